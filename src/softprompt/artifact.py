@@ -1,0 +1,277 @@
+"""A tuned prompt on disk: a folder that says what it is, verifies itself, and loads anywhere.
+
+    softprompt.json      method, options, base fingerprints, template, data, metrics, versions, hashes
+    prompt.safetensors   the materialised prompts: what serving loads (absent where the input is read)
+    state.safetensors    everything trainable, so a reparameterizer or generator is never lost
+    base.safetensors     the base weights that were trained (lora, full)
+    README.md            a model card
+
+`softprompt.json` is written last, so a folder that has one is whole. No pickle anywhere.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from . import methods
+from .errors import SoftPromptError, unknown
+from .files import read_tensors, sha256, write_tensors, write_text
+from .injection import Injection, LayerKV, Prefix, SoftTokens
+from .lm import adapt
+from .lm.features import size
+from .lm.frozen import FrozenLM
+from .lm.loading import fingerprint
+from .methods.base import Setting, SoftPrompt, flatten
+from .methods.materialised import Materialised, materialise
+
+SCHEMA = 1
+MANIFEST = "softprompt.json"
+POSITIONS = (
+    "real tokens keep their natural positions; prefix keys stand at -P..-1 of the first token that sees them"
+)
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """A folder that was verified: its manifest, and ways to load what it holds."""
+
+    path: Path
+    manifest: dict[str, Any]
+
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """Names of the prompts in it."""
+        return tuple(self.manifest["prompts"])
+
+    @property
+    def bytes(self) -> int:
+        """Size of its tensors that serving needs."""
+        files = self.manifest["files"]
+        served = "prompt.safetensors" if "prompt.safetensors" in files else "state.safetensors"
+        return sum(files[name]["bytes"] for name in (served, "base.safetensors") if name in files)
+
+    def method(self, lm: FrozenLM, *, trainable: bool = False, other_base: bool = False) -> SoftPrompt:
+        """The prompts, ready to inject into `lm`; as trained parameters or, by default, materialised.
+
+        A trained base (lora, full) is loaded into `lm` in place. Raises SoftPromptError where `lm` is
+        another base than the one it was trained on, unless `other_base`.
+        """
+        if not other_base:
+            self._check_base(lm)
+        base = self.manifest["base"]
+        if base["mode"] != "frozen":
+            adapt.unfreeze(lm, base["mode"], **base["options"])
+            adapt.load_weights(lm, read_tensors(self.path / "base.safetensors"))
+            lm.model.requires_grad_(False)
+        if not trainable and (self.path / "prompt.safetensors").exists():
+            return _read_prompts(self.path / "prompt.safetensors", self.prompts, lm.device)
+        setting = Setting(lm, self.prompts, feature_size=lambda reads: size(lm, reads))
+        options = {k: v for k, v in self.manifest["options"].items() if k not in ("text", "artifact")}
+        if "init" in options:  # the values come from the file; any start of the right shape will do
+            options["init"] = "vocab"
+        method = methods.build(self.manifest["method"], setting, options)
+        method.load_state_dict(read_tensors(self.path / "state.safetensors"))
+        return method.to(lm.device)
+
+    def index(self, prompt: str | None) -> int:
+        """The number of a prompt by name; None means the only one."""
+        if prompt is None and len(self.prompts) == 1:
+            return 0
+        if prompt is None:
+            raise SoftPromptError(
+                f"{self.path} holds {len(self.prompts)} prompts: {', '.join(self.prompts)}",
+                why="which one is meant is not said",
+                fix=f"add --prompt {self.prompts[0]}",
+            )
+        if prompt not in self.prompts:
+            raise unknown("prompt", prompt, self.prompts, fix="use a prompt of this artifact")
+        return self.prompts.index(prompt)
+
+    def _check_base(self, lm: FrozenLM) -> None:
+        saved, given = self.manifest["base"]["fingerprint"], fingerprint(lm)
+        differing = [part for part in saved if saved[part] != given[part]]
+        if differing:
+            raise SoftPromptError(
+                f"{self.path} was trained on another base model than '{lm.name}'",
+                why=f"base '{self.manifest['base']['name']}': its {' and '.join(differing)} differ",
+                fix=f"load --model {self.manifest['base']['name']}, or insist with --other-base",
+            )
+
+
+def save(path: Path, method: SoftPrompt, lm: FrozenLM, manifest: Mapping[str, Any]) -> Artifact:
+    """Write the folder. `manifest` holds what the caller knows: method, options, prompts, task, metrics, …"""
+    files = {"state.safetensors": dict(method.state_dict())}
+    static = materialise(method)
+    if static is not None:
+        files["prompt.safetensors"] = _prompt_tensors(static, manifest["prompts"])
+    base = adapt.trained_weights(lm)
+    if base:
+        files["base.safetensors"] = base
+    written = {}
+    for name, tensors in files.items():
+        write_tensors(path / name, tensors)
+        written[name] = {"sha256": sha256(path / name), "bytes": (path / name).stat().st_size}
+    full = {"schema": SCHEMA, **manifest, "positions": POSITIONS, "files": written}
+    write_text(path / "README.md", model_card(full))
+    write_text(path / MANIFEST, json.dumps(full, indent=2, ensure_ascii=False) + "\n")
+    return Artifact(path, full)
+
+
+def load(path: str | Path) -> Artifact:
+    """Open and verify a folder. Raises SoftPromptError for a missing, unfinished, newer or damaged one."""
+    path = Path(path)
+    file = path / MANIFEST
+    if not file.exists():
+        unfinished = (path / "checkpoint").exists()
+        raise SoftPromptError(
+            f"no tuned prompt at {path}",
+            why="its training has not finished" if unfinished else f"there is no {MANIFEST} in it",
+            fix="run `softprompt tune` on its recipe again to go on"
+            if unfinished
+            else "give the folder that `tune` wrote",
+        )
+    try:
+        manifest = json.loads(file.read_text(encoding="utf-8"))
+        schema, files = manifest["schema"], manifest["files"]
+    except (ValueError, KeyError, TypeError) as error:
+        raise SoftPromptError(
+            f"{file} is damaged", why=str(error), fix="restore it from a copy, or train again"
+        ) from None
+    if schema > SCHEMA:
+        raise SoftPromptError(
+            f"{path} has schema {schema}",
+            why=f"this version reads up to {SCHEMA}",
+            fix="pip install --upgrade softprompt",
+        )
+    for name, facts in files.items():
+        if not (path / name).exists() or sha256(path / name) != facts["sha256"]:
+            raise SoftPromptError(
+                f"{path / name} is damaged or missing",
+                why="its content does not match the hash in softprompt.json",
+                fix="restore it from a copy, or train again",
+            )
+    return Artifact(path, manifest)
+
+
+def vectors(path: str, prompt: str) -> dict[str, Tensor]:
+    """One prompt's vectors, to start another from: `before` / `after` [P, H], or `keys`, `values` [P, D]."""
+    artifact = load(path)
+    name = prompt if prompt in artifact.prompts else artifact.prompts[0]
+    file = artifact.path / "prompt.safetensors"
+    if not file.exists():
+        raise SoftPromptError(
+            f"'{path}' generates its prompts from the input",
+            why="it holds no fixed vectors",
+            fix="start from a static prompt or prefix",
+        )
+    injection = _read_prompts(file, artifact.prompts, torch.device("cpu")).prompts[
+        artifact.prompts.index(name)
+    ]
+    found: dict[str, Tensor] = {}
+    for channel, part in injection.channels().items():
+        if isinstance(part, SoftTokens):
+            found[channel] = part.vectors[0]
+        else:
+            keys, values = flatten(part.layers)
+            found["keys"], found["values"] = keys[0], values[0]
+    return found
+
+
+def _prompt_tensors(static: Materialised, prompts: list[str]) -> dict[str, Tensor]:
+    tensors: dict[str, Tensor] = {}
+    for name, injection in zip(prompts, static.prompts, strict=True):
+        for channel, part in injection.channels().items():
+            if isinstance(part, SoftTokens):
+                tensors[f"{name}/{channel}/vectors"] = part.vectors[0]
+                continue
+            for index, layer in enumerate(part.layers):
+                if layer is None:
+                    continue
+                prefix = f"{name}/{channel}/{index}"
+                tensors[f"{prefix}/key"], tensors[f"{prefix}/value"] = layer.key[0], layer.value[0]
+                if layer.gate is not None:
+                    tensors[f"{prefix}/gate"] = layer.gate[0]
+    # how many layers there are, for those above the last injected one
+    depths = [len(p.layers) for i in static.prompts for p in i.channels().values() if isinstance(p, Prefix)]
+    if depths:
+        tensors["layers"] = torch.tensor(depths[0])
+    return tensors
+
+
+def _read_prompts(file: Path, prompts: tuple[str, ...], device: torch.device) -> Materialised:
+    tensors = {name: tensor.to(device) for name, tensor in read_tensors(file).items()}
+    depth = int(tensors.pop("layers", torch.tensor(0)))
+    grouped: dict[str, dict[str, dict[str, Tensor]]] = {}
+    for key, tensor in tensors.items():
+        name, channel, rest = _split_key(key, prompts)
+        grouped.setdefault(name, {}).setdefault(channel, {})[rest] = tensor[None]
+    return Materialised([_injection(grouped.get(name, {}), depth) for name in prompts])
+
+
+def _split_key(key: str, prompts: tuple[str, ...]) -> tuple[str, str, str]:
+    # a prompt's own name may hold slashes
+    name = next(p for p in sorted(prompts, key=len, reverse=True) if key.startswith(p + "/"))
+    channel, rest = key[len(name) + 1 :].split("/", 1)
+    return name, channel, rest
+
+
+def _injection(channels: Mapping[str, Mapping[str, Tensor]], depth: int) -> Injection:
+    parts: dict[str, Any] = {}
+    for channel, tensors in channels.items():
+        if "vectors" in tensors:
+            rows = tensors["vectors"]
+            parts[channel] = SoftTokens(
+                rows, torch.ones(rows.shape[:2], dtype=torch.bool, device=rows.device)
+            )
+            continue
+        layers = tuple(
+            LayerKV(tensors[f"{i}/key"], tensors[f"{i}/value"], tensors.get(f"{i}/gate"))
+            if f"{i}/key" in tensors
+            else None
+            for i in range(depth)
+        )
+        key = next(layer.key for layer in layers if layer is not None)
+        parts[channel] = Prefix(layers, torch.ones(1, key.shape[2], dtype=torch.bool, device=key.device))
+    return Injection(**parts)
+
+
+def model_card(manifest: Mapping[str, Any]) -> str:
+    """README.md of an artifact."""
+    from jinja2 import Template
+
+    shown = ", ".join(f"{key}={value}" for key, value in manifest["options"].items())
+    return Template(_CARD, trim_blocks=True, lstrip_blocks=True).render(options_shown=shown, **manifest)
+
+
+_CARD = """\
+# {{ method }} for {{ base.name }}
+
+Trained vectors for a frozen language model, made by softprompt {{ versions.softprompt }} on {{ created }}.
+
+| | |
+|---|---|
+| method | {{ method }} ({{ options_shown }}) |
+| base model | {{ base.name }} ({{ base.mode }}; weights {{ base.fingerprint.weights }}) |
+| prompts | {{ prompts | join(", ") }} |
+| trained parameters | {{ "{:,}".format(trained_parameters) }} |
+| training rows | {{ data.rows }} (data {{ data.fingerprint[:16] }}) |
+{% for name, value in dev.metrics.items() %}
+| dev {{ name }} | {{ value | round(4) }} (95 %: {{ dev.intervals[name] | map("round", 4) | join(" to ") }}; n = {{ dev.n }}) |
+{% endfor %}
+
+Positions: {{ positions }}.
+
+Use it:
+
+    softprompt generate FOLDER "your input"{% if prompts | length > 1 %} --prompt {{ prompts[0] }}{% endif %}
+
+
+Made by: `{{ command }}`
+"""

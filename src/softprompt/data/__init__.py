@@ -1,0 +1,24 @@
+"""Rows become examples: reading rows, rendering them through templates, encoding them as token ids.
+
+Importing this package is light; it knows nothing of torch, of models or of methods. Batches of
+tensors are made in `softprompt.data.collate`, which is not imported here.
+"""
+
+from __future__ import annotations
+
+from softprompt.data.encode import Encoder, Example, distinct_labels
+from softprompt.data.sources import Row, fingerprint, limit_rows, read_rows, split_rows
+from softprompt.data.template import Rendered, Template
+
+__all__ = [
+    "Encoder",
+    "Example",
+    "Rendered",
+    "Row",
+    "Template",
+    "distinct_labels",
+    "fingerprint",
+    "limit_rows",
+    "read_rows",
+    "split_rows",
+]

@@ -1,0 +1,92 @@
+"""Examples become a `Batch`: right-aligned tensors with masks.
+
+Rows are right-aligned in training and in generation, so the targets share the last columns and
+logits are computed for target positions only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """B rows. Masks are True on real tokens; padding stands on the left."""
+
+    input_ids: Tensor  # [B, N]
+    input_mask: Tensor  # [B, N] bool
+    target_ids: Tensor  # [B, T]
+    target_mask: Tensor  # [B, T] bool
+    prompt_ids: Tensor  # [B]
+    texts: tuple[str, ...] = ()  # the rendered inputs, for prefix models with a tokenizer of their own
+    features: Tensor | None = None  # [B, M, D] what a generated prompt reads, where it is precomputed
+    features_mask: Tensor | None = None  # [B, M] bool
+
+    @property
+    def size(self) -> int:
+        return self.input_ids.shape[0]
+
+    def to(self, device: torch.device | str) -> Batch:
+        moved = {
+            name: value.to(device)
+            for name in self.__slots__
+            if isinstance(value := getattr(self, name), Tensor)
+        }
+        return replace(self, **moved)
+
+    def with_targets(self, targets: Sequence[Sequence[int]]) -> Batch:
+        """The same inputs with other targets, one a row."""
+        ids, mask = pad_left(targets, self.input_ids.device)
+        return replace(self, target_ids=ids, target_mask=mask)
+
+    def repeat_rows(self, times: int) -> Batch:
+        """Each row `times` times in place."""
+        repeated = {
+            name: value.repeat_interleave(times, dim=0)
+            for name in self.__slots__
+            if isinstance(value := getattr(self, name), Tensor)
+        }
+        return replace(self, texts=tuple(text for text in self.texts for _ in range(times)), **repeated)
+
+
+def pad_left(rows: Sequence[Sequence[int]], device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
+    """Token ids [B, longest] with zeros on the left, and the mask of the real ones."""
+    width = max((len(row) for row in rows), default=0)
+    ids = torch.zeros(len(rows), width, dtype=torch.long)
+    mask = torch.zeros(len(rows), width, dtype=torch.bool)
+    for index, row in enumerate(rows):
+        if row:
+            ids[index, width - len(row) :] = torch.as_tensor(row)
+            mask[index, width - len(row) :] = True
+    return ids.to(device), mask.to(device)
+
+
+def collate(examples: Sequence, device: torch.device | str = "cpu", *, targets: bool = True) -> Batch:
+    """A batch of `data.encode.Example`; without `targets` for generation and label scoring."""
+    input_ids, input_mask = pad_left([e.input_ids for e in examples], device)
+    target_ids, target_mask = pad_left([e.target_ids if targets else () for e in examples], device)
+    return Batch(
+        input_ids,
+        input_mask,
+        target_ids,
+        target_mask,
+        torch.tensor([e.prompt for e in examples], dtype=torch.long, device=device),
+        tuple(e.rendered.input for e in examples),
+    )
+
+
+def batch_of_ids(
+    inputs: Sequence[Sequence[int]],
+    targets: Sequence[Sequence[int]] | None = None,
+    prompts: Sequence[int] | None = None,
+    device: torch.device | str = "cpu",
+) -> Batch:
+    """A batch from bare token ids, for callers without a template."""
+    input_ids, input_mask = pad_left(inputs, device)
+    target_ids, target_mask = pad_left(targets if targets is not None else [()] * len(inputs), device)
+    prompt_ids = torch.tensor(prompts or [0] * len(inputs), dtype=torch.long, device=device)
+    return Batch(input_ids, input_mask, target_ids, target_mask, prompt_ids, ("",) * len(inputs))

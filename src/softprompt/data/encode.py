@@ -1,0 +1,370 @@
+"""Rendered rows become token ids: input, target, candidates and the number of the prompt.
+
+Input and target are encoded apart, because vectors may stand between them. This file knows a
+tokenizer (any of `transformers`) and nothing of torch, models, padding or methods.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from softprompt.data.template import Rendered, Template
+from softprompt.errors import SoftPromptError, nearest, unknown
+
+T = TypeVar("T")
+Ids = tuple[int, ...]
+MAX_LABELS = 200  # more distinct targets than this are free text rather than labels
+SHOWN = 5  # rows named in an error about many
+
+
+@dataclass(frozen=True, slots=True)
+class Example:
+    """One row as token ids; `target_ids` is empty where it was encoded without a target."""
+
+    input_ids: Ids  # at least one token
+    target_ids: Ids
+    prompt: int  # index into the encoder's prompt names
+    rendered: Rendered
+    candidates: tuple[Ids, ...] | None  # labels or choices; `target_ids` is one of them
+    truncated: int = 0  # tokens cut off, of the input (at its start) and of the target (at its end)
+
+
+def distinct_labels(
+    rows: Iterable[Mapping[str, Any]], template: Template, limit: int = MAX_LABELS
+) -> list[str]:
+    """The distinct rendered targets, sorted: the labels of a classification recipe that names none."""
+    labels = sorted({rendered.target for rendered in _each(list(rows), template.render)})
+    if len(labels) > limit:
+        raise SoftPromptError(
+            f"the training rows have {len(labels)} distinct targets, too many to be labels (at most {limit})",
+            why=f"the first are {', '.join(map(repr, labels[:3]))}",
+            fix="name them in task.labels, or use task.kind=generation",
+        )
+    if len(labels) < 2:
+        raise SoftPromptError(
+            f"the training rows have {len(labels)} distinct target(s): {labels}",
+            why="classification needs at least two labels",
+            fix="add rows of other classes, or name the labels in task.labels",
+        )
+    return labels
+
+
+def _each(rows: Sequence[Any], work: Callable[[Any], T]) -> list[T]:
+    """`work` of every row; all that fail are counted in one error, which names the first few."""
+    results: list[T] = []
+    errors: list[SoftPromptError] = []
+    for row in rows:
+        try:
+            results.append(work(row))
+        except SoftPromptError as error:
+            errors.append(error)
+    if not errors:
+        return results
+    if len(errors) == 1:
+        raise errors[0]
+    more = len(errors) - SHOWN
+    lines = [f"  {error.what}" for error in errors[:SHOWN]] + ([f"  … and {more} more"] if more > 0 else [])
+    raise SoftPromptError(
+        f"{len(errors)} of {len(rows)} rows cannot be used\n" + "\n".join(lines),
+        why=f"of the first: {errors[0].why}" if errors[0].why else "",
+        fix="; ".join(dict.fromkeys(error.fix for error in errors[:SHOWN] if error.fix)),
+    )
+
+
+class Encoder:
+    """Encodes rows of one task for one tokenizer.
+
+    `prompts` are the prompts' names, a row's prompt being its index. `context` is the model's context in
+    tokens (None: no limit) and `reserved` the part of it that soft tokens take. Where a classification
+    task names no labels, the first `encode_rows` (the training rows) decides them; see `labels`.
+    """
+
+    def __init__(
+        self,
+        tokenizer: Any,
+        template: Template,
+        *,
+        chat: bool = False,
+        system: str | None = None,
+        labels: Sequence[str] | None = None,
+        kind: str = "generation",
+        prompts: Sequence[str] = ("default",),
+        max_input_tokens: int | None = None,
+        max_target_tokens: int | None = None,
+        context: int | None = None,
+        reserved: int = 0,
+    ) -> None:
+        self.tokenizer, self.template, self.kind = tokenizer, template, kind
+        self.chat, self.system, self.prompts = chat, system, tuple(prompts)
+        self.max_input_tokens, self.max_target_tokens = max_input_tokens, max_target_tokens
+        self.context, self.reserved = context, reserved
+        self.labels: tuple[str, ...] | None = None
+        self.label_ids: tuple[Ids, ...] | None = None
+        self._check(labels)
+        if labels is not None:
+            self._set_labels(labels)
+
+    def encode(
+        self, row: Mapping[str, Any] | str, with_target: bool = True, *, prompt: str | None = None
+    ) -> Example:
+        """One row as an Example; `prompt` overrides the name that the row carries.
+
+        A bare string (without a target) stands for the only field of the input template.
+        Raises SoftPromptError that names the row: what `Template.render` raises, an unknown prompt or
+        label, a row that does not fit the context.
+        """
+        rendered = self.template.render(row, with_target=with_target)
+        where = rendered.row.where
+        index = self._prompt(prompt if prompt is not None else rendered.prompt, where)
+        candidates = self._candidates(rendered)
+        target, cut = self._target(rendered, candidates) if with_target else ((), 0)
+        longest = max([len(target), *(len(ids) for ids in candidates or ())])
+        input_ids, lost = self._input(rendered.input, longest, where)
+        return Example(input_ids, target, index, rendered, candidates, cut + lost)
+
+    def encode_rows(
+        self, rows: Iterable[Mapping[str, Any]], with_target: bool = True, *, prompt: str | None = None
+    ) -> list[Example]:
+        """All rows; one error names the first few of those that cannot be used, and counts them all."""
+        rows = list(rows)
+        if self.kind == "classification" and self.labels is None and rows:
+            self._set_labels(distinct_labels(rows, self.template))
+        return _each(rows, lambda row: self.encode(row, with_target, prompt=prompt))
+
+    def decode(self, ids: Iterable[int]) -> str:
+        """The text of generated ids up to the end token, without special tokens and outer whitespace."""
+        kept: list[int] = []
+        for token in ids:
+            if int(token) == self.tokenizer.eos_token_id:
+                break
+            kept.append(int(token))
+        # No clean-up: it would take spaces away that the target texts have.
+        return self._decode(kept, skip_special_tokens=True).strip()
+
+    # --- checks and labels ---
+
+    def _check(self, labels: Sequence[str] | None) -> None:
+        if self.kind not in ("generation", "classification", "choice"):
+            raise unknown("task kind", self.kind, ("generation", "classification", "choice"))
+        if labels is not None and self.kind != "classification":
+            raise SoftPromptError(f"labels were given for a {self.kind} task", fix="task.kind=classification")
+        if self.kind == "choice" and self.template.choices_field is None:
+            raise SoftPromptError("a choice task needs a field of choices", fix="task.choices=FIELD")
+        if self.chat and not getattr(self.tokenizer, "chat_template", None):
+            raise SoftPromptError(
+                "template.chat is set, but the model's tokenizer has no chat template",
+                why="it is a plain language model, or its chat template was not saved with it",
+                fix="template.chat=false, and write the turns into template.input",
+            )
+        if self.system is not None and not self.chat:
+            raise SoftPromptError(
+                "a system text has an effect only in chat mode",
+                fix="template.chat=true, or put the text into template.input",
+            )
+        if self.kind == "generation":
+            self._end()  # refuse before any row is read
+
+    def _end(self) -> int:
+        end = self.tokenizer.eos_token_id
+        if end is None:
+            raise SoftPromptError(
+                "the model's tokenizer has no end token",
+                why="without one a generated answer would never end",
+                fix="set eos_token in its tokenizer_config.json",
+            )
+        return end
+
+    def _set_labels(self, labels: Sequence[str]) -> None:
+        # Decided once, by the template's own last character rather than each row's, so that a label
+        # has the same ids in every row and its scores can be compared between rows.
+        lead = self._lead(self.template.input)
+        texts = [self._with_lead(lead, label) for label in labels]
+        self.label_ids = self._candidate_ids(texts, "task.labels")
+        self.labels = tuple(labels)
+
+    # --- parts of an example ---
+
+    def _prompt(self, name: str | None, where: str) -> int:
+        if name is None and len(self.prompts) <= 1:
+            return 0
+        if name is None:
+            raise SoftPromptError(
+                f"{where}: the prompt is not said",
+                why=f"there are {len(self.prompts)}: {', '.join(self.prompts)}",
+                fix="name one, or give the column that names it: data.prompt_field=COLUMN",
+            )
+        if name not in self.prompts:
+            error = unknown("prompt", name, self.prompts, fix="use a prompt that was trained")
+            raise SoftPromptError(f"{where}: {error.what}", error.why, error.fix)
+        return self.prompts.index(name)
+
+    def _candidates(self, rendered: Rendered) -> tuple[Ids, ...] | None:
+        if self.kind == "choice":
+            lead = self._lead(rendered.input)
+            texts = [self._with_lead(lead, choice) for choice in rendered.choices or ()]
+            return self._candidate_ids(texts, f"{rendered.row.where}: the choices")
+        if self.kind == "classification" and self.label_ids is None:
+            raise SoftPromptError(
+                "the labels are not known yet",
+                why="task.labels names none, and no training rows were encoded",
+                fix="give labels, for example distinct_labels(rows, template)",
+            )
+        return self.label_ids
+
+    def _candidate_ids(self, texts: Sequence[str], name: str) -> tuple[Ids, ...]:
+        """Ids of each text; the end token closes all of them where one begins another.
+
+        Without it the shorter would be scored on a part of the longer ("no" and "no idea").
+        """
+        ids: list[Ids] = [self._continuation(text) for text in texts]
+        if any(a != b and b[: len(a)] == a for a in ids for b in ids):
+            ids = [(*candidate, self._end()) for candidate in ids]
+        for index, candidate in enumerate(ids):
+            if not candidate or candidate in ids[:index]:
+                other = texts[ids.index(candidate)] if candidate else ""
+                why = f"{other!r} has the same tokens" if candidate else "the tokenizer gives no token for it"
+                raise SoftPromptError(
+                    f"{name}: {texts[index]!r} cannot be told from the others", why, "choose other words"
+                )
+        return tuple(ids)
+
+    def _target(self, rendered: Rendered, candidates: tuple[Ids, ...] | None) -> tuple[Ids, int]:
+        """(ids, tokens cut). A generation target ends with the end token, unless it was cut."""
+        if candidates is not None:
+            names = self.labels if self.kind == "classification" else rendered.choices
+            if rendered.target not in (names or ()):
+                raise self._not_a_label(rendered)
+            return candidates[(names or ()).index(rendered.target)], 0
+        text = self._with_lead(self._lead(rendered.input), rendered.target)
+        ids = (*self._continuation(text), self._end())
+        kept = ids[: self.max_target_tokens] if self.max_target_tokens else ids
+        return kept, len(ids) - len(kept)
+
+    def _not_a_label(self, rendered: Rendered) -> SoftPromptError:
+        names = self.labels or ()
+        guess = nearest(rendered.target, names)
+        shown = ", ".join(map(repr, names[:20])) + (", …" if len(names) > 20 else "")
+        return SoftPromptError(
+            f"{rendered.row.where}: target {rendered.target!r} is not one of the {len(names)} labels"
+            + (f"; did you mean {guess!r}?" if guess else ""),
+            why=f"labels: {shown}",
+            fix="mend the row, or add the label to task.labels (spaces and case count)",
+        )
+
+    def _input(self, text: str, target_tokens: int, where: str) -> tuple[Ids, int]:
+        """(ids, tokens cut) of an input that leaves room for `target_tokens`."""
+        header, body = self._plain_ids(text) if not self.chat else ((), self._chat_ids(text, where))
+        total = len(header) + len(body)
+        room = None if self.context is None else self.context - self.reserved - target_tokens
+        if room is not None and total > room and (self.max_input_tokens is None or room < 1):
+            raise self._too_long(total, target_tokens, room, where)
+        limit = min((n for n in (self.max_input_tokens, room) if n is not None), default=total)
+        if total > limit:
+            if self.chat:
+                header, body = (), self._cut_chat(text, len(body), limit, where)
+            else:
+                header = header[:limit]  # the model expects its begin token whatever is cut
+                body = body[len(body) - (limit - len(header)) :]
+        ids = (*header, *body) or self._stand_in(where)
+        return ids, max(0, total - len(ids))
+
+    def _too_long(self, total: int, target_tokens: int, room: int, where: str) -> SoftPromptError:
+        held = f"{total} tokens of input and {target_tokens} of target"
+        half = max(1, ((self.context or 0) - self.reserved) // 2)
+        reserved = f", {self.reserved} of them taken by soft tokens" if self.reserved else ""
+        return SoftPromptError(
+            f"{where}: too long for the model: {held}, but its context is {self.context} tokens{reserved}",
+            why="what does not fit cannot be read by the model, and is never cut unasked",
+            fix=f"data.max_input_tokens={room} keeps each input's last {room} tokens"
+            if room >= 1
+            else f"the target alone does not fit: shorten it, or data.max_target_tokens={half}",
+        )
+
+    def _stand_in(self, where: str) -> Ids:
+        for token in (self.tokenizer.bos_token_id, self.tokenizer.eos_token_id):
+            if token is not None:
+                return (token,)
+        raise SoftPromptError(f"{where}: the input gives no token", fix="write some text into template.input")
+
+    # --- tokenizer calls ---
+
+    def _ids(self, text: str, special: bool = False) -> Ids:
+        # verbose=False: a warning about the tokenizer's own maximum; the context is checked here.
+        return tuple(self.tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"])
+
+    def _decode(self, ids: Sequence[int], skip_special_tokens: bool) -> str:
+        return self.tokenizer.decode(
+            list(ids), skip_special_tokens=skip_special_tokens, clean_up_tokenization_spaces=False
+        )
+
+    def _plain_ids(self, text: str) -> tuple[Ids, Ids]:
+        """(the special tokens ahead, the rest), without an end token that the tokenizer itself appends."""
+        body, ids = self._ids(text), self._ids(text, special=True)
+        end = self.tokenizer.eos_token_id
+        if len(ids) > len(body) and ids[-1] == end and (not body or body[-1] != end):
+            ids = ids[:-1]
+        ahead = next((n for n in range(len(ids) + 1) if ids[n : n + len(body)] == body), 0) if body else 0
+        return ids[:ahead], ids[ahead:]
+
+    def _chat_ids(self, text: str, where: str) -> Ids:
+        system = [{"role": "system", "content": self.system}] if self.system is not None else []
+        try:
+            ids = self.tokenizer.apply_chat_template(
+                [*system, {"role": "user", "content": text}],
+                add_generation_prompt=True,
+                tokenize=True,
+                return_dict=False,
+            )
+        except Exception as error:  # chat templates raise what they please, as for an unknown role
+            raise SoftPromptError(
+                f"{where}: the model's chat template failed: {error}",
+                why="some models take no system turn" if system else "",
+                fix="put the system text into template.input" if system else "template.chat=false",
+            ) from None
+        return tuple(ids)
+
+    def _cut_chat(self, text: str, total: int, limit: int, where: str) -> Ids:
+        """The conversation in `limit` tokens: the user's text loses its first ones, turn marks stay."""
+        words = self._ids(text)
+        keep = len(words)
+        while keep > 0:
+            keep -= max(1, total - limit)
+            kept = self._last(text, words, keep) if keep > 0 else ""
+            ids = self._chat_ids(kept, where)
+            if len(ids) <= limit and kept:
+                return ids
+            total = len(ids)  # a text that begins elsewhere may have other tokens: cut on
+        raise SoftPromptError(
+            f"{where}: {limit} tokens leave no room for the input",
+            why=f"the chat template and the system text take {total} tokens alone",
+            fix=f"data.max_input_tokens={total + 64} or more, or a shorter system text",
+        )
+
+    def _last(self, text: str, words: Ids, keep: int) -> str:
+        if getattr(self.tokenizer, "is_fast", False):
+            places = self.tokenizer(
+                text, add_special_tokens=False, return_offsets_mapping=True, verbose=False
+            )["offset_mapping"]
+            return text[places[len(words) - keep][0] :]
+        # The first kept token may begin inside a character.
+        return self._decode(words[-keep:], skip_special_tokens=False).lstrip("\ufffd")
+
+    def _lead(self, input_text: str) -> str:
+        """The space between input and target: none in chat, nor after whitespace or nothing."""
+        return "" if self.chat or not input_text or input_text[-1].isspace() else " "
+
+    def _with_lead(self, lead: str, text: str) -> str:
+        return text if text[:1].isspace() else lead + text
+
+    def _continuation(self, text: str) -> Ids:
+        """Ids of a text that goes on where another ended.
+
+        Some tokenizers (SentencePiece's) put a space of their own before whatever begins a text; behind
+        a line break, which is then taken away again, they do not.
+        """
+        anchor, both = self._ids("\n"), self._ids("\n" + text)
+        rest = both[len(anchor) :]
+        whole = both[: len(anchor)] == anchor and self._decode(rest, False).strip() == text.strip()
+        return rest if whole else self._ids(text)

@@ -1,0 +1,44 @@
+"""The one error a user may see, and the "did you mean" that goes with unknown names.
+
+Every limit of the library is an error that names the value, the reason and what works instead.
+This file knows nothing of the command line: `softprompt.cli` prints these without a traceback.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class SoftPromptError(Exception):
+    """A mistake that the user can mend: what happened, why, and how to mend it."""
+
+    def __init__(self, what: str, why: str = "", fix: str = "") -> None:
+        super().__init__(what)
+        self.what, self.why, self.fix = what, why, fix
+
+    def __str__(self) -> str:
+        lines = [self.what]
+        if self.why:
+            lines.append(f"  why: {self.why}")
+        if self.fix:
+            lines.append(f"  fix: {self.fix}")
+        return "\n".join(lines)
+
+
+def nearest(name: str, known: Iterable[str]) -> str | None:
+    """The known name closest to `name`, or None where nothing is close."""
+    matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return matches[0] if matches else None
+
+
+def unknown(kind: str, name: str, known: Iterable[str], fix: str = "") -> SoftPromptError:
+    """An error for a name outside `known`, with the nearest one and the whole list."""
+    names = sorted(known)
+    guess = nearest(name, names)
+    listing = ", ".join(names) if names else "none"
+    return SoftPromptError(
+        f"unknown {kind} '{name}'" + (f"; did you mean '{guess}'?" if guess else ""),
+        why=f"known: {listing}",
+        fix=fix,
+    )

@@ -1,0 +1,200 @@
+"""What a model with an injection makes of rows: label scores, target log-probabilities, texts.
+
+Labels are scored by their exact log-probability, all their tokens counted. This file does not
+train, and does not know where rows or prompts come from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .data.collate import Batch, collate
+from .data.encode import Encoder, Example
+from .injection import Injection
+from .lm.frozen import Context, FrozenLM
+from .methods.base import SoftPrompt
+from .metrics import Score, compute, default_metrics
+from .objectives import injection_for, target_nll
+from .plan import ContextCache
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """What came out for one row."""
+
+    input: str
+    prediction: str
+    references: tuple[str, ...]
+    prompt: int
+    nll: float  # of the target, nats
+    tokens: int  # of the target
+    scores: tuple[float, ...] | None = None  # log-probability of each label or choice
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """Metrics with 95 % intervals, and the rows behind them."""
+
+    metrics: dict[str, Score]
+    records: list[Record] = field(default_factory=list)
+
+    @property
+    def n(self) -> int:
+        return len(self.records)
+
+    def to_json(self) -> dict[str, Any]:
+        """`{"metrics": {name: value}, "intervals": {name: [low, high]}, "n": rows}`."""
+        return {
+            "metrics": {name: score.value for name, score in self.metrics.items()},
+            "intervals": {name: [score.low, score.high] for name, score in self.metrics.items()},
+            "n": self.n,
+        }
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """Everything about scoring that does not change between evaluations."""
+
+    lm: FrozenLM
+    encoder: Encoder
+    metrics: tuple[str, ...] = ()
+    max_new_tokens: int = 64
+    batch_size: int = 32
+    generate_options: dict[str, Any] = field(default_factory=dict)
+
+    def run(
+        self,
+        method: SoftPrompt,
+        examples: Sequence[Example],
+        *,
+        cache: ContextCache | None = None,
+        generate: bool = True,
+        progress: Progress | None = None,
+    ) -> Evaluation:
+        """All rows; `cache` is that of these very examples. Without `generate`, text metrics are left out."""
+        names = list(self.metrics) or default_metrics(self.encoder.kind)
+        records = []
+        for indices, batch, context, injection in self._batches(method, examples, cache):
+            rows = [examples[i] for i in indices]
+            if self.encoder.kind == "generation":
+                made = self._generated(batch, injection, rows, context, generate)
+            else:
+                made = self._chosen(batch, injection, rows, context)
+            records += zip(indices, made, strict=True)
+            if progress:
+                progress(len(records), len(examples))
+        ordered = [record for _, record in sorted(records, key=lambda pair: pair[0])]
+        if self.encoder.kind == "generation" and not generate:
+            names = ["perplexity"]
+        return Evaluation(score(names, ordered), ordered)
+
+    def _batches(
+        self, method: SoftPrompt, examples: Sequence[Example], cache: ContextCache | None
+    ) -> Iterator[tuple[list[int], Batch, Context, Injection]]:
+        order = sorted(range(len(examples)), key=lambda i: len(examples[i].input_ids))
+        for start in range(0, len(order), self.batch_size):
+            indices = order[start : start + self.batch_size]
+            batch = collate([examples[i] for i in indices], self.lm.device)
+            with torch.no_grad():
+                injection = injection_for(self.lm, method, batch)
+                context = cache.context(indices, self.lm) if cache else self.lm.prefill(batch, injection)
+            yield indices, batch, context, injection
+
+    def _chosen(
+        self, batch: Batch, injection: Injection, rows: Sequence[Example], context: Context
+    ) -> list[Record]:
+        scores = score_candidates(self.lm, batch, injection, context, [e.candidates or () for e in rows])
+        records = []
+        for example, row in zip(rows, scores, strict=True):
+            names = self.encoder.labels or example.rendered.choices or ()
+            best = max(range(len(row)), key=row.__getitem__)
+            target = (example.candidates or ()).index(example.target_ids) if example.target_ids else -1
+            nll = -row[target] if target >= 0 else float("nan")
+            records.append(_record(example, names[best], nll, tuple(row)))
+        return records
+
+    def _generated(
+        self, batch: Batch, injection: Injection, rows: Sequence[Example], context: Context, generate: bool
+    ) -> list[Record]:
+        with torch.no_grad():
+            nll = target_nll(self.lm.logits(batch, injection, context), batch).tolist()
+        texts = [""] * len(rows)
+        if generate:
+            options = {"max_new_tokens": self.max_new_tokens, "do_sample": False, **self.generate_options}
+            out = self.lm.generate(batch, injection, **options)
+            texts = [self.encoder.decode(ids) for ids in out.tolist()]
+        return [_record(e, text, loss, None) for e, text, loss in zip(rows, texts, nll, strict=True)]
+
+
+def score(names: Sequence[str], records: Sequence[Record]) -> dict[str, Score]:
+    """Metrics with intervals over records."""
+    return compute(
+        names,
+        [r.prediction for r in records],
+        [r.references for r in records],
+        nll=[r.nll for r in records],
+        tokens=[r.tokens for r in records],
+    )
+
+
+@torch.no_grad()
+def score_candidates(
+    lm: FrozenLM,
+    batch: Batch,
+    injection: Injection,
+    context: Context,
+    candidates: Sequence[Sequence[Sequence[int]]],
+    *,
+    rows_at_once: int = 128,
+) -> list[list[float]]:
+    """Log-probability (nats) of each row's candidates, each with all its tokens.
+
+    Candidates of one token are read off a single set of logits; longer ones share the input's KV.
+    """
+    if all(len(ids) == 1 for row in candidates for ids in row):
+        first = batch.with_targets([[0]] * batch.size)
+        scores = lm.logits(first, injection, context)[:, -1].float().log_softmax(-1)
+        return [scores[i, [ids[0] for ids in row]].tolist() for i, row in enumerate(candidates)]
+    pairs = [(i, ids) for i, row in enumerate(candidates) for ids in row]
+    flat: list[float] = []
+    for start in range(0, len(pairs), rows_at_once):
+        part = pairs[start : start + rows_at_once]
+        rows = torch.tensor([i for i, _ in part], device=lm.device)
+        chunk = select(batch, rows).with_targets([ids for _, ids in part])
+        one_for_all = all(part.mask.shape[0] == 1 for part in injection.channels().values())
+        chosen = injection if one_for_all else injection.select(rows)
+        logits = lm.logits(chunk, chosen, select_context(context, rows))
+        flat += (-target_nll(logits, chunk)).tolist()
+    values = iter(flat)
+    return [[next(values) for _ in row] for row in candidates]
+
+
+def select(batch: Batch, rows: Tensor) -> Batch:
+    """The batch's rows with the given indices."""
+    import dataclasses
+
+    chosen: dict[str, Any] = {
+        name: value[rows] for name in batch.__slots__ if isinstance(value := getattr(batch, name), Tensor)
+    }
+    texts = tuple(batch.texts[i] for i in rows.tolist()) if batch.texts else ()
+    return dataclasses.replace(batch, texts=texts, **chosen)
+
+
+def select_context(context: Context, rows: Tensor) -> Context:
+    """The context's rows with the given indices."""
+    layers = tuple(None if layer is None else layer.map(lambda t: t[rows]) for layer in context.layers)
+    return Context(layers, context.mask[rows])
+
+
+def _record(example: Example, prediction: str, nll: float, scores: tuple[float, ...] | None) -> Record:
+    rendered = example.rendered
+    return Record(
+        rendered.input, prediction, rendered.references, example.prompt, nll, len(example.target_ids), scores
+    )

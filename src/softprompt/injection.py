@@ -1,0 +1,173 @@
+"""What a method may give a frozen model: soft tokens, per-layer keys and values, or both.
+
+The whole vocabulary between methods and models is here. A method returns an `Injection`; `lm.frozen`
+turns it into model input. Neither knows the other. This file knows nothing of models or methods.
+
+Shapes: B rows, P or Q injected positions, H hidden size. Rows of one batch may carry different
+lengths: every tensor has a boolean mask [B, P] beside it, True where a vector is real.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields, replace
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class LayerKV:
+    """Keys and values of one layer, post-rotary, as a KV cache holds them.
+
+    `gate`, where given, makes this a LLaMA-Adapter layer: a softmax of its own over these columns,
+    scaled by tanh(gate), is added to the layer's attention output.
+    """
+
+    key: Tensor  # [B or 1, kv_heads, P, head_dim]
+    value: Tensor  # [B or 1, kv_heads, P, v_head_dim]
+    gate: Tensor | None = None  # [B or 1, heads]
+
+    def map(self, change: Callable[[Tensor], Tensor]) -> LayerKV:
+        """The same layer with `change` applied to each of its tensors."""
+        return LayerKV(change(self.key), change(self.value), None if self.gate is None else change(self.gate))
+
+
+Layers = tuple[LayerKV | None, ...]  # one entry a layer; None where nothing is injected
+
+
+@dataclass(frozen=True, slots=True)
+class SoftTokens:
+    """Vectors that stand in the input sequence like token embeddings."""
+
+    vectors: Tensor  # [B, P, H]
+    mask: Tensor  # [B, P] bool
+
+
+@dataclass(frozen=True, slots=True)
+class Prefix:
+    """Keys and values of every layer.
+
+    On rotary models keys stand at positions -P … -1: ahead of the first real token for `kv_before`,
+    ahead of the last input token for `kv_after` (which moves them there, row by row).
+    """
+
+    layers: Layers
+    mask: Tensor  # [B, P] bool
+
+
+@dataclass(frozen=True, slots=True)
+class Injection:
+    """All that a method may give the model. Everything absent means the plain model."""
+
+    before: SoftTokens | None = None  # ahead of the input
+    after: SoftTokens | None = None  # between input and target
+    kv_before: Prefix | None = None  # seen by the input and the target
+    kv_after: Prefix | None = None  # seen from the last input token on (the infix of Li & Liang)
+    adapter: Prefix | None = None  # gated, seen by all (LLaMA-Adapter)
+
+    def channels(self) -> dict[str, SoftTokens | Prefix]:
+        """The parts that are present, by name."""
+        return {f.name: part for f in fields(self) if (part := getattr(self, f.name)) is not None}
+
+    def repeat_rows(self, times: int) -> Injection:
+        """Each row `times` times in place ([a, b] becomes [a, a, b, b]), as beams and label scoring need."""
+        return self if times == 1 else self.map_rows(lambda t: t.repeat_interleave(times, dim=0))
+
+    def select(self, rows: Tensor) -> Injection:
+        """The rows with the given indices [N]."""
+        return self.map_rows(lambda t: t[rows.to(t.device)])
+
+    def map_rows(self, change: Callable[[Tensor], Tensor]) -> Injection:
+        """`change` applied to every tensor that has a row axis."""
+        return replace(self, **{name: _map_part(part, change) for name, part in self.channels().items()})
+
+    @staticmethod
+    def cat(parts: Sequence[Injection]) -> Injection:
+        """Rows of several injections, of any methods and lengths, as one batch.
+
+        Where a row lacks a channel that another row has, its mask is False there.
+        """
+        if len(parts) == 1:
+            return parts[0]
+        sizes = [injection_rows(part) for part in parts]
+        merged = {}
+        for name in {name for part in parts for name in part.channels()}:
+            merged[name] = _cat_channel([getattr(part, name) for part in parts], sizes)
+        return Injection(**merged)
+
+
+def injection_rows(injection: Injection) -> int:
+    """Number of rows B of an injection; an empty one has one row by convention."""
+    for part in injection.channels().values():
+        return part.mask.shape[0]
+    return 1
+
+
+def _map_part(part: SoftTokens | Prefix, change: Callable[[Tensor], Tensor]) -> SoftTokens | Prefix:
+    if isinstance(part, SoftTokens):
+        return SoftTokens(change(part.vectors), change(part.mask))
+    rows = part.mask.shape[0]
+    layers = tuple(None if layer is None else _expand(layer, rows).map(change) for layer in part.layers)
+    return Prefix(layers, change(part.mask))
+
+
+def _expand(layer: LayerKV, rows: int) -> LayerKV:
+    return layer.map(lambda t: t.expand(rows, *t.shape[1:]))
+
+
+def _cat_channel(parts: Sequence, sizes: Sequence[int]):
+    like = next(part for part in parts if part is not None)
+    length = max(part.mask.shape[1] for part in parts if part is not None)
+    masks = [_pad_mask(part, n, length, like.mask.device) for part, n in zip(parts, sizes, strict=True)]
+    mask = torch.cat(masks)
+    if isinstance(like, SoftTokens):
+        shape = like.vectors.shape[2:]
+        rows = [
+            like.vectors.new_zeros(n, length, *shape)
+            if part is None
+            else _pad_length(part.vectors, length, dim=1)
+            for part, n in zip(parts, sizes, strict=True)
+        ]
+        return SoftTokens(torch.cat(rows), mask)
+    layers = tuple(
+        _cat_layer([None if part is None else part.layers[i] for part in parts], sizes, length)
+        for i in range(len(like.layers))
+    )
+    return Prefix(layers, mask)
+
+
+def _cat_layer(layers: Sequence[LayerKV | None], sizes: Sequence[int], length: int) -> LayerKV | None:
+    like = next((layer for layer in layers if layer is not None), None)
+    if like is None:
+        return None
+
+    def rows(get: Callable[[LayerKV], Tensor], pad: bool) -> Tensor:
+        out = []
+        for layer, n in zip(layers, sizes, strict=True):
+            source = like if layer is None else layer
+            tensor = get(source).expand(n, *get(source).shape[1:])
+            tensor = torch.zeros_like(tensor) if layer is None else tensor
+            out.append(_pad_length(tensor, length, dim=2) if pad else tensor)
+        return torch.cat(out)
+
+    gate = None
+    if like.gate is not None:
+        gate = rows(lambda layer: layer.gate, pad=False)  # type: ignore[arg-type, return-value]
+    return LayerKV(rows(lambda layer: layer.key, True), rows(lambda layer: layer.value, True), gate)
+
+
+def _pad_mask(part: SoftTokens | Prefix | None, rows: int, length: int, device: torch.device) -> Tensor:
+    if part is None:
+        return torch.zeros(rows, length, dtype=torch.bool, device=device)
+    return _pad_length(part.mask, length, dim=1)
+
+
+def _pad_length(tensor: Tensor, length: int, dim: int) -> Tensor:
+    missing = length - tensor.shape[dim]
+    if missing == 0:
+        return tensor
+    shape = list(tensor.shape)
+    shape[dim] = missing
+    # on the left, so that the vectors nearest the input keep their distance to it
+    return torch.cat([tensor.new_zeros(shape), tensor], dim=dim)

@@ -1,0 +1,79 @@
+"""Training the base model jointly with a prompt or prefix, or alone: LoRA through peft, or every weight."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from ..errors import SoftPromptError
+from .frozen import FrozenLM
+
+BaseMode = Literal["frozen", "lora", "full"]
+LEARNING_RATE = {"lora": 5e-4, "full": 2e-5}
+
+
+def unfreeze(
+    lm: FrozenLM,
+    mode: BaseMode,
+    *,
+    rank: int = 8,
+    alpha: int = 16,
+    targets: Sequence[str] | None = None,
+    seed: int = 0,
+) -> None:
+    """Make the base trainable in place; `frozen` leaves it as it is.
+
+    Raises SoftPromptError where peft is missing (lora) or weights are not float32 (full: an update in
+    bfloat16 is lost to rounding).
+    """
+    if mode == "frozen":
+        return
+    if mode == "full":
+        if lm.dtype != torch.float32:
+            raise SoftPromptError(
+                "base=full needs float32 weights",
+                why="small updates vanish in bfloat16",
+                fix="add train.dtype=float32",
+            )
+        lm.model.requires_grad_(True)
+        return
+    try:
+        from peft import LoraConfig, inject_adapter_in_model
+    except ImportError:
+        raise SoftPromptError("base=lora needs peft", fix="pip install 'softprompt[lora]'") from None
+    config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(targets) if targets else None)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            inject_adapter_in_model(config, lm.model)
+        except ValueError as error:
+            raise SoftPromptError(
+                "LoRA found nothing to adapt", why=str(error), fix="set base.targets=[…]"
+            ) from error
+    for name, parameter in lm.model.named_parameters():
+        parameter.requires_grad_("lora_" in name)
+        if "lora_" in name:  # float32 for the same reason as above; peft casts its input
+            parameter.data = parameter.data.float()
+
+
+def trained_weights(lm: FrozenLM) -> dict[str, Tensor]:
+    """The base parameters that are trained, by name; empty for a frozen base."""
+    return {name: p for name, p in lm.model.named_parameters() if p.requires_grad}
+
+
+def load_weights(lm: FrozenLM, weights: Mapping[str, Tensor]) -> None:
+    """Copy saved base weights into an unfrozen model."""
+    own = dict(lm.model.named_parameters())
+    missing = sorted(set(weights) - set(own))
+    if missing:
+        raise SoftPromptError(
+            f"the base model has no weight named '{missing[0]}'",
+            why=f"{len(missing)} saved weights do not fit it",
+            fix="load the artifact on the base it was trained on",
+        )
+    with torch.no_grad():
+        for name, tensor in weights.items():
+            own[name].copy_(tensor)

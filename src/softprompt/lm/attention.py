@@ -1,0 +1,214 @@
+"""Prefixes enter an unmodified transformers model here: as extra columns of the attention function.
+
+transformers lets anyone register an attention function and the mask function that goes with it
+(`AttentionInterface`, `AttentionMaskInterface`). Ours prepends a layer's injected keys and values,
+extends the mask by as many columns, and calls the model's own attention (sdpa or eager). Columns
+have none of the limits of a seeded KV cache: they work with every cache class, without one, under
+gradient checkpointing, with beams, and they stay visible beyond a sliding window.
+
+What is injected reaches the function through a context variable, so two threads never see each
+other's. This file knows nothing of methods, tokens or training.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AttentionInterface, AttentionMaskInterface
+from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.masking_utils import eager_mask, sdpa_mask
+
+from ..injection import LayerKV, Layers
+
+SDPA = "softprompt_sdpa"
+EAGER = "softprompt_eager"
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Keys and values that some or all queries see beside the sequence's own.
+
+    `tail_only`: seen only by queries from `Active.tail_start` on. `positions` [B, P]: where a
+    sliding window counts these columns; None where they are visible at any distance.
+    """
+
+    layers: Layers
+    mask: Tensor  # [B, P] bool
+    tail_only: bool = False
+    positions: Tensor | None = None
+
+
+@dataclass(slots=True)
+class Active:
+    """What is injected during one model call (or one `generate`)."""
+
+    columns: Sequence[Columns] = ()
+    adapter: Layers = ()
+    adapter_mask: Tensor | None = None  # [B, P] bool
+    tail_start: Tensor | int = 0  # [B] or one for all: the first query column that sees tail_only columns
+    query_positions: Tensor | None = None  # [B, q], needed only where columns have positions
+    query_offset: Any = 0  # columns already in the cache; set by the mask function at every model call
+    calls: dict[int, int] = field(
+        default_factory=dict
+    )  # query heads of the layers that asked (for the probe)
+    masks: dict[Any, Tensor] = field(default_factory=dict)
+
+
+_ACTIVE: ContextVar[Active | None] = ContextVar("softprompt_active", default=None)
+
+
+@contextlib.contextmanager
+def inject(active: Active | None) -> Iterator[Active | None]:
+    """Everything computed inside sees `active` (None: the plain model)."""
+    token = _ACTIVE.set(active)
+    try:
+        yield active
+    finally:
+        _ACTIVE.reset(token)
+
+
+def checkpoint_contexts() -> tuple[Any, Any]:
+    """`context_fn` for torch.utils.checkpoint: the recomputation sees what the forward saw.
+
+    The backward pass may run on another thread, where the context variable is not set.
+    """
+    return contextlib.nullcontext(), inject(_ACTIVE.get())
+
+
+def attend_sdpa(module, query, key, value, attention_mask, **kwargs):
+    """sdpa attention over [injected columns, own columns]."""
+    return _attend(sdpa_attention_forward, module, query, key, value, attention_mask, **kwargs)
+
+
+def attend_eager(module, query, key, value, attention_mask, **kwargs):
+    """The model's own eager attention over [injected columns, own columns]."""
+    base = sys.modules[type(module).__module__].eager_attention_forward
+    return _attend(base, module, query, key, value, attention_mask, **kwargs)
+
+
+def _attend(base: Callable, module, query: Tensor, key: Tensor, value: Tensor, attention_mask, **kwargs):
+    active = _ACTIVE.get()
+    if active is None:
+        return base(module, query, key, value, attention_mask, **kwargs)
+    layer = module.layer_idx
+    active.calls[layer] = query.shape[1]
+    plain_key, plain_value, plain_mask = key, value, attention_mask
+    present = [c for c in active.columns if c.layers[layer] is not None]
+    if present:
+        repeats = query.shape[0] // max(c.mask.shape[0] for c in present)
+        parts = [_fit(c.layers[layer], key, repeats) for c in present]
+        seen = _visible(active, present, query, kwargs.get("sliding_window"), repeats)
+        key = torch.cat([*(part.key for part in parts), plain_key], dim=2)
+        value = torch.cat([*(part.value for part in parts), plain_value], dim=2)
+        attention_mask = _extend(plain_mask, seen, query, plain_key)
+    output, weights = base(module, query, key, value, attention_mask, **kwargs)
+    if active.adapter and active.adapter[layer] is not None:
+        scaling = kwargs.get("scaling")
+        output = output + _gated(active, active.adapter[layer], query, plain_key, scaling)
+    return output, weights
+
+
+def _fit(layer: LayerKV | None, key: Tensor, repeats: int) -> LayerKV:
+    """The layer in the sequence's dtype, with as many rows."""
+    assert layer is not None
+
+    def fit(tensor: Tensor) -> Tensor:
+        tensor = tensor.to(key.dtype)
+        if tensor.shape[0] == key.shape[0]:
+            return tensor
+        if tensor.shape[0] == 1:
+            return tensor.expand(key.shape[0], *tensor.shape[1:])
+        return tensor.repeat_interleave(repeats, dim=0)
+
+    return layer.map(fit)
+
+
+def _visible(
+    active: Active, present: Sequence[Columns], query: Tensor, window: int | None, repeats: int
+) -> Tensor:
+    """Which injected columns each query sees: [B, 1, q, sum of P] bool. The same for layers alike."""
+    rows, queries = query.shape[0], query.shape[2]
+    # an offset may be a tensor (static caches), so a mask is kept for one model call only: see `mask_sdpa`
+    key = (tuple(id(c) for c in present), rows, queries, window)
+    if key not in active.masks:
+        parts = []
+        for columns in present:
+            seen = columns.mask[:, None, None, :]
+            if columns.tail_only:
+                at = torch.arange(queries, device=query.device) + active.query_offset
+                start = torch.as_tensor(active.tail_start, device=query.device).reshape(-1, 1)
+                seen = seen & (at[None, :] >= start)[:, None, :, None]
+            if window and columns.positions is not None and active.query_positions is not None:
+                distance = active.query_positions[:, :, None] - columns.positions[:, None, :]
+                seen = seen & (distance < window)[:, None]
+            seen = seen.expand(-1, 1, queries, -1)
+            parts.append(seen if seen.shape[0] in (1, rows) else seen.repeat_interleave(repeats, dim=0))
+        active.masks[key] = torch.cat([part.expand(rows, -1, -1, -1) for part in parts], dim=-1)
+    return active.masks[key]
+
+
+def _extend(mask: Tensor | None, seen: Tensor, query: Tensor, key: Tensor) -> Tensor:
+    """The sequence's own mask with the injected columns ahead of it."""
+    if mask is None:
+        mask = seen.new_ones(query.shape[0], 1, query.shape[2], key.shape[2])
+    if mask.dtype != torch.bool:
+        zero = torch.zeros((), dtype=mask.dtype, device=mask.device)
+        seen = torch.where(seen, zero, torch.finfo(mask.dtype).min)
+    mask = mask.expand(query.shape[0], -1, -1, -1)
+    return torch.cat([seen.expand(-1, mask.shape[1], -1, -1), mask], dim=-1)
+
+
+def _gated(
+    active: Active, layer: LayerKV | None, query: Tensor, key: Tensor, scaling: float | None
+) -> Tensor:
+    """tanh(gate) × softmax(q Kᵀ) V over the adapter's columns (LLaMA-Adapter, eq. 6–8): [B, q, heads, d]."""
+    assert layer is not None and active.adapter_mask is not None
+    layer = _fit(layer, key, query.shape[0] // active.adapter_mask.shape[0])
+    assert layer.gate is not None
+    mask = active.adapter_mask
+    if mask.shape[0] not in (1, query.shape[0]):
+        mask = mask.repeat_interleave(query.shape[0] // mask.shape[0], dim=0)
+    groups = query.shape[1] // layer.key.shape[1]
+    keys, values = (t.repeat_interleave(groups, dim=1) for t in (layer.key, layer.value))
+    scores = query @ keys.transpose(2, 3) * (query.shape[-1] ** -0.5 if scaling is None else scaling)
+    scores = scores.float().masked_fill(~mask[:, None, None, :], torch.finfo(torch.float32).min)
+    # a row without an adapter in a mixed batch: all columns masked, its gate is zero, so the term vanishes
+    weights = scores.softmax(-1).to(query.dtype)
+    return (layer.gate.tanh()[:, :, None, None] * (weights @ values)).transpose(1, 2)
+
+
+def mask_sdpa(*args, **kwargs):
+    """transformers' sdpa mask, always built while something is injected: a skipped one cannot be extended."""
+    _note_offset(kwargs)
+    return sdpa_mask(*args, **_always_built(kwargs))
+
+
+def mask_eager(*args, **kwargs):
+    """transformers' eager mask, always built while something is injected."""
+    _note_offset(kwargs)
+    return eager_mask(*args, **_always_built(kwargs))
+
+
+def _note_offset(kwargs: dict) -> None:
+    active = _ACTIVE.get()
+    if active is not None:
+        active.query_offset = kwargs.get("q_offset", 0)
+        active.masks.clear()
+
+
+def _always_built(kwargs: dict) -> dict:
+    if _ACTIVE.get() is None:
+        return kwargs
+    return {**kwargs, "allow_is_causal_skip": False, "allow_is_bidirectional_skip": False}
+
+
+for _name, _attention, _mask in ((SDPA, attend_sdpa, mask_sdpa), (EAGER, attend_eager, mask_eager)):
+    AttentionInterface.register(_name, _attention)
+    AttentionMaskInterface.register(_name, _mask)

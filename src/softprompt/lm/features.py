@@ -1,0 +1,56 @@
+"""What a generated prompt reads of the input: embeddings, hidden states, or a separate encoder's output.
+
+Everything here is a constant of the row while the base is frozen, so a plan may keep it.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import torch
+
+from ..data.collate import Batch
+from ..errors import SoftPromptError
+from ..methods.base import Features, Reads
+from .frozen import FrozenLM
+
+
+def read(lm: FrozenLM, batch: Batch, reads: Reads) -> Features:
+    """Features [B, M, D] of the batch's inputs."""
+    if reads.kind == "embeddings":
+        return Features(lm.embed(batch.input_ids), batch.input_mask)
+    if reads.kind == "hidden":
+        return Features(lm.hidden(batch.input_ids, batch.input_mask, reads.layer), batch.input_mask)
+    tokenizer, encoder = _encoder(reads.encoder, str(lm.device))
+    limit = min(int(getattr(encoder.config, "max_position_embeddings", 512)), 512)
+    texts = [text or " " for text in batch.texts]
+    words = tokenizer(texts, return_tensors="pt", padding=True, truncation=True, max_length=limit).to(
+        lm.device
+    )
+    with torch.no_grad():
+        values = encoder(**words).last_hidden_state
+    return Features(values, words["attention_mask"].bool())
+
+
+def size(lm: FrozenLM, reads: Reads) -> int:
+    """D of what `read` gives."""
+    if reads.kind == "encoder":
+        return int(_encoder(reads.encoder, str(lm.device))[1].config.hidden_size)
+    return lm.spec.hidden_size
+
+
+@lru_cache(maxsize=4)
+def _encoder(name: str, device: str) -> tuple[Any, Any]:
+    """A frozen pretrained encoder and its tokenizer, by hub id or folder."""
+    from transformers import AutoModel, AutoTokenizer
+
+    try:
+        tokenizer, encoder = AutoTokenizer.from_pretrained(name), AutoModel.from_pretrained(name)
+    except (OSError, ValueError, KeyError) as error:
+        raise SoftPromptError(
+            f"cannot load encoder '{name}'",
+            why=str(error).strip().splitlines()[0],
+            fix="give the hub id or folder of a model such as a sentence encoder, or source=embeddings",
+        ) from error
+    return tokenizer, encoder.to(device).eval().requires_grad_(False)

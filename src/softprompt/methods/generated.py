@@ -1,0 +1,189 @@
+"""Prompts and prefixes generated from the input by a small prefix model (IDPG, ID-SPAM, IDP).
+
+    z = softmax(Q_P (W_k f)ᵀ) (W_v f)     P learned queries attend over the input's features f
+    prompt(x) = static[id] + scale ∘ W_up gelu(z)
+
+The generated part is added to a learned static part and W_up starts at zero, so training starts as
+the static method. Attention over the input's tokens beats mean pooling by several points (ID-SPAM).
+Features are the frozen model's token embeddings, its hidden states at a layer, or the outputs of a
+separate pretrained encoder; this file does not know how they are computed.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, final
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import SoftPromptError
+from ..injection import Injection
+from . import init as initialisers
+from .base import (
+    Features,
+    Placement,
+    Reads,
+    Setting,
+    SoftPrompt,
+    key_sizes,
+    kv_injection,
+    soft_injection,
+    unflatten,
+    value_sizes,
+)
+from .init import Init
+
+Source = Literal["embeddings", "hidden", "encoder"]
+
+
+class AttentionPooling(nn.Module):
+    """[B, M, D] features to [B, P, bottleneck]: one learned query for each of P vectors."""
+
+    def __init__(self, size: int, length: int, bottleneck: int) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(size)
+        self.queries = nn.Parameter(torch.randn(length, bottleneck))
+        self.key = nn.Linear(size, bottleneck)
+        self.value = nn.Linear(size, bottleneck)
+
+    def forward(self, inputs: Features) -> Tensor:
+        features = self.norm(inputs.values.float())
+        keys, values = self.key(features), self.value(features)  # [B, M, bottleneck]
+        scores = torch.einsum("pd,bmd->bpm", self.queries, keys) * self.queries.shape[1] ** -0.5
+        scores = scores.masked_fill(~inputs.mask[:, None, :], torch.finfo(scores.dtype).min)
+        return nn.functional.gelu(scores.softmax(-1) @ values)
+
+
+@final
+class GeneratedPrompt(SoftPrompt):
+    """Soft tokens: `table` [num_prompts, P, H] plus what the pooling makes of the input."""
+
+    def __init__(self, table: Tensor, placement: Placement, reads: Reads, size: int, bottleneck: int) -> None:
+        super().__init__()
+        self.reads = reads
+        self.placement: Placement = placement
+        self.table = nn.Parameter(table)
+        self.pooling = AttentionPooling(size, table.shape[1], bottleneck)
+        self.up = _zero_linear(bottleneck, table.shape[2])
+        self.register_buffer("scale", table.std().reshape(1))
+
+    @property
+    def num_prompts(self) -> int:
+        return self.table.shape[0]
+
+    def forward(self, prompt_ids: Tensor, inputs: Features | None = None) -> Injection:
+        generated = self.scale * self.up(self.pooling(_required(inputs)))
+        return soft_injection(self.table[prompt_ids] + generated, self.placement)
+
+
+@final
+class GeneratedPrefix(SoftPrompt):
+    """Keys and values: a static table plus what the pooling makes of the input."""
+
+    def __init__(
+        self,
+        spec,
+        keys: Tensor,
+        values: Tensor,
+        placement: Placement,
+        reads: Reads,
+        size: int,
+        bottleneck: int,
+    ) -> None:
+        super().__init__()
+        self.spec, self.reads = spec, reads
+        self.placement: Placement = placement
+        self.keys, self.values = nn.Parameter(keys), nn.Parameter(values)
+        self.pooling = AttentionPooling(size, keys.shape[1], bottleneck)
+        self.up_keys = _zero_linear(bottleneck, keys.shape[2])
+        self.up_values = _zero_linear(bottleneck, values.shape[2])
+        # each layer's own size, so that one learning rate suits them all
+        self.register_buffer("key_scale", _layer_scale(keys, key_sizes(spec)))
+        self.register_buffer("value_scale", _layer_scale(values, value_sizes(spec)))
+
+    @property
+    def num_prompts(self) -> int:
+        return self.keys.shape[0]
+
+    def forward(self, prompt_ids: Tensor, inputs: Features | None = None) -> Injection:
+        pooled = self.pooling(_required(inputs))
+        keys = self.keys[prompt_ids] + self.key_scale * self.up_keys(pooled)
+        values = self.values[prompt_ids] + self.value_scale * self.up_values(pooled)
+        return kv_injection(unflatten(self.spec, keys, values), self.placement)
+
+
+def build_prompt(
+    setting: Setting,
+    *,
+    length: int = 16,
+    placement: Placement = "after",
+    init: Init = "vocab",
+    text: str | None = None,
+    artifact: str | None = None,
+    source: Source = "embeddings",
+    layer: int = 8,
+    encoder: str = "",
+    bottleneck: int = 64,
+) -> GeneratedPrompt:
+    """`source` is what the prefix model reads: embeddings, hidden (after `layer` layers), or an `encoder`."""
+    reads = _reads(setting, source, layer, encoder)
+    table = initialisers.soft_tokens(setting, length, init, text, artifact)
+    return GeneratedPrompt(table, placement, reads, _size(setting, reads), bottleneck)
+
+
+def build_prefix(
+    setting: Setting,
+    *,
+    length: int = 16,
+    placement: Placement = "after",
+    init: Init = "context",
+    text: str | None = None,
+    artifact: str | None = None,
+    source: Source = "embeddings",
+    layer: int = 8,
+    encoder: str = "",
+    bottleneck: int = 64,
+) -> GeneratedPrefix:
+    """As `build_prompt`, with keys and values in every layer."""
+    reads = _reads(setting, source, layer, encoder)
+    keys, values = initialisers.prefix(setting, length, init, text, artifact)
+    return GeneratedPrefix(setting.lm.spec, keys, values, placement, reads, _size(setting, reads), bottleneck)
+
+
+def _reads(setting: Setting, source: Source, layer: int, encoder: str) -> Reads:
+    if source == "encoder" and not encoder:
+        raise SoftPromptError("source=encoder needs a model", fix="add method.encoder=NAME_OR_FOLDER")
+    layers = len(setting.lm.spec.layers)
+    if source == "hidden" and not 0 <= layer <= layers:
+        raise SoftPromptError(
+            f"layer={layer} is outside this model", why=f"it has {layers} layers", fix=f"choose 0 … {layers}"
+        )
+    return Reads(source, layer if source == "hidden" else 0, encoder if source == "encoder" else "")
+
+
+def _size(setting: Setting, reads: Reads) -> int:
+    if setting.feature_size is not None:
+        return setting.feature_size(reads)
+    return setting.lm.spec.hidden_size
+
+
+def _required(inputs: Features | None) -> Features:
+    if inputs is None:
+        raise SoftPromptError(
+            "a generated prompt needs the input",
+            why="it is made from it",
+            fix="call the method with the rows' features",
+        )
+    return inputs
+
+
+def _zero_linear(size_in: int, size_out: int) -> nn.Linear:
+    linear = nn.Linear(size_in, size_out)
+    nn.init.zeros_(linear.weight)
+    nn.init.zeros_(linear.bias)
+    return linear
+
+
+def _layer_scale(flat: Tensor, sizes: list[int]) -> Tensor:
+    """[sum of sizes]: for each number the deviation of its layer."""
+    return torch.cat([part.std().expand(part.shape[-1]) for part in flat.split(sizes, dim=-1)]).clone()

@@ -1,0 +1,155 @@
+"""Where learned vectors start. Functions of shape, apart from the modules they fill.
+
+Initialisation decides whether a soft prompt learns (N(0,1) costs tens of points), so every
+initialiser works at the model's own scale:
+
+- `random`: normal, with the mean and deviation of the model's embeddings (or keys and values);
+- `vocab`: embeddings (or KV) of tokens sampled from the training text, or from the vocabulary;
+- `text`: of a text that the user gives;  `labels`: of the class labels;
+- `context`: of real training rows (CT-KV, Cartridges: the best known start of a prefix);
+- `artifact`: of another trained prompt (warm start, SPoT-style transfer).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor
+
+from ..errors import SoftPromptError
+from .base import Setting, flatten
+
+Init = Literal["random", "vocab", "text", "labels", "context", "artifact"]
+INITS: tuple[str, ...] = get_args(Init)
+
+
+def soft_tokens(setting: Setting, length: int, init: Init, text: str | None, artifact: str | None) -> Tensor:
+    """Initial soft tokens [num_prompts, length, H], float32."""
+    if init == "artifact":
+        return torch.stack([_soft_artifact(setting, artifact, name, length) for name in setting.prompts])
+    rows = []
+    for index in range(len(setting.prompts)):
+        if init == "random":
+            sample = _embed(setting, _sampled_ids(setting, index, 512))
+            noise = torch.randn(length, sample.shape[1], generator=setting.generator(index))
+            rows.append(sample.mean(0) + sample.std(0) * noise)
+        else:
+            rows.append(_embed(setting, start_ids(setting, index, length, init, text)))
+    return torch.stack(rows)
+
+
+def prefix(
+    setting: Setting, length: int, init: Init, text: str | None, artifact: str | None
+) -> tuple[Tensor, Tensor]:
+    """Initial keys [num_prompts, length, D_k] and values [num_prompts, length, D_v], float32."""
+    rows: list[tuple[Tensor, Tensor]] = []
+    for index, name in enumerate(setting.prompts):
+        if init == "artifact":
+            rows.append(_kv_artifact(setting, artifact, name, length))
+        elif init == "random":
+            sample = _kv(setting, _sampled_ids(setting, index, 128))
+            generator = setting.generator(index)
+            rows.append(
+                tuple(  # type: ignore[arg-type]
+                    part.mean(0) + part.std(0) * torch.randn(length, part.shape[1], generator=generator)
+                    for part in sample
+                )
+            )
+        else:
+            rows.append(_kv(setting, start_ids(setting, index, length, init, text)))
+    keys, values = zip(*rows, strict=True)
+    return torch.stack(keys), torch.stack(values)
+
+
+def start_ids(setting: Setting, index: int, length: int, init: Init, text: str | None) -> list[int]:
+    """Token ids that the vectors of prompt `index` start as; repeated or cut to `length`."""
+    if init == "text":
+        if not text:
+            raise SoftPromptError("init=text needs a text", fix="add method.text='…', or use init=vocab")
+        return _fit(setting.lm.text_ids(text), length)
+    if init == "labels":
+        if not setting.labels:
+            raise SoftPromptError(
+                "init=labels needs class labels", why="the task has none", fix="use init=vocab or init=text"
+            )
+        return _fit([i for label in setting.labels for i in setting.lm.text_ids(" " + label.strip())], length)
+    if init == "context":
+        rows = _rows_of(setting, index)
+        if not rows:
+            raise SoftPromptError("init=context needs training rows", fix="use init=vocab or init=text")
+        order = torch.randperm(len(rows), generator=setting.generator(index)).tolist()
+        return _fit([i for row in order for i in rows[row]], length)
+    return _sampled_ids(setting, index, length)
+
+
+def _rows_of(setting: Setting, index: int) -> Sequence[Sequence[int]]:
+    return setting.examples_by_prompt.get(index) or setting.examples
+
+
+def _sampled_ids(setting: Setting, index: int, length: int) -> list[int]:
+    """Tokens of the training rows as often as they occur there; of the vocabulary where there are none."""
+    ids = [i for row in _rows_of(setting, index) for i in row]
+    if not ids:
+        # the front of a BPE vocabulary holds its commonest pieces
+        ids = list(range(min(5000, setting.lm.spec.vocab_size)))
+    picks = torch.randint(len(ids), (length,), generator=setting.generator(index))
+    return [ids[i] for i in picks.tolist()]
+
+
+def _fit(ids: list[int], length: int) -> list[int]:
+    if not ids:
+        raise SoftPromptError("the text to start from has no token", fix="give a longer text")
+    return (ids * (length // len(ids) + 1))[:length]
+
+
+@torch.no_grad()
+def _embed(setting: Setting, ids: list[int]) -> Tensor:
+    return setting.lm.embed(torch.tensor(ids, device=_device(setting))).float().cpu()
+
+
+@torch.no_grad()
+def _kv(setting: Setting, ids: list[int]) -> tuple[Tensor, Tensor]:
+    keys, values = flatten(setting.lm.kv_of(ids))
+    return keys[0].float().cpu(), values[0].float().cpu()
+
+
+def _device(setting: Setting):
+    return getattr(setting.lm, "device", "cpu")
+
+
+def _read(setting: Setting, artifact: str | None, name: str) -> Mapping[str, Tensor]:
+    if not artifact:
+        raise SoftPromptError(
+            "init=artifact needs a path", fix="add method.artifact=FOLDER, a trained prompt"
+        )
+    if setting.read_prompt is None:
+        raise SoftPromptError(
+            "init=artifact needs a reader", fix="give Setting(read_prompt=softprompt.artifact.vectors)"
+        )
+    return setting.read_prompt(artifact, name)
+
+
+def _soft_artifact(setting: Setting, artifact: str | None, name: str, length: int) -> Tensor:
+    tensors = _read(setting, artifact, name)
+    found = next((tensors[channel] for channel in ("before", "after") if channel in tensors), None)
+    if found is None:
+        raise SoftPromptError(
+            f"'{artifact}' holds no soft tokens", why="it is a prefix", fix="use a prefix method"
+        )
+    return _resize(found, length)
+
+
+def _kv_artifact(setting: Setting, artifact: str | None, name: str, length: int) -> tuple[Tensor, Tensor]:
+    tensors = _read(setting, artifact, name)
+    if "keys" not in tensors:
+        raise SoftPromptError(
+            f"'{artifact}' holds no prefix", why="it is a soft prompt", fix="use prompt-tuning"
+        )
+    return _resize(tensors["keys"], length), _resize(tensors["values"], length)
+
+
+def _resize(vectors: Tensor, length: int) -> Tensor:
+    """[P, D] cut or repeated to `length`."""
+    return vectors.repeat(length // vectors.shape[0] + 1, 1)[:length].float().clone()

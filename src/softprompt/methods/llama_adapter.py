@@ -1,0 +1,80 @@
+"""LLaMA-Adapter (Zhang et al. 2023): gated, zero-initialised prefixes in the upper layers.
+
+    out = attention(x) + tanh(g) · softmax(q K_Pᵀ) V_P,    K_P, V_P = W_k P, W_v P
+
+P [layers, P, H] goes through each layer's own frozen projections; the gate g, one a head, starts at
+zero, so training starts as the plain model. Departure: P starts as what the layer reads of real
+text instead of noise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import final
+
+import torch
+from torch import Tensor, nn
+
+from ..errors import SoftPromptError
+from ..injection import Injection, LayerKV, Prefix
+from .base import Features, Setting, SoftPrompt
+from .init import Init, start_ids
+
+
+@final
+class LlamaAdapter(SoftPrompt):
+    """`vectors` [num_prompts, top layers, P, H] and `gates` [num_prompts, top layers, heads]."""
+
+    def __init__(
+        self,
+        vectors: Tensor,
+        gates: Tensor,
+        places: list[int],
+        layers: int,
+        project: Callable[[int, Tensor], LayerKV],
+    ) -> None:
+        super().__init__()
+        self.vectors, self.gates = nn.Parameter(vectors), nn.Parameter(gates)
+        self.places, self.layers, self._project = places, layers, project
+
+    @property
+    def num_prompts(self) -> int:
+        return self.vectors.shape[0]
+
+    def forward(self, prompt_ids: Tensor, inputs: Features | None = None) -> Injection:
+        ids, rows = prompt_ids.unique(return_inverse=True)
+        layers: list[LayerKV | None] = [None] * self.layers
+        for slot, place in enumerate(self.places):
+            made = [self._project(place, self.vectors[i, slot][None]) for i in ids.tolist()]
+            key = torch.cat([kv.key for kv in made])[rows]
+            value = torch.cat([kv.value for kv in made])[rows]
+            layers[place] = LayerKV(key, value, self.gates[ids, slot][rows])
+        mask = torch.ones(len(rows), self.vectors.shape[2], dtype=torch.bool, device=rows.device)
+        return Injection(adapter=Prefix(tuple(layers), mask))
+
+
+def build(
+    setting: Setting,
+    *,
+    length: int = 10,
+    top_layers: int | None = None,
+    init: Init = "vocab",
+    text: str | None = None,
+) -> LlamaAdapter:
+    """`top_layers`: how many of the upper layers are adapted; all but two by default (paper: 30 of 32)."""
+    if init in ("random", "artifact"):
+        raise SoftPromptError(
+            f"llama-adapter cannot start from init={init}",
+            why="its vectors start as what each layer reads of real text",
+            fix="use init=vocab, text, labels or context",
+        )
+    specs = setting.lm.spec.layers
+    attended = [i for i, spec in enumerate(specs) if spec is not None]
+    places = attended[-(top_layers or max(1, len(attended) - 2)) :]
+    inputs = [
+        setting.lm.attention_inputs(start_ids(setting, i, length, init, text))
+        for i in range(len(setting.prompts))
+    ]
+    vectors = torch.stack([torch.stack([row[place] for place in places]) for row in inputs])  # type: ignore[arg-type]
+    gates = torch.zeros(len(setting.prompts), len(places), specs[places[0]].heads)
+    return LlamaAdapter(vectors.float().cpu(), gates, places, len(specs), setting.lm.project_kv)

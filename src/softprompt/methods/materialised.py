@@ -1,0 +1,45 @@
+"""A trained prompt as plain tensors: what serving loads, with no reparameterizer left.
+
+Not a method to train but the end of every method that does not read the input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import final
+
+import torch
+from torch import Tensor
+
+from ..injection import Injection
+from .base import Features, SoftPrompt
+
+
+@final
+class Materialised(SoftPrompt):
+    """One injection of one row for each prompt."""
+
+    def __init__(self, prompts: Sequence[Injection]) -> None:
+        super().__init__()
+        self.prompts = tuple(prompts)
+
+    @property
+    def num_prompts(self) -> int:
+        return len(self.prompts)
+
+    def forward(self, prompt_ids: Tensor, inputs: Features | None = None) -> Injection:
+        ids = prompt_ids.tolist()
+        if len(set(ids)) == 1:  # one row serves the whole batch, uncopied
+            return self.prompts[ids[0]]
+        return Injection.cat([self.prompts[i] for i in ids])
+
+
+@torch.no_grad()
+def materialise(method: SoftPrompt) -> Materialised | None:
+    """The method's prompts as tensors; None where they depend on the input."""
+    if method.reads is not None:
+        return None
+    device = next((p.device for p in method.parameters()), torch.device("cpu"))
+    ids = torch.arange(method.num_prompts, device=device)
+    rows = [method(ids[i : i + 1]) for i in range(method.num_prompts)]
+    return Materialised([row.map_rows(lambda t: t.detach().clone()) for row in rows])

@@ -1,0 +1,55 @@
+"""Multitask prompt tuning (Wang et al. 2023): a shared prompt times low-rank factors of each task.
+
+    P[k] = P_shared ∘ (U_k V_k),   U_k [P, r],  V_k [r, H]
+
+Departure from the paper: the factors start so that U_k V_k is 1 (the shared prompt itself), with a
+little noise; there is no distillation stage.
+"""
+
+from __future__ import annotations
+
+from typing import final
+
+import torch
+from torch import Tensor, nn
+
+from ..injection import Injection
+from . import init as initialisers
+from .base import Features, Placement, Setting, SoftPrompt, soft_injection
+from .init import Init
+
+
+@final
+class MultitaskPromptTuning(SoftPrompt):
+    """`shared` [P, H], `columns` [num_prompts, P, r], `rows` [num_prompts, r, H]."""
+
+    def __init__(self, shared: Tensor, num_prompts: int, rank: int, placement: Placement) -> None:
+        super().__init__()
+        length, size = shared.shape
+        self.shared = nn.Parameter(shared)
+        self.columns = nn.Parameter(1 + 0.02 * torch.randn(num_prompts, length, rank))
+        self.rows = nn.Parameter((1 + 0.02 * torch.randn(num_prompts, rank, size)) / rank)
+        self.placement: Placement = placement
+
+    @property
+    def num_prompts(self) -> int:
+        return self.columns.shape[0]
+
+    def forward(self, prompt_ids: Tensor, inputs: Features | None = None) -> Injection:
+        factors = self.columns[prompt_ids] @ self.rows[prompt_ids]  # [B, P, H]
+        return soft_injection(self.shared * factors, self.placement)
+
+
+def build(
+    setting: Setting,
+    *,
+    length: int = 16,
+    placement: Placement = "after",
+    init: Init = "vocab",
+    text: str | None = None,
+    artifact: str | None = None,
+    rank: int = 1,
+) -> MultitaskPromptTuning:
+    """`rank` of each task's factors."""
+    shared = initialisers.soft_tokens(setting, length, init, text, artifact)[0]
+    return MultitaskPromptTuning(shared, len(setting.prompts), rank, placement)

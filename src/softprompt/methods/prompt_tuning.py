@@ -1,0 +1,48 @@
+"""Prompt tuning (Lester et al. 2021): soft tokens looked up by prompt id.
+
+    x' = [P[id]; x]  (placement before)   or   x' = [x; P[id]]  (placement after)
+
+P is a table [num_prompts, P, H] of free parameters. Departures from the paper: AdamW instead of
+Adafactor, and vectors start as tokens of the training text unless told otherwise.
+"""
+
+from __future__ import annotations
+
+from typing import final
+
+from torch import Tensor, nn
+
+from ..injection import Injection
+from . import init as initialisers
+from .base import Features, Placement, Setting, SoftPrompt, soft_injection
+from .init import Init
+
+
+@final
+class PromptTuning(SoftPrompt):
+    """`table` [num_prompts, P, H]."""
+
+    def __init__(self, table: Tensor, placement: Placement) -> None:
+        super().__init__()
+        self.table = nn.Parameter(table)
+        self.placement: Placement = placement
+
+    @property
+    def num_prompts(self) -> int:
+        return self.table.shape[0]
+
+    def forward(self, prompt_ids: Tensor, inputs: Features | None = None) -> Injection:
+        return soft_injection(self.table[prompt_ids], self.placement)
+
+
+def build(
+    setting: Setting,
+    *,
+    length: int = 16,
+    placement: Placement = "after",
+    init: Init = "vocab",
+    text: str | None = None,
+    artifact: str | None = None,
+) -> PromptTuning:
+    """`length` soft tokens per prompt."""
+    return PromptTuning(initialisers.soft_tokens(setting, length, init, text, artifact), placement)

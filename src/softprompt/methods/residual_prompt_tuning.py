@@ -1,0 +1,52 @@
+"""Residual prompt tuning (Razdaibiedina et al. 2023): a shared bottleneck MLP with a skip connection.
+
+    P'[id] = P[id] + LayerNorm(W_up ReLU(W_down P[id]))
+
+Both P and the MLP are trained; only P' is served. Departure: LayerNorm's gain starts at a tenth of
+the embeddings' scale instead of 1.
+"""
+
+from __future__ import annotations
+
+from typing import final
+
+from torch import Tensor, nn
+
+from ..injection import Injection
+from . import init as initialisers
+from .base import Features, Placement, Setting, SoftPrompt, soft_injection
+from .init import Init
+from .reparam import Residual
+
+
+@final
+class ResidualPromptTuning(SoftPrompt):
+    """`table` [num_prompts, P, H] and one MLP for all its vectors."""
+
+    def __init__(self, table: Tensor, placement: Placement, bottleneck: int) -> None:
+        super().__init__()
+        self.table = nn.Parameter(table)
+        self.residual = Residual(table.shape[2], bottleneck, table.std().item())
+        self.placement: Placement = placement
+
+    @property
+    def num_prompts(self) -> int:
+        return self.table.shape[0]
+
+    def forward(self, prompt_ids: Tensor, inputs: Features | None = None) -> Injection:
+        return soft_injection(self.residual(self.table[prompt_ids]), self.placement)
+
+
+def build(
+    setting: Setting,
+    *,
+    length: int = 10,
+    placement: Placement = "after",
+    init: Init = "vocab",
+    text: str | None = None,
+    artifact: str | None = None,
+    bottleneck: int = 128,
+) -> ResidualPromptTuning:
+    """`bottleneck` is the MLP's width."""
+    table = initialisers.soft_tokens(setting, length, init, text, artifact)
+    return ResidualPromptTuning(table, placement, bottleneck)

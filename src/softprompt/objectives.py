@@ -1,0 +1,35 @@
+"""Losses. An objective is a function of model, method and batch; it knows nothing of optimizers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from .data.collate import Batch
+from .injection import Injection
+from .lm.features import read
+from .lm.frozen import Context, FrozenLM
+from .methods.base import SoftPrompt
+
+Objective = Callable[[FrozenLM, SoftPrompt, Batch, Context | None], Tensor]
+
+
+def injection_for(lm: FrozenLM, method: SoftPrompt, batch: Batch) -> Injection:
+    """What the method gives this batch, having read the input where it does."""
+    features = None if method.reads is None else read(lm, batch, method.reads)
+    return method(batch.prompt_ids, features)
+
+
+def next_token(lm: FrozenLM, method: SoftPrompt, batch: Batch, context: Context | None = None) -> Tensor:
+    """Mean cross entropy (nats) over the target tokens of the batch."""
+    logits = lm.logits(batch, injection_for(lm, method, batch), context)
+    flat = logits[batch.target_mask].float()  # only real positions: [tokens, V]
+    return torch.nn.functional.cross_entropy(flat, batch.target_ids[batch.target_mask])
+
+
+def target_nll(logits: Tensor, batch: Batch) -> Tensor:
+    """Negative log-probability (nats) of each row's target [B], summed over its tokens."""
+    picked = logits.float().log_softmax(-1).gather(2, batch.target_ids[:, :, None])[:, :, 0]
+    return -(picked * batch.target_mask).sum(1)

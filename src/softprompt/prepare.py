@@ -1,0 +1,194 @@
+"""A recipe becomes encoded rows, a base model, a fresh method and a plan: all that comes before a step.
+
+Nothing here trains or prints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from . import artifact as artifacts
+from . import methods, plan
+from .config import Recipe
+from .data.collate import collate
+from .data.encode import Encoder, Example
+from .data.sources import Row, fingerprint, limit_rows, read_rows, split_rows
+from .data.template import Template
+from .errors import SoftPromptError
+from .lm import adapt
+from .lm.features import size
+from .lm.frozen import FrozenLM
+from .lm.loading import fingerprint as base_fingerprint
+from .lm.loading import load
+from .methods.base import Setting, SoftPrompt
+from .objectives import injection_for
+
+EXAMPLES_TO_START_FROM = 64  # training rows an initialiser may look at, for each prompt
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Rows encoded and a method built: everything known before the first step."""
+
+    recipe: Recipe
+    lm: FrozenLM
+    encoder: Encoder
+    train: list[Example]
+    dev: list[Example]
+    prompts: tuple[str, ...]
+    data_fingerprint: str
+    method: SoftPrompt
+    plan: plan.Plan
+
+    @property
+    def trained_parameters(self) -> int:
+        """Numbers that training changes: the prompt's and, where it is not frozen, the base's."""
+        own = sum(p.numel() for p in self.method.parameters() if p.requires_grad)
+        return own + sum(p.numel() for p in adapt.trained_weights(self.lm).values())
+
+    def identity(self) -> str:
+        """What a checkpoint must agree on: recipe, data and base."""
+        return "/".join(
+            (self.recipe.fingerprint(), self.data_fingerprint, *base_fingerprint(self.lm).values())
+        )
+
+
+def prepare(
+    recipe: Recipe,
+    *,
+    lm: FrozenLM | None = None,
+    rows: Iterable[Mapping[str, Any]] | None = None,
+    dev_rows: Iterable[Mapping[str, Any]] | None = None,
+) -> Prepared:
+    """Read, split and encode the rows, load the base and build the method.
+
+    Rows are read before the model is loaded, so that a mistake in them is told at once.
+    """
+    data = recipe.data
+    methods.check_options(recipe.method.name, recipe.method.options())
+    template = template_of(recipe)
+    train_rows = limit_rows(
+        read_rows(rows if rows is not None else data.train), data.limit, recipe.train.seed
+    )
+    if dev_rows is not None or data.dev is not None:
+        held = read_rows(dev_rows if dev_rows is not None else str(data.dev), split="dev")
+    else:
+        key = template.render_input
+        train_rows, held = split_rows(train_rows, data.dev_fraction, recipe.train.seed, key=key)
+    held = limit_rows(held, data.dev_limit, recipe.train.seed)
+    prompts = _prompt_names(train_rows, data.prompt_field)
+    if recipe.train.threads:
+        torch.set_num_threads(recipe.train.threads)
+    lm = lm or load_base(recipe)
+    encoder = encoder_of(recipe, lm, template, prompts)
+    train = encoder.encode_rows(train_rows)
+    dev = encoder.encode_rows(held)
+    method = build_method(recipe, lm, encoder, train, prompts)
+    adapt.unfreeze(lm, recipe.base.mode, **base_options(recipe), seed=recipe.train.seed)
+    lm.set_gradient_checkpointing(recipe.train.gradient_checkpointing)
+    sample = collate(train[:1], lm.device)
+    with torch.no_grad():
+        injection = injection_for(lm, method, sample)
+    budget = None if recipe.train.cache_budget_mb is None else recipe.train.cache_budget_mb * 10**6
+    chosen = plan.decide(
+        lm,
+        injection,
+        [*train, *dev],
+        min(recipe.train.batch_size, len(train)),
+        cache=recipe.train.cache,
+        budget_bytes=budget,
+    )
+    return Prepared(
+        recipe, lm, encoder, train, dev, prompts, fingerprint([*train_rows, *held]), method, chosen
+    )
+
+
+def load_base(recipe: Recipe) -> FrozenLM:
+    """The recipe's base model; full training needs float32 weights."""
+    dtype = recipe.train.dtype
+    if recipe.base.mode == "full" and dtype == "auto":
+        dtype = "float32"
+    return load(recipe.model, dtype=dtype)
+
+
+def template_of(recipe: Recipe) -> Template:
+    """How the recipe's rows become text."""
+    return Template(
+        recipe.template.input,
+        recipe.template.target,
+        chat=recipe.template.chat,
+        system=recipe.template.system,
+        prompt_field=recipe.data.prompt_field,
+        choices_field=recipe.task.choices,
+        references_field=recipe.task.references,
+    )
+
+
+def encoder_of(
+    recipe: Recipe,
+    lm: FrozenLM,
+    template: Template,
+    prompts: tuple[str, ...],
+    labels: list[str] | None = None,
+) -> Encoder:
+    """How they become token ids."""
+    length = recipe.method.options().get("length", 16)
+    return Encoder(
+        lm.tokenizer,
+        template,
+        chat=recipe.template.chat,
+        system=recipe.template.system,
+        labels=labels or recipe.task.labels,
+        kind=recipe.task.kind,
+        prompts=prompts,
+        max_input_tokens=recipe.data.max_input_tokens,
+        max_target_tokens=recipe.data.max_target_tokens,
+        context=lm.spec.context,
+        reserved=int(length) + (recipe.task.max_new_tokens if recipe.task.kind == "generation" else 0),
+    )
+
+
+def build_method(
+    recipe: Recipe, lm: FrozenLM, encoder: Encoder, train: list[Example], prompts: tuple[str, ...]
+) -> SoftPrompt:
+    """A fresh method on the base's device, started from the training rows where its init asks for them."""
+    by_prompt: dict[int, list[tuple[int, ...]]] = {}
+    for example in train:
+        rows = by_prompt.setdefault(example.prompt, [])
+        if len(rows) < EXAMPLES_TO_START_FROM:
+            rows.append((*example.input_ids, *example.target_ids))
+    setting = Setting(
+        lm,
+        prompts,
+        labels=tuple(encoder.labels or ()),
+        examples=tuple(row for rows in by_prompt.values() for row in rows)[:EXAMPLES_TO_START_FROM],
+        examples_by_prompt={index: tuple(rows) for index, rows in by_prompt.items()},
+        seed=recipe.train.seed,
+        feature_size=lambda reads: size(lm, reads),
+        read_prompt=artifacts.vectors,
+    )
+    return methods.build(recipe.method.name, setting, recipe.method.options()).to(lm.device)
+
+
+def _prompt_names(rows: list[Row], field: str | None) -> tuple[str, ...]:
+    """Distinct prompt names in order of appearance."""
+    if field is None:
+        return ("default",)
+    names = dict.fromkeys(str(row[field]) for row in rows if row.get(field) not in (None, ""))
+    if not names:
+        raise SoftPromptError(
+            f"no row names its prompt in the column '{field}'",
+            why="data.prompt_field says that they do",
+            fix=f"add '{field}' to the rows, or leave data.prompt_field out",
+        )
+    return tuple(names)
+
+
+def base_options(recipe: Recipe) -> dict[str, Any]:
+    """Options of the base's own training, as `lm.adapt.unfreeze` takes them."""
+    base = recipe.base
+    return {"rank": base.rank, "alpha": base.alpha, "targets": base.targets} if base.mode == "lora" else {}
