@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from . import artifact as artifacts
+from . import methods
 from .artifact import Artifact
 from .config import Recipe, recipe_from_dict
 from .data.collate import collate
@@ -21,7 +22,7 @@ from .data.sources import read_rows
 from .evaluate import Evaluation, Evaluator, score_candidates
 from .lm.frozen import FrozenLM
 from .lm.loading import load
-from .methods.base import SoftPrompt
+from .methods.base import Setting, SoftPrompt
 from .objectives import injection_for
 from .prepare import encoder_of, prepare, template_of
 from .tuning import Hooks, evaluator_of
@@ -128,12 +129,21 @@ def tune(
     return Tuned(lm, run.artifact, prepared.method, prepared.encoder, recipe)
 
 
-def open_prompt(path: str | Path, lm: FrozenLM | None = None, *, other_base: bool = False) -> Tuned:
-    """A saved prompt on its base model (loaded where none is given). Verified; see `artifact.load`."""
+def open_prompt(
+    path: str | Path, lm: FrozenLM | None = None, *, other_base: bool = False, plain: bool = False
+) -> Tuned:
+    """A saved prompt on its base model (loaded where none is given). Verified; see `artifact.load`.
+
+    `plain` leaves the prompt out: the base model as it was, with the prompt's template.
+    """
     artifact = artifacts.load(path)
     recipe = recipe_from_dict(artifact.manifest["recipe"])
-    lm = lm or load(artifact.manifest["base"]["name"])
-    method = artifact.method(lm, other_base=other_base)
+    base = artifact.manifest["base"]
+    lm = lm or load(base["name"], dtype=base["dtype"])  # in the precision it was trained in
+    if plain:
+        method = methods.build("none", Setting(lm, artifact.prompts))
+    else:
+        method = artifact.method(lm, other_base=other_base)
     encoder = encoder_of(recipe, lm, template_of(recipe), artifact.prompts, artifact.manifest["labels"])
     return Tuned(lm, artifact, method, encoder, recipe)
 

@@ -71,13 +71,19 @@ class Artifact:
             adapt.load_weights(lm, read_tensors(self.path / "base.safetensors"))
             lm.model.requires_grad_(False)
         if not trainable and (self.path / "prompt.safetensors").exists():
-            return _read_prompts(self.path / "prompt.safetensors", self.prompts, lm.device)
+            static = _read_prompts(self.path / "prompt.safetensors", self.prompts, lm.device)
+            if any(not _fits(injection, lm) for injection in static.prompts):
+                raise self._other_shape(lm)
+            return static
         setting = Setting(lm, self.prompts, feature_size=lambda reads: size(lm, reads))
         options = {k: v for k, v in self.manifest["options"].items() if k not in ("text", "artifact")}
         if "init" in options:  # the values come from the file; any start of the right shape will do
             options["init"] = "vocab"
         method = methods.build(self.manifest["method"], setting, options)
-        method.load_state_dict(read_tensors(self.path / "state.safetensors"))
+        try:
+            method.load_state_dict(read_tensors(self.path / "state.safetensors"))
+        except RuntimeError:
+            raise self._other_shape(lm) from None
         return method.to(lm.device)
 
     def index(self, prompt: str | None) -> int:
@@ -93,6 +99,13 @@ class Artifact:
         if prompt not in self.prompts:
             raise unknown("prompt", prompt, self.prompts, fix="use a prompt of this artifact")
         return self.prompts.index(prompt)
+
+    def _other_shape(self, lm: FrozenLM) -> SoftPromptError:
+        return SoftPromptError(
+            f"the vectors of {self.path} do not fit '{lm.name}'",
+            why=f"they were made for '{self.manifest['base']['name']}', whose layers have other sizes",
+            fix="use the base model it was trained on, or train one for this model",
+        )
 
     def _check_base(self, lm: FrozenLM) -> None:
         saved, given = self.manifest["base"]["fingerprint"], fingerprint(lm)
@@ -184,6 +197,23 @@ def vectors(path: str, prompt: str) -> dict[str, Tensor]:
     return found
 
 
+def _fits(injection: Injection, lm: FrozenLM) -> bool:
+    """Whether its vectors have the sizes of the model's layers."""
+    for part in injection.channels().values():
+        if isinstance(part, SoftTokens):
+            if part.vectors.shape[-1] != lm.spec.hidden_size:
+                return False
+            continue
+        if len(part.layers) != len(lm.spec.layers):
+            return False
+        for layer, spec in zip(part.layers, lm.spec.layers, strict=True):
+            if layer is None:
+                continue
+            if spec is None or (spec.kv_heads, spec.head_dim) != (layer.key.shape[1], layer.key.shape[3]):
+                return False
+    return True
+
+
 def _prompt_tensors(static: Materialised, prompts: list[str]) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
     for name, injection in zip(prompts, static.prompts, strict=True):
@@ -246,8 +276,17 @@ def model_card(manifest: Mapping[str, Any]) -> str:
     """README.md of an artifact."""
     from jinja2 import Template
 
-    shown = ", ".join(f"{key}={value}" for key, value in manifest["options"].items())
-    return Template(_CARD, trim_blocks=True, lstrip_blocks=True).render(options_shown=shown, **manifest)
+    dev = manifest["dev"]
+    scores = [
+        (
+            name,
+            f"{value:.4g} (95 %: {' to '.join(f'{x:.4g}' for x in dev['intervals'][name])}; n = {dev['n']})",
+        )
+        for name, value in dev["metrics"].items()
+    ]
+    options = ", ".join(f"{key}={value}" for key, value in manifest["options"].items())
+    template = Template(_CARD, trim_blocks=True, lstrip_blocks=True)
+    return template.render(options_shown=options, scores=scores, **manifest)
 
 
 _CARD = """\
@@ -262,8 +301,8 @@ Trained vectors for a frozen language model, made by softprompt {{ versions.soft
 | prompts | {{ prompts | join(", ") }} |
 | trained parameters | {{ "{:,}".format(trained_parameters) }} |
 | training rows | {{ data.rows }} (data {{ data.fingerprint[:16] }}) |
-{% for name, value in dev.metrics.items() %}
-| dev {{ name }} | {{ value | round(4) }} (95 %: {{ dev.intervals[name] | map("round", 4) | join(" to ") }}; n = {{ dev.n }}) |
+{% for name, shown in scores %}
+| dev {{ name }} | {{ shown }} |
 {% endfor %}
 
 Positions: {{ positions }}.

@@ -93,6 +93,15 @@ def read_checkpoint(
     return Progress(**saved), best
 
 
+def saved_step(folder: Path) -> int:
+    """Steps that a checkpoint has done; 0 where there is none."""
+    path = folder / FILE
+    if not path.exists():
+        return 0
+    read_tensors(path)  # refuses a damaged one
+    return int(json.loads(_metadata(path)["progress"])["step"])
+
+
 def _metadata(path: Path) -> dict[str, str]:
     from safetensors import safe_open
 

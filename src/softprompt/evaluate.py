@@ -7,7 +7,7 @@ train, and does not know where rows or prompts come from.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
@@ -18,7 +18,7 @@ from .data.encode import Encoder, Example
 from .injection import Injection
 from .lm.frozen import Context, FrozenLM
 from .methods.base import SoftPrompt
-from .metrics import Score, compute, default_metrics
+from .metrics import METRICS, Score, compute, default_metrics
 from .objectives import injection_for, target_nll
 from .plan import ContextCache
 
@@ -75,32 +75,71 @@ class Evaluator:
         examples: Sequence[Example],
         *,
         cache: ContextCache | None = None,
-        generate: bool = True,
+        text_rows: int | None = None,
         progress: Progress | None = None,
     ) -> Evaluation:
-        """All rows; `cache` is that of these very examples. Without `generate`, text metrics are left out."""
+        """All rows; `cache` is that of these very examples.
+
+        Generating texts costs far more than scoring targets: `text_rows` bounds how many rows (the
+        first ones) are generated and count in text metrics; 0 leaves text metrics out. None: all.
+        """
+        records = self._records(method, examples, cache, progress)
         names = list(self.metrics) or default_metrics(self.encoder.kind)
-        records = []
+        if self.encoder.kind != "generation":
+            return Evaluation(score(names, records), records)
+        written = len(examples) if text_rows is None else min(text_rows, len(examples))
+        by_text = [name for name in names if METRICS[name].needs == "prediction"] if written else []
+        if by_text:
+            texts = self._texts(method, examples[:written], progress)
+            records[:written] = [replace(r, prediction=t) for r, t in zip(records, texts, strict=False)]
+        by_loss = [name for name in names if name not in by_text and METRICS[name].needs == "nll"]
+        scores = score(by_loss or ["perplexity"], records) | score(by_text, records[:written])
+        return Evaluation({name: scores[name] for name in [*names, "perplexity"] if name in scores}, records)
+
+    def _records(
+        self,
+        method: SoftPrompt,
+        examples: Sequence[Example],
+        cache: ContextCache | None,
+        progress: Progress | None,
+    ) -> list[Record]:
+        made: list[tuple[int, Record]] = []
         for indices, batch, context, injection in self._batches(method, examples, cache):
             rows = [examples[i] for i in indices]
             if self.encoder.kind == "generation":
-                made = self._generated(batch, injection, rows, context, generate)
+                with torch.no_grad():
+                    nll = target_nll(self.lm.logits(batch, injection, context), batch).tolist()
+                records = [_record(e, "", loss, None) for e, loss in zip(rows, nll, strict=True)]
             else:
-                made = self._chosen(batch, injection, rows, context)
-            records += zip(indices, made, strict=True)
+                records = self._chosen(batch, injection, rows, context)
+            made += zip(indices, records, strict=True)
             if progress:
-                progress(len(records), len(examples))
-        ordered = [record for _, record in sorted(records, key=lambda pair: pair[0])]
-        if self.encoder.kind == "generation" and not generate:
-            names = ["perplexity"]
-        return Evaluation(score(names, ordered), ordered)
+                progress(len(made), len(examples))
+        return [record for _, record in sorted(made, key=lambda pair: pair[0])]
+
+    def _texts(self, method: SoftPrompt, examples: Sequence[Example], progress: Progress | None) -> list[str]:
+        options = {"max_new_tokens": self.max_new_tokens, "do_sample": False, **self.generate_options}
+        texts: dict[int, str] = {}
+        for indices in self._orders(examples):
+            batch = collate([examples[i] for i in indices], self.lm.device, targets=False)
+            with torch.no_grad():
+                injection = injection_for(self.lm, method, batch)
+            out = self.lm.generate(batch, injection, **options).tolist()
+            texts.update(zip(indices, map(self.encoder.decode, out), strict=True))
+            if progress:
+                progress(len(texts), len(examples))
+        return [texts[i] for i in range(len(examples))]
+
+    def _orders(self, examples: Sequence[Example]) -> Iterator[list[int]]:
+        """Row numbers in batches of like lengths."""
+        order = sorted(range(len(examples)), key=lambda i: len(examples[i].input_ids))
+        for start in range(0, len(order), self.batch_size):
+            yield order[start : start + self.batch_size]
 
     def _batches(
         self, method: SoftPrompt, examples: Sequence[Example], cache: ContextCache | None
     ) -> Iterator[tuple[list[int], Batch, Context, Injection]]:
-        order = sorted(range(len(examples)), key=lambda i: len(examples[i].input_ids))
-        for start in range(0, len(order), self.batch_size):
-            indices = order[start : start + self.batch_size]
+        for indices in self._orders(examples):
             batch = collate([examples[i] for i in indices], self.lm.device)
             with torch.no_grad():
                 injection = injection_for(self.lm, method, batch)
@@ -120,21 +159,11 @@ class Evaluator:
             records.append(_record(example, names[best], nll, tuple(row)))
         return records
 
-    def _generated(
-        self, batch: Batch, injection: Injection, rows: Sequence[Example], context: Context, generate: bool
-    ) -> list[Record]:
-        with torch.no_grad():
-            nll = target_nll(self.lm.logits(batch, injection, context), batch).tolist()
-        texts = [""] * len(rows)
-        if generate:
-            options = {"max_new_tokens": self.max_new_tokens, "do_sample": False, **self.generate_options}
-            out = self.lm.generate(batch, injection, **options)
-            texts = [self.encoder.decode(ids) for ids in out.tolist()]
-        return [_record(e, text, loss, None) for e, text, loss in zip(rows, texts, nll, strict=True)]
-
 
 def score(names: Sequence[str], records: Sequence[Record]) -> dict[str, Score]:
-    """Metrics with intervals over records."""
+    """Metrics with intervals over records; none for no names."""
+    if not names:
+        return {}
     return compute(
         names,
         [r.prediction for r in records],
@@ -178,13 +207,11 @@ def score_candidates(
 
 def select(batch: Batch, rows: Tensor) -> Batch:
     """The batch's rows with the given indices."""
-    import dataclasses
-
     chosen: dict[str, Any] = {
         name: value[rows] for name in batch.__slots__ if isinstance(value := getattr(batch, name), Tensor)
     }
     texts = tuple(batch.texts[i] for i in rows.tolist()) if batch.texts else ()
-    return dataclasses.replace(batch, texts=texts, **chosen)
+    return replace(batch, texts=texts, **chosen)
 
 
 def select_context(context: Context, rows: Tensor) -> Context:

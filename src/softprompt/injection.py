@@ -145,9 +145,8 @@ def _cat_layer(layers: Sequence[LayerKV | None], sizes: Sequence[int], length: i
     def rows(get: Callable[[LayerKV], Tensor], pad: bool) -> Tensor:
         out = []
         for layer, n in zip(layers, sizes, strict=True):
-            source = like if layer is None else layer
-            tensor = get(source).expand(n, *get(source).shape[1:])
-            tensor = torch.zeros_like(tensor) if layer is None else tensor
+            shape = get(like if layer is None else layer).shape[1:]
+            tensor = get(like).new_zeros(n, *shape) if layer is None else get(layer).expand(n, *shape)
             out.append(_pad_length(tensor, length, dim=2) if pad else tensor)
         return torch.cat(out)
 

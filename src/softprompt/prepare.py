@@ -13,19 +13,20 @@ import torch
 
 from . import artifact as artifacts
 from . import methods, plan
-from .config import Recipe
 from .data.collate import collate
 from .data.encode import Encoder, Example
 from .data.sources import Row, fingerprint, limit_rows, read_rows, split_rows
 from .data.template import Template
-from .errors import SoftPromptError
+from .errors import SoftPromptError, unknown
 from .lm import adapt
 from .lm.features import size
 from .lm.frozen import FrozenLM
 from .lm.loading import fingerprint as base_fingerprint
 from .lm.loading import load
 from .methods.base import Setting, SoftPrompt
+from .metrics import METRICS
 from .objectives import injection_for
+from .recipe import Recipe
 
 EXAMPLES_TO_START_FROM = 64  # training rows an initialiser may look at, for each prompt
 
@@ -43,6 +44,7 @@ class Prepared:
     data_fingerprint: str
     method: SoftPrompt
     plan: plan.Plan
+    base: dict[str, str]  # fingerprint of the base as it was loaded; training may change it
 
     @property
     def trained_parameters(self) -> int:
@@ -52,9 +54,7 @@ class Prepared:
 
     def identity(self) -> str:
         """What a checkpoint must agree on: recipe, data and base."""
-        return "/".join(
-            (self.recipe.fingerprint(), self.data_fingerprint, *base_fingerprint(self.lm).values())
-        )
+        return "/".join((self.recipe.fingerprint(), self.data_fingerprint, *self.base.values()))
 
 
 def prepare(
@@ -68,25 +68,20 @@ def prepare(
 
     Rows are read before the model is loaded, so that a mistake in them is told at once.
     """
-    data = recipe.data
     methods.check_options(recipe.method.name, recipe.method.options())
+    for metric in recipe.task.metrics or ():
+        if metric not in METRICS:
+            raise unknown("metric", metric, METRICS, fix="mend task.metrics")
     template = template_of(recipe)
-    train_rows = limit_rows(
-        read_rows(rows if rows is not None else data.train), data.limit, recipe.train.seed
-    )
-    if dev_rows is not None or data.dev is not None:
-        held = read_rows(dev_rows if dev_rows is not None else str(data.dev), split="dev")
-    else:
-        key = template.render_input
-        train_rows, held = split_rows(train_rows, data.dev_fraction, recipe.train.seed, key=key)
-    held = limit_rows(held, data.dev_limit, recipe.train.seed)
-    prompts = _prompt_names(train_rows, data.prompt_field)
+    train_rows, held = read_split(recipe, rows, dev_rows)
+    prompts = _prompt_names(train_rows, recipe.data.prompt_field)
     if recipe.train.threads:
         torch.set_num_threads(recipe.train.threads)
     lm = lm or load_base(recipe)
     encoder = encoder_of(recipe, lm, template, prompts)
     train = encoder.encode_rows(train_rows)
     dev = encoder.encode_rows(held)
+    base = base_fingerprint(lm)
     method = build_method(recipe, lm, encoder, train, prompts)
     adapt.unfreeze(lm, recipe.base.mode, **base_options(recipe), seed=recipe.train.seed)
     lm.set_gradient_checkpointing(recipe.train.gradient_checkpointing)
@@ -103,8 +98,24 @@ def prepare(
         budget_bytes=budget,
     )
     return Prepared(
-        recipe, lm, encoder, train, dev, prompts, fingerprint([*train_rows, *held]), method, chosen
+        recipe, lm, encoder, train, dev, prompts, fingerprint([*train_rows, *held]), method, chosen, base
     )
+
+
+def read_split(
+    recipe: Recipe,
+    rows: Iterable[Mapping[str, Any]] | None = None,
+    dev_rows: Iterable[Mapping[str, Any]] | None = None,
+) -> tuple[list[Row], list[Row]]:
+    """The recipe's rows to train on and to measure on; the same whenever the files are the same."""
+    data, seed = recipe.data, recipe.train.seed
+    train = limit_rows(read_rows(rows if rows is not None else data.train), data.limit, seed)
+    if dev_rows is not None or data.dev is not None:
+        held = read_rows(dev_rows if dev_rows is not None else str(data.dev), split="dev")
+    else:
+        key = template_of(recipe).render_input
+        train, held = split_rows(train, data.dev_fraction, seed, key=key)
+    return train, limit_rows(held, data.dev_limit, seed)
 
 
 def load_base(recipe: Recipe) -> FrozenLM:

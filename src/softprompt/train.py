@@ -75,6 +75,11 @@ class Optimization:
     patience: int | None = None
     seed: int = 0
 
+    @property
+    def steps_between_evaluations(self) -> int:
+        """`eval_every`, or five evaluations a run and at least one every 100 steps."""
+        return self.eval_every or max(1, min(100, self.steps // 5))
+
     def factor(self, step: int) -> float:
         """Learning rate of step 0 … steps-1, as a share of the largest."""
         warm = max(1, round(self.warmup * self.steps))
@@ -110,7 +115,7 @@ def fit(
     best = {name: p.detach().clone() for name, p in parameters.items()}
     if folder is not None and (found := read_checkpoint(folder, identity, parameters, optimizer)):
         state, best = found
-    every = how.eval_every or max(1, min(100, how.steps // 5))
+    every = how.steps_between_evaluations
     order = Order(lengths, how.batch_size, how.seed)
     saved = started = time.perf_counter()
     earlier = state.seconds
@@ -136,6 +141,9 @@ def fit(
             stopped = "nan"
             break
         rate = _step(optimizer, parameters, loss, how, state.step)
+        if rate is None:
+            stopped = "nan"
+            break
         state.step += 1
         done_here += 1
         dev, is_best = None, False
@@ -153,7 +161,7 @@ def fit(
                 Event(state.step, how.steps, loss.item(), rate, pace * (how.steps - state.step), dev, is_best)
             )
     save()
-    if stopped != "interrupted" and state.best is not None:
+    if stopped == "nan" or (stopped != "interrupted" and state.best is not None):
         with torch.no_grad():
             for name, parameter in parameters.items():
                 parameter.copy_(best[name])
@@ -206,12 +214,13 @@ def _optimizer(parameters: dict[str, Tensor], how: Optimization) -> torch.optim.
 
 def _step(
     optimizer: torch.optim.AdamW, parameters: dict[str, Tensor], loss: Tensor, how: Optimization, step: int
-) -> float:
-    """One update; returns the learning rate it used."""
+) -> float | None:
+    """One update; the learning rate it used, or None (and no update) where the gradient is not finite."""
     optimizer.zero_grad(set_to_none=True)
     loss.backward()
-    if how.clip > 0:
-        torch.nn.utils.clip_grad_norm_(list(parameters.values()), how.clip)
+    norm = torch.nn.utils.clip_grad_norm_(list(parameters.values()), how.clip or math.inf)
+    if not torch.isfinite(norm):
+        return None
     for group in optimizer.param_groups:
         group["lr"] = group["peak"] * how.factor(step)
     optimizer.step()

@@ -22,18 +22,20 @@ import torch
 from . import artifact as artifacts
 from . import methods, plan
 from .artifact import Artifact
-from .config import Recipe
+from .checkpoint import saved_step
 from .data.collate import collate
 from .data.encode import Encoder
 from .errors import SoftPromptError
 from .evaluate import Evaluation, Evaluator
 from .lm import adapt
 from .lm.frozen import FrozenLM
-from .lm.loading import fingerprint as base_fingerprint
 from .methods.base import Setting, SoftPrompt
 from .objectives import next_token
 from .prepare import Prepared, base_options
+from .recipe import Recipe
 from .train import DevScore, Event, Optimization, Outcome, fit
+
+TEXT_ROWS = 50  # dev rows of a generation task that are answered in text
 
 
 @dataclass(frozen=True)
@@ -66,11 +68,17 @@ class Interrupted(Exception):
 
 
 def tune(
-    prepared: Prepared, *, hooks: Hooks | None = None, restart: bool = False, overwrite: bool = False
+    prepared: Prepared,
+    *,
+    hooks: Hooks | None = None,
+    restart: bool = False,
+    overwrite: bool = False,
+    text_rows: int = TEXT_ROWS,
 ) -> Run:
     """Train, keep the best on the dev rows, evaluate beside the plain model, save.
 
-    Goes on from the output folder's checkpoint where there is one. Raises Interrupted (state saved)
+    Goes on from the output folder's checkpoint where there is one. Of a generation task's dev rows at
+    most `text_rows` are answered in text (all count in perplexity). Raises Interrupted (state saved)
     and SoftPromptError (a loss that is not finite: the last good state is saved first).
     """
     hooks = hooks or Hooks()
@@ -81,21 +89,16 @@ def tune(
     hooks.on_stage("plain model on the dev rows")
     cache, dev_cache, prepared = _caches(prepared, hooks)
     evaluator = evaluator_of(recipe, lm, prepared.encoder)
-    plain = evaluator.run(_plain(lm, prepared.prompts), prepared.dev, cache=dev_cache, generate=False)
-    hooks.on_stage("training")
-
-    def loss_of(rows: list[int]) -> torch.Tensor:
-        batch = collate([prepared.train[i] for i in rows], lm.device)
-        if prepared.plan.mode == "full":
-            return next_token(lm, method, batch)
-        return next_token(lm, method, batch, cache.context(rows, lm) if cache else plan.recompute(lm, batch))
-
+    # now and not after training: a base that is trained too is still the plain model
+    plain = evaluator.run(_plain(lm, prepared.prompts), prepared.dev, cache=dev_cache, text_rows=text_rows)
+    done = saved_step(folder / "checkpoint")
+    hooks.on_stage(f"training, going on from step {done}" if done else "training")
     outcome = fit(
         lm,
         method,
-        loss_of,
+        step_loss(prepared, cache),
         [len(e.input_ids) for e in prepared.train],
-        lambda: dev_key(evaluator.run(method, prepared.dev, cache=dev_cache, generate=False)),
+        lambda: dev_key(evaluator.run(method, prepared.dev, cache=dev_cache, text_rows=0)),
         optimization(recipe),
         folder=folder / "checkpoint",
         identity=prepared.identity(),
@@ -105,9 +108,7 @@ def tune(
     if outcome.stopped == "interrupted":
         raise Interrupted(outcome.step, folder)
     hooks.on_stage("evaluating the best on the dev rows")
-    dev = evaluator.run(method, prepared.dev, cache=dev_cache)
-    if recipe.task.kind == "generation":  # the plain model's texts, to hold against
-        plain = evaluator.run(_plain(lm, prepared.prompts), prepared.dev, cache=dev_cache)
+    dev = evaluator.run(method, prepared.dev, cache=dev_cache, text_rows=text_rows)
     saved = artifacts.save(
         folder, method, lm, manifest(prepared, outcome, dev, plain, time.perf_counter() - started)
     )
@@ -135,6 +136,19 @@ def _caches(prepared: Prepared, hooks: Hooks):
         hooks.on_stage("no memory for the cache: the inputs are recomputed each step instead")
         fallen = replace(prepared.plan, mode="recompute", reason="memory ran out while the cache was built")
         return None, None, replace(prepared, plan=fallen)
+
+
+def step_loss(prepared: Prepared, cache: plan.ContextCache | None) -> Callable[[list[int]], torch.Tensor]:
+    """The loss of a batch of training rows (by number), computed as the plan says."""
+    lm, method = prepared.lm, prepared.method
+
+    def loss(rows: list[int]) -> torch.Tensor:
+        batch = collate([prepared.train[i] for i in rows], lm.device)
+        if prepared.plan.mode == "full":
+            return next_token(lm, method, batch)
+        return next_token(lm, method, batch, cache.context(rows, lm) if cache else plan.recompute(lm, batch))
+
+    return loss
 
 
 def dev_key(evaluation: Evaluation) -> DevScore:
@@ -186,7 +200,7 @@ def manifest(
             "name": lm.name,
             "mode": recipe.base.mode,
             "options": base_options(recipe),
-            "fingerprint": base_fingerprint(lm),
+            "fingerprint": prepared.base,
             "dtype": str(lm.dtype).removeprefix("torch."),
         },
         "recipe": recipe.to_dict(),

@@ -35,7 +35,7 @@ def distinct_labels(
     rows: Iterable[Mapping[str, Any]], template: Template, limit: int = MAX_LABELS
 ) -> list[str]:
     """The distinct rendered targets, sorted: the labels of a classification recipe that names none."""
-    labels = sorted({rendered.target for rendered in _each(list(rows), template.render)})
+    labels = sorted({rendered.target for rendered in each(list(rows), template.render)})
     if len(labels) > limit:
         raise SoftPromptError(
             f"the training rows have {len(labels)} distinct targets, too many to be labels (at most {limit})",
@@ -51,7 +51,7 @@ def distinct_labels(
     return labels
 
 
-def _each(rows: Sequence[Any], work: Callable[[Any], T]) -> list[T]:
+def each(rows: Sequence[Any], work: Callable[[Any], T]) -> list[T]:
     """`work` of every row; all that fail are counted in one error, which names the first few."""
     results: list[T] = []
     errors: list[SoftPromptError] = []
@@ -100,6 +100,7 @@ class Encoder:
         self.chat, self.system, self.prompts = chat, system, tuple(prompts)
         self.max_input_tokens, self.max_target_tokens = max_input_tokens, max_target_tokens
         self.context, self.reserved = context, reserved
+        self.turns: tuple[tuple[str, str], ...] = ()  # (input, target) shown ahead of each input (few-shot)
         self.labels: tuple[str, ...] | None = None
         self.label_ids: tuple[Ids, ...] | None = None
         self._check(labels)
@@ -131,7 +132,13 @@ class Encoder:
         rows = list(rows)
         if self.kind == "classification" and self.labels is None and rows:
             self._set_labels(distinct_labels(rows, self.template))
-        return _each(rows, lambda row: self.encode(row, with_target, prompt=prompt))
+        return each(rows, lambda row: self.encode(row, with_target, prompt=prompt))
+
+    def shorten(self, text: str) -> str:
+        """The text without the first tokens that `max_input_tokens` cuts off."""
+        ids = self._ids(text)
+        limit = self.max_input_tokens
+        return text if limit is None or len(ids) <= limit else self._last(text, ids, limit)
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of generated ids up to the end token, without special tokens and outer whitespace."""
@@ -255,12 +262,18 @@ class Encoder:
 
     def _input(self, text: str, target_tokens: int, where: str) -> tuple[Ids, int]:
         """(ids, tokens cut) of an input that leaves room for `target_tokens`."""
+        most = self.max_input_tokens
+        if self.turns:  # then it is the limit of each text alone, and what is too long together is refused
+            text, most = self.shorten(text), None
+        if self.turns and not self.chat:
+            shown = [before + self._with_lead(self._lead(before), answer) for before, answer in self.turns]
+            text = "\n\n".join([*shown, text])
         header, body = self._plain_ids(text) if not self.chat else ((), self._chat_ids(text, where))
         total = len(header) + len(body)
         room = None if self.context is None else self.context - self.reserved - target_tokens
-        if room is not None and total > room and (self.max_input_tokens is None or room < 1):
+        if room is not None and total > room and (most is None or room < 1):
             raise self._too_long(total, target_tokens, room, where)
-        limit = min((n for n in (self.max_input_tokens, room) if n is not None), default=total)
+        limit = min((n for n in (most, room) if n is not None), default=total)
         if total > limit:
             if self.chat:
                 header, body = (), self._cut_chat(text, len(body), limit, where)
@@ -277,7 +290,9 @@ class Encoder:
         return SoftPromptError(
             f"{where}: too long for the model: {held}, but its context is {self.context} tokens{reserved}",
             why="what does not fit cannot be read by the model, and is never cut unasked",
-            fix=f"data.max_input_tokens={room} keeps each input's last {room} tokens"
+            fix=f"show fewer demonstrations than {len(self.turns)}, or shorter ones (data.max_input_tokens)"
+            if self.turns
+            else f"data.max_input_tokens={room} keeps each input's last {room} tokens"
             if room >= 1
             else f"the target alone does not fit: shorten it, or data.max_target_tokens={half}",
         )
@@ -310,9 +325,14 @@ class Encoder:
 
     def _chat_ids(self, text: str, where: str) -> Ids:
         system = [{"role": "system", "content": self.system}] if self.system is not None else []
+        turns = [
+            {"role": role, "content": said}
+            for turn in self.turns
+            for role, said in zip(("user", "assistant"), turn, strict=True)
+        ]
         try:
             ids = self.tokenizer.apply_chat_template(
-                [*system, {"role": "user", "content": text}],
+                [*system, *turns, {"role": "user", "content": text}],
                 add_generation_prompt=True,
                 tokenize=True,
                 return_dict=False,

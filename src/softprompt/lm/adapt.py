@@ -44,6 +44,12 @@ def unfreeze(
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError:
         raise SoftPromptError("base=lora needs peft", fix="pip install 'softprompt[lora]'") from None
+    if any("lora_" in name for name, _ in lm.model.named_parameters()):
+        raise SoftPromptError(
+            "this model carries LoRA weights already",
+            why="a second set would be added to the first",
+            fix="load the base model anew for each run with base=lora",
+        )
     config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(targets) if targets else None)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

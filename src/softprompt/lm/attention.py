@@ -26,6 +26,7 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import eager_mask, sdpa_mask
 
 from ..injection import LayerKV, Layers
+from . import grouped
 
 SDPA = "softprompt_sdpa"
 EAGER = "softprompt_eager"
@@ -59,6 +60,15 @@ class Active:
         default_factory=dict
     )  # query heads of the layers that asked (for the probe)
     masks: dict[Any, Tensor] = field(default_factory=dict)
+    capture: bool = False  # stop at the first layer and hand over its keys and values
+
+
+class Captured(Exception):
+    """A layer's keys and values, on their way to whoever asked with `Active.capture`."""
+
+    def __init__(self, layer: LayerKV) -> None:
+        super().__init__("captured")
+        self.layer = layer
 
 
 _ACTIVE: ContextVar[Active | None] = ContextVar("softprompt_active", default=None)
@@ -84,7 +94,14 @@ def checkpoint_contexts() -> tuple[Any, Any]:
 
 def attend_sdpa(module, query, key, value, attention_mask, **kwargs):
     """sdpa attention over [injected columns, own columns]."""
-    return _attend(sdpa_attention_forward, module, query, key, value, attention_mask, **kwargs)
+    return _attend(_sdpa, module, query, key, value, attention_mask, **kwargs)
+
+
+def _sdpa(module, query, key, value, attention_mask, **kwargs):
+    causal_unmasked = attention_mask is None and query.shape[2] > 1  # then the kernel itself masks
+    if not causal_unmasked and grouped.suits(query, key, value, kwargs):
+        return grouped.attend(query, key, value, attention_mask, kwargs.get("scaling")), None
+    return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
 
 
 def attend_eager(module, query, key, value, attention_mask, **kwargs):
@@ -97,6 +114,8 @@ def _attend(base: Callable, module, query: Tensor, key: Tensor, value: Tensor, a
     active = _ACTIVE.get()
     if active is None:
         return base(module, query, key, value, attention_mask, **kwargs)
+    if active.capture:
+        raise Captured(LayerKV(key, value))
     layer = module.layer_idx
     active.calls[layer] = query.shape[1]
     plain_key, plain_value, plain_mask = key, value, attention_mask

@@ -9,36 +9,19 @@ from __future__ import annotations
 import inspect
 
 from torch import Tensor, nn
-from transformers import AttentionInterface
 
 from ..injection import LayerKV
-
-CAPTURE = "softprompt_capture"
-
-
-class _Captured(Exception):
-    def __init__(self, key: Tensor, value: Tensor) -> None:
-        self.key, self.value = key, value
-
-
-def _raise_captured(module, query, key, value, attention_mask, **kwargs):
-    raise _Captured(key, value)
-
-
-AttentionInterface.register(CAPTURE, _raise_captured)
+from .attention import Active, Captured, inject
 
 
 def attention_modules(model: nn.Module) -> dict[int, nn.Module]:
     """The self-attention module of each layer, by layer index."""
     found: dict[int, nn.Module] = {}
     for name, module in model.named_modules():
-        if (
-            name.rsplit(".", 1)[-1].lower().find("attn") >= 0
-            or "attention" in name.rsplit(".", 1)[-1].lower()
-        ):
-            index = getattr(module, "layer_idx", None)
-            if isinstance(index, int):
-                found.setdefault(index, module)
+        last = name.rsplit(".", 1)[-1].lower()
+        index = getattr(module, "layer_idx", None)
+        if isinstance(index, int) and ("attn" in last or "attention" in last):
+            found.setdefault(index, module)
     return found
 
 
@@ -54,15 +37,11 @@ def project(model, layer: int, hidden: Tensor) -> LayerKV:
         extra["position_embeddings"] = (hidden.new_ones(shape), hidden.new_zeros(shape))
     if "attention_mask" in accepted:
         extra["attention_mask"] = None
-    config = model.config
-    before = config._attn_implementation
-    config._attn_implementation = CAPTURE
-    try:
-        module(hidden, **extra)
-    except _Captured as captured:
-        return LayerKV(captured.key, captured.value)
-    finally:
-        config._attn_implementation = before
+    with inject(Active(capture=True)):
+        try:
+            module(hidden, **extra)
+        except Captured as captured:
+            return captured.layer
     raise RuntimeError(f"layer {layer} did not reach the attention function")
 
 

@@ -46,7 +46,8 @@ def _encoder(name: str, device: str) -> tuple[Any, Any]:
     from transformers import AutoModel, AutoTokenizer
 
     try:
-        tokenizer, encoder = AutoTokenizer.from_pretrained(name), AutoModel.from_pretrained(name)
+        with torch.random.fork_rng(devices=[]):  # loading draws numbers, and a method may be drawing its own
+            tokenizer, encoder = AutoTokenizer.from_pretrained(name), AutoModel.from_pretrained(name)
     except (OSError, ValueError, KeyError) as error:
         raise SoftPromptError(
             f"cannot load encoder '{name}'",

@@ -8,8 +8,9 @@ is placed after the input. This file knows nothing of methods, templates or trai
 
 from __future__ import annotations
 
+import contextlib
 import inspect
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -50,6 +51,7 @@ class FrozenLM:
         model.set_attn_implementation(EAGER if _needs_eager(model) else SDPA)
         model.eval()
         model.requires_grad_(False)
+        self._checkpointed: tuple[torch.nn.Module, ...] = ()
         self.spec, self._turns = measure(model)
         self._keeps_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
 
@@ -71,14 +73,30 @@ class FrozenLM:
         return self.model.get_input_embeddings()(ids)
 
     def set_gradient_checkpointing(self, enabled: bool) -> None:
-        """Trade compute for memory. Dropout stays off: only the layers' own flag says "training"."""
-        if not enabled:
-            self.model.gradient_checkpointing_disable()
-            self.model.eval()
-            return
-        self.model._set_gradient_checkpointing(enable=True, gradient_checkpointing_func=_checkpoint)
-        for module in self.model.modules():
-            module.training = hasattr(module, "gradient_checkpointing")
+        """Trade compute for memory in `logits` under gradient. Dropout stays off."""
+        for layer in self._checkpointed:
+            layer.gradient_checkpointing = False  # type: ignore[assignment]
+        self._checkpointed = ()
+        if enabled:
+            self.model._set_gradient_checkpointing(enable=True, gradient_checkpointing_func=_checkpoint)
+            self._checkpointed = tuple(
+                m for m in self.model.modules() if getattr(m, "gradient_checkpointing", False)
+            )
+
+    @contextlib.contextmanager
+    def _checkpointing(self) -> Iterator[None]:
+        """transformers checkpoints a layer whose flag says "training", and then takes its KV cache away.
+
+        So the flag is up only here: a `prefill` or `generate` in between would compute without a cache.
+        """
+        layers = self._checkpointed if torch.is_grad_enabled() else ()
+        for layer in layers:
+            layer.training = True
+        try:
+            yield
+        finally:
+            for layer in layers:
+                layer.training = False
 
     def logits(
         self, batch: Batch, injection: Injection | None = None, context: Context | None = None
@@ -104,7 +122,7 @@ class FrozenLM:
             if self._keeps_logits
             else {}
         )
-        with inject(active):
+        with inject(active), self._checkpointing():
             out = self.model(
                 inputs_embeds=vectors, attention_mask=mask, position_ids=positions, use_cache=False, **keep
             )

@@ -90,12 +90,12 @@ def fingerprint(lm: FrozenLM) -> dict[str, str]:
     skipped = ("_name_or_path", "dtype", "torch_dtype", "transformers_version", "_attn_implementation")
     config = {k: v for k, v in sorted(lm.model.config.to_dict().items()) if k not in skipped}
     weights = hashlib.sha256()
-    for key, tensor in sorted(lm.model.state_dict().items()):
-        if "lora_" in key:
-            continue
+    # LoRA wraps a weight under another name; the base is the same
+    named = {k.replace("base_layer.", ""): t for k, t in lm.model.state_dict().items() if "lora_" not in k}
+    for key, tensor in sorted(named.items()):
         flat = tensor.detach().reshape(-1)
         sample = flat[:: max(1, flat.numel() // 1024)].to(torch.bfloat16).cpu().contiguous()
-        weights.update(f"{key.replace('base_layer.', '')}{tuple(tensor.shape)}".encode())
+        weights.update(f"{key}{tuple(tensor.shape)}".encode())
         weights.update(sample.view(torch.int16).numpy().tobytes())
     vocabulary = sorted(lm.tokenizer.get_vocab().items()) if lm.tokenizer is not None else []
     return {

@@ -80,6 +80,10 @@ class SoftPrompt(nn.Module, abc.ABC):
     def forward(self, prompt_ids: Tensor, inputs: Features | None = None) -> Injection:
         """The injection of B rows: `prompt_ids` [B], and their input features where `reads` asks for them."""
 
+    def static(self, prompt_ids: Tensor) -> Injection:
+        """The part that does not depend on the input: all of it, unless the prompt is generated."""
+        return self(prompt_ids)
+
 
 def soft_injection(vectors: Tensor, placement: Placement) -> Injection:
     """Soft tokens [B, P, H] at their place."""

@@ -43,7 +43,7 @@ class AttentionPooling(nn.Module):
         super().__init__()
         self.norm = nn.LayerNorm(size)
         self.queries = nn.Parameter(torch.randn(length, bottleneck))
-        self.key = nn.Linear(size, bottleneck)
+        self.key = nn.Linear(size, bottleneck, bias=False)  # a bias would shift all scores of a query alike
         self.value = nn.Linear(size, bottleneck)
 
     def forward(self, inputs: Features) -> Tensor:
@@ -74,6 +74,9 @@ class GeneratedPrompt(SoftPrompt):
     def forward(self, prompt_ids: Tensor, inputs: Features | None = None) -> Injection:
         generated = self.scale * self.up(self.pooling(_required(inputs)))
         return soft_injection(self.table[prompt_ids] + generated, self.placement)
+
+    def static(self, prompt_ids: Tensor) -> Injection:
+        return soft_injection(self.table[prompt_ids], self.placement)
 
 
 @final
@@ -110,6 +113,10 @@ class GeneratedPrefix(SoftPrompt):
         keys = self.keys[prompt_ids] + self.key_scale * self.up_keys(pooled)
         values = self.values[prompt_ids] + self.value_scale * self.up_values(pooled)
         return kv_injection(unflatten(self.spec, keys, values), self.placement)
+
+    def static(self, prompt_ids: Tensor) -> Injection:
+        layers = unflatten(self.spec, self.keys[prompt_ids], self.values[prompt_ids])
+        return kv_injection(layers, self.placement)
 
 
 def build_prompt(

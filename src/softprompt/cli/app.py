@@ -1,0 +1,111 @@
+"""The typer application: every command is a function of its own module, wrapped by `command`.
+
+A command computes and returns a `Reply`; what goes to stdout and stderr, and the exit code, is
+decided here, once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+import sys
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+from .. import __version__
+from ..errors import SoftPromptError
+from . import check, demo, evaluate, generate, init, inspect, methods, tune
+from .output import Reply, log, show, show_error
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        typer.echo(f"softprompt {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
+    ] = False,
+) -> None:
+    """Tune a prompt or a prefix for a frozen language model.
+
+    \b
+    Start:  softprompt init        a first recipe, and rows to replace with yours
+            softprompt check R     what a run would do and cost
+            softprompt tune R      train it
+            softprompt demo        all of it on real data, in ten minutes
+
+    Exit codes: 0 good, 1 a mistake that you can mend, 2 wrong usage, 130 interrupted (state saved).
+    """
+
+
+def command(function: Callable[..., Reply], name: str, *, prints: bool = False) -> None:
+    """Register a command. Its docstring is its help, with an example; one that `prints` its own JSON may."""
+
+    @functools.wraps(function)
+    def run(**arguments: Any) -> None:
+        raise typer.Exit(_run(function, arguments, prints))
+
+    app.command(name)(run)
+
+
+def _run(function: Callable[..., Reply], arguments: dict[str, Any], prints: bool) -> int:
+    as_json = bool(arguments.get("json"))
+    # whatever a library prints must not get between a program and its JSON object
+    aside = contextlib.redirect_stdout(sys.stderr) if as_json and not prints else contextlib.nullcontext()
+    _quieten()
+    try:
+        with aside:
+            reply = function(**arguments)
+    except SoftPromptError as error:
+        return show_error(error, as_json)
+    except KeyboardInterrupt:
+        log("interrupted")
+        if as_json:
+            show(Reply({"interrupted": True}), as_json)
+        return 130
+    except (MemoryError, RuntimeError) as error:
+        if not isinstance(error, MemoryError) and "memory" not in str(error).lower():
+            raise
+        return show_error(_out_of_memory(error), as_json)
+    show(reply, as_json)
+    return reply.code
+
+
+def _out_of_memory(error: BaseException) -> SoftPromptError:
+    return SoftPromptError(
+        "memory ran out",
+        why=str(error).strip().splitlines()[0] if str(error).strip() else "the system gave no more",
+        fix="a smaller train.batch_size or data.max_input_tokens, or train.gradient_checkpointing=true",
+    )
+
+
+def _quieten() -> None:
+    """Transformers and tokenizers keep their advice to themselves; must come before they are imported."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+command(init.init, "init")
+command(check.check, "check")
+command(tune.tune, "tune")
+command(evaluate.evaluate, "eval")
+command(generate.generate, "generate")
+command(inspect.inspect, "inspect")
+command(methods.methods, "methods")
+command(demo.demo, "demo", prints=True)

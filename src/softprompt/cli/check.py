@@ -1,0 +1,142 @@
+"""`softprompt check`: what a run reads, does and costs, before anything is trained."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+from .opening import Overrides, RecipeFile, open_recipe
+from .output import Json, Reply, duration, log, size, table
+
+if TYPE_CHECKING:
+    from rich.text import Text
+
+    from ..prepare import Prepared
+    from ..preview import Counts, Piece
+    from ..pricing import Price
+
+SHOWN_TOKENS = 60  # of a long part, half at each end
+STYLES = {"target": "bold green", "soft": "bold magenta", "prefix": "bold magenta", "adapter": "bold magenta"}
+
+
+def check(recipe: RecipeFile, overrides: Overrides = None, json: Json = False) -> Reply:
+    """Say what a run would read, do and cost.
+
+    Nothing is trained or written. Three examples token by token, counts of odd rows, the plan, and
+    the price of the run, from one step measured on this machine.
+
+    \b
+    Example:
+      softprompt check recipe.yaml
+      softprompt check recipe.yaml method=prefix-tuning length=8 steps=400
+    """
+    read = open_recipe(recipe, overrides)
+    from ..prepare import prepare
+    from ..preview import count, examples_to_show, layout
+    from ..pricing import measure
+
+    log(f"reading the rows and loading {read.model} …")
+    prepared = prepare(read)
+    shown = [(example, layout(prepared, example)) for example in examples_to_show(prepared)]
+    counts = count(prepared)
+    log("measuring one step …")
+    price = measure(prepared)
+    data = {
+        "method": read.method.name,
+        "model": prepared.lm.name,
+        "examples": [
+            {
+                "row": example.rendered.row.where,
+                "prompt": prepared.prompts[example.prompt],
+                "pieces": [asdict(piece) for piece in pieces],
+            }
+            for example, pieces in shown
+        ],
+        "rows": asdict(counts),
+        "context": prepared.lm.spec.context,
+        "plan": asdict(prepared.plan),
+        "price": price.to_json(),
+    }
+    if json:
+        return Reply(data)
+    from rich.text import Text
+
+    text = Text()
+    for example, pieces in shown:
+        text.append(f"{example.rendered.row.where}", style="bold")
+        if len(prepared.prompts) > 1:
+            text.append(f"  prompt {prepared.prompts[example.prompt]}")
+        text.append("\n  ").append(_line(pieces)).append("\n")
+    text.append("  (tokens are parted by |; the target, which is learned, comes last)\n\n", style="dim")
+    text.append(_rows(counts, prepared)).append("\n\n")
+    text.append(str(prepared.plan)).append("\n\n")
+    text.append(_price(price, prepared))
+    command = " ".join(["softprompt tune", str(recipe), *(overrides or [])])
+    text.append("\n\nnext:\n  ").append(command, style="bold")
+    return Reply(data, text)
+
+
+def _line(pieces: list[Piece]) -> Text:
+    from rich.text import Text
+
+    parts = []
+    for piece in pieces:
+        if piece.vectors:
+            where = f" in {piece.layers} layers" if piece.layers else ""
+            words = [f"[{piece.part}×{piece.vectors}{where}]"]
+        else:
+            words = [_visible(token) for token in piece.tokens]
+            if len(words) > SHOWN_TOKENS:
+                half = SHOWN_TOKENS // 2
+                words = [*words[:half], f"… {len(words) - 2 * half} more …", *words[-half:]]
+        parts += [Text(word, style=STYLES.get(piece.part, "")) for word in words]
+    return Text("|", style="dim").join(parts)
+
+
+def _visible(token: str) -> str:
+    return token.replace("\r", "␍").replace("\n", "⏎").replace("\t", "⇥") or "∅"
+
+
+def _rows(counts: Counts, prepared: Prepared) -> str:
+    def listing(found: dict[str, int]) -> str:
+        named = [f"{name} {number}" for name, number in list(found.items())[:8]]
+        return ", ".join(named) + (f", … {len(found) - 8} more" if len(found) > 8 else "")
+
+    context = prepared.lm.spec.context
+    rows: list[tuple[Any, ...]] = [("rows", f"{counts.rows} to train on, {counts.dev_rows} to measure on")]
+    if len(prepared.prompts) > 1:
+        rows.append(("prompts", f"{len(prepared.prompts)}: {listing(counts.prompts)}"))
+    if counts.labels:
+        rows.append(("labels", f"{len(counts.labels)}: {listing(counts.labels)}"))
+    for name, lengths in (("input", counts.inputs), ("target", counts.targets)):
+        rows.append((name, f"{lengths.median:g} tokens (median), {lengths.longest} (longest)"))
+    rows.append(("context", f"{context:,} tokens"))
+    odd = {
+        "truncated": counts.truncated,
+        "with an empty field": counts.empty,
+        "duplicates": counts.duplicates,
+        "dev inputs also trained on": counts.seen_in_dev,
+    }
+    rows.append(("odd rows", ", ".join(f"{number} {name}" for name, number in odd.items())))
+    return "data:\n" + table(rows)
+
+
+def _price(price: Price, prepared: Prepared) -> str:
+    steps = price.steps * price.step_seconds
+    evaluations = price.evaluations * price.evaluation_seconds
+    measured = f"{price.batch_rows} rows, {price.batch_tokens:,} tokens in them"
+    rows = [
+        ("one step", f"{price.step_seconds:.2g}s", f"measured: {measured}"),
+        ("all steps", duration(steps), f"{price.steps} × {price.step_seconds:.3g}s"),
+        ("evaluations", duration(evaluations), f"{price.evaluations} × {price.evaluation_seconds:.3g}s"),
+    ]
+    if price.cache_seconds:
+        rows.insert(0, ("cache", duration(price.cache_seconds), f"{size(prepared.plan.cache_bytes)}, once"))
+    if price.text_seconds:
+        rows.append(("texts", duration(price.text_seconds), "at most; answers to dev rows"))
+    rows += [
+        ("in all", duration(price.seconds), "on this machine, as busy as it is now"),
+        ("memory", size(price.memory_bytes), "largest resident size, the model included"),
+        ("artifact", size(price.artifact_bytes), f"{price.trained_parameters:,} trained parameters"),
+    ]
+    return "price:\n" + table(rows, right=[1])

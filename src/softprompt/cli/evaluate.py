@@ -1,0 +1,107 @@
+"""`softprompt eval`: metrics with intervals on rows that were not trained on."""
+
+from __future__ import annotations
+
+import json as jsonlib
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .opening import ArtifactFolder, ModelName, OtherBase, Plain, PromptName, open_artifact, with_prompt
+from .output import Json, Reply, log, plain, scores, table
+from .progress import Progress
+
+if TYPE_CHECKING:
+    from ..api import Tuned
+    from ..data.encode import Example
+    from ..evaluate import Evaluation
+
+
+def evaluate(
+    artifact: ArtifactFolder,
+    data: Annotated[str, typer.Option("--data", metavar="FILE", help="Rows, as for training.")],
+    prompt: PromptName = None,
+    limit: Annotated[
+        int | None, typer.Option("--limit", min=1, metavar="N", help="Rows, from a seeded shuffle.")
+    ] = None,
+    plain: Plain = False,
+    shots: Annotated[
+        int | None,
+        typer.Option("--shots", min=1, metavar="N", help="The plain model shown N training rows first."),
+    ] = None,
+    records: Annotated[
+        Path | None, typer.Option("--records", metavar="FILE.jsonl", help="Write what came out, row by row.")
+    ] = None,
+    model: ModelName = None,
+    other_base: OtherBase = False,
+    json: Json = False,
+) -> Reply:
+    """Score a tuned prompt on a file of rows.
+
+    With --plain or --shots, the plain model in its place.
+
+    \b
+    Example:
+      softprompt eval runs/prompt --data test.jsonl
+      softprompt eval runs/prompt --data test.jsonl --plain
+      softprompt eval runs/prompt --data test.jsonl --shots 4 --limit 200
+    """
+    from ..data.sources import limit_rows, read_rows
+
+    rows = read_rows(data, split="test")
+    tuned = open_artifact(artifact, model, other_base, plain or shots is not None)
+    rows = limit_rows(with_prompt(rows, tuned, prompt), limit, tuned.recipe.train.seed)
+    evaluator = tuned.evaluator()
+    if shots is None:
+        examples = tuned.encoder.encode_rows(rows)
+    else:
+        from ..fewshot import few_shot, stop_options
+        from ..prepare import read_split
+
+        training, _ = read_split(tuned.recipe)
+        examples = few_shot(tuned.encoder, training, rows, shots, seed=tuned.recipe.train.seed)
+        evaluator = replace(evaluator, generate_options=stop_options(tuned.encoder))
+    truncated = sum(example.truncated > 0 for example in examples)
+    if truncated:
+        log(f"note: {truncated} of {len(examples)} rows were cut to data.max_input_tokens")
+    with Progress() as progress:
+        evaluation = evaluator.run(tuned.method, examples, progress=progress.count)
+    what = f"few-shot ({shots})" if shots else "plain model" if plain else tuned.artifact.manifest["method"]
+    report = evaluation.to_json()
+    reply: dict[str, Any] = {
+        "artifact": str(artifact),
+        "what": what,
+        "data": data,
+        **report,
+        "truncated": truncated,
+    }
+    if records is not None:
+        _write(records, tuned, examples, evaluation)
+        reply["records"] = str(records)
+        log(f"wrote {len(examples)} records to {records}")
+    lines = [(name, scores(report, name)) for name in report["metrics"]]
+    return Reply(reply, f"{what}: {report['n']} rows (with 95 % intervals)\n{table(lines)}")
+
+
+def _write(path: Path, tuned: Tuned, examples: list[Example], evaluation: Evaluation) -> None:
+    """One JSON object a row, whole or not at all."""
+    from ..files import write_text
+
+    lines = []
+    for example, record in zip(examples, evaluation.records, strict=True):
+        entry: dict[str, Any] = {
+            "row": example.rendered.row.where,
+            "prompt": tuned.artifact.prompts[record.prompt],
+            "input": record.input,
+            "prediction": record.prediction,
+            "references": record.references,
+            "nll": record.nll,
+            "tokens": record.tokens,
+        }
+        if record.scores is not None:
+            names = tuned.encoder.labels or example.rendered.choices or ()
+            entry["scores"] = dict(zip(names, record.scores, strict=True))
+        lines.append(jsonlib.dumps(plain(entry), ensure_ascii=False))
+    write_text(path, "\n".join(lines) + "\n")

@@ -1,0 +1,140 @@
+"""`softprompt generate`: answers to one input, a file of them, or standard input."""
+
+from __future__ import annotations
+
+import json as jsonlib
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..errors import SoftPromptError
+from .opening import ArtifactFolder, Plain, PromptName, name_of, open_artifact, with_prompt
+from .output import Json, Reply
+
+if TYPE_CHECKING:
+    from ..api import Tuned
+
+ROWS_AT_ONCE = 16
+
+
+def generate(
+    artifact: ArtifactFolder,
+    text: Annotated[
+        str | None, typer.Argument(metavar="[TEXT]", help="One input.", show_default=False)
+    ] = None,
+    file: Annotated[
+        str | None,
+        typer.Option("--file", metavar="FILE", help="Rows (.jsonl, .csv, …), a line each (.txt), or - ."),
+    ] = None,
+    prompt: PromptName = None,
+    max_new_tokens: Annotated[
+        int | None, typer.Option("--max-new-tokens", min=1, metavar="N", help="Longest answer.")
+    ] = None,
+    temperature: Annotated[
+        float, typer.Option("--temperature", min=0.0, metavar="T", help="0 takes the likeliest token.")
+    ] = 0.0,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of --temperature's draws.")] = 0,
+    plain: Plain = False,
+    json: Json = False,
+) -> Reply:
+    """Answer an input, or a file of them.
+
+    Answers to a file, or to standard input, come one a line. A classification or choice prompt
+    answers with the likeliest label or choice.
+
+    \b
+    Example:
+      softprompt generate runs/prompt "what a film!"
+      softprompt generate runs/chat "Tell me about cats" --prompt joke
+      softprompt generate runs/prompt --file inputs.txt > answers.txt
+    """
+    if (text is None) == (file is None):
+        raise typer.BadParameter("give one TEXT, or --file FILE (--file - reads standard input)")
+    rows: Sequence[Any] = [text] if file is None else _read(file)
+    tuned = open_artifact(artifact, None, False, plain)
+    if text is not None or isinstance(rows[0], str):
+        prompt = name_of(tuned.artifact, prompt)
+    else:
+        rows, prompt = with_prompt(rows, tuned, prompt), None
+    options = _options(tuned, max_new_tokens, temperature, seed)
+    if text is not None and not json and sys.stdout.isatty() and tuned.encoder.kind == "generation":
+        _stream(tuned, text, prompt, options)
+        return Reply({})
+    answers: list[str] = []
+    for part in _parts(rows):
+        new = tuned.generate(list(part), prompt=prompt, **options)
+        answers += new
+        if file is not None and not json:
+            for answer in new:
+                print(_one_line(answer), flush=True)
+    if json:
+        named = {} if prompt is None else {"prompt": prompt}
+        return Reply({"artifact": str(artifact), **named, "outputs": answers})
+    return Reply({}, answers[0] if file is None else None)
+
+
+def _read(file: str) -> Sequence[Any]:
+    """Rows, or lines of text."""
+    from ..data.sources import Row, read_rows
+
+    if file != "-" and Path(file).suffix.lower() != ".txt":
+        return read_rows(file, split="test")
+    if file == "-":
+        name, content = "standard input", sys.stdin.read()
+    else:
+        name = file
+        try:
+            content = Path(file).read_text(encoding="utf-8-sig")
+        except (OSError, UnicodeDecodeError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
+            raise SoftPromptError(f"cannot read '{file}'", why=str(reason)) from None
+    lines = [(number, line) for number, line in enumerate(content.split("\n"), 1) if line.strip()]
+    if not lines:
+        raise SoftPromptError(f"{name}: no inputs", why="it is empty", fix="write one input a line")
+    if not lines[0][1].lstrip().startswith("{") or file != "-":
+        return [line for _, line in lines]
+    rows = []
+    for number, line in lines:
+        try:
+            rows.append(Row(jsonlib.loads(line), f"{name}:{number}"))
+        except ValueError as error:
+            raise SoftPromptError(
+                f"{name}:{number}: broken JSON: {error}",
+                why="the first line is a JSON object, so every line must be one",
+                fix="write rows only, or text only",
+            ) from None
+    return rows
+
+
+def _options(tuned: Tuned, max_new_tokens: int | None, temperature: float, seed: int) -> dict[str, Any]:
+    if tuned.encoder.kind != "generation":
+        return {}
+    options: dict[str, Any] = {}
+    if max_new_tokens is not None:
+        options["max_new_tokens"] = max_new_tokens
+    if temperature > 0:
+        import torch
+
+        torch.manual_seed(seed)
+        options |= {"do_sample": True, "temperature": temperature}
+    return options
+
+
+def _stream(tuned: Tuned, text: str, prompt: str | None, options: dict[str, Any]) -> None:
+    """Words on the terminal as they come."""
+    from transformers import TextStreamer
+
+    streamer = TextStreamer(tuned.lm.tokenizer, skip_prompt=True, skip_special_tokens=True)  # type: ignore[arg-type]
+    tuned.generate(text, prompt=prompt, streamer=streamer, **options)
+
+
+def _parts(rows: Sequence[Any]) -> Iterator[Sequence[Any]]:
+    for start in range(0, len(rows), ROWS_AT_ONCE):
+        yield rows[start : start + ROWS_AT_ONCE]
+
+
+def _one_line(answer: str) -> str:
+    return answer.replace("\\", "\\\\").replace("\r", "\\r").replace("\n", "\\n")

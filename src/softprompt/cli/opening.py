@@ -1,0 +1,82 @@
+"""What several commands begin with: a recipe with its overrides, an artifact on its base, rows by prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .output import log
+
+if TYPE_CHECKING:
+    from ..api import Tuned
+    from ..artifact import Artifact
+    from ..data.sources import Row
+    from ..recipe import Recipe
+
+RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML recipe.", show_default=False)]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="KEY=VALUE", help="Settings that win over the recipe's: lr=1e-2.", show_default=False
+    ),
+]
+ArtifactFolder = Annotated[
+    Path, typer.Argument(metavar="ARTIFACT", help="The folder that tune wrote.", show_default=False)
+]
+PromptName = Annotated[
+    str | None, typer.Option("--prompt", metavar="NAME", help="Which prompt, where there are several.")
+]
+ModelName = Annotated[
+    str | None, typer.Option("--model", metavar="NAME", help="Load the base model from elsewhere.")
+]
+OtherBase = Annotated[
+    bool, typer.Option("--other-base", help="Accept a base model other than the one it was trained on.")
+]
+Plain = Annotated[bool, typer.Option("--plain", help="The plain model, with the same template.")]
+
+
+def open_recipe(path: Path, overrides: Sequence[str] | None) -> Recipe:
+    """The recipe with its overrides, which may name a method's options."""
+    from ..config import load_recipe
+    from ..methods import option_names
+
+    return load_recipe(path, overrides or (), method_option_names=option_names())
+
+
+def open_artifact(path: Path, model: str | None, other_base: bool, plain: bool) -> Tuned:
+    """The artifact on its base model, or the plain model with its template."""
+    from .. import artifact as artifacts
+    from ..api import open_prompt
+    from ..lm.loading import load
+
+    base = artifacts.load(path).manifest["base"]  # verified before a model is loaded
+    log(f"loading {model or base['name']} …")
+    lm = load(model or base["name"], dtype=base["dtype"])
+    return open_prompt(path, lm, other_base=other_base, plain=plain)
+
+
+def with_prompt(rows: Sequence[Any], tuned: Tuned, prompt: str | None) -> list[Row]:
+    """The rows, those that name no prompt under `prompt` (by default the only one)."""
+    from ..data.sources import Row
+
+    field = tuned.recipe.data.prompt_field
+    named = [row for row in rows if field and row.get(field) not in (None, "")]
+    if len(named) == len(rows):
+        if prompt is not None:
+            log(f"note: --prompt has no effect: every row names its own in '{field}'")
+        return list(rows)
+    name = name_of(tuned.artifact, prompt)
+    if field is None:
+        return list(rows)
+    return [
+        row if row.get(field) not in (None, "") else Row({**row, field: name}, getattr(row, "where", "a row"))
+        for row in rows
+    ]
+
+
+def name_of(artifact: Artifact, prompt: str | None) -> str:
+    """The prompt's name, checked; None means the only one."""
+    return artifact.prompts[artifact.index(prompt)]

@@ -1,0 +1,122 @@
+"""What commands say: one JSON object, or text for people; and how numbers are written.
+
+Results go to stdout, everything else to stderr.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from ..errors import SoftPromptError
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object; logs go to stderr.")]
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """What a command gives back: `data` for programs, `text` (a string, or what rich can print) for people.
+
+    None: nothing, or it was printed as it came.
+    """
+
+    data: Mapping[str, Any] | None
+    text: Any = None
+    code: int = 0
+
+
+def show(reply: Reply, as_json: bool) -> None:
+    """Print a reply."""
+    if as_json:
+        if reply.data is not None:
+            print(json.dumps(plain(reply.data), ensure_ascii=False), flush=True)
+    elif isinstance(reply.text, str):
+        print(reply.text, flush=True)
+    elif reply.text is not None:
+        from rich.console import Console
+
+        Console(markup=False, highlight=False, emoji=False, soft_wrap=True).print(reply.text)
+
+
+def show_error(error: SoftPromptError, as_json: bool) -> int:
+    """Print what, why and how to mend it; the exit code."""
+    if as_json:
+        show(Reply({"error": {"what": error.what, "why": error.why, "fix": error.fix}}), as_json)
+    else:
+        typer.secho("error: ", fg="red", bold=True, err=True, nl=False)
+        log(str(error))
+    return 1
+
+
+def log(text: str) -> None:
+    """A line for the person who waits."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def plain(value: Any) -> Any:
+    """`value` as JSON has it: paths as text, numbers that are not finite as null."""
+    if isinstance(value, Mapping):
+        return {str(key): plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return str(value) if isinstance(value, Path) else value
+
+
+def table(rows: Iterable[Sequence[Any]], *, right: Iterable[int] = (), indent: str = "  ") -> str:
+    """Aligned columns, two spaces apart; the columns numbered in `right` end where they end."""
+    texts = [[str(cell) for cell in row] for row in rows]
+    widths = [max(len(cell) for cell in column) for column in zip(*texts, strict=True)]
+    flush = set(right)
+    lines = []
+    for row in texts:
+        cells = [
+            cell.rjust(width) if i in flush else cell.ljust(width)
+            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append((indent + "  ".join(cells)).rstrip())
+    return "\n".join(lines)
+
+
+def scores(evaluation: Mapping[str, Any], name: str) -> str:
+    """A metric with its interval: `0.853 [0.820, 0.884]`."""
+    low, high = evaluation["intervals"][name]
+    return f"{number(evaluation['metrics'][name])} [{number(low)}, {number(high)}]"
+
+
+def number(value: float | None) -> str:
+    """Four digits at most."""
+    if value is None or not math.isfinite(value):
+        return "n/a" if value is None else str(value)
+    if value != 0 and (abs(value) >= 1e5 or abs(value) < 1e-3):
+        return f"{value:.2e}"
+    return f"{value:.{max(0, min(3, 3 - len(str(int(abs(value)))) + 1))}f}"
+
+
+def size(count: float) -> str:
+    """Bytes, as `276 kB`."""
+    for unit in ("B", "kB", "MB"):
+        if count < 999.5:
+            return f"{count:.0f} {unit}"
+        count /= 1000
+    return f"{count:.1f} GB"
+
+
+def duration(seconds: float) -> str:
+    """Seconds, as `3m 20s`."""
+    if seconds < 9.95:
+        return f"{seconds:.1f}s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole}s"
+    if whole < 3600:
+        return f"{whole // 60}m {whole % 60:02d}s"
+    return f"{whole // 3600}h {whole % 3600 // 60:02d}m"

@@ -1,0 +1,134 @@
+"""`softprompt tune`: train a recipe's prompt, compare it with the plain model, save it."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from .interruption import Interruption
+from .opening import Overrides, RecipeFile, open_recipe
+from .output import Json, Reply, duration, log, scores, size, table
+from .progress import Progress
+
+if TYPE_CHECKING:
+    from ..tuning import Run
+
+
+def tune(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Drop an unfinished run instead of going on with it.")
+    ] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace the tuned prompt that the output folder holds.")
+    ] = False,
+    json: Json = False,
+) -> Reply:
+    """Train a prompt or prefix and save it.
+
+    The state that is best on the dev rows is kept, and compared with the plain model. Ctrl-C saves;
+    the same command goes on where it stopped.
+
+    \b
+    Example:
+      softprompt tune recipe.yaml
+      softprompt tune recipe.yaml method=prefix-tuning lr=1e-2 output=runs/prefix
+    """
+    read = open_recipe(recipe, overrides)
+    from ..checkpoint import saved_step
+    from ..prepare import prepare
+    from ..tuning import Hooks, Interrupted
+    from ..tuning import tune as tune_prepared
+
+    command = _command(recipe, overrides)
+    folder = Path(read.output)
+    with Interruption() as interruption, Progress() as progress:
+        try:
+            progress.stage(f"reading the rows and loading {read.model} …")
+            prepared = prepare(read)
+            progress.stage(f"{read.method.name}: {prepared.trained_parameters:,} numbers to train")
+            progress.stage(str(prepared.plan))
+            resumed = 0 if restart else saved_step(folder / "checkpoint")
+
+            def stage(text: str) -> None:
+                interruption.under_way = text.startswith("training")
+                progress.stage(text)
+
+            hooks = Hooks(stage, progress.count, progress.step, lambda: interruption.asked)
+            run = tune_prepared(prepared, hooks=hooks, restart=restart, overwrite=overwrite)
+        except (Interrupted, KeyboardInterrupt):
+            return _interrupted(folder, command)
+    if resumed:
+        log(f"this run went on from step {resumed}")
+    return Reply(_data(run, resumed), None if json else _text(run))
+
+
+def _command(recipe: Path, overrides: Sequence[str] | None) -> str:
+    """What to type to go on: neither --restart nor --overwrite, which would begin anew."""
+    return shlex.join(["softprompt", "tune", str(recipe), *(overrides or [])])
+
+
+def _interrupted(folder: Path, command: str) -> Reply:
+    from ..checkpoint import saved_step
+
+    step = saved_step(folder / "checkpoint")
+    said = f"stopped; step {step} is saved in {folder}" if step else "stopped before the first save"
+    data = {"interrupted": True, "step": step, "output": str(folder), "resume": command}
+    return Reply(data, f"{said}. To go on, type the same again:\n  {command}", code=130)
+
+
+def _data(run: Run, resumed: int) -> dict[str, Any]:
+    manifest = run.artifact.manifest
+    training = manifest["training"]
+    return {
+        "artifact": str(run.artifact.path),
+        "method": manifest["method"],
+        **manifest["dev"],
+        "plain": manifest["plain"],
+        "steps": training["steps"],
+        "best_step": training["best_step"],
+        "stopped": training["stopped"],
+        "resumed_from": resumed,
+        "seconds": training["seconds"],
+        "seconds_with_caches": training["seconds_with_caches"],
+        "peak_memory_bytes": training["peak_memory_bytes"],
+        "trained_parameters": manifest["trained_parameters"],
+        "bytes": run.artifact.bytes,
+    }
+
+
+def _text(run: Run) -> str:
+    manifest, path = run.artifact.manifest, run.artifact.path
+    dev, plain, training = manifest["dev"], manifest["plain"], manifest["training"]
+    rows = [("", manifest["method"], "plain model")]
+    rows += [
+        (name, scores(dev, name), scores(plain, name) if name in plain["metrics"] else "")
+        for name in dev["metrics"]
+    ]
+    early = ", stopped early" if training["stopped"] == "early" else ""
+    facts = [
+        ("artifact", f"{path} ({size(run.artifact.bytes)})"),
+        ("trained", f"{manifest['trained_parameters']:,} parameters"),
+        ("steps", f"{training['steps']} (best: {training['best_step']}{early})"),
+        ("time", f"{duration(training['seconds'])}, {duration(training['seconds_with_caches'])} with caches"),
+        ("memory", f"{size(training['peak_memory_bytes'])} at most"),
+    ]
+    prompt = f" --prompt {shlex.quote(run.artifact.prompts[0])}" if len(run.artifact.prompts) > 1 else ""
+    folder = shlex.quote(str(path))
+    return "\n".join(
+        [
+            f"dev rows: {dev['n']} (with 95 % intervals)",
+            table(rows),
+            "",
+            table(facts),
+            "",
+            "next:",
+            f'  softprompt generate {folder} "your input"{prompt}',
+            f"  softprompt eval {folder} --data FILE",
+        ]
+    )

@@ -1,0 +1,131 @@
+"""What a run would read: rows counted, and examples laid out token by token. Nothing here prints."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+from typing import Any, Literal
+
+import torch
+
+from .data.collate import collate
+from .data.encode import Example
+from .injection import Prefix, SoftTokens
+from .objectives import injection_for
+from .prepare import Prepared
+
+Part = Literal["input", "target", "soft", "prefix", "adapter"]
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A run of an example: its tokens as text, or how many vectors stand there (in how many layers)."""
+
+    part: Part
+    tokens: tuple[str, ...] = ()
+    vectors: int = 0
+    layers: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Lengths:
+    """In tokens."""
+
+    median: float
+    longest: int
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Rows, and what is odd about them."""
+
+    rows: int
+    dev_rows: int
+    prompts: dict[str, int]  # training rows by prompt
+    labels: dict[str, int]  # training rows by label; empty where there are none
+    truncated: int  # of all rows: input or target was cut
+    empty: int  # of all rows: a field that the template names is blank
+    duplicates: int  # training rows that equal an earlier one
+    seen_in_dev: int  # dev rows whose input is trained on
+    inputs: Lengths
+    targets: Lengths
+
+
+def count(prepared: Prepared) -> Counts:
+    """Facts about the rows of a run."""
+    train, dev = prepared.train, prepared.dev
+    every = [*train, *dev]
+    fields = prepared.encoder.template.fields()
+    keys = [(e.prompt, e.rendered.input, e.rendered.target) for e in train]
+    trained_on = {(e.prompt, e.rendered.input) for e in train}
+    names = Counter(prepared.prompts[e.prompt] for e in train)
+    labels = Counter(e.rendered.target for e in train) if prepared.encoder.labels else Counter()
+    return Counts(
+        rows=len(train),
+        dev_rows=len(dev),
+        prompts=dict(names),
+        labels={label: labels[label] for label in prepared.encoder.labels or ()},
+        truncated=sum(e.truncated > 0 for e in every),
+        empty=sum(any(not str(e.rendered.row.get(f, "")).strip() for f in fields) for e in every),
+        duplicates=len(keys) - len(set(keys)),
+        seen_in_dev=sum((e.prompt, e.rendered.input) in trained_on for e in dev),
+        inputs=_lengths([len(e.input_ids) for e in every]),
+        targets=_lengths([len(e.target_ids) for e in every]),
+    )
+
+
+def layout(prepared: Prepared, example: Example) -> list[Piece]:
+    """The example in the order in which the model meets its parts.
+
+    A prefix placed after the input stands ahead of the last input token: that token predicts the first
+    of the target, so it is the first that sees the prefix.
+    """
+    batch = collate([example], prepared.lm.device)
+    with torch.no_grad():
+        injection = injection_for(prepared.lm, prepared.method, batch)
+    tokens = [token_text(prepared.lm.tokenizer, i) for i in example.input_ids]
+    pieces = [
+        _vectors(injection.adapter, "adapter"),
+        _vectors(injection.kv_before, "prefix"),
+        _vectors(injection.before, "soft"),
+    ]
+    if injection.kv_after is None:
+        pieces.append(Piece("input", tuple(tokens)))
+    else:
+        ahead, last = Piece("input", tuple(tokens[:-1])), Piece("input", tuple(tokens[-1:]))
+        pieces += [ahead if ahead.tokens else None, _vectors(injection.kv_after, "prefix"), last]
+    pieces.append(_vectors(injection.after, "soft"))
+    pieces.append(Piece("target", tuple(token_text(prepared.lm.tokenizer, i) for i in example.target_ids)))
+    return [piece for piece in pieces if piece is not None]
+
+
+def token_text(tokenizer: Any, token: int) -> str:
+    """One token as text, its leading space kept."""
+    piece = tokenizer.convert_ids_to_tokens(token)
+    if isinstance(piece, str) and "▁" in piece:
+        return piece.replace("▁", " ")
+    return tokenizer.decode([token], skip_special_tokens=False, clean_up_tokenization_spaces=False)
+
+
+def examples_to_show(prepared: Prepared, number: int = 3) -> list[Example]:
+    """Training rows of different prompts, then of different targets, then the first ones."""
+    chosen: list[Example] = []
+    for difference in (lambda e: e.prompt, lambda e: e.rendered.target, lambda e: e.rendered.input):
+        for example in prepared.train:
+            if len(chosen) < number and difference(example) not in {difference(e) for e in chosen}:
+                chosen.append(example)
+    return chosen
+
+
+def _vectors(part: SoftTokens | Prefix | None, name: Part) -> Piece | None:
+    if part is None:
+        return None
+    length = int(part.mask[0].sum())
+    layers = sum(layer is not None for layer in part.layers) if isinstance(part, Prefix) else 0
+    return Piece(name, vectors=length, layers=layers)
+
+
+def _lengths(numbers: Sequence[int]) -> Lengths:
+    return Lengths(float(median(numbers)), max(numbers))

@@ -1,0 +1,166 @@
+"""What a recipe holds: everything that decides a run, as pydantic models with their defaults.
+
+This file does NOT know which methods, metrics or models exist (their registries check the names), and
+reads no files: `softprompt.config` makes recipes from YAML, dicts and `key=value` overrides.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+Positive = Annotated[int, Field(ge=1)]
+Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]  # a learning rate
+Name = Annotated[str, Field(min_length=1)]
+Inside = Annotated[float, Field(gt=0, lt=1)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+
+
+class _Section(BaseModel):
+    # Frozen: a recipe is fingerprinted, so it must not change under a run. Numbers become text where
+    # text is asked for, so that `labels: [0, 1]` needs no quotes.
+    model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
+
+
+class DataConfig(_Section):
+    """Where rows come from. `train`, `dev`, `test`: a file, a folder or `hf:NAME[:SPLIT]`."""
+
+    train: Name
+    dev: Name | None = None
+    test: Name | None = None
+    prompt_field: Name | None = None  # the column that names each row's prompt
+    limit: Positive | None = None  # train rows kept, after a seeded shuffle
+    dev_fraction: Inside = 0.1  # carved from train where `dev` is not given
+    dev_limit: Positive | None = 500
+    max_input_tokens: Positive | None = None  # longer inputs lose their first tokens
+    max_target_tokens: Positive | None = None  # longer generation targets lose their last tokens
+
+
+class TemplateConfig(_Section):
+    """How a row becomes text: Jinja2 over the row's fields, used literally (spaces are kept)."""
+
+    input: Name = "{{ input }}"
+    target: Name = "{{ target }}"
+    chat: bool = False  # wrap the input in the model's own chat template
+    system: str | None = None
+
+    @model_validator(mode="after")
+    def _system_needs_chat(self) -> TemplateConfig:
+        if self.system is not None and not self.chat:
+            raise _mistake("`system` has an effect only with `chat: true`; else put the text into `input`")
+        return self
+
+
+class TaskConfig(_Section):
+    """What is predicted, and how it is scored."""
+
+    kind: Literal["generation", "classification", "choice"] = "generation"
+    labels: list[Name] | None = None  # classification; None: the distinct targets of the training rows
+    choices: Name | None = None  # choice: the field that holds the row's list of choices
+    references: Name | None = None  # generation: the field that holds a list of reference texts
+    metrics: list[Name] | None = None
+    max_new_tokens: Positive = 64
+
+    @model_validator(mode="after")
+    def _fields_fit_kind(self) -> TaskConfig:
+        if self.kind == "choice" and self.choices is None:
+            raise _mistake("`kind: choice` needs `choices`, the field that holds a row's list of choices")
+        if self.kind != "choice" and self.choices is not None:
+            raise _mistake(f"`choices` belongs to `kind: choice`, but kind is {self.kind}")
+        if self.labels is None:
+            return self
+        if self.kind != "classification":
+            raise _mistake(f"`labels` belongs to `kind: classification`, but kind is {self.kind}")
+        twice = sorted({label for label in self.labels if self.labels.count(label) > 1})
+        if twice:
+            raise _mistake(f"`labels` holds {', '.join(map(repr, twice))} more than once")
+        if len(self.labels) < 2:
+            raise _mistake("`labels` needs at least two labels")
+        return self
+
+
+class MethodConfig(_Section):
+    """A method by its published name; every other key is an option, checked by the method registry."""
+
+    model_config = ConfigDict(extra="allow")
+    name: Name = "prompt-tuning"
+
+    def options(self) -> dict[str, Any]:
+        """The method's own options, as written (a copy)."""
+        return dict(self.model_extra or {})
+
+
+class BaseConfig(_Section):
+    """What happens to the base model's weights; rank, alpha and targets are those of LoRA."""
+
+    mode: Literal["frozen", "lora", "full"] = "frozen"
+    rank: Positive = 8
+    alpha: Positive = 16
+    targets: list[Name] | None = None
+    lr: Rate | None = None
+
+
+class TrainConfig(_Section):
+    """Optimisation. `lr` None means the method's own default."""
+
+    steps: Positive = 200
+    batch_size: Positive = 32
+    lr: Rate | None = None
+    weight_decay: NonNegative = 0.0
+    warmup: Fraction = 0.05  # fraction of the steps
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    clip: NonNegative = 1.0  # largest gradient norm; 0 does not clip
+    eval_every: Positive | None = None
+    patience: Positive | None = None  # evaluations without a new best before training stops
+    seed: Seed = 0
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    cache: Literal["auto", "ram", "off"] = "auto"
+    cache_budget_mb: Positive | None = None
+    threads: Positive | None = None
+    gradient_checkpointing: bool = False
+
+
+class Recipe(_Section):
+    """Everything that decides a run. Made by `config.load_recipe` or `config.recipe_from_dict`."""
+
+    model: Name = "smollm2"
+    data: DataConfig
+    template: TemplateConfig = TemplateConfig()
+    task: TaskConfig = TaskConfig()
+    method: MethodConfig = MethodConfig()
+    base: BaseConfig = BaseConfig()
+    train: TrainConfig = TrainConfig()
+    output: Name = "runs/prompt"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values; `recipe_from_dict(recipe.to_dict())` gives an equal recipe."""
+        return self.model_dump(mode="json")
+
+    def fingerprint(self) -> str:
+        """sha256 (hex) of the recipe without `output`: equal for runs that must train the same prompt."""
+        content = {key: value for key, value in self.to_dict().items() if key != "output"}
+        text = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+SECTIONS: dict[str, type[_Section]] = {
+    "data": DataConfig,
+    "template": TemplateConfig,
+    "task": TaskConfig,
+    "method": MethodConfig,
+    "base": BaseConfig,
+    "train": TrainConfig,
+}
+SHORTHAND = {"data": "train", "task": "kind", "method": "name", "base": "mode"}  # `method: NAME`
+PREFERRED = {"lr": "train"}  # a leaf name of several sections, and the one meant when none is named
+
+
+def _mistake(text: str) -> PydanticCustomError:
+    # Braces would be read as placeholders of pydantic's message template.
+    return PydanticCustomError("mistake", "{text}", {"text": text})

@@ -1,0 +1,211 @@
+"""Cases of the conformance suite, made from the registry: a new method is in without writing a test.
+
+A test that takes `case` runs for every method × placement × option variant, one that takes `family`
+for every model family.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+import torch
+
+from softprompt import methods
+from softprompt.data.collate import Batch
+from softprompt.injection import Injection
+from softprompt.lm.frozen import FrozenLM
+from softprompt.methods.base import SoftPrompt
+from softprompt.objectives import injection_for
+
+FAMILIES = ("llama", "gpt2", "qwen3")
+SMALL = {"length": 4, "hidden": 16, "bottleneck": 8, "middle": 16, "top_layers": 2, "layer": 1, "rank": 2}
+SOURCES = [{"source": "hidden"}, {"source": "encoder"}]
+VARIANTS: dict[str, list[dict[str, Any]]] = {
+    "p-tuning": [{"encoder": "lstm"}],
+    "prefix-tuning": [{"values_only": True}, {"freeze_first": True}, {"reparameterize": True}],
+    "generated-prompt": SOURCES,
+    "generated-prefix": SOURCES,
+}
+
+
+@dataclass(frozen=True)
+class Case:
+    """A method by name with its options."""
+
+    method: str
+    options: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def id(self) -> str:
+        shown = [
+            value if isinstance(value, str) else key
+            for key, value in self.options.items()
+            if key not in SMALL and key != "encoder"
+        ]
+        return "-".join([self.method, *shown, *(["lstm"] if self.options.get("encoder") else [])])
+
+
+def _cases() -> list[Case]:
+    cases = []
+    for name, method in methods.METHODS.items():
+        if name == "none":
+            continue
+        known = method.options()
+        small = {key: value for key, value in SMALL.items() if key in known}
+        for placement in ("before", "after") if "placement" in known else (None,):
+            for variant in [{}, *VARIANTS.get(name, [])]:
+                options = {**small, **variant, **({"placement": placement} if placement else {})}
+                cases.append(Case(name, options))
+    return cases
+
+
+CASES = _cases()
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    chosen = [mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")]
+    if "family" in metafunc.fixturenames and "family" not in chosen:
+        metafunc.parametrize("family", FAMILIES)
+    if "case" in metafunc.fixturenames:
+        metafunc.parametrize("case", CASES, ids=lambda case: case.id)
+
+
+@pytest.fixture(scope="session")
+def all_cases() -> list[Case]:
+    """For tests that put every case side by side."""
+    return CASES
+
+
+@pytest.fixture
+def lm(request, lms) -> FrozenLM:
+    """The family's model where a test has one, else the Llama."""
+    return lms(request.getfixturevalue("family") if "family" in request.fixturenames else "llama")
+
+
+@pytest.fixture
+def build(setting, perturb, encoder_folder) -> Callable[..., SoftPrompt]:
+    """`build(lm, case)`: a fresh method with every parameter changed at random."""
+
+    def make(lm: FrozenLM, case: Case, *, seed: int = 0, perturbed: bool = True) -> SoftPrompt:
+        options = dict(case.options)
+        if options.get("source") == "encoder":
+            options["encoder"] = encoder_folder
+        method = methods.build(case.method, setting(lm, seed=seed), options)
+        return perturb(method, seed=seed) if perturbed else method
+
+    return make
+
+
+@pytest.fixture
+def method(lm, case, build) -> SoftPrompt:
+    """The case's method on the test's model."""
+    return build(lm, case)
+
+
+@pytest.fixture
+def batch(rows_to_batch) -> Batch:
+    """Four rows of unlike lengths under two prompts; one input is a single token."""
+    inputs = [[5, 17, 80, 33, 9], [42], [60, 61, 7, 12, 90, 33, 33, 2, 71], [8, 8, 30]]
+    return rows_to_batch(inputs, [[11, 12], [90], [4, 70, 70], [19]], [0, 1, 1, 0])
+
+
+@pytest.fixture
+def plain_differs() -> Callable[..., None]:
+    """The injection must change every row's logits, or a test would pass without testing anything."""
+
+    def check(lm: FrozenLM, batch: Batch, logits: torch.Tensor, least: float = 1e-3) -> None:
+        change = (lm.logits(batch) - logits).abs().amax(dim=2)  # [B, T]
+        assert change[batch.target_mask].min() > least
+
+    return check
+
+
+@pytest.fixture
+def companions(lm, build, batch) -> Injection:
+    """Rows of four other methods, kinds and lengths, to stand beside a case's rows, and a plain one."""
+    others = [
+        Case("prefix-tuning", {"length": 2, "placement": "before"}),
+        Case("prompt-tuning", {"length": 5, "placement": "before"}),
+        Case("prefix-tuning", {"length": 7, "placement": "after"}),
+        Case("llama-adapter", {"length": 3, "top_layers": 1}),
+    ]
+    made = [injection_for(lm, build(lm, case, seed=5), _row(batch, 0)) for case in others]
+    return Injection.cat([*made, Injection()])
+
+
+def _row(batch: Batch, index: int) -> Batch:
+    from softprompt.evaluate import select
+
+    return select(batch, torch.tensor([index]))
+
+
+@pytest.fixture
+def row() -> Callable[[Batch, int], Batch]:
+    """`row(batch, i)`: one row as a batch of its own, without the padding it had."""
+
+    def take(batch: Batch, index: int) -> Batch:
+        ids = batch.input_ids[index][batch.input_mask[index]].tolist()
+        target = batch.target_ids[index][batch.target_mask[index]].tolist()
+        from dataclasses import replace
+
+        from softprompt.data.collate import batch_of_ids
+
+        made = batch_of_ids([ids], [target], [int(batch.prompt_ids[index])])
+        return replace(made, texts=(batch.texts[index],) if batch.texts else ())
+
+    return take
+
+
+@pytest.fixture
+def unpadded() -> Callable[[torch.Tensor, Batch, int], torch.Tensor]:
+    """`unpadded(logits, batch, i)`: a row's logits at its real targets [T, V]."""
+
+    def take(logits: torch.Tensor, batch: Batch, index: int) -> torch.Tensor:
+        return logits[index][batch.target_mask[index]]
+
+    return take
+
+
+@pytest.fixture
+def greedy() -> Callable[..., list[list[int]]]:
+    """Decoding written naively: the whole row computed anew for every token."""
+
+    def decode(lm: FrozenLM, batch: Batch, injection: Injection, count: int) -> list[list[int]]:
+        made: list[list[int]] = [[] for _ in range(batch.size)]
+        for _ in range(count):
+            logits = lm.logits(batch.with_targets([[*ids, 0] for ids in made]), injection)
+            for ids, best in zip(made, logits[:, -1].argmax(-1).tolist(), strict=True):
+                ids.append(best)
+        return made
+
+    return decode
+
+
+@pytest.fixture
+def manifest_for(encoder_folder) -> Callable[..., dict[str, Any]]:
+    """`manifest_for(lm, case)`: what `tune` would tell `artifact.save`."""
+
+    def make(lm: FrozenLM, case: Case) -> dict[str, Any]:
+        from softprompt.lm.loading import fingerprint
+
+        options = dict(case.options)
+        if options.get("source") == "encoder":
+            options["encoder"] = encoder_folder
+        defaults = {name: p.default for name, p in methods.find(case.method).options().items()}
+        return {
+            "method": case.method,
+            "options": defaults | options,
+            "prompts": ["joke", "fact"],
+            "base": {"name": lm.name, "mode": "frozen", "options": {}, "fingerprint": fingerprint(lm)},
+            "data": {"fingerprint": "0" * 64, "rows": 4},
+            "trained_parameters": 1,
+            "dev": {"metrics": {}, "intervals": {}, "n": 0},
+            "versions": {"softprompt": "0"},
+            "created": "today",
+            "command": "test",
+        }
+
+    return make

@@ -1,0 +1,134 @@
+"""Contracts 1 and 2: a row's result does not depend on its neighbours, whatever stands beside it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from softprompt import methods
+from softprompt.injection import Injection, injection_rows
+from softprompt.methods.materialised import materialise
+from softprompt.objectives import injection_for
+
+NEW = 5  # tokens generated
+
+
+def test_every_method_has_a_case(request):
+    """The suite covers the registry: the cases come from it, and this counts them."""
+    cases = request.getfixturevalue("all_cases")
+    assert {case.method for case in cases} == set(methods.METHODS) - {"none"}
+    assert len(cases) == len({case.id for case in cases}) >= 2 * (len(methods.METHODS) - 1) - 1
+
+
+def test_batch_invariance(lm, family, case, method, batch, row, unpadded, close, plain_differs):
+    together = lm.logits(batch, injection_for(lm, method, batch))
+    plain_differs(lm, batch, together)
+    for i in range(batch.size):
+        alone = row(batch, i)
+        close(unpadded(together, batch, i), lm.logits(alone, injection_for(lm, method, alone))[0])
+
+
+def test_order_of_rows_does_not_matter(lm, case, method, batch, close):
+    from softprompt.evaluate import select
+
+    turned = select(batch, torch.tensor([2, 0, 3, 1]))
+    a = lm.logits(batch, injection_for(lm, method, batch))[[2, 0, 3, 1]]
+    b = lm.logits(turned, injection_for(lm, method, turned))
+    close(a[turned.target_mask], b[turned.target_mask])
+
+
+def test_mixed_batch_logits(
+    lm, family, case, method, batch, companions, rows_to_batch, row, unpadded, close, plain_differs
+):
+    """The case's four rows beside rows of other methods, kinds and lengths, and a plain one."""
+    own = injection_for(lm, method, batch)
+    mixed, injection = _mixed(batch, own, companions, rows_to_batch)
+    logits = lm.logits(mixed, injection)
+    for i in range(mixed.size):
+        solo = _solo(own, companions, batch.size, i)
+        close(unpadded(logits, mixed, i), lm.logits(row(mixed, i), solo)[0])
+    close(unpadded(logits, mixed, mixed.size - 1), lm.logits(row(mixed, mixed.size - 1))[0])
+
+
+def test_mixed_batch_generate(lm, family, case, method, batch, companions, rows_to_batch, row):
+    own = injection_for(lm, method, batch)
+    mixed, injection = _mixed(batch, own, companions, rows_to_batch)
+    made = lm.generate(mixed, injection, max_new_tokens=NEW, do_sample=False)
+    assert made.shape == (mixed.size, NEW)
+    for i in range(mixed.size):
+        solo = _solo(own, companions, batch.size, i)
+        alone = lm.generate(row(mixed, i), solo, max_new_tokens=NEW, do_sample=False)
+        assert made[i].tolist() == alone[0].tolist()
+    assert made[-1].tolist() == lm.generate(row(mixed, mixed.size - 1), max_new_tokens=NEW)[0].tolist()
+
+
+WAYS = {
+    "dynamic cache": {},
+    "static cache": {"cache_implementation": "static"},
+    "no cache": {"use_cache": False},
+    "beams": {"num_beams": 2},
+    "beams, static cache": {"num_beams": 2, "cache_implementation": "static"},
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_all_methods_in_one_batch(lm, family, way, all_cases, build, batch, rows_to_batch, row):
+    """A row of every case, and a plain one, in every way of decoding."""
+    injections, inputs, prompts = [], [], []
+    for i, case in enumerate(all_cases):
+        single = row(batch, i % batch.size)
+        injections.append(injection_for(lm, build(lm, case, seed=i), single))
+        inputs.append(single.input_ids[0].tolist())
+        prompts.append(int(single.prompt_ids[0]))
+    injections.append(Injection())
+    mixed = rows_to_batch([*inputs, [3, 4, 5]], None, [*prompts, 0])
+    options = {"max_new_tokens": NEW, "do_sample": False}
+    made = lm.generate(mixed, Injection.cat(injections), **options, **WAYS[way])
+    plain = lm.generate(mixed, **options, **WAYS[way])
+    assert made.shape == (mixed.size, NEW)
+    # not every random prompt changes every greedy token, but most do
+    assert (made != plain).any(1).float().mean() > 0.5
+    assert made[-1].tolist() == plain[-1].tolist()
+    simple = {key: value for key, value in WAYS[way].items() if key == "num_beams"}
+    for i, injection in enumerate(injections):
+        alone = lm.generate(row(mixed, i), injection, **options, **simple)
+        assert made[i].tolist() == alone[0].tolist(), all_cases[i].id
+
+
+def test_sampling_several_returns(lm, family, case, method, batch):
+    torch.manual_seed(0)
+    injection = injection_for(lm, method, batch)
+    made = lm.generate(batch, injection, max_new_tokens=NEW, do_sample=True, num_return_sequences=3)
+    assert made.shape == (3 * batch.size, NEW)
+    assert made.min() >= 0 and made.max() < lm.spec.vocab_size
+
+
+def test_one_row_serves_a_batch(lm, family, case, method, rows_to_batch, close):
+    """A materialised prompt gives one row for a batch of one prompt id; it is the same as its copies."""
+    static = materialise(method)
+    if static is None:
+        assert method.reads is not None  # made from the input: nothing to share
+        return
+    batch = rows_to_batch([[5, 6, 7], [9], [11, 12]], [[1], [2, 3], [4]], [1, 1, 1])
+    single = static(batch.prompt_ids)
+    assert injection_rows(single) == 1
+    close(lm.logits(batch, single), lm.logits(batch, Injection.cat([single] * 3)))
+    a = lm.generate(batch, single, max_new_tokens=3, do_sample=False)
+    assert torch.equal(a, lm.generate(batch, single.repeat_rows(3), max_new_tokens=3, do_sample=False))
+
+
+def _mixed(batch, own, companions, rows_to_batch):
+    def unpad(ids, mask):
+        return [row[keep].tolist() for row, keep in zip(ids, mask, strict=True)]
+
+    others = [[31, 32, 33, 34, 35, 36], [77], [50, 51], [15, 14, 13], [40, 41, 42, 43]]
+    mixed = rows_to_batch(
+        [*unpad(batch.input_ids, batch.input_mask), *others],
+        [*unpad(batch.target_ids, batch.target_mask), [1, 2], [3], [4, 5, 6], [7], [8, 9]],
+    )
+    return mixed, Injection.cat([own, companions])
+
+
+def _solo(own, companions, count, index):
+    source, place = (own, index) if index < count else (companions, index - count)
+    return source.select(torch.tensor([place]))

@@ -1,0 +1,149 @@
+"""Contracts 3 and 4: cached = full, decoded step by step = recomputed, checkpointed = not; live = saved."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import pytest
+import torch
+import torch.utils.checkpoint
+
+from softprompt import artifact, plan
+from softprompt.methods.materialised import Materialised, materialise
+from softprompt.objectives import injection_for, next_token
+
+NEW = 5
+
+
+def gradients(lm, method, batch, context=None):
+    """Loss and its gradients, by parameter."""
+    method.zero_grad(set_to_none=True)
+    loss = next_token(lm, method, batch, context)
+    loss.backward()
+    return loss.detach(), {name: p.grad.clone() for name, p in method.named_parameters()}
+
+
+def examples_of(batch):
+    """What `plan.build_cache` reads of encoded rows."""
+    rows = []
+    for i in range(batch.size):
+        ids = batch.input_ids[i][batch.input_mask[i]].tolist()
+        target = batch.target_ids[i][batch.target_mask[i]].tolist()
+        rendered = SimpleNamespace(input=batch.texts[i])
+        rows.append(
+            SimpleNamespace(
+                input_ids=ids, target_ids=target, prompt=int(batch.prompt_ids[i]), rendered=rendered
+            )
+        )
+    return rows
+
+
+def test_prefill_and_tail_equal_full(lm, family, case, method, batch, close, plain_differs):
+    injection = injection_for(lm, method, batch)
+    full = lm.logits(batch, injection)
+    plain_differs(lm, batch, full)
+    cached = lm.logits(batch, injection, lm.prefill(batch, injection))
+    close(cached[batch.target_mask], full[batch.target_mask])
+
+
+def test_plain_prefill_and_tail_equal_full(lm, family, batch, close):
+    cached = lm.logits(batch, None, lm.prefill(batch))
+    close(cached[batch.target_mask], lm.logits(batch)[batch.target_mask])
+
+
+def test_plan_cache_equals_full_in_loss_and_gradient(lm, family, case, method, batch, close):
+    """Whatever `decide` keeps, the loss and every gradient are those of the whole computation."""
+    examples = examples_of(batch)
+    chosen = plan.decide(lm, injection_for(lm, method, batch), examples, 4, budget_bytes=10**9)
+    loss, full = gradients(lm, method, batch)
+    if chosen.mode == "full":
+        with torch.no_grad():  # the plan is right to keep nothing: a plain context would be another model
+            wrong = next_token(lm, method, batch, lm.prefill(batch))
+        assert abs(wrong - loss) > 1e-4
+        return
+    assert chosen.mode == "cached-ram"
+    cache = plan.build_cache(lm, examples, batch_tokens=12)  # several chunks
+    for context in (cache.context(range(4), lm), plan.recompute(lm, batch)):
+        again, cached = gradients(lm, method, batch, context)
+        close(again, loss)
+        for name, gradient in full.items():
+            close(cached[name], gradient)
+
+
+def test_incremental_decoding_equals_recompute(lm, family, case, method, batch, greedy):
+    injection = injection_for(lm, method, batch)
+    made = lm.generate(batch, injection, max_new_tokens=NEW, do_sample=False)
+    with torch.no_grad():
+        assert made.tolist() == greedy(lm, batch, injection, NEW)
+
+
+@pytest.fixture
+def checkpointed(lm, monkeypatch):
+    """Turns gradient checkpointing on, counts the layers that went through it, and off again."""
+    calls = []
+    original = torch.utils.checkpoint.checkpoint
+
+    def counting(function, *args, **kwargs):
+        calls.append(function)
+        return original(function, *args, **kwargs)
+
+    monkeypatch.setattr(torch.utils.checkpoint, "checkpoint", counting)
+    yield lambda: lm.set_gradient_checkpointing(True) or calls
+    lm.set_gradient_checkpointing(False)
+
+
+def test_gradient_checkpointing_equals_none(lm, family, case, method, batch, checkpointed, close):
+    loss, plain = gradients(lm, method, batch)
+    calls = checkpointed()
+    again, saved = gradients(lm, method, batch)
+    assert len(calls) == len(lm.spec.layers)
+    close(again, loss)
+    for name, gradient in plain.items():
+        close(saved[name], gradient)
+    lm.set_gradient_checkpointing(False)
+    gradients(lm, method, batch)
+    assert len(calls) == len(lm.spec.layers)  # off is off
+
+
+def test_gradient_checkpointing_with_a_context(lm, family, case, method, batch, checkpointed, close):
+    """A context is computed, and used, while checkpointing is on; and generation is not disturbed by it."""
+    injection = injection_for(lm, method, batch)
+    cacheable = not {"before", "kv_before", "adapter"} & set(injection.channels())
+    loss, plain = gradients(lm, method, batch, lm.prefill(batch)) if cacheable else (None, {})
+    full = lm.logits(batch, injection)
+    tokens = lm.generate(batch, injection, max_new_tokens=NEW, do_sample=False)
+    calls = checkpointed()
+    cached = lm.logits(batch, injection, lm.prefill(batch, injection))
+    close(cached[batch.target_mask], full[batch.target_mask])
+    assert torch.equal(lm.generate(batch, injection, max_new_tokens=NEW, do_sample=False), tokens)
+    if loss is not None:
+        calls.clear()
+        again, saved = gradients(lm, method, batch, lm.prefill(batch))
+        assert len(calls) == len(lm.spec.layers)
+        close(again, loss)
+        for name, gradient in plain.items():
+            close(saved[name], gradient)
+
+
+def test_live_equals_materialised_and_reloaded(
+    lm, family, case, method, batch, manifest_for, tmp_path, close, plain_differs
+):
+    with torch.no_grad():
+        live = lm.logits(batch, injection_for(lm, method, batch))
+    plain_differs(lm, batch, live)
+    forms = []
+    static = materialise(method)
+    assert (static is None) == (method.reads is not None)
+    if static is not None:
+        forms.append(static)
+    artifact.save(tmp_path, method, lm, manifest_for(lm, case))
+    found = artifact.load(tmp_path)
+    served, trainable = found.method(lm), found.method(lm, trainable=True)
+    assert isinstance(served, Materialised) == (static is not None)
+    for name, tensor in method.state_dict().items():
+        assert torch.equal(trainable.state_dict()[name], tensor)
+    assert trainable.num_prompts == served.num_prompts == method.num_prompts == 2
+    assert any(p.requires_grad for p in trainable.parameters())
+    for form in [*forms, served, trainable]:
+        with torch.no_grad():
+            close(lm.logits(batch, injection_for(lm, form, batch)), live, 1e-6)

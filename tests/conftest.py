@@ -1,0 +1,177 @@
+"""Shared builders: tiny random models and a tokenizer made in code, so that no fast test downloads anything.
+
+Weights are drawn larger than a real model's start (0.2 instead of 0.02): at 0.02 a random model hardly
+reads its input, and every equality would hold for the wrong reason.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import (
+    BertConfig,
+    BertModel,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PreTrainedTokenizerFast,
+    Qwen3Config,
+    Qwen3ForCausalLM,
+)
+
+from softprompt.data.collate import Batch, batch_of_ids
+from softprompt.lm.features import size
+from softprompt.lm.frozen import FrozenLM
+from softprompt.methods.base import Setting, SoftPrompt
+
+VOCAB, HIDDEN, LAYERS, CONTEXT = 101, 32, 3, 256
+SIZES = {"vocab_size": VOCAB, "hidden_size": HIDDEN, "num_hidden_layers": LAYERS, "intermediate_size": 48}
+GROUPED = {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": CONTEXT}
+FAMILIES = ("llama", "gpt2", "qwen3")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "real: runs the real SmolLM2 (a second or more each)")
+    torch.set_num_threads(1)  # the models are tiny, and tests run beside each other
+
+
+def tiny_model(family: str, seed: int = 0, **changes: Any):
+    """A random float32 model: grouped heads (llama), heads wider than hidden / heads (qwen3), or GPT-2."""
+    common = {"initializer_range": 0.2, "bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
+    torch.manual_seed(seed)
+    if family == "gpt2":
+        shape = {"n_embd": HIDDEN, "n_layer": LAYERS, "n_head": 4, "n_positions": CONTEXT}
+        model = GPT2LMHeadModel(GPT2Config(vocab_size=VOCAB, **shape, **common, **changes))
+    elif family == "qwen3":
+        model = Qwen3ForCausalLM(Qwen3Config(**SIZES, **GROUPED, head_dim=16, **common, **changes))
+    else:
+        model = LlamaForCausalLM(LlamaConfig(**SIZES, **GROUPED, **common, **changes))
+    with torch.no_grad():
+        for parameter in model.parameters():  # norms of 1 and biases of 0 would hide mistakes
+            if parameter.dim() == 1:
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    return model.eval()
+
+
+def tiny_tokenizer() -> PreTrainedTokenizerFast:
+    """One token a printable ASCII character or line break, and an end token: 97 in all."""
+    characters = [chr(i) for i in range(33, 127)] + ["Ġ", "Ċ"]  # a space and a line break, byte-level style
+    raw = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(characters)}, merges=[]))
+    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    raw.decoder = decoders.ByteLevel()
+    raw.add_special_tokens(["<end>"])
+    return PreTrainedTokenizerFast(tokenizer_object=raw, eos_token="<end>", pad_token="<end>")
+
+
+@pytest.fixture(scope="session")
+def new_lm() -> Callable[..., FrozenLM]:
+    """`new_lm(family, seed=0, **config)`: a model of the caller's own, to change as it likes."""
+
+    def make(family: str = "llama", seed: int = 0, **changes: Any) -> FrozenLM:
+        return FrozenLM(tiny_model(family, seed, **changes), tiny_tokenizer(), f"tiny-{family}")
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def lms(new_lm) -> Callable[[str], FrozenLM]:
+    """`lms(family)`: one model a family for all tests of the session; nobody may change it."""
+    made: dict[str, FrozenLM] = {}
+
+    def get(family: str) -> FrozenLM:
+        return made.setdefault(family, made.get(family) or new_lm(family))
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def llama(lms) -> FrozenLM:
+    return lms("llama")
+
+
+@pytest.fixture(scope="session")
+def model_folder(tmp_path_factory) -> Path:
+    """A saved tiny Llama with its tokenizer, as `softprompt.load(path)` takes it."""
+    folder = tmp_path_factory.mktemp("model")
+    tiny_model("llama").save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def encoder_folder(tmp_path_factory) -> str:
+    """A saved tiny BERT with its tokenizer: the separate encoder of a generated prompt."""
+    folder = tmp_path_factory.mktemp("encoder")
+    torch.manual_seed(1)
+    shape = {"hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+    config = BertConfig(vocab_size=VOCAB, **shape, initializer_range=0.2)
+    BertModel(config, add_pooling_layer=False).save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return str(folder)
+
+
+@pytest.fixture(scope="session")
+def setting() -> Callable[..., Setting]:
+    """`setting(lm, **changes)`: two prompts, two labels and four training rows to start from."""
+
+    def make(lm: FrozenLM, **changes: Any) -> Setting:
+        rows = tuple(tuple(range(start, start + 9)) for start in (3, 20, 41, 66))
+        defaults: dict[str, Any] = {
+            "prompts": ("joke", "fact"),
+            "labels": ("good", "bad"),
+            "examples": rows,
+            "examples_by_prompt": {0: rows[:2], 1: rows[2:]},
+            "feature_size": lambda reads: size(lm, reads),
+        }
+        return Setting(lm, **(defaults | changes))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def perturb() -> Callable[..., SoftPrompt]:
+    """Random values added to every parameter: gates and last layers that start at zero do something."""
+
+    def change(method: SoftPrompt, size: float = 0.3, seed: int = 0) -> SoftPrompt:
+        generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            for parameter in method.parameters():
+                parameter.add_(size * torch.randn(parameter.shape, generator=generator))
+        return method
+
+    return change
+
+
+@pytest.fixture(scope="session")
+def rows_to_batch() -> Callable[..., Batch]:
+    """`(inputs, targets, prompts)` as a batch whose rows carry texts too (for encoders of their own)."""
+
+    def make(
+        inputs: Sequence[Sequence[int]],
+        targets: Sequence[Sequence[int]] | None = None,
+        prompts: Sequence[int] | None = None,
+    ) -> Batch:
+        texts = tuple(" ".join(f"w{i}" for i in row) for row in inputs)
+        return replace(batch_of_ids(inputs, targets, prompts), texts=texts)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def close() -> Callable[..., None]:
+    """`close(a, b, limit)`: no number differs by more than `limit` times the larger of 1 and b's size."""
+
+    def check(a: torch.Tensor, b: torch.Tensor, limit: float = 1e-5) -> None:
+        assert a.shape == b.shape
+        allowed = limit * max(1.0, b.abs().max().item() if b.numel() else 0.0)
+        worst = (a - b).abs().max().item() if b.numel() else 0.0
+        assert worst <= allowed, f"differs by {worst:.2e}, allowed {allowed:.2e}"
+
+    return check
