@@ -48,11 +48,11 @@ def tiny_model(family: str, seed: int = 0, **changes: Any):
     torch.manual_seed(seed)
     if family == "gpt2":
         shape = {"n_embd": HIDDEN, "n_layer": LAYERS, "n_head": 4, "n_positions": CONTEXT}
-        model = GPT2LMHeadModel(GPT2Config(vocab_size=VOCAB, **shape, **common, **changes))
+        model = GPT2LMHeadModel(GPT2Config(**({"vocab_size": VOCAB} | shape | common | changes)))
     elif family == "qwen3":
-        model = Qwen3ForCausalLM(Qwen3Config(**SIZES, **GROUPED, head_dim=16, **common, **changes))
+        model = Qwen3ForCausalLM(Qwen3Config(**(SIZES | GROUPED | {"head_dim": 16} | common | changes)))
     else:
-        model = LlamaForCausalLM(LlamaConfig(**SIZES, **GROUPED, **common, **changes))
+        model = LlamaForCausalLM(LlamaConfig(**(SIZES | GROUPED | common | changes)))
     with torch.no_grad():
         for parameter in model.parameters():  # norms of 1 and biases of 0 would hide mistakes
             if parameter.dim() == 1:

@@ -7,6 +7,7 @@ the new one, never half of one.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -33,7 +34,8 @@ class Progress:
 
     def note(self, key: tuple[float, ...]) -> bool:
         """Record a dev score; True where it is the best so far."""
-        if self.best is None or key > self.best:
+        comparable = not any(map(math.isnan, key))  # NaN as the first would stay the best for ever
+        if comparable and (self.best is None or key > self.best):
             self.best, self.best_step, self.evaluations_without_best = key, self.step, 0
             return True
         self.evaluations_without_best += 1
@@ -67,7 +69,7 @@ def read_checkpoint(
     path = folder / FILE
     if not path.exists():
         return None
-    tensors = read_tensors(path)
+    tensors = _tensors(path)
     metadata = _metadata(path)
     if metadata["identity"] != identity:
         raise SoftPromptError(
@@ -98,8 +100,16 @@ def saved_step(folder: Path) -> int:
     path = folder / FILE
     if not path.exists():
         return 0
-    read_tensors(path)  # refuses a damaged one
+    _tensors(path)  # refuses a damaged one
     return int(json.loads(_metadata(path)["progress"])["step"])
+
+
+def _tensors(path: Path) -> dict[str, Tensor]:
+    try:
+        return read_tensors(path)
+    except SoftPromptError as error:
+        fix = "add --restart to start anew, or choose another output=FOLDER"
+        raise SoftPromptError(error.what, error.why, fix) from None
 
 
 def _metadata(path: Path) -> dict[str, str]:

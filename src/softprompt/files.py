@@ -52,7 +52,8 @@ def write_tensors(path: Path, tensors: Mapping[str, Any], metadata: Mapping[str,
     ready = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     with replacing(path) as temporary:
         try:
-            save_file(ready, temporary, metadata=dict(metadata or {}))
+            # None and not {}: with no tensors and {} it writes a header that it cannot read
+            save_file(ready, temporary, metadata=dict(metadata) if metadata else None)
         except SafetensorError as error:  # it wraps the operating system's error in words
             code = errno.ENOSPC if "No space left" in str(error) else errno.EIO
             raise OSError(code, str(error)) from error

@@ -53,8 +53,10 @@ class Prepared:
         return own + sum(p.numel() for p in adapt.trained_weights(self.lm).values())
 
     def identity(self) -> str:
-        """What a checkpoint must agree on: recipe, data and base."""
-        return "/".join((self.recipe.fingerprint(), self.data_fingerprint, *self.base.values()))
+        """What a checkpoint must agree on: recipe, data, base and the precision that it runs in."""
+        # dtype=auto is measured at every start, and might not come out the same
+        parts = (self.recipe.fingerprint(), self.data_fingerprint, *self.base.values(), str(self.lm.dtype))
+        return "/".join(parts)
 
 
 def prepare(

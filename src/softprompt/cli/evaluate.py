@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from .opening import ArtifactFolder, ModelName, OtherBase, Plain, PromptName, open_artifact, with_prompt
-from .output import Json, Reply, log, plain, scores, table
+from .output import Json, Reply, jsonable, log, scores, table
 from .progress import Progress
 
 if TYPE_CHECKING:
@@ -103,5 +103,5 @@ def _write(path: Path, tuned: Tuned, examples: list[Example], evaluation: Evalua
         if record.scores is not None:
             names = tuned.encoder.labels or example.rendered.choices or ()
             entry["scores"] = dict(zip(names, record.scores, strict=True))
-        lines.append(jsonlib.dumps(plain(entry), ensure_ascii=False))
+        lines.append(jsonlib.dumps(jsonable(entry), ensure_ascii=False))
     write_text(path, "\n".join(lines) + "\n")

@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import SoftPromptError
-from .opening import ArtifactFolder, Plain, PromptName, name_of, open_artifact, with_prompt
+from .opening import (
+    ArtifactFolder,
+    ModelName,
+    OtherBase,
+    Plain,
+    PromptName,
+    name_of,
+    open_artifact,
+    with_prompt,
+)
 from .output import Json, Reply
 
 if TYPE_CHECKING:
@@ -38,6 +47,8 @@ def generate(
     ] = 0.0,
     seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of --temperature's draws.")] = 0,
     plain: Plain = False,
+    model: ModelName = None,
+    other_base: OtherBase = False,
     json: Json = False,
 ) -> Reply:
     """Answer an input, or a file of them.
@@ -54,7 +65,7 @@ def generate(
     if (text is None) == (file is None):
         raise typer.BadParameter("give one TEXT, or --file FILE (--file - reads standard input)")
     rows: Sequence[Any] = [text] if file is None else _read(file)
-    tuned = open_artifact(artifact, None, False, plain)
+    tuned = open_artifact(artifact, model, other_base, plain)
     if text is not None or isinstance(rows[0], str):
         prompt = name_of(tuned.artifact, prompt)
     else:
@@ -127,7 +138,15 @@ def _stream(tuned: Tuned, text: str, prompt: str | None, options: dict[str, Any]
     """Words on the terminal as they come."""
     from transformers import TextStreamer
 
-    streamer = TextStreamer(tuned.lm.tokenizer, skip_prompt=True, skip_special_tokens=True)  # type: ignore[arg-type]
+    class Words(TextStreamer):
+        begun = False
+
+        def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
+            text = text if self.begun else text.lstrip()  # most answers begin with a space
+            self.begun = self.begun or bool(text)
+            super().on_finalized_text(text, stream_end)
+
+    streamer = Words(tuned.lm.tokenizer, skip_prompt=True, skip_special_tokens=True)  # type: ignore[arg-type]
     tuned.generate(text, prompt=prompt, streamer=streamer, **options)
 
 

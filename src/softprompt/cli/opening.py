@@ -39,11 +39,24 @@ Plain = Annotated[bool, typer.Option("--plain", help="The plain model, with the 
 
 
 def open_recipe(path: Path, overrides: Sequence[str] | None) -> Recipe:
-    """The recipe with its overrides, which may name a method's options."""
-    from ..config import load_recipe
-    from ..methods import option_names
+    """The recipe with its overrides, which may name a method's options.
 
-    return load_recipe(path, overrides or (), method_option_names=option_names())
+    Where an override chooses another method, options of the recipe that it does not have are left out.
+    """
+    from ..config import load_recipe
+    from ..methods import find, option_names
+    from ..recipe import MethodConfig
+
+    recipe = load_recipe(path, overrides or (), method_option_names=option_names())
+    named = {override.partition("=")[0].strip().removeprefix("method.") for override in overrides or ()}
+    if not named & {"method", "name"}:
+        return recipe
+    known, options = find(recipe.method.name).options(), recipe.method.options()
+    stale = [key for key in options if key not in known and key not in named and key in option_names()]
+    if stale:
+        log(f"note: {recipe.method.name} has no option {', '.join(stale)}; left out")
+    kept = {key: value for key, value in options.items() if key not in stale}
+    return recipe.model_copy(update={"method": MethodConfig(name=recipe.method.name, **kept)})
 
 
 def open_artifact(path: Path, model: str | None, other_base: bool, plain: bool) -> Tuned:

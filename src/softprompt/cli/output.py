@@ -36,7 +36,7 @@ def show(reply: Reply, as_json: bool) -> None:
     """Print a reply."""
     if as_json:
         if reply.data is not None:
-            print(json.dumps(plain(reply.data), ensure_ascii=False), flush=True)
+            print(json.dumps(jsonable(reply.data), ensure_ascii=False), flush=True)
     elif isinstance(reply.text, str):
         print(reply.text, flush=True)
     elif reply.text is not None:
@@ -60,12 +60,12 @@ def log(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def plain(value: Any) -> Any:
+def jsonable(value: Any) -> Any:
     """`value` as JSON has it: paths as text, numbers that are not finite as null."""
     if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
+        return {str(key): jsonable(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
+        return [jsonable(item) for item in value]
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return str(value) if isinstance(value, Path) else value

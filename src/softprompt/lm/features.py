@@ -43,12 +43,13 @@ def size(lm: FrozenLM, reads: Reads) -> int:
 @lru_cache(maxsize=4)
 def _encoder(name: str, device: str) -> tuple[Any, Any]:
     """A frozen pretrained encoder and its tokenizer, by hub id or folder."""
+    from safetensors import SafetensorError
     from transformers import AutoModel, AutoTokenizer
 
     try:
         with torch.random.fork_rng(devices=[]):  # loading draws numbers, and a method may be drawing its own
             tokenizer, encoder = AutoTokenizer.from_pretrained(name), AutoModel.from_pretrained(name)
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         raise SoftPromptError(
             f"cannot load encoder '{name}'",
             why=str(error).strip().splitlines()[0],

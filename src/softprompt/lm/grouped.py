@@ -20,16 +20,20 @@ def suits(query: Tensor, key: Tensor, value: Tensor, options: dict[str, Any]) ->
     """Whether gradients are wanted, on a CPU, at a size where the score matrix is small."""
     if query.device.type != "cpu" or not torch.is_grad_enabled():
         return False
-    if options.get("dropout") or options.get("position_bias") is not None or options.get("softcap") is not None:
+    if (
+        options.get("dropout")
+        or options.get("position_bias") is not None
+        or options.get("softcap") is not None
+    ):
         return False
     trained = query.requires_grad or key.requires_grad or value.requires_grad
     return trained and query.shape[0] * query.shape[1] * query.shape[2] * key.shape[2] <= LARGEST_SCORES
 
 
 def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float | None) -> Tensor:
-    """softmax(q kᵀ · scaling + mask) v: [B, q, heads, v_head_dim], as transformers' attention functions give it.
+    """softmax(q kᵀ · scaling + mask) v: [B, q, heads, v_head_dim], as transformers' functions give it.
 
-    query [B, heads, q, d]; key and value [B, kv_heads, k, …]; mask bool or additive, broadcast to [B, heads, q, k].
+    query [B, heads, q, d]; key, value [B, kv_heads, k, …]; mask bool or additive, for [B, heads, q, k].
     """
     rows, heads, queries, size = query.shape
     kv_heads, keys = key.shape[1], key.shape[2]

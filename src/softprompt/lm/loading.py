@@ -25,6 +25,7 @@ def load(name: str = "smollm2", *, dtype: Precision = "auto", device: str | None
     `dtype="auto"` takes bfloat16 where this machine multiplies matrices faster in it (measured, a few
     milliseconds), else float32. Raises SoftPromptError where the model cannot be found or is refused.
     """
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     target = device or ("cuda" if torch.cuda.is_available() else "cpu")
@@ -32,14 +33,22 @@ def load(name: str = "smollm2", *, dtype: Precision = "auto", device: str | None
     path, options = _resolve(name)
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, **options)
-        model = AutoModelForCausalLM.from_pretrained(path, dtype=kind, **options)
-    except (OSError, ValueError, KeyError) as error:
+        model, found = AutoModelForCausalLM.from_pretrained(
+            path, dtype=kind, output_loading_info=True, **options
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise SoftPromptError(
             f"cannot load model '{name}'",
             why=reason,
             fix=f"give a hub id, a folder with config.json, a .gguf file, or an alias ({', '.join(ALIASES)})",
         ) from error
+    if missing := sorted(found["missing_keys"]):
+        raise SoftPromptError(
+            f"'{name}' lacks {len(missing)} of its weights",
+            why=f"'{missing[0]}' is not in its files; transformers would fill it with random numbers",
+            fix="download or copy the model again; a classifier or encoder is no causal language model",
+        )
     if model.config.is_encoder_decoder:
         raise SoftPromptError(
             f"'{name}' is an encoder-decoder model",

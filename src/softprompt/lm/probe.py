@@ -92,7 +92,11 @@ def _check_effect(model, layers: tuple[LayerSpec | None, ...]) -> None:
     with torch.enable_grad(), inject(active):
         out = model(input_ids=_ids(model), use_cache=False).logits
     leaves = [layer.value for layer in prefix if layer is not None]
-    gradients = torch.autograd.grad(out.float().square().mean(), leaves, allow_unused=True)
+    gradients = (
+        torch.autograd.grad(out.float().square().mean(), leaves, allow_unused=True)
+        if out.requires_grad
+        else [None] * len(leaves)
+    )
     dead = [i for i, g in enumerate(gradients) if g is None or not g.abs().max() > 0]
     if dead:
         raise SoftPromptError(

@@ -1,0 +1,76 @@
+"""The frame: help, version, usage, and how errors are said."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+import softprompt
+
+COMMANDS = ("init", "check", "tune", "eval", "generate", "inspect", "methods", "demo")
+
+
+def test_help_lists_every_command(run):
+    said = run("--help")
+    assert said.code == 0
+    listed = said.out.split("Commands:")[1].split("\n")
+    assert [line.split()[0] for line in listed if line.strip()] == list(COMMANDS)
+    assert "..." not in said.out.split("Commands:")[1]  # no summary is cut short
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_command_help_has_an_example_and_json(run, command):
+    said = run(command, "--help")
+    assert said.code == 0 and "--json" in said.out
+    assert f"  softprompt {command}" in said.out.split("Example:")[1]
+
+
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys; from softprompt.cli import main; main(['tune', '--help'])\n"
+        "heavy = {'torch', 'transformers', 'numpy', 'jinja2'} & set(sys.modules)\n"
+        "sys.exit(f'imported: {heavy}' if heavy else 0)"
+    )
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True).returncode == 0
+
+
+def test_version(run):
+    assert run("--version").out == f"softprompt {softprompt.__version__}\n"
+
+
+def test_wrong_usage_is_2(run):
+    for arguments in (["tun"], ["tune"], ["eval", "x"], ["check", "r.yaml", "--no-such"], ["generate", "x"]):
+        said = run(*arguments)
+        assert said.code == 2 and said.out == "" and "Traceback" not in said.err
+
+
+def test_error_is_one_message_and_1(run, tmp_path):
+    said = run("check", tmp_path / "recip.yaml")
+    assert said.code == 1 and said.out == ""
+    assert said.err.startswith("error: no recipe at") and "\n  why: " in said.err and "\n  fix: " in said.err
+    error = run("check", tmp_path / "recip.yaml", "--json").json["error"]
+    assert set(error) == {"what", "why", "fix"} and error["what"].startswith("no recipe at")
+
+
+def test_methods_lists_the_registry(run):
+    from softprompt.methods import METHODS
+
+    said, found = run("methods"), run("methods", "--json").json["methods"]
+    assert set(found) == set(METHODS)
+    assert found["prefix-tuning"]["lr"] == METHODS["prefix-tuning"].lr
+    assert found["prefix-tuning"]["options"]["placement"] == "after"
+    assert all(f"{name}: " in said.out for name in METHODS) and "values_only=false" in said.out
+
+
+def test_demo_passes_on_json_folder_and_code(run, monkeypatch, tmp_path):
+    from softprompt.demo import run as demo
+
+    def fake(as_json, folder):
+        print('{"table": []}')
+        return 3 if as_json and folder == tmp_path else 4
+
+    monkeypatch.setattr(demo, "main", fake)
+    said = run("demo", tmp_path, "--json")
+    assert said.code == 3 and said.json == {"table": []}

@@ -1,0 +1,107 @@
+"""`init` writes what `check` accepts; `check` shows where vectors go and what a run costs."""
+
+from __future__ import annotations
+
+import pytest
+
+from softprompt.config import load_recipe
+
+TASKS = ("classification", "generation", "choice")
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_init_writes_a_recipe_that_check_accepts(run, tmp_path, model_folder, task):
+    said = run("init", tmp_path / "first", "--task", task)
+    assert said.code == 0 and f"softprompt check {tmp_path / 'first' / 'recipe.yaml'}" in said.out
+    recipe = load_recipe(tmp_path / "first" / "recipe.yaml")
+    assert recipe.task.kind == task
+    said = run(
+        "check", tmp_path / "first" / "recipe.yaml", f"model={model_folder}", "data.max_input_tokens=150"
+    )
+    assert said.code == 0, said.err
+
+
+def test_init_refuses_to_overwrite(run, tmp_path):
+    assert run("init", tmp_path).code == 0
+    (tmp_path / "data" / "train.jsonl").write_text("mine\n")
+    said = run("init", tmp_path, "--task", "choice", "--json")
+    assert said.code == 1 and "--force" in said.json["error"]["fix"]
+    assert (tmp_path / "data" / "train.jsonl").read_text() == "mine\n"
+    assert run("init", tmp_path, "--force").code == 0
+    assert (tmp_path / "data" / "train.jsonl").read_text() != "mine\n"
+
+
+def test_init_json(run, tmp_path):
+    found = run("init", tmp_path, "--json").json
+    assert found["recipe"] == str(tmp_path / "recipe.yaml") and found["next"].startswith("softprompt check")
+
+
+MARKERS = {
+    ("prompt-tuning", "after"): "S|a|y|:| |s|u|n| |0|[soft×3]| |g|o|o|d",
+    ("prompt-tuning", "before"): "[soft×3]|S|a|y|:| |s|u|n| |0| |g|o|o|d",
+    ("prefix-tuning", "after"): "S|a|y|:| |s|u|n| |[prefix×3 in 3 layers]|0| |g|o|o|d",
+    ("prefix-tuning", "before"): "[prefix×3 in 3 layers]|S|a|y|:| |s|u|n| |0| |g|o|o|d",
+}
+
+
+@pytest.mark.parametrize(("method", "placement"), MARKERS)
+def test_check_shows_where_vectors_go(run, recipe, method, placement):
+    said = run("check", recipe, f"method={method}", f"placement={placement}", "length=3")
+    assert said.code == 0, said.err
+    assert f"  {MARKERS[method, placement]}\n" in said.out
+    assert f"plan: {'full' if placement == 'before' else 'cached-ram'}" in said.out
+
+
+def test_check_writes_nothing_and_names_the_next_command(run, recipe, tmp_path):
+    before = sorted(tmp_path.rglob("*"))
+    said = run("check", recipe, "steps=7")
+    assert said.code == 0 and sorted(tmp_path.rglob("*")) == before
+    assert said.out.rstrip().endswith(f"softprompt tune {recipe} steps=7")
+
+
+def test_check_json_counts_and_prices(run, recipe, tmp_path):
+    with open(tmp_path / "train.jsonl", "a", encoding="utf-8") as file:
+        file.write('{"input": "sun 0", "target": "good"}\n' * 2)  # like the first row
+        file.write(
+            '{"input": " ", "target": "bad"}\n{"input": "song 12", "target": "good"}\n'
+        )  # blank; in dev
+    found = run("check", recipe, "max_input_tokens=9", "steps=6", "eval_every=3", "--json").json
+    rows = found["rows"]
+    assert (rows["rows"], rows["dev_rows"], rows["prompts"]) == (16, 4, {"default": 16})
+    assert rows["labels"] == {"good": 9, "bad": 7}
+    assert (rows["empty"], rows["duplicates"], rows["seen_in_dev"]) == (1, 2, 1)
+    assert rows["truncated"] > 0 and rows["inputs"]["longest"] == 9
+    price = found["price"]
+    assert price["trained_parameters"] == 3 * 32 and price["artifact_bytes"] == 4 * 3 * 32
+    assert price["steps"] == 6 and price["evaluations"] == 2 + 2 and price["step_seconds"] > 0
+    parts = price["cache_seconds"] + 6 * price["step_seconds"] + 4 * price["evaluation_seconds"]
+    assert price["seconds"] == pytest.approx(parts)
+    assert found["plan"]["mode"] == "cached-ram" and len(found["examples"]) == 3
+    assert found["examples"][0]["pieces"][-2] == {"part": "soft", "tokens": [], "vectors": 3, "layers": 0}
+
+
+def test_check_shows_a_row_of_each_prompt(run, recipe, tmp_path):
+    found = run("check", recipe, "data.prompt_field=style", "--json").json
+    assert [e["prompt"] for e in found["examples"]][:2] == ["joke", "fact"]
+    assert found["rows"]["prompts"] == {"joke": 6, "fact": 6}
+
+
+def test_measuring_leaves_the_method_as_it_was(recipe):
+    from softprompt.prepare import prepare
+    from softprompt.pricing import measure
+
+    for override in ("method=prefix-tuning", "base=lora"):
+        prepared = prepare(load_recipe(recipe, [override, "train.lr=0.5"]))
+        trained = [*prepared.method.parameters(), *(p for p in prepared.lm.model.parameters())]
+        before = [p.detach().clone() for p in trained]
+        assert measure(prepared).step_seconds > 0
+        assert all(a.equal(b) and b.grad is None for a, b in zip(before, trained, strict=True))
+
+
+def test_predicted_artifact_bytes_are_those_saved(recipe, tuned):
+    from softprompt import artifact
+    from softprompt.prepare import prepare
+    from softprompt.pricing import artifact_bytes
+
+    predicted = artifact_bytes(prepare(load_recipe(recipe)))
+    assert 0 <= artifact.load(tuned).bytes - predicted < 500  # the header

@@ -1,0 +1,206 @@
+"""`tune`: what it prints, what it saves, and that an interrupted run loses nothing."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from .conftest import make_project
+
+ALWAYS = property(lambda self: True, lambda self, value: None)
+CLI = [sys.executable, "-c", "import sys; from softprompt.cli import main; sys.exit(main())"]
+
+
+def test_tune_prints_scores_beside_the_plain_model_and_the_next_command(run, recipe, tmp_path):
+    said = run("tune", recipe)
+    assert said.code == 0, said.err
+    assert "prompt-tuning" in said.out and "plain model" in said.out and "96 parameters" in said.out
+    assert f"softprompt eval {tmp_path / 'out'} --data FILE" in said.out
+    assert "step 4/4" in said.err and "plan: cached-ram" in said.err
+    assert "Traceback" not in said.err and "warn" not in said.err.lower()
+
+
+def test_tune_json(run, recipe, tmp_path):
+    found = run("tune", recipe, "--json").json
+    assert found["artifact"] == str(tmp_path / "out") and found["n"] == 4
+    assert set(found["metrics"]) == set(found["intervals"]) == {"accuracy", "macro_f1"}
+    low, high = found["intervals"]["accuracy"]
+    assert 0 <= low <= found["metrics"]["accuracy"] <= high <= 1
+    assert set(found["plain"]) >= {"metrics", "intervals", "n"}
+    assert (found["steps"], found["stopped"], found["resumed_from"]) == (4, "finished", 0)
+    assert found["trained_parameters"] == 96 and found["bytes"] > 0 and found["peak_memory_bytes"] > 0
+
+
+def test_tune_refuses_to_replace_a_tuned_prompt(run, recipe, tmp_path):
+    assert run("tune", recipe).code == 0
+    before = (tmp_path / "out" / "state.safetensors").read_bytes()
+    said = run("tune", recipe, "lr=0.5", "--json")
+    assert said.code == 1 and "--overwrite" in said.json["error"]["fix"]
+    assert (tmp_path / "out" / "state.safetensors").read_bytes() == before
+    assert run("tune", recipe, "lr=0.5", "--overwrite").code == 0
+    assert (tmp_path / "out" / "state.safetensors").read_bytes() != before
+
+
+def test_checkpoint_of_another_recipe_is_refused_and_dropped_by_restart(run, recipe, tmp_path, monkeypatch):
+    from softprompt.cli.interruption import Interruption
+
+    monkeypatch.setattr(Interruption, "asked", ALWAYS, raising=False)
+    assert run("tune", recipe).code == 130
+    monkeypatch.undo()
+    said = run("tune", recipe, "lr=0.5")
+    assert said.code == 1 and "--restart" in said.err
+    assert run("tune", recipe, "lr=0.5", "--restart").code == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_run_goes_on_and_ends_with_the_same_bytes(tmp_path, model_folder, number):
+    """A real process, a real signal, and the same command again."""
+    steps = 400
+    folders = [tmp_path / "whole", tmp_path / "cut"]
+    for folder in folders:
+        folder.mkdir()
+        make_project(folder, model_folder, output=f"output: {folder / 'out'}")
+    whole, cut = ([*CLI, "tune", f / "recipe.yaml", f"steps={steps}", "eval_every=20"] for f in folders)
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    subprocess.run(whole, env=environment, check=True, capture_output=True)
+    process = subprocess.Popen(
+        cut, env=environment, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.strip().startswith("step"):
+            process.send_signal(number)
+            break
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "is saved in" in out and f"softprompt tune {folders[1] / 'recipe.yaml'} steps={steps}" in out
+    assert "Traceback" not in err
+    assert not (folders[1] / "out" / "softprompt.json").exists()
+    again = subprocess.run(cut, env=environment, capture_output=True, text=True)
+    assert again.returncode == 0 and "going on from step" in again.stderr
+    results = [(folder / "out" / "state.safetensors").read_bytes() for folder in folders]
+    assert results[0] == results[1]
+
+
+def test_interrupted_json_says_how_to_go_on(run, recipe, tmp_path, monkeypatch):
+    from softprompt.cli.interruption import Interruption
+
+    monkeypatch.setattr(Interruption, "asked", ALWAYS, raising=False)
+    said = run("tune", recipe, "--json")
+    assert said.code == 130
+    assert said.json["interrupted"] and said.json["resume"] == f"softprompt tune {recipe}"
+
+
+def test_ctrl_c_before_training_stops_at_once(run, recipe, monkeypatch):
+    import softprompt.prepare
+
+    def stopped(read):
+        os.kill(os.getpid(), signal.SIGINT)
+
+    monkeypatch.setattr(softprompt.prepare, "prepare", stopped)
+    before = signal.getsignal(signal.SIGINT)
+    said = run("tune", recipe)
+    assert said.code == 130 and "stopped before the first save" in said.out
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_nan_loss_stops_keeps_a_good_state_and_suggests_a_rate(run, recipe, tmp_path, monkeypatch):
+    from softprompt import tuning
+
+    real, calls = tuning.next_token, []
+
+    def diverging(*arguments):
+        calls.append(1)
+        return real(*arguments) * (float("nan") if len(calls) > 2 else 1.0)
+
+    monkeypatch.setattr(tuning, "next_token", diverging)
+    said = run("tune", recipe, "eval_every=1", "lr=0.3")
+    assert said.code == 1
+    assert "not finite at step 3" in said.err and "train.lr=" in said.err
+    assert run("eval", tmp_path / "out", "--data", tmp_path / "dev.jsonl").code == 0
+
+
+def test_gradient_that_is_not_finite_leaves_the_start(run, recipe, tmp_path, monkeypatch):
+    from safetensors.torch import load_file
+
+    from softprompt import tuning
+
+    real = tuning.next_token
+    monkeypatch.setattr(tuning, "next_token", lambda *a: (real(*a) * 0).sqrt())  # 0, with a gradient of NaN
+    assert run("tune", recipe).code == 1
+    tensors = load_file(tmp_path / "out" / "state.safetensors")
+    assert all(torch.isfinite(tensor).all() for tensor in tensors.values())
+
+
+def test_no_memory_for_the_cache_falls_back_and_says_so(run, recipe, monkeypatch):
+    from softprompt import plan
+
+    def refuse(*arguments, **options):
+        raise MemoryError
+
+    monkeypatch.setattr(plan, "build_cache", refuse)
+    said = run("tune", recipe)
+    assert said.code == 0 and "no memory for the cache" in said.err
+
+
+def test_memory_that_runs_out_elsewhere_is_said(run, recipe, monkeypatch):
+    from softprompt import tuning
+
+    def refuse(*arguments):
+        raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 5 bytes")
+
+    monkeypatch.setattr(tuning, "next_token", refuse)
+    said = run("tune", recipe)
+    assert said.code == 1 and "memory ran out" in said.err and "batch_size" in said.err
+
+
+def test_full_disk_is_said_and_nothing_is_half_written(run, recipe, tmp_path, monkeypatch):
+    import errno
+
+    real = os.fsync
+
+    def full(descriptor):
+        if "checkpoint" not in os.readlink(f"/proc/self/fd/{descriptor}"):
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    said = run("tune", recipe)
+    assert said.code == 1 and "the disk is full" in said.err
+    monkeypatch.undo()
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["checkpoint"]
+    said = run("tune", recipe)
+    assert said.code == 0 and "going on from step 4" in said.err
+
+
+def test_progress_is_live_in_a_terminal(recipe, monkeypatch):
+    import io
+
+    from softprompt.cli.progress import Progress
+    from softprompt.train import DevScore, Event
+
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    screen = Terminal()
+    monkeypatch.setattr(sys, "stderr", screen)
+    monkeypatch.setenv("TERM", "xterm")
+    with Progress() as progress:
+        progress.stage("training")
+        progress.step(Event(3, 10, 0.5, 1e-2, 70.0, DevScore((1.0,), "accuracy", 0.75), True))
+        progress._live.refresh()
+    shown = screen.getvalue()
+    assert all(part in shown for part in ("training", "3/10", "loss 0.500", "best 0.750 at 3", "1m 10s left"))
+
+
+def test_relative_output_is_where_the_command_runs(run, recipe, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert run("tune", "recipe.yaml", "output=here", "steps=1").code == 0
+    assert Path("here/softprompt.json").exists()

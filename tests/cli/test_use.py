@@ -1,0 +1,153 @@
+"""`eval`, `generate` and `inspect` on a tuned prompt."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+
+import pytest
+
+from softprompt.artifact import load
+
+from .conftest import write_rows
+
+
+@pytest.fixture
+def data(tuned):
+    return tuned.parent / "dev.jsonl"
+
+
+def test_eval_json_has_metrics_intervals_and_n(run, tuned, data):
+    found = run("eval", tuned, "--data", data, "--json").json
+    dev = load(tuned).manifest["dev"]
+    assert found["metrics"] == pytest.approx(dev["metrics"]) and found["n"] == 4
+    assert found["intervals"] == {name: pytest.approx(pair) for name, pair in dev["intervals"].items()}
+    assert found["what"] == "prompt-tuning"
+
+
+def test_eval_text(run, tuned, data):
+    said = run("eval", tuned, "--data", data)
+    assert said.code == 0 and said.out.startswith("prompt-tuning: 4 rows (with 95 % intervals)\n  accuracy  ")
+
+
+def test_eval_plain_is_the_plain_model_of_tune(run, tuned, data):
+    found = run("eval", tuned, "--data", data, "--plain", "--json").json
+    assert found["what"] == "plain model"
+    assert found["metrics"] == pytest.approx(load(tuned).manifest["plain"]["metrics"])
+
+
+def test_eval_shots_limit_and_records(run, tuned, data, tmp_path):
+    records = tmp_path / "deep" / "records.jsonl"
+    found = run(
+        "eval", tuned, "--data", data, "--shots", 2, "--limit", 3, "--records", records, "--json"
+    ).json
+    assert found["what"] == "few-shot (2)" and found["n"] == 3 and found["records"] == str(records)
+    rows = [json.loads(line) for line in records.read_text().splitlines()]
+    assert len(rows) == 3 and all(set(row["scores"]) == {"good", "bad"} for row in rows)
+    right = sum(row["prediction"] == row["references"][0] for row in rows) / 3
+    assert right == pytest.approx(found["metrics"]["accuracy"])
+    assert rows[0]["row"].startswith("dev.jsonl:") and rows[0]["input"].startswith("Say: ")
+
+
+def test_eval_too_many_shots_are_refused(run, tuned, data):
+    said = run("eval", tuned, "--data", data, "--shots", 13)
+    assert said.code == 1 and "4 of 4 rows cannot be used" in said.err and "show 12 or fewer" in said.err
+
+
+def test_a_base_trained_alone_is_an_artifact_like_any(run, recipe, tmp_path):
+    found = run("tune", recipe, "method=none", "base=lora", "base.lr=0.05", "--json").json
+    again = run("eval", tmp_path / "out", "--data", tmp_path / "dev.jsonl", "--json").json
+    assert again["metrics"] == pytest.approx(found["metrics"])
+    plain = run("eval", tmp_path / "out", "--data", tmp_path / "dev.jsonl", "--plain", "--json").json
+    assert plain["metrics"] == pytest.approx(found["plain"]["metrics"])
+    assert "holds no vectors" in run("inspect", tmp_path / "out").out
+
+
+def test_eval_rows_without_a_prompt_take_the_one_named(run, chatty, tmp_path):
+    rows = [{"input": "sun", "target": "good"}, {"input": "mud", "target": "bad"}]
+    data = write_rows(tmp_path / "rows.jsonl", rows)
+    records = tmp_path / "records.jsonl"
+    said = run("eval", chatty, "--data", data, "--prompt", "fact", "--records", records, "--json")
+    assert said.code == 0 and set(said.json["metrics"]) == {"perplexity", "chrf", "rouge_l"}
+    assert [json.loads(line)["prompt"] for line in records.read_text().splitlines()] == ["fact", "fact"]
+    said = run("eval", chatty, "--data", data)
+    assert said.code == 1 and "holds 2 prompts: joke, fact" in said.err and "--prompt joke" in said.err
+    said = run("eval", chatty, "--data", chatty.parent / "dev.jsonl", "--prompt", "fact", "--limit", 1)
+    assert said.code == 0 and "no effect" in said.err
+
+
+def test_generate_one_text(run, tuned, chatty):
+    assert run("generate", tuned, "sun").out.strip() in ("good", "bad")
+    found = run("generate", chatty, "sun", "--prompt", "joke", "--max-new-tokens", 3, "--json").json
+    assert found["prompt"] == "joke" and len(found["outputs"]) == 1 and len(found["outputs"][0]) <= 3
+
+
+def test_generate_unknown_prompt_names_the_nearest(run, chatty):
+    said = run("generate", chatty, "sun", "--prompt", "jokes")
+    assert said.code == 1 and "did you mean 'joke'?" in said.err
+    said = run("generate", chatty, "sun")
+    assert said.code == 1 and "which one is meant is not said" in said.err
+
+
+def test_generate_from_files_and_stdin(run, chatty, tmp_path, monkeypatch):
+    lines = tmp_path / "inputs.txt"
+    lines.write_text("sun\n\nmud and cake\n")
+    said = run("generate", chatty, "--file", lines, "--prompt", "fact")
+    assert said.code == 0 and said.out.count("\n") == 2  # one answer a line, whatever it holds
+    alone = run("generate", chatty, "mud and cake", "--prompt", "fact", "--json").json["outputs"]
+    assert run("generate", chatty, "--file", lines, "--prompt", "fact", "--json").json["outputs"][1:] == alone
+    monkeypatch.setattr(sys, "stdin", io.StringIO("sun\nmud and cake\n"))
+    assert run("generate", chatty, "--file", "-", "--prompt", "fact").out == said.out
+    rows = [{"input": "sun", "style": "joke"}, {"input": "sun", "style": "fact"}]
+    data = write_rows(tmp_path / "rows.jsonl", rows)
+    mixed = run("generate", chatty, "--file", data, "--json").json["outputs"]
+    single = [
+        run("generate", chatty, "sun", "--prompt", name, "--json").json["outputs"][0]
+        for name in ("joke", "fact")
+    ]
+    assert mixed == single
+    monkeypatch.setattr(sys, "stdin", io.StringIO("".join(json.dumps(row) + "\n" for row in rows)))
+    assert run("generate", chatty, "--file", "-", "--json").json["outputs"] == single
+
+
+def test_generate_draws_are_seeded(run, chatty):
+    def draw(seed):
+        words = ["generate", chatty, "sun", "--prompt", "joke", "--temperature", 2.0, "--json"]
+        return run(*words, "--max-new-tokens", 12, "--seed", seed).json["outputs"]
+
+    assert draw(1) == draw(1)
+    assert any(draw(seed) != draw(1) for seed in (2, 3, 4))
+
+
+def test_generate_streams_to_a_terminal(run, chatty, monkeypatch):
+    from softprompt.cli import generate
+
+    whole = run("generate", chatty, "sun", "--prompt", "joke").out
+    monkeypatch.setattr(generate.sys.stdout, "isatty", lambda: True, raising=False)
+    assert run("generate", chatty, "sun", "--prompt", "joke").out.strip() == whole.strip()
+
+
+def test_generate_plain_leaves_the_prompt_out(run, chatty):
+    words = ["generate", chatty, "sun", "--prompt", "joke", "--max-new-tokens", 20]
+    assert run(*words, "--plain").out != run(*words).out
+
+
+def test_generate_empty_or_missing_input_is_refused(run, chatty, tmp_path, monkeypatch):
+    (tmp_path / "empty.txt").write_text("\n")
+    assert "no inputs" in run("generate", chatty, "--file", tmp_path / "empty.txt").err
+    assert "cannot read" in run("generate", chatty, "--file", tmp_path / "none.txt").err
+    monkeypatch.setattr(sys, "stdin", io.StringIO('{"input": "a"}\nplain\n'))
+    assert "standard input:2: broken JSON" in run("generate", chatty, "--file", "-").err
+
+
+def test_inspect_text_and_json(run, tuned, chatty):
+    said = run("inspect", tuned, "--top", 2)
+    assert said.code == 0 and "nearest by cosine" in said.out and "moved" in said.out
+    found = run("inspect", tuned, "--top", 2, "--json").json
+    vectors = found["prompts"][0]["soft"]["after"]
+    assert len(vectors) == 3 and len(vectors[0]["by_cosine"]) == 2 and vectors[0]["moved"] > 0
+    assert found["similarity"] is None and found["no_start"] is None
+    said = run("inspect", chatty, "--prompt", "fact")
+    assert "prompt 'fact'" in said.out and "prompt 'joke'" not in said.out and "similarity" in said.out
+    assert run("inspect", chatty, "--prompt", "fcat").code == 1

@@ -1,0 +1,134 @@
+"""The attention wrapper: threads do not see each other's injection, and nothing stays behind."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+import torch
+
+from softprompt.injection import Injection, Prefix
+from softprompt.lm import attention, grouped
+
+
+def prefix_of(lm, ids) -> Injection:
+    return Injection(kv_before=Prefix(lm.kv_of(ids), torch.ones(1, len(ids), dtype=torch.bool)))
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2"])
+def test_two_threads_with_different_injections(lms, family, rows_to_batch):
+    """Both run inside the model at the same time (a barrier holds them there), each with its own prefix."""
+    lm = lms(family)
+    batch = rows_to_batch([[5, 6, 7], [9]], [[1], [2]])
+    injections = [prefix_of(lm, [3, 4]), prefix_of(lm, [50, 60, 70]), None]
+    expected = [lm.logits(batch, injection) for injection in injections]
+    barrier = threading.Barrier(len(injections), timeout=30)
+    results: list = [None] * len(injections)
+
+    def meet(*_):
+        if threading.current_thread().name.startswith("meeting"):
+            barrier.wait()
+
+    handles = [layer.register_forward_pre_hook(meet) for layer in layers_of(lm)]
+
+    def work(index):
+        results[index] = [lm.logits(batch, injections[index]) for _ in range(3)]
+
+    threads = [threading.Thread(target=work, args=(i,), name=f"meeting {i}") for i in range(len(injections))]
+    try:
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(60)
+    finally:
+        for handle in handles:
+            handle.remove()
+    for made, right in zip(results, expected, strict=True):
+        assert made is not None and all(torch.equal(one, right) for one in made)
+
+
+def layers_of(lm):
+    return lm.model.model.layers if hasattr(lm.model, "model") else lm.model.transformer.h
+
+
+def test_nothing_stays_after_an_error(llama, rows_to_batch):
+    batch = rows_to_batch([[5, 6, 7]], [[1]])
+    plain = llama.logits(batch)
+
+    def fail(*_):
+        raise KeyboardInterrupt
+
+    handle = llama.model.model.layers[1].register_forward_pre_hook(fail)
+    with pytest.raises(KeyboardInterrupt):
+        llama.logits(batch, prefix_of(llama, [3, 4]))
+    handle.remove()
+    assert attention._ACTIVE.get() is None
+    assert torch.equal(llama.logits(batch), plain)
+
+
+def test_backward_on_another_thread(llama, rows_to_batch, close):
+    """Checkpointed layers are computed again in the backward pass, wherever that runs."""
+    batch = rows_to_batch([[5, 6, 7]], [[1]])
+    prefix = llama.kv_of([3, 4])
+    values = prefix[0].value.clone().requires_grad_(True)
+    layers = (attention.LayerKV(prefix[0].key, values), *prefix[1:])
+    injection = Injection(kv_before=Prefix(layers, torch.ones(1, 2, dtype=torch.bool)))
+    llama.logits(batch, injection).square().mean().backward()
+    expected, values.grad = values.grad, None
+    llama.set_gradient_checkpointing(True)
+    try:
+        loss = llama.logits(batch, injection).square().mean()
+        thread = threading.Thread(target=loss.backward)
+        thread.start()
+        thread.join(30)
+    finally:
+        llama.set_gradient_checkpointing(False)
+    assert values.grad is not None
+    close(values.grad, expected)
+
+
+# --- grouped attention, which trains faster on CPUs ---
+
+
+@pytest.mark.parametrize("kv_heads", [4, 2, 1])
+@pytest.mark.parametrize("kind", ["none", "bool", "additive", "rows differ"])
+def test_grouped_attention_equals_torch(kv_heads, kind, close):
+    torch.manual_seed(0)
+    query = torch.randn(2, 4, 3, 8, requires_grad=True)
+    key, value = (torch.randn(2, kv_heads, 6, size, requires_grad=True) for size in (8, 5))
+    seen = torch.ones(2, 1, 3, 6, dtype=torch.bool).tril(3)
+    if kind == "rows differ":
+        seen[1, :, :, :2] = False
+    mask = {"none": None, "additive": torch.zeros(2, 1, 3, 6).masked_fill(~seen, -1e9)}.get(kind, seen)
+    repeated = [t.repeat_interleave(4 // kv_heads, dim=1) for t in (key, value)]
+    reference = torch.nn.functional.scaled_dot_product_attention(query, *repeated, attn_mask=mask, scale=0.3)
+    made = grouped.attend(query, key, value, mask, 0.3)
+    close(made, reference.transpose(1, 2), 1e-6)
+    weights = torch.randn_like(made)
+    wanted = torch.autograd.grad((reference.transpose(1, 2) * weights).sum(), (query, key, value))
+    for a, b in zip(torch.autograd.grad((made * weights).sum(), (query, key, value)), wanted, strict=True):
+        close(a, b)
+    close(
+        grouped.attend(query, key, value, mask, None), grouped.attend(query, key, value, mask, 8**-0.5), 1e-7
+    )
+
+
+def test_grouped_attention_only_where_gradients_are_wanted():
+    query, key = torch.randn(1, 2, 3, 4, requires_grad=True), torch.randn(1, 1, 5, 4)
+    assert grouped.suits(query, key, key, {})
+    assert not grouped.suits(query.detach(), key, key, {})
+    assert not grouped.suits(query, key, key, {"dropout": 0.1})
+    with torch.no_grad():
+        assert not grouped.suits(query, key, key, {})
+
+
+def test_same_numbers_with_and_without_gradient(lms, rows_to_batch, close):
+    for family in ("llama", "gpt2", "qwen3"):
+        lm = lms(family)
+        batch = rows_to_batch([[5, 6, 7], [9]], [[1, 4], [2]])
+        layers = tuple(layer.map(lambda t: t.clone().requires_grad_(True)) for layer in lm.kv_of([3, 4, 8]))
+        prefix = Prefix(layers, torch.ones(1, 3, dtype=torch.bool))
+        for injection in (Injection(kv_before=prefix), Injection(kv_after=prefix)):
+            trained = lm.logits(batch, injection)
+            with torch.no_grad():
+                close(trained[batch.target_mask], lm.logits(batch, injection)[batch.target_mask])

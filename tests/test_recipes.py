@@ -1,0 +1,31 @@
+"""The recipes that come with the project: how many there are, and that each is one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from softprompt import methods
+from softprompt.config import load_recipe
+from softprompt.metrics import METRICS
+from softprompt.prepare import template_of
+
+RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
+
+
+def test_there_are_four_of_every_kind():
+    assert [path.stem for path in RECIPES] == ["chatbot", "data_to_text", "multiple_choice", "sentiment"]
+    kinds = {load_recipe(path).task.kind for path in RECIPES}
+    assert kinds == {"classification", "generation", "choice"}
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_recipe_is_sound(path):
+    recipe = load_recipe(path)
+    methods.check_options(recipe.method.name, recipe.method.options())
+    assert set(recipe.task.metrics or ()) <= set(METRICS)
+    assert template_of(recipe).fields()
+    assert recipe.output == f"runs/{path.stem}"
+    text = path.read_text(encoding="utf-8")
+    assert f"softprompt tune recipes/{path.name}" in text  # says how it is used

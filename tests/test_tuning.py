@@ -1,0 +1,305 @@
+"""From rows to an artifact and back, through the Python API on a saved tiny model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+import softprompt
+from softprompt import artifact, plan
+from softprompt.config import recipe_from_dict
+from softprompt.errors import SoftPromptError
+from softprompt.prepare import prepare
+from softprompt.tuning import Hooks, Interrupted, tune
+
+WORDS = ["sun", "mud", "cake", "rain", "song", "ache", "gift", "loss"]
+ROWS = [{"input": f"{w} {i}", "target": ("good", "bad")[i % 2]} for i, w in enumerate(WORDS * 2)]
+STYLED = [{**row, "style": ("joke", "fact")[i // 8]} for i, row in enumerate(ROWS)]
+TENSORS = ("prompt.safetensors", "state.safetensors", "base.safetensors")
+
+
+@pytest.fixture
+def lm(model_folder):
+    return softprompt.load(str(model_folder), dtype="float32")
+
+
+@pytest.fixture
+def prepared(model_folder, tmp_path):
+    """`prepared(method=…, task=…, …)`: a fresh process's start of the same small run."""
+
+    def make(
+        method="prompt-tuning", *, output="out", options=None, task="classification", base="frozen", **train
+    ):
+        recipe = recipe_from_dict(
+            {
+                "model": str(model_folder),
+                "data": {"train": "rows"},
+                "task": {"kind": task, **({"max_new_tokens": 3} if task == "generation" else {})},
+                "method": {"name": method, **({} if method == "none" else {"length": 3}), **(options or {})},
+                "base": {"mode": base, **({} if base == "frozen" else {"lr": 1e-2})},
+                "train": {"steps": 7, "batch_size": 4, "eval_every": 3, "dtype": "float32", **train},
+                "output": str(tmp_path / output),
+            }
+        )
+        return prepare(recipe, rows=ROWS[:12], dev_rows=ROWS[12:])
+
+    return make
+
+
+def tensors_of(folder: Path) -> dict[str, bytes]:
+    return {name: (folder / name).read_bytes() for name in TENSORS if (folder / name).exists()}
+
+
+def scores(evaluation) -> list:
+    return [record.scores for record in evaluation.records]
+
+
+# --- the API ---
+
+
+def test_tune_and_open_again(lm, model_folder, tmp_path):
+    options = {"length": 3}
+    tuned = softprompt.tune(
+        lm,
+        "prefix-tuning",
+        ROWS,
+        task="classification",
+        output=tmp_path / "out",
+        options=options,
+        steps=30,
+        batch_size=8,
+        dtype="float32",
+    )
+    assert set(tuned.metrics) >= {"accuracy"}
+    again = softprompt.open_prompt(tmp_path / "out")
+    for one, other in zip(scores(tuned.evaluate(ROWS)), scores(again.evaluate(ROWS)), strict=True):
+        assert one == pytest.approx(other, abs=1e-4)
+    inputs = [row["input"] for row in ROWS]
+    assert tuned.generate(inputs) == again.generate(inputs)
+    assert again.generate("sun 0") in ("good", "bad")
+    manifest = json.loads((tmp_path / "out" / artifact.MANIFEST).read_text())
+    assert manifest["base"]["name"] == str(model_folder) and manifest["training"]["stopped"] == "finished"
+    assert manifest["options"]["placement"] == "after" and manifest["plan"] == "cached-ram"
+
+
+def test_several_prompts_by_name(lm, tmp_path):
+    tuned = softprompt.tune(
+        lm,
+        "prompt-tuning",
+        STYLED,
+        task={"kind": "generation", "max_new_tokens": 4},
+        dev=STYLED[:4],
+        prompt_field="style",
+        output=tmp_path / "out",
+        options={"length": 3},
+        steps=20,
+        dtype="float32",
+        lr=0.3,
+    )
+    assert tuned.artifact.prompts == ("joke", "fact")
+    joke, fact = (tuned.generate("sun", prompt=name) for name in ("joke", "fact"))
+    assert isinstance(joke, str) and isinstance(fact, str)
+    mixed = [{"input": "sun", "style": style} for style in ("fact", "joke")]
+    assert tuned.generate(mixed) == [fact, joke]
+    with pytest.raises(SoftPromptError, match="did you mean 'joke'"):
+        tuned.generate("sun", prompt="jok")
+    with pytest.raises(SoftPromptError, match="prompt"):
+        tuned.generate("sun")
+
+
+def test_a_multiple_choice_row_is_answered_with_a_choice(lm, tmp_path):
+    rows = [{**row, "choices": ["good", "bad", "so so"]} for row in ROWS]
+    tuned = softprompt.tune(
+        lm,
+        "generated-prefix",
+        rows,
+        task={"kind": "choice", "choices": "choices"},
+        output=tmp_path / "out",
+        options={"length": 3, "placement": "before"},
+        steps=3,
+        dtype="float32",
+    )
+    assert tuned.generate({"input": "sun", "choices": ["yes", "no"]}) in ("yes", "no")
+    assert tuned.evaluate(rows).n == 16
+
+
+# --- resume ---
+
+
+CASES = [
+    ("prompt-tuning", {"placement": "after"}),
+    ("prefix-tuning", {"placement": "before", "reparameterize": True}),
+    ("generated-prompt", {"placement": "after"}),
+    ("llama-adapter", {}),
+]
+
+
+@pytest.mark.parametrize(("method", "options"), CASES, ids=[name for name, _ in CASES])
+@pytest.mark.parametrize("stops", [(2,), (1, 5)])
+def test_interrupted_run_ends_with_the_same_bytes(prepared, tmp_path, method, options, stops):
+    whole = tune(prepared(method, options=options, output="whole"))
+    for step in stops:
+        seen: list[int] = []
+
+        def stop(step=step, seen=seen):
+            return bool(seen) and seen[-1] >= step
+
+        hooks = Hooks(on_event=lambda event, seen=seen: seen.append(event.step), should_stop=stop)
+        with pytest.raises(Interrupted) as caught:
+            tune(prepared(method, options=options, output="cut"), hooks=hooks)
+        assert caught.value.step == step
+        with pytest.raises(SoftPromptError, match="no tuned prompt"):
+            artifact.load(tmp_path / "cut")
+    run = tune(prepared(method, options=options, output="cut"))
+    assert tensors_of(tmp_path / "cut") == tensors_of(tmp_path / "whole")
+    assert run.outcome.history == whole.outcome.history and run.dev == whole.dev and run.plain == whole.plain
+
+
+@pytest.mark.parametrize("base", ["lora", "full"])
+def test_trained_base_resumes_saves_and_loads(prepared, lm, model_folder, tmp_path, base):
+    run = tune(prepared("prefix-tuning", base=base, output="whole"))
+    hooks = Hooks(should_stop=iter([False, False, True]).__next__)
+    with pytest.raises(Interrupted):
+        tune(prepared("prefix-tuning", base=base, output="cut"), hooks=hooks)
+    tune(prepared("prefix-tuning", base=base, output="cut"))
+    assert set(tensors_of(tmp_path / "cut")) == set(TENSORS)
+    assert tensors_of(tmp_path / "cut") == tensors_of(tmp_path / "whole")
+    own = softprompt.open_prompt(tmp_path / "whole", lm).evaluate(ROWS[12:])
+    assert own.metrics == run.dev.metrics
+    for one, other in zip(sorted(scores(own)), sorted(scores(run.dev)), strict=True):
+        assert one == pytest.approx(other, abs=1e-4)
+    assert abs(scores(run.dev)[0][0] - scores(run.plain)[0][0]) > 0.1
+
+
+@pytest.mark.parametrize("base", ["lora", "full"])
+@pytest.mark.parametrize("task", ["classification", "generation"])
+def test_plain_model_is_the_untrained_one(prepared, base, task):
+    """The comparison must not be with a base that was trained in the meantime."""
+    reference = tune(prepared(task=task, output="frozen"))
+    trained = tune(prepared("none", task=task, base=base, output="trained"))
+    assert [r.nll for r in trained.plain.records] == pytest.approx([r.nll for r in reference.plain.records])
+    assert [r.nll for r in trained.dev.records] != pytest.approx([r.nll for r in reference.plain.records])
+
+
+# --- the plan at work ---
+
+
+def test_cached_recomputed_and_full_train_alike(prepared, monkeypatch):
+    """Three ways of computing the same steps: the results differ by rounding alone."""
+    cached = tune(prepared(output="a"))
+    recomputed = tune(prepared(output="b", cache="off"))
+    monkeypatch.setattr(plan, "decide", lambda *args, **how: _full(cached.prepared.plan))
+    full = tune(prepared(output="c"))
+    modes = [run.prepared.plan.mode for run in (cached, recomputed, full)]
+    assert modes == ["cached-ram", "recompute", "full"]
+    for other in (recomputed, full):
+        for a, b in zip(other.outcome.history, cached.outcome.history, strict=True):
+            assert a == pytest.approx(b, rel=1e-3)
+
+
+def _full(chosen):
+    from dataclasses import replace
+
+    return replace(chosen, mode="full")
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+def test_no_memory_for_the_cache_falls_back_and_says_so(prepared, monkeypatch, error):
+    reference = tune(prepared(output="reference"))
+
+    def full(*args, **how):
+        raise error
+
+    monkeypatch.setattr(plan, "build_cache", full)
+    said: list[str] = []
+    run = tune(prepared(), hooks=Hooks(on_stage=said.append))
+    assert any("no memory" in text for text in said)
+    assert run.prepared.plan.mode == "recompute" and "memory ran out" in run.prepared.plan.reason
+    assert run.artifact.manifest["plan"] == "recompute"
+    assert run.outcome.history[-1]["loss"] == pytest.approx(reference.outcome.history[-1]["loss"], rel=1e-3)
+
+
+def test_other_errors_are_not_taken_for_memory(prepared, monkeypatch):
+    def broken(*args, **how):
+        raise RuntimeError("shapes do not match")
+
+    monkeypatch.setattr(plan, "build_cache", broken)
+    with pytest.raises(RuntimeError, match="shapes"):
+        tune(prepared())
+
+
+def test_gradient_checkpointing_trains_alike(prepared):
+    for options in ({"placement": "before"}, {"placement": "after"}):
+        place = options["placement"]
+        plain = tune(prepared("prefix-tuning", options=options, output=f"{place}-plain"))
+        saved = tune(
+            prepared("prefix-tuning", options=options, output=f"{place}-saved", gradient_checkpointing=True)
+        )
+        for a, b in zip(saved.outcome.history, plain.outcome.history, strict=True):
+            assert a == pytest.approx(b, rel=1e-3)
+
+
+# --- refusals that lose nothing ---
+
+
+def test_loss_that_explodes_is_told_and_the_best_kept(prepared, monkeypatch, tmp_path):
+    from softprompt import tuning
+
+    steps = iter(range(100))
+    original = tuning.next_token
+
+    def explodes(*args):
+        return original(*args) * (float("nan") if next(steps) == 4 else 1)
+
+    monkeypatch.setattr(tuning, "next_token", explodes)
+    with pytest.raises(SoftPromptError) as caught:
+        tune(prepared())
+    assert "not finite at step 5" in caught.value.what and "step 3" in caught.value.why
+    assert "train.lr=1.0e-02" in caught.value.fix
+    kept = artifact.load(tmp_path / "out")
+    assert kept.manifest["training"]["stopped"] == "nan" and kept.manifest["training"]["best_step"] == 3
+    assert all(t.isfinite().all() for t in artifact.vectors(str(kept.path), "default").values())
+
+
+def test_a_tuned_prompt_is_not_overwritten(prepared, tmp_path):
+    tune(prepared())
+    before = tensors_of(tmp_path / "out")
+    with pytest.raises(SoftPromptError) as caught:
+        tune(prepared(seed=1))
+    assert "--overwrite" in caught.value.fix and tensors_of(tmp_path / "out") == before
+    tune(prepared(seed=1), overwrite=True)
+    assert tensors_of(tmp_path / "out") != before
+
+
+def test_another_seed_is_another_recipe(prepared):
+    with pytest.raises(Interrupted):
+        tune(prepared(), hooks=Hooks(should_stop=iter([False, True]).__next__))
+    with pytest.raises(SoftPromptError, match="another recipe"):
+        tune(prepared(seed=1))
+    assert tune(prepared(seed=1), restart=True).outcome.step == 7
+
+
+def test_seeds(prepared, tmp_path):
+    for seed, output in ((0, "a"), (0, "b"), (1, "c")):
+        tune(prepared(seed=seed, output=output, options={"init": "random"}))
+    a, b, c = (tensors_of(tmp_path / name) for name in "abc")
+    assert a == b and a != c
+
+
+def test_warm_start_from_another_prompt(prepared, tmp_path):
+    tune(prepared(output="first"))
+    options = {"init": "artifact", "artifact": str(tmp_path / "first")}
+    method = prepared(output="second", options=options).method
+    assert torch.equal(method.table[0], artifact.vectors(str(tmp_path / "first"), "default")["after"])
+    with pytest.raises(SoftPromptError, match="no prefix"):
+        prepared("prefix-tuning", options=options)
+
+
+def test_names_that_are_not_known(prepared):
+    with pytest.raises(SoftPromptError, match="did you mean 'prompt-tuning'"):
+        prepared("promt-tuning")
+    with pytest.raises(SoftPromptError, match="did you mean 'placement'"):
+        prepared(options={"placment": "after"})
