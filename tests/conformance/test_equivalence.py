@@ -77,6 +77,21 @@ def test_incremental_decoding_equals_recompute(lm, family, case, method, batch, 
         assert made.tolist() == greedy(lm, batch, injection, NEW)
 
 
+@pytest.mark.parametrize("placement", ["before", "after"])
+def test_other_ways_of_decoding(lm, family, placement, all_cases, build, batch, row):
+    """The input in chunks, and several guessed tokens at a time: columns are counted from the cache's end."""
+    case = next(c for c in all_cases if c.id == f"prefix-tuning-{placement}")
+    method = build(lm, case)
+    injection = injection_for(lm, method, batch)
+    how = {"max_new_tokens": 8, "do_sample": False}
+    made = lm.generate(batch, injection, **how)
+    assert torch.equal(made, lm.generate(batch, injection, prefill_chunk_size=3, **how))
+    for i in range(batch.size):
+        single = injection.select(torch.tensor([i]))
+        guessed = lm.generate(row(batch, i), single, prompt_lookup_num_tokens=3, **how)
+        assert guessed[0].tolist() == made[i].tolist()
+
+
 @pytest.fixture
 def checkpointed(lm, monkeypatch):
     """Turns gradient checkpointing on, counts the layers that went through it, and off again."""

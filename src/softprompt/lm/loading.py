@@ -6,7 +6,7 @@ import hashlib
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -33,9 +33,10 @@ def load(name: str = "smollm2", *, dtype: Precision = "auto", device: str | None
     path, options = _resolve(name)
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, **options)
-        model, found = AutoModelForCausalLM.from_pretrained(
+        both: Any = AutoModelForCausalLM.from_pretrained(
             path, dtype=kind, output_loading_info=True, **options
         )
+        model, found = both
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise SoftPromptError(
@@ -55,7 +56,7 @@ def load(name: str = "smollm2", *, dtype: Precision = "auto", device: str | None
             why="only decoder-only models are supported so far",
             fix="use a causal language model",
         )
-    return FrozenLM(model.to(target), tokenizer, name)  # type: ignore[arg-type]
+    return FrozenLM(model.to(target), tokenizer, name)
 
 
 def _resolve(name: str) -> tuple[str, dict]:
@@ -86,7 +87,7 @@ def _product_seconds(kind: torch.dtype, repeats: int = 5) -> float:
     best = float("inf")
     for _ in range(repeats):
         start = time.perf_counter()
-        a @ b
+        torch.mm(a, b)
         best = min(best, time.perf_counter() - start)
     return best
 
