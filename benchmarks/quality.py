@@ -35,28 +35,28 @@ CONTESTANTS: dict[str, dict[str, dict[str, Any]]] = {
             "init": "text",
             "text": "\nThe overall sentiment of this review is",
         },
-        "train": {"steps": 300, "lr": 2e-2},
+        "train": {"steps": 150, "lr": 1e-2},
     },
     "prefix-tuning/after": {
         "method": {"name": "prefix-tuning", "placement": "after"},
-        "train": {"steps": 300},
+        "train": {"steps": 200},
     },
     "generated-prefix/after": {
         "method": {"name": "generated-prefix", "placement": "after"},
-        "train": {"steps": 300},
+        "train": {"steps": 200},
     },
     "prompt-tuning/before": {
         "method": {"name": "prompt-tuning", "placement": "before"},
-        "train": {"steps": 150, "batch_size": 16},
+        "train": {"steps": 120, "batch_size": 16},
     },
     "prefix-tuning/before": {
         "method": {"name": "prefix-tuning", "placement": "before"},
-        "train": {"steps": 150, "batch_size": 16},
+        "train": {"steps": 120, "batch_size": 16},
     },
     "lora": {
         "method": {"name": "none"},
         "base": {"mode": "lora"},
-        "train": {"steps": 150, "batch_size": 16},
+        "train": {"steps": 120, "batch_size": 16},
     },
     "full": {
         "method": {"name": "none"},
