@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from .data.collate import Batch, collate
+from .data.collate import collate
 from .data.encode import Example
 from .injection import Injection, LayerKV
 from .lm.frozen import Context, FrozenLM
@@ -146,11 +146,6 @@ def build_cache(
         if progress:
             progress(done, len(examples))
     return ContextCache(rows)
-
-
-def recompute(lm: FrozenLM, batch: Batch) -> Context:
-    """The context of a batch, computed now without gradient."""
-    return lm.prefill(batch)
 
 
 def _chunks_by_tokens(order: Sequence[int], examples: Sequence[Example], limit: int):

@@ -146,7 +146,7 @@ def step_loss(prepared: Prepared, cache: plan.ContextCache | None) -> Callable[[
         batch = collate([prepared.train[i] for i in rows], lm.device)
         if prepared.plan.mode == "full":
             return next_token(lm, method, batch)
-        return next_token(lm, method, batch, cache.context(rows, lm) if cache else plan.recompute(lm, batch))
+        return next_token(lm, method, batch, cache.context(rows, lm) if cache else lm.prefill(batch))
 
     return loss
 

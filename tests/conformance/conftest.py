@@ -15,6 +15,7 @@ import torch
 
 from softprompt import methods
 from softprompt.data.collate import Batch
+from softprompt.errors import SoftPromptError
 from softprompt.injection import Injection
 from softprompt.lm.frozen import FrozenLM
 from softprompt.methods.base import SoftPrompt
@@ -209,3 +210,19 @@ def manifest_for(encoder_folder) -> Callable[..., dict[str, Any]]:
         }
 
     return make
+
+
+@pytest.fixture
+def refused():
+    """`refused(call, *words)`: the call fails with what, and a fix, that hold all the words."""
+
+    def check(call, *words: str) -> SoftPromptError:
+        with pytest.raises(SoftPromptError) as caught:
+            call()
+        error = caught.value
+        assert error.fix or "did you mean" in error.what, f"says no way out: {error}"
+        for word in words:
+            assert word in str(error), f"{word!r} is not in: {error}"
+        return error
+
+    return check

@@ -63,7 +63,7 @@ def test_plan_cache_equals_full_in_loss_and_gradient(lm, family, case, method, b
         return
     assert chosen.mode == "cached-ram"
     cache = plan.build_cache(lm, examples, batch_tokens=12)  # several chunks
-    for context in (cache.context(range(4), lm), plan.recompute(lm, batch)):
+    for context in (cache.context(range(4), lm), lm.prefill(batch)):
         again, cached = gradients(lm, method, batch, context)
         close(again, loss)
         for name, gradient in full.items():

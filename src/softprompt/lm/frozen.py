@@ -176,6 +176,12 @@ class FrozenLM:
             inputs, mask = {"input_ids": batch.input_ids}, batch.input_mask
             width = batch.input_ids.shape[1]
         else:
+            if options.get("prefill_chunk_size"):
+                raise SoftPromptError(
+                    "prefill_chunk_size does not go with soft tokens",
+                    why="transformers prefills token ids in chunks, and soft tokens have none",
+                    fix="leave it out, or use a prefix",
+                )
             vectors, mask = self._sequence(batch, injection, targets=False)
             inputs, width = {"inputs_embeds": vectors}, vectors.shape[1]
         after = 0 if injection.after is None else injection.after.mask.sum(1)

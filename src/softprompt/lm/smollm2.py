@@ -71,6 +71,8 @@ def convert(gguf: Path, target: Path) -> None:
         fresh.to(torch.bfloat16).save_pretrained(working)
         tokenizer.save_pretrained(working)
         working.chmod(0o755)
+        for file in working.iterdir():  # the cache may be shared
+            file.chmod(0o644)
         working.rename(target)
     except OSError:
         if not (target / "config.json").exists():  # another process may have been first; then theirs is good
