@@ -30,9 +30,9 @@ CHECKED = "rewrite"  # the prompt whose outputs have a reference to be held agai
 
 #: The three tuned contestants: a recipe's method section and its steps.
 CONTESTANTS: dict[str, tuple[dict[str, Any], int]] = {
-    "prompt-tuning": ({"name": "prompt-tuning", "length": 8, "placement": "after"}, 120),
-    "prefix-tuning": ({"name": "prefix-tuning", "length": 8, "placement": "after"}, 120),
-    "generated-prefix": ({"name": "generated-prefix", "length": 8, "placement": "after"}, 120),
+    "prompt-tuning": ({"name": "prompt-tuning", "length": 8, "placement": "after"}, 80),
+    "prefix-tuning": ({"name": "prefix-tuning", "length": 8, "placement": "after"}, 80),
+    "generated-prefix": ({"name": "generated-prefix", "length": 8, "placement": "after"}, 80),
 }
 
 
@@ -74,7 +74,7 @@ def recipe(name: str, folder: Path) -> dict[str, Any]:
         "template": {"chat": True},
         "task": {"kind": "generation", "max_new_tokens": NEW_TOKENS},
         "method": method,
-        "train": {"steps": steps, "batch_size": 16, "eval_every": 40},
+        "train": {"steps": steps, "batch_size": 16, "eval_every": 20},
         "output": str(folder / name),
     }
 
@@ -143,7 +143,7 @@ def _tuned_line(lm: Any, name: str, folder: Path, say: Callable[[str], None]) ->
 
 def evaluate(evaluator: Evaluator, method: SoftPrompt, examples: Sequence[Example]) -> Evaluation:
     """Perplexity over all rows, chrF over those with a reference that an output can be held against."""
-    result = replace(evaluator, metrics=("perplexity",)).run(method, examples)
+    result = replace(evaluator, metrics=("perplexity", "chrf")).run(method, examples)
     checked = [
         r for r, e in zip(result.records, examples, strict=True) if e.rendered.row["prompt"] == CHECKED
     ]

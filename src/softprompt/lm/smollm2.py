@@ -58,7 +58,9 @@ def convert(gguf: Path, target: Path) -> None:
         )
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     loaded = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
     settings = loaded.config.to_dict()
@@ -82,4 +84,5 @@ def convert(gguf: Path, target: Path) -> None:
 
 
 if __name__ == "__main__":
+    os.environ.setdefault("TQDM_DISABLE", "1")  # one line says enough; read when tqdm is imported
     print(f"embedded model ready: {folder().name}")
