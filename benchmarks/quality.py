@@ -16,7 +16,11 @@ import sys
 import time
 from pathlib import Path
 from statistics import mean, stdev
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from softprompt.data.encode import Example
+    from softprompt.prepare import Prepared
 
 SENTIMENT = {
     "data": {"limit": 1000},
@@ -86,30 +90,24 @@ def run_one(name: str, data: Path, seed: int, out: Path) -> dict[str, Any]:
     from softprompt.config import recipe_from_dict
     from softprompt.data.sources import read_rows
     from softprompt.prepare import prepare
-    from softprompt.tuning import evaluator_of, peak_memory, tune
+    from softprompt.tuning import tune
 
     started = time.perf_counter()
     settings = recipe_from_dict(recipe(name, data, seed, out))
     prepared = prepare(settings)
     run = tune(prepared, overwrite=True)
     seconds = time.perf_counter() - started
-    rows = prepared.encoder.encode_rows(read_rows(str(data / "validation.jsonl"), split="validation"))
-    evaluation = evaluator_of(settings, prepared.lm, prepared.encoder).run(prepared.method, rows)
-    score = evaluation.metrics["accuracy"]
+    held = read_rows(str(data / "validation.jsonl"), split="validation")
     return {
         "contestant": name,
         "seed": seed,
-        "accuracy": score.value,
-        "low": score.low,
-        "high": score.high,
-        "n": evaluation.n,
+        **_accuracy(prepared, prepared.encoder.encode_rows(held)),
         "train_seconds": round(run.outcome.seconds, 1),
         "seconds": round(seconds, 1),
         "steps": run.outcome.step,
         "best_step": run.outcome.best_step,
         "trained_parameters": prepared.trained_parameters,
         "artifact_bytes": run.artifact.bytes,
-        "peak_memory_bytes": peak_memory(),
         "plan": prepared.plan.mode,
     }
 
@@ -120,24 +118,25 @@ def run_reference(name: str, data: Path, seed: int, out: Path) -> dict[str, Any]
     from softprompt.data.sources import read_rows
     from softprompt.fewshot import few_shot
     from softprompt.prepare import prepare
-    from softprompt.tuning import evaluator_of, peak_memory
 
     settings = recipe_from_dict(recipe("lora", data, seed, out) | {"base": {}, "method": {"name": "none"}})
     prepared = prepare(settings)
     held = read_rows(str(data / "validation.jsonl"), split="validation")
     shown = [example.rendered.row for example in prepared.train]
     rows = few_shot(prepared.encoder, shown, held, REFERENCES[name], seed=seed)
-    started = time.perf_counter()
-    evaluation = evaluator_of(settings, prepared.lm, prepared.encoder).run(prepared.method, rows)
+    return {"contestant": name, "seed": seed, **_accuracy(prepared, rows)}
+
+
+def _accuracy(prepared: Prepared, rows: list[Example]) -> dict[str, Any]:
+    from softprompt.tuning import evaluator_of, peak_memory
+
+    evaluation = evaluator_of(prepared.recipe, prepared.lm, prepared.encoder).run(prepared.method, rows)
     score = evaluation.metrics["accuracy"]
     return {
-        "contestant": name,
-        "seed": seed,
         "accuracy": score.value,
         "low": score.low,
         "high": score.high,
         "n": evaluation.n,
-        "seconds": round(time.perf_counter() - started, 1),
         "peak_memory_bytes": peak_memory(),
     }
 
