@@ -22,11 +22,17 @@ if TYPE_CHECKING:
     from softprompt.data.encode import Example
     from softprompt.prepare import Prepared
 
-SENTIMENT = {
+SENTIMENT: dict[str, dict[str, Any]] = {
     "data": {"limit": 1000},
     "template": {"input": "Review: {{ input }}\nSentiment:"},
     "task": {"kind": "classification", "labels": ["negative", "positive"]},
 }
+
+#: Two invented reviews ahead of the input. They cost no step: the input's keys and values are cached.
+DEMONSTRATIONS = (
+    "Review: a delight from start to finish .\nSentiment: positive\n\n"
+    "Review: two hours i will never get back .\nSentiment: negative\n\n"
+)
 
 #: What each contestant lays over SENTIMENT. Steps keep a run's training under five minutes on two cores.
 CONTESTANTS: dict[str, dict[str, dict[str, Any]]] = {
@@ -42,6 +48,7 @@ CONTESTANTS: dict[str, dict[str, dict[str, Any]]] = {
         "train": {"steps": 150, "lr": 1e-2},
     },
     "prefix-tuning/after": {
+        "template": {"input": DEMONSTRATIONS + SENTIMENT["template"]["input"]},
         "method": {"name": "prefix-tuning", "placement": "after"},
         "train": {"steps": 200},
     },

@@ -31,5 +31,8 @@ def next_token(lm: FrozenLM, method: SoftPrompt, batch: Batch, context: Context 
 
 def target_nll(logits: Tensor, batch: Batch) -> Tensor:
     """Negative log-probability (nats) of each row's target [B], summed over its tokens."""
-    picked = logits.float().log_softmax(-1).gather(2, batch.target_ids[:, :, None])[:, :, 0]
-    return -(picked * batch.target_mask).sum(1)
+    rows = []
+    # a few rows at a time: float32 copies of all [B, T, V] are the largest thing that an evaluation holds
+    for part, ids in zip(logits.split(4), batch.target_ids.split(4), strict=True):
+        rows.append(part.float().log_softmax(-1).gather(2, ids[:, :, None])[:, :, 0])
+    return -(torch.cat(rows) * batch.target_mask).sum(1)
