@@ -303,3 +303,13 @@ def test_names_that_are_not_known(prepared):
         prepared("promt-tuning")
     with pytest.raises(SoftPromptError, match="did you mean 'placement'"):
         prepared(options={"placment": "after"})
+
+
+def test_each_metric_says_how_many_rows_it_counted():
+    from softprompt.evaluate import Evaluation, Record
+    from softprompt.metrics import Score
+
+    records = [Record("a", "b", ("b",), 0, 1.0, 1)] * 5
+    scores = {"perplexity": Score(2.0, 1.5, 2.5, 5), "chrf": Score(50.0, 40.0, 60.0, 3)}
+    shown = Evaluation(scores, records).to_json()
+    assert shown["rows"] == {"perplexity": 5, "chrf": 3} and shown["n"] == 5

@@ -277,13 +277,10 @@ def model_card(manifest: Mapping[str, Any]) -> str:
     from jinja2 import Template
 
     dev = manifest["dev"]
-    scores = [
-        (
-            name,
-            f"{value:.4g} (95 %: {' to '.join(f'{x:.4g}' for x in dev['intervals'][name])}; n = {dev['n']})",
-        )
-        for name, value in dev["metrics"].items()
-    ]
+    scores = []
+    for name, value in dev["metrics"].items():
+        interval = " to ".join(f"{end:.4g}" for end in dev["intervals"][name])
+        scores.append((name, f"{value:.4g} (95 %: {interval}; n = {dev['rows'][name]})"))
     options = ", ".join(f"{key}={value}" for key, value in manifest["options"].items())
     template = Template(_CARD, trim_blocks=True, lstrip_blocks=True)
     return template.render(options_shown=options, scores=scores, **manifest)

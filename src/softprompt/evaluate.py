@@ -50,10 +50,14 @@ class Evaluation:
         return len(self.records)
 
     def to_json(self) -> dict[str, Any]:
-        """`{"metrics": {name: value}, "intervals": {name: [low, high]}, "n": rows}`."""
+        """`{"metrics": {name: value}, "intervals": {name: [low, high]}, "rows": {name: count}, "n": rows}`.
+
+        `rows` is what each metric counted: a text metric may see fewer rows than `n`.
+        """
         return {
             "metrics": {name: score.value for name, score in self.metrics.items()},
             "intervals": {name: [score.low, score.high] for name, score in self.metrics.items()},
+            "rows": {name: score.n for name, score in self.metrics.items()},
             "n": self.n,
         }
 
