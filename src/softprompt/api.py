@@ -20,7 +20,7 @@ from .data.collate import collate
 from .data.encode import Encoder
 from .data.sources import read_rows
 from .evaluate import Evaluation, Evaluator, score_candidates
-from .lm.frozen import FrozenLM
+from .lm.base import LanguageModel
 from .lm.loading import load
 from .methods.base import Setting, SoftPrompt
 from .objectives import injection_for
@@ -35,7 +35,7 @@ Rows = Iterable[Mapping[str, Any]]
 class Tuned:
     """A tuned prompt on its base model, ready to use."""
 
-    lm: FrozenLM
+    lm: LanguageModel
     artifact: Artifact
     method: SoftPrompt
     encoder: Encoder
@@ -86,7 +86,7 @@ class Tuned:
 
 
 def tune(
-    lm: FrozenLM,
+    lm: LanguageModel,
     method: str,
     rows: Rows | str,
     *,
@@ -130,7 +130,7 @@ def tune(
 
 
 def open_prompt(
-    path: str | Path, lm: FrozenLM | None = None, *, other_base: bool = False, plain: bool = False
+    path: str | Path, lm: LanguageModel | None = None, *, other_base: bool = False, plain: bool = False
 ) -> Tuned:
     """A saved prompt on its base model (loaded where none is given). Verified; see `artifact.load`.
 

@@ -25,8 +25,8 @@ from .errors import SoftPromptError, unknown
 from .files import read_tensors, sha256, write_tensors, write_text
 from .injection import Injection, LayerKV, Prefix, SoftTokens
 from .lm import adapt
+from .lm.base import LanguageModel
 from .lm.features import size
-from .lm.frozen import FrozenLM
 from .lm.loading import fingerprint
 from .methods.base import Setting, SoftPrompt, flatten
 from .methods.materialised import Materialised, materialise
@@ -57,7 +57,7 @@ class Artifact:
         served = "prompt.safetensors" if "prompt.safetensors" in files else "state.safetensors"
         return sum(files[name]["bytes"] for name in (served, "base.safetensors") if name in files)
 
-    def method(self, lm: FrozenLM, *, trainable: bool = False, other_base: bool = False) -> SoftPrompt:
+    def method(self, lm: LanguageModel, *, trainable: bool = False, other_base: bool = False) -> SoftPrompt:
         """The prompts, ready to inject into `lm`; as trained parameters or, by default, materialised.
 
         A trained base (lora, full) is loaded into `lm` in place. Raises SoftPromptError where `lm` is
@@ -100,14 +100,14 @@ class Artifact:
             raise unknown("prompt", prompt, self.prompts, fix="use a prompt of this artifact")
         return self.prompts.index(prompt)
 
-    def _other_shape(self, lm: FrozenLM) -> SoftPromptError:
+    def _other_shape(self, lm: LanguageModel) -> SoftPromptError:
         return SoftPromptError(
             f"the vectors of {self.path} do not fit '{lm.name}'",
             why=f"they were made for '{self.manifest['base']['name']}', whose layers have other sizes",
             fix="use the base model it was trained on, or train one for this model",
         )
 
-    def _check_base(self, lm: FrozenLM) -> None:
+    def _check_base(self, lm: LanguageModel) -> None:
         saved, given = self.manifest["base"]["fingerprint"], fingerprint(lm)
         differing = [part for part in saved if saved[part] != given[part]]
         if differing:
@@ -118,7 +118,7 @@ class Artifact:
             )
 
 
-def save(path: Path, method: SoftPrompt, lm: FrozenLM, manifest: Mapping[str, Any]) -> Artifact:
+def save(path: Path, method: SoftPrompt, lm: LanguageModel, manifest: Mapping[str, Any]) -> Artifact:
     """Write the folder. `manifest` holds what the caller knows: method, options, prompts, task, metrics, …"""
     files = {"state.safetensors": dict(method.state_dict())}
     static = materialise(method)
@@ -197,7 +197,7 @@ def vectors(path: str, prompt: str) -> dict[str, Tensor]:
     return found
 
 
-def _fits(injection: Injection, lm: FrozenLM) -> bool:
+def _fits(injection: Injection, lm: LanguageModel) -> bool:
     """Whether its vectors have the sizes of the model's layers."""
     for part in injection.channels().values():
         if isinstance(part, SoftTokens):

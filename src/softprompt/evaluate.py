@@ -16,7 +16,8 @@ from torch import Tensor
 from .data.collate import Batch, collate
 from .data.encode import Encoder, Example
 from .injection import Injection
-from .lm.frozen import Context, FrozenLM
+from .lm.base import LanguageModel
+from .lm.context import Context
 from .methods.base import SoftPrompt
 from .metrics import METRICS, Score, compute, default_metrics
 from .objectives import injection_for, target_nll
@@ -66,7 +67,7 @@ class Evaluation:
 class Evaluator:
     """Everything about scoring that does not change between evaluations."""
 
-    lm: FrozenLM
+    lm: LanguageModel
     encoder: Encoder
     metrics: tuple[str, ...] = ()
     max_new_tokens: int = 64
@@ -179,7 +180,7 @@ def score(names: Sequence[str], records: Sequence[Record]) -> dict[str, Score]:
 
 @torch.no_grad()
 def score_candidates(
-    lm: FrozenLM,
+    lm: LanguageModel,
     batch: Batch,
     injection: Injection,
     context: Context,

@@ -17,7 +17,7 @@ from .config import recipe_from_dict
 from .data.sources import fingerprint
 from .errors import SoftPromptError
 from .injection import Injection, LayerKV, Prefix, SoftTokens
-from .lm.frozen import FrozenLM
+from .lm.base import LanguageModel
 from .methods.base import SoftPrompt
 from .prepare import build_method, encoder_of, read_split, template_of
 from .preview import token_text
@@ -86,7 +86,7 @@ class Inspection:
 @torch.no_grad()
 def inspect(
     artifact: Artifact,
-    lm: FrozenLM,
+    lm: LanguageModel,
     *,
     names: Sequence[str] | None = None,
     top: int = 3,
@@ -110,7 +110,7 @@ def inspect(
     return Inspection(reports, middle, (low, high), _similarity(every), method.reads is not None, no_start)
 
 
-def start_of(artifact: Artifact, lm: FrozenLM) -> SoftPrompt:
+def start_of(artifact: Artifact, lm: LanguageModel) -> SoftPrompt:
     """The method as it was before its first step.
 
     Raises SoftPromptError where its training rows, or another prompt that it started from, are not
@@ -125,7 +125,7 @@ def start_of(artifact: Artifact, lm: FrozenLM) -> SoftPrompt:
 
 
 def nearest_tokens(
-    lm: FrozenLM, vectors: Tensor, top: int
+    lm: LanguageModel, vectors: Tensor, top: int
 ) -> list[tuple[tuple[Near, ...], tuple[Near, ...]]]:
     """For each of the vectors [P, H] the tokens nearest by cosine, and by Euclidean distance."""
     vectors = vectors.to(lm.device).float()
@@ -155,7 +155,7 @@ def nearest_tokens(
     return list(zip(best("cosine", 1.0), best("distance", -1.0), strict=True))
 
 
-def _vocabulary(lm: FrozenLM) -> Iterator[tuple[Tensor, Tensor]]:
+def _vocabulary(lm: LanguageModel) -> Iterator[tuple[Tensor, Tensor]]:
     """Ids [C] and their embeddings [C, H], a part of the vocabulary at a time."""
     for first in range(0, lm.spec.vocab_size, CHUNK):
         ids = torch.arange(first, min(first + CHUNK, lm.spec.vocab_size), device=lm.device)
@@ -163,7 +163,7 @@ def _vocabulary(lm: FrozenLM) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def _report(
-    name: str, injection: Injection, start: Injection | None, lm: FrozenLM, usual: Sequence, top: int
+    name: str, injection: Injection, start: Injection | None, lm: LanguageModel, usual: Sequence, top: int
 ) -> PromptReport:
     soft, layers = {}, {}
     for channel, part in injection.channels().items():
@@ -175,7 +175,7 @@ def _report(
     return PromptReport(name, soft, layers)
 
 
-def _soft(part: SoftTokens, start: SoftTokens | None, lm: FrozenLM, top: int) -> list[SoftVector]:
+def _soft(part: SoftTokens, start: SoftTokens | None, lm: LanguageModel, top: int) -> list[SoftVector]:
     vectors = part.vectors[0].float()
     moved = None if start is None else (vectors - start.vectors[0].float()).norm(dim=-1).tolist()
     near = nearest_tokens(lm, vectors, top)
@@ -219,7 +219,7 @@ def _moved(now: Tensor, start: Tensor) -> float:
     return ((_flat(now) - _flat(start)).norm(dim=-1) / _flat(start).norm(dim=-1)).mean().item()
 
 
-def _static(method: SoftPrompt, index: int, lm: FrozenLM) -> Injection:
+def _static(method: SoftPrompt, index: int, lm: LanguageModel) -> Injection:
     return method.static(torch.tensor([index], device=lm.device))
 
 
@@ -242,6 +242,6 @@ def _tensors(injection: Injection) -> list[Tensor]:
     return found
 
 
-def _text_ids(lm: FrozenLM) -> list[int]:
+def _text_ids(lm: LanguageModel) -> list[int]:
     """Tokens of ordinary text; the model's own norms are measured on it."""
     return lm.text_ids(ORDINARY_TEXT)

@@ -9,20 +9,21 @@ from torch import Tensor
 
 from .data.collate import Batch
 from .injection import Injection
+from .lm.base import LanguageModel
+from .lm.context import Context
 from .lm.features import read
-from .lm.frozen import Context, FrozenLM
 from .methods.base import SoftPrompt
 
-Objective = Callable[[FrozenLM, SoftPrompt, Batch, Context | None], Tensor]
+Objective = Callable[[LanguageModel, SoftPrompt, Batch, Context | None], Tensor]
 
 
-def injection_for(lm: FrozenLM, method: SoftPrompt, batch: Batch) -> Injection:
+def injection_for(lm: LanguageModel, method: SoftPrompt, batch: Batch) -> Injection:
     """What the method gives this batch, having read the input where it does."""
     features = None if method.reads is None else read(lm, batch, method.reads)
     return method(batch.prompt_ids, features)
 
 
-def next_token(lm: FrozenLM, method: SoftPrompt, batch: Batch, context: Context | None = None) -> Tensor:
+def next_token(lm: LanguageModel, method: SoftPrompt, batch: Batch, context: Context | None = None) -> Tensor:
     """Mean cross entropy (nats) over the target tokens of the batch."""
     logits = lm.logits(batch, injection_for(lm, method, batch), context)
     flat = logits[batch.target_mask].float()  # only real positions: [tokens, V]

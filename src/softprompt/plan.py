@@ -18,7 +18,8 @@ from torch import Tensor
 from .data.collate import collate
 from .data.encode import Example
 from .injection import Injection, LayerKV
-from .lm.frozen import Context, FrozenLM
+from .lm.base import LanguageModel
+from .lm.context import Context
 
 Mode = Literal["cached-ram", "recompute", "full"]
 BUDGET_SHARE = 0.4  # of the memory that is free, where the user names no budget
@@ -46,7 +47,7 @@ class Plan:
 
 
 def decide(
-    lm: FrozenLM,
+    lm: LanguageModel,
     injection: Injection,
     examples: Sequence[Example],
     batch_size: int,
@@ -73,6 +74,8 @@ def decide(
 
     if not lm.is_frozen:
         return plan("full", "the base model is trained too, so no key or value is a constant")
+    if "cache" in lm.spec.limits:
+        return plan("full", f"this model cannot keep its inputs' keys and values: {lm.spec.limits['cache']}")
     if ahead:
         return plan(
             "full",
@@ -108,7 +111,7 @@ class ContextCache:
     def __len__(self) -> int:
         return len(self._rows)
 
-    def context(self, indices: Sequence[int], lm: FrozenLM) -> Context:
+    def context(self, indices: Sequence[int], lm: LanguageModel) -> Context:
         """The context of a batch of rows, right-aligned."""
         rows = [self._rows[i] for i in indices]
         lengths = [row[0].shape[-2] for row in rows]
@@ -127,7 +130,7 @@ class ContextCache:
 
 
 def build_cache(
-    lm: FrozenLM,
+    lm: LanguageModel,
     examples: Sequence[Example],
     *,
     batch_tokens: int = 2048,
@@ -172,10 +175,10 @@ def _pack(context: Context, position: int, length: int) -> list[Tensor]:
     return [part.clone() for part in parts]
 
 
-def _unpack(packed: list[Tensor], lm: FrozenLM) -> tuple[LayerKV | None, ...]:
+def _unpack(packed: list[Tensor], lm: LanguageModel) -> tuple[LayerKV | None, ...]:
     flat = list(packed[0].unbind(0)) if len(packed) == 1 and packed[0].dim() == 5 else packed
     tensors = iter(flat)
-    return tuple(None if s is None else LayerKV(next(tensors), next(tensors)) for s in lm.spec.layers)
+    return tuple(LayerKV(next(tensors), next(tensors)) for _ in lm.spec.layers)
 
 
 def _size(count: int) -> str:

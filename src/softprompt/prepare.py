@@ -19,8 +19,8 @@ from .data.sources import Row, fingerprint, limit_rows, read_rows, split_rows
 from .data.template import Template
 from .errors import SoftPromptError, unknown
 from .lm import adapt
+from .lm.base import LanguageModel
 from .lm.features import size
-from .lm.frozen import FrozenLM
 from .lm.loading import fingerprint as base_fingerprint
 from .lm.loading import load
 from .methods.base import Setting, SoftPrompt
@@ -36,7 +36,7 @@ class Prepared:
     """Rows encoded and a method built: everything known before the first step."""
 
     recipe: Recipe
-    lm: FrozenLM
+    lm: LanguageModel
     encoder: Encoder
     train: list[Example]
     dev: list[Example]
@@ -62,7 +62,7 @@ class Prepared:
 def prepare(
     recipe: Recipe,
     *,
-    lm: FrozenLM | None = None,
+    lm: LanguageModel | None = None,
     rows: Iterable[Mapping[str, Any]] | None = None,
     dev_rows: Iterable[Mapping[str, Any]] | None = None,
 ) -> Prepared:
@@ -120,7 +120,7 @@ def read_split(
     return train, limit_rows(held, data.dev_limit, seed)
 
 
-def load_base(recipe: Recipe) -> FrozenLM:
+def load_base(recipe: Recipe) -> LanguageModel:
     """The recipe's base model; full training needs float32 weights."""
     dtype = recipe.train.dtype
     if recipe.base.mode == "full" and dtype == "auto":
@@ -143,7 +143,7 @@ def template_of(recipe: Recipe) -> Template:
 
 def encoder_of(
     recipe: Recipe,
-    lm: FrozenLM,
+    lm: LanguageModel,
     template: Template,
     prompts: tuple[str, ...],
     labels: list[str] | None = None,
@@ -166,7 +166,7 @@ def encoder_of(
 
 
 def build_method(
-    recipe: Recipe, lm: FrozenLM, encoder: Encoder, train: list[Example], prompts: tuple[str, ...]
+    recipe: Recipe, lm: LanguageModel, encoder: Encoder, train: list[Example], prompts: tuple[str, ...]
 ) -> SoftPrompt:
     """A fresh method on the base's device, started from the training rows where its init asks for them."""
     by_prompt: dict[int, list[tuple[int, ...]]] = {}

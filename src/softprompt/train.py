@@ -19,7 +19,7 @@ from torch import Tensor
 
 from .checkpoint import Progress, read_checkpoint, write_checkpoint
 from .lm.adapt import trained_weights
-from .lm.frozen import FrozenLM
+from .lm.base import LanguageModel
 from .methods.base import SoftPrompt
 
 Schedule = Literal["cosine", "linear", "constant"]
@@ -92,7 +92,7 @@ class Optimization:
 
 
 def fit(
-    lm: FrozenLM,
+    lm: LanguageModel,
     method: SoftPrompt,
     loss_of: Callable[[list[int]], Tensor],
     lengths: Sequence[int],
@@ -168,7 +168,7 @@ def fit(
     return Outcome(stopped, state.step, state.best_step, state.seconds, state.history)
 
 
-def named_parameters(lm: FrozenLM, method: SoftPrompt) -> dict[str, Tensor]:
+def named_parameters(lm: LanguageModel, method: SoftPrompt) -> dict[str, Tensor]:
     """Everything that is trained: the prompt's parameters and, where it is not frozen, the base's."""
     own = {f"prompt.{name}": p for name, p in method.named_parameters() if p.requires_grad}
     return own | {f"base.{name}": p for name, p in trained_weights(lm).items()}

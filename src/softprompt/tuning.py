@@ -28,7 +28,7 @@ from .data.encode import Encoder
 from .errors import SoftPromptError
 from .evaluate import Evaluation, Evaluator
 from .lm import adapt
-from .lm.frozen import FrozenLM
+from .lm.base import LanguageModel
 from .methods.base import Setting, SoftPrompt
 from .objectives import next_token
 from .prepare import Prepared, base_options
@@ -180,7 +180,7 @@ def optimization(recipe: Recipe) -> Optimization:
     )
 
 
-def evaluator_of(recipe: Recipe, lm: FrozenLM, encoder: Encoder) -> Evaluator:
+def evaluator_of(recipe: Recipe, lm: LanguageModel, encoder: Encoder) -> Evaluator:
     """How they are scored."""
     return Evaluator(lm, encoder, tuple(recipe.task.metrics or ()), recipe.task.max_new_tokens)
 
@@ -239,7 +239,7 @@ def peak_memory() -> int:
     return peak if sys.platform == "darwin" else peak * 1024
 
 
-def _plain(lm: FrozenLM, prompts: tuple[str, ...]) -> SoftPrompt:
+def _plain(lm: LanguageModel, prompts: tuple[str, ...]) -> SoftPrompt:
     return methods.build("none", Setting(lm, prompts))
 
 

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
+from softprompt.data.collate import batch_of_ids
 from softprompt.errors import SoftPromptError
+from softprompt.injection import Injection, LayerKV, Prefix
 from softprompt.lm import attention
 from softprompt.lm.frozen import FrozenLM
 from softprompt.lm.spec import LayerSpec
@@ -27,36 +31,82 @@ def replaced(monkeypatch, function):
     monkeypatch.setitem(ALL_ATTENTION_FUNCTIONS._global_mapping, attention.SDPA, function)
 
 
+def refuses_prefixes(lm, why: str) -> None:
+    """The reason stands in the spec, and everything that would need a prefix gives it."""
+    assert why in lm.spec.limits["prefix"]
+    kv = LayerKV(torch.zeros(1, 2, 1, 8), torch.zeros(1, 2, 1, 8))
+    prefix = Prefix((kv,) * 3, torch.ones(1, 1, dtype=torch.bool))
+    batch = batch_of_ids([[5, 6]], [[1]])
+    for attempt in (
+        lambda: lm.kv_of([5, 6]),
+        lambda: lm.attention_inputs([5, 6]),
+        lambda: lm.logits(batch, Injection(kv_before=prefix)),
+        lambda: lm.generate(batch, Injection(kv_after=prefix), max_new_tokens=1),
+    ):
+        with pytest.raises(SoftPromptError, match="cannot take a prefix") as caught:
+            attempt()
+        assert why in caught.value.why and "prompt-tuning" in caught.value.fix
+
+
 def test_attention_that_is_never_called(monkeypatch, new_lm):
     """As in a family that computes attention by itself."""
     replaced(monkeypatch, attention.sdpa_attention_forward)
-    with pytest.raises(SoftPromptError) as caught:
-        new_lm("llama")
-    assert "'llama' cannot take a prefix" in caught.value.what and "interface" in caught.value.why
+    lm = new_lm("llama")
+    refuses_prefixes(lm, "no layer of it calls transformers' attention interface")
+    with pytest.raises(SoftPromptError, match="cannot keep its inputs' keys and values"):
+        lm.prefill(batch_of_ids([[5, 6]], [[1]]))
 
 
 def test_attention_that_ignores_what_is_injected(monkeypatch, new_lm):
-    def ignores(module, query, key, value, attention_mask, **kwargs):
-        active = attention._ACTIVE.get()
-        if active is not None:
-            active.calls[module.layer_idx] = query.shape[1]
-        return attention.sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
-
-    replaced(monkeypatch, ignores)
-    with pytest.raises(SoftPromptError, match=r"no effect on layers \[0, 1, 2\]"):
-        new_lm("llama")
+    replaced(monkeypatch, deaf(lambda _module: True))
+    refuses_prefixes(new_lm("llama"), "no gradient came back to a prefix from its attention layers [0, 1, 2]")
 
 
 def test_one_deaf_layer_is_found(monkeypatch, new_lm):
-    def deaf_in_the_middle(module, *args, **kwargs):
-        if module.layer_idx != 1:
-            return attention.attend_sdpa(module, *args, **kwargs)
-        attention._ACTIVE.get().calls[1] = 4
-        return attention.sdpa_attention_forward(module, *args, **kwargs)
+    replaced(monkeypatch, deaf(lambda module: module.layer_idx == 1))
+    refuses_prefixes(new_lm("llama"), "layers [1]")
 
-    replaced(monkeypatch, deaf_in_the_middle)
-    with pytest.raises(SoftPromptError, match=r"no effect on layers \[1\]"):
-        new_lm("llama")
+
+def deaf(where):
+    """Our attention, except that it calls without the injected columns where `where(module)`."""
+
+    def attend(module, query, key, value, attention_mask, **kwargs):
+        active = attention._ACTIVE.get()
+        if active is None or not where(module):
+            return attention.attend_sdpa(module, query, key, value, attention_mask, **kwargs)
+        with attention.inject(replace(active, columns=())):
+            return attention.attend_sdpa(module, query, key, value, attention_mask, **kwargs)
+
+    return attend
+
+
+def test_model_that_gives_no_gradient_to_its_input(new_lm):
+    class Cut(torch.nn.Module):
+        def __init__(self, layer):
+            super().__init__()
+            self.layer = layer
+
+        def forward(self, hidden_states, **kwargs):
+            return self.layer(hidden_states.detach(), **kwargs)
+
+    model = new_lm("llama").model
+    model.model.layers[0] = Cut(model.model.layers[0])
+    with pytest.raises(SoftPromptError, match="cannot take a soft prompt"):
+        FrozenLM(model, None, "cut")
+
+
+def test_model_whose_embeddings_are_not_its_tokens(new_lm):
+    model = new_lm("llama").model
+    plain = model.forward
+
+    def forward(input_ids=None, inputs_embeds=None, **kwargs):
+        scaled = None if inputs_embeds is None else 2 * inputs_embeds
+        return plain(input_ids=input_ids, inputs_embeds=scaled, **kwargs)
+
+    model.forward = forward
+    with pytest.raises(SoftPromptError, match="cannot take a soft prompt") as caught:
+        FrozenLM(model, None, "scaled")
+    assert "not those to the tokens" in caught.value.why
 
 
 def test_model_is_frozen_and_quiet(new_lm):
@@ -86,8 +136,6 @@ def test_eager_models_take_prefixes_too(new_lm, lms, rows_to_batch, close):
     finally:
         type(lm.model)._supports_sdpa = before
     assert eager.model.config._attn_implementation == attention.EAGER
-    from softprompt.injection import Injection, Prefix
-
     prefix = Prefix(lms("llama").kv_of([5, 6, 7]), torch.ones(1, 3, dtype=torch.bool))
     batch = rows_to_batch([[1, 2, 3], [9]], [[3, 4], [8]])
     for injection in (Injection(kv_before=prefix), Injection(kv_after=prefix), None):

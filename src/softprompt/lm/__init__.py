@@ -1,1 +1,1 @@
-"""The only code that imports model code. `load(name)` gives a `FrozenLM`."""
+"""The only code that imports model code. `load(name)` gives a `LanguageModel`."""

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from ..errors import SoftPromptError
-from .frozen import FrozenLM
+from .base import LanguageModel
 
 BaseMode = Literal["frozen", "lora", "full"]
 LEARNING_RATE = {"lora": 5e-4, "full": 2e-5}
 
 
 def unfreeze(
-    lm: FrozenLM,
+    lm: LanguageModel,
     mode: BaseMode,
     *,
     rank: int = 8,
@@ -65,12 +65,12 @@ def unfreeze(
             parameter.data = parameter.data.float()
 
 
-def trained_weights(lm: FrozenLM) -> dict[str, Tensor]:
+def trained_weights(lm: LanguageModel) -> dict[str, Tensor]:
     """The base parameters that are trained, by name; empty for a frozen base."""
     return {name: p for name, p in lm.model.named_parameters() if p.requires_grad}
 
 
-def load_weights(lm: FrozenLM, weights: Mapping[str, Tensor]) -> None:
+def load_weights(lm: LanguageModel, weights: Mapping[str, Tensor]) -> None:
     """Copy saved base weights into an unfrozen model."""
     own = dict(lm.model.named_parameters())
     missing = sorted(set(weights) - set(own))

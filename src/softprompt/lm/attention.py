@@ -7,7 +7,8 @@ have none of the limits of a seeded KV cache: they work with every cache class, 
 gradient checkpointing, with beams, and they stay visible beyond a sliding window.
 
 What is injected reaches the function through a context variable, so two threads never see each
-other's. This file knows nothing of methods, tokens or training.
+other's. Each attention module of a model is a *site*, numbered on load (`lm.probe`): encoder layers,
+decoder layers and cross-attention alike. This file knows nothing of methods, tokens or training.
 """
 
 from __future__ import annotations
@@ -30,6 +31,8 @@ from . import grouped
 
 SDPA = "softprompt_sdpa"
 EAGER = "softprompt_eager"
+SITE = "softprompt_site"  # attribute of an attention module: its number
+BIAS = "softprompt_bias"  # attribute of an attention module: (the T5 layer that computes its bias,)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,11 +59,21 @@ class Active:
     tail_start: Tensor | int = 0  # [B] or one for all: the first query column that sees tail_only columns
     query_positions: Tensor | None = None  # [B, q], needed only where columns have positions
     query_offset: Any = 0  # columns already in the cache; set by the mask function at every model call
-    calls: dict[int, int] = field(
-        default_factory=dict
-    )  # query heads of the layers that asked (for the probe)
     masks: dict[Any, Tensor] = field(default_factory=dict)
+    record: dict[int, LayerKV] | None = None  # each site's own keys and values, as they reach the function
+    visits: list[Visit] | None = None  # who called, in order (for the probe)
     capture: bool = False  # stop at the first layer and hand over its keys and values
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """One call of the attention function, as the probe sees it."""
+
+    module: Any
+    heads: int
+    queries: int
+    keys: int
+    kv: LayerKV
 
 
 class Captured(Exception):
@@ -110,27 +123,52 @@ def attend_eager(module, query, key, value, attention_mask, **kwargs):
     return _attend(base, module, query, key, value, attention_mask, **kwargs)
 
 
+def attend_plain(module, query, key, value, attention_mask, *, scaling: float, sliding_window: int | None):
+    """softmax(q kᵀ · scaling + mask) v in float32 scores: [B, q, heads, d] and weights (see `lm.shims`)."""
+    active = _ACTIVE.get()
+    if active is not None:  # such a family makes its masks without us
+        active.query_offset = _offset(attention_mask, query.shape[2])
+        active.masks.clear()
+    return _attend(
+        _plain, module, query, key, value, attention_mask, scaling=scaling, sliding_window=sliding_window
+    )
+
+
+def _plain(module, query, key, value, attention_mask, *, scaling, sliding_window=None):
+    scores = query.float() @ key.float().transpose(2, 3) * scaling + attention_mask
+    weights = scores.softmax(-1).to(value.dtype)
+    return (weights @ value).transpose(1, 2), weights
+
+
 def _attend(base: Callable, module, query: Tensor, key: Tensor, value: Tensor, attention_mask, **kwargs):
     active = _ACTIVE.get()
     if active is None:
         return base(module, query, key, value, attention_mask, **kwargs)
     if active.capture:
         raise Captured(LayerKV(key, value))
-    layer = module.layer_idx
-    active.calls[layer] = query.shape[1]
+    if active.visits is not None:
+        visit = Visit(module, query.shape[1], query.shape[2], key.shape[2], LayerKV(key, value))
+        active.visits.append(visit)
+    site = getattr(module, SITE, None)
+    if site is None:  # not a layer of the language model
+        return base(module, query, key, value, attention_mask, **kwargs)
+    if active.record is not None:
+        active.record[site] = LayerKV(key, value)
     plain_key, plain_value, plain_mask = key, value, attention_mask
-    present = [c for c in active.columns if c.layers[layer] is not None]
+    present = [c for c in active.columns if c.layers[site] is not None]
     if present:
         repeats = query.shape[0] // max(c.mask.shape[0] for c in present)
-        parts = [_fit(c.layers[layer], key, repeats) for c in present]
+        parts = [_fit(c.layers[site], key, repeats) for c in present]
         seen = _visible(active, present, query, kwargs.get("sliding_window"), repeats)
         key = torch.cat([*(part.key for part in parts), plain_key], dim=2)
         value = torch.cat([*(part.value for part in parts), plain_value], dim=2)
         attention_mask = _extend(plain_mask, seen, query, plain_key)
+        if kwargs.get("position_bias") is not None:
+            kwargs["position_bias"] = _extend_bias(module, kwargs["position_bias"], plain_mask, seen)
     output, weights = base(module, query, key, value, attention_mask, **kwargs)
-    if active.adapter and active.adapter[layer] is not None:
+    if active.adapter and active.adapter[site] is not None:
         scaling = kwargs.get("scaling")
-        output = output + _gated(active, active.adapter[layer], query, plain_key, scaling)
+        output = output + _gated(active, active.adapter[site], query, plain_key, scaling)
     return output, weights
 
 
@@ -182,6 +220,27 @@ def _extend(mask: Tensor | None, seen: Tensor, query: Tensor, key: Tensor) -> Te
         seen = torch.where(seen, zero, torch.finfo(mask.dtype).min)
     mask = mask.expand(query.shape[0], -1, -1, -1)
     return torch.cat([seen.expand(-1, mask.shape[1], -1, -1), mask], dim=-1)
+
+
+def _extend_bias(module, bias: Tensor, mask: Tensor | None, seen: Tensor) -> Tensor:
+    """T5's relative position bias [1, heads, q, k] with the injected columns, at -P … -1, ahead of it."""
+    queries, injected = bias.shape[2], seen.shape[-1]
+    (source,) = getattr(module, BIAS, (None,))
+    if source is None:  # cross-attention has no positions
+        return torch.cat([bias.new_zeros(1, bias.shape[1], queries, injected), bias], dim=-1)
+    offset: Tensor | int = 0
+    if source.is_decoder and mask is not None:
+        offset = _offset(mask, queries)
+    ahead = source.compute_bias(queries, injected, device=bias.device, past_seen_tokens=offset + injected)
+    return torch.cat([ahead.to(bias.dtype), bias], dim=-1)
+
+
+def _offset(mask: Tensor, queries: int) -> Tensor:
+    """Columns in the cache ahead of the queries, by a causal mask: a query sees itself, and nothing later."""
+    shown = mask if mask.dtype == torch.bool else mask == 0
+    columns = torch.arange(mask.shape[-1], device=mask.device)
+    # the longest row's last query is real, wherever the padding stands
+    return (shown[:, 0, -1] * columns).amax() - (queries - 1)
 
 
 def _gated(

@@ -1,64 +1,91 @@
 """Keys and values that a layer's own projections make of vectors that are not tokens (LLaMA-Adapter).
 
-The layer's attention module is called as it stands and its keys and values are taken where they
-reach the attention function, so fused projections, key norms and biases need no code here.
+The layer's attention module is called as it stands, with the arguments that the model itself gives
+it for one token at position 0 (where nothing is rotated), and its keys and values are taken where
+they reach the attention function. So fused projections, key norms and biases need no code here.
 """
 
 from __future__ import annotations
 
-import inspect
+from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from ..injection import LayerKV
-from .attention import Active, Captured, inject
+from .attention import SITE, Active, Captured, inject
 
 
 def attention_modules(model: nn.Module) -> dict[int, nn.Module]:
-    """The self-attention module of each layer, by layer index."""
-    found: dict[int, nn.Module] = {}
-    for name, module in model.named_modules():
-        last = name.rsplit(".", 1)[-1].lower()
-        index = getattr(module, "layer_idx", None)
-        if isinstance(index, int) and ("attn" in last or "attention" in last):
-            found.setdefault(index, module)
-    return found
+    """The attention modules by site (see `lm.probe`)."""
+    return {getattr(m, SITE): m for m in model.modules() if hasattr(m, SITE)}
 
 
 def project(model, layer: int, hidden: Tensor) -> LayerKV:
     """Keys and values [1, kv_heads, P, head_dim] of `hidden` [1, P, H], with no rotation."""
-    module = attention_modules(model)[layer]
-    accepted = inspect.signature(module.forward).parameters
-    extra = {}
-    if "position_embeddings" in accepted:
-        spec_dim = getattr(module, "head_dim", hidden.shape[-1])
-        shape = (1, hidden.shape[1], spec_dim)
-        # the angle of position 0: cos 1, sin 0
-        extra["position_embeddings"] = (hidden.new_ones(shape), hidden.new_zeros(shape))
-    if "attention_mask" in accepted:
-        extra["attention_mask"] = None
+    given = _arguments(model)[layer]
+    length = hidden.shape[1]
+
+    def stretch(value: Any) -> Any:
+        if isinstance(value, tuple):
+            return tuple(stretch(part) for part in value)
+        if isinstance(value, Tensor) and value.dim() > 1 and value.shape[1] == 1:
+            return value.expand(value.shape[0], length, *value.shape[2:])
+        return value
+
+    positional, named = given
+    named = {name: None if "mask" in name else stretch(value) for name, value in named.items()}
+    named = {"hidden_states": hidden, **named} if not positional else named
+    rest = [None if isinstance(a, Tensor) and a.dim() == 4 else stretch(a) for a in positional[1:]]
     with inject(Active(capture=True)):
         try:
-            module(hidden, **extra)
+            attention_modules(model)[layer](*([hidden, *rest] if positional else []), **named)
         except Captured as captured:
             return captured.layer
     raise RuntimeError(f"layer {layer} did not reach the attention function")
 
 
-def attention_inputs(model, ids: Tensor, layers: int) -> list[Tensor | None]:
-    """Hidden states [P, H] that each layer's attention module is given for `ids` [1, P]."""
-    found: list[Tensor | None] = [None] * layers
-    handles = []
-    for index, module in attention_modules(model).items():
+@torch.no_grad()
+def _arguments(model) -> dict[int, tuple[tuple, dict[str, Any]]]:
+    """What the model gives each attention module besides hidden states, for a token at position 0.
 
-        def keep(_module, args, kwargs, index=index):
-            hidden = args[0] if args else kwargs["hidden_states"]
-            found[index] = hidden[0].detach()
+    Kept on the model: the same at every call.
+    """
+    if (kept := getattr(model, "_softprompt_arguments", None)) is None:
+        kept = {}
 
-        handles.append(module.register_forward_pre_hook(keep, with_kwargs=True))
+        def keep(site: int, args: tuple, named: dict[str, Any]) -> None:
+            without = {k: v for k, v in named.items() if k not in ("hidden_states", "past_key_values")}
+            kept[site] = args, without
+
+        _run_hooked(model, torch.zeros(1, 1, dtype=torch.long, device=model.device), keep)
+        model._softprompt_arguments = kept
+    return kept
+
+
+def attention_inputs(model, ids: Tensor) -> list[Tensor]:
+    """Hidden states [P, H] that each site's attention module is given for `ids` [1, P]."""
+    found: dict[int, Tensor] = {}
+
+    def keep(site: int, args: tuple, named: dict[str, Any]) -> None:
+        found[site] = (args[0] if args else named["hidden_states"])[0].detach()
+
+    _run_hooked(model, ids, keep)
+    return [found[site] for site in sorted(found)]
+
+
+def _run_hooked(model, ids: Tensor, keep) -> None:
+    handles = [
+        module.register_forward_pre_hook(
+            lambda _module, args, named, site=site: keep(site, args, named), with_kwargs=True
+        )
+        for site, module in attention_modules(model).items()
+    ]
+    inputs = {"input_ids": ids, "use_cache": False}
+    if getattr(model.config, "is_encoder_decoder", False):
+        inputs["decoder_input_ids"] = ids
     try:
-        model(input_ids=ids, use_cache=False)
+        model(**inputs)
     finally:
         for handle in handles:
             handle.remove()
-    return found

@@ -13,10 +13,10 @@ import torch
 from ..data.collate import Batch
 from ..errors import SoftPromptError
 from ..methods.base import Features, Reads
-from .frozen import FrozenLM
+from .base import LanguageModel
 
 
-def read(lm: FrozenLM, batch: Batch, reads: Reads) -> Features:
+def read(lm: LanguageModel, batch: Batch, reads: Reads) -> Features:
     """Features [B, M, D] of the batch's inputs."""
     if reads.kind == "embeddings":
         return Features(lm.embed(batch.input_ids), batch.input_mask)
@@ -33,7 +33,7 @@ def read(lm: FrozenLM, batch: Batch, reads: Reads) -> Features:
     return Features(values, words["attention_mask"].bool())
 
 
-def size(lm: FrozenLM, reads: Reads) -> int:
+def size(lm: LanguageModel, reads: Reads) -> int:
     """D of what `read` gives."""
     if reads.kind == "encoder":
         return int(_encoder(reads.encoder, str(lm.device))[1].config.hidden_size)

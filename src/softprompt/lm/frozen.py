@@ -1,4 +1,4 @@
-"""`FrozenLM`: an unmodified transformers causal model that takes an `Injection`.
+"""`FrozenLM`: an unmodified transformers decoder-only model that takes an `Injection`.
 
 Every call lays a row out as [before | input | after | target], right-aligned and without gaps, and
 asks for the logits of the target positions only. The last input token always belongs to the *tail*
@@ -8,95 +8,32 @@ is placed after the input. This file knows nothing of methods, templates or trai
 
 from __future__ import annotations
 
-import contextlib
-import inspect
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, final
 
 import torch
-import torch.utils.checkpoint
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from ..data.collate import Batch
+from ..data.collate import Batch, batch_of_ids
 from ..errors import SoftPromptError
-from ..injection import Injection, LayerKV, Layers, Prefix, SoftTokens
-from .attention import EAGER, SDPA, Active, Columns, checkpoint_contexts, inject
-from .capture import attention_inputs, project
-from .probe import cached_layers, measure
+from ..injection import Injection, LayerKV, Layers
+from .attention import Active, Columns, inject
+from .base import LanguageModel
+from .context import Context, fit_rows, pack_right
+from .probe import measure, recorded
 
 
-@dataclass(frozen=True, slots=True)
-class Context:
-    """Keys and values of everything ahead of the tail, computed once: soft tokens before, and the input."""
-
-    layers: Layers  # key [B, kv_heads, N, head_dim]
-    mask: Tensor  # [B, N] bool
-
-    def repeat_rows(self, times: int) -> Context:
-        """Each row `times` times in place."""
-        layers = tuple(
-            None if layer is None else layer.map(lambda t: t.repeat_interleave(times, dim=0))
-            for layer in self.layers
-        )
-        return Context(layers, self.mask.repeat_interleave(times, dim=0))
-
-
-class FrozenLM:
+@final
+class FrozenLM(LanguageModel):
     """A frozen causal language model and its tokenizer."""
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, name: str) -> None:
-        self.model, self.tokenizer, self.name = model, tokenizer, name
-        model.set_attn_implementation(EAGER if _needs_eager(model) else SDPA)
-        model.eval()
-        model.requires_grad_(False)
-        self._checkpointed: tuple[torch.nn.Module, ...] = ()
+        super().__init__(model, tokenizer, name)
         self.spec, self._turns = measure(model)
-        self._keeps_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
-
-    @property
-    def device(self) -> torch.device:
-        return self.model.device
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.model.get_input_embeddings().weight.dtype  # type: ignore[return-value]
-
-    @property
-    def is_frozen(self) -> bool:
-        """False while the base is trained jointly (lora, full)."""
-        return not any(p.requires_grad for p in self.model.parameters())
-
-    def embed(self, ids: Tensor) -> Tensor:
-        """Token embeddings [..., H] of ids [...]."""
-        return self.model.get_input_embeddings()(ids)
-
-    def set_gradient_checkpointing(self, enabled: bool) -> None:
-        """Trade compute for memory in `logits` under gradient. Dropout stays off."""
-        for layer in self._checkpointed:
-            layer.gradient_checkpointing = False  # type: ignore[assignment]
-        self._checkpointed = ()
-        if enabled:
-            self.model._set_gradient_checkpointing(enable=True, gradient_checkpointing_func=_checkpoint)
-            self._checkpointed = tuple(
-                m for m in self.model.modules() if getattr(m, "gradient_checkpointing", False)
-            )
-
-    @contextlib.contextmanager
-    def _checkpointing(self) -> Iterator[None]:
-        """transformers checkpoints a layer whose flag says "training", and then takes its KV cache away.
-
-        So the flag is up only here: a `prefill` or `generate` in between would compute without a cache.
-        """
-        layers = self._checkpointed if torch.is_grad_enabled() else ()
-        for layer in layers:
-            layer.training = True
-        try:
-            yield
-        finally:
-            for layer in layers:
-                layer.training = False
+        if "cache" not in self.spec.limits and (reason := self._unlike_full()):
+            self.spec = replace(self.spec, limits={**self.spec.limits, "cache": reason})
 
     def logits(
         self, batch: Batch, injection: Injection | None = None, context: Context | None = None
@@ -105,7 +42,8 @@ class FrozenLM:
 
         With `context` (from `prefill` under the same injection) only the tail is computed.
         """
-        injection = _fit_rows(injection or Injection(), batch.size)
+        injection = fit_rows(injection or Injection(), batch.size)
+        self._check(injection)
         vectors, mask = self._sequence(batch, injection, skip_input=context is not None)
         lengths = batch.target_mask.sum(1)
         if injection.after is not None:
@@ -117,51 +55,53 @@ class FrozenLM:
         width, targets = vectors.shape[1], batch.target_ids.shape[1]
         # as indices, not as a number: a slice would leave the last hidden states strided, and torch then
         # multiplies with a copy of the vocabulary matrix for every row
-        keep = (
-            {"logits_to_keep": torch.arange(width - targets, width, device=mask.device)}
-            if self._keeps_logits
-            else {}
-        )
+        keep = torch.arange(width - targets, width, device=mask.device)
+        options = self._only_accepted(position_ids=positions, use_cache=False, logits_to_keep=keep)
         with inject(active), self._checkpointing():
-            out = self.model(
-                inputs_embeds=vectors, attention_mask=mask, position_ids=positions, use_cache=False, **keep
-            )
+            out = self.model(inputs_embeds=vectors, attention_mask=mask, **options)
         return out.logits[:, -targets:]
 
     @torch.no_grad()
     def prefill(self, batch: Batch, injection: Injection | None = None) -> Context:
         """Keys and values of [before | input without its last token], for `logits(context=…)`."""
-        injection = _fit_rows(injection or Injection(), batch.size)
+        self.refuse("cache")
+        return self._recorded(batch, fit_rows(injection or Injection(), batch.size))
+
+    def _recorded(self, batch: Batch, injection: Injection) -> Context:
+        """The input's keys and values, taken where they reach the attention function."""
+        self._check(injection)
         head = replace(injection, after=None, kv_after=None)  # nothing that follows can change what precedes
         shortened = replace(batch, input_ids=batch.input_ids[:, :-1], input_mask=batch.input_mask[:, :-1])
         vectors, mask = self._sequence(shortened, head, targets=False)
         if vectors.shape[1] == 0:
             return self._empty_context(batch.size)
         positions = (mask.cumsum(1) - 1).clamp(min=0)
-        cache = DynamicCache()
-        with inject(self._active(head, positions, 0, 0, None)):
-            self.model.base_model(  # without the head: no logits are needed
-                inputs_embeds=vectors,
-                attention_mask=mask,
-                position_ids=positions,
-                past_key_values=cache,
-                use_cache=True,
-            )
-        kept = cached_layers(cache)
-        layers = tuple(kv if spec else None for spec, kv in zip(self.spec.layers, kept, strict=True))
-        return Context(layers, mask)
+        active = self._active(head, positions, 0, 0, None)
+        active.record = {}
+        options = self._only_accepted(position_ids=positions, use_cache=False)
+        with inject(active):  # without the head: no logits are needed
+            self.model.base_model(inputs_embeds=vectors, attention_mask=mask, **options)
+        return Context(recorded(active, len(self.spec.layers)), mask)
+
+    @torch.no_grad()
+    def _unlike_full(self) -> str:
+        """Why keys and values alone do not stand for the input, measured; empty where they do."""
+        ids = torch.arange(3, 17, device=self.device).reshape(2, 7) * 5 % self.spec.vocab_size
+        batch = batch_of_ids([ids[0].tolist(), ids[1, :3].tolist()], [ids[1, 3:5].tolist()] * 2)
+        batch = batch.to(self.device)
+        full = self.logits(batch).float()
+        cached = self.logits(batch, None, self._recorded(batch, Injection())).float()
+        scale = full.abs().max().clamp(min=1.0)
+        if (full - cached).abs().max() / scale < (1e-4 if self.dtype == torch.float32 else 0.1):
+            return ""
+        return "its layers keep more of the input than keys and values (a recurrent state, say)"
 
     @torch.no_grad()
     def hidden(self, ids: Tensor, mask: Tensor, layer: int) -> Tensor:
         """Hidden states [B, N, H] of the plain model after `layer` layers (0: the embeddings)."""
         positions = (mask.long().cumsum(1) - 1).clamp(min=0)
-        out = self.model.base_model(
-            input_ids=ids,
-            attention_mask=mask,
-            position_ids=positions,
-            use_cache=False,
-            output_hidden_states=True,
-        )
+        options = self._only_accepted(position_ids=positions, use_cache=False)
+        out = self.model.base_model(input_ids=ids, attention_mask=mask, output_hidden_states=True, **options)
         return out.hidden_states[layer]
 
     @torch.no_grad()
@@ -170,7 +110,8 @@ class FrozenLM:
 
         `options` are transformers' generation options, streamers and caches included.
         """
-        injection = _fit_rows(injection or Injection(), batch.size)
+        injection = fit_rows(injection or Injection(), batch.size)
+        self._check(injection)
         bare = injection.before is None and injection.after is None
         if bare:
             inputs, mask = {"input_ids": batch.input_ids}, batch.input_mask
@@ -193,51 +134,12 @@ class FrozenLM:
         sequences = out if isinstance(out, Tensor) else out.sequences
         return sequences[:, width:] if bare else sequences
 
-    def text_ids(self, text: str) -> list[int]:
-        """Token ids of a text, without special tokens."""
-        if self.tokenizer is None:
-            raise SoftPromptError(
-                "this model was loaded without a tokenizer", fix="give token ids instead of text"
-            )
-        return self.tokenizer(text, add_special_tokens=False)["input_ids"]  # type: ignore[return-value]
-
+    @torch.no_grad()
     def kv_of(self, ids: Sequence[int]) -> Layers:
         """KV of real text [1, kv_heads, P, head_dim] by layer, moved to stand at positions -P … -1."""
-        tensor = torch.tensor([[*ids, ids[-1]]], device=self.device)
-        batch = Batch(
-            tensor,
-            torch.ones_like(tensor, dtype=torch.bool),
-            tensor[:, :0],
-            tensor[:, :0].bool(),
-            torch.zeros(1, dtype=torch.long),
-        )
-        return self.move(self.prefill(batch).layers, -len(ids))
-
-    def move(self, layers: Layers, delta: Tensor | int) -> Layers:
-        """Keys moved by `delta` positions ([B] or one number); unchanged where keys are not rotary."""
-        moved: list[LayerKV | None] = []
-        for layer, turn in zip(layers, self._turns, strict=True):
-            if layer is None:
-                moved.append(None)
-                continue
-            if turn is None:
-                raise SoftPromptError(
-                    f"a trained prefix cannot be moved to another position on a {self.spec.family} model",
-                    why="how it turns its keys by position was not recognised",
-                    fix="use placement=before with init=random, or a soft prompt (prompt-tuning)",
-                )
-            moved.append(LayerKV(turn(layer.key, delta), layer.value, layer.gate))
-        return tuple(moved)
-
-    def project_kv(self, layer: int, hidden: Tensor) -> LayerKV:
-        """Keys and values that the layer's own frozen projections make of `hidden` [1, P, H], unrotated."""
-        return project(self.model, layer, hidden.to(self.dtype))
-
-    @torch.no_grad()
-    def attention_inputs(self, ids: Sequence[int]) -> list[Tensor | None]:
-        """What each layer's attention reads of a text: [P, H], or None where a layer has no attention."""
-        tensor = torch.tensor([list(ids)], device=self.device)
-        return attention_inputs(self.model, tensor, len(self.spec.layers))
+        self.refuse("prefix")
+        batch = batch_of_ids([[*ids, ids[-1]]]).to(self.device)  # the last token is no part of a context
+        return self.move(self._recorded(batch, Injection()).layers, -len(ids))
 
     def _sequence(
         self, batch: Batch, injection: Injection, *, skip_input: bool = False, targets: bool = True
@@ -287,60 +189,11 @@ class FrozenLM:
             return torch.zeros(rows, heads, 0, size, dtype=self.dtype, device=self.device)
 
         layers = tuple(
-            None if s is None else LayerKV(empty(s.kv_heads, s.head_dim), empty(s.kv_heads, s.v_head_dim))
-            for s in self.spec.layers
+            LayerKV(empty(s.kv_heads, s.head_dim), empty(s.kv_heads, s.v_head_dim)) for s in self.spec.layers
         )
         return Context(layers, torch.zeros(rows, 0, dtype=torch.bool, device=self.device))
-
-    def _pad_id(self) -> int:
-        config = self.model.generation_config
-        ends = config.eos_token_id  # type: ignore[union-attr]
-        first_end = ends[0] if isinstance(ends, list) else ends
-        pad = config.pad_token_id  # type: ignore[union-attr]
-        return next((int(i) for i in (pad, first_end) if i is not None), 0)
-
-
-def pack_right(vectors: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows with their real positions moved to the right end, in order; columns nobody uses are dropped.
-
-    A gap inside a row would be harmless to full attention, but sliding windows count columns.
-    """
-    width = int(mask.sum(1).max()) if mask.numel() else 0
-    order = mask.to(torch.uint8).argsort(dim=1, stable=True)[:, mask.shape[1] - width :]  # padding first
-    packed = vectors.gather(1, order[:, :, None].expand(-1, -1, vectors.shape[2]))
-    return packed, mask.gather(1, order)
 
 
 def _all_but_last(mask: Tensor) -> Tensor:
     """Mask of the target tokens that are fed back: a right-aligned row minus its last token."""
     return mask[:, :-1] & mask[:, 1:] if mask.shape[1] > 1 else mask[:, :0]
-
-
-def _fit_rows(injection: Injection, rows: int) -> Injection:
-    """An injection made for one row serves a whole batch; KV layers broadcast by themselves."""
-
-    def fit(part: Any) -> Any:
-        if part is None or part.mask.shape[0] == rows:
-            return part
-        if part.mask.shape[0] != 1:
-            raise SoftPromptError(
-                f"an injection of {part.mask.shape[0]} rows does not fit a batch of {rows}",
-                why="each row needs its own, or one serves all",
-                fix="call the method with one prompt id for each row of the batch",
-            )
-        mask = part.mask.expand(rows, -1)
-        if isinstance(part, SoftTokens):
-            return SoftTokens(part.vectors.expand(rows, -1, -1), mask)
-        return Prefix(part.layers, mask)
-
-    return Injection(**{name: fit(part) for name, part in injection.channels().items()})
-
-
-def _needs_eager(model: PreTrainedModel) -> bool:
-    return not model._supports_sdpa
-
-
-def _checkpoint(function: Any, *args: Any) -> Any:
-    return torch.utils.checkpoint.checkpoint(
-        function, *args, use_reentrant=False, context_fn=checkpoint_contexts
-    )

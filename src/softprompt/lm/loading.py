@@ -12,6 +12,7 @@ import torch
 
 from ..errors import SoftPromptError, unknown
 from . import smollm2
+from .base import LanguageModel
 from .frozen import FrozenLM
 
 ALIASES: dict[str, Callable[[], Path]] = {"smollm2": smollm2.folder}
@@ -92,7 +93,7 @@ def _product_seconds(kind: torch.dtype, repeats: int = 5) -> float:
     return best
 
 
-def fingerprint(lm: FrozenLM) -> dict[str, str]:
+def fingerprint(lm: LanguageModel) -> dict[str, str]:
     """Short hashes of the config, a sample of every weight, and the vocabulary.
 
     Weights are compared in bfloat16, so the same checkpoint loaded in another precision is the same base.

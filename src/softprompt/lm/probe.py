@@ -1,127 +1,182 @@
 """Does injection work on this model? Measured on load, in a fraction of a second, or refused.
 
 A model on which the wrapper has no effect (no call reached it, or no gradient comes back) would
-ignore a prefix without a word. The probe runs four tokens through it and looks.
+ignore a prefix without a word. The probe runs a few tokens through it and looks. What it finds to be
+impossible stands in `ModelSpec.limits` with the reason; whoever asks for it gets that as an error.
 """
 
 from __future__ import annotations
 
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
 import torch
 from torch import Tensor
-from transformers import DynamicCache
 
 from ..errors import SoftPromptError
 from ..injection import LayerKV, Layers
-from .attention import Active, Columns, inject
+from .attention import BIAS, SITE, Active, Columns, Visit, inject
 from .rotary import Turn, candidates, find_turn
-from .spec import LayerSpec, ModelSpec
+from .spec import LayerSpec, ModelSpec, Stack
 
 SHIFT = 5  # positions between the two runs that tell how keys encode position
+INPUT, TARGET = 4, 3  # tokens on an encoder's side, and a decoder's: their difference tells stacks apart
 
 
 def measure(model) -> tuple[ModelSpec, tuple[Turn | None, ...]]:
-    """The model's spec and how each layer turns its keys; raises where injection has no effect."""
+    """The model's spec and how each layer turns its keys; raises where not even a soft prompt works."""
     config = model.config.get_text_config(decoder=True)
     with torch.no_grad():
-        active, here = _run(model, 0)
-        _, there = _run(model, SHIFT)
-    layers = _layer_specs(active, here)
-    if not any(layers):
-        raise SoftPromptError(
-            f"model family '{config.model_type}' cannot take a prefix or cached inputs",
-            why="none of its attention layers calls transformers' attention interface",
-            fix="use a family built on that interface (llama, qwen, mistral, gemma, gpt2, opt, …)",
-        )
-    _check_effect(model, layers)
-    turns, positions = _turns(model, layers, here, there)
+        visits = _run(model, 0)
+    layers = _number(model, visits)
+    limits: dict[str, str] = {}
+    if layers:
+        limits |= _effect(model, layers)
+    else:
+        reason = "no layer of it calls transformers' attention interface"
+        limits |= {"prefix": reason, "cache": reason}
+    turns, positions = _turns(model, visits) if layers else ((), "unknown")
+    _check_soft_tokens(model)
+    embeddings = model.get_input_embeddings().weight
     spec = ModelSpec(
         family=config.model_type,
-        hidden_size=model.get_input_embeddings().weight.shape[1],
-        vocab_size=model.get_input_embeddings().weight.shape[0],
+        hidden_size=embeddings.shape[1],
+        vocab_size=embeddings.shape[0],
         context=int(getattr(config, "max_position_embeddings", 0) or 2**20),
         layers=layers,
         positions=positions,
+        limits=limits,
     )
     return spec, turns
 
 
-def _ids(model) -> Tensor:
+def _number(model, visits: list[Visit]) -> tuple[LayerSpec, ...]:
+    """Give each attention module its site, in the order in which they run."""
+    modules = list(dict.fromkeys(visit.module for visit in visits))
+    for module in model.modules():  # of an earlier load of the same model
+        if hasattr(module, SITE):
+            delattr(module, SITE)
+    by_module = {visit.module: visit for visit in visits}
+    specs, bias = [], {}
+    for site, module in enumerate(modules):
+        visit = by_module[module]
+        spec = _layer_spec(model, visit)
+        if getattr(module, "has_relative_attention_bias", False):
+            bias[spec.stack] = module
+        setattr(module, SITE, site)
+        if spec.stack in bias:
+            setattr(module, BIAS, (bias[spec.stack],))  # in a tuple: it is no part of this module
+        specs.append(spec)
+    return tuple(specs)
+
+
+def _layer_spec(model, visit: Visit) -> LayerSpec:
+    stack: Stack = "decoder"
+    if model.config.is_encoder_decoder:
+        stack = "encoder" if visit.queries == INPUT else "decoder" if visit.keys == TARGET else "cross"
+    elif not getattr(visit.module, "is_causal", True):
+        stack = "encoder"
+    key, value = visit.kv.key, visit.kv.value
+    return LayerSpec(visit.heads, key.shape[1], key.shape[3], value.shape[3], stack)
+
+
+def _arguments(model, start: int) -> dict[str, Any]:
     vocab = model.get_input_embeddings().weight.shape[0]
-    return (torch.arange(1, 5, device=model.device) * 7 % vocab)[None]
+    ids = (torch.arange(1, 1 + INPUT, device=model.device) * 7 % vocab)[None]
+    arguments: dict[str, Any] = {"input_ids": ids}
+    accepted = inspect.signature(model.forward).parameters
+    if model.config.is_encoder_decoder:
+        arguments["decoder_input_ids"] = ids[:, :TARGET]
+    elif "position_ids" in accepted:
+        arguments["position_ids"] = torch.arange(start, start + INPUT, device=ids.device)[None]
+    if "use_cache" in accepted:
+        arguments["use_cache"] = False
+    return arguments
 
 
-def cached_layers(cache: DynamicCache) -> Layers:
-    """A cache's keys and values by layer; None for layers that keep none (recurrent ones)."""
-    kept = [(getattr(layer, "keys", None), getattr(layer, "values", None)) for layer in cache.layers]
-    return tuple(None if key is None or value is None else LayerKV(key, value) for key, value in kept)
+def _run(model, start: int) -> list[Visit]:
+    with inject(Active(visits=[])) as active:
+        model(**_arguments(model, start))
+    assert active is not None and active.visits is not None
+    return active.visits
 
 
-def _run(model, start: int) -> tuple[Active, Layers]:
-    ids = _ids(model)
-    cache = DynamicCache()
-    positions = torch.arange(start, start + ids.shape[1], device=ids.device)[None]
-    with inject(Active()) as active:
-        model(input_ids=ids, position_ids=positions, past_key_values=cache, use_cache=True)
-    assert active is not None
-    return active, cached_layers(cache)
+def _check_soft_tokens(model) -> None:
+    """Embeddings must stand for their tokens, and gradient must come back to them."""
+    arguments = _arguments(model, 0)
+    with torch.no_grad():
+        tokens = model(**arguments).logits.float()
+    soft = model.get_input_embeddings()(arguments.pop("input_ids")).detach().requires_grad_(True)
+    try:
+        with torch.enable_grad():
+            logits = model(inputs_embeds=soft, **arguments).logits.float()
+        (gradient,) = torch.autograd.grad(logits.square().mean(), soft)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise _no_soft_tokens(model, str(error).splitlines()[0]) from error
+    scale = tokens.abs().max().clamp(min=1.0)
+    if (logits.detach() - tokens).abs().max() / scale > (1e-3 if soft.dtype == torch.float32 else 0.1):
+        raise _no_soft_tokens(model, "its answers to embeddings are not those to the tokens they belong to")
+    if not gradient.abs().max() > 0:
+        raise _no_soft_tokens(model, "no gradient comes back to what stands in its input")
 
 
-def _layer_specs(active: Active, layers: Layers) -> tuple[LayerSpec | None, ...]:
-    return tuple(
-        None
-        if layer is None or index not in active.calls
-        else LayerSpec(active.calls[index], layer.key.shape[1], layer.key.shape[3], layer.value.shape[3])
-        for index, layer in enumerate(layers)
+def _no_soft_tokens(model, why: str) -> SoftPromptError:
+    return SoftPromptError(
+        f"model family '{model.config.model_type}' cannot take a soft prompt",
+        why=why,
+        fix="use another base model, and report this family",
     )
 
 
-def _check_effect(model, layers: tuple[LayerSpec | None, ...]) -> None:
+def _effect(model, layers: tuple[LayerSpec, ...]) -> Mapping[str, str]:
     """One random prefix vector a layer must change the output, and gradient must come back to each."""
     dtype = model.get_input_embeddings().weight.dtype
-    prefix = [
-        None
-        if s is None
-        else LayerKV(
-            torch.randn(1, s.kv_heads, 1, s.head_dim, dtype=dtype, device=model.device, requires_grad=True),
-            torch.randn(1, s.kv_heads, 1, s.v_head_dim, dtype=dtype, device=model.device, requires_grad=True),
-        )
-        for s in layers
-    ]
+
+    def leaf(heads: int, size: int) -> Tensor:
+        return torch.randn(1, heads, 1, size, dtype=dtype, device=model.device, requires_grad=True)
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        prefix = [LayerKV(leaf(s.kv_heads, s.head_dim), leaf(s.kv_heads, s.v_head_dim)) for s in layers]
     mask = torch.ones(1, 1, dtype=torch.bool, device=model.device)
     active = Active(columns=(Columns(tuple(prefix), mask),))
     with torch.enable_grad(), inject(active):
-        out = model(input_ids=_ids(model), use_cache=False).logits
-    leaves = [layer.value for layer in prefix if layer is not None]
+        out = model(**_arguments(model, 0)).logits
+    leaves = [layer.value for layer in prefix]
     gradients = (
         torch.autograd.grad(out.float().square().mean(), leaves, allow_unused=True)
         if out.requires_grad
         else [None] * len(leaves)
     )
     dead = [i for i, g in enumerate(gradients) if g is None or not g.abs().max() > 0]
-    if dead:
-        raise SoftPromptError(
-            f"a prefix has no effect on layers {dead} of this {model.config.model_type} model",
-            why="no gradient came back from them to the prefix",
-            fix="use another base model, and report this family",
-        )
+    if not dead:
+        return {}
+    reason = f"no gradient came back to a prefix from its attention layers {dead}"
+    return {"prefix": reason, "cache": reason}
 
 
-def _turns(
-    model, specs: tuple[LayerSpec | None, ...], here: Layers, there: Layers
-) -> tuple[tuple[Turn | None, ...], str]:
+def _turns(model, visits: list[Visit]) -> tuple[tuple[Turn | None, ...], str]:
+    """How each site turns its keys, from the same tokens at two places."""
+    here = {getattr(v.module, SITE): v.kv for v in visits}
+    count = len(here)
     options = candidates(model)
+    if any(hasattr(v.module, BIAS) for v in visits):
+        return (Turn(None),) * count, "relative"
+    if "position_ids" not in _arguments(model, 0):
+        # positions it counts itself: in its input (bart), or not at all
+        known = len(options) == 1
+        return ((Turn(None) if known else None,) * count), "absolute" if known else "unknown"
+    with torch.no_grad():
+        there = {getattr(v.module, SITE): v.kv for v in _run(model, SHIFT)}
     exact = model.get_input_embeddings().weight.dtype == torch.float32
     # in bf16 hidden states of deep layers differ by rounding; a wrong turn is off by the keys' own size
     tolerance = 1e-3 if exact else 0.3
-    first = next((a, b) for spec, a, b in zip(specs, here, there, strict=True) if spec and a and b)
-    if _differ(first[0].value, first[1].value) > 1e-3:
+    if _differ(here[0].value, there[0].value) > 1e-3:
         # the first layer's values know their position: the model adds absolute positions to its input
-        return tuple(None if spec is None else Turn(None) for spec in specs), "absolute"
-    turns = tuple(
-        find_turn(options, a.key, b.key, SHIFT, tolerance) if spec and a and b else None
-        for spec, a, b in zip(specs, here, there, strict=True)
-    )
-    if any(turn is None and spec is not None for turn, spec in zip(turns, specs, strict=True)):
+        return (Turn(None),) * count, "absolute"
+    turns = tuple(find_turn(options, here[i].key, there[i].key, SHIFT, tolerance) for i in range(count))
+    if any(turn is None for turn in turns):
         return turns, "unknown"
     rotary = any(turn is not None and turn.frequencies is not None for turn in turns)
     return turns, "rotary" if rotary else "none"
@@ -129,3 +184,9 @@ def _turns(
 
 def _differ(a: Tensor, b: Tensor) -> float:
     return ((a - b).float().abs().max() / b.float().abs().max().clamp(min=1e-6)).item()
+
+
+def recorded(active: Active, count: int) -> Layers:
+    """What `Active.record` holds, by site."""
+    assert active.record is not None
+    return tuple(active.record.get(site) for site in range(count))

@@ -23,6 +23,7 @@ class Turn:
 
     frequencies: Tensor | None  # [dims / 2], radians per position
     pairing: Pairing = "half"
+    last: bool = False  # partial rotary: whether the last dimensions turn, and not the first (MLA)
 
     def __call__(self, key: Tensor, delta: Tensor | int) -> Tensor:
         """`key` [B, heads, P, head_dim] moved by `delta` positions ([B], or one number for all)."""
@@ -32,7 +33,11 @@ class Turn:
         angle = delta * self.frequencies.to(key.device)  # [B or 1, 1, 1, dims / 2]
         cos, sin = angle.cos(), angle.sin()
         turned = 2 * self.frequencies.shape[0]  # partial rotary leaves the other dimensions alone
-        rotated, rest = key[..., :turned].float(), key[..., turned:]
+        if self.last:
+            rest, rotated = key.split([key.shape[-1] - turned, turned], dim=-1)
+        else:
+            rotated, rest = key.split([turned, key.shape[-1] - turned], dim=-1)
+        rotated = rotated.float()
         if self.pairing == "half":
             a, b = rotated.chunk(2, dim=-1)
             rotated = torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
@@ -40,9 +45,10 @@ class Turn:
             a, b = rotated[..., 0::2], rotated[..., 1::2]
             rotated = torch.stack([a * cos - b * sin, b * cos + a * sin], dim=-1).flatten(-2)
         rotated = rotated.to(key.dtype)
-        return (
-            torch.cat([rotated, rest.expand(*rotated.shape[:-1], -1)], dim=-1) if rest.shape[-1] else rotated
-        )
+        if not rest.shape[-1]:
+            return rotated
+        rest = rest.expand(*rotated.shape[:-1], -1)
+        return torch.cat([rest, rotated] if self.last else [rotated, rest], dim=-1)
 
 
 def candidates(model: nn.Module) -> list[Turn]:
@@ -50,18 +56,29 @@ def candidates(model: nn.Module) -> list[Turn]:
     turns = [Turn(None)]
     seen: list[Tensor] = []
     for name, buffer in model.named_buffers():
-        is_frequency = name.endswith("inv_freq") and "original" not in name.rsplit(".", 1)[-1]
-        if not is_frequency or any(torch.equal(buffer, other) for other in seen):
+        frequencies = _frequencies(name.rsplit(".", 1)[-1], buffer)
+        if frequencies is None or any(torch.equal(frequencies, other) for other in seen):
             continue
-        seen.append(buffer)
+        seen.append(frequencies)
         pairings: tuple[Pairing, ...] = ("half", "interleaved")
-        turns += [Turn(buffer.detach().float().cpu(), pairing) for pairing in pairings]
+        turns += [Turn(frequencies, pairing, last) for last in (False, True) for pairing in pairings]
     return turns
+
+
+def _frequencies(name: str, buffer: Tensor) -> Tensor | None:
+    if name.endswith("inv_freq") and "original" not in name:
+        return buffer.detach().float().cpu()
+    if name == "embed_positions" and buffer.dim() == 2 and buffer.shape[0] > 1:
+        # GPT-J keeps sines and cosines of every position; those of position 1 tell the angle
+        sine, cosine = buffer[1].detach().float().cpu().chunk(2)
+        return torch.atan2(sine, cosine)
+    return None
 
 
 def find_turn(options: list[Turn], here: Tensor, there: Tensor, delta: int, tolerance: float) -> Turn | None:
     """The option that takes keys `here` to keys `there`, `delta` positions on; None where none does."""
     scale = there.float().abs().max().clamp(min=1e-6)
-    errors = [((turn(here, delta) - there).float().abs().max() / scale).item() for turn in options]
-    best = min(range(len(options)), key=errors.__getitem__)
-    return options[best] if errors[best] < tolerance else None
+    fitting = [t for t in options if t.frequencies is None or 2 * len(t.frequencies) <= here.shape[-1]]
+    errors = [((turn(here, delta) - there).float().abs().max() / scale).item() for turn in fitting]
+    best = min(range(len(fitting)), key=errors.__getitem__)
+    return fitting[best] if errors[best] < tolerance else None

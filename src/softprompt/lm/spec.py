@@ -2,31 +2,38 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+Stack = Literal["encoder", "decoder", "cross"]
+STACKS: tuple[Stack, ...] = ("encoder", "decoder", "cross")
 
 
 @dataclass(frozen=True, slots=True)
 class LayerSpec:
-    """Attention of one layer."""
+    """Attention of one layer, as the attention function is given it."""
 
     heads: int  # query heads
     kv_heads: int
     head_dim: int
     v_head_dim: int
+    stack: Stack = "decoder"  # whose attention it is; "cross": the decoder's over the encoder's output
 
 
 @dataclass(frozen=True, slots=True)
 class ModelSpec:
-    """Measured from one small forward pass (see `lm.probe`), not read from a configuration."""
+    """Measured from a few small forward passes (see `lm.probe`), not read from a configuration."""
 
     family: str  # transformers' model_type
     hidden_size: int
     vocab_size: int
     context: int  # positions the model was made for
-    layers: tuple[LayerSpec | None, ...]  # None where a layer has no attention
-    positions: str  # "rotary", "absolute", "none", or "unknown"
+    layers: tuple[LayerSpec, ...]  # its attention layers in the order they run; others take no prefix
+    positions: str  # "rotary", "absolute", "relative", "none", or "unknown"
+    limits: Mapping[str, str] = field(default_factory=dict)  # "prefix" or "cache" → why it cannot be had
 
     @property
     def kv_numbers_per_token(self) -> int:
         """Numbers in the keys and values of one token, all layers."""
-        return sum(s.kv_heads * (s.head_dim + s.v_head_dim) for s in self.layers if s is not None)
+        return sum(s.kv_heads * (s.head_dim + s.v_head_dim) for s in self.layers)

@@ -20,7 +20,7 @@ Placement = Literal["before", "after"]
 
 
 class BaseModel(Protocol):
-    """What a method's builder may ask of the base model (`lm.FrozenLM` is one)."""
+    """What a method's builder may ask of the base model (`lm.LanguageModel` is one)."""
 
     @property
     def spec(self) -> Any: ...
@@ -28,7 +28,7 @@ class BaseModel(Protocol):
     def embed(self, ids: Tensor) -> Tensor: ...
     def kv_of(self, ids: Sequence[int]) -> Layers: ...
     def project_kv(self, layer: int, hidden: Tensor) -> LayerKV: ...
-    def attention_inputs(self, ids: Sequence[int]) -> list[Tensor | None]: ...
+    def attention_inputs(self, ids: Sequence[int]) -> list[Tensor]: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,13 +99,13 @@ def kv_injection(layers: Layers, placement: Placement) -> Injection:
 
 
 def key_sizes(spec: Any) -> list[int]:
-    """Numbers in one token's key, by layer that has attention."""
-    return [s.kv_heads * s.head_dim for s in spec.layers if s is not None]
+    """Numbers in one token's key, by attention layer."""
+    return [s.kv_heads * s.head_dim for s in spec.layers]
 
 
 def value_sizes(spec: Any) -> list[int]:
-    """Numbers in one token's value, by layer that has attention."""
-    return [s.kv_heads * s.v_head_dim for s in spec.layers if s is not None]
+    """Numbers in one token's value, by attention layer."""
+    return [s.kv_heads * s.v_head_dim for s in spec.layers]
 
 
 def unflatten(spec: Any, keys: Tensor, values: Tensor) -> Layers:
@@ -117,9 +117,7 @@ def unflatten(spec: Any, keys: Tensor, values: Tensor) -> Layers:
         return flat.unflatten(-1, (count, -1)).transpose(1, 2)
 
     return tuple(
-        None
-        if s is None
-        else LayerKV(heads(next(split_keys), s.kv_heads), heads(next(split_values), s.kv_heads))
+        LayerKV(heads(next(split_keys), s.kv_heads), heads(next(split_values), s.kv_heads))
         for s in spec.layers
     )
 

@@ -69,12 +69,11 @@ def build(
             fix="use init=vocab, text, labels or context",
         )
     specs = setting.lm.spec.layers
-    attended = [i for i, spec in enumerate(specs) if spec is not None]
-    places = attended[-(top_layers or max(1, len(attended) - 2)) :]
     inputs = [
         setting.lm.attention_inputs(start_ids(setting, i, length, init, text))
         for i in range(len(setting.prompts))
     ]
-    vectors = torch.stack([torch.stack([row[place] for place in places]) for row in inputs])  # type: ignore[arg-type]
+    places = list(range(len(specs)))[-(top_layers or max(1, len(specs) - 2)) :]
+    vectors = torch.stack([torch.stack([row[place] for place in places]) for row in inputs])
     gates = torch.zeros(len(setting.prompts), len(places), specs[places[0]].heads)
     return LlamaAdapter(vectors.float().cpu(), gates, places, len(specs), setting.lm.project_kv)

@@ -1,0 +1,177 @@
+"""What every kind of frozen model shares: its tokens, its sizes, and moving keys between positions.
+
+`FrozenLM` (decoder-only), `Seq2SeqLM` (encoder-decoder) and `EncoderLM` are final; everything
+downstream takes any of them.
+"""
+
+from __future__ import annotations
+
+import abc
+import contextlib
+import inspect
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+import torch.utils.checkpoint
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from ..data.collate import Batch
+from ..errors import SoftPromptError
+from ..injection import Injection, LayerKV, Layers
+from . import shims
+from .attention import EAGER, SDPA, checkpoint_contexts
+from .capture import attention_inputs, project
+from .context import Context
+from .rotary import Turn
+from .spec import ModelSpec
+
+
+class LanguageModel(abc.ABC):
+    """A frozen transformers model and its tokenizer, taking an `Injection`."""
+
+    spec: ModelSpec
+    _turns: tuple[Turn | None, ...]  # how each layer turns its keys by position; None: not recognised
+
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, name: str) -> None:
+        self.model, self.tokenizer, self.name = model, tokenizer, name
+        shims.bind(model)
+        model.set_attn_implementation(SDPA if model._supports_sdpa else EAGER)
+        model.eval()
+        model.requires_grad_(False)
+        self._checkpointed: tuple[torch.nn.Module, ...] = ()
+        self._accepted = frozenset(inspect.signature(model.forward).parameters)
+
+    @property
+    def device(self) -> torch.device:
+        return self.model.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return self.model.get_input_embeddings().weight.dtype  # type: ignore[return-value]
+
+    @property
+    def is_frozen(self) -> bool:
+        """False while the base is trained jointly (lora, full)."""
+        return not any(p.requires_grad for p in self.model.parameters())
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Token embeddings [..., H] of ids [...]."""
+        return self.model.get_input_embeddings()(ids)
+
+    @abc.abstractmethod
+    def logits(
+        self, batch: Batch, injection: Injection | None = None, context: Context | None = None
+    ) -> Tensor:
+        """Logits [B, T, V] that predict `batch.target_ids`; rows are right-aligned like the targets."""
+
+    @abc.abstractmethod
+    def prefill(self, batch: Batch, injection: Injection | None = None) -> Context:
+        """What `logits(context=…)` need not compute again. Refused where `spec.limits` names "cache"."""
+
+    @abc.abstractmethod
+    def generate(self, batch: Batch, injection: Injection | None = None, **options: Any) -> Tensor:
+        """New tokens [B × num_return_sequences, up to max_new_tokens] by transformers' own `generate`."""
+
+    @abc.abstractmethod
+    def hidden(self, ids: Tensor, mask: Tensor, layer: int) -> Tensor:
+        """Hidden states [B, N, H] of the plain model's input after `layer` layers (0: the embeddings)."""
+
+    @abc.abstractmethod
+    def kv_of(self, ids: Sequence[int]) -> Layers:
+        """KV of real text [1, kv_heads, P, head_dim] by layer, moved to stand at positions -P … -1."""
+
+    def set_gradient_checkpointing(self, enabled: bool) -> None:
+        """Trade compute for memory in `logits` under gradient. Dropout stays off."""
+        for layer in self._checkpointed:
+            layer.gradient_checkpointing = False  # type: ignore[assignment]
+        self._checkpointed = ()
+        if enabled:
+            self.model._set_gradient_checkpointing(enable=True, gradient_checkpointing_func=_checkpoint)
+            self._checkpointed = tuple(
+                m for m in self.model.modules() if getattr(m, "gradient_checkpointing", False)
+            )
+
+    @contextlib.contextmanager
+    def _checkpointing(self) -> Iterator[None]:
+        """transformers checkpoints a layer whose flag says "training", and then takes its KV cache away.
+
+        So the flag is up only here: a `generate` in between would compute without a cache.
+        """
+        layers = self._checkpointed if torch.is_grad_enabled() else ()
+        for layer in layers:
+            layer.training = True
+        try:
+            yield
+        finally:
+            for layer in layers:
+                layer.training = False
+
+    def text_ids(self, text: str) -> list[int]:
+        """Token ids of a text, without special tokens."""
+        if self.tokenizer is None:
+            raise SoftPromptError(
+                "this model was loaded without a tokenizer", fix="give token ids instead of text"
+            )
+        return self.tokenizer(text, add_special_tokens=False)["input_ids"]  # type: ignore[return-value]
+
+    def move(self, layers: Layers, delta: Tensor | int) -> Layers:
+        """Keys moved by `delta` positions ([B] or one number); unchanged where keys are not rotary."""
+        moved: list[LayerKV | None] = []
+        for layer, turn in zip(layers, self._turns, strict=True):
+            if layer is None:
+                moved.append(None)
+                continue
+            if turn is None:
+                raise SoftPromptError(
+                    f"a trained prefix cannot be moved to another position on a {self.spec.family} model",
+                    why="how it turns its keys by position was not recognised",
+                    fix="use placement=before with init=random, or a soft prompt (prompt-tuning)",
+                )
+            moved.append(LayerKV(turn(layer.key, delta), layer.value, layer.gate))
+        return tuple(moved)
+
+    def project_kv(self, layer: int, hidden: Tensor) -> LayerKV:
+        """Keys and values that the layer's own frozen projections make of `hidden` [1, P, H], unrotated."""
+        return project(self.model, layer, hidden.to(self.dtype))
+
+    @torch.no_grad()
+    def attention_inputs(self, ids: Sequence[int]) -> list[Tensor]:
+        """What each attention layer reads of a text: [P, H]."""
+        self.refuse("prefix")
+        return attention_inputs(self.model, torch.tensor([list(ids)], device=self.device))
+
+    def refuse(self, what: str) -> None:
+        """Raises where the model was found not to be able to do `what`: "prefix" or "cache"."""
+        if what not in self.spec.limits:
+            return
+        meant = {"prefix": "take a prefix", "cache": "keep its inputs' keys and values"}[what]
+        raise SoftPromptError(
+            f"model family '{self.spec.family}' cannot {meant}",
+            why=self.spec.limits[what],
+            fix="use a soft prompt (prompt-tuning, p-tuning, …), or another base model"
+            if what == "prefix"
+            else "leave the cache off (train.cache=off); the run is the same, only slower",
+        )
+
+    def _check(self, injection: Injection) -> None:
+        if {"kv_before", "kv_after", "adapter"} & set(injection.channels()):
+            self.refuse("prefix")
+
+    def _only_accepted(self, **arguments: Any) -> dict[str, Any]:
+        """The arguments that this model's forward knows (not every family takes `position_ids`)."""
+        return {name: value for name, value in arguments.items() if name in self._accepted}
+
+    def _pad_id(self) -> int:
+        config = self.model.generation_config
+        ends = config.eos_token_id  # type: ignore[union-attr]
+        first_end = ends[0] if isinstance(ends, list) else ends
+        pad = config.pad_token_id  # type: ignore[union-attr]
+        return next((int(i) for i in (pad, first_end) if i is not None), 0)
+
+
+def _checkpoint(function: Any, *args: Any) -> Any:
+    return torch.utils.checkpoint.checkpoint(
+        function, *args, use_reentrant=False, context_fn=checkpoint_contexts
+    )

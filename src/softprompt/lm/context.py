@@ -1,0 +1,66 @@
+"""What was computed once for a batch of inputs, and how rows are packed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..errors import SoftPromptError
+from ..injection import Injection, Layers, Prefix, SoftTokens
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """Keys and values of everything ahead of the tail, computed once: soft tokens before, and the input."""
+
+    layers: Layers  # key [B, kv_heads, N, head_dim]
+    mask: Tensor  # [B, N] bool
+
+    def repeat_rows(self, times: int) -> Context:
+        """Each row `times` times in place."""
+        layers = tuple(
+            None if layer is None else layer.map(lambda t: t.repeat_interleave(times, dim=0))
+            for layer in self.layers
+        )
+        return Context(layers, self.mask.repeat_interleave(times, dim=0))
+
+
+def pack_right(vectors: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows with their real positions moved to the right end, in order; columns nobody uses are dropped.
+
+    A gap inside a row would be harmless to full attention, but sliding windows count columns.
+    """
+    width = int(mask.sum(1).max()) if mask.numel() else 0
+    order = mask.to(torch.uint8).argsort(dim=1, stable=True)[:, mask.shape[1] - width :]  # padding first
+    packed = vectors.gather(1, order[:, :, None].expand(-1, -1, vectors.shape[2]))
+    return packed, mask.gather(1, order)
+
+
+def pack_left(vectors: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows with their real positions moved to the left end, in order: encoders count from there."""
+    width = int(mask.sum(1).max()) if mask.numel() else 0
+    order = (~mask).to(torch.uint8).argsort(dim=1, stable=True)[:, :width]  # padding last
+    packed = vectors.gather(1, order[:, :, None].expand(-1, -1, vectors.shape[2]))
+    return packed, mask.gather(1, order)
+
+
+def fit_rows(injection: Injection, rows: int) -> Injection:
+    """An injection made for one row serves a whole batch; KV layers broadcast by themselves."""
+
+    def fit(part: SoftTokens | Prefix) -> SoftTokens | Prefix:
+        if part.mask.shape[0] == rows:
+            return part
+        if part.mask.shape[0] != 1:
+            raise SoftPromptError(
+                f"an injection of {part.mask.shape[0]} rows does not fit a batch of {rows}",
+                why="each row needs its own, or one serves all",
+                fix="call the method with one prompt id for each row of the batch",
+            )
+        mask = part.mask.expand(rows, -1)
+        if isinstance(part, SoftTokens):
+            return SoftTokens(part.vectors.expand(rows, -1, -1), mask)
+        return Prefix(part.layers, mask)
+
+    return Injection(**{name: fit(part) for name, part in injection.channels().items()})  # type: ignore[arg-type]

@@ -1,0 +1,53 @@
+"""Families whose attention does not go through transformers' interface but has a method of its own.
+
+GPT-J and GPT-Neo compute attention in a method `_attn`. On load it is replaced, on the model's own
+instance, by one that calls our attention function with the same numbers: scores in float32, the
+family's scale, and GPT-Neo's local window as part of the mask.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from .attention import attend_plain
+
+
+def bind(model: nn.Module) -> None:
+    """Route the attention of such families through ours; nothing happens on any other."""
+    for module in model.modules():
+        kind = type(module).__name__
+        if kind == "GPTJAttention":
+            own = partial(_attend, module, 1 / float(module.scale_attn), None)  # type: ignore[arg-type]
+            object.__setattr__(module, "_attn", own)  # a partial that holds a module is no submodule
+        elif kind == "GPTNeoSelfAttention":
+            local = module.attention_type == "local"
+            window = int(module.config.window_size) if local else None  # type: ignore[union-attr]
+            object.__setattr__(module, "_attn", partial(_attend, module, 1.0, window))
+
+
+def _attend(
+    module: nn.Module,
+    scaling: float,
+    window: int | None,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None = None,
+) -> tuple[Tensor, Tensor]:
+    """What `_attn` returns: output [B, heads, q, d] and weights."""
+    queries, keys = query.shape[2], key.shape[2]
+    if attention_mask is None or window is not None:
+        at = torch.arange(keys - queries, keys, device=query.device)[:, None]
+        column = torch.arange(keys, device=query.device)[None, :]
+        seen = column <= at
+        if window is not None:
+            seen = seen & (column > at - window)
+        own = torch.where(seen, 0.0, torch.finfo(torch.float32).min)[None, None]
+        attention_mask = own if attention_mask is None else torch.minimum(own, attention_mask)
+    output, weights = attend_plain(
+        module, query, key, value, attention_mask, scaling=scaling, sliding_window=window
+    )
+    return output.transpose(1, 2), weights
