@@ -156,6 +156,12 @@ class LanguageModel(abc.ABC):
         )
 
     def _check(self, injection: Injection) -> None:
+        if injection.decoder is not None and not self.model.config.is_encoder_decoder:
+            raise SoftPromptError(
+                f"placement=decoder does not go with a {self.spec.family} model",
+                why="it has no encoder and decoder",
+                fix="use placement=before or after",
+            )
         if {"kv_before", "kv_after", "adapter"} & set(injection.channels()):
             self.refuse("prefix")
 

@@ -31,7 +31,7 @@ class FrozenLM(LanguageModel):
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, name: str) -> None:
         super().__init__(model, tokenizer, name)
-        self.spec, self._turns = measure(model)
+        self.spec, self._turns = measure(model, self.embed)
         if "cache" not in self.spec.limits and (reason := self._unlike_full()):
             self.spec = replace(self.spec, limits={**self.spec.limits, "cache": reason})
 

@@ -29,6 +29,7 @@ class ModelSpec:
     hidden_size: int
     vocab_size: int
     context: int  # positions the model was made for
+    depth: int  # layers of any kind, those without attention included
     layers: tuple[LayerSpec, ...]  # its attention layers in the order they run; others take no prefix
     positions: str  # "rotary", "absolute", "relative", "none", or "unknown"
     limits: Mapping[str, str] = field(default_factory=dict)  # "prefix" or "cache" → why it cannot be had

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ..errors import SoftPromptError
-from .base import Setting, flatten
+from .base import Places, Setting, flatten
 
 Init = Literal["random", "vocab", "text", "labels", "context", "artifact"]
 INITS: tuple[str, ...] = get_args(Init)
@@ -41,7 +41,7 @@ def soft_tokens(setting: Setting, length: int, init: Init, text: str | None, art
 
 
 def prefix(
-    setting: Setting, length: int, init: Init, text: str | None, artifact: str | None
+    setting: Setting, places: Places, length: int, init: Init, text: str | None, artifact: str | None
 ) -> tuple[Tensor, Tensor]:
     """Initial keys [num_prompts, length, D_k] and values [num_prompts, length, D_v], float32."""
     rows: list[tuple[Tensor, Tensor]] = []
@@ -49,7 +49,7 @@ def prefix(
         if init == "artifact":
             rows.append(_kv_artifact(setting, artifact, name, length))
         elif init == "random":
-            sample = _kv(setting, _sampled_ids(setting, index, 128))
+            sample = _kv(setting, places, _sampled_ids(setting, index, 128))
             generator = setting.generator(index)
             rows.append(
                 tuple(  # type: ignore[arg-type]
@@ -58,7 +58,7 @@ def prefix(
                 )
             )
         else:
-            rows.append(_kv(setting, start_ids(setting, index, length, init, text)))
+            rows.append(_kv(setting, places, start_ids(setting, index, length, init, text)))
     keys, values = zip(*rows, strict=True)
     return torch.stack(keys), torch.stack(values)
 
@@ -110,8 +110,8 @@ def _embed(setting: Setting, ids: list[int]) -> Tensor:
 
 
 @torch.no_grad()
-def _kv(setting: Setting, ids: list[int]) -> tuple[Tensor, Tensor]:
-    keys, values = flatten(setting.lm.kv_of(ids))
+def _kv(setting: Setting, places: Places, ids: list[int]) -> tuple[Tensor, Tensor]:
+    keys, values = flatten(places.only(setting.lm.kv_of(ids)))
     return keys[0].float().cpu(), values[0].float().cpu()
 
 

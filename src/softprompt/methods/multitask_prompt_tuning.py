@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..injection import Injection
 from . import init as initialisers
-from .base import Features, Placement, Setting, SoftPrompt, soft_injection
+from .base import Features, Placement, Setting, SoftPrompt, soft_injection, soft_length
 from .init import Init
 
 
@@ -51,5 +51,5 @@ def build(
     rank: int = 1,
 ) -> MultitaskPromptTuning:
     """`rank` of each task's factors."""
-    shared = initialisers.soft_tokens(setting, length, init, text, artifact)[0]
+    shared = initialisers.soft_tokens(setting, soft_length(length, placement), init, text, artifact)[0]
     return MultitaskPromptTuning(shared, len(setting.prompts), rank, placement)

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from ..injection import Injection
 from . import init as initialisers
-from .base import Features, Placement, Setting, SoftPrompt, soft_injection
+from .base import Features, Placement, Setting, SoftPrompt, soft_injection, soft_length
 from .init import Init
 from .reparam import mlp
 
@@ -66,5 +66,5 @@ def build(
     hidden: int = 128,
 ) -> PTuning:
     """`encoder` is the reparameterization, `hidden` its width (even)."""
-    anchor = initialisers.soft_tokens(setting, length, init, text, artifact)
+    anchor = initialisers.soft_tokens(setting, soft_length(length, placement), init, text, artifact)
     return PTuning(anchor, placement, encoder, hidden)

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..injection import Injection
 from . import init as initialisers
-from .base import Features, Placement, Setting, SoftPrompt, soft_injection
+from .base import Features, Placement, Setting, SoftPrompt, soft_injection, soft_length
 from .init import Init
 
 
@@ -45,4 +45,6 @@ def build(
     artifact: str | None = None,
 ) -> PromptTuning:
     """`length` soft tokens per prompt."""
-    return PromptTuning(initialisers.soft_tokens(setting, length, init, text, artifact), placement)
+    return PromptTuning(
+        initialisers.soft_tokens(setting, soft_length(length, placement), init, text, artifact), placement
+    )

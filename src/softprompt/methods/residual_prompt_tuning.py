@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ..injection import Injection
 from . import init as initialisers
-from .base import Features, Placement, Setting, SoftPrompt, soft_injection
+from .base import Features, Placement, Setting, SoftPrompt, soft_injection, soft_length
 from .init import Init
 from .reparam import Residual
 
@@ -48,5 +48,5 @@ def build(
     bottleneck: int = 128,
 ) -> ResidualPromptTuning:
     """`bottleneck` is the MLP's width."""
-    table = initialisers.soft_tokens(setting, length, init, text, artifact)
+    table = initialisers.soft_tokens(setting, soft_length(length, placement), init, text, artifact)
     return ResidualPromptTuning(table, placement, bottleneck)
