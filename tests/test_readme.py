@@ -34,7 +34,9 @@ def test_the_commands_exist():
         assert f"make {target}" in README and re.search(rf"^{target}:", makefile, re.M)
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/architecture.md", "docs/methods.md", "docs/results.md"])
+@pytest.mark.parametrize(
+    "page", ["README.md", "docs/architecture.md", "docs/methods.md", "docs/results.md", "docs/peft.md"]
+)
 def test_links_and_paths_lead_somewhere(page):
     text = (ROOT / page).read_text(encoding="utf-8")
     for link in re.findall(r"\]\(([^)#]+)\)", text):

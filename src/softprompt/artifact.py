@@ -296,8 +296,12 @@ Trained vectors for a frozen language model, made by softprompt {{ versions.soft
 | method | {{ method }} ({{ options_shown }}) |
 | base model | {{ base.name }} ({{ base.mode }}; weights {{ base.fingerprint.weights }}) |
 | prompts | {{ prompts | join(", ") }} |
+{% if imported %}
+| imported from | {{ imported }} |
+{% else %}
 | trained parameters | {{ "{:,}".format(trained_parameters) }} |
 | training rows | {{ data.rows }} (data {{ data.fingerprint[:16] }}) |
+{% endif %}
 {% for name, shown in scores %}
 | dev {{ name }} | {{ shown }} |
 {% endfor %}
