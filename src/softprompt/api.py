@@ -74,7 +74,7 @@ class Tuned:
             out = self.lm.generate(batch, injection, **options)
             texts = [self.encoder.decode(ids) for ids in out.tolist()]
         else:
-            context = self.lm.prefill(batch, injection)
+            context = self.lm.context(batch, injection)
             scores = score_candidates(
                 self.lm, batch, injection, context, [e.candidates or () for e in examples]
             )

@@ -143,16 +143,16 @@ class Evaluator:
 
     def _batches(
         self, method: SoftPrompt, examples: Sequence[Example], cache: ContextCache | None
-    ) -> Iterator[tuple[list[int], Batch, Context, Injection]]:
+    ) -> Iterator[tuple[list[int], Batch, Context | None, Injection]]:
         for indices in self._orders(examples):
             batch = collate([examples[i] for i in indices], self.lm.device)
             with torch.no_grad():
                 injection = injection_for(self.lm, method, batch)
-                context = cache.context(indices, self.lm) if cache else self.lm.prefill(batch, injection)
+                context = cache.context(indices, self.lm) if cache else self.lm.context(batch, injection)
             yield indices, batch, context, injection
 
     def _chosen(
-        self, batch: Batch, injection: Injection, rows: Sequence[Example], context: Context
+        self, batch: Batch, injection: Injection, rows: Sequence[Example], context: Context | None
     ) -> list[Record]:
         scores = score_candidates(self.lm, batch, injection, context, [e.candidates or () for e in rows])
         records = []
@@ -183,7 +183,7 @@ def score_candidates(
     lm: LanguageModel,
     batch: Batch,
     injection: Injection,
-    context: Context,
+    context: Context | None,
     candidates: Sequence[Sequence[Sequence[int]]],
     *,
     rows_at_once: int = 128,
@@ -219,8 +219,10 @@ def select(batch: Batch, rows: Tensor) -> Batch:
     return replace(batch, texts=texts, **chosen)
 
 
-def select_context(context: Context, rows: Tensor) -> Context:
+def select_context(context: Context | None, rows: Tensor) -> Context | None:
     """The context's rows with the given indices."""
+    if context is None:
+        return None
     layers = tuple(None if layer is None else layer.map(lambda t: t[rows]) for layer in context.layers)
     return Context(layers, context.mask[rows])
 

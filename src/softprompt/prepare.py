@@ -162,6 +162,7 @@ def encoder_of(
         max_target_tokens=recipe.data.max_target_tokens,
         context=lm.spec.context,
         reserved=int(length) + (recipe.task.max_new_tokens if recipe.task.kind == "generation" else 0),
+        apart=lm.spec.kind == "encoder-decoder",
     )
 
 

@@ -19,7 +19,7 @@ from .. import methods
 from ..artifact import MANIFEST, Artifact
 from ..config import recipe_from_dict
 from ..errors import SoftPromptError
-from ..lm.frozen import FrozenLM
+from ..lm.base import LanguageModel
 from ..lm.loading import fingerprint
 from ..methods.base import Setting
 
@@ -28,7 +28,7 @@ UNSCORED: dict[str, Any] = {"metrics": {}, "intervals": {}, "rows": {}, "n": 0}
 
 def save(
     out: Path,
-    lm: FrozenLM,
+    lm: LanguageModel,
     method: str,
     options: Mapping[str, Any],
     state: Mapping[str, Tensor],
@@ -53,7 +53,7 @@ def save(
 
 
 def _manifest(
-    out: Path, lm: FrozenLM, method: str, options: dict[str, Any], prompts: tuple[str, ...], source: str
+    out: Path, lm: LanguageModel, method: str, options: dict[str, Any], prompts: tuple[str, ...], source: str
 ) -> dict[str, Any]:
     recipe = {
         "model": lm.name,

@@ -8,6 +8,7 @@ is placed after the input. This file knows nothing of methods, templates or trai
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, final
@@ -122,6 +123,12 @@ class FrozenLM(LanguageModel):
                     "prefill_chunk_size does not go with soft tokens",
                     why="transformers prefills token ids in chunks, and soft tokens have none",
                     fix="leave it out, or use a prefix",
+                )
+            if "inputs_embeds" not in inspect.signature(self.model.prepare_inputs_for_generation).parameters:
+                raise SoftPromptError(
+                    f"transformers cannot generate from soft tokens with a {self.spec.family} model",
+                    why=f"its `generate` takes no embeddings for {type(self.model).__name__}",
+                    fix="use a prefix (prefix-tuning), or score labels instead of generating",
                 )
             vectors, mask = self._sequence(batch, injection, targets=False)
             inputs, width = {"inputs_embeds": vectors}, vectors.shape[1]

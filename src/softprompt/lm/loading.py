@@ -1,4 +1,4 @@
-"""`load`: a hub id, a local folder, a GGUF file, or an alias becomes a `FrozenLM`."""
+"""`load`: a hub id, a local folder, a GGUF file, or an alias becomes a `LanguageModel`."""
 
 from __future__ import annotations
 
@@ -14,29 +14,30 @@ from ..errors import SoftPromptError, unknown
 from . import smollm2
 from .base import LanguageModel
 from .frozen import FrozenLM
+from .seq2seq import Seq2SeqLM
 
 ALIASES: dict[str, Callable[[], Path]] = {"smollm2": smollm2.folder}
 
 Precision = Literal["auto", "float32", "bfloat16"]
 
 
-def load(name: str = "smollm2", *, dtype: Precision = "auto", device: str | None = None) -> FrozenLM:
+def load(name: str = "smollm2", *, dtype: Precision = "auto", device: str | None = None) -> LanguageModel:
     """A frozen model with its tokenizer.
 
     `dtype="auto"` takes bfloat16 where this machine multiplies matrices faster in it (measured, a few
     milliseconds), else float32. Raises SoftPromptError where the model cannot be found or is refused.
     """
     from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
 
     target = device or ("cuda" if torch.cuda.is_available() else "cpu")
     kind = pick_dtype(target) if dtype == "auto" else getattr(torch, dtype)
     path, options = _resolve(name)
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, **options)
-        both: Any = AutoModelForCausalLM.from_pretrained(
-            path, dtype=kind, output_loading_info=True, **options
-        )
+        apart = AutoConfig.from_pretrained(path, **options).is_encoder_decoder
+        made, wrapper = (AutoModelForSeq2SeqLM, Seq2SeqLM) if apart else (AutoModelForCausalLM, FrozenLM)
+        both: Any = made.from_pretrained(path, dtype=kind, output_loading_info=True, **options)
         model, found = both
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -51,13 +52,7 @@ def load(name: str = "smollm2", *, dtype: Precision = "auto", device: str | None
             why=f"'{missing[0]}' is not in its files; transformers would fill it with random numbers",
             fix="download or copy the model again; a classifier or encoder is no causal language model",
         )
-    if model.config.is_encoder_decoder:
-        raise SoftPromptError(
-            f"'{name}' is an encoder-decoder model",
-            why="only decoder-only models are supported so far",
-            fix="use a causal language model",
-        )
-    return FrozenLM(model.to(target), tokenizer, name)
+    return wrapper(model.to(target), tokenizer, name)
 
 
 def _resolve(name: str) -> tuple[str, dict]:

@@ -41,6 +41,7 @@ def measure(model, embed: Callable[[Tensor], Tensor]) -> tuple[ModelSpec, tuple[
     embeddings = model.get_input_embeddings().weight
     spec = ModelSpec(
         family=config.model_type,
+        kind="encoder-decoder" if model.config.is_encoder_decoder else "decoder",
         hidden_size=embeddings.shape[1],
         vocab_size=embeddings.shape[0],
         context=int(getattr(config, "max_position_embeddings", 0) or 2**20),

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 Stack = Literal["encoder", "decoder", "cross"]
+Kind = Literal["decoder", "encoder-decoder", "encoder"]
 STACKS: tuple[Stack, ...] = ("encoder", "decoder", "cross")
 
 
@@ -26,6 +27,7 @@ class ModelSpec:
     """Measured from a few small forward passes (see `lm.probe`), not read from a configuration."""
 
     family: str  # transformers' model_type
+    kind: Kind
     hidden_size: int
     vocab_size: int
     context: int  # positions the model was made for

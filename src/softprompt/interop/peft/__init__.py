@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ...artifact import Artifact
 from ...errors import SoftPromptError
-from ...lm.frozen import FrozenLM
+from ...lm.base import LanguageModel
 from ...lm.loading import ALIASES
 from .. import foreign
 from . import files
@@ -34,7 +34,7 @@ class Imported:
 
 def export(
     artifact: Artifact,
-    lm: FrozenLM,
+    lm: LanguageModel,
     folder: Path,
     *,
     prompt: str | None = None,
@@ -72,7 +72,7 @@ def base_name(folder: Path) -> str:
     return str(name)
 
 
-def import_adapter(folder: Path, lm: FrozenLM, out: Path, *, prompts: Sequence[str] = ()) -> Imported:
+def import_adapter(folder: Path, lm: LanguageModel, out: Path, *, prompts: Sequence[str] = ()) -> Imported:
     """Make an artifact of an adapter that PEFT saved for the model `lm`.
 
     `prompts` names its tasks; by default "default", or task-0, task-1, … where there are several.

@@ -12,8 +12,8 @@ from __future__ import annotations
 import re
 
 from ...errors import SoftPromptError
+from ...lm.base import LanguageModel
 from ...lm.capture import attention_modules
-from ...lm.frozen import FrozenLM
 
 FAMILIES = ("llama", "mistral")
 _KEY = re.compile(r"(?:^|\.)layers\.(\d+)\.self_attn\.adaption_(prompt|gate)$")
@@ -35,7 +35,7 @@ def parse(name: str) -> tuple[int, str] | None:
     return (int(found[1]), found[2]) if found else None
 
 
-def check_family(lm: FrozenLM) -> None:
+def check_family(lm: LanguageModel) -> None:
     """Raises SoftPromptError where PEFT computes something else than we do, or nothing."""
     modules = attention_modules(lm.model)
     sizes = [spec for spec in lm.spec.layers if spec is not None]

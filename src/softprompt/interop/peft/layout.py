@@ -15,11 +15,11 @@ from torch import Tensor
 
 from ...errors import SoftPromptError
 from ...injection import LayerKV, Layers
-from ...lm.frozen import FrozenLM
+from ...lm.base import LanguageModel
 from ...lm.spec import LayerSpec
 
 
-def pack(lm: FrozenLM, layers: Layers) -> Tensor:
+def pack(lm: LanguageModel, layers: Layers) -> Tensor:
     """Layers of [1, kv_heads, P, head_dim] at -P … -1 as PEFT's flat [P, 2 · L · kv_dim]."""
     shared_layer(lm)
     present = [layer for layer in layers if layer is not None]
@@ -35,7 +35,7 @@ def pack(lm: FrozenLM, layers: Layers) -> Tensor:
     return torch.stack(rows, dim=1).flatten(1)  # of [P, 2L, kv_heads, head_dim]
 
 
-def unpack(lm: FrozenLM, flat: Tensor) -> Layers:
+def unpack(lm: LanguageModel, flat: Tensor) -> Layers:
     """The inverse of `pack`."""
     spec = shared_layer(lm)
     length, depth = flat.shape[0], len(lm.spec.layers)
@@ -45,7 +45,7 @@ def unpack(lm: FrozenLM, flat: Tensor) -> Layers:
     return lm.move(layers, -length)
 
 
-def shared_layer(lm: FrozenLM) -> LayerSpec:
+def shared_layer(lm: LanguageModel) -> LayerSpec:
     """The sizes that all layers share. Raises SoftPromptError where PEFT's prefixes do not fit the model."""
     if lm.spec.positions not in ("rotary", "none"):
         shifted = "after a prefix of P vectors the input starts at position P in PEFT and at 0 here"
@@ -68,7 +68,7 @@ def shared_layer(lm: FrozenLM) -> LayerSpec:
     return first
 
 
-def window_note(lm: FrozenLM) -> tuple[str, ...]:
+def window_note(lm: LanguageModel) -> tuple[str, ...]:
     """What differs where attention looks back a limited way."""
     window = getattr(lm.model.config.get_text_config(decoder=True), "sliding_window", None)
     if not window:

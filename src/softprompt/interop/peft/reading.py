@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ...errors import SoftPromptError
-from ...lm.frozen import FrozenLM
+from ...lm.base import LanguageModel
 from ...methods.base import flatten
 from .adaption import check_family, gate_name, parse, prompt_name
 from .files import Adapter
@@ -32,7 +32,7 @@ class Found:
     notes: tuple[str, ...] = ()
 
 
-def from_adapter(adapter: Adapter, lm: FrozenLM) -> Found:
+def from_adapter(adapter: Adapter, lm: LanguageModel) -> Found:
     """What the adapter is here. Raises SoftPromptError for one that has no counterpart, or does not fit."""
     if adapter.kind not in READERS:
         raise SoftPromptError(
@@ -57,12 +57,12 @@ def from_adapter(adapter: Adapter, lm: FrozenLM) -> Found:
     return reader(adapter, lm)
 
 
-def _soft(adapter: Adapter, lm: FrozenLM) -> Found:
+def _soft(adapter: Adapter, lm: LanguageModel) -> Found:
     vectors = _tensor(adapter, "prompt_embeddings", (None, lm.spec.hidden_size))
     return Found("prompt-tuning", _before(vectors), {"table": vectors[None]})
 
 
-def _multitask(adapter: Adapter, lm: FrozenLM) -> Found:
+def _multitask(adapter: Adapter, lm: LanguageModel) -> Found:
     shared = _tensor(adapter, "prompt_embeddings", (None, lm.spec.hidden_size))
     columns = _tensor(adapter, "prefix_task_cols", (None, shared.shape[0], None))  # [tasks, P, r]
     tasks, _, rank = columns.shape
@@ -71,7 +71,7 @@ def _multitask(adapter: Adapter, lm: FrozenLM) -> Found:
     return Found("multitask-prompt-tuning", _before(shared) | {"rank": rank}, state, tasks)
 
 
-def _prefix(adapter: Adapter, lm: FrozenLM) -> Found:
+def _prefix(adapter: Adapter, lm: LanguageModel) -> Found:
     spec = shared_layer(lm)
     width = 2 * len(lm.spec.layers) * spec.kv_heads * spec.head_dim
     flat = _tensor(adapter, "prompt_embeddings", (None, width))
@@ -87,7 +87,7 @@ def _prefix(adapter: Adapter, lm: FrozenLM) -> Found:
     return Found("prefix-tuning", options, state, notes=notes)
 
 
-def _adaption(adapter: Adapter, lm: FrozenLM) -> Found:
+def _adaption(adapter: Adapter, lm: LanguageModel) -> Found:
     check_family(lm)
     layers = sorted({place[0] for name in adapter.tensors if (place := parse(name))})
     depth = len(lm.spec.layers)
@@ -134,7 +134,7 @@ def _tensor(adapter: Adapter, name: str, shape: tuple[int | None, ...]) -> Tenso
     return found
 
 
-READERS: dict[str, Callable[[Adapter, FrozenLM], Found]] = {
+READERS: dict[str, Callable[[Adapter, LanguageModel], Found]] = {
     "PROMPT_TUNING": _soft,
     "P_TUNING": _soft,
     "MULTITASK_PROMPT_TUNING": _multitask,

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ...errors import SoftPromptError
 from ...injection import Injection, Layers, SoftTokens
-from ...lm.frozen import FrozenLM
+from ...lm.base import LanguageModel
 from ...methods.base import SoftPrompt
 from ...methods.llama_adapter import LlamaAdapter
 from ...methods.materialised import Materialised
@@ -30,13 +30,13 @@ Chosen = Mapping[str, int]  # the prompts to write: their names, and their numbe
 
 
 @torch.no_grad()
-def to_adapter(method: SoftPrompt, lm: FrozenLM, chosen: Chosen) -> Adapter:
+def to_adapter(method: SoftPrompt, lm: LanguageModel, chosen: Chosen) -> Adapter:
     """The chosen prompts of `method` as an adapter that gives the same logits in PEFT."""
     check_channels(method, next(iter(chosen.values())), lm)
     return _write(method, lm, chosen)
 
 
-def check_channels(method: SoftPrompt, index: int, lm: FrozenLM) -> None:
+def check_channels(method: SoftPrompt, index: int, lm: LanguageModel) -> None:
     """Raises SoftPromptError unless all that is injected is fixed and stands ahead of the input."""
     if method.reads is not None:
         raise SoftPromptError(
@@ -62,17 +62,17 @@ def check_channels(method: SoftPrompt, index: int, lm: FrozenLM) -> None:
 
 
 @functools.singledispatch
-def _write(method: SoftPrompt, lm: FrozenLM, chosen: Chosen) -> Adapter:
+def _write(method: SoftPrompt, lm: LanguageModel, chosen: Chosen) -> Adapter:
     raise _needs_materialising()
 
 
 @_write.register
-def _(method: PromptTuning, lm: FrozenLM, chosen: Chosen) -> Adapter:
+def _(method: PromptTuning, lm: LanguageModel, chosen: Chosen) -> Adapter:
     return _soft(lm, method.table[_only(chosen)])
 
 
 @_write.register
-def _(method: MultitaskPromptTuning, lm: FrozenLM, chosen: Chosen) -> Adapter:
+def _(method: MultitaskPromptTuning, lm: LanguageModel, chosen: Chosen) -> Adapter:
     # PEFT keeps the same three tables, and takes a `task_ids` [B] with every call
     tasks = list(chosen.values())
     config = _config(lm, "MULTITASK_PROMPT_TUNING", method.shared.shape[0])
@@ -84,7 +84,7 @@ def _(method: MultitaskPromptTuning, lm: FrozenLM, chosen: Chosen) -> Adapter:
 
 
 @_write.register
-def _(method: PrefixTuning, lm: FrozenLM, chosen: Chosen) -> Adapter:
+def _(method: PrefixTuning, lm: LanguageModel, chosen: Chosen) -> Adapter:
     if method.embedding is not None:
         raise _needs_materialising()
     prefix = _injection(method, _only(chosen), lm).kv_before
@@ -93,7 +93,7 @@ def _(method: PrefixTuning, lm: FrozenLM, chosen: Chosen) -> Adapter:
 
 
 @_write.register
-def _(method: Materialised, lm: FrozenLM, chosen: Chosen) -> Adapter:
+def _(method: Materialised, lm: LanguageModel, chosen: Chosen) -> Adapter:
     ((channel, part),) = method.prompts[_only(chosen)].channels().items()
     if isinstance(part, SoftTokens):
         return _soft(lm, part.vectors[0])
@@ -107,7 +107,7 @@ def _(method: Materialised, lm: FrozenLM, chosen: Chosen) -> Adapter:
 
 
 @_write.register
-def _(method: LlamaAdapter, lm: FrozenLM, chosen: Chosen) -> Adapter:
+def _(method: LlamaAdapter, lm: LanguageModel, chosen: Chosen) -> Adapter:
     check_family(lm)
     index = _only(chosen)
     gates = method.gates[index].tanh()  # [top layers, heads]; PEFT's gate is used as it is
@@ -125,12 +125,12 @@ def _(method: LlamaAdapter, lm: FrozenLM, chosen: Chosen) -> Adapter:
     return Adapter(_base("ADAPTION_PROMPT") | sizes | {"target_modules": "self_attn"}, tensors)
 
 
-def _soft(lm: FrozenLM, vectors: Tensor) -> Adapter:
+def _soft(lm: LanguageModel, vectors: Tensor) -> Adapter:
     config = _config(lm, "PROMPT_TUNING", vectors.shape[0]) | {"prompt_tuning_init": "RANDOM"}
     return Adapter(config, {"prompt_embeddings": vectors})
 
 
-def _prefix(lm: FrozenLM, layers: Layers, frozen: int = 0) -> Adapter:
+def _prefix(lm: LanguageModel, layers: Layers, frozen: int = 0) -> Adapter:
     """A prefix; one with a frozen start is what PEFT calls a cartridge."""
     flat = pack(lm, layers)
     heads = next(spec.kv_heads for spec in lm.spec.layers if spec is not None)
@@ -140,7 +140,7 @@ def _prefix(lm: FrozenLM, layers: Layers, frozen: int = 0) -> Adapter:
     return Adapter(config, {"prompt_embeddings": flat}, window_note(lm))
 
 
-def _config(lm: FrozenLM, kind: str, length: int) -> dict[str, Any]:
+def _config(lm: LanguageModel, kind: str, length: int) -> dict[str, Any]:
     """What PEFT's prompt-learning configs share; the numbers that it would fill in from the model."""
     return _base(kind) | {
         "num_virtual_tokens": length,
@@ -155,7 +155,7 @@ def _base(kind: str) -> dict[str, Any]:
     return {"peft_type": kind, "task_type": "CAUSAL_LM", "inference_mode": True}
 
 
-def _injection(method: SoftPrompt, index: int, lm: FrozenLM) -> Injection:
+def _injection(method: SoftPrompt, index: int, lm: LanguageModel) -> Injection:
     return method(torch.tensor([index], device=lm.device))
 
 
