@@ -65,18 +65,15 @@ class Artifact:
         """
         if not other_base:
             self._check_base(lm)
-        base = self.manifest["base"]
-        if base["mode"] != "frozen":
-            adapt.unfreeze(lm, base["mode"], **base["options"])
-            adapt.load_weights(lm, read_tensors(self.path / "base.safetensors"))
-            lm.model.requires_grad_(False)
+        self.load_base(lm)
         if not trainable and (self.path / "prompt.safetensors").exists():
             static = _read_prompts(self.path / "prompt.safetensors", self.prompts, lm.device)
             if any(not _fits(injection, lm) for injection in static.prompts):
                 raise self._other_shape(lm)
             return static
         setting = Setting(lm, self.prompts, feature_size=lambda reads: size(lm, reads))
-        options = {k: v for k, v in self.manifest["options"].items() if k not in ("text", "artifact")}
+        start = ("text", "artifact", "transfer")
+        options = {k: v for k, v in self.manifest["options"].items() if k not in start}
         if "init" in options:  # the values come from the file; any start of the right shape will do
             options["init"] = "vocab"
         method = methods.build(self.manifest["method"], setting, options)
@@ -85,6 +82,19 @@ class Artifact:
         except RuntimeError:
             raise self._other_shape(lm) from None
         return method.to(lm.device)
+
+    def load_base(self, lm: FrozenLM) -> None:
+        """The base weights that were trained along (lora, full), into `lm` in place; none if frozen."""
+        base = self.manifest["base"]
+        if base["mode"] != "frozen":
+            adapt.unfreeze(lm, base["mode"], **base["options"])
+            adapt.load_weights(lm, read_tensors(self.path / "base.safetensors"))
+            lm.model.requires_grad_(False)
+
+    def differences(self, lm: FrozenLM) -> list[str]:
+        """What of `lm` (config, weights, tokenizer) is not as it was in training; empty: the same base."""
+        saved, given = self.manifest["base"]["fingerprint"], fingerprint(lm)
+        return [part for part in saved if saved[part] != given[part]]
 
     def index(self, prompt: str | None) -> int:
         """The number of a prompt by name; None means the only one."""
@@ -108,9 +118,7 @@ class Artifact:
         )
 
     def _check_base(self, lm: FrozenLM) -> None:
-        saved, given = self.manifest["base"]["fingerprint"], fingerprint(lm)
-        differing = [part for part in saved if saved[part] != given[part]]
-        if differing:
+        if differing := self.differences(lm):
             raise SoftPromptError(
                 f"{self.path} was trained on another base model than '{lm.name}'",
                 why=f"base '{self.manifest['base']['name']}': its {' and '.join(differing)} differ",

@@ -20,7 +20,7 @@ from .injection import Injection, LayerKV, Prefix, SoftTokens
 from .lm.frozen import FrozenLM
 from .methods.base import SoftPrompt
 from .prepare import build_method, encoder_of, read_split, template_of
-from .preview import token_text
+from .vocabulary import token_text
 
 CHUNK = 8192  # vocabulary rows compared at once
 ORDINARY_TEXT = (

@@ -12,7 +12,7 @@ import shlex
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
@@ -210,6 +210,7 @@ def manifest(
             "dev_rows": len(prepared.dev),
         },
         "trained_parameters": prepared.trained_parameters,
+        "carried": None if prepared.carried is None else asdict(prepared.carried),
         "plan": prepared.plan.mode,
         "training": {
             "stopped": outcome.stopped,

@@ -32,6 +32,7 @@ from .base import (
     value_sizes,
 )
 from .init import Init
+from .transfer import Transfer
 
 Source = Literal["embeddings", "hidden", "encoder"]
 
@@ -127,6 +128,7 @@ def build_prompt(
     init: Init = "vocab",
     text: str | None = None,
     artifact: str | None = None,
+    transfer: Transfer | None = None,
     source: Source = "embeddings",
     layer: int = 8,
     encoder: str = "",
@@ -134,7 +136,7 @@ def build_prompt(
 ) -> GeneratedPrompt:
     """`source` is what the prefix model reads: embeddings, hidden (after `layer` layers), or an `encoder`."""
     reads = _reads(setting, source, layer, encoder)
-    table = initialisers.soft_tokens(setting, length, init, text, artifact)
+    table = initialisers.soft_tokens(setting, length, init, text, artifact, transfer)
     return GeneratedPrompt(table, placement, reads, _size(setting, reads), bottleneck)
 
 
