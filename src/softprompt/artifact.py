@@ -66,6 +66,12 @@ class Artifact:
         if not other_base:
             self._check_base(lm)
         self.load_base(lm)
+        if trainable and "sources" in self.manifest:
+            raise SoftPromptError(
+                f"{self.path} was made of other prompts",
+                why="nothing of it was trained, so there is no training to go on with",
+                fix=f"start a method from it: method.init=artifact method.artifact={self.path}",
+            )
         if not trainable and (self.path / "prompt.safetensors").exists():
             static = _read_prompts(self.path / "prompt.safetensors", self.prompts, lm.device)
             if any(not _fits(injection, lm) for injection in static.prompts):
@@ -195,6 +201,12 @@ def vectors(path: str, prompt: str) -> dict[str, Tensor]:
     injection = _read_prompts(file, artifact.prompts, torch.device("cpu")).prompts[
         artifact.prompts.index(name)
     ]
+    if len(injection.channels()) > 1:
+        raise SoftPromptError(
+            f"'{path}' holds vectors of several kinds ({', '.join(injection.channels())})",
+            why="another prompt starts from one kind",
+            fix="start from one of the prompts that it was made of",
+        )
     found: dict[str, Tensor] = {}
     for channel, part in injection.channels().items():
         if isinstance(part, SoftTokens):
@@ -297,15 +309,22 @@ def model_card(manifest: Mapping[str, Any]) -> str:
 _CARD = """\
 # {{ method }} for {{ base.name }}
 
-Trained vectors for a frozen language model, made by softprompt {{ versions.softprompt }} on {{ created }}.
+{{ 'Composed' if sources else 'Trained' }} vectors for a frozen language model,
+made by softprompt {{ versions.softprompt }} on {{ created }}.
 
 | | |
 |---|---|
 | method | {{ method }} ({{ options_shown }}) |
 | base model | {{ base.name }} ({{ base.mode }}; weights {{ base.fingerprint.weights }}) |
 | prompts | {{ prompts | join(", ") }} |
+{% if sources %}
+{% for source in sources %}
+| made of | {{ source.folder }}, prompt {{ source.prompt }} (vectors {{ source.sha256[:16] }}) |
+{% endfor %}
+{% else %}
 | trained parameters | {{ "{:,}".format(trained_parameters) }} |
 | training rows | {{ data.rows }} (data {{ data.fingerprint[:16] }}) |
+{% endif %}
 {% for name, shown in scores %}
 | dev {{ name }} | {{ shown }} |
 {% endfor %}

@@ -116,6 +116,8 @@ def start_of(artifact: Artifact, lm: FrozenLM) -> SoftPrompt:
     Raises SoftPromptError where its training rows, or another prompt that it started from, are not
     there any more or changed.
     """
+    if "sources" in artifact.manifest:
+        raise SoftPromptError("it was made of other prompts, not trained")
     recipe = recipe_from_dict(artifact.manifest["recipe"])
     train, held = read_split(recipe)
     if fingerprint([*train, *held]) != artifact.manifest["data"]["fingerprint"]:

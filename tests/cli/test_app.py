@@ -9,7 +9,7 @@ import pytest
 
 import softprompt
 
-COMMANDS = ("init", "check", "tune", "eval", "generate", "inspect", "methods", "demo")
+COMMANDS = ("init", "check", "tune", "eval", "generate", "inspect", "compose", "methods", "demo")
 
 
 def test_help_lists_every_command(run):
