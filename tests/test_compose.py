@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from typing import Any
 
 import pytest
 import torch
@@ -28,6 +29,11 @@ def mask(length: int) -> torch.Tensor:
 
 def soft(vectors: torch.Tensor) -> SoftTokens:
     return SoftTokens(vectors[None], mask(vectors.shape[0]))
+
+
+def injected(place: str, part: SoftTokens | Prefix) -> Injection:
+    channels: dict[str, Any] = {place: part}
+    return Injection(**channels)
 
 
 def drawn(lm, length: int, seed: int) -> Prefix:
@@ -68,7 +74,7 @@ def batch(rows_to_batch):
 @pytest.mark.parametrize("place", ["before", "after"])
 def test_soft_tokens_side_by_side_are_read_in_order(llama, batch, rows_to_batch, close, place):
     """Prompts that are the embeddings of two texts: together they are the two texts, one after the other."""
-    a, b = (Injection(**{place: soft(llama.embed(torch.tensor(text)))}) for text in (A, B))
+    a, b = (injected(place, soft(llama.embed(torch.tensor(text)))) for text in (A, B))
     inputs = [A + B + row if place == "before" else row + A + B for row in (INPUT, [8])]
     words = llama.logits(rows_to_batch(inputs, [TARGET, [4]]))
     both = compose.concatenate([a, b], llama)
@@ -79,7 +85,7 @@ def test_soft_tokens_side_by_side_are_read_in_order(llama, batch, rows_to_batch,
 
 def alone(lm, ids: list[int], start: int):
     """KV of a text by the plain transformers model, its tokens at positions start, start + 1, …"""
-    cache = DynamicCache()
+    cache: Any = DynamicCache()
     positions = torch.arange(start, start + len(ids))[None]
     with torch.no_grad():
         lm.model(input_ids=torch.tensor([ids]), position_ids=positions, past_key_values=cache, use_cache=True)
@@ -121,7 +127,7 @@ def test_an_infix_stands_side_by_side_too(llama, rows_to_batch, close):
     one = rows_to_batch([[33]], [TARGET])
     prefixes = [drawn(llama, length, seed=length) for length in (2, 3)]
     before, after = (
-        llama.logits(one, compose.concatenate([Injection(**{place: p}) for p in prefixes], llama))
+        llama.logits(one, compose.concatenate([injected(place, p) for p in prefixes], llama))
         for place in ("kv_before", "kv_after")
     )
     close(before, after)
@@ -195,14 +201,10 @@ def test_a_gate_at_strength_zero_is_the_plain_model(llama, setting, perturb, bat
     plain, trained = llama.logits(batch), llama.logits(batch, prompt)
     close(llama.logits(batch, compose.scale(prompt, 0.0, llama)), plain)
     assert (trained - plain).abs().max() > 1e-3
-    half_strong = compose.scale(prompt, 0.5, llama)
-    gates = [
-        (layer.gate.tanh(), half.gate.tanh())
-        for layer, half in zip(prompt.adapter.layers, half_strong.adapter.layers, strict=True)
-        if layer is not None
-    ]
-    assert len(gates) == 1
-    close(gates[0][1], gates[0][0] / 2, 1e-6)
+    *vectors, gate = numbers(prompt)  # one layer is adapted
+    *kept, half_open = numbers(compose.scale(prompt, 0.5, llama))
+    close(half_open.tanh(), gate.tanh() / 2, 1e-6)
+    assert all(torch.equal(a, b) for a, b in zip(vectors, kept, strict=True))
     # and it arrives at the ends without a jump
     close(llama.logits(batch, compose.scale(prompt, 1e-6, llama)), plain, 1e-4)
     close(llama.logits(batch, compose.scale(prompt, 1 - 1e-6, llama)), trained, 1e-4)
@@ -232,7 +234,7 @@ def test_soft_tokens_at_strength_zero_are_the_nearest_words(
     near = [min(range(101), key=lambda i: (v - table[i]).norm().item()) for v in vectors]
     inputs = [near + row if place == "before" else row + near for row in (INPUT, [8])]
     words = llama.logits(rows_to_batch(inputs, [TARGET, [4]]))
-    prompt = Injection(**{place: soft(vectors)})
+    prompt = injected(place, soft(vectors))
     made = llama.logits(batch, compose.scale(prompt, 0.0, llama))
     close(made[batch.target_mask], words[batch.target_mask])
     assert (made - llama.logits(batch, prompt))[batch.target_mask].abs().max() > 1e-3
@@ -333,7 +335,7 @@ def test_a_folder_with_a_colon_is_a_folder(folders, tmp_path):
 
 def test_compositions_compose(lm, folders, tmp_path):
     softprompt.concatenate([folders / "a", folders / "p"], tmp_path / "mixed", lm)
-    (injection,) = artifacts.load(tmp_path / "mixed").method(lm).prompts  # type: ignore[attr-defined]
+    injection = composition.open_source(tmp_path / "mixed").injection(lm)
     assert set(injection.channels()) == {"after", "kv_after"}
     more = softprompt.concatenate([tmp_path / "mixed", folders / "b"], tmp_path / "more", lm)
     assert more.generate("sun") in ("good", "bad")
