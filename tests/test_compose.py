@@ -145,6 +145,14 @@ def test_different_kinds_stand_beside_each_other(llama, setting, perturb, batch,
         compose.concatenate([parts[2], parts[2]], llama)
 
 
+def test_prefixes_in_other_layers_are_refused(llama):
+    whole = drawn(llama, 2, 0)
+    upper = Injection(kv_after=Prefix((None, *whole.layers[1:]), whole.mask))
+    for operation in (compose.concatenate, compose.average):
+        with pytest.raises(SoftPromptError, match=r"side by side|no average"):
+            operation([Injection(kv_after=whole), upper], llama)
+
+
 def test_keys_that_cannot_move_are_refused(llama, monkeypatch):
     monkeypatch.setattr(llama, "_turns", (None,) * 3)
     prefix = Injection(kv_before=drawn(llama, 2, 0))

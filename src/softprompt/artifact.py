@@ -201,7 +201,7 @@ def vectors(path: str, prompt: str) -> dict[str, Tensor]:
     injection = _read_prompts(file, artifact.prompts, torch.device("cpu")).prompts[
         artifact.prompts.index(name)
     ]
-    if len(injection.channels()) > 1:
+    if "sources" in artifact.manifest and len(injection.channels()) > 1:
         raise SoftPromptError(
             f"'{path}' holds vectors of several kinds ({', '.join(injection.channels())})",
             why="another prompt starts from one kind",

@@ -41,7 +41,7 @@ def average(parts: Sequence[Injection], lm: FrozenLM) -> Injection:
     The average of one prompt with itself is that prompt, to the bit. Raises SoftPromptError for other shapes.
     """
     if len({_shape(part) for part in parts}) > 1:
-        shown = "; ".join(", ".join(f"{n} {size}" for n, size in _shape(part)) for part in parts)
+        shown = "; ".join(", ".join(f"{name} {size}" for name, size in _shape(part)) for part in parts)
         raise SoftPromptError(
             "prompts of different shapes have no average",
             why=f"places and numbers of vectors: {shown}",
@@ -120,7 +120,12 @@ def _join_layers(several: Sequence[Layers]) -> Layers:
         if not present:
             joined.append(None)
             continue
-        assert len(present) == len(layers)  # a prefix has columns in every layer that attends
+        if len(present) < len(layers):
+            raise SoftPromptError(
+                "these prefixes cannot stand side by side",
+                why="one has columns in layers where another has none",
+                fix="concatenate prefixes that go to the same layers",
+            )
         key, value = (torch.cat(t, dim=2) for t in zip(*((la.key, la.value) for la in present), strict=True))
         joined.append(LayerKV(key, value))
     return tuple(joined)
@@ -156,8 +161,7 @@ def _shape(injection: Injection) -> tuple[tuple[str, Any], ...]:
     def size(part: SoftTokens | Prefix) -> Any:
         if isinstance(part, SoftTokens):
             return part.vectors.shape[1]
-        layers = [i for i, layer in enumerate(part.layers) if layer is not None]
-        return part.mask.shape[1], len(layers), layers[0]
+        return part.mask.shape[1], tuple(i for i, layer in enumerate(part.layers) if layer is not None)
 
     return tuple((name, size(part)) for name, part in sorted(injection.channels().items()))
 
