@@ -7,13 +7,26 @@ from typing import TYPE_CHECKING, Any
 from .errors import SoftPromptError
 
 if TYPE_CHECKING:
-    from .api import Tuned, open_prompt, tune
+    from .api import Tuned, average, concatenate, open_prompt, scale, tune
     from .lm.loading import load
 
 __version__ = "0.1.0"
-__all__ = ["SoftPromptError", "Tuned", "__version__", "load", "open_prompt", "tune"]
+__all__ = [
+    "SoftPromptError",
+    "Tuned",
+    "__version__",
+    "average",
+    "concatenate",
+    "load",
+    "open_prompt",
+    "scale",
+    "tune",
+]
 
-_HOMES = {"load": "lm.loading", "tune": "api", "open_prompt": "api", "Tuned": "api"}
+_HOMES = {
+    "load": "lm.loading",
+    **dict.fromkeys(("Tuned", "average", "concatenate", "open_prompt", "scale", "tune"), "api"),
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
@@ -15,6 +15,7 @@ from .data.encode import Example
 from .injection import Prefix, SoftTokens
 from .objectives import injection_for
 from .prepare import Prepared
+from .vocabulary import token_text
 
 Part = Literal["input", "target", "soft", "prefix", "adapter"]
 
@@ -99,14 +100,6 @@ def layout(prepared: Prepared, example: Example) -> list[Piece]:
     pieces.append(_vectors(injection.after, "soft"))
     pieces.append(Piece("target", tuple(token_text(prepared.lm.tokenizer, i) for i in example.target_ids)))
     return [piece for piece in pieces if piece is not None]
-
-
-def token_text(tokenizer: Any, token: int) -> str:
-    """One token as text, its leading space kept."""
-    piece = tokenizer.convert_ids_to_tokens(token)
-    if isinstance(piece, str) and "▁" in piece:
-        return piece.replace("▁", " ")
-    return tokenizer.decode([token], skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
 
 def examples_to_show(prepared: Prepared, number: int = 3) -> list[Example]:

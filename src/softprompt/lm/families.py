@@ -166,7 +166,7 @@ FAMILIES = DECODERS | ENCODER_DECODERS
 
 
 def tiny(family: str, seed: int = 0, **changes: Any):
-    """A random float32 model of the family, in evaluation mode, with every norm and bias made unlike 1 and 0."""
+    """A random float32 model of the family; its norms and biases are made unlike 1 and 0."""
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
     common: dict[str, Any] = {"initializer_range": 0.2, "bos_token_id": None, "eos_token_id": None}

@@ -124,7 +124,8 @@ class FrozenLM(LanguageModel):
                     why="transformers prefills token ids in chunks, and soft tokens have none",
                     fix="leave it out, or use a prefix",
                 )
-            if "inputs_embeds" not in inspect.signature(self.model.prepare_inputs_for_generation).parameters:
+            prepares: Any = self.model.prepare_inputs_for_generation
+            if "inputs_embeds" not in inspect.signature(prepares).parameters:
                 raise SoftPromptError(
                     f"transformers cannot generate from soft tokens with a {self.spec.family} model",
                     why=f"its `generate` takes no embeddings for {type(self.model).__name__}",

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from ..errors import SoftPromptError
 from ..injection import Injection, LayerKV, Layers, Prefix, SoftTokens
+from .transfer import Carried, OtherBase
 
 KVPlacement = Literal["before", "after"]
 # of soft tokens; the last two in encoder-decoder models: ahead of the decoder's tokens, or there and before
@@ -64,6 +65,9 @@ class Setting:
     seed: int = 0
     feature_size: Callable[[Reads], int] | None = None  # D of what a generated prompt reads
     read_prompt: Callable[[str, str], Mapping[str, Tensor]] | None = None  # of (folder, prompt)
+    # of a folder: the base its prompts were trained on; None where that is this one
+    other_base: Callable[[str], OtherBase | None] | None = None
+    on_carried: Callable[[Carried], None] = lambda carried: None  # told how a prompt came from another base
 
     def generator(self, salt: int = 0) -> torch.Generator:
         """Random numbers for initialisers; the same for the same seed and salt."""

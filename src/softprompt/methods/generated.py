@@ -33,6 +33,7 @@ from .base import (
     soft_length,
 )
 from .init import Init
+from .transfer import Transfer
 
 Source = Literal["embeddings", "hidden", "encoder"]
 
@@ -128,6 +129,7 @@ def build_prompt(
     init: Init = "vocab",
     text: str | None = None,
     artifact: str | None = None,
+    transfer: Transfer | None = None,
     source: Source = "embeddings",
     layer: int = 8,
     encoder: str = "",
@@ -135,7 +137,7 @@ def build_prompt(
 ) -> GeneratedPrompt:
     """`source` is what the prefix model reads: embeddings, hidden (after `layer` layers), or an `encoder`."""
     reads = _reads(setting, source, layer, encoder)
-    table = initialisers.soft_tokens(setting, soft_length(length, placement), init, text, artifact)
+    table = initialisers.soft_tokens(setting, soft_length(length, placement), init, text, artifact, transfer)
     return GeneratedPrompt(table, placement, reads, _size(setting, reads), bottleneck)
 
 
