@@ -27,8 +27,11 @@ from transformers import (
 )
 
 from softprompt.data.collate import Batch, batch_of_ids
+from softprompt.lm import families
+from softprompt.lm.base import LanguageModel
 from softprompt.lm.features import size
 from softprompt.lm.frozen import FrozenLM
+from softprompt.lm.seq2seq import Seq2SeqLM
 from softprompt.methods.base import Setting, SoftPrompt
 
 VOCAB, HIDDEN, LAYERS, CONTEXT = 101, 32, 3, 256
@@ -71,21 +74,24 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
 
 
 @pytest.fixture(scope="session")
-def new_lm() -> Callable[..., FrozenLM]:
+def new_lm() -> Callable[..., LanguageModel]:
     """`new_lm(family, seed=0, **config)`: a model of the caller's own, to change as it likes."""
 
-    def make(family: str = "llama", seed: int = 0, **changes: Any) -> FrozenLM:
-        return FrozenLM(tiny_model(family, seed, **changes), tiny_tokenizer(), f"tiny-{family}")
+    def make(family: str = "llama", seed: int = 0, **changes: Any) -> LanguageModel:
+        if family in FAMILIES:
+            return FrozenLM(tiny_model(family, seed, **changes), tiny_tokenizer(), f"tiny-{family}")
+        wrapper = Seq2SeqLM if family in families.ENCODER_DECODERS else FrozenLM
+        return wrapper(families.tiny(family, seed, **changes), tiny_tokenizer(), f"tiny-{family}")
 
     return make
 
 
 @pytest.fixture(scope="session")
-def lms(new_lm) -> Callable[[str], FrozenLM]:
+def lms(new_lm) -> Callable[[str], LanguageModel]:
     """`lms(family)`: one model a family for all tests of the session; nobody may change it."""
-    made: dict[str, FrozenLM] = {}
+    made: dict[str, LanguageModel] = {}
 
-    def get(family: str) -> FrozenLM:
+    def get(family: str) -> LanguageModel:
         return made.setdefault(family, made.get(family) or new_lm(family))
 
     return get

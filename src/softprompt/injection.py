@@ -54,6 +54,8 @@ class Prefix:
 
     layers: Layers
     mask: Tensor  # [B, P] bool
+    # which rows reach a layer, [B] bool each; None (or none at all): every row reaches it
+    reach: tuple[Tensor | None, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +112,8 @@ def _map_part(part: SoftTokens | Prefix, change: Callable[[Tensor], Tensor]) -> 
         return SoftTokens(change(part.vectors), change(part.mask))
     rows = part.mask.shape[0]
     layers = tuple(None if layer is None else _expand(layer, rows).map(change) for layer in part.layers)
-    return Prefix(layers, change(part.mask))
+    reach = tuple(None if rows is None else change(rows) for rows in part.reach)
+    return Prefix(layers, change(part.mask), reach)
 
 
 def _expand(layer: LayerKV, rows: int) -> LayerKV:
@@ -135,7 +138,19 @@ def _cat_channel(parts: Sequence, sizes: Sequence[int]):
         _cat_layer([None if part is None else part.layers[i] for part in parts], sizes, length)
         for i in range(len(like.layers))
     )
-    return Prefix(layers, mask)
+    reach = tuple(_cat_reach(parts, sizes, i, mask.device) for i in range(len(like.layers)))
+    return Prefix(layers, mask, reach if any(rows is not None for rows in reach) else ())
+
+
+def _cat_reach(parts: Sequence, sizes: Sequence[int], index: int, device: torch.device) -> Tensor | None:
+    """Which rows reach a layer; None where all do that have a prefix at all."""
+    rows = []
+    for part, n in zip(parts, sizes, strict=True):
+        own = part.reach[index] if part is not None and part.reach else None
+        there = part is None or part.layers[index] is not None  # of no prefix, the mask says so already
+        rows.append(torch.full((n,), there, device=device) if own is None else own)
+    reach = torch.cat(rows)
+    return None if bool(reach.all()) else reach
 
 
 def _cat_layer(layers: Sequence[LayerKV | None], sizes: Sequence[int], length: int) -> LayerKV | None:

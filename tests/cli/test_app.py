@@ -11,7 +11,7 @@ import softprompt
 
 COMMANDS = (
     *("init", "check", "tune", "eval", "generate", "inspect", "compose"),
-    *("export", "import", "methods", "demo"),
+    *("export", "import", "methods", "models", "demo"),
 )
 
 

@@ -17,11 +17,17 @@ from softprompt import methods
 from softprompt.data.collate import Batch
 from softprompt.errors import SoftPromptError
 from softprompt.injection import Injection
+from softprompt.lm import families
 from softprompt.lm.frozen import FrozenLM
 from softprompt.methods.base import SoftPrompt
 from softprompt.objectives import injection_for
 
-FAMILIES = ("llama", "gpt2", "qwen3")
+HOME = ("llama", "gpt2", "qwen3")  # every option of every method is run on these; on the others every method
+FAMILIES = (*HOME, *(f for f in families.FAMILIES if f not in HOME))
+# What may be missing is said here, and that it is refused there is a test of its own (test_refusals.py).
+NO_PREFIX = ("mamba", "mamba2", "bloom", "falcon", "mpt")
+NO_SOFT_GENERATION = ("bamba", "falcon_h1")
+KV = ("prefix-tuning", "generated-prefix", "llama-adapter")
 SMALL = {"length": 4, "hidden": 16, "bottleneck": 8, "middle": 16, "top_layers": 2, "layer": 1, "rank": 2}
 SOURCES = [{"source": "hidden"}, {"source": "encoder"}]
 VARIANTS: dict[str, list[dict[str, Any]]] = {
@@ -49,28 +55,45 @@ class Case:
         return "-".join([self.method, *shown, *(["lstm"] if self.options.get("encoder") else [])])
 
 
-def _cases() -> list[Case]:
+def _cases(variants: dict[str, list[dict[str, Any]]], apart: bool = False) -> list[Case]:
+    """Method × placement × variant; `apart`: the places that encoder-decoder models have."""
     cases = []
     for name, method in methods.METHODS.items():
         if name == "none":
             continue
         known = method.options()
         small = {key: value for key, value in SMALL.items() if key in known}
-        for placement in ("before", "after") if "placement" in known else (None,):
-            for variant in [{}, *VARIANTS.get(name, [])]:
-                options = {**small, **variant, **({"placement": placement} if placement else {})}
-                cases.append(Case(name, options))
+        places: list[dict[str, Any]] = [{"placement": p} for p in ("before", "after") if "placement" in known]
+        if apart and "placement" in known and name not in KV:
+            places += [{"placement": "decoder"}, {"placement": "both"}]
+        if apart and "stacks" in known:
+            places += [{"placement": "before", "stacks": s} for s in ("encoder", "decoder", "cross")]
+        for place in places or [{}]:
+            cases += [Case(name, small | variant | place) for variant in [{}, *variants.get(name, [])]]
     return cases
 
 
-CASES = _cases()
+CASES = _cases(VARIANTS)
+FEWER, APART = _cases({}), _cases({}, apart=True)
+
+
+def cases_of(family: str) -> list[Case]:
+    """What is run on a family."""
+    if family in families.ENCODER_DECODERS:
+        return APART
+    return CASES if family in HOME else [c for c in FEWER if family not in NO_PREFIX or c.method not in KV]
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     chosen = [mark.args[0] for mark in metafunc.definition.iter_markers("parametrize")]
-    if "family" in metafunc.fixturenames and "family" not in chosen:
+    names = metafunc.fixturenames
+    if "family" in names and "case" in names:
+        pairs = [(family, case) for family in FAMILIES for case in cases_of(family)]
+        ids = [f"{family}-{case.id}" for family, case in pairs]
+        metafunc.parametrize(("family", "case"), pairs, ids=ids)
+    elif "family" in names and "family" not in chosen:
         metafunc.parametrize("family", FAMILIES)
-    if "case" in metafunc.fixturenames:
+    elif "case" in names:
         metafunc.parametrize("case", CASES, ids=lambda case: case.id)
 
 
@@ -78,6 +101,19 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 def all_cases() -> list[Case]:
     """For tests that put every case side by side."""
     return CASES
+
+
+@pytest.fixture
+def family_cases(family) -> list[Case]:
+    """Every case that is run on the test's family."""
+    return cases_of(family)
+
+
+@pytest.fixture
+def generates(family) -> Callable[[Injection], bool]:
+    """Whether transformers generates under this injection at all; what it refuses is tested apart."""
+    soft = ("before", "after")
+    return lambda injection: family not in NO_SOFT_GENERATION or not {*soft} & {*injection.channels()}
 
 
 @pytest.fixture
@@ -127,12 +163,18 @@ def plain_differs() -> Callable[..., None]:
 @pytest.fixture
 def companions(lm, build, batch) -> Injection:
     """Rows of four other methods, kinds and lengths, to stand beside a case's rows, and a plain one."""
-    others = [
-        Case("prefix-tuning", {"length": 2, "placement": "before"}),
-        Case("prompt-tuning", {"length": 5, "placement": "before"}),
-        Case("prefix-tuning", {"length": 7, "placement": "after"}),
-        Case("llama-adapter", {"length": 3, "top_layers": 1}),
-    ]
+    if "prefix" in lm.spec.limits:
+        others = [
+            Case("prompt-tuning", {"length": n, "placement": p})
+            for n, p in ((2, "after"), (5, "before"), (7, "after"), (3, "before"))
+        ]
+    else:
+        others = [
+            Case("prefix-tuning", {"length": 2, "placement": "before"}),
+            Case("prompt-tuning", {"length": 5, "placement": "before"}),
+            Case("prefix-tuning", {"length": 7, "placement": "after"}),
+            Case("llama-adapter", {"length": 3, "top_layers": 1}),
+        ]
     made = [injection_for(lm, build(lm, case, seed=5), _row(batch, 0)) for case in others]
     return Injection.cat([*made, Injection()])
 

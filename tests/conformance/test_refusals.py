@@ -144,3 +144,49 @@ def test_soft_tokens_cannot_be_prefilled_in_chunks(llama, all_cases, build, batc
     method = build(llama, next(c for c in all_cases if c.id == "prompt-tuning-before"))
     injection = injection_for(llama, method, batch)
     refused(lambda: llama.generate(batch, injection, prefill_chunk_size=3), "prefill_chunk_size", "prefix")
+
+
+# --- families that cannot take everything ---
+
+
+@pytest.mark.parametrize("family", ["mamba", "mamba2", "bloom", "falcon", "mpt"])
+def test_prefixes_are_refused_where_no_attention_takes_them(lms, family, setting, refused):
+    lm = lms(family)
+    for name in ("prefix-tuning", "generated-prefix", "llama-adapter"):
+        refused(lambda n=name: methods.build(n, setting(lm)), f"'{family}' cannot take a prefix", "interface")
+
+
+def test_inputs_are_not_kept_where_keys_and_values_are_not_all(lms, batch, refused):
+    for family in ("qwen3_next", "jamba", "granitemoehybrid", "mamba", "bloom", "t5", "bart"):
+        lm = lms(family)
+        refused(lambda m=lm: m.prefill(batch), "cannot keep its inputs' keys and values", "train.cache=off")
+
+
+@pytest.mark.parametrize("family", ["bamba", "falcon_h1"])
+def test_soft_tokens_where_transformers_takes_no_embeddings(lms, family, batch, setting, refused):
+    lm = lms(family)
+    soft = methods.build("prompt-tuning", setting(lm))(batch.prompt_ids)
+    refused(lambda: lm.generate(batch, soft, max_new_tokens=1), "cannot generate from soft tokens", "prefix")
+    assert lm.logits(batch, soft).isfinite().all()  # they are trained and scored all the same
+
+
+def test_decoder_placements_need_a_decoder(lms, batch, setting, refused):
+    for placement in ("decoder", "both"):
+        method = methods.build("prompt-tuning", setting(lms("llama")), {"placement": placement})
+        refused(
+            lambda m=method: lms("llama").logits(batch, m(batch.prompt_ids)), "placement=decoder", "llama"
+        )
+
+
+def test_stacks_that_a_model_does_not_have(lms, setting, refused):
+    for stacks in ("encoder", "cross"):
+        options = {"stacks": stacks, "placement": "before"}
+        refused(
+            lambda o=options: methods.build("prefix-tuning", setting(lms("gpt2")), o), "stacks=", "decoder"
+        )
+    options = {"stacks": "encoder", "placement": "after"}
+    refused(
+        lambda: methods.build("prefix-tuning", setting(lms("t5")), options),
+        "does not see",
+        "placement=before",
+    )

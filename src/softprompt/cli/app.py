@@ -17,7 +17,7 @@ import typer
 
 from .. import __version__
 from ..errors import SoftPromptError
-from . import check, compose, demo, evaluate, export, generate, import_, init, inspect, methods, tune
+from . import check, compose, demo, evaluate, export, generate, import_, init, inspect, methods, models, tune
 from .output import Reply, log, show, show_error
 
 app = typer.Typer(
@@ -111,4 +111,5 @@ command(compose.compose, "compose")
 command(export.export, "export")
 command(import_.import_, "import")
 command(methods.methods, "methods")
+command(models.models, "models")
 command(demo.demo, "demo", prints=True)

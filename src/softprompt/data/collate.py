@@ -38,6 +38,14 @@ class Batch:
         }
         return replace(self, **moved)
 
+    def with_inputs_at_right(self) -> Batch:
+        """The same rows with padding on the left of the input, wherever it stood; columns nobody uses go."""
+        width = int(self.input_mask.sum(1).max()) if self.input_mask.numel() else 0
+        order = self.input_mask.to(torch.uint8).argsort(dim=1, stable=True)
+        order = order[:, self.input_mask.shape[1] - width :]
+        ids, mask = (t.gather(1, order) for t in (self.input_ids, self.input_mask))
+        return replace(self, input_ids=ids, input_mask=mask)
+
     def with_targets(self, targets: Sequence[Sequence[int]]) -> Batch:
         """The same inputs with other targets, one a row."""
         ids, mask = pad_left(targets, self.input_ids.device)

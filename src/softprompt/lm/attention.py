@@ -47,6 +47,12 @@ class Columns:
     mask: Tensor  # [B, P] bool
     tail_only: bool = False
     positions: Tensor | None = None
+    reach: tuple[Tensor | None, ...] = ()  # by layer: which rows have it, [B] bool; None: all
+
+    def at(self, site: int) -> Tensor:
+        """The mask [B, P] of a layer's columns."""
+        reach = self.reach[site] if self.reach else None
+        return self.mask if reach is None else self.mask & reach[:, None]
 
 
 @dataclass(slots=True)
@@ -159,12 +165,13 @@ def _attend(base: Callable, module, query: Tensor, key: Tensor, value: Tensor, a
     if present:
         repeats = query.shape[0] // max(c.mask.shape[0] for c in present)
         parts = [_fit(c.layers[site], key, repeats) for c in present]
-        seen = _visible(active, present, query, kwargs.get("sliding_window"), repeats)
+        seen = _visible(active, present, site, query, kwargs.get("sliding_window"), repeats)
         key = torch.cat([*(part.key for part in parts), plain_key], dim=2)
         value = torch.cat([*(part.value for part in parts), plain_value], dim=2)
         attention_mask = _extend(plain_mask, seen, query, plain_key)
         if kwargs.get("position_bias") is not None:
-            kwargs["position_bias"] = _extend_bias(module, kwargs["position_bias"], plain_mask, seen)
+            real = torch.cat([_rows(c.at(site), query.shape[0], repeats) for c in present], dim=1)
+            kwargs["position_bias"] = _extend_bias(module, kwargs["position_bias"], plain_mask, real)
     output, weights = base(module, query, key, value, attention_mask, **kwargs)
     if active.adapter and active.adapter[site] is not None:
         scaling = kwargs.get("scaling")
@@ -172,32 +179,34 @@ def _attend(base: Callable, module, query: Tensor, key: Tensor, value: Tensor, a
     return output, weights
 
 
+def _rows(tensor: Tensor, rows: int, repeats: int) -> Tensor:
+    """As many rows as the query has: one for all, or each repeated (beams)."""
+    if tensor.shape[0] == rows:
+        return tensor
+    if tensor.shape[0] == 1:
+        return tensor.expand(rows, *tensor.shape[1:])
+    return tensor.repeat_interleave(repeats, dim=0)
+
+
 def _fit(layer: LayerKV | None, key: Tensor, repeats: int) -> LayerKV:
     """The layer in the sequence's dtype, with as many rows."""
     assert layer is not None
 
-    def fit(tensor: Tensor) -> Tensor:
-        tensor = tensor.to(key.dtype)
-        if tensor.shape[0] == key.shape[0]:
-            return tensor
-        if tensor.shape[0] == 1:
-            return tensor.expand(key.shape[0], *tensor.shape[1:])
-        return tensor.repeat_interleave(repeats, dim=0)
-
-    return layer.map(fit)
+    return layer.map(lambda tensor: _rows(tensor.to(key.dtype), key.shape[0], repeats))
 
 
 def _visible(
-    active: Active, present: Sequence[Columns], query: Tensor, window: int | None, repeats: int
+    active: Active, present: Sequence[Columns], site: int, query: Tensor, window: int | None, repeats: int
 ) -> Tensor:
     """Which injected columns each query sees: [B, 1, q, sum of P] bool. The same for layers alike."""
     rows, queries = query.shape[0], query.shape[2]
     # an offset may be a tensor (static caches), so a mask is kept for one model call only: see `mask_sdpa`
-    key = (tuple(id(c) for c in present), rows, queries, window)
+    own = site if any(c.reach for c in present) else None
+    key = (tuple(id(c) for c in present), own, rows, queries, window)
     if key not in active.masks:
         parts = []
         for columns in present:
-            seen = columns.mask[:, None, None, :]
+            seen = columns.at(site)[:, None, None, :]
             if columns.tail_only:
                 at = torch.arange(queries, device=query.device) + active.query_offset
                 start = torch.as_tensor(active.tail_start, device=query.device).reshape(-1, 1)
@@ -205,9 +214,8 @@ def _visible(
             if window and columns.positions is not None and active.query_positions is not None:
                 distance = active.query_positions[:, :, None] - columns.positions[:, None, :]
                 seen = seen & (distance < window)[:, None]
-            seen = seen.expand(-1, 1, queries, -1)
-            parts.append(seen if seen.shape[0] in (1, rows) else seen.repeat_interleave(repeats, dim=0))
-        active.masks[key] = torch.cat([part.expand(rows, -1, -1, -1) for part in parts], dim=-1)
+            parts.append(_rows(seen.expand(-1, 1, queries, -1), rows, repeats))
+        active.masks[key] = torch.cat(parts, dim=-1)
     return active.masks[key]
 
 
@@ -222,17 +230,28 @@ def _extend(mask: Tensor | None, seen: Tensor, query: Tensor, key: Tensor) -> Te
     return torch.cat([seen.expand(-1, mask.shape[1], -1, -1), mask], dim=-1)
 
 
-def _extend_bias(module, bias: Tensor, mask: Tensor | None, seen: Tensor) -> Tensor:
-    """T5's relative position bias [1, heads, q, k] with the injected columns, at -P … -1, ahead of it."""
-    queries, injected = bias.shape[2], seen.shape[-1]
+def _extend_bias(module, bias: Tensor, mask: Tensor | None, real: Tensor) -> Tensor:
+    """T5's relative position bias [1 or B, heads, q, k] with the injected columns ahead of it.
+
+    A row's real columns [B, P] stand at … -2, -1, whatever other rows have between them.
+    """
+    rows, queries = real.shape[0], bias.shape[2]
     (source,) = getattr(module, BIAS, (None,))
     if source is None:  # cross-attention has no positions
-        return torch.cat([bias.new_zeros(1, bias.shape[1], queries, injected), bias], dim=-1)
-    offset: Tensor | int = 0
-    if source.is_decoder and mask is not None:
-        offset = _offset(mask, queries)
-    ahead = source.compute_bias(queries, injected, device=bias.device, past_seen_tokens=offset + injected)
-    return torch.cat([ahead.to(bias.dtype), bias], dim=-1)
+        ahead = bias.new_zeros(rows, bias.shape[1], queries, real.shape[1])
+    else:
+        at = torch.arange(queries, device=bias.device)
+        if source.is_decoder and mask is not None:
+            at = at + _offset(mask, queries)
+        place = -real.flip(1).long().cumsum(1).flip(1)
+        bucket = source._relative_position_bucket(
+            place[:, None, :] - at[None, :, None],
+            bidirectional=not source.is_decoder,
+            num_buckets=source.relative_attention_num_buckets,
+            max_distance=source.relative_attention_max_distance,
+        )
+        ahead = source.relative_attention_bias(bucket).permute(0, 3, 1, 2).to(bias.dtype)
+    return torch.cat([ahead, bias.expand(rows, -1, -1, -1)], dim=-1)
 
 
 def _offset(mask: Tensor, queries: int) -> Tensor:

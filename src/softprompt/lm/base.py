@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import abc
 import contextlib
-import inspect
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import torch
 import torch.utils.checkpoint
 from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from ..data.collate import Batch
 from ..errors import SoftPromptError
@@ -24,6 +25,7 @@ from . import shims
 from .attention import EAGER, SDPA, checkpoint_contexts
 from .capture import attention_inputs, project
 from .context import Context
+from .probe import accepted_arguments
 from .rotary import Turn
 from .spec import ModelSpec
 
@@ -41,7 +43,7 @@ class LanguageModel(abc.ABC):
         model.eval()
         model.requires_grad_(False)
         self._checkpointed: tuple[torch.nn.Module, ...] = ()
-        self._accepted = frozenset(inspect.signature(model.forward).parameters)
+        self._accepted = accepted_arguments(model)
 
     @property
     def device(self) -> torch.device:
@@ -88,29 +90,30 @@ class LanguageModel(abc.ABC):
 
     def set_gradient_checkpointing(self, enabled: bool) -> None:
         """Trade compute for memory in `logits` under gradient. Dropout stays off."""
-        for layer in self._checkpointed:
-            layer.gradient_checkpointing = False  # type: ignore[assignment]
-        self._checkpointed = ()
-        if enabled:
-            self.model._set_gradient_checkpointing(enable=True, gradient_checkpointing_func=_checkpoint)
-            self._checkpointed = tuple(
-                m for m in self.model.modules() if getattr(m, "gradient_checkpointing", False)
+        layers = [m for m in self.model.modules() if isinstance(m, GradientCheckpointingLayer)]
+        if enabled and not layers:
+            raise SoftPromptError(
+                f"gradient checkpointing does not go with a {self.spec.family} model",
+                why="transformers has none for it",
+                fix="leave it off, and use smaller batches (train.batch_size)",
             )
+        self._checkpointed = tuple(layers) if enabled else ()
 
     @contextlib.contextmanager
     def _checkpointing(self) -> Iterator[None]:
-        """transformers checkpoints a layer whose flag says "training", and then takes its KV cache away.
+        """Each layer is computed again in the backward pass, wherever gradient is wanted in here.
 
-        So the flag is up only here: a `generate` in between would compute without a cache.
+        transformers' own switch asks for layers that are training: some would then drop out numbers, and
+        all would take the KV cache away from a `generate`.
         """
         layers = self._checkpointed if torch.is_grad_enabled() else ()
         for layer in layers:
-            layer.training = True
+            layer.forward = partial(_checkpoint, layer.forward)
         try:
             yield
         finally:
             for layer in layers:
-                layer.training = False
+                del layer.forward
 
     def text_ids(self, text: str) -> list[int]:
         """Token ids of a text, without special tokens."""
@@ -181,7 +184,7 @@ class LanguageModel(abc.ABC):
         return next((int(i) for i in (pad, first_end) if i is not None), 0)
 
 
-def _checkpoint(function: Any, *args: Any) -> Any:
+def _checkpoint(function: Any, *args: Any, **named: Any) -> Any:
     return torch.utils.checkpoint.checkpoint(
-        function, *args, use_reentrant=False, context_fn=checkpoint_contexts
+        function, *args, use_reentrant=False, context_fn=checkpoint_contexts, **named
     )

@@ -61,6 +61,7 @@ def fit_rows(injection: Injection, rows: int) -> Injection:
         mask = part.mask.expand(rows, -1)
         if isinstance(part, SoftTokens):
             return SoftTokens(part.vectors.expand(rows, -1, -1), mask)
-        return Prefix(part.layers, mask)
+        reach = tuple(None if r is None else r.expand(rows) for r in part.reach)
+        return Prefix(part.layers, mask, reach)
 
     return Injection(**{name: fit(part) for name, part in injection.channels().items()})  # type: ignore[arg-type]

@@ -156,7 +156,7 @@ DECODERS: dict[str, dict[str, Any]] = {
 
 ENCODER_DECODERS: dict[str, dict[str, Any]] = {
     "t5": _T5,
-    "mt5": _T5 | {"initializer_factor": 0.5},
+    "mt5": _T5,
     "bart": _BART,
     "mbart": _BART,
     "pegasus": _BART | {"scale_embedding": True},

@@ -43,6 +43,7 @@ class FrozenLM(LanguageModel):
 
         With `context` (from `prefill` under the same injection) only the tail is computed.
         """
+        batch = batch.with_inputs_at_right()
         injection = fit_rows(injection or Injection(), batch.size)
         self._check(injection)
         vectors, mask = self._sequence(batch, injection, skip_input=context is not None)
@@ -70,6 +71,7 @@ class FrozenLM(LanguageModel):
 
     def _recorded(self, batch: Batch, injection: Injection) -> Context:
         """The input's keys and values, taken where they reach the attention function."""
+        batch = batch.with_inputs_at_right()
         self._check(injection)
         head = replace(injection, after=None, kv_after=None)  # nothing that follows can change what precedes
         shortened = replace(batch, input_ids=batch.input_ids[:, :-1], input_mask=batch.input_mask[:, :-1])
@@ -111,6 +113,7 @@ class FrozenLM(LanguageModel):
 
         `options` are transformers' generation options, streamers and caches included.
         """
+        batch = batch.with_inputs_at_right()
         injection = fit_rows(injection or Injection(), batch.size)
         self._check(injection)
         bare = injection.before is None and injection.after is None
@@ -179,10 +182,12 @@ class FrozenLM(LanguageModel):
             at = (context.mask.cumsum(1) - 1).clamp(min=0)
             columns.append(Columns(context.layers, context.mask, positions=at))
         if injection.kv_before is not None:
-            columns.append(Columns(injection.kv_before.layers, injection.kv_before.mask))
+            before = injection.kv_before
+            columns.append(Columns(before.layers, before.mask, reach=before.reach))
         if injection.kv_after is not None:
-            moved = self.move(injection.kv_after.layers, last_input)
-            columns.append(Columns(moved, injection.kv_after.mask, tail_only=True))
+            after = injection.kv_after
+            moved = self.move(after.layers, last_input)
+            columns.append(Columns(moved, after.mask, tail_only=True, reach=after.reach))
         adapter = injection.adapter
         return Active(
             columns=tuple(columns),

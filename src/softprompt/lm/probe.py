@@ -87,7 +87,7 @@ def _arguments(model, start: int) -> dict[str, Any]:
     vocab = model.get_input_embeddings().weight.shape[0]
     ids = (torch.arange(1, 1 + INPUT, device=model.device) * 7 % vocab)[None]
     arguments: dict[str, Any] = {"input_ids": ids}
-    accepted = inspect.signature(model.forward).parameters
+    accepted = accepted_arguments(model)
     if model.config.is_encoder_decoder:
         arguments["decoder_input_ids"] = ids[:, :TARGET]
     elif "position_ids" in accepted:
@@ -95,6 +95,13 @@ def _arguments(model, start: int) -> dict[str, Any]:
     if "use_cache" in accepted:
         arguments["use_cache"] = False
     return arguments
+
+
+def accepted_arguments(model) -> frozenset[str]:
+    """Names that the model's forward knows; `use_cache` also where it only passes it on."""
+    parameters = inspect.signature(model.forward).parameters
+    passes_on = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
+    return frozenset(parameters) | ({"use_cache"} if passes_on else set())
 
 
 def _run(model, start: int) -> list[Visit]:

@@ -148,7 +148,7 @@ class Seq2SeqLM(LanguageModel):
         prefixes = [p for p in (injection.kv_before, injection.kv_after) if p is not None]
         adapter = injection.adapter
         return Active(
-            columns=tuple(Columns(prefix.layers, prefix.mask) for prefix in prefixes),
+            columns=tuple(Columns(p.layers, p.mask, reach=p.reach) for p in prefixes),
             adapter=() if adapter is None else adapter.layers,
             adapter_mask=None if adapter is None else adapter.mask,
         )

@@ -15,11 +15,12 @@ from ..data.collate import Batch, batch_of_ids
 from ..errors import SoftPromptError
 from ..injection import Injection, Prefix, SoftTokens
 from .base import LanguageModel
-from .families import ENCODER_DECODERS, FAMILIES, tiny
+from .families import ENCODER_DECODERS, tiny
 from .frozen import FrozenLM
 from .seq2seq import Seq2SeqLM
 
 INPUTS = ([5, 17, 80, 33, 9, 71, 3], [42], [60, 61, 7, 12])
+TARGETS = ([11, 12], [90], [4, 70, 70])
 NEW = 4  # tokens decoded
 TOLERANCE = 2e-5  # of the logits' size, in float32
 
@@ -38,19 +39,23 @@ class Report:
 
 
 def survey(family: str) -> Report:
-    """Run one family; takes a fraction of a second."""
-    model = tiny(family)
-    lm = (Seq2SeqLM if family in ENCODER_DECODERS else FrozenLM)(model, None, family)
+    """Run a tiny random model of the family; takes a fraction of a second."""
+    lm = (Seq2SeqLM if family in ENCODER_DECODERS else FrozenLM)(tiny(family), None, family)
+    return survey_model(lm)
+
+
+def survey_model(lm: LanguageModel) -> Report:
+    """Run a loaded model (in float32: the tolerance is one of rounding)."""
     kinds: dict[str, Callable[[], Injection]] = {
         "soft before": lambda: Injection(before=_soft(lm)),
         "soft after": lambda: Injection(after=_soft(lm)),
         "prefix before": lambda: Injection(kv_before=_prefix(lm, ("encoder", "decoder", "cross"))),
         "prefix after": lambda: Injection(kv_after=_prefix(lm, ("decoder", "cross"))),
     }
-    if family in ENCODER_DECODERS:
+    if lm.spec.kind == "encoder-decoder":
         kinds["soft decoder"] = lambda: Injection(decoder=_soft(lm))
     return Report(
-        family,
+        lm.spec.family,
         lm.spec.kind,
         lm.spec.positions,
         len(lm.spec.layers),
@@ -58,11 +63,6 @@ def survey(family: str) -> Report:
         {name: _try(lm, make) for name, make in kinds.items()},
         lm.spec.limits.get("cache", ""),
     )
-
-
-def survey_all() -> list[Report]:
-    """Every family of `lm.families`, in their order."""
-    return [survey(family) for family in FAMILIES]
 
 
 def _soft(lm: LanguageModel) -> SoftTokens:
@@ -79,13 +79,14 @@ def _prefix(lm: LanguageModel, stacks: tuple[str, ...]) -> Prefix:
 def _try(lm: LanguageModel, make: Callable[[], Injection]) -> str:
     try:
         injection = make()
-        batch = batch_of_ids(INPUTS, [[11, 12], [90], [4, 70, 70]])
+        batch = batch_of_ids(INPUTS, TARGETS).to(lm.device)
         logits = lm.logits(batch, injection)
         scale = logits[batch.target_mask].abs().max()
         if not (logits - lm.logits(batch))[batch.target_mask].abs().max() > 1e-3 * scale:
             return "it has no effect"
         for i, ids in enumerate(INPUTS):
-            alone = lm.logits(batch_of_ids([ids], [[11, 12], [90], [4, 70, 70]][i : i + 1]), injection)[0]
+            single = batch_of_ids([ids], TARGETS[i : i + 1]).to(lm.device)
+            alone = lm.logits(single, injection)[0]
             if not (logits[i][batch.target_mask[i]] - alone).abs().max() < TOLERANCE * scale:
                 return "a row's answer depends on its neighbours"
         made = lm.generate(batch, injection, max_new_tokens=NEW, do_sample=False).tolist()
