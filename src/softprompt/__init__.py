@@ -8,12 +8,13 @@ from .errors import SoftPromptError
 
 if TYPE_CHECKING:
     from .api import Tuned, open_prompt, tune
+    from .lm.heads import Head
     from .lm.loading import load
 
 __version__ = "0.1.0"
-__all__ = ["SoftPromptError", "Tuned", "__version__", "load", "open_prompt", "tune"]
+__all__ = ["Head", "SoftPromptError", "Tuned", "__version__", "load", "open_prompt", "tune"]
 
-_HOMES = {"load": "lm.loading", "tune": "api", "open_prompt": "api", "Tuned": "api"}
+_HOMES = {"load": "lm.loading", "Head": "lm.heads", "tune": "api", "open_prompt": "api", "Tuned": "api"}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,4 +1,4 @@
-"""`load`: a hub id, a local folder, a GGUF file, or an alias becomes a `FrozenLM`."""
+"""`load`: a hub id, a local folder, a GGUF file, or an alias becomes a `LanguageModel`."""
 
 from __future__ import annotations
 
@@ -11,32 +11,45 @@ from typing import Any, Literal
 import torch
 
 from ..errors import SoftPromptError, unknown
-from . import smollm2
+from . import heads, smollm2
 from .base import LanguageModel
+from .encoder import EncoderLM
 from .frozen import FrozenLM
+from .heads import Head
 
 ALIASES: dict[str, Callable[[], Path]] = {"smollm2": smollm2.folder}
 
 Precision = Literal["auto", "float32", "bfloat16"]
 
 
-def load(name: str = "smollm2", *, dtype: Precision = "auto", device: str | None = None) -> FrozenLM:
-    """A frozen model with its tokenizer.
+def load(
+    name: str = "smollm2",
+    *,
+    dtype: Precision = "auto",
+    device: str | None = None,
+    head: Head | None = None,
+) -> LanguageModel:
+    """A frozen model with its tokenizer; a BERT-like one with its masked-word head, or with `head`.
 
     `dtype="auto"` takes bfloat16 where this machine multiplies matrices faster in it (measured, a few
     milliseconds), else float32. Raises SoftPromptError where the model cannot be found or is refused.
     """
     from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoConfig, AutoTokenizer
 
     target = device or ("cuda" if torch.cuda.is_available() else "cpu")
     kind = pick_dtype(target) if dtype == "auto" else getattr(torch, dtype)
     path, options = _resolve(name)
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, **options)
-        both: Any = AutoModelForCausalLM.from_pretrained(
-            path, dtype=kind, output_loading_info=True, **options
-        )
+        config = AutoConfig.from_pretrained(path, **options)
+        if head is not None:
+            # a head of another size in the checkpoint is no mistake: it is left, and drawn anew
+            options |= {"num_labels": head.size, "ignore_mismatched_sizes": True}
+        with heads.seeded(head):
+            both: Any = heads.auto_class(config, head).from_pretrained(
+                path, dtype=kind, output_loading_info=True, **options
+            )
         model, found = both
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -45,11 +58,14 @@ def load(name: str = "smollm2", *, dtype: Precision = "auto", device: str | None
             why=reason,
             fix=f"give a hub id, a folder with config.json, a .gguf file, or an alias ({', '.join(ALIASES)})",
         ) from error
-    if missing := sorted(found["missing_keys"]):
+    fresh = {*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])}
+    head_names = frozenset() if head is None else heads.parameter_names(model, fresh)
+    if missing := sorted(fresh - head_names):
         raise SoftPromptError(
             f"'{name}' lacks {len(missing)} of its weights",
             why=f"'{missing[0]}' is not in its files; transformers would fill it with random numbers",
-            fix="download or copy the model again; a classifier or encoder is no causal language model",
+            fix="download or copy the model again; a classifier, or an encoder without its masked-word head, "
+            "is no language model, but takes a head of labels (task.head=true)",
         )
     if model.config.is_encoder_decoder:
         raise SoftPromptError(
@@ -57,7 +73,8 @@ def load(name: str = "smollm2", *, dtype: Precision = "auto", device: str | None
             why="only decoder-only models are supported so far",
             fix="use a causal language model",
         )
-    return FrozenLM(model.to(target), tokenizer, name)
+    kind_of_model = EncoderLM if heads.is_encoder(config) else FrozenLM
+    return kind_of_model(model.to(target), tokenizer, name, head, head_names)
 
 
 def _resolve(name: str) -> tuple[str, dict]:
@@ -94,7 +111,7 @@ def _product_seconds(kind: torch.dtype, repeats: int = 5) -> float:
 
 
 def fingerprint(lm: LanguageModel) -> dict[str, str]:
-    """Short hashes of the config, a sample of every weight, and the vocabulary.
+    """Short hashes of the config, a sample of every weight but a head's, and the vocabulary.
 
     Weights are compared in bfloat16, so the same checkpoint loaded in another precision is the same base.
     """
@@ -102,7 +119,8 @@ def fingerprint(lm: LanguageModel) -> dict[str, str]:
     config = {k: v for k, v in sorted(lm.model.config.to_dict().items()) if k not in skipped}
     weights = hashlib.sha256()
     # LoRA wraps a weight under another name; the base is the same
-    named = {k.replace("base_layer.", ""): t for k, t in lm.model.state_dict().items() if "lora_" not in k}
+    own = ((k, t) for k, t in lm.model.state_dict().items() if "lora_" not in k and k not in lm.head_names)
+    named = {k.replace("base_layer.", ""): t for k, t in own}
     for key, tensor in sorted(named.items()):
         flat = tensor.detach().reshape(-1)
         sample = flat[:: max(1, flat.numel() // 1024)].to(torch.bfloat16).cpu().contiguous()
