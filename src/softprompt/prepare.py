@@ -157,17 +157,8 @@ def head_of(recipe: Recipe, labels: Sequence[str] | None) -> Head | None:
 
 
 def check_head(recipe: Recipe, labels: Sequence[str] | None, lm: LanguageModel) -> None:
-    """A model that the caller loaded must have the head that the task needs, and no other.
-
-    Also refused: tags from a model whose words do not see what follows them.
-    """
+    """A model that the caller loaded must have the head that the task needs, and no other."""
     wanted, found = head_of(recipe, labels), lm.head
-    if wanted is not None and wanted.over == "tokens" and not lm.both_ways:
-        raise SoftPromptError(
-            f"'{lm.name}' cannot tag words",
-            why="it is a decoder-only model: a word would be tagged before those that follow it are read",
-            fix="use an encoder (BERT and its kin) as model",
-        )
     if wanted is None and found is None:
         return
     if wanted is None:

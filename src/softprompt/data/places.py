@@ -20,7 +20,7 @@ def mask_places(ids: Ids, tokenizer: Any, labels: Sequence[Ids], where: str) -> 
     needed = len(labels[0])
     if len(places) == needed:
         return places
-    found = f"{len(places)} masks" if places else "no mask"
+    found = {0: "no mask", 1: "1 mask"}.get(len(places), f"{len(places)} masks")
     raise SoftPromptError(
         f"{where}: {found} in the input, but a label word has {needed} token{'s' if needed > 1 else ''}",
         why="a masked-language model answers at its mask, a token at each",

@@ -21,6 +21,7 @@ from transformers import (
     AutoModelForTokenClassification,
     PreTrainedConfig,
     PreTrainedModel,
+    logging,
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
@@ -68,9 +69,16 @@ def parameter_names(model: PreTrainedModel, fresh: Collection[str] = ()) -> froz
 
 
 @contextlib.contextmanager
-def seeded(head: Head | None) -> Iterator[None]:
-    """What is drawn inside depends on the head's seed alone, and nothing outside changes."""
-    with torch.random.fork_rng(devices=[]):
-        if head is not None:
-            torch.manual_seed(head.seed)
+def drawn(head: Head | None) -> Iterator[None]:
+    """A head drawn inside depends on its seed alone, and transformers does not warn that it was drawn."""
+    if head is None:
         yield
+        return
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(head.seed)
+            yield
+    finally:
+        logging.set_verbosity(verbosity)

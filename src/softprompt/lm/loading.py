@@ -43,10 +43,17 @@ def load(
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, **options)
         config = AutoConfig.from_pretrained(path, **options)
+        both_ways = heads.is_encoder(config)
+        if head is not None and head.over == "tokens" and not both_ways:
+            raise SoftPromptError(
+                f"'{name}' cannot tag words",
+                why="it is no encoder: a word would be tagged before those that follow it are read",
+                fix="use an encoder (BERT and its kin) as model",
+            )
         if head is not None:
             # a head of another size in the checkpoint is no mistake: it is left, and drawn anew
             options |= {"num_labels": head.size, "ignore_mismatched_sizes": True}
-        with heads.seeded(head):
+        with heads.drawn(head):
             both: Any = heads.auto_class(config, head).from_pretrained(
                 path, dtype=kind, output_loading_info=True, **options
             )
@@ -73,7 +80,7 @@ def load(
             why="only decoder-only models are supported so far",
             fix="use a causal language model",
         )
-    kind_of_model = EncoderLM if heads.is_encoder(config) else FrozenLM
+    kind_of_model = EncoderLM if both_ways else FrozenLM
     return kind_of_model(model.to(target), tokenizer, name, head, head_names)
 
 
