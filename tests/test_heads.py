@@ -159,7 +159,7 @@ def test_training_lowers_the_loss(prepared, name):
         before = step_loss(start, None)(rows).item()
     tune(start)
     with torch.no_grad():
-        assert step_loss(start, None)(rows).item() < 0.8 * before
+        assert step_loss(start, None)(rows).item() < 0.92 * before
 
 
 def test_a_killed_run_goes_on_to_the_same_head(prepared, tmp_path):

@@ -44,7 +44,7 @@ class Counts:
     rows: int
     dev_rows: int
     prompts: dict[str, int]  # training rows by prompt
-    labels: dict[str, int]  # training rows by label; empty where there are none
+    labels: dict[str, int]  # training rows by label, or words by tag; empty where there are none
     truncated: int  # of all rows: input or target was cut
     empty: int  # of all rows: a field that the template names is blank
     duplicates: int  # training rows that equal an earlier one
@@ -61,7 +61,7 @@ def count(prepared: Prepared) -> Counts:
     keys = [(e.prompt, e.rendered.input, e.rendered.target) for e in train]
     trained_on = {(e.prompt, e.rendered.input) for e in train}
     names = Counter(prepared.prompts[e.prompt] for e in train)
-    labels = Counter(e.rendered.target for e in train) if prepared.encoder.labels else Counter()
+    labels = Counter(label for e in train for label in e.rendered.tags or (e.rendered.target,))
     return Counts(
         rows=len(train),
         dev_rows=len(dev),

@@ -78,10 +78,10 @@ def trained_weights(lm: LanguageModel) -> dict[str, Tensor]:
 def load_weights(lm: LanguageModel, weights: Mapping[str, Tensor]) -> None:
     """Copy saved base weights into an unfrozen model."""
     own = dict(lm.model.named_parameters())
-    missing = sorted(set(weights) - set(own))
+    missing = sorted(n for n, saved in weights.items() if n not in own or own[n].shape != saved.shape)
     if missing:
         raise SoftPromptError(
-            f"the base model has no weight named '{missing[0]}'",
+            f"the base model has no weight named '{missing[0]}' of the saved size",
             why=f"{len(missing)} saved weights do not fit it",
             fix="load the artifact on the base it was trained on",
         )
