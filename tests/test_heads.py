@@ -248,6 +248,7 @@ def test_a_head_is_drawn_from_its_seed_or_taken_from_the_checkpoint(bert_folder,
     assert not torch.equal(first["classifier.weight"], other["classifier.weight"])
     lm = load(str(bert_folder), dtype="float32", head=Head("sequence", 3, 1))
     lm.model.save_pretrained(tmp_path)
+    assert lm.tokenizer is not None
     lm.tokenizer.save_pretrained(tmp_path)
     kept = head(tmp_path)
     assert torch.equal(kept["classifier.weight"], other["classifier.weight"])
@@ -292,7 +293,8 @@ def test_label_words_are_scored_at_the_masks(prepared, masks):
     start = prepared("masks", task={"verbalizer": words}, template=template, method="none")
     batch = collate(start.dev)
     said = answer(start.lm, start.encoder, batch, start.method(batch.prompt_ids), None, start.dev)
-    tokenizer, labels = start.lm.tokenizer, sorted(words)
+    tokenizer, labels = start.encoder.tokenizer, sorted(words)
+    assert start.encoder.labels == tuple(labels)
     for example, one in zip(start.dev, said, strict=True):
         text = "[CLS]It is" + "[MASK]" * masks + " " + example.rendered.row["input"] + "[SEP]"
         ids = torch.tensor([tokenizer(text, add_special_tokens=False)["input_ids"]])
@@ -300,12 +302,13 @@ def test_label_words_are_scored_at_the_masks(prepared, masks):
         assert len(places) == masks
         with torch.no_grad():
             logs = start.lm.model(input_ids=ids).logits[0, places].log_softmax(-1)
-        ours = dict(zip(start.encoder.labels, one.scores, strict=True))
+        assert one.scores is not None
+        ours: dict[str, float] = dict(zip(labels, one.scores, strict=True))
         for label in labels:
             word = tokenizer(words[label], add_special_tokens=False)["input_ids"]
             naive = sum(logs[i, token].item() for i, token in enumerate(word))
             assert ours[label] == pytest.approx(naive, abs=1e-4)
-        assert one.text == max(ours, key=ours.get)
+        assert one.text == max(labels, key=ours.__getitem__)
         assert one.nll == pytest.approx(-ours[example.rendered.target])
 
 
@@ -334,7 +337,7 @@ def test_tag_metrics_are_scikit_learns(prepared):
     assert len(guesses) == 4
     right = sum(a == b for a, b in zip(guesses, true, strict=True))
     assert evaluation.metrics["tag_accuracy"].value == right / 4
-    macro = f1_score(true, guesses, average="macro", zero_division=0)
+    macro = f1_score(true, guesses, average="macro", zero_division=0)  # type: ignore[arg-type]
     assert evaluation.metrics["tag_macro_f1"].value == pytest.approx(macro)
     assert [r.tokens for r in evaluation.records] == [3, 1]
 

@@ -19,7 +19,7 @@ from .config import Recipe, recipe_from_dict
 from .data.collate import collate
 from .data.encode import Encoder
 from .data.sources import read_rows
-from .evaluate import Evaluation, Evaluator, answer, prefilled
+from .evaluate import Evaluation, Evaluator, answer
 from .lm.base import LanguageModel
 from .methods.base import Setting, SoftPrompt
 from .objectives import injection_for
@@ -74,7 +74,7 @@ class Tuned:
             out = self.lm.generate(batch, injection, **options)
             texts = [self.encoder.decode(ids) for ids in out.tolist()]
         else:
-            context = prefilled(self.lm, batch, injection)
+            context = self.lm.context(batch, injection)
             said = answer(self.lm, self.encoder, batch, injection, context, examples)
             texts = [one.text for one in said]
         return texts if isinstance(inputs, list) else texts[0]

@@ -159,13 +159,8 @@ class Evaluator:
             batch = collate([examples[i] for i in indices], self.lm.device)
             with torch.no_grad():
                 injection = injection_for(self.lm, method, batch)
-                context = cache.context(indices, self.lm) if cache else prefilled(self.lm, batch, injection)
+                context = cache.context(indices, self.lm) if cache else self.lm.context(batch, injection)
             yield indices, batch, context, injection
-
-
-def prefilled(lm: LanguageModel, batch: Batch, injection: Injection) -> Context | None:
-    """The input's keys and values, for all that follows it; None for a model that cannot keep them."""
-    return None if "cache" in lm.spec.limits else lm.prefill(batch, injection)
 
 
 def answer(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from tokenizers import AddedToken, Tokenizer, models, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
@@ -34,7 +36,7 @@ def byte_level(trim_offsets: bool):
     vocab = list(dict.fromkeys(vocab))
     raw = Tokenizer(models.BPE({token: i for i, token in enumerate(vocab)}, merges))
     raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    names = (("</s>", raw.token_to_id("</s>")), ("<s>", raw.token_to_id("<s>")))
+    names: Any = (("</s>", raw.token_to_id("</s>")), ("<s>", raw.token_to_id("<s>")))
     raw.post_processor = processors.RobertaProcessing(
         *names, trim_offsets=trim_offsets, add_prefix_space=False
     )

@@ -57,7 +57,9 @@ def test_plain_rows_are_those_of_transformers(encoders, close, batch, family, he
 @pytest.mark.parametrize("family", FAMILIES)
 def test_soft_tokens_that_are_embeddings_are_those_tokens(encoders, close, batch, family, placement, head):
     lm = encoders(family, head)
-    logits = lm.logits(batch, Injection(**{placement: soft(lm, SOFT)}))
+    part = soft(lm, SOFT)
+    injection = Injection(before=part) if placement == "before" else Injection(after=part)
+    logits = lm.logits(batch, injection)
     for i, (ids, places) in enumerate(zip(INPUTS, PLACES, strict=True)):
         if placement == "before":  # behind [CLS], which stays where heads pool
             row, at = [ids[0], *SOFT, *ids[1:]], [place + len(SOFT) for place in places]
@@ -133,11 +135,12 @@ def test_rotary_prefixes_stand_ahead_of_the_row_or_behind_it(encoders, close):
     lm = encoders("modernbert")
     assert lm.spec.positions == "rotary"
     text = [5, 6, 7, 8]
-    keys = [layer.key for layer in lm.move(lm.kv_of(text), 4 + 9)]  # positions 9 … 12
+    keys = [layer.key for layer in lm.move(lm.kv_of(text), 4 + 9) if layer is not None]  # positions 9 … 12
     from softprompt.lm.attention import Active, inject
 
     with torch.no_grad(), inject(Active(record={})) as active:
         lm.model.base_model(input_ids=torch.tensor([text]), position_ids=torch.arange(9, 13)[None])
+    assert active is not None and active.record is not None
     for site, key in enumerate(keys):
         close(key, active.record[site].key, 1e-4)
 

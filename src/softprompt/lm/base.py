@@ -86,6 +86,10 @@ class LanguageModel(abc.ABC):
     def prefill(self, batch: Batch, injection: Injection | None = None) -> Context:
         """What `logits(context=…)` need not compute again. Refused where `spec.limits` names "cache"."""
 
+    def context(self, batch: Batch, injection: Injection | None = None) -> Context | None:
+        """`prefill` where this model can keep its inputs; None (compute them each time) where it cannot."""
+        return None if "cache" in self.spec.limits else self.prefill(batch, injection)
+
     @abc.abstractmethod
     def generate(self, batch: Batch, injection: Injection | None = None, **options: Any) -> Tensor:
         """New tokens [B × num_return_sequences, up to max_new_tokens] by transformers' own `generate`."""
