@@ -28,13 +28,14 @@ def test_the_commands_exist():
     known = {command.name for command in app.registered_commands}
     named = set(re.findall(r"softprompt (init|[a-z]+) ", README)) & {"init", "check", "tune", "generate"}
     assert named == {"init", "check", "tune", "generate"}
-    assert {"eval", "inspect", "methods", *named} <= known
+    assert {"eval", "inspect", "methods", "compose", *named} <= known
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     for target in ("demo", "test"):
         assert f"make {target}" in README and re.search(rf"^{target}:", makefile, re.M)
 
 
-PAGES = ["README.md", *(f"docs/{name}.md" for name in ("architecture", "methods", "results", "tasks"))]
+DOCS = ("architecture", "methods", "compose", "peft", "results", "tasks")
+PAGES = ["README.md", *(f"docs/{name}.md" for name in DOCS)]
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -7,14 +7,29 @@ from typing import TYPE_CHECKING, Any
 from .errors import SoftPromptError
 
 if TYPE_CHECKING:
-    from .api import Tuned, open_prompt, tune
+    from .api import Tuned, average, concatenate, open_prompt, scale, tune
     from .lm.heads import Head
     from .lm.loading import load
 
 __version__ = "0.1.0"
-__all__ = ["Head", "SoftPromptError", "Tuned", "__version__", "load", "open_prompt", "tune"]
+__all__ = [
+    "Head",
+    "SoftPromptError",
+    "Tuned",
+    "__version__",
+    "average",
+    "concatenate",
+    "load",
+    "open_prompt",
+    "scale",
+    "tune",
+]
 
-_HOMES = {"load": "lm.loading", "Head": "lm.heads", "tune": "api", "open_prompt": "api", "Tuned": "api"}
+_HOMES = {
+    "load": "lm.loading",
+    "Head": "lm.heads",
+    **dict.fromkeys(("Tuned", "average", "concatenate", "open_prompt", "scale", "tune"), "api"),
+}
 
 
 def __getattr__(name: str) -> Any:

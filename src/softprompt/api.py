@@ -1,4 +1,6 @@
-"""The Python API: `load`, `tune`, `open_prompt`. The command line does the same through the same code.
+"""The Python API: `load`, `tune`, `open_prompt`; `concatenate`, `average`, `scale`.
+
+The command line does the same through the same code.
 
 lm = softprompt.load("smollm2")
 tuned = softprompt.tune(lm, "prefix-tuning", rows, task="classification", output="runs/mood")
@@ -7,14 +9,15 @@ tuned.generate("What a film!")
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from . import artifact as artifacts
-from . import methods
+from . import composition, methods
 from .artifact import Artifact
+from .composition import AVERAGE, CONCATENATE, Operation, scaling
 from .config import Recipe, recipe_from_dict
 from .data.collate import collate
 from .data.encode import Encoder
@@ -152,6 +155,34 @@ def open_prompt(
         method = artifact.method(lm, other_base=other_base)
     encoder = encoder_of(recipe, lm, template_of(recipe, lm), artifact.prompts, labels)
     return Tuned(lm, artifact, method, encoder, recipe)
+
+
+def concatenate(sources: Sequence[str | Path], output: str | Path, lm: LanguageModel | None = None) -> Tuned:
+    """Several tuned prompts (`FOLDER`, or `FOLDER:NAME`) of one base as one, in order; see `compose`.
+
+    Written to the new folder `output`, with template, task and labels of the first.
+    """
+    return _compose(CONCATENATE, sources, output, lm)
+
+
+def average(sources: Sequence[str | Path], output: str | Path, lm: LanguageModel | None = None) -> Tuned:
+    """The mean of several tuned prompts of the same shape, as `concatenate`."""
+    return _compose(AVERAGE, sources, output, lm)
+
+
+def scale(source: str | Path, strength: float, output: str | Path, lm: LanguageModel | None = None) -> Tuned:
+    """A tuned prompt at another strength (1: as trained; what 0 means is in `compose.scale`)."""
+    return _compose(scaling(strength), [source], output, lm)
+
+
+def _compose(
+    operation: Operation, sources: Sequence[str | Path], output: str | Path, lm: LanguageModel | None
+) -> Tuned:
+    opened = [composition.open_source(source) for source in sources]
+    operation.check(len(opened))
+    lm = lm or saved_base(opened[0].artifact)
+    composition.compose(operation, opened, output, lm)
+    return open_prompt(output, lm)
 
 
 def _names_prompt(rows: list) -> bool:

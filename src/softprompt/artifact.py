@@ -65,18 +65,21 @@ class Artifact:
         """
         if not other_base:
             self._check_base(lm)
-        base = self.manifest["base"]
-        if "base.safetensors" in self.manifest["files"]:
-            adapt.unfreeze(lm, base["mode"], **base["options"])
-            adapt.load_weights(lm, read_tensors(self.path / "base.safetensors"))
-            lm.model.requires_grad_(False)
+        self.load_base(lm)
+        if trainable and "sources" in self.manifest:
+            raise SoftPromptError(
+                f"{self.path} was made of other prompts",
+                why="nothing of it was trained, so there is no training to go on with",
+                fix=f"start a method from it: method.init=artifact method.artifact={self.path}",
+            )
         if not trainable and (self.path / "prompt.safetensors").exists():
             static = _read_prompts(self.path / "prompt.safetensors", self.prompts, lm.device)
             if any(not _fits(injection, lm) for injection in static.prompts):
                 raise self._other_shape(lm)
             return static
         setting = Setting(lm, self.prompts, feature_size=lambda reads: size(lm, reads))
-        options = {k: v for k, v in self.manifest["options"].items() if k not in ("text", "artifact")}
+        start = ("text", "artifact", "transfer")
+        options = {k: v for k, v in self.manifest["options"].items() if k not in start}
         if "init" in options:  # the values come from the file; any start of the right shape will do
             options["init"] = "vocab"
         method = methods.build(self.manifest["method"], setting, options)
@@ -85,6 +88,19 @@ class Artifact:
         except RuntimeError:
             raise self._other_shape(lm) from None
         return method.to(lm.device)
+
+    def load_base(self, lm: LanguageModel) -> None:
+        """The base weights that were trained along (lora, full, a head), into `lm` in place, if any."""
+        base = self.manifest["base"]
+        if "base.safetensors" in self.manifest["files"]:
+            adapt.unfreeze(lm, base["mode"], **base["options"])
+            adapt.load_weights(lm, read_tensors(self.path / "base.safetensors"))
+            lm.model.requires_grad_(False)
+
+    def differences(self, lm: LanguageModel) -> list[str]:
+        """What of `lm` (config, weights, tokenizer) is not as it was in training; empty: the same base."""
+        saved, given = self.manifest["base"]["fingerprint"], fingerprint(lm)
+        return [part for part in saved if saved[part] != given[part]]
 
     def index(self, prompt: str | None) -> int:
         """The number of a prompt by name; None means the only one."""
@@ -108,9 +124,7 @@ class Artifact:
         )
 
     def _check_base(self, lm: LanguageModel) -> None:
-        saved, given = self.manifest["base"]["fingerprint"], fingerprint(lm)
-        differing = [part for part in saved if saved[part] != given[part]]
-        if differing:
+        if differing := self.differences(lm):
             raise SoftPromptError(
                 f"{self.path} was trained on another base model than '{lm.name}'",
                 why=f"base '{self.manifest['base']['name']}': its {' and '.join(differing)} differ",
@@ -187,6 +201,12 @@ def vectors(path: str, prompt: str) -> dict[str, Tensor]:
     injection = _read_prompts(file, artifact.prompts, torch.device("cpu")).prompts[
         artifact.prompts.index(name)
     ]
+    if len(injection.channels()) > 1:
+        raise SoftPromptError(
+            f"'{path}' holds vectors of several kinds ({', '.join(injection.channels())})",
+            why="another prompt starts from one kind",
+            fix="start from a prompt of one placement (one that it was made of, for a composition)",
+        )
     found: dict[str, Tensor] = {}
     for channel, part in injection.channels().items():
         if isinstance(part, SoftTokens):
@@ -289,15 +309,24 @@ def model_card(manifest: Mapping[str, Any]) -> str:
 _CARD = """\
 # {{ method }} for {{ base.name }}
 
-Trained vectors for a frozen language model, made by softprompt {{ versions.softprompt }} on {{ created }}.
+{{ 'Composed' if sources else 'Trained' }} vectors for a frozen language model,
+made by softprompt {{ versions.softprompt }} on {{ created }}.
 
 | | |
 |---|---|
 | method | {{ method }} ({{ options_shown }}) |
 | base model | {{ base.name }} ({{ base.mode }}; weights {{ base.fingerprint.weights }}) |
 | prompts | {{ prompts | join(", ") }} |
+{% if imported %}
+| imported from | {{ imported }} |
+{% elif sources %}
+{% for source in sources %}
+| made of | {{ source.folder }}, prompt {{ source.prompt }} (vectors {{ source.sha256[:16] }}) |
+{% endfor %}
+{% else %}
 | trained parameters | {{ "{:,}".format(trained_parameters) }} |
 | training rows | {{ data.rows }} (data {{ data.fingerprint[:16] }}) |
+{% endif %}
 {% for name, shown in scores %}
 | dev {{ name }} | {{ shown }} |
 {% endfor %}

@@ -61,7 +61,8 @@ class Injection:
     """All that a method may give the model. Everything absent means the plain model."""
 
     before: SoftTokens | None = None  # ahead of the input
-    after: SoftTokens | None = None  # between input and target
+    after: SoftTokens | None = None  # between input and target (encoder-decoder: at the input's end)
+    decoder: SoftTokens | None = None  # ahead of the decoder's first token (encoder-decoder models alone)
     kv_before: Prefix | None = None  # seen by the input and the target
     kv_after: Prefix | None = None  # seen from the last input token on (the infix of Li & Liang)
     adapter: Prefix | None = None  # gated, seen by all (LLaMA-Adapter)

@@ -20,7 +20,7 @@ from .injection import Injection, LayerKV, Prefix, SoftTokens
 from .lm.base import LanguageModel
 from .methods.base import SoftPrompt
 from .prepare import build_method, encoder_of, read_split, template_of
-from .preview import token_text
+from .vocabulary import token_text
 
 CHUNK = 8192  # vocabulary rows compared at once
 ORDINARY_TEXT = (
@@ -116,6 +116,8 @@ def start_of(artifact: Artifact, lm: LanguageModel) -> SoftPrompt:
     Raises SoftPromptError where its training rows, or another prompt that it started from, are not
     there any more or changed.
     """
+    if "sources" in artifact.manifest:
+        raise SoftPromptError("it was made of other prompts, not trained")
     recipe = recipe_from_dict(artifact.manifest["recipe"])
     train, held = read_split(recipe)
     if fingerprint([*train, *held]) != artifact.manifest["data"]["fingerprint"]:

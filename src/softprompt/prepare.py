@@ -5,7 +5,7 @@ Nothing here trains or prints.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,9 +26,11 @@ from .lm.heads import Head
 from .lm.loading import fingerprint as base_fingerprint
 from .lm.loading import load
 from .methods.base import Setting, SoftPrompt
+from .methods.transfer import Carried
 from .metrics import METRICS
 from .objectives import injection_for
 from .recipe import Recipe
+from .vocabulary import other_base
 
 EXAMPLES_TO_START_FROM = 64  # training rows an initialiser may look at, for each prompt
 
@@ -47,6 +49,7 @@ class Prepared:
     method: SoftPrompt
     plan: plan.Plan
     base: dict[str, str]  # fingerprint of the base as it was loaded; training may change it
+    carried: Carried | None = None  # how the start came from another base model
 
     @property
     def trained_parameters(self) -> int:
@@ -91,7 +94,8 @@ def prepare(
     train = encoder.encode_rows(train_rows)
     dev = encoder.encode_rows(held)
     base = base_fingerprint(lm)
-    method = build_method(recipe, lm, encoder, train, prompts)
+    carried: list[Carried] = []
+    method = build_method(recipe, lm, encoder, train, prompts, on_carried=carried.append)
     adapt.unfreeze(lm, recipe.base.mode, **base_options(recipe), seed=recipe.train.seed)
     lm.set_gradient_checkpointing(recipe.train.gradient_checkpointing)
     sample = collate(train[:1], lm.device)
@@ -107,7 +111,17 @@ def prepare(
         budget_bytes=budget,
     )
     return Prepared(
-        recipe, lm, encoder, train, dev, prompts, fingerprint([*train_rows, *held]), method, chosen, base
+        recipe,
+        lm,
+        encoder,
+        train,
+        dev,
+        prompts,
+        fingerprint([*train_rows, *held]),
+        method,
+        chosen,
+        base,
+        carried[0] if carried else None,
     )
 
 
@@ -229,13 +243,20 @@ def encoder_of(
         context=lm.spec.context,
         reserved=int(length) + (recipe.task.max_new_tokens if recipe.task.kind == "generation" else 0),
         answers=lm.answers,
-        closed=lm.both_ways,
+        closed=lm.spec.kind == "encoder",
         verbalizer=recipe.task.verbalizer,
+        apart=lm.spec.kind == "encoder-decoder",
     )
 
 
 def build_method(
-    recipe: Recipe, lm: LanguageModel, encoder: Encoder, train: list[Example], prompts: tuple[str, ...]
+    recipe: Recipe,
+    lm: LanguageModel,
+    encoder: Encoder,
+    train: list[Example],
+    prompts: tuple[str, ...],
+    *,
+    on_carried: Callable[[Carried], None] = lambda carried: None,
 ) -> SoftPrompt:
     """A fresh method on the base's device, started from the training rows where its init asks for them."""
     by_prompt: dict[int, list[tuple[int, ...]]] = {}
@@ -252,6 +273,8 @@ def build_method(
         seed=recipe.train.seed,
         feature_size=lambda reads: size(lm, reads),
         read_prompt=artifacts.vectors,
+        other_base=other_base(lm),
+        on_carried=on_carried,
     )
     return methods.build(recipe.method.name, setting, recipe.method.options()).to(lm.device)
 

@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
-from typing import Any, Literal
+from typing import Literal
 
 import torch
 
@@ -15,6 +15,7 @@ from .data.encode import Example
 from .injection import Prefix, SoftTokens
 from .objectives import injection_for
 from .prepare import Prepared
+from .vocabulary import token_text
 
 Part = Literal["input", "target", "soft", "prefix", "adapter"]
 
@@ -87,9 +88,10 @@ def layout(prepared: Prepared, example: Example) -> list[Piece]:
     with torch.no_grad():
         injection = injection_for(prepared.lm, prepared.method, batch)
     lm = prepared.lm
+    both_ways = lm.spec.kind == "encoder"
     tokens = tuple(token_text(lm.tokenizer, i) for i in example.input_ids)
     # what soft tokens placed before stand behind, and what a prefix placed after stands ahead of
-    first, last = (1, 0) if lm.both_ways else (0, 0 if injection.kv_after is None else 1)
+    first, last = (1, 0) if both_ways else (0, 0 if injection.kv_after is None else 1)
     middle = len(tokens) - last
     pieces = [
         _vectors(injection.adapter, "adapter"),
@@ -97,10 +99,10 @@ def layout(prepared: Prepared, example: Example) -> list[Piece]:
         _tokens(tokens[:first]),
         _vectors(injection.before, "soft"),
         _tokens(tokens[first:middle]),
-        None if lm.both_ways else _vectors(injection.kv_after, "prefix"),
+        None if both_ways else _vectors(injection.kv_after, "prefix"),
         _tokens(tokens[middle:]),
         _vectors(injection.after, "soft"),
-        _vectors(injection.kv_after, "prefix") if lm.both_ways else None,
+        _vectors(injection.kv_after, "prefix") if both_ways else None,
         Piece("target", _target(prepared, example)),
     ]
     return [piece for piece in pieces if piece is not None]
@@ -115,14 +117,6 @@ def _target(prepared: Prepared, example: Example) -> tuple[str, ...]:
     if prepared.lm.answers == "head":
         return example.rendered.tags or (example.rendered.target,)
     return tuple(token_text(prepared.lm.tokenizer, i) for i in example.target_ids)
-
-
-def token_text(tokenizer: Any, token: int) -> str:
-    """One token as text, its leading space kept."""
-    piece = tokenizer.convert_ids_to_tokens(token)
-    if isinstance(piece, str) and "▁" in piece:
-        return piece.replace("▁", " ")
-    return tokenizer.decode([token], skip_special_tokens=False, clean_up_tokenization_spaces=False)
 
 
 def examples_to_show(prepared: Prepared, number: int = 3) -> list[Example]:

@@ -5,15 +5,11 @@ Display is the caller's: progress comes out as events. Nothing here prints.
 
 from __future__ import annotations
 
-import importlib.metadata
-import platform
 import resource
-import shlex
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from datetime import datetime, timezone
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +29,7 @@ from .methods.base import Setting, SoftPrompt
 from .metrics import METRICS
 from .objectives import next_token, squared_error
 from .prepare import Prepared, base_options
+from .provenance import provenance
 from .recipe import Recipe
 from .train import DevScore, Event, Optimization, Outcome, fit
 
@@ -212,6 +209,7 @@ def manifest(
             "dev_rows": len(prepared.dev),
         },
         "trained_parameters": prepared.trained_parameters,
+        "carried": None if prepared.carried is None else asdict(prepared.carried),
         "plan": prepared.plan.mode,
         "training": {
             "stopped": outcome.stopped,
@@ -224,14 +222,7 @@ def manifest(
         },
         "dev": dev.to_json(),
         "plain": plain.to_json(),
-        "versions": {
-            "softprompt": _version("softprompt"),
-            "torch": torch.__version__,
-            "transformers": _version("transformers"),
-            "python": platform.python_version(),
-        },
-        "created": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        **provenance(),
     }
 
 
@@ -258,10 +249,3 @@ def _make_room(folder: Path, restart: bool, overwrite: bool) -> None:
     checkpoint = folder / "checkpoint" / "checkpoint.safetensors"
     if restart and checkpoint.exists():
         checkpoint.unlink()
-
-
-def _version(package: str) -> str:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return "unknown"

@@ -9,7 +9,10 @@ import pytest
 
 import softprompt
 
-COMMANDS = ("init", "check", "tune", "eval", "generate", "inspect", "methods", "demo")
+COMMANDS = (
+    *("init", "check", "tune", "eval", "generate", "inspect", "compose"),
+    *("export", "import", "methods", "demo"),
+)
 
 
 def test_help_lists_every_command(run):

@@ -105,3 +105,16 @@ def test_predicted_artifact_bytes_are_those_saved(recipe, tuned):
 
     predicted = artifact_bytes(prepare(load_recipe(recipe)))
     assert 0 <= artifact.load(tuned).bytes - predicted < 500  # the header
+
+
+def test_a_start_from_another_base_model_says_how_much_came_along(run, recipe, tuned, tmp_path, new_lm):
+    wide = new_lm("llama", seed=7, hidden_size=48, intermediate_size=64)
+    wide.model.save_pretrained(tmp_path / "wide")
+    wide.tokenizer.save_pretrained(tmp_path / "wide")
+    start = [f"model={tmp_path / 'wide'}", "method.init=artifact", f"method.artifact={tuned}"]
+    refused = run("check", recipe, *start)
+    assert refused.code == 1 and "another base model" in refused.err and "transfer=nearest" in refused.err
+    carried = run("check", recipe, *start, "transfer=linear", "--json").json["carried"]
+    assert carried["tokens"] == 97 and carried["explained"] < 1 and carried["transfer"] == "linear"
+    said = run("tune", recipe, *start, "transfer=nearest", "--json")
+    assert said.json["carried"]["transfer"] == "nearest" and "shared tokens" in said.err

@@ -168,7 +168,9 @@ def test_hidden_states_stand_in_the_columns_of_the_batch(encoders, close, batch)
 def test_what_an_encoder_is(encoders):
     for family in FAMILIES:
         lm = encoders(family)
-        assert lm.spec.family == family and lm.answers == "mask" and lm.both_ways and lm.is_frozen
+        assert (
+            lm.spec.family == family and lm.answers == "mask" and lm.spec.kind == "encoder" and lm.is_frozen
+        )
         assert all(layer.stack == "encoder" for layer in lm.spec.layers)
         assert lm.spec.context == (256 - 101 if family == "roberta" else 256)
         assert "every position sees" in lm.spec.limits["cache"]

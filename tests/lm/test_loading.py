@@ -73,12 +73,27 @@ def test_unknown_architecture(broken):
     assert "nonsense" in fails(lambda: load(str(broken))).why
 
 
-def test_encoder_decoder_is_refused(tmp_path):
+def t5_folder(path, tokenizer, **changes):
     from transformers import T5Config, T5ForConditionalGeneration
 
     shape = {"d_model": 16, "d_kv": 8, "d_ff": 16, "num_layers": 1, "num_heads": 2, "vocab_size": 101}
-    T5ForConditionalGeneration(T5Config(**shape)).save_pretrained(tmp_path)
-    assert "T5" in str(fails(lambda: load(str(tmp_path))))
+    model = T5ForConditionalGeneration(T5Config(**shape, **changes))
+    model.generation_config.decoder_start_token_id = changes.get("decoder_start_token_id")
+    model.save_pretrained(path)
+    tokenizer.save_pretrained(path)
+
+
+def test_encoder_decoder(tmp_path, llama):
+    t5_folder(tmp_path, llama.tokenizer, decoder_start_token_id=0)
+    lm = load(str(tmp_path), dtype="float32")
+    assert lm.spec.kind == "encoder-decoder"
+    assert [layer.stack for layer in lm.spec.layers] == ["encoder", "decoder", "cross"]
+
+
+def test_encoder_decoder_without_a_start(tmp_path, llama):
+    t5_folder(tmp_path, llama.tokenizer, decoder_start_token_id=None)
+    error = fails(lambda: load(str(tmp_path)))
+    assert "which token its decoder starts with" in error.what and "decoder_start_token_id" in error.fix
 
 
 def test_text_needs_a_tokenizer(new_lm):

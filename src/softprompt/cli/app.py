@@ -17,7 +17,7 @@ import typer
 
 from .. import __version__
 from ..errors import SoftPromptError
-from . import check, demo, evaluate, generate, init, inspect, methods, tune
+from . import check, compose, demo, evaluate, export, generate, import_, init, inspect, methods, tune
 from .output import Reply, log, show, show_error
 
 app = typer.Typer(
@@ -107,5 +107,8 @@ command(tune.tune, "tune")
 command(evaluate.evaluate, "eval")
 command(generate.generate, "generate")
 command(inspect.inspect, "inspect")
+command(compose.compose, "compose")
+command(export.export, "export")
+command(import_.import_, "import")
 command(methods.methods, "methods")
 command(demo.demo, "demo", prints=True)

@@ -54,6 +54,7 @@ def check(recipe: RecipeFile, overrides: Overrides = None, json: Json = False) -
         ],
         "rows": asdict(counts),
         "context": prepared.lm.spec.context,
+        "carried": None if prepared.carried is None else asdict(prepared.carried),
         "plan": asdict(prepared.plan),
         "price": price.to_json(),
     }
@@ -69,6 +70,8 @@ def check(recipe: RecipeFile, overrides: Overrides = None, json: Json = False) -
         text.append("\n  ").append(_line(pieces)).append("\n")
     text.append("  (tokens are parted by |; the target, which is learned, comes last)\n\n", style="dim")
     text.append(_rows(counts, prepared)).append("\n\n")
+    if prepared.carried is not None:
+        text.append(str(prepared.carried)).append("\n\n")
     text.append(str(prepared.plan)).append("\n\n")
     text.append(_price(price, prepared))
     command = " ".join(["softprompt tune", str(recipe), *(overrides or [])])

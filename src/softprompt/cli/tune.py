@@ -52,6 +52,8 @@ def tune(
             progress.stage(f"reading the rows and loading {read.model} …")
             prepared = prepare(read)
             progress.stage(f"{read.method.name}: {prepared.trained_parameters:,} numbers to train")
+            if prepared.carried is not None:
+                progress.stage(str(prepared.carried))
             progress.stage(str(prepared.plan))
             resumed = 0 if restart else saved_step(folder / "checkpoint")
 
@@ -98,6 +100,7 @@ def _data(run: Run, resumed: int) -> dict[str, Any]:
         "seconds_with_caches": training["seconds_with_caches"],
         "peak_memory_bytes": training["peak_memory_bytes"],
         "trained_parameters": manifest["trained_parameters"],
+        "carried": manifest["carried"],
         "bytes": run.artifact.bytes,
     }
 

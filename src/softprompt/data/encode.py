@@ -88,7 +88,8 @@ class Encoder:
 
     `prompts` are the prompts' names, a row's prompt being its index. `context` is the model's context in
     tokens (None: no limit) and `reserved` the part of it that soft tokens take. Where a classification
-    task names no labels, the first `encode_rows` (the training rows) decides them; see `labels`.
+    task names no labels, the first `encode_rows` (the training rows) decides them; see `labels`. `apart`:
+    input and target are texts of their own, as an encoder and a decoder read them.
     `answers` says where the model's answers are read: after the input, at masks in it (label words, by
     `verbalizer` where they are not the labels themselves), or off a head. `closed` keeps the end token
     that the tokenizer appends, as encoders have learned it.
@@ -111,12 +112,14 @@ class Encoder:
         answers: Literal["next", "mask", "head"] = "next",
         closed: bool = False,
         verbalizer: Mapping[str, str] | None = None,
+        apart: bool = False,
     ) -> None:
         self.tokenizer, self.template, self.kind = tokenizer, template, kind
         self.answers, self.closed, self.verbalizer = answers, closed, dict(verbalizer or {})
         self.chat, self.system, self.prompts = chat, system, tuple(prompts)
         self.max_input_tokens, self.max_target_tokens = max_input_tokens, max_target_tokens
         self.context, self.reserved = context, reserved
+        self.apart = apart
         self.turns: tuple[tuple[str, str], ...] = ()  # (input, target) shown ahead of each input (few-shot)
         self.labels: tuple[str, ...] | None = None
         self.label_ids: tuple[Ids, ...] | None = None
@@ -395,10 +398,14 @@ class Encoder:
         )
 
     def _plain_ids(self, text: str) -> tuple[Ids, Ids]:
-        """(the special tokens ahead, the rest); an end token that the tokenizer appends only if `closed`."""
+        """(the special tokens ahead, the rest), without an end token that the tokenizer itself appends.
+
+        An encoder keeps it, whether it reads the input apart from the target or is all there is.
+        """
         body, ids = self._ids(text), self._ids(text, special=True)
         end = self.tokenizer.eos_token_id
-        if not self.closed and len(ids) > len(body) and ids[-1] == end and (not body or body[-1] != end):
+        kept = self.apart or self.closed
+        if not kept and len(ids) > len(body) and ids[-1] == end and (not body or body[-1] != end):
             ids = ids[:-1]
         ahead = next((n for n in range(len(ids) + 1) if ids[n : n + len(body)] == body), 0) if body else 0
         return ids[:ahead], ids[ahead:]
@@ -453,7 +460,7 @@ class Encoder:
 
     def _lead(self, input_text: str) -> str:
         """The space between input and target: none in chat, nor after whitespace or nothing."""
-        return "" if self.chat or not input_text or input_text[-1].isspace() else " "
+        return "" if self.apart or self.chat or not input_text or input_text[-1].isspace() else " "
 
     def _with_lead(self, lead: str, text: str) -> str:
         return text if text[:1].isspace() else lead + text
@@ -464,6 +471,8 @@ class Encoder:
         Some tokenizers (SentencePiece's) put a space of their own before whatever begins a text; behind
         a line break, which is then taken away again, they do not.
         """
+        if self.apart:
+            return self._ids(text)
         anchor, both = self._ids("\n"), self._ids("\n" + text)
         rest = both[len(anchor) :]
         whole = both[: len(anchor)] == anchor and self._decode(rest, False).strip() == text.strip()

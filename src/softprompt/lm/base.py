@@ -36,7 +36,6 @@ class LanguageModel(abc.ABC):
 
     spec: ModelSpec
     answers: Answers = "next"  # where an answer is read: after the row, at masks in it, or off a head
-    both_ways: bool = False  # whether every position sees every other
     _turns: tuple[Turn | None, ...]  # how each layer turns its keys by position; None: not recognised
 
     def __init__(
@@ -176,6 +175,12 @@ class LanguageModel(abc.ABC):
         )
 
     def _check(self, injection: Injection) -> None:
+        if injection.decoder is not None and not self.model.config.is_encoder_decoder:
+            raise SoftPromptError(
+                f"placement=decoder does not go with a {self.spec.family} model",
+                why="it has no encoder and decoder",
+                fix="use placement=before or after",
+            )
         if {"kv_before", "kv_after", "adapter"} & set(injection.channels()):
             self.refuse("prefix")
 

@@ -31,8 +31,6 @@ from .probe import measure, recorded
 class EncoderLM(LanguageModel):
     """A frozen encoder, with its masked-language-model head or a classification head, and its tokenizer."""
 
-    both_ways = True
-
     def __init__(
         self,
         model: PreTrainedModel,
@@ -43,9 +41,10 @@ class EncoderLM(LanguageModel):
     ) -> None:
         self.answers = "mask"
         super().__init__(model, tokenizer, name, head, head_names)
-        spec, self._turns = measure(model)
+        spec, self._turns = measure(model, self.embed)
         limits = {**spec.limits, "cache": "every position sees every other, what is trained included"}
-        self.spec = replace(spec, context=spec.context - _unused_positions(model), limits=limits)
+        unused = _unused_positions(model)
+        self.spec = replace(spec, kind="encoder", context=spec.context - unused, limits=limits)
 
     def logits(
         self, batch: Batch, injection: Injection | None = None, context: Context | None = None

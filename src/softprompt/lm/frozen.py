@@ -8,6 +8,7 @@ is placed after the input. This file knows nothing of methods, templates or trai
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any, final
@@ -41,7 +42,7 @@ class FrozenLM(LanguageModel):
         super().__init__(model, tokenizer, name, head, head_names)
         if head is not None and model.config.pad_token_id is None:
             model.config.pad_token_id = 0  # any will do: of embeddings, transformers pools the last column
-        self.spec, self._turns = measure(model)
+        self.spec, self._turns = measure(model, self.embed)
         if "cache" not in self.spec.limits and (reason := self._unlike_full()):
             self.spec = replace(self.spec, limits={**self.spec.limits, "cache": reason})
 
@@ -134,6 +135,13 @@ class FrozenLM(LanguageModel):
                     "prefill_chunk_size does not go with soft tokens",
                     why="transformers prefills token ids in chunks, and soft tokens have none",
                     fix="leave it out, or use a prefix",
+                )
+            prepares: Any = self.model.prepare_inputs_for_generation
+            if "inputs_embeds" not in inspect.signature(prepares).parameters:
+                raise SoftPromptError(
+                    f"transformers cannot generate from soft tokens with a {self.spec.family} model",
+                    why=f"its `generate` takes no embeddings for {type(self.model).__name__}",
+                    fix="use a prefix (prefix-tuning), or score labels instead of generating",
                 )
             vectors, mask = self._sequence(batch, injection, targets=False)
             inputs, width = {"inputs_embeds": vectors}, vectors.shape[1]

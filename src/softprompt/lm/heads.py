@@ -17,6 +17,7 @@ import torch
 from transformers import (
     AutoModelForCausalLM,
     AutoModelForMaskedLM,
+    AutoModelForSeq2SeqLM,
     AutoModelForSequenceClassification,
     AutoModelForTokenClassification,
     PreTrainedConfig,
@@ -58,6 +59,8 @@ def auto_class(config: PreTrainedConfig, head: Head | None) -> Any:
     """The transformers class to load a checkpoint as."""
     if head is not None:
         return head.auto_class
+    if config.is_encoder_decoder:
+        return AutoModelForSeq2SeqLM
     return AutoModelForMaskedLM if is_encoder(config) else AutoModelForCausalLM
 
 

@@ -16,6 +16,7 @@ from .base import LanguageModel
 from .encoder import EncoderLM
 from .frozen import FrozenLM
 from .heads import Head
+from .seq2seq import Seq2SeqLM
 
 ALIASES: dict[str, Callable[[], Path]] = {"smollm2": smollm2.folder}
 
@@ -43,13 +44,7 @@ def load(
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, **options)
         config = AutoConfig.from_pretrained(path, **options)
-        both_ways = heads.is_encoder(config)
-        if head is not None and head.over == "tokens" and not both_ways:
-            raise SoftPromptError(
-                f"'{name}' cannot tag words",
-                why="it is no encoder: a word would be tagged before those that follow it are read",
-                fix="use an encoder (BERT and its kin) as model",
-            )
+        wrapper = _wrapper(config, head, name)
         if head is not None:
             # a head of another size in the checkpoint is no mistake: it is left, and drawn anew
             options |= {"num_labels": head.size, "ignore_mismatched_sizes": True}
@@ -74,14 +69,23 @@ def load(
             fix="download or copy the model again; a classifier, or an encoder without its masked-word head, "
             "is no language model, but takes a head of labels (task.head=true)",
         )
-    if model.config.is_encoder_decoder:
+    return wrapper(model.to(target), tokenizer, name, head, head_names)
+
+
+def _wrapper(config: Any, head: Head | None, name: str) -> type[FrozenLM | EncoderLM | Seq2SeqLM]:
+    """The class for a checkpoint's kind of model. Raises where it cannot carry the head."""
+    if heads.is_encoder(config):
+        return EncoderLM
+    if head is not None and (head.over == "tokens" or config.is_encoder_decoder):
+        what = "tag words" if head.over == "tokens" else "carry a head"
         raise SoftPromptError(
-            f"'{name}' is an encoder-decoder model",
-            why="only decoder-only models are supported so far",
-            fix="use a causal language model",
+            f"'{name}' cannot {what}",
+            why="an encoder-decoder model answers in text"
+            if config.is_encoder_decoder
+            else "it is no encoder: a word would be tagged before those that follow it are read",
+            fix="use an encoder (BERT and its kin) as model",
         )
-    kind_of_model = EncoderLM if both_ways else FrozenLM
-    return kind_of_model(model.to(target), tokenizer, name, head, head_names)
+    return Seq2SeqLM if config.is_encoder_decoder else FrozenLM
 
 
 def _resolve(name: str) -> tuple[str, dict]:

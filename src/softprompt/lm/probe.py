@@ -8,14 +8,14 @@ impossible stands in `ModelSpec.limits` with the reason; whoever asks for it get
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..errors import SoftPromptError
-from ..injection import LayerKV, Layers
+from ..injection import Layers
 from .attention import BIAS, SITE, Active, Columns, Visit, inject
 from .rotary import Turn, candidates, find_turn
 from .spec import LayerSpec, ModelSpec, Stack
@@ -24,7 +24,7 @@ SHIFT = 5  # positions between the two runs that tell how keys encode position
 INPUT, TARGET = 4, 3  # tokens on an encoder's side, and a decoder's: their difference tells stacks apart
 
 
-def measure(model) -> tuple[ModelSpec, tuple[Turn | None, ...]]:
+def measure(model, embed: Callable[[Tensor], Tensor]) -> tuple[ModelSpec, tuple[Turn | None, ...]]:
     """The model's spec and how each layer turns its keys; raises where not even a soft prompt works."""
     config = model.config.get_text_config(decoder=True)
     with torch.no_grad():
@@ -32,18 +32,20 @@ def measure(model) -> tuple[ModelSpec, tuple[Turn | None, ...]]:
     layers = _number(model, visits)
     limits: dict[str, str] = {}
     if layers:
-        limits |= _effect(model, layers)
+        limits |= _effect(model, visits)
     else:
         reason = "no layer of it calls transformers' attention interface"
         limits |= {"prefix": reason, "cache": reason}
     turns, positions = _turns(model, visits) if layers else ((), "unknown")
-    _check_soft_tokens(model)
+    _check_soft_tokens(model, embed)
     embeddings = model.get_input_embeddings().weight
     spec = ModelSpec(
         family=config.model_type,
+        kind="encoder-decoder" if model.config.is_encoder_decoder else "decoder",
         hidden_size=embeddings.shape[1],
         vocab_size=embeddings.shape[0],
         context=int(getattr(config, "max_position_embeddings", 0) or 2**20),
+        depth=int(getattr(config, "num_hidden_layers", len(layers))),
         layers=layers,
         positions=positions,
         limits=limits,
@@ -102,12 +104,12 @@ def _run(model, start: int) -> list[Visit]:
     return active.visits
 
 
-def _check_soft_tokens(model) -> None:
+def _check_soft_tokens(model, embed: Callable[[Tensor], Tensor]) -> None:
     """Embeddings must stand for their tokens, and gradient must come back to them."""
     arguments = _arguments(model, 0)
     with torch.no_grad():
         tokens = model(**arguments).logits.float()
-    soft = model.get_input_embeddings()(arguments.pop("input_ids")).detach().requires_grad_(True)
+    soft = embed(arguments.pop("input_ids")).detach().requires_grad_(True)
     try:
         with torch.enable_grad():
             logits = model(inputs_embeds=soft, **arguments).logits.float()
@@ -129,16 +131,14 @@ def _no_soft_tokens(model, why: str) -> SoftPromptError:
     )
 
 
-def _effect(model, layers: tuple[LayerSpec, ...]) -> Mapping[str, str]:
-    """One random prefix vector a layer must change the output, and gradient must come back to each."""
-    dtype = model.get_input_embeddings().weight.dtype
-
-    def leaf(heads: int, size: int) -> Tensor:
-        return torch.randn(1, heads, 1, size, dtype=dtype, device=model.device, requires_grad=True)
-
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        prefix = [LayerKV(leaf(s.kv_heads, s.head_dim), leaf(s.kv_heads, s.v_head_dim)) for s in layers]
+def _effect(model, visits: list[Visit]) -> Mapping[str, str]:
+    """A prefix vector in every layer must have an effect: gradient must come back to each."""
+    by_site = {getattr(visit.module, SITE): visit.kv for visit in visits}
+    # the layer's own first key and value: a random key may get no weight at all where scores are not scaled
+    prefix = [
+        by_site[site].map(lambda t: t[:1, :, :1].detach().clone().requires_grad_(True))
+        for site in sorted(by_site)
+    ]
     mask = torch.ones(1, 1, dtype=torch.bool, device=model.device)
     active = Active(columns=(Columns(tuple(prefix), mask),))
     with torch.enable_grad(), inject(active):

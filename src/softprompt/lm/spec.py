@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 Stack = Literal["encoder", "decoder", "cross"]
+Kind = Literal["decoder", "encoder-decoder", "encoder"]
 STACKS: tuple[Stack, ...] = ("encoder", "decoder", "cross")
 
 
@@ -26,9 +27,11 @@ class ModelSpec:
     """Measured from a few small forward passes (see `lm.probe`), not read from a configuration."""
 
     family: str  # transformers' model_type
+    kind: Kind
     hidden_size: int
     vocab_size: int
     context: int  # positions the model was made for
+    depth: int  # layers of any kind, those without attention included
     layers: tuple[LayerSpec, ...]  # its attention layers in the order they run; others take no prefix
     positions: str  # "rotary", "absolute", "relative", "none", or "unknown"
     limits: Mapping[str, str] = field(default_factory=dict)  # "prefix" or "cache" → why it cannot be had

@@ -14,9 +14,14 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor, nn
 
+from ..errors import SoftPromptError
 from ..injection import Injection, LayerKV, Layers, Prefix, SoftTokens
+from .transfer import Carried, OtherBase
 
-Placement = Literal["before", "after"]
+KVPlacement = Literal["before", "after"]
+# of soft tokens; the last two in encoder-decoder models: ahead of the decoder's tokens, or there and before
+Placement = Literal["before", "after", "decoder", "both"]
+Stacks = Literal["all", "encoder", "decoder", "cross"]
 
 
 class BaseModel(Protocol):
@@ -60,6 +65,9 @@ class Setting:
     seed: int = 0
     feature_size: Callable[[Reads], int] | None = None  # D of what a generated prompt reads
     read_prompt: Callable[[str, str], Mapping[str, Tensor]] | None = None  # of (folder, prompt)
+    # of a folder: the base its prompts were trained on; None where that is this one
+    other_base: Callable[[str], OtherBase | None] | None = None
+    on_carried: Callable[[Carried], None] = lambda carried: None  # told how a prompt came from another base
 
     def generator(self, salt: int = 0) -> torch.Generator:
         """Random numbers for initialisers; the same for the same seed and salt."""
@@ -85,45 +93,87 @@ class SoftPrompt(nn.Module, abc.ABC):
         return self(prompt_ids)
 
 
+def soft_length(length: int, placement: Placement) -> int:
+    """Vectors a prompt holds: `length` in each place."""
+    return 2 * length if placement == "both" else length
+
+
 def soft_injection(vectors: Tensor, placement: Placement) -> Injection:
-    """Soft tokens [B, P, H] at their place."""
-    tokens = SoftTokens(vectors, torch.ones(vectors.shape[:2], dtype=torch.bool, device=vectors.device))
-    return Injection(before=tokens) if placement == "before" else Injection(after=tokens)
+    """Soft tokens [B, P, H] at their place; of "both" the first half stands before the input."""
+    if placement == "both":
+        first, second = vectors.chunk(2, dim=1)
+        return Injection(before=_soft_tokens(first), decoder=_soft_tokens(second))
+    return Injection(**{placement: _soft_tokens(vectors)})  # type: ignore[arg-type]
 
 
-def kv_injection(layers: Layers, placement: Placement) -> Injection:
+def _soft_tokens(vectors: Tensor) -> SoftTokens:
+    return SoftTokens(vectors, torch.ones(vectors.shape[:2], dtype=torch.bool, device=vectors.device))
+
+
+def kv_injection(layers: Layers, placement: KVPlacement) -> Injection:
     """A prefix ahead of the input, or between input and target (infix)."""
     key = next(layer.key for layer in layers if layer is not None)
     prefix = Prefix(layers, torch.ones(key.shape[0], key.shape[2], dtype=torch.bool, device=key.device))
     return Injection(kv_before=prefix) if placement == "before" else Injection(kv_after=prefix)
 
 
-def key_sizes(spec: Any) -> list[int]:
-    """Numbers in one token's key, by attention layer."""
-    return [s.kv_heads * s.head_dim for s in spec.layers]
+@dataclass(frozen=True, slots=True)
+class Places:
+    """The attention layers that a prefix goes to, and the shape of its numbers laid side by side."""
 
+    layers: tuple[Any, ...]  # LayerSpec, or None where the prefix does not go
 
-def value_sizes(spec: Any) -> list[int]:
-    """Numbers in one token's value, by attention layer."""
-    return [s.kv_heads * s.v_head_dim for s in spec.layers]
+    @staticmethod
+    def choose(spec: Any, stacks: Stacks, placement: KVPlacement) -> Places:
+        """Layers of a stack ("all": of every one); an encoder never sees what is placed after the input.
 
+        Raises SoftPromptError where the model has no such layer.
+        """
+        seen = {s.stack for s in spec.layers}
+        hidden = {"encoder"} if placement == "after" and "decoder" in seen else set()
+        wanted = (seen if stacks == "all" else {stacks}) - hidden
+        chosen = tuple(s if s.stack in wanted else None for s in spec.layers)
+        if spec.layers and not any(chosen):
+            raise SoftPromptError(
+                f"stacks={stacks} with placement={placement} leaves no layer of this model",
+                why=f"its attention layers are those of: {', '.join(sorted(seen))}"
+                + ("; its encoder does not see what is placed after the input" if hidden else ""),
+                fix="use stacks=all" if stacks != "encoder" else "use placement=before",
+            )
+        return Places(chosen)
 
-def unflatten(spec: Any, keys: Tensor, values: Tensor) -> Layers:
-    """Keys [B, P, sum of key sizes] and values [B, P, …] as layers of [B, kv_heads, P, head_dim]."""
-    split_keys = iter(keys.split(key_sizes(spec), dim=-1))
-    split_values = iter(values.split(value_sizes(spec), dim=-1))
+    @property
+    def key_sizes(self) -> list[int]:
+        """Numbers in one token's key, by layer that the prefix goes to."""
+        return [s.kv_heads * s.head_dim for s in self.layers if s is not None]
 
-    def heads(flat: Tensor, count: int) -> Tensor:
-        return flat.unflatten(-1, (count, -1)).transpose(1, 2)
+    @property
+    def value_sizes(self) -> list[int]:
+        """Numbers in one token's value, by layer that the prefix goes to."""
+        return [s.kv_heads * s.v_head_dim for s in self.layers if s is not None]
 
-    return tuple(
-        LayerKV(heads(next(split_keys), s.kv_heads), heads(next(split_values), s.kv_heads))
-        for s in spec.layers
-    )
+    def only(self, layers: Layers) -> Layers:
+        """`layers` of the whole model without those that the prefix does not go to."""
+        return tuple(kv if s is not None else None for kv, s in zip(layers, self.layers, strict=True))
+
+    def unflatten(self, keys: Tensor, values: Tensor) -> Layers:
+        """Keys [B, P, sum of key sizes] and values [B, P, …] as layers of [B, kv_heads, P, head_dim]."""
+        split_keys = iter(keys.split(self.key_sizes, dim=-1))
+        split_values = iter(values.split(self.value_sizes, dim=-1))
+
+        def heads(flat: Tensor, count: int) -> Tensor:
+            return flat.unflatten(-1, (count, -1)).transpose(1, 2)
+
+        return tuple(
+            None
+            if s is None
+            else LayerKV(heads(next(split_keys), s.kv_heads), heads(next(split_values), s.kv_heads))
+            for s in self.layers
+        )
 
 
 def flatten(layers: Layers) -> tuple[Tensor, Tensor]:
-    """The inverse of `unflatten`: keys and values [B, P, …]."""
+    """The inverse of `Places.unflatten`: keys and values [B, P, …]."""
     present = [layer for layer in layers if layer is not None]
     keys = torch.cat([layer.key.transpose(1, 2).flatten(2) for layer in present], dim=-1)
     values = torch.cat([layer.value.transpose(1, 2).flatten(2) for layer in present], dim=-1)

@@ -21,17 +21,19 @@ from ..injection import Injection
 from . import init as initialisers
 from .base import (
     Features,
+    KVPlacement,
     Placement,
+    Places,
     Reads,
     Setting,
     SoftPrompt,
-    key_sizes,
+    Stacks,
     kv_injection,
     soft_injection,
-    unflatten,
-    value_sizes,
+    soft_length,
 )
 from .init import Init
+from .transfer import Transfer
 
 Source = Literal["embeddings", "hidden", "encoder"]
 
@@ -85,24 +87,24 @@ class GeneratedPrefix(SoftPrompt):
 
     def __init__(
         self,
-        spec,
+        places: Places,
         keys: Tensor,
         values: Tensor,
-        placement: Placement,
+        placement: KVPlacement,
         reads: Reads,
         size: int,
         bottleneck: int,
     ) -> None:
         super().__init__()
-        self.spec, self.reads = spec, reads
-        self.placement: Placement = placement
+        self.places, self.reads = places, reads
+        self.placement: KVPlacement = placement
         self.keys, self.values = nn.Parameter(keys), nn.Parameter(values)
         self.pooling = AttentionPooling(size, keys.shape[1], bottleneck)
         self.up_keys = _zero_linear(bottleneck, keys.shape[2])
         self.up_values = _zero_linear(bottleneck, values.shape[2])
         # each layer's own size, so that one learning rate suits them all
-        self.register_buffer("key_scale", _layer_scale(keys, key_sizes(spec)))
-        self.register_buffer("value_scale", _layer_scale(values, value_sizes(spec)))
+        self.register_buffer("key_scale", _layer_scale(keys, places.key_sizes))
+        self.register_buffer("value_scale", _layer_scale(values, places.value_sizes))
 
     @property
     def num_prompts(self) -> int:
@@ -112,10 +114,10 @@ class GeneratedPrefix(SoftPrompt):
         pooled = self.pooling(_required(inputs))
         keys = self.keys[prompt_ids] + self.key_scale * self.up_keys(pooled)
         values = self.values[prompt_ids] + self.value_scale * self.up_values(pooled)
-        return kv_injection(unflatten(self.spec, keys, values), self.placement)
+        return kv_injection(self.places.unflatten(keys, values), self.placement)
 
     def static(self, prompt_ids: Tensor) -> Injection:
-        layers = unflatten(self.spec, self.keys[prompt_ids], self.values[prompt_ids])
+        layers = self.places.unflatten(self.keys[prompt_ids], self.values[prompt_ids])
         return kv_injection(layers, self.placement)
 
 
@@ -127,6 +129,7 @@ def build_prompt(
     init: Init = "vocab",
     text: str | None = None,
     artifact: str | None = None,
+    transfer: Transfer | None = None,
     source: Source = "embeddings",
     layer: int = 8,
     encoder: str = "",
@@ -134,7 +137,7 @@ def build_prompt(
 ) -> GeneratedPrompt:
     """`source` is what the prefix model reads: embeddings, hidden (after `layer` layers), or an `encoder`."""
     reads = _reads(setting, source, layer, encoder)
-    table = initialisers.soft_tokens(setting, length, init, text, artifact)
+    table = initialisers.soft_tokens(setting, soft_length(length, placement), init, text, artifact, transfer)
     return GeneratedPrompt(table, placement, reads, _size(setting, reads), bottleneck)
 
 
@@ -142,7 +145,7 @@ def build_prefix(
     setting: Setting,
     *,
     length: int = 16,
-    placement: Placement = "after",
+    placement: KVPlacement = "after",
     init: Init = "context",
     text: str | None = None,
     artifact: str | None = None,
@@ -150,17 +153,19 @@ def build_prefix(
     layer: int = 8,
     encoder: str = "",
     bottleneck: int = 64,
+    stacks: Stacks = "all",
 ) -> GeneratedPrefix:
     """As `build_prompt`, with keys and values in every layer."""
     reads = _reads(setting, source, layer, encoder)
-    keys, values = initialisers.prefix(setting, length, init, text, artifact)
-    return GeneratedPrefix(setting.lm.spec, keys, values, placement, reads, _size(setting, reads), bottleneck)
+    places = Places.choose(setting.lm.spec, stacks, placement)
+    keys, values = initialisers.prefix(setting, places, length, init, text, artifact)
+    return GeneratedPrefix(places, keys, values, placement, reads, _size(setting, reads), bottleneck)
 
 
 def _reads(setting: Setting, source: Source, layer: int, encoder: str) -> Reads:
     if source == "encoder" and not encoder:
         raise SoftPromptError("source=encoder needs a model", fix="add method.encoder=NAME_OR_FOLDER")
-    layers = len(setting.lm.spec.layers)
+    layers = setting.lm.spec.depth
     if source == "hidden" and not 0 <= layer <= layers:
         raise SoftPromptError(
             f"layer={layer} is outside this model", why=f"it has {layers} layers", fix=f"choose 0 … {layers}"

@@ -7,7 +7,8 @@ initialiser works at the model's own scale:
 - `vocab`: embeddings (or KV) of tokens sampled from the training text, or from the vocabulary;
 - `text`: of a text that the user gives;  `labels`: of the class labels;
 - `context`: of real training rows (CT-KV, Cartridges: the best known start of a prefix);
-- `artifact`: of another trained prompt (warm start, SPoT-style transfer).
+- `artifact`: of another trained prompt (warm start, SPoT-style transfer); one of another base model is
+  carried over as `transfer` says (see `transfer.py`), and never copied.
 """
 
 from __future__ import annotations
@@ -19,16 +20,31 @@ import torch
 from torch import Tensor
 
 from ..errors import SoftPromptError
-from .base import Setting, flatten
+from .base import Places, Setting, flatten
+from .transfer import TRANSFERS, Carried, Transfer
 
 Init = Literal["random", "vocab", "text", "labels", "context", "artifact"]
 INITS: tuple[str, ...] = get_args(Init)
 
 
-def soft_tokens(setting: Setting, length: int, init: Init, text: str | None, artifact: str | None) -> Tensor:
+def soft_tokens(
+    setting: Setting,
+    length: int,
+    init: Init,
+    text: str | None,
+    artifact: str | None,
+    transfer: Transfer | None = None,
+) -> Tensor:
     """Initial soft tokens [num_prompts, length, H], float32."""
     if init == "artifact":
-        return torch.stack([_soft_artifact(setting, artifact, name, length) for name in setting.prompts])
+        found = _soft_artifacts(setting, artifact, transfer)
+        return torch.stack([_resize(vectors, length) for vectors in found])
+    if transfer is not None:
+        raise SoftPromptError(
+            f"transfer={transfer} does not go with init={init}",
+            why="it says how a prompt trained on another base model is carried to this one",
+            fix="add method.init=artifact method.artifact=FOLDER, or leave transfer out",
+        )
     rows = []
     for index in range(len(setting.prompts)):
         if init == "random":
@@ -41,7 +57,7 @@ def soft_tokens(setting: Setting, length: int, init: Init, text: str | None, art
 
 
 def prefix(
-    setting: Setting, length: int, init: Init, text: str | None, artifact: str | None
+    setting: Setting, places: Places, length: int, init: Init, text: str | None, artifact: str | None
 ) -> tuple[Tensor, Tensor]:
     """Initial keys [num_prompts, length, D_k] and values [num_prompts, length, D_v], float32."""
     rows: list[tuple[Tensor, Tensor]] = []
@@ -49,7 +65,7 @@ def prefix(
         if init == "artifact":
             rows.append(_kv_artifact(setting, artifact, name, length))
         elif init == "random":
-            sample = _kv(setting, _sampled_ids(setting, index, 128))
+            sample = _kv(setting, places, _sampled_ids(setting, index, 128))
             generator = setting.generator(index)
             rows.append(
                 tuple(  # type: ignore[arg-type]
@@ -58,7 +74,7 @@ def prefix(
                 )
             )
         else:
-            rows.append(_kv(setting, start_ids(setting, index, length, init, text)))
+            rows.append(_kv(setting, places, start_ids(setting, index, length, init, text)))
     keys, values = zip(*rows, strict=True)
     return torch.stack(keys), torch.stack(values)
 
@@ -110,8 +126,8 @@ def _embed(setting: Setting, ids: list[int]) -> Tensor:
 
 
 @torch.no_grad()
-def _kv(setting: Setting, ids: list[int]) -> tuple[Tensor, Tensor]:
-    keys, values = flatten(setting.lm.kv_of(ids))
+def _kv(setting: Setting, places: Places, ids: list[int]) -> tuple[Tensor, Tensor]:
+    keys, values = flatten(places.only(setting.lm.kv_of(ids)))
     return keys[0].float().cpu(), values[0].float().cpu()
 
 
@@ -131,14 +147,36 @@ def _read(setting: Setting, artifact: str | None, name: str) -> Mapping[str, Ten
     return setting.read_prompt(artifact, name)
 
 
-def _soft_artifact(setting: Setting, artifact: str | None, name: str, length: int) -> Tensor:
+def _soft_artifacts(setting: Setting, artifact: str | None, transfer: Transfer | None) -> list[Tensor]:
+    """The vectors [P, H] that each prompt starts from, on this base model."""
+    found = [_soft_vectors(setting, artifact, name) for name in setting.prompts]
+    other = _other_base(setting, artifact)
+    if other is None:
+        return found
+    if transfer is None:
+        raise SoftPromptError(
+            f"'{artifact}' was trained on another base model",
+            why=f"its vectors lie among the tokens of '{other.name}', not among this model's",
+            fix="add method.transfer=nearest or method.transfer=linear, which carry them over",
+        )
+    shared = other.shared()
+    carried, explained = TRANSFERS[transfer](torch.cat(found), shared)
+    setting.on_carried(Carried(transfer, other.name, shared.source.shape[0], explained))
+    return list(carried.split([vectors.shape[0] for vectors in found]))
+
+
+def _other_base(setting: Setting, artifact: str | None):
+    return None if setting.other_base is None or artifact is None else setting.other_base(artifact)
+
+
+def _soft_vectors(setting: Setting, artifact: str | None, name: str) -> Tensor:
     tensors = _read(setting, artifact, name)
-    found = next((tensors[channel] for channel in ("before", "after") if channel in tensors), None)
+    found = next((tensors[channel] for channel in ("before", "after", "decoder") if channel in tensors), None)
     if found is None:
         raise SoftPromptError(
             f"'{artifact}' holds no soft tokens", why="it is a prefix", fix="use a prefix method"
         )
-    return _resize(found, length)
+    return found
 
 
 def _kv_artifact(setting: Setting, artifact: str | None, name: str, length: int) -> tuple[Tensor, Tensor]:
@@ -146,6 +184,12 @@ def _kv_artifact(setting: Setting, artifact: str | None, name: str, length: int)
     if "keys" not in tensors:
         raise SoftPromptError(
             f"'{artifact}' holds no prefix", why="it is a soft prompt", fix="use prompt-tuning"
+        )
+    if (other := _other_base(setting, artifact)) is not None:
+        raise SoftPromptError(
+            f"the prefix in '{artifact}' was trained on another base model",
+            why=f"keys and values of the layers of '{other.name}' mean nothing in this model's layers",
+            fix="start with init=context, or carry a soft prompt over: method=prompt-tuning transfer=linear",
         )
     return _resize(tensors["keys"], length), _resize(tensors["values"], length)
 

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from ..injection import Injection
 from . import init as initialisers
-from .base import Features, Placement, Setting, SoftPrompt, soft_injection
+from .base import Features, Placement, Setting, SoftPrompt, soft_injection, soft_length
 from .init import Init
+from .transfer import Transfer
 
 
 @final
@@ -48,8 +49,11 @@ def build(
     init: Init = "vocab",
     text: str | None = None,
     artifact: str | None = None,
+    transfer: Transfer | None = None,
     rank: int = 1,
 ) -> MultitaskPromptTuning:
     """`rank` of each task's factors."""
-    shared = initialisers.soft_tokens(setting, length, init, text, artifact)[0]
+    shared = initialisers.soft_tokens(
+        setting, soft_length(length, placement), init, text, artifact, transfer
+    )[0]
     return MultitaskPromptTuning(shared, len(setting.prompts), rank, placement)

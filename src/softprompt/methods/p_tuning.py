@@ -16,9 +16,10 @@ from torch import Tensor, nn
 
 from ..injection import Injection
 from . import init as initialisers
-from .base import Features, Placement, Setting, SoftPrompt, soft_injection
+from .base import Features, Placement, Setting, SoftPrompt, soft_injection, soft_length
 from .init import Init
 from .reparam import mlp
+from .transfer import Transfer
 
 
 @final
@@ -62,9 +63,10 @@ def build(
     init: Init = "vocab",
     text: str | None = None,
     artifact: str | None = None,
+    transfer: Transfer | None = None,
     encoder: Literal["lstm", "mlp"] = "mlp",
     hidden: int = 128,
 ) -> PTuning:
     """`encoder` is the reparameterization, `hidden` its width (even)."""
-    anchor = initialisers.soft_tokens(setting, length, init, text, artifact)
+    anchor = initialisers.soft_tokens(setting, soft_length(length, placement), init, text, artifact, transfer)
     return PTuning(anchor, placement, encoder, hidden)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..injection import Injection
 from . import init as initialisers
-from .base import Features, Placement, Setting, SoftPrompt, kv_injection, unflatten
+from .base import Features, KVPlacement, Places, Setting, SoftPrompt, Stacks, kv_injection
 from .init import Init
 from .reparam import mlp
 
@@ -31,10 +31,10 @@ class PrefixTuning(SoftPrompt):
 
     def __init__(
         self,
-        spec,
+        places: Places,
         keys: Tensor,
         values: Tensor,
-        placement: Placement,
+        placement: KVPlacement,
         *,
         values_only: bool,
         freeze_first: bool,
@@ -42,8 +42,8 @@ class PrefixTuning(SoftPrompt):
         middle: int,
     ) -> None:
         super().__init__()
-        self.spec = spec
-        self.placement: Placement = placement
+        self.places = places
+        self.placement: KVPlacement = placement
         frozen = 1 if freeze_first else 0
         self.register_buffer("first_keys", keys[:, :frozen])
         self.register_buffer("first_values", values[:, :frozen])
@@ -81,14 +81,14 @@ class PrefixTuning(SoftPrompt):
         values = torch.cat([self.first_values[ids], values], dim=1)
         if len(ids) > 1:
             keys, values = keys[rows], values[rows]
-        return kv_injection(unflatten(self.spec, keys, values), self.placement)
+        return kv_injection(self.places.unflatten(keys, values), self.placement)
 
 
 def build(
     setting: Setting,
     *,
     length: int = 16,
-    placement: Placement = "after",
+    placement: KVPlacement = "after",
     init: Init = "context",
     text: str | None = None,
     artifact: str | None = None,
@@ -96,11 +96,17 @@ def build(
     freeze_first: bool = False,
     reparameterize: bool = False,
     middle: int = 512,
+    stacks: Stacks = "all",
 ) -> PrefixTuning:
-    """`length` vectors a layer; `middle` is the width of the reparameterization."""
-    keys, values = initialisers.prefix(setting, length, init, text, artifact)
+    """`length` vectors a layer; `middle` is the width of the reparameterization.
+
+    `stacks` chooses attention layers of an encoder-decoder model: its encoder's, its decoder's own, or the
+    decoder's over the encoder's output (cross).
+    """
+    places = Places.choose(setting.lm.spec, stacks, placement)
+    keys, values = initialisers.prefix(setting, places, length, init, text, artifact)
     return PrefixTuning(
-        setting.lm.spec,
+        places,
         keys,
         values,
         placement,

@@ -14,8 +14,9 @@ from torch import Tensor, nn
 
 from ..injection import Injection
 from . import init as initialisers
-from .base import Features, Placement, Setting, SoftPrompt, soft_injection
+from .base import Features, Placement, Setting, SoftPrompt, soft_injection, soft_length
 from .init import Init
+from .transfer import Transfer
 
 
 @final
@@ -43,6 +44,8 @@ def build(
     init: Init = "vocab",
     text: str | None = None,
     artifact: str | None = None,
+    transfer: Transfer | None = None,
 ) -> PromptTuning:
     """`length` soft tokens per prompt."""
-    return PromptTuning(initialisers.soft_tokens(setting, length, init, text, artifact), placement)
+    length = soft_length(length, placement)
+    return PromptTuning(initialisers.soft_tokens(setting, length, init, text, artifact, transfer), placement)

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 
 from ..injection import Injection
 from . import init as initialisers
-from .base import Features, Placement, Setting, SoftPrompt, soft_injection
+from .base import Features, Placement, Setting, SoftPrompt, soft_injection, soft_length
 from .init import Init
 from .reparam import Residual
+from .transfer import Transfer
 
 
 @final
@@ -45,8 +46,9 @@ def build(
     init: Init = "vocab",
     text: str | None = None,
     artifact: str | None = None,
+    transfer: Transfer | None = None,
     bottleneck: int = 128,
 ) -> ResidualPromptTuning:
     """`bottleneck` is the MLP's width."""
-    table = initialisers.soft_tokens(setting, length, init, text, artifact)
+    table = initialisers.soft_tokens(setting, soft_length(length, placement), init, text, artifact, transfer)
     return ResidualPromptTuning(table, placement, bottleneck)

@@ -1,0 +1,68 @@
+"""`softprompt compose`: a prompt made of tuned ones, without training."""
+
+from __future__ import annotations
+
+import shlex
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .opening import ModelName
+from .output import Json, Reply, log, size, table
+
+
+def compose(
+    sources: Annotated[
+        list[str],
+        typer.Argument(metavar="ARTIFACT[:NAME]...", help="Tuned prompts, in order.", show_default=False),
+    ],
+    out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Where to write it.")],
+    concat: Annotated[bool, typer.Option("--concat", help="All of them at once, in order.")] = False,
+    average: Annotated[bool, typer.Option("--average", help="Their mean; shapes must agree.")] = False,
+    scale: Annotated[
+        float | None, typer.Option("--scale", metavar="S", help="One at strength S; 1 is as trained.")
+    ] = None,
+    model: ModelName = None,
+    json: Json = False,
+) -> Reply:
+    """Make a new prompt of tuned ones, without training.
+
+    All must belong to one frozen base model. Template, task and labels are the first one's.
+
+    \b
+    Example:
+      softprompt compose --concat runs/style runs/task --out runs/both
+      softprompt compose --average runs/seed-0 runs/seed-1 --out runs/mean
+      softprompt compose --scale 0.5 runs/chat:joke --out runs/mild
+    """
+    if [concat, average, scale is not None].count(True) != 1:
+        raise typer.BadParameter("give one of --concat, --average and --scale S")
+    from .. import composition
+    from ..prepare import saved_base
+
+    operation = composition.CONCATENATE if concat else composition.AVERAGE
+    if scale is not None:
+        operation = composition.scaling(scale)
+    opened = [composition.open_source(source) for source in sources]
+    operation.check(len(opened))
+    others = [source for source in opened[1:] if not source.used_as(opened[0])]
+    for source in others:
+        log(f"note: {source.artifact.path} was trained with another template or task; the first one's holds")
+    base = opened[0].artifact.manifest["base"]
+    log(f"loading {model or base['name']} …")
+    lm = saved_base(opened[0].artifact, model)
+    made = composition.compose(operation, opened, out, lm)
+    data = {
+        "artifact": str(made.path),
+        "method": made.manifest["method"],
+        **made.manifest["options"],
+        "model": base["name"],
+        "sources": made.manifest["sources"],
+        "bytes": made.bytes,
+    }
+    rows = [("artifact", f"{made.path} ({size(made.bytes)})"), ("made by", operation.name)]
+    rows += [("of", f"{source.artifact.path}, prompt {source.prompt}") for source in opened]
+    rows.append(("vectors", str(made.manifest["options"]["length"])))
+    next_step = f'next:\n  softprompt generate {shlex.quote(str(made.path))} "your input"'
+    return Reply(data, f"{table(rows)}\n\n{next_step}")

@@ -1,0 +1,101 @@
+"""Hugging Face PEFT, both ways: soft prompts, prefixes, cartridges and LLaMA-Adapters.
+
+What is written loads with `PeftModel.from_pretrained` and gives the same logits; what PEFT wrote
+becomes an artifact like any other. Checked against PEFT 0.21.2, which need not be installed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ...artifact import Artifact
+from ...errors import SoftPromptError
+from ...lm.base import LanguageModel
+from ...lm.loading import ALIASES
+from .. import foreign
+from . import files
+from .files import Adapter
+from .reading import Found, from_adapter
+from .writing import to_adapter
+
+__all__ = ["Adapter", "Found", "Imported", "base_name", "export", "import_adapter"]
+
+
+@dataclass(frozen=True)
+class Imported:
+    """An adapter as an artifact, and what to know about it."""
+
+    artifact: Artifact
+    kind: str  # PEFT's type
+    notes: tuple[str, ...]
+
+
+def export(
+    artifact: Artifact,
+    lm: LanguageModel,
+    folder: Path,
+    *,
+    prompt: str | None = None,
+    materialise: bool = False,
+    other_base: bool = False,
+) -> Adapter:
+    """Write a tuned prompt as a PEFT adapter; with `materialise` its vectors alone, without their network.
+
+    Raises SoftPromptError with the reason for what PEFT cannot hold exactly.
+    """
+    mode = artifact.manifest["base"]["mode"]
+    if mode != "frozen":
+        raise SoftPromptError(
+            f"{artifact.path} trained the base model too (base={mode})",
+            why="the prompt alone, on the base as it was, would answer differently",
+            fix="train it with base=frozen",
+        )
+    if lm.answers != "next":
+        raise SoftPromptError(
+            f"{artifact.path} cannot be written for PEFT",
+            why="its answers are read at masks or off a head, and in PEFT soft tokens stand ahead of [CLS]",
+            fix="use it with softprompt",
+        )
+    names = artifact.prompts if prompt is None else (artifact.prompts[artifact.index(prompt)],)
+    chosen = {name: artifact.index(name) for name in names}
+    method = artifact.method(lm, trainable=not materialise, other_base=other_base)
+    adapter = to_adapter(method, lm, chosen)
+    name = artifact.manifest["base"]["name"]
+    adapter.config["base_model_name_or_path"] = None if name in ALIASES else name
+    files.write(folder, adapter)
+    return adapter
+
+
+def base_name(folder: Path) -> str:
+    """The base model that an adapter names."""
+    name = files.read(folder).config.get("base_model_name_or_path")
+    if not name:
+        raise SoftPromptError(
+            f"{folder} does not say which base model it is for", fix="add --model NAME, its base model"
+        )
+    return str(name)
+
+
+def import_adapter(folder: Path, lm: LanguageModel, out: Path, *, prompts: Sequence[str] = ()) -> Imported:
+    """Make an artifact of an adapter that PEFT saved for the model `lm`.
+
+    `prompts` names its tasks; by default "default", or task-0, task-1, … where there are several.
+    """
+    adapter = files.read(folder)
+    found = from_adapter(adapter, lm)
+    names = tuple(prompts) or _names(found.prompts)
+    if len(set(names)) != found.prompts:
+        raise SoftPromptError(
+            f"{len(set(names))} names for {found.prompts} prompts",
+            why="each needs one of its own",
+            fix=f"give --prompt NAME {found.prompts} times, or leave it out",
+        )
+    source = f"PEFT {adapter.kind} {folder}"
+    saved = foreign.save(out, lm, found.method, found.options, found.state, names, source)
+    return Imported(saved, adapter.kind, found.notes)
+
+
+def _names(count: int) -> tuple[str, ...]:
+    return ("default",) if count == 1 else tuple(f"task-{number}" for number in range(count))

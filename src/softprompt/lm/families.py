@@ -1,0 +1,185 @@
+"""A tiny random model of every family that is checked: for `softprompt models` and the conformance suite.
+
+Weights are drawn ten times larger than a real model's start: at 0.02 a random model hardly reads its
+input, and every equality would hold for the wrong reason. Windows are shorter than the test inputs.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+VOCAB, HIDDEN, LAYERS, CONTEXT, WINDOW = 101, 32, 4, 256, 4
+
+_SIZES = {"vocab_size": VOCAB, "hidden_size": HIDDEN, "num_hidden_layers": LAYERS, "intermediate_size": 48}
+_GROUPED = {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": CONTEXT}
+_USUAL = _SIZES | _GROUPED
+_GPT = {"vocab_size": VOCAB, "n_embd": HIDDEN, "n_layer": LAYERS, "n_head": 4, "n_positions": CONTEXT}
+_WIDE = {"head_dim": 16}  # heads wider than hidden / heads
+_EXPERTS = {"num_experts_per_tok": 2, "moe_intermediate_size": 24}
+_HALF = ["sliding_attention", "full_attention"] * (LAYERS // 2)
+_LATENT = {
+    **_USUAL,
+    **_EXPERTS,
+    "num_key_value_heads": 4,
+    "kv_lora_rank": 16,
+    "qk_nope_head_dim": 8,
+    "qk_rope_head_dim": 8,
+    "v_head_dim": 12,
+    "n_routed_experts": 4,
+    "n_group": 2,
+    "topk_group": 1,
+    "n_shared_experts": 1,
+    "first_k_dense_replace": 2,
+}
+_STATES = {"mamba_n_heads": 4, "mamba_d_head": 16, "mamba_n_groups": 1, "mamba_d_state": 8}
+_MAMBA = {"vocab_size": VOCAB, "hidden_size": HIDDEN, "num_hidden_layers": LAYERS, "state_size": 8}
+_T5 = {
+    "vocab_size": VOCAB,
+    "d_model": HIDDEN,
+    "d_kv": 8,
+    "d_ff": 48,
+    "num_layers": 2,
+    "num_heads": 4,
+    "relative_attention_num_buckets": 8,
+    "relative_attention_max_distance": 16,
+    "initializer_factor": 1.5,
+}
+_BART = {
+    "vocab_size": VOCAB,
+    "d_model": HIDDEN,
+    "encoder_layers": 2,
+    "decoder_layers": 3,
+    "encoder_attention_heads": 4,
+    "decoder_attention_heads": 4,
+    "encoder_ffn_dim": 48,
+    "decoder_ffn_dim": 48,
+    "max_position_embeddings": CONTEXT,
+    "init_std": 0.2,
+}
+
+DECODERS: dict[str, dict[str, Any]] = {
+    "llama": _USUAL,
+    "mistral": _USUAL | {"sliding_window": WINDOW},
+    "mixtral": _USUAL | {"num_local_experts": 4, "num_experts_per_tok": 2},
+    "qwen2": _USUAL,
+    "qwen3": _USUAL | _WIDE,
+    "qwen3_moe": _USUAL | _WIDE | _EXPERTS | {"num_experts": 4},
+    "gemma": _USUAL | _WIDE,
+    "gemma2": _USUAL | _WIDE | {"sliding_window": WINDOW, "query_pre_attn_scalar": 16},
+    "gemma3_text": _USUAL
+    | _WIDE
+    | {"sliding_window": WINDOW, "query_pre_attn_scalar": 16, "layer_types": _HALF},
+    "phi3": _USUAL,
+    "gpt2": _GPT,
+    "gptj": _GPT | {"rotary_dim": 4},
+    "gpt_neo": {
+        "vocab_size": VOCAB,
+        "hidden_size": HIDDEN,
+        "num_layers": LAYERS,
+        "num_heads": 4,
+        "max_position_embeddings": CONTEXT,
+        "attention_types": [[["global", "local"], LAYERS // 2]],
+        "window_size": WINDOW,
+    },
+    "gpt_neox": _SIZES | {"num_attention_heads": 4, "max_position_embeddings": CONTEXT},
+    "opt": {
+        "vocab_size": VOCAB,
+        "hidden_size": HIDDEN,
+        "num_hidden_layers": LAYERS,
+        "ffn_dim": 48,
+        "num_attention_heads": 4,
+        "max_position_embeddings": CONTEXT,
+        "word_embed_proj_dim": HIDDEN,
+    },
+    "olmo2": _USUAL,
+    "stablelm": _USUAL,
+    "starcoder2": _USUAL | {"sliding_window": WINDOW},
+    "granite": _USUAL | {"logits_scaling": 3.0, "attention_multiplier": 0.3, "embedding_multiplier": 2.0},
+    "gpt_oss": _USUAL
+    | _WIDE
+    | {"num_local_experts": 4, "num_experts_per_tok": 2, "sliding_window": WINDOW, "layer_types": _HALF},
+    "smollm3": _USUAL,
+    "glm": _USUAL | _WIDE,
+    "nemotron": _USUAL | {"head_dim": 8},
+    "cohere2": _USUAL | {"sliding_window": WINDOW, "layer_types": _HALF, "logit_scale": 1.0},
+    "deepseek_v2": _LATENT | {"q_lora_rank": None},
+    "deepseek_v3": _LATENT | {"q_lora_rank": 16},
+    "qwen3_next": _USUAL
+    | _WIDE
+    | _EXPERTS
+    | {
+        "num_experts": 4,
+        "shared_expert_intermediate_size": 24,
+        "linear_num_key_heads": 2,
+        "linear_num_value_heads": 4,
+        "linear_key_head_dim": 8,
+        "linear_value_head_dim": 8,
+        "layer_types": ["linear_attention", "full_attention"] * (LAYERS // 2),
+    },
+    "jamba": _USUAL
+    | {
+        "num_experts": 2,
+        "num_experts_per_tok": 1,
+        "attn_layer_period": 2,
+        "attn_layer_offset": 1,
+        "expert_layer_period": 2,
+        "expert_layer_offset": 1,
+        "mamba_d_state": 4,
+        "mamba_dt_rank": 4,
+        "use_mamba_kernels": False,
+    },
+    "granitemoehybrid": _USUAL
+    | _STATES
+    | {
+        "layer_types": ["mamba", "attention"] * (LAYERS // 2),
+        "mamba_chunk_size": 8,
+        "num_local_experts": 2,
+        "num_experts_per_tok": 1,
+        "shared_intermediate_size": 24,
+    },
+    "bamba": _USUAL | _STATES | {"attn_layer_indices": [1, 3], "mamba_chunk_size": 8},
+    "falcon_h1": _USUAL | _STATES | {"mamba_d_ssm": 64, "mamba_chunk_size": 8},
+    "mamba": _MAMBA,
+    "mamba2": _MAMBA | {"num_heads": 4, "head_dim": 16, "n_groups": 1, "chunk_size": 8},
+    "bloom": {"vocab_size": VOCAB, "hidden_size": HIDDEN, "n_layer": LAYERS, "n_head": 4},
+    "falcon": {
+        "vocab_size": VOCAB,
+        "hidden_size": HIDDEN,
+        "num_hidden_layers": LAYERS,
+        "num_attention_heads": 4,
+        "alibi": False,
+    },
+    "mpt": {"vocab_size": VOCAB, "d_model": HIDDEN, "n_layers": LAYERS, "n_heads": 4, "max_seq_len": CONTEXT},
+}
+
+ENCODER_DECODERS: dict[str, dict[str, Any]] = {
+    "t5": _T5,
+    "mt5": _T5 | {"initializer_factor": 0.5},
+    "bart": _BART,
+    "mbart": _BART,
+    "pegasus": _BART | {"scale_embedding": True},
+}
+
+FAMILIES = DECODERS | ENCODER_DECODERS
+
+
+def tiny(family: str, seed: int = 0, **changes: Any):
+    """A random float32 model of the family; its norms and biases are made unlike 1 and 0."""
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
+
+    common: dict[str, Any] = {"initializer_range": 0.2, "bos_token_id": None, "eos_token_id": None}
+    common |= {"pad_token_id": None, **FAMILIES[family]}
+    if family in ENCODER_DECODERS:
+        common |= {"pad_token_id": 0, "decoder_start_token_id": 1, "forced_eos_token_id": None}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        config = AutoConfig.for_model(family, **common | changes)
+        made = AutoModelForSeq2SeqLM if family in ENCODER_DECODERS else AutoModelForCausalLM
+        model = made.from_config(config, dtype=torch.float32)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                if parameter.dim() == 1:
+                    parameter.add_(0.1 * torch.randn_like(parameter))
+    return model.eval()

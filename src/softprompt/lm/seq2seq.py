@@ -1,0 +1,171 @@
+"""`Seq2SeqLM`: an unmodified transformers encoder-decoder model that takes an `Injection`.
+
+The encoder reads [before | input | after], the decoder [start | target]; rows stand at the left,
+because these models count positions from column 0. Soft tokens for the decoder (channel `decoder`)
+run through it once, under the encoder's output, and their keys and values then stand ahead of every
+token as columns, in training as in `generate`. So the decoder's own tokens keep their positions; T5's
+relative bias sees the columns at -Q … -1, exactly as if they stood in its input.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from typing import Any, final
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from ..data.collate import Batch
+from ..errors import SoftPromptError
+from ..injection import Injection, Layers, SoftTokens
+from .attention import Active, Columns, inject
+from .base import LanguageModel
+from .context import Context, fit_rows, pack_left
+from .heads import Head
+from .probe import measure, recorded
+
+NOT_KEPT = "what its decoder reads of the input is the encoder's output, which is computed every step"
+
+
+@final
+class Seq2SeqLM(LanguageModel):
+    """A frozen encoder-decoder model and its tokenizer."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase | None,
+        name: str,
+        head: Head | None = None,
+        head_names: Collection[str] = (),
+    ) -> None:
+        super().__init__(model, tokenizer, name, head, head_names)
+        self._encoder: Any = model.get_encoder()
+        self.spec, self._turns = measure(model, self.embed)
+        self.spec = replace(self.spec, limits={**self.spec.limits, "cache": NOT_KEPT})
+        start = model.generation_config.decoder_start_token_id  # type: ignore[union-attr]
+        self._start = model.config.decoder_start_token_id if start is None else start
+        if self._start is None:
+            raise SoftPromptError(
+                f"'{name}' does not say which token its decoder starts with",
+                fix="set decoder_start_token_id in its config.json",
+            )
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Token embeddings [..., H] as the encoder's first layer adds positions to them."""
+        # some families scale in the encoder and not in the embedding
+        return self.model.get_input_embeddings()(ids) * getattr(self._encoder, "embed_scale", 1.0)
+
+    def logits(
+        self, batch: Batch, injection: Injection | None = None, context: Context | None = None
+    ) -> Tensor:
+        """Logits [B, T, V] that predict `batch.target_ids`; rows are right-aligned like the targets."""
+        if context is not None:
+            self.refuse("cache")
+        injection = fit_rows(injection or Injection(), batch.size)
+        ids, mask = self._decoder_input(batch)
+        with self._checkpointing():
+            read, active = self._read(batch, injection)
+            with inject(active):
+                out = self.model(
+                    **read, decoder_input_ids=ids, decoder_attention_mask=mask, use_cache=False
+                ).logits
+        # back to the right: column j of a row with n targets in T columns is its column j - (T - n)
+        columns = torch.arange(ids.shape[1], device=ids.device) - (~mask).sum(1, keepdim=True)
+        return out.gather(1, columns.clamp(min=0)[:, :, None].expand(-1, -1, out.shape[2]))
+
+    def prefill(self, batch: Batch, injection: Injection | None = None) -> Context:
+        """Refused: see `spec.limits`."""
+        self.refuse("cache")
+        raise AssertionError("unreachable")
+
+    @torch.no_grad()
+    def hidden(self, ids: Tensor, mask: Tensor, layer: int) -> Tensor:
+        """The encoder's hidden states [B, N, H] after `layer` layers, rows right-aligned as given."""
+        vectors, left = pack_left(self.embed(ids), mask)
+        out = self._encoder(inputs_embeds=vectors, attention_mask=left.long(), output_hidden_states=True)
+        states = out.hidden_states[layer]
+        columns = torch.arange(ids.shape[1], device=ids.device) - (~mask).sum(1, keepdim=True)
+        return states.gather(1, columns.clamp(min=0)[:, :, None].expand(-1, -1, states.shape[2]))
+
+    @torch.no_grad()
+    def generate(self, batch: Batch, injection: Injection | None = None, **options: Any) -> Tensor:
+        """New tokens [B × num_return_sequences, …] by transformers' own `generate`, without the start."""
+        injection = fit_rows(injection or Injection(), batch.size)
+        read, active = self._read(batch, injection)
+        options.setdefault("pad_token_id", self._pad_id())
+        options.setdefault("decoder_start_token_id", self._start)
+        with inject(active):
+            out = self.model.generate(**read, **options)  # type: ignore[operator]
+        sequences = out if isinstance(out, Tensor) else out.sequences
+        return sequences[:, 1:]
+
+    @torch.no_grad()
+    def kv_of(self, ids: Sequence[int]) -> Layers:
+        """KV of a text by layer, both encoder and decoder having read it."""
+        self.refuse("prefix")
+        tensor = torch.tensor([list(ids)], device=self.device)
+        with inject(Active(record={})) as active:
+            self.model(input_ids=tensor, decoder_input_ids=tensor, use_cache=False)
+        assert active is not None
+        return self.move(recorded(active, len(self.spec.layers)), -len(ids))
+
+    def _read(self, batch: Batch, injection: Injection) -> tuple[dict[str, Any], Active]:
+        """The encoder's output with its mask, as arguments of the model, and what the decoder is to see."""
+        self._check(injection)
+        parts = [(self.embed(batch.input_ids), batch.input_mask)]
+        if injection.before is not None:
+            parts.insert(0, (injection.before.vectors.to(self.dtype), injection.before.mask))
+        if injection.after is not None:
+            parts.append((injection.after.vectors.to(self.dtype), injection.after.mask))
+        vectors, mask = pack_left(*(torch.cat(part, dim=1) for part in zip(*parts, strict=True)))
+        active = self._active(injection)
+        with inject(active):
+            output = self._encoder(inputs_embeds=vectors, attention_mask=mask.long())
+        read = {"encoder_outputs": output, "attention_mask": mask.long()}
+        if injection.decoder is not None:
+            ahead = self._decoder_columns(read, active, injection.decoder)
+            active = replace(active, columns=(*active.columns, ahead), record=None)
+        return read, active
+
+    def _decoder_columns(self, read: dict[str, Any], active: Active, tokens: SoftTokens) -> Columns:
+        """The decoder's keys and values of soft tokens, by row, after what the encoder has read."""
+        scale = getattr(self.model.get_decoder(), "embed_scale", 1.0)  # the decoder multiplies by it itself
+        vectors, mask = pack_left(tokens.vectors.to(self.dtype) / scale, tokens.mask)
+        active = replace(active, record={}, masks={})
+        with inject(active):
+            self.model(
+                **read, decoder_inputs_embeds=vectors, decoder_attention_mask=mask.long(), use_cache=False
+            )
+        # nearest to the decoder's first token stands the last vector, whatever a row's length
+        order = mask.to(torch.uint8).argsort(dim=1, stable=True)
+        place = order[:, None, :, None]
+
+        def right(tensor: Tensor) -> Tensor:
+            return tensor.gather(2, place.expand(-1, tensor.shape[1], -1, tensor.shape[3]))
+
+        found = recorded(active, len(self.spec.layers))
+        own = zip(found, self.spec.layers, strict=True)
+        layers = tuple(kv.map(right) if kv is not None and s.stack == "decoder" else None for kv, s in own)
+        return Columns(layers, mask.gather(1, order))
+
+    def _active(self, injection: Injection) -> Active:
+        """A prefix placed after the input differs from one before it in that the encoder does not see it."""
+        prefixes = [p for p in (injection.kv_before, injection.kv_after) if p is not None]
+        adapter = injection.adapter
+        return Active(
+            columns=tuple(Columns(prefix.layers, prefix.mask) for prefix in prefixes),
+            adapter=() if adapter is None else adapter.layers,
+            adapter_mask=None if adapter is None else adapter.mask,
+        )
+
+    def _decoder_input(self, batch: Batch) -> tuple[Tensor, Tensor]:
+        """Ids [B, T] and mask of [start | target without its last token], at the left."""
+        counts = batch.target_mask.sum(1, keepdim=True)
+        start = torch.full_like(batch.target_ids[:, :1], self._start)
+        ids, real = batch.target_ids[:, :-1], batch.target_mask[:, :-1] & batch.target_mask[:, 1:]
+        ids, mask = torch.cat([start, ids], dim=1), torch.cat([counts > 0, real], dim=1)
+        order = (~mask).to(torch.uint8).argsort(dim=1, stable=True)
+        return ids.gather(1, order), mask.gather(1, order)

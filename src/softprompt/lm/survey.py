@@ -1,0 +1,105 @@
+"""What works on which family: a tiny random model of each, loaded, probed, and held to running exactly.
+
+The probe says what a model can take. Beyond that, each kind of injection is run on rows of unlike
+lengths, in a batch and alone, computed anew and decoded step by step; it counts where all agree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from ..data.collate import Batch, batch_of_ids
+from ..errors import SoftPromptError
+from ..injection import Injection, Prefix, SoftTokens
+from .base import LanguageModel
+from .families import ENCODER_DECODERS, FAMILIES, tiny
+from .frozen import FrozenLM
+from .seq2seq import Seq2SeqLM
+
+INPUTS = ([5, 17, 80, 33, 9, 71, 3], [42], [60, 61, 7, 12])
+NEW = 4  # tokens decoded
+TOLERANCE = 2e-5  # of the logits' size, in float32
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """One family: for each kind of injection an empty string where it is exact, else why it is not had."""
+
+    family: str
+    kind: str
+    positions: str
+    attended: int  # layers that take a prefix
+    layers: int
+    results: dict[str, str]
+    cache: str  # why the inputs' keys and values are not kept, or empty
+
+
+def survey(family: str) -> Report:
+    """Run one family; takes a fraction of a second."""
+    model = tiny(family)
+    lm = (Seq2SeqLM if family in ENCODER_DECODERS else FrozenLM)(model, None, family)
+    kinds: dict[str, Callable[[], Injection]] = {
+        "soft before": lambda: Injection(before=_soft(lm)),
+        "soft after": lambda: Injection(after=_soft(lm)),
+        "prefix before": lambda: Injection(kv_before=_prefix(lm, ("encoder", "decoder", "cross"))),
+        "prefix after": lambda: Injection(kv_after=_prefix(lm, ("decoder", "cross"))),
+    }
+    if family in ENCODER_DECODERS:
+        kinds["soft decoder"] = lambda: Injection(decoder=_soft(lm))
+    return Report(
+        family,
+        lm.spec.kind,
+        lm.spec.positions,
+        len(lm.spec.layers),
+        max(lm.spec.depth, len(lm.spec.layers)),
+        {name: _try(lm, make) for name, make in kinds.items()},
+        lm.spec.limits.get("cache", ""),
+    )
+
+
+def survey_all() -> list[Report]:
+    """Every family of `lm.families`, in their order."""
+    return [survey(family) for family in FAMILIES]
+
+
+def _soft(lm: LanguageModel) -> SoftTokens:
+    vectors = lm.embed(torch.tensor([[9, 10, 11]])).detach() * 1.5
+    return SoftTokens(vectors, torch.ones(1, 3, dtype=torch.bool))
+
+
+def _prefix(lm: LanguageModel, stacks: tuple[str, ...]) -> Prefix:
+    found = zip(lm.kv_of([9, 10, 11]), lm.spec.layers, strict=True)
+    return Prefix(tuple(kv if s.stack in stacks else None for kv, s in found), torch.ones(1, 3).bool())
+
+
+@torch.no_grad()
+def _try(lm: LanguageModel, make: Callable[[], Injection]) -> str:
+    try:
+        injection = make()
+        batch = batch_of_ids(INPUTS, [[11, 12], [90], [4, 70, 70]])
+        logits = lm.logits(batch, injection)
+        scale = logits[batch.target_mask].abs().max()
+        if not (logits - lm.logits(batch))[batch.target_mask].abs().max() > 1e-3 * scale:
+            return "it has no effect"
+        for i, ids in enumerate(INPUTS):
+            alone = lm.logits(batch_of_ids([ids], [[11, 12], [90], [4, 70, 70]][i : i + 1]), injection)[0]
+            if not (logits[i][batch.target_mask[i]] - alone).abs().max() < TOLERANCE * scale:
+                return "a row's answer depends on its neighbours"
+        made = lm.generate(batch, injection, max_new_tokens=NEW, do_sample=False).tolist()
+        if made != _recomputed(lm, batch, injection):
+            return "decoding step by step gives another answer than computing anew"
+    except SoftPromptError as error:
+        return error.why or error.what
+    return ""
+
+
+def _recomputed(lm: LanguageModel, batch: Batch, injection: Injection) -> list[list[int]]:
+    ids: list[list[int]] = [[] for _ in range(batch.size)]
+    for _ in range(NEW):
+        logits = lm.logits(batch.with_targets([[*row, 0] for row in ids]), injection)
+        for row, best in zip(ids, logits[:, -1].argmax(-1).tolist(), strict=True):
+            row.append(best)
+    return ids

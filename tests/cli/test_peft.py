@@ -1,0 +1,94 @@
+"""`export` and `import`: to PEFT's folder and back, through the command line."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from softprompt.cli import main
+
+from .conftest import make_project
+
+PAGE = (Path(__file__).parents[2] / "docs/peft.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def styles(tmp_path_factory, model_folder):
+    """Two tuned prefixes that stand before the input; nobody may change the folder."""
+    folder = tmp_path_factory.mktemp("styles")
+    recipe = make_project(
+        folder,
+        model_folder,
+        data="data: {train: train.jsonl, dev: dev.jsonl, prompt_field: style}",
+        task="task: {kind: generation, max_new_tokens: 5}",
+        method="method: {name: prefix-tuning, length: 3, placement: before}",
+    )
+    assert main(["tune", str(recipe), "steps=2"]) == 0
+    return folder / "out"
+
+
+def test_there_and_back(run, styles, tmp_path):
+    adapter, again = tmp_path / "adapter", tmp_path / "again"
+    words = ["export", styles, "--to", "peft", "--prompt", "fact", "--out", adapter, "--json"]
+    found = run(*words).json
+    assert found["peft_type"] == "PREFIX_TUNING" and found["prompts"] == ["fact"] and found["notes"] == []
+    assert found["tensors"] == {"prompt_embeddings": [3, 96]} and found["out"] == str(adapter)
+    # the base model is the one that the adapter names
+    found = run("import", adapter, "--from", "peft", "--out", again, "--prompt", "fact", "--json").json
+    assert found["method"] == "prefix-tuning" and found["options"]["placement"] == "before"
+    assert found["prompts"] == ["fact"] and found["peft_type"] == "PREFIX_TUNING"
+    before, after = (load_file(path / "prompt.safetensors") for path in (styles, again))
+    names = [name for name in before if name.startswith("fact/")]
+    assert len(names) == 6 and all((before[n] - after[n]).abs().max() < 1e-5 for n in names)
+    assert run("generate", again, "sun").code == 0
+    said = run("inspect", again)
+    assert said.code == 0 and "how far it moved is not known" in said.out
+
+
+def test_defaults_for_out(run, styles, monkeypatch, tmp_path):
+    said = run("export", styles, "--to", "peft", "--prompt", "joke")
+    assert said.code == 0 and said.out.startswith(f"{styles}-peft: PREFIX_TUNING of prefix-tuning")
+    monkeypatch.chdir(tmp_path)
+    said = run("import", f"{styles}-peft", "--from", "peft")
+    assert said.code == 0 and said.out.startswith(
+        "runs/out-peft: prefix-tuning (default), from PREFIX_TUNING"
+    )
+    assert (tmp_path / "runs/out-peft/softprompt.json").exists()
+    said = run("import", f"{styles}-peft", "--from", "peft")
+    assert said.code == 1 and "already holds a tuned prompt" in said.err
+
+
+def test_refusals(run, tuned, styles, tmp_path):
+    said = run("export", tuned, "--to", "peft", "--out", tmp_path / "no")
+    assert said.code == 1 and "cannot place vectors after the input" in said.err
+    error = run("export", styles, "--to", "peft", "--out", tmp_path / "no", "--json").json["error"]
+    assert "2 prompts" in error["what"] and "--prompt joke" in error["fix"]
+    said = run("export", styles, "--to", "peft", "--prompt", "jok", "--out", tmp_path / "no")
+    assert said.code == 1 and "did you mean 'joke'?" in said.err
+    said = run("import", tmp_path, "--from", "peft")
+    assert said.code == 1 and "no PEFT adapter" in said.err
+    assert not (tmp_path / "no").exists()
+    assert run("export", styles).code == 2 and run("import", styles, "--from", "else").code == 2
+
+
+def test_the_page_names_what_is_read_and_its_commands_parse(run):
+    from softprompt.interop.peft.reading import READERS
+
+    assert all(f"`{kind}`" in PAGE for kind in READERS)
+    commands = re.findall(r"^softprompt (export|import) (.*)$", PAGE, re.M)
+    assert len(commands) == 3
+    for name, rest in commands:
+        options = set(re.findall(r"--[a-z]+", rest))
+        said = run(name, "--help")
+        assert said.code == 0 and all(option in said.out for option in options)
+
+
+def test_the_written_config_is_plain_json(run, styles, tmp_path):
+    run("export", styles, "--to", "peft", "--prompt", "joke", "--out", tmp_path / "adapter")
+    config = json.loads((tmp_path / "adapter/adapter_config.json").read_text())
+    assert config["num_virtual_tokens"] == 3 and config["inference_mode"] is True
+    assert Path(config["base_model_name_or_path"]).is_dir()
