@@ -13,24 +13,31 @@ from typing import Any
 
 import pytest
 import torch
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import (
+    AutoModelForMaskedLM,
     BertConfig,
     BertModel,
+    DebertaV2Config,
+    DistilBertConfig,
     GPT2Config,
     GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
+    ModernBertConfig,
     PreTrainedTokenizerFast,
     Qwen3Config,
     Qwen3ForCausalLM,
+    RobertaConfig,
 )
 
 from softprompt.data.collate import Batch, batch_of_ids
 from softprompt.lm import families
 from softprompt.lm.base import LanguageModel
+from softprompt.lm.encoder import EncoderLM
 from softprompt.lm.features import size
 from softprompt.lm.frozen import FrozenLM
+from softprompt.lm.heads import Head, parameter_names
 from softprompt.lm.seq2seq import Seq2SeqLM
 from softprompt.methods.base import Setting, SoftPrompt
 
@@ -38,6 +45,13 @@ VOCAB, HIDDEN, LAYERS, CONTEXT = 101, 32, 3, 256
 SIZES = {"vocab_size": VOCAB, "hidden_size": HIDDEN, "num_hidden_layers": LAYERS, "intermediate_size": 48}
 GROUPED = {"num_attention_heads": 4, "num_key_value_heads": 2, "max_position_embeddings": CONTEXT}
 FAMILIES = ("llama", "gpt2", "qwen3")
+CLS, SEP, MASK, PAD = 97, 98, 99, 100  # of `encoder_tokenizer`
+HEADS = {
+    None: None,
+    "sequence": Head("sequence", 3),
+    "tokens": Head("tokens", 4),
+    "number": Head("sequence", 1),
+}
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -56,11 +70,54 @@ def tiny_model(family: str, seed: int = 0, **changes: Any):
         model = Qwen3ForCausalLM(Qwen3Config(**(SIZES | GROUPED | {"head_dim": 16} | common | changes)))
     else:
         model = LlamaForCausalLM(LlamaConfig(**(SIZES | GROUPED | common | changes)))
+    return roughen(model)
+
+
+def roughen(model):
+    """Norms of 1 and biases of 0 would hide mistakes."""
     with torch.no_grad():
-        for parameter in model.parameters():  # norms of 1 and biases of 0 would hide mistakes
+        for parameter in model.parameters():
             if parameter.dim() == 1:
                 parameter.add_(0.1 * torch.randn_like(parameter))
     return model.eval()
+
+
+ENCODERS: dict[str, Callable[..., Any]] = {
+    "bert": BertConfig,
+    "roberta": RobertaConfig,  # counts positions from behind its padding id
+    "distilbert": DistilBertConfig,
+    "modernbert": ModernBertConfig,  # rotary, with a window in every other layer
+    "deberta-v2": DebertaV2Config,  # disentangled attention: takes no prefix
+}
+
+
+def tiny_encoder(family: str, head: Head | None = None, seed: int = 0, **changes: Any):
+    """A random float32 encoder with its masked-word head, or with `head`."""
+    shape: dict[str, Any] = {
+        "num_attention_heads": 4,
+        "max_position_embeddings": CONTEXT,
+        "pad_token_id": PAD,
+    }
+    if family == "distilbert":
+        shape |= {"vocab_size": VOCAB, "dim": HIDDEN, "n_layers": LAYERS, "n_heads": 4, "hidden_dim": 48}
+    else:
+        shape |= SIZES
+    if family == "modernbert":
+        shape |= {
+            "local_attention": 6,
+            "global_attn_every_n_layers": 2,
+            "cls_token_id": CLS,
+            "sep_token_id": SEP,
+        }
+    if family == "deberta-v2":
+        shape |= {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_buckets": 8}
+        shape |= {"share_att_key": True, "norm_rel_ebd": "layer_norm", "position_biased_input": False}
+    if head is not None:
+        shape["num_labels"] = head.size
+    torch.manual_seed(seed)
+    config = ENCODERS[family](**(shape | {"initializer_range": 0.2} | changes))
+    model = (AutoModelForMaskedLM if head is None else head.auto_class).from_config(config)
+    return roughen(model)
 
 
 def tiny_tokenizer() -> PreTrainedTokenizerFast:
@@ -71,6 +128,52 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
     raw.decoder = decoders.ByteLevel()
     raw.add_special_tokens(["<end>"])
     return PreTrainedTokenizerFast(tokenizer_object=raw, eos_token="<end>", pad_token="<end>")
+
+
+def encoder_tokenizer() -> PreTrainedTokenizerFast:
+    """`tiny_tokenizer` with the special tokens of an encoder around each text: [CLS] … [SEP]."""
+    raw = tiny_tokenizer().backend_tokenizer
+    mask = AddedToken("[MASK]", lstrip=True, special=True)
+    raw.add_special_tokens(["[CLS]", "[SEP]", mask, "[PAD]"])
+    raw.post_processor = processors.TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=[("[CLS]", CLS), ("[SEP]", SEP)]
+    )
+    names = {"cls_token": "[CLS]", "sep_token": "[SEP]", "mask_token": mask, "pad_token": "[PAD]"}
+    return PreTrainedTokenizerFast(tokenizer_object=raw, **names)
+
+
+@pytest.fixture(scope="session")
+def new_encoder() -> Callable[..., EncoderLM]:
+    """`new_encoder(family, head, seed=0, **config)`: head is None (masked words) or a key of `HEADS`."""
+
+    def make(family: str = "bert", head: str | None = None, seed: int = 0, **changes: Any) -> EncoderLM:
+        model = tiny_encoder(family, HEADS[head], seed, **changes)
+        names = parameter_names(model) if head else ()
+        return EncoderLM(model, encoder_tokenizer(), f"tiny-{family}", HEADS[head], names)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def encoders(new_encoder) -> Callable[..., EncoderLM]:
+    """`encoders(family, head=None)`: one model for all tests of the session; nobody may change it."""
+    made: dict[tuple[str, str | None], EncoderLM] = {}
+
+    def get(family: str, head: str | None = None) -> EncoderLM:
+        if (family, head) not in made:
+            made[family, head] = new_encoder(family, head)
+        return made[family, head]
+
+    return get
+
+
+@pytest.fixture(scope="session")
+def bert_folder(tmp_path_factory) -> Path:
+    """A saved tiny BERT for masked words, as `softprompt.load(path)` takes it."""
+    folder = tmp_path_factory.mktemp("bert")
+    tiny_encoder("bert").save_pretrained(folder)
+    encoder_tokenizer().save_pretrained(folder)
+    return folder
 
 
 @pytest.fixture(scope="session")

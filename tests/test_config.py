@@ -126,6 +126,16 @@ def test_override_sets_what_it_names(recipe_file, override, section, key, value)
     assert getattr(getattr(recipe, section), key) == value
 
 
+def test_override_of_what_belongs_to_a_kind(recipe_file):
+    path = recipe_file("data: a.jsonl\ntask: classification\n")
+    assert load_recipe(path, ["head=true"]).task.needs_head
+    verbalizer = load_recipe(path, ["task.verbalizer={good: great, bad: 0}"]).task.verbalizer
+    assert verbalizer == {"good": "great", "bad": "0"}
+    for kind in ("token-classification", "regression"):
+        assert load_recipe(path, [f"task={kind}"]).task.needs_head
+    assert not load_recipe(path).task.needs_head
+
+
 def test_override_top_level_and_last_wins(recipe_file):
     recipe = load_recipe(recipe_file("data: a.jsonl\n"), ["model=/m", "output=runs/x", "steps=1", "steps=2"])
     assert (recipe.model, recipe.output, recipe.train.steps) == ("/m", "runs/x", 2)
@@ -170,6 +180,13 @@ def test_override_mistakes(recipe_file):
         ({"task": {"kind": "choice"}}, "needs `choices`"),
         ({"task": {"labels": ["a", "b"]}}, "belongs to `kind: classification`"),
         ({"task": {"kind": "classification", "labels": ["a", "a"]}}, "'a' more than once"),
+        (
+            {"task": {"kind": "choice", "choices": "c", "head": True}},
+            "`head` belongs to `kind: classification`",
+        ),
+        ({"task": {"kind": "regression", "verbalizer": {"a": "b"}}}, "`verbalizer` belongs to"),
+        ({"task": {"kind": "classification", "head": True, "verbalizer": {"a": "b"}}}, "are no words"),
+        ({"task": {"kind": "regression", "labels": ["a", "b"]}}, "belongs to `kind: classification`"),
         ({"template": {"system": "Be {kind}."}}, "only with `chat: true`"),
         ({"train": {"lr": -1}}, "train.lr: -1 is wrong"),
         ({"train": 3}, "train is a section, not a number (3)"),

@@ -159,7 +159,34 @@ def test_bad_input_is_refused():
 
 
 def test_every_task_has_default_metrics():
-    for kind in ("generation", "classification", "choice"):
+    for kind in ("generation", "classification", "choice", "token-classification", "regression"):
         assert default_metrics(kind) and set(default_metrics(kind)) <= set(METRICS)
     with pytest.raises(SoftPromptError, match="did you mean 'choice'"):
         default_metrics("choise")
+
+
+def test_numbers_against_numpy():
+    rng = np.random.default_rng(0)
+    true = rng.normal(1e4, 1.0, 30)  # far from zero, where sums of squares lose their differences
+    guessed = 1e4 + 0.5 * (true - 1e4) + rng.normal(0, 0.3, 30)
+    texts = [[repr(float(x)) for x in part] for part in (guessed, true)]
+    scores = compute(["mse", "pearson"], texts[0], [[text] for text in texts[1]], resamples=50)
+    assert scores["mse"].value == pytest.approx(((guessed - true) ** 2).mean())
+    assert scores["pearson"].value == pytest.approx(np.corrcoef(guessed, true)[0, 1])
+    assert scores["pearson"].low < scores["pearson"].value < scores["pearson"].high
+    assert not METRICS["mse"].higher_is_better
+    constant = compute(["pearson"], ["2"] * 30, [[text] for text in texts[1]], resamples=5)
+    assert constant["pearson"].value == 0
+    with pytest.raises(SoftPromptError, match="needs numbers"):
+        compute(["mse"], ["warm"], [["1"]])
+
+
+def test_tags_count_by_words():
+    guessed, true = ["O B O", "B", "O O"], ["O B B", "O", "O O"]
+    flat = [[tag for text in part for tag in text.split()] for part in (guessed, true)]
+    scores = compute(["tag_accuracy", "tag_macro_f1"], guessed, [[text] for text in true], resamples=20)
+    assert scores["tag_accuracy"].value == pytest.approx(accuracy_score(flat[1], flat[0]))
+    assert scores["tag_macro_f1"].value == pytest.approx(f1_score(flat[1], flat[0], average="macro"))
+    assert scores["tag_accuracy"].n == 3
+    short = compute(["tag_accuracy"], ["O"], [["O B B B"]], resamples=2)
+    assert short["tag_accuracy"].value == 1 / 4  # a word without a tag is wrong

@@ -23,7 +23,8 @@ def examples():
     for index, length in enumerate(LENGTHS):
         ids = tuple(range(10 + index, 10 + index + length))
         rendered = SimpleNamespace(input="")
-        rows.append(SimpleNamespace(input_ids=ids, target_ids=(1, 2), prompt=0, rendered=rendered))
+        encoded = {"input_ids": ids, "target_ids": (1, 2), "places": (), "value": None}
+        rows.append(SimpleNamespace(**encoded, prompt=0, rendered=rendered))
     return rows
 
 

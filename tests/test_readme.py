@@ -34,7 +34,7 @@ def test_the_commands_exist():
         assert f"make {target}" in README and re.search(rf"^{target}:", makefile, re.M)
 
 
-DOCS = ("architecture", "methods", "compose", "peft", "results")
+DOCS = ("architecture", "methods", "compose", "peft", "results", "tasks")
 PAGES = ["README.md", *(f"docs/{name}.md" for name in DOCS)]
 
 
@@ -65,3 +65,25 @@ def test_every_method_has_its_place_in_the_docs():
         assert f"`{name}`" in page
         for option in method.options():
             assert f"`{option}`" in page, (name, option)
+
+
+def test_every_kind_of_task_has_its_place_in_the_docs():
+    from typing import get_args
+
+    import yaml
+
+    from softprompt.config import recipe_from_dict
+    from softprompt.metrics import default_metrics
+    from softprompt.recipe import TaskConfig
+
+    page = (ROOT / "docs/tasks.md").read_text(encoding="utf-8")
+    kinds = get_args(TaskConfig.model_fields["kind"].annotation)
+    assert len(kinds) == 5
+    for kind in kinds:
+        assert f"`{kind}`" in page
+        own = kind in ("token-classification", "regression")
+        assert not own or all(f"`{name}`" in page for name in default_metrics(kind))
+    blocks = re.findall(r"```yaml\n(.*?)```", page, re.S)
+    assert len(blocks) == 2
+    for block in blocks:
+        assert recipe_from_dict({"data": "rows.jsonl", **yaml.safe_load(block)}).task.kind == "classification"

@@ -8,10 +8,12 @@ from .errors import SoftPromptError
 
 if TYPE_CHECKING:
     from .api import Tuned, average, concatenate, open_prompt, scale, tune
+    from .lm.heads import Head
     from .lm.loading import load
 
 __version__ = "0.1.0"
 __all__ = [
+    "Head",
     "SoftPromptError",
     "Tuned",
     "__version__",
@@ -25,6 +27,7 @@ __all__ = [
 
 _HOMES = {
     "load": "lm.loading",
+    "Head": "lm.heads",
     **dict.fromkeys(("Tuned", "average", "concatenate", "open_prompt", "scale", "tune"), "api"),
 }
 

@@ -22,12 +22,11 @@ from .config import Recipe, recipe_from_dict
 from .data.collate import collate
 from .data.encode import Encoder
 from .data.sources import read_rows
-from .evaluate import Evaluation, Evaluator, score_candidates
+from .evaluate import Evaluation, Evaluator, answer
 from .lm.base import LanguageModel
-from .lm.loading import load
 from .methods.base import Setting, SoftPrompt
 from .objectives import injection_for
-from .prepare import encoder_of, prepare, template_of
+from .prepare import check_head, encoder_of, prepare, saved_base, template_of
 from .tuning import Hooks, evaluator_of
 from .tuning import tune as tune_prepared
 
@@ -63,6 +62,7 @@ class Tuned:
     ) -> Any:
         """The answer to one input, or a list of them: generated text, or the likeliest label or choice.
 
+        Tags come as one text, parted by spaces; a regression's number as text too.
         A string stands for the template's only field; `options` are transformers' generation options.
         """
         many = inputs if isinstance(inputs, list) else [inputs]
@@ -78,18 +78,13 @@ class Tuned:
             texts = [self.encoder.decode(ids) for ids in out.tolist()]
         else:
             context = self.lm.context(batch, injection)
-            scores = score_candidates(
-                self.lm, batch, injection, context, [e.candidates or () for e in examples]
-            )
-            texts = []
-            for example, row in zip(examples, scores, strict=True):
-                names = self.encoder.labels or example.rendered.choices or ()
-                texts.append(names[max(range(len(row)), key=row.__getitem__)])
+            said = answer(self.lm, self.encoder, batch, injection, context, examples)
+            texts = [one.text for one in said]
         return texts if isinstance(inputs, list) else texts[0]
 
 
 def tune(
-    lm: LanguageModel,
+    lm: LanguageModel | str,
     method: str,
     rows: Rows | str,
     *,
@@ -105,14 +100,15 @@ def tune(
 ) -> Tuned:
     """Tune a prompt or prefix on rows (dicts, or a file) and save it to `output`.
 
-    `task`: "generation", "classification", "choice", or a mapping of the recipe's task section.
+    `lm`: a loaded model, or the name to load one by (with a head, where the task needs one).
+    `task`: "generation", "classification", …, or a mapping of the recipe's task section.
     `options`: the method's (length, placement, init, …). `train`: the recipe's train section (steps, lr, …).
     Raises SoftPromptError, which says what, why and how to mend it.
     """
     in_memory = not isinstance(rows, str)
     recipe = recipe_from_dict(
         {
-            "model": lm.name,
+            "model": lm if isinstance(lm, str) else lm.name,
             "data": {
                 "train": "rows in memory" if in_memory else rows,
                 "dev": dev if isinstance(dev, str) else None,
@@ -126,28 +122,38 @@ def tune(
         }
     )
     prepared = prepare(
-        recipe, lm=lm, rows=rows if in_memory else None, dev_rows=None if isinstance(dev, str) else dev
+        recipe,
+        lm=None if isinstance(lm, str) else lm,
+        rows=rows if in_memory else None,
+        dev_rows=None if isinstance(dev, str) else dev,
     )
     run = tune_prepared(prepared, hooks=hooks, overwrite=overwrite)
-    return Tuned(lm, run.artifact, prepared.method, prepared.encoder, recipe)
+    return Tuned(prepared.lm, run.artifact, prepared.method, prepared.encoder, recipe)
 
 
 def open_prompt(
-    path: str | Path, lm: LanguageModel | None = None, *, other_base: bool = False, plain: bool = False
+    path: str | Path,
+    lm: LanguageModel | None = None,
+    *,
+    model: str | None = None,
+    other_base: bool = False,
+    plain: bool = False,
 ) -> Tuned:
     """A saved prompt on its base model (loaded where none is given). Verified; see `artifact.load`.
 
-    `plain` leaves the prompt out: the base model as it was, with the prompt's template.
+    `model` names another place to load the base from. `plain` leaves the prompt out: the base model as it
+    was, with the prompt's template.
     """
     artifact = artifacts.load(path)
     recipe = recipe_from_dict(artifact.manifest["recipe"])
-    base = artifact.manifest["base"]
-    lm = lm or load(base["name"], dtype=base["dtype"])  # in the precision it was trained in
+    labels = artifact.manifest["labels"]
+    lm = lm or saved_base(artifact, model)
+    check_head(recipe, labels, lm)
     if plain:
         method = methods.build("none", Setting(lm, artifact.prompts))
     else:
         method = artifact.method(lm, other_base=other_base)
-    encoder = encoder_of(recipe, lm, template_of(recipe), artifact.prompts, artifact.manifest["labels"])
+    encoder = encoder_of(recipe, lm, template_of(recipe, lm), artifact.prompts, labels)
     return Tuned(lm, artifact, method, encoder, recipe)
 
 
@@ -174,8 +180,7 @@ def _compose(
 ) -> Tuned:
     opened = [composition.open_source(source) for source in sources]
     operation.check(len(opened))
-    base = opened[0].artifact.manifest["base"]
-    lm = lm or load(base["name"], dtype=base["dtype"])
+    lm = lm or saved_base(opened[0].artifact)
     composition.compose(operation, opened, output, lm)
     return open_prompt(output, lm)
 

@@ -3,7 +3,7 @@
     softprompt.json      method, options, base fingerprints, template, data, metrics, versions, hashes
     prompt.safetensors   the materialised prompts: what serving loads (absent where the input is read)
     state.safetensors    everything trainable, so a reparameterizer or generator is never lost
-    base.safetensors     the base weights that were trained (lora, full)
+    base.safetensors     the base weights that were trained (lora, full), and a head's
     README.md            a model card
 
 `softprompt.json` is written last, so a folder that has one is whole. No pickle anywhere.
@@ -60,7 +60,7 @@ class Artifact:
     def method(self, lm: LanguageModel, *, trainable: bool = False, other_base: bool = False) -> SoftPrompt:
         """The prompts, ready to inject into `lm`; as trained parameters or, by default, materialised.
 
-        A trained base (lora, full) is loaded into `lm` in place. Raises SoftPromptError where `lm` is
+        A trained base (lora, full) or head is loaded into `lm` in place. Raises SoftPromptError where `lm` is
         another base than the one it was trained on, unless `other_base`.
         """
         if not other_base:
@@ -90,9 +90,9 @@ class Artifact:
         return method.to(lm.device)
 
     def load_base(self, lm: LanguageModel) -> None:
-        """The base weights that were trained along (lora, full), into `lm` in place; none if frozen."""
+        """The base weights that were trained along (lora, full, a head), into `lm` in place, if any."""
         base = self.manifest["base"]
-        if base["mode"] != "frozen":
+        if "base.safetensors" in self.manifest["files"]:
             adapt.unfreeze(lm, base["mode"], **base["options"])
             adapt.load_weights(lm, read_tensors(self.path / "base.safetensors"))
             lm.model.requires_grad_(False)

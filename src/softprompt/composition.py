@@ -36,9 +36,9 @@ class Source:
     def injection(self, lm: LanguageModel) -> Injection:
         """Its vectors, one row. Raises SoftPromptError where none are fixed, or `lm` is not its base."""
         base = self.artifact.manifest["base"]
-        if base["mode"] != "frozen":
+        if base["mode"] != "frozen" or "base.safetensors" in self.artifact.manifest["files"]:
             raise SoftPromptError(
-                f"{self.artifact.path} was trained together with its base model (base={base['mode']})",
+                f"{self.artifact.path} was trained together with its base ({base['mode']}) or a head",
                 why="its vectors belong to weights that the others do not share",
                 fix="compose prompts that were trained with base=frozen",
             )

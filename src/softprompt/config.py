@@ -122,8 +122,7 @@ class _Draft:
             value = read_value(written, target)
         except yaml.YAMLError:
             return written  # so that `template.input={{ question }}` needs no quotes of YAML
-        leaf_of_text = len(target) == 2 and target[0] != "method"
-        return written if isinstance(value, dict) and leaf_of_text else value
+        return written if isinstance(value, dict) and _holds_no_mapping(target) else value
 
     def _put(self, path: KeyPath, value: Any, origin: str) -> None:
         place = self.tree
@@ -252,6 +251,14 @@ class _Draft:
             return SoftPromptError(place(origin) + text if origin else f"{self.source}: {text}")
         lines = "\n".join(f"  {place(origin)}{text}" for origin, text in ordered)
         return SoftPromptError(f"{self.source}: {len(ordered)} mistakes\n{lines}", fix="mend them all")
+
+
+def _holds_no_mapping(target: KeyPath) -> bool:
+    """Whether the target is a setting of the recipe's own (not a method's option) that takes no mapping."""
+    if len(target) != 2 or target[0] == "method":
+        return False
+    known = SECTIONS[str(target[0])].model_fields.get(str(target[1]))
+    return known is None or "dict" not in str(known.annotation)
 
 
 def _read_text(path: Path) -> str:

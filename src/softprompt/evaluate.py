@@ -6,6 +6,7 @@ train, and does not know where rows or prompts come from.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -37,6 +38,15 @@ class Record:
     nll: float  # of the target, nats
     tokens: int  # of the target
     scores: tuple[float, ...] | None = None  # log-probability of each label or choice
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What the model says to one row that is not answered in text, and how far off its target that is."""
+
+    text: str  # a label or choice, tags parted by spaces, or a number
+    nll: float  # of the target, nats; NaN where the row has none
+    scores: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +103,7 @@ class Evaluator:
         if self.encoder.kind != "generation":
             return Evaluation(score(names, records), records)
         written = len(examples) if text_rows is None else min(text_rows, len(examples))
-        by_text = [name for name in names if METRICS[name].needs == "prediction"] if written else []
+        by_text = [name for name in names if METRICS[name].needs != "nll"] if written else []
         if by_text:
             texts = self._texts(method, examples[:written], progress)
             records[:written] = [replace(r, prediction=t) for r, t in zip(records, texts, strict=False)]
@@ -116,7 +126,8 @@ class Evaluator:
                     nll = target_nll(self.lm.logits(batch, injection, context), batch).tolist()
                 records = [_record(e, "", loss, None) for e, loss in zip(rows, nll, strict=True)]
             else:
-                records = self._chosen(batch, injection, rows, context)
+                said = answer(self.lm, self.encoder, batch, injection, context, rows)
+                records = [_record(e, a.text, a.nll, a.scores) for e, a in zip(rows, said, strict=True)]
             made += zip(indices, records, strict=True)
             if progress:
                 progress(len(made), len(examples))
@@ -151,18 +162,51 @@ class Evaluator:
                 context = cache.context(indices, self.lm) if cache else self.lm.context(batch, injection)
             yield indices, batch, context, injection
 
-    def _chosen(
-        self, batch: Batch, injection: Injection, rows: Sequence[Example], context: Context | None
-    ) -> list[Record]:
-        scores = score_candidates(self.lm, batch, injection, context, [e.candidates or () for e in rows])
-        records = []
-        for example, row in zip(rows, scores, strict=True):
-            names = self.encoder.labels or example.rendered.choices or ()
-            best = max(range(len(row)), key=row.__getitem__)
-            target = (example.candidates or ()).index(example.target_ids) if example.target_ids else -1
-            nll = -row[target] if target >= 0 else float("nan")
-            records.append(_record(example, names[best], nll, tuple(row)))
-        return records
+
+def answer(
+    lm: LanguageModel,
+    encoder: Encoder,
+    batch: Batch,
+    injection: Injection,
+    context: Context | None,
+    rows: Sequence[Example],
+) -> list[Answer]:
+    """The likeliest label or choice of each row, its words' tags, or its number."""
+    read = {"token-classification": _tags, "regression": _numbers}.get(encoder.kind, _choices)
+    with torch.no_grad():
+        return read(lm, encoder, batch, injection, context, rows)
+
+
+def _choices(lm, encoder, batch, injection, context, rows: Sequence[Example]) -> list[Answer]:
+    scores = score_candidates(lm, batch, injection, context, [e.candidates or () for e in rows])
+    answers = []
+    for example, row in zip(rows, scores, strict=True):
+        names = encoder.labels or example.rendered.choices or ()
+        best = max(range(len(row)), key=row.__getitem__)
+        target = (example.candidates or ()).index(example.target_ids) if example.target_ids else -1
+        answers.append(Answer(names[best], -row[target] if target >= 0 else math.nan, tuple(row)))
+    return answers
+
+
+def _tags(lm, encoder, batch, injection, context, rows: Sequence[Example]) -> list[Answer]:
+    scores = lm.logits(batch, injection, context).float().log_softmax(-1)  # [B, T, tags], right-aligned
+    answers = []
+    for example, row in zip(rows, scores, strict=True):
+        row = row[len(row) - len(example.places) :]
+        names = [encoder.labels[i] for i in row.argmax(-1).tolist()]
+        right = torch.tensor(example.target_ids, device=row.device)
+        nll = -row.gather(1, right[:, None]).sum().item() if example.target_ids else math.nan
+        answers.append(Answer(" ".join(names), nll))
+    return answers
+
+
+def _numbers(lm, encoder, batch, injection, context, rows: Sequence[Example]) -> list[Answer]:
+    numbers = lm.logits(batch.with_targets([[0]] * batch.size), injection, context)[:, 0, 0].tolist()
+    # of a normal distribution of variance 1 around the number, up to a constant
+    off = (
+        math.nan if e.value is None else (x - e.value) ** 2 / 2 for x, e in zip(numbers, rows, strict=True)
+    )
+    return [Answer(f"{number:.6g}", nll) for number, nll in zip(numbers, off, strict=True)]
 
 
 def score(names: Sequence[str], records: Sequence[Record]) -> dict[str, Score]:
@@ -190,12 +234,15 @@ def score_candidates(
 ) -> list[list[float]]:
     """Log-probability (nats) of each row's candidates, each with all its tokens.
 
-    Candidates of one token are read off a single set of logits; longer ones share the input's KV.
+    Candidates of one token, and words at masks, are read off a single set of logits, since no token of
+    theirs is fed back; longer ones share the input's KV.
     """
-    if all(len(ids) == 1 for row in candidates for ids in row):
-        first = batch.with_targets([[0]] * batch.size)
-        scores = lm.logits(first, injection, context)[:, -1].float().log_softmax(-1)
-        return [scores[i, [ids[0] for ids in row]].tolist() for i, row in enumerate(candidates)]
+    longest = max(len(ids) for row in candidates for ids in row)
+    if longest == 1 or lm.answers == "mask":
+        first = batch.with_targets([[0] * longest] * batch.size)
+        scores = lm.logits(first, injection, context)[:, -longest:].float().log_softmax(-1)  # [B, T, V]
+        at = range(longest)
+        return [[scores[i, at, ids].sum().item() for ids in row] for i, row in enumerate(candidates)]
     pairs = [(i, ids) for i, row in enumerate(candidates) for ids in row]
     flat: list[float] = []
     for start in range(0, len(pairs), rows_at_once):

@@ -30,6 +30,12 @@ def few_shot(
     Labels take turns among the demonstrations. A row that is itself among them is shown another.
     Raises SoftPromptError where there are too few training rows, or a row does not fit the context.
     """
+    if encoder.answers != "next":
+        raise SoftPromptError(
+            "no demonstrations can be shown to this model",
+            why="it does not go on with a text: it fills in a masked word, or has a head of labels",
+            fix="leave --shots out",
+        )
     pools: dict[int, list[Rendered]] = {}
     for rendered in each(list(training), encoder.template.render):
         pools.setdefault(_prompt(encoder, rendered), []).append(rendered)

@@ -98,7 +98,7 @@ def inspect(
         start, no_start = start_of(artifact, lm), None
     except SoftPromptError as error:
         start, no_start = None, error.what + (f" ({error.why})" if error.why else "")
-    usual = lm.kv_of(_text_ids(lm))
+    usual = () if "prefix" in lm.spec.limits else lm.kv_of(_text_ids(lm))
     method = artifact.method(lm, other_base=other_base)
     every = [_static(method, i, lm) for i in range(len(artifact.prompts))]
     reports = []
@@ -122,7 +122,7 @@ def start_of(artifact: Artifact, lm: LanguageModel) -> SoftPrompt:
     train, held = read_split(recipe)
     if fingerprint([*train, *held]) != artifact.manifest["data"]["fingerprint"]:
         raise SoftPromptError("the training rows changed since it was trained")
-    encoder = encoder_of(recipe, lm, template_of(recipe), artifact.prompts, artifact.manifest["labels"])
+    encoder = encoder_of(recipe, lm, template_of(recipe, lm), artifact.prompts, artifact.manifest["labels"])
     return build_method(recipe, lm, encoder, encoder.encode_rows(train), artifact.prompts)
 
 

@@ -55,7 +55,7 @@ class Metric:
     stats: Callable[[Inputs], np.ndarray]
     score: Callable[[np.ndarray], float]
     higher_is_better: bool = True
-    needs: Literal["prediction", "nll"] = "prediction"
+    needs: Literal["prediction", "number", "nll"] = "prediction"
 
 
 def compute(
@@ -71,6 +71,7 @@ def compute(
     """The metrics called `names` over n examples, each with its bootstrap interval.
 
     Accuracy, F1, exact match and ROUGE-L lie in 0..1, BLEU and chrF in 0..100, perplexity from 1 up.
+    Tag metrics take texts of tags parted by spaces, `mse` and `pearson` texts of numbers.
     All metrics of one call see the same resamples. With only metrics that need "nll", `predictions`
     and `references` may be empty. Raises SoftPromptError for unknown names, no examples, an example
     without a reference, or inputs of different lengths.
@@ -96,6 +97,8 @@ def default_metrics(task_kind: str) -> list[str]:
         "generation": ["perplexity", "chrf", "rouge_l"],  # perplexity first: it needs no generation
         "classification": ["accuracy", "macro_f1"],
         "choice": ["accuracy"],
+        "token-classification": ["tag_accuracy", "tag_macro_f1"],
+        "regression": ["mse", "pearson"],
     }
     if task_kind not in defaults:
         raise unknown("task kind", task_kind, defaults)
@@ -112,7 +115,7 @@ def _check(metrics: dict[str, Metric], inputs: Inputs) -> int:
     """The number of examples; an error where the inputs do not fit the metrics or each other."""
     needs = {metric.needs for metric in metrics.values()}
     lengths = {}
-    if "prediction" in needs:
+    if needs & {"prediction", "number"}:
         lengths |= {"predictions": len(inputs.predictions), "references": len(inputs.references)}
         bare = [i for i, texts in enumerate(inputs.references) if len(texts) == 0]
         if bare:
@@ -171,19 +174,26 @@ def _exact_stats(inputs: Inputs) -> np.ndarray:
 
 def _f1_stats(inputs: Inputs) -> np.ndarray:
     """`[n, 3 * labels]`: right, predicted, true. Of several references the predicted one counts."""
-    import numpy as np
-
     predicted = [text.strip() for text in inputs.predictions]
     true = []
     for text, refs in zip(predicted, inputs.references, strict=True):
         stripped = [ref.strip() for ref in refs]
         true.append(text if text in stripped else stripped[0])
-    labels = {label: i for i, label in enumerate(sorted({*predicted, *true}))}
+    return _label_counts([[text] for text in predicted], [[text] for text in true])
+
+
+def _label_counts(predicted: Sequence[Sequence[str]], true: Sequence[Sequence[str]]) -> np.ndarray:
+    """`[n, 3 * labels]` of n rows of labels: how often each is right, predicted, true."""
+    import numpy as np
+
+    names = {label for rows in (predicted, true) for row in rows for label in row}
+    labels = {label: i for i, label in enumerate(sorted(names))}
     stats = np.zeros((len(true), 3, len(labels)))
-    for i, (guess, truth) in enumerate(zip(predicted, true, strict=True)):
-        stats[i, 0, labels[truth]] = guess == truth
-        stats[i, 1, labels[guess]] = 1
-        stats[i, 2, labels[truth]] = 1
+    for i, (guesses, truths) in enumerate(zip(predicted, true, strict=True)):
+        for guess, truth in zip(guesses, truths, strict=True):
+            stats[i, 0, labels[truth]] += guess == truth
+            stats[i, 1, labels[guess]] += 1
+            stats[i, 2, labels[truth]] += 1
     return stats.reshape(len(true), -1)
 
 
@@ -192,6 +202,60 @@ def _f1_score(sums: np.ndarray) -> float:
     right, predicted, true = sums.reshape(3, -1)
     occurs = predicted + true > 0
     return float((2 * right[occurs] / (predicted + true)[occurs]).mean())
+
+
+def _tags(inputs: Inputs) -> tuple[list[list[str]], list[list[str]]]:
+    """Predicted and true tags of each row, which are parted by spaces in its texts."""
+    true = [refs[0].split() for refs in inputs.references]
+    guesses = (text.split() for text in inputs.predictions)
+    # a word without a predicted tag counts as wrong, a tag without a word not at all
+    return [[*row, *[""] * len(tags)][: len(tags)] for row, tags in zip(guesses, true, strict=True)], true
+
+
+def _tag_accuracy_stats(inputs: Inputs) -> np.ndarray:
+    """`[n, 2]`: right tags, and all, so that a row counts by its words."""
+    import numpy as np
+
+    pairs = list(zip(*_tags(inputs), strict=True))
+    right = [sum(map(str.__eq__, guesses, truths)) for guesses, truths in pairs]
+    return np.array([right, [len(truths) for _, truths in pairs]], dtype=np.float64).T
+
+
+def _numbers(inputs: Inputs) -> tuple[np.ndarray, np.ndarray]:
+    """Predicted and true numbers [n]."""
+    import numpy as np
+
+    try:
+        true = [float(refs[0]) for refs in inputs.references]
+        return np.array([float(text) for text in inputs.predictions]), np.array(true)
+    except ValueError as error:
+        raise SoftPromptError(
+            f"this metric needs numbers: {error}", fix="mend task.metrics, or task.kind=regression"
+        ) from None
+
+
+def _mse_stats(inputs: Inputs) -> np.ndarray:
+    predicted, true = _numbers(inputs)
+    return _with_ones(((predicted - true) ** 2).tolist())
+
+
+def _pearson_stats(inputs: Inputs) -> np.ndarray:
+    """`[n, 6]`: 1, x, y, x², y², xy of the predicted number x and the true y."""
+    import numpy as np
+
+    x, y = _numbers(inputs)
+    # about the true mean, which changes no correlation, lest large numbers drown their differences
+    x, y = x - y.mean(), y - y.mean()
+    return np.stack([np.ones(len(x)), x, y, x * x, y * y, x * y], axis=1)
+
+
+def _pearson_score(sums: np.ndarray) -> float:
+    """Correlation; 0 where one side never changes."""
+    n, x, y, xx, yy, xy = sums
+    spread_x, spread_y = n * xx - x * x, n * yy - y * y
+    if spread_x <= 1e-12 * n * xx or spread_y <= 1e-12 * n * yy:
+        return 0.0
+    return float((n * xy - x * y) / (spread_x * spread_y) ** 0.5)
 
 
 def _sacrebleu(kind: Literal["BLEU", "CHRF"]) -> Any:
@@ -239,6 +303,10 @@ def _perplexity_score(sums: np.ndarray) -> float:
 METRICS: dict[str, Metric] = {
     "accuracy": Metric(_accuracy_stats, _mean),
     "macro_f1": Metric(_f1_stats, _f1_score),
+    "tag_accuracy": Metric(_tag_accuracy_stats, _mean),
+    "tag_macro_f1": Metric(lambda inputs: _label_counts(*_tags(inputs)), _f1_score),
+    "mse": Metric(_mse_stats, _mean, higher_is_better=False, needs="number"),
+    "pearson": Metric(_pearson_stats, _pearson_score, needs="number"),
     "exact_match": Metric(_exact_stats, _mean),
     "bleu": _sacrebleu_metric("BLEU"),
     "chrf": _sacrebleu_metric("CHRF"),

@@ -24,10 +24,19 @@ def injection_for(lm: LanguageModel, method: SoftPrompt, batch: Batch) -> Inject
 
 
 def next_token(lm: LanguageModel, method: SoftPrompt, batch: Batch, context: Context | None = None) -> Tensor:
-    """Mean cross entropy (nats) over the target tokens of the batch."""
+    """Mean cross entropy (nats) over the targets of the batch: tokens, or a head's labels and tags."""
     logits = lm.logits(batch, injection_for(lm, method, batch), context)
     flat = logits[batch.target_mask].float()  # only real positions: [tokens, V]
     return torch.nn.functional.cross_entropy(flat, batch.target_ids[batch.target_mask])
+
+
+def squared_error(
+    lm: LanguageModel, method: SoftPrompt, batch: Batch, context: Context | None = None
+) -> Tensor:
+    """Mean squared difference between a head's only output and the rows' numbers (`batch.values`)."""
+    made = lm.logits(batch, injection_for(lm, method, batch), context)[:, 0, 0]
+    assert batch.values is not None
+    return torch.nn.functional.mse_loss(made.float(), batch.values)
 
 
 def target_nll(logits: Tensor, batch: Batch) -> Tensor:

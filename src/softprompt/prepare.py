@@ -5,7 +5,7 @@ Nothing here trains or prints.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,14 +13,16 @@ import torch
 
 from . import artifact as artifacts
 from . import methods, plan
+from .config import recipe_from_dict
 from .data.collate import collate
-from .data.encode import Encoder, Example
+from .data.encode import Encoder, Example, distinct_labels
 from .data.sources import Row, fingerprint, limit_rows, read_rows, split_rows
 from .data.template import Template
 from .errors import SoftPromptError, unknown
 from .lm import adapt
 from .lm.base import LanguageModel
 from .lm.features import size
+from .lm.heads import Head
 from .lm.loading import fingerprint as base_fingerprint
 from .lm.loading import load
 from .methods.base import Setting, SoftPrompt
@@ -82,8 +84,13 @@ def prepare(
     prompts = _prompt_names(train_rows, recipe.data.prompt_field)
     if recipe.train.threads:
         torch.set_num_threads(recipe.train.threads)
-    lm = lm or load_base(recipe)
-    encoder = encoder_of(recipe, lm, template, prompts)
+    # a head's size is that of the labels, so that they must be known before the model is loaded
+    labels = recipe.task.labels
+    if recipe.task.needs_head and recipe.task.kind != "regression":
+        labels = labels or distinct_labels(train_rows, template)
+    lm = lm or load_base(recipe, labels)
+    check_head(recipe, labels, lm)
+    encoder = encoder_of(recipe, lm, template_of(recipe, lm), prompts, labels)
     train = encoder.encode_rows(train_rows)
     dev = encoder.encode_rows(held)
     base = base_fingerprint(lm)
@@ -134,16 +141,58 @@ def read_split(
     return train, limit_rows(held, data.dev_limit, seed)
 
 
-def load_base(recipe: Recipe) -> LanguageModel:
-    """The recipe's base model; full training needs float32 weights."""
-    dtype = recipe.train.dtype
-    if recipe.base.mode == "full" and dtype == "auto":
+def load_base(recipe: Recipe, labels: Sequence[str] | None = None) -> LanguageModel:
+    """The recipe's base model, with a head of the labels where it needs one.
+
+    Full training, and that of a head, need float32 weights.
+    """
+    dtype, head = recipe.train.dtype, head_of(recipe, labels)
+    if (recipe.base.mode == "full" or head is not None) and dtype == "auto":
         dtype = "float32"
-    return load(recipe.model, dtype=dtype)
+    return load(recipe.model, dtype=dtype, head=head)
 
 
-def template_of(recipe: Recipe) -> Template:
-    """How the recipe's rows become text."""
+def saved_base(artifact: artifacts.Artifact, model: str | None = None) -> LanguageModel:
+    """The base that an artifact was trained on, as it was then: its precision, and a head not yet trained.
+
+    `model` names another place to load it from.
+    """
+    base = artifact.manifest["base"]
+    head = head_of(recipe_from_dict(artifact.manifest["recipe"]), artifact.manifest["labels"])
+    return load(model or base["name"], dtype=base["dtype"], head=head)
+
+
+def head_of(recipe: Recipe, labels: Sequence[str] | None) -> Head | None:
+    """The head that the recipe's answers are read off; None where they are words."""
+    if not recipe.task.needs_head:
+        return None
+    over = "tokens" if recipe.task.kind == "token-classification" else "sequence"
+    return Head(over, 1 if recipe.task.kind == "regression" else len(labels or ()), recipe.train.seed)
+
+
+def check_head(recipe: Recipe, labels: Sequence[str] | None, lm: LanguageModel) -> None:
+    """A model that the caller loaded must have the head that the task needs, and no other."""
+    wanted, found = head_of(recipe, labels), lm.head
+    if wanted is None and found is None:
+        return
+    if wanted is None:
+        raise SoftPromptError(
+            f"'{lm.name}' was loaded with a head, which the task does not read",
+            why=f"task.kind={recipe.task.kind}, without task.head=true",
+            fix="task.head=true, or load the model without head=",
+        )
+    if found is None or (wanted.over, wanted.size) != (found.over, found.size):
+        raise SoftPromptError(
+            f"'{lm.name}' was loaded without the head that the task needs",
+            why=f"a head of {wanted.size} over the {wanted.over}",
+            fix=f'load(…, head=Head("{wanted.over}", {wanted.size})), or give the name of the model',
+        )
+
+
+def template_of(recipe: Recipe, lm: LanguageModel | None = None) -> Template:
+    """How the recipe's rows become text; `{{ mask }}` is the model's own, once there is a model."""
+    tagged = recipe.task.kind == "token-classification"
+    mask = "[MASK]" if lm is None else _mask_of(lm)
     return Template(
         recipe.template.input,
         recipe.template.target,
@@ -152,7 +201,24 @@ def template_of(recipe: Recipe) -> Template:
         prompt_field=recipe.data.prompt_field,
         choices_field=recipe.task.choices,
         references_field=recipe.task.references,
+        words_field=recipe.task.words if tagged else None,
+        tags_field=recipe.task.tags if tagged else None,
+        mask=mask,
     )
+
+
+def _mask_of(lm: LanguageModel) -> str | None:
+    """What the model's masked words are written as; None where it has none."""
+    if lm.answers != "mask":
+        return None
+    mask = getattr(lm.tokenizer, "mask_token", None)
+    if mask is None:
+        raise SoftPromptError(
+            f"the tokenizer of '{lm.name}' has no mask token",
+            why="a masked-language model answers at masks",
+            fix="set mask_token in its tokenizer_config.json, or take a head of labels: task.head=true",
+        )
+    return mask
 
 
 def encoder_of(
@@ -160,7 +226,7 @@ def encoder_of(
     lm: LanguageModel,
     template: Template,
     prompts: tuple[str, ...],
-    labels: list[str] | None = None,
+    labels: Sequence[str] | None = None,
 ) -> Encoder:
     """How they become token ids."""
     length = recipe.method.options().get("length", 16)
@@ -176,6 +242,9 @@ def encoder_of(
         max_target_tokens=recipe.data.max_target_tokens,
         context=lm.spec.context,
         reserved=int(length) + (recipe.task.max_new_tokens if recipe.task.kind == "generation" else 0),
+        answers=lm.answers,
+        closed=lm.spec.kind == "encoder",
+        verbalizer=recipe.task.verbalizer,
         apart=lm.spec.kind == "encoder-decoder",
     )
 

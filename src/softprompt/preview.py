@@ -45,7 +45,7 @@ class Counts:
     rows: int
     dev_rows: int
     prompts: dict[str, int]  # training rows by prompt
-    labels: dict[str, int]  # training rows by label; empty where there are none
+    labels: dict[str, int]  # training rows by label, or words by tag; empty where there are none
     truncated: int  # of all rows: input or target was cut
     empty: int  # of all rows: a field that the template names is blank
     duplicates: int  # training rows that equal an earlier one
@@ -62,7 +62,7 @@ def count(prepared: Prepared) -> Counts:
     keys = [(e.prompt, e.rendered.input, e.rendered.target) for e in train]
     trained_on = {(e.prompt, e.rendered.input) for e in train}
     names = Counter(prepared.prompts[e.prompt] for e in train)
-    labels = Counter(e.rendered.target for e in train) if prepared.encoder.labels else Counter()
+    labels = Counter(label for e in train for label in e.rendered.tags or (e.rendered.target,))
     return Counts(
         rows=len(train),
         dev_rows=len(dev),
@@ -81,25 +81,42 @@ def layout(prepared: Prepared, example: Example) -> list[Piece]:
     """The example in the order in which the model meets its parts.
 
     A prefix placed after the input stands ahead of the last input token: that token predicts the first
-    of the target, so it is the first that sees the prefix.
+    of the target, so it is the first that sees the prefix. In an encoder, soft tokens placed before the
+    input stand behind its first token, and a prefix placed after it behind its last.
     """
     batch = collate([example], prepared.lm.device)
     with torch.no_grad():
         injection = injection_for(prepared.lm, prepared.method, batch)
-    tokens = [token_text(prepared.lm.tokenizer, i) for i in example.input_ids]
+    lm = prepared.lm
+    both_ways = lm.spec.kind == "encoder"
+    tokens = tuple(token_text(lm.tokenizer, i) for i in example.input_ids)
+    # what soft tokens placed before stand behind, and what a prefix placed after stands ahead of
+    first, last = (1, 0) if both_ways else (0, 0 if injection.kv_after is None else 1)
+    middle = len(tokens) - last
     pieces = [
         _vectors(injection.adapter, "adapter"),
         _vectors(injection.kv_before, "prefix"),
+        _tokens(tokens[:first]),
         _vectors(injection.before, "soft"),
+        _tokens(tokens[first:middle]),
+        None if both_ways else _vectors(injection.kv_after, "prefix"),
+        _tokens(tokens[middle:]),
+        _vectors(injection.after, "soft"),
+        _vectors(injection.kv_after, "prefix") if both_ways else None,
+        Piece("target", _target(prepared, example)),
     ]
-    if injection.kv_after is None:
-        pieces.append(Piece("input", tuple(tokens)))
-    else:
-        ahead, last = Piece("input", tuple(tokens[:-1])), Piece("input", tuple(tokens[-1:]))
-        pieces += [ahead if ahead.tokens else None, _vectors(injection.kv_after, "prefix"), last]
-    pieces.append(_vectors(injection.after, "soft"))
-    pieces.append(Piece("target", tuple(token_text(prepared.lm.tokenizer, i) for i in example.target_ids)))
     return [piece for piece in pieces if piece is not None]
+
+
+def _tokens(tokens: tuple[str, ...]) -> Piece | None:
+    return Piece("input", tokens) if tokens else None
+
+
+def _target(prepared: Prepared, example: Example) -> tuple[str, ...]:
+    """What is learned, as text: tokens, or what the outputs of a head stand for."""
+    if prepared.lm.answers == "head":
+        return example.rendered.tags or (example.rendered.target,)
+    return tuple(token_text(prepared.lm.tokenizer, i) for i in example.target_ids)
 
 
 def examples_to_show(prepared: Prepared, number: int = 3) -> list[Example]:

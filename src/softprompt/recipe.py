@@ -60,8 +60,14 @@ class TemplateConfig(_Section):
 class TaskConfig(_Section):
     """What is predicted, and how it is scored."""
 
-    kind: Literal["generation", "classification", "choice"] = "generation"
+    kind: Literal["generation", "classification", "choice", "token-classification", "regression"] = (
+        "generation"
+    )
     labels: list[Name] | None = None  # classification; None: the distinct targets of the training rows
+    head: bool = False  # classification: labels are read off a trained head instead of being words
+    verbalizer: dict[Name, Name] | None = None  # masked words: the word that stands for each label
+    words: Name = "words"  # token-classification: the field that holds the row's list of words
+    tags: Name = "tags"  # and the one that holds their tags
     choices: Name | None = None  # choice: the field that holds the row's list of choices
     references: Name | None = None  # generation: the field that holds a list of reference texts
     metrics: list[Name] | None = None
@@ -73,9 +79,14 @@ class TaskConfig(_Section):
             raise _mistake("`kind: choice` needs `choices`, the field that holds a row's list of choices")
         if self.kind != "choice" and self.choices is not None:
             raise _mistake(f"`choices` belongs to `kind: choice`, but kind is {self.kind}")
+        for key in ("head", "verbalizer"):
+            if getattr(self, key) and self.kind != "classification":
+                raise _mistake(f"`{key}` belongs to `kind: classification`, but kind is {self.kind}")
+        if self.head and self.verbalizer:
+            raise _mistake("`verbalizer` names words, but with `head: true` labels are no words")
         if self.labels is None:
             return self
-        if self.kind != "classification":
+        if self.kind not in ("classification", "token-classification"):
             raise _mistake(f"`labels` belongs to `kind: classification`, but kind is {self.kind}")
         twice = sorted({label for label in self.labels if self.labels.count(label) > 1})
         if twice:
@@ -83,6 +94,11 @@ class TaskConfig(_Section):
         if len(self.labels) < 2:
             raise _mistake("`labels` needs at least two labels")
         return self
+
+    @property
+    def needs_head(self) -> bool:
+        """Whether answers are read off a head, which is trained and saved with the prompt."""
+        return self.head or self.kind in ("token-classification", "regression")
 
 
 class MethodConfig(_Section):

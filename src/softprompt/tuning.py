@@ -26,7 +26,8 @@ from .evaluate import Evaluation, Evaluator
 from .lm import adapt
 from .lm.base import LanguageModel
 from .methods.base import Setting, SoftPrompt
-from .objectives import next_token
+from .metrics import METRICS
+from .objectives import next_token, squared_error
 from .prepare import Prepared, base_options
 from .provenance import provenance
 from .recipe import Recipe
@@ -138,12 +139,13 @@ def _caches(prepared: Prepared, hooks: Hooks):
 def step_loss(prepared: Prepared, cache: plan.ContextCache | None) -> Callable[[list[int]], torch.Tensor]:
     """The loss of a batch of training rows (by number), computed as the plan says."""
     lm, method = prepared.lm, prepared.method
+    objective = squared_error if prepared.encoder.kind == "regression" else next_token
 
     def loss(rows: list[int]) -> torch.Tensor:
         batch = collate([prepared.train[i] for i in rows], lm.device)
         if prepared.plan.mode == "full":
-            return next_token(lm, method, batch)
-        return next_token(lm, method, batch, cache.context(rows, lm) if cache else lm.prefill(batch))
+            return objective(lm, method, batch, None)
+        return objective(lm, method, batch, cache.context(rows, lm) if cache else lm.prefill(batch))
 
     return loss
 
@@ -153,7 +155,7 @@ def dev_key(evaluation: Evaluation) -> DevScore:
     name, score = next(iter(evaluation.metrics.items()))
     records = evaluation.records
     log_loss = sum(r.nll for r in records) / max(1, sum(r.tokens for r in records))
-    value = -score.value if name == "perplexity" else score.value
+    value = score.value if METRICS[name].higher_is_better else -score.value
     return DevScore((value, -log_loss), name, score.value)
 
 

@@ -33,7 +33,12 @@ def examples_of(batch):
         rendered = SimpleNamespace(input=batch.texts[i])
         rows.append(
             SimpleNamespace(
-                input_ids=ids, target_ids=target, prompt=int(batch.prompt_ids[i]), rendered=rendered
+                input_ids=ids,
+                target_ids=target,
+                prompt=int(batch.prompt_ids[i]),
+                rendered=rendered,
+                places=(),
+                value=None,
             )
         )
     return rows

@@ -39,7 +39,7 @@ def compose(
     if [concat, average, scale is not None].count(True) != 1:
         raise typer.BadParameter("give one of --concat, --average and --scale S")
     from .. import composition
-    from ..lm.loading import load
+    from ..prepare import saved_base
 
     operation = composition.CONCATENATE if concat else composition.AVERAGE
     if scale is not None:
@@ -51,7 +51,7 @@ def compose(
         log(f"note: {source.artifact.path} was trained with another template or task; the first one's holds")
     base = opened[0].artifact.manifest["base"]
     log(f"loading {model or base['name']} …")
-    lm = load(model or base["name"], dtype=base["dtype"])
+    lm = saved_base(opened[0].artifact, model)
     made = composition.compose(operation, opened, out, lm)
     data = {
         "artifact": str(made.path),

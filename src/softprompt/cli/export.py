@@ -44,12 +44,12 @@ def export(
     """
     from .. import artifact as artifacts
     from ..interop import peft
-    from ..lm.loading import load
+    from ..prepare import saved_base
 
     opened = artifacts.load(artifact)
     base = opened.manifest["base"]
     log(f"loading {model or base['name']} …")
-    lm = load(model or base["name"], dtype=base["dtype"])
+    lm = saved_base(opened, model)
     folder = out or artifact.with_name(f"{artifact.resolve().name}-{to.value}")
     adapter = peft.export(opened, lm, folder, prompt=prompt, materialise=materialise, other_base=other_base)
     data = {

@@ -35,13 +35,13 @@ def inspect(
     """
     from .. import artifact as artifacts
     from .. import inspection
-    from ..lm.loading import load
+    from ..prepare import saved_base
 
     opened = artifacts.load(artifact)
     names = None if prompt is None else [opened.prompts[opened.index(prompt)]]
     base = opened.manifest["base"]
     log(f"loading {model or base['name']} …")
-    lm = load(model or base["name"], dtype=base["dtype"])
+    lm = saved_base(opened, model)
     found = inspection.inspect(opened, lm, names=names, top=top, other_base=other_base)
     data = {
         "artifact": str(artifact),

@@ -89,11 +89,11 @@ def _cells(report: Report, notes: dict[str, int]) -> list[str]:
 _TITLE = """\
 # What works on which family
 
-`softprompt models` prints this table: it makes a tiny random model of each family, probes it as every model is
-probed on load, and runs each kind of injection on rows of unlike lengths, in a batch and alone, computed anew
-and decoded step by step by transformers' own `generate`. **exact**: all of these agree (to 2e-5 of the logits'
-size in float32, and token for token). **no**: it is refused with the reason below, never ignored. This page is
-`softprompt models --markdown`, with transformers 5.23; a test compares.
+`softprompt models` prints this table: it makes a tiny random model of each family, probes it as every model
+is probed on load, and runs each kind of injection on rows of unlike lengths, in a batch and alone, computed
+anew and decoded step by step by transformers' own `generate`. **exact**: all of these agree (to 2e-5 of the
+logits' size in float32, and token for token). **no**: it is refused with the reason below, never ignored.
+This page is `softprompt models --markdown`, with transformers 5.23; a test compares.
 
 A family that is not here is probed in the same way when it is loaded; `softprompt models --model NAME` tries
 one. *Soft*: soft tokens (prompt-tuning, p-tuning, …). *Prefix*: keys and values (prefix-tuning,

@@ -63,12 +63,10 @@ def open_artifact(path: Path, model: str | None, other_base: bool, plain: bool) 
     """The artifact on its base model, or the plain model with its template."""
     from .. import artifact as artifacts
     from ..api import open_prompt
-    from ..lm.loading import load
 
     base = artifacts.load(path).manifest["base"]  # verified before a model is loaded
     log(f"loading {model or base['name']} …")
-    lm = load(model or base["name"], dtype=base["dtype"])
-    return open_prompt(path, lm, other_base=other_base, plain=plain)
+    return open_prompt(path, model=model, other_base=other_base, plain=plain)
 
 
 def with_prompt(rows: Sequence[Any], tuned: Tuned, prompt: str | None) -> list[Row]:

@@ -25,6 +25,8 @@ class Batch:
     texts: tuple[str, ...] = ()  # the rendered inputs, for prefix models with a tokenizer of their own
     features: Tensor | None = None  # [B, M, D] what a generated prompt reads, where it is precomputed
     features_mask: Tensor | None = None  # [B, M] bool
+    places: Tensor | None = None  # [B, T] tokens of the row ahead of where each target is read (encoders)
+    values: Tensor | None = None  # [B] float32, the numbers that a regression predicts
 
     @property
     def size(self) -> int:
@@ -77,6 +79,8 @@ def collate(examples: Sequence, device: torch.device | str = "cpu", *, targets: 
     """A batch of `data.encode.Example`; without `targets` for generation and label scoring."""
     input_ids, input_mask = pad_left([e.input_ids for e in examples], device)
     target_ids, target_mask = pad_left([e.target_ids if targets else () for e in examples], device)
+    placed = any(e.places for e in examples)
+    valued = targets and any(e.value is not None for e in examples)
     return Batch(
         input_ids,
         input_mask,
@@ -84,6 +88,8 @@ def collate(examples: Sequence, device: torch.device | str = "cpu", *, targets: 
         target_mask,
         torch.tensor([e.prompt for e in examples], dtype=torch.long, device=device),
         tuple(e.rendered.input for e in examples),
+        places=pad_left([e.places for e in examples], device)[0] if placed else None,
+        values=torch.tensor([e.value for e in examples], device=device) if valued else None,
     )
 
 
@@ -92,9 +98,12 @@ def batch_of_ids(
     targets: Sequence[Sequence[int]] | None = None,
     prompts: Sequence[int] | None = None,
     device: torch.device | str = "cpu",
+    places: Sequence[Sequence[int]] | None = None,
 ) -> Batch:
     """A batch from bare token ids, for callers without a template."""
     input_ids, input_mask = pad_left(inputs, device)
     target_ids, target_mask = pad_left(targets if targets is not None else [()] * len(inputs), device)
     prompt_ids = torch.tensor(prompts or [0] * len(inputs), dtype=torch.long, device=device)
-    return Batch(input_ids, input_mask, target_ids, target_mask, prompt_ids, ("",) * len(inputs))
+    at = None if places is None else pad_left(places, device)[0]
+    texts = ("",) * len(inputs)
+    return Batch(input_ids, input_mask, target_ids, target_mask, prompt_ids, texts, places=at)

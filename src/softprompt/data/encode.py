@@ -6,10 +6,12 @@ tokenizer (any of `transformers`) and nothing of torch, models, padding or metho
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
+from softprompt.data.places import check_label_words, mask_lead, mask_places, word_places
 from softprompt.data.template import Rendered, Template
 from softprompt.errors import SoftPromptError, nearest, unknown
 
@@ -17,6 +19,11 @@ T = TypeVar("T")
 Ids = tuple[int, ...]
 MAX_LABELS = 200  # more distinct targets than this are free text rather than labels
 SHOWN = 5  # rows named in an error about many
+KINDS = {  # of task, by where a model's answers are read
+    "next": ("generation", "classification", "choice"),
+    "mask": ("classification",),
+    "head": ("classification", "token-classification", "regression"),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,13 +36,16 @@ class Example:
     rendered: Rendered
     candidates: tuple[Ids, ...] | None  # labels or choices; `target_ids` is one of them
     truncated: int = 0  # tokens cut off, of the input (at its start) and of the target (at its end)
+    places: Ids = ()  # where an encoder's answers are read, one a target; see `data.places`
+    value: float | None = None  # the number that a regression row names
 
 
 def distinct_labels(
     rows: Iterable[Mapping[str, Any]], template: Template, limit: int = MAX_LABELS
 ) -> list[str]:
-    """The distinct rendered targets, sorted: the labels of a classification recipe that names none."""
-    labels = sorted({rendered.target for rendered in each(list(rows), template.render)})
+    """The distinct rendered targets (or tags), sorted: the labels of a recipe that names none."""
+    rendered = each(list(rows), template.render)
+    labels = sorted({label for row in rendered for label in row.tags or (row.target,)})
     if len(labels) > limit:
         raise SoftPromptError(
             f"the training rows have {len(labels)} distinct targets, too many to be labels (at most {limit})",
@@ -80,6 +90,9 @@ class Encoder:
     tokens (None: no limit) and `reserved` the part of it that soft tokens take. Where a classification
     task names no labels, the first `encode_rows` (the training rows) decides them; see `labels`. `apart`:
     input and target are texts of their own, as an encoder and a decoder read them.
+    `answers` says where the model's answers are read: after the input, at masks in it (label words, by
+    `verbalizer` where they are not the labels themselves), or off a head. `closed` keeps the end token
+    that the tokenizer appends, as encoders have learned it.
     """
 
     def __init__(
@@ -96,9 +109,13 @@ class Encoder:
         max_target_tokens: int | None = None,
         context: int | None = None,
         reserved: int = 0,
+        answers: Literal["next", "mask", "head"] = "next",
+        closed: bool = False,
+        verbalizer: Mapping[str, str] | None = None,
         apart: bool = False,
     ) -> None:
         self.tokenizer, self.template, self.kind = tokenizer, template, kind
+        self.answers, self.closed, self.verbalizer = answers, closed, dict(verbalizer or {})
         self.chat, self.system, self.prompts = chat, system, tuple(prompts)
         self.max_input_tokens, self.max_target_tokens = max_input_tokens, max_target_tokens
         self.context, self.reserved = context, reserved
@@ -125,15 +142,19 @@ class Encoder:
         candidates = self._candidates(rendered)
         target, cut = self._target(rendered, candidates) if with_target else ((), 0)
         longest = max([len(target), *(len(ids) for ids in candidates or ())])
+        if self.answers != "next":  # then they take no room in the row
+            longest = 0
         input_ids, lost = self._input(rendered.input, longest, where)
-        return Example(input_ids, target, index, rendered, candidates, cut + lost)
+        places = self._places(rendered, input_ids, lost)
+        value = _number(rendered) if self.kind == "regression" and with_target else None
+        return Example(input_ids, target, index, rendered, candidates, cut + lost, places, value)
 
     def encode_rows(
         self, rows: Iterable[Mapping[str, Any]], with_target: bool = True, *, prompt: str | None = None
     ) -> list[Example]:
         """All rows; one error names the first few of those that cannot be used, and counts them all."""
         rows = list(rows)
-        if self.kind == "classification" and self.labels is None and rows:
+        if self._labelled and self.labels is None and rows:
             self._set_labels(distinct_labels(rows, self.template))
         return each(rows, lambda row: self.encode(row, with_target, prompt=prompt))
 
@@ -155,10 +176,25 @@ class Encoder:
 
     # --- checks and labels ---
 
+    @property
+    def _labelled(self) -> bool:
+        return self.kind in ("classification", "token-classification")
+
     def _check(self, labels: Sequence[str] | None) -> None:
-        if self.kind not in ("generation", "classification", "choice"):
-            raise unknown("task kind", self.kind, ("generation", "classification", "choice"))
-        if labels is not None and self.kind != "classification":
+        known = dict.fromkeys(kind for kinds in KINDS.values() for kind in kinds)
+        if self.kind not in known:
+            raise unknown("task kind", self.kind, known)
+        if self.kind not in KINDS[self.answers]:
+            raise SoftPromptError(
+                f"the model cannot do a {self.kind} task",
+                why={
+                    "next": "it writes text, and has no head",
+                    "mask": "an encoder writes no text: it fills in masked words",
+                    "head": "it was loaded with a head of labels",
+                }[self.answers],
+                fix=f"task.kind={KINDS[self.answers][0]}, or another model",
+            )
+        if labels is not None and not self._labelled:
             raise SoftPromptError(f"labels were given for a {self.kind} task", fix="task.kind=classification")
         if self.kind == "choice" and self.template.choices_field is None:
             raise SoftPromptError("a choice task needs a field of choices", fix="task.choices=FIELD")
@@ -189,10 +225,31 @@ class Encoder:
     def _set_labels(self, labels: Sequence[str]) -> None:
         # Decided once, by the template's own last character rather than each row's, so that a label
         # has the same ids in every row and its scores can be compared between rows.
-        lead = self._lead(self.template.input)
-        texts = [self._with_lead(lead, label) for label in labels]
-        self.label_ids = self._candidate_ids(texts, "task.labels")
+        if self.answers == "head":
+            self.label_ids = tuple((number,) for number in range(len(labels)))
+        else:
+            at_masks = self.answers == "mask"
+            lead = (
+                mask_lead(self.template.input, self.tokenizer.mask_token)
+                if at_masks
+                else self._lead(self.template.input)
+            )
+            texts = [self._with_lead(lead, word) for word in self._label_words(labels)]
+            if at_masks:
+                check_label_words(texts, [self._continuation(text) for text in texts])
+            self.label_ids = self._candidate_ids(texts, "task.labels")
         self.labels = tuple(labels)
+
+    def _label_words(self, labels: Sequence[str]) -> list[str]:
+        if not self.verbalizer:
+            return list(labels)
+        if set(self.verbalizer) != set(labels):
+            raise SoftPromptError(
+                "task.verbalizer does not name the labels",
+                why=f"it names {', '.join(self.verbalizer)}; the labels are {', '.join(labels)}",
+                fix="give each label its word: task.verbalizer={label: word, …}",
+            )
+        return [self.verbalizer[label] for label in labels]
 
     # --- parts of an example ---
 
@@ -215,13 +272,13 @@ class Encoder:
             lead = self._lead(rendered.input)
             texts = [self._with_lead(lead, choice) for choice in rendered.choices or ()]
             return self._candidate_ids(texts, f"{rendered.row.where}: the choices")
-        if self.kind == "classification" and self.label_ids is None:
+        if self._labelled and self.label_ids is None:
             raise SoftPromptError(
                 "the labels are not known yet",
                 why="task.labels names none, and no training rows were encoded",
                 fix="give labels, for example distinct_labels(rows, template)",
             )
-        return self.label_ids
+        return self.label_ids if self.kind == "classification" else None
 
     def _candidate_ids(self, texts: Sequence[str], name: str) -> tuple[Ids, ...]:
         """Ids of each text; the end token closes all of them where one begins another.
@@ -241,24 +298,47 @@ class Encoder:
         return tuple(ids)
 
     def _target(self, rendered: Rendered, candidates: tuple[Ids, ...] | None) -> tuple[Ids, int]:
-        """(ids, tokens cut). A generation target ends with the end token, unless it was cut."""
+        """(ids, tokens cut). A generation target ends with the end token, unless it was cut.
+
+        Of a head: the numbers of label or tags. A number to predict stands in `Example.value`.
+        """
+        if self.kind == "regression":
+            return (0,), 0
+        if self.kind == "token-classification":
+            if odd := next((tag for tag in rendered.tags if tag not in (self.labels or ())), None):
+                raise self._not_a_label(rendered, odd)
+            return tuple((self.labels or ()).index(tag) for tag in rendered.tags), 0
         if candidates is not None:
             names = self.labels if self.kind == "classification" else rendered.choices
             if rendered.target not in (names or ()):
-                raise self._not_a_label(rendered)
+                raise self._not_a_label(rendered, rendered.target)
             return candidates[(names or ()).index(rendered.target)], 0
         text = self._with_lead(self._lead(rendered.input), rendered.target)
         ids = (*self._continuation(text), self._end())
         kept = ids[: self.max_target_tokens] if self.max_target_tokens else ids
         return kept, len(ids) - len(kept)
 
-    def _not_a_label(self, rendered: Rendered) -> SoftPromptError:
+    def _places(self, rendered: Rendered, input_ids: Ids, lost: int) -> Ids:
+        where = rendered.row.where
+        if self.answers == "mask":
+            return mask_places(input_ids, self.tokenizer, self.label_ids or ((),), where)
+        if self.kind != "token-classification":
+            return ()
+        if lost:
+            raise SoftPromptError(
+                f"{where}: {lost} tokens of the row do not fit",
+                why="a tag cannot be read off a word that was cut off",
+                fix="split the row, or raise data.max_input_tokens",
+            )
+        return word_places(self.tokenizer, rendered.words, where)
+
+    def _not_a_label(self, rendered: Rendered, label: str) -> SoftPromptError:
         names = self.labels or ()
-        guess = nearest(rendered.target, names)
+        guess = nearest(label, names)
         shown = ", ".join(map(repr, names[:20])) + (", …" if len(names) > 20 else "")
         return SoftPromptError(
-            f"{rendered.row.where}: target {rendered.target!r} is not one of the {len(names)} labels"
-            + (f"; did you mean {guess!r}?" if guess else ""),
+            f"{rendered.row.where}: {'tag' if rendered.tags else 'target'} {label!r} is not one of the "
+            f"{len(names)} labels" + (f"; did you mean {guess!r}?" if guess else ""),
             why=f"labels: {shown}",
             fix="mend the row, or add the label to task.labels (spaces and case count)",
         )
@@ -320,11 +400,12 @@ class Encoder:
     def _plain_ids(self, text: str) -> tuple[Ids, Ids]:
         """(the special tokens ahead, the rest), without an end token that the tokenizer itself appends.
 
-        An encoder that reads the input apart from the target keeps it: there the text does end.
+        An encoder keeps it, whether it reads the input apart from the target or is all there is.
         """
         body, ids = self._ids(text), self._ids(text, special=True)
         end = self.tokenizer.eos_token_id
-        if not self.apart and len(ids) > len(body) and ids[-1] == end and (not body or body[-1] != end):
+        kept = self.apart or self.closed
+        if not kept and len(ids) > len(body) and ids[-1] == end and (not body or body[-1] != end):
             ids = ids[:-1]
         ahead = next((n for n in range(len(ids) + 1) if ids[n : n + len(body)] == body), 0) if body else 0
         return ids[:ahead], ids[ahead:]
@@ -396,3 +477,18 @@ class Encoder:
         rest = both[len(anchor) :]
         whole = both[: len(anchor)] == anchor and self._decode(rest, False).strip() == text.strip()
         return rest if whole else self._ids(text)
+
+
+def _number(rendered: Rendered) -> float:
+    """The target of a regression row."""
+    try:
+        value = float(rendered.target)
+    except ValueError:
+        value = math.nan
+    if math.isfinite(value):
+        return value
+    raise SoftPromptError(
+        f"{rendered.row.where}: target {rendered.target!r} is not a number",
+        why="task.kind=regression predicts one number a row",
+        fix="mend the row, or take it out (template.target may compute: {{ score | float / 5 }})",
+    )

@@ -31,6 +31,8 @@ class Rendered:
     choices: tuple[str, ...] | None
     references: tuple[str, ...]  # the texts a prediction is scored against; default (target,)
     row: Row
+    words: tuple[str, ...] = ()  # where the template has a field of words
+    tags: tuple[str, ...] = ()  # one a word; () where it was rendered without a target
 
 
 class _Null(Exception):
@@ -52,7 +54,11 @@ def _environment() -> SandboxedEnvironment:
 
 
 class Template:
-    """Renders rows. The template strings are literal: leading and trailing spaces are kept."""
+    """Renders rows. The template strings are literal: leading and trailing spaces are kept.
+
+    `mask` is what `{{ mask }}` writes into the input, for a masked-language model; None: a field like any
+    other. With `words_field` and `tags_field` a row is a list of words and one of tags, and no template.
+    """
 
     def __init__(
         self,
@@ -64,12 +70,19 @@ class Template:
         prompt_field: str | None = None,
         choices_field: str | None = None,
         references_field: str | None = None,
+        words_field: str | None = None,
+        tags_field: str | None = None,
+        mask: str | None = None,
     ) -> None:
         self.input, self.target, self.chat, self.system = input, target, chat, system
         self.prompt_field, self.choices_field = prompt_field, choices_field
-        self.references_field = references_field
+        self.references_field, self.mask = references_field, mask
+        self.words_field, self.tags_field = words_field, tags_field
+        if words_field and tags_field:  # then these two fields are the row, whatever the templates say
+            input, target = ("{{ " + field + " }}" for field in (words_field, tags_field))
         environment = _environment()
-        self._input, self._input_fields = _compile(environment, "template.input", input)
+        self._input, fields = _compile(environment, "template.input", input)
+        self._input_fields = tuple(field for field in fields if mask is None or field != "mask")
         self._target, self._target_fields = _compile(environment, "template.target", target)
 
     def fields(self) -> tuple[str, ...]:
@@ -85,8 +98,10 @@ class Template:
         a target outside the row's choices.
         """
         row = self._row(row)
-        text = self._text(self._input, "template.input", self._input_fields, row)
         prompt = self._prompt(row, with_target)
+        if self.words_field and self.tags_field:
+            return _tagged(row, self.words_field, self.tags_field, prompt, with_target)
+        text = self._text(self._input, "template.input", self._input_fields, row)
         choices = self._choices(row)
         target, references = "", ()
         if with_target:
@@ -104,11 +119,16 @@ class Template:
 
     def render_input(self, row_or_text: Mapping[str, Any] | str) -> str:
         """The input's text alone; a bare string stands for the only field of the input template."""
-        return self._text(self._input, "template.input", self._input_fields, self._row(row_or_text))
+        row = self._row(row_or_text)
+        if self.words_field:
+            return " ".join(_words(row, self.words_field, "task.words"))
+        return self._text(self._input, "template.input", self._input_fields, row)
 
     def _row(self, row: Mapping[str, Any] | str) -> Row:
         if not isinstance(row, str):
             return row if isinstance(row, Row) else Row(row)
+        if self.words_field:
+            return Row({self.words_field: row.split()}, "the text")
         if len(self._input_fields) != 1:
             named = ", ".join(self._input_fields) or "none"
             raise SoftPromptError(
@@ -120,7 +140,7 @@ class Template:
 
     def _text(self, template: jinja2.Template, name: str, fields: tuple[str, ...], row: Row) -> str:
         try:
-            return template.render(row)
+            return template.render(row if self.mask is None else {"mask": self.mask, **row})
         except jinja2.UndefinedError as error:
             match = re.fullmatch(r"'(.+)' is undefined", error.message or "")
             if match and match[1] not in row:
@@ -165,6 +185,39 @@ class Template:
         if self.references_field in row and row[self.references_field] is None:
             return ()
         return _text_list(row, self.references_field, "task.references")
+
+
+def _tagged(row: Row, words_field: str, tags_field: str, prompt: str | None, with_target: bool) -> Rendered:
+    words = _words(row, words_field, "task.words")
+    text, tags = " ".join(words), ()
+    if not words:
+        raise SoftPromptError(f"{row.where}: field '{words_field}' holds no word", fix="take the row out")
+    if with_target:
+        tags = _words(row, tags_field, "task.tags")
+        if len(tags) != len(words):
+            raise SoftPromptError(
+                f"{row.where}: {len(words)} words ('{words_field}') and {len(tags)} tags ('{tags_field}')",
+                why="each word has one tag",
+                fix="mend the row, or take it out",
+            )
+    target = " ".join(tags)
+    return Rendered(text, target, prompt, None, (target,) if tags else (), row, words, tags)
+
+
+def _words(row: Row, field: str, name: str) -> tuple[str, ...]:
+    """Texts without white space, of a field that lists them."""
+    words = _text_list(row, field, name)
+    if odd := next((word for word in words if len(word.split()) != 1), None):
+        raise SoftPromptError(
+            f"{row.where}: {odd!r} in field '{field}' is not one word",
+            why="words and tags hold no white space",
+            fix="split it (and give each part a tag), or write '_' for the space",
+        )
+    if "" in words:
+        raise SoftPromptError(
+            f"{row.where}: an empty text in field '{field}'", fix="take it out, and its tag"
+        )
+    return words
 
 
 def _compile(

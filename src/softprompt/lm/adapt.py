@@ -1,4 +1,7 @@
-"""Training the base model jointly with a prompt or prefix, or alone: LoRA through peft, or every weight."""
+"""Training the base model jointly with a prompt or prefix, or alone: LoRA through peft, or every weight.
+
+A classification head, where the model has one, is trained in every mode.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ from ..errors import SoftPromptError
 from .base import LanguageModel
 
 BaseMode = Literal["frozen", "lora", "full"]
-LEARNING_RATE = {"lora": 5e-4, "full": 2e-5}
+LEARNING_RATE = {"frozen": 1e-3, "lora": 5e-4, "full": 2e-5}  # frozen: of a head, if there is one
 
 
 def unfreeze(
@@ -24,21 +27,23 @@ def unfreeze(
     targets: Sequence[str] | None = None,
     seed: int = 0,
 ) -> None:
-    """Make the base trainable in place; `frozen` leaves it as it is.
+    """Make the base trainable in place; `frozen` trains its head alone, if it has one.
 
-    Raises SoftPromptError where peft is missing (lora) or weights are not float32 (full: an update in
-    bfloat16 is lost to rounding).
+    Raises SoftPromptError where peft is missing (lora) or weights are not float32 (full, or a head: an
+    update in bfloat16 is lost to rounding).
     """
-    if mode == "frozen":
-        return
+    if (mode == "full" or lm.head_names) and lm.dtype != torch.float32:
+        raise SoftPromptError(
+            f"{'base=full' if mode == 'full' else 'a head'} needs float32 weights",
+            why="small updates vanish in bfloat16",
+            fix="add train.dtype=float32",
+        )
     if mode == "full":
-        if lm.dtype != torch.float32:
-            raise SoftPromptError(
-                "base=full needs float32 weights",
-                why="small updates vanish in bfloat16",
-                fix="add train.dtype=float32",
-            )
         lm.model.requires_grad_(True)
+        return
+    for name, parameter in lm.model.named_parameters():
+        parameter.requires_grad_(name in lm.head_names)
+    if mode == "frozen":
         return
     try:
         from peft import LoraConfig, inject_adapter_in_model
@@ -60,7 +65,7 @@ def unfreeze(
                 "LoRA found nothing to adapt", why=str(error), fix="set base.targets=[…]"
             ) from error
     for name, parameter in lm.model.named_parameters():
-        parameter.requires_grad_("lora_" in name)
+        parameter.requires_grad_("lora_" in name or name in lm.head_names)
         if "lora_" in name:  # float32 for the same reason as above; peft casts its input
             parameter.data = parameter.data.float()
 
@@ -73,10 +78,10 @@ def trained_weights(lm: LanguageModel) -> dict[str, Tensor]:
 def load_weights(lm: LanguageModel, weights: Mapping[str, Tensor]) -> None:
     """Copy saved base weights into an unfrozen model."""
     own = dict(lm.model.named_parameters())
-    missing = sorted(set(weights) - set(own))
+    missing = sorted(n for n, saved in weights.items() if n not in own or own[n].shape != saved.shape)
     if missing:
         raise SoftPromptError(
-            f"the base model has no weight named '{missing[0]}'",
+            f"the base model has no weight named '{missing[0]}' of the saved size",
             why=f"{len(missing)} saved weights do not fit it",
             fix="load the artifact on the base it was trained on",
         )

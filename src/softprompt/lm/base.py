@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import abc
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, Literal
 
 import torch
 import torch.utils.checkpoint
@@ -25,19 +25,33 @@ from . import shims
 from .attention import EAGER, SDPA, checkpoint_contexts
 from .capture import attention_inputs, project
 from .context import Context
+from .heads import Head
 from .probe import accepted_arguments
 from .rotary import Turn
 from .spec import ModelSpec
+
+Answers = Literal["next", "mask", "head"]
 
 
 class LanguageModel(abc.ABC):
     """A frozen transformers model and its tokenizer, taking an `Injection`."""
 
     spec: ModelSpec
+    answers: Answers = "next"  # where an answer is read: after the row, at masks in it, or off a head
     _turns: tuple[Turn | None, ...]  # how each layer turns its keys by position; None: not recognised
 
-    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, name: str) -> None:
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase | None,
+        name: str,
+        head: Head | None = None,
+        head_names: Collection[str] = (),
+    ) -> None:
         self.model, self.tokenizer, self.name = model, tokenizer, name
+        self.head, self.head_names = head, frozenset(head_names)
+        if head is not None:
+            self.answers = "head"
         shims.bind(model)
         model.set_attn_implementation(SDPA if model._supports_sdpa else EAGER)
         model.eval()
@@ -55,8 +69,9 @@ class LanguageModel(abc.ABC):
 
     @property
     def is_frozen(self) -> bool:
-        """False while the base is trained jointly (lora, full)."""
-        return not any(p.requires_grad for p in self.model.parameters())
+        """False while the base is trained jointly (lora, full); a head does not count."""
+        named = self.model.named_parameters()
+        return not any(p.requires_grad for name, p in named if name not in self.head_names)
 
     def embed(self, ids: Tensor) -> Tensor:
         """Token embeddings [..., H] of ids [...]."""

@@ -9,7 +9,7 @@ is placed after the input. This file knows nothing of methods, templates or trai
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any, final
 
@@ -23,6 +23,7 @@ from ..injection import Injection, LayerKV, Layers
 from .attention import Active, Columns, inject
 from .base import LanguageModel
 from .context import Context, fit_rows, pack_right
+from .heads import Head
 from .probe import measure, recorded
 
 
@@ -30,8 +31,17 @@ from .probe import measure, recorded
 class FrozenLM(LanguageModel):
     """A frozen causal language model and its tokenizer."""
 
-    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, name: str) -> None:
-        super().__init__(model, tokenizer, name)
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase | None,
+        name: str,
+        head: Head | None = None,
+        head_names: Collection[str] = (),
+    ) -> None:
+        super().__init__(model, tokenizer, name, head, head_names)
+        if head is not None and model.config.pad_token_id is None:
+            model.config.pad_token_id = 0  # any will do: of embeddings, transformers pools the last column
         self.spec, self._turns = measure(model, self.embed)
         if "cache" not in self.spec.limits and (reason := self._unlike_full()):
             self.spec = replace(self.spec, limits={**self.spec.limits, "cache": reason})
@@ -41,7 +51,8 @@ class FrozenLM(LanguageModel):
     ) -> Tensor:
         """Logits [B, T, V] that predict `batch.target_ids`; rows are right-aligned like the targets.
 
-        With `context` (from `prefill` under the same injection) only the tail is computed.
+        Under a head [B, 1, labels]: a row has one target, its label. With `context` (from `prefill` under
+        the same injection) only the tail is computed.
         """
         batch = batch.with_inputs_at_right()
         injection = fit_rows(injection or Injection(), batch.size)
@@ -61,7 +72,8 @@ class FrozenLM(LanguageModel):
         options = self._only_accepted(position_ids=positions, use_cache=False, logits_to_keep=keep)
         with inject(active), self._checkpointing():
             out = self.model(inputs_embeds=vectors, attention_mask=mask, **options)
-        return out.logits[:, -targets:]
+        # a head has read the last column, the one that predicts the first target
+        return out.logits[:, None] if self.head is not None else out.logits[:, -targets:]
 
     @torch.no_grad()
     def prefill(self, batch: Batch, injection: Injection | None = None) -> Context:

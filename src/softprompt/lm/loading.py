@@ -11,9 +11,11 @@ from typing import Any, Literal
 import torch
 
 from ..errors import SoftPromptError, unknown
-from . import smollm2
+from . import heads, smollm2
 from .base import LanguageModel
+from .encoder import EncoderLM
 from .frozen import FrozenLM
+from .heads import Head
 from .seq2seq import Seq2SeqLM
 
 ALIASES: dict[str, Callable[[], Path]] = {"smollm2": smollm2.folder}
@@ -21,23 +23,35 @@ ALIASES: dict[str, Callable[[], Path]] = {"smollm2": smollm2.folder}
 Precision = Literal["auto", "float32", "bfloat16"]
 
 
-def load(name: str = "smollm2", *, dtype: Precision = "auto", device: str | None = None) -> LanguageModel:
-    """A frozen model with its tokenizer.
+def load(
+    name: str = "smollm2",
+    *,
+    dtype: Precision = "auto",
+    device: str | None = None,
+    head: Head | None = None,
+) -> LanguageModel:
+    """A frozen model with its tokenizer; a BERT-like one with its masked-word head, or with `head`.
 
     `dtype="auto"` takes bfloat16 where this machine multiplies matrices faster in it (measured, a few
     milliseconds), else float32. Raises SoftPromptError where the model cannot be found or is refused.
     """
     from safetensors import SafetensorError
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
+    from transformers import AutoConfig, AutoTokenizer
 
     target = device or ("cuda" if torch.cuda.is_available() else "cpu")
     kind = pick_dtype(target) if dtype == "auto" else getattr(torch, dtype)
     path, options = _resolve(name)
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, **options)
-        apart = AutoConfig.from_pretrained(path, **options).is_encoder_decoder
-        made, wrapper = (AutoModelForSeq2SeqLM, Seq2SeqLM) if apart else (AutoModelForCausalLM, FrozenLM)
-        both: Any = made.from_pretrained(path, dtype=kind, output_loading_info=True, **options)
+        config = AutoConfig.from_pretrained(path, **options)
+        wrapper = _wrapper(config, head, name)
+        if head is not None:
+            # a head of another size in the checkpoint is no mistake: it is left, and drawn anew
+            options |= {"num_labels": head.size, "ignore_mismatched_sizes": True}
+        with heads.drawn(head):
+            both: Any = heads.auto_class(config, head).from_pretrained(
+                path, dtype=kind, output_loading_info=True, **options
+            )
         model, found = both
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
@@ -46,13 +60,32 @@ def load(name: str = "smollm2", *, dtype: Precision = "auto", device: str | None
             why=reason,
             fix=f"give a hub id, a folder with config.json, a .gguf file, or an alias ({', '.join(ALIASES)})",
         ) from error
-    if missing := sorted(found["missing_keys"]):
+    fresh = {*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])}
+    head_names = frozenset() if head is None else heads.parameter_names(model, fresh)
+    if missing := sorted(fresh - head_names):
         raise SoftPromptError(
             f"'{name}' lacks {len(missing)} of its weights",
             why=f"'{missing[0]}' is not in its files; transformers would fill it with random numbers",
-            fix="download or copy the model again; a classifier or encoder is no causal language model",
+            fix="download or copy the model again; a classifier, or an encoder without its masked-word head, "
+            "is no language model, but takes a head of labels (task.head=true)",
         )
-    return wrapper(model.to(target), tokenizer, name)
+    return wrapper(model.to(target), tokenizer, name, head, head_names)
+
+
+def _wrapper(config: Any, head: Head | None, name: str) -> type[FrozenLM | EncoderLM | Seq2SeqLM]:
+    """The class for a checkpoint's kind of model. Raises where it cannot carry the head."""
+    if heads.is_encoder(config):
+        return EncoderLM
+    if head is not None and (head.over == "tokens" or config.is_encoder_decoder):
+        what = "tag words" if head.over == "tokens" else "carry a head"
+        raise SoftPromptError(
+            f"'{name}' cannot {what}",
+            why="an encoder-decoder model answers in text"
+            if config.is_encoder_decoder
+            else "it is no encoder: a word would be tagged before those that follow it are read",
+            fix="use an encoder (BERT and its kin) as model",
+        )
+    return Seq2SeqLM if config.is_encoder_decoder else FrozenLM
 
 
 def _resolve(name: str) -> tuple[str, dict]:
@@ -89,7 +122,7 @@ def _product_seconds(kind: torch.dtype, repeats: int = 5) -> float:
 
 
 def fingerprint(lm: LanguageModel) -> dict[str, str]:
-    """Short hashes of the config, a sample of every weight, and the vocabulary.
+    """Short hashes of the config, a sample of every weight but a head's, and the vocabulary.
 
     Weights are compared in bfloat16, so the same checkpoint loaded in another precision is the same base.
     """
@@ -97,7 +130,8 @@ def fingerprint(lm: LanguageModel) -> dict[str, str]:
     config = {k: v for k, v in sorted(lm.model.config.to_dict().items()) if k not in skipped}
     weights = hashlib.sha256()
     # LoRA wraps a weight under another name; the base is the same
-    named = {k.replace("base_layer.", ""): t for k, t in lm.model.state_dict().items() if "lora_" not in k}
+    own = ((k, t) for k, t in lm.model.state_dict().items() if "lora_" not in k and k not in lm.head_names)
+    named = {k.replace("base_layer.", ""): t for k, t in own}
     for key, tensor in sorted(named.items()):
         flat = tensor.detach().reshape(-1)
         sample = flat[:: max(1, flat.numel() // 1024)].to(torch.bfloat16).cpu().contiguous()

@@ -9,7 +9,7 @@ relative bias sees the columns at -Q … -1, exactly as if they stood in its inp
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any, final
 
@@ -23,6 +23,7 @@ from ..injection import Injection, Layers, SoftTokens
 from .attention import Active, Columns, inject
 from .base import LanguageModel
 from .context import Context, fit_rows, pack_left
+from .heads import Head
 from .probe import measure, recorded
 
 NOT_KEPT = "what its decoder reads of the input is the encoder's output, which is computed every step"
@@ -32,8 +33,15 @@ NOT_KEPT = "what its decoder reads of the input is the encoder's output, which i
 class Seq2SeqLM(LanguageModel):
     """A frozen encoder-decoder model and its tokenizer."""
 
-    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase | None, name: str) -> None:
-        super().__init__(model, tokenizer, name)
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase | None,
+        name: str,
+        head: Head | None = None,
+        head_names: Collection[str] = (),
+    ) -> None:
+        super().__init__(model, tokenizer, name, head, head_names)
         self._encoder: Any = model.get_encoder()
         self.spec, self._turns = measure(model, self.embed)
         self.spec = replace(self.spec, limits={**self.spec.limits, "cache": NOT_KEPT})

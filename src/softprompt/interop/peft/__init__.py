@@ -52,6 +52,12 @@ def export(
             why="the prompt alone, on the base as it was, would answer differently",
             fix="train it with base=frozen",
         )
+    if lm.answers != "next":
+        raise SoftPromptError(
+            f"{artifact.path} cannot be written for PEFT",
+            why="its answers are read at masks or off a head, and in PEFT soft tokens stand ahead of [CLS]",
+            fix="use it with softprompt",
+        )
     names = artifact.prompts if prompt is None else (artifact.prompts[artifact.index(prompt)],)
     chosen = {name: artifact.index(name) for name in names}
     method = artifact.method(lm, trainable=not materialise, other_base=other_base)

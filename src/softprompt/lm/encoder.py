@@ -1,0 +1,144 @@
+"""`EncoderLM`: an unmodified transformers encoder (BERT and its kin) that takes an `Injection`.
+
+A row is laid out [first | before | rest | after], left-aligned and without gaps: the first token
+([CLS], <s>) stays in column 0, where heads pool and encoders begin to count, so positions are those
+that the model gives by itself. Answers are read at masked words, or off a head; no position is hidden
+from any other, so nothing of a row can be computed once. This file knows nothing of methods,
+templates or training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import replace
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from ..data.collate import Batch, batch_of_ids
+from ..errors import SoftPromptError
+from ..injection import Injection, Layers
+from .attention import Active, Columns, inject
+from .base import LanguageModel
+from .context import Context, fit_rows, pack_left
+from .heads import Head
+from .probe import measure, recorded
+
+
+@final
+class EncoderLM(LanguageModel):
+    """A frozen encoder, with its masked-language-model head or a classification head, and its tokenizer."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        tokenizer: PreTrainedTokenizerBase | None,
+        name: str,
+        head: Head | None = None,
+        head_names: Collection[str] = (),
+    ) -> None:
+        self.answers = "mask"
+        super().__init__(model, tokenizer, name, head, head_names)
+        spec, self._turns = measure(model, self.embed)
+        limits = {**spec.limits, "cache": "every position sees every other, what is trained included"}
+        unused = _unused_positions(model)
+        self.spec = replace(spec, kind="encoder", context=spec.context - unused, limits=limits)
+
+    def logits(
+        self, batch: Batch, injection: Injection | None = None, context: Context | None = None
+    ) -> Tensor:
+        """Logits [B, T, C] at `batch.places` (of words, or tags); those of a sequence head are [B, 1, C]."""
+        if context is not None:
+            self.refuse("cache")
+        injection = fit_rows(injection or Injection(), batch.size)
+        self._check(injection)
+        vectors, mask = self._sequence(batch, injection)
+        with inject(self._active(injection, mask)), self._checkpointing():
+            out = self.model(inputs_embeds=vectors, attention_mask=mask.long()).logits
+        if self.head is not None and self.head.over == "sequence":
+            return out[:, None]
+        if batch.places is None:
+            raise SoftPromptError(
+                "the batch does not say where its answers are read",
+                why="an encoder answers at masked words, or at each word",
+                fix="give Batch.places, as data.collate does for encoded rows",
+            )
+        columns = batch.places
+        if injection.before is not None:
+            columns = columns + (columns > 0) * injection.before.mask.sum(1, keepdim=True)
+        return out.gather(1, columns[:, :, None].expand(-1, -1, out.shape[2]))
+
+    def prefill(self, batch: Batch, injection: Injection | None = None) -> Context:
+        """Refused: see `spec.limits`."""
+        self.refuse("cache")
+        raise AssertionError("refused above")
+
+    def generate(self, batch: Batch, injection: Injection | None = None, **options: Any) -> Tensor:
+        """Refused: an encoder writes no text."""
+        raise SoftPromptError(
+            f"'{self.name}' writes no text",
+            why="an encoder fills in masked words, or has a head for labels",
+            fix="use task.kind=classification, or a causal language model",
+        )
+
+    @torch.no_grad()
+    def hidden(self, ids: Tensor, mask: Tensor, layer: int) -> Tensor:
+        """Hidden states [B, N, H] after `layer` layers (0: the embeddings), in the columns of `ids`."""
+        order = (~mask).to(torch.uint8).argsort(dim=1, stable=True)  # padding last, as in `_sequence`
+        out = self.model.base_model(
+            inputs_embeds=self.embed(ids.gather(1, order)),
+            attention_mask=mask.gather(1, order).long(),
+            output_hidden_states=True,
+        )
+        states = out.hidden_states[layer]
+        return states.gather(1, order.argsort(dim=1)[:, :, None].expand_as(states))
+
+    @torch.no_grad()
+    def kv_of(self, ids: Sequence[int]) -> Layers:
+        """KV of real text [1, kv_heads, P, head_dim] by layer, moved to stand at positions -P … -1."""
+        self.refuse("prefix")
+        batch = batch_of_ids([ids]).to(self.device)
+        vectors, mask = self._sequence(batch, Injection())
+        with inject(Active(record={})) as active:
+            self.model.base_model(inputs_embeds=vectors, attention_mask=mask.long())
+        assert active is not None
+        return self.move(recorded(active, len(self.spec.layers)), -len(ids))
+
+    def _sequence(self, batch: Batch, injection: Injection) -> tuple[Tensor, Tensor]:
+        """Embeddings [B, S, H] and mask [B, S] of the row's parts, packed to the left."""
+        vectors, mask = pack_left(self.embed(batch.input_ids), batch.input_mask)
+        parts = [(vectors[:, :1], mask[:, :1])]
+        if injection.before is not None:
+            parts.append((injection.before.vectors.to(self.dtype), injection.before.mask))
+        parts.append((vectors[:, 1:], mask[:, 1:]))
+        if injection.after is not None:
+            parts.append((injection.after.vectors.to(self.dtype), injection.after.mask))
+        vectors, masks = (torch.cat(column, dim=1) for column in zip(*parts, strict=True))
+        return pack_left(vectors, masks)
+
+    def _active(self, injection: Injection, mask: Tensor) -> Active:
+        """Every query sees every injected column; on rotary models the two places differ in position."""
+        columns = []
+        if injection.kv_before is not None:
+            before = injection.kv_before
+            columns.append(Columns(before.layers, before.mask, reach=before.reach))
+        if injection.kv_after is not None:
+            after = injection.kv_after
+            behind = mask.sum(1) + after.mask.sum(1)  # from -P to right behind the last token
+            columns.append(Columns(self.move(after.layers, behind), after.mask, reach=after.reach))
+        adapter = injection.adapter
+        return Active(
+            columns=tuple(columns),
+            adapter=() if adapter is None else adapter.layers,
+            adapter_mask=None if adapter is None else adapter.mask,
+        )
+
+
+def _unused_positions(model: PreTrainedModel) -> int:
+    """Rows of a position table that no token takes: RoBERTa begins to count behind its padding index."""
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
+            return 0 if module.padding_idx is None else module.padding_idx + 1
+    return 0

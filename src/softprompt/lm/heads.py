@@ -1,0 +1,87 @@
+"""Classification heads: what stands on top of a base model, trained beside a prompt and saved with it.
+
+A head is the transformers model's own (`AutoModelForSequenceClassification`,
+`AutoModelForTokenClassification`): every parameter outside its `base_model`. Where a checkpoint has a
+head of the same size, it is the start; else a fresh one is drawn from the seed. A pooler that the
+checkpoint lacks is drawn too, and counts as part of the head.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from transformers import (
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoModelForSeq2SeqLM,
+    AutoModelForSequenceClassification,
+    AutoModelForTokenClassification,
+    PreTrainedConfig,
+    PreTrainedModel,
+    logging,
+)
+from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """A head of `size` outputs: labels, tags, or 1 for a number."""
+
+    over: Literal["sequence", "tokens"]
+    size: int
+    seed: int = 0  # of a fresh one
+
+    @property
+    def auto_class(self) -> Any:
+        """The transformers class that has it."""
+        return (
+            AutoModelForSequenceClassification if self.over == "sequence" else AutoModelForTokenClassification
+        )
+
+
+def is_encoder(config: PreTrainedConfig) -> bool:
+    """Whether a checkpoint is a BERT-like model: every position sees every other, masked words are learned.
+
+    Most such families can be used as decoders too; then `is_decoder` or the saved class says so.
+    """
+    if config.is_encoder_decoder or getattr(config, "is_decoder", False):
+        return False
+    saved = getattr(config, "architectures", None) or []
+    causal = any(name.endswith(("ForCausalLM", "LMHeadModel")) for name in saved)
+    return config.model_type in MODEL_FOR_MASKED_LM_MAPPING_NAMES and not causal
+
+
+def auto_class(config: PreTrainedConfig, head: Head | None) -> Any:
+    """The transformers class to load a checkpoint as."""
+    if head is not None:
+        return head.auto_class
+    if config.is_encoder_decoder:
+        return AutoModelForSeq2SeqLM
+    return AutoModelForMaskedLM if is_encoder(config) else AutoModelForCausalLM
+
+
+def parameter_names(model: PreTrainedModel, fresh: Collection[str] = ()) -> frozenset[str]:
+    """The head's parameters; `fresh` are the names that the checkpoint lacked."""
+    inside = f"{model.base_model_prefix}."
+    names = (name for name, _ in model.named_parameters())
+    return frozenset(n for n in names if not n.startswith(inside) or (n in fresh and ".pooler." in n))
+
+
+@contextlib.contextmanager
+def drawn(head: Head | None) -> Iterator[None]:
+    """A head drawn inside depends on its seed alone, and transformers does not warn that it was drawn."""
+    if head is None:
+        yield
+        return
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(head.seed)
+            yield
+    finally:
+        logging.set_verbosity(verbosity)
