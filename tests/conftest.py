@@ -15,20 +15,15 @@ import pytest
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import (
-    AutoModelForMaskedLM,
     BertConfig,
     BertModel,
-    DebertaV2Config,
-    DistilBertConfig,
     GPT2Config,
     GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
-    ModernBertConfig,
     PreTrainedTokenizerFast,
     Qwen3Config,
     Qwen3ForCausalLM,
-    RobertaConfig,
 )
 
 from softprompt.data.collate import Batch, batch_of_ids
@@ -82,44 +77,6 @@ def roughen(model):
     return model.eval()
 
 
-ENCODERS: dict[str, Callable[..., Any]] = {
-    "bert": BertConfig,
-    "roberta": RobertaConfig,  # counts positions from behind its padding id
-    "distilbert": DistilBertConfig,
-    "modernbert": ModernBertConfig,  # rotary, with a window in every other layer
-    "deberta-v2": DebertaV2Config,  # disentangled attention: takes no prefix
-}
-
-
-def tiny_encoder(family: str, head: Head | None = None, seed: int = 0, **changes: Any):
-    """A random float32 encoder with its masked-word head, or with `head`."""
-    shape: dict[str, Any] = {
-        "num_attention_heads": 4,
-        "max_position_embeddings": CONTEXT,
-        "pad_token_id": PAD,
-    }
-    if family == "distilbert":
-        shape |= {"vocab_size": VOCAB, "dim": HIDDEN, "n_layers": LAYERS, "n_heads": 4, "hidden_dim": 48}
-    else:
-        shape |= SIZES
-    if family == "modernbert":
-        shape |= {
-            "local_attention": 6,
-            "global_attn_every_n_layers": 2,
-            "cls_token_id": CLS,
-            "sep_token_id": SEP,
-        }
-    if family == "deberta-v2":
-        shape |= {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_buckets": 8}
-        shape |= {"share_att_key": True, "norm_rel_ebd": "layer_norm", "position_biased_input": False}
-    if head is not None:
-        shape["num_labels"] = head.size
-    torch.manual_seed(seed)
-    config = ENCODERS[family](**(shape | {"initializer_range": 0.2} | changes))
-    model = (AutoModelForMaskedLM if head is None else head.auto_class).from_config(config)
-    return roughen(model)
-
-
 def tiny_tokenizer() -> PreTrainedTokenizerFast:
     """One token a printable ASCII character or line break, and an end token: 97 in all."""
     characters = [chr(i) for i in range(33, 127)] + ["Ġ", "Ċ"]  # a space and a line break, byte-level style
@@ -147,7 +104,7 @@ def new_encoder() -> Callable[..., EncoderLM]:
     """`new_encoder(family, head, seed=0, **config)`: head is None (masked words) or a key of `HEADS`."""
 
     def make(family: str = "bert", head: str | None = None, seed: int = 0, **changes: Any) -> EncoderLM:
-        model = tiny_encoder(family, HEADS[head], seed, **changes)
+        model = families.tiny(family, seed, HEADS[head], **changes)
         names = parameter_names(model) if head else ()
         return EncoderLM(model, encoder_tokenizer(), f"tiny-{family}", HEADS[head], names)
 
@@ -171,7 +128,7 @@ def encoders(new_encoder) -> Callable[..., EncoderLM]:
 def bert_folder(tmp_path_factory) -> Path:
     """A saved tiny BERT for masked words, as `softprompt.load(path)` takes it."""
     folder = tmp_path_factory.mktemp("bert")
-    tiny_encoder("bert").save_pretrained(folder)
+    families.tiny("bert").save_pretrained(folder)
     encoder_tokenizer().save_pretrained(folder)
     return folder
 

@@ -10,6 +10,8 @@ from typing import Any
 
 import torch
 
+from .heads import Head, auto_class
+
 VOCAB, HIDDEN, LAYERS, CONTEXT, WINDOW = 101, 32, 4, 256, 4
 
 _SIZES = {"vocab_size": VOCAB, "hidden_size": HIDDEN, "num_hidden_layers": LAYERS, "intermediate_size": 48}
@@ -162,22 +164,51 @@ ENCODER_DECODERS: dict[str, dict[str, Any]] = {
     "pegasus": _BART | {"scale_embedding": True},
 }
 
-FAMILIES = DECODERS | ENCODER_DECODERS
+_BERT = _SIZES | {"num_attention_heads": 4, "max_position_embeddings": CONTEXT}
+ENCODERS: dict[str, dict[str, Any]] = {
+    "bert": _BERT,
+    "roberta": _BERT,  # counts positions from behind its padding id
+    "distilbert": {
+        "vocab_size": VOCAB,
+        "dim": HIDDEN,
+        "n_layers": LAYERS,
+        "n_heads": 4,
+        "hidden_dim": 48,
+        "max_position_embeddings": CONTEXT,
+    },
+    "modernbert": _BERT  # rotary, with a window in every other layer
+    | {"local_attention": 6, "global_attn_every_n_layers": 2, "cls_token_id": 97, "sep_token_id": 98},
+    "deberta-v2": _BERT  # disentangled attention
+    | {
+        "relative_attention": True,
+        "pos_att_type": ["p2c", "c2p"],
+        "position_buckets": 8,
+        "share_att_key": True,
+        "norm_rel_ebd": "layer_norm",
+        "position_biased_input": False,
+    },
+}
+
+FAMILIES = DECODERS | ENCODER_DECODERS | ENCODERS
 
 
-def tiny(family: str, seed: int = 0, **changes: Any):
-    """A random float32 model of the family; its norms and biases are made unlike 1 and 0."""
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
+def tiny(family: str, seed: int = 0, head: Head | None = None, **changes: Any):
+    """A random float32 model of the family, an encoder with its masked-word head or with `head`.
+
+    Norms and biases are made unlike 1 and 0.
+    """
+    from transformers import AutoConfig
 
     common: dict[str, Any] = {"initializer_range": 0.2, "bos_token_id": None, "eos_token_id": None}
-    common |= {"pad_token_id": None, **FAMILIES[family]}
+    common |= {"pad_token_id": VOCAB - 1 if family in ENCODERS else None, **FAMILIES[family]}
     if family in ENCODER_DECODERS:
         common |= {"pad_token_id": 0, "decoder_start_token_id": 1, "forced_eos_token_id": None}
+    if head is not None:
+        common["num_labels"] = head.size
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         config = AutoConfig.for_model(family, **common | changes)
-        made = AutoModelForSeq2SeqLM if family in ENCODER_DECODERS else AutoModelForCausalLM
-        model = made.from_config(config, dtype=torch.float32)
+        model = auto_class(config, head).from_config(config, dtype=torch.float32)
         with torch.no_grad():
             for parameter in model.parameters():
                 if parameter.dim() == 1:

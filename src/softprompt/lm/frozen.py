@@ -143,7 +143,7 @@ class FrozenLM(LanguageModel):
             if "inputs_embeds" not in inspect.signature(prepares).parameters:
                 raise SoftPromptError(
                     f"transformers cannot generate from soft tokens with a {self.spec.family} model",
-                    why=f"its `generate` takes no embeddings for {type(self.model).__name__}",
+                    why="its `generate` takes no embeddings for this family (training and scoring do)",
                     fix="use a prefix (prefix-tuning), or score labels instead of generating",
                 )
             vectors, mask = self._sequence(batch, injection, targets=False)

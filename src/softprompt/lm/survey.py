@@ -6,7 +6,7 @@ lengths, in a batch and alone, computed anew and decoded step by step; it counts
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -15,12 +15,15 @@ from ..data.collate import Batch, batch_of_ids
 from ..errors import SoftPromptError
 from ..injection import Injection, Prefix, SoftTokens
 from .base import LanguageModel
-from .families import ENCODER_DECODERS, tiny
+from .encoder import EncoderLM
+from .families import ENCODER_DECODERS, ENCODERS, tiny
 from .frozen import FrozenLM
 from .seq2seq import Seq2SeqLM
+from .spec import STACKS
 
 INPUTS = ([5, 17, 80, 33, 9, 71, 3], [42], [60, 61, 7, 12])
 TARGETS = ([11, 12], [90], [4, 70, 70])
+PLACES = ([1, 4], [0], [0, 2, 3])  # where an encoder answers
 NEW = 4  # tokens decoded
 TOLERANCE = 2e-5  # of the logits' size, in float32
 
@@ -40,17 +43,19 @@ class Report:
 
 def survey(family: str) -> Report:
     """Run a tiny random model of the family; takes a fraction of a second."""
-    lm = (Seq2SeqLM if family in ENCODER_DECODERS else FrozenLM)(tiny(family), None, family)
-    return survey_model(lm)
+    wrapper = Seq2SeqLM if family in ENCODER_DECODERS else EncoderLM if family in ENCODERS else FrozenLM
+    return survey_model(wrapper(tiny(family), None, family))
 
 
 def survey_model(lm: LanguageModel) -> Report:
     """Run a loaded model (in float32: the tolerance is one of rounding)."""
+    # where encoder and decoder are apart, an encoder does not see what is placed after the input
+    after = ("decoder", "cross") if lm.spec.kind == "encoder-decoder" else STACKS
     kinds: dict[str, Callable[[], Injection]] = {
         "soft before": lambda: Injection(before=_soft(lm)),
         "soft after": lambda: Injection(after=_soft(lm)),
-        "prefix before": lambda: Injection(kv_before=_prefix(lm, ("encoder", "decoder", "cross"))),
-        "prefix after": lambda: Injection(kv_after=_prefix(lm, ("decoder", "cross"))),
+        "prefix before": lambda: Injection(kv_before=_prefix(lm, STACKS)),
+        "prefix after": lambda: Injection(kv_after=_prefix(lm, after)),
     }
     if lm.spec.kind == "encoder-decoder":
         kinds["soft decoder"] = lambda: Injection(decoder=_soft(lm))
@@ -70,7 +75,7 @@ def _soft(lm: LanguageModel) -> SoftTokens:
     return SoftTokens(vectors, torch.ones(1, 3, dtype=torch.bool))
 
 
-def _prefix(lm: LanguageModel, stacks: tuple[str, ...]) -> Prefix:
+def _prefix(lm: LanguageModel, stacks: Sequence[str]) -> Prefix:
     found = zip(lm.kv_of([9, 10, 11]), lm.spec.layers, strict=True)
     return Prefix(tuple(kv if s.stack in stacks else None for kv, s in found), torch.ones(1, 3).bool())
 
@@ -79,16 +84,18 @@ def _prefix(lm: LanguageModel, stacks: tuple[str, ...]) -> Prefix:
 def _try(lm: LanguageModel, make: Callable[[], Injection]) -> str:
     try:
         injection = make()
-        batch = batch_of_ids(INPUTS, TARGETS).to(lm.device)
+        batch = batch_of_ids(INPUTS, TARGETS, places=PLACES).to(lm.device)
         logits = lm.logits(batch, injection)
         scale = logits[batch.target_mask].abs().max()
         if not (logits - lm.logits(batch))[batch.target_mask].abs().max() > 1e-3 * scale:
             return "it has no effect"
         for i, ids in enumerate(INPUTS):
-            single = batch_of_ids([ids], TARGETS[i : i + 1]).to(lm.device)
+            single = batch_of_ids([ids], TARGETS[i : i + 1], places=PLACES[i : i + 1]).to(lm.device)
             alone = lm.logits(single, injection)[0]
             if not (logits[i][batch.target_mask[i]] - alone).abs().max() < TOLERANCE * scale:
                 return "a row's answer depends on its neighbours"
+        if lm.spec.kind == "encoder":
+            return ""
         made = lm.generate(batch, injection, max_new_tokens=NEW, do_sample=False).tolist()
         if made != _recomputed(lm, batch, injection):
             return "decoding step by step gives another answer than computing anew"

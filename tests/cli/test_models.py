@@ -1,0 +1,30 @@
+"""`softprompt models`, and the page that it writes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from softprompt.cli.models import COLUMNS, page
+from softprompt.lm.families import FAMILIES
+from softprompt.lm.survey import survey
+
+PAGE = Path(__file__).parents[2] / "docs/models.md"
+
+
+def test_the_page_is_current():
+    """docs/models.md is what `softprompt models --markdown` writes today."""
+    assert page([survey(family) for family in FAMILIES]).strip() == PAGE.read_text(encoding="utf-8").strip()
+
+
+def test_families_by_name(run):
+    result = run("models", "llama", "mamba", "--json")
+    llama, mamba = result.json["models"]
+    assert set(llama["results"]) <= set(COLUMNS) and not any(llama["results"].values())
+    assert "attention interface" in mamba["results"]["prefix before"] and not mamba["results"]["soft after"]
+    wrong = run("models", "llamma")
+    assert wrong.code == 1 and "'llama'" in wrong.err
+
+
+def test_a_model_of_ones_own(run, model_folder):
+    report = run("models", "--model", str(model_folder), "--json").json["models"][0]
+    assert report["family"] == "llama" and not any(report["results"].values())
