@@ -26,10 +26,12 @@ def models(
     markdown: Annotated[bool, typer.Option(help="The page docs/models.md.")] = False,
     json: Json = False,
 ) -> Reply:
-    """Try soft prompts and prefixes on each family of model, and say what works and why not.
+    """Try each family of model: what works, and why not.
+
+    Soft prompts and prefixes are run on a tiny random model of it, or on a model of yours.
 
     \b
-    Examples:
+    Example:
       softprompt models
       softprompt models llama mamba t5
       softprompt models --model ./my-model
