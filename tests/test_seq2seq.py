@@ -54,7 +54,7 @@ def recipe(folder, output, **changes):
 
 
 def test_input_and_target_are_texts_of_their_own(folder, tmp_path):
-    """The encoder's text is closed by the end token that its tokenizer adds; the target has no space ahead."""
+    """The encoder's text is closed by the end token that its tokenizer adds; the target has no space."""
     prepared = prepare(recipe(folder, tmp_path), rows=ROWS[:8], dev_rows=ROWS[8:])
     tokenizer = prepared.lm.tokenizer
     for example, row in zip(prepared.train, ROWS, strict=False):
