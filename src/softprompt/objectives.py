@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from .cross_entropy import cross_entropy
 from .data.collate import Batch
 from .injection import Injection
 from .lm.base import LanguageModel
@@ -26,8 +27,9 @@ def injection_for(lm: LanguageModel, method: SoftPrompt, batch: Batch) -> Inject
 def next_token(lm: LanguageModel, method: SoftPrompt, batch: Batch, context: Context | None = None) -> Tensor:
     """Mean cross entropy (nats) over the targets of the batch: tokens, or a head's labels and tags."""
     logits = lm.logits(batch, injection_for(lm, method, batch), context)
-    flat = logits[batch.target_mask].float()  # only real positions: [tokens, V]
-    return torch.nn.functional.cross_entropy(flat, batch.target_ids[batch.target_mask])
+    real = batch.target_mask  # [tokens, V] of real positions only; all of them are no copy
+    flat = logits.flatten(0, 1) if bool(real.all()) else logits[real]
+    return cross_entropy(flat, batch.target_ids[real])
 
 
 def squared_error(

@@ -1,0 +1,54 @@
+"""Mean cross entropy over a large vocabulary without a float32 copy of the logits.
+
+    loss = mean_i (logsumexp(z_i) - z_i[y_i]),     dloss/dz_i = (softmax(z_i) - onehot(y_i)) / N
+
+Forward and backward both go over a few rows at a time, so beyond the logits themselves, in the model's own
+precision, only their gradient is ever as large as they are.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+NUMBERS_AT_ONCE = 2**22  # of float32 copies: 16 MiB
+
+
+def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
+    """Mean over N of the loss in nats, float32; logits [N, V] of any precision, targets [N]."""
+    return _CrossEntropy.apply(logits, targets)  # type: ignore[return-value]
+
+
+class _CrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:
+        rows = _rows_at_once(logits)
+        losses, sums = [], []
+        for part, wanted in zip(logits.split(rows), targets.split(rows), strict=True):
+            exact = _exact(part)
+            sums.append(exact.logsumexp(1))
+            losses.append(sums[-1] - exact.gather(1, wanted[:, None])[:, 0])
+        ctx.save_for_backward(logits, targets, torch.cat(sums))
+        return torch.cat(losses).mean()
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        logits, targets, sums = ctx.saved_tensors
+        out = torch.empty_like(logits)
+        rows = _rows_at_once(logits)
+        parts = zip(logits.split(rows), targets.split(rows), sums.split(rows), out.split(rows), strict=True)
+        for part, wanted, total, into in parts:
+            soft = (_exact(part) - total[:, None]).exp_()
+            soft.scatter_add_(1, wanted[:, None], soft.new_full((len(wanted), 1), -1.0))
+            into.copy_(soft.mul_(gradients[0] / len(targets)))
+        return out, None
+
+
+def _exact(part: Tensor) -> Tensor:
+    return part if part.dtype == torch.float64 else part.float()
+
+
+def _rows_at_once(logits: Tensor) -> int:
+    return max(1, NUMBERS_AT_ONCE // logits.shape[1])
