@@ -28,10 +28,12 @@ SENTIMENT: dict[str, dict[str, Any]] = {
     "task": {"kind": "classification", "labels": ["negative", "positive"]},
 }
 
-#: Two invented reviews ahead of the input. They cost no step: the input's keys and values are cached.
+#: Four invented reviews ahead of the input. They cost no step: the input's keys and values are cached.
 DEMONSTRATIONS = (
     "Review: a delight from start to finish .\nSentiment: positive\n\n"
     "Review: two hours i will never get back .\nSentiment: negative\n\n"
+    "Review: the cast is wonderful and the story moves .\nSentiment: positive\n\n"
+    "Review: flat , noisy and far too long .\nSentiment: negative\n\n"
 )
 
 #: What each contestant lays over SENTIMENT. Steps keep a run's training under five minutes on two cores.
@@ -53,8 +55,9 @@ CONTESTANTS: dict[str, dict[str, dict[str, Any]]] = {
         "train": {"steps": 200},
     },
     "generated-prefix/after": {
+        "template": {"input": DEMONSTRATIONS + SENTIMENT["template"]["input"]},
         "method": {"name": "generated-prefix", "placement": "after"},
-        "train": {"steps": 200},
+        "train": {"steps": 400, "lr": 2e-3},
     },
     "prompt-tuning/before": {
         "method": {"name": "prompt-tuning", "placement": "before"},
@@ -135,7 +138,8 @@ def run_reference(name: str, data: Path, seed: int, out: Path) -> dict[str, Any]
 
 
 def _accuracy(prepared: Prepared, rows: list[Example]) -> dict[str, Any]:
-    from softprompt.tuning import evaluator_of, peak_memory
+    from softprompt.memory import peak_memory
+    from softprompt.tuning import evaluator_of
 
     evaluation = evaluator_of(prepared.recipe, prepared.lm, prepared.encoder).run(prepared.method, rows)
     score = evaluation.metrics["accuracy"]

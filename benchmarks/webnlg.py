@@ -57,8 +57,9 @@ def main() -> None:
     from softprompt.config import recipe_from_dict
     from softprompt.data.sources import read_rows
     from softprompt.evaluate import score
+    from softprompt.memory import peak_memory
     from softprompt.prepare import prepare
-    from softprompt.tuning import Hooks, evaluator_of, peak_memory, tune
+    from softprompt.tuning import Hooks, evaluator_of, tune
 
     settings = recipe_from_dict(recipe(args.data, args.out, args.steps))
     prepared = prepare(settings)

@@ -20,10 +20,11 @@ from . import plan
 from .data.encode import Example
 from .errors import SoftPromptError
 from .lm.adapt import trained_weights
+from .memory import peak_memory
 from .methods.materialised import materialise
 from .prepare import Prepared
 from .train import DevScore, Order, fit, named_parameters
-from .tuning import TEXT_ROWS, evaluator_of, optimization, peak_memory, step_loss
+from .tuning import TEXT_ROWS, evaluator_of, optimization, step_loss
 
 TEXT_TOKENS = 8  # generated while measuring
 REPEATS, PATIENCE = 5, 3.0  # times something is timed, and seconds after which once more is too much

@@ -5,8 +5,6 @@ Display is the caller's: progress comes out as events. Nothing here prints.
 
 from __future__ import annotations
 
-import resource
-import sys
 import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -25,6 +23,7 @@ from .errors import SoftPromptError
 from .evaluate import Evaluation, Evaluator
 from .lm import adapt
 from .lm.base import LanguageModel
+from .memory import peak_memory
 from .methods.base import Setting, SoftPrompt
 from .metrics import METRICS
 from .objectives import next_token, squared_error
@@ -224,12 +223,6 @@ def manifest(
         "plain": plain.to_json(),
         **provenance(),
     }
-
-
-def peak_memory() -> int:
-    """Largest resident size of this process so far, bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024
 
 
 def _plain(lm: LanguageModel, prompts: tuple[str, ...]) -> SoftPrompt:
