@@ -100,24 +100,24 @@ def test_what_would_not_be_the_conversation_is_refused(llama, injections, rows_t
 
     word = "another text"
     turn([[*told[0], 7], [*told[1][:-3], 99, *told[1][-2:], 7]])
-    turn([row + [7] for row in FIRST])
+    turn([[*row, 7] for row in FIRST])
     word = "stand below each other"
     turn([[*told[0], 7], [*told[1], 7, 8]])
     turn([row[:-1] for row in told])
     word = "another soft prompt"
-    turn([row + [7] for row in told], Injection())
+    turn([[*row, 7] for row in told], Injection())
     other = SoftTokens(injection.before.vectors * 2, injection.before.mask)
-    turn([row + [7] for row in told], Injection(before=other))
+    turn([[*row, 7] for row in told], Injection(before=other))
     word = "placed after the input"
-    turn([row + [7] for row in told], Injection(after=injection.before))
-    turn([row + [7] for row in told], Injection(kv_after=injections(llama)["kv_before"].kv_before))
+    turn([[*row, 7] for row in told], Injection(after=injection.before))
+    turn([[*row, 7] for row in told], Injection(kv_after=injections(llama)["kv_before"].kv_before))
     word = "not known what this cache holds"
     turn([told[0] + [7]])
     theirs = llama.model(input_ids=torch.tensor([FIRST[0]]), use_cache=True).past_key_values
     turn([FIRST[0] + [7]], cache=theirs)
     beams = empty_cache(llama, "dynamic")
     llama.generate(rows_to_batch(FIRST), injection, past_key_values=beams, num_beams=2, **HOW)
-    turn([row + [7] for row in told], cache=beams)
+    turn([[*row, 7] for row in told], cache=beams)
 
 
 def test_a_row_that_ended_early_is_refused(llama, rows_to_batch, refused):
