@@ -15,6 +15,7 @@ import pytest
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import (
+    AlbertConfig,
     AutoModelForMaskedLM,
     BertConfig,
     BertModel,
@@ -87,6 +88,7 @@ ENCODERS: dict[str, Callable[..., Any]] = {
     "roberta": RobertaConfig,  # counts positions from behind its padding id
     "distilbert": DistilBertConfig,
     "modernbert": ModernBertConfig,  # rotary, with a window in every other layer
+    "albert": AlbertConfig,  # one layer, run through again and again
     "deberta-v2": DebertaV2Config,  # disentangled attention: takes no prefix
 }
 
@@ -109,6 +111,8 @@ def tiny_encoder(family: str, head: Head | None = None, seed: int = 0, **changes
             "cls_token_id": CLS,
             "sep_token_id": SEP,
         }
+    if family == "albert":
+        shape |= {"embedding_size": 16}
     if family == "deberta-v2":
         shape |= {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_buckets": 8}
         shape |= {"share_att_key": True, "norm_rel_ebd": "layer_norm", "position_biased_input": False}
