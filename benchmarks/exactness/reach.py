@@ -131,7 +131,7 @@ def _effective(together: Tensor, alone: Tensor, plain: Tensor) -> float:
 
 def _rwkv() -> RwkvForCausalLM:
     torch.manual_seed(0)
-    shape = {"hidden_size": HIDDEN, "num_hidden_layers": LAYERS, "intermediate_size": 48}
+    shape: dict[str, Any] = {"hidden_size": HIDDEN, "num_hidden_layers": LAYERS, "intermediate_size": 48}
     return RwkvForCausalLM(RwkvConfig(vocab_size=VOCAB, context_length=64, **shape)).eval()
 
 
@@ -139,7 +139,7 @@ def prefix_on_rwkv() -> Row:
     """A model without attention has nothing that could see a prefix."""
 
     def peft() -> float:
-        sizes = {"num_layers": LAYERS, "token_dim": HIDDEN, "num_attention_heads": HEADS}
+        sizes: dict[str, Any] = {"num_layers": LAYERS, "token_dim": HIDDEN, "num_attention_heads": HEADS}
         model = in_peft("prefix-tuning", _rwkv(), **sizes)
         loss = model(**row(LONG)).logits.square().sum()
         if loss.requires_grad:  # not so where the prefix is left out of it
@@ -155,7 +155,11 @@ def prefix_on_rwkv() -> Row:
 
 def _albert() -> AlbertForMaskedLM:
     torch.manual_seed(0)
-    shape = {"num_hidden_layers": LAYERS, "num_attention_heads": HEADS, "intermediate_size": 48}
+    shape: dict[str, Any] = {
+        "num_hidden_layers": LAYERS,
+        "num_attention_heads": HEADS,
+        "intermediate_size": 48,
+    }
     config = AlbertConfig(
         vocab_size=VOCAB, hidden_size=HIDDEN, embedding_size=16, initializer_range=0.2, **shape
     )

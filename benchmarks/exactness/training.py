@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -146,7 +147,12 @@ def checkpointed_prefix() -> Row:
 
 
 def _bert() -> BertForTokenClassification:
-    shape = {"num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48, "num_labels": 4}
+    shape: dict[str, Any] = {
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 48,
+        "num_labels": 4,
+    }
     torch.manual_seed(0)
     config = BertConfig(vocab_size=VOCAB, hidden_size=HIDDEN, initializer_range=0.2, **shape)
     return BertForTokenClassification(config).eval()
