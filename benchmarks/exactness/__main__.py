@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.metadata
+import importlib.util
 import json
 import os
 import platform
@@ -77,6 +78,8 @@ def main() -> int:
     form.add_argument("--json", action="store_true", help="one JSON object")
     form.add_argument("--markdown", action="store_true", help="the table of docs/exactness.md")
     options = parser.parse_args()
+    if importlib.util.find_spec("peft") is None:
+        parser.error("PEFT is not installed. fix: pip install 'softprompt[lora]'")
     torch.set_num_threads(1)  # the models are tiny
     rows = run()
     if options.json:

@@ -18,7 +18,7 @@ from softprompt.lm.families import HIDDEN, VOCAB, tiny
 from softprompt.lm.heads import Head, parameter_names
 from softprompt.methods.base import SoftPrompt
 from softprompt.objectives import next_token
-from softprompt.train import DevScore, Optimization, fit
+from softprompt.train import DevScore, Optimization, Outcome, fit
 
 from .models import LENGTH, LONG, SHORT, here, in_peft, prompt, row
 from .rows import Row, compare, difference
@@ -35,7 +35,7 @@ def resumed_training() -> Row:
         from peft import PeftModel
 
         straight, stopped = in_peft("prompt-tuning"), in_peft("prompt-tuning")
-        optimizer = _train(straight, STEPS)
+        _train(straight, STEPS)
         optimizer = _train(stopped, STOP)
         with tempfile.TemporaryDirectory() as folder:
             stopped.save_pretrained(folder)
@@ -48,7 +48,8 @@ def resumed_training() -> Row:
         straight, resumed = (prompt(lm, "prompt-tuning") for _ in range(2))
         _fit(lm, straight, None)
         with tempfile.TemporaryDirectory() as folder:
-            _fit(lm, prompt(lm, "prompt-tuning"), Path(folder), stop_after=STOP)
+            stopped = _fit(lm, prompt(lm, "prompt-tuning"), Path(folder), stop_after=STOP)
+            assert (stopped.stopped, stopped.step) == ("interrupted", STOP)
             _fit(lm, resumed, Path(folder))
         return difference(_table(resumed), _table(straight))
 
@@ -67,14 +68,16 @@ def _train(model, steps: int, state: dict | None = None) -> torch.optim.Optimize
     return optimizer
 
 
-def _fit(lm: LanguageModel, method: SoftPrompt, folder: Path | None, stop_after: int | None = None) -> None:
+def _fit(
+    lm: LanguageModel, method: SoftPrompt, folder: Path | None, stop_after: int | None = None
+) -> Outcome:
     taken: list[list[int]] = []
 
     def loss(rows: list[int]) -> Tensor:
         taken.append(rows)
         return next_token(lm, method, batch_of_ids([LONG] * len(rows), [SHORT] * len(rows)))
 
-    fit(
+    return fit(
         lm,
         method,
         loss,

@@ -21,6 +21,7 @@ from ..injection import Injection, SoftTokens
 from .probe import accepted_arguments
 
 NOTE = "softprompt_heard"  # attribute of a cache: what it holds
+GOES_ON = "softprompt_goes_on"  # attribute of a model: whether its layers go on from a cache, once measured
 FRESH = "leave past_key_values out, or give an empty cache: the conversation is then computed anew"
 
 
@@ -111,7 +112,9 @@ def _cached_rows(cache: Any) -> int:
 
 @torch.no_grad()
 def _goes_on(model: Any) -> bool:
-    """Whether the plain model's logits after a cached start are those of the whole row, measured."""
+    """Whether the plain model's logits after a cached start are those of the whole row, measured once."""
+    if (known := getattr(model, GOES_ON, None)) is not None:
+        return known
     ids = (torch.arange(3, 10, device=model.device) * 5 % model.get_input_embeddings().weight.shape[0])[None]
     at = torch.arange(ids.shape[1], device=ids.device)[None]
     placed = "position_ids" in accepted_arguments(model)  # as `generate` gives them
@@ -123,4 +126,6 @@ def _goes_on(model: Any) -> bool:
     whole = run(slice(None)).logits[0, -1].float()
     rest = run(slice(4, None), run(slice(4)).past_key_values).logits[0, -1].float()
     off = (rest - whole).abs().max() / whole.abs().max().clamp(min=1.0)
-    return bool(off < (1e-4 if model.dtype == torch.float32 else 0.1))
+    found = bool(off < (1e-4 if model.dtype == torch.float32 else 0.1))
+    setattr(model, GOES_ON, found)
+    return found
