@@ -104,10 +104,19 @@ def test_what_would_not_be_the_conversation_is_refused(llama, injections, rows_t
     word = "stand below each other"
     turn([[*told[0], 7], [*told[1], 7, 8]])
     turn([row[:-1] for row in told])
-    word = "another soft prompt"
+    word = "another prompt"
     turn([[*row, 7] for row in told], Injection())
     other = SoftTokens(injection.before.vectors * 2, injection.before.mask)
     turn([[*row, 7] for row in told], Injection(before=other))
+    made = injections(llama)
+    turn([[*row, 7] for row in told], made["kv_before"])
+    prefixed = empty_cache(llama, "dynamic")
+    new = llama.generate(rows_to_batch(FIRST), made["kv_before"], past_key_values=prefixed, **HOW).tolist()
+    rows = [[*row, *more, 7] for row, more in zip(FIRST, new, strict=True)]
+    layers = made["kv_before"].kv_before.layers
+    louder = tuple(layer.map(lambda t: t * 2) for layer in layers)
+    turn(rows, Injection(kv_before=Prefix(louder, made["kv_before"].kv_before.mask)), prefixed)
+    turn(rows, made["adapter"], prefixed)
     word = "placed after the input"
     turn([[*row, 7] for row in told], Injection(after=injection.before))
     turn([[*row, 7] for row in told], Injection(kv_after=injections(llama)["kv_before"].kv_before))

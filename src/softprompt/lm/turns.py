@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ..data.collate import Batch
 from ..errors import SoftPromptError
-from ..injection import Injection, SoftTokens
+from ..injection import Injection
 from .probe import accepted_arguments
 
 NOTE = "softprompt_heard"  # attribute of a cache: what it holds
@@ -27,10 +27,10 @@ FRESH = "leave past_key_values out, or give an empty cache: the conversation is 
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """What a cache holds: by row the ids of its tokens, and the soft tokens ahead of them."""
+    """What a cache holds: by row the ids of its tokens, and under which injection they were read."""
 
     rows: list[list[int]]
-    before: SoftTokens | None
+    injection: Injection
 
 
 def length(cache: Any) -> int:
@@ -62,9 +62,9 @@ def check(model: Any, cache: Any, batch: Batch, injection: Injection) -> None:
             "the cache holds another text than the conversation begins with",
             why="a row's ids must be those of the turns before, generated ones included, and then its own",
         )
-    if not _same(heard.before, injection.before):
+    if not _same(heard.injection, injection):
         raise _refusal(
-            "the cache was filled under another soft prompt", why="what it holds has read that one's vectors"
+            "the cache was filled under another prompt", why="what it holds has read that one's vectors"
         )
     added = {len(row) - len(old) for row, old in zip(rows, heard.rows, strict=True)}
     if len(added) > 1 or min(added) < 1:
@@ -87,7 +87,7 @@ def note(cache: Any, batch: Batch, injection: Injection, made: Tensor, width: in
     whole = made.shape[0] == batch.size == _cached_rows(cache)  # not so after beams and several samples
     new = made[:, :fed].tolist() if whole else []
     rows = [old + more for old, more in zip(_rows(batch), new, strict=True)] if whole else []
-    setattr(cache, NOTE, Heard(rows, injection.before))
+    setattr(cache, NOTE, Heard(rows, injection.map_rows(Tensor.detach)))
 
 
 def _refusal(what: str, why: str) -> SoftPromptError:
@@ -98,10 +98,18 @@ def _rows(batch: Batch) -> list[list[int]]:
     return [ids[mask].tolist() for ids, mask in zip(batch.input_ids, batch.input_mask, strict=True)]
 
 
-def _same(a: SoftTokens | None, b: SoftTokens | None) -> bool:
-    if a is None or b is None:
-        return a is b
-    return torch.equal(a.mask, b.mask) and torch.equal(a.vectors, b.vectors)
+def _same(a: Injection, b: Injection) -> bool:
+    if a.channels().keys() != b.channels().keys():
+        return False
+    mine, theirs = _tensors(a), _tensors(b)
+    return len(mine) == len(theirs) and all(map(torch.equal, mine, theirs))
+
+
+def _tensors(injection: Injection) -> list[Tensor]:
+    """Every tensor of an injection, in an order of its own."""
+    found: list[Tensor] = []
+    injection.map_rows(lambda tensor: found.append(tensor) or tensor)
+    return found
 
 
 def _cached_rows(cache: Any) -> int:
