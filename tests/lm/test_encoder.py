@@ -13,7 +13,7 @@ from softprompt.errors import SoftPromptError
 from softprompt.injection import Injection, SoftTokens
 from softprompt.objectives import injection_for
 
-FAMILIES = ("bert", "roberta", "distilbert", "modernbert", "deberta-v2")
+FAMILIES = ("bert", "roberta", "distilbert", "modernbert", "albert", "deberta-v2")
 PREFIXED = FAMILIES[:-1]
 CLS, SEP, MASK = 97, 98, 99
 # unlike lengths, the longest beyond modernbert's window; masks, or words that are tagged, at `PLACES`
@@ -200,3 +200,38 @@ def test_gradient_checkpointing_changes_nothing(new_encoder, setting, perturb, c
         found.append(prompt.values.grad.clone())
     close(found[1], found[0])
     assert found[0].abs().max() > 0
+
+
+def naive_albert(model, ids, prefix):
+    """ALBERT's layer written out, with keys and values [heads, P, d] ahead in every pass: logits [N, V]."""
+    albert = model.albert
+    hidden = albert.encoder.embedding_hidden_mapping_in(albert.embeddings(torch.tensor([ids]))[0])
+    layer = albert.encoder.albert_layer_groups[0].albert_layers[0]
+    attention = layer.attention
+
+    def split(flat):
+        return flat.unflatten(-1, (attention.num_attention_heads, -1)).transpose(0, 1)
+
+    for _ in range(model.config.num_hidden_layers):
+        q, k, v = (split(project(hidden)) for project in (attention.query, attention.key, attention.value))
+        k, v = (torch.cat([ahead, own], dim=1) for ahead, own in zip(prefix, (k, v), strict=True))
+        seen = (q @ k.transpose(1, 2) / q.shape[-1] ** 0.5).softmax(-1) @ v
+        attended = attention.LayerNorm(hidden + attention.dense(seen.transpose(0, 1).flatten(1)))
+        hidden = layer.full_layer_layer_norm(attended + layer.ff_chunk(attended))
+    return model.predictions(hidden)
+
+
+def test_albert_has_one_prefix_that_every_pass_sees(encoders, setting, perturb, close):
+    lm = encoders("albert")
+    assert len(lm.spec.layers) == 1 < lm.spec.depth
+    built = methods.build("prefix-tuning", setting(lm), {"length": 3, "placement": "before"})
+    prefix = perturb(built)(torch.tensor([1]))
+    (layer,) = prefix.kv_before.layers
+    batch = batch_of_ids(INPUTS, None, None, places=PLACES)
+    logits = lm.logits(batch, prefix)
+    whole = layer.key[0], layer.value[0]
+    none = layer.key[0][:, :0], layer.value[0][:, :0]
+    for i, (ids, places) in enumerate(zip(INPUTS, PLACES, strict=True)):
+        made, reference = logits[i, -len(places) :], naive_albert(lm.model, ids, whole)[places]
+        close(made, reference)
+        assert (reference - naive_albert(lm.model, ids, none)[places]).abs().max() > 1e-2

@@ -145,3 +145,9 @@ def test_eager_models_take_prefixes_too(new_lm, lms, rows_to_batch, close):
             m.generate(batch, injection, max_new_tokens=4, do_sample=False) for m in (eager, lms("llama"))
         ]
         assert torch.equal(*tokens)
+
+
+def test_a_model_may_be_loaded_where_gradients_are_off(new_lm):
+    with torch.no_grad():
+        lm = new_lm("llama")
+    assert lm.spec == new_lm("llama").spec and not lm.spec.limits

@@ -178,6 +178,7 @@ ENCODERS: dict[str, dict[str, Any]] = {
     },
     "modernbert": _BERT  # rotary, with a window in every other layer
     | {"local_attention": 6, "global_attn_every_n_layers": 2, "cls_token_id": 97, "sep_token_id": 98},
+    "albert": _BERT | {"embedding_size": 16},  # one layer, run through again and again
     "deberta-v2": _BERT  # disentangled attention
     | {
         "relative_attention": True,

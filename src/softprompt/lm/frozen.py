@@ -20,6 +20,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..data.collate import Batch, batch_of_ids
 from ..errors import SoftPromptError
 from ..injection import Injection, LayerKV, Layers
+from . import turns
 from .attention import Active, Columns, inject
 from .base import LanguageModel
 from .context import Context, fit_rows, pack_right
@@ -123,11 +124,14 @@ class FrozenLM(LanguageModel):
     def generate(self, batch: Batch, injection: Injection | None = None, **options: Any) -> Tensor:
         """New tokens [B × num_return_sequences, up to max_new_tokens] by transformers' own `generate`.
 
-        `options` are transformers' generation options, streamers and caches included.
+        `options` are transformers' generation options, streamers and caches included. A cache that an earlier
+        turn filled (`past_key_values`) is gone on from, where that is exact: see `lm.turns`.
         """
         batch = batch.with_inputs_at_right()
         injection = fit_rows(injection or Injection(), batch.size)
         self._check(injection)
+        cache = options.get("past_key_values")
+        turns.check(self.model, cache, batch, injection)
         bare = injection.before is None and injection.after is None
         if bare:
             inputs, mask = {"input_ids": batch.input_ids}, batch.input_mask
@@ -155,7 +159,9 @@ class FrozenLM(LanguageModel):
         with inject(active):
             out = self.model.generate(**inputs, attention_mask=mask.long(), **options)  # type: ignore[operator]
         sequences = out if isinstance(out, Tensor) else out.sequences
-        return sequences[:, width:] if bare else sequences
+        made = sequences[:, width:] if bare else sequences
+        turns.note(cache, batch, injection, made, width)
+        return made
 
     @torch.no_grad()
     def kv_of(self, ids: Sequence[int]) -> Layers:

@@ -120,7 +120,7 @@ def _check_soft_tokens(model, embed: Callable[[Tensor], Tensor]) -> None:
     try:
         with torch.enable_grad():
             logits = model(inputs_embeds=soft, **arguments).logits.float()
-        (gradient,) = torch.autograd.grad(logits.square().mean(), soft)
+            (gradient,) = torch.autograd.grad(logits.square().mean(), soft)
     except (TypeError, ValueError, RuntimeError) as error:
         raise _no_soft_tokens(model, str(error).splitlines()[0]) from error
     scale = tokens.abs().max().clamp(min=1.0)
@@ -149,12 +149,10 @@ def _effect(model, visits: list[Visit]) -> Mapping[str, str]:
     mask = torch.ones(1, 1, dtype=torch.bool, device=model.device)
     active = Active(columns=(Columns(tuple(prefix), mask),))
     with torch.enable_grad(), inject(active):
-        out = model(**_arguments(model, 0)).logits
+        loss = model(**_arguments(model, 0)).logits.float().square().mean()
     leaves = [layer.value for layer in prefix]
     gradients = (
-        torch.autograd.grad(out.float().square().mean(), leaves, allow_unused=True)
-        if out.requires_grad
-        else [None] * len(leaves)
+        torch.autograd.grad(loss, leaves, allow_unused=True) if loss.requires_grad else [None] * len(leaves)
     )
     dead = [i for i, g in enumerate(gradients) if g is None or not g.abs().max() > 0]
     if not dead:

@@ -20,6 +20,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..data.collate import Batch
 from ..errors import SoftPromptError
 from ..injection import Injection, Layers, SoftTokens
+from . import turns
 from .attention import Active, Columns, inject
 from .base import LanguageModel
 from .context import Context, fit_rows, pack_left
@@ -93,6 +94,12 @@ class Seq2SeqLM(LanguageModel):
     @torch.no_grad()
     def generate(self, batch: Batch, injection: Injection | None = None, **options: Any) -> Tensor:
         """New tokens [B × num_return_sequences, …] by transformers' own `generate`, without the start."""
+        if turns.length(options.get("past_key_values")):
+            raise SoftPromptError(
+                "an encoder-decoder model does not go on from a cache of an earlier turn",
+                why="the cache holds what its decoder has read of that turn's input",
+                fix=turns.FRESH,
+            )
         injection = fit_rows(injection or Injection(), batch.size)
         read, active = self._read(batch, injection)
         options.setdefault("pad_token_id", self._pad_id())

@@ -5,7 +5,8 @@
 
 PEFT seeds the model's cache with it, so real tokens start at position P and the keys are turned for
 that. Ours stand at -P … -1 before real tokens at 0: the same keys, moved by P, which is exact where
-positions are relative. This file knows nothing of folders and methods.
+positions are relative. Of an encoder-decoder model see `encdec`. This file knows nothing of folders and
+methods.
 """
 
 from __future__ import annotations
@@ -17,37 +18,55 @@ from ...errors import SoftPromptError
 from ...injection import LayerKV, Layers
 from ...lm.base import LanguageModel
 from ...lm.spec import LayerSpec
+from . import encdec
 
 
 def pack(lm: LanguageModel, layers: Layers) -> Tensor:
-    """Layers of [1, kv_heads, P, head_dim] at -P … -1 as PEFT's flat [P, 2 · L · kv_dim]."""
+    """Layers of [1, kv_heads, P, head_dim] at -P … -1 as PEFT's flat [P, 2 · L · kv_dim].
+
+    For an encoder-decoder model [P, 4 · L · kv_dim], so that each layer reads an entry of its own; the
+    entries between them are read by none, and are zero.
+    """
     shared_layer(lm)
-    present = [layer for layer in layers if layer is not None]
-    if len(present) < len(layers):
+    sites = encdec.prefixed_sites(lm)
+    present = [layer for i in sites if (layer := layers[i]) is not None]
+    if len(present) < len(sites):
         raise SoftPromptError(
-            f"the prefix is in {len(present)} of {len(layers)} layers",
+            f"the prefix is in {len(present)} of {len(sites)} layers",
             why="a prefix of PEFT's has vectors in every layer",
             fix="train one with prefix-tuning",
         )
+    if len(present) < sum(layer is not None for layer in layers):
+        raise SoftPromptError(
+            "PEFT cannot hold a prefix of the encoder or the cross-attention",
+            why="it gives one to the decoder's own attention alone",
+            fix="train it with placement=before stacks=decoder",
+        )
     length = present[0].key.shape[2]
     moved = [layer for layer in lm.move(layers, length) if layer is not None]
-    rows = [tensor[0].transpose(0, 1) for layer in moved for tensor in (layer.key, layer.value)]
-    return torch.stack(rows, dim=1).flatten(1)  # of [P, 2L, kv_heads, head_dim]
+    rows = [[tensor[0].transpose(0, 1) for tensor in (layer.key, layer.value)] for layer in moved]
+    if encdec.is_encdec(lm):
+        rows = [[key, value, torch.zeros_like(key), torch.zeros_like(value)] for key, value in rows]
+    return torch.stack([row for layer in rows for row in layer], dim=1).flatten(1)
 
 
 def unpack(lm: LanguageModel, flat: Tensor) -> Layers:
-    """The inverse of `pack`."""
+    """The inverse of `pack`, of any number of entries that PEFT's layers read."""
     spec = shared_layer(lm)
-    length, depth = flat.shape[0], len(lm.spec.layers)
-    rows = flat.to(lm.device).view(length, 2 * depth, spec.kv_heads, spec.head_dim)
-    rows = rows.permute(1, 2, 0, 3).unsqueeze(1)  # [2L, 1, kv_heads, P, head_dim]
-    layers = tuple(LayerKV(rows[2 * i], rows[2 * i + 1]) for i in range(depth))
-    return lm.move(layers, -length)
+    length = flat.shape[0]
+    rows = flat.to(lm.device).view(length, -1, spec.kv_heads, spec.head_dim)
+    rows = rows.permute(1, 2, 0, 3).unsqueeze(1)  # [2N, 1, kv_heads, P, head_dim]
+    entries = rows.shape[0] // 2
+    layers: list[LayerKV | None] = [None] * len(lm.spec.layers)
+    for number, site in enumerate(encdec.prefixed_sites(lm)):
+        read = encdec.entry(number, entries) if encdec.is_encdec(lm) else number
+        layers[site] = LayerKV(rows[2 * read], rows[2 * read + 1])
+    return lm.move(tuple(layers), -length)
 
 
 def shared_layer(lm: LanguageModel) -> LayerSpec:
     """The sizes that all layers share. Raises SoftPromptError where PEFT's prefixes do not fit the model."""
-    if lm.spec.positions not in ("rotary", "none"):
+    if lm.spec.positions not in ("rotary", "relative", "none"):
         shifted = "after a prefix of P vectors the input starts at position P in PEFT and at 0 here"
         absolute = lm.spec.positions == "absolute"
         raise SoftPromptError(
@@ -57,9 +76,8 @@ def shared_layer(lm: LanguageModel) -> LayerSpec:
             else "how the model turns its keys by position was not recognised",
             fix="use a soft prompt (prompt-tuning, placement=before): its positions are the same in both",
         )
-    sizes = set(lm.spec.layers)
-    first = next(spec for spec in lm.spec.layers if spec is not None)
-    if len(sizes) > 1 or first.head_dim != first.v_head_dim:
+    first, *others = (lm.spec.layers[i] for i in encdec.prefixed_sites(lm))
+    if any(spec != first for spec in others) or first.head_dim != first.v_head_dim:
         raise SoftPromptError(
             f"the layers of {lm.spec.family} have keys and values of different sizes",
             why="PEFT writes one size for all",

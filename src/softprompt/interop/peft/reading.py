@@ -16,7 +16,9 @@ from torch import Tensor
 from ...errors import SoftPromptError
 from ...lm.base import LanguageModel
 from ...methods.base import flatten
+from . import encdec
 from .adaption import check_family, gate_name, parse, prompt_name
+from .encdec import check_embeddings, is_encdec, prefixed_sites, submodules
 from .files import Adapter
 from .layout import shared_layer, unpack, window_note
 
@@ -40,12 +42,12 @@ def from_adapter(adapter: Adapter, lm: LanguageModel) -> Found:
             why=f"these are: {', '.join(READERS)}",
             fix="use it with PEFT",
         )
-    task, parts = adapter.config.get("task_type"), adapter.config.get("num_transformer_submodules")
-    if task not in (None, "CAUSAL_LM") or parts not in (None, 1):
+    task, meant = adapter.config.get("task_type"), encdec.TASKS.get(lm.spec.kind)
+    if meant is None or task not in (None, meant) or submodules(adapter.config, lm) > 1 + is_encdec(lm):
         raise SoftPromptError(
             f"an adapter for {task} cannot be imported",
-            why="it was trained for something else than a causal language model",
-            fix="import one with task_type CAUSAL_LM",
+            why=f"it was trained for something else than this model ({lm.spec.family}) can do in PEFT",
+            fix=f"import one with task_type {meant or ' or '.join(encdec.TASKS.values())}",
         )
     reader, expected = READERS[adapter.kind], ("prompt_embeddings", "prefix_task_cols", "prefix_task_rows")
     if extra := [name for name in adapter.tensors if name not in expected and parse(name) is None]:
@@ -58,22 +60,46 @@ def from_adapter(adapter: Adapter, lm: LanguageModel) -> Found:
 
 
 def _soft(adapter: Adapter, lm: LanguageModel) -> Found:
-    vectors = _tensor(adapter, "prompt_embeddings", (None, lm.spec.hidden_size))
-    return Found("prompt-tuning", _before(vectors), {"table": vectors[None]})
+    check_embeddings(lm)
+    stored = _tensor(adapter, "prompt_embeddings", (None, lm.spec.hidden_size))
+    parts = submodules(adapter.config, lm)
+    vectors = stored[: stored.shape[0] // parts]
+    unread = f"the second half of its {stored.shape[0]} vectors is left out: PEFT itself never reads it"
+    notes = () if parts == 1 else (unread,)
+    return Found("prompt-tuning", _before(vectors), {"table": vectors[None]}, notes=notes)
 
 
 def _multitask(adapter: Adapter, lm: LanguageModel) -> Found:
+    check_embeddings(lm)
     shared = _tensor(adapter, "prompt_embeddings", (None, lm.spec.hidden_size))
     columns = _tensor(adapter, "prefix_task_cols", (None, shared.shape[0], None))  # [tasks, P, r]
     tasks, _, rank = columns.shape
     rows = _tensor(adapter, "prefix_task_rows", (tasks, rank, shared.shape[1]))
     state = {"shared": shared, "columns": columns, "rows": rows}
-    return Found("multitask-prompt-tuning", _before(shared) | {"rank": rank}, state, tasks)
+    options, notes = _before(shared), ()
+    if submodules(adapter.config, lm) == 2:
+        if lm.spec.positions != "relative":
+            raise SoftPromptError(
+                f"a multitask prompt for the decoder of {lm.spec.family} cannot be imported",
+                why="in PEFT it moves the decoder's tokens to other positions; here they stay where they are",
+                fix="train it with num_transformer_submodules=1",
+            )
+        options = {"length": shared.shape[0] // 2, "placement": "both"}
+        notes = ("as in PEFT's forward, the decoder reads its half; PEFT's generate leaves it out",)
+    return Found("multitask-prompt-tuning", options | {"rank": rank}, state, tasks, notes)
 
 
 def _prefix(adapter: Adapter, lm: LanguageModel) -> Found:
     spec = shared_layer(lm)
-    width = 2 * len(lm.spec.layers) * spec.kv_heads * spec.head_dim
+    depth = len(prefixed_sites(lm))
+    entries = int(adapter.config.get("num_layers") or depth) if is_encdec(lm) else depth
+    if is_encdec(lm) and (submodules(adapter.config, lm) != 2 or entries < depth):
+        raise SoftPromptError(
+            f"this prefix for {lm.spec.family} cannot be imported",
+            why="PEFT itself fails on it: it takes num_transformer_submodules=2, and entries for each layer",
+            fix="train it with PEFT's own numbers",
+        )
+    width = 2 * entries * spec.kv_heads * spec.head_dim
     flat = _tensor(adapter, "prompt_embeddings", (None, width))
     keys, values = (part.cpu() for part in flatten(unpack(lm, flat)))  # [1, P, D]
     frozen = int(adapter.config.get("num_frozen_tokens") or 0)  # of a cartridge
@@ -84,6 +110,7 @@ def _prefix(adapter: Adapter, lm: LanguageModel) -> Found:
     if frozen > kept:
         notes += (f"{frozen} vectors were frozen in PEFT; training on from here freezes the first alone",)
     options = _before(flat) | {"freeze_first": bool(kept)}
+    options |= {"stacks": "decoder"} if is_encdec(lm) else {}
     return Found("prefix-tuning", options, state, notes=notes)
 
 

@@ -23,6 +23,7 @@ from ...methods.multitask_prompt_tuning import MultitaskPromptTuning
 from ...methods.prefix_tuning import PrefixTuning
 from ...methods.prompt_tuning import PromptTuning
 from .adaption import check_family, gate_name, prompt_name
+from .encdec import TASKS, check_embeddings, is_encdec, prefixed_sites
 from .files import Adapter
 from .layout import pack, window_note
 
@@ -53,6 +54,12 @@ def check_channels(method: SoftPrompt, index: int, lm: LanguageModel) -> None:
             why="it puts them ahead of every token",
             fix="train it with placement=before",
         )
+    if "decoder" in channels:
+        raise SoftPromptError(
+            "PEFT cannot give soft tokens to the decoder",
+            why="its generate, or all of it, leaves the decoder's half of a prompt out",
+            fix="train it with placement=before",
+        )
     if len(channels) > 1:
         raise SoftPromptError(
             f"PEFT cannot hold {' and '.join(channels)} in one adapter",
@@ -74,6 +81,7 @@ def _(method: PromptTuning, lm: LanguageModel, chosen: Chosen) -> Adapter:
 @_write.register
 def _(method: MultitaskPromptTuning, lm: LanguageModel, chosen: Chosen) -> Adapter:
     # PEFT keeps the same three tables, and takes a `task_ids` [B] with every call
+    check_embeddings(lm)
     tasks = list(chosen.values())
     config = _config(lm, "MULTITASK_PROMPT_TUNING", method.shared.shape[0])
     sizes = {"num_tasks": len(tasks), "num_ranks": method.rows.shape[1], "prompt_tuning_init": "RANDOM"}
@@ -126,6 +134,7 @@ def _(method: LlamaAdapter, lm: LanguageModel, chosen: Chosen) -> Adapter:
 
 
 def _soft(lm: LanguageModel, vectors: Tensor) -> Adapter:
+    check_embeddings(lm)
     config = _config(lm, "PROMPT_TUNING", vectors.shape[0]) | {"prompt_tuning_init": "RANDOM"}
     return Adapter(config, {"prompt_embeddings": vectors})
 
@@ -135,7 +144,9 @@ def _prefix(lm: LanguageModel, layers: Layers, frozen: int = 0) -> Adapter:
     flat = pack(lm, layers)
     heads = next(spec.kv_heads for spec in lm.spec.layers if spec is not None)
     config = _config(lm, "CARTRIDGE" if frozen else "PREFIX_TUNING", flat.shape[0])
-    config |= {"token_dim": flat.shape[1] // (2 * len(layers)), "num_attention_heads": heads}
+    entries = len(prefixed_sites(lm)) * (2 if is_encdec(lm) else 1)
+    config |= {"token_dim": flat.shape[1] // (2 * entries), "num_attention_heads": heads}
+    config |= {"num_layers": entries, "num_transformer_submodules": 2} if is_encdec(lm) else {}
     config |= {"num_frozen_tokens": frozen} if frozen else {"prefix_projection": False}
     return Adapter(config, {"prompt_embeddings": flat}, window_note(lm))
 
@@ -143,9 +154,11 @@ def _prefix(lm: LanguageModel, layers: Layers, frozen: int = 0) -> Adapter:
 def _config(lm: LanguageModel, kind: str, length: int) -> dict[str, Any]:
     """What PEFT's prompt-learning configs share; the numbers that it would fill in from the model."""
     return _base(kind) | {
+        "task_type": TASKS[lm.spec.kind],
         "num_virtual_tokens": length,
-        "num_transformer_submodules": 1,  # 2 on encoder-decoders
-        "num_layers": len(lm.spec.layers),
+        # PEFT's own choice for an encoder-decoder is 2, and then it stores a half that nobody reads
+        "num_transformer_submodules": 1,
+        "num_layers": len(prefixed_sites(lm)),
         "token_dim": lm.spec.hidden_size,
         "num_attention_heads": next(spec.heads for spec in lm.spec.layers if spec is not None),
     }

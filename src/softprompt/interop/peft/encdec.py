@@ -1,0 +1,50 @@
+"""Encoder-decoder models as PEFT 0.21.2 really treats them, found by calling it.
+
+    soft prompt       of [2n, H] stored the encoder reads the first n, and nobody the others
+    multitask prompt  of [2n, H] encoder and decoder read n each in `forward`; in `generate` the decoder
+                      reads none
+    prefix            N entries of keys and values, [P, 2N · kv_dim]: layer l of the decoder's own attention
+                      reads entry 2l mod N; its encoder and its cross-attention read none
+
+A prefix was checked on T5 and its kin. On others (BART) PEFT raises.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ...errors import SoftPromptError
+from ...lm.base import LanguageModel
+
+TASKS = {"decoder": "CAUSAL_LM", "encoder-decoder": "SEQ_2_SEQ_LM"}  # by our kind of a model
+
+
+def is_encdec(lm: LanguageModel) -> bool:
+    """Whether the model has an encoder and a decoder."""
+    return lm.spec.kind == "encoder-decoder"
+
+
+def prefixed_sites(lm: LanguageModel) -> list[int]:
+    """The attention layers that PEFT gives a prefix to."""
+    return [i for i, spec in enumerate(lm.spec.layers) if not is_encdec(lm) or spec.stack == "decoder"]
+
+
+def entry(layer: int, entries: int) -> int:
+    """The entry that layer number `layer` of a decoder reads."""
+    return 2 * layer % entries
+
+
+def submodules(config: Mapping[str, Any], lm: LanguageModel) -> int:
+    """Copies of its vectors that an adapter holds: one, or one a side."""
+    return int(config.get("num_transformer_submodules") or (2 if is_encdec(lm) else 1))
+
+
+def check_embeddings(lm: LanguageModel) -> None:
+    """Raises SoftPromptError where soft tokens are scaled here and not in PEFT."""
+    if getattr(lm.model.get_encoder() if is_encdec(lm) else None, "embed_scale", 1.0) != 1.0:
+        raise SoftPromptError(
+            f"a soft prompt for {lm.spec.family} does not go from one library to the other",
+            why="the model scales its embeddings, and PEFT puts the tokens in beside the prompt unscaled",
+            fix="use it with the library that trained it",
+        )
