@@ -18,7 +18,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -26,13 +26,20 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import eager_mask, sdpa_mask
 
+from ..errors import SoftPromptError, unknown
 from ..injection import LayerKV, Layers
 from . import grouped
 
 SDPA = "softprompt_sdpa"
 EAGER = "softprompt_eager"
 SITE = "softprompt_site"  # attribute of an attention module: its number
+Choice = Literal["auto", "sdpa", "eager"]
 BIAS = "softprompt_bias"  # attribute of an attention module: (the T5 layer that computes its bias,)
+
+
+# What is injected changes from call to call, where a compiled graph keeps what it saw: torch.compile leaves
+# these functions alone and compiles the rest of the model.
+not_compiled = torch.compiler.disable
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +118,28 @@ def checkpoint_contexts() -> tuple[Any, Any]:
     return contextlib.nullcontext(), inject(_ACTIVE.get())
 
 
+def implementation(model: Any, choice: str) -> str:
+    """The registered name for a user's choice of attention; "auto" is sdpa where the family has it.
+
+    Raises SoftPromptError where the model cannot run it so, and for flash attention.
+    """
+    if choice.startswith("flash"):
+        raise SoftPromptError(
+            f"attention='{choice}' takes no injected vectors",
+            why="flash kernels take no mask, and rows with prefixes of their own lengths need one",
+            fix="use attention=sdpa: torch picks its fastest kernel that takes a mask",
+        )
+    if choice not in ("auto", "sdpa", "eager"):
+        raise unknown("attention", choice, ("auto", "sdpa", "eager"))
+    if choice == "sdpa" and not model._supports_sdpa:
+        raise SoftPromptError(
+            f"attention='sdpa' does not go with a {model.config.model_type} model",
+            why="transformers has no fused attention for it",
+            fix="use attention=auto or attention=eager",
+        )
+    return SDPA if model._supports_sdpa and choice != "eager" else EAGER
+
+
 def attend_sdpa(module, query, key, value, attention_mask, **kwargs):
     """sdpa attention over [injected columns, own columns]."""
     return _attend(_sdpa, module, query, key, value, attention_mask, **kwargs)
@@ -129,11 +158,12 @@ def attend_eager(module, query, key, value, attention_mask, **kwargs):
     return _attend(base, module, query, key, value, attention_mask, **kwargs)
 
 
+@not_compiled
 def attend_plain(module, query, key, value, attention_mask, *, scaling: float, sliding_window: int | None):
     """softmax(q kᵀ · scaling + mask) v in float32 scores: [B, q, heads, d] and weights (see `lm.shims`)."""
     active = _ACTIVE.get()
     if active is not None:  # such a family makes its masks without us
-        active.query_offset = _offset(attention_mask, query.shape[2])
+        active.query_offset = columns_ahead(attention_mask, query.shape[2])
         active.masks.clear()
     return _attend(
         _plain, module, query, key, value, attention_mask, scaling=scaling, sliding_window=sliding_window
@@ -146,6 +176,7 @@ def _plain(module, query, key, value, attention_mask, *, scaling, sliding_window
     return (weights @ value).transpose(1, 2), weights
 
 
+@not_compiled
 def _attend(base: Callable, module, query: Tensor, key: Tensor, value: Tensor, attention_mask, **kwargs):
     active = _ACTIVE.get()
     if active is None:
@@ -242,7 +273,7 @@ def _extend_bias(module, bias: Tensor, mask: Tensor | None, real: Tensor) -> Ten
     else:
         at = torch.arange(queries, device=bias.device)
         if source.is_decoder and mask is not None:
-            at = at + _offset(mask, queries)
+            at = at + columns_ahead(mask, queries)
         place = -real.flip(1).long().cumsum(1).flip(1)
         bucket = source._relative_position_bucket(
             place[:, None, :] - at[None, :, None],
@@ -254,7 +285,7 @@ def _extend_bias(module, bias: Tensor, mask: Tensor | None, real: Tensor) -> Ten
     return torch.cat([ahead, bias.expand(rows, -1, -1, -1)], dim=-1)
 
 
-def _offset(mask: Tensor, queries: int) -> Tensor:
+def columns_ahead(mask: Tensor, queries: int) -> Tensor:
     """Columns in the cache ahead of the queries, by a causal mask: a query sees itself, and nothing later."""
     shown = mask if mask.dtype == torch.bool else mask == 0
     columns = torch.arange(mask.shape[-1], device=mask.device)
@@ -281,12 +312,14 @@ def _gated(
     return (layer.gate.tanh()[:, :, None, None] * (weights @ values)).transpose(1, 2)
 
 
+@not_compiled
 def mask_sdpa(*args, **kwargs):
     """transformers' sdpa mask, always built while something is injected: a skipped one cannot be extended."""
     _note_offset(kwargs)
     return sdpa_mask(*args, **_always_built(kwargs))
 
 
+@not_compiled
 def mask_eager(*args, **kwargs):
     """transformers' eager mask, always built while something is injected."""
     _note_offset(kwargs)

@@ -22,7 +22,7 @@ from ..data.collate import Batch
 from ..errors import SoftPromptError
 from ..injection import Injection, LayerKV, Layers
 from . import shims
-from .attention import EAGER, SDPA, checkpoint_contexts
+from .attention import Choice, checkpoint_contexts, implementation
 from .capture import attention_inputs, project
 from .context import Context
 from .heads import Head
@@ -47,13 +47,14 @@ class LanguageModel(abc.ABC):
         name: str,
         head: Head | None = None,
         head_names: Collection[str] = (),
+        attention: Choice = "auto",
     ) -> None:
         self.model, self.tokenizer, self.name = model, tokenizer, name
         self.head, self.head_names = head, frozenset(head_names)
         if head is not None:
             self.answers = "head"
         shims.bind(model)
-        model.set_attn_implementation(SDPA if model._supports_sdpa else EAGER)
+        model.set_attn_implementation(implementation(model, attention))
         model.eval()
         model.requires_grad_(False)
         self._checkpointed: tuple[torch.nn.Module, ...] = ()
@@ -92,8 +93,11 @@ class LanguageModel(abc.ABC):
         return None if "cache" in self.spec.limits else self.prefill(batch, injection)
 
     @abc.abstractmethod
-    def generate(self, batch: Batch, injection: Injection | None = None, **options: Any) -> Tensor:
-        """New tokens [B × num_return_sequences, up to max_new_tokens] by transformers' own `generate`."""
+    def generate(self, batch: Batch, injection: Injection | None = None, **options: Any) -> Any:
+        """New tokens [B × num_return_sequences, up to max_new_tokens] by transformers' own `generate`.
+
+        Under `return_dict_in_generate` its output object is returned; `sequences` there are the new tokens.
+        """
 
     @abc.abstractmethod
     def hidden(self, ids: Tensor, mask: Tensor, layer: int) -> Tensor:
