@@ -163,6 +163,15 @@ def plain_differs() -> Callable[..., None]:
 @pytest.fixture
 def companions(lm, build, batch) -> Injection:
     """Rows of four other methods, kinds and lengths, to stand beside a case's rows, and a plain one."""
+    if lm.name not in _companions:
+        _companions[lm.name] = _make_companions(lm, build, batch)
+    return _companions[lm.name]
+
+
+_companions: dict[str, Injection] = {}  # by model: the same beside every case
+
+
+def _make_companions(lm, build, batch) -> Injection:
     if "prefix" in lm.spec.limits:
         others = [
             Case("prompt-tuning", {"length": n, "placement": p})
@@ -175,7 +184,8 @@ def companions(lm, build, batch) -> Injection:
             Case("prefix-tuning", {"length": 7, "placement": "after"}),
             Case("llama-adapter", {"length": 3, "top_layers": 1}),
         ]
-    made = [injection_for(lm, build(lm, case, seed=5), _row(batch, 0)) for case in others]
+    with torch.no_grad():
+        made = [injection_for(lm, build(lm, case, seed=5), _row(batch, 0)) for case in others]
     return Injection.cat([*made, Injection()])
 
 
