@@ -37,8 +37,8 @@ Choice = Literal["auto", "sdpa", "eager"]
 BIAS = "softprompt_bias"  # attribute of an attention module: (the T5 layer that computes its bias,)
 
 
-# What is injected changes from call to call, where a compiled graph keeps what it saw: torch.compile leaves
-# these functions alone and compiles the rest of the model.
+# What is injected changes from call to call, and torch.compile would compile anew for each until it gives up:
+# it leaves these functions alone and compiles the rest of the model.
 not_compiled = torch.compiler.disable
 
 
