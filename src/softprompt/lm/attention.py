@@ -18,7 +18,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -33,13 +33,18 @@ from . import grouped
 SDPA = "softprompt_sdpa"
 EAGER = "softprompt_eager"
 SITE = "softprompt_site"  # attribute of an attention module: its number
-Choice = Literal["auto", "sdpa", "eager"]
 BIAS = "softprompt_bias"  # attribute of an attention module: (the T5 layer that computes its bias,)
 
+Choice = Literal["auto", "sdpa", "eager"]
+Function = TypeVar("Function", bound=Callable)
 
-# What is injected changes from call to call, and torch.compile would compile anew for each until it gives up:
-# it leaves these functions alone and compiles the rest of the model.
-not_compiled = torch.compiler.disable
+
+def not_compiled(function: Function) -> Function:
+    """Left alone by torch.compile, which compiles the rest of the model.
+
+    What is injected changes from call to call: it would compile anew for each, until it gives up.
+    """
+    return torch.compiler.disable(function)  # type: ignore[return-value]
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,7 @@ from typing import Any, final
 import torch
 from torch import Tensor
 from transformers import LogitsProcessor, NoRepeatNGramLogitsProcessor
-from transformers.generation import BaseStreamer
+from transformers.generation.streamers import BaseStreamer
 
 from ..data.collate import Batch
 from ..errors import SoftPromptError
