@@ -6,6 +6,7 @@ References are written out here over `lm.logits` of a row alone, which other tes
 from __future__ import annotations
 
 import copy
+from itertools import pairwise
 
 import pytest
 import torch
@@ -194,6 +195,7 @@ def test_what_would_answer_something_else_is_refused(lm, family, mixed, refused,
     for i in range(len(mixed.rows) - 1):
         refused(run(i, guidance_scale=1.5), "guidance_scale", "logits_processor")
         refused(run(i, cache_implementation="paged"), "paged", "static")
+        refused(run(i, token_healing=True), "token_healing")
     refused(run(assistant_model=new_lm("llama").model), "assistant", "AutoModelForCausalLM")
     attended = {"output_attentions": True, "return_dict_in_generate": True}
     refused(run(**attended), "output_attentions", "attention=eager")
@@ -375,19 +377,51 @@ def test_columns_without_a_token_make_no_pair(lm, family, mixed):
         assert ids[:2] == [favoured, favoured] or single.input_ids.shape[1] == 1
 
 
-@pytest.mark.parametrize("family", ["t5", "bart"])
-def test_processors_of_the_encoders_input(lm, family, mixed):
-    """Words of the input may be favoured: the ids reach the processor although the encoder is run by us."""
-    for single, injection in mixed.rows:
-        shown = set(single.input_ids[0].tolist())
+def favoured(single, ids_so_far, scores):
+    """Words of the input at 2.5 times their score."""
+    shown = set(single.input_ids[0].tolist())
+    return torch.stack([s * (0.4 if s < 0 else 2.5) if i in shown else s for i, s in enumerate(scores)])
 
-        def favour(scores, ids, shown=shown):
-            return torch.stack(
-                [s * (0.4 if s < 0 else 2.5) if i in shown else s for i, s in enumerate(scores)]
-            )
 
-        how = {"max_new_tokens": 3, "do_sample": False, "encoder_repetition_penalty": 2.5}
-        assert lm.generate(single, injection, **how)[0].tolist() == naive(lm, single, injection, favour, 3)
+def no_pair_of_the_input(single, ids_so_far, scores):
+    """No two tokens in a row that stand so in the input."""
+    scores, words = scores.clone(), single.input_ids[0].tolist()
+    for first, second in pairwise(words):
+        if first == ids_so_far[-1]:
+            scores[second] = float("-inf")
+    return scores
+
+
+@pytest.mark.parametrize("family", ["llama", "mistral", "t5", "bart"])
+@pytest.mark.parametrize(
+    ("option", "change"),
+    [
+        ({"encoder_repetition_penalty": 2.5}, favoured),
+        ({"encoder_no_repeat_ngram_size": 2}, no_pair_of_the_input),
+    ],
+    ids=["penalty", "pairs"],
+)
+def test_processors_of_the_input(lm, family, option, change, mixed):
+    """Each row's own input is theirs, although the encoder is run by us, and embeddings stand for tokens."""
+    how = {"max_new_tokens": 4, "do_sample": False, **option}
+    if change is no_pair_of_the_input:  # so that there are pairs to be seen
+        how["sequence_bias"] = {(5,): 20.0, (5, 17): 60.0}
+    made = lm.generate(mixed.batch, mixed.injection, **how)
+    beams = lm.generate(mixed.batch, mixed.injection, **how, num_beams=2)
+    for i, (single, injection) in enumerate(mixed.rows):
+
+        def changed(scores, ids, single=single):
+            for (*ahead, token), bias in how.get("sequence_bias", {}).items():
+                if ids[len(ids) - len(ahead) :] == ahead:
+                    scores = scores.clone()
+                    scores[token] += bias
+            return change(single, ids, scores)
+
+        assert made[i].tolist() == naive(lm, single, injection, changed, 4)
+        assert lm.generate(single, injection, **how, num_beams=2)[0].tolist() == beams[i].tolist()
+    assert not torch.equal(
+        made, lm.generate(mixed.batch, mixed.injection, **{**how, **dict.fromkeys(option)})
+    )
 
 
 # --- the output object ---

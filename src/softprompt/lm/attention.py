@@ -18,7 +18,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -26,7 +26,6 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import eager_mask, sdpa_mask
 
-from ..errors import SoftPromptError, unknown
 from ..injection import LayerKV, Layers
 from . import grouped
 
@@ -35,7 +34,6 @@ EAGER = "softprompt_eager"
 SITE = "softprompt_site"  # attribute of an attention module: its number
 BIAS = "softprompt_bias"  # attribute of an attention module: (the T5 layer that computes its bias,)
 
-Choice = Literal["auto", "sdpa", "eager"]
 Function = TypeVar("Function", bound=Callable)
 
 
@@ -121,28 +119,6 @@ def checkpoint_contexts() -> tuple[Any, Any]:
     The backward pass may run on another thread, where the context variable is not set.
     """
     return contextlib.nullcontext(), inject(_ACTIVE.get())
-
-
-def implementation(model: Any, choice: str) -> str:
-    """The registered name for a user's choice of attention; "auto" is sdpa where the family has it.
-
-    Raises SoftPromptError where the model cannot run it so, and for flash attention.
-    """
-    if choice.startswith("flash"):
-        raise SoftPromptError(
-            f"attention='{choice}' takes no injected vectors",
-            why="flash kernels take no mask, and rows with prefixes of their own lengths need one",
-            fix="use attention=sdpa: torch picks its fastest kernel that takes a mask",
-        )
-    if choice not in ("auto", "sdpa", "eager"):
-        raise unknown("attention", choice, ("auto", "sdpa", "eager"))
-    if choice == "sdpa" and not model._supports_sdpa:
-        raise SoftPromptError(
-            f"attention='sdpa' does not go with a {model.config.model_type} model",
-            why="transformers has no fused attention for it",
-            fix="use attention=auto or attention=eager",
-        )
-    return SDPA if model._supports_sdpa and choice != "eager" else EAGER
 
 
 def attend_sdpa(module, query, key, value, attention_mask, **kwargs):

@@ -10,7 +10,7 @@ import abc
 import contextlib
 from collections.abc import Collection, Iterator, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 import torch.utils.checkpoint
@@ -19,10 +19,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from ..data.collate import Batch
-from ..errors import SoftPromptError
+from ..errors import SoftPromptError, unknown
 from ..injection import Injection, LayerKV, Layers
 from . import shims
-from .attention import Choice, checkpoint_contexts, implementation
+from .attention import EAGER, SDPA, checkpoint_contexts
 from .capture import attention_inputs, project
 from .context import Context
 from .heads import Head
@@ -31,6 +31,7 @@ from .rotary import Turn
 from .spec import ModelSpec
 
 Answers = Literal["next", "mask", "head"]
+Attention = Literal["auto", "sdpa", "eager"]
 
 
 class LanguageModel(abc.ABC):
@@ -47,14 +48,14 @@ class LanguageModel(abc.ABC):
         name: str,
         head: Head | None = None,
         head_names: Collection[str] = (),
-        attention: Choice = "auto",
+        attention: Attention = "auto",
     ) -> None:
         self.model, self.tokenizer, self.name = model, tokenizer, name
         self.head, self.head_names = head, frozenset(head_names)
         if head is not None:
             self.answers = "head"
         shims.bind(model)
-        model.set_attn_implementation(implementation(model, attention))
+        model.set_attn_implementation(_implementation(model, attention))
         model.eval()
         model.requires_grad_(False)
         self._checkpointed: tuple[torch.nn.Module, ...] = ()
@@ -207,3 +208,25 @@ def _checkpoint(function: Any, *args: Any, **named: Any) -> Any:
     return torch.utils.checkpoint.checkpoint(
         function, *args, use_reentrant=False, context_fn=checkpoint_contexts, **named
     )
+
+
+def _implementation(model: Any, choice: str) -> str:
+    """The registered name for a user's choice of attention; "auto" is sdpa where the family has it.
+
+    Raises SoftPromptError where the model cannot run it so, and for flash attention.
+    """
+    if choice.startswith("flash"):
+        raise SoftPromptError(
+            f"attention='{choice}' takes no injected vectors",
+            why="flash kernels take no mask, and rows with prefixes of their own lengths need one",
+            fix="use attention=sdpa: torch picks its fastest kernel that takes a mask",
+        )
+    if choice not in get_args(Attention):
+        raise unknown("attention", choice, get_args(Attention))
+    if choice == "sdpa" and not model._supports_sdpa:
+        raise SoftPromptError(
+            f"attention='sdpa' does not go with a {model.config.model_type} model",
+            why="transformers has no fused attention for it",
+            fix="use attention=auto or attention=eager",
+        )
+    return SDPA if model._supports_sdpa and choice != "eager" else EAGER

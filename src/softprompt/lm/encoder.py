@@ -20,8 +20,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..data.collate import Batch, batch_of_ids
 from ..errors import SoftPromptError
 from ..injection import Injection, Layers
-from .attention import Active, Choice, Columns, inject
-from .base import LanguageModel
+from .attention import Active, Columns, inject
+from .base import Attention, LanguageModel
 from .context import Context, fit_rows, pack_left
 from .heads import Head
 from .probe import measure, recorded
@@ -38,7 +38,7 @@ class EncoderLM(LanguageModel):
         name: str,
         head: Head | None = None,
         head_names: Collection[str] = (),
-        attention: Choice = "auto",
+        attention: Attention = "auto",
     ) -> None:
         self.answers = "mask"
         super().__init__(model, tokenizer, name, head, head_names, attention)

@@ -21,8 +21,8 @@ from ..data.collate import Batch, batch_of_ids
 from ..errors import SoftPromptError
 from ..injection import Injection, LayerKV, Layers
 from . import generation
-from .attention import Active, Choice, Columns, inject
-from .base import LanguageModel
+from .attention import Active, Columns, inject
+from .base import Attention, LanguageModel
 from .context import Context, fit_rows, pack_right
 from .heads import Head
 from .probe import measure, recorded
@@ -39,7 +39,7 @@ class FrozenLM(LanguageModel):
         name: str,
         head: Head | None = None,
         head_names: Collection[str] = (),
-        attention: Choice = "auto",
+        attention: Attention = "auto",
     ) -> None:
         super().__init__(model, tokenizer, name, head, head_names, attention)
         if head is not None and model.config.pad_token_id is None:
@@ -141,6 +141,7 @@ class FrozenLM(LanguageModel):
         last_input = mask.sum(1) - after - 1
         active = self._active(injection, None, width - 1 - after, last_input, None)
         generation.default(options, "pad_token_id", self._pad_id())
+        generation.of_own_inputs(self.model, options, ids, there)
         generation.in_own_columns(self.model, options, there)
         with inject(active):
             out = self.model.generate(**inputs, attention_mask=mask.long(), **options)  # type: ignore[operator]

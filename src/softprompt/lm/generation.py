@@ -13,7 +13,12 @@ from typing import Any, final
 
 import torch
 from torch import Tensor
-from transformers import LogitsProcessor, NoRepeatNGramLogitsProcessor
+from transformers import (
+    EncoderNoRepeatNGramLogitsProcessor,
+    EncoderRepetitionPenaltyLogitsProcessor,
+    LogitsProcessor,
+    NoRepeatNGramLogitsProcessor,
+)
 from transformers.generation.streamers import BaseStreamer
 
 from ..data.collate import Batch
@@ -58,6 +63,12 @@ def check(model: Any, options: dict[str, Any], injection: Injection) -> None:
             "cache_implementation=paged takes no injected vectors",
             why="transformers' continuous batching runs another attention",
             fix="use cache_implementation=dynamic or static",
+        )
+    if asked(model, options, "token_healing"):
+        raise SoftPromptError(
+            "token_healing takes away tokens of the input",
+            why="what is injected has its place by the input's columns",
+            fix="leave it out, and end inputs where a word ends",
         )
     if _wrapped(options.get("assistant_model")):
         raise SoftPromptError(
@@ -110,17 +121,34 @@ def _without_tokens(real: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return torch.zeros_like(real, dtype=torch.long), real, torch.zeros_like(real)
 
 
+def of_own_inputs(model: Any, options: dict[str, Any], ids: Tensor, there: Tensor) -> None:
+    """Options about the input are given each row's own; with embeddings transformers would pass them over."""
+    rows = [row[own][None] for row, own in zip(ids, there, strict=True)]
+    kinds: dict[str, Callable[..., LogitsProcessor]] = {
+        "encoder_repetition_penalty": EncoderRepetitionPenaltyLogitsProcessor,
+        "encoder_no_repeat_ngram_size": EncoderNoRepeatNGramLogitsProcessor,
+    }
+    for name, kind in kinds.items():
+        value = asked(model, options, name)
+        if value not in (None, 0, 1.0) or (value == 1 and name == "encoder_no_repeat_ngram_size"):
+            options[name] = 0 if name == "encoder_no_repeat_ngram_size" else 1.0
+            _add(options, _ByRow([kind(value, row) for row in rows]))
+
+
 def in_own_columns(model: Any, options: dict[str, Any], there: Tensor) -> None:
     """Options that would read columns without a token are given the row's own tokens (see `ids_in_place`)."""
     if bool(there.all()):
         return
     if size := asked(model, options, "no_repeat_ngram_size"):
         options["no_repeat_ngram_size"] = 0
-        own = _OwnTokens(NoRepeatNGramLogitsProcessor(size), there)
-        options["logits_processor"] = [*(options.get("logits_processor") or []), own]
+        _add(options, _OwnTokens(NoRepeatNGramLogitsProcessor(size), there))
     streamer = options.get("streamer")
     if streamer is not None and there.shape[0] == 1:
         options["streamer"] = _OwnPrompt(streamer, there)
+
+
+def _add(options: dict[str, Any], processor: LogitsProcessor) -> None:
+    options["logits_processor"] = [*(options.get("logits_processor") or []), processor]
 
 
 def new_tokens(out: Any, width: int) -> Any:
@@ -153,6 +181,19 @@ class _OwnTokens(LogitsProcessor):
         keep = torch.cat([there, there.new_ones(there.shape[0], new)], dim=1)
         rows = zip(input_ids, keep, scores, strict=True)
         return torch.cat([self.processor(ids[own][None], score[None]) for ids, own, score in rows])  # type: ignore[arg-type]
+
+
+@final
+class _ByRow(LogitsProcessor):
+    """A processor for each row of the batch (beams of a row stand together)."""
+
+    def __init__(self, processors: list[LogitsProcessor]) -> None:
+        self.processors = processors
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:  # type: ignore[override]
+        beams = input_ids.shape[0] // len(self.processors)
+        parts = zip(self.processors, input_ids.split(beams), scores.split(beams), strict=True)
+        return torch.cat([processor(ids, score) for processor, ids, score in parts])  # type: ignore[arg-type]
 
 
 @final

@@ -12,8 +12,7 @@ import torch
 
 from ..errors import SoftPromptError, unknown
 from . import heads, smollm2
-from .attention import Choice
-from .base import LanguageModel
+from .base import Attention, LanguageModel
 from .encoder import EncoderLM
 from .frozen import FrozenLM
 from .heads import Head
@@ -30,7 +29,7 @@ def load(
     dtype: Precision = "auto",
     device: str | None = None,
     head: Head | None = None,
-    attention: Choice = "auto",
+    attention: Attention = "auto",
 ) -> LanguageModel:
     """A frozen model with its tokenizer; a BERT-like one with its masked-word head, or with `head`.
 

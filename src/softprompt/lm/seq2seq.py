@@ -21,8 +21,8 @@ from ..data.collate import Batch
 from ..errors import SoftPromptError
 from ..injection import Injection, Layers, SoftTokens
 from . import generation
-from .attention import Active, Choice, Columns, inject
-from .base import LanguageModel
+from .attention import Active, Columns, inject
+from .base import Attention, LanguageModel
 from .context import Context, fit_rows, pack_left
 from .heads import Head
 from .probe import measure, recorded
@@ -41,7 +41,7 @@ class Seq2SeqLM(LanguageModel):
         name: str,
         head: Head | None = None,
         head_names: Collection[str] = (),
-        attention: Choice = "auto",
+        attention: Attention = "auto",
     ) -> None:
         super().__init__(model, tokenizer, name, head, head_names, attention)
         self._encoder: Any = model.get_encoder()
@@ -106,7 +106,8 @@ class Seq2SeqLM(LanguageModel):
             if generation.asked(self.model, options, name)
         }
         read, active = self._read(batch, injection, **shown)
-        ids, _ = generation.ids_in_place(batch, injection, pack_left)  # for penalties, and for an assistant
+        ids, there = generation.ids_in_place(batch, injection, pack_left)  # for penalties, and an assistant
+        generation.of_own_inputs(self.model, options, ids, there)
         generation.default(options, "pad_token_id", self._pad_id())
         generation.default(options, "decoder_start_token_id", self._start)
         with inject(active):
