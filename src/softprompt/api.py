@@ -24,6 +24,7 @@ from .data.encode import Encoder
 from .data.sources import read_rows
 from .evaluate import Evaluation, Evaluator, answer
 from .lm.base import LanguageModel
+from .lm.generation import tokens_of
 from .methods.base import Setting, SoftPrompt
 from .objectives import injection_for
 from .prepare import check_head, encoder_of, prepare, saved_base, template_of
@@ -75,7 +76,7 @@ class Tuned:
         if self.encoder.kind == "generation":
             options = {"max_new_tokens": self.recipe.task.max_new_tokens, "do_sample": False, **options}
             out = self.lm.generate(batch, injection, **options)
-            texts = [self.encoder.decode(ids) for ids in out.tolist()]
+            texts = [self.encoder.decode(ids) for ids in tokens_of(out).tolist()]
         else:
             context = self.lm.context(batch, injection)
             said = answer(self.lm, self.encoder, batch, injection, context, examples)

@@ -19,6 +19,7 @@ from .data.encode import Encoder, Example
 from .injection import Injection
 from .lm.base import LanguageModel
 from .lm.context import Context
+from .lm.generation import tokens_of
 from .methods.base import SoftPrompt
 from .metrics import METRICS, Score, compute, default_metrics
 from .objectives import injection_for, target_nll
@@ -140,7 +141,7 @@ class Evaluator:
             batch = collate([examples[i] for i in indices], self.lm.device, targets=False)
             with torch.no_grad():
                 injection = injection_for(self.lm, method, batch)
-            out = self.lm.generate(batch, injection, **options).tolist()
+            out = tokens_of(self.lm.generate(batch, injection, **options)).tolist()
             texts.update(zip(indices, map(self.encoder.decode, out), strict=True))
             if progress:
                 progress(len(texts), len(examples))

@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from softprompt import methods
-from softprompt.data.collate import Batch
+from softprompt.data.collate import Batch, batch_of_ids
 from softprompt.errors import SoftPromptError
 from softprompt.injection import Injection
 from softprompt.lm import families
@@ -163,6 +163,15 @@ def plain_differs() -> Callable[..., None]:
 @pytest.fixture
 def companions(lm, build, batch) -> Injection:
     """Rows of four other methods, kinds and lengths, to stand beside a case's rows, and a plain one."""
+    if lm.name not in _companions:
+        _companions[lm.name] = _make_companions(lm, build, batch)
+    return _companions[lm.name]
+
+
+_companions: dict[str, Injection] = {}  # by model: the same beside every case
+
+
+def _make_companions(lm, build, batch) -> Injection:
     if "prefix" in lm.spec.limits:
         others = [
             Case("prompt-tuning", {"length": n, "placement": p})
@@ -175,8 +184,48 @@ def companions(lm, build, batch) -> Injection:
             Case("prefix-tuning", {"length": 7, "placement": "after"}),
             Case("llama-adapter", {"length": 3, "top_layers": 1}),
         ]
-    made = [injection_for(lm, build(lm, case, seed=5), _row(batch, 0)) for case in others]
+    with torch.no_grad():
+        made = [injection_for(lm, build(lm, case, seed=5), _row(batch, 0)) for case in others]
     return Injection.cat([*made, Injection()])
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """Rows of all kinds in one batch, and each as a batch of its own without padding."""
+
+    batch: Batch
+    injection: Injection
+    rows: tuple[tuple[Batch, Injection], ...]
+    kinds: tuple[str, ...]
+
+
+@pytest.fixture
+def mixed(lm, family, build, batch, row, generates) -> Mixed:
+    """A row under each kind of injection that the family takes, of unlike lengths, and a plain one."""
+    kinds = {
+        f"{name}-{place}": Case(name, {"length": length, "placement": place})
+        for (name, place), length in zip(
+            [(n, p) for n in ("prefix-tuning", "prompt-tuning") for p in ("before", "after")],
+            (2, 7, 5, 3),
+            strict=True,
+        )
+    }
+    kinds["llama-adapter"] = Case("llama-adapter", {"length": 3, "top_layers": 1})
+    rows: list[tuple[str, Batch, Injection]] = []
+    for i, (kind, case) in enumerate(kinds.items()):
+        if "prefix" in lm.spec.limits and case.method in KV:
+            continue
+        single = row(batch, i % batch.size)
+        with torch.no_grad():
+            injection = injection_for(lm, build(lm, case, seed=i), single)
+        if generates(injection):
+            rows.append((kind, single, injection))
+    rows.append(("plain", row(batch, 0), Injection()))
+    names, singles, injections = zip(*rows, strict=True)
+    inputs = [b.input_ids[0].tolist() for b in singles]
+    targets = [b.target_ids[0].tolist() for b in singles]
+    together = batch_of_ids(inputs, targets)
+    return Mixed(together, Injection.cat(injections), tuple(zip(singles, injections, strict=True)), names)
 
 
 def _row(batch: Batch, index: int) -> Batch:
@@ -193,8 +242,6 @@ def row() -> Callable[[Batch, int], Batch]:
         ids = batch.input_ids[index][batch.input_mask[index]].tolist()
         target = batch.target_ids[index][batch.target_mask[index]].tolist()
         from dataclasses import replace
-
-        from softprompt.data.collate import batch_of_ids
 
         made = batch_of_ids([ids], [target], [int(batch.prompt_ids[index])])
         return replace(made, texts=(batch.texts[index],) if batch.texts else ())

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 import torch
 
@@ -45,8 +48,11 @@ def test_mixed_batch_logits(
     mixed, injection = _mixed(batch, own, companions, rows_to_batch)
     logits = lm.logits(mixed, injection)
     for i in range(mixed.size):
-        solo = _solo(own, companions, batch.size, i)
-        close(unpadded(logits, mixed, i), lm.logits(row(mixed, i), solo)[0])
+
+        def alone(i=i):
+            return lm.logits(row(mixed, i), _solo(own, companions, batch.size, i))[0]
+
+        close(unpadded(logits, mixed, i), _once(alone, "logits", family, i, batch.size))
     close(unpadded(logits, mixed, mixed.size - 1), lm.logits(row(mixed, mixed.size - 1))[0])
 
 
@@ -55,13 +61,34 @@ def test_mixed_batch_generate(lm, family, case, method, batch, companions, rows_
     if not generates(own) or not generates(companions):
         return
     mixed, injection = _mixed(batch, own, companions, rows_to_batch)
-    made = lm.generate(mixed, injection, max_new_tokens=NEW, do_sample=False)
+    how = {"max_new_tokens": NEW, "do_sample": False}
+    made = lm.generate(mixed, injection, **how)
     assert made.shape == (mixed.size, NEW)
     for i in range(mixed.size):
-        solo = _solo(own, companions, batch.size, i)
-        alone = lm.generate(row(mixed, i), solo, max_new_tokens=NEW, do_sample=False)
-        assert made[i].tolist() == alone[0].tolist()
-    assert made[-1].tolist() == lm.generate(row(mixed, mixed.size - 1), max_new_tokens=NEW)[0].tolist()
+
+        def alone(i=i):
+            return lm.generate(row(mixed, i), _solo(own, companions, batch.size, i), **how)[0].tolist()
+
+        assert made[i].tolist() == _once(alone, "tokens", family, i, batch.size)
+
+    def plain():
+        return lm.generate(row(mixed, mixed.size - 1), **how)[0].tolist()
+
+    assert made[-1].tolist() == _once(plain, "plain tokens", family, mixed.size, batch.size)
+
+
+_found: dict[tuple, Any] = {}
+
+
+def _once(compute: Callable[[], Any], what: str, family: str, index: int, own: int) -> Any:
+    """A row alone; the companions (from row `own` on) are the same beside every case of a family."""
+    if index < own:
+        return compute()
+    key = (what, family, index)
+    if key not in _found:
+        with torch.no_grad():
+            _found[key] = compute()
+    return _found[key]
 
 
 WAYS = {
@@ -87,18 +114,22 @@ def test_all_methods_in_one_batch(lm, family, way, family_cases, build, batch, r
         inputs.append(single.input_ids[0].tolist())
         prompts.append(int(single.prompt_ids[0]))
     injections.append(Injection())
+    kinds = [[*injection.channels()] for injection in injections]
     mixed = rows_to_batch([*inputs, [3, 4, 5]], None, [*prompts, 0])
     options = {"max_new_tokens": NEW, "do_sample": False}
     made = lm.generate(mixed, Injection.cat(injections), **options, **WAYS[way])
     plain = lm.generate(mixed, **options, **WAYS[way])
     assert made.shape == (mixed.size, NEW)
-    # not every random prompt changes every greedy token, but most do
-    assert (made != plain).any(1).float().mean() > 0.5
+    # not every random prompt changes a greedy token (a recurrent state forgets what stood first), but many do
+    assert (made != plain).any(1).float().mean() > 1 / 3
     assert made[-1].tolist() == plain[-1].tolist()
-    simple = {key: value for key, value in WAYS[way].items() if key == "num_beams"}
+    beams = WAYS[way].get("num_beams", 1)
     for i, injection in enumerate(injections):
-        alone = lm.generate(row(mixed, i), injection, **options, **simple)
-        assert made[i].tolist() == alone[0].tolist(), f"row {i}: {[*injection.channels()]}"
+
+        def alone(i=i, injection=injection):
+            return lm.generate(row(mixed, i), injection, **options, num_beams=beams)[0].tolist()
+
+        assert made[i].tolist() == _once(alone, f"{beams} beams", family, i, 0), f"row {i}: {kinds[i]}"
 
 
 def supported(lm, batch, how) -> None:

@@ -18,7 +18,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -33,6 +33,16 @@ SDPA = "softprompt_sdpa"
 EAGER = "softprompt_eager"
 SITE = "softprompt_site"  # attribute of an attention module: its number
 BIAS = "softprompt_bias"  # attribute of an attention module: (the T5 layer that computes its bias,)
+
+Function = TypeVar("Function", bound=Callable)
+
+
+def not_compiled(function: Function) -> Function:
+    """Left alone by torch.compile, which compiles the rest of the model.
+
+    What is injected changes from call to call: it would compile anew for each, until it gives up.
+    """
+    return torch.compiler.disable(function)  # type: ignore[return-value]
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,11 +139,12 @@ def attend_eager(module, query, key, value, attention_mask, **kwargs):
     return _attend(base, module, query, key, value, attention_mask, **kwargs)
 
 
+@not_compiled
 def attend_plain(module, query, key, value, attention_mask, *, scaling: float, sliding_window: int | None):
     """softmax(q kᵀ · scaling + mask) v in float32 scores: [B, q, heads, d] and weights (see `lm.shims`)."""
     active = _ACTIVE.get()
     if active is not None:  # such a family makes its masks without us
-        active.query_offset = _offset(attention_mask, query.shape[2])
+        active.query_offset = columns_ahead(attention_mask, query.shape[2])
         active.masks.clear()
     return _attend(
         _plain, module, query, key, value, attention_mask, scaling=scaling, sliding_window=sliding_window
@@ -146,6 +157,7 @@ def _plain(module, query, key, value, attention_mask, *, scaling, sliding_window
     return (weights @ value).transpose(1, 2), weights
 
 
+@not_compiled
 def _attend(base: Callable, module, query: Tensor, key: Tensor, value: Tensor, attention_mask, **kwargs):
     active = _ACTIVE.get()
     if active is None:
@@ -242,7 +254,7 @@ def _extend_bias(module, bias: Tensor, mask: Tensor | None, real: Tensor) -> Ten
     else:
         at = torch.arange(queries, device=bias.device)
         if source.is_decoder and mask is not None:
-            at = at + _offset(mask, queries)
+            at = at + columns_ahead(mask, queries)
         place = -real.flip(1).long().cumsum(1).flip(1)
         bucket = source._relative_position_bucket(
             place[:, None, :] - at[None, :, None],
@@ -254,7 +266,7 @@ def _extend_bias(module, bias: Tensor, mask: Tensor | None, real: Tensor) -> Ten
     return torch.cat([ahead, bias.expand(rows, -1, -1, -1)], dim=-1)
 
 
-def _offset(mask: Tensor, queries: int) -> Tensor:
+def columns_ahead(mask: Tensor, queries: int) -> Tensor:
     """Columns in the cache ahead of the queries, by a causal mask: a query sees itself, and nothing later."""
     shown = mask if mask.dtype == torch.bool else mask == 0
     columns = torch.arange(mask.shape[-1], device=mask.device)
@@ -281,12 +293,14 @@ def _gated(
     return (layer.gate.tanh()[:, :, None, None] * (weights @ values)).transpose(1, 2)
 
 
+@not_compiled
 def mask_sdpa(*args, **kwargs):
     """transformers' sdpa mask, always built while something is injected: a skipped one cannot be extended."""
     _note_offset(kwargs)
     return sdpa_mask(*args, **_always_built(kwargs))
 
 
+@not_compiled
 def mask_eager(*args, **kwargs):
     """transformers' eager mask, always built while something is injected."""
     _note_offset(kwargs)

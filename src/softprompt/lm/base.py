@@ -10,7 +10,7 @@ import abc
 import contextlib
 from collections.abc import Collection, Iterator, Sequence
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 import torch.utils.checkpoint
@@ -19,7 +19,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from ..data.collate import Batch
-from ..errors import SoftPromptError
+from ..errors import SoftPromptError, unknown
 from ..injection import Injection, LayerKV, Layers
 from . import shims
 from .attention import EAGER, SDPA, checkpoint_contexts
@@ -31,6 +31,7 @@ from .rotary import Turn
 from .spec import ModelSpec
 
 Answers = Literal["next", "mask", "head"]
+Attention = Literal["auto", "sdpa", "eager"]
 
 
 class LanguageModel(abc.ABC):
@@ -47,13 +48,14 @@ class LanguageModel(abc.ABC):
         name: str,
         head: Head | None = None,
         head_names: Collection[str] = (),
+        attention: Attention = "auto",
     ) -> None:
         self.model, self.tokenizer, self.name = model, tokenizer, name
         self.head, self.head_names = head, frozenset(head_names)
         if head is not None:
             self.answers = "head"
         shims.bind(model)
-        model.set_attn_implementation(SDPA if model._supports_sdpa else EAGER)
+        model.set_attn_implementation(_implementation(model, attention))
         model.eval()
         model.requires_grad_(False)
         self._checkpointed: tuple[torch.nn.Module, ...] = ()
@@ -92,8 +94,11 @@ class LanguageModel(abc.ABC):
         return None if "cache" in self.spec.limits else self.prefill(batch, injection)
 
     @abc.abstractmethod
-    def generate(self, batch: Batch, injection: Injection | None = None, **options: Any) -> Tensor:
-        """New tokens [B × num_return_sequences, up to max_new_tokens] by transformers' own `generate`."""
+    def generate(self, batch: Batch, injection: Injection | None = None, **options: Any) -> Any:
+        """New tokens [B × num_return_sequences, up to max_new_tokens] by transformers' own `generate`.
+
+        Under `return_dict_in_generate` its output object is returned; `sequences` there are the new tokens.
+        """
 
     @abc.abstractmethod
     def hidden(self, ids: Tensor, mask: Tensor, layer: int) -> Tensor:
@@ -203,3 +208,25 @@ def _checkpoint(function: Any, *args: Any, **named: Any) -> Any:
     return torch.utils.checkpoint.checkpoint(
         function, *args, use_reentrant=False, context_fn=checkpoint_contexts, **named
     )
+
+
+def _implementation(model: Any, choice: str) -> str:
+    """The registered name for a user's choice of attention; "auto" is sdpa where the family has it.
+
+    Raises SoftPromptError where the model cannot run it so, and for flash attention.
+    """
+    if choice.startswith("flash"):
+        raise SoftPromptError(
+            f"attention='{choice}' takes no injected vectors",
+            why="flash kernels take no mask, and rows with prefixes of their own lengths need one",
+            fix="use attention=sdpa: torch picks its fastest kernel that takes a mask",
+        )
+    if choice not in get_args(Attention):
+        raise unknown("attention", choice, get_args(Attention))
+    if choice == "sdpa" and not model._supports_sdpa:
+        raise SoftPromptError(
+            f"attention='sdpa' does not go with a {model.config.model_type} model",
+            why="transformers has no fused attention for it",
+            fix="use attention=auto or attention=eager",
+        )
+    return SDPA if model._supports_sdpa and choice != "eager" else EAGER

@@ -21,7 +21,7 @@ from ..data.collate import Batch, batch_of_ids
 from ..errors import SoftPromptError
 from ..injection import Injection, Layers
 from .attention import Active, Columns, inject
-from .base import LanguageModel
+from .base import Attention, LanguageModel
 from .context import Context, fit_rows, pack_left
 from .heads import Head
 from .probe import measure, recorded
@@ -38,9 +38,10 @@ class EncoderLM(LanguageModel):
         name: str,
         head: Head | None = None,
         head_names: Collection[str] = (),
+        attention: Attention = "auto",
     ) -> None:
         self.answers = "mask"
-        super().__init__(model, tokenizer, name, head, head_names)
+        super().__init__(model, tokenizer, name, head, head_names, attention)
         spec, self._turns = measure(model, self.embed)
         limits = {**spec.limits, "cache": "every position sees every other, what is trained included"}
         unused = _unused_positions(model)
@@ -75,7 +76,7 @@ class EncoderLM(LanguageModel):
         self.refuse("cache")
         raise AssertionError("refused above")
 
-    def generate(self, batch: Batch, injection: Injection | None = None, **options: Any) -> Tensor:
+    def generate(self, batch: Batch, injection: Injection | None = None, **options: Any) -> Any:
         """Refused: an encoder writes no text."""
         raise SoftPromptError(
             f"'{self.name}' writes no text",

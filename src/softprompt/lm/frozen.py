@@ -20,9 +20,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..data.collate import Batch, batch_of_ids
 from ..errors import SoftPromptError
 from ..injection import Injection, LayerKV, Layers
-from . import turns
+from . import generation, turns
 from .attention import Active, Columns, inject
-from .base import LanguageModel
+from .base import Attention, LanguageModel
 from .context import Context, fit_rows, pack_right
 from .heads import Head
 from .probe import measure, recorded
@@ -39,8 +39,9 @@ class FrozenLM(LanguageModel):
         name: str,
         head: Head | None = None,
         head_names: Collection[str] = (),
+        attention: Attention = "auto",
     ) -> None:
-        super().__init__(model, tokenizer, name, head, head_names)
+        super().__init__(model, tokenizer, name, head, head_names, attention)
         if head is not None and model.config.pad_token_id is None:
             model.config.pad_token_id = 0  # any will do: of embeddings, transformers pools the last column
         self.spec, self._turns = measure(model, self.embed)
@@ -121,47 +122,45 @@ class FrozenLM(LanguageModel):
         return out.hidden_states[layer]
 
     @torch.no_grad()
-    def generate(self, batch: Batch, injection: Injection | None = None, **options: Any) -> Tensor:
+    def generate(self, batch: Batch, injection: Injection | None = None, **options: Any) -> Any:
         """New tokens [B × num_return_sequences, up to max_new_tokens] by transformers' own `generate`.
 
-        `options` are transformers' generation options, streamers and caches included. A cache that an earlier
-        turn filled (`past_key_values`) is gone on from, where that is exact: see `lm.turns`.
+        `options` are transformers' generation options, streamers and caches included. Under
+        `return_dict_in_generate` its output object is returned; `sequences` there are the new tokens. A cache
+        that an earlier turn filled (`past_key_values`) is gone on from, where that is exact: see `lm.turns`.
         """
         batch = batch.with_inputs_at_right()
         injection = fit_rows(injection or Injection(), batch.size)
         self._check(injection)
         cache = options.get("past_key_values")
         turns.check(self.model, cache, batch, injection)
-        bare = injection.before is None and injection.after is None
-        if bare:
-            inputs, mask = {"input_ids": batch.input_ids}, batch.input_mask
-            width = batch.input_ids.shape[1]
-        else:
-            if options.get("prefill_chunk_size"):
-                raise SoftPromptError(
-                    "prefill_chunk_size does not go with soft tokens",
-                    why="transformers prefills token ids in chunks, and soft tokens have none",
-                    fix="leave it out, or use a prefix",
-                )
-            prepares: Any = self.model.prepare_inputs_for_generation
-            if "inputs_embeds" not in inspect.signature(prepares).parameters:
-                raise SoftPromptError(
-                    f"transformers cannot generate from soft tokens with a {self.spec.family} model",
-                    why="its `generate` takes no embeddings for this family (training and scoring do)",
-                    fix="use a prefix (prefix-tuning), or score labels instead of generating",
-                )
-            vectors, mask = self._sequence(batch, injection, targets=False)
-            inputs, width = {"inputs_embeds": vectors}, vectors.shape[1]
+        generation.check(self.model, options, injection)
+        ids, there = generation.ids_in_place(batch, injection, pack_right)
+        inputs, mask, width = {"input_ids": ids}, batch.input_mask, ids.shape[1]
+        if injection.before is not None or injection.after is not None:
+            self._check_soft_generation(options)
+            inputs["inputs_embeds"], mask = self._sequence(batch, injection, targets=False)
         after = 0 if injection.after is None else injection.after.mask.sum(1)
         last_input = mask.sum(1) - after - 1
         active = self._active(injection, None, width - 1 - after, last_input, None)
-        options.setdefault("pad_token_id", self._pad_id())
+        generation.default(options, "pad_token_id", self._pad_id())
+        generation.of_own_inputs(self.model, options, ids, there)
+        generation.in_own_columns(self.model, options, there)
         with inject(active):
             out = self.model.generate(**inputs, attention_mask=mask.long(), **options)  # type: ignore[operator]
-        sequences = out if isinstance(out, Tensor) else out.sequences
-        made = sequences[:, width:] if bare else sequences
-        turns.note(cache, batch, injection, made, width)
+        made = generation.new_tokens(out, width)
+        turns.note(cache, batch, injection, generation.tokens_of(made), width)
         return made
+
+    def _check_soft_generation(self, options: dict[str, Any]) -> None:
+        generation.check_soft_tokens(self.model, options)
+        prepares: Any = self.model.prepare_inputs_for_generation
+        if "inputs_embeds" not in inspect.signature(prepares).parameters:
+            raise SoftPromptError(
+                f"transformers cannot generate from soft tokens with a {self.spec.family} model",
+                why="its `generate` takes no embeddings for this family (training and scoring do)",
+                fix="use a prefix (prefix-tuning), or score labels instead of generating",
+            )
 
     @torch.no_grad()
     def kv_of(self, ids: Sequence[int]) -> Layers:

@@ -12,7 +12,7 @@ import torch
 
 from ..errors import SoftPromptError, unknown
 from . import heads, smollm2
-from .base import LanguageModel
+from .base import Attention, LanguageModel
 from .encoder import EncoderLM
 from .frozen import FrozenLM
 from .heads import Head
@@ -29,11 +29,14 @@ def load(
     dtype: Precision = "auto",
     device: str | None = None,
     head: Head | None = None,
+    attention: Attention = "auto",
 ) -> LanguageModel:
     """A frozen model with its tokenizer; a BERT-like one with its masked-word head, or with `head`.
 
     `dtype="auto"` takes bfloat16 where this machine multiplies matrices faster in it (measured, a few
-    milliseconds), else float32. Raises SoftPromptError where the model cannot be found or is refused.
+    milliseconds), else float32. `attention="auto"` is torch's fused one (sdpa) wherever the family has it;
+    "eager" is slower, and gives the weights for `output_attentions`.
+    Raises SoftPromptError where the model cannot be found or is refused.
     """
     from safetensors import SafetensorError
     from transformers import AutoConfig, AutoTokenizer
@@ -69,7 +72,7 @@ def load(
             fix="download or copy the model again; a classifier, or an encoder without its masked-word head, "
             "is no language model, but takes a head of labels (task.head=true)",
         )
-    return wrapper(model.to(target), tokenizer, name, head, head_names)
+    return wrapper(model.to(target), tokenizer, name, head, head_names, attention)
 
 
 def _wrapper(config: Any, head: Head | None, name: str) -> type[FrozenLM | EncoderLM | Seq2SeqLM]:

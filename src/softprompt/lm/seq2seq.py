@@ -20,9 +20,9 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from ..data.collate import Batch
 from ..errors import SoftPromptError
 from ..injection import Injection, Layers, SoftTokens
-from . import turns
+from . import generation, turns
 from .attention import Active, Columns, inject
-from .base import LanguageModel
+from .base import Attention, LanguageModel
 from .context import Context, fit_rows, pack_left
 from .heads import Head
 from .probe import measure, recorded
@@ -41,8 +41,9 @@ class Seq2SeqLM(LanguageModel):
         name: str,
         head: Head | None = None,
         head_names: Collection[str] = (),
+        attention: Attention = "auto",
     ) -> None:
-        super().__init__(model, tokenizer, name, head, head_names)
+        super().__init__(model, tokenizer, name, head, head_names, attention)
         self._encoder: Any = model.get_encoder()
         self.spec, self._turns = measure(model, self.embed)
         self.spec = replace(self.spec, limits={**self.spec.limits, "cache": NOT_KEPT})
@@ -92,8 +93,11 @@ class Seq2SeqLM(LanguageModel):
         return states.gather(1, columns.clamp(min=0)[:, :, None].expand(-1, -1, states.shape[2]))
 
     @torch.no_grad()
-    def generate(self, batch: Batch, injection: Injection | None = None, **options: Any) -> Tensor:
-        """New tokens [B × num_return_sequences, …] by transformers' own `generate`, without the start."""
+    def generate(self, batch: Batch, injection: Injection | None = None, **options: Any) -> Any:
+        """New tokens [B × num_return_sequences, …] by transformers' own `generate`, without the start.
+
+        Under `return_dict_in_generate` its output object is returned; `sequences` there are the new tokens.
+        """
         if turns.length(options.get("past_key_values")):
             raise SoftPromptError(
                 "an encoder-decoder model does not go on from a cache of an earlier turn",
@@ -101,13 +105,20 @@ class Seq2SeqLM(LanguageModel):
                 fix=turns.FRESH,
             )
         injection = fit_rows(injection or Injection(), batch.size)
-        read, active = self._read(batch, injection)
-        options.setdefault("pad_token_id", self._pad_id())
-        options.setdefault("decoder_start_token_id", self._start)
+        generation.check(self.model, options, injection)
+        shown = {
+            name: True
+            for name in ("output_hidden_states", "output_attentions")
+            if generation.asked(self.model, options, name)
+        }
+        read, active = self._read(batch, injection, **shown)
+        ids, there = generation.ids_in_place(batch, injection, pack_left)  # for penalties, and an assistant
+        generation.of_own_inputs(self.model, options, ids, there)
+        generation.default(options, "pad_token_id", self._pad_id())
+        generation.default(options, "decoder_start_token_id", self._start)
         with inject(active):
-            out = self.model.generate(**read, **options)  # type: ignore[operator]
-        sequences = out if isinstance(out, Tensor) else out.sequences
-        return sequences[:, 1:]
+            out = self.model.generate(input_ids=ids, **read, **options)  # type: ignore[operator]
+        return generation.new_tokens(out, 1)
 
     @torch.no_grad()
     def kv_of(self, ids: Sequence[int]) -> Layers:
@@ -119,8 +130,11 @@ class Seq2SeqLM(LanguageModel):
         assert active is not None
         return self.move(recorded(active, len(self.spec.layers)), -len(ids))
 
-    def _read(self, batch: Batch, injection: Injection) -> tuple[dict[str, Any], Active]:
-        """The encoder's output with its mask, as arguments of the model, and what the decoder is to see."""
+    def _read(self, batch: Batch, injection: Injection, **shown: bool) -> tuple[dict[str, Any], Active]:
+        """The encoder's output with its mask, as arguments of the model, and what the decoder is to see.
+
+        `shown`: which of its hidden states and attentions are kept in its output.
+        """
         self._check(injection)
         parts = [(self.embed(batch.input_ids), batch.input_mask)]
         if injection.before is not None:
@@ -130,7 +144,7 @@ class Seq2SeqLM(LanguageModel):
         vectors, mask = pack_left(*(torch.cat(part, dim=1) for part in zip(*parts, strict=True)))
         active = self._active(injection)
         with inject(active):
-            output = self._encoder(inputs_embeds=vectors, attention_mask=mask.long())
+            output = self._encoder(inputs_embeds=vectors, attention_mask=mask.long(), **shown)
         read = {"encoder_outputs": output, "attention_mask": mask.long()}
         if injection.decoder is not None:
             ahead = self._decoder_columns(read, active, injection.decoder)

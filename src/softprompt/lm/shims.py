@@ -12,7 +12,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from .attention import attend_plain
+from .attention import attend_plain, columns_ahead
 
 
 def bind(model: nn.Module) -> None:
@@ -40,7 +40,9 @@ def _attend(
     """What `_attn` returns: output [B, heads, q, d] and weights."""
     queries, keys = query.shape[2], key.shape[2]
     if attention_mask is None or window is not None:
-        at = torch.arange(keys - queries, keys, device=query.device)[:, None]
+        # a static cache has room behind the last token: there the window does not end with the keys
+        ahead = keys - queries if attention_mask is None else columns_ahead(attention_mask, queries)
+        at = (torch.arange(queries, device=query.device) + ahead)[:, None]
         column = torch.arange(keys, device=query.device)[None, :]
         seen = column <= at
         if window is not None:

@@ -1,0 +1,214 @@
+"""What both kinds of language model ask of transformers' own `generate`, and what they refuse of it.
+
+Beside the embeddings `generate` is given token ids in the same columns, so that whatever reads ids
+(penalties, streamers, an assistant) sees a row's input under every method. Columns that have no token
+(padding, soft tokens) repeat the row's first one: a penalty on repeated tokens then does not depend on
+the neighbours. This file knows nothing of methods.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, final
+
+import torch
+from torch import Tensor
+from transformers import (
+    EncoderNoRepeatNGramLogitsProcessor,
+    EncoderRepetitionPenaltyLogitsProcessor,
+    LogitsProcessor,
+    NoRepeatNGramLogitsProcessor,
+)
+from transformers.generation.streamers import BaseStreamer
+
+from ..data.collate import Batch
+from ..errors import SoftPromptError
+from ..injection import Injection
+from .attention import SITE
+
+Pack = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
+
+# Options that guess tokens ahead. Given embeddings, transformers drops the guesses of its first step, and
+# then compares them with the wrong logits.
+GUESSING = (
+    *("assistant_model", "prompt_lookup_num_tokens", "assistant_early_exit"),
+    *("use_mtp", "speculation_type"),
+)
+
+
+def asked(model: Any, options: dict[str, Any], name: str) -> Any:
+    """An option's value: as given, else in the `generation_config` given, else in the model's own."""
+    configs = (options.get("generation_config"), model.generation_config)
+    values = (options.get(name), *(getattr(config, name, None) for config in configs))
+    return next((value for value in values if value is not None), None)
+
+
+def default(options: dict[str, Any], name: str, value: Any) -> None:
+    """The option's value where the caller leaves it open."""
+    given = options.get("generation_config")
+    if options.get(name) is None and getattr(given, name, None) is None:
+        options[name] = value
+
+
+def check(model: Any, options: dict[str, Any], injection: Injection) -> None:
+    """Raises where `generate` would take an option and answer something else than was asked."""
+    if asked(model, options, "output_attentions") and "eager" not in model.config._attn_implementation:
+        raise SoftPromptError(
+            "output_attentions does not go with attention=sdpa",
+            why="the fused kernel never has the weights: each would be None",
+            fix="load the model with attention=eager",
+        )
+    if asked(model, options, "cache_implementation") == "paged":
+        raise SoftPromptError(
+            "cache_implementation=paged takes no injected vectors",
+            why="transformers' continuous batching runs another attention",
+            fix="use cache_implementation=dynamic or static",
+        )
+    if asked(model, options, "token_healing"):
+        raise SoftPromptError(
+            "token_healing takes away tokens of the input",
+            why="what is injected has its place by the input's columns",
+            fix="leave it out, and end inputs where a word ends",
+        )
+    if _wrapped(options.get("assistant_model")):
+        raise SoftPromptError(
+            "the assistant model was loaded by softprompt",
+            why="what is injected into the large model would reach it too",
+            fix="give it as transformers loads it: AutoModelForCausalLM.from_pretrained(…)",
+        )
+    if not injection.channels():
+        return
+    if asked(model, options, "guidance_scale") not in (None, 1, 1.0):
+        raise SoftPromptError(
+            "guidance_scale does not go with a prompt or prefix",
+            why="its run without the input would be given the prompt of the run with it",
+            fix="mix the logits of two runs in a logits_processor of your own",
+        )
+
+
+def check_soft_tokens(model: Any, options: dict[str, Any]) -> None:
+    """Raises where `generate` cannot start from embeddings (decoder-only models)."""
+    if asked(model, options, "prefill_chunk_size"):
+        raise SoftPromptError(
+            "prefill_chunk_size does not go with soft tokens",
+            why="transformers prefills token ids in chunks, and soft tokens have none",
+            fix="leave it out, or use a prefix",
+        )
+    guessing = next((name for name in GUESSING if asked(model, options, name)), None)
+    if guessing is not None:
+        raise SoftPromptError(
+            f"{guessing} does not go with soft tokens",
+            why="transformers' first step of assisted decoding reads embeddings alone, and loses the guesses",
+            fix="leave it out, or use a prefix (prefix-tuning), which goes with assisted decoding",
+        )
+
+
+def ids_in_place(batch: Batch, injection: Injection, pack: Pack) -> tuple[Tensor, Tensor]:
+    """Token ids [B, S] in the columns of [before | input | after], and which are tokens: [B, S] bool."""
+    first = batch.input_ids.gather(1, batch.input_mask.to(torch.uint8).argmax(1, keepdim=True))
+    parts = [(batch.input_ids, batch.input_mask, batch.input_mask)]
+    if injection.before is not None:
+        parts.insert(0, _without_tokens(injection.before.mask))
+    if injection.after is not None:
+        parts.append(_without_tokens(injection.after.mask))
+    ids, real, known = (torch.cat(column, dim=1) for column in zip(*parts, strict=True))
+    columns, mask = pack(torch.stack([ids, known.long()], dim=2), real)
+    there = columns[..., 1].bool() & mask
+    return columns[..., 0].where(there, first), there
+
+
+def _without_tokens(real: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    return torch.zeros_like(real, dtype=torch.long), real, torch.zeros_like(real)
+
+
+def of_own_inputs(model: Any, options: dict[str, Any], ids: Tensor, there: Tensor) -> None:
+    """Options about the input are given each row's own; with embeddings transformers would pass them over."""
+    rows = [row[own][None] for row, own in zip(ids, there, strict=True)]
+    kinds: dict[str, Callable[..., LogitsProcessor]] = {
+        "encoder_repetition_penalty": EncoderRepetitionPenaltyLogitsProcessor,
+        "encoder_no_repeat_ngram_size": EncoderNoRepeatNGramLogitsProcessor,
+    }
+    for name, kind in kinds.items():
+        value = asked(model, options, name)
+        if value not in (None, 0, 1.0) or (value == 1 and name == "encoder_no_repeat_ngram_size"):
+            options[name] = 0 if name == "encoder_no_repeat_ngram_size" else 1.0
+            _add(options, _ByRow([kind(value, row) for row in rows]))
+
+
+def in_own_columns(model: Any, options: dict[str, Any], there: Tensor) -> None:
+    """Options that would read columns without a token are given the row's own tokens (see `ids_in_place`)."""
+    if bool(there.all()):
+        return
+    if size := asked(model, options, "no_repeat_ngram_size"):
+        options["no_repeat_ngram_size"] = 0
+        _add(options, _OwnTokens(NoRepeatNGramLogitsProcessor(size), there))
+    streamer = options.get("streamer")
+    if streamer is not None and there.shape[0] == 1:
+        options["streamer"] = _OwnPrompt(streamer, there)
+
+
+def _add(options: dict[str, Any], processor: LogitsProcessor) -> None:
+    options["logits_processor"] = [*(options.get("logits_processor") or []), processor]
+
+
+def new_tokens(out: Any, width: int) -> Any:
+    """What `generate` returned, with the first `width` columns of its sequences cut off."""
+    if isinstance(out, Tensor):
+        return out[:, width:]
+    out.sequences = out.sequences[:, width:]
+    return out
+
+
+def tokens_of(out: Any) -> Tensor:
+    """The tokens alone, whether `generate` gave them alone or in its output object."""
+    return out if isinstance(out, Tensor) else out.sequences
+
+
+def _wrapped(model: Any) -> bool:
+    return model is not None and any(hasattr(module, SITE) for module in model.modules())
+
+
+@final
+class _OwnTokens(LogitsProcessor):
+    """A processor that is shown each row's own tokens and nothing else."""
+
+    def __init__(self, processor: LogitsProcessor, there: Tensor) -> None:
+        self.processor, self.there = processor, there
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:  # type: ignore[override]
+        there = self.there.repeat_interleave(input_ids.shape[0] // self.there.shape[0], dim=0)
+        new = input_ids.shape[1] - there.shape[1]
+        keep = torch.cat([there, there.new_ones(there.shape[0], new)], dim=1)
+        rows = zip(input_ids, keep, scores, strict=True)
+        return torch.cat([self.processor(ids[own][None], score[None]) for ids, own, score in rows])  # type: ignore[arg-type]
+
+
+@final
+class _ByRow(LogitsProcessor):
+    """A processor for each row of the batch (beams of a row stand together)."""
+
+    def __init__(self, processors: list[LogitsProcessor]) -> None:
+        self.processors = processors
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:  # type: ignore[override]
+        beams = input_ids.shape[0] // len(self.processors)
+        parts = zip(self.processors, input_ids.split(beams), scores.split(beams), strict=True)
+        return torch.cat([processor(ids, score) for processor, ids, score in parts])  # type: ignore[arg-type]
+
+
+@final
+class _OwnPrompt(BaseStreamer):
+    """A streamer that is given the prompt's tokens first, without the columns that have none."""
+
+    def __init__(self, streamer: BaseStreamer, there: Tensor) -> None:
+        self.streamer, self.there = streamer, there.cpu()
+        self.started = False
+
+    def put(self, value: Tensor) -> None:
+        if not self.started:
+            value = value[self.there][None]
+        self.started = True
+        self.streamer.put(value)
+
+    def end(self) -> None:
+        self.streamer.end()
