@@ -14,9 +14,9 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from .cache import Form, ram
-from .cache.disk import is_stored
 from .cache.place import Place, distinct, key_of
 from .cache.rows import bytes_needed, cached_tokens
+from .cache.shards import missing
 from .data.encode import Example
 from .injection import Injection
 from .lm.base import LanguageModel
@@ -37,7 +37,7 @@ class Plan:
     budget_bytes: int  # of the memory that they may take
     disk_bytes: int = 0  # of the disk that all caches together may take; 0 where it was not looked at
     folder: str | None = None  # of the cache on disk
-    stored: bool = False  # an earlier run left it there
+    stored: bool = False  # earlier runs left all of it there
 
     @property
     def is_cached(self) -> bool:
@@ -128,7 +128,7 @@ def _on_disk(
         if not asked:
             short += " or of memory"
         return replace(again, reason=short, disk_bytes=budget)
-    folder = place.folder(key_of(lm, inputs, form))
+    folder = place.folder(key_of(lm, form))
     why = "train.cache=disk" if asked else "it does not fit in memory, but on disk"
     return replace(
         kept,
@@ -138,7 +138,7 @@ def _on_disk(
         cache_bytes=needed,
         disk_bytes=budget,
         folder=str(folder),
-        stored=is_stored(folder),
+        stored=not missing(folder, inputs),
     )
 
 

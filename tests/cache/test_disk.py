@@ -16,7 +16,8 @@ import torch
 
 from softprompt import files
 from softprompt.cache import disk
-from softprompt.cache.place import Place, builder, default_root, distinct, key_of
+from softprompt.cache.place import Place, builder, default_root, distinct, entry_of, key_of, name_of
+from softprompt.cache.shards import missing
 from softprompt.data.collate import collate
 from softprompt.errors import SoftPromptError
 
@@ -38,8 +39,9 @@ def prefills(llama, monkeypatch):
     return calls
 
 
-def folders(place: Place) -> list[Path]:
-    return sorted(path for path in place.root.iterdir() if (path / disk.INDEX).exists())
+def shards(place: Place) -> list[Path]:
+    """Files of rows that have their entry."""
+    return sorted(path for path in place.root.glob("*/*.safetensors") if entry_of(path).exists())
 
 
 def same(store, examples, lm, close) -> None:
@@ -59,57 +61,54 @@ def same(store, examples, lm, close) -> None:
 def test_a_second_run_computes_nothing(llama, examples, place, prefills, close):
     disk.open_or_build(place, llama, examples)
     first = len(prefills)
-    assert first > 1 and len(list(folders(place)[0].glob("*.safetensors"))) > 1
-    other = [examples[k] for k in (4, 2, 0, 5, 1, 3, 3, 0)]  # another seed's order, and rows that repeat
+    assert first > 1 and len(shards(place)) > 1
+    other = [
+        examples[k] for k in (4, 2, 0, 5, 3, 3, 0)
+    ]  # another seed's order and split, and rows that repeat
     store = disk.open_or_build(place, llama, other)
-    assert len(prefills) == first and len(folders(place)) == 1
+    assert len(prefills) == first
     same(store, other, llama, close)
+
+
+def test_rows_that_are_new_are_computed_alone(llama, examples, encoded, place, prefills, close):
+    disk.open_or_build(place, llama, examples)
+    prefills.clear()
+    more, done = [*encoded((7, 4), start=60), *examples[::-1]], []
+    store = disk.open_or_build(place, llama, more, progress=lambda n, of: done.append((n, of)))
+    assert sum(prefills) == 2 and done[-1] == (8, 8)
+    same(store, more, llama, close)
 
 
 def test_nothing_is_copied_before_a_batch_is_made(llama, examples, place):
     store = disk.open_or_build(place, llama, examples)
-    number = len(distinct(examples)) - 1
-    assert store.row(number)[0].data_ptr() == store.row(number)[0].data_ptr()
+    name = name_of(examples[2])
+    assert store.row(name)[0].data_ptr() == store.row(name)[0].data_ptr()
 
 
-def test_the_name_follows_all_that_the_numbers_depend_on(new_lm, llama, encoded):
-    rows = encoded()
-    names = {key_of(llama, distinct(rows), "auto")}
-    assert key_of(new_lm("llama"), distinct(rows[::-1]), "auto") in names  # the same model, in any order
-    names.add(key_of(llama, distinct(rows), "int8"))
-    names.add(key_of(llama, distinct(encoded(start=11)), "auto"))  # another template
-    names.add(key_of(llama, distinct(rows[:-1]), "auto"))
-    names.add(key_of(new_lm("llama", seed=1), distinct(rows), "auto"))
-    names.add(
-        key_of(
-            new_lm("llama", rope_parameters={"rope_type": "default", "rope_theta": 5e3}),
-            distinct(rows),
-            "auto",
-        )
-    )
+def test_a_row_is_named_by_its_ids_alone(encoded):
+    rows = encoded((3, 3, 4))
+    assert len({name_of(row) for row in [*rows, *encoded((3, 3), start=11), rows[0]]}) == 4
+    rows[0].prompt, rows[0].target_ids, rows[0].input_ids = 5, (7,), list(rows[0].input_ids)
+    assert name_of(rows[0]) == name_of(encoded((3,))[0])
+
+
+def test_the_folder_follows_all_that_the_numbers_depend_on(new_lm, llama):
+    rope = {"rope_type": "default", "rope_theta": 5e3}
     halved, nudged, retokenized = (new_lm("llama") for _ in range(3))
     halved.model.to(torch.bfloat16)
-    names.add(key_of(halved, distinct(rows), "auto"))
     with torch.no_grad():
-        nudged.embed(torch.tensor([0]))  # the table itself is what changes
         nudged.model.get_input_embeddings().weight[12, 3] += 1  # one number of one word
-    names.add(key_of(nudged, distinct(rows), "auto"))
     retokenized.tokenizer.add_tokens(["<more>"])
-    names.add(key_of(retokenized, distinct(rows), "auto"))
-    assert len(names) == 9
+    others = [new_lm("llama", seed=1), new_lm("llama", rope_parameters=rope), halved, nudged, retokenized]
+    names = {key_of(lm, "auto") for lm in (llama, *others)} | {key_of(llama, "int8")}
+    assert len(names) == 7
+    assert key_of(new_lm("llama"), "auto") in names  # the same model, loaded again
 
 
-def test_ids_cannot_run_into_each_other(llama, encoded):
-    one, other = encoded((2, 4), start=10), encoded((3, 3), start=10)
-    for row, ids in zip([*one, *other], [(1, 2), (3, 4, 5, 6), (1, 2, 3), (4, 5, 6)], strict=True):
-        row.input_ids = ids
-    assert key_of(llama, distinct(one), "auto") != key_of(llama, distinct(other), "auto")
-
-
-def test_another_format_version_is_another_cache(llama, examples, monkeypatch):
-    before = key_of(llama, distinct(examples), "auto")
+def test_another_format_version_is_another_cache(llama, monkeypatch):
+    before = key_of(llama, "auto")
     monkeypatch.setattr("softprompt.cache.place.FORMAT", 2)
-    assert key_of(llama, distinct(examples), "auto") != before
+    assert key_of(llama, "auto") != before
 
 
 def test_the_folder_is_the_users_own(monkeypatch, tmp_path):
@@ -140,7 +139,7 @@ DAMAGES = {"flipped": flip, "cut": cut, "gone": Path.unlink, "empty": lambda pat
 def test_a_damaged_file_is_computed_again_and_said(llama, examples, place, prefills, close, damage):
     disk.open_or_build(place, llama, examples)
     whole, prefills[:] = sum(prefills), []
-    victim = sorted(folders(place)[0].glob("*.safetensors"))[1]
+    victim = shards(place)[1]
     DAMAGES[damage](victim)
     said: list[str] = []
     store = disk.open_or_build(place, llama, examples, say=said.append)
@@ -152,10 +151,10 @@ def test_a_damaged_file_is_computed_again_and_said(llama, examples, place, prefi
     assert not said
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", '{"shards": [{}]}', '{"shards": 3}'])
-def test_a_damaged_index_is_written_again(llama, examples, place, close, content):
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"rows": 3}', "7"])
+def test_a_damaged_entry_is_written_again(llama, examples, place, close, content):
     disk.open_or_build(place, llama, examples)
-    (folders(place)[0] / disk.INDEX).write_text(content)
+    entry_of(shards(place)[0]).write_text(content)
     said: list[str] = []
     same(disk.open_or_build(place, llama, examples, say=said.append), examples, llama, close)
     assert any("damaged" in text for text in said)
@@ -165,36 +164,37 @@ def test_a_cache_that_was_copied_is_whole(llama, examples, place, prefills):
     """Other times, the same contents."""
     disk.open_or_build(place, llama, examples)
     built = len(prefills)
-    for path in folders(place)[0].glob("*.safetensors"):
+    for path in shards(place):
         os.utime(path, (1, 1))
     said: list[str] = []
     disk.open_or_build(place, llama, examples, say=said.append)
     assert len(prefills) == built and not said
 
 
-def test_a_build_that_stops_goes_on(llama, examples, place, prefills, close, monkeypatch):
-    """Stopped after a file: no index, nothing that is read; the next run makes the others."""
-    disk.open_or_build(Place(place.root / "whole"), llama, examples)
-    whole, prefills[:] = sum(prefills), []
-    original, written = files.write_tensors, []
+@pytest.mark.parametrize("where", ["write_tensors", "write_text"])
+def test_a_build_that_stops_goes_on(llama, examples, place, prefills, close, monkeypatch, where):
+    """Stopped in its second file, or between that and its entry: the next run makes what is missing."""
+    original, written = getattr(files, where), []
 
-    def stopped(path, tensors):
+    def stopped(path, content):
         if written:
-            (path.parent / f".{path.name}.half").write_bytes(b"half")
-            raise KeyboardInterrupt
+            path.with_name(f".{path.name}.half").write_bytes(b"half")
+            os._exit(0)
         written.append(path)
-        original(path, tensors)
+        original(path, content)
 
-    monkeypatch.setattr(files, "write_tensors", stopped)
-    with pytest.raises(KeyboardInterrupt):
+    if (child := os.fork()) == 0:  # a process that ends without cleaning up
+        setattr(files, where, stopped)
         disk.open_or_build(place, llama, examples)
-    folder = written[0].parent
-    assert not disk.is_stored(folder)
-    monkeypatch.setattr(files, "write_tensors", original)
-    prefills.clear()
+        os._exit(1)
+    assert os.waitpid(child, 0)[1] == 0
+    (kept,) = shards(place)
+    folder = kept.parent
+    rows = len(json.loads(entry_of(kept).read_text())["rows"])
+    assert list(folder.glob(".*")) and 0 < rows < len(examples)
     same(disk.open_or_build(place, llama, examples), examples, llama, close)
-    assert 0 < sum(prefills) - len(examples) < whole  # but for the batch of `same`
-    assert not list(folder.glob(".*"))
+    assert sum(prefills) == len(examples) - rows + len(examples)  # the latter is the batch of `same`
+    assert not list(folder.glob(".*")) and len(list(folder.glob("*.safetensors"))) == len(shards(place))
 
 
 def test_a_process_that_is_killed_leaves_nothing_half_read(model_folder, tmp_path, encoded, close):
@@ -229,46 +229,61 @@ disk.open_or_build(Place(Path({str(place.root)!r}), 10**9), lm, rows)
     process.send_signal(signal.SIGKILL)
     process.wait()
     (folder,) = place.root.iterdir()
-    made = set(folder.glob("*.safetensors"))
-    assert len(made) >= 2 and not disk.is_stored(folder)
+    made = shards(place)
+    assert len(made) >= 1 and missing(folder, rows)
     times = {path: path.stat().st_mtime_ns for path in made}
     lm = softprompt.load(str(model_folder), dtype="float32")
     same(disk.open_or_build(place, lm, rows), rows, lm, close)
-    assert disk.is_stored(folder) and {p: p.stat().st_mtime_ns for p in made} == times
+    assert not missing(folder, rows) and {p: p.stat().st_mtime_ns for p in made} == times
 
 
 # --- room ---
 
 
-def used(folder: Path, seconds: float) -> None:
-    os.utime(folder, (seconds, seconds))
+def used(paths: list[Path], seconds: float) -> None:
+    for path in paths:
+        os.utime(entry_of(path), (seconds, seconds))
 
 
-def test_the_longest_unused_go_first(llama, encoded, tmp_path):
-    roomy = Place(tmp_path / "kv", limit=10**9)
-    stores = [disk.open_or_build(roomy, llama, encoded((9, 8), start=start)) for start in (10, 30, 50)]
-    names = [roomy.folder(key_of(llama, distinct(encoded((9, 8), start=s)), "auto")) for s in (10, 30, 50)]
-    for folder, when in zip(names, (2000, 1000, 3000), strict=True):
-        used(folder, when)
-    one = max(held.bytes for held in roomy.held())
+def test_the_longest_unused_go_first(llama, encoded, tmp_path, monkeypatch):
+    monkeypatch.setattr(disk, "BATCH_TOKENS", 100)  # one file a run
+    roomy, names, stores = Place(tmp_path / "kv", limit=10**9), [], []
+    for start, when in ((10, 2000), (30, 1000), (50, 3000)):
+        stores.append(disk.open_or_build(roomy, llama, encoded((9, 8), start=start)))
+        (new,) = set(shards(roomy)) - set(names)
+        names.append(new)
+        used([new], when)
+    tight = Place(roomy.root, limit=3 * max(held.bytes for held in roomy.held()) + 500)
     said: list[str] = []
-    tight = Place(roomy.root, limit=3 * one)
     disk.open_or_build(tight, llama, encoded((9, 8), start=70), say=said.append)
     assert not names[1].exists() and names[0].exists() and names[2].exists()
     assert len(said) == 1 and str(names[1]) in said[0]
     disk.open_or_build(tight, llama, encoded((9, 8), start=10))  # it is used again, and so stays
     disk.open_or_build(tight, llama, encoded((9, 8), start=80))
     assert names[0].exists() and not names[2].exists()
-    assert sum(held.bytes for held in tight.held()) <= 3 * one
+    assert sum(held.bytes for held in tight.held()) <= tight.budget()
     # a reader keeps what it has mapped
-    assert torch.isfinite(stores[1].row(0)[0]).all()
+    assert torch.isfinite(stores[1].row(name_of(encoded((9, 8), start=30)[0]))[0]).all()
 
 
-def test_a_cache_that_is_being_built_is_not_removed(llama, encoded, tmp_path):
+def test_rows_of_other_runs_in_the_same_file_do_not_stay_over_budget(
+    llama, encoded, tmp_path, close, monkeypatch
+):
+    monkeypatch.setattr(disk, "BATCH_TOKENS", 100)
+    old, new = encoded((9, 9, 9)), encoded((9, 9), start=50)
+    place = Place(tmp_path / "kv", limit=10**9)
+    disk.open_or_build(place, llama, old)
+    wanted = [old[0], *new]
+    tight = Place(place.root, limit=place.held()[0].bytes + 500)
+    same(disk.open_or_build(tight, llama, wanted), wanted, llama, close)
+    assert sum(held.bytes for held in tight.held()) <= tight.budget()
+
+
+def test_what_another_run_is_building_is_not_removed(tmp_path):
     place = Place(tmp_path / "kv", limit=1)
-    other = place.root / "other"
-    with builder(other):
-        (other / "00000.safetensors").write_bytes(b"x" * 100)
+    other = place.root / "other" / "0.safetensors"
+    with builder(other.parent):
+        other.write_bytes(b"x" * 100)
         assert place.make_room(place.root / "mine", 1) == []
     assert place.make_room(place.root / "mine", 1) == [other] and not other.exists()
 
@@ -281,24 +296,25 @@ def test_the_budget_is_a_share_of_what_is_free_or_held(tmp_path, monkeypatch):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
     assert place.budget() == 400
     (place.root / "one").mkdir(parents=True)
-    (place.root / "one" / "00000.safetensors").write_bytes(b"x" * 500)
+    (place.root / "one" / "0.safetensors").write_bytes(b"x" * 500)
     assert place.budget() == 600
     assert Place(place.root, limit=7).budget() == 7
 
 
-def test_a_full_disk_leaves_nothing_behind(llama, examples, place, monkeypatch):
+@pytest.mark.parametrize("when", [1, 2, 3])
+def test_a_full_disk_leaves_nothing_behind(llama, examples, place, monkeypatch, when):
     real, calls = os.fsync, []
 
     def full(descriptor):
         calls.append(descriptor)
-        if len(calls) == 2:
+        if len(calls) == when:
             raise OSError(errno.ENOSPC, "No space left on device")
         real(descriptor)
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(SoftPromptError, match="disk is full"):
         disk.open_or_build(place, llama, examples)
-    assert list(place.root.iterdir()) == []
+    assert [path.name for path in place.root.glob("*/*")] == ["lock"]
 
 
 def test_two_builders_take_turns(llama, examples, place, close, tmp_path):
@@ -306,7 +322,7 @@ def test_two_builders_take_turns(llama, examples, place, close, tmp_path):
     import threading
 
     said: list[str] = []
-    folder = place.folder(key_of(llama, distinct(examples), "auto"))
+    folder = place.folder(key_of(llama, "auto"))
     stores = []
 
     def second():
@@ -317,7 +333,7 @@ def test_two_builders_take_turns(llama, examples, place, close, tmp_path):
         thread.start()
         while not said:
             time.sleep(0.01)
-        assert "waiting" in said[0] and not disk.is_stored(folder)
+        assert "waiting" in said[0] and not shards(place)
     thread.join()
     same(stores[0], examples, llama, close)
-    assert json.loads((folder / disk.INDEX).read_text())["shards"]
+    assert not missing(folder, distinct(examples))

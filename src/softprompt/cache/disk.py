@@ -1,67 +1,62 @@
 """The inputs' keys and values in files that are mapped into memory, shared by all runs over these inputs.
 
-A cache is a folder of safetensors files of a few hundred MB (a tensor or more a row, `ROW.PART`) and an
-index, written last. Files are written whole or not at all, so a build that was killed goes on with the
-files that it had made. The system reads from the disk what a batch needs, and keeps it as long as there
-is memory that nobody else wants.
+The system reads from the disk what a batch needs, and keeps it as long as there is memory that nobody
+else wants. A build that was killed goes on with the files that it had made (see `shards`).
 """
 
 from __future__ import annotations
 
-import json
 import os
-import shutil
-import zlib
-from bisect import bisect_right
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, final
+from typing import final
 
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 
-from .. import files
 from ..data.encode import Example
-from ..errors import SoftPromptError
 from ..lm.base import LanguageModel
 from ..lm.context import Context
-from .place import Place, builder, distinct, key_of
+from .place import Place, builder, distinct, entry_of, key_of, name_of, remove
 from .rows import BATCH_TOKENS, Form, Row, assemble, bytes_needed, chunks, compute
+from .shards import Say, Shard, holding, lacking, remove_unfinished, write
 
 SHARD_BYTES = 200_000_000
-INDEX = "index.json"
+NAMING_BYTES = 200  # a row, of a file's header and its entry
 
-Say = Callable[[str], None]
+Progress = Callable[[int, int], None]
 
 
 @final
 class DiskStore:
-    """The mapped files of a cache. `cache(examples)` is that of some of its inputs, in their order."""
+    """Mapped files. `cache(examples)` is the cache of some of the inputs that it was opened for."""
 
-    def __init__(self, folder: Path, shards: list[dict[str, Any]], inputs: list[Example], form: Form) -> None:
+    def __init__(self, shards: Sequence[Shard], form: Form) -> None:
         # all at once, and not when they are needed: a mapping outlives the removal of its file
-        self._files = [safe_open(folder / shard["file"], "pt") for shard in shards]
-        self._first = [shard["first"] for shard in shards]
-        self._parts = [len(file.keys()) // s["rows"] for file, s in zip(self._files, shards, strict=True)]
-        self._numbers = {tuple(e.input_ids): number for number, e in enumerate(inputs)}
+        opened = [safe_open(shard.path, "pt") for shard in shards]
+        self._parts = [len(file.keys()) // len(s.names) for file, s in zip(opened, shards, strict=True)]
+        self._files = opened
+        self._where = {name: (k, i) for k, shard in enumerate(shards) for i, name in enumerate(shard.names)}
         self.form: Form = form
-        self.bytes = sum(shard["bytes"] for shard in shards)
+        self.bytes = sum(shard.bytes for shard in shards)
+        for shard in shards:
+            os.utime(entry_of(shard.path))  # the longest unused are the first to be removed
 
-    def row(self, number: int) -> Row:
+    def row(self, name: str) -> Row:
         """Views of the mapped file: nothing is copied."""
-        shard = bisect_right(self._first, number) - 1
-        return [self._files[shard].get_tensor(f"{number}.{part}") for part in range(self._parts[shard])]
+        file, position = self._where[name]
+        return [self._files[file].get_tensor(f"{position}.{part}") for part in range(self._parts[file])]
 
     def cache(self, examples: Sequence[Example]) -> DiskCache:
-        """The cache of these examples; their inputs must be among those that the store was opened for."""
-        return DiskCache(self, [self._numbers[tuple(e.input_ids)] for e in examples])
+        """The cache of these examples, in their order."""
+        return DiskCache(self, [name_of(e) for e in examples])
 
 
 @final
 class DiskCache:
     """A `ContextCache` that reads the rows of a batch from a `DiskStore`."""
 
-    def __init__(self, store: DiskStore, numbers: list[int]) -> None:
-        self._store, self._numbers = store, numbers
+    def __init__(self, store: DiskStore, names: list[str]) -> None:
+        self._store, self._names = store, names
 
     @property
     def bytes(self) -> int:
@@ -69,16 +64,11 @@ class DiskCache:
         return self._store.bytes
 
     def __len__(self) -> int:
-        return len(self._numbers)
+        return len(self._names)
 
     def context(self, indices: Sequence[int], lm: LanguageModel) -> Context:
         """The context of a batch of rows, right-aligned."""
-        return assemble([self._store.row(self._numbers[i]) for i in indices], self._store.form, lm)
-
-
-def is_stored(folder: Path) -> bool:
-    """Whether a whole cache is there (its files may yet turn out to be damaged)."""
-    return (folder / INDEX).exists()
+        return assemble([self._store.row(self._names[i]) for i in indices], self._store.form, lm)
 
 
 def open_or_build(
@@ -87,29 +77,52 @@ def open_or_build(
     examples: Sequence[Example],
     *,
     form: Form = "auto",
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
     say: Say = lambda text: None,
 ) -> DiskStore:
-    """The store of the examples' inputs, computed where it is not there yet or damaged.
+    """The store of the examples' inputs; what is not there yet, or damaged, is computed.
 
     `progress(done, total)` counts distinct inputs. Raises OSError, or SoftPromptError caused by one,
-    where it cannot be written (a full disk: what was written of it is removed).
+    where they cannot be written (a full disk: what was written is removed).
     """
     inputs = distinct(examples)
-    folder = place.folder(key_of(lm, inputs, form))
-    shards = _intact(folder, say)
-    if shards is None:
-        with builder(folder, wait=False) as alone:
-            if not alone:
-                say("another run is computing the same cache: waiting for it")
-        with builder(folder):
-            shards = _intact(folder, say)  # another run may have been first
-            if shards is None:
-                for removed in place.make_room(folder, bytes_needed(lm, inputs, form)):
-                    say(f"the longest unused cache was removed to make room: {removed}")
-                shards = _build(folder, lm, inputs, form, progress)
-    os.utime(folder)
-    return DiskStore(folder, shards, inputs, form)
+    folder = place.folder(key_of(lm, form))
+    shards = holding(folder, inputs, say)
+    if not lacking(shards, inputs):
+        return DiskStore(shards, form)
+    with builder(folder, wait=False) as alone:
+        if not alone:
+            say("another run is computing keys and values of the same model: waiting for it")
+    with builder(folder):
+        # another run may have been first
+        shards = _room(place, folder, lm, holding(folder, inputs, say), inputs, form, say)
+        shards += _build(folder, lm, lacking(shards, inputs), form, progress, len(inputs))
+        return DiskStore(shards, form)
+
+
+def _room(
+    place: Place,
+    folder: Path,
+    lm: LanguageModel,
+    shards: list[Shard],
+    inputs: list[Example],
+    form: Form,
+    say: Say,
+) -> list[Shard]:
+    """Make room for the inputs that `shards` lack; the shards that are left."""
+
+    def needed(shards: list[Shard]) -> int:
+        new = lacking(shards, inputs)
+        return bytes_needed(lm, new, form) + NAMING_BYTES * len(new)
+
+    if sum(shard.bytes for shard in shards) + needed(shards) > place.budget():
+        # rows of other runs beside some of ours are too much: ours are computed again
+        wanted = {name_of(e) for e in inputs}
+        shards = [shard for shard in shards if wanted.issuperset(shard.names)]
+    gone = place.make_room(folder, needed(shards), {shard.path for shard in shards})
+    if gone:
+        say(f"the longest unused caches were removed to make room: {', '.join(map(str, gone))}")
+    return shards
 
 
 def _build(
@@ -117,101 +130,35 @@ def _build(
     lm: LanguageModel,
     inputs: list[Example],
     form: Form,
-    progress: Callable[[int, int], None] | None,
-) -> list[dict[str, Any]]:
-    """Write what is missing, and the index last; the index's entries."""
-    for left in folder.glob(".*"):  # of a build that was killed while it wrote
-        left.unlink()
-    shards: list[dict[str, Any]] = []
-    first = 0
+    progress: Progress | None,
+    total: int,
+) -> list[Shard]:
+    """Compute and write these inputs."""
+    remove_unfinished(folder)
+    made: list[Shard] = []
+    done = total - len(inputs)
     try:
-        for number, shard in enumerate(_shards(lm, inputs, form)):
-            path = folder / f"{number:05}.safetensors"
-            rows = sum(map(len, shard))
-            if not _is_readable(path):
-                files.write_tensors(path, _tensors(lm, inputs, shard, form))
-            shards.append(
-                {"file": path.name, "first": first, "rows": rows, **_state(path), "crc32": _crc(path)}
-            )
-            first += rows
+        for part in _parts(lm, inputs, form):
+            rows = [row for chunk in part for row in compute(lm, chunk, form)]
+            made.append(write(folder, [name_of(e) for chunk in part for e in chunk], rows))
+            done += sum(map(len, part))
             if progress:
-                progress(first, len(inputs))
-        files.write_text(folder / INDEX, json.dumps({"shards": shards}))
-    except SoftPromptError as error:
-        if isinstance(error.__cause__, OSError):
-            shutil.rmtree(folder, ignore_errors=True)
+                progress(done, total)
+    except Exception:
+        for shard in made:
+            remove(shard.path)
         raise
-    return shards
+    return made
 
 
-def _shards(lm: LanguageModel, inputs: list[Example], form: Form) -> list[list[list[int]]]:
-    """Chunks of row numbers, by the file that they go to; the same for the same inputs."""
-    shards: list[list[list[int]]] = []
+def _parts(lm: LanguageModel, inputs: list[Example], form: Form) -> list[list[list[Example]]]:
+    """Inputs that go through the model together, by the file that they go to."""
+    parts: list[list[list[Example]]] = []
     held = SHARD_BYTES
     for chunk in chunks(range(len(inputs)), inputs, BATCH_TOKENS):
         if held >= SHARD_BYTES:
-            shards.append([])
+            parts.append([])
             held = 0
-        shards[-1].append(chunk)
-        held += bytes_needed(lm, [inputs[i] for i in chunk], form)
-    return shards
-
-
-def _tensors(lm: LanguageModel, inputs: list[Example], shard: list[list[int]], form: Form) -> dict[str, Any]:
-    rows = (
-        (index, row)
-        for chunk in shard
-        for index, row in zip(chunk, compute(lm, [inputs[i] for i in chunk], form), strict=True)
-    )
-    return {f"{index}.{part}": tensor for index, row in rows for part, tensor in enumerate(row)}
-
-
-def _intact(folder: Path, say: Say) -> list[dict[str, Any]] | None:
-    """The index's entries where every file is as it was written; damaged files are removed.
-
-    Contents are read only where a file's size or time says that it was touched: a cache may be larger
-    than memory, and a run is to start at once.
-    """
-    try:
-        shards = json.loads((folder / INDEX).read_text(encoding="utf-8"))["shards"]
-        damaged = [shard["file"] for shard in shards if not _is_as_written(folder / shard["file"], shard)]
-    except FileNotFoundError:
-        return None
-    except (ValueError, KeyError, TypeError):
-        shards, damaged = [], [INDEX]
-    if not damaged:
-        return shards
-    say(f"a damaged cache is computed again: {', '.join(damaged)} in {folder}")
-    for name in (INDEX, *damaged):
-        (folder / name).unlink(missing_ok=True)
-    return None
-
-
-def _is_as_written(path: Path, entry: dict[str, Any]) -> bool:
-    try:
-        found = _state(path)
-        untouched = all(found[name] == entry[name] for name in found)
-        return untouched or (found["bytes"] == entry["bytes"] and _crc(path) == entry["crc32"])
-    except OSError:
-        return False
-
-
-def _is_readable(path: Path) -> bool:
-    try:
-        with safe_open(path, "pt"):
-            return True
-    except (OSError, SafetensorError):
-        return False
-
-
-def _state(path: Path) -> dict[str, int]:
-    found = path.stat()
-    return {"bytes": found.st_size, "modified": found.st_mtime_ns}
-
-
-def _crc(path: Path) -> int:
-    found = 0
-    with open(path, "rb") as file:
-        while block := file.read(1 << 20):
-            found = zlib.crc32(block, found)
-    return found
+        parts[-1].append([inputs[i] for i in chunk])
+        held += bytes_needed(lm, parts[-1][-1], form)
+    return parts

@@ -1,21 +1,21 @@
-"""Where caches lie on disk, what names them, and how many may be there.
+"""Where caches lie on disk, what names them, and how many bytes may be there.
 
-A cache's name is a hash of all that its numbers depend on: the base (every weight of it), its
-precision, the inputs' token ids and the form in which they are kept. So a changed template, row or
-weight is another cache, and runs that differ in anything else (method, seed, split, task) share one.
+A folder is named by a hash of all that the numbers depend on besides the input: the base (every weight
+of it), its precision and the form in which they are kept. A row in it is named by a hash of the input's
+token ids. So a changed template, row or weight never reads an old cache, and runs that differ in
+anything else (method, seed, split, task), or by a few rows, share what they have in common.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import hashlib
 import json
-import os
 import shutil
 import zlib
 from array import array
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -38,11 +38,11 @@ def default_root() -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """A cache, whole or not, that is on disk."""
+    """A file of rows that is on disk."""
 
-    folder: Path
+    path: Path
     bytes: int
-    used: float  # when it was last opened or added to, seconds since 1970
+    used: float  # when a run last opened or wrote it, seconds since 1970
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +53,7 @@ class Place:
     limit: int | None = None  # None: a share of the disk
 
     def folder(self, key: str) -> Path:
-        """Of the cache of that name."""
+        """Of the rows of one base."""
         return self.root / key
 
     def budget(self) -> int:
@@ -66,36 +66,50 @@ class Place:
     def held(self) -> list[Held]:
         """What is there, the longest unused first."""
         found = []
-        for folder in filter(Path.is_dir, self.root.glob("*")):
-            # each file is asked for by itself: another run may be removing them
-            sizes = [_size(path) for path in folder.glob("*")]
-            if sizes:
-                found.append(Held(folder, sum(sizes), _modified(folder)))
+        for path in self.root.glob("*/*.safetensors"):
+            with contextlib.suppress(FileNotFoundError):  # another run may be removing it
+                entry = entry_of(path)
+                size, used = path.stat().st_size, path.stat().st_mtime
+                if entry.exists():
+                    size, used = size + entry.stat().st_size, entry.stat().st_mtime
+                found.append(Held(path, size, used))
         return sorted(found, key=lambda held: held.used)
 
-    def make_room(self, folder: Path, needed: int) -> list[Path]:
-        """Remove the longest unused caches until `needed` bytes in `folder` fit; what was removed.
+    def make_room(self, folder: Path, needed: int, keep: Collection[Path] = ()) -> list[Path]:
+        """Remove the longest unused files until `needed` bytes more fit; what was removed.
 
-        A cache that is being built stays. One that is being read goes, but its reader keeps the pages
-        that it has mapped.
+        The caller is the builder of `folder`. What stands in a folder that another run builds stays, as
+        do the files in `keep`. A file that is being read goes, but its reader keeps what it has mapped.
         """
-        others = [held for held in self.held() if held.folder != folder]
-        over = sum(held.bytes for held in others) + needed - self.budget()
+        held = self.held()
+        over = sum(h.bytes for h in held) + needed - self.budget()
         removed = []
-        for held in others:
+        for h in held:
             if over <= 0:
                 break
-            with builder(held.folder, wait=False) as alone:
-                if alone:
-                    shutil.rmtree(held.folder, ignore_errors=True)
-                    removed.append(held.folder)
-                    over -= held.bytes
+            own = h.path.parent == folder
+            with contextlib.nullcontext(True) if own else builder(h.path.parent, wait=False) as alone:
+                if alone and h.path not in keep:
+                    remove(h.path)
+                    removed.append(h.path)
+                    over -= h.bytes
         return removed
 
 
-@contextmanager
+def entry_of(path: Path) -> Path:
+    """The file that says what a file of rows holds; written after it."""
+    return path.with_suffix(".json")
+
+
+def remove(path: Path) -> None:
+    """A file of rows and its entry, the entry first: a file without one is not read."""
+    entry_of(path).unlink(missing_ok=True)
+    path.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
 def builder(folder: Path, *, wait: bool = True) -> Iterator[bool]:
-    """Be the only process that builds or removes this cache; False where another one does (`wait=False`)."""
+    """Be the only run that writes in a folder or removes from it; False where another does (`wait=False`)."""
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / "lock", "w") as file:
         try:
@@ -112,8 +126,13 @@ def distinct(examples: Sequence[Example]) -> list[Example]:
     return [by_ids[ids] for ids in sorted(by_ids, key=lambda ids: (len(ids), ids))]
 
 
-def key_of(lm: LanguageModel, inputs: Sequence[Example], form: Form) -> str:
-    """The name of the cache of `inputs` (see `distinct`)."""
+def name_of(example: Example) -> str:
+    """The name of a row: its input's."""
+    return hashlib.sha256(array("q", example.input_ids).tobytes()).hexdigest()[:32]
+
+
+def key_of(lm: LanguageModel, form: Form) -> str:
+    """The name of the folder that holds a base's rows."""
     import transformers
 
     about = {
@@ -124,10 +143,7 @@ def key_of(lm: LanguageModel, inputs: Sequence[Example], form: Form) -> str:
         "form": form,
         "transformers": transformers.__version__,  # a family's code is mended now and then
     }
-    digest = hashlib.sha256(json.dumps(about, sort_keys=True).encode())
-    for example in inputs:
-        digest.update(array("q", [len(example.input_ids), *example.input_ids]).tobytes())
-    return digest.hexdigest()[:32]
+    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:32]
 
 
 def _checksum(lm: LanguageModel) -> int:
@@ -138,17 +154,3 @@ def _checksum(lm: LanguageModel) -> int:
             plain = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
             found = zlib.crc32(plain.numpy(), found)
     return found
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except FileNotFoundError:
-        return 0
-
-
-def _modified(path: Path) -> float:
-    try:
-        return os.stat(path).st_mtime
-    except FileNotFoundError:
-        return 0.0
