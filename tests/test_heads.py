@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 from sklearn.metrics import f1_score
 
 import softprompt
-from softprompt import Head, methods, plan
+from softprompt import Head, methods
+from softprompt.cache import ram
 from softprompt.config import recipe_from_dict
 from softprompt.data.collate import batch_of_ids, collate
 from softprompt.errors import SoftPromptError
@@ -214,7 +215,7 @@ def test_a_head_keeps_the_inputs_constants(llama_head, model_folder, setting, pe
     start = prepare(recipe(model_folder, "labels", method=method), rows=ROWS[:12], dev_rows=ROWS[12:])
     assert start.plan.mode == "cached-ram" and start.lm.head_names == {"score.weight"}
     rows = list(range(12))
-    cached = step_loss(start, plan.build_cache(start.lm, start.train))(rows)
+    cached = step_loss(start, ram.build(start.lm, start.train))(rows)
     assert cached.item() == pytest.approx(next_token(start.lm, start.method, collate(start.train)).item())
 
 

@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from softprompt import plan
-from softprompt.data.collate import collate
+from softprompt.cache import ram
+from softprompt.cache.place import Place
 from softprompt.injection import Injection, Prefix, SoftTokens
 from softprompt.lm import adapt
-from softprompt.plan import build_cache, decide
+from softprompt.plan import decide
 
 LENGTHS = (5, 1, 9, 3, 9, 2)
 
@@ -79,10 +80,10 @@ def test_budget_and_switches(llama, examples):
     injection = Injection(after=parts(llama)["after"])
     needed = decide(llama, injection, examples, 2).cache_bytes
     assert decide(llama, injection, examples, 2, budget_bytes=needed).mode == "cached-ram"
-    short = decide(llama, injection, examples, 2, budget_bytes=needed - 1)
+    short = decide(llama, injection, examples, 2, budget_bytes=needed - 1, cache="ram")
     assert short.mode == "recompute" and "more than the budget" in short.reason
     assert decide(llama, injection, examples, 2, cache="off").mode == "recompute"
-    assert plan.default_budget() > 0
+    assert ram.default_budget() > 0
 
 
 def test_a_trained_base_makes_nothing_constant(new_lm, examples):
@@ -92,36 +93,46 @@ def test_a_trained_base_makes_nothing_constant(new_lm, examples):
     assert chosen.mode == "full" and "trained too" in chosen.reason
 
 
-@pytest.mark.parametrize("family", ["llama", "gpt2", "qwen3"])
-@pytest.mark.parametrize("batch_tokens", [1, 12, 10**6])
-def test_cache_holds_what_prefill_computes(lms, family, examples, batch_tokens, close):
-    lm = lms(family)
-    done = []
-    cache = build_cache(lm, examples, batch_tokens=batch_tokens, progress=lambda n, of: done.append((n, of)))
-    assert len(cache) == 6 and done[-1] == (6, 6)
-    inputs = sum(LENGTHS) - len(LENGTHS)
-    assert cache.bytes == inputs * lm.spec.kv_numbers_per_token * 4
-    for rows in ([0, 1, 2, 3, 4, 5], [4, 1], [1], [2, 2]):
-        context = cache.context(rows, lm)
-        fresh = lm.prefill(collate([examples[i] for i in rows], targets=False))
-        assert torch.equal(context.mask, fresh.mask)
-        for kept, layer in zip(context.layers, fresh.layers, strict=True):
-            seen = context.mask[:, None, :, None]
-            close(kept.key * seen, layer.key * seen)
-            close(kept.value * seen, layer.value * seen)
+def test_what_does_not_fit_in_memory_is_kept_on_disk(llama, examples, tmp_path):
+    injection = Injection(after=parts(llama)["after"])
+    needed = decide(llama, injection, examples, 2).cache_bytes
+    here = {"place": Place(tmp_path / "kv", limit=needed), "budget_bytes": needed - 1}
+    chosen = decide(llama, injection, examples, 2, **here)
+    assert chosen.mode == "cached-disk" and chosen.is_cached and not chosen.stored
+    assert chosen.cache_bytes == needed and chosen.disk_bytes == needed
+    assert chosen.folder is not None and chosen.folder in str(chosen) and str(tmp_path) in chosen.folder
+    assert not (tmp_path / "kv").exists()  # deciding writes nothing
+    asked = decide(llama, injection, examples, 2, cache="disk", place=here["place"], budget_bytes=10**9)
+    assert (
+        asked.mode == "cached-disk" and asked.folder == chosen.folder and "train.cache=disk" in asked.reason
+    )
+    tight = {"place": Place(tmp_path / "kv", limit=needed - 1), "budget_bytes": needed - 1}
+    for wish, both in (("auto", True), ("disk", False)):
+        refused = decide(llama, injection, examples, 2, cache=wish, **tight)
+        assert refused.mode == "recompute" and "budget of the disk" in refused.reason
+        assert ("or of memory" in refused.reason) == both and refused.folder is None
 
 
-def test_cache_of_layers_of_unlike_sizes(llama, examples, monkeypatch):
-    """Layers that cannot be stacked into one tensor are kept one by one."""
-    original = llama.prefill
+def test_an_input_that_occurs_twice_is_kept_once_on_disk(llama, examples, tmp_path):
+    injection = Injection(after=parts(llama)["after"])
+    once, twice = (
+        decide(llama, injection, rows, 2, cache="disk", place=Place(tmp_path))
+        for rows in (examples, [*examples, *examples[::-1]])
+    )
+    assert twice.cache_bytes == once.cache_bytes and twice.folder == once.folder
 
-    def wider(batch, injection=None):
-        context = original(batch, injection)
-        last = context.layers[-1]
-        twice = plan.LayerKV(torch.cat([last.key] * 2, dim=1), torch.cat([last.value] * 2, dim=1))
-        return plan.Context((*context.layers[:-1], twice), context.mask)
 
-    monkeypatch.setattr(llama, "prefill", wider)
-    context = build_cache(llama, examples).context([2, 0], llama)
-    assert [layer.key.shape[1] for layer in context.layers] == [2, 2, 4]
-    assert torch.equal(context.layers[2].key[:, :2], context.layers[2].key[:, 2:])
+def test_int8_takes_a_byte_a_number_and_a_scale_a_channel(llama, examples):
+    injection = Injection(after=parts(llama)["after"])
+    chosen = decide(llama, injection, examples, 2, form="int8", budget_bytes=10**9)
+    numbers = llama.spec.kv_numbers_per_token
+    assert chosen.cache_bytes == (sum(LENGTHS) - len(LENGTHS)) * numbers + len(LENGTHS) * numbers * 4
+
+
+def test_a_cache_that_an_earlier_run_left_is_said(llama, examples, tmp_path):
+    from softprompt.cache import disk
+
+    injection, place = Injection(after=parts(llama)["after"]), Place(tmp_path)
+    disk.open_or_build(place, llama, examples)
+    chosen = decide(llama, injection, examples, 2, cache="disk", place=place)
+    assert chosen.stored and "cached already" in str(chosen)

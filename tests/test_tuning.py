@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ import torch
 
 import softprompt
 from softprompt import artifact, plan
+from softprompt.cache import disk, ram
 from softprompt.config import recipe_from_dict
 from softprompt.errors import SoftPromptError
 from softprompt.prepare import prepare
@@ -213,7 +216,7 @@ def test_no_memory_for_the_cache_falls_back_and_says_so(prepared, monkeypatch, e
     def full(*args, **how):
         raise error
 
-    monkeypatch.setattr(plan, "build_cache", full)
+    monkeypatch.setattr(ram, "build", full)
     said: list[str] = []
     run = tune(prepared(), hooks=Hooks(on_stage=said.append))
     assert any("no memory" in text for text in said)
@@ -226,9 +229,70 @@ def test_other_errors_are_not_taken_for_memory(prepared, monkeypatch):
     def broken(*args, **how):
         raise RuntimeError("shapes do not match")
 
-    monkeypatch.setattr(plan, "build_cache", broken)
+    monkeypatch.setattr(ram, "build", broken)
     with pytest.raises(RuntimeError, match="shapes"):
         tune(prepared())
+
+
+def test_a_cache_on_disk_trains_alike_and_a_second_run_computes_nothing(prepared, tmp_path, monkeypatch):
+    where = {"cache": "disk", "cache_folder": str(tmp_path / "kv")}
+    reference = tune(prepared(output="ram"))
+    counted: list[tuple[int, int]] = []
+    first = tune(prepared(output="a", **where), hooks=Hooks(on_cache=lambda *done: counted.append(done)))
+    assert first.artifact.manifest["plan"] == "cached-disk" and counted[-1] == (16, 16)
+    for a, b in zip(first.outcome.history, reference.outcome.history, strict=True):
+        assert a == pytest.approx(b, rel=1e-3)
+
+    def never(*args, **how):
+        raise AssertionError("computed again")
+
+    monkeypatch.setattr(disk, "_build", never)
+    other = prepared("prefix-tuning", output="b", seed=3, **where)
+    assert other.plan.stored and len(list((tmp_path / "kv").iterdir())) == 1
+    tune(other)
+    same = tune(prepared(output="c", **where))
+    assert tensors_of(tmp_path / "c") == tensors_of(tmp_path / "a")
+    assert same.outcome.history == first.outcome.history
+
+
+def test_where_a_cache_lies_is_no_part_of_a_run(prepared, tmp_path):
+    one, other = (
+        prepared(cache="disk", cache_folder=str(tmp_path / name), cache_disk_mb=mb)
+        for name, mb in (("a", 10), ("b", 20))
+    )
+    assert one.identity() == other.identity() != prepared(cache="disk", cache_dtype="int8").identity()
+
+
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EACCES])
+def test_no_disk_for_the_cache_falls_back_and_says_so(prepared, tmp_path, monkeypatch, code):
+    reference = tune(prepared(output="reference"))
+    real = os.fsync
+
+    def full(descriptor):
+        if "kv" in os.readlink(f"/proc/self/fd/{descriptor}"):
+            raise OSError(code, os.strerror(code))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    said: list[str] = []
+    run = tune(prepared(cache="disk", cache_folder=str(tmp_path / "kv")), hooks=Hooks(on_stage=said.append))
+    assert any("no disk for the cache" in text and os.strerror(code) in text for text in said)
+    assert run.prepared.plan.mode == "recompute" and run.artifact.manifest["plan"] == "recompute"
+    assert [path.name for path in (tmp_path / "kv").glob("*/*")] == ["lock"]
+    assert run.outcome.history[-1]["loss"] == pytest.approx(reference.outcome.history[-1]["loss"], rel=1e-3)
+
+
+def test_a_folder_that_cannot_be_made_falls_back(prepared, tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    run = tune(prepared(cache="disk", cache_folder=str(tmp_path / "file")))
+    assert run.artifact.manifest["plan"] == "recompute"
+
+
+def test_int8_rows_train_nearly_alike(prepared):
+    exact, int8 = (tune(prepared(output=dtype, cache_dtype=dtype)) for dtype in ("auto", "int8"))
+    assert int8.prepared.plan.mode == "cached-ram"
+    a, b = (run.outcome.history[-1]["loss"] for run in (exact, int8))
+    assert a != b and a == pytest.approx(b, rel=0.05)
 
 
 def test_gradient_checkpointing_trains_alike(prepared):

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .cache import ContextCache
 from .data.collate import Batch, collate
 from .data.encode import Encoder, Example
 from .injection import Injection
@@ -23,7 +24,6 @@ from .lm.generation import tokens_of
 from .methods.base import SoftPrompt
 from .metrics import METRICS, Score, compute, default_metrics
 from .objectives import injection_for, target_nll
-from .plan import ContextCache
 
 Progress = Callable[[int, int], None]
 

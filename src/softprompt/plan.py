@@ -3,26 +3,26 @@
 Under a causal model nothing ahead of the first trained vector depends on it. Where everything
 trained stands after the input, the input's keys and values are kept, and a step runs only
 [last input token | prompt | target]. The plan decides that before a step is run, from what the
-method injects (not from its name), the rows' lengths and a memory budget, and can print itself.
+method injects (not from its name), the rows' lengths and the budgets of memory and disk, and can
+print itself. What it decides on is in `softprompt.cache`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Literal
 
-import torch
-from torch import Tensor
-
-from .data.collate import collate
+from .cache import Form, ram
+from .cache.place import Place, distinct, key_of
+from .cache.rows import bytes_needed, cached_tokens
+from .cache.shards import missing
 from .data.encode import Example
-from .injection import Injection, LayerKV
+from .injection import Injection
 from .lm.base import LanguageModel
-from .lm.context import Context
 
-Mode = Literal["cached-ram", "recompute", "full"]
-BUDGET_SHARE = 0.4  # of the memory that is free, where the user names no budget
+Mode = Literal["cached-ram", "cached-disk", "recompute", "full"]
+Wish = Literal["auto", "ram", "disk", "off"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,17 +32,30 @@ class Plan:
     mode: Mode
     reason: str
     step_tokens: int  # positions that go through the model with gradient, a step of mean length
-    prefill_tokens: int  # positions computed once (cached-ram) or every step (recompute)
+    prefill_tokens: int  # positions computed once (where cached) or every step (recompute)
     cache_bytes: int  # of the inputs' keys and values, were they all kept
-    budget_bytes: int
+    budget_bytes: int  # of the memory that they may take
+    disk_bytes: int = 0  # of the disk that all caches together may take; 0 where it was not looked at
+    folder: str | None = None  # of the cache on disk
+    stored: bool = False  # earlier runs left all of it there
+
+    @property
+    def is_cached(self) -> bool:
+        """Whether inputs are computed once."""
+        return self.mode in ("cached-ram", "cached-disk")
 
     def __str__(self) -> str:
         lines = [f"plan: {self.mode}", f"  why: {self.reason}", f"  tokens a step: {self.step_tokens:,}"]
-        if self.mode == "cached-ram":
-            lines.append(f"  cached once: {self.prefill_tokens:,} tokens, {_size(self.cache_bytes)}")
+        if self.is_cached:
+            when = "cached already" if self.stored else "cached once"
+            lines.append(f"  {when}: {self.prefill_tokens:,} tokens, {_size(self.cache_bytes)}")
         if self.mode == "recompute":
             lines.append(f"  input tokens a step, without gradient: {self.prefill_tokens:,}")
+        if self.folder is not None:
+            lines.append(f"  folder of the cache: {self.folder}")
         lines.append(f"  memory budget of the cache: {_size(self.budget_bytes)}")
+        if self.disk_bytes:
+            lines.append(f"  disk budget of all caches: {_size(self.disk_bytes)}")
         return "\n".join(lines)
 
 
@@ -52,133 +65,81 @@ def decide(
     examples: Sequence[Example],
     batch_size: int,
     *,
-    cache: Literal["auto", "ram", "off"] = "auto",
+    cache: Wish = "auto",
+    form: Form = "auto",
     budget_bytes: int | None = None,
+    place: Place | None = None,
 ) -> Plan:
-    """The cheapest mode that gives the same logits. `injection` is a sample of what the method makes."""
-    budget = default_budget() if budget_bytes is None else budget_bytes
-    inputs = sum(len(e.input_ids) - 1 for e in examples)
+    """The cheapest mode that gives the same logits. `injection` is a sample of what the method makes.
+
+    `form` is how keys and values are kept: int8 gives nearly the same. `place`: where caches lie on
+    disk; None is the user's cache folder.
+    """
+    budget = ram.default_budget() if budget_bytes is None else budget_bytes
+    inputs = sum(cached_tokens(e) for e in examples)
     rows = max(1, len(examples))
     targets = sum(max(len(e.target_ids), 1) for e in examples)
-    channels = injection.channels()
     soft_after = 0 if injection.after is None else injection.after.mask.shape[1]
     soft_before = 0 if injection.before is None else injection.before.mask.shape[1]
-    needed = inputs * lm.spec.kv_numbers_per_token * lm.dtype.itemsize
-    tail = round(batch_size * (targets / rows + soft_after))
-    whole = round(batch_size * ((inputs + targets) / rows + soft_after + soft_before))
-    ahead = [name for name in channels if name not in ("after", "kv_after")]
-
-    def plan(mode: Mode, reason: str) -> Plan:
-        once = {"cached-ram": inputs, "recompute": round(batch_size * inputs / rows), "full": 0}[mode]
-        return Plan(mode, reason, whole if mode == "full" else tail, once, needed, budget)
-
-    if not lm.is_frozen:
-        return plan("full", "the base model is trained too, so no key or value is a constant")
-    if "cache" in lm.spec.limits:
-        return plan("full", f"this model cannot keep its inputs' keys and values: {lm.spec.limits['cache']}")
-    if ahead:
-        return plan(
-            "full",
-            f"the trained vectors ({', '.join(ahead)}) stand ahead of the input, which depends on them",
-        )
+    needed = bytes_needed(lm, examples, form)
+    if reason := _why_full(lm, injection):
+        step = round(batch_size * ((inputs + targets) / rows + soft_after + soft_before))
+        return Plan("full", reason, step, 0, needed, budget)
+    step = round(batch_size * (targets / rows + soft_after))
+    fits = "nothing trained stands ahead of or inside the input, and its KV fits in memory"
+    kept = Plan("cached-ram", fits, step, inputs, needed, budget)
+    again = replace(kept, mode="recompute", prefill_tokens=round(batch_size * inputs / rows))
     if cache == "off":
-        return plan("recompute", "train.cache=off; the input runs without gradient each step")
-    if needed > budget:
-        return plan("recompute", f"the inputs' KV would take {_size(needed)}, more than the budget")
-    return plan(
-        "cached-ram", "nothing trained stands ahead of or inside the input, and its KV fits in memory"
-    )
+        return replace(again, reason="train.cache=off; the input runs without gradient each step")
+    if cache != "disk" and needed <= budget:
+        return kept
+    if cache == "ram":
+        return replace(again, reason=f"the inputs' KV would take {_size(needed)}, more than the budget")
+    return _on_disk(kept, again, lm, examples, form, place or Place(), asked=cache == "disk")
 
 
-def default_budget() -> int:
-    """Bytes the cache may take: a share of the memory that is free now."""
-    import psutil
-
-    return int(BUDGET_SHARE * psutil.virtual_memory().available)
-
-
-class ContextCache:
-    """The inputs' keys and values in memory, a row each, in the model's own precision."""
-
-    def __init__(self, rows: list[list[Tensor]]) -> None:
-        self._rows = rows  # per row: one [groups…] tensor a layer group, see `_pack`
-
-    @property
-    def bytes(self) -> int:
-        """Memory it holds."""
-        return sum(t.numel() * t.element_size() for row in self._rows for t in row)
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def context(self, indices: Sequence[int], lm: LanguageModel) -> Context:
-        """The context of a batch of rows, right-aligned."""
-        rows = [self._rows[i] for i in indices]
-        lengths = [row[0].shape[-2] for row in rows]
-        width = max(lengths)
-        mask = torch.zeros(len(rows), width, dtype=torch.bool)
-        for i, n in enumerate(lengths):
-            mask[i, width - n :] = True
-        packed = []
-        for part in range(len(rows[0])):
-            like = rows[0][part]
-            out = like.new_zeros(*like.shape[:-3], len(rows), like.shape[-3], width, like.shape[-1])
-            for i, (row, n) in enumerate(zip(rows, lengths, strict=True)):
-                out[..., i, :, width - n :, :] = row[part]
-            packed.append(out)
-        return Context(_unpack(packed, lm), mask.to(lm.device))
+def _why_full(lm: LanguageModel, injection: Injection) -> str:
+    """Why no key or value of the inputs is a constant; empty where they are."""
+    if not lm.is_frozen:
+        return "the base model is trained too, so no key or value is a constant"
+    if "cache" in lm.spec.limits:
+        return f"this model cannot keep its inputs' keys and values: {lm.spec.limits['cache']}"
+    ahead = [name for name in injection.channels() if name not in ("after", "kv_after")]
+    if ahead:
+        return f"the trained vectors ({', '.join(ahead)}) stand ahead of the input, which depends on them"
+    return ""
 
 
-def build_cache(
+def _on_disk(
+    kept: Plan,
+    again: Plan,
     lm: LanguageModel,
     examples: Sequence[Example],
+    form: Form,
+    place: Place,
     *,
-    batch_tokens: int = 2048,
-    progress: Callable[[int, int], None] | None = None,
-) -> ContextCache:
-    """Runs every input once through the plain model. `progress(done, total)` counts rows."""
-    order = sorted(range(len(examples)), key=lambda i: len(examples[i].input_ids))
-    rows: list[list[Tensor]] = [[] for _ in examples]
-    done = 0
-    for chunk in _chunks_by_tokens(order, examples, batch_tokens):
-        batch = collate([examples[i] for i in chunk], lm.device, targets=False)
-        context = lm.prefill(batch)
-        for position, index in enumerate(chunk):
-            rows[index] = _pack(context, position, int(context.mask[position].sum()))
-        done += len(chunk)
-        if progress:
-            progress(done, len(examples))
-    return ContextCache(rows)
-
-
-def _chunks_by_tokens(order: Sequence[int], examples: Sequence[Example], limit: int):
-    chunk: list[int] = []
-    for index in order:
-        # sorted by length, so the newest row is the longest
-        if chunk and (len(chunk) + 1) * len(examples[index].input_ids) > limit:
-            yield chunk
-            chunk = []
-        chunk.append(index)
-    if chunk:
-        yield chunk
-
-
-def _pack(context: Context, position: int, length: int) -> list[Tensor]:
-    """One row's real columns: one [2 · layers, heads, n, d] tensor where layers are alike, else a list."""
-    parts = []
-    for layer in context.layers:
-        if layer is not None:
-            width = layer.key.shape[2]
-            parts += [t[position, :, width - length :] for t in (layer.key, layer.value)]
-    if len({part.shape for part in parts}) == 1:
-        return [torch.stack(parts)]
-    return [part.clone() for part in parts]
-
-
-def _unpack(packed: list[Tensor], lm: LanguageModel) -> tuple[LayerKV | None, ...]:
-    flat = list(packed[0].unbind(0)) if len(packed) == 1 and packed[0].dim() == 5 else packed
-    tensors = iter(flat)
-    return tuple(LayerKV(next(tensors), next(tensors)) for _ in lm.spec.layers)
+    asked: bool,
+) -> Plan:
+    """`kept` on disk, or `again` where it does not fit there. An input that occurs twice is kept once."""
+    inputs = distinct(examples)
+    needed, budget = bytes_needed(lm, inputs, form), place.budget()
+    if needed > budget:
+        short = f"the inputs' KV would take {_size(needed)}, more than the budget of the disk"
+        if not asked:
+            short += " or of memory"
+        return replace(again, reason=short, disk_bytes=budget)
+    folder = place.folder(key_of(lm, form))
+    why = "train.cache=disk" if asked else "it does not fit in memory, but on disk"
+    return replace(
+        kept,
+        mode="cached-disk",
+        reason=f"nothing trained stands ahead of or inside the input, and its KV is kept on disk: {why}",
+        prefill_tokens=sum(map(cached_tokens, inputs)),
+        cache_bytes=needed,
+        disk_bytes=budget,
+        folder=str(folder),
+        stored=not missing(folder, inputs),
+    )
 
 
 def _size(count: int) -> str:

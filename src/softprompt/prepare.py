@@ -7,12 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from . import artifact as artifacts
 from . import methods, plan
+from .cache.place import Place, default_root
 from .config import recipe_from_dict
 from .data.collate import collate
 from .data.encode import Encoder, Example, distinct_labels
@@ -108,7 +110,9 @@ def prepare(
         [*train, *dev],
         min(recipe.train.batch_size, len(train)),
         cache=recipe.train.cache,
+        form=recipe.train.cache_dtype,
         budget_bytes=budget,
+        place=cache_place(recipe),
     )
     return Prepared(
         recipe,
@@ -187,6 +191,13 @@ def check_head(recipe: Recipe, labels: Sequence[str] | None, lm: LanguageModel) 
             why=f"a head of {wanted.size} over the {wanted.over}",
             fix=f'load(…, head=Head("{wanted.over}", {wanted.size})), or give the name of the model',
         )
+
+
+def cache_place(recipe: Recipe) -> Place:
+    """Where the recipe's caches lie on disk, and what they may take there."""
+    train = recipe.train
+    root = default_root() if train.cache_folder is None else Path(train.cache_folder).expanduser()
+    return Place(root, None if train.cache_disk_mb is None else train.cache_disk_mb * 10**6)
 
 
 def template_of(recipe: Recipe, lm: LanguageModel | None = None) -> Template:

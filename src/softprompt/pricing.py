@@ -1,7 +1,8 @@
 """What a run will cost, before anything is trained: real steps and a real evaluation, timed here.
 
 A step is made by the training loop itself, on a batch of mean size, after a step of one row that warms
-the machine up; every trained number is put back afterwards. What is quick is timed up to five times,
+the machine up; every trained number is put back afterwards. A cache on disk is timed from memory, where
+the system keeps what it has read as long as there is room. What is quick is timed up to five times,
 and the median taken, for another process may be busy. Nothing here prints or writes.
 """
 
@@ -16,7 +17,7 @@ from typing import Any
 
 import torch
 
-from . import plan
+from .cache import ContextCache, ram
 from .data.encode import Example
 from .errors import SoftPromptError
 from .lm.adapt import trained_weights
@@ -64,13 +65,14 @@ def measure(prepared: Prepared) -> Price:
     dev = _typical(prepared.dev, 32)
     parameters = named_parameters(prepared.lm, prepared.method)
     kept = {name: p.detach().clone() for name, p in parameters.items()}
-    cached = prepared.plan.mode == "cached-ram"
+    cached, form = prepared.plan.is_cached, prepared.recipe.train.cache_dtype
     cache, cache_seconds = None, 0.0
     if cached:
-        plan.build_cache(prepared.lm, rows[:1])
-        cache = plan.build_cache(prepared.lm, rows)
-        per_token = _median_seconds(lambda: plan.build_cache(prepared.lm, rows)) / _tokens(rows)
-        cache_seconds = per_token * (_tokens(prepared.train) + _tokens(prepared.dev))
+        ram.build(prepared.lm, rows[:1], form=form)
+        cache = ram.build(prepared.lm, rows, form=form)
+        if not prepared.plan.stored:
+            per_token = _median_seconds(lambda: ram.build(prepared.lm, rows, form=form)) / _tokens(rows)
+            cache_seconds = per_token * (_tokens(prepared.train) + _tokens(prepared.dev))
     try:
         step_seconds = _step_seconds(replace(prepared, train=rows), cache) if parameters else 0.0
     finally:
@@ -78,7 +80,7 @@ def measure(prepared: Prepared) -> Price:
             for name, parameter in parameters.items():
                 parameter.copy_(kept[name])
                 parameter.grad = None
-    dev_cache = plan.build_cache(prepared.lm, dev) if cached else None
+    dev_cache = ram.build(prepared.lm, dev, form=form) if cached else None
     evaluator = evaluator_of(prepared.recipe, prepared.lm, prepared.encoder)
     once = _median_seconds(lambda: evaluator.run(prepared.method, dev, cache=dev_cache, text_rows=0))
     text_seconds = 0.0
@@ -99,7 +101,7 @@ def measure(prepared: Prepared) -> Price:
         evaluation_seconds=once * _tokens(prepared.dev) / _tokens(dev),
         evaluations=-(-how.steps // between) + 2,
         text_seconds=text_seconds,
-        memory_bytes=peak_memory() + (prepared.plan.cache_bytes if cached else 0),
+        memory_bytes=peak_memory() + (prepared.plan.cache_bytes if prepared.plan.mode == "cached-ram" else 0),
         artifact_bytes=artifact_bytes(prepared),
         trained_parameters=prepared.trained_parameters,
     )
@@ -127,7 +129,7 @@ def _median_seconds(work: Callable[[], Any]) -> float:
     return median(times)
 
 
-def _step_seconds(prepared: Prepared, cache: plan.ContextCache | None) -> float:
+def _step_seconds(prepared: Prepared, cache: ContextCache | None) -> float:
     """Seconds of one step over all of `prepared.train`, by the training loop itself."""
     loss = step_loss(prepared, cache)
     whole = list(range(len(prepared.train)))

@@ -136,8 +136,11 @@ class TrainConfig(_Section):
     patience: Positive | None = None  # evaluations without a new best before training stops
     seed: Seed = 0
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    cache: Literal["auto", "ram", "off"] = "auto"
-    cache_budget_mb: Positive | None = None
+    cache: Literal["auto", "ram", "disk", "off"] = "auto"  # where the inputs' keys and values are kept
+    cache_dtype: Literal["auto", "int8"] = "auto"  # auto: the model's own precision
+    cache_budget_mb: Positive | None = None  # of memory; None: 40 % of what is free
+    cache_disk_mb: Positive | None = None  # of disk, all caches together; None: 40 % of what is free
+    cache_folder: Name | None = None  # None: kv/ in $SOFTPROMPT_CACHE or ~/.cache/softprompt
     threads: Positive | None = None
     gradient_checkpointing: bool = False
 
@@ -159,8 +162,9 @@ class Recipe(_Section):
         return self.model_dump(mode="json")
 
     def fingerprint(self) -> str:
-        """sha256 (hex) of the recipe without `output`: equal for runs that must train the same prompt."""
+        """sha256 (hex) of the recipe without its places: equal for runs that must train the same prompt."""
         content = {key: value for key, value in self.to_dict().items() if key != "output"}
+        content["train"] = {k: v for k, v in content["train"].items() if k not in CACHE_PLACE}
         text = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -173,6 +177,7 @@ SECTIONS: dict[str, type[_Section]] = {
     "base": BaseConfig,
     "train": TrainConfig,
 }
+CACHE_PLACE = ("cache_folder", "cache_disk_mb")
 SHORTHAND = {"data": "train", "task": "kind", "method": "name", "base": "mode"}  # `method: NAME`
 PREFERRED = {"lr": "train"}  # a leaf name of several sections, and the one meant when none is named
 

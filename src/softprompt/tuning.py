@@ -14,8 +14,9 @@ from typing import Any
 import torch
 
 from . import artifact as artifacts
-from . import methods, plan
+from . import methods
 from .artifact import Artifact
+from .cache import ContextCache, disk, ram
 from .checkpoint import saved_step
 from .data.collate import collate
 from .data.encode import Encoder
@@ -27,7 +28,7 @@ from .memory import peak_memory
 from .methods.base import Setting, SoftPrompt
 from .metrics import METRICS
 from .objectives import next_token, squared_error
-from .prepare import Prepared, base_options
+from .prepare import Prepared, base_options, cache_place
 from .provenance import provenance
 from .recipe import Recipe
 from .train import DevScore, Event, Optimization, Outcome, fit
@@ -120,22 +121,38 @@ def tune(
 
 
 def _caches(prepared: Prepared, hooks: Hooks):
-    """KV of the training and dev inputs where the plan keeps them; falls back where memory runs out."""
-    if prepared.plan.mode != "cached-ram":
+    """KV of the training and dev inputs where the plan keeps them; falls back where there is no room."""
+    if not prepared.plan.is_cached:
         return None, None, prepared
-    lm = prepared.lm
+    lm, form = prepared.lm, prepared.recipe.train.cache_dtype
     try:
-        cache = plan.build_cache(lm, prepared.train, progress=hooks.on_cache)
-        return cache, plan.build_cache(lm, prepared.dev), prepared
-    except (MemoryError, RuntimeError) as error:
-        if isinstance(error, RuntimeError) and "memory" not in str(error).lower():
-            raise
-        hooks.on_stage("no memory for the cache: the inputs are recomputed each step instead")
-        fallen = replace(prepared.plan, mode="recompute", reason="memory ran out while the cache was built")
+        if prepared.plan.mode == "cached-disk":
+            both = [*prepared.train, *prepared.dev]
+            place = cache_place(prepared.recipe)
+            store = disk.open_or_build(
+                place, lm, both, form=form, progress=hooks.on_cache, say=hooks.on_stage
+            )
+            return store.cache(prepared.train), store.cache(prepared.dev), prepared
+        cache = ram.build(lm, prepared.train, form=form, progress=hooks.on_cache)
+        return cache, ram.build(lm, prepared.dev, form=form), prepared
+    except (MemoryError, RuntimeError, OSError, SoftPromptError) as error:
+        what, reason = _no_room(error)
+        hooks.on_stage(f"no {what} for the cache: the inputs are recomputed each step instead ({reason})")
+        fallen = replace(prepared.plan, mode="recompute", reason=reason, folder=None, stored=False)
         return None, None, replace(prepared, plan=fallen)
 
 
-def step_loss(prepared: Prepared, cache: plan.ContextCache | None) -> Callable[[list[int]], torch.Tensor]:
+def _no_room(error: Exception) -> tuple[str, str]:
+    """("memory" or "disk", why the cache has no room there). Raises `error` again where it is another."""
+    if isinstance(error, MemoryError) or "memory" in str(error).lower():
+        return "memory", "memory ran out while the cache was built"
+    cause = error.__cause__ if isinstance(error, SoftPromptError) else error
+    if not isinstance(cause, OSError):
+        raise error
+    return "disk", cause.strerror or str(cause)
+
+
+def step_loss(prepared: Prepared, cache: ContextCache | None) -> Callable[[list[int]], torch.Tensor]:
     """The loss of a batch of training rows (by number), computed as the plan says."""
     lm, method = prepared.lm, prepared.method
     objective = squared_error if prepared.encoder.kind == "regression" else next_token

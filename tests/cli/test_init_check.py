@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from softprompt.config import load_recipe
@@ -57,6 +59,24 @@ def test_check_writes_nothing_and_names_the_next_command(run, recipe, tmp_path):
     said = run("check", recipe, "steps=7")
     assert said.code == 0 and sorted(tmp_path.rglob("*")) == before
     assert said.out.rstrip().endswith(f"softprompt tune {recipe} steps=7")
+
+
+def test_check_says_where_a_cache_on_disk_lies(run, recipe, tmp_path):
+    folder = tmp_path / "kv"
+    options = ("cache=disk", f"cache_folder={folder}", "cache_disk_mb=50")
+    said = run("check", recipe, *options)
+    assert (
+        said.code == 0 and "plan: cached-disk" in said.out and "disk budget of all caches: 50 MB" in said.out
+    )
+    assert f"folder of the cache: {folder}" in said.out and "cached once" in said.out and not folder.exists()
+    first = run("check", recipe, *options, "--json").json
+    assert run("tune", recipe, *options).code == 0
+    again = run("check", recipe, *options, "--json").json
+    assert [found["plan"]["stored"] for found in (first, again)] == [False, True]
+    assert again["plan"]["folder"] == first["plan"]["folder"] and Path(again["plan"]["folder"]).is_dir()
+    assert first["price"]["cache_seconds"] > 0 == again["price"]["cache_seconds"]
+    held = sum(file.stat().st_size for file in Path(again["plan"]["folder"]).glob("*.safetensors"))
+    assert 0 <= held - again["plan"]["cache_bytes"] < 5000  # the header
 
 
 def test_check_json_counts_and_prices(run, recipe, tmp_path):

@@ -139,12 +139,12 @@ def test_gradient_that_is_not_finite_leaves_the_start(run, recipe, tmp_path, mon
 
 
 def test_no_memory_for_the_cache_falls_back_and_says_so(run, recipe, monkeypatch):
-    from softprompt import plan
+    from softprompt.cache import ram
 
     def refuse(*arguments, **options):
         raise MemoryError
 
-    monkeypatch.setattr(plan, "build_cache", refuse)
+    monkeypatch.setattr(ram, "build", refuse)
     said = run("tune", recipe)
     assert said.code == 0 and "no memory for the cache" in said.err
 

@@ -10,6 +10,8 @@ import torch.utils.checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from softprompt import artifact, plan
+from softprompt.cache import disk, ram
+from softprompt.cache.place import Place
 from softprompt.methods.materialised import Materialised, materialise
 from softprompt.objectives import injection_for, next_token
 
@@ -25,7 +27,7 @@ def gradients(lm, method, batch, context=None):
 
 
 def examples_of(batch):
-    """What `plan.build_cache` reads of encoded rows."""
+    """What a cache reads of encoded rows."""
     rows = []
     for i in range(batch.size):
         ids = batch.input_ids[i][batch.input_mask[i]].tolist()
@@ -62,7 +64,7 @@ def test_plain_prefill_and_tail_equal_full(lm, family, batch, close):
     close(cached[batch.target_mask], lm.logits(batch)[batch.target_mask])
 
 
-def test_plan_cache_equals_full_in_loss_and_gradient(lm, family, case, method, batch, close):
+def test_plan_cache_equals_full_in_loss_and_gradient(lm, family, case, method, batch, close, tmp_path):
     """Whatever `decide` keeps, the loss and every gradient are those of the whole computation."""
     examples = examples_of(batch)
     chosen = plan.decide(lm, injection_for(lm, method, batch), examples, 4, budget_bytes=10**9)
@@ -76,8 +78,9 @@ def test_plan_cache_equals_full_in_loss_and_gradient(lm, family, case, method, b
         assert abs(wrong - loss) > 1e-4
         return
     assert chosen.mode == "cached-ram"
-    cache = plan.build_cache(lm, examples, batch_tokens=12)  # several chunks
-    for context in (cache.context(range(4), lm), lm.prefill(batch)):
+    cache = ram.build(lm, examples, batch_tokens=12)  # several chunks
+    on_disk = disk.open_or_build(Place(tmp_path), lm, examples).cache(examples)
+    for context in (cache.context(range(4), lm), on_disk.context(range(4), lm), lm.prefill(batch)):
         again, cached = gradients(lm, method, batch, context)
         close(again, loss)
         for name, gradient in full.items():

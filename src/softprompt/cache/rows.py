@@ -1,0 +1,128 @@
+"""One row's keys and values as a list of tensors, and rows of unlike lengths as a batch's `Context`.
+
+A row is [2 · layers, heads, n, d] in one tensor where its layers are alike, else a tensor for each
+layer's keys and each layer's values, [heads, n, d]. It is kept in the model's own precision or as
+int8, where each head and channel has a scale of its own over the row: channels of keys differ in size
+by orders of magnitude, tokens do not (Liu et al. 2024, "KIVI").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Literal, Protocol
+
+import torch
+from torch import Tensor
+
+from ..data.collate import collate
+from ..data.encode import Example
+from ..injection import LayerKV
+from ..lm.base import LanguageModel
+from ..lm.context import Context
+
+Form = Literal["auto", "int8"]  # auto: the model's own precision
+Row = list[Tensor]
+BATCH_TOKENS = 2048  # that are run through the model at once
+
+
+class ContextCache(Protocol):
+    """Keys and values of a list of examples, by their numbers in it."""
+
+    @property
+    def bytes(self) -> int:
+        """What it holds, wherever that is."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def context(self, indices: Sequence[int], lm: LanguageModel) -> Context:
+        """The context of a batch of rows, right-aligned."""
+        ...
+
+
+def cached_tokens(example: Example) -> int:
+    """Tokens whose keys and values are kept: the last one of an input belongs to the tail."""
+    return len(example.input_ids) - 1
+
+
+def bytes_needed(lm: LanguageModel, examples: Iterable[Example], form: Form) -> int:
+    """Of the rows' keys and values, as they are kept."""
+    numbers, size = lm.spec.kv_numbers_per_token, lm.dtype.itemsize
+    if form == "int8":
+        return sum(cached_tokens(e) + size for e in examples) * numbers  # a scale a channel and row
+    return sum(cached_tokens(e) for e in examples) * size * numbers
+
+
+def chunks(order: Iterable[int], examples: Sequence[Example], limit: int) -> Iterator[list[int]]:
+    """Numbers of rows that go through the model together; `order` is by length, shortest first."""
+    chunk: list[int] = []
+    for index in order:
+        # sorted by length, so the newest row is the longest
+        if chunk and (len(chunk) + 1) * len(examples[index].input_ids) > limit:
+            yield chunk
+            chunk = []
+        chunk.append(index)
+    if chunk:
+        yield chunk
+
+
+def compute(lm: LanguageModel, examples: Sequence[Example], form: Form) -> list[Row]:
+    """The rows of a few examples, by the plain model."""
+    context = lm.prefill(collate(examples, lm.device, targets=False))
+    rows = []
+    for position, example in enumerate(examples):
+        parts = _pack(context, position, cached_tokens(example))
+        rows.append([tensor for part in parts for tensor in _to_int8(part)] if form == "int8" else parts)
+    return rows
+
+
+def assemble(rows: Sequence[Row], form: Form, lm: LanguageModel) -> Context:
+    """A batch of rows, right-aligned and on the model's device."""
+    if form == "int8":
+        rows = [[_from_int8(*pair) for pair in zip(row[::2], row[1::2], strict=True)] for row in rows]
+    lengths = [row[0].shape[-2] for row in rows]
+    width = max(lengths)
+    mask = torch.zeros(len(rows), width, dtype=torch.bool)
+    for i, n in enumerate(lengths):
+        mask[i, width - n :] = True
+    packed = []
+    for part, like in enumerate(rows[0]):
+        out = like.new_zeros(*like.shape[:-3], len(rows), like.shape[-3], width, like.shape[-1])
+        for i, (row, n) in enumerate(zip(rows, lengths, strict=True)):
+            out[..., i, :, width - n :, :] = row[part]
+        packed.append(out.to(lm.device))
+    return Context(_unpack(packed, lm), mask.to(lm.device))
+
+
+def _pack(context: Context, position: int, length: int) -> Row:
+    """One row's real columns."""
+    parts = []
+    for layer in context.layers:
+        if layer is not None:
+            width = layer.key.shape[2]
+            parts += [t[position, :, width - length :] for t in (layer.key, layer.value)]
+    if len({part.shape for part in parts}) == 1:
+        return [torch.stack(parts)]
+    return [part.clone() for part in parts]
+
+
+def _unpack(packed: list[Tensor], lm: LanguageModel) -> tuple[LayerKV | None, ...]:
+    flat = list(packed[0].unbind(0)) if len(packed) == 1 and packed[0].dim() == 5 else packed
+    tensors = iter(flat)
+    return tuple(LayerKV(next(tensors), next(tensors)) for _ in lm.spec.layers)
+
+
+def _to_int8(part: Tensor) -> tuple[Tensor, Tensor]:
+    """`part` [..., n, d] as int8 [..., n, d] and the scales of its channels [..., 1, d].
+
+    A number comes back within one scale of itself: half of it is rounding, half the scale's own.
+    """
+    if part.shape[-2] == 0:
+        return part.to(torch.int8), part.new_ones(*part.shape[:-2], 1, part.shape[-1])
+    scale = part.abs().amax(-2, keepdim=True) / 127
+    scale = torch.where(scale > 0, scale, torch.ones_like(scale))
+    return (part.float() / scale.float()).round().clamp(-127, 127).to(torch.int8), scale
+
+
+def _from_int8(numbers: Tensor, scale: Tensor) -> Tensor:
+    return (numbers.float() * scale.float()).to(scale.dtype)

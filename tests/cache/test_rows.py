@@ -1,0 +1,138 @@
+"""What a cache gives back is what the plain model computes, in memory and on disk; int8 is near it."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from softprompt.cache import disk, ram
+from softprompt.cache.rows import compute
+from softprompt.data.collate import collate
+from softprompt.injection import LayerKV
+from softprompt.lm.context import Context
+
+from .conftest import LENGTHS
+
+
+@pytest.fixture(params=["ram", "disk"])
+def built(request, place, monkeypatch):
+    """`built(lm, examples, …)`: either cache of the examples, the one on disk in several files."""
+    monkeypatch.setattr(disk, "SHARD_BYTES", 3000)
+    monkeypatch.setattr(disk, "BATCH_TOKENS", 12)
+
+    def make(lm, examples, **how):
+        if request.param == "ram":
+            return ram.build(lm, examples, **how)
+        return disk.open_or_build(place, lm, examples, **how).cache(examples)
+
+    return make
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "qwen3"])
+def test_holds_what_prefill_computes(lms, family, built, examples, close):
+    lm, done = lms(family), []
+    cache = built(lm, examples, progress=lambda n, of: done.append((n, of)))
+    assert len(cache) == 6 and done[-1] == (6, 6)
+    for rows in ([0, 1, 2, 3, 4, 5], [4, 1], [1], [2, 2]):
+        context = cache.context(rows, lm)
+        fresh = lm.prefill(collate([examples[i] for i in rows], targets=False))
+        assert torch.equal(context.mask, fresh.mask)
+        for kept, layer in zip(context.layers, fresh.layers, strict=True):
+            seen = context.mask[:, None, :, None]
+            close(kept.key * seen, layer.key * seen)
+            close(kept.value * seen, layer.value * seen)
+
+
+@pytest.mark.parametrize("batch_tokens", [1, 12, 10**6])
+def test_memory_held_and_chunks(llama, examples, batch_tokens, close):
+    cache = ram.build(llama, examples, batch_tokens=batch_tokens)
+    assert cache.bytes == (sum(LENGTHS) - len(LENGTHS)) * llama.spec.kv_numbers_per_token * 4
+    context, fresh = cache.context(range(6), llama), llama.prefill(collate(examples, targets=False))
+    for kept, layer in zip(context.layers, fresh.layers, strict=True):
+        close(kept.key * fresh.mask[:, None, :, None], layer.key * fresh.mask[:, None, :, None])
+
+
+def test_layers_of_unlike_sizes(new_lm, built, examples, monkeypatch):
+    """Layers that cannot be stacked into one tensor are kept one by one."""
+    lm = new_lm("llama")
+    original = lm.prefill
+
+    def wider(batch, injection=None):
+        context = original(batch, injection)
+        last = context.layers[-1]
+        twice = LayerKV(torch.cat([last.key] * 2, dim=1), torch.cat([last.value] * 2, dim=1))
+        return Context((*context.layers[:-1], twice), context.mask)
+
+    monkeypatch.setattr(lm, "prefill", wider)
+    context = built(lm, examples).context([2, 0], lm)
+    assert [layer.key.shape[1] for layer in context.layers] == [2, 2, 4]
+    assert torch.equal(context.layers[2].key[:, :2], context.layers[2].key[:, 2:])
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float32])
+def test_kept_in_the_models_own_precision(new_lm, built, examples, kind):
+    lm = new_lm("llama")
+    lm.model.to(kind)
+    assert all(layer.key.dtype == kind for layer in built(lm, examples).context([0, 2], lm).layers)
+
+
+def naive_int8(row: torch.Tensor) -> torch.Tensor:
+    """[2L, heads, n, d], channel by channel."""
+    out = torch.zeros_like(row)
+    for index in torch.cartesian_prod(*(torch.arange(row.shape[k]) for k in (0, 1, 3))).tolist():
+        part, head, channel = index
+        numbers = row[part, head, :, channel]
+        step = float(numbers.abs().max()) / 127
+        out[part, head, :, channel] = torch.tensor([round(float(x) / step) * step for x in numbers])
+    return out
+
+
+def test_int8_is_rounding_by_channel(llama, built, examples, close):
+    (row,) = compute(llama, examples[2:3], "auto")[0]
+    layers = built(llama, examples, form="int8").context([2], llama).layers
+    kept = torch.stack([t[0] for layer in layers for t in (layer.key, layer.value)])
+    wanted = naive_int8(row)
+    step = row.abs().amax(-2, keepdim=True) / 127
+    # a row computed beside others differs by 1e-6, which may turn a number that lies halfway
+    assert ((kept - wanted).abs() > 1e-4 * step).float().mean() < 1e-2
+    assert ((kept - row).abs() <= 0.51 * step).all()
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "qwen3"])
+def test_int8_hardly_moves_logits(lms, family, built, encoded):
+    """Bound: eight times what bfloat16 makes of the same context, on average over the logits.
+
+    bfloat16 keeps 8 bits of every number, int8 7 bits of its channel's largest: a bit less for the
+    largest, and one more with every halving. Most numbers of a channel are more than a quarter of the
+    largest, so three bits are allowed. Logits change in proportion, as changes are small. A context of
+    signs alone must break the bound, or logits hardly read it.
+    """
+    lm, rows = lms(family), encoded((30, 12, 25, 7))
+    batch = collate(rows)
+    fresh = lm.prefill(batch)
+
+    def moved(context) -> float:
+        return (lm.logits(batch, None, context) - lm.logits(batch, None, fresh)).abs().mean().item()
+
+    def changed(how) -> Context:
+        return Context(tuple(layer.map(how) for layer in fresh.layers), fresh.mask)
+
+    int8 = moved(built(lm, rows, form="int8").context(range(4), lm))
+    bound = 8 * moved(changed(lambda t: t.bfloat16().float()))
+    assert 0 < int8 <= bound < moved(changed(lambda t: t.sign() * t.abs().amax(2, keepdim=True))) / 8
+
+
+def test_int8_in_bfloat16_and_with_rows_of_nothing(new_lm, built, encoded):
+    lm = new_lm("llama")
+    lm.model.to(torch.bfloat16)
+    rows = encoded((1, 6))
+    context = built(lm, rows, form="int8").context([0, 1], lm)
+    fresh = lm.prefill(collate(rows, targets=False))
+    assert torch.equal(context.mask, fresh.mask)
+    for kept, layer in zip(context.layers, fresh.layers, strict=True):
+        assert kept.key.dtype == torch.bfloat16
+        # half a step, a quarter for the scale's own 8 bits, and the rounding of what comes back
+        step = layer.key[1].abs().amax(-2, keepdim=True).float() / 127
+        assert ((kept.key[1] - layer.key[1]).float().abs() <= 1.3 * step).all()
+    nothing = built(lm, rows[:1], form="int8").context([0], lm)
+    assert nothing.layers[0].key.shape[2] == 0 and nothing.mask.shape == (1, 0)
