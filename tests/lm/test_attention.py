@@ -132,3 +132,15 @@ def test_same_numbers_with_and_without_gradient(lms, rows_to_batch, close):
             trained = lm.logits(batch, injection)
             with torch.no_grad():
                 close(trained[batch.target_mask], lm.logits(batch, injection)[batch.target_mask])
+
+
+@pytest.mark.parametrize("family", ["llama", "t5"])
+def test_a_model_that_is_cast_projects_in_its_new_precision(new_lm, family):
+    """What a layer is given beside its input is kept for later calls, and must not outlive a cast."""
+    lm = new_lm(family)
+    hidden = torch.ones(1, 2, lm.spec.hidden_size)
+    whole = lm.project_kv(0, hidden)
+    lm.model.to(torch.bfloat16)
+    half = lm.project_kv(0, hidden)
+    assert half.key.dtype == half.value.dtype == torch.bfloat16
+    assert (half.value.float() - whole.value).abs().max() < 0.05 * whole.value.abs().max()

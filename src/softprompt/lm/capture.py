@@ -49,9 +49,11 @@ def project(model, layer: int, hidden: Tensor) -> LayerKV:
 def _arguments(model) -> dict[int, tuple[tuple, dict[str, Any]]]:
     """What the model gives each attention module besides hidden states, for a token at position 0.
 
-    Kept on the model: the same at every call.
+    Kept on the model: the same at every call, until it is moved or cast.
     """
-    if (kept := getattr(model, "_softprompt_arguments", None)) is None:
+    place = model.device, model.dtype
+    of, kept = getattr(model, "_softprompt_arguments", (None, {}))
+    if of != place:
         kept = {}
 
         def keep(site: int, args: tuple, named: dict[str, Any]) -> None:
@@ -59,7 +61,7 @@ def _arguments(model) -> dict[int, tuple[tuple, dict[str, Any]]]:
             kept[site] = args, without
 
         _run_hooked(model, torch.zeros(1, 1, dtype=torch.long, device=model.device), keep)
-        model._softprompt_arguments = kept
+        model._softprompt_arguments = place, kept
     return kept
 
 
