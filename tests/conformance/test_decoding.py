@@ -17,7 +17,7 @@ from transformers import (
     StoppingCriteriaList,
     TextStreamer,
 )
-from transformers.generation import BaseStreamer
+from transformers.generation.streamers import BaseStreamer
 
 from softprompt.data.collate import batch_of_ids
 from softprompt.injection import Injection

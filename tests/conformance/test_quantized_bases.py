@@ -25,7 +25,7 @@ def torchao_int8(model):
 def bitsandbytes_int8(model):
     if importlib.util.find_spec("bitsandbytes") is None:
         pytest.skip("bitsandbytes is not installed")
-    from transformers.integrations import replace_with_bnb_linear
+    from transformers.integrations.bitsandbytes import replace_with_bnb_linear
     from transformers.utils.quantization_config import BitsAndBytesConfig
 
     config = BitsAndBytesConfig(load_in_8bit=True)
