@@ -132,7 +132,9 @@ def test_trained_saved_and_opened_again(prepared, bert_folder, tmp_path, name):
     if head:
         saved = load_file(tmp_path / "out" / "base.safetensors")
         assert set(saved) == set(head) and all(torch.equal(saved[key], after[key]) for key in head)
-        numbers = sum(t.numel() for t in head.values()) + 2 * 3 * len(start.lm.spec.layers) * 32  # keys, values
+        numbers = (
+            sum(t.numel() for t in head.values()) + 2 * 3 * len(start.lm.spec.layers) * 32
+        )  # keys, values
         assert run.artifact.manifest["trained_parameters"] == numbers
     again = softprompt.open_prompt(tmp_path / "out")
     batch = collate(start.dev)
