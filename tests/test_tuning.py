@@ -269,7 +269,7 @@ def test_no_disk_for_the_cache_falls_back_and_says_so(prepared, tmp_path, monkey
     real = os.fsync
 
     def full(descriptor):
-        if "kv" in os.readlink(f"/proc/self/fd/{descriptor}"):
+        if "/kv/" in os.readlink(f"/proc/self/fd/{descriptor}"):
             raise OSError(code, os.strerror(code))
         real(descriptor)
 
