@@ -144,3 +144,16 @@ def test_a_model_that_is_cast_projects_in_its_new_precision(new_lm, family):
     half = lm.project_kv(0, hidden)
     assert half.key.dtype == half.value.dtype == torch.bfloat16
     assert (half.value.float() - whole.value).abs().max() < 0.05 * whole.value.abs().max()
+
+
+def test_generation_multiplies_the_vocabulary_once(llama, rows_to_batch, monkeypatch):
+    """Sliced hidden states are strided, and torch then copies the vocabulary's matrix for every row."""
+    contiguous = []
+    handle = llama.model.lm_head.register_forward_pre_hook(
+        lambda _, args: contiguous.append(args[0].is_contiguous())
+    )
+    try:
+        llama.generate(rows_to_batch([[5, 6, 7], [9, 4]]), max_new_tokens=3, do_sample=False)
+    finally:
+        handle.remove()
+    assert contiguous and all(contiguous)

@@ -144,6 +144,9 @@ class FrozenLM(LanguageModel):
         last_input = mask.sum(1) - after - 1
         active = self._active(injection, None, width - 1 - after, last_input, None)
         generation.default(options, "pad_token_id", self._pad_id())
+        if "logits_to_keep" in self._accepted and not generation.guesses(self.model, options):
+            # by index, where transformers would slice: see `logits`
+            options.setdefault("logits_to_keep", [-1])
         generation.of_own_inputs(self.model, options, ids, there)
         generation.in_own_columns(self.model, options, there)
         with inject(active):

@@ -94,13 +94,17 @@ def check_soft_tokens(model: Any, options: dict[str, Any]) -> None:
             why="transformers prefills token ids in chunks, and soft tokens have none",
             fix="leave it out, or use a prefix",
         )
-    guessing = next((name for name in GUESSING if asked(model, options, name)), None)
-    if guessing is not None:
+    if guessing := guesses(model, options):
         raise SoftPromptError(
             f"{guessing} does not go with soft tokens",
             why="transformers' first step of assisted decoding reads embeddings alone, and loses the guesses",
             fix="leave it out, or use a prefix (prefix-tuning), which goes with assisted decoding",
         )
+
+
+def guesses(model: Any, options: dict[str, Any]) -> str:
+    """The option that guesses tokens ahead, if one is given; else an empty string."""
+    return next((name for name in GUESSING if asked(model, options, name)), "")
 
 
 def ids_in_place(batch: Batch, injection: Injection, pack: Pack) -> tuple[Tensor, Tensor]:
