@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -113,23 +115,8 @@ def test_trained_and_nothing_else(lm, prompt, rows):
     assert all(torch.equal(tensor, before[name]) for name, tensor in lm.model.state_dict().items())
 
 
-def test_saved_and_reloaded(lm, name, options, prompt, rows, close, tmp_path):
-    from softprompt.lm.loading import fingerprint
-    from softprompt.methods import METHODS
-
-    defaults = {option: p.default for option, p in METHODS[name].options().items()}
-    manifest = {
-        "method": name,
-        "options": defaults | options,
-        "prompts": ["joke", "fact"],
-        "base": {"name": lm.name, "mode": "frozen", "options": {}, "fingerprint": fingerprint(lm)},
-        "data": {"fingerprint": "0" * 64, "rows": 4},
-        "trained_parameters": 1,
-        "dev": {"metrics": {}, "intervals": {}, "n": 0},
-        "versions": {"softprompt": "0"},
-        "created": "today",
-        "command": "test",
-    }
+def test_saved_and_reloaded(lm, name, options, prompt, rows, close, tmp_path, manifest_for):
+    manifest = manifest_for(lm, SimpleNamespace(method=name, options=options))
     with torch.no_grad():
         live = lm.logits(rows, injection_for(lm, prompt, rows))
     artifact.save(tmp_path, prompt, lm, manifest)

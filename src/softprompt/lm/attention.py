@@ -26,7 +26,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import eager_mask, sdpa_mask
 
-from ..injection import LayerKV, Layers
+from ..injection import LayerKV, Layers, Prefix
 from . import grouped
 
 SDPA = "softprompt_sdpa"
@@ -70,8 +70,7 @@ class Active:
     """What is injected during one model call (or one `generate`)."""
 
     columns: Sequence[Columns] = ()
-    adapter: Layers = ()
-    adapter_mask: Tensor | None = None  # [B, P] bool
+    adapter: Prefix | None = None
     tail_start: Tensor | int = 0  # [B] or one for all: the first query column that sees tail_only columns
     query_positions: Tensor | None = None  # [B, q], needed only where columns have positions
     query_offset: Any = 0  # columns already in the cache; set by the mask function at every model call
@@ -185,9 +184,9 @@ def _attend(base: Callable, module, query: Tensor, key: Tensor, value: Tensor, a
             real = torch.cat([_rows(c.at(site), query.shape[0], repeats) for c in present], dim=1)
             kwargs["position_bias"] = _extend_bias(module, kwargs["position_bias"], plain_mask, real)
     output, weights = base(module, query, key, value, attention_mask, **kwargs)
-    if active.adapter and active.adapter[site] is not None:
+    if active.adapter is not None and active.adapter.layers[site] is not None:
         scaling = kwargs.get("scaling")
-        output = output + _gated(active, active.adapter[site], query, plain_key, scaling)
+        output = output + _gated(active.adapter, site, query, plain_key, scaling)
     return output, weights
 
 
@@ -274,16 +273,11 @@ def columns_ahead(mask: Tensor, queries: int) -> Tensor:
     return (shown[:, 0, -1] * columns).amax() - (queries - 1)
 
 
-def _gated(
-    active: Active, layer: LayerKV | None, query: Tensor, key: Tensor, scaling: float | None
-) -> Tensor:
+def _gated(adapter: Prefix, site: int, query: Tensor, key: Tensor, scaling: float | None) -> Tensor:
     """tanh(gate) × softmax(q Kᵀ) V over the adapter's columns (LLaMA-Adapter, eq. 6–8): [B, q, heads, d]."""
-    assert layer is not None and active.adapter_mask is not None
-    layer = _fit(layer, key, query.shape[0] // active.adapter_mask.shape[0])
+    repeats = query.shape[0] // adapter.mask.shape[0]
+    layer, mask = _fit(adapter.layers[site], key, repeats), _rows(adapter.mask, query.shape[0], repeats)
     assert layer.gate is not None
-    mask = active.adapter_mask
-    if mask.shape[0] not in (1, query.shape[0]):
-        mask = mask.repeat_interleave(query.shape[0] // mask.shape[0], dim=0)
     groups = query.shape[1] // layer.key.shape[1]
     keys, values = (t.repeat_interleave(groups, dim=1) for t in (layer.key, layer.value))
     scores = query @ keys.transpose(2, 3) * (query.shape[-1] ** -0.5 if scaling is None else scaling)

@@ -26,7 +26,7 @@ from .attention import EAGER, SDPA, checkpoint_contexts
 from .capture import attention_inputs, project
 from .context import Context
 from .heads import Head
-from .probe import accepted_arguments
+from .probe import accepted_arguments, measure
 from .rotary import Turn
 from .spec import ModelSpec
 
@@ -60,6 +60,12 @@ class LanguageModel(abc.ABC):
         model.requires_grad_(False)
         self._checkpointed: tuple[torch.nn.Module, ...] = ()
         self._accepted = accepted_arguments(model)
+        self.spec, self._turns = measure(model, self.embed)
+        self._settle()
+
+    @abc.abstractmethod
+    def _settle(self) -> None:
+        """What this kind of model knows beyond what was measured: its last word on `spec`."""
 
     @property
     def device(self) -> torch.device:

@@ -46,6 +46,15 @@ def pack_left(vectors: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     return packed, mask.gather(1, order)
 
 
+def back_to_right(packed: Tensor, mask: Tensor) -> Tensor:
+    """Rows [B, S, D] that `pack_left` moved, at the right again: `mask` [B, N] counts their real columns.
+
+    Column j of a row with n real ones is its column j - (N - n); padding holds anything.
+    """
+    columns = torch.arange(mask.shape[1], device=mask.device) - (~mask).sum(1, keepdim=True)
+    return packed.gather(1, columns.clamp(min=0)[:, :, None].expand(-1, -1, packed.shape[2]))
+
+
 def fit_rows(injection: Injection, rows: int) -> Injection:
     """An injection made for one row serves a whole batch; KV layers broadcast by themselves."""
 

@@ -9,43 +9,33 @@ templates or training.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, final
 
 import torch
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from ..data.collate import Batch, batch_of_ids
 from ..errors import SoftPromptError
 from ..injection import Injection, Layers
 from .attention import Active, Columns, inject
-from .base import Attention, LanguageModel
+from .base import Answers, LanguageModel
 from .context import Context, fit_rows, pack_left
-from .heads import Head
-from .probe import measure, recorded
+from .probe import recorded
 
 
 @final
 class EncoderLM(LanguageModel):
     """A frozen encoder, with its masked-language-model head or a classification head, and its tokenizer."""
 
-    def __init__(
-        self,
-        model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase | None,
-        name: str,
-        head: Head | None = None,
-        head_names: Collection[str] = (),
-        attention: Attention = "auto",
-    ) -> None:
-        self.answers = "mask"
-        super().__init__(model, tokenizer, name, head, head_names, attention)
-        spec, self._turns = measure(model, self.embed)
-        limits = {**spec.limits, "cache": "every position sees every other, what is trained included"}
-        unused = _unused_positions(model)
-        self.spec = replace(spec, kind="encoder", context=spec.context - unused, limits=limits)
+    answers: Answers = "mask"
+
+    def _settle(self) -> None:
+        limits = {**self.spec.limits, "cache": "every position sees every other, what is trained included"}
+        context = self.spec.context - _unused_positions(self.model)
+        self.spec = replace(self.spec, kind="encoder", context=context, limits=limits)
 
     def logits(
         self, batch: Batch, injection: Injection | None = None, context: Context | None = None
@@ -129,11 +119,9 @@ class EncoderLM(LanguageModel):
             after = injection.kv_after
             behind = mask.sum(1) + after.mask.sum(1)  # from -P to right behind the last token
             columns.append(Columns(self.move(after.layers, behind), after.mask, reach=after.reach))
-        adapter = injection.adapter
         return Active(
             columns=tuple(columns),
-            adapter=() if adapter is None else adapter.layers,
-            adapter_mask=None if adapter is None else adapter.mask,
+            adapter=injection.adapter,
         )
 
 

@@ -9,42 +9,31 @@ is placed after the input. This file knows nothing of methods, templates or trai
 from __future__ import annotations
 
 import inspect
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, final
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data.collate import Batch, batch_of_ids
 from ..errors import SoftPromptError
 from ..injection import Injection, LayerKV, Layers
 from . import generation, turns
 from .attention import Active, Columns, inject
-from .base import Attention, LanguageModel
+from .base import LanguageModel
 from .context import Context, fit_rows, pack_right
-from .heads import Head
-from .probe import measure, recorded
+from .probe import recorded
 
 
 @final
 class FrozenLM(LanguageModel):
     """A frozen causal language model and its tokenizer."""
 
-    def __init__(
-        self,
-        model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase | None,
-        name: str,
-        head: Head | None = None,
-        head_names: Collection[str] = (),
-        attention: Attention = "auto",
-    ) -> None:
-        super().__init__(model, tokenizer, name, head, head_names, attention)
-        if head is not None and model.config.pad_token_id is None:
-            model.config.pad_token_id = 0  # any will do: of embeddings, transformers pools the last column
-        self.spec, self._turns = measure(model, self.embed)
+    def _settle(self) -> None:
+        if self.head is not None and self.model.config.pad_token_id is None:
+            # any will do: of embeddings, transformers pools the last column
+            self.model.config.pad_token_id = 0
         if "cache" not in self.spec.limits and (reason := self._unlike_full()):
             self.spec = replace(self.spec, limits={**self.spec.limits, "cache": reason})
 
@@ -208,11 +197,9 @@ class FrozenLM(LanguageModel):
             after = injection.kv_after
             moved = self.move(after.layers, last_input)
             columns.append(Columns(moved, after.mask, tail_only=True, reach=after.reach))
-        adapter = injection.adapter
         return Active(
             columns=tuple(columns),
-            adapter=() if adapter is None else adapter.layers,
-            adapter_mask=None if adapter is None else adapter.mask,
+            adapter=injection.adapter,
             tail_start=tail_start,
             query_positions=positions,
         )

@@ -9,23 +9,21 @@ relative bias sees the columns at -Q … -1, exactly as if they stood in its inp
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, final
 
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from ..data.collate import Batch
 from ..errors import SoftPromptError
 from ..injection import Injection, Layers, SoftTokens
 from . import generation, turns
 from .attention import Active, Columns, inject
-from .base import Attention, LanguageModel
-from .context import Context, fit_rows, pack_left
-from .heads import Head
-from .probe import measure, recorded
+from .base import LanguageModel
+from .context import Context, back_to_right, fit_rows, pack_left
+from .probe import recorded
 
 NOT_KEPT = "what its decoder reads of the input is the encoder's output, which is computed every step"
 
@@ -34,26 +32,19 @@ NOT_KEPT = "what its decoder reads of the input is the encoder's output, which i
 class Seq2SeqLM(LanguageModel):
     """A frozen encoder-decoder model and its tokenizer."""
 
-    def __init__(
-        self,
-        model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase | None,
-        name: str,
-        head: Head | None = None,
-        head_names: Collection[str] = (),
-        attention: Attention = "auto",
-    ) -> None:
-        super().__init__(model, tokenizer, name, head, head_names, attention)
-        self._encoder: Any = model.get_encoder()
-        self.spec, self._turns = measure(model, self.embed)
+    def _settle(self) -> None:
         self.spec = replace(self.spec, limits={**self.spec.limits, "cache": NOT_KEPT})
-        start = model.generation_config.decoder_start_token_id  # type: ignore[union-attr]
-        self._start = model.config.decoder_start_token_id if start is None else start
+        start = self.model.generation_config.decoder_start_token_id  # type: ignore[union-attr]
+        self._start = self.model.config.decoder_start_token_id if start is None else start
         if self._start is None:
             raise SoftPromptError(
-                f"'{name}' does not say which token its decoder starts with",
+                f"'{self.name}' does not say which token its decoder starts with",
                 fix="set decoder_start_token_id in its config.json",
             )
+
+    @property
+    def _encoder(self) -> Any:
+        return self.model.get_encoder()
 
     def embed(self, ids: Tensor) -> Tensor:
         """Token embeddings [..., H] as the encoder's first layer adds positions to them."""
@@ -74,9 +65,7 @@ class Seq2SeqLM(LanguageModel):
                 out = self.model(
                     **read, decoder_input_ids=ids, decoder_attention_mask=mask, use_cache=False
                 ).logits
-        # back to the right: column j of a row with n targets in T columns is its column j - (T - n)
-        columns = torch.arange(ids.shape[1], device=ids.device) - (~mask).sum(1, keepdim=True)
-        return out.gather(1, columns.clamp(min=0)[:, :, None].expand(-1, -1, out.shape[2]))
+        return back_to_right(out, mask)
 
     def prefill(self, batch: Batch, injection: Injection | None = None) -> Context:
         """Refused: see `spec.limits`."""
@@ -89,8 +78,7 @@ class Seq2SeqLM(LanguageModel):
         vectors, left = pack_left(self.embed(ids), mask)
         out = self._encoder(inputs_embeds=vectors, attention_mask=left.long(), output_hidden_states=True)
         states = out.hidden_states[layer]
-        columns = torch.arange(ids.shape[1], device=ids.device) - (~mask).sum(1, keepdim=True)
-        return states.gather(1, columns.clamp(min=0)[:, :, None].expand(-1, -1, states.shape[2]))
+        return back_to_right(states, mask)
 
     @torch.no_grad()
     def generate(self, batch: Batch, injection: Injection | None = None, **options: Any) -> Any:
@@ -175,11 +163,9 @@ class Seq2SeqLM(LanguageModel):
     def _active(self, injection: Injection) -> Active:
         """A prefix placed after the input differs from one before it in that the encoder does not see it."""
         prefixes = [p for p in (injection.kv_before, injection.kv_after) if p is not None]
-        adapter = injection.adapter
         return Active(
             columns=tuple(Columns(p.layers, p.mask, reach=p.reach) for p in prefixes),
-            adapter=() if adapter is None else adapter.layers,
-            adapter_mask=None if adapter is None else adapter.mask,
+            adapter=injection.adapter,
         )
 
     def _decoder_input(self, batch: Batch) -> tuple[Tensor, Tensor]:
