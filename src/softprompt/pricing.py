@@ -24,7 +24,8 @@ from .lm.adapt import trained_weights
 from .memory import peak_memory
 from .methods.materialised import materialise
 from .prepare import Prepared
-from .train import DevScore, Order, fit, named_parameters
+from .order import Order
+from .train import DevScore, fit, named_parameters
 from .tuning import TEXT_ROWS, evaluator_of, optimization, step_loss
 
 TEXT_TOKENS = 8  # generated while measuring

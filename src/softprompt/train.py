@@ -1,38 +1,29 @@
-"""The training loop: one optimizer over the method's parameters (and the base's, where it is trained).
+"""The training loop: one learner, or many whose rows go through the frozen model side by side.
 
 Everything random is a function of (seed, epoch), and the checkpoint holds the rest, so a run that was
-killed at any step ends with the same bytes as one that was not. This file knows nothing of files other
-than its checkpoint, of templates, or of how dev scores are made.
+killed at any step ends with the same bytes as one that was not. This file knows nothing of templates, of
+how losses are computed, or of how dev scores are made.
 """
 
 from __future__ import annotations
 
-import math
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 import torch
 from torch import Tensor
 
-from .checkpoint import Progress, read_checkpoint, write_checkpoint
+from .learner import DevScore, Learner, Optimization, Outcome
 from .lm.adapt import trained_weights
 from .lm.base import LanguageModel
 from .methods.base import SoftPrompt
 
-Schedule = Literal["cosine", "linear", "constant"]
-CHECKPOINT_SECONDS = 60.0
+__all__ = ["DevScore", "Event", "Optimization", "Outcome", "fit", "fit_together", "named_parameters"]
 
-
-@dataclass(frozen=True, slots=True)
-class DevScore:
-    """How good the dev rows are now. Higher `key` is better; `shown` is what a person reads."""
-
-    key: tuple[float, ...]
-    name: str
-    shown: float
+#: The losses of some learners' next steps, computed in one pass, from (learner, its rows).
+Losses = Callable[[Sequence[tuple[int, list[int]]]], Sequence[Tensor]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,52 +34,10 @@ class Event:
     steps: int
     loss: float
     lr: float
-    seconds_left: float
+    seconds_left: float  # of the whole run
     dev: DevScore | None = None  # where this step was evaluated
     is_best: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """How a run ended. The method holds the best parameters, unless `stopped` is "interrupted"."""
-
-    stopped: Literal["finished", "early", "interrupted", "nan"]
-    step: int
-    best_step: int
-    seconds: float  # of training and dev evaluation, over all resumed parts
-    history: list[dict] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Optimization:
-    """Numbers of the optimizer (AdamW) and its schedule."""
-
-    steps: int
-    lr: float
-    batch_size: int = 32
-    base_lr: float = 0.0
-    weight_decay: float = 0.0
-    warmup: float = 0.05
-    schedule: Schedule = "cosine"
-    clip: float = 1.0
-    eval_every: int | None = None
-    patience: int | None = None
-    seed: int = 0
-
-    @property
-    def steps_between_evaluations(self) -> int:
-        """`eval_every`, or five evaluations a run and at least one every 100 steps."""
-        return self.eval_every or max(1, min(100, self.steps // 5))
-
-    def factor(self, step: int) -> float:
-        """Learning rate of step 0 … steps-1, as a share of the largest."""
-        warm = max(1, round(self.warmup * self.steps))
-        if step < warm:
-            return (step + 1) / warm
-        done = (step - warm) / max(1, self.steps - warm)
-        if self.schedule == "cosine":
-            return 0.5 * (1 + math.cos(math.pi * done))
-        return 1 - done if self.schedule == "linear" else 1.0
+    learner: int = 0
 
 
 def fit(
@@ -106,122 +55,82 @@ def fit(
 ) -> Outcome:
     """Train until the steps are done, patience ends, the loss is not finite, or `should_stop`.
 
-    `loss_of(rows)` is the loss of a batch of row numbers; `lengths` are the rows' lengths. With a
-    `folder`, goes on from the checkpoint there and keeps writing one; `identity` must match it.
+    `loss_of(rows)` is the loss of a batch of row numbers; for the rest see `Learner`.
     """
     parameters = named_parameters(lm, method)
-    optimizer = _optimizer(parameters, how)
-    state = Progress()
-    best = {name: p.detach().clone() for name, p in parameters.items()}
-    if folder is not None and (found := read_checkpoint(folder, identity, parameters, optimizer)):
-        state, best = found
-    every = how.steps_between_evaluations
-    order = Order(lengths, how.batch_size, how.seed)
-    saved = started = time.perf_counter()
-    earlier = state.seconds
-    stopped: Literal["finished", "early", "interrupted", "nan"] = "finished"
+    learner = Learner(parameters, lengths, dev_score, how, folder=folder, identity=identity)
+    return fit_together(
+        [learner], lambda parts: [loss_of(rows) for _, rows in parts], on_event=on_event, should_stop=should_stop
+    )[0]
 
-    def save() -> None:
-        nonlocal saved
-        state.seconds = earlier + time.perf_counter() - started
-        if folder is not None:
-            write_checkpoint(folder, identity, parameters, optimizer, state, best)
-        saved = time.perf_counter()
 
-    done_here = 0
-    while state.step < how.steps:
-        if should_stop():
-            stopped = "interrupted"
-            break
-        if how.patience is not None and state.evaluations_without_best >= how.patience:
-            stopped = "early"
-            break
-        loss = loss_of(order.batch(state.step))
-        if not torch.isfinite(loss):
-            stopped = "nan"
-            break
-        rate = _step(optimizer, parameters, loss, how, state.step)
-        if rate is None:
-            stopped = "nan"
-            break
-        state.step += 1
-        done_here += 1
-        dev, is_best = None, False
-        if state.step % every == 0 or state.step == how.steps:
-            dev = dev_score()
-            is_best = state.note(dev.key)
-            if is_best:
-                best = {name: p.detach().clone() for name, p in parameters.items()}
-            state.history.append({"step": state.step, "loss": loss.item(), dev.name: dev.shown})
-        if dev is not None or time.perf_counter() - saved > CHECKPOINT_SECONDS:
-            save()
+def fit_together(
+    learners: Sequence[Learner],
+    losses: Losses,
+    *,
+    groups: Callable[[Sequence[int]], Iterator[list[int]]] = lambda active: ([i] for i in active),
+    on_event: Callable[[Event], None] | None = None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> list[Outcome]:
+    """Train every learner to its own end; in each round, each that is not done takes a step.
+
+    `groups` parts the learners (by number) of a round into those that go through the model together. The
+    gradient of a sum of losses is each learner's own, since none has a parameter of another's.
+    """
+    clock = _Clock(learners)
+    while active := [i for i, learner in enumerate(learners) if learner.stopped is None]:
+        for group in groups(active):
+            if should_stop():
+                return [learner.end() for learner in learners]
+            _step_of(group, learners, losses, clock, on_event)
+    return [learner.end() for learner in learners]
+
+
+def _step_of(
+    group: Sequence[int],
+    learners: Sequence[Learner],
+    losses: Losses,
+    clock: _Clock,
+    on_event: Callable[[Event], None] | None,
+) -> None:
+    """One step of each learner in the group, and the dev scores that are due."""
+    started = time.perf_counter()
+    for index in group:
+        learners[index].forget_gradients()
+    found = losses([(index, learners[index].rows) for index in group])
+    # a loss that is not finite would make the sum so; it ends its own learner alone
+    if finite := [loss for loss in found if bool(torch.isfinite(loss.detach()))]:
+        torch.stack(finite).sum().backward()
+    learned = [(index, loss) for index, loss in zip(group, found, strict=True) if learners[index].learn(loss)]
+    share = (time.perf_counter() - started) / len(group)
+    for index, loss in learned:
+        learner, dev, is_best = learners[index], None, False
+        started = time.perf_counter()
+        if learner.is_due:
+            dev, is_best = learner.evaluate(loss.item())
+        learner.spent(share + time.perf_counter() - started)
+        if dev is not None:
+            learner.save()
         if on_event:
-            pace = (time.perf_counter() - started) / done_here
-            on_event(
-                Event(state.step, how.steps, loss.item(), rate, pace * (how.steps - state.step), dev, is_best)
-            )
-    save()
-    if stopped == "nan" or (stopped != "interrupted" and state.best is not None):
-        with torch.no_grad():
-            for name, parameter in parameters.items():
-                parameter.copy_(best[name])
-    return Outcome(stopped, state.step, state.best_step, state.seconds, state.history)
+            state, left = learner.state, clock.seconds_left()
+            event = Event(state.step, learner.how.steps, loss.item(), learner.lr, left, dev, is_best, index)
+            on_event(event)
+
+
+class _Clock:
+    """Time left, by the pace since the start."""
+
+    def __init__(self, learners: Sequence[Learner]) -> None:
+        self._learners, self._started = learners, time.perf_counter()
+        self._before = sum(learner.state.step for learner in learners)
+
+    def seconds_left(self) -> float:
+        left = sum(x.how.steps - x.state.step for x in self._learners if x.stopped is None)
+        done = sum(x.state.step for x in self._learners) - self._before
+        return left * (time.perf_counter() - self._started) / max(1, done)
 
 
 def named_parameters(lm: LanguageModel, method: SoftPrompt) -> dict[str, Tensor]:
     """Everything that is trained: the prompt's parameters and, where it is not frozen, the base's."""
     own = {f"prompt.{name}": p for name, p in method.named_parameters() if p.requires_grad}
     return own | {f"base.{name}": p for name, p in trained_weights(lm).items()}
-
-
-class Order:
-    """Which rows are in which batch. Batches are of like lengths; their order is shuffled."""
-
-    POOL = 16  # batches' worth of rows sorted together: enough to save padding, little enough to stay random
-
-    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
-        self.lengths, self.size, self.seed = lengths, batch_size, seed
-        self.per_epoch = max(1, math.ceil(len(lengths) / batch_size))
-        self._epoch, self._batches = -1, []
-
-    def batch(self, step: int) -> list[int]:
-        """Row numbers of a step, the same whenever it is asked for."""
-        epoch, index = divmod(step, self.per_epoch)
-        if epoch != self._epoch:
-            self._epoch, self._batches = epoch, self._make(epoch)
-        return self._batches[index]
-
-    def _make(self, epoch: int) -> list[list[int]]:
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
-        rows = torch.randperm(len(self.lengths), generator=generator).tolist()
-        pool = self.POOL * self.size
-        batches = []
-        for start in range(0, len(rows), pool):
-            part = sorted(rows[start : start + pool], key=self.lengths.__getitem__)
-            batches += [part[i : i + self.size] for i in range(0, len(part), self.size)]
-        shuffled = torch.randperm(len(batches), generator=generator).tolist()
-        return [batches[i] for i in shuffled]
-
-
-def _optimizer(parameters: dict[str, Tensor], how: Optimization) -> torch.optim.AdamW:
-    groups = []
-    for prefix, lr in (("prompt.", how.lr), ("base.", how.base_lr)):
-        members = [p for name, p in parameters.items() if name.startswith(prefix)]
-        if members:
-            groups.append({"params": members, "lr": lr, "peak": lr})
-    return torch.optim.AdamW(groups, weight_decay=how.weight_decay)
-
-
-def _step(
-    optimizer: torch.optim.AdamW, parameters: dict[str, Tensor], loss: Tensor, how: Optimization, step: int
-) -> float | None:
-    """One update; the learning rate it used, or None (and no update) where the gradient is not finite."""
-    optimizer.zero_grad(set_to_none=True)
-    loss.backward()
-    norm = torch.nn.utils.clip_grad_norm_(list(parameters.values()), how.clip or math.inf)
-    if not torch.isfinite(norm):
-        return None
-    for group in optimizer.param_groups:
-        group["lr"] = group["peak"] * how.factor(step)
-    optimizer.step()
-    return optimizer.param_groups[0]["lr"]
