@@ -1,6 +1,6 @@
-"""Mean cross entropy over a large vocabulary without a float32 copy of the logits.
+"""Cross entropy over a large vocabulary without a float32 copy of the logits.
 
-    loss = mean_i (logsumexp(z_i) - z_i[y_i]),     dloss/dz_i = (softmax(z_i) - onehot(y_i)) / N
+    loss_i = logsumexp(z_i) - z_i[y_i],     dloss_i/dz_i = softmax(z_i) - onehot(y_i)
 
 Forward and backward both go over a few rows at a time, so beyond the logits themselves, in the model's own
 precision, only their gradient is ever as large as they are.
@@ -17,7 +17,7 @@ NUMBERS_AT_ONCE = 2**22  # of float32 copies: 16 MiB
 
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """Mean over N of the loss in nats, float32; logits [N, V] of any precision, targets [N]."""
+    """The losses [N] in nats, float32; logits [N, V] of any precision, targets [N]."""
     return _CrossEntropy.apply(logits, targets)  # type: ignore[return-value]
 
 
@@ -31,18 +31,18 @@ class _CrossEntropy(torch.autograd.Function):
             sums.append(exact.logsumexp(1))
             losses.append(sums[-1] - exact.gather(1, wanted[:, None])[:, 0])
         ctx.save_for_backward(logits, targets, torch.cat(sums))
-        return torch.cat(losses).mean()
+        return torch.cat(losses)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         logits, targets, sums = ctx.saved_tensors
         out = torch.empty_like(logits)
         rows = _rows_at_once(logits)
-        parts = zip(logits.split(rows), targets.split(rows), sums.split(rows), out.split(rows), strict=True)
-        for part, wanted, total, into in parts:
+        whole = (logits, targets, sums, gradients[0], out)
+        for part, wanted, total, gradient, into in zip(*(t.split(rows) for t in whole), strict=True):
             soft = (_exact(part) - total[:, None]).exp_()
             soft.scatter_add_(1, wanted[:, None], soft.new_full((len(wanted), 1), -1.0))
-            into.copy_(soft.mul_(gradients[0] / len(targets)))
+            into.copy_(soft.mul_(gradient[:, None]))
         return out, None
 
 

@@ -15,6 +15,8 @@ from dataclasses import dataclass, fields, replace
 import torch
 from torch import Tensor
 
+from .errors import SoftPromptError
+
 
 @dataclass(frozen=True, slots=True)
 class LayerKV:
@@ -81,19 +83,24 @@ class Injection:
         """The rows with the given indices [N]."""
         return self.map_rows(lambda t: t[rows.to(t.device)])
 
+    def fit(self, rows: int) -> Injection:
+        """Made for one row, it serves `rows` of them; keys and values broadcast by themselves."""
+        return Injection(**{name: _fit(part, rows) for name, part in self.channels().items()})  # type: ignore[arg-type]
+
     def map_rows(self, change: Callable[[Tensor], Tensor]) -> Injection:
         """`change` applied to every tensor that has a row axis."""
         return replace(self, **{name: _map_part(part, change) for name, part in self.channels().items()})
 
     @staticmethod
-    def cat(parts: Sequence[Injection]) -> Injection:
+    def cat(parts: Sequence[Injection], sizes: Sequence[int] | None = None) -> Injection:
         """Rows of several injections, of any methods and lengths, as one batch.
 
-        Where a row lacks a channel that another row has, its mask is False there.
+        Where a row lacks a channel that another row has, its mask is False there. `sizes` are the numbers of
+        rows, which an injection without channels does not know.
         """
         if len(parts) == 1:
             return parts[0]
-        sizes = [injection_rows(part) for part in parts]
+        sizes = sizes or [injection_rows(part) for part in parts]
         merged = {}
         for name in {name for part in parts for name in part.channels()}:
             merged[name] = _cat_channel([getattr(part, name) for part in parts], sizes)
@@ -105,6 +112,21 @@ def injection_rows(injection: Injection) -> int:
     for part in injection.channels().values():
         return part.mask.shape[0]
     return 1
+
+
+def _fit(part: SoftTokens | Prefix, rows: int) -> SoftTokens | Prefix:
+    if part.mask.shape[0] == rows:
+        return part
+    if part.mask.shape[0] != 1:
+        raise SoftPromptError(
+            f"an injection of {part.mask.shape[0]} rows does not fit a batch of {rows}",
+            why="each row needs its own, or one serves all",
+            fix="call the method with one prompt id for each row of the batch",
+        )
+    mask = part.mask.expand(rows, -1)
+    if isinstance(part, SoftTokens):
+        return SoftTokens(part.vectors.expand(rows, -1, -1), mask)
+    return Prefix(part.layers, mask, tuple(None if r is None else r.expand(rows) for r in part.reach))
 
 
 def _map_part(part: SoftTokens | Prefix, change: Callable[[Tensor], Tensor]) -> SoftTokens | Prefix:

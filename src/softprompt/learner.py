@@ -41,7 +41,9 @@ class Outcome:
     stopped: Stopped
     step: int
     best_step: int
-    seconds: float  # of training and dev evaluation, over all resumed parts; a share of what was done together
+    seconds: (
+        float  # of training and dev evaluation, over all resumed parts; a share of what was done together
+    )
     history: list[dict] = field(default_factory=list)
 
 

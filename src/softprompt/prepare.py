@@ -100,20 +100,7 @@ def prepare(
     method = build_method(recipe, lm, encoder, train, prompts, on_carried=carried.append)
     adapt.unfreeze(lm, recipe.base.mode, **base_options(recipe), seed=recipe.train.seed)
     lm.set_gradient_checkpointing(recipe.train.gradient_checkpointing)
-    sample = collate(train[:1], lm.device)
-    with torch.no_grad():
-        injection = injection_for(lm, method, sample)
-    budget = None if recipe.train.cache_budget_mb is None else recipe.train.cache_budget_mb * 10**6
-    chosen = plan.decide(
-        lm,
-        injection,
-        [*train, *dev],
-        min(recipe.train.batch_size, len(train)),
-        cache=recipe.train.cache,
-        form=recipe.train.cache_dtype,
-        budget_bytes=budget,
-        place=cache_place(recipe),
-    )
+    chosen = plan_for(recipe, lm, method, train, dev)
     return Prepared(
         recipe,
         lm,
@@ -126,6 +113,25 @@ def prepare(
         chosen,
         base,
         carried[0] if carried else None,
+    )
+
+
+def plan_for(
+    recipe: Recipe, lm: LanguageModel, method: SoftPrompt, train: Sequence[Example], dev: Sequence[Example]
+) -> plan.Plan:
+    """How the steps over these rows are computed."""
+    with torch.no_grad():
+        injection = injection_for(lm, method, collate(train[:1], lm.device))
+    budget = None if recipe.train.cache_budget_mb is None else recipe.train.cache_budget_mb * 10**6
+    return plan.decide(
+        lm,
+        injection,
+        [*train, *dev],
+        min(recipe.train.batch_size, len(train)),
+        cache=recipe.train.cache,
+        form=recipe.train.cache_dtype,
+        budget_bytes=budget,
+        place=cache_place(recipe),
     )
 
 

@@ -23,10 +23,11 @@ from .errors import SoftPromptError
 from .lm.adapt import trained_weights
 from .memory import peak_memory
 from .methods.materialised import materialise
-from .prepare import Prepared
 from .order import Order
+from .prepare import Prepared
+from .steps import step_loss
 from .train import DevScore, fit, named_parameters
-from .tuning import TEXT_ROWS, evaluator_of, optimization, step_loss
+from .tuning import TEXT_ROWS, evaluator_of, optimization
 
 TEXT_TOKENS = 8  # generated while measuring
 REPEATS, PATIENCE = 5, 3.0  # times something is timed, and seconds after which once more is too much

@@ -143,6 +143,7 @@ class TrainConfig(_Section):
     cache_folder: Name | None = None  # None: kv/ in $SOFTPROMPT_CACHE or ~/.cache/softprompt
     threads: Positive | None = None
     gradient_checkpointing: bool = False
+    apart: bool = False  # each prompt of `data.prompt_field` by itself: optimizer, early end, artifact
 
 
 class Recipe(_Section):

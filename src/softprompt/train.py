@@ -60,7 +60,10 @@ def fit(
     parameters = named_parameters(lm, method)
     learner = Learner(parameters, lengths, dev_score, how, folder=folder, identity=identity)
     return fit_together(
-        [learner], lambda parts: [loss_of(rows) for _, rows in parts], on_event=on_event, should_stop=should_stop
+        [learner],
+        lambda parts: [loss_of(rows) for _, rows in parts],
+        on_event=on_event,
+        should_stop=should_stop,
     )[0]
 
 

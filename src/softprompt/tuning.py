@@ -6,32 +6,33 @@ Display is the caller's: progress comes out as events. Nothing here prints.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
+from functools import partial
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from . import artifact as artifacts
 from . import methods
 from .artifact import Artifact
 from .cache import ContextCache, disk, ram
-from .checkpoint import saved_step
-from .data.collate import collate
+from .cache.slices import Slice
 from .data.encode import Encoder
 from .errors import SoftPromptError
 from .evaluate import Evaluation, Evaluator
+from .learner import Learner
 from .lm import adapt
 from .lm.base import LanguageModel
 from .memory import peak_memory
-from .methods.base import Setting, SoftPrompt
+from .methods.base import Setting
 from .metrics import METRICS
-from .objectives import next_token, squared_error
-from .prepare import Prepared, base_options, cache_place
+from .plan import Plan
+from .prepare import Prepared, base_options, cache_place, plan_for
 from .provenance import provenance
 from .recipe import Recipe
-from .train import DevScore, Event, Optimization, Outcome, fit
+from .steps import Steps
+from .train import DevScore, Event, Optimization, Outcome, fit_together, named_parameters
 
 TEXT_ROWS = 50  # dev rows of a generation task that are answered in text
 
@@ -79,45 +80,112 @@ def tune(
     most `text_rows` are answered in text (all count in perplexity). Raises Interrupted (state saved)
     and SoftPromptError (a loss that is not finite: the last good state is saved first).
     """
-    hooks = hooks or Hooks()
-    recipe, lm, method = prepared.recipe, prepared.lm, prepared.method
-    folder = Path(recipe.output)
-    _make_room(folder, restart, overwrite)
-    started = time.perf_counter()
-    hooks.on_stage("plain model on the dev rows")
-    cache, dev_cache, prepared = _caches(prepared, hooks)
-    evaluator = evaluator_of(recipe, lm, prepared.encoder)
-    # now and not after training: a base that is trained too is still the plain model
-    plain = evaluator.run(_plain(lm, prepared.prompts), prepared.dev, cache=dev_cache, text_rows=text_rows)
-    done = saved_step(folder / "checkpoint")
-    hooks.on_stage(f"training, going on from step {done}" if done else "training")
-    outcome = fit(
-        lm,
-        method,
-        step_loss(prepared, cache),
-        [len(e.input_ids) for e in prepared.train],
-        lambda: dev_key(evaluator.run(method, prepared.dev, cache=dev_cache, text_rows=0)),
-        optimization(recipe),
-        folder=folder / "checkpoint",
-        identity=prepared.identity(),
-        on_event=hooks.on_event,
-        should_stop=hooks.should_stop,
-    )
-    if outcome.stopped == "interrupted":
-        raise Interrupted(outcome.step, folder)
-    hooks.on_stage("evaluating the best on the dev rows")
-    dev = evaluator.run(method, prepared.dev, cache=dev_cache, text_rows=text_rows)
-    saved = artifacts.save(
-        folder, method, lm, manifest(prepared, outcome, dev, plain, time.perf_counter() - started)
-    )
-    if outcome.stopped == "nan":
-        lr = optimization(recipe).lr
+    run = tune_many([prepared], hooks=hooks, restart=restart, overwrite=overwrite, text_rows=text_rows)[0]
+    if run.outcome.stopped == "nan":
+        lr, folder = optimization(prepared.recipe).lr, prepared.recipe.output
         raise SoftPromptError(
-            f"the loss was not finite at step {outcome.step + 1} (lr={lr:g})",
-            why=f"the step before was too long; the best state (step {outcome.best_step}) is in {folder}",
+            f"the loss was not finite at step {run.outcome.step + 1} (lr={lr:g})",
+            why=f"the step before was too long; the best state (step {run.outcome.best_step}) is in {folder}",
             fix=f"train.lr={lr / 3:.1e} --overwrite",
         )
-    return Run(prepared, outcome, saved, dev, plain)
+    return run
+
+
+def tune_many(
+    runs: Sequence[Prepared],
+    *,
+    hooks: Hooks | None = None,
+    restart: bool = False,
+    overwrite: bool = False,
+    text_rows: int = TEXT_ROWS,
+) -> list[Run]:
+    """`tune` of several prompts over one base model, side by side (see `prepare.prepare_many`).
+
+    Each has its own optimizer, schedule, early end, checkpoint and artifact, and comes out as it would alone.
+    One whose loss is not finite ends by itself (its outcome says "nan"). Raises Interrupted (all are saved).
+    """
+    hooks = hooks or Hooks()
+    for run in runs:
+        _make_room(Path(run.recipe.output), restart, overwrite)
+    started = time.perf_counter()
+    hooks.on_stage("plain model on the dev rows")
+    runs, cache, dev_caches = _shared_caches(runs, hooks)
+    evaluators = [evaluator_of(run.recipe, run.lm, run.encoder) for run in runs]
+    # now and not after training: a base that is trained too is still the plain model
+    plain = _plain_evaluations(runs, evaluators, dev_caches, text_rows)
+    learners = [
+        Learner(
+            named_parameters(run.lm, run.method),
+            [len(e.input_ids) for e in run.train],
+            partial(_dev_score, evaluator, run, dev_cache),
+            optimization(run.recipe),
+            folder=Path(run.recipe.output) / "checkpoint",
+            identity=run.identity(),
+        )
+        for run, evaluator, dev_cache in zip(runs, evaluators, dev_caches, strict=True)
+    ]
+    done = max(learner.state.step for learner in learners)
+    hooks.on_stage(f"training, going on from step {done}" if done else "training")
+    steps = Steps(runs, cache)
+    outcomes = fit_together(
+        learners, steps.losses, groups=steps.groups, on_event=hooks.on_event, should_stop=hooks.should_stop
+    )
+    if any(outcome.stopped == "interrupted" for outcome in outcomes):
+        raise Interrupted(max(outcome.step for outcome in outcomes), Path(runs[0].recipe.output))
+    hooks.on_stage("evaluating the best on the dev rows")
+    finished = []
+    for run, outcome, evaluator, dev_cache, before in zip(
+        runs, outcomes, evaluators, dev_caches, plain, strict=True
+    ):
+        dev = evaluator.run(run.method, run.dev, cache=dev_cache, text_rows=text_rows)
+        about = manifest(run, outcome, dev, before, time.perf_counter() - started)
+        saved = artifacts.save(Path(run.recipe.output), run.method, run.lm, about)
+        finished.append(Run(run, outcome, saved, dev, before))
+    return finished
+
+
+def _dev_score(evaluator: Evaluator, run: Prepared, cache: ContextCache | None) -> DevScore:
+    return dev_key(evaluator.run(run.method, run.dev, cache=cache, text_rows=0))
+
+
+def _plain_evaluations(
+    runs: Sequence[Prepared],
+    evaluators: Sequence[Evaluator],
+    caches: Sequence[ContextCache | None],
+    text_rows: int,
+) -> list[Evaluation]:
+    """The plain model on the dev rows of each run; runs with the same ones share an evaluation."""
+    found: dict[tuple[int, tuple[str, ...], int], Evaluation] = {}
+    out = []
+    for run, evaluator, cache in zip(runs, evaluators, caches, strict=True):
+        same = id(run.dev), evaluator.metrics, evaluator.max_new_tokens
+        if same not in found:
+            plain = methods.build("none", Setting(run.lm, run.prompts))
+            found[same] = evaluator.run(plain, run.dev, cache=cache, text_rows=text_rows)
+        out.append(found[same])
+    return out
+
+
+def _shared_caches(
+    runs: Sequence[Prepared], hooks: Hooks
+) -> tuple[list[Prepared], ContextCache | None, Sequence[ContextCache | None]]:
+    """One cache of the training inputs of all runs, one after another, and that of each run's dev inputs."""
+    able = next((run for run in runs if run.plan.mode != "full"), None)
+    if able is None:
+        return list(runs), None, [None] * len(runs)
+    train, dev = [e for run in runs for e in run.train], [e for run in runs for e in run.dev]
+    plan = able.plan if len(runs) == 1 else plan_for(able.recipe, able.lm, able.method, train, dev)
+    cache, dev_cache, whole = _caches(replace(able, train=train, dev=dev, plan=plan), hooks)
+    starts = accumulate((len(run.dev) for run in runs), initial=0)
+    parts = [
+        None if dev_cache is None or run.plan.mode == "full" else Slice(dev_cache, start, len(run.dev))
+        for run, start in zip(runs, starts, strict=False)
+    ]
+    return [run if run.plan.mode == "full" else _planned(run, whole.plan) for run in runs], cache, parts
+
+
+def _planned(run: Prepared, plan: Plan) -> Prepared:
+    return replace(run, plan=replace(plan, step_tokens=run.plan.step_tokens))
 
 
 def _caches(prepared: Prepared, hooks: Hooks):
@@ -150,20 +218,6 @@ def _no_room(error: Exception) -> tuple[str, str]:
     if not isinstance(cause, OSError):
         raise error
     return "disk", cause.strerror or str(cause)
-
-
-def step_loss(prepared: Prepared, cache: ContextCache | None) -> Callable[[list[int]], torch.Tensor]:
-    """The loss of a batch of training rows (by number), computed as the plan says."""
-    lm, method = prepared.lm, prepared.method
-    objective = squared_error if prepared.encoder.kind == "regression" else next_token
-
-    def loss(rows: list[int]) -> torch.Tensor:
-        batch = collate([prepared.train[i] for i in rows], lm.device)
-        if prepared.plan.mode == "full":
-            return objective(lm, method, batch, None)
-        return objective(lm, method, batch, cache.context(rows, lm) if cache else lm.prefill(batch))
-
-    return loss
 
 
 def dev_key(evaluation: Evaluation) -> DevScore:
@@ -240,10 +294,6 @@ def manifest(
         "plain": plain.to_json(),
         **provenance(),
     }
-
-
-def _plain(lm: LanguageModel, prompts: tuple[str, ...]) -> SoftPrompt:
-    return methods.build("none", Setting(lm, prompts))
 
 
 def _make_room(folder: Path, restart: bool, overwrite: bool) -> None:

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -111,15 +112,16 @@ def test_ctrl_c_before_training_stops_at_once(run, recipe, monkeypatch):
 
 
 def test_nan_loss_stops_keeps_a_good_state_and_suggests_a_rate(run, recipe, tmp_path, monkeypatch):
-    from softprompt import tuning
+    from softprompt import steps
 
-    real, calls = tuning.next_token, []
+    real, calls = steps.token_losses, []
 
     def diverging(*arguments):
         calls.append(1)
-        return real(*arguments) * (float("nan") if len(calls) > 2 else 1.0)
+        found = real(*arguments)
+        return replace(found, values=found.values * (float("nan") if len(calls) > 2 else 1.0))
 
-    monkeypatch.setattr(tuning, "next_token", diverging)
+    monkeypatch.setattr(steps, "token_losses", diverging)
     said = run("tune", recipe, "eval_every=1", "lr=0.3")
     assert said.code == 1
     assert "not finite at step 3" in said.err and "train.lr=" in said.err
@@ -129,10 +131,15 @@ def test_nan_loss_stops_keeps_a_good_state_and_suggests_a_rate(run, recipe, tmp_
 def test_gradient_that_is_not_finite_leaves_the_start(run, recipe, tmp_path, monkeypatch):
     from safetensors.torch import load_file
 
-    from softprompt import tuning
+    from softprompt import steps
 
-    real = tuning.next_token
-    monkeypatch.setattr(tuning, "next_token", lambda *a: (real(*a) * 0).sqrt())  # 0, with a gradient of NaN
+    real = steps.token_losses
+
+    def steep(*arguments):
+        found = real(*arguments)
+        return replace(found, values=(found.values * 0).sqrt())  # 0, with a gradient of NaN
+
+    monkeypatch.setattr(steps, "token_losses", steep)
     assert run("tune", recipe).code == 1
     tensors = load_file(tmp_path / "out" / "state.safetensors")
     assert all(torch.isfinite(tensor).all() for tensor in tensors.values())
@@ -150,12 +157,12 @@ def test_no_memory_for_the_cache_falls_back_and_says_so(run, recipe, monkeypatch
 
 
 def test_memory_that_runs_out_elsewhere_is_said(run, recipe, monkeypatch):
-    from softprompt import tuning
+    from softprompt import steps
 
     def refuse(*arguments):
         raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 5 bytes")
 
-    monkeypatch.setattr(tuning, "next_token", refuse)
+    monkeypatch.setattr(steps, "token_losses", refuse)
     said = run("tune", recipe)
     assert said.code == 1 and "memory ran out" in said.err and "batch_size" in said.err
 
@@ -204,3 +211,34 @@ def test_relative_output_is_where_the_command_runs(run, recipe, tmp_path, monkey
     monkeypatch.chdir(tmp_path)
     assert run("tune", "recipe.yaml", "output=here", "steps=1").code == 0
     assert Path("here/softprompt.json").exists()
+
+
+# --- several in one run ---
+
+
+def test_search_trains_every_setting_and_names_the_best(run, recipe, tmp_path):
+    said = run("search", recipe, "eval_every=2", "--over", "lr=1e-3,1e-1", "--over", "length=2,3", "--json")
+    assert said.code == 0, said.err
+    names = {entry["name"]: entry for entry in said.json["runs"]}
+    assert set(names) == {f"lr={lr},length={n}" for lr in ("1e-3", "1e-1") for n in (2, 3)}
+    for name, entry in names.items():
+        assert entry["artifact"] == str(tmp_path / "out" / name)
+        assert run("eval", entry["artifact"], "--data", tmp_path / "dev.jsonl").code == 0
+    best = max(entry["metrics"]["accuracy"] for entry in names.values())
+    assert said.json["runs"][0]["metrics"]["accuracy"] == best
+    assert said.json["best"] == said.json["runs"][0]["artifact"]
+
+
+def test_search_over_nothing_or_nonsense_is_refused(run, recipe):
+    assert "nothing to search" in run("search", recipe).err
+    assert "no values" in run("search", recipe, "--over", "lr").err
+    assert "unknown" in run("search", recipe, "--over", "lrr=1,2").err
+
+
+def test_prompts_apart_are_saved_apart(run, recipe, tmp_path):
+    said = run("tune", recipe, "apart=true", "prompt_field=style", "template.input={{ input }}")
+    assert said.code == 0, said.err
+    assert "joke" in said.out and "fact" in said.out and "plain model" in said.out
+    for name in ("joke", "fact"):
+        answer = run("generate", tmp_path / "out" / name, "sun", "--json")
+        assert answer.code == 0, answer.err

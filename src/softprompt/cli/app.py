@@ -17,7 +17,21 @@ import typer
 
 from .. import __version__
 from ..errors import SoftPromptError
-from . import check, compose, demo, evaluate, export, generate, import_, init, inspect, methods, models, tune
+from . import (
+    check,
+    compose,
+    demo,
+    evaluate,
+    export,
+    generate,
+    import_,
+    init,
+    inspect,
+    methods,
+    models,
+    search,
+    tune,
+)
 from .output import Reply, log, show, show_error
 
 app = typer.Typer(
@@ -47,6 +61,7 @@ def root(
     Start:  softprompt init        a first recipe, and rows to replace with yours
             softprompt check R     what a run would do and cost
             softprompt tune R      train it
+            softprompt search R    train many settings of it in one run
             softprompt demo        all of it on real data, in ten minutes
 
     Exit codes: 0 good, 1 a mistake that you can mend, 2 wrong usage, 130 interrupted (state saved).
@@ -104,6 +119,7 @@ def _quieten() -> None:
 command(init.init, "init")
 command(check.check, "check")
 command(tune.tune, "tune")
+command(search.search, "search")
 command(evaluate.evaluate, "eval")
 command(generate.generate, "generate")
 command(inspect.inspect, "inspect")

@@ -67,6 +67,10 @@ class Progress:
         facts = [f"loss {number(event.loss)}", self._last, self._best, left]
         self._show("step", event.step, event.steps, "  ".join(filter(None, facts)), event.dev is not None)
 
+    def steps(self, done: int, total: int, facts: list[str]) -> None:
+        """Training steps of several prompts."""
+        self._show("step", done, total, "  ".join(filter(None, facts)))
+
     def _show(self, what: str, done: int, total: int, facts: str, now: bool = False) -> None:
         if self._live is not None:
             if self._task is None:

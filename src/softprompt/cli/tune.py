@@ -13,6 +13,7 @@ from .interruption import Interruption
 from .opening import Overrides, RecipeFile, open_recipe
 from .output import Json, Reply, duration, log, scores, size, table
 from .progress import Progress
+from .side_by_side import run_together
 
 if TYPE_CHECKING:
     from ..tuning import Run
@@ -40,6 +41,13 @@ def tune(
       softprompt tune recipe.yaml method=prefix-tuning lr=1e-2 output=runs/prefix
     """
     read = open_recipe(recipe, overrides)
+    if read.train.apart:
+        from ..together import prepare_prompts
+
+        log(f"reading the rows and loading {read.model} …")
+        runs = prepare_prompts(read)
+        names = [run.prompts[0] for run in runs]
+        return run_together(runs, names, restart=restart, overwrite=overwrite, json=json)
     from ..checkpoint import saved_step
     from ..prepare import prepare
     from ..tuning import Hooks, Interrupted

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..errors import SoftPromptError
-from ..injection import Injection, Layers, Prefix, SoftTokens
+from ..injection import Layers
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,24 +52,3 @@ def back_to_right(packed: Tensor, mask: Tensor) -> Tensor:
     """
     columns = torch.arange(mask.shape[1], device=mask.device) - (~mask).sum(1, keepdim=True)
     return packed.gather(1, columns.clamp(min=0)[:, :, None].expand(-1, -1, packed.shape[2]))
-
-
-def fit_rows(injection: Injection, rows: int) -> Injection:
-    """An injection made for one row serves a whole batch; KV layers broadcast by themselves."""
-
-    def fit(part: SoftTokens | Prefix) -> SoftTokens | Prefix:
-        if part.mask.shape[0] == rows:
-            return part
-        if part.mask.shape[0] != 1:
-            raise SoftPromptError(
-                f"an injection of {part.mask.shape[0]} rows does not fit a batch of {rows}",
-                why="each row needs its own, or one serves all",
-                fix="call the method with one prompt id for each row of the batch",
-            )
-        mask = part.mask.expand(rows, -1)
-        if isinstance(part, SoftTokens):
-            return SoftTokens(part.vectors.expand(rows, -1, -1), mask)
-        reach = tuple(None if r is None else r.expand(rows) for r in part.reach)
-        return Prefix(part.layers, mask, reach)
-
-    return Injection(**{name: fit(part) for name, part in injection.channels().items()})  # type: ignore[arg-type]

@@ -22,7 +22,7 @@ from ..errors import SoftPromptError
 from ..injection import Injection, Layers
 from .attention import Active, Columns, inject
 from .base import Answers, LanguageModel
-from .context import Context, fit_rows, pack_left
+from .context import Context, pack_left
 from .probe import recorded
 
 
@@ -43,7 +43,7 @@ class EncoderLM(LanguageModel):
         """Logits [B, T, C] at `batch.places` (of words, or tags); those of a sequence head are [B, 1, C]."""
         if context is not None:
             self.refuse("cache")
-        injection = fit_rows(injection or Injection(), batch.size)
+        injection = (injection or Injection()).fit(batch.size)
         self._check(injection)
         vectors, mask = self._sequence(batch, injection)
         with inject(self._active(injection, mask)), self._checkpointing():

@@ -22,7 +22,7 @@ from ..injection import Injection, LayerKV, Layers
 from . import generation, turns
 from .attention import Active, Columns, inject
 from .base import LanguageModel
-from .context import Context, fit_rows, pack_right
+from .context import Context, pack_right
 from .probe import recorded
 
 
@@ -46,7 +46,7 @@ class FrozenLM(LanguageModel):
         the same injection) only the tail is computed.
         """
         batch = batch.with_inputs_at_right()
-        injection = fit_rows(injection or Injection(), batch.size)
+        injection = (injection or Injection()).fit(batch.size)
         self._check(injection)
         vectors, mask = self._sequence(batch, injection, skip_input=context is not None)
         lengths = batch.target_mask.sum(1)
@@ -70,7 +70,7 @@ class FrozenLM(LanguageModel):
     def prefill(self, batch: Batch, injection: Injection | None = None) -> Context:
         """Keys and values of [before | input without its last token], for `logits(context=…)`."""
         self.refuse("cache")
-        return self._recorded(batch, fit_rows(injection or Injection(), batch.size))
+        return self._recorded(batch, (injection or Injection()).fit(batch.size))
 
     def _recorded(self, batch: Batch, injection: Injection) -> Context:
         """The input's keys and values, taken where they reach the attention function."""
@@ -119,7 +119,7 @@ class FrozenLM(LanguageModel):
         that an earlier turn filled (`past_key_values`) is gone on from, where that is exact: see `lm.turns`.
         """
         batch = batch.with_inputs_at_right()
-        injection = fit_rows(injection or Injection(), batch.size)
+        injection = (injection or Injection()).fit(batch.size)
         self._check(injection)
         cache = options.get("past_key_values")
         turns.check(self.model, cache, batch, injection)

@@ -22,7 +22,7 @@ from ..injection import Injection, Layers, SoftTokens
 from . import generation, turns
 from .attention import Active, Columns, inject
 from .base import LanguageModel
-from .context import Context, back_to_right, fit_rows, pack_left
+from .context import Context, back_to_right, pack_left
 from .probe import recorded
 
 NOT_KEPT = "what its decoder reads of the input is the encoder's output, which is computed every step"
@@ -57,7 +57,7 @@ class Seq2SeqLM(LanguageModel):
         """Logits [B, T, V] that predict `batch.target_ids`; rows are right-aligned like the targets."""
         if context is not None:
             self.refuse("cache")
-        injection = fit_rows(injection or Injection(), batch.size)
+        injection = (injection or Injection()).fit(batch.size)
         ids, mask = self._decoder_input(batch)
         with self._checkpointing():
             read, active = self._read(batch, injection)
@@ -92,7 +92,7 @@ class Seq2SeqLM(LanguageModel):
                 why="the cache holds what its decoder has read of that turn's input",
                 fix=turns.FRESH,
             )
-        injection = fit_rows(injection or Injection(), batch.size)
+        injection = (injection or Injection()).fit(batch.size)
         generation.check(self.model, options, injection)
         shown = {
             name: True

@@ -1,0 +1,67 @@
+"""`softprompt search`: many settings of one recipe, trained side by side in one run."""
+
+from __future__ import annotations
+
+from itertools import product
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ..errors import SoftPromptError
+from .opening import Overrides, RecipeFile, open_recipe
+from .output import Json, Reply, log
+from .side_by_side import run_together
+
+Over = Annotated[
+    list[str],
+    typer.Option("--over", metavar="KEY=V1,V2", help="A setting and its values; may be given again."),
+]
+
+
+def search(
+    recipe: RecipeFile,
+    overrides: Overrides = None,
+    over: Over = [],  # noqa: B006 (typer's way)
+    restart: Annotated[bool, typer.Option("--restart", help="Drop unfinished runs.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace what the folders hold.")] = False,
+    json: Json = False,
+) -> Reply:
+    """Train every combination of some settings, in one run.
+
+    All go through the model side by side, each with its own optimizer, schedule and early end, and come out
+    as they would alone. Each is saved in a folder of its own in the recipe's output folder.
+
+    \b
+    Example:
+      softprompt search recipe.yaml --over lr=1e-3,3e-3,1e-2,3e-2 --over seed=0,1,2,3
+      softprompt search recipe.yaml steps=100 --over length=4,16 --over placement=before,after
+    """
+    if not over:
+        raise SoftPromptError("nothing to search over", fix="--over lr=1e-3,3e-3,1e-2,3e-2")
+    base = open_recipe(recipe, overrides)
+    settings = [dict(pairs) for pairs in product(*map(_values, over))]
+    names = [",".join(f"{key}={value}" for key, value in setting.items()) for setting in settings]
+    recipes = [
+        open_recipe(
+            recipe,
+            [
+                *(overrides or []),
+                *(f"{key}={value}" for key, value in setting.items()),
+                f"output={Path(base.output) / name}",
+            ],
+        )
+        for setting, name in zip(settings, names, strict=True)
+    ]
+    from ..together import prepare_settings
+
+    log(f"{len(recipes)} settings: reading the rows and loading {base.model} …")
+    return run_together(prepare_settings(recipes), names, restart=restart, overwrite=overwrite, json=json)
+
+
+def _values(text: str) -> list[tuple[str, str]]:
+    key, equals, values = text.partition("=")
+    found = [value.strip() for value in values.split(",") if value.strip()]
+    if not equals or not found:
+        raise SoftPromptError(f"--over {text}: no values", fix="--over lr=1e-3,1e-2")
+    return [(key.strip(), value) for value in dict.fromkeys(found)]

@@ -1,0 +1,90 @@
+"""Which runs go side by side over one base model: settings of a recipe, or the prompts of a file of rows."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from .errors import SoftPromptError
+from .lm.base import LanguageModel
+from .prepare import Prepared, prepare, read_split
+from .recipe import Recipe
+
+Rows = Iterable[Mapping[str, Any]]
+
+
+def prepare_settings(recipes: Sequence[Recipe], *, lm: LanguageModel | None = None) -> list[Prepared]:
+    """One run a recipe, over one model in memory.
+
+    Raises SoftPromptError where they ask for different models, or change the model that they share.
+    """
+    first = recipes[0]
+    for recipe in recipes:
+        _check_base(recipe)
+        asked = [f"'{r.model}' in {r.train.dtype}" for r in (first, recipe)]
+        if asked[0] != asked[1]:
+            raise SoftPromptError(
+                "runs side by side share one base model",
+                why=f"{asked[0]} and {asked[1]} are two",
+                fix="give all the same model and train.dtype, or run them one after the other",
+            )
+    _check_outputs([recipe.output for recipe in recipes])
+    runs = [prepare(first, lm=lm)]
+    return runs + [prepare(recipe, lm=runs[0].lm) for recipe in recipes[1:]]
+
+
+def prepare_prompts(recipe: Recipe, *, lm: LanguageModel | None = None) -> list[Prepared]:
+    """One run for each prompt that `data.prompt_field` names, on that prompt's rows alone.
+
+    Each is saved in a folder of its own in the recipe's output folder. Raises SoftPromptError where a prompt
+    has no dev rows.
+    """
+    field = recipe.data.prompt_field
+    if field is None:
+        raise SoftPromptError(
+            "train.apart=true trains each prompt by itself, but the rows name no prompts",
+            fix="data.prompt_field=COLUMN, the column that names each row's prompt",
+        )
+    _check_base(recipe)
+    train, dev = read_split(recipe)
+    names = list(dict.fromkeys(str(row[field]) for row in train if row.get(field) not in (None, "")))
+    outputs = [str(Path(recipe.output) / _folder_name(name)) for name in names]
+    _check_outputs(outputs)
+    runs: list[Prepared] = []
+    for name, output in zip(names, outputs, strict=True):
+        own, held = ([row for row in rows if str(row.get(field)) == name] for rows in (train, dev))
+        if not held:
+            raise SoftPromptError(
+                f"prompt '{name}' has no dev rows",
+                why=f"it has {len(own)} rows to train on, and each prompt is measured by itself",
+                fix="give data.dev with rows of every prompt, or a larger data.dev_fraction",
+            )
+        alone = recipe.model_copy(update={"output": output})
+        runs.append(prepare(alone, lm=runs[0].lm if runs else lm, rows=own, dev_rows=held))
+    return runs
+
+
+def _check_base(recipe: Recipe) -> None:
+    changes = f"base={recipe.base.mode} trains" if recipe.base.mode != "frozen" else ""
+    if recipe.task.needs_head:
+        changes = "the task's head is a part of"
+    if changes:
+        raise SoftPromptError(
+            "these runs cannot go side by side",
+            why=f"{changes} the base model, which they share",
+            fix="run them one after the other, or leave the base frozen",
+        )
+
+
+def _check_outputs(outputs: Sequence[str]) -> None:
+    if twice := sorted({output for output in outputs if outputs.count(output) > 1}):
+        raise SoftPromptError(
+            f"several runs would be saved in {twice[0]}", fix="give each an output folder of its own"
+        )
+
+
+def _folder_name(name: str) -> str:
+    """A prompt's name as a folder: what is odd in it becomes an underscore."""
+    return re.sub(r"[^\w.-]+", "_", name).strip(".") or "_"
