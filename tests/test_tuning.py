@@ -89,6 +89,28 @@ def test_tune_and_open_again(lm, model_folder, tmp_path):
     assert manifest["options"]["placement"] == "after" and manifest["plan"] == "cached-ram"
 
 
+def test_search_gives_every_setting_the_best_first(lm, tmp_path):
+    over = {"lr": [1e-4, 0.1], "length": [2, 3]}
+    found = softprompt.search(
+        lm,
+        "prompt-tuning",
+        ROWS,
+        over,
+        task="classification",
+        output=tmp_path / "out",
+        steps=4,
+        dtype="float32",
+    )
+    assert len(found) == 4 and all(tuned.lm is lm for tuned in found)
+    assert {(t.recipe.train.lr, t.recipe.method.options()["length"]) for t in found} == {
+        (lr, length) for lr in over["lr"] for length in over["length"]
+    }
+    assert [t.metrics["accuracy"] for t in found] == sorted(
+        (t.metrics["accuracy"] for t in found), reverse=True
+    )
+    assert softprompt.open_prompt(tmp_path / "out" / "lr=0.1,length=2", lm).generate("sun") in ("good", "bad")
+
+
 def test_several_prompts_by_name(lm, tmp_path):
     tuned = softprompt.tune(
         lm,

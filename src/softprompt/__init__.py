@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from .errors import SoftPromptError
 
 if TYPE_CHECKING:
-    from .api import Tuned, average, concatenate, open_prompt, scale, tune
+    from .api import Tuned, average, concatenate, open_prompt, scale, search, tune
     from .lm.heads import Head
     from .lm.loading import load
 
@@ -22,13 +22,14 @@ __all__ = [
     "load",
     "open_prompt",
     "scale",
+    "search",
     "tune",
 ]
 
 _HOMES = {
     "load": "lm.loading",
     "Head": "lm.heads",
-    **dict.fromkeys(("Tuned", "average", "concatenate", "open_prompt", "scale", "tune"), "api"),
+    **dict.fromkeys(("Tuned", "average", "concatenate", "open_prompt", "scale", "search", "tune"), "api"),
 }
 
 

@@ -1,4 +1,4 @@
-"""The Python API: `load`, `tune`, `open_prompt`; `concatenate`, `average`, `scale`.
+"""The Python API: `load`, `tune`, `search`, `open_prompt`; `concatenate`, `average`, `scale`.
 
 The command line does the same through the same code.
 
@@ -9,13 +9,14 @@ tuned.generate("What a film!")
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from . import artifact as artifacts
-from . import composition, methods
+from . import composition, methods, together
 from .artifact import Artifact
 from .composition import AVERAGE, CONCATENATE, Operation, scaling
 from .config import Recipe, recipe_from_dict
@@ -28,7 +29,7 @@ from .lm.generation import tokens_of
 from .methods.base import Setting, SoftPrompt
 from .objectives import injection_for
 from .prepare import check_head, encoder_of, prepare, saved_base, template_of
-from .tuning import Hooks, evaluator_of
+from .tuning import Hooks, Run, dev_key, evaluator_of, tune_many
 from .tuning import tune as tune_prepared
 
 Rows = Iterable[Mapping[str, Any]]
@@ -106,12 +107,56 @@ def tune(
     `options`: the method's (length, placement, init, …). `train`: the recipe's train section (steps, lr, …).
     Raises SoftPromptError, which says what, why and how to mend it.
     """
-    in_memory = not isinstance(rows, str)
-    recipe = recipe_from_dict(
+    base, data = _given(lm, rows, dev)
+    recipe = _recipe(lm, method, rows, dev, output, task, template, prompt_field, options, train)
+    prepared = prepare(recipe, **base, **data)
+    return _tuned(tune_prepared(prepared, hooks=hooks, overwrite=overwrite))
+
+
+def search(
+    lm: LanguageModel | str,
+    method: str,
+    rows: Rows | str,
+    over: Mapping[str, Sequence[Any]],
+    *,
+    dev: Rows | str | None = None,
+    output: str | Path = "runs/search",
+    task: str | Mapping[str, Any] = "generation",
+    template: Mapping[str, Any] | None = None,
+    prompt_field: str | None = None,
+    options: Mapping[str, Any] | None = None,
+    hooks: Hooks | None = None,
+    overwrite: bool = False,
+    **train: Any,
+) -> list[Tuned]:
+    """`tune` with every combination of some settings, side by side in one run; best on the dev rows first.
+
+    `over` is by name as on the command line: `{"lr": [1e-3, 1e-2], "length": [8, 16], "seed": [0, 1, 2]}`.
+    Each is saved in a folder of its own in `output`.
+    """
+    base, data = _given(lm, rows, dev)
+    whole = _recipe(lm, method, rows, dev, output, task, template, prompt_field, options, train).to_dict()
+    recipes = []
+    for setting in together.settings(over):
+        chosen = [f"{key}={json.dumps(value)}" for key, value in setting.items()]
+        folder = Path(output) / together.name_of(setting).replace("/", "_")
+        recipes.append(
+            recipe_from_dict(
+                {**whole, "output": str(folder)}, overrides=chosen, method_option_names=methods.option_names()
+            )
+        )
+    prepared = together.prepare_settings(recipes, **base, **data)
+    runs = tune_many(prepared, hooks=hooks, overwrite=overwrite)
+    return [_tuned(run) for run in sorted(runs, key=lambda run: dev_key(run.dev).key, reverse=True)]
+
+
+def _recipe(lm, method, rows, dev, output, task, template, prompt_field, options, train) -> Recipe:
+    """The recipe that the arguments of `tune` amount to."""
+    return recipe_from_dict(
         {
             "model": lm if isinstance(lm, str) else lm.name,
             "data": {
-                "train": "rows in memory" if in_memory else rows,
+                "train": rows if isinstance(rows, str) else "rows in memory",
                 "dev": dev if isinstance(dev, str) else None,
                 "prompt_field": prompt_field,
             },
@@ -122,14 +167,20 @@ def tune(
             "output": str(output),
         }
     )
-    prepared = prepare(
-        recipe,
-        lm=None if isinstance(lm, str) else lm,
-        rows=rows if in_memory else None,
-        dev_rows=None if isinstance(dev, str) else dev,
-    )
-    run = tune_prepared(prepared, hooks=hooks, overwrite=overwrite)
-    return Tuned(prepared.lm, run.artifact, prepared.method, prepared.encoder, recipe)
+
+
+def _given(lm: LanguageModel | str, rows: Rows | str, dev: Rows | str | None) -> tuple[dict, dict]:
+    """What is in memory already: the model, and the rows."""
+    base = {"lm": None if isinstance(lm, str) else lm}
+    return base, {
+        "rows": None if isinstance(rows, str) else rows,
+        "dev_rows": None if isinstance(dev, str) else dev,
+    }
+
+
+def _tuned(run: Run) -> Tuned:
+    prepared = run.prepared
+    return Tuned(prepared.lm, run.artifact, prepared.method, prepared.encoder, prepared.recipe)
 
 
 def open_prompt(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,14 @@ from .recipe import Recipe
 Rows = Iterable[Mapping[str, Any]]
 
 
-def prepare_settings(recipes: Sequence[Recipe], *, lm: LanguageModel | None = None) -> list[Prepared]:
-    """One run a recipe, over one model in memory.
+def prepare_settings(
+    recipes: Sequence[Recipe],
+    *,
+    lm: LanguageModel | None = None,
+    rows: Rows | None = None,
+    dev_rows: Rows | None = None,
+) -> list[Prepared]:
+    """One run a recipe, over one model in memory; `rows` and `dev_rows` stand in for the recipes' files.
 
     Raises SoftPromptError where they ask for different models, or change the model that they share.
     """
@@ -31,8 +38,21 @@ def prepare_settings(recipes: Sequence[Recipe], *, lm: LanguageModel | None = No
                 fix="give all the same model and train.dtype, or run them one after the other",
             )
     _check_outputs([recipe.output for recipe in recipes])
-    runs = [prepare(first, lm=lm)]
-    return runs + [prepare(recipe, lm=runs[0].lm) for recipe in recipes[1:]]
+    given = [None if part is None else list(part) for part in (rows, dev_rows)]
+    runs: list[Prepared] = []
+    for recipe in recipes:
+        runs.append(prepare(recipe, lm=runs[0].lm if runs else lm, rows=given[0], dev_rows=given[1]))
+    return runs
+
+
+def settings(over: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+    """Every combination of the values of some keys."""
+    return [dict(zip(over, values, strict=True)) for values in product(*over.values())]
+
+
+def name_of(setting: Mapping[str, Any]) -> str:
+    """A setting in a line, and its folder."""
+    return ",".join(f"{key}={value}" for key, value in setting.items())
 
 
 def prepare_prompts(recipe: Recipe, *, lm: LanguageModel | None = None) -> list[Prepared]:

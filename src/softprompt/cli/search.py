@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from itertools import product
 from pathlib import Path
 from typing import Annotated
 
@@ -40,8 +39,10 @@ def search(
     if not over:
         raise SoftPromptError("nothing to search over", fix="--over lr=1e-3,3e-3,1e-2,3e-2")
     base = open_recipe(recipe, overrides)
-    settings = [dict(pairs) for pairs in product(*map(_values, over))]
-    names = [",".join(f"{key}={value}" for key, value in setting.items()) for setting in settings]
+    from ..together import name_of, prepare_settings, settings
+
+    chosen = settings(dict(map(_values, over)))
+    names = [_folder(name_of(setting)) for setting in chosen]
     recipes = [
         open_recipe(
             recipe,
@@ -51,17 +52,19 @@ def search(
                 f"output={Path(base.output) / name}",
             ],
         )
-        for setting, name in zip(settings, names, strict=True)
+        for setting, name in zip(chosen, names, strict=True)
     ]
-    from ..together import prepare_settings
-
     log(f"{len(recipes)} settings: reading the rows and loading {base.model} …")
     return run_together(prepare_settings(recipes), names, restart=restart, overwrite=overwrite, json=json)
 
 
-def _values(text: str) -> list[tuple[str, str]]:
+def _folder(name: str) -> str:
+    return name.replace("/", "_")
+
+
+def _values(text: str) -> tuple[str, list[str]]:
     key, equals, values = text.partition("=")
     found = [value.strip() for value in values.split(",") if value.strip()]
     if not equals or not found:
         raise SoftPromptError(f"--over {text}: no values", fix="--over lr=1e-3,1e-2")
-    return [(key.strip(), value) for value in dict.fromkeys(found)]
+    return key.strip(), list(dict.fromkeys(found))
