@@ -27,7 +27,7 @@ def drawn(rng, seeds: int, rows: int, seed_sd: float, mean=0.0, row=None, kind="
 
 @dataclass
 class Pairs:
-    """Many simulated pairs of methods, each compared by itself: p [sets], and p of rows alone, seeds forgotten."""
+    """Simulated pairs of methods, each compared by itself: p [sets], and p of rows alone, seeds forgotten."""
 
     noises: list[Noise]
     p: np.ndarray
@@ -93,12 +93,9 @@ def test_many_methods_rarely_lead_to_any_false_claim(seed_sds):
 def test_a_detectable_difference_is_found_at_the_stated_power(seeds, seed_sd, kind):
     none = sets_of_pairs(300, seeds, 200, seed_sd, kind=kind)
     stated = np.mean([float(detectable(one, 200)) for one in none.noises])
-    # what a shift of the normal scores does to the share of right answers, from many rows
-    row = np.random.default_rng(0).normal(0, (1 + 0.25 + 0.25 + seed_sd**2) ** 0.5, 1_000_000)
-    if kind == "right or wrong":
-        mean = stats.norm.ppf(0.5 + stated) * row.std()
-    else:
-        mean = stated
+    # the shift of the normal scores that changes the share of right answers by so much
+    spread = (1 + 0.5**2 + 0.5**2 + seed_sd**2) ** 0.5
+    mean = spread * stats.norm.ppf(0.5 + stated) if kind == "right or wrong" else stated
     p = sets_of_pairs(600, seeds, 200, seed_sd, mean=mean, kind=kind).p
     assert (p <= 0.05).mean() == pytest.approx(0.8, abs=0.07)
 
