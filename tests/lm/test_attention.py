@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from softprompt.injection import Injection, Prefix
-from softprompt.lm import attention, grouped
+from softprompt.lm import attention
 
 
 def prefix_of(lm, ids) -> Injection:
@@ -85,41 +85,6 @@ def test_backward_on_another_thread(llama, rows_to_batch, close):
         llama.set_gradient_checkpointing(False)
     assert values.grad is not None
     close(values.grad, expected)
-
-
-# --- grouped attention, which trains faster on CPUs ---
-
-
-@pytest.mark.parametrize("kv_heads", [4, 2, 1])
-@pytest.mark.parametrize("kind", ["none", "bool", "additive", "rows differ"])
-def test_grouped_attention_equals_torch(kv_heads, kind, close):
-    torch.manual_seed(0)
-    query = torch.randn(2, 4, 3, 8, requires_grad=True)
-    key, value = (torch.randn(2, kv_heads, 6, size, requires_grad=True) for size in (8, 5))
-    seen = torch.ones(2, 1, 3, 6, dtype=torch.bool).tril(3)
-    if kind == "rows differ":
-        seen[1, :, :, :2] = False
-    mask = {"none": None, "additive": torch.zeros(2, 1, 3, 6).masked_fill(~seen, -1e9)}.get(kind, seen)
-    repeated = [t.repeat_interleave(4 // kv_heads, dim=1) for t in (key, value)]
-    reference = torch.nn.functional.scaled_dot_product_attention(query, *repeated, attn_mask=mask, scale=0.3)
-    made = grouped.attend(query, key, value, mask, 0.3)
-    close(made, reference.transpose(1, 2), 1e-6)
-    weights = torch.randn_like(made)
-    wanted = torch.autograd.grad((reference.transpose(1, 2) * weights).sum(), (query, key, value))
-    for a, b in zip(torch.autograd.grad((made * weights).sum(), (query, key, value)), wanted, strict=True):
-        close(a, b)
-    close(
-        grouped.attend(query, key, value, mask, None), grouped.attend(query, key, value, mask, 8**-0.5), 1e-7
-    )
-
-
-def test_grouped_attention_only_where_gradients_are_wanted():
-    query, key = torch.randn(1, 2, 3, 4, requires_grad=True), torch.randn(1, 1, 5, 4)
-    assert grouped.suits(query, key, key, {})
-    assert not grouped.suits(query.detach(), key, key, {})
-    assert not grouped.suits(query, key, key, {"dropout": 0.1})
-    with torch.no_grad():
-        assert not grouped.suits(query, key, key, {})
 
 
 def test_same_numbers_with_and_without_gradient(lms, rows_to_batch, close):

@@ -1,73 +1,201 @@
-"""Attention as three products against transformers' fused one: values and gradients."""
+"""Attention over keys and values in parts: against one softmax over all, naively, in float64."""
 
 from __future__ import annotations
 
+from itertools import product
+
 import pytest
 import torch
+from torch import Tensor
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from softprompt.lm import grouped
+from softprompt.injection import Injection, LayerKV, Prefix
+from softprompt.lm import attention, grouped
+
+ROWS, HEADS, QUERIES, SIZE = 4, 6, 5, 16
+LENGTHS = (7, 3, 5)  # of a cached context, a prefix and the sequence's own keys
+ALL = sum(LENGTHS)
+SHARED = {"none": (False, False, False), "prefix": (False, True, False), "two": (True, True, False)}
 
 
-class Layer:
-    """What sdpa_attention_forward asks of a module."""
+def tensors(kv_heads: int = 3, shared: str = "prefix", v_size: int = SIZE, dtype=torch.float64):
+    """A query, and parts of which some have one row for all."""
+    generator = torch.Generator().manual_seed(0)
 
-    num_key_value_groups = 3
-    is_causal = True
+    def make(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator, dtype=torch.float64).to(dtype).requires_grad_()
+
+    parts = []
+    for length, one_row in zip(LENGTHS, SHARED[shared], strict=True):
+        rows = 1 if one_row else ROWS
+        parts.append(LayerKV(make(rows, kv_heads, length, SIZE), make(rows, kv_heads, length, v_size)))
+    return make(ROWS, HEADS, QUERIES, SIZE), parts
 
 
-def tensors(kv_heads: int = 3):
-    torch.manual_seed(0)
-    query = torch.randn(4, 9, 5, 16, requires_grad=True)
-    key, value = (torch.randn(4, kv_heads, 11, 16, requires_grad=True) for _ in range(2))
-    return query, key, value
-
-
-def masks():
-    seen = torch.rand(4, 1, 5, 11, generator=torch.Generator().manual_seed(1)) > 0.3
+def masks() -> dict[str, Tensor | None]:
+    seen = torch.rand(ROWS, 1, QUERIES, ALL, generator=torch.Generator().manual_seed(1)) > 0.3
     additive = torch.where(seen, 0.0, torch.finfo(torch.float32).min)
-    return {"bool": seen, "additive": additive, "none": None}
+    of_heads = additive + torch.arange(HEADS)[None, :, None, None] / HEADS * torch.arange(ALL)
+    return {"none": None, "bool": seen, "additive": additive, "of each head": of_heads}
 
 
-@pytest.mark.parametrize("mask", ["bool", "additive", "none"])
+def leaves(query: Tensor, parts: list[LayerKV]) -> list[Tensor]:
+    return [query, *(t for part in parts for t in (part.key, part.value))]
+
+
+def naive(query: Tensor, parts: list[LayerKV], mask: Tensor | None, scaling: float) -> Tensor:
+    """All parts copied for every row and query head, and joined, in float64."""
+
+    def joined(of: str) -> Tensor:
+        rows = [getattr(part, of).double().expand(ROWS, -1, -1, -1) for part in parts]
+        return torch.cat(rows, dim=2).repeat_interleave(HEADS // parts[0].key.shape[1], dim=1)
+
+    scores = query.double() @ joined("key").transpose(2, 3) * scaling
+    if mask is not None and mask.dtype == torch.bool:
+        scores = scores.masked_fill(~mask, -torch.inf)
+    elif mask is not None:
+        scores = scores + mask
+    return (scores.softmax(-1) @ joined("value")).transpose(1, 2)
+
+
+def assert_same(made: Tensor, expected: Tensor, of_made: list[Tensor], of_expected: list[Tensor], tolerance):
+    close = {"atol": tolerance, "rtol": tolerance, "check_dtype": False}
+    torch.testing.assert_close(made, expected, **close)
+    weight = torch.randn(made.shape, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
+    mine = torch.autograd.grad((made * weight).sum(), of_made)
+    theirs = torch.autograd.grad((expected * weight).sum(), of_expected)
+    for a, b in zip(mine, theirs, strict=True):
+        assert a.shape == b.shape
+        assert b.abs().max() > 0
+        torch.testing.assert_close(a, b, **close)
+
+
+@pytest.mark.parametrize("mask", masks())
+@pytest.mark.parametrize(("kv_heads", "shared"), [*product([6, 3, 1], SHARED)])
+def test_equals_one_softmax_over_all_parts(mask, kv_heads, shared):
+    query, parts = tensors(kv_heads, shared, v_size=7)
+    expected = naive(query, parts, masks()[mask], 0.3)
+    made = grouped.attend(query, parts, masks()[mask], 0.3)
+    assert made.is_contiguous()  # as models take it for granted of their attention function
+    assert_same(made, expected, leaves(query, parts), leaves(query, parts), 1e-10)
+
+
+def test_the_gradient_is_that_of_finite_differences():
+    query, parts = tensors(v_size=4)
+
+    def attend(query: Tensor, *flat: Tensor) -> Tensor:
+        again = [LayerKV(key, value) for key, value in zip(flat[::2], flat[1::2], strict=True)]
+        return grouped.attend(query, again, masks()["bool"], None)
+
+    assert torch.autograd.gradcheck(attend, leaves(query, parts), fast_mode=True)
+
+
+@pytest.mark.parametrize("frozen", [(0, 1, 2), (0, 2)])
+def test_gradients_only_where_they_are_wanted(frozen):
+    query, parts = tensors()
+    expected = naive(query, parts, None, SIZE**-0.5)
+    held = [LayerKV(p.key.detach(), p.value.detach()) if i in frozen else p for i, p in enumerate(parts)]
+    wanted = [query, *(t for i in range(3) if i not in frozen for t in (parts[i].key, parts[i].value))]
+    assert_same(grouped.attend(query, held, None, None), expected, wanted, wanted, 1e-10)
+
+
 @pytest.mark.parametrize("scaling", [None, 0.3])
-def test_equals_the_fused_kernel_in_value_and_gradient(mask, scaling):
-    module = Layer()
-    module.is_causal = False  # without a mask, nothing is hidden
-    ours, theirs = tensors(), tensors()
-    mine = grouped.attend(*ours, masks()[mask], scaling)
-    fused, _ = sdpa_attention_forward(module, *theirs, masks()[mask], scaling=scaling)  # type: ignore[arg-type]
-    torch.testing.assert_close(mine, fused, atol=1e-5, rtol=1e-5)
-    weight = torch.randn_like(mine)
-    for a, b in zip(
-        torch.autograd.grad((mine * weight).sum(), ours),
-        torch.autograd.grad((fused * weight).sum(), theirs),
-        strict=True,
-    ):
-        torch.testing.assert_close(a, b, atol=1e-4, rtol=1e-4)
+@pytest.mark.parametrize("mask", ["bool", "none"])
+def test_equals_the_fused_kernel_in_float32(mask, scaling):
+    class Layer:
+        """What sdpa_attention_forward asks of a module."""
+
+        num_key_value_groups = 2
+        is_causal = False  # without a mask, nothing is hidden
+
+    ours, theirs = tensors(shared="none", dtype=torch.float32), tensors(shared="none", dtype=torch.float32)
+    key, value = (torch.cat([getattr(part, of) for part in theirs[1]], dim=2) for of in ("key", "value"))
+    fused, _ = sdpa_attention_forward(Layer(), theirs[0], key, value, masks()[mask], scaling=scaling)  # type: ignore[arg-type]
+    made = grouped.attend(*ours, masks()[mask], scaling)
+    assert_same(made, fused, leaves(*ours), leaves(*theirs), 1e-5)
 
 
-def test_values_may_have_another_size_than_keys():
-    query, key, _ = tensors()
-    value = torch.randn(4, 3, 11, 7)
-    out = grouped.attend(query, key, value, None, None)
-    full = key.repeat_interleave(3, dim=1)
-    weights = (query @ full.transpose(2, 3) / 4).softmax(-1)
-    torch.testing.assert_close(out, (weights @ value.repeat_interleave(3, dim=1)).transpose(1, 2))
+def test_bfloat16_is_as_exact_as_the_models_own_eager_attention():
+    query, parts = tensors(dtype=torch.bfloat16)
+    mask = masks()["bool"]
+    exact = naive(query, parts, mask, 0.25)
+    full = [torch.cat([getattr(p, of).expand(ROWS, -1, -1, -1) for p in parts], 2) for of in ("key", "value")]
+    key, value = (t.repeat_interleave(2, dim=1) for t in full)
+    scores = (query @ key.transpose(2, 3) * 0.25).masked_fill(~mask, torch.finfo(torch.bfloat16).min)
+    eager = (scores.softmax(-1, dtype=torch.float32).to(torch.bfloat16) @ value).transpose(1, 2)
+    made = grouped.attend(query, parts, mask, 0.25)
+    assert made.dtype == torch.bfloat16
+
+    def error(tensors) -> list[float]:
+        return [(a.double() - b).square().mean().sqrt().item() for a, b in zip(tensors, wanted, strict=True)]
+
+    weight = torch.randn(made.shape, generator=torch.Generator().manual_seed(2))
+
+    def with_gradients(out: Tensor) -> list[Tensor]:
+        return [out, *torch.autograd.grad((out * weight).sum(), leaves(query, parts))]
+
+    wanted = [t.double() for t in with_gradients(exact)]
+    for ours, theirs in zip(error(with_gradients(made)), error(with_gradients(eager)), strict=True):
+        assert ours < 1.5 * theirs
 
 
 def test_a_row_that_sees_nothing_gives_no_nan():
-    query, key, value = tensors()
-    hidden = torch.zeros(4, 1, 5, 11, dtype=torch.bool)
-    assert torch.isfinite(grouped.attend(query, key, value, hidden, None)).all()
+    query, parts = tensors()
+    hidden = torch.zeros(ROWS, 1, QUERIES, ALL, dtype=torch.bool)
+    hidden[1:] = masks()["bool"][1:]
+    made = grouped.attend(query, parts, hidden, None)
+    assert torch.isfinite(made).all()
+    gradients = torch.autograd.grad(made.square().sum(), leaves(query, parts))
+    assert all(torch.isfinite(g).all() for g in gradients)
+    # and changes nothing for the others
+    whole = grouped.attend(query, parts, masks()["bool"], None)
+    torch.testing.assert_close(made[1:], whole[1:], atol=1e-12, rtol=0)
 
 
-def test_only_where_gradients_are_wanted_and_nothing_unknown_is_asked():
-    query, key, value = tensors()
-    assert grouped.suits(query, key, value, {"dropout": 0.0})
-    assert not grouped.suits(query, key, value, {"dropout": 0.1})
-    assert not grouped.suits(query, key, value, {"softcap": 30.0})
-    assert not grouped.suits(query, key, value, {"position_bias": torch.zeros(1)})
-    assert not grouped.suits(query.detach(), key.detach(), value.detach(), {})
-    with torch.no_grad():
-        assert not grouped.suits(query, key, value, {})
+@pytest.mark.parametrize("shared", [True, False])
+def test_what_is_kept_for_the_backward_pass(shared):
+    """The parts as they came, the query and the weights: no copy of a part, no second matrix of scores."""
+    query, parts = tensors(shared="prefix" if shared else "none")
+    given = {t.data_ptr() for t in leaves(query, parts)}
+    copies = []
+
+    def note(tensor: Tensor) -> Tensor:
+        if tensor.data_ptr() not in given:
+            copies.append(tensor.numel())
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        grouped.attend(query, parts, None, None)
+    assert copies == [ROWS * HEADS * QUERIES * ALL]
+
+
+@pytest.mark.parametrize("gradient", [True, False])
+def test_a_shared_prefix_reaches_the_products_as_one_row(llama, rows_to_batch, monkeypatch, gradient):
+    batch = rows_to_batch([[5, 6, 7], [9], [4, 8]], [[1], [2], [3]])
+    layers = tuple(layer.map(lambda t: t.clone().requires_grad_()) for layer in llama.kv_of([3, 4]))
+    injection = Injection(kv_before=Prefix(layers, torch.ones(1, 2, dtype=torch.bool)))
+    seen = []
+    plain = grouped.attend
+
+    def attend(query, parts, mask, scaling):
+        seen.append([part.key.shape[0] for part in parts])
+        return plain(query, parts, mask, scaling)
+
+    monkeypatch.setattr(attention.grouped, "attend", attend)
+    with torch.set_grad_enabled(gradient):
+        llama.logits(batch, injection, llama.prefill(batch, injection))
+    assert seen[-len(layers) :] == [[3, 1, 3]] * len(layers)  # context, prefix, own
+
+
+def test_suits_only_what_it_knows():
+    query, parts = tensors()
+    assert grouped.suits(query, parts, {"dropout": 0.0})
+    assert not grouped.suits(query, parts, {"dropout": 0.1})
+    assert not grouped.suits(query, parts, {"softcap": 30.0})
+    assert not grouped.suits(query, parts, {"position_bias": torch.zeros(1)})
+    frozen = [LayerKV(part.key.detach(), part.value.detach()) for part in parts]
+    assert grouped.suits(query.detach(), parts, {})
+    assert not grouped.suits(query.detach(), frozen, {})
+    with torch.no_grad():  # few queries
+        assert grouped.suits(query, parts, {})
+        assert not grouped.suits(query.repeat(1, 1, 20, 1), parts, {})

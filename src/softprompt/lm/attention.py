@@ -125,17 +125,22 @@ def attend_sdpa(module, query, key, value, attention_mask, **kwargs):
     return _attend(_sdpa, module, query, key, value, attention_mask, **kwargs)
 
 
-def _sdpa(module, query, key, value, attention_mask, **kwargs):
+def _sdpa(module, query, parts: Sequence[LayerKV], attention_mask, **kwargs):
     causal_unmasked = attention_mask is None and query.shape[2] > 1  # then the kernel itself masks
-    if not causal_unmasked and grouped.suits(query, key, value, kwargs):
-        return grouped.attend(query, key, value, attention_mask, kwargs.get("scaling")), None
+    if not causal_unmasked and grouped.suits(query, parts, kwargs):
+        return grouped.attend(query, parts, attention_mask, kwargs.get("scaling")), None
+    key, value = _joined(parts, query.shape[0])
     return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
 
 
 def attend_eager(module, query, key, value, attention_mask, **kwargs):
     """The model's own eager attention over [injected columns, own columns]."""
+    return _attend(_eager, module, query, key, value, attention_mask, **kwargs)
+
+
+def _eager(module, query, parts: Sequence[LayerKV], attention_mask, **kwargs):
     base = sys.modules[type(module).__module__].eager_attention_forward
-    return _attend(base, module, query, key, value, attention_mask, **kwargs)
+    return base(module, query, *_joined(parts, query.shape[0]), attention_mask, **kwargs)
 
 
 @not_compiled
@@ -150,7 +155,8 @@ def attend_plain(module, query, key, value, attention_mask, *, scaling: float, s
     )
 
 
-def _plain(module, query, key, value, attention_mask, *, scaling, sliding_window=None):
+def _plain(module, query, parts: Sequence[LayerKV], attention_mask, *, scaling, sliding_window=None):
+    key, value = _joined(parts, query.shape[0])
     scores = query.float() @ key.float().transpose(2, 3) * scaling + attention_mask
     weights = scores.softmax(-1).to(value.dtype)
     return (weights @ value).transpose(1, 2), weights
@@ -158,86 +164,108 @@ def _plain(module, query, key, value, attention_mask, *, scaling, sliding_window
 
 @not_compiled
 def _attend(base: Callable, module, query: Tensor, key: Tensor, value: Tensor, attention_mask, **kwargs):
+    own = LayerKV(key, value)
     active = _ACTIVE.get()
     if active is None:
-        return base(module, query, key, value, attention_mask, **kwargs)
+        return base(module, query, [own], attention_mask, **kwargs)
     if active.capture:
-        raise Captured(LayerKV(key, value))
+        raise Captured(own)
     if active.visits is not None:
-        visit = Visit(module, query.shape[1], query.shape[2], key.shape[2], LayerKV(key, value))
-        active.visits.append(visit)
+        active.visits.append(Visit(module, query.shape[1], query.shape[2], key.shape[2], own))
     site = getattr(module, SITE, None)
     if site is None:  # not a layer of the language model
-        return base(module, query, key, value, attention_mask, **kwargs)
+        return base(module, query, [own], attention_mask, **kwargs)
     if active.record is not None:
-        active.record[site] = LayerKV(key, value)
-    plain_key, plain_value, plain_mask = key, value, attention_mask
+        active.record[site] = own
     present = [c for c in active.columns if c.layers[site] is not None]
+    parts = [own]
     if present:
-        repeats = query.shape[0] // max(c.mask.shape[0] for c in present)
-        parts = [_fit(c.layers[site], key, repeats) for c in present]
-        seen = _visible(active, present, site, query, kwargs.get("sliding_window"), repeats)
-        key = torch.cat([*(part.key for part in parts), plain_key], dim=2)
-        value = torch.cat([*(part.value for part in parts), plain_value], dim=2)
-        attention_mask = _extend(plain_mask, seen, query, plain_key)
+        parts = [*(_fit(c.layers[site], key) for c in present), own]
         if kwargs.get("position_bias") is not None:
-            real = torch.cat([_rows(c.at(site), query.shape[0], repeats) for c in present], dim=1)
-            kwargs["position_bias"] = _extend_bias(module, kwargs["position_bias"], plain_mask, real)
-    output, weights = base(module, query, key, value, attention_mask, **kwargs)
+            real = torch.cat([_rows(c.at(site), query.shape[0]) for c in present], dim=1)
+            kwargs["position_bias"] = _extend_bias(module, kwargs["position_bias"], attention_mask, real)
+        window = kwargs.get("sliding_window")
+        attention_mask = _whole_mask(active, present, site, query, key.shape[2], attention_mask, window)
+    output, weights = base(module, query, parts, attention_mask, **kwargs)
     if active.adapter is not None and active.adapter.layers[site] is not None:
-        scaling = kwargs.get("scaling")
-        output = output + _gated(active.adapter, site, query, plain_key, scaling)
+        output = output + _gated(active.adapter, site, query, key, kwargs.get("scaling"))
     return output, weights
 
 
-def _rows(tensor: Tensor, rows: int, repeats: int) -> Tensor:
+def _joined(parts: Sequence[LayerKV], rows: int) -> tuple[Tensor, Tensor]:
+    """Keys and values of all parts as one tensor each, for functions that take no other: [B, kv_heads, …]."""
+    if len(parts) == 1:
+        return parts[0].key, parts[0].value
+    keys, values = zip(*((_rows(part.key, rows), _rows(part.value, rows)) for part in parts), strict=True)
+    return torch.cat(keys, dim=2), torch.cat(values, dim=2)
+
+
+def _rows(tensor: Tensor, rows: int) -> Tensor:
     """As many rows as the query has: one for all, or each repeated (beams)."""
     if tensor.shape[0] == rows:
         return tensor
     if tensor.shape[0] == 1:
         return tensor.expand(rows, *tensor.shape[1:])
-    return tensor.repeat_interleave(repeats, dim=0)
+    return tensor.repeat_interleave(rows // tensor.shape[0], dim=0)
 
 
-def _fit(layer: LayerKV | None, key: Tensor, repeats: int) -> LayerKV:
-    """The layer in the sequence's dtype, with as many rows."""
+def _fit(layer: LayerKV | None, key: Tensor) -> LayerKV:
+    """The layer in the sequence's dtype, with as many rows as it has, or one for all."""
     assert layer is not None
+    return layer.map(lambda t: (t if t.shape[0] == 1 else _rows(t, key.shape[0])).to(key.dtype))
 
-    return layer.map(lambda tensor: _rows(tensor.to(key.dtype), key.shape[0], repeats))
+
+def _whole_mask(
+    active: Active,
+    present: Sequence[Columns],
+    site: int,
+    query: Tensor,
+    keys: int,
+    mask: Tensor | None,
+    window: int | None,
+) -> Tensor:
+    """The sequence's own mask with the injected columns ahead of it: [B, 1 or heads, q, sum of P + keys].
+
+    Made once for layers alike.
+    """
+    # an offset may be a tensor (static caches), so a mask is kept for one model call only: see `mask_sdpa`
+    own = site if any(c.reach for c in present) else None
+    name = (tuple(id(c) for c in present), own, query.shape[0], query.shape[2], keys, window, id(mask))
+    if name not in active.masks:
+        seen = _visible(active, present, site, query, window)
+        # its own mask is kept beside it, so that no other takes its id
+        active.masks[name] = mask, _extend(mask, seen, keys)
+    return active.masks[name][1]
 
 
 def _visible(
-    active: Active, present: Sequence[Columns], site: int, query: Tensor, window: int | None, repeats: int
+    active: Active, present: Sequence[Columns], site: int, query: Tensor, window: int | None
 ) -> Tensor:
-    """Which injected columns each query sees: [B, 1, q, sum of P] bool. The same for layers alike."""
+    """Which injected columns each query sees: [B, 1, q, sum of P] bool."""
     rows, queries = query.shape[0], query.shape[2]
-    # an offset may be a tensor (static caches), so a mask is kept for one model call only: see `mask_sdpa`
-    own = site if any(c.reach for c in present) else None
-    key = (tuple(id(c) for c in present), own, rows, queries, window)
-    if key not in active.masks:
-        parts = []
-        for columns in present:
-            seen = columns.at(site)[:, None, None, :]
-            if columns.tail_only:
-                at = torch.arange(queries, device=query.device) + active.query_offset
-                start = torch.as_tensor(active.tail_start, device=query.device).reshape(-1, 1)
-                seen = seen & (at[None, :] >= start)[:, None, :, None]
-            if window and columns.positions is not None and active.query_positions is not None:
-                distance = active.query_positions[:, :, None] - columns.positions[:, None, :]
-                seen = seen & (distance < window)[:, None]
-            parts.append(_rows(seen.expand(-1, 1, queries, -1), rows, repeats))
-        active.masks[key] = torch.cat(parts, dim=-1)
-    return active.masks[key]
+    parts = []
+    for columns in present:
+        seen = columns.at(site)[:, None, None, :]
+        if columns.tail_only:
+            at = torch.arange(queries, device=query.device) + active.query_offset
+            start = torch.as_tensor(active.tail_start, device=query.device).reshape(-1, 1)
+            seen = seen & (at[None, :] >= start)[:, None, :, None]
+        if window and columns.positions is not None and active.query_positions is not None:
+            distance = active.query_positions[:, :, None] - columns.positions[:, None, :]
+            seen = seen & (distance < window)[:, None]
+        parts.append(_rows(seen.expand(-1, 1, queries, -1), rows))
+    return torch.cat(parts, dim=-1)
 
 
-def _extend(mask: Tensor | None, seen: Tensor, query: Tensor, key: Tensor) -> Tensor:
-    """The sequence's own mask with the injected columns ahead of it."""
+def _extend(mask: Tensor | None, seen: Tensor, keys: int) -> Tensor:
+    """A mask over `keys` own columns with the injected ones, seen or not [B, 1, q, P], ahead of it."""
+    rows, _, queries, _ = seen.shape
     if mask is None:
-        mask = seen.new_ones(query.shape[0], 1, query.shape[2], key.shape[2])
+        mask = seen.new_ones(rows, 1, queries, keys)
     if mask.dtype != torch.bool:
         zero = torch.zeros((), dtype=mask.dtype, device=mask.device)
         seen = torch.where(seen, zero, torch.finfo(mask.dtype).min)
-    mask = mask.expand(query.shape[0], -1, -1, -1)
+    mask = mask.expand(rows, -1, -1, -1)
     return torch.cat([seen.expand(-1, mask.shape[1], -1, -1), mask], dim=-1)
 
 
@@ -275,8 +303,7 @@ def columns_ahead(mask: Tensor, queries: int) -> Tensor:
 
 def _gated(adapter: Prefix, site: int, query: Tensor, key: Tensor, scaling: float | None) -> Tensor:
     """tanh(gate) × softmax(q Kᵀ) V over the adapter's columns (LLaMA-Adapter, eq. 6–8): [B, q, heads, d]."""
-    repeats = query.shape[0] // adapter.mask.shape[0]
-    layer, mask = _fit(adapter.layers[site], key, repeats), _rows(adapter.mask, query.shape[0], repeats)
+    layer, mask = _fit(adapter.layers[site], key), _rows(adapter.mask, query.shape[0])
     assert layer.gate is not None
     groups = query.shape[1] // layer.key.shape[1]
     keys, values = (t.repeat_interleave(groups, dim=1) for t in (layer.key, layer.value))

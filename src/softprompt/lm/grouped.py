@@ -1,48 +1,116 @@
-"""Scaled dot-product attention as three products, for training on a CPU.
+"""Scaled dot-product attention as plain products, for CPUs: keys and values in parts that are never joined.
 
-The same function as torch's fused kernel, whose backward pass on CPUs costs a fixed price for every
-row and head: measured with 17 queries, 45 keys, 32 rows and 9 heads in bfloat16, 20 ms a layer where
-this takes 2. Query heads that share a key head are one product, so keys are never repeated. Numbers
-are those of transformers' eager attention: scores in the model's precision, softmax in float32.
+Torch's fused kernel wants one tensor of keys and one of values, with as many heads as the queries. Its
+backward pass on CPUs costs a fixed price for every row and head: measured with 17 queries, 45 keys, 32 rows
+and 9 heads in bfloat16, 20 ms a layer where this takes 2. Here only the scores of the parts are joined, so
+
+- a cached context, a prefix and the sequence's own keys stay where they are;
+- query heads that share a key head are one product, so keys are never repeated;
+- a part of one row serves all rows in one product: neither a shared prefix nor its gradient is copied.
+
+Numbers are those of transformers' eager attention: scores and weights in the model's precision, softmax
+in float32. The backward pass is written out: of all that has the scores' size, autograd keeps the weights.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from ..injection import LayerKV
+
 LARGEST_SCORES = 2**26  # numbers in the score matrix; beyond it the fused kernel, which never holds one
+FEW_QUERIES = 32  # without gradient, more of them are faster in the fused kernel
 
 
-def suits(query: Tensor, key: Tensor, value: Tensor, options: dict[str, Any]) -> bool:
-    """Whether gradients are wanted, on a CPU, at a size where the score matrix is small."""
-    if query.device.type != "cpu" or not torch.is_grad_enabled():
+def suits(query: Tensor, parts: Sequence[LayerKV], options: dict[str, Any]) -> bool:
+    """Whether this is the faster way: on a CPU, for gradients or few queries, where few scores are held."""
+    if query.device.type != "cpu" or options.get("dropout"):
         return False
-    if (
-        options.get("dropout")
-        or options.get("position_bias") is not None
-        or options.get("softcap") is not None
-    ):
+    if options.get("position_bias") is not None or options.get("softcap") is not None:
         return False
-    trained = query.requires_grad or key.requires_grad or value.requires_grad
-    return trained and query.shape[0] * query.shape[1] * query.shape[2] * key.shape[2] <= LARGEST_SCORES
+    rows, heads, queries = query.shape[:3]
+    if rows * heads * queries * sum(part.key.shape[2] for part in parts) > LARGEST_SCORES:
+        return False
+    if not torch.is_grad_enabled():
+        return queries <= FEW_QUERIES
+    return query.requires_grad or any(t.requires_grad for part in parts for t in (part.key, part.value))
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float | None) -> Tensor:
-    """softmax(q kᵀ · scaling + mask) v: [B, q, heads, v_head_dim], as transformers' functions give it.
+def attend(query: Tensor, parts: Sequence[LayerKV], mask: Tensor | None, scaling: float | None) -> Tensor:
+    """softmax(q [k₁ k₂ …]ᵀ · scaling + mask) [v₁; v₂; …]: [B, q, heads, v_head_dim], as in transformers.
 
-    query [B, heads, q, d]; key, value [B, kv_heads, k, …]; mask bool or additive, for [B, heads, q, k].
+    query [B, heads, q, d]; each part's key and value [B or 1, kv_heads, k, …]; mask bool or additive, for
+    [B, heads, q, sum of k].
     """
-    rows, heads, queries, size = query.shape
-    kv_heads, keys = key.shape[1], key.shape[2]
-    grouped = query.reshape(rows, kv_heads, -1, size)  # [B, kv_heads, groups · q, d]
-    scores = (grouped @ key.transpose(2, 3)).view(rows, heads, queries, keys).float()
-    scores = scores * (size**-0.5 if scaling is None else scaling)
     if mask is not None and mask.dtype == torch.bool:
-        scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
-    elif mask is not None:
-        scores = scores + mask
-    weights = scores.softmax(-1).to(value.dtype).view(rows, kv_heads, -1, keys)
-    return (weights @ value).view(rows, heads, queries, -1).transpose(1, 2).contiguous()
+        mask = torch.where(mask, 0.0, torch.finfo(torch.float32).min)
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    return _Attend.apply(query, mask, scale, *(t for part in parts for t in (part.key, part.value)))  # type: ignore[return-value]
+
+
+class _Attend(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, query: Tensor, mask: Tensor | None, scale: float, *parts: Tensor) -> Tensor:
+        keys, values = parts[::2], parts[1::2]
+        rows, heads, queries, size = query.shape
+        grouped = query.reshape(rows, keys[0].shape[1], -1, size)  # [B, kv_heads, groups · q, d]
+        scores = torch.cat([_product(grouped, key.transpose(2, 3)) for key in keys], dim=-1)
+        scores = scores.view(rows, heads, queries, -1)
+        exact = torch.promote_types(scores.dtype, torch.float32)
+        scores = scores.to(exact) * scale if mask is None else torch.add(mask, scores, alpha=scale)
+        weights = scores.softmax(-1).to(query.dtype).view(*grouped.shape[:3], -1)
+        ctx.save_for_backward(grouped, weights, *parts)
+        ctx.scale, ctx.shape = scale, query.shape
+        pairs = zip(_split(weights, keys), values, strict=True)
+        out = sum(_product(part, value) for part, value in pairs)
+        return out.reshape(rows, heads, queries, -1).transpose(1, 2).contiguous()  # type: ignore[union-attr]
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        grouped, weights, *parts = ctx.saved_tensors
+        keys, values = parts[::2], parts[1::2]
+        above = gradients[0].transpose(1, 2).reshape(*grouped.shape[:3], -1)
+        of_weights = torch.cat([_product(above, value.transpose(2, 3)) for value in values], dim=-1)
+        exact = torch.promote_types(weights.dtype, torch.float32)
+        # softmax: w · (dw - sum of w · dw)
+        of_scores = torch._softmax_backward_data(of_weights.to(exact), weights.to(exact), -1, exact)
+        of_scores = of_scores.mul_(ctx.scale).to(weights.dtype)
+        found: list[Tensor | None] = []
+        pieces = zip(_split(of_scores, keys), _split(weights, keys), keys, values, strict=True)
+        for index, (of_score, weight, key, value) in enumerate(pieces):
+            wanted = ctx.needs_input_grad[3 + 2 * index :]
+            found.append(_gradient(of_score, grouped, key) if wanted[0] else None)
+            found.append(_gradient(weight, above, value) if wanted[1] else None)
+        of_query = None
+        if ctx.needs_input_grad[0]:
+            products = (_product(part, key) for part, key in zip(_split(of_scores, keys), keys, strict=True))
+            of_query = sum(products).reshape(ctx.shape)  # type: ignore[union-attr]
+        return of_query, None, None, *found
+
+
+def _split(scores: Tensor, keys: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    return scores.split([key.shape[2] for key in keys], dim=-1)
+
+
+def _product(left: Tensor, part: Tensor) -> Tensor:
+    """left [B, h, n, x] times part [B or 1, h, x, y]: [B, h, n, y]."""
+    rows = left.shape[0]
+    if part.shape[0] == rows:
+        return left @ part
+    return (_side_by_side(left) @ part[0]).unflatten(1, (rows, -1)).transpose(0, 1)
+
+
+def _gradient(left: Tensor, right: Tensor, part: Tensor) -> Tensor:
+    """leftᵀ right, for part [B or 1, h, x, y]: the sum over all rows where it serves them all."""
+    if part.shape[0] == left.shape[0]:
+        return left.transpose(2, 3) @ right
+    return (_side_by_side(left).transpose(1, 2) @ _side_by_side(right))[None]
+
+
+def _side_by_side(rows: Tensor) -> Tensor:
+    """[B, h, n, x] as [h, B · n, x]."""
+    return rows.transpose(0, 1).flatten(1, 2)

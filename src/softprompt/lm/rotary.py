@@ -38,13 +38,15 @@ class Turn:
         else:
             rotated, rest = key.split([turned, key.shape[-1] - turned], dim=-1)
         rotated = rotated.float()
+        # the pair (a, b) becomes (a, b) cos + (-b, a) sin: one row of keys is moved to many places at once
         if self.pairing == "half":
             a, b = rotated.chunk(2, dim=-1)
-            rotated = torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
+            across = torch.cat([-b, a], dim=-1)
+            cos, sin = cos.repeat(1, 1, 1, 2), sin.repeat(1, 1, 1, 2)
         else:
-            a, b = rotated[..., 0::2], rotated[..., 1::2]
-            rotated = torch.stack([a * cos - b * sin, b * cos + a * sin], dim=-1).flatten(-2)
-        rotated = rotated.to(key.dtype)
+            across = torch.stack([-rotated[..., 1::2], rotated[..., 0::2]], dim=-1).flatten(-2)
+            cos, sin = cos.repeat_interleave(2, dim=-1), sin.repeat_interleave(2, dim=-1)
+        rotated = (rotated * cos + across * sin).to(key.dtype)
         if not rest.shape[-1]:
             return rotated
         rest = rest.expand(*rotated.shape[:-1], -1)
