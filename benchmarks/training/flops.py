@@ -11,6 +11,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from statistics import median
 from typing import Any
 
@@ -49,11 +50,11 @@ def _line(lm: Any, rows: list, case: str, mode: Mode) -> Line:
     method = "prompt-tuning" if mode == "full" else "prefix-tuning"
     side = Ours(lm, method, rows, mode, ram.build(lm, rows) if mode == "cached" else None)
     shapes: Shapes = Counter()
-    with FlopCounterMode(display=False) as counter, _noting(lm.model, shapes):
+    with FlopCounterMode(display=False) as counter, noting(lm.model, shapes):
         _step(side)
     total = counter.get_total_flops()
     step, product = _in_turns(lambda: _step(side), lambda: _products(shapes, lm.dtype))
-    rate, own = total / step / 1e9, 2 * _flops(shapes) / product / 1e9
+    rate, own = total / step / 1e9, 2 * operations(shapes) / product / 1e9
     return Line(
         "flops",
         case,
@@ -73,27 +74,24 @@ def _step(side: Ours) -> None:
     side.loss(range(len(side.rows))).backward()
 
 
-class _noting:
+@contextmanager
+def noting(model: torch.nn.Module, shapes: Shapes) -> Iterator[None]:
     """Counts the shapes of every linear layer that runs inside."""
 
-    def __init__(self, model: torch.nn.Module, shapes: Shapes) -> None:
-        def note(layer: Any, inputs: tuple, output: Any) -> None:
-            width = inputs[0].shape[-1]
-            shapes[inputs[0].numel() // width, width, output.shape[-1]] += 1
+    def note(layer: Any, inputs: tuple, output: Any) -> None:
+        width = inputs[0].shape[-1]
+        shapes[inputs[0].numel() // width, width, output.shape[-1]] += 1
 
-        self._model, self._note = model, note
-        self._handles: list[Any] = []
-
-    def __enter__(self) -> None:
-        linear = (m for m in self._model.modules() if isinstance(m, torch.nn.Linear))
-        self._handles = [m.register_forward_hook(self._note) for m in linear]
-
-    def __exit__(self, *error: Any) -> None:
-        for handle in self._handles:
+    linear = (m for m in model.modules() if isinstance(m, torch.nn.Linear))
+    handles = [m.register_forward_hook(note) for m in linear]
+    try:
+        yield
+    finally:
+        for handle in handles:
             handle.remove()
 
 
-def _flops(shapes: Shapes) -> int:
+def operations(shapes: Shapes) -> int:
     """Of one product of each layer."""
     return sum(2 * m * k * n * count for (m, k, n), count in shapes.items())
 

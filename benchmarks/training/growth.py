@@ -35,11 +35,11 @@ def measure(options: Options) -> Iterator[Line]:
     for dtype in options.dtypes:
         lm = softprompt.load(options.model, dtype=dtype)
         # each length a turn, again and again: a machine that slows down does so for all of them
-        sides = {length: _side(lm, length) for length in options.lengths}
+        sides = {length: side_of(lm, length) for length in options.lengths}
         found: dict[int, list[tuple[float, float, float]]] = {length: [] for length in sides}
         for turn in range(-1, options.blocks * (1 if options.blocks == 1 else REPEATS)):
             for length, side in sides.items():
-                made = _timed(side)
+                made = timed(side)
                 if turn >= 0:
                     found[length].append(made)
         rest = {n: median(all_ - att - read for all_, att, read in times) for n, times in found.items()}
@@ -58,7 +58,7 @@ def measure(options: Options) -> Iterator[Line]:
             )
 
 
-def _side(lm: Any, length: int) -> Ours:
+def side_of(lm: Any, length: int) -> Ours:
     """A prefix after random inputs; one row is computed and stands in all places of a batch."""
     draw = random.Random(length)
     size = lm.spec.vocab_size
@@ -66,7 +66,7 @@ def _side(lm: Any, length: int) -> Ours:
     return Ours(lm, "prefix-tuning", [row], "cached", ram.build(lm, [row]))
 
 
-def _timed(side: Ours) -> tuple[float, float, float]:
+def timed(side: Ours) -> tuple[float, float, float]:
     """Seconds of a step, of its attention, and of reading its rows from the cache."""
     assert side.cache is not None
     same = [0] * ROWS
@@ -74,7 +74,7 @@ def _timed(side: Ours) -> tuple[float, float, float]:
     side.cache.context(same, side.lm)
     read = time.perf_counter() - started
     side.method.zero_grad(set_to_none=True)
-    with _attention_timed() as inside:
+    with _attention_apart() as inside:
         started = time.perf_counter()
         side.loss(same).backward()
         step = time.perf_counter() - started
@@ -82,11 +82,11 @@ def _timed(side: Ours) -> tuple[float, float, float]:
 
 
 @contextmanager
-def _attention_timed() -> Iterator[list[float]]:
+def _attention_apart() -> Iterator[list[float]]:
     """Seconds of every part of attention that runs inside."""
     inside: list[float] = []
 
-    def timed(module: Any, query: Any, *args: Any, **named: Any) -> Any:
+    def clocked(module: Any, query: Any, *args: Any, **named: Any) -> Any:
         started = time.perf_counter()
         output, weights = attention.attend_sdpa(module, query, *args, **named)
         inside.append(time.perf_counter() - started)
@@ -96,7 +96,7 @@ def _attention_timed() -> Iterator[list[float]]:
             query.register_hook(lambda _: inside.append(time.perf_counter() - begun.pop()) if begun else None)
         return output, weights
 
-    AttentionInterface.register(attention.SDPA, timed)
+    AttentionInterface.register(attention.SDPA, clocked)
     try:
         yield inside
     finally:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import tempfile
 from collections import defaultdict
 from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -88,11 +89,17 @@ def _looking(race: Race, model: Any, dev: Sequence[Example], every: int) -> Any:
     return Looking()
 
 
+def accuracy(model: Any, rows: Sequence[Example]) -> float:
+    """Share of rows whose likeliest label is theirs."""
+    likeliest = predicted(model, rows)
+    return sum(a == row.target_ids for a, row in zip(likeliest, rows, strict=True)) / len(rows)
+
+
 @torch.no_grad()
-def accuracy(model: Any, rows: Sequence[Example], rows_at_once: int = 64) -> float:
-    """Share of rows whose likeliest label is theirs, all tokens of a label counted."""
+def predicted(model: Any, rows: Sequence[Example], rows_at_once: int = 64) -> list[tuple[int, ...]]:
+    """Each row's likeliest label, all tokens of a label counted; batches are of rows of equal length."""
     model.eval()
-    # candidates that differ in their last token only share a sequence
+    # by length of sequence and label; candidates that differ in their last token only share a sequence
     groups: dict[tuple[int, int], dict[tuple[int, ...], None]] = defaultdict(dict)
     for row in rows:
         for label in row.candidates or ():
@@ -105,12 +112,13 @@ def accuracy(model: Any, rows: Sequence[Example], rows_at_once: int = 64) -> flo
             part = listed[start : start + rows_at_once]
             ids = torch.tensor(part)
             logits = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[:, -tokens:]
-            for sequence, scores in zip(part, logits.float().log_softmax(-1), strict=True):
-                found[tokens, sequence] = scores
+            # clones: a view would keep the whole batch's logits
+            found |= {
+                (tokens, s): x.clone() for s, x in zip(part, logits.float().log_softmax(-1), strict=True)
+            }
 
     def score(row: Example, label: tuple[int, ...]) -> float:
         scores = found[len(label), row.input_ids + label[:-1]]  # [T, V]
         return scores[range(len(label)), list(label)].sum().item()
 
-    right = [max(row.candidates or (), key=lambda c: score(row, c)) == row.target_ids for row in rows]
-    return sum(right) / len(right)
+    return [max(row.candidates or (), key=partial(score, row)) for row in rows]
