@@ -195,6 +195,5 @@ def test_operations_are_those_of_the_layers(options):
 def test_attention_is_timed_within_the_step_and_left_as_it_was(options):
     side = growth.side_of(load(options.model, dtype="float32"), 40)
     step, inside, read = growth.timed(side)
-    assert 0 < inside < step
-    assert read > 0
+    assert 0 < inside < step - read < step
     assert ALL_ATTENTION_FUNCTIONS[attention.SDPA] is attention.attend_sdpa
