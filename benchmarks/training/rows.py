@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from softprompt.data.encode import Example
+from softprompt.data.sources import Row
 from softprompt.data.template import Rendered
 
 TEMPLATES = {
@@ -19,7 +20,7 @@ TEMPLATES = {
 
 def example(input_ids: Sequence[int], target_ids: Sequence[int]) -> Example:
     """A row from bare ids."""
-    return Example(tuple(input_ids), tuple(target_ids), 0, Rendered("", "", None, None, (), {}), None)
+    return Example(tuple(input_ids), tuple(target_ids), 0, Rendered("", "", None, None, (), Row()), None)
 
 
 def encoded(data: Path, name: str, count: int, tokenizer: Any) -> list[Example]:
