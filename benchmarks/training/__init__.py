@@ -1,0 +1,30 @@
+"""How fast training is, beside PEFT and beside this machine's own matrix products.
+
+    python -m benchmarks.training --data DIR [--only MEASURE …] [--json | --markdown]
+    python -m benchmarks.training --short
+
+`DIR` holds sst2/, ag_news/ and boolq/, each with train.jsonl and validation.jsonl of `input` and `target`.
+Every measure runs its sides in turns, in one process (memory: in fresh ones), and gives ratios of medians.
+Wrong results end the run with exit code 1, a slow one never does. `--short` runs every measure once on a
+tiny random model and made-up rows: it shows that results are right, and its times mean nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+from . import cached_step, flops, growth, many, memory, same_maths, time_to_accuracy
+from .line import Line
+from .options import Options
+
+#: Every measure, in the order of docs/performance.md.
+MEASURES: dict[str, Callable[[Options], Iterator[Line]]] = {
+    "same-maths": same_maths.prompts,
+    "memory": memory.measure,
+    "prefix": same_maths.prefixes,
+    "time-to-accuracy": time_to_accuracy.measure,
+    "cached-step": cached_step.measure,
+    "many": many.measure,
+    "flops": flops.measure,
+    "growth": growth.measure,
+}

@@ -1,0 +1,79 @@
+"""Many prompts in one run against as many trained one after another.
+
+Prefixes after the input on one cache, each prompt with rows, vectors and an optimizer of its own. The
+cache is there before the clock starts: both sides share it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from statistics import median
+
+import softprompt
+from softprompt.cache import ram
+
+from . import together
+from .line import Line, apart
+from .options import Options
+from .ours import Block, Ours
+from .rows import encoded
+
+ALLOWED = {"float32": 1e-3, "bfloat16": 5e-2}  # of losses
+ROWS = 512  # that the prompts share
+GOALS = {8: 4.0, 128: 1.0}  # by rows a step
+
+
+def measure(options: Options) -> Iterator[Line]:
+    """Seconds until all prompts have had their steps, by rows a step of each prompt."""
+    for dtype in options.dtypes:
+        lm = softprompt.load(options.model, dtype=dtype)
+        rows = encoded(options.data, "sst2", ROWS, lm.tokenizer)
+        cache = ram.build(lm, rows)
+        prompts = [Ours(lm, "prefix-tuning", rows, "cached", cache) for _ in range(options.prompts)]
+        for size in options.prompt_rows:
+            yield _compared(options, prompts, size, dtype)
+
+
+def _compared(options: Options, prompts: list[Ours], size: int, dtype: str) -> Line:
+    steps = options.prompt_steps
+    own = [[(7 * i + j) % ROWS for j in range(steps * size)] for i in range(len(prompts))]
+    prompts[0].train(own[0], 1, size)  # warm
+    apart_seconds: list[float] = []
+    together_seconds: list[float] = []
+    note = wrong = ""
+    for _ in range(options.blocks):
+        seconds, alone = _one_after_another(prompts, own, steps, size)
+        apart_seconds.append(seconds)
+        try:
+            started = time.perf_counter()
+            beside = together.train(prompts, own, steps, size)
+            together_seconds.append(time.perf_counter() - started)
+        except together.NotThere as error:
+            note = error.what
+            continue
+        if len(beside) != len(alone):
+            wrong = wrong or f"{len(beside)} of {len(alone)} prompts were trained"
+            continue
+        for one, other in zip(alone, beside, strict=True):
+            wrong = wrong or apart(one.losses, other.losses, ALLOWED[dtype], "one run against many")
+    sequential, joint = median(apart_seconds), median(together_seconds) if together_seconds else None
+    return Line(
+        "many",
+        f"{len(prompts)} prompts × {size} rows a step, {dtype}",
+        joint,
+        sequential,
+        f"s for {steps} steps",
+        sequential / joint if joint else None,
+        GOALS.get(size),
+        note=note,
+        wrong=wrong,
+    )
+
+
+def _one_after_another(
+    prompts: list[Ours], own: list[list[int]], steps: int, size: int
+) -> tuple[float, list[Block]]:
+    started = time.perf_counter()
+    blocks = [prompt.train(rows, steps, size) for prompt, rows in zip(prompts, own, strict=True)]
+    return time.perf_counter() - started, blocks

@@ -1,0 +1,156 @@
+"""PEFT's side: the same prompt or prefix, trained by transformers' Trainer.
+
+As people run it: rows in random order, padded on the right. At its best: the very batches of our side, of
+like lengths. Nothing is logged or saved, the model's loading and the Trainer's construction are not counted.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from softprompt.data.encode import Example
+from softprompt.lm import smollm2
+
+from .ours import LENGTH, LR, Block, Ours
+
+
+class Peft:
+    """A PEFT model that starts from our side's vectors, again for every block."""
+
+    def __init__(self, model: str, dtype: str, ours: Ours) -> None:
+        from peft import PrefixTuningConfig, PromptTuningConfig, get_peft_model
+        from transformers import AutoModelForCausalLM
+
+        folder = str(smollm2.folder()) if model == "smollm2" else model
+        base = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype))
+        ours.reset()
+        start = their_form(ours)
+        kind = PromptTuningConfig if ours.injection().before is not None else PrefixTuningConfig
+        config = kind(task_type="CAUSAL_LM", num_virtual_tokens=start.shape[0])
+        self.model: Any = get_peft_model(base, config)
+        self._start = start.to(self.weight.dtype)
+        self.reset()
+
+    @property
+    def weight(self) -> Tensor:
+        """All that is trained."""
+        return self.model.prompt_encoder["default"].embedding.weight
+
+    def reset(self) -> None:
+        """Back to our side's start."""
+        with torch.no_grad():
+            self.weight.copy_(self._start)
+
+    def train(self, rows: Sequence[Example], steps: int, batch: int, *, ordered: bool) -> Block:
+        """`steps` steps from the start; `ordered`: the rows as they stand, else in random order."""
+        self.reset()
+        with tempfile.TemporaryDirectory() as folder:
+            trainer = self.trainer(rows, steps, batch, folder, ordered=ordered, learning_rate=LR)
+            clock = _Clock()
+            trainer.add_callback(clock.callback())
+            trainer.train()
+        return Block(clock.seconds, [loss.item() for loss in trainer.seen])
+
+    def trainer(
+        self,
+        rows: Sequence[Example],
+        steps: int,
+        batch: int,
+        folder: str,
+        *,
+        ordered: bool,
+        **arguments: Any,
+    ) -> Any:
+        """A Trainer of the rows, which also keeps every step's loss as `seen`."""
+        from transformers import Trainer, TrainingArguments
+
+        class Recording(Trainer):
+            def __init__(self, *args: Any, **named: Any) -> None:
+                super().__init__(*args, **named)
+                self.seen: list[Tensor] = []
+
+            def training_step(self, *args: Any, **named: Any) -> Tensor:
+                self.seen.append(super().training_step(*args, **named))
+                return self.seen[-1]
+
+        chosen: dict[str, Any] = {"lr_scheduler_type": "constant", **arguments}
+        settings = TrainingArguments(
+            folder,
+            max_steps=steps,
+            per_device_train_batch_size=batch,
+            report_to=[],
+            save_strategy="no",
+            logging_strategy="no",
+            disable_tqdm=True,
+            use_cpu=True,
+            train_sampling_strategy="sequential" if ordered else "random",
+            label_names=["labels"],
+            **chosen,
+        )
+        features = [
+            {
+                "input_ids": [*r.input_ids, *r.target_ids],
+                "labels": [-100] * len(r.input_ids) + [*r.target_ids],
+            }
+            for r in rows
+        ]
+        trainer = Recording(self.model, settings, data_collator=padded_right, train_dataset=features)
+        trainer.remove_callback(_printer())
+        return trainer
+
+
+def their_form(ours: Ours) -> Tensor:
+    """The vectors as PEFT keeps them: [P, H], or [P, 2 · L · kv_dim] (docs/peft.md)."""
+    injection = ours.injection()
+    if injection.before is not None:
+        return injection.before.vectors[0].detach().clone()
+    assert injection.kv_before is not None
+    layers = ours.lm.move(injection.kv_before.layers, LENGTH)  # PEFT's keys stand at 0 … P-1
+    pairs = [t[0].transpose(0, 1).flatten(1) for kv in layers if kv for t in (kv.key, kv.value)]
+    return torch.cat(pairs, dim=1).detach()
+
+
+def padded_right(features: Sequence[dict[str, list[int]]]) -> dict[str, Tensor]:
+    """A batch padded on the right, as transformers' own collators do."""
+    width = max(len(f["input_ids"]) for f in features)
+
+    def column(key: str, fill: int) -> Tensor:
+        return torch.tensor([f[key] + [fill] * (width - len(f[key])) for f in features])
+
+    seen = [[1] * len(f["input_ids"]) + [0] * (width - len(f["input_ids"])) for f in features]
+    batch = {"input_ids": column("input_ids", 0), "labels": column("labels", -100)}
+    return batch | {"attention_mask": torch.tensor(seen)}
+
+
+def _printer() -> type:
+    from transformers import PrinterCallback
+
+    return PrinterCallback
+
+
+class _Clock:
+    """Seconds between the start of the first step and the end of the last."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self._started = 0.0
+
+    def callback(self) -> Any:
+        from transformers import TrainerCallback
+
+        clock = self
+
+        class Clocked(TrainerCallback):
+            def on_train_begin(self, *args: Any, **named: Any) -> None:
+                clock._started = time.perf_counter()
+
+            def on_train_end(self, *args: Any, **named: Any) -> None:
+                clock.seconds = time.perf_counter() - clock._started
+
+        return Clocked()

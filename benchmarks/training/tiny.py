@@ -1,0 +1,49 @@
+"""What `--short` runs on: a tiny random Llama in a folder, and made-up rows in the files of a data folder."""
+
+from __future__ import annotations
+
+import json
+import random
+from pathlib import Path
+
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from transformers import PreTrainedTokenizerFast
+
+from softprompt.lm.families import tiny
+
+LABELS = {
+    "sst2": ("negative", "positive"),
+    "ag_news": ("Business", "Sports"),
+    "boolq": ("no", "yes"),
+}
+WORDS = "the film was long and dull but warm bright or flat with a slow end".split()
+ROWS = 24
+
+
+def make(folder: Path) -> tuple[Path, Path]:
+    """(folder of the model, folder of the data)."""
+    model, data = folder / "model", folder / "data"
+    # room for a few demonstrations at a token a character
+    tiny("llama", max_position_embeddings=1024).save_pretrained(model)
+    _tokenizer().save_pretrained(model)
+    for name, labels in LABELS.items():
+        (data / name).mkdir(parents=True)
+        for split in ("train", "validation"):
+            draw = random.Random(f"{name}/{split}")
+            rows = [
+                {"input": " ".join(draw.choices(WORDS, k=draw.randint(2, 8))), "target": labels[i % 2]}
+                for i in range(ROWS)
+            ]
+            lines = "".join(json.dumps(row) + "\n" for row in rows)
+            (data / name / f"{split}.jsonl").write_text(lines, encoding="utf-8")
+    return model, data
+
+
+def _tokenizer() -> PreTrainedTokenizerFast:
+    """One token a printable ASCII character or line break, and an end token."""
+    characters = [chr(i) for i in range(33, 127)] + ["Ġ", "Ċ"]  # a space and a line break, byte-level style
+    raw = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(characters)}, merges=[]))
+    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    raw.decoder = decoders.ByteLevel()
+    raw.add_special_tokens(["<end>"])
+    return PreTrainedTokenizerFast(tokenizer_object=raw, eos_token="<end>", pad_token="<end>")
