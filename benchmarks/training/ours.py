@@ -17,7 +17,8 @@ from softprompt.data.encode import Example
 from softprompt.injection import Injection
 from softprompt.lm.base import LanguageModel
 from softprompt.objectives import next_token
-from softprompt.train import DevScore, Optimization, Order, fit
+from softprompt.order import Order
+from softprompt.train import DevScore, Optimization, fit
 
 LENGTH, LR = 16, 1e-2
 

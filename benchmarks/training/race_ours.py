@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from softprompt.cache import ram
+from softprompt.steps import step_loss
 from softprompt.train import DevScore, fit
-from softprompt.tuning import evaluator_of, optimization, step_loss
+from softprompt.tuning import evaluator_of, optimization
 
 from .options import Options
 from .race import Race, Trial, prepared

@@ -31,7 +31,7 @@ from .plan import Plan
 from .prepare import Prepared, base_options, cache_place, plan_for
 from .provenance import provenance
 from .recipe import Recipe
-from .steps import Steps
+from .steps import Part, Steps
 from .train import DevScore, Event, Optimization, Outcome, fit_together, named_parameters
 
 TEXT_ROWS = 50  # dev rows of a generation task that are answered in text
@@ -126,7 +126,7 @@ def tune_many(
     ]
     done = max(learner.state.step for learner in learners)
     hooks.on_stage(f"training, going on from step {done}" if done else "training")
-    steps = Steps(runs, cache)
+    steps = Steps(runs[0].lm, [Part.of(run) for run in runs], cache)
     outcomes = fit_together(
         learners, steps.losses, groups=steps.groups, on_event=hooks.on_event, should_stop=hooks.should_stop
     )

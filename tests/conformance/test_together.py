@@ -11,7 +11,7 @@ from softprompt import artifact, methods, steps
 from softprompt.config import recipe_from_dict
 from softprompt.errors import SoftPromptError
 from softprompt.prepare import prepare
-from softprompt.steps import Steps
+from softprompt.steps import Part, Steps
 from softprompt.together import prepare_prompts, prepare_settings
 from softprompt.tuning import Hooks, Interrupted, tune, tune_many
 
@@ -50,6 +50,10 @@ def on_one_base(runs):
     return [replace(run, lm=runs[0].lm) for run in runs]
 
 
+def steps_of(runs) -> Steps:
+    return Steps(runs[0].lm, [Part.of(run) for run in runs], None)
+
+
 def saved(folder) -> dict[str, torch.Tensor]:
     from safetensors.torch import load_file
 
@@ -77,15 +81,15 @@ def test_gradients_are_those_of_each_alone(start, name):
         for run in runs:
             run.method.zero_grad(set_to_none=True)
         for group in groups:
-            torch.stack(Steps(runs, None).losses([(k, rows[k]) for k in group])).sum().backward()
+            torch.stack(steps_of(runs).losses([(k, rows[k]) for k in group])).sum().backward()
         return [
             {n: p.grad.clone() for n, p in run.method.named_parameters() if p.grad is not None}
             for run in runs
         ]
 
     numbers = range(len(runs))
-    together, alone = gradients(Steps(runs, None).groups(numbers)), gradients([[k] for k in numbers])
-    assert max(map(len, Steps(runs, None).groups(numbers))) > 1
+    together, alone = gradients(steps_of(runs).groups(numbers)), gradients([[k] for k in numbers])
+    assert max(map(len, steps_of(runs).groups(numbers))) > 1
     for one, other in zip(together, alone, strict=True):
         assert one
         assert_same(one, other, atol=1e-6)
@@ -170,14 +174,14 @@ def test_interrupted_runs_go_on_together(start, tmp_path):
 def test_a_pass_is_no_larger_than_the_machine_takes(start, monkeypatch):
     runs = on_one_base([start({"name": "prompt-tuning"}, f"r{i}") for i in range(5)])
     each = runs[0].plan.step_tokens
-    assert [len(g) for g in Steps(runs, None).groups(range(5))] == [5]
+    assert [len(g) for g in steps_of(runs).groups(range(5))] == [5]
     monkeypatch.setitem(steps.STEP_TOKENS, "cpu", 2 * each)
-    assert [g for g in Steps(runs, None).groups([0, 1, 3, 4])] == [[0, 1], [3, 4]]
+    assert [g for g in steps_of(runs).groups([0, 1, 3, 4])] == [[0, 1], [3, 4]]
     monkeypatch.setitem(steps.STEP_TOKENS, "cpu", 1)  # a step that fills it by itself
-    assert [g for g in Steps(runs, None).groups([0, 4])] == [[0], [4]]
+    assert [g for g in steps_of(runs).groups([0, 4])] == [[0], [4]]
     monkeypatch.setitem(steps.STEP_TOKENS, "cpu", 10**6)
     monkeypatch.setitem(steps.INPUT_TOKENS, "cpu", 1)
-    assert [len(g) for g in Steps(runs, None).groups(range(5))] == [1] * 5
+    assert [len(g) for g in steps_of(runs).groups(range(5))] == [1] * 5
 
 
 def test_plain_model_is_scored_once_for_the_same_rows(start, monkeypatch):
@@ -250,6 +254,6 @@ def test_methods_that_read_different_things_take_turns(start):
     embeddings = start({"name": "generated-prefix"}, "a")
     hidden = start({"name": "generated-prefix", "source": "hidden", "layer": 1}, "b")
     runs = on_one_base([embeddings, hidden])
-    assert [len(g) for g in Steps(runs, None).groups(range(2))] == [1, 1]
+    assert [len(g) for g in steps_of(runs).groups(range(2))] == [1, 1]
     with pytest.raises(SoftPromptError, match="cannot go through the model together"):
-        Steps(runs, None).losses([(0, [0]), (1, [0])])
+        steps_of(runs).losses([(0, [0]), (1, [0])])
