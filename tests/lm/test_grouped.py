@@ -193,9 +193,17 @@ def test_suits_only_what_it_knows():
     assert not grouped.suits(query, parts, {"dropout": 0.1})
     assert not grouped.suits(query, parts, {"softcap": 30.0})
     assert not grouped.suits(query, parts, {"position_bias": torch.zeros(1)})
-    frozen = [LayerKV(part.key.detach(), part.value.detach()) for part in parts]
-    assert grouped.suits(query.detach(), parts, {})
-    assert not grouped.suits(query.detach(), frozen, {})
-    with torch.no_grad():  # few queries
+    assert not grouped.suits(query.to("meta"), parts, {})
+
+
+def test_suits_gradients_and_few_queries_over_several_parts():
+    query, parts = tensors()
+    many = query.repeat(1, 1, 20, 1)
+    assert grouped.suits(many, parts, {})
+    assert not grouped.suits(query.repeat(500, 1, 100, 1), parts, {})  # too many scores
+    with torch.no_grad():
         assert grouped.suits(query, parts, {})
-        assert not grouped.suits(query.repeat(1, 1, 20, 1), parts, {})
+        assert not grouped.suits(many, parts, {})
+        assert not grouped.suits(query, parts[-1:], {})  # the plain model's own attention
+    frozen = [LayerKV(part.key.detach(), part.value.detach()) for part in parts]
+    assert not grouped.suits(many.detach(), frozen, {})
