@@ -76,7 +76,8 @@ class _Attend(torch.autograd.Function):
         of_weights = _scores(above, values)
         exact = torch.promote_types(weights.dtype, torch.float32)
         # softmax: w · (dw - sum of w · dw)
-        of_scores = torch._softmax_backward_data(of_weights.to(exact), weights.to(exact), -1, exact)
+        softmax_backward = torch.ops.aten._softmax_backward_data
+        of_scores = softmax_backward(of_weights.to(exact), weights.to(exact), -1, exact)
         of_scores = of_scores.mul_(ctx.scale).to(weights.dtype)
         found: list[Tensor | None] = []
         pieces = zip(_split(of_scores, keys), _split(weights, keys), keys, values, strict=True)
