@@ -32,8 +32,13 @@ def tensors(kv_heads: int = 3, shared: str = "prefix", v_size: int = SIZE, dtype
     return make(ROWS, HEADS, QUERIES, SIZE), parts
 
 
+def some_seen() -> Tensor:
+    """A mask [B, 1, q, sum of k] that hides a third of the columns."""
+    return torch.rand(ROWS, 1, QUERIES, ALL, generator=torch.Generator().manual_seed(1)) > 0.3
+
+
 def masks() -> dict[str, Tensor | None]:
-    seen = torch.rand(ROWS, 1, QUERIES, ALL, generator=torch.Generator().manual_seed(1)) > 0.3
+    seen = some_seen()
     additive = torch.where(seen, 0.0, torch.finfo(torch.float32).min)
     of_heads = additive + torch.arange(HEADS)[None, :, None, None] / HEADS * torch.arange(ALL)
     return {"none": None, "bool": seen, "additive": additive, "of each head": of_heads}
@@ -85,7 +90,7 @@ def test_the_gradient_is_that_of_finite_differences():
 
     def attend(query: Tensor, *flat: Tensor) -> Tensor:
         again = [LayerKV(key, value) for key, value in zip(flat[::2], flat[1::2], strict=True)]
-        return grouped.attend(query, again, masks()["bool"], None)
+        return grouped.attend(query, again, some_seen(), None)
 
     assert torch.autograd.gradcheck(attend, leaves(query, parts), fast_mode=True)
 
@@ -117,7 +122,7 @@ def test_equals_the_fused_kernel_in_float32(mask, scaling):
 
 def test_bfloat16_is_as_exact_as_the_models_own_eager_attention():
     query, parts = tensors(dtype=torch.bfloat16)
-    mask = masks()["bool"]
+    mask = some_seen()
     exact = naive(query, parts, mask, 0.25)
     full = [torch.cat([getattr(p, of).expand(ROWS, -1, -1, -1) for p in parts], 2) for of in ("key", "value")]
     key, value = (t.repeat_interleave(2, dim=1) for t in full)
@@ -142,13 +147,13 @@ def test_bfloat16_is_as_exact_as_the_models_own_eager_attention():
 def test_a_row_that_sees_nothing_gives_no_nan():
     query, parts = tensors()
     hidden = torch.zeros(ROWS, 1, QUERIES, ALL, dtype=torch.bool)
-    hidden[1:] = masks()["bool"][1:]
+    hidden[1:] = some_seen()[1:]
     made = grouped.attend(query, parts, hidden, None)
     assert torch.isfinite(made).all()
     gradients = torch.autograd.grad(made.square().sum(), leaves(query, parts))
     assert all(torch.isfinite(g).all() for g in gradients)
     # and changes nothing for the others
-    whole = grouped.attend(query, parts, masks()["bool"], None)
+    whole = grouped.attend(query, parts, some_seen(), None)
     torch.testing.assert_close(made[1:], whole[1:], atol=1e-12, rtol=0)
 
 
@@ -193,9 +198,17 @@ def test_suits_only_what_it_knows():
     assert not grouped.suits(query, parts, {"dropout": 0.1})
     assert not grouped.suits(query, parts, {"softcap": 30.0})
     assert not grouped.suits(query, parts, {"position_bias": torch.zeros(1)})
-    frozen = [LayerKV(part.key.detach(), part.value.detach()) for part in parts]
-    assert grouped.suits(query.detach(), parts, {})
-    assert not grouped.suits(query.detach(), frozen, {})
-    with torch.no_grad():  # few queries
+    assert not grouped.suits(query.to("meta"), parts, {})
+
+
+def test_suits_gradients_and_few_queries_over_several_parts():
+    query, parts = tensors()
+    many = query.repeat(1, 1, 20, 1)
+    assert grouped.suits(many, parts, {})
+    assert not grouped.suits(query.repeat(500, 1, 100, 1), parts, {})  # too many scores
+    with torch.no_grad():
         assert grouped.suits(query, parts, {})
-        assert not grouped.suits(query.repeat(1, 1, 20, 1), parts, {})
+        assert not grouped.suits(many, parts, {})
+        assert not grouped.suits(query, parts[-1:], {})  # the plain model's own attention
+    frozen = [LayerKV(part.key.detach(), part.value.detach()) for part in parts]
+    assert not grouped.suits(many.detach(), frozen, {})

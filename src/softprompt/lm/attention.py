@@ -74,7 +74,7 @@ class Active:
     tail_start: Tensor | int = 0  # [B] or one for all: the first query column that sees tail_only columns
     query_positions: Tensor | None = None  # [B, q], needed only where columns have positions
     query_offset: Any = 0  # columns already in the cache; set by the mask function at every model call
-    masks: dict[Any, Tensor] = field(default_factory=dict)
+    masks: dict[Any, tuple[Tensor | None, Tensor]] = field(default_factory=dict)  # own, and extended
     record: dict[int, LayerKV] | None = None  # each site's own keys and values, as they reach the function
     visits: list[Visit] | None = None  # who called, in order (for the probe)
     capture: bool = False  # stop at the first layer and hand over its keys and values

@@ -15,6 +15,7 @@ in float32. The backward pass is written out: of all that has the scores' size, 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
 from typing import Any
 
 import torch
@@ -22,22 +23,22 @@ from torch import Tensor
 
 from ..injection import LayerKV
 
-LARGEST_SCORES = 2**26  # numbers in the score matrix; beyond it the fused kernel, which never holds one
-FEW_QUERIES = 32  # without gradient, more of them are faster in the fused kernel
+FEW_QUERIES = 64  # up to here at any length: what is held is smaller than a copy of keys and values would be
+LARGEST_SCORES = 2**22  # numbers in the scores of more queries; the fused kernel never holds them
 
 
 def suits(query: Tensor, parts: Sequence[LayerKV], options: dict[str, Any]) -> bool:
-    """Whether this is the faster way: on a CPU, for gradients or few queries, where few scores are held."""
+    """Whether this is the faster way on a CPU: for gradients, or for few queries of several parts."""
     if query.device.type != "cpu" or options.get("dropout"):
         return False
     if options.get("position_bias") is not None or options.get("softcap") is not None:
         return False
     rows, heads, queries = query.shape[:3]
-    if rows * heads * queries * sum(part.key.shape[2] for part in parts) > LARGEST_SCORES:
-        return False
-    if not torch.is_grad_enabled():
-        return queries <= FEW_QUERIES
-    return query.requires_grad or any(t.requires_grad for part in parts for t in (part.key, part.value))
+    tensors = (query, *(t for part in parts for t in (part.key, part.value)))
+    trained = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
+    if queries <= FEW_QUERIES:
+        return trained or len(parts) > 1
+    return trained and rows * heads * queries * sum(part.key.shape[2] for part in parts) <= LARGEST_SCORES
 
 
 def attend(query: Tensor, parts: Sequence[LayerKV], mask: Tensor | None, scaling: float | None) -> Tensor:
@@ -58,26 +59,25 @@ class _Attend(torch.autograd.Function):
         keys, values = parts[::2], parts[1::2]
         rows, heads, queries, size = query.shape
         grouped = query.reshape(rows, keys[0].shape[1], -1, size)  # [B, kv_heads, groups · q, d]
-        scores = torch.cat([_product(grouped, key.transpose(2, 3)) for key in keys], dim=-1)
-        scores = scores.view(rows, heads, queries, -1)
+        scores = _scores(grouped, keys).view(rows, heads, queries, -1)
         exact = torch.promote_types(scores.dtype, torch.float32)
         scores = scores.to(exact) * scale if mask is None else torch.add(mask, scores, alpha=scale)
         weights = scores.softmax(-1).to(query.dtype).view(*grouped.shape[:3], -1)
         ctx.save_for_backward(grouped, weights, *parts)
         ctx.scale, ctx.shape = scale, query.shape
-        pairs = zip(_split(weights, keys), values, strict=True)
-        out = sum(_product(part, value) for part, value in pairs)
-        return out.reshape(rows, heads, queries, -1).transpose(1, 2).contiguous()  # type: ignore[union-attr]
+        out = _weighted(weights, keys, values)
+        return out.reshape(rows, heads, queries, -1).transpose(1, 2).contiguous()
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         grouped, weights, *parts = ctx.saved_tensors
         keys, values = parts[::2], parts[1::2]
         above = gradients[0].transpose(1, 2).reshape(*grouped.shape[:3], -1)
-        of_weights = torch.cat([_product(above, value.transpose(2, 3)) for value in values], dim=-1)
+        of_weights = _scores(above, values)
         exact = torch.promote_types(weights.dtype, torch.float32)
         # softmax: w · (dw - sum of w · dw)
-        of_scores = torch._softmax_backward_data(of_weights.to(exact), weights.to(exact), -1, exact)
+        softmax_backward = torch.ops.aten._softmax_backward_data
+        of_scores = softmax_backward(of_weights.to(exact), weights.to(exact), -1, exact)
         of_scores = of_scores.mul_(ctx.scale).to(weights.dtype)
         found: list[Tensor | None] = []
         pieces = zip(_split(of_scores, keys), _split(weights, keys), keys, values, strict=True)
@@ -85,15 +85,23 @@ class _Attend(torch.autograd.Function):
             wanted = ctx.needs_input_grad[3 + 2 * index :]
             found.append(_gradient(of_score, grouped, key) if wanted[0] else None)
             found.append(_gradient(weight, above, value) if wanted[1] else None)
-        of_query = None
-        if ctx.needs_input_grad[0]:
-            products = (_product(part, key) for part, key in zip(_split(of_scores, keys), keys, strict=True))
-            of_query = sum(products).reshape(ctx.shape)  # type: ignore[union-attr]
+        of_query = _weighted(of_scores, keys, keys).reshape(ctx.shape) if ctx.needs_input_grad[0] else None
         return of_query, None, None, *found
+
+
+def _scores(left: Tensor, parts: Sequence[Tensor]) -> Tensor:
+    """left [B, h, n, x] times each part's [B or 1, h, k, x], transposed: [B, h, n, sum of k]."""
+    products = [_product(left, part.transpose(2, 3)) for part in parts]
+    return torch.cat(products, dim=-1) if len(products) > 1 else products[0]
 
 
 def _split(scores: Tensor, keys: Sequence[Tensor]) -> tuple[Tensor, ...]:
     return scores.split([key.shape[2] for key in keys], dim=-1)
+
+
+def _weighted(scores: Tensor, keys: Sequence[Tensor], vectors: Sequence[Tensor]) -> Tensor:
+    """The sum over all parts' columns: [B, h, n, sum of k] times each part's [B or 1, h, k, y]."""
+    return reduce(torch.add, map(_product, _split(scores, keys), vectors))
 
 
 def _product(left: Tensor, part: Tensor) -> Tensor:
