@@ -1,14 +1,15 @@
-"""The losses of one learner's step, or of several in one pass through the frozen model.
+"""The gradients of one learner's step, or of several in one pass through the frozen model.
 
 Rows of all go into one batch, each under its own prompt, over one cache of inputs. That costs less than a
-pass each as long as a pass is too small to fill the machine; passes that fill it stay apart.
+pass each as long as a pass is too small to fill the machine; passes that fill it stay apart. A step that more
+than fills it is taken in several passes, whose gradients are added: the same step, in less memory.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import final
 
 import torch
@@ -64,13 +65,46 @@ class Steps:
         device = "cuda" if lm.device.type == "cuda" else "cpu"
         self._most = STEP_TOKENS[device], INPUT_TOKENS[device]
 
-    def losses(self, chosen: Sequence[tuple[int, list[int]]]) -> list[Tensor]:
-        """The mean loss of each (part by number, its rows)."""
-        lm, parts = self._lm, [self._parts[index] for index, _ in chosen]
+    def backward(self, chosen: Sequence[tuple[int, list[int]]]) -> list[Tensor]:
+        """The mean loss of each (part by number, its rows); their gradients are added to the parameters.
+
+        The gradient of a sum of losses is each part's own, since none has a parameter of another's.
+        """
+        counts = [self._targets(index, rows) for index, rows in chosen]
+        totals = [torch.zeros((), device=self._lm.device) for _ in chosen]
+        for one_pass in self._passes(chosen):
+            found = self._sums(one_pass)
+            losses = [loss / counts[place] for (place, _, _), loss in zip(one_pass, found, strict=True)]
+            # a loss that is not finite would make the sum so; it is its own part's end alone
+            if finite := [loss for loss in losses if bool(torch.isfinite(loss.detach()))]:
+                torch.stack(finite).sum().backward()
+            for (place, _, _), loss in zip(one_pass, losses, strict=True):
+                totals[place] = totals[place] + loss.detach()
+        return totals
+
+    def _targets(self, index: int, rows: list[int]) -> int:
+        return sum(len(self._parts[index].examples[row].target_ids) for row in rows)
+
+    def _passes(self, chosen: Sequence[tuple[int, list[int]]]) -> list[list[tuple[int, int, list[int]]]]:
+        """(place in `chosen`, part, rows) of each pass: all at once, or one part's rows a few at a time."""
+        if len(chosen) > 1:
+            return [[(place, index, rows) for place, (index, rows) in enumerate(chosen)]]
+        index, rows = chosen[0]
+        part = self._parts[index]
+        lengths = {row: len(part.examples[row].input_ids) for row in rows}
+        tokens = max(part.step_tokens, sum(lengths.values()) if part.is_full else 0)
+        number = max(1, min(len(rows), -(-tokens // self._most[0])))
+        rows = sorted(rows, key=lengths.__getitem__)
+        ends = [len(rows) * k // number for k in range(number + 1)]
+        return [[(0, index, rows[start:end])] for start, end in pairwise(ends)]
+
+    def _sums(self, one_pass: Sequence[tuple[int, int, list[int]]]) -> list[Tensor]:
+        """The sum of the losses of each part's rows."""
+        lm, parts = self._lm, [self._parts[index] for _, index, _ in one_pass]
         first = parts[0]
-        examples = [self._parts[index].examples[row] for index, rows in chosen for row in rows]
+        examples = [self._parts[index].examples[row] for _, index, rows in one_pass for row in rows]
         batch = collate(examples, lm.device)
-        owner = torch.tensor([k for k, (_, rows) in enumerate(chosen) for _ in rows], device=lm.device)
+        owner = torch.tensor([k for k, (_, _, rows) in enumerate(one_pass) for _ in rows], device=lm.device)
         method: SoftPrompt = first.method
         if len(parts) > 1:
             method = SideBySide([part.method for part in parts])
@@ -78,13 +112,13 @@ class Steps:
             batch = replace(batch, prompt_ids=batch.prompt_ids + offsets[owner])
         context = None
         if not first.is_full:
-            numbers = [self._starts[index] + row for index, rows in chosen for row in rows]
+            numbers = [self._starts[index] + row for _, index, rows in one_pass for row in rows]
             context = self._cache.context(numbers, lm) if self._cache else lm.prefill(batch)
         found = first.objective(lm, method, batch, context)
         if len(parts) == 1:
-            return [found.mean()]
+            return [found.values.sum()]
         owners = owner[found.rows]
-        return [found.values[owners == k].mean() for k in range(len(parts))]
+        return [found.values[owners == k].sum() for k in range(len(parts))]
 
     def groups(self, active: Sequence[int]) -> Iterator[list[int]]:
         """Parts (by number) whose steps go through the model together."""
@@ -110,9 +144,3 @@ class Steps:
     def _kind(self, part: Part) -> tuple:
         """Parts alike in this can share a pass; one that does not read its input goes with any that do."""
         return part.is_full, part.objective, part.method.reads or self._reads
-
-
-def step_loss(run: Prepared, cache: ContextCache | None) -> Callable[[list[int]], Tensor]:
-    """The loss of a batch of training rows (by number), computed as the plan says."""
-    steps = Steps(run.lm, [Part.of(run)], cache)
-    return lambda rows: steps.losses([(0, rows)])[0]

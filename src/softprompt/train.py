@@ -22,8 +22,8 @@ from .methods.base import SoftPrompt
 
 __all__ = ["DevScore", "Event", "Optimization", "Outcome", "fit", "fit_together", "named_parameters"]
 
-#: The losses of some learners' next steps, computed in one pass, from (learner, its rows).
-Losses = Callable[[Sequence[tuple[int, list[int]]]], Sequence[Tensor]]
+#: From (learner, the rows of its next step): the losses, whose gradients have been added to the parameters.
+Backward = Callable[[Sequence[tuple[int, list[int]]]], Sequence[Tensor]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,17 +59,19 @@ def fit(
     """
     parameters = named_parameters(lm, method)
     learner = Learner(parameters, lengths, dev_score, how, folder=folder, identity=identity)
-    return fit_together(
-        [learner],
-        lambda parts: [loss_of(rows) for _, rows in parts],
-        on_event=on_event,
-        should_stop=should_stop,
-    )[0]
+
+    def backward(parts: Sequence[tuple[int, list[int]]]) -> list[Tensor]:
+        loss = loss_of(parts[0][1])
+        if bool(torch.isfinite(loss.detach())):
+            loss.backward()
+        return [loss.detach()]
+
+    return fit_together([learner], backward, on_event=on_event, should_stop=should_stop)[0]
 
 
 def fit_together(
     learners: Sequence[Learner],
-    losses: Losses,
+    backward: Backward,
     *,
     groups: Callable[[Sequence[int]], Iterator[list[int]]] = lambda active: ([i] for i in active),
     on_event: Callable[[Event], None] | None = None,
@@ -77,22 +79,21 @@ def fit_together(
 ) -> list[Outcome]:
     """Train every learner to its own end; in each round, each that is not done takes a step.
 
-    `groups` parts the learners (by number) of a round into those that go through the model together. The
-    gradient of a sum of losses is each learner's own, since none has a parameter of another's.
+    `groups` parts the learners (by number) of a round into those that go through the model together.
     """
     clock = _Clock(learners)
     while active := [i for i, learner in enumerate(learners) if learner.stopped is None]:
         for group in groups(active):
             if should_stop():
                 return [learner.end() for learner in learners]
-            _step_of(group, learners, losses, clock, on_event)
+            _step_of(group, learners, backward, clock, on_event)
     return [learner.end() for learner in learners]
 
 
 def _step_of(
     group: Sequence[int],
     learners: Sequence[Learner],
-    losses: Losses,
+    backward: Backward,
     clock: _Clock,
     on_event: Callable[[Event], None] | None,
 ) -> None:
@@ -100,10 +101,7 @@ def _step_of(
     started = time.perf_counter()
     for index in group:
         learners[index].forget_gradients()
-    found = losses([(index, learners[index].rows) for index in group])
-    # a loss that is not finite would make the sum so; it ends its own learner alone
-    if finite := [loss for loss in found if bool(torch.isfinite(loss.detach()))]:
-        torch.stack(finite).sum().backward()
+    found = backward([(index, learners[index].rows) for index in group])
     learned = [(index, loss) for index, loss in zip(group, found, strict=True) if learners[index].learn(loss)]
     share = (time.perf_counter() - started) / len(group)
     for index, loss in learned:
