@@ -13,7 +13,6 @@ from sklearn.metrics import f1_score
 
 import softprompt
 from softprompt import Head, methods
-from softprompt.cache import ram
 from softprompt.config import recipe_from_dict
 from softprompt.data.collate import batch_of_ids, collate
 from softprompt.errors import SoftPromptError
@@ -22,7 +21,7 @@ from softprompt.lm.frozen import FrozenLM
 from softprompt.lm.heads import parameter_names
 from softprompt.lm.loading import fingerprint, load
 from softprompt.objectives import next_token, squared_error
-from softprompt.prepare import prepare
+from softprompt.prepare import open_caches, prepare
 from softprompt.train import named_parameters
 from softprompt.tuning import step_loss, tune
 
@@ -217,7 +216,8 @@ def test_a_head_keeps_the_inputs_constants(llama_head, model_folder, setting, pe
     start = prepare(recipe(model_folder, "labels", method=method), rows=ROWS[:12], dev_rows=ROWS[12:])
     assert start.plan.mode == "cached-ram" and start.lm.head_names == {"score.weight"}
     rows = list(range(12))
-    cached = step_loss(start, ram.build(start.lm, start.train))(rows)
+    (cache,), _ = open_caches(start, [start.train])
+    cached = step_loss(start, cache)(rows)
     assert cached.item() == pytest.approx(next_token(start.lm, start.method, collate(start.train)).item())
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from softprompt import plan
-from softprompt.cache import ram
+from softprompt.cache import KeyValues, ram
 from softprompt.cache.place import Place
 from softprompt.injection import Injection, Prefix, SoftTokens
 from softprompt.lm import adapt
@@ -133,6 +133,6 @@ def test_a_cache_that_an_earlier_run_left_is_said(llama, examples, tmp_path):
     from softprompt.cache import disk
 
     injection, place = Injection(after=parts(llama)["after"]), Place(tmp_path)
-    disk.open_or_build(place, llama, examples)
+    disk.open_or_build(place, KeyValues(llama), examples)
     chosen = decide(llama, injection, examples, 2, cache="disk", place=place)
     assert chosen.stored and "cached already" in str(chosen)

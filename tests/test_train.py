@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from softprompt.train import DevScore, Optimization, Order, fit
+from softprompt.order import Order
+from softprompt.train import DevScore, Optimization, fit
 
 
 class Point(nn.Module):

@@ -6,14 +6,16 @@ Nothing here trains or prints.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from . import artifact as artifacts
-from . import methods, plan
+from . import caching, methods, plan, threads
+from .activations import backward_bytes, largest_batch
+from .cache import InputCache
 from .cache.place import Place, default_root
 from .config import recipe_from_dict
 from .data.collate import collate
@@ -27,10 +29,12 @@ from .lm.features import size
 from .lm.heads import Head
 from .lm.loading import fingerprint as base_fingerprint
 from .lm.loading import load
+from .memory import free_memory
 from .methods.base import Setting, SoftPrompt
 from .methods.transfer import Carried
 from .metrics import METRICS
 from .objectives import injection_for
+from .order import Order, row_lengths
 from .recipe import Recipe
 from .vocabulary import other_base
 
@@ -84,8 +88,7 @@ def prepare(
     template = template_of(recipe)
     train_rows, held = read_split(recipe, rows, dev_rows)
     prompts = _prompt_names(train_rows, recipe.data.prompt_field)
-    if recipe.train.threads:
-        torch.set_num_threads(recipe.train.threads)
+    threads.use(recipe.train.threads)  # before a precision is measured
     # a head's size is that of the labels, so that they must be known before the model is loaded
     labels = recipe.task.labels
     if recipe.task.needs_head and recipe.task.kind != "regression":
@@ -99,21 +102,8 @@ def prepare(
     carried: list[Carried] = []
     method = build_method(recipe, lm, encoder, train, prompts, on_carried=carried.append)
     adapt.unfreeze(lm, recipe.base.mode, **base_options(recipe), seed=recipe.train.seed)
-    lm.set_gradient_checkpointing(recipe.train.gradient_checkpointing)
-    sample = collate(train[:1], lm.device)
-    with torch.no_grad():
-        injection = injection_for(lm, method, sample)
-    budget = None if recipe.train.cache_budget_mb is None else recipe.train.cache_budget_mb * 10**6
-    chosen = plan.decide(
-        lm,
-        injection,
-        [*train, *dev],
-        min(recipe.train.batch_size, len(train)),
-        cache=recipe.train.cache,
-        form=recipe.train.cache_dtype,
-        budget_bytes=budget,
-        place=cache_place(recipe),
-    )
+    chosen = plan_of(recipe, lm, method, train, dev)
+    lm.set_gradient_checkpointing(chosen.checkpointing)
     return Prepared(
         recipe,
         lm,
@@ -127,6 +117,58 @@ def prepare(
         base,
         carried[0] if carried else None,
     )
+
+
+def plan_of(
+    recipe: Recipe, lm: LanguageModel, method: SoftPrompt, train: list[Example], dev: list[Example]
+) -> plan.Plan:
+    """What is kept of the inputs, and whether layers are computed twice, for want of memory."""
+    how = recipe.train
+    with torch.no_grad():
+        injection = injection_for(lm, method, collate(train[:1], lm.device))
+    rows = min(how.batch_size, len(train))
+    if how.batch_tokens is not None:
+        order = Order(row_lengths(train, how.batch_tokens), rows, how.seed, how.batch_tokens)
+        rows = round(len(train) / order.per_epoch)
+    chosen = plan.decide(
+        lm,
+        injection,
+        [*train, *dev],
+        rows,
+        reads=method.reads,
+        cache=how.cache,
+        form=how.cache_dtype,
+        budget_bytes=None if how.cache_budget_mb is None else how.cache_budget_mb * 10**6,
+        place=cache_place(recipe),
+    )
+    kept = 0
+    lm.set_gradient_checkpointing(False)  # a base that is used again may be at it
+    if how.gradient_checkpointing == "auto":
+        shape = largest_batch(train, how.batch_size, how.batch_tokens)
+        kept = backward_bytes(lm, method, shape, full=chosen.mode == "full")
+    free, possible = free_memory(str(lm.device)), bool(lm.checkpointable_layers)
+    return plan.with_checkpointing(chosen, how.gradient_checkpointing, kept, free, possible=possible)
+
+
+def open_caches(
+    prepared: Prepared,
+    lists: Sequence[Sequence[Example]],
+    *,
+    progress: caching.Progress = lambda done, total: None,
+    say: caching.Say = lambda text: None,
+) -> tuple[list[InputCache], Prepared]:
+    """A cache for each list of examples as the plan asks, and `prepared` with the plan as it came out."""
+    caches, chosen = caching.open_inputs(
+        prepared.plan,
+        prepared.lm,
+        lists,
+        reads=prepared.method.reads,
+        form=prepared.recipe.train.cache_dtype,
+        place=cache_place(prepared.recipe),
+        progress=progress,
+        say=say,
+    )
+    return caches, replace(prepared, plan=chosen)
 
 
 def read_split(

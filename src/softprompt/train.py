@@ -21,6 +21,7 @@ from .checkpoint import Progress, read_checkpoint, write_checkpoint
 from .lm.adapt import trained_weights
 from .lm.base import LanguageModel
 from .methods.base import SoftPrompt
+from .order import Order
 
 Schedule = Literal["cosine", "linear", "constant"]
 CHECKPOINT_SECONDS = 60.0
@@ -74,6 +75,7 @@ class Optimization:
     eval_every: int | None = None
     patience: int | None = None
     seed: int = 0
+    batch_tokens: int | None = None  # padded tokens a step, in place of `batch_size` rows
 
     @property
     def steps_between_evaluations(self) -> int:
@@ -116,7 +118,7 @@ def fit(
     if folder is not None and (found := read_checkpoint(folder, identity, parameters, optimizer)):
         state, best = found
     every = how.steps_between_evaluations
-    order = Order(lengths, how.batch_size, how.seed)
+    order = Order(lengths, how.batch_size, how.seed, how.batch_tokens)
     saved = started = time.perf_counter()
     earlier = state.seconds
     stopped: Literal["finished", "early", "interrupted", "nan"] = "finished"
@@ -172,35 +174,6 @@ def named_parameters(lm: LanguageModel, method: SoftPrompt) -> dict[str, Tensor]
     """Everything that is trained: the prompt's parameters and, where it is not frozen, the base's."""
     own = {f"prompt.{name}": p for name, p in method.named_parameters() if p.requires_grad}
     return own | {f"base.{name}": p for name, p in trained_weights(lm).items()}
-
-
-class Order:
-    """Which rows are in which batch. Batches are of like lengths; their order is shuffled."""
-
-    POOL = 16  # batches' worth of rows sorted together: enough to save padding, little enough to stay random
-
-    def __init__(self, lengths: Sequence[int], batch_size: int, seed: int) -> None:
-        self.lengths, self.size, self.seed = lengths, batch_size, seed
-        self.per_epoch = max(1, math.ceil(len(lengths) / batch_size))
-        self._epoch, self._batches = -1, []
-
-    def batch(self, step: int) -> list[int]:
-        """Row numbers of a step, the same whenever it is asked for."""
-        epoch, index = divmod(step, self.per_epoch)
-        if epoch != self._epoch:
-            self._epoch, self._batches = epoch, self._make(epoch)
-        return self._batches[index]
-
-    def _make(self, epoch: int) -> list[list[int]]:
-        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
-        rows = torch.randperm(len(self.lengths), generator=generator).tolist()
-        pool = self.POOL * self.size
-        batches = []
-        for start in range(0, len(rows), pool):
-            part = sorted(rows[start : start + pool], key=self.lengths.__getitem__)
-            batches += [part[i : i + self.size] for i in range(0, len(part), self.size)]
-        shuffled = torch.randperm(len(batches), generator=generator).tolist()
-        return [batches[i] for i in shuffled]
 
 
 def _optimizer(parameters: dict[str, Tensor], how: Optimization) -> torch.optim.AdamW:

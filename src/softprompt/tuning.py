@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ import torch
 from . import artifact as artifacts
 from . import methods
 from .artifact import Artifact
-from .cache import ContextCache, disk, ram
+from .cache import InputCache
 from .checkpoint import saved_step
 from .data.collate import collate
 from .data.encode import Encoder
@@ -28,7 +28,8 @@ from .memory import peak_memory
 from .methods.base import Setting, SoftPrompt
 from .metrics import METRICS
 from .objectives import next_token, squared_error
-from .prepare import Prepared, base_options, cache_place
+from .order import row_lengths
+from .prepare import Prepared, base_options, open_caches
 from .provenance import provenance
 from .recipe import Recipe
 from .train import DevScore, Event, Optimization, Outcome, fit
@@ -85,7 +86,9 @@ def tune(
     _make_room(folder, restart, overwrite)
     started = time.perf_counter()
     hooks.on_stage("plain model on the dev rows")
-    cache, dev_cache, prepared = _caches(prepared, hooks)
+    (cache, dev_cache), prepared = open_caches(
+        prepared, [prepared.train, prepared.dev], progress=hooks.on_cache, say=hooks.on_stage
+    )
     evaluator = evaluator_of(recipe, lm, prepared.encoder)
     # now and not after training: a base that is trained too is still the plain model
     plain = evaluator.run(_plain(lm, prepared.prompts), prepared.dev, cache=dev_cache, text_rows=text_rows)
@@ -95,7 +98,7 @@ def tune(
         lm,
         method,
         step_loss(prepared, cache),
-        [len(e.input_ids) for e in prepared.train],
+        row_lengths(prepared.train, recipe.train.batch_tokens),
         lambda: dev_key(evaluator.run(method, prepared.dev, cache=dev_cache, text_rows=0)),
         optimization(recipe),
         folder=folder / "checkpoint",
@@ -120,48 +123,17 @@ def tune(
     return Run(prepared, outcome, saved, dev, plain)
 
 
-def _caches(prepared: Prepared, hooks: Hooks):
-    """KV of the training and dev inputs where the plan keeps them; falls back where there is no room."""
-    if not prepared.plan.is_cached:
-        return None, None, prepared
-    lm, form = prepared.lm, prepared.recipe.train.cache_dtype
-    try:
-        if prepared.plan.mode == "cached-disk":
-            both = [*prepared.train, *prepared.dev]
-            place = cache_place(prepared.recipe)
-            store = disk.open_or_build(
-                place, lm, both, form=form, progress=hooks.on_cache, say=hooks.on_stage
-            )
-            return store.cache(prepared.train), store.cache(prepared.dev), prepared
-        cache = ram.build(lm, prepared.train, form=form, progress=hooks.on_cache)
-        return cache, ram.build(lm, prepared.dev, form=form), prepared
-    except (MemoryError, RuntimeError, OSError, SoftPromptError) as error:
-        what, reason = _no_room(error)
-        hooks.on_stage(f"no {what} for the cache: the inputs are recomputed each step instead ({reason})")
-        fallen = replace(prepared.plan, mode="recompute", reason=reason, folder=None, stored=False)
-        return None, None, replace(prepared, plan=fallen)
-
-
-def _no_room(error: Exception) -> tuple[str, str]:
-    """("memory" or "disk", why the cache has no room there). Raises `error` again where it is another."""
-    if isinstance(error, MemoryError) or "memory" in str(error).lower():
-        return "memory", "memory ran out while the cache was built"
-    cause = error.__cause__ if isinstance(error, SoftPromptError) else error
-    if not isinstance(cause, OSError):
-        raise error
-    return "disk", cause.strerror or str(cause)
-
-
-def step_loss(prepared: Prepared, cache: ContextCache | None) -> Callable[[list[int]], torch.Tensor]:
+def step_loss(prepared: Prepared, cache: InputCache) -> Callable[[list[int]], torch.Tensor]:
     """The loss of a batch of training rows (by number), computed as the plan says."""
     lm, method = prepared.lm, prepared.method
     objective = squared_error if prepared.encoder.kind == "regression" else next_token
 
     def loss(rows: list[int]) -> torch.Tensor:
         batch = collate([prepared.train[i] for i in rows], lm.device)
+        batch = cache.fill(batch, rows, method.reads)
         if prepared.plan.mode == "full":
             return objective(lm, method, batch, None)
-        return objective(lm, method, batch, cache.context(rows, lm) if cache else lm.prefill(batch))
+        return objective(lm, method, batch, cache.context(rows) or lm.prefill(batch))
 
     return loss
 
@@ -192,6 +164,7 @@ def optimization(recipe: Recipe) -> Optimization:
         train.eval_every,
         train.patience,
         train.seed,
+        train.batch_tokens,
     )
 
 
