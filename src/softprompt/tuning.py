@@ -123,9 +123,9 @@ def tune(
     return Run(prepared, outcome, saved, dev, plain)
 
 
-def step_loss(prepared: Prepared, cache: InputCache) -> Callable[[list[int]], torch.Tensor]:
+def step_loss(prepared: Prepared, cache: InputCache | None = None) -> Callable[[list[int]], torch.Tensor]:
     """The loss of a batch of training rows (by number), computed as the plan says."""
-    lm, method = prepared.lm, prepared.method
+    lm, method, cache = prepared.lm, prepared.method, cache or InputCache()
     objective = squared_error if prepared.encoder.kind == "regression" else next_token
 
     def loss(rows: list[int]) -> torch.Tensor:

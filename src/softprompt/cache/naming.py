@@ -59,5 +59,5 @@ def checksum(weights: Mapping[str, Tensor], without: Collection[str] = ()) -> in
     for name, tensor in sorted(weights.items()):
         if name not in without:
             plain = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-            found = zlib.crc32(plain.numpy(), found)
+            found = zlib.crc32(plain.numpy().data, found)
     return found
