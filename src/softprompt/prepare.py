@@ -193,9 +193,11 @@ def load_base(recipe: Recipe, labels: Sequence[str] | None = None) -> LanguageMo
     Full training, and that of a head, need float32 weights.
     """
     dtype, head = recipe.train.dtype, head_of(recipe, labels)
-    if (recipe.base.mode == "full" or head is not None) and dtype == "auto":
-        dtype = "float32"
-    return load(recipe.model, dtype=dtype, head=head)
+    trained = (recipe.base.mode == "full" or head is not None) and dtype == "auto"
+    lm = load(recipe.model, dtype="float32" if trained else dtype, head=head)
+    if trained:
+        lm.why_dtype = "weights are trained"
+    return lm
 
 
 def saved_base(artifact: artifacts.Artifact, model: str | None = None) -> LanguageModel:

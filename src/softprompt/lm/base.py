@@ -39,6 +39,7 @@ class LanguageModel(abc.ABC):
 
     spec: ModelSpec
     answers: Answers = "next"  # where an answer is read: after the row, at masks in it, or off a head
+    why_dtype: str = "as the caller loaded it"  # why the model computes in `dtype`
     _turns: tuple[Turn | None, ...]  # how each layer turns its keys by position; None: not recognised
 
     def __init__(
