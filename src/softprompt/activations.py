@@ -3,9 +3,9 @@
 Every tensor that autograd saves is counted, each storage once; weights and cached columns are there
 anyway. What layers keep grows with a row's tokens, and with their square where attention scores are kept:
 
-    bytes(x) = a x + c x²
+    bytes(x) = k + a x + c x²
 
-a and c come from two short rows, shaped like those of the largest batch.
+k (of the soft tokens), a and c come from three short rows, shaped like those of the largest batch.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .lm.context import Context
 from .methods.base import SoftPrompt
 from .objectives import next_token
 
-SHORT = 16  # tokens of the shorter row; the other has four times as many
+SHORT = (16, 32, 64)  # tokens of the rows
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +55,13 @@ def backward_bytes(lm: LanguageModel, method: SoftPrompt, shape: Shape, *, full:
 
     The model must not be checkpointing.
     """
-    if shape.tokens <= 4 * SHORT:
+    if shape.tokens <= SHORT[-1]:
         return shape.rows * _saved(lm, method, shape, full)
-    rows = [_like(shape, tokens) for tokens in (SHORT, 4 * SHORT)]
-    (x, y), (u, v) = ((row.tokens, _saved(lm, method, row, full)) for row in rows)
-    square = max(0.0, (v / u - y / x) / (u - x))
-    linear = v / u - square * u
-    return round(shape.rows * (linear * shape.tokens + square * shape.tokens**2))
+    x, y, z = SHORT
+    at_x, at_y, at_z = (_saved(lm, method, _like(shape, tokens), full) for tokens in SHORT)
+    slope, later = (at_y - at_x) / (y - x), (at_z - at_y) / (z - y)
+    square = max(0.0, (later - slope) / (z - x))
+    return round(shape.rows * (at_z + (shape.tokens - z) * (later + square * (shape.tokens - y))))
 
 
 def checkpointed_bytes(lm: LanguageModel, shape: Shape, without: int) -> int:
