@@ -41,7 +41,8 @@ def speedup(seconds: Callable[[torch.dtype], float]) -> float:
 
     `seconds(dtype)` times one product. Whatever else the machine does meanwhile meets both of a pair.
     """
-    seconds(torch.float32), seconds(torch.bfloat16)
+    for kind in (torch.float32, torch.bfloat16):
+        seconds(kind)
     ratios: list[float] = []
     while len(ratios) < MANY:
         ratios.append(seconds(torch.float32) / max(seconds(torch.bfloat16), 1e-9))
