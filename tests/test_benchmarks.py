@@ -21,7 +21,7 @@ from benchmarks.training.options import Options
 from benchmarks.training.time_to_accuracy import Kept
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
-from softprompt.cache import ram
+from softprompt.cache import KeyValues
 from softprompt.injection import LayerKV
 from softprompt.lm import attention
 from softprompt.lm.context import Context
@@ -74,14 +74,14 @@ def test_vectors_that_differ_fail(monkeypatch):
 
 
 def test_a_cache_that_is_wrong_fails(monkeypatch):
-    kept = ram.RamCache.context
+    assemble = KeyValues.assemble
 
     def wrong(self: Any, *args: Any) -> Context:
-        context = kept(self, *args)
+        context = assemble(self, *args)
         layers = tuple(layer and LayerKV(layer.key, 1.5 * layer.value) for layer in context.layers)
         return Context(layers, context.mask)
 
-    monkeypatch.setattr(ram.RamCache, "context", wrong)
+    monkeypatch.setattr(KeyValues, "assemble", wrong)
     code, out = printed("--only", "cached-step")
     assert code == 1
     assert "WRONG: cached against recomputed" in out

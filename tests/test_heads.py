@@ -13,7 +13,7 @@ from sklearn.metrics import f1_score
 
 import softprompt
 from softprompt import Head, methods
-from softprompt.cache import ram
+from softprompt.cache import InputCache
 from softprompt.config import recipe_from_dict
 from softprompt.data.collate import batch_of_ids, collate
 from softprompt.errors import SoftPromptError
@@ -22,8 +22,8 @@ from softprompt.lm.frozen import FrozenLM
 from softprompt.lm.heads import parameter_names
 from softprompt.lm.loading import fingerprint, load
 from softprompt.objectives import squared_errors, token_losses
-from softprompt.prepare import prepare
-from softprompt.steps import step_loss
+from softprompt.prepare import open_caches, prepare
+from softprompt.steps import Part, Steps
 from softprompt.train import named_parameters
 from softprompt.tuning import tune
 
@@ -109,7 +109,7 @@ def test_gradient_reaches_all_that_is_trained(prepared, name, method):
     # a checkpoint for masked words has no pooler: it is drawn, and so trained with the head
     pooler = {f"base.bert.pooler.dense.{part}" for part in ("weight", "bias")}
     assert heads == expected | (pooler if name in ("labels", "number") else set())
-    step_loss(start, None)(list(range(12))).backward()
+    Steps(start.lm, [Part.of(start)], InputCache()).backward([(0, list(range(12)))])
     assert all(p.grad is not None and p.grad.abs().max() > 0 for p in parameters.values())
     others = [p for key, p in start.lm.model.named_parameters() if f"base.{key}" not in parameters]
     assert others and not any(p.requires_grad or p.grad is not None for p in others)
@@ -159,11 +159,10 @@ def test_training_lowers_the_loss(prepared, name):
     task = {"metrics": ["perplexity"]}  # the state that is best in it is kept
     start = prepared(name, [*rows, *rows], method="prompt-tuning", task=task, steps=40, lr=3e-2)
     rows = list(range(12))
-    with torch.no_grad():
-        before = step_loss(start, None)(rows).item()
+    steps = Steps(start.lm, [Part.of(start)], InputCache())
+    (before,) = steps.backward([(0, rows)])
     tune(start)
-    with torch.no_grad():
-        assert step_loss(start, None)(rows).item() < 0.92 * before
+    assert steps.backward([(0, rows)])[0] < 0.92 * before
 
 
 def test_a_killed_run_goes_on_to_the_same_head(prepared, tmp_path):
@@ -218,7 +217,8 @@ def test_a_head_keeps_the_inputs_constants(llama_head, model_folder, setting, pe
     start = prepare(recipe(model_folder, "labels", method=method), rows=ROWS[:12], dev_rows=ROWS[12:])
     assert start.plan.mode == "cached-ram" and start.lm.head_names == {"score.weight"}
     rows = list(range(12))
-    cached = step_loss(start, ram.build(start.lm, start.train))(rows)
+    (cache,), _ = open_caches(start, [start.train])
+    (cached,) = Steps(start.lm, [Part.of(start)], cache).backward([(0, rows)])
     full = token_losses(start.lm, start.method, collate(start.train)).mean()
     assert cached.item() == pytest.approx(full.item())
 

@@ -54,18 +54,18 @@ def test_loss_of_an_unsure_model_is_the_entropy(new_lm, setting, batch):
     assert next_token(lm, plain, batch).item() == pytest.approx(math.log(101))
 
 
-@pytest.mark.parametrize("rows_at_once", [2, 128])
+@pytest.mark.parametrize("batch_tokens", [1, 15, 2048])
 @pytest.mark.parametrize(
     "candidates",
     [[[20], [21], [22]], [[20, 21], [22], [23, 24, 25]], [[20], [20, 21]]],
     ids=["one token", "several", "one begins another"],
 )
-def test_candidate_scores(llama, method, rows_to_batch, candidates, rows_at_once):
+def test_candidate_scores(llama, method, rows_to_batch, candidates, batch_tokens):
     """The exact log-probability of each label, all its tokens counted, whatever shares its batch."""
     batch = rows_to_batch(INPUTS, None, [0, 1, 1])
     injection = injection_for(llama, method, batch)
     context = llama.prefill(batch, injection)
-    scores = score_candidates(llama, batch, injection, context, [candidates] * 3, rows_at_once=rows_at_once)
+    scores = score_candidates(llama, batch, injection, context, [candidates] * 3, batch_tokens=batch_tokens)
     for row, ids, prompt in zip(scores, INPUTS, [0, 1, 1], strict=True):
         expected = [
             sum(log_probability(llama, method, prompt, ids, target, rows_to_batch)) for target in candidates

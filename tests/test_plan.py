@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from softprompt import plan
-from softprompt.cache import ram
+from softprompt.cache import KeyValues, ram
 from softprompt.cache.place import Place
 from softprompt.injection import Injection, Prefix, SoftTokens
 from softprompt.lm import adapt
-from softprompt.plan import decide
+from softprompt.methods.base import Reads
+from softprompt.plan import decide, with_checkpointing
 
 LENGTHS = (5, 1, 9, 3, 9, 2)
 
@@ -133,6 +134,64 @@ def test_a_cache_that_an_earlier_run_left_is_said(llama, examples, tmp_path):
     from softprompt.cache import disk
 
     injection, place = Injection(after=parts(llama)["after"]), Place(tmp_path)
-    disk.open_or_build(place, llama, examples)
+    disk.open_or_build(place, KeyValues(llama), examples)
     chosen = decide(llama, injection, examples, 2, cache="disk", place=place)
     assert chosen.stored and "cached already" in str(chosen)
+
+
+def test_an_input_that_occurs_twice_counts_once_in_memory_too(llama, examples):
+    injection = Injection(after=parts(llama)["after"])
+    once, twice = (decide(llama, injection, rows, 2, budget_bytes=10**9) for rows in (examples, examples * 2))
+    assert twice.cache_bytes == once.cache_bytes and twice.prefill_tokens == once.prefill_tokens
+
+
+HIDDEN = Reads("hidden", layer=2)
+
+
+@pytest.mark.parametrize("channel", ["before", "after"])
+def test_what_a_prompt_reads_is_kept_wherever_it_stands(llama, examples, channel):
+    injection = Injection(**{channel: parts(llama)[channel]})
+    chosen = decide(llama, injection, examples, 2, reads=HIDDEN, budget_bytes=10**9)
+    assert chosen.mode == ("full" if channel == "before" else "cached-ram")
+    kept = chosen.features
+    assert kept is not None and kept.where == "ram" and kept.tokens == sum(LENGTHS)
+    assert kept.bytes == sum(LENGTHS) * 32 * 4 and "hidden states after layer 2" in str(chosen)
+    assert chosen.ram_bytes == kept.bytes + (chosen.cache_bytes if chosen.is_cached else 0)
+    assert decide(llama, injection, examples, 2, reads=Reads("embeddings")).features is None
+    off = decide(llama, injection, examples, 2, reads=HIDDEN, cache="off").features
+    assert off is not None and off.where == "nowhere" and "train.cache=off" in str(off)
+
+
+def test_both_share_the_budgets(llama, examples, tmp_path):
+    """What is read comes first; keys and values get what is left."""
+    injection = Injection(after=parts(llama)["after"])
+    whole = decide(llama, injection, examples, 2, reads=HIDDEN, budget_bytes=10**9)
+    both = whole.ram_bytes
+    assert decide(llama, injection, examples, 2, reads=HIDDEN, budget_bytes=both).mode == "cached-ram"
+    short = decide(llama, injection, examples, 2, reads=HIDDEN, budget_bytes=both - 1, cache="ram")
+    assert short.mode == "recompute" and short.features is not None and short.features.where == "ram"
+    for limit, mode in ((both, "cached-disk"), (both - 1, "recompute")):
+        place = Place(tmp_path, limit=limit)
+        chosen = decide(llama, injection, examples, 2, reads=HIDDEN, cache="disk", place=place)
+        assert chosen.mode == mode and chosen.features is not None and chosen.features.where == "disk"
+        assert chosen.features.folder != chosen.folder
+
+
+def test_a_trained_base_makes_no_hidden_state_constant(new_lm, examples):
+    lm = new_lm("llama")
+    adapt.unfreeze(lm, "full")
+    assert decide(lm, Injection(after=parts(lm)["after"]), examples, 2, reads=HIDDEN).features is None
+
+
+def test_checkpointing_where_memory_is_short(llama, examples):
+    plan = decide(llama, Injection(after=parts(llama)["after"]), examples, 2, budget_bytes=10**9)
+    step, free = 10**6, int((10**6 + plan.cache_bytes) / 0.8) + 2
+    roomy = with_checkpointing(plan, "auto", step, free)
+    assert not roomy.checkpointing and "less than 80%" in roomy.checkpointing_reason
+    short = with_checkpointing(plan, "auto", step, free - 4)
+    assert short.checkpointing and "gradient checkpointing: on" in str(short) and "1 MB" in str(short)
+    impossible = with_checkpointing(plan, "auto", step, free - 4, possible=False)
+    assert not impossible.checkpointing and "none for this family" in str(impossible)
+    for wish in (True, False):
+        assert with_checkpointing(plan, wish, 0, 1).checkpointing == wish
+    assert "checkpointing" not in str(with_checkpointing(plan, "auto", 0, 1))  # nothing is trained

@@ -10,11 +10,10 @@ from collections.abc import Iterator
 from statistics import median
 
 import softprompt
-from softprompt.cache import ram
 
 from .line import Line, apart
 from .options import Options
-from .ours import Block, Mode, Ours
+from .ours import Block, Mode, Ours, kept
 from .rows import filled
 
 ALLOWED = {"float32": 1e-3, "bfloat16": 5e-2}  # of losses: bfloat16 rounds other batches otherwise
@@ -29,7 +28,7 @@ def measure(options: Options) -> Iterator[Line]:
         steps = min(options.steps, STEPS["cached"])
         rows = filled(options.data, "boolq", options.input_rows * steps, options.inputs, lm.tokenizer)
         sides = {
-            "cached": Ours(lm, "prefix-tuning", rows, "cached", ram.build(lm, rows)),
+            "cached": Ours(lm, "prefix-tuning", rows, "cached", kept(lm, rows)),
             "recompute": Ours(lm, "prefix-tuning", rows, "recompute"),
             "full": Ours(lm, "prefix-tuning", rows, "full"),
         }

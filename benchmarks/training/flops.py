@@ -19,11 +19,10 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 import softprompt
-from softprompt.cache import ram
 
 from .line import Line
 from .options import Options
-from .ours import Mode, Ours, batches
+from .ours import Mode, Ours, batches, kept
 from .rows import encoded, filled
 
 GOAL = 0.6  # of full steps
@@ -48,7 +47,7 @@ def measure(options: Options) -> Iterator[Line]:
 
 def _line(lm: Any, rows: list, case: str, mode: Mode) -> Line:
     method = "prompt-tuning" if mode == "full" else "prefix-tuning"
-    side = Ours(lm, method, rows, mode, ram.build(lm, rows) if mode == "cached" else None)
+    side = Ours(lm, method, rows, mode, kept(lm, rows) if mode == "cached" else None)
     shapes: Shapes = Counter()
     with FlopCounterMode(display=False) as counter, noting(lm.model, shapes):
         _step(side)
@@ -71,7 +70,7 @@ def _line(lm: Any, rows: list, case: str, mode: Mode) -> Line:
 def _step(side: Ours) -> None:
     """Forward and backward; the optimizer multiplies no matrices."""
     side.method.zero_grad(set_to_none=True)
-    side.loss(range(len(side.rows))).backward()
+    side.backward(range(len(side.rows)))
 
 
 @contextmanager

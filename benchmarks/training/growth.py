@@ -17,14 +17,13 @@ from typing import Any
 from transformers import AttentionInterface
 
 import softprompt
-from softprompt.cache import ram
 from softprompt.data.collate import collate
 from softprompt.lm import attention
 from softprompt.objectives import next_token
 
 from .line import Line
 from .options import Options
-from .ours import Ours
+from .ours import Ours, kept
 from .rows import example
 
 ROWS = 4  # a step
@@ -65,18 +64,17 @@ def side_of(lm: Any, length: int) -> Ours:
     draw = random.Random(length)
     size = lm.spec.vocab_size
     row = example([draw.randrange(size) for _ in range(length)], [draw.randrange(size)])
-    return Ours(lm, "prefix-tuning", [row], "cached", ram.build(lm, [row]))
+    return Ours(lm, "prefix-tuning", [row], "cached", kept(lm, [row]))
 
 
 def timed(side: Ours) -> tuple[float, float, float]:
     """Seconds of a step, and in it of attention and of reading its rows from the cache."""
-    assert side.cache is not None
     same = [0] * ROWS
     batch = collate([side.rows[i] for i in same], side.lm.device)
     side.method.zero_grad(set_to_none=True)
     with _attention_apart() as inside:
         started = time.perf_counter()
-        context = side.cache.context(same, side.lm)
+        context = side.cache.context(same)
         read = time.perf_counter() - started
         next_token(side.lm, side.method, batch, context).backward()
         step = time.perf_counter() - started

@@ -11,12 +11,10 @@ from collections.abc import Iterator
 from statistics import median
 
 import softprompt
-from softprompt.cache import ram
 
-from . import together
 from .line import Line, apart
 from .options import Options
-from .ours import Block, Ours
+from .ours import Block, Ours, kept, train
 from .rows import encoded
 
 ALLOWED = {"float32": 1e-3, "bfloat16": 5e-2}  # of losses
@@ -29,7 +27,7 @@ def measure(options: Options) -> Iterator[Line]:
     for dtype in options.dtypes:
         lm = softprompt.load(options.model, dtype=dtype)
         rows = encoded(options.data, "sst2", ROWS, lm.tokenizer)
-        cache = ram.build(lm, rows)
+        cache = kept(lm, rows)
         prompts = [Ours(lm, "prefix-tuning", rows, "cached", cache) for _ in range(options.prompts)]
         for size in options.prompt_rows:
             yield _compared(options, prompts, size, dtype)
@@ -46,7 +44,7 @@ def _compared(options: Options, prompts: list[Ours], size: int, dtype: str) -> L
         seconds, alone = _one_after_another(prompts, own, steps, size)
         apart_seconds.append(seconds)
         started = time.perf_counter()
-        beside = together.train(prompts, own, steps, size)
+        beside = train(prompts, own, steps, size)
         together_seconds.append(time.perf_counter() - started)
         if len(beside) != len(alone):
             wrong = wrong or f"{len(beside)} of {len(alone)} prompts were trained"

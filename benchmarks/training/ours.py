@@ -11,14 +11,14 @@ import torch
 from torch import Tensor
 
 from softprompt import methods
-from softprompt.cache import ContextCache
-from softprompt.data.collate import collate
+from softprompt.cache import Cache, InputCache, KeyValues, ram
 from softprompt.data.encode import Example
 from softprompt.injection import Injection
+from softprompt.learner import Learner
 from softprompt.lm.base import LanguageModel
-from softprompt.objectives import next_token
 from softprompt.order import Order
-from softprompt.train import DevScore, Optimization, fit
+from softprompt.steps import Part, Steps
+from softprompt.train import DevScore, Optimization, fit_together, named_parameters
 
 LENGTH, LR = 16, 1e-2
 
@@ -34,6 +34,12 @@ class Block:
     losses: list[float]  # of each step, before its update
 
 
+def kept(lm: LanguageModel, rows: Sequence[Example]) -> InputCache:
+    """Keys and values of all rows, in memory."""
+    kv = KeyValues(lm)
+    return InputCache(Cache(kv, ram.build(kv, rows), rows))
+
+
 class Ours:
     """A method on rows, trained again and again from the same start."""
 
@@ -43,12 +49,12 @@ class Ours:
         method: str,
         rows: Sequence[Example],
         mode: Mode = "full",
-        cache: ContextCache | None = None,
+        cache: InputCache | None = None,
         **options: Any,
     ) -> None:
         placement = "before" if mode == "full" else "after"
         setting = methods.Setting(lm, examples=tuple(row.input_ids for row in rows[:8]))
-        self.lm, self.rows, self.mode, self.cache = lm, rows, mode, cache
+        self.lm, self.rows, self.mode, self.cache = lm, rows, mode, cache or InputCache()
         self.method = methods.build(method, setting, {"length": LENGTH, "placement": placement, **options})
         self._start = {name: tensor.clone() for name, tensor in self.method.state_dict().items()}
 
@@ -60,28 +66,54 @@ class Ours:
         """Back to the start."""
         self.method.load_state_dict(self._start)
 
-    def loss(self, indices: Sequence[int]) -> Tensor:
-        """Of a batch of rows by number."""
-        batch = collate([self.rows[i] for i in indices], self.lm.device)
-        if self.mode == "full":
-            return next_token(self.lm, self.method, batch)
-        context = self.cache.context(indices, self.lm) if self.cache else self.lm.prefill(batch)
-        return next_token(self.lm, self.method, batch, context)
+    def part(self, batch: int) -> Part:
+        """What it learns, in steps of so many rows."""
+        before = self.injection().before
+        soft = 0 if before is None else before.mask.shape[1]
+        return Part(self.method, self.rows, self.mode == "full", batch, soft)
+
+    def backward(self, indices: Sequence[int]) -> Tensor:
+        """The loss of a batch of rows by number; its gradient is added to the vectors'."""
+        steps = Steps(self.lm, [self.part(len(indices))], self.cache)
+        return steps.backward([(0, list(indices))])[0]
 
     def train(self, rows: Sequence[int], steps: int, batch: int) -> Block:
         """`steps` steps over the rows with these numbers, from the start."""
-        self.reset()
-        losses: list[Tensor] = []
+        return train([self], [rows], steps, batch)[0]
 
-        def loss_of(chosen: list[int]) -> Tensor:
-            loss = self.loss([rows[i] for i in chosen])
-            losses.append(loss.detach())
-            return loss
 
-        lengths = [len(self.rows[i].input_ids) for i in rows]
-        started = time.perf_counter()
-        fit(self.lm, self.method, loss_of, lengths, lambda: DevScore((0.0,), "", 0.0), plain(steps, batch))
-        return Block(time.perf_counter() - started, [loss.item() for loss in losses])
+def train(runs: Sequence[Ours], rows: Sequence[Sequence[int]], steps: int, batch: int) -> list[Block]:
+    """Train each on its own rows from its start, all in one run, as `softprompt.tuning.tune_many` does.
+
+    All share the base model, the rows and the cache. The blocks' seconds are those of the whole run.
+    """
+    first, losses = runs[0], [[] for _ in runs]
+    learners = []
+    for run, chosen in zip(runs, rows, strict=True):
+        run.reset()
+        lengths = [len(run.rows[i].input_ids) for i in chosen]
+        parameters = named_parameters(run.lm, run.method)
+        learners.append(Learner(parameters, lengths, lambda: DevScore((0.0,), "", 0.0), plain(steps, batch)))
+    side_by_side = Steps(first.lm, [run.part(batch) for run in runs], _repeated(first, len(runs)))
+
+    def backward(group: Sequence[tuple[int, list[int]]]) -> list[Tensor]:
+        found = side_by_side.backward([(index, [rows[index][i] for i in own]) for index, own in group])
+        for (index, _), loss in zip(group, found, strict=True):
+            losses[index].append(loss)
+        return found
+
+    started = time.perf_counter()
+    fit_together(learners, backward, groups=side_by_side.groups)
+    seconds = time.perf_counter() - started
+    return [Block(seconds, [loss.item() for loss in own]) for own in losses]
+
+
+def _repeated(run: Ours, times: int) -> InputCache:
+    """The cache of rows that all share, as that of each one's, one after another."""
+    if run.cache.contexts is None:
+        return run.cache
+    contexts = run.cache.contexts
+    return InputCache(Cache(contexts.kept, contexts.store, list(run.rows) * times))
 
 
 def plain(steps: int, batch: int) -> Optimization:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from softprompt.cache import ram
-from softprompt.steps import step_loss
-from softprompt.train import DevScore, fit
+from softprompt.learner import Learner
+from softprompt.order import row_lengths
+from softprompt.prepare import open_caches
+from softprompt.steps import Part, Steps
+from softprompt.train import DevScore, fit_together, named_parameters
 from softprompt.tuning import evaluator_of, optimization
 
 from .options import Options
@@ -16,9 +18,9 @@ def run(options: Options, contestant: str, seed: int, dtype: str) -> Trial:
     made = prepared(options, contestant, seed, dtype)
     evaluator = evaluator_of(made.recipe, made.lm, made.encoder)
     how = optimization(made.recipe)
-    dev_cache = ram.build(made.lm, made.dev)  # of evaluations
+    (dev_cache,), made = open_caches(made, [made.dev])  # of evaluations
     race = Race(options.target, options.give_up)
-    cache = ram.build(made.lm, made.train)
+    (cache,), made = open_caches(made, [made.train])
 
     def look() -> DevScore:
         with race.held():
@@ -26,13 +28,8 @@ def run(options: Options, contestant: str, seed: int, dtype: str) -> Trial:
             race.note(found)
         return DevScore((found,), "accuracy", found)
 
-    outcome = fit(
-        made.lm,
-        made.method,
-        step_loss(made, cache),
-        [len(e.input_ids) for e in made.train],
-        look,
-        how,
-        should_stop=lambda: race.over,
-    )
+    parameters = named_parameters(made.lm, made.method)
+    learner = Learner(parameters, row_lengths(made.train), look, how)
+    steps = Steps(made.lm, [Part.of(made)], cache)
+    (outcome,) = fit_together([learner], steps.backward, should_stop=lambda: race.over)
     return Trial("ours", contestant, how.lr, seed, dtype, race.reached, race.now(), outcome.step, race.best)

@@ -38,5 +38,8 @@ def __getattr__(name: str) -> Any:
     if name in _HOMES:
         import importlib
 
-        return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
+        from .collector import rare_collection
+
+        with rare_collection():
+            return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
     raise AttributeError(f"module 'softprompt' has no attribute '{name}'")

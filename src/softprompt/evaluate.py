@@ -14,7 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .cache import ContextCache
+from .cache import InputCache
+from .data.batches import by_tokens
 from .data.collate import Batch, collate
 from .data.encode import Encoder, Example
 from .injection import Injection
@@ -26,6 +27,8 @@ from .metrics import METRICS, Score, compute, default_metrics
 from .objectives import injection_for, target_nll
 
 Progress = Callable[[int, int], None]
+BATCH_TOKENS = 1024  # more were slower on a CPU
+LOGITS = 2**25  # numbers: 64 MiB in bfloat16
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +85,7 @@ class Evaluator:
     encoder: Encoder
     metrics: tuple[str, ...] = ()
     max_new_tokens: int = 64
-    batch_size: int = 32
+    batch_tokens: int = BATCH_TOKENS  # of inputs and targets, padding included
     generate_options: dict[str, Any] = field(default_factory=dict)
 
     def run(
@@ -90,7 +93,7 @@ class Evaluator:
         method: SoftPrompt,
         examples: Sequence[Example],
         *,
-        cache: ContextCache | None = None,
+        cache: InputCache | None = None,
         text_rows: int | None = None,
         progress: Progress | None = None,
     ) -> Evaluation:
@@ -99,6 +102,7 @@ class Evaluator:
         Generating texts costs far more than scoring targets: `text_rows` bounds how many rows (the
         first ones) are generated and count in text metrics; 0 leaves text metrics out. None: all.
         """
+        cache = cache or InputCache()
         records = self._records(method, examples, cache, progress)
         names = list(self.metrics) or default_metrics(self.encoder.kind)
         if self.encoder.kind != "generation":
@@ -106,7 +110,7 @@ class Evaluator:
         written = len(examples) if text_rows is None else min(text_rows, len(examples))
         by_text = [name for name in names if METRICS[name].needs != "nll"] if written else []
         if by_text:
-            texts = self._texts(method, examples[:written], progress)
+            texts = self._texts(method, examples[:written], cache, progress)
             records[:written] = [replace(r, prediction=t) for r, t in zip(records, texts, strict=False)]
         by_loss = [name for name in names if name not in by_text and METRICS[name].needs == "nll"]
         scores = score(by_loss or ["perplexity"], records) | score(by_text, records[:written])
@@ -116,7 +120,7 @@ class Evaluator:
         self,
         method: SoftPrompt,
         examples: Sequence[Example],
-        cache: ContextCache | None,
+        cache: InputCache,
         progress: Progress | None,
     ) -> list[Record]:
         made: list[tuple[int, Record]] = []
@@ -134,11 +138,18 @@ class Evaluator:
                 progress(len(made), len(examples))
         return [record for _, record in sorted(made, key=lambda pair: pair[0])]
 
-    def _texts(self, method: SoftPrompt, examples: Sequence[Example], progress: Progress | None) -> list[str]:
+    def _texts(
+        self,
+        method: SoftPrompt,
+        examples: Sequence[Example],
+        cache: InputCache,
+        progress: Progress | None,
+    ) -> list[str]:
         options = {"max_new_tokens": self.max_new_tokens, "do_sample": False, **self.generate_options}
         texts: dict[int, str] = {}
-        for indices in self._orders(examples):
+        for indices in self._orders(examples, [self.max_new_tokens] * len(examples)):
             batch = collate([examples[i] for i in indices], self.lm.device, targets=False)
+            batch = cache.fill(batch, indices, method.reads)
             with torch.no_grad():
                 injection = injection_for(self.lm, method, batch)
             out = tokens_of(self.lm.generate(batch, injection, **options)).tolist()
@@ -147,21 +158,25 @@ class Evaluator:
                 progress(len(texts), len(examples))
         return [texts[i] for i in range(len(examples))]
 
-    def _orders(self, examples: Sequence[Example]) -> Iterator[list[int]]:
-        """Row numbers in batches of like lengths."""
-        order = sorted(range(len(examples)), key=lambda i: len(examples[i].input_ids))
-        for start in range(0, len(order), self.batch_size):
-            yield order[start : start + self.batch_size]
+    def _orders(self, examples: Sequence[Example], targets: Sequence[int]) -> Iterator[list[int]]:
+        """Row numbers in batches of like lengths; `targets` are tokens that each row has beyond its input."""
+        lengths = [len(e.input_ids) + more for e, more in zip(examples, targets, strict=True)]
+        order = sorted(range(len(examples)), key=lambda i: (len(examples[i].input_ids), targets[i]))
+        return by_tokens(order, lengths, self.batch_tokens)
 
     def _batches(
-        self, method: SoftPrompt, examples: Sequence[Example], cache: ContextCache | None
+        self, method: SoftPrompt, examples: Sequence[Example], cache: InputCache
     ) -> Iterator[tuple[list[int], Batch, Context | None, Injection]]:
-        for indices in self._orders(examples):
-            batch = collate([examples[i] for i in indices], self.lm.device)
-            with torch.no_grad():
-                injection = injection_for(self.lm, method, batch)
-                context = cache.context(indices, self.lm) if cache else self.lm.context(batch, injection)
-            yield indices, batch, context, injection
+        targets = [max(1, len(e.target_ids)) for e in examples]
+        outputs = self.lm.spec.vocab_size if self.lm.head is None else self.lm.head.size
+        for together in self._orders(examples, targets):
+            for indices in by_tokens(together, targets, LOGITS // outputs):
+                batch = collate([examples[i] for i in indices], self.lm.device)
+                batch = cache.fill(batch, indices, method.reads)
+                with torch.no_grad():
+                    injection = injection_for(self.lm, method, batch)
+                    context = cache.context(indices) or self.lm.context(batch, injection)
+                yield indices, batch, context, injection
 
 
 def answer(
@@ -231,7 +246,7 @@ def score_candidates(
     context: Context | None,
     candidates: Sequence[Sequence[Sequence[int]]],
     *,
-    rows_at_once: int = 128,
+    batch_tokens: int = BATCH_TOKENS,
 ) -> list[list[float]]:
     """Log-probability (nats) of each row's candidates, each with all its tokens.
 
@@ -241,13 +256,18 @@ def score_candidates(
     longest = max(len(ids) for row in candidates for ids in row)
     if longest == 1 or lm.answers == "mask":
         first = batch.with_targets([[0] * longest] * batch.size)
-        scores = lm.logits(first, injection, context)[:, -longest:].float().log_softmax(-1)  # [B, T, V]
-        at = range(longest)
-        return [[scores[i, at, ids].sum().item() for ids in row] for i, row in enumerate(candidates)]
+        logits, at, found = lm.logits(first, injection, context)[:, -longest:], range(longest), []
+        for row, scores in zip(candidates, logits, strict=True):
+            exact = scores.float().log_softmax(-1)  # [T, V] of one row: a batch's would be large
+            found.append([exact[at, ids].sum().item() for ids in row])
+        return found
     pairs = [(i, ids) for i, row in enumerate(candidates) for ids in row]
+    width = batch.input_ids.shape[1]
+    # as many as neither their columns nor their logits are too large
+    limit = min(batch_tokens, LOGITS // lm.spec.vocab_size * (width + longest) // longest)
     flat: list[float] = []
-    for start in range(0, len(pairs), rows_at_once):
-        part = pairs[start : start + rows_at_once]
+    for numbers in by_tokens(range(len(pairs)), [width + len(ids) for _, ids in pairs], limit):
+        part = [pairs[k] for k in numbers]
         rows = torch.tensor([i for i, _ in part], device=lm.device)
         chunk = select(batch, rows).with_targets([ids for _, ids in part])
         one_for_all = all(part.mask.shape[0] == 1 for part in injection.channels().values())

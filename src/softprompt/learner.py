@@ -62,6 +62,7 @@ class Optimization:
     eval_every: int | None = None
     patience: int | None = None
     seed: int = 0
+    batch_tokens: int | None = None  # padded tokens a step, in place of `batch_size` rows
 
     @property
     def steps_between_evaluations(self) -> int:
@@ -99,7 +100,7 @@ class Learner:
     ) -> None:
         self.parameters, self.how = dict(parameters), how
         self.stopped: Stopped | None = None
-        self._order = Order(lengths, how.batch_size, how.seed)
+        self._order = Order(lengths, how.batch_size, how.seed, how.batch_tokens)
         self._dev_score, self._folder, self._identity = dev_score, folder, identity
         self._optimizer = _optimizer(self.parameters, how)
         self.state, self._best = Progress(), self._copy()

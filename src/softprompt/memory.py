@@ -1,4 +1,4 @@
-"""How much memory this process has held."""
+"""How much memory this process has held, and how much more it may take."""
 
 from __future__ import annotations
 
@@ -17,3 +17,17 @@ def peak_memory() -> int:
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak if sys.platform == "darwin" else peak * 1024
+
+
+def free_memory(device: str = "cpu") -> int:
+    """Bytes that are free now, on a GPU or in the machine; of a container, what its limit leaves."""
+    if device.startswith("cuda"):
+        import torch
+
+        return torch.cuda.mem_get_info(device)[0]
+    import psutil
+
+    from .cgroup import memory_left
+
+    free, left = psutil.virtual_memory().available, memory_left()
+    return free if left is None else min(free, left)

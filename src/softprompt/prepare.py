@@ -6,14 +6,16 @@ Nothing here trains or prints.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from . import artifact as artifacts
-from . import methods, plan
+from . import caching, methods, plan, threads
+from .activations import backward_bytes, largest_batch
+from .cache import InputCache
 from .cache.place import Place, default_root
 from .config import recipe_from_dict
 from .data.collate import collate
@@ -27,10 +29,13 @@ from .lm.features import size
 from .lm.heads import Head
 from .lm.loading import fingerprint as base_fingerprint
 from .lm.loading import load
+from .memory import free_memory
 from .methods.base import Setting, SoftPrompt
 from .methods.transfer import Carried
 from .metrics import METRICS
 from .objectives import injection_for
+from .order import Order, row_lengths
+from .passes import at_once
 from .recipe import Recipe
 from .vocabulary import other_base
 
@@ -84,8 +89,7 @@ def prepare(
     template = template_of(recipe)
     train_rows, held = read_split(recipe, rows, dev_rows)
     prompts = _prompt_names(train_rows, recipe.data.prompt_field)
-    if recipe.train.threads:
-        torch.set_num_threads(recipe.train.threads)
+    threads.use(recipe.train.threads)  # before a precision is measured
     # a head's size is that of the labels, so that they must be known before the model is loaded
     labels = recipe.task.labels
     if recipe.task.needs_head and recipe.task.kind != "regression":
@@ -99,8 +103,8 @@ def prepare(
     carried: list[Carried] = []
     method = build_method(recipe, lm, encoder, train, prompts, on_carried=carried.append)
     adapt.unfreeze(lm, recipe.base.mode, **base_options(recipe), seed=recipe.train.seed)
-    lm.set_gradient_checkpointing(recipe.train.gradient_checkpointing)
-    chosen = plan_for(recipe, lm, method, train, dev)
+    chosen = plan_of(recipe, lm, method, train, dev)
+    lm.set_gradient_checkpointing(chosen.checkpointing)
     return Prepared(
         recipe,
         lm,
@@ -116,23 +120,59 @@ def prepare(
     )
 
 
-def plan_for(
-    recipe: Recipe, lm: LanguageModel, method: SoftPrompt, train: Sequence[Example], dev: Sequence[Example]
+def plan_of(
+    recipe: Recipe, lm: LanguageModel, method: SoftPrompt, train: list[Example], dev: list[Example]
 ) -> plan.Plan:
-    """How the steps over these rows are computed."""
+    """What is kept of the inputs, and whether layers are computed twice, for want of memory."""
+    how = recipe.train
     with torch.no_grad():
         injection = injection_for(lm, method, collate(train[:1], lm.device))
-    budget = None if recipe.train.cache_budget_mb is None else recipe.train.cache_budget_mb * 10**6
-    return plan.decide(
+    rows = min(how.batch_size, len(train))
+    if how.batch_tokens is not None:
+        order = Order(row_lengths(train, how.batch_tokens), rows, how.seed, how.batch_tokens)
+        rows = round(len(train) / order.per_epoch)
+    chosen = plan.decide(
         lm,
         injection,
         [*train, *dev],
-        min(recipe.train.batch_size, len(train)),
-        cache=recipe.train.cache,
-        form=recipe.train.cache_dtype,
-        budget_bytes=budget,
+        rows,
+        reads=method.reads,
+        cache=how.cache,
+        form=how.cache_dtype,
+        budget_bytes=None if how.cache_budget_mb is None else how.cache_budget_mb * 10**6,
         place=cache_place(recipe),
     )
+    kept = 0
+    lm.set_gradient_checkpointing(False)  # a base that is used again may be at it
+    if how.gradient_checkpointing == "auto":
+        shape = largest_batch(train, how.batch_size, how.batch_tokens)
+        if chosen.mode == "full":  # a step goes through the model in passes of so many positions
+            most = at_once(str(lm.device))[0] // (shape.tokens + chosen.soft_tokens)
+            shape = replace(shape, rows=min(shape.rows, max(1, most)))
+        kept = backward_bytes(lm, method, shape, full=chosen.mode == "full")
+    free, possible = free_memory(str(lm.device)), bool(lm.checkpointable_layers)
+    return plan.with_checkpointing(chosen, how.gradient_checkpointing, kept, free, possible=possible)
+
+
+def open_caches(
+    prepared: Prepared,
+    lists: Sequence[Sequence[Example]],
+    *,
+    progress: caching.Progress = lambda done, total: None,
+    say: caching.Say = lambda text: None,
+) -> tuple[list[InputCache], Prepared]:
+    """A cache for each list of examples as the plan asks, and `prepared` with the plan as it came out."""
+    caches, chosen = caching.open_inputs(
+        prepared.plan,
+        prepared.lm,
+        lists,
+        reads=prepared.method.reads,
+        form=prepared.recipe.train.cache_dtype,
+        place=cache_place(prepared.recipe),
+        progress=progress,
+        say=say,
+    )
+    return caches, replace(prepared, plan=chosen)
 
 
 def read_split(
@@ -157,9 +197,11 @@ def load_base(recipe: Recipe, labels: Sequence[str] | None = None) -> LanguageMo
     Full training, and that of a head, need float32 weights.
     """
     dtype, head = recipe.train.dtype, head_of(recipe, labels)
-    if (recipe.base.mode == "full" or head is not None) and dtype == "auto":
-        dtype = "float32"
-    return load(recipe.model, dtype=dtype, head=head)
+    trained = (recipe.base.mode == "full" or head is not None) and dtype == "auto"
+    lm = load(recipe.model, dtype="float32" if trained else dtype, head=head)
+    if trained:
+        lm.why_dtype = "weights are trained"
+    return lm
 
 
 def saved_base(artifact: artifacts.Artifact, model: str | None = None) -> LanguageModel:

@@ -1,36 +1,41 @@
-"""What a run will cost, before anything is trained: real steps and a real evaluation, timed here.
+"""What a run will cost, before anything is trained, and what the next slower way of running it would.
 
-A step is made by the training loop itself, on a batch of mean size, after a step of one row that warms
-the machine up; every trained number is put back afterwards. A cache on disk is timed from memory, where
-the system keeps what it has read as long as there is room. What is quick is timed up to five times,
-and the median taken, for another process may be busy. Nothing here prints or writes.
+Steps and an evaluation are timed here and now (`timing`). Nothing here prints or writes.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import pairwise
-from statistics import median
 from typing import Any
 
 import torch
 
-from .cache import ContextCache, ram
+from .activations import Shape, backward_bytes, checkpointed_bytes, largest_batch
+from .cache import InputFeatures, KeyValues, ram
 from .data.encode import Example
-from .errors import SoftPromptError
 from .lm.adapt import trained_weights
-from .memory import peak_memory
+from .memory import free_memory, peak_memory
 from .methods.materialised import materialise
-from .order import Order
-from .prepare import Prepared
-from .steps import step_loss
-from .train import DevScore, fit, named_parameters
+from .plan import Plan, size
+from .prepare import Prepared, open_caches
+from .timing import in_memory, median_seconds, spread, step_seconds, typical_batch
+from .train import named_parameters
 from .tuning import TEXT_ROWS, evaluator_of, optimization
 
 TEXT_TOKENS = 8  # generated while measuring
-REPEATS, PATIENCE = 5, 3.0  # times something is timed, and seconds after which once more is too much
+
+
+@dataclass(frozen=True, slots=True)
+class Slower:
+    """The next slower way of computing the same: what it costs, beside the plan."""
+
+    name: str
+    step_seconds: float  # 0 where it was not tried
+    seconds: float  # of the whole run
+    memory_bytes: int
+    note: str = ""  # why it was not tried
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +53,8 @@ class Price:
     memory_bytes: int  # largest resident size
     artifact_bytes: int
     trained_parameters: int
+    slower: Slower | None = None  # None: there is none
+    faster: str = ""  # what a faster plan would need; empty where there is none
 
     @property
     def seconds(self) -> float:
@@ -62,29 +69,14 @@ class Price:
 
 def measure(prepared: Prepared) -> Price:
     """Time one step and one evaluation of `prepared`, which is left as it was."""
-    how = optimization(prepared.recipe)
-    rows = _typical_batch(prepared.train, how.batch_size, how.seed)
-    dev = _typical(prepared.dev, 32)
-    parameters = named_parameters(prepared.lm, prepared.method)
-    kept = {name: p.detach().clone() for name, p in parameters.items()}
-    cached, form = prepared.plan.is_cached, prepared.recipe.train.cache_dtype
-    cache, cache_seconds = None, 0.0
-    if cached:
-        ram.build(prepared.lm, rows[:1], form=form)
-        cache = ram.build(prepared.lm, rows, form=form)
-        if not prepared.plan.stored:
-            per_token = _median_seconds(lambda: ram.build(prepared.lm, rows, form=form)) / _tokens(rows)
-            cache_seconds = per_token * (_tokens(prepared.train) + _tokens(prepared.dev))
-    try:
-        step_seconds = _step_seconds(replace(prepared, train=rows), cache) if parameters else 0.0
-    finally:
-        with torch.no_grad():
-            for name, parameter in parameters.items():
-                parameter.copy_(kept[name])
-                parameter.grad = None
-    dev_cache = ram.build(prepared.lm, dev, form=form) if cached else None
+    how, trains = optimization(prepared.recipe), bool(named_parameters(prepared.lm, prepared.method))
+    rows = typical_batch(prepared.train, how)
+    dev = spread(prepared.dev, 32)
+    cache_seconds = _cache_seconds(prepared, rows)
+    step = step_seconds(prepared, rows) if trains else 0.0
+    (dev_cache,), _ = open_caches(in_memory(prepared), [dev])
     evaluator = evaluator_of(prepared.recipe, prepared.lm, prepared.encoder)
-    once = _median_seconds(lambda: evaluator.run(prepared.method, dev, cache=dev_cache, text_rows=0))
+    once = median_seconds(lambda: evaluator.run(prepared.method, dev, cache=dev_cache, text_rows=0))
     text_seconds = 0.0
     if prepared.encoder.kind == "generation":
         tokens = min(TEXT_TOKENS, evaluator.max_new_tokens)
@@ -94,19 +86,101 @@ def measure(prepared: Prepared) -> Price:
         batches = min(TEXT_ROWS, len(prepared.dev)) / len(dev)
         text_seconds = 2 * written * batches * evaluator.max_new_tokens / tokens
     between = how.steps_between_evaluations
-    return Price(
+    price = Price(
         batch_rows=len(rows),
         batch_tokens=_tokens(rows) + sum(len(e.target_ids) for e in rows),
-        step_seconds=step_seconds,
+        step_seconds=step,
         steps=how.steps,
         cache_seconds=cache_seconds,
         evaluation_seconds=once * _tokens(prepared.dev) / _tokens(dev),
         evaluations=-(-how.steps // between) + 2,
         text_seconds=text_seconds,
-        memory_bytes=peak_memory() + (prepared.plan.cache_bytes if prepared.plan.mode == "cached-ram" else 0),
+        memory_bytes=peak_memory() + prepared.plan.ram_bytes,
         artifact_bytes=artifact_bytes(prepared),
         trained_parameters=prepared.trained_parameters,
+        faster=faster(prepared),
     )
+    return replace(price, slower=_slower(prepared, rows, price)) if trains else price
+
+
+def faster(prepared: Prepared) -> str:
+    """What a faster plan than `prepared`'s would need; empty where there is none."""
+    chosen, lm = prepared.plan, prepared.lm
+    needed = chosen.ram_bytes + chosen.cache_bytes
+    if chosen.mode == "full" and not lm.is_frozen:
+        return f"with base=frozen and placement=after, inputs would be cached: {size(chosen.cache_bytes)}"
+    if chosen.mode == "full" and "cache" not in lm.spec.limits:
+        own = prepared.recipe.method.options().get("placement")
+        what = "placement=after" if own != "after" else "a method that only stands after the input"
+        return f"with {what}, inputs would be cached: {size(chosen.cache_bytes)}"
+    if chosen.mode in ("recompute", "cached-disk") and prepared.recipe.train.cache != "auto":
+        return "with train.cache=auto, inputs are cached where they fit"
+    if chosen.mode in ("recompute", "cached-disk"):
+        more = size(max(0, needed - chosen.budget_bytes))
+        wish = f"train.cache_budget_mb={-(-needed // 10**6)}"
+        return f"with {more} more for the cache ({wish}), inputs would be kept in memory"
+    if chosen.checkpointing:
+        return f"with memory for {size(chosen.backward_bytes)} a step, layers would not be computed twice"
+    return ""
+
+
+def _slower(prepared: Prepared, rows: Sequence[Example], price: Price) -> Slower | None:
+    """The next slower plan, measured on the same rows; None where there is none."""
+    lm, how = prepared.lm, prepared.recipe.train
+    shape = largest_batch(prepared.train, how.batch_size, how.batch_tokens)
+    lm.set_gradient_checkpointing(False)
+    try:
+        kept = prepared.plan.backward_bytes or _backward(prepared, prepared.plan, shape)
+        found = _next_slower(prepared, shape, kept)
+        if found is None:
+            return None
+        name, plan, more = found
+        memory = max(0, price.memory_bytes + more)
+        if more > free_memory(str(lm.device)):
+            return Slower(name, 0.0, 0.0, memory, "not tried: more than is free")
+        lm.set_gradient_checkpointing(plan.checkpointing)
+        seconds = step_seconds(replace(prepared, plan=plan), rows, repeats=2)
+    finally:
+        lm.set_gradient_checkpointing(prepared.plan.checkpointing)
+    whole = price.seconds + price.steps * (seconds - price.step_seconds)
+    if prepared.plan.is_cached:
+        whole -= price.cache_seconds
+    return Slower(name, seconds, whole, memory)
+
+
+def _next_slower(prepared: Prepared, shape: Shape, kept: int) -> tuple[str, Plan, int] | None:
+    """Its name, the plan, and the bytes that it takes beyond the plan's own."""
+    chosen, lm = prepared.plan, prepared.lm
+    if chosen.is_cached:
+        freed = chosen.cache_bytes if chosen.mode == "cached-ram" else 0
+        return "recompute", replace(chosen, mode="recompute"), -freed
+    if chosen.mode == "recompute":
+        full = replace(chosen, mode="full")
+        return "full", full, _backward(prepared, full, shape) - kept
+    if chosen.checkpointing or not lm.checkpointable_layers:
+        return None
+    less = kept - checkpointed_bytes(lm, shape, kept)
+    return "full, with gradient checkpointing", replace(chosen, checkpointing=True), -less
+
+
+def _backward(prepared: Prepared, plan: Plan, shape: Shape) -> int:
+    return backward_bytes(prepared.lm, prepared.method, shape, full=plan.mode == "full")
+
+
+def _cache_seconds(prepared: Prepared, rows: Sequence[Example]) -> float:
+    """Of computing all that is kept and not there yet, from that of `rows`."""
+    chosen, lm, kinds = prepared.plan, prepared.lm, []
+    if chosen.is_cached and not chosen.stored:
+        kinds.append((KeyValues(lm, prepared.recipe.train.cache_dtype), chosen.prefill_tokens))
+    if chosen.features and chosen.features.where != "nowhere" and not chosen.features.stored:
+        assert prepared.method.reads is not None
+        kinds.append((InputFeatures(lm, prepared.method.reads), chosen.features.tokens))
+    seconds = 0.0
+    for kept, tokens in kinds:
+        ram.build(kept, rows[:1])
+        once = median_seconds(lambda kept=kept: ram.build(kept, rows))
+        seconds += once * tokens / max(1, sum(map(kept.tokens, rows)))
+    return seconds
 
 
 def artifact_bytes(prepared: Prepared) -> int:
@@ -120,56 +194,6 @@ def artifact_bytes(prepared: Prepared) -> int:
         numbers = [tensor for tensor in numbers if tensor.dtype != torch.bool]  # masks are not saved
     numbers += trained_weights(prepared.lm).values()
     return sum(tensor.numel() * tensor.element_size() for tensor in numbers)
-
-
-def _median_seconds(work: Callable[[], Any]) -> float:
-    times: list[float] = []
-    while len(times) < REPEATS and sum(times) < PATIENCE:
-        started = time.perf_counter()
-        work()
-        times.append(time.perf_counter() - started)
-    return median(times)
-
-
-def _step_seconds(prepared: Prepared, cache: ContextCache | None) -> float:
-    """Seconds of one step over all of `prepared.train`, by the training loop itself."""
-    loss = step_loss(prepared, cache)
-    whole = list(range(len(prepared.train)))
-    ends: list[float] = []
-    how = replace(optimization(prepared.recipe), steps=1 + REPEATS, patience=None)
-    fit(
-        prepared.lm,
-        prepared.method,
-        lambda _: loss(whole if ends else whole[:1]),
-        [len(e.input_ids) for e in prepared.train],
-        lambda: DevScore((0.0,), "", 0.0),
-        how,
-        on_event=lambda event: ends.append(time.perf_counter()),
-        should_stop=lambda: len(ends) > 1 and ends[-1] - ends[0] > PATIENCE,
-    )
-    if len(ends) < 2:
-        raise SoftPromptError(
-            f"the loss of the first step is not finite (lr={how.lr:g})",
-            why="the learning rate is too large, or the start is bad",
-            fix=f"train.lr={how.lr / 10:.1e}, or leave train.lr and method.init out for the defaults",
-        )
-    return median(later - earlier for earlier, later in pairwise(ends))
-
-
-def _typical_batch(examples: Sequence[Example], size: int, seed: int) -> list[Example]:
-    """The batch of the first epoch whose padded size is nearest the mean."""
-    order = Order([len(e.input_ids) for e in examples], size, seed)
-    batches = [[examples[i] for i in order.batch(step)] for step in range(order.per_epoch)]
-    padded = [len(batch) * max(len(e.input_ids) for e in batch) for batch in batches]
-    mean = sum(padded) / len(padded)
-    return min(zip(batches, padded, strict=True), key=lambda pair: abs(pair[1] - mean))[0]
-
-
-def _typical(examples: Sequence[Example], number: int) -> list[Example]:
-    """`number` examples spread over the lengths that occur."""
-    ordered = sorted(examples, key=lambda e: len(e.input_ids))
-    take = min(number, len(ordered))
-    return [ordered[(2 * i + 1) * len(ordered) // (2 * take)] for i in range(take)]
 
 
 def _tokens(examples: Sequence[Example]) -> int:

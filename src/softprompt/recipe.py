@@ -127,6 +127,7 @@ class TrainConfig(_Section):
 
     steps: Positive = 200
     batch_size: Positive = 32
+    batch_tokens: Positive | None = None  # padded tokens a step, in place of batch_size rows
     lr: Rate | None = None
     weight_decay: NonNegative = 0.0
     warmup: Fraction = 0.05  # fraction of the steps
@@ -136,13 +137,13 @@ class TrainConfig(_Section):
     patience: Positive | None = None  # evaluations without a new best before training stops
     seed: Seed = 0
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    cache: Literal["auto", "ram", "disk", "off"] = "auto"  # where the inputs' keys and values are kept
+    cache: Literal["auto", "ram", "disk", "off"] = "auto"  # where constants of the inputs are kept
     cache_dtype: Literal["auto", "int8"] = "auto"  # auto: the model's own precision
     cache_budget_mb: Positive | None = None  # of memory; None: 40 % of what is free
     cache_disk_mb: Positive | None = None  # of disk, all caches together; None: 40 % of what is free
     cache_folder: Name | None = None  # None: kv/ in $SOFTPROMPT_CACHE or ~/.cache/softprompt
-    threads: Positive | None = None
-    gradient_checkpointing: bool = False
+    threads: Positive | None = None  # None: the physical cores that this process may use
+    gradient_checkpointing: bool | Literal["auto"] = "auto"  # auto: where memory is short
     apart: bool = False  # each prompt of `data.prompt_field` by itself: optimizer, early end, artifact
 
 

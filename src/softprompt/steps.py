@@ -7,27 +7,24 @@ than fills it is taken in several passes, whose gradients are added: the same st
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate, pairwise
+from itertools import accumulate
 from typing import final
 
 import torch
 from torch import Tensor
 
-from .cache import ContextCache
+from .cache import InputCache
+from .data.batches import by_tokens
 from .data.collate import collate
 from .data.encode import Example
 from .lm.base import LanguageModel
 from .methods.base import SoftPrompt
 from .methods.side_by_side import SideBySide
 from .objectives import Objective, squared_errors, token_losses
+from .passes import at_once
 from .prepare import Prepared
-
-#: Positions that one pass computes with gradient, beyond which a larger pass is no faster a position
-#: (measured: docs/performance.md), and positions of cached inputs that it may hold.
-STEP_TOKENS = {"cpu": 512, "cuda": 8192}
-INPUT_TOKENS = {"cpu": 8192, "cuda": 131_072}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,33 +34,41 @@ class Part:
     method: SoftPrompt
     examples: Sequence[Example]
     is_full: bool  # whether something trained stands ahead of the inputs, so that nothing is computed once
-    step_tokens: int  # positions that a step computes with gradient
-    input_tokens: int  # positions of a step's inputs
+    batch_size: int  # rows a step, about
+    soft_tokens: int = 0  # positions of the prompt, a row
     objective: Objective = token_losses
 
     @staticmethod
     def of(run: Prepared) -> Part:
         """A run's part, as its plan says."""
-        rows = min(run.recipe.train.batch_size, len(run.train))
-        inputs = sum(len(e.input_ids) for e in run.train)
         objective = squared_errors if run.encoder.kind == "regression" else token_losses
-        size = round(rows * inputs / max(1, len(run.train)))
-        return Part(run.method, run.train, run.plan.mode == "full", run.plan.step_tokens, size, objective)
+        rows = min(run.recipe.train.batch_size, len(run.train))
+        return Part(run.method, run.train, run.plan.mode == "full", rows, run.plan.soft_tokens, objective)
+
+    def tokens(self, example: Example) -> int:
+        """Positions of a row that are computed with gradient."""
+        tail = self.soft_tokens + max(1, len(example.target_ids))
+        return tail + len(example.input_ids) if self.is_full else tail
+
+    def step(self) -> tuple[float, float]:
+        """(positions computed with gradient, positions of the inputs) of a step of mean length."""
+        share = self.batch_size / max(1, len(self.examples))
+        inputs = sum(len(example.input_ids) for example in self.examples)
+        return share * sum(map(self.tokens, self.examples)), share * inputs
 
 
 @final
 class Steps:
     """Losses of the rows of several parts, over one base model.
 
-    `cache` holds the inputs of all, one part's after another's; None where each step computes them.
+    `cache` is that of the inputs of all, one part's after another's; what is not in it is computed each step.
     """
 
-    def __init__(self, lm: LanguageModel, parts: Sequence[Part], cache: ContextCache | None) -> None:
+    def __init__(self, lm: LanguageModel, parts: Sequence[Part], cache: InputCache) -> None:
         self._lm, self._parts, self._cache = lm, parts, cache
         self._starts = [0, *accumulate(len(part.examples) for part in parts)]
         self._reads = next((part.method.reads for part in parts if part.method.reads), None)
-        device = "cuda" if lm.device.type == "cuda" else "cpu"
-        self._most = STEP_TOKENS[device], INPUT_TOKENS[device]
+        self._most = at_once(str(lm.device))
 
     def backward(self, chosen: Sequence[tuple[int, list[int]]]) -> list[Tensor]:
         """The mean loss of each (part by number, its rows); their gradients are added to the parameters.
@@ -90,13 +95,12 @@ class Steps:
         if len(chosen) > 1:
             return [[(place, index, rows) for place, (index, rows) in enumerate(chosen)]]
         index, rows = chosen[0]
-        part = self._parts[index]
-        lengths = {row: len(part.examples[row].input_ids) for row in rows}
-        tokens = max(part.step_tokens, sum(lengths.values()) if part.is_full else 0)
-        number = max(1, min(len(rows), -(-tokens // self._most[0])))
-        rows = sorted(rows, key=lengths.__getitem__)
-        ends = [len(rows) * k // number for k in range(number + 1)]
-        return [[(0, index, rows[start:end])] for start, end in pairwise(ends)]
+        lengths = [self._parts[index].tokens(self._parts[index].examples[row]) for row in rows]
+        order = sorted(range(len(rows)), key=lengths.__getitem__)
+        return [
+            [(0, index, [rows[place] for place in batch])]
+            for batch in by_tokens(order, lengths, self._most[0])
+        ]
 
     def _sums(self, one_pass: Sequence[tuple[int, int, list[int]]]) -> list[Tensor]:
         """The sum of the losses of each part's rows."""
@@ -110,10 +114,10 @@ class Steps:
             method = SideBySide([part.method for part in parts])
             offsets = torch.tensor(method.offsets, device=lm.device)
             batch = replace(batch, prompt_ids=batch.prompt_ids + offsets[owner])
-        context = None
+        numbers = [self._starts[index] + row for _, index, rows in one_pass for row in rows]
+        batch, context = self._cache.fill(batch, numbers, method.reads), None
         if not first.is_full:
-            numbers = [self._starts[index] + row for _, index, rows in one_pass for row in rows]
-            context = self._cache.context(numbers, lm) if self._cache else lm.prefill(batch)
+            context = self._cache.context(numbers) or lm.prefill(batch)
         found = first.objective(lm, method, batch, context)
         if len(parts) == 1:
             return [found.values.sum()]
@@ -131,13 +135,13 @@ class Steps:
     def _packed(self, numbers: Sequence[int]) -> Iterator[list[int]]:
         """As many at once as a pass takes."""
         group: list[int] = []
-        tokens = inputs = 0
+        held = (0.0, 0.0)
         for index in numbers:
-            part = self._parts[index]
-            tokens, inputs = tokens + part.step_tokens, inputs + part.input_tokens
-            if group and (tokens > self._most[0] or inputs > self._most[1]):
+            own = self._parts[index].step()
+            held = held[0] + own[0], held[1] + own[1]
+            if group and (held[0] > self._most[0] or held[1] > self._most[1]):
                 yield group
-                group, tokens, inputs = [], part.step_tokens, part.input_tokens
+                group, held = [], own
             group.append(index)
         yield group
 

@@ -9,15 +9,13 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
 from . import artifact as artifacts
 from . import methods
 from .artifact import Artifact
-from .cache import ContextCache, disk, ram
-from .cache.slices import Slice
+from .cache import InputCache
 from .data.encode import Encoder
 from .errors import SoftPromptError
 from .evaluate import Evaluation, Evaluator
@@ -27,8 +25,8 @@ from .lm.base import LanguageModel
 from .memory import peak_memory
 from .methods.base import Setting
 from .metrics import METRICS
-from .plan import Plan
-from .prepare import Prepared, base_options, cache_place, plan_for
+from .order import row_lengths
+from .prepare import Prepared, base_options, open_caches, plan_of
 from .provenance import provenance
 from .recipe import Recipe
 from .steps import Part, Steps
@@ -109,14 +107,14 @@ def tune_many(
         _make_room(Path(run.recipe.output), restart, overwrite)
     started = time.perf_counter()
     hooks.on_stage("plain model on the dev rows")
-    runs, cache, dev_caches = _shared_caches(runs, hooks)
+    runs, cache, dev_caches = _open_caches(runs, hooks)
     evaluators = [evaluator_of(run.recipe, run.lm, run.encoder) for run in runs]
     # now and not after training: a base that is trained too is still the plain model
     plain = _plain_evaluations(runs, evaluators, dev_caches, text_rows)
     learners = [
         Learner(
             named_parameters(run.lm, run.method),
-            [len(e.input_ids) for e in run.train],
+            row_lengths(run.train, run.recipe.train.batch_tokens),
             partial(_dev_score, evaluator, run, dev_cache),
             optimization(run.recipe),
             folder=Path(run.recipe.output) / "checkpoint",
@@ -128,7 +126,7 @@ def tune_many(
     hooks.on_stage(f"training, going on from step {done}" if done else "training")
     steps = Steps(runs[0].lm, [Part.of(run) for run in runs], cache)
     outcomes = fit_together(
-        learners, steps.losses, groups=steps.groups, on_event=hooks.on_event, should_stop=hooks.should_stop
+        learners, steps.backward, groups=steps.groups, on_event=hooks.on_event, should_stop=hooks.should_stop
     )
     if any(outcome.stopped == "interrupted" for outcome in outcomes):
         raise Interrupted(max(outcome.step for outcome in outcomes), Path(runs[0].recipe.output))
@@ -144,14 +142,14 @@ def tune_many(
     return finished
 
 
-def _dev_score(evaluator: Evaluator, run: Prepared, cache: ContextCache | None) -> DevScore:
+def _dev_score(evaluator: Evaluator, run: Prepared, cache: InputCache) -> DevScore:
     return dev_key(evaluator.run(run.method, run.dev, cache=cache, text_rows=0))
 
 
 def _plain_evaluations(
     runs: Sequence[Prepared],
     evaluators: Sequence[Evaluator],
-    caches: Sequence[ContextCache | None],
+    caches: Sequence[InputCache],
     text_rows: int,
 ) -> list[Evaluation]:
     """The plain model on the dev rows of each run; runs with the same ones share an evaluation."""
@@ -166,58 +164,27 @@ def _plain_evaluations(
     return out
 
 
-def _shared_caches(
+def _open_caches(
     runs: Sequence[Prepared], hooks: Hooks
-) -> tuple[list[Prepared], ContextCache | None, Sequence[ContextCache | None]]:
+) -> tuple[list[Prepared], InputCache, list[InputCache]]:
     """One cache of the training inputs of all runs, one after another, and that of each run's dev inputs."""
-    able = next((run for run in runs if run.plan.mode != "full"), None)
-    if able is None:
-        return list(runs), None, [None] * len(runs)
-    train, dev = [e for run in runs for e in run.train], [e for run in runs for e in run.dev]
-    plan = able.plan if len(runs) == 1 else plan_for(able.recipe, able.lm, able.method, train, dev)
-    cache, dev_cache, whole = _caches(replace(able, train=train, dev=dev, plan=plan), hooks)
-    starts = accumulate((len(run.dev) for run in runs), initial=0)
-    parts = [
-        None if dev_cache is None or run.plan.mode == "full" else Slice(dev_cache, start, len(run.dev))
-        for run, start in zip(runs, starts, strict=False)
-    ]
-    return [run if run.plan.mode == "full" else _planned(run, whole.plan) for run in runs], cache, parts
+    # a cache of keys and values serves all whose inputs are constants, one of features all that read the same
+    first = max(runs, key=lambda run: (run.plan.mode != "full", run.method.reads is not None))
+    train = [example for run in runs for example in run.train]
+    if len(runs) > 1:
+        dev = [example for run in runs for example in run.dev]
+        first = replace(first, plan=plan_of(first.recipe, first.lm, first.method, train, dev))
+    lists = [train, *(run.dev for run in runs)]
+    (cache, *dev_caches), first = open_caches(first, lists, progress=hooks.on_cache, say=hooks.on_stage)
+    opened = [_planned(run, first, own) for run, own in zip(runs, dev_caches, strict=True)]
+    return [run for run, _ in opened], cache, [own for _, own in opened]
 
 
-def _planned(run: Prepared, plan: Plan) -> Prepared:
-    return replace(run, plan=replace(plan, step_tokens=run.plan.step_tokens))
-
-
-def _caches(prepared: Prepared, hooks: Hooks):
-    """KV of the training and dev inputs where the plan keeps them; falls back where there is no room."""
-    if not prepared.plan.is_cached:
-        return None, None, prepared
-    lm, form = prepared.lm, prepared.recipe.train.cache_dtype
-    try:
-        if prepared.plan.mode == "cached-disk":
-            both = [*prepared.train, *prepared.dev]
-            place = cache_place(prepared.recipe)
-            store = disk.open_or_build(
-                place, lm, both, form=form, progress=hooks.on_cache, say=hooks.on_stage
-            )
-            return store.cache(prepared.train), store.cache(prepared.dev), prepared
-        cache = ram.build(lm, prepared.train, form=form, progress=hooks.on_cache)
-        return cache, ram.build(lm, prepared.dev, form=form), prepared
-    except (MemoryError, RuntimeError, OSError, SoftPromptError) as error:
-        what, reason = _no_room(error)
-        hooks.on_stage(f"no {what} for the cache: the inputs are recomputed each step instead ({reason})")
-        fallen = replace(prepared.plan, mode="recompute", reason=reason, folder=None, stored=False)
-        return None, None, replace(prepared, plan=fallen)
-
-
-def _no_room(error: Exception) -> tuple[str, str]:
-    """("memory" or "disk", why the cache has no room there). Raises `error` again where it is another."""
-    if isinstance(error, MemoryError) or "memory" in str(error).lower():
-        return "memory", "memory ran out while the cache was built"
-    cause = error.__cause__ if isinstance(error, SoftPromptError) else error
-    if not isinstance(cause, OSError):
-        raise error
-    return "disk", cause.strerror or str(cause)
+def _planned(run: Prepared, first: Prepared, cache: InputCache) -> tuple[Prepared, InputCache]:
+    """A run with the plan that all came to, and what of the cache it may use."""
+    if run.plan.mode == "full":  # its keys and values are no constants, whoever else's are
+        return run, replace(cache, contexts=None)
+    return replace(run, plan=replace(first.plan, step_tokens=run.plan.step_tokens)), cache
 
 
 def dev_key(evaluation: Evaluation) -> DevScore:
@@ -246,6 +213,7 @@ def optimization(recipe: Recipe) -> Optimization:
         train.eval_every,
         train.patience,
         train.seed,
+        train.batch_tokens,
     )
 
 

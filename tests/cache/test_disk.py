@@ -15,8 +15,9 @@ import pytest
 import torch
 
 from softprompt import files
-from softprompt.cache import disk
-from softprompt.cache.place import Place, builder, default_root, distinct, entry_of, key_of, name_of
+from softprompt.cache import Cache, KeyValues, disk
+from softprompt.cache.naming import name_of_ids
+from softprompt.cache.place import Place, builder, default_root, entry_of
 from softprompt.cache.shards import missing
 from softprompt.data.collate import collate
 from softprompt.errors import SoftPromptError
@@ -26,6 +27,14 @@ from softprompt.errors import SoftPromptError
 def small_files(monkeypatch):
     monkeypatch.setattr(disk, "SHARD_BYTES", 3000)
     monkeypatch.setattr(disk, "BATCH_TOKENS", 12)
+
+
+def name_of(example) -> str:
+    return name_of_ids(example.input_ids)
+
+
+def names_of(examples) -> list[str]:
+    return [name_of(example) for example in examples]
 
 
 @pytest.fixture
@@ -46,7 +55,7 @@ def shards(place: Place) -> list[Path]:
 
 def same(store, examples, lm, close) -> None:
     """What the store holds is what the plain model computes now."""
-    context = store.cache(examples).context(range(len(examples)), lm)
+    context = Cache(KeyValues(lm), store, examples).batch(range(len(examples)))
     fresh = lm.prefill(collate(examples, targets=False))
     seen = fresh.mask[:, None, :, None]
     assert torch.equal(context.mask, fresh.mask)
@@ -59,28 +68,28 @@ def same(store, examples, lm, close) -> None:
 
 
 def test_a_second_run_computes_nothing(llama, examples, place, prefills, close):
-    disk.open_or_build(place, llama, examples)
+    disk.open_or_build(place, KeyValues(llama), examples)
     first = len(prefills)
     assert first > 1 and len(shards(place)) > 1
     other = [
         examples[k] for k in (4, 2, 0, 5, 3, 3, 0)
     ]  # another seed's order and split, and rows that repeat
-    store = disk.open_or_build(place, llama, other)
+    store = disk.open_or_build(place, KeyValues(llama), other)
     assert len(prefills) == first
     same(store, other, llama, close)
 
 
 def test_rows_that_are_new_are_computed_alone(llama, examples, encoded, place, prefills, close):
-    disk.open_or_build(place, llama, examples)
+    disk.open_or_build(place, KeyValues(llama), examples)
     prefills.clear()
     more, done = [*encoded((7, 4), start=60), *examples[::-1]], []
-    store = disk.open_or_build(place, llama, more, progress=lambda n, of: done.append((n, of)))
+    store = disk.open_or_build(place, KeyValues(llama), more, progress=lambda n, of: done.append((n, of)))
     assert sum(prefills) == 2 and done[-1] == (8, 8)
     same(store, more, llama, close)
 
 
 def test_nothing_is_copied_before_a_batch_is_made(llama, examples, place):
-    store = disk.open_or_build(place, llama, examples)
+    store = disk.open_or_build(place, KeyValues(llama), examples)
     name = name_of(examples[2])
     assert store.row(name)[0].data_ptr() == store.row(name)[0].data_ptr()
 
@@ -100,15 +109,15 @@ def test_the_folder_follows_all_that_the_numbers_depend_on(new_lm, llama):
         nudged.model.get_input_embeddings().weight[12, 3] += 1  # one number of one word
     retokenized.tokenizer.add_tokens(["<more>"])
     others = [new_lm("llama", seed=1), new_lm("llama", rope_parameters=rope), halved, nudged, retokenized]
-    names = {key_of(lm, "auto") for lm in (llama, *others)} | {key_of(llama, "int8")}
+    names = {KeyValues(lm, "auto").key for lm in (llama, *others)} | {KeyValues(llama, "int8").key}
     assert len(names) == 7
-    assert key_of(new_lm("llama"), "auto") in names  # the same model, loaded again
+    assert KeyValues(new_lm("llama"), "auto").key in names  # the same model, loaded again
 
 
 def test_another_format_version_is_another_cache(llama, monkeypatch):
-    before = key_of(llama, "auto")
-    monkeypatch.setattr("softprompt.cache.place.FORMAT", 2)
-    assert key_of(llama, "auto") != before
+    before = KeyValues(llama, "auto").key
+    monkeypatch.setattr("softprompt.cache.naming.FORMAT", 2)
+    assert KeyValues(llama, "auto").key != before
 
 
 def test_the_folder_is_the_users_own(monkeypatch, tmp_path):
@@ -137,37 +146,37 @@ DAMAGES = {"flipped": flip, "cut": cut, "gone": Path.unlink, "empty": lambda pat
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_a_damaged_file_is_computed_again_and_said(llama, examples, place, prefills, close, damage):
-    disk.open_or_build(place, llama, examples)
+    disk.open_or_build(place, KeyValues(llama), examples)
     whole, prefills[:] = sum(prefills), []
     victim = shards(place)[1]
     DAMAGES[damage](victim)
     said: list[str] = []
-    store = disk.open_or_build(place, llama, examples, say=said.append)
+    store = disk.open_or_build(place, KeyValues(llama), examples, say=said.append)
     assert any("damaged" in text and victim.name in text for text in said)
     assert 0 < sum(prefills) < whole  # that file alone
     same(store, examples, llama, close)
     said.clear()
-    disk.open_or_build(place, llama, examples, say=said.append)
+    disk.open_or_build(place, KeyValues(llama), examples, say=said.append)
     assert not said
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"rows": 3}', "7"])
 def test_a_damaged_entry_is_written_again(llama, examples, place, close, content):
-    disk.open_or_build(place, llama, examples)
+    disk.open_or_build(place, KeyValues(llama), examples)
     entry_of(shards(place)[0]).write_text(content)
     said: list[str] = []
-    same(disk.open_or_build(place, llama, examples, say=said.append), examples, llama, close)
+    same(disk.open_or_build(place, KeyValues(llama), examples, say=said.append), examples, llama, close)
     assert any("damaged" in text for text in said)
 
 
 def test_a_cache_that_was_copied_is_whole(llama, examples, place, prefills):
     """Other times, the same contents."""
-    disk.open_or_build(place, llama, examples)
+    disk.open_or_build(place, KeyValues(llama), examples)
     built = len(prefills)
     for path in shards(place):
         os.utime(path, (1, 1))
     said: list[str] = []
-    disk.open_or_build(place, llama, examples, say=said.append)
+    disk.open_or_build(place, KeyValues(llama), examples, say=said.append)
     assert len(prefills) == built and not said
 
 
@@ -185,14 +194,14 @@ def test_a_build_that_stops_goes_on(llama, examples, place, prefills, close, mon
 
     if (child := os.fork()) == 0:  # a process that ends without cleaning up
         setattr(files, where, stopped)
-        disk.open_or_build(place, llama, examples)
+        disk.open_or_build(place, KeyValues(llama), examples)
         os._exit(1)
     assert os.waitpid(child, 0)[1] == 0
     (kept,) = shards(place)
     folder = kept.parent
     rows = len(json.loads(entry_of(kept).read_text())["rows"])
     assert list(folder.glob(".*")) and 0 < rows < len(examples)
-    same(disk.open_or_build(place, llama, examples), examples, llama, close)
+    same(disk.open_or_build(place, KeyValues(llama), examples), examples, llama, close)
     assert sum(prefills) == len(examples) - rows + len(examples)  # the latter is the batch of `same`
     assert not list(folder.glob(".*")) and len(list(folder.glob("*.safetensors"))) == len(shards(place))
 
@@ -205,7 +214,7 @@ def test_a_process_that_is_killed_leaves_nothing_half_read(model_folder, tmp_pat
     script = f"""
 import time, types, softprompt
 from softprompt import files
-from softprompt.cache import disk
+from softprompt.cache import KeyValues, disk
 from softprompt.cache.place import Place
 from pathlib import Path
 disk.SHARD_BYTES, disk.BATCH_TOKENS = 3000, 12
@@ -218,7 +227,7 @@ files.write_tensors = slow
 rows = [types.SimpleNamespace(input_ids=ids, prompt=0, places=(), value=None, target_ids=(),
         rendered=types.SimpleNamespace(input="")) for ids in {[row.input_ids for row in rows]!r}]
 lm = softprompt.load({str(model_folder)!r}, dtype="float32")
-disk.open_or_build(Place(Path({str(place.root)!r}), 10**9), lm, rows)
+disk.open_or_build(Place(Path({str(place.root)!r}), 10**9), KeyValues(lm), rows)
 """
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", script]
@@ -230,11 +239,11 @@ disk.open_or_build(Place(Path({str(place.root)!r}), 10**9), lm, rows)
     process.wait()
     (folder,) = place.root.iterdir()
     made = shards(place)
-    assert len(made) >= 1 and missing(folder, rows)
+    assert len(made) >= 1 and missing(folder, names_of(rows))
     times = {path: path.stat().st_mtime_ns for path in made}
     lm = softprompt.load(str(model_folder), dtype="float32")
-    same(disk.open_or_build(place, lm, rows), rows, lm, close)
-    assert not missing(folder, rows) and {p: p.stat().st_mtime_ns for p in made} == times
+    same(disk.open_or_build(place, KeyValues(lm), rows), rows, lm, close)
+    assert not missing(folder, names_of(rows)) and {p: p.stat().st_mtime_ns for p in made} == times
 
 
 # --- room ---
@@ -249,17 +258,17 @@ def test_the_longest_unused_go_first(llama, encoded, tmp_path, monkeypatch):
     monkeypatch.setattr(disk, "BATCH_TOKENS", 100)  # one file a run
     roomy, names, stores = Place(tmp_path / "kv", limit=10**9), [], []
     for start, when in ((10, 2000), (30, 1000), (50, 3000)):
-        stores.append(disk.open_or_build(roomy, llama, encoded((9, 8), start=start)))
+        stores.append(disk.open_or_build(roomy, KeyValues(llama), encoded((9, 8), start=start)))
         (new,) = set(shards(roomy)) - set(names)
         names.append(new)
         used([new], when)
     tight = Place(roomy.root, limit=3 * max(held.bytes for held in roomy.held()) + 500)
     said: list[str] = []
-    disk.open_or_build(tight, llama, encoded((9, 8), start=70), say=said.append)
+    disk.open_or_build(tight, KeyValues(llama), encoded((9, 8), start=70), say=said.append)
     assert not names[1].exists() and names[0].exists() and names[2].exists()
     assert len(said) == 1 and str(names[1]) in said[0]
-    disk.open_or_build(tight, llama, encoded((9, 8), start=10))  # it is used again, and so stays
-    disk.open_or_build(tight, llama, encoded((9, 8), start=80))
+    disk.open_or_build(tight, KeyValues(llama), encoded((9, 8), start=10))  # it is used again, and so stays
+    disk.open_or_build(tight, KeyValues(llama), encoded((9, 8), start=80))
     assert names[0].exists() and not names[2].exists()
     assert sum(held.bytes for held in tight.held()) <= tight.budget()
     # a reader keeps what it has mapped
@@ -272,10 +281,10 @@ def test_rows_of_other_runs_in_the_same_file_do_not_stay_over_budget(
     monkeypatch.setattr(disk, "BATCH_TOKENS", 100)
     old, new = encoded((9, 9, 9)), encoded((9, 9), start=50)
     place = Place(tmp_path / "kv", limit=10**9)
-    disk.open_or_build(place, llama, old)
+    disk.open_or_build(place, KeyValues(llama), old)
     wanted = [old[0], *new]
     tight = Place(place.root, limit=place.held()[0].bytes + 500)
-    same(disk.open_or_build(tight, llama, wanted), wanted, llama, close)
+    same(disk.open_or_build(tight, KeyValues(llama), wanted), wanted, llama, close)
     assert sum(held.bytes for held in tight.held()) <= tight.budget()
 
 
@@ -313,7 +322,7 @@ def test_a_full_disk_leaves_nothing_behind(llama, examples, place, monkeypatch, 
 
     monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(SoftPromptError, match="disk is full"):
-        disk.open_or_build(place, llama, examples)
+        disk.open_or_build(place, KeyValues(llama), examples)
     assert [path.name for path in place.root.glob("*/*")] == ["lock"]
 
 
@@ -322,11 +331,11 @@ def test_two_builders_take_turns(llama, examples, place, close, tmp_path):
     import threading
 
     said: list[str] = []
-    folder = place.folder(key_of(llama, "auto"))
+    folder = place.folder(KeyValues(llama, "auto").key)
     stores = []
 
     def second():
-        stores.append(disk.open_or_build(place, llama, examples, say=said.append))
+        stores.append(disk.open_or_build(place, KeyValues(llama), examples, say=said.append))
 
     with builder(folder):
         thread = threading.Thread(target=second)
@@ -336,4 +345,4 @@ def test_two_builders_take_turns(llama, examples, place, close, tmp_path):
         assert "waiting" in said[0] and not shards(place)
     thread.join()
     same(stores[0], examples, llama, close)
-    assert not missing(folder, distinct(examples))
+    assert not missing(folder, names_of(examples))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from softprompt.cache import disk, ram
+from softprompt.cache import Cache, KeyValues, disk, ram
 from softprompt.cache.rows import compute
 from softprompt.data.collate import collate
 from softprompt.injection import LayerKV
@@ -20,10 +20,11 @@ def built(request, place, monkeypatch):
     monkeypatch.setattr(disk, "SHARD_BYTES", 3000)
     monkeypatch.setattr(disk, "BATCH_TOKENS", 12)
 
-    def make(lm, examples, **how):
+    def make(lm, examples, form="auto", **how):
+        kept = KeyValues(lm, form)
         if request.param == "ram":
-            return ram.build(lm, examples, **how)
-        return disk.open_or_build(place, lm, examples, **how).cache(examples)
+            return Cache(kept, ram.build(kept, examples, **how), examples)
+        return Cache(kept, disk.open_or_build(place, kept, examples, **how), examples)
 
     return make
 
@@ -34,7 +35,7 @@ def test_holds_what_prefill_computes(lms, family, built, examples, close):
     cache = built(lm, examples, progress=lambda n, of: done.append((n, of)))
     assert len(cache) == 6 and done[-1] == (6, 6)
     for rows in ([0, 1, 2, 3, 4, 5], [4, 1], [1], [2, 2]):
-        context = cache.context(rows, lm)
+        context = cache.batch(rows)
         fresh = lm.prefill(collate([examples[i] for i in rows], targets=False))
         assert torch.equal(context.mask, fresh.mask)
         for kept, layer in zip(context.layers, fresh.layers, strict=True):
@@ -45,9 +46,10 @@ def test_holds_what_prefill_computes(lms, family, built, examples, close):
 
 @pytest.mark.parametrize("batch_tokens", [1, 12, 10**6])
 def test_memory_held_and_chunks(llama, examples, batch_tokens, close):
-    cache = ram.build(llama, examples, batch_tokens=batch_tokens)
+    kept = KeyValues(llama)
+    cache = Cache(kept, ram.build(kept, examples, batch_tokens=batch_tokens), examples)
     assert cache.bytes == (sum(LENGTHS) - len(LENGTHS)) * llama.spec.kv_numbers_per_token * 4
-    context, fresh = cache.context(range(6), llama), llama.prefill(collate(examples, targets=False))
+    context, fresh = cache.batch(range(6)), llama.prefill(collate(examples, targets=False))
     for kept, layer in zip(context.layers, fresh.layers, strict=True):
         close(kept.key * fresh.mask[:, None, :, None], layer.key * fresh.mask[:, None, :, None])
 
@@ -64,7 +66,7 @@ def test_layers_of_unlike_sizes(new_lm, built, examples, monkeypatch):
         return Context((*context.layers[:-1], twice), context.mask)
 
     monkeypatch.setattr(lm, "prefill", wider)
-    context = built(lm, examples).context([2, 0], lm)
+    context = built(lm, examples).batch([2, 0])
     assert [layer.key.shape[1] for layer in context.layers] == [2, 2, 4]
     assert torch.equal(context.layers[2].key[:, :2], context.layers[2].key[:, 2:])
 
@@ -73,7 +75,7 @@ def test_layers_of_unlike_sizes(new_lm, built, examples, monkeypatch):
 def test_kept_in_the_models_own_precision(new_lm, built, examples, kind):
     lm = new_lm("llama")
     lm.model.to(kind)
-    assert all(layer.key.dtype == kind for layer in built(lm, examples).context([0, 2], lm).layers)
+    assert all(layer.key.dtype == kind for layer in built(lm, examples).batch([0, 2]).layers)
 
 
 def naive_int8(row: torch.Tensor) -> torch.Tensor:
@@ -89,7 +91,7 @@ def naive_int8(row: torch.Tensor) -> torch.Tensor:
 
 def test_int8_is_rounding_by_channel(llama, built, examples, close):
     (row,) = compute(llama, examples[2:3], "auto")[0]
-    layers = built(llama, examples, form="int8").context([2], llama).layers
+    layers = built(llama, examples, form="int8").batch([2]).layers
     kept = torch.stack([t[0] for layer in layers for t in (layer.key, layer.value)])
     wanted = naive_int8(row)
     step = row.abs().amax(-2, keepdim=True) / 127
@@ -117,7 +119,7 @@ def test_int8_hardly_moves_logits(lms, family, built, encoded):
     def changed(how) -> Context:
         return Context(tuple(layer.map(how) for layer in fresh.layers), fresh.mask)
 
-    int8 = moved(built(lm, rows, form="int8").context(range(4), lm))
+    int8 = moved(built(lm, rows, form="int8").batch(range(4)))
     bound = 8 * moved(changed(lambda t: t.bfloat16().float()))
     assert 0 < int8 <= bound < moved(changed(lambda t: t.sign() * t.abs().amax(2, keepdim=True))) / 8
 
@@ -126,7 +128,7 @@ def test_int8_in_bfloat16_and_with_rows_of_nothing(new_lm, built, encoded):
     lm = new_lm("llama")
     lm.model.to(torch.bfloat16)
     rows = encoded((1, 6))
-    context = built(lm, rows, form="int8").context([0, 1], lm)
+    context = built(lm, rows, form="int8").batch([0, 1])
     fresh = lm.prefill(collate(rows, targets=False))
     assert torch.equal(context.mask, fresh.mask)
     for kept, layer in zip(context.layers, fresh.layers, strict=True):
@@ -134,5 +136,5 @@ def test_int8_in_bfloat16_and_with_rows_of_nothing(new_lm, built, encoded):
         # half a step, a quarter for the scale's own 8 bits, and the rounding of what comes back
         step = layer.key[1].abs().amax(-2, keepdim=True).float() / 127
         assert ((kept.key[1] - layer.key[1]).float().abs() <= 1.3 * step).all()
-    nothing = built(lm, rows[:1], form="int8").context([0], lm)
+    nothing = built(lm, rows[:1], form="int8").batch([0])
     assert nothing.layers[0].key.shape[2] == 0 and nothing.mask.shape == (1, 0)

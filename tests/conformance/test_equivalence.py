@@ -10,7 +10,7 @@ import torch.utils.checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from softprompt import artifact, plan
-from softprompt.cache import disk, ram
+from softprompt.cache import Cache, KeyValues, disk, ram
 from softprompt.cache.place import Place
 from softprompt.methods.materialised import Materialised, materialise
 from softprompt.objectives import injection_for, next_token
@@ -78,9 +78,10 @@ def test_plan_cache_equals_full_in_loss_and_gradient(lm, family, case, method, b
         assert abs(wrong - loss) > 1e-4
         return
     assert chosen.mode == "cached-ram"
-    cache = ram.build(lm, examples, batch_tokens=12)  # several chunks
-    on_disk = disk.open_or_build(Place(tmp_path), lm, examples).cache(examples)
-    for context in (cache.context(range(4), lm), on_disk.context(range(4), lm), lm.prefill(batch)):
+    kv = KeyValues(lm)
+    cache = Cache(kv, ram.build(kv, examples, batch_tokens=12), examples)  # several chunks
+    on_disk = Cache(kv, disk.open_or_build(Place(tmp_path), kv, examples), examples)
+    for context in (cache.batch(range(4)), on_disk.batch(range(4)), lm.prefill(batch)):
         again, cached = gradients(lm, method, batch, context)
         close(again, loss)
         for name, gradient in full.items():

@@ -7,7 +7,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from softprompt import artifact, methods, steps
+from softprompt import artifact, methods, passes, steps
+from softprompt.cache import InputCache
 from softprompt.config import recipe_from_dict
 from softprompt.errors import SoftPromptError
 from softprompt.prepare import prepare
@@ -51,7 +52,7 @@ def on_one_base(runs):
 
 
 def steps_of(runs) -> Steps:
-    return Steps(runs[0].lm, [Part.of(run) for run in runs], None)
+    return Steps(runs[0].lm, [Part.of(run) for run in runs], InputCache())
 
 
 def saved(folder) -> dict[str, torch.Tensor]:
@@ -81,7 +82,7 @@ def test_gradients_are_those_of_each_alone(start, name):
         for run in runs:
             run.method.zero_grad(set_to_none=True)
         for group in groups:
-            torch.stack(steps_of(runs).losses([(k, rows[k]) for k in group])).sum().backward()
+            steps_of(runs).backward([(k, rows[k]) for k in group])
         return [
             {n: p.grad.clone() for n, p in run.method.named_parameters() if p.grad is not None}
             for run in runs
@@ -173,14 +174,14 @@ def test_interrupted_runs_go_on_together(start, tmp_path):
 
 def test_a_pass_is_no_larger_than_the_machine_takes(start, monkeypatch):
     runs = on_one_base([start({"name": "prompt-tuning"}, f"r{i}") for i in range(5)])
-    each = runs[0].plan.step_tokens
+    each = Part.of(runs[0]).step()[0]
     assert [len(g) for g in steps_of(runs).groups(range(5))] == [5]
-    monkeypatch.setitem(steps.STEP_TOKENS, "cpu", 2 * each)
+    monkeypatch.setitem(passes.STEP_TOKENS, "cpu", 2.1 * each)
     assert [g for g in steps_of(runs).groups([0, 1, 3, 4])] == [[0, 1], [3, 4]]
-    monkeypatch.setitem(steps.STEP_TOKENS, "cpu", 1)  # a step that fills it by itself
+    monkeypatch.setitem(passes.STEP_TOKENS, "cpu", 1)  # a step that fills it by itself
     assert [g for g in steps_of(runs).groups([0, 4])] == [[0], [4]]
-    monkeypatch.setitem(steps.STEP_TOKENS, "cpu", 10**6)
-    monkeypatch.setitem(steps.INPUT_TOKENS, "cpu", 1)
+    monkeypatch.setitem(passes.STEP_TOKENS, "cpu", 10**6)
+    monkeypatch.setitem(passes.INPUT_TOKENS, "cpu", 1)
     assert [len(g) for g in steps_of(runs).groups(range(5))] == [1] * 5
 
 
@@ -256,4 +257,4 @@ def test_methods_that_read_different_things_take_turns(start):
     runs = on_one_base([embeddings, hidden])
     assert [len(g) for g in steps_of(runs).groups(range(2))] == [1, 1]
     with pytest.raises(SoftPromptError, match="cannot go through the model together"):
-        steps_of(runs).losses([(0, [0]), (1, [0])])
+        steps_of(runs).backward([(0, [0]), (1, [0])])

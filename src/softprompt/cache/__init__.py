@@ -1,8 +1,11 @@
-"""The inputs' keys and values, computed once: in memory (`ram`) or on disk, shared by runs (`disk`).
+"""What is constant of inputs, computed once: in memory (`ram`) or on disk, shared by runs (`disk`).
 
 What is kept and where is `softprompt.plan`'s to decide; nothing here knows a method or a recipe.
 """
 
-from .rows import ContextCache, Form
+from .features import InputFeatures
+from .inputs import InputCache
+from .kept import Cache
+from .rows import Form, KeyValues
 
-__all__ = ["ContextCache", "Form"]
+__all__ = ["Cache", "Form", "InputCache", "InputFeatures", "KeyValues"]

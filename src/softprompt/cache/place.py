@@ -1,33 +1,16 @@
-"""Where caches lie on disk, what names them, and how many bytes may be there.
-
-A folder is named by a hash of all that the numbers depend on besides the input: the base (every weight
-of it), its precision and the form in which they are kept. A row in it is named by a hash of the input's
-token ids. So a changed template, row or weight never reads an old cache, and runs that differ in
-anything else (method, seed, split, task), or by a few rows, share what they have in common.
-"""
+"""Where caches lie on disk, and how many bytes may be there. What names them is in `naming`."""
 
 from __future__ import annotations
 
 import contextlib
 import fcntl
-import hashlib
-import json
 import shutil
-import zlib
-from array import array
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import torch
-
-from ..data.encode import Example
-from ..lm.base import LanguageModel
-from ..lm.loading import fingerprint
 from ..lm.smollm2 import cache_root
-from .rows import Form
 
-FORMAT = 1  # to be raised with any change of what a cache holds or how it is computed
 BUDGET_SHARE = 0.4  # of the disk that is free or held by caches, where the user names no budget
 
 
@@ -53,7 +36,7 @@ class Place:
     limit: int | None = None  # None: a share of the disk
 
     def folder(self, key: str) -> Path:
-        """Of the rows of one base."""
+        """Of the rows of one kind and base."""
         return self.root / key
 
     def budget(self) -> int:
@@ -118,39 +101,3 @@ def builder(folder: Path, *, wait: bool = True) -> Iterator[bool]:
             yield False
             return
         yield True
-
-
-def distinct(examples: Sequence[Example]) -> list[Example]:
-    """One example for each input that occurs, by length and ids: the order is that of no run."""
-    by_ids = {tuple(e.input_ids): e for e in examples}
-    return [by_ids[ids] for ids in sorted(by_ids, key=lambda ids: (len(ids), ids))]
-
-
-def name_of(example: Example) -> str:
-    """The name of a row: its input's."""
-    return hashlib.sha256(array("q", example.input_ids).tobytes()).hexdigest()[:32]
-
-
-def key_of(lm: LanguageModel, form: Form) -> str:
-    """The name of the folder that holds a base's rows."""
-    import transformers
-
-    about = {
-        "format": FORMAT,
-        "base": fingerprint(lm),
-        "weights": _checksum(lm),
-        "dtype": str(lm.dtype),
-        "form": form,
-        "transformers": transformers.__version__,  # a family's code is mended now and then
-    }
-    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()[:32]
-
-
-def _checksum(lm: LanguageModel) -> int:
-    """Of every weight: `fingerprint` samples them, and one embedding trained anew could slip through."""
-    found = 0
-    for name, tensor in sorted(lm.model.state_dict().items()):
-        if name not in lm.head_names:
-            plain = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
-            found = zlib.crc32(plain.numpy(), found)
-    return found

@@ -1,62 +1,54 @@
-"""The inputs' keys and values in memory, for one run."""
+"""What is kept of inputs in memory, for one run: an input that occurs twice is computed and held once."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import final
 
+from ..data.batches import by_tokens
 from ..data.encode import Example
-from ..lm.base import LanguageModel
-from ..lm.context import Context
-from .rows import BATCH_TOKENS, Form, Row, assemble, chunks, compute
+from ..memory import free_memory
+from .kept import Kept, Row, distinct
 
+BATCH_TOKENS = 1024  # that are run through the model at once: more were slower on a CPU
 BUDGET_SHARE = 0.4  # of the memory that is free, where the user names no budget
 
 
 @final
-class RamCache:
-    """A `ContextCache` whose rows are held on the model's device."""
+class RamStore:
+    """Rows held on the model's device."""
 
-    def __init__(self, rows: list[Row], form: Form) -> None:
+    def __init__(self, rows: Mapping[str, Row]) -> None:
         self._rows = rows
-        self._form: Form = form
 
     @property
     def bytes(self) -> int:
         """Memory it holds."""
-        return sum(t.numel() * t.element_size() for row in self._rows for t in row)
+        return sum(t.numel() * t.element_size() for row in self._rows.values() for t in row)
 
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    def context(self, indices: Sequence[int], lm: LanguageModel) -> Context:
-        """The context of a batch of rows, right-aligned."""
-        return assemble([self._rows[i] for i in indices], self._form, lm)
+    def row(self, name: str) -> Row:
+        """As it was computed: not a copy."""
+        return self._rows[name]
 
 
 def build(
-    lm: LanguageModel,
+    kept: Kept,
     examples: Sequence[Example],
     *,
-    form: Form = "auto",
     batch_tokens: int = BATCH_TOKENS,
     progress: Callable[[int, int], None] | None = None,
-) -> RamCache:
-    """Runs every input once through the plain model. `progress(done, total)` counts rows."""
-    order = sorted(range(len(examples)), key=lambda i: len(examples[i].input_ids))
-    rows: list[Row] = [[] for _ in examples]
-    done = 0
-    for chunk in chunks(order, examples, batch_tokens):
-        for index, row in zip(chunk, compute(lm, [examples[i] for i in chunk], form), strict=True):
-            rows[index] = row
-        done += len(chunk)
+) -> RamStore:
+    """Computes every distinct input once. `progress(done, total)` counts them."""
+    inputs = distinct(kept, examples)
+    rows: dict[str, Row] = {}
+    for chunk in by_tokens(range(len(inputs)), [len(e.input_ids) for e in inputs], batch_tokens):
+        part = [inputs[i] for i in chunk]
+        rows.update(zip(map(kept.name, part), kept.compute(part), strict=True))
         if progress:
-            progress(done, len(examples))
-    return RamCache(rows, form)
+            progress(len(rows), len(inputs))
+    return RamStore(rows)
 
 
-def default_budget() -> int:
+def default_budget(device: str = "cpu") -> int:
     """Bytes the cache may take: a share of the memory that is free now."""
-    import psutil
-
-    return int(BUDGET_SHARE * psutil.virtual_memory().available)
+    return int(BUDGET_SHARE * free_memory(device))

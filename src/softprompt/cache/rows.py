@@ -9,8 +9,8 @@ by orders of magnitude, tokens do not (Liu et al. 2024, "KIVI").
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Literal, Protocol
+from collections.abc import Iterable, Sequence
+from typing import Literal, final
 
 import numpy
 import torch
@@ -21,25 +21,42 @@ from ..data.encode import Example
 from ..injection import LayerKV
 from ..lm.base import LanguageModel
 from ..lm.context import Context
+from .kept import Row
+from .naming import about, key_of, name_of_ids
 
 Form = Literal["auto", "int8"]  # auto: the model's own precision
-Row = list[Tensor]
-BATCH_TOKENS = 2048  # that are run through the model at once
 
 
-class ContextCache(Protocol):
-    """Keys and values of a list of examples, by their numbers in it."""
+@final
+class KeyValues:
+    """The keys and values of inputs under the plain model, as `cache.kept.Kept` asks."""
+
+    what = "keys and values"
+
+    def __init__(self, lm: LanguageModel, form: Form = "auto") -> None:
+        self.lm = lm
+        self.form: Form = form
 
     @property
-    def bytes(self) -> int:
-        """What it holds, wherever that is."""
-        ...
+    def key(self) -> str:
+        """Of the base, every weight of it, its precision and the form."""
+        return key_of(about(self.lm), form=self.form)
 
-    def __len__(self) -> int: ...
+    def name(self, example: Example) -> str:
+        return name_of_ids(example.input_ids)
 
-    def context(self, indices: Sequence[int], lm: LanguageModel) -> Context:
-        """The context of a batch of rows, right-aligned."""
-        ...
+    def tokens(self, example: Example) -> int:
+        return cached_tokens(example)
+
+    def bytes_needed(self, examples: Iterable[Example]) -> int:
+        return bytes_needed(self.lm, examples, self.form)
+
+    def compute(self, examples: Sequence[Example]) -> list[Row]:
+        return compute(self.lm, examples, self.form)
+
+    def assemble(self, rows: Sequence[Row]) -> Context:
+        """Right-aligned."""
+        return assemble(rows, self.form, self.lm)
 
 
 def cached_tokens(example: Example) -> int:
@@ -53,19 +70,6 @@ def bytes_needed(lm: LanguageModel, examples: Iterable[Example], form: Form) -> 
     if form == "int8":
         return sum(cached_tokens(e) + size for e in examples) * numbers  # a scale a channel and row
     return sum(cached_tokens(e) for e in examples) * size * numbers
-
-
-def chunks(order: Iterable[int], examples: Sequence[Example], limit: int) -> Iterator[list[int]]:
-    """Numbers of rows that go through the model together; `order` is by length, shortest first."""
-    chunk: list[int] = []
-    for index in order:
-        # sorted by length, so the newest row is the longest
-        if chunk and (len(chunk) + 1) * len(examples[index].input_ids) > limit:
-            yield chunk
-            chunk = []
-        chunk.append(index)
-    if chunk:
-        yield chunk
 
 
 def compute(lm: LanguageModel, examples: Sequence[Example], form: Form) -> list[Row]:

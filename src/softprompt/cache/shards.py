@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from .. import files
-from ..data.encode import Example
-from .place import entry_of, name_of, remove
-from .rows import Row
+from .kept import Row
+from .place import entry_of, remove
 
 Say = Callable[[str], None]
 
@@ -53,41 +52,41 @@ def remove_unfinished(folder: Path) -> None:
 
 
 def holding(
-    folder: Path, inputs: Sequence[Example], say: Say = lambda text: None, *, check: bool = True
+    folder: Path, names: Sequence[str], say: Say = lambda text: None, *, check: bool = True
 ) -> list[Shard]:
-    """The files that hold any of the inputs. With `check`, those that are damaged are said and removed.
+    """The files that hold any of the rows. With `check`, those that are damaged are said and removed.
 
     Contents are read only where a file's size or time says that it was touched: a cache may be larger
     than memory, and a run is to start at once.
     """
-    wanted, found = {name_of(e) for e in inputs}, []
+    wanted, found = set(names), []
     for path in sorted(folder.glob("*.json")):
         shard = path.with_suffix(".safetensors")
         try:
             entry = json.loads(path.read_text(encoding="utf-8"))
-            names, size = tuple(entry["rows"]), int(entry["bytes"])
-            whole = not check or wanted.isdisjoint(names) or _is_as_written(shard, entry)
+            held, size = tuple(entry["rows"]), int(entry["bytes"])
+            whole = not check or wanted.isdisjoint(held) or _is_as_written(shard, entry)
         except FileNotFoundError:
             continue  # removed just now
         except (ValueError, KeyError, TypeError):
-            names, size, whole = (), 0, False
+            held, size, whole = (), 0, False
         if not whole and check:
             say(f"a damaged cache is computed again: {shard}")
             remove(shard)
-        elif not wanted.isdisjoint(names):
-            found.append(Shard(shard, names, size))
+        elif not wanted.isdisjoint(held):
+            found.append(Shard(shard, held, size))
     return found
 
 
-def lacking(shards: Sequence[Shard], inputs: Sequence[Example]) -> list[Example]:
-    """The inputs that none of the files holds."""
+def lacking(shards: Sequence[Shard], names: Sequence[str]) -> list[str]:
+    """The rows that none of the files holds."""
     there = {name for shard in shards for name in shard.names}
-    return [e for e in inputs if name_of(e) not in there]
+    return [name for name in names if name not in there]
 
 
-def missing(folder: Path, inputs: Sequence[Example]) -> list[Example]:
-    """The inputs that no file in the folder is said to hold (one may yet turn out to be damaged)."""
-    return lacking(holding(folder, inputs, check=False), inputs)
+def missing(folder: Path, names: Sequence[str]) -> list[str]:
+    """The rows that no file in the folder is said to hold (one may yet turn out to be damaged)."""
+    return lacking(holding(folder, names, check=False), names)
 
 
 def _is_as_written(path: Path, entry: dict[str, Any]) -> bool:

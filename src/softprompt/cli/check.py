@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from ..prepare import Prepared
     from ..preview import Counts, Piece
-    from ..pricing import Price
+    from ..pricing import Price, Slower
 
 SHOWN_TOKENS = 60  # of a long part, half at each end
 STYLES = {"target": "bold green", "soft": "bold magenta", "prefix": "bold magenta", "adapter": "bold magenta"}
@@ -23,7 +23,7 @@ def check(recipe: RecipeFile, overrides: Overrides = None, json: Json = False) -
     """Say what a run would read, do and cost.
 
     Nothing is trained or written. Three examples token by token, counts of odd rows, the plan, and
-    the price of the run, from one step measured on this machine.
+    the price of the run, from one step measured on this machine, beside that of the next slower plan.
 
     \b
     Example:
@@ -31,6 +31,8 @@ def check(recipe: RecipeFile, overrides: Overrides = None, json: Json = False) -
       softprompt check recipe.yaml method=prefix-tuning length=8 steps=400
     """
     read = open_recipe(recipe, overrides)
+    from torch import get_num_threads
+
     from ..prepare import prepare
     from ..preview import count, examples_to_show, layout
     from ..pricing import measure
@@ -39,7 +41,7 @@ def check(recipe: RecipeFile, overrides: Overrides = None, json: Json = False) -
     prepared = prepare(read)
     shown = [(example, layout(prepared, example)) for example in examples_to_show(prepared)]
     counts = count(prepared)
-    log("measuring one step …")
+    log("measuring one step, and one of the next slower plan …")
     price = measure(prepared)
     data = {
         "method": read.method.name,
@@ -55,6 +57,8 @@ def check(recipe: RecipeFile, overrides: Overrides = None, json: Json = False) -
         "rows": asdict(counts),
         "context": prepared.lm.spec.context,
         "carried": None if prepared.carried is None else asdict(prepared.carried),
+        "precision": {"dtype": _dtype(prepared), "why": prepared.lm.why_dtype},
+        "threads": get_num_threads(),
         "plan": asdict(prepared.plan),
         "price": price.to_json(),
     }
@@ -72,7 +76,7 @@ def check(recipe: RecipeFile, overrides: Overrides = None, json: Json = False) -
     text.append(_rows(counts, prepared)).append("\n\n")
     if prepared.carried is not None:
         text.append(str(prepared.carried)).append("\n\n")
-    text.append(str(prepared.plan)).append("\n\n")
+    text.append(str(prepared.plan)).append(f"\n  precision: {_dtype(prepared)}, {prepared.lm.why_dtype}\n\n")
     text.append(_price(price, prepared))
     command = " ".join(["softprompt tune", str(recipe), *(overrides or [])])
     text.append("\n\nnext:\n  ").append(command, style="bold")
@@ -142,4 +146,21 @@ def _price(price: Price, prepared: Prepared) -> str:
         ("memory", size(price.memory_bytes), "largest resident size, the model included"),
         ("artifact", size(price.artifact_bytes), f"{price.trained_parameters:,} trained parameters"),
     ]
-    return "price:\n" + table(rows, right=[1])
+    lines = ["price:", table(rows, right=[1])]
+    if price.slower is not None:
+        lines.append(f"  the next slower plan, {_slower(price.slower, price)}")
+    if price.faster:
+        lines.append(f"  faster: {price.faster}")
+    return "\n".join(lines)
+
+
+def _slower(slower: Slower, price: Price) -> str:
+    if slower.note:
+        return f"{slower.name}: {slower.note} (about {size(slower.memory_bytes)})"
+    pace = slower.step_seconds / price.step_seconds
+    costs = f"{slower.step_seconds:.2g}s a step ({pace:.1f}×), {duration(slower.seconds)} in all"
+    return f"{slower.name}: {costs}, about {size(slower.memory_bytes)} of memory"
+
+
+def _dtype(prepared: Prepared) -> str:
+    return str(prepared.lm.dtype).removeprefix("torch.")

@@ -62,8 +62,10 @@ def open_recipe(path: Path, overrides: Sequence[str] | None) -> Recipe:
 def open_artifact(path: Path, model: str | None, other_base: bool, plain: bool) -> Tuned:
     """The artifact on its base model, or the plain model with its template."""
     from .. import artifact as artifacts
+    from .. import threads
     from ..api import open_prompt
 
+    threads.use()
     base = artifacts.load(path).manifest["base"]  # verified before a model is loaded
     log(f"loading {model or base['name']} …")
     return open_prompt(path, model=model, other_base=other_base, plain=plain)

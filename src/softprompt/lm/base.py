@@ -39,6 +39,7 @@ class LanguageModel(abc.ABC):
 
     spec: ModelSpec
     answers: Answers = "next"  # where an answer is read: after the row, at masks in it, or off a head
+    why_dtype: str = "as the caller loaded it"  # why the model computes in `dtype`
     _turns: tuple[Turn | None, ...]  # how each layer turns its keys by position; None: not recognised
 
     def __init__(
@@ -114,16 +115,21 @@ class LanguageModel(abc.ABC):
     def kv_of(self, ids: Sequence[int]) -> Layers:
         """KV of real text [1, kv_heads, P, head_dim] by layer, moved to stand at positions -P … -1."""
 
+    @property
+    def checkpointable_layers(self) -> tuple[torch.nn.Module, ...]:
+        """Layers that can be computed again in the backward pass; none in some families."""
+        return tuple(m for m in self.model.modules() if isinstance(m, GradientCheckpointingLayer))
+
     def set_gradient_checkpointing(self, enabled: bool) -> None:
         """Trade compute for memory in `logits` under gradient. Dropout stays off."""
-        layers = [m for m in self.model.modules() if isinstance(m, GradientCheckpointingLayer)]
+        layers = self.checkpointable_layers
         if enabled and not layers:
             raise SoftPromptError(
                 f"gradient checkpointing does not go with a {self.spec.family} model",
                 why="transformers has none for it",
                 fix="leave it off, and use smaller batches (train.batch_size)",
             )
-        self._checkpointed = tuple(layers) if enabled else ()
+        self._checkpointed = layers if enabled else ()
 
     @contextlib.contextmanager
     def _checkpointing(self) -> Iterator[None]:

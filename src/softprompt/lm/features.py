@@ -5,6 +5,7 @@ Everything here is a constant of the row while the base is frozen, so a plan may
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -16,32 +17,43 @@ from ..methods.base import Features, Reads
 from .base import LanguageModel
 
 
+def is_constant(lm: LanguageModel, reads: Reads) -> bool:
+    """Whether what is read of an input stays the same through training, and is more than a look-up."""
+    return reads.kind == "encoder" or (reads.kind == "hidden" and lm.is_frozen)
+
+
 def read(lm: LanguageModel, batch: Batch, reads: Reads) -> Features:
-    """Features [B, M, D] of the batch's inputs."""
+    """Features [B, M, D] of the batch's inputs: those it brings along, or computed here."""
+    if batch.features is not None and batch.features_mask is not None:
+        return Features(batch.features, batch.features_mask)
     if reads.kind == "embeddings":
         return Features(lm.embed(batch.input_ids), batch.input_mask)
     if reads.kind == "hidden":
         return Features(lm.hidden(batch.input_ids, batch.input_mask, reads.layer), batch.input_mask)
-    tokenizer, encoder = _encoder(reads.encoder, str(lm.device))
-    limit = min(int(getattr(encoder.config, "max_position_embeddings", 512)), 512)
-    texts = [text or " " for text in batch.texts]
-    words = tokenizer(texts, return_tensors="pt", padding=True, truncation=True, max_length=limit).to(
-        lm.device
-    )
+    _, encoder = pretrained(reads.encoder, str(lm.device))
+    words = encoder_ids(lm, reads, batch.texts)
     with torch.no_grad():
         values = encoder(**words).last_hidden_state
     return Features(values, words["attention_mask"].bool())
 
 
+def encoder_ids(lm: LanguageModel, reads: Reads, texts: Sequence[str]) -> Any:
+    """The texts as a separate encoder takes them: ids and `attention_mask` [B, M], on the base's device."""
+    tokenizer, encoder = pretrained(reads.encoder, str(lm.device))
+    limit = min(int(getattr(encoder.config, "max_position_embeddings", 512)), 512)
+    options = {"return_tensors": "pt", "padding": True, "truncation": True, "max_length": limit}
+    return tokenizer([text or " " for text in texts], **options).to(lm.device)
+
+
 def size(lm: LanguageModel, reads: Reads) -> int:
     """D of what `read` gives."""
     if reads.kind == "encoder":
-        return int(_encoder(reads.encoder, str(lm.device))[1].config.hidden_size)
+        return int(pretrained(reads.encoder, str(lm.device))[1].config.hidden_size)
     return lm.spec.hidden_size
 
 
 @lru_cache(maxsize=4)
-def _encoder(name: str, device: str) -> tuple[Any, Any]:
+def pretrained(name: str, device: str) -> tuple[Any, Any]:
     """A frozen pretrained encoder and its tokenizer, by hub id or folder."""
     from safetensors import SafetensorError
     from transformers import AutoModel, AutoTokenizer

@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 
+from ..collector import rare_collection
 from ..errors import SoftPromptError, unknown
 from . import heads, smollm2
 from .base import Attention, LanguageModel
 from .encoder import EncoderLM
 from .frozen import FrozenLM
 from .heads import Head
+from .precision import pick_dtype
 from .seq2seq import Seq2SeqLM
 
 ALIASES: dict[str, Callable[[], Path]] = {"smollm2": smollm2.folder}
@@ -23,6 +24,7 @@ ALIASES: dict[str, Callable[[], Path]] = {"smollm2": smollm2.folder}
 Precision = Literal["auto", "float32", "bfloat16"]
 
 
+@rare_collection()
 def load(
     name: str = "smollm2",
     *,
@@ -33,16 +35,17 @@ def load(
 ) -> LanguageModel:
     """A frozen model with its tokenizer; a BERT-like one with its masked-word head, or with `head`.
 
-    `dtype="auto"` takes bfloat16 where this machine multiplies matrices faster in it (measured, a few
-    milliseconds), else float32. `attention="auto"` is torch's fused one (sdpa) wherever the family has it;
-    "eager" is slower, and gives the weights for `output_attentions`.
+    `dtype="auto"` takes bfloat16 where this machine multiplies matrices faster in it (measured, some ten
+    milliseconds), else float32; the model's `why_dtype` says why. `attention="auto"` is torch's fused one
+    (sdpa) wherever the family has it; "eager" is slower, and gives the weights for `output_attentions`.
     Raises SoftPromptError where the model cannot be found or is refused.
     """
     from safetensors import SafetensorError
     from transformers import AutoConfig, AutoTokenizer
 
     target = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    kind = pick_dtype(target) if dtype == "auto" else getattr(torch, dtype)
+    chosen, why = pick_dtype(target) if dtype == "auto" else (dtype, "as asked for")
+    kind = getattr(torch, chosen)
     path, options = _resolve(name)
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, **options)
@@ -72,7 +75,9 @@ def load(
             fix="download or copy the model again; a classifier, or an encoder without its masked-word head, "
             "is no language model, but takes a head of labels (task.head=true)",
         )
-    return wrapper(model.to(target), tokenizer, name, head, head_names, attention)
+    lm = wrapper(model.to(target), tokenizer, name, head, head_names, attention)
+    lm.why_dtype = why
+    return lm
 
 
 def _wrapper(config: Any, head: Head | None, name: str) -> type[FrozenLM | EncoderLM | Seq2SeqLM]:
@@ -104,24 +109,6 @@ def _resolve(name: str) -> tuple[str, dict]:
     if "/" not in name:
         raise unknown("model", name, ALIASES, fix="or give a hub id (owner/name), a folder, or a .gguf file")
     return name, {}
-
-
-def pick_dtype(device: str) -> torch.dtype:
-    """bfloat16 where a matrix product of a model's shape is faster in it on this device."""
-    if device.startswith("cuda"):
-        return torch.bfloat16 if torch.cuda.is_bf16_supported() else torch.float32
-    times = {kind: _product_seconds(kind) for kind in (torch.float32, torch.bfloat16)}
-    return min(times, key=times.__getitem__)
-
-
-def _product_seconds(kind: torch.dtype, repeats: int = 5) -> float:
-    a, b = torch.ones(256, 576, dtype=kind), torch.ones(576, 1536, dtype=kind)
-    best = float("inf")
-    for _ in range(repeats):
-        start = time.perf_counter()
-        torch.mm(a, b)
-        best = min(best, time.perf_counter() - start)
-    return best
 
 
 def fingerprint(lm: LanguageModel) -> dict[str, str]:

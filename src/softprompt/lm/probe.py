@@ -28,7 +28,7 @@ def measure(model, embed: Callable[[Tensor], Tensor]) -> tuple[ModelSpec, tuple[
     """The model's spec and how each layer turns its keys; raises where not even a soft prompt works."""
     config = model.config.get_text_config(decoder=True)
     with torch.no_grad():
-        visits = _run(model, 0)
+        visits, tokens = _run(model, 0)
     layers = _number(model, visits)
     limits: dict[str, str] = {}
     if layers:
@@ -37,7 +37,7 @@ def measure(model, embed: Callable[[Tensor], Tensor]) -> tuple[ModelSpec, tuple[
         reason = "no layer of it calls transformers' attention interface"
         limits |= {"prefix": reason, "cache": reason}
     turns, positions = _turns(model, visits) if layers else ((), "unknown")
-    _check_soft_tokens(model, embed)
+    _check_soft_tokens(model, embed, tokens)
     embeddings = model.get_input_embeddings().weight
     spec = ModelSpec(
         family=config.model_type,
@@ -104,18 +104,17 @@ def accepted_arguments(model) -> frozenset[str]:
     return frozenset(parameters) | ({"use_cache"} if passes_on else set())
 
 
-def _run(model, start: int) -> list[Visit]:
+def _run(model, start: int) -> tuple[list[Visit], Tensor]:
+    """Calls of the attention function, and logits."""
     with inject(Active(visits=[])) as active:
-        model(**_arguments(model, start))
+        logits = model(**_arguments(model, start)).logits
     assert active is not None and active.visits is not None
-    return active.visits
+    return active.visits, logits.float()
 
 
-def _check_soft_tokens(model, embed: Callable[[Tensor], Tensor]) -> None:
-    """Embeddings must stand for their tokens, and gradient must come back to them."""
+def _check_soft_tokens(model, embed: Callable[[Tensor], Tensor], tokens: Tensor) -> None:
+    """Embeddings must stand for their tokens (logits `tokens`), and gradient must come back to them."""
     arguments = _arguments(model, 0)
-    with torch.no_grad():
-        tokens = model(**arguments).logits.float()
     soft = embed(arguments.pop("input_ids")).detach().requires_grad_(True)
     try:
         with torch.enable_grad():
@@ -173,7 +172,7 @@ def _turns(model, visits: list[Visit]) -> tuple[tuple[Turn | None, ...], str]:
         known = len(options) == 1
         return ((Turn(None) if known else None,) * count), "absolute" if known else "unknown"
     with torch.no_grad():
-        there = {getattr(v.module, SITE): v.kv for v in _run(model, SHIFT)}
+        there = {getattr(v.module, SITE): v.kv for v in _run(model, SHIFT)[0]}
     exact = model.get_input_embeddings().weight.dtype == torch.float32
     # in bf16 hidden states of deep layers differ by rounding; a wrong turn is off by the keys' own size
     tolerance = 1e-3 if exact else 0.3

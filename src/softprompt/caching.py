@@ -1,0 +1,82 @@
+"""The caches that a plan asks for, opened; where there turns out to be no room, the plan without them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from .cache import Cache, Form, InputCache, InputFeatures, KeyValues, disk, ram
+from .cache.kept import Kept, Store
+from .cache.place import Place
+from .data.encode import Example
+from .errors import SoftPromptError
+from .lm.base import LanguageModel
+from .methods.base import Reads
+from .plan import Plan, Where
+
+Progress = Callable[[int, int], None]
+Say = Callable[[str], None]
+
+
+def open_inputs(
+    plan: Plan,
+    lm: LanguageModel,
+    lists: Sequence[Sequence[Example]],
+    *,
+    reads: Reads | None = None,
+    form: Form = "auto",
+    place: Place | None = None,
+    progress: Progress = lambda done, total: None,
+    say: Say = lambda text: None,
+) -> tuple[list[InputCache], Plan]:
+    """A cache for each list of examples, and the plan as it came out.
+
+    The lists share one store: an input that occurs in several, or twice in one, is computed once.
+    `reads` is what the method reads of the input. `progress(done, total)` counts distinct inputs.
+    """
+    every = [example for examples in lists for example in examples]
+    at: Where = {"cached-ram": "ram", "cached-disk": "disk"}.get(plan.mode, "nowhere")  # type: ignore[assignment]
+
+    def opened(kept: Kept, where: Where) -> tuple[Store | None, str]:
+        """The store, or None and why there is no room for it."""
+        try:
+            if where == "disk":
+                place_or_own = place or Place()
+                return disk.open_or_build(place_or_own, kept, every, progress=progress, say=say), ""
+            return ram.build(kept, every, progress=progress), ""
+        except (MemoryError, RuntimeError, OSError, SoftPromptError) as error:
+            room, reason = _no_room(error)
+            say(f"no {room} for the cache: {kept.what} are recomputed each step instead ({reason})")
+            return None, reason
+
+    contexts = features = None
+    read, kv = None, KeyValues(lm, form)
+    if reads is not None and plan.features is not None and plan.features.where != "nowhere":
+        read = InputFeatures(lm, reads)
+        features, reason = opened(read, plan.features.where)
+        if features is None:
+            fallen = replace(plan.features, where="nowhere", reason=reason, folder=None, stored=False)
+            plan = replace(plan, features=fallen)
+    if at != "nowhere":
+        contexts, reason = opened(kv, at)
+        if contexts is None:
+            plan = replace(plan, mode="recompute", reason=reason, folder=None, stored=False)
+    caches = [
+        InputCache(
+            None if contexts is None else Cache(kv, contexts, examples),
+            None if features is None or read is None else Cache(read, features, examples),
+            reads,
+        )
+        for examples in lists
+    ]
+    return caches, plan
+
+
+def _no_room(error: Exception) -> tuple[str, str]:
+    """("memory" or "disk", why the cache has no room there). Raises `error` again where it is another."""
+    if isinstance(error, MemoryError) or "memory" in str(error).lower():
+        return "memory", "memory ran out while the cache was built"
+    cause = error.__cause__ if isinstance(error, SoftPromptError) else error
+    if not isinstance(cause, OSError):
+        raise error
+    return "disk", cause.strerror or str(cause)
