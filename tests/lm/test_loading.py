@@ -11,7 +11,7 @@ import torch
 import softprompt
 from softprompt.errors import SoftPromptError
 from softprompt.lm import adapt
-from softprompt.lm.loading import fingerprint, load, pick_dtype
+from softprompt.lm.loading import fingerprint, load
 
 
 def fails(call) -> SoftPromptError:
@@ -100,10 +100,6 @@ def test_text_needs_a_tokenizer(new_lm):
     lm = new_lm("llama")
     lm.tokenizer = None
     assert "without a tokenizer" in fails(lambda: lm.text_ids("a")).what
-
-
-def test_pick_dtype_measures():
-    assert pick_dtype("cpu") in (torch.float32, torch.bfloat16)
 
 
 def test_fingerprint_is_the_same_in_another_precision(model_folder):
