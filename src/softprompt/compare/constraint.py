@@ -93,7 +93,7 @@ def _json(value: Any, labels: Sequence[str] | None) -> bool | Mapping[str, Any]:
     from jsonschema.validators import validator_for
 
     try:
-        validator_for(value).check_schema(value)
+        validator_for(value).check_schema(dict(value))
     except SchemaError as error:
         place = ".".join(map(str, error.absolute_path))
         raise SoftPromptError(
@@ -148,7 +148,7 @@ def _is_json(text: str, schema: bool | Mapping[str, Any]) -> bool:
         return True
     from jsonschema.validators import validator_for
 
-    return validator_for(schema)(schema).is_valid(value)
+    return validator_for(schema)(dict(schema)).is_valid(value)
 
 
 def _refuse(name: str) -> None:

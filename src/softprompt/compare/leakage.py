@@ -87,4 +87,4 @@ def _batch(lm: LanguageModel, chunks: Sequence[Sequence[int]], lead: int, prompt
     inputs = [ids[:lead] for ids in chunks]
     batch = batch_of_ids(inputs, [ids[lead:] for ids in chunks], [prompt] * len(chunks), lm.device)
     assert lm.tokenizer is not None  # it gave the ids
-    return replace(batch, texts=tuple(lm.tokenizer.decode(ids) for ids in inputs))
+    return replace(batch, texts=tuple(lm.tokenizer.decode(list(ids)) for ids in inputs))
