@@ -44,7 +44,9 @@ def test_effects_are_those_of_values_multiplied_by_hand(forcing, evaluator, llam
     for strength, effect in zip(STRENGTHS, found.effect, strict=True):
         layers = tuple(replace(layer, value=strength * layer.value) for layer in prefix.layers)
         injection = replace(materialise(forcing).prompts[0], kv_after=replace(prefix, layers=layers))
-        assert effect == pytest.approx((log_probability(llama, examples, injection) - plain) / tokens, abs=1e-5)
+        assert effect == pytest.approx(
+            (log_probability(llama, examples, injection) - plain) / tokens, abs=1e-5
+        )
     assert found.strengths == STRENGTHS and found.refused == ()
 
 
@@ -91,7 +93,9 @@ def test_a_generated_prompt_is_scaled_row_by_row(llama, setting, perturb, evalua
         close(scaled.key, layer.key)
 
 
-def test_a_base_that_was_trained_too_is_held_against_the_base_as_it_was(llama, new_lm, setting, evaluator, rows):
+def test_a_base_that_was_trained_too_is_held_against_the_base_as_it_was(
+    llama, new_lm, setting, evaluator, rows
+):
     trained, judge = new_lm("llama", seed=1), evaluator()
     examples = judge.encoder.encode_rows(rows)
     found = dose(replace(judge, lm=trained), methods.build("none", setting(llama)), examples, plain=llama)

@@ -70,9 +70,7 @@ def test_a_prompt_with_references_is_obeyed_where_they_come_nearer(forcing, eval
     plain = answers(judge, None, examples)
     together = answers(judge, compose.concatenate([first, second], judge.lm), examples)
     for each, (text,) in zip(found.each, (["yes"], ["no"]), strict=True):
-        nearer = [
-            closeness(a, [text]) > closeness(b, [text]) for a, b in zip(together, plain, strict=True)
-        ]
+        nearer = [closeness(a, [text]) > closeness(b, [text]) for a, b in zip(together, plain, strict=True)]
         assert each.value == sum(nearer) / 4
     assert found.alone[0].value == 1 and found.alone[1].value == 1
 

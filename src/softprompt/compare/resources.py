@@ -33,7 +33,7 @@ def count_flops(work: Callable[[], Result]) -> tuple[Result, int]:
     """What `work` gives, and the operations of its matrix products and attention (2 a multiply-add).
 
     As `torch.utils.flop_counter` counts them, and the CPU's fused attention, which it leaves out. Norms,
-    activations and the optimizer are not counted.
+    activations, rotary positions and the optimizer are not counted.
     """
     with FlopCounterMode(display=False, custom_mapping=_CPU_ATTENTION) as counter:
         result = work()
