@@ -63,3 +63,11 @@ def test_mistakes_are_named(written, said):
 def test_tokens_are_not_guessed():
     with pytest.raises(SoftPromptError, match="needs a tokenizer"):
         Constraint.parse({"max_tokens": 3}).holds("a")
+
+
+def test_schemas_are_not_downloaded():
+    rule = Constraint.parse({"json": {"$ref": "https://example.com/schema.json"}})
+    with pytest.raises(SoftPromptError, match="not there"):
+        rule.holds("{}")
+    own = {"$defs": {"n": {"type": "integer"}}, "$ref": "#/$defs/n"}
+    assert Constraint.parse({"json": own}).holds("3") and not Constraint.parse({"json": own}).holds('"3"')

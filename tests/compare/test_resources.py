@@ -62,7 +62,7 @@ def test_a_forward_pass_counts_products_and_attention(llama, rows_to_batch):
 
 
 def test_a_step_through_the_whole_row_goes_back_through_all_of_it(llama, setting, examples):
-    """Frozen weights have no gradient, so back costs what forward costs; attention's two products make four."""
+    """Frozen weights have no gradient: back costs what forward costs, and attention's two products four."""
     method = build(llama, setting, "prompt-tuning", length=3, placement="before")
     found = training_flops(llama, method, examples, [[0]], "full")
     length = 3 + 9 + 4

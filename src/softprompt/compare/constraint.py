@@ -144,11 +144,20 @@ def _is_json(text: str, schema: bool | Mapping[str, Any]) -> bool:
         value = json.loads(text, parse_constant=_refuse)
     except (ValueError, RecursionError):
         return False
-    if schema is True or not isinstance(schema, Mapping):
+    if not isinstance(schema, Mapping):
         return True
     from jsonschema.validators import validator_for
+    from jsonschema_specifications import REGISTRY
+    from referencing.exceptions import Unresolvable
 
-    return validator_for(schema)(dict(schema)).is_valid(value)
+    try:  # with the registry given, nothing is looked up on the network
+        return validator_for(schema)(dict(schema), registry=REGISTRY).is_valid(value)
+    except Unresolvable as error:
+        raise SoftPromptError(
+            "constraint `json` refers to a schema that is not there",
+            why=str(error),
+            fix="write it into the schema itself ($defs); nothing is downloaded",
+        ) from None
 
 
 def _refuse(name: str) -> None:
