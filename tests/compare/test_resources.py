@@ -61,6 +61,19 @@ def test_a_forward_pass_counts_products_and_attention(llama, rows_to_batch):
     assert counted == linear(length) + attention(length, length) + head(5)
 
 
+def test_fused_attention_counts_on_a_cpu_both_ways():
+    """Forward two products; backward the scores again, and a gradient each of four."""
+    query = torch.randn(2, HEADS, 7, HEAD, requires_grad=True)
+    keys = torch.randn(2, HEADS, 11, HEAD, requires_grad=True)
+
+    def work():
+        out = torch.nn.functional.scaled_dot_product_attention(query, keys, keys)
+        return torch.autograd.grad(out.sum(), (query, keys))
+
+    product = 2 * 2 * HEADS * 7 * 11 * HEAD
+    assert count_flops(work)[1] == (2 + 5) * product
+
+
 def test_a_step_through_the_whole_row_goes_back_through_all_of_it(llama, setting, examples):
     """Frozen weights have no gradient: back costs what forward costs, and attention's two products four."""
     method = build(llama, setting, "prompt-tuning", length=3, placement="before")

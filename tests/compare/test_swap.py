@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 
@@ -12,7 +14,7 @@ from softprompt.data.collate import batch_of_ids
 from softprompt.errors import SoftPromptError
 from softprompt.methods.materialised import Materialised, materialise
 from softprompt.methods.side_by_side import SideBySide
-from softprompt.objectives import injection_for
+from softprompt.objectives import injection_for, target_nll
 
 NAMES = ("joke", "fact")
 
@@ -74,6 +76,32 @@ def test_without_shared_inputs_the_likelihood_decides_token_by_token(
             )
     assert found.matrix == expected
     assert found.followed.value == (expected[0][0] + expected[1][1]) / 8
+
+
+def test_of_labels_the_share_among_the_labels_decides(llama, setting, perturb, evaluator, rows):
+    """A prompt that makes every label likelier than another does not thereby own their answers."""
+    labels = ["no", "yes", "so"]
+    judge = evaluator("classification", labels)
+    method = perturb(methods.build("prefix-tuning", setting(llama), {"length": 3}), 0.6)
+    apart = judge.encoder.encode_rows([rows[0], rows[3], rows[4], rows[7]])
+    expected, by_raw = [[0, 0], [0, 0]], [[0, 0], [0, 0]]
+    for example in apart:
+        raw = []
+        for prompt in (0, 1):
+            scores = []
+            for ids in example.candidates:
+                one = batch_of_ids([example.input_ids], [ids], [prompt])
+                with torch.no_grad():
+                    logits = llama.logits(one, injection_for(llama, method, one))
+                scores.append(-target_nll(logits, one).item())
+            raw.append(scores)
+        for given in (0, 1):
+            label = raw[given].index(max(raw[given]))
+            shares = [s[label] - math.log(sum(map(math.exp, s))) for s in raw]
+            expected[given][shares[1] > shares[0]] += 1
+            by_raw[given][raw[1][label] > raw[0][label]] += 1
+    assert expected != by_raw  # or this would not tell the two apart
+    assert swap(judge, method, apart, NAMES).matrix == expected
 
 
 def test_equal_prompts_are_followed_by_nobody(forcing, evaluator, rows):
