@@ -1,4 +1,4 @@
-"""The measures on other kinds of model: one with an encoder and a decoder, another family, a head of labels."""
+"""The measures on other kinds of model: with encoder and decoder, another family, a head of labels."""
 
 from __future__ import annotations
 
