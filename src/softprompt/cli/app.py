@@ -17,7 +17,21 @@ import typer
 
 from .. import __version__
 from ..errors import SoftPromptError
-from . import check, compose, demo, evaluate, export, generate, import_, init, inspect, methods, models, tune
+from . import (
+    check,
+    compose,
+    demo,
+    evaluate,
+    export,
+    generate,
+    import_,
+    init,
+    inspect,
+    methods,
+    models,
+    report,
+    tune,
+)
 from .output import Reply, log, show, show_error
 
 app = typer.Typer(
@@ -108,6 +122,7 @@ command(evaluate.evaluate, "eval")
 command(generate.generate, "generate")
 command(inspect.inspect, "inspect")
 command(compose.compose, "compose")
+command(report.report, "report")
 command(export.export, "export")
 command(import_.import_, "import")
 command(methods.methods, "methods")
