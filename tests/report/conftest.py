@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-#: name, chance to be right (or mean score), seconds to train, trained parameters, artifact bytes, added tokens
+#: name: chance to be right (or mean score), seconds to train, trained parameters, bytes, added tokens
 METHODS = {
     "prompt-tuning/after": (0.83, 41.0, 11_520, 46_080, 20),
     "prompt-tuning/before": (0.80, 220.0, 11_520, 46_080, 20),
@@ -72,14 +72,16 @@ class Builder:
             for name in (*self.methods, *self.references)
         ]  # fmt: skip
         self.lines.append(
-            {"kind": "study", "name": self.changes.get("name", "reviews"), "model": "smollm2", "dtype": "float32",
+            {"kind": "study", "name": self.changes.get("title", "reviews"), "model": "smollm2",
+             "dtype": "float32",
              "task": "generation" if self.texts else "classification", "metric": self.metric,
              "higher_is_better": self.changes.get("higher_is_better", True), "contestants": contestants,
              "seeds": self.seeds, "budget": {"search_trials": 4, "steps": 200, "batch_size": 16},
              "rows": {"train": 400, "dev": 100, **self.splits},
              "labels": None if self.texts else ["negative", "positive"], "prompts": ["default"],
              "unseen": {"how": "field", "detail": "domain=hotels"}, "machine": {"cpu": "a CPU", "cores": 2},
-             "versions": {"softprompt": "0.1.0", "torch": "2.13.0"}, "command": "softprompt compare reviews.yaml",
+             "versions": {"softprompt": "0.1.0", "torch": "2.13.0"},
+             "command": "softprompt compare reviews.yaml",
              "started": "2026-11-23 08:00 UTC", "seconds": 5400.0,
              "hashes": {"data": "3f" * 16, "base": "a1" * 16, "recipe": "0c" * 16}}
         )  # fmt: skip
@@ -88,12 +90,15 @@ class Builder:
         ability, seconds, parameters, size, tokens = METHODS[name]
         for i, rate in enumerate((1e-3, 3e-3, 1e-2, 3e-2)):
             failed = name == "p-tuning/before" and rate == 3e-2
-            self.trial(name, f"{len(self.lines):016x}", "search", {"lr": rate, "length": 20}, 0, ability - 0.02 * i,
-                       "failed" if failed else "pruned" if i == 0 else "done", seconds, parameters, size, tokens)  # fmt: skip
+            self.trial(name, f"{len(self.lines):016x}", "search", {"lr": rate, "length": 20}, 0,
+                       ability - 0.02 * i,
+                       "failed" if failed else "pruned" if i == 0 else "done",
+                       seconds, parameters, size, tokens)  # fmt: skip
         if name in self.changes.get("unfinished", []):
             return
         for seed in self.seeds:
-            self.trial(name, f"{len(self.lines):016x}", "final", {"lr": 1e-2, "length": 20}, seed, ability, "done",
+            self.trial(name, f"{len(self.lines):016x}", "final", {"lr": 1e-2, "length": 20}, seed,
+                       ability, "done",
                        seconds * self.random.uniform(0.9, 1.1), parameters, size, tokens)  # fmt: skip
 
     def trial(
@@ -101,10 +106,13 @@ class Builder:
     ) -> None:
         error = {"what": "the loss is not a number", "why": "at step 31", "fix": "a smaller lr than 0.03"}
         self.lines.append(
-            {"kind": "trial", "id": id, "contestant": name, "phase": phase, "settings": settings, "seed": seed,
+            {"kind": "trial", "id": id, "contestant": name, "phase": phase, "settings": settings,
+             "seed": seed,
              "rows": 400, "status": status, "error": error if status == "failed" else None,
-             "dev": {} if status == "failed" else {self.metric: value * self.size}, "best_step": 160, "steps": 200,
-             "history": [], "cost": {"train_seconds": seconds, "cache_seconds": 12.0, "seconds_to_target": None,
+             "dev": {} if status == "failed" else {self.metric: value * self.size}, "best_step": 160,
+             "steps": 200,
+             "history": [], "cost": {"train_seconds": seconds, "cache_seconds": 12.0,
+             "seconds_to_target": None,
              "flops": seconds * 4e10, "peak_memory_bytes": 1.4e9 + size, "cache_bytes": 3e8,
              "trained_parameters": parameters, "artifact_bytes": size, "added_tokens": tokens}}
         )  # fmt: skip
@@ -149,7 +157,8 @@ class Builder:
                 bins.setdefault(int(confidence * 10), []).append((confidence, value))
             self.drawn.setdefault((split, name), []).extend(values)
             self.lines.append({"kind": "score", "contestant": name, "seed": seed, "split": split,
-                               "metrics": self.metrics(values), "calibration": self.calibration(bins)})  # fmt: skip
+                               "metrics": self.metrics(values), "calibration": self.calibration(bins)}
+            )  # fmt: skip
 
     def draw(self, name: str, split: str, row: int) -> tuple[float, float]:
         ability = self.ability(name, split)
@@ -197,10 +206,13 @@ class Builder:
                 error = max(1e-9, (sum((g - mean) ** 2 for g in gaps) / rows / rows) ** 0.5)
                 p = math.erfc(abs(mean) / error / 2**0.5)
                 self.lines.append(
-                    {"kind": "test", "split": split, "metric": self.metric, "a": a, "b": b, "difference": mean,
-                     "low": mean - 1.96 * error, "high": mean + 1.96 * error, "p": p, "p_adjusted": min(1.0, 4 * p),
+                    {"kind": "test", "split": split, "metric": self.metric, "a": a, "b": b,
+                     "difference": mean,
+                     "low": mean - 1.96 * error, "high": mean + 1.96 * error, "p": p,
+                     "p_adjusted": min(1.0, 4 * p),
                      "n_rows": rows, "n_seeds": len(self.seeds), "significant": 4 * p < 0.05,
-                     "detectable": 2.8 * error, "rows_needed": rows * (2.8 * error / abs(mean)) ** 2 if mean else None}
+                     "detectable": 2.8 * error,
+                     "rows_needed": rows * (2.8 * error / abs(mean)) ** 2 if mean else None}
                 )  # fmt: skip
 
     def curves(self, name: str) -> None:
@@ -217,8 +229,9 @@ class Builder:
     def serving(self, name: str) -> None:
         self.lines.append(
             {"kind": "serving", "contestant": name, "time_to_first_token_ms": self.random.uniform(40, 90),
-             "tokens_per_second": self.random.uniform(50, 70), "mixed_tokens_per_second": None if name == "lora" else
-             self.random.uniform(150, 190), "plain_tokens_per_second": 71.0, "added_tokens": METHODS[name][-1]}
+             "tokens_per_second": self.random.uniform(50, 70), "plain_tokens_per_second": 71.0,
+             "mixed_tokens_per_second": None if name == "lora" else self.random.uniform(150, 190),
+             "added_tokens": METHODS[name][-1]}
         )  # fmt: skip
 
     def controls(self, name: str) -> None:
@@ -241,12 +254,14 @@ class Builder:
 
     def findings(self) -> None:
         self.lines.append(
-            {"kind": "finding", "level": "warning", "contestant": self.methods[0], "what": "the loss was still falling",
+            {"kind": "finding", "level": "warning", "contestant": self.methods[0],
+             "what": "the loss was still falling",
              "evidence": "dev loss fell by 0.11 over the last quarter of the steps",
              "command": "softprompt compare reviews.yaml train.steps=400"}
         )  # fmt: skip
         self.lines.append({"kind": "finding", "level": "note", "contestant": None, "command": None,
-                           "what": "two test rows occur in the training rows", "evidence": "rows 17 and 80"})  # fmt: skip
+                           "what": "two test rows occur in the training rows", "evidence": "rows 17 and 80"}
+        )  # fmt: skip
 
 
 @pytest.fixture

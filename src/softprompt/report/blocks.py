@@ -70,10 +70,10 @@ class Items:
 
 @dataclass(frozen=True)
 class Terms:
-    """Names with what they stand for; values are commands, hashes and versions where `code`."""
+    """Names with what they stand for; `code` is "block" for commands, "inline" for hashes and versions."""
 
     terms: Sequence[tuple[str, str]]
-    code: bool = False
+    code: str = ""
     kind: str = "terms"
 
 

@@ -51,7 +51,7 @@ class Unit:
 
     def interval(self, low: float | None, high: float | None) -> str:
         """` (81.6 … 86.4)`, or nothing where it is not known."""
-        return "" if low is None or high is None else f" ({self.bare(low)} … {self.bare(high)})"
+        return "" if low is None or high is None else f" ({self.bare(low)}\u00a0…\u00a0{self.bare(high)})"
 
     def tick(self, value: float | None) -> str:
         """A round number on an axis, without needless zeros."""
@@ -80,7 +80,7 @@ def unit(metric: str) -> Unit:
 
 def share(name: str, label: str) -> Unit:
     """A share of 0..1, in percent."""
-    return Unit(name, label, scale=100, suffix=" %", points=" points", decimals=1)
+    return Unit(name, label, scale=100, suffix="\u00a0%", points=" points", decimals=1)
 
 
 def tick(value: float) -> str:

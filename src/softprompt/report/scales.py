@@ -41,7 +41,7 @@ def linear(
     values: Iterable[float], start: float, end: float, *, count: int = 6, pad: float = 0.06,
     steps: Sequence[float] = (), bounds: Bounds = FREE,
 ) -> Scale:  # fmt: skip
-    """A scale around the values, within `bounds`; ticks at multiples of one of `steps`, or of a round number."""
+    """A scale around the values, within `bounds`; ticks at multiples of one of `steps` or of a round one."""
     known = list(values)
     low, high = min(known), max(known)
     room = (high - low) * pad or abs(high) * pad or 1.0
@@ -83,7 +83,7 @@ def round_ticks(low: float, high: float, count: int, steps: Sequence[float] = ()
     powers = [power * factor for factor in (1, 2, 2.5, 5, 10)]
     step = next(step for step in (*steps, *powers) if step >= rough * 0.999)
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-    return tuple(round(i * step, 12) for i in range(first, last + 1))
+    return tuple(float(f"{i * step:.12g}") for i in range(first, last + 1))
 
 
 def decade_ticks(low: float, high: float, count: int) -> tuple[float, ...]:

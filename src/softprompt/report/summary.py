@@ -55,6 +55,9 @@ def _choice(found: Comparison, verdict: Verdict) -> str:
         return text + f"{chosen}, the one that scored highest, since what they cost was not measured."
     others = sorted(time for name, time in times.items() if name != chosen and time is not None)
     against = f"; the {'other' if len(others) == 1 else 'others'} {_range(others)}" if others else ""
+    if not verdict.cheapest:
+        beat = "the cheapest of those shown to beat most references"
+        return text + f"{chosen}, {beat} ({seconds(times[chosen])} to train)."
     cheap = "cheaper" if len(rest) == 1 else "cheapest"
     return text + f"the {cheap}, {chosen} ({seconds(times[chosen])} to train{against})."
 

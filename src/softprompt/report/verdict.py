@@ -16,11 +16,15 @@ from .read import Comparison, PairTest
 
 @dataclass(frozen=True)
 class Verdict:
-    """`equals` holds the methods among which no difference was shown, `chosen` and `best` with them."""
+    """`equals` holds the methods among which no difference was shown, `chosen` and `best` with them.
+
+    The chosen one is the cheapest of those of them that were shown to beat the most references.
+    """
 
     chosen: str
     best: str
     equals: list[str]
+    cheapest: bool
     others: list[str]
     scores: dict[str, Quality]
     costs: dict[str, dict[str, float]]
@@ -40,12 +44,17 @@ def verdict(found: Comparison) -> Verdict | None:
     best = max(names, key=lambda name: sign * scores[name].value)
     equals = [name for name in names if not shown_better(found, split, best, name)]
     equals = [name for name in equals if not any(shown_better(found, split, one, name) for one in equals)]
-    chosen = min(equals, key=lambda name: (*price(cost, name), -sign * scores[name].value))
-    tests = [t for one in found.references if (t := pair(found, split, chosen, one.name)) is not None]
+    unbeaten = {
+        name: sum(gain_not_shown(found, t) for t in against_references(found, name)) for name in equals
+    }
+    safest = [name for name in equals if unbeaten[name] == min(unbeaten.values())]
+    chosen = min(safest, key=lambda name: (*price(cost, name), -sign * scores[name].value))
+    tests = against_references(found, chosen)
     return Verdict(
         chosen=chosen,
         best=best,
         equals=equals,
+        cheapest=price(cost, chosen) == min(price(cost, name) for name in equals),
         others=[name for name in names if name not in equals],
         scores=scores,
         costs=cost,
@@ -73,6 +82,17 @@ def turned(test: PairTest) -> PairTest:
     """The same test, told of b against a."""
     low, high = (None if x is None else -x for x in (test.high, test.low))
     return replace(test, a=test.b, b=test.a, difference=-test.difference, low=low, high=high)
+
+
+def against_references(found: Comparison, name: str) -> list[PairTest]:
+    """The tests of a method against each reference."""
+    tests = [pair(found, main_split(found), name, one.name) for one in found.references]
+    return [test for test in tests if test is not None]
+
+
+def gain_not_shown(found: Comparison, test: PairTest) -> bool:
+    """Whether the test did not show its first contestant to be better."""
+    return not (test.significant and gain(found, test) > 0)
 
 
 def gain(found: Comparison, test: PairTest) -> float:

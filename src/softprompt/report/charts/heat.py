@@ -12,6 +12,9 @@ from .axes import SMALL
 #: With more names than this, cells carry no text.
 READABLE = 8
 
+#: Above this share black and white text change places: both have a contrast of 4.5 on either side of it.
+STRONG = 0.8
+
 
 def heat(
     names: Sequence[str], counts: Sequence[Sequence[float]], *, width: float, title: str, about: str
@@ -38,7 +41,7 @@ def heat(
                 if share > 0:
                     canvas.rect(x, y, cell - 1, cell - 1, "cell", 0.08 + 0.92 * share)
                 if n <= READABLE:
-                    classes = "count strong" if share > 0.5 else "count"
+                    classes = "count strong" if share > STRONG else "count"
                     canvas.text(x + cell / 2, y + cell / 2 + 4, f"{number:g}", classes, "middle", SMALL)
     canvas.text(left, top + cell * n + 15, "rows: the prompt given", "axis", size=SMALL)
     return canvas.markup()

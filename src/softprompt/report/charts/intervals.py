@@ -29,14 +29,16 @@ def intervals(
     rows: Sequence[tuple[Look, Sequence[Dot]]], *, width: float, title: str, about: str, label: str,
     say: tuple[Say, Say], join: bool = False, line: float | None = None, bounds: Bounds = FREE,
 ) -> Markup:  # fmt: skip
-    """`join` draws the gap between a row's dots, `line` a value to compare with; `say` is of values and ticks.
-    On a narrow drawing the names stand above their rows."""
+    """`join` draws the gap between a row's dots, `line` a value to compare with; `say` of values and ticks.
+
+    On a narrow drawing the names stand above their rows.
+    """
     narrow = width < 500
     most = max(len(dots) for _, dots in rows)
     names = 0 if narrow else min(220, max(text_width(look.name) for look, _ in rows) + 12)
     high = (22 if narrow else 10) + 14 * most + 6
     top, bottom = 8.0, 8.0 + high * len(rows)
-    canvas = Canvas(width, bottom + 42, title, about)
+    canvas = Canvas(width, bottom + (42 if label else 22), title, about)
     every = [dot for _, dots in rows for dot in dots]
     values = [line, *(v for dot in every for v in (dot.value, dot.low, dot.high, *dot.seeds))]
     scale = linear([v for v in values if v is not None], names + 8, width - 64, bounds=bounds)

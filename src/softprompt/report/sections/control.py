@@ -24,7 +24,7 @@ _MEASURES: dict[str, tuple[Unit, str]] = {
         "obey both of two prompts at once.",
     ),
     "leakage": (
-        Unit("leakage", "change of loss on unrelated text (nats a token)"),
+        Unit("leakage", "change of loss on unrelated text (nats a token)", decimals=3),
         "Loss added to unrelated text while the prompt is attached. Nearer to 0 is better.",
     ),
     "dose": (
@@ -68,7 +68,7 @@ def _overview(found: Comparison) -> Figure:
             width=charts.PANEL,
             title=u.axis,
             about=words or f"{measure} by method",
-            label=u.label if len(u.label) < 46 else "nats a token",
+            label="",
             say=(u.bare, u.tick),
             line=None if u.suffix else 0.0,
             bounds=u.bounds,

@@ -74,7 +74,7 @@ def section(found: Comparison) -> Section:
     study = found.study
     commands = [("compare", study.command)] if study.command else []
     commands.append(("this page", f"softprompt report {found.folder.resolve().name}"))
-    blocks: list[Block] = [Terms(commands, code=True)]
+    blocks: list[Block] = [Terms(commands, code="block")]
     facts = [
         ("model", study.model),
         ("precision", study.dtype),
@@ -88,7 +88,7 @@ def section(found: Comparison) -> Section:
     facts += [*_flat("machine", study.machine), ("started", study.started or "")]
     facts += [("took", "" if study.seconds is None else seconds(study.seconds))]
     blocks.append(Terms([(name, value) for name, value in facts if value]))
-    blocks.append(Terms([*_flat("version", study.versions), *_flat("hash", study.hashes)], code=True))
+    blocks.append(Terms([*_flat("version", study.versions), *_flat("hash", study.hashes)], code="inline"))
     contestants = [
         [one.name, one.method, _options(one.options), one.base, "reference" if one.is_reference else "method"]
         for one in study.contestants

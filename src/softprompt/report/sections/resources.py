@@ -43,6 +43,7 @@ def _training(found: Comparison) -> Block:
             ),
         )
         for kind in kinds
+        if any(paid[name].get(kind.key) for name in names)
     ]
     table = Table(
         "What each method cost (means over the final trials)",
@@ -50,7 +51,7 @@ def _training(found: Comparison) -> Block:
         [[name, *(kind.full(paid[name].get(kind.key)) for kind in kinds)] for name in names],
         right=range(1, len(kinds) + 1),
     )
-    caption = "Means over the trials that were scored in the end, without the search for settings. Shorter is cheaper."
+    caption = "Means over the trials that were scored in the end, not the search. Shorter is cheaper."
     return Figure("costs", "Training and keeping", caption, panels, table)
 
 
