@@ -11,6 +11,7 @@ import pytest
 from softprompt import report
 from softprompt.errors import SoftPromptError
 from softprompt.report import read
+from softprompt.report.schema import VERSION
 
 STUDY = {"kind": "study", "metric": "accuracy", "contestants": [{"name": "a"}, {"name": "b"}]}
 
@@ -37,7 +38,7 @@ def test_everything_is_read(build):
         ([STUDY, "[]"], "not a JSON object"),
         ([STUDY, {"kind": "score", "contestant": "a", "split": "test"}], "no 'metrics'"),
         ([{"kind": "score", "contestant": "a", "split": "test", "metrics": {}}], "says what was compared"),
-        ([{**STUDY, "version": read.VERSION + 1}], f"version {read.VERSION + 1}"),
+        ([{**STUDY, "version": VERSION + 1}], f"version {VERSION + 1}"),
     ],
 )
 def test_what_cannot_be_read_is_named(tmp_path, lines, words):

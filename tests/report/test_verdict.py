@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from softprompt import report
-from softprompt.report.read import Comparison, Contestant, PairTest, Score, Study, Trial, comparison
+from softprompt.report.read import comparison
+from softprompt.report.schema import Comparison, Contestant, PairTest, Score, Study, Trial
 from softprompt.report.summary import answer, notes, told
 from softprompt.report.verdict import verdict
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from .read import Comparison, Score, Trial
+from .schema import Comparison, Score, Trial
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,6 @@ from importlib import resources
 
 from markupsafe import Markup
 
-from .. import __version__
 from .blocks import Report
 
 
@@ -30,7 +29,6 @@ def render(report: Report) -> str:
         script=Markup(script),
         # only this very script may run, whatever a text of a row may contain
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        version=__version__,
     )
 
 

@@ -65,7 +65,11 @@ def positive(
     zero = start + 0.04 * (end - start) if len(above) < len(known) else None
     first = start if zero is None else start + 0.16 * (end - start)
     low, high = min(above) / 1.6, max(above) * 1.6
-    return Scale(low, high, first, end, decade_ticks(low, high, count), True, zero)
+    ticks = tuple(step for step in steps if low <= step <= high)
+    ticks = (
+        ticks[:: math.ceil(len(ticks) / (count + 1))] if len(ticks) > 1 else decade_ticks(low, high, count)
+    )
+    return Scale(low, high, first, end, ticks, True, zero)
 
 
 def logarithmic(values: Sequence[float], start: float, end: float) -> Scale:

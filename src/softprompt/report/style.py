@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .read import Comparison
+from .schema import Comparison
 
 SHAPES = ("circle", "square", "triangle", "diamond", "cross", "down", "plus", "bar")
 COLOURS = 8

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from .aggregate import Quality, main_split, splits
 from .numbers import Unit, about, listed, seconds, several, unit
-from .read import Comparison, PairTest
+from .schema import Comparison, PairTest
 from .verdict import Verdict, gain, pair, shown_better, strongest, turned
+
+#: More names than these are counted, not listed.
+FEW = 5
 
 
 def answer(found: Comparison, verdict: Verdict | None) -> tuple[str, list[str]]:
@@ -144,12 +147,12 @@ def notes(found: Comparison, verdict: Verdict | None) -> list[str]:
             notes.append(f"No difference from {near.b}, which needs no tuning, was shown{_needed(near)}.")
         notes += _unseen(found, verdict)
         if len(verdict.equals) > 2:
-            notes.append(f"No difference from it was shown for {listed(_rest(verdict))}.")
+            notes.append(f"No difference from it was shown for {_few(_rest(verdict))}.")
         seeds = max((len(score.seeds) for score in verdict.scores.values()), default=0)
         if seeds <= 1:
             notes.append("One seed was run, so how much chance in training moves the scores is not known.")
         if verdict.others and len(verdict.equals) > 1:
-            notes.append(f"Shown to be worse than it or than one of its equals: {listed(verdict.others)}.")
+            notes.append(f"Shown to be worse than it or than one of its equals: {_few(verdict.others)}.")
     unscored = [one.name for one in found.methods if verdict is None or one.name not in verdict.scores]
     if unscored:
         notes.append(f"Without a score, and so not in the answer: {listed(unscored)}.")
@@ -162,6 +165,10 @@ def notes(found: Comparison, verdict: Verdict | None) -> list[str]:
     if warnings:
         notes.append(f"{several(warnings, 'warning')} among the findings: read them before relying on this.")
     return notes
+
+
+def _few(names: list[str]) -> str:
+    return listed(names) if len(names) <= FEW else f"{len(names)} methods (see the tests)"
 
 
 def _rest(verdict: Verdict) -> list[str]:

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from .aggregate import Quality, costs, main_split, quality
-from .read import Comparison, PairTest
+from .schema import Comparison, PairTest
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from ..scales import Scale
-from ..svg import Canvas, text_width
+from ..style import Look
+from ..svg import Canvas, shortened, text_width
 
 Say = Callable[[float], str]
 SMALL = 11
+LEGEND = 20
 
 
 def horizontal(canvas: Canvas, scale: Scale, top: float, bottom: float, say: Say, label: str = "") -> None:
@@ -39,6 +41,14 @@ def vertical(canvas: Canvas, scale: Scale, left: float, right: float, say: Say, 
         canvas.text(left - 6, y + 4, say(tick), "tick", "end", SMALL)
     if label:
         canvas.text(1, 14, label, "axis")
+
+
+def below(canvas: Canvas, looks: Sequence[Look], top: float) -> None:
+    """A legend from `top` on: each name behind its shape, `LEGEND` high."""
+    for i, look in enumerate(looks):
+        y = top + 14 + LEGEND * i
+        canvas.mark(10, y - 4, look, 5)
+        canvas.text(22, y, shortened(look.name, canvas.width - 24), f"name {look.colour}")
 
 
 def margin(scale_ticks: tuple[float, ...], say: Say) -> float:

@@ -35,7 +35,7 @@ def intervals(
     """
     narrow = width < 500
     most = max(len(dots) for _, dots in rows)
-    names = 0 if narrow else min(220, max(text_width(look.name) for look, _ in rows) + 12)
+    names = 0 if narrow else min(300, max(text_width(look.name) for look, _ in rows) + 12)
     high = (22 if narrow else 10) + 14 * most + 6
     top, bottom = 8.0, 8.0 + high * len(rows)
     canvas = Canvas(width, bottom + (42 if label else 22), title, about)

@@ -10,7 +10,7 @@ from markupsafe import Markup
 from ..scales import FREE, Bounds, Scale, linear, logarithmic, spread
 from ..style import Look
 from ..svg import Canvas, shortened, text_width
-from .axes import Say, horizontal, margin, vertical
+from .axes import LEGEND, Say, below, horizontal, margin, vertical
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ def lines(
 ) -> Markup:  # fmt: skip
     """Names stand at the lines' ends; on a narrow drawing below, each behind its shape. `bounds` are y's."""
     narrow = width < 500
-    legend = 20 * len(curves) + 6 if narrow else 0
+    legend = LEGEND * len(curves) if narrow else 0
     height = (300 if narrow else 380) + legend
     canvas = Canvas(width, height, title, about)
     top, bottom = 28.0, height - 44.0 - legend
@@ -46,10 +46,7 @@ def lines(
     for curve in curves:
         _curve(canvas, curve, xs, ys, say)
     if narrow:
-        for i, curve in enumerate(curves):
-            y = height - legend + 14 + 20 * i
-            canvas.mark(10, y - 4, curve.look, 5)
-            canvas.text(22, y, shortened(curve.look.name, width - 24), f"name {curve.look.colour}")
+        below(canvas, [curve.look for curve in curves], bottom + 44)
         return canvas.markup()
     ends = [curve.points[-1] for curve in curves]
     for curve, end, y in zip(curves, ends, spread([ys(e[1]) for e in ends], 15, top, bottom), strict=True):

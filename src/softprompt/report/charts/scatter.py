@@ -10,7 +10,10 @@ from markupsafe import Markup
 from ..scales import FREE, Bounds, linear, positive
 from ..style import Look
 from ..svg import Box, Canvas, overlap, shortened, text_box
-from .axes import SMALL, Say, horizontal, margin, vertical
+from .axes import LEGEND, SMALL, Say, below, horizontal, margin, vertical
+
+#: Width that a name may take; longer ones are cut in their middle.
+LONGEST = 220
 
 
 @dataclass(frozen=True)
@@ -29,12 +32,17 @@ def scatter(
     points: Sequence[Level], *, width: float, title: str, about: str, labels: tuple[str, str],
     say: tuple[Say, Say], higher: bool = True, steps: Sequence[float] = (), bounds: Bounds = FREE,
 ) -> Markup:  # fmt: skip
-    """`labels` and `say` are of x and y. The thin stepped line joins the points that none is both cheaper
-    and better than. `steps` are for the ticks of x, `bounds` are y's."""
-    height = 440 if width > 500 else 380
+    """`labels` and `say` are of x and y; `steps` are for the ticks of x, `bounds` are y's.
+
+    The thin stepped line joins the points to which no other is both cheaper and better. Below a narrow drawing
+    stand the names.
+    """
+    narrow = width < 500
+    legend = [p.look for p in points if p.x is not None] if narrow else []
+    height = (360 if narrow else 440) + LEGEND * len(legend)
     canvas = Canvas(width, height, title, about)
     values = [v for p in points for v in (p.y, p.low, p.high) if v is not None]
-    top, bottom = 28.0, height - 44.0
+    top, bottom = 28.0, height - 44.0 - LEGEND * len(legend)
     ys = linear(values, bottom, top, bounds=bounds)
     left, right = margin(ys.ticks, say[1]), width - 10
     dots = [p for p in points if p.x is not None]
@@ -62,7 +70,8 @@ def scatter(
             canvas.line(left, ys(p.y), right, ys(p.y), f"level {p.look.colour}", p.look.dash)
         _label(canvas, p.look, _along(left, right, ys(p.y)), taken, frame, SMALL)
         taken.append((left, ys(p.y) - 2, right, ys(p.y) + 2))
-    for p in dots:
+    below(canvas, legend, bottom + 44)
+    for p in dots if not narrow else []:
         x, y = xs(p.x or 0), ys(p.y)
         _label(canvas, p.look, _around(x, y), taken, frame, 12, (x, y))
     return canvas.markup()
@@ -96,7 +105,7 @@ def _label(
     size: float, of: tuple[float, float] | None = None,
 ) -> None:  # fmt: skip
     """Write a name at the place where it covers least; a thin line leads to it where that is far away."""
-    name = shortened(look.name, frame[2] - frame[0] - 20, size)
+    name = shortened(look.name, LONGEST, size)
 
     def cost(place: tuple[float, float, str]) -> float:
         x0, y0, x1, y1 = box = text_box(place[0], place[1], name, place[2], size)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..blocks import Report
 from ..numbers import several
-from ..read import Comparison
+from ..schema import Comparison
 from ..summary import answer, notes
 from ..verdict import verdict
 from . import calibration, control, findings, provenance, quality, resources, rows, scalability, trials

@@ -6,7 +6,7 @@ from .. import charts
 from ..aggregate import main_split, mean
 from ..blocks import Figure, Panel, Section, Table, Text
 from ..numbers import MISSING, share
-from ..read import Comparison
+from ..schema import Comparison
 from ..style import looks
 
 Bin = tuple[float, float, float]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from .. import charts
 from ..blocks import Block, Figure, Panel, Section, Table, Text
 from ..numbers import Unit, plain, share, tick, unit
-from ..read import Comparison, Control
+from ..schema import Comparison, Control
 from ..style import Look, looks
 
 _SWAP = share("swap", "outputs that follow the prompt given")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..blocks import Item, Items, Section, Text
-from ..read import Comparison
+from ..schema import Comparison
 
 
 def section(found: Comparison) -> Section:

@@ -7,7 +7,7 @@ from typing import Any
 
 from ..blocks import Block, Section, Table, Terms, Text
 from ..numbers import seconds, size
-from ..read import Comparison
+from ..schema import Comparison
 
 GLOSSARY = [
     (

@@ -6,7 +6,7 @@ from .. import charts
 from ..aggregate import Quality, costs, main_split, quality
 from ..blocks import Block, Figure, Panel, Section, Table, Text
 from ..numbers import MISSING, p_value, several, unit
-from ..read import Comparison, PairTest
+from ..schema import Comparison, PairTest
 from ..style import looks
 from ..summary import said, told
 from ..verdict import Verdict

@@ -6,7 +6,7 @@ from .. import charts
 from ..aggregate import costs, mean
 from ..blocks import Block, Figure, Panel, Section, Table, Text
 from ..numbers import MISSING, plain, seconds
-from ..read import Comparison
+from ..schema import Comparison
 from ..style import Look, looks
 from .cost_kinds import KINDS
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ..aggregate import mean, splits
 from ..blocks import Matrix, Section, Text
 from ..numbers import unit
-from ..read import Comparison, Example, Row
+from ..schema import Comparison, Example, Row
 from ..style import looks
 
 
@@ -121,10 +121,7 @@ def _cell(found: Comparison, judge: _Judge, key: tuple[str, int], name: str, one
     scores = [one.score for one in ones if one.score is not None]
     if not scores:
         return Cell(name, "–", "not scored", False)
-    answers = tuple(
-        (f"seed {one.seed}" if one.seed is not None else "answer", _told(found, judge, key, one))
-        for one in ones
-    )
+    answers = _answers(found, judge, key, ones)
     failed = any(judge.failed(score) for score in scores)
     if judge.graded:
         value = judge.unit.bare(mean(scores))
@@ -135,16 +132,31 @@ def _cell(found: Comparison, judge: _Judge, key: tuple[str, int], name: str, one
     return Cell(name, f"{right}/{len(scores)}", f"right with {right} of {len(scores)} seeds", failed, answers)
 
 
-def _told(found: Comparison, judge: _Judge, key: tuple[str, int], one: Example) -> str:
-    text = found.answers.get((*key, one.contestant), {}).get(one.seed)
+def _answers(
+    found: Comparison, judge: _Judge, key: tuple[str, int], ones: list[Example]
+) -> tuple[tuple[str, str], ...]:
+    """Who answered what: seeds with the same answer together."""
+    texts: dict[str, list[Example]] = {}
+    for one in ones:
+        texts.setdefault(_text(found, key, one), []).append(one)
+    result = []
+    for text, same in texts.items():
+        seeds = [str(one.seed) for one in same if one.seed is not None]
+        who = f"{'seed' if len(seeds) == 1 else 'seeds'} {', '.join(seeds)}" if seeds else "answer"
+        details = [_detail(judge, one) for one in same]
+        result.append((who, text + (f"  [{', '.join(details)}]" if all(details) else "")))
+    return tuple(result)
+
+
+def _text(found: Comparison, key: tuple[str, int], one: Example) -> str:
     labels = found.study.labels or []
+    text = found.answers.get((*key, one.contestant), {}).get(one.seed)
     if text is None and one.label is not None and 0 <= one.label < len(labels):
         text = labels[one.label]
-    details = []
+    return "(text not kept)" if text is None else text
+
+
+def _detail(judge: _Judge, one: Example) -> str:
     if judge.graded and one.score is not None:
-        details.append(judge.unit.value(one.score))
-    if one.confidence is not None:
-        details.append(f"{100 * one.confidence:.0f} % sure")
-    return (text if text is not None else "(text not kept)") + (
-        f"  [{', '.join(details)}]" if details else ""
-    )
+        return judge.unit.value(one.score)
+    return f"{100 * one.confidence:.0f} % sure" if one.confidence is not None else ""

@@ -8,7 +8,7 @@ from .. import charts
 from ..aggregate import mean, quality, splits
 from ..blocks import Block, Figure, Panel, Section, Table, Text
 from ..numbers import MISSING, Unit, count, unit
-from ..read import Comparison, Point
+from ..schema import Comparison, Point
 from ..style import looks
 from ..summary import said
 

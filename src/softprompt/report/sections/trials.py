@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ..blocks import Block, Item, Items, Section, Table, Text
 from ..numbers import MISSING, plain, seconds, several, unit
-from ..read import Comparison, Trial
+from ..schema import Comparison, Trial
 
 
 def section(found: Comparison) -> Section:
