@@ -34,7 +34,10 @@ def test_the_commands_exist():
         assert f"make {target}" in README and re.search(rf"^{target}:", makefile, re.M)
 
 
-DOCS = ("architecture", "methods", "compose", "peft", "results", "running", "tasks", "exactness", "models")
+DOCS = (
+    *("architecture", "methods", "compose", "peft", "results", "running", "tasks", "exactness", "models"),
+    *("report",),
+)
 PAGES = ["README.md", *(f"docs/{name}.md" for name in DOCS)]
 
 

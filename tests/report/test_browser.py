@@ -195,6 +195,20 @@ def test_every_drawing_has_content_in_its_frame(look, build, changes, width):
     assert len(labels) >= figures and (figures >= 8) == (len(changes) in (0, 3))
 
 
+@pytest.mark.parametrize("width", [1280, 390])
+def test_long_names_stay_in_their_frame(look, build, width):
+    folder = build()
+    file = folder / "results.jsonl"
+    text = file.read_text()
+    for name in ("lora", "prefix-tuning/after", "prompt-tuning/after"):
+        text = text.replace(f'"{name}"', f'"a-method-whose-name-is-rather-long/{name}/length=128"')
+    file.write_text(text)
+    report.write(folder)
+    opened = look(folder, viewport={"width": width, "height": 900})
+    opened.check()
+    assert opened.drawings()
+
+
 def test_the_cost_is_chosen_by_keyboard(look, full):
     opened = look(full)
     page = opened.page

@@ -87,6 +87,13 @@ def test_a_reference_that_is_better_is_kept():
     assert headline == "Keep tf-idf" and sentences[0].startswith("tf-idf is better than a by 10.0 points")
 
 
+def test_one_that_a_reference_beats_is_passed_over():
+    tests = [("a", "b", 0.01, False), ("b", "zero", -0.1, True), ("a", "zero", -0.09, False)]
+    found = made({"a": 0.85, "b": 0.84, "zero": 0.94}, {"a": 80, "b": 12}, tests, references=["zero"])
+    _, headline, _ = decided(found)
+    assert headline == "a, but it was not shown to beat zero"
+
+
 def test_the_cheapest_of_those_that_beat_the_references():
     tests = [("a", "b", 0.01, False), ("a", "zero", 0.1, True), ("b", "zero", 0.09, False)]
     found = made({"a": 0.85, "b": 0.84, "zero": 0.75}, {"a": 80, "b": 12}, tests, references=["zero"])

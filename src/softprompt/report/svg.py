@@ -11,7 +11,7 @@ from markupsafe import Markup
 from .style import Look
 
 #: Width of a character by its font size: generous, since the reader's font is not known.
-_CHARACTER = 0.6
+_CHARACTER = 0.66
 FONT = 12
 
 Box = tuple[float, float, float, float]

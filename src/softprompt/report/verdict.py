@@ -44,10 +44,8 @@ def verdict(found: Comparison) -> Verdict | None:
     best = max(names, key=lambda name: sign * scores[name].value)
     equals = [name for name in names if not shown_better(found, split, best, name)]
     equals = [name for name in equals if not any(shown_better(found, split, one, name) for one in equals)]
-    unbeaten = {
-        name: sum(gain_not_shown(found, t) for t in against_references(found, name)) for name in equals
-    }
-    safest = [name for name in equals if unbeaten[name] == min(unbeaten.values())]
+    standing = {name: _standing(found, name) for name in equals}
+    safest = [name for name in equals if standing[name] == min(standing.values())]
     chosen = min(safest, key=lambda name: (*price(cost, name), -sign * scores[name].value))
     tests = against_references(found, chosen)
     return Verdict(
@@ -90,9 +88,11 @@ def against_references(found: Comparison, name: str) -> list[PairTest]:
     return [test for test in tests if test is not None]
 
 
-def gain_not_shown(found: Comparison, test: PairTest) -> bool:
-    """Whether the test did not show its first contestant to be better."""
-    return not (test.significant and gain(found, test) > 0)
+def _standing(found: Comparison, name: str) -> tuple[int, int]:
+    """How many references were shown to be better than a method, and how many it was not shown to beat."""
+    tests = against_references(found, name)
+    lost = sum(test.significant and gain(found, test) < 0 for test in tests)
+    return lost, sum(not (test.significant and gain(found, test) > 0) for test in tests)
 
 
 def gain(found: Comparison, test: PairTest) -> float:

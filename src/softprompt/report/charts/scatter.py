@@ -34,8 +34,8 @@ def scatter(
 ) -> Markup:  # fmt: skip
     """`labels` and `say` are of x and y; `steps` are for the ticks of x, `bounds` are y's.
 
-    The thin stepped line joins the points to which no other is both cheaper and better. Below a narrow drawing
-    stand the names.
+    The thin stepped line joins the points to which no other is both cheaper and better. The names of a
+    narrow drawing stand below it.
     """
     narrow = width < 500
     legend = [p.look for p in points if p.x is not None] if narrow else []
