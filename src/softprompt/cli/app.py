@@ -29,6 +29,7 @@ from . import (
     inspect,
     methods,
     models,
+    report,
     search,
     tune,
 )
@@ -124,6 +125,7 @@ command(evaluate.evaluate, "eval")
 command(generate.generate, "generate")
 command(inspect.inspect, "inspect")
 command(compose.compose, "compose")
+command(report.report, "report")
 command(export.export, "export")
 command(import_.import_, "import")
 command(methods.methods, "methods")

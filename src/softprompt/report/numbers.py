@@ -1,0 +1,170 @@
+"""Numbers as people read them: shares in percent, differences in points, seconds, bytes, counts."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+#: Metrics that lie in 0..1 and are said in percent, and those of 0..100 that are said in points.
+SHARES = {"accuracy", "macro_f1", "tag_accuracy", "tag_macro_f1", "exact_match", "rouge_l"}
+POINTS = {"bleu", "chrf"}
+_LABELS = {
+    "macro_f1": "macro F1",
+    "tag_accuracy": "tag accuracy",
+    "tag_macro_f1": "tag macro F1",
+    "exact_match": "exact match",
+    "rouge_l": "ROUGE-L",
+    "chrf": "chrF",
+    "bleu": "BLEU",
+    "mse": "mean squared error",
+    "pearson": "Pearson's r",
+}
+MISSING = "–"
+
+
+@dataclass(frozen=True)
+class Unit:
+    """How a metric's values are said."""
+
+    name: str
+    label: str
+    scale: float = 1.0
+    suffix: str = ""
+    points: str = ""
+    decimals: int | None = None
+
+    def bare(self, value: float | None) -> str:
+        """The number alone, scaled."""
+        if value is None:
+            return MISSING
+        if self.decimals is None:
+            return plain(value)
+        return minus(f"{value * self.scale:.{self.decimals}f}")
+
+    def value(self, value: float | None) -> str:
+        """`84.1 %`."""
+        return MISSING if value is None else self.bare(value) + self.suffix
+
+    def difference(self, value: float | None) -> str:
+        """`1.9 points`."""
+        return MISSING if value is None else self.bare(value) + self.points
+
+    def interval(self, low: float | None, high: float | None) -> str:
+        """` (81.6 … 86.4)`, or nothing where it is not known."""
+        return "" if low is None or high is None else f" ({self.bare(low)}\u00a0…\u00a0{self.bare(high)})"
+
+    def tick(self, value: float | None) -> str:
+        """A round number on an axis, without needless zeros."""
+        return MISSING if value is None else tick(value * self.scale)
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        """The least and the most that the metric can be."""
+        return (0.0, 1.0) if self.scale == 100 else (-math.inf, math.inf)
+
+    @property
+    def axis(self) -> str:
+        """The metric with its unit."""
+        return self.label + (" (%)" if self.suffix else "")
+
+
+def unit(metric: str) -> Unit:
+    """How the metric of this name is said."""
+    label = _LABELS.get(metric, metric.replace("_", " "))
+    if metric in SHARES:
+        return share(metric, label)
+    if metric in POINTS:
+        return Unit(metric, label, points=" points", decimals=1)
+    return Unit(metric, label)
+
+
+def share(name: str, label: str) -> Unit:
+    """A share of 0..1, in percent."""
+    return Unit(name, label, scale=100, suffix="\u00a0%", points=" points", decimals=1)
+
+
+def tick(value: float) -> str:
+    """A round number as short as it goes."""
+    return minus(f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}")
+
+
+def plain(value: float | None) -> str:
+    """Three digits or so."""
+    if value is None:
+        return MISSING
+    size = abs(value)
+    if size == 0:
+        return "0"
+    if size >= 1e6 or size < 1e-3:
+        return minus(f"{value:.2g}")
+    return minus(f"{value:,.0f}" if size >= 1000 else f"{value:.{max(0, 2 - math.floor(math.log10(size)))}f}")
+
+
+def minus(text: str) -> str:
+    """With a true minus sign, and none before zero."""
+    if text.startswith("-") and not text.strip("-0."):
+        text = text[1:]
+    return text.replace("-", "−") if text.startswith("-") else text
+
+
+def count(value: float | None) -> str:
+    """`1,192,896`."""
+    return MISSING if value is None else f"{value:,.0f}"
+
+
+def short(value: float | None) -> str:
+    """`1.2 M`, for counts; six digits at most."""
+    if value is None:
+        return MISSING
+    for size, name in ((1e18, " E"), (1e15, " P"), (1e12, " T"), (1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if abs(value) >= size:
+            return f"{value / size:.3g}{name}"
+    return f"{value:.3g}"
+
+
+def about(value: float) -> str:
+    """Two digits: what an estimate is worth."""
+    digits = max(0, math.floor(math.log10(abs(value))) - 1) if value else 0
+    return f"{round(value, -digits):,.0f}"
+
+
+def size(value: float | None) -> str:
+    """`1.50 MB`."""
+    if value is None:
+        return MISSING
+    for name in ("B", "kB", "MB", "GB"):
+        if abs(value) < 999.5:
+            return f"{value:.3g} {name}"
+        value /= 1000
+    return f"{value:.3g} TB"
+
+
+def seconds(value: float | None) -> str:
+    """`3 min 20 s`."""
+    if value is None:
+        return MISSING
+    if value < 1:
+        return f"{1000 * value:.0f} ms" if value else "0 s"
+    if value < 99.5:
+        return f"{value:.2g} s" if value < 10 else f"{value:.0f} s"
+    whole = round(value)
+    if whole < 3600:
+        return f"{whole // 60} min" + (f" {whole % 60} s" if whole % 60 else "")
+    return f"{whole // 3600} h" + (f" {whole % 3600 // 60} min" if whole % 3600 // 60 else "")
+
+
+def p_value(value: float | None) -> str:
+    """`0.012`, `< 0.001`."""
+    if value is None:
+        return MISSING
+    return "< 0.001" if value < 0.001 else f"{value:.3f}" if value < 0.1 else f"{value:.2f}"
+
+
+def listed(names: list[str]) -> str:
+    """`A, B and C`."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}" if names else ""
+
+
+def several(number: int, one: str, many: str = "") -> str:
+    """`1 seed`, `3 seeds`."""
+    return f"{number:,} {one if number == 1 else many or one + 's'}"

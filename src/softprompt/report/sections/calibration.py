@@ -1,0 +1,65 @@
+"""Calibration: is a method right as often as it is sure?"""
+
+from __future__ import annotations
+
+from .. import charts
+from ..aggregate import main_split, mean
+from ..blocks import Figure, Panel, Section, Table, Text
+from ..numbers import MISSING, share
+from ..schema import Comparison
+from ..style import looks
+
+Bin = tuple[float, float, float]
+
+
+def section(found: Comparison) -> Section:
+    split, look = main_split(found), looks(found)
+    panels, rows, u = [], [], share("ece", "calibration error")
+    for name in look:
+        known = [
+            s.calibration for s in found.scores if (s.contestant, s.split) == (name, split) and s.calibration
+        ]
+        bins = pooled([one for each in known for one in each.get("bins") or []])
+        if not bins:
+            continue
+        errors = [each["ece"] for each in known if each.get("ece") is not None]
+        error = u.value(mean(errors)) if errors else MISSING
+        drawn = charts.reliability(
+            look[name],
+            bins,
+            width=charts.PANEL,
+            title=f"Reliability of {name}, calibration error {error}",
+            about="Share of right answers by confidence; on the diagonal both are equal.",
+        )
+        panels.append(Panel(f"{name}: error {error}", drawn))
+        rows += [[name, error, u.value(c), u.value(a), f"{n:.0f}"] for c, a, n in bins]
+    if not panels:
+        text = "No confidences were measured: they belong to tasks with labels."
+        return Section("calibration", "Calibration", [Text(text, quiet=True)])
+    table = Table(
+        f"Confidence and share of right answers on the {split} rows",
+        ["method", "calibration error", "confidence", "right", "rows"],
+        rows,
+        right=(1, 2, 3, 4),
+    )
+    caption = (
+        "Points below the diagonal: surer than right. Above: righter than sure. Larger points are more rows. "
+        "The calibration error is the mean distance from the diagonal; 0 is best."
+    )
+    return Section(
+        "calibration", "Calibration", [Figure("reliability", "Reliability", caption, panels, table)]
+    )
+
+
+def pooled(bins: list[dict[str, float | None]]) -> list[Bin]:
+    """Bins of all seeds, joined by tenths of confidence, weighted by their rows."""
+    tenths: dict[int, list[Bin]] = {}
+    for one in bins:
+        confidence, right, n = one.get("confidence"), one.get("accuracy"), one.get("n")
+        if confidence is not None and right is not None and n:
+            tenths.setdefault(min(9, int(confidence * 10)), []).append((confidence, right, n))
+    result = []
+    for _, group in sorted(tenths.items()):
+        rows = sum(n for _, _, n in group)
+        result.append((sum(c * n for c, _, n in group) / rows, sum(a * n for _, a, n in group) / rows, rows))
+    return result

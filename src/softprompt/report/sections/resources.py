@@ -1,0 +1,94 @@
+"""Resources: what each method cost to train, to keep and to serve."""
+
+from __future__ import annotations
+
+from .. import charts
+from ..aggregate import costs, mean
+from ..blocks import Block, Figure, Panel, Section, Table, Text
+from ..numbers import MISSING, plain, seconds
+from ..schema import Comparison
+from ..style import Look, looks
+from .cost_kinds import KINDS
+
+_SERVING = (
+    ("time_to_first_token_ms", "time to first token", "ms"),
+    ("tokens_per_second", "tokens a second", "tokens/s"),
+    ("mixed_tokens_per_second", "tokens a second in mixed batches", "tokens/s"),
+)
+_PLAIN = Look("the plain model", "cref", "circle")
+
+
+def section(found: Comparison) -> Section:
+    blocks: list[Block] = [_training(found), _serving(found)]
+    if found.study.seconds is not None:
+        blocks.append(Text(f"The whole comparison took {seconds(found.study.seconds)}."))
+    return Section("resources", "Resources", blocks)
+
+
+def _training(found: Comparison) -> Block:
+    paid, look = costs(found), looks(found)
+    names = [name for name in look if name in paid]
+    kinds = [kind for kind in KINDS if any(kind.key in paid[name] for name in names)]
+    if not kinds:
+        return Text("What training cost was not measured.", quiet=True)
+    panels = [
+        Panel(
+            kind.label,
+            charts.bars(
+                [(look[name], paid[name].get(kind.key)) for name in names],
+                width=charts.PANEL,
+                title=kind.label,
+                about="One bar a method, from zero; the same numbers are in the table below.",
+                say=kind.short,
+            ),
+        )
+        for kind in kinds
+        if any(paid[name].get(kind.key) for name in names)
+    ]
+    table = Table(
+        "What each method cost (means over the final trials)",
+        ["method", *(kind.label for kind in kinds)],
+        [[name, *(kind.full(paid[name].get(kind.key)) for kind in kinds)] for name in names],
+        right=range(1, len(kinds) + 1),
+    )
+    caption = "Means over the trials that were scored in the end, not the search. Shorter is cheaper."
+    return Figure("costs", "Training and keeping", caption, panels, table)
+
+
+def _serving(found: Comparison) -> Block:
+    look = looks(found)
+    served = {one.contestant: one for one in found.servings if one.contestant in look}
+    kinds = [kind for kind in _SERVING if any(getattr(one, kind[0]) is not None for one in served.values())]
+    if not kinds:
+        return Text("Serving: not measured in this comparison.", quiet=True)
+    plains = [
+        one.plain_tokens_per_second for one in served.values() if one.plain_tokens_per_second is not None
+    ]
+    plain_rows = {"tokens_per_second": [(_PLAIN, mean(plains))]} if plains else {}
+    panels = [
+        Panel(
+            label,
+            charts.bars(
+                [*((look[n], getattr(one, key)) for n, one in served.items()), *plain_rows.get(key, [])],
+                width=charts.PANEL,
+                title=f"{label} ({measure})",
+                about="One bar a method, from zero; the same numbers are in the table below.",
+                say=lambda value, measure=measure: f"{plain(value)} {measure}",
+            ),
+        )
+        for key, label, measure in kinds
+    ]
+    table = Table(
+        "Serving",
+        ["method", *(f"{label} ({measure})" for _, label, measure in kinds)],
+        [
+            *([name, *(plain(getattr(one, key)) for key, _, _ in kinds)] for name, one in served.items()),
+            *(
+                [_PLAIN.name, *(plain(mean(plains)) if k in plain_rows else MISSING for k, _, _ in kinds)]
+                for _ in plains[:1]
+            ),
+        ],
+        right=range(1, len(kinds) + 1),
+    )
+    caption = "Less time to the first token and more tokens a second are better."
+    return Figure("serving", "Serving", caption, panels, table)

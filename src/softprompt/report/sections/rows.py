@@ -1,0 +1,162 @@
+"""Inputs × methods: what each method answered to each row, for the page's filters."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ..aggregate import mean, splits
+from ..blocks import Matrix, Section, Text
+from ..numbers import unit
+from ..schema import Comparison, Example, Row
+from ..style import looks
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One method's answers to a row: `mark` in the matrix, `said` with their details below it."""
+
+    name: str
+    mark: str
+    words: str
+    failed: bool
+    answers: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row of the matrix; `failed` where a method failed, `different` where methods differ."""
+
+    split: str
+    number: int
+    input: str
+    references: Sequence[str]
+    cells: Sequence[Cell]
+    failed: bool
+    different: bool
+
+
+def section(found: Comparison) -> Section:
+    scored: dict[tuple[str, int], dict[str, list[Example]]] = {}
+    for one in found.examples:
+        scored.setdefault((one.split, one.row), {}).setdefault(one.contestant, []).append(one)
+    if not scored:
+        return Section("rows", "Rows", [Text("No scores of single rows were kept.", quiet=True)])
+    judge = _Judge(found)
+    order = splits(found)
+    keys = sorted(scored, key=lambda key: (order.index(key[0]) if key[0] in order else 99, key))
+    names = [name for name in looks(found) if any(name in by_name for by_name in scored.values())]
+    lines = [_line(found, judge, key, scored[key], names) for key in keys]
+    matrix = Matrix(names, lines, list(dict.fromkeys(key[0] for key in keys)), judge.hints(), judge.graded)
+    note = (
+        [] if found.rows else [Text("The texts of the rows were not kept with this comparison.", quiet=True)]
+    )
+    return Section("rows", "Rows", [*note, matrix])
+
+
+class _Judge:
+    """When a score counts as a failure, and when methods differ: by itself for right or wrong; for graded
+    scores the worst quarter of all answers, and the rows in the widest quarter of spreads."""
+
+    def __init__(self, found: Comparison) -> None:
+        self.unit = unit(found.study.metric)
+        self.sign = 1 if found.study.higher_is_better else -1
+        known = [self.sign * one.score for one in found.examples if one.score is not None]
+        self.graded = any(score not in (0, 1) for score in known)
+        self.limit = sorted(known)[(len(known) - 1) // 4] if known else 0.0
+        self.wide = 0.0
+        if self.graded:
+            spreads = sorted(self._spreads(found))
+            self.wide = spreads[3 * len(spreads) // 4] if spreads else 0.0
+
+    def _spreads(self, found: Comparison) -> list[float]:
+        rows: dict[tuple[str, int], dict[str, list[float]]] = {}
+        for one in found.examples:
+            if one.score is not None:
+                rows.setdefault((one.split, one.row), {}).setdefault(one.contestant, []).append(one.score)
+        means = [[mean(scores) for scores in by_name.values()] for by_name in rows.values()]
+        return [max(values) - min(values) for values in means]
+
+    def failed(self, score: float) -> bool:
+        return self.sign * score <= self.limit if self.graded else score < 1
+
+    def different(self, scores: list[float], answers: set[str]) -> bool:
+        if self.graded:
+            return len(scores) > 1 and max(scores) - min(scores) >= max(self.wide, 1e-9)
+        return len(set(scores)) > 1 or len(answers) > 1
+
+    def hints(self) -> dict[str, str]:
+        if self.graded:
+            return {
+                "failures": "an answer is among the worst quarter of all",
+                "different": "the methods' scores lie further apart than in three quarters of the rows",
+            }
+        return {
+            "failures": "at least one method is wrong",
+            "different": "the methods do not all answer alike",
+        }
+
+
+def _line(
+    found: Comparison,
+    judge: _Judge,
+    key: tuple[str, int],
+    by_name: dict[str, list[Example]],
+    names: list[str],
+) -> Line:
+    row = found.rows.get(key, Row())
+    cells = [_cell(found, judge, key, name, by_name.get(name, [])) for name in names]
+    scores = [
+        mean(known)
+        for ones in by_name.values()
+        if (known := [one.score for one in ones if one.score is not None])
+    ]
+    answers = {text.strip() for name in by_name for text in found.answers.get((*key, name), {}).values()}
+    text = row.input or "(text not kept)"
+    failed = any(cell.failed for cell in cells)
+    return Line(*key, text, row.references, cells, failed, judge.different(scores, answers))
+
+
+def _cell(found: Comparison, judge: _Judge, key: tuple[str, int], name: str, ones: list[Example]) -> Cell:
+    scores = [one.score for one in ones if one.score is not None]
+    if not scores:
+        return Cell(name, "–", "not scored", False)
+    answers = _answers(found, judge, key, ones)
+    failed = any(judge.failed(score) for score in scores)
+    if judge.graded:
+        value = judge.unit.bare(mean(scores))
+        return Cell(name, value, value, failed, answers)
+    right = sum(score >= 1 for score in scores)
+    if right in (0, len(scores)):
+        return Cell(name, "✓" if right else "✗", "right" if right else "wrong", failed, answers)
+    return Cell(name, f"{right}/{len(scores)}", f"right with {right} of {len(scores)} seeds", failed, answers)
+
+
+def _answers(
+    found: Comparison, judge: _Judge, key: tuple[str, int], ones: list[Example]
+) -> tuple[tuple[str, str], ...]:
+    """Who answered what: seeds with the same answer together."""
+    texts: dict[str, list[Example]] = {}
+    for one in ones:
+        texts.setdefault(_text(found, key, one), []).append(one)
+    result = []
+    for text, same in texts.items():
+        seeds = [str(one.seed) for one in same if one.seed is not None]
+        who = f"{'seed' if len(seeds) == 1 else 'seeds'} {', '.join(seeds)}" if seeds else "answer"
+        details = [_detail(judge, one) for one in same]
+        result.append((who, text + (f"  [{', '.join(details)}]" if all(details) else "")))
+    return tuple(result)
+
+
+def _text(found: Comparison, key: tuple[str, int], one: Example) -> str:
+    labels = found.study.labels or []
+    text = found.answers.get((*key, one.contestant), {}).get(one.seed)
+    if text is None and one.label is not None and 0 <= one.label < len(labels):
+        text = labels[one.label]
+    return "(text not kept)" if text is None else text
+
+
+def _detail(judge: _Judge, one: Example) -> str:
+    if judge.graded and one.score is not None:
+        return judge.unit.value(one.score)
+    return f"{100 * one.confidence:.0f} % sure" if one.confidence is not None else ""

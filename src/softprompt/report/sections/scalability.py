@@ -1,0 +1,139 @@
+"""Scalability: unseen inputs, more rows, more prompts in one table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .. import charts
+from ..aggregate import mean, quality, splits
+from ..blocks import Block, Figure, Panel, Section, Table, Text
+from ..numbers import MISSING, Unit, count, unit
+from ..schema import Comparison, Point
+from ..style import looks
+from ..summary import said
+
+
+def section(found: Comparison) -> Section:
+    blocks: list[Block] = [_unseen(found)]
+    blocks.append(_curve(found, found.curves, "rows", "Learning curves", "training rows"))
+    blocks.append(_curve(found, found.tables, "prompts", "One table of many prompts", "prompts in the table"))
+    return Section("scalability", "Scalability", blocks)
+
+
+def _unseen(found: Comparison) -> Block:
+    u = unit(found.study.metric)
+    if not {"test", "unseen"} <= set(splits(found)):
+        text = (
+            "No unseen inputs were scored, so how well the methods carry over to other inputs is not known."
+        )
+        return Text(text, quiet=True)
+    seen, unseen = quality(found, "test"), quality(found, "unseen")
+    sign = -1 if found.study.higher_is_better else 1
+    names = [name for name in seen if name in unseen]
+    names.sort(key=lambda name: sign * unseen[name].value)
+    if not names:
+        return Text("No contestant was scored on both seen and unseen inputs.", quiet=True)
+    look = looks(found)
+    rows = [
+        (
+            look[name],
+            [
+                charts.Dot(
+                    s.value, s.low, s.high, hollow=where == "unseen", tip=f"{name}, {where}: {said(u, s)}"
+                )
+                for where, s in (("seen", seen[name]), ("unseen", unseen[name]))
+            ],
+        )
+        for name in names
+    ]
+    drawn = [
+        charts.intervals(
+            rows,
+            width=width,
+            title=f"{u.axis} on seen and unseen inputs by method",
+            about="Filled shapes are seen inputs, hollow ones unseen; the line between them is the gap.",
+            label=u.axis,
+            say=(u.bare, u.tick),
+            join=True,
+            bounds=u.bounds,
+        )
+        for width in (charts.WIDE, charts.NARROW)
+    ]
+    table = Table(
+        f"{u.axis} on seen (test) and unseen inputs",
+        ["method", "seen", "unseen", "gap (seen − unseen)"],
+        [
+            [n, said(u, seen[n]), said(u, unseen[n]), u.difference(seen[n].value - unseen[n].value)]
+            for n in names
+        ],
+        right=(1, 2, 3),
+    )
+    return Figure("unseen", "Seen and unseen inputs", _how(found), [Panel("", *drawn)], table)
+
+
+def _how(found: Comparison) -> str:
+    unseen = found.study.unseen or {}
+    ways = {
+        "field": "Unseen inputs are those whose field names what was held out",
+        "file": "Unseen inputs come from a file of their own",
+        "clusters": "Unseen inputs are clusters of the inputs' embeddings that were held out",
+    }
+    how = ways.get(str(unseen.get("how")), "Unseen inputs were held out from training")
+    detail = f" ({unseen['detail']})" if unseen.get("detail") else ""
+    return (
+        f"Filled: seen. Hollow: unseen. {how}{detail}. The gap is a difference of two means, without a test."
+    )
+
+
+def _curve(found: Comparison, points: Sequence[Point], key: str, title: str, label: str) -> Block:
+    u, look = unit(found.study.metric), looks(found)
+    values = _by_contestant(points, key)
+    shown = {name: values[name] for name in look if name in values}
+    if not shown:
+        return Text(f"{title}: not measured in this comparison.", quiet=True)
+    xs = sorted({x for curve in shown.values() for x in curve})
+    curves = [
+        charts.Line(look[name], [(x, *curve[x]) for x in sorted(curve)]) for name, curve in shown.items()
+    ]
+    split = points[0].split
+    drawn = [
+        charts.lines(
+            curves,
+            width=width,
+            title=f"{u.axis} by {label}",
+            about=f"One line a method, {len(xs)} places; the same numbers are in the table below.",
+            labels=(label, f"{u.axis}, {split} rows"),
+            say=(count, u.tick),
+            log=True,
+            bounds=u.bounds,
+        )
+        for width in (charts.WIDE, charts.NARROW)
+    ]
+    table = Table(
+        f"{u.axis} by {label} (mean over seeds; lowest … highest seed)",
+        ["method", *(count(x) for x in xs)],
+        [[name, *(_cell(u, curve.get(x)) for x in xs)] for name, curve in shown.items()],
+        right=range(1, len(xs) + 1),
+    )
+    caption = f"Means over seeds on the {split} rows; strokes reach from the lowest seed to the highest."
+    return Figure(f"by-{key}", title, caption, [Panel("", *drawn)], table)
+
+
+Spread = tuple[float, float | None, float | None]
+
+
+def _by_contestant(points: Sequence[Point], key: str) -> dict[str, dict[float, Spread]]:
+    raw: dict[str, dict[float, list[float]]] = {}
+    for point in points:
+        x = getattr(point, key)
+        if x is not None and point.value is not None:
+            raw.setdefault(point.contestant, {}).setdefault(x, []).append(point.value)
+    return {name: {x: _spread(values) for x, values in curve.items()} for name, curve in raw.items()}
+
+
+def _spread(values: list[float]) -> Spread:
+    return (mean(values), min(values), max(values)) if len(values) > 1 else (values[0], None, None)
+
+
+def _cell(u: Unit, spread: Spread | None) -> str:
+    return MISSING if spread is None else u.value(spread[0]) + u.interval(*spread[1:])

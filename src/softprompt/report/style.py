@@ -1,0 +1,32 @@
+"""A contestant's look in every figure: a colour and a shape, so that neither is needed alone."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from .schema import Comparison
+
+SHAPES = ("circle", "square", "triangle", "diamond", "cross", "down", "plus", "bar")
+COLOURS = 8
+
+
+@dataclass(frozen=True)
+class Look:
+    """`colour` is a CSS class that sets `--c`; references are grey, with a dash pattern each."""
+
+    name: str
+    colour: str
+    shape: str
+    dash: str = ""
+
+
+def looks(found: Comparison) -> dict[str, Look]:
+    """Every contestant's look, in the study's order."""
+    result = {}
+    for i, one in enumerate(found.methods):
+        # after eight the shapes move on by one, so that no pair of colour and shape comes twice
+        result[one.name] = Look(one.name, f"c{i % COLOURS}", SHAPES[(i + i // COLOURS) % len(SHAPES)])
+    for i, one in enumerate(found.references):
+        dash = ("6 4", "2 3", "9 3 2 3", "12 4", "1 4")[i % 5]
+        result[one.name] = Look(one.name, "cref", SHAPES[(i + 3) % len(SHAPES)], dash)
+    return {one.name: result[one.name] for one in found.study.contestants}

@@ -1,0 +1,184 @@
+"""The answer in two sentences, what limits it, and a sentence for each test. What is so, `verdict` says."""
+
+from __future__ import annotations
+
+from .aggregate import Quality, main_split, splits
+from .numbers import Unit, about, listed, seconds, several, unit
+from .schema import Comparison, PairTest
+from .verdict import Verdict, gain, pair, shown_better, strongest, turned
+
+#: More names than these are counted, not listed.
+FEW = 5
+
+
+def answer(found: Comparison, verdict: Verdict | None) -> tuple[str, list[str]]:
+    """The headline and the sentences."""
+    if verdict is None:
+        return "No answer yet", [
+            "No method was both trained and scored, so there is nothing to choose between.",
+            "The trials below say what went wrong, and how to mend it.",
+        ]
+    if verdict.beaten_by:
+        return _none_needed(found, verdict)
+    headline = f"Take {verdict.chosen}"
+    first, second = _choice(found, verdict), _certainty(found, verdict)
+    if verdict.not_beaten:
+        names = [test.b for test in verdict.not_beaten]
+        headline = f"{verdict.chosen}, but it was not shown to beat {listed(names)}"
+    return headline, [first, second]
+
+
+def _none_needed(found: Comparison, verdict: Verdict) -> tuple[str, list[str]]:
+    u, test = unit(found.study.metric), strongest(found, verdict.beaten_by)
+    return f"Keep {test.b}", [
+        f"{told(found, test)[0]}, so none of the methods tried earned its training.",
+        f"Of these, take {verdict.chosen} if one is wanted: it scored {_scored(found, verdict, u)}.",
+    ]
+
+
+def _choice(found: Comparison, verdict: Verdict) -> str:
+    u, chosen = unit(found.study.metric), verdict.chosen
+    if len(verdict.equals) + len(verdict.others) == 1:
+        return f"{chosen} was the only method tried: it scored {_scored(found, verdict, u)}."
+    if len(verdict.equals) == 1:
+        split = main_split(found)
+        tests = [t for name in verdict.others if (t := pair(found, split, chosen, name)) is not None]
+        near = strongest(found, tests)
+        if len(verdict.others) == 1:
+            return f"{chosen} is better than {near.b} by {_gain(found, near, u)}."
+        whom = f"each of the {len(verdict.others)} other methods"
+        return f"{chosen} is better than {whom}: than {near.b}, the nearest, by {_gain(found, near, u)}."
+    rest = _rest(verdict)
+    whom = f"and {rest[0]}" if len(rest) == 1 else f"and {len(rest)} other methods"
+    compared = any(pair(found, main_split(found), chosen, name) for name in rest)
+    lead = "No difference was shown" if compared else "No test was made, so no difference was shown,"
+    text = f"{lead} between {chosen} {whom}: take "
+    times = {name: verdict.costs.get(name, {}).get("train_seconds") for name in verdict.equals}
+    if times[chosen] is None:
+        return text + f"{chosen}, the one that scored highest, since what they cost was not measured."
+    others = sorted(time for name, time in times.items() if name != chosen and time is not None)
+    against = f"; the {'other' if len(others) == 1 else 'others'} {_range(others)}" if others else ""
+    if not verdict.cheapest:
+        beat = "the cheapest of those shown to beat most references"
+        return text + f"{chosen}, {beat} ({seconds(times[chosen])} to train)."
+    cheap = "cheaper" if len(rest) == 1 else "cheapest"
+    return text + f"the {cheap}, {chosen} ({seconds(times[chosen])} to train{against})."
+
+
+def _range(values: list[float]) -> str:
+    low, high = seconds(values[0]), seconds(values[-1])
+    return low if low == high else f"{low} to {high}"
+
+
+def _certainty(found: Comparison, verdict: Verdict) -> str:
+    u, split = unit(found.study.metric), main_split(found)
+    parts = []
+    if len(verdict.equals) + len(verdict.others) > 1:
+        parts.append(f"It scored {_scored(found, verdict, u)}")
+    if verdict.beaten:
+        near = strongest(found, verdict.beaten)
+        parts.append(f"it is better than {near.b}, a reference, by {_gain(found, near, u)}")
+    if verdict.best != verdict.chosen:
+        test = pair(found, split, verdict.best, verdict.chosen)
+        parts.append(_ahead(found, test, verdict, u))
+    text = "; ".join(parts) or "It was compared with no reference, so what tuning brought is not known"
+    return text[0].upper() + text[1:] + "."
+
+
+def _ahead(found: Comparison, test: PairTest | None, verdict: Verdict, u: Unit) -> str:
+    """How far the highest score lies above the chosen one's, which no test showed to be more than chance."""
+    if test is None:
+        value = u.value(verdict.scores[verdict.best].value)
+        return f"{verdict.best} scored {value}, but no test compared the two"
+    return f"{verdict.best} lay ahead by {_gain(found, test, u)}, which may be chance"
+
+
+def _needed(test: PairTest) -> str:
+    return "" if test.rows_needed is None else f"; about {about(test.rows_needed)} rows could show one"
+
+
+def _scored(found: Comparison, verdict: Verdict, u: Unit) -> str:
+    score = verdict.scores[verdict.chosen]
+    lower = "" if found.study.higher_is_better else ", lower is better"
+    return f"{said(u, score)} in {u.label}{lower}{_of(found, score)}"
+
+
+def _of(found: Comparison, score: Quality) -> str:
+    rows = "" if score.n is None else f" on {several(score.n, f'{main_split(found)} row')}"
+    return rows + (f" with {several(len(score.seeds), 'seed')}" if score.seeds else "")
+
+
+def said(u: Unit, score: Quality | None) -> str:
+    """`84.1 % (81.6 … 86.4)`."""
+    return "–" if score is None else u.value(score.value) + u.interval(score.low, score.high)
+
+
+def _gain(found: Comparison, test: PairTest, u: Unit) -> str:
+    """The gain with its interval, both so that more is better: `1.9 points (0.4 … 3.5)`."""
+    low, high = test.low, test.high
+    if not found.study.higher_is_better and low is not None and high is not None:
+        low, high = -high, -low
+    return u.difference(gain(found, test)) + u.interval(low, high)
+
+
+def told(found: Comparison, test: PairTest, first: str | None = None) -> tuple[str, str]:
+    """What a test showed, in words, and by how much the one named first is better.
+
+    The better one is named first where a difference was shown, otherwise `first`, or who scored more.
+    """
+    u = unit(test.metric)
+    lead = gain(found, test)
+    if ((test.significant or first not in (test.a, test.b)) and lead < 0) or (
+        not test.significant and first == test.b
+    ):
+        test = turned(test)
+    by = _gain(found, test, u)
+    if test.significant:
+        return f"{test.a} is better than {test.b} by {by}", by
+    return f"No difference was shown between {test.a} and {test.b}{_needed(test)}", by
+
+
+def notes(found: Comparison, verdict: Verdict | None) -> list[str]:
+    """What limits the answer, most important first."""
+    notes = []
+    if verdict is not None:
+        if verdict.not_beaten:
+            near = strongest(found, verdict.not_beaten)
+            notes.append(f"No difference from {near.b}, which needs no tuning, was shown{_needed(near)}.")
+        notes += _unseen(found, verdict)
+        if len(verdict.equals) > 2:
+            notes.append(f"No difference from it was shown for {_few(_rest(verdict))}.")
+        seeds = max((len(score.seeds) for score in verdict.scores.values()), default=0)
+        if seeds <= 1:
+            notes.append("One seed was run, so how much chance in training moves the scores is not known.")
+        if verdict.others and len(verdict.equals) > 1:
+            notes.append(f"Shown to be worse than it or than one of its equals: {_few(verdict.others)}.")
+    unscored = [one.name for one in found.methods if verdict is None or one.name not in verdict.scores]
+    if unscored:
+        notes.append(f"Without a score, and so not in the answer: {listed(unscored)}.")
+    failed = sum(trial.status == "failed" for trial in found.trials)
+    if failed:
+        notes.append(
+            f"{several(failed, 'trial')} of {len(found.trials)} failed; each is shown with its error."
+        )
+    warnings = sum(finding.level == "warning" for finding in found.findings)
+    if warnings:
+        notes.append(f"{several(warnings, 'warning')} among the findings: read them before relying on this.")
+    return notes
+
+
+def _few(names: list[str]) -> str:
+    return listed(names) if len(names) <= FEW else f"{len(names)} methods (see the tests)"
+
+
+def _rest(verdict: Verdict) -> list[str]:
+    return [name for name in verdict.equals if name != verdict.chosen]
+
+
+def _unseen(found: Comparison, verdict: Verdict) -> list[str]:
+    if "unseen" not in splits(found) or main_split(found) == "unseen":
+        return []
+    better = [one.name for one in found.methods if shown_better(found, "unseen", one.name, verdict.chosen)]
+    if not better:
+        return []
+    return [f"On unseen rows {listed(better)} {'was' if len(better) == 1 else 'were'} shown to be better."]

@@ -1,0 +1,111 @@
+"""Which method to take: what the tests showed, and among equals the cheapest. Words are `summary`'s.
+
+A method is called better than another only where their test says so; a pair without a test, or with one
+that is not significant, has no difference shown.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from .aggregate import Quality, costs, main_split, quality
+from .schema import Comparison, PairTest
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """`equals` holds the methods among which no difference was shown, `chosen` and `best` with them.
+
+    The chosen one is the cheapest of those of them that were shown to beat the most references.
+    """
+
+    chosen: str
+    best: str
+    equals: list[str]
+    cheapest: bool
+    others: list[str]
+    scores: dict[str, Quality]
+    costs: dict[str, dict[str, float]]
+    beaten_by: list[PairTest]
+    not_beaten: list[PairTest]
+    beaten: list[PairTest]
+
+
+def verdict(found: Comparison) -> Verdict | None:
+    """None where no method that was trained has a score."""
+    split = main_split(found)
+    scores, cost = quality(found, split), costs(found)
+    names = [one.name for one in found.methods if one.name in scores]
+    if not names:
+        return None
+    sign = 1 if found.study.higher_is_better else -1
+    best = max(names, key=lambda name: sign * scores[name].value)
+    equals = [name for name in names if not shown_better(found, split, best, name)]
+    equals = [name for name in equals if not any(shown_better(found, split, one, name) for one in equals)]
+    standing = {name: _standing(found, name) for name in equals}
+    safest = [name for name in equals if standing[name] == min(standing.values())]
+    chosen = min(safest, key=lambda name: (*price(cost, name), -sign * scores[name].value))
+    tests = against_references(found, chosen)
+    return Verdict(
+        chosen=chosen,
+        best=best,
+        equals=equals,
+        cheapest=price(cost, chosen) == min(price(cost, name) for name in equals),
+        others=[name for name in names if name not in equals],
+        scores=scores,
+        costs=cost,
+        beaten_by=[t for t in tests if t.significant and gain(found, t) < 0],
+        not_beaten=[t for t in tests if not t.significant],
+        beaten=[t for t in tests if t.significant and gain(found, t) > 0],
+    )
+
+
+def price(cost: dict[str, dict[str, float]], name: str) -> tuple[float, float]:
+    """Seconds to train, then trained parameters; what was not measured counts as dearest."""
+    known = cost.get(name, {})
+    return known.get("train_seconds", math.inf), known.get("trained_parameters", math.inf)
+
+
+def pair(found: Comparison, split: str, a: str, b: str) -> PairTest | None:
+    """The test of a against b on the study's metric, turned so that a comes first."""
+    for test in found.tests:
+        if test.split == split and test.metric == found.study.metric and {test.a, test.b} == {a, b}:
+            return test if test.a == a else turned(test)
+    return None
+
+
+def turned(test: PairTest) -> PairTest:
+    """The same test, told of b against a."""
+    low, high = (None if x is None else -x for x in (test.high, test.low))
+    return replace(test, a=test.b, b=test.a, difference=-test.difference, low=low, high=high)
+
+
+def against_references(found: Comparison, name: str) -> list[PairTest]:
+    """The tests of a method against each reference."""
+    tests = [pair(found, main_split(found), name, one.name) for one in found.references]
+    return [test for test in tests if test is not None]
+
+
+def _standing(found: Comparison, name: str) -> tuple[int, int]:
+    """How many references were shown to be better than a method, and how many it was not shown to beat."""
+    tests = against_references(found, name)
+    lost = sum(test.significant and gain(found, test) < 0 for test in tests)
+    return lost, sum(not (test.significant and gain(found, test) > 0) for test in tests)
+
+
+def gain(found: Comparison, test: PairTest) -> float:
+    """The difference with the sign that makes more of it better."""
+    return test.difference if found.study.higher_is_better else -test.difference
+
+
+def shown_better(found: Comparison, split: str, a: str, b: str) -> bool:
+    """Whether a test showed that a is better than b."""
+    test = pair(found, split, a, b) if a != b else None
+    return test is not None and test.significant and gain(found, test) > 0
+
+
+def strongest(found: Comparison, tests: Sequence[PairTest]) -> PairTest:
+    """The test with the smallest gain: against whoever came nearest."""
+    return min(tests, key=lambda test: gain(found, test))
