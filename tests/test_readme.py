@@ -46,6 +46,7 @@ DOCS = (
     "models",
     "measures",
     "report",
+    "search",
     "performance",
     "measures-control",
     "measures-resources",

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from . import cached_step, flops, growth, many, memory, same_maths, time_to_accuracy
+from . import cached_step, flops, growth, int8, many, memory, same_maths, time_to_accuracy
 from .line import Line
 from .options import Options
 
@@ -27,4 +27,5 @@ MEASURES: dict[str, Callable[[Options], Iterator[Line]]] = {
     "many": many.measure,
     "flops": flops.measure,
     "growth": growth.measure,
+    "int8": int8.measure,
 }
