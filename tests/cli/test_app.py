@@ -10,7 +10,7 @@ import pytest
 import softprompt
 
 COMMANDS = (
-    *("init", "check", "tune", "eval", "generate", "inspect", "compose"),
+    *("init", "choose", "check", "tune", "search", "eval", "generate", "inspect", "compose"),
     *("export", "import", "methods", "models", "demo"),
 )
 
