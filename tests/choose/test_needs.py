@@ -50,14 +50,13 @@ def test_prompts_are_counted(rows_file, llama):
 
 @pytest.mark.parametrize("name", [n for n, c in CONTESTANTS.items() if c.placement])
 def test_bytes_of_a_prompt_are_those_of_its_tensors(name, rows_file, llama, setting):
-    """One more prompt in a table costs what `artifact_bytes` says (for a network, once it is materialised)."""
+    """One more prompt in a table costs what `artifact_bytes` says (of a network, materialised)."""
     needs = measure(read_rows(rows_file("labels")), PLAIN, llama, Said())
     contestant = CONTESTANTS[name]
 
     def numbers(*prompts: str) -> int:
-        method = build(
-            contestant.method, setting(llama, prompts=prompts, examples_by_prompt={}), contestant.options
-        )
+        fresh = setting(llama, prompts=prompts, examples_by_prompt={})
+        method = build(contestant.method, fresh, contestant.options)
         if contestant.method == "p-tuning":
             return sum(
                 getattr(injection, channel).vectors.numel()

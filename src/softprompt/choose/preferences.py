@@ -369,7 +369,7 @@ PREFERENCES = (
         Evidence(
             "TF-IDF and logistic regression, six public sets",
             "SST-2 .81, AG News .87, Banking77 .89, CLINC150 .92, MNLI .39, QQP .72",
-            "how many rows it learned from differs by set; softprompt inspect holds your run against it on your rows",
+            "how many rows it learned from differs by set; softprompt inspect fits it to yours",
         ),
         0,
     ),
