@@ -13,7 +13,7 @@ from softprompt.config import recipe_from_dict
 from softprompt.findings import examine
 from softprompt.findings.gather import run_of, with_tfidf
 from softprompt.prepare import prepare
-from softprompt.tuning import tune
+from softprompt.tuning import Hooks, Interrupted, tune
 
 
 def project(folder: Path, **train) -> dict:
@@ -49,6 +49,21 @@ def test_how_far_it_moved_is_the_distance_from_a_fresh_start(tmp_path, new_lm):
     assert expected > 0.01
 
 
+def test_a_resumed_run_has_moved_from_its_first_start(tmp_path, new_lm):
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    whole.mkdir()
+    parts.mkdir()
+    expected = trained(whole, new_lm(), lr=0.1).artifact.manifest["training"]["moved"]
+    prepared = prepare(recipe_from_dict(project(parts, lr=0.1)), lm=new_lm())
+    steps: list[int] = []
+    hooks = Hooks(on_event=lambda event: steps.append(event.step), should_stop=lambda: len(steps) >= 3)
+    with pytest.raises(Interrupted):
+        tune(prepared, hooks=hooks)
+    resumed = tune(prepare(prepared.recipe, lm=new_lm()))
+    assert resumed.outcome.step == 6
+    assert resumed.artifact.manifest["training"]["moved"] == pytest.approx(expected, rel=1e-6)
+
+
 def test_a_rate_that_is_far_too_small_is_found(tmp_path, new_lm):
     lm = new_lm()
     found = examine(run_of(trained(tmp_path, lm, lr=1e-7).artifact, lm))
@@ -72,3 +87,17 @@ def test_rows_are_read_again_where_they_are_what_they_were(tmp_path, new_lm):
     assert not run_of(opened, lm).train
     (tmp_path / "rows.jsonl").unlink()
     assert not run_of(opened, lm).train
+
+
+@pytest.mark.parametrize(
+    ("command", "recipe"),
+    [
+        ("softprompt tune 'my task/r.yaml' lr=1e-2 --overwrite", "'my task/r.yaml'"),
+        ("softprompt search r.yml --over lr=1,2", "r.yml"),
+        ("script.py --file r.yaml", "RECIPE"),
+        ("", "RECIPE"),
+    ],
+)
+def test_commands_name_the_recipe_where_it_is_known(tmp_path, llama, command, recipe):
+    made = artifacts.Artifact(tmp_path, {"command": command})
+    assert run_of(made, llama).tune("lr=1") == f"softprompt tune {recipe} lr=1 --overwrite"

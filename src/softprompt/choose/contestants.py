@@ -46,7 +46,7 @@ def _vectors(method: str, placement: str, depth: Depth, says: str, **settings: A
     return Contestant(f"{method}/{placement}", depth, method, _at(placement), says=says, **settings)
 
 
-BEFORE = {"steps": 120, "batch_size": 16}  # the whole sequence runs in every step
+BEFORE: dict[str, Any] = {"steps": 120, "batch_size": 16}  # the whole sequence runs in every step
 _ALL = (
     _vectors("prompt-tuning", "after", "embedding", "soft tokens behind the input", steps=150),
     _vectors("prompt-tuning", "before", "embedding", "soft tokens ahead of the input", **BEFORE),

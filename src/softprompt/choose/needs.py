@@ -120,7 +120,7 @@ def kind_of(rendered: Sequence[Rendered]) -> str:
 
 
 def _tokens(lm: LanguageModel, text: str) -> int:
-    return len(lm.tokenizer(text, add_special_tokens=False)["input_ids"])
+    return len(lm.text_ids(text))
 
 
 def _seconds(lm: LanguageModel, length: int) -> float | None:

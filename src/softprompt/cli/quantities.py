@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 from ..errors import SoftPromptError
 
@@ -20,7 +21,7 @@ def seconds(text: str, option: str) -> float:
     return _number(text, SECONDS, option, "50ms" if option == "--latency" else "10m")
 
 
-def _number(text: str, units: dict[str, float], option: str, example: str) -> float:
+def _number(text: str, units: Mapping[str, float], option: str, example: str) -> float:
     found = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([a-zA-Z]+)\s*", text)
     if found is None or found[2].lower() not in units or float(found[1]) <= 0:
         raise SoftPromptError(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .run import Encoded, Finding, Run
+from .run import RATES, Encoded, Finding, Run
 
 
 @dataclass(frozen=True)
@@ -84,5 +84,5 @@ def _plain(run: Run) -> Finding | None:
 
 
 def _finding(run: Run, name: str, evidence: str) -> Finding:
-    what = f"{name} does as well or better, for nothing trained on top of the model"
-    return Finding("warning", what, evidence, f"softprompt search {run.recipe} --over lr=1e-3,3e-3,1e-2,3e-2")
+    what = f"{name} does as well or better: as it is, the prompt is not worth serving"
+    return Finding("warning", what, evidence, f"softprompt search {run.recipe} --over lr={RATES}")

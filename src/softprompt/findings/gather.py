@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 
 from ..artifact import Artifact
@@ -16,7 +17,7 @@ from .run import Run
 
 def run_of(artifact: Artifact, lm: LanguageModel) -> Run:
     """What the folder says, and its training and dev rows as encoded, if they are there and unchanged."""
-    run = Run(artifact.manifest)
+    run = Run(artifact.manifest, recipe=_recipe_file(artifact.manifest.get("command", "")))
     if "recipe" not in artifact.manifest or "sources" in artifact.manifest:
         return run
     recipe = recipe_from_dict(artifact.manifest["recipe"])
@@ -46,3 +47,10 @@ def with_tfidf(run: Run) -> Run:
         scores=[accuracy] * len(run.dev),
         baselines={**run.baselines, "TF-IDF with logistic regression": baseline.scores},
     )
+
+
+def _recipe_file(command: str) -> str:
+    """The recipe that `softprompt tune` or `search` was given; "RECIPE" where it was trained otherwise."""
+    words = shlex.split(command)
+    named = [word for word in words if word.endswith((".yaml", ".yml")) and "=" not in word]
+    return shlex.quote(named[0]) if named and {"tune", "search"} & set(words) else "RECIPE"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 
-from .run import Finding, Run
+from .run import RATES, Finding, Run
 
 PINNED = 0.98  # of the answers are one label
 ROOM = 0.05  # and at least so many rows ask for another
@@ -44,6 +44,4 @@ def _of_metrics(run: Run) -> Finding | None:
 
 def _finding(run: Run, evidence: str) -> Finding:
     what = "it answers the same label whatever the input: the metric is pinned"
-    lr = run.setting("train", "lr")
-    rates = "1e-3,3e-3,1e-2,3e-2" if not lr else f"{lr / 10:.1e},{lr / 3:.1e},{lr * 3:.1e}"
-    return Finding("warning", what, evidence, f"softprompt search {run.recipe} --over lr={rates}")
+    return Finding("warning", what, evidence, f"softprompt search {run.recipe} --over lr={RATES}")

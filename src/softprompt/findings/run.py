@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+RATES = "1e-3,3e-3,1e-2,3e-2"  # learning rates to search where nothing better is known
+
 
 class Text(Protocol):
     """A rendered row; `data.template.Rendered` is one."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from statistics import mean, stdev
+from typing import Any
 
 from .run import Finding, Run
 
@@ -29,9 +31,10 @@ def within_seed_noise(run: Run) -> Finding | None:
     return Finding("note", what, f"{shown}; Welch's t-test over seeds: p = {p:.2g}", mend)
 
 
-def _p(a, b) -> float:
+def _p(a: Sequence[float], b: Sequence[float]) -> float:
     from scipy.stats import ttest_ind
 
     if stdev(a) == stdev(b) == 0:  # the test has nothing to divide by
         return 1.0 if mean(a) == mean(b) else 0.0
-    return float(ttest_ind(a, b, equal_var=False).pvalue)
+    found: Any = ttest_ind(a, b, equal_var=False)
+    return float(found.pvalue)

@@ -41,8 +41,8 @@ def told_apart(dev: Sequence[str], test: Sequence[str]) -> float:
     words = TfidfVectorizer(token_pattern=r"(?u)\b\w+\b|[^\w\s]")
     model = make_pipeline(words, LogisticRegression(max_iter=1000, class_weight="balanced"))
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0)
-    found = cross_val_predict(model, [*dev, *test], truth, cv=folds, method="predict_proba")
-    return float(roc_auc_score(truth, found[:, 1]))
+    found = cross_val_predict(model, [*dev, *test], truth, cv=folds, method="decision_function")
+    return float(roc_auc_score(truth, found))
 
 
 def _scores_apart(run: Run) -> Finding | None:

@@ -16,7 +16,7 @@ def targets_truncated(run: Run) -> Finding | None:
         return None
     most, said = run.setting("data", "max_target_tokens"), run.setting("task", "max_new_tokens")
     cut = [e for e in rows if most is not None and e.truncated and len(e.target_ids) >= most]
-    if cut:
+    if most is not None and cut:
         what = "targets were cut, so it did not learn how answers end"
         evidence = f"{len(cut)} of {len(rows)} targets are longer than data.max_target_tokens={most}"
         return _finding(run, what, evidence, len(cut) / len(rows), f"data.max_target_tokens={2 * most}")
