@@ -47,6 +47,7 @@ DOCS = (
     "measures",
     "report",
     "search",
+    "choose",
     "performance",
     "measures-control",
     "measures-resources",

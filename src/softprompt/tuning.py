@@ -12,6 +12,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
 from . import artifact as artifacts
 from . import methods
 from .artifact import Artifact
@@ -23,7 +25,7 @@ from .learner import Learner
 from .lm import adapt
 from .lm.base import LanguageModel
 from .memory import peak_memory
-from .methods.base import Setting
+from .methods.base import Setting, SoftPrompt
 from .metrics import METRICS
 from .order import row_lengths
 from .prepare import Prepared, base_options, open_caches, plan_of
@@ -111,6 +113,7 @@ def tune_many(
     evaluators = [evaluator_of(run.recipe, run.lm, run.encoder) for run in runs]
     # now and not after training: a base that is trained too is still the plain model
     plain = _plain_evaluations(runs, evaluators, dev_caches, text_rows)
+    starts = [_copy(run.method) for run in runs]  # before a checkpoint is read: what `prepare` built
     learners = [
         Learner(
             named_parameters(run.lm, run.method),
@@ -132,14 +135,32 @@ def tune_many(
         raise Interrupted(max(outcome.step for outcome in outcomes), Path(runs[0].recipe.output))
     hooks.on_stage("evaluating the best on the dev rows")
     finished = []
-    for run, outcome, evaluator, dev_cache, before in zip(
-        runs, outcomes, evaluators, dev_caches, plain, strict=True
+    for run, outcome, evaluator, dev_cache, before, start in zip(
+        runs, outcomes, evaluators, dev_caches, plain, starts, strict=True
     ):
         dev = evaluator.run(run.method, run.dev, cache=dev_cache, text_rows=text_rows)
         about = manifest(run, outcome, dev, before, time.perf_counter() - started)
+        about["training"]["moved"] = moved(run.method, start)
         saved = artifacts.save(Path(run.recipe.output), run.method, run.lm, about)
         finished.append(Run(run, outcome, saved, dev, before))
     return finished
+
+
+def moved(method: SoftPrompt, start: Sequence[Tensor]) -> float | None:
+    """Distance of the trained parameters from `start`, as a share of its norm; None where there are none."""
+    pairs = list(zip(_trained(method), start, strict=True))
+    norm = sum(float(began.double().square().sum()) for _, began in pairs)
+    if not norm:
+        return None
+    return (sum(float((now - began).double().square().sum()) for now, began in pairs) / norm) ** 0.5
+
+
+def _copy(method: SoftPrompt) -> list[Tensor]:
+    return [parameter.clone() for parameter in _trained(method)]
+
+
+def _trained(method: SoftPrompt) -> list[Tensor]:
+    return [p.detach() for p in method.parameters() if p.requires_grad]
 
 
 def _dev_score(evaluator: Evaluator, run: Prepared, cache: InputCache) -> DevScore:

@@ -10,7 +10,7 @@ import pytest
 import softprompt
 
 COMMANDS = (
-    *("init", "check", "tune", "search", "eval", "generate", "inspect", "compose", "report"),
+    *("init", "choose", "check", "tune", "search", "eval", "generate", "inspect", "compose", "report"),
     *("export", "import", "methods", "models", "demo"),
 )
 

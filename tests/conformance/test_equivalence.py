@@ -192,4 +192,5 @@ def test_live_equals_materialised_and_reloaded(
     assert any(p.requires_grad for p in trainable.parameters())
     for form in [*forms, served, trainable]:
         with torch.no_grad():
-            close(lm.logits(batch, injection_for(lm, form, batch)), live, 1e-6)
+            # the same numbers laid out otherwise in memory are summed in another order
+            close(lm.logits(batch, injection_for(lm, form, batch)), live, 5e-6)

@@ -19,6 +19,7 @@ from .. import __version__
 from ..errors import SoftPromptError
 from . import (
     check,
+    choose,
     compose,
     demo,
     evaluate,
@@ -60,6 +61,7 @@ def root(
 
     \b
     Start:  softprompt init        a first recipe, and rows to replace with yours
+            softprompt choose --rows F  which method suits your rows, and why
             softprompt check R     what a run would do and cost
             softprompt tune R      train it
             softprompt search R    train many settings of it in one run
@@ -118,6 +120,7 @@ def _quieten() -> None:
 
 
 command(init.init, "init")
+command(choose.choose, "choose")
 command(check.check, "check")
 command(tune.tune, "tune")
 command(search.search, "search")

@@ -27,14 +27,16 @@ def inspect(
     """Describe a tuned prompt's vectors.
 
     Of soft tokens the nearest vocabulary tokens, of prefixes the norms by layer; of both how far they
-    moved from where they started, and how alike the prompts are.
+    moved from where they started, and how alike the prompts are. Then what the run itself shows: each
+    finding with its evidence and the command that mends it.
 
     \b
     Example:
       softprompt inspect runs/prompt --top 5
     """
     from .. import artifact as artifacts
-    from .. import inspection
+    from .. import findings, inspection
+    from ..findings.gather import run_of, with_tfidf
     from ..prepare import saved_base
 
     opened = artifacts.load(artifact)
@@ -42,6 +44,7 @@ def inspect(
     base = opened.manifest["base"]
     log(f"loading {model or base['name']} …")
     lm = saved_base(opened, model)
+    found_of_run = findings.examine(with_tfidf(run_of(opened, lm)))  # first: a trained base changes `lm`
     found = inspection.inspect(opened, lm, names=names, top=top, other_base=other_base)
     data = {
         "artifact": str(artifact),
@@ -49,9 +52,11 @@ def inspect(
         "model": base["name"],
         **asdict(found),
         "prompt_names": list(opened.prompts),
+        "findings": [asdict(finding) for finding in found_of_run],
     }
     head = f"{opened.manifest['method']} for {base['name']}"
-    return Reply(data, None if json else "\n\n".join([head, *_blocks(found, opened.prompts)]))
+    said = ["findings:\n" + "\n".join(map(str, found_of_run))] if found_of_run else []
+    return Reply(data, None if json else "\n\n".join([head, *_blocks(found, opened.prompts), *said]))
 
 
 def _blocks(found: Inspection, names: tuple[str, ...]) -> list[str]:

@@ -1,0 +1,65 @@
+"""What there is to choose from: each a method, where its vectors stand, and the settings to start with.
+
+Steps and batch sizes are those of `benchmarks/quality.py`, learning rates the methods' own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+Depth = Literal["embedding", "kv", "weights", "none"]
+LENGTH = 16  # vectors, where nothing else is said
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """One way of doing the task."""
+
+    name: str
+    depth: Depth  # soft tokens, keys and values, the base's weights, or nothing trained
+    method: str = "none"
+    options: Mapping[str, Any] = field(default_factory=dict)
+    base: Literal["frozen", "lora"] = "frozen"
+    steps: int = 200
+    batch_size: int = 32
+    shots: int = 0
+    says: str = ""
+
+    @property
+    def is_trained(self) -> bool:
+        """Whether there is something to train."""
+        return self.depth != "none"
+
+    @property
+    def placement(self) -> str | None:
+        """`before` or `after` the input; None where no vectors are injected."""
+        return self.options.get("placement")
+
+
+def _at(placement: str) -> dict[str, Any]:
+    return {"placement": placement, "length": LENGTH}
+
+
+def _vectors(method: str, placement: str, depth: Depth, says: str, **settings: Any) -> Contestant:
+    return Contestant(f"{method}/{placement}", depth, method, _at(placement), says=says, **settings)
+
+
+BEFORE: dict[str, Any] = {"steps": 120, "batch_size": 16}  # the whole sequence runs in every step
+_ALL = (
+    _vectors("prompt-tuning", "after", "embedding", "soft tokens behind the input", steps=150),
+    _vectors("prompt-tuning", "before", "embedding", "soft tokens ahead of the input", **BEFORE),
+    _vectors("prefix-tuning", "after", "kv", "keys and values in every layer, behind the input"),
+    _vectors("prefix-tuning", "before", "kv", "keys and values in every layer, ahead of the input", **BEFORE),
+    _vectors("generated-prefix", "after", "kv", "a prefix made from each input", steps=400),
+    _vectors("generated-prompt", "after", "embedding", "soft tokens made from each input", steps=400),
+    _vectors("p-tuning", "after", "embedding", "soft tokens through a small network"),
+    _vectors("multitask-prompt-tuning", "after", "embedding", "a shared prompt times small factors of each"),
+    Contestant("lora", "weights", base="lora", says="low-rank changes of the base's weights", **BEFORE),
+    Contestant("few-shot", "none", shots=4, says="the plain model, shown rows; nothing is trained"),
+    Contestant("zero-shot", "none", says="the plain model; nothing is trained"),
+)
+
+#: In the order that breaks ties: the cheaper to store and to serve comes first.
+CONTESTANTS: dict[str, Contestant] = {contestant.name: contestant for contestant in _ALL}

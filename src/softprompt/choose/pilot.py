@@ -1,0 +1,170 @@
+"""A pilot: short runs on the user's rows, of which the better halves get longer ones (successive halving).
+
+Jamieson & Talwalkar 2016 (arXiv 1502.07943), with two departures: the budget is seconds, not steps, and
+the first rung settles the settings of every contestant (the learning rate decides most), so that only
+whole contestants are dropped after it. What a trial is, is the caller's: this file trains nothing.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import SoftPromptError
+
+Settings = Mapping[str, Any]
+#: (contestant, settings, rows, seconds) → dev score, higher is better. It should end within the seconds.
+Trial = Callable[[str, Settings, int, float], float]
+
+KEPT = 3  # of so many contestants one stays
+FEWEST_ROWS = 32
+FINALISTS = 2  # the last rung compares
+
+
+@dataclass(frozen=True)
+class Played:
+    """One trial as it came out."""
+
+    contestant: str
+    settings: Settings
+    rung: int
+    rows: int
+    seconds: float  # that it took
+    score: float  # -inf where it failed
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Pilot:
+    """All that was played, and the order that came of it."""
+
+    played: tuple[Played, ...]
+    order: tuple[Played, ...]  # each contestant's last trial; those that got further first, then by score
+    unplayed: tuple[str, ...]  # contestants that the time did not reach
+    seconds: float
+
+    @property
+    def best(self) -> Played:
+        """The winner's last trial."""
+        return self.order[0]
+
+
+def pilot(
+    run: Trial,
+    candidates: Mapping[str, Sequence[Settings]],
+    *,
+    rows: int,
+    seconds: float,
+    clock: Callable[[], float] = time.monotonic,
+) -> Pilot:
+    """Play within `seconds`; `candidates` are each contestant's settings, the first tried first.
+
+    Rungs get equal shares of the time, and a rung's trials equal shares of what is left to it. A trial that
+    raises SoftPromptError or gives no finite score loses, and is kept with its reason. Raises SoftPromptError
+    where there are no candidates or every trial failed.
+    """
+    if not candidates or not all(candidates.values()):
+        raise SoftPromptError("a pilot needs contestants, each with settings to try")
+    started = clock()
+    rungs = rungs_of(len(candidates))
+    played: list[Played] = []
+    alive = {name: list(settings) for name, settings in candidates.items()}
+    for rung in range(rungs):
+        share = max(FEWEST_ROWS, round(rows * KEPT ** (rung - rungs + 1)))
+        until = started + seconds * (rung + 1) / rungs
+        found = _rung(run, alive, rung, min(rows, share), until, clock)
+        played += found
+        alive = _survivors(found, alive, rung, rungs)
+        if not alive or clock() - started >= seconds:
+            break
+    order = _order(played)
+    if not order or order[0].score == -math.inf:
+        reason = next((trial.error for trial in played if trial.error), "the time ran out before the first")
+        raise SoftPromptError("no trial of the pilot came to an end", why=reason, fix="give it more time")
+    reached = {trial.contestant for trial in played}
+    left = tuple(name for name in candidates if name not in reached)
+    return Pilot(tuple(played), tuple(order), left, clock() - started)
+
+
+def rungs_of(contestants: int) -> int:
+    """One for the settings, then as many as it takes to come down to the finalists, and theirs."""
+    rungs = 1
+    while contestants > FINALISTS:
+        contestants = max(FINALISTS, math.ceil(contestants / KEPT))
+        rungs += 1
+    return rungs + (rungs == 1)
+
+
+def _rung(
+    run: Trial,
+    alive: Mapping[str, Sequence[Settings]],
+    rung: int,
+    rows: int,
+    until: float,
+    clock: Callable[[], float],
+) -> list[Played]:
+    """Every contestant's first settings, then every one's second, …, so that a short time reaches all."""
+    deepest = max(map(len, alive.values()))
+    turns = [(n, s[i]) for i in range(deepest) for n, s in alive.items() if i < len(s)]
+    played = []
+    for index, (name, settings) in enumerate(turns):
+        left = until - clock()
+        if left <= 0:
+            break
+        played.append(_play(run, name, settings, rung, rows, left / (len(turns) - index), clock))
+    return played
+
+
+def _play(
+    run: Trial,
+    name: str,
+    settings: Settings,
+    rung: int,
+    rows: int,
+    seconds: float,
+    clock: Callable[[], float],
+) -> Played:
+    started, error = clock(), ""
+    try:
+        score = float(run(name, settings, rows, seconds))
+    except SoftPromptError as failure:
+        score, error = -math.inf, failure.what
+    if not math.isfinite(score):
+        score, error = -math.inf, error or "no finite score"
+    return Played(name, settings, rung, rows, clock() - started, score, error)
+
+
+def _survivors(
+    found: Sequence[Played], alive: Mapping[str, Sequence[Settings]], rung: int, rungs: int
+) -> dict[str, list[Settings]]:
+    """Who goes on, each with its best settings."""
+    best = sorted(_best(found), key=lambda trial: -trial.score)
+    best = [trial for trial in best if trial.score > -math.inf]
+    stay = len(alive)
+    if rung + 1 < rungs:
+        stay = max(FINALISTS, math.ceil(len(alive) / KEPT))
+    return {trial.contestant: [trial.settings] for trial in best[:stay]}
+
+
+def _best(found: Sequence[Played]) -> list[Played]:
+    best: dict[str, Played] = {}
+    for trial in found:
+        if trial.contestant not in best or trial.score > best[trial.contestant].score:
+            best[trial.contestant] = trial
+    return list(best.values())
+
+
+def _order(played: Sequence[Played]) -> list[Played]:
+    """Scores are compared within a rung only: they were had with unlike time and rows."""
+    last: dict[str, list[Played]] = {}
+    for trial in played:
+        kept = last.setdefault(trial.contestant, [])
+        if kept and kept[0].rung < trial.rung and trial.score > -math.inf:
+            kept.clear()
+        if not kept or kept[0].rung == trial.rung:
+            kept.append(trial)
+    final = [max(trials, key=lambda trial: trial.score) for trials in last.values()]
+    return sorted(final, key=lambda trial: (trial.score == -math.inf, -trial.rung, -trial.score))

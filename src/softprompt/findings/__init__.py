@@ -1,0 +1,41 @@
+"""What a finished run shows that its score does not say, each with its evidence and what mends it.
+
+A finding looks at a `Run` (run.py): the artifact's manifest, its rows as encoded, the records of an
+evaluation, and what else the caller has. What is not there is not judged: such a finding is silent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from .baselines import better_baseline
+from .majority import pinned_at_majority
+from .overlap import train_test_overlap
+from .run import Finding, Run
+from .seeds import within_seed_noise
+from .shift import dev_test_apart
+from .template import template_mismatch
+from .training import barely_moved, rate_at_edge, still_falling
+from .truncation import targets_truncated
+
+FINDINGS: dict[str, Callable[[Run], Finding | None]] = {
+    "pinned at the majority class": pinned_at_majority,
+    "barely moved": barely_moved,
+    "still falling": still_falling,
+    "rate at the edge": rate_at_edge,
+    "template mismatch": template_mismatch,
+    "baseline better": better_baseline,
+    "within seed noise": within_seed_noise,
+    "train and test overlap": train_test_overlap,
+    "targets truncated": targets_truncated,
+    "dev and test apart": dev_test_apart,
+}
+
+
+def examine(run: Run) -> list[Finding]:
+    """Every finding on the run, warnings first."""
+    found = [finding for check in FINDINGS.values() if (finding := check(run)) is not None]
+    return sorted(found, key=lambda finding: finding.level != "warning")
+
+
+__all__ = ["FINDINGS", "Finding", "Run", "examine"]

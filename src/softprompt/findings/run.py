@@ -1,0 +1,88 @@
+"""What findings look at, and what they give back. Nothing here computes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol
+
+RATES = "1e-3,3e-3,1e-2,3e-2"  # learning rates to search where nothing better is known
+
+
+class Text(Protocol):
+    """A rendered row; `data.template.Rendered` is one."""
+
+    @property
+    def input(self) -> str: ...
+
+    @property
+    def target(self) -> str: ...
+
+
+class Encoded(Protocol):
+    """An encoded row; `data.encode.Example` is one."""
+
+    @property
+    def rendered(self) -> Text: ...
+
+    @property
+    def target_ids(self) -> Sequence[int]: ...
+
+    @property
+    def truncated(self) -> int: ...
+
+
+class Answered(Protocol):
+    """What came out for a row; `evaluate.Record` is one."""
+
+    @property
+    def prediction(self) -> str: ...
+
+    @property
+    def references(self) -> Sequence[str]: ...
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something to know of a run: how grave, what, by which figures, and the command that mends it."""
+
+    level: Literal["warning", "note"]
+    what: str
+    evidence: str
+    command: str = ""
+
+    def __str__(self) -> str:
+        lines = [f"{self.level}: {self.what}", f"  evidence: {self.evidence}"]
+        return "\n".join([*lines, *([f"  mend: {self.command}"] if self.command else [])])
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run, as much of it as the caller has."""
+
+    manifest: Mapping[str, Any] = field(default_factory=dict)  # `softprompt.json`
+    recipe: str = "RECIPE"  # the recipe's file, for commands to name
+    train: Sequence[Encoded] = ()
+    dev: Sequence[Encoded] = ()
+    test: Sequence[Encoded] = ()
+    records: Sequence[Answered] = ()  # of an evaluation (dev or test)
+    used: Sequence[str] = ()  # inputs as the model was given them in use
+    scores: Sequence[float] = ()  # of the rows of `records`, each row's share of the metric: higher is better
+    baselines: Mapping[str, Sequence[float]] = field(default_factory=dict)  # the same rows, by other means
+    searched: Sequence[tuple[float, float]] = ()  # (learning rate, dev score: higher is better)
+    seeds: Mapping[str, Sequence[float]] = field(default_factory=dict)  # score of each seed, by contestant
+    test_scores: Mapping[str, Any] = field(default_factory=dict)  # `Evaluation.to_json()` on the test rows
+    higher_is_better: bool = True  # of `seeds`
+
+    @property
+    def settings(self) -> Mapping[str, Any]:
+        """The recipe, as the manifest holds it."""
+        return self.manifest.get("recipe", {})
+
+    def setting(self, section: str, key: str, default: Any = None) -> Any:
+        """One setting of the recipe."""
+        return (self.settings.get(section) or {}).get(key, default)
+
+    def tune(self, *overrides: str) -> str:
+        """The command that trains it again with other settings."""
+        return " ".join(["softprompt tune", self.recipe, *overrides, "--overwrite"])

@@ -1,0 +1,42 @@
+"""Whether the model is asked in the form that it was trained on."""
+
+from __future__ import annotations
+
+import re
+
+from .run import Finding, Run
+
+TAG = re.compile(r"\{\{.*?\}\}|\{%.*?%\}|\{#.*?#\}", re.S)
+
+
+def template_mismatch(run: Run) -> Finding | None:
+    """Inputs in use that lack what the template puts around every input, or have it twice."""
+    head, tail = frame(str(run.setting("template", "input", "")))
+    if not run.used or not (head or tail):
+        return None
+    lacking = [text for text in run.used if not (text.startswith(head) and text.endswith(tail))]
+    twice = [text for text in run.used if text not in lacking and _twice(text, head, tail)]
+    if not lacking and not twice:
+        return None
+    form = " … ".join(repr(part) for part in (head, tail) if part)
+    n = len(run.used)
+    what = "inputs were rendered otherwise in use than in training"
+    if lacking:
+        evidence = f"{len(lacking)} of {n} inputs are not of the template's form, {form}"
+    else:
+        evidence = (
+            f"{len(twice)} of {n} inputs have the template's form, {form}, twice: they were rendered already"
+        )
+    mend = "softprompt generate ARTIFACT INPUT   (it renders a bare input itself; so does Tuned.generate)"
+    return Finding("warning", what, evidence, mend)
+
+
+def frame(template: str) -> tuple[str, str]:
+    """The literal text ahead of the template's first field, and after its last."""
+    parts = TAG.split(template)
+    return (parts[0], parts[-1]) if len(parts) > 1 else ("", "")
+
+
+def _twice(text: str, head: str, tail: str) -> bool:
+    inner = text[len(head) : len(text) - len(tail)]
+    return bool(head and inner.startswith(head)) or bool(tail and inner.endswith(tail))

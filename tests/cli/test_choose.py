@@ -1,0 +1,64 @@
+"""`softprompt choose`: a ranking with reasons, recipes that `check` takes, and errors that help."""
+
+from __future__ import annotations
+
+import pytest
+
+from .conftest import write_rows
+
+
+@pytest.fixture
+def rows(tmp_path):
+    made = [{"input": f"row {i}", "target": ("good", "bad")[i % 2]} for i in range(24)]
+    return write_rows(tmp_path / "rows.jsonl", made)
+
+
+def test_it_ranks_and_names_the_next_command(run, rows, model_folder):
+    said = run("choose", "--rows", rows, "--model", model_folder, "--frozen")
+    assert said.code == 0
+    assert "24 rows, classification of 2 labels" in said.out and "out:\n" in said.out
+    assert "  lora " in said.out.split("out:\n")[1]
+    assert said.out.endswith(f"next:\n  softprompt choose --rows {rows} --out recipes\n")
+    assert "evidence:" not in said.out
+
+
+def test_why_shows_every_rule_that_counted(run, rows, model_folder):
+    said = run("choose", "--rows", rows, "--model", model_folder, "--why", "--unseen")
+    found = run("choose", "--rows", rows, "--model", model_folder, "--unseen", "--json").json
+    assert len(found["rules"]) > 5 and {rule["name"] for rule in found["rules"]} >= {
+        "unseen inputs: measured"
+    }
+    for rule in found["rules"]:
+        assert f"  {rule['name']} (" in said.out and rule["evidence"]["figures"] in said.out
+    fired = {name for item in found["ranked"] for part in ("for", "against", "notes") for name in item[part]}
+    assert fired | {item["rule"] for item in found["excluded"]} == {rule["name"] for rule in found["rules"]}
+
+
+def test_the_recipes_it_writes_are_accepted_by_check(run, rows, model_folder, tmp_path):
+    found = run("choose", "--rows", rows, "--model", model_folder, "--out", tmp_path / "out", "--json").json
+    assert len(found["recipes"]) == 3 and found["next"] == f"softprompt check {found['recipes'][0]}"
+    for recipe in found["recipes"]:
+        said = run("check", recipe, "train.dtype=float32")
+        assert said.code == 0, said.err
+
+
+def test_limits_are_read_and_kept_to(run, rows, model_folder):
+    tight = run(
+        "choose", "--rows", rows, "--model", model_folder, "--memory", "90kB", "--tasks", "200", "--json"
+    )
+    out = {item["name"] for item in tight.json["excluded"] if item["rule"] == "does not fit the memory"}
+    assert "prefix-tuning/after" in out
+    for option, value in (
+        ("--memory", "8"),
+        ("--memory", "big"),
+        ("--latency", "0ms"),
+        ("--pilot", "10 parsecs"),
+    ):
+        said = run("choose", "--rows", rows, "--model", model_folder, option, value)
+        assert said.code == 1 and f"error: {option} {value}: not understood" in said.err
+
+
+def test_rows_without_the_fields_are_told_before_a_model_is_loaded(run, tmp_path):
+    path = write_rows(tmp_path / "odd.jsonl", [{"question": "a", "answer": "b"}] * 3)
+    said = run("choose", "--rows", path, "--model", "no/such/model")
+    assert said.code == 1 and "'input'" in said.err and "question" in said.err
