@@ -41,6 +41,9 @@ class Options:
     wide: tuple[int, ...] = field(
         default=(32, 128), metadata=_help("flops: rows and tokens of the larger step")
     )
+    passes: tuple[int, ...] = field(
+        default=(128, 256, 512, 1024, 4096), metadata=_help("passes: positions a pass")
+    )
     lengths: tuple[int, ...] = field(
         default=(32, 128, 512, 1024, 2048, 4096), metadata=_help("growth: tokens of an input")
     )
@@ -98,6 +101,7 @@ class Options:
             prompt_steps=2,
             wide=(4, 24),
             lengths=(8, 32),
+            passes=(64, 4096),
             target=0.2,
             train_rows=16,
             dev_rows=16,

@@ -1,0 +1,41 @@
+"""How many positions a pass should take: a full step's time by the limit of `softprompt.passes`.
+
+The larger a pass, the more it holds in memory; where the time no longer falls, that buys nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from statistics import median
+from unittest.mock import patch
+
+import softprompt
+from softprompt import passes
+
+from .line import Line
+from .options import Options
+from .ours import Ours
+from .rows import encoded
+
+
+def measure(options: Options) -> Iterator[Line]:
+    """Milliseconds of a step of twice the batch, by positions a pass; against one pass for all."""
+    for dtype in options.dtypes:
+        lm = softprompt.load(options.model, dtype=dtype)
+        rows = encoded(options.data, "sst2", 2 * options.batch, lm.tokenizer)
+        side = Ours(lm, "prompt-tuning", rows)
+        numbers = list(range(len(rows)))
+        seconds: dict[int, list[float]] = {limit: [] for limit in options.passes}
+        for block in range(-1, options.blocks):  # the first one only warms the machine up
+            for limit, found in seconds.items():
+                with patch.dict(passes.STEP_TOKENS, cpu=limit):
+                    started = time.perf_counter()
+                    side.backward(numbers)
+                    if block >= 0:
+                        found.append(time.perf_counter() - started)
+        whole = median(seconds[max(seconds)])
+        for limit, found in seconds.items():
+            case = f"{len(rows)} rows of sst2, {dtype}, {limit} positions a pass"
+            now = median(found)
+            yield Line("passes", case, 1000 * now, 1000 * whole, "ms/step", now / whole)
