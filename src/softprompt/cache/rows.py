@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from typing import Literal, final
+from typing import Any, Literal, final
 
 import numpy
 import torch
@@ -21,8 +21,11 @@ from ..data.encode import Example
 from ..injection import LayerKV
 from ..lm.base import LanguageModel
 from ..lm.context import Context
+from ..lm.ragged import Ragged
 from .kept import Row
 from .naming import about, key_of, name_of_ids
+
+RAGGED_TOKENS = 384  # in a batch's mean row, from where rows stay where they are (docs/performance.md)
 
 Form = Literal["auto", "int8"]  # auto: the model's own precision
 
@@ -91,6 +94,9 @@ def assemble(rows: Sequence[Row], form: Form, lm: LanguageModel) -> Context:
     mask = torch.zeros(len(rows), width, dtype=torch.bool)
     for i, n in enumerate(lengths):
         mask[i, width - n :] = True
+    if lm.device.type == "cpu" and len(rows) > 1 and sum(lengths) >= len(rows) * RAGGED_TOKENS:
+        parts = [list(row[0].unbind(0)) if _is_packed(row) else row for row in rows]
+        return Context(_layers([Ragged(column) for column in zip(*parts, strict=True)], lm), mask)
     packed = []
     for part, like in enumerate(rows[0]):
         out = _empty((*like.shape[:-3], len(rows), like.shape[-3], width, like.shape[-1]), like.dtype)
@@ -126,9 +132,18 @@ def _pack(context: Context, position: int, length: int) -> Row:
 
 
 def _unpack(packed: list[Tensor], lm: LanguageModel) -> tuple[LayerKV | None, ...]:
-    flat = list(packed[0].unbind(0)) if len(packed) == 1 and packed[0].dim() == 5 else packed
-    tensors = iter(flat)
-    return tuple(LayerKV(next(tensors), next(tensors)) for _ in lm.spec.layers)
+    return _layers(list(packed[0].unbind(0)) if len(packed) == 1 and packed[0].dim() == 5 else packed, lm)
+
+
+def _is_packed(row: Row) -> bool:
+    """Whether all layers are in one tensor [2 · layers, heads, n, d]."""
+    return len(row) == 1 and row[0].dim() == 4
+
+
+def _layers(parts: Sequence[Any], lm: LanguageModel) -> tuple[LayerKV | None, ...]:
+    """Keys and values in turn, as layers."""
+    pairs = iter(parts)
+    return tuple(LayerKV(next(pairs), next(pairs)) for _ in lm.spec.layers)
 
 
 def _to_int8(part: Tensor) -> tuple[Tensor, Tensor]:

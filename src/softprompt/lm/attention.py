@@ -28,6 +28,7 @@ from transformers.masking_utils import eager_mask, sdpa_mask
 
 from ..injection import LayerKV, Layers, Prefix
 from . import grouped
+from .ragged import as_tensor
 
 SDPA = "softprompt_sdpa"
 EAGER = "softprompt_eager"
@@ -196,7 +197,8 @@ def _joined(parts: Sequence[LayerKV], rows: int) -> tuple[Tensor, Tensor]:
     """Keys and values of all parts as one tensor each, for functions that take no other: [B, kv_heads, …]."""
     if len(parts) == 1:
         return parts[0].key, parts[0].value
-    keys, values = zip(*((_rows(part.key, rows), _rows(part.value, rows)) for part in parts), strict=True)
+    whole = [part.map(as_tensor) for part in parts]
+    keys, values = zip(*((_rows(part.key, rows), _rows(part.value, rows)) for part in whole), strict=True)
     return torch.cat(keys, dim=2), torch.cat(values, dim=2)
 
 
@@ -212,7 +214,14 @@ def _rows(tensor: Tensor, rows: int) -> Tensor:
 def _fit(layer: LayerKV | None, key: Tensor) -> LayerKV:
     """The layer in the sequence's dtype, with as many rows as it has, or one for all."""
     assert layer is not None
-    return layer.map(lambda t: (t if t.shape[0] == 1 else _rows(t, key.shape[0])).to(key.dtype))
+
+    def fit(t: Tensor) -> Tensor:
+        if t.shape[0] == 1:  # one for all is a tensor: see `grouped`
+            return as_tensor(t).to(key.dtype)
+        t = _rows(t, key.shape[0])
+        return t if t.dtype == key.dtype else t.to(key.dtype)
+
+    return layer.map(fit)
 
 
 def _whole_mask(

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from ..injection import LayerKV
+from .ragged import Ragged
 
 FEW_QUERIES = 64  # up to here at any length: what is held is smaller than a copy of keys and values would be
 LARGEST_SCORES = 2**22  # numbers in the scores of more queries; the fused kernel never holds them
@@ -44,8 +45,8 @@ def suits(query: Tensor, parts: Sequence[LayerKV], options: dict[str, Any]) -> b
 def attend(query: Tensor, parts: Sequence[LayerKV], mask: Tensor | None, scaling: float | None) -> Tensor:
     """softmax(q [k₁ k₂ …]ᵀ · scaling + mask) [v₁; v₂; …]: [B, q, heads, v_head_dim], as in transformers.
 
-    query [B, heads, q, d]; each part's key and value [B or 1, kv_heads, k, …]; mask bool or additive, for
-    [B, heads, q, sum of k].
+    query [B, heads, q, d]; each part's key and value [B or 1, kv_heads, k, …], or ragged ones that stand for
+    such; mask bool or additive, for [B, heads, q, sum of k].
     """
     if mask is not None and mask.dtype == torch.bool:
         mask = torch.where(mask, 0.0, torch.finfo(torch.float32).min)
@@ -55,7 +56,9 @@ def attend(query: Tensor, parts: Sequence[LayerKV], mask: Tensor | None, scaling
 
 class _Attend(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, query: Tensor, mask: Tensor | None, scale: float, *parts: Tensor) -> Tensor:
+    def forward(
+        ctx: Any, query: Tensor, mask: Tensor | None, scale: float, *parts: Tensor | Ragged
+    ) -> Tensor:
         keys, values = parts[::2], parts[1::2]
         rows, heads, queries, size = query.shape
         grouped = query.reshape(rows, keys[0].shape[1], -1, size)  # [B, kv_heads, groups · q, d]
@@ -63,14 +66,18 @@ class _Attend(torch.autograd.Function):
         exact = torch.promote_types(scores.dtype, torch.float32)
         scores = scores.to(exact) * scale if mask is None else torch.add(mask, scores, alpha=scale)
         weights = scores.softmax(-1).to(query.dtype).view(*grouped.shape[:3], -1)
-        ctx.save_for_backward(grouped, weights, *parts)
+        # what is ragged is no tensor, and cannot be saved as one
+        ctx.ragged = [part if isinstance(part, Ragged) else None for part in parts]
+        ctx.save_for_backward(grouped, weights, *(p for p in parts if isinstance(p, Tensor)))
         ctx.scale, ctx.shape = scale, query.shape
         out = _weighted(weights, keys, values)
         return out.reshape(rows, heads, queries, -1).transpose(1, 2).contiguous()
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        grouped, weights, *parts = ctx.saved_tensors
+        grouped, weights, *saved = ctx.saved_tensors
+        tensors = iter(saved)
+        parts = [next(tensors) if part is None else part for part in ctx.ragged]
         keys, values = parts[::2], parts[1::2]
         above = gradients[0].transpose(1, 2).reshape(*grouped.shape[:3], -1)
         of_weights = _scores(above, values)
@@ -89,19 +96,24 @@ class _Attend(torch.autograd.Function):
         return of_query, None, None, *found
 
 
-def _scores(left: Tensor, parts: Sequence[Tensor]) -> Tensor:
+def _scores(left: Tensor, parts: Sequence[Tensor | Ragged]) -> Tensor:
     """left [B, h, n, x] times each part's [B or 1, h, k, x], transposed: [B, h, n, sum of k]."""
-    products = [_product(left, part.transpose(2, 3)) for part in parts]
+    products = [
+        part.scores(left) if isinstance(part, Ragged) else _product(left, part.transpose(2, 3))
+        for part in parts
+    ]
     return torch.cat(products, dim=-1) if len(products) > 1 else products[0]
 
 
-def _split(scores: Tensor, keys: Sequence[Tensor]) -> tuple[Tensor, ...]:
+def _split(scores: Tensor, keys: Sequence[Tensor | Ragged]) -> tuple[Tensor, ...]:
     return scores.split([key.shape[2] for key in keys], dim=-1)
 
 
-def _weighted(scores: Tensor, keys: Sequence[Tensor], vectors: Sequence[Tensor]) -> Tensor:
+def _weighted(scores: Tensor, keys: Sequence[Tensor | Ragged], vectors: Sequence[Tensor | Ragged]) -> Tensor:
     """The sum over all parts' columns: [B, h, n, sum of k] times each part's [B or 1, h, k, y]."""
-    return reduce(torch.add, map(_product, _split(scores, keys), vectors))
+    pairs = zip(_split(scores, keys), vectors, strict=True)
+    products = (v.weighted(own) if isinstance(v, Ragged) else _product(own, v) for own, v in pairs)
+    return reduce(torch.add, products)
 
 
 def _product(left: Tensor, part: Tensor) -> Tensor:
