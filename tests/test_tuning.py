@@ -239,7 +239,7 @@ def test_no_memory_for_the_cache_falls_back_and_says_so(prepared, monkeypatch, e
     def full(*args, **how):
         raise error
 
-    monkeypatch.setattr(ram, "build", full)
+    monkeypatch.setattr(ram, "lazily", full)
     said: list[str] = []
     run = tune(prepared(), hooks=Hooks(on_stage=said.append))
     assert any("no memory" in text for text in said)
@@ -252,7 +252,7 @@ def test_other_errors_are_not_taken_for_memory(prepared, monkeypatch):
     def broken(*args, **how):
         raise RuntimeError("shapes do not match")
 
-    monkeypatch.setattr(ram, "build", broken)
+    monkeypatch.setattr(ram, "lazily", broken)
     with pytest.raises(RuntimeError, match="shapes"):
         tune(prepared())
 

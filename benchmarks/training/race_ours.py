@@ -7,7 +7,7 @@ from softprompt.order import row_lengths
 from softprompt.prepare import open_caches
 from softprompt.steps import Part, Steps
 from softprompt.train import DevScore, fit_together, named_parameters
-from softprompt.tuning import evaluator_of, optimization
+from softprompt.tuning import evaluator_of, first_asked, optimization
 
 from .options import Options
 from .race import Race, Trial, prepared
@@ -20,7 +20,7 @@ def run(options: Options, contestant: str, seed: int, dtype: str) -> Trial:
     how = optimization(made.recipe)
     (dev_cache,), made = open_caches(made, [made.dev])  # of evaluations
     race = Race(options.target, options.give_up)
-    (cache,), made = open_caches(made, [made.train])
+    (cache,), made = open_caches(made, [made.train], first=list(first_asked([made])))
 
     def look() -> DevScore:
         with race.held():

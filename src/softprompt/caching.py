@@ -23,6 +23,7 @@ def open_inputs(
     lm: LanguageModel,
     lists: Sequence[Sequence[Example]],
     *,
+    first: Sequence[Example] = (),
     reads: Reads | None = None,
     form: Form = "auto",
     place: Place | None = None,
@@ -31,8 +32,9 @@ def open_inputs(
 ) -> tuple[list[InputCache], Plan]:
     """A cache for each list of examples, and the plan as it came out.
 
-    The lists share one store: an input that occurs in several, or twice in one, is computed once.
-    `reads` is what the method reads of the input. `progress(done, total)` counts distinct inputs.
+    The lists share one store: an input that occurs in several, or twice in one, is computed once; in memory
+    when it is first asked for (`first`: in which order, as far as it is known). `reads` is what the method
+    reads of the input. `progress(done, total)` counts distinct inputs.
     """
     every = [example for examples in lists for example in examples]
     at: Where = {"cached-ram": "ram", "cached-disk": "disk"}.get(plan.mode, "nowhere")  # type: ignore[assignment]
@@ -43,7 +45,7 @@ def open_inputs(
             if where == "disk":
                 place_or_own = place or Place()
                 return disk.open_or_build(place_or_own, kept, every, progress=progress, say=say), ""
-            return ram.build(kept, every, progress=progress), ""
+            return ram.lazily(kept, every, first), ""
         except (MemoryError, RuntimeError, OSError, SoftPromptError) as error:
             room, reason = _no_room(error)
             say(f"no {room} for the cache: {kept.what} are recomputed each step instead ({reason})")

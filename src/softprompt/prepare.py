@@ -158,6 +158,7 @@ def open_caches(
     prepared: Prepared,
     lists: Sequence[Sequence[Example]],
     *,
+    first: Sequence[Example] = (),
     progress: caching.Progress = lambda done, total: None,
     say: caching.Say = lambda text: None,
 ) -> tuple[list[InputCache], Prepared]:
@@ -166,6 +167,7 @@ def open_caches(
         prepared.plan,
         prepared.lm,
         lists,
+        first=first,
         reads=prepared.method.reads,
         form=prepared.recipe.train.cache_dtype,
         place=cache_place(prepared.recipe),

@@ -6,9 +6,10 @@ Display is the caller's: progress comes out as events. Nothing here prints.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,7 @@ from . import artifact as artifacts
 from . import methods
 from .artifact import Artifact
 from .cache import InputCache
-from .data.encode import Encoder
+from .data.encode import Encoder, Example
 from .errors import SoftPromptError
 from .evaluate import Evaluation, Evaluator
 from .learner import Learner
@@ -27,7 +28,7 @@ from .lm.base import LanguageModel
 from .memory import peak_memory
 from .methods.base import Setting, SoftPrompt
 from .metrics import METRICS
-from .order import row_lengths
+from .order import Order, row_lengths
 from .prepare import Prepared, base_options, open_caches, plan_of
 from .provenance import provenance
 from .recipe import Recipe
@@ -196,16 +197,31 @@ def _open_caches(
         dev = [example for run in runs for example in run.dev]
         first = replace(first, plan=plan_of(first.recipe, first.lm, first.method, train, dev))
     lists = [train, *(run.dev for run in runs)]
-    (cache, *dev_caches), first = open_caches(first, lists, progress=hooks.on_cache, say=hooks.on_stage)
+    (cache, *dev_caches), first = open_caches(
+        first, lists, first=list(first_asked(runs)), progress=hooks.on_cache, say=hooks.on_stage
+    )
     opened = [_planned(run, first, own) for run, own in zip(runs, dev_caches, strict=True)]
     return [run for run, _ in opened], cache, [own for _, own in opened]
+
+
+def first_asked(runs: Sequence[Prepared]) -> Iterator[Example]:
+    """Training rows in the order in which the steps of the first epoch come to them."""
+    epochs = []
+    for run in runs:
+        how = optimization(run.recipe)
+        order = Order(row_lengths(run.train, how.batch_tokens), how.batch_size, how.seed, how.batch_tokens)
+        epochs.append([[run.train[i] for i in batch] for batch in order.epoch(0)])
+    for batches in zip_longest(*epochs, fillvalue=()):
+        for batch in batches:
+            yield from batch
 
 
 def _planned(run: Prepared, first: Prepared, cache: InputCache) -> tuple[Prepared, InputCache]:
     """A run with the plan that all came to, and what of the cache it may use."""
     if run.plan.mode == "full":  # its keys and values are no constants, whoever else's are
         return run, replace(cache, contexts=None)
-    return replace(run, plan=replace(first.plan, step_tokens=run.plan.step_tokens)), cache
+    own = {"step_tokens": run.plan.step_tokens, "soft_tokens": run.plan.soft_tokens}
+    return replace(run, plan=replace(first.plan, **own)), cache
 
 
 def dev_key(evaluation: Evaluation) -> DevScore:

@@ -138,3 +138,24 @@ def test_int8_in_bfloat16_and_with_rows_of_nothing(new_lm, built, encoded):
         assert ((kept.key[1] - layer.key[1]).float().abs() <= 1.3 * step).all()
     nothing = built(lm, rows[:1], form="int8").batch([0])
     assert nothing.layers[0].key.shape[2] == 0 and nothing.mask.shape == (1, 0)
+
+
+def test_rows_are_computed_when_they_are_asked_for_and_always_with_the_same_others(llama, encoded):
+    """Whatever was asked for before: a run that goes on reads the very numbers that it read."""
+    rows = encoded((5, 3, 9, 4, 6, 8))
+    kept, computed = KeyValues(llama), []
+    compute = kept.compute
+    kept.compute = lambda examples: computed.append(len(examples)) or compute(examples)
+    first = [rows[2], rows[0], rows[2], rows[1]]
+    one, other = (ram.lazily(kept, rows, first, batch_tokens=18) for _ in range(2))
+    assert not computed and one.bytes == 0
+    Cache(kept, one, rows).batch([2])
+    assert computed == [2]  # with the row that is asked for next
+    names = [kept.name(row) for row in rows]
+    forward = {name: one.row(name) for name in names}
+    backward = {name: other.row(name) for name in reversed(names)}
+    assert all(torch.equal(a, b) for n in names for a, b in zip(forward[n], backward[n], strict=True))
+    assert one.bytes == other.bytes == sum(t.numel() * t.element_size() for r in forward.values() for t in r)
+    told = []
+    ram.lazily(kept, rows, batch_tokens=18).fill(lambda *done: told.append(done))
+    assert told[-1] == (6, 6)

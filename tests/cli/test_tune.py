@@ -151,7 +151,7 @@ def test_no_memory_for_the_cache_falls_back_and_says_so(run, recipe, monkeypatch
     def refuse(*arguments, **options):
         raise MemoryError
 
-    monkeypatch.setattr(ram, "build", refuse)
+    monkeypatch.setattr(ram, "lazily", refuse)
     said = run("tune", recipe)
     assert said.code == 0 and "no memory for the cache" in said.err
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import final
 
 from ..data.batches import by_tokens
@@ -10,16 +10,22 @@ from ..data.encode import Example
 from ..memory import free_memory
 from .kept import Kept, Row, distinct
 
+Progress = Callable[[int, int], None]
 BATCH_TOKENS = 1024  # that are run through the model at once: more were slower on a CPU
 BUDGET_SHARE = 0.4  # of the memory that is free, where the user names no budget
 
 
 @final
 class RamStore:
-    """Rows held on the model's device."""
+    """Rows held on the model's device, computed when they are first asked for.
 
-    def __init__(self, rows: Mapping[str, Row]) -> None:
-        self._rows = rows
+    A row is always computed with the same others (`chunks`), so that its numbers do not depend on when it
+    was asked for, and a run that is taken up again reads what it read before.
+    """
+
+    def __init__(self, kept: Kept, chunks: Iterable[Sequence[Example]]) -> None:
+        self._kept, self._rows = kept, dict[str, Row]()
+        self._chunks = {kept.name(example): chunk for chunk in chunks for example in chunk}
 
     @property
     def bytes(self) -> int:
@@ -28,7 +34,32 @@ class RamStore:
 
     def row(self, name: str) -> Row:
         """As it was computed: not a copy."""
+        if name not in self._rows:
+            chunk = self._chunks[name]
+            self._rows.update(zip(map(self._kept.name, chunk), self._kept.compute(chunk), strict=True))
         return self._rows[name]
+
+    def fill(self, progress: Progress | None = None) -> None:
+        """Compute what is not there yet. `progress(done, total)` counts distinct inputs."""
+        for name in self._chunks:
+            known = len(self._rows)
+            self.row(name)
+            if progress and len(self._rows) > known:
+                progress(len(self._rows), len(self._chunks))
+
+
+def lazily(
+    kept: Kept,
+    examples: Sequence[Example],
+    first: Sequence[Example] = (),
+    *,
+    batch_tokens: int = BATCH_TOKENS,
+) -> RamStore:
+    """A store of every distinct input, nothing of it computed. `first` are asked for in this order."""
+    ahead = list({kept.name(e): e for e in first}.values())
+    known = {kept.name(e) for e in ahead}
+    rest = [e for e in distinct(kept, examples) if kept.name(e) not in known]
+    return RamStore(kept, (*_chunks(ahead, batch_tokens), *_chunks(rest, batch_tokens)))
 
 
 def build(
@@ -36,17 +67,17 @@ def build(
     examples: Sequence[Example],
     *,
     batch_tokens: int = BATCH_TOKENS,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> RamStore:
-    """Computes every distinct input once. `progress(done, total)` counts them."""
-    inputs = distinct(kept, examples)
-    rows: dict[str, Row] = {}
+    """Computes every distinct input once, at once."""
+    store = lazily(kept, examples, batch_tokens=batch_tokens)
+    store.fill(progress)
+    return store
+
+
+def _chunks(inputs: Sequence[Example], batch_tokens: int) -> Iterator[list[Example]]:
     for chunk in by_tokens(range(len(inputs)), [len(e.input_ids) for e in inputs], batch_tokens):
-        part = [inputs[i] for i in chunk]
-        rows.update(zip(map(kept.name, part), kept.compute(part), strict=True))
-        if progress:
-            progress(len(rows), len(inputs))
-    return RamStore(rows)
+        yield [inputs[i] for i in chunk]
 
 
 def default_budget(device: str = "cpu") -> int:
