@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from . import cached_step, flops, growth, int8, many, memory, same_maths, sizes, time_to_accuracy
+from . import cached_step, flops, growth, int8, many, memory, same_maths, shares, sizes, time_to_accuracy
 from .line import Line
 from .options import Options
 
@@ -29,4 +29,5 @@ MEASURES: dict[str, Callable[[Options], Iterator[Line]]] = {
     "passes": sizes.measure,
     "growth": growth.measure,
     "int8": int8.measure,
+    "shares": shares.measure,
 }

@@ -33,9 +33,14 @@ Objective = Callable[[LanguageModel, SoftPrompt, Batch, Context | None], Losses]
 
 
 def injection_for(lm: LanguageModel, method: SoftPrompt, batch: Batch) -> Injection:
-    """What the method gives this batch, having read the input where it does."""
-    features = None if method.reads is None else read(lm, batch, method.reads)
-    return method(batch.prompt_ids, features)
+    """What the method gives this batch, having read the input where it does.
+
+    Where all rows ask for the same prompt, and it reads nothing, one row of it for all.
+    """
+    if method.reads is not None:
+        return method(batch.prompt_ids, read(lm, batch, method.reads))
+    ids = batch.prompt_ids
+    return method(ids[:1] if bool((ids == ids[0]).all()) else ids)
 
 
 def token_losses(

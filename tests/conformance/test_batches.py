@@ -183,3 +183,13 @@ def _mixed(batch, own, companions, rows_to_batch):
 def _solo(own, companions, count, index):
     source, place = (own, index) if index < count else (companions, index - count)
     return source.select(torch.tensor([place]))
+
+
+def test_one_prompt_serves_all_rows_as_a_copy_for_each(lm, family, case, method, batch, close):
+    """What does not depend on the row is run once, and changes nothing."""
+    if method.reads is not None:
+        return
+    one = method(batch.prompt_ids[:1])
+    copies = one.fit(batch.size).map_rows(lambda tensor: tensor.clone())
+    with torch.no_grad():
+        close(lm.logits(batch, one)[batch.target_mask], lm.logits(batch, copies)[batch.target_mask])

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import threading
+from dataclasses import replace
 
 import pytest
 import torch
 
-from softprompt.injection import Injection, Prefix
+from softprompt.injection import Injection, Prefix, SoftTokens
 from softprompt.lm import attention
 
 
@@ -122,3 +123,31 @@ def test_generation_multiplies_the_vocabulary_once(llama, rows_to_batch, monkeyp
     finally:
         handle.remove()
     assert contiguous and all(contiguous)
+
+
+@pytest.mark.parametrize("channels", ["before", "before and kv_before", "before and after"])
+def test_soft_tokens_that_serve_all_rows_run_once(llama, rows_to_batch, close, channels, monkeypatch):
+    """One row of them gives what a copy for each row gives, in logits and gradient, in fewer positions."""
+    generator = torch.Generator().manual_seed(3)
+    batch = rows_to_batch([[5, 6, 7, 8, 9], [20], [31, 32, 33]], [[1, 2], [3, 4], [5, 6]])
+    vectors = torch.randn(1, 4, llama.spec.hidden_size, generator=generator).requires_grad_()
+    mask = torch.ones(1, 4, dtype=torch.bool)
+    whole = Injection(before=SoftTokens(vectors, mask))
+    if "after" in channels:
+        whole = replace(whole, after=SoftTokens(vectors[:, :2], mask[:, :2]))
+    if "kv_before" in channels:
+        whole = replace(whole, kv_before=Prefix(llama.kv_of([40, 41]), torch.ones(1, 2, dtype=torch.bool)))
+    widths, forward = [], type(llama.model.model).forward
+
+    def counted(self, *args, **named):
+        widths.append(named["inputs_embeds"].shape[:2])
+        return forward(self, *args, **named)
+
+    monkeypatch.setattr(type(llama.model.model), "forward", counted)
+    found = []
+    for injection in (whole, whole.map_rows(lambda t: t.expand(3, *t.shape[1:]))):
+        logits = llama.logits(batch, injection)
+        found.append((logits, *torch.autograd.grad(logits.square().sum(), vectors)))
+    for one, other in zip(*found, strict=True):
+        close(one, other)
+    assert widths[0] == (1, 4) and widths[1][1] == widths[2][1] - 4

@@ -43,12 +43,16 @@ class FrozenLM(LanguageModel):
         """Logits [B, T, V] that predict `batch.target_ids`; rows are right-aligned like the targets.
 
         Under a head [B, 1, labels]: a row has one target, its label. With `context` (from `prefill` under
-        the same injection) only the tail is computed.
+        the same injection) only the tail is computed. Soft tokens of one row ahead of the input serve all
+        rows: they are run once, and seen by each row as columns.
         """
-        batch = batch.with_inputs_at_right()
-        injection = (injection or Injection()).fit(batch.size)
+        batch, injection = batch.with_inputs_at_right(), injection or Injection()
         self._check(injection)
-        vectors, mask = self._sequence(batch, injection, skip_input=context is not None)
+        has_input = context is None
+        if context is None and self._serves_all(injection, batch.size):
+            context, injection = self._prompt_context(injection), replace(injection, before=None)
+        injection = injection.fit(batch.size)
+        vectors, mask = self._sequence(batch, injection, skip_input=not has_input)
         lengths = batch.target_mask.sum(1)
         if injection.after is not None:
             lengths = lengths + injection.after.mask.sum(1)
@@ -79,8 +83,23 @@ class FrozenLM(LanguageModel):
         head = replace(injection, after=None, kv_after=None)  # nothing that follows can change what precedes
         shortened = replace(batch, input_ids=batch.input_ids[:, :-1], input_mask=batch.input_mask[:, :-1])
         vectors, mask = self._sequence(shortened, head, targets=False)
-        if vectors.shape[1] == 0:
-            return self._empty_context(batch.size)
+        return self._record(vectors, mask, head) if vectors.shape[1] else self._empty_context(batch.size)
+
+    def _serves_all(self, injection: Injection, rows: int) -> bool:
+        """Whether the soft tokens ahead of the input, and all that they see, are the same for all rows."""
+        if injection.before is None or rows == 1 or {"prefix", "cache"} & set(self.spec.limits):
+            return False
+        seen = (injection.before, injection.kv_before, injection.adapter)
+        return all(part is None or part.mask.shape[0] == 1 for part in seen)
+
+    def _prompt_context(self, injection: Injection) -> Context:
+        """Keys and values of one row of soft tokens ahead of the input, with their gradient."""
+        assert injection.before is not None
+        vectors, mask = pack_right(injection.before.vectors.to(self.dtype), injection.before.mask)
+        return self._record(vectors, mask, replace(injection, before=None, after=None, kv_after=None))
+
+    def _record(self, vectors: Tensor, mask: Tensor, head: Injection) -> Context:
+        """Keys and values that embeddings [B, S, H] come to under what stands ahead of them."""
         positions = (mask.cumsum(1) - 1).clamp(min=0)
         active = self._active(head, positions, 0, 0, None)
         active.record = {}
