@@ -81,7 +81,7 @@ class Injection:
 
     def select(self, rows: Tensor) -> Injection:
         """The rows with the given indices [N]."""
-        return self.map_rows(lambda t: t[rows.to(t.device)])
+        return self.map_rows(lambda t: t.index_select(0, rows.to(t.device)))
 
     def fit(self, rows: int) -> Injection:
         """Made for one row, it serves `rows` of them; keys and values broadcast by themselves."""

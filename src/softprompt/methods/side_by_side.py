@@ -45,16 +45,25 @@ class SideBySide(SoftPrompt):
     def forward(self, prompt_ids: Tensor, inputs: Features | None = None) -> Injection:
         ends = torch.tensor(self.offsets[1:], device=prompt_ids.device)
         owners = torch.bucketize(prompt_ids, ends, right=True)
-        parts, sizes, order = [], [], []
+        places = torch.empty_like(prompt_ids)  # [B] where each row's injection is among the parts'
+        parts, sizes = [], []
         for owner in owners.unique().tolist():
             rows = (owners == owner).nonzero()[:, 0]
-            method = self.methods[owner]
-            own = None
-            if inputs is not None and method.reads is not None:
-                own = Features(inputs.values[rows], inputs.mask[rows])
-            parts.append(method(prompt_ids[rows] - self.offsets[owner], own).fit(len(rows)))
-            sizes.append(len(rows))
-            order.append(rows)
-        merged, places = Injection.cat(parts, sizes), torch.cat(order)
-        in_order = bool((places[1:] > places[:-1]).all())
-        return merged if in_order else merged.select(places.argsort())
+            part, own = self._part(owner, prompt_ids[rows] - self.offsets[owner], rows, inputs)
+            places[rows] = own + sum(sizes)
+            sizes.append(int(own.max()) + 1)
+            parts.append(part.fit(sizes[-1]))
+        merged = Injection.cat(parts, sizes)
+        one_each = torch.equal(places, torch.arange(sum(sizes), device=places.device))
+        return merged if one_each else merged.select(places)
+
+    def _part(
+        self, owner: int, ids: Tensor, rows: Tensor, inputs: Features | None
+    ) -> tuple[Injection, Tensor]:
+        """What a method gives its rows, and which row of that is each one's."""
+        method = self.methods[owner]
+        if method.reads is None or inputs is None:
+            distinct, own = ids.unique(return_inverse=True)
+            return method(distinct), own
+        features = Features(inputs.values[rows], inputs.mask[rows])
+        return method(ids, features), torch.arange(len(ids), device=ids.device)
