@@ -17,7 +17,8 @@ from .options import Options
 from .ours import Block, Ours, kept, train
 from .rows import encoded
 
-ALLOWED = {"float32": 1e-3, "bfloat16": 5e-2}  # of losses
+#: Of losses. Of one row alone, bfloat16 rounds by so much in another batch.
+ALLOWED = {"float32": 1e-3, "bfloat16": 0.15}
 ROWS = 512  # that the prompts share
 GOALS = {8: 4.0, 128: 1.0}  # by rows a step
 

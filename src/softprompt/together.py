@@ -25,6 +25,9 @@ def prepare_settings(
 ) -> list[Prepared]:
     """One run a recipe, over one model in memory; `rows` and `dev_rows` stand in for the recipes' files.
 
+    Where no dev rows are given, they are those of the first recipe's seed in all: scores of other rows could
+    not be compared.
+
     Raises SoftPromptError where they ask for different models, or change the model that they share.
     """
     first = recipes[0]
@@ -41,7 +44,9 @@ def prepare_settings(
     given = [None if part is None else list(part) for part in (rows, dev_rows)]
     runs: list[Prepared] = []
     for recipe in recipes:
-        runs.append(prepare(recipe, lm=runs[0].lm if runs else lm, rows=given[0], dev_rows=given[1]))
+        seeded = recipe.train.model_copy(update={"seed": first.train.seed})
+        train, dev = read_split(recipe.model_copy(update={"train": seeded}), *given)
+        runs.append(prepare(recipe, lm=runs[0].lm if runs else lm, rows=train, dev_rows=dev))
     return runs
 
 

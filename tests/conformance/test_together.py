@@ -236,6 +236,24 @@ def test_prompts_apart_are_those_of_their_rows_alone(model_folder, tmp_path):
         assert {row["style"] for row in rows} == set(run.prompts) and one.outcome.stopped == "finished"
 
 
+def test_settings_are_measured_on_the_same_rows(model_folder, tmp_path):
+    base = recipe(model_folder, tmp_path)
+    recipes = [
+        base.model_copy(
+            update={
+                "train": base.train.model_copy(update={"seed": seed}),
+                "output": str(tmp_path / f"s{seed}"),
+            }
+        )
+        for seed in (0, 1, 2)
+    ]
+    first, *others = prepare_settings(recipes)
+    for other in others:
+        for rows, same in ((other.dev, first.dev), (other.train, first.train)):
+            assert sorted(e.input_ids for e in rows) == sorted(e.input_ids for e in same)
+        assert other.recipe.train.seed != first.recipe.train.seed
+
+
 def test_refusals(model_folder, tmp_path):
     whole = recipe(model_folder, tmp_path)
     with pytest.raises(SoftPromptError, match="name no prompts"):
