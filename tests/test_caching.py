@@ -75,6 +75,7 @@ def test_lists_share_one_store(prepared, monkeypatch):
         caching.KeyValues, "compute", lambda self, e: rows.extend(e) or original(self, e), raising=False
     )
     (train, dev, again), _ = prepare.open_caches(start, [start.train, start.dev, start.train[::-1]])
+    train.contexts.store.fill()
     assert len(rows) == len({e.input_ids for e in start.train})
     assert train.contexts.store is dev.contexts.store is again.contexts.store
     one, other = train.context([0, 3]), again.context([11, 8])
@@ -89,7 +90,7 @@ def test_no_memory_for_either_falls_back_and_says_so(prepared, monkeypatch):
     def none(*arguments, **named):
         raise MemoryError
 
-    monkeypatch.setattr(ram, "build", none)
+    monkeypatch.setattr(ram, "lazily", none)
     said: list[str] = []
     run = tune(prepared("generated-prompt", options), hooks=Hooks(on_stage=said.append))
     for what in ("keys and values", "hidden states after layer 1"):

@@ -68,9 +68,7 @@ class Ours:
 
     def part(self, batch: int) -> Part:
         """What it learns, in steps of so many rows."""
-        before = self.injection().before
-        soft = 0 if before is None else before.mask.shape[1]
-        return Part(self.method, self.rows, self.mode == "full", batch, soft)
+        return Part(self.method, self.rows, self.mode == "full", batch)
 
     def backward(self, indices: Sequence[int]) -> Tensor:
         """The loss of a batch of rows by number; its gradient is added to the vectors'."""

@@ -42,8 +42,10 @@ class Part:
     def of(run: Prepared) -> Part:
         """A run's part, as its plan says."""
         objective = squared_errors if run.encoder.kind == "regression" else token_losses
-        rows = min(run.recipe.train.batch_size, len(run.train))
-        return Part(run.method, run.train, run.plan.mode == "full", rows, run.plan.soft_tokens, objective)
+        rows, is_full = min(run.recipe.train.batch_size, len(run.train)), run.plan.mode == "full"
+        # a prompt ahead of the input that all rows share is run once: see `FrozenLM.logits`
+        shared = is_full and run.method.reads is None and len(run.prompts) == 1
+        return Part(run.method, run.train, is_full, rows, 0 if shared else run.plan.soft_tokens, objective)
 
     def tokens(self, example: Example) -> int:
         """Positions of a row that are computed with gradient."""

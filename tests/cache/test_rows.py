@@ -159,3 +159,24 @@ def test_rows_are_computed_when_they_are_asked_for_and_always_with_the_same_othe
     told = []
     ram.lazily(kept, rows, batch_tokens=18).fill(lambda *done: told.append(done))
     assert told[-1] == (6, 6)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("can't allocate memory: 5 bytes")])
+def test_where_memory_runs_out_what_is_held_is_let_go(llama, encoded, error):
+    rows = encoded((5, 3, 9))
+    kept = KeyValues(llama)
+    compute, short = kept.compute, iter([False, True, False, False])
+
+    def computed(examples):
+        if next(short):
+            raise error
+        return compute(examples)
+
+    kept.compute = computed
+    store = ram.lazily(kept, rows, rows, batch_tokens=1)  # each by itself
+    names = [kept.name(row) for row in rows]
+    first = store.row(names[0])
+    held = store.bytes
+    second = store.row(names[1])
+    assert store.bytes == sum(t.numel() * t.element_size() for t in second) != held
+    assert all(torch.equal(a, b) for a, b in zip(first, store.row(names[0]), strict=True))  # computed again

@@ -33,10 +33,17 @@ class RamStore:
         return sum(t.numel() * t.element_size() for row in self._rows.values() for t in row)
 
     def row(self, name: str) -> Row:
-        """As it was computed: not a copy."""
+        """As it was computed: not a copy. Where memory runs out, all that is held is let go first."""
         if name not in self._rows:
             chunk = self._chunks[name]
-            self._rows.update(zip(map(self._kept.name, chunk), self._kept.compute(chunk), strict=True))
+            try:
+                made = self._kept.compute(chunk)
+            except (MemoryError, RuntimeError) as error:
+                if not self._rows or not (isinstance(error, MemoryError) or "memory" in str(error).lower()):
+                    raise
+                self._rows.clear()
+                made = self._kept.compute(chunk)
+            self._rows.update(zip(map(self._kept.name, chunk), made, strict=True))
         return self._rows[name]
 
     def fill(self, progress: Progress | None = None) -> None:

@@ -25,6 +25,10 @@ from .base import LanguageModel
 from .context import Context, pack_right
 from .probe import recorded
 
+#: Positions of soft tokens that are spared where they are run once for all rows, below which the pass that
+#: this takes costs more than it spares.
+WORTH_A_PASS = 128
+
 
 @final
 class FrozenLM(LanguageModel):
@@ -88,6 +92,8 @@ class FrozenLM(LanguageModel):
     def _serves_all(self, injection: Injection, rows: int) -> bool:
         """Whether the soft tokens ahead of the input, and all that they see, are the same for all rows."""
         if injection.before is None or rows == 1 or {"prefix", "cache"} & set(self.spec.limits):
+            return False
+        if (rows - 1) * injection.before.mask.shape[1] < WORTH_A_PASS:
             return False
         seen = (injection.before, injection.kv_before, injection.adapter)
         return all(part is None or part.mask.shape[0] == 1 for part in seen)
