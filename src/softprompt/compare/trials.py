@@ -1,0 +1,160 @@
+"""A trial: one thing to run, as plain values, named by a hash of everything that decides what comes out.
+
+So what was run once is found again, whoever asks for it, and a changed recipe, row or model is another trial.
+Where the files lie, how many processes run and what else is compared decide nothing, and are not in the name.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from ..files import write_text
+from ..recipe import Recipe
+from .contestants import Contestant
+from .ground import Ground
+
+FORMAT = 1  # raised when the same trial would come out otherwise, or its record holds something else
+Phase = Literal["reference", "search", "final", "curve", "score", "measure"]
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Trial:
+    """What a worker needs to run it. `about` is what its phase needs beyond the recipe."""
+
+    id: str
+    contestant: str
+    phase: Phase
+    recipe: dict[str, Any]
+    settings: dict[str, Any] = field(default_factory=dict)  # what was searched, by dotted name
+    seed: int | None = None
+    rows: int | None = None
+    about: dict[str, Any] = field(default_factory=dict)
+
+
+class Folder:
+    """Where a comparison's files lie: `rows/`, `trials/`, and what is made of them."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    def rows(self, split: str) -> Path:
+        """The rows of a split, as they were parted."""
+        return self.path / "rows" / f"{split}.jsonl"
+
+    def record(self, id: str) -> Path:
+        """What came of a trial."""
+        return self.path / "trials" / f"{id}.json"
+
+    def artifact(self, id: str) -> Path:
+        """The tuned prompt of a trial, and its checkpoint while it is trained."""
+        return self.path / "trials" / id
+
+    def read(self, id: str) -> Record | None:
+        """What came of a trial; None where it has not ended, or its file is damaged."""
+        try:
+            return json.loads(self.record(id).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+
+    def write(self, record: Record) -> None:
+        """Keep what came of a trial: whole, or not at all."""
+        write_text(self.record(record["id"]), json.dumps(record, ensure_ascii=False) + "\n")
+
+
+class Trials:
+    """Makes the trials of one comparison: of these rows, this base, in this folder."""
+
+    def __init__(self, folder: Folder, ground: Ground) -> None:
+        self.folder, self.ground = folder, ground
+
+    def training(
+        self,
+        contestant: Contestant,
+        phase: Phase,
+        settings: Mapping[str, Any],
+        seed: int,
+        rows: int | None = None,
+        about: Mapping[str, Any] | None = None,
+    ) -> Trial:
+        """Train with these settings on all training rows, or so many of them."""
+        more: dict[str, Any] = {"train.seed": seed}
+        if rows is not None:
+            more["data.limit"] = rows
+        recipe = self.placed(contestant.with_settings(settings, **more))
+        of_rows = {"train": self.ground.hashes["train"], "dev": self.ground.hashes["dev"]}
+        id = self._id(phase, recipe, {"rows": of_rows, "about": dict(about or {})})
+        recipe = recipe.model_copy(update={"output": str(self.folder.artifact(id))})
+        count = min(rows or self.ground.counts["train"], self.ground.counts["train"])
+        return Trial(
+            id, contestant.name, phase, recipe.to_dict(), dict(settings), seed, count, dict(about or {})
+        )
+
+    def reference(self, contestant: Contestant, seed: int) -> Trial:
+        """What trains nothing, on the dev rows."""
+        return self._of_reference(contestant, "reference", "dev", seed)
+
+    def score(self, contestant: Contestant, split: str, final: Trial | None, seed: int) -> Trial:
+        """A final trial (None: a reference) on a split that no training saw."""
+        if final is None:
+            return self._of_reference(contestant, "score", split, seed)
+        about = {"split": split, "final": final.id, "text_rows": contestant.recipe.compare.text_rows}
+        id = self._id("score", None, {**about, "rows": self.ground.hashes[split]})
+        count = self.ground.counts[split]
+        return Trial(id, contestant.name, "score", final.recipe, final.settings, final.seed, count, about)
+
+    def measure(self, contestant: Contestant, final: Trial, what: Mapping[str, Any]) -> Trial:
+        """Control and serving of a final trial."""
+        about = {"final": final.id, **what}
+        id = self._id("measure", None, {**about, "rows": self.ground.hashes["test"]})
+        return Trial(
+            id, contestant.name, "measure", final.recipe, final.settings, final.seed, None, about
+        )
+
+    def placed(self, recipe: Recipe) -> Recipe:
+        """The recipe on this comparison's own rows, with what was found out of them and of the base."""
+        data = {"train": str(self.folder.rows("train")), "dev": str(self.folder.rows("dev")), "test": None}
+        dtype = "float32" if recipe.base.mode == "full" or recipe.task.needs_head else self.ground.dtype
+        # a limit is that of a learning curve: the comparison's own is in the rows already
+        limit = recipe.data.limit if recipe.data.limit and recipe.data.limit < self.ground.counts["train"] else None
+        return recipe.model_copy(
+            update={
+                "data": recipe.data.model_copy(update={**data, "limit": limit, "dev_limit": None}),
+                "task": recipe.task.model_copy(update={"labels": self.ground.labels}),
+                "train": recipe.train.model_copy(update={"dtype": dtype, "threads": None, "apart": False}),
+                "compare": type(recipe.compare)(),
+            }
+        )
+
+    def _of_reference(self, contestant: Contestant, phase: Phase, split: str, seed: int) -> Trial:
+        recipe = self.placed(changed_seed(contestant.recipe, seed))
+        about = {
+            "split": split,
+            "reference": contestant.name,
+            "text_rows": contestant.recipe.compare.text_rows,
+            **contestant.options,
+        }
+        hashes = {"train": self.ground.hashes["train"], split: self.ground.hashes[split]}
+        id = self._id(phase, recipe, {**about, "rows": hashes})
+        count = self.ground.counts[split]
+        return Trial(id, contestant.name, phase, recipe.to_dict(), dict(contestant.options), seed, count, about)
+
+    def _id(self, phase: Phase, recipe: Recipe | None, decides: Mapping[str, Any]) -> str:
+        """16 hex digits of what decides a trial; a recipe without the places of its rows."""
+        whole: dict[str, Any] = {"format": FORMAT, "phase": phase, "base": self.ground.base, **decides}
+        if recipe is not None:
+            places = {"train": "train", "dev": "dev", "test": None}
+            neutral = recipe.model_copy(update={"data": recipe.data.model_copy(update=places)})
+            whole["recipe"] = neutral.fingerprint()
+        text = json.dumps(whole, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def changed_seed(recipe: Recipe, seed: int) -> Recipe:
+    """The recipe with another seed."""
+    return recipe.model_copy(update={"train": recipe.train.model_copy(update={"seed": seed})})
