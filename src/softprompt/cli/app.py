@@ -20,6 +20,7 @@ from ..errors import SoftPromptError
 from . import (
     check,
     choose,
+    compare,
     compose,
     demo,
     evaluate,
@@ -65,6 +66,7 @@ def root(
             softprompt check R     what a run would do and cost
             softprompt tune R      train it
             softprompt search R    train many settings of it in one run
+            softprompt compare R   prompt or prefix? compare methods on your rows
             softprompt demo        all of it on real data, in ten minutes
 
     Exit codes: 0 good, 1 a mistake that you can mend, 2 wrong usage, 130 interrupted (state saved).
@@ -124,6 +126,7 @@ command(choose.choose, "choose")
 command(check.check, "check")
 command(tune.tune, "tune")
 command(search.search, "search")
+command(compare.compare, "compare")
 command(evaluate.evaluate, "eval")
 command(generate.generate, "generate")
 command(inspect.inspect, "inspect")

@@ -23,7 +23,7 @@ from ..train import Event
 from ..tuning import Hooks, Run, dev_key, optimization, tune_many
 from .bases import frozen_base
 from .pruning import Pruner, curve_of
-from .resources import added_tokens, seconds_to_target, training_flops
+from .resources import added_tokens, training_flops
 from .trials import Folder, Record, Trial
 
 COUNTED = 2  # batches whose operations are counted
@@ -35,7 +35,6 @@ class How:
 
     prune: bool = False
     rivals: tuple[str, ...] = ()  # trials of the same search that ended before
-    goal: float | None = None
 
 
 def train(trials: Sequence[Trial], folder: Folder, how: How) -> list[Record]:
@@ -52,7 +51,7 @@ def train(trials: Sequence[Trial], folder: Folder, how: How) -> list[Record]:
     records = []
     for trial, run in zip(trials, runs, strict=True):
         record = _record(trial, run, seconds)
-        record["cost"] |= _counted(trial, run, how.goal)
+        record["cost"] |= _counted(trial, run)
         if len(runs) == 1:
             record["cost"] |= {"peak_memory_bytes": peak, "cache_seconds": watch.cache_seconds}
         records.append(record)
@@ -123,8 +122,8 @@ def _record(trial: Trial, run: Run, seconds: float) -> Record:
     }
 
 
-def _counted(trial: Trial, run: Run, goal: float | None) -> dict[str, Any]:
-    """What is read off a final run: operations, added tokens, seconds to the goal."""
+def _counted(trial: Trial, run: Run) -> dict[str, Any]:
+    """What is counted of a final run: operations and added tokens."""
     if trial.phase != "final":
         return {}
     prepared, how = run.prepared, optimization(run.prepared.recipe)
@@ -140,16 +139,10 @@ def _counted(trial: Trial, run: Run, goal: float | None) -> dict[str, Any]:
         Part.of(prepared).objective,
     )
     added = added_tokens(prepared.lm, prepared.method, prepared.dev[:32])
-    history, metric = run.outcome.history, next(iter(run.dev.metrics))
-    reached = None
-    if goal is not None and history and metric in history[0]:
-        better = METRICS[metric].higher_is_better
-        reached = seconds_to_target(history, metric, goal, run.outcome.seconds, higher_is_better=better)
     return {
         "flops": flops.of(run.outcome.step),
         "added_tokens": added.soft_tokens,
         "prefix_columns": added.prefix_columns,
-        "seconds_to_target": reached,
     }
 
 

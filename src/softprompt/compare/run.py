@@ -26,7 +26,6 @@ class Job:
     trials: tuple[Trial, ...]
     prune: bool = False
     rivals: tuple[str, ...] = ()  # ids of trials that pruning looks at
-    goal: float | None = None
     threads: int | None = None
 
 
@@ -117,7 +116,7 @@ def _tried(trials: Sequence[Trial], job: Job, folder: Folder) -> list[Record]:
         found = [failure(_told(error))]
     records = []
     for trial, result in zip(trials, found, strict=True):
-        record = {**_head(trial), **result, "ended": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())}
+        record = {**head(trial), **result, "ended": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())}
         folder.write(record)
         if record["status"] != "failed":
             tidy(folder, trial)
@@ -131,7 +130,7 @@ def _work(trials: Sequence[Trial], job: Job, folder: Folder) -> list[Record]:
     first = trials[0]
     if first.phase in ("search", "final", "curve"):
         prune = job.prune and first.phase == "search"
-        return fitting.train(trials, folder, fitting.How(prune, job.rivals, job.goal))
+        return fitting.train(trials, folder, fitting.How(prune, job.rivals))
     if first.phase == "measure":
         return [measuring.measure(first, folder)]
     if "reference" in first.about:
@@ -139,7 +138,7 @@ def _work(trials: Sequence[Trial], job: Job, folder: Folder) -> list[Record]:
     return [scoring.score_final(first, folder)]
 
 
-def _head(trial: Trial) -> Record:
+def head(trial: Trial) -> Record:
     return {
         "id": trial.id,
         "contestant": trial.contestant,

@@ -31,7 +31,6 @@ class Search:
         self.contestant, self._how = contestant, how
         self._tried: list[tuple[Settings, Record]] = []
         self._study = _study(journal, contestant.name, maximise)
-        self._open: dict[str, Any] = {}
 
     def stage(self, name: str) -> list[Settings]:
         """The settings of a stage; none where the best so far is not known."""
@@ -46,13 +45,7 @@ class Search:
         if key is None:
             tried = sorted({settings[one.rate] for settings, _ in self._tried})
             return [{**best, one.rate: rate} for rate in finer(tried, best[one.rate], len(values))]
-        found = [{**best, **(_written(value) if name == "init" else {key: value})} for value in values]
-        return [settings for settings in found if settings != best] + [best] * (best in found)
-
-    def ask(self, settings: Settings) -> None:
-        """These are about to be tried."""
-        flat = {key: str(value) for key, value in settings.items()}
-        self._study.enqueue_trial(flat, skip_if_exists=True)
+        return [{**best, **(_written(value) if name == "init" else {key: value})} for value in values]
 
     def tell(self, settings: Settings, record: Record) -> None:
         """What came of them."""
@@ -116,7 +109,7 @@ def _study(journal: Path, name: str, maximise: bool) -> Any:
 
 def _note(study: Any, settings: Settings, record: Record) -> None:
     """The record as one of the study's trials, once."""
-    from optuna.distributions import CategoricalDistribution
+    from optuna.distributions import FloatDistribution, IntDistribution
     from optuna.trial import TrialState, create_trial
 
     if any(trial.user_attrs.get("id") == record["id"] for trial in study.get_trials(deepcopy=False)):
@@ -126,13 +119,19 @@ def _note(study: Any, settings: Settings, record: Record) -> None:
     value = next(iter(record["dev"].values()), None)
     metric = next(iter(record["dev"]), None)
     curve = {int(e["step"]): e[metric] for e in record["history"] if metric in e}
+    numbers = {
+        key: IntDistribution(1, 10**6) if isinstance(value, int) else FloatDistribution(1e-9, 10, log=True)
+        for key, value in settings.items()
+        if isinstance(value, (int, float))
+    }
+    words = {key: value for key, value in settings.items() if key not in numbers}
     study.add_trial(
         create_trial(
             state=state,
             value=value if state is TrialState.COMPLETE else None,
-            params=settings,
-            distributions={key: CategoricalDistribution([value]) for key, value in settings.items()},
+            params={key: settings[key] for key in numbers},
+            distributions=numbers,
             intermediate_values=curve,
-            user_attrs={"id": record["id"]},
+            user_attrs={"id": record["id"], **words},
         )
     )

@@ -80,7 +80,6 @@ class Trials:
         settings: Mapping[str, Any],
         seed: int,
         rows: int | None = None,
-        about: Mapping[str, Any] | None = None,
     ) -> Trial:
         """Train with these settings on all training rows, or so many of them."""
         more: dict[str, Any] = {"train.seed": seed}
@@ -88,12 +87,10 @@ class Trials:
             more["data.limit"] = rows
         recipe = self.placed(contestant.with_settings(settings, **more))
         of_rows = {"train": self.ground.hashes["train"], "dev": self.ground.hashes["dev"]}
-        id = self._id(phase, recipe, {"rows": of_rows, "about": dict(about or {})})
+        id = self._id(phase, recipe, {"rows": of_rows})
         recipe = recipe.model_copy(update={"output": str(self.folder.artifact(id))})
         count = min(rows or self.ground.counts["train"], self.ground.counts["train"])
-        return Trial(
-            id, contestant.name, phase, recipe.to_dict(), dict(settings), seed, count, dict(about or {})
-        )
+        return Trial(id, contestant.name, phase, recipe.to_dict(), dict(settings), seed, count)
 
     def reference(self, contestant: Contestant, seed: int) -> Trial:
         """What trains nothing, on the dev rows."""
