@@ -206,7 +206,8 @@ def compare_methods(
         read = recipe_from_dict(recipe, method_option_names=methods.option_names())
     else:
         read = load_recipe(recipe, method_option_names=methods.option_names())
-    done = compare(read, folder, workers=workers, hooks=hooks, report=report)
+    source = str(recipe) if isinstance(recipe, (str, Path)) else ""
+    done = compare(read, folder, workers=workers, hooks=hooks, report=report, source=source)
     return comparison(done.folder)
 
 

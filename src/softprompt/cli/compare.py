@@ -50,7 +50,7 @@ def compare(
     with Interruption(), Contest() as contest:
         hooks = Hooks(contest.stage, contest.plan, contest.record)
         try:
-            done = run(read, folder, workers=workers, hooks=hooks, report=report, name=recipe.stem)
+            done = run(read, folder, workers=workers, hooks=hooks, report=report, source=str(recipe))
         except KeyboardInterrupt:
             contest.stop()
             said = f"stopped; what ended is in {folder}. To go on, type the same again:\n  {again}"

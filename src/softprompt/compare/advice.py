@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -65,7 +66,7 @@ def _of_rows(study: Study) -> Iterator[tuple[Finding, None]]:
         split: [Shown(template.render(row)) for row in read_rows(study.folder.rows(split), split=split)]
         for split in ("train", "dev", "test")
     }
-    run = Run({"recipe": study.recipe.to_dict()}, **parts)
+    run = Run({"recipe": study.recipe.to_dict()}, _named(study), **parts)
     for name in OF_ROWS:
         if (finding := FINDINGS[name](run)) is not None:
             yield finding, None
@@ -80,7 +81,7 @@ def _of_all(study: Study, records: Sequence[Record]) -> Iterator[tuple[Finding, 
             score = record["metrics"].get(study.metric)
             if score is not None:
                 seeds.setdefault(record["contestant"], []).append(score["value"])
-    run = Run(seeds=seeds, higher_is_better=METRICS[study.metric].higher_is_better)
+    run = Run(recipe=_named(study), seeds=seeds, higher_is_better=METRICS[study.metric].higher_is_better)
     for name in OF_ALL:
         if (finding := FINDINGS[name](run)) is not None:
             yield finding, None
@@ -96,6 +97,7 @@ def _of_method(study: Study, records: Sequence[Record], one: Contestant) -> list
     sign = 1 if METRICS[study.metric].higher_is_better else -1
     run = Run(
         json.loads(manifest.read_text(encoding="utf-8")),
+        _named(study),
         records=[Answer(row["prediction"], tuple(row["references"])) for row in rows],
         scores=_signed(study, score, sign),
         baselines={
@@ -114,6 +116,10 @@ def _of_method(study: Study, records: Sequence[Record], one: Contestant) -> list
         test_scores=_evaluation(score),
     )
     return examine(run)
+
+
+def _named(study: Study) -> str:
+    return shlex.quote(study.source) if study.source else "RECIPE"
 
 
 def _test(records: Sequence[Record], name: str) -> Record | None:

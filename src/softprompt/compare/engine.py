@@ -63,11 +63,11 @@ def compare(
     on: Executor | None = None,
     hooks: Hooks | None = None,
     report: bool = True,
-    name: str = "",
+    source: str = "",
 ) -> Compared:
     """Run what the recipe's `compare` section asks, and write the report.
 
-    `on` is where trials run (by itself what the recipe says). Raises SoftPromptError for a recipe, rows or a
+    `on` is where trials run (by itself what the recipe says), `source` the recipe's file. Raises SoftPromptError for a recipe, rows or a
     model that cannot be used; what goes wrong in a trial is in the results instead.
     """
     from . import results
@@ -85,7 +85,7 @@ def compare(
     try:
         hooks.on_stage(f"reading the rows and loading {recipe.model} …")
         ground = _survey(recipe, place, runner)
-        study = results.Study.begin(recipe, who, ground, place, name)
+        study = results.Study.begin(recipe, who, ground, place, source)
         engine = _Engine(recipe, who, ground, place, runner, hooks)
         engine.run()
     finally:
@@ -107,7 +107,8 @@ def compare(
 
 def _survey(recipe: Recipe, folder: Folder, runner: Executor) -> Ground:
     """Rows and base, looked at in a worker, which keeps the base for the trials."""
-    asked = recipe
+    # as it is before anybody trains it
+    asked = recipe.model_copy(update={"base": type(recipe.base)()})
     before = folder.path / "study.json"
     if recipe.train.dtype == "auto" and before.exists():
         # `auto` is measured, and might not come out the same: trials would be run again
@@ -115,7 +116,7 @@ def _survey(recipe: Recipe, folder: Folder, runner: Executor) -> Ground:
             dtype = json.loads(before.read_text(encoding="utf-8"))["dtype"]
         except (ValueError, KeyError):
             dtype = "auto"
-        asked = recipe.model_copy(update={"train": recipe.train.model_copy(update={"dtype": dtype})})
+        asked = asked.model_copy(update={"train": recipe.train.model_copy(update={"dtype": dtype})})
     job = Survey(str(folder.path), asked.to_dict(), recipe.train.threads)
     ((_, found),) = runner.run(running.run, [job])
     if isinstance(found, Exception):

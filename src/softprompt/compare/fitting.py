@@ -6,6 +6,7 @@ nothing but the dev score is wanted.
 
 from __future__ import annotations
 
+import gc
 import shutil
 import time
 from collections.abc import Mapping, Sequence
@@ -21,7 +22,7 @@ from ..steps import Part
 from ..together import prepare_settings
 from ..train import Event
 from ..tuning import Hooks, Run, dev_key, optimization, tune_many
-from .bases import frozen_base
+from .bases import forget, frozen_base
 from .pruning import Pruner, curve_of
 from .resources import added_tokens, training_flops
 from .trials import Folder, Record, Trial
@@ -40,9 +41,12 @@ class How:
 def train(trials: Sequence[Trial], folder: Folder, how: How) -> list[Record]:
     """Train them all, side by side; their records. Raises what training raises."""
     started = time.perf_counter()
-    reset_peak()
     recipes = [recipe_from_dict(trial.recipe) for trial in trials]
     lm = frozen_base(recipes[0])
+    if lm is None:
+        forget()  # a base of its own is loaded: two would count as its memory
+    gc.collect()
+    reset_peak()
     prepared = prepare_settings(recipes, lm=lm) if len(recipes) > 1 else [prepare(recipes[0], lm=lm)]
     watch = _Watch(prepared, _rivals(folder, how) if how.prune else None)
     hooks = Hooks(watch.stage, watch.cached, watch.event, is_pruned=watch.is_pruned)
@@ -150,3 +154,11 @@ def tidy(folder: Folder, trial: Trial) -> None:
     """Finals keep their prompt; of the others nothing but the record is wanted. After the record is written."""
     place = folder.artifact(trial.id)
     shutil.rmtree(place / "checkpoint" if trial.phase == "final" else place, ignore_errors=True)
+
+
+def drop_checkpoint(folder: Folder, trial: Trial) -> bool:
+    """Forget a training that was broken off; False where there is none."""
+    place = folder.artifact(trial.id) / "checkpoint"
+    found = place.exists()
+    shutil.rmtree(place, ignore_errors=True)
+    return found

@@ -6,12 +6,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from ..data.encode import Encoder, Example
+from ..data.encode import Example
 from ..data.sources import limit_rows, read_rows
 from ..errors import SoftPromptError
 from ..evaluate import Evaluator
 from ..lm.base import LanguageModel
-from ..methods.base import SoftPrompt
 from ..metrics import Score
 from ..recipe import Recipe
 from ..tuning import evaluator_of
@@ -151,5 +150,3 @@ _MEASURES: dict[str, Callable[[_Prompt], dict[str, Any]]] = {
     "composition": _composition,
     "adherence": _adherence,
 }
-
-__all__ = ["CONTROL", "Encoder", "SoftPrompt", "measure"]

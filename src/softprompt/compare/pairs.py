@@ -37,13 +37,13 @@ def scores_of(entry: Entry, metric: str) -> Scores | None:
     kept = usable(metric, entry.seeds[0])
     if len(kept) < 2 or any(usable(metric, rows) != kept for rows in entry.seeds):
         return None
-    stats = statistics([[rows[i] for i in kept] for rows in entry.seeds], metric)
+    stats = stats_of([[rows[i] for i in kept] for rows in entry.seeds], metric)
     if stats.shape[2] == 2 and (stats[:, :, 1] == 1).all() and METRICS[metric].is_mean:
         return Scores(entry.name, stats[:, :, 0], fixed=entry.is_reference)
     return by_row.of_sums(entry.name, stats, METRICS[metric].score, fixed=entry.is_reference)
 
 
-def statistics(seeds: Sequence[Rows], metric: str) -> np.ndarray:
+def stats_of(seeds: Sequence[Rows], metric: str) -> np.ndarray:
     """The metric's statistics [S, N, k], of all seeds at once, so that all count the same labels."""
     every = [row for rows in seeds for row in rows]
     inputs = Inputs(
@@ -61,7 +61,7 @@ def shares(rows: Rows, metric: str) -> list[float | None]:
     kept = usable(metric, rows)
     found: list[float | None] = [None] * len(rows)
     if kept:
-        stats = statistics([[rows[i] for i in kept]], metric)[0]
+        stats = stats_of([[rows[i] for i in kept]], metric)[0]
         for i, one in zip(kept, stats, strict=True):
             found[i] = float(METRICS[metric].score(one))
     return found

@@ -12,6 +12,7 @@ import os
 import platform
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 from ..files import write_text
@@ -38,18 +39,19 @@ class Study:
     who: list[Contestant]
     ground: Ground
     folder: Folder
+    source: str = ""  # the recipe's file, for commands to name
     about: Line = field(default_factory=dict)
 
     @staticmethod
     def begin(
-        recipe: Recipe, who: Sequence[Contestant], ground: Ground, folder: Folder, name: str = ""
+        recipe: Recipe, who: Sequence[Contestant], ground: Ground, folder: Folder, source: str = ""
     ) -> Study:
         """Write `study.json` before anything is run."""
-        about = _about(recipe, who, ground, name)
+        about = _about(recipe, who, ground, source)
         before = _before(folder)
         about["started"] = before.get("started") or about.pop("created")
         about["seconds"] = before.get("seconds") or 0.0
-        study = Study(recipe, list(who), ground, folder, about)
+        study = Study(recipe, list(who), ground, folder, source, about)
         study._write()
         return study
 
@@ -207,14 +209,14 @@ def _texts(study: Study, records: Sequence[Record]) -> Iterator[Line]:
                         yield {**about, "prediction": row["prediction"]}
 
 
-def _about(recipe: Recipe, who: Sequence[Contestant], ground: Ground, name: str) -> Line:
+def _about(recipe: Recipe, who: Sequence[Contestant], ground: Ground, source: str) -> Line:
     how, methods = recipe.compare, [one for one in who if not one.is_reference]
     made = provenance()
     counts = {split: ground.counts.get(split, 0) for split in ("train", "dev", "test", "unseen")}
     return {
         "kind": "study",
         "version": VERSION,
-        "name": name or os.path.basename(recipe.output),
+        "name": Path(source or recipe.output).stem,
         "model": recipe.model,
         "dtype": ground.dtype,
         "task": recipe.task.kind,

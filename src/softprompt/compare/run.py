@@ -102,23 +102,21 @@ def _shares_base(trial: Trial) -> bool:
 
 
 def _tried(trials: Sequence[Trial], job: Job, folder: Folder) -> list[Record]:
-    from .fitting import tidy
+    from .fitting import drop_checkpoint, tidy
 
     try:
         found = _work(trials, job, folder)
-    except SoftPromptError as error:
-        if len(trials) > 1:
-            return [record for trial in trials for record in _tried([trial], job, folder)]
-        found = [failure({"what": error.what, "why": error.why, "fix": error.fix})]
     except Exception as error:
         if len(trials) > 1:
             return [record for trial in trials for record in _tried([trial], job, folder)]
+        if isinstance(error, SoftPromptError) and drop_checkpoint(folder, trials[0]):
+            return _tried(trials, job, folder)  # that of a folder that was moved is refused: anew
         found = [failure(_told(error))]
     records = []
     for trial, result in zip(trials, found, strict=True):
         record = {**head(trial), **result, "ended": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())}
         folder.write(record)
-        if record["status"] != "failed":
+        if not (record["error"] or {}).get("again"):
             tidy(folder, trial)
         records.append(record)
     return records
@@ -139,6 +137,7 @@ def _work(trials: Sequence[Trial], job: Job, folder: Folder) -> list[Record]:
 
 
 def head(trial: Trial) -> Record:
+    """What a record says of its trial."""
     return {
         "id": trial.id,
         "contestant": trial.contestant,
@@ -156,9 +155,11 @@ def failure(error: dict[str, Any]) -> Record:
 
 
 def _told(error: Exception) -> dict[str, Any]:
-    """An error that is nobody's advice: its last line, where it was, and that it may go better next time."""
+    """What, why and how to mend it; of a bug or want of memory: where it was, and that it is tried again."""
     import traceback
 
+    if isinstance(error, SoftPromptError):
+        return {"what": error.what, "why": error.why, "fix": error.fix}
     lines = traceback.format_exception(error)
     where = traceback.extract_tb(error.__traceback__)
     place = f"in {Path(where[-1].filename).name}, line {where[-1].lineno}" if where else ""

@@ -16,7 +16,7 @@ from ..config import recipe_from_dict
 from ..data.encode import Encoder, Example
 from ..data.sources import read_rows
 from ..errors import SoftPromptError
-from ..evaluate import Evaluation, Evaluator, Record, score
+from ..evaluate import Evaluation, Record
 from ..fewshot import few_shot, stop_options
 from ..findings.baselines import tfidf_baseline
 from ..lm.base import LanguageModel
@@ -68,11 +68,6 @@ def score_reference(trial: Trial, folder: Folder) -> dict[str, Any]:
     plain = methods.build("none", Setting(lm, prompts))
     found = evaluator.run(plain, examples, text_rows=text_rows)
     return _told(found, examples, encoder, text_rows, started)
-
-
-def evaluator(recipe: Recipe, lm: LanguageModel, encoder: Encoder) -> Evaluator:
-    """How answers are scored, as in training."""
-    return evaluator_of(recipe, lm, encoder)
 
 
 def _told(
@@ -184,6 +179,3 @@ def _prompts(recipe: Recipe, train: Sequence[Any]) -> tuple[str, ...]:
 
 def _encoder(recipe: Recipe, lm: LanguageModel, artifact: Artifact) -> Encoder:
     return encoder_of(recipe, lm, template_of(recipe, lm), artifact.prompts, artifact.manifest["labels"])
-
-
-__all__ = ["opened", "score", "score_final", "score_reference"]
