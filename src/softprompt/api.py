@@ -1,4 +1,4 @@
-"""The Python API: `load`, `tune`, `search`, `compare_methods`, `open_prompt`; `concatenate`, `average`, `scale`.
+"""The Python API: `load`, `tune`, `search`, `compare_methods`, `open_prompt`, `concatenate` …
 
 The command line does the same through the same code.
 
@@ -18,9 +18,9 @@ from typing import Any
 from . import artifact as artifacts
 from . import composition, methods, together
 from .artifact import Artifact
-from .composition import AVERAGE, CONCATENATE, Operation, scaling
 from .compare.engine import Hooks as ComparisonHooks
 from .compare.engine import compare
+from .composition import AVERAGE, CONCATENATE, Operation, scaling
 from .config import Recipe, load_recipe, recipe_from_dict
 from .data.collate import collate
 from .data.encode import Encoder

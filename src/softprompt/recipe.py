@@ -148,7 +148,7 @@ class TrainConfig(_Section):
 
 
 class UnseenConfig(_Section):
-    """Rows unlike those trained on: a file, rows whose field has certain values, or clusters of the inputs."""
+    """Rows unlike those trained on: a file, rows whose field has certain values, or clusters of inputs."""
 
     file: Name | None = None
     field: Name | None = None
@@ -160,7 +160,9 @@ class UnseenConfig(_Section):
     def _one_way(self) -> UnseenConfig:
         named = [key for key in ("file", "field", "clusters") if getattr(self, key) is not None]
         if len(named) != 1:
-            raise _mistake(f"`unseen` needs one of file, field and clusters, not {' and '.join(named) or 'none'}")
+            raise _mistake(
+                f"`unseen` needs one of file, field and clusters, not {' and '.join(named) or 'none'}"
+            )
         if self.values is not None and self.field is None:
             raise _mistake("`values` are those of a `field`")
         return self

@@ -69,8 +69,7 @@ class Counting:
         self._most = most
 
     def run(self, work, jobs):
-        for number, result in Serial().run(self._count(work), jobs):
-            yield number, result
+        yield from Serial().run(self._count(work), jobs)
 
     def _count(self, work):
         def counted(job):
@@ -216,7 +215,11 @@ def test_costs_are_told(whole):
         assert cost["seconds_to_target"] is None or cost["seconds_to_target"] <= cost["train_seconds"]
     # what stands behind the input computes it once
     assert finals["prompt-tuning/after"]["cache_bytes"] and finals["lora"]["cache_bytes"] == 0
-    length = next(t.settings.get("length", 16) for t in found.trials if t.contestant == METHODS[0] and t.phase == "final")
+    length = next(
+        t.settings.get("length", 16)
+        for t in found.trials
+        if t.contestant == METHODS[0] and t.phase == "final"
+    )
     assert finals["prompt-tuning/after"]["added_tokens"] == length
     assert finals["prefix-tuning/before"]["added_tokens"] == 0
 

@@ -32,7 +32,11 @@ def test_in_processes_with_their_threads():
     finally:
         runner.close()
     assert [results[i] for i in (0, 3, 4)] == [(4, "3"), (16, "3"), (25, "3")]
-    assert (results[1].what, results[1].why, results[1].fix) == ("thirteen", "it is unlucky", "another number")
+    assert (results[1].what, results[1].why, results[1].fix) == (
+        "thirteen",
+        "it is unlucky",
+        "another number",
+    )
     assert isinstance(results[2], Lost) and again == {0: (36, "3")}
 
 

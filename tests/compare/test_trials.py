@@ -18,7 +18,9 @@ from softprompt.errors import SoftPromptError
 @pytest.fixture
 def recipe(tmp_path):
     def make(compare=None, rows=None, **sections):
-        rows = rows or [{"input": f"row {i}", "target": "ab"[i % 2], "domain": "xyz"[i % 3]} for i in range(60)]
+        rows = rows or [
+            {"input": f"row {i}", "target": "ab"[i % 2], "domain": "xyz"[i % 3]} for i in range(60)
+        ]
         path = tmp_path / "rows.jsonl"
         path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
         whole = {"data": {"train": str(path)}, "task": {"kind": "classification"}, "compare": compare or {}}
@@ -117,7 +119,12 @@ def test_options_of_the_recipe_hold_where_they_mean_something(recipe):
 
 
 def test_a_name_of_ones_own(recipe):
-    ask = {"methods": {"four": {"method": "prefix-tuning/after", "length": 4, "rates": [0.5]}, "few-shot": {"shots": 9}}}
+    ask = {
+        "methods": {
+            "four": {"method": "prefix-tuning/after", "length": 4, "rates": [0.5]},
+            "few-shot": {"shots": 9},
+        }
+    }
     four, few = contestants(recipe(ask))
     assert four.recipe.method.name == "prefix-tuning" and four.rates == (0.5,)
     assert four.recipe.method.options() == {"placement": "after", "length": 4}
@@ -134,7 +141,9 @@ def test_an_unknown_one_is_refused(recipe, name):
 
 
 def test_each_stage_starts_from_the_best_so_far(recipe, tmp_path):
-    made = recipe({"methods": ["prefix-tuning/after"], "rates": [1e-3, 1e-2], "lengths": [4, 8], "inits": ["vocab"]})
+    made = recipe(
+        {"methods": ["prefix-tuning/after"], "rates": [1e-3, 1e-2], "lengths": [4, 8], "inits": ["vocab"]}
+    )
     (one,) = contestants(made)
     search = Search(one, made.compare, tmp_path / "search.journal", maximise=True)
     scores = {1e-3: 0.5, 1e-2: 0.7}
@@ -150,7 +159,9 @@ def test_each_stage_starts_from_the_best_so_far(recipe, tmp_path):
 
 
 def test_a_method_without_the_option_gets_more_rates(recipe, tmp_path):
-    made = recipe({"methods": {"all of it": {"method": "full"}}, "base_rates": [1e-5, 1e-4, 1e-3], "lengths": [4, 8]})
+    made = recipe(
+        {"methods": {"all of it": {"method": "full"}}, "base_rates": [1e-5, 1e-4, 1e-3], "lengths": [4, 8]}
+    )
     (one,) = contestants(made)
     search = Search(one, made.compare, tmp_path / "search.journal", maximise=True)
     for settings in search.stage("rate"):

@@ -93,9 +93,7 @@ def _text(done: Compared, headline: str, sentences: Sequence[str]) -> list[str]:
     return [*lines, *tell]
 
 
-def _command(
-    recipe: Path, overrides: Sequence[str] | None, output: str | None, workers: int | None
-) -> str:
+def _command(recipe: Path, overrides: Sequence[str] | None, output: str | None, workers: int | None) -> str:
     words = ["softprompt", "compare", str(recipe), *(overrides or [])]
     words += [] if output is None else ["--output", output]
     words += [] if workers is None else ["--workers", str(workers)]

@@ -1,4 +1,4 @@
-"""Base models of one process: a frozen one is loaded once for all trials, one that is trained anew for each."""
+"""Base models of one process: a frozen one is loaded once for all trials, a trained one anew for each."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _kept: dict[str, LanguageModel] = {}  # by name and precision; one at most
 
 
 def frozen_base(recipe: Recipe) -> LanguageModel | None:
-    """The recipe's base, which trials may share; None where training changes it, so that each loads its own."""
+    """The recipe's base, which trials may share; None where training changes it: then each loads its own."""
     if recipe.base.mode != "frozen" or recipe.task.needs_head:
         return None
     return kept(recipe)

@@ -1,9 +1,9 @@
 """Who takes part: names as a recipe's `compare.methods` has them, and the recipe that each amounts to.
 
-    prompt-tuning/after      a method of the registry, and where its vectors stand
-    lora, full               the base itself, trained
-    zero-shot, few-shot      the plain model: references, for which nothing is trained
-    tf-idf                   logistic regression on words, for classification: a reference without a model
+prompt-tuning/after      a method of the registry, and where its vectors stand
+lora, full               the base itself, trained
+zero-shot, few-shot      the plain model: references, for which nothing is trained
+tf-idf                   logistic regression on words, for classification: a reference without a model
 """
 
 from __future__ import annotations
@@ -86,7 +86,7 @@ def contestants(recipe: Recipe) -> list[Contestant]:
     named = recipe.compare.methods
     if named is None:
         named = [name for name in DEFAULT if _fits(name, recipe)]
-    given = dict.fromkeys(named, {}) if isinstance(named, list) else named
+    given = {name: {} for name in named} if isinstance(named, list) else named
     if not given:
         raise SoftPromptError("compare.methods names none", fix=f"name some: {', '.join(DEFAULT)}")
     found = [_contestant(name, recipe, changes or {}) for name, changes in given.items()]

@@ -1,7 +1,7 @@
 """A comparison from its recipe to its report: which trials, in which order, and what is made of them.
 
-    survey ─► references ─► search (rate, length, init) ─► finals (seeds) ─► curves ─► scores on test and unseen
-           ─► measures ─► statistics ─► results.jsonl, examples.jsonl ─► report
+    survey ─► references ─► search (rate, length, init) ─► finals (seeds) ─► curves
+           ─► scores on test and unseen ─► measures ─► statistics ─► results.jsonl, examples.jsonl ─► report
 
 Trials run wherever the executor runs them; here it is only decided what is next. Killed at any time, the same
 call goes on: a trial that has a record is not run again.
@@ -14,10 +14,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ..errors import SoftPromptError
-from ..files import write_text
 from ..metrics import METRICS
 from ..recipe import Recipe
 from . import run as running
@@ -67,8 +65,9 @@ def compare(
 ) -> Compared:
     """Run what the recipe's `compare` section asks, and write the report.
 
-    `on` is where trials run (by itself what the recipe says), `source` the recipe's file. Raises SoftPromptError for a recipe, rows or a
-    model that cannot be used; what goes wrong in a trial is in the results instead.
+    `on` is where trials run (by itself what the recipe says), `source` the recipe's file. Raises
+    SoftPromptError for a recipe, rows or a model that cannot be used; what goes wrong in a trial is in the
+    results instead.
     """
     from . import results
 
@@ -150,7 +149,9 @@ class _Engine:
     def run(self) -> None:
         """Every phase, each after the one before it."""
         self._hooks.on_plan(self._plan())
-        self._do("reference", [self._job([self._trials.reference(c, self.seeds[0])]) for c in self._references])
+        self._do(
+            "reference", [self._job([self._trials.reference(c, self.seeds[0])]) for c in self._references]
+        )
         best = self._search()
         finals = [
             self._trials.training(c, "final", best[c.name], seed)

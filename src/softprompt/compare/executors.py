@@ -160,7 +160,9 @@ class Ray:
         ray = self._ray
         environment = {"env_vars": {"OMP_NUM_THREADS": str(self._threads)}}
         gpus = 1 if ray.cluster_resources().get("GPU") else 0
-        remote = ray.remote(num_cpus=self._threads, num_gpus=gpus, max_retries=0, runtime_env=environment)(work)
+        remote = ray.remote(num_cpus=self._threads, num_gpus=gpus, max_retries=0, runtime_env=environment)(
+            work
+        )
         waiting = list(range(len(jobs)))[::-1]
         running: dict[Any, int] = {}
         while waiting or running:

@@ -131,9 +131,7 @@ def _counted(trial: Trial, run: Run) -> dict[str, Any]:
     if trial.phase != "final":
         return {}
     prepared, how = run.prepared, optimization(run.prepared.recipe)
-    order = Order(
-        row_lengths(prepared.train, how.batch_tokens), how.batch_size, how.seed, how.batch_tokens
-    )
+    order = Order(row_lengths(prepared.train, how.batch_tokens), how.batch_size, how.seed, how.batch_tokens)
     flops = training_flops(
         prepared.lm,
         prepared.method,
@@ -151,7 +149,7 @@ def _counted(trial: Trial, run: Run) -> dict[str, Any]:
 
 
 def tidy(folder: Folder, trial: Trial) -> None:
-    """Finals keep their prompt; of the others nothing but the record is wanted. After the record is written."""
+    """After the record is written: finals keep their prompt, of the others nothing else is wanted."""
     place = folder.artifact(trial.id)
     shutil.rmtree(place / "checkpoint" if trial.phase == "final" else place, ignore_errors=True)
 

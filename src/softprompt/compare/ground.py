@@ -8,6 +8,7 @@ before hours of training; but no test row is shown to a model before the setting
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -68,9 +69,14 @@ def lay(recipe: Recipe, lm: LanguageModel, folder: Folder) -> Ground:
     encoder = encoder_of(recipe, lm, template, tuple(prompts), labels)
     for rows in parts.values():
         encoder.encode_rows(rows)
-    for split, rows in parts.items():
+    parts["train"] = by_turns(parts["train"], recipe, lambda row: template.render(row).target)
+    files = dict(parts)
+    for count in recipe.compare.curve:
+        if count < len(parts["train"]):
+            files[f"train-{count}"] = parts["train"][:count]
+    for name, rows in files.items():
         lines = (json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)
-        write_text(folder.rows(split), "".join(lines))
+        write_text(folder.rows(name), "".join(lines))
     metrics = list(recipe.task.metrics or default_metrics(recipe.task.kind))
     if unknown := [name for name in metrics if name not in METRICS]:
         raise SoftPromptError(f"unknown metric '{unknown[0]}'", fix="mend task.metrics")
@@ -85,6 +91,19 @@ def lay(recipe: Recipe, lm: LanguageModel, folder: Folder) -> Ground:
         {split: len(rows) for split, rows in parts.items()},
         unseen,
     )
+
+
+def by_turns(rows: Sequence[Row], recipe: Recipe, target: Callable[[Row], str]) -> list[Row]:
+    """A seeded order in which prompts, and labels, take turns: the first few rows show as many as they can."""
+    field, labelled = recipe.data.prompt_field, recipe.task.kind == "classification"
+    shuffled = limit_rows(rows, len(rows), recipe.train.seed)
+    seen: Counter[tuple] = Counter()
+    turns = []
+    for row in shuffled:
+        kind = None if field is None else str(row.get(field)), target(row) if labelled else None
+        seen[kind] += 1
+        turns.append(seen[kind])
+    return [row for _, row in sorted(zip(turns, shuffled, strict=True), key=lambda pair: pair[0])]
 
 
 def part(recipe: Recipe, vectors: Vectors) -> tuple[dict[str, list[Row]], dict[str, Any]]:
@@ -150,7 +169,7 @@ def _rule(
             known = sorted(set(found))
             raise SoftPromptError(
                 f"no row has {name} = {missing[0]}",
-                why=f"there are {len(known)} values: {', '.join(known[:10])}{' …' if len(known) > 10 else ''}",
+                why=f"{len(known)} values, the first: {', '.join(known[:10])}",
                 fix="mend compare.unseen.values",
             )
         chosen = set(values)

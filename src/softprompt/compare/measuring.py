@@ -1,4 +1,4 @@
-"""A final prompt's control and serving, each measure by itself: one that cannot be had is left out with its reason."""
+"""A final prompt's control and serving; a measure that cannot be had is left out with its reason."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rows of all contestants on a split become scores by seed and row, intervals, and tests between all pairs."""
+"""Rows of all contestants on a split become scores by seed and row, intervals, tests between all pairs."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Which trials of one contestant are ended at half time, since the others are ahead.
 
-The rule is that of a median pruner (Golovin et al. 2017, "Google Vizier"), over trials that may stand side by side:
-Optuna's own looks at finished trials alone, and those that are trained together finish together.
+The rule is that of a median pruner (Golovin et al. 2017, "Google Vizier"), over trials that may stand side by
+side: Optuna's own looks at finished trials alone, and those that are trained together finish together.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """`study.json`, `results.jsonl` and `examples.jsonl`: what `softprompt.report` and others read.
 
-They are made of the trials' records and can be made again at any time. `results.jsonl` holds no text of any row,
-so that it may be shared where the rows may not.
+They are made of the trials' records and can be made again at any time. `results.jsonl` holds no text of any
+row, so that it may be shared where the rows may not.
 """
 
 from __future__ import annotations
@@ -66,7 +66,9 @@ class Study:
         return self.ground.metrics[0]
 
     def _write(self) -> None:
-        write_text(self.folder.path / "study.json", json.dumps(self.about, indent=2, ensure_ascii=False) + "\n")
+        write_text(
+            self.folder.path / "study.json", json.dumps(self.about, indent=2, ensure_ascii=False) + "\n"
+        )
 
 
 def write(study: Study, records: Sequence[Record]) -> None:

@@ -1,11 +1,11 @@
 """Which settings each contestant is tried with: the same number of trials for all.
 
 First the learning rate, then how many vectors, then where they start, each stage from the best so far. A
-contestant that lacks an option gets as many more learning rates around its best instead, so that no method has
-been looked at more closely than another.
+contestant that lacks an option gets as many more learning rates around its best instead, so that no method
+has been looked at more closely than another.
 
-The studies are Optuna's (`search.journal`), so that its tools can look at them; what a trial came to is in its
-own record, whose name says what was run.
+The studies are Optuna's (`search.journal`), so that its tools can look at them; what a trial came to is in
+its own record, whose name says what was run.
 """
 
 from __future__ import annotations
@@ -75,8 +75,8 @@ def finer(tried: Sequence[float], best: float, count: int) -> list[float]:
         step = 10**0.5
         low = known[at - 1] if at else best / step**2
         high = known[at + 1] if at + 1 < len(known) else best * step**2
-        # the wider of the two gaps, on the scale of logarithms
-        rate = math.sqrt(best * (high if high / best >= best / low else low))
+        # the wider of the two gaps, on the scale of logarithms; upwards where they are as wide
+        rate = math.sqrt(best * (high if high / best >= 0.99 * best / low else low))
         rate = float(f"{rate:.2g}")
         if rate in known:
             break

@@ -82,14 +82,11 @@ class Trials:
         rows: int | None = None,
     ) -> Trial:
         """Train with these settings on all training rows, or so many of them."""
-        more: dict[str, Any] = {"train.seed": seed}
-        if rows is not None:
-            more["data.limit"] = rows
-        recipe = self.placed(contestant.with_settings(settings, **more))
-        of_rows = {"train": self.ground.hashes["train"], "dev": self.ground.hashes["dev"]}
+        recipe = self.placed(contestant.with_settings(settings, **{"train.seed": seed}), rows)
+        of_rows = {"train": self.ground.hashes["train"], "dev": self.ground.hashes["dev"], "first": rows}
         id = self._id(phase, recipe, {"rows": of_rows})
         recipe = recipe.model_copy(update={"output": str(self.folder.artifact(id))})
-        count = min(rows or self.ground.counts["train"], self.ground.counts["train"])
+        count = rows or self.ground.counts["train"]
         return Trial(id, contestant.name, phase, recipe.to_dict(), dict(settings), seed, count)
 
     def reference(self, contestant: Contestant, seed: int) -> Trial:
@@ -109,19 +106,16 @@ class Trials:
         """Control and serving of a final trial."""
         about = {"final": final.id, **what}
         id = self._id("measure", None, {**about, "rows": self.ground.hashes["test"]})
-        return Trial(
-            id, contestant.name, "measure", final.recipe, final.settings, final.seed, None, about
-        )
+        return Trial(id, contestant.name, "measure", final.recipe, final.settings, final.seed, None, about)
 
-    def placed(self, recipe: Recipe) -> Recipe:
+    def placed(self, recipe: Recipe, rows: int | None = None) -> Recipe:
         """The recipe on this comparison's own rows, with what was found out of them and of the base."""
-        data = {"train": str(self.folder.rows("train")), "dev": str(self.folder.rows("dev")), "test": None}
+        train = "train" if rows is None else f"train-{rows}"
+        data = {"train": str(self.folder.rows(train)), "dev": str(self.folder.rows("dev")), "test": None}
         dtype = "float32" if recipe.base.mode == "full" or recipe.task.needs_head else self.ground.dtype
-        # a limit is that of a learning curve: the comparison's own is in the rows already
-        limit = recipe.data.limit if recipe.data.limit and recipe.data.limit < self.ground.counts["train"] else None
         return recipe.model_copy(
             update={
-                "data": recipe.data.model_copy(update={**data, "limit": limit, "dev_limit": None}),
+                "data": recipe.data.model_copy(update={**data, "limit": None, "dev_limit": None}),
                 "task": recipe.task.model_copy(update={"labels": self.ground.labels}),
                 "train": recipe.train.model_copy(update={"dtype": dtype, "threads": None, "apart": False}),
                 "compare": type(recipe.compare)(),
@@ -139,7 +133,9 @@ class Trials:
         hashes = {"train": self.ground.hashes["train"], split: self.ground.hashes[split]}
         id = self._id(phase, recipe, {**about, "rows": hashes})
         count = self.ground.counts[split]
-        return Trial(id, contestant.name, phase, recipe.to_dict(), dict(contestant.options), seed, count, about)
+        return Trial(
+            id, contestant.name, phase, recipe.to_dict(), dict(contestant.options), seed, count, about
+        )
 
     def _id(self, phase: Phase, recipe: Recipe | None, decides: Mapping[str, Any]) -> str:
         """16 hex digits of what decides a trial; a recipe without the places of its rows."""
