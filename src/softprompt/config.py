@@ -204,7 +204,9 @@ class _Draft:
                 # Absolute, so that a recipe kept in an artifact still finds its rows from elsewhere.
                 data[key] = os.path.abspath(folder / Path(value).expanduser())
         compare = self.tree.get("compare")
-        unseen = compare.get("unseen") if isinstance(compare, dict) else None
+        if not isinstance(compare, dict):
+            return
+        unseen = compare.get("unseen")
         if isinstance(unseen, str) and unseen and unseen != "auto":
             compare["unseen"] = unseen = {"file": unseen}
         if isinstance(unseen, dict) and isinstance(unseen.get("file"), str):

@@ -10,7 +10,19 @@ import pytest
 import softprompt
 
 COMMANDS = (
-    *("init", "choose", "check", "tune", "search", "eval", "generate", "inspect", "compose", "report"),
+    *(
+        "init",
+        "choose",
+        "check",
+        "tune",
+        "search",
+        "compare",
+        "eval",
+        "generate",
+        "inspect",
+        "compose",
+        "report",
+    ),
     *("export", "import", "methods", "models", "demo"),
 )
 

@@ -11,7 +11,7 @@ import pytest
 from softprompt.compare import fitting, measuring, run, scoring
 from softprompt.compare.engine import Hooks, compare
 from softprompt.compare.executors import Local, Lost, Serial
-from softprompt.compare.trials import Folder
+from softprompt.compare.folder import Folder
 from softprompt.config import recipe_from_dict
 from softprompt.errors import SoftPromptError
 from softprompt.report.read import comparison

@@ -7,10 +7,11 @@ import json
 import pytest
 
 from softprompt.compare.contestants import DEFAULT, contestants
-from softprompt.compare.ground import Ground, mean_embeddings, part
+from softprompt.compare.folder import Folder
+from softprompt.compare.ground import Ground, by_turns, mean_embeddings, part
 from softprompt.compare.pruning import Pruner, curve_of
 from softprompt.compare.search import Search, finer, trials_of
-from softprompt.compare.trials import Folder, Trials
+from softprompt.compare.trials import Trials
 from softprompt.config import load_recipe, recipe_from_dict
 from softprompt.errors import SoftPromptError
 
@@ -248,6 +249,18 @@ def test_rows_are_parted_once_for_all(recipe):
     assert not found["train"] & (found["dev"] | found["test"]) and not found["dev"] & found["test"]
     assert len(found["test"]) == 12 and len(found["train"]) + len(found["dev"]) == 40
     assert part(made, no_vectors)[0] == parts
+
+
+def test_the_first_rows_show_every_prompt_and_label(recipe):
+    rows = [{"input": f"{i}", "target": "a" if i % 10 else "b", "who": "xy"[i % 7 == 0]} for i in range(70)]
+    made = recipe(data={"train": recipe().data.train, "prompt_field": "who"})
+    ordered = by_turns(rows, made, lambda row: row["target"])
+    assert sorted(map(str, ordered)) == sorted(map(str, rows)) and ordered == by_turns(
+        rows, made, lambda row: row["target"]
+    )
+    assert {(row["who"], row["target"]) for row in ordered[:4]} == {(w, t) for w in "xy" for t in "ab"}
+    other = recipe(data={"train": made.data.train, "prompt_field": "who"}, train={"seed": 1})
+    assert by_turns(rows, other, lambda row: row["target"]) != ordered
 
 
 def test_a_field_is_held_out_of_every_split(recipe):

@@ -12,12 +12,12 @@ from ..data.sources import read_rows
 from ..findings import FINDINGS, Finding, Run, examine
 from ..metrics import METRICS
 from ..prepare import template_of
+from .folder import Record
 from .pairs import shares
-from .trials import Record
 
 if TYPE_CHECKING:
     from .contestants import Contestant
-    from .results import Study
+    from .study import Study
 
 OF_ROWS = ("train and test overlap", "dev and test apart")  # the same for every method
 OF_ALL = ("within seed noise",)
@@ -66,7 +66,8 @@ def _of_rows(study: Study) -> Iterator[tuple[Finding, None]]:
         split: [Shown(template.render(row)) for row in read_rows(study.folder.rows(split), split=split)]
         for split in ("train", "dev", "test")
     }
-    run = Run({"recipe": study.recipe.to_dict()}, _named(study), **parts)
+    settings = {"recipe": study.recipe.to_dict()}
+    run = Run(settings, _named(study), train=parts["train"], dev=parts["dev"], test=parts["test"])
     for name in OF_ROWS:
         if (finding := FINDINGS[name](run)) is not None:
             yield finding, None

@@ -21,10 +21,12 @@ from ..recipe import Recipe
 from . import run as running
 from .contestants import Contestant, contestants
 from .executors import Executor, executor
+from .folder import Folder, Record
 from .ground import Ground
 from .run import Job, Survey, failure, settled
 from .search import STAGES, Search, Settings, trials_of
-from .trials import Folder, Record, Trial, Trials
+from .study import Study
+from .trials import Trial, Trials
 
 MANIFEST = "softprompt.json"  # of a tuned prompt: its folder is no place for a comparison
 PHASES = ("reference", "search", "final", "curve", "score", "measure")
@@ -84,7 +86,7 @@ def compare(
     try:
         hooks.on_stage(f"reading the rows and loading {recipe.model} …")
         ground = _survey(recipe, place, runner)
-        study = results.Study.begin(recipe, who, ground, place, source)
+        study = Study.begin(recipe, who, ground, place, source)
         engine = _Engine(recipe, who, ground, place, runner, hooks)
         engine.run()
     finally:

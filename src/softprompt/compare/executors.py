@@ -6,6 +6,7 @@ An executor gives results as they come: (job's number, result or the exception).
 from __future__ import annotations
 
 import contextlib
+import logging
 import multiprocessing
 import os
 import queue
@@ -152,7 +153,7 @@ class Ray:
         if not ray.is_initialized():
             with contextlib.redirect_stdout(None):
                 # the address of a running cluster is in RAY_ADDRESS; else one of this machine is started
-                ray.init(log_to_driver=False, include_dashboard=False, logging_level="ERROR")
+                ray.init(log_to_driver=False, include_dashboard=False, logging_level=logging.ERROR)
         cores = int(ray.cluster_resources().get("CPU", 1))
         self.workers = workers or max(1, cores // threads)
 

@@ -23,9 +23,10 @@ from ..together import prepare_settings
 from ..train import Event
 from ..tuning import Hooks, Run, dev_key, optimization, tune_many
 from .bases import forget, frozen_base
+from .folder import Folder, Record
 from .pruning import Pruner, curve_of
 from .resources import added_tokens, training_flops
-from .trials import Folder, Record, Trial
+from .trials import Trial
 
 COUNTED = 2  # batches whose operations are counted
 

@@ -20,7 +20,7 @@ from ..recipe import Recipe, UnseenConfig
 
 if TYPE_CHECKING:
     from ..lm.base import LanguageModel
-    from .trials import Folder
+    from .folder import Folder
 
 Vectors = Callable[[Sequence[str]], Any]  # texts to their mean token embeddings [N, H]
 Rule = Callable[[Sequence[Row]], list[bool]]  # which rows are held out
@@ -94,7 +94,7 @@ def lay(recipe: Recipe, lm: LanguageModel, folder: Folder) -> Ground:
 
 
 def by_turns(rows: Sequence[Row], recipe: Recipe, target: Callable[[Row], str]) -> list[Row]:
-    """A seeded order in which prompts, and labels, take turns: the first few rows show as many as they can."""
+    """A seeded order in which prompts, and labels, take turns: the first rows show as many as they can."""
     field, labelled = recipe.data.prompt_field, recipe.task.kind == "classification"
     shuffled = limit_rows(rows, len(rows), recipe.train.seed)
     seen: Counter[tuple] = Counter()
@@ -212,8 +212,8 @@ def _clusters(
             f"{len(set(texts))} different inputs cannot make {how.clusters} clusters",
             fix=f"compare.unseen.clusters={max(2, len(set(texts)) // 10)}",
         )
-    model = KMeans(how.clusters, n_init=10, random_state=seed).fit(vectors(texts))
-    sizes = np.bincount(model.labels_, minlength=how.clusters)
+    model: Any = KMeans(how.clusters, n_init=10, random_state=seed)  # type: ignore[arg-type]
+    sizes = np.bincount(model.fit_predict(vectors(texts)), minlength=how.clusters)
     held, count = [], 0
     for cluster in np.argsort(sizes, kind="stable")[:-1]:
         if held and count + sizes[cluster] / 2 > how.share * len(rows):

@@ -17,13 +17,14 @@ from ..tuning import evaluator_of
 from .bases import kept
 from .constraint import Constraint
 from .dose import dose
+from .folder import Folder
 from .leakage import leakage
 from .obedience import adherence, composition
 from .resources import added_tokens
 from .scoring import opened
 from .serving import serving
 from .swap import swap
-from .trials import Folder, Trial
+from .trials import Trial
 
 CONTROL = ("swap", "dose", "leakage", "composition", "adherence")
 

@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import SoftPromptError
-from .trials import Folder, Record, Trial
+from .folder import Folder, Record
+from .trials import Trial
 
 KEPT_LINES = 12  # of a traceback
 

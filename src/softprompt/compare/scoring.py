@@ -28,7 +28,8 @@ from ..tuning import dev_key, evaluator_of
 from .bases import base_of, kept
 from .calibration import calibration
 from .confidence import confidences
-from .trials import Folder, Trial
+from .folder import Folder
+from .trials import Trial
 
 
 def opened(folder: Folder, final: str) -> tuple[LanguageModel, SoftPrompt, Encoder, Recipe]:

@@ -18,7 +18,7 @@ from typing import Any
 
 from ..recipe import CompareConfig
 from .contestants import Contestant
-from .trials import Record
+from .folder import Record
 
 Settings = dict[str, Any]
 STAGES = ("rate", "length", "init")
@@ -41,11 +41,12 @@ class Search:
         best = self.best()
         if best is None or not values:
             return []
-        key = one.length if name == "length" else "method.init" if one.has_init else None
-        if key is None:
-            tried = sorted({settings[one.rate] for settings, _ in self._tried})
-            return [{**best, one.rate: rate} for rate in finer(tried, best[one.rate], len(values))]
-        return [{**best, **(_written(value) if name == "init" else {key: value})} for value in values]
+        if name == "length" and one.length is not None:
+            return [{**best, one.length: length} for length in how.lengths]
+        if name == "init" and one.has_init:
+            return [{**best, **_written(init)} for init in how.inits]
+        tried = sorted({settings[one.rate] for settings, _ in self._tried})
+        return [{**best, one.rate: rate} for rate in finer(tried, best[one.rate], len(values))]
 
     def tell(self, settings: Settings, record: Record) -> None:
         """What came of them."""
@@ -109,7 +110,7 @@ def _study(journal: Path, name: str, maximise: bool) -> Any:
 
 def _note(study: Any, settings: Settings, record: Record) -> None:
     """The record as one of the study's trials, once."""
-    from optuna.distributions import FloatDistribution, IntDistribution
+    from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
     from optuna.trial import TrialState, create_trial
 
     if any(trial.user_attrs.get("id") == record["id"] for trial in study.get_trials(deepcopy=False)):
@@ -119,7 +120,7 @@ def _note(study: Any, settings: Settings, record: Record) -> None:
     value = next(iter(record["dev"].values()), None)
     metric = next(iter(record["dev"]), None)
     curve = {int(e["step"]): e[metric] for e in record["history"] if metric in e}
-    numbers = {
+    numbers: dict[str, BaseDistribution] = {
         key: IntDistribution(1, 10**6) if isinstance(value, int) else FloatDistribution(1e-9, 10, log=True)
         for key, value in settings.items()
         if isinstance(value, (int, float))

@@ -10,17 +10,15 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 
-from ..files import write_text
 from ..recipe import Recipe
 from .contestants import Contestant
+from .folder import Folder
 from .ground import Ground
 
 FORMAT = 1  # raised when the same trial would come out otherwise, or its record holds something else
 Phase = Literal["reference", "search", "final", "curve", "score", "measure"]
-Record = dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -35,36 +33,6 @@ class Trial:
     seed: int | None = None
     rows: int | None = None
     about: dict[str, Any] = field(default_factory=dict)
-
-
-class Folder:
-    """Where a comparison's files lie: `rows/`, `trials/`, and what is made of them."""
-
-    def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
-
-    def rows(self, split: str) -> Path:
-        """The rows of a split, as they were parted."""
-        return self.path / "rows" / f"{split}.jsonl"
-
-    def record(self, id: str) -> Path:
-        """What came of a trial."""
-        return self.path / "trials" / f"{id}.json"
-
-    def artifact(self, id: str) -> Path:
-        """The tuned prompt of a trial, and its checkpoint while it is trained."""
-        return self.path / "trials" / id
-
-    def read(self, id: str) -> Record | None:
-        """What came of a trial; None where it has not ended, or its file is damaged."""
-        try:
-            return json.loads(self.record(id).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
-            return None
-
-    def write(self, record: Record) -> None:
-        """Keep what came of a trial: whole, or not at all."""
-        write_text(self.record(record["id"]), json.dumps(record, ensure_ascii=False) + "\n")
 
 
 class Trials:
