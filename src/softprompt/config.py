@@ -212,7 +212,10 @@ class _Draft:
         if isinstance(unseen, dict) and isinstance(unseen.get("file"), str):
             from_override = self._origin(("compare", "unseen")).startswith("'")
             folder = Path(".") if from_override else base_dir
-            unseen["file"] = os.path.abspath(folder / Path(unseen["file"]).expanduser())
+            compare["unseen"] = {
+                **unseen,
+                "file": os.path.abspath(folder / Path(unseen["file"]).expanduser()),
+            }
 
     def _origin(self, path: Sequence[str | int]) -> str:
         for end in range(len(path), 0, -1):

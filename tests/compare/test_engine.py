@@ -441,3 +441,15 @@ def test_a_moved_folder_keeps_its_trials(recipe, tmp_path):
     again = compare(recipe(), moved, on=Serial(), report=False)
     assert again.ran == 0 and again.trials == done.trials
     assert Folder(moved).rows("train").exists()
+
+
+def test_findings_name_the_command_of_their_own_method(whole):
+    found = comparison(whole[0].folder)
+    assert found.findings
+    names = {f.contestant for f in found.findings if f.contestant}
+    assert names <= set(METHODS[:3])
+    for finding in found.findings:
+        if finding.contestant == "lora" and "--over" in (finding.command or ""):
+            assert "method=none base=lora --over base.lr=" in (finding.command or "")
+        if finding.contestant == "prefix-tuning/before" and "--over" in (finding.command or ""):
+            assert "method=prefix-tuning method.placement=before --over train.lr=" in (finding.command or "")

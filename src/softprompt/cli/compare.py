@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -31,10 +31,11 @@ def compare(
     report: Annotated[bool, typer.Option("--report/--no-report", help="Write report.html.")] = True,
     json: Json = False,
 ) -> Reply:
-    """Compare methods on a recipe's rows: the same search, the same seeds, tests between all pairs.
+    """Compare methods on a recipe's rows, with a report.
 
-    The recipe's compare section says which methods, and how long; without one, the usual ones. What was run
-    already is not run again, so the same command goes on after Ctrl-C or a crash.
+    All get the same search, the same seeds, and tests between all pairs. The recipe's compare section says
+    which methods, and how long; without one, the usual ones. What was run already is not run again, so the
+    same command goes on after Ctrl-C or a crash.
 
     \b
     Example:
@@ -56,11 +57,12 @@ def compare(
             said = f"stopped; what ended is in {folder}. To go on, type the same again:\n  {again}"
             data = {"interrupted": True, "output": str(folder), "resume": again, "ran": contest.ran}
             return Reply(data, said, code=130)
-    headline, sentences = _answer(done)
+    headline, sentences, artifact = _answer(done)
     data = {
         "folder": str(done.folder),
         "report": None if done.page is None else str(done.page),
         "answer": [headline, *sentences],
+        "artifact": None if artifact is None else str(artifact),
         "trials": done.trials,
         "ran": done.ran,
         "failed": done.failed,
@@ -69,28 +71,34 @@ def compare(
     if json:
         return Reply(data)
     log(f"{done.trials} trials, {done.ran} of them run now in {duration(done.seconds)}")
-    return Reply(data, "\n".join(_text(done, headline, sentences)))
+    return Reply(data, "\n".join(_text(done, headline, sentences, artifact)))
 
 
-def _answer(done: Compared) -> tuple[str, list[str]]:
+def _answer(done: Compared) -> tuple[str, list[str], Path | None]:
+    """The answer in words, and a tuned prompt of the method that it names."""
     from ..report import read, summary, verdict
 
     found = read.comparison(done.folder)
-    return summary.answer(found, verdict.verdict(found))
+    chosen = verdict.verdict(found)
+    headline, sentences = summary.answer(found, chosen)
+    finals = [
+        done.folder / "trials" / trial.id
+        for trial in found.trials
+        if chosen and (trial.contestant, trial.phase, trial.status) == (chosen.chosen, "final", "done")
+    ]
+    return headline, sentences, finals[0] if finals else None
 
 
-def _text(done: Compared, headline: str, sentences: Sequence[str]) -> list[str]:
+def _text(done: Compared, headline: str, sentences: Sequence[str], artifact: Path | None) -> list[str]:
     lines = [headline, *(f"  {sentence}" for sentence in sentences), ""]
     if done.failed:
         lines += [f"{done.failed} trials failed: the report says why", ""]
-    folder = shlex.quote(str(done.folder))
     if done.page is not None:
         lines += [str(done.page), ""]
-    tell: list[Any] = ["next:", f"  softprompt report {folder} --open"]
-    finals = sorted(path.parent for path in done.folder.glob("trials/*/softprompt.json"))
-    if finals:
-        tell.append(f'  softprompt generate {shlex.quote(str(finals[0]))} "your input"')
-    return [*lines, *tell]
+    lines += ["next:", f"  softprompt report {shlex.quote(str(done.folder))} --open"]
+    if artifact is not None:
+        lines.append(f'  softprompt generate {shlex.quote(str(artifact))} "your input"')
+    return lines
 
 
 def _command(recipe: Path, overrides: Sequence[str] | None, output: str | None, workers: int | None) -> str:

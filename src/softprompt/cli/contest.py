@@ -101,7 +101,8 @@ class Contest:
             said += " (pruned)" if record["status"] == "pruned" else ""
         seed = "" if record["seed"] is None else f"seed={record['seed']}"
         left = self.seconds_left
-        parts = [record["contestant"], record["phase"], settings, seed, said]
+        phase = " ".join(filter(None, (record["phase"], record.get("about", {}).get("split", ""))))
+        parts = [record["contestant"], phase, settings, seed, said]
         tail = "" if left is None or done >= total else f"  {duration(left)} left"
         return f"  {done:>{len(str(total))}}/{total}  " + "  ".join(filter(None, parts)) + tail
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ..data.sources import read_rows
@@ -98,7 +98,7 @@ def _of_method(study: Study, records: Sequence[Record], one: Contestant) -> list
     sign = 1 if METRICS[study.metric].higher_is_better else -1
     run = Run(
         json.loads(manifest.read_text(encoding="utf-8")),
-        _named(study),
+        _as_tuned(study, one),
         records=[Answer(row["prediction"], tuple(row["references"])) for row in rows],
         scores=_signed(study, score, sign),
         baselines={
@@ -116,7 +116,23 @@ def _of_method(study: Study, records: Sequence[Record], one: Contestant) -> list
         ],
         test_scores=_evaluation(score),
     )
-    return examine(run)
+    return [
+        replace(finding, command=finding.command.replace("--over lr=", f"--over {one.rate}="))
+        for finding in examine(run)
+    ]
+
+
+def _as_tuned(study: Study, one: Contestant) -> str:
+    """The recipe with what makes it this contestant's, as a command line has it."""
+    own, asked = study.recipe, one.recipe
+    words = [f"method={asked.method.name}"]
+    before = own.method.options() if asked.method.name == own.method.name else {}
+    for key, value in asked.method.options().items():
+        if before.get(key) != value:
+            words.append(f"method.{key}={value if isinstance(value, str) else json.dumps(value)}")
+    if asked.base.mode != own.base.mode:
+        words.append(f"base={asked.base.mode}")
+    return " ".join([_named(study), *map(shlex.quote, words)])
 
 
 def _named(study: Study) -> str:

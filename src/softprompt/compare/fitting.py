@@ -28,7 +28,7 @@ from .pruning import Pruner, curve_of
 from .resources import added_tokens, training_flops
 from .trials import Trial
 
-COUNTED = 2  # batches whose operations are counted
+COUNTED = 4  # batches whose operations are counted
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,8 @@ def _counted(trial: Trial, run: Run) -> dict[str, Any]:
     if trial.phase != "final":
         return {}
     prepared, how = run.prepared, optimization(run.prepared.recipe)
-    order = Order(row_lengths(prepared.train, how.batch_tokens), how.batch_size, how.seed, how.batch_tokens)
+    # the same rows for every contestant and seed, since operations go by the rows' lengths
+    order = Order(row_lengths(prepared.train, how.batch_tokens), how.batch_size, 0, how.batch_tokens)
     flops = training_flops(
         prepared.lm,
         prepared.method,

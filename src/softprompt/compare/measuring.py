@@ -11,6 +11,7 @@ from ..data.sources import limit_rows, read_rows
 from ..errors import SoftPromptError
 from ..evaluate import Evaluator
 from ..lm.base import LanguageModel
+from ..methods.materialised import materialise
 from ..metrics import Score
 from ..recipe import Recipe
 from ..tuning import evaluator_of
@@ -79,6 +80,11 @@ def _swap(p: _Prompt) -> dict[str, Any]:
 
 
 def _dose(p: _Prompt) -> dict[str, Any]:
+    static = materialise(p.method)
+    if static is not None and not any(prompt.channels() for prompt in static.prompts):
+        raise SoftPromptError(
+            "there is no dose of it", "nothing is injected: the base itself was trained", "leave dose out"
+        )
     found = dose(p.evaluator, p.method, p.examples, plain=p.plain)
     detail = {
         "strengths": list(found.strengths),
