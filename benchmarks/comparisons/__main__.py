@@ -1,0 +1,70 @@
+"""Prompt or prefix? The same contest on each set; what was run is not run again.
+
+    python -m benchmarks.comparisons --data DIR [--only sst2 mrpc] [--out runs/comparisons]
+        [--publish docs/comparisons] [--workers N] [--threads N]
+
+`DIR` holds a folder for each set (sst2, bible_style, …) with train.jsonl, validation.jsonl and test.jsonl.
+Killed at any time, the same command goes on. `--publish` copies the scores, which hold no text of a row.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from pathlib import Path
+
+from . import rows
+from .sets import SETS, recipe
+
+
+def main() -> None:
+    """Run the sets one after another."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--only", nargs="+", choices=SETS, default=list(SETS))
+    parser.add_argument("--out", type=Path, default=Path("runs/comparisons"))
+    parser.add_argument("--publish", type=Path, help="copy results.jsonl to this folder")
+    parser.add_argument("--workers", type=int)
+    parser.add_argument("--threads", type=int, help="of each worker; by itself cores / workers")
+    args = parser.parse_args()
+    for name in args.only:
+        folder = run(name, args.data, args.out, args.workers, args.threads)
+        if args.publish:
+            args.publish.mkdir(parents=True, exist_ok=True)
+            shutil.copy(folder / "results.jsonl", args.publish / f"{name}.jsonl")
+
+
+def run(name: str, data: Path, out: Path, workers: int | None = None, threads: int | None = None) -> Path:
+    """One comparison; its folder."""
+    import softprompt
+    from softprompt.compare.engine import Hooks
+
+    place = out / name
+    files = rows.write(SETS[name].parts(data), place / "data")
+    plain = recipe(name, files, place)
+    plain["train"]["threads"] = threads
+    (place / "recipe.json").write_text(json.dumps(plain, indent=2), encoding="utf-8")
+    hooks = Hooks(
+        on_stage=lambda text: _say(f"{name}: {text}"),
+        on_record=lambda record, was_there: was_there or _say(_told(record)),
+    )
+    done = softprompt.compare_methods(plain, place / "contest", workers=workers, hooks=hooks)
+    return Path(done.folder)
+
+
+def _told(record: dict) -> str:
+    dev = ", ".join(f"{key} {value:.3f}" for key, value in (record.get("dev") or {}).items() if value)
+    what = f"{record['phase']} {record['contestant']} {record.get('settings') or ''}"
+    return f"  {what} seed {record.get('seed')}: {record['status']} {dev}"
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,144 @@
+"""Rows of each set, in four parts: train, dev, test, and those unlike what is trained on.
+
+Where a set has none of the last, the comparison holds clusters of its inputs back by itself.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from softprompt.data.sources import limit_rows
+
+Row = dict[str, Any]
+Parts = dict[str, list[Row]]
+
+TRAIN, DEV, MEASURED, SEED = 300, 100, 200, 0
+FILES = {"train": "train", "dev": "validation", "test": "test"}
+BANKING = "banking"
+OUTSIDE = "out of scope"
+
+
+def sentiment(data: Path) -> Parts:
+    """Film reviews; unseen: reviews of goods, and long film reviews cut at 400 characters."""
+    goods = limit_rows(_read(data / "customer_reviews" / "test.jsonl"), MEASURED // 2, SEED)
+    films = limit_rows(_read(data / "imdb_reviews" / "test.jsonl"), MEASURED // 2, SEED)
+    cut = [row | {"input": _cut(row["input"], 400)} for row in films]
+    return _parts(data / "sst2") | {"unseen": [*goods, *cut]}
+
+
+def news(data: Path) -> Parts:
+    """Four topics of news."""
+    return _parts(data / "ag_news")
+
+
+def intents(data: Path) -> Parts:
+    """Fifteen intents at a bank, and what is none of them; unseen: queries of other domains than the bank's.
+
+    Rows out of scope are a sixth of what is learned from. The queries of other domains have intents
+    that no training row has, and the right answer is that they are out of scope.
+    """
+    folder = data / "clinc150"
+
+    def own(rows: Sequence[Row]) -> list[Row]:
+        return [row for row in rows if row["domain"] == BANKING]
+
+    def split(name: str, count: int) -> list[Row]:
+        outside = limit_rows(_read(folder / f"oos_{name}.jsonl"), count // 6, SEED)
+        return [*limit_rows(own(_read(folder / f"{name}.jsonl")), count - len(outside), SEED), *outside]
+
+    others = [row | {"target": OUTSIDE} for row in _read(folder / "test.jsonl") if row["domain"] != BANKING]
+    return {
+        "train": split("train", TRAIN),
+        "dev": split("validation", DEV),
+        "test": split("test", MEASURED),
+        "unseen": limit_rows(others, MEASURED, SEED),
+    }
+
+
+def entailment(data: Path) -> Parts:
+    """Whether a sentence follows from another."""
+    return _parts(data / "rte", _answered("entailment"), up_to=500)
+
+
+def paraphrase(data: Path, of: str, other: str) -> Parts:
+    """Whether two sentences mean the same: of the news, or asked by people; the other set is unseen."""
+    change = _answered("paraphrase")
+    return _parts(data / of, change) | {"unseen": _parts(data / other, change)["test"]}
+
+
+def triples(data: Path) -> Parts:
+    """Facts to text; unseen: categories that are not trained on."""
+    return _by_seen(data / "webnlg")
+
+
+def bible(data: Path) -> Parts:
+    """Verses of 1611 in the English of today; unseen: books that are not trained on."""
+    return _by_seen(data / "bible_style")
+
+
+def instructions(data: Path) -> Parts:
+    """Short tasks told by an instruction, cut at 240 characters; unseen: every fourth task."""
+    folder = data / "natural_instructions"
+    told = {row["task"]: _cut(row["instruction"], 240) for row in _read(folder / "tasks.jsonl")}
+    train = _read(folder / "train.jsonl")
+    lengths = {name: [len(row["input"]) for row in train if row["task"] == name] for name in told}
+    short = [name for name, found in sorted(lengths.items()) if sum(found) <= 200 * len(found)]
+    held = set(short[::4])
+
+    def split(name: str, count: int, unseen: bool = False) -> list[Row]:
+        tasks = held if unseen else set(short) - held
+        rows = [row for row in _read(folder / f"{name}.jsonl") if row["task"] in tasks]
+        return [row | {"instruction": told[row["task"]]} for row in limit_rows(rows, count, SEED)]
+
+    return {
+        "train": split("train", 2 * TRAIN),
+        "dev": split("validation", DEV),
+        "test": split("test", MEASURED),
+        "unseen": split("test", MEASURED, unseen=True),
+    }
+
+
+def write(parts: Parts, folder: Path) -> dict[str, Path]:
+    """One file of JSON lines a part; where they are."""
+    folder.mkdir(parents=True, exist_ok=True)
+    files = {}
+    for name, rows in parts.items():
+        files[name] = folder / f"{name}.jsonl"
+        lines = [json.dumps(row, ensure_ascii=False) + "\n" for row in rows]
+        files[name].write_text("".join(lines), encoding="utf-8")
+    return files
+
+
+def _parts(folder: Path, change: Callable[[Row], Row] = dict, up_to: int = 1000) -> Parts:
+    """Rows of the set's own three files, those with inputs of so many characters at most."""
+    counts = {"train": TRAIN, "dev": DEV, "test": MEASURED}
+    found = {}
+    for split, name in FILES.items():
+        fit = [row for row in _read(folder / f"{name}.jsonl") if len(row["input"]) <= up_to]
+        found[split] = [change(row) for row in limit_rows(fit, counts[split], SEED)]
+    return found
+
+
+def _by_seen(folder: Path) -> Parts:
+    parts = _parts(folder)
+    tested = _read(folder / "test.jsonl")
+    for split, seen in (("test", True), ("unseen", False)):
+        parts[split] = limit_rows([row for row in tested if row["seen"] is seen], MEASURED, SEED)
+    return parts
+
+
+def _answered(yes: str) -> Callable[[Row], Row]:
+    """A row whose target is "yes" or "no"."""
+    return lambda row: row | {"target": "yes" if row["target"] == yes else "no"}
+
+
+def _cut(text: str, characters: int) -> str:
+    """Its beginning, up to the last word that fits."""
+    return text if len(text) <= characters else text[:characters].rsplit(" ", 1)[0] + " …"
+
+
+def _read(path: Path) -> list[Row]:
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

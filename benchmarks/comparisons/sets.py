@@ -1,0 +1,133 @@
+"""The sets: how each is put to the model, and which of its rows are learned from, chosen by and measured on.
+
+Sizes are the same for all but the long ones, and small: a trial should take two cores a minute or so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from softprompt.compare.contestants import DEFAULT
+
+from . import rows
+from .rows import Parts
+
+BUDGET: dict[str, Any] = {
+    "train": {"steps": 100, "batch_size": 16, "eval_every": 25},
+    "compare": {"seeds": 3, "curve": [16, 64]},
+}
+#: Long inputs, or long answers: half the rows a step.
+LONG: dict[str, Any] = {"train": {"batch_size": 8}, "compare": {"curve": []}}
+TEXT: dict[str, Any] = {"compare": {"text_rows": 48, "control_rows": 16}}
+
+
+@dataclass(frozen=True)
+class Set:
+    """One comparison."""
+
+    parts: Callable[[Path], Parts]  # from the folder of all data
+    recipe: dict[str, Any]
+    more: list[dict[str, Any]] = field(default_factory=list)  # laid over the budget
+    shown: str | None = None  # why its examples may be shown; None: they may not
+
+
+def _classification(
+    template: str, labels: list[str] | None, goal: float, unseen: str | None = None
+) -> dict[str, Any]:
+    """Accuracy decides; a linear model of words is among the references."""
+    return {
+        "template": {"input": template},
+        "task": {"kind": "classification", "labels": labels, "metrics": ["accuracy", "macro_f1"]},
+        "compare": {
+            "goal": goal,
+            "constraint": {"labels": True},
+            "methods": [*DEFAULT, "tf-idf"],
+            "unseen": unseen,
+        },
+    }
+
+
+def _generation(template: str, metrics: list[str], goal: float, words: int) -> dict[str, Any]:
+    """Perplexity of the first reference decides; texts are scored for some of the rows."""
+    return {
+        "template": {"input": template},
+        "task": {
+            "kind": "generation",
+            "references": "references",
+            "max_new_tokens": 64,
+            "metrics": ["perplexity", *metrics],
+        },
+        "compare": {"goal": goal, "constraint": {"max_words": words}},
+    }
+
+
+SETS: dict[str, Set] = {
+    "sst2": Set(
+        rows.sentiment,
+        _classification("Review: {{ input }}\nSentiment:", ["negative", "positive"], 0.8),
+    ),
+    "bible_style": Set(
+        rows.bible,
+        _generation("Old: {{ input }}\nModern:", ["chrf", "bleu"], 12.0, 80),
+        [TEXT],
+        shown="both texts are in the public domain",
+    ),
+    "clinc150": Set(
+        rows.intents,
+        _classification("Query: {{ input }}\nIntent:", None, 0.7),
+        shown="CC BY 3.0, Larson et al. 2019",
+    ),
+    "mrpc": Set(
+        lambda data: rows.paraphrase(data, "mrpc", "qqp"),
+        _classification("{{ input }}\nDo they mean the same?", ["no", "yes"], 0.7),
+        [LONG],
+    ),
+    "webnlg": Set(
+        rows.triples,
+        _generation("Facts: {{ input }}\nText:", ["chrf", "bleu"], 8.0, 60),
+        [TEXT, LONG],
+    ),
+    "rte": Set(
+        rows.entailment,
+        _classification("{{ input }}\nIs that true?", ["no", "yes"], 0.6, unseen="auto"),
+        [LONG],
+    ),
+    "ag_news": Set(
+        rows.news,
+        _classification("News: {{ input }}\nTopic:", None, 0.8, unseen="auto"),
+        [LONG],
+    ),
+    "qqp": Set(
+        lambda data: rows.paraphrase(data, "qqp", "mrpc"),
+        _classification("{{ input }}\nDo they mean the same?", ["no", "yes"], 0.7),
+        [LONG],
+    ),
+    "natural_instructions": Set(
+        rows.instructions,
+        _generation("{{ instruction }}\n\nInput: {{ input }}\nOutput:", ["rouge_l", "exact_match"], 10.0, 40),
+        [TEXT, LONG],
+    ),
+}
+
+
+def recipe(name: str, files: dict[str, Path], output: Path) -> dict[str, Any]:
+    """The recipe of one comparison, as a user would write it."""
+    one = SETS[name]
+    plain = _over({"data": {}, "compare": {}, "output": str(output)}, BUDGET)
+    for more in (*one.more, one.recipe):
+        plain = _over(plain, more)
+    plain["data"] |= {split: str(files[split].resolve()) for split in ("train", "dev", "test")}
+    if "unseen" in files:
+        plain["compare"]["unseen"] = {"file": str(files["unseen"].resolve())}
+    return plain
+
+
+def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Sections of the one, with what the other says of them."""
+    merged = dict(below)
+    for key, value in above.items():
+        merged[key] = {**below[key], **value} if isinstance(below.get(key), dict) else value
+    return merged
