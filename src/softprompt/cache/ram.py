@@ -66,7 +66,7 @@ def lazily(
     ahead = list({kept.name(e): e for e in first}.values())
     known = {kept.name(e) for e in ahead}
     rest = [e for e in distinct(kept, examples) if kept.name(e) not in known]
-    return RamStore(kept, (*_chunks(ahead, batch_tokens), *_chunks(rest, batch_tokens)))
+    return RamStore(kept, (*_chunks(kept, ahead, batch_tokens), *_chunks(kept, rest, batch_tokens)))
 
 
 def build(
@@ -82,8 +82,8 @@ def build(
     return store
 
 
-def _chunks(inputs: Sequence[Example], batch_tokens: int) -> Iterator[list[Example]]:
-    for chunk in by_tokens(range(len(inputs)), [len(e.input_ids) for e in inputs], batch_tokens):
+def _chunks(kept: Kept, inputs: Sequence[Example], batch_tokens: int) -> Iterator[list[Example]]:
+    for chunk in by_tokens(range(len(inputs)), [kept.tokens(e) for e in inputs], batch_tokens):
         yield [inputs[i] for i in chunk]
 
 
