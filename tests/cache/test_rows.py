@@ -185,10 +185,10 @@ def test_rows_are_computed_when_they_are_asked_for_and_always_with_the_same_othe
     compute = kept.compute
     kept.compute = lambda examples: computed.append(len(examples)) or compute(examples)
     first = [rows[2], rows[0], rows[2], rows[1]]
-    one, other = (ram.lazily(kept, rows, first, batch_tokens=18) for _ in range(2))
+    one, other = (ram.lazily(kept, rows, first, batch_tokens=8) for _ in range(2))
     assert not computed and one.bytes == 0
-    Cache(kept, one, rows).batch([2])
-    assert computed == [2]  # with the row that is asked for next
+    Cache(kept, one, rows).batch([0])
+    assert computed == [2]  # with a row of like length that is asked for soon
     names = [kept.name(row) for row in rows]
     forward = {name: one.row(name) for name in names}
     backward = {name: other.row(name) for name in reversed(names)}
