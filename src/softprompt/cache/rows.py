@@ -92,7 +92,7 @@ def common_beginning(lm: LanguageModel, examples: Iterable[Example]) -> Ids:
     Whole `BEGINNING_TOKENS`: what a few rows happen to share beyond the template would change its name with
     every row that is added.
     """
-    inputs = {e.input_ids for e in examples}
+    inputs = {tuple(e.input_ids) for e in examples}
     if len(inputs) < 2 or {"prefix", "cache"} & set(lm.spec.limits):
         return ()
     first, last = min(inputs), max(inputs)  # in the order of their tokens: all others are between them
