@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from softprompt import methods
-from softprompt.evaluate import score_candidates, select, select_context
+from softprompt.evaluate import score_candidates, select
 from softprompt.methods.materialised import materialise
 from softprompt.objectives import injection_for, next_token, target_nll
 
@@ -96,4 +96,4 @@ def test_select(llama, batch):
     )
     assert torch.equal(chosen.target_ids, batch.target_ids[rows])
     context = llama.prefill(batch)
-    assert torch.equal(select_context(context, rows).layers[1].key, context.layers[1].key[rows])
+    assert torch.equal(context.select(rows).layers[1].key, context.layers[1].key[rows])

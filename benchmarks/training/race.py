@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import softprompt
-from benchmarks.quality import recipe
+from benchmarks.quality import DEMONSTRATIONS, SENTIMENT, recipe
 from softprompt.config import recipe_from_dict
 from softprompt.prepare import Prepared, prepare
 
@@ -69,10 +69,21 @@ class Race:
         return self.reached is not None or self.now() > self.give_up
 
 
-def prepared(options: Options, contestant: str, seed: int, dtype: str) -> Prepared:
+TEXT = "The overall sentiment of this review is"
+SHOWN = {"input": DEMONSTRATIONS + SENTIMENT["template"]["input"]}  # a template that shows four reviews
+
+
+def prepared(
+    options: Options,
+    contestant: str,
+    seed: int,
+    dtype: str,
+    changes: Mapping[str, Mapping[str, Any]] | None = None,
+) -> Prepared:
     """A contestant of benchmarks/quality.py on the rows of this race: a base model of its own, and a start.
 
-    `options.train_rows` rows drawn by the seed; accuracy is that of rows of validation.jsonl.
+    `options.train_rows` rows drawn by the seed; accuracy is that of rows of validation.jsonl. `changes`
+    are laid over the recipe's sections.
     """
     data = options.data / "sst2"
     wanted = recipe(contestant, data, seed, options.out)
@@ -84,5 +95,7 @@ def prepared(options: Options, contestant: str, seed: int, dtype: str) -> Prepar
     wanted["train"] |= {"eval_every": options.every, "dtype": dtype}
     if contestant.endswith("/before"):
         wanted["train"] |= {"steps": options.search_steps, "batch_size": options.batch}
+    for section, values in (changes or {}).items():
+        wanted[section] |= values
     lm = softprompt.load(options.model, dtype=dtype)  # type: ignore[arg-type]
     return prepare(recipe_from_dict(wanted), lm=lm)

@@ -21,22 +21,26 @@ from softprompt.order import Order
 
 from .options import Options
 from .ours import Ours
-from .race import Race, Trial, prepared
+from .race import SHOWN, TEXT, Race, Trial, prepared
 from .theirs import Peft
 
 WARMUP = 0.05  # of the steps, as in our recipes
-TEXT = "The overall sentiment of this review is"
 STARTS: dict[str, dict[str, Any]] = {
     "prompt-tuning": {"init": "text", "text": TEXT, "length": 8},
     "prefix-tuning": {"init": "context"},
 }
-CONTESTANTS = tuple(STARTS)
+#: Each with the bare template, and with ours that shows four reviews; for both it is one pass a row.
+CONTESTANTS: dict[str, dict[str, dict[str, Any]]] = {
+    **{name: {} for name in STARTS},
+    **{f"{name}, four reviews shown": {"template": SHOWN} for name in STARTS},
+}
 
 
 def run(options: Options, contestant: str, rate: float, seed: int, dtype: str, give_up: float) -> Trial:
     """Train until the target, `options.search_steps`, or `give_up` seconds; evaluations are not counted."""
-    made = prepared(options, f"{contestant}/before", seed, dtype)
-    ours = Ours(made.lm, contestant, made.train, **STARTS[contestant])
+    method = contestant.partition(",")[0]
+    made = prepared(options, f"{method}/before", seed, dtype, CONTESTANTS[contestant])
+    ours = Ours(made.lm, method, made.train, **STARTS[method])
     peft = Peft(options.model, dtype, ours)
     race = Race(options.target, give_up)
     with tempfile.TemporaryDirectory() as folder:

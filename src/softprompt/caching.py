@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
-from .cache import Cache, Form, InputCache, InputFeatures, KeyValues, disk, ram
+from .cache import Cache, Form, InputCache, InputFeatures, KeyValues, common_beginning, disk, ram
 from .cache.kept import Kept, Store
 from .cache.place import Place
 from .data.encode import Example
@@ -52,7 +52,7 @@ def open_inputs(
             return None, reason
 
     contexts = features = None
-    read, kv = None, KeyValues(lm, form)
+    read, kv = None, KeyValues(lm, form, common_beginning(lm, every))
     if reads is not None and plan.features is not None and plan.features.where != "nowhere":
         read = InputFeatures(lm, reads)
         features, reason = opened(read, plan.features.where)

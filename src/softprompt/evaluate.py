@@ -272,7 +272,7 @@ def score_candidates(
         chunk = select(batch, rows).with_targets([ids for _, ids in part])
         one_for_all = all(part.mask.shape[0] == 1 for part in injection.channels().values())
         chosen = injection if one_for_all else injection.select(rows)
-        logits = lm.logits(chunk, chosen, select_context(context, rows))
+        logits = lm.logits(chunk, chosen, None if context is None else context.select(rows))
         flat += (-target_nll(logits, chunk)).tolist()
     values = iter(flat)
     return [[next(values) for _ in row] for row in candidates]
@@ -285,14 +285,6 @@ def select(batch: Batch, rows: Tensor) -> Batch:
     }
     texts = tuple(batch.texts[i] for i in rows.tolist()) if batch.texts else ()
     return replace(batch, texts=texts, **chosen)
-
-
-def select_context(context: Context | None, rows: Tensor) -> Context | None:
-    """The context's rows with the given indices."""
-    if context is None:
-        return None
-    layers = tuple(None if layer is None else layer.map(lambda t: t[rows]) for layer in context.layers)
-    return Context(layers, context.mask[rows])
 
 
 def _record(example: Example, prediction: str, nll: float, scores: tuple[float, ...] | None) -> Record:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from .cache import Form, InputFeatures, KeyValues, ram
+from .cache import Form, InputFeatures, KeyValues, common_beginning, ram
 from .cache.kept import Kept, distinct
 from .cache.place import Place
 from .cache.rows import cached_tokens
@@ -133,7 +133,7 @@ def decide(
         # first: of a fraction of the bytes, and worth as much of a step
         features = _keep(InputFeatures(lm, reads), examples, cache, budget, place)
     taken = (0, 0) if features is None else _taken(features)
-    kv = KeyValues(lm, form)
+    kv = KeyValues(lm, form, common_beginning(lm, examples))
     whole = Plan("full", "", 0, 0, kv.bytes_needed(distinct(kv, examples)), budget, features=features)
     if reason := _why_full(lm, injection):
         soft = soft_after + soft_before

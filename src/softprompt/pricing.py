@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from .activations import Shape, backward_bytes, checkpointed_bytes, largest_batch
-from .cache import InputFeatures, KeyValues, ram
+from .cache import InputFeatures, KeyValues, common_beginning, ram
 from .data.encode import Example
 from .lm.adapt import trained_weights
 from .memory import free_memory, peak_memory
@@ -171,7 +171,8 @@ def _cache_seconds(prepared: Prepared, rows: Sequence[Example]) -> float:
     """Of computing all that is kept and not there yet, from that of `rows`."""
     chosen, lm, kinds = prepared.plan, prepared.lm, []
     if chosen.is_cached and not chosen.stored:
-        kinds.append((KeyValues(lm, prepared.recipe.train.cache_dtype), chosen.prefill_tokens))
+        kv = KeyValues(lm, prepared.recipe.train.cache_dtype, common_beginning(lm, rows))
+        kinds.append((kv, chosen.prefill_tokens))
     if chosen.features and chosen.features.where != "nowhere" and not chosen.features.stored:
         assert prepared.method.reads is not None
         kinds.append((InputFeatures(lm, prepared.method.reads), chosen.features.tokens))

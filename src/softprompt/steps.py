@@ -119,7 +119,7 @@ class Steps:
         numbers = [self._starts[index] + row for _, index, rows in one_pass for row in rows]
         batch, context = self._cache.fill(batch, numbers, method.reads), None
         if not first.is_full:
-            context = self._cache.context(numbers) or lm.prefill(batch)
+            context = self._cache.context(numbers) or lm.context(batch)
         found = first.objective(lm, method, batch, context)
         if len(parts) == 1:
             return [found.values.sum()]

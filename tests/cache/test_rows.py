@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 import torch
 
-from softprompt.cache import Cache, KeyValues, disk, ram
-from softprompt.cache.rows import compute
-from softprompt.data.collate import collate
+from softprompt.cache import Cache, KeyValues, common_beginning, disk, ram
+from softprompt.data.collate import batch_of_ids, collate
 from softprompt.injection import LayerKV
 from softprompt.lm.context import Context
 
@@ -20,8 +19,8 @@ def built(request, place, monkeypatch):
     monkeypatch.setattr(disk, "SHARD_BYTES", 3000)
     monkeypatch.setattr(disk, "BATCH_TOKENS", 12)
 
-    def make(lm, examples, form="auto", **how):
-        kept = KeyValues(lm, form)
+    def make(lm, examples, form="auto", ahead=(), **how):
+        kept = KeyValues(lm, form, ahead)
         if request.param == "ram":
             return Cache(kept, ram.build(kept, examples, **how), examples)
         return Cache(kept, disk.open_or_build(place, kept, examples, **how), examples)
@@ -59,8 +58,8 @@ def test_layers_of_unlike_sizes(new_lm, built, examples, monkeypatch):
     lm = new_lm("llama")
     original = lm.prefill
 
-    def wider(batch, injection=None):
-        context = original(batch, injection)
+    def wider(batch, injection=None, ahead=None):
+        context = original(batch, injection, ahead)
         last = context.layers[-1]
         twice = LayerKV(torch.cat([last.key] * 2, dim=1), torch.cat([last.value] * 2, dim=1))
         return Context((*context.layers[:-1], twice), context.mask)
@@ -78,6 +77,45 @@ def test_kept_in_the_models_own_precision(new_lm, built, examples, kind):
     assert all(layer.key.dtype == kind for layer in built(lm, examples).batch([0, 2]).layers)
 
 
+def begun(encoded, lengths=(6, 1, 9, 3)):
+    """Rows that all begin with the same 20 tokens; the shortest has one more."""
+    rows = encoded(lengths)
+    for row in rows:
+        row.input_ids = (*range(70, 90), *row.input_ids)
+    return rows
+
+
+@pytest.mark.parametrize("family", ["llama", "gpt2", "qwen3", "mistral", "gemma3_text"])
+@pytest.mark.parametrize("form", ["auto", "int8"])
+def test_what_all_inputs_begin_with_is_computed_and_kept_once(lms, family, built, encoded, form, close):
+    lm, rows = lms(family), begun(encoded)
+    ahead = common_beginning(lm, rows)
+    assert ahead == tuple(range(70, 86))  # whole sixteens
+    apart, whole = built(lm, rows, form, ahead), built(lm, rows, form)
+    assert apart.bytes < whole.bytes / 2
+    for chosen in ([0, 1, 2, 3], [2, 0, 0, 1]):
+        part = batch_of_ids([rows[i].input_ids for i in chosen], [[1, 2], [3], [4, 5, 6], [7]])
+        found, plain = (lm.logits(part, None, c)[part.target_mask] for c in (apart.batch(chosen), None))
+        if form == "auto":
+            close(found, plain)
+        else:
+            assert (found - plain).abs().mean() < 0.1 * plain.std()
+
+
+def test_a_beginning_is_what_no_input_goes_without(llama, lms, encoded):
+    rows = begun(encoded)
+    assert common_beginning(llama, rows[:1]) == ()  # a single input would be all beginning
+    rows[0].input_ids = rows[0].input_ids[:16]
+    assert common_beginning(llama, rows) == ()  # its last token belongs to the tail
+    rows[0].input_ids = (*range(70, 88), 3)
+    assert common_beginning(llama, rows) == tuple(range(70, 86))
+    rows[1].input_ids = (1, *rows[1].input_ids)
+    assert common_beginning(llama, rows) == ()
+    assert common_beginning(lms("bloom"), begun(encoded)) == ()  # cannot see another's columns
+    kept = {KeyValues(llama, ahead=ahead).key for ahead in ((), (1, 2), (1, 3))}
+    assert len(kept) == 3
+
+
 def naive_int8(row: torch.Tensor) -> torch.Tensor:
     """[2L, heads, n, d], channel by channel."""
     out = torch.zeros_like(row)
@@ -90,7 +128,7 @@ def naive_int8(row: torch.Tensor) -> torch.Tensor:
 
 
 def test_int8_is_rounding_by_channel(llama, built, examples, close):
-    (row,) = compute(llama, examples[2:3], "auto")[0]
+    (row,) = KeyValues(llama).compute(examples[2:3])[0]
     layers = built(llama, examples, form="int8").batch([2]).layers
     kept = torch.stack([t[0] for layer in layers for t in (layer.key, layer.value)])
     wanted = naive_int8(row)
@@ -147,10 +185,10 @@ def test_rows_are_computed_when_they_are_asked_for_and_always_with_the_same_othe
     compute = kept.compute
     kept.compute = lambda examples: computed.append(len(examples)) or compute(examples)
     first = [rows[2], rows[0], rows[2], rows[1]]
-    one, other = (ram.lazily(kept, rows, first, batch_tokens=18) for _ in range(2))
+    one, other = (ram.lazily(kept, rows, first, batch_tokens=8) for _ in range(2))
     assert not computed and one.bytes == 0
-    Cache(kept, one, rows).batch([2])
-    assert computed == [2]  # with the row that is asked for next
+    Cache(kept, one, rows).batch([0])
+    assert computed == [2]  # with a row of like length that is asked for soon
     names = [kept.name(row) for row in rows]
     forward = {name: one.row(name) for name in names}
     backward = {name: other.row(name) for name in reversed(names)}

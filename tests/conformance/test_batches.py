@@ -186,12 +186,20 @@ def _solo(own, companions, count, index):
     return source.select(torch.tensor([place]))
 
 
-def test_one_prompt_serves_all_rows_as_a_copy_for_each(lm, family, case, method, batch, close, monkeypatch):
-    """What does not depend on the row is run once, and changes nothing."""
+def test_one_prompt_serves_all_rows_as_a_copy_for_each(
+    lm, family, case, method, batch, rows_to_batch, close, monkeypatch
+):
+    """What does not depend on the row, the prompt and what all inputs begin with, is run once."""
     monkeypatch.setattr(frozen, "WORTH_A_PASS", 1)
     if method.reads is not None:
         return
     one = method(batch.prompt_ids[:1])
     copies = one.fit(batch.size).map_rows(lambda tensor: tensor.clone())
-    with torch.no_grad():
-        close(lm.logits(batch, one)[batch.target_mask], lm.logits(batch, copies)[batch.target_mask])
+    inputs = [[5, 6, 7, 8, 9], [5, 6, 7, 9], [5, 6, 7, 30, 31, 32], [5, 6, 7, 8]]
+    begun = rows_to_batch(inputs, [[1, 2], [3], [4, 5, 6], [7]])
+    for rows in (batch, begun):
+        with torch.no_grad():
+            wanted = lm.logits(rows, copies)[rows.target_mask]
+            close(lm.logits(rows, one)[rows.target_mask], wanted)
+            context = lm.context(rows, one)
+            close(lm.logits(rows, one, context)[rows.target_mask], wanted)

@@ -125,6 +125,50 @@ def test_generation_multiplies_the_vocabulary_once(llama, rows_to_batch, monkeyp
     assert contiguous and all(contiguous)
 
 
+@pytest.mark.parametrize(
+    "channels", ["", "before", "kv_before", "kv_before and kv_after", "before and after"]
+)
+@pytest.mark.parametrize("cached", [False, True])
+def test_what_all_rows_begin_with_runs_once(llama, rows_to_batch, close, channels, cached, monkeypatch):
+    """The tokens that no row goes without, under whatever stands ahead of them."""
+    generator = torch.Generator().manual_seed(3)
+    text = [5, 6, 7, 8, 9, 10]
+    batch = rows_to_batch([[*text, 1, 2], [*text, 20], [*text, 1, 30, 4, 5]], [[1, 2], [3, 4], [5, 6]])
+    vectors = torch.randn(1, 4, llama.spec.hidden_size, generator=generator).requires_grad_()
+    prefix = Prefix(
+        tuple(layer.map(lambda t: t.requires_grad_()) for layer in llama.kv_of([40, 41])),
+        torch.ones(1, 2, dtype=torch.bool),
+    )
+    parts = {name: prefix for name in ("kv_before", "kv_after") if name in channels}
+    if channels.startswith("before"):
+        parts["before"] = SoftTokens(vectors, torch.ones(1, 4, dtype=torch.bool))
+    if channels.endswith(" after"):
+        parts["after"] = SoftTokens(vectors[:, :2], torch.ones(1, 2, dtype=torch.bool))
+    whole, trained = Injection(**parts), (vectors, prefix.layers[0].key, prefix.layers[1].value)
+    widths, forward = [], type(llama.model.model).forward
+
+    def counted(self, *args, **named):
+        widths.append(tuple(named["inputs_embeds"].shape[:2]))
+        return forward(self, *args, **named)
+
+    monkeypatch.setattr(type(llama.model.model), "forward", counted)
+    found = []
+    for least in (1, 10**6):
+        monkeypatch.setattr(frozen, "WORTH_A_PASS", least)
+        context = llama.context(batch, whole) if cached else None
+        logits = llama.logits(batch, whole, context)
+        wanted: tuple = ()
+        if logits.requires_grad:
+            wanted = torch.autograd.grad(logits.square().sum(), trained, allow_unused=True)
+        found.append((logits.detach(), *(g for g in wanted if g is not None)))
+    trains = "kv" in channels or ("before" in channels and not cached) or channels.endswith(" after")
+    assert len(found[0]) == len(found[1]) and (len(found[0]) > 1) == trains
+    for one, other in zip(*found, strict=True):
+        close(one, other)
+    assert widths[0] == (1, 6 + 4 * ("before" in parts))
+    assert widths[1][1] == widths[-2 if cached else -1][1] - widths[0][1]
+
+
 @pytest.mark.parametrize("channels", ["before", "before and kv_before", "before and after"])
 def test_soft_tokens_that_serve_all_rows_run_once(llama, rows_to_batch, close, channels, monkeypatch):
     """One row of them gives what a copy for each row gives, in logits and gradient, in fewer positions."""

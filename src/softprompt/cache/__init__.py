@@ -6,6 +6,6 @@ What is kept and where is `softprompt.plan`'s to decide; nothing here knows a me
 from .features import InputFeatures
 from .inputs import InputCache
 from .kept import Cache
-from .rows import Form, KeyValues
+from .rows import Form, KeyValues, common_beginning
 
-__all__ = ["Cache", "Form", "InputCache", "InputFeatures", "KeyValues"]
+__all__ = ["Cache", "Form", "InputCache", "InputFeatures", "KeyValues", "common_beginning"]

@@ -134,7 +134,7 @@ def _parts(kept: Kept, inputs: list[Example]) -> list[list[list[Example]]]:
     """Inputs that go through the model together, by the file that they go to."""
     parts: list[list[list[Example]]] = []
     held = SHARD_BYTES
-    for chunk in by_tokens(range(len(inputs)), [len(e.input_ids) for e in inputs], BATCH_TOKENS):
+    for chunk in by_tokens(range(len(inputs)), [kept.tokens(e) for e in inputs], BATCH_TOKENS):
         if held >= SHARD_BYTES:
             parts.append([])
             held = 0

@@ -12,6 +12,7 @@ from .kept import Kept, Row, distinct
 
 Progress = Callable[[int, int], None]
 BATCH_TOKENS = 1024  # that are run through the model at once: more were slower on a CPU
+WINDOW = 4  # so many such batches are put in the order of their rows' lengths
 BUDGET_SHARE = 0.4  # of the memory that is free, where the user names no budget
 
 
@@ -62,11 +63,14 @@ def lazily(
     *,
     batch_tokens: int = BATCH_TOKENS,
 ) -> RamStore:
-    """A store of every distinct input, nothing of it computed. `first` are asked for in this order."""
+    """A store of every distinct input, nothing of it computed. `first` are asked for in about this order."""
     ahead = list({kept.name(e): e for e in first}.values())
+    # rows of like lengths together spare padding; those of a few steps at a time, as a run may end early
+    windows = by_tokens(range(len(ahead)), [kept.tokens(e) for e in ahead], WINDOW * batch_tokens)
+    ahead = [e for window in windows for e in sorted((ahead[i] for i in window), key=kept.tokens)]
     known = {kept.name(e) for e in ahead}
     rest = [e for e in distinct(kept, examples) if kept.name(e) not in known]
-    return RamStore(kept, (*_chunks(ahead, batch_tokens), *_chunks(rest, batch_tokens)))
+    return RamStore(kept, (*_chunks(kept, ahead, batch_tokens), *_chunks(kept, rest, batch_tokens)))
 
 
 def build(
@@ -82,8 +86,8 @@ def build(
     return store
 
 
-def _chunks(inputs: Sequence[Example], batch_tokens: int) -> Iterator[list[Example]]:
-    for chunk in by_tokens(range(len(inputs)), [len(e.input_ids) for e in inputs], batch_tokens):
+def _chunks(kept: Kept, inputs: Sequence[Example], batch_tokens: int) -> Iterator[list[Example]]:
+    for chunk in by_tokens(range(len(inputs)), [kept.tokens(e) for e in inputs], batch_tokens):
         yield [inputs[i] for i in chunk]
 
 

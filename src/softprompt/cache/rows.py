@@ -10,14 +10,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from functools import cached_property
 from typing import Any, Literal, final
 
 import numpy
 import torch
 from torch import Tensor
 
-from ..data.collate import collate
-from ..data.encode import Example
+from ..data.collate import batch_of_ids
+from ..data.encode import Example, Ids
 from ..injection import LayerKV
 from ..lm.base import LanguageModel
 from ..lm.context import Context
@@ -26,6 +28,8 @@ from .kept import Row
 from .naming import about, key_of, name_of_ids
 
 RAGGED_TOKENS = 384  # in a batch's mean row, from where rows stay where they are (docs/performance.md)
+
+BEGINNING_TOKENS = 16  # below, a beginning is not worth keeping apart
 
 Form = Literal["auto", "int8"]  # auto: the model's own precision
 
@@ -36,30 +40,45 @@ class KeyValues:
 
     what = "keys and values"
 
-    def __init__(self, lm: LanguageModel, form: Form = "auto") -> None:
+    def __init__(self, lm: LanguageModel, form: Form = "auto", ahead: Sequence[int] = ()) -> None:
+        """`ahead`: tokens that every input begins with (see `common_beginning`), which are kept but once."""
         self.lm = lm
         self.form: Form = form
+        self.ahead = tuple(ahead)
 
     @property
     def key(self) -> str:
-        """Of the base, every weight of it, its precision and the form."""
-        return key_of(about(self.lm), form=self.form)
+        """Of the base, every weight of it, its precision, the form and what all inputs begin with."""
+        begun = {"ahead": name_of_ids(self.ahead)} if self.ahead else {}
+        return key_of(about(self.lm), form=self.form, **begun)
+
+    @cached_property
+    def beginning(self) -> Context | None:
+        """What every input begins with, one row."""
+        return self.lm.beginning(self.ahead) if self.ahead else None
 
     def name(self, example: Example) -> str:
         return name_of_ids(example.input_ids)
 
     def tokens(self, example: Example) -> int:
-        return cached_tokens(example)
+        return cached_tokens(example) - len(self.ahead)
 
     def bytes_needed(self, examples: Iterable[Example]) -> int:
-        return bytes_needed(self.lm, examples, self.form)
+        numbers, size = self.lm.spec.kv_numbers_per_token, self.lm.dtype.itemsize
+        if self.form == "int8":
+            return sum(self.tokens(e) + size for e in examples) * numbers  # a scale a channel and row
+        return sum(self.tokens(e) for e in examples) * size * numbers
 
     def compute(self, examples: Sequence[Example]) -> list[Row]:
-        return compute(self.lm, examples, self.form)
+        """The rows of a few examples, by the plain model."""
+        batch = batch_of_ids([e.input_ids[len(self.ahead) :] for e in examples], device=self.lm.device)
+        context = self.lm.prefill(batch, None, self.beginning)
+        rows = [_pack(context, position, self.tokens(e)) for position, e in enumerate(examples)]
+        return [_compressed(row) for row in rows] if self.form == "int8" else rows
 
     def assemble(self, rows: Sequence[Row]) -> Context:
-        """Right-aligned."""
-        return assemble(rows, self.form, self.lm)
+        """A batch of rows, right-aligned and on the model's device."""
+        return replace(assemble(rows, self.form, self.lm), ahead=self.beginning)
 
 
 def cached_tokens(example: Example) -> int:
@@ -67,22 +86,19 @@ def cached_tokens(example: Example) -> int:
     return len(example.input_ids) - 1
 
 
-def bytes_needed(lm: LanguageModel, examples: Iterable[Example], form: Form) -> int:
-    """Of the rows' keys and values, as they are kept."""
-    numbers, size = lm.spec.kv_numbers_per_token, lm.dtype.itemsize
-    if form == "int8":
-        return sum(cached_tokens(e) + size for e in examples) * numbers  # a scale a channel and row
-    return sum(cached_tokens(e) for e in examples) * size * numbers
+def common_beginning(lm: LanguageModel, examples: Iterable[Example]) -> Ids:
+    """Tokens that every input begins with and that are worth keeping apart; none where there are too few.
 
-
-def compute(lm: LanguageModel, examples: Sequence[Example], form: Form) -> list[Row]:
-    """The rows of a few examples, by the plain model."""
-    context = lm.prefill(collate(examples, lm.device, targets=False))
-    rows = []
-    for position, example in enumerate(examples):
-        parts = _pack(context, position, cached_tokens(example))
-        rows.append([tensor for part in parts for tensor in _to_int8(part)] if form == "int8" else parts)
-    return rows
+    Whole `BEGINNING_TOKENS`: what a few rows happen to share beyond the template would change its name with
+    every row that is added.
+    """
+    inputs = {tuple(e.input_ids) for e in examples}
+    if len(inputs) < 2 or {"prefix", "cache"} & set(lm.spec.limits):
+        return ()
+    first, last = min(inputs), max(inputs)  # in the order of their tokens: all others are between them
+    count = min(len(ids) for ids in inputs) - 1
+    same = next((i for i in range(count) if first[i] != last[i]), count)
+    return first[: same // BEGINNING_TOKENS * BEGINNING_TOKENS]
 
 
 def assemble(rows: Sequence[Row], form: Form, lm: LanguageModel) -> Context:
@@ -144,6 +160,11 @@ def _layers(parts: Sequence[Any], lm: LanguageModel) -> tuple[LayerKV | None, ..
     """Keys and values in turn, as layers."""
     pairs = iter(parts)
     return tuple(LayerKV(next(pairs), next(pairs)) for _ in lm.spec.layers)
+
+
+def _compressed(row: Row) -> Row:
+    """Each tensor of the row as numbers and scales."""
+    return [tensor for part in row for tensor in _to_int8(part)]
 
 
 def _to_int8(part: Tensor) -> tuple[Tensor, Tensor]:

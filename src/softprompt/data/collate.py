@@ -48,6 +48,22 @@ class Batch:
         ids, mask = (t.gather(1, order) for t in (self.input_ids, self.input_mask))
         return replace(self, input_ids=ids, input_mask=mask)
 
+    def shared_tokens(self) -> int:
+        """Tokens that all inputs (right-aligned) begin with; each has one more at least."""
+        lengths = self.input_mask.sum(1, keepdim=True)
+        columns = torch.arange(int(lengths.min()) - 1, device=self.input_ids.device)
+        ids = self.input_ids.gather(1, self.input_ids.shape[1] - lengths + columns)
+        return int((ids == ids[:1]).all(0).cumprod(0).sum())
+
+    def without_first(self, count: int) -> Batch:
+        """The same rows without the first tokens of each (right-aligned) input."""
+        if not count:
+            return self
+        width = self.input_ids.shape[1]
+        first = width - self.input_mask.sum(1, keepdim=True) + count
+        mask = torch.arange(width, device=self.input_ids.device) >= first
+        return replace(self, input_ids=self.input_ids[:, count:], input_mask=mask[:, count:])
+
     def with_targets(self, targets: Sequence[Sequence[int]]) -> Batch:
         """The same inputs with other targets, one a row."""
         ids, mask = pad_left(targets, self.input_ids.device)

@@ -93,8 +93,17 @@ class LanguageModel(abc.ABC):
         """Logits [B, T, V] that predict `batch.target_ids`; rows are right-aligned like the targets."""
 
     @abc.abstractmethod
-    def prefill(self, batch: Batch, injection: Injection | None = None) -> Context:
-        """What `logits(context=…)` need not compute again. Refused where `spec.limits` names "cache"."""
+    def prefill(
+        self, batch: Batch, injection: Injection | None = None, ahead: Context | None = None
+    ) -> Context:
+        """What `logits(context=…)` need not compute again. Refused where `spec.limits` names "cache".
+
+        `ahead` (of `beginning`) is what each input begins with: the batch holds the rest of them.
+        """
+
+    def beginning(self, ids: Sequence[int]) -> Context | None:
+        """What `prefill(ahead=…)` takes, of tokens that inputs begin with; None where it takes nothing."""
+        return None
 
     def context(self, batch: Batch, injection: Injection | None = None) -> Context | None:
         """`prefill` where this model can keep its inputs; None (compute them each time) where it cannot."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -16,14 +17,37 @@ class Context:
 
     layers: Layers  # key [B, kv_heads, N, head_dim]
     mask: Tensor  # [B, N] bool
+    ahead: Context | None = None  # of one row: what all these rows begin with
+
+    @property
+    def lengths(self) -> Tensor:
+        """Positions that each row has, [B] or, with one row, [1]."""
+        own = self.mask.sum(1)
+        return own if self.ahead is None else own + self.ahead.lengths
+
+    @property
+    def positions(self) -> Tensor:
+        """Of the own columns [B, N]; padding holds anything."""
+        own = self.mask.cumsum(1) - 1
+        return (own if self.ahead is None else own + self.ahead.lengths[:, None]).clamp(min=0)
+
+    def chain(self) -> Iterator[Context]:
+        """All parts, the first position's first."""
+        if self.ahead is not None:
+            yield from self.ahead.chain()
+        yield self
 
     def repeat_rows(self, times: int) -> Context:
         """Each row `times` times in place."""
-        layers = tuple(
-            None if layer is None else layer.map(lambda t: t.repeat_interleave(times, dim=0))
-            for layer in self.layers
-        )
-        return Context(layers, self.mask.repeat_interleave(times, dim=0))
+        return self._map(lambda tensor: tensor.repeat_interleave(times, dim=0))
+
+    def select(self, rows: Tensor) -> Context:
+        """The rows with the given indices."""
+        return self._map(lambda tensor: tensor[rows])
+
+    def _map(self, change: Callable[[Tensor], Tensor]) -> Context:
+        layers = tuple(None if layer is None else layer.map(change) for layer in self.layers)
+        return Context(layers, change(self.mask), self.ahead)
 
 
 def pack_right(vectors: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

@@ -61,7 +61,9 @@ class EncoderLM(LanguageModel):
             columns = columns + (columns > 0) * injection.before.mask.sum(1, keepdim=True)
         return out.gather(1, columns[:, :, None].expand(-1, -1, out.shape[2]))
 
-    def prefill(self, batch: Batch, injection: Injection | None = None) -> Context:
+    def prefill(
+        self, batch: Batch, injection: Injection | None = None, ahead: Context | None = None
+    ) -> Context:
         """Refused: see `spec.limits`."""
         self.refuse("cache")
         raise AssertionError("refused above")

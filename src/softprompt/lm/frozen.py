@@ -25,9 +25,10 @@ from .base import LanguageModel
 from .context import Context, pack_right
 from .probe import recorded
 
-#: Positions of soft tokens that are spared where they are run once for all rows, below which the pass that
-#: this takes costs more than it spares.
+#: Positions that are spared where what all rows begin with is run once, below which the pass that this
+#: takes costs more than it spares.
 WORTH_A_PASS = 128
+_NO_COLUMNS = {"prefix", "cache"}  # limits under which a row cannot see another's beginning
 
 
 @final
@@ -47,20 +48,20 @@ class FrozenLM(LanguageModel):
         """Logits [B, T, V] that predict `batch.target_ids`; rows are right-aligned like the targets.
 
         Under a head [B, 1, labels]: a row has one target, its label. With `context` (from `prefill` under
-        the same injection) only the tail is computed. Soft tokens of one row ahead of the input serve all
-        rows: they are run once, and seen by each row as columns.
+        the same injection) only the tail is computed. What all rows begin with is run once, and seen by
+        each row as columns.
         """
         batch, injection = batch.with_inputs_at_right(), injection or Injection()
         self._check(injection)
         has_input = context is None
-        if context is None and self._serves_all(injection, batch.size):
-            context, injection = self._prompt_context(injection), replace(injection, before=None)
+        if context is None:
+            context, batch, injection = self._begun(batch, injection)
         injection = injection.fit(batch.size)
         vectors, mask = self._sequence(batch, injection, skip_input=not has_input)
         lengths = batch.target_mask.sum(1)
         if injection.after is not None:
             lengths = lengths + injection.after.mask.sum(1)
-        ahead = 0 if context is None else context.mask.sum(1, keepdim=True)
+        ahead = 0 if context is None else context.lengths[:, None]
         positions = (mask.cumsum(1) - 1 + ahead).clamp(min=0)
         tail_start = vectors.shape[1] - lengths
         active = self._active(injection, positions, tail_start, positions[:, -1] - lengths + 1, context)
@@ -75,44 +76,78 @@ class FrozenLM(LanguageModel):
         return out.logits[:, None] if self.head is not None else out.logits[:, -targets:]
 
     @torch.no_grad()
-    def prefill(self, batch: Batch, injection: Injection | None = None) -> Context:
-        """Keys and values of [before | input without its last token], for `logits(context=…)`."""
-        self.refuse("cache")
-        return self._recorded(batch, (injection or Injection()).fit(batch.size))
+    def prefill(
+        self, batch: Batch, injection: Injection | None = None, ahead: Context | None = None
+    ) -> Context:
+        """Keys and values of [before | input without its last token], for `logits(context=…)`.
 
-    def _recorded(self, batch: Batch, injection: Injection) -> Context:
+        `ahead` (of `beginning`) is what each input begins with: the batch holds the rest of them.
+        """
+        self.refuse("cache")
+        return self._recorded(batch, injection or Injection(), ahead)
+
+    @torch.no_grad()
+    def context(self, batch: Batch, injection: Injection | None = None) -> Context | None:
+        """`prefill`, where what all rows begin with is run once; None for a model that cannot keep inputs."""
+        if "cache" in self.spec.limits:
+            return None
+        ahead, batch, injection = self._begun(batch.with_inputs_at_right(), injection or Injection())
+        return self._recorded(batch, injection, ahead)
+
+    def beginning(self, ids: Sequence[int]) -> Context | None:
+        """Keys and values of what all inputs begin with, one row, for `prefill(ahead=…)`."""
+        if _NO_COLUMNS & set(self.spec.limits):
+            return None
+        return self.prefill(batch_of_ids([[*ids, 0]], device=self.device))  # the last is no part of it
+
+    def _recorded(self, batch: Batch, injection: Injection, ahead: Context | None = None) -> Context:
         """The input's keys and values, taken where they reach the attention function."""
         batch = batch.with_inputs_at_right()
         self._check(injection)
-        head = replace(injection, after=None, kv_after=None)  # nothing that follows can change what precedes
+        # nothing that follows can change what precedes
+        head = replace(injection, after=None, kv_after=None).fit(batch.size)
         shortened = replace(batch, input_ids=batch.input_ids[:, :-1], input_mask=batch.input_mask[:, :-1])
         vectors, mask = self._sequence(shortened, head, targets=False)
-        return self._record(vectors, mask, head) if vectors.shape[1] else self._empty_context(batch.size)
+        if not vectors.shape[1]:
+            return self._empty_context(batch.size, ahead)
+        return self._record(vectors, mask, head, ahead)
 
-    def _serves_all(self, injection: Injection, rows: int) -> bool:
-        """Whether the soft tokens ahead of the input, and all that they see, are the same for all rows."""
-        if injection.before is None or rows == 1 or {"prefix", "cache"} & set(self.spec.limits):
-            return False
-        if (rows - 1) * injection.before.mask.shape[1] < WORTH_A_PASS:
-            return False
+    def _begun(self, batch: Batch, injection: Injection) -> tuple[Context | None, Batch, Injection]:
+        """What all rows begin with, with its gradient, and the rest; None where a pass of its own costs more.
+
+        Soft tokens and all that they see must be one row's, as a prompt that is the same for all is. The
+        tokens that follow them are shared as far as no row differs: a template's text, demonstrations.
+        """
         seen = (injection.before, injection.kv_before, injection.adapter)
-        return all(part is None or part.mask.shape[0] == 1 for part in seen)
+        ours = all(part is None or part.mask.shape[0] == 1 for part in seen)
+        if batch.size == 1 or not ours or _NO_COLUMNS & set(self.spec.limits):
+            return None, batch, injection
+        soft = 0 if injection.before is None else injection.before.mask.shape[1]
+        same = batch.shared_tokens()
+        if (batch.size - 1) * (soft + same) < WORTH_A_PASS:
+            return None, batch, injection
+        first = batch.input_ids[batch.input_mask.sum(1).argmax()]  # the longest row: it has no padding
+        parts = [(self.embed(first[None, :same]), batch.input_mask.new_ones(1, same))]
+        if injection.before is not None:
+            parts.insert(0, (injection.before.vectors.to(self.dtype), injection.before.mask))
+        vectors, mask = pack_right(*(torch.cat(column, dim=1) for column in zip(*parts, strict=True)))
+        rest = replace(injection, before=None)
+        context = self._record(vectors, mask, replace(rest, after=None, kv_after=None))
+        return context, batch.without_first(same), rest
 
-    def _prompt_context(self, injection: Injection) -> Context:
-        """Keys and values of one row of soft tokens ahead of the input, with their gradient."""
-        assert injection.before is not None
-        vectors, mask = pack_right(injection.before.vectors.to(self.dtype), injection.before.mask)
-        return self._record(vectors, mask, replace(injection, before=None, after=None, kv_after=None))
-
-    def _record(self, vectors: Tensor, mask: Tensor, head: Injection) -> Context:
+    def _record(
+        self, vectors: Tensor, mask: Tensor, head: Injection, ahead: Context | None = None
+    ) -> Context:
         """Keys and values that embeddings [B, S, H] come to under what stands ahead of them."""
         positions = (mask.cumsum(1) - 1).clamp(min=0)
-        active = self._active(head, positions, 0, 0, None)
+        if ahead is not None:
+            positions = positions + ahead.lengths[:, None]
+        active = self._active(head, positions, 0, 0, ahead)
         active.record = {}
         options = self._only_accepted(position_ids=positions, use_cache=False)
         with inject(active):  # without the head: no logits are needed
             self.model.base_model(inputs_embeds=vectors, attention_mask=mask, **options)
-        return Context(recorded(active, len(self.spec.layers)), mask)
+        return Context(recorded(active, len(self.spec.layers)), mask, ahead)
 
     @torch.no_grad()
     def _unlike_full(self) -> str:
@@ -212,9 +247,8 @@ class FrozenLM(LanguageModel):
         context: Context | None,
     ) -> Active:
         columns = []
-        if context is not None:
-            at = (context.mask.cumsum(1) - 1).clamp(min=0)
-            columns.append(Columns(context.layers, context.mask, positions=at))
+        for part in context.chain() if context is not None else ():
+            columns.append(Columns(part.layers, part.mask, positions=part.positions))
         if injection.kv_before is not None:
             before = injection.kv_before
             columns.append(Columns(before.layers, before.mask, reach=before.reach))
@@ -229,14 +263,14 @@ class FrozenLM(LanguageModel):
             query_positions=positions,
         )
 
-    def _empty_context(self, rows: int) -> Context:
+    def _empty_context(self, rows: int, ahead: Context | None) -> Context:
         def empty(heads: int, size: int) -> Tensor:
             return torch.zeros(rows, heads, 0, size, dtype=self.dtype, device=self.device)
 
         layers = tuple(
             LayerKV(empty(s.kv_heads, s.head_dim), empty(s.kv_heads, s.v_head_dim)) for s in self.spec.layers
         )
-        return Context(layers, torch.zeros(rows, 0, dtype=torch.bool, device=self.device))
+        return Context(layers, torch.zeros(rows, 0, dtype=torch.bool, device=self.device), ahead)
 
 
 def _all_but_last(mask: Tensor) -> Tensor:

@@ -67,7 +67,9 @@ class Seq2SeqLM(LanguageModel):
                 ).logits
         return back_to_right(out, mask)
 
-    def prefill(self, batch: Batch, injection: Injection | None = None) -> Context:
+    def prefill(
+        self, batch: Batch, injection: Injection | None = None, ahead: Context | None = None
+    ) -> Context:
         """Refused: see `spec.limits`."""
         self.refuse("cache")
         raise AssertionError("unreachable")
