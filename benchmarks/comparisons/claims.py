@@ -1,0 +1,165 @@
+"""What the published comparisons say of three claims: tables for `docs/findings.md`.
+
+    python -m benchmarks.comparisons.claims [--results docs/comparisons]
+
+1. A prefix covers a wider range of inputs, and adapts to new ones better.
+2. A soft prompt needs less.
+3. A soft prompt gives more control.
+
+Each is looked at where the vectors stand before the input, and where they stand after it. Differences are
+prefix − prompt in the metric's own numbers, turned so that more is better, with the 95 % interval of the
+comparison's own paired test; "shown" is what stays significant when all pairs of that set are tested.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from statistics import median
+
+from softprompt.report.read import comparison
+from softprompt.report.schema import Comparison, PairTest
+
+PLACES = ("before", "after")
+PROMPT, PREFIX = "prompt-tuning/{}", "prefix-tuning/{}"
+COSTS = (
+    ("trained_parameters", "trained parameters"),
+    ("artifact_bytes", "bytes of the artifact"),
+    ("flops", "operations to train"),
+    ("peak_memory_bytes", "peak memory"),
+    ("added_tokens", "added tokens"),
+)
+CONTROL = ("swap", "dose", "leakage", "composition", "adherence")
+Row = list[str]
+
+
+def main() -> None:
+    """Print the tables."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--results", type=Path, default=Path("docs/comparisons"))
+    args = parser.parse_args()
+    found = [comparison(path.parent) for path in sorted(args.results.glob("*/results.jsonl"))]
+    if not found:
+        parser.error(f"no results.jsonl in folders of {args.results}")
+    print("\n".join(tables(found)))
+
+
+def tables(found: list[Comparison]) -> Iterator[str]:
+    """Markdown, a table a claim."""
+    yield from _table("Scores", ["set", "split", *_names(found)], _scores(found))
+    yield from _table(
+        "1. Range: prefix − prompt",
+        ["set", "split", "place", "difference", "95 %", "p, corrected", "shown"],
+        _range(found),
+    )
+    yield from _table(
+        "2. Cost: prompt / prefix, of the finals",
+        ["set", "place", *(name for _, name in COSTS)],
+        _costs(found),
+    )
+    yield from _table("3. Control", ["set", "measure", "place", "prompt", "prefix"], _control(found))
+
+
+def paired(one: Comparison, split: str, a: str, b: str) -> PairTest | None:
+    """The test of a − b, whichever way round it was made; more is better."""
+    sign = 1 if one.study.higher_is_better else -1
+    for test in one.tests:
+        if test.split != split or {test.a, test.b} != {a, b}:
+            continue
+        turn = sign if test.a == a else -sign
+        low, high = test.low, test.high
+        if turn < 0 and low is not None and high is not None:
+            low, high = -high, -low
+        return PairTest(
+            split,
+            test.metric,
+            a,
+            b,
+            turn * test.difference,
+            test.significant,
+            low,
+            high,
+            p=test.p,
+            p_adjusted=test.p_adjusted,
+        )
+    return None
+
+
+def _names(found: list[Comparison]) -> list[str]:
+    return list(dict.fromkeys(c.name for one in found for c in one.study.contestants))
+
+
+def _scores(found: list[Comparison]) -> Iterator[Row]:
+    for one in found:
+        for split in ("test", "unseen"):
+            means = {
+                s.contestant: s.metrics.get(one.study.metric, {}).get("value")
+                for s in one.scores
+                if s.split == split and s.seed is None
+            }
+            if means:
+                metric = one.study.metric + ("" if one.study.higher_is_better else " (less is better)")
+                yield [f"{one.study.name}, {metric}", split, *(_number(means.get(n)) for n in _names(found))]
+
+
+def _range(found: list[Comparison]) -> Iterator[Row]:
+    for one in found:
+        for split in ("test", "unseen"):
+            for place in PLACES:
+                test = paired(one, split, PREFIX.format(place), PROMPT.format(place))
+                if test is not None:
+                    interval = f"{_number(test.low)} … {_number(test.high)}"
+                    shown = "no" if not test.significant else "prefix" if test.difference > 0 else "prompt"
+                    yield [
+                        one.study.name, split, place, _number(test.difference), interval,
+                        _number(test.p_adjusted), shown,
+                    ]  # fmt: skip
+
+
+def _costs(found: list[Comparison]) -> Iterator[Row]:
+    for one in found:
+        for place in PLACES:
+            pair = [_of_finals(one, name.format(place)) for name in (PROMPT, PREFIX)]
+            if all(any(not math.isnan(get(key)) for key, _ in COSTS) for get in pair):
+                ratios = [pair[0](key) / pair[1](key) if pair[1](key) else math.nan for key, _ in COSTS]
+                yield [one.study.name, place, *map(_number, ratios)]
+
+
+def _of_finals(one: Comparison, name: str) -> Callable[[str], float]:
+    """The median of a cost over a contestant's finals, by its key; NaN where it was not measured."""
+    finals = [t for t in one.trials if t.contestant == name and t.phase == "final" and t.status == "done"]
+
+    def cost(key: str) -> float:
+        values = [value for t in finals if (value := t.cost.get(key)) is not None]
+        return median(values) if values else math.nan
+
+    return cost
+
+
+def _control(found: list[Comparison]) -> Iterator[Row]:
+    for one in found:
+        by = {(c.contestant, c.measure): c.value for c in one.controls}
+        for measure in CONTROL:
+            for place in PLACES:
+                pair = [by.get((name.format(place), measure)) for name in (PROMPT, PREFIX)]
+                if any(value is not None for value in pair):
+                    yield [one.study.name, measure, place, *map(_number, pair)]
+
+
+def _table(title: str, head: Row, rows: Iterator[Row]) -> Iterator[str]:
+    yield from (f"### {title}", "", "| " + " | ".join(head) + " |", "| " + "--- | " * len(head))
+    for row in rows:
+        yield "| " + " | ".join(row) + " |"
+    yield ""
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None or math.isnan(value) else f"{value:.3g}"
+
+
+if __name__ == "__main__":
+    main()

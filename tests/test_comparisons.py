@@ -1,0 +1,163 @@
+"""The published comparisons: rows of each set are parted as said, and the tables say what the scores say."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+from benchmarks.comparisons.__main__ import publish
+from benchmarks.comparisons.claims import paired, tables
+from benchmarks.comparisons.rows import MEASURED, TRAIN
+from benchmarks.comparisons.rows import write as write_rows
+from benchmarks.comparisons.sets import SETS, recipe
+
+from softprompt import methods
+from softprompt.compare.contestants import contestants
+from softprompt.config import recipe_from_dict
+from softprompt.data.template import Template
+from softprompt.report.read import comparison
+
+SENTENCES = "sst2 customer_reviews imdb_reviews ag_news rte mrpc qqp".split()
+FILES = ("train", "validation", "test")
+
+
+def lines(path: Path, rows: list[dict]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory) -> Path:
+    """Invented rows with the fields of each set."""
+    folder = tmp_path_factory.mktemp("data")
+    yes = {"rte": "entailment", "mrpc": "paraphrase", "qqp": "paraphrase"}
+    for split in FILES:
+        for name in SENTENCES:
+            said = [yes[name], f"not {yes[name]}"] if name in yes else ["positive", "negative"]
+            rows = [
+                {"input": f"{name} {split} {i} " + "x " * (i % 9), "target": said[i % 2]} for i in range(800)
+            ]
+            lines(folder / name / f"{split}.jsonl", rows)
+        for name in ("webnlg", "bible_style"):
+            rows = [
+                {
+                    "input": f"{split} {i}",
+                    "target": "t",
+                    "references": ["t"],
+                    "seen": split != "test" or i % 2 == 0,
+                }
+                for i in range(800)
+            ]
+            lines(folder / name / f"{split}.jsonl", rows)
+        intents = [
+            {"input": f"{split} {i}", "target": f"intent {i % 20}", "domain": "banking" if i % 2 else "work"}
+            for i in range(1600)
+        ]
+        lines(folder / "clinc150" / f"{split}.jsonl", intents)
+        outside = [
+            {"input": f"oos {split} {i}", "target": "out of scope", "domain": "oos"} for i in range(100)
+        ]
+        lines(folder / "clinc150" / f"oos_{split}.jsonl", outside)
+        tasks = [f"task{i:02}" for i in range(12)]
+        rows = [
+            {
+                "input": f"{split} {i}" + " long" * 60 * (task == "task00"),
+                "task": task,
+                "target": "t",
+                "references": ["t"],
+            }
+            for task in tasks
+            for i in range(100)
+        ]
+        lines(folder / "natural_instructions" / f"{split}.jsonl", rows)
+    told = [{"task": task, "instruction": f"do {task} " + "so " * 200} for task in tasks]
+    lines(folder / "natural_instructions" / "tasks.jsonl", told)
+    return folder
+
+
+@pytest.mark.parametrize("name", SETS)
+def test_each_set_is_parted_and_put_as_its_recipe_says(data, tmp_path, name):
+    parts = SETS[name].parts(data)
+    assert len(parts["train"]) >= TRAIN and len(parts["test"]) == MEASURED
+    shown = [{(row["input"], row.get("instruction")) for row in rows} for rows in parts.values()]
+    assert sum(map(len, shown)) == len(set().union(*shown))  # no row is in two parts
+    plain = recipe(name, write_rows(parts, tmp_path), tmp_path / "out")
+    read = recipe_from_dict(plain, method_option_names=methods.option_names())
+    assert read.train.steps == 100 and len(read.compare.rates) == 4 and read.compare.seeds == 3
+    assert len(contestants(read)) >= 9
+    assert read.compare.unseen is not None or "unseen" not in parts
+    template = Template(read.template.input, read.template.target)
+    for rows in parts.values():
+        assert all(template.render(row).input and template.render(row).target for row in rows)
+    if read.task.labels:
+        assert {row["target"] for row in parts["train"]} <= {*read.task.labels}
+
+
+def test_what_is_unseen(data):
+    parts = SETS["natural_instructions"].parts(data)
+    tasks = {split: {row["task"] for row in rows} for split, rows in parts.items()}
+    assert not tasks["unseen"] & tasks["train"] and tasks["test"] <= tasks["train"]
+    assert "task00" not in set().union(*tasks.values())  # too long
+    parts = SETS["clinc150"].parts(data)
+    assert {row["domain"] for row in parts["train"]} == {"banking", "oos"}
+    assert {row["target"] for row in parts["unseen"]} == {"out of scope"}
+    for name in ("webnlg", "bible_style"):
+        parts = SETS[name].parts(data)
+        assert {row["seen"] for row in parts["test"]} == {True} and {
+            row["seen"] for row in parts["unseen"]
+        } == {False}
+
+
+@pytest.fixture
+def published(tmp_path) -> Path:
+    """A comparison by hand: less is better, and the test stands the other way round."""
+    run = tmp_path / "some" / "where"
+    study = {"kind": "study", "version": 1, "name": "toy", "metric": "perplexity", "higher_is_better": False}
+    study["contestants"] = [{"name": "prompt-tuning/after"}, {"name": "prefix-tuning/after"}]
+    study["command"] = f"compare --out {run}"
+    test = {
+        "kind": "test",
+        "split": "unseen",
+        "metric": "perplexity",
+        "significant": True,
+        "p_adjusted": 0.01,
+    }
+    test |= {
+        "a": "prompt-tuning/after",
+        "b": "prefix-tuning/after",
+        "difference": 2.0,
+        "low": 1.5,
+        "high": 3.0,
+    }
+    cost = {"trained_parameters": 100, "flops": 50.0}
+    trial = {"kind": "trial", "id": "1", "phase": "final", "status": "done"}
+    found = [
+        study,
+        test,
+        {**trial, "contestant": "prompt-tuning/after", "cost": cost},
+        {**trial, "contestant": "prefix-tuning/after", "cost": {"trained_parameters": 400, "flops": 100.0}},
+        {"kind": "control", "contestant": "prefix-tuning/after", "measure": "swap", "value": 0.75},
+    ]
+    lines(run / "results.jsonl", found)
+    publish(run, tmp_path / "docs" / "toy", {run: "runs/toy"})
+    return tmp_path / "docs" / "toy"
+
+
+def test_nobodys_folders_are_published(published, tmp_path):
+    text = (published / "results.jsonl").read_text()
+    assert str(tmp_path) not in text and "runs/toy" in text
+
+
+def test_tables_turn_differences_so_that_more_is_better(published):
+    one = comparison(published)
+    test = paired(one, "unseen", "prefix-tuning/after", "prompt-tuning/after")
+    # prompt − prefix is 2 in perplexity: the prefix is better by 2
+    assert test is not None and (test.difference, test.low, test.high) == (2.0, 1.5, 3.0)
+    turned = paired(one, "unseen", "prompt-tuning/after", "prefix-tuning/after")
+    assert turned is not None and (turned.difference, turned.low, turned.high) == (-2.0, -3.0, -1.5)
+    assert paired(one, "test", "prefix-tuning/after", "prompt-tuning/after") is None
+    text = "\n".join(tables([one]))
+    assert "| toy | unseen | after | 2 | 1.5 … 3 | 0.01 | prefix |" in text
+    assert "| toy | after | 0.25 |  | 0.5 |  |  |" in text
+    assert "| toy | swap | after |  | 0.75 |" in text
