@@ -1,4 +1,4 @@
-"""How long a comparison will take, from a step of each method measured here, and what is lowered to fit a time.
+"""How long a comparison will take, by a step of each method measured here, and what is cut to fit a time.
 
 What a step, a row and a text take is what `softprompt check` measures; the rest is counting. Trials of one
 search go side by side and cost less than is counted here, so that the sum is rather too large.
@@ -39,7 +39,7 @@ class Counts:
 
 @dataclass(frozen=True)
 class Pace:
-    """What was measured: seconds of each contestant's step, of one row scored, of one row answered in text."""
+    """What was measured: seconds of a contestant's step, of one row scored, of one answered in text."""
 
     step: dict[str, float]
     row: dict[str, float]
@@ -83,17 +83,13 @@ def measure(
         say(f"measuring one step of {one.name} …")
         base = load_base(one.recipe) if one.trains_base else lm
         try:
-            prices[one.name] = price_of(
-                prepare(one.recipe, lm=base, rows=train, dev_rows=dev), slower=False
-            )
+            prices[one.name] = price_of(prepare(one.recipe, lm=base, rows=train, dev_rows=dev), slower=False)
         except SoftPromptError as error:
             failed.append(error)
     if failed and not prices:
         raise failed[0]
     slowest = max((price.step_seconds for price in prices.values()), default=0.0)
-    step = {
-        one.name: prices[one.name].step_seconds if one.name in prices else slowest for one in trained
-    }
+    step = {one.name: prices[one.name].step_seconds if one.name in prices else slowest for one in trained}
     row = {name: price.evaluation_seconds / len(dev) for name, price in prices.items()}
     text = [price.text_seconds / (2 * len(dev)) for price in prices.values()]
     return Pace(step, row, max(text, default=0.0))

@@ -137,7 +137,7 @@ def _inputs(rows: Rows, fields: Sequence[str], target: str | None) -> list[str]:
 
 
 def _named(fields: Sequence[str], names: Sequence[str]) -> str | None:
-    """The field of the first of the names; else the only one whose last word is one, as "Customer message"."""
+    """The field of the first of the names; else the only one that ends in one, as "Customer message"."""
     lower = {field.lower(): field for field in fields}
     found = next((lower[name] for name in names if name in lower), None)
     if found is None:
@@ -158,24 +158,28 @@ def _written(rows: Rows, field: str, choices: str | None) -> tuple[str, str | No
     """The target's template, and the field of references where it holds a list of answers."""
     values = [row[field] for row in rows]
     if choices is not None and all(isinstance(v, int) and not isinstance(v, bool) for v in values):
-        return "{{ %s[%s] }}" % (_field(choices), _field(field)), None
+        return _tag(f"{_field(choices)}[{_field(field)}]"), None
     if all(isinstance(v, list) and v and all(isinstance(one, str) for one in v) for v in values):
-        return "{{ %s[0] }}" % _field(field), field
-    return "{{ %s }}" % _field(field), None
+        return _tag(f"{_field(field)}[0]"), field
+    return _tag(_field(field)), None
 
 
 def _asking(rows: Rows, fields: Sequence[str], target: str | None, choices: str | None) -> str:
     """The input's template: the fields, each with its name where there are several, and what is asked for."""
     if len(fields) == 1 or fields[0].lower() == "instruction":
-        lines = ["{{ %s }}" % _field(field) for field in fields]
+        lines = [_tag(_field(field)) for field in fields]
     else:
-        lines = [f"{_title(field)}: " + "{{ %s }}" % _field(field) for field in fields]
+        lines = [f"{_title(field)}: {_tag(_field(field))}" for field in fields]
     word = "Answer"
     if target is not None and target.lower() not in BLANK:
         word = _title(target.lower().removesuffix("_text").removesuffix("_name"))
     elif target is not None and choices is None and is_label_like(rows, target):
         word = "Label"
     return "\n".join([*lines, f"{word}:"])
+
+
+def _tag(expression: str) -> str:
+    return "{{ " + expression + " }}"
 
 
 def _field(name: str) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +66,7 @@ def start(
     `overrides` are the user's, which win over what is guessed. Raises SoftPromptError for rows that cannot be
     read or guessed, or too few.
     """
-    name = _name(rows)
+    name = name_of(rows)
     draft = {"data": {"train": rows}, "output": f"runs/{name}"}
     asked = recipe_from_dict(draft, overrides=overrides, method_option_names=option_names())
     place = Path(folder or asked.compare.output or f"runs/{name}-compare")
@@ -80,7 +80,7 @@ def start(
     say(f"{len(found)} rows; loading {asked.model} …")
     lm = load_base(asked)
     needs = _needs(found, asked, guessed, lm)
-    plain, limits = _recipe(rows, name, place, asked, guessed, needs)
+    plain, limits = comparison(rows, name, place, asked, guessed, needs)
     counts = _counts(len(found), plain)
     read = recipe_from_dict(plain, place, overrides, method_option_names=option_names())
     pace = budget.measure(read, lm, limit_rows(found, len(found), read.train.seed), say)
@@ -99,7 +99,7 @@ def start(
     return Start(path, False, guessed, needs, tuple(limits), seconds)
 
 
-def _name(rows: str) -> str:
+def name_of(rows: str) -> str:
     """Of the recipe and the folder, after the rows."""
     return Path(rows.removeprefix("hf:").replace(":", "-")).stem or "rows"
 
@@ -111,7 +111,7 @@ def _check_rows(path: Path, rows: str) -> None:
         raise SoftPromptError(
             f"{path} is there already, and learns from other rows",
             why=f"it names {known}",
-            fix=f"name another folder: --output runs/{_name(rows)}-2",
+            fix=f"name another folder: --output runs/{name_of(rows)}-2",
         )
 
 
@@ -147,7 +147,7 @@ def _needs(rows: Sequence[Row], asked: Recipe, guessed: Guess, lm: LanguageModel
     return measure_needs(rows, template, lm, Said(asked.model), kind=kind)
 
 
-def _recipe(
+def comparison(
     rows: str, name: str, place: Path, asked: Recipe, guessed: Guess, needs: Needs
 ) -> tuple[dict[str, Any], list[str]]:
     """The recipe as plain values, and what of the rows was left out for the time it takes."""
@@ -160,8 +160,8 @@ def _recipe(
     data["dev_fraction"] = SHARE_DEV
     if asked.data.prompt_field is not None:
         data["prompt_field"] = asked.data.prompt_field
-    room = min(LONGEST_INPUT, needs.context // 2)
-    if needs.longest > room:
+    room = min(LONGEST_INPUT, needs.context // 4)
+    if needs.longest - needs.longest_target > room:
         data["max_input_tokens"] = room
         limits.append(f"inputs of more than {room} tokens lose their first ones (data.max_input_tokens)")
     task: dict[str, Any] = {"kind": needs.kind}
@@ -170,13 +170,13 @@ def _recipe(
     if guessed.choices is not None and needs.kind == "choice":
         task["choices"] = guessed.choices
     if needs.kind == "generation":
-        longest = min(LONGEST_TARGET, max(16, needs.longest_target + 4))
-        task["max_new_tokens"] = longest
+        most = min(LONGEST_TARGET, needs.context // 8)
+        task["max_new_tokens"] = min(most, max(16, needs.longest_target + 4))
         if guessed.references is not None:
             task["references"] = guessed.references
-        if needs.longest_target > LONGEST_TARGET:
-            data["max_target_tokens"] = LONGEST_TARGET
-            limits.append(f"targets of more than {LONGEST_TARGET} tokens lose their last ones")
+        if needs.longest_target > most:
+            data["max_target_tokens"] = most
+            limits.append(f"targets of more than {most} tokens lose their last ones (data.max_target_tokens)")
     compare: dict[str, Any] = {"methods": _methods(needs), "test_limit": TESTED}
     if needs.kind == "generation":
         compare["text_rows"] = WRITTEN
@@ -198,8 +198,9 @@ def _recipe(
 
 
 def _methods(needs: Needs) -> list[str]:
-    """The usual ones, without those that cannot be had here."""
-    out = {item.contestant.name for item in rank(needs).excluded}
+    """The usual ones, without those that cannot be had here; a long row is shortened, and no reason."""
+    short = replace(needs, longest=min(needs.longest, needs.context // 4))
+    out = {item.contestant.name for item in rank(short).excluded}
     words = ["tf-idf"] if needs.kind == "classification" else []
     return [name for name in (*METHODS, *OTHERS, *words) if name not in out]
 
@@ -220,10 +221,10 @@ def _is_said(asked: Recipe, key: str) -> bool:
 def _text(path: Path, recipe: dict[str, Any], seconds: float) -> str:
     command = f"softprompt compare {shlex.quote(str(path))}"
     head = [
-        "A first comparison. What the rows are for was guessed: template, task. Change what you like, and type",
+        "A first comparison. What the rows are for was guessed: template, task. Change what you like; type",
         f"  {command}",
-        f"It was to take about {max(1, round(seconds / 60))} minutes. Fewer steps, rates, seeds or methods take",
-        "less; more rows (data.limit, compare.test_limit) and seeds show smaller differences.",
+        f"It was to take about {max(1, round(seconds / 60))} minutes. Fewer steps, rates, seeds or methods",
+        "take less; more rows (data.limit, compare.test_limit) and seeds show smaller differences.",
         "What may stand here: docs/compare.md. Trials that nothing was changed of are not run again.",
     ]
     body = yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True, width=100)

@@ -1,4 +1,4 @@
-"""How `softprompt compare` begins with rows alone: what was guessed, what it will take, and how to change it."""
+"""How `softprompt compare` begins with rows alone: what was guessed, what it takes, and how to change it."""
 
 from __future__ import annotations
 
