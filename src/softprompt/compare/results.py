@@ -17,7 +17,8 @@ from ..metrics import METRICS
 from . import advice
 from .contestants import Contestant
 from .folder import Folder, Record
-from .pairs import Entry, shares, summaries, tests
+from .growth import watched
+from .pairs import Entry, shares, summaries, tests, whole
 from .resources import seconds_to_target
 from .study import Line, Study
 
@@ -38,7 +39,7 @@ def scored(study: Study, records: Sequence[Record], split: str) -> list[tuple[Co
             r
             for r in records
             if r["contestant"] == one.name
-            and r["phase"] == "score"
+            and r["phase"] in ("score", "newcomer")
             and r["status"] == "done"
             and r["about"]["split"] == split
         ]
@@ -48,10 +49,11 @@ def scored(study: Study, records: Sequence[Record], split: str) -> list[tuple[Co
 
 def _lines(study: Study, records: Sequence[Record]) -> Iterator[Line]:
     for record in records:
-        if record["phase"] in ("reference", "search", "final", "curve") or record["status"] == "failed":
+        if record["phase"] not in ("score", "measure") or record["status"] == "failed":
             yield _trial(study, record)
     yield from _curves(study, records)
-    for split in study.ground.measured:
+    yield from _tables(study, records)
+    for split in study.ground.scored:
         yield from _split(study, split, scored(study, records, split))
     for record in records:
         if record["phase"] == "measure" and record["status"] == "done":
@@ -102,6 +104,28 @@ def _curves(study: Study, records: Sequence[Record]) -> Iterator[Line]:
             yield {"kind": "curve", **about, "value": value, "split": "dev"}
 
 
+def _tables(study: Study, records: Sequence[Record]) -> Iterator[Line]:
+    """The watched prompts' test scores by the size of the table; the finals' are the last point."""
+    names = study.ground.prompts
+    followed = {names.index(name) for name in watched(names)}
+    pooled: dict[tuple[str, int, int], list[Any]] = {}
+    for record in records:
+        if record["phase"] == "growth" and record["status"] == "done":
+            key = record["contestant"], record["seed"], len(record["prompts"])
+            pooled.setdefault(key, []).extend(record["examples"])
+    drawn = {name for name, _, _ in pooled}
+    for one, found in scored(study, records, "test"):
+        for record in found if one.name in drawn else ():
+            rows = [row for row in record["examples"] if row["prompt"] in followed]
+            pooled[one.name, record["seed"], len(names)] = rows
+    most = max(map(len, pooled.values()), default=0)
+    for (name, seed, size), rows in sorted(pooled.items()):
+        if len(rows) < most:  # one of several tables of that size failed
+            continue
+        about = {"contestant": name, "seed": seed, "prompts": size, "split": "test"}
+        yield {"kind": "table", **about, "value": whole(rows, study.metric)}
+
+
 def _split(study: Study, split: str, found: Sequence[tuple[Contestant, list[Record]]]) -> Iterator[Line]:
     for one, records in found:
         for record in records:
@@ -146,7 +170,7 @@ def _measured(record: Record) -> Iterator[Line]:
 
 def _texts(study: Study, records: Sequence[Record]) -> Iterator[Line]:
     """Rows once, and every answer to them."""
-    for split in study.ground.measured:
+    for split in study.ground.scored:
         found = scored(study, records, split)
         first = next((rows[0] for _, rows in found if rows), None)
         for number, row in enumerate(first["examples"] if first else ()):

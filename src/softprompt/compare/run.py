@@ -126,7 +126,7 @@ def _tried(trials: Sequence[Trial], job: Job, folder: Folder) -> list[Record]:
 
 
 def _work(trials: Sequence[Trial], job: Job, folder: Folder) -> list[Record]:
-    from . import fitting, measuring, scoring
+    from . import fitting, measuring, scoring, tables
 
     first = trials[0]
     if first.phase in ("search", "final", "curve"):
@@ -134,6 +134,10 @@ def _work(trials: Sequence[Trial], job: Job, folder: Folder) -> list[Record]:
         return fitting.train(trials, folder, fitting.How(prune, job.rivals, job.seconds))
     if first.phase == "measure":
         return [measuring.measure(first, folder)]
+    if first.phase == "growth":
+        return [tables.grow(first, folder)]
+    if first.phase == "newcomer" and "final" in first.about:
+        return [tables.join(first, folder)]
     if "reference" in first.about:
         return [scoring.score_reference(first, folder)]
     return [scoring.score_final(first, folder)]

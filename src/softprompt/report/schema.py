@@ -41,6 +41,7 @@ class Study:
     labels: list[str] | None = None
     prompts: list[str] | None = None
     unseen: dict[str, Any] | None = None
+    newcomers: dict[str, Any] | None = None
     machine: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, Any] = field(default_factory=dict)
     command: str = ""
