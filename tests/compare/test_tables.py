@@ -21,6 +21,7 @@ from softprompt.files import read_tensors, write_tensors
 from softprompt.report.read import comparison
 
 NAMED = [name for name in methods.METHODS if name != "none"]
+METHODS = ["prompt-tuning/after", "multitask-prompt-tuning/after", "lora", "zero-shot", "few-shot"]
 NAMES = [f"task {i}" for i in range(8)]
 
 
@@ -72,8 +73,7 @@ def grown(tmp_path_factory, model_folder):
             "train": {"steps": 6, "batch_size": 8, "dtype": "float32"},
             "output": str(folder / "out"),
             "compare": {
-                "methods": ["prompt-tuning/after", "multitask-prompt-tuning/after", "lora", "zero-shot"]
-                + ["few-shot"],
+                "methods": METHODS,
                 "rates": [1e-2],
                 "base_rates": [1e-3],
                 "seeds": 2,
@@ -101,8 +101,7 @@ def test_growth_is_a_line_for_every_method_seed_and_size(grown):
     found = comparison(grown[0].folder)
     assert grown[0].failed == 0, [t.error for t in found.trials if t.error]
     seen = Counter((p.contestant, p.seed, p.prompts) for p in found.tables)
-    methods_ = ("prompt-tuning/after", "multitask-prompt-tuning/after", "lora")
-    assert seen == {(name, seed, size): 1 for name in methods_ for seed in (0, 1) for size in (1, 2, 4)}
+    assert seen == {(name, seed, size): 1 for name in METHODS[:3] for seed in (0, 1) for size in (1, 2, 4)}
     assert all(p.split == "test" and p.value is not None for p in found.tables)
 
 

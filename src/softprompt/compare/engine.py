@@ -1,7 +1,8 @@
 """A comparison from its recipe to its report: which trials, in which order, and what is made of them.
 
     survey ─► references ─► search (rate, length, init) ─► finals (seeds) ─► curves
-           ─► scores on test and unseen ─► measures ─► tables of prompts ─► statistics ─► results.jsonl, examples.jsonl ─► report
+           ─► scores on test and unseen ─► measures ─► tables of prompts
+           ─► statistics ─► results.jsonl, examples.jsonl ─► report
 
 Trials run wherever the executor runs them; here it is only decided what is next. Killed at any time, the same
 call goes on: a trial that has a record is not run again.

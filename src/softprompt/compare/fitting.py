@@ -155,6 +155,7 @@ def _counted(trial: Trial, run: Run) -> dict[str, Any]:
     added = added_tokens(prepared.lm, prepared.method, prepared.dev[:32])
     return {
         "flops": flops.of(run.outcome.step),
+        "flops_once": flops.once,
         "added_tokens": added.soft_tokens,
         "prefix_columns": added.prefix_columns,
     }

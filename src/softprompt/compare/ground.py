@@ -41,6 +41,8 @@ class Ground:
     counts: dict[str, int]
     unseen: dict[str, Any] = field(default_factory=lambda: {"how": None, "detail": None})
     newcomers: list[str] = field(default_factory=list)  # prompts that no training sees
+    # of a generation, in no order: tokens of each row's target, and those cut off the row; for findings
+    targets: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
 
     @property
     def measured(self) -> list[str]:
@@ -74,9 +76,12 @@ def lay(recipe: Recipe, lm: LanguageModel, folder: Folder) -> Ground:
     if labels is None and recipe.task.kind in ("classification", "token-classification"):
         labels = distinct_labels([*parts["train"], *parts.get("newcomers-train", ())], template)
     later = _prompts(parts["newcomers-train"], recipe) if "newcomers" in parts else []
+    targets = {}
     for split, rows in parts.items():
         named = later if split.startswith("newcomers") else _prompts(parts["train"], recipe)
-        encoder_of(recipe, lm, template, tuple(named), labels).encode_rows(rows)
+        encoded = encoder_of(recipe, lm, template, tuple(named), labels).encode_rows(rows)
+        if recipe.task.kind == "generation":
+            targets[split] = [(len(one.target_ids), one.truncated) for one in encoded]
     parts["train"] = by_turns(parts["train"], recipe, lambda row: template.render(row).target)
     files = dict(parts)
     for count in recipe.compare.curve:
@@ -99,6 +104,7 @@ def lay(recipe: Recipe, lm: LanguageModel, folder: Folder) -> Ground:
         {split: len(rows) for split, rows in parts.items()},
         unseen,
         later,
+        targets,
     )
 
 

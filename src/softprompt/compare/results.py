@@ -19,12 +19,13 @@ from .contestants import Contestant
 from .folder import Folder, Record
 from .growth import watched
 from .pairs import Entry, shares, summaries, tests, whole
-from .resources import seconds_to_target
+from .resources import share_to_target
 from .study import Line, Study
 
 
 def write(study: Study, records: Sequence[Record]) -> None:
     """Both files, whole."""
+    study.about["goal"] = goal(study, records)
     findings = [{"kind": "finding", **one} for one in advice.findings(study, records)]
     lines = [study.about, *_lines(study, records), *findings]
     _jsonl(study.folder, "results.jsonl", lines)
@@ -65,13 +66,10 @@ def _trial(study: Study, record: Record) -> Line:
     if record["phase"] == "reference" and record["status"] == "done":
         dev = {name: score["value"] for name, score in record["metrics"].items()}
     cost = dict(record.get("cost") or {})
-    goal, history = study.recipe.compare.goal, record.get("history") or []
-    if goal is not None and history and study.metric in history[0]:
-        better = METRICS[study.metric].higher_is_better
-        seconds = cost.get("train_seconds") or 0.0
-        cost["seconds_to_target"] = seconds_to_target(
-            history, study.metric, goal, seconds, higher_is_better=better
-        )
+    history = record.get("history") or []
+    cost |= _to_target(study, record["phase"], history, cost)
+    if cost.get("artifact_bytes") is not None:
+        cost["artifact_bytes_per_prompt"] = cost["artifact_bytes"] / len(study.ground.prompts)
     error = record["error"]
     if error is not None:
         error = {key: error.get(key) or "" for key in ("what", "why", "fix")}
@@ -91,6 +89,38 @@ def _trial(study: Study, record: Record) -> Line:
         "history": history,
         "cost": cost,
     }
+
+
+def goal(study: Study, records: Sequence[Record]) -> Line | None:
+    """The dev score that times are taken to: the recipe's, else the best reference's; None without one."""
+    if study.recipe.compare.goal is not None:
+        return {"value": study.recipe.compare.goal, "how": "compare.goal"}
+    scores = {
+        r["contestant"]: r["metrics"][study.metric]["value"]
+        for r in records
+        if r["phase"] == "reference" and r["status"] == "done" and study.metric in r["metrics"]
+    }
+    if not scores:
+        return None
+    pick = max if METRICS[study.metric].higher_is_better else min
+    best = pick(scores, key=lambda name: scores[name])
+    return {"value": scores[best], "how": best}
+
+
+def _to_target(study: Study, phase: str, history: Sequence[Line], cost: Line) -> Line:
+    """Seconds and operations until the target was first reached on the dev rows; None: never."""
+    target = study.about.get("goal")
+    if phase != "final" or target is None or not history or study.metric not in history[0]:
+        return {}
+    better = METRICS[study.metric].higher_is_better
+    share = share_to_target(history, study.metric, target["value"], higher_is_better=better)
+    if share is None:
+        return {"seconds_to_target": None, "flops_to_target": None}
+    found: Line = {"seconds_to_target": (cost.get("train_seconds") or 0.0) * share}
+    if cost.get("flops") is not None:
+        once = cost.get("flops_once") or 0.0
+        found["flops_to_target"] = once + (cost["flops"] - once) * share
+    return found
 
 
 def _curves(study: Study, records: Sequence[Record]) -> Iterator[Line]:

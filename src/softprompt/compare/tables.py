@@ -43,7 +43,7 @@ def grow(trial: Trial, folder: Folder) -> Record:
 
 
 def join(trial: Trial, folder: Folder) -> Record:
-    """Prompts that no training saw, each tuned on a few rows, beside what the final trial has for all of them.
+    """Prompts that no training saw, tuned on a few rows each, beside what the final trial has for all.
 
     What all prompts share (a generator, a shared prompt, a reparameterization) is the final's, and stays.
     """

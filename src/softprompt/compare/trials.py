@@ -77,9 +77,7 @@ class Trials:
         id = self._id("measure", None, {**about, "rows": self.ground.hashes["test"]})
         return Trial(id, contestant.name, "measure", final.recipe, final.settings, final.seed, None, about)
 
-    def growth(
-        self, contestant: Contestant, settings: Mapping[str, Any], seed: int, table: Table
-    ) -> Trial:
+    def growth(self, contestant: Contestant, settings: Mapping[str, Any], seed: int, table: Table) -> Trial:
         """A table of some of the prompts, with as many steps for each as in a final trial."""
         train = contestant.recipe.train
         share = len(table.prompts) / len(self.ground.prompts)
@@ -123,9 +121,7 @@ class Trials:
         """A trial with a prompt of its own, on rows that `about` picks."""
         id = self._id(phase, recipe, {**about, "rows": hashes})
         recipe = recipe.model_copy(update={"output": str(self.folder.artifact(id))})
-        return Trial(
-            id, contestant.name, phase, recipe.to_dict(), dict(settings), seed, None, dict(about)
-        )
+        return Trial(id, contestant.name, phase, recipe.to_dict(), dict(settings), seed, None, dict(about))
 
     def placed(self, recipe: Recipe, rows: int | None = None) -> Recipe:
         """The recipe on this comparison's own rows, with what was found out of them and of the base."""

@@ -103,9 +103,7 @@ def _newcomers(found: Comparison) -> Block:
         [[n, said(u, scores[n]), said(u, known.get(n))] for n in names],
         right=(1, 2),
     )
-    return Figure(
-        "newcomers", "Prompts never seen in training", _few(found), [Panel("", *drawn)], table
-    )
+    return Figure("newcomers", "Prompts never seen in training", _few(found), [Panel("", *drawn)], table)
 
 
 def _few(found: Comparison) -> str:
@@ -113,8 +111,8 @@ def _few(found: Comparison) -> str:
     prompts, rows = len(about.get("prompts") or []), about.get("rows")
     told = f" ({prompts} prompts, {rows} rows to tune all of them)" if prompts and rows else ""
     return (
-        f"Prompts that were held out whole, each tuned on a few rows{told} and scored on its others. What the "
-        "trained prompts share, as a generator, stays as it was trained; where they share nothing, a new "
+        f"Prompts that were held out whole, each tuned on a few rows{told} and scored on its others. What "
+        "the trained prompts share, as a generator, stays as it was trained; where they share nothing, a new "
         "prompt starts afresh. few-shot is shown the same few rows."
     )
 
