@@ -62,9 +62,10 @@ def _training(found: Comparison) -> Block:
 def _target(found: Comparison) -> str:
     about, u = found.study.goal or {}, unit(found.study.metric)
     whose = "" if about.get("how") == "compare.goal" else f", what {about.get('how')} scores"
+    reached = any("seconds_to_target" in cost for cost in costs(found).values())
+    then = "times to it are means over the trials that reached it" if reached else "no method reached it"
     return (
-        f" The target quality is {u.value(about.get('value'))} in {u.label} on the dev rows{whose}: where a "
-        "method reached it in some of its trials alone, the mean is over those."
+        f" The target quality is {u.value(about.get('value'))} in {u.label} on the dev rows{whose}: {then}."
     )
 
 
