@@ -33,7 +33,7 @@ def compared(folder, model, rows, *, more=None, **sections):
 
 @pytest.fixture(scope="module")
 def easy(tmp_path_factory, model_folder):
-    """Words tell the label, rates are too low to learn by, and the test inputs are nearly those of training."""
+    """Words tell the label, rates are too low to learn by, and test inputs are nearly those of training."""
     rows = [
         {"input": f"{('fine', 'foul')[i % 2]} word {i // 4}", "target": ("good", "bad")[i % 2]}
         for i in range(80)
