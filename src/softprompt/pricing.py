@@ -67,8 +67,8 @@ class Price:
         return asdict(self) | {"seconds": self.seconds}
 
 
-def measure(prepared: Prepared) -> Price:
-    """Time one step and one evaluation of `prepared`, which is left as it was."""
+def measure(prepared: Prepared, *, slower: bool = True) -> Price:
+    """Time one step and one evaluation of `prepared`, which is left as it was; and the next slower plan's."""
     how, trains = optimization(prepared.recipe), bool(named_parameters(prepared.lm, prepared.method))
     rows = typical_batch(prepared.train, how)
     dev = spread(prepared.dev, 32)
@@ -100,7 +100,7 @@ def measure(prepared: Prepared) -> Price:
         trained_parameters=prepared.trained_parameters,
         faster=faster(prepared),
     )
-    return replace(price, slower=_slower(prepared, rows, price)) if trains else price
+    return replace(price, slower=_slower(prepared, rows, price)) if trains and slower else price
 
 
 def faster(prepared: Prepared) -> str:

@@ -185,6 +185,8 @@ class CompareConfig(_Section):
     text_rows: Positive | None = 100  # test rows of a generation task that are answered in text; None: all
     unseen: UnseenConfig | None = None  # or a file, or `auto`: clusters
     curve: list[Positive] = []  # numbers of training rows
+    growth: list[Positive] = []  # numbers of prompts in one table
+    newcomer_rows: Positive = 16  # of each prompt held out by `unseen: {field: the prompts' column}`
     control: bool | list[Literal["swap", "dose", "leakage", "composition", "adherence"]] = True
     control_rows: Positive = 32
     constraint: dict[str, Any] | None = None  # what answers must satisfy

@@ -31,6 +31,12 @@ def use(wanted: int | None = None) -> int:
     return torch.get_num_threads()
 
 
+def said() -> int | None:
+    """The number that the environment asks for; None where it asks for none, or for no number."""
+    asked = next((value for name in VARIABLES if (value := os.environ.get(name))), "")
+    return int(asked) if asked.isdigit() and int(asked) else None
+
+
 def right_number(root: Path = ROOT) -> int:
     """Physical cores that this process may run on, bounded by its container's share of time."""
     allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from softprompt.config import load_recipe
+
 from .conftest import write_rows
 
 
@@ -59,6 +61,31 @@ def test_limits_are_read_and_kept_to(run, rows, model_folder):
 
 
 def test_rows_without_the_fields_are_told_before_a_model_is_loaded(run, tmp_path):
-    path = write_rows(tmp_path / "odd.jsonl", [{"question": "a", "answer": "b"}] * 3)
+    path = write_rows(tmp_path / "odd.jsonl", [{"one": "a", "two": "b", "three": "c"}] * 3)
     said = run("choose", "--rows", path, "--model", "no/such/model")
-    assert said.code == 1 and "'input'" in said.err and "question" in said.err
+    assert said.code == 1 and "one, two, three" in said.err and "--input '{{ one }}'" in said.err
+    said = run("choose", "--rows", path, "--model", "no/such/model", "--input", "{{ nine }}", "--target", "x")
+    assert said.code == 1 and "'nine'" in said.err and "loading" not in said.err
+
+
+def test_fields_are_guessed_and_told(run, tmp_path, model_folder):
+    made = [{"question": f"what {i}", "answer": ("yes", "no")[i % 2]} for i in range(24)]
+    path = write_rows(tmp_path / "rows.jsonl", made)
+    said = run("choose", "--rows", path, "--model", model_folder)
+    assert said.code == 0 and "{{ question }}⏎Answer:" in said.out and "classification of 2" in said.out
+
+
+def test_a_pilot_ranks_by_what_it_measured(run, rows, model_folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    options = ("--model", model_folder, "--pilot", "12s", "--out", "out")
+    said = run("choose", "--rows", rows, *options, "--json")
+    assert said.code == 0, said.err
+    found = said.json["pilot"]
+    assert found["seconds"] < 20 and found["folder"] == "runs/rows-pilot"
+    order = [trial["contestant"] for trial in found["order"]]
+    assert [item["name"] for item in said.json["ranked"]][: len(order)] == order
+    trained = [trial for trial in found["order"] if trial["settings"]]
+    assert len(trained) >= 2 and said.json["next"] == f"softprompt tune {said.json['recipes'][0]}"
+    best = load_recipe(said.json["recipes"][0])
+    assert {"train.lr": best.train.lr, "base.lr": best.base.lr}.items() >= trained[0]["settings"].items()
+    assert len(list((tmp_path / "runs/rows-pilot/trials").glob("*.json"))) >= len(order)

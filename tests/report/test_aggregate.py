@@ -49,3 +49,12 @@ def test_the_answer_is_about_the_test_rows_where_there_are_any(found):
     assert main_split(found) == "unseen"
     found.scores.append(Score("a", "test", {}))
     assert main_split(found) == "test"
+
+
+def test_an_interval_ends_where_the_metric_does(found):
+    found.scores = [score(0.7, -1.8, 3.0, None)]
+    one = quality(found, "test")["a"]
+    assert (one.low, one.high) == (0.0, 1.0)
+    found.scores = [Score("a", "test", {"perplexity": {"value": 3.0, "low": -1.0, "high": 7.0, "n": 5}})]
+    one = quality(found, "test", "perplexity")["a"]
+    assert (one.low, one.high) == (-1.0, 7.0)

@@ -50,6 +50,7 @@ class Needs:
     input_tokens: float  # median
     longest: int  # tokens of the longest row, input and target
     target_tokens: float  # median
+    longest_target: int = 0
     model_kind: str = "decoder"  # "decoder", "encoder-decoder", "encoder"
     limits: Mapping[str, str] = field(default_factory=dict)  # as ModelSpec.limits
     context: int = 2048
@@ -97,6 +98,7 @@ def measure(
         input_tokens=median(inputs),
         longest=max(a + b for a, b in zip(inputs, answers, strict=True)),
         target_tokens=median(answers),
+        longest_target=max(answers),
         model_kind=lm.spec.kind,
         limits=lm.spec.limits,
         context=lm.spec.context,

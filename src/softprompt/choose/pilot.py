@@ -73,14 +73,13 @@ def pilot(
     played: list[Played] = []
     alive = {name: list(settings) for name, settings in candidates.items()}
     for rung in range(rungs):
-        share = max(FEWEST_ROWS, round(rows * KEPT ** (rung - rungs + 1)))
         until = started + seconds * (rung + 1) / rungs
-        found = _rung(run, alive, rung, min(rows, share), until, clock)
+        found = _rung(run, alive, rung, shares(len(candidates), rows)[rung], until, clock)
         played += found
         alive = _survivors(found, alive, rung, rungs)
         if not alive or clock() - started >= seconds:
             break
-    order = _order(played)
+    order = in_order(played)
     if not order or order[0].score == -math.inf:
         reason = next((trial.error for trial in played if trial.error), "the time ran out before the first")
         raise SoftPromptError("no trial of the pilot came to an end", why=reason, fix="give it more time")
@@ -96,6 +95,12 @@ def rungs_of(contestants: int) -> int:
         contestants = max(FINALISTS, math.ceil(contestants / KEPT))
         rungs += 1
     return rungs + (rungs == 1)
+
+
+def shares(contestants: int, rows: int) -> list[int]:
+    """Rows that each rung plays on: all in the last, a third of the next in each before it."""
+    rungs = rungs_of(contestants)
+    return [min(rows, max(FEWEST_ROWS, round(rows * KEPT ** (rung - rungs + 1)))) for rung in range(rungs)]
 
 
 def _rung(
@@ -157,8 +162,10 @@ def _best(found: Sequence[Played]) -> list[Played]:
     return list(best.values())
 
 
-def _order(played: Sequence[Played]) -> list[Played]:
-    """Scores are compared within a rung only: they were had with unlike time and rows."""
+def in_order(played: Sequence[Played]) -> list[Played]:
+    """Each contestant's last trial: those that got further first, then by score.
+
+    Scores are compared within a rung only: they were had with unlike time and rows."""
     last: dict[str, list[Played]] = {}
     for trial in played:
         kept = last.setdefault(trial.contestant, [])

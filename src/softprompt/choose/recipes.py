@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +31,13 @@ class Task:
     target: str = "{{ target }}"
     prompt_field: str | None = None
     choices: str | None = None
+    references: str | None = None
 
 
-def recipe_of(contestant: Contestant, needs: Needs, task: Task) -> dict[str, Any]:
-    """The recipe as plain values, without what is the default anyway."""
+def recipe_of(
+    contestant: Contestant, needs: Needs, task: Task, settings: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The recipe as plain values, without what is the default anyway; `settings` by dotted name win."""
     data = {"train": task.rows}
     if task.prompt_field is not None:
         data["prompt_field"] = task.prompt_field
@@ -43,6 +46,8 @@ def recipe_of(contestant: Contestant, needs: Needs, task: Task) -> dict[str, Any
         about["labels"] = sorted(needs.labels)
     if task.choices is not None:
         about["choices"] = task.choices
+    if task.references is not None and needs.kind == "generation":
+        about["references"] = task.references
     recipe: dict[str, Any] = {
         "model": task.model,
         "data": data,
@@ -55,16 +60,32 @@ def recipe_of(contestant: Contestant, needs: Needs, task: Task) -> dict[str, Any
     batch = max(1, min(contestant.batch_size, needs.rows // 2))
     recipe["train"] = {"steps": contestant.steps, "batch_size": batch}
     recipe["output"] = f"runs/{_stem(contestant)}"
+    for key, value in (settings or {}).items():
+        section, leaf = key.split(".")
+        before = recipe.get(section, {})
+        recipe[section] = {**(before if isinstance(before, dict) else {"mode": before}), leaf: value}
     return recipe
 
 
-def write(ranking: Ranking, needs: Needs, task: Task, folder: Path, *, first: int = FIRST) -> list[Path]:
-    """Write `1-METHOD.yaml` and so on for the first trained ones; the paths, the best first."""
+def write(
+    ranking: Ranking,
+    needs: Needs,
+    task: Task,
+    folder: Path,
+    *,
+    first: int = FIRST,
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
+) -> list[Path]:
+    """Write `1-METHOD.yaml` and so on for the first trained ones; the paths, the best first.
+
+    `settings` are those that did best, by contestant, where they were tried.
+    """
     written = []
     trained = [item for item in ranking.ranked if item.contestant.is_trained]
     for place, item in enumerate(trained[:first], 1):
         path = folder / f"{place}-{_stem(item.contestant)}.yaml"
-        recipe = recipe_of(item.contestant, needs, _from(task, folder))
+        tried = (settings or {}).get(item.contestant.name)
+        recipe = recipe_of(item.contestant, needs, _from(task, folder), tried)
         check(recipe, folder)
         text = yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True, width=100)
         write_text(path, _head(item, path) + text)
@@ -83,7 +104,7 @@ def _from(task: Task, folder: Path) -> Task:
     if task.rows.startswith("hf:"):
         return task
     rows = os.path.relpath(Path(task.rows).expanduser(), folder)
-    return Task(rows, task.model, task.input, task.target, task.prompt_field, task.choices)
+    return replace(task, rows=rows)
 
 
 def _stem(contestant: Contestant) -> str:
@@ -102,8 +123,13 @@ def _head(item: Ranked, path: Path) -> str:
 
 def rates(contestant: Contestant) -> str:
     """Learning rates to try: the method's own, a third of it and three times it."""
+    own = own_rate(contestant)
+    return ",".join(f"{own * factor:.0e}".replace("e-0", "e-") for factor in (1 / 3, 1, 3))
+
+
+def own_rate(contestant: Contestant) -> float:
+    """The learning rate that it has where nobody names one."""
     from ..lm.adapt import LEARNING_RATE
     from ..methods import find
 
-    own = LEARNING_RATE["lora"] if contestant.base == "lora" else find(contestant.method).lr
-    return ",".join(f"{own * factor:.0e}".replace("e-0", "e-") for factor in (1 / 3, 1, 3))
+    return LEARNING_RATE["lora"] if contestant.base == "lora" else find(contestant.method).lr

@@ -10,15 +10,18 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import SoftPromptError
 from .output import Json, Reply, duration, log, number, size, table
 from .quantities import memory as bytes_of
 from .quantities import seconds as seconds_of
 
 if TYPE_CHECKING:
+    from ..choose.guess import Guess
     from ..choose.needs import Needs
     from ..choose.rank import Ranking
     from ..choose.rule import Rule
+    from ..choose.trying import Tried
+
+_FIELDS = "--input '{{{{ {0} }}}}' --target '{{{{ {1} }}}}'"
 
 
 class Kind(str, Enum):
@@ -52,11 +55,12 @@ def choose(
         Kind | None, typer.Option("--task", help="What is predicted; by itself told from the targets.")
     ] = None,
     input: Annotated[
-        str, typer.Option("--input", metavar="TEMPLATE", help="How a row becomes the input.")
-    ] = "{{ input }}",
+        str | None,
+        typer.Option("--input", metavar="TEMPLATE", help="How a row becomes the input; by itself guessed."),
+    ] = None,
     target: Annotated[
-        str, typer.Option("--target", metavar="TEMPLATE", help="And the target.")
-    ] = "{{ target }}",
+        str | None, typer.Option("--target", metavar="TEMPLATE", help="And the target.")
+    ] = None,
     prompt_field: Annotated[
         str | None, typer.Option("--prompt-field", metavar="COLUMN", help="It names each row's prompt.")
     ] = None,
@@ -70,52 +74,87 @@ def choose(
         bool, typer.Option("--why", help="Show every rule that counted, and its evidence.")
     ] = False,
     pilot: Annotated[
-        str | None, typer.Option("--pilot", metavar="10m", help="Try them on the rows for so long.")
+        str | None,
+        typer.Option("--pilot", metavar="10m", help="Try the first of them on the rows for so long."),
     ] = None,
     json: Json = False,
 ) -> Reply:
     """Rank the methods for your rows, your model and your limits.
 
-    By what is known: each rule says where it comes from and what that does not show (--why).
+    By what is known: each rule says where it comes from and what that does not show (--why). With --pilot,
+    by short trials on the rows too: those that do better get longer ones.
 
     \b
     Example:
       softprompt choose --rows data.jsonl
+      softprompt choose --rows data.jsonl --pilot 10m --out recipes
       softprompt choose --rows data.jsonl --tasks 200 --memory 8GB --latency 50ms --unseen --out recipes
     """
     said_memory = None if memory is None else bytes_of(memory, "--memory")
     said_latency = None if latency is None else seconds_of(latency, "--latency")
-    if pilot is not None:
-        _pilot(seconds_of(pilot, "--pilot"))
+    pilot_seconds = None if pilot is None else seconds_of(pilot, "--pilot")
     from ..choose import Said, measure, rank, recipes
+    from ..choose.guess import guess
     from ..data.sources import read_rows
     from ..data.template import Template
     from ..lm.loading import load
 
     found = read_rows(rows)
-    template = Template(input, target, prompt_field=prompt_field, choices_field=choices)
+    fields = guess(found, input=input, target=target, choices=choices, say=_FIELDS)
+    template = Template(fields.input, fields.target, prompt_field=prompt_field, choices_field=fields.choices)
     for row in found[:1]:  # so that a mistake is told before the model is loaded
         template.render(row)
     log(f"{len(found)} rows; loading {model} …")
     said = Said(model, tasks, said_memory, said_latency, unseen, one_batch, frozen)
     needs = measure(found, template, load(model), said, kind=None if task is None else task.value)
-    ranking = rank(needs)
+    ranking, tried = rank(needs), None
+    if pilot_seconds is not None:
+        tried = _pilot(rows, prompt_field, fields, needs, ranking, pilot_seconds)
+        ranking = measured_first(ranking, tried)
     written = []
     if out is not None:
-        about = recipes.Task(rows, model, input, target, prompt_field, choices)
-        written = recipes.write(ranking, needs, about, out)
-    following = _next(written, rows, ranking)
+        about = recipes.Task(
+            rows, model, fields.input, fields.target, prompt_field, fields.choices, fields.references
+        )
+        settings = None if tried is None else tried.settings
+        written = recipes.write(ranking, needs, about, out, settings=settings)
+    following = _next(written, rows, ranking, pilot)
     data = {**_data(needs, ranking), "recipes": [str(path) for path in written], "next": following}
-    return Reply(data, None if json else _text(needs, ranking, why, written, following))
+    data["template"] = asdict(fields)
+    if tried is not None:
+        data["pilot"] = {**asdict(tried.pilot), "folder": str(tried.folder), "dev_rows": tried.dev_rows}
+    return Reply(data, None if json else _text(needs, ranking, why, written, following, fields, tried))
 
 
-def _pilot(seconds: float) -> None:
-    raise SoftPromptError(f"--pilot ({duration(seconds)}) needs softprompt compare", fix="leave --pilot out")
+def _pilot(
+    rows: str, prompt_field: str | None, fields: Guess, needs: Needs, ranking: Ranking, seconds: float
+) -> Tried:
+    from ..choose.start import comparison, name_of
+    from ..choose.trying import try_out
+    from ..config import recipe_from_dict
+
+    name = name_of(rows)
+    folder = Path(f"runs/{name}-pilot")
+    asked = recipe_from_dict(
+        {"model": needs.said.model, "data": {"train": rows, "prompt_field": prompt_field}}
+    )
+    plain, _ = comparison(rows, name, Path(), asked, fields, needs)
+    log(f"a pilot of {duration(seconds)} …")
+    return try_out(plain, ranking, folder, seconds, say=log)
 
 
-def _next(written: list[Path], rows: str, ranking: Ranking) -> str:
+def measured_first(ranking: Ranking, tried: Tried) -> Ranking:
+    """The ranking by what the pilot measured."""
+    from ..choose.trying import measured_first as by_pilot
+
+    return by_pilot(ranking, tried.pilot)
+
+
+def _next(written: list[Path], rows: str, ranking: Ranking, pilot: str | None) -> str:
     if written:
-        return f"softprompt check {shlex.quote(str(written[0]))}"
+        return f"softprompt {'tune' if pilot else 'check'} {shlex.quote(str(written[0]))}"
+    if pilot:
+        return f"softprompt compare {shlex.quote(rows)} --open"
     if any(item.contestant.is_trained for item in ranking.ranked):
         return f"softprompt choose --rows {shlex.quote(rows)} --out recipes"
     return "softprompt init"
@@ -147,18 +186,45 @@ def _data(needs: Needs, ranking: Ranking) -> dict[str, Any]:
     }
 
 
-def _text(needs: Needs, ranking: Ranking, why: bool, written: list[Path], following: str) -> str:
-    lines = [_facts(needs), ""]
+def _text(
+    needs: Needs,
+    ranking: Ranking,
+    why: bool,
+    written: list[Path],
+    following: str,
+    fields: Guess,
+    tried: Tried | None,
+) -> str:
+    lines = [_facts(needs), table(fields.lines()), ""]
+    if tried is not None:
+        lines += [*_measured(tried), "", "what is known:"]
     cells = [(f"{item.score:+d}", item.contestant.name, item.sentence) for item in ranking.ranked]
     lines.append(table(cells, right=[0]) if cells else "  nothing is left: every method is out")
     if ranking.excluded:
         lines += ["", "out:", table([(e.contestant.name, e.reason) for e in ranking.excluded])]
     if why:
         lines += ["", "why:", *(_rule(rule) for rule in ranking.rules)]
-    lines += ["", "This is what is known, not what was tried on your rows; equal points mean no preference."]
+    if tried is None:
+        lines += ["", "This is what is known, not what was tried on your rows (--pilot 10m tries it);"]
+        lines.append("equal points mean no preference.")
     if written:
         lines += ["", "wrote:", *(f"  {path}" for path in written)]
     return "\n".join([*lines, "", "next:", f"  {following}"])
+
+
+def _measured(tried: Tried) -> list[str]:
+    """The pilot's order: scores of one round can be compared, those of two cannot."""
+    found, rounds = tried.pilot, max(trial.rung for trial in tried.pilot.played) + 1
+    lines = [f"measured in {duration(found.seconds)}, on {tried.dev_rows} dev rows ({tried.metric}):"]
+    cells = []
+    for trial in found.order:
+        settings = " ".join(f"{key.split('.')[-1]}={value:g}" for key, value in trial.settings.items())
+        score = trial.error or number(trial.score)
+        cells.append((trial.contestant, score, f"round {trial.rung + 1} of {rounds}", settings))
+    lines.append(table(cells))
+    if found.unplayed:
+        lines.append(f"  not reached: {', '.join(found.unplayed)}")
+    return [*lines, "  Who got further did better before. Scores of unlike rounds had unlike rows and time."]
 
 
 def _facts(needs: Needs) -> str:

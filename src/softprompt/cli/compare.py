@@ -9,17 +9,23 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from ..errors import SoftPromptError
 from .contest import Contest
+from .first import begin, is_rows
 from .interruption import Interruption
-from .opening import Overrides, RecipeFile, open_recipe
-from .output import Json, Reply, duration, log
+from .opening import Overrides, open_recipe
+from .output import Json, Reply, duration, log, open_in_browser
 
 if TYPE_CHECKING:
     from ..compare.engine import Compared
 
+Source = Annotated[
+    Path, typer.Argument(metavar="ROWS|RECIPE", help="A file of rows, or a recipe.", show_default=False)
+]
+
 
 def compare(
-    recipe: RecipeFile,
+    recipe: Source,
     overrides: Overrides = None,
     output: Annotated[
         str | None,
@@ -28,26 +34,43 @@ def compare(
     workers: Annotated[
         int | None, typer.Option("--workers", min=1, help="Processes; by itself one for two cores.")
     ] = None,
+    within: Annotated[
+        str | None,
+        typer.Option("--within", metavar="30m", help="Of rows without a recipe: how long it may take."),
+    ] = None,
     report: Annotated[bool, typer.Option("--report/--no-report", help="Write report.html.")] = True,
+    open_page: Annotated[bool, typer.Option("--open", help="Open the report in the browser.")] = False,
     json: Json = False,
 ) -> Reply:
-    """Compare methods on a recipe's rows, with a report.
+    """Compare methods on your rows, with a report.
 
-    All get the same search, the same seeds, and tests between all pairs. The recipe's compare section says
-    which methods, and how long; without one, the usual ones. What was run already is not run again, so the
-    same command goes on after Ctrl-C or a crash.
+    Rows alone will do: what they are for is guessed and told, and written as a recipe that you can edit. All
+    methods get the same search, the same seeds, and tests between all pairs. The recipe's compare section
+    says which methods, and how long. What was run already is not run again, so the same command goes on after
+    Ctrl-C or a crash.
 
     \b
     Example:
+      softprompt compare rows.jsonl --open
+      softprompt compare rows.csv --within 10m
       softprompt compare recipe.yaml
       softprompt compare recipe.yaml steps=100 seeds=2 'methods=[prompt-tuning/after, lora]'
     """
     from ..compare.engine import Hooks
     from ..compare.engine import compare as run
 
+    again = _command(recipe, overrides, output, workers)
+    estimate = None
+    if is_rows(recipe):
+        recipe, estimate = begin(recipe, overrides or (), output, within)
+    elif within is not None:
+        raise SoftPromptError(
+            "--within is for rows without a recipe",
+            why="a recipe says itself how many steps, rates and seeds there are",
+            fix="leave it out, or lower them: steps=50 seeds=2",
+        )
     read = open_recipe(recipe, overrides)
     folder = Path(output or read.compare.output or f"{read.output}-compare")
-    again = _command(recipe, overrides, output, workers)
     with Interruption(), Contest() as contest:
         hooks = Hooks(contest.stage, contest.plan, contest.record)
         try:
@@ -59,6 +82,7 @@ def compare(
             return Reply(data, said, code=130)
     headline, sentences, artifact = _answer(done)
     data = {
+        "recipe": str(recipe),
         "folder": str(done.folder),
         "report": None if done.page is None else str(done.page),
         "answer": [headline, *sentences],
@@ -67,7 +91,10 @@ def compare(
         "ran": done.ran,
         "failed": done.failed,
         "seconds": done.seconds,
+        "estimated_seconds": estimate,
     }
+    if open_page and done.page is not None:
+        open_in_browser(done.page)
     if json:
         return Reply(data)
     log(f"{done.trials} trials, {done.ran} of them run now in {duration(done.seconds)}")

@@ -9,7 +9,7 @@ from typing import Any
 
 from .output import duration, log, number
 
-ORDER = ("reference", "search", "final", "curve", "score", "measure")
+ORDER = ("reference", "search", "final", "curve", "score", "measure", "growth", "newcomer")
 
 
 class Contest:

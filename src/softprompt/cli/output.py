@@ -55,6 +55,14 @@ def show_error(error: SoftPromptError, as_json: bool) -> int:
     return 1
 
 
+def open_in_browser(page: Path) -> None:
+    """Show a page; where there is no browser to show it in, say so."""
+    import webbrowser
+
+    if not webbrowser.open(page.resolve().as_uri()):
+        log(f"no browser was found to open {page} in")
+
+
 def log(text: str) -> None:
     """A line for the person who waits."""
     print(text, file=sys.stderr, flush=True)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from .output import Json, Reply, size
+from .output import Json, Reply, open_in_browser, size
 
 Folder = Annotated[
     Path, typer.Argument(metavar="FOLDER", help="The folder that compare wrote.", show_default=False)
@@ -31,9 +31,7 @@ def report(
 
     page = reports.write(folder)
     if open_page:
-        import webbrowser
-
-        webbrowser.open(page.resolve().as_uri())
+        open_in_browser(page)
     markdown = page.with_suffix(".md")
     data = {"page": str(page), "markdown": str(markdown), "bytes": page.stat().st_size}
     return Reply(data, None if json else f"{page} ({size(data['bytes'])})\n{markdown}")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..data.sources import read_rows
 from ..findings import FINDINGS, Finding, Run, examine
+from ..findings.baselines import tfidf_baseline
 from ..metrics import METRICS
 from ..prepare import template_of
 from .folder import Record
@@ -19,8 +20,9 @@ if TYPE_CHECKING:
     from .contestants import Contestant
     from .study import Study
 
-OF_ROWS = ("train and test overlap", "dev and test apart")  # the same for every method
+OF_ROWS = ("train and test overlap", "dev and test apart", "targets truncated")  # the same for every method
 OF_ALL = ("within seed noise",)
+BASELINE = "TF-IDF with logistic regression"
 
 
 @dataclass(frozen=True)
@@ -43,9 +45,10 @@ class Answer:
 def findings(study: Study, records: Sequence[Record]) -> list[dict[str, Any]]:
     """As lines of `results.jsonl`, warnings first."""
     found = [*_of_rows(study), *_of_all(study, records)]
+    words = _words(study, records)
     for one in study.who:
         if not one.is_reference:
-            found += [(finding, one.name) for finding in _of_method(study, records, one)]
+            found += [(finding, one.name) for finding in _of_method(study, records, one, words)]
     found.sort(key=lambda pair: pair[0].level != "warning")
     return [
         {
@@ -61,16 +64,22 @@ def findings(study: Study, records: Sequence[Record]) -> list[dict[str, Any]]:
 
 def _of_rows(study: Study) -> Iterator[tuple[Finding, None]]:
     """What the rows show, whoever learns them."""
-    template = template_of(study.recipe)
-    parts = {
-        split: [Shown(template.render(row)) for row in read_rows(study.folder.rows(split), split=split)]
-        for split in ("train", "dev", "test")
-    }
+    parts = {split: _shown(study, split) for split in ("train", "dev", "test")}
     settings = {"recipe": study.recipe.to_dict()}
     run = Run(settings, _named(study), train=parts["train"], dev=parts["dev"], test=parts["test"])
     for name in OF_ROWS:
         if (finding := FINDINGS[name](run)) is not None:
             yield finding, None
+
+
+def _shown(study: Study, split: str) -> list[Shown]:
+    """The rows of a split, with what is known of their tokens."""
+    template = template_of(study.recipe)
+    rows = read_rows(study.folder.rows(split), split=split)
+    known = study.ground.targets.get(split) or [(0, 0)] * len(rows)
+    return [
+        Shown(template.render(row), (0,) * count, cut) for row, (count, cut) in zip(rows, known, strict=True)
+    ]
 
 
 def _of_all(study: Study, records: Sequence[Record]) -> Iterator[tuple[Finding, None]]:
@@ -88,7 +97,17 @@ def _of_all(study: Study, records: Sequence[Record]) -> Iterator[tuple[Finding, 
             yield finding, None
 
 
-def _of_method(study: Study, records: Sequence[Record], one: Contestant) -> list[Finding]:
+def _words(study: Study, records: Sequence[Record]) -> dict[str, list[float]]:
+    """What TF-IDF scores on the test rows of a classification, where it is not a contestant anyway."""
+    asked = any(one.name == "tf-idf" for one in study.who)
+    if asked or study.metric != "accuracy" or study.recipe.task.kind != "classification":
+        return {}
+    return {BASELINE: tfidf_baseline(_shown(study, "train"), _shown(study, "test")).scores}
+
+
+def _of_method(
+    study: Study, records: Sequence[Record], one: Contestant, words: dict[str, list[float]]
+) -> list[Finding]:
     """What its first final shows, beside its search and the references."""
     score = _test(records, one.name)
     if score is None:
@@ -105,7 +124,9 @@ def _of_method(study: Study, records: Sequence[Record], one: Contestant) -> list
             other.name: _signed(study, its, sign)
             for other in study.who
             if other.is_reference and (its := _test(records, other.name)) is not None
-        },
+        }
+        | words,
+        used=[row["input"] for row in score["examples"]],
         searched=[
             (record["settings"][one.rate], sign * record["dev"][study.metric])
             for record in records

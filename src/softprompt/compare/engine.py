@@ -1,7 +1,8 @@
 """A comparison from its recipe to its report: which trials, in which order, and what is made of them.
 
     survey ─► references ─► search (rate, length, init) ─► finals (seeds) ─► curves
-           ─► scores on test and unseen ─► measures ─► statistics ─► results.jsonl, examples.jsonl ─► report
+           ─► scores on test and unseen ─► measures ─► tables of prompts
+           ─► statistics ─► results.jsonl, examples.jsonl ─► report
 
 Trials run wherever the executor runs them; here it is only decided what is next. Killed at any time, the same
 call goes on: a trial that has a record is not run again.
@@ -23,13 +24,14 @@ from .contestants import Contestant, contestants
 from .executors import Executor, executor
 from .folder import Folder, Record
 from .ground import Ground
+from .growth import Table, sizes, tables
 from .run import Job, Survey, failure, settled
 from .search import STAGES, Search, Settings, trials_of
 from .study import Study
 from .trials import Trial, Trials
 
 MANIFEST = "softprompt.json"  # of a tuned prompt: its folder is no place for a comparison
-PHASES = ("reference", "search", "final", "curve", "score", "measure")
+PHASES = ("reference", "search", "final", "curve", "score", "measure", "growth", "newcomer")
 Counts = dict[tuple[str, str], int]  # by contestant and phase
 
 
@@ -169,6 +171,8 @@ class _Engine:
         # no model has seen a test row before this line
         self._do("score", [self._job(self._scores(c)) for c in self._who if self._scores(c)])
         self._do("measure", [self._job([trial]) for trial in self._measures()])
+        self._do("growth", [self._job([trial]) for trial in self._growth(best)])
+        self._do("newcomer", [self._job([trial]) for trial in self._newcomers(best)])
 
     def outcomes(self) -> list[Record]:
         """All records, in the order in which their trials were made."""
@@ -237,6 +241,34 @@ class _Engine:
             if self._finals[c.name]
         ]
 
+    def _growth(self, best: dict[str, Settings]) -> list[Trial]:
+        """The watched prompts in tables of every size but that of all, which the finals have."""
+        return [
+            self._trials.growth(c, best[c.name], seed, table)
+            for c in self._methods
+            if self._finals[c.name]
+            for table in self._tables()
+            for seed in self.seeds
+        ]
+
+    def _tables(self) -> list[Table]:
+        prompts = self._ground.prompts
+        return [t for size in sizes(self._how.growth, len(prompts)) for t in tables(prompts, size)]
+
+    def _newcomers(self, best: dict[str, Settings]) -> list[Trial]:
+        """Beside every final, and the references once."""
+        if not self._ground.newcomers:
+            return []
+        able = [one for one in self._references if one.name != "tf-idf"]  # which knows no prompts
+        return [
+            *(self._trials.newcomer(c, {}, self.seeds[0], None) for c in able),
+            *(
+                self._trials.newcomer(c, best[c.name], final.seed or 0, final)
+                for c in self._methods
+                for final in self._finals[c.name]
+            ),
+        ]
+
     def _job(self, trials: Sequence[Trial], rivals: tuple[str, ...] = ()) -> Job:
         return Job(
             str(self._folder.path),
@@ -290,14 +322,19 @@ class _Engine:
     def _plan(self) -> Counts:
         """How many trials each contestant has in each phase, if all go well."""
         how, splits = self._how, len(self._ground.measured)
-        sizes = len({rows for rows in how.curve if rows < self._ground.counts["train"]})
+        points = len({rows for rows in how.curve if rows < self._ground.counts["train"]})
         measured = 1 if how.control or how.serving else 0
         counts: Counts = {}
+        grown, come = len(self._tables()), bool(self._ground.newcomers)
         for one in self._references:
             counts |= {(one.name, "reference"): 1, (one.name, "score"): splits}
+            counts[one.name, "newcomer"] = int(come and one.name != "tf-idf")
         for one in self._methods:
             seeds = len(self.seeds)
-            per = (trials_of(one, how), seeds, seeds * sizes, seeds * splits, measured)
+            per = (
+                *(trials_of(one, how), seeds, seeds * points, seeds * splits, measured),
+                *(seeds * grown, seeds * come),
+            )
             counts |= {(one.name, p): n for p, n in zip(PHASES[1:], per, strict=True)}
         return counts
 
@@ -311,4 +348,6 @@ _STAGES = {
     "curve": "learning curves",
     "score": "test and unseen rows",
     "measure": "control and serving",
+    "growth": "tables of more and more prompts",
+    "newcomer": "prompts never seen in training",
 }

@@ -37,6 +37,7 @@ class How:
 
     prune: bool = False
     rivals: tuple[str, ...] = ()  # trials of the same search that ended before
+    seconds: float | None = None  # after which training is cut off
 
 
 def train(trials: Sequence[Trial], folder: Folder, how: How) -> list[Record]:
@@ -49,7 +50,7 @@ def train(trials: Sequence[Trial], folder: Folder, how: How) -> list[Record]:
     gc.collect()
     reset_peak()
     prepared = prepare_settings(recipes, lm=lm) if len(recipes) > 1 else [prepare(recipes[0], lm=lm)]
-    watch = _Watch(prepared, _rivals(folder, how) if how.prune else None)
+    watch = _Watch(prepared, _rivals(folder, how) if how.prune else None, how.seconds)
     hooks = Hooks(watch.stage, watch.cached, watch.event, is_pruned=watch.is_pruned)
     runs = tune_many(prepared, hooks=hooks, overwrite=True, text_rows=0)
     seconds, peak = (time.perf_counter() - started) / len(runs), peak_memory()
@@ -57,6 +58,7 @@ def train(trials: Sequence[Trial], folder: Folder, how: How) -> list[Record]:
     for trial, run in zip(trials, runs, strict=True):
         record = _record(trial, run, seconds)
         record["cost"] |= _counted(trial, run)
+        record["cut"] = watch.is_over and record["status"] == "pruned"
         if len(runs) == 1:
             record["cost"] |= {"peak_memory_bytes": peak, "cache_seconds": watch.cache_seconds}
         records.append(record)
@@ -66,12 +68,19 @@ def train(trials: Sequence[Trial], folder: Folder, how: How) -> list[Record]:
 class _Watch:
     """Follows a run: how long its cache took, and who lies behind."""
 
-    def __init__(self, prepared: Sequence[Prepared], rivals: Sequence[Mapping[str, Any]] | None) -> None:
+    def __init__(
+        self,
+        prepared: Sequence[Prepared],
+        rivals: Sequence[Mapping[str, Any]] | None,
+        seconds: float | None = None,
+    ) -> None:
         how = optimization(prepared[0].recipe)
         self.cache_seconds = 0.0
         self._began = time.perf_counter()
         self._pruner: Pruner | None = None
         self._steps, self._records = how.steps, rivals
+        self._until = None if seconds is None else self._began + seconds
+        self.is_over = False
 
     def stage(self, text: str) -> None:
         self._began = time.perf_counter()
@@ -91,7 +100,8 @@ class _Watch:
         self._pruner.note(event.learner, event.step, event.dev.shown if better else -event.dev.shown)
 
     def is_pruned(self, learner: int) -> bool:
-        return self._pruner is not None and self._pruner.is_behind(learner)
+        self.is_over = self._until is not None and time.perf_counter() > self._until
+        return self.is_over or (self._pruner is not None and self._pruner.is_behind(learner))
 
 
 def _rivals(folder: Folder, how: How) -> list[Record]:
@@ -145,6 +155,7 @@ def _counted(trial: Trial, run: Run) -> dict[str, Any]:
     added = added_tokens(prepared.lm, prepared.method, prepared.dev[:32])
     return {
         "flops": flops.of(run.outcome.step),
+        "flops_once": flops.once,
         "added_tokens": added.soft_tokens,
         "prefix_columns": added.prefix_columns,
     }

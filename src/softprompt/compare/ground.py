@@ -40,11 +40,19 @@ class Ground:
     hashes: dict[str, str]  # by split
     counts: dict[str, int]
     unseen: dict[str, Any] = field(default_factory=lambda: {"how": None, "detail": None})
+    newcomers: list[str] = field(default_factory=list)  # prompts that no training sees
+    # of a generation, in no order: tokens of each row's target, and those cut off the row; for findings
+    targets: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
 
     @property
     def measured(self) -> list[str]:
         """Splits that finals are scored on."""
         return [split for split in ("test", "unseen") if self.counts.get(split)]
+
+    @property
+    def scored(self) -> list[str]:
+        """Splits that there are scores of: those of prompts never seen in training too."""
+        return [*self.measured, *(["newcomers"] if self.newcomers else [])]
 
 
 def lay(recipe: Recipe, lm: LanguageModel, folder: Folder) -> Ground:
@@ -57,18 +65,23 @@ def lay(recipe: Recipe, lm: LanguageModel, folder: Folder) -> Ground:
     from ..metrics import METRICS, default_metrics
     from ..prepare import encoder_of, template_of
 
+    if recipe.compare.growth and recipe.data.prompt_field is None:
+        raise SoftPromptError(
+            "compare.growth is of tables of prompts, but the rows name no prompts",
+            fix="data.prompt_field=COLUMN, the column that names each row's prompt",
+        )
     parts, unseen = part(recipe, lambda texts: mean_embeddings(lm, texts))
     template = template_of(recipe, lm)
     labels = recipe.task.labels
     if labels is None and recipe.task.kind in ("classification", "token-classification"):
-        labels = distinct_labels(parts["train"], template)
-    field = recipe.data.prompt_field
-    prompts = ["default"]
-    if field is not None:
-        prompts = list(dict.fromkeys(str(row[field]) for row in parts["train"] if row.get(field)))
-    encoder = encoder_of(recipe, lm, template, tuple(prompts), labels)
-    for rows in parts.values():
-        encoder.encode_rows(rows)
+        labels = distinct_labels([*parts["train"], *parts.get("newcomers-train", ())], template)
+    later = _prompts(parts["newcomers-train"], recipe) if "newcomers" in parts else []
+    targets = {}
+    for split, rows in parts.items():
+        named = later if split.startswith("newcomers") else _prompts(parts["train"], recipe)
+        encoded = encoder_of(recipe, lm, template, tuple(named), labels).encode_rows(rows)
+        if recipe.task.kind == "generation":
+            targets[split] = [(len(one.target_ids), one.truncated) for one in encoded]
     parts["train"] = by_turns(parts["train"], recipe, lambda row: template.render(row).target)
     files = dict(parts)
     for count in recipe.compare.curve:
@@ -85,12 +98,22 @@ def lay(recipe: Recipe, lm: LanguageModel, folder: Folder) -> Ground:
         base_fingerprint(lm),
         str(lm.dtype).removeprefix("torch."),
         None if labels is None else list(labels),
-        prompts,
+        _prompts(parts["train"], recipe),
         metrics,
         {split: fingerprint(rows) for split, rows in parts.items()},
         {split: len(rows) for split, rows in parts.items()},
         unseen,
+        later,
+        targets,
     )
+
+
+def _prompts(rows: Sequence[Row], recipe: Recipe) -> list[str]:
+    """Their names, in the order in which a run over these rows numbers them."""
+    field = recipe.data.prompt_field
+    if field is None:
+        return ["default"]
+    return list(dict.fromkeys(str(row[field]) for row in rows if row.get(field) not in (None, "")))
 
 
 def by_turns(rows: Sequence[Row], recipe: Recipe, target: Callable[[Row], str]) -> list[Row]:
@@ -141,6 +164,10 @@ def part(recipe: Recipe, vectors: Vectors) -> tuple[dict[str, list[Row]], dict[s
     }
     if how.unseen is None:
         del parts["unseen"]
+    elif how.unseen.field is not None and how.unseen.field == data.prompt_field:
+        del parts["unseen"]  # their prompts are not there to answer them
+        few, rest = newcomers(held, how.unseen.field, how.newcomer_rows, seed)
+        parts |= {"newcomers-train": few, "newcomers": limit_rows(rest, how.test_limit, seed)}
     empty = [split for split, rows in parts.items() if len(rows) < 2]
     if empty:
         raise SoftPromptError(
@@ -149,6 +176,26 @@ def part(recipe: Recipe, vectors: Vectors) -> tuple[dict[str, list[Row]], dict[s
             fix="give more rows, or files of their own: data.dev, data.test, compare.unseen",
         )
     return parts, about
+
+
+def newcomers(rows: Sequence[Row], field: str, count: int, seed: int) -> tuple[list[Row], list[Row]]:
+    """Of each prompt, `count` rows to tune it on (half of its rows at most), and the others to score it on.
+
+    Raises SoftPromptError for a prompt of one row.
+    """
+    few, rest = [], []
+    for name in dict.fromkeys(str(row[field]) for row in rows):
+        own = [row for row in rows if str(row[field]) == name]
+        if len(own) < 2:
+            raise SoftPromptError(
+                f"the prompt '{name}' has one row",
+                why="held out, it is tuned on some rows and scored on others",
+                fix="give it more rows, or name other prompts: compare.unseen.values",
+            )
+        own = limit_rows(own, len(own), seed)
+        taken = min(count, len(own) // 2)
+        few, rest = [*few, *own[:taken]], [*rest, *own[taken:]]
+    return few, rest
 
 
 def _rule(

@@ -142,6 +142,7 @@ def _serving(p: _Prompt) -> dict[str, Any]:
     mixed = found.mixed_tokens_per_second
     return {
         "time_to_first_token_ms": found.first_token_ms.median,
+        "plain_time_to_first_token_ms": found.plain_first_token_ms.median,
         "tokens_per_second": found.tokens_per_second.median,
         "mixed_tokens_per_second": None if mixed is None else mixed.median,
         "plain_tokens_per_second": found.plain_tokens_per_second.median,

@@ -67,6 +67,14 @@ def shares(rows: Rows, metric: str) -> list[float | None]:
     return found
 
 
+def whole(rows: Rows, metric: str) -> float | None:
+    """The metric of all rows that it can see together; None where there are none."""
+    kept = usable(metric, rows)
+    if not kept:
+        return None
+    return float(METRICS[metric].score(stats_of([[rows[i] for i in kept]], metric)[0].sum(axis=0)))
+
+
 def summaries(entries: Sequence[Entry], metric: str, resamples: int = 10_000) -> dict[str, Summary]:
     """Mean and interval over rows and seeds, by contestant."""
     found = _grouped(entries, metric, partial(summarise, resamples=resamples))

@@ -162,10 +162,18 @@ def seconds_to_target(
     `history` is a run's: step and score of each evaluation. Steps are taken to last equally long, so time is
     seconds × step / last step, evaluations included.
     """
+    share = share_to_target(history, metric, target, higher_is_better=higher_is_better)
+    return None if share is None else seconds * share
+
+
+def share_to_target(
+    history: Sequence[Mapping[str, Any]], metric: str, target: float, *, higher_is_better: bool = True
+) -> float | None:
+    """The share of its steps after which a run's dev score first reached `target`; None: never."""
     for entry in history:
         value = entry[metric]
         if value >= target if higher_is_better else value <= target:
-            return seconds * entry["step"] / history[-1]["step"]
+            return entry["step"] / history[-1]["step"]
     return None
 
 

@@ -17,13 +17,15 @@ from ..metrics import METRICS
 from . import advice
 from .contestants import Contestant
 from .folder import Folder, Record
-from .pairs import Entry, shares, summaries, tests
-from .resources import seconds_to_target
+from .growth import watched
+from .pairs import Entry, shares, summaries, tests, whole
+from .resources import share_to_target
 from .study import Line, Study
 
 
 def write(study: Study, records: Sequence[Record]) -> None:
     """Both files, whole."""
+    study.about["goal"] = goal(study, records)
     findings = [{"kind": "finding", **one} for one in advice.findings(study, records)]
     lines = [study.about, *_lines(study, records), *findings]
     _jsonl(study.folder, "results.jsonl", lines)
@@ -38,7 +40,7 @@ def scored(study: Study, records: Sequence[Record], split: str) -> list[tuple[Co
             r
             for r in records
             if r["contestant"] == one.name
-            and r["phase"] == "score"
+            and r["phase"] in ("score", "newcomer")
             and r["status"] == "done"
             and r["about"]["split"] == split
         ]
@@ -48,10 +50,11 @@ def scored(study: Study, records: Sequence[Record], split: str) -> list[tuple[Co
 
 def _lines(study: Study, records: Sequence[Record]) -> Iterator[Line]:
     for record in records:
-        if record["phase"] in ("reference", "search", "final", "curve") or record["status"] == "failed":
+        if record["phase"] not in ("score", "measure") or record["status"] == "failed":
             yield _trial(study, record)
     yield from _curves(study, records)
-    for split in study.ground.measured:
+    yield from _tables(study, records)
+    for split in study.ground.scored:
         yield from _split(study, split, scored(study, records, split))
     for record in records:
         if record["phase"] == "measure" and record["status"] == "done":
@@ -63,13 +66,10 @@ def _trial(study: Study, record: Record) -> Line:
     if record["phase"] == "reference" and record["status"] == "done":
         dev = {name: score["value"] for name, score in record["metrics"].items()}
     cost = dict(record.get("cost") or {})
-    goal, history = study.recipe.compare.goal, record.get("history") or []
-    if goal is not None and history and study.metric in history[0]:
-        better = METRICS[study.metric].higher_is_better
-        seconds = cost.get("train_seconds") or 0.0
-        cost["seconds_to_target"] = seconds_to_target(
-            history, study.metric, goal, seconds, higher_is_better=better
-        )
+    history = record.get("history") or []
+    cost |= _to_target(study, record["phase"], history, cost)
+    if cost.get("artifact_bytes") is not None:
+        cost["artifact_bytes_per_prompt"] = cost["artifact_bytes"] / len(study.ground.prompts)
     error = record["error"]
     if error is not None:
         error = {key: error.get(key) or "" for key in ("what", "why", "fix")}
@@ -91,6 +91,38 @@ def _trial(study: Study, record: Record) -> Line:
     }
 
 
+def goal(study: Study, records: Sequence[Record]) -> Line | None:
+    """The dev score that times are taken to: the recipe's, else the best reference's; None without one."""
+    if study.recipe.compare.goal is not None:
+        return {"value": study.recipe.compare.goal, "how": "compare.goal"}
+    scores = {
+        r["contestant"]: r["metrics"][study.metric]["value"]
+        for r in records
+        if r["phase"] == "reference" and r["status"] == "done" and study.metric in r["metrics"]
+    }
+    if not scores:
+        return None
+    pick = max if METRICS[study.metric].higher_is_better else min
+    best = pick(scores, key=lambda name: scores[name])
+    return {"value": scores[best], "how": best}
+
+
+def _to_target(study: Study, phase: str, history: Sequence[Line], cost: Line) -> Line:
+    """Seconds and operations until the target was first reached on the dev rows; None: never."""
+    target = study.about.get("goal")
+    if phase != "final" or target is None or not history or study.metric not in history[0]:
+        return {}
+    better = METRICS[study.metric].higher_is_better
+    share = share_to_target(history, study.metric, target["value"], higher_is_better=better)
+    if share is None:
+        return {"seconds_to_target": None, "flops_to_target": None}
+    found: Line = {"seconds_to_target": (cost.get("train_seconds") or 0.0) * share}
+    if cost.get("flops") is not None:
+        once = cost.get("flops_once") or 0.0
+        found["flops_to_target"] = once + (cost["flops"] - once) * share
+    return found
+
+
 def _curves(study: Study, records: Sequence[Record]) -> Iterator[Line]:
     """Dev scores by the number of training rows; the finals are the last point."""
     drawn = {r["contestant"] for r in records if r["phase"] == "curve" and r["status"] == "done"}
@@ -100,6 +132,28 @@ def _curves(study: Study, records: Sequence[Record]) -> Iterator[Line]:
             value = record["dev"].get(study.metric)
             about = {key: record[key] for key in ("contestant", "seed", "rows")}
             yield {"kind": "curve", **about, "value": value, "split": "dev"}
+
+
+def _tables(study: Study, records: Sequence[Record]) -> Iterator[Line]:
+    """The watched prompts' test scores by the size of the table; the finals' are the last point."""
+    names = study.ground.prompts
+    followed = {names.index(name) for name in watched(names)}
+    pooled: dict[tuple[str, int, int], list[Any]] = {}
+    for record in records:
+        if record["phase"] == "growth" and record["status"] == "done":
+            key = record["contestant"], record["seed"], len(record["prompts"])
+            pooled.setdefault(key, []).extend(record["examples"])
+    drawn = {name for name, _, _ in pooled}
+    for one, found in scored(study, records, "test"):
+        for record in found if one.name in drawn else ():
+            rows = [row for row in record["examples"] if row["prompt"] in followed]
+            pooled[one.name, record["seed"], len(names)] = rows
+    most = max(map(len, pooled.values()), default=0)
+    for (name, seed, size), rows in sorted(pooled.items()):
+        if len(rows) < most:  # one of several tables of that size failed
+            continue
+        about = {"contestant": name, "seed": seed, "prompts": size, "split": "test"}
+        yield {"kind": "table", **about, "value": whole(rows, study.metric)}
 
 
 def _split(study: Study, split: str, found: Sequence[tuple[Contestant, list[Record]]]) -> Iterator[Line]:
@@ -146,7 +200,7 @@ def _measured(record: Record) -> Iterator[Line]:
 
 def _texts(study: Study, records: Sequence[Record]) -> Iterator[Line]:
     """Rows once, and every answer to them."""
-    for split in study.ground.measured:
+    for split in study.ground.scored:
         found = scored(study, records, split)
         first = next((rows[0] for _, rows in found if rows), None)
         for number, row in enumerate(first["examples"] if first else ()):

@@ -28,6 +28,7 @@ class Job:
     prune: bool = False
     rivals: tuple[str, ...] = ()  # ids of trials that pruning looks at
     threads: int | None = None
+    seconds: float | None = None  # of training, after which it is cut off; such a record is not kept
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,8 @@ def _tried(trials: Sequence[Trial], job: Job, folder: Folder) -> list[Record]:
     records = []
     for trial, result in zip(trials, found, strict=True):
         record = {**head(trial), **result, "ended": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())}
-        folder.write(record)
+        if not record.pop("cut", False):
+            folder.write(record)
         if not (record["error"] or {}).get("again"):
             tidy(folder, trial)
         records.append(record)
@@ -124,14 +126,18 @@ def _tried(trials: Sequence[Trial], job: Job, folder: Folder) -> list[Record]:
 
 
 def _work(trials: Sequence[Trial], job: Job, folder: Folder) -> list[Record]:
-    from . import fitting, measuring, scoring
+    from . import fitting, measuring, scoring, tables
 
     first = trials[0]
     if first.phase in ("search", "final", "curve"):
         prune = job.prune and first.phase == "search"
-        return fitting.train(trials, folder, fitting.How(prune, job.rivals))
+        return fitting.train(trials, folder, fitting.How(prune, job.rivals, job.seconds))
     if first.phase == "measure":
         return [measuring.measure(first, folder)]
+    if first.phase == "growth":
+        return [tables.grow(first, folder)]
+    if first.phase == "newcomer" and "final" in first.about:
+        return [tables.join(first, folder)]
     if "reference" in first.about:
         return [scoring.score_reference(first, folder)]
     return [scoring.score_final(first, folder)]

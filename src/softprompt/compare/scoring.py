@@ -46,15 +46,15 @@ def score_final(trial: Trial, folder: Folder) -> dict[str, Any]:
     started = time.perf_counter()
     examples = encoder.encode_rows(_rows(folder, trial.about["split"]))
     found = evaluator_of(recipe, lm, encoder).run(method, examples, text_rows=trial.about["text_rows"])
-    return _told(found, examples, encoder, trial.about["text_rows"], started)
+    return told(found, examples, encoder, trial.about["text_rows"], started)
 
 
 def score_reference(trial: Trial, folder: Folder) -> dict[str, Any]:
     """The plain model, with or without demonstrations, or TF-IDF, on a split."""
     recipe, about, started = recipe_from_dict(trial.recipe), trial.about, time.perf_counter()
-    train, rows = _rows(folder, "train"), _rows(folder, about["split"])
+    train, rows = _rows(folder, about.get("train", "train")), _rows(folder, about["split"])
     # of the dev rows as in training: no texts are written
-    text_rows = about["text_rows"] if trial.phase == "score" else 0
+    text_rows = about["text_rows"] if trial.phase != "reference" else 0
     if about["reference"] == "tf-idf":
         return _tfidf(recipe, train, rows)
     lm = kept(recipe)
@@ -68,10 +68,10 @@ def score_reference(trial: Trial, folder: Folder) -> dict[str, Any]:
         examples = encoder.encode_rows(rows)
     plain = methods.build("none", Setting(lm, prompts))
     found = evaluator.run(plain, examples, text_rows=text_rows)
-    return _told(found, examples, encoder, text_rows, started)
+    return told(found, examples, encoder, text_rows, started)
 
 
-def _told(
+def told(
     found: Evaluation, examples: Sequence[Example], encoder: Encoder, text_rows: int | None, started: float
 ) -> dict[str, Any]:
     """An evaluation as a record holds it."""

@@ -67,6 +67,7 @@ def _about(recipe: Recipe, who: Sequence[Contestant], ground: Ground, source: st
     how, methods = recipe.compare, [one for one in who if not one.is_reference]
     made = provenance()
     counts = {split: ground.counts.get(split, 0) for split in ("train", "dev", "test", "unseen")}
+    counts |= {"newcomers": ground.counts["newcomers"]} if ground.newcomers else {}
     return {
         "kind": "study",
         "version": VERSION,
@@ -86,6 +87,7 @@ def _about(recipe: Recipe, who: Sequence[Contestant], ground: Ground, source: st
         "rows": counts,
         "labels": ground.labels,
         "prompts": ground.prompts,
+        "newcomers": {"prompts": ground.newcomers, "rows": ground.counts.get("newcomers-train", 0)},
         "unseen": ground.unseen,
         "machine": _machine(),
         "versions": made["versions"],

@@ -16,9 +16,10 @@ from ..recipe import Recipe
 from .contestants import Contestant
 from .folder import Folder
 from .ground import Ground
+from .growth import Table, scaled
 
 FORMAT = 1  # raised when the same trial would come out otherwise, or its record holds something else
-Phase = Literal["reference", "search", "final", "curve", "score", "measure"]
+Phase = Literal["reference", "search", "final", "curve", "score", "measure", "growth", "newcomer"]
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,52 @@ class Trials:
         id = self._id("measure", None, {**about, "rows": self.ground.hashes["test"]})
         return Trial(id, contestant.name, "measure", final.recipe, final.settings, final.seed, None, about)
 
+    def growth(self, contestant: Contestant, settings: Mapping[str, Any], seed: int, table: Table) -> Trial:
+        """A table of some of the prompts, with as many steps for each as in a final trial."""
+        train = contestant.recipe.train
+        share = len(table.prompts) / len(self.ground.prompts)
+        steps, batch = scaled(train.steps, train.batch_size, share)
+        long = {"train.seed": seed, "train.steps": steps, "train.batch_size": batch}
+        recipe = self.placed(contestant.with_settings(settings, **long))
+        about = {
+            "prompts": list(table.prompts),
+            "watched": list(table.watched),
+            "text_rows": contestant.recipe.compare.text_rows,
+        }
+        hashes = {split: self.ground.hashes[split] for split in ("train", "dev", "test")}
+        return self._tuned("growth", contestant, recipe, settings, seed, about, hashes)
+
+    def newcomer(
+        self, contestant: Contestant, settings: Mapping[str, Any], seed: int, final: Trial | None
+    ) -> Trial:
+        """Prompts that no training saw, tuned on a few rows beside a final trial's (None: a reference)."""
+        about = {"split": "newcomers", "train": "newcomers-train"}
+        hashes = {part: self.ground.hashes[part] for part in about.values()}
+        if final is None:
+            return self._of_reference(contestant, "newcomer", "newcomers", seed, about, hashes)
+        rows = self.ground.counts["newcomers-train"]
+        batch = max(1, min(contestant.recipe.train.batch_size, rows))
+        recipe = self.placed(
+            contestant.with_settings(settings, **{"train.seed": seed, "train.batch_size": batch})
+        )
+        about |= {"final": final.id, "text_rows": contestant.recipe.compare.text_rows}
+        return self._tuned("newcomer", contestant, recipe, settings, seed, about, hashes)
+
+    def _tuned(
+        self,
+        phase: Phase,
+        contestant: Contestant,
+        recipe: Recipe,
+        settings: Mapping[str, Any],
+        seed: int,
+        about: Mapping[str, Any],
+        hashes: Mapping[str, str],
+    ) -> Trial:
+        """A trial with a prompt of its own, on rows that `about` picks."""
+        id = self._id(phase, recipe, {**about, "rows": hashes})
+        recipe = recipe.model_copy(update={"output": str(self.folder.artifact(id))})
+        return Trial(id, contestant.name, phase, recipe.to_dict(), dict(settings), seed, None, dict(about))
+
     def placed(self, recipe: Recipe, rows: int | None = None) -> Recipe:
         """The recipe on this comparison's own rows, with what was found out of them and of the base."""
         train = "train" if rows is None else f"train-{rows}"
@@ -90,15 +137,24 @@ class Trials:
             }
         )
 
-    def _of_reference(self, contestant: Contestant, phase: Phase, split: str, seed: int) -> Trial:
+    def _of_reference(
+        self,
+        contestant: Contestant,
+        phase: Phase,
+        split: str,
+        seed: int,
+        more: Mapping[str, Any] | None = None,
+        hashes: Mapping[str, str] | None = None,
+    ) -> Trial:
         recipe = self.placed(changed_seed(contestant.recipe, seed))
         about = {
             "split": split,
             "reference": contestant.name,
             "text_rows": contestant.recipe.compare.text_rows,
             **contestant.options,
+            **(more or {}),
         }
-        hashes = {"train": self.ground.hashes["train"], split: self.ground.hashes[split]}
+        hashes = hashes or {"train": self.ground.hashes["train"], split: self.ground.hashes[split]}
         id = self._id(phase, recipe, {**about, "rows": hashes})
         count = self.ground.counts[split]
         return Trial(

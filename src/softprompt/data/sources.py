@@ -287,6 +287,7 @@ _READERS: dict[str, Callable[[Path], list[Row]]] = {
     ".tsv": _read_csv,
     ".parquet": _read_parquet,
 }
+FORMATS = tuple(_READERS)
 
 
 # --- datasets and objects ---

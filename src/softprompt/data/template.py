@@ -1,8 +1,8 @@
 """Rows become text: one Jinja2 template for the input, one for the target.
 
 Templates run in Jinja's sandbox and every name in them is a field of the row; a name that the row
-lacks is an error. This file knows nothing of tokens, torch or models: `chat` and `system` are only
-kept here, for the encoder to act on.
+lacks is an error. A field whose name is no word is written `{{ row["Review text"] }}`. This file knows
+nothing of tokens, torch or models: `chat` and `system` are only kept here, for the encoder to act on.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jinja2
-from jinja2 import meta
+from jinja2 import meta, nodes
 from jinja2.sandbox import SandboxedEnvironment
 
 from softprompt.data.sources import Row
@@ -140,7 +140,8 @@ class Template:
 
     def _text(self, template: jinja2.Template, name: str, fields: tuple[str, ...], row: Row) -> str:
         try:
-            return template.render(row if self.mask is None else {"mask": self.mask, **row})
+            mask = {} if self.mask is None else {"mask": self.mask}
+            return template.render({"row": row, **mask, **row})
         except jinja2.UndefinedError as error:
             match = re.fullmatch(r"'(.+)' is undefined", error.message or "")
             if match and match[1] not in row:
@@ -225,7 +226,7 @@ def _compile(
 ) -> tuple[jinja2.Template, tuple[str, ...]]:
     try:
         tree = environment.parse(source)
-        fields = meta.find_undeclared_variables(tree)
+        fields = _named_fields(tree)
         compiled = environment.from_string(source)
     except jinja2.TemplateSyntaxError as error:
         raise SoftPromptError(
@@ -235,6 +236,17 @@ def _compile(
         ) from None
     # In the order of their first mention; the set's own order changes from run to run.
     return compiled, tuple(sorted(fields, key=lambda field: (source.find(field), field)))
+
+
+def _named_fields(tree: nodes.Template) -> set[str]:
+    """The names that are fields of the row; `row["Review text"]` is the field of that name."""
+    found = meta.find_undeclared_variables(tree)
+    quoted = {
+        node.arg.value
+        for node in tree.find_all(nodes.Getitem)
+        if isinstance(node.node, nodes.Name) and node.node.name == "row" and isinstance(node.arg, nodes.Const)
+    }
+    return (found - {"row"}) | quoted if quoted else found
 
 
 def _text_list(row: Row, field: str, name: str) -> tuple[str, ...]:

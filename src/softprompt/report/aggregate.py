@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from .numbers import unit
 from .schema import Comparison, Score, Trial
 
 
@@ -40,7 +41,11 @@ def _pooled(scores: Sequence[Score], metric: str) -> Quality | None:
     whole = [m for seed, m in measured if seed is None]
     single = [m for seed, m in measured if seed is not None]
     used = whole[:1] or single
-    bounds = [[m[side] for m in used if m.get(side) is not None] for side in ("low", "high")]
+    least, most = unit(metric).bounds  # two seeds that differ much give an interval beyond what can be
+    bounds = [
+        [min(max(m[side], least), most) for m in used if m.get(side) is not None]  # type: ignore[type-var]
+        for side in ("low", "high")
+    ]
     n = used[0].get("n")
     return Quality(
         value=mean(m["value"] for m in used),  # type: ignore[arg-type]

@@ -41,6 +41,8 @@ class Study:
     labels: list[str] | None = None
     prompts: list[str] | None = None
     unseen: dict[str, Any] | None = None
+    newcomers: dict[str, Any] | None = None
+    goal: dict[str, Any] | None = None  # the dev score that times "to the target" are taken to
     machine: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, Any] = field(default_factory=dict)
     command: str = ""
@@ -115,6 +117,7 @@ class Serving:
     time_to_first_token_ms: float | None = None
     tokens_per_second: float | None = None
     mixed_tokens_per_second: float | None = None
+    plain_time_to_first_token_ms: float | None = None
     plain_tokens_per_second: float | None = None
     added_tokens: float | None = None
 

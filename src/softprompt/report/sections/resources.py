@@ -5,7 +5,7 @@ from __future__ import annotations
 from .. import charts
 from ..aggregate import costs, mean
 from ..blocks import Block, Figure, Panel, Section, Table, Text
-from ..numbers import MISSING, plain, seconds
+from ..numbers import MISSING, plain, seconds, unit
 from ..schema import Comparison
 from ..style import Look, looks
 from .cost_kinds import KINDS
@@ -29,6 +29,8 @@ def _training(found: Comparison) -> Block:
     paid, look = costs(found), looks(found)
     names = [name for name in look if name in paid]
     kinds = [kind for kind in KINDS if any(kind.key in paid[name] for name in names)]
+    if len(found.study.prompts or []) < 2:  # then it is the size of the artifact
+        kinds = [kind for kind in kinds if kind.key != "artifact_bytes_per_prompt"]
     if not kinds:
         return Text("What training cost was not measured.", quiet=True)
     panels = [
@@ -52,7 +54,19 @@ def _training(found: Comparison) -> Block:
         right=range(1, len(kinds) + 1),
     )
     caption = "Means over the trials that were scored in the end, not the search. Shorter is cheaper."
+    if found.study.goal is not None:
+        caption += _target(found)
     return Figure("costs", "Training and keeping", caption, panels, table)
+
+
+def _target(found: Comparison) -> str:
+    about, u = found.study.goal or {}, unit(found.study.metric)
+    whose = "" if about.get("how") == "compare.goal" else f", what {about.get('how')} scores"
+    reached = any("seconds_to_target" in cost for cost in costs(found).values())
+    then = "times to it are means over the trials that reached it" if reached else "no method reached it"
+    return (
+        f" The target quality is {u.value(about.get('value'))} in {u.label} on the dev rows{whose}: {then}."
+    )
 
 
 def _serving(found: Comparison) -> Block:
@@ -61,10 +75,11 @@ def _serving(found: Comparison) -> Block:
     kinds = [kind for kind in _SERVING if any(getattr(one, kind[0]) is not None for one in served.values())]
     if not kinds:
         return Text("Serving: not measured in this comparison.", quiet=True)
-    plains = [
-        one.plain_tokens_per_second for one in served.values() if one.plain_tokens_per_second is not None
-    ]
-    plain_rows = {"tokens_per_second": [(_PLAIN, mean(plains))]} if plains else {}
+    plain_rows = {
+        key: [(_PLAIN, mean(known))]
+        for key in ("time_to_first_token_ms", "tokens_per_second")
+        if (known := [v for one in served.values() if (v := getattr(one, f"plain_{key}")) is not None])
+    }
     panels = [
         Panel(
             label,
@@ -84,8 +99,11 @@ def _serving(found: Comparison) -> Block:
         [
             *([name, *(plain(getattr(one, key)) for key, _, _ in kinds)] for name, one in served.items()),
             *(
-                [_PLAIN.name, *(plain(mean(plains)) if k in plain_rows else MISSING for k, _, _ in kinds)]
-                for _ in plains[:1]
+                [
+                    _PLAIN.name,
+                    *(plain(plain_rows[k][0][1]) if k in plain_rows else MISSING for k, _, _ in kinds),
+                ]
+                for _ in [None][: len(plain_rows)]
             ),
         ],
         right=range(1, len(kinds) + 1),

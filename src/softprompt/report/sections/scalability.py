@@ -1,4 +1,4 @@
-"""Scalability: unseen inputs, more rows, more prompts in one table."""
+"""Scalability: unseen inputs, more rows, more prompts in one table, prompts that come later."""
 
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ def section(found: Comparison) -> Section:
     blocks: list[Block] = [_unseen(found)]
     blocks.append(_curve(found, found.curves, "rows", "Learning curves", "training rows"))
     blocks.append(_curve(found, found.tables, "prompts", "One table of many prompts", "prompts in the table"))
+    blocks.append(_newcomers(found))
     return Section("scalability", "Scalability", blocks)
 
 
@@ -69,6 +70,51 @@ def _unseen(found: Comparison) -> Block:
         right=(1, 2, 3),
     )
     return Figure("unseen", "Seen and unseen inputs", _how(found), [Panel("", *drawn)], table)
+
+
+def _newcomers(found: Comparison) -> Block:
+    """Prompts that no training saw, tuned on a few rows."""
+    u, look = unit(found.study.metric), looks(found)
+    scores, known = quality(found, "newcomers"), quality(found, "test")
+    if not scores:
+        return Text("Prompts never seen in training: not measured in this comparison.", quiet=True)
+    sign = -1 if found.study.higher_is_better else 1
+    names = sorted(scores, key=lambda name: sign * scores[name].value)
+    rows = [
+        (look[name], [charts.Dot(s.value, s.low, s.high, tip=f"{name}: {said(u, s)}")])
+        for name in names
+        for s in (scores[name],)
+    ]
+    drawn = [
+        charts.intervals(
+            rows,
+            width=width,
+            title=f"{u.axis} of prompts never seen in training",
+            about="One line a method; the same numbers are in the table below.",
+            label=u.axis,
+            say=(u.bare, u.tick),
+            bounds=u.bounds,
+        )
+        for width in (charts.WIDE, charts.NARROW)
+    ]
+    table = Table(
+        f"{u.axis} of prompts never seen in training, and of those trained (test)",
+        ["method", "new prompts", "trained prompts"],
+        [[n, said(u, scores[n]), said(u, known.get(n))] for n in names],
+        right=(1, 2),
+    )
+    return Figure("newcomers", "Prompts never seen in training", _few(found), [Panel("", *drawn)], table)
+
+
+def _few(found: Comparison) -> str:
+    about = found.study.newcomers or {}
+    prompts, rows = len(about.get("prompts") or []), about.get("rows")
+    told = f" ({prompts} prompts, {rows} rows to tune all of them)" if prompts and rows else ""
+    return (
+        f"Prompts that were held out whole, each tuned on a few rows{told} and scored on its others. What "
+        "the trained prompts share, as a generator, stays as it was trained; where they share nothing, a new "
+        "prompt starts afresh. few-shot is shown the same few rows."
+    )
 
 
 def _how(found: Comparison) -> str:

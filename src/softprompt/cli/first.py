@@ -1,0 +1,77 @@
+"""How `softprompt compare` begins with rows alone: what was guessed, what it takes, and how to change it."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from .output import duration, log, table
+from .quantities import seconds as seconds_of
+
+if TYPE_CHECKING:
+    from ..choose.start import Start
+    from ..recipe import Recipe
+
+
+def is_rows(path: Path) -> bool:
+    """Whether it is rows, not a recipe: by its ending, a hub's name, or a folder."""
+    from ..data.sources import FORMATS
+
+    return path.suffix.lower() in FORMATS or str(path).startswith("hf:") or path.is_dir()
+
+
+def begin(
+    rows: Path, overrides: Sequence[str], output: str | None, within: str | None
+) -> tuple[Path, float | None]:
+    """The recipe's file, and the seconds that it will take, about (None: it was there before)."""
+    from ..choose.start import WITHIN, start
+
+    limit = WITHIN if within is None else seconds_of(within, "--within")
+    folder = None if output is None else Path(output)
+    made = start(str(rows), overrides, folder, within=limit, say=log)
+    if made.found:
+        log(f"going on with {made.path}, which an earlier call wrote; take it away to guess anew")
+        if within is not None:
+            log("--within has no effect on it")
+        return made.path, None
+    log(_told(made, overrides, within))
+    return made.path, made.seconds
+
+
+def _told(made: Start, overrides: Sequence[str], within: str | None) -> str:
+    from .opening import open_recipe
+
+    read = open_recipe(made.path, overrides)
+    assert made.guess is not None and made.needs is not None and made.seconds is not None
+    needs = made.needs
+    what = needs.kind
+    if needs.labels:
+        shown = ", ".join(needs.labels[:6]) + (", …" if len(needs.labels) > 6 else "")
+        what += f" of {len(needs.labels)} labels: {shown}"
+    lines = ["", "guessed:", table([("task", what), *made.guess.lines()])]
+    if made.limits:
+        lines += ["limited, since this is a first comparison:", *(f"  {limit}" for limit in made.limits)]
+    lines += [
+        f"it will take about {duration(made.seconds)} on this machine: {_sum(read)}",
+        f"  less: {'--within 10m, or ' if within is None else ''}steps=50 seeds=2 'methods=[…]'",
+        f"the recipe, to be edited: {made.path}",
+        f"  after that: softprompt compare {shlex.quote(str(made.path))}",
+        "",
+    ]
+    return "\n".join(lines)
+
+
+def _sum(read: Recipe) -> str:
+    from ..compare.contestants import contestants
+
+    who = contestants(read)
+    trained = [one for one in who if not one.is_reference]
+    rates = max((len(one.rates) for one in trained), default=0)
+    references = [one.name for one in who if one.is_reference]
+    beside = f", beside {', '.join(references)}" if references else ""
+    return (
+        f"{len(trained)} methods, each with {rates} learning rates and {read.compare.seeds} seeds "
+        f"of {read.train.steps} steps{beside}"
+    )

@@ -1,0 +1,115 @@
+"""Rows without a recipe: what is written, what is measured, and how it is cut to a time."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from softprompt.choose import budget
+from softprompt.choose.start import start
+from softprompt.compare.contestants import contestants
+from softprompt.config import load_recipe
+from softprompt.errors import SoftPromptError
+
+
+@pytest.fixture
+def begun(tmp_path, model_folder, monkeypatch):
+    """`begun(rows, *overrides)`: a start in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def begin(rows, *overrides, **how):
+        path = tmp_path / "rows.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        return start("rows.jsonl", [f"model={model_folder}", "dtype=float32", *overrides], None, **how)
+
+    return begin
+
+
+def labelled(count):
+    return [{"text": f"row {i}", "label": ("good", "bad")[i % 2]} for i in range(count)]
+
+
+def answered(count, words=3):
+    return [{"question": f"what {i}", "answer": f"it is {i}" + " so" * words} for i in range(count)]
+
+
+def test_labels_become_a_classification(begun, tmp_path):
+    made = begun(labelled(40))
+    assert made.path == (tmp_path / "runs/rows-compare/rows.yaml").relative_to(tmp_path)
+    read = load_recipe(made.path)
+    assert read.data.train == str(tmp_path / "rows.jsonl")
+    assert read.task.kind == "classification" and read.task.labels == ["bad", "good"]
+    assert [one.name for one in contestants(read)][-3:] == ["zero-shot", "few-shot", "tf-idf"]
+    assert read.compare.output == "runs/rows-compare" and read.compare.unseen is None
+    assert made.seconds is not None and made.seconds > 0 and not made.limits
+    assert "softprompt compare runs/rows-compare/rows.yaml" in made.path.read_text()
+
+
+def test_answers_become_a_generation_and_what_is_cut_is_said(begun):
+    made = begun(answered(600, words=200), "max_input_tokens=20")
+    read = load_recipe(made.path)
+    assert read.task.kind == "generation" and "tf-idf" not in (read.compare.methods or [])
+    # the tiny model reads 256 tokens, and an eighth of them may be the answer
+    assert read.data.limit == 400 and read.data.max_target_tokens == 32 and read.task.max_new_tokens == 32
+    assert read.compare.unseen is not None and read.compare.unseen.clusters == 8
+    said = " ".join(made.limits)
+    assert "data.limit" in said and "32 tokens" in said and "24 test rows" in said
+
+
+def test_a_recipe_that_is_there_is_what_counts(begun, tmp_path):
+    first = begun(labelled(40))
+    first.path.write_text(first.path.read_text().replace("Label:", "Mood:"))
+    again = begun(labelled(40), "steps=3")
+    assert again.found and "Mood:" in again.path.read_text()
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere/rows.jsonl").write_text('{"text": "a", "label": "b"}\n')
+    with pytest.raises(SoftPromptError, match="other rows"):
+        start("elsewhere/rows.jsonl", [], None)
+
+
+def test_what_the_command_line_says_is_not_lowered(begun):
+    read = load_recipe(begun(labelled(40), "steps=99", within=1e-3).path)
+    assert len(read.compare.rates) == 2  # the least there is
+    assert read.train.steps == 30  # the file's own: the command line still wins over it
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [(labelled(12), "too few"), ([{"a": "x", "b": "y", "c": "z"}] * 30, "cannot be told")],
+)
+def test_rows_that_will_not_do(begun, rows, said):
+    with pytest.raises(SoftPromptError, match=said) as error:
+        begun(rows, "model=no/such/model")  # told before a model is looked for
+    assert error.value.fix
+
+
+def test_it_is_cut_to_the_time_as_little_as_will_do():
+    def seconds(settings):
+        return settings["train.steps"] * (len(settings["compare.rates"]) + 3)
+
+    assert budget.fit(seconds, 10_000)[0]["train.steps"] == 150
+    settings, time = budget.fit(seconds, 400)
+    assert settings["train.steps"] == 50 and len(settings["compare.rates"]) == 4 and time == 350
+    settings, time = budget.fit(seconds, 190)
+    assert settings["train.steps"] == 30 and len(settings["compare.rates"]) == 3 and time == 180
+    settings, time = budget.fit(seconds, 1)
+    assert settings["train.steps"] == 30 and len(settings["compare.rates"]) == 2 and time == 150
+
+
+def test_more_of_anything_takes_longer(begun):
+    read = load_recipe(begun(answered(40), "methods=[prompt-tuning/after, few-shot]").path)
+    read = read.model_copy(
+        update={"compare": read.compare.model_copy(update={"methods": ["prompt-tuning/after", "few-shot"]})}
+    )
+    pace = budget.Pace({"prompt-tuning/after": 0.1}, {"prompt-tuning/after": 0.01}, 0.5)
+    counts = budget.Counts(100, 20, 30)
+    least = pace.seconds(read, counts)
+    assert least > (len(read.compare.rates) + read.compare.seeds) * read.train.steps * 0.1
+    for changed in (
+        read.model_copy(update={"train": read.train.model_copy(update={"steps": 300})}),
+        read.model_copy(update={"compare": read.compare.model_copy(update={"seeds": 5})}),
+        read.model_copy(update={"compare": read.compare.model_copy(update={"shots": 8})}),
+    ):
+        assert pace.seconds(changed, counts) > least
+    assert pace.seconds(read, budget.Counts(200, 40, 60)) > least

@@ -1,0 +1,95 @@
+"""`softprompt compare` of a file of rows that has no recipe."""
+
+from __future__ import annotations
+
+import csv
+import json
+import webbrowser
+
+import pytest
+
+from softprompt.compare import engine
+from softprompt.compare.executors import Serial
+from softprompt.config import load_recipe
+
+from .conftest import write_rows
+
+QUICK = [
+    "methods=[prompt-tuning/after, zero-shot]",
+    "rates=[1e-2]",
+    "seeds=1",
+    "steps=2",
+    "control=false",
+    "serving=false",
+    "dtype=float32",
+]
+
+
+@pytest.fixture(autouse=True)
+def here(monkeypatch, tmp_path):
+    monkeypatch.setattr(engine, "executor", lambda kind, workers, threads: Serial())
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def tickets(tmp_path):
+    with open(tmp_path / "tickets.csv", "w", newline="", encoding="utf-8") as file:
+        writer = csv.writer(file)
+        writer.writerow(["no", "Message text", "Kind"])
+        writer.writerows([i, f"it is {i}", ("late", "lost")[i % 2]] for i in range(40))
+    return "tickets.csv"
+
+
+def test_from_rows_to_a_report_that_opens(run, tickets, model_folder, tmp_path, monkeypatch):
+    opened = []
+    monkeypatch.setattr(webbrowser, "open", lambda page: opened.append(page) or True)
+    said = run("compare", tickets, f"model={model_folder}", *QUICK, "--open")
+    assert said.code == 0, said.err
+    page = tmp_path / "runs/tickets-compare/report.html"
+    assert page.exists() and opened == [page.as_uri()] and "runs/tickets-compare/report.html" in said.out
+    # what was guessed, what it takes, how to take less, and where to change it
+    for told in (
+        "classification of 2 labels",
+        '{{ row["Message text"] }}⏎Kind:',
+        "it will take about",
+        "--within 10m",
+        "runs/tickets-compare/tickets.yaml",
+    ):
+        assert told in said.err
+    assert load_recipe("runs/tickets-compare/tickets.yaml").task.labels == ["late", "lost"]
+    again = run("compare", tickets, f"model={model_folder}", *QUICK, "--json")
+    assert again.json["ran"] == 0 and "going on with runs/tickets-compare/tickets.yaml" in again.err
+    by_recipe = run("compare", "runs/tickets-compare/tickets.yaml", f"model={model_folder}", *QUICK, "--json")
+    assert by_recipe.json["ran"] == 0
+
+
+def test_no_browser_is_said(run, tickets, model_folder, monkeypatch):
+    monkeypatch.setattr(webbrowser, "open", lambda page: False)
+    said = run("compare", tickets, f"model={model_folder}", *QUICK, "--open", "--output", "there", "--json")
+    assert said.code == 0 and "no browser was found" in said.err
+    assert said.json["recipe"] == "there/tickets.yaml" and said.json["estimated_seconds"] > 0
+
+
+def test_rows_that_do_not_tell(run, tmp_path, tickets):
+    write_rows(tmp_path / "odd.jsonl", [{"a": "x", "b": "y", "c": "z"}] * 30)
+    said = run("compare", "odd.jsonl")
+    assert said.code == 1 and "a, b, c" in said.err
+    assert "template.input='{{ a }}' template.target='{{ b }}'" in said.err
+    assert run("compare", "none.jsonl").code == 1
+    assert "10 parsecs: not understood" in run("compare", tickets, "--within", "10 parsecs").err
+
+
+def test_fields_can_be_named(run, tmp_path, model_folder):
+    rows = [{"a": f"x {i}", "b": "y", "c": "zw"[i % 2]} for i in range(40)]
+    write_rows(tmp_path / "odd.jsonl", rows)
+    named = ("template.input={{ a }}", "template.target={{ c }}", f"model={model_folder}")
+    said = run("compare", "odd.jsonl", *named, *QUICK, "--json")
+    assert said.code == 0, said.err
+    read = load_recipe(said.json["recipe"])
+    assert (read.template.input, read.template.target) == ("{{ a }}", "{{ c }}")
+    assert json.loads((tmp_path / "runs/odd-compare/study.json").read_text())["name"] == "odd"
+
+
+def test_within_is_for_rows_alone(run, recipe):
+    said = run("compare", recipe, "--within", "10m")
+    assert said.code == 1 and "--within" in said.err and "steps=50" in said.err

@@ -1,0 +1,106 @@
+"""What a comparison finds to say of its own run, and what costs are counted to."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from softprompt.compare.engine import compare
+from softprompt.compare.executors import Serial
+from softprompt.compare.results import goal
+from softprompt.config import recipe_from_dict
+from softprompt.report.read import comparison
+
+QUICK = {"rates": [1e-5, 1e-4], "seeds": 2, "shots": 1, "control": False, "serving": False, "prune": False}
+
+
+def compared(folder, model, rows, *, more=None, **sections):
+    path = folder / "rows.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    whole = {
+        "model": str(model),
+        "data": {"train": str(path)},
+        "train": {"steps": 8, "batch_size": 4, "dtype": "float32"},
+        "output": str(folder / "out"),
+        **sections,
+        "compare": {**QUICK, "methods": ["prompt-tuning/after", "zero-shot"], **(more or {})},
+    }
+    done = compare(recipe_from_dict(whole), on=Serial())
+    assert done.failed == 0
+    return comparison(done.folder)
+
+
+@pytest.fixture(scope="module")
+def easy(tmp_path_factory, model_folder):
+    """Words tell the label, rates are too low to learn by, and test inputs are nearly those of training."""
+    rows = [
+        {"input": f"{('fine', 'foul')[i % 2]} word {i // 4}", "target": ("good", "bad")[i % 2]}
+        for i in range(80)
+    ]
+    task = {"kind": "classification", "labels": ["good", "bad"]}
+    folder = tmp_path_factory.mktemp("easy")
+    return compared(folder, model_folder, rows, task=task)
+
+
+def test_words_alone_are_a_baseline_of_every_classification(easy):
+    said = [f.what for f in easy.findings if f.contestant == "prompt-tuning/after"]
+    assert any(what.startswith("TF-IDF with logistic regression does as well") for what in said), said
+
+
+def test_what_the_run_shows_is_found(easy):
+    said = " | ".join(f.what for f in easy.findings)
+    for what in ("barely moved", "test rows overlap", "pinned", "as well or better"):
+        assert what in said
+    assert all(f.command for f in easy.findings)
+
+
+def test_cut_targets_are_found(tmp_path, model_folder):
+    rows = [{"input": f"say {i}", "target": "a long answer " * 3 + str(i)} for i in range(30)]
+    data = {"train": str(tmp_path / "rows.jsonl"), "max_target_tokens": 5}
+    task = {"kind": "generation", "max_new_tokens": 4, "metrics": ["perplexity"]}
+    found = compared(tmp_path, model_folder, rows, data=data, task=task)
+    (cut,) = [f for f in found.findings if "targets were cut" in f.what]
+    assert "of 30 targets are longer than data.max_target_tokens=5" in cut.evidence
+    assert "data.max_target_tokens=10" in (cut.command or "")
+
+
+def test_costs_are_counted_to_what_needs_no_training(easy):
+    """Where no goal is named: the best reference's dev score, which the first evaluation may have reached."""
+    dev = {t.contestant: t.dev["accuracy"] for t in easy.trials if t.phase == "reference"}
+    assert easy.study.goal == {"value": dev["zero-shot"], "how": "zero-shot"}
+    finals = [t for t in easy.trials if t.phase == "final"]
+    for trial in finals:
+        cost = trial.cost
+        assert ("seconds_to_target" in cost) == ("flops_to_target" in cost)
+        if (seconds := cost.get("seconds_to_target")) is not None:
+            assert 0 < seconds <= (cost["train_seconds"] or 0)
+            assert (cost["flops_once"] or 0) < (cost["flops_to_target"] or 0) <= (cost["flops"] or 0)
+        assert cost["artifact_bytes_per_prompt"] == cost["artifact_bytes"]  # there is one prompt
+
+
+@pytest.mark.parametrize(
+    ("metric", "named", "expected"),
+    [
+        ("accuracy", None, {"value": 0.7, "how": "few-shot"}),
+        ("perplexity", None, {"value": 3.0, "how": "zero-shot"}),
+        ("accuracy", 0.9, {"value": 0.9, "how": "compare.goal"}),
+        ("bleu", None, None),
+    ],
+)
+def test_the_goal(metric, named, expected):
+    class Asked:
+        class recipe:
+            class compare:
+                pass
+
+    Asked.recipe.compare.goal = named
+    Asked.metric = metric
+    records = [
+        {"contestant": name, "phase": "reference", "status": "done", "metrics": metrics}
+        for name, metrics in (
+            ("zero-shot", {"accuracy": {"value": 0.5}, "perplexity": {"value": 3.0}}),
+            ("few-shot", {"accuracy": {"value": 0.7}, "perplexity": {"value": 4.0}}),
+        )
+    ]
+    assert goal(Asked, records) == expected  # type: ignore[arg-type]
