@@ -89,7 +89,7 @@ def submit(
         for given, max_tokens in inputs:
             for _ in range(n):
                 how = sampling(asked, max_tokens, logprobs, len(choices), service.inputs.known)
-                request = Request(target.prompt, given.ids, how, echo=echo, scale=scale)
+                request = Request(target.prompt, given.ids, how, echo=echo, scale=scale, text=given.text)
                 choices.append(Choice(given, service.engine.submit(request, target.loaded)))
     except BaseException:
         for choice in choices:
@@ -186,7 +186,7 @@ def usage(service: Service, choices: Sequence[Choice], dropped: bool = False) ->
 
 
 def stream(parts: AsyncIterator[BaseModel | dict[str, Any]]) -> StreamingResponse:
-    """Server-sent events; an error that comes after the first of them is an event too, and [DONE] the last."""
+    """Server-sent events; an error after the first of them is an event too, and [DONE] the last."""
 
     async def events() -> AsyncIterator[bytes]:
         try:

@@ -105,9 +105,8 @@ class _Reply:
             if index not in begun:
                 begun.add(index)
                 if self.asked.echo:
-                    yield self._chunk(
-                        self._choice(index, self._echo_text(choice), self._echoed(choice), None), told
-                    )
+                    text, tokens = self._echo_text(choice), self._echoed(choice)
+                    yield self._chunk(self._choice(index, text, tokens, None), told)
             if isinstance(part, Finished):
                 yield self._chunk(self._choice(index, "", [], part), told)
             elif not self.scoring and (part.text or self.asked.logprobs is not None):
@@ -153,7 +152,4 @@ class _Reply:
         return choice.answer.echoed if self.asked.echo and self.asked.logprobs is not None else ()
 
     def _echo_text(self, choice: Choice) -> str:
-        if not self.asked.echo:
-            return ""
-        given = choice.given
-        return self.service.inputs.piece(*given.ids) if given.text is None else given.text
+        return choice.given.text if self.asked.echo else ""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ..data.encode import Encoder
@@ -26,11 +26,11 @@ Ids = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Input:
-    """What one row reads; `text` is that of a client's own, as echo gives it back."""
+    """What one row reads, as ids and as text."""
 
     ids: Ids
+    text: str
     reading: Reading
-    text: str | None = None
 
 
 class Inputs:
@@ -47,11 +47,11 @@ class Inputs:
         if isinstance(text, str):
             with self._lock:
                 ids = self._plain.encode({"input": text}, with_target=False).input_ids
-            return self._checked(Input(ids, Reading(rendering="text"), text))
+            return self._checked(Input(ids, text, Reading(rendering="text")))
         if odd := next((id for id in text if id >= self.known), None):
             message = f"Token id {odd} is not of the vocabulary (0 to {self.known - 1})."
             raise ApiError(400, message, param="prompt", code="invalid_token")
-        return self._checked(Input(tuple(text), Reading(rendering="text"), self.piece(*text)))
+        return self._checked(Input(tuple(text), self.piece(*text), Reading(rendering="text")))
 
     def row(self, loaded: Loaded | None, row: Mapping[str, Any], param: str = "row") -> Input:
         """The prompt's own template over a row."""
@@ -60,12 +60,11 @@ class Inputs:
         encoder = loaded.tuned.encoder
         with self._lock:
             example = encoder.encode(row, with_target=False, prompt=encoder.prompts[loaded.index])
-        return self._checked(
-            Input(example.input_ids, Reading(rendering="template", cut_tokens=example.truncated))
-        )
+        reading = Reading(rendering="template", cut_tokens=example.truncated)
+        return self._checked(Input(example.input_ids, example.rendered.input, reading))
 
     def chat(self, loaded: Loaded | None, messages: Sequence[Message], rendering: str) -> Input:
-        """Messages through the artifact's template where one field can take the user's text, else as a chat."""
+        """Messages through the artifact's template where one field takes the user's text, else as a chat."""
         users = [message for message in messages if message.role == "user"]
         template = None if loaded is None else loaded.tuned.encoder.template
         fields = () if template is None else template.input_fields
@@ -80,7 +79,7 @@ class Inputs:
         if not loaded.tuned.encoder.chat or len(messages) == 1:
             last = self.row(loaded, {fields[0]: users[-1].text}, "messages")
             reading = last.reading.model_copy(update={"unread_messages": len(messages) - 1})
-            return Input(last.ids, reading)
+            return replace(last, reading=reading)
         return self._as_conversation(loaded, fields[0], messages)
 
     def _as_conversation(self, loaded: Loaded, field: str, messages: Sequence[Message]) -> Input:
@@ -107,7 +106,7 @@ class Inputs:
         except Exception as error:  # chat templates raise what they please, as for an odd order of roles
             message = f"The model's chat template refuses these messages: {error}"
             raise ApiError(400, message, param="messages", code="chat_template") from None
-        return self._checked(Input(tuple(ids), reading or Reading(rendering="chat")))
+        return self._checked(Input(tuple(ids), turns[-1][1], reading or Reading(rendering="chat")))
 
     def room(self, given: Input, wanted: int | None, by_itself: int, vectors: int = 0) -> int:
         """Tokens that an answer may have: `wanted` where it fits, else an error; None: what is usual."""

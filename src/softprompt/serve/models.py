@@ -54,14 +54,17 @@ def _found(service: Service, key: Key, search: str) -> Iterator[Model]:
 
 
 def _one(service: Service, key: Key, name: str) -> Model:
-    target = service.target(name, key)
-    if target.loaded is None:
+    if name == service.model_name and key.base:
         return _base(service)
+    if not key.allows(name.partition(":")[0]):
+        raise unknown_model(name)
     try:
         entry = service.registry.describe(name)
     except UnknownPrompt:
         raise unknown_model(name) from None
-    return _prompt(service, entry).model_copy(update={"id": name, "softprompt": _facts(target.loaded)})
+    one = f"{name}:{entry.prompts[0]}" if len(entry.prompts) > 1 else name
+    facts = _facts(service.target(one, key).loaded)
+    return _prompt(service, entry).model_copy(update={"id": name, "softprompt": facts})
 
 
 def _base(service: Service) -> Model:
@@ -73,7 +76,9 @@ def _prompt(service: Service, entry: Entry) -> Model:
     return Model(id=entry.name, created=int(entry.modified), root=base, parent=base)
 
 
-def _facts(loaded: Loaded) -> PromptFacts:
+def _facts(loaded: Loaded | None) -> PromptFacts | None:
+    if loaded is None:
+        return None
     tuned = loaded.tuned
     template = tuned.encoder.template
     targets = [field for field in template.fields() if field not in template.input_fields]

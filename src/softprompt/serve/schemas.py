@@ -1,4 +1,4 @@
-"""What clients may send. Types are strict and unknown fields are errors, so that nothing is ignored in silence.
+"""What clients may send. Types are strict and unknown fields are errors: nothing is ignored in silence.
 
 The names are OpenAI's; `row`, `rendering` and `strength` are this server's own, `top_k`, `min_tokens` and
 `ignore_eos` those that other servers have added.

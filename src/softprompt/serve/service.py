@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Annotated, Any, Protocol
 
 from fastapi import Request as HttpRequest
@@ -21,7 +20,6 @@ from .keys import ANYBODY, Key, Keys
 from .limits import Limits
 from .metrics import Metrics
 from .request import Finished, Request, Token, UnknownPrompt
-
 
 BEARER = HTTPBearer(auto_error=False)
 
@@ -42,6 +40,10 @@ class Entry(Protocol):
     def name(self) -> str: ...
     @property
     def modified(self) -> float: ...
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """Names of those in it; known once it was asked for by its own name."""
+        ...
 
 
 class Loaded(Protocol):
@@ -56,10 +58,8 @@ class Loaded(Protocol):
 
 
 class Registry(Protocol):
-    @property
-    def folder(self) -> Path: ...
-    def names(self) -> Iterator[Entry]: ...
-    def describe(self, name: str) -> Entry: ...
+    def names(self) -> Iterator[Any]: ...
+    def describe(self, name: str) -> Any: ...
     def get(self, name: str) -> Any: ...
 
 
@@ -116,7 +116,18 @@ class Service:
         try:
             return Target(name, self.registry.get(name))
         except UnknownPrompt:
-            raise unknown_model(name) from None
+            raise self._unknown(name) from None
+
+    def _unknown(self, name: str) -> ApiError:
+        """Of a folder with several prompts it is said that one is to be named."""
+        try:
+            held = self.registry.describe(name).prompts
+        except UnknownPrompt:
+            return unknown_model(name)
+        if len(held) < 2:
+            return unknown_model(name)
+        message = f"`{name}` holds {len(held)} prompts: name one, as `{name}:{held[0]}`."
+        return ApiError(400, message, param="model", code="several_prompts")
 
 
 def _caller(keys: Keys | None) -> Callable[..., None]:
