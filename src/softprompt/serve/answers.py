@@ -67,6 +67,14 @@ def sampling(
     )
 
 
+def check_count(service: Service, inputs: int, n: int | None) -> None:
+    """Before any of them is read."""
+    most, wanted = service.limits.choices, inputs * (n or 1)
+    if wanted > most:
+        message = f"At most {most} answers a request; this one asks for {wanted}."
+        raise ApiError(400, message, param="n" if inputs == 1 else "prompt", code="too_many_choices")
+
+
 def submit(
     service: Service,
     target: Target,
@@ -77,17 +85,13 @@ def submit(
     echo: bool = False,
 ) -> list[Choice]:
     """All choices of a request, or none: `inputs` with the tokens that each answer may have."""
-    n = asked.n or 1
-    if n * len(inputs) > service.limits.choices:
-        message = f"At most {service.limits.choices} answers a request; this one asks for {n * len(inputs)}."
-        raise ApiError(400, message, param="n", code="too_many_choices")
     if service.stopping:
         raise from_product(Stopped("stopping"))
     choices: list[Choice] = []
     scale = 1.0 if asked.strength is None else float(asked.strength)
     try:
         for given, max_tokens in inputs:
-            for _ in range(n):
+            for _ in range(asked.n or 1):
                 how = sampling(asked, max_tokens, logprobs, len(choices), service.inputs.known)
                 request = Request(target.prompt, given.ids, how, echo=echo, scale=scale, text=given.text)
                 choices.append(Choice(given, service.engine.submit(request, target.loaded)))

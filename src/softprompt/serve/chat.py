@@ -10,7 +10,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.concurrency import run_in_threadpool
 
-from .answers import Choice, collect, follow, now, stream, submit, usage
+from .answers import Choice, check_count, collect, follow, now, stream, submit, usage
 from .errors import ApiError
 from .inputs import usual_tokens
 from .keys import Key
@@ -51,6 +51,7 @@ def _check(asked: ChatRequest) -> None:
 
 
 def _begin(service: Service, asked: ChatRequest, key: Key) -> tuple[Target, list[Choice]]:
+    check_count(service, 1, asked.n)
     target = service.target(asked.model, key)
     given = service.inputs.chat(target.loaded, asked.messages, asked.rendering or "auto")
     wanted = asked.max_completion_tokens or asked.max_tokens

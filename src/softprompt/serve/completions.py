@@ -10,7 +10,7 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.concurrency import run_in_threadpool
 
-from .answers import Choice, collect, follow, now, stream, submit, usage
+from .answers import Choice, check_count, collect, follow, now, stream, submit, usage
 from .errors import ApiError
 from .inputs import Input, usual_tokens
 from .keys import Key
@@ -55,7 +55,7 @@ def _check(asked: CompletionRequest) -> None:
 
 def _begin(service: Service, asked: CompletionRequest, key: Key) -> tuple[Target, list[Choice]]:
     target = service.target(asked.model, key)
-    inputs = [service.inputs.row(target.loaded, asked.row)] if asked.row else _texts(service, asked)
+    inputs = _inputs(service, asked, target)
     # a token that nobody asked for is the price of scoring an input: it is dropped
     wanted = max(1, asked.max_tokens) if asked.max_tokens is not None else None
     rooms = [(one, service.inputs.room(one, wanted, usual_tokens(target.loaded, USUAL))) for one in inputs]
@@ -63,12 +63,14 @@ def _begin(service: Service, asked: CompletionRequest, key: Key) -> tuple[Target
     return target, submit(service, target, asked, rooms, asked.logprobs, echo=echo)
 
 
-def _texts(service: Service, asked: CompletionRequest) -> list[Input]:
+def _inputs(service: Service, asked: CompletionRequest, target: Target) -> list[Input]:
+    if asked.row is not None:
+        check_count(service, 1, asked.n)
+        return [service.inputs.row(target.loaded, asked.row)]
     prompts: Any = asked.prompt
     if isinstance(prompts, str) or isinstance(prompts[0], int):
         prompts = [prompts]
-    if len(prompts) * (asked.n or 1) > service.limits.choices:  # before any is read
-        raise ApiError(400, f"At most {service.limits.choices} answers a request.", param="prompt")
+    check_count(service, len(prompts), asked.n)
     return [service.inputs.text(prompt) for prompt in prompts]
 
 

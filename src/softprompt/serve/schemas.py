@@ -6,9 +6,11 @@ The names are OpenAI's; `row`, `rendering` and `strength` are this server's own,
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic_core import PydanticCustomError
 
 Name = Annotated[str, StringConstraints(min_length=1, max_length=512)]
 Stop = Annotated[str, StringConstraints(min_length=1, max_length=256)]
@@ -23,11 +25,24 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
 
+class Body(Strict):
+    """A request. Text that UTF-8 cannot hold is refused wherever it stands, since no tokenizer takes it."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _unicode(cls, given: Any) -> Any:
+        try:
+            json.dumps(given, ensure_ascii=False).encode()
+        except UnicodeEncodeError:
+            raise PydanticCustomError("invalid_unicode", "a text holds half of a surrogate pair") from None
+        return given
+
+
 class StreamOptions(Strict):
     include_usage: bool | None = None
 
 
-class SamplingFields(Strict):
+class SamplingFields(Body):
     """What completions and chat share."""
 
     model: Name
@@ -100,7 +115,7 @@ class ChatRequest(SamplingFields):
     response_format: ResponseFormat | None = None
 
 
-class ClassifyRequest(Strict):
+class ClassifyRequest(Body):
     """Texts or rows to classify."""
 
     model: Name

@@ -10,9 +10,10 @@ import pytest
 
 pytest.importorskip("fastapi", reason="NO SERVER TESTS: pip install softprompt[serve]")
 
+from tests.serve.api.fake_engine import FakeEngine, FakeRegistry
+
 from softprompt.serve.api import create_app
 from softprompt.serve.server import LOOPBACK_NAMES, Server, address_of, listen
-from tests.serve.api.fake_engine import FakeEngine, FakeRegistry
 
 CHAT = (
     "{% for m in messages %}<{{ m.role }}>{{ m.content }}\n{% endfor %}"

@@ -1,6 +1,6 @@
 """An engine and a registry with the real ones' interface, and answers that a test can tell beforehand.
 
-Under a prompt it says the prompt's name, then what it read; each token is a character and takes `delay` seconds.
+It says the prompt's name, then what it read; each token is a character and takes `delay` seconds.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import random
 import threading
+import time
 from collections.abc import AsyncIterator, Iterator, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
@@ -150,13 +151,17 @@ class FakeEngine:
         self, prompt: str, rows: Sequence[Any], *, scale: float = 1.0, loaded: Any = None
     ) -> list[dict[str, float]]:
         texts = [loaded.tuned.encoder.template.render_input(row) for row in rows]
-        return [{"good": (good := 0.5 + 0.2 * scale * (-1) ** len(text)), "bad": 1 - good} for text in texts]
+        return [
+            {"good": (good := 0.5 + 0.2 * scale * (1 if "fun" in text else -1)), "bad": 1 - good}
+            for text in texts
+        ]
 
     def numbers(self) -> dict[str, float]:
         return {"running": float(self.running)}
 
     def stop(self, *, drain: float = 0) -> None:
         self.stopping.set()
-        if drain:
-            self.ended.wait(drain) if self.running else None
+        end = time.monotonic() + drain
+        while self.running and time.monotonic() < end:
+            time.sleep(0.01)
         self.ended.set()
