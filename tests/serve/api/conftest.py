@@ -13,7 +13,7 @@ pytest.importorskip("fastapi", reason="NO SERVER TESTS: pip install softprompt[s
 from tests.serve.api.fake_engine import FakeEngine, FakeRegistry
 
 from softprompt.serve.api import create_app
-from softprompt.serve.server import LOOPBACK_NAMES, Server, address_of, listen
+from softprompt.serve.api.server import LOOPBACK_NAMES, Server, address_of, listen
 
 CHAT = (
     "{% for m in messages %}<{{ m.role }}>{{ m.content }}\n{% endfor %}"

@@ -13,9 +13,9 @@ import pytest
 import yaml
 
 from softprompt.errors import SoftPromptError
-from softprompt.serve.keys import Keys, new_key
-from softprompt.serve.limits import Limits
-from softprompt.serve.server import is_loopback, listen
+from softprompt.serve.api.keys import Keys, new_key
+from softprompt.serve.api.limits import Limits
+from softprompt.serve.api.server import is_loopback, listen
 
 
 def client_of(served, key="none", retries=0):

@@ -22,7 +22,7 @@ from pathlib import Path
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from ..errors import SoftPromptError
+from ...errors import SoftPromptError
 
 log = logging.getLogger("softprompt.serve")
 

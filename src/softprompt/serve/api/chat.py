@@ -10,12 +10,12 @@ from typing import Any
 from fastapi import APIRouter, Request
 from starlette.concurrency import run_in_threadpool
 
+from ..request import Finished, Token
 from .answers import Choice, check_count, collect, follow, now, stream, submit, usage
 from .errors import ApiError
 from .inputs import usual_tokens
 from .keys import Key
 from .replies import ChatChoice, ChatCompletion, ChatLogprobs, ChatMessage, TokenLogprob, TopLogprob
-from .request import Finished, Token
 from .schemas import ChatRequest
 from .service import Service, Target
 

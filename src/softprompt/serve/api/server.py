@@ -15,7 +15,7 @@ from typing import Any
 
 import uvicorn
 
-from ..errors import SoftPromptError
+from ...errors import SoftPromptError
 
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 GRACE = 5.0  # seconds after the engine has ended its rows, for what they said to be sent

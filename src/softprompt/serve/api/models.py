@@ -11,10 +11,10 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
+from ..request import UnknownPrompt
 from .errors import ErrorReply, unknown_model
 from .keys import Key
 from .replies import Model, ModelList, PromptFacts
-from .request import UnknownPrompt
 from .service import Entry, Loaded, Service
 
 

@@ -13,13 +13,13 @@ from fastapi import Request as HttpRequest
 from fastapi import Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
-from ..api import Tuned
+from ...api import Tuned
+from ..request import Finished, Request, Token, UnknownPrompt
 from .errors import ApiError, unknown_model
 from .inputs import Inputs
 from .keys import ANYBODY, Key, Keys
 from .limits import Limits
 from .metrics import Metrics
-from .request import Finished, Request, Token, UnknownPrompt
 
 BEARER = HTTPBearer(auto_error=False)
 

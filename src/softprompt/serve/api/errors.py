@@ -17,8 +17,8 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
-from ..errors import SoftPromptError
-from .request import BrokenPrompt, Busy, Stopped
+from ...errors import SoftPromptError
+from ..request import BrokenPrompt, Busy, Stopped
 
 log = logging.getLogger("softprompt.serve")
 

@@ -17,11 +17,11 @@ from fastapi import Request as HttpRequest
 from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
-from ..errors import SoftPromptError
+from ...errors import SoftPromptError
+from ..request import Finished, Request, Sampling, Stopped, Token
 from .errors import ApiError, crashed, from_product
 from .inputs import Input
 from .replies import Usage
-from .request import Finished, Request, Sampling, Stopped, Token
 from .schemas import SamplingFields
 from .service import Answer, Service, Target
 

@@ -11,8 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from ..data.encode import Encoder
-from ..data.template import Template
+from ...data.encode import Encoder
+from ...data.template import Template
 from .errors import ApiError
 from .limits import Limits
 from .replies import Reading

@@ -35,6 +35,8 @@ class Body(Strict):
             json.dumps(given, ensure_ascii=False).encode()
         except UnicodeEncodeError:
             raise PydanticCustomError("invalid_unicode", "a text holds half of a surrogate pair") from None
+        except TypeError:  # no JSON: its content type was another
+            pass
         return given
 
 

@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import Depends, FastAPI
 from fastapi.responses import RedirectResponse
 
-from .. import __version__
+from ... import __version__
 from . import chat, classify, completions, errors, metrics, models
 from .errors import ErrorReply
 from .inputs import Inputs
