@@ -294,7 +294,9 @@ def _as_mask(seen: Tensor, like: Tensor | None) -> Tensor:
     """What is seen, bool, as a mask of the kind that the model makes: bool, or added to scores."""
     if like is None or like.dtype == torch.bool:
         return seen
-    return torch.where(seen, torch.zeros((), dtype=like.dtype, device=like.device), torch.finfo(like.dtype).min)
+    return torch.where(
+        seen, torch.zeros((), dtype=like.dtype, device=like.device), torch.finfo(like.dtype).min
+    )
 
 
 def _extend_bias(module, bias: Tensor, mask: Tensor | None, real: Tensor) -> Tensor:

@@ -66,9 +66,7 @@ class FrozenLM(LanguageModel):
         active = self._active(injection, positions, tail_start, positions[:, -1] - lengths + 1, context)
         return self.run(vectors, mask, positions, active, batch.target_ids.shape[1])
 
-    def run(
-        self, vectors: Tensor, mask: Tensor, positions: Tensor, active: Active, count: int = 1
-    ) -> Tensor:
+    def run(self, vectors: Tensor, mask: Tensor, positions: Tensor, active: Active, count: int = 1) -> Tensor:
         """Logits [B, count, V] of the last columns of embeddings [B, S, H], where `active` is injected.
 
         Real columns are in `mask` [B, S], and stand at `positions` [B, S]. Under a head [B, 1, labels].

@@ -122,12 +122,14 @@ class Running:
         return sum(t.numel() * t.element_size() for t in (*self._keys, *self._values))
 
     @torch.no_grad()
-    def join(self, joined: Joined) -> None:
-        """Rows take the next lines, in order."""
-        new = [row.columns for row in joined.rows]
-        self._fit(len(self) + len(new), max(n + row.room for n, row in zip(new, joined.rows, strict=True)))
+    def join(self, joined: Joined, which: Sequence[int]) -> None:
+        """Those rows, by their numbers, take the next lines, in order."""
+        if not which:
+            return
+        rows = [joined.rows[i] for i in which]
+        self._fit(len(self) + len(rows), max(row.columns + row.room for row in rows))
         own = Columns(joined.own, joined.mask, positions=joined.positions)
-        for i, row in enumerate(joined.rows):
+        for i, row in zip(which, rows, strict=True):
             self._fill(len(self), i, [*joined.active.columns, own])
             self._used.append(row.columns)
             self._next.append(row.positions)
@@ -189,7 +191,9 @@ class Running:
         rows, used = len(self), max(self._used, default=0)
 
         def larger(old: Tensor | None, *size: int) -> Tensor:
-            new = torch.zeros(lines, *size[:-1], columns, size[-1], dtype=self.lm.dtype, device=self.lm.device)
+            new = torch.zeros(
+                lines, *size[:-1], columns, size[-1], dtype=self.lm.dtype, device=self.lm.device
+            )
             if old is not None:
                 new[:rows, :, :used] = old[:rows, :, :used]
             return new
@@ -201,7 +205,9 @@ class Running:
 
         specs = self.lm.spec.layers
         for site, spec in enumerate(specs):
-            key, value = (self._keys[site], self._values[site]) if len(self._keys) == len(specs) else (None, None)
+            key, value = (
+                (self._keys[site], self._values[site]) if len(self._keys) == len(specs) else (None, None)
+            )
             grown = larger(key, spec.kv_heads, spec.head_dim), larger(value, spec.kv_heads, spec.v_head_dim)
             if key is None:
                 self._keys.append(grown[0])
