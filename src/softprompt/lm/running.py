@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ..injection import Injection, LayerKV, Prefix
-from .attention import Active, Columns, inject
+from .attention import Active, Columns
 from .context import Context
 from .frozen import FrozenLM
 from .probe import recorded
@@ -33,7 +33,7 @@ class Joining:
 
     vectors: Tensor  # [S, H] its embeddings but for those in `context`; the last input token is among them
     after: int  # how many of them stand behind the input
-    injection: Injection = Injection()  # its prefixes and adapter, of one row; soft tokens are `vectors`
+    injection: Injection  # its prefixes and adapter, of one row; soft tokens are `vectors`
     context: Context | None = None  # of one row: keys and values of what stands ahead of `vectors`
     room: int = 0  # tokens that will follow: their columns are taken at once
 

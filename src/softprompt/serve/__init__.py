@@ -1,10 +1,10 @@
 """Thousands of tuned prompts served from one base model.
 
-registry.py   prompts by name: found, verified, loaded, reloaded          request.py   what is asked, and what comes back
-engine.py     requests become rows of one running batch                   answer.py    a request's answer as it comes
-reuse.py      keys and values that requests share                         row.py       one request on its way
+request.py    what is asked, and what comes back         answer.py     a request's answer as it comes
+registry.py   prompts by name: found, verified, loaded   engine.py     requests become rows of one running batch
+row.py        one request on its way                     reuse.py      keys and values that requests share
+sampling.py   logits to tokens                           text.py       tokens to text, and where it stops
 classify.py   label probabilities
-sampling.py   logits to tokens         text.py   tokens to text, and where it stops
 """
 
 from .answer import Answer

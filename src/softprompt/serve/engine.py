@@ -209,9 +209,9 @@ class Engine:
                 width = max(width, len(row.request.input_ids) + row.vectors)
                 columns = max(columns, row.columns)
                 full = len(self._rows) + len(rows) >= self.max_rows
-                if full or self._running.columns_for(len(rows) + 1, columns) > self.max_tokens:
-                    if full or rows or self._rows:
-                        break
+                large = self._running.columns_for(len(rows) + 1, columns) > self.max_tokens
+                if full or (large and (rows or self._rows)):
+                    break
                 # one that echoes runs alone; one that may read what another is about to compute comes next
                 alone = row.request.echo or any(r.request.echo for r in rows)
                 if rows and (alone or width * (len(rows) + 1) > PREFILL or row.key in keys):

@@ -130,8 +130,8 @@ class Row:
             )
         if self.positions > lm.spec.context:
             raise InvalidRequest(
-                f"{len(ids)} tokens of input and {sampling.max_tokens} to come do not fit the model's context",
-                why=f"it is {lm.spec.context} positions, and the prompt's own vectors take "
+                f"{len(ids)} tokens of input and {sampling.max_tokens} to come do not fit the model",
+                why=f"its context is {lm.spec.context} positions, and the prompt's own vectors take "
                 f"{self.positions - len(ids) - sampling.max_tokens}",
                 fix="shorten the input, or lower max_tokens",
             )
