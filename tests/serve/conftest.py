@@ -46,9 +46,10 @@ def publish(setting, perturb) -> Callable[..., Path]:
         )
         built = methods.build(method, setting(lm, prompts=prompts, seed=seed), options or {})
         perturb(built, size=size, seed=seed)
+        defaults = {key: parameter.default for key, parameter in methods.find(method).options().items()}
         manifest = {
             "method": method,
-            "options": recipe.method.options(),
+            "options": defaults | (options or {}),
             "prompts": list(prompts),
             "labels": None if labels is None else list(labels),
             "base": {"name": lm.name, "mode": "frozen", "options": {}, "fingerprint": fingerprint(lm)},
@@ -69,11 +70,14 @@ def publish(setting, perturb) -> Callable[..., Path]:
 
 @pytest.fixture
 def engine_on(tmp_path) -> Iterator[Callable[..., Engine]]:
-    """`engine_on(lm, …)`: a started engine on the prompts in `tmp_path`; stopped when the test ends."""
+    """`engine_on(lm, …)`: a started engine on the prompts in `folder`, by itself `tmp_path`.
+
+    It is stopped when the test ends.
+    """
     made: list[Engine] = []
 
-    def make(lm: FrozenLM, *, started: bool = True, max_bytes: int = 2**30, **options: Any) -> Engine:
-        engine = Engine(lm, Registry(tmp_path, lm, max_bytes=max_bytes), **{"max_tokens": 2**16, **options})
+    def make(lm: FrozenLM, *, folder: Path = tmp_path, started: bool = True, **options: Any) -> Engine:
+        engine = Engine(lm, Registry(folder, lm), **{"max_tokens": 2**16, **options})
         if started:
             engine.start()
         made.append(engine)

@@ -100,9 +100,10 @@ class Joined:
 class Running:
     """The rows that are being answered, by their lines in the store: 0 … `len` - 1."""
 
-    def __init__(self, lm: FrozenLM) -> None:
+    def __init__(self, lm: FrozenLM, most: int = 2**40) -> None:
+        """The store has at most `most` columns, lines times their length, or those of one row."""
         lm.refuse("cache")
-        self.lm = lm
+        self.lm, self.most = lm, most
         self._keys: list[Tensor] = []  # by layer: [lines, kv_heads, columns, head_dim]
         self._values: list[Tensor] = []
         self._places = torch.zeros(0, 0, dtype=torch.long)  # [lines, columns] positions, for windows
@@ -110,6 +111,7 @@ class Running:
         self._adapters: list[Prefix | None] = []
         self._merged: Prefix | None = None
         self._used: list[int] = []  # columns
+        self._ends: list[int] = []  # columns that it will have at most
         self._next: list[int] = []  # position of the next token
         self._lines = self._at = torch.zeros(0, dtype=torch.long)
 
@@ -127,7 +129,8 @@ class Running:
         if not which:
             return
         rows = [joined.rows[i] for i in which]
-        self._fit(len(self) + len(rows), max(row.columns + row.room for row in rows))
+        self._ends += [row.columns + row.room for row in rows]
+        self._fit(len(self._ends))
         own = Columns(joined.own, joined.mask, positions=joined.positions)
         for i, row in zip(which, rows, strict=True):
             self._fill(len(self), i, [*joined.active.columns, own])
@@ -139,7 +142,8 @@ class Running:
     @torch.no_grad()
     def step(self, ids: Sequence[int]) -> Tensor:
         """Each row's next token is fed; the logits [B, V] of the ones that follow."""
-        self._fit(len(self), max(self._used) + 1)
+        self._ends = [max(end, n + 1) for end, n in zip(self._ends, self._used, strict=True)]
+        self._fit(len(self))
         device = self.lm.device
         positions = torch.tensor(self._next, device=device)[:, None]
         self._at = torch.tensor(self._used, device=device)
@@ -169,7 +173,7 @@ class Running:
         for t in tensors:  # what is masked must be finite all the same
             t[last, :, : max(n, end)] = 0
             t[line, :, n:end] = 0
-        for values in (self._used, self._next, self._adapters):
+        for values in (self._used, self._ends, self._next, self._adapters):
             values[line] = values[last]
             values.pop()
         self._merge_adapters()
@@ -177,43 +181,38 @@ class Running:
             self._keys, self._values, self._absent = [], [], {}
         return last
 
-    def columns_for(self, rows: int, columns: int) -> int:
-        """Columns of the whole store, were there so many rows more, of at most so many columns."""
-        longest = max([*self._used, columns])
-        return (len(self) + rows) * (-(-longest // COLUMNS) * COLUMNS)
+    def fits(self, rows: int, columns: int) -> bool:
+        """Whether there is room for so many rows more, of at most so many columns each."""
+        lines = len(self) + rows
+        return lines == 1 or lines * _rounded(max([*self._ends, columns]), COLUMNS) <= self.most
 
-    def _fit(self, lines: int, columns: int) -> None:
+    def _fit(self, lines: int) -> None:
+        """Room for so many lines of the length that `_ends` asks for."""
         have = self._places.shape if self._keys else (0, 0)
-        if have[0] >= lines and have[1] >= columns:
+        columns = _rounded(max(self._ends), COLUMNS)
+        if have[0] >= lines and columns <= have[1] <= 2 * columns:
             return
-        lines = max(-(-lines // LINES) * LINES, have[0])
-        columns = max(-(-columns // COLUMNS) * COLUMNS, have[1])
+        wide = max(_rounded(lines, LINES), have[0])
+        lines = wide if wide * columns <= self.most else lines
         rows, used = len(self), max(self._used, default=0)
 
-        def larger(old: Tensor | None, *size: int) -> Tensor:
-            new = torch.zeros(
-                lines, *size[:-1], columns, size[-1], dtype=self.lm.dtype, device=self.lm.device
-            )
+        def larger(old: Tensor | None, heads: int, size: int) -> Tensor:
+            new = torch.zeros(lines, heads, columns, size, dtype=self.lm.dtype, device=self.lm.device)
             if old is not None:
                 new[:rows, :, :used] = old[:rows, :, :used]
             return new
 
         def wider(old: Tensor) -> Tensor:
             new = torch.zeros(lines, columns, dtype=old.dtype, device=self.lm.device)
-            new[: have[0], : have[1]] = old[: have[0], : have[1]]
+            new[:rows, :used] = old[:rows, :used]
             return new
 
         specs = self.lm.spec.layers
-        for site, spec in enumerate(specs):
-            key, value = (
-                (self._keys[site], self._values[site]) if len(self._keys) == len(specs) else (None, None)
-            )
-            grown = larger(key, spec.kv_heads, spec.head_dim), larger(value, spec.kv_heads, spec.v_head_dim)
-            if key is None:
-                self._keys.append(grown[0])
-                self._values.append(grown[1])
-            else:
-                self._keys[site], self._values[site] = grown
+        keys, values = self._keys or [None] * len(specs), self._values or [None] * len(specs)
+        for site, spec in enumerate(specs):  # one after the other: no more than a layer is held twice
+            keys[site] = larger(keys[site], spec.kv_heads, spec.head_dim)
+            values[site] = larger(values[site], spec.kv_heads, spec.v_head_dim)
+        self._keys, self._values = keys, values  # type: ignore[assignment]
         self._places = wider(self._places)
         self._absent = {site: wider(t) for site, t in self._absent.items()}
 
@@ -249,6 +248,10 @@ class Running:
             return
         rows = [Injection(adapter=adapter) for adapter in self._adapters]
         self._merged = Injection.cat(rows, [1] * len(rows)).adapter
+
+
+def _rounded(number: int, to: int) -> int:
+    return -(-number // to) * to
 
 
 @final

@@ -1,7 +1,7 @@
 """Thousands of tuned prompts served from one base model.
 
 request.py    what is asked, and what comes back         answer.py     a request's answer as it comes
-registry.py   prompts by name: found, verified, loaded   engine.py     requests become rows of one running batch
+registry.py   prompts by name: found, verified, loaded   engine.py     requests become rows of one batch
 row.py        one request on its way                     reuse.py      keys and values that requests share
 sampling.py   logits to tokens                           text.py       tokens to text, and where it stops
 classify.py   label probabilities

@@ -56,7 +56,7 @@ class Engine:
         size = model.spec.kv_numbers_per_token * model.dtype.itemsize
         self.max_tokens = max_tokens or int(MEMORY * free_memory(str(model.device)) / size)
         self.reuse = Reuse(cache_bytes)
-        self._running = Running(model)
+        self._running = Running(model, self.max_tokens)
         self._rows: list[Row] = []  # by line
         self._waiting: deque[Row] = deque()
         self._jobs: deque[tuple[Callable[[], Any], Future]] = deque()
@@ -209,8 +209,7 @@ class Engine:
                 width = max(width, len(row.request.input_ids) + row.vectors)
                 columns = max(columns, row.columns)
                 full = len(self._rows) + len(rows) >= self.max_rows
-                large = self._running.columns_for(len(rows) + 1, columns) > self.max_tokens
-                if full or (large and (rows or self._rows)):
+                if full or not self._running.fits(len(rows) + 1, columns):
                     break
                 # one that echoes runs alone; one that may read what another is about to compute comes next
                 alone = row.request.echo or any(r.request.echo for r in rows)
@@ -290,7 +289,7 @@ class Engine:
         """Nobody is answered any more who was being answered; the next ones start anew."""
         for row in self._rows:
             self._finish(row, "error", error)
-        self._rows, self._running = [], Running(self.model)
+        self._rows, self._running = [], Running(self.model, self.max_tokens)
         if not self._stopped:
             return
         while self._waiting:
