@@ -199,9 +199,9 @@ class Registry:
             try:
                 artifact = artifacts.load(path, verify=first)
                 tuned = self._open(artifact, check=first)
-            except SoftPromptError:
+            except Exception as error:  # a manifest may lack anything
                 if _stamp(path) == stamp:
-                    raise
+                    raise _as_ours(error, path) from error
                 continue
             if _stamp(path) == stamp:
                 break
@@ -245,6 +245,16 @@ class Registry:
                 fix="train it again, with a lower learning rate",
             )
         return tuned
+
+
+def _as_ours(error: Exception, path: Path) -> SoftPromptError:
+    if isinstance(error, SoftPromptError):
+        return error
+    return SoftPromptError(
+        f"{path} is damaged",
+        why=f"{type(error).__name__}: {error}",
+        fix="restore it from a copy, or train again",
+    )
 
 
 def _stamp(path: Path) -> Stamp:
