@@ -80,13 +80,13 @@ class BrokenPrompt(SoftPromptError):
     """An artifact that cannot be served: damaged, not finite, or made for another base."""
 
 
+class Stopped(SoftPromptError):
+    """The engine takes no more requests."""
+
+
 class Busy(SoftPromptError):
     """No room now. `retry_after` seconds from now there may be."""
 
     def __init__(self, what: str, why: str = "", fix: str = "", *, retry_after: float = 1.0) -> None:
         super().__init__(what, why, fix)
         self.retry_after = retry_after
-
-
-class Stopped(SoftPromptError):
-    """The engine takes no more requests."""
