@@ -1,4 +1,4 @@
-"""Time to the first token under a long static prompt, which is kept, beside the plain model in the same engine."""
+"""Time to the first token under a long static prompt, which is kept, beside that of the plain model."""
 
 from __future__ import annotations
 
