@@ -106,6 +106,7 @@ def test_an_input_is_answered_side_by_side(play):
     assert playing.answer("Hard prompt") == "plain[1]:<user>Be brief.\n\na fun film\n<assistant>"
     assert playing.answer("team-a/voices:joke") == "team-a/voices:joke[1]:a fun film"
     cost = playing.column("team-a/voices:joke").locator(".cost").inner_text()
+    cost = cost.replace("\u00a0", " ")
     assert re.fullmatch(r"32 tokens · \d+\.\d\d s · first after \d+\.\d\d s · 5 vectors", cost)
     assert playing.page.locator("#status").inner_text().startswith("4 answers in ")
     playing.check()

@@ -226,7 +226,7 @@
     first === undefined ? "" : `first after ${first.toFixed(2)} s`,
     vectors ? `${vectors} vectors` : "",
     reason === "length" ? "cut off" : "",
-  ].filter(Boolean).join(" · ");
+  ].filter(Boolean).map((part) => part.replaceAll(" ", "\u00a0")).join(" · ");
 
   const run = async () => {
     const input = find("input").value;
