@@ -78,10 +78,12 @@ def turns(engine, count=1):
             engine.turn()
 
 
-@pytest.mark.parametrize(("family", "seed"), [*product(FAMILIES, (0,)), ("llama", 1), ("gpt2", 1)])
+@pytest.mark.parametrize(("family", "most"), [*product(FAMILIES, (512,)), ("llama", 6), ("gpt2", 6)])
 def test_rows_of_every_kind_join_and_leave_at_random(
-    family, seed, lms, zoo, engine_on, asked, read, tmp_path
+    family, most, lms, zoo, engine_on, asked, read, monkeypatch
 ):
+    """`most`: positions that are read in one turn; longer inputs come in parts."""
+    monkeypatch.setattr("softprompt.serve.engine.PREFILL", most)
     folder, names = zoo(family)
     engine = engine_on(lms(family), folder=folder, started=False, max_rows=7, max_tokens=2048)
     draw = random.Random(most)
