@@ -89,6 +89,7 @@ class Engine:
             self._changed.notify()
         if self._thread is not None:
             self._thread.join()
+        self._end_all(Busy("the server has stopped", fix="ask again later", retry_after=5.0))
 
     def submit(self, request: Request) -> Answer:
         """Raises Busy, UnknownPrompt, BrokenPrompt and InvalidRequest."""
@@ -159,7 +160,6 @@ class Engine:
                     if self._stopped:
                         break
                 self.turn()
-            self._end_all(Busy("the server has stopped", fix="ask again later", retry_after=5.0))
 
     def turn(self) -> None:
         """Whatever can be done now, and one step."""
