@@ -12,7 +12,7 @@ import torch
 from softprompt import methods
 from softprompt.data.collate import batch_of_ids
 from softprompt.objectives import injection_for
-from softprompt.serve import BrokenPrompt, Busy, InvalidRequest, Request, Sampling, UnknownPrompt
+from softprompt.serve import BrokenPrompt, Busy, InvalidRequest, Request, Sampling, Stopped, UnknownPrompt
 
 SMALL = {"length": 4, "hidden": 16, "bottleneck": 8, "middle": 16, "top_layers": 2, "layer": 1, "rank": 2}
 FAMILIES = ("llama", "gpt2", "qwen3", "mistral", "gemma3_text")  # the last two with windows of 4 tokens
@@ -484,7 +484,7 @@ def test_stopping_finishes_or_refuses(llama, engine_on, asked, read):
     answer = engine.submit(asked(None, [4, 5], 20, ignore_eos=True))
     engine.stop(drain=30)
     assert read(answer)[1].reason == "length"
-    with pytest.raises(Busy, match="stopping"):
+    with pytest.raises(Stopped, match="stopping"):
         engine.submit(asked(None, [4, 5]))
     engine.start()
     long = [engine.submit(asked(None, [4, 5], 250, ignore_eos=True)) for _ in range(3)]

@@ -277,7 +277,7 @@ def _as_ours(error: Exception, path: Path) -> SoftPromptError:
 
 
 def _nameable(part: str) -> bool:
-    """Whether a folder may be part of a name: a colon parts folder from prompt, and JSON holds UTF-8 alone."""
+    """Whether a folder may be part of a name: a colon parts it from a prompt, and JSON holds UTF-8 alone."""
     return bool(part) and not part.startswith(".") and ":" not in part and part.isprintable()
 
 
