@@ -49,6 +49,7 @@ DOCS = (
     "search",
     "choose",
     "performance",
+    "serving",
     "measures-control",
     "measures-resources",
 )

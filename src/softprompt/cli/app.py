@@ -31,8 +31,10 @@ from . import (
     inspect,
     methods,
     models,
+    play,
     report,
     search,
+    serve,
     tune,
 )
 from .output import Reply, log, show, show_error
@@ -67,6 +69,7 @@ def root(
             softprompt tune R      train it
             softprompt search R    train many settings of it in one run
             softprompt compare R   prompt or prefix? compare methods on your rows
+            softprompt play        try tuned prompts in the browser
             softprompt demo        all of it on real data, in ten minutes
 
     Exit codes: 0 good, 1 a mistake that you can mend, 2 wrong usage, 130 interrupted (state saved).
@@ -136,4 +139,6 @@ command(export.export, "export")
 command(import_.import_, "import")
 command(methods.methods, "methods")
 command(models.models, "models")
+command(serve.serve, "serve", prints=True)
+command(play.play, "play", prints=True)
 command(demo.demo, "demo", prints=True)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ..injection import Layers
+from ..injection import Injection, Layers, Prefix
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +48,16 @@ class Context:
     def _map(self, change: Callable[[Tensor], Tensor]) -> Context:
         layers = tuple(None if layer is None else layer.map(change) for layer in self.layers)
         return Context(layers, change(self.mask), self.ahead)
+
+    @staticmethod
+    def cat(parts: Sequence[Context | None]) -> Context | None:
+        """Contexts of one row each as a batch, right-aligned; None where no row has any."""
+        if all(part is None for part in parts):
+            return None
+        prefixes = [None if part is None else Prefix(part.layers, part.mask) for part in parts]
+        merged = Injection.cat([Injection(kv_before=prefix) for prefix in prefixes]).kv_before
+        assert merged is not None
+        return Context(merged.layers, merged.mask)
 
 
 def pack_right(vectors: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

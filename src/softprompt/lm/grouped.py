@@ -25,6 +25,7 @@ from ..injection import LayerKV
 from .ragged import Ragged
 
 FEW_QUERIES = 64  # up to here at any length: what is held is smaller than a copy of keys and values would be
+SMALL_SCORES = 2**14  # numbers in one row's scores, up to which the fused kernel takes less time
 LARGEST_SCORES = 2**22  # numbers in the scores of more queries; the fused kernel never holds them
 
 
@@ -37,9 +38,10 @@ def suits(query: Tensor, parts: Sequence[LayerKV], options: dict[str, Any]) -> b
     rows, heads, queries = query.shape[:3]
     tensors = (query, *(t for part in parts for t in (part.key, part.value)))
     trained = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
+    scores = rows * heads * queries * sum(part.key.shape[2] for part in parts)
     if queries <= FEW_QUERIES:
-        return trained or len(parts) > 1
-    return trained and rows * heads * queries * sum(part.key.shape[2] for part in parts) <= LARGEST_SCORES
+        return trained or (len(parts) > 1 and (rows > 1 or scores > SMALL_SCORES))
+    return trained and scores <= LARGEST_SCORES
 
 
 def attend(query: Tensor, parts: Sequence[LayerKV], mask: Tensor | None, scaling: float | None) -> Tensor:
