@@ -189,7 +189,7 @@ class Running:
         for t in tensors:  # what is masked must be finite all the same
             t[last, :, : max(n, end)] = 0
             t[line, :, n:end] = 0
-        lists: tuple[list[Any], ...] = (self._used, self._ends, self._next, self._adapters)
+        lists: Any = (self._used, self._ends, self._next, self._adapters)
         for values in lists:
             values[line] = values[last]
             values.pop()
