@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeVar, final
+from typing import Any, TypeVar, final
 
 import torch
 from torch import Tensor
@@ -189,7 +189,8 @@ class Running:
         for t in tensors:  # what is masked must be finite all the same
             t[last, :, : max(n, end)] = 0
             t[line, :, n:end] = 0
-        for values in (self._used, self._ends, self._next, self._adapters):
+        lists: Any = (self._used, self._ends, self._next, self._adapters)
+        for values in lists:
             values[line] = values[last]
             values.pop()
         self._merge_adapters()
@@ -224,11 +225,12 @@ class Running:
             return new
 
         specs = self.lm.spec.layers
-        keys, values = self._keys or [None] * len(specs), self._values or [None] * len(specs)
+        keys: list[Any] = self._keys or [None] * len(specs)
+        values: list[Any] = self._values or [None] * len(specs)
         for site, spec in enumerate(specs):  # one after the other: no more than a layer is held twice
             keys[site] = larger(keys[site], spec.kv_heads, spec.head_dim)
             values[site] = larger(values[site], spec.kv_heads, spec.v_head_dim)
-        self._keys, self._values = keys, values  # type: ignore[assignment]
+        self._keys, self._values = keys, values
         self._places = wider(self._places)
         self._absent = {site: wider(t) for site, t in self._absent.items()}
 
