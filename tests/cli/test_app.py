@@ -11,7 +11,7 @@ import softprompt
 
 COMMANDS = (
     *("init", "choose", "check", "tune", "search", "eval", "generate", "inspect", "compose", "report"),
-    *("export", "import", "methods", "models", "demo"),
+    *("compile", "export", "import", "methods", "models", "demo"),
 )
 
 

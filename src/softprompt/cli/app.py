@@ -20,6 +20,7 @@ from ..errors import SoftPromptError
 from . import (
     check,
     choose,
+    compile,
     compose,
     demo,
     evaluate,
@@ -129,6 +130,7 @@ command(generate.generate, "generate")
 command(inspect.inspect, "inspect")
 command(compose.compose, "compose")
 command(report.report, "report")
+command(compile.compile_, "compile")
 command(export.export, "export")
 command(import_.import_, "import")
 command(methods.methods, "methods")
