@@ -39,6 +39,7 @@ DOCS = (
     "methods",
     "compose",
     "peft",
+    "edge",
     "results",
     "running",
     "tasks",
