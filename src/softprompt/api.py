@@ -197,9 +197,13 @@ def open_prompt(
     was, with the prompt's template.
     """
     artifact = artifacts.load(path)
+    return opened(artifact, lm or saved_base(artifact, model), other_base=other_base, plain=plain)
+
+
+def opened(artifact: Artifact, lm: LanguageModel, *, other_base: bool = False, plain: bool = False) -> Tuned:
+    """`open_prompt` of an artifact that was loaded, on a base that was."""
     recipe = recipe_from_dict(artifact.manifest["recipe"])
     labels = artifact.manifest["labels"]
-    lm = lm or saved_base(artifact, model)
     check_head(recipe, labels, lm)
     if plain:
         method = methods.build("none", Setting(lm, artifact.prompts))

@@ -89,6 +89,11 @@ class Template:
         """The fields that the two templates name, the input's first."""
         return tuple(dict.fromkeys((*self._input_fields, *self._target_fields)))
 
+    @property
+    def input_fields(self) -> tuple[str, ...]:
+        """The fields that an input needs; a field of words is the only one where there is one."""
+        return (self.words_field,) if self.words_field else self._input_fields
+
     def render(self, row: Mapping[str, Any] | str, *, with_target: bool = True) -> Rendered:
         """The row's texts. Without a target (to generate), its prompt's name may be absent too.
 

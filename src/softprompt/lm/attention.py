@@ -18,7 +18,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -77,8 +77,20 @@ class Active:
     query_offset: Any = 0  # columns already in the cache; set by the mask function at every model call
     masks: dict[Any, tuple[Tensor | None, Tensor]] = field(default_factory=dict)  # own, and extended
     record: dict[int, LayerKV] | None = None  # each site's own keys and values, as they reach the function
+    kept: Kept | None = None  # where each site's own keys and values are kept from call to call
     visits: list[Visit] | None = None  # who called, in order (for the probe)
     capture: bool = False  # stop at the first layer and hand over its keys and values
+
+
+class Kept(Protocol):
+    """Keys and values of the rows so far, one query a row: see `lm.running`."""
+
+    def grown(self, site: int, own: LayerKV, window: int | None) -> tuple[LayerKV, Tensor]:
+        """All that a layer's queries see, `own` [B, kv_heads, 1, head_dim] included: its keys and values
+
+        [B, kv_heads, n, head_dim], and which of them each row has: [B, 1, 1, n] bool.
+        """
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -178,6 +190,9 @@ def _attend(base: Callable, module, query: Tensor, key: Tensor, value: Tensor, a
         return base(module, query, [own], attention_mask, **kwargs)
     if active.record is not None:
         active.record[site] = own
+    if active.kept is not None:
+        own, seen = active.kept.grown(site, own, kwargs.get("sliding_window"))
+        attention_mask = _as_mask(seen, attention_mask)
     present = [c for c in active.columns if c.layers[site] is not None]
     parts = [own]
     if present:
@@ -271,11 +286,17 @@ def _extend(mask: Tensor | None, seen: Tensor, keys: int) -> Tensor:
     rows, _, queries, _ = seen.shape
     if mask is None:
         mask = seen.new_ones(rows, 1, queries, keys)
-    if mask.dtype != torch.bool:
-        zero = torch.zeros((), dtype=mask.dtype, device=mask.device)
-        seen = torch.where(seen, zero, torch.finfo(mask.dtype).min)
-    mask = mask.expand(rows, -1, -1, -1)
+    seen, mask = _as_mask(seen, mask), mask.expand(rows, -1, -1, -1)
     return torch.cat([seen.expand(-1, mask.shape[1], -1, -1), mask], dim=-1)
+
+
+def _as_mask(seen: Tensor, like: Tensor | None) -> Tensor:
+    """What is seen, bool, as a mask of the kind that the model makes: bool, or added to scores."""
+    if like is None or like.dtype == torch.bool:
+        return seen
+    return torch.where(
+        seen, torch.zeros((), dtype=like.dtype, device=like.device), torch.finfo(like.dtype).min
+    )
 
 
 def _extend_bias(module, bias: Tensor, mask: Tensor | None, real: Tensor) -> Tensor:

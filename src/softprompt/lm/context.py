@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from ..injection import Layers
+from ..injection import Injection, Layers, Prefix
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +25,16 @@ class Context:
             for layer in self.layers
         )
         return Context(layers, self.mask.repeat_interleave(times, dim=0))
+
+    @staticmethod
+    def cat(parts: Sequence[Context | None]) -> Context | None:
+        """Contexts of one row each as a batch, right-aligned; None where no row has any."""
+        if all(part is None for part in parts):
+            return None
+        prefixes = [None if part is None else Prefix(part.layers, part.mask) for part in parts]
+        merged = Injection.cat([Injection(kv_before=prefix) for prefix in prefixes]).kv_before
+        assert merged is not None
+        return Context(merged.layers, merged.mask)
 
 
 def pack_right(vectors: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

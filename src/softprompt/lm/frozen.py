@@ -64,15 +64,22 @@ class FrozenLM(LanguageModel):
         positions = (mask.cumsum(1) - 1 + ahead).clamp(min=0)
         tail_start = vectors.shape[1] - lengths
         active = self._active(injection, positions, tail_start, positions[:, -1] - lengths + 1, context)
-        width, targets = vectors.shape[1], batch.target_ids.shape[1]
+        return self.run(vectors, mask, positions, active, batch.target_ids.shape[1])
+
+    def run(self, vectors: Tensor, mask: Tensor, positions: Tensor, active: Active, count: int = 1) -> Tensor:
+        """Logits [B, count, V] of the last columns of embeddings [B, S, H], where `active` is injected.
+
+        Real columns are in `mask` [B, S], and stand at `positions` [B, S]. Under a head [B, 1, labels].
+        """
+        width = vectors.shape[1]
         # as indices, not as a number: a slice would leave the last hidden states strided, and torch then
         # multiplies with a copy of the vocabulary matrix for every row
-        keep = torch.arange(width - targets, width, device=mask.device)
+        keep = torch.arange(width - count, width, device=mask.device)
         options = self._only_accepted(position_ids=positions, use_cache=False, logits_to_keep=keep)
         with inject(active), self._checkpointing():
             out = self.model(inputs_embeds=vectors, attention_mask=mask, **options)
         # a head has read the last column, the one that predicts the first target
-        return out.logits[:, None] if self.head is not None else out.logits[:, -targets:]
+        return out.logits[:, None] if self.head is not None else out.logits[:, -count:]
 
     @torch.no_grad()
     def prefill(self, batch: Batch, injection: Injection | None = None) -> Context:

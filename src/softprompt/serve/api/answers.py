@@ -1,0 +1,219 @@
+"""One request's answers: its choices go to the engine, and what they say comes back as one stream.
+
+Whoever stops reading (a client that left, a time that ran out) takes the rows out of the engine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+from fastapi import Request as HttpRequest
+from fastapi.responses import StreamingResponse
+from pydantic import BaseModel
+
+from ...errors import SoftPromptError
+from ..request import Finished, Request, Sampling, Stopped, Token
+from .errors import ApiError, crashed, from_product
+from .inputs import Input
+from .replies import Usage
+from .schemas import SamplingFields
+from .service import Answer, Service, Target
+
+DONE = b"data: [DONE]\n\n"
+
+
+@dataclass
+class Choice:
+    """One answer as it grows."""
+
+    given: Input
+    answer: Answer
+    tokens: list[Token] = field(default_factory=list)
+    end: Finished | None = None
+
+    @property
+    def text(self) -> str:
+        return "".join(token.text for token in self.tokens)
+
+
+def sampling(
+    asked: SamplingFields, max_tokens: int, logprobs: int | None, choice: int, known: int
+) -> Sampling:
+    """The engine's words for it. Choices of one seed have seeds of their own."""
+    bias = {int(id): value for id, value in (asked.logit_bias or {}).items()}
+    if odd := next((id for id in bias if id >= known), None):
+        message = f"Token id {odd} is not of the vocabulary (0 to {known - 1})."
+        raise ApiError(400, message, param="logit_bias", code="invalid_token")
+    stop = asked.stop or []
+    return Sampling(
+        max_tokens=max_tokens,
+        temperature=1.0 if asked.temperature is None else float(asked.temperature),
+        top_p=1.0 if asked.top_p is None else float(asked.top_p),
+        top_k=max(0, asked.top_k or 0),
+        seed=None if asked.seed is None else asked.seed % 2**63 + choice,
+        stop=(stop,) if isinstance(stop, str) else tuple(stop),
+        logprobs=logprobs,
+        frequency_penalty=float(asked.frequency_penalty or 0),
+        presence_penalty=float(asked.presence_penalty or 0),
+        logit_bias=bias,
+        min_tokens=min(asked.min_tokens or 0, max_tokens),
+        ignore_eos=bool(asked.ignore_eos),
+    )
+
+
+def check_count(service: Service, inputs: int, n: int | None) -> None:
+    """Before any of them is read."""
+    most, wanted = service.limits.choices, inputs * (n or 1)
+    if wanted > most:
+        message = f"At most {most} answers a request; this one asks for {wanted}."
+        raise ApiError(400, message, param="n" if inputs == 1 else "prompt", code="too_many_choices")
+
+
+def submit(
+    service: Service,
+    target: Target,
+    asked: SamplingFields,
+    inputs: Sequence[tuple[Input, int]],
+    logprobs: int | None,
+    *,
+    echo: bool = False,
+) -> list[Choice]:
+    """All choices of a request, or none: `inputs` with the tokens that each answer may have."""
+    if service.stopping:
+        raise from_product(Stopped("stopping"))
+    choices: list[Choice] = []
+    scale = 1.0 if asked.strength is None else float(asked.strength)
+    try:
+        for given, max_tokens in inputs:
+            for _ in range(asked.n or 1):
+                how = sampling(asked, max_tokens, logprobs, len(choices), service.inputs.known)
+                request = Request(target.prompt, given.ids, how, echo=echo, scale=scale, text=given.text)
+                choices.append(Choice(given, service.engine.submit(request, target.loaded)))
+    except BaseException:
+        for choice in choices:
+            choice.answer.cancel()
+        raise
+    return choices
+
+
+async def follow(service: Service, choices: Sequence[Choice]) -> AsyncIterator[tuple[int, Token | Finished]]:
+    """What the choices say, as it comes, each with its number. Raises ApiError where one fails."""
+    queue: asyncio.Queue[tuple[int, Token | Finished | Exception]] = asyncio.Queue()
+    clock = asyncio.get_running_loop().time
+    begun, first = clock(), True
+
+    async def pump(index: int, answer: Answer) -> None:
+        try:
+            async for part in answer:
+                queue.put_nowait((index, part))
+        except Exception as error:
+            queue.put_nowait((index, error))
+
+    tasks = [asyncio.create_task(pump(i, choice.answer)) for i, choice in enumerate(choices)]
+    left = len(choices)
+    try:
+        while left:
+            try:
+                index, part = await asyncio.wait_for(
+                    queue.get(), max(0.0, begun + service.limits.seconds - clock())
+                )
+            except asyncio.TimeoutError:
+                message = f"The answer took longer than {service.limits.seconds:g} seconds."
+                raise ApiError(504, message, code="timeout") from None
+            if isinstance(part, Exception):
+                raise part
+            if first:
+                service.metrics.first_token.observe(clock() - begun)
+                first = False
+            if isinstance(part, Finished):
+                _raise_failed(part)
+                choices[index].end = part
+                left -= 1
+            else:
+                choices[index].tokens.append(part)
+            yield index, part
+    finally:
+        for choice, task in zip(choices, tasks, strict=True):
+            choice.answer.cancel()
+            task.cancel()
+
+
+def _raise_failed(end: Finished) -> None:
+    if end.reason == "error" and not isinstance(end.error, Stopped):
+        why = "" if end.error is None else f": {end.error.what}"
+        raise ApiError(500, f"The answer could not be computed{why}.", code="generation_failed")
+    if end.reason in ("error", "cancelled"):
+        raise from_product(Stopped("stopping"))
+
+
+async def collect(service: Service, http: HttpRequest, choices: Sequence[Choice]) -> None:
+    """Run the choices to their ends; a client that leaves meanwhile ends them."""
+
+    async def run() -> None:
+        async for _ in follow(service, choices):
+            pass
+
+    async def gone() -> None:
+        while (await http.receive())["type"] != "http.disconnect":
+            pass
+
+    work, watch = asyncio.create_task(run()), asyncio.create_task(gone())
+    try:
+        await asyncio.wait({work, watch}, return_when=asyncio.FIRST_COMPLETED)
+        if not work.done():
+            raise ApiError(499, "The client left.", code="client_left")
+        await work
+    finally:
+        for task in (work, watch):
+            task.cancel()
+            with suppress(asyncio.CancelledError, Exception):
+                await task
+
+
+def usage(service: Service, choices: Sequence[Choice], dropped: bool = False) -> Usage:
+    """Tokens of the request; an input counts once, however many choices it has."""
+    inputs = {id(choice.given): choice for choice in choices}.values()
+    ends = [choice.end for choice in choices if choice.end is not None]
+    prompt = sum(len(choice.given.ids) for choice in inputs)
+    said = 0 if dropped else sum(end.output_tokens for end in ends)
+    vectors = sum(choice.end.prompt_vectors for choice in inputs if choice.end is not None)
+    service.metrics.count(prompt, said, vectors)
+    return Usage(
+        prompt_tokens=prompt, completion_tokens=said, total_tokens=prompt + said, prompt_vectors=vectors
+    )
+
+
+def stream(parts: AsyncIterator[BaseModel | dict[str, Any]]) -> StreamingResponse:
+    """Server-sent events; an error after the first of them is an event too, and [DONE] the last."""
+
+    async def events() -> AsyncIterator[bytes]:
+        try:
+            async for part in parts:
+                yield _event(part.model_dump() if isinstance(part, BaseModel) else part)
+        except ApiError as error:
+            yield _event(error.body())
+        except SoftPromptError as error:
+            yield _event(from_product(error).body())
+        except Exception as error:
+            yield _event(crashed(error).body())
+        finally:
+            with suppress(Exception):
+                await parts.aclose()  # type: ignore[attr-defined]
+        yield DONE
+
+    headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+    return StreamingResponse(events(), media_type="text/event-stream", headers=headers)
+
+
+def _event(data: dict[str, Any]) -> bytes:
+    return f"data: {json.dumps(data, separators=(',', ':'))}\n\n".encode()
+
+
+def now() -> int:
+    return int(time.time())

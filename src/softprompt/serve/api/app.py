@@ -1,0 +1,76 @@
+"""The HTTP API: OpenAI's routes over an engine and a registry of prompts, and this server's own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import Depends, FastAPI
+from fastapi.responses import RedirectResponse
+
+from ... import __version__
+from . import chat, classify, completions, errors, metrics, models
+from .errors import ErrorReply
+from .inputs import Inputs
+from .keys import Keys
+from .limits import Limits
+from .metrics import Metrics
+from .replies import Health
+from .service import Engine, Registry, Service
+from .shell import Shell
+
+FAILURES: dict[int | str, dict[str, Any]] = {
+    status: {"model": ErrorReply, "description": description}
+    for status, description in {
+        400: "A request that cannot be answered",
+        401: "No key, or an unknown one",
+        403: "Not for this key, or by a wrong host name",
+        404: "No such model, or not for this key",
+        408: "The body did not arrive",
+        413: "Too large",
+        422: "The prompt's files are damaged",
+        429: "Too much at once; see Retry-After",
+        500: "A failure of the server",
+        503: "Shutting down; see Retry-After",
+        504: "It took too long",
+    }.items()
+}
+
+
+def create_app(
+    engine: Engine,
+    registry: Registry,
+    *,
+    model_name: str,
+    tokenizer: Any,
+    context: int | None,
+    keys: Keys | None = None,
+    limits: Limits | None = None,
+    hosts: Sequence[str] = (),
+) -> FastAPI:
+    """The application. `context` is the model's, in tokens; `hosts` as `shell.Shell` has them.
+
+    `app.state.service.stopping` turns new work away while what runs goes on.
+    """
+    limits = limits or Limits()
+    numbers = Metrics(engine.numbers)
+    inputs = Inputs(tokenizer, context, limits)
+    service = Service(engine, registry, model_name, inputs, limits, keys, numbers)
+    # no docs pages: they would fetch scripts from elsewhere
+    app = FastAPI(title="softprompt", version=__version__, docs_url=None, redoc_url=None)
+    app.state.service = service
+    errors.install(app)
+    routers = [*(part.routes(service) for part in (completions, chat, classify, models))]
+    for router in (*routers, metrics.routes(numbers)):
+        app.include_router(router, responses=FAILURES, dependencies=[Depends(service.caller)])
+
+    @app.get("/health", response_model=Health)
+    async def health() -> Health:
+        return Health(status="stopping" if service.stopping else "ok")
+
+    @app.get("/", include_in_schema=False)
+    async def root() -> RedirectResponse:
+        return RedirectResponse("/play")
+
+    app.add_middleware(Shell, limits=limits, metrics=numbers, hosts=hosts)  # type: ignore[arg-type]
+    return app

@@ -1,0 +1,137 @@
+"""/v1/chat/completions: messages are answered, through a prompt's own template or as the model's chat."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import AsyncIterator, Sequence
+from functools import partial
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.concurrency import run_in_threadpool
+
+from ..request import Finished, Token
+from .answers import Choice, check_count, collect, follow, now, stream, submit, usage
+from .errors import ApiError
+from .inputs import usual_tokens
+from .keys import Key
+from .replies import ChatChoice, ChatCompletion, ChatLogprobs, ChatMessage, TokenLogprob, TopLogprob
+from .schemas import ChatRequest
+from .service import Service, Target
+
+
+def routes(service: Service) -> APIRouter:
+    router = APIRouter()
+
+    @router.post(
+        "/v1/chat/completions",
+        response_model=ChatCompletion,
+        responses={200: {"content": {"text/event-stream": {}}, "description": "The answers, or events."}},
+    )
+    async def chat(asked: ChatRequest, http: Request) -> Any:
+        _check(asked)
+        target, choices = await run_in_threadpool(partial(_begin, service, asked, http.state.key))
+        reply = _Reply(service, asked, target, choices)
+        if asked.stream:
+            return stream(reply.chunks())
+        await collect(service, http, choices)
+        return reply.whole()
+
+    return router
+
+
+def _check(asked: ChatRequest) -> None:
+    if asked.max_tokens is not None and asked.max_completion_tokens not in (None, asked.max_tokens):
+        message = "max_tokens and max_completion_tokens say different things."
+        raise ApiError(400, message, param="max_completion_tokens")
+    if asked.top_logprobs is not None and not asked.logprobs:
+        raise ApiError(400, "top_logprobs go with logprobs=true.", param="top_logprobs")
+    if asked.stream_options is not None and not asked.stream:
+        raise ApiError(400, "stream_options go with stream=true.", param="stream_options")
+
+
+def _begin(service: Service, asked: ChatRequest, key: Key) -> tuple[Target, list[Choice]]:
+    check_count(service, 1, asked.n)
+    target = service.target(asked.model, key)
+    given = service.inputs.chat(target.loaded, asked.messages, asked.rendering or "auto")
+    wanted = asked.max_completion_tokens or asked.max_tokens
+    room = service.inputs.room(given, wanted, usual_tokens(target.loaded, service.limits.output_tokens))
+    logprobs = (asked.top_logprobs or 0) if asked.logprobs else None
+    return target, submit(service, target, asked, [(given, room)], logprobs)
+
+
+class _Reply:
+    """The answers in OpenAI's shape, whole or in pieces."""
+
+    def __init__(
+        self, service: Service, asked: ChatRequest, target: Target, choices: Sequence[Choice]
+    ) -> None:
+        self.service, self.asked, self.choices = service, asked, choices
+        self.frame = {
+            "id": f"chatcmpl-{uuid.uuid4().hex}",
+            "created": now(),
+            "model": target.name,
+            "system_fingerprint": target.fingerprint,
+        }
+
+    def whole(self) -> ChatCompletion:
+        said = [
+            ChatChoice(
+                index=index,
+                message=ChatMessage(content=choice.text),
+                logprobs=self._logprobs(choice.tokens),
+                finish_reason=choice.end.reason if choice.end else None,  # type: ignore[arg-type]
+            )
+            for index, choice in enumerate(self.choices)
+        ]
+        used, reading = usage(self.service, self.choices), self.choices[0].given.reading
+        return ChatCompletion(**self.frame, choices=said, usage=used, softprompt=reading)
+
+    async def chunks(self) -> AsyncIterator[dict[str, Any]]:
+        told = bool(self.asked.stream_options and self.asked.stream_options.include_usage)
+        more: dict[str, Any] = {"usage": None} if told else {}
+        for index in range(len(self.choices)):
+            delta = {"role": "assistant", "content": "", "refusal": None}
+            reading = self.choices[index].given.reading.model_dump()
+            yield self._chunk(index, delta, **more, softprompt=reading)
+        async for index, part in follow(self.service, self.choices):
+            if isinstance(part, Finished):
+                yield self._chunk(index, {}, part.reason, **more)
+            elif part.text or self.asked.logprobs:
+                yield self._chunk(index, {"content": part.text}, tokens=[part], **more)
+        used = usage(self.service, self.choices)
+        if told:
+            kind = "chat.completion.chunk"
+            yield {**self.frame, "object": kind, "choices": [], "usage": used.model_dump()}
+
+    def _chunk(
+        self,
+        index: int,
+        delta: dict[str, Any],
+        reason: str | None = None,
+        tokens: Sequence[Token] | None = None,
+        **more: Any,
+    ) -> dict[str, Any]:
+        scores = None if tokens is None else self._logprobs(tokens)
+        choice = {
+            "index": index,
+            "delta": delta,
+            "logprobs": None if scores is None else scores.model_dump(),
+            "finish_reason": reason,
+        }
+        return {**self.frame, "object": "chat.completion.chunk", "choices": [choice], **more}
+
+    def _logprobs(self, tokens: Sequence[Token]) -> ChatLogprobs | None:
+        if not self.asked.logprobs:
+            return None
+        return ChatLogprobs(content=[self._scored(token) for token in tokens])
+
+    def _scored(self, token: Token) -> TokenLogprob:
+        top = [TopLogprob(token=text, logprob=value, bytes=_bytes(text)) for _, text, value in token.top]
+        text = self.service.inputs.piece(token.id)
+        return TokenLogprob(token=text, logprob=token.logprob or 0.0, bytes=_bytes(text), top_logprobs=top)
+
+
+def _bytes(text: str) -> list[int] | None:
+    """None in the middle of a character, whose bytes the text does not tell."""
+    return None if "\ufffd" in text else list(text.encode("utf-8", "replace"))

@@ -1,0 +1,55 @@
+"""/v1/classify: how likely each label of a classification prompt is, for one input or several."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+from fastapi import APIRouter, Request
+from starlette.concurrency import run_in_threadpool
+
+from .errors import ApiError
+from .keys import Key
+from .replies import Classification, LabelScores
+from .schemas import ClassifyRequest
+from .service import Service
+
+
+def routes(service: Service) -> APIRouter:
+    router = APIRouter()
+
+    @router.post("/v1/classify", response_model=Classification)
+    async def classify(asked: ClassifyRequest, http: Request) -> Any:
+        return await run_in_threadpool(partial(_classify, service, asked, http.state.key))
+
+    return router
+
+
+def _classify(service: Service, asked: ClassifyRequest, key: Key) -> Classification:
+    target = service.target(asked.model, key)
+    loaded = target.loaded
+    if loaded is None or loaded.tuned.encoder.kind != "classification":
+        message = f"`{target.name}` has no labels: it was not tuned for classification."
+        raise ApiError(400, message, param="model", code="not_a_classifier")
+    rows = asked.input if isinstance(asked.input, list) else [asked.input]
+    if len(rows) > service.limits.choices:
+        message = f"At most {service.limits.choices} inputs a request; these are {len(rows)}."
+        raise ApiError(400, message, param="input", code="too_many_inputs")
+    # read here first, so that a mistake in a row costs no pass
+    given = [service.inputs.row(loaded, _row(loaded, row), "input") for row in rows]
+    scale = 1.0 if asked.strength is None else float(asked.strength)
+    scores = service.engine.classify(target.name, rows, scale=scale, loaded=loaded)
+    service.metrics.count(sum(len(one.ids) for one in given), 0, 0)
+    data = [
+        LabelScores(index=index, label=max(probs, key=probs.__getitem__), probs=probs)
+        for index, probs in enumerate(scores)
+    ]
+    return Classification(model=target.name, data=data)
+
+
+def _row(loaded: Any, row: str | dict[str, Any]) -> Any:
+    fields = loaded.tuned.encoder.template.input_fields
+    if isinstance(row, str) and len(fields) != 1:
+        message = f"A text fills a template of exactly one field; these are: {', '.join(fields)}."
+        raise ApiError(400, message, param="input", code="no_template")
+    return row

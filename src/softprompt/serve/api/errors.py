@@ -1,0 +1,133 @@
+"""What clients are told when something is wrong: OpenAI's statuses and bodies.
+
+`{"error": {"message", "type", "param", "code"}}`; 429 and 503 say in Retry-After when to come back.
+A prompt that a key may not use gets the very answer of one that does not exist.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import traceback
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import BaseModel
+from starlette.exceptions import HTTPException
+
+from ...errors import SoftPromptError
+from ..request import BrokenPrompt, Busy, Stopped
+
+log = logging.getLogger("softprompt.serve")
+
+TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
+CODES = {405: "method_not_allowed", 404: "not_found", 413: "request_too_large"}
+OWN_FIELDS = ("prompt_embeds", "kv_transfer_params", "cache_salt")  # of vLLM: they would reach into a cache
+
+
+class ErrorBody(BaseModel):
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+class ErrorReply(BaseModel):
+    error: ErrorBody
+
+
+class ApiError(Exception):
+    """An answer that is an error."""
+
+    def __init__(
+        self,
+        status: int,
+        message: str,
+        *,
+        param: str | None = None,
+        code: str | None = None,
+        retry_after: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status, self.message, self.param, self.code = status, message, param, code
+        self.retry_after = retry_after
+
+    def body(self) -> dict[str, Any]:
+        kind = TYPES.get(self.status, "server_error" if self.status >= 500 else "invalid_request_error")
+        said = {"message": self.message, "type": kind, "param": self.param, "code": self.code}
+        return {"error": said}
+
+    def response(self) -> JSONResponse:
+        headers = (
+            {} if self.retry_after is None else {"Retry-After": str(max(1, math.ceil(self.retry_after)))}
+        )
+        if self.status == 401:
+            headers["WWW-Authenticate"] = "Bearer"
+        return JSONResponse(self.body(), self.status, headers)
+
+
+def unknown_model(name: str) -> ApiError:
+    """The same whether there is no such prompt or the key may not use it."""
+    shown = name if len(name) <= 200 else name[:200] + "…"
+    return ApiError(404, f"The model `{shown}` does not exist.", param="model", code="model_not_found")
+
+
+def from_product(error: SoftPromptError) -> ApiError:
+    """The library's own error as the client may read it: paths and other tenants' names stay here."""
+    if isinstance(error, Busy):
+        return ApiError(429, "The server is busy.", code="queue_full", retry_after=error.retry_after)
+    if isinstance(error, Stopped):
+        return ApiError(503, "The server is shutting down.", code="shutting_down", retry_after=5)
+    if isinstance(error, BrokenPrompt):
+        log.error("a prompt cannot be served: %s", error)
+        message = "The prompt's files are damaged, or were made for another base model."
+        return ApiError(422, message, param="model", code="prompt_broken")
+    parts = (error.what, error.why and f"Why: {error.why}", error.fix and f"Fix: {error.fix}")
+    return ApiError(400, ". ".join(part for part in parts if part) + ".")
+
+
+def install(app: FastAPI) -> None:
+    """Every error of the app in this form."""
+
+    @app.exception_handler(ApiError)
+    async def _own(_: Request, error: ApiError) -> JSONResponse:
+        return error.response()
+
+    @app.exception_handler(SoftPromptError)
+    async def _product(_: Request, error: SoftPromptError) -> JSONResponse:
+        return from_product(error).response()
+
+    @app.exception_handler(RequestValidationError)
+    async def _invalid(_: Request, error: RequestValidationError) -> JSONResponse:
+        return _from_validation(error).response()
+
+    @app.exception_handler(HTTPException)
+    async def _http(_: Request, error: HTTPException) -> JSONResponse:
+        reply = ApiError(error.status_code, str(error.detail), code=CODES.get(error.status_code)).response()
+        reply.headers.update(error.headers or {})
+        return reply
+
+
+def _from_validation(error: RequestValidationError) -> ApiError:
+    """The first mistake, by name; never the text that was sent."""
+    first = error.errors()[0]
+    where = [str(part) for part in first["loc"] if part not in ("body", "query", "path")]
+    param = ".".join(where) or None
+    if first["type"] == "json_invalid":
+        return ApiError(400, "The body is not valid JSON.", code="invalid_json")
+    if first["type"] == "extra_forbidden":
+        message = f"Unknown field: {param}."
+        if where[-1] in OWN_FIELDS:
+            message = f"{where[-1]} is not accepted from clients: name a prompt as `model`."
+        return ApiError(400, message, param=param, code="unknown_parameter")
+    code = "missing_parameter" if first["type"] == "missing" else "invalid_parameter"
+    return ApiError(400, f"{param or 'The body'}: {first['msg']}.", param=param, code=code)
+
+
+def crashed(error: BaseException) -> ApiError:
+    """A mistake of ours: where it happened is logged, without the values, which may be a client's text."""
+    frames = "".join(traceback.format_tb(error.__traceback__)).rstrip()
+    log.error("internal error %s\n%s", type(error).__name__, frames)
+    return ApiError(500, "Internal error; the server's log says where.", code="internal_error")

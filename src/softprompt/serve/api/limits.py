@@ -1,0 +1,18 @@
+"""What one request, and all of them together, may take."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds that a client meets as an error before any work is done."""
+
+    body_bytes: int = 2**20  # 413
+    input_tokens: int | None = None  # of one input; None: the model's context. 400
+    output_tokens: int = 1024  # of one answer. 400
+    choices: int = 32  # answers of one request: prompts times n. 400
+    requests: int = 256  # at once, waiting or running. 429
+    seconds: float = 300  # from the request's arrival to the last token. 504
+    body_seconds: float = 30  # for the body to arrive. 408

@@ -1,0 +1,135 @@
+"""What clients get, as the published schema says it. OpenAI's shapes, and `prompt_vectors` in the usage."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel
+
+Reason = Literal["stop", "length"]
+
+
+class Usage(BaseModel):
+    """Real tokens; the vectors of the prompt are counted apart, once a choice's input."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_vectors: int
+
+
+class Reading(BaseModel):
+    """How the input was made: what a template left unread, and what was cut off for length."""
+
+    rendering: Literal["text", "template", "chat"]
+    unread_messages: int = 0
+    cut_tokens: int = 0
+
+
+class CompletionLogprobs(BaseModel):
+    tokens: list[str]
+    token_logprobs: list[float | None]
+    top_logprobs: list[dict[str, float] | None]
+    text_offset: list[int]
+
+
+class CompletionChoice(BaseModel):
+    index: int
+    text: str
+    logprobs: CompletionLogprobs | None
+    finish_reason: Reason | None
+
+
+class Completion(BaseModel):
+    id: str
+    object: Literal["text_completion"] = "text_completion"
+    created: int
+    model: str
+    system_fingerprint: str | None
+    choices: list[CompletionChoice]
+    usage: Usage | None
+    softprompt: Reading | None = None
+
+
+class TopLogprob(BaseModel):
+    token: str
+    logprob: float
+    bytes: list[int] | None
+
+
+class TokenLogprob(TopLogprob):
+    top_logprobs: list[TopLogprob]
+
+
+class ChatLogprobs(BaseModel):
+    content: list[TokenLogprob]
+    refusal: None = None
+
+
+class ChatMessage(BaseModel):
+    role: Literal["assistant"] = "assistant"
+    content: str
+    refusal: None = None
+
+
+class ChatChoice(BaseModel):
+    index: int
+    message: ChatMessage
+    logprobs: ChatLogprobs | None
+    finish_reason: Reason | None
+
+
+class ChatCompletion(BaseModel):
+    id: str
+    object: Literal["chat.completion"] = "chat.completion"
+    created: int
+    model: str
+    system_fingerprint: str | None
+    choices: list[ChatChoice]
+    usage: Usage
+    softprompt: Reading
+
+
+class PromptFacts(BaseModel):
+    """What an artifact is for: of one that was asked for by name."""
+
+    kind: str
+    method: str
+    prompts: list[str]
+    labels: list[str] | None
+    fields: list[str]
+    target_field: str | None
+
+
+class Model(BaseModel):
+    """The base model, or a prompt: `root` is the base, `parent` what the prompt was tuned on."""
+
+    id: str
+    object: Literal["model"] = "model"
+    created: int
+    owned_by: Literal["softprompt"] = "softprompt"
+    root: str
+    parent: str | None
+    softprompt: PromptFacts | None = None
+
+
+class ModelList(BaseModel):
+    object: Literal["list"] = "list"
+    data: list[Model]
+    has_more: bool
+
+
+class LabelScores(BaseModel):
+    index: int
+    label: str
+    probs: dict[str, float]
+
+
+class Classification(BaseModel):
+    object: Literal["list"] = "list"
+    model: str
+    data: list[LabelScores]
+
+
+class Health(BaseModel):
+    status: Literal["ok", "stopping"]

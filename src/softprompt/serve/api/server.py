@@ -1,0 +1,79 @@
+"""The process around the API: a socket on loopback unless told otherwise, and an end that cuts nobody off.
+
+On SIGTERM or Ctrl-C no new request is taken; those at work have `drain` seconds to finish, and whoever is
+not done by then is told so as an error, not by a connection that breaks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+from collections.abc import Callable
+from types import FrameType
+from typing import Any
+
+import uvicorn
+
+from ...errors import SoftPromptError
+
+LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
+GRACE = 5.0  # seconds after the engine has ended its rows, for what they said to be sent
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine reaches it."""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A bound socket; port 0 takes a free one. Raises SoftPromptError where it cannot be had."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        made = socket.socket(family, kind, protocol)
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        made.bind(address)
+    except OSError as error:
+        raise SoftPromptError(
+            f"cannot listen on {host}:{port}",
+            why=str(error.strerror or error),
+            fix="another --port, or 0 for any",
+        ) from None
+    return made
+
+
+def address_of(bound: socket.socket) -> str:
+    """Its address in a browser."""
+    host, port = bound.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+
+class Server(uvicorn.Server):
+    """uvicorn, with the engine stopped along. `ready` is called once requests are taken."""
+
+    def __init__(self, app: Any, *, drain: float = 30.0, ready: Callable[[], None] = lambda: None) -> None:
+        grace = int(drain + GRACE)
+        super().__init__(
+            uvicorn.Config(
+                app, log_config=None, access_log=False, server_header=False, timeout_graceful_shutdown=grace
+            )
+        )
+        self.service, self.drain, self.ready = app.state.service, drain, ready
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        if self.started:
+            self.ready()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        self.service.stopping = True
+        super().handle_exit(sig, frame)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        self.service.stopping = True
+        ended = asyncio.create_task(asyncio.to_thread(self.service.engine.stop, drain=self.drain))
+        await super().shutdown(sockets)
+        await ended

@@ -1,0 +1,149 @@
+"""What every route needs: an engine and a registry behind their interfaces, and who may use which prompt.
+
+The interfaces are all that the HTTP side knows of them, so another engine may stand behind the same routes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Protocol
+
+from fastapi import Request as HttpRequest
+from fastapi import Security
+from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
+
+from ...api import Tuned
+from ..request import Finished, Request, Token, UnknownPrompt
+from .errors import ApiError, unknown_model
+from .inputs import Inputs
+from .keys import ANYBODY, Key, Keys
+from .limits import Limits
+from .metrics import Metrics
+
+BEARER = HTTPBearer(auto_error=False)
+
+
+class Answer(Protocol):
+    """Tokens as they come, then `Finished`."""
+
+    @property
+    def echoed(self) -> tuple[Token, ...]: ...
+    def __aiter__(self) -> AsyncIterator[Token | Finished]: ...
+    def cancel(self) -> None: ...
+
+
+class Entry(Protocol):
+    """An artifact that was found, not opened."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def modified(self) -> float: ...
+    @property
+    def prompts(self) -> tuple[str, ...]:
+        """Names of those in it; known once it was asked for by its own name."""
+        ...
+
+
+class Loaded(Protocol):
+    """An artifact that was opened and verified; `index` is the prompt's number in it."""
+
+    @property
+    def tuned(self) -> Tuned: ...
+    @property
+    def fingerprint(self) -> str: ...
+    @property
+    def index(self) -> int: ...
+
+
+class Registry(Protocol):
+    def names(self) -> Iterator[Any]: ...
+    def describe(self, name: str) -> Any: ...
+    def get(self, name: str) -> Any: ...
+
+
+class Engine(Protocol):
+    def stop(self, *, drain: float = 0) -> None: ...
+    def submit(self, request: Request, loaded: Any = None) -> Answer: ...
+    def classify(
+        self, prompt: str, rows: Sequence[Any], *, scale: float = 1.0, loaded: Any = None
+    ) -> list[dict[str, float]]: ...
+    def numbers(self) -> dict[str, float]: ...
+
+
+@dataclass(frozen=True)
+class Target:
+    """What a request's `model` names: the plain model, or a prompt."""
+
+    name: str
+    loaded: Loaded | None = None
+
+    @property
+    def prompt(self) -> str | None:
+        return None if self.loaded is None else self.name
+
+    @property
+    def fingerprint(self) -> str | None:
+        return None if self.loaded is None else self.loaded.fingerprint
+
+
+@dataclass
+class Service:
+    """One model, its prompts, and the bounds of using them."""
+
+    engine: Engine
+    registry: Registry
+    model_name: str
+    inputs: Inputs
+    limits: Limits
+    keys: Keys | None
+    metrics: Metrics
+    stopping: bool = False
+    caller: Callable[..., None] = field(init=False)  # a dependency that sets `request.state.key`
+
+    def __post_init__(self) -> None:
+        self.caller = _caller(self.keys)
+
+    def target(self, name: str, key: Key) -> Target:
+        """Blocking: the prompt is loaded. Raises 404 for one that is unknown, or not this key's to know."""
+        if name == self.model_name:
+            if not key.base:
+                raise ApiError(403, "This key may not use the base model.", param="model", code="forbidden")
+            return Target(name)
+        if not key.allows(name.partition(":")[0]):
+            raise unknown_model(name)
+        try:
+            return Target(name, self.registry.get(name))
+        except UnknownPrompt:
+            raise self._unknown(name) from None
+
+    def _unknown(self, name: str) -> ApiError:
+        """Of a folder with several prompts it is said that one is to be named."""
+        try:
+            held = self.registry.describe(name).prompts
+        except UnknownPrompt:
+            return unknown_model(name)
+        if len(held) < 2:
+            return unknown_model(name)
+        message = f"`{name}` holds {len(held)} prompts: name one, as `{name}:{held[0]}`."
+        return ApiError(400, message, param="model", code="several_prompts")
+
+
+def _caller(keys: Keys | None) -> Callable[..., None]:
+    """Whose request it is."""
+
+    def anybody(http: HttpRequest) -> None:
+        http.state.key = ANYBODY
+
+    def known(
+        http: HttpRequest, given: Annotated[HTTPAuthorizationCredentials | None, Security(BEARER)]
+    ) -> None:
+        if given is None:
+            raise ApiError(401, "No API key: send `Authorization: Bearer KEY`.", code="missing_api_key")
+        key = keys.find(given.credentials) if keys else None
+        if key is None:
+            raise ApiError(401, "The API key is not known.", code="invalid_api_key")
+        http.state.key = key
+
+    return known if keys else anybody

@@ -1,0 +1,286 @@
+"""Prompts by name: the folders of artifacts under one folder, loaded when they are first asked for.
+
+A name is an artifact's path under the folder, with slashes ("team-a/support"); of an artifact that holds
+several prompts, one is meant by "team-a/support:joke". Nothing is indexed: a name is a path, so a hundred
+thousand artifacts are no slower to start with than one. What was verified once is not hashed again until
+one of its files changes; what is loaded is kept as long as it fits, and whoever holds it may go on with it
+when a newer version takes its place.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+import torch
+from torch import Tensor
+
+from .. import artifact as artifacts
+from ..api import Tuned, opened
+from ..artifact import MANIFEST, Artifact
+from ..data.template import Template
+from ..errors import SoftPromptError
+from ..lm.base import LanguageModel
+from ..lm.loading import fingerprint
+from ..methods.materialised import Materialised
+from .request import BrokenPrompt, UnknownPrompt
+
+FILES = (MANIFEST, "prompt.safetensors", "state.safetensors", "base.safetensors")
+Stamp = tuple[tuple[int, int, int] | None, ...]  # of each file: time, size and number on disk
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An artifact as it lies in the folder."""
+
+    name: str
+    path: Path
+    modified: float  # seconds since 1970, of its manifest
+    problem: str | None = None  # why it is not served, as far as that is known
+    prompts: tuple[str, ...] = ()  # names of those in it; read by `describe` alone
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """One version of a prompt, ready to use."""
+
+    name: str
+    tuned: Tuned
+    index: int  # of the prompt in its artifact
+    fingerprint: str  # of its vectors' content
+    bytes: int
+
+    @property
+    def template(self) -> Template:
+        return self.tuned.encoder.template
+
+
+@final
+class Registry:
+    """The prompts under a folder, for one base model. Any thread may ask."""
+
+    def __init__(self, folder: str | Path, model: LanguageModel, *, max_bytes: int = 2**30) -> None:
+        self.folder, self.model, self.max_bytes = Path(folder).resolve(), model, max_bytes
+        if not self.folder.is_dir():
+            raise SoftPromptError(f"no folder {folder}", fix="give the folder that holds tuned prompts")
+        self._base = fingerprint(model)
+        self._loaded: OrderedDict[Path, tuple[Stamp, Tuned, str, int]] = OrderedDict()
+        self._verified: dict[Path, Stamp] = {}
+        self._problems: dict[Path, tuple[Stamp, SoftPromptError]] = {}
+        self._lock, self._loading = threading.Lock(), threading.Lock()
+
+    @property
+    def bytes(self) -> int:
+        """Of what is loaded."""
+        with self._lock:
+            return sum(size for *_, size in self._loaded.values())
+
+    def names(self) -> Iterator[Entry]:
+        """Every artifact, as the folders are walked; those of one folder in the order of their names."""
+        return self._walk(self.folder, "")
+
+    def describe(self, name: str) -> Entry:
+        """An artifact by name. Raises UnknownPrompt."""
+        path, prompt = self._find(name)
+        entry = self._entry(path, name)
+        try:
+            held = artifacts.load(path, verify=False).prompts
+        except SoftPromptError as error:
+            return Entry(entry.name, path, entry.modified, str(error))
+        return Entry(entry.name, path, entry.modified, entry.problem, (prompt,) if prompt else held)
+
+    def get(self, name: str) -> Loaded:
+        """A prompt by name, as it lies on disk now. Raises UnknownPrompt and BrokenPrompt.
+
+        While a new version is written, or is broken, the last good one is served as long as it is held.
+        """
+        path, prompt = self._find(name)
+        tuned, content, size = self._current(path, name)
+        try:
+            index = tuned.artifact.index(prompt)
+        except SoftPromptError as error:
+            raise UnknownPrompt(error.what, error.why, f"use one of: {name}:NAME") from None
+        return Loaded(name, tuned, index, f"{content}:{index}", size)
+
+    # --- names and paths ---
+
+    def _find(self, name: str) -> tuple[Path, str | None]:
+        """The folder of a name, and the prompt in it if one is named."""
+        whole = self._inside(name)
+        if whole is not None:
+            return whole, None
+        folder, colon, prompt = name.rpartition(":")
+        path = self._inside(folder) if colon else None
+        if path is None:
+            raise UnknownPrompt(f"no prompt '{name}'", fix="ask for a prompt that is listed")
+        return path, prompt
+
+    def _inside(self, name: str) -> Path | None:
+        """The artifact's folder; None where there is none, or it is not under ours."""
+        parts = name.split("/")
+        if "\0" in name or "\\" in name or any(not part or part.startswith(".") for part in parts):
+            return None
+        try:
+            path = self.folder.joinpath(*parts).resolve()
+            inside = path.is_relative_to(self.folder) and (path / MANIFEST).is_file()
+        except (OSError, ValueError, RuntimeError):  # too long a name, a link that leads to itself
+            return None
+        return path if inside else None
+
+    def _walk(self, folder: Path, prefix: str) -> Iterator[Entry]:
+        try:
+            with os.scandir(folder) as found:
+                inner = sorted((e for e in found if not e.name.startswith(".")), key=lambda e: e.name)
+        except OSError:  # removed, or not ours to read
+            return
+        for item in inner:
+            name = prefix + item.name
+            if item.is_symlink():  # of use as a name for the version that is served; never walked into
+                path = self._inside(name)
+            elif item.is_dir():
+                path = folder / item.name
+            else:
+                continue
+            if path is None:
+                continue
+            if (path / MANIFEST).is_file():
+                yield self._entry(path, name)
+            elif not item.is_symlink():
+                yield from self._walk(path, name + "/")
+
+    def _entry(self, path: Path, name: str) -> Entry:
+        try:
+            modified = (path / MANIFEST).stat().st_mtime
+        except OSError:
+            modified = 0.0
+        known = self._problems.get(path)
+        return Entry(name, path, modified, None if known is None else str(known[1]))
+
+    # --- loading ---
+
+    def _current(self, path: Path, name: str) -> tuple[Tuned, str, int]:
+        stamp = _stamp(path)
+        if (held := self._held(path)) is not None and held[0] == stamp:
+            return held[1:]
+        with self._loading:
+            stamp = _stamp(path)
+            if (held := self._held(path)) is not None and held[0] == stamp:
+                return held[1:]
+            known = self._problems.get(path)
+            if known is None or known[0] != stamp:
+                try:
+                    return self._load(path)
+                except SoftPromptError as error:
+                    known = stamp, error
+                    self._problems[path] = known
+            if held is not None:
+                return held[1:]
+            error = known[1]
+            raise BrokenPrompt(
+                f"prompt '{name}' cannot be served", why=f"{error.what}: {error.why}", fix=error.fix
+            )
+
+    def _held(self, path: Path) -> tuple[Stamp, Tuned, str, int] | None:
+        with self._lock:
+            if path in self._loaded:
+                self._loaded.move_to_end(path)
+            return self._loaded.get(path)
+
+    def _load(self, path: Path) -> tuple[Tuned, str, int]:
+        """One version of it: files that change while they are read are read again."""
+        for _ in range(3):
+            stamp = _stamp(path)
+            first = self._verified.get(path) != stamp
+            try:
+                artifact = artifacts.load(path, verify=first)
+                tuned = self._open(artifact, check=first)
+            except Exception as error:  # a manifest may lack anything
+                if _stamp(path) == stamp:
+                    raise _as_ours(error, path) from error
+                continue
+            if _stamp(path) == stamp:
+                break
+        else:
+            raise SoftPromptError(f"{path} is being written", fix="ask again when it is whole")
+        self._verified[path] = stamp
+        self._problems.pop(path, None)
+        size = sum(t.numel() * t.element_size() for t in _tensors(tuned))
+        content = _content(artifact)
+        with self._lock:
+            self._loaded[path] = stamp, tuned, content, size
+            self._loaded.move_to_end(path)
+            total = sum(held[3] for held in self._loaded.values())
+            while total > self.max_bytes and self._loaded:
+                total -= self._loaded.popitem(last=False)[1][3]
+        return tuned, content, size
+
+    def _open(self, artifact: Artifact, check: bool) -> Tuned:
+        base = artifact.manifest["base"]
+        if base["mode"] != "frozen" or "base.safetensors" in artifact.manifest["files"]:
+            raise SoftPromptError(
+                f"{artifact.path} was trained together with its base ({base['mode']}) or a head",
+                why="one copy of the base model serves all prompts",
+                fix="serve prompts that were trained with base=frozen and without a head",
+            )
+        if differing := [part for part, own in base["fingerprint"].items() if self._base[part] != own]:
+            raise SoftPromptError(
+                f"{artifact.path} was trained on another base model than '{self.model.name}'",
+                why=f"base '{base['name']}': its {' and '.join(differing)} differ",
+                fix=f"serve it with --model {base['name']}",
+            )
+        tuned = opened(artifact, self.model, other_base=True)  # it is this one
+        method = tuned.method
+        if isinstance(method, Materialised):
+            # copies: a file that is overwritten in place would change under whoever uses it
+            method.prompts = tuple(p.map_rows(Tensor.clone) for p in method.prompts)
+        if check and not all(bool(t.isfinite().all()) for t in _tensors(tuned) if t.is_floating_point()):
+            raise SoftPromptError(
+                f"{artifact.path} holds numbers that are not finite",
+                why="they would make every answer nonsense",
+                fix="train it again, with a lower learning rate",
+            )
+        return tuned
+
+
+def _as_ours(error: Exception, path: Path) -> SoftPromptError:
+    if isinstance(error, SoftPromptError):
+        return error
+    return SoftPromptError(
+        f"{path} is damaged",
+        why=f"{type(error).__name__}: {error}",
+        fix="restore it from a copy, or train again",
+    )
+
+
+def _stamp(path: Path) -> Stamp:
+    """Changes whenever a file of the artifact does."""
+
+    def of(name: str) -> tuple[int, int, int] | None:
+        try:
+            found = os.stat(path / name)
+        except OSError:
+            return None
+        return found.st_mtime_ns, found.st_size, found.st_ino
+
+    return tuple(map(of, FILES))
+
+
+def _content(artifact: Artifact) -> str:
+    files = artifact.manifest["files"]
+    served = "prompt.safetensors" if "prompt.safetensors" in files else "state.safetensors"
+    return files[served]["sha256"]
+
+
+@torch.no_grad()
+def _tensors(tuned: Tuned) -> list[Tensor]:
+    """All numbers that a prompt is made of."""
+    found = [*tuned.method.parameters(), *tuned.method.buffers()]
+    if isinstance(tuned.method, Materialised):
+        for prompt in tuned.method.prompts:
+            prompt.map_rows(lambda t: found.append(t) or t)
+    return found

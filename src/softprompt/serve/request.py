@@ -1,0 +1,92 @@
+"""What is asked of the engine, what comes back, and the errors in between.
+
+This file knows nothing of HTTP, and nothing of models.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ..errors import SoftPromptError
+
+Reason = Literal["stop", "length", "cancelled", "error"]
+
+
+@dataclass(frozen=True, slots=True)
+class Sampling:
+    """How tokens are chosen. `temperature` 0 is greedy; the same `seed` gives the same answer."""
+
+    max_tokens: int = 16
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0  # 0: all
+    seed: int | None = None  # None: drawn anew
+    stop: tuple[str, ...] = ()
+    logprobs: int | None = None  # that many of the likeliest beside each token's own; None: none at all
+    frequency_penalty: float = 0.0
+    presence_penalty: float = 0.0
+    logit_bias: Mapping[int, float] = field(default_factory=dict)
+    min_tokens: int = 0  # before which neither an end token nor a stop string ends the answer
+    ignore_eos: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Request:
+    """One answer that is wanted."""
+
+    prompt: str | None  # the artifact's name in the registry; None: the plain model
+    input_ids: tuple[int, ...]  # the rendered input, real tokens alone
+    sampling: Sampling = Sampling()
+    echo: bool = False  # log-probabilities of the input's own tokens are wanted
+    scale: float = 1.0  # strength of the injection, as `compose.scale` means it; 0: the plain model
+    text: str | None = None  # the rendered input, for a prefix model with an encoder of its own
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """One token. `text` is what it completes: '' within a character, or held back for a stop string.
+
+    Log-probabilities are the model's own, before temperature, penalties and bias.
+    """
+
+    id: int
+    text: str
+    logprob: float | None = None
+    top: tuple[tuple[int, str, float], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The end of an answer; `error` where `reason` is "error"."""
+
+    reason: Reason
+    error: SoftPromptError | None
+    input_tokens: int
+    output_tokens: int
+    prompt_vectors: int  # soft tokens and prefix columns
+
+
+class InvalidRequest(SoftPromptError):
+    """A request that this model or this engine can never answer."""
+
+
+class UnknownPrompt(SoftPromptError):
+    """No artifact of that name."""
+
+
+class BrokenPrompt(SoftPromptError):
+    """An artifact that cannot be served: damaged, not finite, or made for another base."""
+
+
+class Stopped(SoftPromptError):
+    """The engine takes no more requests."""
+
+
+class Busy(SoftPromptError):
+    """No room now. `retry_after` seconds from now there may be."""
+
+    def __init__(self, what: str, why: str = "", fix: str = "", *, retry_after: float = 1.0) -> None:
+        super().__init__(what, why, fix)
+        self.retry_after = retry_after

@@ -1,0 +1,188 @@
+"""One request on its way: what is injected, what must still be run of it, and what comes out.
+
+This file knows the model and nothing of threads or queues.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import replace
+from typing import final
+
+import torch
+from torch import Tensor
+
+from ..compose import scale
+from ..data.collate import batch_of_ids
+from ..errors import SoftPromptError
+from ..injection import Injection
+from ..lm.frozen import FrozenLM
+from ..lm.running import Joined, Joining
+from ..objectives import injection_for
+from .answer import Answer
+from .registry import Loaded
+from .request import Finished, InvalidRequest, Reason, Token
+from .reuse import Key, Reuse
+from .sampling import Chooser, Likely, likelihoods
+from .text import Detokenizer, Stops
+
+
+@final
+class Row:
+    """A request and, once it was begun, what it has come to. Raises InvalidRequest for one that cannot be."""
+
+    def __init__(self, lm: FrozenLM, answer: Answer, loaded: Loaded | None, ends: Collection[int]) -> None:
+        self.lm, self.answer, self.request = lm, answer, answer.request
+        self.loaded = loaded if answer.request.scale else None
+        self.sampling = self.request.sampling
+        self.chooser = Chooser(self.sampling, ends)
+        self.ends = () if self.sampling.ignore_eos else ends
+        self.text, self.stops = Detokenizer(_tokenizer(lm)), Stops(self.sampling.stop)
+        self.last = -1  # the token to be fed next
+        self.count = 0  # tokens that came out
+        self.done = self.failed = False
+        shape = self._static()
+        self.vectors = sum(int(part.mask.sum()) for part in shape.channels().values())
+        soft = sum(int(p.mask.sum()) for p in (shape.before, shape.after) if p is not None)
+        self.positions = soft + len(self.request.input_ids) + self.sampling.max_tokens
+        prefixes = (shape.kv_before, shape.kv_after)
+        self.columns = self.positions + sum(int(p.mask.sum()) for p in prefixes if p is not None)
+        self._before = 0 if shape.before is None else int(shape.before.mask.sum())
+        self.ahead = self._ahead(shape)
+        self._check()
+
+    # --- what is run ---
+
+    @property
+    def key(self) -> Key | None:
+        """Of the input as it is kept for others; None where nobody else reads it so."""
+        ids = self.request.input_ids
+        return None if self.ahead is None or len(ids) < 2 else Key(self.ahead, ids[:-1])
+
+    def begin(self, reuse: Reuse) -> Joining:
+        """What is still to be run, on top of what is known."""
+        injection, ids = self._injection(), self.request.input_ids
+        context = None
+        if self.key is not None and not self.request.echo:  # echoing needs each input token's logits
+            context = reuse.get(self.key)
+        if context is None and self.ahead is not None and self._before:
+            context = reuse.get(Key(self.ahead, ()))
+        device = self.lm.device
+        parts = [self.lm.embed(torch.tensor(ids, device=device))]
+        if injection.before is not None:
+            parts.insert(0, injection.before.vectors[0].to(self.lm.dtype))
+        after = 0
+        if injection.after is not None:
+            parts.append(injection.after.vectors[0].to(self.lm.dtype))
+            after = parts[-1].shape[0]
+        known = 0 if context is None else context.mask.shape[1]
+        vectors = torch.cat(parts)[known:]
+        columns = replace(injection, before=None, after=None)
+        return Joining(vectors, after, columns, context, self.sampling.max_tokens)
+
+    def share(self, joined: Joined, row: int, reuse: Reuse) -> None:
+        """Keeps of what was run what others may read."""
+        if self.ahead is None:
+            return
+        if self._before and (alone := Key(self.ahead, ())) not in reuse:
+            reuse.put(alone, joined.context(row, 0, self._before))
+        if self.key is not None and self.key not in reuse:
+            reuse.put(self.key, joined.context(row, 0, self._before + len(self.request.input_ids) - 1))
+
+    def _static(self) -> Injection:
+        """What is injected, or of a generated prompt something of the same shape."""
+        if self.loaded is None:
+            return Injection()
+        method = self.loaded.tuned.method
+        with torch.no_grad():
+            return method.static(torch.tensor([self.loaded.index], device=self.lm.device))
+
+    def _ahead(self, shape: Injection) -> str | None:
+        if not {"before", "kv_before", "adapter"} & set(shape.channels()):
+            return ""
+        assert self.loaded is not None
+        if self.loaded.tuned.method.reads is not None:
+            return None
+        return f"{self.loaded.fingerprint}*{self.request.scale}"
+
+    def _injection(self) -> Injection:
+        if self.loaded is None:
+            return Injection()
+        method, request = self.loaded.tuned.method, self.request
+        if method.reads is None:
+            injection = self._static()
+        else:
+            text = request.text
+            if text is None:
+                text = str(_tokenizer(self.lm).decode(list(request.input_ids), skip_special_tokens=True))
+            batch = batch_of_ids([request.input_ids], None, [self.loaded.index], self.lm.device)
+            injection = injection_for(self.lm, method, replace(batch, texts=(text,)))
+        return injection if request.scale == 1 else scale(injection, request.scale, self.lm)
+
+    def _check(self) -> None:
+        lm, ids, sampling = self.lm, self.request.input_ids, self.sampling
+        if not ids:
+            raise InvalidRequest("the input is empty", why="a model needs a token to go on from")
+        if not all(0 <= i < lm.spec.vocab_size for i in (*ids, *sampling.logit_bias)):
+            raise InvalidRequest(
+                "a token id is not in the vocabulary",
+                why=f"'{lm.name}' has the tokens 0 to {lm.spec.vocab_size - 1}",
+            )
+        if self.positions > lm.spec.context:
+            raise InvalidRequest(
+                f"{len(ids)} tokens of input and {sampling.max_tokens} to come do not fit the model",
+                why=f"its context is {lm.spec.context} positions, and the prompt's own vectors take "
+                f"{self.positions - len(ids) - sampling.max_tokens}",
+                fix="shorten the input, or lower max_tokens",
+            )
+
+    # --- what comes out ---
+
+    def echo(self, logits: Tensor) -> None:
+        """The input's tokens, by the logits [N, V] of its N columns."""
+        ids = self.request.input_ids
+        most = self.sampling.logprobs or 0
+        found: list[Likely] = []
+        for part, wanted in zip(logits[:-1].split(64), torch.tensor(ids[1:]).split(64), strict=True):
+            found += likelihoods(part, wanted.tolist(), most)
+        text = Detokenizer(_tokenizer(self.lm))
+        first = Token(ids[0], text.add(ids[0]))
+        rest = (
+            Token(i, text.add(i), own, self._named(top)) for i, (own, top) in zip(ids[1:], found, strict=True)
+        )
+        self.answer.echoed = (first, *rest)
+
+    def take(self, token: int, likely: Likely | None) -> Reason | None:
+        """The next token is told; why the answer ends with it, or None where it goes on."""
+        self.chooser.note(token)
+        self.last, self.count = token, self.count + 1
+        ended = token in self.ends and self.count > self.sampling.min_tokens
+        shown, stopped = self.stops.add("" if ended else self.text.add(token))
+        stopped = stopped and self.count > self.sampling.min_tokens
+        reason: Reason | None = "stop" if ended or stopped else None
+        if reason is None and self.count >= self.sampling.max_tokens:
+            reason = "length"
+        if reason is not None and not stopped:
+            last, stopped = self.stops.add(self.text.rest())
+            shown += last if stopped else last + self.stops.rest()
+            reason = "stop" if stopped else reason
+        logprob, top = (None, ()) if likely is None else (likely[0], self._named(likely[1]))
+        self.answer.put(Token(token, shown, logprob, top))
+        return reason
+
+    def end(self, reason: Reason, error: SoftPromptError | None = None) -> None:
+        """The answer is over."""
+        if not self.done:
+            self.done, self.failed = True, error is not None
+            read = len(self.request.input_ids)
+            self.answer.put(Finished(reason, error, read, self.count, self.vectors))
+
+    def _named(self, top: tuple[tuple[int, float], ...]) -> tuple[tuple[int, str, float], ...]:
+        tokenizer = _tokenizer(self.lm)
+        return tuple((i, str(tokenizer.decode([i], clean_up_tokenization_spaces=False)), p) for i, p in top)
+
+
+def _tokenizer(lm: FrozenLM):
+    if lm.tokenizer is None:
+        raise SoftPromptError("this model was loaded without a tokenizer", fix="load it with one")
+    return lm.tokenizer

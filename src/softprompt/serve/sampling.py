@@ -1,0 +1,117 @@
+"""Logits to tokens: greedy rows together, each of the others by its own numbers.
+
+A row draws one number a token from a generator of its own, and takes the token at which the cumulated
+probability passes it. So an answer depends on its seed and its logits, not on the rows beside it.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, field
+from typing import final
+
+import torch
+from torch import Tensor
+
+from .request import Sampling
+
+Likely = tuple[float, tuple[tuple[int, float], ...]]  # a token's log-probability, and the likeliest tokens'
+
+
+@final
+@dataclass(slots=True)
+class Chooser:
+    """Chooses the tokens of one answer."""
+
+    sampling: Sampling
+    ends: Collection[int]  # ids of end tokens
+    counts: Counter[int] = field(default_factory=Counter)  # of the tokens chosen so far
+    told: int = 0  # how many they are
+    random: random.Random = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.random = random.Random(self.sampling.seed)
+
+    @property
+    def plain(self) -> bool:
+        """Whether its next token is the likeliest one."""
+        s = self.sampling
+        changed = s.logit_bias or s.frequency_penalty or s.presence_penalty or self._held
+        return s.temperature == 0 and not changed
+
+    @property
+    def _held(self) -> bool:
+        """Whether end tokens may not come yet."""
+        return self.told < self.sampling.min_tokens
+
+    def choose(self, logits: Tensor) -> int:
+        """The next token by its logits [V]."""
+        scores = self._changed(logits.float())
+        if self.sampling.temperature == 0:
+            return int(scores.argmax())
+        probabilities, ids = _kept((scores / self.sampling.temperature).softmax(-1), self.sampling)
+        cumulated = probabilities.double().cumsum(-1)
+        drawn = self.random.random() * float(cumulated[-1])
+        at = min(int(torch.searchsorted(cumulated, drawn, right=True)), len(cumulated) - 1)
+        return at if ids is None else int(ids[at])
+
+    def note(self, token: int) -> None:
+        """It was chosen."""
+        self.counts[token] += 1
+        self.told += 1
+
+    def _changed(self, scores: Tensor) -> Tensor:
+        s = self.sampling
+        scores = scores.clone()
+        if (s.frequency_penalty or s.presence_penalty) and self.counts:
+            ids = torch.tensor(list(self.counts), device=scores.device)
+            times = torch.tensor(list(self.counts.values()), dtype=scores.dtype, device=scores.device)
+            scores[ids] -= s.frequency_penalty * times + s.presence_penalty
+        if s.logit_bias:
+            ids = torch.tensor(list(s.logit_bias), device=scores.device)
+            scores[ids] += torch.tensor(list(s.logit_bias.values()), dtype=scores.dtype, device=scores.device)
+        if self._held and self.ends:
+            scores[list(self.ends)] = -torch.inf
+        return scores
+
+
+def _kept(probabilities: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor | None]:
+    """Those of the `top_k` likeliest tokens, and of them the fewest that make `top_p`; with their ids.
+
+    Ids are None where all are kept, in their own order.
+    """
+    size = len(probabilities)
+    most = min(sampling.top_k or size, size)
+    if most == size and sampling.top_p >= 1:
+        return probabilities, None
+    values, ids = probabilities.topk(min(most, 1024))  # few are enough as a rule, and sorting all is slow
+    if sampling.top_p < 1:
+        whole = probabilities.sum() if most == size else probabilities.topk(most).values.sum()
+        if len(values) < most and values.sum() < sampling.top_p * whole:
+            values, ids = probabilities.topk(most)
+        ahead = values.cumsum(-1) - values
+        values = values[ahead < sampling.top_p * whole]
+    elif len(values) < most:
+        values, ids = probabilities.topk(most)
+    return values, ids[: len(values)]
+
+
+def choose(logits: Tensor, choosers: Sequence[Chooser]) -> list[int | None]:
+    """The next token of each row, by logits [B, V]; None where they are not finite."""
+    largest, best = logits.max(-1)  # NaN is the largest number there is
+    likeliest, finite = best.tolist(), largest.isfinite().tolist()
+    return [
+        None if not fine else token if chooser.plain else chooser.choose(row)
+        for row, token, fine, chooser in zip(logits, likeliest, finite, choosers, strict=True)
+    ]
+
+
+def likelihoods(logits: Tensor, tokens: Sequence[int], most: int) -> list[Likely]:
+    """Log-probability of each row's token by logits [N, V], and the `most` likeliest tokens with theirs."""
+    exact = logits.float().log_softmax(-1)
+    own = exact.gather(1, torch.tensor(tokens, device=exact.device)[:, None])[:, 0].tolist()
+    values, ids = exact.topk(min(most, exact.shape[1]))
+    tops = zip(ids.tolist(), values.tolist(), strict=True)
+    return [(value, tuple(zip(*top, strict=True))) for value, top in zip(own, tops, strict=True)]
