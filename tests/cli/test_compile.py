@@ -29,28 +29,42 @@ def styles(tmp_path_factory, model_folder):
 def test_every_prompt_of_an_artifact(run, styles, tmp_path):
     out = tmp_path / "compiled"
     found = run("compile", styles, "--out", out, "--json").json
-    assert set(found["prompts"]) == {"out/fact", "out/joke"} and found["refused"] == {}
+    assert set(found["prompts"]) == {"out:fact", "out:joke"} and found["refused"] == {}
     assert {prompt["vectors"] for prompt in found["prompts"].values()} == {3}
     half = run("compile", styles, "--out", tmp_path / "half", "--dtype", "bfloat16", "--json").json
     full, less = (sum(p["bytes"] for p in said["prompts"].values()) for said in (found, half))
     assert full / 2 < less < full
     said = run("compile", styles, "--out", out)
-    assert said.code == 0 and f"{out}: 2 compiled for" in said.out and "out/joke  3 vectors" in said.out
+    assert said.code == 0 and f"{out}: 2 compiled for" in said.out and "out:joke  3 vectors" in said.out
 
 
-def test_one_that_is_refused(run, tuned, tmp_path):
-    said = run("compile", tuned, "--out", tmp_path / "compiled")
+@pytest.fixture(scope="module")
+def infix(tmp_path_factory, model_folder):
+    """A tuned prefix that stands after the input."""
+    folder = tmp_path_factory.mktemp("infix")
+    assert main(["tune", str(make_project(folder, model_folder)), "method=prefix-tuning", "steps=2"]) == 0
+    return folder / "out"
+
+
+def test_soft_tokens_after_the_input_are_kept_as_they_are(run, tuned, tmp_path):
+    found = run("compile", tuned, "--out", tmp_path / "compiled", "--json").json
+    assert found["prompts"]["out"]["vectors"] == 3
+    assert (tmp_path / "compiled/embeddings.safetensors").exists()
+
+
+def test_one_that_is_refused(run, infix, tmp_path):
+    said = run("compile", infix, "--out", tmp_path / "compiled")
     assert said.code == 1 and said.err.count("error: ") == 1
-    assert "cannot hold soft tokens that stand after the input" in said.err
+    assert "cannot hold a prefix that stands after the input" in said.err
     assert not (tmp_path / "compiled").exists()
 
 
-def test_the_others_go_on(run, tuned, styles, tmp_path):
+def test_the_others_go_on(run, infix, styles, tmp_path):
     shutil.copytree(styles, tmp_path / "tree/team/style")
-    shutil.copytree(tuned, tmp_path / "tree/mood")
+    shutil.copytree(infix, tmp_path / "tree/mood")
     said = run("compile", tmp_path / "tree", "--out", tmp_path / "compiled", "--json")
     assert said.code == 1
-    assert set(said.json["prompts"]) == {"team/style/fact", "team/style/joke"}
+    assert set(said.json["prompts"]) == {"team/style:fact", "team/style:joke"}
     assert "after the input" in said.json["refused"]["mood"]["what"]
 
 

@@ -12,6 +12,7 @@ from transformers import DynamicCache
 
 from softprompt import methods
 from softprompt.composition import CONCATENATE, compose, open_source
+from softprompt.data.collate import batch_of_ids
 from softprompt.errors import SoftPromptError
 from softprompt.injection import Injection
 from softprompt.interop.compiled import batch, compile_artifact, compile_injection
@@ -191,13 +192,13 @@ class TestFolder:
 
     def test_names_mean_content(self, compiled, llama):
         folder, entries, artifact = compiled
-        names = {f"{artifact.path.name}/joke", f"{artifact.path.name}/fact"}
+        names = {f"{artifact.path.name}:joke", f"{artifact.path.name}:fact"}
         assert set(folder.names()) == names and len({entry.sha256 for entry in entries}) == 2
         assert folder.base().layers == ((2, 8),) * 3
         assert folder.base().numbers_per_vector == 2 * 3 * 2 * 8
         for entry in entries:
             assert entry.bytes == folder.content(entry.sha256).stat().st_size
-            assert entry.template["input"] == "{{ input }}"
+            assert entry.recipe["template"]["input"] == "{{ input }}"
 
     def test_the_same_content_has_the_same_name_on_disk(self, compiled, llama):
         folder, entries, artifact = compiled
@@ -232,7 +233,7 @@ class TestFolder:
 
     def test_damaged_and_newer_records(self, compiled):
         folder, (entry, _), _ = compiled
-        file = folder.path / "prompts" / f"{entry.name}.json"
+        (file,) = (folder.path / "prompts").glob("*joke.json")
         file.write_text(json.dumps({**json.loads(file.read_text()), "format": 99}))
         with pytest.raises(SoftPromptError, match="format 99"):
             folder.entry(entry.name)
@@ -251,3 +252,15 @@ class TestFolder:
         (tmp_path / "empty").mkdir()
         with pytest.raises(SoftPromptError, match="no tuned prompt in"):
             batch.sources([tmp_path / "empty"])
+
+    def test_soft_tokens_after_the_input(self, llama, artifact_of, our_logits, close, tmp_path):
+        artifact = artifact_of(llama, "prompt-tuning", length=3, placement="after")
+        (entry,) = batch.compile_all(batch.sources([artifact.path]), llama, tmp_path / "out")
+        folder = Folder(tmp_path / "out")
+        assert (entry.kind, entry.length) == ("after", 3)
+        row = ROWS[0]
+        with torch.no_grad():  # [input | soft tokens], as an engine that takes embeddings is given them
+            given = torch.cat([folder.embeddings(row), folder.load(entry)["after"]])
+            ours = llama.model(inputs_embeds=given[None]).logits[0, -1]
+            live = llama.logits(batch_of_ids([row], [[0]]), artifact.method(llama)(torch.tensor([0])))[0, -1]
+        close(ours, live, 1e-5)

@@ -1,17 +1,21 @@
 """Tuned prompts compiled for engines that keep keys and values: vLLM, llama.cpp.
 
 A compiled prompt is what a KV cache holds after it has read the prompt, whatever the prompt was made of: a
-prefix placed before the input, or soft tokens placed there. Compiling is exact or refused.
+prefix placed before the input, or soft tokens placed there. Compiling is exact or refused. Soft tokens placed
+after the input are kept as they are, for engines that take embeddings.
 """
 
 from __future__ import annotations
 
+from torch import Tensor
+
 from ...artifact import Artifact
+from ...injection import Injection
 from ...lm.base import LanguageModel
 from ...lm.loading import fingerprint
 from .checks import injection_of
 from .folder import Base, Entry, Folder
-from .kv import CompiledKV, compile_injection
+from .kv import CompiledKV, compile_injection, not_finite
 from .verify import verify
 
 __all__ = ["Base", "CompiledKV", "Entry", "Folder", "base_of", "compile_artifact", "compile_injection"]
@@ -24,10 +28,27 @@ def compile_artifact(
 
     Verified against `lm` itself. Raises SoftPromptError with the reason for what is not exactly that.
     """
-    injection = injection_of(artifact, lm, prompt, other_base=other_base)
+    return compiled_kv(injection_of(artifact, lm, prompt, other_base=other_base), lm)
+
+
+def compiled_kv(injection: Injection, lm: LanguageModel) -> CompiledKV:
+    """`compile_injection`, verified."""
     compiled = compile_injection(lm, injection)
     verify(lm, injection, compiled)
     return compiled
+
+
+def tokens_after(injection: Injection) -> Tensor | None:
+    """Soft tokens [Q, H] of an injection that has nothing but some after the input; else None.
+
+    No cache ahead of the input holds them, but an engine that takes embeddings does.
+    """
+    if injection.after is None or len(injection.channels()) > 1:
+        return None
+    vectors = injection.after.vectors[0]
+    if not vectors.isfinite().all():
+        raise not_finite()
+    return vectors
 
 
 def base_of(lm: LanguageModel) -> Base:

@@ -7,12 +7,16 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+from torch import Tensor
+
 from ... import artifact as artifacts
 from ...artifact import MANIFEST, Artifact
 from ...errors import SoftPromptError
 from ...lm.base import LanguageModel
-from . import base_of, compile_artifact
-from .folder import Entry, Folder
+from . import base_of, compiled_kv, tokens_after
+from .checks import injection_of
+from .folder import AFTER, Entry, Folder
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,11 +31,11 @@ class Source:
 def sources(paths: Sequence[Path]) -> list[Source]:
     """Every prompt under the paths: an artifact by its folder's name, those below a folder by their path.
 
-    A prompt of several in one artifact is ARTIFACT/PROMPT. Raises SoftPromptError where two are called the
+    A prompt of several in one artifact is ARTIFACT:PROMPT. Raises SoftPromptError where two are called the
     same, or there is none.
     """
     found = [
-        Source(artifact, prompt, name if len(artifact.prompts) == 1 else f"{name}/{prompt}")
+        Source(artifact, prompt, name if len(artifact.prompts) == 1 else f"{name}:{prompt}")
         for path in paths
         for name, artifact in _artifacts(path)
         for prompt in artifact.prompts
@@ -71,25 +75,31 @@ def compile_all(
     base = base_of(lm)
     for source in found:
         try:
-            compiled = compile_artifact(source.artifact, lm, source.prompt, other_base=other_base)
+            injection = injection_of(source.artifact, lm, source.prompt, other_base=other_base)
+            after = tokens_after(injection)
+            tensors = (
+                {AFTER: after.to(lm.dtype)} if after is not None else compiled_kv(injection, lm).tensors()
+            )
             folder.begin(base)  # only now: where nothing can be compiled, nothing is left
         except SoftPromptError as error:
             yield error
             continue
-        facts = functools.partial(_entry, source, compiled.length, str(lm.dtype).removeprefix("torch."))
-        yield folder.add(compiled.tensors(), facts)
+        if after is not None:
+            folder.add_embeddings(lambda: lm.embed(torch.arange(lm.spec.vocab_size, device=lm.device)))
+        yield folder.add(tensors, functools.partial(_entry, source, tensors, lm))
 
 
-def _entry(source: Source, length: int, dtype: str, sha256: str, size: int) -> Entry:
+def _entry(source: Source, tensors: dict[str, Tensor], lm: LanguageModel, sha256: str, size: int) -> Entry:
     manifest = source.artifact.manifest
     return Entry(
         name=source.name,
+        prompt=source.prompt,
         sha256=sha256,
-        length=length,
+        kind="after" if AFTER in tensors else "kv",
+        length=next(iter(tensors.values())).shape[0],
         bytes=size,
-        dtype=dtype,
+        dtype=str(lm.dtype).removeprefix("torch."),
         method=manifest["method"],
-        template=manifest["recipe"]["template"],
-        task=manifest["recipe"]["task"],
+        recipe=manifest["recipe"],
         labels=tuple(manifest["labels"] or ()),
     )

@@ -22,7 +22,7 @@ LATER = {
 def injection_of(
     artifact: Artifact, lm: LanguageModel, prompt: str | None, *, other_base: bool = False
 ) -> Injection:
-    """The prompt's fixed vectors, one row, checked. Raises SoftPromptError where they cannot be compiled."""
+    """The prompt's fixed vectors, one row. Raises SoftPromptError where it has none for the base as it was."""
     mode = artifact.manifest["base"]["mode"]
     if mode != "frozen" or "base.safetensors" in artifact.manifest["files"]:
         raise SoftPromptError(
@@ -39,7 +39,12 @@ def injection_of(
             fix="serve it with `softprompt serve`, or train prompt-tuning or prefix-tuning",
         )
     injection = method.prompts[artifact.index(prompt)]
-    check_injection(injection, lm)
+    if not injection.channels():
+        raise SoftPromptError(
+            f"there is nothing to compile in {artifact.path}",
+            why="it injects no vectors",
+            fix="leave it out: it is the plain model",
+        )
     return injection
 
 

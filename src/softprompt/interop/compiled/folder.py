@@ -2,7 +2,9 @@
 
     base.json                     the base that all of them are for: name, fingerprint, sizes
     prompts/NAME.json             a name (slashes make folders), and the content that it means now
-    kv/ab/SHA256.safetensors      that content: k.0, v.0, … [k, kv_heads, head_dim], named by its own hash
+    kv/ab/SHA256.safetensors      that content: k.0, v.0, … [k, kv_heads, head_dim], or soft tokens that stand
+                                  after the input: after [Q, hidden]; named by its own hash
+    embeddings.safetensors        the base's token embeddings [vocabulary, hidden], where there are such
 
 Content never changes under a hash, so that a cache of it is never stale and an engine can check what it
 loads; a name is moved to new content by replacing one small file. Reading names needs no torch.
@@ -12,16 +14,18 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, Literal
+from urllib.parse import quote, unquote
 
 from ...errors import SoftPromptError
-from ...files import replacing, write_text
+from ...files import replacing, write_tensors, write_text
 
 FORMAT = 1
-BASE, NAMES, CONTENT = "base.json", "prompts", "kv"
+BASE, NAMES, CONTENT, EMBEDDINGS = "base.json", "prompts", "kv", "embeddings.safetensors"
+AFTER = "after"
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,12 +49,13 @@ class Entry:
 
     name: str
     sha256: str
-    length: int  # vectors k
+    length: int  # vectors
     bytes: int
     dtype: str
+    kind: Literal["kv", "after"] = "kv"  # a KV prefix, or soft tokens that stand after the input
+    prompt: str = "default"  # what its artifact called it
     method: str = ""
-    template: Mapping[str, Any] = field(default_factory=dict)  # the recipe's sections, for who renders inputs
-    task: Mapping[str, Any] = field(default_factory=dict)
+    recipe: Mapping[str, Any] = field(default_factory=dict)  # for who renders inputs
     labels: tuple[str, ...] = ()
 
 
@@ -104,13 +109,25 @@ class Folder:
         """Names, found lazily."""
         root = self.path / NAMES
         for file in root.rglob("*.json"):
-            yield file.relative_to(root).with_suffix("").as_posix()
+            yield unquote(file.relative_to(root).as_posix().removesuffix(".json"))
 
     def entry(self, name: str) -> Entry:
         """What a name means now. Raises SoftPromptError for one that is unknown or leads elsewhere."""
         found = _read(self._name_file(name), f"no compiled prompt '{name}' in {self.path}")
         known = Entry.__dataclass_fields__
         return Entry(**{k: tuple(v) if k == "labels" else v for k, v in found.items() if k in known})
+
+    def add_embeddings(self, make: Callable[[], Any]) -> None:
+        """The base's token embeddings, once."""
+        if not (self.path / EMBEDDINGS).exists():
+            write_tensors(self.path / EMBEDDINGS, {"embeddings": make()})
+
+    def embeddings(self, ids: Sequence[int]) -> Any:
+        """Rows [n, H] of the base's token embeddings; no more of the file is read."""
+        from safetensors import safe_open
+
+        with safe_open(self.path / EMBEDDINGS, framework="pt") as file:
+            return file.get_slice("embeddings")[list(ids)]
 
     def load(self, entry: Entry) -> dict[str, Any]:
         """Its tensors, whose hash is checked. Raises SoftPromptError for missing or damaged ones."""
@@ -134,7 +151,7 @@ class Folder:
                 why="a name is a path inside the folder: parts without a dot ahead, joined by /",
                 fix="use a name like team/support",
             )
-        return self.path / NAMES / f"{name}.json"
+        return self.path / NAMES / f"{quote(name)}.json"  # a colon is no part of a file's name everywhere
 
 
 def _json(found: Mapping[str, Any]) -> str:

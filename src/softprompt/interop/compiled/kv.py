@@ -61,12 +61,17 @@ def compile_injection(lm: LanguageModel, injection: Injection) -> CompiledKV:
     moved = [lm.move(layers, ahead) if ahead else layers for layers in parts]
     keys, values = (_joined(moved, part, lm.dtype) for part in ("key", "value"))
     if not all(tensor.isfinite().all() for tensor in (*keys, *values)):
-        raise SoftPromptError(
-            "the prompt's keys and values are not finite",
-            why="one such number would spoil every answer of an engine's batch",
-            fix="train it again with a smaller learning rate",
-        )
+        raise not_finite()
     return CompiledKV(keys, values)
+
+
+def not_finite() -> SoftPromptError:
+    """Of a prompt that no engine may load."""
+    return SoftPromptError(
+        "the prompt holds numbers that are not finite",
+        why="one of them would spoil every answer of an engine's batch",
+        fix="train it again with a smaller learning rate",
+    )
 
 
 def _joined(parts: list[Layers], part: str, dtype: torch.dtype) -> tuple[Tensor, ...]:
