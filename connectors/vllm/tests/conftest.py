@@ -32,16 +32,20 @@ from softprompt.lm.frozen import FrozenLM
 from softprompt.methods.base import Setting
 
 CONNECTOR = Path(__file__).parents[1] / "src"
+LABELS = ["good", "go", "bad"]
 VOCAB, BLOCK = 101, 32  # a CPU takes blocks of 32 tokens
 START_SECONDS = 300
 CHAT = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}bot: "
-# name -> method, vectors: one shorter than a block, one longer, one of several blocks, and soft tokens
+# name -> method, vectors, placement: shorter than a block, longer, of several blocks; soft tokens; after the input
 PROMPTS = {
-    "short": ("prefix-tuning", 7),
-    "long": ("prefix-tuning", 70),
-    "longer": ("prefix-tuning", 130),
-    "other": ("prefix-tuning", 70),
-    "soft": ("prompt-tuning", 40),
+    "short": ("prefix-tuning", 7, "before"),
+    "long": ("prefix-tuning", 70, "before"),
+    "longer": ("prefix-tuning", 130, "before"),
+    "other": ("prefix-tuning", 70, "before"),
+    "soft": ("prompt-tuning", 40, "before"),
+    "late": ("prompt-tuning", 5, "after"),
+    "mood": ("prefix-tuning", 6, "before"),
+    "late-mood": ("prompt-tuning", 6, "after"),
 }
 
 
@@ -72,24 +76,32 @@ def world(tmp_path_factory) -> World:
     lm.model.save_pretrained(folder / "model")
     lm.tokenizer.save_pretrained(folder / "model")
     injections: dict[str, Injection | None] = {}
-    for number, (name, (method, length)) in enumerate(PROMPTS.items()):
-        injections[name] = _tuned(lm, method, length, folder / "prompts" / name, number)
+    for number, (name, (method, length, placement)) in enumerate(PROMPTS.items()):
+        options = {"length": length, "placement": placement}
+        injections[name] = _tuned(lm, method, options, folder / "prompts" / name, number)
     found = list(compile_all(sources([folder / "prompts"]), lm, folder / "compiled"))
     assert {entry.name for entry in found} == set(PROMPTS)
     return World(lm, folder / "model", Folder(folder / "compiled"), injections)
 
 
-def _tuned(lm: FrozenLM, method: str, length: int, out: Path, seed: int) -> Injection:
-    """A prompt of random vectors, saved as an artifact."""
-    options = {"length": length, "placement": "before"}
+def _tuned(lm: FrozenLM, method: str, options: dict[str, Any], out: Path, seed: int) -> Injection:
+    """A prompt of random vectors, saved as an artifact; one for moods is a classifier."""
     built = methods.build(method, Setting(lm, ("default",)), {**options, "init": "vocab"})
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in built.parameters():
             parameter.add_(0.5 * torch.randn(parameter.shape, generator=generator))
     foreign.save(out, lm, method, options, built.state_dict(), ("default",), "a test")
+    if "mood" in out.name:
+        _as_classifier(out / "softprompt.json")
     with torch.no_grad():
         return built(torch.tensor([0]))
+
+
+def _as_classifier(file: Path) -> None:
+    manifest = json.loads(file.read_text())
+    manifest["recipe"]["task"] = {"kind": "classification", "labels": LABELS}
+    file.write_text(json.dumps({**manifest, "labels": LABELS}))
 
 
 def _model() -> LlamaForCausalLM:

@@ -77,9 +77,8 @@ def compile_all(
         try:
             injection = injection_of(source.artifact, lm, source.prompt, other_base=other_base)
             after = tokens_after(injection)
-            tensors = (
-                {AFTER: after.to(lm.dtype)} if after is not None else compiled_kv(injection, lm).tensors()
-            )
+            kept = None if after is None else {AFTER: after.to(lm.dtype)}
+            tensors = kept or compiled_kv(injection, lm).tensors()
             folder.begin(base)  # only now: where nothing can be compiled, nothing is left
         except SoftPromptError as error:
             yield error

@@ -22,7 +22,7 @@ LATER = {
 def injection_of(
     artifact: Artifact, lm: LanguageModel, prompt: str | None, *, other_base: bool = False
 ) -> Injection:
-    """The prompt's fixed vectors, one row. Raises SoftPromptError where it has none for the base as it was."""
+    """The prompt's fixed vectors, one row. Raises SoftPromptError where there are none for a frozen base."""
     mode = artifact.manifest["base"]["mode"]
     if mode != "frozen" or "base.safetensors" in artifact.manifest["files"]:
         raise SoftPromptError(

@@ -98,7 +98,7 @@ class Folder:
             with replacing(file) as temporary:
                 temporary.write_bytes(content)
         entry = entry_of(sha256, len(content))
-        write_text(self._name_file(entry.name), _json(asdict(entry)))
+        write_text(self.name_file(entry.name), _json(asdict(entry)))
         return entry
 
     def content(self, sha256: str) -> Path:
@@ -111,11 +111,30 @@ class Folder:
         for file in root.rglob("*.json"):
             yield unquote(file.relative_to(root).as_posix().removesuffix(".json"))
 
+    def prompts_of(self, artifact: str) -> Iterator[str]:
+        """Names of the prompts of an artifact that held several."""
+        try:
+            file = self.name_file(f"{artifact}:")
+        except SoftPromptError:
+            return
+        stem = file.name.removesuffix(".json")
+        if file.parent.is_dir():
+            for one in sorted(file.parent.iterdir()):
+                if one.name.startswith(stem) and one.suffix == ".json":
+                    yield unquote(one.name.removesuffix(".json").removeprefix(stem))
+
+    def holds(self, name: str) -> bool:
+        """Whether something has that name."""
+        try:
+            return self.name_file(name).is_file()
+        except (SoftPromptError, OSError, ValueError):
+            return False
+
     def entry(self, name: str) -> Entry:
         """What a name means now. Raises SoftPromptError for one that is unknown or leads elsewhere."""
-        found = _read(self._name_file(name), f"no compiled prompt '{name}' in {self.path}")
-        known = Entry.__dataclass_fields__
-        return Entry(**{k: tuple(v) if k == "labels" else v for k, v in found.items() if k in known})
+        found = _read(self.name_file(name), f"no compiled prompt '{name}' in {self.path}")
+        known: dict[str, Any] = {k: v for k, v in found.items() if k in Entry.__dataclass_fields__}
+        return Entry(**{**known, "labels": tuple(known.get("labels", ()))})
 
     def add_embeddings(self, make: Callable[[], Any]) -> None:
         """The base's token embeddings, once."""
@@ -143,7 +162,8 @@ class Folder:
             )
         return load(content)
 
-    def _name_file(self, name: str) -> Path:
+    def name_file(self, name: str) -> Path:
+        """The file of a name. Raises SoftPromptError for one that leads elsewhere."""
         parts = PurePosixPath(name).parts
         if not name or name != "/".join(parts) or any(part.startswith(".") or "\\" in part for part in parts):
             raise SoftPromptError(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import json
 import tempfile
 import urllib.error
@@ -38,7 +39,7 @@ def start(gguf: Path, folder: Path, *, cache_type: CacheType = "f16", slots: int
     With an "f32" cache it computes in float32 throughout: flash attention would round to half precision.
     """
     try:
-        import xllamacpp
+        xllamacpp: Any = importlib.import_module("xllamacpp")  # a compiled module, unknown to type checkers
     except ImportError:
         raise SoftPromptError(
             "llama.cpp cannot be run here",
