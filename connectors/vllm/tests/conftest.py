@@ -33,10 +33,10 @@ from softprompt.methods.base import Setting
 
 CONNECTOR = Path(__file__).parents[1] / "src"
 LABELS = ["good", "go", "bad"]
-VOCAB, BLOCK = 101, 32  # a CPU takes blocks of 32 tokens
+VOCAB, BLOCK = 96, 32  # a CPU takes blocks of 32 tokens
 START_SECONDS = 300
 CHAT = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}bot: "
-# name -> method, vectors, placement: shorter than a block, longer, of several blocks; soft tokens; after the input
+# name -> method, vectors, placement: shorter than a block, longer, of several blocks, soft tokens, and others
 PROMPTS = {
     "short": ("prefix-tuning", 7, "before"),
     "long": ("prefix-tuning", 70, "before"),
@@ -124,13 +124,12 @@ def _model() -> LlamaForCausalLM:
 
 
 def _tokenizer() -> PreTrainedTokenizerFast:
-    """One token a printable character."""
+    """One token a printable character, none of them special: random answers go on."""
     characters = [chr(i) for i in range(33, 127)] + ["Ġ", "Ċ"]
     raw = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(characters)}, merges=[]))
     raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     raw.decoder = decoders.ByteLevel()
-    raw.add_special_tokens(["<end>", "<spare>"])
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, eos_token="<end>", pad_token="<end>")
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw)
     tokenizer.chat_template = CHAT
     return tokenizer
 

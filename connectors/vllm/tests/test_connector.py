@@ -15,7 +15,7 @@ from .conftest import PROMPTS as ALL
 PROMPTS = [name for name, (_, _, placement) in ALL.items() if placement == "before"]
 
 INPUTS = ([5, 61, 7, 88, 20, 3, 44, 9, 71], [12, 90, 33, 4, 57], [(7 * i) % 96 for i in range(1, 90)])
-PLACEHOLDER = 97
+PLACEHOLDER = 95
 
 
 def body(entry, ids, **changes):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import threading
+import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
@@ -170,9 +172,6 @@ def test_refusals(client, server):
 
 def test_labels(gateway, world, client):
     """What `classify` says is what transformers says of each label."""
-    import json
-    import urllib.request
-
     for name in ("mood", "late-mood"):
         body = json.dumps({"model": name, "input": [TEXTS[0], TEXTS[2]]}).encode()
         request = urllib.request.Request(f"{gateway}/v1/classify", body, {"Content-Type": "application/json"})

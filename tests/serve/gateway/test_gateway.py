@@ -132,8 +132,8 @@ def test_sampling_in_vllms_words(engine, vllm):
     run(engine.submit(Request(None, IDS, how)))
     expected = {
         "max_tokens": 9, "temperature": 0.5, "top_p": 0.9, "top_k": 7, "seed": 3, "stop": ["x"],
-        "logprobs": 2, "frequency_penalty": 0.1, "presence_penalty": 0.2, "logit_bias": {"4": -1.0}, "min_tokens": 2,
-        "ignore_eos": True,
+        "logprobs": 2, "frequency_penalty": 0.1, "presence_penalty": 0.2, "logit_bias": {"4": -1.0},
+        "min_tokens": 2, "ignore_eos": True,
     }  # fmt: skip
     assert {key: vllm.bodies[0][key] for key in expected} == expected
 
