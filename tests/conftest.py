@@ -6,13 +6,16 @@ reads its input, and every equality would hold for the wrong reason.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import shutil
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from tests.browser import NAMES
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import (
     BertConfig,
@@ -241,3 +244,17 @@ def close() -> Callable[..., None]:
         assert worst <= allowed, f"differs by {worst:.2e}, allowed {allowed:.2e}"
 
     return check
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Any]:
+    api = pytest.importorskip("playwright.sync_api", reason="NO BROWSER TESTS: pip install playwright")
+    path = next((found for name in NAMES if (found := shutil.which(name))), None)
+    if path is None:
+        reason = "NO BROWSER TESTS: no page was looked at. apt-get install chromium"
+        warnings.warn(reason, stacklevel=1)
+        pytest.skip(reason)
+    with api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path)
+        yield browser
+        browser.close()

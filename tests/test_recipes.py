@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from softprompt import methods
+from softprompt.compare.contestants import contestants
 from softprompt.config import load_recipe
 from softprompt.metrics import METRICS
 from softprompt.prepare import template_of
@@ -14,8 +15,9 @@ from softprompt.prepare import template_of
 RECIPES = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
 
 
-def test_there_are_four_of_every_kind():
-    assert [path.stem for path in RECIPES] == ["chatbot", "data_to_text", "multiple_choice", "sentiment"]
+def test_there_are_five_of_every_kind():
+    names = ["chatbot", "compare", "data_to_text", "multiple_choice", "sentiment"]
+    assert [path.stem for path in RECIPES] == names
     kinds = {load_recipe(path).task.kind for path in RECIPES}
     assert kinds == {"classification", "generation", "choice"}
 
@@ -26,6 +28,9 @@ def test_recipe_is_sound(path):
     methods.check_options(recipe.method.name, recipe.method.options())
     assert set(recipe.task.metrics or ()) <= set(METRICS)
     assert template_of(recipe).fields()
-    assert recipe.output == f"runs/{path.stem}"
+    assert f"runs/{path.stem}" in (recipe.output, recipe.compare.output)
     text = path.read_text(encoding="utf-8")
-    assert f"softprompt tune recipes/{path.name}" in text  # says how it is used
+    # says how it is used
+    command = "compare" if recipe.compare.output else "tune"
+    assert f"softprompt {command} recipes/{path.name}" in text
+    assert contestants(recipe)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from .errors import SoftPromptError
 
 if TYPE_CHECKING:
-    from .api import Tuned, average, concatenate, open_prompt, scale, search, tune
+    from .api import Tuned, average, compare_methods, concatenate, open_prompt, scale, search, tune
     from .lm.heads import Head
     from .lm.loading import load
 
@@ -18,6 +18,7 @@ __all__ = [
     "Tuned",
     "__version__",
     "average",
+    "compare_methods",
     "concatenate",
     "load",
     "open_prompt",
@@ -29,7 +30,8 @@ __all__ = [
 _HOMES = {
     "load": "lm.loading",
     "Head": "lm.heads",
-    **dict.fromkeys(("Tuned", "average", "concatenate", "open_prompt", "scale", "search", "tune"), "api"),
+    **dict.fromkeys(("Tuned", "average", "compare_methods", "concatenate", "open_prompt"), "api"),
+    **dict.fromkeys(("scale", "search", "tune"), "api"),
 }
 
 

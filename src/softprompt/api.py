@@ -1,4 +1,4 @@
-"""The Python API: `load`, `tune`, `search`, `open_prompt`; `concatenate`, `average`, `scale`.
+"""The Python API: `load`, `tune`, `search`, `compare_methods`, `open_prompt`, `concatenate` …
 
 The command line does the same through the same code.
 
@@ -18,8 +18,10 @@ from typing import Any
 from . import artifact as artifacts
 from . import composition, methods, together
 from .artifact import Artifact
+from .compare.engine import Hooks as ComparisonHooks
+from .compare.engine import compare
 from .composition import AVERAGE, CONCATENATE, Operation, scaling
-from .config import Recipe, recipe_from_dict
+from .config import Recipe, load_recipe, recipe_from_dict
 from .data.collate import collate
 from .data.encode import Encoder
 from .data.sources import read_rows
@@ -29,6 +31,8 @@ from .lm.generation import tokens_of
 from .methods.base import Setting, SoftPrompt
 from .objectives import injection_for
 from .prepare import check_head, encoder_of, prepare, saved_base, template_of
+from .report.read import comparison
+from .report.schema import Comparison
 from .tuning import Hooks, Run, dev_key, evaluator_of, tune_many
 from .tuning import tune as tune_prepared
 
@@ -181,6 +185,30 @@ def _given(lm: LanguageModel | str, rows: Rows | str, dev: Rows | str | None) ->
 def _tuned(run: Run) -> Tuned:
     prepared = run.prepared
     return Tuned(prepared.lm, run.artifact, prepared.method, prepared.encoder, prepared.recipe)
+
+
+def compare_methods(
+    recipe: Recipe | str | Path | Mapping[str, Any],
+    folder: str | Path | None = None,
+    *,
+    workers: int | None = None,
+    hooks: ComparisonHooks | None = None,
+    report: bool = True,
+) -> Comparison:
+    """Compare methods on a recipe's rows: its `compare` section says which, and how (docs/compare.md).
+
+    `recipe`: a file, a mapping, or a `Recipe`. What was run already is not run again. Gives back what
+    `softprompt.report` reads. (`softprompt.compare` is the package that this runs.)
+    """
+    if isinstance(recipe, Recipe):
+        read = recipe
+    elif isinstance(recipe, Mapping):
+        read = recipe_from_dict(recipe, method_option_names=methods.option_names())
+    else:
+        read = load_recipe(recipe, method_option_names=methods.option_names())
+    source = str(recipe) if isinstance(recipe, (str, Path)) else ""
+    done = compare(read, folder, workers=workers, hooks=hooks, report=report, source=source)
+    return comparison(done.folder)
 
 
 def open_prompt(

@@ -203,6 +203,19 @@ class _Draft:
                 folder = Path(".") if from_override else base_dir
                 # Absolute, so that a recipe kept in an artifact still finds its rows from elsewhere.
                 data[key] = os.path.abspath(folder / Path(value).expanduser())
+        compare = self.tree.get("compare")
+        if not isinstance(compare, dict):
+            return
+        unseen = compare.get("unseen")
+        if isinstance(unseen, str) and unseen and unseen != "auto":
+            compare["unseen"] = unseen = {"file": unseen}
+        if isinstance(unseen, dict) and isinstance(unseen.get("file"), str):
+            from_override = self._origin(("compare", "unseen")).startswith("'")
+            folder = Path(".") if from_override else base_dir
+            compare["unseen"] = {
+                **unseen,
+                "file": os.path.abspath(folder / Path(unseen["file"]).expanduser()),
+            }
 
     def _origin(self, path: Sequence[str | int]) -> str:
         for end in range(len(path), 0, -1):
@@ -258,7 +271,7 @@ def _holds_no_mapping(target: KeyPath) -> bool:
     if len(target) != 2 or target[0] == "method":
         return False
     known = SECTIONS[str(target[0])].model_fields.get(str(target[1]))
-    return known is None or "dict" not in str(known.annotation)
+    return known is None or not any(kind in str(known.annotation) for kind in ("dict", "UnseenConfig"))
 
 
 def _read_text(path: Path) -> str:

@@ -21,7 +21,7 @@ from .checkpoint import Progress, read_checkpoint, write_checkpoint
 from .order import Order
 
 Schedule = Literal["cosine", "linear", "constant"]
-Stopped = Literal["finished", "early", "interrupted", "nan"]
+Stopped = Literal["finished", "early", "interrupted", "nan", "pruned"]
 CHECKPOINT_SECONDS = 60.0
 
 

@@ -57,6 +57,11 @@ class Metric:
     higher_is_better: bool = True
     needs: Literal["prediction", "number", "nll"] = "prediction"
 
+    @property
+    def is_mean(self) -> bool:
+        """Whether it is a mean over examples: its two statistics are a value and its weight."""
+        return self.score is _mean
+
 
 def compute(
     names: Sequence[str],

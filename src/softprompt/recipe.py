@@ -147,6 +147,62 @@ class TrainConfig(_Section):
     apart: bool = False  # each prompt of `data.prompt_field` by itself: optimizer, early end, artifact
 
 
+class UnseenConfig(_Section):
+    """Rows unlike those trained on: a file, rows whose field has certain values, or clusters of inputs."""
+
+    file: Name | None = None
+    field: Name | None = None
+    values: list[Name] | None = None  # of the field; None: drawn by seed, about `share` of the rows
+    clusters: Annotated[int, Field(ge=2)] | None = None  # of the inputs' mean token embeddings
+    share: Inside = 0.2  # of the rows held out, about
+
+    @model_validator(mode="after")
+    def _one_way(self) -> UnseenConfig:
+        named = [key for key in ("file", "field", "clusters") if getattr(self, key) is not None]
+        if len(named) != 1:
+            raise _mistake(
+                f"`unseen` needs one of file, field and clusters, not {' and '.join(named) or 'none'}"
+            )
+        if self.values is not None and self.field is None:
+            raise _mistake("`values` are those of a `field`")
+        return self
+
+
+class CompareConfig(_Section):
+    """What `softprompt compare` does with the recipe. It changes no run, so no fingerprint knows it."""
+
+    # names, or what each changes of the recipe (`key: value` as on the command line); None: the usual ones
+    methods: list[Name] | dict[Name, dict[str, Any]] | None = None
+    rates: Annotated[list[Rate], Field(min_length=1)] = [1e-3, 3e-3, 1e-2, 3e-2]
+    base_rates: Annotated[list[Rate], Field(min_length=1)] = [1e-4, 3e-4, 1e-3, 3e-3]  # of lora and full
+    lengths: list[Positive] = []  # searched after the rate; of LoRA: ranks
+    inits: list[Name | dict[str, Any]] = []  # searched last; names, or options of the method
+    seeds: Positive = 3
+    prune: bool = True  # rates that lie behind at half time are stopped
+    shots: Positive = 4  # of few-shot
+    test_fraction: Inside = 0.2  # carved from train where `data.test` is not given
+    test_limit: Positive | None = 1000  # test rows, and unseen rows, at most
+    text_rows: Positive | None = 100  # test rows of a generation task that are answered in text; None: all
+    unseen: UnseenConfig | None = None  # or a file, or `auto`: clusters
+    curve: list[Positive] = []  # numbers of training rows
+    control: bool | list[Literal["swap", "dose", "leakage", "composition", "adherence"]] = True
+    control_rows: Positive = 32
+    constraint: dict[str, Any] | None = None  # what answers must satisfy
+    serving: bool = True  # time the first token, and tokens a second
+    goal: float | None = None  # dev score for "seconds to a target"; None: not measured
+    workers: Positive | None = None  # processes; None: one for two cores
+    executor: Literal["local", "ray"] = "local"
+    output: Name | None = None  # folder; None: the recipe's own, and "-compare"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _shorthand(cls, given: Any) -> Any:
+        """`unseen: auto`, `unseen: FILE`."""
+        if isinstance(given, dict) and isinstance(unseen := given.get("unseen"), str):
+            return {**given, "unseen": {"clusters": 8} if unseen == "auto" else {"file": unseen}}
+        return given
+
+
 class Recipe(_Section):
     """Everything that decides a run. Made by `config.load_recipe` or `config.recipe_from_dict`."""
 
@@ -158,14 +214,16 @@ class Recipe(_Section):
     base: BaseConfig = BaseConfig()
     train: TrainConfig = TrainConfig()
     output: Name = "runs/prompt"
+    compare: CompareConfig = CompareConfig()
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; `recipe_from_dict(recipe.to_dict())` gives an equal recipe."""
-        return self.model_dump(mode="json")
+        # a recipe that says nothing of comparing is written as before there was that section
+        return self.model_dump(mode="json", exclude={"compare"} if self.compare == CompareConfig() else None)
 
     def fingerprint(self) -> str:
         """sha256 (hex) of the recipe without its places: equal for runs that must train the same prompt."""
-        content = {key: value for key, value in self.to_dict().items() if key != "output"}
+        content = {key: value for key, value in self.to_dict().items() if key not in ("output", "compare")}
         content["train"] = {k: v for k, v in content["train"].items() if k not in CACHE_PLACE}
         text = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
@@ -178,6 +236,7 @@ SECTIONS: dict[str, type[_Section]] = {
     "method": MethodConfig,
     "base": BaseConfig,
     "train": TrainConfig,
+    "compare": CompareConfig,
 }
 CACHE_PLACE = ("cache_folder", "cache_disk_mb")
 SHORTHAND = {"data": "train", "task": "kind", "method": "name", "base": "mode"}  # `method: NAME`

@@ -76,10 +76,12 @@ def fit_together(
     groups: Callable[[Sequence[int]], Iterator[list[int]]] = lambda active: ([i] for i in active),
     on_event: Callable[[Event], None] | None = None,
     should_stop: Callable[[], bool] = lambda: False,
+    is_pruned: Callable[[int], bool] = lambda learner: False,
 ) -> list[Outcome]:
     """Train every learner to its own end; in each round, each that is not done takes a step.
 
-    `groups` parts the learners (by number) of a round into those that go through the model together.
+    `groups` parts the learners (by number) of a round into those that go through the model together. After a
+    round, those that lie behind (`is_pruned`) end.
     """
     clock = _Clock(learners)
     while active := [i for i, learner in enumerate(learners) if learner.stopped is None]:
@@ -87,6 +89,9 @@ def fit_together(
             if should_stop():
                 return [learner.end() for learner in learners]
             _step_of(group, learners, backward, clock, on_event)
+        for index in active:
+            if learners[index].stopped is None and is_pruned(index):
+                learners[index].stopped = "pruned"
     return [learner.end() for learner in learners]
 
 

@@ -57,6 +57,7 @@ class Hooks:
     on_cache: Callable[[int, int], None] = lambda done, total: None
     on_event: Callable[[Event], None] = lambda event: None
     should_stop: Callable[[], bool] = lambda: False
+    is_pruned: Callable[[int], bool] = lambda learner: False  # ends one that lies behind the others
 
 
 class Interrupted(Exception):
@@ -130,7 +131,12 @@ def tune_many(
     hooks.on_stage(f"training, going on from step {done}" if done else "training")
     steps = Steps(runs[0].lm, [Part.of(run) for run in runs], cache)
     outcomes = fit_together(
-        learners, steps.backward, groups=steps.groups, on_event=hooks.on_event, should_stop=hooks.should_stop
+        learners,
+        steps.backward,
+        groups=steps.groups,
+        on_event=hooks.on_event,
+        should_stop=hooks.should_stop,
+        is_pruned=hooks.is_pruned,
     )
     if any(outcome.stopped == "interrupted" for outcome in outcomes):
         raise Interrupted(max(outcome.step for outcome in outcomes), Path(runs[0].recipe.output))

@@ -10,8 +10,20 @@ import pytest
 import softprompt
 
 COMMANDS = (
-    *("init", "choose", "check", "tune", "search", "eval", "generate", "inspect", "compose", "report"),
-    *("compile", "export", "import", "methods", "models", "demo"),
+    *(
+        "init",
+        "choose",
+        "check",
+        "tune",
+        "search",
+        "compare",
+        "eval",
+        "generate",
+        "inspect",
+        "compose",
+        "report",
+    ),
+    *("compile", "export", "import", "methods", "models", "serve", "play", "demo"),
 )
 
 

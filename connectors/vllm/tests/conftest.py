@@ -33,7 +33,7 @@ from softprompt.methods.base import Setting
 
 CONNECTOR = Path(__file__).parents[1] / "src"
 LABELS = ["good", "go", "bad"]
-VOCAB, BLOCK = 96, 32  # a CPU takes blocks of 32 tokens
+VOCAB, BLOCK = 97, 32  # a CPU takes blocks of 32 tokens
 START_SECONDS = 300
 CHAT = "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}bot: "
 # name -> method, vectors, placement: shorter than a block, longer, of several blocks, soft tokens, and others
@@ -120,16 +120,20 @@ def _model() -> LlamaForCausalLM:
         eos_token_id=None,
         pad_token_id=None,
     )
-    return LlamaForCausalLM(config).eval()
+    model = LlamaForCausalLM(config)
+    with torch.no_grad():
+        model.lm_head.weight[VOCAB - 1] = 0  # an end is never the likeliest: answers are as long as asked
+    return model.eval()
 
 
 def _tokenizer() -> PreTrainedTokenizerFast:
-    """One token a printable character, none of them special: random answers go on."""
+    """One token a printable character, and an end."""
     characters = [chr(i) for i in range(33, 127)] + ["Ġ", "Ċ"]
     raw = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(characters)}, merges=[]))
     raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     raw.decoder = decoders.ByteLevel()
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw)
+    raw.add_special_tokens(["<end>"])
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=raw, eos_token="<end>")
     tokenizer.chat_template = CHAT
     return tokenizer
 

@@ -42,7 +42,7 @@ def client(gateway) -> openai.OpenAI:
 
 @pytest.fixture(scope="module")
 def plain(world) -> str:
-    return world.lm.name
+    return world.model.name
 
 
 def greedy(world: World, name: str | None, text: str, tokens: int) -> str:
@@ -108,11 +108,11 @@ def test_streaming_says_the_same(client, world, plain):
         assert [choice.finish_reason for part in parts for choice in part.choices][-1] == "length"
 
 
-def test_chat(client, world):
+def test_chat(client, world, plain):
     messages = [{"role": "user", "content": TEXTS[0]}]
     said = client.chat.completions.create(model="short", messages=messages, max_tokens=6, temperature=0)
     assert said.choices[0].message.content == greedy(world, "short", TEXTS[0], 6)  # through the template
-    said = client.chat.completions.create(model=world.lm.name, messages=messages, max_tokens=6, temperature=0)
+    said = client.chat.completions.create(model=plain, messages=messages, max_tokens=6, temperature=0)
     chat = world.lm.tokenizer.apply_chat_template(messages, tokenize=False)
     assert said.choices[0].message.content == greedy(world, None, chat, 6)
     parts = client.chat.completions.create(

@@ -20,6 +20,7 @@ from ..errors import SoftPromptError
 from . import (
     check,
     choose,
+    compare,
     compile,
     compose,
     demo,
@@ -31,8 +32,10 @@ from . import (
     inspect,
     methods,
     models,
+    play,
     report,
     search,
+    serve,
     tune,
 )
 from .output import Reply, log, show, show_error
@@ -66,6 +69,8 @@ def root(
             softprompt check R     what a run would do and cost
             softprompt tune R      train it
             softprompt search R    train many settings of it in one run
+            softprompt compare R   prompt or prefix? compare methods on your rows
+            softprompt play        try tuned prompts in the browser
             softprompt demo        all of it on real data, in ten minutes
 
     Exit codes: 0 good, 1 a mistake that you can mend, 2 wrong usage, 130 interrupted (state saved).
@@ -125,6 +130,7 @@ command(choose.choose, "choose")
 command(check.check, "check")
 command(tune.tune, "tune")
 command(search.search, "search")
+command(compare.compare, "compare")
 command(evaluate.evaluate, "eval")
 command(generate.generate, "generate")
 command(inspect.inspect, "inspect")
@@ -135,4 +141,6 @@ command(export.export, "export")
 command(import_.import_, "import")
 command(methods.methods, "methods")
 command(models.models, "models")
+command(serve.serve, "serve", prints=True)
+command(play.play, "play", prints=True)
 command(demo.demo, "demo", prints=True)

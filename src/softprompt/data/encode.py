@@ -26,6 +26,10 @@ KINDS = {  # of task, by where a model's answers are read
 }
 
 
+class TooLong(SoftPromptError):
+    """A row that the model's context does not hold."""
+
+
 @dataclass(frozen=True, slots=True)
 class Example:
     """One row as token ids; `target_ids` is empty where it was encoded without a target."""
@@ -370,7 +374,7 @@ class Encoder:
         held = f"{total} tokens of input and {target_tokens} of target"
         half = max(1, ((self.context or 0) - self.reserved) // 2)
         reserved = f", {self.reserved} of them taken by soft tokens" if self.reserved else ""
-        return SoftPromptError(
+        return TooLong(
             f"{where}: too long for the model: {held}, but its context is {self.context} tokens{reserved}",
             why="what does not fit cannot be read by the model, and is never cut unasked",
             fix=f"show fewer demonstrations than {len(self.turns)}, or shorter ones (data.max_input_tokens)"

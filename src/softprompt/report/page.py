@@ -22,15 +22,21 @@ def render(report: Report) -> str:
         lstrip_blocks=True,
         undefined=StrictUndefined,
     )
-    script = _asset("page.js")
+    script = asset("page.js")
     return environment.get_template("page.html.j2").render(
         report=report,
-        style=Markup(_asset("page.css")),
+        style=Markup(asset("base.css") + asset("page.css")),
         script=Markup(script),
         # only this very script may run, whatever a text of a row may contain
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        script_hash=content_hash(script),
     )
 
 
-def _asset(name: str) -> str:
+def content_hash(text: str) -> str:
+    """SHA-256 as a content security policy names a script or a style."""
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def asset(name: str) -> str:
+    """A file of templates/. base.css: colours, type and the frame, which other pages may share."""
     return (resources.files("softprompt.report") / "templates" / name).read_text(encoding="utf-8")

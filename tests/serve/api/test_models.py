@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import logging
 
-import httpx
+import httpx2 as httpx
 import openai
 import pytest
 from tests.serve.api.fake_engine import FakeRegistry

@@ -7,7 +7,7 @@ import os
 import socket
 import time
 
-import httpx
+import httpx2 as httpx
 import openai
 import pytest
 import yaml

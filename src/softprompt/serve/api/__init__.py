@@ -1,4 +1,4 @@
-"""OpenAI's HTTP API over an engine: routes, keys, bounds. Knows the engine by its interface alone (service.py)."""
+"""OpenAI's HTTP API over an engine, which it knows by its interface alone (service.py)."""
 
 from .app import create_app
 

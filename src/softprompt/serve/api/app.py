@@ -9,6 +9,7 @@ from fastapi import Depends, FastAPI
 from fastapi.responses import RedirectResponse
 
 from ... import __version__
+from .. import playground
 from . import chat, classify, completions, errors, metrics, models
 from .errors import ErrorReply
 from .inputs import Inputs
@@ -67,6 +68,8 @@ def create_app(
     @app.get("/health", response_model=Health)
     async def health() -> Health:
         return Health(status="stopping" if service.stopping else "ok")
+
+    app.include_router(playground.routes())
 
     @app.get("/", include_in_schema=False)
     async def root() -> RedirectResponse:

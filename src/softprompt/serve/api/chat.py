@@ -13,7 +13,6 @@ from starlette.concurrency import run_in_threadpool
 from ..request import Finished, Token
 from .answers import Choice, check_count, collect, follow, now, stream, submit, usage
 from .errors import ApiError
-from .inputs import usual_tokens
 from .keys import Key
 from .replies import ChatChoice, ChatCompletion, ChatLogprobs, ChatMessage, TokenLogprob, TopLogprob
 from .schemas import ChatRequest
@@ -55,7 +54,7 @@ def _begin(service: Service, asked: ChatRequest, key: Key) -> tuple[Target, list
     target = service.target(asked.model, key)
     given = service.inputs.chat(target.loaded, asked.messages, asked.rendering or "auto")
     wanted = asked.max_completion_tokens or asked.max_tokens
-    room = service.inputs.room(given, wanted, usual_tokens(target.loaded, service.limits.output_tokens))
+    room = service.inputs.room(given, wanted, target.loaded, service.limits.output_tokens)
     logprobs = (asked.top_logprobs or 0) if asked.logprobs else None
     return target, submit(service, target, asked, [(given, room)], logprobs)
 

@@ -28,7 +28,7 @@ def routes(service: Service) -> APIRouter:
 def _classify(service: Service, asked: ClassifyRequest, key: Key) -> Classification:
     target = service.target(asked.model, key)
     loaded = target.loaded
-    if loaded is None or loaded.tuned.encoder.kind != "classification":
+    if loaded is None or loaded.tuned.encoder.kind not in ("classification", "choice"):
         message = f"`{target.name}` has no labels: it was not tuned for classification."
         raise ApiError(400, message, param="model", code="not_a_classifier")
     rows = asked.input if isinstance(asked.input, list) else [asked.input]

@@ -13,7 +13,7 @@ from starlette.concurrency import run_in_threadpool
 from ..request import Finished, Token
 from .answers import Choice, check_count, collect, follow, now, stream, submit, usage
 from .errors import ApiError
-from .inputs import Input, usual_tokens
+from .inputs import Input
 from .keys import Key
 from .replies import Completion, CompletionChoice, CompletionLogprobs, Usage
 from .schemas import CompletionRequest
@@ -58,7 +58,7 @@ def _begin(service: Service, asked: CompletionRequest, key: Key) -> tuple[Target
     inputs = _inputs(service, asked, target)
     # a token that nobody asked for is the price of scoring an input: it is dropped
     wanted = max(1, asked.max_tokens) if asked.max_tokens is not None else None
-    rooms = [(one, service.inputs.room(one, wanted, usual_tokens(target.loaded, USUAL))) for one in inputs]
+    rooms = [(one, service.inputs.room(one, wanted, target.loaded, USUAL)) for one in inputs]
     echo = bool(asked.echo) and asked.logprobs is not None
     return target, submit(service, target, asked, rooms, asked.logprobs, echo=echo)
 

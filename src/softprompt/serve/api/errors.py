@@ -17,6 +17,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
+from ...data.encode import TooLong
 from ...errors import SoftPromptError
 from ..request import BrokenPrompt, Busy, Stopped
 
@@ -84,6 +85,8 @@ def from_product(error: SoftPromptError) -> ApiError:
         log.error("a prompt cannot be served: %s", error)
         message = "The prompt's files are damaged, or were made for another base model."
         return ApiError(422, message, param="model", code="prompt_broken")
+    if isinstance(error, TooLong):
+        return ApiError(400, f"{error.what}.", code="context_length_exceeded")
     parts = (error.what, error.why and f"Why: {error.why}", error.fix and f"Fix: {error.fix}")
     return ApiError(400, ". ".join(part for part in parts if part) + ".")
 

@@ -108,22 +108,27 @@ class Inputs:
             raise ApiError(400, message, param="messages", code="chat_template") from None
         return self._checked(Input(tuple(ids), turns[-1][1], reading or Reading(rendering="chat")))
 
-    def room(self, given: Input, wanted: int | None, by_itself: int, vectors: int = 0) -> int:
-        """Tokens that an answer may have: `wanted` where it fits, else an error; None: what is usual."""
-        bound = self.limits.output_tokens
-        if wanted is not None and wanted > bound:
-            message = f"At most {bound} tokens are answered; {wanted} were asked for."
+    def room(self, given: Input, wanted: int | None, loaded: Loaded | None, otherwise: int) -> int:
+        """Tokens that the answer may have: `wanted`, where they fit.
+
+        Without it as many as the prompt was trained for (`otherwise` for the plain model), or what is left.
+        """
+        most = self.limits.output_tokens
+        if wanted is not None and wanted > most:
+            message = f"At most {most} tokens are answered; {wanted} were asked for."
             raise ApiError(400, message, param="max_tokens", code="max_tokens_too_large")
-        if self.context is not None:
-            left = self.context - len(given.ids) - vectors
-            if left < max(1, wanted or 1):
-                held = (
-                    f"{len(given.ids)} tokens of input, {vectors} of the prompt and {wanted or 1} of answer"
-                )
-                message = f"The model's context is {self.context} tokens; the request needs {held}."
-                raise ApiError(400, message, param="messages", code="context_length_exceeded")
-            bound = min(bound, left)
-        return min(by_itself, bound) if wanted is None else wanted
+        left = most if self.context is None else self.context - len(given.ids)
+        if left < (wanted or 1):
+            held = f"{len(given.ids)} of input and {wanted or 1} of answer"
+            message = f"The model's context is {self.context} tokens; the request has {held}."
+            raise ApiError(400, message, code="context_length_exceeded")
+        if wanted is not None:
+            return wanted
+        if loaded is None:
+            return min(otherwise, most, left)
+        recipe = loaded.tuned.recipe
+        vectors = int(recipe.method.options().get("length", 0))  # soft tokens take places too
+        return min(recipe.task.max_new_tokens, most, max(1, left - vectors))
 
     def piece(self, *ids: int) -> str:
         """The text of ids by themselves."""
@@ -138,8 +143,3 @@ class Inputs:
             message = f"An input has at most {most} tokens; this one has {len(given.ids)}."
             raise ApiError(400, message, code="context_length_exceeded")
         return given
-
-
-def usual_tokens(loaded: Loaded | None, otherwise: int) -> int:
-    """How long an answer is by itself: as the prompt was trained for."""
-    return otherwise if loaded is None else loaded.tuned.recipe.task.max_new_tokens

@@ -7,7 +7,7 @@ from typing import Any
 
 from fastapi import APIRouter, Request, Response
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.core import GaugeMetricFamily
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 from .errors import ApiError
@@ -47,9 +47,10 @@ class _EngineNumbers(Collector):
     def __init__(self, numbers: Callable[[], dict[str, float]]) -> None:
         self._numbers = numbers
 
-    def collect(self) -> Iterator[GaugeMetricFamily]:
+    def collect(self) -> Iterator[CounterMetricFamily | GaugeMetricFamily]:
         for name, value in self._numbers().items():
-            yield GaugeMetricFamily(f"softprompt_engine_{name}", "Of the engine", value=value)
+            kind = CounterMetricFamily if name.endswith("_total") else GaugeMetricFamily
+            yield kind(f"softprompt_engine_{name}", "Of the engine", value=value)
 
 
 def routes(metrics: Metrics) -> APIRouter:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import signal
 import socket
 from collections.abc import Callable
 from types import FrameType
@@ -69,11 +70,15 @@ class Server(uvicorn.Server):
             self.ready()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        # uvicorn would send itself the signal again at the end, and never return
         self.service.stopping = True
-        super().handle_exit(sig, frame)
+        self.force_exit = self.should_exit and sig == signal.SIGINT
+        self.should_exit = True
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self.service.stopping = True
         ended = asyncio.create_task(asyncio.to_thread(self.service.engine.stop, drain=self.drain))
         await super().shutdown(sockets)
+        if self.force_exit:
+            await asyncio.to_thread(self.service.engine.stop)
         await ended

@@ -41,5 +41,5 @@ def create_gateway(
     context = int(served["max_model_len"])
     registry = CompiledRegistry(folder, tokenizer, context)
     engine = VllmEngine(vllm, registry, served["id"], tokenizer)
-    called = name or base.name
+    called = name or Path(model or base.name).name
     return create_app(engine, registry, model_name=called, tokenizer=tokenizer, context=context, **options)

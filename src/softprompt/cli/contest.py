@@ -1,0 +1,135 @@
+"""How a comparison is followed on stderr: a live table in a terminal, a line for each trial elsewhere."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from .output import duration, log, number
+
+ORDER = ("reference", "search", "final", "curve", "score", "measure")
+
+
+class Contest:
+    """Told of stages, of the trials to come, and of every trial that ended; use as a context."""
+
+    def __init__(self) -> None:
+        self._live: Any = None
+        self._stage = ""
+        self._counts: dict[tuple[str, str], int] = {}
+        self._done: dict[tuple[str, str], int] = {}
+        self._failed: dict[str, int] = {}
+        self._best: dict[str, tuple[tuple[float, ...], str]] = {}
+        self._pace: dict[tuple[str, str], list[float]] = {}  # seconds of trials that were run now
+        self._last = time.monotonic()
+        self.ran = 0
+
+    def __enter__(self) -> Contest:
+        if sys.stderr.isatty():
+            from rich.console import Console
+            from rich.live import Live
+
+            console = Console(stderr=True, markup=False, highlight=False)
+            self._live = Live(console=console, get_renderable=self._table, refresh_per_second=2)
+            self._live.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Leave the terminal as it is."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None
+
+    def stage(self, text: str) -> None:
+        """What is being done now."""
+        self._stage = text
+        self._last = time.monotonic()
+        if self._live is None:
+            log(text)
+
+    def plan(self, counts: Mapping[tuple[str, str], int]) -> None:
+        """How many trials each contestant has in each phase."""
+        self._counts = dict(counts)
+
+    def record(self, record: Mapping[str, Any], was_there: bool) -> None:
+        """A trial has ended, now or in an earlier call."""
+        name, phase = record["contestant"], record["phase"]
+        key = name, phase
+        self._done[key] = self._done.get(key, 0) + 1
+        now = time.monotonic()
+        if not was_there:
+            self.ran += 1
+            self._pace.setdefault(key, []).append(now - self._last)
+            self._last = now
+        if record["status"] == "failed":
+            self._failed[name] = self._failed.get(name, 0) + 1
+        elif record.get("dev_key") and phase in ("reference", "search", "final"):
+            shown = next(iter((record.get("dev") or _values(record)).values()), None)
+            rank = tuple(x if x is not None else float("-inf") for x in record["dev_key"])
+            if name not in self._best or rank > self._best[name][0]:
+                self._best[name] = rank, number(shown)
+        if self._live is None and not was_there:
+            log(self._line(record))
+
+    @property
+    def seconds_left(self) -> float | None:
+        """By the pace of each kind of trial so far; of a kind that has not come yet: by that of all."""
+        every = [second for seconds in self._pace.values() for second in seconds]
+        if not every:
+            return None
+        left = 0.0
+        for key, count in self._counts.items():
+            alike = [s for (_, phase), seconds in self._pace.items() if phase == key[1] for s in seconds]
+            same = self._pace.get(key) or alike or every
+            left += max(0, count - self._done.get(key, 0)) * sum(same) / len(same)
+        return left
+
+    def _line(self, record: Mapping[str, Any]) -> str:
+        done, total = sum(self._done.values()), sum(self._counts.values())
+        settings = " ".join(f"{key.split('.')[-1]}={value}" for key, value in record["settings"].items())
+        if record["status"] == "failed":
+            said = f"failed: {record['error']['what']}"
+        else:
+            values = record.get("dev") or _values(record)
+            name = next(iter(values), None)
+            said = "" if name is None else f"{name} {number(values[name])}"
+            said += " (pruned)" if record["status"] == "pruned" else ""
+        seed = "" if record["seed"] is None else f"seed={record['seed']}"
+        left = self.seconds_left
+        phase = " ".join(filter(None, (record["phase"], record.get("about", {}).get("split", ""))))
+        parts = [record["contestant"], phase, settings, seed, said]
+        tail = "" if left is None or done >= total else f"  {duration(left)} left"
+        return f"  {done:>{len(str(total))}}/{total}  " + "  ".join(filter(None, parts)) + tail
+
+    def _table(self) -> Any:
+        from rich.table import Table
+
+        done, total, left = sum(self._done.values()), sum(self._counts.values()), self.seconds_left
+        title = self._stage
+        if total:
+            title += f"   {done}/{total} trials"
+        if left is not None and done < total:
+            title += f"   {duration(left)} left"
+        phases = [phase for phase in ORDER if any(p == phase and n for (_, p), n in self._counts.items())]
+        table = Table(title=title, title_justify="left", box=None, pad_edge=False)
+        for column in ("", *phases, "best dev", "failed"):
+            table.add_column(column, justify="left" if not column else "right")
+        for name in dict.fromkeys(name for name, _ in self._counts):
+            cells = [
+                f"{self._done.get((name, phase), 0)}/{count}" if count else ""
+                for phase in phases
+                for count in (self._counts.get((name, phase), 0),)
+            ]
+            best = self._best[name][1] if name in self._best else ""
+            table.add_row(name, *cells, best, str(self._failed.get(name, "")))
+        return table
+
+
+def _values(record: Mapping[str, Any]) -> dict[str, float]:
+    """Metrics of a scored trial."""
+    return {name: score["value"] for name, score in (record.get("metrics") or {}).items()}

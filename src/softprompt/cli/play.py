@@ -1,0 +1,68 @@
+"""`softprompt play`: the page to try tuned prompts on, in the browser."""
+
+from __future__ import annotations
+
+import contextlib
+import json as jsonlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from ..errors import SoftPromptError
+from .output import Json, Reply, log
+from .serve import BaseModel, needed, run
+
+if TYPE_CHECKING:
+    import socket
+
+USUAL_PORT = 8000
+
+
+def play(
+    folder: Annotated[
+        Path, typer.Argument(metavar="[PROMPTS_DIR]", help="The folder of tuned prompts.")
+    ] = Path("runs"),
+    model: BaseModel = "smollm2",
+    port: Annotated[
+        int | None, typer.Option("--port", min=0, max=65535, metavar="N", help="By itself 8000, or any.")
+    ] = None,
+    no_open: Annotated[bool, typer.Option("--no-open", help="Print the address, open no browser.")] = False,
+    json: Json = False,
+) -> Reply:
+    """Try tuned prompts side by side in the browser.
+
+    The plain model, a prompt of your own words and tuned prompts answer the same input. The server listens on
+    loopback until Ctrl-C.
+
+    \b
+    Example:
+      softprompt play runs/demo
+    """
+    with needed():
+        from ..serve.api.server import LOOPBACK_NAMES
+
+    def ready(url: str) -> None:
+        page = f"{url}/play"
+        log(f"{page} is ready; Ctrl-C ends it")
+        if json:
+            print(jsonlib.dumps({"url": page, "model": model}), flush=True)
+        if not no_open:
+            import webbrowser
+
+            webbrowser.open(page)
+
+    with contextlib.closing(_socket(port)) as bound:
+        run(folder, model, bound, ready, hosts=LOOPBACK_NAMES, drain=2.0)
+    return Reply(None)
+
+
+def _socket(port: int | None) -> socket.socket:
+    from ..serve.api.server import listen
+
+    if port is not None:
+        return listen("127.0.0.1", port)
+    try:
+        return listen("127.0.0.1", USUAL_PORT)
+    except SoftPromptError:
+        return listen("127.0.0.1", 0)

@@ -1,0 +1,222 @@
+"""`softprompt serve`: every tuned prompt under a folder, by name, over OpenAI's API."""
+
+from __future__ import annotations
+
+import contextlib
+import json as jsonlib
+import logging
+import os
+from collections.abc import Callable
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ..errors import SoftPromptError
+from .output import Json, Reply, log
+
+if TYPE_CHECKING:
+    import socket
+
+
+class EngineName(str, Enum):
+    """What computes the answers."""
+
+    embedded = "embedded"
+    vllm = "vllm"
+
+
+BaseModel = Annotated[str, typer.Option("--model", metavar="NAME", help="The base model of the prompts.")]
+
+
+def serve(
+    folder: Annotated[
+        Path | None,
+        typer.Argument(metavar="PROMPTS_DIR", help="Its tuned prompts are served.", show_default=False),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option("--model", metavar="NAME", help="The base model of the prompts. Default: smollm2."),
+    ] = None,
+    host: Annotated[str, typer.Option("--host", metavar="ADDRESS", help="Where to listen.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, metavar="N", help="0: any.")] = 8000,
+    keys: Annotated[
+        Path | None, typer.Option("--keys", metavar="FILE", help="Who may use which prompts (YAML).")
+    ] = None,
+    no_keys: Annotated[
+        bool, typer.Option("--no-keys", help="Let anybody in who reaches an address beyond loopback.")
+    ] = False,
+    new_key: Annotated[
+        str | None,
+        typer.Option("--new-key", metavar="NAME", help="Print a fresh key and its entry; no server."),
+    ] = None,
+    allowed_host: Annotated[
+        list[str] | None, typer.Option("--allowed-host", metavar="NAME", help="Answer to this host name too.")
+    ] = None,
+    rows: Annotated[int, typer.Option("--rows", min=1, metavar="N", help="Answers computed at once.")] = 64,
+    queue: Annotated[int, typer.Option("--queue", min=1, metavar="N", help="Answers that may wait.")] = 256,
+    max_tokens: Annotated[
+        int, typer.Option("--max-tokens", min=1, metavar="N", help="Longest answer that may be asked for.")
+    ] = 1024,
+    timeout: Annotated[
+        float, typer.Option("--timeout", min=1, metavar="S", help="Seconds that an answer may take.")
+    ] = 300,
+    drain: Annotated[
+        float, typer.Option("--drain", min=0, metavar="S", help="Seconds to finish answers at the end.")
+    ] = 30,
+    prompts_mb: Annotated[
+        int, typer.Option("--prompts-mb", min=1, metavar="MB", help="Memory for loaded prompts.")
+    ] = 1000,
+    engine: Annotated[
+        EngineName, typer.Option("--engine", help="vllm: PROMPTS_DIR is what `softprompt compile` wrote.")
+    ] = EngineName.embedded,
+    vllm_url: Annotated[
+        str, typer.Option("--vllm-url", metavar="URL", help="Where vLLM is; its key: $SOFTPROMPT_VLLM_KEY.")
+    ] = "http://127.0.0.1:8001",
+    json: Json = False,
+) -> Reply:
+    """Serve tuned prompts over OpenAI's API.
+
+    Listens on loopback; any other address needs --keys. Ends by Ctrl-C or SIGTERM, when the answers that
+    are on their way are finished. The page to try prompts on is at /play.
+
+    \b
+    Example:
+      softprompt serve runs --model smollm2
+      softprompt serve --new-key team-a
+      softprompt serve prompts --host 0.0.0.0 --keys keys.yaml
+      softprompt serve compiled --engine vllm --vllm-url http://vllm:8000
+    """
+    if new_key is not None:
+        return _fresh_key(new_key)
+    if folder is None:
+        raise typer.BadParameter("give the folder of tuned prompts")
+    with needed():
+        from ..serve.api.limits import Limits
+        from ..serve.api.server import is_loopback, listen
+    if not is_loopback(host) and keys is None and not no_keys:
+        raise SoftPromptError(
+            f"{host} can be reached from other machines, and no keys are asked for",
+            why="whoever reaches the server could use every prompt",
+            fix="--keys FILE (softprompt serve --new-key NAME makes one), or --no-keys if that is meant",
+        )
+    limits = Limits(output_tokens=max_tokens, requests=rows + queue, seconds=timeout)
+    logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
+    logging.getLogger("softprompt.serve").setLevel(logging.INFO)
+    with contextlib.closing(listen(host, port)) as bound:  # before a model is loaded in vain
+
+        def ready(url: str) -> None:
+            log(f"serving {folder} on {url}/v1, to try on {url}/play; Ctrl-C ends it")
+            if json:
+                print(jsonlib.dumps({"url": url, "model": model or "smollm2"}), flush=True)
+
+        common: dict[str, Any] = {"keys": keys, "limits": limits, "drain": drain}
+        common["hosts"] = _hosts(host, allowed_host or [])
+        if engine is EngineName.vllm:
+            run_gateway(folder, model, vllm_url, bound, ready, **common)
+        else:
+            room = prompts_mb * 10**6
+            run(
+                folder, model or "smollm2", bound, ready, **common, rows=rows, queue=queue, prompts_bytes=room
+            )
+    return Reply(None)
+
+
+def run(
+    folder: Path,
+    model: str,
+    bound: socket.socket,
+    ready: Callable[[str], None],
+    *,
+    keys: Path | None = None,
+    hosts: tuple[str, ...] = (),
+    limits: Any = None,
+    rows: int = 64,
+    queue: int = 256,
+    drain: float = 30.0,
+    prompts_bytes: int = 10**9,
+) -> None:
+    """Serve on a bound socket until a signal comes; `ready` gets the address once requests are taken."""
+    from .. import threads
+    from ..api import load
+    from ..lm.frozen import FrozenLM
+    from ..serve import Engine, Registry
+    from ..serve.api import create_app
+    from ..serve.api.keys import Keys
+    from ..serve.api.server import Server, address_of
+
+    if not folder.is_dir():
+        raise SoftPromptError(
+            f"no folder {folder}", fix="give one that holds tuned prompts; softprompt demo makes runs/demo"
+        )
+    known = None if keys is None else Keys(keys)
+    threads.use()
+    log(f"loading {model} …")
+    lm = load(model)
+    if not isinstance(lm, FrozenLM):
+        raise SoftPromptError(
+            f"'{model}' cannot be served",
+            why="rows of different prompts run together in decoder-only models alone",
+            fix="softprompt generate answers under any model",
+        )
+    registry = Registry(folder, lm, max_bytes=prompts_bytes)
+    engine = Engine(lm, registry, max_rows=rows, queue=queue)
+    app = create_app(
+        engine, registry, model_name=Path(model).name, tokenizer=lm.tokenizer, context=lm.spec.context,
+        keys=known, limits=limits, hosts=hosts,
+    )  # fmt: skip
+    engine.start()
+    Server(app, drain=drain, ready=lambda: ready(address_of(bound))).run(sockets=[bound])
+
+
+def run_gateway(
+    folder: Path,
+    model: str | None,
+    url: str,
+    bound: socket.socket,
+    ready: Callable[[str], None],
+    *,
+    keys: Path | None,
+    hosts: tuple[str, ...],
+    limits: Any,
+    drain: float,
+) -> None:
+    """The same with vLLM at `url` as the engine; the folder holds compiled prompts."""
+    with needed("gateway"):
+        from ..serve.api.keys import Keys
+        from ..serve.api.server import Server, address_of
+        from ..serve.gateway.gateway import create_gateway
+
+    known = None if keys is None else Keys(keys)
+    secret = os.environ.get("SOFTPROMPT_VLLM_KEY")
+    app = create_gateway(folder, url, key=secret, model=model, keys=known, limits=limits, hosts=hosts)
+    Server(app, drain=drain, ready=lambda: ready(address_of(bound))).run(sockets=[bound])
+
+
+@contextlib.contextmanager
+def needed(extra: str = "serve"):
+    """Say what to install where the server's packages are missing."""
+    try:
+        yield
+    except ImportError as error:
+        raise SoftPromptError(
+            "the server's packages are not installed",
+            why=str(error),
+            fix=f"pip install 'softprompt[{extra}]'",
+        ) from None
+
+
+def _hosts(host: str, allowed: list[str]) -> tuple[str, ...]:
+    """Names by which the server answers; none: any, which beyond loopback is the network's to decide."""
+    from ..serve.api.server import LOOPBACK_NAMES, is_loopback
+
+    return (*LOOPBACK_NAMES, host, *allowed) if is_loopback(host) else tuple(allowed)
+
+
+def _fresh_key(name: str) -> Reply:
+    with needed():
+        from ..serve.api.keys import new_key
+    secret, entry = new_key(name)
+    text = f"{secret}\n\nThe key, shown this once: for the client. For the file of --keys:\n\n{entry}"
+    return Reply({"key": secret, "entry": entry}, text.rstrip())

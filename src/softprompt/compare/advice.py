@@ -1,0 +1,166 @@
+"""Findings on a comparison: those of `softprompt.findings`, on each method's first final and on the rows."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from ..data.sources import read_rows
+from ..findings import FINDINGS, Finding, Run, examine
+from ..metrics import METRICS
+from ..prepare import template_of
+from .folder import Record
+from .pairs import shares
+
+if TYPE_CHECKING:
+    from .contestants import Contestant
+    from .study import Study
+
+OF_ROWS = ("train and test overlap", "dev and test apart")  # the same for every method
+OF_ALL = ("within seed noise",)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """A row as its template renders it, where an encoded one is asked for."""
+
+    rendered: Any
+    target_ids: tuple[int, ...] = ()
+    truncated: int = 0
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One row's answer."""
+
+    prediction: str
+    references: tuple[str, ...]
+
+
+def findings(study: Study, records: Sequence[Record]) -> list[dict[str, Any]]:
+    """As lines of `results.jsonl`, warnings first."""
+    found = [*_of_rows(study), *_of_all(study, records)]
+    for one in study.who:
+        if not one.is_reference:
+            found += [(finding, one.name) for finding in _of_method(study, records, one)]
+    found.sort(key=lambda pair: pair[0].level != "warning")
+    return [
+        {
+            "level": finding.level,
+            "contestant": name,
+            "what": finding.what,
+            "evidence": finding.evidence,
+            "command": finding.command or None,
+        }
+        for finding, name in found
+    ]
+
+
+def _of_rows(study: Study) -> Iterator[tuple[Finding, None]]:
+    """What the rows show, whoever learns them."""
+    template = template_of(study.recipe)
+    parts = {
+        split: [Shown(template.render(row)) for row in read_rows(study.folder.rows(split), split=split)]
+        for split in ("train", "dev", "test")
+    }
+    settings = {"recipe": study.recipe.to_dict()}
+    run = Run(settings, _named(study), train=parts["train"], dev=parts["dev"], test=parts["test"])
+    for name in OF_ROWS:
+        if (finding := FINDINGS[name](run)) is not None:
+            yield finding, None
+
+
+def _of_all(study: Study, records: Sequence[Record]) -> Iterator[tuple[Finding, None]]:
+    """What the seeds show."""
+    seeds: dict[str, list[float]] = {}
+    for record in records:
+        ends = record["phase"] == "score" and record["status"] == "done"
+        if ends and record["about"]["split"] == "test" and "final" in record["about"]:
+            score = record["metrics"].get(study.metric)
+            if score is not None:
+                seeds.setdefault(record["contestant"], []).append(score["value"])
+    run = Run(recipe=_named(study), seeds=seeds, higher_is_better=METRICS[study.metric].higher_is_better)
+    for name in OF_ALL:
+        if (finding := FINDINGS[name](run)) is not None:
+            yield finding, None
+
+
+def _of_method(study: Study, records: Sequence[Record], one: Contestant) -> list[Finding]:
+    """What its first final shows, beside its search and the references."""
+    score = _test(records, one.name)
+    if score is None:
+        return []
+    manifest = study.folder.artifact(score["about"]["final"]) / "softprompt.json"
+    rows = [row for row in score["examples"] if row["prediction"] is not None]
+    sign = 1 if METRICS[study.metric].higher_is_better else -1
+    run = Run(
+        json.loads(manifest.read_text(encoding="utf-8")),
+        _as_tuned(study, one),
+        records=[Answer(row["prediction"], tuple(row["references"])) for row in rows],
+        scores=_signed(study, score, sign),
+        baselines={
+            other.name: _signed(study, its, sign)
+            for other in study.who
+            if other.is_reference and (its := _test(records, other.name)) is not None
+        },
+        searched=[
+            (record["settings"][one.rate], sign * record["dev"][study.metric])
+            for record in records
+            if record["contestant"] == one.name
+            and record["phase"] == "search"
+            and record["status"] == "done"
+            and study.metric in record["dev"]
+        ],
+        test_scores=_evaluation(score),
+    )
+    return [
+        replace(finding, command=finding.command.replace("--over lr=", f"--over {one.rate}="))
+        for finding in examine(run)
+    ]
+
+
+def _as_tuned(study: Study, one: Contestant) -> str:
+    """The recipe with what makes it this contestant's, as a command line has it."""
+    own, asked = study.recipe, one.recipe
+    words = [f"method={asked.method.name}"]
+    before = own.method.options() if asked.method.name == own.method.name else {}
+    for key, value in asked.method.options().items():
+        if before.get(key) != value:
+            words.append(f"method.{key}={value if isinstance(value, str) else json.dumps(value)}")
+    if asked.base.mode != own.base.mode:
+        words.append(f"base={asked.base.mode}")
+    return " ".join([_named(study), *map(shlex.quote, words)])
+
+
+def _named(study: Study) -> str:
+    return shlex.quote(study.source) if study.source else "RECIPE"
+
+
+def _test(records: Sequence[Record], name: str) -> Record | None:
+    own = [
+        r
+        for r in records
+        if r["contestant"] == name
+        and r["phase"] == "score"
+        and r["status"] == "done"
+        and r["about"]["split"] == "test"
+    ]
+    return min(own, key=lambda r: r["seed"], default=None)
+
+
+def _signed(study: Study, score: Record, sign: int) -> list[float]:
+    return [sign * value for value in shares(score["examples"], study.metric) if value is not None]
+
+
+def _evaluation(score: Record) -> dict[str, Any]:
+    """As `Evaluation.to_json` has it."""
+    metrics = score["metrics"]
+    return {
+        "metrics": {name: one["value"] for name, one in metrics.items()},
+        "intervals": {name: [one["low"], one["high"]] for name, one in metrics.items()},
+        "rows": {name: one["n"] for name, one in metrics.items()},
+        "n": len(score["examples"]),
+    }

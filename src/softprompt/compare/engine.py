@@ -1,0 +1,314 @@
+"""A comparison from its recipe to its report: which trials, in which order, and what is made of them.
+
+    survey ─► references ─► search (rate, length, init) ─► finals (seeds) ─► curves
+           ─► scores on test and unseen ─► measures ─► statistics ─► results.jsonl, examples.jsonl ─► report
+
+Trials run wherever the executor runs them; here it is only decided what is next. Killed at any time, the same
+call goes on: a trial that has a record is not run again.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import SoftPromptError
+from ..metrics import METRICS
+from ..recipe import Recipe
+from . import run as running
+from .contestants import Contestant, contestants
+from .executors import Executor, executor
+from .folder import Folder, Record
+from .ground import Ground
+from .run import Job, Survey, failure, settled
+from .search import STAGES, Search, Settings, trials_of
+from .study import Study
+from .trials import Trial, Trials
+
+MANIFEST = "softprompt.json"  # of a tuned prompt: its folder is no place for a comparison
+PHASES = ("reference", "search", "final", "curve", "score", "measure")
+Counts = dict[tuple[str, str], int]  # by contestant and phase
+
+
+@dataclass
+class Hooks:
+    """How a caller follows a comparison. Every hook may be left out."""
+
+    on_stage: Callable[[str], None] = lambda text: None
+    on_plan: Callable[[Counts], None] = lambda counts: None  # trials to come, those that were run included
+    on_record: Callable[[Record, bool], None] = lambda record, was_there: None
+    on_start: Callable[[Sequence[Trial]], None] = lambda trials: None
+
+
+@dataclass(frozen=True)
+class Compared:
+    """What a comparison gives back."""
+
+    folder: Path
+    page: Path | None  # the report, where it was asked for
+    trials: int
+    ran: int  # of them, in this call
+    failed: int
+    seconds: float  # of this call
+
+
+def compare(
+    recipe: Recipe,
+    folder: str | Path | None = None,
+    *,
+    workers: int | None = None,
+    on: Executor | None = None,
+    hooks: Hooks | None = None,
+    report: bool = True,
+    source: str = "",
+) -> Compared:
+    """Run what the recipe's `compare` section asks, and write the report.
+
+    `on` is where trials run (by itself what the recipe says), `source` the recipe's file. Raises
+    SoftPromptError for a recipe, rows or a model that cannot be used; what goes wrong in a trial is in the
+    results instead.
+    """
+    from . import results
+
+    hooks, started = hooks or Hooks(), time.monotonic()
+    place = Folder(folder or recipe.compare.output or f"{recipe.output}-compare")
+    if (place.path / MANIFEST).exists():
+        raise SoftPromptError(
+            f"{place.path} holds a tuned prompt",
+            why="a comparison has many files of its own",
+            fix="choose another folder: compare.output=runs/compare",
+        )
+    who = contestants(recipe)
+    runner = on or executor(recipe.compare.executor, workers or recipe.compare.workers, recipe.train.threads)
+    try:
+        hooks.on_stage(f"reading the rows and loading {recipe.model} …")
+        ground = _survey(recipe, place, runner)
+        study = Study.begin(recipe, who, ground, place, source)
+        engine = _Engine(recipe, who, ground, place, runner, hooks)
+        engine.run()
+    finally:
+        if on is None:
+            runner.close()
+    hooks.on_stage("statistics")
+    study.finish(time.monotonic() - started)
+    results.write(study, engine.outcomes())
+    page = None
+    if report:
+        from .. import report as reports
+
+        hooks.on_stage("report")
+        page = reports.write(place.path)
+    records = engine.records.values()
+    failed = sum(record["status"] == "failed" for record in records)
+    return Compared(place.path, page, len(records), engine.ran, failed, time.monotonic() - started)
+
+
+def _survey(recipe: Recipe, folder: Folder, runner: Executor) -> Ground:
+    """Rows and base, looked at in a worker, which keeps the base for the trials."""
+    # as it is before anybody trains it
+    asked = recipe.model_copy(update={"base": type(recipe.base)()})
+    before = folder.path / "study.json"
+    if recipe.train.dtype == "auto" and before.exists():
+        # `auto` is measured, and might not come out the same: trials would be run again
+        try:
+            dtype = json.loads(before.read_text(encoding="utf-8"))["dtype"]
+        except (ValueError, KeyError):
+            dtype = "auto"
+        asked = asked.model_copy(update={"train": recipe.train.model_copy(update={"dtype": dtype})})
+    job = Survey(str(folder.path), asked.to_dict(), recipe.train.threads)
+    ((_, found),) = runner.run(running.run, [job])
+    if isinstance(found, Exception):
+        raise found
+    return Ground(**found)
+
+
+class _Engine:
+    """Decides what is next, and keeps what came out."""
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        who: Sequence[Contestant],
+        ground: Ground,
+        folder: Folder,
+        runner: Executor,
+        hooks: Hooks,
+    ) -> None:
+        self._recipe, self._how, self._who = recipe, recipe.compare, list(who)
+        self._ground, self._folder, self._runner, self._hooks = ground, folder, runner, hooks
+        self._trials = Trials(folder, ground)
+        self._methods = [one for one in who if not one.is_reference]
+        self._references = [one for one in who if one.is_reference]
+        first = recipe.train.seed
+        self.seeds = list(range(first, first + self._how.seeds))
+        self.records: dict[str, Record] = {}
+        self.ran = 0
+        self._finals: dict[str, list[Trial]] = {one.name: [] for one in self._methods}
+
+    def run(self) -> None:
+        """Every phase, each after the one before it."""
+        self._hooks.on_plan(self._plan())
+        self._do(
+            "reference", [self._job([self._trials.reference(c, self.seeds[0])]) for c in self._references]
+        )
+        best = self._search()
+        finals = [
+            self._trials.training(c, "final", best[c.name], seed)
+            for c in self._methods
+            for seed in self.seeds
+            if c.name in best
+        ]
+        self._do("final", [self._job([trial]) for trial in finals])
+        for trial in finals:
+            if self.records[trial.id]["status"] == "done":
+                self._finals[trial.contestant].append(trial)
+        self._do("curve", self._curves(best))
+        # no model has seen a test row before this line
+        self._do("score", [self._job(self._scores(c)) for c in self._who if self._scores(c)])
+        self._do("measure", [self._job([trial]) for trial in self._measures()])
+
+    def outcomes(self) -> list[Record]:
+        """All records, in the order in which their trials were made."""
+        return list(self.records.values())
+
+    def _search(self) -> dict[str, Settings]:
+        """The best settings of each contestant; those of which every trial failed are left out."""
+        journal = self._folder.path / "search.journal"
+        maximise = METRICS[self._ground.metrics[0]].higher_is_better
+        searches = [Search(one, self._how, journal, maximise) for one in self._methods]
+        for stage in STAGES:
+            asked = [(search, settings) for search in searches for settings in search.stage(stage)]
+            made = [
+                self._trials.training(s.contestant, "search", settings, self.seeds[0])
+                for s, settings in asked
+            ]
+            jobs = []
+            for one in self._methods:
+                own = [t for t in made if t.contestant == one.name]
+                # those that train the base cannot share it, and so may run beside each other
+                parts = [[t] for t in own] if one.trains_base else [own] * bool(own)
+                jobs += [self._job(part, tuple(t.id for t in own)) for part in parts]
+            self._do("search", jobs, stage)
+            for (search, settings), trial in zip(asked, made, strict=True):
+                search.tell(settings, self.records[trial.id])
+        return {s.contestant.name: best for s in searches if (best := s.best()) is not None}
+
+    def _curves(self, best: dict[str, Settings]) -> list[Job]:
+        sizes = [rows for rows in self._how.curve if rows < self._ground.counts["train"]]
+        return [
+            self._job([self._trials.training(c, "curve", best[c.name], seed, rows) for seed in self.seeds])
+            for c in self._methods
+            if c.name in best
+            for rows in dict.fromkeys(sizes)
+        ]
+
+    def _scores(self, one: Contestant) -> list[Trial]:
+        finals = [None] if one.is_reference else self._finals[one.name]
+        return [
+            self._trials.score(one, split, final, self.seeds[0])
+            for final in finals
+            for split in self._ground.measured
+        ]
+
+    def _measures(self) -> list[Trial]:
+        """Of each contestant's first final."""
+        from .measuring import CONTROL
+
+        how = self._how
+        control = list(CONTROL) if how.control is True else list(how.control or [])
+        if len(self._ground.prompts) < 2:
+            control = [name for name in control if name not in ("swap", "composition")]
+        if how.constraint is None:
+            control = [name for name in control if name != "adherence"]
+        if not control and not how.serving:
+            return []
+        what = {
+            "control": control,
+            "serving": how.serving,
+            "rows": how.control_rows,
+            "constraint": how.constraint,
+        }
+        return [
+            self._trials.measure(c, self._finals[c.name][0], what)
+            for c in self._methods
+            if self._finals[c.name]
+        ]
+
+    def _job(self, trials: Sequence[Trial], rivals: tuple[str, ...] = ()) -> Job:
+        return Job(
+            str(self._folder.path),
+            tuple(trials),
+            self._how.prune,
+            rivals,
+            self._recipe.train.threads,
+        )
+
+    def _do(self, phase: str, jobs: Sequence[Job], stage: str = "") -> None:
+        """Run the jobs that have trials without a record, and keep all records."""
+        todo: list[Job] = []
+        for job in jobs:
+            known = [settled(self._folder, trial.id) for trial in job.trials]
+            for record in known:
+                if record is not None:
+                    self._keep(record, True)
+            if any(record is None for record in known):
+                todo.append(job)
+        if not todo:
+            return
+        self._hooks.on_stage(_STAGES.get(stage or phase, phase))
+        for number, found in self._runner.run(running.run, todo):
+            records = found if not isinstance(found, Exception) else self._lost(todo[number], found)
+            for record in records:
+                if record["id"] not in self.records:
+                    self.ran += 1
+                    self._keep(record, False)
+
+    def _keep(self, record: Record, was_there: bool) -> None:
+        self.records[record["id"]] = record
+        self._hooks.on_record(record, was_there)
+
+    def _lost(self, job: Job, error: Exception) -> list[Record]:
+        """Records of a job whose process died: those that it wrote, and failures for the others."""
+        found = []
+        for trial in job.trials:
+            record = settled(self._folder, trial.id)
+            if record is None:
+                told = {
+                    "what": str(error) or type(error).__name__,
+                    "why": "memory may have run out, or somebody ended it",
+                    "fix": "run the same command again with compare.workers=1, or a smaller train.batch_size",
+                    "again": True,
+                }
+                record = running.head(trial) | failure(told)
+                self._folder.write(record)
+            found.append(record)
+        return found
+
+    def _plan(self) -> Counts:
+        """How many trials each contestant has in each phase, if all go well."""
+        how, splits = self._how, len(self._ground.measured)
+        sizes = len({rows for rows in how.curve if rows < self._ground.counts["train"]})
+        measured = 1 if how.control or how.serving else 0
+        counts: Counts = {}
+        for one in self._references:
+            counts |= {(one.name, "reference"): 1, (one.name, "score"): splits}
+        for one in self._methods:
+            seeds = len(self.seeds)
+            per = (trials_of(one, how), seeds, seeds * sizes, seeds * splits, measured)
+            counts |= {(one.name, p): n for p, n in zip(PHASES[1:], per, strict=True)}
+        return counts
+
+
+_STAGES = {
+    "reference": "references",
+    "rate": "search: learning rates",
+    "length": "search: lengths",
+    "init": "search: starts",
+    "final": "finals, with every seed",
+    "curve": "learning curves",
+    "score": "test and unseen rows",
+    "measure": "control and serving",
+}

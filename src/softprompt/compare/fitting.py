@@ -1,0 +1,164 @@
+"""Training trials: of one contestant, side by side where the base stays as it is.
+
+A final trial runs alone, so that its seconds and its memory are those that a user would see; of the others
+nothing but the dev score is wanted.
+"""
+
+from __future__ import annotations
+
+import gc
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..config import recipe_from_dict
+from ..memory import peak_memory, reset_peak
+from ..metrics import METRICS
+from ..order import Order, row_lengths
+from ..prepare import Prepared, prepare
+from ..steps import Part
+from ..together import prepare_settings
+from ..train import Event
+from ..tuning import Hooks, Run, dev_key, optimization, tune_many
+from .bases import forget, frozen_base
+from .folder import Folder, Record
+from .pruning import Pruner, curve_of
+from .resources import added_tokens, training_flops
+from .trials import Trial
+
+COUNTED = 4  # batches whose operations are counted
+
+
+@dataclass(frozen=True)
+class How:
+    """What a job of training trials is told beyond its trials."""
+
+    prune: bool = False
+    rivals: tuple[str, ...] = ()  # trials of the same search that ended before
+
+
+def train(trials: Sequence[Trial], folder: Folder, how: How) -> list[Record]:
+    """Train them all, side by side; their records. Raises what training raises."""
+    started = time.perf_counter()
+    recipes = [recipe_from_dict(trial.recipe) for trial in trials]
+    lm = frozen_base(recipes[0])
+    if lm is None:
+        forget()  # a base of its own is loaded: two would count as its memory
+    gc.collect()
+    reset_peak()
+    prepared = prepare_settings(recipes, lm=lm) if len(recipes) > 1 else [prepare(recipes[0], lm=lm)]
+    watch = _Watch(prepared, _rivals(folder, how) if how.prune else None)
+    hooks = Hooks(watch.stage, watch.cached, watch.event, is_pruned=watch.is_pruned)
+    runs = tune_many(prepared, hooks=hooks, overwrite=True, text_rows=0)
+    seconds, peak = (time.perf_counter() - started) / len(runs), peak_memory()
+    records = []
+    for trial, run in zip(trials, runs, strict=True):
+        record = _record(trial, run, seconds)
+        record["cost"] |= _counted(trial, run)
+        if len(runs) == 1:
+            record["cost"] |= {"peak_memory_bytes": peak, "cache_seconds": watch.cache_seconds}
+        records.append(record)
+    return records
+
+
+class _Watch:
+    """Follows a run: how long its cache took, and who lies behind."""
+
+    def __init__(self, prepared: Sequence[Prepared], rivals: Sequence[Mapping[str, Any]] | None) -> None:
+        how = optimization(prepared[0].recipe)
+        self.cache_seconds = 0.0
+        self._began = time.perf_counter()
+        self._pruner: Pruner | None = None
+        self._steps, self._records = how.steps, rivals
+
+    def stage(self, text: str) -> None:
+        self._began = time.perf_counter()
+
+    def cached(self, done: int, total: int) -> None:
+        if done == total:
+            self.cache_seconds += time.perf_counter() - self._began
+            self._began = time.perf_counter()
+
+    def event(self, event: Event) -> None:
+        if self._records is None or event.dev is None:
+            return
+        better = METRICS[event.dev.name].higher_is_better
+        if self._pruner is None:
+            curves = [curve_of(record, event.dev.name, better) for record in self._records]
+            self._pruner = Pruner(self._steps, curves)
+        self._pruner.note(event.learner, event.step, event.dev.shown if better else -event.dev.shown)
+
+    def is_pruned(self, learner: int) -> bool:
+        return self._pruner is not None and self._pruner.is_behind(learner)
+
+
+def _rivals(folder: Folder, how: How) -> list[Record]:
+    return [record for id in how.rivals if (record := folder.read(id)) and record["status"] == "done"]
+
+
+def _record(trial: Trial, run: Run, seconds: float) -> Record:
+    outcome = run.outcome
+    status, error = {"pruned": "pruned", "nan": "failed"}.get(outcome.stopped, "done"), None
+    if status == "failed":
+        lr = optimization(run.prepared.recipe).lr
+        error = {
+            "what": f"the loss was not finite at step {outcome.step + 1}",
+            "why": "the step before was too long",
+            "fix": f"lower learning rates, as {lr / 3:.1e}",
+        }
+    return {
+        "status": status,
+        "error": error,
+        "dev": {name: score.value for name, score in run.dev.metrics.items()},
+        "dev_key": list(dev_key(run.dev).key),
+        "best_step": outcome.best_step,
+        "steps": outcome.step,
+        "history": outcome.history,
+        "seconds": seconds,
+        "plan": run.prepared.plan.mode,
+        "cost": {
+            "train_seconds": outcome.seconds,
+            "trained_parameters": run.prepared.trained_parameters,
+            "artifact_bytes": run.artifact.bytes,
+            "cache_bytes": run.prepared.plan.cache_bytes if run.prepared.plan.is_cached else 0,
+        },
+    }
+
+
+def _counted(trial: Trial, run: Run) -> dict[str, Any]:
+    """What is counted of a final run: operations and added tokens."""
+    if trial.phase != "final":
+        return {}
+    prepared, how = run.prepared, optimization(run.prepared.recipe)
+    # the same rows for every contestant and seed, since operations go by the rows' lengths
+    order = Order(row_lengths(prepared.train, how.batch_tokens), how.batch_size, 0, how.batch_tokens)
+    flops = training_flops(
+        prepared.lm,
+        prepared.method,
+        prepared.train,
+        [order.batch(step) for step in range(COUNTED)],
+        prepared.plan.mode,
+        Part.of(prepared).objective,
+    )
+    added = added_tokens(prepared.lm, prepared.method, prepared.dev[:32])
+    return {
+        "flops": flops.of(run.outcome.step),
+        "added_tokens": added.soft_tokens,
+        "prefix_columns": added.prefix_columns,
+    }
+
+
+def tidy(folder: Folder, trial: Trial) -> None:
+    """After the record is written: finals keep their prompt, of the others nothing else is wanted."""
+    place = folder.artifact(trial.id)
+    shutil.rmtree(place / "checkpoint" if trial.phase == "final" else place, ignore_errors=True)
+
+
+def drop_checkpoint(folder: Folder, trial: Trial) -> bool:
+    """Forget a training that was broken off; False where there is none."""
+    place = folder.artifact(trial.id) / "checkpoint"
+    found = place.exists()
+    shutil.rmtree(place, ignore_errors=True)
+    return found

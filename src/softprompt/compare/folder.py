@@ -1,0 +1,41 @@
+"""Where a comparison's files lie, and the records of its trials: written whole, or not at all."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ..files import write_text
+
+Record = dict[str, Any]  # what came of a trial
+
+
+class Folder:
+    """Where a comparison's files lie: `rows/`, `trials/`, and what is made of them."""
+
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+
+    def rows(self, split: str) -> Path:
+        """The rows of a split, as they were parted."""
+        return self.path / "rows" / f"{split}.jsonl"
+
+    def record(self, id: str) -> Path:
+        """What came of a trial."""
+        return self.path / "trials" / f"{id}.json"
+
+    def artifact(self, id: str) -> Path:
+        """The tuned prompt of a trial, and its checkpoint while it is trained."""
+        return self.path / "trials" / id
+
+    def read(self, id: str) -> Record | None:
+        """What came of a trial; None where it has not ended, or its file is damaged."""
+        try:
+            return json.loads(self.record(id).read_text(encoding="utf-8"))
+        except (OSError, ValueError):
+            return None
+
+    def write(self, record: Record) -> None:
+        """Keep what came of a trial: whole, or not at all."""
+        write_text(self.record(record["id"]), json.dumps(record, ensure_ascii=False) + "\n")

@@ -1,0 +1,247 @@
+"""What all contestants stand on: the rows, parted once for all, and the base model.
+
+Rows are parted by one seed and written down (`rows/`), so that every trial, whatever its seed, trains on the
+same rows and is measured on the same others. Every row is encoded here, so that a mistake in one is told
+before hours of training; but no test row is shown to a model before the settings of all contestants stand.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from ..data.sources import Row, fingerprint, limit_rows, read_rows, split_rows
+from ..errors import SoftPromptError
+from ..files import write_text
+from ..recipe import Recipe, UnseenConfig
+
+if TYPE_CHECKING:
+    from ..lm.base import LanguageModel
+    from .folder import Folder
+
+Vectors = Callable[[Sequence[str]], Any]  # texts to their mean token embeddings [N, H]
+Rule = Callable[[Sequence[Row]], list[bool]]  # which rows are held out
+SPLITS = ("train", "dev", "test", "unseen")
+
+
+@dataclass(frozen=True)
+class Ground:
+    """Facts about rows and base that trials are made from."""
+
+    model: str
+    base: dict[str, str]  # fingerprint
+    dtype: str
+    labels: list[str] | None
+    prompts: list[str]
+    metrics: list[str]  # the first decides
+    hashes: dict[str, str]  # by split
+    counts: dict[str, int]
+    unseen: dict[str, Any] = field(default_factory=lambda: {"how": None, "detail": None})
+
+    @property
+    def measured(self) -> list[str]:
+        """Splits that finals are scored on."""
+        return [split for split in ("test", "unseen") if self.counts.get(split)]
+
+
+def lay(recipe: Recipe, lm: LanguageModel, folder: Folder) -> Ground:
+    """Part the rows, write them to the folder, and look at the base.
+
+    Raises SoftPromptError for rows that cannot be parted or used.
+    """
+    from ..data.encode import distinct_labels
+    from ..lm.loading import fingerprint as base_fingerprint
+    from ..metrics import METRICS, default_metrics
+    from ..prepare import encoder_of, template_of
+
+    parts, unseen = part(recipe, lambda texts: mean_embeddings(lm, texts))
+    template = template_of(recipe, lm)
+    labels = recipe.task.labels
+    if labels is None and recipe.task.kind in ("classification", "token-classification"):
+        labels = distinct_labels(parts["train"], template)
+    field = recipe.data.prompt_field
+    prompts = ["default"]
+    if field is not None:
+        prompts = list(dict.fromkeys(str(row[field]) for row in parts["train"] if row.get(field)))
+    encoder = encoder_of(recipe, lm, template, tuple(prompts), labels)
+    for rows in parts.values():
+        encoder.encode_rows(rows)
+    parts["train"] = by_turns(parts["train"], recipe, lambda row: template.render(row).target)
+    files = dict(parts)
+    for count in recipe.compare.curve:
+        if count < len(parts["train"]):
+            files[f"train-{count}"] = parts["train"][:count]
+    for name, rows in files.items():
+        lines = (json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)
+        write_text(folder.rows(name), "".join(lines))
+    metrics = list(recipe.task.metrics or default_metrics(recipe.task.kind))
+    if unknown := [name for name in metrics if name not in METRICS]:
+        raise SoftPromptError(f"unknown metric '{unknown[0]}'", fix="mend task.metrics")
+    return Ground(
+        lm.name,
+        base_fingerprint(lm),
+        str(lm.dtype).removeprefix("torch."),
+        None if labels is None else list(labels),
+        prompts,
+        metrics,
+        {split: fingerprint(rows) for split, rows in parts.items()},
+        {split: len(rows) for split, rows in parts.items()},
+        unseen,
+    )
+
+
+def by_turns(rows: Sequence[Row], recipe: Recipe, target: Callable[[Row], str]) -> list[Row]:
+    """A seeded order in which prompts, and labels, take turns: the first rows show as many as they can."""
+    field, labelled = recipe.data.prompt_field, recipe.task.kind == "classification"
+    shuffled = limit_rows(rows, len(rows), recipe.train.seed)
+    seen: Counter[tuple] = Counter()
+    turns = []
+    for row in shuffled:
+        kind = None if field is None else str(row.get(field)), target(row) if labelled else None
+        seen[kind] += 1
+        turns.append(seen[kind])
+    return [row for _, row in sorted(zip(turns, shuffled, strict=True), key=lambda pair: pair[0])]
+
+
+def part(recipe: Recipe, vectors: Vectors) -> tuple[dict[str, list[Row]], dict[str, Any]]:
+    """The rows by split (`unseen` only where there are some), and how the unseen ones were found."""
+    from ..prepare import template_of
+
+    data, how, seed = recipe.data, recipe.compare, recipe.train.seed
+    key = template_of(recipe).render_input
+    rows = read_rows(data.train)
+    dev = None if data.dev is None else read_rows(data.dev, split="dev")
+    test = None if data.test is None else read_rows(data.test, split="test")
+    held: list[Row] = []
+    about: dict[str, Any] = {"how": None, "detail": None}
+    if how.unseen is not None and how.unseen.file is not None:
+        held = read_rows(how.unseen.file, split="test")
+        about = {"how": "file", "detail": how.unseen.file}
+    elif how.unseen is not None:
+        is_held, about = _rule(rows, how.unseen, seed, key, vectors)
+        # of whatever files there are, so that seen and unseen are apart in all of them
+        for part in (test, dev, rows):
+            marks = is_held(part) if part else []
+            held += [row for row, mark in zip(part or [], marks, strict=True) if mark]
+            if part:
+                part[:] = [row for row, mark in zip(part, marks, strict=True) if not mark]
+    if test is None:
+        rows, test = split_rows(rows, how.test_fraction, seed, key=key)
+    rows = limit_rows(rows, data.limit, seed)
+    if dev is None:
+        rows, dev = split_rows(rows, data.dev_fraction, seed, key=key)
+    parts = {
+        "train": rows,
+        "dev": limit_rows(dev, data.dev_limit, seed),
+        "test": limit_rows(test, how.test_limit, seed),
+        "unseen": limit_rows(held, how.test_limit, seed),
+    }
+    if how.unseen is None:
+        del parts["unseen"]
+    empty = [split for split, rows in parts.items() if len(rows) < 2]
+    if empty:
+        raise SoftPromptError(
+            f"there are {len(parts[empty[0]])} {empty[0]} rows after parting",
+            why="a comparison needs at least two of each kind",
+            fix="give more rows, or files of their own: data.dev, data.test, compare.unseen",
+        )
+    return parts, about
+
+
+def _rule(
+    rows: Sequence[Row], how: UnseenConfig, seed: int, key: Callable[[Row], str], vectors: Vectors
+) -> tuple[Rule, dict[str, Any]]:
+    """Which rows are held out, and by what."""
+    if how.field is not None:
+        name = how.field
+        found = [str(row[name]) for row in rows if row.get(name) not in (None, "")]
+        if not found:
+            raise SoftPromptError(
+                f"no row has the field '{name}' that compare.unseen names",
+                why=f"fields of the first row: {', '.join(rows[0])}",
+                fix="name a field of the rows",
+            )
+        values = how.values or _share_of_values(found, how.share, seed)
+        if missing := [value for value in values if value not in found]:
+            known = sorted(set(found))
+            raise SoftPromptError(
+                f"no row has {name} = {missing[0]}",
+                why=f"{len(known)} values, the first: {', '.join(known[:10])}",
+                fix="mend compare.unseen.values",
+            )
+        chosen = set(values)
+        return (lambda part: [str(row.get(name)) in chosen for row in part]), {
+            "how": "field",
+            "detail": f"{name}: {', '.join(values)}",
+        }
+    return _clusters(rows, how, seed, key, vectors)
+
+
+def _share_of_values(found: Sequence[str], share: float, seed: int) -> list[str]:
+    """Values drawn until they hold about that share of the rows; one at least, and not all."""
+    names = sorted(set(found))
+    if len(names) < 2:
+        raise SoftPromptError(
+            f"all rows have the same value '{names[0]}'",
+            why="nothing can be held out by it",
+            fix="name another field, or clusters: compare.unseen=auto",
+        )
+    held, count = [], 0
+    for name in limit_rows([{"name": n} for n in names], len(names) - 1, seed):
+        held.append(name["name"])
+        count += found.count(name["name"])
+        if count >= share * len(found):
+            break
+    return held
+
+
+def _clusters(
+    rows: Sequence[Row], how: UnseenConfig, seed: int, key: Callable[[Row], str], vectors: Vectors
+) -> tuple[Rule, dict[str, Any]]:
+    """Whole clusters of the inputs, from the smallest up, until about `share` of the rows is held out."""
+    import numpy as np
+    from sklearn.cluster import KMeans
+
+    assert how.clusters is not None
+    texts = [key(row) for row in rows]
+    if len(set(texts)) < how.clusters:
+        raise SoftPromptError(
+            f"{len(set(texts))} different inputs cannot make {how.clusters} clusters",
+            fix=f"compare.unseen.clusters={max(2, len(set(texts)) // 10)}",
+        )
+    model: Any = KMeans(how.clusters, n_init=10, random_state=seed)  # type: ignore[arg-type]
+    sizes = np.bincount(model.fit_predict(vectors(texts)), minlength=how.clusters)
+    held, count = [], 0
+    for cluster in np.argsort(sizes, kind="stable")[:-1]:
+        if held and count + sizes[cluster] / 2 > how.share * len(rows):
+            break
+        held.append(int(cluster))
+        count += int(sizes[cluster])
+
+    def is_held(part: Sequence[Row]) -> list[bool]:
+        return [int(label) in held for label in model.predict(vectors([key(row) for row in part]))]
+
+    detail = f"{len(held)} of {how.clusters} clusters of mean token embeddings, {count} rows"
+    return is_held, {"how": "clusters", "detail": detail}
+
+
+def mean_embeddings(lm: LanguageModel, texts: Sequence[str]) -> Any:
+    """Mean token embedding of each text [N, H], scaled to length 1, as numpy."""
+    import numpy as np
+    import torch
+
+    found = []
+    for text in texts:
+        ids = torch.tensor(lm.text_ids(text) or [0], device=lm.device)
+        with torch.no_grad():
+            found.append(lm.embed(ids).float().mean(0).cpu().numpy())
+    vectors = np.stack(found).astype(np.float64)
+    return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
+
+
+def to_json(ground: Ground) -> dict[str, Any]:
+    """Plain values; `Ground(**…)` gives it back."""
+    return asdict(ground)

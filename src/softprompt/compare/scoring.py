@@ -1,0 +1,182 @@
+"""What a tuned prompt, or a reference, makes of a split: metrics, and every row by itself."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from .. import artifact as artifacts
+from .. import methods
+from ..artifact import Artifact
+from ..config import recipe_from_dict
+from ..data.encode import Encoder, Example
+from ..data.sources import read_rows
+from ..errors import SoftPromptError
+from ..evaluate import Evaluation, Record
+from ..fewshot import few_shot, stop_options
+from ..findings.baselines import tfidf_baseline
+from ..lm.base import LanguageModel
+from ..methods.base import Setting, SoftPrompt
+from ..metrics import METRICS, compute, default_metrics
+from ..prepare import encoder_of, template_of
+from ..recipe import Recipe
+from ..tuning import dev_key, evaluator_of
+from .bases import base_of, kept
+from .calibration import calibration
+from .confidence import confidences
+from .folder import Folder
+from .trials import Trial
+
+
+def opened(folder: Folder, final: str) -> tuple[LanguageModel, SoftPrompt, Encoder, Recipe]:
+    """A final trial's prompt on its base, ready to be measured."""
+    artifact = artifacts.load(folder.artifact(final))
+    recipe = recipe_from_dict(artifact.manifest["recipe"])
+    lm = base_of(artifact, recipe)
+    return lm, artifact.method(lm), _encoder(recipe, lm, artifact), recipe
+
+
+def score_final(trial: Trial, folder: Folder) -> dict[str, Any]:
+    """A final trial on a split."""
+    lm, method, encoder, recipe = opened(folder, trial.about["final"])
+    started = time.perf_counter()
+    examples = encoder.encode_rows(_rows(folder, trial.about["split"]))
+    found = evaluator_of(recipe, lm, encoder).run(method, examples, text_rows=trial.about["text_rows"])
+    return _told(found, examples, encoder, trial.about["text_rows"], started)
+
+
+def score_reference(trial: Trial, folder: Folder) -> dict[str, Any]:
+    """The plain model, with or without demonstrations, or TF-IDF, on a split."""
+    recipe, about, started = recipe_from_dict(trial.recipe), trial.about, time.perf_counter()
+    train, rows = _rows(folder, "train"), _rows(folder, about["split"])
+    # of the dev rows as in training: no texts are written
+    text_rows = about["text_rows"] if trial.phase == "score" else 0
+    if about["reference"] == "tf-idf":
+        return _tfidf(recipe, train, rows)
+    lm = kept(recipe)
+    prompts = _prompts(recipe, train)
+    encoder = encoder_of(recipe, lm, template_of(recipe, lm), prompts)
+    evaluator, shots = evaluator_of(recipe, lm, encoder), about.get("shots", 0)
+    if shots:
+        evaluator = replace(evaluator, generate_options=stop_options(encoder))
+        examples = few_shot(encoder, train, rows, shots, seed=recipe.train.seed)
+    else:
+        examples = encoder.encode_rows(rows)
+    plain = methods.build("none", Setting(lm, prompts))
+    found = evaluator.run(plain, examples, text_rows=text_rows)
+    return _told(found, examples, encoder, text_rows, started)
+
+
+def _told(
+    found: Evaluation, examples: Sequence[Example], encoder: Encoder, text_rows: int | None, started: float
+) -> dict[str, Any]:
+    """An evaluation as a record holds it."""
+    written = len(examples)
+    if encoder.kind == "generation" and text_rows is not None:
+        written = min(written, text_rows)
+    sure = confidences(found.records) if all(r.scores for r in found.records) else None
+    rows = []
+    for i, (record, example) in enumerate(zip(found.records, examples, strict=True)):
+        target = (example.candidates or ()).index(example.target_ids) if example.candidates else None
+        rows.append(
+            _row(record, record.prediction if i < written else None)
+            | {
+                "label": None if sure is None else sure[i].label,
+                "target": target,
+                "confidence": None if sure is None else sure[i].confidence,
+            }
+        )
+    return {
+        "status": "done",
+        "error": None,
+        "dev_key": [x if math.isfinite(x) else None for x in dev_key(found).key],
+        "metrics": {name: asdict(value) for name, value in found.metrics.items()},
+        "calibration": _calibration(sure),
+        "examples": rows,
+        "seconds": time.perf_counter() - started,
+    }
+
+
+def _row(record: Record, prediction: str | None) -> dict[str, Any]:
+    return {
+        "input": record.input,
+        "references": list(record.references),
+        "prediction": prediction,
+        "nll": record.nll if math.isfinite(record.nll) else None,
+        "tokens": record.tokens,
+        "prompt": record.prompt,
+    }
+
+
+def _calibration(sure: Sequence[Any] | None) -> dict[str, Any] | None:
+    if not sure:
+        return None
+    return asdict(calibration([one.confidence for one in sure], [one.correct for one in sure]))
+
+
+def _tfidf(recipe: Recipe, train: Sequence[Any], rows: Sequence[Any]) -> dict[str, Any]:
+    """Words alone. It knows no likelihoods, so that metrics that need them are left out."""
+    if recipe.task.kind != "classification":
+        raise SoftPromptError(
+            f"tf-idf cannot do a {recipe.task.kind} task", "it tells labels apart", "leave it out"
+        )
+    started, template = time.perf_counter(), template_of(recipe)
+    known, asked = ([_Bare(template.render(row)) for row in part] for part in (train, rows))
+    guesses = tfidf_baseline(known, asked).records
+    names = list(recipe.task.metrics or default_metrics(recipe.task.kind))
+    names = [name for name in names if METRICS[name].needs == "prediction"]
+    found = compute(names, [g.prediction for g in guesses], [g.references for g in guesses])
+    labels = list(recipe.task.labels or ())
+    prompts = _prompts(recipe, train)
+    told = [
+        {
+            "input": guess.input,
+            "references": list(guess.references),
+            "prediction": guess.prediction,
+            "nll": None,
+            "tokens": 0,
+            "prompt": prompts.index(one.rendered.prompt) if one.rendered.prompt in prompts else 0,
+            "label": labels.index(guess.prediction) if guess.prediction in labels else None,
+            "target": labels.index(one.rendered.target) if one.rendered.target in labels else None,
+            "confidence": None,
+        }
+        for guess, one in zip(guesses, asked, strict=True)
+    ]
+    return {
+        "status": "done",
+        "error": None,
+        "dev_key": [found[names[0]].value] if names else [],
+        "metrics": {name: asdict(value) for name, value in found.items()},
+        "calibration": None,
+        "examples": told,
+        "seconds": time.perf_counter() - started,
+    }
+
+
+class _Bare:
+    """A rendered row where an encoded one is asked for: words need no token ids."""
+
+    target_ids: tuple[int, ...] = ()
+    truncated = 0
+
+    def __init__(self, rendered: Any) -> None:
+        self.rendered = rendered
+
+
+def _rows(folder: Folder, split: str) -> list[Any]:
+    return read_rows(Path(folder.rows(split)), split=split)
+
+
+def _prompts(recipe: Recipe, train: Sequence[Any]) -> tuple[str, ...]:
+    field = recipe.data.prompt_field
+    if field is None:
+        return ("default",)
+    return tuple(dict.fromkeys(str(row[field]) for row in train if row.get(field) not in (None, "")))
+
+
+def _encoder(recipe: Recipe, lm: LanguageModel, artifact: Artifact) -> Encoder:
+    return encoder_of(recipe, lm, template_of(recipe, lm), artifact.prompts, artifact.manifest["labels"])

@@ -1,0 +1,138 @@
+"""Which settings each contestant is tried with: the same number of trials for all.
+
+First the learning rate, then how many vectors, then where they start, each stage from the best so far. A
+contestant that lacks an option gets as many more learning rates around its best instead, so that no method
+has been looked at more closely than another.
+
+The studies are Optuna's (`search.journal`), so that its tools can look at them; what a trial came to is in
+its own record, whose name says what was run.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ..recipe import CompareConfig
+from .contestants import Contestant
+from .folder import Record
+
+Settings = dict[str, Any]
+STAGES = ("rate", "length", "init")
+
+
+class Search:
+    """One contestant's: what to try next, told of what came out."""
+
+    def __init__(self, contestant: Contestant, how: CompareConfig, journal: Path, maximise: bool) -> None:
+        self.contestant, self._how = contestant, how
+        self._tried: list[tuple[Settings, Record]] = []
+        self._study = _study(journal, contestant.name, maximise)
+
+    def stage(self, name: str) -> list[Settings]:
+        """The settings of a stage; none where the best so far is not known."""
+        one, how = self.contestant, self._how
+        if name == "rate":
+            return [{one.rate: rate} for rate in dict.fromkeys(one.rates)]
+        values = how.lengths if name == "length" else how.inits
+        best = self.best()
+        if best is None or not values:
+            return []
+        if name == "length" and one.length is not None:
+            return [{**best, one.length: length} for length in how.lengths]
+        if name == "init" and one.has_init:
+            return [{**best, **_written(init)} for init in how.inits]
+        tried = sorted({settings[one.rate] for settings, _ in self._tried})
+        return [{**best, one.rate: rate} for rate in finer(tried, best[one.rate], len(values))]
+
+    def tell(self, settings: Settings, record: Record) -> None:
+        """What came of them."""
+        self._tried.append((settings, record))
+        _note(self._study, settings, record)
+
+    def best(self) -> Settings | None:
+        """The settings of the best trial on the dev rows; of pruned ones only where no other ended well."""
+        ranked = [
+            (record["status"] == "done", tuple(record["dev_key"]), -number)
+            for number, (_, record) in enumerate(self._tried)
+            if record["status"] != "failed"
+        ]
+        return None if not ranked else self._tried[-max(ranked)[2]][0]
+
+
+def trials_of(contestant: Contestant, how: CompareConfig) -> int:
+    """The budget: how many settings are tried."""
+    return len(dict.fromkeys(contestant.rates)) + len(how.lengths) + len(how.inits)
+
+
+def finer(tried: Sequence[float], best: float, count: int) -> list[float]:
+    """More learning rates about the best: between it and its neighbours, or beyond it where it has none."""
+    known, found = sorted(tried), []
+    for _ in range(count):
+        at = known.index(best)
+        step = 10**0.5
+        low = known[at - 1] if at else best / step**2
+        high = known[at + 1] if at + 1 < len(known) else best * step**2
+        # the wider of the two gaps, on the scale of logarithms; upwards where they are as wide
+        rate = math.sqrt(best * (high if high / best >= 0.99 * best / low else low))
+        rate = float(f"{rate:.2g}")
+        if rate in known:
+            break
+        known.append(rate)
+        known.sort()
+        found.append(rate)
+    return found
+
+
+def _written(value: str | Mapping[str, Any]) -> Settings:
+    """An init by name, or with the options that go with it."""
+    options = {"init": value} if isinstance(value, str) else dict(value)
+    return {f"method.{key}": item for key, item in options.items()}
+
+
+def _study(journal: Path, name: str, maximise: bool) -> Any:
+    import optuna
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    optuna.logging.set_verbosity(logging.WARNING)
+    journal.parent.mkdir(parents=True, exist_ok=True)
+    return optuna.create_study(
+        storage=JournalStorage(JournalFileBackend(str(journal))),
+        study_name=name,
+        direction="maximize" if maximise else "minimize",
+        load_if_exists=True,
+    )
+
+
+def _note(study: Any, settings: Settings, record: Record) -> None:
+    """The record as one of the study's trials, once."""
+    from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
+    from optuna.trial import TrialState, create_trial
+
+    if any(trial.user_attrs.get("id") == record["id"] for trial in study.get_trials(deepcopy=False)):
+        return
+    status = record["status"]
+    state = {"done": TrialState.COMPLETE, "pruned": TrialState.PRUNED}.get(status, TrialState.FAIL)
+    value = next(iter(record["dev"].values()), None)
+    metric = next(iter(record["dev"]), None)
+    curve = {int(e["step"]): e[metric] for e in record["history"] if metric in e}
+    numbers: dict[str, BaseDistribution] = {
+        key: IntDistribution(1, 10**6) if isinstance(value, int) else FloatDistribution(1e-9, 10, log=True)
+        for key, value in settings.items()
+        if isinstance(value, (int, float))
+    }
+    words = {key: value for key, value in settings.items() if key not in numbers}
+    study.add_trial(
+        create_trial(
+            state=state,
+            value=value if state is TrialState.COMPLETE else None,
+            params={key: settings[key] for key in numbers},
+            distributions=numbers,
+            intermediate_values=curve,
+            user_attrs={"id": record["id"], **words},
+        )
+    )

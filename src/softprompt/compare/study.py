@@ -1,0 +1,124 @@
+"""What was asked, and on what: `study.json`, which is also the first line of `results.jsonl`."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..files import write_text
+from ..metrics import METRICS
+from ..provenance import provenance
+from ..recipe import Recipe
+from ..report.schema import VERSION
+from .contestants import Contestant
+from .folder import Folder
+from .ground import Ground
+from .search import trials_of
+
+Line = dict[str, Any]
+
+
+@dataclass
+class Study:
+    """What was asked, and on what."""
+
+    recipe: Recipe
+    who: list[Contestant]
+    ground: Ground
+    folder: Folder
+    source: str = ""  # the recipe's file, for commands to name
+    about: Line = field(default_factory=dict)
+
+    @staticmethod
+    def begin(
+        recipe: Recipe, who: Sequence[Contestant], ground: Ground, folder: Folder, source: str = ""
+    ) -> Study:
+        """Write `study.json` before anything is run."""
+        about = _about(recipe, who, ground, source)
+        before = _before(folder)
+        about["started"] = before.get("started") or about.pop("created")
+        about["seconds"] = before.get("seconds") or 0.0
+        study = Study(recipe, list(who), ground, folder, source, about)
+        study._write()
+        return study
+
+    def finish(self, seconds: float) -> None:
+        """Count the seconds of this call, beside those of earlier ones."""
+        self.about["seconds"] = (self.about.get("seconds") or 0.0) + seconds
+        self._write()
+
+    @property
+    def metric(self) -> str:
+        """The first metric: it decides."""
+        return self.ground.metrics[0]
+
+    def _write(self) -> None:
+        write_text(
+            self.folder.path / "study.json", json.dumps(self.about, indent=2, ensure_ascii=False) + "\n"
+        )
+
+
+def _about(recipe: Recipe, who: Sequence[Contestant], ground: Ground, source: str) -> Line:
+    how, methods = recipe.compare, [one for one in who if not one.is_reference]
+    made = provenance()
+    counts = {split: ground.counts.get(split, 0) for split in ("train", "dev", "test", "unseen")}
+    return {
+        "kind": "study",
+        "version": VERSION,
+        "name": Path(source or recipe.output).stem,
+        "model": recipe.model,
+        "dtype": ground.dtype,
+        "task": recipe.task.kind,
+        "metric": ground.metrics[0],
+        "higher_is_better": METRICS[ground.metrics[0]].higher_is_better,
+        "contestants": [one.describe() for one in who],
+        "seeds": list(range(recipe.train.seed, recipe.train.seed + how.seeds)),
+        "budget": {
+            "search_trials": max((trials_of(one, how) for one in methods), default=0),
+            "steps": recipe.train.steps,
+            "batch_size": recipe.train.batch_size,
+        },
+        "rows": counts,
+        "labels": ground.labels,
+        "prompts": ground.prompts,
+        "unseen": ground.unseen,
+        "machine": _machine(),
+        "versions": made["versions"],
+        "command": made["command"],
+        "created": made["created"],
+        "hashes": {"data": ground.hashes, "base": ground.base, "recipe": recipe.fingerprint()},
+        "recipe": recipe.to_dict(),
+    }
+
+
+def _machine() -> Line:
+    import psutil
+
+    from ..threads import right_number
+
+    return {
+        "cpu": _cpu(),
+        "cores": right_number(),
+        "threads": os.cpu_count(),
+        "memory_bytes": psutil.virtual_memory().total,
+    }
+
+
+def _cpu() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8") as file:
+            return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def _before(folder: Folder) -> Line:
+    try:
+        return json.loads((folder.path / "study.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}

@@ -1,0 +1,48 @@
+"""/play: one page on which the plain model, a person's own words and tuned prompts answer the same input.
+
+The page is three files of this folder put together when the server starts: nothing is built, nothing is
+fetched but this server's own API. It holds no secret, so it needs no key; what it asks of the API does.
+"""
+
+from __future__ import annotations
+
+from importlib import resources
+
+from fastapi import APIRouter
+from fastapi.responses import HTMLResponse
+
+from ...report.page import asset as report_asset
+from ...report.page import content_hash
+
+
+def routes() -> APIRouter:
+    router = APIRouter()
+    text, headers = page()
+
+    @router.get("/play", include_in_schema=False)
+    async def play() -> HTMLResponse:
+        return HTMLResponse(text, headers=headers)
+
+    return router
+
+
+def page() -> tuple[str, dict[str, str]]:
+    """The page and its headers, by which no other script than its own may run, and no other page show it."""
+    style, script = report_asset("base.css") + _asset("play.css"), _asset("play.js")
+    text = _asset("play.html").replace("/* style */", style).replace("/* script */", script)
+    policy = (
+        f"default-src 'none'; script-src 'sha256-{content_hash(script)}'; "
+        f"style-src 'sha256-{content_hash(style)}'; connect-src 'self'; img-src data:; "
+        "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+    )
+    headers = {
+        "Content-Security-Policy": policy,
+        "Referrer-Policy": "no-referrer",
+        "X-Content-Type-Options": "nosniff",
+        "Cache-Control": "no-cache",
+    }
+    return text, headers
+
+
+def _asset(name: str) -> str:
+    return (resources.files(__package__) / name).read_text(encoding="utf-8")

@@ -1,0 +1,103 @@
+"""`softprompt compare` on the tiny Llama, in this process."""
+
+from __future__ import annotations
+
+import pytest
+
+from softprompt.cli.contest import Contest
+from softprompt.compare import engine
+from softprompt.compare.executors import Serial
+
+QUICK = [
+    "methods=[prompt-tuning/after, zero-shot]",
+    "rates=[1e-2]",
+    "seeds=1",
+    "steps=2",
+    "control=false",
+    "serving=false",
+    "test_fraction=0.3",
+]
+
+
+@pytest.fixture(autouse=True)
+def in_process(monkeypatch):
+    monkeypatch.setattr(engine, "executor", lambda kind, workers, threads: Serial())
+
+
+def test_from_a_recipe_to_a_report(run, recipe):
+    said = run("compare", recipe, *QUICK)
+    assert said.code == 0, said.err
+    page = recipe.parent / "out-compare" / "report.html"
+    assert page.exists() and str(page) in said.out
+    lines = said.out.splitlines()
+    assert lines[0].startswith(("Take ", "Keep ", "prompt-tuning/after"))
+    assert f"  softprompt report {page.parent} --open" in lines
+    # every trial has a line of its own, with what is left
+    assert "1/5  zero-shot  reference" in said.err and "5/5" in said.err and "left" in said.err
+    assert "5 trials, 5 of them run now" in said.err
+    again = run("compare", recipe, *QUICK)
+    assert again.code == 0 and "5 trials, 0 of them run now" in again.err and again.out == said.out
+
+
+def test_as_json(run, recipe):
+    said = run("compare", recipe, *QUICK, "--json", "--no-report", "--output", recipe.parent / "there")
+    assert said.code == 0
+    found = said.json
+    assert found["folder"] == str(recipe.parent / "there") and found["report"] is None
+    assert found["trials"] == found["ran"] == 5 and found["failed"] == 0
+    assert len(found["answer"]) >= 2 and (recipe.parent / "there" / "results.jsonl").exists()
+
+
+def test_stopped_it_says_how_to_go_on(run, recipe, monkeypatch):
+    class Stopped:
+        workers = 1
+
+        def run(self, work, jobs):
+            yield from Serial().run(work, jobs[:1])
+            if len(jobs) == 1 and isinstance(jobs[0], engine.Survey):
+                return
+            raise KeyboardInterrupt
+
+        def close(self):
+            pass
+
+    monkeypatch.setattr(engine, "executor", lambda kind, workers, threads: Stopped())
+    said = run("compare", recipe, *QUICK, "--json")
+    assert said.code == 130
+    assert said.json["interrupted"] and said.json["ran"] == 1
+    assert said.json["resume"].startswith(f"softprompt compare {recipe}")
+    monkeypatch.setattr(engine, "executor", lambda kind, workers, threads: Serial())
+    assert run("compare", recipe, *QUICK, "--json").json["ran"] == 4
+
+
+@pytest.mark.parametrize(
+    ("override", "said"),
+    [
+        ("methods=[prefix-tunning/after]", "did you mean 'prefix-tuning/after'"),
+        ("seeds=0", "seeds"),
+        ("compare.seed=3", "did you mean"),
+        ("compare.unseen={field: colour}", "no row has the field 'colour'"),
+    ],
+)
+def test_mistakes_are_told_with_what_mends_them(run, recipe, override, said):
+    found = run("compare", recipe, *QUICK, override)
+    assert found.code == 1 and said in found.err and "Traceback" not in found.err
+
+
+def test_the_table_counts_and_knows_the_best(recipe):
+    from rich.console import Console
+
+    contest = Contest()
+    contest.plan({("a", "search"): 2, ("a", "final"): 1, ("b", "search"): 2})
+    common = {"settings": {"train.lr": 0.01}, "seed": 0, "error": None}
+    for score, name in ((0.5, "a"), (0.75, "a")):
+        done = {"status": "done", "dev": {"accuracy": score}, "dev_key": [score, -1.0]}
+        contest.record({"contestant": name, "phase": "search", **common, **done}, False)
+    failed = {"status": "failed", "error": {"what": "no"}}
+    contest.record({"contestant": "b", "phase": "search", **common, **failed}, True)
+    console = Console(width=100, record=True, file=open("/dev/null", "w"))  # noqa: SIM115
+    console.print(contest._table())
+    text = console.export_text()
+    rows = {line.split()[0]: line.split()[1:] for line in text.splitlines() if line[:1] in ("a", "b")}
+    assert rows["a"] == ["2/2", "0/1", "0.750"] and rows["b"] == ["1/2", "1"]
+    assert "3/5 trials" in text and "left" in text and contest.ran == 2
