@@ -40,6 +40,8 @@ DOCS = (
     "compose",
     "peft",
     "edge",
+    "vllm",
+    "deploy",
     "results",
     "running",
     "tasks",

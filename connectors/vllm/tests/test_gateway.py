@@ -3,36 +3,38 @@
 from __future__ import annotations
 
 import json
-import threading
+import subprocess
+import sys
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import openai
 import pytest
 import torch
 
 from softprompt.data.collate import batch_of_ids
-from softprompt.serve.api.server import Server as Http
-from softprompt.serve.api.server import address_of, listen
-from softprompt.serve.gateway.gateway import create_gateway
 
-from .conftest import LABELS, PROMPTS, World
+from .conftest import LABELS, PROMPTS, VOCAB, World
 
 TEXTS = ("what a lovely day", "the rain in Spain stays mainly in the plain, they say, and so do I", "x")
 
 
 @pytest.fixture(scope="module")
-def gateway(world, server) -> Iterator[str]:
-    app = create_gateway(world.compiled.path, server.url)
-    bound, ready = listen("127.0.0.1", 0), threading.Event()
-    http = Http(app, drain=2.0, ready=ready.set)
-    thread = threading.Thread(target=http.run, kwargs={"sockets": [bound]}, daemon=True)
-    thread.start()
-    assert ready.wait(30)
-    yield address_of(bound)
-    http.should_exit = True
-    thread.join(30)
+def gateway(world, server, tmp_path_factory) -> Iterator[str]:
+    """The command itself, on a port of its own."""
+    command = [str(Path(sys.executable).with_name("softprompt")), "serve", str(world.compiled.path)]
+    command += ["--engine", "vllm", "--vllm-url", server.url, "--port", "0", "--drain", "1", "--json"]
+    log = tmp_path_factory.mktemp("gateway") / "log.txt"
+    with log.open("w") as errors:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
+    assert process.stdout is not None
+    said = process.stdout.readline()
+    assert said, log.read_text()
+    yield json.loads(said)["url"]
+    process.terminate()
+    assert process.wait(30) == 0, log.read_text()
 
 
 @pytest.fixture(scope="module")
@@ -181,7 +183,8 @@ def test_labels(gateway, world, client):
             ids = world.lm.text_ids(text)
             scores = []
             for label in LABELS:
-                answer_ids = world.lm.text_ids(label)
+                # " good" begins with " go": an end closes each of them
+                answer_ids = [*world.lm.text_ids(f" {label}"), VOCAB - 1]
                 logprobs = world.logprobs(name, ids, answer_ids)
                 scores.append(sum(logprobs[i, token].item() for i, token in enumerate(answer_ids)))
             expected = torch.tensor(scores).softmax(0).tolist()
