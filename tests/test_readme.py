@@ -52,6 +52,7 @@ DOCS = (
     "search",
     "choose",
     "performance",
+    "serving",
     "measures-control",
     "measures-resources",
 )

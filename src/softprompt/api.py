@@ -10,7 +10,7 @@ tuned.generate("What a film!")
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -228,8 +228,18 @@ def open_prompt(
     return opened(artifact, lm or saved_base(artifact, model), other_base=other_base, plain=plain)
 
 
-def opened(artifact: Artifact, lm: LanguageModel, *, other_base: bool = False, plain: bool = False) -> Tuned:
-    """`open_prompt` of an artifact that was loaded, on a base that was."""
+def opened(
+    artifact: Artifact,
+    lm: LanguageModel,
+    *,
+    other_base: bool = False,
+    plain: bool = False,
+    encoder: Callable[[Recipe, Artifact], Encoder] | None = None,
+) -> Tuned:
+    """`open_prompt` of an artifact that was loaded, on a base that was.
+
+    `encoder` gives the encoder, for whoever keeps those of artifacts that are used alike.
+    """
     recipe = recipe_from_dict(artifact.manifest["recipe"])
     labels = artifact.manifest["labels"]
     check_head(recipe, labels, lm)
@@ -237,8 +247,10 @@ def opened(artifact: Artifact, lm: LanguageModel, *, other_base: bool = False, p
         method = methods.build("none", Setting(lm, artifact.prompts))
     else:
         method = artifact.method(lm, other_base=other_base)
-    encoder = encoder_of(recipe, lm, template_of(recipe, lm), artifact.prompts, labels)
-    return Tuned(lm, artifact, method, encoder, recipe)
+    if encoder is not None:
+        return Tuned(lm, artifact, method, encoder(recipe, artifact), recipe)
+    made = encoder_of(recipe, lm, template_of(recipe, lm), artifact.prompts, labels)
+    return Tuned(lm, artifact, method, made, recipe)
 
 
 def concatenate(sources: Sequence[str | Path], output: str | Path, lm: LanguageModel | None = None) -> Tuned:

@@ -28,6 +28,7 @@ from .lm import adapt
 from .lm.base import LanguageModel
 from .lm.features import size
 from .lm.loading import fingerprint
+from .lm.shapes import Shapes
 from .methods.base import Setting, SoftPrompt, flatten
 from .methods.materialised import Materialised, materialise
 
@@ -77,7 +78,7 @@ class Artifact:
             if any(not _fits(injection, lm) for injection in static.prompts):
                 raise self._other_shape(lm)
             return static
-        setting = Setting(lm, self.prompts, feature_size=lambda reads: size(lm, reads))
+        setting = Setting(Shapes(lm), self.prompts, feature_size=lambda reads: size(lm, reads))
         start = ("text", "artifact", "transfer")
         options = {k: v for k, v in self.manifest["options"].items() if k not in start}
         if "init" in options:  # the values come from the file; any start of the right shape will do

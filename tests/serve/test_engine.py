@@ -84,7 +84,7 @@ def test_rows_of_every_kind_join_and_leave_at_random(
 ):
     folder, names = zoo(family)
     engine = engine_on(lms(family), folder=folder, started=False, max_rows=7, max_tokens=2048)
-    draw = random.Random(seed)
+    draw = random.Random(most)
     shared = [[draw.randrange(96) for _ in range(n)] for n in (1, 2, 9, 14)]
     waiting = []
     for name in [*names, None] * 2:
@@ -93,7 +93,7 @@ def test_rows_of_every_kind_join_and_leave_at_random(
         options = {"logprobs": draw.randrange(4), "ignore_eos": True, "text": text}
         waiting.append(asked(name, ids, draw.randrange(1, 9), **options))
     draw.shuffle(waiting)
-    expected, answers, most = len(waiting), [], 0
+    expected, answers, together = len(waiting), [], 0
     while waiting or engine.numbers()["requests_running"] + engine.numbers()["requests_waiting"]:
         for _ in range(draw.randrange(4)):
             if waiting:
@@ -101,7 +101,7 @@ def test_rows_of_every_kind_join_and_leave_at_random(
         if draw.random() < 0.1 and answers:
             draw.choice(answers).cancel()
         turns(engine)
-        most = max(most, engine.numbers()["requests_running"])
+        together = max(together, engine.numbers()["requests_running"])
     whole = 0
     for answer in answers:
         tokens, end = read(answer)
@@ -112,7 +112,7 @@ def test_rows_of_every_kind_join_and_leave_at_random(
         else:
             assert end.reason == "cancelled" and answer.cancelled
     assert len(answers) == expected and whole > expected / 2
-    assert most > 4  # they did share steps
+    assert together > 4  # they did share steps
 
 
 def test_a_running_engine_is_asked_from_many_threads(llama, zoo, engine_on, asked, read):
@@ -192,6 +192,32 @@ def test_a_prompt_ahead_of_the_input_is_computed_once(llama, publish, engine_on,
         check(engine, answer.request, read(answer)[0])
 
 
+def test_those_who_run_do_not_wait_for_a_long_input(llama, engine_on, asked, read, monkeypatch):
+    monkeypatch.setattr("softprompt.serve.engine.PREFILL", 10)
+    engine = engine_on(llama, started=False)
+    running = engine.submit(asked(None, [4, 5], 30, logprobs=0, ignore_eos=True))
+    turns(engine, 2)
+    long = engine.submit(asked(None, [i % 96 for i in range(95)], 2, logprobs=0, ignore_eos=True))
+    short = engine.submit(asked(None, [7, 8], 3, logprobs=0, ignore_eos=True))
+    gone = engine.submit(asked(None, [i % 90 for i in range(95)], 2))
+    steps, ran = engine.numbers()["steps_total"], []
+    before = engine.model.run
+    engine.model.run = lambda vectors, *rest: ran.append(vectors.shape[1]) or before(vectors, *rest)
+    try:
+        turns(engine, 11)
+        gone.cancel()
+        turns(engine, 20)
+    finally:
+        del engine.model.run
+    assert max(ran) <= 10
+    assert engine.numbers()["steps_total"] >= steps + 25
+    for answer in (running, long, short):
+        tokens, end = read(answer)
+        assert end.reason == "length"
+        check(engine, answer.request, tokens)
+    assert read(gone)[1].reason == "cancelled"
+
+
 def test_what_is_kept_for_others_stays_within_its_bytes(llama, engine_on, asked):
     size = llama.spec.kv_numbers_per_token * 4
     engine = engine_on(llama, started=False, cache_bytes=30 * size)
@@ -202,8 +228,11 @@ def test_what_is_kept_for_others_stays_within_its_bytes(llama, engine_on, asked)
     assert len(engine.reuse) == 3
 
 
-@pytest.mark.parametrize("length", [1, 5, 12])
-def test_echo_gives_the_inputs_own_log_probabilities(length, llama, zoo, engine_on, asked, read):
+@pytest.mark.parametrize(("length", "most"), [(1, 128), (5, 128), (12, 128), (12, 3), (7, 1)])
+def test_echo_gives_the_inputs_own_log_probabilities(
+    length, most, llama, zoo, engine_on, asked, read, monkeypatch
+):
+    monkeypatch.setattr("softprompt.serve.engine.ECHO", most)
     folder, names = zoo("llama")
     engine = engine_on(llama, folder=folder)
     ids = [int(i) for i in torch.arange(length) * 13 % 96]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..errors import SoftPromptError
+from ..errors import SoftPromptError, unknown
 from .output import Json, Reply, log
 
 if TYPE_CHECKING:
@@ -28,6 +28,15 @@ class EngineName(str, Enum):
 
 
 BaseModel = Annotated[str, typer.Option("--model", metavar="NAME", help="The base model of the prompts.")]
+
+Dtype = Annotated[
+    str,
+    typer.Option(
+        "--dtype",
+        metavar="NAME",
+        help="auto, bfloat16, or float32: answers do not depend on their neighbours.",
+    ),
+]
 
 
 def serve(
@@ -68,6 +77,7 @@ def serve(
     prompts_mb: Annotated[
         int, typer.Option("--prompts-mb", min=1, metavar="MB", help="Memory for loaded prompts.")
     ] = 1000,
+    dtype: Dtype = "auto",
     engine: Annotated[
         EngineName, typer.Option("--engine", help="vllm: PROMPTS_DIR is what `softprompt compile` wrote.")
     ] = EngineName.embedded,
@@ -101,6 +111,8 @@ def serve(
             why="whoever reaches the server could use every prompt",
             fix="--keys FILE (softprompt serve --new-key NAME makes one), or --no-keys if that is meant",
         )
+    if dtype not in ("auto", "float32", "bfloat16"):
+        raise unknown("dtype", dtype, ("auto", "float32", "bfloat16"))
     limits = Limits(output_tokens=max_tokens, requests=rows + queue, seconds=timeout)
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
     logging.getLogger("softprompt.serve").setLevel(logging.INFO)
@@ -116,10 +128,8 @@ def serve(
         if engine is EngineName.vllm:
             run_gateway(folder, model, vllm_url, bound, ready, **common)
         else:
-            room = prompts_mb * 10**6
-            run(
-                folder, model or "smollm2", bound, ready, **common, rows=rows, queue=queue, prompts_bytes=room
-            )
+            common |= {"rows": rows, "queue": queue, "prompts_bytes": prompts_mb * 10**6, "dtype": dtype}
+            run(folder, model or "smollm2", bound, ready, **common)
     return Reply(None)
 
 
@@ -136,11 +146,12 @@ def run(
     queue: int = 256,
     drain: float = 30.0,
     prompts_bytes: int = 10**9,
+    dtype: str = "auto",
 ) -> None:
     """Serve on a bound socket until a signal comes; `ready` gets the address once requests are taken."""
     from .. import threads
-    from ..api import load
     from ..lm.frozen import FrozenLM
+    from ..lm.loading import load
     from ..serve import Engine, Registry
     from ..serve.api import create_app
     from ..serve.api.keys import Keys
@@ -153,7 +164,7 @@ def run(
     known = None if keys is None else Keys(keys)
     threads.use()
     log(f"loading {model} …")
-    lm = load(model)
+    lm = load(model, dtype=dtype)  # type: ignore[arg-type]
     if not isinstance(lm, FrozenLM):
         raise SoftPromptError(
             f"'{model}' cannot be served",

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import final
+from typing import TypeVar, final
 
 import torch
 from torch import Tensor
@@ -25,6 +25,9 @@ from .probe import recorded
 
 ANYWHERE = 2**30  # the position of a column that is seen at any distance
 LINES, COLUMNS = 8, 64  # the store grows by multiples of these
+PADDING = 32  # positions that take about as long as it takes to begin another pass
+
+Row = TypeVar("Row")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,19 @@ class Joining:
         """What it takes of the store."""
         prefixes = (self.injection.kv_before, self.injection.kv_after)
         return self.positions + sum(int(p.mask.sum()) for p in prefixes if p is not None)
+
+
+def alike(rows: Sequence[tuple[Row, Joining]]) -> list[list[tuple[Row, Joining]]]:
+    """Rows, each with whatever it belongs to, in passes in which padding costs less than a pass more."""
+    passes: list[list[tuple[Row, Joining]]] = []
+    padding = 0
+    for row in sorted(rows, key=lambda row: -len(row[1].vectors)):
+        padding += len(passes[-1][0][1].vectors) - len(row[1].vectors) if passes else 0
+        if not passes or padding > PADDING:
+            passes.append([])
+            padding = 0
+        passes[-1].append(row)
+    return passes
 
 
 @final

@@ -18,7 +18,7 @@ import torch
 
 from ..errors import SoftPromptError
 from ..lm.frozen import FrozenLM
-from ..lm.running import Joined, Running
+from ..lm.running import Joined, Joining, Running, alike
 from ..memory import free_memory
 from .answer import Answer
 from .classify import classified
@@ -28,7 +28,8 @@ from .reuse import Reuse
 from .row import Row
 from .sampling import choose, likelihoods
 
-PREFILL = 1024  # padded positions that join in one turn: rows that run wait no longer than this takes
+PREFILL = 512  # positions that are read in one turn: rows that run wait no longer than this takes
+ECHO = 128  # the same where logits of all of them are wanted
 MEMORY = 0.4  # of what is free, for the rows that run
 
 
@@ -59,6 +60,7 @@ class Engine:
         self._running = Running(model, self.max_tokens)
         self._rows: list[Row] = []  # by line
         self._waiting: deque[Row] = deque()
+        self._arriving: Row | None = None  # its input is being read, part by part
         self._jobs: deque[tuple[Callable[[], Any], Future]] = deque()
         self._changed = threading.Condition()
         self._closing = self._stopped = False
@@ -80,7 +82,7 @@ class Engine:
         with self._changed:
             self._closing = True
         until = time.monotonic() + drain
-        while time.monotonic() < until and (self._rows or self._waiting or self._jobs):
+        while time.monotonic() < until and self._busy:
             time.sleep(0.01)
         with self._changed:
             self._stopped = True
@@ -128,7 +130,7 @@ class Engine:
         return {
             **{f"{name}_total": float(n) for name, n in self._counted.items()},
             **{f"finished_{reason}_total": float(n) for reason, n in self._finished.items()},
-            "requests_running": float(len(self._rows)),
+            "requests_running": float(len(self._rows) + (self._arriving is not None)),
             "requests_waiting": float(len(self._waiting)),
             "kv_bytes": float(self._running.bytes),
             "reuse_bytes": float(self.reuse.bytes),
@@ -136,6 +138,10 @@ class Engine:
             "reuse_misses_total": float(self.reuse.misses),
             "prompts_bytes": float(self.registry.bytes),
         }
+
+    @property
+    def _busy(self) -> bool:
+        return bool(self._rows or self._waiting or self._jobs or self._arriving)
 
     def _check_room(self) -> None:
         if self._closing:
@@ -160,7 +166,7 @@ class Engine:
         with torch.no_grad():
             while True:
                 with self._changed:
-                    self._changed.wait_for(lambda: self._stopped or self._rows or self._waiting or self._jobs)
+                    self._changed.wait_for(lambda: self._stopped or self._busy)
                     if self._stopped:
                         break
                 self.turn()
@@ -181,50 +187,66 @@ class Engine:
 
     def _admit(self) -> None:
         """Those who wait join, in their order, as many as there is room for."""
-        if rows := self._next():
-            self._begin(rows)
+        if self._arriving is not None:
+            self._arrive(self._arriving)
+        begun: list[tuple[Row, Joining]] = []
+        for row in self._next():
+            try:
+                begun.append((row, row.begin(self.reuse)))
+            except Exception as error:
+                self._finish(row, "error", error)
+        for together in alike(begun):
+            self._begin(together)
 
-    def _begin(self, rows: list[Row]) -> None:
+    def _begin(self, begun: list[tuple[Row, Joining]]) -> None:
         """They are run as far as their first token. One that fails does not take the others with it."""
+        rows = [row for row, _ in begun]
         try:
-            begun = [row.begin(self.reuse) for row in rows]
-            echoed = len(rows[0].request.input_ids) if rows[0].request.echo else 0
-            joined = Joined(self.model, begun, begun[0].after + echoed if echoed else 1)
+            joined = Joined(self.model, [joining for _, joining in begun])
         except Exception as error:
             if len(rows) == 1:
                 self._finish(rows[0], "error", error)
                 return
-            for row in rows:
-                self._begin([row])
+            for one in begun:
+                self._begin([one])
             return
+        self._join(rows, joined)
+
+    def _arrive(self, row: Row) -> None:
+        """The next part of a long input, so that those who run need not wait for the whole of it."""
+        if row.answer.cancelled:
+            self._arriving = None
+            return self._finish(row, "cancelled")
         try:
-            if echoed:
-                rows[0].echo(joined.logits[0, :echoed])
-            self._join(rows, joined)
+            joined = row.read(self.reuse, ECHO if row.request.echo else PREFILL)
         except Exception as error:
-            for row in rows:
-                self._finish(row, "error", error)
+            self._arriving = None
+            return self._finish(row, "error", error)
+        if joined is not None:
+            self._arriving = None
+            self._join([row], joined)
 
     def _next(self) -> list[Row]:
-        """Those who join now."""
+        """Those who join now, together. One with much to be read begins to arrive."""
         rows: list[Row] = []
         keys = set()
-        width = columns = 0
+        arriving = [] if self._arriving is None else [self._arriving]
         with self._changed:
             while self._waiting:
                 row = self._waiting[0]
                 if row.answer.cancelled:
-                    self._waiting.popleft()
-                    self._finish(row, "cancelled")
+                    self._finish(self._waiting.popleft(), "cancelled")
                     continue
-                width = max(width, len(row.request.input_ids) + row.vectors)
-                columns = max(columns, row.columns)
-                full = len(self._rows) + len(rows) >= self.max_rows
-                if full or not self._running.fits(len(rows) + 1, columns):
+                coming = [*arriving, *rows, row]
+                full = len(self._rows) + len(coming) > self.max_rows
+                if full or not self._running.fits(len(coming), max(r.columns for r in coming)):
                     break
-                # one that echoes runs alone; one that may read what another is about to compute comes next
-                alone = row.request.echo or any(r.request.echo for r in rows)
-                if rows and (alone or width * (len(rows) + 1) > PREFILL or row.key in keys):
+                if row.request.echo or row.reads > PREFILL:
+                    if not arriving:
+                        self._arriving = self._waiting.popleft()
+                    break
+                # one that may read what another is about to compute comes next
+                if sum(r.reads for r in (*rows, row)) > PREFILL or row.key in keys:
                     break
                 if row.key is not None and row.key not in self.reuse:
                     keys.add(row.key)
@@ -233,13 +255,18 @@ class Engine:
 
     def _join(self, rows: list[Row], joined: Joined) -> None:
         """Those who are not at their end with their first token take a line."""
-        self._counted["input_tokens"] += sum(len(row.request.input_ids) for row in rows)
-        ended = self._take(rows, joined.logits[:, -1])
-        for i, row in enumerate(rows):
-            if not row.failed:
-                row.share(joined, i, self.reuse)
-        staying = [i for i in range(len(rows)) if i not in ended]
-        self._running.join(joined, staying)
+        try:
+            self._counted["input_tokens"] += sum(len(row.request.input_ids) for row in rows)
+            ended = self._take(rows, joined.logits[:, -1])
+            for i, row in enumerate(rows):
+                if not row.failed:
+                    row.share(joined, i, self.reuse)
+            staying = [i for i in range(len(rows)) if i not in ended]
+            self._running.join(joined, staying)
+        except Exception as error:
+            for row in rows:
+                self._finish(row, "error", error)
+            return
         self._rows += [rows[i] for i in staying]
 
     def _step(self) -> None:
@@ -303,6 +330,9 @@ class Engine:
         self._rows, self._running = [], Running(self.model, self.max_tokens)
         if not self._stopped:
             return
+        if self._arriving is not None:
+            self._finish(self._arriving, "error", error)
+            self._arriving = None
         while self._waiting:
             self._finish(self._waiting.popleft(), "error", error)
         while self._jobs:

@@ -23,13 +23,17 @@ from torch import Tensor
 from .. import artifact as artifacts
 from ..api import Tuned, opened
 from ..artifact import MANIFEST, Artifact
+from ..config import Recipe
+from ..data.encode import Encoder
 from ..data.template import Template
 from ..errors import SoftPromptError
 from ..lm.base import LanguageModel
 from ..lm.loading import fingerprint
 from ..methods.materialised import Materialised
+from ..prepare import encoder_of, template_of
 from .request import BrokenPrompt, UnknownPrompt
 
+ENCODERS = 1024  # kept, of artifacts that are used alike
 FILES = (MANIFEST, "prompt.safetensors", "state.safetensors", "base.safetensors")
 Stamp = tuple[tuple[int, int, int] | None, ...]  # of each file: time, size and number on disk
 
@@ -72,6 +76,7 @@ class Registry:
         self._loaded: OrderedDict[Path, tuple[Stamp, Tuned, str, int]] = OrderedDict()
         self._verified: dict[Path, Stamp] = {}
         self._problems: dict[Path, tuple[Stamp, SoftPromptError]] = {}
+        self._encoders: OrderedDict[str, Encoder] = OrderedDict()
         self._lock, self._loading = threading.Lock(), threading.Lock()
 
     @property
@@ -233,7 +238,7 @@ class Registry:
                 why=f"base '{base['name']}': its {' and '.join(differing)} differ",
                 fix=f"serve it with --model {base['name']}",
             )
-        tuned = opened(artifact, self.model, other_base=True)  # it is this one
+        tuned = opened(artifact, self.model, other_base=True, encoder=self._encoder)  # it is this one
         method = tuned.method
         if isinstance(method, Materialised):
             # copies: a file that is overwritten in place would change under whoever uses it
@@ -245,6 +250,20 @@ class Registry:
                 fix="train it again, with a lower learning rate",
             )
         return tuned
+
+    def _encoder(self, recipe: Recipe, artifact: Artifact) -> Encoder:
+        """That of artifacts of the same template, labels and limits: compiling them takes milliseconds."""
+        prompts, labels = artifact.prompts, artifact.manifest["labels"]
+        limits = recipe.data.max_input_tokens, recipe.data.max_target_tokens, recipe.data.prompt_field
+        length = recipe.method.options().get("length")
+        key = repr((recipe.template, recipe.task, limits, length, prompts, labels))
+        if key not in self._encoders:
+            template = template_of(recipe, self.model)
+            self._encoders[key] = encoder_of(recipe, self.model, template, prompts, labels)
+            if len(self._encoders) > ENCODERS:
+                self._encoders.popitem(last=False)
+        self._encoders.move_to_end(key)
+        return self._encoders[key]
 
 
 def _as_ours(error: Exception, path: Path) -> SoftPromptError:

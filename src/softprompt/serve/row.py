@@ -41,6 +41,8 @@ class Row:
         self.last = -1  # the token to be fed next
         self.count = 0  # tokens that came out
         self.done = self.failed = False
+        self._joining: Joining | None = None  # what is still to be run of a long input
+        self._echoed: list[Likely] = []
         shape = self._static()
         self.vectors = sum(int(part.mask.sum()) for part in shape.channels().values())
         soft = sum(int(p.mask.sum()) for p in (shape.before, shape.after) if p is not None)
@@ -48,6 +50,8 @@ class Row:
         prefixes = (shape.kv_before, shape.kv_after)
         self.columns = self.positions + sum(int(p.mask.sum()) for p in prefixes if p is not None)
         self._before = 0 if shape.before is None else int(shape.before.mask.sum())
+        # positions that must be run, if nothing of them is known
+        self.reads = self.positions - self.sampling.max_tokens
         self.ahead = self._ahead(shape)
         self._check()
 
@@ -79,6 +83,28 @@ class Row:
         vectors = torch.cat(parts)[known:]
         columns = replace(injection, before=None, after=None)
         return Joining(vectors, after, columns, context, self.sampling.max_tokens)
+
+    def read(self, reuse: Reuse, most: int) -> Joined | None:
+        """Runs at most so many more of its positions; None while that is not all of them."""
+        joining = self._joining or self.begin(reuse)
+        end = min(
+            most, len(joining.vectors) - joining.after - 1
+        )  # the input's last token is in the last part
+        whole = len(joining.vectors) <= most or end < 1
+        part = joining
+        if not whole:  # what follows the input is not seen by its parts
+            ahead = replace(joining.injection, kv_after=None)
+            part = replace(joining, vectors=joining.vectors[:end], after=0, injection=ahead)
+        joined = Joined(self.lm, [part], len(part.vectors) if self.request.echo else 1)
+        start = joining.positions - len(joining.vectors)
+        if self.request.echo:
+            self._echo(joined.logits[0], start)
+        if whole:
+            self._joining = None
+            return joined
+        context = joined.context(0, 0, start + end)
+        self._joining = replace(joining, vectors=joining.vectors[end:], context=context)
+        return None
 
     def share(self, joined: Joined, row: int, reuse: Reuse) -> None:
         """Keeps of what was run what others may read."""
@@ -138,19 +164,23 @@ class Row:
 
     # --- what comes out ---
 
-    def echo(self, logits: Tensor) -> None:
-        """The input's tokens, by the logits [N, V] of its N columns."""
-        ids = self.request.input_ids
-        most = self.sampling.logprobs or 0
-        found: list[Likely] = []
-        for part, wanted in zip(logits[:-1].split(64), torch.tensor(ids[1:]).split(64), strict=True):
-            found += likelihoods(part, wanted.tolist(), most)
+    def _echo(self, logits: Tensor, start: int) -> None:
+        """The input's own tokens, as far as the logits [N, V] at the positions from `start` on tell them."""
+        first = self._before  # position of the input's first token; each tells the one that follows
+        ids, end = self.request.input_ids, self._before + len(self.request.input_ids) - 1
+        told = logits[max(0, first - start) : max(0, end - start)]
+        wanted = ids[max(0, start - first) + 1 :][: len(told)]
+        if wanted:
+            self._echoed += likelihoods(told, wanted, self.sampling.logprobs or 0)
+        if len(self._echoed) < len(ids) - 1:
+            return
         text = Detokenizer(_tokenizer(self.lm))
-        first = Token(ids[0], text.add(ids[0]))
+        alone = Token(ids[0], text.add(ids[0]))
         rest = (
-            Token(i, text.add(i), own, self._named(top)) for i, (own, top) in zip(ids[1:], found, strict=True)
+            Token(i, text.add(i), own, self._named(top))
+            for i, (own, top) in zip(ids[1:], self._echoed, strict=True)
         )
-        self.answer.echoed = (first, *rest)
+        self.answer.echoed = (alone, *rest)
 
     def take(self, token: int, likely: Likely | None) -> Reason | None:
         """The next token is told; why the answer ends with it, or None where it goes on."""

@@ -20,17 +20,25 @@ class Metrics:
 
     def __init__(self, numbers: Callable[[], dict[str, float]]) -> None:
         self.registry = CollectorRegistry()
-        at = {"registry": self.registry}
-        self.requests = Counter("softprompt_requests", "Answered requests", ["endpoint", "status"], **at)
+        at = self.registry
+        self.requests = Counter(
+            "softprompt_requests", "Answered requests", ["endpoint", "status"], registry=at
+        )
         self.seconds = Histogram(
-            "softprompt_request_seconds", "From arrival to the last byte", ["endpoint"], buckets=SECONDS, **at
+            "softprompt_request_seconds",
+            "From arrival to the last byte",
+            ["endpoint"],
+            buckets=SECONDS,
+            registry=at,
         )
         self.first_token = Histogram(
-            "softprompt_first_token_seconds", "To the first token of a request", buckets=SECONDS, **at
+            "softprompt_first_token_seconds", "To the first token of a request", buckets=SECONDS, registry=at
         )
-        self._read = Counter("softprompt_prompt_tokens", "Tokens of inputs", **at)
-        self._said = Counter("softprompt_completion_tokens", "Tokens of answers", **at)
-        self._vectors = Counter("softprompt_prompt_vectors", "Vectors of prompts ahead of inputs", **at)
+        self._read = Counter("softprompt_prompt_tokens", "Tokens of inputs", registry=at)
+        self._said = Counter("softprompt_completion_tokens", "Tokens of answers", registry=at)
+        self._vectors = Counter(
+            "softprompt_prompt_vectors", "Vectors of prompts ahead of inputs", registry=at
+        )
         self.registry.register(_EngineNumbers(numbers))
 
     def count(self, read: int, said: int, vectors: int) -> None:

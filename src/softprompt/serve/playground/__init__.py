@@ -45,4 +45,4 @@ def page() -> tuple[str, dict[str, str]]:
 
 
 def _asset(name: str) -> str:
-    return (resources.files(__package__) / name).read_text(encoding="utf-8")
+    return (resources.files("softprompt.serve.playground") / name).read_text(encoding="utf-8")

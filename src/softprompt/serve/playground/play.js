@@ -53,16 +53,19 @@
 
   const titles = { plain: "Plain model", hard: "Hard prompt" };
 
+  const entitle = (column, title) => {
+    column.title = title;
+    column.part.querySelector("h3").textContent = title;
+    column.part.setAttribute("aria-label", title);
+    column.part.querySelector(".remove").setAttribute("aria-label", `Remove ${title}`);
+  };
+
   const addColumn = (kind, name = "", facts = null) => {
     const part = find("column-template").content.cloneNode(true).querySelector("section");
     const column = { kind, folder: name, name, facts, part, options: part.querySelector(".options") };
-    column.title = titles[kind] || name;
     part.classList.add(kind, kind === "tuned" ? `c${colours++ % 8}` : "cref");
-    part.querySelector("h3").textContent = column.title;
-    part.setAttribute("aria-label", column.title);
-    const remove = part.querySelector(".remove");
-    remove.setAttribute("aria-label", `Remove ${column.title}`);
-    remove.addEventListener("click", () => {
+    entitle(column, titles[kind] || name);
+    part.querySelector(".remove").addEventListener("click", () => {
       columns.splice(columns.indexOf(column), 1);
       part.remove();
       (columns.length ? columns[0].part.querySelector("button, select, textarea, input") : find("prompt")).focus();
@@ -86,9 +89,7 @@
       const choice = make("select", {}, ...facts.prompts.map((name) => make("option", { textContent: name })));
       const choose = () => {
         column.name = `${column.folder}:${choice.value}`;
-        column.title = column.name;
-        part.querySelector("h3").textContent = column.title;
-        part.setAttribute("aria-label", column.title);
+        entitle(column, column.name);
       };
       choice.addEventListener("change", () => { choose(); offer(); });
       options.append(make("label", {}, "Prompt", choice));
@@ -202,13 +203,19 @@
     if (!result.text) text.replaceWith(make("p", { className: "quiet", textContent: "(an empty answer)" }));
   };
 
+  const share = (value) => {
+    const bar = make("div", { className: "share" });
+    bar.style.width = `${100 * value}%`;
+    return bar;
+  };
+
   const scored = (column, place, result, reply) => {
     const { label, probs } = reply.data[0];
     Object.assign(result, { text: label, probs });
     const rows = Object.entries(probs).map(([name, value]) => make("div", {},
       make("dt", { textContent: name, className: name === label ? "best" : "" }),
       make("dd", { textContent: `${(100 * value).toFixed(1)} %`, className: name === label ? "best" : "" }),
-      make("meter", { min: 0, max: 1, value, ariaLabel: `Probability of ${name}` }),
+      make("div", { className: "track", ariaHidden: "true" }, share(value)),
     ));
     place.replaceChildren(make("dl", { className: "labels" }, ...rows));
   };
@@ -219,11 +226,12 @@
     first === undefined ? "" : `first after ${first.toFixed(2)} s`,
     vectors ? `${vectors} vectors` : "",
     reason === "length" ? "cut off" : "",
-  ].filter(Boolean).join(" · ");
+  ].filter(Boolean).map((part) => part.replaceAll(" ", "\u00a0")).join(" · ");
 
   const run = async () => {
     const input = find("input").value;
     if (running || !columns.length) return;
+    if (!input.trim()) { say("Write an input first."); find("input").focus(); return; }
     const asked = columns.filter((column) => column.kind !== "hard" || column.words.value.trim());
     for (const column of columns.filter((one) => !asked.includes(one)))
       column.part.querySelector(".answer").replaceChildren(make("p", { className: "quiet", textContent: "Write a prompt of your own above, and it is run too." }));
@@ -253,9 +261,9 @@
     const part = find("run-template").content.cloneNode(true).querySelector("li");
     const right = part.querySelector(".right");
     one.target = "";
-    part.querySelector(".text").textContent = one.input || "(nothing)";
+    part.querySelector(".text").textContent = one.input;
     for (const { name, text, error, strength, hard } of one.answers) {
-      const line = make("div", {}, make("dt", { textContent: [name, strength !== null && strength !== 1 ? `at ${strength}` : "", hard ? `“${hard}”` : ""].filter(Boolean).join(" ") }), make("dd", { textContent: text || error || "" }));
+      const line = make("div", {}, make("dt", { textContent: [name, strength !== null && strength !== 1 ? `at ${strength}` : "", hard ? `“${hard}”` : ""].filter(Boolean).join(" ") }), make("dd", { textContent: text || error || "(empty)", className: error ? "failed" : "" }));
       if (text && !error) {
         const use = make("button", { type: "button", textContent: "Right", ariaLabel: `${name} is right` });
         use.addEventListener("click", () => { right.value = text; mark(); });
@@ -308,17 +316,19 @@
     return prompts;
   };
 
-  const addTuned = async (name) => {
+  // `fits`: only where one text fills its template.
+  const addTuned = async (name, fits = false) => {
     try {
       const found = await get(`/v1/models/${name.split("/").map(encodeURIComponent).join("/")}`);
       if (!found.softprompt) { addColumn("plain"); return true; }
+      if (fits && found.softprompt.fields.length !== 1) return false;
       const facts = found.softprompt, [folder, prompt] = name.split(":");
       if (prompt) facts.prompts = [prompt];
       addColumn("tuned", prompt ? name : folder, facts);
-      find("add-status").textContent = `${name} was added`;
+      if (!fits) find("add-status").textContent = `${name} was added`;
       return true;
     } catch (error) {
-      find("add-status").textContent = error.message;
+      if (!fits) find("add-status").textContent = error.message;
       return false;
     }
   };
@@ -361,7 +371,7 @@
         addColumn("plain");
         addColumn("hard");
         let added = 0;
-        for (const prompt of prompts) if (added < 2 && await addTuned(prompt.id)) added += 1;
+        for (const prompt of prompts) if (added < 2 && await addTuned(prompt.id, true)) added += 1;
       }
       if (!prompts.length) find("add-status").textContent = "No tuned prompts here yet: softprompt tune makes one.";
       say("");

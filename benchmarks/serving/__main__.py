@@ -1,0 +1,93 @@
+"""Run the measures, print a table, and fail where an answer is wrong."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import sys
+import tempfile
+import warnings
+from pathlib import Path
+
+import torch
+from transformers import logging
+
+from benchmarks.training import tiny
+from benchmarks.training.line import Line, markdown, table
+from benchmarks.training.machine import where
+from softprompt.errors import SoftPromptError
+from softprompt.lm.loading import load
+
+from . import MEASURES, __doc__
+from .bench import Bench
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """0 where every answer is right, however fast or slow."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.serving",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--only", nargs="+", choices=MEASURES, default=list(MEASURES), metavar="MEASURE")
+    parser.add_argument("--short", action="store_true", help="everything once, on a tiny model")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="one JSON object")
+    form.add_argument("--markdown", action="store_true", help="the tables of docs/serving.md")
+    parser.add_argument("--model", default="smollm2", help="alias or folder of the base model (smollm2)")
+    parser.add_argument("--dtype", default="float32", help="precision (float32: answers are then compared)")
+    parser.add_argument("--prompts", type=int, default=32, help="prompts, and requests at once (32)")
+    parser.add_argument("--length", type=int, default=16, help="vectors of a prompt (16)")
+    parser.add_argument("--inputs", type=int, nargs="+", default=[16, 64], help="tokens of an input (16 64)")
+    parser.add_argument("--tokens", type=int, default=32, help="tokens of an answer (32)")
+    parser.add_argument("--repeats", type=int, default=5, help="turns of each side (5)")
+    parser.add_argument("--threads", type=int, default=0, help="of torch; 0: as many as it takes by itself")
+    args = parser.parse_args(arguments)
+    if importlib.util.find_spec("peft") is None:
+        parser.error("PEFT is not installed. fix: pip install 'softprompt[lora]'")
+    if args.threads:
+        torch.set_num_threads(args.threads)
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    with tempfile.TemporaryDirectory() as folder:
+        if args.short:
+            model, _ = tiny.make(Path(folder))
+            lm = load(str(model), dtype="float32")
+            bench = Bench(lm, Path(folder) / "prompts", 4, 3, (5, 9), 4, 1)
+        else:
+            lm = load(args.model, dtype=args.dtype)
+            sizes = (args.prompts, args.length, tuple(args.inputs), args.tokens, args.repeats)
+            bench = Bench(lm, Path(folder) / "prompts", *sizes)
+        bench.folder.mkdir()
+        lines = run(bench, args.only)
+    if args.json:
+        print(json.dumps({"where": where(), "lines": [line.to_json() for line in lines]}))
+    else:
+        print(f"{where()}\n\n{markdown(lines) if args.markdown else table(lines)}")
+    wrong = [f"{line.measure}, {line.case}: {line.fault}" for line in lines if line.fault]
+    if wrong:
+        print("not as it should be:\n" + "\n".join(wrong), file=sys.stderr)
+    return bool(wrong)
+
+
+def run(bench: Bench, names: list[str]) -> list[Line]:
+    """The lines of the measures, each told to stderr as it comes; one that leaves none is wrong."""
+    lines: list[Line] = []
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of the library beside us
+        for name in names:
+            before = len(lines)
+            try:
+                for line in MEASURES[name](bench):
+                    print("  ".join(line.cells()), file=sys.stderr, flush=True)
+                    lines.append(line)
+            except (SoftPromptError, RuntimeError) as error:
+                lines.append(Line(name, "–", None, None, "", wrong=f"{type(error).__name__}: {error}"))
+            if len(lines) == before:
+                lines.append(Line(name, "–", None, None, "", wrong="no line came of it"))
+    return lines
+
+
+if __name__ == "__main__":
+    sys.exit(main())

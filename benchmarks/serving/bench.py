@@ -1,0 +1,118 @@
+"""What every measure uses: a base model, a folder of random prompts, and engines on it."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+from softprompt import artifact as artifacts
+from softprompt import methods
+from softprompt.config import recipe_from_dict
+from softprompt.lm.frozen import FrozenLM
+from softprompt.lm.loading import fingerprint
+from softprompt.methods.base import Setting
+from softprompt.serve import Engine, Finished, Registry, Request, Sampling, Token
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Sizes, and where things lie."""
+
+    lm: FrozenLM
+    folder: Path  # of the prompts
+    prompts: int = 32
+    length: int = 16  # vectors of a prompt
+    inputs: tuple[int, ...] = (16, 64)  # tokens of an input
+    tokens: int = 32  # of an answer
+    repeats: int = 5
+    draw: random.Random = field(default_factory=lambda: random.Random(0))
+
+    def ids(self, count: int) -> tuple[int, ...]:
+        """Random tokens, other ones at every call: nothing is known of them."""
+        return tuple(self.draw.randrange(5, self.lm.spec.vocab_size) for _ in range(count))
+
+    def publish(self, name: str, method: str, options: Mapping[str, Any], seed: int = 0) -> str:
+        """An artifact of random vectors; its name."""
+        folder = self.folder / name
+        if (folder / "softprompt.json").exists():
+            return name
+        recipe = recipe_from_dict(
+            {
+                "model": self.lm.name,
+                "data": {"train": "rows in memory"},
+                "method": {"name": method, **options},
+                "output": str(folder),
+            }
+        )
+        built = methods.build(method, Setting(self.lm, seed=seed), options)
+        base = {"name": self.lm.name, "mode": "frozen", "options": {}, "fingerprint": fingerprint(self.lm)}
+        manifest = {
+            "method": method,
+            "options": {k: p.default for k, p in methods.find(method).options().items()} | dict(options),
+            "prompts": ["default"],
+            "labels": None,
+            "base": base,
+            "recipe": recipe.to_dict(),
+            "data": {"fingerprint": "", "rows": 0, "dev_rows": 0},
+            "trained_parameters": 0,
+            "dev": {"metrics": {}, "intervals": {}, "rows": {}, "n": 0},
+            "versions": {"softprompt": "0"},
+            "created": "",
+            "command": "python -m benchmarks.serving",
+        }
+        with torch.no_grad():
+            artifacts.save(folder, built, self.lm, manifest)
+        return name
+
+    @contextlib.contextmanager
+    def engine(self, **options: Any) -> Iterator[Engine]:
+        """A running engine on the prompts."""
+        engine = Engine(self.lm, Registry(self.folder, self.lm), **options)
+        engine.start()
+        try:
+            yield engine
+        finally:
+            engine.stop()
+
+
+def request(prompt: str | None, ids: Sequence[int], tokens: int) -> Request:
+    """Exactly so many tokens, the likeliest."""
+    return Request(prompt, tuple(ids), Sampling(max_tokens=tokens, ignore_eos=True))
+
+
+def answers(engine: Engine, requests: Sequence[Request]) -> list[list[int]]:
+    """The tokens of each, all asked for at once. Raises where one was not answered."""
+    asked = [engine.submit(one) for one in requests]
+    found = []
+    for answer in asked:
+        items = list(answer)
+        end = items[-1]
+        if not isinstance(end, Finished) or end.error is not None:
+            raise RuntimeError(f"not answered: {end}")
+        found.append([item.id for item in items if isinstance(item, Token)])
+    return found
+
+
+def in_turns(sides: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
+    """Seconds of each side's turns; a first one, which warms it up, does not count."""
+    times: dict[str, list[float]] = {name: [] for name in sides}
+    for turn in range(repeats + 1):
+        for name, work in sides.items():
+            started = time.perf_counter()
+            work()
+            if turn:
+                times[name].append(time.perf_counter() - started)
+    return times
+
+
+def ratio(of: Sequence[float], to: Sequence[float]) -> float:
+    """The median of the turns' ratios."""
+    return median(a / b for a, b in zip(of, to, strict=True))

@@ -1,0 +1,46 @@
+"""Time to the first token under a long static prompt, which is kept, beside that of the plain model."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from statistics import median
+
+from benchmarks.training.line import Line
+from softprompt.serve import Token
+
+from .bench import Bench, ratio, request
+
+GOAL, VECTORS, TURNS = 1.05, 64, 6
+
+
+def measure(bench: Bench) -> Iterator[Line]:
+    """Milliseconds, one request at a time; an input is never seen twice."""
+    kinds = {"prompt-tuning": "soft tokens", "prefix-tuning": "prefix"}
+    for method, kind in kinds.items():
+        options = {"length": VECTORS, "placement": "before", "init": "random"}
+        name = bench.publish(f"long/{method}", method, options)
+        with bench.engine() as engine:
+            for inputs in bench.inputs:
+                times: dict[str | None, list[float]] = {name: [], None: []}
+                wrong = ""
+                for turn in range(TURNS * bench.repeats + 1):
+                    for prompt, found in times.items():
+                        started = time.perf_counter()
+                        items = iter(engine.submit(request(prompt, bench.ids(inputs), 2)))
+                        first = next(items)
+                        if turn:
+                            found.append(1000 * (time.perf_counter() - started))
+                        if not isinstance(first, Token) or len(list(items)) != 2:
+                            wrong = "a request was not answered"
+                yield Line(
+                    "first-token",
+                    f"{VECTORS} vectors before, {kind}, {inputs} tokens in",
+                    median(times[name]),
+                    median(times[None]),
+                    "ms",
+                    ratio(times[name], times[None]),
+                    GOAL,
+                    at_most=True,
+                    wrong=wrong,
+                )

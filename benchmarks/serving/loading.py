@@ -1,0 +1,50 @@
+"""Milliseconds to load a prompt that was verified before, from local disk."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from statistics import median, quantiles
+
+import torch
+
+from benchmarks.training.line import Line
+from softprompt.serve import Registry
+
+from .bench import Bench
+
+GOAL = 10.0
+
+
+def measure(bench: Bench) -> Iterator[Line]:
+    """The 99th of a hundred, beside the median; the registry keeps nothing, so every one is read anew."""
+    for method in ("prompt-tuning", "prefix-tuning", "generated-prefix"):
+        options = {"length": bench.length, "init": "random"}
+        name = bench.publish(f"load/{method}", method, options)
+        registry = Registry(bench.folder, bench.lm, max_bytes=0)
+        first = registry.get(name)
+        times = []
+        for _ in range(40 * bench.repeats):
+            started = time.perf_counter()
+            again = registry.get(name)
+            times.append(1000 * (time.perf_counter() - started))
+        same = all(
+            torch.equal(a, b)
+            for a, b in zip(
+                first.tuned.method.state_dict().values(),
+                again.tuned.method.state_dict().values(),
+                strict=True,
+            )
+        )
+        yield Line(
+            "loading",
+            f"{method}, {bench.length} vectors, {first.bytes / 1e6:.2f} MB",
+            quantiles(times, n=100)[-1],
+            median(times),
+            "ms (99 % / median)",
+            quantiles(times, n=100)[-1] / GOAL,
+            1.0,
+            at_most=True,
+            note=f"of {GOAL:g} ms",
+            wrong="" if same and again.fingerprint == first.fingerprint else "it was not the same again",
+        )

@@ -1,0 +1,118 @@
+"""Requests for many prompts, one each: the engine, and PEFT in the two ways that it has.
+
+PEFT switches the adapter for every request, or answers the requests of one adapter as a batch. It is given
+the same vectors, and must give the same tokens. Inputs are of one length, for it pads wrongly.
+"""
+
+from __future__ import annotations
+
+import copy
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+from benchmarks.training.line import Line
+from softprompt import artifact as artifacts
+
+from .bench import Bench, answers, in_turns, ratio, request
+
+GOAL, EACH = 8.0, 4
+
+
+def measure(bench: Bench) -> Iterator[Line]:
+    """Requests a second."""
+    options = {"length": bench.length, "placement": "before"}
+    names = [bench.publish(f"soft/{i}", "prompt-tuning", options, i) for i in range(bench.prompts)]
+    peft = Peft(bench, names)
+    for inputs in bench.inputs:
+        case = f"switching: {len(names)} prompts, {inputs} tokens in, {bench.tokens} out"
+        yield compare(bench, peft, names, inputs, 1, case, GOAL)
+    case = f"grouping: {EACH} requests for each of {len(names)} prompts, {bench.inputs[0]} in"
+    yield compare(bench, peft, names, bench.inputs[0], EACH, case, None)
+
+
+def compare(
+    bench: Bench, peft: Peft, names: list[str], inputs: int, each: int, case: str, goal: float | None
+) -> Line:
+    """`each` requests for every prompt: all at once here, those of one adapter at a time there."""
+    ids = [bench.ids(inputs) for _ in range(each * len(names))]
+    asked = [request(names[i // each], own, bench.tokens) for i, own in enumerate(ids)]
+    got: dict[str, list[list[int]]] = {}
+    with bench.engine(cache_bytes=0) as engine:
+
+        def ours() -> None:
+            got["ours"] = answers(engine, asked)
+
+        def theirs() -> None:
+            got["theirs"] = peft.grouped(ids, each)
+
+        times = in_turns({"ours": ours, "theirs": theirs}, bench.repeats)
+    wrong = sum(a != b for a, b in zip(got["ours"], got["theirs"], strict=True))
+    ours_a_second, theirs_a_second = (len(ids) / median(times[side]) for side in ("ours", "theirs"))
+    return Line(
+        "peft",
+        case,
+        ours_a_second,
+        theirs_a_second,
+        "requests/s",
+        ratio(times["theirs"], times["ours"]),
+        goal,
+        wrong=f"{wrong} of {len(ids)} answers are not PEFT's" if wrong else "",
+    )
+
+
+class Peft:
+    """The prompts as adapters of one PEFT model."""
+
+    def __init__(self, bench: Bench, names: list[str]) -> None:
+        from peft import PeftModel
+
+        from softprompt.interop.peft import export
+
+        self.names, self.tokens = [name.replace("/", "-") for name in names], bench.tokens
+        self.model: Any = None
+        base = plain_copy(bench)
+        with tempfile.TemporaryDirectory() as folder:
+            for name, adapter in zip(names, self.names, strict=True):
+                export(artifacts.load(bench.folder / name), bench.lm, Path(folder) / adapter)
+                if self.model is None:
+                    self.model = PeftModel.from_pretrained(base, Path(folder) / adapter, adapter)
+                else:
+                    self.model.load_adapter(str(Path(folder) / adapter), adapter)
+        self.model.eval()
+
+    def grouped(self, ids: list[tuple[int, ...]], each: int) -> list[list[int]]:
+        """`each` requests of an adapter at a time."""
+        found = []
+        for i in range(0, len(ids), each):
+            found += self._generate(i // each, ids[i : i + each])
+        return found
+
+    @torch.no_grad()
+    def _generate(self, adapter: int, ids: list[tuple[int, ...]]) -> list[list[int]]:
+        self.model.set_adapter(self.names[adapter])
+        inputs = torch.tensor(ids)
+        made = self.model.generate(
+            input_ids=inputs,
+            attention_mask=torch.ones_like(inputs),
+            max_new_tokens=self.tokens,
+            min_new_tokens=self.tokens,
+            do_sample=False,
+            pad_token_id=0,
+        )
+        return made[:, -self.tokens :].tolist()
+
+
+def plain_copy(bench: Bench) -> Any:
+    """The same base, as transformers makes it: with its own attention, and the same weights in memory."""
+    from transformers import AutoModelForCausalLM
+
+    config = copy.deepcopy(bench.lm.model.config)
+    model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa", dtype=bench.lm.dtype)
+    model.load_state_dict(bench.lm.model.state_dict(), assign=True)
+    model.generation_config = bench.lm.model.generation_config
+    return model.eval()

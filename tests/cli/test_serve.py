@@ -1,0 +1,103 @@
+"""`softprompt serve` and `softprompt play`: refusals, keys, and a process from its start to its end."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from contextlib import contextmanager
+
+import pytest
+
+pytest.importorskip("fastapi", reason="NO SERVER TESTS: pip install softprompt[serve]")
+import httpx2 as httpx
+import openai
+
+from softprompt.serve.api.keys import Keys
+from softprompt.serve.api.server import listen
+
+
+@contextmanager
+def process(*arguments):
+    """The command as its own process, once it says where it is: `(process, what it said)`."""
+    command = [sys.executable, "-c", "import sys; from softprompt.cli import main; sys.exit(main())"]
+    started = subprocess.Popen(
+        [*command, *map(str, arguments), "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        line = started.stdout.readline()
+        assert line, started.stderr.read()
+        yield started, json.loads(line)
+    finally:
+        started.kill()
+        started.communicate()
+
+
+def test_an_address_beyond_loopback_needs_keys(run, tmp_path):
+    for host in ("0.0.0.0", "::", "192.0.2.1"):
+        said = run("serve", tmp_path, "--host", host)
+        assert said.code == 1 and "no keys are asked for" in said.err and "--no-keys" in said.err
+
+
+def test_mistakes_are_said_before_a_model_is_loaded(run, tmp_path):
+    assert run("serve").code == 2
+    with listen("127.0.0.1", 0) as bound:
+        bound.listen()
+        said = run("serve", tmp_path, "--port", bound.getsockname()[1])
+        assert said.code == 1 and "cannot listen" in said.err
+    for command in ("serve", "play"):
+        said = run(command, tmp_path / "none", "--port", 0)
+        assert said.code == 1 and "no folder" in said.err
+    said = run("serve", tmp_path, "--keys", tmp_path / "none.yaml", "--port", 0)
+    assert said.code == 1 and "cannot read the keys" in said.err
+    said = run("serve", tmp_path, "--dtype", "float", "--port", 0)
+    assert said.code == 1 and "did you mean 'float32'" in said.err
+
+
+def test_a_new_key_is_shown_once_and_its_entry_opens(run, tmp_path):
+    made = run("serve", "--new-key", "team-a", "--json").json
+    (tmp_path / "keys.yaml").write_text(made["entry"])
+    key = Keys(tmp_path / "keys.yaml").find(made["key"])
+    assert key is not None and key.name == "team-a" and key.allows("team-a/x") and not key.allows("team-b/x")
+    assert made["key"] not in made["entry"]
+    said = run("serve", "--new-key", "team-a")
+    assert said.out.startswith("sp-") and "sha256" in said.out and made["key"] not in said.out
+
+
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT])
+def test_a_tuned_prompt_is_served_until_a_signal(run, recipe, model_folder, tmp_path, end):
+    assert run("tune", recipe).code == 0
+    told = run("generate", tmp_path / "out", "Say: sun", "--json").json["outputs"][0]
+    with process("serve", tmp_path, "--model", model_folder, "--port", 0) as (server, said):
+        client = openai.OpenAI(base_url=said["url"] + "/v1", api_key="none")
+        assert [model.id for model in client.models.list()] == [model_folder.name, "out"]
+        body = {"model": "out", "input": "Say: sun"}
+        reply = httpx.post(said["url"] + "/v1/classify", json=body).json()
+        assert reply["data"][0]["label"] == told
+        server.send_signal(end)
+        assert server.wait(30) == 0
+        assert "Say" not in server.stderr.read()
+
+
+def test_the_playground_opens_the_browser(model_folder, tmp_path):
+    seen = tmp_path / "seen"
+    script = tmp_path / "browser.sh"
+    script.write_text(f'#!/bin/sh\necho "$1" > {seen}\n')
+    script.chmod(0o755)
+    before = os.environ.get("BROWSER")
+    os.environ["BROWSER"] = f"{script} %s"
+    try:
+        with process("play", tmp_path, "--model", model_folder, "--port", 0) as (_, said):
+            assert said["url"].startswith("http://127.0.0.1:") and said["url"].endswith("/play")
+            assert "softprompt playground" in httpx.get(said["url"]).text
+            for _ in range(100):
+                if seen.exists() and seen.read_text().strip():
+                    break
+                subprocess.run(["sleep", "0.1"], check=True)
+            assert seen.read_text().strip() == said["url"]
+    finally:
+        os.environ.pop("BROWSER")
+        if before is not None:
+            os.environ["BROWSER"] = before
