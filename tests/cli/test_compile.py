@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+from pathlib import Path
 
 import pytest
 
@@ -73,3 +75,26 @@ def test_nothing_there(run, tmp_path):
     assert said.code == 1 and "no tuned prompt in" in said.err
     said = run("compile", tmp_path / "no", "--out", tmp_path / "out")
     assert said.code == 1 and "no tuned prompt at" in said.err
+
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize(("page", "count"), [("edge", 4), ("vllm", 2)])
+def test_the_commands_of_the_pages_parse(run, page, count):
+    text = (ROOT / f"docs/{page}.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^softprompt (\w+) (.*)$", text, re.M)
+    assert len(commands) == count
+    for name, rest in commands:
+        said = run(name, "--help")
+        assert said.code == 0
+        assert all(option in said.out for option in re.findall(r"--[a-z][a-z-]+", rest))
+
+
+def test_the_gateway_says_what_it_lacks(run, styles, tmp_path):
+    words = ["serve", "--engine", "vllm", "--port", "0", "--vllm-url", "http://127.0.0.1:9"]
+    said = run(*words, tmp_path)
+    assert said.code == 1 and "no compiled prompts at" in said.err
+    run("compile", styles, "--out", tmp_path / "compiled")
+    said = run(*words, tmp_path / "compiled")
+    assert said.code == 1 and "vLLM at http://127.0.0.1:9 does not answer" in said.err

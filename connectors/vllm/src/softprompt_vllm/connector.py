@@ -180,7 +180,7 @@ class PrefixConnector(KVConnectorBase_V1):
 def _asked(request: Request) -> Asked | None:
     """What a request wants; None: it is a plain one."""
     params = request.kv_transfer_params
-    if not params:
+    if not params or not isinstance(params, dict):
         return None
     prefix, length = params.get("prefix_id"), params.get("prefix_length")
     if not isinstance(prefix, str) or not IDENTIFIER.fullmatch(prefix):
