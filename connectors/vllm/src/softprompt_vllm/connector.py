@@ -90,9 +90,9 @@ class PrefixConnector(KVConnectorBase_V1):
         if len(groups) > 1:
             raise ValueError("models whose layers keep caches of several kinds are not served")
         self.block_size: int = vllm_config.cache_config.block_size
-        self.dtype: torch.dtype = vllm_config.model_config.dtype  # the cache's own update rounds further
         extra = settings.get_from_extra_config
-        self.prefixes = Prefixes(extra("folder", ""), int(extra("max_bytes", 1 << 30)))
+        dtype = vllm_config.model_config.dtype  # a cache of fewer bits rounds further, by itself
+        self.prefixes = Prefixes(extra("folder", ""), int(extra("max_bytes", 1 << 30)), dtype)
         layers = vllm_config.model_config.get_total_num_hidden_layers()
         if len(self.prefixes.layers) != layers:
             raise ValueError(
@@ -164,7 +164,7 @@ class PrefixConnector(KVConnectorBase_V1):
                 continue
             pair = layers[extract_layer_index(name)]
             key, value = (_own_heads(part[rows], layer.num_kv_heads) for part in pair)
-            key, value = (part.to(cache.device, self.dtype).contiguous() for part in (key, value))
+            key, value = (part.to(cache.device).contiguous() for part in (key, value))
             layer.impl.do_kv_cache_update(layer, key, value, cache, slots.to(cache.device))
 
     def wait_for_layer_load(self, layer_name: str) -> None:

@@ -24,10 +24,12 @@ class BrokenPrefix(Exception):
 
 
 class Prefixes:
-    """The prefixes of one folder, for one model; the last used ones in memory, within a bound in bytes."""
+    """The prefixes of one folder, for one model that computes in `dtype`; the last used ones in memory."""
 
-    def __init__(self, folder: str | Path, max_bytes: int = 1 << 30) -> None:
-        self.folder, self.max_bytes = Path(folder), max_bytes
+    def __init__(
+        self, folder: str | Path, max_bytes: int = 1 << 30, dtype: torch.dtype = torch.float32
+    ) -> None:
+        self.folder, self.max_bytes, self.dtype = Path(folder), max_bytes, dtype
         base = json.loads((self.folder / "base.json").read_text(encoding="utf-8"))
         self.layers = [(int(heads), int(size)) for heads, size in base["layers"]]
         self.bytes = 0
@@ -57,19 +59,21 @@ class Prefixes:
             raise BrokenPrefix(f"{file} does not have the hash that is its name")
         try:
             tensors = safetensors.torch.load(content)
-            layers = [(tensors[f"k.{i}"], tensors[f"v.{i}"]) for i in range(len(tensors) // 2)]
+            # in the model's own precision before they are checked: half of it has a smaller range
+            tensors = {name: tensor.to(self.dtype) for name, tensor in tensors.items()}
+            layers = [(tensors.pop(f"k.{i}"), tensors.pop(f"v.{i}")) for i in range(len(self.layers))]
         except (safetensors.SafetensorError, KeyError) as error:
-            raise BrokenPrefix(f"{file}: {error}") from None
+            raise BrokenPrefix(f"{file} does not hold the layers of this model: {error}") from None
+        if tensors:
+            raise BrokenPrefix(f"{file} holds more than {len(layers)} layers")
         self._check(layers)
         return layers
 
     def _check(self, layers: Layers) -> None:
-        if len(layers) != len(self.layers):
-            raise BrokenPrefix(f"it has {len(layers)} layers, and the model {len(self.layers)}")
         length = layers[0][0].shape[0]
         for index, (pair, sizes) in enumerate(zip(layers, self.layers, strict=True)):
             for tensor in pair:
-                if tensor.shape != (length, *sizes) or not tensor.is_floating_point():
+                if tensor.shape != (length, *sizes):
                     raise BrokenPrefix(f"layer {index} is {tuple(tensor.shape)}, not {(length, *sizes)}")
                 if not bool(torch.isfinite(tensor).all()):
                     raise BrokenPrefix(f"layer {index} holds numbers that are not finite")
