@@ -7,6 +7,7 @@ import importlib.util
 import json
 import sys
 import tempfile
+import time
 import warnings
 from pathlib import Path
 
@@ -36,13 +37,15 @@ def main(arguments: list[str] | None = None) -> int:
     form.add_argument("--json", action="store_true", help="one JSON object")
     form.add_argument("--markdown", action="store_true", help="the tables of docs/serving.md")
     parser.add_argument("--model", default="smollm2", help="alias or folder of the base model (smollm2)")
-    parser.add_argument("--dtype", default="float32", help="precision (float32: answers are then compared)")
+    parser.add_argument("--dtype", default="auto", help="precision; answers are compared in float32 (auto)")
     parser.add_argument("--prompts", type=int, default=32, help="prompts, and requests at once (32)")
     parser.add_argument("--length", type=int, default=16, help="vectors of a prompt (16)")
     parser.add_argument("--inputs", type=int, nargs="+", default=[16, 64], help="tokens of an input (16 64)")
     parser.add_argument("--tokens", type=int, default=32, help="tokens of an answer (32)")
     parser.add_argument("--repeats", type=int, default=5, help="turns of each side (5)")
     parser.add_argument("--threads", type=int, default=0, help="of torch; 0: as many as it takes by itself")
+    cpu = "seconds of the processor instead of the clock's, for a machine that others use"
+    parser.add_argument("--cpu", action="store_true", help=cpu)
     args = parser.parse_args(arguments)
     if importlib.util.find_spec("peft") is None:
         parser.error("PEFT is not installed. fix: pip install 'softprompt[lora]'")
@@ -58,13 +61,14 @@ def main(arguments: list[str] | None = None) -> int:
         else:
             lm = load(args.model, dtype=args.dtype)
             sizes = (args.prompts, args.length, tuple(args.inputs), args.tokens, args.repeats)
-            bench = Bench(lm, Path(folder) / "prompts", *sizes)
+            clock = time.process_time if args.cpu else time.perf_counter
+            bench = Bench(lm, Path(folder) / "prompts", *sizes, clock)
         bench.folder.mkdir()
         lines = run(bench, args.only)
     if args.json:
         print(json.dumps({"where": where(), "lines": [line.to_json() for line in lines]}))
     else:
-        print(f"{where()}\n\n{markdown(lines) if args.markdown else table(lines)}")
+        print(f"{where()}; {lm.dtype}\n\n{markdown(lines) if args.markdown else table(lines)}")
     wrong = [f"{line.measure}, {line.case}: {line.fault}" for line in lines if line.fault]
     if wrong:
         print("not as it should be:\n" + "\n".join(wrong), file=sys.stderr)

@@ -33,11 +33,30 @@ class Bench:
     inputs: tuple[int, ...] = (16, 64)  # tokens of an input
     tokens: int = 32  # of an answer
     repeats: int = 5
+    clock: Callable[[], float] = time.perf_counter
     draw: random.Random = field(default_factory=lambda: random.Random(0))
 
     def ids(self, count: int) -> tuple[int, ...]:
         """Random tokens, other ones at every call: nothing is known of them."""
         return tuple(self.draw.randrange(5, self.lm.spec.vocab_size) for _ in range(count))
+
+    @property
+    def exact(self) -> bool:
+        """Whether answers can be compared: in half precision, other batches round otherwise."""
+        return self.lm.dtype == torch.float32
+
+    def in_turns(
+        self, sides: Mapping[str, Callable[[], Any]], *, warm: bool = True
+    ) -> dict[str, list[float]]:
+        """Seconds of each side's turns; a first one, which warms it up, does not count."""
+        times: dict[str, list[float]] = {name: [] for name in sides}
+        for turn in range(not warm, self.repeats + 1):
+            for name, work in sides.items():
+                started = self.clock()
+                work()
+                if turn:
+                    times[name].append(self.clock() - started)
+        return times
 
     def publish(self, name: str, method: str, options: Mapping[str, Any], seed: int = 0) -> str:
         """An artifact of random vectors; its name."""
@@ -99,18 +118,6 @@ def answers(engine: Engine, requests: Sequence[Request]) -> list[list[int]]:
             raise RuntimeError(f"not answered: {end}")
         found.append([item.id for item in items if isinstance(item, Token)])
     return found
-
-
-def in_turns(sides: Mapping[str, Callable[[], Any]], repeats: int) -> dict[str, list[float]]:
-    """Seconds of each side's turns; a first one, which warms it up, does not count."""
-    times: dict[str, list[float]] = {name: [] for name in sides}
-    for turn in range(repeats + 1):
-        for name, work in sides.items():
-            started = time.perf_counter()
-            work()
-            if turn:
-                times[name].append(time.perf_counter() - started)
-    return times
 
 
 def ratio(of: Sequence[float], to: Sequence[float]) -> float:

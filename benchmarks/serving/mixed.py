@@ -7,7 +7,7 @@ from statistics import median
 
 from benchmarks.training.line import Line
 
-from .bench import Bench, answers, in_turns, ratio, request
+from .bench import Bench, answers, ratio, request
 
 GOAL = 0.9
 KINDS = [(m, p) for m in ("prompt-tuning", "prefix-tuning") for p in ("before", "after")]
@@ -29,10 +29,10 @@ def measure(bench: Bench) -> Iterator[Line]:
                 got[mixed] = asked, answers(engine, asked)
 
             sides = {"mixed": lambda: ask(True), "plain": lambda: ask(False)}
-            times = in_turns(sides, bench.repeats)
+            times = bench.in_turns(sides)
             wrong = sum(
                 answers(engine, [one]) != [tokens]
-                for asked, found in got.values()
+                for asked, found in (got.values() if bench.exact else ())
                 for one, tokens in list(zip(asked, found, strict=True))[:: max(1, len(names) // 8)]
             )
         mixed, plain = (len(names) / median(times[side]) for side in ("mixed", "plain"))

@@ -12,7 +12,7 @@ import torch
 from softprompt import methods
 from softprompt.data.collate import batch_of_ids
 from softprompt.objectives import injection_for
-from softprompt.serve import BrokenPrompt, Busy, InvalidRequest, Request, Sampling, UnknownPrompt
+from softprompt.serve import BrokenPrompt, Busy, InvalidRequest, Request, Sampling, Stopped, UnknownPrompt
 
 SMALL = {"length": 4, "hidden": 16, "bottleneck": 8, "middle": 16, "top_layers": 2, "layer": 1, "rank": 2}
 FAMILIES = ("llama", "gpt2", "qwen3", "mistral", "gemma3_text")  # the last two with windows of 4 tokens
@@ -78,10 +78,12 @@ def turns(engine, count=1):
             engine.turn()
 
 
-@pytest.mark.parametrize(("family", "seed"), [*product(FAMILIES, (0,)), ("llama", 1), ("gpt2", 1)])
+@pytest.mark.parametrize(("family", "most"), [*product(FAMILIES, (512,)), ("llama", 6), ("gpt2", 6)])
 def test_rows_of_every_kind_join_and_leave_at_random(
-    family, seed, lms, zoo, engine_on, asked, read, tmp_path
+    family, most, lms, zoo, engine_on, asked, read, monkeypatch
 ):
+    """`most`: positions that are read in one turn; longer inputs come in parts."""
+    monkeypatch.setattr("softprompt.serve.engine.PREFILL", most)
     folder, names = zoo(family)
     engine = engine_on(lms(family), folder=folder, started=False, max_rows=7, max_tokens=2048)
     draw = random.Random(most)
@@ -351,6 +353,72 @@ def test_a_request_that_fails_as_it_joins_fails_alone(llama, engine_on, asked, r
         check(engine, answer.request, tokens)
 
 
+def test_a_running_request_keeps_the_version_it_began_with(llama, publish, engine_on, asked, read, tmp_path):
+    options = {"length": 4, "placement": "before"}
+    publish(llama, tmp_path / "p", "prompt-tuning", options, seed=1)
+    engine = engine_on(llama, started=False)
+    answers, versions = [], []
+    for seed in (2, 3, 4):
+        versions.append(engine.registry.get("p"))
+        answers.append(engine.submit(asked("p", [4, 5, 6], 8, logprobs=0, ignore_eos=True)))
+        turns(engine, 2)
+        publish(llama, tmp_path / "p", "prompt-tuning", options, seed=seed)
+    turns(engine, 10)
+    for answer, version in zip(answers, versions, strict=True):
+        tokens, _ = read(answer)
+        expected = alone(llama, version, answer.request, [t.id for t in tokens])
+        assert len(tokens) == 8
+        for token, row in zip(tokens, expected, strict=True):
+            assert abs(token.logprob - row[token.id].item()) < 1e-4
+    assert len({version.fingerprint for version in versions}) == 3
+
+
+def test_one_of_several_prompts_of_an_artifact(llama, publish, engine_on, asked, read, tmp_path):
+    publish(llama, tmp_path / "both", "prefix-tuning", {"length": 3}, prompts=("joke", "fact"))
+    engine = engine_on(llama)
+    for name in ("both:joke", "both:fact"):
+        request = asked(name, [4, 5, 6], 3, logprobs=1, ignore_eos=True)
+        check(engine, request, read(engine.submit(request))[0])
+
+
+def test_the_same_seed_gives_the_same_answer_whatever_stands_beside_it(llama, zoo, engine_on, asked, read):
+    folder, names = zoo("llama")
+    engine = engine_on(llama, folder=folder, started=False)
+    options = {"temperature": 1.3, "top_p": 0.95, "top_k": 50, "ignore_eos": True}
+    request = asked(names[0], [4, 5, 6], 12, seed=3, **options)
+    first = engine.submit(request)
+    turns(engine, 15)
+    beside = [engine.submit(asked(n, [9, 3], 9, **options)) for n in names[:8] if "encoder" not in n]
+    turns(engine, 3)
+    second = engine.submit(request)
+    other = engine.submit(replace(request, sampling=replace(request.sampling, seed=4)))
+    turns(engine, 20)
+    tokens = [t.id for t in read(first)[0]]
+    assert tokens == [t.id for t in read(second)[0]] != [t.id for t in read(other)[0]]
+    assert all(read(answer)[1].reason == "length" for answer in beside)
+
+
+def test_a_stop_string_ends_an_answer_across_tokens(llama, engine_on, read):
+    engine = engine_on(llama)
+    word = [llama.tokenizer.convert_tokens_to_ids(c) for c in "ab"]
+    both = {"logit_bias": dict.fromkeys(word, 200.0), "temperature": 1.0, "ignore_eos": True}
+
+    def text(seed, **options):
+        sampling = Sampling(24, seed=seed, **both, **options)
+        tokens, end = read(engine.submit(Request(None, (4, 5), sampling)))
+        return "".join(t.text for t in tokens), end.reason
+
+    stopped = 0
+    for seed in range(6):
+        whole, _ = text(seed)
+        assert set(whole) <= set("ab") and len(whole) == 24
+        at = whole.find("abb")
+        shown, reason = text(seed, stop=("abb", "never"))
+        assert (shown, reason) == (whole[:at], "stop") if at >= 0 else (whole, "length")
+        stopped += at > 0
+    assert stopped
+
+
 def test_what_cannot_be_answered_is_refused_at_once(llama, publish, engine_on, asked, tmp_path):
     publish(llama, tmp_path / "p", "prompt-tuning", {"length": 2})
     engine = engine_on(llama, started=False, queue=2, max_tokens=64)
@@ -416,7 +484,7 @@ def test_stopping_finishes_or_refuses(llama, engine_on, asked, read):
     answer = engine.submit(asked(None, [4, 5], 20, ignore_eos=True))
     engine.stop(drain=30)
     assert read(answer)[1].reason == "length"
-    with pytest.raises(Busy, match="stopping"):
+    with pytest.raises(Stopped, match="stopping"):
         engine.submit(asked(None, [4, 5]))
     engine.start()
     long = [engine.submit(asked(None, [4, 5], 250, ignore_eos=True)) for _ in range(3)]

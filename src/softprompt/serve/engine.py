@@ -89,6 +89,7 @@ class Engine:
             self._changed.notify()
         if self._thread is not None:
             self._thread.join()
+        self._end_all(Stopped("the server has stopped", fix="ask again later"))
 
     def submit(self, request: Request, loaded: Loaded | None = None) -> Answer:
         """Raises Busy, Stopped, UnknownPrompt, BrokenPrompt and InvalidRequest.
@@ -170,7 +171,6 @@ class Engine:
                     if self._stopped:
                         break
                 self.turn()
-            self._end_all(Stopped("the server has stopped", fix="ask again later"))
 
     def turn(self) -> None:
         """Whatever can be done now, and one step."""
@@ -241,12 +241,12 @@ class Engine:
                 full = len(self._rows) + len(coming) > self.max_rows
                 if full or not self._running.fits(len(coming), max(r.columns for r in coming)):
                     break
-                if row.request.echo or row.reads > PREFILL:
+                if row.request.echo or row.reads(self.reuse) > PREFILL:
                     if not arriving:
                         self._arriving = self._waiting.popleft()
                     break
                 # one that may read what another is about to compute comes next
-                if sum(r.reads for r in (*rows, row)) > PREFILL or row.key in keys:
+                if sum(r.reads(self.reuse) for r in (*rows, row)) > PREFILL or row.key in keys:
                     break
                 if row.key is not None and row.key not in self.reuse:
                     keys.add(row.key)

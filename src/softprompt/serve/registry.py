@@ -119,7 +119,7 @@ class Registry:
         whole = self._inside(name)
         if whole is not None:
             return whole, None
-        folder, colon, prompt = name.rpartition(":")
+        folder, colon, prompt = name.partition(":")
         path = self._inside(folder) if colon else None
         if path is None:
             raise UnknownPrompt(f"no prompt '{name}'", fix="ask for a prompt that is listed")
@@ -128,7 +128,7 @@ class Registry:
     def _inside(self, name: str) -> Path | None:
         """The artifact's folder; None where there is none, or it is not under ours."""
         parts = name.split("/")
-        if "\0" in name or "\\" in name or any(not part or part.startswith(".") for part in parts):
+        if "\0" in name or "\\" in name or any(not _nameable(part) for part in parts):
             return None
         try:
             path = self.folder.joinpath(*parts).resolve()
@@ -140,7 +140,7 @@ class Registry:
     def _walk(self, folder: Path, prefix: str) -> Iterator[Entry]:
         try:
             with os.scandir(folder) as found:
-                inner = sorted((e for e in found if not e.name.startswith(".")), key=lambda e: e.name)
+                inner = sorted((e for e in found if _nameable(e.name)), key=lambda e: e.name)
         except OSError:  # removed, or not ours to read
             return
         for item in inner:
@@ -274,6 +274,11 @@ def _as_ours(error: Exception, path: Path) -> SoftPromptError:
         why=f"{type(error).__name__}: {error}",
         fix="restore it from a copy, or train again",
     )
+
+
+def _nameable(part: str) -> bool:
+    """Whether a folder may be part of a name: a colon parts it from a prompt, and JSON holds UTF-8 alone."""
+    return bool(part) and not part.startswith(".") and ":" not in part and part.isprintable()
 
 
 def _stamp(path: Path) -> Stamp:

@@ -50,8 +50,6 @@ class Row:
         prefixes = (shape.kv_before, shape.kv_after)
         self.columns = self.positions + sum(int(p.mask.sum()) for p in prefixes if p is not None)
         self._before = 0 if shape.before is None else int(shape.before.mask.sum())
-        # positions that must be run, if nothing of them is known
-        self.reads = self.positions - self.sampling.max_tokens
         self.ahead = self._ahead(shape)
         self._check()
 
@@ -62,6 +60,15 @@ class Row:
         """Of the input as it is kept for others; None where nobody else reads it so."""
         ids = self.request.input_ids
         return None if self.ahead is None or len(ids) < 2 else Key(self.ahead, ids[:-1])
+
+    def reads(self, reuse: Reuse) -> int:
+        """Positions that must be run, by what is known now."""
+        known = 0
+        if self.key is not None and self.key in reuse:
+            known = self._before + len(self.request.input_ids) - 1
+        elif self.ahead is not None and Key(self.ahead, ()) in reuse:
+            known = self._before
+        return self.positions - self.sampling.max_tokens - known
 
     def begin(self, reuse: Reuse) -> Joining:
         """What is still to be run, on top of what is known."""

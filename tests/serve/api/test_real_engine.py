@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import concurrent.futures
+import math
+import os
 
 import httpx2 as httpx
 import openai
@@ -80,8 +82,6 @@ def test_strength_zero_is_the_plain_model(client):
 
 
 def test_labels_are_scored_as_evaluate_scores_them(served, lm, folder):
-    import math
-
     tuned = open_prompt(folder / "a/mood", lm)
     rows = [{"input": text, "target": "good"} for text in INPUTS]
     records = tuned.evaluate(rows).records
@@ -138,3 +138,32 @@ def test_metrics_have_the_engines_numbers(served, client):
     text = httpx.get(served.url + "/metrics").text
     assert "softprompt_engine_requests_running 0.0" in text
     assert "# TYPE softprompt_engine_requests_total counter" in text
+
+
+def test_a_request_keeps_the_version_it_was_rendered_for(tmp_path, lm, publish, asked, read):
+    """What changes on disk between its template and its vectors does not mix the two."""
+    publish(lm, tmp_path / "mood", "prefix-tuning", {"length": 3}, seed=1, labels=("good", "bad"))
+    engine = Engine(lm, Registry(tmp_path, lm), max_tokens=2**12)
+    engine.start()
+    request = asked("mood", lm.tokenizer("hello")["input_ids"], 8, logprobs=0)
+    first = engine.registry.get("mood")
+
+    def said(loaded):
+        logprobs = [token.logprob for token in read(engine.submit(request, loaded))[0]]
+        return logprobs[:1] + list(engine.classify("mood", ["hello"], loaded=loaded)[0].values())
+
+    before = said(None)
+    publish(lm, tmp_path / "mood", "prefix-tuning", {"length": 3}, seed=2, labels=("good", "bad"))
+    changed, kept = said(None), said(first)
+    engine.stop()
+    assert kept == pytest.approx(before, abs=1e-5) and changed != pytest.approx(before, abs=1e-5)
+
+
+def test_a_folder_that_no_request_can_name_is_not_listed(served, client, folder, lm, publish):
+    """A colon parts folder from prompt, so a folder with one would be another's under a key's pattern."""
+    publish(lm, folder / "soft:secret", "prompt-tuning", {"length": 2}, seed=6)
+    publish(lm, folder / "plain", "prompt-tuning", {"length": 2}, seed=6)
+    os.rename(folder / "plain", os.fsencode(folder) + b"/\xff")
+    assert {m.id for m in client.models.list()} == {"tiny", "soft", "prefix", "a/two", "a/mood", "broken"}
+    with pytest.raises(openai.NotFoundError):
+        ask(client, "soft:secret", "hello")

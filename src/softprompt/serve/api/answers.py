@@ -18,7 +18,7 @@ from fastapi.responses import StreamingResponse
 from pydantic import BaseModel
 
 from ...errors import SoftPromptError
-from ..request import Finished, Request, Sampling, Stopped, Token
+from ..request import Busy, Finished, Request, Sampling, Stopped, Token
 from .errors import ApiError, crashed, from_product
 from .inputs import Input
 from .replies import Usage
@@ -145,10 +145,12 @@ async def follow(service: Service, choices: Sequence[Choice]) -> AsyncIterator[t
 
 
 def _raise_failed(end: Finished) -> None:
-    if end.reason == "error" and not isinstance(end.error, Stopped):
+    if isinstance(end.error, (Busy, Stopped)):
+        raise from_product(end.error)
+    if end.reason == "error":
         why = "" if end.error is None else f": {end.error.what}"
         raise ApiError(500, f"The answer could not be computed{why}.", code="generation_failed")
-    if end.reason in ("error", "cancelled"):
+    if end.reason == "cancelled":
         raise from_product(Stopped("stopping"))
 
 
