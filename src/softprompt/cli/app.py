@@ -21,6 +21,7 @@ from . import (
     check,
     choose,
     compare,
+    compile,
     compose,
     demo,
     evaluate,
@@ -135,6 +136,7 @@ command(generate.generate, "generate")
 command(inspect.inspect, "inspect")
 command(compose.compose, "compose")
 command(report.report, "report")
+command(compile.compile_, "compile")
 command(export.export, "export")
 command(import_.import_, "import")
 command(methods.methods, "methods")

@@ -1,65 +1,140 @@
-"""`softprompt export`: a tuned prompt in another library's format."""
+"""`softprompt export`: a tuned prompt in the format of another library or engine."""
 
 from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from .opening import ArtifactFolder, ModelName, OtherBase, PromptName
-from .output import Json, Reply, log
+from .output import Json, Reply, log, size, table
 
 
 class Library(str, Enum):
     """Whose format."""
 
     peft = "peft"
+    llama_cpp = "llama.cpp"
+
+
+Found = tuple[dict[str, Any], list[str]]  # for programs, and lines for people
+
+
+class CacheType(str, Enum):
+    """What llama.cpp keeps keys and values in."""
+
+    f16 = "f16"
+    f32 = "f32"
 
 
 def export(
     artifact: ArtifactFolder,
-    to: Annotated[Library, typer.Option("--to", help="The library that will load it.")],
+    to: Annotated[Library, typer.Option("--to", help="The library or engine that will load it.")],
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FOLDER", help="Default: ARTIFACT-peft, beside it.")
     ] = None,
     prompt: PromptName = None,
     materialise: Annotated[
         bool,
-        typer.Option("--materialise", help="The vectors alone, without the network that made them."),
+        typer.Option("--materialise", help="peft: the vectors alone, without the network that made them."),
     ] = False,
+    gguf: Annotated[
+        Path | None,
+        typer.Option("--gguf", metavar="FILE", help="llama.cpp: the base model, as it runs."),
+    ] = None,
+    state: Annotated[
+        Path | None,
+        typer.Option("--state", metavar="FILE", help="llama.cpp: a slot that your engine saved, for --gguf."),
+    ] = None,
+    slots: Annotated[
+        int, typer.Option("--slots", metavar="N", min=1, help="llama.cpp: the engine's --parallel.")
+    ] = 1,
+    cache_type: Annotated[
+        CacheType, typer.Option("--cache-type", help="llama.cpp: the engine's --cache-type-k and -v.")
+    ] = CacheType.f16,
     model: ModelName = None,
     other_base: OtherBase = False,
     json: Json = False,
 ) -> Reply:
-    """Write a tuned prompt as a Hugging Face PEFT adapter.
+    """Write a tuned prompt for Hugging Face PEFT or llama.cpp.
 
-    It gives the same answers there; what PEFT cannot hold exactly is refused with the reason.
+    It gives the same answers there; what the format cannot hold exactly is refused with the reason.
 
     \b
     Example:
       softprompt export runs/prompt --to peft --out adapter
       softprompt export runs/many --to peft --prompt joke --materialise
+      softprompt export runs/style --to llama.cpp --gguf model.gguf --out slots
     """
     from .. import artifact as artifacts
+
+    opened = artifacts.load(artifact)
+    log(f"loading {model or opened.manifest['base']['name']} …")
+    folder = out or artifact.with_name(f"{artifact.resolve().name}-{to.value}")
+    common = {"prompt": prompt, "other_base": other_base}
+    if to is Library.peft:
+        found, lines = _to_peft(opened, folder, model, materialise=materialise, **common)
+    else:
+        engine = {"gguf": gguf, "state": state, "slots": slots, "cache_type": cache_type.value}
+        found, lines = _to_llama_cpp(opened, folder, model, engine, **common)
+    data = {"artifact": str(artifact), "out": str(folder), "to": to.value, **found}
+    return Reply(data, "\n".join(lines))
+
+
+def _to_peft(opened: Any, folder: Path, model: str | None, **options: Any) -> Found:
     from ..interop import peft
     from ..prepare import saved_base
 
-    opened = artifacts.load(artifact)
-    base = opened.manifest["base"]
-    log(f"loading {model or base['name']} …")
     lm = saved_base(opened, model)
-    folder = out or artifact.with_name(f"{artifact.resolve().name}-{to.value}")
-    adapter = peft.export(opened, lm, folder, prompt=prompt, materialise=materialise, other_base=other_base)
-    data = {
-        "artifact": str(artifact),
-        "out": str(folder),
-        "to": to.value,
+    adapter = peft.export(opened, lm, folder, **options)
+    prompt = options["prompt"]
+    found = {
         "peft_type": adapter.kind,
         "prompts": list(opened.prompts if prompt is None else (prompt,)),
         "tensors": {name: list(tensor.shape) for name, tensor in adapter.tensors.items()},
         "notes": list(adapter.notes),
     }
-    lines = [f"{folder}: {adapter.kind} of {opened.manifest['method']}"]
-    return Reply(data, "\n".join([*lines, *(f"note: {note}" for note in adapter.notes)]))
+    head = f"{folder}: {adapter.kind} of {opened.manifest['method']}"
+    return found, [head, *(f"note: {note}" for note in adapter.notes)]
+
+
+def _to_llama_cpp(
+    opened: Any, folder: Path, model: str | None, engine: dict[str, Any], **options: Any
+) -> Found:
+    from ..interop import llama_cpp
+    from ..lm.loading import load
+
+    name = model or opened.manifest["base"]["name"]
+    saved = _state(name, **engine)
+    slots = llama_cpp.export(opened, load(name, dtype="float32"), saved, folder, **options)
+    found = {
+        slot.prompt: {"file": slot.file, "tokens": list(slot.tokens), "sha256": slot.sha256} for slot in slots
+    }
+    rows = [
+        (slot.prompt, slot.file, f"{len(slot.tokens)} tokens", size((folder / slot.file).stat().st_size))
+        for slot in slots
+    ]
+    return {"slots": found}, [f"{folder}: {len(slots)} for llama.cpp's slots", table(rows)]
+
+
+def _state(model: str, gguf: Path | None, state: Path | None, slots: int, cache_type: Any) -> bytes:
+    """A state that the engine saved: the one given, or of a GGUF file (the embedded model's own)."""
+    from ..errors import SoftPromptError
+    from ..interop.llama_cpp import engine
+    from ..lm import smollm2
+
+    if state is not None:
+        if not state.is_file():
+            raise SoftPromptError(f"no file {state}", fix="check the path given as --state")
+        return state.read_bytes()
+    if gguf is None and model == "smollm2":
+        gguf = smollm2.gguf_path()
+    if gguf is None:
+        raise SoftPromptError(
+            "which llama.cpp will run it is not said",
+            why="its state files differ by version, cache and model, so one that it saved is filled in",
+            fix="give --gguf FILE (the model; needs xllamacpp), or --state FILE (a slot that it saved)",
+        )
+    return engine.saved_state(gguf, cache_type=cache_type, slots=slots)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import json as jsonlib
 import logging
+import os
 from collections.abc import Callable
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +18,14 @@ from .output import Json, Reply, log
 
 if TYPE_CHECKING:
     import socket
+
+
+class EngineName(str, Enum):
+    """What computes the answers."""
+
+    embedded = "embedded"
+    vllm = "vllm"
+
 
 BaseModel = Annotated[str, typer.Option("--model", metavar="NAME", help="The base model of the prompts.")]
 
@@ -34,7 +44,10 @@ def serve(
         Path | None,
         typer.Argument(metavar="PROMPTS_DIR", help="Its tuned prompts are served.", show_default=False),
     ] = None,
-    model: BaseModel = "smollm2",
+    model: Annotated[
+        str | None,
+        typer.Option("--model", metavar="NAME", help="The base model of the prompts. Default: smollm2."),
+    ] = None,
     host: Annotated[str, typer.Option("--host", metavar="ADDRESS", help="Where to listen.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=0, max=65535, metavar="N", help="0: any.")] = 8000,
     keys: Annotated[
@@ -65,6 +78,12 @@ def serve(
         int, typer.Option("--prompts-mb", min=1, metavar="MB", help="Memory for loaded prompts.")
     ] = 1000,
     dtype: Dtype = "auto",
+    engine: Annotated[
+        EngineName, typer.Option("--engine", help="vllm: PROMPTS_DIR is what `softprompt compile` wrote.")
+    ] = EngineName.embedded,
+    vllm_url: Annotated[
+        str, typer.Option("--vllm-url", metavar="URL", help="Where vLLM is; its key: $SOFTPROMPT_VLLM_KEY.")
+    ] = "http://127.0.0.1:8001",
     json: Json = False,
 ) -> Reply:
     """Serve tuned prompts over OpenAI's API.
@@ -77,6 +96,7 @@ def serve(
       softprompt serve runs --model smollm2
       softprompt serve --new-key team-a
       softprompt serve prompts --host 0.0.0.0 --keys keys.yaml
+      softprompt serve compiled --engine vllm --vllm-url http://vllm:8000
     """
     if new_key is not None:
         return _fresh_key(new_key)
@@ -101,12 +121,15 @@ def serve(
         def ready(url: str) -> None:
             log(f"serving {folder} on {url}/v1, to try on {url}/play; Ctrl-C ends it")
             if json:
-                print(jsonlib.dumps({"url": url, "model": model}), flush=True)
+                print(jsonlib.dumps({"url": url, "model": model or "smollm2"}), flush=True)
 
-        run(
-            folder, model, bound, ready, keys=keys, hosts=_hosts(host, allowed_host or []), limits=limits,
-            rows=rows, queue=queue, drain=drain, prompts_bytes=prompts_mb * 10**6, dtype=dtype,
-        )  # fmt: skip
+        common: dict[str, Any] = {"keys": keys, "limits": limits, "drain": drain}
+        common["hosts"] = _hosts(host, allowed_host or [])
+        if engine is EngineName.vllm:
+            run_gateway(folder, model, vllm_url, bound, ready, **common)
+        else:
+            common |= {"rows": rows, "queue": queue, "prompts_bytes": prompts_mb * 10**6, "dtype": dtype}
+            run(folder, model or "smollm2", bound, ready, **common)
     return Reply(None)
 
 
@@ -158,14 +181,40 @@ def run(
     Server(app, drain=drain, ready=lambda: ready(address_of(bound))).run(sockets=[bound])
 
 
+def run_gateway(
+    folder: Path,
+    model: str | None,
+    url: str,
+    bound: socket.socket,
+    ready: Callable[[str], None],
+    *,
+    keys: Path | None,
+    hosts: tuple[str, ...],
+    limits: Any,
+    drain: float,
+) -> None:
+    """The same with vLLM at `url` as the engine; the folder holds compiled prompts."""
+    with needed("gateway"):
+        from ..serve.api.keys import Keys
+        from ..serve.api.server import Server, address_of
+        from ..serve.gateway.gateway import create_gateway
+
+    known = None if keys is None else Keys(keys)
+    secret = os.environ.get("SOFTPROMPT_VLLM_KEY")
+    app = create_gateway(folder, url, key=secret, model=model, keys=known, limits=limits, hosts=hosts)
+    Server(app, drain=drain, ready=lambda: ready(address_of(bound))).run(sockets=[bound])
+
+
 @contextlib.contextmanager
-def needed():
+def needed(extra: str = "serve"):
     """Say what to install where the server's packages are missing."""
     try:
         yield
     except ImportError as error:
         raise SoftPromptError(
-            "the server's packages are not installed", why=str(error), fix="pip install 'softprompt[serve]'"
+            "the server's packages are not installed",
+            why=str(error),
+            fix=f"pip install 'softprompt[{extra}]'",
         ) from None
 
 

@@ -1,4 +1,4 @@
-"""Tuned prompts in the file formats of other libraries, one package a library, both ways.
+"""Tuned prompts in the file formats of other libraries and engines, one package each.
 
 Nothing here trains. What a format cannot hold exactly is refused with the reason, never approximated.
 """

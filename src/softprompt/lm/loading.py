@@ -127,12 +127,31 @@ def fingerprint(lm: LanguageModel) -> dict[str, str]:
         sample = flat[:: max(1, flat.numel() // 1024)].to(torch.bfloat16).cpu().contiguous()
         weights.update(f"{key}{tuple(tensor.shape)}".encode())
         weights.update(sample.view(torch.int16).numpy().tobytes())
-    vocabulary = sorted(lm.tokenizer.get_vocab().items()) if lm.tokenizer is not None else []
     return {
         "config": _short(repr(config)),
         "weights": weights.hexdigest()[:16],
-        "tokenizer": _short(repr(vocabulary)),
+        "tokenizer": vocabulary_fingerprint(lm.tokenizer),
     }
+
+
+def vocabulary_fingerprint(tokenizer: Any) -> str:
+    """Short hash of a tokenizer's vocabulary; of none at all, of an empty one."""
+    return _short(repr(sorted(tokenizer.get_vocab().items()) if tokenizer is not None else []))
+
+
+def load_tokenizer(name: str) -> Any:
+    """The tokenizer of a model, without the model. Raises SoftPromptError where it cannot be found."""
+    from transformers import AutoTokenizer
+
+    path, options = _resolve(name)
+    try:
+        return AutoTokenizer.from_pretrained(path, **options)
+    except (OSError, ValueError, KeyError) as error:
+        raise SoftPromptError(
+            f"cannot load the tokenizer of '{name}'",
+            why=str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__,
+            fix=f"give a hub id, a folder, a .gguf file, or an alias ({', '.join(ALIASES)})",
+        ) from error
 
 
 def _short(text: str) -> str:

@@ -30,11 +30,12 @@ def folder() -> Path:
     """The converted model's folder; converts on first use."""
     target = cache_root() / "smollm2-135m-instruct-1"
     if not (target / "config.json").exists():
-        convert(_gguf_path(), target)
+        convert(gguf_path(), target)
     return target
 
 
-def _gguf_path() -> Path:
+def gguf_path() -> Path:
+    """The file that the package carries. Raises SoftPromptError where it is not installed."""
     spec = importlib.util.find_spec(PACKAGE)
     for place in (spec.submodule_search_locations or []) if spec else []:
         path = Path(place) / GGUF

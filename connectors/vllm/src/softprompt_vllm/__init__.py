@@ -1,0 +1,1 @@
+"""Trained prefixes and soft prompts on stock vLLM: see `connector`."""

@@ -1,0 +1,58 @@
+"""Ask every prompt of an export the same thing: a llama-server restores a slot for each.
+
+    softprompt export runs/style --to llama.cpp --gguf model.gguf --slots 2 --out slots
+    llama-server -m model.gguf --parallel 2 --slot-save-path slots/
+    python examples/llama_cpp_slots.py slots "a lighthouse in the fog"
+
+Needs nothing but Python. A template of one field is filled in; any other input is sent as it is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import urllib.request
+from pathlib import Path
+
+
+def post(url: str, body: dict) -> dict:
+    request = urllib.request.Request(url, json.dumps(body).encode(), {"Content-Type": "application/json"})
+    with urllib.request.urlopen(request) as answer:
+        return json.load(answer)
+
+
+def restore(server: str, number: int, slot: dict) -> None:
+    """Put a prompt into slot `number`."""
+    done = post(f"{server}/slots/{number}?action=restore", {"filename": slot["file"]})
+    assert done["n_restored"] == len(slot["tokens"]), done
+
+
+def ask(server: str, number: int, slot: dict, text: str, tokens: int) -> str:
+    """The answer of a prompt. Its tokens name it: they are what the server compares the slot with."""
+    body = {"prompt": [*slot["tokens"], text], "id_slot": number, "cache_prompt": True}
+    for _ in range(2):
+        said = post(f"{server}/completion", {**body, "n_predict": tokens, "temperature": 0})
+        if said["timings"]["cache_n"] >= len(slot["tokens"]):
+            return said["content"]
+        restore(server, number, slot)  # another request took the slot: its tokens were read as text
+    raise RuntimeError(f"slot {number} does not keep {slot['prompt']}")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("folder", type=Path, help="what `softprompt export --to llama.cpp` wrote")
+    parser.add_argument("input")
+    parser.add_argument("--server", default="http://127.0.0.1:8080")
+    parser.add_argument("--tokens", type=int, default=32)
+    given = parser.parse_args(arguments)
+    exported = json.loads((given.folder / "slots.json").read_text(encoding="utf-8"))
+    text = re.sub(r"\{\{ *\w+ *\}\}", lambda _: given.input, exported["template"]["input"])
+    for number, slot in enumerate(exported["slots"]):
+        restore(given.server, number, slot)
+    for number, slot in enumerate(exported["slots"]):
+        print(slot["prompt"], json.dumps(ask(given.server, number, slot, text, given.tokens)), sep="\t")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,104 @@
+"""Many artifacts into one folder of compiled prompts: which they are, and what they are called."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ... import artifact as artifacts
+from ...artifact import MANIFEST, Artifact
+from ...errors import SoftPromptError
+from ...lm.base import LanguageModel
+from . import base_of, compiled_kv, tokens_after
+from .checks import injection_of
+from .folder import AFTER, Entry, Folder
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One prompt to compile, and the name that it gets."""
+
+    artifact: Artifact
+    prompt: str
+    name: str
+
+
+def sources(paths: Sequence[Path]) -> list[Source]:
+    """Every prompt under the paths: an artifact by its folder's name, those below a folder by their path.
+
+    A prompt of several in one artifact is ARTIFACT:PROMPT. Raises SoftPromptError where two are called the
+    same, or there is none.
+    """
+    found = [
+        Source(artifact, prompt, name if len(artifact.prompts) == 1 else f"{name}:{prompt}")
+        for path in paths
+        for name, artifact in _artifacts(path)
+        for prompt in artifact.prompts
+    ]
+    twice = {source.name: source for source in found}
+    if len(twice) < len(found):
+        name = next(source.name for source in found if twice[source.name] is not source)
+        both = " and ".join(str(source.artifact.path) for source in found if source.name == name)
+        raise SoftPromptError(
+            f"two prompts would be called '{name}': {both}",
+            why="a name means one prompt",
+            fix="rename a folder, or compile the folder that holds both: names are paths below it",
+        )
+    return found
+
+
+def _artifacts(path: Path) -> Iterator[tuple[str, Artifact]]:
+    if (path / MANIFEST).exists() or not path.is_dir():
+        yield path.resolve().name, artifacts.load(path)
+        return
+    below = sorted(file.parent for file in path.rglob(MANIFEST))
+    if not below:
+        raise SoftPromptError(
+            f"no tuned prompt in {path}",
+            why=f"no folder below it has a {MANIFEST}",
+            fix="give what tune wrote",
+        )
+    for folder in below:
+        yield folder.relative_to(path).as_posix(), artifacts.load(folder)
+
+
+def compile_all(
+    found: Sequence[Source], lm: LanguageModel, out: Path, *, other_base: bool = False
+) -> Iterator[Entry | SoftPromptError]:
+    """Compile each into `out`; what cannot be is given back as the reason, and the others go on."""
+    folder = Folder(out)
+    base = base_of(lm)
+    for source in found:
+        try:
+            injection = injection_of(source.artifact, lm, source.prompt, other_base=other_base)
+            after = tokens_after(injection)
+            kept = None if after is None else {AFTER: after.to(lm.dtype)}
+            tensors = kept or compiled_kv(injection, lm).tensors()
+            folder.begin(base)  # only now: where nothing can be compiled, nothing is left
+        except SoftPromptError as error:
+            yield error
+            continue
+        if after is not None:
+            folder.add_embeddings(lambda: lm.embed(torch.arange(lm.spec.vocab_size, device=lm.device)))
+        yield folder.add(tensors, functools.partial(_entry, source, tensors, lm))
+
+
+def _entry(source: Source, tensors: dict[str, Tensor], lm: LanguageModel, sha256: str, size: int) -> Entry:
+    manifest = source.artifact.manifest
+    return Entry(
+        name=source.name,
+        prompt=source.prompt,
+        sha256=sha256,
+        kind="after" if AFTER in tensors else "kv",
+        length=next(iter(tensors.values())).shape[0],
+        bytes=size,
+        dtype=str(lm.dtype).removeprefix("torch."),
+        method=manifest["method"],
+        recipe=manifest["recipe"],
+        labels=tuple(manifest["labels"] or ()),
+    )

@@ -1,0 +1,197 @@
+"""A folder of compiled prompts for one base model: what an engine, and a gateway ahead of it, read.
+
+    base.json                     the base that all of them are for: name, fingerprint, sizes
+    prompts/NAME.json             a name (slashes make folders), and the content that it means now
+    kv/ab/SHA256.safetensors      that content: k.0, v.0, … [k, kv_heads, head_dim], or soft tokens that stand
+                                  after the input: after [Q, hidden]; named by its own hash
+    embeddings.safetensors        the base's token embeddings [vocabulary, hidden], where there are such
+
+Content never changes under a hash, so that a cache of it is never stale and an engine can check what it
+loads; a name is moved to new content by replacing one small file. Reading names needs no torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal
+from urllib.parse import quote, unquote
+
+from ...errors import SoftPromptError
+from ...files import replacing, write_tensors, write_text
+
+FORMAT = 1
+BASE, NAMES, CONTENT, EMBEDDINGS = "base.json", "prompts", "kv", "embeddings.safetensors"
+AFTER = "after"
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """The model that a folder's prompts are for."""
+
+    name: str
+    fingerprint: Mapping[str, str]
+    hidden_size: int
+    layers: tuple[tuple[int, int], ...]  # kv_heads and head_dim of each
+
+    @property
+    def numbers_per_vector(self) -> int:
+        """Numbers that one vector of a prefix takes, all layers."""
+        return sum(2 * heads * size for heads, size in self.layers)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A name, and the content that it means."""
+
+    name: str
+    sha256: str
+    length: int  # vectors
+    bytes: int
+    dtype: str
+    kind: Literal["kv", "after"] = "kv"  # a KV prefix, or soft tokens that stand after the input
+    prompt: str = "default"  # what its artifact called it
+    method: str = ""
+    recipe: Mapping[str, Any] = field(default_factory=dict)  # for who renders inputs
+    labels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """Compiled prompts on disk."""
+
+    path: Path
+
+    def base(self) -> Base:
+        """Raises SoftPromptError where this is no such folder, or a newer one."""
+        found = _read(self.path / BASE, f"no compiled prompts at {self.path}")
+        layers = tuple((int(heads), int(size)) for heads, size in found["layers"])
+        return Base(found["name"], found["fingerprint"], found["hidden_size"], layers)
+
+    def begin(self, base: Base) -> None:
+        """Make the folder, or check that it is for the same base."""
+        if not (self.path / BASE).exists():
+            write_text(self.path / BASE, _json(asdict(base)))
+            return
+        there = self.base()
+        if dict(there.fingerprint) != dict(base.fingerprint):
+            differing = [
+                part for part in base.fingerprint if there.fingerprint.get(part) != base.fingerprint[part]
+            ]
+            raise SoftPromptError(
+                f"{self.path} holds prompts compiled for another base, '{there.name}'",
+                why=f"its {' and '.join(differing)} differ from those of '{base.name}'",
+                fix="choose another --out FOLDER: one for each base model",
+            )
+
+    def add(self, tensors: Mapping[str, Any], entry_of: Callable[[str, int], Entry]) -> Entry:
+        """Write tensors under their hash, then the name: `entry_of(sha256, bytes)` is the entry."""
+        from safetensors.torch import save
+
+        content = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+        sha256 = hashlib.sha256(content).hexdigest()
+        file = self.content(sha256)
+        if not file.exists():
+            with replacing(file) as temporary:
+                temporary.write_bytes(content)
+        entry = entry_of(sha256, len(content))
+        write_text(self.name_file(entry.name), _json(asdict(entry)))
+        return entry
+
+    def content(self, sha256: str) -> Path:
+        """The file of some content; in 256 folders, for folders of a million files are slow to list."""
+        return self.path / CONTENT / sha256[:2] / f"{sha256}.safetensors"
+
+    def names(self) -> Iterator[str]:
+        """Names, found lazily."""
+        root = self.path / NAMES
+        for file in root.rglob("*.json"):
+            yield unquote(file.relative_to(root).as_posix().removesuffix(".json"))
+
+    def prompts_of(self, artifact: str) -> Iterator[str]:
+        """Names of the prompts of an artifact that held several."""
+        try:
+            file = self.name_file(f"{artifact}:")
+        except SoftPromptError:
+            return
+        stem = file.name.removesuffix(".json")
+        if file.parent.is_dir():
+            for one in sorted(file.parent.iterdir()):
+                if one.name.startswith(stem) and one.suffix == ".json":
+                    yield unquote(one.name.removesuffix(".json").removeprefix(stem))
+
+    def holds(self, name: str) -> bool:
+        """Whether something has that name."""
+        try:
+            return self.name_file(name).is_file()
+        except (SoftPromptError, OSError, ValueError):
+            return False
+
+    def entry(self, name: str) -> Entry:
+        """What a name means now. Raises SoftPromptError for one that is unknown or leads elsewhere."""
+        found = _read(self.name_file(name), f"no compiled prompt '{name}' in {self.path}")
+        known: dict[str, Any] = {k: v for k, v in found.items() if k in Entry.__dataclass_fields__}
+        return Entry(**{**known, "labels": tuple(known.get("labels", ()))})
+
+    def add_embeddings(self, make: Callable[[], Any]) -> None:
+        """The base's token embeddings, once."""
+        if not (self.path / EMBEDDINGS).exists():
+            write_tensors(self.path / EMBEDDINGS, {"embeddings": make()})
+
+    def embeddings(self, ids: Sequence[int]) -> Any:
+        """Rows [n, H] of the base's token embeddings; no more of the file is read."""
+        from safetensors import safe_open
+
+        with safe_open(self.path / EMBEDDINGS, framework="pt") as file:
+            return file.get_slice("embeddings")[list(ids)]
+
+    def load(self, entry: Entry) -> dict[str, Any]:
+        """Its tensors, whose hash is checked. Raises SoftPromptError for missing or damaged ones."""
+        from safetensors.torch import load
+
+        file = self.content(entry.sha256)
+        content = file.read_bytes() if file.exists() else b""
+        if hashlib.sha256(content).hexdigest() != entry.sha256:
+            raise SoftPromptError(
+                f"{file} is damaged or missing",
+                why="its content does not have the hash that is its name",
+                fix=f"compile '{entry.name}' again",
+            )
+        return load(content)
+
+    def name_file(self, name: str) -> Path:
+        """The file of a name. Raises SoftPromptError for one that leads elsewhere."""
+        parts = PurePosixPath(name).parts
+        if not name or name != "/".join(parts) or any(part.startswith(".") or "\\" in part for part in parts):
+            raise SoftPromptError(
+                f"'{name}' cannot name a compiled prompt",
+                why="a name is a path inside the folder: parts without a dot ahead, joined by /",
+                fix="use a name like team/support",
+            )
+        return self.path / NAMES / f"{quote(name)}.json"  # a colon is no part of a file's name everywhere
+
+
+def _json(found: Mapping[str, Any]) -> str:
+    return json.dumps({"format": FORMAT, **found}, indent=2, ensure_ascii=False) + "\n"
+
+
+def _read(file: Path, missing: str) -> dict[str, Any]:
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+        newer = found["format"] > FORMAT
+    except (FileNotFoundError, NotADirectoryError):
+        raise SoftPromptError(
+            missing, why=f"there is no {file}", fix="softprompt compile writes it"
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SoftPromptError(f"{file} is damaged", why=str(error), fix="compile it again") from None
+    if newer:
+        raise SoftPromptError(
+            f"{file} has format {found['format']}",
+            why=f"this version reads up to {FORMAT}",
+            fix="pip install --upgrade softprompt",
+        )
+    return found

@@ -1,0 +1,45 @@
+"""The API over vLLM: a folder of compiled prompts and an address become an application."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from ...errors import SoftPromptError
+from ...interop.compiled.folder import Folder
+from ...lm.loading import load_tokenizer, vocabulary_fingerprint
+from ..api import create_app
+from .client import Vllm
+from .engine import VllmEngine
+from .registry import CompiledRegistry
+
+
+def create_gateway(
+    folder: Path,
+    url: str,
+    *,
+    key: str | None = None,
+    model: str | None = None,
+    name: str | None = None,
+    **options: Any,
+) -> Any:
+    """The application for the compiled prompts of `folder`, answered by vLLM at `url` (`key`: its own).
+
+    `model`: where the base's tokenizer is, if not where it was compiled from. `name`: what clients call the
+    base. `options` are `create_app`'s. Raises SoftPromptError where vLLM, folder and tokenizer do not fit.
+    """
+    base = Folder(folder).base()
+    tokenizer = load_tokenizer(model or base.name)
+    if vocabulary_fingerprint(tokenizer) != base.fingerprint["tokenizer"]:
+        raise SoftPromptError(
+            f"the tokenizer of '{model or base.name}' is not that of the compiled prompts",
+            why="inputs would become other tokens than those that they were trained on",
+            fix="give --model, the base that they were compiled for",
+        )
+    vllm = Vllm(url, key)
+    served = vllm.models()[0]
+    context = int(served["max_model_len"])
+    registry = CompiledRegistry(folder, tokenizer, context)
+    engine = VllmEngine(vllm, registry, served["id"], tokenizer)
+    called = name or Path(model or base.name).name
+    return create_app(engine, registry, model_name=called, tokenizer=tokenizer, context=context, **options)

@@ -1,0 +1,169 @@
+"""Compiled prompts by name, with what is needed to render an input for them; their vectors stay on disk.
+
+Content is read once before it is first asked for: hash, sizes and finiteness. So what is missing or damaged
+is refused here, before the engine is told of it. Has the interface of `serve.registry`.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from ...config import recipe_from_dict
+from ...errors import SoftPromptError
+from ...interop.compiled.folder import AFTER, Entry, Folder
+from ...prepare import encoder_of, template_of
+from .. import registry as served
+from ..request import BrokenPrompt, UnknownPrompt
+
+Ids = Sequence[int]
+KEPT = 10_000  # names whose records, and contents whose checks, are remembered
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """One version of a prompt. `tuned` has what `api.Tuned` has but for a model and vectors."""
+
+    name: str
+    entry: Entry
+    tuned: Any
+    index: int = 0
+
+    @property
+    def fingerprint(self) -> str:
+        return self.entry.sha256
+
+    @property
+    def template(self) -> Any:
+        return self.tuned.encoder.template
+
+
+@final
+class CompiledRegistry:
+    """The prompts of a compiled folder. Any thread may ask."""
+
+    def __init__(self, folder: str | Path, tokenizer: Any, context: int) -> None:
+        self.folder = Folder(Path(folder))
+        self.base = self.folder.base()
+        self._renders: Any = SimpleNamespace(  # what an encoder asks of a model
+            tokenizer=tokenizer, answers="next", spec=SimpleNamespace(context=context, kind="decoder")
+        )
+        self._loaded: OrderedDict[str, tuple[tuple, Loaded]] = OrderedDict()
+        self._checked: OrderedDict[str, tuple] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def names(self) -> Iterator[served.Entry]:
+        """Every artifact once, however many prompts it held, as the folders are walked."""
+        last = None
+        for name in self.folder.names():
+            artifact = name.partition(":")[0]
+            if artifact != last:
+                last = artifact
+                yield self._entry(artifact, name)
+
+    def describe(self, name: str) -> served.Entry:
+        """Raises UnknownPrompt."""
+        if self.folder.holds(name):
+            return self._entry(name, name)
+        if held := tuple(self.folder.prompts_of(name)):
+            entry = self._entry(name, f"{name}:{held[0]}")
+            return served.Entry(entry.name, entry.path, entry.modified, prompts=held)
+        raise UnknownPrompt(f"no prompt '{name}'", fix="ask for a prompt that is listed")
+
+    def get(self, name: str) -> Loaded:
+        """A prompt by name, as it is on disk now. Raises UnknownPrompt and BrokenPrompt."""
+        if not self.folder.holds(name):
+            raise UnknownPrompt(f"no prompt '{name}'", fix="ask for a prompt that is listed")
+        try:
+            loaded = self._current(name)
+            self.check(loaded.entry)
+        except SoftPromptError as error:
+            if isinstance(error, BrokenPrompt):
+                raise
+            why = f"{error.what}: {error.why}"
+            raise BrokenPrompt(f"prompt '{name}' cannot be served", why=why, fix=error.fix) from None
+        return loaded
+
+    def check(self, entry: Entry, *, again: bool = False) -> None:
+        """Raises SoftPromptError unless its content is there, whole and finite. Read once, or `again`."""
+        stamp = _stamp(self.folder.content(entry.sha256))
+        if not again and stamp and stamp == self._checked.get(entry.sha256):
+            return
+        tensors = self.folder.load(entry)
+        sizes = self._sizes(entry)
+        found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        if found != sizes or not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
+            raise SoftPromptError(
+                f"the content of '{entry.name}' cannot be served",
+                why="its sizes are wrong" if found != sizes else "not all of its numbers are finite",
+                fix="compile it again",
+            )
+        _remember(self._checked, entry.sha256, stamp, self._lock)
+
+    def soft(self, entry: Entry, ids: Ids, answered: Ids = ()) -> Tensor:
+        """Embeddings [n + Q + m, H] of an input, the soft tokens after it, and what of an answer is there."""
+        after = self.folder.load(entry)[AFTER]
+        parts = [self._embedded(ids), after, self._embedded(answered)]
+        return torch.cat([part.to(after.dtype) for part in parts if len(part)])
+
+    def _embedded(self, ids: Ids) -> Any:
+        return self.folder.embeddings(ids) if ids else ()
+
+    @property
+    def bytes(self) -> int:
+        """Of vectors in memory: none."""
+        return 0
+
+    def _current(self, name: str) -> Loaded:
+        stamp = _stamp(self.folder.name_file(name))
+        held = self._loaded.get(name)
+        if held is not None and held[0] == stamp:
+            return held[1]
+        entry = self.folder.entry(name)
+        recipe = recipe_from_dict(dict(entry.recipe))
+        prompts, labels = (entry.prompt,), list(entry.labels) or None
+        encoder = encoder_of(recipe, self._renders, template_of(recipe), prompts, labels)
+        artifact = SimpleNamespace(manifest={"method": entry.method}, prompts=prompts)
+        tuned = SimpleNamespace(encoder=encoder, recipe=recipe, artifact=artifact)
+        loaded = Loaded(name, entry, tuned)
+        _remember(self._loaded, name, (stamp, loaded), self._lock)
+        return loaded
+
+    def _entry(self, shown: str, name: str) -> served.Entry:
+        path = self.folder.name_file(name)
+        try:
+            modified = path.stat().st_mtime
+        except OSError:  # removed meanwhile
+            modified = 0.0
+        return served.Entry(shown, path, modified)
+
+    def _sizes(self, entry: Entry) -> dict[str, tuple[int, ...]]:
+        if entry.kind == "after":
+            return {AFTER: (entry.length, self.base.hidden_size)}
+        layers = enumerate(self.base.layers)
+        return {f"{part}.{i}": (entry.length, *sizes) for i, sizes in layers for part in "kv"}
+
+
+def _stamp(path: Path) -> tuple:
+    """Changes when a file does."""
+    try:
+        found = path.stat()
+    except OSError:
+        return ()
+    return found.st_mtime_ns, found.st_size, found.st_ino
+
+
+def _remember(kept: OrderedDict, key: str, value: Any, lock: threading.Lock) -> None:
+    with lock:
+        kept[key] = value
+        kept.move_to_end(key)
+        while len(kept) > KEPT:
+            kept.popitem(last=False)

@@ -1,0 +1,106 @@
+"""A request as stock vLLM takes it: /v1/completions, with token ids or embeddings, whatever the prompt.
+
+    plain       prompt = input ids
+    kv          prompt = k placeholders + input ids; prefix_id and cache_salt = the content's sha256
+    after       prompt_embeds = [embeddings of the input ids | soft tokens], the same salt
+
+This file knows nothing of HTTP.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...interop.compiled.folder import Entry
+from ..request import InvalidRequest, Request, Sampling
+
+Ids = Sequence[int]
+Soft = Callable[[Ids], Tensor]  # embeddings [n + Q, H] of an input under soft tokens after it
+PLACEHOLDER = 0  # any known token: the salt tells prompts apart, and what it says is never computed
+
+
+def body(request: Request, entry: Entry | None, model: str, soft: Soft | None = None) -> dict[str, Any]:
+    """What is posted for a request; `soft` where soft tokens stand after the input.
+
+    Raises InvalidRequest for what vLLM cannot do exactly.
+    """
+    if request.echo and entry is not None:
+        raise InvalidRequest(
+            "log-probabilities of an input under a prompt are not served by vLLM",
+            why="it would compute the prompt's placeholders as text for them",
+            fix="leave echo or logprobs out, or use the embedded engine",
+        )
+    if request.scale not in (0, 1):
+        raise InvalidRequest(
+            f"strength {request.scale:g} is not served by vLLM",
+            why="compiled prompts are content of a fixed strength",
+            fix="strength 1 or 0, or compile a prompt that `softprompt compose --scale` made",
+        )
+    named = None if request.scale == 0 else entry
+    given = prompt(request.input_ids, named, soft)
+    return {"model": model, "stream": True, **given, **sampled(request.sampling)}
+
+
+def prompt(ids: Ids, entry: Entry | None, soft: Soft | None = None) -> dict[str, Any]:
+    """The fields that say what is read."""
+    if entry is None:
+        return {"prompt": list(ids)}
+    if entry.kind == "after":
+        assert soft is not None
+        return {"prompt_embeds": encoded(soft(ids)), "cache_salt": entry.sha256}
+    return {
+        "prompt": [PLACEHOLDER] * entry.length + list(ids),
+        "cache_salt": entry.sha256,
+        "kv_transfer_params": {"prefix_id": entry.sha256, "prefix_length": entry.length},
+    }
+
+
+def sampled(how: Sampling) -> dict[str, Any]:
+    """How tokens are chosen, in vLLM's words; tokens are named by id."""
+    fields: dict[str, Any] = {
+        "max_tokens": how.max_tokens,
+        "temperature": how.temperature,
+        "top_p": how.top_p,
+        "seed": how.seed,
+        "stop": list(how.stop),
+        "logprobs": how.logprobs,
+        "frequency_penalty": how.frequency_penalty,
+        "presence_penalty": how.presence_penalty,
+        "logit_bias": {str(token): value for token, value in how.logit_bias.items()} or None,
+        "min_tokens": how.min_tokens,
+        "ignore_eos": how.ignore_eos,
+        "return_token_ids": True,
+        "return_tokens_as_token_ids": True,
+    }
+    if how.top_k:
+        fields["top_k"] = how.top_k
+    return fields
+
+
+def scored(
+    ids: Ids, entry: Entry | None, model: str, tokens: Ids, soft: Soft | None = None
+) -> dict[str, Any]:
+    """A request for the log-probabilities of these next tokens, and for nothing else."""
+    wanted = {"max_tokens": 1, "temperature": 0, "logprobs": 1, "logprob_token_ids": list(tokens)}
+    return {"model": model, **prompt(ids, entry, soft), **wanted, "return_tokens_as_token_ids": True}
+
+
+def encoded(vectors: Tensor) -> str:
+    """Embeddings [n, H] as vLLM reads them. Raises InvalidRequest for those that would poison the engine."""
+    if not vectors.isfinite().all():
+        raise InvalidRequest("the embeddings are not finite", fix="compile the prompt again")
+    out = io.BytesIO()
+    torch.save(vectors.contiguous(), out)
+    return base64.b64encode(out.getvalue()).decode("ascii")
+
+
+def logprobs_of(top: Mapping[str, float]) -> dict[int, float]:
+    """vLLM's top_logprobs by token id, the likeliest first."""
+    pairs = ((int(name.removeprefix("token_id:")), value) for name, value in top.items())
+    return dict(sorted(pairs, key=lambda pair: -pair[1]))

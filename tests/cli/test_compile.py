@@ -1,0 +1,100 @@
+"""`compile` through the command line: names, refusals, and what goes on without them."""
+
+from __future__ import annotations
+
+import re
+import shutil
+from pathlib import Path
+
+import pytest
+
+from softprompt.cli import main
+
+from .conftest import make_project
+
+
+@pytest.fixture(scope="module")
+def styles(tmp_path_factory, model_folder):
+    """Two tuned soft prompts that stand before the input; nobody may change the folder."""
+    folder = tmp_path_factory.mktemp("styles")
+    recipe = make_project(
+        folder,
+        model_folder,
+        data="data: {train: train.jsonl, dev: dev.jsonl, prompt_field: style}",
+        task="task: {kind: generation, max_new_tokens: 5}",
+        method="method: {name: prompt-tuning, length: 3, placement: before}",
+    )
+    assert main(["tune", str(recipe), "steps=2"]) == 0
+    return folder / "out"
+
+
+def test_every_prompt_of_an_artifact(run, styles, tmp_path):
+    out = tmp_path / "compiled"
+    found = run("compile", styles, "--out", out, "--json").json
+    assert set(found["prompts"]) == {"out:fact", "out:joke"} and found["refused"] == {}
+    assert {prompt["vectors"] for prompt in found["prompts"].values()} == {3}
+    half = run("compile", styles, "--out", tmp_path / "half", "--dtype", "bfloat16", "--json").json
+    full, less = (sum(p["bytes"] for p in said["prompts"].values()) for said in (found, half))
+    assert full / 2 < less < full
+    said = run("compile", styles, "--out", out)
+    assert said.code == 0 and f"{out}: 2 compiled for" in said.out and "out:joke  3 vectors" in said.out
+
+
+@pytest.fixture(scope="module")
+def infix(tmp_path_factory, model_folder):
+    """A tuned prefix that stands after the input."""
+    folder = tmp_path_factory.mktemp("infix")
+    assert main(["tune", str(make_project(folder, model_folder)), "method=prefix-tuning", "steps=2"]) == 0
+    return folder / "out"
+
+
+def test_soft_tokens_after_the_input_are_kept_as_they_are(run, tuned, tmp_path):
+    found = run("compile", tuned, "--out", tmp_path / "compiled", "--json").json
+    assert found["prompts"]["out"]["vectors"] == 3
+    assert (tmp_path / "compiled/embeddings.safetensors").exists()
+
+
+def test_one_that_is_refused(run, infix, tmp_path):
+    said = run("compile", infix, "--out", tmp_path / "compiled")
+    assert said.code == 1 and said.err.count("error: ") == 1
+    assert "cannot hold a prefix that stands after the input" in said.err
+    assert not (tmp_path / "compiled").exists()
+
+
+def test_the_others_go_on(run, infix, styles, tmp_path):
+    shutil.copytree(styles, tmp_path / "tree/team/style")
+    shutil.copytree(infix, tmp_path / "tree/mood")
+    said = run("compile", tmp_path / "tree", "--out", tmp_path / "compiled", "--json")
+    assert said.code == 1
+    assert set(said.json["prompts"]) == {"team/style:fact", "team/style:joke"}
+    assert "after the input" in said.json["refused"]["mood"]["what"]
+
+
+def test_nothing_there(run, tmp_path):
+    said = run("compile", tmp_path, "--out", tmp_path / "out")
+    assert said.code == 1 and "no tuned prompt in" in said.err
+    said = run("compile", tmp_path / "no", "--out", tmp_path / "out")
+    assert said.code == 1 and "no tuned prompt at" in said.err
+
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.mark.parametrize(("page", "count"), [("edge", 4), ("vllm", 2)])
+def test_the_commands_of_the_pages_parse(run, page, count):
+    text = (ROOT / f"docs/{page}.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^softprompt (\w+) (.*)$", text, re.M)
+    assert len(commands) == count
+    for name, rest in commands:
+        said = run(name, "--help")
+        assert said.code == 0
+        assert all(option in said.out for option in re.findall(r"--[a-z][a-z-]+", rest))
+
+
+def test_the_gateway_says_what_it_lacks(run, styles, tmp_path):
+    words = ["serve", "--engine", "vllm", "--port", "0", "--vllm-url", "http://127.0.0.1:9"]
+    said = run(*words, tmp_path)
+    assert said.code == 1 and "no compiled prompts at" in said.err
+    run("compile", styles, "--out", tmp_path / "compiled")
+    said = run(*words, tmp_path / "compiled")
+    assert said.code == 1 and "vLLM at http://127.0.0.1:9 does not answer" in said.err
