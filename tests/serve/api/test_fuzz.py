@@ -30,6 +30,7 @@ OPERATIONS = (
     ("/health", "GET"),
 )
 NAMES = ("tiny", "team-a/reviews", "team-b/chat", "team-a/pairs")
+ASKED = ("model", "prompt", "messages", "row", "input")
 
 
 @pytest.fixture(scope="module")
@@ -45,16 +46,22 @@ def test_every_operation_is_drawn_from(schema):
 @pytest.mark.parametrize("mode", GenerationMode)
 @pytest.mark.parametrize(("path", "method"), OPERATIONS)
 def test_drawn_requests(schema, path, method, mode):
-    """Names of models are drawn too, so some requests are given one that exists."""
+    """Some requests are given a model that exists, and few options: all of them seldom go together."""
     operation, statuses = schema[path][method], set()
     if mode is GenerationMode.NEGATIVE and path in ("/metrics", "/health", "/v1/models/{name}"):
         return  # nothing can be wrong about them
 
     @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck), derandomize=True)
-    @given(case=operation.as_strategy(generation_mode=mode), name=sampled_from((None, *NAMES)))
-    def ask(case, name):
+    @given(
+        case=operation.as_strategy(generation_mode=mode),
+        name=sampled_from((None, *NAMES)),
+        few=sampled_from((0, 1, 2, None)),
+    )
+    def ask(case, name, few):
         if name and isinstance(case.body, dict) and "model" in case.body:
             case.body["model"] = name
+            for option in [key for key in case.body if key not in ASKED][few:] if few is not None else ():
+                del case.body[option]
         reply = case.call()
         wrong = [checks.negative_data_rejection] if name is None and mode is GenerationMode.NEGATIVE else []
         case.validate_response(reply, checks=[*CHECKS, *wrong])
