@@ -246,7 +246,7 @@ def close() -> Callable[..., None]:
     return check
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # while it is there this thread has a running event loop, for all tests
 def chromium() -> Iterator[Any]:
     api = pytest.importorskip("playwright.sync_api", reason="NO BROWSER TESTS: pip install playwright")
     path = next((found for name in NAMES if (found := shutil.which(name))), None)

@@ -37,7 +37,8 @@ def test_it_is_the_mean_of_chunks_scored_one_by_one(llama, setting, perturb, nam
         plain.append(bare)
     tokens = (chunk - lead) * len(plain)
     assert found.chunks == len(plain) == 16 and found.change.n == tokens
-    assert found.change.value == pytest.approx(sum(changes) / 2 / tokens, rel=1e-4)
+    # a small difference of float32 sums of some 70 nats
+    assert found.change.value == pytest.approx(sum(changes) / 2 / tokens, rel=1e-4, abs=1e-6)
     assert found.plain == pytest.approx(sum(plain) / tokens, rel=1e-5)
     assert found.change.low < found.change.value < found.change.high
 

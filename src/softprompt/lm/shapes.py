@@ -33,7 +33,7 @@ class Shapes:
         return tuple(self._zeros(layer, len(ids)) for layer in range(len(self.spec.layers)))
 
     def project_kv(self, layer: int, hidden: Tensor) -> LayerKV:
-        return self._zeros(layer, hidden.shape[1])
+        return self._lm.project_kv(layer, hidden)  # asked at every use, not for a start
 
     def attention_inputs(self, ids: Sequence[int]) -> list[Tensor]:
         return [torch.zeros(len(ids), self.spec.hidden_size, device=self.device) for _ in self.spec.layers]

@@ -56,12 +56,15 @@ def test_drawn_requests(schema, path, method, mode):
         case=operation.as_strategy(generation_mode=mode),
         name=sampled_from((None, *NAMES)),
         few=sampled_from((0, 1, 2, None)),
+        text=sampled_from((None, "the sea")),
     )
-    def ask(case, name, few):
+    def ask(case, name, few, text):
         if name and isinstance(case.body, dict) and "model" in case.body:
             case.body["model"] = name
             for option in [key for key in case.body if key not in ASKED][few:] if few is not None else ():
                 del case.body[option]
+            if text and "prompt" in case.body:
+                case.body["prompt"] = text
         reply = case.call()
         wrong = [checks.negative_data_rejection] if name is None and mode is GenerationMode.NEGATIVE else []
         case.validate_response(reply, checks=[*CHECKS, *wrong])
