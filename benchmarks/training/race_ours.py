@@ -16,7 +16,6 @@ from .race import SHOWN, TEXT, Race, Trial, prepared
 
 #: What each lays over its recipe of benchmarks/quality.py. A cache pays where rows come again: few are taken.
 CONTESTANTS: dict[str, dict[str, dict[str, Any]]] = {
-    "prompt-tuning/after": {},
     "prefix-tuning/after": {
         "data": {"limit": 100},
         "template": SHOWN,
