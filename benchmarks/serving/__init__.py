@@ -1,7 +1,10 @@
 """How fast prompts are served, beside PEFT and beside the plain model in the same engine.
 
     python -m benchmarks.serving [--only MEASURE …] [--json | --markdown]
+    python -m benchmarks.serving --only load --dtype float32 --minutes 10
     python -m benchmarks.serving --short
+
+Needs softprompt[lora,gateway].
 
 Prompts are random vectors and inputs random tokens: nothing that is timed depends on what they say. The
 sides take turns in one process, and what is compared is the median of the ratios of a turn. Answers are
@@ -15,7 +18,7 @@ from collections.abc import Callable, Iterator
 
 from benchmarks.training.line import Line
 
-from . import first_token, loading, mixed, switching
+from . import first_token, folders, load, loading, mixed, switching
 from .bench import Bench
 
 #: Every measure, in the order of docs/serving.md.
@@ -24,4 +27,6 @@ MEASURES: dict[str, Callable[[Bench], Iterator[Line]]] = {
     "mixed": mixed.measure,
     "first-token": first_token.measure,
     "loading": loading.measure,
+    "folders": folders.measure,
+    "load": load.measure,
 }

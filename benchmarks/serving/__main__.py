@@ -43,6 +43,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--inputs", type=int, nargs="+", default=[16, 64], help="tokens of an input (16 64)")
     parser.add_argument("--tokens", type=int, default=32, help="tokens of an answer (32)")
     parser.add_argument("--repeats", type=int, default=5, help="turns of each side (5)")
+    parser.add_argument("--clients", type=int, default=64, help="clients, and prompts, under load (64)")
+    parser.add_argument("--minutes", type=float, default=10, help="under load (10)")
+    parser.add_argument("--artifacts", type=int, default=100_000, help="in one tree (100,000)")
     parser.add_argument("--threads", type=int, default=0, help="of torch; 0: as many as it takes by itself")
     cpu = "seconds of the processor instead of the clock's, for a machine that others use"
     parser.add_argument("--cpu", action="store_true", help=cpu)
@@ -57,12 +60,16 @@ def main(arguments: list[str] | None = None) -> int:
         if args.short:
             model, _ = tiny.make(Path(folder))
             lm = load(str(model), dtype="float32")
-            bench = Bench(lm, Path(folder) / "prompts", 4, 3, (5, 9), 4, 1)
+            bench = Bench(
+                lm, Path(folder) / "prompts", 4, 3, (5, 9), 4, 1, clients=6, seconds=2, artifacts=1001
+            )
         else:
             lm = load(args.model, dtype=args.dtype)
             sizes = (args.prompts, args.length, tuple(args.inputs), args.tokens, args.repeats)
             clock = time.process_time if args.cpu else time.perf_counter
-            bench = Bench(lm, Path(folder) / "prompts", *sizes, clock)
+            bench = Bench(
+                lm, Path(folder) / "prompts", *sizes, args.clients, 60 * args.minutes, args.artifacts, clock
+            )
         bench.folder.mkdir()
         lines = run(bench, args.only)
     if args.json:

@@ -18,7 +18,7 @@ from softprompt import methods
 from softprompt.config import recipe_from_dict
 from softprompt.lm.frozen import FrozenLM
 from softprompt.lm.loading import fingerprint
-from softprompt.methods.base import Setting
+from softprompt.methods.base import Setting, SoftPrompt
 from softprompt.serve import Engine, Finished, Registry, Request, Sampling, Token
 
 
@@ -33,12 +33,16 @@ class Bench:
     inputs: tuple[int, ...] = (16, 64)  # tokens of an input
     tokens: int = 32  # of an answer
     repeats: int = 5
+    clients: int = 64  # at once, and prompts that they ask for
+    seconds: float = 600.0  # that they go on
+    artifacts: int = 100_000  # in one tree
     clock: Callable[[], float] = time.perf_counter
     draw: random.Random = field(default_factory=lambda: random.Random(0))
 
     def ids(self, count: int) -> tuple[int, ...]:
         """Random tokens, other ones at every call: nothing is known of them."""
-        return tuple(self.draw.randrange(5, self.lm.spec.vocab_size) for _ in range(count))
+        known = min(self.lm.spec.vocab_size, len(self.lm.tokenizer))
+        return tuple(self.draw.randrange(5, known) for _ in range(count))
 
     @property
     def exact(self) -> bool:
@@ -72,6 +76,7 @@ class Bench:
             }
         )
         built = methods.build(method, Setting(self.lm, seed=seed), options)
+        _stir(built, seed)
         base = {"name": self.lm.name, "mode": "frozen", "options": {}, "fingerprint": fingerprint(self.lm)}
         manifest = {
             "method": method,
@@ -100,6 +105,15 @@ class Bench:
             yield engine
         finally:
             engine.stop()
+
+
+def _stir(method: SoftPrompt, seed: int) -> None:
+    """Layers that start at zero become random: what is generated depends on the input."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in method.parameters():
+            if not parameter.any():
+                parameter.normal_(std=0.02, generator=generator)
 
 
 def request(prompt: str | None, ids: Sequence[int], tokens: int) -> Request:

@@ -1,0 +1,135 @@
+"""A server in its own process under many clients at once: errors, wrong answers, times, memory.
+
+Clients ask for prompts of every kind and for the plain model, with inputs and answers of many lengths, and
+some hang up. A quarter of the requests are of those whose answers were computed before, each alone, by
+transformers' own `generate`; the others are new.
+"""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from statistics import linear_regression, median, quantiles
+
+import psutil
+import torch
+
+from benchmarks.training.line import Line
+from softprompt import api
+from softprompt.data.collate import batch_of_ids
+from softprompt.objectives import injection_for
+from softprompt.serve.text import Detokenizer
+
+from .bench import Bench
+from .clients import Asked, Seen, run
+from .process import served
+
+METHODS = ("prompt-tuning", "prefix-tuning", "generated-prefix")
+KINDS = [(method, place) for method in METHODS for place in ("before", "after")]
+CHECKED = 0.25  # of the requests
+FLAT = 1.02  # resident memory at the end, beside that of the middle
+EACH = 0.2  # seconds between two looks at it
+
+
+def measure(bench: Bench) -> Iterator[Line]:
+    """Requests a second, times of first tokens and whole answers, and memory."""
+    names = []
+    for i in range(bench.clients):
+        method, place = KINDS[i % len(KINDS)]
+        options = {"length": 1 + i % bench.length, "placement": place, "init": "random"}
+        names.append(bench.publish(f"load/{i}", method, options, i))
+    plain = Path(bench.lm.name).name
+    known = [alone(bench, asked(bench, name), plain) for name in (*names, plain)] if bench.exact else []
+    draw = random.Random(1)
+
+    def next_one() -> Asked:
+        if known and draw.random() < CHECKED:
+            return draw.choice(known)
+        return asked(bench, draw.choice((*names, plain)))
+
+    with served(bench, bench.folder) as server, Memory(server.pid) as memory:
+        seen = run(server.url, bench.clients, bench.seconds, next_one)
+    yield from lines(bench, seen, memory)
+
+
+def asked(bench: Bench, model: str) -> Asked:
+    """A new request of a random length."""
+    draw, inputs = bench.draw, bench.inputs
+    ids = bench.ids(draw.randint(max(1, inputs[0] // 2), inputs[-1]))
+    return Asked(model, ids, draw.randint(max(1, bench.tokens // 4), bench.tokens))
+
+
+@torch.no_grad()
+def alone(bench: Bench, one: Asked, plain: str) -> Asked:
+    """The same with its answer: one row, without engine, server or anything that is shared."""
+    lm, batch, injection = bench.lm, batch_of_ids([one.ids], device=bench.lm.device), None
+    if one.model != plain:
+        injection = injection_for(lm, api.open_prompt(bench.folder / one.model, lm).method, batch)
+    nothing = lm.spec.vocab_size  # no token ends it
+    made = lm.generate(batch, injection, do_sample=False, max_new_tokens=one.tokens, eos_token_id=nothing)
+    text = Detokenizer(lm.tokenizer)  # whose pieces make another text of broken characters than the whole
+    return replace(one, alone="".join(map(text.add, made[0].tolist())) + text.rest())
+
+
+def lines(bench: Bench, seen: Seen, memory: Memory) -> Iterator[Line]:
+    """What came of it."""
+    case = f"{bench.clients} clients, {bench.clients} prompts and the plain model, {seen.seconds:.0f} s"
+    faults = [f"{len(seen.errors)} errors, the first: {seen.errors[0]}"] if seen.errors else []
+    if seen.wrong:
+        faults.append(f"{len(seen.wrong)} of {seen.checked} not as alone, the first: {seen.wrong[0]}")
+    if bench.exact and not seen.checked:
+        faults.append("no answer was checked")
+    note = f"{len(seen.whole)} answers, {seen.checked} checked, {seen.left} clients left; "
+    note += f"{len(seen.errors)} errors, {len(seen.wrong)} wrong; {seen.tokens / seen.seconds:.0f} tokens/s"
+    rate = len(seen.whole) / seen.seconds
+    yield Line("load", case, rate, None, "requests/s", note=note, wrong="; ".join(faults))
+    for what, times in (("first token", seen.first), ("whole answer", seen.whole)):
+        if len(times) > 1:
+            late = 1000 * quantiles(times, n=100)[-1]
+            yield Line("load", what, late, 1000 * median(times), "ms (99 % / median)")
+    yield memory.line()
+
+
+class Memory:
+    """Resident bytes of a process, looked at again and again from a thread."""
+
+    def __init__(self, pid: int) -> None:
+        self.process = psutil.Process(pid)
+        self.seen: list[tuple[float, float]] = []  # (seconds, MB)
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._look, daemon=True)
+
+    def __enter__(self) -> Memory:
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def _look(self) -> None:
+        while True:
+            try:
+                self.seen.append((time.perf_counter(), self.process.memory_info().rss / 1e6))
+            except psutil.Error:  # it has ended, which others tell
+                return
+            if self._ended.wait(EACH):
+                return
+
+    def line(self) -> Line:
+        """The last tenth beside the tenth that follows the middle, and the slope of the second half."""
+        if len(self.seen) < 4:
+            return Line("load", "memory", None, None, "MB (end / middle)", goal=FLAT, at_most=True)
+        half = self.seen[len(self.seen) // 2 :]
+        tenth = max(1, len(self.seen) // 10)
+        middle, end = (median(mb for _, mb in part) for part in (half[:tenth], half[-tenth:]))
+        slope = 60 * linear_regression([at for at, _ in half], [mb for _, mb in half]).slope
+        start, most = self.seen[0][1], max(mb for _, mb in self.seen)
+        note = f"{start:,.0f} MB at the start, {most:,.0f} at most; second half {slope:+.2f} MB a minute"
+        return Line(
+            "load", "memory", end, middle, "MB (end / middle)", end / middle, FLAT, at_most=True, note=note
+        )
