@@ -53,9 +53,7 @@ class Options:
     target: float = field(default=0.85, metadata=_help("time-to-accuracy: where the clock stops"))
     train_rows: int = field(default=1000, metadata=_help("time-to-accuracy: rows to train on"))
     dev_rows: int = field(default=400, metadata=_help("time-to-accuracy: rows that accuracy is measured on"))
-    every: int = field(
-        default=4, metadata=_help("time-to-accuracy: steps between two looks at the accuracy")
-    )
+    every: int = field(default=4, metadata=_help("time-to-accuracy: steps between two looks at the accuracy"))
     rates: tuple[float, ...] = field(
         default=(1e-3, 3e-3, 1e-2, 3e-2), metadata=_help("time-to-accuracy: searched for PEFT")
     )
