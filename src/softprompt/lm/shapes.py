@@ -36,7 +36,7 @@ class Shapes:
         return self._lm.project_kv(layer, hidden)  # asked at every use, not for a start
 
     def attention_inputs(self, ids: Sequence[int]) -> list[Tensor]:
-        return [torch.zeros(len(ids), self.spec.hidden_size, device=self.device) for _ in self.spec.layers]
+        return self._lm.attention_inputs(ids)  # their size is in no spec: ALBERT's is not that of embeddings
 
     def _zeros(self, layer: int, length: int) -> LayerKV:
         sizes = self.spec.layers[layer]
