@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import argparse
-import importlib.util
-import json
 import sys
 import tempfile
 import time
-import warnings
 from pathlib import Path
 
 import torch
-from transformers import logging
 
+from benchmarks.command import need_peft, parser_of, run, tell
 from benchmarks.training import tiny
-from benchmarks.training.line import Line, markdown, table
 from benchmarks.training.machine import where
 from softprompt.errors import SoftPromptError
 from softprompt.lm.loading import load
@@ -26,16 +21,7 @@ from .bench import Bench
 
 def main(arguments: list[str] | None = None) -> int:
     """0 where every answer is right, however fast or slow."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.serving",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument("--only", nargs="+", choices=MEASURES, default=list(MEASURES), metavar="MEASURE")
-    parser.add_argument("--short", action="store_true", help="everything once, on a tiny model")
-    form = parser.add_mutually_exclusive_group()
-    form.add_argument("--json", action="store_true", help="one JSON object")
-    form.add_argument("--markdown", action="store_true", help="the tables of docs/serving.md")
+    parser = parser_of("python -m benchmarks.serving", __doc__, MEASURES, "docs/serving.md")
     parser.add_argument("--model", default="smollm2", help="alias or folder of the base model (smollm2)")
     parser.add_argument("--dtype", default="auto", help="precision; answers are compared in float32 (auto)")
     parser.add_argument("--prompts", type=int, default=32, help="prompts, and requests at once (32)")
@@ -50,12 +36,9 @@ def main(arguments: list[str] | None = None) -> int:
     cpu = "seconds of the processor instead of the clock's, for a machine that others use"
     parser.add_argument("--cpu", action="store_true", help=cpu)
     args = parser.parse_args(arguments)
-    if importlib.util.find_spec("peft") is None:
-        parser.error("PEFT is not installed. fix: pip install 'softprompt[lora]'")
+    need_peft(parser)
     if args.threads:
         torch.set_num_threads(args.threads)
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
     with tempfile.TemporaryDirectory() as folder:
         if args.short:
             model, _ = tiny.make(Path(folder))
@@ -71,33 +54,9 @@ def main(arguments: list[str] | None = None) -> int:
                 lm, Path(folder) / "prompts", *sizes, args.clients, 60 * args.minutes, args.artifacts, clock
             )
         bench.folder.mkdir()
-        lines = run(bench, args.only)
-    if args.json:
-        print(json.dumps({"where": where(), "lines": [line.to_json() for line in lines]}))
-    else:
-        print(f"{where()}; {lm.dtype}\n\n{markdown(lines) if args.markdown else table(lines)}")
-    wrong = [f"{line.measure}, {line.case}: {line.fault}" for line in lines if line.fault]
-    if wrong:
-        print("not as it should be:\n" + "\n".join(wrong), file=sys.stderr)
-    return bool(wrong)
-
-
-def run(bench: Bench, names: list[str]) -> list[Line]:
-    """The lines of the measures, each told to stderr as it comes; one that leaves none is wrong."""
-    lines: list[Line] = []
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the library beside us
-        for name in names:
-            before = len(lines)
-            try:
-                for line in MEASURES[name](bench):
-                    print("  ".join(line.cells()), file=sys.stderr, flush=True)
-                    lines.append(line)
-            except (SoftPromptError, RuntimeError) as error:
-                lines.append(Line(name, "–", None, None, "", wrong=f"{type(error).__name__}: {error}"))
-            if len(lines) == before:
-                lines.append(Line(name, "–", None, None, "", wrong="no line came of it"))
-    return lines
+        # an engine that fails is as wrong as an answer that does
+        lines = run(MEASURES, args.only, bench, (SoftPromptError, RuntimeError))
+    return tell(lines, args, f"{where()}; {lm.dtype}")
 
 
 if __name__ == "__main__":

@@ -22,6 +22,16 @@ train: {{steps: 4, batch_size: 4, dtype: float32}}
 output: {output}
 """
 
+#: The shortest comparison that has everything.
+QUICKEST = [
+    "methods=[prompt-tuning/after, zero-shot]",
+    "rates=[1e-2]",
+    "seeds=1",
+    "steps=2",
+    "control=false",
+    "serving=false",
+]
+
 
 @dataclass(frozen=True)
 class Said:
@@ -90,12 +100,26 @@ def tuned(tmp_path_factory, model_folder) -> Path:
 @pytest.fixture(scope="session")
 def chatty(tmp_path_factory, model_folder) -> Path:
     """Two tuned generation prompts, by name; nobody may change it."""
-    folder = tmp_path_factory.mktemp("chatty")
+    return tuned_styles(tmp_path_factory.mktemp("chatty"), model_folder)
+
+
+@pytest.fixture(scope="session")
+def styles(tmp_path_factory, model_folder) -> Path:
+    """The same as prefixes that stand before the input; nobody may change the folder."""
+    return tuned_styles(tmp_path_factory.mktemp("styles"), model_folder, "prefix-tuning")
+
+
+def tuned_styles(folder: Path, model: Path, method: str | None = None) -> Path:
+    """Two tuned prompts, `joke` and `fact`: of the recipe's method, or of `method` before the input."""
+    changes = (
+        {} if method is None else {"method": f"method: {{name: {method}, length: 3, placement: before}}"}
+    )
     recipe = make_project(
         folder,
-        model_folder,
+        model,
         data="data: {train: train.jsonl, dev: dev.jsonl, prompt_field: style}",
         task="task: {kind: generation, max_new_tokens: 5}",
+        **changes,
     )
     assert main(["tune", str(recipe), "steps=2"]) == 0
     return folder / "out"

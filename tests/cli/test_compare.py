@@ -8,15 +8,9 @@ from softprompt.cli.contest import Contest
 from softprompt.compare import engine
 from softprompt.compare.executors import Serial
 
-QUICK = [
-    "methods=[prompt-tuning/after, zero-shot]",
-    "rates=[1e-2]",
-    "seeds=1",
-    "steps=2",
-    "control=false",
-    "serving=false",
-    "test_fraction=0.3",
-]
+from .conftest import QUICKEST
+
+QUICK = [*QUICKEST, "test_fraction=0.3"]
 
 
 @pytest.fixture(autouse=True)

@@ -10,22 +10,13 @@ import pytest
 
 from softprompt.cli import main
 
-from .conftest import make_project
+from .conftest import make_project, tuned_styles
 
 
 @pytest.fixture(scope="module")
 def styles(tmp_path_factory, model_folder):
     """Two tuned soft prompts that stand before the input; nobody may change the folder."""
-    folder = tmp_path_factory.mktemp("styles")
-    recipe = make_project(
-        folder,
-        model_folder,
-        data="data: {train: train.jsonl, dev: dev.jsonl, prompt_field: style}",
-        task="task: {kind: generation, max_new_tokens: 5}",
-        method="method: {name: prompt-tuning, length: 3, placement: before}",
-    )
-    assert main(["tune", str(recipe), "steps=2"]) == 0
-    return folder / "out"
+    return tuned_styles(tmp_path_factory.mktemp("styles"), model_folder, "prompt-tuning")
 
 
 def test_every_prompt_of_an_artifact(run, styles, tmp_path):

@@ -12,17 +12,9 @@ from softprompt.compare import engine
 from softprompt.compare.executors import Serial
 from softprompt.config import load_recipe
 
-from .conftest import write_rows
+from .conftest import QUICKEST, write_rows
 
-QUICK = [
-    "methods=[prompt-tuning/after, zero-shot]",
-    "rates=[1e-2]",
-    "seeds=1",
-    "steps=2",
-    "control=false",
-    "serving=false",
-    "dtype=float32",
-]
+QUICK = [*QUICKEST, "dtype=float32"]
 
 
 @pytest.fixture(autouse=True)

@@ -8,11 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from softprompt.cli import main
 from softprompt.interop.llama_cpp import engine
 
 from ..conftest import tiny_model
-from .conftest import make_project
 
 pytest.importorskip("xllamacpp")
 EXAMPLE = Path(__file__).parents[2] / "examples/llama_cpp_slots.py"
@@ -23,21 +21,6 @@ def gguf(tmp_path_factory):
     from ..interop.gguf_file import write
 
     return write(tiny_model("llama"), tmp_path_factory.mktemp("gguf") / "tiny.gguf")
-
-
-@pytest.fixture(scope="module")
-def styles(tmp_path_factory, model_folder):
-    """Two tuned prefixes that stand before the input; nobody may change the folder."""
-    folder = tmp_path_factory.mktemp("styles")
-    recipe = make_project(
-        folder,
-        model_folder,
-        data="data: {train: train.jsonl, dev: dev.jsonl, prompt_field: style}",
-        task="task: {kind: generation, max_new_tokens: 5}",
-        method="method: {name: prefix-tuning, length: 3, placement: before}",
-    )
-    assert main(["tune", str(recipe), "steps=2"]) == 0
-    return folder / "out"
 
 
 def test_export_and_the_example(run, styles, gguf, tmp_path, capsys):

@@ -6,29 +6,9 @@ import json
 import re
 from pathlib import Path
 
-import pytest
 from safetensors.torch import load_file
 
-from softprompt.cli import main
-
-from .conftest import make_project
-
 PAGE = (Path(__file__).parents[2] / "docs/peft.md").read_text(encoding="utf-8")
-
-
-@pytest.fixture(scope="module")
-def styles(tmp_path_factory, model_folder):
-    """Two tuned prefixes that stand before the input; nobody may change the folder."""
-    folder = tmp_path_factory.mktemp("styles")
-    recipe = make_project(
-        folder,
-        model_folder,
-        data="data: {train: train.jsonl, dev: dev.jsonl, prompt_field: style}",
-        task="task: {kind: generation, max_new_tokens: 5}",
-        method="method: {name: prefix-tuning, length: 3, placement: before}",
-    )
-    assert main(["tune", str(recipe), "steps=2"]) == 0
-    return folder / "out"
 
 
 def test_there_and_back(run, styles, tmp_path):

@@ -55,7 +55,10 @@ class KeyValues:
     @cached_property
     def beginning(self) -> Context | None:
         """What every input begins with, one row."""
-        return self.lm.beginning(self.ahead) if self.ahead else None
+        if not self.ahead:
+            return None
+        # the last token of an input is no part of its context
+        return self.lm.prefill(batch_of_ids([[*self.ahead, 0]], device=self.lm.device))
 
     def name(self, example: Example) -> str:
         return name_of_ids(example.input_ids)
@@ -93,7 +96,7 @@ def common_beginning(lm: LanguageModel, examples: Iterable[Example]) -> Ids:
     every row that is added.
     """
     inputs = {tuple(e.input_ids) for e in examples}
-    if len(inputs) < 2 or {"prefix", "cache"} & set(lm.spec.limits):
+    if len(inputs) < 2 or not lm.shares_beginnings:
         return ()
     first, last = min(inputs), max(inputs)  # in the order of their tokens: all others are between them
     count = min(len(ids) for ids in inputs) - 1

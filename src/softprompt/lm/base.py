@@ -77,6 +77,11 @@ class LanguageModel(abc.ABC):
         return self.model.get_input_embeddings().weight.dtype  # type: ignore[return-value]
 
     @property
+    def shares_beginnings(self) -> bool:
+        """Whether what several rows begin with can be run once, and seen by each as columns."""
+        return not {"prefix", "cache"} & set(self.spec.limits)
+
+    @property
     def is_frozen(self) -> bool:
         """False while the base is trained jointly (lora, full); a head does not count."""
         named = self.model.named_parameters()
@@ -98,12 +103,8 @@ class LanguageModel(abc.ABC):
     ) -> Context:
         """What `logits(context=…)` need not compute again. Refused where `spec.limits` names "cache".
 
-        `ahead` (of `beginning`) is what each input begins with: the batch holds the rest of them.
+        `ahead`, of one row, is what each input begins with: the batch holds the rest of them.
         """
-
-    def beginning(self, ids: Sequence[int]) -> Context | None:
-        """What `prefill(ahead=…)` takes, of tokens that inputs begin with; None where it takes nothing."""
-        return None
 
     def context(self, batch: Batch, injection: Injection | None = None) -> Context | None:
         """`prefill` where this model can keep its inputs; None (compute them each time) where it cannot."""

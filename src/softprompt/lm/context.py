@@ -28,8 +28,7 @@ class Context:
     @property
     def positions(self) -> Tensor:
         """Of the own columns [B, N]; padding holds anything."""
-        own = self.mask.cumsum(1) - 1
-        return (own if self.ahead is None else own + self.ahead.lengths[:, None]).clamp(min=0)
+        return positions_after(self.ahead, self.mask)
 
     def chain(self) -> Iterator[Context]:
         """All parts, the first position's first."""
@@ -58,6 +57,12 @@ class Context:
         merged = Injection.cat([Injection(kv_before=prefix) for prefix in prefixes]).kv_before
         assert merged is not None
         return Context(merged.layers, merged.mask)
+
+
+def positions_after(ahead: Context | None, mask: Tensor) -> Tensor:
+    """Where the real columns of a mask [B, S] stand behind what is `ahead`; padding holds anything."""
+    own = mask.cumsum(1) - 1
+    return (own if ahead is None else own + ahead.lengths[:, None]).clamp(min=0)
 
 
 def pack_right(vectors: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:

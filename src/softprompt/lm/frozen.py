@@ -22,13 +22,12 @@ from ..injection import Injection, LayerKV, Layers
 from . import generation, turns
 from .attention import Active, Columns, inject
 from .base import LanguageModel
-from .context import Context, pack_right
+from .context import Context, pack_right, positions_after
 from .probe import recorded
 
 #: Positions that are spared where what all rows begin with is run once, below which the pass that this
 #: takes costs more than it spares.
 WORTH_A_PASS = 128
-_NO_COLUMNS = {"prefix", "cache"}  # limits under which a row cannot see another's beginning
 
 
 @final
@@ -61,10 +60,9 @@ class FrozenLM(LanguageModel):
         lengths = batch.target_mask.sum(1)
         if injection.after is not None:
             lengths = lengths + injection.after.mask.sum(1)
-        ahead = 0 if context is None else context.lengths[:, None]
-        positions = (mask.cumsum(1) - 1 + ahead).clamp(min=0)
+        positions = positions_after(context, mask)
         tail_start = vectors.shape[1] - lengths
-        active = self._active(injection, positions, tail_start, positions[:, -1] - lengths + 1, context)
+        active = self.active(injection, positions, tail_start, positions[:, -1] - lengths + 1, context)
         return self.run(vectors, mask, positions, active, batch.target_ids.shape[1])
 
     def run(self, vectors: Tensor, mask: Tensor, positions: Tensor, active: Active, count: int = 1) -> Tensor:
@@ -88,7 +86,7 @@ class FrozenLM(LanguageModel):
     ) -> Context:
         """Keys and values of [before | input without its last token], for `logits(context=…)`.
 
-        `ahead` (of `beginning`) is what each input begins with: the batch holds the rest of them.
+        `ahead`, of one row, is what each input begins with: the batch holds the rest of them.
         """
         self.refuse("cache")
         return self._recorded(batch, injection or Injection(), ahead)
@@ -100,12 +98,6 @@ class FrozenLM(LanguageModel):
             return None
         ahead, batch, injection = self._begun(batch.with_inputs_at_right(), injection or Injection())
         return self._recorded(batch, injection, ahead)
-
-    def beginning(self, ids: Sequence[int]) -> Context | None:
-        """Keys and values of what all inputs begin with, one row, for `prefill(ahead=…)`."""
-        if _NO_COLUMNS & set(self.spec.limits):
-            return None
-        return self.prefill(batch_of_ids([[*ids, 0]], device=self.device))  # the last is no part of it
 
     def _recorded(self, batch: Batch, injection: Injection, ahead: Context | None = None) -> Context:
         """The input's keys and values, taken where they reach the attention function."""
@@ -127,7 +119,7 @@ class FrozenLM(LanguageModel):
         """
         seen = (injection.before, injection.kv_before, injection.adapter)
         ours = all(part is None or part.mask.shape[0] == 1 for part in seen)
-        if batch.size == 1 or not ours or _NO_COLUMNS & set(self.spec.limits):
+        if batch.size == 1 or not ours or not self.shares_beginnings:
             return None, batch, injection
         soft = 0 if injection.before is None else injection.before.mask.shape[1]
         same = batch.shared_tokens()
@@ -146,10 +138,8 @@ class FrozenLM(LanguageModel):
         self, vectors: Tensor, mask: Tensor, head: Injection, ahead: Context | None = None
     ) -> Context:
         """Keys and values that embeddings [B, S, H] come to under what stands ahead of them."""
-        positions = (mask.cumsum(1) - 1).clamp(min=0)
-        if ahead is not None:
-            positions = positions + ahead.lengths[:, None]
-        active = self._active(head, positions, 0, 0, ahead)
+        positions = positions_after(ahead, mask)
+        active = self.active(head, positions, 0, 0, ahead)
         active.record = {}
         options = self._only_accepted(position_ids=positions, use_cache=False)
         with inject(active):  # without the head: no logits are needed
@@ -198,7 +188,7 @@ class FrozenLM(LanguageModel):
             inputs["inputs_embeds"], mask = self._sequence(batch, injection, targets=False)
         after = 0 if injection.after is None else injection.after.mask.sum(1)
         last_input = mask.sum(1) - after - 1
-        active = self._active(injection, None, width - 1 - after, last_input, None)
+        active = self.active(injection, None, width - 1 - after, last_input, None)
         generation.default(options, "pad_token_id", self._pad_id())
         if "logits_to_keep" in self._accepted and not generation.guesses(self.model, options):
             # by index, where transformers would slice: see `logits`
@@ -245,7 +235,7 @@ class FrozenLM(LanguageModel):
         vectors, masks = (torch.cat(column, dim=1) for column in zip(*parts, strict=True))
         return pack_right(vectors, masks)
 
-    def _active(
+    def active(
         self,
         injection: Injection,
         positions: Tensor | None,

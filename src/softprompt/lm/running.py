@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ..injection import Injection, LayerKV, Prefix
 from .attention import Active, Columns
-from .context import Context
+from .context import Context, positions_after
 from .frozen import FrozenLM
 from .probe import recorded
 
@@ -80,11 +80,10 @@ class Joined:
             [torch.nn.functional.pad(row.vectors, (0, 0, width - row.vectors.shape[0], 0)) for row in rows]
         )
         context = Context.cat([row.context for row in rows])
-        ahead = 0 if context is None else context.mask.sum(1, keepdim=True)
-        positions = (mask.cumsum(1) - 1 + ahead).clamp(min=0)
+        positions = positions_after(context, mask)
         tails = torch.tensor([row.after + 1 for row in rows], device=device)
         injection = Injection.cat([row.injection for row in rows], [1] * len(rows))
-        self.active = lm._active(injection, positions, width - tails, positions[:, -1] - tails + 1, context)
+        self.active = lm.active(injection, positions, width - tails, positions[:, -1] - tails + 1, context)
         self.active.record = {}
         self.mask, self.positions = mask, positions
         self.logits = lm.run(vectors, mask, positions, self.active, logits)  # [B, logits, V]

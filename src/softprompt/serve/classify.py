@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -14,8 +13,8 @@ from ..evaluate import BATCH_TOKENS, answer
 from ..injection import Injection
 from ..lm.base import LanguageModel
 from ..objectives import injection_for
+from .labels import check_kind, probabilities
 from .registry import Loaded
-from .request import InvalidRequest
 
 Probabilities = dict[str, float]
 
@@ -28,12 +27,7 @@ def classified(
     Raises InvalidRequest for a prompt that does not choose among labels, and what encoding a row raises.
     """
     tuned = loaded.tuned
-    if tuned.encoder.kind not in ("classification", "choice"):
-        raise InvalidRequest(
-            f"prompt '{loaded.name}' was not made to classify",
-            why=f"its task is {tuned.encoder.kind}",
-            fix="ask it for a completion, or ask a classification prompt",
-        )
+    check_kind(loaded.name, tuned.encoder.kind)
     name = tuned.artifact.prompts[loaded.index]
     examples = [tuned.encoder.encode(row, with_target=False, prompt=name) for row in rows]
     lengths = [len(e.input_ids) + max(map(len, e.candidates or ((),))) for e in examples]
@@ -53,8 +47,5 @@ def _probabilities(
     said = answer(lm, encoder, batch, injection, lm.context(batch, injection), examples)
     found = []
     for example, one in zip(examples, said, strict=True):
-        names, scores = encoder.labels or example.rendered.choices or (), one.scores or ()
-        largest = max(scores)
-        weights = [math.exp(score - largest) for score in scores]
-        found.append({n: w / sum(weights) for n, w in zip(names, weights, strict=True)})
+        found.append(probabilities(encoder.labels or example.rendered.choices or (), one.scores or ()))
     return found

@@ -94,9 +94,8 @@ class Row:
     def read(self, reuse: Reuse, most: int) -> Joined | None:
         """Runs at most so many more of its positions; None while that is not all of them."""
         joining = self._joining or self.begin(reuse)
-        end = min(
-            most, len(joining.vectors) - joining.after - 1
-        )  # the input's last token is in the last part
+        # the input's last token is in the last part
+        end = min(most, len(joining.vectors) - joining.after - 1)
         whole = len(joining.vectors) <= most or end < 1
         part = joining
         if not whole:  # what follows the input is not seen by its parts

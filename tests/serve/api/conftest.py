@@ -75,3 +75,16 @@ def serve(talker) -> Iterator[Callable[..., Running]]:
     yield start
     for one in running:
         one.stop()
+
+
+@pytest.fixture
+def served(serve) -> Running:
+    return serve()
+
+
+@pytest.fixture
+def client(served) -> Any:
+    """The real one."""
+    import openai
+
+    return openai.OpenAI(base_url=served.url + "/v1", api_key="none", max_retries=0)

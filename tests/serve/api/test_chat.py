@@ -7,16 +7,6 @@ import pytest
 
 
 @pytest.fixture
-def served(serve):
-    return serve()
-
-
-@pytest.fixture
-def client(served):
-    return openai.OpenAI(base_url=served.url + "/v1", api_key="none", max_retries=0)
-
-
-@pytest.fixture
 def ask(client):
     def say(model, *messages, **more):
         turns = [{"role": role, "content": text} for role, text in messages]

@@ -7,16 +7,6 @@ import openai
 import pytest
 
 
-@pytest.fixture
-def served(serve):
-    return serve()
-
-
-@pytest.fixture
-def client(served):
-    return openai.OpenAI(base_url=served.url + "/v1", api_key="none", max_retries=0)
-
-
 def test_a_text_is_read_as_it_is(served, client, talker):
     said = client.completions.create(model="tiny", prompt="what a film", max_tokens=100, temperature=0)
     assert said.choices[0].text == "plain[1]:what a film" and said.choices[0].finish_reason == "stop"

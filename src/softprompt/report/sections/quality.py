@@ -11,6 +11,7 @@ from ..style import looks
 from ..summary import said, told
 from ..verdict import Verdict
 from .cost_kinds import KINDS, CostKind
+from .drawing import of_methods
 
 #: With more tests than this, those without the chosen method are folded away.
 MANY = 8
@@ -111,18 +112,12 @@ def _scores(found: Comparison, split: str, scores: dict[str, Quality]) -> Figure
         ],
         right=range(1, 4 + len(others)),
     )
-    drawn = [
-        charts.intervals(
-            rows,
-            width=width,
-            title=f"{u.axis} on the {split} rows by method",
-            about="The mean over seeds with its 95 % interval; small strokes are the seeds.",
-            label=u.axis,
-            say=(u.bare, u.tick),
-            bounds=u.bounds,
-        )
-        for width in (charts.WIDE, charts.NARROW)
-    ]
+    drawn = of_methods(
+        rows,
+        u,
+        title=f"{u.axis} on the {split} rows by method",
+        about="The mean over seeds with its 95 % interval; small strokes are the seeds.",
+    )
     return Figure(
         "scores",
         f"Scores on the {split} rows",

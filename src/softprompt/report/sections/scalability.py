@@ -11,6 +11,7 @@ from ..numbers import MISSING, Unit, count, unit
 from ..schema import Comparison, Point
 from ..style import looks
 from ..summary import said
+from .drawing import of_methods
 
 
 def section(found: Comparison) -> Section:
@@ -47,19 +48,13 @@ def _unseen(found: Comparison) -> Block:
         )
         for name in names
     ]
-    drawn = [
-        charts.intervals(
-            rows,
-            width=width,
-            title=f"{u.axis} on seen and unseen inputs by method",
-            about="Filled shapes are seen inputs, hollow ones unseen; the line between them is the gap.",
-            label=u.axis,
-            say=(u.bare, u.tick),
-            join=True,
-            bounds=u.bounds,
-        )
-        for width in (charts.WIDE, charts.NARROW)
-    ]
+    drawn = of_methods(
+        rows,
+        u,
+        title=f"{u.axis} on seen and unseen inputs by method",
+        about="Filled shapes are seen inputs, hollow ones unseen; the line between them is the gap.",
+        join=True,
+    )
     table = Table(
         f"{u.axis} on seen (test) and unseen inputs",
         ["method", "seen", "unseen", "gap (seen − unseen)"],
@@ -85,18 +80,12 @@ def _newcomers(found: Comparison) -> Block:
         for name in names
         for s in (scores[name],)
     ]
-    drawn = [
-        charts.intervals(
-            rows,
-            width=width,
-            title=f"{u.axis} of prompts never seen in training",
-            about="One line a method; the same numbers are in the table below.",
-            label=u.axis,
-            say=(u.bare, u.tick),
-            bounds=u.bounds,
-        )
-        for width in (charts.WIDE, charts.NARROW)
-    ]
+    drawn = of_methods(
+        rows,
+        u,
+        title=f"{u.axis} of prompts never seen in training",
+        about="One line a method; the same numbers are in the table below.",
+    )
     table = Table(
         f"{u.axis} of prompts never seen in training, and of those trained (test)",
         ["method", "new prompts", "trained prompts"],

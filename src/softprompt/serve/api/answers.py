@@ -11,7 +11,7 @@ import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 from fastapi import Request as HttpRequest
 from fastapi.responses import StreamingResponse
@@ -26,6 +26,10 @@ from .schemas import SamplingFields
 from .service import Answer, Service, Target
 
 DONE = b"data: [DONE]\n\n"
+#: Of the routes that answer so, for the published schema.
+RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {"content": {"text/event-stream": {}}, "description": "The answers, or events."}
+}
 
 
 @dataclass
@@ -75,6 +79,12 @@ def check_count(service: Service, inputs: int, n: int | None) -> None:
         raise ApiError(400, message, param="n" if inputs == 1 else "prompt", code="too_many_choices")
 
 
+def check_streaming(asked: SamplingFields) -> None:
+    """Before anything is looked for."""
+    if asked.stream_options is not None and not asked.stream:
+        raise ApiError(400, "stream_options go with stream=true.", param="stream_options")
+
+
 def submit(
     service: Service,
     target: Target,
@@ -100,6 +110,23 @@ def submit(
             choice.answer.cancel()
         raise
     return choices
+
+
+class Reply(Protocol):
+    """The choices in a route's own shape, whole once they are at their ends, or as they come."""
+
+    def whole(self) -> BaseModel: ...
+    def chunks(self) -> AsyncIterator[dict[str, Any]]: ...
+
+
+async def answered(
+    service: Service, http: HttpRequest, asked: SamplingFields, choices: Sequence[Choice], reply: Reply
+) -> BaseModel | StreamingResponse:
+    """The reply as it was asked for: events, or one body."""
+    if asked.stream:
+        return stream(reply.chunks())
+    await collect(service, http, choices)
+    return reply.whole()
 
 
 async def follow(service: Service, choices: Sequence[Choice]) -> AsyncIterator[tuple[int, Token | Finished]]:

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Request
 from starlette.concurrency import run_in_threadpool
 
 from ..request import Finished, Token
-from .answers import Choice, check_count, collect, follow, now, stream, submit, usage
+from .answers import RESPONSES, Choice, answered, check_count, check_streaming, follow, now, submit, usage
 from .errors import ApiError
 from .keys import Key
 from .replies import ChatChoice, ChatCompletion, ChatLogprobs, ChatMessage, TokenLogprob, TopLogprob
@@ -25,16 +25,12 @@ def routes(service: Service) -> APIRouter:
     @router.post(
         "/v1/chat/completions",
         response_model=ChatCompletion,
-        responses={200: {"content": {"text/event-stream": {}}, "description": "The answers, or events."}},
+        responses=RESPONSES,
     )
     async def chat(asked: ChatRequest, http: Request) -> Any:
         _check(asked)
         target, choices = await run_in_threadpool(partial(_begin, service, asked, http.state.key))
-        reply = _Reply(service, asked, target, choices)
-        if asked.stream:
-            return stream(reply.chunks())
-        await collect(service, http, choices)
-        return reply.whole()
+        return await answered(service, http, asked, choices, _Reply(service, asked, target, choices))
 
     return router
 
@@ -45,8 +41,7 @@ def _check(asked: ChatRequest) -> None:
         raise ApiError(400, message, param="max_completion_tokens")
     if asked.top_logprobs is not None and not asked.logprobs:
         raise ApiError(400, "top_logprobs go with logprobs=true.", param="top_logprobs")
-    if asked.stream_options is not None and not asked.stream:
-        raise ApiError(400, "stream_options go with stream=true.", param="stream_options")
+    check_streaming(asked)
 
 
 def _begin(service: Service, asked: ChatRequest, key: Key) -> tuple[Target, list[Choice]]:
@@ -87,7 +82,7 @@ class _Reply:
         return ChatCompletion(**self.frame, choices=said, usage=used, softprompt=reading)
 
     async def chunks(self) -> AsyncIterator[dict[str, Any]]:
-        told = bool(self.asked.stream_options and self.asked.stream_options.include_usage)
+        told = self.asked.tells_usage
         more: dict[str, Any] = {"usage": None} if told else {}
         for index in range(len(self.choices)):
             delta = {"role": "assistant", "content": "", "refusal": None}

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Request
 from starlette.concurrency import run_in_threadpool
 
 from ..request import Finished, Token
-from .answers import Choice, check_count, collect, follow, now, stream, submit, usage
+from .answers import RESPONSES, Choice, answered, check_count, check_streaming, follow, now, submit, usage
 from .errors import ApiError
 from .inputs import Input
 from .keys import Key
@@ -28,16 +28,12 @@ def routes(service: Service) -> APIRouter:
     @router.post(
         "/v1/completions",
         response_model=Completion,
-        responses={200: {"content": {"text/event-stream": {}}, "description": "The answers, or events."}},
+        responses=RESPONSES,
     )
     async def completions(asked: CompletionRequest, http: Request) -> Any:
         _check(asked)
         target, choices = await run_in_threadpool(partial(_begin, service, asked, http.state.key))
-        reply = _Reply(service, asked, target, choices)
-        if asked.stream:
-            return stream(reply.chunks())
-        await collect(service, http, choices)
-        return reply.whole()
+        return await answered(service, http, asked, choices, _Reply(service, asked, target, choices))
 
     return router
 
@@ -49,8 +45,7 @@ def _check(asked: CompletionRequest) -> None:
         raise ApiError(400, "best_of other than n is not supported.", param="best_of", code="unsupported")
     if asked.max_tokens == 0 and not asked.echo:
         raise ApiError(400, "max_tokens=0 makes sense with echo only.", param="max_tokens")
-    if asked.stream_options is not None and not asked.stream:
-        raise ApiError(400, "stream_options go with stream=true.", param="stream_options")
+    check_streaming(asked)
 
 
 def _begin(service: Service, asked: CompletionRequest, key: Key) -> tuple[Target, list[Choice]]:
@@ -101,7 +96,7 @@ class _Reply:
 
     async def chunks(self) -> AsyncIterator[dict[str, Any]]:
         begun: set[int] = set()
-        told = bool(self.asked.stream_options and self.asked.stream_options.include_usage)
+        told = self.asked.tells_usage
         async for index, part in follow(self.service, self.choices):
             choice = self.choices[index]
             if index not in begun:

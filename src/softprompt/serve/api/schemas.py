@@ -67,6 +67,11 @@ class SamplingFields(Body):
     user: str | None = None  # taken and not used
     metadata: dict[str, str] | None = None  # taken and not used
 
+    @property
+    def tells_usage(self) -> bool:
+        """Whether a stream ends with the tokens that were used."""
+        return bool(self.stream_options and self.stream_options.include_usage)
+
 
 class CompletionRequest(SamplingFields):
     """A text (or its token ids) as it is; or a `row`, which the prompt's template makes the text of."""

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import math
 import threading
 import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from typing import Any, final
 
 from ...errors import SoftPromptError
+from ..labels import check_kind, probabilities
 from ..request import BrokenPrompt, Finished, InvalidRequest, Reason, Request, Stopped, Token
 from . import translate
 from .client import EngineFailed, Vllm
@@ -127,12 +127,7 @@ class VllmEngine:
         """Probabilities of each row's labels (or choices). Waits for them."""
         loaded = loaded or self.registry.get(prompt)
         encoder = loaded.tuned.encoder
-        if encoder.kind not in ("classification", "choice"):
-            raise InvalidRequest(
-                f"prompt '{loaded.name}' was not made to classify",
-                why=f"its task is {encoder.kind}",
-                fix="ask it for a completion, or ask a classification prompt",
-            )
+        check_kind(loaded.name, encoder.kind)
         if scale not in (0, 1):
             raise InvalidRequest(f"strength {scale:g} is not served by vLLM", fix="use strength 1 or 0")
         found = []
@@ -140,7 +135,9 @@ class VllmEngine:
             example = encoder.encode(row, with_target=False, prompt=encoder.prompts[loaded.index])
             names = encoder.labels or example.rendered.choices or ()
             read = loaded if scale else None
-            found.append(_normal(names, self._scores(read, example.input_ids, example.candidates or ())))
+            found.append(
+                probabilities(names, self._scores(read, example.input_ids, example.candidates or ()))
+            )
         return found
 
     def _scores(self, loaded: Loaded | None, ids: Sequence[int], candidates: Sequence[Sequence[int]]) -> list:
@@ -212,9 +209,3 @@ class VllmEngine:
             return None
         entry = loaded.entry
         return lambda ids: self.registry.soft(entry, ids[:inputs], ids[inputs:] if inputs else ())
-
-
-def _normal(names: Sequence[str], scores: Sequence[float]) -> dict[str, float]:
-    largest = max(scores)
-    weights = [math.exp(score - largest) for score in scores]
-    return {name: weight / sum(weights) for name, weight in zip(names, weights, strict=True)}

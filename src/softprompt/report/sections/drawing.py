@@ -1,0 +1,24 @@
+"""A drawing that more than one section has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from markupsafe import Markup
+
+from .. import charts
+from ..numbers import Unit
+from ..style import Look
+
+
+def of_methods(
+    rows: Sequence[tuple[Look, Sequence[charts.Dot]]], u: Unit, *, title: str, about: str, join: bool = False
+) -> list[Markup]:
+    """A line a method with its intervals, across the page and for a phone."""
+    say, bounds = (u.bare, u.tick), u.bounds
+    return [
+        charts.intervals(
+            rows, width=width, title=title, about=about, label=u.axis, say=say, join=join, bounds=bounds
+        )
+        for width in (charts.WIDE, charts.NARROW)
+    ]

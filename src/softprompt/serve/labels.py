@@ -1,0 +1,25 @@
+"""What classifying is, whatever computes it: which prompts can, and scores as probabilities."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from .request import InvalidRequest
+
+
+def check_kind(name: str, kind: str) -> None:
+    """Raises InvalidRequest for a prompt whose task does not choose among labels."""
+    if kind not in ("classification", "choice"):
+        raise InvalidRequest(
+            f"prompt '{name}' was not made to classify",
+            why=f"its task is {kind}",
+            fix="ask it for a completion, or ask a classification prompt",
+        )
+
+
+def probabilities(names: Sequence[str], scores: Sequence[float]) -> dict[str, float]:
+    """Log-probabilities (nats) of the labels, made to add up to 1."""
+    largest = max(scores)
+    weights = [math.exp(score - largest) for score in scores]
+    return {name: weight / sum(weights) for name, weight in zip(names, weights, strict=True)}
