@@ -84,8 +84,9 @@ def test_each_set_is_parted_and_put_as_its_recipe_says(data, tmp_path, name):
     assert sum(map(len, shown)) == len(set().union(*shown))  # no row is in two parts
     plain = recipe(name, write_rows(parts, tmp_path), tmp_path / "out")
     read = recipe_from_dict(plain, method_option_names=methods.option_names())
-    assert read.train.steps == 100 and len(read.compare.rates) == 4 and read.compare.seeds == 3
-    assert len(contestants(read)) >= 9
+    who = contestants(read)
+    assert {len(set(one.rates)) for one in who if not one.is_reference} == {4} and read.compare.seeds == 3
+    assert len(who) >= 9
     assert read.compare.unseen is not None or "unseen" not in parts
     template = Template(read.template.input, read.template.target)
     for rows in parts.values():
