@@ -157,6 +157,30 @@ def test_a_row_that_sees_nothing_gives_no_nan():
     torch.testing.assert_close(made[1:], whole[1:], atol=1e-12, rtol=0)
 
 
+@pytest.mark.parametrize("mask", ["bool", "additive"])
+@pytest.mark.parametrize("kv_heads", [6, 3, 1])
+@torch.no_grad()
+def test_the_fused_kernel_takes_keys_of_fewer_heads(kv_heads, mask):
+    query, parts = tensors(kv_heads, "none", dtype=torch.float32)
+    key, value = (torch.cat([getattr(part, of) for part in parts], dim=2) for of in ("key", "value"))
+    made = grouped.shared(query, key, value, masks()[mask], 0.3)
+    wanted = naive(query, parts, masks()[mask], 0.3)
+    torch.testing.assert_close(made, wanted, atol=1e-5, rtol=1e-5, check_dtype=False)
+    hidden = masks()["bool"].expand(ROWS, -1, QUERIES, -1).clone()
+    hidden[0, :, 0] = False  # padding sees nothing
+    assert torch.isfinite(grouped.shared(query, key, value, hidden, None)).all()
+
+
+def test_keys_are_shared_only_where_that_is_known_to_be_right():
+    query, mask = torch.zeros(1, 4, 2, 8), torch.ones(1, 1, 2, 5, dtype=torch.bool)
+    with torch.no_grad():
+        assert grouped.can_share(query, mask, {"scaling": 0.3})
+        assert not grouped.can_share(query, None, {})  # the kernel itself masks
+        assert not grouped.can_share(query[:, :, :1], mask, {})  # transformers' own way is faster
+        assert not grouped.can_share(query, mask, {"position_bias": torch.zeros(1)})
+    assert not grouped.can_share(query, mask, {})
+
+
 @pytest.mark.parametrize("shared", [True, False])
 def test_what_is_kept_for_the_backward_pass(shared):
     """The parts as they came, the query and the weights: no copy of a part, no second matrix of scores."""
@@ -210,5 +234,6 @@ def test_suits_gradients_and_few_queries_over_several_parts():
         assert grouped.suits(query, parts, {})
         assert not grouped.suits(many, parts, {})
         assert not grouped.suits(query, parts[-1:], {})  # the plain model's own attention
+        assert not grouped.suits(query[:1], parts, {})  # of one row, joining is cheap
     frozen = [LayerKV(part.key.detach(), part.value.detach()) for part in parts]
     assert not grouped.suits(many.detach(), frozen, {})

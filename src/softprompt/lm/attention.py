@@ -143,6 +143,8 @@ def _sdpa(module, query, parts: Sequence[LayerKV], attention_mask, **kwargs):
     if not causal_unmasked and grouped.suits(query, parts, kwargs):
         return grouped.attend(query, parts, attention_mask, kwargs.get("scaling")), None
     key, value = _joined(parts, query.shape[0])
+    if grouped.can_share(query, attention_mask, kwargs):
+        return grouped.shared(query, key, value, attention_mask, kwargs.get("scaling")), None
     return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
 
 

@@ -20,28 +20,45 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
 
 from ..injection import LayerKV
 from .ragged import Ragged
 
 FEW_QUERIES = 64  # up to here at any length: what is held is smaller than a copy of keys and values would be
-SMALL_SCORES = 2**14  # numbers in one row's scores, up to which the fused kernel takes less time
 LARGEST_SCORES = 2**22  # numbers in the scores of more queries; the fused kernel never holds them
 
 
 def suits(query: Tensor, parts: Sequence[LayerKV], options: dict[str, Any]) -> bool:
-    """Whether this is the faster way on a CPU: for gradients, or for few queries of several parts."""
-    if query.device.type != "cpu" or options.get("dropout"):
-        return False
-    if options.get("position_bias") is not None or options.get("softcap") is not None:
+    """Whether this is the faster way on a CPU: for gradients, or few queries of many rows in parts."""
+    if not _is_simple(query, options):
         return False
     rows, heads, queries = query.shape[:3]
     tensors = (query, *(t for part in parts for t in (part.key, part.value)))
     trained = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
-    scores = rows * heads * queries * sum(part.key.shape[2] for part in parts)
     if queries <= FEW_QUERIES:
-        return trained or (len(parts) > 1 and (rows > 1 or scores > SMALL_SCORES))
-    return trained and scores <= LARGEST_SCORES
+        return trained or (len(parts) > 1 and rows > 1)
+    return trained and rows * heads * queries * sum(part.key.shape[2] for part in parts) <= LARGEST_SCORES
+
+
+def can_share(query: Tensor, mask: Tensor | None, options: dict[str, Any]) -> bool:
+    """Whether the fused kernel takes keys for fewer heads as they are; elsewhere they are repeated for it.
+
+    With a mask, transformers does so for one query alone, whose heads it lays side by side: that is faster.
+    """
+    several = mask is not None and query.shape[2] > 1
+    return several and not torch.is_grad_enabled() and _is_simple(query, options)
+
+
+def shared(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scaling: float | None) -> Tensor:
+    """The fused kernel on keys and values [B, kv_heads, k, …]: [B, q, heads, v_head_dim]."""
+    out = scaled_dot_product_attention(query, key, value, mask, scale=scaling, enable_gqa=True)
+    return out.transpose(1, 2).contiguous()
+
+
+def _is_simple(query: Tensor, options: dict[str, Any]) -> bool:
+    plain = options.get("position_bias") is None and options.get("softcap") is None
+    return plain and query.device.type == "cpu" and not options.get("dropout")
 
 
 def attend(query: Tensor, parts: Sequence[LayerKV], mask: Tensor | None, scaling: float | None) -> Tensor:

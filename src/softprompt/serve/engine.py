@@ -29,6 +29,7 @@ from .row import Row
 from .sampling import choose, likelihoods
 
 PREFILL = 512  # positions that are read in one turn: rows that run wait no longer than this takes
+IDLE = 2 * PREFILL  # the same where none runs yet
 ECHO = 128  # the same where logits of all of them are wanted
 MEMORY = 0.4  # of what is free, for the rows that run
 
@@ -230,6 +231,7 @@ class Engine:
         """Those who join now, together. One with much to be read begins to arrive."""
         rows: list[Row] = []
         keys = set()
+        most = PREFILL if self._rows else IDLE
         arriving = [] if self._arriving is None else [self._arriving]
         with self._changed:
             while self._waiting:
@@ -246,7 +248,7 @@ class Engine:
                         self._arriving = self._waiting.popleft()
                     break
                 # one that may read what another is about to compute comes next
-                if sum(r.reads(self.reuse) for r in (*rows, row)) > PREFILL or row.key in keys:
+                if sum(r.reads(self.reuse) for r in (*rows, row)) > most or row.key in keys:
                     break
                 if row.key is not None and row.key not in self.reuse:
                     keys.add(row.key)

@@ -242,7 +242,7 @@ class Registry:
         method = tuned.method
         if isinstance(method, Materialised):
             # copies: a file that is overwritten in place would change under whoever uses it
-            method.prompts = tuple(p.map_rows(Tensor.clone) for p in method.prompts)
+            method.prompts = tuple(p.map_rows(self._own) for p in method.prompts)
         if check and not all(bool(t.isfinite().all()) for t in _tensors(tuned) if t.is_floating_point()):
             raise SoftPromptError(
                 f"{artifact.path} holds numbers that are not finite",
@@ -250,6 +250,10 @@ class Registry:
                 fix="train it again, with a lower learning rate",
             )
         return tuned
+
+    def _own(self, tensor: Tensor) -> Tensor:
+        """A copy, numbers in the model's precision: they would be brought to it for every request."""
+        return tensor.to(self.model.dtype if tensor.is_floating_point() else tensor.dtype, copy=True)
 
     def _encoder(self, recipe: Recipe, artifact: Artifact) -> Encoder:
         """That of artifacts of the same template, labels and limits: compiling them takes milliseconds."""
