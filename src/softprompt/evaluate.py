@@ -251,7 +251,7 @@ def score_candidates(
     """Log-probability (nats) of each row's candidates, each with all its tokens.
 
     Candidates of one token, and words at masks, are read off a single set of logits, since no token of
-    theirs is fed back; longer ones share the input's KV.
+    theirs is fed back; longer ones share the KV of the input and of what follows it.
     """
     longest = max(len(ids) for row in candidates for ids in row)
     if longest == 1 or lm.answers == "mask":
@@ -263,6 +263,7 @@ def score_candidates(
         return found
     pairs = [(i, ids) for i, row in enumerate(candidates) for ids in row]
     width = batch.input_ids.shape[1]
+    batch, injection, context = lm.advanced(batch, injection, context)
     # as many as neither their columns nor their logits are too large
     limit = min(batch_tokens, LOGITS // lm.spec.vocab_size * (width + longest) // longest)
     flat: list[float] = []
@@ -271,7 +272,7 @@ def score_candidates(
         rows = torch.tensor([i for i, _ in part], device=lm.device)
         chunk = select(batch, rows).with_targets([ids for _, ids in part])
         one_for_all = all(part.mask.shape[0] == 1 for part in injection.channels().values())
-        chosen = injection if one_for_all else injection.select(rows)
+        chosen = injection if one_for_all else injection.fit(batch.size).select(rows)
         logits = lm.logits(chunk, chosen, None if context is None else context.select(rows))
         flat += (-target_nll(logits, chunk)).tolist()
     values = iter(flat)

@@ -9,10 +9,11 @@ import pytest
 import torch
 
 from softprompt import methods
+from softprompt.evaluate import score_candidates
 from softprompt.injection import Injection, injection_rows
 from softprompt.lm import frozen
 from softprompt.methods.materialised import materialise
-from softprompt.objectives import injection_for
+from softprompt.objectives import injection_for, target_nll
 
 NEW = 5  # tokens generated
 
@@ -55,6 +56,20 @@ def test_mixed_batch_logits(
 
         close(unpadded(logits, mixed, i), _once(alone, "logits", family, i, batch.size))
     close(unpadded(logits, mixed, mixed.size - 1), lm.logits(row(mixed, mixed.size - 1))[0])
+
+
+def test_candidates(lm, family, case, method, batch, row):
+    """What a row's candidates share is run once, and each comes out as in a pass of its own."""
+    if lm.answers != "next":
+        return
+    injection = injection_for(lm, method, batch)
+    candidates = [[[20], [21, 22 + i], [7, 8, 9]][: 2 + i % 2] for i in range(batch.size)]
+    found = score_candidates(lm, batch, injection, lm.context(batch, injection), candidates)
+    for i, scores in enumerate(found):
+        alone = [row(batch, i).with_targets([ids]) for ids in candidates[i]]
+        own = injection.select(torch.tensor([i]))
+        wanted = [-target_nll(lm.logits(one, own), one).item() for one in alone]
+        assert scores == pytest.approx(wanted, rel=2e-4, abs=2e-4)
 
 
 def test_mixed_batch_generate(lm, family, case, method, batch, companions, rows_to_batch, row, generates):

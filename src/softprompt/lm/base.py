@@ -110,6 +110,12 @@ class LanguageModel(abc.ABC):
         """`prefill` where this model can keep its inputs; None (compute them each time) where it cannot."""
         return None if "cache" in self.spec.limits else self.prefill(batch, injection)
 
+    def advanced(
+        self, batch: Batch, injection: Injection, context: Context | None
+    ) -> tuple[Batch, Injection, Context | None]:
+        """The same rows, with more of them in the context where several targets are to be scored for each."""
+        return batch, injection, context
+
     @abc.abstractmethod
     def generate(self, batch: Batch, injection: Injection | None = None, **options: Any) -> Any:
         """New tokens [B × num_return_sequences, up to max_new_tokens] by transformers' own `generate`.

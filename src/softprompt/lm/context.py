@@ -17,7 +17,7 @@ class Context:
 
     layers: Layers  # key [B, kv_heads, N, head_dim]
     mask: Tensor  # [B, N] bool
-    ahead: Context | None = None  # of one row: what all these rows begin with
+    ahead: Context | None = None  # what these rows begin with: of one row that is every row's, or of each
 
     @property
     def lengths(self) -> Tensor:
@@ -46,7 +46,10 @@ class Context:
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> Context:
         layers = tuple(None if layer is None else layer.map(change) for layer in self.layers)
-        return Context(layers, change(self.mask), self.ahead)
+        ahead = self.ahead
+        if ahead is not None and ahead.mask.shape[0] > 1:
+            ahead = ahead._map(change)
+        return Context(layers, change(self.mask), ahead)
 
     @staticmethod
     def cat(parts: Sequence[Context | None]) -> Context | None:

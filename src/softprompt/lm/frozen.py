@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..data.collate import Batch, batch_of_ids
 from ..errors import SoftPromptError
-from ..injection import Injection, LayerKV, Layers
+from ..injection import Injection, LayerKV, Layers, SoftTokens
 from . import generation, turns
 from .attention import Active, Columns, inject
 from .base import LanguageModel
@@ -98,6 +98,25 @@ class FrozenLM(LanguageModel):
             return None
         ahead, batch, injection = self._begun(batch.with_inputs_at_right(), injection or Injection())
         return self._recorded(batch, injection, ahead)
+
+    @torch.no_grad()
+    def advanced(
+        self, batch: Batch, injection: Injection, context: Context | None
+    ) -> tuple[Batch, Injection, Context | None]:
+        """The same, with soft tokens behind the input run once but for the last: a row's targets share them.
+
+        What is left of a row is one soft token and its targets. A prefix behind the input stands at the
+        input's last token, which must then be there: such rows stay as they are.
+        """
+        if context is None or injection.after is None or injection.kv_after is not None:
+            return batch, injection, context
+        injection = injection.fit(batch.size)
+        batch = batch.with_inputs_at_right()
+        vectors, mask = self._sequence(batch, injection, skip_input=True, targets=False)
+        rest = replace(injection, before=None, after=None)
+        context = self._record(vectors[:, :-1], mask[:, :-1], rest, context)
+        batch = replace(batch, input_ids=batch.input_ids[:, :0], input_mask=batch.input_mask[:, :0])
+        return batch, replace(rest, after=SoftTokens(vectors[:, -1:], mask[:, -1:])), context
 
     def _recorded(self, batch: Batch, injection: Injection, ahead: Context | None = None) -> Context:
         """The input's keys and values, taken where they reach the attention function."""
