@@ -29,11 +29,14 @@ BUDGET: dict[str, Any] = {
         "seeds": 3,
     },
 }
-#: Long inputs, or long answers: fewer rows a step, and fewer measured on.
-LONG: dict[str, Any] = {"train": {"batch_size": 4}, "compare": {"test_limit": 150}}
+#: Long inputs, or long answers: fewer rows a step, fewer measured on, and inputs kept from trial to trial.
+LONG: dict[str, Any] = {"train": {"batch_size": 4, "cache": "disk"}, "compare": {"test_limit": 150}}
 #: The first set that was run, before the machine's time was shared out.
 LARGE: dict[str, Any] = {"train": {"steps": 100, "batch_size": 16, "eval_every": 25}}
-TEXT: dict[str, Any] = {"train": {"batch_size": 6}, "compare": {"text_rows": 24, "control_rows": 12}}
+TEXT: dict[str, Any] = {
+    "train": {"batch_size": 6, "cache": "disk"},
+    "compare": {"text_rows": 24, "control_rows": 12},
+}
 CURVE: dict[str, Any] = {"compare": {"curve": [64]}}
 
 

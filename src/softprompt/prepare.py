@@ -125,23 +125,11 @@ def plan_of(
 ) -> plan.Plan:
     """What is kept of the inputs, and whether layers are computed twice, for want of memory."""
     how = recipe.train
-    with torch.no_grad():
-        injection = injection_for(lm, method, collate(train[:1], lm.device))
     rows = min(how.batch_size, len(train))
     if how.batch_tokens is not None:
         order = Order(row_lengths(train, how.batch_tokens), rows, how.seed, how.batch_tokens)
         rows = round(len(train) / order.per_epoch)
-    chosen = plan.decide(
-        lm,
-        injection,
-        [*train, *dev],
-        rows,
-        reads=method.reads,
-        cache=how.cache,
-        form=how.cache_dtype,
-        budget_bytes=None if how.cache_budget_mb is None else how.cache_budget_mb * 10**6,
-        place=cache_place(recipe),
-    )
+    chosen = plan_inputs(recipe, lm, method, [*train, *dev], rows)
     kept = 0
     lm.set_gradient_checkpointing(False)  # a base that is used again may be at it
     if how.gradient_checkpointing == "auto":
@@ -152,6 +140,26 @@ def plan_of(
         kept = backward_bytes(lm, method, shape, full=chosen.mode == "full")
     free, possible = free_memory(str(lm.device)), bool(lm.checkpointable_layers)
     return plan.with_checkpointing(chosen, how.gradient_checkpointing, kept, free, possible=possible)
+
+
+def plan_inputs(
+    recipe: Recipe, lm: LanguageModel, method: SoftPrompt, examples: Sequence[Example], rows: int
+) -> plan.Plan:
+    """What is kept of inputs, and where; `rows` go through the model in a step."""
+    how = recipe.train
+    with torch.no_grad():
+        injection = injection_for(lm, method, collate(examples[:1], lm.device))
+    return plan.decide(
+        lm,
+        injection,
+        examples,
+        rows,
+        reads=method.reads,
+        cache=how.cache,
+        form=how.cache_dtype,
+        budget_bytes=None if how.cache_budget_mb is None else how.cache_budget_mb * 10**6,
+        place=cache_place(recipe),
+    )
 
 
 def open_caches(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from softprompt.cache import KeyValues
 from softprompt.compare import fitting, measuring, run, scoring
 from softprompt.compare.engine import Hooks, compare
 from softprompt.compare.executors import Local, Lost, Serial
@@ -453,3 +454,25 @@ def test_findings_name_the_command_of_their_own_method(whole):
             assert "method=none base=lora --over base.lr=" in (finding.command or "")
         if finding.contestant == "prefix-tuning/before" and "--over" in (finding.command or ""):
             assert "method=prefix-tuning method.placement=before --over train.lr=" in (finding.command or "")
+
+
+def test_inputs_on_disk_are_computed_once_for_all_finals(recipe, tmp_path, monkeypatch):
+    """The scores are those without a cache, and what one final read the next one finds."""
+    computed = []
+    plain = KeyValues.compute
+    monkeypatch.setattr(
+        KeyValues, "compute", lambda self, rows: computed.append(len(rows)) or plain(self, rows)
+    )
+    scores = {}
+    for cache in ("off", "disk"):
+        train = {"steps": 4, "batch_size": 4, "eval_every": 2, "dtype": "float32", "cache": cache}
+        train["cache_folder"] = str(tmp_path / "kv")
+        computed.clear()
+        done = compare(recipe(train=train), tmp_path / cache, on=Serial(), report=False)
+        scores[cache] = {
+            (s.contestant, s.split, s.seed): s.metrics["accuracy"]["value"]
+            for s in comparison(done.folder).scores
+        }
+    assert scores["disk"] == scores["off"] and len(scores["off"]) > 2
+    counts = comparison(tmp_path / "disk").study.rows
+    assert sum(computed) == counts["train"] + counts["dev"] + counts["test"]

@@ -12,6 +12,8 @@ from typing import Any
 from .. import artifact as artifacts
 from .. import methods
 from ..artifact import Artifact
+from ..cache import InputCache
+from ..caching import open_inputs
 from ..config import recipe_from_dict
 from ..data.encode import Encoder, Example
 from ..data.sources import read_rows
@@ -22,7 +24,7 @@ from ..findings.baselines import tfidf_baseline
 from ..lm.base import LanguageModel
 from ..methods.base import Setting, SoftPrompt
 from ..metrics import METRICS, compute, default_metrics
-from ..prepare import encoder_of, template_of
+from ..prepare import cache_place, encoder_of, plan_inputs, template_of
 from ..recipe import Recipe
 from ..tuning import dev_key, evaluator_of
 from .bases import base_of, kept
@@ -45,8 +47,21 @@ def score_final(trial: Trial, folder: Folder) -> dict[str, Any]:
     lm, method, encoder, recipe = opened(folder, trial.about["final"])
     started = time.perf_counter()
     examples = encoder.encode_rows(_rows(folder, trial.about["split"]))
-    found = evaluator_of(recipe, lm, encoder).run(method, examples, text_rows=trial.about["text_rows"])
+    cache, text_rows = _kept_inputs(recipe, lm, method, examples), trial.about["text_rows"]
+    found = evaluator_of(recipe, lm, encoder).run(method, examples, cache=cache, text_rows=text_rows)
     return told(found, examples, encoder, trial.about["text_rows"], started)
+
+
+def _kept_inputs(
+    recipe: Recipe, lm: LanguageModel, method: SoftPrompt, examples: Sequence[Example]
+) -> InputCache | None:
+    """Inputs that are kept on disk, where the next final finds them; in memory they would be of no use."""
+    if recipe.train.cache != "disk":
+        return None
+    plan = plan_inputs(recipe, lm, method, examples, len(examples))
+    form, place = recipe.train.cache_dtype, cache_place(recipe)
+    (cache,), _ = open_inputs(plan, lm, [examples], reads=method.reads, form=form, place=place)
+    return cache
 
 
 def score_reference(trial: Trial, folder: Folder) -> dict[str, Any]:
