@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from benchmarks.comparisons.__main__ import publish
-from benchmarks.comparisons.claims import paired, tables
+from benchmarks.comparisons.claims import is_near, judge, paired, pilots, tables
 from benchmarks.comparisons.rows import MEASURED, TRAIN
 from benchmarks.comparisons.rows import write as write_rows
 from benchmarks.comparisons.sets import SETS, recipe
@@ -162,3 +162,37 @@ def test_tables_turn_differences_so_that_more_is_better(published):
     assert "| toy | unseen | after | 2 | 1.5 … 3 | 0.01 | prefix |" in text
     assert "| toy | after | 0.25 |  | 0.5 |  |  |" in text
     assert "| toy | swap | after |  | 0.75 |" in text
+
+
+def scored(found: Path, *, metric: str = "accuracy", worse: bool = False, **scores: float) -> Path:
+    """A comparison of methods with these scores on test rows; `worse`: the second is shown to be."""
+    study = {"kind": "study", "version": 1, "name": found.name, "metric": metric}
+    study |= {"higher_is_better": metric == "accuracy", "contestants": [{"name": name} for name in scores]}
+    score = {"kind": "score", "split": "test", "seed": None}
+    made = [{**score, "contestant": n, "metrics": {metric: {"value": v}}} for n, v in scores.items()]
+    first, second = list(scores)[:2]
+    test = {"kind": "test", "split": "test", "metric": metric, "a": first, "b": second, "significant": worse}
+    difference = scores[first] - scores[second]
+    lines(found / "results.jsonl", [study, *made, {**test, "difference": difference, "low": 0, "high": 1}])
+    return found
+
+
+@pytest.mark.parametrize(
+    ("second", "worse", "good"), [(0.89, False, "yes"), (0.89, True, "no"), (0.87, False, "no")]
+)
+def test_a_pilot_is_good_where_nothing_is_shown_to_be_better(tmp_path, second, worse, good):
+    folder = scored(tmp_path / "toy", first=0.9, second=second, worse=worse)
+    told = {"named": "second", "seconds": 30.0}
+    (folder / "pilot.json").write_text(json.dumps(told))
+    text = "\n".join(tables([comparison(folder)], pilots([folder])))
+    assert f"| toy | 30 | second | {second} | first | 0.9 | {'yes' if worse else 'no'} | {good} |" in text
+
+
+def test_a_pilot_is_held_against_what_a_model_does(tmp_path):
+    one = comparison(scored(tmp_path / "a", first=0.8, second=0.7, **{"tf-idf": 0.9}))
+    assert judge(one, "first") == ("first", (0.8, 0.8), False)
+    assert judge(one, "third") is None
+    one = comparison(scored(tmp_path / "b", metric="perplexity", first=8.0, second=9.0, worse=True))
+    assert judge(one, "second") == ("first", (9.0, 8.0), True)
+    assert is_near("perplexity", 8.1, 8.0) and not is_near("perplexity", 8.2, 8.0)
+    assert pilots([tmp_path]) == [None]

@@ -6,6 +6,9 @@
 2. A soft prompt needs less.
 3. A soft prompt gives more control.
 
+And how good what `choose --pilot` named was, where `pilot.json` lies beside the scores: good is what the
+comparison did not show to be worse than the best, within two points of it (of a perplexity, two hundredths).
+
 Each is looked at where the vectors stand before the input, and where they stand after it. Differences are
 prefix − prompt in the metric's own numbers, turned so that more is better, with the 95 % interval of the
 comparison's own paired test; "shown" is what stays significant when all pairs of that set are tested.
@@ -14,10 +17,12 @@ comparison's own paired test; "shown" is what stays significant when all pairs o
 from __future__ import annotations
 
 import argparse
+import json
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from softprompt.report.read import comparison
 from softprompt.report.schema import Comparison, PairTest
@@ -32,6 +37,7 @@ COSTS = (
     ("added_tokens", "added tokens"),
 )
 CONTROL = ("swap", "dose", "leakage", "composition", "adherence")
+NEAR = 0.02
 Row = list[str]
 
 
@@ -42,13 +48,19 @@ def main() -> None:
     )
     parser.add_argument("--results", type=Path, default=Path("docs/comparisons"))
     args = parser.parse_args()
-    found = [comparison(path.parent) for path in sorted(args.results.glob("*/results.jsonl"))]
-    if not found:
+    folders = [path.parent for path in sorted(args.results.glob("*/results.jsonl"))]
+    if not folders:
         parser.error(f"no results.jsonl in folders of {args.results}")
-    print("\n".join(tables(found)))
+    print("\n".join(tables([comparison(folder) for folder in folders], pilots(folders))))
 
 
-def tables(found: list[Comparison]) -> Iterator[str]:
+def pilots(folders: Sequence[Path]) -> list[dict[str, Any] | None]:
+    """What each pilot came to, where one was run."""
+    files = [folder / "pilot.json" for folder in folders]
+    return [json.loads(path.read_text(encoding="utf-8")) if path.exists() else None for path in files]
+
+
+def tables(found: list[Comparison], piloted: Sequence[dict[str, Any] | None] = ()) -> Iterator[str]:
     """Markdown, a table a claim."""
     yield from _table("Scores", ["set", "split", *_names(found)], _scores(found))
     yield from _table(
@@ -62,6 +74,12 @@ def tables(found: list[Comparison]) -> Iterator[str]:
         _costs(found),
     )
     yield from _table("3. Control", ["set", "measure", "place", "prompt", "prefix"], _control(found))
+    if any(piloted):
+        yield from _table(
+            "Pilots",
+            ["set", "seconds", "named", "score", "best", "score", "worse, shown", "good"],
+            _pilots(found, piloted),
+        )
 
 
 def paired(one: Comparison, split: str, a: str, b: str) -> PairTest | None:
@@ -148,6 +166,45 @@ def _control(found: list[Comparison]) -> Iterator[Row]:
                 pair = [by.get((name.format(place), measure)) for name in (PROMPT, PREFIX)]
                 if any(value is not None for value in pair):
                     yield [one.study.name, measure, place, *map(_number, pair)]
+
+
+def _pilots(found: list[Comparison], piloted: Sequence[dict[str, Any] | None]) -> Iterator[Row]:
+    for one, pilot in zip(found, piloted, strict=True):
+        if pilot is not None:
+            named, seconds = pilot["named"], _number(pilot["seconds"])
+            judged = judge(one, named)
+            if judged is None:
+                yield [one.study.name, seconds, named, "", "", "", "not in the comparison", "no"]
+                continue
+            best, scores, shown = judged
+            good = not shown and is_near(one.study.metric, *scores)
+            yield [
+                one.study.name, seconds, named, _number(scores[0]), best, _number(scores[1]),
+                "yes" if shown else "no", "yes" if good else "no",
+            ]  # fmt: skip
+
+
+def judge(one: Comparison, named: str) -> tuple[str, tuple[float, float], bool] | None:
+    """The best on test rows of all that a model does, both scores, and whether `named` was shown to be worse.
+
+    None where `named` took no part.
+    """
+    metric, sign = one.study.metric, 1 if one.study.higher_is_better else -1
+    means = {
+        s.contestant: float(s.metrics[metric]["value"])
+        for s in one.scores
+        if s.split == "test" and s.seed is None and metric in s.metrics and s.contestant != "tf-idf"
+    }
+    if named not in means:
+        return None
+    best = max(means, key=lambda name: sign * means[name])
+    test = None if best == named else paired(one, "test", named, best)
+    return best, (means[named], means[best]), test is not None and test.significant and test.difference < 0
+
+
+def is_near(metric: str, named: float, best: float) -> bool:
+    """Two points of a share, two hundredths of a perplexity."""
+    return abs(named - best) <= NEAR * (best if metric == "perplexity" else 1.0)
 
 
 def _table(title: str, head: Row, rows: Iterator[Row]) -> Iterator[str]:
