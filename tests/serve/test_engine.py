@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import threading
+import time
 from dataclasses import replace
 from itertools import product
 
@@ -83,7 +85,7 @@ def test_rows_of_every_kind_join_and_leave_at_random(
     family, most, lms, zoo, engine_on, asked, read, monkeypatch
 ):
     """`most`: positions that are read in one turn; longer inputs come in parts."""
-    monkeypatch.setattr("softprompt.serve.engine.PREFILL", most)
+    monkeypatch.setattr("softprompt.serve.batching.PREFILL", most)
     folder, names = zoo(family)
     engine = engine_on(lms(family), folder=folder, started=False, max_rows=7, max_tokens=2048)
     draw = random.Random(most)
@@ -195,7 +197,7 @@ def test_a_prompt_ahead_of_the_input_is_computed_once(llama, publish, engine_on,
 
 
 def test_those_who_run_do_not_wait_for_a_long_input(llama, engine_on, asked, read, monkeypatch):
-    monkeypatch.setattr("softprompt.serve.engine.PREFILL", 10)
+    monkeypatch.setattr("softprompt.serve.batching.PREFILL", 10)
     engine = engine_on(llama, started=False)
     running = engine.submit(asked(None, [4, 5], 30, logprobs=0, ignore_eos=True))
     turns(engine, 2)
@@ -234,7 +236,7 @@ def test_what_is_kept_for_others_stays_within_its_bytes(llama, engine_on, asked)
 def test_echo_gives_the_inputs_own_log_probabilities(
     length, most, llama, zoo, engine_on, asked, read, monkeypatch
 ):
-    monkeypatch.setattr("softprompt.serve.engine.ECHO", most)
+    monkeypatch.setattr("softprompt.serve.batching.ECHO", most)
     folder, names = zoo("llama")
     engine = engine_on(llama, folder=folder)
     ids = [int(i) for i in torch.arange(length) * 13 % 96]
@@ -295,8 +297,8 @@ def test_a_row_that_is_not_finite_ends_and_the_others_go_on(llama, zoo, engine_o
     good = [engine.submit(asked(n, [4, 5, i], 9, logprobs=0, ignore_eos=True)) for i, n in enumerate(names)]
     bad = engine.submit(asked(None, [9, 9, 9], 9, ignore_eos=True))
     turns(engine, 3)
-    line = next(i for i, row in enumerate(engine._rows) if row.answer is bad)
-    engine._running._values[1][line, :, 0] = float("nan")
+    line = next(i for i, row in enumerate(engine._batch.rows) if row.answer is bad)
+    engine._batch.running._values[1][line, :, 0] = float("nan")
     turns(engine)
     assert engine.numbers()["requests_running"] == 3
     late = engine.submit(asked(None, [9, 9, 9], 9, logprobs=0, ignore_eos=True))  # where the bad one was
@@ -324,13 +326,33 @@ def test_a_step_that_fails_ends_its_rows_and_the_engine_lives(llama, engine_on, 
     first = engine.submit(asked(None, [4, 5, 6], 5, ignore_eos=True))
     turns(engine, 2)
     with monkeypatch.context() as patched:
-        patched.setattr(engine._running, "step", lambda ids: 1 / 0)
+        patched.setattr(engine._batch.running, "step", lambda ids: 1 / 0)
         turns(engine)
     _, end = read(first, error=True)
     assert end.reason == "error" and "ZeroDivisionError" in str(end.error)
     second = engine.submit(asked(None, [4, 5, 6], 5, logprobs=0, ignore_eos=True))
     turns(engine, 6)
     check(engine, second.request, read(second)[0])
+
+
+def test_what_is_being_read_is_finished_before_the_end(llama, engine_on, asked, read, monkeypatch):
+    """A request that waits no more and runs not yet is in hand all the same."""
+    from softprompt.serve import batching
+
+    reading, plain = threading.Event(), batching.Joined
+
+    def slowly(*given):
+        reading.set()
+        time.sleep(0.3)
+        return plain(*given)
+
+    monkeypatch.setattr(batching, "Joined", slowly)
+    engine = engine_on(llama)
+    answer = engine.submit(asked(None, [4, 5, 6], 5, ignore_eos=True))
+    assert reading.wait(10)
+    engine.stop(drain=30)
+    tokens, end = read(answer)
+    assert end.reason == "length" and len(tokens) == 5
 
 
 def test_a_request_that_fails_as_it_joins_fails_alone(llama, engine_on, asked, read, monkeypatch):

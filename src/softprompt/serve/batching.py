@@ -1,0 +1,237 @@
+"""The running batch: who joins it, what a step gives each row, and who leaves.
+
+One thread calls this. It knows nothing of threads, queues or names of prompts: rows come from whoever holds
+those that wait, and what becomes of them is told through their answers.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, final
+
+import torch
+
+from ..errors import SoftPromptError
+from ..lm.frozen import FrozenLM
+from ..lm.running import Joined, Joining, Running, alike
+from .request import Reason
+from .reuse import Reuse
+from .row import Row
+from .sampling import choose, likelihoods
+
+PREFILL = 512  # positions that are read in one turn: rows that run wait no longer than this takes
+IDLE = 2 * PREFILL  # the same where none runs yet
+ECHO = 128  # the same where logits of all of them are wanted
+
+
+@final
+class Batching:
+    """Rows that run side by side, at most `max_rows` in a store of `max_tokens` columns."""
+
+    def __init__(self, model: FrozenLM, max_rows: int, max_tokens: int, reuse: Reuse) -> None:
+        self.model, self.max_rows, self.max_tokens, self.reuse = model, max_rows, max_tokens, reuse
+        self.rows: list[Row] = []  # by line
+        self.arriving: Row | None = None  # its input is being read, part by part
+        self._joining: list[Row] = []  # on their way to their first tokens
+        self.running = Running(model, max_tokens)
+        self._counted = dict.fromkeys(("steps", "input_tokens", "output_tokens"), 0)
+        self._finished = dict.fromkeys(("stop", "length", "cancelled", "error"), 0)
+
+    def __len__(self) -> int:
+        return len(self.rows) + (self.arriving is not None)
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether anybody is being answered, or about to be."""
+        return bool(self.rows or self.arriving or self._joining)
+
+    def numbers(self) -> dict[str, float]:
+        """Counters, and what is held."""
+        return {
+            **{f"{name}_total": float(n) for name, n in self._counted.items()},
+            **{f"finished_{reason}_total": float(n) for reason, n in self._finished.items()},
+            "kv_bytes": float(self.running.bytes),
+            "reuse_bytes": float(self.reuse.bytes),
+            "reuse_hits_total": float(self.reuse.hits),
+            "reuse_misses_total": float(self.reuse.misses),
+        }
+
+    # --- who joins ---
+
+    def choose_next(self, waiting: deque[Row]) -> None:
+        """Takes those who join now, together. One with much to be read begins to arrive."""
+        rows, keys = self._joining, set()
+        most = PREFILL if self.rows else IDLE
+        arriving = [] if self.arriving is None else [self.arriving]
+        while waiting:
+            row = waiting[0]
+            if row.answer.cancelled:
+                self.finish(waiting.popleft(), "cancelled")
+                continue
+            coming = [*arriving, *rows, row]
+            full = len(self.rows) + len(coming) > self.max_rows
+            if full or not self.running.fits(len(coming), max(r.columns for r in coming)):
+                break
+            if row.request.echo or row.reads(self.reuse) > PREFILL:
+                if not arriving:
+                    self.arriving = waiting.popleft()
+                break
+            # one that may read what another is about to compute comes next
+            if sum(r.reads(self.reuse) for r in (*rows, row)) > most or row.key in keys:
+                break
+            if row.key is not None and row.key not in self.reuse:
+                keys.add(row.key)
+            rows.append(waiting.popleft())
+
+    def admit(self) -> None:
+        """Those who join are begun, and run as far as their first tokens."""
+        begun: list[tuple[Row, Joining]] = []
+        for row in self._joining:
+            try:
+                begun.append((row, row.begin(self.reuse)))
+            except Exception as error:
+                self.finish(row, "error", error)
+        for together in alike(begun):
+            self._begin(together)
+        self._joining = []
+
+    def arrive(self) -> None:
+        """The next part of a long input, so that those who run need not wait for the whole of it."""
+        row = self.arriving
+        if row is None:
+            return
+        if row.answer.cancelled:
+            self.arriving = None
+            return self.finish(row, "cancelled")
+        try:
+            joined = row.read(self.reuse, ECHO if row.request.echo else PREFILL)
+        except Exception as error:
+            self.arriving = None
+            return self.finish(row, "error", error)
+        if joined is not None:
+            self.arriving = None
+            self._join([row], joined)
+
+    def _begin(self, begun: list[tuple[Row, Joining]]) -> None:
+        """One that fails does not take the others with it."""
+        rows = [row for row, _ in begun]
+        try:
+            joined = Joined(self.model, [joining for _, joining in begun])
+        except Exception as error:
+            if len(rows) == 1:
+                self.finish(rows[0], "error", error)
+                return
+            for one in begun:
+                self._begin([one])
+            return
+        self._join(rows, joined)
+
+    def _join(self, rows: list[Row], joined: Joined) -> None:
+        """Those who are not at their end with their first token take a line."""
+        try:
+            self._counted["input_tokens"] += sum(len(row.request.input_ids) for row in rows)
+            ended = self._take(rows, joined.logits[:, -1])
+            for i, row in enumerate(rows):
+                if not row.failed:
+                    row.share(joined, i, self.reuse)
+            staying = [i for i in range(len(rows)) if i not in ended]
+            self.running.join(joined, staying)
+        except Exception as error:
+            for row in rows:
+                self.finish(row, "error", error)
+            return
+        self.rows += [rows[i] for i in staying]
+
+    # --- what a step gives ---
+
+    def step(self) -> None:
+        """Every row's next token."""
+        if not self.rows:
+            return
+        try:
+            logits = self.running.step([row.last for row in self.rows])
+            self._counted["steps"] += 1
+            ended = self._take(self.rows, logits)
+        except Exception as error:
+            self.end_rows(error)
+            return
+        for line in sorted(ended, reverse=True):
+            self._vacate(line)
+
+    def _take(self, rows: Sequence[Row], logits: torch.Tensor) -> set[int]:
+        """Each row's next token; the numbers of the rows that end with it."""
+        tokens = choose(logits, [row.chooser for row in rows])
+        telling = [
+            i for i, row in enumerate(rows) if row.sampling.logprobs is not None and tokens[i] is not None
+        ]
+        likely = {}
+        if telling:
+            most = max(rows[i].sampling.logprobs or 0 for i in telling)
+            chosen = [token for i in telling if (token := tokens[i]) is not None]
+            likely = dict(zip(telling, likelihoods(logits[telling], chosen, most), strict=True))
+        ended = set()
+        for i, (row, token) in enumerate(zip(rows, tokens, strict=True)):
+            if token is None:
+                self.finish(row, "error", _not_finite())
+                ended.add(i)
+                continue
+            if row.sampling.max_tokens < 1:
+                self.finish(row, "length")
+                ended.add(i)
+                continue
+            reason = row.take(token, likely.get(i))
+            self._counted["output_tokens"] += 1
+            if reason is not None:
+                self.finish(row, reason)
+                ended.add(i)
+        return ended
+
+    # --- who leaves ---
+
+    def leave_cancelled(self) -> None:
+        """Rows that nobody waits for any more."""
+        for row in [row for row in self.rows if row.answer.cancelled]:
+            self.finish(row, "cancelled")
+            self._vacate(self.rows.index(row))
+
+    def finish(self, row: Row, reason: Reason, error: Exception | None = None) -> None:
+        """Its answer is over."""
+        if not row.done:
+            self._finished[reason] += 1
+            row.end(reason, None if error is None else _of_model(error))
+
+    def end_rows(self, error: Exception) -> None:
+        """Nobody is answered any more who was being answered; the next ones start anew."""
+        for row in self.rows:
+            self.finish(row, "error", error)
+        self.rows, self.running = [], Running(self.model, self.max_tokens)
+
+    def _vacate(self, line: int) -> None:
+        self.running.leave(line)
+        self.rows[line] = self.rows[-1]
+        self.rows.pop()
+
+
+def end_tokens(lm: FrozenLM) -> frozenset[int]:
+    """Those that `generate` ends at, and the tokenizer's own."""
+    config: Any = lm.model.generation_config
+    own = config.eos_token_id
+    found = own if isinstance(own, list) else [own]
+    return frozenset(int(i) for i in (*found, getattr(lm.tokenizer, "eos_token_id", None)) if i is not None)
+
+
+def _not_finite() -> SoftPromptError:
+    return SoftPromptError(
+        "the model's numbers for this request are not finite",
+        why="the prompt drives it out of its range",
+        fix="use another prompt, a lower strength, or dtype=float32",
+    )
+
+
+def _of_model(error: Exception) -> SoftPromptError:
+    if isinstance(error, SoftPromptError):
+        return error
+    return SoftPromptError(
+        "the model failed on this request", why=f"{type(error).__name__}: {error}".splitlines()[0]
+    )
