@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import math
 
 import pytest
 
+from softprompt.compare.advice import _searched
 from softprompt.compare.engine import compare
 from softprompt.compare.executors import Serial
 from softprompt.compare.results import goal
@@ -53,6 +55,13 @@ def test_what_the_run_shows_is_found(easy):
     for what in ("barely moved", "test rows overlap", "pinned", "as well or better"):
         assert what in said
     assert all(f.command for f in easy.findings)
+
+
+@pytest.mark.parametrize(("status", "wanted"), [("done", -8.0), ("pruned", -math.inf), ("failed", -math.inf)])
+def test_a_rate_that_lay_behind_was_tried_and_is_not_the_best(status, wanted):
+    """Else the best of those that ended would stand at the edge of what was searched."""
+    dev = {} if status == "failed" else {"perplexity": 8.0}
+    assert _searched({"status": status, "dev": dev}, "perplexity", -1) == wanted
 
 
 def test_cut_targets_are_found(tmp_path, model_folder):

@@ -256,13 +256,20 @@ def test_the_same_again_runs_nothing(whole):
     assert before.split("\n")[1:] == after.split("\n")[1:]  # the first line counts seconds
 
 
+def seconds_of(made) -> float:
+    return json.loads((Path(f"{made.output}-compare") / "study.json").read_text())["seconds"]
+
+
 @pytest.mark.parametrize("jobs", [1, 2, 3, 5, 6])
 def test_killed_anywhere_it_goes_on_and_runs_nothing_twice(recipe, jobs):
     made = recipe({"methods": ["prompt-tuning/after", "lora", "zero-shot"]})
     killed, second = Counting(jobs), Counting()
     with pytest.raises(KeyboardInterrupt):
         compare(made, on=killed, report=False)
+    before = seconds_of(made)
     done = compare(made, on=second, report=False)
+    # what was killed had taken its time: the first job lays the rows out
+    assert before < seconds_of(made) and (before > 0) == (jobs > 1)
     ids = [trial.id for trial in (*killed.trials, *second.trials)]
     assert len(ids) == len(set(ids)) == done.trials
     assert done.ran == len(second.trials)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from dataclasses import dataclass, replace
 from typing import Any
@@ -223,6 +224,7 @@ def test_warnings_come_first():
         ),
         changed(searched=[(1e-2, 0.9)]),
         changed(searched=[(1e-3, 0.9), (1e-2, 0.9), (3e-2, 0.7)]),  # the inner one is as good
+        changed(searched=[(1e-3, 0.8), (1e-2, 0.9), (3e-2, -math.inf)]),  # a larger one lay behind
         changed(test=examples(20, 3, OTHER)),  # too few to tell
         changed(recipe={"template": {"input": "{{ input }}"}}, used=["anything"]),
     ],

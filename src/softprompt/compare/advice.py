@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -128,12 +129,9 @@ def _of_method(
         | words,
         used=[row["input"] for row in score["examples"]],
         searched=[
-            (record["settings"][one.rate], sign * record["dev"][study.metric])
+            (record["settings"][one.rate], _searched(record, study.metric, sign))
             for record in records
-            if record["contestant"] == one.name
-            and record["phase"] == "search"
-            and record["status"] == "done"
-            and study.metric in record["dev"]
+            if record["contestant"] == one.name and record["phase"] == "search"
         ],
         test_scores=_evaluation(score),
     )
@@ -141,6 +139,12 @@ def _of_method(
         replace(finding, command=finding.command.replace("--over lr=", f"--over {one.rate}="))
         for finding in examine(run)
     ]
+
+
+def _searched(record: Record, metric: str, sign: int) -> float:
+    """What a trial of the search scored; one that lay behind or failed was tried, and was not the best."""
+    score = record["dev"].get(metric) if record["status"] == "done" else None
+    return -math.inf if score is None else sign * score
 
 
 def _as_tuned(study: Study, one: Contestant) -> str:

@@ -88,14 +88,14 @@ def compare(
     try:
         hooks.on_stage(f"reading the rows and loading {recipe.model} …")
         ground = _survey(recipe, place, runner)
-        study = Study.begin(recipe, who, ground, place, source)
-        engine = _Engine(recipe, who, ground, place, runner, hooks)
+        study = Study.begin(recipe, who, ground, place, source, started)
+        engine = _Engine(study, runner, hooks)
         engine.run()
     finally:
         if on is None:
             runner.close()
     hooks.on_stage("statistics")
-    study.finish(time.monotonic() - started)
+    study.count_time()
     results.write(study, engine.outcomes())
     page = None
     if report:
@@ -130,18 +130,11 @@ def _survey(recipe: Recipe, folder: Folder, runner: Executor) -> Ground:
 class _Engine:
     """Decides what is next, and keeps what came out."""
 
-    def __init__(
-        self,
-        recipe: Recipe,
-        who: Sequence[Contestant],
-        ground: Ground,
-        folder: Folder,
-        runner: Executor,
-        hooks: Hooks,
-    ) -> None:
-        self._recipe, self._how, self._who = recipe, recipe.compare, list(who)
-        self._ground, self._folder, self._runner, self._hooks = ground, folder, runner, hooks
-        self._trials = Trials(folder, ground)
+    def __init__(self, study: Study, runner: Executor, hooks: Hooks) -> None:
+        recipe, who = study.recipe, study.who
+        self._study, self._recipe, self._how, self._who = study, recipe, recipe.compare, who
+        self._ground, self._folder, self._runner, self._hooks = study.ground, study.folder, runner, hooks
+        self._trials = Trials(self._folder, self._ground)
         self._methods = [one for one in who if not one.is_reference]
         self._references = [one for one in who if one.is_reference]
         first = recipe.train.seed
@@ -300,6 +293,8 @@ class _Engine:
 
     def _keep(self, record: Record, was_there: bool) -> None:
         self.records[record["id"]] = record
+        if not was_there:
+            self._study.count_time()
         self._hooks.on_record(record, was_there)
 
     def _lost(self, job: Job, error: Exception) -> list[Record]:

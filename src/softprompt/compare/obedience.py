@@ -6,7 +6,7 @@ Definitions are in docs/measures-control.md.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -19,7 +19,7 @@ from ..methods.materialised import Materialised, materialise
 from ..methods.none import NoPrompt
 from ..metrics import Score
 from .constraint import Constraint
-from .outputs import closeness, share, texts, under
+from .outputs import closeness, share, texts, under, written
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,14 +35,27 @@ def adherence(
 ) -> Adherence:
     """What is written for each row under its own prompt, held against the constraint.
 
-    Rows of a classification or choice task are answered in free text here, so that `labels` can be broken.
-    Raises SoftPromptError for a model that writes no text.
+    Rows of a classification or choice task are answered in free text here, so that `labels` can be broken:
+    as many tokens as the longest label has. Raises SoftPromptError for a model that writes no text.
     """
     _must_write(evaluator)
-    said = texts(evaluator, method, examples)
+    labelled = all(example.candidates for example in examples)
+    said = _beginnings(evaluator, method, examples) if labelled else texts(evaluator, method, examples)
     broken = [constraint.broken(answer, lambda text: _tokens(evaluator, text)) for answer in said]
     parts = {name: share([float(name not in row) for row in broken]) for name in constraint.parts}
     return Adherence(share([float(not row) for row in broken]), parts)
+
+
+def _beginnings(evaluator: Evaluator, method: SoftPrompt, examples: Sequence[Example]) -> list[str]:
+    """What is written first: a label where it is one, whatever would follow. No label is trained to end."""
+    longest = max(len(ids) for example in examples for ids in example.candidates or ())
+    said = []
+    for example, ids in zip(
+        examples, written(replace(evaluator, max_new_tokens=longest), method, examples), strict=True
+    ):
+        begun = [own for own in example.candidates or () if ids[: len(own)] == tuple(own)]
+        said.append(evaluator.encoder.decode(max(begun, key=len, default=ids)))
+    return said
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,23 +34,31 @@ class Study:
     folder: Folder
     source: str = ""  # the recipe's file, for commands to name
     about: Line = field(default_factory=dict)
+    _since: float = field(default_factory=time.monotonic)
 
     @staticmethod
     def begin(
-        recipe: Recipe, who: Sequence[Contestant], ground: Ground, folder: Folder, source: str = ""
+        recipe: Recipe,
+        who: Sequence[Contestant],
+        ground: Ground,
+        folder: Folder,
+        source: str = "",
+        since: float | None = None,
     ) -> Study:
-        """Write `study.json` before anything is run."""
+        """Write `study.json` before anything is run. Its time counts from `since` (`time.monotonic`)."""
         about = _about(recipe, who, ground, source)
         before = _before(folder)
         about["started"] = before.get("started") or about.pop("created")
         about["seconds"] = before.get("seconds") or 0.0
-        study = Study(recipe, list(who), ground, folder, source, about)
+        study = Study(recipe, list(who), ground, folder, source, about, since or time.monotonic())
         study._write()
         return study
 
-    def finish(self, seconds: float) -> None:
-        """Count the seconds of this call, beside those of earlier ones."""
-        self.about["seconds"] = (self.about.get("seconds") or 0.0) + seconds
+    def count_time(self) -> None:
+        """Add the seconds since this was last done: a comparison that is killed keeps what it had counted."""
+        now = time.monotonic()
+        self.about["seconds"] = (self.about.get("seconds") or 0.0) + now - self._since
+        self._since = now
         self._write()
 
     @property

@@ -64,7 +64,7 @@ def rate_at_edge(run: Run) -> Finding | None:
     if scores[inner] == scores[best]:
         return None
     factor, side = (1 / 3, "smallest") if best == rates[0] else (3, "largest")
-    beyond = ",".join(f"{best * factor**power:.1e}" for power in (1, 2))
+    beyond = ",".join(f"{best * factor**power:.2g}" for power in (1, 2))
     evidence = f"the best of {', '.join(f'{lr:g}' for lr in rates)} is the {side}, {best:g}"
     what = "the learning rate is at the edge of what was searched"
     return Finding("warning", what, evidence, f"softprompt search {run.recipe} --over lr={beyond}")

@@ -6,7 +6,7 @@ from .. import charts
 from ..aggregate import costs, mean
 from ..blocks import Block, Figure, Panel, Section, Table, Text
 from ..numbers import MISSING, plain, seconds, unit
-from ..schema import Comparison
+from ..schema import Comparison, Serving
 from ..style import Look, looks
 from .cost_kinds import KINDS
 
@@ -93,20 +93,21 @@ def _serving(found: Comparison) -> Block:
         )
         for key, label, measure in kinds
     ]
-    table = Table(
-        "Serving",
-        ["method", *(f"{label} ({measure})" for _, label, measure in kinds)],
-        [
-            *([name, *(plain(getattr(one, key)) for key, _, _ in kinds)] for name, one in served.items()),
-            *(
-                [
-                    _PLAIN.name,
-                    *(plain(plain_rows[k][0][1]) if k in plain_rows else MISSING for k, _, _ in kinds),
-                ]
-                for _ in [None][: len(plain_rows)]
-            ),
-        ],
-        right=range(1, len(kinds) + 1),
+    keys = [key for key, _, _ in kinds]
+    rows = [[name, *(cell for key in keys for cell in _beside(one, key))] for name, one in served.items()]
+    if plain_rows:
+        means = [plain(plain_rows[key][0][1]) if key in plain_rows else MISSING for key in keys]
+        rows.append([_PLAIN.name, *(cell for value in means for cell in (value, MISSING))])
+    head = [name for _, label, measure in kinds for name in (f"{label} ({measure})", "× the plain model")]
+    table = Table("Serving", ["method", *head], rows, right=range(1, 2 * len(kinds) + 1))
+    caption = (
+        "Less time to the first token and more tokens a second are better. Each is timed in turns with the "
+        "plain model: the ratio to it, in the table, hardly changes with what else the machine does."
     )
-    caption = "Less time to the first token and more tokens a second are better."
     return Figure("serving", "Serving", caption, panels, table)
+
+
+def _beside(one: Serving, key: str) -> tuple[str, str]:
+    """What was timed, and its ratio to the plain model's, timed in the same turns."""
+    own, other = getattr(one, key), getattr(one, f"plain_{key.removeprefix('mixed_')}")
+    return plain(own), MISSING if own is None or not other else plain(own / other)
