@@ -160,6 +160,7 @@ def test_tables_turn_differences_so_that_more_is_better(published):
     assert paired(one, "test", "prefix-tuning/after", "prompt-tuning/after") is None
     text = "\n".join(tables([one]))
     assert "| toy | unseen | after | 2 | 1.5 … 3 | 0.01 | prefix |" in text
+    assert "| unseen | after | 1 | 1 | 0 | 0 |" in text and "| test | after | 0 | 0 | 0 | 0 |" in text
     assert "| toy | after | 0.25 |  | 0.5 |  |  |" in text
     assert "| toy | swap | after |  | 0.75 |" in text
 

@@ -69,6 +69,11 @@ def tables(found: list[Comparison], piloted: Sequence[dict[str, Any] | None] = (
         _range(found),
     )
     yield from _table(
+        "1. Range, counted",
+        ["split", "place", "sets", "prefix shown better", "prompt shown better", "prefix ahead, not shown"],
+        _counted(found),
+    )
+    yield from _table(
         "2. Cost: prompt / prefix, of the finals",
         ["set", "place", *(name for _, name in COSTS)],
         _costs(found),
@@ -136,6 +141,16 @@ def _range(found: list[Comparison]) -> Iterator[Row]:
                         one.study.name, split, place, _number(test.difference), interval,
                         _number(test.p_adjusted), shown,
                     ]  # fmt: skip
+
+
+def _counted(found: list[Comparison]) -> Iterator[Row]:
+    for split in ("test", "unseen"):
+        for place in PLACES:
+            pairs = [paired(one, split, PREFIX.format(place), PROMPT.format(place)) for one in found]
+            tests = [test for test in pairs if test is not None]
+            shown = [test.difference > 0 for test in tests if test.significant]
+            ahead = sum(test.difference > 0 for test in tests if not test.significant)
+            yield [split, place, *map(str, (len(tests), sum(shown), len(shown) - sum(shown), ahead))]
 
 
 def _costs(found: list[Comparison]) -> Iterator[Row]:
@@ -208,7 +223,7 @@ def is_near(metric: str, named: float, best: float) -> bool:
 
 
 def _table(title: str, head: Row, rows: Iterator[Row]) -> Iterator[str]:
-    yield from (f"### {title}", "", "| " + " | ".join(head) + " |", "| " + "--- | " * len(head))
+    yield from (f"### {title}", "", "| " + " | ".join(head) + " |", "|" + " --- |" * len(head))
     for row in rows:
         yield "| " + " | ".join(row) + " |"
     yield ""
