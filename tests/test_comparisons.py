@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 import pytest
-from benchmarks.comparisons.__main__ import publish
+from benchmarks.comparisons.__main__ import publish, sample
 from benchmarks.comparisons.claims import is_near, judge, paired, pilots, tables
 from benchmarks.comparisons.rows import MEASURED, TRAIN
 from benchmarks.comparisons.rows import write as write_rows
@@ -143,6 +143,20 @@ def published(tmp_path) -> Path:
     lines(run / "results.jsonl", found)
     publish(run, tmp_path / "docs" / "toy", {run: "runs/toy"})
     return tmp_path / "docs" / "toy"
+
+
+def test_a_sample_shows_rows_and_nobodys_folders(published, tmp_path):
+    run = tmp_path / "some" / "where"
+    of = {"split": "unseen", "row": 0}
+    scored_row = {"kind": "example", **of, "contestant": "prefix-tuning/after", "seed": 0, "score": 1.0}
+    with (run / "results.jsonl").open("a", encoding="utf-8") as results:
+        results.write(json.dumps(scored_row) + "\n")
+    row = {"kind": "row", **of, "input": "a row of words", "references": ["b"]}
+    answer = {"kind": "answer", **of, "contestant": "prefix-tuning/after", "seed": 0, "prediction": "said so"}
+    lines(run / "examples.jsonl", [row, answer])
+    sample(run, tmp_path / "docs" / "toy.html", {run: "runs/toy"})
+    page = (tmp_path / "docs" / "toy.html").read_text(encoding="utf-8")
+    assert "a row of words" in page and "compare --out runs/toy" in page and str(tmp_path) not in page
 
 
 def test_nobodys_folders_are_published(published, tmp_path):

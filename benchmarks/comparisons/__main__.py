@@ -1,18 +1,20 @@
 """Prompt or prefix? The same contest on each set; what was run is not run again.
 
     python -m benchmarks.comparisons --data DIR [--only sst2 mrpc] [--out runs/comparisons]
-        [--publish docs/comparisons] [--workers N] [--threads N]
+        [--publish docs/comparisons] [--samples docs/samples] [--workers N] [--threads N]
 
 `DIR` holds a folder for each set (sst2, bible_style, …) with train.jsonl, validation.jsonl and test.jsonl.
 Killed at any time, the same command goes on. `--publish` copies the scores, which hold no text of a row, for
-`python -m benchmarks.comparisons.claims`.
+`python -m benchmarks.comparisons.claims`; `--samples` writes the reports of sets whose rows may be shown.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import shutil
 import sys
+import tempfile
 from pathlib import Path
 
 from . import rows
@@ -28,13 +30,17 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=SETS, default=list(SETS))
     parser.add_argument("--out", type=Path, default=Path("runs/comparisons"))
     parser.add_argument("--publish", type=Path, help="copy results.jsonl to this folder")
+    parser.add_argument("--samples", type=Path, help="write reports with rows to this folder")
     parser.add_argument("--workers", type=int)
     parser.add_argument("--threads", type=int, help="of each worker; by itself cores / workers")
     args = parser.parse_args()
     for name in args.only:
         folder = run(name, args.data, args.out, args.workers, args.threads)
+        places = {args.data: "DIR", args.out: "runs/comparisons"}
         if args.publish:
-            publish(folder, args.publish / name, {args.data: "DIR", args.out: "runs/comparisons"})
+            publish(folder, args.publish / name, places)
+        if args.samples and SETS[name].shown is not None:
+            sample(folder, args.samples / f"{name}.html", places)
 
 
 def run(name: str, data: Path, out: Path, workers: int | None = None, threads: int | None = None) -> Path:
@@ -63,6 +69,17 @@ def publish(folder: Path, to: Path, places: dict[Path, str]) -> None:
             text = text.replace(said, name)
     to.mkdir(parents=True, exist_ok=True)
     (to / "results.jsonl").write_text(text, encoding="utf-8")
+
+
+def sample(folder: Path, to: Path, places: dict[Path, str]) -> None:
+    """The report with its rows, as a user sees it, with nobody's folders in it."""
+    from softprompt import report
+
+    with tempfile.TemporaryDirectory() as scratch:
+        publish(folder, Path(scratch), places)
+        shutil.copy(folder / "examples.jsonl", scratch)
+        to.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(report.write(Path(scratch)), to)
 
 
 def _told(record: dict) -> str:
