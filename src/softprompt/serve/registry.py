@@ -31,6 +31,7 @@ from ..lm.base import LanguageModel
 from ..lm.loading import fingerprint
 from ..methods.materialised import Materialised
 from ..prepare import encoder_of, template_of
+from .names import Names
 from .request import BrokenPrompt, UnknownPrompt
 
 ENCODERS = 1024  # kept, of artifacts that are used alike
@@ -72,7 +73,7 @@ class Registry:
         self.folder, self.model, self.max_bytes = Path(folder).resolve(), model, max_bytes
         if not self.folder.is_dir():
             raise SoftPromptError(f"no folder {folder}", fix="give the folder that holds tuned prompts")
-        self._base = fingerprint(model)
+        self._names, self._base = Names(self.folder), fingerprint(model)
         self._loaded: OrderedDict[Path, tuple[Stamp, Tuned, str, int]] = OrderedDict()
         self._verified: dict[Path, Stamp] = {}
         self._problems: dict[Path, tuple[Stamp, SoftPromptError]] = {}
@@ -87,11 +88,11 @@ class Registry:
 
     def names(self) -> Iterator[Entry]:
         """Every artifact, as the folders are walked; those of one folder in the order of their names."""
-        return self._walk(self.folder, "")
+        return (self._entry(path, name) for name, path in self._names.walk())
 
     def describe(self, name: str) -> Entry:
         """An artifact by name. Raises UnknownPrompt."""
-        path, prompt = self._find(name)
+        path, prompt = self._names.find(name)
         entry = self._entry(path, name)
         try:
             held = artifacts.load(path, verify=False).prompts
@@ -104,59 +105,13 @@ class Registry:
 
         While a new version is written, or is broken, the last good one is served as long as it is held.
         """
-        path, prompt = self._find(name)
+        path, prompt = self._names.find(name)
         tuned, content, size = self._current(path, name)
         try:
             index = tuned.artifact.index(prompt)
         except SoftPromptError as error:
             raise UnknownPrompt(error.what, error.why, f"use one of: {name}:NAME") from None
         return Loaded(name, tuned, index, f"{content}:{index}", size)
-
-    # --- names and paths ---
-
-    def _find(self, name: str) -> tuple[Path, str | None]:
-        """The folder of a name, and the prompt in it if one is named."""
-        whole = self._inside(name)
-        if whole is not None:
-            return whole, None
-        folder, colon, prompt = name.partition(":")
-        path = self._inside(folder) if colon else None
-        if path is None:
-            raise UnknownPrompt(f"no prompt '{name}'", fix="ask for a prompt that is listed")
-        return path, prompt
-
-    def _inside(self, name: str) -> Path | None:
-        """The artifact's folder; None where there is none, or it is not under ours."""
-        parts = name.split("/")
-        if "\0" in name or "\\" in name or any(not _nameable(part) for part in parts):
-            return None
-        try:
-            path = self.folder.joinpath(*parts).resolve()
-            inside = path.is_relative_to(self.folder) and (path / MANIFEST).is_file()
-        except (OSError, ValueError, RuntimeError):  # too long a name, a link that leads to itself
-            return None
-        return path if inside else None
-
-    def _walk(self, folder: Path, prefix: str) -> Iterator[Entry]:
-        try:
-            with os.scandir(folder) as found:
-                inner = sorted((e for e in found if _nameable(e.name)), key=lambda e: e.name)
-        except OSError:  # removed, or not ours to read
-            return
-        for item in inner:
-            name = prefix + item.name
-            if item.is_symlink():  # of use as a name for the version that is served; never walked into
-                path = self._inside(name)
-            elif item.is_dir():
-                path = folder / item.name
-            else:
-                continue
-            if path is None:
-                continue
-            if (path / MANIFEST).is_file():
-                yield self._entry(path, name)
-            elif not item.is_symlink():
-                yield from self._walk(path, name + "/")
 
     def _entry(self, path: Path, name: str) -> Entry:
         try:
@@ -278,11 +233,6 @@ def _as_ours(error: Exception, path: Path) -> SoftPromptError:
         why=f"{type(error).__name__}: {error}",
         fix="restore it from a copy, or train again",
     )
-
-
-def _nameable(part: str) -> bool:
-    """Whether a folder may be part of a name: a colon parts it from a prompt, and JSON holds UTF-8 alone."""
-    return bool(part) and not part.startswith(".") and ":" not in part and part.isprintable()
 
 
 def _stamp(path: Path) -> Stamp:
