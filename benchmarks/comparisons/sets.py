@@ -63,7 +63,7 @@ def _classification(
 
 
 def _generation(template: str, metrics: list[str], words: int) -> dict[str, Any]:
-    """Perplexity of the first reference decides, and the best reference's is the goal; some rows are answered."""
+    """Perplexity of the first reference decides; texts are scored for some of the rows."""
     return {
         "template": {"input": template},
         "task": {
