@@ -27,8 +27,11 @@ from .recipes import own_rate
 MOST = 6  # trained methods
 STEPS = (16, 20, 24, 32, 40, 48, 64, 80, 96, 128, 160, 192, 256, 320, 400, 512, 640, 800)
 SPARE = 0.9  # of a trial's time that is planned for: a busy machine takes the rest
+AROUND = 144  # rows that are read beside those of the steps, at least
 EVALUATIONS = 4  # of the dev rows: two while training, the plain model's and the last
-FIELDS = ((6, 3), (6, 2), (4, 3), (4, 2), (3, 2), (3, 1), (2, 1))  # methods, and learning rates of each
+#: Methods, and learning rates of each. Of all a fair rate is known, of none whether it is good on these rows:
+#: in a short time many methods are tried rather than many rates.
+FIELDS = ((6, 3), (6, 2), (6, 1), (5, 1), (4, 1), (3, 1), (2, 1))
 
 
 class Work(Protocol):
@@ -172,9 +175,9 @@ def rates_of(contestant: Contestant) -> list[float]:
     return [float(f"{own * factor:.1g}") for factor in (1, 3, 1 / 3)]
 
 
-def shortest_trial(row_seconds: float) -> float:
-    """Seconds under which a trial shows nothing: about 16 steps of 16 rows, and what stands around them."""
-    return 3.0 + 400 * row_seconds
+def shortest_trial(row_seconds: float, batch_size: int) -> float:
+    """Seconds under which a trial shows nothing: about 16 steps, and what stands around them."""
+    return 3.0 + (16 * batch_size + AROUND) * row_seconds
 
 
 def _said(settings: Mapping[str, Any]) -> str:

@@ -73,7 +73,8 @@ def try_out(
             why=f"{clock() - started:.0f} seconds went into the plain model's answers",
             fix="give it more time",
         )
-    field = field_of(ranking, rates, left, shortest_trial(player.row_seconds))
+    shortest = shortest_trial(player.row_seconds, recipe.train.batch_size)
+    field = field_of(ranking, rates, left, shortest)
     found = pilot(player.run, field, rows=laid.counts["train"], seconds=left, clock=clock)
     # they play no rungs, since they learn nothing: their score stands beside the finalists'
     last = max(trial.rung for trial in found.played)
