@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -211,3 +212,33 @@ def test_a_pilot_is_held_against_what_a_model_does(tmp_path):
     assert judge(one, "second") == ("first", (9.0, 8.0), True)
     assert is_near("perplexity", 8.1, 8.0) and not is_near("perplexity", 8.2, 8.0)
     assert pilots([tmp_path]) == [None]
+
+
+DOCS = Path(__file__).parents[1] / "docs"
+PUBLISHED = sorted(path.parent for path in DOCS.glob("comparisons/*/results.jsonl"))
+
+
+def test_the_page_has_the_tables_of_what_is_published():
+    page = (DOCS / "findings.md").read_text(encoding="utf-8").splitlines()
+    told = [line for line in tables([comparison(f) for f in PUBLISHED], pilots(PUBLISHED)) if line]
+    assert len(PUBLISHED) >= 4 and set(told) <= set(page), [line for line in told if line not in page][:3]
+
+
+@pytest.mark.parametrize("folder", PUBLISHED, ids=lambda path: path.name)
+def test_what_is_published_is_whole(folder):
+    """Every contestant has its seeds and scores, or says why not; nobody's folders, no text of a row."""
+    found = comparison(folder)
+    text = (folder / "results.jsonl").read_text(encoding="utf-8")
+    assert not re.search(r'"/\w', text)
+    assert '"kind": "row"' not in text and '"input"' not in text.split("\n", 1)[1]
+    ended = {(t.contestant, t.seed) for t in found.trials if t.phase == "final" and t.status == "done"}
+    failed = {t.contestant for t in found.trials if t.status == "failed"}
+    for one in found.study.contestants:
+        if not one.is_reference and one.name not in failed:
+            assert {(one.name, seed) for seed in found.study.seeds} <= ended
+    splits = {(score.contestant, score.split) for score in found.scores}
+    assert {(one.name, split) for one in found.study.contestants for split in ("test", "unseen")} <= splits
+
+
+def test_samples_are_of_sets_whose_rows_may_be_shown():
+    assert {path.stem for path in DOCS.glob("samples/*.html")} <= {n for n, s in SETS.items() if s.shown}

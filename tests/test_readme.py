@@ -49,6 +49,7 @@ DOCS = (
     "models",
     "measures",
     "report",
+    "findings",
     "search",
     "choose",
     "performance",
