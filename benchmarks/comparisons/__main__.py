@@ -54,8 +54,8 @@ def run(name: str, data: Path, out: Path, workers: int | None = None, threads: i
     plain["train"]["threads"] = threads
     (place / "recipe.json").write_text(json.dumps(plain, indent=2), encoding="utf-8")
     hooks = Hooks(
-        on_stage=lambda text: _say(f"{name}: {text}"),
-        on_record=lambda record, was_there: was_there or _say(_told(record)),
+        on_stage=lambda text: say(f"{name}: {text}"),
+        on_record=lambda record, was_there: was_there or say(_told(record)),
     )
     done = softprompt.compare_methods(plain, place / "contest", workers=workers, hooks=hooks)
     return Path(done.folder)
@@ -88,7 +88,8 @@ def _told(record: dict) -> str:
     return f"  {what} seed {record.get('seed')}: {record['status']} {dev}"
 
 
-def _say(text: str) -> None:
+def say(text: str) -> None:
+    """How far it is, beside what is printed."""
     print(text, file=sys.stderr, flush=True)
 
 

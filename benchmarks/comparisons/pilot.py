@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import json
 import shutil
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from softprompt.data.sources import read_rows
 from softprompt.methods import option_names
 from softprompt.prepare import template_of
 
+from .__main__ import say
 from .sets import SETS
 
 SHARE = 0.1  # of the seconds of all trials
@@ -65,9 +65,9 @@ def play(place: Path, seconds: float) -> Tried:
     said = Said(recipe.model, unseen=recipe.compare.unseen is not None)
     ranking = rank(measure(rows, template_of(recipe, lm), lm, said, kind=recipe.task.kind))
     shutil.rmtree(place / "pilot", ignore_errors=True)
-    _say(f"{place.name}: a pilot of {seconds:.0f} s")
+    say(f"{place.name}: a pilot of {seconds:.0f} s")
     plain["compare"] |= {"methods": None}
-    return try_out(plain, ranking, place / "pilot", seconds, say=_say)
+    return try_out(plain, ranking, place / "pilot", seconds, say=say)
 
 
 def record(tried: Tried, seconds: float) -> dict[str, Any]:
@@ -87,10 +87,6 @@ def _finite(played: dict[str, Any]) -> dict[str, Any]:
     """JSON has no infinity: what failed has no score."""
     score = played["score"]
     return played | {"score": score if score > float("-inf") else None, "settings": dict(played["settings"])}
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -34,7 +34,7 @@ class Study:
     folder: Folder
     source: str = ""  # the recipe's file, for commands to name
     about: Line = field(default_factory=dict)
-    _since: float = field(default_factory=time.monotonic)
+    _since: float = 0.0  # until when its time is counted
 
     @staticmethod
     def begin(
@@ -42,15 +42,15 @@ class Study:
         who: Sequence[Contestant],
         ground: Ground,
         folder: Folder,
-        source: str = "",
-        since: float | None = None,
+        source: str,
+        since: float,
     ) -> Study:
         """Write `study.json` before anything is run. Its time counts from `since` (`time.monotonic`)."""
         about = _about(recipe, who, ground, source)
         before = _before(folder)
         about["started"] = before.get("started") or about.pop("created")
         about["seconds"] = before.get("seconds") or 0.0
-        study = Study(recipe, list(who), ground, folder, source, about, since or time.monotonic())
+        study = Study(recipe, list(who), ground, folder, source, about, since)
         study._write()
         return study
 
