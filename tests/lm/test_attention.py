@@ -8,8 +8,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from softprompt.injection import Injection, Prefix, SoftTokens
-from softprompt.lm import attention, frozen
+from softprompt.injection import Injection, LayerKV, Prefix, SoftTokens
+from softprompt.lm import frozen
+from softprompt.lm.active import current
 
 
 def prefix_of(lm, ids) -> Injection:
@@ -63,7 +64,7 @@ def test_nothing_stays_after_an_error(llama, rows_to_batch):
     with pytest.raises(KeyboardInterrupt):
         llama.logits(batch, prefix_of(llama, [3, 4]))
     handle.remove()
-    assert attention._ACTIVE.get() is None
+    assert current() is None
     assert torch.equal(llama.logits(batch), plain)
 
 
@@ -72,7 +73,7 @@ def test_backward_on_another_thread(llama, rows_to_batch, close):
     batch = rows_to_batch([[5, 6, 7]], [[1]])
     prefix = llama.kv_of([3, 4])
     values = prefix[0].value.clone().requires_grad_(True)
-    layers = (attention.LayerKV(prefix[0].key, values), *prefix[1:])
+    layers = (LayerKV(prefix[0].key, values), *prefix[1:])
     injection = Injection(kv_before=Prefix(layers, torch.ones(1, 2, dtype=torch.bool)))
     llama.logits(batch, injection).square().mean().backward()
     expected, values.grad = values.grad, None

@@ -11,6 +11,7 @@ from softprompt.data.collate import batch_of_ids
 from softprompt.errors import SoftPromptError
 from softprompt.injection import Injection, LayerKV, Prefix
 from softprompt.lm import attention
+from softprompt.lm.active import current, inject
 from softprompt.lm.frozen import FrozenLM
 from softprompt.lm.spec import LayerSpec
 
@@ -71,10 +72,10 @@ def deaf(where):
     """Our attention, except that it calls without the injected columns where `where(module)`."""
 
     def attend(module, query, key, value, attention_mask, **kwargs):
-        active = attention._ACTIVE.get()
+        active = current()
         if active is None or not where(module):
             return attention.attend_sdpa(module, query, key, value, attention_mask, **kwargs)
-        with attention.inject(replace(active, columns=())):
+        with inject(replace(active, columns=())):
             return attention.attend_sdpa(module, query, key, value, attention_mask, **kwargs)
 
     return attend

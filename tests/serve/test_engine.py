@@ -339,14 +339,14 @@ def test_what_is_being_read_is_finished_before_the_end(llama, engine_on, asked, 
     """A request that waits no more and runs not yet is in hand all the same."""
     from softprompt.serve import batching
 
-    reading, plain = threading.Event(), batching.Joined
+    reading, plain = threading.Event(), batching.Joined.run
 
     def slowly(*given):
         reading.set()
         time.sleep(0.3)
         return plain(*given)
 
-    monkeypatch.setattr(batching, "Joined", slowly)
+    monkeypatch.setattr(batching.Joined, "run", slowly)
     engine = engine_on(llama)
     answer = engine.submit(asked(None, [4, 5, 6], 5, ignore_eos=True))
     assert reading.wait(10)

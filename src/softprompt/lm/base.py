@@ -22,7 +22,8 @@ from ..data.collate import Batch
 from ..errors import SoftPromptError, unknown
 from ..injection import Injection, LayerKV, Layers
 from . import shims
-from .attention import EAGER, SDPA, checkpoint_contexts
+from .active import checkpoint_contexts
+from .attention import EAGER, SDPA
 from .capture import attention_inputs, project
 from .context import Context
 from .heads import Head

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from ..injection import LayerKV
-from .attention import SITE, Active, Captured, inject
+from .active import SITE, Active, Captured, inject
 
 
 def attention_modules(model: nn.Module) -> dict[int, nn.Module]:

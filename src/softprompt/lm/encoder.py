@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 from ..data.collate import Batch, batch_of_ids
 from ..errors import SoftPromptError
 from ..injection import Injection, Layers
-from .attention import Active, Columns, inject
+from .active import Active, Columns, inject
 from .base import Answers, LanguageModel
 from .context import Context, pack_left
 from .probe import recorded

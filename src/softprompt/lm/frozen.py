@@ -20,7 +20,7 @@ from ..data.collate import Batch, batch_of_ids
 from ..errors import SoftPromptError
 from ..injection import Injection, LayerKV, Layers, SoftTokens
 from . import generation, turns
-from .attention import Active, Columns, inject
+from .active import Active, Columns, inject
 from .base import LanguageModel
 from .context import Context, pack_right, positions_after
 from .probe import recorded

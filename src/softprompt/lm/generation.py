@@ -24,7 +24,7 @@ from transformers.generation.streamers import BaseStreamer
 from ..data.collate import Batch
 from ..errors import SoftPromptError
 from ..injection import Injection
-from .attention import SITE
+from .active import SITE
 
 Pack = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 

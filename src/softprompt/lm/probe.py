@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ..errors import SoftPromptError
 from ..injection import Layers
-from .attention import BIAS, SITE, Active, Columns, Visit, inject
+from .active import BIAS, SITE, Active, Columns, Visit, inject
 from .rotary import Turn, candidates, find_turn
 from .spec import LayerSpec, ModelSpec, Stack
 

@@ -64,3 +64,12 @@ class Ragged:
 def as_tensor(part: Tensor | Ragged) -> Tensor:
     """The part itself, or the tensor that it stands for."""
     return part.padded() if isinstance(part, Ragged) else part
+
+
+def rows_of(tensor: Tensor, rows: int) -> Tensor:
+    """As many rows as the query has: one for all, or each repeated (beams)."""
+    if tensor.shape[0] == rows:
+        return tensor
+    if tensor.shape[0] == 1:
+        return tensor.expand(rows, *tensor.shape[1:])
+    return tensor.repeat_interleave(rows // tensor.shape[0], dim=0)

@@ -17,8 +17,9 @@ from typing import Any, TypeVar, final
 import torch
 from torch import Tensor
 
-from ..injection import Injection, LayerKV, Prefix
-from .attention import Active, Columns
+from ..injection import Injection, LayerKV, Layers, Prefix
+from . import packed
+from .active import Active, Columns
 from .context import Context, positions_after
 from .frozen import FrozenLM
 from .probe import recorded
@@ -26,6 +27,7 @@ from .probe import recorded
 ANYWHERE = 2**30  # the position of a column that is seen at any distance
 LINES, COLUMNS = 8, 64  # the store grows by multiples of these
 PADDING = 32  # positions that take about as long as it takes to begin another pass
+PACKED_PADDING = 2  # the same where passes are packed into one: another call for each layer's attention
 
 Row = TypeVar("Row")
 
@@ -52,42 +54,57 @@ class Joining:
         return self.positions + sum(int(p.mask.sum()) for p in prefixes if p is not None)
 
 
-def alike(rows: Sequence[tuple[Row, Joining]]) -> list[list[tuple[Row, Joining]]]:
-    """Rows, each with whatever it belongs to, in passes in which padding costs less than a pass more."""
-    passes: list[list[tuple[Row, Joining]]] = []
+def alike(rows: Sequence[tuple[Row, Joining]], most: int = PADDING) -> list[list[tuple[Row, Joining]]]:
+    """Rows, each with whatever it belongs to, in batches with at most so much padding."""
+    batches: list[list[tuple[Row, Joining]]] = []
     padding = 0
     for row in sorted(rows, key=lambda row: -len(row[1].vectors)):
-        padding += len(passes[-1][0][1].vectors) - len(row[1].vectors) if passes else 0
-        if not passes or padding > PADDING:
-            passes.append([])
+        padding += len(batches[-1][0][1].vectors) - len(row[1].vectors) if batches else 0
+        if not batches or padding > most:
+            batches.append([])
             padding = 0
-        passes[-1].append(row)
-    return passes
+        batches[-1].append(row)
+    return batches
 
 
 @final
 class Joined:
-    """What running some rows together came to: their next logits, and their keys and values."""
+    """Rows that are run as one batch, and what it came to: their next logits, and their keys and values."""
 
-    def __init__(self, lm: FrozenLM, rows: Sequence[Joining], logits: int = 1) -> None:
-        """Runs them. `logits` are those wanted of each row's last columns."""
+    def __init__(self, lm: FrozenLM, rows: Sequence[Joining]) -> None:
+        """They wait to be run."""
         self.rows = tuple(rows)
         width = max(row.vectors.shape[0] for row in rows)
         device = lm.device
         lengths = torch.tensor([row.vectors.shape[0] for row in rows], device=device)
-        mask = torch.arange(width, device=device) >= width - lengths[:, None]
-        vectors = torch.stack(
+        self.mask = torch.arange(width, device=device) >= width - lengths[:, None]
+        self.vectors = torch.stack(
             [torch.nn.functional.pad(row.vectors, (0, 0, width - row.vectors.shape[0], 0)) for row in rows]
         )
         context = Context.cat([row.context for row in rows])
-        positions = positions_after(context, mask)
+        self.positions = positions_after(context, self.mask)
         tails = torch.tensor([row.after + 1 for row in rows], device=device)
         injection = Injection.cat([row.injection for row in rows], [1] * len(rows))
-        self.active = lm.active(injection, positions, width - tails, positions[:, -1] - tails + 1, context)
+        last = self.positions[:, -1]
+        self.active = lm.active(injection, self.positions, width - tails, last - tails + 1, context)
         self.active.record = {}
-        self.mask, self.positions = mask, positions
-        self.logits = lm.run(vectors, mask, positions, self.active, logits)  # [B, logits, V]
-        self.own = recorded(self.active, len(lm.spec.layers))  # [B, kv_heads, width, head_dim]
+        self.logits = self.vectors.new_zeros(0)  # [B, logits, V]
+        self.own: Layers = ()  # [B, kv_heads, width, head_dim]
+
+    def run(self, lm: FrozenLM, logits: int = 1) -> Joined:
+        """By itself. `logits` are those wanted of each row's last columns."""
+        return self._ran(lm, lm.run(self.vectors, self.mask, self.positions, self.active, logits))
+
+    @staticmethod
+    def run_packed(lm: FrozenLM, batches: Sequence[Joined]) -> None:
+        """All in one pass of a model that `packed.suits`."""
+        parts = [(each.vectors, each.mask, each.positions, each.active) for each in batches]
+        for each, logits in zip(batches, packed.run(lm, parts), strict=True):
+            each._ran(lm, logits)
+
+    def _ran(self, lm: FrozenLM, logits: Tensor) -> Joined:
+        self.logits, self.own = logits, recorded(self.active, len(lm.spec.layers))
+        return self
 
     def context(self, row: int, start: int, end: int) -> Context:
         """Keys and values of a row's positions from `start` to `end`, of its context and beyond: a copy."""

@@ -20,7 +20,7 @@ from ..data.collate import Batch
 from ..errors import SoftPromptError
 from ..injection import Injection, Layers, SoftTokens
 from . import generation, turns
-from .attention import Active, Columns, inject
+from .active import Active, Columns, inject
 from .base import LanguageModel
 from .context import Context, back_to_right, pack_left
 from .probe import recorded

@@ -12,7 +12,8 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from .attention import attend_plain, columns_ahead
+from .attention import attend_plain
+from .masks import columns_ahead
 
 
 def bind(model: nn.Module) -> None:
@@ -36,7 +37,7 @@ def _attend(
     key: Tensor,
     value: Tensor,
     attention_mask: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor | None]:
     """What `_attn` returns: output [B, heads, q, d] and weights."""
     queries, keys = query.shape[2], key.shape[2]
     if attention_mask is None or window is not None:

@@ -13,8 +13,9 @@ from typing import Any, final
 import torch
 
 from ..errors import SoftPromptError
+from ..lm import packed
 from ..lm.frozen import FrozenLM
-from ..lm.running import Joined, Joining, Running, alike
+from ..lm.running import PACKED_PADDING, PADDING, Joined, Joining, Running, alike
 from .request import Reason
 from .reuse import Reuse
 from .row import Row
@@ -35,6 +36,7 @@ class Batching:
         self.arriving: Row | None = None  # its input is being read, part by part
         self._joining: list[Row] = []  # on their way to their first tokens
         self.running = Running(model, max_tokens)
+        self._packs = packed.suits(model)
         self._counted = dict.fromkeys(("steps", "input_tokens", "output_tokens"), 0)
         self._finished = dict.fromkeys(("stop", "length", "cancelled", "error"), 0)
 
@@ -92,7 +94,8 @@ class Batching:
                 begun.append((row, row.begin(self.reuse)))
             except Exception as error:
                 self.finish(row, "error", error)
-        for together in alike(begun):
+        batches = alike(begun, PACKED_PADDING if self._packs else PADDING)
+        for together in [batches] if self._packs else [[batch] for batch in batches]:
             self._begin(together)
         self._joining = []
 
@@ -113,19 +116,26 @@ class Batching:
             self.arriving = None
             self._join([row], joined)
 
-    def _begin(self, begun: list[tuple[Row, Joining]]) -> None:
-        """One that fails does not take the others with it."""
-        rows = [row for row, _ in begun]
+    def _begin(self, batches: list[list[tuple[Row, Joining]]]) -> None:
+        """In one pass. One that fails does not take the others with it."""
+        begun = [one for batch in batches for one in batch]
+        if not begun:
+            return
         try:
-            joined = Joined(self.model, [joining for _, joining in begun])
+            made = [Joined(self.model, [joining for _, joining in batch]) for batch in batches]
+            if len(made) == 1:
+                made[0].run(self.model)
+            else:
+                Joined.run_packed(self.model, made)
         except Exception as error:
-            if len(rows) == 1:
-                self.finish(rows[0], "error", error)
+            if len(begun) == 1:
+                self.finish(begun[0][0], "error", error)
                 return
             for one in begun:
-                self._begin([one])
+                self._begin([[one]])
             return
-        self._join(rows, joined)
+        for batch, joined in zip(batches, made, strict=True):
+            self._join([row for row, _ in batch], joined)
 
     def _join(self, rows: list[Row], joined: Joined) -> None:
         """Those who are not at their end with their first token take a line."""

@@ -101,7 +101,7 @@ class Row:
         if not whole:  # what follows the input is not seen by its parts
             ahead = replace(joining.injection, kv_after=None)
             part = replace(joining, vectors=joining.vectors[:end], after=0, injection=ahead)
-        joined = Joined(self.lm, [part], len(part.vectors) if self.request.echo else 1)
+        joined = Joined(self.lm, [part]).run(self.lm, len(part.vectors) if self.request.echo else 1)
         start = joining.positions - len(joining.vectors)
         if self.request.echo:
             self._echo(joined.logits[0], start)

@@ -1,0 +1,152 @@
+"""What is injected during a model call, and how the attention function comes to know of it.
+
+It reaches the function through a context variable, so two threads never see each other's. Each attention
+module of a model is a *site*, numbered on load (`lm.probe`): encoder layers, decoder layers and
+cross-attention alike. This file knows nothing of models.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from ..injection import LayerKV, Layers, Prefix
+
+SITE = "softprompt_site"  # attribute of an attention module: its number
+BIAS = "softprompt_bias"  # attribute of an attention module: (the T5 layer that computes its bias,)
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Keys and values that some or all queries see beside the sequence's own.
+
+    `tail_only`: seen only by queries from `Active.tail_start` on. `positions` [B, P]: where a
+    sliding window counts these columns; None where they are visible at any distance.
+    """
+
+    layers: Layers
+    mask: Tensor  # [B, P] bool
+    tail_only: bool = False
+    positions: Tensor | None = None
+    reach: tuple[Tensor | None, ...] = ()  # by layer: which rows have it, [B] bool; None: all
+
+    def at(self, site: int) -> Tensor:
+        """The mask [B, P] of a layer's columns."""
+        reach = self.reach[site] if self.reach else None
+        return self.mask if reach is None else self.mask & reach[:, None]
+
+
+@dataclass(slots=True)
+class Active:
+    """What is injected during one model call (or one `generate`)."""
+
+    columns: Sequence[Columns] = ()
+    adapter: Prefix | None = None
+    tail_start: Tensor | int = 0  # [B] or one for all: the first query column that sees tail_only columns
+    query_positions: Tensor | None = None  # [B, q], needed only where columns have positions
+    query_offset: Any = 0  # columns already in the cache; set by the mask function at every model call
+    masks: dict[Any, tuple[Tensor | None, Tensor]] = field(default_factory=dict)  # own, and extended
+    record: dict[int, LayerKV] | None = None  # each site's own keys and values, as they reach the function
+    kept: Kept | None = None  # where each site's own keys and values are kept from call to call
+    visits: list[Visit] | None = None  # who called, in order (for the probe)
+    capture: bool = False  # stop at the first layer and hand over its keys and values
+    packs: Sequence[Pack] = ()  # the one row of the call is these, one after the other: see `lm.packed`
+
+
+@dataclass(slots=True)
+class Pack:
+    """Rows of one width that lie one after the other in a longer row, from column `start` on."""
+
+    start: int
+    mask: Tensor  # [B, S] bool: which of their columns are real
+    active: Active
+    _causal: dict[int, Tensor | None] = field(default_factory=dict)  # by window
+
+    @property
+    def end(self) -> int:
+        """The column behind them."""
+        return self.start + self.mask.numel()
+
+    def rows(self, whole: Tensor) -> Tensor:
+        """Their part of [1, heads, columns, d]: [B, heads, S, d]."""
+        return whole[0, :, self.start : self.end].unflatten(1, self.mask.shape).transpose(0, 1)
+
+    def causal(self, window: int | None) -> Tensor | None:
+        """What each query sees of its own row, [B or 1, 1, S, S] bool; None where the kernel knows it."""
+        if (window or 0) not in self._causal:
+            self._causal[window or 0] = self._seen(window)
+        return self._causal[window or 0]
+
+    def _seen(self, window: int | None) -> Tensor | None:
+        at = torch.arange(self.mask.shape[1], device=self.mask.device)
+        padded, limited = not bool(self.mask.all()), bool(window and window < len(at))
+        if not (padded or limited or self.active.columns):
+            return None
+        seen = at[None, :] <= at[:, None]
+        if window and limited:
+            seen = seen & (at[:, None] - at[None, :] < window)
+        if padded:  # a column of padding sees itself: a row that sees nothing is no number
+            seen = seen & (self.mask[:, None, :] | (at[None, :] == at[:, None]))
+        return seen[:, None] if padded else seen[None, None]
+
+
+class Kept(Protocol):
+    """Keys and values of the rows so far, one query a row: see `lm.running`."""
+
+    def grown(self, site: int, own: LayerKV, window: int | None) -> tuple[LayerKV, Tensor]:
+        """All that a layer's queries see, `own` [B, kv_heads, 1, head_dim] included: its keys and values
+
+        [B, kv_heads, n, head_dim], and which of them each row has: [B, 1, 1, n] bool.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """One call of the attention function, as the probe sees it."""
+
+    module: Any
+    heads: int
+    queries: int
+    keys: int
+    kv: LayerKV
+
+
+class Captured(Exception):
+    """A layer's keys and values, on their way to whoever asked with `Active.capture`."""
+
+    def __init__(self, layer: LayerKV) -> None:
+        super().__init__("captured")
+        self.layer = layer
+
+
+_ACTIVE: ContextVar[Active | None] = ContextVar("softprompt_active", default=None)
+
+
+@contextlib.contextmanager
+def inject(active: Active | None) -> Iterator[Active | None]:
+    """Everything computed inside sees `active` (None: the plain model)."""
+    token = _ACTIVE.set(active)
+    try:
+        yield active
+    finally:
+        _ACTIVE.reset(token)
+
+
+def checkpoint_contexts() -> tuple[Any, Any]:
+    """`context_fn` for torch.utils.checkpoint: the recomputation sees what the forward saw.
+
+    The backward pass may run on another thread, where the context variable is not set.
+    """
+    return contextlib.nullcontext(), inject(_ACTIVE.get())
+
+
+def current() -> Active | None:
+    """What is injected now; None: nothing."""
+    return _ACTIVE.get()

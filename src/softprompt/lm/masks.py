@@ -1,0 +1,103 @@
+"""Which columns each query sees: the sequence's own mask, with the injected columns ahead of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .active import BIAS, Active, Columns
+from .ragged import rows_of
+
+
+def whole_mask(
+    active: Active,
+    present: Sequence[Columns],
+    site: int,
+    query: Tensor,
+    keys: int,
+    mask: Tensor | None,
+    window: int | None,
+) -> Tensor:
+    """The sequence's own mask with the injected columns ahead of it: [B, 1 or heads, q, sum of P + keys].
+
+    Made once for layers alike.
+    """
+    # an offset may be a tensor (static caches), so a mask is kept for one model call only: see `mask_sdpa`
+    own = site if any(c.reach for c in present) else None
+    name = (tuple(id(c) for c in present), own, query.shape[0], query.shape[2], keys, window, id(mask))
+    if name not in active.masks:
+        seen = _visible(active, present, site, query, window)
+        # its own mask is kept beside it, so that no other takes its id
+        active.masks[name] = mask, _extend(mask, seen, keys)
+    return active.masks[name][1]
+
+
+def _visible(
+    active: Active, present: Sequence[Columns], site: int, query: Tensor, window: int | None
+) -> Tensor:
+    """Which injected columns each query sees: [B, 1, q, sum of P] bool."""
+    rows, queries = query.shape[0], query.shape[2]
+    parts = []
+    for columns in present:
+        seen = columns.at(site)[:, None, None, :]
+        if columns.tail_only:
+            at = torch.arange(queries, device=query.device) + active.query_offset
+            start = torch.as_tensor(active.tail_start, device=query.device).reshape(-1, 1)
+            seen = seen & (at[None, :] >= start)[:, None, :, None]
+        if window and columns.positions is not None and active.query_positions is not None:
+            distance = active.query_positions[:, :, None] - columns.positions[:, None, :]
+            seen = seen & (distance < window)[:, None]
+        parts.append(rows_of(seen.expand(-1, 1, queries, -1), rows))
+    return torch.cat(parts, dim=-1)
+
+
+def _extend(mask: Tensor | None, seen: Tensor, keys: int) -> Tensor:
+    """A mask over `keys` own columns with the injected ones, seen or not [B, 1, q, P], ahead of it."""
+    rows, _, queries, _ = seen.shape
+    if mask is None:
+        mask = seen.new_ones(rows, 1, queries, keys)
+    seen, mask = as_mask(seen, mask), mask.expand(rows, -1, -1, -1)
+    return torch.cat([seen.expand(-1, mask.shape[1], -1, -1), mask], dim=-1)
+
+
+def as_mask(seen: Tensor, like: Tensor | None) -> Tensor:
+    """What is seen, bool, as a mask of the kind that the model makes: bool, or added to scores."""
+    if like is None or like.dtype == torch.bool:
+        return seen
+    return torch.where(
+        seen, torch.zeros((), dtype=like.dtype, device=like.device), torch.finfo(like.dtype).min
+    )
+
+
+def extend_bias(module, bias: Tensor, mask: Tensor | None, real: Tensor) -> Tensor:
+    """T5's relative position bias [1 or B, heads, q, k] with the injected columns ahead of it.
+
+    A row's real columns [B, P] stand at … -2, -1, whatever other rows have between them.
+    """
+    rows, queries = real.shape[0], bias.shape[2]
+    (source,) = getattr(module, BIAS, (None,))
+    if source is None:  # cross-attention has no positions
+        ahead = bias.new_zeros(rows, bias.shape[1], queries, real.shape[1])
+    else:
+        at = torch.arange(queries, device=bias.device)
+        if source.is_decoder and mask is not None:
+            at = at + columns_ahead(mask, queries)
+        place = -real.flip(1).long().cumsum(1).flip(1)
+        bucket = source._relative_position_bucket(
+            place[:, None, :] - at[None, :, None],
+            bidirectional=not source.is_decoder,
+            num_buckets=source.relative_attention_num_buckets,
+            max_distance=source.relative_attention_max_distance,
+        )
+        ahead = source.relative_attention_bias(bucket).permute(0, 3, 1, 2).to(bias.dtype)
+    return torch.cat([ahead, bias.expand(rows, -1, -1, -1)], dim=-1)
+
+
+def columns_ahead(mask: Tensor, queries: int) -> Tensor:
+    """Columns in the cache ahead of the queries, by a causal mask: a query sees itself, and nothing later."""
+    shown = mask if mask.dtype == torch.bool else mask == 0
+    columns = torch.arange(mask.shape[-1], device=mask.device)
+    # the longest row's last query is real, wherever the padding stands
+    return (shown[:, 0, -1] * columns).amax() - (queries - 1)

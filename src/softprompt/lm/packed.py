@@ -1,0 +1,65 @@
+"""Rows of unlike lengths in one pass of the model, without columns of padding between them.
+
+Everything in a transformer but attention works on each position alone, so a model that is given one long
+row [1, N, H] computes N positions whoever they belong to. In its attention layers the row falls apart again
+(`attention.Pack`): rows of one width, what is injected into them, and nothing that they see of each other.
+A model whose attention is not ours to take apart so is found by trying it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from .active import Active, Pack, inject
+from .attention import SDPA
+from .frozen import FrozenLM
+
+TRIED = (5, 3)  # tokens of the rows on which it is tried
+KINDS = {"full_attention", "sliding_attention"}  # masks that a pack makes as transformers does
+
+
+@torch.no_grad()
+def run(lm: FrozenLM, batches: Sequence[tuple[Tensor, Tensor, Tensor, Active]]) -> list[Tensor]:
+    """The logits [B, 1, V] of each batch's last columns, as `FrozenLM.run` gives them one batch at a time.
+
+    A batch is embeddings [B, S, H], their mask and their positions [B, S], and what is injected into it.
+    """
+    packs, keep, start = [], [], 0
+    for _, mask, _, active in batches:
+        packs.append(Pack(start, mask, active))
+        keep.append(torch.arange(1, len(mask) + 1, device=lm.device) * mask.shape[1] + start - 1)
+        start = packs[-1].end
+    options = lm._only_accepted(
+        inputs_embeds=torch.cat([vectors.flatten(0, 1) for vectors, *_ in batches])[None],
+        position_ids=torch.cat([positions.flatten() for _, _, positions, _ in batches])[None],
+        use_cache=False,
+        logits_to_keep=torch.cat(keep),
+    )
+    with inject(Active(packs=tuple(packs))):
+        logits = lm.model(**options).logits[0]
+    return list(logits[:, None].split([len(mask) for _, mask, *_ in batches]))
+
+
+@torch.no_grad()
+def suits(lm: FrozenLM) -> bool:
+    """Whether rows in one pass get what they get alone: tried on two, where nothing speaks against it."""
+    config = lm.model.config.get_text_config()
+    kinds = set(getattr(config, "layer_types", None) or ())
+    if config._attn_implementation != SDPA or kinds - KINDS or lm.head is not None:
+        return False
+    batches, alone = [], []
+    for count in TRIED:
+        ids = torch.arange(3, 3 + count, device=lm.device)[None] * 5 % lm.spec.vocab_size
+        mask, positions = torch.ones_like(ids, dtype=torch.bool), torch.arange(count, device=lm.device)[None]
+        batches.append((lm.embed(ids), mask, positions, Active()))
+        alone.append(lm.run(*batches[-1]))
+    try:
+        together = run(lm, batches)
+    except (RuntimeError, TypeError, ValueError, IndexError):
+        return False  # it makes of its input what needs whole rows
+    tolerance = 1e-4 if lm.dtype == torch.float32 else 0.1
+    pairs = zip(together, alone, strict=True)
+    return all((a - b).abs().max() <= tolerance * b.abs().max().clamp(min=1) for a, b in pairs)
