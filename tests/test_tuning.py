@@ -213,6 +213,44 @@ def test_plain_model_is_the_untrained_one(prepared, base, task):
 # --- the plan at work ---
 
 
+@pytest.mark.parametrize("task", ["classification", "generation"])
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_what_is_saved_is_the_evaluation_of_the_best(prepared, monkeypatch, task, interrupted):
+    """Made once where nothing is written, and always what the saved state comes to."""
+    from softprompt.evaluate import Evaluator
+
+    if interrupted:  # the best may have been before: it is evaluated anew
+        stop = iter([False] * 6 + [True])
+        with pytest.raises(Interrupted):
+            tune(prepared(task=task, steps=9), hooks=Hooks(should_stop=lambda: next(stop)))
+    run_of, calls = Evaluator.run, []
+
+    def counted(self, *args, **named):
+        calls.append(named["text_rows"])
+        return run_of(self, *args, **named)
+
+    monkeypatch.setattr(Evaluator, "run", counted)
+    run = tune(prepared(task=task, steps=9), text_rows=2)
+    if not interrupted:  # the plain model, three times while training, and texts
+        assert len(calls) == (4 if task == "classification" else 5)
+    monkeypatch.undo()
+    made = run.prepared
+    evaluator = Evaluator(made.lm, made.encoder, tuple(made.recipe.task.metrics or ()), 3)
+    again = evaluator.run(made.method, made.dev, text_rows=2)
+    assert run.dev.metrics.keys() == again.metrics.keys()
+    for ours, theirs in zip(run.dev.records, again.records, strict=True):
+        assert ours.prediction == theirs.prediction
+        assert ours.nll == pytest.approx(theirs.nll, abs=1e-4)
+
+
+def test_without_the_plain_model(prepared):
+    from softprompt.tuning import tune_many
+
+    (run,) = tune_many([prepared()], plain=False)
+    assert run.dev.metrics and not run.plain.metrics
+    assert run.artifact.manifest["plain"]["metrics"] == {}
+
+
 def test_cached_recomputed_and_full_train_alike(prepared, monkeypatch):
     """Three ways of computing the same steps: the results differ by rounding alone."""
     cached = tune(prepared(output="a"))

@@ -8,7 +8,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -46,7 +45,7 @@ class Run:
     outcome: Outcome
     artifact: Artifact
     dev: Evaluation
-    plain: Evaluation  # the plain model on the same dev rows
+    plain: Evaluation  # the plain model on the same dev rows; of no metric where it was not asked for
 
 
 @dataclass
@@ -100,32 +99,36 @@ def tune_many(
     restart: bool = False,
     overwrite: bool = False,
     text_rows: int = TEXT_ROWS,
+    plain: bool = True,
 ) -> list[Run]:
     """`tune` of several prompts over one base model, side by side (see `prepare.prepare_many`).
 
     Each has its own optimizer, schedule, early end, checkpoint and artifact, and comes out as it would alone.
-    One whose loss is not finite ends by itself (its outcome says "nan"). Raises Interrupted (all are saved).
+    One whose loss is not finite ends by itself (its outcome says "nan"). Without `plain` the plain model is
+    not evaluated. Raises Interrupted (all are saved).
     """
     hooks = hooks or Hooks()
     for run in runs:
         _make_room(Path(run.recipe.output), restart, overwrite)
     started = time.perf_counter()
-    hooks.on_stage("plain model on the dev rows")
+    hooks.on_stage("plain model on the dev rows" if plain else "the inputs")
     runs, cache, dev_caches = _open_caches(runs, hooks)
     evaluators = [evaluator_of(run.recipe, run.lm, run.encoder) for run in runs]
-    # now and not after training: a base that is trained too is still the plain model
-    plain = _plain_evaluations(runs, evaluators, dev_caches, text_rows)
+    befores = [Evaluation({})] * len(runs)
+    if plain:  # now and not after training: a base that is trained too is still the plain model
+        befores = _plain_evaluations(runs, evaluators, dev_caches, text_rows)
+    scorers = [_Scorer(*each) for each in zip(evaluators, runs, dev_caches, strict=True)]
     starts = [_copy(run.method) for run in runs]  # before a checkpoint is read: what `prepare` built
     learners = [
         Learner(
             named_parameters(run.lm, run.method),
             row_lengths(run.train, run.recipe.train.batch_tokens),
-            partial(_dev_score, evaluator, run, dev_cache),
+            scorer,
             optimization(run.recipe),
             folder=Path(run.recipe.output) / "checkpoint",
             identity=run.identity(),
         )
-        for run, evaluator, dev_cache in zip(runs, evaluators, dev_caches, strict=True)
+        for run, scorer in zip(runs, scorers, strict=True)
     ]
     done = max(learner.state.step for learner in learners)
     hooks.on_stage(f"training, going on from step {done}" if done else "training")
@@ -142,10 +145,10 @@ def tune_many(
         raise Interrupted(max(outcome.step for outcome in outcomes), Path(runs[0].recipe.output))
     hooks.on_stage("evaluating the best on the dev rows")
     finished = []
-    for run, outcome, evaluator, dev_cache, before, start in zip(
-        runs, outcomes, evaluators, dev_caches, plain, starts, strict=True
+    for run, learner, outcome, scorer, before, start in zip(
+        runs, learners, outcomes, scorers, befores, starts, strict=True
     ):
-        dev = evaluator.run(run.method, run.dev, cache=dev_cache, text_rows=text_rows)
+        dev = scorer.of_best(learner.state.best, text_rows)
         about = manifest(run, outcome, dev, before, time.perf_counter() - started)
         about["training"]["moved"] = moved(run.method, start)
         saved = artifacts.save(Path(run.recipe.output), run.method, run.lm, about)
@@ -170,8 +173,34 @@ def _trained(method: SoftPrompt) -> list[Tensor]:
     return [p.detach() for p in method.parameters() if p.requires_grad]
 
 
-def _dev_score(evaluator: Evaluator, run: Prepared, cache: InputCache) -> DevScore:
-    return dev_key(evaluator.run(run.method, run.dev, cache=cache, text_rows=0))
+@dataclass
+class _Scorer:
+    """Scores a run's dev rows while it trains, and keeps the evaluation of the best state."""
+
+    evaluator: Evaluator
+    run: Prepared
+    cache: InputCache
+    _best: tuple[DevScore, Evaluation] | None = None
+
+    def __call__(self) -> DevScore:
+        evaluation = self._evaluated(text_rows=0)
+        dev = dev_key(evaluation)
+        if self._best is None or dev.key > self._best[0].key:
+            self._best = dev, evaluation
+        return dev
+
+    def of_best(self, key: tuple[float, ...] | None, text_rows: int) -> Evaluation:
+        """That of the method as it is now, the state that scored `key`: made anew only where that shows more.
+
+        A run that was gone on with may have been better before; and texts were not asked for meanwhile.
+        """
+        is_written = self.run.recipe.task.kind == "generation" and text_rows > 0
+        if self._best is not None and self._best[0].key == key and not is_written:
+            return self._best[1]
+        return self._evaluated(text_rows)
+
+    def _evaluated(self, text_rows: int) -> Evaluation:
+        return self.evaluator.run(self.run.method, self.run.dev, cache=self.cache, text_rows=text_rows)
 
 
 def _plain_evaluations(

@@ -47,10 +47,13 @@ def test_a_recipe_of_few_rows_has_a_batch_that_they_fill(rows_file, llama):
     made = recipes.recipe_of(CONTESTANTS["prompt-tuning/after"], needs, recipes.Task("rows.jsonl"))
     assert made["train"]["batch_size"] == 5
     many = recipes.recipe_of(CONTESTANTS["lora"], replace(needs, rows=1000), recipes.Task("rows.jsonl"))
-    assert many["train"]["batch_size"] == 16 and many["base"] == "lora"
+    assert many["train"]["batch_size"] == 16 and many["base"] == {
+        "mode": "lora",
+        "lr": CONTESTANTS["lora"].rate,
+    }
     assert yaml.safe_load(yaml.safe_dump(made)) == made
 
 
 def test_rates_to_search_hold_the_methods_own():
     assert recipes.rates(CONTESTANTS["prefix-tuning/after"]).split(",")[1] == "1e-2"
-    assert float(recipes.rates(CONTESTANTS["lora"]).split(",")[1]) == 5e-4
+    assert float(recipes.rates(CONTESTANTS["lora"]).split(",")[1]) == CONTESTANTS["lora"].rate

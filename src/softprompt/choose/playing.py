@@ -28,7 +28,7 @@ MOST = 6  # trained methods
 STEPS = (16, 20, 24, 32, 40, 48, 64, 80, 96, 128, 160, 192, 256, 320, 400, 512, 640, 800)
 SPARE = 0.9  # of a trial's time that is planned for: a busy machine takes the rest
 AROUND = 144  # rows that are read beside those of the steps, at least
-EVALUATIONS = 4  # of the dev rows: two while training, the plain model's and the last
+EVALUATIONS = 1.5  # of the dev rows: the last; where inputs are kept, they are read before that
 #: Methods, and learning rates of each. Of all a fair rate is known, of none whether it is good on these rows:
 #: in a short time many methods are tried rather than many rates.
 FIELDS = ((6, 3), (6, 2), (6, 1), (5, 1), (4, 1), (3, 1), (2, 1))
@@ -131,7 +131,7 @@ class Player:
         return _Pace(step, read * self.row_seconds)
 
     def _training(self, one: Entrant, settings: Settings, rows: int, steps: int) -> Trial:
-        long = {"train.steps": steps, "train.eval_every": max(1, steps // 2)}
+        long = {"train.steps": steps, "train.eval_every": steps}
         some = rows if rows < self.ground.counts["train"] else None
         return self._trials.training(one, "search", {**settings, **long}, self._seed, some)
 
@@ -139,7 +139,7 @@ class Player:
         """Its pace, from a trial that was run now."""
         steps, trained = record.get("steps"), (record.get("cost") or {}).get("train_seconds")
         if steps and trained and trained <= took:
-            looked = min(trained / 2, 2 * self.ground.counts["dev"] * self.row_seconds)  # at the dev rows
+            looked = min(trained / 2, self.ground.counts["dev"] * self.row_seconds)  # at the dev rows
             self._paces[name] = _Pace((trained - looked) / steps, took - trained + looked)
 
     def _score(self, record: Record) -> float:

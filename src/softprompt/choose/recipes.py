@@ -56,14 +56,15 @@ def recipe_of(
         "method": {"name": contestant.method, **contestant.options},
     }
     if contestant.base != "frozen":
-        recipe["base"] = contestant.base
+        own = {} if contestant.rate is None else {"lr": contestant.rate}
+        recipe["base"] = {"mode": contestant.base, **own}
     batch = max(1, min(contestant.batch_size, needs.rows // 2))
     recipe["train"] = {"steps": contestant.steps, "batch_size": batch}
     recipe["output"] = f"runs/{_stem(contestant)}"
     for key, value in (settings or {}).items():
         section, leaf = key.split(".")
         before = recipe.get(section, {})
-        recipe[section] = {**(before if isinstance(before, dict) else {"mode": before}), leaf: value}
+        recipe[section] = {**before, leaf: value}
     return recipe
 
 
@@ -122,13 +123,15 @@ def _head(item: Ranked, path: Path) -> str:
 
 
 def rates(contestant: Contestant) -> str:
-    """Learning rates to try: the method's own, a third of it and three times it."""
+    """Learning rates to try: the contestant's own, a third of it and three times it."""
     own = own_rate(contestant)
     return ",".join(f"{own * factor:.0e}".replace("e-0", "e-") for factor in (1 / 3, 1, 3))
 
 
 def own_rate(contestant: Contestant) -> float:
-    """The learning rate that it has where nobody names one."""
+    """The learning rate that is tried first."""
+    if contestant.rate is not None:
+        return contestant.rate
     from ..lm.adapt import LEARNING_RATE
     from ..methods import find
 

@@ -52,7 +52,8 @@ def train(trials: Sequence[Trial], folder: Folder, how: How) -> list[Record]:
     prepared = prepare_settings(recipes, lm=lm) if len(recipes) > 1 else [prepare(recipes[0], lm=lm)]
     watch = _Watch(prepared, _rivals(folder, how) if how.prune else None, how.seconds)
     hooks = Hooks(watch.stage, watch.cached, watch.event, is_pruned=watch.is_pruned)
-    runs = tune_many(prepared, hooks=hooks, overwrite=True, text_rows=0)
+    kept = any(trial.phase == "final" for trial in trials)  # of the others no artifact stays
+    runs = tune_many(prepared, hooks=hooks, overwrite=True, text_rows=0, plain=kept)
     seconds, peak = (time.perf_counter() - started) / len(runs), peak_memory()
     records = []
     for trial, run in zip(trials, runs, strict=True):
