@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+import re
+import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -190,3 +192,22 @@ def test_tensor_parallel(world, start):
         check(world, name, INPUTS[0], server.post("/v1/completions", body(entry, INPUTS[0])))
     status, _ = server.post("/v1/completions", body(world.entry("short"), INPUTS[0], cache_salt="0" * 64))
     assert status >= 400 and server.alive
+
+
+def test_data_parallel(world, start):
+    """Two engines behind one address, each with the whole model: whichever is asked answers."""
+    server = start(world, "--data-parallel-size", "2")
+    asked = [(name, ids) for name in (None, *PROMPTS) for ids in INPUTS[:3]]
+    bodies = [body(None if name is None else world.entry(name), ids) for name, ids in asked]
+    with ThreadPoolExecutor(len(bodies)) as pool:
+        answers = list(pool.map(lambda sent: server.post("/v1/completions", sent), bodies))
+    for (name, ids), answer in zip(asked, answers, strict=True):
+        check(world, name, ids, answer)
+    with urllib.request.urlopen(server.url + "/metrics") as told:
+        busy = re.findall(
+            r'^vllm:generation_tokens_total\{engine="(\d)".*\} [1-9]', told.read().decode(), re.M
+        )
+    assert set(busy) == {"0", "1"}
+    broken = body(world.entry("short"), INPUTS[0], cache_salt="0" * 64)
+    assert [server.post("/v1/completions", broken)[0] >= 400 for _ in range(2)] == [True, True]
+    assert server.alive
