@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 import pytest
 
-from softprompt.choose.pilot import FEWEST_ROWS, pilot, rungs_of
+from softprompt.choose.pilot import FEWEST_ROWS, Played, Scored, best_first, pilot, rungs_of
 from softprompt.errors import SoftPromptError
 
 RATES = [{"lr": rate} for rate in (1e-2, 1e-3, 1e-1)]
@@ -27,12 +27,12 @@ class World:
     def clock(self) -> float:
         return self.now
 
-    def run(self, name: str, settings: dict[str, float], rows: int, seconds: float) -> float:
+    def run(self, name: str, settings: dict[str, float], rows: int, seconds: float) -> Scored:
         self.asked.append((name, settings["lr"], rows, seconds))
         self.now += seconds * self.slow
         off = abs(math.log10(settings["lr"] / 1e-2))  # the right rate is 1e-2
         learned = 1 - math.exp(-seconds / 5)
-        return (self.limits[name] - 0.1 * off) * learned + self.random.gauss(0, self.noise)
+        return Scored((self.limits[name] - 0.1 * off) * learned + self.random.gauss(0, self.noise))
 
     def pilot(self, run: Callable | None = None, seconds: float = 600.0, rows: int = 1000):
         candidates = {name: RATES for name in self.limits}
@@ -88,7 +88,7 @@ def test_a_contestant_that_fails_loses_and_is_kept_with_its_reason():
             raise SoftPromptError("memory ran out")
         if name == "c6":
             world.run(name, settings, rows, seconds)
-            return math.nan
+            return Scored(math.nan)
         return world.run(name, settings, rows, seconds)
 
     found = world.pilot(run)
@@ -127,7 +127,7 @@ def test_trials_that_overrun_leave_less_for_the_rest():
 
 def test_no_candidates_or_nothing_but_failures_is_an_error():
     with pytest.raises(SoftPromptError, match="settings to try"):
-        pilot(lambda *_: 1.0, {"a": []}, rows=10, seconds=1.0)
+        pilot(lambda *_: Scored(1.0), {"a": []}, rows=10, seconds=1.0)
 
     def fail(*_):
         raise SoftPromptError("no such model")
@@ -140,3 +140,28 @@ def test_no_candidates_or_nothing_but_failures_is_an_error():
 @pytest.mark.parametrize(("contestants", "rungs"), [(1, 2), (2, 2), (3, 2), (6, 2), (7, 3), (18, 3), (19, 4)])
 def test_rungs(contestants, rungs):
     assert rungs_of(contestants) == rungs
+
+
+def test_what_noise_does_not_part_goes_by_what_is_finer():
+    """Of those within a standard error of the best; a reference, which has nothing finer, keeps its place."""
+
+    def trial(name: str, score: float, finer: float | None) -> Played:
+        return Played(name, {}, 0, 100, 1.0, score, noise=0.04, finer=finer)
+
+    trials = [trial("a", 0.80, -2.0), trial("b", 0.78, -1.0), trial("few-shot", 0.79, None)]
+    trials += [trial("c", 0.75, -0.5), trial("failed", -math.inf, None)]
+    assert [one.contestant for one in best_first(trials)] == ["b", "few-shot", "a", "c", "failed"]
+
+
+def test_a_finer_score_finds_the_better_more_often():
+    """Accuracies of 100 rows, and losses that move half as much: drawn a thousand times."""
+    draw, right = random.Random(0), {"score": 0, "finer": 0}
+    for _ in range(1000):
+        trials = []
+        for name, accuracy in (("better", 0.84), ("worse", 0.80)):
+            seen = sum(draw.random() < accuracy for _ in range(100)) / 100
+            finer = accuracy + draw.gauss(0, 0.02)
+            trials.append(Played(name, {}, 0, 100, 1.0, seen, noise=0.04, finer=finer))
+        right["score"] += max(trials, key=lambda one: one.score).contestant == "better"
+        right["finer"] += best_first(trials)[0].contestant == "better"
+    assert right["finer"] > right["score"] + 50

@@ -15,7 +15,7 @@ start.py        a first comparison of such rows; budget.py: what it takes, and w
 
 from .contestants import CONTESTANTS, Contestant
 from .needs import Needs, Said, measure
-from .pilot import Pilot, pilot
+from .pilot import Pilot, Scored, pilot
 from .rank import Ranking, rank
 from .rules import RULES, Rule
 
@@ -28,6 +28,7 @@ __all__ = [
     "Ranking",
     "Rule",
     "Said",
+    "Scored",
     "measure",
     "pilot",
     "rank",

@@ -1,8 +1,9 @@
 """A pilot: short runs on the user's rows, of which the better halves get longer ones (successive halving).
 
-Jamieson & Talwalkar 2016 (arXiv 1502.07943), with two departures: the budget is seconds, not steps, and
-the first rung settles the settings of every contestant (the learning rate decides most), so that only
-whole contestants are dropped after it. What a trial is, is the caller's: this file trains nothing.
+Jamieson & Talwalkar 2016 (arXiv 1502.07943), with three departures: the budget is seconds, not steps; the
+first rung settles the settings of every contestant (the learning rate decides most), so that only whole
+contestants are dropped after it; and trials that the score's own noise does not part are put in order by
+what is less noisy. What a trial is, is the caller's: this file trains nothing.
 """
 
 from __future__ import annotations
@@ -11,13 +12,23 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from ..errors import SoftPromptError
 
 Settings = Mapping[str, Any]
-#: (contestant, settings, rows, seconds) → dev score, higher is better. It should end within the seconds.
-Trial = Callable[[str, Settings, int, float], float]
+
+
+class Scored(NamedTuple):
+    """What a trial came to on the dev rows."""
+
+    value: float  # higher is better
+    noise: float = 0.0  # a standard error of it
+    finer: float | None = None  # what moves less by chance, higher is better; None: nothing that compares
+
+
+#: (contestant, settings, rows, seconds) → its score. It should end within the seconds.
+Trial = Callable[[str, Settings, int, float], Scored]
 
 KEPT = 3  # of so many contestants one stays
 FEWEST_ROWS = 32
@@ -35,6 +46,8 @@ class Played:
     seconds: float  # that it took
     score: float  # -inf where it failed
     error: str = ""
+    noise: float = 0.0
+    finer: float | None = None
 
 
 @dataclass(frozen=True)
@@ -134,20 +147,19 @@ def _play(
 ) -> Played:
     started, error = clock(), ""
     try:
-        score = float(run(name, settings, rows, seconds))
+        made = run(name, settings, rows, seconds)
     except SoftPromptError as failure:
-        score, error = -math.inf, failure.what
-    if not math.isfinite(score):
-        score, error = -math.inf, error or "no finite score"
-    return Played(name, settings, rung, rows, clock() - started, score, error)
+        made, error = Scored(-math.inf), failure.what
+    if not math.isfinite(made.value):
+        made, error = Scored(-math.inf), error or "no finite score"
+    return Played(name, settings, rung, rows, clock() - started, made.value, error, made.noise, made.finer)
 
 
 def _survivors(
     found: Sequence[Played], alive: Mapping[str, Sequence[Settings]], rung: int, rungs: int
 ) -> dict[str, list[Settings]]:
     """Who goes on, each with its best settings."""
-    best = sorted(_best(found), key=lambda trial: -trial.score)
-    best = [trial for trial in best if trial.score > -math.inf]
+    best = [trial for trial in best_first(_best(found)) if trial.score > -math.inf]
     stay = len(alive)
     if rung + 1 < rungs:
         stay = max(FINALISTS, math.ceil(len(alive) / KEPT))
@@ -155,23 +167,38 @@ def _survivors(
 
 
 def _best(found: Sequence[Played]) -> list[Played]:
-    best: dict[str, Played] = {}
+    """Each contestant's best of a rung."""
+    own: dict[str, list[Played]] = {}
     for trial in found:
-        if trial.contestant not in best or trial.score > best[trial.contestant].score:
-            best[trial.contestant] = trial
-    return list(best.values())
+        own.setdefault(trial.contestant, []).append(trial)
+    return [best_first(trials)[0] for trials in own.values()]
+
+
+def best_first(trials: Sequence[Played]) -> list[Played]:
+    """Trials of one rung: by score, and those within a standard error of the best by what is finer.
+
+    An accuracy on 80 rows moves by five points from draw to draw, a log-loss by less. A trial that has
+    nothing finer keeps its place.
+    """
+    order = sorted(trials, key=lambda trial: -trial.score)
+    least = order[0].score - order[0].noise
+    places = [i for i, trial in enumerate(order) if trial.score >= least and trial.finer is not None]
+    near = sorted((order[i] for i in places), key=lambda trial: -(trial.finer or 0.0))
+    for place, trial in zip(places, near, strict=True):
+        order[place] = trial
+    return order
 
 
 def in_order(played: Sequence[Played]) -> list[Played]:
-    """Each contestant's last trial: those that got further first, then by score.
+    """Each contestant's last trial: those that got further first, then the best first.
 
     Scores are compared within a rung only: they were had with unlike time and rows."""
-    last: dict[str, list[Played]] = {}
+    reached: dict[str, int] = {}
     for trial in played:
-        kept = last.setdefault(trial.contestant, [])
-        if kept and kept[0].rung < trial.rung and trial.score > -math.inf:
-            kept.clear()
-        if not kept or kept[0].rung == trial.rung:
-            kept.append(trial)
-    final = [max(trials, key=lambda trial: trial.score) for trials in last.values()]
-    return sorted(final, key=lambda trial: (trial.score == -math.inf, -trial.rung, -trial.score))
+        if trial.score > -math.inf:
+            reached[trial.contestant] = max(trial.rung, reached.get(trial.contestant, 0))
+    rungs: dict[int, list[Played]] = {}
+    for trial in played:
+        if trial.rung == reached.get(trial.contestant, trial.rung):
+            rungs.setdefault(-1 if trial.contestant not in reached else trial.rung, []).append(trial)
+    return [trial for rung in sorted(rungs, reverse=True) for trial in best_first(_best(rungs[rung]))]

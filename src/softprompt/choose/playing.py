@@ -7,6 +7,7 @@ before a method's first trial, and from its trials after that; what takes longer
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ from ..compare.trials import Trial, Trials
 from ..errors import SoftPromptError
 from ..recipe import Recipe
 from .contestants import Contestant
-from .pilot import Settings, rungs_of
+from .pilot import Scored, Settings, rungs_of
 from .rank import Ranking
 from .recipes import own_rate
 
@@ -98,11 +99,11 @@ class Player:
         self._who = {one.name: one for one in contestants(self.recipe)}
         self._seed = self.recipe.train.seed
 
-    def run(self, name: str, settings: Settings, rows: int, seconds: float) -> float:
-        """The dev score, higher is better. Raises SoftPromptError for a trial that failed."""
+    def run(self, name: str, settings: Settings, rows: int, seconds: float) -> Scored:
+        """What it came to. Raises SoftPromptError for a trial that failed."""
         one, started = self._who[name], self.clock()
-        if one.is_reference:
-            return self._score(self._reference(one))
+        if one.is_reference:  # its loss counts all words that were never said to be wrong: nothing finer
+            return self._score(self._reference(one))._replace(finer=None)
         pace = self._paces.get(name)
         if pace is None:
             pace = self._paces[name] = self._probe(one, settings, rows)
@@ -142,13 +143,17 @@ class Player:
             looked = min(trained / 2, self.ground.counts["dev"] * self.row_seconds)  # at the dev rows
             self._paces[name] = _Pace((trained - looked) / steps, took - trained + looked)
 
-    def _score(self, record: Record) -> float:
+    def _score(self, record: Record) -> Scored:
         if record["status"] == "failed":
             error = record["error"]
             raise SoftPromptError(error["what"], error.get("why", ""), error.get("fix", ""))
-        # the metric; log-loss breaks its ties
-        first, *rest = record["dev_key"]
-        return first + 1e-6 * (rest[0] if rest and rest[0] is not None else 0.0)
+        value, *rest = record["dev_key"]  # the metric, and the log-loss
+        return Scored(value, standard_error(value, self.ground.counts["dev"]), rest[0] if rest else None)
+
+
+def standard_error(score: float, rows: int) -> float:
+    """Of a mean over rows of what is right or wrong (at most, of what lies between); 0 for other numbers."""
+    return math.sqrt(score * (1 - score) / rows) if 0 <= score <= 1 and rows else 0.0
 
 
 def fitting(seconds: float, step: float) -> int:

@@ -16,7 +16,7 @@ from ..compare.folder import Folder
 from ..config import recipe_from_dict
 from ..errors import SoftPromptError
 from ..recipe import Recipe
-from .pilot import Pilot, Played, in_order, pilot, shares
+from .pilot import Pilot, Played, Scored, in_order, pilot, shares
 from .playing import Here, Player, Work, field_of, shortest_trial
 from .rank import Ranked, Ranking
 
@@ -86,11 +86,11 @@ def try_out(
 def _reference(player: Player, name: str, rows: int) -> Played:
     started = player.clock()
     try:
-        score, error = player.run(name, {}, rows, 0.0), ""
+        made, error = player.run(name, {}, rows, 0.0), ""
     except SoftPromptError as failure:
-        score, error = -math.inf, failure.what
+        made, error = Scored(-math.inf), failure.what
         player.say(f"  {name}  failed: {error}")
-    return Played(name, {}, 0, rows, player.clock() - started, score, error)
+    return Played(name, {}, 0, rows, player.clock() - started, made.value, error, made.noise)
 
 
 def measured_first(ranking: Ranking, found: Pilot) -> Ranking:
