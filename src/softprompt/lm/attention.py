@@ -136,8 +136,8 @@ def _joined(parts: Sequence[LayerKV], rows: int) -> tuple[Tensor, Tensor]:
     """Keys and values of all parts as one tensor each, for functions that take no other: [B, kv_heads, …]."""
     if len(parts) == 1:
         return parts[0].key, parts[0].value
-    whole = [part.map(as_tensor) for part in parts]
-    keys, values = zip(*((rows_of(part.key, rows), rows_of(part.value, rows)) for part in whole), strict=True)
+    keys = [rows_of(as_tensor(part.key), rows) for part in parts]
+    values = [rows_of(as_tensor(part.value), rows) for part in parts]
     return torch.cat(keys, dim=2), torch.cat(values, dim=2)
 
 
