@@ -13,10 +13,10 @@ from typing import Any, Literal, TypeVar
 
 from softprompt.data.places import check_label_words, mask_lead, mask_places, word_places
 from softprompt.data.template import Rendered, Template
+from softprompt.data.tokens import Ids, Tokens
 from softprompt.errors import SoftPromptError, nearest, unknown
 
 T = TypeVar("T")
-Ids = tuple[int, ...]
 MAX_LABELS = 200  # more distinct targets than this are free text rather than labels
 SHOWN = 5  # rows named in an error about many
 KINDS = {  # of task, by where a model's answers are read
@@ -119,11 +119,11 @@ class Encoder:
         apart: bool = False,
     ) -> None:
         self.tokenizer, self.template, self.kind = tokenizer, template, kind
-        self.answers, self.closed, self.verbalizer = answers, closed, dict(verbalizer or {})
+        self.answers, self.verbalizer = answers, dict(verbalizer or {})
         self.chat, self.system, self.prompts = chat, system, tuple(prompts)
         self.max_input_tokens, self.max_target_tokens = max_input_tokens, max_target_tokens
         self.context, self.reserved = context, reserved
-        self.apart = apart
+        self._tokens = Tokens(tokenizer, chat=chat, system=system, closed=closed, apart=apart)
         self.turns: tuple[tuple[str, str], ...] = ()  # (input, target) shown ahead of each input (few-shot)
         self.labels: tuple[str, ...] | None = None
         self.label_ids: tuple[Ids, ...] | None = None
@@ -164,9 +164,9 @@ class Encoder:
 
     def shorten(self, text: str) -> str:
         """The text without the first tokens that `max_input_tokens` cuts off."""
-        ids = self._ids(text)
+        ids = self._tokens.ids(text)
         limit = self.max_input_tokens
-        return text if limit is None or len(ids) <= limit else self._last(text, ids, limit)
+        return text if limit is None or len(ids) <= limit else self._tokens.last(text, ids, limit)
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of generated ids up to the end token, without special tokens and outer whitespace."""
@@ -176,7 +176,7 @@ class Encoder:
                 break
             kept.append(int(token))
         # No clean-up: it would take spaces away that the target texts have.
-        return self._decode(kept, skip_special_tokens=True).strip()
+        return self._tokens.decode(kept, skip_special_tokens=True).strip()
 
     # --- checks and labels ---
 
@@ -214,17 +214,7 @@ class Encoder:
                 fix="template.chat=true, or put the text into template.input",
             )
         if self.kind == "generation":
-            self._end()  # refuse before any row is read
-
-    def _end(self) -> int:
-        end = self.tokenizer.eos_token_id
-        if end is None:
-            raise SoftPromptError(
-                "the model's tokenizer has no end token",
-                why="without one a generated answer would never end",
-                fix="set eos_token in its tokenizer_config.json",
-            )
-        return end
+            self._tokens.end()  # refuse before any row is read
 
     def _set_labels(self, labels: Sequence[str]) -> None:
         # Decided once, by the template's own last character rather than each row's, so that a label
@@ -236,11 +226,11 @@ class Encoder:
             lead = (
                 mask_lead(self.template.input, self.tokenizer.mask_token)
                 if at_masks
-                else self._lead(self.template.input)
+                else self._tokens.lead(self.template.input)
             )
-            texts = [self._with_lead(lead, word) for word in self._label_words(labels)]
+            texts = [self._tokens.with_lead(lead, word) for word in self._label_words(labels)]
             if at_masks:
-                check_label_words(texts, [self._continuation(text) for text in texts])
+                check_label_words(texts, [self._tokens.of_continuation(text) for text in texts])
             self.label_ids = self._candidate_ids(texts, "task.labels")
         self.labels = tuple(labels)
 
@@ -273,8 +263,7 @@ class Encoder:
 
     def _candidates(self, rendered: Rendered) -> tuple[Ids, ...] | None:
         if self.kind == "choice":
-            lead = self._lead(rendered.input)
-            texts = [self._with_lead(lead, choice) for choice in rendered.choices or ()]
+            texts = [self._after(rendered.input, choice) for choice in rendered.choices or ()]
             return self._candidate_ids(texts, f"{rendered.row.where}: the choices")
         if self._labelled and self.label_ids is None:
             raise SoftPromptError(
@@ -284,14 +273,17 @@ class Encoder:
             )
         return self.label_ids if self.kind == "classification" else None
 
+    def _after(self, before: str, text: str) -> str:
+        return self._tokens.with_lead(self._tokens.lead(before), text)
+
     def _candidate_ids(self, texts: Sequence[str], name: str) -> tuple[Ids, ...]:
         """Ids of each text; the end token closes all of them where one begins another.
 
         Without it the shorter would be scored on a part of the longer ("no" and "no idea").
         """
-        ids: list[Ids] = [self._continuation(text) for text in texts]
+        ids: list[Ids] = [self._tokens.of_continuation(text) for text in texts]
         if any(a != b and b[: len(a)] == a for a in ids for b in ids):
-            ids = [(*candidate, self._end()) for candidate in ids]
+            ids = [(*candidate, self._tokens.end()) for candidate in ids]
         for index, candidate in enumerate(ids):
             if not candidate or candidate in ids[:index]:
                 other = texts[ids.index(candidate)] if candidate else ""
@@ -317,8 +309,8 @@ class Encoder:
             if rendered.target not in (names or ()):
                 raise self._not_a_label(rendered, rendered.target)
             return candidates[(names or ()).index(rendered.target)], 0
-        text = self._with_lead(self._lead(rendered.input), rendered.target)
-        ids = (*self._continuation(text), self._end())
+        text = self._after(rendered.input, rendered.target)
+        ids = (*self._tokens.of_continuation(text), self._tokens.end())
         kept = ids[: self.max_target_tokens] if self.max_target_tokens else ids
         return kept, len(ids) - len(kept)
 
@@ -353,9 +345,13 @@ class Encoder:
         if self.turns:  # then it is the limit of each text alone, and what is too long together is refused
             text, most = self.shorten(text), None
         if self.turns and not self.chat:
-            shown = [before + self._with_lead(self._lead(before), answer) for before, answer in self.turns]
+            shown = [before + self._after(before, answer) for before, answer in self.turns]
             text = "\n\n".join([*shown, text])
-        header, body = self._plain_ids(text) if not self.chat else ((), self._chat_ids(text, where))
+        header, body = (
+            self._tokens.of_input(text)
+            if not self.chat
+            else ((), self._tokens.of_chat(text, where, self.turns))
+        )
         total = len(header) + len(body)
         room = None if self.context is None else self.context - self.reserved - target_tokens
         if room is not None and total > room and (most is None or room < 1):
@@ -363,11 +359,11 @@ class Encoder:
         limit = min((n for n in (most, room) if n is not None), default=total)
         if total > limit:
             if self.chat:
-                header, body = (), self._cut_chat(text, len(body), limit, where)
+                header, body = (), self._tokens.of_chat_cut(text, len(body), limit, where, self.turns)
             else:
                 header = header[:limit]  # the model expects its begin token whatever is cut
                 body = body[len(body) - (limit - len(header)) :]
-        ids = (*header, *body) or self._stand_in(where)
+        ids = (*header, *body) or self._tokens.stand_in(where)
         return ids, max(0, total - len(ids))
 
     def _too_long(self, total: int, target_tokens: int, room: int, where: str) -> SoftPromptError:
@@ -383,104 +379,6 @@ class Encoder:
             if room >= 1
             else f"the target alone does not fit: shorten it, or data.max_target_tokens={half}",
         )
-
-    def _stand_in(self, where: str) -> Ids:
-        for token in (self.tokenizer.bos_token_id, self.tokenizer.eos_token_id):
-            if token is not None:
-                return (token,)
-        raise SoftPromptError(f"{where}: the input gives no token", fix="write some text into template.input")
-
-    # --- tokenizer calls ---
-
-    def _ids(self, text: str, special: bool = False) -> Ids:
-        # verbose=False: a warning about the tokenizer's own maximum; the context is checked here.
-        return tuple(self.tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"])
-
-    def _decode(self, ids: Sequence[int], skip_special_tokens: bool) -> str:
-        return self.tokenizer.decode(
-            list(ids), skip_special_tokens=skip_special_tokens, clean_up_tokenization_spaces=False
-        )
-
-    def _plain_ids(self, text: str) -> tuple[Ids, Ids]:
-        """(the special tokens ahead, the rest), without an end token that the tokenizer itself appends.
-
-        An encoder keeps it, whether it reads the input apart from the target or is all there is.
-        """
-        body, ids = self._ids(text), self._ids(text, special=True)
-        end = self.tokenizer.eos_token_id
-        kept = self.apart or self.closed
-        if not kept and len(ids) > len(body) and ids[-1] == end and (not body or body[-1] != end):
-            ids = ids[:-1]
-        ahead = next((n for n in range(len(ids) + 1) if ids[n : n + len(body)] == body), 0) if body else 0
-        return ids[:ahead], ids[ahead:]
-
-    def _chat_ids(self, text: str, where: str) -> Ids:
-        system = [{"role": "system", "content": self.system}] if self.system is not None else []
-        turns = [
-            {"role": role, "content": said}
-            for turn in self.turns
-            for role, said in zip(("user", "assistant"), turn, strict=True)
-        ]
-        try:
-            ids = self.tokenizer.apply_chat_template(
-                [*system, *turns, {"role": "user", "content": text}],
-                add_generation_prompt=True,
-                tokenize=True,
-                return_dict=False,
-            )
-        except Exception as error:  # chat templates raise what they please, as for an unknown role
-            raise SoftPromptError(
-                f"{where}: the model's chat template failed: {error}",
-                why="some models take no system turn" if system else "",
-                fix="put the system text into template.input" if system else "template.chat=false",
-            ) from None
-        return tuple(ids)
-
-    def _cut_chat(self, text: str, total: int, limit: int, where: str) -> Ids:
-        """The conversation in `limit` tokens: the user's text loses its first ones, turn marks stay."""
-        words = self._ids(text)
-        keep = len(words)
-        while keep > 0:
-            keep -= max(1, total - limit)
-            kept = self._last(text, words, keep) if keep > 0 else ""
-            ids = self._chat_ids(kept, where)
-            if len(ids) <= limit and kept:
-                return ids
-            total = len(ids)  # a text that begins elsewhere may have other tokens: cut on
-        raise SoftPromptError(
-            f"{where}: {limit} tokens leave no room for the input",
-            why=f"the chat template and the system text take {total} tokens alone",
-            fix=f"data.max_input_tokens={total + 64} or more, or a shorter system text",
-        )
-
-    def _last(self, text: str, words: Ids, keep: int) -> str:
-        if getattr(self.tokenizer, "is_fast", False):
-            places = self.tokenizer(
-                text, add_special_tokens=False, return_offsets_mapping=True, verbose=False
-            )["offset_mapping"]
-            return text[places[len(words) - keep][0] :]
-        # The first kept token may begin inside a character.
-        return self._decode(words[-keep:], skip_special_tokens=False).lstrip("\ufffd")
-
-    def _lead(self, input_text: str) -> str:
-        """The space between input and target: none in chat, nor after whitespace or nothing."""
-        return "" if self.apart or self.chat or not input_text or input_text[-1].isspace() else " "
-
-    def _with_lead(self, lead: str, text: str) -> str:
-        return text if text[:1].isspace() else lead + text
-
-    def _continuation(self, text: str) -> Ids:
-        """Ids of a text that goes on where another ended.
-
-        Some tokenizers (SentencePiece's) put a space of their own before whatever begins a text; behind
-        a line break, which is then taken away again, they do not.
-        """
-        if self.apart:
-            return self._ids(text)
-        anchor, both = self._ids("\n"), self._ids("\n" + text)
-        rest = both[len(anchor) :]
-        whole = both[: len(anchor)] == anchor and self._decode(rest, False).strip() == text.strip()
-        return rest if whole else self._ids(text)
 
 
 def _number(rendered: Rendered) -> float:

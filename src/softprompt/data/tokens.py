@@ -1,0 +1,140 @@
+"""What a tokenizer makes of texts that stand one after the other: input, target, turns of a conversation.
+
+A target goes on where its input ended, with vectors between them perhaps, so the two are encoded apart. This
+file knows a tokenizer (any of `transformers`) and nothing of rows, labels or tasks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from softprompt.errors import SoftPromptError
+
+Ids = tuple[int, ...]
+Turns = Sequence[tuple[str, str]]  # (input, target), shown ahead of an input
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """A tokenizer, and how inputs are put to it; see `Encoder`."""
+
+    tokenizer: Any
+    chat: bool = False
+    system: str | None = None
+    closed: bool = False
+    apart: bool = False
+
+    def ids(self, text: str, special: bool = False) -> Ids:
+        """Of a text alone."""
+        # verbose=False: a warning about the tokenizer's own maximum; the context is checked here.
+        return tuple(self.tokenizer(text, add_special_tokens=special, verbose=False)["input_ids"])
+
+    def decode(self, ids: Sequence[int], skip_special_tokens: bool) -> str:
+        """Their text, with every space that they have."""
+        return self.tokenizer.decode(
+            list(ids), skip_special_tokens=skip_special_tokens, clean_up_tokenization_spaces=False
+        )
+
+    def end(self) -> int:
+        """The token that ends an answer."""
+        end = self.tokenizer.eos_token_id
+        if end is None:
+            raise SoftPromptError(
+                "the model's tokenizer has no end token",
+                why="without one a generated answer would never end",
+                fix="set eos_token in its tokenizer_config.json",
+            )
+        return end
+
+    def stand_in(self, where: str) -> Ids:
+        """What an input that gives no token is instead."""
+        for token in (self.tokenizer.bos_token_id, self.tokenizer.eos_token_id):
+            if token is not None:
+                return (token,)
+        raise SoftPromptError(f"{where}: the input gives no token", fix="write some text into template.input")
+
+    def of_input(self, text: str) -> tuple[Ids, Ids]:
+        """(the special tokens ahead, the rest), without an end token that the tokenizer itself appends.
+
+        An encoder keeps it, whether it reads the input apart from the target or is all there is.
+        """
+        body, ids = self.ids(text), self.ids(text, special=True)
+        end = self.tokenizer.eos_token_id
+        kept = self.apart or self.closed
+        if not kept and len(ids) > len(body) and ids[-1] == end and (not body or body[-1] != end):
+            ids = ids[:-1]
+        ahead = next((n for n in range(len(ids) + 1) if ids[n : n + len(body)] == body), 0) if body else 0
+        return ids[:ahead], ids[ahead:]
+
+    def of_continuation(self, text: str) -> Ids:
+        """Ids of a text that goes on where another ended.
+
+        Some tokenizers (SentencePiece's) put a space of their own before whatever begins a text; behind
+        a line break, which is then taken away again, they do not.
+        """
+        if self.apart:
+            return self.ids(text)
+        anchor, both = self.ids("\n"), self.ids("\n" + text)
+        rest = both[len(anchor) :]
+        whole = both[: len(anchor)] == anchor and self.decode(rest, False).strip() == text.strip()
+        return rest if whole else self.ids(text)
+
+    def lead(self, input_text: str) -> str:
+        """The space between input and target: none in chat, nor after whitespace or nothing."""
+        return "" if self.apart or self.chat or not input_text or input_text[-1].isspace() else " "
+
+    def with_lead(self, lead: str, text: str) -> str:
+        """The text behind that space, unless it brings its own."""
+        return text if text[:1].isspace() else lead + text
+
+    def last(self, text: str, words: Ids, keep: int) -> str:
+        """The text of the last `keep` of its tokens, which are `words`."""
+        if getattr(self.tokenizer, "is_fast", False):
+            places = self.tokenizer(
+                text, add_special_tokens=False, return_offsets_mapping=True, verbose=False
+            )["offset_mapping"]
+            return text[places[len(words) - keep][0] :]
+        # The first kept token may begin inside a character.
+        return self.decode(words[-keep:], skip_special_tokens=False).lstrip("\ufffd")
+
+    def of_chat(self, text: str, where: str, turns: Turns = ()) -> Ids:
+        """A conversation that ends where the model is to answer `text`."""
+        system = [{"role": "system", "content": self.system}] if self.system is not None else []
+        earlier = [
+            {"role": role, "content": said}
+            for turn in turns
+            for role, said in zip(("user", "assistant"), turn, strict=True)
+        ]
+        try:
+            ids = self.tokenizer.apply_chat_template(
+                [*system, *earlier, {"role": "user", "content": text}],
+                add_generation_prompt=True,
+                tokenize=True,
+                return_dict=False,
+            )
+        except Exception as error:  # chat templates raise what they please, as for an unknown role
+            raise SoftPromptError(
+                f"{where}: the model's chat template failed: {error}",
+                why="some models take no system turn" if system else "",
+                fix="put the system text into template.input" if system else "template.chat=false",
+            ) from None
+        return tuple(ids)
+
+    def of_chat_cut(self, text: str, total: int, limit: int, where: str, turns: Turns = ()) -> Ids:
+        """The conversation in `limit` tokens: the user's text loses its first ones, turn marks stay."""
+        words = self.ids(text)
+        keep = len(words)
+        while keep > 0:
+            keep -= max(1, total - limit)
+            kept = self.last(text, words, keep) if keep > 0 else ""
+            ids = self.of_chat(kept, where, turns)
+            if len(ids) <= limit and kept:
+                return ids
+            total = len(ids)  # a text that begins elsewhere may have other tokens: cut on
+        raise SoftPromptError(
+            f"{where}: {limit} tokens leave no room for the input",
+            why=f"the chat template and the system text take {total} tokens alone",
+            fix=f"data.max_input_tokens={total + 64} or more, or a shorter system text",
+        )
