@@ -237,29 +237,3 @@ def test_suits_gradients_and_few_queries_over_several_parts():
         assert not grouped.suits(query[:1], parts, {})  # of one row, joining is cheap
     frozen = [LayerKV(part.key.detach(), part.value.detach()) for part in parts]
     assert not grouped.suits(many.detach(), frozen, {})
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("rows", [1, 3])
-def test_one_row_in_half_precision_where_it_pays(rows, monkeypatch):
-    """A prefix ahead of an input of some length: neither few scores nor very many."""
-    monkeypatch.setattr(grouped, "WORTH_SCORES", range(HEADS * 70 * (70 + 9), HEADS * 200 * (200 + 9)))
-    draw = torch.Generator().manual_seed(0)
-
-    def make(heads: int, columns: int, dtype: torch.dtype) -> Tensor:
-        return torch.randn(rows, heads, columns, SIZE, generator=draw).to(dtype)
-
-    def case(queries: int, dtype=torch.bfloat16) -> tuple[Tensor, list[LayerKV]]:
-        parts = [LayerKV(make(3, n, dtype), make(3, n, dtype)) for n in (9, queries)]
-        return make(HEADS, queries, dtype), parts
-
-    query, parts = case(70)
-    assert grouped.suits(query, parts, {})
-    assert not grouped.suits(*case(70, torch.float32), {})
-    assert not grouped.suits(*case(200), {})
-    assert not grouped.suits(query, parts[1:], {})  # the plain model's own
-    seen = torch.cat([torch.ones(70, 9, dtype=torch.bool), torch.ones(70, 70, dtype=torch.bool).tril()], 1)
-    exact = [part.map(lambda t: t.double()) for part in parts]
-    wanted = grouped.attend(query.double(), exact, seen[None, None], 0.3)
-    made = grouped.attend(query, parts, seen[None, None], 0.3)
-    torch.testing.assert_close(made.double(), wanted, atol=0.03, rtol=0.03)
