@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 
@@ -64,12 +65,12 @@ def test_every_contestant_and_setting_is_played_first_then_fewer_for_longer_on_m
     found = world.pilot()
     first = [trial for trial in found.played if trial.rung == 0]
     assert {(t.contestant, t.settings["lr"]) for t in first} == {(n, r["lr"]) for n in EIGHT for r in RATES}
-    for earlier, later in zip(range(rungs_of(8)), range(1, rungs_of(8)), strict=False):
+    for earlier, later in pairwise(range(rungs_of(8, 3))):
         a = [t for t in found.played if t.rung == earlier]
         b = [t for t in found.played if t.rung == later]
         assert len(b) < len(a) and b[0].seconds > a[0].seconds and b[0].rows >= a[0].rows
         assert {t.contestant for t in b} <= {t.contestant for t in a}
-    last = [t for t in found.played if t.rung == rungs_of(8) - 1]
+    last = [t for t in found.played if t.rung == rungs_of(8, 3) - 1]
     assert len(last) == 2 and {t.rows for t in last} == {1000}
 
 
@@ -139,7 +140,17 @@ def test_no_candidates_or_nothing_but_failures_is_an_error():
 
 @pytest.mark.parametrize(("contestants", "rungs"), [(1, 2), (2, 2), (3, 2), (6, 2), (7, 3), (18, 3), (19, 4)])
 def test_rungs(contestants, rungs):
-    assert rungs_of(contestants) == rungs
+    assert rungs_of(contestants, 3) == rungs
+    assert rungs_of(contestants, 1) == 1
+
+
+def test_with_one_setting_each_all_play_once_on_all_rows():
+    world = World(EIGHT)
+    candidates = {name: RATES[:1] for name in EIGHT}
+    found = pilot(world.run, candidates, rows=1000, seconds=80.0, clock=world.clock)
+    assert {(trial.rung, trial.rows) for trial in found.played} == {(0, 1000)}
+    assert [trial.contestant for trial in found.order] == [f"c{i}" for i in range(7, -1, -1)]
+    assert [trial.seconds for trial in found.played] == [10.0] * 8
 
 
 def test_what_noise_does_not_part_goes_by_what_is_finer():

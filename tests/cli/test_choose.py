@@ -88,4 +88,5 @@ def test_a_pilot_ranks_by_what_it_measured(run, rows, model_folder, tmp_path, mo
     assert len(trained) >= 2 and said.json["next"] == f"softprompt tune {said.json['recipes'][0]}"
     best = load_recipe(said.json["recipes"][0])
     assert {"train.lr": best.train.lr, "base.lr": best.base.lr}.items() >= trained[0]["settings"].items()
-    assert len(list((tmp_path / "runs/rows-pilot/trials").glob("*.json"))) >= len(order)
+    ended = [trial for trial in found["order"] if not trial["error"]]
+    assert len(list((tmp_path / "runs/rows-pilot/trials").glob("*.json"))) >= len(ended) > 0

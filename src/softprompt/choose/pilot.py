@@ -75,19 +75,21 @@ def pilot(
 ) -> Pilot:
     """Play within `seconds`; `candidates` are each contestant's settings, the first tried first.
 
-    Rungs get equal shares of the time, and a rung's trials equal shares of what is left to it. A trial that
+    Rungs get equal shares of the time, and a rung's trials equal shares of what is left to it. Where each has
+    one setting there is one rung, on all rows: too little time to tell rates apart is too little to drop a
+    method after a part of it. A trial that
     raises SoftPromptError or gives no finite score loses, and is kept with its reason. Raises SoftPromptError
     where there are no candidates or every trial failed.
     """
     if not candidates or not all(candidates.values()):
         raise SoftPromptError("a pilot needs contestants, each with settings to try")
     started = clock()
-    rungs = rungs_of(len(candidates))
+    rungs = rungs_of(len(candidates), max(map(len, candidates.values())))
     played: list[Played] = []
     alive = {name: list(settings) for name, settings in candidates.items()}
     for rung in range(rungs):
         until = started + seconds * (rung + 1) / rungs
-        found = _rung(run, alive, rung, shares(len(candidates), rows)[rung], until, clock)
+        found = _rung(run, alive, rung, shares(rungs, rows)[rung], until, clock)
         played += found
         alive = _survivors(found, alive, rung, rungs)
         if not alive or clock() - started >= seconds:
@@ -101,8 +103,10 @@ def pilot(
     return Pilot(tuple(played), tuple(order), left, clock() - started)
 
 
-def rungs_of(contestants: int) -> int:
+def rungs_of(contestants: int, settings: int) -> int:
     """One for the settings, then as many as it takes to come down to the finalists, and theirs."""
+    if settings == 1:
+        return 1
     rungs = 1
     while contestants > FINALISTS:
         contestants = max(FINALISTS, math.ceil(contestants / KEPT))
@@ -110,9 +114,8 @@ def rungs_of(contestants: int) -> int:
     return rungs + (rungs == 1)
 
 
-def shares(contestants: int, rows: int) -> list[int]:
+def shares(rungs: int, rows: int) -> list[int]:
     """Rows that each rung plays on: all in the last, a third of the next in each before it."""
-    rungs = rungs_of(contestants)
     return [min(rows, max(FEWEST_ROWS, round(rows * KEPT ** (rung - rungs + 1)))) for rung in range(rungs)]
 
 

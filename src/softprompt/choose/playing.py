@@ -167,7 +167,7 @@ def field_of(ranking: Ranking, rates: Mapping[str, str], seconds: float, shortes
     `rates` are the names of the learning rates' settings, by contestant. The first of the ranking come first.
     """
     trained = [item.contestant for item in ranking.ranked if item.contestant.name in rates]
-    sizes = [(n, r) for n, r in FIELDS if n * r * shortest * rungs_of(n) <= seconds]
+    sizes = [(n, r) for n, r in FIELDS if n * r * shortest * rungs_of(n, r) <= seconds]
     methods, count = sizes[0] if sizes else FIELDS[-1]
     return {
         one.name: [{rates[one.name]: rate} for rate in rates_of(one)[:count]] for one in trained[:methods]

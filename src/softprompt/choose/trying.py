@@ -16,7 +16,7 @@ from ..compare.folder import Folder
 from ..config import recipe_from_dict
 from ..errors import SoftPromptError
 from ..recipe import Recipe
-from .pilot import Pilot, Played, Scored, in_order, pilot, shares
+from .pilot import Pilot, Played, Scored, in_order, pilot, rungs_of, shares
 from .playing import Here, Player, Work, field_of, shortest_trial
 from .rank import Ranked, Ranking
 
@@ -107,7 +107,8 @@ def _lay(recipe: Recipe, place: Folder, contestants: int) -> ground.Ground:
     """Rows parted, with a file for every number of rows that a rung may ask for."""
     lm = kept(recipe)
     most = ground.lay(recipe, lm, place).counts["train"]
-    sizes = {share for n in range(2, contestants + 1) for share in shares(n, most)}
+    rungs = rungs_of(contestants, 2)  # at most
+    sizes = {share for count in range(1, rungs + 1) for share in shares(count, most)}
     return ground.lay(_asking(recipe, curve=sorted(sizes)), lm, place)
 
 
