@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import math
+from types import SimpleNamespace
 
 import pytest
 
-from softprompt.compare.advice import _searched
+from softprompt.compare.advice import _row_scores, _searched
 from softprompt.compare.engine import compare
 from softprompt.compare.executors import Serial
+from softprompt.compare.pairs import whole
 from softprompt.compare.results import goal
 from softprompt.config import recipe_from_dict
 from softprompt.report.read import comparison
@@ -55,6 +57,23 @@ def test_what_the_run_shows_is_found(easy):
     for what in ("barely moved", "test rows overlap", "pinned", "as well or better"):
         assert what in said
     assert all(f.command for f in easy.findings)
+
+
+@pytest.mark.parametrize(("metric", "sign"), [("accuracy", 1), ("perplexity", -1), ("macro_f1", 1)])
+def test_rows_scores_come_to_the_metric(metric, sign):
+    """One row that nothing expected is no verdict on all: the mean of rows' perplexities would be."""
+
+    def rows(nll):
+        return [
+            {"prediction": p, "references": ["a"], "nll": float(n), "tokens": 2}
+            for p, n in zip("aabb" * 5, [*nll, *[1.0] * (20 - len(nll))], strict=True)
+        ]
+
+    study = SimpleNamespace(metric=metric)
+    for examples in (rows([30.0]), rows([3.0] * 19)):
+        found = _row_scores(study, {"examples": examples})  # type: ignore[arg-type]
+        assert len(found) == 20
+        assert sum(found) / 20 == pytest.approx(sign * whole(examples, metric), rel=1e-6)
 
 
 @pytest.mark.parametrize(("status", "wanted"), [("done", -8.0), ("pruned", -math.inf), ("failed", -math.inf)])

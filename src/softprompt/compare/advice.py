@@ -15,7 +15,7 @@ from ..findings.baselines import tfidf_baseline
 from ..metrics import METRICS
 from ..prepare import template_of
 from .folder import Record
-from .pairs import shares
+from .pairs import Entry, scores_of
 
 if TYPE_CHECKING:
     from .contestants import Contestant
@@ -120,9 +120,9 @@ def _of_method(
         json.loads(manifest.read_text(encoding="utf-8")),
         _as_tuned(study, one),
         records=[Answer(row["prediction"], tuple(row["references"])) for row in rows],
-        scores=_signed(study, score, sign),
+        scores=_row_scores(study, score),
         baselines={
-            other.name: _signed(study, its, sign)
+            other.name: _row_scores(study, its)
             for other in study.who
             if other.is_reference and (its := _test(records, other.name)) is not None
         }
@@ -176,8 +176,14 @@ def _test(records: Sequence[Record], name: str) -> Record | None:
     return min(own, key=lambda r: r["seed"], default=None)
 
 
-def _signed(study: Study, score: Record, sign: int) -> list[float]:
-    return [sign * value for value in shares(score["examples"], study.metric) if value is not None]
+def _row_scores(study: Study, score: Record) -> list[float]:
+    """Each row's share of the metric, higher is better: their mean is the metric of all rows.
+
+    A row's own metric will not do: the mean of perplexities is that of the few worst rows.
+    """
+    found = scores_of(Entry("", [score["examples"]]), study.metric)
+    sign = 1 if METRICS[study.metric].higher_is_better else -1
+    return [] if found is None else (sign * found.values[0]).tolist()
 
 
 def _evaluation(score: Record) -> dict[str, Any]:

@@ -62,9 +62,9 @@ def better_baseline(run: Run) -> Finding | None:
         own = sum(run.scores) / len(run.scores)
         name = max(means, key=lambda key: means[key])
         if means[name] >= own:
-            return _finding(
-                run, name, f"{name} {means[name]:.3f}, tuned {own:.3f}, on the same {len(run.scores)} rows"
-            )
+            # of what is better when it is lower, scores are the negative
+            told = f"{name} {abs(means[name]):.3f}, tuned {abs(own):.3f}, on the same {len(run.scores)} rows"
+            return _finding(run, name, told)
     return _plain(run)
 
 
