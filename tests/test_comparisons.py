@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+from benchmarks.comparisons import named
 from benchmarks.comparisons.__main__ import publish, sample
 from benchmarks.comparisons.claims import is_near, judge, paired, pilots, tables
 from benchmarks.comparisons.rows import MEASURED, TRAIN
@@ -212,6 +213,25 @@ def test_a_pilot_is_held_against_what_a_model_does(tmp_path):
     assert judge(one, "second") == ("first", (9.0, 8.0), True)
     assert is_near("perplexity", 8.1, 8.0) and not is_near("perplexity", 8.2, 8.0)
     assert pilots([tmp_path]) == [None]
+
+
+def test_what_finals_would_have_named(tmp_path):
+    """Of seed 0 the better by both; of seed 1 the worse by the metric, the better by log-loss."""
+    one = comparison(scored(tmp_path / "toy", first=0.9, second=0.7))
+    trials = tmp_path / "contest" / "trials"
+    trials.mkdir(parents=True)
+    (trials.parent / "study.json").write_text(json.dumps({"rows": {"dev": 50}}))
+    scores = {("first", 0): (0.8, -1.0), ("second", 0): (0.6, -1.5)}
+    scores |= {("first", 1): (0.7, -1.0), ("second", 1): (0.72, -1.5)}
+    common = {"phase": "final", "status": "done", "rows": 100}
+    for (who, seed), key in scores.items():
+        record = common | {"contestant": who, "seed": seed, "dev_key": key}
+        (trials / f"{who}-{seed}.json").write_text(json.dumps(record))
+    (trials / "other.json").write_text(json.dumps(common | {"phase": "search"}))
+    finals = named.read(tmp_path / "contest")
+    assert sorted(finals) == [0, 1]
+    found = dict(zip(finals, named.good(one, finals), strict=True))
+    assert found == {0: (True, True), 1: (False, True)}
 
 
 DOCS = Path(__file__).parents[1] / "docs"

@@ -1,0 +1,76 @@
+"""What a comparison's own finals would have named by their dev rows alone: what a pilot can hope for.
+
+    python -m benchmarks.comparisons.named [--out runs/comparisons] [--results docs/comparisons]
+
+Each seed names a trained method twice: by the metric on the dev rows, and as a pilot does (`best_first`: of
+those within a standard error of the best, by log-loss). Good is what it is for a pilot; see `claims`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from softprompt.choose.pilot import Played, best_first
+from softprompt.choose.playing import standard_error
+from softprompt.report.read import comparison
+from softprompt.report.schema import Comparison
+
+from .claims import is_near, judge
+
+
+def main() -> None:
+    """Print a line a set, and the sums."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, default=Path("runs/comparisons"))
+    parser.add_argument("--results", type=Path, default=Path("docs/comparisons"))
+    args = parser.parse_args()
+    sums = [0, 0, 0]
+    for path in sorted(args.results.glob("*/results.jsonl")):
+        one, name = comparison(path.parent), path.parent.name
+        finals = read(args.out / name / "contest")
+        if finals:
+            found = [sum(ways) for ways in zip(*good(one, finals), strict=True)]
+            print(f"{name}: by the metric {found[0]} of {len(finals)} seeds, as a pilot {found[1]}")
+            sums = [a + b for a, b in zip(sums, (*found, len(finals)), strict=True)]
+    print(f"in all: by the metric {sums[0]} of {sums[2]}, as a pilot {sums[1]}")
+
+
+def read(contest: Path) -> dict[int, list[Played]]:
+    """The finals by seed, as trials of a pilot."""
+    found: dict[int, list[Played]] = defaultdict(list)
+    for path in sorted((contest / "trials").glob("*.json")):
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if record.get("phase") == "final" and record["status"] == "done":
+            found[record["seed"]].append(_played(contest, record))
+    return dict(found)
+
+
+def _played(contest: Path, record: dict[str, Any]) -> Played:
+    counts = json.loads((contest / "study.json").read_text(encoding="utf-8"))["rows"]
+    value, log_loss = record["dev_key"]
+    noise = standard_error(value, counts["dev"])
+    return Played(record["contestant"], {}, 0, record["rows"], 0.0, value, noise=noise, finer=log_loss)
+
+
+def good(one: Comparison, finals: dict[int, Sequence[Played]]) -> list[tuple[bool, bool]]:
+    """Of each seed, whether what it names by the metric, and as a pilot does, is good."""
+    return [
+        (_is_good(one, max(played, key=lambda trial: trial.score)), _is_good(one, best_first(played)[0]))
+        for played in finals.values()
+    ]
+
+
+def _is_good(one: Comparison, named: Played) -> bool:
+    judged = judge(one, named.contestant)
+    return judged is not None and not judged[2] and is_near(one.study.metric, *judged[1])
+
+
+if __name__ == "__main__":
+    main()
