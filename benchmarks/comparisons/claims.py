@@ -192,7 +192,7 @@ def _pilots(found: list[Comparison], piloted: Sequence[dict[str, Any] | None]) -
                 yield [one.study.name, seconds, named, "", "", "", "not in the comparison", "no"]
                 continue
             best, scores, shown = judged
-            good = not shown and is_near(one.study.metric, *scores)
+            good = is_good(one, named)
             yield [
                 one.study.name, seconds, named, _number(scores[0]), best, _number(scores[1]),
                 "yes" if shown else "no", "yes" if good else "no",
@@ -215,6 +215,12 @@ def judge(one: Comparison, named: str) -> tuple[str, tuple[float, float], bool] 
     best = max(means, key=lambda name: sign * means[name])
     test = None if best == named else paired(one, "test", named, best)
     return best, (means[named], means[best]), test is not None and test.significant and test.difference < 0
+
+
+def is_good(one: Comparison, named: str) -> bool:
+    """Whether it took part, was not shown to be worse than the best, and lies near it."""
+    judged = judge(one, named)
+    return judged is not None and not judged[2] and is_near(one.study.metric, *judged[1])
 
 
 def is_near(metric: str, named: float, best: float) -> bool:

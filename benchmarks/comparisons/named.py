@@ -20,7 +20,7 @@ from softprompt.choose.playing import standard_error
 from softprompt.report.read import comparison
 from softprompt.report.schema import Comparison
 
-from .claims import is_near, judge
+from .claims import is_good
 
 
 def main() -> None:
@@ -43,33 +43,33 @@ def main() -> None:
 
 
 def read(contest: Path) -> dict[int, list[Played]]:
-    """The finals by seed, as trials of a pilot."""
+    """The finals by seed, as trials of a pilot; none where the comparison was not run here."""
     found: dict[int, list[Played]] = defaultdict(list)
+    study = contest / "study.json"
+    if not study.exists():
+        return {}
+    rows = json.loads(study.read_text(encoding="utf-8"))["rows"]["dev"]
     for path in sorted((contest / "trials").glob("*.json")):
         record = json.loads(path.read_text(encoding="utf-8"))
         if record.get("phase") == "final" and record["status"] == "done":
-            found[record["seed"]].append(_played(contest, record))
+            found[record["seed"]].append(_played(record, rows))
     return dict(found)
 
 
-def _played(contest: Path, record: dict[str, Any]) -> Played:
-    counts = json.loads((contest / "study.json").read_text(encoding="utf-8"))["rows"]
+def _played(record: dict[str, Any], dev_rows: int) -> Played:
     value, log_loss = record["dev_key"]
-    noise = standard_error(value, counts["dev"])
+    noise = standard_error(value, dev_rows)
     return Played(record["contestant"], {}, 0, record["rows"], 0.0, value, noise=noise, finer=log_loss)
 
 
 def good(one: Comparison, finals: dict[int, Sequence[Played]]) -> list[tuple[bool, bool]]:
     """Of each seed, whether what it names by the metric, and as a pilot does, is good."""
-    return [
-        (_is_good(one, max(played, key=lambda trial: trial.score)), _is_good(one, best_first(played)[0]))
-        for played in finals.values()
-    ]
-
-
-def _is_good(one: Comparison, named: Played) -> bool:
-    judged = judge(one, named.contestant)
-    return judged is not None and not judged[2] and is_near(one.study.metric, *judged[1])
+    found = []
+    for played in finals.values():
+        named = max(played, key=lambda trial: trial.score), best_first(played)[0]
+        by_metric, as_pilot = (is_good(one, trial.contestant) for trial in named)
+        found.append((by_metric, as_pilot))
+    return found
 
 
 if __name__ == "__main__":

@@ -58,7 +58,7 @@ _ALL = (
     _vectors("generated-prompt", "after", "embedding", "soft tokens made from each input", steps=400),
     _vectors("p-tuning", "after", "embedding", "soft tokens through a small network"),
     _vectors("multitask-prompt-tuning", "after", "embedding", "a shared prompt times small factors of each"),
-    # of 3e-4 … 1e-2, 60 to 100 steps chose this on five of six sets: docs/findings.md
+    # of 3e-4 … 1e-2, 60 to 100 steps were best with it on seven of nine sets (docs/comparisons, lora)
     Contestant(
         "lora", "weights", base="lora", says="low-rank changes of the base's weights", rate=3e-3, **BEFORE
     ),

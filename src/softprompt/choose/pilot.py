@@ -77,9 +77,8 @@ def pilot(
 
     Rungs get equal shares of the time, and a rung's trials equal shares of what is left to it. Where each has
     one setting there is one rung, on all rows: too little time to tell rates apart is too little to drop a
-    method after a part of it. A trial that
-    raises SoftPromptError or gives no finite score loses, and is kept with its reason. Raises SoftPromptError
-    where there are no candidates or every trial failed.
+    method after a part of it. A trial that raises SoftPromptError or gives no finite score loses, and is kept
+    with its reason. Raises SoftPromptError where there are no candidates or every trial failed.
     """
     if not candidates or not all(candidates.values()):
         raise SoftPromptError("a pilot needs contestants, each with settings to try")

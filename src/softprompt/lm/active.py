@@ -66,7 +66,7 @@ class Pack:
     start: int
     mask: Tensor  # [B, S] bool: which of their columns are real
     active: Active
-    _causal: dict[int, Tensor | None] = field(default_factory=dict)  # by window
+    _causal: dict[int, Tensor | None] = field(default_factory=dict)  # by reach
 
     @property
     def end(self) -> int:
@@ -79,21 +79,21 @@ class Pack:
 
     def causal(self, window: int | None) -> Tensor | None:
         """What each query sees of its own row, [B or 1, 1, S, S] bool; None where the kernel knows it."""
-        if (window or 0) not in self._causal:
-            self._causal[window or 0] = self._seen(window)
-        return self._causal[window or 0]
+        reach = min(window or self.mask.shape[1], self.mask.shape[1])  # no further than the row is long
+        if reach not in self._causal:
+            self._causal[reach] = self._seen(reach)
+        return self._causal[reach]
 
-    def _seen(self, window: int | None) -> Tensor | None:
+    def _seen(self, reach: int) -> Tensor | None:
         at = torch.arange(self.mask.shape[1], device=self.mask.device)
-        padded, limited = not bool(self.mask.all()), bool(window and window < len(at))
+        padded, limited = not bool(self.mask.all()), reach < len(at)
         if not (padded or limited or self.active.columns):
             return None
-        seen = at[None, :] <= at[:, None]
-        if window and limited:
-            seen = seen & (at[:, None] - at[None, :] < window)
+        back = at[:, None] - at[None, :]
+        seen = (back >= 0) & (back < reach)
         if padded:  # a column of padding sees itself: a row that sees nothing is no number
-            seen = seen & (self.mask[:, None, :] | (at[None, :] == at[:, None]))
-        return seen[:, None] if padded else seen[None, None]
+            return (seen & (self.mask[:, None, :] | (back == 0)))[:, None]
+        return seen[None, None]
 
 
 class Kept(Protocol):

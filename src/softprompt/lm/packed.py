@@ -2,7 +2,7 @@
 
 Everything in a transformer but attention works on each position alone, so a model that is given one long
 row [1, N, H] computes N positions whoever they belong to. In its attention layers the row falls apart again
-(`attention.Pack`): rows of one width, what is injected into them, and nothing that they see of each other.
+(`active.Pack`): rows of one width, what is injected into them, and nothing that they see of each other.
 A model whose attention is not ours to take apart so is found by trying it.
 """
 
