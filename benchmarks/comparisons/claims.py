@@ -6,6 +6,9 @@
 2. A soft prompt needs less.
 3. A soft prompt gives more control.
 
+How far each learning rate of the searches lay behind the best of its search, on the dev rows: median over the
+sets, in points (of a perplexity, hundredths of the best), and on how many sets it was the best.
+
 And how good what `choose --pilot` named was, where `pilot.json` lies beside the scores: good is what the
 comparison did not show to be worse than the best, within two points of it (of a perplexity, two hundredths).
 
@@ -19,6 +22,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from statistics import median
@@ -79,6 +83,8 @@ def tables(found: list[Comparison], piloted: Sequence[dict[str, Any] | None] = (
         _costs(found),
     )
     yield from _table("3. Control", ["set", "measure", "place", "prompt", "prefix"], _control(found))
+    head, rows = _rates(found)
+    yield from _table("Learning rates: points behind the best (sets on which it was the best)", head, rows)
     if any(piloted):
         yield from _table(
             "Pilots",
@@ -181,6 +187,33 @@ def _control(found: list[Comparison]) -> Iterator[Row]:
                 pair = [by.get((name.format(place), measure)) for name in (PROMPT, PREFIX)]
                 if any(value is not None for value in pair):
                     yield [one.study.name, measure, place, *map(_number, pair)]
+
+
+def _rates(found: list[Comparison]) -> tuple[Row, Iterator[Row]]:
+    """The table's head and rows: a row a method, a column a rate."""
+    behind: dict[str, dict[float, list[float]]] = defaultdict(lambda: defaultdict(list))
+    for one in found:
+        for name in _names([one]):
+            for rate, points in _behind(one, name).items():
+                behind[name][rate].append(points)
+    every = sorted({rate for rates in behind.values() for rate in rates})
+
+    def cell(points: list[float]) -> str:
+        return f"{median(points):.1f} ({sum(p == 0 for p in points)})" if len(points) > 1 else ""
+
+    head = ["method", *(f"{rate:g}" for rate in every)]
+    return head, ([name, *(cell(rates.get(rate, [])) for rate in every)] for name, rates in behind.items())
+
+
+def _behind(one: Comparison, name: str) -> dict[float, float]:
+    """Of each rate of a contestant's search, how far its dev score lies behind the best."""
+    metric = one.study.metric
+    tried = (t for t in one.trials if t.contestant == name and t.phase == "search" and t.dev)
+    scores = {t.settings["lr"]: float(value) for t in tried if (value := t.dev[metric]) is not None}
+    if not scores:
+        return {}
+    best = max(scores.values()) if one.study.higher_is_better else min(scores.values())
+    return {r: 100 * abs(v - best) / (best if metric == "perplexity" else 1.0) for r, v in scores.items()}
 
 
 def _pilots(found: list[Comparison], piloted: Sequence[dict[str, Any] | None]) -> Iterator[Row]:

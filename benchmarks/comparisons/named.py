@@ -59,7 +59,9 @@ def read(contest: Path) -> dict[int, list[Played]]:
 def _played(record: dict[str, Any], dev_rows: int) -> Played:
     value, log_loss = record["dev_key"]
     noise = standard_error(value, dev_rows)
-    return Played(record["contestant"], {}, 0, record["rows"], 0.0, value, noise=noise, finer=log_loss)
+    return Played(
+        record["contestant"], {}, 0, record["rows"], record["steps"], 0.0, value, noise=noise, finer=log_loss
+    )
 
 
 def good(one: Comparison, finals: dict[int, Sequence[Played]]) -> list[tuple[bool, bool]]:

@@ -69,6 +69,7 @@ def play(place: Path, seconds: float) -> Tried:
     shutil.rmtree(place / "pilot", ignore_errors=True)
     say(f"{place.name}: a pilot of {seconds:.0f} s")
     plain["compare"] |= {"methods": None}
+    plain["train"].pop("cache", None)  # the comparison's finals kept inputs on disk; short trials read few
     return try_out(plain, ranking, place / "pilot", seconds, say=say)
 
 

@@ -51,9 +51,13 @@ def test_a_recipe_of_few_rows_has_a_batch_that_they_fill(rows_file, llama):
         "mode": "lora",
         "lr": CONTESTANTS["lora"].rate,
     }
+    assert recipes.recipe_of(CONTESTANTS["prefix-tuning/after"], needs, recipes.Task("rows.jsonl"))["train"][
+        "lr"
+    ] == (CONTESTANTS["prefix-tuning/after"].rate)
     assert yaml.safe_load(yaml.safe_dump(made)) == made
 
 
-def test_rates_to_search_hold_the_methods_own():
-    assert recipes.rates(CONTESTANTS["prefix-tuning/after"]).split(",")[1] == "1e-2"
-    assert float(recipes.rates(CONTESTANTS["lora"]).split(",")[1]) == CONTESTANTS["lora"].rate
+def test_rates_to_search_hold_the_contestants_own():
+    assert recipes.rates(CONTESTANTS["prompt-tuning/after"]).split(",")[1] == "3e-2"  # the method's default
+    for name in ("lora", "prefix-tuning/after"):
+        assert float(recipes.rates(CONTESTANTS[name]).split(",")[1]) == CONTESTANTS[name].rate

@@ -1,18 +1,23 @@
 """A pilot: short runs on the user's rows, of which the better halves get longer ones (successive halving).
 
-Jamieson & Talwalkar 2016 (arXiv 1502.07943), with three departures: the budget is seconds, not steps; the
-first rung settles the settings of every contestant (the learning rate decides most), so that only whole
-contestants are dropped after it; and trials that the score's own noise does not part are put in order by
-what is less noisy. What a trial is, is the caller's: this file trains nothing.
+Jamieson & Talwalkar 2016 (arXiv 1502.07943), with three departures: the budget is seconds, and the trials of
+a rung have as many steps as all of them can have within its share; the first rung settles the settings of
+every contestant (the learning rate decides most), so that only whole contestants are dropped after it; and
+trials that the score's own noise does not part are put in order by what is less noisy. What a trial is, is
+the caller's: this file trains nothing.
+
+Equal steps, not equal seconds: a method whose steps are dear would otherwise be judged after fewer of them
+than it will have when it is trained for real.
 """
 
 from __future__ import annotations
 
 import math
+import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from ..errors import SoftPromptError
 
@@ -27,8 +32,20 @@ class Scored(NamedTuple):
     finer: float | None = None  # what moves less by chance, higher is better; None: nothing that compares
 
 
-#: (contestant, settings, rows, seconds) → its score. It should end within the seconds.
-Trial = Callable[[str, Settings, int, float], Scored]
+Turn = tuple[str, Settings]  # a contestant, and what it plays with
+
+
+class Runner(Protocol):
+    """Who trains."""
+
+    def steps(self, turns: Sequence[Turn], rows: int, seconds: float) -> int:
+        """The most that every one of them can have, all together within the seconds."""
+        ...
+
+    def run(self, contestant: str, settings: Settings, rows: int, steps: int, seconds: float) -> Scored:
+        """The score after so many steps, or after as many as the seconds allowed."""
+        ...
+
 
 KEPT = 3  # of so many contestants one stays
 FEWEST_ROWS = 32
@@ -43,6 +60,7 @@ class Played:
     settings: Settings
     rung: int
     rows: int
+    steps: int  # that it was to have
     seconds: float  # that it took
     score: float  # -inf where it failed
     error: str = ""
@@ -66,7 +84,7 @@ class Pilot:
 
 
 def pilot(
-    run: Trial,
+    runner: Runner,
     candidates: Mapping[str, Sequence[Settings]],
     *,
     rows: int,
@@ -75,10 +93,12 @@ def pilot(
 ) -> Pilot:
     """Play within `seconds`; `candidates` are each contestant's settings, the first tried first.
 
-    Rungs get equal shares of the time, and a rung's trials equal shares of what is left to it. Where each has
-    one setting there is one rung, on all rows: too little time to tell rates apart is too little to drop a
-    method after a part of it. A trial that raises SoftPromptError or gives no finite score loses, and is kept
-    with its reason. Raises SoftPromptError where there are no candidates or every trial failed.
+    Rungs get equal shares of the time, and a rung's trials equal numbers of steps; fewer for those still to
+    come where the first took longer than was thought. Where each has one setting there is one rung, on all
+    rows: too little time to tell rates apart is too little to drop a method after a part of it. A trial that
+    raises SoftPromptError or gives no finite score loses, and is kept with its reason.
+
+    Raises SoftPromptError where there are no candidates or every trial failed.
     """
     if not candidates or not all(candidates.values()):
         raise SoftPromptError("a pilot needs contestants, each with settings to try")
@@ -88,7 +108,7 @@ def pilot(
     alive = {name: list(settings) for name, settings in candidates.items()}
     for rung in range(rungs):
         until = started + seconds * (rung + 1) / rungs
-        found = _rung(run, alive, rung, shares(rungs, rows)[rung], until, clock)
+        found = _rung(runner, alive, rung, shares(rungs, rows)[rung], until, clock)
         played += found
         alive = _survivors(found, alive, rung, rungs)
         if not alive or clock() - started >= seconds:
@@ -118,43 +138,38 @@ def shares(rungs: int, rows: int) -> list[int]:
     return [min(rows, max(FEWEST_ROWS, round(rows * KEPT ** (rung - rungs + 1)))) for rung in range(rungs)]
 
 
+def first_turns(settings: Mapping[str, Sequence[Settings]]) -> list[Turn]:
+    """Every contestant's first settings, then every one's second, …, so that a short time reaches all."""
+    deepest = max(map(len, settings.values()))
+    return [(name, own[i]) for i in range(deepest) for name, own in settings.items() if i < len(own)]
+
+
 def _rung(
-    run: Trial,
+    runner: Runner,
     alive: Mapping[str, Sequence[Settings]],
     rung: int,
     rows: int,
     until: float,
     clock: Callable[[], float],
 ) -> list[Played]:
-    """Every contestant's first settings, then every one's second, …, so that a short time reaches all."""
-    deepest = max(map(len, alive.values()))
-    turns = [(n, s[i]) for i in range(deepest) for n, s in alive.items() if i < len(s)]
-    played = []
+    turns, played, steps = first_turns(alive), [], sys.maxsize
     for index, (name, settings) in enumerate(turns):
+        steps = min(steps, runner.steps(turns[index:], rows, until - clock()))
         left = until - clock()
         if left <= 0:
             break
-        played.append(_play(run, name, settings, rung, rows, left / (len(turns) - index), clock))
+        started, error = clock(), ""
+        try:
+            made = runner.run(name, settings, rows, steps, left)
+        except SoftPromptError as failure:
+            made, error = Scored(-math.inf), failure.what
+        if not math.isfinite(made.value):
+            made, error = Scored(-math.inf), error or "no finite score"
+        took = clock() - started
+        played.append(
+            Played(name, settings, rung, rows, steps, took, made.value, error, made.noise, made.finer)
+        )
     return played
-
-
-def _play(
-    run: Trial,
-    name: str,
-    settings: Settings,
-    rung: int,
-    rows: int,
-    seconds: float,
-    clock: Callable[[], float],
-) -> Played:
-    started, error = clock(), ""
-    try:
-        made = run(name, settings, rows, seconds)
-    except SoftPromptError as failure:
-        made, error = Scored(-math.inf), failure.what
-    if not math.isfinite(made.value):
-        made, error = Scored(-math.inf), error or "no finite score"
-    return Played(name, settings, rung, rows, clock() - started, made.value, error, made.noise, made.finer)
 
 
 def _survivors(

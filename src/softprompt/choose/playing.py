@@ -1,8 +1,8 @@
-"""Trials of a pilot: those of a comparison, with as many steps as their time allows.
+"""Trials of a pilot: those of a comparison, with as many steps as the time allows all of them.
 
 Rows are parted, trained on and scored as `softprompt compare` does, and trials are named as there, so that
 the same steps on the same rows are not run twice. How many steps fit is known from one step that is timed
-before a method's first trial, and from its trials after that; what takes longer than it may is cut off.
+before a method's first trial, and from its trials after that; what takes far longer is cut off.
 """
 
 from __future__ import annotations
@@ -21,25 +21,39 @@ from ..compare.trials import Trial, Trials
 from ..errors import SoftPromptError
 from ..recipe import Recipe
 from .contestants import Contestant
-from .pilot import Scored, Settings, rungs_of
+from .pilot import Runner, Scored, Settings, Turn, first_turns, rungs_of, shares
 from .rank import Ranking
 from .recipes import own_rate
 
-MOST = 6  # trained methods
-STEPS = (16, 20, 24, 32, 40, 48, 64, 80, 96, 128, 160, 192, 256, 320, 400, 512, 640, 800)
-SPARE = 0.9  # of a trial's time that is planned for: a busy machine takes the rest
-AROUND = 144  # rows that are read beside those of the steps, at least
+STEPS = (16, 20, 24, 28, 32, 36, 40, 48, 56, 64, 80, 96, 128, 160, 192, 256, 320, 400, 512, 640, 800)
+SPARE = 0.9  # of the time that is planned for: a busy machine takes the rest
+PATIENCE = 2.0  # times what was planned, after which a trial is cut off
 EVALUATIONS = 1.5  # of the dev rows: the last; where inputs are kept, they are read before that
-#: Methods, and learning rates of each. Of all a fair rate is known, of none whether it is good on these rows:
-#: in a short time many methods are tried rather than many rates.
-FIELDS = ((6, 3), (6, 2), (6, 1), (5, 1), (4, 1), (3, 1), (2, 1))
+#: Methods, and learning rates of each, in the order of what they take. Of all a fair rate is known, of none
+#: whether it is good on these rows: in a short time many methods are tried rather than many rates.
+FIELDS = ((2, 1), (3, 1), (4, 1), (5, 1), (6, 1), (6, 2), (6, 3))
+ENOUGH = 24  # steps: with fewer, the order is not yet that of longer trials
+
+
+@dataclass(frozen=True)
+class Pace:
+    """Of one contestant's trials: what they take, in seconds."""
+
+    step: float
+    reading: float  # of a training row before its first step, where inputs are kept; else 0
+    around: float = 0.0  # of all that is neither: rows, dev rows
+    batch: int = 1  # rows of a step
+
+    def seconds(self, steps: int, rows: int) -> float:
+        """Of a trial of so many steps on so many rows."""
+        return self.around + steps * self.step + min(rows, steps * self.batch) * self.reading
 
 
 class Work(Protocol):
     """What a pilot asks of a machine."""
 
-    def step_seconds(self, trial: Trial) -> float:
-        """Of one step of it, timed."""
+    def step_seconds(self, trial: Trial) -> tuple[float, bool]:
+        """Of one step of it, timed; and whether its inputs are read before it, once, and kept."""
         ...
 
     def run(self, trial: Trial, seconds: float | None) -> Record:
@@ -54,7 +68,7 @@ class Here(Work):
     def __init__(self, folder: Folder) -> None:
         self._folder = folder
 
-    def step_seconds(self, trial: Trial) -> float:
+    def step_seconds(self, trial: Trial) -> tuple[float, bool]:
         from ..compare.bases import forget, frozen_base
         from ..config import recipe_from_dict
         from ..prepare import prepare
@@ -65,7 +79,8 @@ class Here(Work):
         if (base := frozen_base(recipe)) is None:
             forget()
         prepared = prepare(recipe, lm=base)
-        return step_seconds(prepared, typical_batch(prepared.train, optimization(recipe)), repeats=1)
+        batch = typical_batch(prepared.train, optimization(recipe))
+        return step_seconds(prepared, batch, repeats=1), prepared.plan.is_cached
 
     def run(self, trial: Trial, seconds: float | None) -> Record:
         from ..compare.run import Job, run_trials
@@ -73,17 +88,10 @@ class Here(Work):
         return run_trials(Job(str(self._folder.path), (trial,), seconds=seconds))[0]
 
 
+@final
 @dataclass
-class _Pace:
-    """Of one contestant: seconds of a step, and of all that is not a step."""
-
-    step: float
-    around: float
-
-
-@dataclass
-class Player:
-    """Plays trials of a comparison's contestants; `run` is what `pilot` asks for."""
+class Player(Runner):
+    """Plays trials of a comparison's contestants."""
 
     recipe: Recipe  # whose compare section names the contestants
     folder: Folder
@@ -92,29 +100,42 @@ class Player:
     clock: Callable[[], float] = time.monotonic
     say: Callable[[str], None] = lambda text: None
     row_seconds: float = 0.0  # of one row through the plain model, once a reference was played
-    _paces: dict[str, _Pace] = field(default_factory=dict)
+    _paces: dict[str, Pace] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._trials = Trials(self.folder, self.ground)
         self._who = {one.name: one for one in contestants(self.recipe)}
         self._seed = self.recipe.train.seed
 
-    def run(self, name: str, settings: Settings, rows: int, seconds: float) -> Scored:
+    def steps(self, turns: Sequence[Turn], rows: int, seconds: float) -> int:
+        """The most of the ladder that all of them can have within the time; the fewest where none fits.
+
+        Never more than the recipe's own: what a longer training comes to was not asked.
+        """
+        until = self.clock() + seconds
+        for name, settings in turns:
+            if name not in self._paces:
+                self._paces[name] = self._probe(self._who[name], settings, rows)
+        left = SPARE * (until - self.clock())
+        paces = [self._paces[name] for name, _ in turns]
+        most = self.recipe.train.steps
+        ladder = [*(n for n in STEPS if n < most), most]
+        return max((n for n in ladder if sum(p.seconds(n, rows) for p in paces) <= left), default=ladder[0])
+
+    def run(self, contestant: str, settings: Settings, rows: int, steps: int, seconds: float) -> Scored:
         """What it came to. Raises SoftPromptError for a trial that failed."""
-        one, started = self._who[name], self.clock()
-        if one.is_reference:  # its loss counts all words that were never said to be wrong: nothing finer
-            return self._score(self._reference(one))._replace(finer=None)
-        pace = self._paces.get(name)
-        if pace is None:
-            pace = self._paces[name] = self._probe(one, settings, rows)
-        left = seconds - (self.clock() - started)
-        steps = fitting(SPARE * left - pace.around, pace.step)
-        trial = self._training(one, settings, rows, steps)
-        record = self.work.run(trial, max(1.0, left - pace.around))
-        self._learn(name, record, self.clock() - started - (seconds - left))
+        one, started, pace = self._who[contestant], self.clock(), self._paces[contestant]
+        most = min(seconds, PATIENCE * pace.seconds(steps, rows)) - pace.around
+        record = self.work.run(self._training(one, settings, rows, steps), max(1.0, most))
+        self._learn(contestant, record, self.clock() - started)
         score = self._score(record)
-        self.say(f"  {name}  {_said(settings)}  {steps} steps on {rows} rows: {_dev(record)}")
+        self.say(f"  {contestant}  {_said(settings)}  {steps} steps on {rows} rows: {_dev(record)}")
         return score
+
+    def reference(self, name: str) -> Scored:
+        """What the plain model comes to: the words that it says, or those and some rows."""
+        score = self._score(self._reference(self._who[name]))
+        return score._replace(finer=None)  # its loss counts words that it was never told were wrong
 
     def _reference(self, one: Entrant) -> Record:
         started = self.clock()
@@ -126,10 +147,14 @@ class Player:
             self.say(f"  {one.name}  {_dev(record)}")
         return record
 
-    def _probe(self, one: Entrant, settings: Settings, rows: int) -> _Pace:
-        step = self.work.step_seconds(self._training(one, settings, rows, STEPS[0]))
-        read = EVALUATIONS * self.ground.counts["dev"] + rows
-        return _Pace(step, read * self.row_seconds)
+    def _probe(self, one: Entrant, settings: Settings, rows: int) -> Pace:
+        """Of one that was not played yet. One that cannot be timed will say why when it is played."""
+        around = EVALUATIONS * self.ground.counts["dev"] * self.row_seconds
+        try:
+            step, kept = self.work.step_seconds(self._training(one, settings, rows, STEPS[0]))
+        except SoftPromptError:
+            return Pace(0.0, 0.0)
+        return Pace(step, self.row_seconds if kept else 0.0, around, self.recipe.train.batch_size)
 
     def _training(self, one: Entrant, settings: Settings, rows: int, steps: int) -> Trial:
         long = {"train.steps": steps, "train.eval_every": steps}
@@ -137,11 +162,12 @@ class Player:
         return self._trials.training(one, "search", {**settings, **long}, self._seed, some)
 
     def _learn(self, name: str, record: Record, took: float) -> None:
-        """Its pace, from a trial that was run now."""
+        """Its pace, from a trial that was run now; what was read is taken to be read in the steps."""
         steps, trained = record.get("steps"), (record.get("cost") or {}).get("train_seconds")
         if steps and trained and trained <= took:
             looked = min(trained / 2, self.ground.counts["dev"] * self.row_seconds)  # at the dev rows
-            self._paces[name] = _Pace((trained - looked) / steps, took - trained + looked)
+            pace = Pace((trained - looked) / steps, 0.0, took - trained + looked)
+            self._paces[name] = pace
 
     def _score(self, record: Record) -> Scored:
         if record["status"] == "failed":
@@ -156,33 +182,32 @@ def standard_error(score: float, rows: int) -> float:
     return math.sqrt(score * (1 - score) / rows) if 0 <= score <= 1 and rows else 0.0
 
 
-def fitting(seconds: float, step: float) -> int:
-    """The most steps of the ladder that fit; the fewest where none does."""
-    return max((n for n in STEPS if n * step <= seconds), default=STEPS[0])
+def field_of(
+    ranking: Ranking, rates: Mapping[str, str], runner: Runner, rows: int, left: Callable[[], float]
+) -> dict[str, list[Settings]]:
+    """Who plays and with which settings: as many as the first rung can give `ENOUGH` steps each.
 
-
-def field_of(ranking: Ranking, rates: Mapping[str, str], seconds: float, shortest: float) -> dict:
-    """Who plays and with which settings: as many as `seconds` give `shortest` to each in the first rung.
-
-    `rates` are the names of the learning rates' settings, by contestant. The first of the ranking come first.
+    `rates` are the names of the learning rates' settings, by contestant; `left` says how many seconds there
+    are. The first of the ranking come first.
     """
     trained = [item.contestant for item in ranking.ranked if item.contestant.name in rates]
-    sizes = [(n, r) for n, r in FIELDS if n * r * shortest * rungs_of(n, r) <= seconds]
-    methods, count = sizes[0] if sizes else FIELDS[-1]
-    return {
-        one.name: [{rates[one.name]: rate} for rate in rates_of(one)[:count]] for one in trained[:methods]
-    }
+    chosen: dict[str, list[Settings]] = {}
+    for methods, count in FIELDS:
+        wider: dict[str, list[Settings]] = {
+            one.name: [{rates[one.name]: rate} for rate in rates_of(one)[:count]] for one in trained[:methods]
+        }
+        rungs = rungs_of(len(wider), count)
+        steps = runner.steps(first_turns(wider), shares(rungs, rows)[0], left() / rungs)
+        if chosen and steps < ENOUGH:
+            break
+        chosen = wider
+    return chosen
 
 
 def rates_of(contestant: Contestant) -> list[float]:
     """Learning rates to try, the method's own first."""
     own = own_rate(contestant)
     return [float(f"{own * factor:.1g}") for factor in (1, 3, 1 / 3)]
-
-
-def shortest_trial(row_seconds: float, batch_size: int) -> float:
-    """Seconds under which a trial shows nothing: about 16 steps, and what stands around them."""
-    return 3.0 + (16 * batch_size + AROUND) * row_seconds
 
 
 def _said(settings: Mapping[str, Any]) -> str:

@@ -55,11 +55,13 @@ def recipe_of(
         "task": about,
         "method": {"name": contestant.method, **contestant.options},
     }
-    if contestant.base != "frozen":
-        own = {} if contestant.rate is None else {"lr": contestant.rate}
-        recipe["base"] = {"mode": contestant.base, **own}
     batch = max(1, min(contestant.batch_size, needs.rows // 2))
+    rate = {} if contestant.rate is None else {"lr": contestant.rate}
     recipe["train"] = {"steps": contestant.steps, "batch_size": batch}
+    if contestant.base != "frozen":
+        recipe["base"] = {"mode": contestant.base, **rate}
+    else:
+        recipe["train"] |= rate
     recipe["output"] = f"runs/{_stem(contestant)}"
     for key, value in (settings or {}).items():
         section, leaf = key.split(".")

@@ -7,13 +7,14 @@ evidence is what others published or what this project measured; what nobody mea
 
 from __future__ import annotations
 
+from .demands import DEMANDS
 from .exclusions import EXCLUSIONS
-from .preferences import PREFERENCES
+from .outcomes import OUTCOMES
 from .rule import ALL, TRAINED, Evidence, Rule
 
 __all__ = ["RULES", "Evidence", "Rule", "as_markdown"]
 
-RULES: dict[str, Rule] = {rule.name: rule for rule in (*EXCLUSIONS, *PREFERENCES)}
+RULES: dict[str, Rule] = {rule.name: rule for rule in (*EXCLUSIONS, *OUTCOMES, *DEMANDS)}
 
 
 def as_markdown() -> str:

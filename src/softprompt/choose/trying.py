@@ -17,7 +17,7 @@ from ..config import recipe_from_dict
 from ..errors import SoftPromptError
 from ..recipe import Recipe
 from .pilot import Pilot, Played, Scored, in_order, pilot, rungs_of, shares
-from .playing import Here, Player, Work, field_of, shortest_trial
+from .playing import Here, Player, Work, field_of
 from .rank import Ranked, Ranking
 
 OTHERS = ("zero-shot", "few-shot")
@@ -66,16 +66,19 @@ def try_out(
     player = Player(recipe, place, laid, work or Here(place), clock, say)
     references = [_reference(player, name, laid.counts["train"]) for name in others]
     rates = {one.name: one.rate for one in contestants(recipe) if not one.is_reference}
-    left = seconds - (clock() - started)
-    if left <= 0:
+
+    def left() -> float:
+        return seconds - (clock() - started)
+
+    if left() <= 0:
         raise SoftPromptError(
             "the pilot's time ran out before the first training",
             why=f"{clock() - started:.0f} seconds went into the plain model's answers",
             fix="give it more time",
         )
-    shortest = shortest_trial(player.row_seconds, recipe.train.batch_size)
-    field = field_of(ranking, rates, left, shortest)
-    found = pilot(player.run, field, rows=laid.counts["train"], seconds=left, clock=clock)
+    rows = laid.counts["train"]
+    field = field_of(ranking, rates, player, rows, left)
+    found = pilot(player, field, rows=rows, seconds=left(), clock=clock)
     # they play no rungs, since they learn nothing: their score stands beside the finalists'
     last = max(trial.rung for trial in found.played)
     played = (*found.played, *(replace(one, rung=last) for one in references))
@@ -86,11 +89,11 @@ def try_out(
 def _reference(player: Player, name: str, rows: int) -> Played:
     started = player.clock()
     try:
-        made, error = player.run(name, {}, rows, 0.0), ""
+        made, error = player.reference(name), ""
     except SoftPromptError as failure:
         made, error = Scored(-math.inf), failure.what
         player.say(f"  {name}  failed: {error}")
-    return Played(name, {}, 0, rows, player.clock() - started, made.value, error, made.noise)
+    return Played(name, {}, 0, rows, 0, player.clock() - started, made.value, error, made.noise)
 
 
 def measured_first(ranking: Ranking, found: Pilot) -> Ranking:
