@@ -223,7 +223,7 @@ def test_what_finals_would_have_named(tmp_path):
     (trials.parent / "study.json").write_text(json.dumps({"rows": {"dev": 50}}))
     scores = {("first", 0): (0.8, -1.0), ("second", 0): (0.6, -1.5)}
     scores |= {("first", 1): (0.7, -1.0), ("second", 1): (0.72, -1.5)}
-    common = {"phase": "final", "status": "done", "rows": 100}
+    common = {"phase": "final", "steps": 60, "status": "done", "rows": 100}
     for (who, seed), key in scores.items():
         record = common | {"contestant": who, "seed": seed, "dev_key": key}
         (trials / f"{who}-{seed}.json").write_text(json.dumps(record))

@@ -27,9 +27,7 @@ def test_it_ranks_and_names_the_next_command(run, rows, model_folder):
 def test_why_shows_every_rule_that_counted(run, rows, model_folder):
     said = run("choose", "--rows", rows, "--model", model_folder, "--why", "--unseen")
     found = run("choose", "--rows", rows, "--model", model_folder, "--unseen", "--json").json
-    assert len(found["rules"]) > 5 and {rule["name"] for rule in found["rules"]} >= {
-        "unseen inputs: measured"
-    }
+    assert len(found["rules"]) > 5 and {rule["name"] for rule in found["rules"]} >= {"unseen inputs, labels"}
     for rule in found["rules"]:
         assert f"  {rule['name']} (" in said.out and rule["evidence"]["figures"] in said.out
     fired = {name for item in found["ranked"] for part in ("for", "against", "notes") for name in item[part]}
