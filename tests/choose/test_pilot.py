@@ -183,6 +183,19 @@ def test_with_one_setting_each_all_play_once_on_all_rows():
     assert [trial.seconds for trial in found.played] == pytest.approx([10.0] * 8)
 
 
+def test_time_that_is_left_goes_to_the_others_of_those_who_did_best():
+    """The steps are at most fifty: eight trials take forty seconds of sixty, and four more are played."""
+    world = World(EIGHT)
+    usual = world.steps
+    world.steps = lambda *asked: min(50, usual(*asked))  # type: ignore[method-assign]
+    candidates = {name: RATES for name in EIGHT}
+    found = pilot(world, candidates, rows=1000, seconds=60.0, first=1, clock=world.clock)
+    assert [trial.contestant for trial in found.played[8:]] == ["c7", "c6", "c5", "c4"]
+    assert {trial.settings["lr"] for trial in found.played[8:]} == {RATES[1]["lr"]}
+    assert {(trial.rung, trial.rows, trial.steps) for trial in found.played} == {(0, 1000, 50)}
+    assert found.best.contestant == "c7" and found.best.settings == {"lr": 1e-2}
+
+
 def test_what_noise_does_not_part_goes_by_what_is_finer():
     """Of those within a standard error of the best; a reference, which has nothing finer, keeps its place."""
 

@@ -89,9 +89,13 @@ def pilot(
     *,
     rows: int,
     seconds: float,
+    first: int | None = None,
     clock: Callable[[], float] = time.monotonic,
 ) -> Pilot:
     """Play within `seconds`; `candidates` are each contestant's settings, the first tried first.
+
+    The first rung plays `first` of each (None: all). Time that is left in the end goes to the others of those
+    who did best, one at a time.
 
     Rungs get equal shares of the time, and a rung's trials equal numbers of steps; fewer for those still to
     come where the first took longer than was thought. Where each has one setting there is one rung, on all
@@ -103,9 +107,9 @@ def pilot(
     if not candidates or not all(candidates.values()):
         raise SoftPromptError("a pilot needs contestants, each with settings to try")
     started = clock()
-    rungs = rungs_of(len(candidates), max(map(len, candidates.values())))
+    alive = {name: list(settings[:first]) for name, settings in candidates.items()}
+    rungs = rungs_of(len(alive), max(map(len, alive.values())))
     played: list[Played] = []
-    alive = {name: list(settings) for name, settings in candidates.items()}
     for rung in range(rungs):
         until = started + seconds * (rung + 1) / rungs
         found = _rung(runner, alive, rung, shares(rungs, rows)[rung], until, clock)
@@ -113,6 +117,8 @@ def pilot(
         alive = _survivors(found, alive, rung, rungs)
         if not alive or clock() - started >= seconds:
             break
+    else:
+        played += _further(runner, candidates, played, rungs - 1, started + seconds, clock)
     order = in_order(played)
     if not order or order[0].score == -math.inf:
         reason = next((trial.error for trial in played if trial.error), "the time ran out before the first")
@@ -153,23 +159,52 @@ def _rung(
     clock: Callable[[], float],
 ) -> list[Played]:
     turns, played, steps = first_turns(alive), [], sys.maxsize
-    for index, (name, settings) in enumerate(turns):
+    for index, turn in enumerate(turns):
         steps = min(steps, runner.steps(turns[index:], rows, until - clock()))
-        left = until - clock()
-        if left <= 0:
+        if clock() >= until:
             break
-        started, error = clock(), ""
-        try:
-            made = runner.run(name, settings, rows, steps, left)
-        except SoftPromptError as failure:
-            made, error = Scored(-math.inf), failure.what
-        if not math.isfinite(made.value):
-            made, error = Scored(-math.inf), error or "no finite score"
-        took = clock() - started
-        played.append(
-            Played(name, settings, rung, rows, steps, took, made.value, error, made.noise, made.finer)
-        )
+        played.append(_play(runner, turn, rung, rows, steps, until, clock))
     return played
+
+
+def _further(
+    runner: Runner,
+    candidates: Mapping[str, Sequence[Settings]],
+    played: Sequence[Played],
+    rung: int,
+    until: float,
+    clock: Callable[[], float],
+) -> list[Played]:
+    """Settings not played yet, of those in the last rung, the best first; as long as they fit whole."""
+    last = best_first([trial for trial in played if trial.rung == rung])
+    tried = [(trial.contestant, trial.settings) for trial in played]
+    names = list(dict.fromkeys(trial.contestant for trial in last if trial.score > -math.inf))
+    rows, steps = last[0].rows, max(trial.steps for trial in last)
+    found = []
+    for turn in first_turns({name: candidates[name] for name in names}) if names else ():
+        if turn not in tried and runner.steps([turn], rows, until - clock()) >= steps:
+            found.append(_play(runner, turn, rung, rows, steps, until, clock))
+    return found
+
+
+def _play(
+    runner: Runner,
+    turn: Turn,
+    rung: int,
+    rows: int,
+    steps: int,
+    until: float,
+    clock: Callable[[], float],
+) -> Played:
+    (name, settings), started, error = turn, clock(), ""
+    try:
+        made = runner.run(name, settings, rows, steps, until - started)
+    except SoftPromptError as failure:
+        made, error = Scored(-math.inf), failure.what
+    if not math.isfinite(made.value):
+        made, error = Scored(-math.inf), error or "no finite score"
+    took = clock() - started
+    return Played(name, settings, rung, rows, steps, took, made.value, error, made.noise, made.finer)
 
 
 def _survivors(

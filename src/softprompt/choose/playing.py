@@ -32,7 +32,7 @@ EVALUATIONS = 1.5  # of the dev rows: the last; where inputs are kept, they are 
 #: Methods, and learning rates of each, in the order of what they take. Of all a fair rate is known, of none
 #: whether it is good on these rows: in a short time many methods are tried rather than many rates.
 FIELDS = ((2, 1), (3, 1), (4, 1), (5, 1), (6, 1), (6, 2), (6, 3))
-ENOUGH = 24  # steps: with fewer, the order is not yet that of longer trials
+ENOUGH = 48  # steps, or half of the recipe's: with fewer, the order is not yet that of longer trials
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,7 @@ class Player(Runner):
         took = record.get("seconds") or self.clock() - started
         if record["status"] == "done":
             each = took / max(1, self.ground.counts["dev"]) / (1 + one.options.get("shots", 0))
-            self.row_seconds = max(self.row_seconds, each)
+            self.row_seconds = min(self.row_seconds or each, each)  # the first one warms the machine up
             self.say(f"  {one.name}  {_dev(record)}")
         return record
 
@@ -183,25 +183,26 @@ def standard_error(score: float, rows: int) -> float:
 
 
 def field_of(
-    ranking: Ranking, rates: Mapping[str, str], runner: Runner, rows: int, left: Callable[[], float]
-) -> dict[str, list[Settings]]:
-    """Who plays and with which settings: as many as the first rung can give `ENOUGH` steps each.
+    ranking: Ranking, rates: Mapping[str, str], player: Player, rows: int, left: Callable[[], float]
+) -> tuple[dict[str, list[Settings]], int]:
+    """Who plays, each with all its settings, and with how many at first: as many as can have `ENOUGH` steps.
 
     `rates` are the names of the learning rates' settings, by contestant; `left` says how many seconds there
     are. The first of the ranking come first.
     """
     trained = [item.contestant for item in ranking.ranked if item.contestant.name in rates]
-    chosen: dict[str, list[Settings]] = {}
-    for methods, count in FIELDS:
-        wider: dict[str, list[Settings]] = {
-            one.name: [{rates[one.name]: rate} for rate in rates_of(one)[:count]] for one in trained[:methods]
-        }
-        rungs = rungs_of(len(wider), count)
-        steps = runner.steps(first_turns(wider), shares(rungs, rows)[0], left() / rungs)
-        if chosen and steps < ENOUGH:
+    settings: list[tuple[str, list[Settings]]] = [
+        (one.name, [{rates[one.name]: rate} for rate in rates_of(one)]) for one in trained
+    ]
+    chosen, enough = FIELDS[0], min(ENOUGH, player.recipe.train.steps // 2)
+    for methods, first in FIELDS:
+        wider = {name: own[:first] for name, own in settings[:methods]}
+        rungs = rungs_of(len(wider), first)
+        steps = player.steps(first_turns(wider), shares(rungs, rows)[0], left() / rungs)
+        if steps < enough:
             break
-        chosen = wider
-    return chosen
+        chosen = methods, first
+    return dict(settings[: chosen[0]]), chosen[1]
 
 
 def rates_of(contestant: Contestant) -> list[float]:

@@ -77,8 +77,8 @@ def try_out(
             fix="give it more time",
         )
     rows = laid.counts["train"]
-    field = field_of(ranking, rates, player, rows, left)
-    found = pilot(player, field, rows=rows, seconds=left(), clock=clock)
+    field, first = field_of(ranking, rates, player, rows, left)
+    found = pilot(player, field, rows=rows, seconds=left(), first=first, clock=clock)
     # they play no rungs, since they learn nothing: their score stands beside the finalists'
     last = max(trial.rung for trial in found.played)
     played = (*found.played, *(replace(one, rung=last) for one in references))
