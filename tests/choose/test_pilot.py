@@ -9,7 +9,7 @@ from itertools import pairwise
 
 import pytest
 
-from softprompt.choose.pilot import FEWEST_ROWS, Played, Scored, best_first, pilot, rungs_of
+from softprompt.choose.pilot import FEWEST_ROWS, Pilot, Played, Scored, best_first, pilot, rungs_of
 from softprompt.errors import SoftPromptError
 
 RATES = [{"lr": rate} for rate in (1e-2, 1e-3, 1e-1)]
@@ -205,6 +205,16 @@ def test_what_noise_does_not_part_goes_by_what_is_finer():
     trials = [trial("a", 0.80, -2.0), trial("b", 0.78, -1.0), trial("few-shot", 0.79, None)]
     trials += [trial("c", 0.75, -0.5), trial("failed", -math.inf, None)]
     assert [one.contestant for one in best_first(trials)] == ["b", "few-shot", "a", "c", "failed"]
+
+
+def test_who_is_not_parted_from_the_best_is_told():
+    def told(*scores: float, noise: float = 0.04) -> tuple[str, ...]:
+        order = [Played(f"c{i}", {}, 0, 100, 50, 1.0, score, noise=noise) for i, score in enumerate(scores)]
+        order.append(Played("early", {}, -1, 100, 50, 1.0, 0.9, noise=noise))
+        return Pilot(tuple(order), tuple(order), (), 1.0).unparted
+
+    assert told(0.80, 0.82, 0.77) == ("c0", "c1")
+    assert told(0.80, 0.70) == () and told(0.8, 0.8, noise=0.0) == ("c0", "c1")
 
 
 def test_a_finer_score_finds_the_better_more_often():

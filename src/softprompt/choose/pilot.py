@@ -82,6 +82,14 @@ class Pilot:
         """The winner's last trial."""
         return self.order[0]
 
+    @property
+    def unparted(self) -> tuple[str, ...]:
+        """Who lies within a standard error of the best score, where the winner is not alone in that."""
+        last = [trial for trial in self.order if trial.rung == self.best.rung]
+        top = max(last, key=lambda trial: trial.score)
+        near = tuple(trial.contestant for trial in last if trial.score >= top.score - top.noise)
+        return near if len(near) > 1 else ()
+
 
 def pilot(
     runner: Runner,

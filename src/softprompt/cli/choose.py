@@ -220,17 +220,27 @@ def _measured(tried: Tried) -> list[str]:
     for trial in found.order:
         settings = " ".join(f"{key.split('.')[-1]}={value:g}" for key, value in trial.settings.items())
         score = trial.error or number(trial.score)
-        cells.append((trial.contestant, score, f"round {trial.rung + 1} of {rounds}", settings))
+        steps = f", {trial.steps} steps" if trial.steps else ""
+        cells.append((trial.contestant, score, f"round {trial.rung + 1} of {rounds}{steps}", settings))
     lines.append(table(cells))
     if found.unplayed:
         lines.append(f"  not reached: {', '.join(found.unplayed)}")
-    return [*lines, "  Who got further did better before. Scores of unlike rounds had unlike rows and time."]
+    if rounds > 1:
+        lines.append(
+            "  Who got further did better before. Scores of unlike rounds had unlike rows and steps."
+        )
+    if found.unparted:
+        lines.append(
+            f"  {tried.dev_rows} rows do not part {', '.join(found.unparted)}: "
+            "their log-loss put them in order. More rows, or several seeds (softprompt compare), may."
+        )
+    return lines
 
 
 def _facts(needs: Needs) -> str:
     what = needs.kind + (f" of {len(needs.labels)} labels" if needs.labels else "")
     rows = f"{needs.rows} rows, {what}" + (f", {needs.prompts} prompts" if needs.prompts > 1 else "")
-    tokens = f"input {number(needs.input_tokens)} tokens, target {number(needs.target_tokens)} (medians)"
+    tokens = f"input {needs.input_tokens:g} tokens, target {needs.target_tokens:g} (medians)"
     model = f"{needs.said.model}: {needs.model_kind}, {size(needs.weight_bytes)}"
     if needs.input_seconds is not None:
         model += f", {1000 * needs.input_seconds:.0f} ms for a median input on this machine"
