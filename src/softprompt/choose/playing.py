@@ -31,7 +31,7 @@ PATIENCE = 2.0  # times what was planned, after which a trial is cut off
 EVALUATIONS = 1.5  # of the dev rows: the last; where inputs are kept, they are read before that
 #: Methods, and learning rates of each, in the order of what they take. Of all a fair rate is known, of none
 #: whether it is good on these rows: in a short time many methods are tried rather than many rates.
-FIELDS = ((2, 1), (3, 1), (4, 1), (5, 1), (6, 1), (6, 2), (6, 3))
+FIELDS = ((2, 1), (3, 1), (4, 1), (5, 1), (6, 1), (7, 1), (7, 2), (7, 3))
 ENOUGH = 48  # steps, or half of the recipe's: with fewer, the order is not yet that of longer trials
 
 
