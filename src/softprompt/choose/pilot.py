@@ -252,7 +252,8 @@ def best_first(trials: Sequence[Played]) -> list[Played]:
 def in_order(played: Sequence[Played]) -> list[Played]:
     """Each contestant's last trial: those that got further first, then the best first.
 
-    Scores are compared within a rung only: they were had with unlike time and rows."""
+    Scores are compared within a rung only: between rungs steps and rows differ.
+    """
     reached: dict[str, int] = {}
     for trial in played:
         if trial.score > -math.inf:
