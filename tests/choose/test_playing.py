@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from softprompt.choose import rank, trying
@@ -155,6 +157,12 @@ def test_a_method_that_cannot_be_timed_says_why_when_played(tried):
     _, found = tried(Refusing(fails="prefix-tuning/after"), 300.0)
     assert [t.error for t in found.pilot.played if t.contestant == "prefix-tuning/after"][:1] == ["no"]
     assert found.pilot.best.contestant == "lora"
+
+
+def test_scores_are_shown_as_the_metric_has_them(tried):
+    _, found = tried(Machine(), 60.0)
+    assert found.metric == "accuracy" and found.shown(0.9) == 0.9
+    assert replace(found, metric="perplexity").shown(-4.5) == 4.5
 
 
 def test_who_fails_loses_and_says_why(tried):

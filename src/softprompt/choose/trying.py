@@ -15,6 +15,7 @@ from ..compare.contestants import REFERENCES, contestants
 from ..compare.folder import Folder
 from ..config import recipe_from_dict
 from ..errors import SoftPromptError
+from ..metrics import METRICS
 from ..recipe import Recipe
 from .pilot import Pilot, Played, Scored, in_order, pilot, rungs_of, shares
 from .playing import Here, Player, Work, field_of
@@ -31,6 +32,10 @@ class Tried:
     folder: Path
     dev_rows: int
     metric: str
+
+    def shown(self, score: float) -> float:
+        """A trial's score as the metric has it: a pilot's are turned so that more is better."""
+        return score if METRICS[self.metric].higher_is_better else -score
 
     @property
     def settings(self) -> dict[str, dict[str, Any]]:

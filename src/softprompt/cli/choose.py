@@ -219,7 +219,7 @@ def _measured(tried: Tried) -> list[str]:
     cells = []
     for trial in found.order:
         settings = " ".join(f"{key.split('.')[-1]}={value:g}" for key, value in trial.settings.items())
-        score = trial.error or number(trial.score)
+        score = trial.error or number(tried.shown(trial.score))
         steps = f", {trial.steps} steps" if trial.steps else ""
         cells.append((trial.contestant, score, f"round {trial.rung + 1} of {rounds}{steps}", settings))
     lines.append(table(cells))
