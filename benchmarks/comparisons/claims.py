@@ -213,7 +213,7 @@ def _behind(one: Comparison, name: str) -> dict[float, float]:
     if not scores:
         return {}
     best = max(scores.values()) if one.study.higher_is_better else min(scores.values())
-    return {r: 100 * abs(v - best) / (best if metric == "perplexity" else 1.0) for r, v in scores.items()}
+    return {rate: 100 * abs(score - best) / _unit(metric, best) for rate, score in scores.items()}
 
 
 def _pilots(found: list[Comparison], piloted: Sequence[dict[str, Any] | None]) -> Iterator[Row]:
@@ -258,7 +258,12 @@ def is_good(one: Comparison, named: str) -> bool:
 
 def is_near(metric: str, named: float, best: float) -> bool:
     """Two points of a share, two hundredths of a perplexity."""
-    return abs(named - best) <= NEAR * (best if metric == "perplexity" else 1.0)
+    return abs(named - best) <= NEAR * _unit(metric, best)
+
+
+def _unit(metric: str, best: float) -> float:
+    """What a point is a hundredth of."""
+    return best if metric == "perplexity" else 1.0
 
 
 def _table(title: str, head: Row, rows: Iterator[Row]) -> Iterator[str]:

@@ -51,24 +51,24 @@ def _vectors(method: str, placement: str, depth: Depth, says: str, **settings: A
 BEFORE: dict[str, Any] = {"steps": 120, "batch_size": 16}  # the whole sequence runs in every step
 #: After 60 to 100 steps on nine sets these lay least behind the best rate, or nearly: docs/findings.md,
 #: Learning rates.
-PREFIX_RATE, LORA_RATE = 3e-2, 3e-3
+VECTORS_RATE, LORA_RATE = 3e-2, 3e-3
 _ALL = (
     _vectors("prompt-tuning", "after", "embedding", "soft tokens behind the input", steps=150),
     _vectors("prompt-tuning", "before", "embedding", "soft tokens ahead of the input", **BEFORE),
     _vectors(
-        "prefix-tuning", "after", "kv", "keys and values in every layer, behind the input", rate=PREFIX_RATE
+        "prefix-tuning", "after", "kv", "keys and values in every layer, behind the input", rate=VECTORS_RATE
     ),
     _vectors(
         "prefix-tuning",
         "before",
         "kv",
         "keys and values in every layer, ahead of the input",
-        rate=PREFIX_RATE,
+        rate=VECTORS_RATE,
         **BEFORE,
     ),
     _vectors("generated-prefix", "after", "kv", "a prefix made from each input", steps=400),
     _vectors("generated-prompt", "after", "embedding", "soft tokens made from each input", steps=400),
-    _vectors("p-tuning", "after", "embedding", "soft tokens through a small network", rate=PREFIX_RATE),
+    _vectors("p-tuning", "after", "embedding", "soft tokens through a small network", rate=VECTORS_RATE),
     _vectors("multitask-prompt-tuning", "after", "embedding", "a shared prompt times small factors of each"),
     Contestant(
         "lora",

@@ -6,10 +6,14 @@ from .rule import (
     AFTER,
     ALL,
     BEFORE,
+    BOARD,
     FEW_SHOT,
+    LITTLE,
     LORA,
     MULTITASK,
     PROMPTS,
+    QUALITY,
+    SST2,
     TABLES,
     TRAINED,
     Evidence,
@@ -18,10 +22,7 @@ from .rule import (
     said,
 )
 
-LITTLE, LONG, MANY_TASKS, MANY_LABELS = 64, 200, 50, 20  # rows, tokens, prompts, labels
-QUALITY = "python -m benchmarks.quality --data DIR"
-SST2 = "docs/results.md, SST-2, 1,000 training sentences"
-BOARD = "Hugging Face PEFT, method_comparison/MetaMathQA (Llama-3.2-3B, GSM8K)"
+LONG, MANY_TASKS, MANY_LABELS = 200, 50, 20  # tokens, prompts, labels
 
 #: What speaks for and against, of what it takes.
 DEMANDS = (

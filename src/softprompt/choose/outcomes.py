@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from .needs import Needs
 from .rule import (
+    BOARD,
     FEW_SHOT,
     GENERATED,
+    LITTLE,
     LORA,
     PROMPTS,
+    QUALITY,
     SOFT,
+    SST2,
     TABLES,
     TRAINED,
     UNTRAINED,
@@ -17,13 +21,10 @@ from .rule import (
     by_construction,
 )
 
-LITTLE, ENOUGH = 64, 200  # rows
+ENOUGH = 200  # rows
 SMALL_MODEL = 1_000_000_000  # weights
-QUALITY = "python -m benchmarks.quality --data DIR"
 CLAIMS = "python -m benchmarks.comparisons.claims"
-SST2 = "docs/results.md, SST-2, 1,000 training sentences"
 NINE = "docs/findings.md, nine comparisons"
-BOARD = "Hugging Face PEFT, method_comparison/MetaMathQA (Llama-3.2-3B, GSM8K)"
 ONE_SET = "one set of short sentences, one model of 135M, three seeds"
 NINE_LIMITS = "one model of 135M, 150 to 200 test rows, three seeds, 60 to 100 steps"
 

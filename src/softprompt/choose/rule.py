@@ -52,6 +52,11 @@ BEFORE = tuple(name for name, c in CONTESTANTS.items() if c.placement == "before
 SOFT = tuple(name for name, c in CONTESTANTS.items() if c.depth == "embedding")
 MULTITASK, LORA, FEW_SHOT = "multitask-prompt-tuning/after", "lora", "few-shot"
 
+LITTLE = 64  # rows: fewer are few
+QUALITY = "python -m benchmarks.quality --data DIR"
+SST2 = "docs/results.md, SST-2, 1,000 training sentences"
+BOARD = "Hugging Face PEFT, method_comparison/MetaMathQA (Llama-3.2-3B, GSM8K)"
+
 
 def said(*names: str) -> Callable[[Needs], bool]:
     return lambda needs: any(getattr(needs.said, name) not in (None, False) for name in names)
