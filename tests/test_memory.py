@@ -5,6 +5,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 CHILD = "from softprompt.memory import peak_memory; print(peak_memory())"
 PARENT = f"""
 import subprocess, sys
@@ -15,6 +17,7 @@ print(own, peak_memory())
 """
 
 
+@pytest.mark.process
 def test_a_child_does_not_inherit_its_parents_peak():
     done = subprocess.run([sys.executable, "-c", PARENT], stdout=subprocess.PIPE, text=True, check=True)
     child, parent = map(int, done.stdout.split())

@@ -206,6 +206,7 @@ def test_a_build_that_stops_goes_on(llama, examples, place, prefills, close, mon
     assert not list(folder.glob(".*")) and len(list(folder.glob("*.safetensors"))) == len(shards(place))
 
 
+@pytest.mark.process
 def test_a_process_that_is_killed_leaves_nothing_half_read(model_folder, tmp_path, encoded, close):
     """A real process, killed without warning while it writes."""
     import softprompt

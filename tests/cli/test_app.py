@@ -42,6 +42,7 @@ def test_command_help_has_an_example_and_json(run, command):
     assert f"  softprompt {command}" in said.out.split("Example:")[1]
 
 
+@pytest.mark.process
 def test_help_imports_nothing_heavy():
     code = (
         "import sys; from softprompt.cli import main; main(['tune', '--help'])\n"

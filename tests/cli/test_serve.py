@@ -66,6 +66,7 @@ def test_a_new_key_is_shown_once_and_its_entry_opens(run, tmp_path):
     assert said.out.startswith("sp-") and "sha256" in said.out and made["key"] not in said.out
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT])
 def test_a_tuned_prompt_is_served_until_a_signal(run, recipe, model_folder, tmp_path, end):
     assert run("tune", recipe).code == 0
@@ -81,6 +82,7 @@ def test_a_tuned_prompt_is_served_until_a_signal(run, recipe, model_folder, tmp_
         assert "Say" not in server.stderr.read()
 
 
+@pytest.mark.process
 def test_the_playground_opens_the_browser(model_folder, tmp_path):
     seen = tmp_path / "seen"
     script = tmp_path / "browser.sh"

@@ -59,6 +59,7 @@ def test_checkpoint_of_another_recipe_is_refused_and_dropped_by_restart(run, rec
     assert run("tune", recipe, "lr=0.5", "--restart").code == 0
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_run_goes_on_and_ends_with_the_same_bytes(tmp_path, model_folder, number):
     """A real process, a real signal, and the same command again."""

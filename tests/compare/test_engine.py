@@ -398,6 +398,7 @@ def test_a_folder_of_a_tuned_prompt_is_refused(recipe, tmp_path):
         compare(recipe(), tmp_path / "taken", on=Serial())
 
 
+@pytest.mark.process
 def test_two_processes_and_one_that_dies(recipe):
     made = recipe({"seeds": 1, "methods": ["prompt-tuning/after", "zero-shot"]})
     runner = Local(workers=2, threads=1)

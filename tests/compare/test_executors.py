@@ -24,6 +24,7 @@ def test_in_this_process():
     assert isinstance(results[1], SoftPromptError)
 
 
+@pytest.mark.process
 def test_in_processes_with_their_threads():
     runner = Local(workers=2, threads=3)
     try:
@@ -40,6 +41,7 @@ def test_in_processes_with_their_threads():
     assert isinstance(results[2], Lost) and again == {0: (36, "3")}
 
 
+@pytest.mark.process
 def test_on_a_ray_cluster():
     pytest.importorskip("ray")
     from softprompt.compare.executors import Ray

@@ -70,6 +70,7 @@ def test_the_study_may_stand_in_its_own_file(tmp_path):
     assert [one.name for one in read.comparison(tmp_path).methods] == ["a", "b"]
 
 
+@pytest.mark.process
 def test_no_training_code_is_imported(build):
     code = (
         "import sys; from pathlib import Path; from softprompt import report\n"
