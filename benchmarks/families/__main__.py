@@ -1,0 +1,100 @@
+"""Run the checks on every family, each in a process of its own, and count."""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import fnmatch
+import json
+import multiprocessing
+import sys
+import time
+import warnings
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from transformers import logging
+
+from . import checks, small
+
+ORDER = ("exact", "exact or refused", "refused", "wrong", "traceback", "not made", "no answer")
+
+
+def main() -> int:
+    """1 where a family is wrong or ends in a traceback."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.families", description=__doc__)
+    parser.add_argument("cases", nargs="*", help="causal:llama, seq2seq:t5, encoder:bert, …; patterns too")
+    parser.add_argument("--limit", type=float, default=180, help="seconds for one family")
+    parser.add_argument("--json", help="also write every result to this file, one family a line")
+    parser.add_argument("--all", action="store_true", help="show exact checks too")
+    args = parser.parse_args()
+    names = list(small.cases())
+    patterns = args.cases or ["*"]
+    chosen = [n for n in names if any(fnmatch.fnmatch(n, p) or n.endswith(f":{p}") for p in patterns)]
+    counts: collections.Counter[str] = collections.Counter()
+    torch.set_num_threads(1)
+    for name in chosen:
+        began = time.monotonic()
+        results = _in_process(name, args.limit)
+        found = summary(results)
+        counts[found] += 1
+        print(f"{name}: {found} ({time.monotonic() - began:.0f} s)", flush=True)
+        for result in results:
+            if args.all or result.found != "exact":
+                print(f"    {result.check}: {result.found}: {result.detail}", flush=True)
+        if args.json:
+            with open(args.json, "a", encoding="utf-8") as file:
+                line: dict[str, Any] = {"case": name, "found": found, "results": [asdict(r) for r in results]}
+                file.write(json.dumps(line) + "\n")
+    print(f"{len(chosen)} families: " + ", ".join(f"{counts[k]} {k}" for k in ORDER if counts[k]))
+    return int(bool(counts["wrong"] or counts["traceback"]))
+
+
+def summary(results: list[checks.Result]) -> str:
+    """A family in a word."""
+    found = {r.found for r in results}
+    for worst in ("traceback", "wrong", "no answer", "not made"):
+        if worst in found:
+            return worst
+    if results and results[0].check == "load":
+        return results[0].found
+    return "exact or refused" if "refused" in found else "exact"
+
+
+def _in_process(case: str, limit: float) -> list[checks.Result]:
+    context: Any = multiprocessing.get_context("fork")  # transformers is imported once
+    mine, theirs = context.Pipe(duplex=False)
+    process = context.Process(target=_work, args=(case, theirs))
+    process.start()
+    theirs.close()
+    results: list[checks.Result] = []
+    end = time.monotonic() + limit
+    while mine.poll(max(0.0, end - time.monotonic())):
+        try:
+            results.append(mine.recv())
+        except EOFError:
+            break
+    else:
+        results.append(checks.Result("time", "no answer", f"not done in {limit:.0f} s"))
+    process.kill()
+    process.join()
+    return results or [checks.Result("process", "no answer", "it ended without a word")]
+
+
+def _work(case: str, pipe: Any) -> None:
+    logging.set_verbosity_error()
+    warnings.simplefilter("ignore")
+    torch.set_num_threads(1)
+    try:
+        model = small.build(case)
+    except Exception as error:
+        pipe.send(checks.Result("make", "not made", f"{type(error).__name__}: {str(error).strip()[:150]}"))
+    else:
+        for result in checks.run(case.split(":")[0], model):
+            pipe.send(result)
+    pipe.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,331 @@
+"""What is asked of a model: each answer is compared with the plain model's, as transformers gives it.
+
+Rows have 1 to 23 tokens. A *reference* is the plain model, untouched, on one row by itself, with soft
+tokens put in by hand. The plain model has no prefixes: under one, the reference is our own answer to one
+row, computed anew. Answers are logits at the targets (largest difference as a share of the reference's
+largest number) or tokens.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+import traceback
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from softprompt.data.collate import Batch, batch_of_ids
+from softprompt.errors import SoftPromptError
+from softprompt.injection import Injection, LayerKV, Prefix, SoftTokens
+from softprompt.lm.base import LanguageModel
+from softprompt.lm.encoder import EncoderLM
+from softprompt.lm.frozen import FrozenLM
+from softprompt.lm.seq2seq import Seq2SeqLM
+
+LENGTHS, TARGETS, SOFT, NEW = (20, 1, 7, 12), (3, 2, 1, 3), 3, 4
+TOLERANCE = 2e-5
+WRAPPERS = {"causal": FrozenLM, "seq2seq": Seq2SeqLM, "encoder": EncoderLM}
+
+
+@dataclass(frozen=True)
+class Result:
+    """Of one check: "exact", "refused", "wrong" or "traceback", and a figure, a reason or an error."""
+
+    check: str
+    found: str
+    detail: str = ""
+
+
+class Wrong(Exception):
+    """An answer that is not the reference's."""
+
+
+def rows(vocab: int) -> tuple[list[list[int]], list[list[int]], list[list[int]]]:
+    """Inputs, targets and, for encoders, the places where targets are read."""
+    generator = torch.Generator().manual_seed(7)
+
+    def some(count: int) -> list[int]:
+        return torch.randint(5, vocab - 2, (count,), generator=generator).tolist()
+
+    inputs, targets = [some(n) for n in LENGTHS], [some(n) for n in TARGETS]
+    places = [[i * 2 % n for i in range(t)] for n, t in zip(LENGTHS, TARGETS, strict=True)]
+    return inputs, targets, [sorted(p) for p in places]
+
+
+@dataclass
+class Subject:
+    """A wrapped model, the plain one, and rows."""
+
+    kind: str
+    plain: Any
+    lm: LanguageModel
+    inputs: list[list[int]]
+    targets: list[list[int]]
+    places: list[list[int]]
+
+    def batch(self, rows: slice = slice(None)) -> Batch:
+        return batch_of_ids(self.inputs[rows], self.targets[rows], places=self.places[rows])
+
+    def soft(self) -> SoftTokens:
+        vectors = self.lm.embed(torch.tensor([[9, 10, 11]])).detach() * 1.5
+        return SoftTokens(vectors, torch.ones(1, SOFT, dtype=torch.bool))
+
+    def prefix(self) -> Prefix:
+        generator = torch.Generator().manual_seed(3)
+
+        def some(*shape: int) -> Tensor:
+            return torch.randn(*shape, generator=generator)
+
+        layers = tuple(
+            LayerKV(some(1, s.kv_heads, SOFT, s.head_dim), some(1, s.kv_heads, SOFT, s.v_head_dim))
+            for s in self.lm.spec.layers
+        )
+        return Prefix(layers, torch.ones(1, SOFT, dtype=torch.bool))
+
+
+@torch.no_grad()
+def reference(s: Subject, row: int, before: Tensor | None = None, after: Tensor | None = None) -> Tensor:
+    """The plain model's logits [T, V] at a row's targets, the row by itself."""
+    ids, target = torch.tensor([s.inputs[row]]), torch.tensor([s.targets[row]])
+    if s.kind == "seq2seq":
+        start = torch.full((1, 1), s.lm._start)  # type: ignore[attr-defined]
+        given: dict[str, Any] = {
+            "decoder_input_ids": torch.cat([start, target[:, :-1]], 1),
+            "use_cache": False,
+        }
+    else:
+        given = {}
+    if s.kind == "causal":
+        ids = torch.cat([ids, target[:, :-1]], 1)
+    if before is None and after is None:
+        given["input_ids"] = ids
+    else:
+        n = len(s.inputs[row])
+        vectors = s.lm.embed(ids)
+        cut = 1 if s.kind == "encoder" else 0
+        none = vectors[:, :0]
+        parts = [vectors[:, :cut], none if before is None else before, vectors[:, cut:n]]
+        parts += [none if after is None else after, vectors[:, n:]]
+        given["inputs_embeds"] = torch.cat(parts, 1)
+    logits = s.plain(**given).logits[0]
+    if s.kind == "encoder":
+        at = torch.tensor(s.places[row])
+        return logits[at + (at > 0) * (0 if before is None else before.shape[1])]
+    return logits[-target.shape[1] :]
+
+
+def off(ours: Tensor, theirs: Tensor) -> float:
+    if ours.shape != theirs.shape:
+        raise Wrong(f"shape {tuple(ours.shape)}, not {tuple(theirs.shape)}")
+    found = ((ours - theirs).abs().max() / theirs.abs().max().clamp(min=1e-6)).item()
+    return found if math.isfinite(found) else math.inf
+
+
+def near(figure: float, tolerance: float = TOLERANCE) -> str:
+    if not figure <= tolerance:
+        raise Wrong(f"{figure:.2g}")
+    return f"{figure:.1e}"
+
+
+@torch.no_grad()
+def alone(s: Subject) -> str:
+    """Each row by itself."""
+    pairs = [(s.lm.logits(s.batch(slice(i, i + 1)))[0], reference(s, i)) for i in range(len(s.inputs))]
+    return near(max(off(a, b) for a, b in pairs))
+
+
+def _batched(
+    s: Subject, injection: Injection | None, of: Callable[[int], Tensor], context: Any = None
+) -> float:
+    batch = s.batch()
+    logits = s.lm.logits(batch, injection, context)
+    return max(off(logits[i][batch.target_mask[i]], of(i)) for i in range(batch.size))
+
+
+@torch.no_grad()
+def batch(s: Subject) -> str:
+    """The rows in one padded batch."""
+    return near(_batched(s, None, lambda i: reference(s, i)))
+
+
+@torch.no_grad()
+def cached(s: Subject) -> str:
+    """With the input's keys and values computed before."""
+    return near(_batched(s, None, lambda i: reference(s, i), s.lm.prefill(s.batch())))
+
+
+@torch.no_grad()
+def generated(s: Subject, injection: Injection | None = None, **options: Any) -> str:
+    """Tokens of `generate` in a batch against the row by itself, computed anew for each token."""
+    batch = s.batch()
+    made = s.lm.generate(batch, injection, max_new_tokens=NEW, do_sample=False, **options).tolist()
+    for i, ids in enumerate(s.inputs):
+        row: list[int] = []
+        for _ in range(NEW):
+            if injection is None:
+                one = replace_row(s, i, row)
+                logits = reference(one, 0)[-1]
+            else:
+                logits = s.lm.logits(batch_of_ids([ids], [[*row, 0]]), injection)[0, -1]
+            best = logits.topk(2)
+            row.append(int(best.indices[0]))
+            if made[i][len(row) - 1] != row[-1]:
+                if best.values[0] - best.values[1] < 1e-4 * logits.abs().max():
+                    break  # a tie
+                raise Wrong(f"row {i}: {made[i]} is not {row}…")
+    return "tokens"
+
+
+def replace_row(s: Subject, i: int, row: list[int]) -> Subject:
+    return replace(s, inputs=[s.inputs[i]], targets=[[*row, 0]], places=[s.places[i]])
+
+
+def _injected(s: Subject, name: str) -> Injection:
+    made: Any = s.prefix() if name.startswith("kv") else s.soft()
+    return Injection(**{name: made})
+
+
+def _leaves(injection: Injection) -> list[Tensor]:
+    """The vectors that would be trained: soft tokens, or each layer's values."""
+    part = next(iter(injection.channels().values()))
+    if isinstance(part, SoftTokens):
+        return [part.vectors.requires_grad_(True)]
+    return [layer.value.requires_grad_(True) for layer in part.layers if layer is not None]
+
+
+def _static(s: Subject) -> str:
+    """The same with a static cache."""
+    return generated(s, cache_implementation="static")
+
+
+def _soft(name: str) -> Callable[[Subject], str]:
+    """Soft tokens in a place."""
+
+    @torch.no_grad()
+    def check(s: Subject) -> str:
+        soft = s.soft()
+        injection = _injected(s, name)
+        if name == "decoder":
+            return near(_batched(s, injection, lambda i: _ours_alone(s, i, injection)))
+        return near(_batched(s, injection, lambda i: reference(s, i, **{name: soft.vectors})))
+
+    return check
+
+
+def _ours_alone(s: Subject, i: int, injection: Injection) -> Tensor:
+    return s.lm.logits(s.batch(slice(i, i + 1)), injection)[0]
+
+
+def _prefix(name: str) -> Callable[[Subject], str]:
+    """A prefix in a place."""
+
+    @torch.no_grad()
+    def check(s: Subject) -> str:
+        injection = _injected(s, name)
+        return near(_batched(s, injection, lambda i: _ours_alone(s, i, injection)))
+
+    return check
+
+
+def _decoded(name: str) -> Callable[[Subject], str]:
+    """Decoding under what is injected in a place."""
+
+    def check(s: Subject) -> str:
+        return generated(s, _injected(s, name))
+
+    return check
+
+
+def _gradient(s: Subject, injection: Injection, leaves: list[Tensor]) -> list[Tensor]:
+    batch = s.batch()
+    with torch.enable_grad():
+        loss = s.lm.logits(batch, injection)[batch.target_mask].float().log_softmax(-1).square().mean()
+        found = torch.autograd.grad(loss, leaves, allow_unused=True)
+    return [torch.zeros_like(x) if g is None else g for x, g in zip(leaves, found, strict=True)]
+
+
+def gradients(name: str) -> Callable[[Subject], str]:
+    """A gradient comes back to every vector, and with checkpointing the same one."""
+
+    def check(s: Subject) -> str:
+        injection = _injected(s, name)
+        leaves = _leaves(injection)
+        plain = _gradient(s, injection, leaves)
+        for i, g in enumerate(plain):
+            if not (g.abs().amax(-1) > 0).any():
+                raise Wrong(f"no gradient comes back to vectors {i} of {len(plain)}")
+        if not s.lm.checkpointable_layers:
+            return "none to check"
+        s.lm.set_gradient_checkpointing(True)
+        try:
+            again = _gradient(s, injection, leaves)
+        finally:
+            s.lm.set_gradient_checkpointing(False)
+        scale = max(g.abs().max() for g in plain).clamp(min=1e-9)
+        worst = max(((a - b).abs().max() / scale).item() for a, b in zip(again, plain, strict=True))
+        return near(worst if math.isfinite(worst) else math.inf, 1e-4)
+
+    return check
+
+
+CHECKS: dict[str, Callable[[Subject], str]] = {
+    "alone": alone,
+    "batch": batch,
+    "cached": cached,
+    "generate": generated,
+    "generate, static cache": _static,
+    **{f"soft {n}": _soft(n) for n in ("before", "after", "decoder")},
+    **{f"prefix {n}": _prefix(f"kv_{n}") for n in ("before", "after")},
+    **{f"generate, soft {n}": _decoded(n) for n in ("before", "after", "decoder")},
+    **{f"generate, prefix {n}": _decoded(f"kv_{n}") for n in ("before", "after")},
+    "gradient, soft": gradients("before"),
+    "gradient, soft decoder": gradients("decoder"),
+    "gradient, prefix": gradients("kv_before"),
+}
+
+
+def applies(name: str, kind: str) -> bool:
+    if "decoder" in name:
+        return kind == "seq2seq"
+    return kind != "encoder" or not name.startswith("generate")
+
+
+def run(kind: str, model: Any) -> Iterator[Result]:
+    """Every check of a model that `small.build` made."""
+    plain = copy.deepcopy(model)
+    vocab = plain.get_input_embeddings().weight.shape[0] if hasattr(plain, "get_input_embeddings") else 101
+    inputs, targets, places = rows(min(vocab, 101))
+    try:
+        lm = WRAPPERS[kind](model, None, "census")
+    except SoftPromptError as error:
+        yield Result("load", "refused", error.why or error.what)
+        return
+    except Exception as error:  # what a user would see as a traceback
+        yield Result("load", "traceback", _where(error))
+        return
+    s = Subject(kind, plain, lm, inputs, targets, places)
+    for name, check in CHECKS.items():
+        if applies(name, kind):
+            yield _ask(s, name, check)
+
+
+def _ask(s: Subject, name: str, check: Callable[[Subject], str]) -> Result:
+    try:
+        return Result(name, "exact", check(s))
+    except Wrong as error:
+        return Result(name, "wrong", str(error))
+    except SoftPromptError as error:
+        return Result(name, "refused", error.why or error.what)
+    except Exception as error:  # what a user would see as a traceback
+        return Result(name, "traceback", _where(error))
+
+
+def _where(error: Exception) -> str:
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f"{frames[-1].filename.split('/')[-1]}:{frames[-1].lineno}" if frames else ""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else ''} ({place})"

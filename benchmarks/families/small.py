@@ -1,0 +1,187 @@
+"""A tiny random model of any family, from the defaults of its configuration made small.
+
+Sizes are set by the names that transformers gives them; what a family asks for beyond that is in `MORE`.
+No family is treated in another way for being in `MORE`: without it transformers could not build it.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, AutoModelForSeq2SeqLM
+from transformers.models.auto import modeling_auto as auto
+from transformers.models.auto.configuration_auto import CONFIG_MAPPING
+
+VOCAB, HIDDEN, LAYERS, CONTEXT = 101, 32, 4, 64
+MOST = 5_000_000  # parameters: more were not made small
+
+AS = {
+    "causal": (AutoModelForCausalLM, auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES),
+    "seq2seq": (AutoModelForSeq2SeqLM, auto.MODEL_FOR_SEQ_TO_SEQ_CAUSAL_LM_MAPPING_NAMES),
+    "encoder": (AutoModelForMaskedLM, auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES),
+}
+
+_SIZES: dict[int, str] = {
+    VOCAB: "vocab_size encoder_vocab_size decoder_vocab_size src_vocab_size tgt_vocab_size n_words "
+    "vocab_size_per_layer_input",
+    HIDDEN: "hidden_size d_model n_embd dim emb_dim model_dim embedding_size word_embed_proj_dim lru_width "
+    "attention_hidden_size embed_dim projection_dim input_dim entity_emb_size",
+    LAYERS: "num_hidden_layers n_layer n_layers num_layers num_decoder_layers encoder_layers decoder_layers "
+    "num_encoder_layers num_blocks",
+    4: "num_attention_heads n_head n_heads num_heads encoder_attention_heads decoder_attention_heads "
+    "num_encoder_attention_heads num_decoder_attention_heads mamba_n_heads mamba_num_heads "
+    "n_mamba_heads num_experts num_local_experts n_routed_experts moe_num_experts attention_heads "
+    "sliding_window window_size attention_window local_attention attention_chunk_size "
+    "linear_num_value_heads index_topk linear_conv_kernel_dim conv_l_cache local_radius global_block_size",
+    2: "num_key_value_heads num_kv_heads n_head_kv num_global_key_value_heads swa_num_key_value_heads "
+    "num_experts_per_tok num_experts_per_token moe_topk moe_k top_k_experts num_selected_experts "
+    "linear_num_key_heads sliding_window_pattern full_attention_interval global_attn_every_n_layers "
+    "num_kv_shared_layers laurel_rank index_n_heads n_group num_key_value_groups num_memory_blocks",
+    1: "n_shared_experts num_shared_experts moe_num_shared_experts topk_group mamba_n_groups n_groups "
+    "mamba_ngroups first_k_dense_replace",
+    48: "intermediate_size ffn_dim encoder_ffn_dim decoder_ffn_dim d_ff d_inner n_inner hidden_dim "
+    "feed_forward_size expert_ffn_hidden_size ffn_hidden_size mlp_hidden_size intermediate_size_mlp",
+    24: "moe_intermediate_size shared_expert_intermediate_size shared_intermediate_size "
+    "moe_shared_expert_intermediate_size expert_dim",
+    8: "head_dim attention_head_size d_kv kv_channels qk_nope_head_dim qk_rope_head_dim linear_key_head_dim "
+    "linear_value_head_dim mamba_d_state state_size d_state mamba_d_ssm_state hidden_size_per_layer_input "
+    "ssm_state_size mamba_chunk_size chunk_size index_head_dim relative_attention_num_buckets "
+    "position_buckets mamba_state_dim global_head_dim swa_head_dim o_lora_rank mamba_dt_rank time_step_rank "
+    "num_ngram_buckets altup_rank",
+    16: "mamba_d_head mamba_head_dim mamba_headdim q_lora_rank kv_lora_rank relative_attention_max_distance "
+    "low_rank_dim",
+    12: "v_head_dim",
+    CONTEXT: "max_position_embeddings n_positions max_seq_len max_sequence_length max_target_positions "
+    "max_source_positions n_ctx context_length max_encoder_position_embeddings "
+    "max_decoder_position_embeddings max_seq_length",
+}
+SMALL = {name: size for size, names in _SIZES.items() for name in names.split()}
+IDS = {"bos_token_id": 1, "eos_token_id": 2}
+SCALES = {"initializer_range": 0.2, "init_std": 0.2}
+
+HALF = ["sliding_attention", "full_attention"] * 2
+#: what a family asks for beyond small sizes, by model_type
+MORE: dict[str, dict[str, Any]] = {
+    "cpmant": {"dim_head": 8, "dim_ff": 48, "position_bias_num_buckets": 32},
+    "ctrl": {"dff": 48},
+    "dbrx": {
+        "attn_config": {"kv_n_heads": 2, "clip_qkv": 8, "rope_theta": 10000.0},
+        "ffn_config": {"ffn_hidden_size": 48, "hidden_size": 32, "moe_num_experts": 4, "moe_top_k": 2},
+    },
+    "dots1": {"n_routed_experts": 4, "num_experts_per_tok": 2},
+    "falcon_h1": {"mamba_d_ssm": 64},
+    "mamba2": {"num_heads": 4, "head_dim": 16, "n_groups": 1},
+    "hunyuan_v1_dense": {"head_dim": 8},
+    "hunyuan_v1_moe": {"head_dim": 8},
+    "ministral": {"head_dim": 8},
+    "nemotron": {"head_dim": 8},
+    "gemma3n_text": {
+        "layer_types": HALF,
+        "activation_sparsity_pattern": 0.0,
+    },
+    "lfm2_moe": {"layer_types": ["conv", "full_attention"] * 2, "num_dense_layers": 1},
+    "kimi_linear": {"linear_attn_config": None},
+    "longcat_flash": {
+        "expert_ffn_hidden_size": 24,
+        "ffn_hidden_size": 48,
+        "zero_expert_num": 1,
+        "moe_topk": 2,
+    },
+    "cohere_compass_text": {"layer_types": HALF},
+    "roc_bert": {
+        "pronunciation_vocab_size": 30,
+        "shape_vocab_size": 30,
+        "pronunciation_embed_dim": 8,
+        "shape_embed_dim": 8,
+    },
+    "reformer": {
+        "axial_pos_embds_dim": [16, 16],
+        "axial_pos_shape": [8, 8],
+        "attn_layers": ["local", "lsh"] * 2,
+        "lsh_attn_chunk_length": 8,
+        "local_attn_chunk_length": 8,
+        "attention_head_size": 8,
+    },
+}
+
+
+def cases() -> Iterator[str]:
+    """Names of all: causal:llama, seq2seq:t5, encoder:bert, …"""
+    for kind, (_, names) in AS.items():
+        yield from (f"{kind}:{name}" for name in names)
+
+
+def build(case: str, seed: int = 0) -> torch.nn.Module:
+    """The model, in float32. Raises whatever transformers does where it cannot be built."""
+    kind, family = case.split(":")
+    config = _config(family, kind)
+    made, _ = AS[kind]
+    with torch.device("meta"):
+        size = sum(p.numel() for p in made.from_config(copy.deepcopy(config)).parameters())
+    if size > MOST:
+        raise ValueError(f"it has {size:,} parameters: its sizes have other names")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = made.from_config(config, dtype=torch.float32)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                _enlarge(parameter)
+    if getattr(model, "generation_config", None) is not None:
+        model.generation_config.eos_token_id = None  # nothing ends before its time
+        model.generation_config.forced_eos_token_id = None
+    return model.eval()
+
+
+@torch.no_grad()
+def _enlarge(parameter: torch.Tensor) -> None:
+    """A model of small random weights hardly reads its input: every equality would hold by itself."""
+    if not parameter.is_floating_point():
+        return
+    if parameter.dim() < 2 or parameter.numel() < 4:
+        parameter.add_(0.1 * torch.randn_like(parameter))
+        return
+    spread = parameter.std()
+    if spread < 1e-8:
+        parameter.add_(0.1 * torch.randn_like(parameter))
+    elif spread < 0.1:
+        parameter.mul_(0.2 / spread)
+
+
+def _config(family: str, kind: str) -> Any:
+    more = dict(MORE.get(family, {}))
+    if kind == "causal" and family in auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES:
+        more |= {"is_decoder": True}
+    given = _small(CONFIG_MAPPING[family]) | more
+    if kind == "seq2seq":
+        given.setdefault("decoder_start_token_id", 1)
+    return AutoConfig.for_model(family, **given)
+
+
+def _small(kind: Any) -> dict[str, Any]:
+    """The arguments that make a configuration of this class small."""
+    default = kind()
+    known = default.to_dict()
+    given: dict[str, Any] = {}
+    for name, value in known.items():
+        if name in SMALL and value is not None and not isinstance(value, (list, dict, bool)):
+            given[name] = SMALL[name]
+        elif name in SCALES and value is not None:
+            given[name] = SCALES[name]
+        elif name in IDS and isinstance(value, (int, list)):
+            given[name] = IDS[name]
+        elif name.endswith("token_id") and isinstance(value, int) and value >= VOCAB:
+            given[name] = VOCAB - 1
+    heads, grouped = known.get("num_attention_heads"), known.get("num_key_value_heads")
+    if heads is not None and heads == grouped:
+        given["num_key_value_heads"] = SMALL["num_attention_heads"]
+    for name, sub in (getattr(kind, "sub_configs", None) or {}).items():
+        if known.get(name) is not None:
+            part = getattr(default, name, None)
+            given[name] = _small(type(part) if part is not None else sub)
+            given[name].pop("model_type", None)
+            if part is not None:
+                given[name]["model_type"] = part.model_type
+    return given

@@ -1,0 +1,35 @@
+"""The census of families: its checks pass on a sound model, and find a fault that is put into one."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+pytest.importorskip("benchmarks.families")
+
+from benchmarks.families import checks, small
+from benchmarks.families.__main__ import summary
+
+
+@pytest.mark.parametrize("case", ["causal:llama", "seq2seq:t5", "encoder:bert"])
+def test_sound_models(case):
+    found = list(checks.run(case.split(":")[0], small.build(case)))
+    assert summary(found) in ("exact", "exact or refused"), found
+    assert {r.check for r in found} == {n for n in checks.CHECKS if checks.applies(n, case.split(":")[0])}
+
+
+def test_a_fault_is_found():
+    """A model that adds the mean of the batch to each row, padding included."""
+    model: Any = small.build("causal:llama")
+    layer = model.model.layers[1].mlp
+    plain = layer.forward
+    layer.forward = lambda x: plain(x) + x.mean((0, 1))
+    found = {r.check: r.found for r in checks.run("causal", model)}
+    assert "wrong" in found.values() or found == {"load": "refused"}
+
+
+def test_every_family_has_a_name():
+    """All that transformers knows are asked for: none is left out by hand."""
+    names = list(small.cases())
+    assert {"causal:llama4_text", "seq2seq:led", "encoder:fnet"} <= set(names) and len(names) > 200
