@@ -16,9 +16,12 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from ..errors import SoftPromptError
 from ..injection import LayerKV, Layers, Prefix
+from .rules import Rule
 
 SITE = "softprompt_site"  # attribute of an attention module: its number
+CALLS = "softprompt_calls"  # attribute of an attention module: its calls of the function, each a site
 BIAS = "softprompt_bias"  # attribute of an attention module: (the T5 layer that computes its bias,)
 
 
@@ -55,8 +58,36 @@ class Active:
     record: dict[int, LayerKV] | None = None  # each site's own keys and values, as they reach the function
     kept: Kept | None = None  # where each site's own keys and values are kept from call to call
     visits: list[Visit] | None = None  # who called, in order (for the probe)
-    capture: bool = False  # stop at the first layer and hand over its keys and values
+    capture: int | None = None  # stop at the first layer's call of that number, and hand over what it has
     packs: Sequence[Pack] = ()  # the one row of the call is these, one after the other: see `lm.packed`
+    reached: set[int] = field(default_factory=set)  # sites that have called
+    calls: dict[int, int] = field(default_factory=dict)  # by module: calls of several that it has made
+
+    @property
+    def has_positions(self) -> bool:
+        """Whether some columns stand at positions of the row that are not in the call."""
+        return self.query_positions is not None and (
+            self.kept is not None or any(c.positions is not None for c in self.columns)
+        )
+
+    def count(self, module: Any) -> int:
+        """The number of this call, 0 first, of those that the module makes each time it runs."""
+        number = self.calls.get(id(module), 0)
+        self.calls[id(module)] = (number + 1) % getattr(module, CALLS)
+        return number
+
+    def check(self) -> None:
+        """Raises SoftPromptError where a layer has not come for what it was to see."""
+        wanted = {
+            site
+            for part in (*self.columns, *([] if self.adapter is None else [self.adapter]))
+            for site, layer in enumerate(part.layers)
+            if layer is not None
+        }
+        lost = wanted - self.reached
+        if lost or (self.record is not None and not self.reached):
+            which = f"{len(lost)} of its layers" if lost else "its layers"
+            raise attention_lost(f"{which} did not call the attention function that puts vectors in")
 
 
 @dataclass(slots=True)
@@ -99,10 +130,11 @@ class Pack:
 class Kept(Protocol):
     """Keys and values of the rows so far, one query a row: see `lm.running`."""
 
-    def grown(self, site: int, own: LayerKV, window: int | None) -> tuple[LayerKV, Tensor]:
+    def grown(self, site: int, own: LayerKV, window: int | None, rule: Rule | None) -> tuple[LayerKV, Tensor]:
         """All that a layer's queries see, `own` [B, kv_heads, 1, head_dim] included: its keys and values
 
-        [B, kv_heads, n, head_dim], and which of them each row has: [B, 1, 1, n] bool.
+        [B, kv_heads, n, head_dim], and which of them each row has: [B, 1, 1, n] bool. What a query sees is
+        the model's own rule's to say where there is one, else the window's.
         """
         ...
 
@@ -130,13 +162,27 @@ _ACTIVE: ContextVar[Active | None] = ContextVar("softprompt_active", default=Non
 
 
 @contextlib.contextmanager
-def inject(active: Active | None) -> Iterator[Active | None]:
-    """Everything computed inside sees `active` (None: the plain model)."""
+def inject(active: Active | None, *, part: bool = False) -> Iterator[Active | None]:
+    """Everything computed inside sees `active` (None: the plain model).
+
+    Raises SoftPromptError where nothing computed inside did; `part`: not all of the model is computed.
+    """
     token = _ACTIVE.set(active)
     try:
         yield active
     finally:
         _ACTIVE.reset(token)
+    if active is not None and not part:
+        active.check()
+
+
+def attention_lost(why: str) -> SoftPromptError:
+    """The error where a model no longer runs the attention that it was loaded with."""
+    return SoftPromptError(
+        "the model's attention was changed after it was loaded",
+        why=f"{why}: a prefix would have no effect",
+        fix="load the model again, and choose its attention there (attention=sdpa or attention=eager)",
+    )
 
 
 def checkpoint_contexts() -> tuple[Any, Any]:

@@ -23,9 +23,10 @@ from transformers.masking_utils import eager_mask, sdpa_mask
 
 from ..injection import LayerKV, Prefix
 from . import grouped
-from .active import SITE, Active, Captured, Visit, current
-from .masks import as_mask, columns_ahead, extend_bias, whole_mask
+from .active import CALLS, SITE, Active, Captured, Visit, current
+from .masks import as_mask, chosen_only, columns_ahead, extend_bias, whole_mask
 from .ragged import as_tensor, rows_of
+from .rules import RULE, rule_of
 
 SDPA = "softprompt_sdpa"
 EAGER = "softprompt_eager"
@@ -88,6 +89,9 @@ def _plain(module, query, parts: Sequence[LayerKV], attention_mask, *, scaling, 
 @not_compiled
 def _attend(base: Callable, module, query: Tensor, key: Tensor, value: Tensor, attention_mask, **kwargs):
     active = current()
+    if (indices := kwargs.pop("indices", None)) is not None:
+        # sparse attention: transformers leaves it to functions that it does not know to hide the other keys
+        attention_mask = chosen_only(attention_mask, indices, key.shape[2])
     if active is None:
         return base(module, query, [LayerKV(key, value)], attention_mask, **kwargs)
     if not active.packs:
@@ -105,17 +109,24 @@ def _attend_under(
 ):
     """One layer's attention over [injected columns, own columns], or what else is asked of it."""
     key = own.key
-    if active.capture:
-        raise Captured(own)
     if active.visits is not None:
         active.visits.append(Visit(module, query.shape[1], query.shape[2], key.shape[2], own))
     site = getattr(module, SITE, None)
-    if site is None:  # not a layer of the language model
+    if site is None and active.capture is None:  # not a layer of the language model
         return base(module, query, [own], attention_mask, **kwargs)
+    call = active.count(module) if getattr(module, CALLS, 1) > 1 else 0
+    if active.capture is not None:
+        if call == active.capture:
+            raise Captured(own)
+        return base(module, query, [own], attention_mask, **kwargs)
+    assert site is not None
+    site += call
+    active.reached.add(site)
     if active.record is not None:
         active.record[site] = own
     if active.kept is not None:
-        own, seen = active.kept.grown(site, own, kwargs.get("sliding_window"))
+        rule = getattr(attention_mask, RULE, None)
+        own, seen = active.kept.grown(site, own, kwargs.get("sliding_window"), rule)
         attention_mask = as_mask(seen, attention_mask)
     present = [c for c in active.columns if c.layers[site] is not None]
     parts = [own]
@@ -175,28 +186,30 @@ def mask_sdpa(*args, **kwargs):
     active = current()
     if active is not None and active.packs:
         return None
-    _note_offset(kwargs)
-    return sdpa_mask(*args, **_always_built(kwargs))
+    return _build(sdpa_mask, args, kwargs)
 
 
 @not_compiled
 def mask_eager(*args, **kwargs):
     """transformers' eager mask, always built while something is injected."""
-    _note_offset(kwargs)
-    return eager_mask(*args, **_always_built(kwargs))
+    return _build(eager_mask, args, kwargs)
 
 
-def _note_offset(kwargs: dict) -> None:
+def _build(base: Callable, args: tuple, kwargs: dict):
     active = current()
-    if active is not None:
-        active.query_offset = kwargs.get("q_offset", 0)
-        active.masks.clear()
-
-
-def _always_built(kwargs: dict) -> dict:
-    if current() is None:
-        return kwargs
-    return {**kwargs, "allow_is_causal_skip": False, "allow_is_bidirectional_skip": False}
+    if active is None:
+        return base(*args, **kwargs)
+    active.query_offset = kwargs.get("q_offset", 0)
+    active.masks.clear()
+    rule = rule_of(kwargs) if active.has_positions else None
+    if rule is not None:
+        assert active.query_positions is not None
+        ahead = active.query_positions[:, -1] + rule.padding - (kwargs["q_length"] - 1)
+        kwargs = {**kwargs, "mask_function": rule.behind(ahead)}
+    mask = base(*args, **{**kwargs, "allow_is_causal_skip": False, "allow_is_bidirectional_skip": False})
+    if rule is not None:
+        setattr(mask, RULE, rule)
+    return mask
 
 
 for _name, _attention, _mask in ((SDPA, attend_sdpa, mask_sdpa), (EAGER, attend_eager, mask_eager)):

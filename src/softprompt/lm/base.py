@@ -22,9 +22,9 @@ from ..data.collate import Batch
 from ..errors import SoftPromptError, unknown
 from ..injection import Injection, LayerKV, Layers
 from . import shims
-from .active import checkpoint_contexts
+from .active import attention_lost, checkpoint_contexts
 from .attention import EAGER, SDPA
-from .capture import attention_inputs, project
+from .capture import attention_inputs, attention_modules, project
 from .context import Context
 from .heads import Head
 from .probe import accepted_arguments, measure
@@ -63,7 +63,14 @@ class LanguageModel(abc.ABC):
         self._checkpointed: tuple[torch.nn.Module, ...] = ()
         self._accepted = accepted_arguments(model)
         self.spec, self._turns = measure(model, self.embed)
+        self._attention = self._attention_names()
         self._settle()
+
+    def _attention_names(self) -> set[str]:
+        """The attention that the model's layers are to call, by their configurations."""
+        sites = attention_modules(self.model).values()
+        configs = [self.model.config, *(getattr(module, "config", None) for module in sites)]
+        return {str(getattr(config, "_attn_implementation", "")) for config in configs}
 
     @abc.abstractmethod
     def _settle(self) -> None:
@@ -212,6 +219,9 @@ class LanguageModel(abc.ABC):
         )
 
     def _check(self, injection: Injection) -> None:
+        """Raises SoftPromptError where this model, as it is now, does not take the injection."""
+        if self._attention_names() != self._attention:
+            raise attention_lost("it is no longer the one that puts vectors in")
         if injection.decoder is not None and not self.model.config.is_encoder_decoder:
             raise SoftPromptError(
                 f"placement=decoder does not go with a {self.spec.family} model",

@@ -13,33 +13,38 @@ import torch
 from torch import Tensor, nn
 
 from ..injection import LayerKV
-from .active import SITE, Active, Captured, inject
+from .active import CALLS, SITE, Active, Captured, inject
 
 
 def attention_modules(model: nn.Module) -> dict[int, nn.Module]:
     """The attention modules by site (see `lm.probe`)."""
-    return {getattr(m, SITE): m for m in model.modules() if hasattr(m, SITE)}
+    found = [m for m in model.modules() if hasattr(m, SITE)]
+    return {getattr(m, SITE) + call: m for m in found for call in range(getattr(m, CALLS, 1))}
 
 
 def project(model, layer: int, hidden: Tensor) -> LayerKV:
     """Keys and values [1, kv_heads, P, head_dim] of `hidden` [1, P, H], with no rotation."""
-    given = _arguments(model)[layer]
-    length = hidden.shape[1]
+    module, length = attention_modules(model)[layer], hidden.shape[1]
+    positional, named = _arguments(model)[layer]
 
     def stretch(value: Any) -> Any:
+        """What belongs to one token, for all of them; a mask [1, 1, 1, 1] for all pairs of them."""
         if isinstance(value, tuple):
             return tuple(stretch(part) for part in value)
-        if isinstance(value, Tensor) and value.dim() > 1 and value.shape[1] == 1:
+        if not isinstance(value, Tensor):
+            return value
+        if value.dim() == 4 and value.shape[-2:] == (1, 1):
+            return value.expand(-1, -1, length, length)
+        if value.dim() > 1 and value.shape[1] == 1:
             return value.expand(value.shape[0], length, *value.shape[2:])
         return value
 
-    positional, named = given
-    named = {name: None if "mask" in name else stretch(value) for name, value in named.items()}
+    named = {name: stretch(value) for name, value in named.items()}
     named = {"hidden_states": hidden, **named} if not positional else named
-    rest = [None if isinstance(a, Tensor) and a.dim() == 4 else stretch(a) for a in positional[1:]]
-    with inject(Active(capture=True)):
+    rest = [stretch(value) for value in positional[1:]]
+    with inject(Active(capture=layer - getattr(module, SITE))):
         try:
-            attention_modules(model)[layer](*([hidden, *rest] if positional else []), **named)
+            module(*([hidden, *rest] if positional else []), **named)
         except Captured as captured:
             return captured.layer
     raise RuntimeError(f"layer {layer} did not reach the attention function")

@@ -156,6 +156,25 @@ DECODERS: dict[str, dict[str, Any]] = {
     "mpt": {"vocab_size": VOCAB, "d_model": HIDDEN, "n_layers": LAYERS, "n_heads": 4, "max_seq_len": CONTEXT},
 }
 
+_SPARSE = {"q_lora_rank": 16, "index_n_heads": 32, "index_head_dim": 16, "index_topk": 6}
+
+#: Families whose attention depends on how long a row is: their settings are shorter than the rows of tests.
+LENGTHS: dict[str, dict[str, Any]] = {
+    "llama4_text": _USUAL  # attention in chunks
+    | _WIDE
+    | {
+        "attention_chunk_size": 6,
+        "intermediate_size_mlp": 48,
+        "num_local_experts": 2,
+        "num_experts_per_tok": 1,
+        "moe_layers": [],
+        "no_rope_layers": [1, 1, 1, 0],
+    },
+    "deepseek_v32": _LATENT | _SPARSE,  # a query sees the keys that an index chooses
+    "glm_moe_dsa": _LATENT | _SPARSE,
+    "diffllama": _USUAL,  # two calls of attention a layer
+}
+
 ENCODER_DECODERS: dict[str, dict[str, Any]] = {
     "t5": _T5,
     "mt5": _T5,
@@ -190,7 +209,7 @@ ENCODERS: dict[str, dict[str, Any]] = {
     },
 }
 
-FAMILIES = DECODERS | ENCODER_DECODERS | ENCODERS
+FAMILIES = DECODERS | LENGTHS | ENCODER_DECODERS | ENCODERS
 
 
 def tiny(family: str, seed: int = 0, head: Head | None = None, **changes: Any):

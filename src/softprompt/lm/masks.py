@@ -9,6 +9,7 @@ from torch import Tensor
 
 from .active import BIAS, Active, Columns
 from .ragged import rows_of
+from .rules import RULE, Rule
 
 
 def whole_mask(
@@ -28,14 +29,19 @@ def whole_mask(
     own = site if any(c.reach for c in present) else None
     name = (tuple(id(c) for c in present), own, query.shape[0], query.shape[2], keys, window, id(mask))
     if name not in active.masks:
-        seen = _visible(active, present, site, query, window)
+        seen = _visible(active, present, site, query, window, getattr(mask, RULE, None))
         # its own mask is kept beside it, so that no other takes its id
         active.masks[name] = mask, _extend(mask, seen, keys)
     return active.masks[name][1]
 
 
 def _visible(
-    active: Active, present: Sequence[Columns], site: int, query: Tensor, window: int | None
+    active: Active,
+    present: Sequence[Columns],
+    site: int,
+    query: Tensor,
+    window: int | None,
+    rule: Rule | None,
 ) -> Tensor:
     """Which injected columns each query sees: [B, 1, q, sum of P] bool."""
     rows, queries = query.shape[0], query.shape[2]
@@ -46,7 +52,11 @@ def _visible(
             at = torch.arange(queries, device=query.device) + active.query_offset
             start = torch.as_tensor(active.tail_start, device=query.device).reshape(-1, 1)
             seen = seen & (at[None, :] >= start)[:, None, :, None]
-        if window and columns.positions is not None and active.query_positions is not None:
+        if columns.positions is None or active.query_positions is None:
+            pass  # seen at any distance
+        elif rule is not None:
+            seen = seen & rule.seen(active.query_positions, columns.positions)
+        elif window:
             distance = active.query_positions[:, :, None] - columns.positions[:, None, :]
             seen = seen & (distance < window)[:, None]
         parts.append(rows_of(seen.expand(-1, 1, queries, -1), rows))
@@ -69,6 +79,17 @@ def as_mask(seen: Tensor, like: Tensor | None) -> Tensor:
     return torch.where(
         seen, torch.zeros((), dtype=like.dtype, device=like.device), torch.finfo(like.dtype).min
     )
+
+
+def chosen_only(mask: Tensor | None, indices: Tensor, keys: int) -> Tensor:
+    """The mask without the keys that sparse attention did not choose: `indices` [B, q, chosen]."""
+    chosen = indices.new_zeros((*indices.shape[:2], keys), dtype=torch.bool)
+    chosen = chosen.scatter(-1, indices.long(), True)[:, None]
+    if mask is None:
+        return chosen
+    if mask.dtype == torch.bool:
+        return mask & chosen
+    return mask.masked_fill(~chosen, torch.finfo(mask.dtype).min)
 
 
 def extend_bias(module, bias: Tensor, mask: Tensor | None, real: Tensor) -> Tensor:

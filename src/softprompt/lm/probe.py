@@ -15,8 +15,8 @@ import torch
 from torch import Tensor
 
 from ..errors import SoftPromptError
-from ..injection import Layers
-from .active import BIAS, SITE, Active, Columns, Visit, inject
+from ..injection import LayerKV, Layers
+from .active import BIAS, CALLS, SITE, Active, Columns, Visit, inject
 from .rotary import Turn, candidates, find_turn
 from .spec import LayerSpec, ModelSpec, Stack
 
@@ -54,23 +54,40 @@ def measure(model, embed: Callable[[Tensor], Tensor]) -> tuple[ModelSpec, tuple[
 
 
 def _number(model, visits: list[Visit]) -> tuple[LayerSpec, ...]:
-    """Give each attention module its site, in the order in which they run."""
-    modules = list(dict.fromkeys(visit.module for visit in visits))
+    """Give each attention module its site, in the order in which they run.
+
+    A module that calls several times with the same keys (values in parts) has a site for each call.
+    """
     for module in model.modules():  # of an earlier load of the same model
-        if hasattr(module, SITE):
-            delattr(module, SITE)
-    by_module = {visit.module: visit for visit in visits}
+        for name in (SITE, CALLS):
+            if hasattr(module, name):
+                delattr(module, name)
+    calls: dict[Any, list[Visit]] = {}
+    for visit in visits:
+        seen = calls.setdefault(visit.module, [])
+        if not seen or (visit.kv.key.shape == seen[0].kv.key.shape and visit.kv.key.equal(seen[0].kv.key)):
+            seen.append(visit)
     specs, bias = [], {}
-    for site, module in enumerate(modules):
-        visit = by_module[module]
-        spec = _layer_spec(model, visit)
+    for module, seen in calls.items():
+        setattr(module, SITE, len(specs))
+        setattr(module, CALLS, len(seen))
+        spec = _layer_spec(model, seen[0])
         if getattr(module, "has_relative_attention_bias", False):
             bias[spec.stack] = module
-        setattr(module, SITE, site)
         if spec.stack in bias:
             setattr(module, BIAS, (bias[spec.stack],))  # in a tuple: it is no part of this module
-        specs.append(spec)
+        specs += [_layer_spec(model, visit) for visit in seen]
     return tuple(specs)
+
+
+def _by_site(visits: list[Visit]) -> dict[int, LayerKV]:
+    """The keys and values of each site; of one that runs again and again, those of its last run."""
+    found, made = {}, {}
+    for visit in visits:
+        first, number = getattr(visit.module, SITE), made.get(visit.module, 0)
+        found[first + number] = visit.kv
+        made[visit.module] = (number + 1) % getattr(visit.module, CALLS)
+    return found
 
 
 def _layer_spec(model, visit: Visit) -> LayerSpec:
@@ -139,7 +156,7 @@ def _no_soft_tokens(model, why: str) -> SoftPromptError:
 
 def _effect(model, visits: list[Visit]) -> Mapping[str, str]:
     """A prefix vector in every layer must have an effect: gradient must come back to each."""
-    by_site = {getattr(visit.module, SITE): visit.kv for visit in visits}
+    by_site = _by_site(visits)
     # the layer's own first key and value: a random key may get no weight at all where scores are not scaled
     prefix = [
         by_site[site].map(lambda t: t[:1, :, :1].detach().clone().requires_grad_(True))
@@ -162,7 +179,7 @@ def _effect(model, visits: list[Visit]) -> Mapping[str, str]:
 
 def _turns(model, visits: list[Visit]) -> tuple[tuple[Turn | None, ...], str]:
     """How each site turns its keys, from the same tokens at two places."""
-    here = {getattr(v.module, SITE): v.kv for v in visits}
+    here = _by_site(visits)
     count = len(here)
     options = candidates(model)
     if any(hasattr(v.module, BIAS) for v in visits):
@@ -172,7 +189,7 @@ def _turns(model, visits: list[Visit]) -> tuple[tuple[Turn | None, ...], str]:
         known = len(options) == 1
         return ((Turn(None) if known else None,) * count), "absolute" if known else "unknown"
     with torch.no_grad():
-        there = {getattr(v.module, SITE): v.kv for v in _run(model, SHIFT)[0]}
+        there = _by_site(_run(model, SHIFT)[0])
     exact = model.get_input_embeddings().weight.dtype == torch.float32
     # in bf16 hidden states of deep layers differ by rounding; a wrong turn is off by the keys' own size
     tolerance = 1e-3 if exact else 0.3

@@ -23,6 +23,7 @@ from .active import Active, Columns
 from .context import Context, positions_after
 from .frozen import FrozenLM
 from .probe import recorded
+from .rules import Rule
 
 ANYWHERE = 2**30  # the position of a column that is seen at any distance
 LINES, COLUMNS = 8, 64  # the store grows by multiples of these
@@ -295,24 +296,27 @@ class _Step:
     def __init__(self, rows: Running, positions: Tensor, at: Tensor) -> None:
         self.rows, self.positions, self.at = rows, positions, at
         self.width = int(at.max()) + 1
-        self._masks: dict[int, Tensor] = {}  # by window
+        self._masks: dict[Any, Tensor] = {}  # by rule or window
 
-    def grown(self, site: int, own: LayerKV, window: int | None) -> tuple[LayerKV, Tensor]:
+    def grown(self, site: int, own: LayerKV, window: int | None, rule: Rule | None) -> tuple[LayerKV, Tensor]:
         rows, count = self.rows, len(self.rows)
         key, value = rows._keys[site], rows._values[site]
         key[rows._lines, :, self.at] = own.key[:, :, 0]
         value[rows._lines, :, self.at] = own.value[:, :, 0]
-        seen = self._seen(window or 0)
+        seen = self._seen(window or 0, rule)
         if site in rows._absent:
             seen = seen & ~rows._absent[site][:count, None, None, : self.width]
         return LayerKV(key[:count, :, : self.width], value[:count, :, : self.width]), seen
 
-    def _seen(self, window: int) -> Tensor:
-        if window not in self._masks:
+    def _seen(self, window: int, rule: Rule | None) -> Tensor:
+        name = rule or window
+        if name not in self._masks:
             columns = torch.arange(self.width, device=self.at.device)
-            seen = columns <= self.at[:, None]
-            if window:
-                places = self.rows._places[: len(self.rows), : self.width]
-                seen = seen & (self.positions - places < window)
-            self._masks[window] = seen[:, None, None]
-        return self._masks[window]
+            seen = (columns <= self.at[:, None])[:, None, None]
+            places = self.rows._places[: len(self.rows), : self.width]
+            if rule is not None:
+                seen = seen & rule.seen(self.positions, places)
+            elif window:
+                seen = seen & (self.positions - places < window)[:, None, None]
+            self._masks[name] = seen
+        return self._masks[name]

@@ -133,7 +133,7 @@ class Seq2SeqLM(LanguageModel):
             parts.append((injection.after.vectors.to(self.dtype), injection.after.mask))
         vectors, mask = pack_left(*(torch.cat(part, dim=1) for part in zip(*parts, strict=True)))
         active = self._active(injection)
-        with inject(active):
+        with inject(active, part=True):
             output = self._encoder(inputs_embeds=vectors, attention_mask=mask.long(), **shown)
         read = {"encoder_outputs": output, "attention_mask": mask.long()}
         if injection.decoder is not None:
@@ -146,7 +146,7 @@ class Seq2SeqLM(LanguageModel):
         scale = getattr(self.model.get_decoder(), "embed_scale", 1.0)  # the decoder multiplies by it itself
         vectors, mask = pack_left(tokens.vectors.to(self.dtype) / scale, tokens.mask)
         active = replace(active, record={}, masks={})
-        with inject(active):
+        with inject(active, part=True):
             self.model(
                 **read, decoder_inputs_embeds=vectors, decoder_attention_mask=mask.long(), use_cache=False
             )
