@@ -15,6 +15,7 @@ from softprompt import artifact as artifacts
 from softprompt import compose, composition, inspection
 from softprompt.errors import SoftPromptError
 from softprompt.injection import Injection, LayerKV, Prefix, SoftTokens
+from softprompt.manifest import text_of
 from softprompt.methods import build
 
 A, B, INPUT, TARGET = [9, 3, 60], [77, 12, 41, 8], [5, 17, 80, 33], [11, 12, 50]
@@ -377,7 +378,7 @@ def test_what_is_refused(lm, folders, tmp_path, new_lm):
             )
             folder = trained.artifact.path
         else:
-            (copy / artifacts.MANIFEST).write_text(json.dumps(manifest))
+            (copy / artifacts.MANIFEST).write_text(text_of(manifest))
         refused(words, lambda out, folder=folder: softprompt.scale(folder, 0.5, out, lm))
     full = tmp_path / "full"
     full.mkdir()

@@ -57,7 +57,7 @@ def test_full_disk_during_save_leaves_no_whole_looking_artifact(
 
     def full_after_the_first(path, text):
         if not left:
-            raise files._unwritable(path, OSError(errno.ENOSPC, "full"))
+            raise files.unwritable(path, OSError(errno.ENOSPC, "full"))
         left.pop()
         original(path, text)
 

@@ -13,6 +13,7 @@ from softprompt import artifact as artifacts
 from softprompt import methods
 from softprompt.config import recipe_from_dict
 from softprompt.errors import SoftPromptError
+from softprompt.manifest import text_of
 from softprompt.methods import init
 from softprompt.methods.base import Places
 from softprompt.methods.transfer import NEIGHBOURS, OtherBase, SharedTokens, linear, nearest
@@ -260,7 +261,7 @@ def test_a_source_that_is_gone_or_changed(source, wide, tmp_path, new_lm):
 
     def rename(name: str) -> None:
         manifest["base"]["name"] = name
-        (copy / artifacts.MANIFEST).write_text(json.dumps(manifest))
+        (copy / artifacts.MANIFEST).write_text(text_of(manifest))
 
     rename(str(tmp_path / "gone" / "model"))
     with pytest.raises(SoftPromptError, match=r"base model of .* cannot be read") as error:

@@ -13,6 +13,7 @@ import torch
 
 from softprompt import artifact as artifacts
 from softprompt.errors import SoftPromptError
+from softprompt.manifest import text_of
 from softprompt.serve import BrokenPrompt, Registry, UnknownPrompt
 
 
@@ -170,15 +171,15 @@ def damage(folder: Path, how: str) -> None:
     elif how == "base":
         said = json.loads(manifest.read_text())
         said["base"]["fingerprint"]["weights"] = "0" * 16
-        manifest.write_text(json.dumps(said))
+        manifest.write_text(text_of(said))
     elif how == "trained":
         said = json.loads(manifest.read_text())
         said["base"]["mode"] = "lora"
-        manifest.write_text(json.dumps(said))
+        manifest.write_text(text_of(said))
     elif how == "incomplete":
         said = json.loads(manifest.read_text())
         del said["recipe"]
-        manifest.write_text(json.dumps(said))
+        manifest.write_text(text_of(said))
 
 
 HOW = ("flipped", "cut", "missing", "manifest", "base", "trained", "incomplete")

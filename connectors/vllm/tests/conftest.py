@@ -29,6 +29,7 @@ from softprompt.interop import foreign
 from softprompt.interop.compiled.batch import compile_all, sources
 from softprompt.interop.compiled.folder import Entry, Folder
 from softprompt.lm.frozen import FrozenLM
+from softprompt.manifest import text_of
 from softprompt.methods.base import Setting
 
 CONNECTOR = Path(__file__).parents[1] / "src"
@@ -101,7 +102,7 @@ def _tuned(lm: FrozenLM, method: str, options: dict[str, Any], out: Path, seed: 
 def _as_classifier(file: Path) -> None:
     manifest = json.loads(file.read_text())
     manifest["recipe"]["task"] = {"kind": "classification", "labels": LABELS}
-    file.write_text(json.dumps({**manifest, "labels": LABELS}))
+    file.write_text(text_of({**manifest, "labels": LABELS}))
 
 
 def _model() -> LlamaForCausalLM:

@@ -26,8 +26,10 @@ FORMAT = 1  # to be raised with any change of what a cache holds or how it is co
 
 def about(lm: LanguageModel) -> dict[str, Any]:
     """All that a base's numbers depend on."""
+    found = fingerprint(lm)
     return {
-        "base": fingerprint(lm),
+        # not how text becomes ids: a row is named by its ids
+        "base": {part: found[part] for part in ("config", "weights", "tokenizer")},
         "weights": checksum(lm.model.state_dict(), lm.head_names),
         "dtype": str(lm.dtype),
     }

@@ -14,9 +14,9 @@ from .. import methods
 from ..artifact import Artifact
 from ..config import recipe_from_dict
 from ..data.sources import read_rows
-from ..files import read_tensors
 from ..lm.base import LanguageModel
 from ..lm.features import size
+from ..manifest import STATE
 from ..memory import peak_memory
 from ..methods.base import Setting, SoftPrompt
 from ..prepare import Prepared, prepare
@@ -58,7 +58,7 @@ def join(trial: Trial, folder: Folder) -> Record:
 def share(method: SoftPrompt, final: Artifact, lm: LanguageModel) -> list[str]:
     """Give `method` what `final`'s prompts share, and hold it fixed; the names of it."""
     own = of_each_prompt(final, lm)
-    saved = read_tensors(final.path / "state.safetensors")
+    saved = final.tensors(STATE)
     common = {name: tensor for name, tensor in saved.items() if name not in own}
     method.load_state_dict(common, strict=False)
     for name, parameter in method.named_parameters():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,7 +11,7 @@ import torch
 
 from ..collector import rare_collection
 from ..errors import SoftPromptError, unknown
-from . import heads, smollm2
+from . import heads, smollm2, wording
 from .base import Attention, LanguageModel
 from .encoder import EncoderLM
 from .frozen import FrozenLM
@@ -112,9 +112,11 @@ def _resolve(name: str) -> tuple[str, dict]:
 
 
 def fingerprint(lm: LanguageModel) -> dict[str, str]:
-    """Short hashes of the config, a sample of every weight but a head's, and the vocabulary.
+    """Short hashes of all of a base that answers depend on, by what they are called in a message.
 
-    Weights are compared in bfloat16, so the same checkpoint loaded in another precision is the same base.
+    The config, a sample of every weight but a head's, the vocabulary, how text becomes ids, the chat
+    template, and what of the generation config rules answers. Weights are compared in bfloat16, so the same
+    checkpoint loaded in another precision is the same base.
     """
     skipped = ("_name_or_path", "dtype", "torch_dtype", "transformers_version", "_attn_implementation")
     config = {k: v for k, v in sorted(lm.model.config.to_dict().items()) if k not in skipped}
@@ -131,7 +133,17 @@ def fingerprint(lm: LanguageModel) -> dict[str, str]:
         "config": _short(repr(config)),
         "weights": weights.hexdigest()[:16],
         "tokenizer": vocabulary_fingerprint(lm.tokenizer),
+        **wording.fingerprint(lm),
     }
+
+
+def differing(saved: Mapping[str, str], given: Mapping[str, str], *, chat: bool) -> list[str]:
+    """The parts in which two fingerprints differ, as far as both have them.
+
+    A chat template counts only where `chat` is true: nothing else reads it.
+    """
+    parts = [part for part in saved if part in given and saved[part] != given[part]]
+    return [part for part in parts if chat or part != wording.CHAT_TEMPLATE]
 
 
 def vocabulary_fingerprint(tokenizer: Any) -> str:

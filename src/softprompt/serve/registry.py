@@ -29,13 +29,14 @@ from ..data.template import Template
 from ..errors import SoftPromptError
 from ..lm.base import LanguageModel
 from ..lm.loading import fingerprint
+from ..manifest import BASE, STATE, VECTORS
 from ..methods.materialised import Materialised
 from ..prepare import encoder_of, template_of
 from .names import Names
 from .request import BrokenPrompt, UnknownPrompt
 
 ENCODERS = 1024  # kept, of artifacts that are used alike
-FILES = (MANIFEST, "prompt.safetensors", "state.safetensors", "base.safetensors")
+FILES = (MANIFEST, VECTORS, STATE, BASE)
 Stamp = tuple[tuple[int, int, int] | None, ...]  # of each file: time, size and number on disk
 
 
@@ -158,7 +159,7 @@ class Registry:
             first = self._verified.get(path) != stamp
             try:
                 artifact = artifacts.load(path, verify=first)
-                tuned = self._open(artifact, check=first)
+                tuned = self._open(artifact)
             except Exception as error:  # a manifest may lack anything
                 if _stamp(path) == stamp:
                     raise _as_ours(error, path) from error
@@ -179,31 +180,20 @@ class Registry:
                 total -= self._loaded.popitem(last=False)[1][3]
         return tuned, content, size
 
-    def _open(self, artifact: Artifact, check: bool) -> Tuned:
+    def _open(self, artifact: Artifact) -> Tuned:
         base = artifact.manifest["base"]
-        if base["mode"] != "frozen" or "base.safetensors" in artifact.manifest["files"]:
+        if base["mode"] != "frozen" or BASE in artifact.manifest["files"]:
             raise SoftPromptError(
                 f"{artifact.path} was trained together with its base ({base['mode']}) or a head",
                 why="one copy of the base model serves all prompts",
                 fix="serve prompts that were trained with base=frozen and without a head",
             )
-        if differing := [part for part, own in base["fingerprint"].items() if self._base[part] != own]:
-            raise SoftPromptError(
-                f"{artifact.path} was trained on another base model than '{self.model.name}'",
-                why=f"base '{base['name']}': its {' and '.join(differing)} differ",
-                fix=f"serve it with --model {base['name']}",
-            )
+        artifact.check_base(self.model, self._base)
         tuned = opened(artifact, self.model, other_base=True, encoder=self._encoder)  # it is this one
         method = tuned.method
         if isinstance(method, Materialised):
             # copies: a file that is overwritten in place would change under whoever uses it
             method.prompts = tuple(p.map_rows(self._own) for p in method.prompts)
-        if check and not all(bool(t.isfinite().all()) for t in _tensors(tuned) if t.is_floating_point()):
-            raise SoftPromptError(
-                f"{artifact.path} holds numbers that are not finite",
-                why="they would make every answer nonsense",
-                fix="train it again, with a lower learning rate",
-            )
         return tuned
 
     def _own(self, tensor: Tensor) -> Tensor:
@@ -250,7 +240,7 @@ def _stamp(path: Path) -> Stamp:
 
 def _content(artifact: Artifact) -> str:
     files = artifact.manifest["files"]
-    served = "prompt.safetensors" if "prompt.safetensors" in files else "state.safetensors"
+    served = VECTORS if artifact.is_static else STATE
     return files[served]["sha256"]
 
 

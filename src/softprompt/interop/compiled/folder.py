@@ -22,6 +22,7 @@ from urllib.parse import quote, unquote
 
 from ...errors import SoftPromptError
 from ...files import replacing, write_tensors, write_text
+from ...lm.loading import differing
 
 FORMAT = 1
 BASE, NAMES, CONTENT, EMBEDDINGS = "base.json", "prompts", "kv", "embeddings.safetensors"
@@ -77,13 +78,10 @@ class Folder:
             write_text(self.path / BASE, _json(asdict(base)))
             return
         there = self.base()
-        if dict(there.fingerprint) != dict(base.fingerprint):
-            differing = [
-                part for part in base.fingerprint if there.fingerprint.get(part) != base.fingerprint[part]
-            ]
+        if found := differing(there.fingerprint, base.fingerprint, chat=True):
             raise SoftPromptError(
                 f"{self.path} holds prompts compiled for another base, '{there.name}'",
-                why=f"its {' and '.join(differing)} differ from those of '{base.name}'",
+                why=f"its {' and '.join(found)} differ from those of '{base.name}'",
                 fix="choose another --out FOLDER: one for each base model",
             )
 
