@@ -25,6 +25,7 @@ from .config import Recipe, load_recipe, recipe_from_dict
 from .data.collate import collate
 from .data.encode import Encoder
 from .data.sources import read_rows
+from .display import shown
 from .evaluate import Evaluation, Evaluator, answer
 from .lm.base import LanguageModel
 from .lm.generation import tokens_of
@@ -58,10 +59,13 @@ class Tuned:
         """How its rows are scored."""
         return evaluator_of(self.recipe, self.lm, self.encoder)
 
-    def evaluate(self, rows: Rows | str, *, prompt: str | None = None) -> Evaluation:
-        """Metrics with intervals on rows (or a file of them)."""
-        examples = self.encoder.encode_rows(read_rows(rows, split="test"), prompt=prompt)
-        return self.evaluator().run(self.method, examples)
+    def evaluate(
+        self, rows: Rows | str, *, prompt: str | None = None, progress: bool | None = None
+    ) -> Evaluation:
+        """Metrics with intervals on rows (or a file of them). `progress` as in `tune`."""
+        with shown(progress):
+            examples = self.encoder.encode_rows(read_rows(rows, split="test"), prompt=prompt)
+            return self.evaluator().run(self.method, examples)
 
     def generate(
         self, inputs: str | Mapping[str, Any] | list, *, prompt: str | None = None, **options: Any
@@ -102,6 +106,7 @@ def tune(
     options: Mapping[str, Any] | None = None,
     hooks: Hooks | None = None,
     overwrite: bool = False,
+    progress: bool | None = None,
     **train: Any,
 ) -> Tuned:
     """Tune a prompt or prefix on rows (dicts, or a file) and save it to `output`.
@@ -109,12 +114,14 @@ def tune(
     `lm`: a loaded model, or the name to load one by (with a head, where the task needs one).
     `task`: "generation", "classification", …, or a mapping of the recipe's task section.
     `options`: the method's (length, placement, init, …). `train`: the recipe's train section (steps, lr, …).
+    `progress` shows what is done and the time left, on stderr; by itself in a terminal or a notebook only.
     Raises SoftPromptError, which says what, why and how to mend it.
     """
     base, data = _given(lm, rows, dev)
     recipe = _recipe(lm, method, rows, dev, output, task, template, prompt_field, options, train)
-    prepared = prepare(recipe, **base, **data)
-    return _tuned(tune_prepared(prepared, hooks=hooks, overwrite=overwrite))
+    with shown(progress):
+        prepared = prepare(recipe, **base, **data)
+        return _tuned(tune_prepared(prepared, hooks=hooks, overwrite=overwrite))
 
 
 def search(
@@ -131,6 +138,7 @@ def search(
     options: Mapping[str, Any] | None = None,
     hooks: Hooks | None = None,
     overwrite: bool = False,
+    progress: bool | None = None,
     **train: Any,
 ) -> list[Tuned]:
     """`tune` with every combination of some settings, side by side in one run; best on the dev rows first.
@@ -149,8 +157,9 @@ def search(
                 {**whole, "output": str(folder)}, overrides=chosen, method_option_names=methods.option_names()
             )
         )
-    prepared = together.prepare_settings(recipes, **base, **data)
-    runs = tune_many(prepared, hooks=hooks, overwrite=overwrite)
+    with shown(progress):
+        prepared = together.prepare_settings(recipes, **base, **data)
+        runs = tune_many(prepared, hooks=hooks, overwrite=overwrite)
     return [_tuned(run) for run in sorted(runs, key=lambda run: dev_key(run.dev).key, reverse=True)]
 
 
@@ -194,6 +203,7 @@ def compare_methods(
     workers: int | None = None,
     hooks: ComparisonHooks | None = None,
     report: bool = True,
+    progress: bool | None = None,
 ) -> Comparison:
     """Compare methods on a recipe's rows: its `compare` section says which, and how (docs/compare.md).
 
@@ -207,7 +217,8 @@ def compare_methods(
     else:
         read = load_recipe(recipe, method_option_names=methods.option_names())
     source = str(recipe) if isinstance(recipe, (str, Path)) else ""
-    done = compare(read, folder, workers=workers, hooks=hooks, report=report, source=source)
+    with shown(progress):
+        done = compare(read, folder, workers=workers, hooks=hooks, report=report, source=source)
     return comparison(done.folder)
 
 

@@ -13,6 +13,7 @@ from .errors import SoftPromptError
 from .lm.base import LanguageModel
 from .methods.base import Reads
 from .plan import Plan, Where
+from .progress import task
 
 Progress = Callable[[int, int], None]
 Say = Callable[[str], None]
@@ -44,7 +45,13 @@ def open_inputs(
         try:
             if where == "disk":
                 place_or_own = place or Place()
-                return disk.open_or_build(place_or_own, kept, every, progress=progress, say=say), ""
+                with task(f"cache of {kept.what}") as own:
+
+                    def count(done: int, total: int) -> None:
+                        own.at(done, total=total)
+                        progress(done, total)
+
+                    return disk.open_or_build(place_or_own, kept, every, progress=count, say=say), ""
             return ram.lazily(kept, every, first), ""
         except (MemoryError, RuntimeError, OSError, SoftPromptError) as error:
             room, reason = _no_room(error)

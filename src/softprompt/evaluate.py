@@ -6,7 +6,9 @@ train, and does not know where rows or prompts come from.
 
 from __future__ import annotations
 
+import contextlib
 import math
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -25,6 +27,7 @@ from .lm.generation import tokens_of
 from .methods.base import SoftPrompt
 from .metrics import METRICS, Score, compute, default_metrics
 from .objectives import injection_for, target_nll
+from .progress import task
 
 Progress = Callable[[int, int], None]
 BATCH_TOKENS = 1024  # more were slower on a CPU
@@ -59,6 +62,7 @@ class Evaluation:
 
     metrics: dict[str, Score]
     records: list[Record] = field(default_factory=list)
+    scoring_seconds: float = field(default=0.0, compare=False)  # of scoring the targets, without texts
 
     @property
     def n(self) -> int:
@@ -103,10 +107,12 @@ class Evaluator:
         first ones) are generated and count in text metrics; 0 leaves text metrics out. None: all.
         """
         cache = cache or InputCache()
+        started = time.perf_counter()
         records = self._records(method, examples, cache, progress)
+        seconds = time.perf_counter() - started
         names = list(self.metrics) or default_metrics(self.encoder.kind)
         if self.encoder.kind != "generation":
-            return Evaluation(score(names, records), records)
+            return Evaluation(score(names, records), records, seconds)
         written = len(examples) if text_rows is None else min(text_rows, len(examples))
         by_text = [name for name in names if METRICS[name].needs != "nll"] if written else []
         if by_text:
@@ -114,7 +120,8 @@ class Evaluator:
             records[:written] = [replace(r, prediction=t) for r, t in zip(records, texts, strict=False)]
         by_loss = [name for name in names if name not in by_text and METRICS[name].needs == "nll"]
         scores = score(by_loss or ["perplexity"], records) | score(by_text, records[:written])
-        return Evaluation({name: scores[name] for name in [*names, "perplexity"] if name in scores}, records)
+        found = {name: scores[name] for name in [*names, "perplexity"] if name in scores}
+        return Evaluation(found, records, seconds)
 
     def _records(
         self,
@@ -124,6 +131,17 @@ class Evaluator:
         progress: Progress | None,
     ) -> list[Record]:
         made: list[tuple[int, Record]] = []
+        weights = [len(e.input_ids) + len(e.target_ids) for e in examples]
+        with _counted("scoring rows", weights, progress) as count:
+            for indices, record in self._scored(method, examples, cache):
+                made += zip(indices, record, strict=True)
+                count(indices)
+        return [record for _, record in sorted(made, key=lambda pair: pair[0])]
+
+    def _scored(
+        self, method: SoftPrompt, examples: Sequence[Example], cache: InputCache
+    ) -> Iterator[tuple[list[int], list[Record]]]:
+        """Batch by batch: the rows' numbers, and what came out for each."""
         for indices, batch, context, injection in self._batches(method, examples, cache):
             rows = [examples[i] for i in indices]
             if self.encoder.kind == "generation":
@@ -133,10 +151,7 @@ class Evaluator:
             else:
                 said = answer(self.lm, self.encoder, batch, injection, context, rows)
                 records = [_record(e, a.text, a.nll, a.scores) for e, a in zip(rows, said, strict=True)]
-            made += zip(indices, records, strict=True)
-            if progress:
-                progress(len(made), len(examples))
-        return [record for _, record in sorted(made, key=lambda pair: pair[0])]
+            yield indices, records
 
     def _texts(
         self,
@@ -147,15 +162,16 @@ class Evaluator:
     ) -> list[str]:
         options = {"max_new_tokens": self.max_new_tokens, "do_sample": False, **self.generate_options}
         texts: dict[int, str] = {}
-        for indices in self._orders(examples, [self.max_new_tokens] * len(examples)):
-            batch = collate([examples[i] for i in indices], self.lm.device, targets=False)
-            batch = cache.fill(batch, indices, method.reads)
-            with torch.no_grad():
-                injection = injection_for(self.lm, method, batch)
-            out = tokens_of(self.lm.generate(batch, injection, **options)).tolist()
-            texts.update(zip(indices, map(self.encoder.decode, out), strict=True))
-            if progress:
-                progress(len(texts), len(examples))
+        weights = [len(e.input_ids) + self.max_new_tokens for e in examples]
+        with _counted("writing texts", weights, progress) as count:
+            for indices in self._orders(examples, [self.max_new_tokens] * len(examples)):
+                batch = collate([examples[i] for i in indices], self.lm.device, targets=False)
+                batch = cache.fill(batch, indices, method.reads)
+                with torch.no_grad():
+                    injection = injection_for(self.lm, method, batch)
+                out = tokens_of(self.lm.generate(batch, injection, **options)).tolist()
+                texts.update(zip(indices, map(self.encoder.decode, out), strict=True))
+                count(indices)
         return [texts[i] for i in range(len(examples))]
 
     def _orders(self, examples: Sequence[Example], targets: Sequence[int]) -> Iterator[list[int]]:
@@ -177,6 +193,24 @@ class Evaluator:
                     injection = injection_for(self.lm, method, batch)
                     context = cache.context(indices) or self.lm.context(batch, injection)
                 yield indices, batch, context, injection
+
+
+@contextlib.contextmanager
+def _counted(
+    what: str, weights: Sequence[float], also: Progress | None
+) -> Iterator[Callable[[Sequence[int]], None]]:
+    """Tells of rows that are done; short rows come first, so that time goes by their weights."""
+    total, done, share = sum(weights) or 1.0, 0, 0.0
+    with task(what, len(weights)) as own:
+
+        def count(rows: Sequence[int]) -> None:
+            nonlocal done, share
+            done, share = done + len(rows), share + sum(weights[i] for i in rows) / total
+            own.at(done, share=share)
+            if also:
+                also(done, len(weights))
+
+        yield count
 
 
 def answer(

@@ -69,6 +69,11 @@ class Optimization:
         """`eval_every`, or five evaluations a run and at least one every 100 steps."""
         return self.eval_every or max(1, min(100, self.steps // 5))
 
+    def evaluations_after(self, step: int) -> int:
+        """Evaluations of the dev rows that follow after so many steps."""
+        between = self.steps_between_evaluations
+        return -(-self.steps // between) - step // between if step < self.steps else 0
+
     def factor(self, step: int) -> float:
         """Learning rate of step 0 … steps-1, as a share of the largest."""
         warm = max(1, round(self.warmup * self.steps))

@@ -34,7 +34,7 @@ class Event:
     steps: int
     loss: float
     lr: float
-    seconds_left: float  # of the whole run
+    seconds_left: float  # of the whole run; too many after the first step, which warms the machine up
     dev: DevScore | None = None  # where this step was evaluated
     is_best: bool = False
     learner: int = 0
@@ -77,13 +77,15 @@ def fit_together(
     on_event: Callable[[Event], None] | None = None,
     should_stop: Callable[[], bool] = lambda: False,
     is_pruned: Callable[[int], bool] = lambda learner: False,
+    evaluation_seconds: float = 0.0,
 ) -> list[Outcome]:
     """Train every learner to its own end; in each round, each that is not done takes a step.
 
     `groups` parts the learners (by number) of a round into those that go through the model together. After a
-    round, those that lie behind (`is_pruned`) end.
+    round, those that lie behind (`is_pruned`) end. `evaluation_seconds` is what scoring the dev rows once is
+    thought to take, until it has been timed.
     """
-    clock = _Clock(learners)
+    clock = Remaining(learners, evaluation_seconds)
     while active := [i for i, learner in enumerate(learners) if learner.stopped is None]:
         for group in groups(active):
             if should_stop():
@@ -99,7 +101,7 @@ def _step_of(
     group: Sequence[int],
     learners: Sequence[Learner],
     backward: Backward,
-    clock: _Clock,
+    clock: Remaining,
     on_event: Callable[[Event], None] | None,
 ) -> None:
     """One step of each learner in the group, and the dev scores that are due."""
@@ -108,12 +110,15 @@ def _step_of(
         learners[index].forget_gradients()
     found = backward([(index, learners[index].rows) for index in group])
     learned = [(index, loss) for index, loss in zip(group, found, strict=True) if learners[index].learn(loss)]
-    share = (time.perf_counter() - started) / len(group)
+    took = time.perf_counter() - started
+    clock.stepped(len(group), took)
+    share = took / len(group)
     for index, loss in learned:
         learner, dev, is_best = learners[index], None, False
         started = time.perf_counter()
         if learner.is_due:
             dev, is_best = learner.evaluate(loss.item())
+            clock.evaluated(time.perf_counter() - started)
         learner.spent(share + time.perf_counter() - started)
         if dev is not None:
             learner.save()
@@ -123,17 +128,39 @@ def _step_of(
             on_event(event)
 
 
-class _Clock:
-    """Time left, by the pace since the start."""
+class Remaining:
+    """Time left: steps by their own pace, evaluations of the dev rows by theirs.
 
-    def __init__(self, learners: Sequence[Learner]) -> None:
-        self._learners, self._started = learners, time.perf_counter()
-        self._before = sum(learner.state.step for learner in learners)
+    The first step counts only until there is a second: it also warms the machine up.
+    """
+
+    def __init__(self, learners: Sequence[Learner], evaluation_seconds: float = 0.0) -> None:
+        self._learners, self._evaluation = learners, evaluation_seconds
+        self._first, self._steps, self._step_seconds = 0.0, 0, 0.0
+        self._evaluations, self._evaluation_seconds = 0, 0.0
+
+    def stepped(self, steps: int, seconds: float) -> None:
+        """So many learners took a step in this time."""
+        if not self._first:
+            self._first = seconds / steps
+        else:
+            self._steps, self._step_seconds = self._steps + steps, self._step_seconds + seconds
+
+    def evaluated(self, seconds: float) -> None:
+        """The dev rows were scored once."""
+        self._evaluations += 1
+        self._evaluation_seconds += seconds
 
     def seconds_left(self) -> float:
-        left = sum(x.how.steps - x.state.step for x in self._learners if x.stopped is None)
-        done = sum(x.state.step for x in self._learners) - self._before
-        return left * (time.perf_counter() - self._started) / max(1, done)
+        """If no learner ends early."""
+        active = [x for x in self._learners if x.stopped is None]
+        step = self._step_seconds / self._steps if self._steps else self._first
+        evaluation = self._evaluation
+        if self._evaluations:
+            evaluation = self._evaluation_seconds / self._evaluations
+        steps = sum(x.how.steps - x.state.step for x in active)
+        evaluations = sum(x.how.evaluations_after(x.state.step) for x in active)
+        return steps * step + evaluations * evaluation
 
 
 def named_parameters(lm: LanguageModel, method: SoftPrompt) -> dict[str, Tensor]:

@@ -1,6 +1,6 @@
 """Tune: train what `prepare` made, evaluate it beside the plain model, save it.
 
-Display is the caller's: progress comes out as events. Nothing here prints.
+Display is the caller's: progress comes out as events, and is told to whoever follows. Nothing here prints.
 """
 
 from __future__ import annotations
@@ -29,8 +29,10 @@ from .methods.base import Setting, SoftPrompt
 from .metrics import METRICS
 from .order import Order, row_lengths
 from .prepare import Prepared, base_options, open_caches, plan_of
+from .progress import say
 from .provenance import provenance
 from .recipe import Recipe
+from .reporting import following_steps
 from .steps import Part, Steps
 from .train import DevScore, Event, Optimization, Outcome, fit_together, named_parameters
 
@@ -111,7 +113,7 @@ def tune_many(
     for run in runs:
         _make_room(Path(run.recipe.output), restart, overwrite)
     started = time.perf_counter()
-    hooks.on_stage("plain model on the dev rows" if plain else "the inputs")
+    _stage(hooks, "plain model on the dev rows" if plain else "the inputs")
     runs, cache, dev_caches = _open_caches(runs, hooks)
     evaluators = [evaluator_of(run.recipe, run.lm, run.encoder) for run in runs]
     befores = [Evaluation({})] * len(runs)
@@ -131,19 +133,26 @@ def tune_many(
         for run, scorer in zip(runs, scorers, strict=True)
     ]
     done = max(learner.state.step for learner in learners)
-    hooks.on_stage(f"training, going on from step {done}" if done else "training")
+    _stage(hooks, f"training, going on from step {done}" if done else "training")
     steps = Steps(runs[0].lm, [Part.of(run) for run in runs], cache)
-    outcomes = fit_together(
-        learners,
-        steps.backward,
-        groups=steps.groups,
-        on_event=hooks.on_event,
-        should_stop=hooks.should_stop,
-        is_pruned=hooks.is_pruned,
-    )
+    with following_steps([Path(run.recipe.output).name for run in runs]) as follow:
+
+        def on_event(event: Event) -> None:
+            follow(event)
+            hooks.on_event(event)
+
+        outcomes = fit_together(
+            learners,
+            steps.backward,
+            groups=steps.groups,
+            on_event=on_event,
+            should_stop=hooks.should_stop,
+            is_pruned=hooks.is_pruned,
+            evaluation_seconds=max(before.scoring_seconds for before in befores),
+        )
     if any(outcome.stopped == "interrupted" for outcome in outcomes):
         raise Interrupted(max(outcome.step for outcome in outcomes), Path(runs[0].recipe.output))
-    hooks.on_stage("evaluating the best on the dev rows")
+    _stage(hooks, "evaluating the best on the dev rows")
     finished = []
     for run, learner, outcome, scorer, before, start in zip(
         runs, learners, outcomes, scorers, befores, starts, strict=True
@@ -154,6 +163,11 @@ def tune_many(
         saved = artifacts.save(Path(run.recipe.output), run.method, run.lm, about)
         finished.append(Run(run, outcome, saved, dev, before))
     return finished
+
+
+def _stage(hooks: Hooks, text: str) -> None:
+    say(text)
+    hooks.on_stage(text)
 
 
 def moved(method: SoftPrompt, start: Sequence[Tensor]) -> float | None:
@@ -233,7 +247,11 @@ def _open_caches(
         first = replace(first, plan=plan_of(first.recipe, first.lm, first.method, train, dev))
     lists = [train, *(run.dev for run in runs)]
     (cache, *dev_caches), first = open_caches(
-        first, lists, first=list(first_asked(runs)), progress=hooks.on_cache, say=hooks.on_stage
+        first,
+        lists,
+        first=list(first_asked(runs)),
+        progress=hooks.on_cache,
+        say=lambda text: _stage(hooks, text),
     )
     opened = [_planned(run, first, own) for run, own in zip(runs, dev_caches, strict=True)]
     return [run for run, _ in opened], cache, [own for _, own in opened]

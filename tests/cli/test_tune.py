@@ -187,27 +187,6 @@ def test_full_disk_is_said_and_nothing_is_half_written(run, recipe, tmp_path, mo
     assert said.code == 0 and "going on from step 4" in said.err
 
 
-def test_progress_is_live_in_a_terminal(recipe, monkeypatch):
-    import io
-
-    from softprompt.cli.progress import Progress
-    from softprompt.train import DevScore, Event
-
-    class Terminal(io.StringIO):
-        def isatty(self) -> bool:
-            return True
-
-    screen = Terminal()
-    monkeypatch.setattr(sys, "stderr", screen)
-    monkeypatch.setenv("TERM", "xterm")
-    with Progress() as progress:
-        progress.stage("training")
-        progress.step(Event(3, 10, 0.5, 1e-2, 70.0, DevScore((1.0,), "accuracy", 0.75), True))
-        progress._live.refresh()
-    shown = screen.getvalue()
-    assert all(part in shown for part in ("training", "3/10", "loss 0.500", "best 0.750 at 3", "1m 10s left"))
-
-
 def test_relative_output_is_where_the_command_runs(run, recipe, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert run("tune", "recipe.yaml", "output=here", "steps=1").code == 0

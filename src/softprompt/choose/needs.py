@@ -18,6 +18,7 @@ from ..data.collate import batch_of_ids
 from ..data.encode import MAX_LABELS
 from ..data.template import Rendered, Template
 from ..lm.base import LanguageModel
+from ..progress import track
 
 LABEL_WORDS = 6  # a target of more words is an answer rather than a label
 ROWS_A_LABEL = 3  # distinct targets that come up less often, on average, are answers
@@ -81,12 +82,14 @@ def measure(
     kind: str | None = None,
 ) -> Needs:
     """Facts about the rows under the template, and about the model. `kind` None: told from the targets."""
-    rendered = [template.render(row) for row in rows]
+    rendered = [template.render(row) for row in track(rows, "reading rows")]
     kind = kind or kind_of(rendered)
     targets = Counter(item.target for item in rendered)
     frequent = [label for label, _ in targets.most_common()] if kind == "classification" else []
-    inputs = [_tokens(lm, item.input) for item in rendered]
-    answers = [_tokens(lm, item.target) for item in rendered]
+    lengths = [
+        (_tokens(lm, item.input), _tokens(lm, item.target)) for item in track(rendered, "counting tokens")
+    ]
+    inputs, answers = map(list, zip(*lengths, strict=True))
     parameters = list(lm.model.parameters())
     return Needs(
         said,

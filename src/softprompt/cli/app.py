@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from .. import __version__
+from ..display import Display
 from ..errors import SoftPromptError
 from . import (
     check,
@@ -93,7 +94,7 @@ def _run(function: Callable[..., Reply], arguments: dict[str, Any], prints: bool
     aside = contextlib.redirect_stdout(sys.stderr) if as_json and not prints else contextlib.nullcontext()
     _quieten()
     try:
-        with aside:
+        with aside, Display():
             reply = function(**arguments)
     except SoftPromptError as error:
         return show_error(error, as_json)

@@ -11,7 +11,6 @@ import typer
 
 from .opening import ArtifactFolder, ModelName, OtherBase, Plain, PromptName, open_artifact, with_prompt
 from .output import Json, Reply, jsonable, log, scores, table
-from .progress import Progress
 
 if TYPE_CHECKING:
     from ..api import Tuned
@@ -66,8 +65,7 @@ def evaluate(
     truncated = sum(example.truncated > 0 for example in examples)
     if truncated:
         log(f"note: {truncated} of {len(examples)} rows were cut to data.max_input_tokens")
-    with Progress() as progress:
-        evaluation = evaluator.run(tuned.method, examples, progress=progress.count)
+    evaluation = evaluator.run(tuned.method, examples)
     what = f"few-shot ({shots})" if shots else "plain model" if plain else tuned.artifact.manifest["method"]
     report = evaluation.to_json()
     reply: dict[str, Any] = {

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import SoftPromptError
+from ..progress import track
 from .opening import (
     ArtifactFolder,
     ModelName,
@@ -75,7 +76,7 @@ def generate(
         _stream(tuned, text, prompt, options)
         return Reply({})
     answers: list[str] = []
-    for part in _parts(rows):
+    for part in track(list(_parts(rows)), "answering, batch"):
         new = tuned.generate(list(part), prompt=prompt, **options)
         answers += new
         if file is not None and not json:

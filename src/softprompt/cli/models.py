@@ -39,6 +39,7 @@ def models(
     from ..errors import unknown
     from ..lm.families import FAMILIES
     from ..lm.survey import survey, survey_model
+    from ..progress import track
 
     for family in families or ():
         if family not in FAMILIES:
@@ -50,7 +51,7 @@ def models(
     else:
         chosen = families or list(FAMILIES)
         log(f"{len(chosen)} tiny random models, a fraction of a second each")
-        reports = [survey(family) for family in chosen]
+        reports = [survey(family) for family in track(chosen, "trying families")]
     return Reply({"models": [asdict(r) for r in reports]}, page(reports) if markdown else _text(reports))
 
 

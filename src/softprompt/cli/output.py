@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from ..errors import SoftPromptError
+from ..progress import duration as duration
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object; logs go to stderr.")]
 
@@ -116,15 +117,3 @@ def size(count: float) -> str:
             return f"{count:.0f} {unit}"
         count /= 1000
     return f"{count:.1f} GB"
-
-
-def duration(seconds: float) -> str:
-    """Seconds, as `3m 20s`."""
-    if seconds < 9.95:
-        return f"{seconds:.1f}s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole}s"
-    if whole < 3600:
-        return f"{whole // 60}m {whole % 60:02d}s"
-    return f"{whole // 3600}h {whole % 3600 // 60:02d}m"

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from ..progress import say
 from .interruption import Interruption
-from .output import Reply, duration, number, scores, table
-from .progress import Progress
+from .output import Reply, scores, table
 
 if TYPE_CHECKING:
     from ..prepare import Prepared
-    from ..train import Event
     from ..tuning import Run
 
 
@@ -21,15 +20,13 @@ def run_together(
     """Train them all; the reply lists them, the best first."""
     from ..tuning import Hooks, Interrupted, tune_many
 
-    with Interruption() as interruption, Progress() as progress:
-        follow = _Follower(progress, names)
+    with Interruption() as interruption:
 
         def stage(text: str) -> None:
             interruption.under_way = text.startswith("training")
-            progress.stage(text)
 
-        progress.stage(f"{len(runs)} prompts, {runs[0].trained_parameters:,} numbers in the first")
-        hooks = Hooks(stage, progress.count, follow.step, lambda: interruption.asked)
+        say(f"{len(runs)} prompts, {runs[0].trained_parameters:,} numbers in the first")
+        hooks = Hooks(on_stage=stage, should_stop=lambda: interruption.asked)
         try:
             done = tune_many(runs, hooks=hooks, restart=restart, overwrite=overwrite)
         except (Interrupted, KeyboardInterrupt):
@@ -39,25 +36,6 @@ def run_together(
     best = found[0][1].artifact
     data = {"runs": [_entry(name, run) for name, run in found], "best": str(best.path)}
     return Reply(data, None if json else _text(found))
-
-
-class _Follower:
-    """Steps of all as one count, and the best dev score so far."""
-
-    def __init__(self, progress: Progress, names: Sequence[str]) -> None:
-        self._progress, self._names = progress, names
-        self._steps: dict[int, tuple[int, int]] = {}
-        self._best: tuple[tuple[float, ...], str] | None = None
-
-    def step(self, event: Event) -> None:
-        self._steps[event.learner] = event.step, event.steps
-        if event.dev and (self._best is None or event.dev.key > self._best[0]):
-            shown = f"best {event.dev.name} {number(event.dev.shown)} by {self._names[event.learner]}"
-            self._best = event.dev.key, shown
-        total = event.steps * len(self._names)
-        done = sum(step for step, _ in self._steps.values())
-        left = f"{duration(event.seconds_left)} left"
-        self._progress.steps(done, total, [self._best[1] if self._best else "", left])
 
 
 def _rank(run: Run) -> tuple[float, ...]:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..progress import say
 from .interruption import Interruption
 from .opening import Overrides, RecipeFile, open_recipe
 from .output import Json, Reply, duration, log, scores, size, table
-from .progress import Progress
 from .side_by_side import run_together
 
 if TYPE_CHECKING:
@@ -55,21 +55,20 @@ def tune(
 
     command = _command(recipe, overrides)
     folder = Path(read.output)
-    with Interruption() as interruption, Progress() as progress:
+    with Interruption() as interruption:
         try:
-            progress.stage(f"reading the rows and loading {read.model} …")
+            say(f"reading the rows and loading {read.model} …")
             prepared = prepare(read)
-            progress.stage(f"{read.method.name}: {prepared.trained_parameters:,} numbers to train")
+            say(f"{read.method.name}: {prepared.trained_parameters:,} numbers to train")
             if prepared.carried is not None:
-                progress.stage(str(prepared.carried))
-            progress.stage(str(prepared.plan))
+                say(str(prepared.carried))
+            say(str(prepared.plan))
             resumed = 0 if restart else saved_step(folder / "checkpoint")
 
             def stage(text: str) -> None:
                 interruption.under_way = text.startswith("training")
-                progress.stage(text)
 
-            hooks = Hooks(stage, progress.count, progress.step, lambda: interruption.asked)
+            hooks = Hooks(on_stage=stage, should_stop=lambda: interruption.asked)
             run = tune_prepared(prepared, hooks=hooks, restart=restart, overwrite=overwrite)
         except (Interrupted, KeyboardInterrupt):
             return _interrupted(folder, command)

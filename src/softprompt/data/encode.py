@@ -15,6 +15,7 @@ from softprompt.data.places import check_label_words, mask_lead, mask_places, wo
 from softprompt.data.template import Rendered, Template
 from softprompt.data.tokens import Ids, Tokens
 from softprompt.errors import SoftPromptError, nearest, unknown
+from softprompt.progress import track
 
 T = TypeVar("T")
 MAX_LABELS = 200  # more distinct targets than this are free text rather than labels
@@ -48,7 +49,7 @@ def distinct_labels(
     rows: Iterable[Mapping[str, Any]], template: Template, limit: int = MAX_LABELS
 ) -> list[str]:
     """The distinct rendered targets (or tags), sorted: the labels of a recipe that names none."""
-    rendered = each(list(rows), template.render)
+    rendered = each(list(rows), template.render, "looking for labels")
     labels = sorted({label for row in rendered for label in row.tags or (row.target,)})
     if len(labels) > limit:
         raise SoftPromptError(
@@ -65,11 +66,11 @@ def distinct_labels(
     return labels
 
 
-def each(rows: Sequence[Any], work: Callable[[Any], T]) -> list[T]:
+def each(rows: Sequence[Any], work: Callable[[Any], T], what: str = "encoding rows") -> list[T]:
     """`work` of every row; all that fail are counted in one error, which names the first few."""
     results: list[T] = []
     errors: list[SoftPromptError] = []
-    for row in rows:
+    for row in track(rows, what):
         try:
             results.append(work(row))
         except SoftPromptError as error:

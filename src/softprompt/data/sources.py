@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from softprompt.errors import SoftPromptError, nearest, unknown
+from softprompt.progress import task
 
 R = TypeVar("R", bound=Mapping[str, Any])
 
@@ -39,15 +40,16 @@ def read_rows(source: str | Path | Iterable[Mapping[str, Any]], *, split: str = 
     Raises SoftPromptError that names the file and line: missing or empty file, broken line, a row that
     is not an object, an unknown extension or split.
     """
-    if isinstance(source, str) and source.startswith("hf:"):
-        rows = _read_hub(source, split)
-        name = source
-    elif isinstance(source, (str, Path)):
-        path = Path(source).expanduser()
-        rows, name = _read_path(path, split), f"'{path}'"
-    else:
-        rows, name = _read_object(source, split), f"the {split} rows"
-    result = list(rows)
+    with task(f"reading {source if isinstance(source, (str, Path)) else 'rows'}"):
+        if isinstance(source, str) and source.startswith("hf:"):
+            rows = _read_hub(source, split)
+            name = source
+        elif isinstance(source, (str, Path)):
+            path = Path(source).expanduser()
+            rows, name = _read_path(path, split), f"'{path}'"
+        else:
+            rows, name = _read_object(source, split), f"the {split} rows"
+        result = list(rows)
     if not result:
         raise SoftPromptError(f"{name}: no rows", why="the source is empty", fix="give at least one row")
     return result

@@ -11,6 +11,7 @@ import torch
 
 from ..collector import rare_collection
 from ..errors import SoftPromptError, unknown
+from ..progress import task
 from . import heads, smollm2, wording
 from .base import Attention, LanguageModel
 from .encoder import EncoderLM
@@ -54,7 +55,7 @@ def load(
         if head is not None:
             # a head of another size in the checkpoint is no mistake: it is left, and drawn anew
             options |= {"num_labels": head.size, "ignore_mismatched_sizes": True}
-        with heads.drawn(head):
+        with heads.drawn(head), task(f"loading {name}"):
             both: Any = heads.auto_class(config, head).from_pretrained(
                 path, dtype=kind, output_loading_info=True, **options
             )

@@ -14,6 +14,7 @@ from ... import artifact as artifacts
 from ...artifact import MANIFEST, Artifact
 from ...errors import SoftPromptError
 from ...lm.base import LanguageModel
+from ...progress import track
 from . import base_of, compiled_kv, tokens_after
 from .checks import injection_of
 from .folder import AFTER, Entry, Folder
@@ -73,7 +74,7 @@ def compile_all(
     """Compile each into `out`; what cannot be is given back as the reason, and the others go on."""
     folder = Folder(out)
     base = base_of(lm)
-    for source in found:
+    for source in track(found, "compiling"):
         try:
             injection = injection_of(source.artifact, lm, source.prompt, other_base=other_base)
             after = tokens_after(injection)
