@@ -17,20 +17,18 @@ from typing import Any
 
 from . import artifact as artifacts
 from . import composition, methods, together
+from .answering import listed, texts
 from .artifact import Artifact
 from .compare.engine import Hooks as ComparisonHooks
 from .compare.engine import compare
 from .composition import AVERAGE, CONCATENATE, Operation, scaling
 from .config import Recipe, load_recipe, recipe_from_dict
-from .data.collate import collate
 from .data.encode import Encoder
 from .data.sources import read_rows
 from .display import shown
-from .evaluate import Evaluation, Evaluator, answer
+from .evaluate import Evaluation, Evaluator
 from .lm.base import LanguageModel
-from .lm.generation import tokens_of
 from .methods.base import Setting, SoftPrompt
-from .objectives import injection_for
 from .prepare import check_head, encoder_of, prepare, saved_base, template_of
 from .report.read import comparison
 from .report.schema import Comparison
@@ -38,6 +36,7 @@ from .tuning import Hooks, Run, dev_key, evaluator_of, tune_many
 from .tuning import tune as tune_prepared
 
 Rows = Iterable[Mapping[str, Any]]
+Inputs = str | Mapping[str, Any] | Iterable[str | Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -67,30 +66,25 @@ class Tuned:
             examples = self.encoder.encode_rows(read_rows(rows, split="test"), prompt=prompt)
             return self.evaluator().run(self.method, examples)
 
-    def generate(
-        self, inputs: str | Mapping[str, Any] | list, *, prompt: str | None = None, **options: Any
-    ) -> Any:
-        """The answer to one input, or a list of them: generated text, or the likeliest label or choice.
+    def generate(self, inputs: Inputs, *, prompt: str | None = None, **options: Any) -> Any:
+        """The answer to an input: generated text, or the likeliest label or choice.
 
-        Tags come as one text, parted by spaces; a regression's number as text too.
-        A string stands for the template's only field; `options` are transformers' generation options.
+        One input (a text, or a row as a mapping) gives one text; a list, or any other iterable, gives a list,
+        an empty one for none. `num_return_sequences=N` gives a list of N texts in place of each. Tags come as
+        one text, parted by spaces; a regression's number as text too.
+
+        A string stands for the template's only field. `options` are transformers' generation options (see
+        docs/running.md); a prompt that writes no text takes none. Raises SoftPromptError for an unknown one.
         """
-        many = inputs if isinstance(inputs, list) else [inputs]
+        many, single = listed(inputs)
+        if not many:
+            return []
         name = (
             self.artifact.prompts[self.artifact.index(prompt)] if prompt or not _names_prompt(many) else None
         )
         examples = [self.encoder.encode(row, with_target=False, prompt=name) for row in many]
-        batch = collate(examples, self.lm.device, targets=False)
-        injection = injection_for(self.lm, self.method, batch)
-        if self.encoder.kind == "generation":
-            options = {"max_new_tokens": self.recipe.task.max_new_tokens, "do_sample": False, **options}
-            out = self.lm.generate(batch, injection, **options)
-            texts = [self.encoder.decode(ids) for ids in tokens_of(out).tolist()]
-        else:
-            context = self.lm.context(batch, injection)
-            said = answer(self.lm, self.encoder, batch, injection, context, examples)
-            texts = [one.text for one in said]
-        return texts if isinstance(inputs, list) else texts[0]
+        found = texts(self.lm, self.method, self.encoder, examples, self.recipe.task.max_new_tokens, options)
+        return found[0] if single else found
 
 
 def tune(

@@ -13,6 +13,7 @@ list of files does not name is never read. Vectors are checked where they are re
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -157,7 +158,7 @@ class Artifact:
             raise SoftPromptError(
                 f"{self.path} holds {len(self.prompts)} prompts: {', '.join(self.prompts)}",
                 why="which one is meant is not said",
-                fix=f"add --prompt {self.prompts[0]}",
+                fix=f"add --prompt {shlex.quote(self.prompts[0])}",
             )
         if prompt not in self.prompts:
             raise unknown("prompt", prompt, self.prompts, fix="use a prompt of this artifact")

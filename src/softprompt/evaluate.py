@@ -23,7 +23,7 @@ from .data.encode import Encoder, Example
 from .injection import Injection
 from .lm.base import LanguageModel
 from .lm.context import Context
-from .lm.generation import tokens_of
+from .lm.generation import answering, tokens_of
 from .methods.base import SoftPrompt
 from .metrics import METRICS, Score, compute, default_metrics
 from .objectives import injection_for, target_nll
@@ -160,7 +160,7 @@ class Evaluator:
         cache: InputCache,
         progress: Progress | None,
     ) -> list[str]:
-        options = {"max_new_tokens": self.max_new_tokens, "do_sample": False, **self.generate_options}
+        options = answering(self.lm, self.max_new_tokens, **self.generate_options)
         texts: dict[int, str] = {}
         weights = [len(e.input_ids) + self.max_new_tokens for e in examples]
         with _counted("writing texts", weights, progress) as count:

@@ -315,6 +315,7 @@ def encoder_of(
         closed=lm.spec.kind == "encoder",
         verbalizer=recipe.task.verbalizer,
         apart=lm.spec.kind == "encoder-decoder",
+        ends=lm.ends,
     )
 
 

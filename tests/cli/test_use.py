@@ -158,3 +158,56 @@ def test_inspect_tells_what_the_run_shows(run, tuned):
     assert findings and all({"level", "what", "evidence", "command"} == set(f) for f in findings)
     said = run("inspect", tuned).out.split("findings:\n")[1]
     assert all(f["what"] in said and f["evidence"] in said for f in findings)
+
+
+@pytest.fixture(scope="module")
+def penalised(tmp_path_factory, model_folder):
+    """A tuned prompt on a base whose checkpoint ships a penalty that changes every answer."""
+    import shutil
+
+    import softprompt
+
+    folder = tmp_path_factory.mktemp("penalised")
+    shutil.copytree(model_folder, folder / "base")
+    settings = {"repetition_penalty": 50.0, "do_sample": True, "max_length": 4, "_from_model_config": False}
+    (folder / "base" / "generation_config.json").write_text(json.dumps(settings))
+    rows = [{"input": f"row {i}", "target": "good"} for i in range(8)]
+    task = {"kind": "generation", "max_new_tokens": 12}
+    tuned = softprompt.tune(
+        str(folder / "base"), "prompt-tuning", rows, output=str(folder / "out"), task=task, steps=1,
+        options={"length": 2}, dtype="float32",
+    )  # fmt: skip
+    return tuned
+
+
+def test_settings_of_the_checkpoint_count_if_asked_for(run, penalised):
+    text, folder = "ababab", penalised.artifact.path
+
+    def answer(*more):
+        return run("generate", folder, text, "--json", *more).json["outputs"]
+
+    bare = answer()
+    assert bare == [penalised.generate(text)]
+    asked = answer("--option", "repetition_penalty=50.0")
+    assert asked != bare and asked == [penalised.generate(text, repetition_penalty=50.0)]
+    own = answer("--checkpoint-settings", "--option", "max_length=30", "--option", "do_sample=false")
+    assert own == [penalised.generate(text, repetition_penalty=50.0, max_length=30)]
+    said = run("generate", folder, text, "--option", "repetition_penalt=2")
+    assert said.code == 1 and "did you mean 'repetition_penalty'" in said.err and "loading" not in said.err
+
+
+def test_a_text_that_begins_with_a_dash(run, penalised):
+    said = run("generate", penalised.artifact.path, "-5 degrees")
+    assert said.code == 2 and "-- '-5 degrees'" in said.err
+    assert run("generate", penalised.artifact.path, "--", "-5 degrees").code == 0
+
+
+def test_options_of_generation_are_refused_where_labels_answer(run, tuned):
+    said = run("generate", tuned, "nice", "--temperature", "0.5")
+    assert said.code == 1 and "takes no generation options" in said.err and "loading" not in said.err
+
+
+def test_an_unknown_prompt_is_told_before_the_model_is_loaded(run, tuned, data):
+    for command in (["generate", tuned, "nice"], ["eval", tuned, "--data", data]):
+        said = run(*command, "--prompt", "nobody")
+        assert said.code == 1 and "unknown prompt 'nobody'" in said.err and "loading" not in said.err

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from .. import __version__
 from ..display import Display
@@ -78,14 +79,16 @@ def root(
     """
 
 
-def command(function: Callable[..., Reply], name: str, *, prints: bool = False) -> None:
+def command(
+    function: Callable[..., Reply], name: str, *, prints: bool = False, cls: type[TyperCommand] | None = None
+) -> None:
     """Register a command. Its docstring is its help, with an example; one that `prints` its own JSON may."""
 
     @functools.wraps(function)
     def run(**arguments: Any) -> None:
         raise typer.Exit(_run(function, arguments, prints))
 
-    app.command(name)(run)
+    app.command(name, cls=cls)(run)
 
 
 def _run(function: Callable[..., Reply], arguments: dict[str, Any], prints: bool) -> int:
@@ -133,7 +136,7 @@ command(tune.tune, "tune")
 command(search.search, "search")
 command(compare.compare, "compare")
 command(evaluate.evaluate, "eval")
-command(generate.generate, "generate")
+command(generate.generate, "generate", cls=generate.DashedText)
 command(inspect.inspect, "inspect")
 command(compose.compose, "compose")
 command(report.report, "report")

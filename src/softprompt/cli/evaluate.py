@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .opening import ArtifactFolder, ModelName, OtherBase, Plain, PromptName, open_artifact, with_prompt
+from .opening import (
+    ArtifactFolder,
+    ModelName,
+    OtherBase,
+    Plain,
+    PromptName,
+    check_prompt,
+    open_artifact,
+    with_prompt,
+)
 from .output import Json, Reply, jsonable, log, scores, table
 
 if TYPE_CHECKING:
@@ -47,10 +56,13 @@ def evaluate(
       softprompt eval runs/prompt --data test.jsonl --plain
       softprompt eval runs/prompt --data test.jsonl --shots 4 --limit 200
     """
+    from .. import artifact as artifacts
     from ..data.sources import limit_rows, read_rows
 
+    found = artifacts.load(artifact)
     rows = read_rows(data, split="test")
-    tuned = open_artifact(artifact, model, other_base, plain or shots is not None)
+    check_prompt(found, rows, prompt)
+    tuned = open_artifact(found, model, other_base, plain or shots is not None)
     rows = limit_rows(with_prompt(rows, tuned, prompt), limit, tuned.recipe.train.seed)
     evaluator = tuned.evaluator()
     if shots is None:

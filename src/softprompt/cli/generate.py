@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json as jsonlib
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperCommand
 
 from ..errors import SoftPromptError
 from ..progress import track
@@ -18,6 +20,7 @@ from .opening import (
     OtherBase,
     Plain,
     PromptName,
+    check_prompt,
     name_of,
     open_artifact,
     with_prompt,
@@ -28,6 +31,19 @@ if TYPE_CHECKING:
     from ..api import Tuned
 
 ROWS_AT_ONCE = 16
+
+
+class DashedText(TyperCommand):
+    """A command whose text may begin with a dash, as `-5 degrees` does: the error says how to write it."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, list(args))
+        except Exception as error:  # of typer's own click, or of the one beside it
+            if name := getattr(error, "option_name", None):
+                dashed = next((arg for arg in args if arg.startswith(name)), name)
+                error.message += f'. If it is the text, write it behind "--": -- {shlex.quote(dashed)}'  # type: ignore
+            raise
 
 
 def generate(
@@ -47,6 +63,15 @@ def generate(
         float, typer.Option("--temperature", min=0.0, metavar="T", help="0 takes the likeliest token.")
     ] = 0.0,
     seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of --temperature's draws.")] = 0,
+    option: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--option", metavar="NAME=VALUE", help="A generation option of transformers: num_beams=4."
+        ),
+    ] = None,
+    checkpoint_settings: Annotated[
+        bool, typer.Option("--checkpoint-settings", help="Answer under the base's own generation settings.")
+    ] = False,
     plain: Plain = False,
     model: ModelName = None,
     other_base: OtherBase = False,
@@ -55,23 +80,36 @@ def generate(
     """Answer an input, or a file of them.
 
     Answers to a file, or to standard input, come one a line. A classification or choice prompt
-    answers with the likeliest label or choice.
+    answers with the likeliest label or choice. A text that begins with a dash stands behind --.
 
     \b
     Example:
       softprompt generate runs/prompt "what a film!"
+      softprompt generate runs/prompt -- "-5 degrees"
       softprompt generate runs/chat "Tell me about cats" --prompt joke
       softprompt generate runs/prompt --file inputs.txt > answers.txt
     """
     if (text is None) == (file is None):
         raise typer.BadParameter("give one TEXT, or --file FILE (--file - reads standard input)")
+    options = _options(max_new_tokens, temperature, option)
+    from .. import artifact as artifacts
+    from ..answering import checked
+    from ..config import recipe_from_dict
+
+    found = artifacts.load(artifact)
     rows: Sequence[Any] = [text] if file is None else _read(file)
-    tuned = open_artifact(artifact, model, other_base, plain)
+    check_prompt(found, rows, prompt)
+    checked(options, recipe_from_dict(found.manifest["recipe"]).task.kind)
+    tuned = open_artifact(found, model, other_base, plain)
+    if checkpoint_settings:
+        options = tuned.lm.inherited | options
+    import torch
+
+    torch.manual_seed(seed)
     if text is not None or isinstance(rows[0], str):
         prompt = name_of(tuned.artifact, prompt)
     else:
         rows, prompt = with_prompt(rows, tuned, prompt), None
-    options = _options(tuned, max_new_tokens, temperature, seed)
     if text is not None and not json and sys.stdout.isatty() and tuned.encoder.kind == "generation":
         _stream(tuned, text, prompt, options)
         return Reply({})
@@ -121,16 +159,24 @@ def _read(file: str) -> Sequence[Any]:
     return rows
 
 
-def _options(tuned: Tuned, max_new_tokens: int | None, temperature: float, seed: int) -> dict[str, Any]:
-    if tuned.encoder.kind != "generation":
-        return {}
+def _options(max_new_tokens: int | None, temperature: float, more: Sequence[str] | None) -> dict[str, Any]:
+    """Generation options, as they were given."""
+    import yaml
+
+    from ..recipe_yaml import read_value
+
     options: dict[str, Any] = {}
+    for text in more or ():
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise typer.BadParameter(f"--option is NAME=VALUE, not {text!r}")
+        try:
+            options[name.strip()] = read_value(value, ())
+        except yaml.YAMLError:
+            options[name.strip()] = value
     if max_new_tokens is not None:
         options["max_new_tokens"] = max_new_tokens
     if temperature > 0:
-        import torch
-
-        torch.manual_seed(seed)
         options |= {"do_sample": True, "temperature": temperature}
     return options
 

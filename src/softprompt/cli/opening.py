@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from ..errors import SoftPromptError, unknown
 from .output import log
 
 if TYPE_CHECKING:
@@ -59,16 +60,28 @@ def open_recipe(path: Path, overrides: Sequence[str] | None) -> Recipe:
     return recipe.model_copy(update={"method": MethodConfig(name=recipe.method.name, **kept)})
 
 
-def open_artifact(path: Path, model: str | None, other_base: bool, plain: bool) -> Tuned:
-    """The artifact on its base model, or the plain model with its template."""
-    from .. import artifact as artifacts
+def open_artifact(artifact: Artifact, model: str | None, other_base: bool, plain: bool) -> Tuned:
+    """A verified artifact on its base model, or the plain model with its template."""
     from .. import threads
-    from ..api import open_prompt
+    from ..api import opened
+    from ..prepare import saved_base
 
     threads.use()
-    base = artifacts.load(path).manifest["base"]  # verified before a model is loaded
-    log(f"loading {model or base['name']} …")
-    return open_prompt(path, model=model, other_base=other_base, plain=plain)
+    log(f"loading {model or artifact.manifest['base']['name']} …")
+    return opened(artifact, saved_base(artifact, model), other_base=other_base, plain=plain)
+
+
+def check_prompt(artifact: Artifact, rows: Sequence[Any], prompt: str | None) -> None:
+    """Raises for a prompt that the artifact has not, or rows that need one: before a model is loaded."""
+    from ..config import recipe_from_dict
+
+    field = recipe_from_dict(artifact.manifest["recipe"]).data.prompt_field
+    named = [row for row in rows if isinstance(row, Mapping) and field and row.get(field) not in (None, "")]
+    if prompt is not None or len(named) < len(rows):
+        name_of(artifact, prompt)
+    if odd := next((row for row in named if str(row[field]) not in artifact.prompts), None):
+        error = unknown("prompt", str(odd[field]), artifact.prompts, fix="use a prompt of this artifact")
+        raise SoftPromptError(f"{getattr(odd, 'where', 'a row')}: {error.what}", error.why, error.fix)
 
 
 def with_prompt(rows: Sequence[Any], tuned: Tuned, prompt: str | None) -> list[Row]:

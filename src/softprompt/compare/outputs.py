@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,7 +15,7 @@ from ..data.collate import collate
 from ..data.encode import Example
 from ..evaluate import Evaluator
 from ..lm.base import LanguageModel
-from ..lm.generation import tokens_of
+from ..lm.generation import answering, tokens_of
 from ..methods.base import SoftPrompt
 from ..metrics import Score
 from ..objectives import injection_for, target_nll
@@ -37,14 +36,13 @@ def written(evaluator: Evaluator, method: SoftPrompt, examples: Sequence[Example
     `evaluator` says how many at most, and may hold other options of `generate`.
     """
     lm, made = evaluator.lm, [()] * len(examples)
-    options = {"max_new_tokens": evaluator.max_new_tokens, "do_sample": False, **evaluator.generate_options}
-    ends = _ends(lm, evaluator.encoder.tokenizer)
+    options = answering(lm, evaluator.max_new_tokens, **evaluator.generate_options)
     for numbers in _alike(examples):
         batch = collate([examples[i] for i in numbers], lm.device, targets=False)
         with torch.no_grad():
             injection = injection_for(lm, method, batch)
         for i, ids in zip(numbers, tokens_of(lm.generate(batch, injection, **options)).tolist(), strict=True):
-            end = next((n + 1 for n, token in enumerate(ids) if token in ends), len(ids))
+            end = next((n + 1 for n, token in enumerate(ids) if token in lm.ends), len(ids))
             made[i] = tuple(ids[:end])
     return made
 
@@ -98,9 +96,3 @@ def _alike(examples: Sequence[Example]) -> Iterator[list[int]]:
     order = sorted(range(len(examples)), key=lambda i: len(examples[i].input_ids))
     for start in range(0, len(order), ROWS):
         yield order[start : start + ROWS]
-
-
-def _ends(lm: LanguageModel, tokenizer: Any) -> set[int]:
-    """Tokens that end an answer: the tokenizer's, and those that `generate` stops at."""
-    ends = lm.model.generation_config.eos_token_id  # type: ignore[union-attr]
-    return {tokenizer.eos_token_id, *(ends if isinstance(ends, list) else [ends])} - {None}

@@ -7,7 +7,7 @@ tokenizer (any of `transformers`) and nothing of torch, models, padding or metho
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
@@ -97,7 +97,8 @@ class Encoder:
     input and target are texts of their own, as an encoder and a decoder read them.
     `answers` says where the model's answers are read: after the input, at masks in it (label words, by
     `verbalizer` where they are not the labels themselves), or off a head. `closed` keeps the end token
-    that the tokenizer appends, as encoders have learned it.
+    that the tokenizer appends, as encoders have learned it. `ends`: tokens beside the tokenizer's own end
+    token that end an answer.
     """
 
     def __init__(
@@ -118,7 +119,9 @@ class Encoder:
         closed: bool = False,
         verbalizer: Mapping[str, str] | None = None,
         apart: bool = False,
+        ends: Collection[int] = (),
     ) -> None:
+        self.ends = {*ends, tokenizer.eos_token_id}
         self.tokenizer, self.template, self.kind = tokenizer, template, kind
         self.answers, self.verbalizer = answers, dict(verbalizer or {})
         self.chat, self.system, self.prompts = chat, system, tuple(prompts)
@@ -170,10 +173,10 @@ class Encoder:
         return text if limit is None or len(ids) <= limit else self._tokens.last(text, ids, limit)
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of generated ids up to the end token, without special tokens and outer whitespace."""
+        """The text of generated ids up to an end token, without special tokens and outer whitespace."""
         kept: list[int] = []
         for token in ids:
-            if int(token) == self.tokenizer.eos_token_id:
+            if int(token) in self.ends:
                 break
             kept.append(int(token))
         # No clean-up: it would take spaces away that the target texts have.

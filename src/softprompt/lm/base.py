@@ -21,7 +21,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from ..data.collate import Batch
 from ..errors import SoftPromptError, unknown
 from ..injection import Injection, LayerKV, Layers
-from . import shims
+from . import settings, shims
 from .active import attention_lost, checkpoint_contexts
 from .attention import EAGER, SDPA
 from .capture import attention_inputs, attention_modules, project
@@ -41,6 +41,9 @@ class LanguageModel(abc.ABC):
     spec: ModelSpec
     answers: Answers = "next"  # where an answer is read: after the row, at masks in it, or off a head
     why_dtype: str = "as the caller loaded it"  # why the model computes in `dtype`
+    inherited: dict[
+        str, Any
+    ]  # generation settings that the checkpoint ships and that count only if asked for
     _turns: tuple[Turn | None, ...]  # how each layer turns its keys by position; None: not recognised
 
     def __init__(
@@ -60,6 +63,8 @@ class LanguageModel(abc.ABC):
         model.set_attn_implementation(_implementation(model, attention))
         model.eval()
         model.requires_grad_(False)
+        self._begin = settings.begin(model, tokenizer)
+        self.inherited = settings.make_neutral(model, tokenizer)
         self._checkpointed: tuple[torch.nn.Module, ...] = ()
         self._accepted = accepted_arguments(model)
         self.spec, self._turns = measure(model, self.embed)
@@ -94,6 +99,17 @@ class LanguageModel(abc.ABC):
         """False while the base is trained jointly (lora, full); a head does not count."""
         named = self.model.named_parameters()
         return not any(p.requires_grad for name, p in named if name not in self.head_names)
+
+    @property
+    def ends(self) -> frozenset[int]:
+        """Ids of the tokens that end an answer."""
+        config = getattr(self.model, "generation_config", None)
+        return frozenset(settings.end_tokens(getattr(config, "eos_token_id", None), self.tokenizer) or ())
+
+    @property
+    def forced(self) -> tuple[int, ...]:
+        """Tokens that stand ahead of every target, behind the decoder's start token: see `lm.settings`."""
+        return self._begin[1:]
 
     def embed(self, ids: Tensor) -> Tensor:
         """Token embeddings [..., H] of ids [...]."""

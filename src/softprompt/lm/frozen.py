@@ -199,7 +199,9 @@ class FrozenLM(LanguageModel):
         self._check(injection)
         cache = options.get("past_key_values")
         turns.check(self.model, cache, batch, injection)
+        options = generation.merged(options)
         generation.check(self.model, options, injection)
+        generation.draw_from_all(options)
         ids, there = generation.ids_in_place(batch, injection, pack_right)
         inputs, mask, width = {"input_ids": ids}, batch.input_mask, ids.shape[1]
         if injection.before is not None or injection.after is not None:
@@ -213,7 +215,7 @@ class FrozenLM(LanguageModel):
             # by index, where transformers would slice: see `logits`
             options.setdefault("logits_to_keep", [-1])
         generation.of_own_inputs(self.model, options, ids, there)
-        generation.in_own_columns(self.model, options, there)
+        generation.in_own_columns(self.model, options, there, mask.sum(1))
         with inject(active):
             out = self.model.generate(**inputs, attention_mask=mask.long(), **options)  # type: ignore[operator]
         made = generation.new_tokens(out, width)

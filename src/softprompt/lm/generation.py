@@ -17,7 +17,11 @@ from transformers import (
     EncoderNoRepeatNGramLogitsProcessor,
     EncoderRepetitionPenaltyLogitsProcessor,
     LogitsProcessor,
+    NoBadWordsLogitsProcessor,
     NoRepeatNGramLogitsProcessor,
+    SequenceBiasLogitsProcessor,
+    StoppingCriteria,
+    StoppingCriteriaList,
 )
 from transformers.generation.streamers import BaseStreamer
 
@@ -36,18 +40,44 @@ GUESSING = (
 )
 
 
+def answering(lm: Any, max_new_tokens: int, /, **given: Any) -> dict[str, Any]:
+    """Options under which answers are made: greedy, up to an end token, but for what is asked for."""
+    options = merged(given)
+    if options.get("max_length") is None:
+        options.setdefault("max_new_tokens", max_new_tokens)
+    options.setdefault("do_sample", False)
+    if lm.ends:
+        options.setdefault("eos_token_id", sorted(lm.ends))
+    if options.get("stop_strings") is not None:
+        options.setdefault("tokenizer", lm.tokenizer)
+    return options
+
+
+def merged(options: dict[str, Any]) -> dict[str, Any]:
+    """The options with those of the `generation_config` among them, which give way to the others."""
+    config = options.get("generation_config")
+    said = {} if config is None else vars(config)
+    whole = {k: v for k, v in said.items() if v is not None and not k.startswith("_")}
+    whole.pop("transformers_version", None)
+    return whole | {name: value for name, value in options.items() if name != "generation_config"}
+
+
 def asked(model: Any, options: dict[str, Any], name: str) -> Any:
-    """An option's value: as given, else in the `generation_config` given, else in the model's own."""
-    configs = (options.get("generation_config"), model.generation_config)
-    values = (options.get(name), *(getattr(config, name, None) for config in configs))
-    return next((value for value in values if value is not None), None)
+    """An option's value: as given, else in the model's own `generation_config`."""
+    given = options.get(name)
+    return getattr(model.generation_config, name, None) if given is None else given
 
 
 def default(options: dict[str, Any], name: str, value: Any) -> None:
     """The option's value where the caller leaves it open."""
-    given = options.get("generation_config")
-    if options.get(name) is None and getattr(given, name, None) is None:
+    if options.get(name) is None:
         options[name] = value
+
+
+def draw_from_all(options: dict[str, Any]) -> None:
+    """Sampling is of the whole vocabulary unless asked for otherwise; transformers would take 50 tokens."""
+    if options.get("do_sample"):
+        default(options, "top_k", 0)
 
 
 def check(model: Any, options: dict[str, Any], injection: Injection) -> None:
@@ -139,16 +169,49 @@ def of_own_inputs(model: Any, options: dict[str, Any], ids: Tensor, there: Tenso
             _add(options, _ByRow([kind(value, row) for row in rows]))
 
 
-def in_own_columns(model: Any, options: dict[str, Any], there: Tensor) -> None:
-    """Options that would read columns without a token are given the row's own tokens (see `ids_in_place`)."""
+def in_own_columns(model: Any, options: dict[str, Any], there: Tensor, columns: Tensor) -> None:
+    """Options that count or read columns are given the row's own, without padding (see `ids_in_place`).
+
+    `there`: which columns are tokens, [B, S] bool; `columns`: how many are a row's own, soft tokens too, [B].
+    """
+    _own_lengths(model, options, there.shape[1], columns)
     if bool(there.all()):
         return
-    if size := asked(model, options, "no_repeat_ngram_size"):
-        options["no_repeat_ngram_size"] = 0
-        _add(options, _OwnTokens(NoRepeatNGramLogitsProcessor(size), there))
+    ends = asked(model, options, "eos_token_id")
+    kinds: dict[str, Callable[[Any], LogitsProcessor]] = {
+        "no_repeat_ngram_size": NoRepeatNGramLogitsProcessor,
+        "sequence_bias": SequenceBiasLogitsProcessor,
+        "bad_words_ids": lambda words: NoBadWordsLogitsProcessor(words, ends),
+    }
+    for name, kind in kinds.items():
+        if value := options.pop(name, None):
+            _add(options, _OwnTokens(kind(value), there))
     streamer = options.get("streamer")
     if streamer is not None and there.shape[0] == 1:
         options["streamer"] = _OwnPrompt(streamer, there)
+
+
+def _own_lengths(model: Any, options: dict[str, Any], width: int, columns: Tensor) -> None:
+    """`min_length` and `max_length` count a row's own columns and its new tokens."""
+    least = options.pop("min_length", None)
+    ends = asked(model, options, "eos_token_id")
+    if least and options.get("min_new_tokens") is None and ends is not None:
+        _add(options, _OwnMinLength(least - columns, width, ends))
+    most = options.get("max_length")
+    if most is None or options.get("max_new_tokens") is not None:
+        return
+    longest = int(columns.max())
+    if longest >= most:
+        raise SoftPromptError(
+            f"max_length={most} leaves no room for an answer",
+            why=f"it counts the input too, which takes {longest} columns (soft tokens included)",
+            fix=f"max_length={longest + 1} or more, or max_new_tokens",
+        )
+    del options["max_length"]
+    options["max_new_tokens"] = most - int(columns.min())
+    if len(set(columns.tolist())) > 1:
+        criteria = options.get("stopping_criteria") or []
+        options["stopping_criteria"] = StoppingCriteriaList([*criteria, _OwnMaxLength(most - columns, width)])
 
 
 def _add(options: dict[str, Any], processor: LogitsProcessor) -> None:
@@ -185,6 +248,34 @@ class _OwnTokens(LogitsProcessor):
         keep = torch.cat([there, there.new_ones(there.shape[0], new)], dim=1)
         rows = zip(input_ids, keep, scores, strict=True)
         return torch.cat([self.processor(ids[own][None], score[None]) for ids, own, score in rows])  # type: ignore[arg-type]
+
+
+@final
+class _OwnMinLength(LogitsProcessor):
+    """No end token before a row has `least` new tokens, [B]; the input is `width` columns."""
+
+    def __init__(self, least: Tensor, width: int, ends: Any) -> None:
+        self.least, self.width = least, width
+        self.ends = [int(end) for end in (ends if isinstance(ends, list | tuple) else [ends])]
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:  # type: ignore[override]
+        least = self.least.repeat_interleave(input_ids.shape[0] // self.least.shape[0])
+        scores = scores.clone()
+        held = (input_ids.shape[1] - self.width < least)[:, None]
+        scores[:, self.ends] = scores[:, self.ends].masked_fill(held, float("-inf"))
+        return scores
+
+
+@final
+class _OwnMaxLength(StoppingCriteria):
+    """A row ends with its `most` new tokens, [B]; the input is `width` columns."""
+
+    def __init__(self, most: Tensor, width: int) -> None:
+        self.most, self.width = most, width
+
+    def __call__(self, input_ids: Tensor, scores: Any, **named: Any) -> Tensor:  # type: ignore[override]
+        most = self.most.repeat_interleave(input_ids.shape[0] // self.most.shape[0])
+        return input_ids.shape[1] - self.width >= most
 
 
 @final

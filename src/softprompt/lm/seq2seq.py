@@ -1,9 +1,9 @@
 """`Seq2SeqLM`: an unmodified transformers encoder-decoder model that takes an `Injection`.
 
-The encoder reads [before | input | after], the decoder [start | target]; rows stand at the left,
-because these models count positions from column 0. Soft tokens for the decoder (channel `decoder`)
-run through it once, under the encoder's output, and their keys and values then stand ahead of every
-token as columns, in training as in `generate`. So the decoder's own tokens keep their positions; T5's
+The encoder reads [before | input | after], the decoder [start | forced | target] (see `lm.settings`); rows
+stand at the left, because these models count positions from column 0. Soft tokens for the decoder (channel
+`decoder`) run through it once, under the encoder's output, and their keys and values then stand ahead of
+every token as columns, in training as in `generate`. So the decoder's own tokens keep their positions; T5's
 relative bias sees the columns at -Q … -1, exactly as if they stood in its input.
 """
 
@@ -34,13 +34,15 @@ class Seq2SeqLM(LanguageModel):
 
     def _settle(self) -> None:
         self.spec = replace(self.spec, limits={**self.spec.limits, "cache": NOT_KEPT})
-        start = self.model.generation_config.decoder_start_token_id  # type: ignore[union-attr]
-        self._start = self.model.config.decoder_start_token_id if start is None else start
-        if self._start is None:
+        if not self._begin:
             raise SoftPromptError(
                 f"'{self.name}' does not say which token its decoder starts with",
                 fix="set decoder_start_token_id in its config.json",
             )
+
+    @property
+    def _start(self) -> int:
+        return self._begin[0]
 
     @property
     def _encoder(self) -> Any:
@@ -65,7 +67,8 @@ class Seq2SeqLM(LanguageModel):
                 out = self.model(
                     **read, decoder_input_ids=ids, decoder_attention_mask=mask, use_cache=False
                 ).logits
-        return back_to_right(out, mask)
+        ahead = len(self.forced)  # their columns predict no token of the target
+        return back_to_right(out[:, ahead:], mask[:, ahead:])
 
     def prefill(
         self, batch: Batch, injection: Injection | None = None, ahead: Context | None = None
@@ -95,7 +98,9 @@ class Seq2SeqLM(LanguageModel):
                 fix=turns.FRESH,
             )
         injection = (injection or Injection()).fit(batch.size)
+        options = generation.merged(options)
         generation.check(self.model, options, injection)
+        generation.draw_from_all(options)
         shown = {
             name: True
             for name in ("output_hidden_states", "output_attentions")
@@ -106,9 +111,13 @@ class Seq2SeqLM(LanguageModel):
         generation.of_own_inputs(self.model, options, ids, there)
         generation.default(options, "pad_token_id", self._pad_id())
         generation.default(options, "decoder_start_token_id", self._start)
+        width = 1
+        if self.forced and options.get("forced_bos_token_id") is None:
+            width, options["forced_bos_token_id"] = len(self._begin), None
+            options["decoder_input_ids"] = torch.tensor([self._begin] * batch.size, device=self.device)
         with inject(active):
             out = self.model.generate(input_ids=ids, **read, **options)  # type: ignore[operator]
-        return generation.new_tokens(out, 1)
+        return generation.new_tokens(out, width)
 
     @torch.no_grad()
     def kv_of(self, ids: Sequence[int]) -> Layers:
@@ -171,10 +180,10 @@ class Seq2SeqLM(LanguageModel):
         )
 
     def _decoder_input(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Ids [B, T] and mask of [start | target without its last token], at the left."""
-        counts = batch.target_mask.sum(1, keepdim=True)
-        start = torch.full_like(batch.target_ids[:, :1], self._start)
+        """Ids and mask [B, F + T] of [start | F forced | target without its last token], at the left."""
+        begin = torch.tensor([self._begin] * batch.size, device=self.device)
+        begun = batch.target_mask.any(1, keepdim=True).expand_as(begin)
         ids, real = batch.target_ids[:, :-1], batch.target_mask[:, :-1] & batch.target_mask[:, 1:]
-        ids, mask = torch.cat([start, ids], dim=1), torch.cat([counts > 0, real], dim=1)
+        ids, mask = torch.cat([begin, ids], dim=1), torch.cat([begun, real], dim=1)
         order = (~mask).to(torch.uint8).argsort(dim=1, stable=True)
         return ids.gather(1, order), mask.gather(1, order)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Sequence
-from typing import Any, final
+from typing import final
 
 import torch
 
@@ -221,14 +221,6 @@ class Batching:
         self.running.leave(line)
         self.rows[line] = self.rows[-1]
         self.rows.pop()
-
-
-def end_tokens(lm: FrozenLM) -> frozenset[int]:
-    """Those that `generate` ends at, and the tokenizer's own."""
-    config: Any = lm.model.generation_config
-    own = config.eos_token_id
-    found = own if isinstance(own, list) else [own]
-    return frozenset(int(i) for i in (*found, getattr(lm.tokenizer, "eos_token_id", None)) if i is not None)
 
 
 def _not_finite() -> SoftPromptError:

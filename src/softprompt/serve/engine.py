@@ -19,7 +19,7 @@ import torch
 from ..lm.frozen import FrozenLM
 from ..memory import free_memory
 from .answer import Answer
-from .batching import Batching, end_tokens
+from .batching import Batching
 from .classify import classified
 from .registry import Loaded, Registry
 from .request import Busy, InvalidRequest, Request, Stopped
@@ -59,7 +59,7 @@ class Engine:
         self._changed = threading.Condition()
         self._closing = self._stopped = False
         self._thread: threading.Thread | None = None
-        self._ends = end_tokens(model)
+        self._ends = model.ends
         self._requests = 0
 
     # --- from any thread ---

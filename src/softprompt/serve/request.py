@@ -27,6 +27,7 @@ class Sampling:
     logprobs: int | None = None  # that many of the likeliest beside each token's own; None: none at all
     frequency_penalty: float = 0.0
     presence_penalty: float = 0.0
+    repetition_penalty: float = 1.0  # of tokens in the input or the answer; 1: none
     logit_bias: Mapping[int, float] = field(default_factory=dict)
     min_tokens: int = 0  # before which neither an end token nor a stop string ends the answer
     ignore_eos: bool = False

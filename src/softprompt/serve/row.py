@@ -35,7 +35,7 @@ class Row:
         self.lm, self.answer, self.request = lm, answer, answer.request
         self.loaded = loaded if answer.request.scale else None
         self.sampling = self.request.sampling
-        self.chooser = Chooser(self.sampling, ends)
+        self.chooser = Chooser(self.sampling, ends, frozenset(self.request.input_ids))
         self.ends = () if self.sampling.ignore_eos else ends
         self.text, self.stops = Detokenizer(_tokenizer(lm)), Stops(self.sampling.stop)
         self.last = -1  # the token to be fed next

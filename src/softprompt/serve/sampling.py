@@ -27,6 +27,7 @@ class Chooser:
 
     sampling: Sampling
     ends: Collection[int]  # ids of end tokens
+    read: Collection[int] = ()  # ids of the input, for a penalty on repeating them
     counts: Counter[int] = field(default_factory=Counter)  # of the tokens chosen so far
     told: int = 0  # how many they are
     random: random.Random = field(init=False)
@@ -38,7 +39,13 @@ class Chooser:
     def plain(self) -> bool:
         """Whether its next token is the likeliest one."""
         s = self.sampling
-        changed = s.logit_bias or s.frequency_penalty or s.presence_penalty or self._held
+        changed = (
+            s.repetition_penalty != 1
+            or s.logit_bias
+            or s.frequency_penalty
+            or s.presence_penalty
+            or self._held
+        )
         return s.temperature == 0 and not changed
 
     @property
@@ -65,6 +72,10 @@ class Chooser:
     def _changed(self, scores: Tensor) -> Tensor:
         s = self.sampling
         scores = scores.clone()
+        if s.repetition_penalty != 1 and (seen := {*self.read, *self.counts}):
+            ids = torch.tensor(sorted(seen), device=scores.device)
+            at, by = scores[ids], s.repetition_penalty
+            scores[ids] = torch.where(at < 0, at * by, at / by)
         if (s.frequency_penalty or s.presence_penalty) and self.counts:
             ids = torch.tensor(list(self.counts), device=scores.device)
             times = torch.tensor(list(self.counts.values()), dtype=scores.dtype, device=scores.device)

@@ -65,6 +65,7 @@ def sampling(
         logprobs=logprobs,
         frequency_penalty=float(asked.frequency_penalty or 0),
         presence_penalty=float(asked.presence_penalty or 0),
+        repetition_penalty=float(asked.repetition_penalty or 1),
         logit_bias=bias,
         min_tokens=min(asked.min_tokens or 0, max_tokens),
         ignore_eos=bool(asked.ignore_eos),

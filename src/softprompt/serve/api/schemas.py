@@ -1,7 +1,7 @@
 """What clients may send. Types are strict and unknown fields are errors: nothing is ignored in silence.
 
-The names are OpenAI's; `row`, `rendering` and `strength` are this server's own, `top_k`, `min_tokens` and
-`ignore_eos` those that other servers have added.
+The names are OpenAI's; `row`, `rendering` and `strength` are this server's own; `top_k`, `min_tokens`,
+`repetition_penalty` and `ignore_eos` are those that other servers have added.
 """
 
 from __future__ import annotations
@@ -60,6 +60,9 @@ class SamplingFields(Body):
     top_k: Annotated[int, Field(ge=-1, lt=2**31, description="0 and -1: all tokens.")] | None = None
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
+    repetition_penalty: (
+        Annotated[float, Field(gt=0, le=2, description="By itself 1, whatever the checkpoint ships.")] | None
+    ) = None
     logit_bias: Annotated[dict[TokenKey, Bias], Field(max_length=1024)] | None = None
     min_tokens: Annotated[int, Field(ge=0, lt=2**31)] | None = None
     ignore_eos: bool | None = None

@@ -54,7 +54,10 @@ class CompiledRegistry:
         self.folder = Folder(Path(folder))
         self.base = self.folder.base()
         self._renders: Any = SimpleNamespace(  # what an encoder asks of a model
-            tokenizer=tokenizer, answers="next", spec=SimpleNamespace(context=context, kind="decoder")
+            tokenizer=tokenizer,
+            answers="next",
+            ends=(),
+            spec=SimpleNamespace(context=context, kind="decoder"),
         )
         self._loaded: OrderedDict[str, tuple[tuple, Loaded]] = OrderedDict()
         self._checked: OrderedDict[str, tuple] = OrderedDict()

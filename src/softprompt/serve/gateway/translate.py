@@ -62,11 +62,17 @@ def prompt(ids: Ids, entry: Entry | None, soft: Soft | None = None) -> dict[str,
 
 
 def sampled(how: Sampling) -> dict[str, Any]:
-    """How tokens are chosen, in vLLM's words; tokens are named by id."""
-    fields: dict[str, Any] = {
+    """How tokens are chosen, in vLLM's words; tokens are named by id.
+
+    All of it is said: what is left open vLLM takes from the checkpoint's own settings (see `lm.settings`).
+    """
+    return {
         "max_tokens": how.max_tokens,
         "temperature": how.temperature,
         "top_p": how.top_p,
+        "top_k": how.top_k or -1,
+        "min_p": 0.0,
+        "repetition_penalty": how.repetition_penalty,
         "seed": how.seed,
         "stop": list(how.stop),
         "logprobs": how.logprobs,
@@ -78,16 +84,19 @@ def sampled(how: Sampling) -> dict[str, Any]:
         "return_token_ids": True,
         "return_tokens_as_token_ids": True,
     }
-    if how.top_k:
-        fields["top_k"] = how.top_k
-    return fields
 
 
 def scored(
     ids: Ids, entry: Entry | None, model: str, tokens: Ids, soft: Soft | None = None
 ) -> dict[str, Any]:
     """A request for the log-probabilities of these next tokens, and for nothing else."""
-    wanted = {"max_tokens": 1, "temperature": 0, "logprobs": 1, "logprob_token_ids": list(tokens)}
+    wanted = {
+        "max_tokens": 1,
+        "temperature": 0,
+        "repetition_penalty": 1.0,
+        "logprobs": 1,
+        "logprob_token_ids": list(tokens),
+    }
     return {"model": model, **prompt(ids, entry, soft), **wanted, "return_tokens_as_token_ids": True}
 
 

@@ -1,0 +1,122 @@
+"""A checkpoint's own generation settings, and which of them count.
+
+A checkpoint ships settings for `generate` beside its weights (generation_config.json): penalties, lengths,
+sampling, suppressed and forced tokens, end tokens. Training and scoring know nothing of most of them, so a
+prompt would be tuned without a penalty and then answer under it. One rule holds for all that generates:
+
+- *Tokens* are the checkpoint's: its end tokens and the tokenizer's (which training appends), its padding.
+- *What a decoder begins with* (its start token, and the first token that the settings force, as BART's `<s>`
+  or a target language) stands ahead of every target, in training, scoring and generation alike.
+- *Everything else* is neutral. `LanguageModel.inherited` holds what the checkpoint would have it be, as
+  options that `generate` takes from whoever asks for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from transformers import GenerationConfig
+
+KEPT = "softprompt_settings"  # attribute of a model: (its settings as shipped, as they were made neutral)
+TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
+# what changes no answer
+SILENT = (
+    *("transformers_version", "use_cache", "is_assistant", "compile_config", "disable_compile"),
+    *("output_scores", "output_logits", "output_attentions", "output_hidden_states"),
+    "return_dict_in_generate",
+)
+# neutral values where transformers has another default, or none
+NEUTRAL = {"top_k": 0, "guidance_scale": 1, "min_new_tokens": 0}
+
+
+def shipped(model: Any) -> GenerationConfig | None:
+    """The generation settings that the model came with; None where it does not generate."""
+    own = getattr(model, "generation_config", None)
+    as_shipped, made = getattr(model, KEPT, (None, None))
+    return as_shipped if made is not None and own is made else own
+
+
+def make_neutral(model: Any, tokenizer: Any) -> dict[str, Any]:
+    """Leaves the model the generation settings that count; gives back those that were left out."""
+    own = shipped(model)
+    if own is None:
+        return {}
+    said = {name: value for name, value in own.to_dict().items() if value is not None}
+    known = GenerationConfig().to_dict().keys() | {"forced_decoder_ids"}
+    tokens = {name: said.get(name, getattr(model.config, name, None)) for name in TOKENS}
+    if tokens["eos_token_id"] is not None:
+        tokens["eos_token_id"] = end_tokens(tokens["eos_token_id"], tokenizer)
+    more = {name: value for name, value in said.items() if name not in known}
+    if model.config.is_encoder_decoder:
+        tokens["forced_bos_token_id"] = said.get("forced_bos_token_id")
+    made = GenerationConfig(**{k: v for k, v in tokens.items() if v is not None}, **more)
+    model.generation_config = made
+    setattr(model, KEPT, (own, made))
+    kept = {*tokens, *SILENT, *more}
+    return {name: value for name, value in said.items() if name not in kept and _counts(name, value)}
+
+
+def end_tokens(of_checkpoint: Any, tokenizer: Any) -> list[int] | None:
+    """Ids of the checkpoint's end tokens, and the tokenizer's; None for none."""
+    own = of_checkpoint if isinstance(of_checkpoint, list | tuple) else [of_checkpoint]
+    ends = dict.fromkeys([*own, getattr(tokenizer, "eos_token_id", None)])
+    return [int(end) for end in ends if end is not None] or None
+
+
+def begin(model: Any, tokenizer: Any) -> tuple[int, ...]:
+    """Ids that a decoder behind an encoder has read before a target's first token; () where none is known.
+
+    The start token, then the token that the checkpoint forces, else the code of the language that the
+    tokenizer is set to write (`tgt_lang` of NLLB, M2M100, mBART-50): these models' targets begin with it.
+    """
+    own = shipped(model)
+    start = getattr(own, "decoder_start_token_id", None)
+    start = getattr(model.config, "decoder_start_token_id", None) if start is None else start
+    if start is None:
+        return ()
+    forced = getattr(own, "forced_bos_token_id", None)
+    ahead = _language(tokenizer) if forced is None else (int(forced),)
+    return (int(start), *(token for token in ahead if token != start))
+
+
+def wants_language(tokenizer: Any) -> bool:
+    """Whether the tokenizer marks the language that is written, and was not told which."""
+    return hasattr(tokenizer, "tgt_lang") and tokenizer.tgt_lang is None
+
+
+def said(inherited: Mapping[str, Any], forced: Sequence[str], tokenizer: Any) -> list[str]:
+    """What a user should know of a checkpoint's settings, as sentences; `forced`: tokens as text."""
+    notes = []
+    if forced:
+        notes.append(
+            f"every target stands behind {' '.join(forced)}, which the checkpoint has its decoder begin with"
+        )
+    elif wants_language(tokenizer):
+        notes.append(
+            "the tokenizer marks the language that is written, and is set to none; to have its mark ahead of "
+            "every target, set tgt_lang in tokenizer_config.json"
+        )
+    if inherited:
+        named = ", ".join(f"{name}={value}" for name, value in inherited.items())
+        notes.append(
+            "the checkpoint's own generation settings are left out, since training knows nothing of them: "
+            f"{named} (to have them: softprompt generate --checkpoint-settings)"
+        )
+    return notes
+
+
+def _language(tokenizer: Any) -> tuple[int, ...]:
+    """Ids that the tokenizer puts ahead of a target in the language that it is set to."""
+    if getattr(tokenizer, "tgt_lang", None) is None:
+        return ()
+    word = tokenizer("a", add_special_tokens=False)["input_ids"]
+    whole = tokenizer(text_target="a")["input_ids"]
+    ahead = next((n for n in range(len(whole)) if whole[n : n + len(word)] == word), 0)
+    return tuple(int(token) for token in whole[:ahead])
+
+
+def _counts(name: str, value: Any) -> bool:
+    """Whether a setting does anything."""
+    neutral = (GenerationConfig._get_default_generation_params() | NEUTRAL).get(name)
+    return not name.startswith("_") and value is not False and value not in (neutral, [], {}, "")
