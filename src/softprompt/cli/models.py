@@ -76,7 +76,7 @@ def _text(reports: Sequence[Report]) -> str:
 
 def _notes(reports: Sequence[Report]) -> dict[str, int]:
     """Reasons in the order in which they are met, numbered from 1."""
-    reasons = [reason for r in reports for reason in (*r.results.values(), r.cache) if reason]
+    reasons = [reason for r in reports for reason in (*r.results.values(), r.cache, r.length) if reason]
     return {reason: number for number, reason in enumerate(dict.fromkeys(reasons), 1)}
 
 
@@ -86,7 +86,8 @@ def _cells(report: Report, notes: dict[str, int]) -> list[str]:
 
     kept = f"no ({notes[report.cache]})" if report.cache else "yes"
     results = [cell(report.results.get(name)) for name in COLUMNS]
-    return [*results, kept, report.positions, f"{report.attended} of {report.layers}"]
+    positions = report.positions + (f" ({notes[report.length]})" if report.length else "")
+    return [*results, kept, positions, f"{report.attended} of {report.layers}"]
 
 
 _TITLE = """\

@@ -158,7 +158,8 @@ DECODERS: dict[str, dict[str, Any]] = {
 
 _SPARSE = {"q_lora_rank": 16, "index_n_heads": 32, "index_head_dim": 16, "index_topk": 6}
 
-#: Families whose attention depends on how long a row is: their settings are shorter than the rows of tests.
+#: Families, and variants of them, whose attention depends on how long a row is. Their settings are shorter
+#: than the rows of tests, but for those beyond which rows are refused.
 LENGTHS: dict[str, dict[str, Any]] = {
     "llama4_text": _USUAL  # attention in chunks
     | _WIDE
@@ -173,6 +174,24 @@ LENGTHS: dict[str, dict[str, Any]] = {
     "deepseek_v32": _LATENT | _SPARSE,  # a query sees the keys that an index chooses
     "glm_moe_dsa": _LATENT | _SPARSE,
     "diffllama": _USUAL,  # two calls of attention a layer
+    "phi3 (longrope)": _USUAL  # other rotations for all of a batch where its longest row has more positions
+    | {
+        "model_type": "phi3",
+        "original_max_position_embeddings": 64,
+        "rope_parameters": {
+            "rope_type": "longrope",
+            "rope_theta": 10000.0,
+            "short_factor": [1.0] * 4,
+            "long_factor": [4.0] * 4,
+            "original_max_position_embeddings": 64,
+        },
+    },
+    "llama (dynamic rope)": _USUAL
+    | {
+        "model_type": "llama",
+        "max_position_embeddings": 64,
+        "rope_parameters": {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 4.0},
+    },
 }
 
 ENCODER_DECODERS: dict[str, dict[str, Any]] = {
@@ -227,7 +246,8 @@ def tiny(family: str, seed: int = 0, head: Head | None = None, **changes: Any):
         common["num_labels"] = head.size
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        config = AutoConfig.for_model(family, **common | changes)
+        settings = common | changes
+        config = AutoConfig.for_model(settings.pop("model_type", family), **settings)
         model = auto_class(config, head).from_config(config, dtype=torch.float32)
         with torch.no_grad():
             for parameter in model.parameters():

@@ -19,7 +19,7 @@ from torch import Tensor
 from ..data.collate import Batch, batch_of_ids
 from ..errors import SoftPromptError
 from ..injection import Injection, LayerKV, Layers, SoftTokens
-from . import generation, turns
+from . import generation, probe_lengths, turns
 from .active import Active, Columns, inject
 from .base import LanguageModel
 from .context import Context, pack_right, positions_after
@@ -40,6 +40,7 @@ class FrozenLM(LanguageModel):
             self.model.config.pad_token_id = 0
         if "cache" not in self.spec.limits and (reason := self._unlike_full()):
             self.spec = replace(self.spec, limits={**self.spec.limits, "cache": reason})
+        self.spec = probe_lengths.settled(self)
 
     def logits(
         self, batch: Batch, injection: Injection | None = None, context: Context | None = None
@@ -118,9 +119,11 @@ class FrozenLM(LanguageModel):
         batch = replace(batch, input_ids=batch.input_ids[:, :0], input_mask=batch.input_mask[:, :0])
         return batch, replace(rest, after=SoftTokens(vectors[:, -1:], mask[:, -1:])), context
 
-    def _recorded(self, batch: Batch, injection: Injection, ahead: Context | None = None) -> Context:
+    def _recorded(
+        self, batch: Batch, injection: Injection | None = None, ahead: Context | None = None
+    ) -> Context:
         """The input's keys and values, taken where they reach the attention function."""
-        batch = batch.with_inputs_at_right()
+        batch, injection = batch.with_inputs_at_right(), injection or Injection()
         self._check(injection)
         # nothing that follows can change what precedes
         head = replace(injection, after=None, kv_after=None).fit(batch.size)
@@ -183,6 +186,8 @@ class FrozenLM(LanguageModel):
         """Hidden states [B, N, H] of the plain model after `layer` layers (0: the embeddings)."""
         positions = (mask.long().cumsum(1) - 1).clamp(min=0)
         options = self._only_accepted(position_ids=positions, use_cache=False)
+        if (why := self.spec.limits.get("length")) is not None:
+            probe_lengths.refuse_longer(self.spec.context, why, int(positions.max()) + 1)
         out = self.model.base_model(input_ids=ids, attention_mask=mask, output_hidden_states=True, **options)
         return out.hidden_states[layer]
 
@@ -210,6 +215,7 @@ class FrozenLM(LanguageModel):
         after = 0 if injection.after is None else injection.after.mask.sum(1)
         last_input = mask.sum(1) - after - 1
         active = self.active(injection, None, width - 1 - after, last_input, None)
+        self._check_length(mask, options)
         generation.default(options, "pad_token_id", self._pad_id())
         if "logits_to_keep" in self._accepted and not generation.guesses(self.model, options):
             # by index, where transformers would slice: see `logits`
@@ -221,6 +227,12 @@ class FrozenLM(LanguageModel):
         made = generation.new_tokens(out, width)
         turns.note(cache, batch, injection, generation.tokens_of(made), width)
         return made
+
+    def _check_length(self, mask: Tensor, options: dict[str, Any]) -> None:
+        """Raises where the longest row cannot get as many new tokens as are asked for."""
+        if (why := self.spec.limits.get("length")) is not None:
+            new = generation.asked(self.model, options, "max_new_tokens") or 1  # the last is not fed back
+            probe_lengths.refuse_longer(self.spec.context, why, int(mask.sum(1).max()) + new - 1)
 
     def _check_soft_generation(self, options: dict[str, Any]) -> None:
         generation.check_soft_tokens(self.model, options)

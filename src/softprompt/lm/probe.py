@@ -80,7 +80,7 @@ def _number(model, visits: list[Visit]) -> tuple[LayerSpec, ...]:
     return tuple(specs)
 
 
-def _by_site(visits: list[Visit]) -> dict[int, LayerKV]:
+def by_site(visits: list[Visit]) -> dict[int, LayerKV]:
     """The keys and values of each site; of one that runs again and again, those of its last run."""
     found, made = {}, {}
     for visit in visits:
@@ -156,11 +156,10 @@ def _no_soft_tokens(model, why: str) -> SoftPromptError:
 
 def _effect(model, visits: list[Visit]) -> Mapping[str, str]:
     """A prefix vector in every layer must have an effect: gradient must come back to each."""
-    by_site = _by_site(visits)
+    kept = by_site(visits)
     # the layer's own first key and value: a random key may get no weight at all where scores are not scaled
     prefix = [
-        by_site[site].map(lambda t: t[:1, :, :1].detach().clone().requires_grad_(True))
-        for site in sorted(by_site)
+        kept[site].map(lambda t: t[:1, :, :1].detach().clone().requires_grad_(True)) for site in sorted(kept)
     ]
     mask = torch.ones(1, 1, dtype=torch.bool, device=model.device)
     active = Active(columns=(Columns(tuple(prefix), mask),))
@@ -179,7 +178,7 @@ def _effect(model, visits: list[Visit]) -> Mapping[str, str]:
 
 def _turns(model, visits: list[Visit]) -> tuple[tuple[Turn | None, ...], str]:
     """How each site turns its keys, from the same tokens at two places."""
-    here = _by_site(visits)
+    here = by_site(visits)
     count = len(here)
     options = candidates(model)
     if any(hasattr(v.module, BIAS) for v in visits):
@@ -189,7 +188,7 @@ def _turns(model, visits: list[Visit]) -> tuple[tuple[Turn | None, ...], str]:
         known = len(options) == 1
         return ((Turn(None) if known else None,) * count), "absolute" if known else "unknown"
     with torch.no_grad():
-        there = _by_site(_run(model, SHIFT)[0])
+        there = by_site(_run(model, SHIFT)[0])
     exact = model.get_input_embeddings().weight.dtype == torch.float32
     # in bf16 hidden states of deep layers differ by rounding; a wrong turn is off by the keys' own size
     tolerance = 1e-3 if exact else 0.3

@@ -67,6 +67,12 @@ def candidates(model: nn.Module) -> list[Turn]:
     return turns
 
 
+def has_table(model: nn.Module) -> bool:
+    """Whether rotations are looked up, which ends with the model's context, and not computed."""
+    names = [name.rsplit(".", 1)[-1] for name, _ in model.named_buffers()]
+    return "embed_positions" in names or not any(name.endswith("inv_freq") for name in names)
+
+
 def _frequencies(name: str, buffer: Tensor) -> Tensor | None:
     if name.endswith("inv_freq") and "original" not in name:
         return buffer.detach().float().cpu()

@@ -34,7 +34,9 @@ class ModelSpec:
     depth: int  # layers of any kind, those without attention included
     layers: tuple[LayerSpec, ...]  # its attention layers in the order they run; others take no prefix
     positions: str  # "rotary", "absolute", "relative", "none", or "unknown"
-    limits: Mapping[str, str] = field(default_factory=dict)  # "prefix" or "cache" → why it cannot be had
+    limits: Mapping[str, str] = field(
+        default_factory=dict
+    )  # "prefix", "cache": why it cannot be had; "length": why no longer rows
 
     @property
     def kv_numbers_per_token(self) -> int:

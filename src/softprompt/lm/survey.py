@@ -7,7 +7,7 @@ lengths, in a batch and alone, computed anew and decoded step by step; it counts
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -39,12 +39,13 @@ class Report:
     layers: int
     results: dict[str, str]
     cache: str  # why the inputs' keys and values are not kept, or empty
+    length: str = ""  # why rows end before the model's own context, or empty
 
 
 def survey(family: str) -> Report:
     """Run a tiny random model of the family; takes a fraction of a second."""
     wrapper = Seq2SeqLM if family in ENCODER_DECODERS else EncoderLM if family in ENCODERS else FrozenLM
-    return survey_model(wrapper(tiny(family), None, family))
+    return replace(survey_model(wrapper(tiny(family), None, family)), family=family)
 
 
 def survey_model(lm: LanguageModel) -> Report:
@@ -67,6 +68,7 @@ def survey_model(lm: LanguageModel) -> Report:
         max(lm.spec.depth, len(lm.spec.layers)),
         {name: _try(lm, make) for name, make in kinds.items()},
         lm.spec.limits.get("cache", ""),
+        lm.spec.limits.get("length", ""),
     )
 
 

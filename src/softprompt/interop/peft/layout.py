@@ -87,11 +87,17 @@ def shared_layer(lm: LanguageModel) -> LayerSpec:
 
 
 def window_note(lm: LanguageModel) -> tuple[str, ...]:
-    """What differs where attention looks back a limited way."""
+    """What differs where attention looks back a limited way, or rotates by the length of a row."""
     window = getattr(lm.model.config.get_text_config(decoder=True), "sliding_window", None)
-    if not window:
-        return ()
-    return (
-        f"in PEFT a prefix leaves the sliding window of {window} tokens with the text; "
-        "here it is seen at any distance, so longer inputs get other answers",
-    )
+    notes: tuple[str, ...] = ()
+    if window:
+        notes += (
+            f"in PEFT a prefix leaves the sliding window of {window} tokens with the text; "
+            "here it is seen at any distance, so longer inputs get other answers",
+        )
+    if "length" in lm.spec.limits:
+        notes += (
+            f"in PEFT a prefix takes positions: where it and a row have over {lm.spec.context} together, "
+            "PEFT turns all keys otherwise, and gets other answers",
+        )
+    return notes
