@@ -18,10 +18,11 @@ from .activations import backward_bytes, largest_batch
 from .cache import InputCache
 from .cache.place import Place, default_root
 from .config import recipe_from_dict
+from .data.checking import check_rows
 from .data.collate import collate
 from .data.encode import Encoder, Example, distinct_labels
 from .data.sources import Row, fingerprint, limit_rows, read_rows, split_rows
-from .data.template import Template
+from .data.template import Template, name_in
 from .errors import SoftPromptError, unknown
 from .lm import adapt
 from .lm.base import LanguageModel
@@ -193,6 +194,7 @@ def read_split(
     """The recipe's rows to train on and to measure on; the same whenever the files are the same."""
     data, seed = recipe.data, recipe.train.seed
     train = limit_rows(read_rows(rows if rows is not None else data.train), data.limit, seed)
+    check_rows(template_of(recipe), train)
     if dev_rows is not None or data.dev is not None:
         held = read_rows(dev_rows if dev_rows is not None else str(data.dev), split="dev")
     else:
@@ -273,6 +275,7 @@ def template_of(recipe: Recipe, lm: LanguageModel | None = None) -> Template:
         words_field=recipe.task.words if tagged else None,
         tags_field=recipe.task.tags if tagged else None,
         mask=mask,
+        mask_is_known=lm is not None,
     )
 
 
@@ -353,7 +356,7 @@ def _prompt_names(rows: list[Row], field: str | None) -> tuple[str, ...]:
     """Distinct prompt names in order of appearance."""
     if field is None:
         return ("default",)
-    names = dict.fromkeys(str(row[field]) for row in rows if row.get(field) not in (None, ""))
+    names = dict.fromkeys(name for row in rows if (name := name_in(row, field)) is not None)
     if not names:
         raise SoftPromptError(
             f"no row names its prompt in the column '{field}'",

@@ -150,7 +150,8 @@ def test_file_mistakes(tmp_path):
     )
     assert "does not exist" in fails(tmp_path / "nowhere" / "train.jsonl")
     assert "'.xml'" in fails(write(tmp_path / "a.xml", "<a/>"))
-    assert "not one that datasets saved" in fails(tmp_path)
+    (tmp_path / "none").mkdir()
+    assert "holds no data file" in fails(tmp_path / "none")
 
 
 def test_split_is_deterministic_and_keeps_copies_together():

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import logging
 import os
 import sys
 from collections.abc import Callable
@@ -96,6 +97,7 @@ def _run(function: Callable[..., Reply], arguments: dict[str, Any], prints: bool
     # whatever a library prints must not get between a program and its JSON object
     aside = contextlib.redirect_stdout(sys.stderr) if as_json and not prints else contextlib.nullcontext()
     _quieten()
+    _print_notes()
     try:
         with aside, Display():
             reply = function(**arguments)
@@ -120,6 +122,20 @@ def _out_of_memory(error: BaseException) -> SoftPromptError:
         why=str(error).strip().splitlines()[0] if str(error).strip() else "the system gave no more",
         fix="a smaller train.batch_size or data.max_input_tokens, or train.gradient_checkpointing=true",
     )
+
+
+class _ToStandardError(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        log(record.getMessage())
+
+
+def _print_notes() -> None:
+    """Notes of the library go where the command's own lines go."""
+    from ..notes import logger
+
+    if not any(isinstance(handler, _ToStandardError) for handler in logger.handlers):
+        logger.addHandler(_ToStandardError())
+        logger.propagate = False
 
 
 def _quieten() -> None:

@@ -13,7 +13,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from ..data.checking import check_rows
 from ..data.sources import Row, fingerprint, limit_rows, read_rows, split_rows
+from ..data.values import json_default
 from ..errors import SoftPromptError
 from ..files import write_text
 from ..recipe import Recipe, UnseenConfig
@@ -72,6 +74,7 @@ def lay(recipe: Recipe, lm: LanguageModel, folder: Folder) -> Ground:
         )
     parts, unseen = part(recipe, lambda texts: mean_embeddings(lm, texts))
     template = template_of(recipe, lm)
+    check_rows(template, parts["train"])
     labels = recipe.task.labels
     if labels is None and recipe.task.kind in ("classification", "token-classification"):
         labels = distinct_labels([*parts["train"], *parts.get("newcomers-train", ())], template)
@@ -88,7 +91,7 @@ def lay(recipe: Recipe, lm: LanguageModel, folder: Folder) -> Ground:
         if count < len(parts["train"]):
             files[f"train-{count}"] = parts["train"][:count]
     for name, rows in files.items():
-        lines = (json.dumps(row, ensure_ascii=False, default=str) + "\n" for row in rows)
+        lines = (json.dumps(row, ensure_ascii=False, default=json_default) + "\n" for row in rows)
         write_text(folder.rows(name), "".join(lines))
     metrics = list(recipe.task.metrics or default_metrics(recipe.task.kind))
     if unknown := [name for name in metrics if name not in METRICS]:

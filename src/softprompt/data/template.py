@@ -1,24 +1,32 @@
 """Rows become text: one Jinja2 template for the input, one for the target.
 
-Templates run in Jinja's sandbox and every name in them is a field of the row; a name that the row
+Templates run in `data.sandbox` and every name in them is a field of the row; a name that the row
 lacks is an error. A field whose name is no word is written `{{ row["Review text"] }}`. This file knows
 nothing of tokens, torch or models: `chat` and `system` are only kept here, for the encoder to act on.
 """
 
 from __future__ import annotations
 
+import copy
 import json
 import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import jinja2
 from jinja2 import meta, nodes
-from jinja2.sandbox import SandboxedEnvironment
 
-from softprompt.data.sources import Row
+from softprompt.data import budget
+from softprompt.data.row import Row, short
+from softprompt.data.sandbox import Fields, NotTextError, NullError, environment
+from softprompt.data.values import Unusable, plain
 from softprompt.errors import SoftPromptError, nearest
+
+
+#: What Jinja says of a name, or of a key of `row`, that is not there.
+_UNDEFINED = r"'(.+)' is undefined|'\S+\.Fields object' has no attribute '(.+)'"
 
 
 @dataclass(frozen=True)
@@ -35,29 +43,12 @@ class Rendered:
     tags: tuple[str, ...] = ()  # one a word; () where it was rendered without a target
 
 
-class _Null(Exception):
-    """A field that is null reached the text."""
-
-
-def _not_null(value: Any) -> Any:
-    if value is None:  # Jinja would write the word "None"
-        raise _Null
-    return value
-
-
-def _environment() -> SandboxedEnvironment:
-    environment = SandboxedEnvironment(
-        undefined=jinja2.StrictUndefined, finalize=_not_null, keep_trailing_newline=True, autoescape=False
-    )
-    environment.globals.clear()  # `range`, `dict`, … would hide that a field of that name is missing
-    return environment
-
-
 class Template:
     """Renders rows. The template strings are literal: leading and trailing spaces are kept.
 
     `mask` is what `{{ mask }}` writes into the input, for a masked-language model; None: a field like any
-    other. With `words_field` and `tags_field` a row is a list of words and one of tags, and no template.
+    other. Before a model is loaded, `mask_is_known=False` leaves the name to a field of the rows. With
+    `words_field` and `tags_field` a row is a list of words and one of tags, and no template.
     """
 
     def __init__(
@@ -73,17 +64,39 @@ class Template:
         words_field: str | None = None,
         tags_field: str | None = None,
         mask: str | None = None,
+        mask_is_known: bool = True,
     ) -> None:
         self.input, self.target, self.chat, self.system = input, target, chat, system
         self.prompt_field, self.choices_field = prompt_field, choices_field
-        self.references_field, self.mask = references_field, mask
+        self.references_field, self.mask, self.mask_is_known = references_field, mask, mask_is_known
         self.words_field, self.tags_field = words_field, tags_field
         if words_field and tags_field:  # then these two fields are the row, whatever the templates say
             input, target = ("{{ " + field + " }}" for field in (words_field, tags_field))
-        environment = _environment()
-        self._input, fields = _compile(environment, "template.input", input)
-        self._input_fields = tuple(field for field in fields if mask is None or field != "mask")
-        self._target, self._target_fields = _compile(environment, "template.target", target)
+        self._input, self._input_names = _compile("template.input", input)
+        self._target, self._target_names = _compile("template.target", target)
+        self._input_fields = tuple(
+            name for name in self._input_names.fields if mask is None or name != "mask"
+        )
+        self._target_fields = self._target_names.fields
+
+    @property
+    def names_no_field(self) -> tuple[str, ...]:
+        """Those of `template.input` and `template.target` that write the same text for every row."""
+        if self.words_field and self.tags_field:
+            return ()
+        found = {"template.input": (self._input_fields, self._input_names)}
+        found["template.target"] = (self._target_fields, self._target_names)
+        return tuple(name for name, (fields, names) in found.items() if not fields and not names.whole_row)
+
+    @property
+    def written_whole(self) -> tuple[str, ...]:
+        """The input's fields that it writes as they are, without naming a part of them or a filter."""
+        return self._input_names.whole_fields
+
+    @property
+    def target_fields(self) -> tuple[str, ...]:
+        """The fields that the target's template names."""
+        return self._target_fields
 
     def fields(self) -> tuple[str, ...]:
         """The fields that the two templates name, the input's first."""
@@ -144,30 +157,66 @@ class Template:
         return Row({self._input_fields[0]: row}, "the text")
 
     def _text(self, template: jinja2.Template, name: str, fields: tuple[str, ...], row: Row) -> str:
+        names = self._input_names if name == "template.input" else self._target_names
+        values: dict[str, Any] = copy.deepcopy(dict(row)) if "append" in self._source(name) else dict(row)
+        if names.whole_row or "row" not in row:  # a field named row does not hide the row in `row["…"]`
+            values["row"] = Fields(row)
+        if self.mask is not None and (self.mask_is_known or "mask" not in row):
+            values["mask"] = self.mask
         try:
-            mask = {} if self.mask is None else {"mask": self.mask}
-            return template.render({"row": row, **mask, **row})
+            with budget.spending():
+                return template.render(values)
         except jinja2.UndefinedError as error:
-            match = re.fullmatch(r"'(.+)' is undefined", error.message or "")
-            if match and match[1] not in row:
-                raise _missing_field(match[1], name, row) from None
+            match = re.fullmatch(
+                r"'(.+)' is undefined|'\S+\.Fields object' has no attribute '(.+)'", error.message or ""
+            )
+            if match and (match[1] or match[2]) not in row:
+                raise _missing_field(match[1] or match[2], name, row, self._source(name)) from None
             raise SoftPromptError(f"{row.where}: {name}: {error.message}", why=_fields_of(row)) from None
-        except _Null:
+        except NullError:
             null = [field for field in fields if field in row and row[field] is None]
             what = f"field '{null[0]}' is null" if len(null) == 1 else "a value is null"
             raise SoftPromptError(
                 f"{row.where}: {what}, and {name} writes it",
-                fix="fill it in, or give it a default: {{ " + (null or ["field"])[0] + " or '' }}",
+                why="" if null else "null is also what the words none and None mean in a template",
+                fix="fill it in, or take the row out"
+                if name == "template.target"
+                else "fill it in, or give it a default: {{ " + (null or ["field"])[0] + " or '' }}",
             ) from None
+        except NotTextError as error:
+            raise SoftPromptError(
+                f"{row.where}: {name} writes {error}",
+                why="that is Python's way of showing it, and no text to learn",
+                fix=_parts_of(fields, row),
+            ) from None
+        except budget.LimitError as error:
+            raise SoftPromptError(
+                f"{row.where}: {name}: {error}",
+                why="a template that would run or grow without end is stopped",
+                fix="make the template simpler, or the row shorter",
+            ) from None
+        except SoftPromptError as error:  # a value that has no text
+            place = "" if error.what.startswith(row.where) else f"{row.where}: {name}: "
+            raise SoftPromptError(f"{place}{error.what}", error.why, error.fix) from None
+        except RecursionError:
+            raise SoftPromptError(
+                f"{row.where}: {name} calls itself without end", fix="mend its macro"
+            ) from None
+        except MemoryError:
+            raise SoftPromptError(f"{row.where}: {name} needs more memory than there is") from None
         except Exception as error:  # filters and the sandbox raise what they please
-            raise SoftPromptError(f"{row.where}: {name} failed: {error}", why=_fields_of(row)) from None
+            said = str(error) if len(str(error)) <= 200 else str(error)[:200] + "…"
+            raise SoftPromptError(f"{row.where}: {name} failed: {said}", why=_fields_of(row)) from None
+
+    def _source(self, name: str) -> str:
+        return self.input if name == "template.input" else self.target
 
     def _prompt(self, row: Row, required: bool) -> str | None:
         if self.prompt_field is None:
             return None
-        name = row.get(self.prompt_field)
-        if name is not None and str(name):
-            return str(name)
+        name = name_in(row, self.prompt_field)
+        if name is not None:
+            return name
         if not required:
             return None
         if self.prompt_field in row:
@@ -226,32 +275,87 @@ def _words(row: Row, field: str, name: str) -> tuple[str, ...]:
     return words
 
 
-def _compile(
-    environment: SandboxedEnvironment, name: str, source: str
-) -> tuple[jinja2.Template, tuple[str, ...]]:
+@dataclass(frozen=True)
+class _Names:
+    """What a template names: fields, in the order of their first mention, and whether it looks into `row`."""
+
+    fields: tuple[str, ...]
+    whole_row: bool
+    whole_fields: tuple[str, ...]  # those that are written as they are
+
+
+def _compile(name: str, source: str) -> tuple[jinja2.Template, _Names]:
+    if len(source) > budget.MAX_SOURCE:
+        raise SoftPromptError(
+            f"{name} is too long: {len(source):,} characters", f"at most {budget.MAX_SOURCE:,} are read"
+        )
+    sandbox = environment(name == "template.input")
     try:
-        tree = environment.parse(source)
-        fields = _named_fields(tree)
-        compiled = environment.from_string(source)
+        tree = sandbox.parse(source)
+        names = _names(tree, source)
+        return sandbox.compiled(tree), names
     except jinja2.TemplateSyntaxError as error:
         raise SoftPromptError(
             f"{name}, line {error.lineno}: {error.message}",
-            why=f"it reads {source!r}",
-            fix="fields are written {{ name }}; text that holds '{{' goes between {% raw %} and {% endraw %}",
+            why=f"it reads {source!r}" if len(source) <= 300 else f"it begins with {source[:300]!r}",
+            fix=_syntax_fix(source),
         ) from None
-    # In the order of their first mention; the set's own order changes from run to run.
-    return compiled, tuple(sorted(fields, key=lambda field: (source.find(field), field)))
+    except (RecursionError, MemoryError, SyntaxError, ValueError, OverflowError) as error:
+        deep = isinstance(error, (RecursionError, MemoryError, SyntaxError))
+        raise SoftPromptError(
+            f"{name} cannot be compiled",
+            why="its parts stand inside each other too deeply" if deep else str(error),
+            fix="make the template simpler",
+        ) from None
 
 
-def _named_fields(tree: nodes.Template) -> set[str]:
-    """The names that are fields of the row; `row["Review text"]` is the field of that name."""
+def _syntax_fix(source: str) -> str:
+    for inner in re.findall(r"\{\{\s*(.*?)\s*\}\}", source):
+        if re.fullmatch(r"[^\W\d][\w ./:&?#-]*", inner) and not inner.isidentifier():
+            return f"a field whose name is no single word is written {_of_row(inner)}"
+    return "fields are written {{ name }}; text that holds '{{' goes between {% raw %} and {% endraw %}"
+
+
+def _names(tree: nodes.Template, source: str) -> _Names:
+    """`row["Review text"]` and `row.text` are the fields of these names."""
     found = meta.find_undeclared_variables(tree)
-    quoted = {
-        node.arg.value
-        for node in tree.find_all(nodes.Getitem)
-        if isinstance(node.node, nodes.Name) and node.node.name == "row" and isinstance(node.arg, nodes.Const)
+    quoted: set[str] = set()
+    whole = False
+    for node in tree.find_all((nodes.Getitem, nodes.Getattr)):
+        if isinstance(node.node, nodes.Name) and node.node.name == "row":
+            whole = True
+            if isinstance(node, nodes.Getattr):
+                quoted |= set() if node.attr in dir(dict) else {node.attr}
+            elif isinstance(node.arg, nodes.Const):
+                quoted.add(str(node.arg.value))
+    fields = (found - {"row"}) | quoted if whole else found
+    # in the order of their first mention; the set's own order changes from run to run
+    fields = tuple(sorted(fields, key=lambda field: (source.find(field), field)))
+    written = {
+        node.name
+        for output in tree.find_all(nodes.Output)
+        for node in output.nodes
+        if isinstance(node, nodes.Name)
     }
-    return (found - {"row"}) | quoted if quoted else found
+    return _Names(fields, whole, tuple(field for field in fields if field in written))
+
+
+def name_in(row: Mapping[str, Any], field: str) -> str | None:
+    """The name (of a prompt) that a row gives in a field; None where it gives none.
+
+    Raises SoftPromptError for what is no name: a list, an object.
+    """
+    value = plain(row.get(field))
+    if value is None or (isinstance(value, str) and not value):
+        return None
+    if isinstance(value, Unusable):
+        raise value.error()
+    if isinstance(value, (list, dict)):
+        raise SoftPromptError(
+            f"{getattr(row, 'where', 'a row')}: field '{field}' names no prompt: it holds {short(value)}",
+            fix="give one name a row",
+        )
+    return str(value)
 
 
 def _text_list(row: Row, field: str, name: str) -> tuple[str, ...]:
@@ -261,30 +365,76 @@ def _text_list(row: Row, field: str, name: str) -> tuple[str, ...]:
     value = row[field]
     if isinstance(value, str):
         try:
-            value = json.loads(value)
-        except json.JSONDecodeError:
+            value = plain(json.loads(value))
+        except (ValueError, RecursionError):
             value = None
-    if not isinstance(value, (list, tuple)) or any(isinstance(v, (list, dict)) or v is None for v in value):
+    items = value if isinstance(value, list) else [value]
+    unusable = next((item for item in items if isinstance(item, Unusable)), None)
+    if unusable is not None:
+        raise unusable.error()
+    if not isinstance(value, list) or any(not isinstance(item, (str, int, float)) for item in value):
         raise SoftPromptError(
             f"{row.where}: field '{field}' ({name}) is not a list of texts",
             why=f"it holds {row[field]!r}"[:200],
-            fix='write a list, as in ["yes", "no"]',
+            fix="fill in what is missing in it" if None in items[1:] else 'write a list, as in ["yes", "no"]',
         )
     return tuple(str(item) for item in value)
 
 
 def _fields_of(row: Row) -> str:
-    return f"the row has: {', '.join(map(str, row)) or 'no fields'}"
+    names = [str(name) if len(str(name)) <= 60 else str(name)[:57] + "…" for name in list(row)[:30]]
+    more = f", … and {len(row) - 30} more" if len(row) > 30 else ""
+    return f"the row has: {', '.join(names) or 'no fields'}{more}"
 
 
-def _missing_field(field: str, name: str, row: Row) -> SoftPromptError:
-    guess = nearest(field, list(row))
+def _of_row(field: str) -> str:
+    return "{{ row[" + json.dumps(field, ensure_ascii=False) + "] }}"
+
+
+def _missing_field(field: str, name: str, row: Row, source: str = "") -> SoftPromptError:
+    # `{{ is-spam }}` and `{{ Review.text }}` are computed; the field itself is read off the row
+    meant = [
+        one
+        for one in row
+        if not one.isidentifier() and re.search(r"\{\{\s*" + re.escape(one.strip()), source)
+    ]
+    same = [one for one in row if one != field and _folded(one) == _folded(field)]
+    guess = next(iter(meant or same), None) or nearest(field[:200], list(row)[:1000])
     hint = f"; did you mean '{guess}'?" if guess else ""
+    fix = f"change {name} to a field of the rows, or add the field"
+    if guess is not None and not guess.isidentifier() and source:
+        fix = f"a field whose name is no single word is written {_of_row(guess)}"
+    elif same:
+        fix = f"the two differ in case, spaces or Unicode form: write {guess} as the rows have it"
     return SoftPromptError(
-        f"{row.where}: no field '{field}', which {name} names{hint}",
-        why=_fields_of(row),
-        fix=f"change {name} to a field of the rows, or add the field",
+        f"{row.where}: no field '{field[:200]}', which {name} names{hint}", why=_fields_of(row), fix=fix
     )
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFKC", name).strip().casefold()
+
+
+def _parts_of(fields: tuple[str, ...], row: Row) -> str:
+    """How to write a part of the first field that is a list or an object."""
+    for field in fields:
+        value, written = row.get(field), field if field.isidentifier() else _of_row(field)[3:-3]
+        if isinstance(value, Mapping):
+            key = next((key for key in value if isinstance(key, str)), "key")
+            inner = f"{written}.{key}" if key.isidentifier() else f'{written}["{key}"]'
+            return (
+                "name a part of it: {{ " + inner + ("[0]" if isinstance(value.get(key), list) else "") + " }}"
+            )
+        if isinstance(value, list):
+            lists = [v for v in row.values() if isinstance(v, list)]
+            if len(lists) == len(row) > 1 and len({len(v) for v in lists}) == 1:
+                return (
+                    "every field is a list of one length: this is a batch of rows, give the rows one by one"
+                )
+            return (
+                "name one of it, {{ " + written + "[0] }}, or join them: {{ " + written + " | join(', ') }}"
+            )
+    return "name a part that is text"
 
 
 def _not_a_choice(target: str, choices: tuple[str, ...], row: Row) -> SoftPromptError:

@@ -1,0 +1,143 @@
+"""Rows from JSON Lines, a JSON list, or a JSON object that holds rows or columns."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from softprompt.data.objects import columns_of, split_of
+from softprompt.data.row import Row, row_of, short
+from softprompt.data.text_files import read_text
+from softprompt.data.values import MAX_DIGITS
+from softprompt.errors import SoftPromptError
+
+#: Keys under which an object holds its rows.
+ROWS_UNDER = ("data", "rows", "examples", "instances", "items", "records", "samples", "questions")
+_LINE = re.compile(r"\r\n|\n|\r")  # not splitlines(): U+2028 and its like are legal inside a JSON string
+
+
+def read_jsonl(path: Path, split: str) -> list[Row]:
+    """One JSON object a line; blank lines are passed over."""
+    text = read_text(path)
+    if text.lstrip()[0] == "[":  # a list under another name
+        return _list(text, path.name)
+    return _lines(text, path.name, split, whole=path.suffix.lower() == ".json")
+
+
+def read_json(path: Path, split: str) -> list[Row]:
+    """A list of objects; an object that holds them, or columns; or JSON Lines by another name."""
+    return read_jsonl(path, split)
+
+
+def parse(text: str, where: str, fix: str) -> Any:
+    """One JSON value. Raises SoftPromptError that begins with `where`."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise SoftPromptError(
+            f"{where}: broken JSON: {error.msg} at column {error.colno}",
+            why=f"the line reads {short(text)}",
+            fix=fix,
+        ) from None
+    except (RecursionError, ValueError) as error:
+        raise _too_much(error, where) from None
+
+
+def _lines(text: str, name: str, split: str, whole: bool) -> list[Row]:
+    rows: list[Row] = []
+    for number, line in enumerate(_LINE.split(text), 1):
+        if not line.strip():
+            continue
+        where = f"{name}:{number}"
+        try:
+            rows.append(row_of(parse(line, where, "each line is one complete JSON object"), where))
+        except SoftPromptError:
+            if not rows and (found := _object(text, name, split)) is not None:
+                return found
+            raise
+    if whole and len(rows) == 1:
+        return _held(rows[0], name, split) or rows
+    return rows
+
+
+def _object(text: str, name: str, split: str) -> list[Row] | None:
+    """The rows of a text that is one JSON object over several lines; None where it is not."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(value, Mapping):
+        return None
+    return _held(value, name, split) or [row_of(value, f"{name}:1")]
+
+
+def _held(value: Mapping[str, Any], name: str, split: str) -> list[Row] | None:
+    """The rows that an object holds, as columns or under a key; None where it is a row itself."""
+    found = split_of(value, split)
+    if isinstance(found, Mapping):
+        return _held(found, name, split)
+    if found is None and (rows := columns_of(value)) is not None:
+        return [row_of(row, f"{name} row {number}") for number, row in enumerate(rows, 1)]
+    if found is None:
+        under = [key for key in ROWS_UNDER if _is_rows(value.get(key))]
+        if len(under) != 1:
+            return None
+        found = value[under[0]]
+    if not _is_rows(found):
+        return None
+    return [row_of(row, f"{name} row {number}") for number, row in enumerate(found, 1)]
+
+
+def _is_rows(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(item, Mapping) for item in value)
+
+
+def _list(text: str, name: str) -> list[Row]:
+    """Element by element, so that each row knows its line."""
+    decoder, rows, line, seen = json.JSONDecoder(), [], 1, 0
+    position = _skip(text, text.index("[") + 1)
+    try:
+        while text[position : position + 1] != "]":
+            line, seen = line + text.count("\n", seen, position), position
+            value, end = decoder.raw_decode(text, position)
+            rows.append(row_of(value, f"{name}:{line}"))
+            position = _skip(text, end)
+            if text[position : position + 1] == ",":
+                position = _skip(text, position + 1)
+                if text[position : position + 1] == "]":
+                    raise json.JSONDecodeError("a comma stands after the last row", text, position)
+            elif text[position : position + 1] != "]":
+                raise json.JSONDecodeError("expected ',' or ']' after a row", text, position)
+        if (rest := _skip(text, position + 1)) != len(text):
+            raise json.JSONDecodeError("text after the end of the list", text, rest)
+    except json.JSONDecodeError as error:
+        raise SoftPromptError(
+            f"{name}:{error.lineno}: broken JSON: {error.msg} at column {error.colno}",
+            why="the file begins with '[', so it is read as one JSON list of objects",
+            fix="mend that place, or write JSON Lines",
+        ) from None
+    except (RecursionError, ValueError) as error:
+        raise _too_much(error, f"{name}:{line}") from None
+    return rows
+
+
+def _skip(text: str, position: int) -> int:
+    while position < len(text) and text[position] in " \t\r\n":
+        position += 1
+    return position
+
+
+def _too_much(error: Exception, where: str) -> SoftPromptError:
+    if isinstance(error, RecursionError):
+        return SoftPromptError(
+            f"{where}: lists or objects stand inside each other too deeply to be read",
+            fix="flatten the row, or take it out",
+        )
+    return SoftPromptError(
+        f"{where}: a number has too many digits",
+        why=f"at most {MAX_DIGITS:,} are read",
+        fix="give it as text, in quotes",
+    )

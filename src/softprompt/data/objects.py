@@ -1,0 +1,140 @@
+"""Rows from Python objects: lists, data frames, tables, and the sets of `datasets` and torch.
+
+No other library is imported: an object is told by the methods that it has.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from softprompt.data.row import Row, row_of, short
+from softprompt.data.values import ClassNumber, plain
+from softprompt.errors import SoftPromptError, unknown
+
+#: Names of a split that people use for another's.
+ALIASES = {
+    "dev": ("validation", "valid", "val", "eval"),
+    "validation": ("dev", "valid", "val"),
+    "test": ("eval", "testing"),
+    "train": ("training",),
+}
+
+
+def read_object(source: Any, split: str, name: str | None = None) -> Iterator[Row]:
+    """Rows of a `datasets` object, a data frame, a table, columns by name, or an iterable of mappings.
+
+    Raises SoftPromptError for what holds no rows, and for batches of rows.
+    """
+    for number, value in enumerate(_records(source, split), 1):
+        yield row_of(value, value.where if isinstance(value, Row) else f"{name or split} row {number}")
+
+
+def columns_of(value: Mapping[Any, Any]) -> list[dict[str, Any]] | None:
+    """The rows of columns by name, {"text": [...], "label": [...]}; None where it is something else."""
+    lists = {}
+    for name, column in value.items():
+        if isinstance(column, (str, bytes, Mapping)) or _is_table(column):
+            return None
+        found = plain(column)
+        if not isinstance(found, list):
+            return None
+        lists[name] = found
+    items = [item for column in lists.values() for item in column[:1]]
+    if not items or all(isinstance(item, Mapping) for item in items):
+        return None
+    lengths = {name: len(column) for name, column in lists.items()}
+    if len(set(lengths.values())) > 1:
+        shown = ", ".join(f"'{name}' {length}" for name, length in list(lengths.items())[:8])
+        raise SoftPromptError(
+            "columns of unequal length", why=shown, fix="give each column a value for each row"
+        )
+    return [dict(zip(lists, cells, strict=True)) for cells in zip(*lists.values(), strict=True)]
+
+
+def split_of(value: Mapping[Any, Any], split: str) -> Any | None:
+    """What stands under a split's name, or under a usual other name of it."""
+    return next((value[name] for name in (split, *ALIASES.get(split, ())) if name in value), None)
+
+
+def _records(source: Any, split: str) -> Iterable[Any]:
+    if isinstance(source, Mapping):
+        if (rows := columns_of(source)) is not None:
+            return rows
+        found = split_of(source, split)
+        if found is None or isinstance(found, (str, bytes)):
+            raise unknown("split", split, map(str, source), fix="give rows, or splits of them")
+        return _records(found, split)
+    if any(kind.__name__ == "DataLoader" for kind in type(source).__mro__):
+        raise SoftPromptError(
+            "a DataLoader gives batches, not rows",
+            why="a batch holds a list of values for each field",
+            fix="give the rows themselves: loader.dataset",
+        )
+    if type(source).__module__.partition(".")[0] == "datasets" and hasattr(source, "with_format"):
+        return _dataset(source)
+    if hasattr(source, "iloc") and hasattr(source, "columns"):
+        return _frame(source)
+    for method in ("to_dicts", "to_pylist"):  # polars; pyarrow
+        if callable(getattr(source, method, None)):
+            return getattr(source, method)()
+    if isinstance(source, Iterable) and not isinstance(source, (str, bytes)):
+        return source
+    if hasattr(source, "__getitem__") and hasattr(source, "__len__"):  # torch's map-style Dataset
+        return (source[index] for index in range(len(source)))
+    raise SoftPromptError(
+        f"cannot read rows from {type(source).__name__} {short(source)}",
+        fix="give a path, hf:NAME, a datasets object, a data frame or a list of dicts",
+    )
+
+
+def _is_table(value: Any) -> bool:
+    return hasattr(value, "with_format") or (hasattr(value, "iloc") and hasattr(value, "columns"))
+
+
+def _dataset(source: Any) -> Iterator[dict[str, Any]]:
+    """Of `datasets`: Python values whatever its format is, and pictures and sound left undecoded."""
+    source = source.with_format(None)
+    features = dict(getattr(source, "features", None) or {})
+    classes = {}
+    for name, feature in features.items():
+        if getattr(feature, "decode", False) is True and hasattr(source, "cast_column"):
+            source = source.cast_column(name, type(feature)(decode=False))
+        if type(feature).__name__ == "ClassLabel":
+            classes[name] = tuple(feature.names)
+    for record in source:
+        for name, names in classes.items():
+            number = record.get(name)
+            if isinstance(number, int) and 0 <= number < len(names):
+                record = {**record, name: ClassNumber(number, names)}
+        yield record
+
+
+def _frame(source: Any) -> Iterator[dict[Any, Any]]:
+    """Of pandas, by columns, so that each value keeps its column's type."""
+    names = list(source.columns)
+    if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+        fix = "give each column a name of its own"
+        raise SoftPromptError("bad columns of the data frame", f"'{twice[0]}' is there twice", fix)
+    columns: Sequence[list[Any]] = [source.iloc[:, place].tolist() for place in range(len(names))]
+    for cells in zip(*columns, strict=True):
+        yield dict(zip(names, cells, strict=True))
+
+
+def restore_integers(rows: Sequence[Row]) -> None:
+    """Make whole numbers of floats in columns with blanks, where pandas writes 1.0 for 1."""
+    blank: set[str] = set()
+    whole: dict[str, bool] = {}
+    for row in rows:
+        for name, value in row.items():
+            if value is None:
+                blank.add(name)
+            elif type(value) is float:
+                whole[name] = whole.get(name, True) and value.is_integer()
+            else:
+                whole[name] = False
+    for name in blank:
+        if whole.get(name):
+            for row in rows:
+                if type(row.get(name)) is float:
+                    row[name] = int(row[name])

@@ -1,0 +1,72 @@
+"""A row: its fields, and where it stands."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from softprompt.data.values import Unusable, json_default, plain
+from softprompt.errors import SoftPromptError
+
+MAX_FIELDS = 10_000  # of a row
+
+
+class Row(dict[str, Any]):
+    """A row's fields as `values.plain` makes them, and `where` it stands (`train.jsonl:12`), for errors.
+
+    Raises SoftPromptError, naming the field, where a value is nested too deeply.
+    """
+
+    def __init__(self, fields: Mapping[str, Any] | None = None, where: str = "the row") -> None:
+        super().__init__()
+        self.where = where
+        for name, value in (fields or {}).items():
+            self[name] = value if type(value) is str else self._plain(name, value)
+
+    def _plain(self, name: str, value: Any) -> Any:
+        if isinstance(value, Unusable):
+            return value
+        try:
+            found = plain(value)
+        except SoftPromptError as error:
+            what = f"{self.where}: field '{name}': {error.what}"
+            raise SoftPromptError(what, error.why, error.fix) from None
+        if isinstance(found, Unusable):
+            found.place = f"{self.where}: field '{name}'"
+        return found
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Row, (dict(self), self.where)
+
+
+def row_of(value: Any, where: str) -> Row:
+    """`value` as a row. Raises SoftPromptError where it is no object with named fields, or has too many."""
+    if not isinstance(value, Mapping):
+        raise SoftPromptError(
+            f"{where}: a row is an object with named fields, not {type(value).__name__} {short(value)}",
+            fix='write {"input": "…", "target": "…"}',
+        )
+    if len(value) > MAX_FIELDS:
+        raise SoftPromptError(
+            f"{where}: a row has at most {MAX_FIELDS:,} fields, not {len(value):,}",
+            fix="keep the columns that the templates name",
+        )
+    if odd := [name for name in value if not isinstance(name, str)]:
+        raise SoftPromptError(
+            f"{where}: field names are text",
+            why=f"found {short(odd)}",
+            fix="name them, as in frame.rename(columns={0: 'text'})",
+        )
+    return value if isinstance(value, Row) else Row(value, where)
+
+
+def canonical(row: Mapping[str, Any]) -> str:
+    """The row's contents as one text that depends on nothing else."""
+    return json.dumps(row, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=json_default)
+
+
+def short(value: Any) -> str:
+    """The value as an error shows it."""
+    text = repr(value[:60] if isinstance(value, (str, list, bytes)) else value)
+    return text if len(text) <= 60 else text[:57] + "…"

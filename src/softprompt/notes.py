@@ -1,0 +1,25 @@
+"""What a person should know of a run that is no error: one line each, once.
+
+A note goes to whoever follows the work (`progress`); where nobody does, to Python's logger `softprompt.notes`.
+"""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+
+from .progress import follower
+
+logger = logging.getLogger("softprompt.notes")
+_said: set[str] = set()
+
+
+def note(text: str) -> None:
+    """Say it, unless this process has said it before; a comparison's workers leave it to their parent."""
+    if text in _said or multiprocessing.parent_process() is not None:
+        return
+    _said.add(text)
+    if (who := follower()) is not None:
+        who.say(f"note: {text}")
+    else:
+        logger.warning("note: %s", text)
