@@ -1,6 +1,6 @@
 """What a person should know of a run that is no error: one line each, once.
 
-A note goes to whoever follows the work (`progress`); where nobody does, to Python's logger `softprompt.notes`.
+A note goes to whoever follows the work (`progress`); else to Python's logger `softprompt.notes`.
 """
 
 from __future__ import annotations

@@ -24,7 +24,6 @@ from softprompt.data.sandbox import Fields, NotTextError, NullError, environment
 from softprompt.data.values import Unusable, plain
 from softprompt.errors import SoftPromptError, nearest
 
-
 #: What Jinja says of a name, or of a key of `row`, that is not there.
 _UNDEFINED = r"'(.+)' is undefined|'\S+\.Fields object' has no attribute '(.+)'"
 
