@@ -30,6 +30,7 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
+from softprompt import quiet
 from softprompt.data.collate import Batch, batch_of_ids
 from softprompt.lm import families
 from softprompt.lm.base import LanguageModel
@@ -56,6 +57,7 @@ HEADS = {
 def pytest_configure(config: pytest.Config) -> None:
     for name, meaning in MARKERS.items():
         config.addinivalue_line("markers", f"{name}: {meaning}")
+    quiet.verbose = lambda: True  # in here what libraries warn of is to be seen, and may be an error
     torch.set_num_threads(1)  # the models are tiny, and tests run beside each other
 
 

@@ -30,6 +30,7 @@ from .evaluate import Evaluation, Evaluator
 from .lm.base import LanguageModel
 from .methods.base import Setting, SoftPrompt
 from .prepare import check_head, encoder_of, prepare, saved_base, template_of
+from .quiet import quietly
 from .report.read import comparison
 from .report.schema import Comparison
 from .tuning import Hooks, Run, dev_key, evaluator_of, tune_many
@@ -58,6 +59,7 @@ class Tuned:
         """How its rows are scored."""
         return evaluator_of(self.recipe, self.lm, self.encoder)
 
+    @quietly
     def evaluate(
         self, rows: Rows | str, *, prompt: str | None = None, progress: bool | None = None
     ) -> Evaluation:
@@ -66,6 +68,7 @@ class Tuned:
             examples = self.encoder.encode_rows(read_rows(rows, split="test"), prompt=prompt)
             return self.evaluator().run(self.method, examples)
 
+    @quietly
     def generate(self, inputs: Inputs, *, prompt: str | None = None, **options: Any) -> Any:
         """The answer to an input: generated text, or the likeliest label or choice.
 
@@ -87,6 +90,7 @@ class Tuned:
         return found[0] if single else found
 
 
+@quietly
 def tune(
     lm: LanguageModel | str,
     method: str,
@@ -118,6 +122,7 @@ def tune(
         return _tuned(tune_prepared(prepared, hooks=hooks, overwrite=overwrite))
 
 
+@quietly
 def search(
     lm: LanguageModel | str,
     method: str,
@@ -190,6 +195,7 @@ def _tuned(run: Run) -> Tuned:
     return Tuned(prepared.lm, run.artifact, prepared.method, prepared.encoder, prepared.recipe)
 
 
+@quietly
 def compare_methods(
     recipe: Recipe | str | Path | Mapping[str, Any],
     folder: str | Path | None = None,
@@ -216,6 +222,7 @@ def compare_methods(
     return comparison(done.folder)
 
 
+@quietly
 def open_prompt(
     path: str | Path,
     lm: LanguageModel | None = None,
@@ -258,6 +265,7 @@ def opened(
     return Tuned(lm, artifact, method, made, recipe)
 
 
+@quietly
 def concatenate(sources: Sequence[str | Path], output: str | Path, lm: LanguageModel | None = None) -> Tuned:
     """Several tuned prompts (`FOLDER`, or `FOLDER:NAME`) of one base as one, in order; see `compose`.
 
@@ -266,11 +274,13 @@ def concatenate(sources: Sequence[str | Path], output: str | Path, lm: LanguageM
     return _compose(CONCATENATE, sources, output, lm)
 
 
+@quietly
 def average(sources: Sequence[str | Path], output: str | Path, lm: LanguageModel | None = None) -> Tuned:
     """The mean of several tuned prompts of the same shape, as `concatenate`."""
     return _compose(AVERAGE, sources, output, lm)
 
 
+@quietly
 def scale(source: str | Path, strength: float, output: str | Path, lm: LanguageModel | None = None) -> Tuned:
     """A tuned prompt at another strength (1: as trained; what 0 means is in `compose.scale`)."""
     return _compose(scaling(strength), [source], output, lm)

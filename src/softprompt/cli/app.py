@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import functools
 import logging
-import os
 import sys
 from collections.abc import Callable
 from typing import Annotated, Any
@@ -20,6 +19,7 @@ from typer.core import TyperCommand
 from .. import __version__
 from ..display import Display
 from ..errors import SoftPromptError
+from ..quiet import own_process
 from . import (
     check,
     choose,
@@ -42,6 +42,7 @@ from . import (
     tune,
 )
 from .output import Reply, log, show, show_error
+from .verbosity import with_verbose
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -89,14 +90,14 @@ def command(
     def run(**arguments: Any) -> None:
         raise typer.Exit(_run(function, arguments, prints))
 
-    app.command(name, cls=cls)(run)
+    app.command(name, cls=cls)(with_verbose(run))
 
 
 def _run(function: Callable[..., Reply], arguments: dict[str, Any], prints: bool) -> int:
     as_json = bool(arguments.get("json"))
     # whatever a library prints must not get between a program and its JSON object
     aside = contextlib.redirect_stdout(sys.stderr) if as_json and not prints else contextlib.nullcontext()
-    _quieten()
+    own_process()
     _print_notes()
     try:
         with aside, Display():
@@ -136,13 +137,6 @@ def _print_notes() -> None:
     if not any(isinstance(handler, _ToStandardError) for handler in logger.handlers):
         logger.addHandler(_ToStandardError())
         logger.propagate = False
-
-
-def _quieten() -> None:
-    """Transformers and tokenizers keep their advice to themselves; must come before they are imported."""
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
 command(init.init, "init")

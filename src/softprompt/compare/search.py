@@ -10,7 +10,6 @@ its own record, whose name says what was run.
 
 from __future__ import annotations
 
-import logging
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -98,7 +97,6 @@ def _study(journal: Path, name: str, maximise: bool) -> Any:
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
 
-    optuna.logging.set_verbosity(logging.WARNING)
     journal.parent.mkdir(parents=True, exist_ok=True)
     return optuna.create_study(
         storage=JournalStorage(JournalFileBackend(str(journal))),

@@ -19,6 +19,7 @@ from torch import Tensor
 from ..data.collate import Batch, batch_of_ids
 from ..errors import SoftPromptError
 from ..injection import Injection, LayerKV, Layers, SoftTokens
+from ..quiet import quietly
 from . import generation, probe_lengths, turns
 from .active import Active, Columns, inject
 from .base import LanguageModel
@@ -191,6 +192,7 @@ class FrozenLM(LanguageModel):
         out = self.model.base_model(input_ids=ids, attention_mask=mask, output_hidden_states=True, **options)
         return out.hidden_states[layer]
 
+    @quietly
     @torch.no_grad()
     def generate(self, batch: Batch, injection: Injection | None = None, **options: Any) -> Any:
         """New tokens [B × num_return_sequences, up to max_new_tokens] by transformers' own `generate`.

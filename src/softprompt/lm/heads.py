@@ -22,7 +22,6 @@ from transformers import (
     AutoModelForTokenClassification,
     PreTrainedConfig,
     PreTrainedModel,
-    logging,
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
@@ -73,15 +72,10 @@ def parameter_names(model: PreTrainedModel, fresh: Collection[str] = ()) -> froz
 
 @contextlib.contextmanager
 def drawn(head: Head | None) -> Iterator[None]:
-    """A head drawn inside depends on its seed alone, and transformers does not warn that it was drawn."""
+    """A head drawn inside depends on its seed alone."""
     if head is None:
         yield
         return
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(head.seed)
-            yield
-    finally:
-        logging.set_verbosity(verbosity)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(head.seed)
+        yield

@@ -12,6 +12,7 @@ import torch
 from ..collector import rare_collection
 from ..errors import SoftPromptError, unknown
 from ..progress import task
+from ..quiet import quietly
 from . import heads, smollm2, wording
 from .base import Attention, LanguageModel
 from .encoder import EncoderLM
@@ -26,6 +27,7 @@ Precision = Literal["auto", "float32", "bfloat16"]
 
 
 @rare_collection()
+@quietly
 def load(
     name: str = "smollm2",
     *,
@@ -152,6 +154,7 @@ def vocabulary_fingerprint(tokenizer: Any) -> str:
     return _short(repr(sorted(tokenizer.get_vocab().items()) if tokenizer is not None else []))
 
 
+@quietly
 def load_tokenizer(name: str) -> Any:
     """The tokenizer of a model, without the model. Raises SoftPromptError where it cannot be found."""
     from transformers import AutoTokenizer

