@@ -98,7 +98,7 @@ def reference(s: Subject, row: int, before: Tensor | None = None, after: Tensor 
             "use_cache": False,
         }
     else:
-        given = {}
+        given = {"use_cache": False} if s.kind == "causal" and "use_cache" in s.lm._accepted else {}
     if s.kind == "causal":
         ids = torch.cat([ids, target[:, :-1]], 1)
     if before is None and after is None:

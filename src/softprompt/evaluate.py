@@ -315,11 +315,7 @@ def score_candidates(
 
 def select(batch: Batch, rows: Tensor) -> Batch:
     """The batch's rows with the given indices."""
-    chosen: dict[str, Any] = {
-        name: value[rows] for name in batch.__slots__ if isinstance(value := getattr(batch, name), Tensor)
-    }
-    texts = tuple(batch.texts[i] for i in rows.tolist()) if batch.texts else ()
-    return replace(batch, texts=texts, **chosen)
+    return batch.select(rows)
 
 
 def _record(example: Example, prediction: str, nll: float, scores: tuple[float, ...] | None) -> Record:

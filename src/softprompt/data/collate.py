@@ -48,6 +48,20 @@ class Batch:
         ids, mask = (t.gather(1, order) for t in (self.input_ids, self.input_mask))
         return replace(self, input_ids=ids, input_mask=mask)
 
+    def with_targets_at_right(self) -> Batch:
+        """The same rows without target columns that nobody uses; targets stand at the right already."""
+        width = int(self.target_mask.sum(1).max()) if self.target_mask.numel() else 0
+        start = self.target_ids.shape[1] - width
+        return replace(self, target_ids=self.target_ids[:, start:], target_mask=self.target_mask[:, start:])
+
+    def select(self, rows: Tensor) -> Batch:
+        """The rows with the given indices [N]."""
+        chosen = {
+            name: value[rows] for name in self.__slots__ if isinstance(value := getattr(self, name), Tensor)
+        }
+        texts = tuple(self.texts[i] for i in rows.tolist()) if self.texts else ()
+        return replace(self, texts=texts, **chosen)
+
     def shared_tokens(self) -> int:
         """Tokens that all inputs (right-aligned) begin with; each has one more at least."""
         lengths = self.input_mask.sum(1, keepdim=True)

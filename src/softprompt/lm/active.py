@@ -54,6 +54,8 @@ class Active:
     tail_start: Tensor | int = 0  # [B] or one for all: the first query column that sees tail_only columns
     query_positions: Tensor | None = None  # [B, q], needed only where columns have positions
     query_offset: Any = 0  # columns already in the cache; set by the mask function at every model call
+    # the same by (queries, keys), where a call makes several masks: a decoder's other one is of its encoder
+    offsets: dict[tuple[int, int], Any] = field(default_factory=dict)
     masks: dict[Any, tuple[Tensor | None, Tensor]] = field(default_factory=dict)  # own, and extended
     record: dict[int, LayerKV] | None = None  # each site's own keys and values, as they reach the function
     kept: Kept | None = None  # where each site's own keys and values are kept from call to call

@@ -200,6 +200,7 @@ def _build(base: Callable, args: tuple, kwargs: dict):
     if active is None:
         return base(*args, **kwargs)
     active.query_offset = kwargs.get("q_offset", 0)
+    active.offsets[kwargs.get("q_length", 0), kwargs.get("kv_length", 0)] = active.query_offset
     active.masks.clear()
     rule = rule_of(kwargs) if active.has_positions else None
     if rule is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import abc
 import contextlib
 from collections.abc import Collection, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from typing import Any, Literal, get_args
 
@@ -21,7 +22,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from ..data.collate import Batch
 from ..errors import SoftPromptError, unknown
 from ..injection import Injection, LayerKV, Layers
-from . import settings, shims
+from . import neighbours, settings, shims
 from .active import attention_lost, checkpoint_contexts
 from .attention import EAGER, SDPA
 from .capture import attention_inputs, attention_modules, project
@@ -30,6 +31,7 @@ from .heads import Head
 from .probe import accepted_arguments, measure
 from .rotary import Turn
 from .spec import ModelSpec
+from .told import told
 
 Answers = Literal["next", "mask", "head"]
 Attention = Literal["auto", "sdpa", "eager"]
@@ -59,17 +61,19 @@ class LanguageModel(abc.ABC):
         self.head, self.head_names = head, frozenset(head_names)
         if head is not None:
             self.answers = "head"
-        shims.bind(model)
-        model.set_attn_implementation(_implementation(model, attention))
+        with told(model):
+            shims.bind(model)
+            model.set_attn_implementation(_implementation(model, attention))
         model.eval()
         model.requires_grad_(False)
         self._begin = settings.begin(model, tokenizer)
         self.inherited = settings.make_neutral(model, tokenizer)
         self._checkpointed: tuple[torch.nn.Module, ...] = ()
         self._accepted = accepted_arguments(model)
-        self.spec, self._turns = measure(model, self.embed)
-        self._attention = self._attention_names()
-        self._settle()
+        with told(model):
+            self.spec, self._turns = measure(model, self.embed)
+            self._attention = self._attention_names()
+            self._settle()
 
     def _attention_names(self) -> set[str]:
         """The attention that the model's layers are to call, by their configurations."""
@@ -80,6 +84,10 @@ class LanguageModel(abc.ABC):
     @abc.abstractmethod
     def _settle(self) -> None:
         """What this kind of model knows beyond what was measured: its last word on `spec`."""
+
+    def _measure_batching(self) -> None:
+        """Which rows may share a batch: the last word on it, once the kind of model is settled."""
+        self.spec = replace(self.spec, batching=neighbours.measure(self))
 
     @property
     def device(self) -> torch.device:

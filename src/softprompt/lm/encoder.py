@@ -21,6 +21,7 @@ from ..data.collate import Batch, batch_of_ids
 from ..errors import SoftPromptError
 from ..injection import Injection, Layers
 from .active import Active, Columns, inject
+from .apart import apart, hidden_apart
 from .base import Answers, LanguageModel
 from .context import Context, pack_left
 from .probe import recorded
@@ -36,7 +37,9 @@ class EncoderLM(LanguageModel):
         limits = {**self.spec.limits, "cache": "every position sees every other, what is trained included"}
         context = self.spec.context - _unused_positions(self.model)
         self.spec = replace(self.spec, kind="encoder", context=context, limits=limits)
+        self._measure_batching()
 
+    @apart
     def logits(
         self, batch: Batch, injection: Injection | None = None, context: Context | None = None
     ) -> Tensor:
@@ -77,6 +80,7 @@ class EncoderLM(LanguageModel):
         )
 
     @torch.no_grad()
+    @hidden_apart
     def hidden(self, ids: Tensor, mask: Tensor, layer: int) -> Tensor:
         """Hidden states [B, N, H] after `layer` layers (0: the embeddings), in the columns of `ids`."""
         order = (~mask).to(torch.uint8).argsort(dim=1, stable=True)  # padding last, as in `_sequence`

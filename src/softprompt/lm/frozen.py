@@ -22,6 +22,7 @@ from ..injection import Injection, LayerKV, Layers, SoftTokens
 from ..quiet import quietly
 from . import generation, probe_lengths, turns
 from .active import Active, Columns, inject
+from .apart import NOT_KEPT, apart, hidden_apart
 from .base import LanguageModel
 from .context import Context, pack_right, positions_after
 from .probe import recorded
@@ -39,10 +40,14 @@ class FrozenLM(LanguageModel):
         if self.head is not None and self.model.config.pad_token_id is None:
             # any will do: of embeddings, transformers pools the last column
             self.model.config.pad_token_id = 0
+        self._measure_batching()
+        if self.spec.batching != "any":
+            self.spec = replace(self.spec, limits={"cache": NOT_KEPT, **self.spec.limits})
         if "cache" not in self.spec.limits and (reason := self._unlike_full()):
             self.spec = replace(self.spec, limits={**self.spec.limits, "cache": reason})
         self.spec = probe_lengths.settled(self)
 
+    @apart
     def logits(
         self, batch: Batch, injection: Injection | None = None, context: Context | None = None
     ) -> Tensor:
@@ -183,6 +188,7 @@ class FrozenLM(LanguageModel):
         return "its layers keep more of the input than keys and values (a recurrent state, say)"
 
     @torch.no_grad()
+    @hidden_apart
     def hidden(self, ids: Tensor, mask: Tensor, layer: int) -> Tensor:
         """Hidden states [B, N, H] of the plain model after `layer` layers (0: the embeddings)."""
         positions = (mask.long().cumsum(1) - 1).clamp(min=0)
@@ -194,6 +200,7 @@ class FrozenLM(LanguageModel):
 
     @quietly
     @torch.no_grad()
+    @apart
     def generate(self, batch: Batch, injection: Injection | None = None, **options: Any) -> Any:
         """New tokens [B × num_return_sequences, up to max_new_tokens] by transformers' own `generate`.
 

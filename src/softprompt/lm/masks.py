@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -29,7 +30,8 @@ def whole_mask(
     own = site if any(c.reach for c in present) else None
     name = (tuple(id(c) for c in present), own, query.shape[0], query.shape[2], keys, window, id(mask))
     if name not in active.masks:
-        seen = _visible(active, present, site, query, window, getattr(mask, RULE, None))
+        offset = active.offsets.get((query.shape[2], keys), active.query_offset)
+        seen = _visible(active, present, site, query, offset, window, getattr(mask, RULE, None))
         # its own mask is kept beside it, so that no other takes its id
         active.masks[name] = mask, _extend(mask, seen, keys)
     return active.masks[name][1]
@@ -40,6 +42,7 @@ def _visible(
     present: Sequence[Columns],
     site: int,
     query: Tensor,
+    offset: Any,
     window: int | None,
     rule: Rule | None,
 ) -> Tensor:
@@ -49,7 +52,7 @@ def _visible(
     for columns in present:
         seen = columns.at(site)[:, None, None, :]
         if columns.tail_only:
-            at = torch.arange(queries, device=query.device) + active.query_offset
+            at = torch.arange(queries, device=query.device) + offset
             start = torch.as_tensor(active.tail_start, device=query.device).reshape(-1, 1)
             seen = seen & (at[None, :] >= start)[:, None, :, None]
         if columns.positions is None or active.query_positions is None:

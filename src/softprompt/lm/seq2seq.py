@@ -22,6 +22,7 @@ from ..injection import Injection, Layers, SoftTokens
 from ..quiet import quietly
 from . import generation, turns
 from .active import Active, Columns, inject
+from .apart import apart, hidden_apart
 from .base import LanguageModel
 from .context import Context, back_to_right, pack_left
 from .probe import recorded
@@ -40,6 +41,7 @@ class Seq2SeqLM(LanguageModel):
                 f"'{self.name}' does not say which token its decoder starts with",
                 fix="set decoder_start_token_id in its config.json",
             )
+        self._measure_batching()
 
     @property
     def _start(self) -> int:
@@ -54,6 +56,7 @@ class Seq2SeqLM(LanguageModel):
         # some families scale in the encoder and not in the embedding
         return self.model.get_input_embeddings()(ids) * getattr(self._encoder, "embed_scale", 1.0)
 
+    @apart
     def logits(
         self, batch: Batch, injection: Injection | None = None, context: Context | None = None
     ) -> Tensor:
@@ -79,6 +82,7 @@ class Seq2SeqLM(LanguageModel):
         raise AssertionError("unreachable")
 
     @torch.no_grad()
+    @hidden_apart
     def hidden(self, ids: Tensor, mask: Tensor, layer: int) -> Tensor:
         """The encoder's hidden states [B, N, H] after `layer` layers, rows right-aligned as given."""
         vectors, left = pack_left(self.embed(ids), mask)
@@ -88,6 +92,7 @@ class Seq2SeqLM(LanguageModel):
 
     @quietly
     @torch.no_grad()
+    @apart
     def generate(self, batch: Batch, injection: Injection | None = None, **options: Any) -> Any:
         """New tokens [B × num_return_sequences, …] by transformers' own `generate`, without the start.
 

@@ -8,6 +8,7 @@ from typing import Literal
 
 Stack = Literal["encoder", "decoder", "cross"]
 Kind = Literal["decoder", "encoder-decoder", "encoder"]
+Batching = Literal["any", "lengths", "one"]
 STACKS: tuple[Stack, ...] = ("encoder", "decoder", "cross")
 
 
@@ -37,6 +38,8 @@ class ModelSpec:
     limits: Mapping[str, str] = field(
         default_factory=dict
     )  # "prefix", "cache": why it cannot be had; "length": why no longer rows
+    # rows that may share a batch: any, those of one length, or one (see `lm.neighbours`)
+    batching: Batching = "any"
 
     @property
     def kv_numbers_per_token(self) -> int:
