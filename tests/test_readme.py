@@ -106,6 +106,6 @@ def test_every_kind_of_task_has_its_place_in_the_docs():
         own = kind in ("token-classification", "regression")
         assert not own or all(f"`{name}`" in page for name in default_metrics(kind))
     blocks = re.findall(r"```yaml\n(.*?)```", page, re.S)
-    assert len(blocks) == 2
+    assert len(blocks) == 3
     for block in blocks:
         assert recipe_from_dict({"data": "rows.jsonl", **yaml.safe_load(block)}).task.kind == "classification"

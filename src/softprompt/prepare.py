@@ -18,6 +18,7 @@ from .activations import backward_bytes, largest_batch
 from .cache import InputCache
 from .cache.place import Place, default_root
 from .config import recipe_from_dict
+from .data.chat import DATE, Chat
 from .data.checking import check_rows
 from .data.collate import collate
 from .data.encode import Encoder, Example, distinct_labels
@@ -97,6 +98,7 @@ def prepare(
         labels = labels or distinct_labels(train_rows, template)
     lm = lm or load_base(recipe, labels)
     check_head(recipe, labels, lm)
+    recipe = dated(recipe, lm)
     encoder = encoder_of(recipe, lm, template_of(recipe, lm), prompts, labels)
     train = encoder.encode_rows(train_rows)
     dev = encoder.encode_rows(held)
@@ -293,6 +295,14 @@ def _mask_of(lm: LanguageModel) -> str | None:
     return mask
 
 
+def dated(recipe: Recipe, lm: LanguageModel) -> Recipe:
+    """The recipe with the day written down, where the chat template writes one: see `data.chat`."""
+    template = recipe.template
+    if not template.chat or template.chat_date is not None or not Chat(lm.tokenizer).writes_date:
+        return recipe
+    return recipe.model_copy(update={"template": template.model_copy(update={"chat_date": DATE})})
+
+
 def encoder_of(
     recipe: Recipe,
     lm: LanguageModel,
@@ -307,6 +317,8 @@ def encoder_of(
         template,
         chat=recipe.template.chat,
         system=recipe.template.system,
+        chat_options=recipe.template.chat_options,
+        chat_date=recipe.template.chat_date,
         labels=labels or recipe.task.labels,
         kind=recipe.task.kind,
         prompts=prompts,

@@ -49,11 +49,16 @@ class TemplateConfig(_Section):
     target: Name = "{{ target }}"
     chat: bool = False  # wrap the input in the model's own chat template
     system: str | None = None
+    chat_options: dict[str, Any] = {}  # what the chat template reads beside the turns: enable_thinking, …
+    chat_date: Name | None = None  # the day that a chat template may write, as 2024-07-26
 
     @model_validator(mode="after")
-    def _system_needs_chat(self) -> TemplateConfig:
+    def _needs_chat(self) -> TemplateConfig:
         if self.system is not None and not self.chat:
             raise _mistake("`system` has an effect only with `chat: true`; else put the text into `input`")
+        for key in ("chat_options", "chat_date"):
+            if getattr(self, key) and not self.chat:
+                raise _mistake(f"`{key}` has an effect only with `chat: true`")
         return self
 
 
@@ -220,8 +225,10 @@ class Recipe(_Section):
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values; `recipe_from_dict(recipe.to_dict())` gives an equal recipe."""
-        # a recipe that says nothing of comparing is written as before there was that section
-        return self.model_dump(mode="json", exclude={"compare"} if self.compare == CompareConfig() else None)
+        # a recipe that says nothing of them is written as before there were these keys
+        unsaid: dict[str, Any] = {"compare": True} if self.compare == CompareConfig() else {}
+        unsaid["template"] = {key for key in ("chat_options", "chat_date") if not getattr(self.template, key)}
+        return self.model_dump(mode="json", exclude=unsaid)
 
     def fingerprint(self) -> str:
         """sha256 (hex) of the recipe without its places: equal for runs that must train the same prompt."""

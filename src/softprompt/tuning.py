@@ -17,6 +17,7 @@ from torch import Tensor
 from . import artifact as artifacts
 from . import methods
 from .artifact import Artifact
+from .base_notes import base_notes
 from .cache import InputCache
 from .data.encode import Encoder, Example
 from .errors import SoftPromptError
@@ -27,6 +28,7 @@ from .lm.base import LanguageModel
 from .memory import peak_memory
 from .methods.base import Setting, SoftPrompt
 from .metrics import METRICS
+from .notes import note
 from .order import Order, row_lengths
 from .prepare import Prepared, base_options, open_caches, plan_of
 from .progress import say
@@ -110,6 +112,8 @@ def tune_many(
     not evaluated. Raises Interrupted (all are saved).
     """
     hooks = hooks or Hooks()
+    for text in base_notes(runs[0]):
+        note(text)
     for run in runs:
         _make_room(Path(run.recipe.output), restart, overwrite)
     started = time.perf_counter()

@@ -138,3 +138,29 @@ def test_a_start_from_another_base_model_says_how_much_came_along(run, recipe, t
     assert carried["tokens"] == 97 and carried["explained"] < 1 and carried["transfer"] == "linear"
     said = run("tune", recipe, *start, "transfer=nearest", "--json")
     assert said.json["carried"]["transfer"] == "nearest" and "shared tokens" in said.err
+
+
+def test_check_says_what_the_chat_template_does(run, recipe):
+    import json as jsonlib
+    import shutil
+
+    import yaml
+
+    read = yaml.safe_load(recipe.read_text())
+    base = recipe.parent / "base"
+    shutil.copytree(read["model"], base)
+    config = base / "tokenizer_config.json"
+    template = (
+        "{{ strftime_now('%Y') }}{% for m in messages %}{{ m['content'][0]['text'] }}{% endfor %}"
+        "{% if add_generation_prompt %}{% if enable_thinking %}<think>{% endif %}{% endif %}"
+    )
+    config.write_text(jsonlib.dumps({**jsonlib.loads(config.read_text()), "chat_template": template}))
+    how = [f"model={base}", "template.chat=true"]
+    said = run("check", recipe, *how, "template.chat_options={enable_thinking: true}")
+    assert said.code == 0, said.err
+    assert "2|0|2|4|" in said.out and "S|a|y|:" in said.out
+    assert "enable_thinking: false} closes it" in said.out and "it is 2024-07-26 on every day" in said.out
+    said = run("check", recipe, *how, "template.chat_options.enable=true")
+    assert said.code == 1 and "did you mean 'enable_thinking'" in said.err
+    said = run("check", recipe, "template.chat_date=2025-01-01")
+    assert said.code == 1 and "only with `chat: true`" in said.err

@@ -33,6 +33,7 @@ def check(recipe: RecipeFile, overrides: Overrides = None, json: Json = False) -
     read = open_recipe(recipe, overrides)
     from torch import get_num_threads
 
+    from ..base_notes import base_notes
     from ..prepare import prepare
     from ..preview import count, examples_to_show, layout
     from ..pricing import measure
@@ -41,6 +42,7 @@ def check(recipe: RecipeFile, overrides: Overrides = None, json: Json = False) -
     prepared = prepare(read)
     shown = [(example, layout(prepared, example)) for example in examples_to_show(prepared)]
     counts = count(prepared)
+    said = base_notes(prepared)
     log("measuring one step, and one of the next slower plan …")
     price = measure(prepared)
     data = {
@@ -57,7 +59,7 @@ def check(recipe: RecipeFile, overrides: Overrides = None, json: Json = False) -
         "rows": asdict(counts),
         "context": prepared.lm.spec.context,
         "carried": None if prepared.carried is None else asdict(prepared.carried),
-        "generation": _generation(prepared),
+        "notes": said,
         "precision": {"dtype": _dtype(prepared), "why": prepared.lm.why_dtype},
         "threads": get_num_threads(),
         "plan": asdict(prepared.plan),
@@ -77,29 +79,13 @@ def check(recipe: RecipeFile, overrides: Overrides = None, json: Json = False) -
     text.append(_rows(counts, prepared)).append("\n\n")
     if prepared.carried is not None:
         text.append(str(prepared.carried)).append("\n\n")
-    for note in data["generation"]["notes"]:
+    for note in said:
         text.append(f"note: {note}\n\n")
     text.append(str(prepared.plan)).append(f"\n  precision: {_dtype(prepared)}, {prepared.lm.why_dtype}\n\n")
     text.append(_price(price, prepared))
     command = " ".join(["softprompt tune", str(recipe), *(overrides or [])])
     text.append("\n\nnext:\n  ").append(command, style="bold")
     return Reply(data, text)
-
-
-def _generation(prepared: Prepared) -> dict[str, Any]:
-    """What the checkpoint's own generation settings mean for the run."""
-    from ..lm.settings import said
-    from ..vocabulary import token_text
-
-    lm = prepared.lm
-    if prepared.recipe.task.kind != "generation":
-        return {"forced": [], "left_out": {}, "notes": []}
-    forced = [token_text(lm.tokenizer, token) for token in lm.forced]
-    return {
-        "forced": forced,
-        "left_out": lm.inherited,
-        "notes": said(lm.inherited, forced, lm.tokenizer),
-    }
 
 
 def _line(pieces: list[Piece]) -> Text:

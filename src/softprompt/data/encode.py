@@ -11,6 +11,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
 
+from softprompt.data.chat import Chat
 from softprompt.data.places import check_label_words, mask_lead, mask_places, word_places
 from softprompt.data.template import Rendered, Template
 from softprompt.data.tokens import Ids, Tokens
@@ -97,8 +98,9 @@ class Encoder:
     input and target are texts of their own, as an encoder and a decoder read them.
     `answers` says where the model's answers are read: after the input, at masks in it (label words, by
     `verbalizer` where they are not the labels themselves), or off a head. `closed` keeps the end token
-    that the tokenizer appends, as encoders have learned it. `ends`: tokens beside the tokenizer's own end
-    token that end an answer.
+    that the tokenizer appends, as encoders have learned it. `chat_options` go to the chat template, and
+    `chat_date` is what one that writes the date is told; see `data.chat`. `ends`: tokens beside the
+    tokenizer's own end token that end an answer.
     """
 
     def __init__(
@@ -108,6 +110,8 @@ class Encoder:
         *,
         chat: bool = False,
         system: str | None = None,
+        chat_options: Mapping[str, Any] | None = None,
+        chat_date: str | None = None,
         labels: Sequence[str] | None = None,
         kind: str = "generation",
         prompts: Sequence[str] = ("default",),
@@ -127,7 +131,7 @@ class Encoder:
         self.chat, self.system, self.prompts = chat, system, tuple(prompts)
         self.max_input_tokens, self.max_target_tokens = max_input_tokens, max_target_tokens
         self.context, self.reserved = context, reserved
-        self._tokens = Tokens(tokenizer, chat=chat, system=system, closed=closed, apart=apart)
+        self._tokens = Tokens(tokenizer, chat, system, closed, apart, chat_options or {}, chat_date)
         self.turns: tuple[tuple[str, str], ...] = ()  # (input, target) shown ahead of each input (few-shot)
         self.labels: tuple[str, ...] | None = None
         self.label_ids: tuple[Ids, ...] | None = None
@@ -172,6 +176,11 @@ class Encoder:
         limit = self.max_input_tokens
         return text if limit is None or len(ids) <= limit else self._tokens.last(text, ids, limit)
 
+    @property
+    def conversation(self) -> Chat:
+        """How turns of a conversation become ids, in chat mode."""
+        return self._tokens.conversation
+
     def decode(self, ids: Iterable[int]) -> str:
         """The text of generated ids up to an end token, without special tokens and outer whitespace."""
         kept: list[int] = []
@@ -212,6 +221,8 @@ class Encoder:
                 why="it is a plain language model, or its chat template was not saved with it",
                 fix="template.chat=false, and write the turns into template.input",
             )
+        if self.chat:
+            self.conversation.check()
         if self.system is not None and not self.chat:
             raise SoftPromptError(
                 "a system text has an effect only in chat mode",

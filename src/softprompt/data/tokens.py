@@ -6,10 +6,12 @@ file knows a tokenizer (any of `transformers`) and nothing of rows, labels or ta
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
+from softprompt.data.chat import Chat
 from softprompt.errors import SoftPromptError
 
 Ids = tuple[int, ...]
@@ -25,6 +27,13 @@ class Tokens:
     system: str | None = None
     closed: bool = False
     apart: bool = False
+    chat_options: Mapping[str, Any] = field(default_factory=dict)
+    chat_date: str | None = None
+
+    @cached_property
+    def conversation(self) -> Chat:
+        """How the model's chat template writes turns."""
+        return Chat(self.tokenizer, self.chat_options, self.chat_date)
 
     def ids(self, text: str, special: bool = False) -> Ids:
         """Of a text alone."""
@@ -101,26 +110,12 @@ class Tokens:
 
     def of_chat(self, text: str, where: str, turns: Turns = ()) -> Ids:
         """A conversation that ends where the model is to answer `text`."""
-        system = [{"role": "system", "content": self.system}] if self.system is not None else []
-        earlier = [
-            {"role": role, "content": said}
-            for turn in turns
-            for role, said in zip(("user", "assistant"), turn, strict=True)
-        ]
+        system = [("system", self.system)] if self.system is not None else []
+        earlier = [one for turn in turns for one in zip(("user", "assistant"), turn, strict=True)]
         try:
-            ids = self.tokenizer.apply_chat_template(
-                [*system, *earlier, {"role": "user", "content": text}],
-                add_generation_prompt=True,
-                tokenize=True,
-                return_dict=False,
-            )
-        except Exception as error:  # chat templates raise what they please, as for an unknown role
-            raise SoftPromptError(
-                f"{where}: the model's chat template failed: {error}",
-                why="some models take no system turn" if system else "",
-                fix="put the system text into template.input" if system else "template.chat=false",
-            ) from None
-        return tuple(ids)
+            return self.conversation.ids([*system, *earlier, ("user", text)])
+        except SoftPromptError as error:
+            raise SoftPromptError(f"{where}: {error.what}", error.why, error.fix) from None
 
     def of_chat_cut(self, text: str, total: int, limit: int, where: str, turns: Turns = ()) -> Ids:
         """The conversation in `limit` tokens: the user's text loses its first ones, turn marks stay."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...data.encode import Encoder
 from ...data.template import Template
+from ...errors import SoftPromptError
 from .errors import ApiError
 from .limits import Limits
 from .replies import Reading
@@ -73,7 +74,8 @@ class Inputs:
             message = f"A message fills a template of exactly one field; {named}."
             raise ApiError(400, message, param="rendering", code="no_template")
         if loaded is None or rendering == "chat" or len(fields) != 1:
-            return self._as_chat([(message.role, message.text) for message in messages])
+            own = None if loaded is None or not loaded.tuned.encoder.chat else loaded.tuned.encoder
+            return self._as_chat([(message.role, message.text) for message in messages], own)
         if not users:
             raise ApiError(400, "There is no user message.", param="messages")
         if not loaded.tuned.encoder.chat or len(messages) == 1:
@@ -91,22 +93,23 @@ class Inputs:
         ]
         if encoder.system is not None and not any(role in ("system", "developer") for role, _ in turns):
             turns.insert(0, ("system", encoder.system))
-        return self._as_chat(turns, Reading(rendering="template"))
+        return self._as_chat(turns, encoder, Reading(rendering="template"))
 
-    def _as_chat(self, turns: Sequence[tuple[str, str]], reading: Reading | None = None) -> Input:
+    def _as_chat(
+        self, turns: Sequence[tuple[str, str]], encoder: Encoder | None, reading: Reading | None = None
+    ) -> Input:
         if not getattr(self.tokenizer, "chat_template", None):
             message = "The model has no chat template: use /v1/completions, or a prompt with a template."
             raise ApiError(400, message, param="messages", code="no_chat_template")
-        said = [{"role": "system" if role == "developer" else role, "content": text} for role, text in turns]
+        chat = self._plain.conversation if encoder is None else encoder.conversation
+        said = [("system" if role == "developer" else role, text) for role, text in turns]
         try:
             with self._lock:
-                ids = self.tokenizer.apply_chat_template(
-                    said, add_generation_prompt=True, tokenize=True, return_dict=False
-                )
-        except Exception as error:  # chat templates raise what they please, as for an odd order of roles
-            message = f"The model's chat template refuses these messages: {error}"
+                ids = chat.ids(said)
+        except SoftPromptError as error:
+            message = f"The model's chat template refuses these messages: {error.what}"
             raise ApiError(400, message, param="messages", code="chat_template") from None
-        return self._checked(Input(tuple(ids), turns[-1][1], reading or Reading(rendering="chat")))
+        return self._checked(Input(ids, turns[-1][1], reading or Reading(rendering="chat")))
 
     def room(self, given: Input, wanted: int | None, loaded: Loaded | None, otherwise: int) -> int:
         """Tokens that the answer may have: `wanted`, where they fit.
