@@ -23,8 +23,9 @@ def test_there_are_five_of_every_kind():
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
-def test_recipe_is_sound(path):
-    recipe = load_recipe(path)
+def test_recipe_is_sound(path, monkeypatch):
+    monkeypatch.chdir(Path(__file__).parents[1])
+    recipe = load_recipe(path.relative_to(Path(__file__).parents[1]))
     methods.check_options(recipe.method.name, recipe.method.options())
     assert set(recipe.task.metrics or ()) <= set(METRICS)
     assert template_of(recipe).fields()

@@ -36,6 +36,7 @@ from .manifest import BASE, MANIFEST, SCHEMA, STATE, VECTORS
 from .methods.base import Setting, SoftPrompt, flatten
 from .methods.materialised import materialise
 from .model_card import model_card
+from .paths import expanded, kind_of
 
 __all__ = ["MANIFEST", "SCHEMA", "Artifact", "load", "save", "vectors"]
 
@@ -197,9 +198,9 @@ def load(path: str | Path, *, verify: bool = True) -> Artifact:
 
     Without `verify` the tensors' hashes are taken on trust, for whoever has verified them before.
     """
-    path = Path(path)
+    path = Path(expanded(path))
     file = path / MANIFEST
-    if not file.exists():
+    if kind_of(file, "the tuned prompt") == "missing":
         unfinished = (path / "checkpoint").exists()
         raise SoftPromptError(
             f"no tuned prompt at {path}",

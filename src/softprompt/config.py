@@ -20,8 +20,10 @@ import yaml
 from pydantic import ValidationError
 
 from softprompt.errors import SoftPromptError, nearest
+from softprompt.paths import expanded, unexpanded
 from softprompt.recipe import PREFERRED, SECTIONS, SHORTHAND, Recipe
-from softprompt.recipe_yaml import KeyPath, Reading, read_value
+from softprompt.recipe_file import read_recipe
+from softprompt.recipe_yaml import KeyPath, Reading, TooMuchError, read_value
 
 __all__ = ["Recipe", "load_recipe", "recipe_from_dict"]
 
@@ -33,14 +35,14 @@ def load_recipe(
 
     A key is dotted (`train.lr`), a section with a shorthand (`method=prefix-tuning`, `base=lora`,
     `data=FILE`), the name of one setting (`steps=100`; `lr` means `train.lr`), or an option of the
-    method if `method_option_names` holds it. Values are YAML. Relative paths in `data` belong to the
-    recipe's folder, or to the working directory where they come from an override.
+    method if `method_option_names` holds it. Values are YAML. Relative paths in the file belong to the
+    recipe's folder, those of an override to the working directory; `~` and `$NAME` are written out.
 
     Raises SoftPromptError with every mistake, each with its line (or override) and the nearest name.
     """
-    path = Path(path)
+    path = Path(expanded(path))
     draft = _Draft(str(path), set(method_option_names))
-    draft.read_yaml(_read_text(path))
+    draft.read_yaml(read_recipe(path))
     draft.normalise()
     for override in overrides:
         draft.override(override)
@@ -54,13 +56,26 @@ def recipe_from_dict(
     *,
     method_option_names: Collection[str] = (),
 ) -> Recipe:
-    """The same from a dict; relative paths in `data` belong to `base_dir` (default: working directory)."""
+    """The same from a dict; relative paths belong to `base_dir` (default: the working directory)."""
     draft = _Draft("recipe", set(method_option_names))
     draft.tree = {key: dict(v) if isinstance(v, Mapping) else v for key, v in mapping.items()}
     draft.normalise()
     for override in overrides:
         draft.override(override)
     return draft.finish(Path(base_dir or "."))
+
+
+#: Settings that are paths; into the last three is written.
+PATHS: tuple[tuple[str, ...], ...] = (
+    ("data", "train"),
+    ("data", "dev"),
+    ("data", "test"),
+    ("compare", "unseen", "file"),
+    ("train", "cache_folder"),
+    ("output",),
+    ("compare", "output"),
+)
+WRITTEN = PATHS[-3:]
 
 
 @dataclass
@@ -95,7 +110,7 @@ class _Draft:
                 self.tree[section] = {leaf: value}
 
     def override(self, text: str) -> None:
-        origin = f"'{text}'"
+        origin = f"'{text}'" if len(text) <= 120 else f"'{text[:120]}…'"
         key, equals, written = text.partition("=")
         key = key.strip()
         if not equals or not key:
@@ -120,6 +135,11 @@ class _Draft:
         """The value as YAML; as it stands where it is no YAML, or a mapping where none can be."""
         try:
             value = read_value(written, target)
+        except TooMuchError as error:
+            name = ".".join(map(str, target))
+            raise SoftPromptError(
+                f"{name}: what is given on the command line is too much", str(error)
+            ) from None
         except yaml.YAMLError:
             return written  # so that `template.input={{ question }}` needs no quotes of YAML
         return written if isinstance(value, dict) and _holds_no_mapping(target) else value
@@ -176,6 +196,7 @@ class _Draft:
         else:
             near = nearest(key, [*leaves, *self.option_names])
             guess = f"{leaves.get(near, 'method')}.{near}" if near else None
+        key = key if len(key) <= 60 else key[:60] + "…"
         place = f"key '{key}' in {section[0]}" if section else f"key '{key}'"
         hint = f"; did you mean '{guess}'?" if guess else ""
         return f"unknown {place}{hint} (known: {', '.join(inside)}){more}"
@@ -193,29 +214,36 @@ class _Draft:
         return recipe
 
     def _resolve_paths(self, base_dir: Path) -> None:
-        data = self.tree.get("data")
-        if not isinstance(data, dict):
-            return
-        for key in ("train", "dev", "test"):
-            value = data.get(key)
-            if isinstance(value, str) and value and not value.startswith("hf:"):
-                from_override = self._origin(("data", key)).startswith("'")
-                folder = Path(".") if from_override else base_dir
-                # Absolute, so that a recipe kept in an artifact still finds its rows from elsewhere.
-                data[key] = os.path.abspath(folder / Path(value).expanduser())
+        """Relative paths belong to the recipe's folder, those of an override to the working directory."""
         compare = self.tree.get("compare")
-        if not isinstance(compare, dict):
-            return
-        unseen = compare.get("unseen")
-        if isinstance(unseen, str) and unseen and unseen != "auto":
-            compare["unseen"] = unseen = {"file": unseen}
-        if isinstance(unseen, dict) and isinstance(unseen.get("file"), str):
-            from_override = self._origin(("compare", "unseen")).startswith("'")
-            folder = Path(".") if from_override else base_dir
-            compare["unseen"] = {
-                **unseen,
-                "file": os.path.abspath(folder / Path(unseen["file"]).expanduser()),
-            }
+        if (
+            isinstance(compare, dict)
+            and isinstance(unseen := compare.get("unseen"), str)
+            and unseen not in ("", "auto")
+        ):
+            compare["unseen"] = {"file": unseen}
+            self.origins |= {("compare", "unseen", "file"): self._origin(("compare", "unseen"))}
+        if "output" not in self.tree and str(base_dir) != ".":
+            self.tree["output"] = Recipe.model_fields["output"].default
+        for path in PATHS:
+            place: Any = self.tree
+            for part in path[:-1]:
+                place = place.get(part) if isinstance(place, dict) else None
+            value = place.get(path[-1]) if isinstance(place, dict) else None
+            if not isinstance(value, str) or not value or value.startswith("hf:"):
+                continue
+            assert isinstance(place, dict)
+            if place is not self.tree and place is not self.tree.get(path[0]):
+                place = self.tree[path[0]][path[1]] = dict(place)  # a caller's own mapping stays as it is
+            origin = self._origin(path)
+            folder = Path(".") if origin.startswith("'") else base_dir
+            value = expanded(value)
+            if path in WRITTEN and (odd := unexpanded(value)):
+                self.mistakes.append((origin, f"{'.'.join(path)}: {odd} stands for no folder here"))
+            # What is read is absolute, so that a recipe kept in an artifact finds its rows from elsewhere;
+            # what is written is as short as it was given.
+            joined = os.path.normpath(folder / value)
+            place[path[-1]] = joined if path in WRITTEN else os.path.abspath(joined)
 
     def _origin(self, path: Sequence[str | int]) -> str:
         for end in range(len(path), 0, -1):
@@ -246,7 +274,8 @@ class _Draft:
         if kind == "string_type" and isinstance(given, bool):
             return f"{name}: {str(given).lower()} is read as a truth value; put it in quotes"
         message = detail["msg"][0].lower() + detail["msg"][1:]
-        return f"{name}: {given!r} is wrong: {message}"
+        shown = repr(given)
+        return f"{name}: {shown if len(shown) <= 100 else shown[:99] + '…'} is wrong: {message[:300]}"
 
     def _error(self) -> SoftPromptError:
         def rank(mistake: tuple[str, str]) -> tuple[int, int]:
@@ -274,27 +303,12 @@ def _holds_no_mapping(target: KeyPath) -> bool:
     return known is None or not any(kind in str(known.annotation) for kind in ("dict", "UnseenConfig"))
 
 
-def _read_text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        folder = path.parent
-        names = [p.name for p in folder.iterdir() if p.suffix in (".yaml", ".yml")] if folder.is_dir() else []
-        guess = nearest(path.name, names)
-        raise SoftPromptError(
-            f"no recipe at '{path}'" + (f"; did you mean '{folder / guess}'?" if guess else ""),
-            why=f"the folder '{folder}' " + ("has no such file" if folder.is_dir() else "does not exist"),
-            fix="softprompt init writes a first recipe",
-        ) from None
-    except (OSError, UnicodeDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-        raise SoftPromptError(f"cannot read the recipe '{path}'", str(reason), "give a YAML file") from None
-
-
 def _kind(value: Any) -> str:
     names = {str: "text", list: "a list", dict: "a mapping", bool: "a truth value", type(None): "nothing"}
-    shown = f" ({value!r})" if isinstance(value, (str, int, float)) else ""
-    return names.get(type(value), "a number") + shown
+    short = isinstance(value, (str, int, float)) and len(str(value)) <= 40 and "\n" not in str(value)
+    shown = f" ({value!r})" if short else ""  # what is longer may be a file's whole content
+    kind = "a number" if isinstance(value, (int, float)) else type(value).__name__
+    return names.get(type(value), kind) + shown
 
 
 def _keys(section: str) -> str:

@@ -28,6 +28,8 @@ class SoftPromptError(Exception):
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """The known name closest to `name`, or None where nothing is close."""
+    if len(name) > 200:  # no name of ours: to compare it would take long
+        return None
     matches = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return matches[0] if matches else None
 

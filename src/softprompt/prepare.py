@@ -38,6 +38,7 @@ from .metrics import METRICS
 from .objectives import injection_for
 from .order import Order, row_lengths
 from .passes import at_once
+from .paths import expanded
 from .recipe import Recipe
 from .vocabulary import other_base
 
@@ -258,7 +259,7 @@ def check_head(recipe: Recipe, labels: Sequence[str] | None, lm: LanguageModel) 
 def cache_place(recipe: Recipe) -> Place:
     """Where the recipe's caches lie on disk, and what they may take there."""
     train = recipe.train
-    root = default_root() if train.cache_folder is None else Path(train.cache_folder).expanduser()
+    root = default_root() if train.cache_folder is None else Path(expanded(train.cache_folder))
     return Place(root, None if train.cache_disk_mb is None else train.cache_disk_mb * 10**6)
 
 

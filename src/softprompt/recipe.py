@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-Positive = Annotated[int, Field(ge=1)]
+Positive = Annotated[int, Field(ge=1, le=10**12)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]  # a learning rate
 Name = Annotated[str, Field(min_length=1)]
 Inside = Annotated[float, Field(gt=0, lt=1)]

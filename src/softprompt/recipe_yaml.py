@@ -14,15 +14,30 @@ import yaml
 
 from softprompt.errors import SoftPromptError
 
+MAX_VALUES = 20_000  # of a recipe, each counted as often as an alias repeats it
+MAX_DEPTH = 40  # lists and mappings inside each other
 AS_WRITTEN = ("task", "labels")  # `labels: [yes, 1.0]` stays text, exactly as written
 KeyPath = tuple[str | int, ...]  # where a value stands in the tree
+Pair = tuple[
+    yaml.ScalarNode, yaml.Node, bool
+]  # a key, its value, and whether it is written in the mapping itself
+
+
+class TooMuchError(yaml.YAMLError):
+    """A text of YAML that would become more than a recipe may hold."""
 
 
 def read_value(text: str, path: KeyPath) -> Any:
-    """One YAML value (what follows `key=` of an override); raises yaml.YAMLError where it is none."""
-    loader = _Loader(text)
-    node = loader.get_single_node()
-    return text if node is None else Reading().plain(loader, node, path, ())
+    """One YAML value (what follows `key=` of an override).
+
+    Raises yaml.YAMLError where it is none, TooMuchError where it is too much.
+    """
+    try:
+        loader = _Loader(text)
+        node = loader.get_single_node()
+        return text if node is None else Reading().plain(loader, node, path, ())
+    except RecursionError:
+        raise TooMuchError(_TOO_DEEP) from None
 
 
 @dataclass
@@ -31,7 +46,8 @@ class Reading:
 
     origins: dict[KeyPath, str] = field(default_factory=dict)  # path -> "line 4"
     mistakes: list[tuple[str, str]] = field(default_factory=list)  # (origin, text)
-    _written: dict[int, set[int]] = field(default_factory=dict, init=False)
+    _pairs: dict[int, list[Pair]] = field(default_factory=dict, init=False)
+    _values: int = field(default=0, init=False)
 
     def document(self, text: str, source: str) -> Any:
         """The whole text. Raises SoftPromptError with the line where it is not YAML."""
@@ -39,11 +55,15 @@ class Reading:
             loader = _Loader(text)
             root = loader.get_single_node()
             return {} if root is None else self.plain(loader, root, (), ())
+        except (TooMuchError, RecursionError) as error:
+            why = f"a recipe holds at most {MAX_VALUES:,} values, at most {MAX_DEPTH} deep"
+            what = str(error) if isinstance(error, TooMuchError) else _TOO_DEEP
+            raise SoftPromptError(f"{source}: {what}", why, "write it without aliases, or shorter") from None
         except yaml.YAMLError as error:
             mark = getattr(error, "problem_mark", None)
             where = f"{source}:{mark.line + 1}" if mark else source
             raise SoftPromptError(
-                f"{where}: not valid YAML: {getattr(error, 'problem', None) or error}",
+                f"{where}: not valid YAML: {str(getattr(error, 'problem', None) or error)[:200]}",
                 why=f"column {mark.column + 1}" if mark else "",
                 fix="check the indentation, and quote values that hold ': ' or '#' or begin with '{'",
             ) from None
@@ -53,24 +73,24 @@ class Reading:
         if node in above:
             raise yaml.constructor.ConstructorError(None, None, "an alias that holds itself", node.start_mark)
         above = (*above, node)
+        self._values += 1
+        if self._values > MAX_VALUES:
+            raise TooMuchError(
+                f"it holds more than {MAX_VALUES:,} values, aliases counted as often as they stand"
+            )
+        if len(above) > MAX_DEPTH:
+            raise TooMuchError(_TOO_DEEP)
         if isinstance(node, yaml.SequenceNode):
             for index, item in enumerate(node.value):
                 self.origins[(*path, index)] = f"line {item.start_mark.line + 1}"
             return [self.plain(loader, item, (*path, i), above) for i, item in enumerate(node.value)]
         if isinstance(node, yaml.MappingNode):
-            # Only keys written here count as duplicates, not those merged in by `<<`; remembered, for an
-            # anchored mapping is seen again, already flattened, at each alias.
-            written = self._written.setdefault(id(node), {id(key) for key, _ in node.value})
-            loader.flatten_mapping(node)
             result: dict[Any, Any] = {}
             own: set[Any] = set()
-            for key_node, value_node in node.value:
-                if not isinstance(key_node, yaml.ScalarNode):
-                    problem = "a key that is itself a mapping or list (quote what begins with '{{')"
-                    raise yaml.constructor.ConstructorError(None, None, problem, key_node.start_mark)
+            for key_node, value_node, written in self._merged(node, ()):
                 key = key_node.value
                 line = f"line {key_node.start_mark.line + 1}"
-                if id(key_node) in written:
+                if written:
                     if key in own:
                         first = self.origins[(*path, key)]
                         self.mistakes.append((line, f"key '{key}' is written twice, first at {first}"))
@@ -80,7 +100,49 @@ class Reading:
             return result
         if path[:2] == AS_WRITTEN and len(path) == 3:
             return node.value
-        return loader.construct_object(node)
+        return _scalar(loader, node)
+
+    def _merged(self, node: yaml.MappingNode, above: tuple[int, ...]) -> list[Pair]:
+        """A mapping's keys and values: what `<<` brings in, each key once, then what is written in it."""
+        if id(node) in self._pairs:
+            return self._pairs[id(node)]
+        if id(node) in above:
+            raise yaml.constructor.ConstructorError(None, None, "an alias that holds itself", node.start_mark)
+        brought: dict[str, Pair] = {}
+        own: list[Pair] = []
+        for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                problem = "a key that is itself a mapping or list (quote what begins with '{{')"
+                raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
+            if key.tag != "tag:yaml.org,2002:merge":
+                own.append((key, value, True))
+                continue
+            for source in value.value if isinstance(value, yaml.SequenceNode) else [value]:
+                if not isinstance(source, yaml.MappingNode):
+                    problem = "`<<` brings in a mapping, or a list of them"
+                    raise yaml.constructor.ConstructorError(None, None, problem, source.start_mark)
+                for one, other, _ in self._merged(source, (*above, id(node))):
+                    brought.setdefault(one.value, (one, other, False))
+        self._pairs[id(node)] = found = [*brought.values(), *own]
+        return found
+
+
+def _scalar(loader: _Loader, node: yaml.Node) -> Any:
+    """A text, number, truth value or nothing; a tag such as !!int is kept where the value is one."""
+    try:
+        value = loader.construct_object(node)
+    except (ValueError, TypeError, LookupError, OverflowError, AttributeError):
+        value = ...
+    if value is None or isinstance(value, (str, int, float)):
+        return value
+    tag = node.tag.rpartition(":")[2]
+    kind = "a number of so many digits" if len(str(node.value)) > 1000 else f"a value marked as {tag}"
+    raise yaml.constructor.ConstructorError(
+        None, None, f"{kind} is not read here (write the value itself)", node.start_mark
+    )
+
+
+_TOO_DEEP = f"its lists and mappings stand inside each other more than {MAX_DEPTH} deep"
 
 
 class _Loader(yaml.SafeLoader):

@@ -14,6 +14,7 @@ import yaml
 from ..config import recipe_from_dict
 from ..files import write_text
 from ..methods import check_options
+from ..paths import expanded
 from .contestants import Contestant
 from .needs import Needs
 from .rank import Ranked, Ranking
@@ -89,6 +90,7 @@ def write(
         path = folder / f"{place}-{_stem(item.contestant)}.yaml"
         tried = (settings or {}).get(item.contestant.name)
         recipe = recipe_of(item.contestant, needs, _from(task, folder), tried)
+        recipe["output"] = os.path.relpath(recipe["output"], folder)
         check(recipe, folder)
         text = yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True, width=100)
         write_text(path, _head(item, path) + text)
@@ -106,7 +108,7 @@ def _from(task: Task, folder: Path) -> Task:
     """The task with its rows as seen from `folder`, since a recipe's paths belong to its folder."""
     if task.rows.startswith("hf:"):
         return task
-    rows = os.path.relpath(Path(task.rows).expanduser(), folder)
+    rows = os.path.relpath(expanded(task.rows), folder)
     return replace(task, rows=rows)
 
 

@@ -7,6 +7,7 @@ what was run is found again.
 from __future__ import annotations
 
 import os
+import re
 import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -23,6 +24,7 @@ from ..errors import SoftPromptError
 from ..files import write_text
 from ..lm.base import LanguageModel
 from ..methods import option_names
+from ..paths import expanded
 from ..prepare import load_base
 from ..recipe import Recipe
 from . import budget
@@ -101,12 +103,13 @@ def start(
 
 def name_of(rows: str) -> str:
     """Of the recipe and the folder, after the rows."""
-    return Path(rows.removeprefix("hf:").replace(":", "-")).stem or "rows"
+    name = Path(rows.removeprefix("hf:").replace(":", "-")).stem
+    return re.sub(r"[*?\[\]]+", "", name).strip("-_.") or "rows"
 
 
 def _check_rows(path: Path, rows: str) -> None:
     known = load_recipe(path).data.train
-    asked = rows if rows.startswith("hf:") else os.path.abspath(Path(rows).expanduser())
+    asked = rows if rows.startswith("hf:") else os.path.abspath(expanded(rows))
     if known != asked:
         raise SoftPromptError(
             f"{path} is there already, and learns from other rows",
@@ -152,7 +155,7 @@ def comparison(
 ) -> tuple[dict[str, Any], list[str]]:
     """The recipe as plain values, and what of the rows was left out for the time it takes."""
     limits = []
-    source = rows if rows.startswith("hf:") else os.path.relpath(Path(rows).expanduser(), place)
+    source = rows if rows.startswith("hf:") else os.path.relpath(expanded(rows), place)
     data: dict[str, Any] = {"train": source}
     if needs.rows * (1 - SHARE_TEST) > LEARNED:
         data["limit"] = LEARNED
@@ -183,7 +186,7 @@ def comparison(
         limits.append(f"answers are written for {WRITTEN} test rows; perplexity is of all")
     if needs.rows >= ENOUGH:
         compare["unseen"] = "auto"
-    compare["output"] = str(place)
+    compare["output"] = "."  # as paths in a recipe are: where the recipe is
     learned = min(LEARNED, needs.rows * (1 - SHARE_TEST)) * (1 - SHARE_DEV)
     recipe = {
         "model": asked.model,
@@ -191,7 +194,7 @@ def comparison(
         "template": {"input": guessed.input, "target": guessed.target},
         "task": task,
         "train": {"batch_size": max(1, min(16, int(learned) // 2))},
-        "output": f"runs/{name}",
+        "output": os.path.relpath(f"runs/{name}", place),
         "compare": compare,
     }
     return recipe, limits

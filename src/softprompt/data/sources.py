@@ -18,8 +18,9 @@ from softprompt.data.json_files import read_json, read_jsonl
 from softprompt.data.objects import ALIASES, read_object, restore_integers
 from softprompt.data.row import Row, canonical, short
 from softprompt.data.tables import need, read_csv, read_parquet
-from softprompt.data.text_files import COMPRESSED, check_regular
+from softprompt.data.text_files import check_regular
 from softprompt.errors import SoftPromptError, nearest
+from softprompt.paths import COMPRESSED, expanded, kind_of
 from softprompt.progress import task
 
 __all__ = ["FORMATS", "Row", "fingerprint", "limit_rows", "read_rows", "split_rows"]
@@ -42,7 +43,7 @@ def read_rows(source: str | Path | Iterable[Mapping[str, Any]], *, split: str = 
             rows = _read_hub(source, split)
             name = source
         elif isinstance(source, (str, Path)):
-            path = Path(source).expanduser()
+            path = Path(expanded(source))
             rows, name = _read_path(path, split), f"'{path}'"
         else:
             rows, name = read_object(source, split), f"the {split} rows"
@@ -131,13 +132,11 @@ def _format(path: Path) -> str | None:
 
 
 def _read_path(path: Path, split: str) -> Iterable[Row]:
-    shown = str(path) if len(str(path)) <= 200 else str(path)[:200] + "…"
-    if "\0" in shown:
-        raise SoftPromptError(f"no file {shown!r}", "no name holds a NUL character", "name an existing file")
     try:
-        if path.is_dir():
+        kind = kind_of(path, "the rows")
+        if kind == "folder":
             return _read_folder(path, split)
-        if not path.exists():
+        if kind == "missing":
             if glob.has_magic(str(path)):
                 return _read_files(_matching(path), split)
             raise _missing(path)
@@ -145,7 +144,7 @@ def _read_path(path: Path, split: str) -> Iterable[Row]:
     except OSError as error:
         why = error.strerror or str(error)
         raise SoftPromptError(
-            f"cannot read '{shown}'", why=why, fix="name an existing file: data=FILE"
+            f"cannot read '{path}'", why=why, fix="name an existing file: data=FILE"
         ) from None
 
 
@@ -250,7 +249,7 @@ def _read_hub(source: str, split: str) -> Iterator[Row]:
     chosen = parts[-1] if len(parts) > 1 else split
     datasets = need("datasets", "datasets", "hf: sources")
     try:
-        loaded = datasets.load_dataset(str(Path(name).expanduser()), config, split=chosen)
+        loaded = datasets.load_dataset(expanded(name), config, split=chosen)
     except Exception as error:  # many kinds: no network, no such set, no such split, a script refused
         reason = (str(error).strip().splitlines() or [""])[0]
         raise SoftPromptError(

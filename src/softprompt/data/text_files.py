@@ -9,18 +9,18 @@ import bz2
 import codecs
 import gzip
 import lzma
-import stat
 import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from softprompt.errors import SoftPromptError
+from softprompt.paths import kind_of
 from softprompt.progress import task
 
 MAX_BYTES = 4_000_000_000  # of a file of text, uncompressed
 BLOCK = 1 << 22
-COMPRESSED: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 #: Marks at the start of a file, the longer ones first: UTF-32's begins with UTF-16's.
 MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -33,11 +33,9 @@ MARKS = (
 
 def check_regular(path: Path, what: str = "data file") -> None:
     """Raises SoftPromptError for what is there but is no file of a known length: a pipe, a device."""
-    mode = path.stat().st_mode
-    if not stat.S_ISREG(mode):
-        kind = "a pipe" if stat.S_ISFIFO(mode) else "a device" if stat.S_ISCHR(mode) else "no regular file"
+    if (kind := kind_of(path, f"the {what}")) != "file":
         raise SoftPromptError(
-            f"'{path}' is {kind}, not a {what}",
+            f"'{path}' is a {kind}, not a {what}",
             why="rows are read more than once, and a pipe or device may never end",
             fix="write it to a file first",
         )
@@ -66,7 +64,7 @@ def read_text(path: Path) -> str:
 
 
 def _content(path: Path) -> bytes:
-    opener = COMPRESSED.get(path.suffix.lower())
+    opener = OPENERS.get(path.suffix.lower())
     total, blocks, size = path.stat().st_size, [], 0
     try:
         with (

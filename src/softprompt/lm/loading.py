@@ -11,6 +11,7 @@ import torch
 
 from ..collector import rare_collection
 from ..errors import SoftPromptError, unknown
+from ..paths import expanded
 from ..progress import task
 from ..quiet import quietly
 from . import heads, smollm2, wording
@@ -102,7 +103,7 @@ def _wrapper(config: Any, head: Head | None, name: str) -> type[FrozenLM | Encod
 def _resolve(name: str) -> tuple[str, dict]:
     if name in ALIASES:
         return str(ALIASES[name]()), {}
-    path = Path(name).expanduser()
+    path = Path(expanded(name))
     if path.suffix == ".gguf":
         if not path.exists():
             raise SoftPromptError(f"no GGUF file at {path}", fix="check the path given as model")
