@@ -98,7 +98,7 @@ def inspect(
         start, no_start = start_of(artifact, lm), None
     except SoftPromptError as error:
         start, no_start = None, error.what + (f" ({error.why})" if error.why else "")
-    usual = () if "prefix" in lm.spec.limits else lm.kv_of(_text_ids(lm))
+    usual = () if "prefix" in lm.spec.limits else lm.kv_like(_text_ids(lm))
     method = artifact.method(lm, other_base=other_base)
     every = [_static(method, i, lm) for i in range(len(artifact.prompts))]
     reports = []

@@ -66,6 +66,22 @@ def saved(tmp_path):
     return make
 
 
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [  # each as wide as the model's own: 3 layers of 2 heads of 8
+        ({"num_key_value_heads": 1, "head_dim": 16}, "heads 1, the model 2; numbers a head 16, the model 8"),
+        ({"num_key_value_heads": 4, "head_dim": 4}, "heads 4, the model 2; numbers a head 4, the model 8"),
+        ({"num_hidden_layers": 1, "num_key_value_heads": 2, "head_dim": 24}, "layers 1, the model 3"),
+    ],
+)
+@pytest.mark.parametrize("config", ["prefix", "cartridge-free"])
+def test_a_prefix_of_another_shape_is_refused(config, changes, words, saved, lms, new_lm, tmp_path):
+    _, folder = saved(new_lm("llama", **changes).model, KV[config])
+    with pytest.raises(SoftPromptError, match="another shape") as error:
+        interop.import_adapter(folder, lms("llama"), tmp_path / "ours")
+    assert words in str(error.value)
+
+
 @pytest.mark.parametrize("family", ["llama", "qwen3", "gpt2"])
 @pytest.mark.parametrize("config", SOFT)
 def test_soft_prompts(family, config, saved, lms, our_logits, peft_logits, same, tmp_path):

@@ -35,6 +35,14 @@ from .told import told
 
 Answers = Literal["next", "mask", "head"]
 Attention = Literal["auto", "sdpa", "eager"]
+_REFUSALS = {  # what cannot be had, and what to do instead
+    "prefix": ("take a prefix", "use a soft prompt (prompt-tuning, p-tuning, …), or another base model"),
+    "cache": (
+        "keep its inputs' keys and values",
+        "leave the cache off (train.cache=off); the run is the same, only slower",
+    ),
+    "decoder": ("take soft tokens in its decoder", "use placement=before or after"),
+}
 
 
 class LanguageModel(abc.ABC):
@@ -46,6 +54,7 @@ class LanguageModel(abc.ABC):
     inherited: dict[
         str, Any
     ]  # generation settings that the checkpoint ships and that count only if asked for
+    _first: int = 0  # the position that the model gives a row's first token
     _turns: tuple[Turn | None, ...]  # how each layer turns its keys by position; None: not recognised
 
     def __init__(
@@ -57,6 +66,7 @@ class LanguageModel(abc.ABC):
         head_names: Collection[str] = (),
         attention: Attention = "auto",
     ) -> None:
+        _refuse_wrapped(model)
         self.model, self.tokenizer, self.name = model, tokenizer, name
         self.head, self.head_names = head, frozenset(head_names)
         if head is not None:
@@ -159,9 +169,17 @@ class LanguageModel(abc.ABC):
     def hidden(self, ids: Tensor, mask: Tensor, layer: int) -> Tensor:
         """Hidden states [B, N, H] of the plain model's input after `layer` layers (0: the embeddings)."""
 
-    @abc.abstractmethod
     def kv_of(self, ids: Sequence[int]) -> Layers:
         """KV of real text [1, kv_heads, P, head_dim] by layer, moved to stand at positions -P … -1."""
+        return self.move(self._text_kv(ids), -len(ids))
+
+    def kv_like(self, ids: Sequence[int]) -> Layers:
+        """KV of real text for their size: `kv_of`, or at 0 … P - 1 where keys cannot be moved."""
+        return self._text_kv(ids) if None in self._turns else self.kv_of(ids)
+
+    @abc.abstractmethod
+    def _text_kv(self, ids: Sequence[int]) -> Layers:
+        """KV of real text [1, kv_heads, P, head_dim] by layer, where the text stands by itself."""
 
     @property
     def checkpointable_layers(self) -> tuple[torch.nn.Module, ...]:
@@ -230,16 +248,12 @@ class LanguageModel(abc.ABC):
         return attention_inputs(self.model, torch.tensor([list(ids)], device=self.device))
 
     def refuse(self, what: str) -> None:
-        """Raises where the model was found not to be able to do `what`: "prefix" or "cache"."""
+        """Raises where the model was found not to be able to do `what`: "prefix", "cache" or "decoder"."""
         if what not in self.spec.limits:
             return
-        meant = {"prefix": "take a prefix", "cache": "keep its inputs' keys and values"}[what]
+        meant, fix = _REFUSALS[what]
         raise SoftPromptError(
-            f"model family '{self.spec.family}' cannot {meant}",
-            why=self.spec.limits[what],
-            fix="use a soft prompt (prompt-tuning, p-tuning, …), or another base model"
-            if what == "prefix"
-            else "leave the cache off (train.cache=off); the run is the same, only slower",
+            f"model family '{self.spec.family}' cannot {meant}", why=self.spec.limits[what], fix=fix
         )
 
     def _check(self, injection: Injection) -> None:
@@ -252,11 +266,18 @@ class LanguageModel(abc.ABC):
                 why="it has no encoder and decoder",
                 fix="use placement=before or after",
             )
+        if injection.decoder is not None:
+            self.refuse("decoder")
         if {"kv_before", "kv_after", "adapter"} & set(injection.channels()):
             self.refuse("prefix")
 
     def _only_accepted(self, **arguments: Any) -> dict[str, Any]:
-        """The arguments that this model's forward knows (not every family takes `position_ids`)."""
+        """The arguments that this model's forward knows (not every family takes `position_ids`).
+
+        Positions are given as a row counts them, from 0.
+        """
+        if self._first and "position_ids" in arguments:
+            arguments["position_ids"] = arguments["position_ids"] + self._first
         return {name: value for name, value in arguments.items() if name in self._accepted}
 
     def _pad_id(self) -> int:
@@ -265,6 +286,18 @@ class LanguageModel(abc.ABC):
         first_end = ends[0] if isinstance(ends, list) else ends
         pad = config.pad_token_id  # type: ignore[union-attr]
         return next((int(i) for i in (pad, first_end) if i is not None), 0)
+
+
+def _refuse_wrapped(model: Any) -> None:
+    """Raises SoftPromptError for a model in PEFT's wrapper."""
+    if not (hasattr(model, "peft_config") and hasattr(model, "get_base_model")):
+        return
+    raise SoftPromptError(
+        f"a {type(model).__name__} of PEFT's is no base model",
+        why="its wrapper changes what the model is given, so what is injected would not reach it as it is",
+        fix="merge its LoRA first: model.merge_and_unload() gives a base model. A prompt or prefix of PEFT's "
+        "is brought in with `softprompt import`, on its base model",
+    )
 
 
 def _checkpoint(function: Any, *args: Any, **named: Any) -> Any:

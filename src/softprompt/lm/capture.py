@@ -65,7 +65,10 @@ def _arguments(model) -> dict[int, tuple[tuple, dict[str, Any]]]:
             without = {k: v for k, v in named.items() if k not in ("hidden_states", "past_key_values")}
             kept[site] = args, without
 
-        _run_hooked(model, torch.zeros(1, 1, dtype=torch.long, device=model.device), keep)
+        # what is kept must serve any later call: one with gradient too, in the model's own precision
+        as_it_is = torch.autocast(model.device.type, enabled=False)
+        with torch.inference_mode(False), torch.no_grad(), as_it_is, inject(Active()):  # so a mask is made
+            _run_hooked(model, torch.zeros(1, 1, dtype=torch.long, device=model.device), keep)
         model._softprompt_arguments = place, kept
     return kept
 

@@ -93,15 +93,15 @@ class EncoderLM(LanguageModel):
         return states.gather(1, order.argsort(dim=1)[:, :, None].expand_as(states))
 
     @torch.no_grad()
-    def kv_of(self, ids: Sequence[int]) -> Layers:
-        """KV of real text [1, kv_heads, P, head_dim] by layer, moved to stand at positions -P … -1."""
+    def _text_kv(self, ids: Sequence[int]) -> Layers:
+        """See `kv_of`; at the positions 0 … P - 1."""
         self.refuse("prefix")
         batch = batch_of_ids([ids]).to(self.device)
         vectors, mask = self._sequence(batch, Injection())
         with inject(Active(record={})) as active:
             self.model.base_model(inputs_embeds=vectors, attention_mask=mask.long())
         assert active is not None
-        return self.move(recorded(active, len(self.spec.layers)), -len(ids))
+        return recorded(active, len(self.spec.layers))
 
     def _sequence(self, batch: Batch, injection: Injection) -> tuple[Tensor, Tensor]:
         """Embeddings [B, S, H] and mask [B, S] of the row's parts, packed to the left."""

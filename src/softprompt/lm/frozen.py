@@ -26,6 +26,7 @@ from .apart import NOT_KEPT, apart, hidden_apart
 from .base import LanguageModel
 from .context import Context, pack_right, positions_after
 from .probe import recorded
+from .probe_positions import first_position, positions_from
 
 #: Positions that are spared where what all rows begin with is run once, below which the pass that this
 #: takes costs more than it spares.
@@ -40,12 +41,16 @@ class FrozenLM(LanguageModel):
         if self.head is not None and self.model.config.pad_token_id is None:
             # any will do: of embeddings, transformers pools the last column
             self.model.config.pad_token_id = 0
+        if self.head is None:
+            self._first = first_position(self.model, self._accepted)
+            self.spec = replace(self.spec, context=self.spec.context - self._first)
+        self.spec = probe_lengths.with_rope(self)
         self._measure_batching()
         if self.spec.batching != "any":
             self.spec = replace(self.spec, limits={"cache": NOT_KEPT, **self.spec.limits})
         if "cache" not in self.spec.limits and (reason := self._unlike_full()):
             self.spec = replace(self.spec, limits={**self.spec.limits, "cache": reason})
-        self.spec = probe_lengths.settled(self)
+        self.spec = probe_lengths.with_settings(self)
 
     @apart
     def logits(
@@ -231,6 +236,8 @@ class FrozenLM(LanguageModel):
             options.setdefault("logits_to_keep", [-1])
         generation.of_own_inputs(self.model, options, ids, there)
         generation.in_own_columns(self.model, options, there, mask.sum(1))
+        if self._first:
+            options["position_ids"] = positions_from(self._first, mask)
         with inject(active):
             out = self.model.generate(**inputs, attention_mask=mask.long(), **options)  # type: ignore[operator]
         made = generation.new_tokens(out, width)
@@ -254,11 +261,11 @@ class FrozenLM(LanguageModel):
             )
 
     @torch.no_grad()
-    def kv_of(self, ids: Sequence[int]) -> Layers:
-        """KV of real text [1, kv_heads, P, head_dim] by layer, moved to stand at positions -P … -1."""
+    def _text_kv(self, ids: Sequence[int]) -> Layers:
+        """See `kv_of`; at the positions 0 … P - 1."""
         self.refuse("prefix")
         batch = batch_of_ids([[*ids, ids[-1]]]).to(self.device)  # the last token is no part of a context
-        return self.move(self._recorded(batch, Injection()).layers, -len(ids))
+        return self._recorded(batch, Injection()).layers
 
     def _sequence(
         self, batch: Batch, injection: Injection, *, skip_input: bool = False, targets: bool = True

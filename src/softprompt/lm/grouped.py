@@ -72,6 +72,11 @@ def attend(query: Tensor, parts: Sequence[LayerKV], mask: Tensor | None, scaling
     query [B, heads, q, d]; each part's key and value [B or 1, kv_heads, k, …], or ragged ones that stand for
     such; mask bool or additive, for [B, heads, q, sum of k].
     """
+    if torch.is_autocast_enabled("cpu"):  # in one precision, as the fused kernel would get them
+        kind = torch.get_autocast_dtype("cpu")
+        parts = [part.map(lambda t: t.to(kind)) for part in parts]
+        with torch.autocast("cpu", enabled=False):  # the backward pass runs outside of it
+            return attend(query.to(kind), parts, mask, scaling)
     if mask is not None and mask.dtype == torch.bool:
         mask = torch.where(mask, 0.0, torch.finfo(torch.float32).min)
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling

@@ -38,18 +38,27 @@ TARGETS = ([33, 7, 90], [52, 4])
 
 
 @torch.no_grad()
-def settled(lm: FrozenLM) -> ModelSpec:
-    """The spec with what is found out about long rows. Raises SoftPromptError where a model is refused."""
+def with_rope(lm: FrozenLM) -> ModelSpec:
+    """The spec, with the end of rows where keys depend on how long a row is."""
+    spec = lm.spec
+    border = rope_border(lm.model, spec) if spec.layers and "position_ids" in lm._accepted else None
+    if border is None:
+        return spec
+    reason = (
+        f"beyond {border} positions it turns the keys of a whole batch by its longest row, so an answer "
+        "would depend on a row's neighbours, and on what is cached"
+    )
+    spec = replace(spec, context=min(spec.context, border), limits={**spec.limits, "length": reason})
+    guard(lm.model, spec)
+    return spec
+
+
+@torch.no_grad()
+def with_settings(lm: FrozenLM) -> ModelSpec:
+    """The spec with what settings change in long rows. Raises SoftPromptError where a model is refused."""
     spec = lm.spec
     if not spec.layers or "position_ids" not in lm._accepted:
         return spec
-    border = rope_border(lm.model, spec)
-    if border is not None:
-        reason = (
-            f"beyond {border} positions it turns the keys of a whole batch by its longest row, so an answer "
-            "would depend on a row's neighbours, and on what is cached"
-        )
-        spec = replace(spec, context=min(spec.context, border), limits={**spec.limits, "length": reason})
     spec = _settings_hold(lm, spec)
     if "length" in spec.limits:
         guard(lm.model, spec)

@@ -63,7 +63,8 @@ def candidates(model: nn.Module) -> list[Turn]:
             continue
         seen.append(frequencies)
         pairings: tuple[Pairing, ...] = ("half", "interleaved")
-        turns += [Turn(frequencies, pairing, last) for last in (False, True) for pairing in pairings]
+        ways = (frequencies, -frequencies)  # some families turn the other way round
+        turns += [Turn(way, pairing, last) for way in ways for last in (False, True) for pairing in pairings]
     return turns
 
 

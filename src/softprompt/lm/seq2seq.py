@@ -20,7 +20,7 @@ from ..data.collate import Batch
 from ..errors import SoftPromptError
 from ..injection import Injection, Layers, SoftTokens
 from ..quiet import quietly
-from . import generation, turns
+from . import generation, probe_places, turns
 from .active import Active, Columns, inject
 from .apart import apart, hidden_apart
 from .base import LanguageModel
@@ -41,6 +41,7 @@ class Seq2SeqLM(LanguageModel):
                 f"'{self.name}' does not say which token its decoder starts with",
                 fix="set decoder_start_token_id in its config.json",
             )
+        self.spec = replace(self.spec, limits={**self.spec.limits, **probe_places.check(self)})
         self._measure_batching()
 
     @property
@@ -127,14 +128,14 @@ class Seq2SeqLM(LanguageModel):
         return generation.new_tokens(out, width)
 
     @torch.no_grad()
-    def kv_of(self, ids: Sequence[int]) -> Layers:
-        """KV of a text by layer, both encoder and decoder having read it."""
+    def _text_kv(self, ids: Sequence[int]) -> Layers:
+        """See `kv_of`: both encoder and decoder have read the text. At the positions 0 … P - 1."""
         self.refuse("prefix")
         tensor = torch.tensor([list(ids)], device=self.device)
         with inject(Active(record={})) as active:
             self.model(input_ids=tensor, decoder_input_ids=tensor, use_cache=False)
         assert active is not None
-        return self.move(recorded(active, len(self.spec.layers)), -len(ids))
+        return recorded(active, len(self.spec.layers))
 
     def _read(self, batch: Batch, injection: Injection, **shown: bool) -> tuple[dict[str, Any], Active]:
         """The encoder's output with its mask, as arguments of the model, and what the decoder is to see.

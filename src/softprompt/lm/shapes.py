@@ -32,6 +32,9 @@ class Shapes:
     def kv_of(self, ids: Sequence[int]) -> Layers:
         return tuple(self._zeros(layer, len(ids)) for layer in range(len(self.spec.layers)))
 
+    def kv_like(self, ids: Sequence[int]) -> Layers:
+        return self.kv_of(ids)
+
     def project_kv(self, layer: int, hidden: Tensor) -> LayerKV:
         return self._lm.project_kv(layer, hidden)  # asked at every use, not for a start
 

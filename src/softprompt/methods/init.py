@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from ..errors import SoftPromptError
+from ..injection import Layers
 from .base import Places, Setting, flatten
 from .transfer import TRANSFERS, Carried, Transfer
 
@@ -65,7 +66,7 @@ def prefix(
         if init == "artifact":
             rows.append(_kv_artifact(setting, artifact, name, length))
         elif init == "random":
-            sample = _kv(setting, places, _sampled_ids(setting, index, 128))
+            sample = _flat(places, setting.lm.kv_like(_sampled_ids(setting, index, 128)))
             generator = setting.generator(index)
             rows.append(
                 tuple(  # type: ignore[arg-type]
@@ -74,7 +75,7 @@ def prefix(
                 )
             )
         else:
-            rows.append(_kv(setting, places, start_ids(setting, index, length, init, text)))
+            rows.append(_flat(places, setting.lm.kv_of(start_ids(setting, index, length, init, text))))
     keys, values = zip(*rows, strict=True)
     return torch.stack(keys), torch.stack(values)
 
@@ -126,8 +127,8 @@ def _embed(setting: Setting, ids: list[int]) -> Tensor:
 
 
 @torch.no_grad()
-def _kv(setting: Setting, places: Places, ids: list[int]) -> tuple[Tensor, Tensor]:
-    keys, values = flatten(places.only(setting.lm.kv_of(ids)))
+def _flat(places: Places, layers: Layers) -> tuple[Tensor, Tensor]:
+    keys, values = flatten(places.only(layers))
     return keys[0].float().cpu(), values[0].float().cpu()
 
 

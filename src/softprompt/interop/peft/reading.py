@@ -101,6 +101,7 @@ def _prefix(adapter: Adapter, lm: LanguageModel) -> Found:
         )
     width = 2 * entries * spec.kv_heads * spec.head_dim
     flat = _tensor(adapter, "prompt_embeddings", (None, width))
+    _check_geometry(adapter, lm, entries)
     keys, values = (part.cpu() for part in flatten(unpack(lm, flat)))  # [1, P, D]
     frozen = int(adapter.config.get("num_frozen_tokens") or 0)  # of a cartridge
     kept = min(frozen, 1)
@@ -112,6 +113,27 @@ def _prefix(adapter: Adapter, lm: LanguageModel) -> Found:
     options = _before(flat) | {"freeze_first": bool(kept)}
     options |= {"stacks": "decoder"} if is_encdec(lm) else {}
     return Found("prefix-tuning", options, state, notes=notes)
+
+
+def _check_geometry(adapter: Adapter, lm: LanguageModel, entries: int) -> None:
+    """Raises where the adapter's layers and heads are of another size, although its rows are as wide."""
+    spec, depth = shared_layer(lm), adapter.config.get("num_layers")
+    heads, dim = adapter.config.get("num_attention_heads"), adapter.config.get("token_dim")
+    found = [
+        f"{what} {given}, the model {own}"
+        for what, given, own in (
+            ("layers", depth, entries),
+            ("heads", heads, spec.kv_heads),
+            ("numbers a head", dim and heads and dim // heads, spec.head_dim),
+        )
+        if given is not None and int(given) != own
+    ]
+    if found:
+        raise SoftPromptError(
+            "this prefix was trained on a model of another shape",
+            why=f"its adapter_config.json has {'; '.join(found)}",
+            fix="give --model the base model that the adapter was trained on",
+        )
 
 
 def _adaption(adapter: Adapter, lm: LanguageModel) -> Found:
