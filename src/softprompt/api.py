@@ -27,13 +27,14 @@ from .data.encode import Encoder
 from .data.sources import read_rows
 from .display import shown
 from .evaluate import Evaluation, Evaluator
+from .finished import check_room
 from .lm.base import LanguageModel
 from .methods.base import Setting, SoftPrompt
 from .prepare import check_head, encoder_of, prepare, saved_base, template_of
 from .quiet import quietly
 from .report.read import comparison
 from .report.schema import Comparison
-from .tuning import Hooks, Run, dev_key, evaluator_of, tune_many
+from .tuning import Hooks, Run, evaluator_of, tune_many
 from .tuning import tune as tune_prepared
 
 Rows = Iterable[Mapping[str, Any]]
@@ -109,6 +110,7 @@ def tune(
 ) -> Tuned:
     """Tune a prompt or prefix on rows (dicts, or a file) and save it to `output`.
 
+    An unfinished run of the same is gone on with; a finished one is given back. `overwrite` trains it anew.
     `lm`: a loaded model, or the name to load one by (with a head, where the task needs one).
     `task`: "generation", "classification", …, or a mapping of the recipe's task section.
     `options`: the method's (length, placement, init, …). `train`: the recipe's train section (steps, lr, …).
@@ -117,6 +119,7 @@ def tune(
     """
     base, data = _given(lm, rows, dev)
     recipe = _recipe(lm, method, rows, dev, output, task, template, prompt_field, options, train)
+    check_room(recipe, overwrite=overwrite)
     with shown(progress):
         prepared = prepare(recipe, **base, **data)
         return _tuned(tune_prepared(prepared, hooks=hooks, overwrite=overwrite))
@@ -156,10 +159,12 @@ def search(
                 {**whole, "output": str(folder)}, overrides=chosen, method_option_names=methods.option_names()
             )
         )
+    for recipe in recipes:
+        check_room(recipe, overwrite=overwrite)
     with shown(progress):
         prepared = together.prepare_settings(recipes, **base, **data)
         runs = tune_many(prepared, hooks=hooks, overwrite=overwrite)
-    return [_tuned(run) for run in sorted(runs, key=lambda run: dev_key(run.dev).key, reverse=True)]
+    return [_tuned(run) for run in sorted(runs, key=lambda run: run.key, reverse=True)]
 
 
 def _recipe(lm, method, rows, dev, output, task, template, prompt_field, options, train) -> Recipe:

@@ -26,11 +26,12 @@ from . import methods, stored
 from .errors import SoftPromptError, unknown
 from .files import RESTORE, check_tensors_fit, open_regular, read_tensors, sha256, write_tensors, write_text
 from .holding import held
+from .identity import base_differs
 from .injection import SoftTokens
 from .lm import adapt
 from .lm.base import LanguageModel
 from .lm.features import size
-from .lm.loading import differing, fingerprint
+from .lm.loading import fingerprint
 from .lm.shapes import Shapes
 from .manifest import BASE, MANIFEST, SCHEMA, STATE, VECTORS
 from .methods.base import Setting, SoftPrompt, flatten
@@ -137,7 +138,7 @@ class Artifact:
         """
         saved = self.manifest["base"]["fingerprint"]
         chat = bool((self.manifest["recipe"].get("template") or {}).get("chat"))
-        return differing(saved, fingerprint(lm) if given is None else given, chat=chat)
+        return base_differs(saved, fingerprint(lm) if given is None else given, chat=chat)
 
     def check_base(self, lm: LanguageModel, given: Mapping[str, str] | None = None) -> None:
         """Raises SoftPromptError where `lm` is another base than the one it was trained on."""

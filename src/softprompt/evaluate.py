@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -67,6 +67,16 @@ class Evaluation:
     @property
     def n(self) -> int:
         return len(self.records)
+
+    @staticmethod
+    def from_json(said: Mapping[str, Any]) -> Evaluation:
+        """Metrics and intervals as `to_json` gave them; the rows behind them are not kept."""
+        ends, rows = said.get("intervals", {}), said.get("rows", {})
+        found = {}
+        for name, value in said["metrics"].items():
+            low, high = ends.get(name, (value, value))
+            found[name] = Score(value, low, high, rows.get(name, 0))
+        return Evaluation(found)
 
     def to_json(self) -> dict[str, Any]:
         """`{"metrics": {name: value}, "intervals": {name: [low, high]}, "rows": {name: count}, "n": rows}`.

@@ -11,13 +11,12 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal, final
 
 import torch
 from torch import Tensor
 
-from .checkpoint import Progress, read_checkpoint, write_checkpoint
+from .checkpoint import Checkpoints, Progress, Saved
 from .order import Order
 
 Schedule = Literal["cosine", "linear", "constant"]
@@ -45,6 +44,7 @@ class Outcome:
         float  # of training and dev evaluation, over all resumed parts; a share of what was done together
     )
     history: list[dict] = field(default_factory=list)
+    other_seconds: float = 0.0  # of caches and the plain model, counted likewise
 
 
 @dataclass(frozen=True)
@@ -89,8 +89,8 @@ class Optimization:
 class Learner:
     """Named parameters ("prompt.…", "base.…") and all that their training needs between two steps.
 
-    `lengths` are those of its rows. With a `folder`, it goes on from the checkpoint there and keeps writing
-    one; `identity` must match it.
+    `lengths` are those of its rows. It goes on from `start`, and keeps writing `checkpoints`, where these are
+    given. `resumed_from` says after how many steps that was.
     """
 
     def __init__(
@@ -100,18 +100,22 @@ class Learner:
         dev_score: Callable[[], DevScore],
         how: Optimization,
         *,
-        folder: Path | None = None,
-        identity: str = "",
+        checkpoints: Checkpoints | None = None,
+        start: Saved | None = None,
     ) -> None:
         self.parameters, self.how = dict(parameters), how
         self.stopped: Stopped | None = None
         self._order = Order(lengths, how.batch_size, how.seed, how.batch_tokens)
-        self._dev_score, self._folder, self._identity = dev_score, folder, identity
+        self._dev_score, self._checkpoints = dev_score, checkpoints
         self._optimizer = _optimizer(self.parameters, how)
         self.state, self._best = Progress(), self._copy()
-        if folder and (found := read_checkpoint(folder, identity, self.parameters, self._optimizer)):
-            self.state, self._best = found
-        self._saved = time.perf_counter()
+        if start is not None:
+            self.state, self._best = start.fill(self.parameters, self._optimizer)
+        if checkpoints is not None:
+            checkpoints.begin_with(start)
+        self.resumed_from = self.state.step
+        self.stopped = self.state.ended
+        self._saved, self._saved_state = time.perf_counter(), self._mark() if start else None
         self._end_if_done()
 
     @property
@@ -159,34 +163,50 @@ class Learner:
         return dev, is_best
 
     def spent(self, seconds: float) -> None:
-        """Count time; write a checkpoint where the last is a minute old."""
+        """Count time."""
         self.state.seconds += seconds
-        if time.perf_counter() - self._saved > CHECKPOINT_SECONDS:
-            self.save()
+
+    @property
+    def is_old(self) -> bool:
+        """Whether the last checkpoint was written more than a minute ago."""
+        return time.perf_counter() - self._saved > CHECKPOINT_SECONDS
 
     def save(self) -> None:
-        """Write the checkpoint."""
-        if self._folder is not None:
-            write_checkpoint(
-                self._folder, self._identity, self.parameters, self._optimizer, self.state, self._best
-            )
+        """Write a checkpoint, unless the last one says the same."""
+        self.state.ended = None if self.stopped == "interrupted" else self.stopped
+        if self._checkpoints is not None and self._mark() != self._saved_state:
+            self._checkpoints.write(self.parameters, self._optimizer, self.state, self._best)
+            self._saved_state = self._mark()
         self._saved = time.perf_counter()
 
     def end(self) -> Outcome:
-        """Save, and put the best parameters in place (unless it was interrupted)."""
-        self.save()
+        """Save, and put the best parameters in place (unless it was interrupted).
+
+        That it was pruned is saved with the others' next step: a time that is over prunes all, and may be
+        longer in the next run.
+        """
+        if self.stopped != "pruned":
+            self.save()
         state, stopped = self.state, self.stopped or "interrupted"
         if stopped == "nan" or (stopped != "interrupted" and state.best is not None):
             with torch.no_grad():
                 for name, parameter in self.parameters.items():
                     parameter.copy_(self._best[name])
-        return Outcome(stopped, state.step, state.best_step, state.seconds, state.history)
+        return Outcome(
+            stopped, state.step, state.best_step, state.seconds, state.history, state.other_seconds
+        )
 
     def _copy(self) -> dict[str, Tensor]:
         return {name: p.detach().clone() for name, p in self.parameters.items()}
 
+    def _mark(self) -> tuple:
+        """Changes with whatever a checkpoint holds, but for seconds."""
+        return self.state.step, len(self.state.history), self.state.ended
+
     def _end_if_done(self) -> None:
         patience = self.how.patience
+        if self.stopped is not None:
+            return
         if self.state.step >= self.how.steps:
             self.stopped = "finished"
         elif patience is not None and self.state.evaluations_without_best >= patience:

@@ -6,16 +6,16 @@ Nothing here trains or prints.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from . import artifact as artifacts
-from . import caching, methods, plan, threads
+from . import caching, deciding, methods, plan, threads
 from .activations import backward_bytes, largest_batch
-from .cache import InputCache
+from .cache import InputCache, InputFeatures
 from .cache.place import Place, default_root
 from .config import recipe_from_dict
 from .data.chat import DATE, Chat
@@ -25,6 +25,7 @@ from .data.encode import Encoder, Example, distinct_labels
 from .data.sources import Row, fingerprint, limit_rows, read_rows, split_rows
 from .data.template import Template, name_in
 from .errors import SoftPromptError, unknown
+from .identity import FORMAT
 from .lm import adapt
 from .lm.base import LanguageModel
 from .lm.features import size
@@ -60,6 +61,7 @@ class Prepared:
     plan: plan.Plan
     base: dict[str, str]  # fingerprint of the base as it was loaded; training may change it
     carried: Carried | None = None  # how the start came from another base model
+    raw: Mapping[str, str] = field(default_factory=dict)  # hashes of the rows as they were read
 
     @property
     def trained_parameters(self) -> int:
@@ -67,11 +69,23 @@ class Prepared:
         own = sum(p.numel() for p in self.method.parameters() if p.requires_grad)
         return own + sum(p.numel() for p in adapt.trained_weights(self.lm).values())
 
-    def identity(self) -> str:
-        """What a checkpoint must agree on: recipe, data, base and the precision that it runs in."""
-        # dtype=auto is measured at every start, and might not come out the same
-        parts = (self.recipe.fingerprint(), self.data_fingerprint, *self.base.values(), str(self.lm.dtype))
-        return "/".join(parts)
+    def identity(self) -> dict[str, Any]:
+        """What decides the run's numbers: see `identity`. A checkpoint must agree on it."""
+        content = deciding.content(self.recipe)
+        if self.method.reads is not None and self.method.reads.kind == "encoder":
+            content["method.encoder"] = InputFeatures(self.lm, self.method.reads).key
+        return {
+            "format": FORMAT,
+            "settings": deciding.settings(self.recipe)
+            | {"prompts": list(self.prompts), "labels": list(self.encoder.labels or ())},
+            "rows": {"train": deciding.rows(self.train), "dev": deciding.rows(self.dev)},
+            "base": self.base,
+            # dtype=auto is measured at every start, and might not come out the same
+            "dtype": str(self.lm.dtype).removeprefix("torch."),
+            "content": content,
+            "raw": self.raw,
+            "about": deciding.about(self.recipe),
+        }
 
 
 def prepare(
@@ -121,6 +135,7 @@ def prepare(
         chosen,
         base,
         carried[0] if carried else None,
+        {"train": fingerprint(train_rows), "dev": fingerprint(held)},
     )
 
 

@@ -18,13 +18,13 @@ from typing import Any
 import torch
 
 from .data.encode import Example
+from .deciding import optimization
 from .errors import SoftPromptError
 from .learner import Learner
 from .order import Order, row_lengths
 from .prepare import Prepared, open_caches
 from .steps import Part, Steps
 from .train import DevScore, Optimization, fit_together, named_parameters
-from .tuning import optimization
 
 REPEATS, PATIENCE = 5, 3.0  # times something is timed, and seconds after which once more is too much
 

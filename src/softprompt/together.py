@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -22,11 +22,12 @@ def prepare_settings(
     lm: LanguageModel | None = None,
     rows: Rows | None = None,
     dev_rows: Rows | None = None,
+    before_loading: Callable[[Sequence[Recipe]], None] = lambda recipes: None,
 ) -> list[Prepared]:
     """One run a recipe, over one model in memory; `rows` and `dev_rows` stand in for the recipes' files.
 
     Where no dev rows are given, they are those of the first recipe's seed in all: scores of other rows could
-    not be compared.
+    not be compared. `before_loading` is called before rows are read and the model is loaded.
 
     Raises SoftPromptError where they ask for different models, or change the model that they share.
     """
@@ -41,6 +42,7 @@ def prepare_settings(
                 fix="give all the same model and train.dtype, or run them one after the other",
             )
     _check_outputs([recipe.output for recipe in recipes])
+    before_loading(recipes)
     given = [None if part is None else list(part) for part in (rows, dev_rows)]
     runs: list[Prepared] = []
     for recipe in recipes:
@@ -60,10 +62,16 @@ def name_of(setting: Mapping[str, Any]) -> str:
     return ",".join(f"{key}={value}" for key, value in setting.items())
 
 
-def prepare_prompts(recipe: Recipe, *, lm: LanguageModel | None = None) -> list[Prepared]:
+def prepare_prompts(
+    recipe: Recipe,
+    *,
+    lm: LanguageModel | None = None,
+    before_loading: Callable[[Sequence[Recipe]], None] = lambda recipes: None,
+) -> list[Prepared]:
     """One run for each prompt that `data.prompt_field` names, on that prompt's rows alone.
 
-    Each is saved in a folder of its own in the recipe's output folder. Raises SoftPromptError where a prompt
+    Each is saved in a folder of its own in the recipe's output folder. `before_loading` is called with their
+    recipes once the rows are read. Raises SoftPromptError where a prompt
     has no dev rows.
     """
     field = recipe.data.prompt_field
@@ -77,8 +85,10 @@ def prepare_prompts(recipe: Recipe, *, lm: LanguageModel | None = None) -> list[
     names = list(dict.fromkeys(str(row[field]) for row in train if row.get(field) not in (None, "")))
     outputs = [str(Path(recipe.output) / _folder_name(name)) for name in names]
     _check_outputs(outputs)
+    recipes = [recipe.model_copy(update={"output": output}) for output in outputs]
+    before_loading(recipes)
     runs: list[Prepared] = []
-    for name, output in zip(names, outputs, strict=True):
+    for name, alone in zip(names, recipes, strict=True):
         own, held = ([row for row in rows if str(row.get(field)) == name] for rows in (train, dev))
         if not held:
             raise SoftPromptError(
@@ -86,7 +96,6 @@ def prepare_prompts(recipe: Recipe, *, lm: LanguageModel | None = None) -> list[
                 why=f"it has {len(own)} rows to train on, and each prompt is measured by itself",
                 fix="give data.dev with rows of every prompt, or a larger data.dev_fraction",
             )
-        alone = recipe.model_copy(update={"output": output})
         runs.append(prepare(alone, lm=runs[0].lm if runs else lm, rows=own, dev_rows=held))
     return runs
 
@@ -104,7 +113,8 @@ def _check_base(recipe: Recipe) -> None:
 
 
 def _check_outputs(outputs: Sequence[str]) -> None:
-    if twice := sorted({output for output in outputs if outputs.count(output) > 1}):
+    places = [str(Path(output).resolve()) for output in outputs]
+    if twice := sorted({place for place in places if places.count(place) > 1}):
         raise SoftPromptError(
             f"several runs would be saved in {twice[0]}", fix="give each an output folder of its own"
         )

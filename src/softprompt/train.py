@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from .checkpoint import Checkpoints, together
 from .learner import DevScore, Learner, Optimization, Outcome
 from .lm.adapt import trained_weights
 from .lm.base import LanguageModel
@@ -58,7 +59,9 @@ def fit(
     `loss_of(rows)` is the loss of a batch of row numbers; for the rest see `Learner`.
     """
     parameters = named_parameters(lm, method)
-    learner = Learner(parameters, lengths, dev_score, how, folder=folder, identity=identity)
+    kept = None if folder is None else Checkpoints(folder, {"settings": {"recipe": identity}})
+    start = None if kept is None else together([kept])[0]
+    learner = Learner(parameters, lengths, dev_score, how, checkpoints=kept, start=start)
 
     def backward(parts: Sequence[tuple[int, list[int]]]) -> list[Tensor]:
         loss = loss_of(parts[0][1])
@@ -82,15 +85,28 @@ def fit_together(
     """Train every learner to its own end; in each round, each that is not done takes a step.
 
     `groups` parts the learners (by number) of a round into those that go through the model together. After a
-    round, those that lie behind (`is_pruned`) end. `evaluation_seconds` is what scoring the dev rows once is
-    thought to take, until it has been timed.
+    round, those that lie behind (`is_pruned`) end. All are saved after the same rounds, and stopped between
+    two, so that they can be taken up together: see `checkpoint.together`. `evaluation_seconds` is what
+    scoring the dev rows once is thought to take, until it has been timed.
     """
     clock = Remaining(learners, evaluation_seconds)
     while active := [i for i, learner in enumerate(learners) if learner.stopped is None]:
+        if should_stop():
+            break
+        evaluations: list[Event] = []
         for group in groups(active):
-            if should_stop():
-                return [learner.end() for learner in learners]
-            _step_of(group, learners, backward, clock, on_event)
+            for event in _step_of(group, learners, backward, clock):
+                if event.dev is not None:
+                    evaluations.append(event)
+                elif on_event:
+                    on_event(event)
+        ended = any(learners[index].stopped is not None for index in active)
+        if evaluations or ended or any(learners[index].is_old for index in active):
+            for learner in learners:
+                learner.save()
+        for event in evaluations:  # once they are saved
+            if on_event:
+                on_event(event)
         for index in active:
             if learners[index].stopped is None and is_pruned(index):
                 learners[index].stopped = "pruned"
@@ -102,8 +118,7 @@ def _step_of(
     learners: Sequence[Learner],
     backward: Backward,
     clock: Remaining,
-    on_event: Callable[[Event], None] | None,
-) -> None:
+) -> Iterator[Event]:
     """One step of each learner in the group, and the dev scores that are due."""
     started = time.perf_counter()
     for index in group:
@@ -120,12 +135,8 @@ def _step_of(
             dev, is_best = learner.evaluate(loss.item())
             clock.evaluated(time.perf_counter() - started)
         learner.spent(share + time.perf_counter() - started)
-        if dev is not None:
-            learner.save()
-        if on_event:
-            state, left = learner.state, clock.seconds_left()
-            event = Event(state.step, learner.how.steps, loss.item(), learner.lr, left, dev, is_best, index)
-            on_event(event)
+        state, left = learner.state, clock.seconds_left()
+        yield Event(state.step, learner.how.steps, loss.item(), learner.lr, left, dev, is_best, index)
 
 
 class Remaining:

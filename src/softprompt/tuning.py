@@ -19,12 +19,17 @@ from . import methods
 from .artifact import Artifact
 from .base_notes import base_notes
 from .cache import InputCache
+from .checkpoint import Checkpoints, together
 from .data.encode import Encoder, Example
+from .deciding import optimization, options
 from .errors import SoftPromptError
 from .evaluate import Evaluation, Evaluator
+from .finished import make_room, of_this_run
+from .holding import held
 from .learner import Learner
 from .lm import adapt
 from .lm.base import LanguageModel
+from .manifest import BASE
 from .memory import peak_memory
 from .methods.base import Setting, SoftPrompt
 from .metrics import METRICS
@@ -36,7 +41,7 @@ from .provenance import provenance
 from .recipe import Recipe
 from .reporting import following_steps
 from .steps import Part, Steps
-from .train import DevScore, Event, Optimization, Outcome, fit_together, named_parameters
+from .train import DevScore, Event, Outcome, fit_together, named_parameters
 
 TEXT_ROWS = 50  # dev rows of a generation task that are answered in text
 
@@ -48,8 +53,15 @@ class Run:
     prepared: Prepared
     outcome: Outcome
     artifact: Artifact
-    dev: Evaluation
+    dev: Evaluation  # without records where the run had been finished before
     plain: Evaluation  # the plain model on the same dev rows; of no metric where it was not asked for
+    resumed_from: int = 0  # the step that it went on from
+    was_finished: bool = False  # before: nothing was trained now, and what it had come to is given back
+
+    @property
+    def key(self) -> tuple[float, ...]:
+        """How good it is on the dev rows: higher is better."""
+        return tuple(self.artifact.manifest["training"]["dev_key"])
 
 
 @dataclass
@@ -81,7 +93,8 @@ def tune(
 ) -> Run:
     """Train, keep the best on the dev rows, evaluate beside the plain model, save.
 
-    Goes on from the output folder's checkpoint where there is one. Of a generation task's dev rows at
+    Goes on from the output folder's checkpoint where there is one, and gives back what is there where this
+    very run was finished before. Of a generation task's dev rows at
     most `text_rows` are answered in text (all count in perplexity). Raises Interrupted (state saved)
     and SoftPromptError (a loss that is not finite: the last good state is saved first).
     """
@@ -108,35 +121,42 @@ def tune_many(
     """`tune` of several prompts over one base model, side by side (see `prepare.prepare_many`).
 
     Each has its own optimizer, schedule, early end, checkpoint and artifact, and comes out as it would alone.
+    Those that were finished before are taken as they are.
     One whose loss is not finite ends by itself (its outcome says "nan"). Without `plain` the plain model is
     not evaluated. Raises Interrupted (all are saved).
     """
-    hooks = hooks or Hooks()
+    hooks, folders = hooks or Hooks(), [Path(run.recipe.output) for run in runs]
+    with held(folders):
+        found = [None if overwrite else finished(run) for run in runs]
+        for folder, run in zip(folders, found, strict=True):
+            if run is None:
+                make_room(folder, restart=restart, overwrite=overwrite)
+        if missing := [i for i, run in enumerate(found) if run is None]:
+            trained = _train(runs, missing, hooks, text_rows, plain)
+            found = [trained.get(i, run) for i, run in enumerate(found)]
+    return [run for run in found if run is not None]
+
+
+def _train(
+    runs: Sequence[Prepared], missing: Sequence[int], hooks: Hooks, text_rows: int, plain: bool
+) -> dict[int, Run]:
+    """Train and save those of the runs (by number) that are not finished yet."""
     for text in base_notes(runs[0]):
         note(text)
-    for run in runs:
-        _make_room(Path(run.recipe.output), restart, overwrite)
     started = time.perf_counter()
     _stage(hooks, "plain model on the dev rows" if plain else "the inputs")
+    # finished ones too: rows are computed beside the same others as if none was finished
     runs, cache, dev_caches = _open_caches(runs, hooks)
     evaluators = [evaluator_of(run.recipe, run.lm, run.encoder) for run in runs]
-    befores = [Evaluation({})] * len(runs)
+    befores = {i: Evaluation({}) for i in missing}
     if plain:  # now and not after training: a base that is trained too is still the plain model
-        befores = _plain_evaluations(runs, evaluators, dev_caches, text_rows)
+        befores = _plain_evaluations(runs, missing, evaluators, dev_caches, text_rows)
     scorers = [_Scorer(*each) for each in zip(evaluators, runs, dev_caches, strict=True)]
     starts = [_copy(run.method) for run in runs]  # before a checkpoint is read: what `prepare` built
-    learners = [
-        Learner(
-            named_parameters(run.lm, run.method),
-            row_lengths(run.train, run.recipe.train.batch_tokens),
-            scorer,
-            optimization(run.recipe),
-            folder=Path(run.recipe.output) / "checkpoint",
-            identity=run.identity(),
-        )
-        for run, scorer in zip(runs, scorers, strict=True)
-    ]
-    done = max(learner.state.step for learner in learners)
+    learners = _learners(runs, missing, scorers, hooks)
+    done = max(learner.resumed_from for learner in learners)
+    for i in missing:
+        learners[i].state.other_seconds += (time.perf_counter() - started) / len(missing)
     _stage(hooks, f"training, going on from step {done}" if done else "training")
     steps = Steps(runs[0].lm, [Part.of(run) for run in runs], cache)
     with following_steps([Path(run.recipe.output).name for run in runs]) as follow:
@@ -152,21 +172,67 @@ def tune_many(
             on_event=on_event,
             should_stop=hooks.should_stop,
             is_pruned=hooks.is_pruned,
-            evaluation_seconds=max(before.scoring_seconds for before in befores),
+            evaluation_seconds=max(before.scoring_seconds for before in befores.values()),
         )
     if any(outcome.stopped == "interrupted" for outcome in outcomes):
         raise Interrupted(max(outcome.step for outcome in outcomes), Path(runs[0].recipe.output))
     _stage(hooks, "evaluating the best on the dev rows")
-    finished = []
-    for run, learner, outcome, scorer, before, start in zip(
-        runs, learners, outcomes, scorers, befores, starts, strict=True
-    ):
-        dev = scorer.of_best(learner.state.best, text_rows)
-        about = manifest(run, outcome, dev, before, time.perf_counter() - started)
-        about["training"]["moved"] = moved(run.method, start)
+    trained = {}
+    for i in missing:
+        started = time.perf_counter()
+        run, learner = runs[i], learners[i]
+        dev = scorers[i].of_best(learner.state.best, text_rows)
+        about = manifest(run, outcomes[i], dev, befores[i], time.perf_counter() - started)
+        about["training"]["moved"] = moved(run.method, starts[i])
         saved = artifacts.save(Path(run.recipe.output), run.method, run.lm, about)
-        finished.append(Run(run, outcome, saved, dev, before))
-    return finished
+        trained[i] = Run(run, outcomes[i], saved, dev, befores[i], learner.resumed_from)
+    return trained
+
+
+def _learners(
+    runs: Sequence[Prepared], missing: Sequence[int], scorers: Sequence[_Scorer], hooks: Hooks
+) -> list[Learner]:
+    """One a run, where it was stopped; that of a finished one has ended."""
+    kept = {
+        i: Checkpoints(
+            Path(runs[i].recipe.output) / "checkpoint", runs[i].identity(), lambda text: _stage(hooks, text)
+        )
+        for i in missing
+    }
+    begun = dict(zip(missing, together(list(kept.values())), strict=True))
+    learners = []
+    for i, run in enumerate(runs):
+        learner = Learner(
+            named_parameters(run.lm, run.method),
+            row_lengths(run.train, run.recipe.train.batch_tokens),
+            scorers[i],
+            optimization(run.recipe),
+            checkpoints=kept.get(i),
+            start=begun.get(i),
+        )
+        if i not in kept:
+            learner.stopped = "finished"
+        learners.append(learner)
+    return learners
+
+
+def finished(run: Prepared) -> Run | None:
+    """What this very run came to when it was run before; None where it was not finished.
+
+    Its method and base get what was trained. Raises SoftPromptError where the folder holds another's prompt.
+    """
+    artifact = of_this_run(Path(run.recipe.output), run.identity())
+    if artifact is None:
+        return None
+    artifact.load_state(run.method, run.lm)
+    if BASE in artifact.manifest["files"]:
+        adapt.load_weights(run.lm, artifact.tensors(BASE))
+    said = artifact.manifest["training"]
+    outcome = Outcome(
+        said["stopped"], said["steps"], said["best_step"], said["seconds"], said.get("history", [])
+    )
+    dev, plain = (Evaluation.from_json(artifact.manifest[part]) for part in ("dev", "plain"))
+    return Run(run, outcome, artifact, dev, plain, was_finished=True)
 
 
 def _stage(hooks: Hooks, text: str) -> None:
@@ -223,19 +289,21 @@ class _Scorer:
 
 def _plain_evaluations(
     runs: Sequence[Prepared],
+    missing: Sequence[int],
     evaluators: Sequence[Evaluator],
     caches: Sequence[InputCache],
     text_rows: int,
-) -> list[Evaluation]:
-    """The plain model on the dev rows of each run; runs with the same ones share an evaluation."""
+) -> dict[int, Evaluation]:
+    """The plain model on the dev rows of these runs; those with the same ones share an evaluation."""
     found: dict[tuple[int, tuple[str, ...], int], Evaluation] = {}
-    out = []
-    for run, evaluator, cache in zip(runs, evaluators, caches, strict=True):
+    out = {}
+    for i in missing:
+        run, evaluator, cache = runs[i], evaluators[i], caches[i]
         same = id(run.dev), evaluator.metrics, evaluator.max_new_tokens
         if same not in found:
             plain = methods.build("none", Setting(run.lm, run.prompts))
             found[same] = evaluator.run(plain, run.dev, cache=cache, text_rows=text_rows)
-        out.append(found[same])
+        out[i] = found[same]
     return out
 
 
@@ -290,27 +358,6 @@ def dev_key(evaluation: Evaluation) -> DevScore:
     return DevScore((value, -log_loss), name, score.value)
 
 
-def optimization(recipe: Recipe) -> Optimization:
-    """The recipe's training numbers, with the method's and the base's own learning rates filled in."""
-    train = recipe.train
-    lr = train.lr or methods.find(recipe.method.name).lr
-    base_lr = recipe.base.lr or adapt.LEARNING_RATE.get(recipe.base.mode, 0.0)
-    return Optimization(
-        train.steps,
-        lr,
-        train.batch_size,
-        base_lr,
-        train.weight_decay,
-        train.warmup,
-        train.schedule,
-        train.clip,
-        train.eval_every,
-        train.patience,
-        train.seed,
-        train.batch_tokens,
-    )
-
-
 def evaluator_of(recipe: Recipe, lm: LanguageModel, encoder: Encoder) -> Evaluator:
     """How they are scored."""
     return Evaluator(lm, encoder, tuple(recipe.task.metrics or ()), recipe.task.max_new_tokens)
@@ -319,12 +366,11 @@ def evaluator_of(recipe: Recipe, lm: LanguageModel, encoder: Encoder) -> Evaluat
 def manifest(
     prepared: Prepared, outcome: Outcome, dev: Evaluation, plain: Evaluation, seconds: float
 ) -> dict[str, Any]:
-    """What `softprompt.json` says, but for the files' hashes."""
+    """What `softprompt.json` says, but for the files' hashes. `seconds` are those of the last evaluation."""
     recipe, lm = prepared.recipe, prepared.lm
-    defaults = {name: p.default for name, p in methods.find(recipe.method.name).options().items()}
     return {
         "method": recipe.method.name,
-        "options": defaults | recipe.method.options(),
+        "options": options(recipe),
         "prompts": list(prepared.prompts),
         "labels": list(prepared.encoder.labels) if prepared.encoder.labels else None,
         "base": {
@@ -348,26 +394,14 @@ def manifest(
             "steps": outcome.step,
             "best_step": outcome.best_step,
             "seconds": round(outcome.seconds, 1),
-            "seconds_with_caches": round(seconds, 1),
+            # all parts of a run that was stopped and gone on with, as `seconds` are
+            "seconds_with_caches": round(outcome.seconds + outcome.other_seconds + seconds, 1),
             "peak_memory_bytes": peak_memory(),
             "history": outcome.history,
+            "dev_key": list(dev_key(dev).key),
         },
+        "identity": prepared.identity(),
         "dev": dev.to_json(),
         "plain": plain.to_json(),
         **provenance(),
     }
-
-
-def _make_room(folder: Path, restart: bool, overwrite: bool) -> None:
-    if (folder / artifacts.MANIFEST).exists():
-        if not overwrite:
-            raise SoftPromptError(
-                f"{folder} already holds a tuned prompt",
-                why="it would be lost",
-                fix="choose another output=FOLDER, or add --overwrite",
-            )
-        (folder / artifacts.MANIFEST).unlink()
-        restart = True
-    checkpoint = folder / "checkpoint" / "checkpoint.safetensors"
-    if restart and checkpoint.exists():
-        checkpoint.unlink()

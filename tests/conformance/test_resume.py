@@ -131,7 +131,7 @@ def test_checkpoint_of_another_recipe_is_refused(start, all_cases, tmp_path):
     start(case, tmp_path / "checkpoint", stop_after=2)
     with pytest.raises(SoftPromptError) as caught:
         start(case, tmp_path / "checkpoint", identity="another recipe")
-    assert "another recipe" in caught.value.what and "--restart" in caught.value.fix
+    assert "was 'recipe', is 'another recipe'" in caught.value.why and "--restart" in caught.value.fix
     assert saved_step(tmp_path / "checkpoint") == 2  # and it is left alone
 
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -11,6 +12,10 @@ from ..errors import SoftPromptError
 from .opening import Overrides, RecipeFile, open_recipe
 from .output import Json, Reply, log
 from .side_by_side import run_together
+
+if TYPE_CHECKING:
+    from ..prepare import Prepared
+    from ..recipe import Recipe
 
 Over = Annotated[
     list[str],
@@ -29,7 +34,8 @@ def search(
     """Train every combination of some settings, in one run.
 
     All go through the model side by side, each with its own optimizer, schedule and early end, and come out
-    as they would alone. Each is saved in a folder of its own in the recipe's output folder.
+    as they would alone. Each is saved in a folder of its own in the recipe's output folder. The same command
+    goes on after Ctrl-C or a crash; settings that are finished are taken as they are.
 
     \b
     Example:
@@ -55,7 +61,11 @@ def search(
         for setting, name in zip(chosen, names, strict=True)
     ]
     log(f"{len(recipes)} settings: reading the rows and loading {base.model} …")
-    return run_together(prepare_settings(recipes), names, restart=restart, overwrite=overwrite, json=json)
+
+    def make(claim: Callable[[Sequence[Recipe]], None]) -> tuple[list[Prepared], list[str]]:
+        return prepare_settings(recipes, before_loading=claim), names
+
+    return run_together(make, restart=restart, overwrite=overwrite, json=json)
 
 
 def _folder(name: str) -> str:

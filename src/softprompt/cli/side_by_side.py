@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..progress import say
@@ -11,16 +13,31 @@ from .output import Reply, scores, table
 
 if TYPE_CHECKING:
     from ..prepare import Prepared
+    from ..recipe import Recipe
     from ..tuning import Run
 
 
-def run_together(
-    runs: Sequence[Prepared], names: Sequence[str], *, restart: bool, overwrite: bool, json: bool
-) -> Reply:
-    """Train them all; the reply lists them, the best first."""
+Prepare = Callable[[Callable[[Sequence["Recipe"]], None]], tuple[Sequence["Prepared"], Sequence[str]]]
+
+
+def run_together(make: Prepare, *, restart: bool, overwrite: bool, json: bool) -> Reply:
+    """Train them all; the reply lists them, the best first.
+
+    `make` prepares the runs and names them; it calls what it is given with their recipes before anything
+    slow, so that folders that are held or taken are said at once.
+    """
+    from ..finished import check_room
+    from ..holding import held
     from ..tuning import Hooks, Interrupted, tune_many
 
-    with Interruption() as interruption:
+    with contextlib.ExitStack() as held_folders, Interruption() as interruption:
+
+        def claim(recipes: Sequence[Recipe]) -> None:
+            held_folders.enter_context(held([Path(recipe.output) for recipe in recipes]))
+            for recipe in recipes:
+                check_room(recipe, restart=restart, overwrite=overwrite)
+
+        runs, names = make(claim)
 
         def stage(text: str) -> None:
             interruption.under_way = text.startswith("training")
@@ -32,16 +49,10 @@ def run_together(
         except (Interrupted, KeyboardInterrupt):
             data = {"interrupted": True, "output": [run.recipe.output for run in runs]}
             return Reply(data, "stopped, and saved. To go on, type the same again.", code=130)
-    found = sorted(zip(names, done, strict=True), key=lambda pair: _rank(pair[1]), reverse=True)
+    found = sorted(zip(names, done, strict=True), key=lambda pair: pair[1].key, reverse=True)
     best = found[0][1].artifact
     data = {"runs": [_entry(name, run) for name, run in found], "best": str(best.path)}
     return Reply(data, None if json else _text(found))
-
-
-def _rank(run: Run) -> tuple[float, ...]:
-    from ..tuning import dev_key
-
-    return dev_key(run.dev).key
 
 
 def _entry(name: str, run: Run) -> dict[str, Any]:
@@ -49,23 +60,27 @@ def _entry(name: str, run: Run) -> dict[str, Any]:
     return {
         "name": name,
         "artifact": str(run.artifact.path),
-        **run.dev.to_json(),
-        "plain": run.plain.to_json(),
+        **run.artifact.manifest["dev"],
+        "plain": run.artifact.manifest["plain"],
+        "resumed_from": run.resumed_from,
+        "was_finished": run.was_finished,
         **{key: training[key] for key in ("steps", "best_step", "stopped", "seconds")},
     }
 
 
 def _text(found: Sequence[tuple[str, Run]]) -> str:
     names = list(found[0][1].dev.metrics)
-    same = len({str(run.plain.to_json()) for _, run in found}) == 1
+    same = len({str(run.artifact.manifest["plain"]) for _, run in found}) == 1
     rows: list[tuple[Any, ...]] = [("", *names, "steps", "best", "ended")]
 
     def plain(run: Run, title: str) -> tuple[Any, ...]:
-        return title, *(scores(run.plain.to_json(), metric) for metric in names), "", "", ""
+        return title, *(scores(run.artifact.manifest["plain"], metric) for metric in names), "", "", ""
 
     for name, run in found:
-        shown = [scores(run.dev.to_json(), metric) for metric in names]
+        shown = [scores(run.artifact.manifest["dev"], metric) for metric in names]
         ended = {"nan": "loss not finite", "early": "early"}.get(run.outcome.stopped, "")
+        if run.was_finished:
+            ended = "before"
         rows.append((name, *shown, run.outcome.step, run.outcome.best_step, ended))
         if not same:
             rows.append(plain(run, "  plain model"))
@@ -74,7 +89,7 @@ def _text(found: Sequence[tuple[str, Run]]) -> str:
     chosen = "The best was chosen on these dev rows, so its score here flatters it.\n" if same else ""
     return "\n".join(
         [
-            f"dev rows: {found[0][1].dev.n} (with 95 % intervals)",
+            f"dev rows: {found[0][1].artifact.manifest['dev']['n']} (with 95 % intervals)",
             table(rows),
             chosen,
             "next:",

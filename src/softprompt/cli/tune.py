@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -16,6 +16,8 @@ from .output import Json, Reply, duration, log, scores, size, table
 from .side_by_side import run_together
 
 if TYPE_CHECKING:
+    from ..prepare import Prepared
+    from ..recipe import Recipe
     from ..tuning import Run
 
 
@@ -33,7 +35,7 @@ def tune(
     """Train a prompt or prefix and save it.
 
     The state that is best on the dev rows is kept, and compared with the plain model. Ctrl-C saves;
-    the same command goes on where it stopped.
+    the same command goes on where it stopped, also after a crash. Once it is finished, it shows the result.
 
     \b
     Example:
@@ -45,25 +47,29 @@ def tune(
         from ..together import prepare_prompts
 
         log(f"reading the rows and loading {read.model} …")
-        runs = prepare_prompts(read)
-        names = [run.prompts[0] for run in runs]
-        return run_together(runs, names, restart=restart, overwrite=overwrite, json=json)
-    from ..checkpoint import saved_step
+
+        def make(claim: Callable[[Sequence[Recipe]], None]) -> tuple[list[Prepared], list[str]]:
+            runs = prepare_prompts(read, before_loading=claim)
+            return runs, [run.prompts[0] for run in runs]
+
+        return run_together(make, restart=restart, overwrite=overwrite, json=json)
+    from ..finished import check_room
+    from ..holding import held
     from ..prepare import prepare
     from ..tuning import Hooks, Interrupted
     from ..tuning import tune as tune_prepared
 
     command = _command(recipe, overrides)
     folder = Path(read.output)
-    with Interruption() as interruption:
+    with held([folder]), Interruption() as interruption:
         try:
+            check_room(read, restart=restart, overwrite=overwrite)
             say(f"reading the rows and loading {read.model} …")
             prepared = prepare(read)
             say(f"{read.method.name}: {prepared.trained_parameters:,} numbers to train")
             if prepared.carried is not None:
                 say(str(prepared.carried))
             say(str(prepared.plan))
-            resumed = 0 if restart else saved_step(folder / "checkpoint")
 
             def stage(text: str) -> None:
                 interruption.under_way = text.startswith("training")
@@ -72,9 +78,11 @@ def tune(
             run = tune_prepared(prepared, hooks=hooks, restart=restart, overwrite=overwrite)
         except (Interrupted, KeyboardInterrupt):
             return _interrupted(folder, command)
-    if resumed:
-        log(f"this run went on from step {resumed}")
-    return Reply(_data(run, resumed), None if json else _text(run))
+    if run.was_finished:
+        log("this run was finished before: nothing was trained now (--overwrite trains it again)")
+    elif run.resumed_from:
+        log(f"this run went on from step {run.resumed_from}")
+    return Reply(_data(run), None if json else _text(run))
 
 
 def _command(recipe: Path, overrides: Sequence[str] | None) -> str:
@@ -91,7 +99,7 @@ def _interrupted(folder: Path, command: str) -> Reply:
     return Reply(data, f"{said}. To go on, type the same again:\n  {command}", code=130)
 
 
-def _data(run: Run, resumed: int) -> dict[str, Any]:
+def _data(run: Run) -> dict[str, Any]:
     manifest = run.artifact.manifest
     training = manifest["training"]
     return {
@@ -102,7 +110,8 @@ def _data(run: Run, resumed: int) -> dict[str, Any]:
         "steps": training["steps"],
         "best_step": training["best_step"],
         "stopped": training["stopped"],
-        "resumed_from": resumed,
+        "resumed_from": run.resumed_from,
+        "was_finished": run.was_finished,
         "seconds": training["seconds"],
         "seconds_with_caches": training["seconds_with_caches"],
         "peak_memory_bytes": training["peak_memory_bytes"],

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -139,15 +139,6 @@ def fingerprint(lm: LanguageModel) -> dict[str, str]:
         "tokenizer": vocabulary_fingerprint(lm.tokenizer),
         **wording.fingerprint(lm),
     }
-
-
-def differing(saved: Mapping[str, str], given: Mapping[str, str], *, chat: bool) -> list[str]:
-    """The parts in which two fingerprints differ, as far as both have them.
-
-    A chat template counts only where `chat` is true: nothing else reads it.
-    """
-    parts = [part for part in saved if part in given and saved[part] != given[part]]
-    return [part for part in parts if chat or part != wording.CHAT_TEMPLATE]
 
 
 def vocabulary_fingerprint(tokenizer: Any) -> str:

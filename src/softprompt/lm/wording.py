@@ -10,9 +10,9 @@ import hashlib
 import json
 from typing import Any
 
+from ..identity import CHAT_TEMPLATE
 from .base import LanguageModel
 
-CHAT_TEMPLATE = "chat template"
 TEXTS = (
     "The train from Zürich, 9:30 a.m.",
     "  two  spaces,\ttabs\nand\r\nlines \n\n",

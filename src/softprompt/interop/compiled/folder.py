@@ -22,7 +22,7 @@ from urllib.parse import quote, unquote
 
 from ...errors import SoftPromptError
 from ...files import replacing, write_tensors, write_text
-from ...lm.loading import differing
+from ...identity import base_differs
 
 FORMAT = 1
 BASE, NAMES, CONTENT, EMBEDDINGS = "base.json", "prompts", "kv", "embeddings.safetensors"
@@ -78,7 +78,7 @@ class Folder:
             write_text(self.path / BASE, _json(asdict(base)))
             return
         there = self.base()
-        if found := differing(there.fingerprint, base.fingerprint, chat=True):
+        if found := base_differs(there.fingerprint, base.fingerprint, chat=True):
             raise SoftPromptError(
                 f"{self.path} holds prompts compiled for another base, '{there.name}'",
                 why=f"its {' and '.join(found)} differ from those of '{base.name}'",
