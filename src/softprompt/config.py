@@ -213,8 +213,20 @@ class _Draft:
             raise self._error()
         return recipe
 
+    def _resolve_model(self, base_dir: Path) -> None:
+        """A model that is a folder or a file, or is written as one, is that of the recipe's folder."""
+        name = self.tree.get("model")
+        if not isinstance(name, str) or name in ("", Recipe.model_fields["model"].default):
+            return
+        from_override = self._origin(("model",)).startswith("'")
+        folder = Path(".") if from_override else base_dir
+        path = Path(os.path.abspath(folder / expanded(name)))
+        if path.exists() or (not from_override and name.startswith(("./", "../"))):
+            self.tree["model"] = str(path)
+
     def _resolve_paths(self, base_dir: Path) -> None:
         """Relative paths belong to the recipe's folder, those of an override to the working directory."""
+        self._resolve_model(base_dir)
         compare = self.tree.get("compare")
         if (
             isinstance(compare, dict)

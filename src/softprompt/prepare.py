@@ -241,7 +241,16 @@ def saved_base(artifact: artifacts.Artifact, model: str | None = None) -> Langua
     """
     base = artifact.manifest["base"]
     head = head_of(recipe_from_dict(artifact.manifest["recipe"]), artifact.manifest["labels"])
-    return load(model or base["name"], dtype=base["dtype"], head=head)
+    try:
+        return load(model or base["name"], dtype=base["dtype"], head=head)
+    except SoftPromptError as error:
+        if model is not None:
+            raise
+        raise SoftPromptError(
+            f"the base model of {artifact.path} cannot be loaded: {error.what}",
+            why=f"{error.why}; the prompt was trained on '{base['name']}'",
+            fix=f"--model NAME says where that model is now; or: {error.fix}",
+        ) from error
 
 
 def head_of(recipe: Recipe, labels: Sequence[str] | None) -> Head | None:

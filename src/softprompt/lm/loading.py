@@ -10,11 +10,11 @@ from typing import Any, Literal
 import torch
 
 from ..collector import rare_collection
-from ..errors import SoftPromptError, unknown
+from ..errors import SoftPromptError
 from ..paths import expanded
 from ..progress import task
 from ..quiet import quietly
-from . import heads, smollm2, wording
+from . import finding, heads, smollm2, wording
 from .base import Attention, LanguageModel
 from .encoder import EncoderLM
 from .frozen import FrozenLM
@@ -50,7 +50,9 @@ def load(
     target = device or ("cuda" if torch.cuda.is_available() else "cpu")
     chosen, why = pick_dtype(target) if dtype == "auto" else (dtype, "as asked for")
     kind = getattr(torch, chosen)
-    path, options = _resolve(name)
+    path, options = finding.find(name, ALIASES)
+    if name not in ALIASES and Path(expanded(name)).exists():
+        name = str(Path(expanded(name)).absolute())  # an artifact keeps it, and is used from elsewhere
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, **options)
         config = AutoConfig.from_pretrained(path, **options)
@@ -64,12 +66,7 @@ def load(
             )
         model, found = both
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        raise SoftPromptError(
-            f"cannot load model '{name}'",
-            why=reason,
-            fix=f"give a hub id, a folder with config.json, a .gguf file, or an alias ({', '.join(ALIASES)})",
-        ) from error
+        raise finding.failed(name, error) from error
     fresh = {*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])}
     head_names = frozenset() if head is None else heads.parameter_names(model, fresh)
     if missing := sorted(fresh - head_names):
@@ -98,21 +95,6 @@ def _wrapper(config: Any, head: Head | None, name: str) -> type[FrozenLM | Encod
             fix="use an encoder (BERT and its kin) as model",
         )
     return Seq2SeqLM if config.is_encoder_decoder else FrozenLM
-
-
-def _resolve(name: str) -> tuple[str, dict]:
-    if name in ALIASES:
-        return str(ALIASES[name]()), {}
-    path = Path(expanded(name))
-    if path.suffix == ".gguf":
-        if not path.exists():
-            raise SoftPromptError(f"no GGUF file at {path}", fix="check the path given as model")
-        return str(path.parent), {"gguf_file": path.name}
-    if path.exists():
-        return str(path), {}
-    if "/" not in name:
-        raise unknown("model", name, ALIASES, fix="or give a hub id (owner/name), a folder, or a .gguf file")
-    return name, {}
 
 
 def fingerprint(lm: LanguageModel) -> dict[str, str]:
@@ -151,15 +133,11 @@ def load_tokenizer(name: str) -> Any:
     """The tokenizer of a model, without the model. Raises SoftPromptError where it cannot be found."""
     from transformers import AutoTokenizer
 
-    path, options = _resolve(name)
+    path, options = finding.find(name, ALIASES)
     try:
         return AutoTokenizer.from_pretrained(path, **options)
-    except (OSError, ValueError, KeyError) as error:
-        raise SoftPromptError(
-            f"cannot load the tokenizer of '{name}'",
-            why=str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__,
-            fix=f"give a hub id, a folder, a .gguf file, or an alias ({', '.join(ALIASES)})",
-        ) from error
+    except (OSError, ValueError, KeyError, ImportError) as error:
+        raise finding.failed(name, error) from error
 
 
 def _short(text: str) -> str:
