@@ -18,6 +18,7 @@ from .data.encode import Encoder, Example
 from .data.sources import read_rows
 from .errors import SoftPromptError, unknown
 from .evaluate import answer
+from .lm import cache_name
 from .lm.base import LanguageModel
 from .lm.generation import answering, tokens_of
 from .methods.base import SoftPrompt
@@ -72,7 +73,7 @@ def checked(options: Mapping[str, Any], kind: str) -> dict[str, Any]:
         )
     known = (GenerationConfig().to_dict().keys() | inspect.signature(GENERATE).parameters) - {
         *("self", "inputs", "kwargs", "transformers_version")
-    } | {"past_key_values", "logits_to_keep", "tokenizer", "compile_config"}
+    } | {*cache_name.NAMES, "logits_to_keep", "tokenizer", "compile_config"}
     for name in options:
         if name not in known:
             raise unknown("generation option", name, known, fix="see docs/running.md")
@@ -106,7 +107,7 @@ def texts(
             why="their tokens would come mixed",
             fix="call generate once for each input",
         )
-    most = len(examples) if options.get("past_key_values") is not None else ROWS_AT_ONCE
+    most = len(examples) if cache_name.given(options) is not None else ROWS_AT_ONCE
     return [
         text
         for part in _parts(examples, most)

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ..injection import LayerKV
 from .active import CALLS, SITE, Active, Captured, inject
+from .cache_name import NAMES
 
 
 def attention_modules(model: nn.Module) -> dict[int, nn.Module]:
@@ -62,7 +63,7 @@ def _arguments(model) -> dict[int, tuple[tuple, dict[str, Any]]]:
         kept = {}
 
         def keep(site: int, args: tuple, named: dict[str, Any]) -> None:
-            without = {k: v for k, v in named.items() if k not in ("hidden_states", "past_key_values")}
+            without = {k: v for k, v in named.items() if k not in ("hidden_states", *NAMES)}
             kept[site] = args, without
 
         # what is kept must serve any later call: one with gradient too, in the model's own precision

@@ -20,7 +20,7 @@ from ..data.collate import Batch, batch_of_ids
 from ..errors import SoftPromptError
 from ..injection import Injection, LayerKV, Layers, SoftTokens
 from ..quiet import quietly
-from . import generation, probe_lengths, turns
+from . import cache_name, generation, probe_lengths, turns
 from .active import Active, Columns, inject
 from .apart import NOT_KEPT, apart, hidden_apart
 from .base import LanguageModel
@@ -211,12 +211,14 @@ class FrozenLM(LanguageModel):
 
         `options` are transformers' generation options, streamers and caches included. Under
         `return_dict_in_generate` its output object is returned; `sequences` there are the new tokens. A cache
-        that an earlier turn filled (`past_key_values`) is gone on from, where that is exact: see `lm.turns`.
+        that an earlier turn filled (`cache`, `past_key_values`) is gone on from, where that is
+        exact: see `lm.turns`.
         """
         batch = batch.with_inputs_at_right()
         injection = (injection or Injection()).fit(batch.size)
         self._check(injection)
-        cache = options.get("past_key_values")
+        options = cache_name.renamed(options)
+        cache = cache_name.given(options)
         turns.check(self.model, cache, batch, injection)
         options = generation.merged(options)
         generation.check(self.model, options, injection)

@@ -20,7 +20,7 @@ from ..data.collate import Batch
 from ..errors import SoftPromptError
 from ..injection import Injection, Layers, SoftTokens
 from ..quiet import quietly
-from . import generation, probe_places, turns
+from . import cache_name, generation, probe_places, turns
 from .active import Active, Columns, inject
 from .apart import apart, hidden_apart
 from .base import LanguageModel
@@ -99,7 +99,8 @@ class Seq2SeqLM(LanguageModel):
 
         Under `return_dict_in_generate` its output object is returned; `sequences` there are the new tokens.
         """
-        if turns.length(options.get("past_key_values")):
+        options = cache_name.renamed(options)
+        if turns.length(cache_name.given(options)):
             raise SoftPromptError(
                 "an encoder-decoder model does not go on from a cache of an earlier turn",
                 why="the cache holds what its decoder has read of that turn's input",

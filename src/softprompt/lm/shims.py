@@ -1,8 +1,8 @@
 """Families whose attention does not go through transformers' interface but has a method of its own.
 
-GPT-J and GPT-Neo compute attention in a method `_attn`. On load it is replaced, on the model's own
-instance, by one that calls our attention function with the same numbers: scores in float32, the
-family's scale, and GPT-Neo's local window as part of the mask.
+GPT-J (before transformers 5.24) and GPT-Neo compute attention in a method `_attn`. On load it is replaced,
+on the model's own instance, by one that calls our attention function with the same numbers: scores in
+float32, the family's scale, and GPT-Neo's local window as part of the mask.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ def bind(model: nn.Module) -> None:
     """Route the attention of such families through ours; nothing happens on any other."""
     for module in model.modules():
         kind = type(module).__name__
-        if kind == "GPTJAttention":
+        if kind == "GPTJAttention" and hasattr(module, "scale_attn"):
             own = partial(_attend, module, 1 / float(module.scale_attn), None)  # type: ignore[arg-type]
             object.__setattr__(module, "_attn", own)  # a partial that holds a module is no submodule
         elif kind == "GPTNeoSelfAttention":

@@ -18,6 +18,7 @@ from torch import Tensor
 from ..data.collate import Batch
 from ..errors import SoftPromptError
 from ..injection import Injection
+from .cache_name import CACHE
 from .probe import accepted_arguments
 
 NOTE = "softprompt_heard"  # attribute of a cache: what it holds
@@ -129,10 +130,10 @@ def _goes_on(model: Any) -> bool:
 
     def run(part: slice, cache: Any = None) -> Any:
         places = {"position_ids": at[:, part]} if placed else {}
-        return model(input_ids=ids[:, part], past_key_values=cache, use_cache=True, **places)
+        return model(input_ids=ids[:, part], use_cache=True, **{CACHE: cache}, **places)
 
     whole = run(slice(None)).logits[0, -1].float()
-    rest = run(slice(4, None), run(slice(4)).past_key_values).logits[0, -1].float()
+    rest = run(slice(4, None), getattr(run(slice(4)), CACHE)).logits[0, -1].float()
     off = (rest - whole).abs().max() / whole.abs().max().clamp(min=1.0)
     found = bool(off < (1e-4 if model.dtype == torch.float32 else 0.1))
     setattr(model, GOES_ON, found)

@@ -14,6 +14,7 @@ from ...data.collate import batch_of_ids
 from ...errors import SoftPromptError
 from ...injection import Injection
 from ...lm.base import LanguageModel
+from ...lm.cache_name import CACHE
 from .kv import CompiledKV
 
 TOKENS = 8
@@ -48,4 +49,4 @@ def logits_from(lm: LanguageModel, compiled: CompiledKV, ids: list[int]) -> Tens
     positions = torch.arange(start, start + len(ids), device=lm.device)[None]
     options = lm._only_accepted(position_ids=positions)
     mask = torch.ones(1, start + len(ids), dtype=torch.long, device=lm.device)
-    return lm.model(input_ids=row, past_key_values=cache, attention_mask=mask, **options).logits[0]
+    return lm.model(input_ids=row, attention_mask=mask, **{CACHE: cache}, **options).logits[0]
