@@ -18,6 +18,7 @@ from typing import Any
 from . import artifact as artifacts
 from . import composition, methods, together
 from .answering import listed, texts
+from .arguments import base_given, in_python, sections
 from .artifact import Artifact
 from .compare.engine import Hooks as ComparisonHooks
 from .compare.engine import compare
@@ -26,6 +27,7 @@ from .config import Recipe, load_recipe, recipe_from_dict
 from .data.encode import Encoder
 from .data.sources import read_rows
 from .display import shown
+from .errors import SoftPromptError
 from .evaluate import Evaluation, Evaluator
 from .finished import check_room
 from .lm.base import LanguageModel
@@ -70,6 +72,7 @@ class Tuned:
             return self.evaluator().run(self.method, examples)
 
     @quietly
+    @in_python
     def generate(self, inputs: Inputs, *, prompt: str | None = None, **options: Any) -> Any:
         """The answer to an input: generated text, or the likeliest label or choice.
 
@@ -91,6 +94,7 @@ class Tuned:
         return found[0] if single else found
 
 
+@in_python
 @quietly
 def tune(
     lm: LanguageModel | str,
@@ -105,26 +109,31 @@ def tune(
     options: Mapping[str, Any] | None = None,
     hooks: Hooks | None = None,
     overwrite: bool = False,
+    restart: bool = False,
     progress: bool | None = None,
-    **train: Any,
+    **settings: Any,
 ) -> Tuned:
     """Tune a prompt or prefix on rows (dicts, or a file) and save it to `output`.
 
     An unfinished run of the same is gone on with; a finished one is given back. `overwrite` trains it anew.
     `lm`: a loaded model, or the name to load one by (with a head, where the task needs one).
     `task`: "generation", "classification", …, or a mapping of the recipe's task section.
-    `options`: the method's (length, placement, init, …). `train`: the recipe's train section (steps, lr, …).
+    `settings` are named as on the command line, whatever section of a recipe they belong to: `length=4` (an
+    option of the method; `options` may hold them too), `steps=100`, `max_input_tokens=66`, `base="lora"`.
+    A run that was interrupted goes on, unless `restart`; `overwrite` replaces what `output` holds.
     `progress` shows what is done and the time left, on stderr; by itself in a terminal or a notebook only.
     Raises SoftPromptError, which says what, why and how to mend it.
     """
+    lm = base_given(lm)
     base, data = _given(lm, rows, dev)
-    recipe = _recipe(lm, method, rows, dev, output, task, template, prompt_field, options, train)
-    check_room(recipe, overwrite=overwrite)
+    recipe = _recipe(lm, method, rows, dev, output, task, template, prompt_field, options, settings)
+    check_room(recipe, restart=restart, overwrite=overwrite)
     with shown(progress):
         prepared = prepare(recipe, **base, **data)
-        return _tuned(tune_prepared(prepared, hooks=hooks, overwrite=overwrite))
+        return _tuned(tune_prepared(prepared, hooks=hooks, restart=restart, overwrite=overwrite))
 
 
+@in_python
 @quietly
 def search(
     lm: LanguageModel | str,
@@ -140,16 +149,18 @@ def search(
     options: Mapping[str, Any] | None = None,
     hooks: Hooks | None = None,
     overwrite: bool = False,
+    restart: bool = False,
     progress: bool | None = None,
-    **train: Any,
+    **settings: Any,
 ) -> list[Tuned]:
     """`tune` with every combination of some settings, side by side in one run; best on the dev rows first.
 
     `over` is by name as on the command line: `{"lr": [1e-3, 1e-2], "length": [8, 16], "seed": [0, 1, 2]}`.
     Each is saved in a folder of its own in `output`.
     """
+    lm = base_given(lm)
     base, data = _given(lm, rows, dev)
-    whole = _recipe(lm, method, rows, dev, output, task, template, prompt_field, options, train).to_dict()
+    whole = _recipe(lm, method, rows, dev, output, task, template, prompt_field, options, settings).to_dict()
     recipes = []
     for setting in together.settings(over):
         chosen = [f"{key}={json.dumps(value)}" for key, value in setting.items()]
@@ -160,27 +171,30 @@ def search(
             )
         )
     for recipe in recipes:
-        check_room(recipe, overwrite=overwrite)
+        check_room(recipe, restart=restart, overwrite=overwrite)
     with shown(progress):
         prepared = together.prepare_settings(recipes, **base, **data)
-        runs = tune_many(prepared, hooks=hooks, overwrite=overwrite)
+        runs = tune_many(prepared, hooks=hooks, restart=restart, overwrite=overwrite)
     return [_tuned(run) for run in sorted(runs, key=lambda run: run.key, reverse=True)]
 
 
-def _recipe(lm, method, rows, dev, output, task, template, prompt_field, options, train) -> Recipe:
+def _recipe(lm, method, rows, dev, output, task, template, prompt_field, options, settings) -> Recipe:
     """The recipe that the arguments of `tune` amount to."""
+    named = sections(settings, "tune")
     return recipe_from_dict(
         {
             "model": lm if isinstance(lm, str) else lm.name,
             "data": {
+                **named["data"],
                 "train": rows if isinstance(rows, str) else "rows in memory",
                 "dev": dev if isinstance(dev, str) else None,
                 "prompt_field": prompt_field,
             },
-            "template": dict(template or {}),
-            "task": {"kind": task} if isinstance(task, str) else dict(task),
-            "method": {"name": method, **(options or {})},
-            "train": train,
+            "template": {**named["template"], **(template or {})},
+            "task": {**named["task"], **({"kind": task} if isinstance(task, str) else task)},
+            "method": {**named["method"], **(options or {}), "name": method},
+            "base": named["base"],
+            "train": named["train"],
             "output": str(output),
         }
     )
@@ -215,6 +229,11 @@ def compare_methods(
     `recipe`: a file, a mapping, or a `Recipe`. What was run already is not run again. Gives back what
     `softprompt.report` reads. (`softprompt.compare` is the package that this runs.)
     """
+    if not isinstance(recipe, Recipe | Mapping | str | Path):
+        raise SoftPromptError(
+            f"a comparison needs a recipe, not {type(recipe).__name__}",
+            fix="give a file, a mapping, or a Recipe (docs/compare.md)",
+        )
     if isinstance(recipe, Recipe):
         read = recipe
     elif isinstance(recipe, Mapping):
@@ -227,6 +246,7 @@ def compare_methods(
     return comparison(done.folder)
 
 
+@in_python
 @quietly
 def open_prompt(
     path: str | Path,
@@ -271,6 +291,7 @@ def opened(
 
 
 @quietly
+@in_python
 def concatenate(sources: Sequence[str | Path], output: str | Path, lm: LanguageModel | None = None) -> Tuned:
     """Several tuned prompts (`FOLDER`, or `FOLDER:NAME`) of one base as one, in order; see `compose`.
 
@@ -280,12 +301,14 @@ def concatenate(sources: Sequence[str | Path], output: str | Path, lm: LanguageM
 
 
 @quietly
+@in_python
 def average(sources: Sequence[str | Path], output: str | Path, lm: LanguageModel | None = None) -> Tuned:
     """The mean of several tuned prompts of the same shape, as `concatenate`."""
     return _compose(AVERAGE, sources, output, lm)
 
 
 @quietly
+@in_python
 def scale(source: str | Path, strength: float, output: str | Path, lm: LanguageModel | None = None) -> Tuned:
     """A tuned prompt at another strength (1: as trained; what 0 means is in `compose.scale`)."""
     return _compose(scaling(strength), [source], output, lm)

@@ -8,6 +8,11 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from contextvars import ContextVar
+
+IN_SHELL: ContextVar[bool] = ContextVar(
+    "in_shell", default=False
+)  # who reads errors: a shell's user, or Python's
 
 
 class SoftPromptError(Exception):

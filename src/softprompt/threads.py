@@ -9,12 +9,29 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 from collections.abc import Collection
 from pathlib import Path
 
 from .cgroup import ROOT, cpu_quota
+from .errors import SoftPromptError
 
 VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")  # by which a user says it for every program
+
+
+_forked = False  # from a process in which torch was loaded
+
+
+def _alone() -> None:
+    """A forked process has none of its parent's threads, for which torch would wait: it takes one."""
+    global _forked
+    if torch := sys.modules.get("torch"):
+        _forked = True
+        torch.set_num_threads(1)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_alone)
 
 
 def use(wanted: int | None = None) -> int:
@@ -24,7 +41,15 @@ def use(wanted: int | None = None) -> int:
     """
     import torch
 
-    if wanted is not None:
+    if _forked:
+        if wanted is not None and wanted > 1:
+            raise SoftPromptError(
+                f"train.threads={wanted} does not go with a process that was forked",
+                why="torch's threads stayed with the parent, and waiting for them would never end",
+                fix='start processes by "spawn": multiprocessing.get_context("spawn")',
+            )
+        torch.set_num_threads(1)
+    elif wanted is not None:
         torch.set_num_threads(wanted)
     elif not any(os.environ.get(name) for name in VARIABLES) and torch.get_num_threads() > right_number():
         torch.set_num_threads(right_number())

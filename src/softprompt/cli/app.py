@@ -10,7 +10,7 @@ import contextlib
 import functools
 import logging
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Annotated, Any
 
 import typer
@@ -18,7 +18,7 @@ from typer.core import TyperCommand
 
 from .. import __version__
 from ..display import Display
-from ..errors import SoftPromptError
+from ..errors import IN_SHELL, SoftPromptError
 from ..quiet import own_process
 from . import (
     check,
@@ -100,7 +100,7 @@ def _run(function: Callable[..., Reply], arguments: dict[str, Any], prints: bool
     own_process()
     _print_notes()
     try:
-        with aside, Display():
+        with aside, Display(), _for_a_shell():
             reply = function(**arguments)
     except SoftPromptError as error:
         return show_error(error, as_json)
@@ -115,6 +115,16 @@ def _run(function: Callable[..., Reply], arguments: dict[str, Any], prints: bool
         return show_error(_out_of_memory(error), as_json)
     show(reply, as_json)
     return reply.code
+
+
+@contextlib.contextmanager
+def _for_a_shell() -> Iterator[None]:
+    """Errors keep the words of a shell."""
+    token = IN_SHELL.set(True)
+    try:
+        yield
+    finally:
+        IN_SHELL.reset(token)
 
 
 def _out_of_memory(error: BaseException) -> SoftPromptError:

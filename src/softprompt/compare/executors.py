@@ -19,6 +19,7 @@ from typing import Any, Protocol, TypeVar, final
 
 from ..errors import SoftPromptError
 from ..quiet import own_process
+from . import main_script
 
 J = TypeVar("J")
 Work = Callable[[Any], Any]
@@ -67,6 +68,7 @@ class Local:
     def __init__(self, workers: int, threads: int) -> None:
         self.workers, self._threads = workers, threads
         self._pools: list[ProcessPoolExecutor | None] = [None] * workers
+        self._context = main_script.context()  # a fork would inherit torch's threads
 
     def run(self, work: Work, jobs: Sequence[Any]) -> Iterator[tuple[int, Any]]:
         waiting: queue.SimpleQueue[int] = queue.SimpleQueue()
@@ -97,8 +99,7 @@ class Local:
         # a pool of one, so that it is known whose job ended a process
         pool = self._pools[worker]
         if pool is None:
-            context = multiprocessing.get_context("spawn")  # a fork would inherit torch's threads
-            pool = ProcessPoolExecutor(1, context, initializer=_begin, initargs=(self._threads,))
+            pool = ProcessPoolExecutor(1, self._context, initializer=_begin, initargs=(self._threads,))
             self._pools[worker] = pool
         try:
             return pool.submit(work, job).result()

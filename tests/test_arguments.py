@@ -1,0 +1,140 @@
+"""The Python calls take settings by name and speak Python; models and scripts that cannot work are named."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+from tests.conftest import tiny_model
+
+import softprompt
+from softprompt.arguments import sections, worded
+from softprompt.cli import main
+from softprompt.errors import SoftPromptError
+
+ROWS = [{"input": f"row {i}", "target": ("good", "bad")[i % 2]} for i in range(8)]
+
+
+def test_settings_are_taken_by_name(llama, tmp_path):
+    tuned = softprompt.tune(
+        llama, "prompt-tuning", ROWS, output=tmp_path / "out", length=3, placement="after", steps=2,
+        max_new_tokens=7, max_input_tokens=5, lr=1e-2,
+    )  # fmt: skip
+    recipe = tuned.recipe
+    assert recipe.method.options() == {"length": 3, "placement": "after"}
+    assert (recipe.train.steps, recipe.train.lr) == (2, 1e-2)
+    assert (recipe.task.max_new_tokens, recipe.data.max_input_tokens) == (7, 5)
+    assert sections({"base": "lora", "rank": 2, "chat": True}, "tune")["template"] == {"chat": True}
+
+
+def test_an_unknown_setting_names_the_nearest(llama, tmp_path):
+    for given, meant in (("lenght", "length"), ("step", "steps"), ("max_new_token", "max_new_tokens")):
+        with pytest.raises(
+            SoftPromptError, match=f"unknown argument of tune '{given}'; did you mean '{meant}'"
+        ):
+            softprompt.tune(llama, "prompt-tuning", ROWS, output=tmp_path / "out", **{given: 4})
+
+
+def test_errors_are_in_pythons_words(llama, tmp_path, capsys):
+    def tune(**how):
+        return softprompt.tune(
+            llama, "prompt-tuning", ROWS, output=tmp_path / "out", length=2, steps=1, **how
+        )
+
+    tune()
+    with pytest.raises(SoftPromptError) as caught:
+        tune(lr=1e-4)
+    assert "overwrite=True" in caught.value.fix and "--overwrite" not in str(caught.value)
+    with pytest.raises(SoftPromptError) as caught:
+        softprompt.tune(llama, "prompt-tuning", ROWS, output=tmp_path / "o", length=0)
+    assert "method." not in str(caught.value)
+    tune(lr=1e-4, restart=True, overwrite=True)
+    assert main(["generate", str(tmp_path / "out"), "a", "--prompt", "b", "--model", "x/y"]) == 1
+    assert (
+        worded("data.max_input_tokens=66 or --prompt 'gym coach'")
+        == "max_input_tokens=66 or prompt='gym coach'"
+    )
+    assert worded("task.kind=generation, or template.input") == 'task=generation, or template["input"]'
+
+
+def test_a_model_of_ones_own_is_refused_with_what_works(tmp_path):
+    with pytest.raises(SoftPromptError, match="save_pretrained"):
+        softprompt.tune(tiny_model("llama"), "prompt-tuning", ROWS, output=tmp_path / "out")  # type: ignore
+    with pytest.raises(SoftPromptError, match="lm is no base model"):
+        softprompt.search(None, "prompt-tuning", ROWS, {"lr": [1e-2]}, output=tmp_path / "out")  # type: ignore
+    with pytest.raises(SoftPromptError, match="needs a recipe"):
+        softprompt.compare_methods(None)  # type: ignore
+
+
+def test_what_the_shell_is_told_stays_the_shells(llama, tmp_path, model_folder, capsys):
+    softprompt.tune(str(model_folder), "prompt-tuning", ROWS, output=tmp_path / "out", length=2, steps=1)
+    (tmp_path / "rows.jsonl").write_text('{"input": "a", "target": "b"}\n' * 3)
+    (tmp_path / "r.yaml").write_text(f"model: {model_folder}\ndata: rows.jsonl\noutput: out\n")
+    capsys.readouterr()
+    assert main(["tune", str(tmp_path / "r.yaml")]) == 1
+    said = capsys.readouterr().err
+    assert "--overwrite" in said and "loading" not in said
+
+
+# --- scripts, and processes that were forked ---
+
+WORK = """
+from concurrent.futures import ProcessPoolExecutor
+from softprompt.compare import main_script
+
+print("begun", flush=True)
+def begin():
+    with ProcessPoolExecutor(1, main_script.context()) as pool:
+        print("made", pool.submit(max, 3, 4).result(), flush=True)
+"""
+GUARD = "if __name__ == '__main__':\n    "
+
+
+@pytest.mark.parametrize(
+    ("call", "runs"), [("begin()", 1), (GUARD + "begin()", 2), ("for _ in [1]:\n    begin()", 1)]
+)
+@pytest.mark.parametrize("through", ["file", "stdin"])
+def test_a_script_needs_no_guard(call, runs, through, tmp_path):
+    """Workers do not run an unguarded script again; a guarded one they import, as Python has it."""
+    script = tmp_path / "script.py"
+    script.write_text(WORK + call)
+    given = {"args": [sys.executable, str(script)]}
+    if through == "stdin":
+        given, runs = {"args": [sys.executable, "-"], "input": WORK + call}, 1
+    done = subprocess.run(**given, capture_output=True, text=True, timeout=100)
+    assert done.returncode == 0 and "made 4" in done.stdout, done.stderr
+    assert done.stdout.count("begun") == runs
+
+
+FORKED = """
+import multiprocessing, torch
+from softprompt import threads
+from softprompt.errors import SoftPromptError
+
+torch.set_num_threads(3)
+torch.randn(300, 300) @ torch.randn(300, 300)
+
+def work(wanted):
+    torch.randn(300, 300) @ torch.randn(300, 300)
+    try:
+        return threads.use(wanted)
+    except SoftPromptError as error:
+        return error.what
+
+with multiprocessing.get_context("fork").Pool(1) as pool:
+    print(pool.map_async(work, [None, 1, 2]).get(60))
+print(torch.get_num_threads())
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork")
+def test_a_forked_process_takes_one_thread():
+
+    bare = {k: v for k, v in os.environ.items() if k not in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+    done = subprocess.run(
+        [sys.executable, "-c", FORKED], capture_output=True, text=True, timeout=100, env=bare
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("[1, 1, 'train.threads=2 does not go with") and done.stdout.endswith("3\n")
