@@ -19,6 +19,7 @@ from torch.nn.functional import pad
 from ..data.collate import Batch
 from ..errors import SoftPromptError
 from ..injection import Injection
+from . import cache_name
 
 NOT_KEPT = "its answers depend on padding (measured), so rows of unlike lengths share no batch"
 
@@ -87,7 +88,7 @@ def _check(lm: Any, options: dict[str, Any], parts: int) -> None:
     """Raises where an option of `generate` is for a whole batch that is split."""
     if parts == 1:
         return
-    whole = ("return_dict_in_generate", "past_key_values", "streamer")
+    whole = ("return_dict_in_generate", *cache_name.NAMES, "streamer")
     configs = (options.get("generation_config"), getattr(lm.model, "generation_config", None))
     given = [n for n in whole if options.get(n) or any(getattr(config, n, None) for config in configs)]
     given += [name for name, value in options.items() if isinstance(value, Tensor) and value.dim()]
