@@ -86,3 +86,48 @@ def test_fields_that_do_not_tell_are_named(made):
     with pytest.raises(SoftPromptError) as error:
         guess(made, say="--input '{{{{ {0} }}}}' --target '{{{{ {1} }}}}'")
     assert "fields of all rows" in error.value.why and "--input '{{ " in error.value.fix
+
+
+VOICES = {
+    "message": lambda i: f"where is parcel {i}",
+    "voice": lambda i: ["calm", "brisk", "merry"][i % 3],
+    "reply": lambda i: f"it is with us, number {i}",
+}
+
+
+@pytest.mark.parametrize(
+    "order", [("message", "voice", "reply"), ("voice", "reply", "message"), ("reply", "message", "voice")]
+)
+@pytest.mark.parametrize("given", [None, "voice"])
+def test_a_column_of_few_values_beside_free_text_in_and_out_names_the_prompts(order, given):
+    found = guess(rows(**{name: VOICES[name] for name in order}), prompt_field=given)
+    assert found.prompt_field == "voice"
+    template = Template(found.input, found.target, prompt_field=found.prompt_field)
+    rendered = template.render(rows(**VOICES)[0])
+    assert (rendered.input, rendered.target, rendered.prompt) == (
+        "where is parcel 0\nReply:",
+        "it is with us, number 0",
+        "calm",
+    )
+
+
+@pytest.mark.parametrize("name", ["task", "style", "persona", "customer", "language", "brand"])
+def test_prompts_may_be_named_by_any_column(name):
+    made = rows(input=VOICES["message"], **{name: VOICES["voice"]}, output=VOICES["reply"], ticket_id=str)
+    assert guess(made).prompt_field == name
+    assert guess(made, prompt_field="").prompt_field is None
+
+
+def test_a_column_of_few_values_that_is_the_label_names_no_prompts():
+    free, other = VOICES["message"], VOICES["reply"]
+    for made in (
+        rows(title=free, body=other, category=VOICES["voice"]),
+        rows(title=free, body=other, kind=VOICES["voice"]),
+        rows(ticket_id=lambda i: f"AB-{i}", text=free, label=VOICES["voice"]),
+        rows(text=free, label=VOICES["voice"]),
+        rows(premise=free, hypothesis=other, label=VOICES["voice"]),
+    ):
+        found = guess(made)
+        assert found.prompt_field is None
+        assert Template(found.input, found.target).render(made[0]).target == "calm"
+    assert guess(rows(question=free, answer=other, topic=VOICES["voice"])).prompt_field is None

@@ -32,15 +32,21 @@ TOGETHER = (
 INPUTS = (
     *("input", "text", "sentence", "question", "instruction", "prompt", "query", "source", "review"),
     *("article", "document", "content", "body", "message", "utterance", "comment", "tweet", "title"),
+    *("request", "facts"),
 )
 TARGETS = (
     *("target", "label_text", "label_name", "label", "labels", "output", "completion", "response"),
     *("answer", "answers", "summary", "category", "class", "intent", "sentiment", "topic", "emotion"),
-    *("rating", "translation", "rewrite", "highlights", "y"),
+    *("rating", "translation", "rewrite", "reply", "listing", "highlights", "y"),
 )
 CHOICES = ("choices", "options")
 #: Fields that number or part rows rather than say something.
 ASIDE = ("id", "idx", "index", "uid", "uuid", "guid", "split", "url", "timestamp", "date")
+#: Fields of few values that tell something of a row, and name no prompt.
+ABOUT = (
+    *("label", "labels", "label_text", "label_name", "category", "class", "intent", "sentiment", "topic"),
+    *("emotion", "rating", "score", "difficulty", "level", "source", "year", "month", "priority", "status"),
+)
 #: Target names that say nothing of what is asked for.
 BLANK = ("target", "output", "completion", "response", "y", "labels", "answers")
 
@@ -53,11 +59,12 @@ class Guess:
     target: str
     choices: str | None = None
     references: str | None = None  # the column that lists every good answer
+    prompt_field: str | None = None  # the column that names each row's prompt
 
     def lines(self) -> list[tuple[str, str]]:
         """What a person should know of it."""
         shown = [("input", self.input.replace("\n", "⏎")), ("target", self.target)]
-        more = (("choices", self.choices), ("references", self.references))
+        more = (("choices", self.choices), ("references", self.references), ("prompts", self.prompt_field))
         return shown + [(name, value) for name, value in more if value]
 
 
@@ -67,21 +74,26 @@ def guess(
     input: str | None = None,
     target: str | None = None,
     choices: str | None = None,
+    prompt_field: str | None = None,
     say: str = "template.input='{{{{ {0} }}}}' template.target='{{{{ {1} }}}}'",
 ) -> Guess:
     """The templates; those that are given stay as they are.
 
+    `prompt_field` names the column of prompts; None: told from the rows, "": there is none.
     `say` is how a caller's user names fields, for the error. Raises SoftPromptError where the fields leave it
     open what is the input or the target.
     """
     if input is not None and target is not None:
-        return Guess(input, target, choices)
+        return Guess(input, target, choices, prompt_field=prompt_field or None)
     fields = [name for name in rows[0] if all(name in row for row in rows)]
     if input is None and target is None and _is_chat(rows, fields):
         said = "{% for message in messages[:-1] %}{{ message.content }}\n{% endfor %}"
-        return Guess(said, "{{ messages[-1].content }}")
+        return Guess(said, "{{ messages[-1].content }}", prompt_field=prompt_field or None)
     choices = choices or _named(fields, CHOICES)
-    open_fields = [name for name in fields if name != choices and name.lower() not in ASIDE]
+    open_fields = [name for name in fields if name not in (choices, prompt_field) and not _is_aside(name)]
+    if prompt_field is None and target is None and choices is None:
+        prompt_field = _prompts(rows, open_fields)
+        open_fields = [name for name in open_fields if name != prompt_field]
     answer = None if target is not None else _target(rows, open_fields)
     asked = [] if input is not None else _inputs(rows, open_fields, answer)
     if (target is None and answer is None) or (input is None and not asked):
@@ -92,14 +104,45 @@ def guess(
     assert target is not None
     if input is None:
         input = _asking(rows, asked, answer, choices)
-    return Guess(input, target, choices, references)
+    return Guess(input, target, choices, references, prompt_field or None)
 
 
 def is_label_like(rows: Rows, field: str) -> bool:
     """Whether a few short values come up often in it."""
+    if not all(isinstance(row[field], (str, int, float)) for row in rows):
+        return False
     values = Counter(str(row[field]) for row in rows)
     few = 2 <= len(values) <= min(MAX_LABELS, len(rows) / ROWS_A_LABEL)
     return few and all(len(value.split()) <= LABEL_WORDS for value in values)
+
+
+def _prompts(rows: Rows, fields: Sequence[str]) -> str | None:
+    """The only field of few values beside free text in and out, as names of voices or customers are.
+
+    None where that field is rather what is predicted: it has a label's name, or both texts are inputs.
+    """
+    free = [field for field in fields if _is_free(rows, field)]
+    few = [field for field in fields if field not in free and is_label_like(rows, field)]
+    if len(free) != 2 or len(few) != 1 or _named(few, (*ABOUT, *TARGETS)) or not _is_text(rows, few[0]):
+        return None
+    lower = {field.lower() for field in free}
+    together = any(set(names) == lower for names in TOGETHER)
+    both_inputs = all(_named([field], INPUTS) for field in free) and _named(free, TARGETS) is None
+    return None if together or both_inputs else few[0]
+
+
+def _is_free(rows: Rows, field: str) -> bool:
+    """Texts of several words that seldom come up again."""
+    if not _is_text(rows, field):
+        return False
+    values = [row[field] for row in rows]
+    worded = sum(len(value.split()) > 1 for value in values)
+    return 2 * len(set(values)) > len(values) < 3 * worded
+
+
+def _is_aside(field: str) -> bool:
+    """Whether a name says that the field numbers or parts the rows: `id`, `ticket_id`, `Order no`."""
+    return re.split(r"[\W_]+", field.lower().strip())[-1] in (*ASIDE, "no", "nr", "number")
 
 
 def _is_chat(rows: Rows, fields: Sequence[str]) -> bool:

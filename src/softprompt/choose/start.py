@@ -129,11 +129,13 @@ def _check_count(rows: Sequence[Row]) -> None:
 
 def _guess(rows: Sequence[Row], asked: Recipe) -> Guess:
     said = asked.template.model_fields_set
+    none = "" if "prompt_field" in asked.data.model_fields_set else None
     return guess(
         rows,
         input=asked.template.input if "input" in said else None,
         target=asked.template.target if "target" in said else None,
         choices=asked.task.choices,
+        prompt_field=asked.data.prompt_field or none,
     )
 
 
@@ -141,7 +143,7 @@ def _needs(rows: Sequence[Row], asked: Recipe, guessed: Guess, lm: LanguageModel
     template = Template(
         guessed.input,
         guessed.target,
-        prompt_field=asked.data.prompt_field,
+        prompt_field=guessed.prompt_field,
         choices_field=guessed.choices,
     )
     kind = asked.task.kind if "kind" in asked.task.model_fields_set else None
@@ -161,8 +163,8 @@ def comparison(
         data["limit"] = LEARNED
         limits.append(f"{LEARNED} rows to learn from and to choose by, {TESTED} to test (data.limit)")
     data["dev_fraction"] = SHARE_DEV
-    if asked.data.prompt_field is not None:
-        data["prompt_field"] = asked.data.prompt_field
+    if guessed.prompt_field is not None:
+        data["prompt_field"] = guessed.prompt_field
     room = min(LONGEST_INPUT, needs.context // 4)
     if needs.longest - needs.longest_target > room:
         data["max_input_tokens"] = room

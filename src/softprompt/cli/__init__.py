@@ -13,7 +13,9 @@ __all__ = ["main"]
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command; the exit code (0 good, 1 a user's error, 2 usage, 130 interrupted)."""
     from .app import app
+    from .streams import prepare
 
+    prepare()
     try:
         app(args=None if arguments is None else list(arguments), prog_name="softprompt")
     except SystemExit as end:

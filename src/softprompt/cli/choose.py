@@ -62,7 +62,8 @@ def choose(
         str | None, typer.Option("--target", metavar="TEMPLATE", help="And the target.")
     ] = None,
     prompt_field: Annotated[
-        str | None, typer.Option("--prompt-field", metavar="COLUMN", help="It names each row's prompt.")
+        str | None,
+        typer.Option("--prompt-field", metavar="COLUMN", help="It names each row's prompt; '' for none."),
     ] = None,
     choices: Annotated[
         str | None, typer.Option("--choices", metavar="COLUMN", help="It holds each row's choices.")
@@ -100,7 +101,8 @@ def choose(
     from ..lm.loading import load
 
     found = read_rows(rows)
-    fields = guess(found, input=input, target=target, choices=choices, say=_FIELDS)
+    fields = guess(found, input=input, target=target, choices=choices, prompt_field=prompt_field, say=_FIELDS)
+    prompt_field = fields.prompt_field
     template = Template(fields.input, fields.target, prompt_field=prompt_field, choices_field=fields.choices)
     for row in found[:1]:  # so that a mistake is told before the model is loaded
         template.render(row)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json as jsonlib
+import re
 import shlex
 import sys
 from collections.abc import Iterator, Sequence
@@ -25,7 +25,7 @@ from .opening import (
     open_artifact,
     with_prompt,
 )
-from .output import Json, Reply
+from .output import Json, Reply, log
 
 if TYPE_CHECKING:
     from ..api import Tuned
@@ -97,7 +97,10 @@ def generate(
     from ..config import recipe_from_dict
 
     found = artifacts.load(artifact)
-    rows: Sequence[Any] = [text] if file is None else _read(file)
+    lines: Sequence[Any] = [text] if file is None else _read(file)
+    rows: Sequence[Any] = [line for line in lines if line is not None]
+    if len(rows) < len(lines):
+        log(f"note: {len(lines) - len(rows)} blank lines are answered by blank lines")
     check_prompt(found, rows, prompt)
     checked(options, recipe_from_dict(found.manifest["recipe"]).task.kind)
     tuned = open_artifact(found, model, other_base, plain)
@@ -113,12 +116,14 @@ def generate(
     if text is not None and not json and sys.stdout.isatty() and tuned.encoder.kind == "generation":
         _stream(tuned, text, prompt, options)
         return Reply({})
-    answers: list[str] = []
+    answers: list[str] = []  # one for each line
     for part in track(list(_parts(rows)), "answering, batch"):
-        new = tuned.generate(list(part), prompt=prompt, **options)
-        answers += new
+        before = len(answers)
+        for answer in tuned.generate(list(part), prompt=prompt, **options):
+            answers += [*_blank(lines, len(answers)), answer]
+        answers += _blank(lines, len(answers))
         if file is not None and not json:
-            for answer in new:
+            for answer in answers[before:]:
                 print(_one_line(answer), flush=True)
     if json:
         named = {} if prompt is None else {"prompt": prompt}
@@ -126,37 +131,45 @@ def generate(
     return Reply({}, answers[0] if file is None else None)
 
 
-def _read(file: str) -> Sequence[Any]:
-    """Rows, or lines of text."""
-    from ..data.sources import Row, read_rows
+def _blank(lines: Sequence[Any], start: int) -> list[str]:
+    """An empty answer for each blank line from `start` on, up to the next input."""
+    return [""] * next((i for i, line in enumerate(lines[start:]) if line is not None), len(lines) - start)
 
-    if file != "-" and Path(file).suffix.lower() != ".txt":
+
+def _read(file: str) -> Sequence[Any]:
+    """Rows; or lines of text, None where a line is blank."""
+    from ..data.json_files import parse
+    from ..data.row import row_of
+    from ..data.sources import read_rows
+    from ..data.text_files import check_regular, read_text
+    from ..paths import expanded, kind_of
+
+    path = Path(expanded(file))
+    if file != "-" and path.suffix.lower() != ".txt":
         return read_rows(file, split="test")
     if file == "-":
         name, content = "standard input", sys.stdin.read()
     else:
         name = file
+        if kind_of(path, "the inputs") == "missing":
+            raise SoftPromptError(f"cannot read '{file}'", why="there is no such file")
+        check_regular(path, "file of inputs")
         try:
-            content = Path(file).read_text(encoding="utf-8-sig")
-        except (OSError, UnicodeDecodeError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8 text"
-            raise SoftPromptError(f"cannot read '{file}'", why=str(reason)) from None
-    lines = [(number, line) for number, line in enumerate(content.split("\n"), 1) if line.strip()]
-    if not lines:
+            content = read_text(path)
+        except OSError as error:
+            raise SoftPromptError(f"cannot read '{file}'", why=error.strerror or str(error)) from None
+    found = re.split(r"\r\n|\n|\r", content.removeprefix("\ufeff"))
+    lines = [line if line.strip() else None for line in (found if found[-1] else found[:-1])]
+    first = next((line for line in lines if line is not None), None)
+    if first is None:
         raise SoftPromptError(f"{name}: no inputs", why="it is empty", fix="write one input a line")
-    if not lines[0][1].lstrip().startswith("{") or file != "-":
-        return [line for _, line in lines]
-    rows = []
-    for number, line in lines:
-        try:
-            rows.append(Row(jsonlib.loads(line), f"{name}:{number}"))
-        except ValueError as error:
-            raise SoftPromptError(
-                f"{name}:{number}: broken JSON: {error}",
-                why="the first line is a JSON object, so every line must be one",
-                fix="write rows only, or text only",
-            ) from None
-    return rows
+    if not first.lstrip().startswith("{") or file != "-":
+        return lines
+    fix = "the first line is a JSON object, so every line must be one: write rows only, or text only"
+    return [
+        None if line is None else row_of(parse(line, where, fix), where)
+        for line, where in ((line, f"{name}:{number}") for number, line in enumerate(lines, 1))
+    ]
 
 
 def _options(max_new_tokens: int | None, temperature: float, more: Sequence[str] | None) -> dict[str, Any]:

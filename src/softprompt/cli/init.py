@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+from collections.abc import Iterable
 from enum import Enum
 from pathlib import Path
 from typing import Annotated
@@ -28,6 +29,9 @@ def init(
         Path, typer.Argument(metavar="[FOLDER]", help="Where to write; made if it is not there.")
     ] = Path("."),
     task: Annotated[Task, typer.Option("--task", help="What the prompt should do.")] = Task.classification,
+    rows: Annotated[
+        str | None, typer.Option("--rows", metavar="FILE", help="A recipe for rows that you have.")
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace files that are there.")] = False,
     json: Json = False,
 ) -> Reply:
@@ -37,20 +41,17 @@ def init(
     Example:
       softprompt init mood
       softprompt init summaries --task generation
+      softprompt init --rows data.csv
     """
     from ..files import write_text
 
+    if rows is not None:
+        return _of_rows(rows, folder, force)
     files = {
         folder / "recipe.yaml": STARTERS / f"{task.value}.yaml",
         folder / "data" / "train.jsonl": STARTERS / f"{task.value}.jsonl",
     }
-    there = [str(path) for path in files if path.exists()]
-    if there and not force:
-        raise SoftPromptError(
-            f"{' and '.join(there)} {'is' if len(there) == 1 else 'are'} there already",
-            why="nothing is replaced unasked",
-            fix="name another folder (softprompt init FOLDER), or add --force",
-        )
+    _check_room(files, force)
     for path, source in files.items():
         write_text(path, source.read_text(encoding="utf-8"))
     recipe, data = files
@@ -60,3 +61,27 @@ def init(
     how = f"Each line of {data.name} is one row, a JSON object. Then type:\n  {command}"
     text = f"wrote\n{table(written)}\n\n{how}"
     return Reply({"recipe": str(recipe), "data": str(data), "task": task.value, "next": command}, text)
+
+
+def _of_rows(rows: str, folder: Path, force: bool) -> Reply:
+    from ..choose.starter import recipe_for, text_of
+    from ..files import write_text
+
+    path = folder / "recipe.yaml"
+    _check_room([path], force)
+    recipe, guessed = recipe_for(rows, folder)
+    write_text(path, text_of(recipe, path))
+    command = f"softprompt check {shlex.quote(str(path))}"
+    lines = [("task", recipe["task"]["kind"]), *guessed.lines()]
+    text = f"wrote {path}; guessed from the rows, to be changed in it:\n{table(lines)}\n\nnext:\n  {command}"
+    return Reply({"recipe": str(path), "data": rows, "task": recipe["task"]["kind"], "next": command}, text)
+
+
+def _check_room(files: Iterable[Path], force: bool) -> None:
+    there = [str(path) for path in files if path.exists()]
+    if there and not force:
+        raise SoftPromptError(
+            f"{' and '.join(there)} {'is' if len(there) == 1 else 'are'} there already",
+            why="nothing is replaced unasked",
+            fix="name another folder (softprompt init FOLDER), or add --force",
+        )

@@ -5,7 +5,6 @@ Results go to stdout, everything else to stderr.
 
 from __future__ import annotations
 
-import json
 import math
 import sys
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,6 +16,7 @@ import typer
 
 from ..errors import SoftPromptError
 from ..progress import duration as duration
+from .streams import json_text
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object; logs go to stderr.")]
 
@@ -37,7 +37,7 @@ def show(reply: Reply, as_json: bool) -> None:
     """Print a reply."""
     if as_json:
         if reply.data is not None:
-            print(json.dumps(jsonable(reply.data), ensure_ascii=False), flush=True)
+            print(json_text(jsonable(reply.data)), flush=True)
     elif isinstance(reply.text, str):
         print(reply.text, flush=True)
     elif reply.text is not None:
