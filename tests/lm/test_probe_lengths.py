@@ -112,6 +112,15 @@ def test_settings_beyond_the_rows_of_the_probe(family, changes, context, limits)
     assert all(getattr(config, name) == value for name, value in changes.items())  # as it was
 
 
+def test_a_choice_of_keys_that_depends_on_the_length():
+    """Two heads of an index score many keys 0: which of them it takes depends on how many there are."""
+    lm = FrozenLM(tiny("deepseek_v32", index_n_heads=2), None, "deepseek_v32")
+    assert lm.logits(batch_of_ids([row(9)], [[4, 7]])).isfinite().all()
+    with pytest.raises(SoftPromptError, match="cannot write text") as caught:
+        lm.generate(batch_of_ids([row(9)]), max_new_tokens=2)
+    assert "how many follow" in caught.value.why
+
+
 def test_attention_that_only_transformers_own_functions_know(monkeypatch):
     """A stand-in: a layer that looks at the name of its attention, as some sparse ones do."""
     from transformers.models.deepseek_v32 import modeling_deepseek_v32 as code

@@ -42,6 +42,10 @@ _REFUSALS = {  # what cannot be had, and what to do instead
         "leave the cache off (train.cache=off); the run is the same, only slower",
     ),
     "decoder": ("take soft tokens in its decoder", "use placement=before or after"),
+    "generate": (
+        "write text as it is trained",
+        "score labels (task.kind=classification), or another base model",
+    ),
 }
 
 

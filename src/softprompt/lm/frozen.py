@@ -217,6 +217,7 @@ class FrozenLM(LanguageModel):
         batch = batch.with_inputs_at_right()
         injection = (injection or Injection()).fit(batch.size)
         self._check(injection)
+        self.refuse("generate")
         options = cache_name.renamed(options)
         cache = cache_name.given(options)
         turns.check(self.model, cache, batch, injection)

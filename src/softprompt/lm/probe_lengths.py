@@ -41,6 +41,7 @@ TARGETS = ([33, 7, 90], [52, 4])
 def with_rope(lm: FrozenLM) -> ModelSpec:
     """The spec, with the end of rows where keys depend on how long a row is."""
     spec = lm.spec
+    unguard(lm.model)  # of an earlier load of the same model
     border = rope_border(lm.model, spec) if spec.layers and "position_ids" in lm._accepted else None
     if border is None:
         return spec
@@ -105,11 +106,13 @@ def _settings_hold(lm: FrozenLM, spec: ModelSpec) -> ModelSpec:
     at_once = _wrong(lm, spec)
     if "plain" in at_once:
         raise _unlike_plain(spec)
+    if "step" in at_once:
+        spec = replace(spec, limits={**spec.limits, "generate": f"{_MEANING['step']} (measured)"})
     longer = {name: value for name, value in found.items() if len(ROWS[0]) < value < spec.context}
     if not longer or not (wrong := _wrong_with(lm, spec, longer) - at_once):
         return spec
     alone = {name: _wrong_with(lm, spec, {name: value}) for name, value in longer.items()}
-    for kind in ("plain", "batch"):
+    for kind in ("plain", "batch", "step"):
         if kind in wrong:
             # where no setting does it by itself, the shortest of them is on the safe side
             guilty = {name: longer[name] for name in longer if kind in alone[name]} or longer
@@ -128,6 +131,7 @@ def _settings_hold(lm: FrozenLM, spec: ModelSpec) -> ModelSpec:
 _MEANING = {
     "plain": "it answers otherwise under an attention function of transformers' own",
     "batch": "an answer depends on a row's neighbours",
+    "step": "an answer to the same tokens depends on how many follow, so decoding is not computing anew",
 }
 
 
@@ -149,7 +153,7 @@ def _wrong_with(lm: FrozenLM, spec: ModelSpec, chosen: Mapping[str, int]) -> set
 
 
 def _wrong(lm: FrozenLM, spec: ModelSpec) -> set[str]:
-    """Of "plain" (as transformers gives it), "batch" (as alone) and "cache" (as computed at once)."""
+    """Of "plain" (as transformers gives it), "batch" (as alone), "step" (as in a longer row) and "cache"."""
     size = spec.vocab_size
     rows, targets = ([[i % size for i in row] for row in part] for part in (ROWS, TARGETS))
     batch = batch_of_ids(rows, targets).to(lm.device)
@@ -163,6 +167,12 @@ def _wrong(lm: FrozenLM, spec: ModelSpec) -> set[str]:
             wrong.add("batch")
         if (_plain(lm, row, target) - alone).abs().max() > most:
             wrong.add("plain")
+    start, rest = rows[0][:8], rows[0][8:]
+    longer = lm.logits(batch_of_ids([start], [rest]).to(lm.device)).float()[0]
+    for count in range(1, len(rest)):
+        shorter = lm.logits(batch_of_ids([start], [rest[:count]]).to(lm.device)).float()[0]
+        if (shorter[-1] - longer[count - 1]).abs().max() > most:
+            wrong.add("step")
     if "cache" not in spec.limits:
         cached = lm.logits(batch, None, lm._recorded(batch)).float()
         if (cached - full)[real].abs().max() > most:
@@ -171,14 +181,18 @@ def _wrong(lm: FrozenLM, spec: ModelSpec) -> set[str]:
 
 
 def _plain(lm: FrozenLM, row: list[int], target: list[int]) -> Tensor:
-    """The logits [T, V] of a row alone, by transformers' own attention."""
+    """The logits [T, V] of a row alone, by transformers' own attention: of what `logits` runs, and no more.
+
+    Sparse attention that finds two keys as good chooses by how many there are.
+    """
     ours = str(lm.model.config._attn_implementation)
     lm.model.set_attn_implementation("sdpa" if "sdpa" in ours else "eager")
     try:
-        logits = lm.model(input_ids=torch.tensor([row + target], device=lm.device), use_cache=False).logits
+        ids = torch.tensor([row + target[:-1]], device=lm.device)
+        logits = lm.model(input_ids=ids, use_cache=False).logits
     finally:
         lm.model.set_attn_implementation(ours)
-    return logits[0, len(row) - 1 : -1].float()
+    return logits[0, len(row) - 1 :].float()
 
 
 def settings(model: Any) -> dict[str, int]:
@@ -207,10 +221,16 @@ def shrunk(model: Any, chosen: Mapping[str, int]) -> Iterator[None]:
 
 def guard(model: Any, spec: ModelSpec) -> None:
     """Every call with something injected is refused from now on where a row is too long for it."""
-    for handle in getattr(model, "_softprompt_guard", ()):
-        handle.remove()
+    unguard(model)
     check = partial(_refuse_longer, spec.context, spec.limits["length"])
     model._softprompt_guard = (model.base_model.register_forward_pre_hook(check, with_kwargs=True),)
+
+
+def unguard(model: Any) -> None:
+    """Undo `guard`."""
+    for handle in getattr(model, "_softprompt_guard", ()):
+        handle.remove()
+    model._softprompt_guard = ()
 
 
 def _refuse_longer(border: int, why: str, module: Any, args: Any, named: dict[str, Any]) -> None:

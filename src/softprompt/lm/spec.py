@@ -37,7 +37,7 @@ class ModelSpec:
     positions: str  # "rotary", "absolute", "relative", "none", or "unknown"
     limits: Mapping[str, str] = field(
         default_factory=dict
-    )  # "prefix", "cache", "decoder": why it cannot be had; "length": why no longer rows
+    )  # "prefix", "cache", "decoder", "generate": why it cannot be had; "length": why no longer rows
     # rows that may share a batch: any, those of one length, or one (see `lm.neighbours`)
     batching: Batching = "any"
 
