@@ -228,7 +228,16 @@ ENCODERS: dict[str, dict[str, Any]] = {
     },
 }
 
-FAMILIES = DECODERS | LENGTHS | ENCODER_DECODERS | ENCODERS
+#: One family of each kind that needs something of its own; `tests/lm` holds them to it.
+KINDS: dict[str, dict[str, Any]] = {
+    "nanochat": _USUAL,  # turns its keys the other way round
+    "hunyuan_v1_dense": _USUAL | {"head_dim": 8},  # norms its keys when they are turned
+    "xlm-roberta (decoder)": _BERT  # counts positions from behind its padding id
+    | {"model_type": "xlm-roberta", "is_decoder": True, "pad_token_id": 1},
+    "mvp": _BART | {"pad_token_id": 0, "decoder_start_token_id": 1, "forced_eos_token_id": None},
+}
+
+FAMILIES = DECODERS | LENGTHS | KINDS | ENCODER_DECODERS | ENCODERS
 
 
 def tiny(family: str, seed: int = 0, head: Head | None = None, **changes: Any):

@@ -16,7 +16,7 @@ from ..errors import SoftPromptError
 from ..injection import Injection, Prefix, SoftTokens
 from .base import LanguageModel
 from .encoder import EncoderLM
-from .families import ENCODER_DECODERS, ENCODERS, tiny
+from .families import ENCODERS, tiny
 from .frozen import FrozenLM
 from .seq2seq import Seq2SeqLM
 from .spec import STACKS
@@ -44,8 +44,10 @@ class Report:
 
 def survey(family: str) -> Report:
     """Run a tiny random model of the family; takes a fraction of a second."""
-    wrapper = Seq2SeqLM if family in ENCODER_DECODERS else EncoderLM if family in ENCODERS else FrozenLM
-    return replace(survey_model(wrapper(tiny(family), None, family)), family=family)
+    model = tiny(family)
+    apart = model.config.is_encoder_decoder
+    wrapper = Seq2SeqLM if apart else EncoderLM if family in ENCODERS else FrozenLM
+    return replace(survey_model(wrapper(model, None, family)), family=family)
 
 
 def survey_model(lm: LanguageModel) -> Report:
