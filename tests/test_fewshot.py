@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from softprompt.data.encode import Encoder
+from softprompt.data.room import Room
 from softprompt.data.template import Template
 from softprompt.errors import SoftPromptError
 from softprompt.fewshot import few_shot, stop_options
@@ -70,7 +71,7 @@ def test_each_text_is_shortened_by_itself(llama):
 
 
 def test_too_long_is_refused_and_never_cut(llama):
-    tool = encoder(llama, context=60)
+    tool = encoder(llama, room=Room(60))
     assert few_shot(tool, ROWS, [ASKED], 2)
     with pytest.raises(SoftPromptError, match="too long for the model") as caught:
         few_shot(tool, ROWS, [ASKED], 5)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from softprompt.data.sources import limit_rows
+from softprompt.data.split import limit_rows
 
 Row = dict[str, Any]
 Parts = dict[str, list[Row]]

@@ -12,7 +12,9 @@ import random
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from .data.encode import Encoder, Example, each
+from .data.each import each
+from .data.encode import Encoder, Example
+from .data.spelling import meant
 from .data.template import Rendered
 from .errors import SoftPromptError
 
@@ -37,13 +39,13 @@ def few_shot(
             fix="leave --shots out",
         )
     pools: dict[int, list[Rendered]] = {}
-    for rendered in each(list(training), encoder.template.render):
+    for rendered in each(list(training), encoder.render):
         pools.setdefault(_prompt(encoder, rendered), []).append(rendered)
     ordered = {index: _taking_turns(pool, encoder.kind, seed) for index, pool in pools.items()}
     shower = copy.copy(encoder)
 
     def encode(row: Mapping[str, Any]) -> Example:
-        rendered = encoder.template.render(row)
+        rendered = encoder.render(row)
         pool = ordered.get(_prompt(encoder, rendered), [])
         # one more than needed, so that a row may be left out without moving the others
         shown = [demo for demo in pool[: shots + 1] if demo.input != rendered.input][:shots]
@@ -60,7 +62,8 @@ def few_shot(
 
 
 def _prompt(encoder: Encoder, rendered: Rendered) -> int:
-    return encoder.prompts.index(rendered.prompt) if rendered.prompt in encoder.prompts else 0
+    known = None if rendered.prompt is None else meant(rendered.prompt, encoder.prompts)
+    return 0 if known is None else encoder.prompts.index(known)
 
 
 def _taking_turns(pool: Sequence[Rendered], kind: str, seed: int) -> list[Rendered]:

@@ -21,8 +21,12 @@ from .config import recipe_from_dict
 from .data.chat import DATE, Chat
 from .data.checking import check_rows
 from .data.collate import collate
-from .data.encode import Encoder, Example, distinct_labels
-from .data.sources import Row, fingerprint, limit_rows, read_rows, split_rows
+from .data.encode import Encoder, Example
+from .data.labels import distinct_labels, kinds
+from .data.room import Room
+from .data.sources import Row, fingerprint, read_rows
+from .data.spelling import distinct, refuse_twins
+from .data.split import Kinds, limit_rows, split_rows
 from .data.template import Template, name_in
 from .errors import SoftPromptError, unknown
 from .identity import FORMAT
@@ -103,6 +107,7 @@ def prepare(
     for metric in recipe.task.metrics or ():
         if metric not in METRICS:
             raise unknown("metric", metric, METRICS, fix="mend task.metrics")
+    refuse_twins(recipe.task.labels or (), "task.labels")
     template = template_of(recipe)
     train_rows, held = read_split(recipe, rows, dev_rows)
     prompts = _prompt_names(train_rows, recipe.data.prompt_field)
@@ -115,8 +120,7 @@ def prepare(
     check_head(recipe, labels, lm)
     recipe = dated(recipe, lm)
     encoder = encoder_of(recipe, lm, template_of(recipe, lm), prompts, labels)
-    train = encoder.encode_rows(train_rows)
-    dev = encoder.encode_rows(held)
+    train, dev = encoder.encode_parts([train_rows, held])
     base = base_fingerprint(lm)
     carried: list[Carried] = []
     method = build_method(recipe, lm, encoder, train, prompts, on_carried=carried.append)
@@ -210,15 +214,22 @@ def read_split(
     dev_rows: Iterable[Mapping[str, Any]] | None = None,
 ) -> tuple[list[Row], list[Row]]:
     """The recipe's rows to train on and to measure on; the same whenever the files are the same."""
-    data, seed = recipe.data, recipe.train.seed
-    train = limit_rows(read_rows(rows if rows is not None else data.train), data.limit, seed)
+    data, seed, kinds_of = recipe.data, recipe.train.seed, kinds_in(recipe)
+    found = read_rows(rows if rows is not None else data.train)
+    train = limit_rows(found, data.limit, seed, kinds=kinds_of)
     check_rows(template_of(recipe), train)
     if dev_rows is not None or data.dev is not None:
         held = read_rows(dev_rows if dev_rows is not None else str(data.dev), split="dev")
     else:
         key = template_of(recipe).render_input
-        train, held = split_rows(train, data.dev_fraction, seed, key=key)
+        train, held = split_rows(train, data.dev_fraction, seed, key=key, kinds=kinds_of)
     return train, limit_rows(held, data.dev_limit, seed)
+
+
+def kinds_in(recipe: Recipe) -> Kinds:
+    """What of a row must be in the training rows too, however they are chosen: its labels and its prompt."""
+    labelled = recipe.task.kind in ("classification", "token-classification")
+    return kinds(template_of(recipe), labelled=labelled, prompt_field=recipe.data.prompt_field)
 
 
 def load_base(recipe: Recipe, labels: Sequence[str] | None = None) -> LanguageModel:
@@ -336,7 +347,6 @@ def encoder_of(
     labels: Sequence[str] | None = None,
 ) -> Encoder:
     """How they become token ids."""
-    length = recipe.method.options().get("length", 16)
     return Encoder(
         lm.tokenizer,
         template,
@@ -349,13 +359,28 @@ def encoder_of(
         prompts=prompts,
         max_input_tokens=recipe.data.max_input_tokens,
         max_target_tokens=recipe.data.max_target_tokens,
-        context=lm.spec.context,
-        reserved=int(length) + (recipe.task.max_new_tokens if recipe.task.kind == "generation" else 0),
+        room=room_of(recipe, lm),
         answers=lm.answers,
         closed=lm.spec.kind == "encoder",
         verbalizer=recipe.task.verbalizer,
         apart=lm.spec.kind == "encoder-decoder",
         ends=lm.ends,
+        vocabulary=getattr(lm, "vocabulary", None),
+        named=recipe.task.labels is not None,
+    )
+
+
+def room_of(recipe: Recipe, lm: LanguageModel) -> Room:
+    """The positions that a row of the recipe has in the model."""
+    soft, answer_soft, length = methods.soft_tokens(recipe.method.name, recipe.method.options())
+    return Room(
+        lm.spec.context,
+        soft,
+        getattr(lm.spec, "answer_context", None),
+        answer_soft,
+        apart=lm.spec.kind == "encoder-decoder",
+        new_tokens=recipe.task.max_new_tokens if recipe.task.kind == "generation" else 0,
+        length=length,
     )
 
 
@@ -390,10 +415,10 @@ def build_method(
 
 
 def _prompt_names(rows: list[Row], field: str | None) -> tuple[str, ...]:
-    """Distinct prompt names in order of appearance."""
+    """Distinct prompt names in order of appearance; several spellings of one are one."""
     if field is None:
         return ("default",)
-    names = dict.fromkeys(name for row in rows if (name := name_in(row, field)) is not None)
+    names = distinct(name for row in rows if (name := name_in(row, field)) is not None)
     if not names:
         raise SoftPromptError(
             f"no row names its prompt in the column '{field}'",

@@ -12,6 +12,7 @@ import torch
 
 from .data.collate import collate
 from .data.encode import Example
+from .data.remarks import Remark, remarks
 from .injection import Prefix, SoftTokens
 from .objectives import injection_for
 from .prepare import Prepared
@@ -52,6 +53,7 @@ class Counts:
     seen_in_dev: int  # dev rows whose input is trained on
     inputs: Lengths
     targets: Lengths
+    remarks: list[Remark]  # what else is odd, in sentences
 
 
 def count(prepared: Prepared) -> Counts:
@@ -74,6 +76,7 @@ def count(prepared: Prepared) -> Counts:
         seen_in_dev=sum((e.prompt, e.rendered.input) in trained_on for e in dev),
         inputs=_lengths([len(e.input_ids) for e in every]),
         targets=_lengths([len(e.target_ids) for e in every]),
+        remarks=remarks(prepared.encoder, every),
     )
 
 

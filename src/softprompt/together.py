@@ -8,6 +8,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from .data.spelling import distinct, same_form
 from .errors import SoftPromptError
 from .lm.base import LanguageModel
 from .prepare import Prepared, prepare, read_split
@@ -82,14 +83,15 @@ def prepare_prompts(
         )
     _check_base(recipe)
     train, dev = read_split(recipe)
-    names = list(dict.fromkeys(str(row[field]) for row in train if row.get(field) not in (None, "")))
+    names = distinct(str(row[field]) for row in train if row.get(field) not in (None, ""))
     outputs = [str(Path(recipe.output) / _folder_name(name)) for name in names]
     _check_outputs(outputs)
     recipes = [recipe.model_copy(update={"output": output}) for output in outputs]
     before_loading(recipes)
     runs: list[Prepared] = []
     for name, alone in zip(names, recipes, strict=True):
-        own, held = ([row for row in rows if str(row.get(field)) == name] for rows in (train, dev))
+        form = same_form(name)
+        own, held = ([row for row in rows if same_form(str(row.get(field))) == form] for rows in (train, dev))
         if not held:
             raise SoftPromptError(
                 f"prompt '{name}' has no dev rows",

@@ -21,6 +21,7 @@ from .base_notes import base_notes
 from .cache import InputCache
 from .checkpoint import Checkpoints, together
 from .data.encode import Encoder, Example
+from .data.remarks import remarks
 from .deciding import optimization, options
 from .errors import SoftPromptError
 from .evaluate import Evaluation, Evaluator
@@ -144,6 +145,9 @@ def _train(
     for text in base_notes(runs[0]):
         note(text)
     started = time.perf_counter()
+    said = [remarks(run.encoder, [*run.train, *run.dev]) for run in runs]
+    for text in dict.fromkeys(remark.text for found in said for remark in found):
+        note(text)
     _stage(hooks, "plain model on the dev rows" if plain else "the inputs")
     # finished ones too: rows are computed beside the same others as if none was finished
     runs, cache, dev_caches = _open_caches(runs, hooks)
@@ -184,6 +188,7 @@ def _train(
         dev = scorers[i].of_best(learner.state.best, text_rows)
         about = manifest(run, outcomes[i], dev, befores[i], time.perf_counter() - started)
         about["training"]["moved"] = moved(run.method, starts[i])
+        about["data"]["remarks"] = [asdict(remark) for remark in said[i]]
         saved = artifacts.save(Path(run.recipe.output), run.method, run.lm, about)
         trained[i] = Run(run, outcomes[i], saved, dev, befores[i], learner.resumed_from)
     return trained

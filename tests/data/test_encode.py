@@ -8,7 +8,9 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
-from softprompt.data.encode import Encoder, distinct_labels
+from softprompt.data.encode import Encoder
+from softprompt.data.labels import distinct_labels
+from softprompt.data.room import Room
 from softprompt.data.sources import Row
 from softprompt.data.template import Template
 from softprompt.errors import SoftPromptError
@@ -154,7 +156,7 @@ def test_encode_choices_of_each_row():
     assert text(example.target_ids) == " red"
     closed = encoder.encode(row("Hi\n", target="re", choices=["red", "re"]))
     assert [text(ids) for ids in closed.candidates or ()] == ["red<|im_end|>", "re<|im_end|>"]
-    assert "cannot be told from the others" in fails(
+    assert "needs at least two different choices" in fails(
         lambda: encoder.encode(row(target="red", choices=["red", " red"]))
     )
     assert "task.choices=FIELD" in fails(lambda: Encoder(TOKENIZER, Template(), kind="choice"))
@@ -170,18 +172,18 @@ def test_encode_prompt_names():
 
 
 def test_encode_too_long_is_refused_with_a_number_that_works():
-    encoder = Encoder(TOKENIZER, Template(), context=20, reserved=4)
+    encoder = Encoder(TOKENIZER, Template(), room=Room(20, soft=4, length=4))
     assert encoder.encode(row("x" * 12)).truncated == 0  # 12 + 4 of target + 4 reserved
     message = fails(lambda: encoder.encode(row("x" * 13)))
-    assert "train.jsonl:4: too long for the model: 13 tokens of input and 4 of target" in message
+    assert "train.jsonl:4: too long for the model: its context is 20 tokens" in message
+    assert "13 of input + 4 of soft tokens + 4 of target" in message
     assert "data.max_input_tokens=12" in message
-    cut = Encoder(TOKENIZER, Template(), context=20, reserved=4, max_input_tokens=12).encode(
+    cut = Encoder(TOKENIZER, Template(), room=Room(20, soft=4), max_input_tokens=12).encode(
         row("abc" + "x" * 12)
     )
     assert (len(cut.input_ids), cut.truncated) == (12, 3) and text(cut.input_ids) == "x" * 12
-    roomy = Encoder(TOKENIZER, Template(), context=20, max_input_tokens=100).encode(row("y" + "x" * 16))
+    roomy = Encoder(TOKENIZER, Template(), room=Room(20), max_input_tokens=100).encode(row("y" + "x" * 16))
     assert (text(roomy.input_ids), roomy.truncated) == ("x" * 16, 1)  # cutting is allowed: cut to what fits
-    assert "target alone does not fit" in fails(lambda: encoder.encode(row(target="y" * 30)))
 
 
 def test_encode_cut_keeps_the_begin_token():

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from softprompt.data.sources import Row, fingerprint, limit_rows, read_rows, split_rows
+from softprompt.data.sources import Row, fingerprint, read_rows
+from softprompt.data.split import limit_rows, split_rows
 from softprompt.errors import SoftPromptError
 
 ROWS = [{"input": "a, b", "target": "x\u2028y"}, {"input": 'say "hi"', "target": "two\nlines"}]

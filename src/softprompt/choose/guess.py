@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..data.encode import MAX_LABELS
+from ..data.labels import MAX_LABELS
 from ..errors import SoftPromptError
 from .needs import LABEL_WORDS, ROWS_A_LABEL
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from ..data.collate import batch_of_ids
-from ..data.encode import MAX_LABELS
+from ..data.labels import MAX_LABELS
 from ..data.template import Rendered, Template
 from ..lm.base import LanguageModel
 from ..progress import track

@@ -18,7 +18,8 @@ import yaml
 
 from ..compare.contestants import changed
 from ..config import load_recipe, recipe_from_dict
-from ..data.sources import Row, limit_rows, read_rows
+from ..data.sources import Row, read_rows
+from ..data.split import limit_rows
 from ..data.template import Template
 from ..errors import SoftPromptError
 from ..files import write_text

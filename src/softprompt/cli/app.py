@@ -17,6 +17,7 @@ import typer
 from typer.core import TyperCommand
 
 from .. import __version__
+from ..characters import check_whole, texts_in
 from ..display import Display
 from ..errors import IN_SHELL, SoftPromptError
 from ..quiet import own_process
@@ -44,6 +45,7 @@ from . import (
 from .output import Reply, log, show, show_error
 from .verbosity import with_verbose
 
+NOT_UTF8 = "write it in UTF-8, or put it into a file of UTF-8"
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -101,6 +103,8 @@ def _run(function: Callable[..., Reply], arguments: dict[str, Any], prints: bool
     _print_notes()
     try:
         with aside, Display(), _for_a_shell():
+            for name, text in texts_in(arguments):
+                check_whole(text, f"the argument {name.upper()}", NOT_UTF8)
             reply = function(**arguments)
     except SoftPromptError as error:
         return show_error(error, as_json)

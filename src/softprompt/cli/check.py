@@ -130,7 +130,7 @@ def _rows(counts: Counts, prepared: Prepared) -> str:
         "dev inputs also trained on": counts.seen_in_dev,
     }
     rows.append(("odd rows", ", ".join(f"{number} {name}" for name, number in odd.items())))
-    return "data:\n" + table(rows)
+    return "\n".join(["data:", table(rows), *(f"  note: {remark.text}" for remark in counts.remarks)])
 
 
 def _price(price: Price, prepared: Prepared) -> str:

@@ -57,7 +57,8 @@ def evaluate(
       softprompt eval runs/prompt --data test.jsonl --shots 4 --limit 200
     """
     from .. import artifact as artifacts
-    from ..data.sources import limit_rows, read_rows
+    from ..data.sources import read_rows
+    from ..data.split import limit_rows
 
     found = artifacts.load(artifact)
     rows = read_rows(data, split="test")

@@ -74,12 +74,13 @@ def open_artifact(artifact: Artifact, model: str | None, other_base: bool, plain
 def check_prompt(artifact: Artifact, rows: Sequence[Any], prompt: str | None) -> None:
     """Raises for a prompt that the artifact has not, or rows that need one: before a model is loaded."""
     from ..config import recipe_from_dict
+    from ..data.spelling import meant
 
     field = recipe_from_dict(artifact.manifest["recipe"]).data.prompt_field
     named = [row for row in rows if isinstance(row, Mapping) and field and row.get(field) not in (None, "")]
     if prompt is not None or len(named) < len(rows):
         name_of(artifact, prompt)
-    if odd := next((row for row in named if str(row[field]) not in artifact.prompts), None):
+    if odd := next((row for row in named if meant(str(row[field]), artifact.prompts) is None), None):
         error = unknown("prompt", str(odd[field]), artifact.prompts, fix="use a prompt of this artifact")
         raise SoftPromptError(f"{getattr(odd, 'where', 'a row')}: {error.what}", error.why, error.fix)
 

@@ -88,6 +88,8 @@ def compare(
     try:
         hooks.on_stage(f"reading the rows and loading {recipe.model} …")
         ground = _survey(recipe, place, runner)
+        for text in ground.remarks:
+            hooks.on_stage(f"note: {text}")
         study = Study.begin(recipe, who, ground, place, source, started)
         engine = _Engine(study, runner, hooks)
         engine.run()

@@ -14,7 +14,9 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ..data.checking import check_rows
-from ..data.sources import Row, fingerprint, limit_rows, read_rows, split_rows
+from ..data.sources import Row, fingerprint, read_rows
+from ..data.spelling import distinct, refuse_twins, same_form
+from ..data.split import limit_rows, split_rows
 from ..data.values import json_default
 from ..errors import SoftPromptError
 from ..files import write_text
@@ -45,6 +47,7 @@ class Ground:
     newcomers: list[str] = field(default_factory=list)  # prompts that no training sees
     # of a generation, in no order: tokens of each row's target, and those cut off the row; for findings
     targets: dict[str, list[tuple[int, int]]] = field(default_factory=dict)
+    remarks: list[str] = field(default_factory=list)  # what is odd about rows that can be used
 
     @property
     def measured(self) -> list[str]:
@@ -62,7 +65,9 @@ def lay(recipe: Recipe, lm: LanguageModel, folder: Folder) -> Ground:
 
     Raises SoftPromptError for rows that cannot be parted or used.
     """
-    from ..data.encode import distinct_labels
+    from ..data.answers import end_texts, without_end
+    from ..data.labels import distinct_labels
+    from ..data.remarks import remarks
     from ..lm.loading import fingerprint as base_fingerprint
     from ..metrics import METRICS, default_metrics
     from ..prepare import encoder_of, template_of
@@ -72,17 +77,26 @@ def lay(recipe: Recipe, lm: LanguageModel, folder: Folder) -> Ground:
             "compare.growth is of tables of prompts, but the rows name no prompts",
             fix="data.prompt_field=COLUMN, the column that names each row's prompt",
         )
+    refuse_twins(recipe.task.labels or (), "task.labels")
     parts, unseen = part(recipe, lambda texts: mean_embeddings(lm, texts))
     template = template_of(recipe, lm)
     check_rows(template, parts["train"])
     labels = recipe.task.labels
     if labels is None and recipe.task.kind in ("classification", "token-classification"):
-        labels = distinct_labels([*parts["train"], *parts.get("newcomers-train", ())], template)
+        # rows held out of our own accord may have labels that no other row has
+        own = () if recipe.compare.unseen and recipe.compare.unseen.file else parts.get("unseen", ())
+        labels = distinct_labels([*parts["train"], *parts.get("newcomers-train", ()), *own], template)
+        if not recipe.task.needs_head:
+            written = end_texts(lm.tokenizer, (*lm.ends, getattr(lm.tokenizer, "eos_token_id", None)))
+            labels = distinct(without_end(label, written) for label in labels)
     later = _prompts(parts["newcomers-train"], recipe) if "newcomers" in parts else []
-    targets = {}
+    targets: dict[str, list[tuple[int, int]]] = {}
+    said: dict[str, None] = {}
     for split, rows in parts.items():
         named = later if split.startswith("newcomers") else _prompts(parts["train"], recipe)
-        encoded = encoder_of(recipe, lm, template, tuple(named), labels).encode_rows(rows)
+        encoder = encoder_of(recipe, lm, template, tuple(named), labels)
+        encoded = encoder.encode_rows(rows)
+        said |= dict.fromkeys(f"{split} rows: {remark.text}" for remark in remarks(encoder, encoded))
         if recipe.task.kind == "generation":
             targets[split] = [(len(one.target_ids), one.truncated) for one in encoded]
     parts["train"] = by_turns(parts["train"], recipe, lambda row: template.render(row).target)
@@ -108,6 +122,7 @@ def lay(recipe: Recipe, lm: LanguageModel, folder: Folder) -> Ground:
         unseen,
         later,
         targets,
+        list(said),
     )
 
 
@@ -116,7 +131,7 @@ def _prompts(rows: Sequence[Row], recipe: Recipe) -> list[str]:
     field = recipe.data.prompt_field
     if field is None:
         return ["default"]
-    return list(dict.fromkeys(str(row[field]) for row in rows if row.get(field) not in (None, "")))
+    return distinct(str(row[field]) for row in rows if row.get(field) not in (None, ""))
 
 
 def by_turns(rows: Sequence[Row], recipe: Recipe, target: Callable[[Row], str]) -> list[Row]:
@@ -134,10 +149,10 @@ def by_turns(rows: Sequence[Row], recipe: Recipe, target: Callable[[Row], str]) 
 
 def part(recipe: Recipe, vectors: Vectors) -> tuple[dict[str, list[Row]], dict[str, Any]]:
     """The rows by split (`unseen` only where there are some), and how the unseen ones were found."""
-    from ..prepare import template_of
+    from ..prepare import kinds_in, template_of
 
     data, how, seed = recipe.data, recipe.compare, recipe.train.seed
-    key = template_of(recipe).render_input
+    key, kinds = template_of(recipe).render_input, kinds_in(recipe)
     rows = read_rows(data.train)
     dev = None if data.dev is None else read_rows(data.dev, split="dev")
     test = None if data.test is None else read_rows(data.test, split="test")
@@ -155,10 +170,10 @@ def part(recipe: Recipe, vectors: Vectors) -> tuple[dict[str, list[Row]], dict[s
             if part:
                 part[:] = [row for row, mark in zip(part, marks, strict=True) if not mark]
     if test is None:
-        rows, test = split_rows(rows, how.test_fraction, seed, key=key)
-    rows = limit_rows(rows, data.limit, seed)
+        rows, test = split_rows(rows, how.test_fraction, seed, key=key, kinds=kinds)
+    rows = limit_rows(rows, data.limit, seed, kinds=kinds)
     if dev is None:
-        rows, dev = split_rows(rows, data.dev_fraction, seed, key=key)
+        rows, dev = split_rows(rows, data.dev_fraction, seed, key=key, kinds=kinds)
     parts = {
         "train": rows,
         "dev": limit_rows(dev, data.dev_limit, seed),
@@ -187,8 +202,8 @@ def newcomers(rows: Sequence[Row], field: str, count: int, seed: int) -> tuple[l
     Raises SoftPromptError for a prompt of one row.
     """
     few, rest = [], []
-    for name in dict.fromkeys(str(row[field]) for row in rows):
-        own = [row for row in rows if str(row[field]) == name]
+    for name in distinct(str(row[field]) for row in rows):
+        own = [row for row in rows if same_form(str(row[field])) == same_form(name)]
         if len(own) < 2:
             raise SoftPromptError(
                 f"the prompt '{name}' has one row",

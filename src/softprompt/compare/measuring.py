@@ -7,7 +7,8 @@ from dataclasses import asdict
 from typing import Any
 
 from ..data.encode import Example
-from ..data.sources import limit_rows, read_rows
+from ..data.sources import read_rows
+from ..data.split import limit_rows
 from ..errors import SoftPromptError
 from ..evaluate import Evaluator
 from ..lm.base import LanguageModel

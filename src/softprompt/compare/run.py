@@ -53,7 +53,7 @@ def run(job: Job | Survey) -> Any:
 def survey(job: Survey) -> dict[str, Any]:
     """The ground, as plain values. Raises SoftPromptError."""
     from ..config import recipe_from_dict
-    from ..data.encode import distinct_labels
+    from ..data.labels import distinct_labels
     from ..data.sources import read_rows
     from ..prepare import load_base, template_of
     from . import ground

@@ -17,6 +17,7 @@ from ..caching import open_inputs
 from ..config import recipe_from_dict
 from ..data.encode import Encoder, Example
 from ..data.sources import read_rows
+from ..data.spelling import distinct, meant
 from ..errors import SoftPromptError
 from ..evaluate import Evaluation, Record
 from ..fewshot import few_shot, stop_options
@@ -154,7 +155,7 @@ def _tfidf(recipe: Recipe, train: Sequence[Any], rows: Sequence[Any]) -> dict[st
             "prediction": guess.prediction,
             "nll": None,
             "tokens": 0,
-            "prompt": prompts.index(one.rendered.prompt) if one.rendered.prompt in prompts else 0,
+            "prompt": 0 if (own := meant(one.rendered.prompt or "", prompts)) is None else prompts.index(own),
             "label": labels.index(guess.prediction) if guess.prediction in labels else None,
             "target": labels.index(one.rendered.target) if one.rendered.target in labels else None,
             "confidence": None,
@@ -190,7 +191,7 @@ def _prompts(recipe: Recipe, train: Sequence[Any]) -> tuple[str, ...]:
     field = recipe.data.prompt_field
     if field is None:
         return ("default",)
-    return tuple(dict.fromkeys(str(row[field]) for row in train if row.get(field) not in (None, "")))
+    return tuple(distinct(str(row[field]) for row in train if row.get(field) not in (None, "")))
 
 
 def _encoder(recipe: Recipe, lm: LanguageModel, artifact: Artifact) -> Encoder:

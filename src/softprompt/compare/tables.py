@@ -14,6 +14,7 @@ from .. import methods
 from ..artifact import Artifact
 from ..config import recipe_from_dict
 from ..data.sources import read_rows
+from ..data.spelling import meant
 from ..lm.base import LanguageModel
 from ..lm.features import size
 from ..manifest import STATE
@@ -33,10 +34,10 @@ START = ("text", "artifact", "transfer")  # options that only say where vectors 
 def grow(trial: Trial, folder: Folder) -> Record:
     """A table of some of the prompts, trained on their rows; the watched ones' test rows scored."""
     recipe, field = recipe_from_dict(trial.recipe), trial.recipe["data"]["prompt_field"]
-    names, watched = trial.about["prompts"], set(trial.about["watched"])
+    names, watched = trial.about["prompts"], trial.about["watched"]
     train, dev, test = (
-        [row for row in read_rows(folder.rows(split), split=split) if str(row[field]) in of]
-        for split, of in (("train", set(names)), ("dev", set(names)), ("test", watched))
+        [row for row in read_rows(folder.rows(split), split=split) if meant(str(row[field]), of) is not None]
+        for split, of in (("train", names), ("dev", names), ("test", watched))
     )
     # few rows may leave a prompt without dev rows: then what is kept is chosen by its training rows
     return _tuned(trial, _prepared(recipe, train, dev or train), test)

@@ -6,8 +6,10 @@ tensors are made in `softprompt.data.collate`, which is not imported here.
 
 from __future__ import annotations
 
-from softprompt.data.encode import Encoder, Example, distinct_labels
-from softprompt.data.sources import Row, fingerprint, limit_rows, read_rows, split_rows
+from softprompt.data.encode import Encoder, Example
+from softprompt.data.labels import distinct_labels
+from softprompt.data.sources import Row, fingerprint, read_rows
+from softprompt.data.split import limit_rows, split_rows
 from softprompt.data.template import Rendered, Template
 
 __all__ = [

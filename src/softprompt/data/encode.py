@@ -7,29 +7,26 @@ tokenizer (any of `transformers`) and nothing of torch, models, padding or metho
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal
 
+from softprompt.data.answers import end_texts, without_end
 from softprompt.data.chat import Chat
+from softprompt.data.each import each
+from softprompt.data.labels import distinct_labels, not_a_label
 from softprompt.data.places import check_label_words, mask_lead, mask_places, word_places
+from softprompt.data.room import Need, Room
+from softprompt.data.spelling import distinct, meant
 from softprompt.data.template import Rendered, Template
-from softprompt.data.tokens import Ids, Tokens
-from softprompt.errors import SoftPromptError, nearest, unknown
-from softprompt.progress import track
+from softprompt.data.tokens import Ids, NoRoomInTemplate, Tokens, beyond_vocabulary
+from softprompt.errors import SoftPromptError, unknown
 
-T = TypeVar("T")
-MAX_LABELS = 200  # more distinct targets than this are free text rather than labels
-SHOWN = 5  # rows named in an error about many
 KINDS = {  # of task, by where a model's answers are read
     "next": ("generation", "classification", "choice"),
     "mask": ("classification",),
     "head": ("classification", "token-classification", "regression"),
 }
-
-
-class TooLong(SoftPromptError):
-    """A row that the model's context does not hold."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,61 +43,19 @@ class Example:
     value: float | None = None  # the number that a regression row names
 
 
-def distinct_labels(
-    rows: Iterable[Mapping[str, Any]], template: Template, limit: int = MAX_LABELS
-) -> list[str]:
-    """The distinct rendered targets (or tags), sorted: the labels of a recipe that names none."""
-    rendered = each(list(rows), template.render, "looking for labels")
-    labels = sorted({label for row in rendered for label in row.tags or (row.target,)})
-    if len(labels) > limit:
-        raise SoftPromptError(
-            f"the training rows have {len(labels)} distinct targets, too many to be labels (at most {limit})",
-            why=f"the first are {', '.join(map(repr, labels[:3]))}",
-            fix="name them in task.labels, or use task.kind=generation",
-        )
-    if len(labels) < 2:
-        raise SoftPromptError(
-            f"the training rows have {len(labels)} distinct target(s): {labels}",
-            why="classification needs at least two labels",
-            fix="add rows of other classes, or name the labels in task.labels",
-        )
-    return labels
-
-
-def each(rows: Sequence[Any], work: Callable[[Any], T], what: str = "encoding rows") -> list[T]:
-    """`work` of every row; all that fail are counted in one error, which names the first few."""
-    results: list[T] = []
-    errors: list[SoftPromptError] = []
-    for row in track(rows, what):
-        try:
-            results.append(work(row))
-        except SoftPromptError as error:
-            errors.append(error)
-    if not errors:
-        return results
-    if len(errors) == 1:
-        raise errors[0]
-    more = len(errors) - SHOWN
-    lines = [f"  {error.what}" for error in errors[:SHOWN]] + ([f"  … and {more} more"] if more > 0 else [])
-    raise SoftPromptError(
-        f"{len(errors)} of {len(rows)} rows cannot be used\n" + "\n".join(lines),
-        why=f"of the first: {errors[0].why}" if errors[0].why else "",
-        fix="; ".join(dict.fromkeys(error.fix for error in errors[:SHOWN] if error.fix)),
-    )
-
-
 class Encoder:
     """Encodes rows of one task for one tokenizer.
 
-    `prompts` are the prompts' names, a row's prompt being its index. `context` is the model's context in
-    tokens (None: no limit) and `reserved` the part of it that soft tokens take. Where a classification
+    `prompts` are the prompts' names, a row's prompt being its index. `room` is what the model's positions
+    hold (None: anything). Where a classification
     task names no labels, the first `encode_rows` (the training rows) decides them; see `labels`. `apart`:
     input and target are texts of their own, as an encoder and a decoder read them.
     `answers` says where the model's answers are read: after the input, at masks in it (label words, by
     `verbalizer` where they are not the labels themselves), or off a head. `closed` keeps the end token
     that the tokenizer appends, as encoders have learned it. `chat_options` go to the chat template, and
     `chat_date` is what one that writes the date is told; see `data.chat`. `ends`: tokens beside the
-    tokenizer's own end token that end an answer.
+    tokenizer's own end token that end an answer. `vocabulary`: ids below it have an embedding in the model
+    (None: all). `named`: the recipe names the labels, so that they are not those of the training rows.
     """
 
     def __init__(
@@ -117,20 +72,23 @@ class Encoder:
         prompts: Sequence[str] = ("default",),
         max_input_tokens: int | None = None,
         max_target_tokens: int | None = None,
-        context: int | None = None,
-        reserved: int = 0,
+        room: Room | None = None,
         answers: Literal["next", "mask", "head"] = "next",
         closed: bool = False,
         verbalizer: Mapping[str, str] | None = None,
         apart: bool = False,
         ends: Collection[int] = (),
+        vocabulary: int | None = None,
+        named: bool = False,
     ) -> None:
+        self.vocabulary = vocabulary
+        self._end_texts = end_texts(tokenizer, (*ends, tokenizer.eos_token_id))
         self.ends = {*ends, tokenizer.eos_token_id}
-        self.tokenizer, self.template, self.kind = tokenizer, template, kind
+        self.tokenizer, self.template, self.kind, self.named = tokenizer, template, kind, named
         self.answers, self.verbalizer = answers, dict(verbalizer or {})
         self.chat, self.system, self.prompts = chat, system, tuple(prompts)
         self.max_input_tokens, self.max_target_tokens = max_input_tokens, max_target_tokens
-        self.context, self.reserved = context, reserved
+        self.room = room or Room()
         self._tokens = Tokens(tokenizer, chat, system, closed, apart, chat_options or {}, chat_date)
         self.turns: tuple[tuple[str, str], ...] = ()  # (input, target) shown ahead of each input (few-shot)
         self.labels: tuple[str, ...] | None = None
@@ -148,7 +106,7 @@ class Encoder:
         Raises SoftPromptError that names the row: what `Template.render` raises, an unknown prompt or
         label, a row that does not fit the context.
         """
-        rendered = self.template.render(row, with_target=with_target)
+        rendered = self.render(row, with_target)
         where = rendered.row.where
         index = self._prompt(prompt if prompt is not None else rendered.prompt, where)
         candidates = self._candidates(rendered)
@@ -157,18 +115,72 @@ class Encoder:
         if self.answers != "next":  # then they take no room in the row
             longest = 0
         input_ids, lost = self._input(rendered.input, longest, where)
+        self._check_known((*input_ids, *(target if self.answers != "head" else ())), where)
         places = self._places(rendered, input_ids, lost)
         value = _number(rendered) if self.kind == "regression" and with_target else None
         return Example(input_ids, target, index, rendered, candidates, cut + lost, places, value)
+
+    def render(self, row: Mapping[str, Any] | str, with_target: bool = True) -> Rendered:
+        """The row's texts; a label is the one of `labels` that the row's spelling means.
+
+        End tokens that are written at the end of targets, choices and references are taken off.
+        """
+        rendered = self._without_ends(self.template.render(row, with_target=with_target))
+        if not self._labelled or not self.labels or not with_target:
+            return rendered
+        written = rendered.tags or (rendered.target,)
+        names = tuple(self._label(rendered, text) for text in written)
+        if names == written:
+            return rendered
+        target = " ".join(names)
+        return replace(
+            rendered,
+            target=target,
+            tags=names if rendered.tags else (),
+            references=tuple(target if r == rendered.target else r for r in rendered.references),
+            respelled=tuple(pair for pair in zip(written, names, strict=True) if pair[0] != pair[1]),
+        )
+
+    def _without_ends(self, rendered: Rendered) -> Rendered:
+        if self.answers != "next" or rendered.target in (self.labels or ()):
+            return rendered
+        choices = None
+        if rendered.choices is not None:
+            choices = tuple(without_end(choice, self._end_texts) for choice in rendered.choices)
+        target = without_end(rendered.target, self._end_texts)
+        if target == rendered.target and choices == rendered.choices:
+            return rendered
+        if rendered.target and not target:
+            raise SoftPromptError(
+                f"{rendered.row.where}: the target is empty",
+                why=f"it holds the end token alone: {rendered.target!r}",
+                fix="give the row a target, or take the row out",
+            )
+        references = tuple(without_end(text, self._end_texts) for text in rendered.references)
+        return replace(rendered, target=target, choices=choices, references=references, end_taken_off=True)
 
     def encode_rows(
         self, rows: Iterable[Mapping[str, Any]], with_target: bool = True, *, prompt: str | None = None
     ) -> list[Example]:
         """All rows; one error names the first few of those that cannot be used, and counts them all."""
-        rows = list(rows)
+        return self.encode_parts([list(rows)], with_target, prompt=prompt)[0]
+
+    def encode_parts(
+        self,
+        parts: Sequence[Sequence[Mapping[str, Any]]],
+        with_target: bool = True,
+        *,
+        prompt: str | None = None,
+    ) -> list[list[Example]]:
+        """`encode_rows` of several lists, with one error for them all; the first one decides the labels."""
+        rows = [row for part in parts for row in part]
         if self._labelled and self.labels is None and rows:
-            self._set_labels(distinct_labels(rows, self.template))
-        return each(rows, lambda row: self.encode(row, with_target, prompt=prompt))
+            found = distinct_labels(parts[0], self.template)
+            if self.answers == "next":
+                found = distinct(without_end(label, self._end_texts) for label in found)
+            self._set_labels(found)
+        examples = iter(each(rows, lambda row: self.encode(row, with_target, prompt=prompt)))
+        return [[next(examples) for _ in part] for part in parts]
 
     def shorten(self, text: str) -> str:
         """The text without the first tokens that `max_input_tokens` cuts off."""
@@ -190,6 +202,10 @@ class Encoder:
             kept.append(int(token))
         # No clean-up: it would take spaces away that the target texts have.
         return self._tokens.decode(kept, skip_special_tokens=True).strip()
+
+    def round_trip(self, text: str) -> str:
+        """What would be read, were the model to answer with the tokens of a text."""
+        return self.decode(self._tokens.of_continuation(text))
 
     # --- checks and labels ---
 
@@ -228,8 +244,8 @@ class Encoder:
                 "a system text has an effect only in chat mode",
                 fix="template.chat=true, or put the text into template.input",
             )
-        if self.kind == "generation":
-            self._tokens.end()  # refuse before any row is read
+        if self.kind == "generation":  # refuse before any row is read
+            self._check_known((self._tokens.end(),), "the end token")
 
     def _set_labels(self, labels: Sequence[str]) -> None:
         # Decided once, by the template's own last character rather than each row's, so that a label
@@ -247,6 +263,8 @@ class Encoder:
             if at_masks:
                 check_label_words(texts, [self._tokens.of_continuation(text) for text in texts])
             self.label_ids = self._candidate_ids(texts, "task.labels")
+            for label, ids in zip(labels, self.label_ids, strict=True):
+                self._check_known(ids, f"label {label!r}")
         self.labels = tuple(labels)
 
     def _label_words(self, labels: Sequence[str]) -> list[str]:
@@ -260,6 +278,10 @@ class Encoder:
             )
         return [self.verbalizer[label] for label in labels]
 
+    def _check_known(self, ids: Ids, where: str) -> None:
+        if self.vocabulary is not None and ids and max(ids) >= self.vocabulary:
+            raise beyond_vocabulary(self.tokenizer, max(ids), self.vocabulary, where)
+
     # --- parts of an example ---
 
     def _prompt(self, name: str | None, where: str) -> int:
@@ -271,10 +293,11 @@ class Encoder:
                 why=f"there are {len(self.prompts)}: {', '.join(self.prompts)}",
                 fix="name one, or give the column that names it: data.prompt_field=COLUMN",
             )
-        if name not in self.prompts:
+        known = meant(name, self.prompts)
+        if known is None:
             error = unknown("prompt", name, self.prompts, fix="use a prompt that was trained")
             raise SoftPromptError(f"{where}: {error.what}", error.why, error.fix)
-        return self.prompts.index(name)
+        return self.prompts.index(known)
 
     def _candidates(self, rendered: Rendered) -> tuple[Ids, ...] | None:
         if self.kind == "choice":
@@ -316,16 +339,26 @@ class Encoder:
         if self.kind == "regression":
             return (0,), 0
         if self.kind == "token-classification":
-            if odd := next((tag for tag in rendered.tags if tag not in (self.labels or ())), None):
-                raise self._not_a_label(rendered, odd)
             return tuple((self.labels or ()).index(tag) for tag in rendered.tags), 0
         if candidates is not None:
             names = self.labels if self.kind == "classification" else rendered.choices
-            if rendered.target not in (names or ()):
-                raise self._not_a_label(rendered, rendered.target)
             return candidates[(names or ()).index(rendered.target)], 0
         text = self._after(rendered.input, rendered.target)
-        ids = (*self._tokens.of_continuation(text), self._tokens.end())
+        own = self._tokens.of_continuation(text)
+        if end := next((token for token in own if token in self.ends), None):
+            raise SoftPromptError(
+                f"{rendered.row.where}: the target holds the end token "
+                f"{self.tokenizer.convert_ids_to_tokens(end)!r} within its text",
+                why="every answer ends there, so that what follows could never be read",
+                fix="take it out of the row",
+            )
+        if not own:
+            raise SoftPromptError(
+                f"{rendered.row.where}: the tokenizer gives no token for the target {rendered.target!r}",
+                why="it takes all of its characters away",
+                fix="write it in characters that the model knows, or use another model",
+            )
+        ids = (*own, self._tokens.end())
         kept = ids[: self.max_target_tokens] if self.max_target_tokens else ids
         return kept, len(ids) - len(kept)
 
@@ -343,16 +376,12 @@ class Encoder:
             )
         return word_places(self.tokenizer, rendered.words, where)
 
-    def _not_a_label(self, rendered: Rendered, label: str) -> SoftPromptError:
+    def _label(self, rendered: Rendered, text: str) -> str:
         names = self.labels or ()
-        guess = nearest(label, names)
-        shown = ", ".join(map(repr, names[:20])) + (", …" if len(names) > 20 else "")
-        return SoftPromptError(
-            f"{rendered.row.where}: {'tag' if rendered.tags else 'target'} {label!r} is not one of the "
-            f"{len(names)} labels" + (f"; did you mean {guess!r}?" if guess else ""),
-            why=f"labels: {shown}",
-            fix="mend the row, or add the label to task.labels (spaces and case count)",
-        )
+        if (name := meant(text, names)) is not None:
+            return name
+        is_tag = self.kind == "token-classification"
+        raise not_a_label(rendered.row.where, text, names, is_tag=is_tag, named=self.named)
 
     def _input(self, text: str, target_tokens: int, where: str) -> tuple[Ids, int]:
         """(ids, tokens cut) of an input that leaves room for `target_tokens`."""
@@ -368,32 +397,40 @@ class Encoder:
             else ((), self._tokens.of_chat(text, where, self.turns))
         )
         total = len(header) + len(body)
-        room = None if self.context is None else self.context - self.reserved - target_tokens
-        if room is not None and total > room and (most is None or room < 1):
-            raise self._too_long(total, target_tokens, room, where)
+        need = Need(total, target_tokens, shown=len(self.turns))
+        if self.chat and total > (self.room.for_input(need) or total):
+            least = len(self._tokens.of_chat("", where, self.turns)) + 1
+            need = replace(need, least_input=least)
+        if most is None:
+            self.room.check(need, where)
+        else:
+            self.room.check_answer(need, where)
+        room = self.room.for_input(need)
+        if room is not None and room < 1:
+            raise self.room.no_room(need, where)
         limit = min((n for n in (most, room) if n is not None), default=total)
         if total > limit:
             if self.chat:
-                header, body = (), self._tokens.of_chat_cut(text, len(body), limit, where, self.turns)
+                header, body = (), self._chat_cut(text, len(body), limit, need, where)
             else:
                 header = header[:limit]  # the model expects its begin token whatever is cut
                 body = body[len(body) - (limit - len(header)) :]
         ids = (*header, *body) or self._tokens.stand_in(where)
         return ids, max(0, total - len(ids))
 
-    def _too_long(self, total: int, target_tokens: int, room: int, where: str) -> SoftPromptError:
-        held = f"{total} tokens of input and {target_tokens} of target"
-        half = max(1, ((self.context or 0) - self.reserved) // 2)
-        reserved = f", {self.reserved} of them taken by soft tokens" if self.reserved else ""
-        return TooLong(
-            f"{where}: too long for the model: {held}, but its context is {self.context} tokens{reserved}",
-            why="what does not fit cannot be read by the model, and is never cut unasked",
-            fix=f"show fewer demonstrations than {len(self.turns)}, or shorter ones (data.max_input_tokens)"
-            if self.turns
-            else f"data.max_input_tokens={room} keeps each input's last {room} tokens"
-            if room >= 1
-            else f"the target alone does not fit: shorten it, or data.max_target_tokens={half}",
-        )
+    def _chat_cut(self, text: str, total: int, limit: int, need: Need, where: str) -> Ids:
+        try:
+            return self._tokens.of_chat_cut(text, total, limit, where, self.turns)
+        except NoRoomInTemplate as error:
+            room = self.room.for_input(need)
+            if room is not None and room <= error.least:
+                raise self.room.no_room(replace(need, least_input=error.least + 1), where) from None
+            raise SoftPromptError(
+                f"{where}: {limit} tokens leave no room for the input",
+                why=f"the chat template and the system text take {error.least} tokens alone",
+                fix=f"data.max_input_tokens={min(error.least + 64, room or error.least + 64)}, "
+                "or a shorter system text",
+            ) from None
 
 
 def _number(rendered: Rendered) -> float:

@@ -22,7 +22,7 @@ class Row(dict[str, Any]):
         super().__init__()
         self.where = where
         for name, value in (fields or {}).items():
-            self[name] = value if type(value) is str else self._plain(name, value)
+            self[name] = value if type(value) is str and value.isascii() else self._plain(name, value)
 
     def _plain(self, name: str, value: Any) -> Any:
         if isinstance(value, Unusable):
@@ -32,12 +32,20 @@ class Row(dict[str, Any]):
         except SoftPromptError as error:
             what = f"{self.where}: field '{name}': {error.what}"
             raise SoftPromptError(what, error.why, error.fix) from None
-        if isinstance(found, Unusable):
-            found.place = f"{self.where}: field '{name}'"
+        _place(found, f"{self.where}: field '{name}'")
         return found
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Row, (dict(self), self.where)
+
+
+def _place(value: Any, where: str) -> None:
+    """Tell what has no text, also within lists and mappings, where it stands."""
+    if isinstance(value, Unusable):
+        value.place = where
+    elif isinstance(value, (list, dict)):
+        for item in value.values() if isinstance(value, dict) else value:
+            _place(item, where)
 
 
 def row_of(value: Any, where: str) -> Row:

@@ -8,24 +8,21 @@ from __future__ import annotations
 
 import glob
 import hashlib
-import random
 import re
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from softprompt.data.json_files import read_json, read_jsonl
 from softprompt.data.objects import ALIASES, read_object, restore_integers
-from softprompt.data.row import Row, canonical, short
+from softprompt.data.row import Row, canonical
 from softprompt.data.tables import need, read_csv, read_parquet
 from softprompt.data.text_files import check_regular
 from softprompt.errors import SoftPromptError, nearest
 from softprompt.paths import COMPRESSED, expanded, kind_of
 from softprompt.progress import task
 
-__all__ = ["FORMATS", "Row", "fingerprint", "limit_rows", "read_rows", "split_rows"]
-
-R = TypeVar("R", bound=Mapping[str, Any])
+__all__ = ["FORMATS", "Row", "fingerprint", "read_rows"]
 
 
 def read_rows(source: str | Path | Iterable[Mapping[str, Any]], *, split: str = "train") -> list[Row]:
@@ -52,55 +49,6 @@ def read_rows(source: str | Path | Iterable[Mapping[str, Any]], *, split: str = 
         raise SoftPromptError(f"{name}: no rows", why="the source is empty", fix="give at least one row")
     restore_integers(result)
     return result
-
-
-def limit_rows(rows: Sequence[R], limit: int | None, seed: int) -> list[R]:
-    """The first `limit` rows of a seeded shuffle, so that a smaller limit is a part of a larger one."""
-    if limit is None:
-        return list(rows)
-    order = list(range(len(rows)))
-    random.Random(seed).shuffle(order)
-    return [rows[i] for i in order[:limit]]
-
-
-def split_rows(
-    rows: Sequence[R], fraction: float, seed: int, *, key: Callable[[R], Hashable] | None = None
-) -> tuple[list[R], list[R]]:
-    """(train, dev): about `fraction` of the rows as dev, at least one; both in the rows' own order.
-
-    Rows of equal `key` (default: identical rows) stay on one side, so that dev holds nothing trained
-    on; `key=template.render_input` keeps rows of the same input together. Depends on the rows, the
-    fraction and the seed alone. Raises SoftPromptError where no split leaves a row on both sides.
-    """
-    groups: dict[Hashable, list[int]] = {}
-    for index, row in enumerate(rows):
-        groups.setdefault(key(row) if key else canonical(row), []).append(index)
-    if len(groups) < 2:
-        same = len(rows) > 1
-        what = (
-            f"they all have the same input, {short(next(iter(groups)))}"
-            if same and key
-            else "they are all equal"
-        )
-        raise SoftPromptError(
-            f"cannot carve a dev set out of {len(rows)} row(s)",
-            why=(f"{what}; " if same else "")
-            + "it takes at least two different rows, one to train on and one to measure on",
-            fix="look at template.input, or name a dev file: data.dev=FILE"
-            if same and key
-            else "add rows, or name a dev file: data.dev=FILE",
-        )
-    order = list(groups.values())
-    random.Random(seed).shuffle(order)
-    wanted = max(1, round(len(rows) * fraction))
-    dev: set[int] = set()
-    for group in order:
-        if len(dev) + len(group) <= wanted and len(dev) + len(group) < len(rows):
-            dev.update(group)
-    if not dev:  # every group is larger than the share
-        dev.update(min(order, key=len))
-    train = [row for index, row in enumerate(rows) if index not in dev]
-    return train, [row for index, row in enumerate(rows) if index in dev]
 
 
 def fingerprint(rows: Iterable[Mapping[str, Any]]) -> str:

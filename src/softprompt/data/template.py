@@ -21,6 +21,7 @@ from jinja2 import meta, nodes
 from softprompt.data import budget
 from softprompt.data.row import Row, short
 from softprompt.data.sandbox import Fields, NotTextError, NullError, environment
+from softprompt.data.spelling import meant, spellings
 from softprompt.data.values import Unusable, plain
 from softprompt.errors import SoftPromptError, nearest
 
@@ -40,6 +41,8 @@ class Rendered:
     row: Row
     words: tuple[str, ...] = ()  # where the template has a field of words
     tags: tuple[str, ...] = ()  # one a word; () where it was rendered without a target
+    end_taken_off: bool = False  # an end token was written at the end of the target, or of a choice
+    respelled: tuple[tuple[str, str], ...] = ()  # names that the row spells otherwise: (as written, as read)
 
 
 class Template:
@@ -120,19 +123,24 @@ class Template:
             return _tagged(row, self.words_field, self.tags_field, prompt, with_target)
         text = self._text(self._input, "template.input", self._input_fields, row)
         choices = self._choices(row)
-        target, references = "", ()
+        target = written = ""
+        references: tuple[str, ...] = ()
         if with_target:
-            target = self._text(self._target, "template.target", self._target_fields, row)
+            target = written = self._text(self._target, "template.target", self._target_fields, row)
             if not target.strip():
                 raise SoftPromptError(
                     f"{row.where}: the target is empty",
                     why=f"template.target {self.target!r} gave {target!r}",
                     fix="give the row a target, or take the row out",
                 )
-            if choices is not None and target not in choices:
-                raise _not_a_choice(target, choices, row)
+            if choices is not None:
+                known = meant(target, choices)
+                if known is None:
+                    raise _not_a_choice(target, choices, row)
+                target = known
             references = self._references(row) or (target,)
-        return Rendered(text, target, prompt, choices, references, row)
+        respelled = ((written, target),) if written != target else ()
+        return Rendered(text, target, prompt, choices, references, row, respelled=respelled)
 
     def render_input(self, row_or_text: Mapping[str, Any] | str) -> str:
         """The input's text alone; a bare string stands for the only field of the input template."""
@@ -226,7 +234,7 @@ class Template:
         if self.choices_field is None:
             return None
         choices = _text_list(row, self.choices_field, "task.choices")
-        if len(choices) < 2 or len(set(choices)) < len(choices):
+        if len(choices) < 2 or len(spellings(choices)) < len(choices):
             raise SoftPromptError(
                 f"{row.where}: field '{self.choices_field}' needs at least two different choices",
                 why=f"it holds {list(choices)}",
@@ -445,5 +453,5 @@ def _not_a_choice(target: str, choices: tuple[str, ...], row: Row) -> SoftPrompt
         why=f"choices: {', '.join(map(repr, choices))}",
         fix="where the row gives the choice's number, write template.target as {{ choices[answer] }}"
         if by_number
-        else "the target must equal a choice, spaces and case included",
+        else "the target must be one of the choices, case included",
     )

@@ -18,6 +18,33 @@ Ids = tuple[int, ...]
 Turns = Sequence[tuple[str, str]]  # (input, target), shown ahead of an input
 
 
+class NoRoomInTemplate(Exception):
+    """A chat template and a system text that take all the room: `least` tokens are needed."""
+
+    def __init__(self, least: int) -> None:
+        super().__init__(least)
+        self.least = least
+
+
+def beyond_vocabulary(tokenizer: Any, token: int, rows: int, where: str) -> SoftPromptError:
+    """The error for a token that a model of `rows` embeddings does not have."""
+    return SoftPromptError(
+        f"{where}: the model has no embedding for the token {tokenizer.convert_ids_to_tokens(token)!r}",
+        why=f"its number is {token}, but the model has {rows} embeddings: the tokenizer alone was extended",
+        fix="take it out of the text, or load the model in transformers, call "
+        "model.resize_token_embeddings(len(tokenizer)), and save the model again",
+    )
+
+
+def unknown_to_model(tokenizer: Any, rows: int | None) -> list[str]:
+    """The tokenizer's tokens that a model of `rows` embeddings does not have."""
+    if rows is None or len(tokenizer) <= rows:
+        return []
+    return [
+        token for token, number in sorted(tokenizer.get_vocab().items(), key=lambda p: p[1]) if number >= rows
+    ]
+
+
 @dataclass(frozen=True)
 class Tokens:
     """A tokenizer, and how inputs are put to it; see `Encoder`."""
@@ -128,8 +155,4 @@ class Tokens:
             if len(ids) <= limit and kept:
                 return ids
             total = len(ids)  # a text that begins elsewhere may have other tokens: cut on
-        raise SoftPromptError(
-            f"{where}: {limit} tokens leave no room for the input",
-            why=f"the chat template and the system text take {total} tokens alone",
-            fix=f"data.max_input_tokens={total + 64} or more, or a shorter system text",
-        )
+        raise NoRoomInTemplate(total)

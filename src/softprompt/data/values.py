@@ -17,6 +17,7 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from softprompt.characters import FIX, half_in, is_whole
 from softprompt.errors import SoftPromptError
 
 MAX_DEPTH = 64  # lists and mappings inside each other
@@ -74,8 +75,10 @@ class ClassNumber(int):
 def plain(value: Any, depth: int = 0) -> Any:
     """The value as a row holds it. Raises SoftPromptError for lists that are nested too deeply."""
     kind = type(value)
-    if kind is str or kind is bool or value is None:
+    if kind is bool or value is None:
         return value
+    if kind is str:
+        return value if is_whole(value) else Unusable(half_in(value), FIX, ascii(value))
     if kind is int:
         return value if abs(value).bit_length() * 0.30103 < MAX_DIGITS else _long_number()
     if kind is float:

@@ -22,6 +22,7 @@ from typing import Any, TextIO
 
 from ..config import recipe_from_dict
 from ..data.encode import Encoder, Example
+from ..data.room import Room
 from ..evaluate import Evaluation, Evaluator, Record, score
 from ..methods.base import SoftPrompt
 from .corpus import INSTRUCTIONS, PROMPTS, DemoData, demo_rows, write_demo_files
@@ -159,7 +160,7 @@ def _instructed(lm: Any, data: DemoData, shots: int) -> tuple[Evaluator, list[Ex
     from ..fewshot import few_shot
 
     template = Template("{{ instruction }}\n\n{{ input }}", "{{ target }}", chat=True, prompt_field="prompt")
-    encoder = Encoder(lm.tokenizer, template, chat=True, prompts=PROMPTS, context=lm.spec.context)
+    encoder = Encoder(lm.tokenizer, template, chat=True, prompts=PROMPTS, room=Room(lm.spec.context))
 
     def instructed(rows: Sequence[dict[str, str]]) -> list[dict[str, str]]:
         return [{**row, "instruction": INSTRUCTIONS[row["prompt"]]} for row in rows]

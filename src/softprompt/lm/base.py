@@ -20,6 +20,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from ..data.collate import Batch
+from ..data.tokens import beyond_vocabulary
 from ..errors import SoftPromptError, unknown
 from ..injection import Injection, LayerKV, Layers
 from . import neighbours, settings, shims
@@ -133,6 +134,15 @@ class LanguageModel(abc.ABC):
         """Tokens that stand ahead of every target, behind the decoder's start token: see `lm.settings`."""
         return self._begin[1:]
 
+    @property
+    def vocabulary(self) -> int:
+        """Ids below this have an embedding, in an encoder and a decoder alike."""
+        modules = [self.model.get_input_embeddings()]
+        if self.model.config.is_encoder_decoder:
+            modules.append(self.model.get_decoder().get_input_embeddings())
+        sizes = [len(weight) for module in modules if (weight := getattr(module, "weight", None)) is not None]
+        return int(min([self.spec.vocab_size, *sizes]))
+
     def embed(self, ids: Tensor) -> Tensor:
         """Token embeddings [..., H] of ids [...]."""
         return self.model.get_input_embeddings()(ids)
@@ -223,7 +233,10 @@ class LanguageModel(abc.ABC):
             raise SoftPromptError(
                 "this model was loaded without a tokenizer", fix="give token ids instead of text"
             )
-        return self.tokenizer(text, add_special_tokens=False)["input_ids"]  # type: ignore[return-value]
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]  # type: ignore[assignment]
+        if ids and max(ids) >= self.vocabulary:
+            raise beyond_vocabulary(self.tokenizer, max(ids), self.vocabulary, f"the text {text[:60]!r}")
+        return ids
 
     def move(self, layers: Layers, delta: Tensor | int) -> Layers:
         """Keys moved by `delta` positions ([B] or one number); unchanged where keys are not rotary."""
@@ -289,7 +302,7 @@ class LanguageModel(abc.ABC):
         ends = config.eos_token_id  # type: ignore[union-attr]
         first_end = ends[0] if isinstance(ends, list) else ends
         pad = config.pad_token_id  # type: ignore[union-attr]
-        return next((int(i) for i in (pad, first_end) if i is not None), 0)
+        return next((int(i) for i in (pad, first_end) if i is not None and 0 <= i < self.vocabulary), 0)
 
 
 def _refuse_wrapped(model: Any) -> None:

@@ -57,6 +57,7 @@ def load(
         tokenizer = AutoTokenizer.from_pretrained(path, **options)
         config = AutoConfig.from_pretrained(path, **options)
         wrapper = _wrapper(config, head, name)
+        _check_ids(config, name)
         if head is not None:
             # a head of another size in the checkpoint is no mistake: it is left, and drawn anew
             options |= {"num_labels": head.size, "ignore_mismatched_sizes": True}
@@ -79,6 +80,22 @@ def load(
     lm = wrapper(model.to(target), tokenizer, name, head, head_names, attention)
     lm.why_dtype = why
     return lm
+
+
+def _check_ids(config: Any, name: str) -> None:
+    """Ids that a model looks up must have an embedding."""
+    inner = config.get_text_config()
+    rows = getattr(inner, "vocab_size", None)
+    for key in ("pad_token_id", "decoder_start_token_id"):
+        value = getattr(inner, key, None)
+        value = getattr(config, key, None) if value is None else value
+        if isinstance(rows, int) and isinstance(value, int) and value >= rows:
+            raise SoftPromptError(
+                f"cannot load model '{name}'",
+                why=f"its config.json says {key}={value}, but it has {rows} embeddings (0 to {rows - 1})",
+                fix=f"set {key} in config.json to a token that it has, or add the embeddings: "
+                "model.resize_token_embeddings(len(tokenizer)) before the model is saved",
+            )
 
 
 def _wrapper(config: Any, head: Head | None, name: str) -> type[FrozenLM | EncoderLM | Seq2SeqLM]:

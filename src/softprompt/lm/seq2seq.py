@@ -35,7 +35,16 @@ class Seq2SeqLM(LanguageModel):
     """A frozen encoder-decoder model and its tokenizer."""
 
     def _settle(self) -> None:
-        self.spec = replace(self.spec, limits={**self.spec.limits, "cache": NOT_KEPT})
+        config = self.model.config
+        keys = ("max_encoder_position_embeddings", "max_source_positions")
+        own = (getattr(config, key, None) for key in keys)
+        answers = int(getattr(config, "max_decoder_position_embeddings", None) or self.spec.context)
+        self.spec = replace(
+            self.spec,
+            limits={**self.spec.limits, "cache": NOT_KEPT},
+            context=int(next((most for most in own if most), self.spec.context)),
+            answer_context=answers - max(0, len(self._begin) - 1),  # the first start stands for the end token
+        )
         if not self._begin:
             raise SoftPromptError(
                 f"'{self.name}' does not say which token its decoder starts with",

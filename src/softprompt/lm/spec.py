@@ -35,6 +35,7 @@ class ModelSpec:
     depth: int  # layers of any kind, those without attention included
     layers: tuple[LayerSpec, ...]  # its attention layers in the order they run; others take no prefix
     positions: str  # "rotary", "absolute", "relative", "none", or "unknown"
+    answer_context: int | None = None  # positions of a decoder that is apart from the encoder
     limits: Mapping[str, str] = field(
         default_factory=dict
     )  # "prefix", "cache", "decoder", "generate": why it cannot be had; "length": why no longer rows

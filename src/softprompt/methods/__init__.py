@@ -25,7 +25,7 @@ from . import (
     prompt_tuning,
     residual_prompt_tuning,
 )
-from .base import Features, Reads, Setting, SoftPrompt
+from .base import Features, Placement, Reads, Setting, SoftPrompt
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,11 @@ class Method:
         """Its options by name, with defaults."""
         parameters = inspect.signature(self.build).parameters
         return {name: p for name, p in parameters.items() if p.kind is inspect.Parameter.KEYWORD_ONLY}
+
+    @property
+    def is_soft(self) -> bool:
+        """Whether it makes soft tokens: vectors in the sequence, which take positions; prefixes take none."""
+        return typing.get_type_hints(self.build).get("placement") == Placement
 
 
 METHODS: dict[str, Method] = {
@@ -78,6 +83,16 @@ def build(name: str, setting: Setting, options: Mapping[str, Any] | None = None)
     with torch.random.fork_rng(devices=[]):  # reparameterizers draw from the global generator
         torch.manual_seed(setting.seed)
         return method.build(setting, **chosen)
+
+
+def soft_tokens(name: str, options: Mapping[str, Any]) -> tuple[int, int, int]:
+    """Positions that a method's vectors take: (in the input's sequence, in a decoder apart, of one place)."""
+    method, known = find(name), find(name).options()
+    if not method.is_soft:
+        return 0, 0, 0
+    length = int(options.get("length", known["length"].default))
+    placement = options.get("placement", known["placement"].default)
+    return length * (placement != "decoder"), length * (placement in ("decoder", "both")), length
 
 
 def check_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
@@ -119,4 +134,5 @@ __all__ = [
     "build",
     "check_options",
     "find",
+    "soft_tokens",
 ]

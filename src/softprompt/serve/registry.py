@@ -31,7 +31,7 @@ from ..lm.base import LanguageModel
 from ..lm.loading import fingerprint
 from ..manifest import BASE, STATE, VECTORS
 from ..methods.materialised import Materialised
-from ..prepare import encoder_of, template_of
+from ..prepare import encoder_of, room_of, template_of
 from .names import Names
 from .request import BrokenPrompt, UnknownPrompt
 
@@ -204,8 +204,8 @@ class Registry:
         """That of artifacts of the same template, labels and limits: compiling them takes milliseconds."""
         prompts, labels = artifact.prompts, artifact.manifest["labels"]
         limits = recipe.data.max_input_tokens, recipe.data.max_target_tokens, recipe.data.prompt_field
-        length = recipe.method.options().get("length")
-        key = repr((recipe.template, recipe.task, limits, length, prompts, labels))
+        room = room_of(recipe, self.model)
+        key = repr((recipe.template, recipe.task, limits, room, prompts, labels))
         if key not in self._encoders:
             template = template_of(recipe, self.model)
             self._encoders[key] = encoder_of(recipe, self.model, template, prompts, labels)

@@ -17,7 +17,7 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
-from ...data.encode import TooLong
+from ...data.room import TooLong
 from ...errors import SoftPromptError
 from ..request import BrokenPrompt, Busy, Stopped
 

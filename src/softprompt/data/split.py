@@ -1,0 +1,136 @@
+"""Rows chosen and parted by a seed: some of them, and those held out to measure on.
+
+A row's `kinds` are what the training rows must show at least once: its label, its prompt. Where a choice
+would leave the training rows without one of them, another row is chosen.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from softprompt.data.row import canonical, short
+from softprompt.errors import SoftPromptError
+
+R = TypeVar("R", bound=Mapping[str, Any])
+Kinds = Callable[[Mapping[str, Any]], Iterable[Hashable]]
+
+
+def limit_rows(rows: Sequence[R], limit: int | None, seed: int, *, kinds: Kinds | None = None) -> list[R]:
+    """The first `limit` rows of a seeded shuffle, so that a smaller limit is a part of a larger one.
+
+    A kind that is not among them takes, with its first row, the place of the last row whose kinds are all
+    there without it, as long as there is such a row.
+    """
+    if limit is None:
+        return list(rows)
+    order = list(range(len(rows)))
+    random.Random(seed).shuffle(order)
+    chosen, rest = order[:limit], order[limit:]
+    if kinds is not None and rest:
+        chosen = _with_every_kind(chosen, rest, lambda index: set(kinds(rows[index])))
+    return [rows[i] for i in chosen]
+
+
+def _with_every_kind(
+    chosen: list[int], rest: Sequence[int], kinds_of: Callable[[int], set[Hashable]]
+) -> list[int]:
+    own = {index: kinds_of(index) for index in chosen}
+    counts = Counter(kind for found in own.values() for kind in found)
+    added: list[int] = []
+    for index in rest:
+        wanted = kinds_of(index)
+        if all(counts[kind] for kind in wanted):
+            continue
+        spare = next((i for i in reversed(chosen) if all(counts[kind] > 1 for kind in own[i])), None)
+        if spare is None:
+            continue
+        chosen.remove(spare)
+        counts.subtract(own[spare])
+        counts.update(wanted)
+        added.append(index)
+    return [*chosen, *added]
+
+
+def split_rows(
+    rows: Sequence[R],
+    fraction: float,
+    seed: int,
+    *,
+    key: Callable[[R], Hashable] | None = None,
+    kinds: Kinds | None = None,
+) -> tuple[list[R], list[R]]:
+    """(train, dev): about `fraction` of the rows as dev, at least one; both in the rows' own order.
+
+    Rows of equal `key` (default: identical rows) stay on one side, so that dev holds nothing trained
+    on; `key=template.render_input` keeps rows of the same input together. Every kind has a training row.
+    Depends on the rows, the fraction and the seed alone. Raises SoftPromptError where no split leaves a row
+    on both sides.
+    """
+    groups: dict[Hashable, list[int]] = {}
+    for index, row in enumerate(rows):
+        groups.setdefault(key(row) if key else canonical(row), []).append(index)
+    if len(groups) < 2:
+        same = len(rows) > 1
+        what = (
+            f"they all have the same input, {short(next(iter(groups)))}"
+            if same and key
+            else "they are all equal"
+        )
+        raise SoftPromptError(
+            f"cannot carve a dev set out of {len(rows)} row(s)",
+            why=(f"{what}; " if same else "")
+            + "it takes at least two different rows, one to train on and one to measure on",
+            fix="look at template.input, or name a dev file: data.dev=FILE"
+            if same and key
+            else "add rows, or name a dev file: data.dev=FILE",
+        )
+    order = list(groups.values())
+    random.Random(seed).shuffle(order)
+    wanted = max(1, round(len(rows) * fraction))
+    left = _Left([list(kinds(row)) for row in rows] if kinds else [[] for _ in rows])
+    dev: set[int] = set()
+    for group in order:
+        fits = len(dev) + len(group) <= wanted and len(dev) + len(group) < len(rows)
+        if fits and left.can_spare(group):
+            left.take(group)
+            dev.update(group)
+    if not dev:  # every group that can be spared is larger than the share
+        spare = [group for group in order if left.can_spare(group)]
+        if not spare:
+            raise SoftPromptError(
+                f"cannot carve a dev set out of {len(rows)} row(s)",
+                why=f"each holds the only row of a label or a prompt ({left.once()})",
+                fix="add rows of the same labels and prompts, or name a dev file: data.dev=FILE",
+            )
+        dev.update(min(spare, key=len))
+    train = [row for index, row in enumerate(rows) if index not in dev]
+    return train, [row for index, row in enumerate(rows) if index in dev]
+
+
+class _Left:
+    """How many rows of each kind are left to train on."""
+
+    def __init__(self, kinds: Sequence[Sequence[Hashable]]) -> None:
+        self._kinds = kinds
+        self._counts = Counter(kind for row in kinds for kind in set(row))
+
+    def can_spare(self, group: Sequence[int]) -> bool:
+        """Whether every kind has a row outside the group."""
+        return all(self._counts[kind] > count for kind, count in self._of(group).items())
+
+    def take(self, group: Sequence[int]) -> None:
+        """These rows are no longer left."""
+        self._counts.subtract(self._of(group))
+
+    def once(self, shown: int = 3) -> str:
+        """The first kinds that have one row, as text."""
+        single = [
+            str(kind[-1] if isinstance(kind, tuple) else kind) for kind, n in self._counts.items() if n == 1
+        ]
+        return ", ".join(map(repr, single[:shown])) + (", …" if len(single) > shown else "")
+
+    def _of(self, group: Sequence[int]) -> Counter[Hashable]:
+        return Counter(kind for index in group for kind in set(self._kinds[index]))
