@@ -117,7 +117,7 @@ def _data(run: Run) -> dict[str, Any]:
         "peak_memory_bytes": training["peak_memory_bytes"],
         "trained_parameters": manifest["trained_parameters"],
         "carried": manifest["carried"],
-        "remarks": manifest["data"]["remarks"],
+        "remarks": manifest["data"].get("remarks", []),
         "bytes": run.artifact.bytes,
     }
 
