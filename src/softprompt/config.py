@@ -19,7 +19,6 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from softprompt.characters import check_whole, texts_in
 from softprompt.errors import SoftPromptError, nearest
 from softprompt.paths import expanded, unexpanded
 from softprompt.recipe import PREFERRED, SECTIONS, SHORTHAND, Recipe
@@ -212,8 +211,6 @@ class _Draft:
                 self.mistakes.append((self._origin(detail["loc"]), self._message(detail)))
         if recipe is None or self.mistakes:
             raise self._error()
-        for name, text in texts_in(recipe.to_dict()):
-            check_whole(text, name)
         return recipe
 
     def _resolve_model(self, base_dir: Path) -> None:

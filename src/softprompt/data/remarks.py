@@ -6,6 +6,7 @@ of models or of how remarks are shown.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -119,6 +120,24 @@ def _unknown(encoder: Encoder, examples: Sequence[Example]) -> Iterator[Remark]:
         yield Remark("unknown", len(names), f"{text}, and are scored without them: {shown}")
 
 
+def _numbers(encoder: Encoder, examples: Sequence[Example]) -> Iterator[Remark]:
+    """Numbers that a head cannot learn as they are: it starts near 0 and moves by small steps."""
+    values = [example.value for example in examples if example.value is not None]
+    if not values:
+        return
+    largest, spread = max(map(abs, values)), max(values) - min(values)
+    if spread == 0:
+        yield Remark("constant", len(values), f"all targets are the same number, {values[0]:g}")
+    elif largest > 100 or spread < 0.01:
+        scale = 10 ** round(math.log10(largest if largest > 100 else spread))
+        yield Remark(
+            "scale",
+            len(values),
+            f"targets lie between {min(values):g} and {max(values):g}, far from a head's start: "
+            f"bring them near 0 to 1, as with template.target={{{{ your_field | float / {scale:g} }}}}",
+        )
+
+
 def _vocabulary(encoder: Encoder, examples: Sequence[Example]) -> Iterator[Remark]:
     tokens = unknown_to_model(encoder.tokenizer, encoder.vocabulary)
     if tokens:
@@ -146,6 +165,7 @@ _LOOKS: tuple[Callable[[Encoder, Sequence[Example]], Iterator[Remark]], ...] = (
     _case_twins,
     _ends,
     _not_back,
+    _numbers,
     _vocabulary,
     _control,
 )
