@@ -79,7 +79,7 @@ def test_tokens_without_an_embedding_are_named_with_the_row():
     encoder = Encoder(tokenizer, Template(), vocabulary=rows)
     assert kinds(encoder, "good") == {"vocabulary": 1}
     for row in ({"input": "<ITEM>", "target": "y"}, {"input": "x", "target": "<ITEM>"}):
-        with pytest.raises(SoftPromptError, match="the row: the model has no embedding for .*<ITEM>"):
+        with pytest.raises(SoftPromptError, match=r"the row: the model has no embedding for .*<ITEM>"):
             encoder.encode(row)
     with pytest.raises(SoftPromptError, match="label '<ITEM>'"):
         Encoder(tokenizer, Template(), kind="classification", labels=["<ITEM>", "b"], vocabulary=rows)
