@@ -14,7 +14,7 @@ list of files does not name is never read. Vectors are checked where they are re
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -229,6 +229,27 @@ def _check_file(file: Path, facts: Mapping[str, Any], verify: bool) -> None:
     except SoftPromptError as error:
         why = error.why or "it is not there"
     raise SoftPromptError(f"{file} is damaged or missing", why=why, fix=RESTORE)
+
+
+def starts(path: str, prompts: Sequence[str]) -> list[str]:
+    """What is not plain of a start from an artifact's prompts (see `vectors`), as sentences."""
+    held = load(path).prompts
+    if set(prompts) == set(held) or len(held) == len(prompts) == 1:
+        return []
+    first = [name for name in prompts if name not in held]
+    left = [name for name in held if name not in prompts]
+    said = []
+    if first:
+        said.append(
+            f"{', '.join(first)}: starts from '{held[0]}', the first prompt of {path}, "
+            "which has none of that name"
+        )
+    if left:
+        said.append(
+            f"{', '.join(left)}: in {path}, but in no row, so the new prompts do not hold it; "
+            "to keep it, leave its rows in, or serve both folders"
+        )
+    return said
 
 
 def vectors(path: str, prompt: str) -> dict[str, Tensor]:

@@ -40,6 +40,7 @@ from .memory import free_memory
 from .methods.base import Setting, SoftPrompt
 from .methods.transfer import Carried
 from .metrics import METRICS
+from .notes import note
 from .objectives import injection_for
 from .order import Order, row_lengths
 from .passes import at_once
@@ -399,6 +400,10 @@ def build_method(
         rows = by_prompt.setdefault(example.prompt, [])
         if len(rows) < EXAMPLES_TO_START_FROM:
             rows.append((*example.input_ids, *example.target_ids))
+    options = recipe.method.options()
+    if options.get("init") == "artifact" and options.get("artifact"):
+        for text in artifacts.starts(str(options["artifact"]), prompts):
+            note(text)
     setting = Setting(
         lm,
         prompts,

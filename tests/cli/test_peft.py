@@ -72,3 +72,8 @@ def test_the_written_config_is_plain_json(run, styles, tmp_path):
     config = json.loads((tmp_path / "adapter/adapter_config.json").read_text())
     assert config["num_virtual_tokens"] == 3 and config["inference_mode"] is True
     assert Path(config["base_model_name_or_path"]).is_dir()
+
+
+def test_nothing_is_imported_from_llama_cpp(run, tmp_path):
+    said = run("import", tmp_path, "--from", "llama.cpp")
+    assert said.code == 1 and "nothing is imported from llama.cpp" in said.err and "loading" not in said.err

@@ -37,9 +37,16 @@ def import_(
     Example:
       softprompt import adapter --from peft --model HuggingFaceTB/SmolLM2-135M --out runs/imported
     """
+    from ..errors import SoftPromptError
     from ..interop import peft
     from ..lm.loading import load
 
+    if library is not Library.peft:
+        raise SoftPromptError(
+            f"nothing is imported from {library.value}",
+            why="a slot's state holds what a prompt comes to in one engine, and not the prompt",
+            fix="--from peft, for a folder that PEFT's save_pretrained wrote",
+        )
     name = model or peft.base_name(folder)
     log(f"loading {name} …")
     lm = load(name)

@@ -116,12 +116,17 @@ def serve(
     limits = Limits(output_tokens=max_tokens, requests=rows + queue, seconds=timeout)
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
     logging.getLogger("softprompt.serve").setLevel(logging.INFO)
+    base = model or "smollm2"
+    if model is None and engine is EngineName.embedded and folder.is_dir():
+        from ..serve.bases import base_of
+
+        base = base_of(folder) or base
     with contextlib.closing(listen(host, port)) as bound:  # before a model is loaded in vain
 
         def ready(url: str) -> None:
             log(f"serving {folder} on {url}/v1, to try on {url}/play; Ctrl-C ends it")
             if json:
-                print(jsonlib.dumps({"url": url, "model": model or "smollm2"}), flush=True)
+                print(jsonlib.dumps({"url": url, "model": base}), flush=True)
 
         common: dict[str, Any] = {"keys": keys, "limits": limits, "drain": drain}
         common["hosts"] = _hosts(host, allowed_host or [])
@@ -129,7 +134,7 @@ def serve(
             run_gateway(folder, model, vllm_url, bound, ready, **common)
         else:
             common |= {"rows": rows, "queue": queue, "prompts_bytes": prompts_mb * 10**6, "dtype": dtype}
-            run(folder, model or "smollm2", bound, ready, **common)
+            run(folder, base, bound, ready, **common)
     return Reply(None)
 
 
@@ -152,7 +157,7 @@ def run(
     from .. import threads
     from ..lm.frozen import FrozenLM
     from ..lm.loading import load
-    from ..serve import Engine, Registry
+    from ..serve import Engine, Registry, bases
     from ..serve.api import create_app
     from ..serve.api.keys import Keys
     from ..serve.api.server import Server, address_of
@@ -171,6 +176,8 @@ def run(
             why="rows of different prompts run together in decoder-only models alone",
             fix="softprompt generate answers under any model",
         )
+    for text in bases.said(folder, lm):
+        log(f"note: {text}")
     registry = Registry(folder, lm, max_bytes=prompts_bytes)
     engine = Engine(lm, registry, max_rows=rows, queue=queue)
     app = create_app(
