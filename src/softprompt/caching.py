@@ -25,6 +25,7 @@ def open_inputs(
     lists: Sequence[Sequence[Example]],
     *,
     first: Sequence[Example] = (),
+    needed: Sequence[Example] | None = None,
     reads: Reads | None = None,
     form: Form = "auto",
     place: Place | None = None,
@@ -34,10 +35,12 @@ def open_inputs(
     """A cache for each list of examples, and the plan as it came out.
 
     The lists share one store: an input that occurs in several, or twice in one, is computed once; in memory
-    when it is first asked for (`first`: in which order, as far as it is known). `reads` is what the method
+    when it is first asked for (`first`: in which order, as far as it is known). `needed` are all that will be
+    asked for, where that is known: of other rows nothing is computed. `reads` is what the method
     reads of the input. `progress(done, total)` counts distinct inputs.
     """
     every = [example for examples in lists for example in examples]
+    wanted = every if needed is None else needed
     at: Where = {"cached-ram": "ram", "cached-disk": "disk"}.get(plan.mode, "nowhere")  # type: ignore[assignment]
 
     def opened(kept: Kept, where: Where) -> tuple[Store | None, str]:
@@ -51,8 +54,8 @@ def open_inputs(
                         own.at(done, total=total)
                         progress(done, total)
 
-                    return disk.open_or_build(place_or_own, kept, every, progress=count, say=say), ""
-            return ram.lazily(kept, every, first), ""
+                    return disk.open_or_build(place_or_own, kept, wanted, progress=count, say=say), ""
+            return ram.lazily(kept, wanted, first), ""
         except (MemoryError, RuntimeError, OSError, SoftPromptError) as error:
             room, reason = _no_room(error)
             say(f"no {room} for the cache: {kept.what} are recomputed each step instead ({reason})")

@@ -22,6 +22,7 @@ from .errors import SoftPromptError
 from .files import remove_unfinished, unwritable
 
 FILE = ".lock"
+INNER = ("checkpoint", "rows", "trials")  # folders in it that nobody else writes to either
 NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL}
 _mine = threading.local()  # .held: (device, inode) of the folders that this thread holds
 _open: set[int] = set()  # descriptors of locks
@@ -57,7 +58,8 @@ def _held(folder: Path, wait: bool) -> Iterator[None]:
     descriptor = _lock(folder / FILE, folder, wait)
     own.add(key)
     try:
-        remove_unfinished(folder)
+        for place in (folder, *(folder / name for name in INNER)):
+            remove_unfinished(place)
         yield
     finally:
         own.discard(key)

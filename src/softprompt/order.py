@@ -40,6 +40,15 @@ class Order:
         epoch = bisect.bisect_right(self._ends, step)
         return self.epoch(epoch)[step - (self._ends[epoch - 1] if epoch else 0)]
 
+    def asked(self, steps: int) -> list[int]:
+        """The rows that so many steps read, each once, in the order in which they come to them."""
+        found: dict[int, None] = {}
+        for step in range(steps):
+            found |= dict.fromkeys(self.batch(step))
+            if len(found) == len(self.lengths):
+                break
+        return list(found)
+
     def epoch(self, number: int) -> list[list[int]]:
         """All batches of an epoch, in order."""
         if number != self._epoch:

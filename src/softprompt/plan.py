@@ -111,6 +111,7 @@ def decide(
     examples: Sequence[Example],
     batch_size: int,
     *,
+    needed: Sequence[Example] | None = None,
     reads: Reads | None = None,
     cache: Wish = "auto",
     form: Form = "auto",
@@ -119,10 +120,12 @@ def decide(
 ) -> Plan:
     """The cheapest mode that gives the same logits. `injection` is a sample of what the method makes.
 
+    `needed` are those of the examples that will be asked for, where that is not all: nothing else is kept.
     `reads` is what the method reads of the input. `batch_size`: rows a step. `form` is how keys and values
     are kept: int8 gives nearly the same. `place`: where caches lie on disk; None is the user's cache folder.
     """
     budget = ram.default_budget(str(lm.device)) if budget_bytes is None else budget_bytes
+    needed = examples if needed is None else needed
     place, features = place or Place(), None
     inputs = sum(cached_tokens(e) for e in examples)
     rows = max(1, len(examples))
@@ -131,15 +134,16 @@ def decide(
     soft_before = 0 if injection.before is None else injection.before.mask.shape[1]
     if reads is not None and is_constant(lm, reads):
         # first: of a fraction of the bytes, and worth as much of a step
-        features = _keep(InputFeatures(lm, reads), examples, cache, budget, place)
+        features = _keep(InputFeatures(lm, reads), needed, cache, budget, place)
     taken = (0, 0) if features is None else _taken(features)
+    # of all, so that runs of other steps find the same rows on disk
     kv = KeyValues(lm, form, common_beginning(lm, examples))
-    whole = Plan("full", "", 0, 0, kv.bytes_needed(distinct(kv, examples)), budget, features=features)
+    whole = Plan("full", "", 0, 0, kv.bytes_needed(distinct(kv, needed)), budget, features=features)
     if reason := _why_full(lm, injection):
         soft = soft_after + soft_before
         step = round(batch_size * ((inputs + targets) / rows + soft))
         return replace(whole, reason=reason, step_tokens=step, soft_tokens=soft)
-    found = _keep(kv, examples, cache, budget - taken[0], place, taken[1])
+    found = _keep(kv, needed, cache, budget - taken[0], place, taken[1])
     plan = replace(
         whole,
         step_tokens=round(batch_size * (targets / rows + soft_after)),

@@ -145,15 +145,25 @@ def prepare(
 
 
 def plan_of(
-    recipe: Recipe, lm: LanguageModel, method: SoftPrompt, train: list[Example], dev: list[Example]
+    recipe: Recipe,
+    lm: LanguageModel,
+    method: SoftPrompt,
+    train: list[Example],
+    dev: list[Example],
+    asked: Sequence[Example] | None = None,
 ) -> plan.Plan:
-    """What is kept of the inputs, and whether layers are computed twice, for want of memory."""
+    """What is kept of the inputs, and whether layers are computed twice, for want of memory.
+
+    `asked` are the training rows that steps will read; by itself those of the recipe's steps.
+    """
     how = recipe.train
     rows = min(how.batch_size, len(train))
+    order = Order(row_lengths(train, how.batch_tokens), how.batch_size, how.seed, how.batch_tokens)
     if how.batch_tokens is not None:
-        order = Order(row_lengths(train, how.batch_tokens), rows, how.seed, how.batch_tokens)
         rows = round(len(train) / order.per_epoch)
-    chosen = plan_inputs(recipe, lm, method, [*train, *dev], rows)
+    if asked is None:
+        asked = [train[i] for i in order.asked(how.steps)]
+    chosen = plan_inputs(recipe, lm, method, [*train, *dev], rows, [*asked, *dev])
     kept = 0
     lm.set_gradient_checkpointing(False)  # a base that is used again may be at it
     if how.gradient_checkpointing == "auto":
@@ -167,9 +177,14 @@ def plan_of(
 
 
 def plan_inputs(
-    recipe: Recipe, lm: LanguageModel, method: SoftPrompt, examples: Sequence[Example], rows: int
+    recipe: Recipe,
+    lm: LanguageModel,
+    method: SoftPrompt,
+    examples: Sequence[Example],
+    rows: int,
+    needed: Sequence[Example] | None = None,
 ) -> plan.Plan:
-    """What is kept of inputs, and where; `rows` go through the model in a step."""
+    """What is kept of inputs, and where; `rows` go through the model in a step. For `needed` see `decide`."""
     how = recipe.train
     with torch.no_grad():
         injection = injection_for(lm, method, collate(examples[:1], lm.device))
@@ -178,6 +193,7 @@ def plan_inputs(
         injection,
         examples,
         rows,
+        needed=needed,
         reads=method.reads,
         cache=how.cache,
         form=how.cache_dtype,
@@ -191,6 +207,7 @@ def open_caches(
     lists: Sequence[Sequence[Example]],
     *,
     first: Sequence[Example] = (),
+    needed: Sequence[Example] | None = None,
     progress: caching.Progress = lambda done, total: None,
     say: caching.Say = lambda text: None,
 ) -> tuple[list[InputCache], Prepared]:
@@ -200,6 +217,7 @@ def open_caches(
         prepared.lm,
         lists,
         first=first,
+        needed=needed,
         reads=prepared.method.reads,
         form=prepared.recipe.train.cache_dtype,
         place=cache_place(prepared.recipe),

@@ -144,7 +144,9 @@ def _slower(prepared: Prepared, rows: Sequence[Example], price: Price) -> Slower
         lm.set_gradient_checkpointing(prepared.plan.checkpointing)
     whole = price.seconds + price.steps * (seconds - price.step_seconds)
     if prepared.plan.is_cached:
-        whole -= price.cache_seconds
+        # what is kept of the dev rows is computed at every evaluation instead of once
+        share = _tokens(prepared.dev) / max(1, prepared.plan.prefill_tokens)
+        whole += price.cache_seconds * (price.evaluations * min(1.0, share) - 1)
     return Slower(name, seconds, whole, memory)
 
 

@@ -319,14 +319,15 @@ def _open_caches(
     # a cache of keys and values serves all whose inputs are constants, one of features all that read the same
     first = max(runs, key=lambda run: (run.plan.mode != "full", run.method.reads is not None))
     train = [example for run in runs for example in run.train]
+    dev, asked = [example for run in runs for example in run.dev], list(first_asked(runs))
     if len(runs) > 1:
-        dev = [example for run in runs for example in run.dev]
-        first = replace(first, plan=plan_of(first.recipe, first.lm, first.method, train, dev))
+        first = replace(first, plan=plan_of(first.recipe, first.lm, first.method, train, dev, asked))
     lists = [train, *(run.dev for run in runs)]
     (cache, *dev_caches), first = open_caches(
         first,
         lists,
-        first=list(first_asked(runs)),
+        first=asked,
+        needed=[*asked, *dev],
         progress=hooks.on_cache,
         say=lambda text: _stage(hooks, text),
     )
@@ -335,13 +336,15 @@ def _open_caches(
 
 
 def first_asked(runs: Sequence[Prepared]) -> Iterator[Example]:
-    """Training rows in the order in which the steps of the first epoch come to them."""
-    epochs = []
+    """The training rows that steps will read, in about the order in which they come to them."""
+    own = []
     for run in runs:
         how = optimization(run.recipe)
         order = Order(row_lengths(run.train, how.batch_tokens), how.batch_size, how.seed, how.batch_tokens)
-        epochs.append([[run.train[i] for i in batch] for batch in order.epoch(0)])
-    for batches in zip_longest(*epochs, fillvalue=()):
+        rows = [run.train[i] for i in order.asked(how.steps)]
+        size = max(1, order.size)
+        own.append([rows[start : start + size] for start in range(0, len(rows), size)])
+    for batches in zip_longest(*own, fillvalue=()):
         for batch in batches:
             yield from batch
 
