@@ -70,7 +70,7 @@ def test_files_of_inputs_may_be_utf16_and_must_hold_something(run, tuned, tmp_pa
     inputs.write_bytes("müd".encode("latin-1"))
     assert "iconv -f cp1252" in run("generate", tuned, "--file", inputs).err
     inputs.write_bytes(b"\n\n")
-    assert "is empty" in run("generate", tuned, "--file", inputs).err
+    assert "no inputs" in run("generate", tuned, "--file", inputs).err
     assert "no such file" in run("generate", tuned, "--file", tmp_path / "none.txt").err
 
 

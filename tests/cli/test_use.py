@@ -94,10 +94,10 @@ def test_generate_from_files_and_stdin(run, chatty, tmp_path, monkeypatch):
     lines = tmp_path / "inputs.txt"
     lines.write_text("sun\n\nmud and cake\n")
     said = run("generate", chatty, "--file", lines, "--prompt", "fact")
-    assert said.code == 0 and said.out.count("\n") == 2  # one answer a line, whatever it holds
+    assert said.code == 0 and said.out.count("\n") == 3  # one answer a line, whatever it holds
     alone = run("generate", chatty, "mud and cake", "--prompt", "fact", "--json").json["outputs"]
-    assert run("generate", chatty, "--file", lines, "--prompt", "fact", "--json").json["outputs"][1:] == alone
-    monkeypatch.setattr(sys, "stdin", io.StringIO("sun\nmud and cake\n"))
+    assert run("generate", chatty, "--file", lines, "--prompt", "fact", "--json").json["outputs"][2:] == alone
+    monkeypatch.setattr(sys, "stdin", io.StringIO("sun\n\nmud and cake\n"))
     assert run("generate", chatty, "--file", "-", "--prompt", "fact").out == said.out
     rows = [{"input": "sun", "style": "joke"}, {"input": "sun", "style": "fact"}]
     data = write_rows(tmp_path / "rows.jsonl", rows)

@@ -100,7 +100,7 @@ def generate(
     lines: Sequence[Any] = [text] if file is None else _read(file)
     rows: Sequence[Any] = [line for line in lines if line is not None]
     if len(rows) < len(lines):
-        log(f"note: {len(lines) - len(rows)} blank lines are answered by blank lines")
+        log(f"note: blank lines are answered by blank lines ({len(lines) - len(rows)})")
     check_prompt(found, rows, prompt)
     checked(options, recipe_from_dict(found.manifest["recipe"]).task.kind)
     tuned = open_artifact(found, model, other_base, plain)
@@ -155,7 +155,7 @@ def _read(file: str) -> Sequence[Any]:
             raise SoftPromptError(f"cannot read '{file}'", why="there is no such file")
         check_regular(path, "file of inputs")
         try:
-            content = read_text(path)
+            content = read_text(path, may_be_blank=True)
         except OSError as error:
             raise SoftPromptError(f"cannot read '{file}'", why=error.strerror or str(error)) from None
     found = re.split(r"\r\n|\n|\r", content.removeprefix("\ufeff"))

@@ -41,7 +41,7 @@ def check_regular(path: Path, what: str = "data file") -> None:
         )
 
 
-def read_text(path: Path) -> str:
+def read_text(path: Path, *, may_be_blank: bool = False) -> str:
     """The text of a file: UTF-8, or UTF-16 or UTF-32 that begins with its mark.
 
     Raises SoftPromptError for a file that is empty or too long, or holds bytes that are no text.
@@ -58,7 +58,7 @@ def read_text(path: Path) -> str:
             why="it is not text, or is UTF-16 without a mark at its start",
             fix=f"if it is text, convert it: iconv -f utf-16le -t utf-8 {path.name}",
         )
-    if not text.strip():
+    if not may_be_blank and not text.strip():
         raise SoftPromptError(f"'{path}' is empty", fix="write one row a line, with an input and a target")
     return text
 
