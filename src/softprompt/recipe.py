@@ -197,6 +197,7 @@ class CompareConfig(_Section):
     constraint: dict[str, Any] | None = None  # what answers must satisfy
     serving: bool = True  # time the first token, and tokens a second
     goal: float | None = None  # dev score for "seconds to a target"; None: not measured
+    within: Rate | None = None  # seconds for all calls together; what does not fit is left out, and said
     workers: Positive | None = None  # processes; None: one for two cores
     executor: Literal["local", "ray"] = "local"
     output: Name | None = None  # folder; None: the recipe's own, and "-compare"

@@ -56,6 +56,15 @@ def use(wanted: int | None = None) -> int:
     return torch.get_num_threads()
 
 
+def wait_quietly() -> None:
+    """Let threads that wait for each other sleep instead of spin; to be called before torch is loaded.
+
+    Beside other programs a spinning thread takes the core from the one that it waits for: on two busy cores,
+    a pass that took seconds took minutes.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
 def said() -> int | None:
     """The number that the environment asks for; None where it asks for none, or for no number."""
     asked = next((value for name in VARIABLES if (value := os.environ.get(name))), "")

@@ -68,10 +68,47 @@ def test_a_recipe_that_is_there_is_what_counts(begun, tmp_path):
         start("elsewhere/rows.jsonl", [], None)
 
 
-def test_what_the_command_line_says_is_not_lowered(begun):
-    read = load_recipe(begun(labelled(40), "steps=99", within=1e-3).path)
-    assert len(read.compare.rates) == 2  # the least there is
-    assert read.train.steps == 30  # the file's own: the command line still wins over it
+def test_what_the_command_line_says_is_kept_and_written(begun, monkeypatch):
+    monkeypatch.setattr(budget, "measure", lambda *a, **k: budget.Pace({"prompt-tuning/after": 1.0}, 0.1))
+    said = (
+        "steps=99",
+        "seeds=2",
+        "length=3",
+        "dev_fraction=0.25",
+        "methods=[prompt-tuning/after, zero-shot]",
+    )
+    made = begun(labelled(40), *said, within=700.0)
+    read = load_recipe(made.path)
+    assert (read.train.steps, read.compare.seeds, read.data.dev_fraction) == (99, 2, 0.25)
+    assert read.method.options()["length"] == 3 and read.train.dtype == "float32"
+    assert read.compare.methods == ["prompt-tuning/after", "zero-shot"]
+    assert made.seconds is not None and made.seconds <= 700 and len(read.compare.rates) < 4
+    assert read.compare.within == 700 and any("learning rates" in cut for cut in made.cuts)
+
+
+@pytest.mark.parametrize("slow", [0.001, 0.05, 0.3])
+@pytest.mark.parametrize("rows", [100, 4000])
+def test_a_first_comparison_ends_within_its_time(begun, monkeypatch, slow, rows):
+    def measured(recipe, lm, rows, workers=1):
+        step = {one.name: 20 * slow for one in contestants(recipe) if not one.is_reference}
+        return budget.Pace(step, slow, 0.0)
+
+    monkeypatch.setattr(budget, "measure", measured)
+    made = begun(labelled(rows))
+    read = load_recipe(made.path)
+    assert made.seconds is not None and made.seconds <= 1800 and read.compare.within == 1800
+    assert len([one for one in contestants(read) if not one.is_reference]) >= 2
+    if slow > 0.01:  # what was cut is said, and is less than there was
+        assert made.cuts and read.train.steps < 150
+
+
+def test_too_short_a_time_is_refused_before_anything_runs(begun, monkeypatch):
+    monkeypatch.setattr(budget, "measure", lambda *a, **k: budget.Pace({"prompt-tuning/after": 2.0}, 0.2))
+    with pytest.raises(SoftPromptError, match="too short") as error:
+        begun(labelled(40), within=60.0)
+    enough = error.value.fix.removeprefix("--within ").partition("m")[0]
+    made = begun(labelled(40), within=60.0 * int(enough))  # the fix does
+    assert made.seconds is not None and made.seconds <= 60 * int(enough)
 
 
 @pytest.mark.parametrize(
@@ -85,16 +122,49 @@ def test_rows_that_will_not_do(begun, rows, said):
 
 
 def test_it_is_cut_to_the_time_as_little_as_will_do():
+    levels = {"train.steps": (150, 100, 75, 50, 30), "compare.rates": budget.RATES}
+
     def seconds(settings):
         return settings["train.steps"] * (len(settings["compare.rates"]) + 3)
 
-    assert budget.fit(seconds, 10_000)[0]["train.steps"] == 150
-    settings, time = budget.fit(seconds, 400)
+    assert budget.fit(seconds, 10_000, levels)[0] == {"train.steps": 150, "compare.rates": budget.RATES[0]}
+    settings, time = budget.fit(seconds, 400, levels)
     assert settings["train.steps"] == 50 and len(settings["compare.rates"]) == 4 and time == 350
-    settings, time = budget.fit(seconds, 190)
+    settings, time = budget.fit(seconds, 190, levels)
     assert settings["train.steps"] == 30 and len(settings["compare.rates"]) == 3 and time == 180
-    settings, time = budget.fit(seconds, 1)
-    assert settings["train.steps"] == 30 and len(settings["compare.rates"]) == 2 and time == 150
+    settings, time = budget.fit(seconds, 1, levels)
+    assert settings["train.steps"] == 30 and len(settings["compare.rates"]) == 1 and time == 120
+
+
+def test_what_a_later_cut_made_needless_is_not_cut():
+    levels = {"train.steps": (150, 100), "data.limit": (400, 10)}
+
+    def seconds(settings):  # only rows count
+        return settings["data.limit"]
+
+    assert budget.fit(seconds, 20, levels) == ({"train.steps": 150, "data.limit": 10}, 10)
+
+
+def test_hints_lower_what_is_there(begun):
+    hints = ("steps=20", "seeds=2", "methods=[prompt-tuning/after, prefix-tuning/after, zero-shot]")
+    read = load_recipe(begun(labelled(40), *hints).path)
+    said = budget.less(read)
+    assert said[:2] == ["steps=10", "seeds=1"] and "prefix-tuning/after" in said[-1]
+    from softprompt.config import recipe_from_dict
+
+    changed = recipe_from_dict(read.to_dict(), overrides=[hint.strip("'") for hint in said])
+    pace, counts = budget.Pace({"prompt-tuning/after": 1.0}, 0.1), budget.Counts(30, 5, 5)
+    assert pace.seconds(changed, counts) < pace.seconds(read, counts)
+
+
+def test_paces_are_measured_by_kind_and_what_was_trained_is_left_as_it_was(begun):
+    read = load_recipe(begun(answered(40), "methods=[prompt-tuning/after, prefix-tuning/after, lora]").path)
+    from softprompt.data.sources import read_rows
+    from softprompt.prepare import load_base
+
+    pace = budget.measure(read, load_base(read), read_rows(read.data.train))
+    assert pace.step["prompt-tuning/after"] == pace.step["prefix-tuning/after"] > 0
+    assert pace.step["lora"] > 0 and pace.row > 0 and pace.text > 0
 
 
 def test_more_of_anything_takes_longer(begun):
@@ -102,7 +172,7 @@ def test_more_of_anything_takes_longer(begun):
     read = read.model_copy(
         update={"compare": read.compare.model_copy(update={"methods": ["prompt-tuning/after", "few-shot"]})}
     )
-    pace = budget.Pace({"prompt-tuning/after": 0.1}, {"prompt-tuning/after": 0.01}, 0.5)
+    pace = budget.Pace({"prompt-tuning/after": 0.1}, 0.01, 0.5)
     counts = budget.Counts(100, 20, 30)
     least = pace.seconds(read, counts)
     assert least > (len(read.compare.rates) + read.compare.seeds) * read.train.steps * 0.1

@@ -82,6 +82,15 @@ def test_fields_can_be_named(run, tmp_path, model_folder):
     assert json.loads((tmp_path / "runs/odd-compare/study.json").read_text())["name"] == "odd"
 
 
-def test_within_is_for_rows_alone(run, recipe):
-    said = run("compare", recipe, "--within", "10m")
-    assert said.code == 1 and "--within" in said.err and "steps=50" in said.err
+def test_within_holds_for_a_recipe_too(run, recipe, tmp_path):
+    said = run("compare", recipe, *QUICK, "--within", "0.01s", "--json")
+    assert said.code == 0, said.err
+    assert said.json["within_seconds"] == 0.01 and said.json["ran"] == 0 and said.json["left_out"]
+    more = run("compare", recipe, *QUICK, "--json")  # no limit: what was left out is run
+    assert more.json["ran"] == more.json["trials"] > 0 and not more.json["left_out"]
+
+
+def test_too_short_a_time_for_rows_is_an_error(run, tickets, model_folder, tmp_path):
+    said = run("compare", tickets, f"model={model_folder}", "--within", "1s")
+    assert said.code == 1 and "too short" in said.err and "--within 1m" in said.err
+    assert not (tmp_path / "runs/tickets-compare/study.json").exists()

@@ -6,15 +6,18 @@ what was run is found again.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shlex
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
+from pydantic import BaseModel
 
 from ..compare.contestants import changed
 from ..config import load_recipe, recipe_from_dict
@@ -27,6 +30,7 @@ from ..lm.base import LanguageModel
 from ..methods import option_names
 from ..paths import expanded
 from ..prepare import load_base
+from ..progress import duration
 from ..recipe import Recipe
 from . import budget
 from .guess import Guess, guess
@@ -42,6 +46,7 @@ SHARE_DEV, SHARE_TEST = 0.2, 0.2
 ENOUGH = 300  # rows, of which some may be held out as unlike the rest
 LONGEST_INPUT, LONGEST_TARGET = 512, 128  # tokens that two cores can bear
 WITHIN = 1800.0  # seconds
+SPARE = 0.8  # of the time that is planned for: a machine may become busier
 
 
 @dataclass(frozen=True)
@@ -50,9 +55,11 @@ class Start:
 
     path: Path
     found: bool  # it was there before
+    within: float | None = None  # seconds that it may take, all calls together
     guess: Guess | None = None
     needs: Needs | None = None
     limits: tuple[str, ...] = ()
+    cuts: tuple[str, ...] = ()  # what was left out to keep to the time
     seconds: float | None = None  # that it will take, about
 
 
@@ -61,14 +68,19 @@ def start(
     overrides: Sequence[str],
     folder: Path | None,
     *,
-    within: float = WITHIN,
+    within: float | None = None,
+    workers: int | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> Start:
     """Write the recipe into the comparison's folder (by itself `runs/NAME-compare`), if it is not there.
 
-    `overrides` are the user's, which win over what is guessed. Raises SoftPromptError for rows that cannot be
-    read or guessed, or too few.
+    `overrides` are the user's, which win over what is guessed, and stand in the recipe. What they leave open
+    is cut until the comparison ends `within` seconds (by itself `WITHIN`) from now.
+
+    Raises SoftPromptError for rows that cannot be read or guessed, or too few, and for a time that is too
+    short, before anything is run.
     """
+    began = time.monotonic()
     name = name_of(rows)
     draft = {"data": {"train": rows}, "output": f"runs/{name}"}
     asked = recipe_from_dict(draft, overrides=overrides, method_option_names=option_names())
@@ -76,7 +88,7 @@ def start(
     path = place / f"{name}.yaml"
     if path.exists():
         _check_rows(path, rows)
-        return Start(path, True)
+        return Start(path, True, within)
     found = read_rows(asked.data.train)
     guessed = _guess(found, asked)
     _check_count(found)
@@ -84,22 +96,93 @@ def start(
     lm = load_base(asked)
     needs = _needs(found, asked, guessed, lm)
     plain, limits = comparison(rows, name, place, asked, guessed, needs)
-    counts = _counts(len(found), plain)
-    read = recipe_from_dict(plain, place, overrides, method_option_names=option_names())
-    pace = budget.measure(read, lm, limit_rows(found, len(found), read.train.seed), say)
+    _write_said(plain, asked)
+    read = recipe_from_dict(plain, place, method_option_names=option_names())
+    say("timing a step of each kind of method …")
+    count = workers or read.compare.workers or budget.processes(read)
+    pace = budget.measure(read, lm, limit_rows(found, len(found), read.train.seed), count)
+    levels = {key: values for key, values in budget.LEVELS.items() if not _is_said(asked, key)}
+    if needs.kind != "generation":
+        levels.pop("compare.text_rows", None)
 
     def seconds_of(settings: dict[str, Any]) -> float:
-        # what the command line says stays as it is said
-        written = changed(read, {k: v for k, v in settings.items() if not _is_said(asked, k)})
-        return pace.seconds(written, counts)
+        written = changed(read, spelt(settings, read))
+        return pace.seconds(written, _counts(len(found), written))
 
-    settings, seconds = budget.fit(seconds_of, within)
-    for key, value in settings.items():
+    limit = WITHIN if within is None else within
+    room = SPARE * (limit - (time.monotonic() - began))
+    settings, seconds = budget.fit(seconds_of, room, levels)
+    if seconds > room:
+        _too_short(limit, seconds, time.monotonic() - began)
+    chosen = spelt(settings, read)
+    for key, value in chosen.items():
+        if key in ("data.limit", "compare.test_limit") and value >= len(found):
+            continue
         section, leaf = key.split(".")
-        plain[section][leaf] = value
+        plain.setdefault(section, {})[leaf] = value
+    plain["compare"]["within"] = float(limit)
     recipe_from_dict(plain, place, method_option_names=option_names())  # it is one
     write_text(path, _text(path, plain, seconds))
-    return Start(path, False, guessed, needs, tuple(limits), seconds)
+    cuts = tuple(_cuts(settings, levels, read, len(found)))
+    return Start(path, False, limit, guessed, needs, tuple(limits), cuts, seconds)
+
+
+def spelt(settings: Mapping[str, Any], recipe: Recipe) -> dict[str, Any]:
+    """A plan's settings as a recipe has them: rates in pairs, control with serving, methods by name."""
+    found = dict(settings)
+    if "compare.rates" in found and "base_rates" not in recipe.compare.model_fields_set:
+        found["compare.base_rates"] = budget.BASE_RATES[budget.RATES.index(found["compare.rates"])]
+    if "compare.control" in found and "serving" not in recipe.compare.model_fields_set:
+        found["compare.serving"] = found["compare.control"]
+    if "compare.methods" in found:
+        out = budget.DISPENSABLE[: found["compare.methods"]]
+        found["compare.methods"] = [name for name in recipe.compare.methods or () if name not in out]
+    return found
+
+
+def _cuts(
+    settings: Mapping[str, Any], levels: Mapping[str, Sequence[Any]], recipe: Recipe, rows: int
+) -> Iterator[str]:
+    """What is less than in a comparison that may take as long as it likes, in words."""
+    for key, value in settings.items():
+        most = levels[key][0]
+        if value == most or (key in ("data.limit", "compare.test_limit") and value >= rows):
+            continue
+        if key == "compare.methods":
+            gone = [n for n in budget.DISPENSABLE[:value] if n in (recipe.compare.methods or ())]
+            if gone:
+                yield f"without {', '.join(gone)} (compare.methods)"
+        elif key == "compare.control":
+            yield "control and serving are not measured (compare.control, compare.serving)"
+        elif isinstance(value, list):
+            yield f"{len(value)} learning rates instead of {len(most)} ({key})"
+        else:
+            yield f"{key.split('.')[-1].replace('_', ' ')}: {value} instead of {most} ({key})"
+
+
+def _too_short(within: float, seconds: float, used: float) -> NoReturn:
+    # with room for a machine that is busier then
+    enough = math.ceil((1.25 * seconds / SPARE + used) / 60)
+    raise SoftPromptError(
+        f"{duration(within)} are too short to compare methods on these rows",
+        why=f"the least that compares anything takes about {duration(seconds + used)} on this machine",
+        fix=f"--within {enough}m, fewer or shorter rows, or fewer settings of your own on the command line",
+    )
+
+
+def _write_said(plain: dict[str, Any], asked: Recipe) -> None:
+    """What the command line says, into the recipe as it is written."""
+    said = asked.to_dict()
+    for section in asked.model_fields_set:
+        value = getattr(asked, section)
+        if not isinstance(value, BaseModel):
+            continue
+        for leaf in value.model_fields_set:
+            kept = said.get(section, {}).get(leaf, getattr(value, leaf))
+            if section == "data" and leaf in ("dev", "test") and kept and not kept.startswith("hf:"):
+                kept = os.path.abspath(Path(kept).expanduser())
+            if (section, leaf) not in (("data", "train"), ("compare", "output")):
+                plain.setdefault(section, {})[leaf] = kept
 
 
 def name_of(rows: str) -> str:
@@ -211,11 +294,13 @@ def _methods(needs: Needs) -> list[str]:
     return [name for name in (*METHODS, *OTHERS, *words) if name not in out]
 
 
-def _counts(rows: int, recipe: dict[str, Any]) -> budget.Counts:
-    held = rows * SHARE_TEST if "unseen" in recipe["compare"] else 0.0
+def _counts(rows: int, recipe: Recipe) -> budget.Counts:
+    how = recipe.compare
+    held = rows * SHARE_TEST if how.unseen is not None else 0.0
     tested = (rows - held) * SHARE_TEST
-    learned = min(LEARNED, rows - held - tested)
-    test = min(TESTED, tested) + min(TESTED, held)
+    learned = min(recipe.data.limit or rows, rows - held - tested)
+    most = how.test_limit or rows
+    test = min(most, tested) + min(most, held)
     return budget.Counts(round(learned * (1 - SHARE_DEV)), round(learned * SHARE_DEV), round(test))
 
 
@@ -229,8 +314,9 @@ def _text(path: Path, recipe: dict[str, Any], seconds: float) -> str:
     head = [
         "A first comparison. What the rows are for was guessed: template, task. Change what you like; type",
         f"  {command}",
-        f"It was to take about {max(1, round(seconds / 60))} minutes. Fewer steps, rates, seeds or methods",
-        "take less; more rows (data.limit, compare.test_limit) and seeds show smaller differences.",
+        f"It was to take about {max(1, round(seconds / 60))} minutes, and may take no more than",
+        "compare.within (seconds, of all calls together; null: no limit). Fewer steps, rates, seeds or",
+        "methods take less; more rows (data.limit, compare.test_limit) and seeds show smaller differences.",
         "What may stand here: docs/compare.md. Trials that nothing was changed of are not run again.",
     ]
     body = yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True, width=100)

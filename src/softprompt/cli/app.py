@@ -21,6 +21,7 @@ from ..characters import check_whole, texts_in
 from ..display import Display
 from ..errors import IN_SHELL, SoftPromptError
 from ..quiet import own_process
+from ..threads import wait_quietly
 from . import (
     check,
     choose,
@@ -101,6 +102,8 @@ def _run(function: Callable[..., Reply], arguments: dict[str, Any], prints: bool
     aside = contextlib.redirect_stdout(sys.stderr) if as_json and not prints else contextlib.nullcontext()
     own_process()
     _print_notes()
+    if function not in (serve.serve, play.play):  # a server is taken to have its machine for itself
+        wait_quietly()
     try:
         with aside, Display(), _for_a_shell():
             for name, text in texts_in(arguments):

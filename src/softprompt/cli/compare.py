@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import shlex
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..errors import SoftPromptError
+from ..progress import following
 from .contest import Contest
 from .first import begin, is_rows
 from .interruption import Interruption
 from .opening import Overrides, open_recipe
 from .output import Json, Reply, duration, log, open_in_browser
+from .quantities import seconds as seconds_of
 
 if TYPE_CHECKING:
     from ..compare.engine import Compared
@@ -36,7 +38,7 @@ def compare(
     ] = None,
     within: Annotated[
         str | None,
-        typer.Option("--within", metavar="30m", help="Of rows without a recipe: how long it may take."),
+        typer.Option("--within", metavar="30m", help="How long it may take, all calls together."),
     ] = None,
     report: Annotated[bool, typer.Option("--report/--no-report", help="Write report.html.")] = True,
     open_page: Annotated[bool, typer.Option("--open", help="Open the report in the browser.")] = False,
@@ -59,22 +61,21 @@ def compare(
     from ..compare.engine import Hooks
     from ..compare.engine import compare as run
 
-    again = _command(recipe, overrides, output, workers)
+    began = time.monotonic()
+    again = _command(recipe, overrides, output, workers, within)
     estimate = None
+    limit = [] if within is None else [f"compare.within={seconds_of(within, '--within')}"]
     if is_rows(recipe):
-        recipe, estimate = begin(recipe, overrides or (), output, within)
-    elif within is not None:
-        raise SoftPromptError(
-            "--within is for rows without a recipe",
-            why="a recipe says itself how many steps, rates and seeds there are",
-            fix="leave it out, or lower them: steps=50 seeds=2",
-        )
-    read = open_recipe(recipe, overrides)
+        recipe, estimate = begin(recipe, overrides or (), output, within, workers)
+    read = open_recipe(recipe, [*(overrides or ()), *limit])
     folder = Path(output or read.compare.output or f"{read.output}-compare")
-    with Interruption(), Contest() as contest:
+    # a comparison in this very process would tell of each of its steps
+    with Interruption(), following(None), Contest(estimate, read.compare.within) as contest:
         hooks = Hooks(contest.stage, contest.plan, contest.record)
         try:
-            done = run(read, folder, workers=workers, hooks=hooks, report=report, source=str(recipe))
+            done = run(
+                read, folder, workers=workers, hooks=hooks, report=report, source=str(recipe), since=began
+            )
         except KeyboardInterrupt:
             contest.stop()
             said = f"stopped; what ended is in {folder}. To go on, type the same again:\n  {again}"
@@ -92,6 +93,8 @@ def compare(
         "failed": done.failed,
         "seconds": done.seconds,
         "estimated_seconds": estimate,
+        "within_seconds": read.compare.within,
+        "left_out": list(done.left_out),
     }
     if open_page and done.page is not None:
         open_in_browser(done.page)
@@ -128,8 +131,15 @@ def _text(done: Compared, headline: str, sentences: Sequence[str], artifact: Pat
     return lines
 
 
-def _command(recipe: Path, overrides: Sequence[str] | None, output: str | None, workers: int | None) -> str:
+def _command(
+    recipe: Path,
+    overrides: Sequence[str] | None,
+    output: str | None,
+    workers: int | None,
+    within: str | None,
+) -> str:
     words = ["softprompt", "compare", str(recipe), *(overrides or [])]
     words += [] if output is None else ["--output", output]
     words += [] if workers is None else ["--workers", str(workers)]
+    words += [] if within is None else ["--within", within]
     return shlex.join(words)

@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import sys
+import threading
 import time
 from collections.abc import Mapping
 from typing import Any
 
 from .output import duration, log, number
 
+SECONDS_BETWEEN_LINES = 30.0
 ORDER = ("reference", "search", "final", "curve", "score", "measure", "growth", "newcomer")
 
 
 class Contest:
     """Told of stages, of the trials to come, and of every trial that ended; use as a context."""
 
-    def __init__(self) -> None:
+    def __init__(self, estimate: float | None = None, within: float | None = None) -> None:
+        """`estimate`: seconds that it was thought to take; `within`: that it may take."""
+        self._estimate, self._within = estimate, within
+        self._began = self._written = time.monotonic()
+        self._ended = threading.Event()
         self._live: Any = None
         self._stage = ""
         self._counts: dict[tuple[str, str], int] = {}
@@ -34,6 +40,8 @@ class Contest:
             console = Console(stderr=True, markup=False, highlight=False)
             self._live = Live(console=console, get_renderable=self._table, refresh_per_second=2)
             self._live.start()
+        else:
+            threading.Thread(target=self._watch, daemon=True).start()
         return self
 
     def __exit__(self, *error: object) -> None:
@@ -41,6 +49,7 @@ class Contest:
 
     def stop(self) -> None:
         """Leave the terminal as it is."""
+        self._ended.set()
         if self._live is not None:
             self._live.stop()
             self._live = None
@@ -75,19 +84,35 @@ class Contest:
                 self._best[name] = rank, number(shown)
         if self._live is None and not was_there:
             log(self._line(record))
+            self._written = time.monotonic()
+
+    def beat(self) -> None:
+        """A line where there was none for a while: one trial may take minutes."""
+        now = time.monotonic()
+        if now - self._written >= SECONDS_BETWEEN_LINES:
+            done, total, left = sum(self._done.values()), sum(self._counts.values()), self.seconds_left
+            tail = f"  about {duration(left)} left" if left is not None and done < total else ""
+            log(f"  {done}/{total} trials, {duration(now - self._began)} so far{tail}")
+            self._written = now
+
+    def _watch(self) -> None:
+        while not self._ended.wait(1.0):
+            self.beat()
 
     @property
     def seconds_left(self) -> float | None:
         """By the pace of each kind of trial so far; of a kind that has not come yet: by that of all."""
         every = [second for seconds in self._pace.values() for second in seconds]
+        spent = time.monotonic() - self._began
         if not every:
-            return None
+            return None if self._estimate is None else max(0.0, self._estimate - spent)
         left = 0.0
         for key, count in self._counts.items():
             alike = [s for (_, phase), seconds in self._pace.items() if phase == key[1] for s in seconds]
             same = self._pace.get(key) or alike or every
             left += max(0, count - self._done.get(key, 0)) * sum(same) / len(same)
-        return left
+        left = max(0.0, left - (time.monotonic() - self._last))
+        return left if self._within is None else min(left, max(0.0, self._within - spent))
 
     def _line(self, record: Mapping[str, Any]) -> str:
         done, total = sum(self._done.values()), sum(self._counts.values())

@@ -23,27 +23,30 @@ def is_rows(path: Path) -> bool:
 
 
 def begin(
-    rows: Path, overrides: Sequence[str], output: str | None, within: str | None
+    rows: Path,
+    overrides: Sequence[str],
+    output: str | None,
+    within: str | None,
+    workers: int | None = None,
 ) -> tuple[Path, float | None]:
     """The recipe's file, and the seconds that it will take, about (None: it was there before)."""
-    from ..choose.start import WITHIN, start
+    from ..choose.start import start
 
-    limit = WITHIN if within is None else seconds_of(within, "--within")
+    limit = None if within is None else seconds_of(within, "--within")
     folder = None if output is None else Path(output)
-    made = start(str(rows), overrides, folder, within=limit, say=log)
+    made = start(str(rows), overrides, folder, within=limit, workers=workers, say=log)
     if made.found:
         log(f"going on with {made.path}, which an earlier call wrote; take it away to guess anew")
-        if within is not None:
-            log("--within has no effect on it")
         return made.path, None
-    log(_told(made, overrides, within))
+    log(_told(made, within))
     return made.path, made.seconds
 
 
-def _told(made: Start, overrides: Sequence[str], within: str | None) -> str:
+def _told(made: Start, within: str | None) -> str:
+    from ..choose.budget import less
     from .opening import open_recipe
 
-    read = open_recipe(made.path, overrides)
+    read = open_recipe(made.path, ())
     assert made.guess is not None and made.needs is not None and made.seconds is not None
     needs = made.needs
     what = needs.kind
@@ -53,9 +56,13 @@ def _told(made: Start, overrides: Sequence[str], within: str | None) -> str:
     lines = ["", "guessed:", table([("task", what), *made.guess.lines()])]
     if made.limits:
         lines += ["limited, since this is a first comparison:", *(f"  {limit}" for limit in made.limits)]
+    if made.cuts:
+        kept = "half an hour" if within is None else f"--within {within}"
+        lines += [f"less, to keep to {kept}:", *(f"  {cut}" for cut in made.cuts)]
+    hints = [*([] if within else ["--within 10m"]), *([" ".join(less(read))] if less(read) else [])]
     lines += [
         f"it will take about {duration(made.seconds)} on this machine: {_sum(read)}",
-        f"  less: {'--within 10m, or ' if within is None else ''}steps=50 seeds=2 'methods=[…]'",
+        *([f"  less: {', or '.join(hints)}, and another --output"] if hints else []),
         f"the recipe, to be edited: {made.path}",
         f"  after that: softprompt compare {shlex.quote(str(made.path))}",
         "",

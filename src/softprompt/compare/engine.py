@@ -13,19 +13,21 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..errors import SoftPromptError
 from ..metrics import METRICS
+from ..progress import task
 from ..recipe import Recipe
 from . import run as running
+from .allowance import Allowance, final_seconds, score_seconds
 from .contestants import Contestant, contestants
 from .executors import Executor, executor
 from .folder import Folder, Record
 from .ground import Ground
 from .growth import Table, sizes, tables
-from .run import Job, Survey, failure, settled
+from .run import LEFT_OUT, Job, Survey, failure, settled
 from .search import STAGES, Search, Settings, trials_of
 from .study import Study
 from .trials import Trial, Trials
@@ -55,6 +57,7 @@ class Compared:
     ran: int  # of them, in this call
     failed: int
     seconds: float  # of this call
+    left_out: tuple[str, ...] = ()  # for want of time (`compare.within`)
 
 
 def compare(
@@ -66,16 +69,18 @@ def compare(
     hooks: Hooks | None = None,
     report: bool = True,
     source: str = "",
+    since: float | None = None,
 ) -> Compared:
     """Run what the recipe's `compare` section asks, and write the report.
 
-    `on` is where trials run (by itself what the recipe says), `source` the recipe's file. Raises
+    `on` is where trials run (by itself what the recipe says), `source` the recipe's file; time counts from
+    `since` (`time.monotonic`; by itself now). Raises
     SoftPromptError for a recipe, rows or a model that cannot be used; what goes wrong in a trial is in the
     results instead.
     """
     from . import results
 
-    hooks, started = hooks or Hooks(), time.monotonic()
+    hooks, started = hooks or Hooks(), time.monotonic() if since is None else since
     place = Folder(folder or recipe.compare.output or f"{recipe.output}-compare")
     if (place.path / MANIFEST).exists():
         raise SoftPromptError(
@@ -91,13 +96,16 @@ def compare(
         for text in ground.remarks:
             hooks.on_stage(f"note: {text}")
         study = Study.begin(recipe, who, ground, place, source, started)
-        engine = _Engine(study, runner, hooks)
-        engine.run()
+        engine = _Engine(study, runner, hooks, started)
+        with task("trial", sum(engine.plan().values())) as own:
+            engine.on_record = lambda: own.at(len(engine.records))
+            engine.run()
     finally:
         if on is None:
             runner.close()
     hooks.on_stage("statistics")
     study.count_time()
+    study.leave_out(engine.left_out())
     results.write(study, engine.outcomes())
     page = None
     if report:
@@ -107,7 +115,8 @@ def compare(
         page = reports.write(place.path)
     records = engine.records.values()
     failed = sum(record["status"] == "failed" for record in records)
-    return Compared(place.path, page, len(records), engine.ran, failed, time.monotonic() - started)
+    took = time.monotonic() - started
+    return Compared(place.path, page, len(records), engine.ran, failed, took, tuple(engine.left_out()))
 
 
 def _survey(recipe: Recipe, folder: Folder, runner: Executor) -> Ground:
@@ -132,7 +141,7 @@ def _survey(recipe: Recipe, folder: Folder, runner: Executor) -> Ground:
 class _Engine:
     """Decides what is next, and keeps what came out."""
 
-    def __init__(self, study: Study, runner: Executor, hooks: Hooks) -> None:
+    def __init__(self, study: Study, runner: Executor, hooks: Hooks, started: float) -> None:
         recipe, who = study.recipe, study.who
         self._study, self._recipe, self._how, self._who = study, recipe, recipe.compare, who
         self._ground, self._folder, self._runner, self._hooks = study.ground, study.folder, runner, hooks
@@ -144,30 +153,66 @@ class _Engine:
         self.records: dict[str, Record] = {}
         self.ran = 0
         self._finals: dict[str, list[Trial]] = {one.name: [] for one in self._methods}
+        used = (study.about.get("seconds") or 0.0) + time.monotonic() - started
+        self._time = Allowance(self._how.within, used, max(1, runner.workers))
+        self._unrun: dict[str, int] = {}  # trials by phase
+        self.on_record: Callable[[], None] = lambda: None
 
     def run(self) -> None:
         """Every phase, each after the one before it."""
-        self._hooks.on_plan(self._plan())
+        self._hooks.on_plan(self.plan())
         self._do(
             "reference", [self._job([self._trials.reference(c, self.seeds[0])]) for c in self._references]
         )
         best = self._search()
-        finals = [
-            self._trials.training(c, "final", best[c.name], seed)
-            for c in self._methods
-            for seed in self.seeds
-            if c.name in best
-        ]
-        self._do("final", [self._job([trial]) for trial in finals])
-        for trial in finals:
-            if self.records[trial.id]["status"] == "done":
-                self._finals[trial.contestant].append(trial)
-        self._do("curve", self._curves(best))
+        self._train_finals(best)
+        scores = self._score_seconds(len([t for found in self._finals.values() for t in found]))
+        self._do("curve", self._curves(best), until=self._time.until(scores))
         # no model has seen a test row before this line
         self._do("score", [self._job(self._scores(c)) for c in self._who if self._scores(c)])
         self._do("measure", [self._job([trial]) for trial in self._measures()])
         self._do("growth", [self._job([trial]) for trial in self._growth(best)])
         self._do("newcomer", [self._job([trial]) for trial in self._newcomers(best)])
+
+    def _train_finals(self, best: dict[str, Settings]) -> None:
+        """Seed by seed, as far as the time goes, so that all have as many."""
+        took = {
+            c.name: final_seconds(
+                [r for r in self.records.values() if (r["contestant"], r["phase"]) == (c.name, "search")],
+                self._recipe.train.steps,
+            )
+            for c in self._methods
+            if c.name in best
+        }
+        finals = {
+            (c.name, seed): self._trials.training(c, "final", best[c.name], seed)
+            for c in self._methods
+            for seed in self.seeds
+            if c.name in best
+        }
+        known = [t for t in finals.values() if settled(self._folder, t.id)]
+        rounds = self._time.rounds(took, self._score_seconds(1), len(self.seeds))
+        chosen = [
+            finals[name, seed] for seed, names in zip(self.seeds, rounds, strict=False) for name in names
+        ]
+        # what is there already costs nothing
+        chosen += [trial for trial in known if trial not in chosen]
+        self._do("final", [self._job([trial]) for trial in chosen], until=self._time.until())
+        for trial in finals.values():
+            if self.records.get(trial.id, {}).get("status") == "done":
+                self._finals[trial.contestant].append(trial)
+
+    def _score_seconds(self, finals: int) -> float:
+        """Of scoring so many of them on test and unseen rows, by the references."""
+        counts = self._ground.counts
+        references = [r for r in self.records.values() if r["phase"] == "reference"]
+        rows = sum(counts[split] for split in self._ground.measured)
+        return finals * score_seconds(references, counts["dev"], rows) / self._time.workers
+
+    def left_out(self) -> list[str]:
+        """What there was no time for, in words."""
+        trials = [f"{count} of phase {phase}" for phase, count in self._unrun.items()]
+        return [*self._time.left_out, *trials]
 
     def outcomes(self) -> list[Record]:
         """All records, in the order in which their trials were made."""
@@ -190,9 +235,14 @@ class _Engine:
                 # those that train the base cannot share it, and so may run beside each other
                 parts = [[t] for t in own] if one.trains_base else [own] * bool(own)
                 jobs += [self._job(part, tuple(t.id for t in own)) for part in parts]
-            self._do("search", jobs, stage)
+            # a search and one final training of each method share what scoring does not need
+            whole = self._score_seconds(len(self._methods))
+            tries = max((trials_of(one, self._how) for one in self._methods), default=1)
+            finals = max(0.0, self._time.left() - whole) / (tries / 2 + 1) if self._how.within else 0.0
+            self._do("search", jobs, stage, reserved=whole + finals)
             for (search, settings), trial in zip(asked, made, strict=True):
-                search.tell(settings, self.records[trial.id])
+                if trial.id in self.records:
+                    search.tell(settings, self.records[trial.id])
         return {s.contestant.name: best for s in searches if (best := s.best()) is not None}
 
     def _curves(self, best: dict[str, Settings]) -> list[Job]:
@@ -271,13 +321,26 @@ class _Engine:
             self._how.prune,
             rivals,
             self._recipe.train.threads,
+            within=self._how.within,
         )
 
-    def _do(self, phase: str, jobs: Sequence[Job], stage: str = "") -> None:
-        """Run the jobs that have trials without a record, and keep all records."""
+    def _do(
+        self,
+        phase: str,
+        jobs: Sequence[Job],
+        stage: str = "",
+        *,
+        until: float | None = None,
+        reserved: float | None = None,
+    ) -> None:
+        """Run the jobs that have trials without a record, and keep all records.
+
+        None is begun after `until`, by itself the end of the time. With `reserved` seconds kept for later
+        phases the jobs share what is left.
+        """
         todo: list[Job] = []
         for job in jobs:
-            known = [settled(self._folder, trial.id) for trial in job.trials]
+            known = [settled(self._folder, trial.id, self._how.within) for trial in job.trials]
             for record in known:
                 if record is not None:
                     self._keep(record, True)
@@ -286,10 +349,16 @@ class _Engine:
         if not todo:
             return
         self._hooks.on_stage(_STAGES.get(stage or phase, phase))
+        ends = [until or self._time.until()] * len(todo)
+        if reserved is not None:
+            ends = self._time.shared(len(todo), reserved)
+        todo = [replace(job, until=end) for job, end in zip(todo, ends, strict=True)]
         for number, found in self._runner.run(running.run, todo):
             records = found if not isinstance(found, Exception) else self._lost(todo[number], found)
             for record in records:
-                if record["id"] not in self.records:
+                if record["status"] == LEFT_OUT:
+                    self._unrun[phase] = self._unrun.get(phase, 0) + 1
+                elif record["id"] not in self.records:
                     self.ran += 1
                     self._keep(record, False)
 
@@ -298,6 +367,7 @@ class _Engine:
         if not was_there:
             self._study.count_time()
         self._hooks.on_record(record, was_there)
+        self.on_record()
 
     def _lost(self, job: Job, error: Exception) -> list[Record]:
         """Records of a job whose process died: those that it wrote, and failures for the others."""
@@ -316,7 +386,7 @@ class _Engine:
             found.append(record)
         return found
 
-    def _plan(self) -> Counts:
+    def plan(self) -> Counts:
         """How many trials each contestant has in each phase, if all go well."""
         how, splits = self._how, len(self._ground.measured)
         points = len({rows for rows in how.curve if rows < self._ground.counts["train"]})

@@ -19,6 +19,7 @@ from typing import Any, Protocol, TypeVar, final
 
 from ..errors import SoftPromptError
 from ..quiet import own_process
+from ..threads import wait_quietly
 from . import main_script
 
 J = TypeVar("J")
@@ -126,6 +127,7 @@ def _begin(threads: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = str(threads)
+    wait_quietly()
     own_process()
     threading.Thread(target=_end_with_parent, daemon=True).start()
 

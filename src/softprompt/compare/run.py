@@ -17,6 +17,7 @@ from .folder import Folder, Record
 from .trials import Trial
 
 KEPT_LINES = 12  # of a traceback
+LEFT_OUT = "left out"  # for want of time: such a trial has no record on disk
 
 
 @dataclass(frozen=True)
@@ -29,6 +30,8 @@ class Job:
     rivals: tuple[str, ...] = ()  # ids of trials that pruning looks at
     threads: int | None = None
     seconds: float | None = None  # of training, after which it is cut off; such a record is not kept
+    until: float | None = None  # `time.time()` after which nothing is begun, and a search is cut off
+    within: float | None = None  # what the comparison may take: a search that was cut off has more next time
 
 
 @dataclass(frozen=True)
@@ -73,18 +76,23 @@ def survey(job: Survey) -> dict[str, Any]:
 def run_trials(job: Job) -> list[Record]:
     """Every trial's record, in their order. Where several fail together, each is tried alone."""
     folder = Folder(job.folder)
-    known = {trial.id: record for trial in job.trials if (record := settled(folder, trial.id))}
+    known = {trial.id: record for trial in job.trials if (record := settled(folder, trial.id, job.within))}
     todo = [trial for trial in job.trials if trial.id not in known]
     for group in _groups(todo):
+        if job.until is not None and time.time() >= job.until:
+            known |= {trial.id: {**head(trial), "status": LEFT_OUT} for trial in group}
+            continue
         for record in _tried(group, job, folder):
             known[record["id"]] = record
     return [known[trial.id] for trial in job.trials]
 
 
-def settled(folder: Folder, id: str) -> Record | None:
-    """The record of a trial that need not be run again."""
+def settled(folder: Folder, id: str, within: float | None = 0.0) -> Record | None:
+    """The record of a trial that need not be run again; one that was cut off is, where there is more time."""
     record = folder.read(id)
     if record is None or (record["status"] == "failed" and record["error"].get("again")):
+        return None
+    if "cut_within" in record and (within is None or within > record["cut_within"]):
         return None
     return record
 
@@ -117,7 +125,10 @@ def _tried(trials: Sequence[Trial], job: Job, folder: Folder) -> list[Record]:
     records = []
     for trial, result in zip(trials, found, strict=True):
         record = {**head(trial), **result, "ended": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())}
-        if not record.pop("cut", False):
+        if record.pop("cut", False):
+            if job.within is not None:
+                folder.write(record | {"cut_within": job.within})
+        else:
             folder.write(record)
         if not (record["error"] or {}).get("again"):
             tidy(folder, trial)
@@ -130,8 +141,10 @@ def _work(trials: Sequence[Trial], job: Job, folder: Folder) -> list[Record]:
 
     first = trials[0]
     if first.phase in ("search", "final", "curve"):
-        prune = job.prune and first.phase == "search"
-        return fitting.train(trials, folder, fitting.How(prune, job.rivals, job.seconds))
+        prune, seconds = job.prune and first.phase == "search", job.seconds
+        if job.until is not None and first.phase == "search":
+            seconds = max(0.0, job.until - time.time())
+        return fitting.train(trials, folder, fitting.How(prune, job.rivals, seconds))
     if first.phase == "measure":
         return [measuring.measure(first, folder)]
     if first.phase == "growth":

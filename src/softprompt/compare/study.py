@@ -61,6 +61,12 @@ class Study:
         self._since = now
         self._write()
 
+    def leave_out(self, what: Sequence[str]) -> None:
+        """Say what there was no time for."""
+        if self.recipe.compare.within is not None:
+            self.about["budget"] |= {"within_seconds": self.recipe.compare.within, "left_out": list(what)}
+            self._write()
+
     @property
     def metric(self) -> str:
         """The first metric: it decides."""

@@ -2,8 +2,9 @@
 
 It tunes a prompt table, a per-layer prefix and a generated prefix on the demo's rows (see `corpus`),
 measures them beside the plain model on rows never seen in training, and prints one table, three
-inputs with everybody's answers, and what to type next. This file holds no mathematics: it calls what
-a user's own recipe would call.
+inputs with everybody's answers, and what to type next. One batch of each part is timed first, and the
+demo is fitted to ten minutes (`plan`). This file holds no mathematics: it calls what a user's own recipe
+would call.
 """
 
 from __future__ import annotations
@@ -15,20 +16,25 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from ..config import recipe_from_dict
 from ..data.encode import Encoder, Example
 from ..data.room import Room
 from ..evaluate import Evaluation, Evaluator, Record, score
 from ..methods.base import SoftPrompt
+from ..progress import duration
 from .corpus import INSTRUCTIONS, PROMPTS, DemoData, demo_rows, write_demo_files
+from .plan import AT_MOST, SECONDS, Paces, Size, fit, ladder, seconds
 
 FOLDER = Path("runs/demo")
+Row = dict[str, str]
 SHOTS = 3
+ANSWERED_AT_ONCE, SCORED_AT_ONCE = 12, 24  # rows, until the clock is looked at
 NEW_TOKENS = 48
 CHECKED = "rewrite"  # the prompt whose outputs have a reference to be held against
 
@@ -45,40 +51,102 @@ class Line:
     """One row of the demo's table."""
 
     name: str
-    evaluation: Evaluation
+    records: Sequence[Record]  # of the first test rows
+    answered: int  # how many of them are answered in text
     parameters: int
     bytes: int
     seconds: float
     peak_bytes: int
+    steps: int = 0
 
-    def to_json(self) -> dict[str, Any]:
-        """For `--json`."""
-        return {
-            "name": self.name,
-            **self.evaluation.to_json(),
-            "trained_parameters": self.parameters,
-            "artifact_bytes": self.bytes,
-            "seconds": round(self.seconds, 1),
-            "peak_memory_bytes": self.peak_bytes,
-        }
+    def evaluation(self, rows: Sequence[Row], answered: int) -> Evaluation:
+        """On these rows, of which the first `answered` count in text: what everybody has done."""
+        own = list(self.records[: len(rows)])
+        checked = [
+            record for record, row in zip(own[:answered], rows, strict=False) if row["prompt"] == CHECKED
+        ]
+        return Evaluation(score(["perplexity"], own) | score(["chrf"] * bool(checked), checked), own)
 
 
-def recipe(name: str, folder: Path) -> dict[str, Any]:
+@dataclass
+class Demo:
+    """What everybody has in common: rows, model, and the time."""
+
+    lm: Any
+    data: DemoData
+    folder: Path
+    started: float
+    size: Size
+    paces: Paces | None = None
+    slower: float = 1.0  # than was measured, as the last part showed
+    trained: bool = False  # all have as many steps, or the later ones fewer
+
+    def __post_init__(self) -> None:
+        self.sizes: Sequence[Size] = ladder(self.size)
+        self.full = self.size
+        self.rows = balanced(self.data.test)
+
+    def spent(self) -> float:
+        """Seconds."""
+        return time.perf_counter() - self.started
+
+    def say(self, text: str) -> None:
+        """With the time."""
+        print(f"[{self.spent():4.0f} s] {text}", file=sys.stderr, flush=True)
+
+    def plan(self, parts: Sequence[int | None]) -> float:
+        """Settle the size for the parts to come; their seconds.
+
+        Rows that the first part left out are of no use to a later one, and all answer in as many tokens.
+        """
+        assert self.paces is not None
+        sizes = self.sizes
+        if len(parts) < len(CONTESTANTS) + 2:
+            same = {"tokens": self.size.tokens}
+            tested, answered = self.size.test, self.size.answered
+            sizes = [
+                replace(s, test=min(s.test, tested), answered=min(s.answered, answered), **same)
+                for s in sizes
+            ]
+        if self.trained:
+            sizes = [s for s in sizes if s.steps <= self.size.steps and s.train <= self.size.train]
+        size = fit(sizes, parts, self.paces, SECONDS - self.spent(), self.slower)
+        if size != self.size:
+            self.say(f"to end in ten minutes: {', '.join(size.changes(self.full)) or 'all of it'}")
+        self.size, self.trained = size, parts[0] is None
+        return seconds(parts, size, self.paces, self.slower)
+
+    def learn(self, part: int | None, took: float) -> None:
+        """How much slower a part was than was thought."""
+        assert self.paces is not None
+        self.slower = max(0.5, took / max(seconds([part], self.size, self.paces), 1e-9))
+
+    def until(self, share: float) -> float:
+        """When a part that has such a share of what is to come must have ended."""
+        return self.spent() + share * max(0.0, AT_MOST - self.spent())
+
+
+def recipe(name: str, folder: Path, size: Size | None = None) -> dict[str, Any]:
     """The recipe of a contestant, as a user would write it."""
     method, steps = CONTESTANTS[name]
     data = folder / "data"
+    rows: dict[str, Any] = {
+        "train": str(data / "train.jsonl"),
+        "dev": str(data / "dev.jsonl"),
+        "test": str(data / "test.jsonl"),
+        "prompt_field": "prompt",
+    }
+    tokens, batch = NEW_TOKENS, 16
+    if size is not None:
+        rows |= {"limit": size.train, "dev_limit": size.dev}
+        steps, tokens, batch = size.steps, size.tokens, min(16, size.train)
     return {
         "model": "smollm2",
-        "data": {
-            "train": str(data / "train.jsonl"),
-            "dev": str(data / "dev.jsonl"),
-            "test": str(data / "test.jsonl"),
-            "prompt_field": "prompt",
-        },
+        "data": rows,
         "template": {"chat": True},
-        "task": {"kind": "generation", "max_new_tokens": NEW_TOKENS},
+        "task": {"kind": "generation", "max_new_tokens": tokens},
         "method": method,
-        "train": {"steps": steps, "batch_size": 16, "eval_every": 20},
+        "train": {"steps": steps, "batch_size": batch, "eval_every": max(1, steps // 4)},
         "output": str(folder / name),
     }
 
@@ -91,81 +159,197 @@ def main(as_json: bool = False, folder: Path | None = None) -> int:
     folder = folder or FOLDER
     data = demo_rows()
     write_demo_files(folder / "data")
-    say = _narrator(sys.stderr, started)
-    say("loading smollm2")
-    lm = load("smollm2")
-    lines = _reference_lines(lm, data, say)
-    for name in CONTESTANTS:
-        lines.append(_tuned_line(lm, name, folder, say))
-    seconds = time.perf_counter() - started
+    steps = max(steps for _, steps in CONTESTANTS.values())
+    full = Size(steps, len(data.train), len(data.dev), len(data.test), len(data.test), NEW_TOKENS)
+    demo = Demo(None, data, folder, started, full)
+    demo.say("loading smollm2")
+    demo.lm = load("smollm2")
+    demo.say(f"measuring a batch of each part ({str(demo.lm.dtype).removeprefix('torch.')})")
+    demo.paces = _paces(demo)
+    lines = _lines(demo)
+    found = Found(lines, demo.rows, demo.full)
     if as_json:
-        print(json.dumps({"lines": [line.to_json() for line in lines], "seconds": round(seconds, 1)}))
+        print(json.dumps({**found.to_json(), "seconds": round(demo.spent(), 1)}))
         return 0
     from .table import show
 
-    show(lines, data, folder, seconds)
+    show(found, folder, demo.spent())
     return 0
 
 
-def _reference_lines(lm: Any, data: DemoData, say: Callable[[str], None]) -> list[Line]:
-    """The plain model with an instruction, and with demonstrations too: no prompt id tells it what to do."""
+def _paces(demo: Demo) -> Paces:
+    from ..prepare import prepare
+    from .measure import measure
+
+    evaluator, short = _instructed(demo, 0)
+    _, long = _instructed(demo, SHOTS)
+    settings = recipe_from_dict(recipe(next(iter(CONTESTANTS)), demo.folder, demo.size))
+    return measure(evaluator, _plain(demo.lm), short, long, prepare(settings, lm=demo.lm))
+
+
+def _lines(demo: Demo) -> list[Line]:
+    """Everybody's, one after another; what is to come is planned anew before each."""
+    parts: list[tuple[str, int | None]] = [("zero-shot", 0), (f"{SHOTS}-shot", SHOTS)]
+    parts += [(name, None) for name in CONTESTANTS]
     lines = []
-    for name, shots in (("zero-shot", 0), (f"{SHOTS}-shot", SHOTS)):
-        say(f"plain model, {name}")
-        with PeakMemory() as peak:
-            started = time.perf_counter()
-            evaluator, examples = _instructed(lm, data, shots)
-            evaluation = evaluate(evaluator, _plain(lm), examples)
-            lines.append(Line(name, evaluation, 0, 0, time.perf_counter() - started, peak.bytes()))
+    for number, (name, shots) in enumerate(parts):
+        left = demo.plan([shots for _, shots in parts[number:]])
+        assert demo.paces is not None
+        share = seconds([shots], demo.size, demo.paces, demo.slower) / max(left, 1e-9)
+        until, began = demo.until(share), demo.spent()
+        demo.say(f"{name} ({number + 1} of {len(parts)}; about {duration(left)} left in all)")
+        if shots is None:
+            lines.append(_tuned_line(demo, name, until))
+        else:
+            lines.append(_reference_line(demo, name, shots, until))
+        demo.learn(shots, demo.spent() - began)
     return lines
 
 
-def _tuned_line(lm: Any, name: str, folder: Path, say: Callable[[str], None]) -> Line:
-    from ..data.sources import read_rows
-    from ..prepare import prepare
-    from ..train import Event
-    from ..tuning import Hooks, evaluator_of, tune
-
-    settings = recipe_from_dict(recipe(name, folder))
-    say(f"{name}: preparing")
-
-    def follow(event: Event) -> None:
-        if event.dev is not None:
-            shown = f"{event.dev.name} {event.dev.shown:.1f}"
-            say(f"{name}: step {event.step}/{event.steps}, dev {shown}, {event.seconds_left:.0f} s left")
-
+def _reference_line(demo: Demo, name: str, shots: int, until: float) -> Line:
+    """The plain model with an instruction, and with demonstrations too: no prompt id tells it what to do."""
     with PeakMemory() as peak:
         started = time.perf_counter()
-        prepared = prepare(settings, lm=lm)
-        run = tune(prepared, hooks=Hooks(on_event=follow), overwrite=True, text_rows=0)
-        seconds = time.perf_counter() - started
-        say(f"{name}: answering the test rows")
-        test = prepared.encoder.encode_rows(read_rows(str(settings.data.test), split="test"))
-        evaluation = evaluate(evaluator_of(settings, lm, prepared.encoder), prepared.method, test)
-        return Line(name, evaluation, prepared.trained_parameters, run.artifact.bytes, seconds, peak.bytes())
+        evaluator, examples = _instructed(demo, shots)
+        records, answered = answers(demo, evaluator, _plain(demo.lm), examples, until)
+        return Line(name, records, answered, 0, 0, time.perf_counter() - started, peak.bytes())
 
 
-def evaluate(evaluator: Evaluator, method: SoftPrompt, examples: Sequence[Example]) -> Evaluation:
-    """Perplexity over all rows, chrF over those with a reference that an output can be held against."""
-    result = replace(evaluator, metrics=("perplexity", "chrf")).run(method, examples)
-    checked = [
-        r for r, e in zip(result.records, examples, strict=True) if e.rendered.row["prompt"] == CHECKED
-    ]
-    return Evaluation({**result.metrics, **score(["chrf"], checked)}, result.records)
+def _tuned_line(demo: Demo, name: str, until: float) -> Line:
+    from ..prepare import prepare
+    from ..tuning import Hooks, evaluator_of, tune
+
+    assert demo.paces is not None
+    settings = recipe_from_dict(recipe(name, demo.folder, demo.size))
+    training = demo.paces.training(demo.size) / demo.paces.tuned(demo.size)
+    cut = demo.spent() + training * (until - demo.spent())
+    with PeakMemory() as peak:
+        started = time.perf_counter()
+        prepared = prepare(settings, lm=demo.lm)
+        hooks = Hooks(is_pruned=lambda learner: demo.spent() > cut)
+        run = tune(prepared, hooks=hooks, overwrite=True, text_rows=0)
+        took = time.perf_counter() - started
+        demo.say(f"{name}: answering the test rows")
+        test = prepared.encoder.encode_rows(demo.rows)
+        evaluator = evaluator_of(settings, demo.lm, prepared.encoder)
+        records, answered = answers(demo, evaluator, prepared.method, test, until)
+        size = run.artifact.bytes
+        steps = run.outcome.step
+        return Line(name, records, answered, prepared.trained_parameters, size, took, peak.bytes(), steps)
 
 
-def _instructed(lm: Any, data: DemoData, shots: int) -> tuple[Evaluator, list[Example]]:
+def answers(
+    demo: Demo, evaluator: Evaluator, method: SoftPrompt, examples: Sequence[Example], until: float
+) -> tuple[list[Record], int]:
+    """Records of the first test rows and how many are answered in text, as many as the time allows."""
+    size, records = demo.size, list[Record]()
+    texts = replace(evaluator, metrics=("chrf",), max_new_tokens=size.tokens)
+    losses = replace(evaluator, metrics=("perplexity",))
+    for part in parts_of(examples[: size.answered], ANSWERED_AT_ONCE):
+        started = demo.spent()
+        records += texts.run(method, part).records  # scored as well
+        # what is left must still be scored, which takes a third of answering, about
+        took = (demo.spent() - started) / len(part)
+        if demo.spent() + (size.test - len(records)) * took / 3 > until:
+            break
+    answered = len(records)
+    for part in parts_of(examples[answered : size.test], SCORED_AT_ONCE):
+        if demo.spent() > until:
+            break
+        records += losses.run(method, part, text_rows=0).records
+    return records, answered
+
+
+def parts_of(examples: Sequence[Example], at_once: int) -> list[Sequence[Example]]:
+    """So few rows at a time that the clock is looked at often enough."""
+    return [examples[at : at + at_once] for at in range(0, len(examples), at_once)]
+
+
+def balanced(rows: Sequence[Row]) -> list[Row]:
+    """In an order in which every beginning has its share of each prompt."""
+    counts = Counter(row["prompt"] for row in rows)
+    seen: Counter[str] = Counter()
+    placed = []
+    for row in rows:
+        seen[row["prompt"]] += 1
+        placed.append((seen[row["prompt"]] - 0.5) / counts[row["prompt"]])
+    return [rows[i] for i in sorted(range(len(rows)), key=placed.__getitem__)]
+
+
+@dataclass(frozen=True)
+class Found:
+    """Everybody's lines on the rows that all of them did."""
+
+    lines: Sequence[Line]
+    all_rows: Sequence[Row]
+    full: Size
+
+    @property
+    def rows(self) -> Sequence[Row]:
+        """Scored by everybody."""
+        return self.all_rows[: min(len(line.records) for line in self.lines)]
+
+    @property
+    def answered(self) -> int:
+        """Of them, answered in text by everybody."""
+        return min(line.answered for line in self.lines)
+
+    @property
+    def reduced(self) -> list[str]:
+        """What is less than in the full demo, in words."""
+        steps = {line.name: line.steps for line in self.lines if line.steps}
+        said = [
+            f"{n} of {self.full.steps} steps of {name}" for name, n in steps.items() if n < self.full.steps
+        ]
+        if len(said) == len(steps) and len(set(steps.values())) == 1 and said:
+            said = [f"{next(iter(steps.values()))} of {self.full.steps} steps"]
+        for mine, most, what in (
+            (len(self.rows), self.full.test, "test rows"),
+            (self.answered, self.full.answered, "answers in text"),
+        ):
+            said += [f"{mine} of {most} {what}"] * (mine < most)
+        return said
+
+    def evaluations(self) -> list[Evaluation]:
+        """Of each line."""
+        return [line.evaluation(self.rows, self.answered) for line in self.lines]
+
+    def copied(self) -> Evaluation:
+        """The score of answering with the input itself: what any rewriting must beat."""
+        rows = [row for row in self.rows[: self.answered] if row["prompt"] == CHECKED]
+        records = [Record(r["input"], r["input"], (r["target"],), 0, 0.0, 1) for r in rows]
+        return Evaluation(score(["chrf"] * bool(rows), records), records)
+
+    def to_json(self) -> dict[str, Any]:
+        """For `--json`."""
+        lines = [
+            {
+                "name": line.name,
+                **evaluation.to_json(),
+                "steps": line.steps,
+                "trained_parameters": line.parameters,
+                "artifact_bytes": line.bytes,
+                "seconds": round(line.seconds, 1),
+                "peak_memory_bytes": line.peak_bytes,
+            }
+            for line, evaluation in zip(self.lines, self.evaluations(), strict=True)
+        ]
+        return {"lines": lines, "reduced": self.reduced}
+
+
+def _instructed(demo: Demo, shots: int) -> tuple[Evaluator, list[Example]]:
     """Test rows whose input tells the plain model in words what a tuned prompt knows by its id."""
     from ..data.template import Template
     from ..fewshot import few_shot
 
+    lm = demo.lm
     template = Template("{{ instruction }}\n\n{{ input }}", "{{ target }}", chat=True, prompt_field="prompt")
     encoder = Encoder(lm.tokenizer, template, chat=True, prompts=PROMPTS, room=Room(lm.spec.context))
 
-    def instructed(rows: Sequence[dict[str, str]]) -> list[dict[str, str]]:
+    def instructed(rows: Sequence[Row]) -> list[Row]:
         return [{**row, "instruction": INSTRUCTIONS[row["prompt"]]} for row in rows]
 
-    examples = few_shot(encoder, instructed(data.train), instructed(data.test), shots)
+    examples = few_shot(encoder, instructed(demo.data.train), instructed(demo.rows), shots)
     return Evaluator(lm, encoder, max_new_tokens=NEW_TOKENS), examples
 
 
@@ -173,13 +357,6 @@ def _plain(lm: Any) -> SoftPrompt:
     from .. import methods
 
     return methods.build("none", methods.Setting(lm, PROMPTS))
-
-
-def copied(data: DemoData) -> Evaluation:
-    """The score of answering with the input itself: what any rewriting must beat."""
-    rows = [row for row in data.test if row["prompt"] == CHECKED]
-    records = [Record(r["input"], r["input"], (r["target"],), 0, 0.0, 1) for r in rows]
-    return Evaluation(score(["chrf"], records), records)
 
 
 class PeakMemory:
@@ -212,10 +389,3 @@ def _give_back() -> None:
     gc.collect()
     with contextlib.suppress(OSError, AttributeError):  # glibc only
         ctypes.CDLL(None).malloc_trim(0)
-
-
-def _narrator(stream: TextIO, started: float) -> Callable[[str], None]:
-    def say(text: str) -> None:
-        print(f"[{time.perf_counter() - started:4.0f} s] {text}", file=stream, flush=True)
-
-    return say

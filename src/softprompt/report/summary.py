@@ -17,15 +17,23 @@ def answer(found: Comparison, verdict: Verdict | None) -> tuple[str, list[str]]:
         return "No answer yet", [
             "No method was both trained and scored, so there is nothing to choose between.",
             "The trials below say what went wrong, and how to mend it.",
+            *_left_out(found),
         ]
     if verdict.beaten_by:
         return _none_needed(found, verdict)
     headline = f"Take {verdict.chosen}"
     first, second = _choice(found, verdict), _certainty(found, verdict)
+    more = _left_out(found)
     if verdict.not_beaten:
         names = [test.b for test in verdict.not_beaten]
         headline = f"{verdict.chosen}, but it was not shown to beat {listed(names)}"
-    return headline, [first, second]
+    return headline, [first, second, *more]
+
+
+def _left_out(found: Comparison) -> list[str]:
+    """What there was no time for, as a sentence."""
+    what = found.study.budget.get("left_out")
+    return [f"There was no time for this: {', '.join(what)}; a longer compare.within has it."] if what else []
 
 
 def _none_needed(found: Comparison, verdict: Verdict) -> tuple[str, list[str]]:
@@ -33,6 +41,7 @@ def _none_needed(found: Comparison, verdict: Verdict) -> tuple[str, list[str]]:
     return f"Keep {test.b}", [
         f"{told(found, test)[0]}, so none of the methods tried earned its training.",
         f"Of these, take {verdict.chosen} if one is wanted: it scored {_scored(found, verdict, u)}.",
+        *_left_out(found),
     ]
 
 
