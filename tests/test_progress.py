@@ -12,7 +12,7 @@ from softprompt import progress
 from softprompt.display import Display, is_watched, shown
 from softprompt.learner import DevScore, Optimization
 from softprompt.progress import Pace, duration, task, track
-from softprompt.reporting import following_steps
+from softprompt.reporting import few_dev_rows, following_steps
 from softprompt.train import Event, Remaining
 
 
@@ -179,3 +179,10 @@ def test_python_is_silent_in_a_pipe_unless_asked(asked, model_folder, tmp_path, 
 def test_durations():
     said = [duration(seconds) for seconds in (0.04, 9.94, 59.4, 61, 3599, 3700)]
     assert said == ["0.0s", "9.9s", "59s", "1m 01s", "59m 59s", "1h 01m"]
+
+
+def test_a_dev_set_that_tells_nothing_is_said():
+    assert few_dev_rows(20) == ""
+    # a share of one half, measured on six rows: 1.96 standard errors of sqrt(0.25 / 6)
+    assert "6 dev rows" in few_dev_rows(6) and f"{round(196 * (0.25 / 6) ** 0.5)} points" in few_dev_rows(6)
+    assert "data.dev_fraction" in few_dev_rows(6)

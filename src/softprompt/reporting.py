@@ -9,6 +9,8 @@ from collections.abc import Callable, Iterator, Sequence
 from .progress import task
 from .train import DevScore, Event
 
+FEW_DEV_ROWS = 20
+
 
 @contextlib.contextmanager
 def following_steps(names: Sequence[str]) -> Iterator[Callable[[Event], None]]:
@@ -39,6 +41,18 @@ def following_steps(names: Sequence[str]) -> Iterator[Callable[[Event], None]]:
             )
 
         yield follow
+
+
+def few_dev_rows(rows: int) -> str:
+    """What is to be said of so small a dev set; empty where it is large enough to tell something."""
+    if rows >= FEW_DEV_ROWS:
+        return ""
+    # half the width of a 95 % interval of a share that is one half
+    off = min(50, round(100 * 0.98 / math.sqrt(max(1, rows))))
+    return (
+        f"note: {rows} dev rows tell little: an accuracy measured on them is uncertain by about {off} "
+        "points. More: data.dev=FILE, or a larger data.dev_fraction"
+    )
 
 
 def _number(value: float) -> str:

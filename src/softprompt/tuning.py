@@ -40,7 +40,7 @@ from .prepare import Prepared, base_options, open_caches, plan_of
 from .progress import say
 from .provenance import provenance
 from .recipe import Recipe
-from .reporting import following_steps
+from .reporting import few_dev_rows, following_steps
 from .steps import Part, Steps
 from .train import DevScore, Event, Outcome, fit_together, named_parameters
 
@@ -148,6 +148,9 @@ def _train(
     said = [remarks(run.encoder, [*run.train, *run.dev]) for run in runs]
     for text in dict.fromkeys(remark.text for found in said for remark in found):
         note(text)
+    for rows in sorted({len(run.dev) for run in runs}):
+        if few := few_dev_rows(rows):
+            say(few)
     _stage(hooks, "plain model on the dev rows" if plain else "the inputs")
     # finished ones too: rows are computed beside the same others as if none was finished
     runs, cache, dev_caches = _open_caches(runs, hooks)

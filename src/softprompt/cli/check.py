@@ -110,6 +110,8 @@ def _visible(token: str) -> str:
 
 
 def _rows(counts: Counts, prepared: Prepared) -> str:
+    from ..reporting import few_dev_rows
+
     def listing(found: dict[str, int]) -> str:
         named = [f"{name} {number}" for name, number in list(found.items())[:8]]
         return ", ".join(named) + (f", … {len(found) - 8} more" if len(found) > 8 else "")
@@ -129,6 +131,8 @@ def _rows(counts: Counts, prepared: Prepared) -> str:
         "duplicates": counts.duplicates,
         "dev inputs also trained on": counts.seen_in_dev,
     }
+    if few := few_dev_rows(counts.dev_rows):
+        rows.append(("dev rows", few.removeprefix("note: ")))
     rows.append(("odd rows", ", ".join(f"{number} {name}" for name, number in odd.items())))
     return "\n".join(["data:", table(rows), *(f"  note: {remark.text}" for remark in counts.remarks)])
 

@@ -92,7 +92,8 @@ class Contest:
         if now - self._written >= SECONDS_BETWEEN_LINES:
             done, total, left = sum(self._done.values()), sum(self._counts.values()), self.seconds_left
             tail = f"  about {duration(left)} left" if left is not None and done < total else ""
-            log(f"  {done}/{total} trials, {duration(now - self._began)} so far{tail}")
+            count = f"{done}/{total} trials, " if total else ""
+            log(f"  {count}{duration(now - self._began)} so far{tail}")
             self._written = now
 
     def _watch(self) -> None:
@@ -106,11 +107,18 @@ class Contest:
         spent = time.monotonic() - self._began
         if not every:
             return None if self._estimate is None else max(0.0, self._estimate - spent)
-        left = 0.0
+        left, unknown = 0.0, 0
         for key, count in self._counts.items():
             alike = [s for (_, phase), seconds in self._pace.items() if phase == key[1] for s in seconds]
-            same = self._pace.get(key) or alike or every
-            left += max(0, count - self._done.get(key, 0)) * sum(same) / len(same)
+            same, open_ = self._pace.get(key) or alike, max(0, count - self._done.get(key, 0))
+            if same:
+                left += open_ * sum(same) / len(same)
+            else:
+                unknown += open_
+        # references tell little of what a training takes: what was estimated does, until one has ended
+        left += max(
+            unknown * sum(every) / len(every), (self._estimate or 0.0) - spent - left if unknown else 0.0
+        )
         left = max(0.0, left - (time.monotonic() - self._last))
         return left if self._within is None else min(left, max(0.0, self._within - spent))
 

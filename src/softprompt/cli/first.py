@@ -79,6 +79,10 @@ def _sum(read: Recipe) -> str:
     references = [one.name for one in who if one.is_reference]
     beside = f", beside {', '.join(references)}" if references else ""
     return (
-        f"{len(trained)} methods, each with {rates} learning rates and {read.compare.seeds} seeds "
-        f"of {read.train.steps} steps{beside}"
+        f"{_count(len(trained), 'method')}, each with {_count(rates, 'learning rate')} and "
+        f"{_count(read.compare.seeds, 'seed')} of {_count(read.train.steps, 'step')}{beside}"
     )
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

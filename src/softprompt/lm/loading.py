@@ -61,7 +61,7 @@ def load(
         if head is not None:
             # a head of another size in the checkpoint is no mistake: it is left, and drawn anew
             options |= {"num_labels": head.size, "ignore_mismatched_sizes": True}
-        with heads.drawn(head), task(f"loading {name}"):
+        with heads.drawn(head), smollm2.counted_tensors(), task(f"loading {name}"):
             both: Any = heads.auto_class(config, head).from_pretrained(
                 path, dtype=kind, output_loading_info=True, **options
             )

