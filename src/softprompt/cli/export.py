@@ -71,6 +71,8 @@ def export(
     from .. import artifact as artifacts
 
     opened = artifacts.load(artifact)
+    if prompt is not None:
+        opened.index(prompt)  # an unknown one is told before a model is loaded
     log(f"loading {model or opened.manifest['base']['name']} …")
     folder = out or artifact.with_name(f"{artifact.resolve().name}-{to.value}")
     common = {"prompt": prompt, "other_base": other_base}
