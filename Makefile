@@ -21,7 +21,7 @@ SELF    = $(MAKE) --no-print-directory
 VLLM   := .venv-vllm
 
 .DEFAULT_GOAL := help
-.PHONY: help venv model browser demo test test-fast vllm test-vllm lint clean
+.PHONY: help venv model browser demo test test-fast test-versions vllm test-vllm lint clean
 
 help:  ## what there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F '\t' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -77,6 +77,21 @@ test:  ## the linters, then the whole test suite; says how long each part took
 # tests/conftest.py says by which rule tests are left out.
 test-fast: $(STAMP)  ## two minutes: one family of models of each kind; no real model, no browser, no process
 	@.ci/part "fast tests, in $(WORKERS) processes" env $(PYTEST) --durations=10 -m "not slow"
+
+# On the oldest transformers T5 and mT5 take no prefixes: they are refused there.
+# Scratch environments; not part of `make test`. docs/versions.md says what was shown, and when.
+VERSIONS ?= /tmp/softprompt-versions
+OLDEST   := torch==2.8.0 transformers==5.17.0 safetensors==0.8.0 peft==0.20.0 accelerate==1.5.0 numpy==1.26.4 typer==0.15.0
+SHOWN    := tests/test_deprecations.py tests/conformance/test_turns.py tests/conformance/test_batches.py
+test-versions:  ## a part of the suite on the oldest and the newest releases that are allowed (gigabytes, an hour)
+	@for end in oldest newest; do \
+		to=$(VERSIONS)/$$end; \
+		if [ $$end = oldest ]; then wanted='$(OLDEST)'; which='not t5'; else which=; wanted='--upgrade $(TORCH) transformers peft numpy'; fi; \
+		$(PYTHON) -m venv $$to && \
+		.ci/part "$$end: packages" $$to/bin/python -m pip --disable-pip-version-check -q install $$wanted \
+			'.[datasets,lora,gguf,serve]' pytest hypothesis && \
+		.ci/part "$$end: tests" env PYTHONPATH=src $$to/bin/python -m pytest -m 'not slow' -k "$$which" $(SHOWN) || exit 1; \
+	done
 
 vllm: $(VLLM)/.installed  ## vLLM for a CPU, in an environment of its own (2 GB)
 

@@ -44,6 +44,7 @@ DOCS = (
     "deploy",
     "results",
     "running",
+    "versions",
     "tasks",
     "exactness",
     "models",
