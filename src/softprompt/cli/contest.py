@@ -91,7 +91,7 @@ class Contest:
         now = time.monotonic()
         if now - self._written >= SECONDS_BETWEEN_LINES:
             done, total, left = sum(self._done.values()), sum(self._counts.values()), self.seconds_left
-            tail = f"  about {duration(left)} left" if left is not None and done < total else ""
+            tail = f"  about {duration(left)} left" if left and done < total else ""
             count = f"{done}/{total} trials, " if total else ""
             log(f"  {count}{duration(now - self._began)} so far{tail}")
             self._written = now

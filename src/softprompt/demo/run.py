@@ -157,6 +157,7 @@ def main(as_json: bool = False, folder: Path | None = None) -> int:
 
     started = time.perf_counter()
     folder = folder or FOLDER
+    print("[   0 s] making the rows", file=sys.stderr, flush=True)
     data = demo_rows()
     write_demo_files(folder / "data")
     steps = max(steps for _, steps in CONTESTANTS.values())
