@@ -117,6 +117,7 @@ class Checkpoints:
         problem, good = None, 0
         for name in (FILE, PREVIOUS):
             path = self.folder / name
+            _refuse_folder(path)
             if not _is_there(path):
                 continue
             try:
@@ -204,8 +205,7 @@ def is_unfinished(folder: Path) -> bool:
 def drop(folder: Path) -> None:
     """Remove what is there."""
     for name in (FILE, PREVIOUS):
-        if (folder / name).is_dir() and not (folder / name).is_symlink():
-            raise damaged(folder / name, "it is a folder")
+        _refuse_folder(folder / name)
         (folder / name).unlink(missing_ok=True)
 
 
@@ -216,6 +216,14 @@ def damaged(path: Path, why: str) -> SoftPromptError:
 
 def _is_at(progress: Progress, step: int) -> bool:
     return progress.step == step or (progress.ended is not None and progress.step < step)
+
+
+def _refuse_folder(path: Path) -> None:
+    """Raises SoftPromptError where a folder stands in a checkpoint's place: it is not ours to remove."""
+    if path.is_dir() and not path.is_symlink():
+        raise SoftPromptError(
+            f"{path} is damaged", why="it is a folder", fix="remove it, and run the same command again"
+        )
 
 
 def _is_there(path: Path) -> bool:

@@ -10,6 +10,7 @@ call goes on: a trial that has a record is not run again.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import time
 from collections.abc import Callable, Sequence
@@ -17,6 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..errors import SoftPromptError
+from ..holding import held
 from ..metrics import METRICS
 from ..progress import task
 from ..recipe import Recipe
@@ -90,7 +92,9 @@ def compare(
         )
     who = contestants(recipe)
     runner = on or executor(recipe.compare.executor, workers or recipe.compare.workers, recipe.train.threads)
+    lock = contextlib.ExitStack()
     try:
+        lock.enter_context(held([place.path]))
         hooks.on_stage(f"reading the rows and loading {recipe.model} …")
         ground = _survey(recipe, place, runner)
         for text in ground.remarks:
@@ -103,6 +107,7 @@ def compare(
     finally:
         if on is None:
             runner.close()
+        lock.close()
     hooks.on_stage("statistics")
     study.count_time()
     study.leave_out(engine.left_out())

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..config import recipe_from_dict
+from ..holding import held
 from ..memory import peak_memory, reset_peak
 from ..metrics import METRICS
 from ..order import Order, row_lengths
@@ -53,7 +54,9 @@ def train(trials: Sequence[Trial], folder: Folder, how: How) -> list[Record]:
     watch = _Watch(prepared, _rivals(folder, how) if how.prune else None, how.seconds)
     hooks = Hooks(watch.stage, watch.cached, watch.event, is_pruned=watch.is_pruned)
     kept = any(trial.phase == "final" for trial in trials)  # of the others no artifact stays
-    runs = tune_many(prepared, hooks=hooks, overwrite=True, text_rows=0, plain=kept)
+    # a worker of a comparison that was killed may take a moment to end
+    with held([folder.artifact(trial.id) for trial in trials], wait=True):
+        runs = tune_many(prepared, hooks=hooks, overwrite=True, text_rows=0, plain=kept)
     seconds, peak = (time.perf_counter() - started) / len(runs), peak_memory()
     records = []
     for trial, run in zip(trials, runs, strict=True):
