@@ -56,6 +56,16 @@ def test_mistakes_are_said_before_a_model_is_loaded(run, tmp_path):
     assert said.code == 1 and "did you mean 'float32'" in said.err
 
 
+def test_a_prompt_that_is_called_as_the_base_is_refused(run, tmp_path):
+    (tmp_path / "smollm2").mkdir()
+    (tmp_path / "smollm2/softprompt.json").write_text("{}")
+    for folder in (tmp_path, tmp_path / "smollm2"):
+        for command in ("serve", "play"):
+            said = run(command, folder, "--port", 0)
+            assert said.code == 1 and "is the base model's name and a prompt's" in said.err
+            assert "loading" not in said.err
+
+
 def test_a_new_key_is_shown_once_and_its_entry_opens(run, tmp_path):
     made = run("serve", "--new-key", "team-a", "--json").json
     (tmp_path / "keys.yaml").write_text(made["entry"])

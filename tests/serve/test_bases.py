@@ -17,16 +17,50 @@ def put(folder, base):
 
 
 def test_the_base_that_most_name(llama, tmp_path):
-    assert bases.base_of(tmp_path) is None and "no tuned prompts" in bases.said(tmp_path, llama)[0]
+    assert bases.survey(tmp_path).base is None
+    assert "no tuned prompts" in bases.survey(tmp_path).said(llama)[0]
     own = fingerprint(llama)
     put(tmp_path / "a", {"name": "theirs", "fingerprint": {**own, "weights": "other"}})
     put(tmp_path / "team" / "b", {"name": "ours", "fingerprint": own})
     put(tmp_path / "team" / "c", {"name": "ours", "fingerprint": own})
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "softprompt.json").write_text("{")
-    assert bases.base_of(tmp_path) == "ours"
-    (said,) = bases.said(tmp_path, llama)
-    assert "1 of 3 prompts cannot be served" in said and "a (of theirs)" in said
+    found = bases.survey(tmp_path)
+    assert found.base == "ours"
+    count, said = found.said(llama)
+    assert count.startswith("2 prompts in") and "team/b, team/c" in count
+    assert "2 of 4 artifacts cannot be served" in said
+    assert "a (it was made for another base, theirs)" in said and "broken (its manifest is damaged)" in said
+
+
+def test_what_is_not_served_is_said_at_the_start(llama, publish, tmp_path):
+    root = tmp_path / "root"
+    for name in ("v1", "v1:final", "a\\b", "tab\there", ".dot", "deep/v2"):
+        publish(llama, root / name)
+    publish(llama, tmp_path / "out")
+    (root / "away").symlink_to(tmp_path / "out")
+    (root / "folder").symlink_to(root / "deep")
+    publish(llama, root / "shown-compare/trials/0f3a")
+    (root / "shown-compare/trials/0f3a.json").write_text("{}")
+    (root / ".git").mkdir()
+    (root / "12:00 logs").mkdir()  # holds no prompt
+    count, skipped, trials = bases.survey(root).said(llama)
+    assert count.startswith("2 prompts in") and count.endswith(": deep/v2, v1")
+    assert "'away' (it is a link that leads outside" in skipped and "'a\\b' (a backslash" in skipped
+    assert "'.dot' (" in skipped and "… 1 more" in skipped and ".git" not in skipped
+    assert trials == "trials of comparisons that are not served: 1; --trials serves them too"
+    whole = dict(bases.survey(root, trials=True).skipped)
+    assert set(whole) == {"v1:final", "a\\b", "tab\there", ".dot", "away", "folder"}
+    (count, _) = bases.survey(root, trials=True).said(llama)
+    assert count.startswith("3 prompts in")
+
+
+def test_many_are_not_read_at_the_start(llama, tmp_path, monkeypatch):
+    monkeypatch.setattr(bases, "LOOKED_AT", 3)
+    for name in "abcdef":
+        put(tmp_path / name, {"name": "ours"})
+    found = bases.survey(tmp_path)
+    assert len(found.found) == 3 and found.said(llama)[0].startswith("more than 3 artifacts in")
 
 
 def test_a_start_from_another_table_says_from_which_prompt(llama, tmp_path, caplog, monkeypatch):

@@ -65,6 +65,76 @@ def test_one_of_several_prompts_is_named(llama, publish, registry, tmp_path):
         found.get("both:other")
 
 
+def listed(found: Registry) -> list[str]:
+    return [name for entry in found.names() if entry.served for name in entry.models]
+
+
+def test_what_is_listed_can_be_asked_for_and_nothing_else(llama, publish, tmp_path):
+    root = tmp_path / "root"
+    for name in ("one", "team/deep/er", "a\\b", "v1:final", "one/checkpoint/inner", ".hid"):
+        publish(llama, root / name)
+    publish(llama, root / "many", prompts=("joke", "a:b", "a/fact"))
+    publish(llama, root / "of-another")
+    damage(root / "of-another", "base")
+    publish(llama, root / "lora")
+    damage(root / "lora", "trained")
+    (root / "latest").symlink_to("one")
+    (root / "linked").symlink_to("team")
+    for trial in ("0f3a", "9b21"):
+        publish(llama, root / f"seen-compare/trials/{trial}")
+        (root / f"seen-compare/trials/{trial}.json").write_text("{}")
+    publish(llama, root / "trials/mine")  # a folder of one's own that is called so
+    found = Registry(root, llama)
+    named = ["latest", "many:joke", "many:a:b", "many:a/fact", "one", "team/deep/er", "trials/mine"]
+    assert listed(found) == named
+    for name in named:
+        assert found.get(name).name == name and found.holds(name)
+    unlisted = ("many", "a\\b", "v1:final", "one/checkpoint/inner", "linked/deep/er", ".hid")
+    for name in (*unlisted, "seen-compare/trials/0f3a", "root", "of-another", "lora"):
+        with pytest.raises((UnknownPrompt, BrokenPrompt)):
+            found.get(name)
+    trials = ["seen-compare/trials/0f3a", "seen-compare/trials/9b21"]
+    asked = Registry(root, llama, trials=True)
+    assert listed(asked) == sorted([*named, *trials], key=lambda n: n.partition(":")[0])
+    assert asked.get(trials[0])
+    assert listed(Registry(root / "seen-compare/trials", llama)) == ["0f3a", "9b21"]
+
+
+def test_an_artifact_is_served_under_its_own_name(llama, publish, tmp_path):
+    found = Registry(tmp_path / ".", llama)
+    assert listed(found) == []
+    publish(llama, tmp_path / "voices", prompts=("calm", "pirate"))
+    (tmp_path / "latest").symlink_to("voices")
+    found = Registry(tmp_path / "voices", llama)
+    assert listed(found) == ["voices:calm", "voices:pirate"]
+    assert found.get("voices:pirate").index == 1 and found.describe("voices").prompts == ("calm", "pirate")
+    for name in ("", ".", "voices/voices", "latest:calm", "pirate"):
+        with pytest.raises(UnknownPrompt):
+            found.get(name)
+    assert listed(Registry(tmp_path / "latest", llama)) == ["latest:calm", "latest:pirate"]
+    late = Registry(publish(llama, tmp_path / "empty/x").parent, llama)
+    shutil.rmtree(tmp_path / "empty/x")
+    assert listed(late) == []
+    publish(llama, tmp_path / "empty")  # trained while the server runs
+    assert listed(late) == ["empty"] and late.get("empty")
+    publish(llama, tmp_path / "v1:final")
+    assert listed(Registry(tmp_path / "v1:final", llama)) == []
+
+
+def test_a_repaired_one_is_listed_again(llama, publish, registry, tmp_path):
+    publish(llama, tmp_path / "p", seed=1)
+    found = registry()
+    damage(tmp_path / "p", "flipped")
+    with pytest.raises(BrokenPrompt):
+        found.get("p")
+    assert listed(found) == []
+    publish(llama, tmp_path / "p", seed=2)
+    assert listed(found) == ["p"]
+    found.get("p")
+    damage(tmp_path / "p", "flipped")
+    assert found.get("p") and listed(found) == ["p"]  # the last good version
+
+
 OUTSIDE = (
     "",
     "/",

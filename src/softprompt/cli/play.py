@@ -11,7 +11,7 @@ import typer
 
 from ..errors import SoftPromptError
 from .output import Json, Reply, log
-from .serve import BaseModel, needed, run
+from .serve import BaseModel, Trials, needed, run
 
 if TYPE_CHECKING:
     import socket
@@ -21,13 +21,14 @@ USUAL_PORT = 8000
 
 def play(
     folder: Annotated[
-        Path, typer.Argument(metavar="[PROMPTS_DIR]", help="The folder of tuned prompts.")
+        Path, typer.Argument(metavar="[PROMPTS_DIR]", help="The folder of tuned prompts, or one of them.")
     ] = Path("runs"),
-    model: BaseModel = "smollm2",
+    model: BaseModel = None,
     port: Annotated[
         int | None, typer.Option("--port", min=0, max=65535, metavar="N", help="By itself 8000, or any.")
     ] = None,
     no_open: Annotated[bool, typer.Option("--no-open", help="Print the address, open no browser.")] = False,
+    trials: Trials = False,
     json: Json = False,
 ) -> Reply:
     """Try tuned prompts side by side in the browser.
@@ -38,22 +39,23 @@ def play(
     \b
     Example:
       softprompt play runs/demo
+      softprompt play runs/voices
     """
     with needed():
         from ..serve.api.server import LOOPBACK_NAMES
 
-    def ready(url: str) -> None:
+    def ready(url: str, base: str) -> None:
         page = f"{url}/play"
         log(f"{page} is ready; Ctrl-C ends it")
         if json:
-            print(jsonlib.dumps({"url": page, "model": model}), flush=True)
+            print(jsonlib.dumps({"url": page, "model": base}), flush=True)
         if not no_open:
             import webbrowser
 
             webbrowser.open(page)
 
     with contextlib.closing(_socket(port)) as bound:
-        run(folder, model, bound, ready, hosts=LOOPBACK_NAMES, drain=2.0)
+        run(folder, model, bound, ready, trials=trials, hosts=LOOPBACK_NAMES, drain=2.0)
     return Reply(None)
 
 

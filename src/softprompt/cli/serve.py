@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import json as jsonlib
 import logging
 import os
@@ -27,7 +28,17 @@ class EngineName(str, Enum):
     vllm = "vllm"
 
 
-BaseModel = Annotated[str, typer.Option("--model", metavar="NAME", help="The base model of the prompts.")]
+BaseModel = Annotated[
+    str | None,
+    typer.Option(
+        "--model",
+        metavar="NAME",
+        help="The base. Default: what most prompts name, or else smollm2.",
+        show_default=False,
+    ),
+]
+
+Trials = Annotated[bool, typer.Option("--trials", help="Serve the trials of comparisons too.")]
 
 Dtype = Annotated[
     str,
@@ -42,12 +53,11 @@ Dtype = Annotated[
 def serve(
     folder: Annotated[
         Path | None,
-        typer.Argument(metavar="PROMPTS_DIR", help="Its tuned prompts are served.", show_default=False),
+        typer.Argument(
+            metavar="PROMPTS_DIR", help="Its tuned prompts are served, or it is one.", show_default=False
+        ),
     ] = None,
-    model: Annotated[
-        str | None,
-        typer.Option("--model", metavar="NAME", help="The base model of the prompts. Default: smollm2."),
-    ] = None,
+    model: BaseModel = None,
     host: Annotated[str, typer.Option("--host", metavar="ADDRESS", help="Where to listen.")] = "127.0.0.1",
     port: Annotated[int, typer.Option("--port", min=0, max=65535, metavar="N", help="0: any.")] = 8000,
     keys: Annotated[
@@ -78,6 +88,7 @@ def serve(
         int, typer.Option("--prompts-mb", min=1, metavar="MB", help="Memory for loaded prompts.")
     ] = 1000,
     dtype: Dtype = "auto",
+    trials: Trials = False,
     engine: Annotated[
         EngineName, typer.Option("--engine", help="vllm: PROMPTS_DIR is what `softprompt compile` wrote.")
     ] = EngineName.embedded,
@@ -116,17 +127,12 @@ def serve(
     limits = Limits(output_tokens=max_tokens, requests=rows + queue, seconds=timeout)
     logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
     logging.getLogger("softprompt.serve").setLevel(logging.INFO)
-    base = model or "smollm2"
-    if model is None and engine is EngineName.embedded and folder.is_dir():
-        from ..serve.bases import base_of
-
-        base = base_of(folder) or base
     with contextlib.closing(listen(host, port)) as bound:  # before a model is loaded in vain
 
-        def ready(url: str) -> None:
+        def ready(url: str, name: str) -> None:
             log(f"serving {folder} on {url}/v1, to try on {url}/play; Ctrl-C ends it")
             if json:
-                print(jsonlib.dumps({"url": url, "model": base}), flush=True)
+                print(jsonlib.dumps({"url": url, "model": name}), flush=True)
 
         common: dict[str, Any] = {"keys": keys, "limits": limits, "drain": drain}
         common["hosts"] = _hosts(host, allowed_host or [])
@@ -134,16 +140,17 @@ def serve(
             run_gateway(folder, model, vllm_url, bound, ready, **common)
         else:
             common |= {"rows": rows, "queue": queue, "prompts_bytes": prompts_mb * 10**6, "dtype": dtype}
-            run(folder, base, bound, ready, **common)
+            run(folder, model, bound, ready, trials=trials, **common)
     return Reply(None)
 
 
 def run(
     folder: Path,
-    model: str,
+    model: str | None,
     bound: socket.socket,
-    ready: Callable[[str], None],
+    ready: Callable[[str, str], None],
     *,
+    trials: bool = False,
     keys: Path | None = None,
     hosts: tuple[str, ...] = (),
     limits: Any = None,
@@ -153,7 +160,10 @@ def run(
     prompts_bytes: int = 10**9,
     dtype: str = "auto",
 ) -> None:
-    """Serve on a bound socket until a signal comes; `ready` gets the address once requests are taken."""
+    """Serve on a bound socket until a signal comes. `ready` gets the address and the base once it is up.
+
+    `model` None: the base that most of the folder's prompts name.
+    """
     from .. import threads
     from ..lm.frozen import FrozenLM
     from ..lm.loading import load
@@ -161,6 +171,7 @@ def run(
     from ..serve.api import create_app
     from ..serve.api.keys import Keys
     from ..serve.api.server import Server, address_of
+    from ..serve.names import Names, check_base
 
     if not folder.is_dir():
         raise SoftPromptError(
@@ -168,6 +179,9 @@ def run(
         )
     known = None if keys is None else Keys(keys)
     threads.use()
+    found = bases.survey(folder, trials=trials)
+    model = model or found.base or "smollm2"
+    check_base(Names(folder, trials=trials).holds, Path(model).name)  # before a model is loaded in vain
     log(f"loading {model} …")
     lm = load(model, dtype=dtype)  # type: ignore[arg-type]
     if not isinstance(lm, FrozenLM):
@@ -176,16 +190,16 @@ def run(
             why="rows of different prompts run together in decoder-only models alone",
             fix="softprompt generate answers under any model",
         )
-    for text in bases.said(folder, lm):
+    for text in found.said(lm):
         log(f"note: {text}")
-    registry = Registry(folder, lm, max_bytes=prompts_bytes)
+    registry = Registry(folder, lm, max_bytes=prompts_bytes, trials=trials)
     engine = Engine(lm, registry, max_rows=rows, queue=queue)
     app = create_app(
         engine, registry, model_name=Path(model).name, tokenizer=lm.tokenizer, context=lm.spec.context,
         keys=known, limits=limits, hosts=hosts,
     )  # fmt: skip
     engine.start()
-    Server(app, drain=drain, ready=lambda: ready(address_of(bound))).run(sockets=[bound])
+    Server(app, drain=drain, ready=lambda: ready(address_of(bound), model)).run(sockets=[bound])
 
 
 def run_gateway(
@@ -193,7 +207,7 @@ def run_gateway(
     model: str | None,
     url: str,
     bound: socket.socket,
-    ready: Callable[[str], None],
+    ready: Callable[[str, str], None],
     *,
     keys: Path | None,
     hosts: tuple[str, ...],
@@ -204,12 +218,16 @@ def run_gateway(
     with needed("gateway"):
         from ..serve.api.keys import Keys
         from ..serve.api.server import Server, address_of
+        from ..serve.bases import LOOKED_AT
         from ..serve.gateway.gateway import create_gateway
 
     known = None if keys is None else Keys(keys)
     secret = os.environ.get("SOFTPROMPT_VLLM_KEY")
     app = create_gateway(folder, url, key=secret, model=model, keys=known, limits=limits, hosts=hosts)
-    Server(app, drain=drain, ready=lambda: ready(address_of(bound))).run(sockets=[bound])
+    name = app.state.service.model_name
+    count = len(list(itertools.islice(app.state.service.registry.names(), LOOKED_AT + 1)))
+    log(f"note: {'more than ' * (count > LOOKED_AT)}{min(count, LOOKED_AT)} compiled prompts in {folder}")
+    Server(app, drain=drain, ready=lambda: ready(address_of(bound), name)).run(sockets=[bound])
 
 
 @contextlib.contextmanager

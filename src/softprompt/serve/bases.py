@@ -1,55 +1,108 @@
-"""Which base model a folder of artifacts asks for, and which of them another base cannot serve.
+"""What a folder of artifacts holds, looked at before a server of it starts: the base that they ask for, which
+of them it will serve, and which not and why.
 
-Manifests alone are read: nothing is verified or loaded.
+Manifests alone are read, of the first `LOOKED_AT` artifacts: a start takes no longer with a hundred thousand.
 """
 
 from __future__ import annotations
 
-import json
+import contextlib
+import itertools
+import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from ..artifact import MANIFEST
 from ..lm.base import LanguageModel
 from ..lm.loading import fingerprint
-from .names import Names
+from .contents import Content, names_of, read
+from .names import TRIAL, Names
 
-SHOWN = 5
-
-
-def base_of(folder: Path) -> str | None:
-    """The base that most artifacts of a folder name; None where there are none."""
-    counts = Counter(base["name"] for _, base in sorted(_bases(folder), key=lambda found: found[0]))
-    return counts.most_common(1)[0][0] if counts else None
+SHOWN, LOOKED_AT = 5, 1000
 
 
-def said(folder: Path, lm: LanguageModel) -> list[str]:
-    """What a server of this base should say at its start, as sentences."""
-    found = list(_bases(folder))
-    if not found:
-        return [f"no tuned prompts in {folder} yet; what comes there is served at once"]
-    weights = fingerprint(lm)["weights"]
-    others = [
-        (name, base["name"])
-        for name, base in found
-        if (base.get("fingerprint") or {}).get("weights", weights) != weights
-    ]
-    if not others:
-        return []
-    listed = ", ".join(f"{name} (of {base})" for name, base in others[:SHOWN])
-    more = f", … {len(others) - SHOWN} more" if len(others) > SHOWN else ""
-    head = f"{len(others)} of {len(found)} prompts cannot be served by {lm.name}"
-    return [f"{head}, as they were made for another base: {listed}{more}"]
+@dataclass(frozen=True)
+class Survey:
+    """What was found in a folder; `more` where it holds more artifacts than were looked at."""
+
+    folder: Path
+    found: tuple[tuple[str, Content], ...]
+    skipped: tuple[tuple[str, str], ...]  # what has no name here, and why
+    more: bool
+    trials: int = field(default=0)  # of comparisons, that are not served
+
+    @property
+    def base(self) -> str | None:
+        """The base that most of its artifacts name; None where there are none."""
+        counts = Counter(
+            content.base for _, content in sorted(self.found, key=lambda one: one[0]) if content.base
+        )
+        return counts.most_common(1)[0][0] if counts else None
+
+    def said(self, lm: LanguageModel) -> list[str]:
+        """What a server of this base should say at its start, as sentences."""
+        weights = fingerprint(lm)["weights"]
+        problems = [(name, content.problem_for(weights)) for name, content in self.found]
+        names = [
+            one
+            for (name, content), (_, problem) in zip(self.found, problems, strict=True)
+            if problem is None
+            for one in names_of(name, content.prompts)
+        ]
+        unfit = [f"{name} ({problem})" for name, problem in problems if problem]
+        said = [self._count(names, bool(unfit))]
+        if unfit:
+            head = f"{len(unfit)} of {len(problems)} artifacts cannot be served by {lm.name}"
+            said.append(f"{head}: {_listed(unfit)}")
+        if self.skipped:
+            said.append("not served: " + _listed([f"{_shown(name)} ({why})" for name, why in self.skipped]))
+        if self.trials:
+            said.append(f"trials of comparisons that are not served: {self.trials}; --trials serves them too")
+        return said
+
+    def _count(self, names: Sequence[str], others: bool) -> str:
+        if self.more:
+            return f"more than {LOOKED_AT} artifacts in {self.folder}: {_listed(names, more=True)}"
+        if not names:
+            which = "that can be served" if others or self.skipped or self.trials else "yet"
+            return f"no tuned prompts in {self.folder} {which}; what comes there is served at once"
+        return f"{len(names)} {'prompt' if len(names) == 1 else 'prompts'} in {self.folder}: {_listed(names)}"
 
 
-def _bases(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """(name, what its manifest says of the base) of every artifact that can be read."""
-    for name, path in Names(folder.resolve()).walk():
-        try:
-            base = json.loads((path / MANIFEST).read_text(encoding="utf-8"))["base"]
-            if isinstance(base["name"], str):
-                yield name, base
-        except (OSError, ValueError, KeyError, TypeError):  # damaged: whoever asks for it is told
-            continue
+def _shown(name: str) -> str:
+    return f"'{name}'" if name.isprintable() else repr(name)
+
+
+def survey(folder: Path, *, trials: bool = False) -> Survey:
+    """Look at a folder: `trials` as `Names` has it."""
+    skipped: list[tuple[str, str]] = []
+
+    def note(name: str, path: Path, why: str) -> None:
+        if why == TRIAL or _holds_one(path):
+            skipped.append((name, why))
+
+    walked = Names(folder, trials=trials).walk(note)
+    found = tuple((name, read(path)) for name, path in itertools.islice(walked, LOOKED_AT))
+    more = next(walked, None) is not None
+    named = tuple((name, why) for name, why in skipped if why != TRIAL)
+    return Survey(folder, found, named, more, len(skipped) - len(named))
+
+
+def _holds_one(path: Path) -> bool:
+    """Whether a folder is an artifact, or one lies among the first folders in it; of a hidden one, itself."""
+    folders = [path]
+    for folder in folders:  # grows
+        if (folder / MANIFEST).is_file():
+            return True
+        if len(folders) < LOOKED_AT and not folder.name.startswith("."):
+            with contextlib.suppress(OSError), os.scandir(folder) as inner:
+                folders += [folder / one.name for one in inner if one.is_dir(follow_symlinks=False)]
+    return False
+
+
+def _listed(names: Sequence[str], *, more: bool = False) -> str:
+    left = len(names) - SHOWN
+    rest = ", …" if more else f", … {left} more" if left > 0 else ""
+    return ", ".join(names[:SHOWN]) + rest

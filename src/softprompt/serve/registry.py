@@ -2,7 +2,8 @@
 
 A name is an artifact's path under the folder, with slashes ("team-a/support"); of an artifact that holds
 several prompts, one is meant by "team-a/support:joke". Nothing is indexed: a name is a path, so a hundred
-thousand artifacts are no slower to start with than one. What was verified once is not hashed again until
+thousand artifacts are no slower to start with than one; a listing reads each manifest that it reaches, once.
+What was verified once is not hashed again until
 one of its files changes; what is loaded is kept as long as it fits, and whoever holds it may go on with it
 when a newer version takes its place.
 """
@@ -13,7 +14,7 @@ import os
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import final
 
@@ -32,6 +33,7 @@ from ..lm.loading import fingerprint
 from ..manifest import BASE, STATE, VECTORS
 from ..methods.materialised import Materialised
 from ..prepare import encoder_of, room_of, template_of
+from .contents import Contents, names_of
 from .names import Names
 from .request import BrokenPrompt, UnknownPrompt
 
@@ -48,7 +50,9 @@ class Entry:
     path: Path
     modified: float  # seconds since 1970, of its manifest
     problem: str | None = None  # why it is not served, as far as that is known
-    prompts: tuple[str, ...] = ()  # names of those in it; read by `describe` alone
+    prompts: tuple[str, ...] = ()  # names of those in it, or the one that was asked for
+    models: tuple[str, ...] = ()  # the names by which its prompts are asked for; of a listing
+    served: bool = True  # False where a request for it is known to fail
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +74,14 @@ class Loaded:
 class Registry:
     """The prompts under a folder, for one base model. Any thread may ask."""
 
-    def __init__(self, folder: str | Path, model: LanguageModel, *, max_bytes: int = 2**30) -> None:
+    def __init__(
+        self, folder: str | Path, model: LanguageModel, *, max_bytes: int = 2**30, trials: bool = False
+    ) -> None:
         self.folder, self.model, self.max_bytes = Path(folder).resolve(), model, max_bytes
         if not self.folder.is_dir():
             raise SoftPromptError(f"no folder {folder}", fix="give the folder that holds tuned prompts")
-        self._names, self._base = Names(self.folder), fingerprint(model)
+        self._names, self._base = Names(folder, trials=trials), fingerprint(model)
+        self._contents = Contents()
         self._loaded: OrderedDict[Path, tuple[Stamp, Tuned, str, int]] = OrderedDict()
         self._verified: dict[Path, Stamp] = {}
         self._problems: dict[Path, tuple[Stamp, SoftPromptError]] = {}
@@ -91,6 +98,10 @@ class Registry:
         """Every artifact, as the folders are walked; those of one folder in the order of their names."""
         return (self._entry(path, name) for name, path in self._names.walk())
 
+    def holds(self, name: str) -> bool:
+        """Whether a prompt, or an artifact of several, has this name. Opens nothing."""
+        return self._names.holds(name)
+
     def describe(self, name: str) -> Entry:
         """An artifact by name. Raises UnknownPrompt."""
         path, prompt = self._names.find(name)
@@ -98,8 +109,8 @@ class Registry:
         try:
             held = artifacts.load(path, verify=False).prompts
         except SoftPromptError as error:
-            return Entry(entry.name, path, entry.modified, str(error))
-        return Entry(entry.name, path, entry.modified, entry.problem, (prompt,) if prompt else held)
+            return replace(entry, problem=str(error))
+        return replace(entry, prompts=(prompt,) if prompt else held)
 
     def get(self, name: str) -> Loaded:
         """A prompt by name, as it lies on disk now. Raises UnknownPrompt and BrokenPrompt.
@@ -119,8 +130,14 @@ class Registry:
             modified = (path / MANIFEST).stat().st_mtime
         except OSError:
             modified = 0.0
-        known = self._problems.get(path)
-        return Entry(name, path, modified, None if known is None else str(known[1]))
+        content, known = self._contents.of(path), self._problems.get(path)
+        if known is not None and known[0] == _stamp(path):
+            problem: str | None = str(known[1])
+        else:
+            problem = content.problem_for(self._base["weights"])
+        served = problem is None or path in self._loaded  # the last good version
+        names = tuple(names_of(name, content.prompts))
+        return Entry(name, path, modified, problem, content.prompts, names, served)
 
     # --- loading ---
 

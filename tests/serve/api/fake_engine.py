@@ -28,6 +28,8 @@ class Entry:
     name: str
     modified: float = 1_700_000_000.0
     prompts: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
+    served: bool = True
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,12 @@ class FakeRegistry:
         self.lm, self.recipes, self.asked = lm, recipes, []
 
     def names(self) -> Iterator[Entry]:
-        return (Entry(name) for name in sorted(self.recipes))
+        for name in sorted(self.recipes):
+            prompts = (self.recipes[name] or {}).get("prompts", ())
+            yield Entry(name, models=tuple(f"{name}:{one}" for one in prompts) or (name,))
+
+    def holds(self, name: str) -> bool:
+        return name.partition(":")[0] in self.recipes
 
     def describe(self, name: str) -> Entry:
         folder, _, prompt = name.partition(":")

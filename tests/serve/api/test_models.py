@@ -10,6 +10,8 @@ import openai
 import pytest
 from tests.serve.api.fake_engine import FakeRegistry
 
+from softprompt.errors import SoftPromptError
+
 
 @pytest.fixture
 def served(serve):
@@ -26,7 +28,8 @@ def test_the_models_are_listed_with_root_and_parent(served):
     client = openai.OpenAI(base_url=served.url + "/v1", api_key="x")
     found = {model.id: model for model in client.models.list()}
     assert set(found) == {
-        "tiny", "team-a/reviews", "team-a/pairs", "team-a/voices", "team-b/chat", "team-b/broken",
+        "tiny", "team-a/reviews", "team-a/pairs", "team-a/voices:joke", "team-a/voices:fact",
+        "team-b/chat", "team-b/broken",
     }  # fmt: skip
     assert (found["tiny"].root, found["tiny"].parent) == ("tiny", None)
     assert (found["team-b/chat"].root, found["team-b/chat"].parent) == ("tiny", "tiny")
@@ -53,9 +56,27 @@ def test_a_listing_is_searched_and_bounded(http):
         return [model["id"] for model in reply["data"]], reply["has_more"]
 
     assert names(search="TEAM-B") == (["team-b/broken", "team-b/chat"], False)
+    assert names(search="joke") == (["team-a/voices:joke"], False)
     assert names(limit=2) == (["tiny", "team-a/pairs"], True)
     assert names(search="nothing of the kind") == ([], False)
     assert http.get("/v1/models", params={"limit": 0}).status_code == 400
+
+
+def test_a_name_of_two_is_never_answered_by_one(serve):
+    with pytest.raises(SoftPromptError, match="'tiny' is the base model's name and a prompt's"):
+        serve(recipes={"tiny": {}})
+    running = serve(recipes={})
+    registry = running.app.state.service.registry
+    registry.recipes["tiny"] = {}
+    with httpx.Client(base_url=running.url) as http:
+        assert [model["id"] for model in http.get("/v1/models").json()["data"]] == ["tiny"]
+        for reply in (
+            http.post("/v1/completions", json={"model": "tiny", "prompt": "x"}),
+            http.get("/v1/models/tiny"),
+        ):
+            assert reply.status_code == 400 and reply.json()["error"]["code"] == "ambiguous_model"
+        del registry.recipes["tiny"]
+        assert http.post("/v1/completions", json={"model": "tiny", "prompt": "x"}).status_code == 200
 
 
 def test_a_short_listing_of_many_walks_no_further(serve, talker):

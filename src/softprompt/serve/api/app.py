@@ -10,6 +10,7 @@ from fastapi.responses import RedirectResponse
 
 from ... import __version__
 from .. import playground
+from ..names import check_base
 from . import chat, classify, completions, errors, metrics, models
 from .errors import ErrorReply
 from .inputs import Inputs
@@ -51,8 +52,10 @@ def create_app(
 ) -> FastAPI:
     """The application. `context` is the model's, in tokens; `hosts` as `shell.Shell` has them.
 
+    Raises SoftPromptError where a prompt has the base's name.
     `app.state.service.stopping` turns new work away while what runs goes on.
     """
+    check_base(registry.holds, model_name)
     limits = limits or Limits()
     numbers = Metrics(engine.numbers)
     inputs = Inputs(tokenizer, context, limits)

@@ -1,4 +1,4 @@
-"""/v1/models: the base model and the prompts that a key may use. A listing opens no artifact."""
+"""/v1/models: the base model and the prompts that a key may use. A listing opens no artifact's vectors."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def routes(service: Service) -> APIRouter:
         search: Annotated[str | None, Query(max_length=512)] = None,
         limit: Annotated[int | None, Query(ge=1, lt=2**31)] = None,
     ) -> Any:
-        """All of them, or the first `limit` whose names hold `search`."""
+        """All that can be asked for, or the first `limit` whose names hold `search`."""
         return await run_in_threadpool(partial(_list, service, http.state.key, search or "", limit))
 
     @router.get("/v1/models/{name:path}", response_model=Model, responses={404: {"model": ErrorReply}})
@@ -49,12 +49,16 @@ def _found(service: Service, key: Key, search: str) -> Iterator[Model]:
     if key.base and search in service.model_name.lower():
         yield _base(service)
     for entry in service.registry.names():
-        if search in entry.name.lower() and key.allows(entry.name):
-            yield _prompt(service, entry)
+        if not entry.served or not key.allows(entry.name):
+            continue
+        for name in entry.models:
+            if search in name.lower() and name != service.model_name:
+                yield _prompt(service, entry, name)
 
 
 def _one(service: Service, key: Key, name: str) -> Model:
     if name == service.model_name and key.base:
+        service.target(name, key)  # which refuses a name of two
         return _base(service)
     if not key.allows(name.partition(":")[0]):
         raise unknown_model(name)
@@ -64,16 +68,16 @@ def _one(service: Service, key: Key, name: str) -> Model:
         raise unknown_model(name) from None
     one = f"{name}:{entry.prompts[0]}" if len(entry.prompts) > 1 else name
     facts = _facts(service.target(one, key).loaded)
-    return _prompt(service, entry).model_copy(update={"id": name, "softprompt": facts})
+    return _prompt(service, entry, name).model_copy(update={"softprompt": facts})
 
 
 def _base(service: Service) -> Model:
     return Model(id=service.model_name, created=0, root=service.model_name, parent=None)
 
 
-def _prompt(service: Service, entry: Entry) -> Model:
+def _prompt(service: Service, entry: Entry, name: str) -> Model:
     base = service.model_name
-    return Model(id=entry.name, created=int(entry.modified), root=base, parent=base)
+    return Model(id=name, created=int(entry.modified), root=base, parent=base)
 
 
 def _facts(loaded: Loaded | None) -> PromptFacts | None:

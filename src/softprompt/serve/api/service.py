@@ -45,6 +45,16 @@ class Entry(Protocol):
         """Names of those in it; known once it was asked for by its own name."""
         ...
 
+    @property
+    def models(self) -> tuple[str, ...]:
+        """The names by which its prompts are asked for; of a listing."""
+        ...
+
+    @property
+    def served(self) -> bool:
+        """False where a request for it is known to fail."""
+        ...
+
 
 class Loaded(Protocol):
     """An artifact that was opened and verified; `index` is the prompt's number in it."""
@@ -59,6 +69,7 @@ class Loaded(Protocol):
 
 class Registry(Protocol):
     def names(self) -> Iterator[Any]: ...
+    def holds(self, name: str) -> bool: ...
     def describe(self, name: str) -> Any: ...
     def get(self, name: str) -> Any: ...
 
@@ -110,6 +121,8 @@ class Service:
         if name == self.model_name:
             if not key.base:
                 raise ApiError(403, "This key may not use the base model.", param="model", code="forbidden")
+            if self.registry.holds(name):
+                raise ApiError(400, _twofold(name), param="model", code="ambiguous_model")
             return Target(name)
         if not key.allows(name.partition(":")[0]):
             raise unknown_model(name)
@@ -128,6 +141,10 @@ class Service:
             return unknown_model(name)
         message = f"`{name}` holds {len(held)} prompts: name one, as `{name}:{held[0]}`."
         return ApiError(400, message, param="model", code="several_prompts")
+
+
+def _twofold(name: str) -> str:
+    return f"`{name}` is the base model's name and, since the server started, a prompt's: rename the prompt."
 
 
 def _caller(keys: Keys | None) -> Callable[..., None]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, final
@@ -64,13 +64,13 @@ class CompiledRegistry:
         self._lock = threading.Lock()
 
     def names(self) -> Iterator[served.Entry]:
-        """Every artifact once, however many prompts it held, as the folders are walked."""
-        last = None
+        """Every prompt, as the folders are walked."""
         for name in self.folder.names():
-            artifact = name.partition(":")[0]
-            if artifact != last:
-                last = artifact
-                yield self._entry(artifact, name)
+            yield replace(self._entry(name.partition(":")[0], name), models=(name,))
+
+    def holds(self, name: str) -> bool:
+        """Whether a prompt has this name."""
+        return self.folder.holds(name)
 
     def describe(self, name: str) -> served.Entry:
         """Raises UnknownPrompt."""

@@ -1,0 +1,88 @@
+"""What manifests say of the artifacts that are listed.
+
+Manifests alone are read, and again when they change.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+from ..artifact import MANIFEST
+from ..manifest import BASE
+
+KEPT = 200_000  # artifacts whose contents are remembered
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """Of one artifact: its prompts, and the base they are for."""
+
+    prompts: tuple[str, ...] = ()
+    base: str | None = None
+    weights: str | None = None  # the fingerprint of the base's; None: not recorded
+    problem: str | None = None  # why no base can serve it, as far as the manifest tells
+
+    def problem_for(self, weights: str) -> str | None:
+        """Why a base of these weights cannot serve it, as far as the manifest tells."""
+        if self.problem is None and self.weights not in (None, weights):
+            return f"it was made for another base, {self.base}"
+        return self.problem
+
+
+@final
+class Contents:
+    """Those of many artifacts, remembered."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, tuple[tuple[int, int, int], Content]] = {}
+        self._alike: dict[Content, Content] = {}  # many artifacts say the same
+
+    def of(self, path: Path) -> Content:
+        """Of the artifact in a folder."""
+        key = str(path)
+        try:
+            found = os.stat(path / MANIFEST)
+        except OSError:
+            return Content(problem="its manifest cannot be read")
+        stamp = found.st_mtime_ns, found.st_size, found.st_ino
+        held = self._known.get(key)
+        if held is not None and held[0] == stamp:
+            return held[1]
+        content = read(path)
+        if len(self._known) >= KEPT:
+            self._known.clear()
+            self._alike.clear()
+        content = self._alike.setdefault(content, content)
+        self._known[key] = stamp, content
+        return content
+
+
+def names_of(name: str, prompts: Iterable[str]) -> list[str]:
+    """The names by which an artifact's prompts are asked for: its own, or one for each of several."""
+    several = list(prompts)
+    return [name] if len(several) < 2 else [f"{name}:{prompt}" for prompt in several]
+
+
+def read(path: Path) -> Content:
+    """Of the artifact in a folder, whose files are not verified."""
+    try:
+        said = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        base, prompts = said["base"], tuple(said.get("prompts") or ())
+        name, weights = base["name"], (base.get("fingerprint") or {}).get("weights")
+        if not isinstance(name, str) or not all(isinstance(prompt, str) for prompt in prompts):
+            raise TypeError
+        return Content(prompts, name, weights, _problem(base, said.get("files") or ()))
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return Content(problem="its manifest is damaged")
+
+
+def _problem(base: dict[str, Any], files: Iterable[str]) -> str | None:
+    mode = base.get("mode", "frozen")
+    if mode == "frozen" and BASE not in files:
+        return None
+    return f"it was trained together with its base ({mode}) or a head"
