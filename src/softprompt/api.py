@@ -89,7 +89,9 @@ class Tuned:
         name = (
             self.artifact.prompts[self.artifact.index(prompt)] if prompt or not _names_prompt(many) else None
         )
-        examples = [self.encoder.encode(row, with_target=False, prompt=name) for row in many]
+        wanted = options.get("max_new_tokens")
+        encoder = self.encoder.settled(wanted if isinstance(wanted, int) and wanted > 0 else None)
+        examples = [encoder.encode(row, with_target=False, prompt=name) for row in many]
         found = texts(self.lm, self.method, self.encoder, examples, self.recipe.task.max_new_tokens, options)
         return found[0] if single else found
 
@@ -287,7 +289,7 @@ def opened(
     if encoder is not None:
         return Tuned(lm, artifact, method, encoder(recipe, artifact), recipe)
     made = encoder_of(recipe, lm, template_of(recipe, lm), artifact.prompts, labels)
-    return Tuned(lm, artifact, method, made, recipe)
+    return Tuned(lm, artifact, method, made.settled(), recipe)
 
 
 @quietly

@@ -26,7 +26,8 @@ def words() -> PreTrainedTokenizerFast:
 
 def kinds(encoder: Encoder, *targets: str) -> dict[str, int]:
     examples = encoder.encode_rows([{"input": f"x {i}", "target": t} for i, t in enumerate(targets)])
-    return {remark.kind: remark.count for remark in remarks(encoder, examples)}
+    found = remarks(encoder, examples)
+    return {remark.kind: remark.count for remark in found if remark.kind != "unread"}  # every input has an x
 
 
 @pytest.mark.parametrize("target", ["{ paris }", "one\ntwo", "Paris", "one  two", "\tone two"])
@@ -38,6 +39,45 @@ def test_targets_that_do_not_come_back_are_counted(target):
 def test_labels_with_unknown_characters_are_counted():
     encoder = Encoder(words(), Template(), kind="classification")
     assert kinds(encoder, "one {", "two", "one {") == {"unknown": 1}
+
+
+def test_choices_and_the_words_of_labels_are_named_by_what_is_unknown_of_them():
+    tokenizer = words()
+    encoder = Encoder(tokenizer, Template(choices_field="c"), kind="choice")
+    rows = [{"input": f"x {i}", "target": "two", "c": ["one {", "two"]} for i in range(2)]
+    (said,) = [r.text for r in remarks(encoder, encoder.encode_rows(rows)) if r.kind == "unknown"]
+    assert said.startswith("1 choice has") and "'one {'" in said
+    labelled = Encoder(
+        tokenizer, Template(), kind="classification", labels=["p", "n"], verbalizer={"p": "one", "n": "two }"}
+    )
+    found = remarks(labelled, labelled.encode_rows([{"input": "one", "target": "p"}]))
+    assert [(r.kind, "'two }'" in r.text) for r in found] == [("unknown", True)]
+
+
+def test_references_that_do_not_come_back_are_counted():
+    encoder = Encoder(words(), Template(references_field="r"))
+    rows = [
+        {"input": "one", "target": "one", "r": ["one", "two {"]},
+        {"input": "two", "target": "one", "r": ["one"]},
+    ]
+    (found,) = remarks(encoder, encoder.encode_rows(rows))
+    assert (found.kind, found.count) == ("not back", 1) and "the row (a reference)" in found.text
+    assert found.text.endswith("lost characters: '{'")
+
+
+def test_inputs_with_unknown_characters_are_counted():
+    encoder = Encoder(words(), Template())
+    rows = [{"input": text, "target": "one"} for text in ("paris", "PARIS é", "one", "{ }")]
+    found = remarks(encoder, encoder.encode_rows(rows))
+    assert [(r.kind, r.count) for r in found] == [("unread", 2)] and "<unk>" in found[0].text
+    tagger = Encoder(tiny_tokenizer(), Template())  # it knows every byte, and has no unknown token
+    assert remarks(tagger, tagger.encode_rows([{"input": "paris", "target": "one"}])) == []
+
+
+def test_labels_that_differ_by_case_are_said_whatever_space_is_around_them():
+    assert kinds(Encoder(tiny_tokenizer(), Template(), kind="classification"), "bad", "BAD ", "x") == {
+        "case": 1
+    }
 
 
 def test_end_tokens_at_the_end_are_taken_off_and_within_refused():
@@ -81,5 +121,8 @@ def test_tokens_without_an_embedding_are_named_with_the_row():
     for row in ({"input": "<ITEM>", "target": "y"}, {"input": "x", "target": "<ITEM>"}):
         with pytest.raises(SoftPromptError, match=r"the row: the model has no embedding for .*<ITEM>"):
             encoder.encode(row)
+    choices = Encoder(tokenizer, Template(choices_field="c"), kind="choice", vocabulary=rows)
+    with pytest.raises(SoftPromptError, match="take it out of the text"):  # though it is not the target
+        choices.encode({"input": "x", "target": "y", "c": ["y", "<ITEM>"]})
     with pytest.raises(SoftPromptError, match="label '<ITEM>'"):
         Encoder(tokenizer, Template(), kind="classification", labels=["<ITEM>", "b"], vocabulary=rows)

@@ -126,3 +126,12 @@ def test_an_encoder_gives_options_and_date_to_its_template():
     assert text.startswith("Today: 04 Mar 2030\n") and text.endswith("</think>\n")
     cut = Encoder(tokenizer, Template("{{ input }}"), **how, max_input_tokens=len(text) - 3)
     assert "<user>lo\n" in tokenizer.decode(cut.encode({"input": "hello"}, with_target=False).input_ids)
+
+
+def test_parts_that_a_template_shows_as_python_does_are_none_of_its_own():
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = "{% for m in messages %}{{ m['content'][:3] }}{% endfor %}<a>"
+    encoder = Encoder(tokenizer, Template(), chat=True)
+    assert encoder.encode({"input": "abc", "target": "y"}).input_ids
+    with pytest.raises(SoftPromptError, match="leaves out what the user says"):
+        encoder.encode({"input": "a longer question", "target": "y"})

@@ -115,9 +115,12 @@ class Chat:
         except SoftPromptError:
             pass  # it may take parts alone
         try:
-            return word in self._rendered((("user", word),), True)
+            written = self._rendered((("user", word),), True)
         except SoftPromptError:
             return False
+        return word in written and not re.search(
+            r"['\"]text['\"]\s*:", written
+        )  # the parts as Python shows them
 
     def _rendered(self, turns: Turns, parts: bool) -> str:
         return self._apply(turns, parts, tokenize=False)

@@ -6,6 +6,7 @@ tokenizer (any of `transformers`) and nothing of torch, models, padding or metho
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -115,7 +116,9 @@ class Encoder:
         if self.answers != "next":  # then they take no room in the row
             longest = 0
         input_ids, lost = self._input(rendered.input, longest, where)
-        self._check_known((*input_ids, *(target if self.answers != "head" else ())), where)
+        read = (target, *(candidates or ())) if self.answers != "head" else ()
+        written = " ".join((rendered.input, rendered.target, *(rendered.choices or ()), self.system or ""))
+        self._check_known((*input_ids, *(token for ids in read for token in ids)), where, written)
         places = self._places(rendered, input_ids, lost)
         value = _number(rendered) if self.kind == "regression" and with_target else None
         return Example(input_ids, target, index, rendered, candidates, cut + lost, places, value)
@@ -203,6 +206,13 @@ class Encoder:
         # No clean-up: it would take spaces away that the target texts have.
         return self._tokens.decode(kept, skip_special_tokens=True).strip()
 
+    def settled(self, new_tokens: int | None = None) -> Encoder:
+        """The same of a tuned prompt, which writes that many tokens (None: as many as its recipe says)."""
+        made = copy.copy(self)
+        new = self.room.new_tokens if new_tokens is None else min(new_tokens, self.room.new_tokens)
+        made.room = replace(self.room, is_settled=True, new_tokens=new)
+        return made
+
     def round_trip(self, text: str) -> str:
         """What would be read, were the model to answer with the tokens of a text."""
         return self.decode(self._tokens.of_continuation(text))
@@ -264,7 +274,7 @@ class Encoder:
                 check_label_words(texts, [self._tokens.of_continuation(text) for text in texts])
             self.label_ids = self._candidate_ids(texts, "task.labels")
             for label, ids in zip(labels, self.label_ids, strict=True):
-                self._check_known(ids, f"label {label!r}")
+                self._check_known(ids, f"label {label!r}", label)
         self.labels = tuple(labels)
 
     def _label_words(self, labels: Sequence[str]) -> list[str]:
@@ -278,9 +288,9 @@ class Encoder:
             )
         return [self.verbalizer[label] for label in labels]
 
-    def _check_known(self, ids: Ids, where: str) -> None:
+    def _check_known(self, ids: Ids, where: str, text: str | None = None) -> None:
         if self.vocabulary is not None and ids and max(ids) >= self.vocabulary:
-            raise beyond_vocabulary(self.tokenizer, max(ids), self.vocabulary, where)
+            raise beyond_vocabulary(self.tokenizer, max(ids), self.vocabulary, where, text=text)
 
     # --- parts of an example ---
 

@@ -6,12 +6,13 @@ of models or of how remarks are shown.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from softprompt.data.answers import lost_characters
 from softprompt.data.encode import Encoder, Example
+from softprompt.data.numbers import expression, outliers, scaled
+from softprompt.data.spelling import same_form
 from softprompt.data.tokens import unknown_to_model
 
 SHOWN = 3  # rows named in a remark
@@ -55,7 +56,7 @@ def _case_twins(encoder: Encoder, examples: Sequence[Example]) -> Iterator[Remar
     for what, names in (("labels", encoder.labels or ()), ("prompts", encoder.prompts)):
         alike: dict[str, list[str]] = {}
         for name in names:
-            alike.setdefault(name.casefold(), []).append(name)
+            alike.setdefault(same_form(name).casefold(), []).append(name)
         twins = [group for group in alike.values() if len(group) > 1]
         if twins:
             shown = "; ".join(" and ".join(map(repr, group)) for group in twins[:SHOWN])
@@ -91,6 +92,7 @@ def _not_back(encoder: Encoder, examples: Sequence[Example]) -> Iterator[Remark]
     if lost:
         target, read = next(iter(lost.values()))
         characters = dict.fromkeys(c for pair in lost.values() for c in lost_characters(*pair))
+        characters = [c for c in characters if not c.isspace()] or characters  # a space falls with its word
         missing = f"; lost characters: {''.join(list(characters)[:20])!a}" if characters else ""
         yield Remark(
             "not back",
@@ -114,28 +116,55 @@ def _unknown(encoder: Encoder, examples: Sequence[Example]) -> Iterator[Remark]:
         ids |= dict(zip(example.rendered.choices or (), example.candidates or (), strict=True))
     names = [name for name, tokens in ids.items() if unknown is not None and unknown in tokens]
     if names:
-        what = "labels" if encoder.kind == "classification" else "choices"
-        shown = ", ".join(map(ascii, names[:SHOWN])) + (", …" if len(names) > SHOWN else "")
-        text = f"{len(names)} {what} hold characters that the tokenizer does not know"
-        yield Remark("unknown", len(names), f"{text}, and are scored without them: {shown}")
+        what = "label" if encoder.kind == "classification" else "choice"
+        words = [encoder.verbalizer.get(name, name) for name in names] if what == "label" else names
+        shown = ", ".join(map(ascii, words[:SHOWN])) + (", …" if len(names) > SHOWN else "")
+        have = f"1 {what} has" if len(names) == 1 else f"{len(names)} {what}s have"
+        text = f"{have} characters that the tokenizer does not know, and are scored without them"
+        yield Remark(
+            "unknown", len(names), f"{text.replace('are', 'is') if len(names) == 1 else text}: {shown}"
+        )
 
 
 def _numbers(encoder: Encoder, examples: Sequence[Example]) -> Iterator[Remark]:
-    """Numbers that a head cannot learn as they are: it starts near 0 and moves by small steps."""
+    """Numbers that a head cannot learn as they are, and those that are far from all others."""
     values = [example.value for example in examples if example.value is not None]
     if not values:
         return
-    largest, spread = max(map(abs, values)), max(values) - min(values)
-    if spread == 0:
+    if min(values) == max(values):
         yield Remark("constant", len(values), f"all targets are the same number, {values[0]:g}")
-    elif largest > 100 or spread < 0.01:
-        scale = 10 ** round(math.log10(largest if largest > 100 else spread))
-        yield Remark(
-            "scale",
-            len(values),
-            f"targets lie between {min(values):g} and {max(values):g}, far from a head's start: "
-            f"bring them near 0 to 1, as with template.target={{{{ your_field | float / {scale:g} }}}}",
+        return
+    far = outliers(values)
+    usual = [value for place, value in enumerate(values) if place not in set(far)]
+    if far:
+        shown = ", ".join(
+            f"{values[place]:g} ({examples[place].rendered.row.where})" for place in far[:SHOWN]
         )
+        text = f"{_rows(map(str, far))} a target far from all others, which lie between "
+        text += f"{min(usual):g} and {max(usual):g}: {shown}{', …' if len(far) > SHOWN else ''}"
+        yield Remark(
+            "outlier", len(far), f"{text}; the squared error hardly counts the others, so check them"
+        )
+    if min(usual) < max(usual) and (how := scaled(usual)):
+        template = encoder.template
+        fields = template.target_fields
+        plain = len(fields) == 1 and template.target.strip("{} ") == fields[0]
+        target = expression(fields[0] if plain else "your_field", *how)
+        text = f"targets lie between {min(usual):g} and {max(usual):g}, far from where a head starts"
+        yield Remark("scale", len(values), f'{text}; to bring them near: template.target="{target}"')
+
+
+def _unread(encoder: Encoder, examples: Sequence[Example]) -> Iterator[Remark]:
+    """Inputs of which the model reads a part as unknown."""
+    unknown = encoder.tokenizer.unk_token_id
+    ends = {encoder.tokenizer.bos_token_id, *encoder.ends}
+    if unknown is None or unknown in ends:  # then it stands for something else too
+        return
+    where = [example.rendered.row.where for example in examples if unknown in example.input_ids]
+    if where:
+        text = f"{_rows(where)} an input with characters that the tokenizer does not know ({_first(where)})"
+        name = encoder.tokenizer.unk_token
+        yield Remark("unread", len(where), f"{text}: the model reads {name} in their place")
 
 
 def _vocabulary(encoder: Encoder, examples: Sequence[Example]) -> Iterator[Remark]:
@@ -166,6 +195,7 @@ _LOOKS: tuple[Callable[[Encoder, Sequence[Example]], Iterator[Remark]], ...] = (
     _ends,
     _not_back,
     _numbers,
+    _unread,
     _vocabulary,
     _control,
 )

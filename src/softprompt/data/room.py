@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from softprompt.errors import SoftPromptError
+from softprompt.errors import IN_SHELL, SoftPromptError
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +42,7 @@ class Room:
     apart: bool = False  # input and answer are sequences of their own
     new_tokens: int = 0  # tokens that are written: task.max_new_tokens of a generation
     length: int = 0  # method.length; soft tokens are that many in each place
+    is_settled: bool = False  # a tuned prompt's, so that settings of the recipe can no longer be changed
 
     def answer(self, need: Need) -> int:
         """Positions that the row's answer takes."""
@@ -78,8 +79,9 @@ class Room:
             parts.append(f"{self.soft} of soft tokens" if self.soft else "")
         if what != "input":
             written = self.new_tokens > need.target
+            target = f"; the target has {need.target}" if need.target else ""
             parts.append(
-                f"{self.new_tokens} to be written (task.max_new_tokens; the target has {need.target})"
+                f"{self.new_tokens} to be written (task.max_new_tokens{target})"
                 if written
                 else f"{need.target} of target"
             )
@@ -101,8 +103,23 @@ def fix(rows: Sequence[tuple[Room, Need]]) -> str:
     """One change that makes all of these rows fit, or several to choose from; each works by itself."""
     if shown := [need.shown for _, need in rows if need.shown]:
         return f"show fewer demonstrations than {min(shown)}, or shorter ones (data.max_input_tokens)"
+    if rows[0][0].is_settled:
+        return _settled(rows)
     found = [option for option in (_shorter_inputs(rows), _fewer_new(rows), _fewer_soft(rows)) if option]
     return ", or ".join(found) if found else _several(rows)
+
+
+def _settled(rows: Sequence[tuple[Room, Need]]) -> str:
+    """What helps where a tuned prompt is used."""
+    said = []
+    if not any(need.target for _, need in rows) and (fewer := _fewer_new(rows)):
+        option = "--max-new-tokens " if IN_SHELL.get() else "max_new_tokens="
+        said.append(fewer.replace("task.max_new_tokens=", option))
+    lefts = [left for room, need in rows if (left := room.for_input(need)) is not None]
+    if lefts and min(lefts) >= max(need.least_input for _, need in rows):
+        said.insert(0, f"shorten the input to {min(lefts)} tokens")
+    again = fix([(replace(room, is_settled=False), need) for room, need in rows])
+    return ", or ".join([*said, f"tune a prompt with {again}"])
 
 
 def _fits(room: Room, need: Need) -> bool:

@@ -26,14 +26,22 @@ class NoRoomInTemplate(Exception):
         self.least = least
 
 
-def beyond_vocabulary(tokenizer: Any, token: int, rows: int, where: str) -> SoftPromptError:
-    """The error for a token that a model of `rows` embeddings does not have."""
-    return SoftPromptError(
-        f"{where}: the model has no embedding for the token {tokenizer.convert_ids_to_tokens(token)!r}",
-        why=f"its number is {token}, but the model has {rows} embeddings: the tokenizer alone was extended",
-        fix="take it out of the text, or load the model in transformers, call "
-        "model.resize_token_embeddings(len(tokenizer)), and save the model again",
-    )
+def beyond_vocabulary(
+    tokenizer: Any, token: int, rows: int, where: str, *, text: str | None = None
+) -> SoftPromptError:
+    """The error for a token that a model of `rows` embeddings does not have.
+
+    `text` is what was written; a token that is not in it is one that the tokenizer or its chat template adds.
+    """
+    name = str(tokenizer.convert_ids_to_tokens(token))
+    resize = "call model.resize_token_embeddings(len(tokenizer)) in transformers, and save the model again"
+    why = f"its number is {token}, but the model has {rows} embeddings: the tokenizer alone was extended"
+    if text is not None and name in text:
+        fix = f"take it out of the text, or {resize}"
+    else:
+        why += "; the tokenizer, or its chat template, writes it of itself"
+        fix = f"use the tokenizer that the model was trained with, or {resize}"
+    return SoftPromptError(f"{where}: the model has no embedding for the token {name!r}", why, fix)
 
 
 def unknown_to_model(tokenizer: Any, rows: int | None) -> list[str]:

@@ -235,7 +235,8 @@ class LanguageModel(abc.ABC):
             )
         ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]  # type: ignore[assignment]
         if ids and max(ids) >= self.vocabulary:
-            raise beyond_vocabulary(self.tokenizer, max(ids), self.vocabulary, f"the text {text[:60]!r}")
+            where = f"the text {text[:60]!r}"
+            raise beyond_vocabulary(self.tokenizer, max(ids), self.vocabulary, where, text=text)
         return ids
 
     def move(self, layers: Layers, delta: Tensor | int) -> Layers:

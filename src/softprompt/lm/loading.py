@@ -57,7 +57,7 @@ def load(
         tokenizer = AutoTokenizer.from_pretrained(path, **options)
         config = AutoConfig.from_pretrained(path, **options)
         wrapper = _wrapper(config, head, name)
-        _check_ids(config, name)
+        _check_ids(config, None, name)
         if head is not None:
             # a head of another size in the checkpoint is no mistake: it is left, and drawn anew
             options |= {"num_labels": head.size, "ignore_mismatched_sizes": True}
@@ -77,25 +77,31 @@ def load(
             fix="download or copy the model again; a classifier, or an encoder without its masked-word head, "
             "is no language model, but takes a head of labels (task.head=true)",
         )
+    _check_ids(config, getattr(model, "generation_config", None), name)
     lm = wrapper(model.to(target), tokenizer, name, head, head_names, attention)
     lm.why_dtype = why
     return lm
 
 
-def _check_ids(config: Any, name: str) -> None:
-    """Ids that a model looks up must have an embedding."""
+def _check_ids(config: Any, settings: Any, name: str) -> None:
+    """Ids that a model looks up must have an embedding: of its config, and of its generation settings."""
     inner = config.get_text_config()
     rows = getattr(inner, "vocab_size", None)
-    for key in ("pad_token_id", "decoder_start_token_id"):
-        value = getattr(inner, key, None)
-        value = getattr(config, key, None) if value is None else value
-        if isinstance(rows, int) and isinstance(value, int) and value >= rows:
-            raise SoftPromptError(
-                f"cannot load model '{name}'",
-                why=f"its config.json says {key}={value}, but it has {rows} embeddings (0 to {rows - 1})",
-                fix=f"set {key} in config.json to a token that it has, or add the embeddings: "
-                "model.resize_token_embeddings(len(tokenizer)) before the model is saved",
-            )
+    starts = ["decoder_start_token_id", "forced_bos_token_id"] if config.is_encoder_decoder else []
+    sources = [
+        ("config.json", inner, ["pad_token_id"]),
+        ("config.json", config, ["pad_token_id", *starts[:1]]),
+    ]
+    for file, source, keys in [*sources, ("generation_config.json", settings, starts)]:
+        for key in keys:
+            value = getattr(source, key, None)
+            if isinstance(rows, int) and isinstance(value, int) and value >= rows:
+                raise SoftPromptError(
+                    f"cannot load model '{name}'",
+                    why=f"its {file} says {key}={value}, but it has {rows} embeddings (0 to {rows - 1})",
+                    fix=f"set {key} in {file} to a token that it has, or add the embeddings: "
+                    "model.resize_token_embeddings(len(tokenizer)) before the model is saved",
+                )
 
 
 def _wrapper(config: Any, head: Head | None, name: str) -> type[FrozenLM | EncoderLM | Seq2SeqLM]:

@@ -225,7 +225,7 @@ class Registry:
         key = repr((recipe.template, recipe.task, limits, room, prompts, labels))
         if key not in self._encoders:
             template = template_of(recipe, self.model)
-            self._encoders[key] = encoder_of(recipe, self.model, template, prompts, labels)
+            self._encoders[key] = encoder_of(recipe, self.model, template, prompts, labels).settled()
             if len(self._encoders) > ENCODERS:
                 self._encoders.popitem(last=False)
         self._encoders.move_to_end(key)
