@@ -25,7 +25,11 @@ RECIPES: dict[str, dict[str, Any] | None] = {
         "task": {"kind": "classification", "labels": ["good", "bad"]},
     },
     "team-a/pairs": {"template": {"input": "{{ first }} / {{ second }}", "target": "{{ target }}"}},
-    "team-a/voices": {"prompts": ("joke", "fact"), "task": {"kind": "generation", "max_new_tokens": 40}},
+    "team-a/voices": {
+        "prompts": ("joke", "fact"),
+        "data": {"train": "rows.jsonl", "prompt_field": "voice"},
+        "task": {"kind": "generation", "max_new_tokens": 40},
+    },
     "team-b/chat": {"template": {"input": "Q: {{ input }}", "chat": True, "system": "Be kind."}},
     "team-b/broken": None,
 }

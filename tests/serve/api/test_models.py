@@ -41,10 +41,11 @@ def test_one_model_says_what_it_is_for(http):
     assert found["id"] == "team-a/reviews" and found["parent"] == "tiny"
     assert found["softprompt"] == {
         "kind": "classification", "method": "prompt-tuning", "prompts": ["default"],
-        "labels": ["good", "bad"], "fields": ["text"], "target_field": "label",
+        "labels": ["good", "bad"], "fields": ["text"], "target_field": "label", "prompt_field": None,
     }  # fmt: skip
     several = http.get("/v1/models/team-a/voices").json()
     assert several["id"] == "team-a/voices" and several["softprompt"]["prompts"] == ["joke", "fact"]
+    assert several["softprompt"]["prompt_field"] == "voice"
     assert http.get("/v1/models/tiny").json()["softprompt"] is None
     assert http.get("/v1/models/nobody").status_code == 404
     assert http.get("/v1/models/team-b/broken").status_code == 422

@@ -150,6 +150,9 @@ def test_answers_stream_and_can_be_stopped(play, serve):
         voice.get_attribute("aria-busy") == "false"
         and "stopped" in playing.column("team-a/voices:joke").inner_text()
     )
+    status = playing.page.locator("#status").inner_text()
+    assert re.fullmatch(r"\d answers in [\d.]+ s, [123] stopped", status)
+    assert playing.page.locator(".failed").count() == 0
     assert served.engine.running == 0 or served.engine.left > 0
     playing.run("fun")  # and the page goes on
     playing.check()
@@ -203,6 +206,23 @@ def test_a_template_of_several_fields_takes_json(play):
     playing.check()
 
 
+def exported(page, button: str, folder) -> dict[str, list[dict[str, Any]]]:
+    """Rows by file, of what a click saves."""
+    downloads: list[Any] = []
+    take = lambda download: downloads.append(download)  # noqa: E731
+    page.on("download", take)
+    with page.expect_download():
+        page.click(button)
+    page.wait_for_timeout(200)
+    page.remove_listener("download", take)
+    found = {}
+    for one in downloads:
+        one.save_as(folder / one.suggested_filename)
+        rows = read_rows(str(folder / one.suggested_filename), split="test")
+        found[one.suggested_filename] = [dict(row) for row in rows]
+    return found
+
+
 def test_the_history_becomes_rows_for_evaluation(play, tmp_path):
     playing = play()
     page = playing.page
@@ -213,32 +233,92 @@ def test_the_history_becomes_rows_for_evaluation(play, tmp_path):
     assert runs.count() == 2 and "dull" in runs.first.inner_text()  # the latest first
     runs.nth(1).get_by_label("team-a/reviews is right").click()
     assert page.locator("#export-status").inner_text() == "1 of 2 inputs have a right answer"
-    with page.expect_download() as download:
-        page.click("#export-rows")
-    file = tmp_path / "rows.jsonl"
-    download.value.save_as(file)
-    assert [dict(row) for row in read_rows(str(file), split="test")] == [
-        {"text": "a fun film", "label": "good"}
-    ]
-    runs.first.locator(".right").fill("bad")
+    assert exported(page, "#export-rows", tmp_path) == {
+        "rows.jsonl": [{"text": "a fun film", "label": "good"}]
+    }
+    runs.first.get_by_label("Right answer of team-a/reviews", exact=True).fill("bad")
     with page.expect_download() as download:
         page.click("#export-all")
+    file = tmp_path / "answers.jsonl"
     download.value.save_as(file)
     lines = [json.loads(line) for line in file.read_text().splitlines()]
-    assert [(line["input"], line["target"]) for line in lines] == [
-        ("a fun film", "good"),
-        ("a dull\nfilm", "bad"),
-    ]
-    named = {one["name"]: one for one in lines[0]["answers"]}
-    assert named["team-a/reviews"]["probs"] == pytest.approx({"good": 0.7, "bad": 0.3})
-    assert named["team-a/voices:joke"]["tokens"] == 32 and named["team-a/voices:joke"]["strength"] == 1
+    named = [{one["name"]: one for one in line["answers"]} for line in lines]
+    assert [line["input"] for line in lines] == ["a fun film", "a dull\nfilm"]
+    assert [answers["team-a/reviews"]["right"] for answers in named] == ["good", "bad"]
+    assert named[0]["team-a/voices:joke"]["right"] is None
+    assert named[0]["team-a/reviews"]["probs"] == pytest.approx({"good": 0.7, "bad": 0.3})
+    assert named[0]["team-a/voices:joke"]["tokens"] == 32
+    assert named[0]["team-a/voices:joke"]["strength"] == 1
     runs.first.get_by_text("Ask again").click()
     assert page.locator("#input").input_value() == "a dull\nfilm"
     runs.first.get_by_text("Remove").click()
     assert runs.count() == 1
     page.click("#clear")
     assert not page.locator("#history").is_visible()
+    page.reload()
+    page.locator(".column").nth(3).wait_for()
+    assert not page.locator("#history").is_visible()
     playing.check()
+
+
+def test_each_voice_has_its_own_right_answer(play, tmp_path):
+    playing = play()
+    page = playing.page
+    page.fill("#prompt", "team-a/voices:fact")
+    page.keyboard.press("Enter")
+    playing.column("team-a/voices:fact").wait_for()
+    playing.column("Plain model").locator("select").select_option("team-a/voices:fact")
+    playing.run("fun")
+    page.get_by_label("Right answer of team-a/voices:joke", exact=True).fill("ha")
+    page.get_by_label("Right answer of team-a/voices:fact", exact=True).fill("so it is")
+    page.get_by_label("Right answer of Plain model", exact=True).fill("so it is")  # reads that template
+    page.get_by_label("Right answer of team-a/reviews", exact=True).fill("good")
+    assert exported(page, "#export-rows", tmp_path) == {
+        "rows-team-a-voices.jsonl": [
+            {"input": "fun", "voice": "fact", "target": "so it is"},
+            {"input": "fun", "voice": "joke", "target": "ha"},
+        ],
+        "rows-team-a-reviews.jsonl": [{"text": "fun", "label": "good"}],
+    }
+    playing.check()
+
+
+def test_a_reload_loses_nothing(play, serve):
+    served = serve()
+    playing = play(served)
+    page = playing.page
+    page.fill("#prompt", "team-b/chat")
+    page.keyboard.press("Enter")
+    playing.column("team-b/chat").wait_for()
+    playing.column("team-a/voices:joke").locator("select").select_option("fact")
+    playing.column("team-a/voices:fact").locator("input[type=range]").focus()
+    page.keyboard.press("Home")
+    playing.column("Hard prompt").locator("textarea").fill("Be brief.")
+    playing.column("Plain model").locator("select").select_option("team-a/voices:fact")
+    page.get_by_label("Remove team-a/reviews", exact=True).click()
+    page.fill("#longest", "7")
+    playing.run("x")
+    page.get_by_label("Right answer of team-b/chat", exact=True).fill("yes")
+    before = page.locator("#runs").inner_text()
+    page.reload()
+    playing.column("team-b/chat").wait_for()
+    page.locator("#kept", has_text="Kept in this browser").wait_for()
+    names = page.locator(".column h3").all_inner_texts()
+    assert names == ["Plain model", "Hard prompt", "team-a/voices:fact", "team-b/chat"]
+    assert page.locator("#runs").inner_text() == before and page.locator("#runs > li").count() == 1
+    assert page.get_by_label("Right answer of team-b/chat", exact=True).input_value() == "yes"
+    assert page.locator("#input").input_value() == "x" and page.locator("#longest").input_value() == "7"
+    assert playing.column("team-a/voices:fact").locator("output").inner_text() == "0.0"
+    assert playing.column("Hard prompt").locator("textarea").input_value() == "Be brief."
+    assert playing.column("Plain model").locator("select").input_value() == "team-a/voices:fact"
+    playing.run("y")
+    assert page.locator("#runs > li").count() == 2
+    del served.app.state.service.registry.recipes["team-b/chat"]  # a prompt that is gone is left away
+    page.reload()
+    page.locator("#runs > li").nth(1).wait_for()
+    page.locator(".column").nth(2).wait_for()
+    page.locator("#kept", has_text="Kept in this browser").wait_for()
+    assert page.locator(".column h3").all_inner_texts() == names[:3]
 
 
 def test_all_of_it_by_keyboard(play):
@@ -258,7 +338,8 @@ def test_all_of_it_by_keyboard(play):
     outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
     assert outline == "solid"
     keyboard.press("Enter")
-    assert page.locator("#runs > li").first.locator(".right").input_value() == "good"
+    right = page.locator("#runs > li").first.get_by_label("Right answer of team-a/reviews", exact=True)
+    assert right.input_value() == "good"
     page.reload()
     page.locator(".column").nth(3).wait_for()
     assert playing.focused == "input"

@@ -93,4 +93,5 @@ def _facts(loaded: Loaded | None) -> PromptFacts | None:
         labels=None if tuned.encoder.labels is None else list(tuned.encoder.labels),
         fields=list(template.input_fields),
         target_field=targets[0] if len(targets) == 1 else None,
+        prompt_field=tuned.recipe.data.prompt_field,
     )

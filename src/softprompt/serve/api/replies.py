@@ -99,6 +99,7 @@ class PromptFacts(BaseModel):
     labels: list[str] | None
     fields: list[str]
     target_field: str | None
+    prompt_field: str | None  # of rows, that names the prompt; of an artifact that was tuned with one
 
 
 class Model(BaseModel):

@@ -3,7 +3,7 @@
 (() => {
   const find = (id) => document.getElementById(id);
   const columns = [], runs = [];
-  let base = "", key = "", running = null, colours = 0;
+  let base = "", key = "", running = null, colours = 0, ready = false;
 
   // --- the API ---
 
@@ -62,7 +62,7 @@
 
   const addColumn = (kind, name = "", facts = null) => {
     const part = find("column-template").content.cloneNode(true).querySelector("section");
-    const column = { kind, folder: name, name, facts, part, options: part.querySelector(".options") };
+    const column = { kind, folder: name.split(":")[0], name, facts, part, options: part.querySelector(".options") };
     part.classList.add(kind, kind === "tuned" ? `c${colours++ % 8}` : "cref");
     entitle(column, titles[kind] || name);
     part.querySelector(".remove").addEventListener("click", () => {
@@ -86,7 +86,7 @@
       facts.fields.length === 1 ? "" : `write the input as JSON with ${facts.fields.map((f) => `“${f}”`).join(", ")}`,
     ].filter(Boolean).join(" · ");
     if (facts.prompts.length > 1) {
-      const choice = make("select", {}, ...facts.prompts.map((name) => make("option", { textContent: name })));
+      const choice = make("select", {}, ...facts.prompts.map((name) => make("option", { textContent: name, selected: column.name === `${column.folder}:${name}` })));
       const choose = () => {
         column.name = `${column.folder}:${choice.value}`;
         entitle(column, column.name);
@@ -100,6 +100,7 @@
     slider.addEventListener("input", () => { shown.textContent = Number(slider.value).toFixed(1); });
     options.append(make("label", { className: "slider" }, "Strength", slider, shown));
     column.strength = () => Number(slider.value);
+    column.setStrength = (value) => { slider.value = value; slider.dispatchEvent(new Event("input")); };
   };
 
   const untunedOptions = (column) => {
@@ -136,8 +137,11 @@
     return words ? { ...row, [first]: words + row[first] } : row;
   };
 
+  // The tuned column whose template a column reads; none: the model's chat.
+  const likeOf = (column) => (column.kind === "tuned" ? column : columns.find((one) => one.kind === "tuned" && one.name === column.template.value));
+
   const requestOf = (column, input) => {
-    const like = column.kind === "tuned" ? column : columns.find((one) => one.kind === "tuned" && one.name === column.template.value);
+    const like = likeOf(column);
     const words = column.kind === "hard" ? `${column.words.value.trim()}\n\n` : "";
     const strength = column.kind === "tuned" ? column.strength() : 0;
     const how = { temperature: Number(find("temperature").value), max_tokens: Number(find("longest").value), seed: Number(find("seed").value) };
@@ -156,7 +160,7 @@
 
   const answer = async (column, input, signal) => {
     const place = column.part.querySelector(".answer"), cost = column.part.querySelector(".cost");
-    const result = { name: column.title, strength: column.strength?.() ?? null, hard: column.words?.value.trim() ?? null };
+    const result = { name: column.title, strength: column.strength?.() ?? null, hard: column.words?.value.trim() ?? null, right: null, reads: readsOf(likeOf(column)) };
     const begun = performance.now(), seconds = () => (performance.now() - begun) / 1000;
     place.setAttribute("aria-busy", "true");
     place.replaceChildren(make("p", { className: "text" }));
@@ -174,9 +178,11 @@
       result.seconds = Number(seconds().toFixed(3));
       cost.textContent = costOf(result);
     } catch (error) {
-      result.error = error.name === "AbortError" ? "stopped" : error.message;
-      if (error.name !== "AbortError" || !result.text) place.append(make("p", { className: "failed", textContent: result.error }));
-      cost.textContent = result.text ? `${result.error} · ${seconds().toFixed(2)} s` : "";
+      const stopped = signal.aborted, said = stopped ? "stopped" : error.message;
+      Object.assign(result, stopped ? { stopped } : { error: said });
+      result.text = result.text?.trim();
+      if (!stopped || !result.text) place.append(make("p", { className: stopped ? "quiet" : "failed", textContent: said }));
+      cost.textContent = result.text ? `${said} · ${seconds().toFixed(2)} s` : "";
       if (error.status === 401) find("key-form").hidden = false;
     } finally {
       place.setAttribute("aria-busy", "false");
@@ -239,15 +245,16 @@
     find("run").disabled = true;
     find("stop").hidden = false;
     say("Running …");
-    const like = columns.find((column) => column.kind === "tuned");
     const begun = performance.now();
     const answers = await Promise.all(asked.map((column) => answer(column, input, running.signal)));
     running = null;
     find("run").disabled = false;
     find("stop").hidden = true;
-    const failed = answers.filter((one) => one.error).length, total = ((performance.now() - begun) / 1000).toFixed(2);
-    say(`${answers.length - failed} answers in ${total} s${failed ? `, ${failed} failed` : ""}`, failed > 0);
-    remember({ input, answers, fields: like ? { input: like.facts.fields[0], target: like.facts.target_field || "target", all: like.facts.fields } : { input: "input", target: "target", all: ["input"] } });
+    const failed = answers.filter((one) => one.error).length, stopped = answers.filter((one) => one.stopped).length;
+    const total = ((performance.now() - begun) / 1000).toFixed(2);
+    say(`${answers.length - failed - stopped} answers in ${total} s${stopped ? `, ${stopped} stopped` : ""}${failed ? `, ${failed} failed` : ""}`, failed > 0);
+    remember({ id: `${Date.now()}-${Math.random()}`, input, answers });
+    keep();
   };
 
   const say = (text, failed = false) => {
@@ -257,44 +264,117 @@
 
   // --- history ---
 
+  // How rows for a prompt are written: its fields, and which of several prompts it is.
+  const readsOf = (like) => {
+    if (!like) return { folder: "", fields: ["input"], target: "target", chosen: {} };
+    const { fields, target_field: target, prompt_field: field, prompts } = like.facts;
+    const name = like.name.includes(":") ? like.name.slice(like.folder.length + 1) : prompts[0];
+    return { folder: like.folder, fields, target: target || "target", chosen: field ? { [field]: name } : {} };
+  };
+
   const remember = (one) => {
     const part = find("run-template").content.cloneNode(true).querySelector("li");
-    const right = part.querySelector(".right");
-    one.target = "";
+    const mark = () => { part.classList.toggle("marked", marked(one)); count(); };
     part.querySelector(".text").textContent = one.input;
-    for (const { name, text, error, strength, hard } of one.answers) {
-      const line = make("div", {}, make("dt", { textContent: [name, strength !== null && strength !== 1 ? `at ${strength}` : "", hard ? `“${hard}”` : ""].filter(Boolean).join(" ") }), make("dd", { textContent: text || error || "(empty)", className: error ? "failed" : "" }));
-      if (text && !error) {
-        const use = make("button", { type: "button", textContent: "Right", ariaLabel: `${name} is right` });
-        use.addEventListener("click", () => { right.value = text; mark(); });
-        line.append(use);
-      }
-      part.querySelector(".answers").append(line);
-    }
-    const mark = () => {
-      one.target = right.value.trim();
-      part.classList.toggle("marked", Boolean(one.target));
-      count();
-    };
-    right.addEventListener("input", mark);
+    for (const each of one.answers) part.querySelector(".answers").append(lineOf(each, mark));
     part.querySelector(".again").addEventListener("click", () => { find("input").value = one.input; find("input").focus(); });
-    part.querySelector(".forget").addEventListener("click", () => { runs.splice(runs.indexOf(one), 1); part.remove(); count(); find("input").focus(); });
+    part.querySelector(".forget").addEventListener("click", () => { runs.splice(runs.indexOf(one), 1); part.remove(); gone.add(one.id); count(); keep(); find("input").focus(); });
     runs.push(one);
     find("runs").prepend(part);
-    count();
+    mark();
   };
+
+  // An answer of the history, and what would be right in its column.
+  const lineOf = (each, mark) => {
+    const { name, text, error, stopped, strength, hard } = each;
+    const right = make("input", { className: "right", type: "text", placeholder: "right answer", value: each.right ?? "", ariaLabel: `Right answer of ${name}` });
+    const set = (value) => { each.right = value.trim() || null; mark(); keep(); };
+    right.addEventListener("input", () => set(right.value));
+    const about = [name, strength !== null && strength !== 1 ? `at ${strength}` : "", hard ? `“${hard}”` : "", stopped ? "(stopped)" : ""];
+    const line = make("div", {}, make("dt", { textContent: about.filter(Boolean).join(" ") }), make("dd", { textContent: text || error || "(empty)", className: error ? "failed" : "" }));
+    if (text && !error && !stopped) {
+      const use = make("button", { type: "button", textContent: "Right", ariaLabel: `${name} is right` });
+      use.addEventListener("click", () => { right.value = text; set(text); });
+      line.append(use);
+    }
+    line.append(right);
+    return line;
+  };
+
+  const marked = (one) => one.answers.some((each) => each.right);
 
   const count = () => {
-    const marked = runs.filter((one) => one.target).length;
+    const done = runs.filter(marked).length;
     find("history").hidden = !runs.length;
-    find("export-rows").disabled = !marked;
-    find("export-status").textContent = `${marked} of ${runs.length} inputs have a right answer`;
+    find("export-rows").disabled = !done;
+    find("export-status").textContent = `${done} of ${runs.length} inputs have a right answer`;
   };
 
-  const rowsOf = (one) => {
-    let row = { [one.fields.input]: one.input };
-    if (one.fields.all.length > 1) try { row = JSON.parse(one.input); } catch { /* kept as text */ }
-    return { ...row, [one.fields.target]: one.target };
+  const rowFor = (input, { reads, right }) => {
+    let row = { [reads.fields[0]]: input };
+    if (reads.fields.length > 1) try { row = JSON.parse(input); } catch { /* kept as text */ }
+    return { ...row, ...reads.chosen, [reads.target]: right };
+  };
+
+  // One file for the rows of the same fields: `eval` refuses a file in which some lack one.
+  const exportRows = () => {
+    const files = new Map();
+    for (const { input, answers } of runs) for (const each of answers.filter((one) => one.right)) {
+      const { folder, fields, target, chosen } = each.reads;
+      const alike = JSON.stringify([fields, target, Object.keys(chosen)]);
+      if (!files.has(alike)) files.set(alike, { folder, rows: new Map() });
+      const row = rowFor(input, each);
+      files.get(alike).rows.set(JSON.stringify(row), row); // the same of two columns is one row
+    }
+    for (const { folder, rows } of files.values()) save(files.size > 1 ? `rows-${folder.replaceAll("/", "-") || "plain"}.jsonl` : "rows.jsonl", [...rows.values()]);
+  };
+
+  // --- what is kept in the browser, for each base model: columns, settings, input, history ---
+
+  const settings = ["input", "temperature", "longest", "seed"], gone = new Set();
+  const slot = () => `softprompt playground: ${base}`;
+
+  const kept = () => {
+    try { return JSON.parse(localStorage.getItem(slot())) ?? {}; } catch { return {}; }
+  };
+
+  const keep = () => {
+    if (!ready) return;
+    const own = new Set(runs.map((one) => one.id));
+    const others = (kept().runs ?? []).filter((one) => !own.has(one.id) && !gone.has(one.id)); // of another tab
+    const all = [...others, ...runs].sort((a, b) => parseFloat(a.id) - parseFloat(b.id));
+    const state = {
+      columns: columns.map(({ kind, name, strength, words, template }) => ({ kind, name, strength: strength?.(), words: words?.value, template: template?.dataset.chosen && template.value })),
+      settings: settings.map((id) => find(id).value),
+    };
+    let from = 0;
+    for (; ; from = from * 2 + 1) { // without the oldest, where all are too much for the browser
+      try {
+        localStorage.setItem(slot(), JSON.stringify({ ...state, runs: all.slice(from) }));
+        break;
+      } catch { if (from >= all.length) { from = -1; break; } }
+    }
+    find("kept").textContent = from < 0 ? "This browser keeps nothing: it is gone when the page is closed." : `Kept in this browser until you clear it${from ? `, but for the oldest ${from}: there is no room` : ""}.`;
+  };
+
+  // Puts back what was kept; false where no column was.
+  const restore = async () => {
+    const { columns: before = [], settings: values, runs: past = [] } = kept();
+    past.forEach(remember);
+    values?.forEach((value, i) => { find(settings[i]).value = value; });
+    for (const one of before) {
+      if (one.kind !== "tuned") addColumn(one.kind);
+      else if (!await addTuned(one.name, "again")) continue;
+      const column = columns.at(-1);
+      if (one.strength !== undefined) column.setStrength(one.strength);
+      if (one.words) column.words.value = one.words;
+      column.wanted = one.template;
+    }
+    for (const { template, wanted } of columns) {
+      if (wanted === undefined || ![...template.options].some((one) => one.value === wanted)) continue;
+      Object.assign(template, { value: wanted }).dataset.chosen = "yes";
+    }
+    return columns.some((column) => column.kind === "tuned") || (columns.length > 0 && !before.some((one) => one.kind === "tuned"));
   };
 
   const save = (name, lines) => {
@@ -316,19 +396,17 @@
     return prompts;
   };
 
-  // `fits`: only where one text fills its template.
-  const addTuned = async (name, fits = false) => {
+  // `quietly`: nothing is said; where it "fits", only if one text fills its template.
+  const addTuned = async (name, quietly = "") => {
     try {
       const found = await get(`/v1/models/${name.split("/").map(encodeURIComponent).join("/")}`);
       if (!found.softprompt) { addColumn("plain"); return true; }
-      if (fits && found.softprompt.fields.length !== 1) return false;
-      const facts = found.softprompt, [folder, prompt] = name.split(":");
-      if (prompt) facts.prompts = [prompt];
-      addColumn("tuned", prompt ? name : folder, facts);
-      if (!fits) find("add-status").textContent = `${name} was added`;
+      if (quietly === "fits" && found.softprompt.fields.length !== 1) return false;
+      addColumn("tuned", name, found.softprompt);
+      if (!quietly) find("add-status").textContent = `${name} was added`;
       return true;
     } catch (error) {
-      if (!fits) find("add-status").textContent = error.message;
+      if (!quietly) find("add-status").textContent = error.message;
       return false;
     }
   };
@@ -351,9 +429,17 @@
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) { event.preventDefault(); run(); }
     if (event.key === "Escape") running?.abort();
   });
-  find("export-rows").addEventListener("click", () => save("rows.jsonl", runs.filter((one) => one.target).map(rowsOf)));
-  find("export-all").addEventListener("click", () => save("answers.jsonl", runs.map(({ input, target, answers }) => ({ input, target: target || null, answers }))));
-  find("clear").addEventListener("click", () => { runs.length = 0; find("runs").replaceChildren(); count(); find("input").focus(); });
+  find("export-rows").addEventListener("click", exportRows);
+  find("export-all").addEventListener("click", () => save("answers.jsonl", runs.map(({ input, answers }) => ({ input, answers: answers.map(({ reads, ...each }) => each) }))));
+  find("clear").addEventListener("click", () => {
+    for (const { id } of [...runs, ...(kept().runs ?? [])]) gone.add(id);
+    runs.length = 0;
+    find("runs").replaceChildren();
+    count();
+    keep();
+    find("input").focus();
+  });
+  addEventListener("pagehide", keep);
   find("key-form").addEventListener("submit", (event) => {
     event.preventDefault();
     key = find("key").value.trim();
@@ -367,12 +453,14 @@
       base = found.find((model) => !model.parent)?.id ?? found[0]?.root ?? "none";
       find("base").textContent = base;
       const prompts = await suggest("");
-      if (!columns.length) {
-        addColumn("plain");
-        addColumn("hard");
+      if (!columns.length && !await restore()) {
+        for (const kind of ["plain", "hard"]) if (!columns.some((column) => column.kind === kind)) addColumn(kind);
+        const latest = [...prompts].sort((a, b) => b.created - a.created);
         let added = 0;
-        for (const prompt of prompts) if (added < 2 && await addTuned(prompt.id, true)) added += 1;
+        for (const prompt of latest) if (added < 2 && await addTuned(prompt.id, "fits")) added += 1;
       }
+      ready = true;
+      keep();
       if (!prompts.length) find("add-status").textContent = "No tuned prompts here yet: softprompt tune makes one.";
       say("");
       find("input").focus();
