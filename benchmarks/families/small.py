@@ -66,6 +66,11 @@ HALF = ["sliding_attention", "full_attention"] * 2
 #: what a family asks for beyond small sizes, by model_type
 MORE: dict[str, dict[str, Any]] = {
     "cpmant": {"dim_head": 8, "dim_ff": 48, "position_bias_num_buckets": 32},
+    "codegen": {"rotary_dim": 4},
+    "gptj": {"rotary_dim": 4},
+    "bamba": {"attn_layer_indices": [1, 3]},
+    "zamba": {"mamba_dt_rank": 4, "attention_hidden_size": 64, "attention_head_dim": 16, "mamba_expand": 2},
+    "deepseek_v2": {"topk_method": "greedy", "q_lora_rank": None, "num_key_value_heads": 4},
     "ctrl": {"dff": 48},
     "dbrx": {
         "attn_config": {"kv_n_heads": 2, "clip_qkv": 8, "rope_theta": 10000.0},
@@ -80,7 +85,8 @@ MORE: dict[str, dict[str, Any]] = {
     "nemotron": {"head_dim": 8},
     "gemma3n_text": {
         "layer_types": HALF,
-        "activation_sparsity_pattern": 0.0,
+        "activation_sparsity_pattern": [0.0] * 4,
+        "vocab_size_per_layer_input": 101,
     },
     "lfm2_moe": {"layer_types": ["conv", "full_attention"] * 2, "num_dense_layers": 1},
     "kimi_linear": {"linear_attn_config": None},
@@ -129,9 +135,10 @@ def build(case: str, seed: int = 0) -> torch.nn.Module:
         with torch.no_grad():
             for parameter in model.parameters():
                 _enlarge(parameter)
-    if getattr(model, "generation_config", None) is not None:
-        model.generation_config.eos_token_id = None  # nothing ends before its time
-        model.generation_config.forced_eos_token_id = None
+    for own in (model.config, model.config.get_text_config(), getattr(model, "generation_config", None)):
+        for name in ("eos_token_id", "forced_eos_token_id", "suppress_tokens", "begin_suppress_tokens"):
+            if getattr(own, name, None) is not None:
+                object.__setattr__(own, name, None)  # nothing ends before its time
     return model.eval()
 
 

@@ -162,9 +162,9 @@ def test_inputs_are_not_kept_where_keys_and_values_are_not_all(lms, batch, refus
         refused(lambda m=lm: m.prefill(batch), "cannot keep its inputs' keys and values", "train.cache=off")
 
 
-@pytest.mark.parametrize("family", ["bamba", "falcon_h1"])
-def test_soft_tokens_where_transformers_takes_no_embeddings(lms, family, batch, setting, refused):
-    lm = lms(family)
+def test_soft_tokens_where_transformers_takes_no_embeddings(new_lm, batch, setting, refused, monkeypatch):
+    lm = new_lm("llama")
+    monkeypatch.setattr(lm.model, "prepare_inputs_for_generation", lambda input_ids: {})
     soft = methods.build("prompt-tuning", setting(lm))(batch.prompt_ids)
     refused(lambda: lm.generate(batch, soft, max_new_tokens=1), "cannot generate from soft tokens", "prefix")
     assert lm.logits(batch, soft).isfinite().all()  # they are trained and scored all the same

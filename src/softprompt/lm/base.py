@@ -23,7 +23,7 @@ from ..data.collate import Batch
 from ..data.tokens import beyond_vocabulary
 from ..errors import SoftPromptError, unknown
 from ..injection import Injection, LayerKV, Layers
-from . import neighbours, settings, shims
+from . import beside, neighbours, settings, shims
 from .active import attention_lost, checkpoint_contexts
 from .attention import EAGER, SDPA
 from .capture import attention_inputs, attention_modules, project
@@ -78,6 +78,7 @@ class LanguageModel(abc.ABC):
             self.answers = "head"
         with told(model):
             shims.bind(model)
+            self._beside = beside.bind(model)
             model.set_attn_implementation(_implementation(model, attention))
         model.eval()
         model.requires_grad_(False)
@@ -86,7 +87,7 @@ class LanguageModel(abc.ABC):
         self._checkpointed: tuple[torch.nn.Module, ...] = ()
         self._accepted = accepted_arguments(model)
         with told(model):
-            self.spec, self._turns = measure(model, self.embed)
+            self.spec, self._turns = measure(model, self.token_inputs)
             self._attention = self._attention_names()
             self._settle()
 
@@ -146,6 +147,18 @@ class LanguageModel(abc.ABC):
     def embed(self, ids: Tensor) -> Tensor:
         """Token embeddings [..., H] of ids [...]."""
         return self.model.get_input_embeddings()(ids)
+
+    def token_inputs(self, ids: Tensor) -> Tensor:
+        """Of ids [...], what the model is given as `inputs_embeds`: [..., H], or wider (see `lm.beside`)."""
+        vectors = self.embed(ids)
+        return vectors if self._beside is None else torch.cat([vectors, self._beside.of_tokens(ids)], -1)
+
+    def soft_inputs(self, vectors: Tensor) -> Tensor:
+        """The same of soft tokens [..., H]; vectors that are inputs already stay as they are."""
+        vectors = vectors.to(self.dtype)
+        if self._beside is None or vectors.shape[-1] > self.spec.hidden_size:
+            return vectors
+        return torch.cat([vectors, self._beside.of_soft_tokens(vectors)], -1)
 
     @abc.abstractmethod
     def logits(

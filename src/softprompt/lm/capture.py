@@ -24,9 +24,14 @@ def attention_modules(model: nn.Module) -> dict[int, nn.Module]:
 
 
 def project(model, layer: int, hidden: Tensor) -> LayerKV:
-    """Keys and values [1, kv_heads, P, head_dim] of `hidden` [1, P, H], with no rotation."""
+    """Keys and values [1, kv_heads, P, head_dim] of `hidden` [1, P, H], with no rotation.
+
+    A layer that attends to another layer's keys has no projections: those of the other are taken.
+    """
+    given, makers = _arguments(model)
+    layer = makers[layer]
     module, length = attention_modules(model)[layer], hidden.shape[1]
-    positional, named = _arguments(model)[layer]
+    positional, named = given[layer]
 
     def stretch(value: Any) -> Any:
         """What belongs to one token, for all of them; a mask [1, 1, 1, 1] for all pairs of them."""
@@ -52,13 +57,13 @@ def project(model, layer: int, hidden: Tensor) -> LayerKV:
 
 
 @torch.no_grad()
-def _arguments(model) -> dict[int, tuple[tuple, dict[str, Any]]]:
+def _arguments(model) -> tuple[dict[int, tuple[tuple, dict[str, Any]]], dict[int, int]]:
     """What the model gives each attention module besides hidden states, for a token at position 0.
 
-    Kept on the model: the same at every call, until it is moved or cast.
+    And by site, the site that makes its keys: another one where layers share them. Kept on the model: the same at every call, until it is moved or cast.
     """
     place = model.device, model.dtype
-    of, kept = getattr(model, "_softprompt_arguments", (None, {}))
+    of, kept, makers = getattr(model, "_softprompt_arguments", (None, {}, {}))
     if of != place:
         kept = {}
 
@@ -68,10 +73,14 @@ def _arguments(model) -> dict[int, tuple[tuple, dict[str, Any]]]:
 
         # what is kept must serve any later call: one with gradient too, in the model's own precision
         as_it_is = torch.autocast(model.device.type, enabled=False)
-        with torch.inference_mode(False), torch.no_grad(), as_it_is, inject(Active()):  # so a mask is made
+        active = Active(record={})  # so a mask is made
+        with torch.inference_mode(False), torch.no_grad(), as_it_is, inject(active):
             _run_hooked(model, torch.zeros(1, 1, dtype=torch.long, device=model.device), keep)
-        model._softprompt_arguments = place, kept
-    return kept
+        assert active.record is not None
+        keys = {site: layer.key for site, layer in sorted(active.record.items())}
+        makers = {site: next(s for s, key in keys.items() if key is own) for site, own in keys.items()}
+        model._softprompt_arguments = place, kept, makers
+    return kept, makers
 
 
 def attention_inputs(model, ids: Tensor) -> list[Tensor]:

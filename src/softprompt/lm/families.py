@@ -73,6 +73,27 @@ DECODERS: dict[str, dict[str, Any]] = {
     "gemma3_text": _USUAL
     | _WIDE
     | {"sliding_window": WINDOW, "query_pre_attn_scalar": 16, "layer_types": _HALF},
+    "gemma4_text": _USUAL
+    | {
+        "head_dim": 8,
+        "global_head_dim": 16,
+        "sliding_window": WINDOW,
+        "layer_types": _HALF,
+        "num_kv_shared_layers": 2,
+        "hidden_size_per_layer_input": 8,
+        "vocab_size_per_layer_input": VOCAB,
+    },
+    "gemma3n_text": _USUAL
+    | _WIDE
+    | {
+        "sliding_window": WINDOW,
+        "layer_types": _HALF,
+        "num_kv_shared_layers": 2,
+        "hidden_size_per_layer_input": 8,
+        "vocab_size_per_layer_input": VOCAB,
+        "laurel_rank": 4,
+        "activation_sparsity_pattern": [0.0] * LAYERS,
+    },
     "phi3": _USUAL,
     "gpt2": _GPT,
     "gptj": _GPT | {"rotary_dim": 4},

@@ -8,7 +8,6 @@ is placed after the input. This file knows nothing of methods, templates or trai
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, final
@@ -20,7 +19,7 @@ from ..data.collate import Batch, batch_of_ids
 from ..errors import SoftPromptError
 from ..injection import Injection, LayerKV, Layers, SoftTokens
 from ..quiet import quietly
-from . import cache_name, generation, probe_lengths, turns
+from . import cache_name, generation, probe_lengths, shims, turns
 from .active import Active, Columns, inject
 from .apart import NOT_KEPT, apart, hidden_apart
 from .base import LanguageModel
@@ -159,9 +158,9 @@ class FrozenLM(LanguageModel):
         if (batch.size - 1) * (soft + same) < WORTH_A_PASS:
             return None, batch, injection
         first = batch.input_ids[batch.input_mask.sum(1).argmax()]  # the longest row: it has no padding
-        parts = [(self.embed(first[None, :same]), batch.input_mask.new_ones(1, same))]
+        parts = [(self.token_inputs(first[None, :same]), batch.input_mask.new_ones(1, same))]
         if injection.before is not None:
-            parts.insert(0, (injection.before.vectors.to(self.dtype), injection.before.mask))
+            parts.insert(0, (self.soft_inputs(injection.before.vectors), injection.before.mask))
         vectors, mask = pack_right(*(torch.cat(column, dim=1) for column in zip(*parts, strict=True)))
         rest = replace(injection, before=None)
         context = self._record(vectors, mask, replace(rest, after=None, kv_after=None))
@@ -255,8 +254,7 @@ class FrozenLM(LanguageModel):
 
     def _check_soft_generation(self, options: dict[str, Any]) -> None:
         generation.check_soft_tokens(self.model, options)
-        prepares: Any = self.model.prepare_inputs_for_generation
-        if "inputs_embeds" not in inspect.signature(prepares).parameters:
+        if not shims.takes_embeddings(self.model):
             raise SoftPromptError(
                 f"transformers cannot generate from soft tokens with a {self.spec.family} model",
                 why="its `generate` takes no embeddings for this family (training and scoring do)",
@@ -278,12 +276,12 @@ class FrozenLM(LanguageModel):
         before = injection.before
         if skip_input:
             ids, mask, before = ids[:, -1:], mask[:, -1:], None
-        parts = [] if before is None else [(before.vectors.to(self.dtype), before.mask)]
-        parts.append((self.embed(ids), mask))
+        parts = [] if before is None else [(self.soft_inputs(before.vectors), before.mask)]
+        parts.append((self.token_inputs(ids), mask))
         if injection.after is not None:
-            parts.append((injection.after.vectors.to(self.dtype), injection.after.mask))
+            parts.append((self.soft_inputs(injection.after.vectors), injection.after.mask))
         if targets and batch.target_ids.shape[1] > 1:
-            parts.append((self.embed(batch.target_ids[:, :-1]), _all_but_last(batch.target_mask)))
+            parts.append((self.token_inputs(batch.target_ids[:, :-1]), _all_but_last(batch.target_mask)))
         vectors, masks = (torch.cat(column, dim=1) for column in zip(*parts, strict=True))
         return pack_right(vectors, masks)
 

@@ -54,7 +54,7 @@ def suits(lm: FrozenLM) -> bool:
     for count in TRIED:
         ids = torch.arange(3, 3 + count, device=lm.device)[None] * 5 % lm.spec.vocab_size
         mask, positions = torch.ones_like(ids, dtype=torch.bool), torch.arange(count, device=lm.device)[None]
-        batches.append((lm.embed(ids), mask, positions, Active()))
+        batches.append((lm.token_inputs(ids), mask, positions, Active()))
         alone.append(lm.run(*batches[-1]))
     try:
         together = run(lm, batches)

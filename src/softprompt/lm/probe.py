@@ -114,6 +114,11 @@ def _arguments(model, start: int) -> dict[str, Any]:
     return arguments
 
 
+def named_arguments(module) -> frozenset[str]:
+    """Names of the arguments that the module's forward has of its own."""
+    return frozenset(inspect.signature(module.forward).parameters)
+
+
 def accepted_arguments(model) -> frozenset[str]:
     """Names that the model's forward knows; `use_cache` also where it only passes it on."""
     parameters = inspect.signature(model.forward).parameters

@@ -185,7 +185,7 @@ class Running:
         active = Active(
             adapter=self._merged, kept=_Step(self, positions, self._at), query_positions=positions
         )
-        vectors = self.lm.embed(torch.tensor(ids, device=device)[:, None])
+        vectors = self.lm.token_inputs(torch.tensor(ids, device=device)[:, None])
         mask = torch.ones_like(positions, dtype=torch.bool)
         logits = self.lm.run(vectors, mask, positions, active)[:, 0]
         self._used = [n + 1 for n in self._used]

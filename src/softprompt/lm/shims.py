@@ -7,7 +7,9 @@ float32, the family's scale, and GPT-Neo's local window as part of the mask.
 
 from __future__ import annotations
 
+import inspect
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -54,3 +56,32 @@ def _attend(
         module, query, key, value, attention_mask, scaling=scaling, sliding_window=window
     )
     return output.transpose(1, 2), weights
+
+
+def takes_embeddings(model: Any) -> bool:
+    """Whether the model's `generate` starts from embeddings, once bound here.
+
+    transformers asks that the method that prepares a step names `inputs_embeds`. Where a family's own method
+    only hands its arguments on, it is tried, and given the name.
+    """
+    prepare = model.prepare_inputs_for_generation
+    parameters = inspect.signature(prepare).parameters
+    if "inputs_embeds" in parameters:
+        return True
+    if not any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values()):
+        return False
+    width = model.get_input_embeddings().weight.shape[1]
+    ids = torch.zeros(1, 2, dtype=torch.long, device=model.device)
+    vectors = torch.full((1, 2, width), 0.5, dtype=model.dtype, device=model.device)
+    given = {"attention_mask": torch.ones_like(ids), "use_cache": True, "is_first_iteration": True}
+    made = prepare(ids, inputs_embeds=vectors, **given)
+    found = made.get("inputs_embeds")
+    if found is None or not torch.equal(found, vectors) or made.get("input_ids") is not None:
+        return False
+    model.prepare_inputs_for_generation = partial(_prepare, model)
+    return True
+
+
+def _prepare(model: Any, input_ids: Tensor, inputs_embeds: Tensor | None = None, **kwargs: Any) -> Any:
+    # transformers looks for the name `kwargs`, and then lets the arguments of the model's forward through
+    return type(model).prepare_inputs_for_generation(model, input_ids, inputs_embeds=inputs_embeds, **kwargs)

@@ -79,12 +79,12 @@ class Row:
         if context is None and self.ahead is not None and self._before:
             context = reuse.get(Key(self.ahead, ()))
         device = self.lm.device
-        parts = [self.lm.embed(torch.tensor(ids, device=device))]
+        parts = [self.lm.token_inputs(torch.tensor(ids, device=device))]
         if injection.before is not None:
-            parts.insert(0, injection.before.vectors[0].to(self.lm.dtype))
+            parts.insert(0, self.lm.soft_inputs(injection.before.vectors[0]))
         after = 0
         if injection.after is not None:
-            parts.append(injection.after.vectors[0].to(self.lm.dtype))
+            parts.append(self.lm.soft_inputs(injection.after.vectors[0]))
             after = parts[-1].shape[0]
         known = 0 if context is None else context.mask.shape[1]
         vectors = torch.cat(parts)[known:]
