@@ -77,7 +77,8 @@ def test_plan_cache_equals_full_in_loss_and_gradient(
     if chosen.mode == "full":
         with torch.no_grad():  # the plan is right to keep nothing: a plain context would be another model
             wrong = next_token(lm, method, batch, lm.prefill(batch))
-        assert abs(wrong - loss) > 1e-4
+        # where the last layers share the keys of earlier ones, an adapter in them changes no key
+        assert abs(wrong - loss) > 1e-4 or lm.spec.family.startswith(("gemma4", "gemma3n"))
         return
     assert chosen.mode == "cached-ram"
     kv = KeyValues(lm)
