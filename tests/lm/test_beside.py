@@ -1,4 +1,4 @@
-"""Gemma 3n and Gemma 4 look up a second table by token id: soft tokens get the padding token's entry there."""
+"""Gemma 3n and Gemma 4 look up a second table by token id: soft tokens get the padding token's entry."""
 
 from __future__ import annotations
 

@@ -39,7 +39,9 @@ def apart(method: Method) -> Method:
         found = []
         for rows in parts:
             index = torch.tensor(rows, device=batch.input_ids.device)
-            found.append(method(lm, _cut(batch, index), _select(injection, index), *more, **options))
+            found.append(
+                method(lm, _cut(batch, index, lm.spec.kind), _select(injection, index), *more, **options)
+            )
         logits = found[0].dim() == 3 if isinstance(found[0], Tensor) else False
         width = batch.target_ids.shape[1] if logits and lm.head is None else 0
         return found[0] if len(parts) == 1 and not logits else _in_order(found, parts, width, lm)
@@ -73,10 +75,10 @@ def _parts(batch: Batch, injection: Injection, one_by_one: bool) -> list[list[in
     return list(parts.values())
 
 
-def _cut(batch: Batch, rows: Tensor) -> Batch:
+def _cut(batch: Batch, rows: Tensor, kind: str) -> Batch:
     """Those rows, without columns that none of them uses."""
     cut = batch.select(rows).with_inputs_at_right()
-    return cut.with_targets_at_right() if cut.places is None else cut  # places are those of the targets
+    return cut if kind == "encoder" else cut.with_targets_at_right()  # an encoder reads none
 
 
 def _select(injection: Injection, rows: Tensor) -> Injection:

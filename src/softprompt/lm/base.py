@@ -23,7 +23,7 @@ from ..data.collate import Batch
 from ..data.tokens import beyond_vocabulary
 from ..errors import SoftPromptError, unknown
 from ..injection import Injection, LayerKV, Layers
-from . import beside, neighbours, settings, shims
+from . import beside, neighbours, recomputed, settings, shims
 from .active import attention_lost, checkpoint_contexts
 from .attention import EAGER, SDPA
 from .capture import attention_inputs, attention_modules, project
@@ -85,6 +85,7 @@ class LanguageModel(abc.ABC):
         self._begin = settings.begin(model, tokenizer)
         self.inherited = settings.make_neutral(model, tokenizer)
         self._checkpointed: tuple[torch.nn.Module, ...] = ()
+        self._recomputed = False  # whether checkpointing was found to give the gradient
         self._accepted = accepted_arguments(model)
         with told(model):
             self.spec, self._turns = measure(model, self.token_inputs)
@@ -210,8 +211,13 @@ class LanguageModel(abc.ABC):
 
     @property
     def checkpointable_layers(self) -> tuple[torch.nn.Module, ...]:
-        """Layers that can be computed again in the backward pass; none in some families."""
-        return tuple(m for m in self.model.modules() if isinstance(m, GradientCheckpointingLayer))
+        """Layers that can be computed again in the backward pass; none in some families.
+
+        Of layers inside others, the outer ones.
+        """
+        found = [m for m in self.model.modules() if isinstance(m, GradientCheckpointingLayer)]
+        inner = {part for layer in found for part in layer.modules() if part is not layer}
+        return tuple(layer for layer in found if layer not in inner)
 
     def set_gradient_checkpointing(self, enabled: bool) -> None:
         """Trade compute for memory in `logits` under gradient. Dropout stays off."""
@@ -222,6 +228,9 @@ class LanguageModel(abc.ABC):
                 why="transformers has none for it",
                 fix="leave it off, and use smaller batches (train.batch_size)",
             )
+        if enabled and not self._recomputed:
+            recomputed.check(self, layers)
+            self._recomputed = True
         self._checkpointed = layers if enabled else ()
 
     @contextlib.contextmanager

@@ -60,7 +60,8 @@ def project(model, layer: int, hidden: Tensor) -> LayerKV:
 def _arguments(model) -> tuple[dict[int, tuple[tuple, dict[str, Any]]], dict[int, int]]:
     """What the model gives each attention module besides hidden states, for a token at position 0.
 
-    And by site, the site that makes its keys: another one where layers share them. Kept on the model: the same at every call, until it is moved or cast.
+    And by site, the site that makes its keys: another one where layers share them. Kept on the model: the
+    same at every call, until it is moved or cast.
     """
     place = model.device, model.dtype
     of, kept, makers = getattr(model, "_softprompt_arguments", (None, {}, {}))

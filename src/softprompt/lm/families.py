@@ -255,6 +255,16 @@ KINDS: dict[str, dict[str, Any]] = {
     "hunyuan_v1_dense": _USUAL | {"head_dim": 8},  # norms its keys when they are turned
     "xlm-roberta (decoder)": _BERT  # counts positions from behind its padding id
     | {"model_type": "xlm-roberta", "is_decoder": True, "pad_token_id": 1},
+    "rwkv": {  # recurrent: runs over padding, and so on rows of one length
+        "vocab_size": VOCAB,
+        "hidden_size": HIDDEN,
+        "attention_hidden_size": HIDDEN,
+        "num_hidden_layers": LAYERS,
+        "intermediate_size": 48,
+        "context_length": CONTEXT,
+    },
+    "marian": _BART  # its decoder used alone ignores the mask
+    | {"is_encoder_decoder": False, "is_decoder": True, "pad_token_id": 0, "decoder_start_token_id": 1},
     "mvp": _BART | {"pad_token_id": 0, "decoder_start_token_id": 1, "forced_eos_token_id": None},
 }
 

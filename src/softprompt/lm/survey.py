@@ -20,6 +20,7 @@ from .families import ENCODERS, tiny
 from .frozen import FrozenLM
 from .seq2seq import Seq2SeqLM
 from .spec import STACKS
+from .told import place, reason
 
 INPUTS = ([5, 17, 80, 33, 9, 71, 3], [42], [60, 61, 7, 12])
 TARGETS = ([11, 12], [90], [4, 70, 70])
@@ -105,6 +106,8 @@ def _try(lm: LanguageModel, make: Callable[[], Injection]) -> str:
             return "decoding step by step gives another answer than computing anew"
     except SoftPromptError as error:
         return error.why or error.what
+    except Exception as error:  # a row says why; the others are told all the same
+        return f"it cannot be run: {reason(error)} ({place(error)})"
     return ""
 
 
