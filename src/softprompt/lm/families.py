@@ -263,8 +263,9 @@ KINDS: dict[str, dict[str, Any]] = {
         "intermediate_size": 48,
         "context_length": CONTEXT,
     },
-    "marian": _BART  # its decoder used alone ignores the mask
-    | {"is_encoder_decoder": False, "is_decoder": True, "pad_token_id": 0, "decoder_start_token_id": 1},
+    "marian (decoder)": _BART  # its decoder used alone ignores the mask
+    | {"model_type": "marian", "is_encoder_decoder": False, "is_decoder": True, "encoder_layers": 3}
+    | {"pad_token_id": 0, "decoder_start_token_id": 1},
     "mvp": _BART | {"pad_token_id": 0, "decoder_start_token_id": 1, "forced_eos_token_id": None},
 }
 

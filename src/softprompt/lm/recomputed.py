@@ -9,6 +9,7 @@ import torch
 from ..data.collate import batch_of_ids
 from ..errors import SoftPromptError
 from ..injection import Injection, SoftTokens
+from .told import reason
 
 TOLERANCE = {torch.float32: 1e-3}  # of the gradient's largest number; other precisions round more
 ROUNDED = 0.2
@@ -16,15 +17,26 @@ ROUNDED = 0.2
 
 def check(lm: Any, layers: tuple[torch.nn.Module, ...]) -> None:
     """Raises SoftPromptError where the gradient of soft tokens is another once layers are computed again."""
-    plain, again = _gradient(lm, ()), _gradient(lm, layers)
+    plain = _gradient(lm, ())
+    try:
+        again = _gradient(lm, layers)
+    except RuntimeError as error:  # torch notices itself where other numbers come back
+        raise _refused(lm, f"its layers cannot be computed again: {reason(error)}") from error
     off = ((plain - again).abs().max() / plain.abs().max().clamp(min=1e-9)).item()
     if not off <= TOLERANCE.get(lm.dtype, ROUNDED):
-        raise SoftPromptError(
-            f"gradient checkpointing does not go with a {lm.spec.family} model",
-            why=f"its gradient with checkpointing is another than without, by {off:.0%} (measured): layers "
-            "that are run several times, say, are not computed again as they were",
-            fix="leave it off, and use smaller batches (train.batch_size)",
+        raise _refused(
+            lm,
+            f"its gradient with checkpointing is another than without, by {off:.0%} (measured): layers that "
+            "are run several times, say, are not computed again as they were",
         )
+
+
+def _refused(lm: Any, why: str) -> SoftPromptError:
+    return SoftPromptError(
+        f"gradient checkpointing does not go with a {lm.spec.family} model",
+        why=why,
+        fix="leave it off, and use smaller batches (train.batch_size)",
+    )
 
 
 @torch.enable_grad()
