@@ -211,3 +211,44 @@ def test_an_unknown_prompt_is_told_before_the_model_is_loaded(run, tuned, data):
     for command in (["generate", tuned, "nice"], ["eval", tuned, "--data", data]):
         said = run(*command, "--prompt", "nobody")
         assert said.code == 1 and "unknown prompt 'nobody'" in said.err and "loading" not in said.err
+
+
+def test_a_text_that_is_too_long_is_told_with_what_its_user_can_change(run, chatty, tmp_path):
+    text = "x" * 250  # 5 are to be written, and 3 are soft tokens: the template takes 5
+    said = run("generate", chatty, text, "--prompt", "joke")
+    assert said.code == 1 and "shorten the input to 248 tokens, or tune a prompt with" in said.err
+    assert run("generate", chatty, "x" * 243, "--prompt", "joke").code == 0
+    said = run("generate", chatty, "x" * 245, "--prompt", "joke")
+    assert said.code == 1 and "--max-new-tokens 3" in said.err
+    assert run("generate", chatty, "x" * 245, "--prompt", "joke", "--max-new-tokens", 3).code == 0
+    rows = write_rows(tmp_path / "rows.jsonl", [{"input": text, "target": "good", "style": "joke"}])
+    said = run("eval", chatty, "--data", rows)
+    assert (
+        said.code == 1
+        and "max-new-tokens" not in said.err
+        and "tune a prompt with data.max_input" in said.err
+    )
+
+
+def test_an_output_that_is_taken_is_told_before_the_model_is_loaded(run, styles, tmp_path, monkeypatch):
+    (tmp_path / "adapter").mkdir()
+    (tmp_path / "adapter/adapter_config.json").write_text("{}", encoding="utf-8")
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    base = load(styles).manifest["base"] | {"hidden_size": 1, "layers": []}
+    there = base | {"name": "other", "fingerprint": base["fingerprint"] | {"weights": "0"}}
+    (tmp_path / "compiled").mkdir()
+    (tmp_path / "compiled/base.json").write_text(json.dumps(there | {"format": 1}), encoding="utf-8")
+
+    def loaded(*_, **__):
+        raise AssertionError("a model was loaded")
+
+    monkeypatch.setattr("softprompt.lm.loading.load", loaded)
+    for command, out, words in (
+        (["export", "--to", "peft"], "adapter", "already holds an adapter"),
+        (["export", "--to", "peft"], "file", "is a file"),
+        (["export", "--to", "llama.cpp"], "file", "is a file"),
+        (["compile"], "compiled", "compiled for another base, 'other'"),
+        (["compile"], "file", "is a file"),
+    ):
+        said = run(*command, styles, "--out", tmp_path / out)
+        assert said.code == 1 and words in said.err and "loading" not in said.err

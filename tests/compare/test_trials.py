@@ -8,7 +8,7 @@ import pytest
 
 from softprompt.compare.contestants import DEFAULT, contestants
 from softprompt.compare.folder import Folder
-from softprompt.compare.ground import Ground, by_turns, mean_embeddings, part
+from softprompt.compare.ground import Ground, by_turns, lay, mean_embeddings, part
 from softprompt.compare.pruning import Pruner, curve_of
 from softprompt.compare.search import Search, finer, trials_of
 from softprompt.compare.trials import Trials
@@ -298,6 +298,19 @@ def test_clusters_are_held_out_whole(recipe):
     assert about["how"] == "clusters" and "1 of 2 clusters" in about["detail"]
     assert len(parts["unseen"]) == 15 and all("zebra" in row["input"] for row in parts["unseen"])
     assert all("apple" in row["input"] for split in ("train", "dev", "test") for row in parts[split])
+
+
+def test_a_label_that_only_unseen_rows_have_is_said(recipe, llama, tmp_path):
+    rows = [
+        {"input": f"row {i}", "target": "c" if i % 3 == 2 and i % 2 else "ab"[i % 2], "domain": "xyz"[i % 3]}
+        for i in range(60)
+    ]
+    made = recipe({"unseen": {"field": "domain", "values": ["z"]}}, rows)
+    found = lay(made, llama, Folder(tmp_path / "out"))
+    assert found.labels == ["a", "b", "c"]
+    assert [text for text in found.remarks if "no training row has 'c'," in text]
+    found = lay(recipe({"unseen": {"field": "domain", "values": ["x"]}}, rows), llama, Folder(tmp_path / "b"))
+    assert not [text for text in found.remarks if "no training row" in text]
 
 
 def test_mean_embeddings_are_means_of_rows_of_the_table(llama):

@@ -44,10 +44,13 @@ def compile_(
     """
     from ..errors import SoftPromptError
     from ..interop.compiled.batch import compile_all, sources
+    from ..interop.compiled.folder import Folder
     from ..lm.loading import load
 
     found = sources(paths)
     base = found[0].artifact.manifest["base"]
+    if model is None and not other_base:  # a folder of another base is told before a model is loaded
+        Folder(out).check(base["name"], base["fingerprint"])
     log(f"loading {model or base['name']} …")
     lm = load(model or base["name"], dtype=dtype.value)
     made, refused = [], []

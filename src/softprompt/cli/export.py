@@ -69,12 +69,15 @@ def export(
       softprompt export runs/style --to llama.cpp --gguf model.gguf --out slots
     """
     from .. import artifact as artifacts
+    from ..interop import llama_cpp
+    from ..interop.peft import files as peft_files
 
     opened = artifacts.load(artifact)
     if prompt is not None:
         opened.index(prompt)  # an unknown one is told before a model is loaded
-    log(f"loading {model or opened.manifest['base']['name']} …")
     folder = out or artifact.with_name(f"{artifact.resolve().name}-{to.value}")
+    (peft_files if to is Library.peft else llama_cpp).check_free(folder)
+    log(f"loading {model or opened.manifest['base']['name']} …")
     common = {"prompt": prompt, "other_base": other_base}
     if to is Library.peft:
         found, lines = _to_peft(opened, folder, model, materialise=materialise, **common)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -92,13 +92,17 @@ def lay(recipe: Recipe, lm: LanguageModel, folder: Folder) -> Ground:
     later = _prompts(parts["newcomers-train"], recipe) if "newcomers" in parts else []
     targets: dict[str, list[tuple[int, int]]] = {}
     said: dict[str, None] = {}
+    seen: dict[str, set[str]] = {}
     for split, rows in parts.items():
         named = later if split.startswith("newcomers") else _prompts(parts["train"], recipe)
         encoder = encoder_of(recipe, lm, template, tuple(named), labels)
         encoded = encoder.encode_rows(rows)
         said |= dict.fromkeys(f"{split} rows: {remark.text}" for remark in remarks(encoder, encoded))
+        seen[split] = {text for one in encoded for text in one.rendered.tags or (one.rendered.target,)}
         if recipe.task.kind == "generation":
             targets[split] = [(len(one.target_ids), one.truncated) for one in encoded]
+    if labels is not None:
+        said |= dict.fromkeys(_untrained(seen))
     parts["train"] = by_turns(parts["train"], recipe, lambda row: template.render(row).target)
     files = dict(parts)
     for count in recipe.compare.curve:
@@ -132,6 +136,16 @@ def _prompts(rows: Sequence[Row], recipe: Recipe) -> list[str]:
     if field is None:
         return ["default"]
     return distinct(str(row[field]) for row in rows if row.get(field) not in (None, ""))
+
+
+def _untrained(seen: Mapping[str, set[str]]) -> list[str]:
+    """What is said of labels (by split) that no training row has, though rows to score have them."""
+    trained = seen["train"] | seen.get("newcomers-train", set())
+    new = sorted(set().union(*seen.values()) - trained)
+    if not new:
+        return []
+    shown = ", ".join(map(repr, new[:5])) + (", …" if len(new) > 5 else "")
+    return [f"no training row has {shown}, which rows to score have: no prompt can learn to answer so"]
 
 
 def by_turns(rows: Sequence[Row], recipe: Recipe, target: Callable[[Row], str]) -> list[Row]:

@@ -74,14 +74,21 @@ class Folder:
 
     def begin(self, base: Base) -> None:
         """Make the folder, or check that it is for the same base."""
+        self.check(base.name, base.fingerprint)
         if not (self.path / BASE).exists():
             write_text(self.path / BASE, _json(asdict(base)))
+
+    def check(self, name: str, fingerprint: Mapping[str, str]) -> None:
+        """Raises SoftPromptError where the folder holds prompts of another base, or is none."""
+        if self.path.exists() and not self.path.is_dir():
+            raise SoftPromptError(f"{self.path} is a file", fix="choose another --out FOLDER")
+        if not (self.path / BASE).exists():
             return
         there = self.base()
-        if found := base_differs(there.fingerprint, base.fingerprint, chat=True):
+        if found := base_differs(there.fingerprint, fingerprint, chat=True):
             raise SoftPromptError(
                 f"{self.path} holds prompts compiled for another base, '{there.name}'",
-                why=f"its {' and '.join(found)} differ from those of '{base.name}'",
+                why=f"its {' and '.join(found)} differ from those of '{name}'",
                 fix="choose another --out FOLDER: one for each base model",
             )
 

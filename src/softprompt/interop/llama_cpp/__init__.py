@@ -52,10 +52,7 @@ def export(
     the order of a key's numbers are read from it. `lm` should compute in float32. Raises SoftPromptError
     for what is not exactly a KV prefix, or not for that engine.
     """
-    if (folder / "slots.json").exists():
-        raise SoftPromptError(
-            f"{folder} already holds an export", why="it would be lost", fix="choose another --out FOLDER"
-        )
+    check_free(folder)
     names = artifact.prompts if prompt is None else (artifact.prompts[artifact.index(prompt)],)
     compiled = {name: compile_artifact(artifact, lm, name, other_base=other_base) for name in names}
     engine = state.read(saved)
@@ -65,6 +62,16 @@ def export(
     slots = {"slots": [asdict(slot) for slot in made], **facts}
     write_text(folder / "slots.json", json.dumps(slots, indent=2, ensure_ascii=False) + "\n")
     return made
+
+
+def check_free(folder: Path) -> None:
+    """Raises SoftPromptError where slots cannot be written to the folder without losing others."""
+    if (folder / "slots.json").exists():
+        raise SoftPromptError(
+            f"{folder} already holds an export", why="it would be lost", fix="choose another --out FOLDER"
+        )
+    if folder.exists() and not folder.is_dir():
+        raise SoftPromptError(f"{folder} is a file", fix="choose another --out FOLDER")
 
 
 def filled(compiled: CompiledKV, lm: LanguageModel, engine: State, tokens: Sequence[int]) -> State:

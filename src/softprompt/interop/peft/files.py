@@ -60,13 +60,20 @@ def read(folder: Path) -> Adapter:
 
 def write(folder: Path, adapter: Adapter) -> None:
     """Write the folder; the config last, so that one which has it is whole."""
+    check_free(folder)
+    tensors = {name: tensor.float() for name, tensor in adapter.tensors.items()}
+    write_tensors(folder / WEIGHTS, tensors, metadata={"format": "pt"})
+    write_text(folder / CONFIG, json.dumps(adapter.config, indent=2, sort_keys=True) + "\n")
+
+
+def check_free(folder: Path) -> None:
+    """Raises SoftPromptError where an adapter cannot be written to the folder without losing another."""
     if (folder / CONFIG).exists():
         raise SoftPromptError(
             f"{folder} already holds an adapter", why="it would be lost", fix="choose another --out FOLDER"
         )
-    tensors = {name: tensor.float() for name, tensor in adapter.tensors.items()}
-    write_tensors(folder / WEIGHTS, tensors, metadata={"format": "pt"})
-    write_text(folder / CONFIG, json.dumps(adapter.config, indent=2, sort_keys=True) + "\n")
+    if folder.exists() and not folder.is_dir():
+        raise SoftPromptError(f"{folder} is a file", fix="choose another --out FOLDER")
 
 
 def _read_config(path: Path) -> dict[str, Any]:
