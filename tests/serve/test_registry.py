@@ -121,6 +121,20 @@ def test_an_artifact_is_served_under_its_own_name(llama, publish, tmp_path):
     assert listed(Registry(tmp_path / "v1:final", llama)) == []
 
 
+def test_accents_are_found_however_they_are_written(llama, publish, tmp_path):
+    short, long = "th\u00e9", "the\u0301"  # the same to a reader; macOS writes the second
+    publish(llama, tmp_path / f"a/{long}/x", prompts=(long, "b"))
+    found = Registry(tmp_path / "a", llama)
+    assert found.get(f"{short}/x:{short}").index == found.get(f"{long}/x:{long}").index == 0
+    assert listed(found) == [f"{long}/x:{long}", f"{long}/x:b"]
+    assert found.get(f"{short}/x:b").index == 1 and not found.holds("the/x")
+    keys = pytest.importorskip("softprompt.serve.api.keys", reason="pip install softprompt[serve]")
+    assert keys.Key(name="k", sha256="0" * 64, prompts=(f"{short}/*",)).allows(f"{long}/x")
+    publish(llama, tmp_path / f"a/{short}/x", seed=1, prompts=(long, "b"))  # each by its exact name
+    assert found.get(f"{short}/x:b").fingerprint != found.get(f"{long}/x:b").fingerprint
+    assert Registry(tmp_path / f"a/{long}/x", llama).holds("x:b")
+
+
 def test_a_repaired_one_is_listed_again(llama, publish, registry, tmp_path):
     publish(llama, tmp_path / "p", seed=1)
     found = registry()

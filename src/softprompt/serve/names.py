@@ -8,6 +8,7 @@ behind a link to a folder, what lies outside, and the trials of comparisons unle
 from __future__ import annotations
 
 import os
+import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import final
@@ -66,15 +67,16 @@ class Names:
             return None
         try:
             if self._is_one():
-                return self.folder if name == self.own else None
+                return self.folder if one_form(name) == one_form(self.own) else None
             path = self.folder
             for part in parts[:-1]:
-                path = path / part
+                path = _below(path, part)
                 if path.is_symlink() or (path / MANIFEST).is_file():
                     return None
-            if path != self.folder and self._hides(path, parts[-1]):
+            last = _below(path, parts[-1])
+            if path != self.folder and self._hides(path, last.name):
                 return None
-            path = (path / parts[-1]).resolve()
+            path = last.resolve()
             inside = path.is_relative_to(self.folder) and (path / MANIFEST).is_file()
         except (OSError, ValueError, RuntimeError):  # too long a name, a link that leads to itself
             return None
@@ -137,6 +139,20 @@ def _why_not_linked(path: Path, folder: Path) -> str:
             f"it is a link that leads outside {folder}: copy what it leads to, or serve a folder above both"
         )
     return "it is a link to a folder that is no tuned prompt: such links are not followed"
+
+
+def one_form(text: str) -> str:
+    """Text in which a letter with an accent is one character: some systems write names with two."""
+    return unicodedata.normalize("NFC", text)
+
+
+def _below(folder: Path, part: str) -> Path:
+    """The folder of this name, or else of one that only writes its accents otherwise."""
+    path = folder / part
+    if part.isascii() or os.path.lexists(path):
+        return path
+    alike = sorted(name for name in os.listdir(folder) if one_form(name) == one_form(part))
+    return folder / alike[0] if alike else path
 
 
 def _nameable(part: str) -> bool:

@@ -34,7 +34,7 @@ from ..manifest import BASE, STATE, VECTORS
 from ..methods.materialised import Materialised
 from ..prepare import encoder_of, room_of, template_of
 from .contents import Contents, names_of
-from .names import Names
+from .names import Names, one_form
 from .request import BrokenPrompt, UnknownPrompt
 
 ENCODERS = 1024  # kept, of artifacts that are used alike
@@ -120,7 +120,7 @@ class Registry:
         path, prompt = self._names.find(name)
         tuned, content, size = self._current(path, name)
         try:
-            index = tuned.artifact.index(prompt)
+            index = tuned.artifact.index(_as_written(prompt, tuned.artifact.prompts))
         except SoftPromptError as error:
             raise UnknownPrompt(error.what, error.why, f"use one of: {name}:NAME") from None
         return Loaded(name, tuned, index, f"{content}:{index}", size)
@@ -230,6 +230,13 @@ class Registry:
                 self._encoders.popitem(last=False)
         self._encoders.move_to_end(key)
         return self._encoders[key]
+
+
+def _as_written(prompt: str | None, held: tuple[str, ...]) -> str | None:
+    """The name of a prompt as its artifact writes it, where only accents are written otherwise."""
+    if prompt is None or prompt in held:
+        return prompt
+    return next((one for one in held if one_form(one) == one_form(prompt)), prompt)
 
 
 def _as_ours(error: Exception, path: Path) -> SoftPromptError:

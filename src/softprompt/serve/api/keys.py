@@ -23,6 +23,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ...errors import SoftPromptError
+from ..names import one_form
 
 log = logging.getLogger("softprompt.serve")
 
@@ -40,7 +41,7 @@ class Key(BaseModel):
 
     def allows(self, artifact: str) -> bool:
         """Whether it may use, and see, the artifact of this name."""
-        return any(fnmatchcase(artifact, pattern) for pattern in self.prompts)
+        return any(fnmatchcase(one_form(artifact), one_form(pattern)) for pattern in self.prompts)
 
 
 class _File(BaseModel):

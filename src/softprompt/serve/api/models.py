@@ -11,6 +11,7 @@ from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse
 from starlette.concurrency import run_in_threadpool
 
+from ..names import one_form
 from ..request import UnknownPrompt
 from .errors import ErrorReply, unknown_model
 from .keys import Key
@@ -39,7 +40,7 @@ def routes(service: Service) -> APIRouter:
 
 
 def _list(service: Service, key: Key, search: str, limit: int | None) -> JSONResponse:
-    found = (model.model_dump() for model in _found(service, key, search.lower()))
+    found = (model.model_dump() for model in _found(service, key, one_form(search.lower())))
     data = list(itertools.islice(found, limit))
     more = next(found, None) is not None
     return JSONResponse({"object": "list", "data": data, "has_more": more})  # made here, off the event loop
@@ -52,7 +53,7 @@ def _found(service: Service, key: Key, search: str) -> Iterator[Model]:
         if not entry.served or not key.allows(entry.name):
             continue
         for name in entry.models:
-            if search in name.lower() and name != service.model_name:
+            if search in one_form(name.lower()) and name != service.model_name:
                 yield _prompt(service, entry, name)
 
 
