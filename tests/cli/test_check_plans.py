@@ -36,7 +36,8 @@ def test_next_slower_and_faster(run, recipe, tmp_path, overrides):
     if not mode.startswith("cached"):
         assert price["slower"]["seconds"] == pytest.approx(same)
         return
-    # Nothing is kept: the training rows cost a part of each step, and the dev rows are read at each evaluation.
+    # Nothing is kept: the training rows cost a part of each step, and the dev rows are read at each
+    # evaluation.
     saved = same - price["cache_seconds"]
     assert saved < price["slower"]["seconds"] <= saved + price["cache_seconds"] * price["evaluations"]
 
