@@ -14,7 +14,8 @@ comparison did not show to be worse than the best, within two points of it (of a
 
 Each is looked at where the vectors stand before the input, and where they stand after it. Differences are
 prefix − prompt in the metric's own numbers, turned so that more is better, with the 95 % interval of the
-comparison's own paired test; "shown" is what stays significant when all pairs of that set are tested.
+comparison's own paired test, for that pair alone; "shown" is what stays significant when all pairs of that
+set are tested. Rows that cannot measure quality, since nearly all ask for one label, are left out.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from softprompt.report.limits import unmeasurable
 from softprompt.report.read import comparison
 from softprompt.report.schema import Comparison, PairTest
 
@@ -69,7 +71,7 @@ def tables(found: list[Comparison], piloted: Sequence[dict[str, Any] | None] = (
     yield from _table("Scores", ["set", "split", *_names(found)], _scores(found))
     yield from _table(
         "1. Range: prefix − prompt",
-        ["set", "split", "place", "difference", "95 %", "p, corrected", "shown"],
+        ["set", "split", "place", "difference", "95 %, of this pair alone", "p, corrected", "shown"],
         _range(found),
     )
     yield from _table(
@@ -132,7 +134,8 @@ def _scores(found: list[Comparison]) -> Iterator[Row]:
             }
             if means:
                 metric = one.study.metric + ("" if one.study.higher_is_better else " (less is better)")
-                yield [f"{one.study.name}, {metric}", split, *(_number(means.get(n)) for n in _names(found))]
+                where = f"{split}, which cannot measure" if unmeasurable(one, split) else split
+                yield [f"{one.study.name}, {metric}", where, *(_number(means.get(n)) for n in _names(found))]
 
 
 def _range(found: list[Comparison]) -> Iterator[Row]:
@@ -140,7 +143,7 @@ def _range(found: list[Comparison]) -> Iterator[Row]:
         for split in ("test", "unseen"):
             for place in PLACES:
                 test = paired(one, split, PREFIX.format(place), PROMPT.format(place))
-                if test is not None:
+                if test is not None and not unmeasurable(one, split):
                     interval = f"{_number(test.low)} … {_number(test.high)}"
                     shown = "no" if not test.significant else "prefix" if test.difference > 0 else "prompt"
                     yield [
@@ -152,7 +155,8 @@ def _range(found: list[Comparison]) -> Iterator[Row]:
 def _counted(found: list[Comparison]) -> Iterator[Row]:
     for split in ("test", "unseen"):
         for place in PLACES:
-            pairs = [paired(one, split, PREFIX.format(place), PROMPT.format(place)) for one in found]
+            told = [one for one in found if not unmeasurable(one, split)]
+            pairs = [paired(one, split, PREFIX.format(place), PROMPT.format(place)) for one in told]
             tests = [test for test in pairs if test is not None]
             shown = [test.difference > 0 for test in tests if test.significant]
             ahead = sum(test.difference > 0 for test in tests if not test.significant)

@@ -83,6 +83,42 @@ def test_a_rate_that_lay_behind_was_tried_and_is_not_the_best(status, wanted):
     assert _searched({"status": status, "dev": dev}, "perplexity", -1) == wanted
 
 
+def test_unseen_rows_that_cannot_measure_are_found(tmp_path, model_folder):
+    """All unseen rows have one label: results, page and Markdown say so, and no rate is searched again."""
+    rows = [
+        {"input": f"{('fine', 'foul')[i % 2]} word {i} {i * i}", "target": ("good", "bad")[i % 2]}
+        for i in range(48)
+    ]
+    unseen = tmp_path / "unseen.jsonl"
+    unseen.write_text(
+        "".join(json.dumps({"input": f"thing {i}!", "target": "good"}) + "\n" for i in range(9))
+    )
+    methods = ["prompt-tuning/after", "prefix-tuning/after", "zero-shot"]
+    found = compared(
+        tmp_path,
+        model_folder,
+        rows,
+        task={"kind": "classification", "labels": ["good", "bad"]},
+        more={"unseen": str(unseen), "methods": methods, "seeds": 1},
+    )
+    (one,) = [f for f in found.findings if "rows ask for one answer" in f.what]
+    assert "unseen" in one.splits and "test" not in one.splits
+    assert "9 of 9 unseen rows ask for 'good'" in one.evidence
+    told = (found.folder / "report.md").read_text(encoding="utf-8")
+    page = (found.folder / "report.html").read_text(encoding="utf-8")
+    for text in (told, page):
+        assert text.count("The unseen rows cannot measure quality: ") == 2
+        assert "9 of 9 unseen rows ask for" in text
+        assert "unseen (cannot measure)" in text
+    for test in found.tests:
+        assert test.level is not None and test.low is not None and test.high is not None
+        assert test.significant == (test.low > 0 or test.high < 0)
+        assert test.detectable is None or test.detectable <= 1
+    searched = [f.command or "" for f in found.findings if "softprompt search" in (f.command or "")]
+    rates = {float(rate) for c in searched for rate in c.split("train.lr=")[1].split()[0].split(",")}
+    assert not rates & {*QUICK["rates"]}
+
+
 def test_cut_targets_are_found(tmp_path, model_folder):
     rows = [{"input": f"say {i}", "target": "a long answer " * 3 + str(i)} for i in range(30)]
     data = {"train": str(tmp_path / "rows.jsonl"), "max_target_tokens": 5}

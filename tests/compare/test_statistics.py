@@ -169,7 +169,10 @@ def test_where_rows_do_not_vary_it_is_welchs_t_test():
     theirs = stats.ttest_ind(a[:, 0], b[:, 0], equal_var=False)
     bounds = theirs.confidence_interval()
     pair = compare(of, resamples=100_000)[0]
-    assert (pair.low, pair.high) == pytest.approx((bounds.low, bounds.high), abs=0.05)
+    assert (pair.alone_low, pair.alone_high) == pytest.approx((bounds.low, bounds.high), abs=0.05)
+    # signs of 50 rows that agree add a fiftieth of the squared width
+    width = bounds.high - bounds.low
+    assert width < pair.high - pair.low == pytest.approx(width * (1 + 4 / 50) ** 0.5, abs=0.05)
     both = noise(of, seed_noise(of))
     assert both.of_seeds(50)[1] == pytest.approx(theirs.df)
     draws = resampling.seed_draws(*(np.atleast_1d(x) for x in both.of_seeds(50)), 100_000, 0)
@@ -324,7 +327,8 @@ def test_seeds_are_summed_up():
 
 def verdict(**changes) -> Comparison:
     settled = dict(difference=0.008, low=-0.019, high=0.034, p=0.3, p_adjusted=0.6, significant=False,
-                   n_rows=300, n_seeds=3, detectable=0.04, rows_needed=2281, seeds_needed=6)  # fmt: skip
+                   n_rows=300, n_seeds=3, detectable=0.04, shows_any=True, level=0.95,
+                       alone_low=-0.01, alone_high=0.02, rows_needed=2281, seeds_needed=6)  # fmt: skip
     return Comparison("A", "B", **{**settled, **changes})
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import random
+import re
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -111,6 +112,12 @@ NEAR = [
         HEALTHY.test[0], rendered=Text(HEALTHY.train[7].rendered.input.replace("stone", "stones"), "good")
     )
 ]
+
+
+def said(row: Encoded, target: str) -> Encoded:
+    return replace(row, rendered=replace(row.rendered, target=target))
+
+
 OTHER = "alpha beta gamma delta epsilon zeta eta theta iota kappa".split()
 LONG = {"kind": "generation", "max_new_tokens": 64}
 
@@ -176,6 +183,20 @@ SICK: dict[str, list[tuple[Run, str]]] = {
             "0.85 [0.8, 0.9] on 60 dev rows, 0.6",
         ),
         (changed(test=examples(60, 3, OTHER)), "area under the curve"),
+    ],
+    "one answer to all": [
+        (changed(unseen=[said(e, "good") for e in examples(40, 5)]), "40 of 40 unseen rows ask for 'good'"),
+        (
+            changed(unseen=[said(e, "good" if i else "bad") for i, e in enumerate(examples(40, 5))]),
+            "39 of 40 unseen",
+        ),
+    ],
+    "unseen and train overlap": [
+        (changed(unseen=[*NEAR, *examples(40, 5)]), "1 of 41 unseen inputs"),
+        (changed(unseen=HEALTHY.train[:20]), "20 of 20 unseen inputs"),
+    ],
+    "the same inputs again": [
+        (changed(unseen=[examples(5, 5)[i % 5] for i in range(30)]), "30 unseen rows have 5 different inputs")
     ],
 }
 
@@ -290,3 +311,48 @@ def test_alike_texts_are_not_told_apart():
 )
 def test_frame(template, parts):
     assert frame(template) == parts
+
+
+def test_only_rows_that_are_mostly_near_training_rows_cannot_measure():
+    def splits(unseen):
+        finding = FINDINGS["unseen and train overlap"](changed(unseen=unseen))
+        assert finding is not None
+        return finding.splits
+
+    assert splits([*NEAR, *examples(40, 5)]) == () and splits(HEALTHY.train[:20]) == ("unseen",)
+    finding = FINDINGS["one answer to all"](changed(unseen=[said(e, "good") for e in examples(40, 5)]))
+    assert finding is not None and finding.splits == ("unseen",)
+    assert "softprompt compare RECIPE compare.unseen=FILE" in finding.command
+    assert FINDINGS["one answer to all"](changed(unseen=examples(40, 5))) is None
+    few = [said(e, "good" if i > 2 else "bad") for i, e in enumerate(examples(40, 5))]
+    assert FINDINGS["one answer to all"](changed(unseen=few)) is None  # 37 of 40
+
+
+@pytest.mark.parametrize("name", ["pinned at the majority class", "baseline better", "barely moved"])
+@pytest.mark.parametrize(
+    "searched",
+    [
+        (),
+        [(1e-3, 0.5)],
+        [(1e-3, 0.5), (3e-3, 0.7), (1e-2, 0.6), (3e-2, 0.5)],  # the best is inside
+        [(1e-3, 0.5), (3e-3, 0.6), (1e-2, 0.7), (3e-2, 0.8)],
+        [(1e-3, 0.9), (3e-3, 0.6), (1e-2, 0.7), (3e-1, 0.5)],
+        [(1e-3, 0.5), (3e-3, 0.5)],  # no difference between them
+    ],
+)
+def test_a_fix_proposes_no_rate_that_was_searched(name, searched):
+    bad = {
+        "pinned at the majority class": {"records": [Answer("good", a.references) for a in answers(1.0)]},
+        "baseline better": {"baselines": {"TF-IDF": [1.0] * 60}},
+        "barely moved": {"training": {"moved": 0.001}},
+    }
+    finding = FINDINGS[name](changed(searched=searched, **bad[name]))
+    assert finding is not None
+    more = "train.steps=240" in finding.command  # a longer run at the best rate
+    words = re.findall(r"(?:--over lr|train.lr)=(\S+)", finding.command)
+    rates = [float(rate) for word in words for rate in word.split(",")]
+    tried = {1e-2, *(lr for lr, _ in searched)}  # 0.01 is the run's own
+    best = max(searched, key=lambda pair: (pair[1], pair[0]), default=(None, 0))[0]
+    assert rates == [best] if more else rates and not tried & set(rates)
+    if len(searched) == 4 and best in (1e-3, 3e-2):
+        assert not more and (max(rates) < best or min(rates) > best)

@@ -81,12 +81,13 @@ def compare(
             said = f"stopped; what ended is in {folder}. To go on, type the same again:\n  {again}"
             data = {"interrupted": True, "output": str(folder), "resume": again, "ran": contest.ran}
             return Reply(data, said, code=130)
-    headline, sentences, artifact = _answer(done)
+    headline, sentences, limits, artifact = _answer(done)
     data = {
         "recipe": str(recipe),
         "folder": str(done.folder),
         "report": None if done.page is None else str(done.page),
         "answer": [headline, *sentences],
+        "notes": limits,
         "artifact": None if artifact is None else str(artifact),
         "trials": done.trials,
         "ran": done.ran,
@@ -101,11 +102,11 @@ def compare(
     if json:
         return Reply(data)
     log(f"{done.trials} trials, {done.ran} of them run now in {duration(done.seconds)}")
-    return Reply(data, "\n".join(_text(done, headline, sentences, artifact)))
+    return Reply(data, "\n".join(_text(done, headline, sentences, limits, artifact)))
 
 
-def _answer(done: Compared) -> tuple[str, list[str], Path | None]:
-    """The answer in words, and a tuned prompt of the method that it names."""
+def _answer(done: Compared) -> tuple[str, list[str], list[str], Path | None]:
+    """The answer in words, what limits it, and a tuned prompt of the method that it names."""
     from ..report import read, summary, verdict
 
     found = read.comparison(done.folder)
@@ -116,11 +117,13 @@ def _answer(done: Compared) -> tuple[str, list[str], Path | None]:
         for trial in found.trials
         if chosen and (trial.contestant, trial.phase, trial.status) == (chosen.chosen, "final", "done")
     ]
-    return headline, sentences, finals[0] if finals else None
+    return headline, sentences, summary.notes(found, chosen), finals[0] if finals else None
 
 
-def _text(done: Compared, headline: str, sentences: Sequence[str], artifact: Path | None) -> list[str]:
-    lines = [headline, *(f"  {sentence}" for sentence in sentences), ""]
+def _text(
+    done: Compared, headline: str, sentences: Sequence[str], limits: Sequence[str], artifact: Path | None
+) -> list[str]:
+    lines = [headline, *(f"  {sentence}" for sentence in sentences), *(f"  - {one}" for one in limits), ""]
     if done.failed:
         lines += [f"{done.failed} trials failed: the report says why", ""]
     if done.page is not None:

@@ -21,7 +21,14 @@ if TYPE_CHECKING:
     from .contestants import Contestant
     from .study import Study
 
-OF_ROWS = ("train and test overlap", "dev and test apart", "targets truncated")  # the same for every method
+OF_ROWS = (  # the same for every method
+    "train and test overlap",
+    "dev and test apart",
+    "targets truncated",
+    "one answer to all",
+    "unseen and train overlap",
+    "the same inputs again",
+)
 OF_ALL = ("within seed noise",)
 BASELINE = "TF-IDF with logistic regression"
 
@@ -58,6 +65,7 @@ def findings(study: Study, records: Sequence[Record]) -> list[dict[str, Any]]:
             "what": finding.what,
             "evidence": finding.evidence,
             "command": finding.command or None,
+            "splits": list(finding.splits),
         }
         for finding, name in found
     ]
@@ -65,9 +73,11 @@ def findings(study: Study, records: Sequence[Record]) -> list[dict[str, Any]]:
 
 def _of_rows(study: Study) -> Iterator[tuple[Finding, None]]:
     """What the rows show, whoever learns them."""
-    parts = {split: _shown(study, split) for split in ("train", "dev", "test")}
+    splits = ("train", "dev", "test", "unseen")
+    parts = {split: _shown(study, split) for split in splits if study.ground.counts.get(split)}
+    train, dev, test, unseen = (parts.get(split, ()) for split in splits)
     settings = {"recipe": study.recipe.to_dict()}
-    run = Run(settings, _named(study), train=parts["train"], dev=parts["dev"], test=parts["test"])
+    run = Run(settings, _named(study), train=train, dev=dev, test=test, unseen=unseen)
     for name in OF_ROWS:
         if (finding := FINDINGS[name](run)) is not None:
             yield finding, None
@@ -135,10 +145,12 @@ def _of_method(
         ],
         test_scores=_evaluation(score),
     )
-    return [
-        replace(finding, command=finding.command.replace("--over lr=", f"--over {one.rate}="))
-        for finding in examine(run)
-    ]
+    return [replace(finding, command=_of_its_rate(finding.command, one.rate)) for finding in examine(run)]
+
+
+def _of_its_rate(command: str, rate: str) -> str:
+    """The command with the learning rate by the name that it has for this method."""
+    return command.replace("--over lr=", f"--over {rate}=").replace(" train.lr=", f" {rate}=")
 
 
 def _searched(record: Record, metric: str, sign: int) -> float:

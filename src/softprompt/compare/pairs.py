@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..metrics import METRICS, Inputs
+from ..report.numbers import unit
 from . import scores as by_row
 from .scores import Scores
 from .statistics import Comparison, Summary, compare, summarise
@@ -83,7 +84,7 @@ def summaries(entries: Sequence[Entry], metric: str, resamples: int = 10_000) ->
 
 def tests(entries: Sequence[Entry], metric: str) -> list[Comparison]:
     """Every pair, corrected together."""
-    return _grouped(entries, metric, compare)
+    return _grouped(entries, metric, partial(compare, span=unit(metric).span))
 
 
 def _grouped(entries: Sequence[Entry], metric: str, work: Any) -> list[Any]:

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable
+from math import ceil, log2
 
 import numpy as np
 from scipy.special import nctdtrinc, ndtri, stdtrit
@@ -39,13 +40,27 @@ def detectable(
     return np.sqrt(of_rows * z**2 + np.where(of_seeds > 0, of_seeds * d**2, 0.0))
 
 
+def fewest_rows(alpha: float) -> int:
+    """Fewer rows have so few orders of signs that no difference, however large, has a p value of alpha."""
+    return ceil(1 - log2(alpha))
+
+
+def smallest_shown(noise: Noise, rows: int, alpha: float, span: float) -> float | None:
+    """What `detectable` says, or None where no difference up to `span` can be shown on so many rows.
+
+    It is 0 where neither rows nor seeds vary, which tells nothing of what could be shown.
+    """
+    found = float(detectable(noise, rows, alpha=alpha))
+    return None if rows < fewest_rows(alpha) or found > span else found
+
+
 def rows_needed(noise: Noise, difference: float, *, alpha: float = 0.05, power: float = 0.8) -> int | None:
     """How many rows could show `difference`, or None where the seeds' noise alone hides it."""
 
     def shows(rows: int) -> bool:
         return bool(detectable(noise, rows, alpha=alpha, power=power) <= abs(difference))
 
-    return _fewest(range(10, MOST_ROWS + 1), shows) if difference else None
+    return _fewest(range(max(10, fewest_rows(alpha)), MOST_ROWS + 1), shows) if difference else None
 
 
 def seeds_needed(

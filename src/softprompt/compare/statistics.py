@@ -12,21 +12,25 @@ from itertools import combinations
 
 import numpy as np
 
-from softprompt.compare import resampling
+from softprompt.compare import resampling, simultaneous
 from softprompt.compare.noise import Noise, noise, seed_noise
-from softprompt.compare.power import detectable, rows_needed, seeds_needed
+from softprompt.compare.power import rows_needed, seeds_needed, smallest_shown
 from softprompt.compare.scores import Scores
 from softprompt.errors import SoftPromptError, unknown
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """`difference` is a − b in the metric's unit, with its 95 % interval (for this pair alone, uncorrected).
+    """`difference` is a − b in the metric's unit, with its interval.
 
-    `p_adjusted` and `significant` are corrected for all pairs compared together. `n_seeds` is the smaller
+    `p_adjusted`, `significant` and the interval are corrected for all pairs compared together: the interval
+    leaves out 0 exactly where the difference is significant, and `level` is its own confidence (0.95 of one
+    pair). `alone_low` and `alone_high` are the 95 % interval of this pair by itself. `n_seeds` is the smaller
     number of seeds of the two: 0 where no seed varies either. `detectable` is the smallest difference that so
-    many rows and seeds show at 80 % power at the strictest level of the correction; `rows_needed` and
-    `seeds_needed` would show a difference of the size seen, each by itself, or None where no number would.
+    many rows and seeds show at 80 % power at the strictest level of the correction. It is None where the two
+    scored the same on every row, which tells nothing of noise, and where it would be larger than the metric
+    can have: `shows_any` is then False, unless this one was shown. `rows_needed` and `seeds_needed` would
+    show a difference of the size seen, each by itself, or None where no number would.
     """
 
     a: str
@@ -34,12 +38,16 @@ class Comparison:
     difference: float
     low: float
     high: float
+    level: float
+    alone_low: float
+    alone_high: float
     p: float
     p_adjusted: float
     significant: bool
     n_rows: int
     n_seeds: int
-    detectable: float
+    detectable: float | None
+    shows_any: bool
     rows_needed: int | None
     seeds_needed: int | None
 
@@ -54,10 +62,9 @@ class Comparison:
             verdict = f"{better} is better than {worse} by {size} {unit}"
             said = f"{verdict} ({self.a} − {self.b}: interval {seen[1]} … {seen[2]}, corrected {p})"
         else:
-            excluded = self.low > 0 or self.high < 0
-            why = f", corrected {p}" if excluded else ""
-            shown = f"({seen[0]} {unit}, interval {seen[1]} … {seen[2]}{why})"
-            said = f"no difference was shown between {self.a} and {self.b} {shown}; {self._more()}"
+            shown = f"({seen[0]} {unit}, interval {seen[1]} … {seen[2]})"
+            said = f"no difference was shown between {self.a} and {self.b} {shown}; "
+            said += ("" if self.shows_any else "these rows cannot show any; ") + self._more()
         if self.n_seeds == 1:
             said += "; with one seed this is about these trained prompts, not about the methods"
         return said
@@ -99,9 +106,11 @@ def compare(
     correction: str = "holm",
     resamples: int = 10_000,
     seed: int = 0,
+    span: float = np.inf,
 ) -> list[Comparison]:
     """Every pair of the methods, or the `pairs` of their indices, corrected together.
 
+    `span` is the largest difference that two scores can have: 1 of shares, infinite of perplexities.
     Raises SoftPromptError for methods with different numbers of rows, or an unknown correction.
     """
     _same_rows(of)
@@ -110,17 +119,24 @@ def compare(
         raise unknown("correction", correction, CORRECTIONS)
     if not pairs:
         return []
+    resamples = max(resamples, round(2 * len(pairs) / alpha))  # a p value can be below alpha / pairs
     a, b = (np.array(side) for side in zip(*pairs, strict=True))
     by_row = np.stack([scores.values.mean(axis=0) for scores in of])  # [M, N]
     difference = (by_row[a] - by_row[b]).mean(axis=1)  # [P]
     of_seeds = seed_noise(of)
     noises = [noise((of[i], of[j]), (of_seeds[i], of_seeds[j])) for i, j in pairs]
     seeds = _seeds(noises, of[0].rows, resamples, seed)  # [R, P]
-    p = resampling.p_values(difference, resampling.sign_flips(by_row[a] - by_row[b], resamples, seed) + seeds)
+    # the last column, of a 1 in every row, holds the means of the signs themselves
+    drawn = np.vstack([by_row[a] - by_row[b], np.ones(of[0].rows)])
+    flips = resampling.sign_flips(drawn, resamples, seed)
+    p = resampling.p_values(difference, flips[:, :-1] + seeds)
     adjusted = CORRECTIONS[correction](p)
+    level = simultaneous.levels(p, adjusted, alpha)
+    low, high = simultaneous.intervals(difference, flips[:, :-1], flips[:, -1], seeds, level, span)
     values = resampling.row_draws(of, resamples, seed)
-    low, high = np.percentile(values[:, a] - values[:, b] + seeds, [2.5, 97.5], axis=0)
+    alone = np.percentile(values[:, a] - values[:, b] + seeds, [2.5, 97.5], axis=0)
     strictest = alpha / len(pairs)
+    smallest = [smallest_shown(one, of[0].rows, strictest, span) for one in noises]
     return [
         Comparison(
             a=of[i].name,
@@ -128,12 +144,16 @@ def compare(
             difference=float(difference[k]),
             low=float(low[k]),
             high=float(high[k]),
+            level=float(1 - level[k]),
+            alone_low=float(alone[0, k]),
+            alone_high=float(alone[1, k]),
             p=float(p[k]),
             p_adjusted=float(adjusted[k]),
             significant=bool(adjusted[k] <= alpha),
             n_rows=of[i].rows,
             n_seeds=min((s.seeds for s in (of[i], of[j]) if not s.fixed), default=0),
-            detectable=float(detectable(noises[k], of[i].rows, alpha=strictest)),
+            detectable=smallest[k] or None,
+            shows_any=smallest[k] is not None or bool(adjusted[k] <= alpha),
             rows_needed=rows_needed(noises[k], float(difference[k]), alpha=strictest),
             seeds_needed=seeds_needed(noises[k], of[i].rows, float(difference[k]), alpha=strictest),
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from .baselines import better_baseline
+from .held_out import one_answer, repeated_inputs, unseen_overlap
 from .majority import pinned_at_majority
 from .overlap import train_test_overlap
 from .run import Finding, Run
@@ -29,6 +30,9 @@ FINDINGS: dict[str, Callable[[Run], Finding | None]] = {
     "train and test overlap": train_test_overlap,
     "targets truncated": targets_truncated,
     "dev and test apart": dev_test_apart,
+    "one answer to all": one_answer,
+    "unseen and train overlap": unseen_overlap,
+    "the same inputs again": repeated_inputs,
 }
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .run import RATES, Encoded, Finding, Run
+from .run import Encoded, Finding, Run
+from .untried import untried
 
 
 @dataclass(frozen=True)
@@ -85,4 +86,4 @@ def _plain(run: Run) -> Finding | None:
 
 def _finding(run: Run, name: str, evidence: str) -> Finding:
     what = f"{name} does as well or better: as it is, the prompt is not worth serving"
-    return Finding("warning", what, evidence, f"softprompt search {run.recipe} --over lr={RATES}")
+    return Finding("warning", what, evidence, untried(run))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
-from .run import RATES, Finding, Run
+from .run import Finding, Run
+from .untried import untried
 
 PINNED = 0.98  # of the answers are one label
 ROOM = 0.05  # and at least so many rows ask for another
@@ -44,4 +45,4 @@ def _of_metrics(run: Run) -> Finding | None:
 
 def _finding(run: Run, evidence: str) -> Finding:
     what = "it answers the same label whatever the input: the metric is pinned"
-    return Finding("warning", what, evidence, f"softprompt search {run.recipe} --over lr={RATES}")
+    return Finding("warning", what, evidence, untried(run))

@@ -6,8 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
-RATES = "1e-3,3e-3,1e-2,3e-2"  # learning rates to search where nothing better is known
-
 
 class Text(Protocol):
     """A rendered row; `data.template.Rendered` is one."""
@@ -44,12 +42,16 @@ class Answered(Protocol):
 
 @dataclass(frozen=True)
 class Finding:
-    """Something to know of a run: how grave, what, by which figures, and the command that mends it."""
+    """Something to know of a run: how grave, what, by which figures, and the command that mends it.
+
+    `splits` are the held-out rows that it says cannot measure quality.
+    """
 
     level: Literal["warning", "note"]
     what: str
     evidence: str
     command: str = ""
+    splits: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         lines = [f"{self.level}: {self.what}", f"  evidence: {self.evidence}"]
@@ -65,6 +67,7 @@ class Run:
     train: Sequence[Encoded] = ()
     dev: Sequence[Encoded] = ()
     test: Sequence[Encoded] = ()
+    unseen: Sequence[Encoded] = ()  # test rows of kinds that training did not see
     records: Sequence[Answered] = ()  # of an evaluation (dev or test)
     used: Sequence[str] = ()  # inputs as the model was given them in use
     scores: Sequence[float] = ()  # of the rows of `records`, each row's share of the metric: higher is better

@@ -5,11 +5,11 @@ from __future__ import annotations
 from statistics import median
 
 from .run import Finding, Run
+from .untried import best_scores, beyond, search, untried
 
 BARELY = 0.01  # of the start's norm
 EVALUATIONS = 6  # fewer say nothing of a trend
 FALL = 0.05  # of the loss, from one third of the run to the next
-RATES = 2  # fewer have no edge
 
 
 def barely_moved(run: Run) -> Finding | None:
@@ -20,11 +20,8 @@ def barely_moved(run: Run) -> Finding | None:
     steps, lr = run.manifest["training"].get("best_step"), run.setting("train", "lr")
     what = "the prompt barely moved from where it started"
     evidence = f"at step {steps} its numbers are {100 * moved:.2g} % of their start's norm away from it"
-    mend = (
-        run.tune(f"train.lr={lr * 10:.1e}")
-        if lr
-        else f"softprompt search {run.recipe} --over lr=1e-2,3e-2,1e-1"
-    )
+    tried = any(rate >= 10 * lr for rate, _ in run.searched) if lr else bool(run.searched)
+    mend = untried(run) if tried or not lr else run.tune(f"train.lr={lr * 10:.1e}")
     return Finding("warning", what, evidence, mend)
 
 
@@ -51,20 +48,10 @@ def still_falling(run: Run) -> Finding | None:
 
 def rate_at_edge(run: Run) -> Finding | None:
     """The best of the learning rates that were tried is the smallest or the largest of them."""
-    scores: dict[float, float] = {}
-    for lr, score in run.searched:
-        scores[lr] = max(score, scores.get(lr, score))
-    rates = sorted(scores)
-    if len(rates) < RATES:
+    if (edge := beyond(run)) is None:
         return None
-    best = max(rates, key=lambda lr: scores[lr])
-    if best not in (rates[0], rates[-1]):
-        return None
-    inner = rates[1] if best == rates[0] else rates[-2]
-    if scores[inner] == scores[best]:
-        return None
-    factor, side = (1 / 3, "smallest") if best == rates[0] else (3, "largest")
-    beyond = ",".join(f"{best * factor**power:.2g}" for power in (1, 2))
+    best, rates = edge[0], sorted(best_scores(run))
+    side = "smallest" if best == rates[0] else "largest"
     evidence = f"the best of {', '.join(f'{lr:g}' for lr in rates)} is the {side}, {best:g}"
     what = "the learning rate is at the edge of what was searched"
-    return Finding("warning", what, evidence, f"softprompt search {run.recipe} --over lr={beyond}")
+    return Finding("warning", what, evidence, search(run, edge[1]))

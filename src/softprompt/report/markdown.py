@@ -44,7 +44,8 @@ def _block(block: Block) -> str:
 
 def _item(level: str, title: str, text: str, command: str | None) -> str:
     line = f"- **{level}**: {_plain(title)}" + (f" – {_plain(text)}" if text else "")
-    return line + (f"\n\n      {command}\n" if command else "")
+    lines = "".join(f"\n      {one}" for one in (command or "").splitlines())
+    return line + (f"\n{lines}\n" if lines else "")
 
 
 def _table(table: Table) -> str:

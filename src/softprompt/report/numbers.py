@@ -19,6 +19,8 @@ _LABELS = {
     "mse": "mean squared error",
     "pearson": "Pearson's r",
 }
+#: Of the other metrics, those that have a least and a most.
+_LIMITS = {"pearson": (-1.0, 1.0)}
 MISSING = "–"
 
 
@@ -32,6 +34,7 @@ class Unit:
     suffix: str = ""
     points: str = ""
     decimals: int | None = None
+    limits: tuple[float, float] | None = None
 
     def bare(self, value: float | None) -> str:
         """The number alone, scaled."""
@@ -50,8 +53,10 @@ class Unit:
         return MISSING if value is None else self.bare(value) + self.points
 
     def interval(self, low: float | None, high: float | None) -> str:
-        """` (81.6 … 86.4)`, or nothing where it is not known."""
-        return "" if low is None or high is None else f" ({self.bare(low)}\u00a0…\u00a0{self.bare(high)})"
+        """` (81.6 … 86.4)`, or nothing where it is not known or has no end."""
+        if low is None or high is None or math.isinf(low) or math.isinf(high):
+            return ""
+        return f" ({self.bare(low)}\u00a0…\u00a0{self.bare(high)})"
 
     def tick(self, value: float | None) -> str:
         """A round number on an axis, without needless zeros."""
@@ -60,7 +65,12 @@ class Unit:
     @property
     def bounds(self) -> tuple[float, float]:
         """The least and the most that the metric can be."""
-        return (0.0, 1.0) if self.scale == 100 else (-math.inf, math.inf)
+        return self.limits or ((0.0, 1.0) if self.scale == 100 else (-math.inf, math.inf))
+
+    @property
+    def span(self) -> float:
+        """The largest difference that two values can have."""
+        return self.bounds[1] - self.bounds[0]
 
     @property
     def axis(self) -> str:
@@ -74,8 +84,8 @@ def unit(metric: str) -> Unit:
     if metric in SHARES:
         return share(metric, label)
     if metric in POINTS:
-        return Unit(metric, label, points=" points", decimals=1)
-    return Unit(metric, label)
+        return Unit(metric, label, points=" points", decimals=1, limits=(0.0, 100.0))
+    return Unit(metric, label, limits=_LIMITS.get(metric))
 
 
 def share(name: str, label: str) -> Unit:

@@ -136,7 +136,12 @@ class Control:
 
 @dataclass(frozen=True)
 class PairTest:
-    """`difference` is a − b in the metric's own numbers, with its 95 % interval."""
+    """`difference` is a − b in the metric's own numbers, with its interval.
+
+    The interval agrees with the corrected test, and `level` is its own confidence. Files written before have
+    no level: theirs is the 95 % interval of the pair alone, not corrected. `shows_any` is False where no
+    difference that the metric can have would have been shown.
+    """
 
     split: str
     metric: str
@@ -151,18 +156,24 @@ class PairTest:
     n_rows: int | None = None
     n_seeds: int | None = None
     detectable: float | None = None
+    shows_any: bool = True
+    level: float | None = None
     rows_needed: float | None = None
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something worth knowing about the run, with the command that mends it."""
+    """Something worth knowing about the run, with the command that mends it.
+
+    `splits` are those whose rows it says cannot measure quality.
+    """
 
     level: str
     what: str
     contestant: str | None = None
     evidence: str = ""
     command: str | None = None
+    splits: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)

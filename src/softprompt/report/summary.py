@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from .aggregate import Quality, main_split, splits
+from .limits import merged, unmeasurable
 from .numbers import Unit, about, listed, seconds, several, unit
 from .schema import Comparison, PairTest
-from .verdict import Verdict, gain, pair, shown_better, strongest, turned
+from .verdict import Verdict, could_show, gain, pair, shown_better, strongest, turned
 
 #: More names than these are counted, not listed.
 FEW = 5
@@ -103,7 +104,10 @@ def _ahead(found: Comparison, test: PairTest | None, verdict: Verdict, u: Unit) 
 
 
 def _needed(test: PairTest) -> str:
-    return "" if test.rows_needed is None else f"; about {about(test.rows_needed)} rows could show one"
+    now = "" if could_show(test) else "; these rows cannot show any"
+    return now + (
+        "" if test.rows_needed is None else f"; about {about(test.rows_needed)} rows could show one"
+    )
 
 
 def _scored(found: Comparison, verdict: Verdict, u: Unit) -> str:
@@ -123,11 +127,19 @@ def said(u: Unit, score: Quality | None) -> str:
 
 
 def _gain(found: Comparison, test: PairTest, u: Unit) -> str:
-    """The gain with its interval, both so that more is better: `1.9 points (0.4 … 3.5)`."""
-    low, high = test.low, test.high
+    """The gain with its interval, both so that more is better: `1.9 points (0.4 … 3.5)`.
+
+    Bounds stay within what a difference can be. An interval of a file written before is of the pair alone,
+    which is said where it leaves out 0 and the corrected test shows nothing.
+    """
+    span = unit(test.metric).span
+    low, high = (None if x is None else min(max(x, -span), span) for x in (test.low, test.high))
     if not found.study.higher_is_better and low is not None and high is not None:
         low, high = -high, -low
-    return u.difference(gain(found, test)) + u.interval(low, high)
+    interval = u.interval(low, high)
+    if interval and test.level is None and not test.significant and (low > 0 or high < 0):  # type: ignore
+        interval = interval.replace(")", " for this pair alone)")
+    return u.difference(gain(found, test)) + interval
 
 
 def told(found: Comparison, test: PairTest, first: str | None = None) -> tuple[str, str]:
@@ -149,7 +161,11 @@ def told(found: Comparison, test: PairTest, first: str | None = None) -> tuple[s
 
 def notes(found: Comparison, verdict: Verdict | None) -> list[str]:
     """What limits the answer, most important first."""
-    notes = []
+    notes = [
+        f"The {split} rows cannot measure quality: {why}. Read nothing from the scores and tests on them."
+        for split in splits(found)
+        if (why := unmeasurable(found, split)) is not None
+    ]
     if verdict is not None:
         if verdict.not_beaten:
             near = strongest(found, verdict.not_beaten)
@@ -170,7 +186,7 @@ def notes(found: Comparison, verdict: Verdict | None) -> list[str]:
         notes.append(
             f"{several(failed, 'trial')} of {len(found.trials)} failed; each is shown with its error."
         )
-    warnings = sum(finding.level == "warning" for finding in found.findings)
+    warnings = sum(finding.level == "warning" for finding in merged(found.findings))
     if warnings:
         notes.append(f"{several(warnings, 'warning')} among the findings: read them before relying on this.")
     return notes
@@ -185,7 +201,7 @@ def _rest(verdict: Verdict) -> list[str]:
 
 
 def _unseen(found: Comparison, verdict: Verdict) -> list[str]:
-    if "unseen" not in splits(found) or main_split(found) == "unseen":
+    if "unseen" not in splits(found) or main_split(found) == "unseen" or unmeasurable(found, "unseen"):
         return []
     better = [one.name for one in found.methods if shown_better(found, "unseen", one.name, verdict.chosen)]
     if not better:

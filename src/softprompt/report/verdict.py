@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from .aggregate import Quality, costs, main_split, quality
+from .numbers import unit
 from .schema import Comparison, PairTest
 
 
@@ -80,6 +81,12 @@ def turned(test: PairTest) -> PairTest:
     """The same test, told of b against a."""
     low, high = (None if x is None else -x for x in (test.high, test.low))
     return replace(test, a=test.b, b=test.a, difference=-test.difference, low=low, high=high)
+
+
+def could_show(test: PairTest) -> bool:
+    """Whether these rows and seeds could have shown any difference that the metric can have."""
+    within = test.detectable is None or test.detectable <= unit(test.metric).span
+    return test.significant or (test.shows_any and within)
 
 
 def against_references(found: Comparison, name: str) -> list[PairTest]:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from ..blocks import Item, Items, Section, Text
+from ..limits import merged
 from ..schema import Comparison
 
 
 def section(found: Comparison) -> Section:
     if not found.findings:
         return Section("findings", "Findings", [Text("Nothing stood out.", quiet=True)])
-    ordered = sorted(found.findings, key=lambda finding: finding.level != "warning")
     items = [
         Item(
             f"{finding.contestant}: {finding.what}" if finding.contestant else finding.what,
@@ -17,6 +17,6 @@ def section(found: Comparison) -> Section:
             finding.command,
             finding.level,
         )
-        for finding in ordered
+        for finding in merged(found.findings)
     ]
     return Section("findings", "Findings", [Items(items)])

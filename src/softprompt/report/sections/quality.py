@@ -5,11 +5,12 @@ from __future__ import annotations
 from .. import charts
 from ..aggregate import Quality, costs, main_split, quality
 from ..blocks import Block, Figure, Panel, Section, Table, Text
+from ..limits import unmeasurable
 from ..numbers import MISSING, p_value, several, unit
 from ..schema import Comparison, PairTest
 from ..style import looks
 from ..summary import said, told
-from ..verdict import Verdict
+from ..verdict import Verdict, could_show
 from .cost_kinds import KINDS, CostKind
 from .drawing import of_methods
 
@@ -148,15 +149,20 @@ def _tests(found: Comparison, decided: Verdict | None) -> list[Block]:
 def _table(
     found: Comparison, caption: str, tests: list[PairTest], closed: bool, first: str | None = None
 ) -> Table:
-    rows = []
+    rows, blind = [], {split for split in {t.split for t in tests} if unmeasurable(found, split)}
     for t in tests:
         u = unit(t.metric)
         words, by = told(found, t, first)
-        could = MISSING if t.detectable is None else u.difference(t.detectable)
+        within = t.detectable is not None and t.detectable <= u.span
+        could = u.difference(t.detectable) if within else MISSING
+        could = could if could_show(t) else "these rows cannot show any"
         sizes = f"{t.n_rows or MISSING} × {t.n_seeds or MISSING}"
-        where = t.split if t.metric == found.study.metric else f"{t.split}, {u.label}"
+        of = f"{t.split} (cannot measure)" if t.split in blind else t.split
+        where = of if t.metric == found.study.metric else f"{of}, {u.label}"
         p = p_value(t.p if t.p_adjusted is None else t.p_adjusted)
         rows.append([words + ".", by, where, p, sizes, could])
-    columns = ["what was shown", "first named better by (95 % interval)", "rows of", "p, corrected"]
+    old = any(t.level is None for t in tests)
+    which = "95 % interval of the pair alone, not corrected" if old else "interval, corrected"
+    columns = ["what was shown", f"first named better by ({which})", "rows of", "p, corrected"]
     columns += ["rows × seeds", "smallest difference it could show"]
     return Table(caption, columns, rows, right=(1, 3, 4, 5), closed=closed)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from .. import charts
 from ..aggregate import mean, quality, splits
 from ..blocks import Block, Figure, Panel, Section, Table, Text
+from ..limits import unmeasurable
 from ..numbers import MISSING, Unit, count, unit
 from ..schema import Comparison, Point
 from ..style import looks
@@ -115,8 +116,11 @@ def _how(found: Comparison) -> str:
     }
     how = ways.get(str(unseen.get("how")), "Unseen inputs were held out from training")
     detail = f" ({unseen['detail']})" if unseen.get("detail") else ""
+    why = unmeasurable(found, "unseen")
+    warning = f"The unseen rows cannot measure quality: {why}. " if why else ""
     return (
-        f"Filled: seen. Hollow: unseen. {how}{detail}. The gap is a difference of two means, without a test."
+        f"{warning}Filled: seen. Hollow: unseen. {how}{detail}. The gap is a difference of two means, "
+        "without a test."
     )
 
 
