@@ -236,8 +236,11 @@ class Template:
         choices = _text_list(row, self.choices_field, "task.choices")
         if len(choices) < 2 or len(spellings(choices)) < len(choices):
             raise SoftPromptError(
-                f"{row.where}: field '{self.choices_field}' needs at least two different choices",
-                why=f"it holds {list(choices)}",
+                f"{row.where}: field '{self.choices_field}' needs at least two different choices, each once",
+                why=f"it holds {list(choices)}" + (", of which two are the same" if len(choices) > 1 else ""),
+                fix="write each choice once (white space and Unicode form do not tell them apart)"
+                if len(choices) > 1
+                else "give the row another choice, or take it out",
             )
         return choices
 
