@@ -118,6 +118,31 @@ def test_prompts_may_be_named_by_any_column(name):
     assert guess(made, prompt_field="").prompt_field is None
 
 
+@pytest.mark.parametrize("messages", [5, 8, 20])
+@pytest.mark.parametrize("voices", [("pirate", "gym coach", "butler"), ("old sailor", "gym coach")])
+def test_each_prompt_may_answer_the_same_inputs(messages, voices):
+    made = [
+        {"message": f"where is parcel {i}?", "voice": voice, "reply": f"{voice} says: parcel {i} is here"}
+        for i in range(messages)
+        for voice in voices
+    ]
+    found = guess(made)
+    assert found.prompt_field == "voice"
+    assert (found.input, found.target) == ("{{ message }}\nReply:", "{{ reply }}")
+
+
+def test_questions_about_the_same_texts_name_no_prompts():
+    texts = [f"the room was clean and the food was cold, visit {i}" for i in range(12)]
+    made = [
+        {"text": text, "aspect": aspect, "opinion": ["good", "bad"][(i + j) % 2]}
+        for i, text in enumerate(texts)
+        for j, aspect in enumerate(("room", "food", "staff"))
+    ]
+    assert guess(made, input="{{ text }} {{ aspect }}", target="{{ opinion }}").prompt_field is None
+    with pytest.raises(SoftPromptError):
+        guess(made)
+
+
 def test_a_column_of_few_values_that_is_the_label_names_no_prompts():
     free, other = VOICES["message"], VOICES["reply"]
     for made in (

@@ -119,24 +119,30 @@ def is_label_like(rows: Rows, field: str) -> bool:
 def _prompts(rows: Rows, fields: Sequence[str]) -> str | None:
     """The only field of few values beside free text in and out, as names of voices or customers are.
 
+    An input may come up once under each of those names, as where every voice answers the same messages.
     None where that field is rather what is predicted: it has a label's name, or both texts are inputs.
     """
-    free = [field for field in fields if _is_free(rows, field)]
-    few = [field for field in fields if field not in free and is_label_like(rows, field)]
-    if len(free) != 2 or len(few) != 1 or _named(few, (*ABOUT, *TARGETS)) or not _is_text(rows, few[0]):
+    few = [field for field in fields if is_label_like(rows, field) and not _is_free(rows, field)]
+    if not few:
+        return None
+    least = min(few, key=lambda field: len({str(row[field]) for row in rows}))
+    free = [field for field in fields if field != least and _is_free(rows, field, least)]
+    if len(free) != 2 or set(few) - {least, *free} or all(field in few for field in free):
+        return None
+    if _named([least], (*ABOUT, *TARGETS)) or not _is_text(rows, least):
         return None
     lower = {field.lower() for field in free}
     together = any(set(names) == lower for names in TOGETHER)
     both_inputs = all(_named([field], INPUTS) for field in free) and _named(free, TARGETS) is None
-    return None if together or both_inputs else few[0]
+    return None if together or both_inputs else least
 
 
-def _is_free(rows: Rows, field: str) -> bool:
-    """Texts of several words that seldom come up again."""
+def _is_free(rows: Rows, field: str, under: str | None = None) -> bool:
+    """Texts of several words that seldom come up again (with the same value of the field `under`)."""
     if not _is_text(rows, field):
         return False
-    values = [row[field] for row in rows]
-    worded = sum(len(value.split()) > 1 for value in values)
+    values = [(row[field], str(row[under]) if under else "") for row in rows]
+    worded = sum(len(text.split()) > 1 for text, _ in values)
     return 2 * len(set(values)) > len(values) < 3 * worded
 
 
