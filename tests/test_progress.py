@@ -9,7 +9,7 @@ import pytest
 
 import softprompt
 from softprompt import progress
-from softprompt.display import Display, is_watched, shown
+from softprompt.display import Display, is_watched, left_of, shown
 from softprompt.learner import DevScore, Optimization
 from softprompt.progress import Pace, duration, task, track
 from softprompt.reporting import few_dev_rows, following_steps
@@ -101,6 +101,14 @@ def test_what_does_not_move_shows_that_it_is_alive(capsys):
         "  loading a model  21s so far",
         "  loading a model  36s so far",
     ]
+
+
+def test_work_that_is_late_says_what_it_took_and_not_that_nothing_is_left():
+    with task("work", total=3) as work:
+        work.at(2, left=0.0)
+        assert left_of(work).endswith("so far")
+        work.at(2, left=9.0)
+        assert left_of(work).endswith(" left")
 
 
 def test_short_work_is_silent(capsys):

@@ -148,11 +148,11 @@ def line_of(task: Task) -> str:
 
 
 def left_of(task: Task) -> str:
-    """The time left, or what it took so far where that is all that is known."""
+    """The time left, or what it took so far where that is all that is known, or where it is late."""
     left = task.seconds_left
     if task.total is not None and task.done >= task.total:
         return ""
-    return f"{duration(task.seconds)} so far" if left is None else f"{duration(left)} left"
+    return f"{duration(left)} left" if left else f"{duration(task.seconds)} so far"
 
 
 def _bars() -> Any:

@@ -65,7 +65,7 @@ def would_be_lost(folder: Path, found: list[str]) -> SoftPromptError:
     """The refusal to write over a tuned prompt; `found` is how it differs from this run."""
     return SoftPromptError(
         f"{folder} already holds a tuned prompt",
-        why="it would be lost" + (f"; it is another's: {'; '.join(found)}" if found else ""),
+        why="it would be lost" + (f", and another run made it: {'; '.join(found)}" if found else ""),
         fix="choose another output=FOLDER, or add --overwrite",
     )
 

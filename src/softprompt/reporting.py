@@ -50,8 +50,8 @@ def few_dev_rows(rows: int) -> str:
     # half the width of a 95 % interval of a share that is one half
     off = min(50, round(100 * 0.98 / math.sqrt(max(1, rows))))
     return (
-        f"note: {rows} dev rows tell little: an accuracy measured on them is uncertain by about {off} "
-        "points. More: data.dev=FILE, or a larger data.dev_fraction"
+        f"note: {rows} dev rows tell little: scores measured on them are uncertain, an accuracy by about "
+        f"{off} points. More: data.dev=FILE, or a larger data.dev_fraction"
     )
 
 

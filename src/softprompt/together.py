@@ -35,11 +35,11 @@ def prepare_settings(
     first = recipes[0]
     for recipe in recipes:
         _check_base(recipe)
-        asked = [f"'{r.model}' in {r.train.dtype}" for r in (first, recipe)]
+        asked = [f"'{r.model}' (train.dtype={r.train.dtype})" for r in (first, recipe)]
         if asked[0] != asked[1]:
             raise SoftPromptError(
                 "runs side by side share one base model",
-                why=f"{asked[0]} and {asked[1]} are two",
+                why=f"one setting asks for {asked[0]}, another for {asked[1]}",
                 fix="give all the same model and train.dtype, or run them one after the other",
             )
     _check_outputs([recipe.output for recipe in recipes])

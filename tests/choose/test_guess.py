@@ -131,6 +131,16 @@ def test_each_prompt_may_answer_the_same_inputs(messages, voices):
     assert (found.input, found.target) == ("{{ message }}\nReply:", "{{ reply }}")
 
 
+@pytest.mark.parametrize(
+    ("facts", "written"),
+    [({"name": "mug", "size": 3}, "name: mug; size: 3; "), (["mug", "size 3"], "mug, size 3")],
+)
+def test_an_input_of_facts_is_written_in_words(facts, written):
+    made = [{"facts": facts, "listing": f"A mug, number {i}"} for i in range(9)]
+    found = guess(made)
+    assert Template(found.input, found.target).render(made[0]).input == f"{written}\nListing:"
+
+
 def test_questions_about_the_same_texts_name_no_prompts():
     texts = [f"the room was clean and the food was cold, visit {i}" for i in range(12)]
     made = [

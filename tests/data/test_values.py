@@ -195,6 +195,17 @@ def test_a_target_that_is_an_object_is_refused_and_an_input_is_noted():
     assert "field 'answers' is an object (s:1) and template.input writes it whole" in said[0]
 
 
+@pytest.mark.parametrize("facts", [{"name": "mug", "price": 5, "values": "x"}, ["mug", 5, "x"]])
+def test_the_template_that_a_note_offers_writes_the_values(facts):
+    row, said = Row({"facts": facts, "listing": "A mug."}, "s:1"), []
+    check_rows(Template("{{ facts }}", "{{ listing }}"), [row], said.append)
+    offered = said[0].partition("join it: ")[2]
+    told = []
+    check_rows(Template(offered, "{{ listing }}"), [row], told.append)
+    assert Template(offered, "{{ listing }}").render(row).input == "mug, 5, x"
+    assert not any("as Python shows it" in line for line in told)
+
+
 def test_depth_is_limited():
     value: list = []
     for _ in range(1000):

@@ -89,6 +89,19 @@ def test_rows_are_read_again_where_they_are_what_they_were(tmp_path, new_lm):
     assert not run_of(opened, lm).train
 
 
+def test_commands_keep_what_was_given_on_the_command_line(tmp_path, llama):
+    command = "softprompt tune r.yaml prompt_field='her voice' steps=6 length=4 --overwrite"
+    run = run_of(artifacts.Artifact(tmp_path, {"command": command}), llama)
+    kept = "softprompt tune r.yaml 'prompt_field=her voice' length=4 train.steps=12 --overwrite"
+    assert run.tune("train.steps=12") == kept
+    assert run.search("lr=1,2") == (
+        "softprompt search r.yaml 'prompt_field=her voice' steps=6 length=4 --over lr=1,2"
+    )
+    searched = "softprompt search r.yaml length=4 --over lr=1,2 --over seed=0,1"
+    run = run_of(artifacts.Artifact(tmp_path, {"command": searched}), llama)
+    assert run.tune("steps=9") == "softprompt tune r.yaml length=4 steps=9 --overwrite"
+
+
 @pytest.mark.parametrize(
     ("command", "recipe"),
     [

@@ -213,12 +213,22 @@ def _written(rows: Rows, field: str, choices: str | None) -> tuple[str, str | No
     return _tag(_field(field)), None
 
 
+def _shown(rows: Rows, field: str) -> str:
+    """How a template writes a field: an object by its names and values, a list by its items."""
+    name, values = _field(field), [row[field] for row in rows]
+    if all(isinstance(value, Mapping) for value in values):
+        return f"{{% for key, value in {name} | items %}}{{{{ key }}}}: {{{{ value }}}}; {{% endfor %}}"
+    if all(isinstance(value, list) for value in values):
+        return _tag(f"{name} | join(', ')")
+    return _tag(name)
+
+
 def _asking(rows: Rows, fields: Sequence[str], target: str | None, choices: str | None) -> str:
     """The input's template: the fields, each with its name where there are several, and what is asked for."""
     if len(fields) == 1 or fields[0].lower() == "instruction":
-        lines = [_tag(_field(field)) for field in fields]
+        lines = [_shown(rows, field) for field in fields]
     else:
-        lines = [f"{_title(field)}: {_tag(_field(field))}" for field in fields]
+        lines = [f"{_title(field)}: {_shown(rows, field)}" for field in fields]
     word = "Answer"
     if target is not None and target.lower() not in BLANK:
         word = _title(target.lower().removesuffix("_text").removesuffix("_name"))

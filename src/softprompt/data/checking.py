@@ -90,9 +90,10 @@ def _whole(template: Template, rows: Sequence[Row]) -> Iterator[str]:
         found = next((row for row in rows if isinstance(row.get(field), (list, dict))), None)
         if found is not None:
             kind = "a list" if isinstance(found[field], list) else "an object"
+            items = field if isinstance(found[field], list) else f"{field} | items | map('last')"
             yield (
                 f"field '{field}' is {kind} ({found.where}) and template.input writes it whole, "
-                f"as Python shows it; name a part of it, or join it: {{{{ {field} | join(', ') }}}}"
+                f"as Python shows it; name a part of it, or join it: {{{{ {items} | join(', ') }}}}"
             )
 
 

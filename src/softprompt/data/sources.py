@@ -91,9 +91,7 @@ def _read_path(path: Path, split: str) -> Iterable[Row]:
         return _read_file(path, split)
     except OSError as error:
         why = error.strerror or str(error)
-        raise SoftPromptError(
-            f"cannot read '{path}'", why=why, fix="name an existing file: data=FILE"
-        ) from None
+        raise SoftPromptError(f"cannot read '{path}'", why=why, fix="name an existing file") from None
 
 
 def _read_file(path: Path, split: str) -> list[Row]:
@@ -124,7 +122,7 @@ def _matching(pattern: Path) -> list[Path]:
             why=f"the folder '{pattern.parent}' holds none"
             if pattern.parent.is_dir()
             else "there is no such folder",
-            fix="name an existing file (data=FILE); paths in a recipe are relative to the recipe's folder",
+            fix="name an existing file; a relative path in a recipe belongs to the recipe's folder",
         )
     return files
 
@@ -143,7 +141,7 @@ def _missing(path: Path) -> SoftPromptError:
     return SoftPromptError(
         f"no file '{path}'" + (f"; did you mean '{folder / guess}'?" if guess else ""),
         why=f"data files in '{folder.resolve()}': {listing}",
-        fix="name an existing file (data=FILE); paths in a recipe are relative to the recipe's folder",
+        fix="name an existing file; a relative path in a recipe belongs to the recipe's folder",
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from dataclasses import replace
+from itertools import pairwise
 
 from ..artifact import Artifact
 from ..config import recipe_from_dict
@@ -17,7 +18,8 @@ from .run import Run
 
 def run_of(artifact: Artifact, lm: LanguageModel) -> Run:
     """What the folder says, and its training and dev rows as encoded, if they are there and unchanged."""
-    run = Run(artifact.manifest, recipe=_recipe_file(artifact.manifest.get("command", "")))
+    recipe_file, given = _said(artifact.manifest.get("command", ""))
+    run = Run(artifact.manifest, recipe=recipe_file, given=given)
     if "recipe" not in artifact.manifest or "sources" in artifact.manifest:
         return run
     recipe = recipe_from_dict(artifact.manifest["recipe"])
@@ -49,8 +51,18 @@ def with_tfidf(run: Run) -> Run:
     )
 
 
-def _recipe_file(command: str) -> str:
-    """The recipe that `softprompt tune` or `search` was given; "RECIPE" where it was trained otherwise."""
+def _said(command: str) -> tuple[str, list[str]]:
+    """What `softprompt tune` or `search` was given: the recipe's file, and KEY=VALUE beside it.
+
+    The file is "RECIPE" where it was trained otherwise.
+    """
     words = shlex.split(command)
+    if not {"tune", "search"} & set(words):
+        return "RECIPE", []
     named = [word for word in words if word.endswith((".yaml", ".yml")) and "=" not in word]
-    return shlex.quote(named[0]) if named and {"tune", "search"} & set(words) else "RECIPE"
+    given = [
+        word
+        for before, word in pairwise(words)
+        if "=" in word and not word.startswith("-") and before != "--over"
+    ]
+    return (shlex.quote(named[0]), given) if named else ("RECIPE", [])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
@@ -64,6 +65,7 @@ class Run:
 
     manifest: Mapping[str, Any] = field(default_factory=dict)  # `softprompt.json`
     recipe: str = "RECIPE"  # the recipe's file, for commands to name
+    given: Sequence[str] = ()  # what the command line said beside it: KEY=VALUE
     train: Sequence[Encoded] = ()
     dev: Sequence[Encoded] = ()
     test: Sequence[Encoded] = ()
@@ -87,5 +89,18 @@ class Run:
         return (self.settings.get(section) or {}).get(key, default)
 
     def tune(self, *overrides: str) -> str:
-        """The command that trains it again with other settings."""
-        return " ".join(["softprompt tune", self.recipe, *overrides, "--overwrite"])
+        """The command that trains it again as it was trained, but with these settings."""
+        return " ".join(["softprompt tune", self.recipe, *self._kept(overrides), *overrides, "--overwrite"])
+
+    def search(self, over: str) -> str:
+        """The command that trains it as it was trained, with every value of one setting (`lr=1e-3,1e-2`)."""
+        return " ".join(["softprompt search", self.recipe, *self._kept([over]), "--over", over])
+
+    def _kept(self, changed: Sequence[str]) -> list[str]:
+        """What was given and is not changed, quoted for a shell; `lr` and `train.lr` are one key."""
+        keys = {_last(word) for word in changed}
+        return [shlex.quote(word) for word in self.given if _last(word) not in keys]
+
+
+def _last(override: str) -> str:
+    return override.partition("=")[0].rpartition(".")[2]

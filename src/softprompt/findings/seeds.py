@@ -27,7 +27,7 @@ def within_seed_noise(run: Run) -> Finding | None:
         f"{name} {mean(s):.3g} ± {stdev(s):.2g} ({len(s)} seeds)" for name, s in ((first, a), (second, b))
     )
     what = f"the difference between {first} and {second} is within what seeds differ by"
-    mend = f"softprompt search {run.recipe} --over seed=0,1,2,3,4,5,6,7"
+    mend = run.search("seed=0,1,2,3,4,5,6,7")
     return Finding("note", what, f"{shown}; Welch's t-test over seeds: p = {p:.2g}", mend)
 
 

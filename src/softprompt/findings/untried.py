@@ -52,4 +52,4 @@ def beyond(run: Run) -> tuple[float, list[float]] | None:
 
 def search(run: Run, rates: list[float]) -> str:
     """The command that searches these rates."""
-    return f"softprompt search {run.recipe} --over lr={','.join(f'{lr:.2g}' for lr in rates)}"
+    return run.search(f"lr={','.join(f'{lr:.2g}' for lr in rates)}")
