@@ -40,7 +40,8 @@ def listed(inputs: Any) -> tuple[list[Any], bool]:
     if isinstance(inputs, str | Mapping):
         return [inputs], True
     if hasattr(inputs, "columns") or hasattr(inputs, "column_names"):  # a data frame, a data set
-        return (list(read_rows(inputs, split="test")) if len(inputs) else []), False
+        empty = hasattr(inputs, "__len__") and not len(inputs)  # a lazy frame has no length
+        return ([] if empty else list(read_rows(inputs, split="test"))), False
     if isinstance(inputs, bytes | bytearray | set | frozenset) or not isinstance(inputs, Iterable):
         raise _no_input("the input", inputs)
     try:

@@ -12,7 +12,7 @@ from .errors import SoftPromptError
 
 #: Endings of files that hold rows.
 ROWS = (".jsonl", ".ndjson", ".json", ".csv", ".tsv", ".parquet")
-COMPRESSED = (".gz", ".bz2", ".xz")
+COMPRESSED = (".gz", ".bz2", ".xz", ".zst")
 
 Kind = Literal["missing", "file", "folder", "pipe", "device"]
 

@@ -32,6 +32,8 @@ def read_value(text: str, path: KeyPath) -> Any:
 
     Raises yaml.YAMLError where it is none, TooMuchError where it is too much.
     """
+    if text.strip() == "-":  # as a file's name it is standard input, and not a list of nothing
+        return text
     try:
         loader = _Loader(text)
         node = loader.get_single_node()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import sys
@@ -99,3 +100,78 @@ def test_a_first_recipe_for_rows_of_ones_own(run, tmp_path, monkeypatch):
         "".join(json.dumps({"text": f"some words {i}", "label": "ab"[i % 2]}) + "\n" for i in range(30))
     )
     assert run("init", "--rows", "labels.jsonl", "--json").json["task"] == "classification"
+
+
+def standard_input(monkeypatch, content: bytes) -> None:
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(content), "utf-8"))
+
+
+def test_blank_lines_of_json_lines_are_answered_too(run, tuned, tmp_path):
+    inputs = tmp_path / "in.jsonl"
+    inputs.write_text('{"input": "sun"}\n\n{"input": "mud"}\n\n')
+    said = run("generate", tuned, "--file", inputs)
+    answers = said.out.split("\n")[:-1]
+    assert [bool(answer) for answer in answers] == [True, False, True, False], said.err
+    packed = tmp_path / "in.ndjson.gz"
+    packed.write_bytes(gzip.compress(inputs.read_bytes()))
+    assert run("generate", tuned, "--file", packed).out == said.out
+    inputs.write_text('[{"input": "sun"},\n\n{"input": "mud"}]')  # a list has rows, and no lines
+    assert run("generate", tuned, "--file", inputs).out.split("\n") == [answers[0], answers[2], ""]
+    texts = tmp_path / "in.txt.gz"
+    texts.write_bytes(gzip.compress(b"sun\n\nmud\n\n"))
+    assert run("generate", tuned, "--file", texts).out == said.out
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"caf\xe9\n", "standard input:1: not UTF-8 text"),
+        (b"a\0b\n", "holds NUL characters"),
+        (b'[{"input": "sun"},]', "a comma stands after the last row"),
+        (b'{"input": "sun"}\nmud\n', "standard input:2: broken JSON"),
+        (b"\n \n", "no inputs"),
+    ],
+)
+def test_standard_input_that_cannot_be_read_says_why(run, tuned, monkeypatch, content, said):
+    standard_input(monkeypatch, content)
+    reply = run("generate", tuned, "--file", "-")
+    assert reply.code == 1 and said in reply.err
+
+
+def test_rows_come_from_standard_input(run, tuned, recipe, monkeypatch):
+    one = run("generate", tuned, "sun").out
+    for content in ("sun\n".encode("utf-16"), b'[{"input": "sun"}]', b'\xef\xbb\xbf{"input": "sun"}'):
+        standard_input(monkeypatch, content)
+        assert run("generate", tuned, "--file", "-").out == one
+    rows = b'{"input": "sun", "target": "good"}\n\n{"input": "mud", "target": "bad"}\n'
+    standard_input(monkeypatch, rows)
+    from_input = run("eval", tuned, "--data", "-", "--json").json
+    (recipe.parent / "two.jsonl").write_bytes(rows)
+    from_file = run("eval", tuned, "--data", recipe.parent / "two.jsonl", "--json").json
+    assert from_input | {"data": ""} == from_file | {"data": ""} and from_input["n"] == 2
+    for content, said in ((b"", "no rows"), (b"input,target\na,b\n", "write other text or tables to a file")):
+        standard_input(monkeypatch, content)
+        assert said in run("eval", tuned, "--data", "-").err
+    for command in (("check", recipe, "data.train=-"), ("init", recipe.parent / "new", "--rows", "-")):
+        assert "not read from standard input here" in run(*command).err
+    assert "the text that names it is empty" in run("eval", tuned, "--data", "").err
+
+
+class Endless:
+    """A stream of one line without an end, which fails where it is read for long."""
+
+    def __init__(self) -> None:
+        self.blocks = 0
+        self.buffer = self
+
+    def read(self, size: int) -> bytes:
+        self.blocks += 1
+        assert self.blocks < 100
+        return b"a" * size
+
+
+def test_a_line_without_an_end_is_refused_while_it_is_read(run, tuned, monkeypatch):
+    monkeypatch.setattr("softprompt.data.text_files.MAX_ROW", 10_000)
+    monkeypatch.setattr("softprompt.data.text_files.BLOCK", 1000)
+    monkeypatch.setattr(sys, "stdin", Endless())
+    assert "a row has at most 10,000 bytes" in run("generate", tuned, "--file", "-").err

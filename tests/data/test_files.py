@@ -7,6 +7,7 @@ import json
 import lzma
 import os
 
+import pyarrow
 import pytest
 
 from softprompt.data.sources import read_rows
@@ -74,11 +75,54 @@ def test_files_that_cannot_be_read_say_why(tmp_path):
         ("comma.json", '[{"a": 1},]', "a comma stands after the last row"),
         ("wide.csv", ",".join(f"c{i}" for i in range(20_000)) + "\n", "at most 10,000 columns"),
         ("index.csv", ",a\n0,1\n", "index=False"),
-        ("z.jsonl.zst", "x", "unpack it first"),
+        ("z.jsonl.zip", "x", "unpack it first"),
+        ("bad.jsonl.zst", "x", "cannot be unpacked"),
         ("bad.jsonl.gz", "x", "cannot be unpacked"),
     ):
         (tmp_path / name).write_text(content)
         assert said in fails(tmp_path / name), name
+
+
+def packed(content: bytes) -> bytes:
+    sink = pyarrow.BufferOutputStream()
+    with pyarrow.CompressedOutputStream(sink, "zstd") as out:
+        out.write(content)
+    return sink.getvalue().to_pybytes()
+
+
+def test_zst_is_unpacked(tmp_path):
+    content = "\n".join(LINES).encode() + b"\n"
+    (tmp_path / "z.jsonl.zst").write_bytes(packed(content) * 2)
+    assert read_rows(tmp_path / "z.jsonl.zst") == ROWS * 2
+    whole = packed(os.urandom(20_000))
+    (tmp_path / "cut.jsonl.zst").write_bytes(whole[: len(whole) // 2])
+    assert "cannot be unpacked" in fails(tmp_path / "cut.jsonl.zst")
+
+
+@pytest.mark.parametrize("name", ["a.jsonl", "a.jsonl.gz", "a.csv", "list.jsonl", "list.json", "cell.csv"])
+def test_a_row_that_is_too_long_is_refused(tmp_path, name, monkeypatch):
+    for module in ("text_files", "json_files", "tables"):
+        monkeypatch.setattr(f"softprompt.data.{module}.MAX_ROW", 5000)
+    monkeypatch.setattr("softprompt.data.text_files.BLOCK", 1000)
+    many = [{"text": "a" * 90, "label": "b"}] * 200  # long files of short rows are read
+    huge = [{"text": "a" * 9000, "label": "b"}]
+
+    def write(rows) -> None:
+        if "csv" in name:
+            text = "text,label\n" + "".join(f"{row['text']},b\n" for row in rows)
+        else:
+            text = json.dumps(rows) if "list" in name else "".join(json.dumps(row) + "\n" for row in rows)
+        content = text.encode()
+        (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith("gz") else content)
+
+    write(many)
+    assert read_rows(tmp_path / name)
+    if name == "cell.csv":
+        (tmp_path / name).write_text('text,label\n"' + "a\n" * 4000 + '",b\n')
+    else:
+        write(huge)
+    said = fails(tmp_path / name)
+    assert "too long" in said or "field larger" in said
 
 
 def test_a_hub_split_may_be_sliced(monkeypatch):

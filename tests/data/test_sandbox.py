@@ -162,6 +162,15 @@ def test_a_template_that_names_no_field_is_refused(source):
             assert '{{ row["0"] }}' in message
 
 
+@pytest.mark.parametrize(
+    "source", ["{# {{ text }} #}", "{% raw %}{{ text }}{% endraw %}", "{{ '{{ text }}' }}", "{{ 'text' }}"]
+)
+def test_a_field_that_is_not_read_is_told_why(source):
+    rows = [Row({"text": "a", "label": "x"}), Row({"text": "c", "label": "y"})]
+    message = fails(lambda: check_rows(Template(source, "{{ label }}"), rows))
+    assert 'written {{ row["text"] }}' in message if source == "{{ 'text' }}" else "outside" in message
+
+
 def test_odd_templates_are_noted():
     rows = [
         Row({"text": "a", "label": "x", "row": "1", "mask": "m"}),

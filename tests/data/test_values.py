@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import collections
+import dataclasses
 import datetime
 import decimal
 import enum
 import pathlib
 
 import numpy as np
+import pyarrow
+import pyarrow.dataset
 import pytest
 import torch
 
@@ -211,3 +214,62 @@ def test_depth_is_limited():
     for _ in range(1000):
         value = [value]
     assert "more than 64 deep" in fails(lambda: Row({"v": value}, "r:1"))
+
+
+@dataclasses.dataclass
+class Pair:
+    text: str
+
+
+Named = collections.namedtuple("Named", "text")
+
+
+@pytest.mark.parametrize(
+    ("row", "fix"),
+    [
+        (Pair("a"), "dataclasses.asdict(row)"),
+        (Named("a"), "row._asdict()"),
+        (pd.Series({"text": "a"}), "row.to_dict()"),
+        ({None: ["c"], "text": "a"}, "more cells than the header names"),
+        ({1: "a"}, "rename"),
+    ],
+)
+def test_what_is_no_row_is_told_how_to_become_one(row, fix):
+    assert fix in fails(lambda: read_rows([row]))
+
+
+def test_tables_that_are_gathered_first():
+    table = pyarrow.table({"text": ["a", "b"]})
+    for source in (table.to_reader(), pyarrow.dataset.dataset(table)):
+        assert read_rows(source) == [{"text": "a"}, {"text": "b"}]
+    assert "cannot read rows from type" in fails(lambda: read_rows(dict))  # type: ignore[arg-type]
+
+    class Frame:  # the part of polars' frames that is read, as polars need not be installed
+        def collect_schema(self):
+            return None
+
+        def to_dicts(self):
+            return [{"text": "a"}]
+
+    class Lazy:
+        def collect_schema(self):
+            return None
+
+        def collect(self):
+            return Frame()
+
+    assert read_rows(Frame()) == read_rows(Lazy()) == [{"text": "a"}]  # type: ignore[arg-type]
+    polars = pytest.importorskip("polars")
+    frame = polars.DataFrame({"n": [1, None], "c": polars.Series(["x", "y"], dtype=polars.Categorical)})
+    for source in (frame, frame.lazy()):
+        assert read_rows(source) == [{"n": 1, "c": "x"}, {"n": None, "c": "y"}]
+
+
+def test_keys_of_mappings():
+    row = read_rows([{"text": "a", "m": {1: "x", None: "y", "z": 3}, "t": {("a", "b"): 1}}])[0]
+    assert Template("{{ m[1] }}", "{{ text }}").render(row).input == "x"
+    assert "keys are no text" in fails(lambda: Template("{{ t }}", "{{ text }}").render(row))
+    assert fingerprint([row]) != fingerprint([Row({"text": "a", "m": {}, "t": {}})])
+    assert "field names are text" in fails(
+        lambda: Template("{{ a }}", "{{ a }}").render_input({"a": 1, ("b",): 2})
+    )  # type: ignore[dict-item]

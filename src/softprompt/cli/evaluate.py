@@ -29,7 +29,12 @@ if TYPE_CHECKING:
 
 def evaluate(
     artifact: ArtifactFolder,
-    data: Annotated[str, typer.Option("--data", metavar="FILE", help="Rows, as for training.")],
+    data: Annotated[
+        str,
+        typer.Option(
+            "--data", metavar="FILE", help="Rows, as for training; - for JSON Lines from standard input."
+        ),
+    ],
     prompt: PromptName = None,
     limit: Annotated[
         int | None, typer.Option("--limit", min=1, metavar="N", help="Rows, from a seeded shuffle.")
@@ -57,11 +62,14 @@ def evaluate(
       softprompt eval runs/prompt --data test.jsonl --shots 4 --limit 200
     """
     from .. import artifact as artifacts
-    from ..data.sources import read_rows
+    from ..data.sources import read_rows, read_standard_rows
     from ..data.split import limit_rows
 
     found = artifacts.load(artifact)
-    rows = read_rows(data, split="test")
+    if data == "-":
+        rows = [row for row in read_standard_rows(split="test") if row is not None]
+    else:
+        rows = read_rows(data, split="test")
     check_prompt(found, rows, prompt)
     tuned = open_artifact(found, model, other_base, plain or shots is not None)
     rows = limit_rows(with_prompt(rows, tuned, prompt), limit, tuned.recipe.train.seed)

@@ -138,38 +138,37 @@ def _blank(lines: Sequence[Any], start: int) -> list[str]:
 
 def _read(file: str) -> Sequence[Any]:
     """Rows; or lines of text, None where a line is blank."""
-    from ..data.json_files import parse
-    from ..data.row import row_of
-    from ..data.sources import read_rows
-    from ..data.text_files import check_regular, read_text
-    from ..paths import expanded, kind_of
+    from ..data.json_files import lines_of
+    from ..data.sources import read_row_lines, read_rows, read_standard_rows
+    from ..data.text_files import check_regular, read_standard_input, read_text
+    from ..paths import COMPRESSED, expanded, kind_of
 
-    path = Path(expanded(file))
-    if file != "-" and path.suffix.lower() != ".txt":
-        return read_rows(file, split="test")
     if file == "-":
-        name, content = "standard input", sys.stdin.read()
-    else:
-        name = file
-        if kind_of(path, "the inputs") == "missing":
-            raise SoftPromptError(f"cannot read '{file}'", why="there is no such file")
-        check_regular(path, "file of inputs")
-        try:
-            content = read_text(path, may_be_blank=True)
-        except OSError as error:
-            raise SoftPromptError(f"cannot read '{file}'", why=error.strerror or str(error)) from None
-    found = re.split(r"\r\n|\n|\r", content.removeprefix("\ufeff"))
-    lines = [line if line.strip() else None for line in (found if found[-1] else found[:-1])]
-    first = next((line for line in lines if line is not None), None)
-    if first is None:
+        content = read_standard_input()
+        if re.match(r"\s*(\{|\[\s*\{)", content):
+            return read_standard_rows(content, "test")
+        return _filled(lines_of(content), "standard input")
+    path = Path(expanded(file))
+    suffixes = [suffix.lower() for suffix in path.suffixes[-2:] if suffix.lower() not in COMPRESSED]
+    if suffixes[-1:] in ([".jsonl"], [".ndjson"]) and path.is_file():
+        return read_row_lines(path)
+    if suffixes[-1:] != [".txt"]:
+        return read_rows(file, split="test")
+    if kind_of(path, "the inputs") == "missing":
+        raise SoftPromptError(f"cannot read '{file}'", why="there is no such file")
+    check_regular(path, "file of inputs")
+    try:
+        content = read_text(path, may_be_blank=True)
+    except OSError as error:
+        raise SoftPromptError(f"cannot read '{file}'", why=error.strerror or str(error)) from None
+    return _filled(lines_of(content), file)
+
+
+def _filled(lines: Sequence[str | None], name: str) -> Sequence[str | None]:
+    """The lines. Raises SoftPromptError where all are blank."""
+    if all(line is None for line in lines):
         raise SoftPromptError(f"{name}: no inputs", why="it is empty", fix="write one input a line")
-    if not first.lstrip().startswith("{") or file != "-":
-        return lines
-    fix = "the first line is a JSON object, so every line must be one: write rows only, or text only"
-    return [
-        None if line is None else row_of(parse(line, where, fix), where)
-        for line, where in ((line, f"{name}:{number}") for number, line in enumerate(lines, 1))
-    ]
+    return lines
 
 
 def _options(max_new_tokens: int | None, temperature: float, more: Sequence[str] | None) -> dict[str, Any]:

@@ -43,8 +43,11 @@ def _names_none(name: str, source: str, columns: Sequence[str]) -> SoftPromptErr
         break
     else:
         inner = re.findall(r"\{\{\s*([^{}|]*?)\s*\}\}", source)
-        if hidden := next((text for text in inner if text.strip("'\"") in columns), None):
-            fix = f'{hidden} is no name in a template; the field is written {{{{ row["{hidden}"] }}}}'
+        if hidden := next((name for text in inner if (name := text.strip("'\"")) in columns), None):
+            if re.search(r"\{#|\{%-?\s*raw|\{\{\s*[\"'][^}]*\{\{", source):
+                fix = "nothing is read in a comment, {% raw %} or quotes: write {{ field }} outside"
+            else:
+                fix = f'{hidden} is no name in a template; the field is written {{{{ row["{hidden}"] }}}}'
     return SoftPromptError(
         f"{name} names no field, so that all rows would have the same text",
         why=f"it reads {short(source)}; the rows have: {short(', '.join(columns))}",

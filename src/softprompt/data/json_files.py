@@ -10,7 +10,7 @@ from typing import Any
 
 from softprompt.data.objects import columns_of, split_of
 from softprompt.data.row import Row, row_of, short
-from softprompt.data.text_files import read_text
+from softprompt.data.text_files import MAX_ROW, read_text, row_too_long
 from softprompt.data.values import MAX_DIGITS
 from softprompt.errors import SoftPromptError
 
@@ -21,10 +21,28 @@ _LINE = re.compile(r"\r\n|\n|\r")  # not splitlines(): U+2028 and its like are l
 
 def read_jsonl(path: Path, split: str) -> list[Row]:
     """One JSON object a line; blank lines are passed over."""
-    text = read_text(path)
+    return rows_of_json(read_text(path), path.name, split, whole=path.suffix.lower() == ".json")
+
+
+def rows_of_json(text: str, name: str, split: str, *, whole: bool = False) -> list[Row]:
+    """The rows of a text that is not blank. `whole`: one object alone may hold rows."""
     if text.lstrip()[0] == "[":  # a list under another name
-        return _list(text, path.name)
-    return _lines(text, path.name, split, whole=path.suffix.lower() == ".json")
+        return _list(text, name)
+    return _lines(text, name, split, whole)
+
+
+def lines_of(text: str) -> list[str | None]:
+    """The text's lines, None where one is blank."""
+    lines = _LINE.split(text.removeprefix("\ufeff"))
+    return [line if line.strip() else None for line in (lines if lines[-1] else lines[:-1])]
+
+
+def row_lines(text: str, name: str, fix: str = "each line is one complete JSON object") -> list[Row | None]:
+    """A row for each line, None where a line is blank."""
+    return [
+        None if line is None else row_of(parse(line, where, fix), where)
+        for line, where in ((line, f"{name}:{number}") for number, line in enumerate(lines_of(text), 1))
+    ]
 
 
 def read_json(path: Path, split: str) -> list[Row]:
@@ -47,17 +65,12 @@ def parse(text: str, where: str, fix: str) -> Any:
 
 
 def _lines(text: str, name: str, split: str, whole: bool) -> list[Row]:
-    rows: list[Row] = []
-    for number, line in enumerate(_LINE.split(text), 1):
-        if not line.strip():
-            continue
-        where = f"{name}:{number}"
-        try:
-            rows.append(row_of(parse(line, where, "each line is one complete JSON object"), where))
-        except SoftPromptError:
-            if not rows and (found := _object(text, name, split)) is not None:
-                return found
-            raise
+    try:
+        rows = [row for row in row_lines(text, name) if row is not None]
+    except SoftPromptError:
+        if (found := _object(text, name, split)) is not None:
+            return found
+        raise
     if whole and len(rows) == 1:
         return _held(rows[0], name, split) or rows
     return rows
@@ -103,6 +116,8 @@ def _list(text: str, name: str) -> list[Row]:
         while text[position : position + 1] != "]":
             line, seen = line + text.count("\n", seen, position), position
             value, end = decoder.raw_decode(text, position)
+            if end - position > MAX_ROW:
+                raise row_too_long(f"{name}:{line}")
             rows.append(row_of(value, f"{name}:{line}"))
             position = _skip(text, end)
             if text[position : position + 1] == ",":

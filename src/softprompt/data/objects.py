@@ -21,6 +21,10 @@ ALIASES = {
 }
 
 
+#: Objects that give a table only when asked: polars' lazy frames, pyarrow's readers and data sets.
+_GATHERED = (("collect_schema", "collect"), ("read_all", "read_all"), ("to_table", "to_table"))
+
+
 def read_object(source: Any, split: str, name: str | None = None) -> Iterator[Row]:
     """Rows of a `datasets` object, a data frame, a table, columns by name, or an iterable of mappings.
 
@@ -75,6 +79,11 @@ def _records(source: Any, split: str) -> Iterable[Any]:
         return _dataset(source)
     if hasattr(source, "iloc") and hasattr(source, "columns"):
         return _frame(source)
+    if isinstance(source, type):
+        raise _no_rows(source)
+    for mark, method in _GATHERED:
+        if callable(getattr(source, mark, None)) and callable(getattr(source, method, None)):
+            return _records(getattr(source, method)(), split)
     for method in ("to_dicts", "to_pylist"):  # polars; pyarrow
         if callable(getattr(source, method, None)):
             return getattr(source, method)()
@@ -82,7 +91,11 @@ def _records(source: Any, split: str) -> Iterable[Any]:
         return source
     if hasattr(source, "__getitem__") and hasattr(source, "__len__"):  # torch's map-style Dataset
         return (source[index] for index in range(len(source)))
-    raise SoftPromptError(
+    raise _no_rows(source)
+
+
+def _no_rows(source: Any) -> SoftPromptError:
+    return SoftPromptError(
         f"cannot read rows from {type(source).__name__} {short(source)}",
         fix="give a path, hf:NAME, a datasets object, a data frame or a list of dicts",
     )

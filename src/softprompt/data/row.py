@@ -53,7 +53,7 @@ def row_of(value: Any, where: str) -> Row:
     if not isinstance(value, Mapping):
         raise SoftPromptError(
             f"{where}: a row is an object with named fields, not {type(value).__name__} {short(value)}",
-            fix='write {"input": "…", "target": "…"}',
+            fix=_as_mapping(value),
         )
     if len(value) > MAX_FIELDS:
         raise SoftPromptError(
@@ -64,14 +64,36 @@ def row_of(value: Any, where: str) -> Row:
         raise SoftPromptError(
             f"{where}: field names are text",
             why=f"found {short(odd)}",
-            fix="name them, as in frame.rename(columns={0: 'text'})",
+            fix="a row has more cells than the header names: quote cells that hold a separator"
+            if odd == [None]  # csv.DictReader's key for what is left over
+            else "name them, as in frame.rename(columns={0: 'text'})",
         )
     return value if isinstance(value, Row) else Row(value, where)
 
 
 def canonical(row: Mapping[str, Any]) -> str:
     """The row's contents as one text that depends on nothing else."""
-    return json.dumps(row, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=json_default)
+    try:
+        return _json(row)
+    except TypeError:  # keys of several types have no order
+        return _json(json.loads(json.dumps(row, default=json_default)))
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"), default=json_default)
+
+
+def _as_mapping(value: Any) -> str:
+    """How what is given as a row becomes one."""
+    if callable(getattr(value, "model_dump", None)):
+        return "give row.model_dump() in its place"
+    if callable(getattr(value, "_asdict", None)):
+        return "give row._asdict() in its place"
+    if hasattr(value, "__dataclass_fields__"):
+        return "give dataclasses.asdict(row) in its place"
+    if callable(getattr(value, "to_dict", None)):
+        return "give row.to_dict() in its place, or the whole data frame"
+    return 'write {"input": "…", "target": "…"}'
 
 
 def short(value: Any) -> str:

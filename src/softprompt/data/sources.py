@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from softprompt.data.json_files import read_json, read_jsonl
+from softprompt.data.json_files import read_json, read_jsonl, row_lines, rows_of_json
 from softprompt.data.objects import ALIASES, read_object, restore_integers
 from softprompt.data.row import Row, canonical
 from softprompt.data.tables import need, read_csv, read_parquet
-from softprompt.data.text_files import check_regular
+from softprompt.data.text_files import check_regular, read_standard_input, read_text
 from softprompt.errors import SoftPromptError, nearest
 from softprompt.paths import COMPRESSED, expanded, kind_of
 from softprompt.progress import task
@@ -28,27 +28,71 @@ __all__ = ["FORMATS", "Row", "fingerprint", "read_rows"]
 def read_rows(source: str | Path | Iterable[Mapping[str, Any]], *, split: str = "train") -> list[Row]:
     """All rows of `source`, at least one.
 
-    A path: `.jsonl`, `.json`, `.csv`, `.tsv` (each also as .gz, .bz2, .xz), `.parquet`; a pattern such as
-    `data/*.jsonl`, a folder of such files, or one that `datasets` saved. `hf:NAME[:CONFIG][:SPLIT]` is loaded
-    through `datasets`. Else what `objects.read_object` takes. `split` picks one where the source has several.
+    A path: `.jsonl`, `.json`, `.csv`, `.tsv` (each also as .gz, .bz2, .xz, .zst), `.parquet`; a pattern such
+    as `data/*.jsonl`, a folder of such files, or one that `datasets` saved. `hf:NAME[:CONFIG][:SPLIT]` is
+    loaded through `datasets`. Else what `objects.read_object` takes. `split` picks one where the source has
+    several.
 
     Raises SoftPromptError that names the file and line: missing or empty file, broken line, a row that
     is not an object, an unknown extension or split.
     """
-    with task(f"reading {source if isinstance(source, (str, Path)) else 'rows'}"):
+    with task(f"reading {source if isinstance(source, (str, Path)) else 'rows'}") as reading:
         if isinstance(source, str) and source.startswith("hf:"):
             rows = _read_hub(source, split)
             name = source
         elif isinstance(source, (str, Path)):
+            if not str(source).strip():
+                raise SoftPromptError(
+                    "the rows' file has no name", "the text that names it is empty", "name a file"
+                )
             path = Path(expanded(source))
             rows, name = _read_path(path, split), f"'{path}'"
         else:
             rows, name = read_object(source, split), f"the {split} rows"
-        result = list(rows)
+        result: list[Row] = []
+        for row in rows:
+            result.append(row)
+            if len(result) % 1000 == 0:
+                reading.at(len(result))
     if not result:
         raise SoftPromptError(f"{name}: no rows", why="the source is empty", fix="give at least one row")
     restore_integers(result)
     return result
+
+
+def read_row_lines(path: Path) -> list[Row | None]:
+    """The rows of a file of JSON Lines, None where a line is blank.
+
+    Raises SoftPromptError as `read_rows` does. A file of another JSON shape has no blank lines to tell.
+    """
+    check_regular(path)
+    text = read_text(path)
+    if text.lstrip().startswith("["):
+        return list(read_rows(path, split="test"))
+    try:
+        lines = row_lines(text, path.name)
+    except SoftPromptError:
+        return list(read_rows(path, split="test"))  # one object over several lines, or the error
+    restore_integers([row for row in lines if row is not None])
+    return lines
+
+
+def read_standard_rows(text: str | None = None, split: str = "train") -> list[Row | None]:
+    """Rows from standard input, or of the text that was read from it: JSON Lines, or a JSON list.
+
+    None stands for a blank line. Raises SoftPromptError for anything else.
+    """
+    text, name = read_standard_input() if text is None else text, "standard input"
+    if not text.strip():
+        raise SoftPromptError(f"{name}: no rows", why="it is empty", fix="write one JSON object a line")
+    if text.lstrip().startswith("["):
+        lines: list[Row | None] = list(rows_of_json(text, name, split))
+    else:
+        lines = row_lines(
+            text, name, "rows are one JSON object a line; write other text or tables to a file, and name it"
+        )
+    restore_integers([row for row in lines if row is not None])
+    return lines
 
 
 def fingerprint(rows: Iterable[Mapping[str, Any]]) -> str:
@@ -99,11 +143,13 @@ def _read_file(path: Path, split: str) -> list[Row]:
     kind = _format(path)
     if kind is None:
         suffix = f"'{''.join(path.suffixes[-2:])}'" if path.suffix else "no extension"
-        zst = path.suffix.lower() in (".zst", ".zip", ".lz4", ".7z", ".tar")
+        packed = path.suffix.lower() in (".zip", ".lz4", ".7z", ".tar")
         raise SoftPromptError(
             f"cannot tell the format of '{path}'",
             why=f"it has {suffix}; known: {', '.join(FORMATS)}; texts also with {', '.join(COMPRESSED)}",
-            fix="unpack it first" if zst else "convert or rename it, JSON Lines (.jsonl) being the simplest",
+            fix="unpack it first"
+            if packed
+            else "convert or rename it, JSON Lines (.jsonl) being the simplest",
         )
     return _READERS[kind](path, split)
 
@@ -133,7 +179,9 @@ def _missing(path: Path) -> SoftPromptError:
         return SoftPromptError(f"no file '{path}'", why=f"the folder '{folder}' does not exist")
     if str(path.name) == "-":
         return SoftPromptError(
-            "rows are not read from standard input", "they are read more than once", "write them to a file"
+            "rows are not read from standard input here",
+            "they are read more than once",
+            "write them to a file",
         )
     names = sorted(p.name for p in folder.iterdir() if p.is_dir() or _format(p))
     guess = nearest(path.name, names)
@@ -166,14 +214,14 @@ def _shards(folder: Path, split: str) -> list[Path]:
         raise SoftPromptError(
             f"the folder '{folder}' holds no data file" + (f" of the split '{split}'" if named else ""),
             why=f"data files in it: {shown}",
-            fix=f"name a file: data={next(iter(named))}" if named else "name a data file",
+            fix=f"name a file: {next(iter(named))}" if named else "name a data file",
         )
     kinds = sorted({str(_format(path)) for path in files})
     if len(kinds) > 1:
         raise SoftPromptError(
             f"the folder '{folder}' holds files of several formats: {', '.join(kinds)}",
             why=f"data files in it: {shown}",
-            fix=f"say which: data={folder}/*{kinds[0]}",
+            fix=f"say which: {folder}/*{kinds[0]}",
         )
     return files
 

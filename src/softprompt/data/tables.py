@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 from softprompt.data.row import MAX_FIELDS, Row, row_of, short
-from softprompt.data.text_files import read_text
+from softprompt.data.text_files import MAX_ROW, read_text
 from softprompt.errors import SoftPromptError
 
 SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
@@ -20,7 +19,7 @@ def read_csv(path: Path, split: str) -> list[Row]:
     """A header, then a row a line. A file whose header has no comma may be parted by ; tab or |."""
     text = read_text(path)
     delimiter = _separator(text, path)
-    limit = csv.field_size_limit(sys.maxsize)  # the default, 131,072, is shorter than a document
+    limit = csv.field_size_limit(MAX_ROW)  # the default, 131,072, is shorter than a document
     lines = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     start = 1
     try:

@@ -19,7 +19,7 @@ import jinja2
 from jinja2 import meta, nodes
 
 from softprompt.data import budget
-from softprompt.data.row import Row, short
+from softprompt.data.row import Row, row_of, short
 from softprompt.data.sandbox import Fields, NotTextError, NullError, environment
 from softprompt.data.spelling import meant, spellings
 from softprompt.data.values import Unusable, plain
@@ -151,7 +151,7 @@ class Template:
 
     def _row(self, row: Mapping[str, Any] | str) -> Row:
         if not isinstance(row, str):
-            return row if isinstance(row, Row) else Row(row)
+            return row_of(row, "the row")
         if self.words_field:
             return Row({self.words_field: row.split()}, "the text")
         if len(self._input_fields) != 1:

@@ -1,4 +1,4 @@
-"""A file's bytes become text: which files are read at all, how they are compressed, and in which encoding.
+"""Bytes of a file or of standard input become text: what is read at all, how it is compressed and encoded.
 
 The limits stand here and in `values`, `row` and `budget`; docs/data.md lists them.
 """
@@ -9,6 +9,7 @@ import bz2
 import codecs
 import gzip
 import lzma
+import sys
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -16,11 +17,25 @@ from typing import Any
 
 from softprompt.errors import SoftPromptError
 from softprompt.paths import kind_of
-from softprompt.progress import task
+from softprompt.progress import Task, task
 
 MAX_BYTES = 4_000_000_000  # of a file of text, uncompressed
+MAX_ROW = 100_000_000  # bytes of one row
 BLOCK = 1 << 22
-OPENERS: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
+
+
+def _open_zst(path: Path, mode: str) -> Any:
+    import pyarrow
+
+    return pyarrow.CompressedInputStream(str(path), "zstd")
+
+
+OPENERS: dict[str, Callable[..., Any]] = {
+    ".gz": gzip.open,
+    ".bz2": bz2.open,
+    ".xz": lzma.open,
+    ".zst": _open_zst,
+}
 #: Marks at the start of a file, the longer ones first: UTF-32's begins with UTF-16's.
 MARKS = (
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -46,58 +61,93 @@ def read_text(path: Path, *, may_be_blank: bool = False) -> str:
 
     Raises SoftPromptError for a file that is empty or too long, or holds bytes that are no text.
     """
-    content = _content(path)
-    encoding = next((name for mark, name in MARKS if content.startswith(mark)), "utf-8")
+    opener = OPENERS.get(path.suffix.lower())
+    total = None if opener else path.stat().st_size
     try:
-        text = content.decode(encoding)
-    except UnicodeDecodeError as error:
-        raise _undecodable(path, content, error) from None
-    if "\0" in text[:10_000]:
+        with task(f"reading {path.name}", total) as reading, (opener or open)(path, "rb") as file:
+            content = _bytes_of(file, f"'{path}'", reading, in_lines=".json" not in _suffixes(path))
+    except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile, OSError) as error:
+        if opener is None or (isinstance(error, OSError) and error.errno):
+            raise
         raise SoftPromptError(
-            f"'{path}' holds NUL characters",
-            why="it is not text, or is UTF-16 without a mark at its start",
-            fix=f"if it is text, convert it: iconv -f utf-16le -t utf-8 {path.name}",
-        )
+            f"'{path}' cannot be unpacked", why=str(error), fix="copy or download it again"
+        ) from None
+    text = _decoded(content, path.name, path.name)
     if not may_be_blank and not text.strip():
         raise SoftPromptError(f"'{path}' is empty", fix="write one row a line, with an input and a target")
     return text
 
 
-def _content(path: Path) -> bytes:
-    opener = OPENERS.get(path.suffix.lower())
-    total, blocks, size = path.stat().st_size, [], 0
-    try:
-        with (
-            task(f"reading {path.name}", None if opener else total) as reading,
-            (opener or open)(path, "rb") as file,
-        ):
-            while block := file.read(BLOCK):
-                blocks.append(block)
-                size += len(block)
-                if size > MAX_BYTES:
-                    raise SoftPromptError(
-                        f"'{path}' is too long",
-                        why=f"a file of text has at most {MAX_BYTES:,} bytes, uncompressed",
-                        fix="train on a part of it, or write it as Parquet",
-                    )
-                reading.at(size)
-    except (EOFError, zlib.error, lzma.LZMAError, gzip.BadGzipFile) as error:
-        raise SoftPromptError(
-            f"'{path}' cannot be unpacked", why=str(error), fix="copy or download it again"
-        ) from None
+def read_standard_input() -> str:
+    """What standard input holds, as `read_text` reads a file; it may be blank."""
+    with task("reading standard input") as reading:
+        binary = getattr(sys.stdin, "buffer", None)
+        if binary is None:  # a stream of text in its place
+            return sys.stdin.read()
+        return _decoded(_bytes_of(binary, "standard input", reading, in_lines=True), "standard input", "")
+
+
+def _suffixes(path: Path) -> list[str]:
+    return [suffix.lower() for suffix in path.suffixes[-2:]]
+
+
+def _bytes_of(file: Any, name: str, reading: Task, *, in_lines: bool) -> bytes:
+    """All bytes. Raises SoftPromptError as soon as they, or one line where lines are rows, are too many."""
+    blocks, size, line = [], 0, 0
+    while block := file.read(BLOCK):
+        if not blocks:  # a list of rows may be written without a line break
+            in_lines = in_lines and not block.lstrip(b"\xef\xbb\xbf\xff\xfe\0 \t\r\n").startswith(b"[")
+        blocks.append(block)
+        size += len(block)
+        end = max(block.rfind(b"\n"), block.rfind(b"\r"))
+        line = line + len(block) if end < 0 else len(block) - end - 1
+        if size > MAX_BYTES:
+            raise SoftPromptError(
+                f"{name} is too long",
+                why=f"a file of text has at most {MAX_BYTES:,} bytes, uncompressed",
+                fix="train on a part of it, or write it as Parquet",
+            )
+        if in_lines and line > MAX_ROW:
+            raise row_too_long(name)
+        reading.at(size)
     return b"".join(blocks)
 
 
-def _undecodable(path: Path, content: bytes, error: UnicodeDecodeError) -> SoftPromptError:
+def row_too_long(where: str) -> SoftPromptError:
+    """The error for a row of more than `MAX_ROW` bytes."""
+    return SoftPromptError(
+        f"{where} holds a row that is too long",
+        why=f"a row has at most {MAX_ROW:,} bytes",
+        fix="shorten its texts, or give each row a line of its own",
+    )
+
+
+def _decoded(content: bytes, name: str, file: str) -> str:
+    """The text of the bytes; `file` is what a command that converts them is given."""
+    encoding = next((code for mark, code in MARKS if content.startswith(mark)), "utf-8")
+    try:
+        text = content.decode(encoding)
+    except UnicodeDecodeError as error:
+        raise _undecodable(name, file, content, error) from None
+    if "\0" in text[:10_000]:
+        raise SoftPromptError(
+            f"'{name}' holds NUL characters",
+            why="it is not text, or is UTF-16 without a mark at its start",
+            fix=f"if it is text, convert it: iconv -f utf-16le -t utf-8 {file}".strip(),
+        )
+    return text
+
+
+def _undecodable(name: str, file: str, content: bytes, error: UnicodeDecodeError) -> SoftPromptError:
     line = content.count(b"\n", 0, error.start) + 1
     found, why = content[:4000], f"byte {content[error.start : error.start + 1].hex()} cannot be decoded"
     if error.encoding.lower().replace("_", "-") not in ("utf-8", "utf8"):
         return SoftPromptError(
-            f"'{path}' is damaged: its mark says {error.encoding}", why, "write it again, as UTF-8"
+            f"'{name}' is damaged: its mark says {error.encoding}", why, "write it again, as UTF-8"
         )
     if found.count(0) > len(found) // 4:
-        which = "utf-16le" if found[1:2] == b"\0" else "utf-16be"
-        fix = f"convert it: iconv -f {which} -t utf-8 {path.name}"
+        which, note = ("utf-16le" if found[1:2] == b"\0" else "utf-16be"), ""
     else:  # Windows' code page holds all that Latin-1 prints, and its quotation marks
-        fix = f"convert it: iconv -f cp1252 -t utf-8 {path.name} (if it comes from western Windows)"
-    return SoftPromptError(f"{path.name}:{line}: not UTF-8 text", why=why, fix=fix)
+        which, note = "cp1252", "(if it comes from western Windows)"
+    fix = " ".join(f"convert it: iconv -f {which} -t utf-8 {file} {note}".split())
+    return SoftPromptError(f"{name}:{line}: not UTF-8 text", why=why, fix=fix)

@@ -92,13 +92,20 @@ def plain(value: Any, depth: int = 0) -> Any:
             fix="flatten the field, or leave it out",
         )
     if isinstance(value, Mapping):
-        return {
-            name if isinstance(name, str) else plain(name): plain(item, depth + 1)
-            for name, item in value.items()
-        }
+        return _mapping(value, depth)
     if kind is list or kind is tuple:
         return [plain(item, depth + 1) for item in value]
     return _standard(value, depth)
+
+
+def _mapping(value: Mapping[Any, Any], depth: int) -> Any:
+    found: dict[Any, Any] = {}
+    for name, item in value.items():
+        key = name if isinstance(name, str) else plain(name, depth + 1)
+        if isinstance(key, (list, dict, Unusable)):
+            return Unusable("a mapping whose keys are no text or numbers", "name what it holds with text")
+        found[key] = plain(item, depth + 1)
+    return found
 
 
 def json_default(value: Any) -> Any:
