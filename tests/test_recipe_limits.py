@@ -156,3 +156,8 @@ def test_paths_belong_to_the_recipe_or_to_the_working_directory(tmp_path, monkey
 
 def test_formats_are_those_that_a_recipe_is_told_from():
     assert set(FORMATS) == set(ROWS)
+
+
+def test_a_recipe_may_begin_with_merged_keys(tmp_path):
+    (tmp_path / "r.yaml").write_text("<<: {model: m}\ndata: d.jsonl\n")
+    assert load_recipe(tmp_path / "r.yaml").model == "m"

@@ -20,7 +20,7 @@ import yaml
 from pydantic import ValidationError
 
 from softprompt.errors import SoftPromptError, nearest
-from softprompt.paths import expanded, unexpanded
+from softprompt.paths import expanded, shown, unexpanded, unusable
 from softprompt.recipe import PREFERRED, SECTIONS, SHORTHAND, Recipe
 from softprompt.recipe_file import read_recipe
 from softprompt.recipe_yaml import KeyPath, Reading, TooMuchError, read_value
@@ -255,6 +255,10 @@ class _Draft:
             # What is read is absolute, so that a recipe kept in an artifact finds its rows from elsewhere;
             # what is written is as short as it was given.
             joined = os.path.normpath(folder / value)
+            if path in WRITTEN and (why := unusable(joined)):
+                self.mistakes.append(
+                    (origin, f"{'.'.join(path)}: '{shown(joined)}' cannot be a folder: {why}")
+                )
             place[path[-1]] = joined if path in WRITTEN else os.path.abspath(joined)
 
     def _origin(self, path: Sequence[str | int]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import stat
@@ -32,6 +33,17 @@ def shown(path: str | Path) -> str:
     """The path as an error names it."""
     text = str(path).replace("\0", "␀")
     return text if len(text) <= 200 else text[:200] + "…"
+
+
+def unusable(path: str | Path) -> str | None:
+    """Why no file can have this name; None where one can."""
+    try:
+        os.stat(path)
+    except ValueError:
+        return "no name holds a NUL character"
+    except OSError as error:
+        return error.strerror if error.errno == errno.ENAMETOOLONG else None
+    return None
 
 
 def kind_of(path: Path, what: str) -> Kind:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shlex
 from pathlib import Path
 
@@ -52,7 +53,7 @@ def _other(text: str) -> str | None:
     lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")][:3]
     if not lines:
         return None
-    if lines[0].lstrip().startswith("<"):
+    if re.match(r"\s*<(?!<)", lines[0]):  # << merges mappings
         return "a page (such as a report)"
     try:
         value = json.loads(text if text.lstrip()[0] == "[" else lines[0])

@@ -175,3 +175,14 @@ def test_a_line_without_an_end_is_refused_while_it_is_read(run, tuned, monkeypat
     monkeypatch.setattr("softprompt.data.text_files.BLOCK", 1000)
     monkeypatch.setattr(sys, "stdin", Endless())
     assert "a row has at most 10,000 bytes" in run("generate", tuned, "--file", "-").err
+
+
+def test_names_that_no_file_can_have(run, recipe, monkeypatch):
+    name = "n" * 300
+    for command in (("init", name), ("report", name), ("serve", name), ("inspect", name)):
+        said = run(*command)
+        assert said.code == 1 and "File name too long" in said.err, command
+    for given in (name, "a\0b"):
+        for key in ("output", "compare.output", "train.cache_folder"):
+            said = run("check", recipe, f"{key}={given}")
+            assert said.code == 1 and f"{key}: '" in said.err and "cannot be a folder" in said.err

@@ -68,6 +68,8 @@ def test_files_that_cannot_be_read_say_why(tmp_path):
     assert "is a pipe" in fails(tmp_path / "p.jsonl")
     assert "File name too long" in fails(tmp_path / ("n" * 300 + ".csv"))
     assert "NUL" in fails("a\0b.csv")
+    for address in ("https://x.org/a.jsonl", str(tmp_path / "s3:/x/y.csv")):
+        assert "not read from an address" in fails(address)
     for name, content, said in (
         ("deep.jsonl", "[" * 10_000, "too deeply"),
         ("deep1.jsonl", '{"a": ' + "[" * 10_000, "too deeply"),

@@ -11,6 +11,7 @@ import functools
 import logging
 import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -20,6 +21,7 @@ from .. import __version__
 from ..characters import check_whole, texts_in
 from ..display import Display
 from ..errors import IN_SHELL, SoftPromptError
+from ..paths import shown, unusable
 from ..quiet import own_process
 from ..threads import wait_quietly
 from . import (
@@ -108,6 +110,10 @@ def _run(function: Callable[..., Reply], arguments: dict[str, Any], prints: bool
         with aside, Display(), _for_a_shell():
             for name, text in texts_in(arguments):
                 check_whole(text, f"the argument {name.upper()}", NOT_UTF8)
+            for name, value in arguments.items():
+                if isinstance(value, Path) and (why := unusable(value)):
+                    what = f"the argument {name.upper()} names no file: '{shown(value)}'"
+                    raise SoftPromptError(what, why, "give a shorter name")
             reply = function(**arguments)
     except SoftPromptError as error:
         return show_error(error, as_json)

@@ -175,6 +175,12 @@ def _matching(pattern: Path) -> list[Path]:
 
 def _missing(path: Path) -> SoftPromptError:
     folder = path.parent
+    if address := re.search(r"(?:^|/)((?:https?|ftp|file|s3|gs|az|abfss?|hdfs):/.*)", str(path)):
+        return SoftPromptError(
+            f"rows are not read from an address ('{address[1]}')",
+            why="they are read from files, and from the Hugging Face hub as hf:NAME",
+            fix="download it, and name the file",
+        )
     if not folder.is_dir():
         return SoftPromptError(f"no file '{path}'", why=f"the folder '{folder}' does not exist")
     if str(path.name) == "-":
