@@ -298,6 +298,18 @@ def test_killed_in_training_it_goes_on_from_its_checkpoint(recipe, monkeypatch):
     assert ends[0] == ends[1]
 
 
+def test_what_a_kill_left_of_the_search_journal_is_no_hindrance(recipe):
+    made = recipe({"seeds": 1})
+    folder = compare(made, on=Serial(), report=False).folder
+    journal = folder / "search.journal"
+    whole = journal.read_bytes()
+    journal.write_bytes(whole[:-20])  # killed inside a write, which Optuna's lock surrounds
+    (folder / "search.journal.lock").symlink_to(journal)
+    assert compare(made, on=Serial(), report=False).ran == 0
+    assert sorted(p.name for p in folder.glob("search.journal*")) == ["search.journal"]
+    assert journal.read_bytes().count(b"\n") == whole.count(b"\n")
+
+
 def test_one_that_fails_stops_no_other_and_is_shown(recipe):
     made = recipe(
         {

@@ -30,7 +30,7 @@ from .folder import Folder, Record
 from .ground import Ground
 from .growth import Table, sizes, tables
 from .run import LEFT_OUT, Job, Survey, failure, settled
-from .search import STAGES, Search, Settings, trials_of
+from .search import STAGES, Search, Settings, clear, trials_of
 from .study import Study
 from .trials import Trial, Trials
 
@@ -226,6 +226,7 @@ class _Engine:
     def _search(self) -> dict[str, Settings]:
         """The best settings of each contestant; those of which every trial failed are left out."""
         journal = self._folder.path / "search.journal"
+        clear(journal)
         maximise = METRICS[self._ground.metrics[0]].higher_is_better
         searches = [Search(one, self._how, journal, maximise) for one in self._methods]
         for stage in STAGES:

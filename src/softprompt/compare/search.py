@@ -5,7 +5,8 @@ contestant that lacks an option gets as many more learning rates around its best
 has been looked at more closely than another.
 
 The studies are Optuna's (`search.journal`), so that its tools can look at them; what a trial came to is in
-its own record, whose name says what was run.
+its own record, whose name says what was run. So the journal is written anew by every call: a killed one may
+have left half a line in it, or Optuna's lock, which the next would wait for.
 """
 
 from __future__ import annotations
@@ -21,6 +22,12 @@ from .folder import Record
 
 Settings = dict[str, Any]
 STAGES = ("rate", "length", "init")
+
+
+def clear(journal: Path) -> None:
+    """Remove the journal of an earlier call, and locks that it left. Nobody else may be writing to it."""
+    for path in (journal, *journal.parent.glob(f"{journal.name}.lock*")):
+        path.unlink(missing_ok=True)
 
 
 class Search:
