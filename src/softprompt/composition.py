@@ -18,7 +18,7 @@ from . import artifact as artifacts
 from .artifact import Artifact
 from .compose import average, concatenate, scale
 from .errors import SoftPromptError
-from .injection import Injection
+from .injection import Injection, SoftTokens
 from .lm.base import LanguageModel
 from .methods.materialised import Materialised
 from .provenance import provenance
@@ -142,8 +142,10 @@ def manifest(
 ) -> dict[str, Any]:
     """What `softprompt.json` says: of the first source what it is used with, and how it was made."""
     first = sources[0].artifact.manifest
-    length = sum(part.mask.shape[1] for part in made.channels().values())
-    options = {"operation": operation.name, **operation.numbers, "length": length}
+    parts = made.channels().values()
+    length = sum(part.mask.shape[1] for part in parts)
+    soft = sum(part.mask.shape[1] for part in parts if isinstance(part, SoftTokens))
+    options = {"operation": operation.name, **operation.numbers, "length": length, "soft_tokens": soft}
     recipe = {
         **first["recipe"],
         "method": {"name": METHOD, **options},

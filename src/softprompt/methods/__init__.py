@@ -86,7 +86,14 @@ def build(name: str, setting: Setting, options: Mapping[str, Any] | None = None)
 
 
 def soft_tokens(name: str, options: Mapping[str, Any]) -> tuple[int, int, int]:
-    """Positions that a method's vectors take: (in the input's sequence, in a decoder apart, of one place)."""
+    """Positions that a method's vectors take: (in the input's sequence, in a decoder apart, of one place).
+
+    A composition is no method of the registry: it records how many soft tokens it has.
+    """
+    if name not in METHODS and "operation" in options:
+        # A composition that was made before the number was recorded: all of its vectors may be soft tokens.
+        length = int(options.get("soft_tokens", options["length"]))
+        return length, 0, length
     method, known = find(name), find(name).options()
     if not method.is_soft:
         return 0, 0, 0
