@@ -70,7 +70,8 @@ def base_given(lm: Any) -> LanguageModel | str:
         return lm
     if isinstance(lm, Path):
         return str(lm)
-    kind = f"{type(lm).__module__.partition('.')[0]}'s {type(lm).__name__}"
+    library = type(lm).__module__.partition(".")[0]
+    kind = f"it is of the type {'' if library == 'builtins' else library + '.'}{type(lm).__name__}"
     own = hasattr(lm, "save_pretrained")
     raise SoftPromptError(
         f"lm is no base model: {kind}",

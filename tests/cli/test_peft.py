@@ -45,6 +45,7 @@ def test_defaults_for_out(run, styles, monkeypatch, tmp_path):
 def test_refusals(run, tuned, styles, tmp_path):
     said = run("export", tuned, "--to", "peft", "--out", tmp_path / "no")
     assert said.code == 1 and "cannot place vectors after the input" in said.err
+    assert "loading" not in said.err  # the artifact alone tells it
     error = run("export", styles, "--to", "peft", "--out", tmp_path / "no", "--json").json["error"]
     assert "2 prompts" in error["what"] and "--prompt joke" in error["fix"]
     said = run("export", styles, "--to", "peft", "--prompt", "jok", "--out", tmp_path / "no")

@@ -69,7 +69,7 @@ def export(
       softprompt export runs/style --to llama.cpp --gguf model.gguf --out slots
     """
     from .. import artifact as artifacts
-    from ..interop import llama_cpp
+    from ..interop import llama_cpp, peft
     from ..interop.peft import files as peft_files
 
     opened = artifacts.load(artifact)
@@ -77,6 +77,8 @@ def export(
         opened.index(prompt)  # an unknown one is told before a model is loaded
     folder = out or artifact.with_name(f"{artifact.resolve().name}-{to.value}")
     (peft_files if to is Library.peft else llama_cpp).check_free(folder)
+    if to is Library.peft:
+        peft.check_stored(opened)
     log(f"loading {model or opened.manifest['base']['name']} …")
     common = {"prompt": prompt, "other_base": other_base}
     if to is Library.peft:

@@ -10,15 +10,16 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...artifact import Artifact
+from ...artifact import VECTORS, Artifact
 from ...errors import SoftPromptError
 from ...lm.base import LanguageModel
 from ...lm.loading import ALIASES
+from ...stored import read_prompts
 from .. import foreign
 from . import files
 from .files import Adapter
 from .reading import Found, from_adapter
-from .writing import to_adapter
+from .writing import check_places, to_adapter
 
 __all__ = ["Adapter", "Found", "Imported", "base_name", "export", "import_adapter"]
 
@@ -45,13 +46,7 @@ def export(
 
     Raises SoftPromptError with the reason for what PEFT cannot hold exactly.
     """
-    mode = artifact.manifest["base"]["mode"]
-    if mode != "frozen":
-        raise SoftPromptError(
-            f"{artifact.path} trained the base model too (base={mode})",
-            why="the prompt alone, on the base as it was, would answer differently",
-            fix="train it with base=frozen",
-        )
+    check_stored(artifact)
     if lm.answers != "next":
         raise SoftPromptError(
             f"{artifact.path} cannot be written for PEFT",
@@ -66,6 +61,19 @@ def export(
     adapter.config["base_model_name_or_path"] = None if name in ALIASES else name
     files.write(folder, adapter)
     return adapter
+
+
+def check_stored(artifact: Artifact) -> None:
+    """What can be told without the base model. Raises SoftPromptError for what PEFT cannot hold."""
+    mode = artifact.manifest["base"]["mode"]
+    if mode != "frozen":
+        raise SoftPromptError(
+            f"{artifact.path} trained the base model too (base={mode})",
+            why="the prompt alone, on the base as it was, would answer differently",
+            fix="train it with base=frozen",
+        )
+    if artifact.is_static:
+        check_places(read_prompts(artifact.path / VECTORS, artifact.prompts).prompts[0])
 
 
 def base_name(folder: Path) -> str:

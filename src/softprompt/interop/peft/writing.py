@@ -45,7 +45,12 @@ def check_channels(method: SoftPrompt, index: int, lm: LanguageModel) -> None:
             why="its adapters are tables of fixed vectors",
             fix="train prompt-tuning or prefix-tuning with placement=before",
         )
-    channels = sorted(_injection(method, index, lm).channels())
+    check_places(_injection(method, index, lm))
+
+
+def check_places(injection: Injection) -> None:
+    """Raises SoftPromptError unless what is injected stands in one place, ahead of the input."""
+    channels = sorted(injection.channels())
     if not channels:
         raise SoftPromptError("there is nothing to export", why="it holds no vectors", fix="train a prompt")
     if late := [name for name in channels if name in ("after", "kv_after")]:
