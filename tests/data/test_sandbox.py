@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import threading
 
 import pytest
 
+from softprompt.compare.ground import part
+from softprompt.config import recipe_from_dict
 from softprompt.data.checking import check_rows
 from softprompt.data.sources import Row
 from softprompt.data.template import Template
@@ -169,6 +172,14 @@ def test_a_field_that_is_not_read_is_told_why(source):
     rows = [Row({"text": "a", "label": "x"}), Row({"text": "c", "label": "y"})]
     message = fails(lambda: check_rows(Template(source, "{{ label }}"), rows))
     assert 'written {{ row["text"] }}' in message if source == "{{ 'text' }}" else "outside" in message
+
+
+def test_a_comparison_refuses_it_before_the_rows_are_split(tmp_path):
+    lines = [json.dumps({"text": str(i), "label": "ab"[i % 2]}) for i in range(8)]
+    (tmp_path / "d.jsonl").write_text("\n".join(lines))
+    template = {"input": "{text}", "target": "{{ label }}"}
+    recipe = recipe_from_dict({"model": "m", "data": "d.jsonl", "template": template}, tmp_path)
+    assert "names no field" in fails(lambda: part(recipe, lambda texts: []))  # type: ignore[arg-type]
 
 
 def test_odd_templates_are_noted():

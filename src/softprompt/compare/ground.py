@@ -168,6 +168,7 @@ def part(recipe: Recipe, vectors: Vectors) -> tuple[dict[str, list[Row]], dict[s
     data, how, seed = recipe.data, recipe.compare, recipe.train.seed
     key, kinds = template_of(recipe).render_input, kinds_in(recipe)
     rows = read_rows(data.train)
+    check_rows(template_of(recipe), rows, say=lambda text: None)  # else the split is blamed; notes come later
     dev = None if data.dev is None else read_rows(data.dev, split="dev")
     test = None if data.test is None else read_rows(data.test, split="test")
     held: list[Row] = []
