@@ -30,9 +30,9 @@ _SIZES: dict[int, str] = {
     HIDDEN: "hidden_size d_model n_embd dim emb_dim model_dim embedding_size word_embed_proj_dim lru_width "
     "attention_hidden_size embed_dim projection_dim input_dim entity_emb_size",
     LAYERS: "num_hidden_layers n_layer n_layers num_layers num_decoder_layers encoder_layers decoder_layers "
-    "num_encoder_layers num_blocks",
-    4: "num_attention_heads n_head n_heads num_heads encoder_attention_heads decoder_attention_heads "
-    "num_encoder_attention_heads num_decoder_attention_heads mamba_n_heads mamba_num_heads "
+    "num_encoder_layers num_blocks num_attention_heads n_head n_heads num_heads encoder_attention_heads "
+    "decoder_attention_heads num_encoder_attention_heads num_decoder_attention_heads mamba_n_heads "
+    "mamba_num_heads "
     "n_mamba_heads num_experts num_local_experts n_routed_experts moe_num_experts attention_heads "
     "sliding_window window_size attention_window local_attention attention_chunk_size "
     "linear_num_value_heads index_topk linear_conv_kernel_dim conv_l_cache local_radius global_block_size",
@@ -69,7 +69,19 @@ MORE: dict[str, dict[str, Any]] = {
     "codegen": {"rotary_dim": 4},
     "gptj": {"rotary_dim": 4},
     "bamba": {"attn_layer_indices": [1, 3]},
-    "zamba": {"mamba_dt_rank": 4, "attention_hidden_size": 64, "attention_head_dim": 16, "mamba_expand": 2},
+    "zamba": {
+        "layers_block_type": ["linear_attention", "hybrid"] * 2,
+        "mamba_dt_rank": 4,
+        "attention_hidden_size": 64,
+        "attention_head_dim": 16,
+        "mamba_expand": 2,
+    },
+    "zamba2": {
+        "layers_block_type": ["linear_attention", "hybrid"] * 2,
+        "attention_hidden_size": 64,
+        "attention_head_dim": 16,
+    },
+    "granitemoehybrid": {"layer_types": ["mamba", "attention"] * 2},
     "deepseek_v2": {"topk_method": "greedy", "q_lora_rank": None, "num_key_value_heads": 4},
     "ctrl": {"dff": 48},
     "dbrx": {
@@ -86,8 +98,12 @@ MORE: dict[str, dict[str, Any]] = {
     "gemma3n_text": {
         "layer_types": HALF,
         "activation_sparsity_pattern": [0.0] * 4,
+        "intermediate_size": 48,
         "vocab_size_per_layer_input": 101,
     },
+    "gemma4_text": {"layer_types": HALF},
+    "gemma4_unified_text": {"layer_types": HALF},
+    "gpt_neo": {"attention_types": [[["global", "local"], 2]]},
     "lfm2_moe": {"layer_types": ["conv", "full_attention"] * 2, "num_dense_layers": 1},
     "kimi_linear": {"linear_attn_config": None},
     "longcat_flash": {
@@ -190,5 +206,5 @@ def _small(kind: Any) -> dict[str, Any]:
             given[name] = _small(type(part) if part is not None else sub)
             given[name].pop("model_type", None)
             if part is not None:
-                given[name]["model_type"] = part.model_type
+                given[name] |= {**MORE.get(part.model_type, {}), "model_type": part.model_type}
     return given

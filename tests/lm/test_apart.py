@@ -78,11 +78,15 @@ def test_gradient_and_decoding(new_lm, close):
     (by_hand,) = torch.autograd.grad(torch.stack(losses).sum(), soft)
     assert soft.grad is not None
     close(soft.grad, by_hand, 1e-4)
-    two = lm.generate(batch, injection, max_new_tokens=3, do_sample=False, num_return_sequences=1)
+    # no cache keeps what this model mixes: with one, `generate` is refused
+    options = {"max_new_tokens": 3, "do_sample": False, "use_cache": False}
+    with pytest.raises(SoftPromptError, match="does not generate"):
+        lm.generate(batch, injection, **options | {"use_cache": True})
+    two = lm.generate(batch, injection, num_return_sequences=1, **options)
     for i in range(4):
         row = batch_of_ids(INPUTS[i : i + 1])
         own = injection.select(torch.tensor([i]))
-        assert two[i].tolist() == lm.generate(row, own, max_new_tokens=3)[0].tolist()
+        assert two[i].tolist() == lm.generate(row, own, **options)[0].tolist()
     with pytest.raises(SoftPromptError, match="return_dict_in_generate") as caught:
         lm.generate(batch, injection, max_new_tokens=3, return_dict_in_generate=True)
     assert "one row at a time" in caught.value.fix

@@ -85,6 +85,7 @@ class LanguageModel(abc.ABC):
         self._begin = settings.begin(model, tokenizer)
         self.inherited = settings.make_neutral(model, tokenizer)
         self._checkpointed: tuple[torch.nn.Module, ...] = ()
+        self.decoding: dict[str | None, str] = {}  # by kind of cache: why `generate` is not exact, or empty
         self._recomputed = False  # whether checkpointing was found to give the gradient
         self._accepted = accepted_arguments(model)
         with told(model):

@@ -19,7 +19,7 @@ from ..data.collate import Batch, batch_of_ids
 from ..errors import SoftPromptError
 from ..injection import Injection, LayerKV, Layers, SoftTokens
 from ..quiet import quietly
-from . import cache_name, generation, probe_lengths, shims, turns
+from . import cache_name, decoding, generation, probe_lengths, shims, state, turns
 from .active import Active, Columns, inject
 from .apart import NOT_KEPT, apart, hidden_apart
 from .base import LanguageModel
@@ -30,6 +30,11 @@ from .probe_positions import first_position, positions_from
 #: Positions that are spared where what all rows begin with is run once, below which the pass that this
 #: takes costs more than it spares.
 WORTH_A_PASS = 128
+
+COUNTS_COLUMNS = (
+    "it takes no positions but counts columns, padding among them: from a row's keys, a prefix would stand "
+    "as far away as the row has padding"
+)
 
 
 @final
@@ -43,6 +48,9 @@ class FrozenLM(LanguageModel):
         if self.head is None:
             self._first = first_position(self.model, self._accepted)
             self.spec = replace(self.spec, context=self.spec.context - self._first)
+        if self.spec.layers and self.spec.positions == "unknown" and "position_ids" not in self._accepted:
+            limits = {"prefix": COUNTS_COLUMNS, "cache": COUNTS_COLUMNS, **self.spec.limits}
+            self.spec = replace(self.spec, limits=limits)
         self.spec = probe_lengths.with_rope(self)
         self._measure_batching()
         if self.spec.batching != "any":
@@ -87,7 +95,7 @@ class FrozenLM(LanguageModel):
         keep = torch.arange(width - count, width, device=mask.device)
         options = self._only_accepted(position_ids=positions, use_cache=False, logits_to_keep=keep)
         with inject(active), self._checkpointing():
-            out = self.model(inputs_embeds=vectors, attention_mask=mask, **options)
+            out = self.model(inputs_embeds=vectors, attention_mask=mask.long(), **options)
         # a head has read the last column, the one that predicts the first target
         return out.logits[:, None] if self.head is not None else out.logits[:, -count:]
 
@@ -175,7 +183,7 @@ class FrozenLM(LanguageModel):
         active.record = {}
         options = self._only_accepted(position_ids=positions, use_cache=False)
         with inject(active):  # without the head: no logits are needed
-            self.model.base_model(inputs_embeds=vectors, attention_mask=mask, **options)
+            self.model.base_model(inputs_embeds=vectors, attention_mask=mask.long(), **options)
         return Context(recorded(active, len(self.spec.layers)), mask, ahead)
 
     @torch.no_grad()
@@ -199,7 +207,8 @@ class FrozenLM(LanguageModel):
         options = self._only_accepted(position_ids=positions, use_cache=False)
         if (why := self.spec.limits.get("length")) is not None:
             probe_lengths.refuse_longer(self.spec.context, why, int(positions.max()) + 1)
-        out = self.model.base_model(input_ids=ids, attention_mask=mask, output_hidden_states=True, **options)
+        shown = {"attention_mask": mask.long(), "output_hidden_states": True}
+        out = self.model.base_model(input_ids=ids, **shown, **options)
         return out.hidden_states[layer]
 
     @quietly
@@ -240,7 +249,8 @@ class FrozenLM(LanguageModel):
         generation.in_own_columns(self.model, options, there, mask.sum(1))
         if self._first:
             options["position_ids"] = positions_from(self._first, mask)
-        with inject(active):
+        decoding.check(self, options)
+        with inject(active), state.cleared(self.model):
             out = self.model.generate(**inputs, attention_mask=mask.long(), **options)  # type: ignore[operator]
         made = generation.new_tokens(out, width)
         turns.note(cache, batch, injection, generation.tokens_of(made), width)

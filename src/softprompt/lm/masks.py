@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
 from typing import Any
 
@@ -71,7 +72,7 @@ def _extend(mask: Tensor | None, seen: Tensor, keys: int) -> Tensor:
     rows, _, queries, _ = seen.shape
     if mask is None:
         mask = seen.new_ones(rows, 1, queries, keys)
-    seen, mask = as_mask(seen, mask), mask.expand(rows, -1, -1, -1)
+    seen, mask = as_mask(seen, mask), mask.expand(rows, -1, queries, -1)  # it may be one for all queries
     return torch.cat([seen.expand(-1, mask.shape[1], -1, -1), mask], dim=-1)
 
 
@@ -109,14 +110,22 @@ def extend_bias(module, bias: Tensor, mask: Tensor | None, real: Tensor) -> Tens
         if source.is_decoder and mask is not None:
             at = at + columns_ahead(mask, queries)
         place = -real.flip(1).long().cumsum(1).flip(1)
-        bucket = source._relative_position_bucket(
-            place[:, None, :] - at[None, :, None],
-            bidirectional=not source.is_decoder,
-            num_buckets=source.relative_attention_num_buckets,
-            max_distance=source.relative_attention_max_distance,
-        )
+        bucket = _bucket(source, place[:, None, :] - at[None, :, None])
         ahead = source.relative_attention_bias(bucket).permute(0, 3, 1, 2).to(bias.dtype)
     return torch.cat([ahead, bias.expand(rows, -1, -1, -1)], dim=-1)
+
+
+def _bucket(source: Any, distance: Tensor) -> Tensor:
+    """The bucket of each distance in a layer's table of biases."""
+    settings = {
+        "bidirectional": not source.is_decoder,
+        "num_buckets": source.relative_attention_num_buckets,
+        "max_distance": source.relative_attention_max_distance,
+    }
+    known = inspect.signature(source._relative_position_bucket).parameters  # UMT5 reads them itself
+    return source._relative_position_bucket(
+        distance, **{name: value for name, value in settings.items() if name in known}
+    )
 
 
 def columns_ahead(mask: Tensor, queries: int) -> Tensor:

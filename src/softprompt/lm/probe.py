@@ -19,6 +19,7 @@ from ..injection import LayerKV, Layers
 from .active import BIAS, CALLS, SITE, Active, Columns, Visit, inject
 from .rotary import Turn, candidates, find_turn
 from .spec import LayerSpec, ModelSpec, Stack
+from .told import OURS, place, reason
 
 SHIFT = 5  # positions between the two runs that tell how keys encode position
 INPUT, TARGET = 4, 3  # tokens on an encoder's side, and a decoder's: their difference tells stacks apart
@@ -142,15 +143,18 @@ def _check_soft_tokens(model, embed: Callable[[Tensor], Tensor], tokens: Tensor)
         with torch.enable_grad():
             logits = model(inputs_embeds=soft, **arguments).logits.float()
             (gradient,) = torch.autograd.grad(logits.square().mean(), soft)
-    except (TypeError, ValueError, RuntimeError) as error:
-        raise _no_soft_tokens(model, str(error).splitlines()[0]) from error
+    except Exception as error:
+        if (where := place(error)).startswith(OURS):
+            raise
+        why = f"run with a gradient on embeddings in place of tokens, it ends with {reason(error)} ({where})"
+        raise _no_soft_tokens(model, why) from error
     scale = tokens.abs().max().clamp(min=1.0)
     if (logits.detach() - tokens).abs().max() / scale > (1e-3 if soft.dtype == torch.float32 else 0.1):
         with torch.no_grad():
             again = _run(model, 0)[1]
         same = (again - tokens).abs().max() <= 1e-3 * scale
-        reason = "its answers to embeddings are not those to the tokens they belong to"
-        raise _no_soft_tokens(model, reason if same else "the same tokens, run twice, get two answers")
+        unlike = "its answers to embeddings are not those to the tokens they belong to"
+        raise _no_soft_tokens(model, unlike if same else "the same tokens, run twice, get two answers")
     if not gradient.abs().max() > 0:
         raise _no_soft_tokens(model, "no gradient comes back to what stands in its input")
 

@@ -20,7 +20,7 @@ from ..data.collate import Batch
 from ..errors import SoftPromptError
 from ..injection import Injection, Layers, SoftTokens
 from ..quiet import quietly
-from . import cache_name, generation, probe_places, turns
+from . import cache_name, decoding, generation, probe_places, turns
 from .active import Active, Columns, inject
 from .apart import apart, hidden_apart
 from .base import LanguageModel
@@ -79,7 +79,7 @@ class Seq2SeqLM(LanguageModel):
             read, active = self._read(batch, injection)
             with inject(active):
                 out = self.model(
-                    **read, decoder_input_ids=ids, decoder_attention_mask=mask, use_cache=False
+                    **read, decoder_input_ids=ids, decoder_attention_mask=mask.long(), use_cache=False
                 ).logits
         ahead = len(self.forced)  # their columns predict no token of the target
         return back_to_right(out[:, ahead:], mask[:, ahead:])
@@ -133,6 +133,7 @@ class Seq2SeqLM(LanguageModel):
         if self.forced and options.get("forced_bos_token_id") is None:
             width, options["forced_bos_token_id"] = len(self._begin), None
             options["decoder_input_ids"] = torch.tensor([self._begin] * batch.size, device=self.device)
+        decoding.check(self, options)
         with inject(active):
             out = self.model.generate(input_ids=ids, **read, **options)  # type: ignore[operator]
         return generation.new_tokens(out, width)
