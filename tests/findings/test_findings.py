@@ -12,6 +12,7 @@ import pytest
 
 from softprompt.findings import FINDINGS, Finding, Run, examine
 from softprompt.findings.baselines import tfidf_baseline
+from softprompt.findings.held_out import repeated_inputs
 from softprompt.findings.overlap import jaccard, near_duplicates, shingles
 from softprompt.findings.shift import told_apart
 from softprompt.findings.template import frame
@@ -21,6 +22,7 @@ from softprompt.findings.template import frame
 class Text:
     input: str
     target: str
+    prompt: str | None = None
 
 
 @dataclass(frozen=True)
@@ -356,3 +358,12 @@ def test_a_fix_proposes_no_rate_that_was_searched(name, searched):
     assert rates == [best] if more else rates and not tried & set(rates)
     if len(searched) == 4 and best in (1e-3, 3e-2):
         assert not more and (max(rates) < best or min(rates) > best)
+
+
+def test_the_same_inputs_under_several_prompts_are_no_repetition():
+    texts = [f"where is parcel number {i} of mine" for i in range(4)]
+    voices = [Encoded(Text(text, voice, voice)) for text in texts for voice in ("calm", "brisk", "merry")]
+    assert repeated_inputs(Run(manifest(), test=voices)) is None
+    alike = [Encoded(Text(text, "calm")) for text in texts * 3]
+    found = repeated_inputs(Run(manifest(), test=alike))
+    assert found is not None and "12 test rows have 4 different inputs" in found.evidence

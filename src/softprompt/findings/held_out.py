@@ -55,7 +55,8 @@ def repeated_inputs(run: Run) -> Finding | None:
     """Dev, test or unseen rows that are mostly the same few inputs again."""
     said = {}
     for split, rows in _parts(run):
-        different = len({shingles(row.rendered.input) for row in rows})
+        # An input under another prompt asks for another answer: several voices may answer the same messages.
+        different = len({(row.rendered.prompt, shingles(row.rendered.input)) for row in rows})
         if len(rows) >= 10 and different <= (1 - HALF) * len(rows):
             said[split] = f"{len(rows)} {split} rows have {different} different inputs"
     mend = _mend(run, said, "rows that differ")

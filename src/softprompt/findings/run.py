@@ -17,6 +17,9 @@ class Text(Protocol):
     @property
     def target(self) -> str: ...
 
+    @property
+    def prompt(self) -> str | None: ...
+
 
 class Encoded(Protocol):
     """An encoded row; `data.encode.Example` is one."""
