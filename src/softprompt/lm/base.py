@@ -79,7 +79,7 @@ class LanguageModel(abc.ABC):
         with told(model):
             shims.bind(model)
             self._beside = beside.bind(model)
-            model.set_attn_implementation(_implementation(model, attention))
+            _set_attention(model, _implementation(model, attention))
         model.eval()
         model.requires_grad_(False)
         self._begin = settings.begin(model, tokenizer)
@@ -345,6 +345,19 @@ def _checkpoint(function: Any, *args: Any, **named: Any) -> Any:
     return torch.utils.checkpoint.checkpoint(
         function, *args, use_reentrant=False, context_fn=checkpoint_contexts, **named
     )
+
+
+def _set_attention(model: PreTrainedModel, name: str) -> None:
+    """Let every layer of the model call the attention that is registered under `name`.
+
+    transformers 5.17 leaves out parts that have a copy of the model's own configuration, as T5's stacks have.
+    """
+    model.set_attn_implementation(name)
+    for part in model.modules():
+        if not isinstance(part, PreTrainedModel) or type(part.config) is not type(model.config):
+            continue
+        if part.config._attn_implementation != model.config._attn_implementation:
+            part.set_attn_implementation(name)
 
 
 def _implementation(model: Any, choice: str) -> str:

@@ -151,7 +151,6 @@ DECODERS: dict[str, dict[str, Any]] = {
         "expert_layer_offset": 1,
         "mamba_d_state": 4,
         "mamba_dt_rank": 4,
-        "use_mamba_kernels": False,
     },
     "granitemoehybrid": _USUAL
     | _STATES
