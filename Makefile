@@ -95,6 +95,7 @@ test-versions:  ## a part of the suite on the oldest and the newest packages tha
 		mkdir -p $$to && $(PYTHON) tests/versions.py $$end >$$to/wanted.txt && \
 		{ [ -x $$to/bin/python ] || $$python -m venv $$to; } && \
 		.ci/part "$$end: packages" $$to/bin/python -m pip --disable-pip-version-check -q install $$how -r $$to/wanted.txt && \
+		$$to/bin/python -m pip --disable-pip-version-check -q install --no-deps --force-reinstall . && \
 		$$to/bin/python tests/versions.py show $$to/wanted.txt && \
 		.ci/part "$$end: tests" env PYTHONPATH=src OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 \
 			$$to/bin/python -m pytest -m 'not real' -k '$(WHICH)' -rs --durations=10 $(SHOWN) || exit 1; \
