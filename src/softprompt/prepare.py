@@ -400,6 +400,7 @@ def room_of(recipe: Recipe, lm: LanguageModel) -> Room:
         apart=lm.spec.kind == "encoder-decoder",
         new_tokens=recipe.task.max_new_tokens if recipe.task.kind == "generation" else 0,
         length=length,
+        limit=lm.spec.limits.get("length", ""),
     )
 
 

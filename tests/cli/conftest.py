@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from softprompt.cli import main
+from softprompt.cli import main, output
+from softprompt.quiet import VERBOSE
 
 RECIPE = """\
 model: {model}
@@ -50,8 +52,10 @@ class Said:
 
 
 @pytest.fixture
-def run(capsys) -> Callable[..., Said]:
-    """`run("eval", folder, …)`: one command in this process."""
+def run(capsys, monkeypatch) -> Callable[..., Said]:
+    """`run("eval", folder, …)`: one command in this process; causes of errors are shown under `-v` only."""
+    monkeypatch.setenv(VERBOSE, "0")
+    monkeypatch.setattr(output, "verbose", lambda: os.environ[VERBOSE] == "1")
 
     def call(*arguments: object) -> Said:
         capsys.readouterr()

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 import sys
+import traceback
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ import typer
 
 from ..errors import SoftPromptError
 from ..progress import duration as duration
+from ..quiet import verbose
 from .streams import json_text
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object; logs go to stderr.")]
@@ -47,7 +49,9 @@ def show(reply: Reply, as_json: bool) -> None:
 
 
 def show_error(error: SoftPromptError, as_json: bool) -> int:
-    """Print what, why and how to mend it; the exit code."""
+    """Print what, why and how to mend it, and under `-v` the exception that caused it; the exit code."""
+    if verbose() and error.__cause__ is not None:
+        log("".join(traceback.format_exception(error.__cause__)).rstrip())
     if as_json:
         show(Reply({"error": {"what": error.what, "why": error.why, "fix": error.fix}}), as_json)
     else:

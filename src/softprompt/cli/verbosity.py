@@ -13,7 +13,10 @@ import typer
 from ..quiet import VERBOSE
 
 Verbose = Annotated[
-    bool, typer.Option("--verbose", "-v", help="Show the libraries' own warnings and loading bars.")
+    bool,
+    typer.Option(
+        "--verbose", "-v", help="Show the libraries' own warnings and loading bars, and what caused an error."
+    ),
 ]
 
 

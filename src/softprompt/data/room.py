@@ -12,6 +12,8 @@ from dataclasses import dataclass, replace
 
 from softprompt.errors import IN_SHELL, SoftPromptError
 
+UNCUT = "what does not fit cannot be read by the model, and is never cut unasked"
+
 
 @dataclass(frozen=True, slots=True)
 class Need:
@@ -42,6 +44,7 @@ class Room:
     apart: bool = False  # input and answer are sequences of their own
     new_tokens: int = 0  # tokens that are written: task.max_new_tokens of a generation
     length: int = 0  # method.length; soft tokens are that many in each place
+    limit: str = ""  # why `context` is shorter than what the model was made for, or empty
     is_settled: bool = False  # a tuned prompt's, so that settings of the recipe can no longer be changed
 
     def answer(self, need: Need) -> int:
@@ -92,7 +95,7 @@ class Room:
         return TooLong(
             f"{where}: too long for the model: {side} is {context} tokens, and the row takes "
             + " + ".join(part for part in parts if part),
-            "what does not fit cannot be read by the model, and is never cut unasked",
+            "; ".join(part for part in (self.limit if what != "answer" else "", UNCUT) if part),
             fix([(self, need)]),
             self,
             need,

@@ -345,7 +345,13 @@ def _instructed(demo: Demo, shots: int) -> tuple[Evaluator, list[Example]]:
 
     lm = demo.lm
     template = Template("{{ instruction }}\n\n{{ input }}", "{{ target }}", chat=True, prompt_field="prompt")
-    encoder = Encoder(lm.tokenizer, template, chat=True, prompts=PROMPTS, room=Room(lm.spec.context))
+    encoder = Encoder(
+        lm.tokenizer,
+        template,
+        chat=True,
+        prompts=PROMPTS,
+        room=Room(lm.spec.context, limit=lm.spec.limits.get("length", "")),
+    )
 
     def instructed(rows: Sequence[Row]) -> list[Row]:
         return [{**row, "instruction": INSTRUCTIONS[row["prompt"]]} for row in rows]

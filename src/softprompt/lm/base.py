@@ -24,7 +24,7 @@ from ..data.tokens import beyond_vocabulary
 from ..errors import SoftPromptError, unknown
 from ..injection import Injection, LayerKV, Layers
 from . import beside, neighbours, recomputed, settings, shims
-from .active import attention_lost, checkpoint_contexts
+from .active import Active, attention_lost, checkpoint_contexts, inject
 from .attention import EAGER, SDPA
 from .capture import attention_inputs, attention_modules, project
 from .context import Context
@@ -148,7 +148,8 @@ class LanguageModel(abc.ABC):
 
     def embed(self, ids: Tensor) -> Tensor:
         """Token embeddings [..., H] of ids [...]."""
-        return self.model.get_input_embeddings()(ids)
+        found = self.model.get_input_embeddings()(ids)
+        return found[0] if isinstance(found, tuple) else found  # a quantized table adds its scale
 
     def token_inputs(self, ids: Tensor) -> Tensor:
         """Of ids [...], what the model is given as `inputs_embeds`: [..., H], or wider (see `lm.beside`)."""
@@ -249,6 +250,15 @@ class LanguageModel(abc.ABC):
         finally:
             for layer in layers:
                 del layer.forward
+
+    @contextlib.contextmanager
+    def running(self, active: Active | None = None, *, part: bool = False) -> Iterator[None]:
+        """Around each call of the model: what is run inside sees `active` (see `active.inject`).
+
+        An exception that the model raises comes out as a SoftPromptError with it as its cause.
+        """
+        with told(self.model), inject(active, part=part):
+            yield
 
     def text_ids(self, text: str) -> list[int]:
         """Token ids of a text, without special tokens."""

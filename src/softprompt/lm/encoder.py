@@ -20,7 +20,7 @@ from transformers import PreTrainedModel
 from ..data.collate import Batch, batch_of_ids
 from ..errors import SoftPromptError
 from ..injection import Injection, Layers
-from .active import Active, Columns, inject
+from .active import Active, Columns
 from .apart import apart, hidden_apart
 from .base import Answers, LanguageModel
 from .context import Context, pack_left
@@ -49,7 +49,7 @@ class EncoderLM(LanguageModel):
         injection = (injection or Injection()).fit(batch.size)
         self._check(injection)
         vectors, mask = self._sequence(batch, injection)
-        with inject(self._active(injection, mask)), self._checkpointing():
+        with self.running(self._active(injection, mask)), self._checkpointing():
             out = self.model(inputs_embeds=vectors, attention_mask=mask.long()).logits
         if self.head is not None and self.head.over == "sequence":
             return out[:, None]
@@ -84,11 +84,12 @@ class EncoderLM(LanguageModel):
     def hidden(self, ids: Tensor, mask: Tensor, layer: int) -> Tensor:
         """Hidden states [B, N, H] after `layer` layers (0: the embeddings), in the columns of `ids`."""
         order = (~mask).to(torch.uint8).argsort(dim=1, stable=True)  # padding last, as in `_sequence`
-        out = self.model.base_model(
-            inputs_embeds=self.embed(ids.gather(1, order)),
-            attention_mask=mask.gather(1, order).long(),
-            output_hidden_states=True,
-        )
+        with self.running():
+            out = self.model.base_model(
+                inputs_embeds=self.embed(ids.gather(1, order)),
+                attention_mask=mask.gather(1, order).long(),
+                output_hidden_states=True,
+            )
         states = out.hidden_states[layer]
         return states.gather(1, order.argsort(dim=1)[:, :, None].expand_as(states))
 
@@ -98,9 +99,9 @@ class EncoderLM(LanguageModel):
         self.refuse("prefix")
         batch = batch_of_ids([ids]).to(self.device)
         vectors, mask = self._sequence(batch, Injection())
-        with inject(Active(record={})) as active:
+        active = Active(record={})
+        with self.running(active):
             self.model.base_model(inputs_embeds=vectors, attention_mask=mask.long())
-        assert active is not None
         return recorded(active, len(self.spec.layers))
 
     def _sequence(self, batch: Batch, injection: Injection) -> tuple[Tensor, Tensor]:

@@ -20,7 +20,7 @@ from ..errors import SoftPromptError
 from ..injection import Injection, LayerKV, Layers, SoftTokens
 from ..quiet import quietly
 from . import cache_name, decoding, generation, probe_lengths, shims, state, turns
-from .active import Active, Columns, inject
+from .active import Active, Columns
 from .apart import NOT_KEPT, apart, hidden_apart
 from .base import LanguageModel
 from .context import Context, pack_right, positions_after
@@ -94,7 +94,7 @@ class FrozenLM(LanguageModel):
         # multiplies with a copy of the vocabulary matrix for every row
         keep = torch.arange(width - count, width, device=mask.device)
         options = self._only_accepted(position_ids=positions, use_cache=False, logits_to_keep=keep)
-        with inject(active), self._checkpointing():
+        with self.running(active), self._checkpointing():
             out = self.model(inputs_embeds=vectors, attention_mask=mask.long(), **options)
         # a head has read the last column, the one that predicts the first target
         return out.logits[:, None] if self.head is not None else out.logits[:, -count:]
@@ -182,7 +182,7 @@ class FrozenLM(LanguageModel):
         active = self.active(head, positions, 0, 0, ahead)
         active.record = {}
         options = self._only_accepted(position_ids=positions, use_cache=False)
-        with inject(active):  # without the head: no logits are needed
+        with self.running(active):  # without the head: no logits are needed
             self.model.base_model(inputs_embeds=vectors, attention_mask=mask.long(), **options)
         return Context(recorded(active, len(self.spec.layers)), mask, ahead)
 
@@ -208,7 +208,8 @@ class FrozenLM(LanguageModel):
         if (why := self.spec.limits.get("length")) is not None:
             probe_lengths.refuse_longer(self.spec.context, why, int(positions.max()) + 1)
         shown = {"attention_mask": mask.long(), "output_hidden_states": True}
-        out = self.model.base_model(input_ids=ids, **shown, **options)
+        with self.running():
+            out = self.model.base_model(input_ids=ids, **shown, **options)
         return out.hidden_states[layer]
 
     @quietly
@@ -250,7 +251,7 @@ class FrozenLM(LanguageModel):
         if self._first:
             options["position_ids"] = positions_from(self._first, mask)
         decoding.check(self, options)
-        with inject(active), state.cleared(self.model):
+        with self.running(active), state.cleared(self.model):
             out = self.model.generate(**inputs, attention_mask=mask.long(), **options)  # type: ignore[operator]
         made = generation.new_tokens(out, width)
         turns.note(cache, batch, injection, generation.tokens_of(made), width)

@@ -13,9 +13,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .active import Active, Pack, inject
+from .active import Active, Pack
 from .attention import SDPA
 from .frozen import FrozenLM
+from .told import DoesNotRun
 
 TRIED = (5, 3)  # tokens of the rows on which it is tried
 KINDS = {"full_attention", "sliding_attention"}  # masks that a pack makes as transformers does
@@ -38,7 +39,7 @@ def run(lm: FrozenLM, batches: Sequence[tuple[Tensor, Tensor, Tensor, Active]]) 
         use_cache=False,
         logits_to_keep=torch.cat(keep),
     )
-    with inject(Active(packs=tuple(packs))):
+    with lm.running(Active(packs=tuple(packs))):
         logits = lm.model(**options).logits[0]
     return list(logits[:, None].split([len(mask) for _, mask, *_ in batches]))
 
@@ -58,7 +59,7 @@ def suits(lm: FrozenLM) -> bool:
         alone.append(lm.run(*batches[-1]))
     try:
         together = run(lm, batches)
-    except (RuntimeError, TypeError, ValueError, IndexError):
+    except DoesNotRun:
         return False  # it makes of its input what needs whole rows
     tolerance = 1e-4 if lm.dtype == torch.float32 else 0.1
     pairs = zip(together, alone, strict=True)

@@ -142,12 +142,15 @@ def _check_soft_tokens(model, embed: Callable[[Tensor], Tensor], tokens: Tensor)
     try:
         with torch.enable_grad():
             logits = model(inputs_embeds=soft, **arguments).logits.float()
-            (gradient,) = torch.autograd.grad(logits.square().mean(), soft)
+            last = logits[:, -1] if logits.dim() == 3 else logits
+            (gradient,) = torch.autograd.grad(last.square().mean(), soft)
     except Exception as error:
         if (where := place(error)).startswith(OURS):
             raise
         why = f"run with a gradient on embeddings in place of tokens, it ends with {reason(error)} ({where})"
         raise _no_soft_tokens(model, why) from error
+    if tokens.isnan().any():
+        raise _no_soft_tokens(model, "its answers are not numbers (NaN), without anything put in")
     scale = tokens.abs().max().clamp(min=1.0)
     if (logits.detach() - tokens).abs().max() / scale > (1e-3 if soft.dtype == torch.float32 else 0.1):
         with torch.no_grad():
@@ -157,6 +160,11 @@ def _check_soft_tokens(model, embed: Callable[[Tensor], Tensor], tokens: Tensor)
         raise _no_soft_tokens(model, unlike if same else "the same tokens, run twice, get two answers")
     if not gradient.abs().max() > 0:
         raise _no_soft_tokens(model, "no gradient comes back to what stands in its input")
+    if logits.dim() == 3 and not gradient[:, :-1].abs().max() > 0:
+        why = (
+            "its answer at a token does not depend on the other tokens (measured), so neither on soft tokens"
+        )
+        raise _no_soft_tokens(model, why)
 
 
 def _no_soft_tokens(model, why: str) -> SoftPromptError:

@@ -26,6 +26,7 @@ from .active import Active, current, inject
 from .probe import by_site
 from .rotary import has_table
 from .spec import ModelSpec
+from .told import DoesNotRun
 
 if TYPE_CHECKING:
     from .frozen import FrozenLM
@@ -148,7 +149,7 @@ def _wrong_with(lm: FrozenLM, spec: ModelSpec, chosen: Mapping[str, int]) -> set
     try:
         with shrunk(lm.model, chosen):
             return _wrong(lm, spec)
-    except (RuntimeError, ValueError, TypeError, IndexError, AssertionError):
+    except (DoesNotRun, RuntimeError, ValueError, TypeError, IndexError, AssertionError):
         return set()
 
 

@@ -21,7 +21,7 @@ from ..errors import SoftPromptError
 from ..injection import Injection, Layers, SoftTokens
 from ..quiet import quietly
 from . import cache_name, decoding, generation, probe_places, turns
-from .active import Active, Columns, inject
+from .active import Active, Columns
 from .apart import apart, hidden_apart
 from .base import LanguageModel
 from .context import Context, back_to_right, pack_left
@@ -77,7 +77,7 @@ class Seq2SeqLM(LanguageModel):
         ids, mask = self._decoder_input(batch)
         with self._checkpointing():
             read, active = self._read(batch, injection)
-            with inject(active):
+            with self.running(active):
                 out = self.model(
                     **read, decoder_input_ids=ids, decoder_attention_mask=mask.long(), use_cache=False
                 ).logits
@@ -96,7 +96,8 @@ class Seq2SeqLM(LanguageModel):
     def hidden(self, ids: Tensor, mask: Tensor, layer: int) -> Tensor:
         """The encoder's hidden states [B, N, H] after `layer` layers, rows right-aligned as given."""
         vectors, left = pack_left(self.embed(ids), mask)
-        out = self._encoder(inputs_embeds=vectors, attention_mask=left.long(), output_hidden_states=True)
+        with self.running():
+            out = self._encoder(inputs_embeds=vectors, attention_mask=left.long(), output_hidden_states=True)
         states = out.hidden_states[layer]
         return back_to_right(states, mask)
 
@@ -134,7 +135,7 @@ class Seq2SeqLM(LanguageModel):
             width, options["forced_bos_token_id"] = len(self._begin), None
             options["decoder_input_ids"] = torch.tensor([self._begin] * batch.size, device=self.device)
         decoding.check(self, options)
-        with inject(active):
+        with self.running(active):
             out = self.model.generate(input_ids=ids, **read, **options)  # type: ignore[operator]
         return generation.new_tokens(out, width)
 
@@ -143,9 +144,9 @@ class Seq2SeqLM(LanguageModel):
         """See `kv_of`: both encoder and decoder have read the text. At the positions 0 … P - 1."""
         self.refuse("prefix")
         tensor = torch.tensor([list(ids)], device=self.device)
-        with inject(Active(record={})) as active:
+        active = Active(record={})
+        with self.running(active):
             self.model(input_ids=tensor, decoder_input_ids=tensor, use_cache=False)
-        assert active is not None
         return recorded(active, len(self.spec.layers))
 
     def _read(self, batch: Batch, injection: Injection, **shown: bool) -> tuple[dict[str, Any], Active]:
@@ -161,7 +162,7 @@ class Seq2SeqLM(LanguageModel):
             parts.append((injection.after.vectors.to(self.dtype), injection.after.mask))
         vectors, mask = pack_left(*(torch.cat(part, dim=1) for part in zip(*parts, strict=True)))
         active = self._active(injection)
-        with inject(active, part=True):
+        with self.running(active, part=True):
             output = self._encoder(inputs_embeds=vectors, attention_mask=mask.long(), **shown)
         read = {"encoder_outputs": output, "attention_mask": mask.long()}
         if injection.decoder is not None:
@@ -174,7 +175,7 @@ class Seq2SeqLM(LanguageModel):
         scale = getattr(self.model.get_decoder(), "embed_scale", 1.0)  # the decoder multiplies by it itself
         vectors, mask = pack_left(tokens.vectors.to(self.dtype) / scale, tokens.mask)
         active = replace(active, record={}, masks={})
-        with inject(active, part=True):
+        with self.running(active, part=True):
             self.model(
                 **read, decoder_inputs_embeds=vectors, decoder_attention_mask=mask.long(), use_cache=False
             )

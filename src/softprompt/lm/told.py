@@ -13,24 +13,55 @@ from typing import Any
 from ..errors import SoftPromptError
 
 OURS = "softprompt"
+MODULE = "torch/nn/modules/module.py"  # every call of a module passes through this file
+
+
+class DoesNotRun(SoftPromptError):
+    """A model raised an exception while it was run; the exception is the cause."""
 
 
 @contextlib.contextmanager
 def told(model: Any, what: str = "cannot be run") -> Iterator[None]:
-    """Whatever is raised inside comes out as a SoftPromptError; one that is one already stays as it is."""
+    """Whatever is raised inside comes out as a SoftPromptError, with the exception as its cause.
+
+    Three kinds stay as they are: a SoftPromptError, an exception of missing memory (callers try again with
+    less), and one that `_is_about_options` finds not to be the model's.
+    """
     try:
         yield
-    except SoftPromptError:
+    except (SoftPromptError, MemoryError):
         raise
     except Exception as error:
+        if is_of_memory(error) or _is_about_options(error):
+            raise
         where = place(error)
-        raise SoftPromptError(
+        raise DoesNotRun(
             f"model family '{model.config.model_type}' {what}",
             why=f"{reason(error)} ({where})",
             fix="report it to softprompt, with this message: it may be a fault of ours"
             if where.startswith(OURS)
             else "use another base model, or another version of transformers: its own code raised this",
         ) from error
+
+
+def is_of_memory(error: BaseException) -> bool:
+    """Whether memory ran out; torch says so in a RuntimeError."""
+    return isinstance(error, RuntimeError) and "memory" in str(error).lower()
+
+
+def _is_about_options(error: BaseException) -> bool:
+    """Whether the caller's options or functions raised it: no module was running.
+
+    transformers' `generate` refuses an option before it runs the model, and calls a caller's own functions
+    (streamers, criteria, processors) between two runs.
+    """
+    files = [frame.filename.replace("\\", "/") for frame in traceback.extract_tb(error.__traceback__)]
+    if any(file.endswith(MODULE) for file in files):
+        return False
+    last = files[-1]
+    if f"/{OURS}/" in last or "/transformers/models/" in last or "/torch/" in last:
+        return False
+    return "/transformers/" not in last or isinstance(error, (ValueError, TypeError, NotImplementedError))
 
 
 def reason(error: BaseException) -> str:

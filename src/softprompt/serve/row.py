@@ -161,10 +161,11 @@ class Row:
                 why=f"'{lm.name}' has the tokens 0 to {lm.spec.vocab_size - 1}",
             )
         if self.positions > lm.spec.context:
+            limit = lm.spec.limits.get("length", "")
             raise InvalidRequest(
                 f"{len(ids)} tokens of input and {sampling.max_tokens} to come do not fit the model",
                 why=f"its context is {lm.spec.context} positions, and the prompt's own vectors take "
-                f"{self.positions - len(ids) - sampling.max_tokens}",
+                f"{self.positions - len(ids) - sampling.max_tokens}{f'; {limit}' if limit else ''}",
                 fix="shorten the input, or lower max_tokens",
             )
 
