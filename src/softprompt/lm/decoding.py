@@ -13,7 +13,7 @@ import torch
 from ..data.collate import batch_of_ids
 from ..errors import SoftPromptError
 from .generation import asked
-from .told import OURS, place, reason
+from .told import OURS, DoesNotRun, place, reason
 
 LENGTHS, NEW = (11, 1), 3
 TOLERANCE = {torch.float32: 1e-3}  # of the logits' largest number; other precisions round more
@@ -24,9 +24,16 @@ def check(lm: Any, options: dict[str, Any]) -> None:
     """Raises SoftPromptError where `generate`, with the kind of cache asked for, is not exact or fails."""
     kind = asked(lm.model, options, "cache_implementation")
     kind = "none" if asked(lm.model, options, "use_cache") is False else kind
+    cause = None
     if kind not in lm.decoding:
         lm.decoding[kind] = ""  # what follows calls `generate`
-        lm.decoding[kind] = _measure(lm, kind)
+        try:
+            lm.decoding[kind] = _measure(lm, kind)
+        except DoesNotRun as error:
+            cause = error.__cause__
+            if cause is None or place(cause).startswith(OURS):
+                raise
+            lm.decoding[kind] = f"its own code ends with {error.why}"
     if why := lm.decoding[kind]:
         raise SoftPromptError(
             f"transformers does not generate with a {lm.spec.family} model"
@@ -36,7 +43,7 @@ def check(lm: Any, options: dict[str, Any]) -> None:
             if kind and kind != "none"
             else "try use_cache=False, which is measured too; or score labels (task.kind=classification), or "
             "use another base model",
-        )
+        ) from cause
 
 
 @torch.no_grad()
