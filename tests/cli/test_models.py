@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import transformers
+from transformers.models.llama.modeling_llama import LlamaModel
 
 from softprompt.cli.models import COLUMNS, page
 from softprompt.lm.families import FAMILIES
@@ -23,6 +24,28 @@ def test_the_page_is_current():
     if not transformers.__version__.startswith(f"{pinned[1]}."):
         pytest.skip(f"the page is of transformers {pinned[1]}; {transformers.__version__} is installed")
     assert page([survey(family) for family in FAMILIES]).strip() == PAGE.read_text(encoding="utf-8").strip()
+
+
+def test_how_rows_are_run(run):
+    said = run("models", "llama", "rwkv")
+    llama, rwkv = (line for line in said.out.splitlines() if line.startswith(("  llama", "  rwkv")))
+    assert "any batch" in llama and "of one length" in rwkv
+
+
+@pytest.mark.parametrize("part", ["building", "loading"])
+def test_a_family_that_cannot_be_built_does_not_end_the_survey(run, monkeypatch, part):
+    def broken(*args, **named):
+        raise TypeError("no such size")
+
+    if part == "building":
+        monkeypatch.setattr(LlamaModel, "__init__", broken)
+    else:
+        monkeypatch.setattr(LlamaModel, "forward", broken)
+    said = run("models", "llama", "gpt2")
+    assert said.code == 0 and "TypeError: no such size" in said.out and "exact" in said.out
+    llama, gpt2 = run("models", "llama", "gpt2", "--json").json["models"]
+    assert "no such size" in llama["failed"] and llama["batching"] is None and not llama["results"]
+    assert gpt2["failed"] == "" and gpt2["batching"] == "any"
 
 
 def test_families_by_name(run):

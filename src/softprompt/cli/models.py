@@ -13,6 +13,7 @@ from .output import Json, Reply, log, table
 if TYPE_CHECKING:
     from ..lm.survey import Report
 
+ROWS_RUN = {"any": "any batch", "lengths": "of one length", "one": "one by one"}
 COLUMNS = ("soft before", "soft after", "soft decoder", "prefix before", "prefix after")
 
 
@@ -58,7 +59,7 @@ def models(
 def page(reports: Sequence[Report]) -> str:
     """The reports as a Markdown page."""
     notes = _notes(reports)
-    head = ["family", *COLUMNS, "inputs kept", "positions", "attention layers"]
+    head = ["family", *COLUMNS, "inputs kept", "positions", "attention layers", "rows run"]
     lines = [_TITLE, "| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
     lines += ["| " + " | ".join([f"`{r.family}`", *_cells(r, notes)]) + " |" for r in reports]
     lines += ["", *(f"{number}. {reason}." for reason, number in notes.items())]
@@ -67,7 +68,7 @@ def page(reports: Sequence[Report]) -> str:
 
 def _text(reports: Sequence[Report]) -> str:
     notes = _notes(reports)
-    rows = [("family", *COLUMNS, "inputs kept", "positions", "layers")]
+    rows = [("family", *COLUMNS, "inputs kept", "positions", "layers", "rows run")]
     rows += [(r.family, *_cells(r, notes)) for r in reports]
     return "\n".join(
         [table(rows), "", *(f"  {number}. {reason}" for reason, number in notes.items())]
@@ -76,7 +77,9 @@ def _text(reports: Sequence[Report]) -> str:
 
 def _notes(reports: Sequence[Report]) -> dict[str, int]:
     """Reasons in the order in which they are met, numbered from 1."""
-    reasons = [reason for r in reports for reason in (*r.results.values(), r.cache, r.length) if reason]
+    reasons = [
+        reason for r in reports for reason in (*r.results.values(), r.cache, r.length, r.failed) if reason
+    ]
     return {reason: number for number, reason in enumerate(dict.fromkeys(reasons), 1)}
 
 
@@ -84,10 +87,13 @@ def _cells(report: Report, notes: dict[str, int]) -> list[str]:
     def cell(reason: str | None) -> str:
         return "–" if reason is None else f"no ({notes[reason]})" if reason else "exact"
 
+    if report.failed:
+        return [f"no ({notes[report.failed]})" for _ in COLUMNS] + ["–"] * 4
     kept = f"no ({notes[report.cache]})" if report.cache else "yes"
     results = [cell(report.results.get(name)) for name in COLUMNS]
     positions = report.positions + (f" ({notes[report.length]})" if report.length else "")
-    return [*results, kept, positions, f"{report.attended} of {report.layers}"]
+    layers = f"{report.attended} of {report.layers}"
+    return [*results, kept, positions, layers, ROWS_RUN[report.batching or "any"]]
 
 
 _TITLE = """\
@@ -103,4 +109,6 @@ A family that is not here is probed in the same way when it is loaded; `softprom
 one. *Soft*: soft tokens (prompt-tuning, p-tuning, …). *Prefix*: keys and values (prefix-tuning,
 generated-prefix, llama-adapter). *Inputs kept*: training a prompt placed after the input computes the inputs'
 keys and values once. *Attention layers*: those that take a prefix, of all (cross-attention counted).
+*Rows run*: which rows share a pass. Rows *of one length* do where answers depend on padding, rows go *one by
+one* where answers depend on neighbours; the answers are the same, and take more passes.
 """

@@ -19,7 +19,7 @@ from .encoder import EncoderLM
 from .families import ENCODERS, tiny
 from .frozen import FrozenLM
 from .seq2seq import Seq2SeqLM
-from .spec import STACKS
+from .spec import STACKS, Batching
 from .told import place, reason
 
 INPUTS = ([5, 17, 80, 33, 9, 71, 3], [42], [60, 61, 7, 12])
@@ -41,14 +41,29 @@ class Report:
     results: dict[str, str]
     cache: str  # why the inputs' keys and values are not kept, or empty
     length: str = ""  # why rows end before the model's own context, or empty
+    batching: Batching | None = None  # which rows may share a batch; None: it was not loaded
+    failed: str = ""  # why it could not be built or loaded, or empty
 
 
 def survey(family: str) -> Report:
-    """Run a tiny random model of the family; takes a fraction of a second."""
-    model = tiny(family)
-    apart = model.config.is_encoder_decoder
-    wrapper = Seq2SeqLM if apart else EncoderLM if family in ENCODERS else FrozenLM
-    return replace(survey_model(wrapper(model, None, family)), family=family)
+    """Run a tiny random model of the family; takes a fraction of a second.
+
+    A family that cannot be built or loaded gets a report that says why.
+    """
+    try:
+        model = tiny(family)
+        apart = model.config.is_encoder_decoder
+        wrapper = Seq2SeqLM if apart else EncoderLM if family in ENCODERS else FrozenLM
+        lm = wrapper(model, None, family)
+    except SoftPromptError as error:
+        return _failed(family, f"{error.what}: {error.why or error.fix}")
+    except Exception as error:  # of the installed transformers, at one family: the others are tried
+        return _failed(family, f"it cannot be built: {reason(error)} ({place(error)})")
+    return replace(survey_model(lm), family=family)
+
+
+def _failed(family: str, why: str) -> Report:
+    return Report(family, "unknown", "unknown", 0, 0, {}, "", failed=why)
 
 
 def survey_model(lm: LanguageModel) -> Report:
@@ -72,6 +87,7 @@ def survey_model(lm: LanguageModel) -> Report:
         {name: _try(lm, make) for name, make in kinds.items()},
         lm.spec.limits.get("cache", ""),
         lm.spec.limits.get("length", ""),
+        lm.spec.batching,
     )
 
 
