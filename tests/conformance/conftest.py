@@ -286,10 +286,13 @@ def manifest_for(encoder_folder) -> Callable[..., dict[str, Any]]:
         if options.get("source") == "encoder":
             options["encoder"] = encoder_folder
         defaults = {name: p.default for name, p in methods.find(case.method).options().items()}
+        recipe = {"data": {"train": "rows.jsonl"}, "method": {"name": case.method, **options}}
         return {
             "method": case.method,
             "options": defaults | options,
             "prompts": ["joke", "fact"],
+            "labels": None,
+            "recipe": recipe,
             "base": {"name": lm.name, "mode": "frozen", "options": {}, "fingerprint": fingerprint(lm)},
             "data": {"fingerprint": "0" * 64, "rows": 4},
             "trained_parameters": 1,

@@ -288,6 +288,7 @@ def tiny(family: str, seed: int = 0, head: Head | None = None, **changes: Any):
         torch.manual_seed(seed)
         settings = common | changes
         config = AutoConfig.for_model(settings.pop("model_type", family), **settings)
+        config.eos_token_id = settings["eos_token_id"]  # GLM's configuration takes None for its own three
         model = auto_class(config, head).from_config(config, dtype=torch.float32)
         with torch.no_grad():
             for parameter in model.parameters():

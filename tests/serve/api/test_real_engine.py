@@ -15,6 +15,8 @@ from softprompt.api import open_prompt
 from softprompt.serve import Engine, Registry
 from softprompt.serve.api.app import create_app
 
+# What can be asked for: each prompt of a table by its name, and no damaged one.
+LISTED = {"tiny", "soft", "prefix", "a/two:joke", "a/two:fact", "a/mood"}
 INPUTS = ["what a film", "no", "a much longer one, with commas", "x"]
 
 
@@ -130,7 +132,7 @@ def test_a_broken_prompt_and_a_wrong_request_leave_the_others_be(client):
         with pytest.raises(openai.NotFoundError):
             ask(client, name, "hello")
     assert ask(client, "soft", "hello").choices[0].finish_reason in ("stop", "length")
-    assert {m.id for m in client.models.list()} == {"tiny", "soft", "prefix", "a/two", "a/mood", "broken"}
+    assert {m.id for m in client.models.list()} == LISTED
 
 
 def test_metrics_have_the_engines_numbers(served, client):
@@ -164,6 +166,6 @@ def test_a_folder_that_no_request_can_name_is_not_listed(served, client, folder,
     publish(lm, folder / "soft:secret", "prompt-tuning", {"length": 2}, seed=6)
     publish(lm, folder / "plain", "prompt-tuning", {"length": 2}, seed=6)
     os.rename(folder / "plain", os.fsencode(folder) + b"/\xff")
-    assert {m.id for m in client.models.list()} == {"tiny", "soft", "prefix", "a/two", "a/mood", "broken"}
+    assert {m.id for m in client.models.list()} == LISTED
     with pytest.raises(openai.NotFoundError):
         ask(client, "soft:secret", "hello")
