@@ -496,3 +496,30 @@ def test_inputs_on_disk_are_computed_once_for_all_finals(recipe, tmp_path, monke
     assert scores["disk"] == scores["off"] and len(scores["off"]) > 2
     counts = comparison(tmp_path / "disk").study.rows
     assert sum(computed) == counts["train"] + counts["dev"] + counts["test"]
+
+
+@pytest.mark.parametrize(("number", "prune"), [(2, False), (3, True)])
+def test_killed_between_records_of_trials_that_ran_side_by_side(recipe, monkeypatch, prune, number):
+    """Those without a record come out as beside the others: the same bytes, and pruned by the same rivals."""
+    ask = {"methods": ["prompt-tuning/after"], "rates": [1e-1, 1e-3, 1e-2], "seeds": 1, "prune": prune}
+    made = recipe(ask)
+    whole = compare(made, made.output + "-whole", on=Serial(), report=False)
+    real, written = Folder.write, []
+
+    def write(self, record):
+        written.append(record)
+        if len(written) == number:
+            raise KeyboardInterrupt
+        real(self, record)
+
+    monkeypatch.setattr(Folder, "write", write)
+    with pytest.raises(KeyboardInterrupt):
+        compare(made, on=Serial(), report=False)
+    monkeypatch.undo()
+    done = compare(made, on=Serial(), report=False)
+    ends = []
+    for folder in (whole.folder, done.folder):
+        found = [json.loads(file.read_text()) for file in sorted(folder.glob("trials/*.json"))]
+        kept = ("id", "status", "dev", "dev_key", "best_step", "steps", "history")
+        ends.append([[record.get(key) for key in kept] for record in found])
+    assert ends[0] == ends[1]

@@ -11,9 +11,12 @@ import shutil
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from ..config import recipe_from_dict
+from ..errors import SoftPromptError
+from ..finished import make_room, of_this_run
 from ..holding import held
 from ..memory import peak_memory, reset_peak
 from ..metrics import METRICS
@@ -22,7 +25,7 @@ from ..prepare import Prepared, prepare
 from ..steps import Part
 from ..together import prepare_settings
 from ..train import Event
-from ..tuning import Hooks, Run, dev_key, optimization, tune_many
+from ..tuning import Hooks, Run, optimization, tune_many
 from .bases import forget, frozen_base
 from .folder import Folder, Record
 from .pruning import Pruner, curve_of
@@ -56,17 +59,38 @@ def train(trials: Sequence[Trial], folder: Folder, how: How) -> list[Record]:
     kept = any(trial.phase == "final" for trial in trials)  # of the others no artifact stays
     # a worker of a comparison that was killed may take a moment to end
     with held([folder.artifact(trial.id) for trial in trials], wait=True):
-        runs = tune_many(prepared, hooks=hooks, overwrite=True, text_rows=0, plain=kept)
+        if not kept:
+            for run in prepared:
+                _drop_unfit(run, how)
+        # a final is trained whole again, so that its memory is measured
+        runs = tune_many(prepared, hooks=hooks, overwrite=kept, text_rows=0, plain=kept)
     seconds, peak = (time.perf_counter() - started) / len(runs), peak_memory()
     records = []
     for trial, run in zip(trials, runs, strict=True):
-        record = _record(trial, run, seconds)
+        record = _record(trial, run, run.outcome.seconds if run.was_finished else seconds)
         record["cost"] |= _counted(trial, run)
         record["cut"] = watch.is_over and record["status"] == "pruned"
-        if len(runs) == 1:
+        if len(runs) == 1 and not run.was_finished:
             record["cost"] |= {"peak_memory_bytes": peak, "cache_seconds": watch.cache_seconds}
         records.append(record)
     return records
+
+
+def _drop_unfit(run: Prepared, how: How) -> None:
+    """Remove a prompt that is not its trial's result: another trial's, a damaged one, one that time cut off.
+
+    The others of a call that was killed before it wrote all records are taken as they are: trained again with
+    fewer beside them, they would be rounded otherwise.
+    """
+    folder = Path(run.recipe.output)
+    try:
+        found = of_this_run(folder, run.identity())
+        by_rivals = how.prune and how.seconds is None
+        is_fit = found is None or by_rivals or found.manifest["training"]["stopped"] != "pruned"
+    except SoftPromptError:
+        is_fit = False
+    if not is_fit:
+        make_room(folder, restart=False, overwrite=True)
 
 
 class _Watch:
@@ -126,7 +150,7 @@ def _record(trial: Trial, run: Run, seconds: float) -> Record:
         "status": status,
         "error": error,
         "dev": {name: score.value for name, score in run.dev.metrics.items()},
-        "dev_key": list(dev_key(run.dev).key),
+        "dev_key": list(run.key),
         "best_step": outcome.best_step,
         "steps": outcome.step,
         "history": outcome.history,

@@ -130,9 +130,11 @@ def _tried(trials: Sequence[Trial], job: Job, folder: Folder) -> list[Record]:
                 folder.write(record | {"cut_within": job.within})
         else:
             folder.write(record)
+        records.append(record)
+    # after all are written: a kill before leaves the prompts, from which the other records are made
+    for trial, record in zip(trials, records, strict=True):
         if not (record["error"] or {}).get("again"):
             tidy(folder, trial)
-        records.append(record)
     return records
 
 
