@@ -523,3 +523,90 @@ def test_killed_between_records_of_trials_that_ran_side_by_side(recipe, monkeypa
         kept = ("id", "status", "dev", "dev_key", "best_step", "steps", "history")
         ends.append([[record.get(key) for key in kept] for record in found])
     assert ends[0] == ends[1]
+
+
+def test_a_damaged_record_is_a_trial_that_is_run_again(recipe):
+    made = recipe({"rates": [1e-2], "seeds": 1})
+    done = compare(made, on=Serial(), report=False)
+    lines = (done.folder / "results.jsonl").read_text().splitlines()
+    files = sorted(done.folder.glob("trials/*.json"))
+    whole = [file.read_text() for file in files]
+    assert len(files) > 4
+    for number, (file, text) in enumerate(zip(files, whole, strict=True)):
+        record = json.loads(text)
+        wrong = ["[]", "3", text[: len(text) // 2], json.dumps({**record, "status": 3})]
+        file.write_text(wrong[number % 4])
+    again = compare(made, on=Serial(), report=False)
+    assert again.ran == len(files) == again.trials
+    kept = ("id", "phase", "status", "dev", "best_step", "steps")
+    of = [
+        [{k: e.get(k) for k in kept} for e in map(json.loads, text) if e["kind"] == "trial"]
+        for text in (lines, (again.folder / "results.jsonl").read_text().splitlines())
+    ]
+    assert of[0] == of[1]
+
+
+def test_records_of_an_earlier_version_without_a_hash_are_read(whole, tmp_path):
+    folder = Folder(tmp_path)
+    phases = set()
+    for file in sorted(whole[0].folder.glob("trials/*.json")):
+        record = json.loads(file.read_text())
+        assert record.pop("digest")
+        folder.record(record["id"]).parent.mkdir(exist_ok=True)
+        folder.record(record["id"]).write_text(json.dumps(record))
+        assert folder.read(record["id"]) == record
+        phases.add(record["phase"])
+    assert phases >= {"reference", "search", "final", "curve", "score", "measure"}
+
+
+def test_each_damage_of_a_record_is_seen(tmp_path):
+    folder = Folder(tmp_path)
+    head = {
+        "id": "a",
+        "contestant": "x",
+        "phase": "search",
+        "settings": {},
+        "seed": 0,
+        "rows": None,
+        "about": {},
+    }
+    ends = {
+        "dev": {"accuracy": 0.5},
+        "dev_key": [0.5, -1.0],
+        "best_step": 2,
+        "steps": 4,
+        "history": [],
+        "cost": {},
+    }
+    record = {**head, "status": "done", "error": None, **ends}
+    folder.write(record)
+    text = folder.record("a").read_text()
+    kept = folder.read("a")
+    assert kept is not None and kept["dev"] == {"accuracy": 0.5}
+    folder.record("a").write_text(text.replace("0.5", "0.6"))  # other numbers than were written
+    assert folder.read("a") is None
+    folder.record("b").write_text(text)  # another trial's
+    assert folder.read("b") is None
+    for bad in (
+        "",
+        "null",
+        "[]",
+        "3",
+        '"a"',
+        "{}",
+        "[" * 100_000,
+        text[:-9],
+        '{"digest": 3}',
+        text[:40] + "\0",
+    ):
+        folder.record("a").write_text(bad)
+        assert folder.read("a") is None, bad[:20]
+    folder.record("a").write_text(json.dumps(record))  # of an earlier version, without a hash
+    assert folder.read("a") == record
+    for name in record:
+        folder.record("a").write_text(json.dumps({**record, name: [[3]]}))
+        assert folder.read("a") is None, name
+        folder.record("a").write_text(
+            json.dumps({key: value for key, value in record.items() if key != name})
+        )
+        assert folder.read("a") is None, name

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..files import write_text
+from . import sealing
 
 Record = dict[str, Any]  # what came of a trial
 
@@ -30,12 +31,15 @@ class Folder:
         return self.path / "trials" / id
 
     def read(self, id: str) -> Record | None:
-        """What came of a trial; None where it has not ended, or its file is damaged."""
+        """What came of a trial; None where it has not ended, or its file is damaged: then it is run again."""
+        path = self.record(id)
         try:
-            return json.loads(self.record(id).read_text(encoding="utf-8"))
-        except (OSError, ValueError):
+            found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        except (OSError, ValueError, RecursionError):
             return None
+        return found if sealing.is_whole(found) and found["id"] == id else None
 
     def write(self, record: Record) -> None:
         """Keep what came of a trial: whole, or not at all."""
-        write_text(self.record(record["id"]), json.dumps(record, ensure_ascii=False) + "\n")
+        text = json.dumps(sealing.sealed(record), ensure_ascii=False)
+        write_text(self.record(record["id"]), text + "\n")
