@@ -264,6 +264,13 @@ def vectors(path: str, prompt: str) -> dict[str, Tensor]:
         )
     static = stored.read_prompts(artifact.path / VECTORS, artifact.prompts)
     injection = static.prompts[artifact.prompts.index(name)]
+    if not injection.channels():
+        raise SoftPromptError(
+            f"'{path}' holds no vectors",
+            why=f"its method, {artifact.manifest['method']}, trains no prompt and no prefix"
+            + (", only weights of the base model" if BASE in artifact.manifest["files"] else ""),
+            fix="start from a tuned prompt or prefix, or choose another method.init",
+        )
     if len(injection.channels()) > 1:
         raise SoftPromptError(
             f"'{path}' holds vectors of several kinds ({', '.join(injection.channels())})",

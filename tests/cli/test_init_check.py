@@ -140,6 +140,15 @@ def test_a_start_from_another_base_model_says_how_much_came_along(run, recipe, t
     assert said.json["carried"]["transfer"] == "nearest" and "shared tokens" in said.err
 
 
+def test_an_artifact_without_vectors_is_no_start(run, recipe, tmp_path):
+    place = tmp_path / "weights"
+    assert run("tune", recipe, "method=none", "base=lora", "base.lr=0.05", f"output={place}").code == 0
+    for method in ("prompt-tuning", "prefix-tuning"):
+        refused = run("check", recipe, f"method={method}", "method.init=artifact", f"method.artifact={place}")
+        assert refused.code == 1 and "holds no vectors" in refused.err, refused.err
+        assert "only weights of the base model" in refused.err and "it is a" not in refused.err
+
+
 def test_check_says_what_the_chat_template_does(run, recipe):
     import json as jsonlib
     import shutil
