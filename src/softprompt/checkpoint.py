@@ -43,6 +43,7 @@ class Progress:
     other_seconds: Seconds = 0.0  # of caches, the plain model and the last evaluation
     ended: Literal["finished", "early", "nan", "pruned"] | None = None
     history: list[dict[str, Any]] = field(default_factory=list)
+    ways: list[dict[str, str | int]] = field(default_factory=list)  # of `computed`, one after another
 
     def note(self, key: tuple[float, ...]) -> bool:
         """Record a dev score; True where it is the best so far."""

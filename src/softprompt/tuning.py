@@ -15,7 +15,7 @@ from typing import Any
 from torch import Tensor
 
 from . import artifact as artifacts
-from . import methods
+from . import computed, methods
 from .artifact import Artifact
 from .base_notes import base_notes
 from .cache import InputCache
@@ -162,6 +162,7 @@ def _train(
     starts = [_copy(run.method) for run in runs]  # before a checkpoint is read: what `prepare` built
     learners = _learners(runs, missing, scorers, hooks)
     done = max(learner.resumed_from for learner in learners)
+    _note_ways(runs, [learners[i] for i in missing])
     for i in missing:
         learners[i].state.other_seconds += (time.perf_counter() - started) / len(missing)
     _stage(hooks, f"training, going on from step {done}" if done else "training")
@@ -222,6 +223,20 @@ def _learners(
             learner.stopped = "finished"
         learners.append(learner)
     return learners
+
+
+def _note_ways(runs: Sequence[Prepared], learners: Sequence[Learner]) -> None:
+    """Keep how the steps to come are computed; say where those before were computed otherwise."""
+    now = dict(computed.way(runs[0].plan.mode, len(runs), runs[0].lm.device))
+    for learner in learners:
+        state = learner.state
+        if not state.step:
+            state.ways = []
+        if learner.stopped is None and now not in state.ways[-1:]:
+            state.ways.append(now)
+    for text in dict.fromkeys(computed.remark(learner.state.ways) for learner in learners):
+        if text is not None:
+            note(text)
 
 
 def finished(run: Prepared) -> Run | None:

@@ -313,3 +313,20 @@ def test_only_rows_that_steps_read_are_kept(run, recipe, tmp_path, monkeypatch):
     before = len(list((tmp_path / "kv").glob("*/*.safetensors")))
     assert run("tune", recipe, "steps=8", words[1], "cache=disk", f"output={tmp_path / 'more'}").code == 0
     assert before == 1 and len(set(computed)) == 3 * 4
+
+
+@pytest.mark.parametrize("name", ("threads", "plan"))
+def test_a_resume_that_computes_otherwise_says_so(run, recipe, killed, monkeypatch, name):
+    """And not of a cache on disk, from which the same numbers are read as from memory."""
+    words = ("threads=1", "cache=ram")
+    killed(checkpoint, "write_tensors", 3)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
+    with pytest.raises(Killed):
+        run("tune", recipe, *STEPS, *words)
+    monkeypatch.undo()
+    monkeypatch.setattr("softprompt.notes._said", set())
+    changed = {"threads": ("threads 1, then 2", "cache=disk"), "plan": ("plan cached, then ", "cache=off")}
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 2 if name == "threads" else 1)
+    text = run("tune", recipe, *STEPS, changed[name][1]).err
+    assert "to rounding, not to the byte" in text and changed[name][0] in text
+    assert ("plan" in text.split("differently (")[1]) == (name == "plan")
