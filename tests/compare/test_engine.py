@@ -500,7 +500,7 @@ def test_inputs_on_disk_are_computed_once_for_all_finals(recipe, tmp_path, monke
 
 @pytest.mark.parametrize(("number", "prune"), [(2, False), (3, True)])
 def test_killed_between_records_of_trials_that_ran_side_by_side(recipe, monkeypatch, prune, number):
-    """Those without a record come out as beside the others: the same bytes, and pruned by the same rivals."""
+    """Those without a record are taken as they came out beside the others, and no folder of theirs stays."""
     ask = {"methods": ["prompt-tuning/after"], "rates": [1e-1, 1e-3, 1e-2], "seeds": 1, "prune": prune}
     made = recipe(ask)
     whole = compare(made, made.output + "-whole", on=Serial(), report=False)
@@ -516,9 +516,19 @@ def test_killed_between_records_of_trials_that_ran_side_by_side(recipe, monkeypa
     with pytest.raises(KeyboardInterrupt):
         compare(made, on=Serial(), report=False)
     monkeypatch.undo()
+    event, steps = fitting._Watch.event, []
+
+    def watched(self, told):
+        steps.append(told.step)
+        event(self, told)
+
+    monkeypatch.setattr(fitting._Watch, "event", watched)
     done = compare(made, on=Serial(), report=False)
+    assert steps == [1, 2, 3, 4]  # of the final alone
     ends = []
     for folder in (whole.folder, done.folder):
+        finals = [path.name for path in folder.glob("trials/*") if path.is_dir()]
+        assert len(finals) == 1 and Folder(folder).read(finals[0])["phase"] == "final"
         found = [json.loads(file.read_text()) for file in sorted(folder.glob("trials/*.json"))]
         kept = ("id", "status", "dev", "dev_key", "best_step", "steps", "history")
         ends.append([[record.get(key) for key in kept] for record in found])

@@ -349,6 +349,7 @@ class _Engine:
             known = [settled(self._folder, trial.id, self._how.within) for trial in job.trials]
             for record in known:
                 if record is not None:
+                    self._folder.tidy(record)  # where a kill came between the record and this
                     self._keep(record, True)
             if any(record is None for record in known):
                 todo.append(job)

@@ -189,12 +189,6 @@ def _counted(trial: Trial, run: Run) -> dict[str, Any]:
     }
 
 
-def tidy(folder: Folder, trial: Trial) -> None:
-    """After the record is written: finals keep their prompt, of the others nothing else is wanted."""
-    place = folder.artifact(trial.id)
-    shutil.rmtree(place / "checkpoint" if trial.phase == "final" else place, ignore_errors=True)
-
-
 def drop_checkpoint(folder: Folder, trial: Trial) -> bool:
     """Forget a training that was broken off; False where there is none."""
     place = folder.artifact(trial.id) / "checkpoint"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,11 @@ class Folder:
         except (OSError, ValueError, RecursionError):
             return None
         return found if sealing.is_whole(found) and found["id"] == id else None
+
+    def tidy(self, record: Record) -> None:
+        """Remove what a trial with a record needs no more: finals keep their prompt, the others nothing."""
+        place = self.artifact(record["id"])
+        shutil.rmtree(place / "checkpoint" if record["phase"] == "final" else place, ignore_errors=True)
 
     def write(self, record: Record) -> None:
         """Keep what came of a trial: whole, or not at all."""

@@ -112,7 +112,7 @@ def _shares_base(trial: Trial) -> bool:
 
 
 def _tried(trials: Sequence[Trial], job: Job, folder: Folder) -> list[Record]:
-    from .fitting import drop_checkpoint, tidy
+    from .fitting import drop_checkpoint
 
     try:
         found = _work(trials, job, folder)
@@ -132,9 +132,9 @@ def _tried(trials: Sequence[Trial], job: Job, folder: Folder) -> list[Record]:
             folder.write(record)
         records.append(record)
     # after all are written: a kill before leaves the prompts, from which the other records are made
-    for trial, record in zip(trials, records, strict=True):
+    for record in records:
         if not (record["error"] or {}).get("again"):
-            tidy(folder, trial)
+            folder.tidy(record)
     return records
 
 
