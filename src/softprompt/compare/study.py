@@ -136,6 +136,13 @@ def _cpu() -> str:
 
 def _before(folder: Folder) -> Line:
     try:
-        return json.loads((folder.path / "study.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+        found = json.loads((folder.path / "study.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
         return {}
+    if not isinstance(found, dict):
+        return {}
+    started, seconds = found.get("started"), found.get("seconds")
+    return {
+        "started": started if isinstance(started, str) else None,
+        "seconds": seconds if isinstance(seconds, int | float) else None,
+    }
