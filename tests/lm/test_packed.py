@@ -30,13 +30,13 @@ def rows_of(lm) -> list[list[Joining]]:
         return Prefix(lm.kv_of(ids(count).tolist()), torch.ones(1, count, dtype=torch.bool))
 
     def row(length: int, kind: int) -> Joining:
-        vectors, injection, after = lm.embed(ids(length)).detach(), Injection(), 0
+        vectors, injection, after = lm.token_inputs(ids(length)).detach(), Injection(), 0
         if kind == 1:
             injection = Injection(kv_before=prefix(3))
         elif kind == 2 and length > 1:
             injection, after = Injection(kv_before=prefix(2), kv_after=prefix(5)), 1
         elif kind == 3:
-            before = Joined(lm, [Joining(lm.embed(ids(7)).detach(), 0, Injection())]).run(lm)
+            before = Joined(lm, [Joining(lm.token_inputs(ids(7)).detach(), 0, Injection())]).run(lm)
             return Joining(vectors, 0, injection, before.context(0, 0, 7))
         return Joining(vectors, after, injection)
 

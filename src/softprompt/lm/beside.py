@@ -9,6 +9,7 @@ an image's tokens do in these models.
 
 from __future__ import annotations
 
+import inspect
 from contextvars import ContextVar
 from dataclasses import dataclass
 from functools import partial
@@ -34,7 +35,9 @@ class Beside:
 
     def of_tokens(self, ids: Tensor) -> Tensor:
         """Its entries [..., layers × size] for ids [...]."""
-        found: Tensor = self.table.get_per_layer_inputs(ids)  # type: ignore[operator]
+        # Gemma 4's takes the embeddings too, which some releases of transformers have to be given.
+        look_up: Any = self.table.get_per_layer_inputs
+        found: Tensor = look_up(*(ids, None)[: len(inspect.signature(look_up).parameters)])
         return found.flatten(-2)
 
     def of_soft_tokens(self, vectors: Tensor) -> Tensor:
