@@ -155,7 +155,7 @@ def test_inspect_text_and_json(run, tuned, chatty):
 
 def test_inspect_tells_what_the_run_shows(run, tuned):
     findings = run("inspect", tuned, "--json").json["findings"]
-    assert findings and all({"level", "what", "evidence", "command"} == set(f) for f in findings)
+    assert findings and all({"level", "what", "evidence", "command", "splits"} == set(f) for f in findings)
     said = run("inspect", tuned).out.split("findings:\n")[1]
     assert all(f["what"] in said and f["evidence"] in said for f in findings)
 

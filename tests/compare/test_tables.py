@@ -176,6 +176,7 @@ def test_shared_tensors_are_given_and_held(name, new_lm, setting, tmp_path):
 
     class Final:
         path = tmp_path
+        tensors = staticmethod(lambda name: read_tensors(tmp_path / name))
 
     Final.manifest = manifest
     write_tensors(tmp_path / "state.safetensors", dict(before.state_dict()))
