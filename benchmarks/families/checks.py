@@ -337,9 +337,14 @@ def _ask(s: Subject, name: str, check: Callable[[Subject], str]) -> Result:
     except Wrong as error:
         return _in_double(s, name, check, error)
     except SoftPromptError as error:
-        return Result(name, "refused", error.why or error.what)
+        return Result(name, _verdict(error), error.why or error.what)
     except Exception as error:  # what a user would see as a traceback
         return Result(name, "traceback", _where(error))
+
+
+def _verdict(error: SoftPromptError) -> str:
+    """A refusal; or a fault of ours, which the error itself asks to be reported."""
+    return "traceback" if error.fix.startswith("report it") else "refused"
 
 
 def _in_double(s: Subject, name: str, check: Callable[[Subject], str], error: Wrong) -> Result:
