@@ -10,6 +10,8 @@ import copy
 import pytest
 import torch
 
+from softprompt.errors import SoftPromptError
+
 EXACT = ("llama", "mistral", "gemma3_text", "gpt_oss", "qwen3_next", "deepseek_v3", "t5", "bart")
 NEW = 7  # tokens: with the inputs, further than the families' windows of 4
 CACHES = {
@@ -41,8 +43,10 @@ def test_every_cache_in_a_mixed_batch(lm, family, cache, mixed, expected):
     how = {"max_new_tokens": NEW, "do_sample": False, **CACHES[cache]}
     refusal = refused_by_transformers(lm, mixed.batch, how)
     if refusal is not None:
-        with pytest.raises(type(refusal)):
+        with pytest.raises((type(refusal), SoftPromptError)) as caught:
             lm.generate(mixed.batch, mixed.injection, **how)
+        # as it is where it speaks of the options, else with the same exception as its reason
+        assert isinstance(caught.value, type(refusal)) or type(refusal).__name__ in str(caught.value)
         pytest.skip(f"transformers refuses: {type(refusal).__name__}: {str(refusal)[:80]}")
     made = lm.generate(mixed.batch, mixed.injection, **how).tolist()
     assert dict(zip(mixed.kinds, made, strict=True)) == dict(zip(mixed.kinds, expected, strict=True))
