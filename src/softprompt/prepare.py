@@ -395,7 +395,7 @@ def room_of(recipe: Recipe, lm: LanguageModel) -> Room:
     return Room(
         lm.spec.context,
         soft,
-        getattr(lm.spec, "answer_context", None),
+        lm.spec.answer_context,
         answer_soft,
         apart=lm.spec.kind == "encoder-decoder",
         new_tokens=recipe.task.max_new_tokens if recipe.task.kind == "generation" else 0,

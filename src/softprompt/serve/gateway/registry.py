@@ -57,7 +57,7 @@ class CompiledRegistry:
             tokenizer=tokenizer,
             answers="next",
             ends=(),
-            spec=SimpleNamespace(context=context, kind="decoder"),
+            spec=SimpleNamespace(context=context, answer_context=None, kind="decoder", limits={}),
         )
         self._loaded: OrderedDict[str, tuple[tuple, Loaded]] = OrderedDict()
         self._checked: OrderedDict[str, tuple] = OrderedDict()
