@@ -65,7 +65,8 @@ def test_without_a_key_there_is_nothing(guarded):
 def test_a_tenant_neither_uses_nor_lists_anothers_prompts(guarded):
     served, keys = guarded
     a, b = client_of(served, keys["team-a"]), client_of(served, keys["team-b"])
-    assert {m.id for m in a.models.list()} == {"tiny", "team-a/reviews", "team-a/pairs", "team-a/voices"}
+    voices = {"team-a/voices:joke", "team-a/voices:fact"}
+    assert {m.id for m in a.models.list()} == {"tiny", "team-a/reviews", "team-a/pairs", *voices}
     assert {m.id for m in b.models.list()} == {"team-b/chat", "team-b/broken"}
     assert a.completions.create(model="team-a/voices:joke", prompt="x").model == "team-a/voices:joke"
     messages = [{"role": "user", "content": "x"}]
