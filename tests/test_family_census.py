@@ -26,7 +26,7 @@ def test_a_fault_is_found():
     plain = layer.forward
     layer.forward = lambda x: plain(x) + x.mean((0, 1))
     found = {r.check: r.found for r in checks.run("causal", model)}
-    assert "wrong" in found.values() or found == {"load": "refused"}
+    assert "wrong" in found.values() or set(found.values()) == {"refused"}
 
 
 def test_every_family_has_a_name():
