@@ -384,7 +384,7 @@ def test_texts_are_shown_and_not_run(play, serve, talker):
 
 @pytest.mark.xfail(
     strict=False,
-    reason="on a busy machine the column of the key's prompt did not appear in two of some ten runs; not yet understood",
+    reason="on a busy machine the prompt's column did not appear in two of some ten runs; not yet understood",
 )
 def test_a_key_is_asked_for(play, serve, tmp_path):
     secret, entry = new_key("team-b")
