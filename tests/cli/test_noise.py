@@ -45,8 +45,8 @@ lm.model.generate(lm.tokenizer("a", return_tensors="pt").input_ids, max_new_toke
 
 
 def environment(**more: str) -> dict[str, str]:
-    """As a person's shell has it: nothing asks a library for silence."""
-    asked = {quiet.VERBOSE, "TOKENIZERS_PARALLELISM", *quiet.ENVIRONMENT}
+    """As a person's shell has it: nothing asks a library for silence, or to say things twice."""
+    asked = {quiet.VERBOSE, "TOKENIZERS_PARALLELISM", "CI", *quiet.ENVIRONMENT}  # transformers reads CI
     return {name: value for name, value in os.environ.items() if name not in asked} | more
 
 

@@ -44,7 +44,7 @@ class FakeRegistry:
     """`recipes`: by name, the parts of a recipe that the HTTP side reads; None: a broken artifact."""
 
     def __init__(self, lm: Any, recipes: dict[str, dict[str, Any] | None]) -> None:
-        self.lm, self.recipes, self.asked = lm, recipes, []
+        self.lm, self.recipes, self.asked = lm, dict(recipes), []  # a copy: tests take prompts away
 
     def names(self) -> Iterator[Entry]:
         for name in sorted(self.recipes):
