@@ -15,6 +15,7 @@ from softprompt import methods
 from softprompt.data.collate import batch_of_ids
 from softprompt.objectives import injection_for
 from softprompt.serve import BrokenPrompt, Busy, InvalidRequest, Request, Sampling, Stopped, UnknownPrompt
+from softprompt.serve.request import NotScored
 
 SMALL = {"length": 4, "hidden": 16, "bottleneck": 8, "middle": 16, "top_layers": 2, "layer": 1, "rank": 2}
 FAMILIES = ("llama", "gpt2", "qwen3", "mistral", "gemma3_text")  # the last two with windows of 4 tokens
@@ -240,7 +241,9 @@ def test_echo_gives_the_inputs_own_log_probabilities(
     folder, names = zoo("llama")
     engine = engine_on(llama, folder=folder)
     ids = [int(i) for i in torch.arange(length) * 13 % 96]
-    for name in [None, *(n for n in names if "encoder" not in n)]:
+    scored = [None, *(n for n in names if "after" not in n and "generated" not in n)]
+    assert {n.split("/")[0] for n in scored if n} >= {"prompt-tuning", "prefix-tuning", "llama-adapter"}
+    for name in scored:
         request = asked(name, ids, 2, echo=True, logprobs=2, ignore_eos=True)
         answer = engine.submit(request)
         tokens, _ = read(answer)
@@ -248,18 +251,51 @@ def test_echo_gives_the_inputs_own_log_probabilities(
         assert [t.id for t in answer.echoed] == ids
         assert answer.echoed[0].logprob is None
         loaded = engine.registry.get(name) if name else None
-        # all of the input but its first token as the target, with what the prompt makes of the whole input
+        # all of the input but its first token as the target
         batch = batch_of_ids([ids], None, [loaded.index] if loaded else None)
         with torch.no_grad():
             injection = injection_for(llama, loaded.tuned.method, batch) if loaded else None
-            if injection is not None:  # what stands behind the input is not seen by it
-                injection = replace(injection, after=None, kv_after=None)
             if length > 1:
                 target = batch_of_ids([ids[:1]], [ids[1:]])
                 expected = llama.logits(target, injection)[0].log_softmax(-1)
                 for token, row in zip(answer.echoed[1:], expected, strict=True):
                     assert abs(token.logprob - row[token.id].item()) < 1e-4
                     assert [i for i, *_ in token.top] == row.topk(2).indices.tolist()
+
+
+def test_an_input_has_no_log_probabilities_under_vectors_that_it_does_not_see(llama, zoo, engine_on, asked):
+    """Their scores would be the plain model's. A generated prompt has seen the tokens that it would score."""
+    folder, names = zoo("llama")
+    engine = engine_on(llama, folder=folder)
+    for name in names:
+        answer = asked(name, [4, 5, 6], 1)
+        request = replace(answer, echo=True)
+        if "after" in name or "generated" in name:
+            with pytest.raises(NotScored) as caught:
+                engine.submit(request)
+            assert ("behind the input" if "after" in name else "whole input") in caught.value.why
+            assert "placement=before" in caught.value.fix and "/v1/classify" not in caught.value.fix
+            engine.submit(replace(request, scale=0.0))  # the plain model
+        engine.submit(answer)
+
+
+@pytest.mark.parametrize("kind", ["prompt-tuning", "prefix-tuning"])
+def test_a_mix_with_vectors_behind_the_input_is_not_scored_with_half_of_them(
+    kind, llama, publish, engine_on, asked, read, tmp_path
+):
+    from softprompt.composition import CONCATENATE, compose, open_source
+
+    for i, placement in enumerate(("before", "after")):
+        publish(llama, tmp_path / placement, kind, {"length": 3, "placement": placement}, seed=i)
+    parts = [open_source(tmp_path / "before"), open_source(tmp_path / "after")]
+    compose(CONCATENATE, parts, tmp_path / "mix", llama)
+    publish(llama, tmp_path / "mood", kind, {"length": 3, "placement": "after"}, labels=("good", "bad"))
+    engine = engine_on(llama)
+    with pytest.raises(NotScored, match="3 of its 6 vectors"):
+        engine.submit(asked("mix", [4, 5, 6], 1, echo=True))
+    with pytest.raises(NotScored, match="/v1/classify"):
+        engine.submit(asked("mood", [4, 5, 6], 1, echo=True))
+    assert read(engine.submit(asked("mix", [4, 5, 6], 1)))[1].prompt_vectors == 6
 
 
 def test_an_input_alone_is_echoed_without_an_answer(llama, engine_on, asked, read):

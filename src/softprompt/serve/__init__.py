@@ -4,7 +4,8 @@ request.py    what is asked, and what comes back         answer.py     a request
 registry.py   prompts by name: found, verified, loaded   engine.py     requests become rows of one batch
 row.py        one request on its way                     reuse.py      keys and values that requests share
 sampling.py   logits to tokens                           text.py       tokens to text, and where it stops
-classify.py   label probabilities                        api/          all of it over HTTP
+classify.py   label probabilities                        scoring.py    prompts that score an input
+api/          all of it over HTTP
 """
 
 from .answer import Answer

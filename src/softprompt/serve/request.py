@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from ..errors import SoftPromptError
 
@@ -70,7 +70,15 @@ class Finished:
 
 
 class InvalidRequest(SoftPromptError):
-    """A request that this model or this engine can never answer."""
+    """A request that this model or this engine can never answer. `code` names the reason for programs."""
+
+    code: ClassVar[str | None] = None
+
+
+class NotScored(InvalidRequest):
+    """Log-probabilities of an input under a prompt that has no part in them."""
+
+    code = "input_not_scored"
 
 
 class UnknownPrompt(SoftPromptError):

@@ -24,6 +24,7 @@ from .registry import Loaded
 from .request import Finished, InvalidRequest, Reason, Token
 from .reuse import Key, Reuse
 from .sampling import Chooser, Likely, likelihoods
+from .scoring import check_scored
 from .text import Detokenizer, Stops
 
 
@@ -52,6 +53,8 @@ class Row:
         self._before = 0 if shape.before is None else int(shape.before.mask.sum())
         self.ahead = self._ahead(shape)
         self._check()
+        if self.request.echo and self.loaded is not None:
+            check_scored(self.loaded, shape)
 
     # --- what is run ---
 

@@ -143,8 +143,9 @@ def test_strengths(engine, vllm):
     assert vllm.bodies[0]["prompt"] == list(IDS) and "cache_salt" not in vllm.bodies[0]
     with pytest.raises(InvalidRequest, match=r"strength 0\.5"):
         engine.submit(Request("team/style", IDS, scale=0.5))
-    with pytest.raises(InvalidRequest, match="log-probabilities of an input"):
-        engine.submit(Request("team/style", IDS, echo=True))
+    for name in ("team/style", None):
+        with pytest.raises(InvalidRequest, match="log-probabilities of an input"):
+            engine.submit(Request(name, IDS, echo=True))
 
 
 @pytest.mark.parametrize("name", ["no", "../compiled", "team", "team/style:x", "voices", "/etc/passwd", ""])

@@ -19,7 +19,7 @@ from starlette.exceptions import HTTPException
 
 from ...data.room import TooLong
 from ...errors import SoftPromptError
-from ..request import BrokenPrompt, Busy, Stopped
+from ..request import BrokenPrompt, Busy, InvalidRequest, Stopped
 
 log = logging.getLogger("softprompt.serve")
 
@@ -88,7 +88,8 @@ def from_product(error: SoftPromptError) -> ApiError:
     if isinstance(error, TooLong):
         return ApiError(400, f"{error.what}.", code="context_length_exceeded")
     parts = (error.what, error.why and f"Why: {error.why}", error.fix and f"Fix: {error.fix}")
-    return ApiError(400, ". ".join(part for part in parts if part) + ".")
+    code = error.code if isinstance(error, InvalidRequest) else None
+    return ApiError(400, ". ".join(part for part in parts if part) + ".", code=code)
 
 
 def install(app: FastAPI) -> None:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ...interop.compiled.folder import Entry
-from ..request import InvalidRequest, Request, Sampling
+from ..request import InvalidRequest, NotScored, Request, Sampling
 
 Ids = Sequence[int]
 Soft = Callable[[Ids], Tensor]  # embeddings [n + Q, H] of an input under soft tokens after it
@@ -30,10 +30,12 @@ def body(request: Request, entry: Entry | None, model: str, soft: Soft | None = 
 
     Raises InvalidRequest for what vLLM cannot do exactly.
     """
-    if request.echo and entry is not None:
-        raise InvalidRequest(
-            "log-probabilities of an input under a prompt are not served by vLLM",
-            why="it would compute the prompt's placeholders as text for them",
+    if request.echo:
+        raise NotScored(
+            "log-probabilities of an input are not served by vLLM",
+            why="it would compute the prompt's placeholders as text for them"
+            if entry is not None
+            else "the gateway asks it for answers alone",
             fix="leave echo or logprobs out, or use the embedded engine",
         )
     if request.scale not in (0, 1):
