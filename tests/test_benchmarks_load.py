@@ -89,14 +89,22 @@ def test_a_server_that_is_not_there_is_an_error():
     assert seen.errors and not seen.whole
 
 
-@pytest.mark.parametrize(("growth", "met"), [(0.0, True), (0.01, True), (2.0, False)])
-def test_memory_is_flat_or_grows(growth, met):
-    """MB a second, on 1,000 MB, after a start in which it doubles."""
+@pytest.mark.parametrize(("growth", "met"), [(0.0, True), (0.1, True), (0.5, False)])
+@pytest.mark.parametrize("minutes", [60, 18])
+def test_memory_is_flat_or_grows(growth, met, minutes):
+    """MB a minute, on 1,000 MB, after a start in which it doubles; of 18 minutes the first half may grow."""
+    growth *= 60 / minutes
     memory = load.Memory(os.getpid())
-    memory.seen = [(i / 2, min(1000.0, 500 + 20 * i) + growth * i / 2) for i in range(200)]
+    memory.seen = [(10 * i, min(1000.0, 500 + 20 * i) + growth * i / 6) for i in range(6 * minutes + 1)]
     line = memory.line()
     assert line.met is met
-    assert f"second half {60 * growth:+.2f} MB a minute" in line.note
+    assert f"since the first {growth:+.2f} MB a minute" in line.note
+    marks = range(10, 61, 10) if minutes == 60 else (9, 18)
+    # medians of the minute that ends there, or of the tenth of a shorter part
+    listed = line.note.partition("minutes ")[2].partition(";")[0]
+    assert [float(mb.replace(",", "")) for mb in listed.split(", ")] == [
+        pytest.approx(1000 + growth * mark, abs=1 + growth) for mark in marks
+    ]
 
 
 def test_a_wrong_answer_and_an_error_fail_the_run():

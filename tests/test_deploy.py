@@ -76,3 +76,9 @@ def test_the_connector_is_configured_as_it_reads():
     read = set(re.findall(r'extra\("(\w+)"', source))
     assert set(configured["kv_connector_extra_config"]) == read
     assert configured["kv_load_failure_policy"] == "fail"
+
+
+def test_the_container_runs_under_the_allocator_that_it_installs():
+    text = (ROOT / "deploy/docker/gateway.Dockerfile").read_text(encoding="utf-8")
+    installed, preloaded = text.index("libjemalloc2"), text.index("ENV LD_PRELOAD=libjemalloc.so.2")
+    assert installed < preloaded < text.index("ENTRYPOINT")

@@ -31,7 +31,8 @@ from .process import served
 METHODS = ("prompt-tuning", "prefix-tuning", "generated-prefix")
 KINDS = [(method, place) for method in METHODS for place in ("before", "after")]
 CHECKED = 0.25  # of the requests
-FLAT = 1.02  # resident memory at the end, beside that of the middle
+FLAT = 1.01  # resident memory at the end, beside that after the first minutes
+FIRST = 600.0  # seconds of a run that may grow, or half of a shorter one
 EACH = 0.2  # seconds between two looks at it
 
 
@@ -121,15 +122,24 @@ class Memory:
                 return
 
     def line(self) -> Line:
-        """The last tenth beside the tenth that follows the middle, and the slope of the second half."""
+        """The end beside the end of the first ten minutes, each a minute's median, and what was between."""
         if len(self.seen) < 4:
-            return Line("load", "memory", None, None, "MB (end / middle)", goal=FLAT, at_most=True)
-        half = self.seen[len(self.seen) // 2 :]
-        tenth = max(1, len(self.seen) // 10)
-        middle, end = (median(mb for _, mb in part) for part in (half[:tenth], half[-tenth:]))
-        slope = 60 * linear_regression([at for at, _ in half], [mb for _, mb in half]).slope
+            return Line("load", "memory", None, None, "MB (end / first)", goal=FLAT, at_most=True)
+        begun, ended = self.seen[0][0], self.seen[-1][0]
+        part = min(FIRST, (ended - begun) / 2)
+        marks = [begun + part * i for i in range(1, int((ended - begun) / part))] + [ended]
+        sizes = [self._before(mark, part / 10) for mark in marks]
+        late = [(at, mb) for at, mb in self.seen if at >= marks[0]]
+        slope = 60 * linear_regression([at for at, _ in late], [mb for _, mb in late]).slope
         start, most = self.seen[0][1], max(mb for _, mb in self.seen)
-        note = f"{start:,.0f} MB at the start, {most:,.0f} at most; second half {slope:+.2f} MB a minute"
+        note = f"{start:,.0f} MB at the start, {most:,.0f} at most; every {part / 60:.3g} minutes "
+        note += ", ".join(f"{mb:,.0f}" for mb in sizes) + f"; since the first {slope:+.2f} MB a minute"
+        end, first = sizes[-1], sizes[0]
         return Line(
-            "load", "memory", end, middle, "MB (end / middle)", end / middle, FLAT, at_most=True, note=note
+            "load", "memory", end, first, "MB (end / first)", end / first, FLAT, at_most=True, note=note
         )
+
+    def _before(self, mark: float, seconds: float) -> float:
+        """The median of the seconds before a mark, or what was seen last where nobody looked then."""
+        until = [(at, mb) for at, mb in self.seen if at <= mark]
+        return median([mb for at, mb in until if at > mark - seconds] or [until[-1][1]])

@@ -1,7 +1,8 @@
-"""How much memory this process has held, and how much more it may take."""
+"""How much memory this process has held, how much more it may take, and what it can give back."""
 
 from __future__ import annotations
 
+import ctypes
 import sys
 from pathlib import Path
 
@@ -40,3 +41,15 @@ def free_memory(device: str = "cpu") -> int:
 
     free, left = psutil.virtual_memory().available, memory_left()
     return free if left is None else min(free, left)
+
+
+def give_back() -> bool:
+    """Return the pages that C's allocator holds free to the system; False where it cannot be asked to (it is
+    not glibc's). Python's lock is released meanwhile."""
+    try:
+        trim = ctypes.CDLL(None).malloc_trim
+    except (AttributeError, OSError, TypeError):
+        return False
+    trim.argtypes = [ctypes.c_size_t]
+    trim(0)
+    return True

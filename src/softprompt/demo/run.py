@@ -9,8 +9,6 @@ would call.
 
 from __future__ import annotations
 
-import contextlib
-import ctypes
 import gc
 import json
 import sys
@@ -26,6 +24,7 @@ from ..config import recipe_from_dict
 from ..data.encode import Encoder, Example
 from ..data.room import Room
 from ..evaluate import Evaluation, Evaluator, Record, score
+from ..memory import give_back
 from ..methods.base import SoftPrompt
 from ..progress import duration
 from .corpus import INSTRUCTIONS, PROMPTS, DemoData, demo_rows, write_demo_files
@@ -394,5 +393,4 @@ class PeakMemory:
 def _give_back() -> None:
     """Return freed memory to the system, so that what one contestant held does not count for the next."""
     gc.collect()
-    with contextlib.suppress(OSError, AttributeError):  # glibc only
-        ctypes.CDLL(None).malloc_trim(0)
+    give_back()

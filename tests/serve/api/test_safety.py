@@ -280,3 +280,11 @@ def test_a_port_that_is_taken_is_said():
         bound.listen()
         with pytest.raises(SoftPromptError, match="cannot listen"):
             listen("127.0.0.1", bound.getsockname()[1])
+
+
+def test_memory_is_given_back_as_long_as_the_server_runs(serve):
+    served = serve()
+    trimming = served.server.trimming
+    assert trimming._thread.is_alive()
+    served.stop()
+    assert not trimming._thread.is_alive()

@@ -17,6 +17,7 @@ from typing import Any
 import uvicorn
 
 from ...errors import SoftPromptError
+from ..trim import Trimming
 
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
 GRACE = 5.0  # seconds after the engine has ended its rows, for what they said to be sent
@@ -63,10 +64,12 @@ class Server(uvicorn.Server):
             )
         )
         self.service, self.drain, self.ready = app.state.service, drain, ready
+        self.trimming = Trimming()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
         if self.started:
+            self.trimming.start()
             self.ready()
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
@@ -82,3 +85,4 @@ class Server(uvicorn.Server):
         if self.force_exit:
             await asyncio.to_thread(self.service.engine.stop)
         await ended
+        await asyncio.to_thread(self.trimming.stop)
