@@ -88,3 +88,29 @@ def test_a_copy_made_before_the_change_goes_on():
     torch.testing.assert_close(other.logits(batch, injection), before, rtol=0, atol=0)
     lm.model.set_attn_implementation(attention.SDPA)  # set back by the one who changed it
     torch.testing.assert_close(lm.logits(batch, injection), before, rtol=0, atol=0)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("depth", ["layer", "attention"])
+def test_a_layer_put_in_another_one_s_place_notices(depth):
+    """A copy with its own configuration, whether the layer or the attention in it was exchanged."""
+    lm = FrozenLM(tiny("llama"), None, "llama")
+    batch, injection = batch_of_ids([[5, 6]], [[1]]), prefix_of(lm)
+    other = copy.deepcopy(lm.model.model.layers[1])
+    other.self_attn.config = copy.deepcopy(other.self_attn.config)
+    other.self_attn.config._attn_implementation = "sdpa"
+    if depth == "layer":
+        lm.model.model.layers[1] = other
+    else:
+        lm.model.model.layers[1].self_attn = other.self_attn
+    with pytest.raises(SoftPromptError, match="attention was changed"):
+        lm.logits(batch, injection)
+
+
+def test_a_call_does_not_walk_through_the_model(monkeypatch):
+    lm = FrozenLM(tiny("llama"), None, "llama")
+    injection = prefix_of(lm)
+    walked = []
+    monkeypatch.setattr(lm.model, "modules", lambda: walked.append(1) or iter(()))
+    lm._check(injection)
+    assert not walked

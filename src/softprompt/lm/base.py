@@ -90,13 +90,17 @@ class LanguageModel(abc.ABC):
         self._accepted = accepted_arguments(model)
         with told(model):
             self.spec, self._turns = measure(model, self.token_inputs)
+            self._attending = (model, *dict.fromkeys(attention_modules(model).values()))
             self._attention = self._attention_names()
             self._settle()
 
     def _attention_names(self) -> set[str]:
-        """The attention that the model's layers are to call, by their configurations."""
-        sites = attention_modules(self.model).values()
-        configs = [self.model.config, *(getattr(module, "config", None) for module in sites)]
+        """The attention that the model's layers are to call, by their configurations as they are now.
+
+        The modules are those found on load, for a walk through a model is slow. One that was put in since does
+        not come for its vectors, which `Active.check` notices.
+        """
+        configs = [getattr(module, "config", None) for module in self._attending]
         return {str(getattr(config, "_attn_implementation", "")) for config in configs}
 
     @abc.abstractmethod

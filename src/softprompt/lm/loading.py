@@ -57,7 +57,7 @@ def load(
         tokenizer = AutoTokenizer.from_pretrained(path, **options)
         config = AutoConfig.from_pretrained(path, **options)
         wrapper = _wrapper(config, head, name)
-        _check_ids(config, None, name)
+        _check_config(config, name)
         if head is not None:
             # a head of another size in the checkpoint is no mistake: it is left, and drawn anew
             options |= {"num_labels": head.size, "ignore_mismatched_sizes": True}
@@ -77,31 +77,38 @@ def load(
             fix="download or copy the model again; a classifier, or an encoder without its masked-word head, "
             "is no language model, but takes a head of labels (task.head=true)",
         )
-    _check_ids(config, getattr(model, "generation_config", None), name)
+    _check_generation_config(config, getattr(model, "generation_config", None), name)
     lm = wrapper(model.to(target), tokenizer, name, head, head_names, attention)
     lm.why_dtype = why
     return lm
 
 
-def _check_ids(config: Any, settings: Any, name: str) -> None:
-    """Ids that a model looks up must have an embedding: of its config, and of its generation settings."""
-    inner = config.get_text_config()
-    rows = getattr(inner, "vocab_size", None)
-    starts = ["decoder_start_token_id", "forced_bos_token_id"] if config.is_encoder_decoder else []
-    sources = [
-        ("config.json", inner, ["pad_token_id"]),
-        ("config.json", config, ["pad_token_id", *starts[:1]]),
-    ]
-    for file, source, keys in [*sources, ("generation_config.json", settings, starts)]:
-        for key in keys:
-            value = getattr(source, key, None)
-            if isinstance(rows, int) and isinstance(value, int) and value >= rows:
-                raise SoftPromptError(
-                    f"cannot load model '{name}'",
-                    why=f"its {file} says {key}={value}, but it has {rows} embeddings (0 to {rows - 1})",
-                    fix=f"set {key} in {file} to a token that it has, or add the embeddings: "
-                    "model.resize_token_embeddings(len(tokenizer)) before the model is saved",
-                )
+def _check_config(config: Any, name: str) -> None:
+    """Ids of its config that a model looks up must have an embedding: known before weights are read."""
+    _check_ids(config, "config.json", config.get_text_config(), ["pad_token_id"], name)
+    _check_ids(config, "config.json", config, ["pad_token_id", *_starts(config)[:1]], name)
+
+
+def _check_generation_config(config: Any, settings: Any, name: str) -> None:
+    """The same of its generation settings."""
+    _check_ids(config, "generation_config.json", settings, _starts(config), name)
+
+
+def _starts(config: Any) -> list[str]:
+    return ["decoder_start_token_id", "forced_bos_token_id"] if config.is_encoder_decoder else []
+
+
+def _check_ids(config: Any, file: str, source: Any, keys: list[str], name: str) -> None:
+    rows = getattr(config.get_text_config(), "vocab_size", None)
+    for key in keys:
+        value = getattr(source, key, None)
+        if isinstance(rows, int) and isinstance(value, int) and value >= rows:
+            raise SoftPromptError(
+                f"cannot load model '{name}'",
+                why=f"its {file} says {key}={value}, but it has {rows} embeddings (0 to {rows - 1})",
+                fix=f"set {key} in {file} to a token that it has, or add the embeddings: "
+                "model.resize_token_embeddings(len(tokenizer)) before the model is saved",
+            )
 
 
 def _wrapper(config: Any, head: Head | None, name: str) -> type[FrozenLM | EncoderLM | Seq2SeqLM]:
