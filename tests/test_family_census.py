@@ -12,8 +12,18 @@ from benchmarks.families import checks, small
 from benchmarks.families.__main__ import summary
 
 
-@pytest.mark.parametrize("case", ["causal:llama", "seq2seq:t5", "encoder:bert"])
+@pytest.mark.parametrize(
+    "case",
+    [
+        *("causal:llama", "seq2seq:t5", "encoder:bert"),
+        "causal:ctrl",  # changes its embeddings in place
+        "causal:got_ocr2",  # its parts have other attention implementations
+        "causal:gemma4_unified",  # its masks read a table of the columns of the call
+    ],
+)
 def test_sound_models(case):
+    if case not in small.cases():
+        pytest.skip(f"this transformers has no {case.split(':')[1]}")
     found = list(checks.run(case.split(":")[0], small.build(case)))
     assert summary(found) in ("exact", "exact or refused"), found
     assert {r.check for r in found} == {n for n in checks.CHECKS if checks.applies(n, case.split(":")[0])}

@@ -133,7 +133,8 @@ def _per_layer(plain: Any, ids: Tensor) -> dict[str, Tensor]:
     table = getattr(plain.base_model, "language_model", plain.base_model)
     if not getattr(table, "hidden_size_per_layer_input", 0):
         return {}
-    return {"per_layer_inputs": table.get_per_layer_inputs(ids)}
+    entries = table.embed_tokens_per_layer(ids)
+    return {"per_layer_inputs": entries.unflatten(-1, (table.config.num_hidden_layers, -1))}
 
 
 def off(ours: Tensor, theirs: Tensor) -> float:

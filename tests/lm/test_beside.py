@@ -25,12 +25,17 @@ def pair(request):
     return copy.deepcopy(model), FrozenLM(model, None, request.param)
 
 
+def second_table(text_model, ids: torch.Tensor) -> torch.Tensor:
+    """Its entries [B, N, layers, size] for ids [B, N]. Releases differ in the method that looks them up."""
+    return text_model.embed_tokens_per_layer(ids).unflatten(-1, (text_model.config.num_hidden_layers, -1))
+
+
 def by_hand(plain, soft: torch.Tensor, ids: list[int], targets: list[int]) -> torch.Tensor:
     """Logits [T, V] of [soft | ids | targets], the second table's entries looked up by id."""
     row = torch.tensor([[*ids, *targets[:-1]]])
     vectors = torch.cat([soft, plain.get_input_embeddings()(row)], 1)
     seen = torch.cat([torch.full(soft.shape[:2], plain.config.pad_token_id or 0), row], 1)
-    table = plain.model.get_per_layer_inputs(seen)
+    table = second_table(plain.model, seen)
     return plain(inputs_embeds=vectors, per_layer_inputs=table).logits[0, -len(targets) :]
 
 
@@ -67,7 +72,7 @@ def test_the_table_counts(pair):
     soft, ids = torch.randn(1, 3, lm.spec.hidden_size), INPUTS[0]
     row = torch.tensor([ids])
     vectors = torch.cat([soft, plain.get_input_embeddings()(row)], 1)
-    padding = plain.model.get_per_layer_inputs(torch.zeros(1, vectors.shape[1], dtype=torch.long))
+    padding = second_table(plain.model, torch.zeros(1, vectors.shape[1], dtype=torch.long))
     other = plain(inputs_embeds=vectors, per_layer_inputs=padding).logits[0, -1]
     right = by_hand(plain, soft, ids, [1])[-1]
     assert (other - right).abs().max() > 1e-2 * right.abs().max()
@@ -94,9 +99,14 @@ def test_a_method_that_hands_its_arguments_on_is_given_the_name(lms, family):
         assert tokens == row
 
 
-def test_the_whole_model_of_gemma4(close):
-    """The class that checkpoints of Gemma 4 are loaded as: text in, text out."""
-    text = {**families.DECODERS["gemma4_text"], "pad_token_id": 0}
+@pytest.mark.parametrize("images", [None, "vision"])
+def test_the_whole_model_of_gemma4(close, images):
+    """The class that checkpoints of Gemma 4 are loaded as: text in, text out.
+
+    In the larger ones an image's tokens see each other, by a table of the columns of the call.
+    """
+    own = {"pad_token_id": 0, "use_bidirectional_attention": images}
+    text = {**families.DECODERS["gemma4_text"], **own}
     ids = {f"{kind}_token_id": 100 for kind in ("image", "video", "audio")}
     config = AutoConfig.for_model("gemma4", text_config=text, vision_config=None, audio_config=None, **ids)
     model = AutoModelForCausalLM.from_config(config).eval()
@@ -108,7 +118,9 @@ def test_the_whole_model_of_gemma4(close):
     logits = lm.logits(batch, injection)
     seen = torch.tensor([[0, 0, 0, *INPUTS[0], TARGETS[0][0]]])
     vectors = torch.cat([soft, plain.get_input_embeddings()(seen[:, 3:])], 1)
-    table = plain.model.language_model.get_per_layer_inputs(seen)
+    table = second_table(plain.model.language_model, seen)
     expected = plain(inputs_embeds=vectors, per_layer_inputs=table).logits[0, -2:]
     close(logits[0][batch.target_mask[0]], expected)
+    cached = lm.logits(batch, injection, lm.prefill(batch, injection))
+    close(cached[0][batch.target_mask[0]], expected)
     assert lm.generate(batch, injection, max_new_tokens=3).shape == (3, 3)

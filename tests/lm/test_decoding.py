@@ -24,6 +24,18 @@ def test_decoding_that_gives_other_logits_is_refused():
     assert "step by step" in (error.value.why or "")
 
 
+def test_decoding_that_is_wrong_beside_other_rows_is_refused():
+    lm = FrozenLM(tiny("llama"), None, "other steps in a batch")
+
+    def beside(module, given, out):
+        return out * 1.2 if out.shape[1] == 1 and out.shape[0] > 1 else out
+
+    lm.model.model.layers[1].register_forward_hook(beside)
+    with pytest.raises(SoftPromptError, match="does not generate") as error:
+        lm.generate(ROWS, max_new_tokens=2)
+    assert "in a padded batch" in (error.value.why or "")
+
+
 def test_decoding_that_fails_is_refused(monkeypatch):
     lm = FrozenLM(tiny("llama"), None, "no steps")
 

@@ -11,12 +11,13 @@ What is injected is `lm.active`'s to say. This file knows nothing of methods, to
 
 from __future__ import annotations
 
+import contextlib
 import sys
-from collections.abc import Callable, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import eager_mask, sdpa_mask
@@ -216,3 +217,23 @@ def _build(base: Callable, args: tuple, kwargs: dict):
 for _name, _attention, _mask in ((SDPA, attend_sdpa, mask_sdpa), (EAGER, attend_eager, mask_eager)):
     AttentionInterface.register(_name, _attention)
     AttentionMaskInterface.register(_name, _mask)
+
+
+@contextlib.contextmanager
+def own_attention(model: nn.Module) -> Iterator[None]:
+    """Layers that call our attention call transformers' own instead.
+
+    Each configuration is changed by itself: parts of a model that shows images too may have another one.
+    """
+    found = [module.config for module in model.modules() if hasattr(module, "config")]
+    before: list[tuple[Any, Any]] = [(c, getattr(c, "_attn_implementation", None)) for c in found]
+    own = {SDPA: "sdpa", EAGER: "eager"}
+    try:
+        for config, name in before:
+            if name in own:
+                config._attn_implementation = own[name]
+        yield
+    finally:
+        for config, name in before:  # outer ones first: what is set of them is set of those within too
+            if name is not None:
+                config._attn_implementation = name

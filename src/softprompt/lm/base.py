@@ -97,8 +97,8 @@ class LanguageModel(abc.ABC):
     def _attention_names(self) -> set[str]:
         """The attention that the model's layers are to call, by their configurations as they are now.
 
-        The modules are those found on load, for a walk through a model is slow. One that was put in since does
-        not come for its vectors, which `Active.check` notices.
+        The modules are those found on load, for a walk through a model is slow. One that was put in since
+        does not come for its vectors, which `Active.check` notices.
         """
         configs = [getattr(module, "config", None) for module in self._attending]
         return {str(getattr(config, "_attn_implementation", "")) for config in configs}

@@ -141,7 +141,8 @@ def _check_soft_tokens(model, embed: Callable[[Tensor], Tensor], tokens: Tensor)
     soft = embed(arguments.pop("input_ids")).detach().requires_grad_(True)
     try:
         with torch.enable_grad():
-            logits = model(inputs_embeds=soft, **arguments).logits.float()
+            # a copy, as any batch is: some models change it in place, which torch forbids in a leaf
+            logits = model(inputs_embeds=soft.clone(), **arguments).logits.float()
             last = logits[:, -1] if logits.dim() == 3 else logits
             score, gradient = last.square().mean(), None
             if score.requires_grad:

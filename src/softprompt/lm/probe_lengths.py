@@ -23,6 +23,7 @@ from torch import Tensor
 from ..data.collate import batch_of_ids
 from ..errors import SoftPromptError
 from .active import Active, current, inject
+from .attention import own_attention
 from .probe import by_site
 from .rotary import has_table
 from .spec import ModelSpec
@@ -186,13 +187,9 @@ def _plain(lm: FrozenLM, row: list[int], target: list[int]) -> Tensor:
 
     Sparse attention that finds two keys as good chooses by how many there are.
     """
-    ours = str(lm.model.config._attn_implementation)
-    lm.model.set_attn_implementation("sdpa" if "sdpa" in ours else "eager")
-    try:
-        ids = torch.tensor([row + target[:-1]], device=lm.device)
+    ids = torch.tensor([row + target[:-1]], device=lm.device)
+    with own_attention(lm.model):
         logits = lm.model(input_ids=ids, use_cache=False).logits
-    finally:
-        lm.model.set_attn_implementation(ours)
     return logits[0, len(row) - 1 :].float()
 
 

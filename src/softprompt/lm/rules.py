@@ -50,10 +50,24 @@ class Rule:
 def rule_of(arguments: dict[str, Any]) -> Rule | None:
     """The rule in the arguments of a mask function; None where it is plainly causal, or cannot be moved."""
     function = arguments.get("mask_function", causal_mask_function)
-    if function is causal_mask_function or arguments.get("use_vmap"):
+    if function is causal_mask_function or arguments.get("use_vmap") or _looks_up_columns(function):
         return None
     mask = arguments.get("attention_mask")
     if mask is None:
         rows = int(arguments["batch_size"])
         return Rule(function, torch.zeros(rows, dtype=torch.long, device=arguments.get("device")))
     return Rule(function, (mask.cumsum(-1) == 0).sum(-1))
+
+
+def _looks_up_columns(function: Any) -> bool:
+    """Whether a mask function reads a table with a number for each column of the call, [B, columns].
+
+    Gemma's does, for the images in a row. It knows no column beyond the call, and on a GPU asking for one
+    ends the process.
+    """
+    if isinstance(function, Tensor):
+        return function.dim() > 1
+    if isinstance(function, (tuple, list)):
+        return any(map(_looks_up_columns, function))
+    cells = getattr(function, "__closure__", None) or ()
+    return any(_looks_up_columns(cell.cell_contents) for cell in cells)
