@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import concurrent.futures
 import os
+import re
 import socket
 import time
 
@@ -99,17 +100,116 @@ def test_what_else_a_key_permits(guarded):
         assert httpx.get(served.url + "/metrics", headers=headers).status_code == status
 
 
-def test_a_key_is_withdrawn_without_a_restart(guarded, keys_file):
+def status_for(served, key):
+    headers = {"Authorization": f"Bearer {key}"}
+    reply = httpx.get(served.url + "/v1/models", headers=headers)
+    return reply.status_code, reply.json().get("error", {}).get("code")
+
+
+def without(path, name):
+    """The file's text without one key's entry."""
+    entries = yaml.safe_load(path.read_text())["keys"]
+    return yaml.safe_dump({"keys": [entry for entry in entries if entry["name"] != name]})
+
+
+def in_place(path, text):
+    """Written over, with the size and the time stamp that were there before."""
+    before = path.stat()
+    padded = text.ljust(before.st_size - 1, "#") + "\n"
+    path.write_text(padded)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+    after = path.stat()
+    assert (after.st_size, after.st_mtime_ns, after.st_ino) == (
+        before.st_size,
+        before.st_mtime_ns,
+        before.st_ino,
+    )
+
+
+def replaced(path, text):
+    """By another file, renamed onto it, of the same time stamp."""
+    other = path.with_name("other.yaml")
+    other.write_text(text)
+    os.utime(other, ns=(path.stat().st_atime_ns, path.stat().st_mtime_ns))
+    other.rename(path)
+
+
+@pytest.mark.parametrize("change", [lambda path, text: path.write_text(text), in_place, replaced])
+def test_a_key_is_withdrawn_without_a_restart(guarded, keys_file, change):
     served, keys = guarded
     path, _ = keys_file
-    client_of(served, keys["team-a"]).models.list()
-    entries = yaml.safe_load(path.read_text())["keys"]
-    path.write_text("keys: [")  # a half-written file withdraws nothing
-    client_of(served, keys["team-a"]).models.list()
-    path.write_text(yaml.safe_dump({"keys": entries[1:]}))
-    os.utime(path, ns=(1, 1))  # another time, whatever the clock's grain
-    with pytest.raises(openai.AuthenticationError):
-        client_of(served, keys["team-a"]).models.list()
+    assert status_for(served, keys["team-a"])[0] == 200
+    change(path, without(path, "team-a"))
+    assert status_for(served, keys["team-a"]) == (401, "invalid_api_key")
+    assert status_for(served, keys["team-b"])[0] == 200
+    change(path, "keys: []")
+    assert {status_for(served, key) for key in keys.values()} == {(401, "invalid_api_key")}
+
+
+def test_a_link_to_another_file_of_keys_withdraws_those_of_the_first(serve, keys_file, tmp_path):
+    path, keys = keys_file
+    (tmp_path / "v1").mkdir()
+    (tmp_path / "v2").mkdir()
+    (tmp_path / "v1/keys.yaml").write_text(path.read_text())
+    (tmp_path / "v2/keys.yaml").write_text(without(path, "team-a"))
+    link = tmp_path / "now"
+    link.symlink_to("v1")
+    served = serve(keys=Keys(link / "keys.yaml"))
+    assert status_for(served, keys["team-a"])[0] == 200
+    (tmp_path / "next").symlink_to("v2")
+    (tmp_path / "next").rename(link)
+    assert status_for(served, keys["team-a"])[0] == 401
+    assert status_for(served, keys["team-b"])[0] == 200
+
+
+def no_rights(path, monkeypatch):
+    def refused(file, *_):
+        raise PermissionError(13, "Permission denied", str(file))
+
+    monkeypatch.setattr("softprompt.files.os.open", refused)
+
+
+UNREADABLE = {
+    "empty": lambda path, _: path.write_text(""),
+    "comments alone": lambda path, _: path.write_text("# none\n"),
+    "half-written": lambda path, _: path.write_text("keys: ["),
+    "cut": lambda path, _: path.write_bytes(path.read_bytes()[:100]),
+    "no text": lambda path, _: path.write_bytes(b"\xff\xfe\x00keys"),
+    "something else": lambda path, _: path.write_text("[1, 2]"),
+    "a long number": lambda path, _: path.write_text("keys: " + "1" * 5000),
+    "too deep": lambda path, _: path.write_text("[" * 10_000),
+    "removed": lambda path, _: path.unlink(),
+    "renamed": lambda path, _: path.rename(path.with_suffix(".old")),
+    "a folder": lambda path, _: (path.unlink(), path.mkdir()),
+    "a pipe": lambda path, _: (path.unlink(), os.mkfifo(path)),
+    "a link to nothing": lambda path, _: (path.unlink(), path.symlink_to("nothing")),
+    "a link to itself": lambda path, _: (path.unlink(), path.symlink_to(path.name)),
+    "no rights": no_rights,
+}
+
+
+@pytest.mark.parametrize("change", UNREADABLE.values(), ids=UNREADABLE)
+def test_a_file_of_keys_that_cannot_be_read_closes_the_door_and_says_so(
+    guarded, keys_file, change, monkeypatch, caplog
+):
+    served, keys = guarded
+    path, _ = keys_file
+    text = path.read_bytes()
+    assert status_for(served, keys["team-a"])[0] == 200
+    with monkeypatch.context() as patched:
+        change(path, patched)
+        for secret in (keys["team-a"], keys["operator"], "sp-wrong"):
+            assert status_for(served, secret) == (503, "keys_unreadable")
+        with pytest.raises(SoftPromptError, match=re.escape(str(path))):  # nor does a server start with it
+            Keys(path)
+    said = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert len(said) == 1 and str(path) in said[0]  # once for the change, not for each request
+    if path.is_dir():
+        path.rmdir()
+    path.unlink(missing_ok=True)
+    path.write_bytes(text)
+    assert status_for(served, keys["team-a"])[0] == 200
+    assert not [secret for secret in keys.values() if secret in caplog.text]
 
 
 def test_the_file_of_keys_holds_no_key_and_its_mistakes_are_named(keys_file, tmp_path):

@@ -33,7 +33,7 @@ FAILURES: dict[int | str, dict[str, Any]] = {
         422: "The prompt's files are damaged",
         429: "Too much at once; see Retry-After",
         500: "A failure of the server",
-        503: "Shutting down; see Retry-After",
+        503: "Shutting down, or its keys cannot be read; see Retry-After",
         504: "It took too long",
     }.items()
 }

@@ -8,7 +8,8 @@
         metrics: false           # may it read /metrics? (by itself no)
 
 A pattern is the shell's (`*` any characters, a slash too); it is held against the name of the artifact.
-The file is read again when it changes, so that a key is withdrawn without a restart.
+The file is read at every request, so that a key is withdrawn at the next one, however its file was changed
+(a time stamp and a size may stay as they were). A file that cannot be used lets nobody in.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import secrets
+import threading
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -23,9 +25,13 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ...errors import SoftPromptError
+from ...files import read_bytes
 from ..names import one_form
 
 log = logging.getLogger("softprompt.serve")
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # thousands of keys are read within a request
+MOST_BYTES = 64 * 2**20
+FIX = "`softprompt serve --new-key NAME` prints an entry"
 
 
 class Key(BaseModel):
@@ -47,7 +53,7 @@ class Key(BaseModel):
 class _File(BaseModel):
     model_config = ConfigDict(extra="forbid")
 
-    keys: list[Key] = Field(min_length=1)
+    keys: list[Key]
 
 
 #: Who needs no key: on loopback, or where the operator said so.
@@ -55,34 +61,49 @@ ANYBODY = Key(name="-", sha256="0" * 64, prompts=("*",), metrics=True)
 
 
 class Keys:
-    """The keys of a file. Raises SoftPromptError where it cannot be read."""
+    """The keys of a file, as it lies there now.
+
+    Raises SoftPromptError where it is of no use at the start, or holds no key.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._stamp = self._now()
-        self._keys = _read(path)
+        self._lock = threading.Lock()
+        self._content = _content(path)
+        self._keys = _parsed(path, self._content)
+        if isinstance(self._keys, SoftPromptError):
+            raise self._keys
+        if not self._keys:
+            raise SoftPromptError(f"{path} holds no keys", why="nobody could use the server", fix=FIX)
 
     def find(self, secret: str) -> Key | None:
-        """The key with this secret. Only its hash is compared, so how long that takes tells nothing."""
-        self._refresh()
-        return self._keys.get(_hash(secret))
+        """The key with this secret. Only its hash is compared, so how long that takes tells nothing.
 
-    def _now(self) -> tuple[int, int] | None:
-        try:
-            found = self.path.stat()
-        except OSError:
-            return None
-        return found.st_mtime_ns, found.st_size
+        Raises SoftPromptError where the file is of no use now.
+        """
+        with self._lock:
+            self._refresh()
+            keys = self._keys
+        if isinstance(keys, SoftPromptError):
+            # a new one: the same object would gather the frames of every request
+            raise SoftPromptError(keys.what, keys.why, keys.fix)
+        return keys.get(_hash(secret))
 
     def _refresh(self) -> None:
-        stamp = self._now()
-        if stamp == self._stamp:
+        """Read the file; where it is another than before, say so in the log, once."""
+        content = _content(self.path)
+        if content == self._content:
             return
-        self._stamp = stamp
-        try:
-            self._keys = _read(self.path)
-        except SoftPromptError as error:
-            log.error("the keys that were read before stay valid: %s", error)
+        before, self._content = self._keys, content
+        self._keys = _parsed(self.path, content)
+        if isinstance(self._keys, SoftPromptError):
+            why = " ".join(str(self._keys).split())
+            log.error("nobody is let in until the keys can be read: %s", why)
+            return
+        known = {} if isinstance(before, SoftPromptError) else before
+        gone = sorted({key.name for hashed, key in known.items() if hashed not in self._keys})
+        withdrawn = f"; withdrawn: {', '.join(gone)}" if gone else ""
+        log.info("the keys were read again: %d in %s%s", len(self._keys), self.path, withdrawn)
 
 
 def new_key(name: str) -> tuple[str, str]:
@@ -96,18 +117,31 @@ def _hash(secret: str) -> str:
     return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
 
 
-def _read(path: Path) -> dict[str, Key]:
-    fix = "`softprompt serve --new-key NAME` prints an entry"
+def _content(path: Path) -> bytes | str:
+    """What the file holds; as a text why it cannot be read."""
     try:
-        found = _File.model_validate(yaml.safe_load(path.read_text(encoding="utf-8")))
+        return read_bytes(path, MOST_BYTES)
+    except SoftPromptError as error:
+        return error.why or "it is not there"
+    except OSError as error:
+        return error.strerror or str(error)
+
+
+def _parsed(path: Path, content: bytes | str) -> dict[str, Key] | SoftPromptError:
+    """The keys by the hashes of their secrets; the error where the file is of no use."""
+    if isinstance(content, str):
+        return SoftPromptError(f"cannot read the keys of {path}", why=content, fix=FIX)
+    try:
+        said = yaml.load(content, LOADER)
+        if said is None:
+            return SoftPromptError(f"{path} is empty", why="`keys: []` is a file without keys", fix=FIX)
+        found = _File.model_validate(said)
     except ValidationError as error:
         first = error.errors(include_input=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        raise SoftPromptError(
-            f"the keys of {path} are not usable: {where}: {first['msg']}", fix=fix
-        ) from None
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise SoftPromptError(f"cannot read the keys of {path}", why=str(error), fix=fix) from None
+        where = ".".join(map(str, first["loc"])) or "the file"
+        return SoftPromptError(f"the keys of {path} are not usable: {where}: {first['msg']}", fix=FIX)
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+        return SoftPromptError(f"cannot read the keys of {path}", why=" ".join(str(error).split()), fix=FIX)
     if twice := len(found.keys) - len({key.sha256 for key in found.keys}):
-        raise SoftPromptError(f"{path}: {twice} keys occur twice", fix="give each client one of its own")
+        return SoftPromptError(f"{path}: {twice} keys occur twice", fix="give each client one of its own")
     return {key.sha256: key for key in found.keys}

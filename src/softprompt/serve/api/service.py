@@ -14,6 +14,7 @@ from fastapi import Security
 from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from ...api import Tuned
+from ...errors import SoftPromptError
 from ..request import Finished, Request, Token, UnknownPrompt
 from .errors import ApiError, unknown_model
 from .inputs import Inputs
@@ -158,7 +159,11 @@ def _caller(keys: Keys | None) -> Callable[..., None]:
     ) -> None:
         if given is None:
             raise ApiError(401, "No API key: send `Authorization: Bearer KEY`.", code="missing_api_key")
-        key = keys.find(given.credentials) if keys else None
+        try:
+            key = keys.find(given.credentials) if keys else None
+        except SoftPromptError:  # what it says of the file is the operator's to read, in the log
+            message = "The server cannot read its keys: nobody is let in until it can."
+            raise ApiError(503, message, code="keys_unreadable", retry_after=5) from None
         if key is None:
             raise ApiError(401, "The API key is not known.", code="invalid_api_key")
         http.state.key = key
