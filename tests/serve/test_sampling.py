@@ -44,6 +44,19 @@ def test_tokens_come_as_often_as_they_should(logits, options):
     assert (found - expected).abs().max() < 4 * math.sqrt(0.25 / 4000)
 
 
+@pytest.mark.parametrize("least", [5e-324, 1e-300, 1e-45, 1e-39])
+def test_the_smallest_numbers_there_are(logits, least):
+    """They keep the likeliest token, and no score becomes infinite on the way or no number at all."""
+    for options in ({"top_p": least}, {"temperature": least}, {"temperature": least, "top_k": 3}):
+        assert drawn(logits, 50, **options)[0] == 1
+    held = Chooser(Sampling(temperature=1.0, seed=1, min_tokens=5), (0,))
+    assert held.choose(logits) != 0  # an end token's score is infinite, and meant so
+    for temperature in (0.0, 1.0, least):
+        how = Sampling(temperature=temperature, seed=1, repetition_penalty=least)
+        chosen = {Chooser(how, (), read=(0, 1, 2)).choose(logits) for _ in range(20)}
+        assert chosen <= {0, 2}  # both are raised as far as a score goes
+
+
 def test_more_tokens_than_are_sorted_at_first():
     """The likeliest 1,024 do not make up `top_p` of a flat distribution."""
     logits = torch.linspace(0, 0.1, 3000)

@@ -17,6 +17,8 @@ from torch import Tensor
 
 from .request import Sampling
 
+LARGEST = 1e30  # of a score that a penalty changed: an infinite one would be no number beside another
+
 Likely = tuple[float, tuple[tuple[int, float], ...]]  # a token's log-probability, and the likeliest tokens'
 
 
@@ -58,7 +60,8 @@ class Chooser:
         scores = self._changed(logits.float())
         if self.sampling.temperature == 0:
             return int(scores.argmax())
-        probabilities, ids = _kept((scores / self.sampling.temperature).softmax(-1), self.sampling)
+        ahead = scores.double() - scores.max()  # at most 0: no temperature, however low, makes it infinite
+        probabilities, ids = _kept((ahead / self.sampling.temperature).softmax(-1).float(), self.sampling)
         cumulated = probabilities.double().cumsum(-1)
         drawn = self.random.random() * float(cumulated[-1])
         at = min(int(torch.searchsorted(cumulated, drawn, right=True)), len(cumulated) - 1)
@@ -74,8 +77,8 @@ class Chooser:
         scores = scores.clone()
         if s.repetition_penalty != 1 and (seen := {*self.read, *self.counts}):
             ids = torch.tensor(sorted(seen), device=scores.device)
-            at, by = scores[ids], s.repetition_penalty
-            scores[ids] = torch.where(at < 0, at * by, at / by)
+            at, by = scores[ids].double(), s.repetition_penalty
+            scores[ids] = torch.where(at < 0, at * by, at / by).clamp(-LARGEST, LARGEST).float()
         if (s.frequency_penalty or s.presence_penalty) and self.counts:
             ids = torch.tensor(list(self.counts), device=scores.device)
             times = torch.tensor(list(self.counts.values()), dtype=scores.dtype, device=scores.device)
@@ -103,7 +106,7 @@ def _kept(probabilities: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor | N
         if len(values) < most and values.sum() < sampling.top_p * whole:
             values, ids = probabilities.topk(most)
         ahead = values.cumsum(-1) - values
-        values = values[ahead < sampling.top_p * whole]
+        values = values[: max(1, int((ahead < sampling.top_p * whole).sum()))]  # the likeliest stays
     elif len(values) < most:
         values, ids = probabilities.topk(most)
     return values, ids[: len(values)]

@@ -141,7 +141,7 @@ def test_the_async_client_streams(served):
         {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]},
         {"messages": [{"role": "user", "content": [{"type": "prompt_embeds", "data": "AAAA"}]}]},
         {"messages": [{"role": "user", "content": "x", "prompt_embeds": "AAAA"}]},
-        {"tools": []},
+        {"tools": [{"type": "function", "function": {"name": "look"}}]},
         {"response_format": {"type": "json_object"}},
         {"top_logprobs": 3},
         {"max_tokens": 3, "max_completion_tokens": 4},

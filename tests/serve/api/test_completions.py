@@ -134,7 +134,7 @@ def test_a_stream_ends_with_done(served):
         ({"max_tokens": 5000}, "max_tokens"),
         ({"max_tokens": "7"}, "max_tokens"),
         ({"temperature": 3}, "temperature"),
-        ({"top_p": 0}, "top_p"),
+        ({"top_p": -0.1}, "top_p"),
         ({"logit_bias": {"999": 1}}, "logit_bias"),
         ({"logit_bias": {"x": 1}}, None),
         ({"stream_options": {"include_usage": True}}, "stream_options"),

@@ -55,11 +55,12 @@ def sampling(
         message = f"Token id {odd} is not of the vocabulary (0 to {known - 1})."
         raise ApiError(400, message, param="logit_bias", code="invalid_token")
     stop = asked.stop or []
+    likeliest = asked.top_p == 0  # the token that any probability, however small, keeps
     return Sampling(
         max_tokens=max_tokens,
         temperature=1.0 if asked.temperature is None else float(asked.temperature),
-        top_p=1.0 if asked.top_p is None else float(asked.top_p),
-        top_k=max(0, asked.top_k or 0),
+        top_p=1.0 if asked.top_p is None or likeliest else float(asked.top_p),
+        top_k=1 if likeliest else max(0, asked.top_k or 0),
         seed=None if asked.seed is None else asked.seed % 2**63 + choice,
         stop=(stop,) if isinstance(stop, str) else tuple(stop),
         logprobs=logprobs,
@@ -82,7 +83,7 @@ def check_count(service: Service, inputs: int, n: int | None) -> None:
 
 def check_streaming(asked: SamplingFields) -> None:
     """Before anything is looked for."""
-    if asked.stream_options is not None and not asked.stream:
+    if (asked.tells_usage or asked.tells_progress) and not asked.stream:
         raise ApiError(400, "stream_options go with stream=true.", param="stream_options")
 
 
@@ -207,13 +208,23 @@ async def collect(service: Service, http: HttpRequest, choices: Sequence[Choice]
 
 
 def usage(service: Service, choices: Sequence[Choice], dropped: bool = False) -> Usage:
-    """Tokens of the request; an input counts once, however many choices it has."""
+    """Tokens of the request at its end, which are counted too."""
+    used = _used(choices, dropped)
+    service.metrics.count(used.prompt_tokens, used.completion_tokens, used.prompt_vectors)
+    return used
+
+
+def usage_so_far(choices: Sequence[Choice], dropped: bool = False) -> dict[str, int]:
+    """The same while it runs, without the vectors, which are known at the end."""
+    return _used(choices, dropped).model_dump(exclude={"prompt_vectors"})
+
+
+def _used(choices: Sequence[Choice], dropped: bool) -> Usage:
+    """An input counts once, however many choices it has."""
     inputs = {id(choice.given): choice for choice in choices}.values()
-    ends = [choice.end for choice in choices if choice.end is not None]
-    prompt = sum(len(choice.given.ids) for choice in inputs)
-    said = 0 if dropped else sum(end.output_tokens for end in ends)
+    counts = [len(choice.tokens) if choice.end is None else choice.end.output_tokens for choice in choices]
+    prompt, said = sum(len(choice.given.ids) for choice in inputs), 0 if dropped else sum(counts)
     vectors = sum(choice.end.prompt_vectors for choice in inputs if choice.end is not None)
-    service.metrics.count(prompt, said, vectors)
     return Usage(
         prompt_tokens=prompt, completion_tokens=said, total_tokens=prompt + said, prompt_vectors=vectors
     )

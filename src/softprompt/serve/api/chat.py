@@ -11,7 +11,18 @@ from fastapi import APIRouter, Request
 from starlette.concurrency import run_in_threadpool
 
 from ..request import Finished, Token
-from .answers import RESPONSES, Choice, answered, check_count, check_streaming, follow, now, submit, usage
+from .answers import (
+    RESPONSES,
+    Choice,
+    answered,
+    check_count,
+    check_streaming,
+    follow,
+    now,
+    submit,
+    usage,
+    usage_so_far,
+)
 from .errors import ApiError
 from .keys import Key
 from .replies import ChatChoice, ChatCompletion, ChatLogprobs, ChatMessage, TokenLogprob, TopLogprob
@@ -39,7 +50,7 @@ def _check(asked: ChatRequest) -> None:
     if asked.max_tokens is not None and asked.max_completion_tokens not in (None, asked.max_tokens):
         message = "max_tokens and max_completion_tokens say different things."
         raise ApiError(400, message, param="max_completion_tokens")
-    if asked.top_logprobs is not None and not asked.logprobs:
+    if asked.top_logprobs and not asked.logprobs:
         raise ApiError(400, "top_logprobs go with logprobs=true.", param="top_logprobs")
     check_streaming(asked)
 
@@ -82,19 +93,17 @@ class _Reply:
         return ChatCompletion(**self.frame, choices=said, usage=used, softprompt=reading)
 
     async def chunks(self) -> AsyncIterator[dict[str, Any]]:
-        told = self.asked.tells_usage
-        more: dict[str, Any] = {"usage": None} if told else {}
         for index in range(len(self.choices)):
             delta = {"role": "assistant", "content": "", "refusal": None}
             reading = self.choices[index].given.reading.model_dump()
-            yield self._chunk(index, delta, **more, softprompt=reading)
+            yield self._chunk(index, delta, softprompt=reading)
         async for index, part in follow(self.service, self.choices):
             if isinstance(part, Finished):
-                yield self._chunk(index, {}, part.reason, **more)
+                yield self._chunk(index, {}, part.reason)
             elif part.text or self.asked.logprobs:
-                yield self._chunk(index, {"content": part.text}, tokens=[part], **more)
+                yield self._chunk(index, {"content": part.text}, tokens=[part])
         used = usage(self.service, self.choices)
-        if told:
+        if self.asked.tells_usage:
             kind = "chat.completion.chunk"
             yield {**self.frame, "object": kind, "choices": [], "usage": used.model_dump()}
 
@@ -113,6 +122,10 @@ class _Reply:
             "logprobs": None if scores is None else scores.model_dump(),
             "finish_reason": reason,
         }
+        if self.asked.tells_progress:
+            more["usage"] = usage_so_far(self.choices)
+        elif self.asked.tells_usage:
+            more["usage"] = None
         return {**self.frame, "object": "chat.completion.chunk", "choices": [choice], **more}
 
     def _logprobs(self, tokens: Sequence[Token]) -> ChatLogprobs | None:

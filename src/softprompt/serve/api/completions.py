@@ -11,7 +11,18 @@ from fastapi import APIRouter, Request
 from starlette.concurrency import run_in_threadpool
 
 from ..request import Finished, Token
-from .answers import RESPONSES, Choice, answered, check_count, check_streaming, follow, now, submit, usage
+from .answers import (
+    RESPONSES,
+    Choice,
+    answered,
+    check_count,
+    check_streaming,
+    follow,
+    now,
+    submit,
+    usage,
+    usage_so_far,
+)
 from .errors import ApiError
 from .inputs import Input
 from .keys import Key
@@ -42,7 +53,8 @@ def _check(asked: CompletionRequest) -> None:
     if (asked.prompt is None) == (asked.row is None):
         raise ApiError(400, "Send either `prompt` or `row`.", param="prompt")
     if asked.best_of not in (None, asked.n or 1):
-        raise ApiError(400, "best_of other than n is not supported.", param="best_of", code="unsupported")
+        message = "best_of: not supported: as many answers are computed as are given, n."
+        raise ApiError(400, message, param="best_of", code="unsupported_parameter")
     if asked.max_tokens == 0 and not asked.echo:
         raise ApiError(400, "max_tokens=0 makes sense with echo only.", param="max_tokens")
     check_streaming(asked)
@@ -96,25 +108,26 @@ class _Reply:
 
     async def chunks(self) -> AsyncIterator[dict[str, Any]]:
         begun: set[int] = set()
-        told = self.asked.tells_usage
         async for index, part in follow(self.service, self.choices):
             choice = self.choices[index]
             if index not in begun:
                 begun.add(index)
                 if self.asked.echo:
                     text, tokens = self._echo_text(choice), self._echoed(choice)
-                    yield self._chunk(self._choice(index, text, tokens, None), told)
+                    yield self._chunk(self._choice(index, text, tokens, None))
             if isinstance(part, Finished):
-                yield self._chunk(self._choice(index, "", [], part), told)
+                yield self._chunk(self._choice(index, "", [], part))
             elif not self.scoring and (part.text or self.asked.logprobs is not None):
-                yield self._chunk(self._choice(index, part.text, [part], None), told)
+                yield self._chunk(self._choice(index, part.text, [part], None))
         used = usage(self.service, self.choices, self.scoring)
-        if told:
+        if self.asked.tells_usage:
             yield self._frame([], used).model_dump(exclude={"softprompt"})
 
-    def _chunk(self, choice: CompletionChoice, told: bool) -> dict[str, Any]:
-        left_out = {"softprompt"} if told else {"softprompt", "usage"}
-        return self._frame([choice], None).model_dump(exclude=left_out)
+    def _chunk(self, choice: CompletionChoice) -> dict[str, Any]:
+        chunk = self._frame([choice], None).model_dump(exclude={"softprompt", "usage"})
+        if self.asked.tells_progress:
+            return {**chunk, "usage": usage_so_far(self.choices, self.scoring)}
+        return {**chunk, "usage": None} if self.asked.tells_usage else chunk
 
     def _frame(self, choices: list[CompletionChoice], used: Usage | None, **more: Any) -> Completion:
         return Completion(**self.frame, choices=choices, usage=used, **more)

@@ -20,12 +20,19 @@ from starlette.exceptions import HTTPException
 from ...data.room import TooLong
 from ...errors import SoftPromptError
 from ..request import BrokenPrompt, Busy, InvalidRequest, Stopped
+from .mistakes import sentence
 
 log = logging.getLogger("softprompt.serve")
 
 TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
 CODES = {405: "method_not_allowed", 404: "not_found", 413: "request_too_large"}
-OWN_FIELDS = ("prompt_embeds", "kv_transfer_params", "cache_salt")  # of vLLM: they would reach into a cache
+
+
+CODES_OF_MISTAKES = {
+    "missing": "missing_parameter",
+    "extra_forbidden": "unknown_parameter",
+    "unsupported": "unsupported_parameter",
+}
 
 
 class ErrorBody(BaseModel):
@@ -117,17 +124,14 @@ def install(app: FastAPI) -> None:
 def _from_validation(error: RequestValidationError) -> ApiError:
     """The first mistake, by name; never the text that was sent."""
     first = error.errors()[0]
-    where = [str(part) for part in first["loc"] if part not in ("body", "query", "path")]
-    param = ".".join(where) or None
     if first["type"] == "json_invalid":
         return ApiError(400, "The body is not valid JSON.", code="invalid_json")
-    if first["type"] == "extra_forbidden":
-        message = f"Unknown field: {param}."
-        if where[-1] in OWN_FIELDS:
-            message = f"{where[-1]} is not accepted from clients: name a prompt as `model`."
-        return ApiError(400, message, param=param, code="unknown_parameter")
-    code = "missing_parameter" if first["type"] == "missing" else "invalid_parameter"
-    return ApiError(400, f"{param or 'The body'}: {first['msg']}.", param=param, code=code)
+    where, said = sentence({**first, "loc": first["loc"][1:]})  # behind "body", "query" or "path"
+    param = ".".join(where)[:200] or None
+    code = CODES_OF_MISTAKES.get(first["type"], "invalid_parameter")
+    if code == "unknown_parameter":
+        return ApiError(400, f"Unknown field: {param}.", param=param, code=code)
+    return ApiError(400, f"{param or 'The body'}: {said}.", param=param, code=code)
 
 
 def crashed(error: BaseException) -> ApiError:

@@ -1,0 +1,163 @@
+"""Fields that clients of other servers send and this one has no use for: taken where they say nothing.
+
+A field says nothing where it is null, an empty text, list or object, or what is so without it: the values in
+these tables. Any other value asks for something that is not done here, and is an error that says so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import partial
+from typing import Annotated, Any, NamedTuple
+
+from pydantic import PlainValidator, WithJsonSchema
+from pydantic_core import PydanticCustomError
+
+
+class Known(NamedTuple):
+    """`values` say nothing, as the empty ones do; `why` is said of all others."""
+
+    values: tuple[Any, ...]
+    why: str
+
+
+def _known(why: str, *names: str, **values: Any) -> dict[str, Known]:
+    """Names of which only empty values say nothing, and those of which others do: a value, or a tuple."""
+    given = {name: value if isinstance(value, tuple) else (value,) for name, value in values.items()}
+    return {name: Known(given.get(name, ()), why) for name in (*names, *given)}
+
+
+#: Fields whose empty value is a value: an empty text is one, and an empty schema is one of JSON.
+EMPTY_SAYS = frozenset(
+    "prompt content text web_search_options guided_json json_schema kv_transfer_params cache_salt".split()
+)
+
+_TOOLS = "no tools are called"
+_FORM = "an answer is not held to a form"
+_TEXT = "text alone is read and written"
+_REASONING = "answers are given without reasoning apart"
+_SAMPLING = "tokens are not chosen in this way"
+_TOKENS = "the server's own rule of tokens stays as it is"
+_TEMPLATE = "messages go through the model's own chat template"
+_MORE = "replies do not hold this"
+_WAY = "requests are not treated in this way"
+_ROUTE = "this route does not read it"
+_OWN = "clients name a prompt as `model` and send no vectors"
+
+# fmt: off
+#: Of every request. OpenAI's fields first in each group, then those of vLLM, SGLang, llama.cpp and others.
+REQUEST: Mapping[str, Known] = {
+    **_known(
+        _TOOLS, "tools", "functions", "web_search_options", "plugins", "data_sources",
+        tool_choice=("none", "auto"), function_call=("none", "auto"), parallel_tool_calls=(True, False),
+        enable_search=False, disable_tool_validation=(True, False),
+    ),
+    **_known(
+        _FORM, "structured_outputs", "structural_tag", "guided_json", "guided_regex", "guided_choice",
+        "guided_grammar", "guided_decoding_backend", "guided_whitespace_pattern", "regex", "ebnf", "grammar",
+        "json_schema", "format", "logits_processors", "logits_processor_pattern", "custom_logit_processor",
+        response_format={"type": "text"}, verbosity="medium",
+    ),
+    **_known(
+        _TEXT, "audio", "images", "image_data", "mm_processor_kwargs", "media_io_kwargs",
+        modalities=(["text"],),
+    ),
+    **_known(
+        _REASONING, "reasoning", "reasoning_format", "thinking_budget", reasoning_effort="none",
+        thinking={"type": "disabled"}, thinking_token_budget=-1, enable_thinking=False, think=False,
+        include_reasoning=(True, False), separate_reasoning=(True, False), stream_reasoning=(True, False),
+    ),
+    **_known(
+        _SAMPLING, "prediction", "stop_token_ids", "bad_words", "allowed_token_ids", "logprob_token_ids",
+        "repetition_detection", "samplers", "draft_model", "random_seed", "stop_regex", "custom_params",
+        best_of=1, min_p=0, typical_p=1, tfs_z=1, top_a=0, length_penalty=1, early_stopping=False,
+        use_beam_search=False, do_sample=True, no_repeat_ngram_size=0, watermarking=False, watermark=False,
+        repeat_penalty=1, mirostat=0, dynatemp_range=0, dynatemp_exponent=1, xtc_probability=0,
+        dry_multiplier=0, top_n_sigma=-1, min_keep=0, n_predict=-1,
+    ),
+    **_known(
+        _TOKENS, "truncate_prompt_tokens", "truncation_side", "truncate", "truncation",
+        skip_special_tokens=True, spaces_between_special_tokens=True, include_stop_str_in_output=False,
+        no_stop_trim=False, add_special_tokens=True, n_keep=0, n_discard=0,
+    ),
+    **_known(
+        _TEMPLATE, "documents", "chat_template", "chat_template_kwargs", "system", "template",
+        "prompt_mode", add_generation_prompt=True, continue_final_message=False, safe_prompt=False, raw=False,
+    ),
+    **_known(
+        _MORE, "prompt_logprobs", top_logprobs=0, echo=False, n_probs=0, return_tokens=False,
+        return_token_ids=False, return_tokens_as_token_ids=False, return_token_offsets=False,
+        return_prompt_text=False, return_full_text=False, return_hidden_states=False, return_progress=False,
+        timings_per_token=False, details=False, include_usage=False, usage={"include": False},
+    ),
+    **_known(
+        _WAY, "moderation", "request_id", "rid", "session_params", "vllm_xargs", "ec_transfer_params",
+        "lora_path", "adapter_id", "options", "keep_alive", "ttl", "provider", "models", "route",
+        "transforms", "enhancements", store=False, service_tier=("auto", "default"),
+        prompt_cache_retention=("in_memory", "in-memory", "24h"),
+        prompt_cache_options=({"mode": "implicit"}, {"ttl": "30m"}, {"mode": "implicit", "ttl": "30m"}),
+        priority=0, stream_interval=1, cache_prompt=(True, False), id_slot=-1,
+    ),
+    **_known("a text goes on at its end alone", "suffix"),
+    **_known(_OWN, "prompt_embeds", "kv_transfer_params", "cache_salt"),
+    **_known(
+        _ROUTE, "messages", "prompt", "input", "inputs", "input_ids", "row", "rendering",
+        "max_completion_tokens",
+    ),
+}
+#: Of a chat, where they are other than a completion's.
+CHAT: Mapping[str, Known] = _known(_TOKENS, add_special_tokens=False)
+#: Of a classification beside them: what else a completion has.
+SCORED: Mapping[str, Known] = _known(
+    "labels are scored, no answer is sampled", "stop", "seed", "stream_options", "logit_bias", "max_tokens",
+    n=1, stream=False, logprobs=False, temperature=(0, 1), top_p=1, top_k=(0, -1), min_tokens=0,
+    frequency_penalty=0, presence_penalty=0, repetition_penalty=1, ignore_eos=False, use_activation=True,
+    activation=True, softmax=True,
+)
+#: Of a message, whoever speaks. What this server and OpenAI's clients put into an answer is among them.
+MESSAGE: Mapping[str, Known] = {
+    **_known(_TOOLS, "tool_calls", "tool_call_id", "function_call", "tools", "tool_plan"),
+    **_known(
+        _TEXT, "refusal", "audio", "images", "annotations", "citations", "reasoning", "reasoning_content",
+        "reasoning_details", "thinking", "thinking_blocks", "parsed", "provider_specific_fields",
+        "additional_kwargs", "response_metadata", "context", "metadata", "id", "status", "cache_control",
+        type=("text", "message"),
+    ),
+    **_known(_TEMPLATE, prefix=False, partial=False),
+    **_known(_OWN, "prompt_embeds"),
+}
+#: Of a part of a message.
+PART: Mapping[str, Known] = _known(
+    _TEXT, "annotations", "logprobs", "citations", "cache_control", "prompt_cache_breakpoint", "id"
+)
+#: Of `stream_options`.
+STREAM: Mapping[str, Known] = _known(_MORE, include_obfuscation=False)
+# fmt: on
+
+
+def is_empty(value: Any) -> bool:
+    """Whether it is null, or an empty text, list or object."""
+    return value is None or (isinstance(value, (str, list, dict)) and not value)
+
+
+def fields(table: Mapping[str, Known]) -> dict[str, Any]:
+    """The fields of a table, as `pydantic.create_model` takes them. All are None once they are read."""
+    return {name: (_type(name, known), None) for name, known in table.items()}
+
+
+def _type(name: str, known: Known) -> Any:
+    empty = [] if name in EMPTY_SAYS else ["", [], {}]
+    schema = {"enum": [None, *empty, *known.values], "description": f"Not used: {known.why}."}
+    return Annotated[Any, PlainValidator(partial(_check, name, known)), WithJsonSchema(schema)]
+
+
+def _check(name: str, known: Known, value: Any) -> None:
+    """Raises for a value that says something. Nulls in an object are no part of it."""
+    if value is None:
+        return
+    bare = {k: v for k, v in value.items() if v is not None} if isinstance(value, dict) else value
+    if is_empty(bare) and name not in EMPTY_SAYS:
+        return
+    # in Python False is 0 and True is 1, in JSON they are not
+    if not any(bare == one and isinstance(bare, bool) == isinstance(one, bool) for one in known.values):
+        raise PydanticCustomError("unsupported", "{why}", {"why": f"not supported: {known.why}"})
