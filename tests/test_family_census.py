@@ -9,7 +9,7 @@ import pytest
 pytest.importorskip("benchmarks.families")
 
 from benchmarks.families import checks, small
-from benchmarks.families.__main__ import summary
+from benchmarks.families.__main__ import _results, summary
 
 
 @pytest.mark.parametrize(
@@ -37,6 +37,15 @@ def test_a_fault_is_found():
     layer.forward = lambda x: plain(x) + x.mean((0, 1))
     found = {r.check: r.found for r in checks.run("causal", model)}
     assert "wrong" in found.values() or set(found.values()) == {"refused"}
+
+
+@pytest.mark.parametrize(
+    ("case", "found"),
+    [("encoder:bart", "another case"), ("seq2seq:qwen2_audio", "refused"), ("causal:musicgen", "refused")],
+)
+def test_a_case_is_what_load_makes_of_it(case, found):
+    """A class of transformers that `softprompt.load` would not ask for is not measured as if it were."""
+    assert summary(list(_results(case))) == found
 
 
 def test_every_family_has_a_name():

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import collections
+import contextlib
 import fnmatch
 import json
 import multiprocessing
 import sys
 import time
 import warnings
+from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
 
@@ -18,7 +20,16 @@ from transformers import logging
 
 from . import checks, small
 
-ORDER = ("exact", "exact or refused", "refused", "wrong", "traceback", "not made", "no answer")
+ORDER = (
+    "exact",
+    "exact or refused",
+    "refused",
+    "wrong",
+    "traceback",
+    "not made",
+    "no answer",
+    "another case",
+)
 
 
 def main() -> int:
@@ -86,14 +97,30 @@ def _work(case: str, pipe: Any) -> None:
     logging.set_verbosity_error()
     warnings.simplefilter("ignore")
     torch.set_num_threads(1)
+    for result in _results(case):
+        pipe.send(result)
+    pipe.close()
+
+
+def _results(case: str) -> Iterator[checks.Result]:
+    """What is found of a family that `softprompt.load` would load so; of another, what it would do."""
     try:
         model = small.build(case)
     except Exception as error:
-        pipe.send(checks.Result("make", "not made", f"{type(error).__name__}: {str(error).strip()[:150]}"))
+        with contextlib.suppress(Exception):  # of the configuration, too
+            if why := small.loaded_as(case):
+                yield _elsewhere(why)
+                return
+        yield checks.Result("make", "not made", f"{type(error).__name__}: {str(error).strip()[:250]}")
+        return
+    if why := small.loaded_as(case, model.config):
+        yield _elsewhere(why)
     else:
-        for result in checks.run(case.split(":")[0], model):
-            pipe.send(result)
-    pipe.close()
+        yield from checks.run(case.split(":")[0], model)
+
+
+def _elsewhere(why: str) -> checks.Result:
+    return checks.Result("load", "another case" if why.startswith("loaded as") else "refused", why)
 
 
 if __name__ == "__main__":

@@ -316,7 +316,7 @@ def applies(name: str, kind: str) -> bool:
 def run(kind: str, model: Any) -> Iterator[Result]:
     """Every check of a model that `small.build` made."""
     plain = copy.deepcopy(model)
-    vocab = plain.get_input_embeddings().weight.shape[0] if hasattr(plain, "get_input_embeddings") else 101
+    vocab = getattr(plain.config.get_text_config(), "vocab_size", None) or 101
     inputs, targets, places = rows(min(vocab, 101))
     try:
         lm = WRAPPERS[kind](model, None, "census")

@@ -83,6 +83,13 @@ def t5_folder(path, tokenizer, **changes):
     tokenizer.save_pretrained(path)
 
 
+def test_a_family_without_a_text_model(broken):
+    """One that hears or sees: transformers knows it, but has no model of it that answers in text alone."""
+    (broken / "config.json").write_text(json.dumps({"model_type": "vit"}))
+    error = fails(lambda: load(str(broken)))
+    assert error.why == "transformers has no AutoModelForCausalLM for its configuration, ViTConfig"
+
+
 def test_encoder_decoder(tmp_path, llama):
     t5_folder(tmp_path, llama.tokenizer, decoder_start_token_id=0)
     lm = load(str(tmp_path), dtype="float32")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -98,6 +99,9 @@ def failed(name: str, error: BaseException) -> SoftPromptError:
     if "trust_remote_code" in low or "custom code" in low:
         why = "its checkpoint brings code of its own, which softprompt does not run"
         fix = "use a model that transformers itself has"
+    elif found := re.search(r"Unrecognized configuration class.*\.(\w+)'.*: (AutoModel\w+)", first):
+        why = f"transformers has no {found[2]} for its configuration, {found[1]}"
+        fix = "use a text model: decoder-only, encoder-decoder, or one that fills in masked words"
     elif missing := next((p for p in ("sentencepiece", "tiktoken", "protobuf") if p in low), None):
         why = f"its tokenizer needs the package {missing}, which is not installed"
         fix = f"pip install {missing}"

@@ -28,6 +28,8 @@ INPUT, TARGET = 4, 3  # tokens on an encoder's side, and a decoder's: their diff
 def measure(model, embed: Callable[[Tensor], Tensor]) -> tuple[ModelSpec, tuple[Turn | None, ...]]:
     """The model's spec and how each layer turns its keys; raises where not even a soft prompt works."""
     config = model.config.get_text_config(decoder=True)
+    if getattr(model.get_input_embeddings(), "weight", None) is None:
+        raise _no_soft_tokens(model, "it has no table of token embeddings, which a soft token stands beside")
     with torch.no_grad():
         visits, tokens = _run(model, 0)
     layers = _number(model, visits)
