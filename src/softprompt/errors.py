@@ -30,6 +30,12 @@ class SoftPromptError(Exception):
             lines.append(f"  fix: {self.fix}")
         return "\n".join(lines)
 
+    @property
+    def line(self) -> str:
+        """All of it as sentences in one line: for logs, and for answers over HTTP."""
+        parts = (self.what, self.why and f"Why: {self.why}", self.fix and f"Fix: {self.fix}")
+        return " ".join((". ".join(part for part in parts if part) + ".").split())
+
 
 def nearest(name: str, known: Iterable[str]) -> str | None:
     """The known name closest to `name`, or None where nothing is close."""

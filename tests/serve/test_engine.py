@@ -479,7 +479,7 @@ def test_a_stop_string_ends_an_answer_across_tokens(llama, engine_on, read):
 
 def test_what_cannot_be_answered_is_refused_at_once(llama, publish, engine_on, asked, tmp_path):
     publish(llama, tmp_path / "p", "prompt-tuning", {"length": 2})
-    engine = engine_on(llama, started=False, queue=2, max_tokens=64)
+    engine = engine_on(llama, started=False, max_rows=1, queue=1, max_tokens=64)
     for request, error in (
         (asked("nobody", [4]), UnknownPrompt),
         (asked(None, []), InvalidRequest),

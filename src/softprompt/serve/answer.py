@@ -20,7 +20,7 @@ class Answer:
         self.echoed: tuple[
             Token, ...
         ] = ()  # the input's own tokens, there before the first token if asked for
-        self.cancelled = False
+        self.cancelled = self.ended = False
         self._come: deque[Token | Finished] = deque()
         self._changed = threading.Condition()
         self._wake: Callable[[], object] | None = None
@@ -33,6 +33,7 @@ class Answer:
         """By the engine alone."""
         with self._changed:
             self._come.append(item)
+            self.ended = isinstance(item, Finished)
             self._changed.notify()
             wake = self._wake
         if wake is not None:

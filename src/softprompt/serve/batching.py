@@ -6,6 +6,7 @@ those that wait, and what becomes of them is told through their answers.
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Sequence
 from typing import final
@@ -16,6 +17,7 @@ from ..errors import SoftPromptError
 from ..lm import packed
 from ..lm.frozen import FrozenLM
 from ..lm.running import PACKED_PADDING, PADDING, Joined, Joining, Running, alike
+from .pace import Pace
 from .request import Reason
 from .reuse import Reuse
 from .row import Row
@@ -36,6 +38,7 @@ class Batching:
         self.arriving: Row | None = None  # its input is being read, part by part
         self._joining: list[Row] = []  # on their way to their first tokens
         self.running = Running(model, max_tokens)
+        self.pace = Pace()
         self._packs = packed.suits(model)
         self._counted = dict.fromkeys(("steps", "input_tokens", "output_tokens"), 0)
         self._finished = dict.fromkeys(("stop", "length", "cancelled", "error"), 0)
@@ -59,6 +62,12 @@ class Batching:
             "reuse_misses_total": float(self.reuse.misses),
         }
 
+    def wait(self, held: int) -> float:
+        """Seconds until those that wait now, of `held` in all, have been taken: from 1 to 60."""
+        running = list(self.rows)
+        so_far = time.monotonic() - min((row.begun for row in running), default=time.monotonic())
+        return self.pace.wait(held - len(running), len(running) or self.max_rows, so_far)
+
     # --- who joins ---
 
     def choose_next(self, waiting: deque[Row]) -> None:
@@ -78,12 +87,14 @@ class Batching:
             if row.request.echo or row.reads(self.reuse) > PREFILL:
                 if not arriving:
                     self.arriving = waiting.popleft()
+                    row.begun = time.monotonic()
                 break
             # one that may read what another is about to compute comes next
             if sum(r.reads(self.reuse) for r in (*rows, row)) > most or row.key in keys:
                 break
             if row.key is not None and row.key not in self.reuse:
                 keys.add(row.key)
+            row.begun = time.monotonic()
             rows.append(waiting.popleft())
 
     def admit(self) -> None:
@@ -209,6 +220,8 @@ class Batching:
         """Its answer is over."""
         if not row.done:
             self._finished[reason] += 1
+            if reason in ("stop", "length"):
+                self.pace.ended(time.monotonic() - row.begun)
             row.end(reason, None if error is None else _of_model(error))
 
     def end_rows(self, error: Exception) -> None:

@@ -1,51 +1,83 @@
-"""Label probabilities under a classification prompt, in batches that fit between two steps."""
+"""Label probabilities under a classification prompt, in jobs that fit between two steps."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
+
+import torch
 
 from ..compose import scale
 from ..data.batches import by_tokens
 from ..data.collate import collate
 from ..data.encode import Example
-from ..evaluate import BATCH_TOKENS, answer
+from ..data.tokens import Ids
+from ..evaluate import BATCH_TOKENS, score_candidates
 from ..injection import Injection
 from ..lm.base import LanguageModel
 from ..objectives import injection_for
 from .labels import check_kind, probabilities
 from .registry import Loaded
 
-Probabilities = dict[str, float]
+Part = tuple[int, tuple[Ids, ...]]  # a row's number, and some of its candidates
+Scores = dict[str, float]
 
 
 def classified(
     lm: LanguageModel, loaded: Loaded, rows: Sequence[str | Mapping[str, Any]], strength: float = 1.0
-) -> Iterator[Callable[[], list[Probabilities]]]:
-    """For each batch of rows, in order, the work that makes their labels' (or choices') probabilities.
+) -> tuple[list[Callable[[], list[list[float]]]], Callable[[list[list[float]]], list[Scores]]]:
+    """The work for the rows, as jobs of about one pass each, and what makes probabilities of their results.
 
-    Raises InvalidRequest for a prompt that does not choose among labels, and what encoding a row raises.
+    The jobs' results, one after the other, are what the second function takes: it gives each row's labels (or
+    choices) with their probabilities. Raises InvalidRequest for a prompt that does not choose among labels,
+    and what encoding a row raises.
     """
-    tuned = loaded.tuned
-    check_kind(loaded.name, tuned.encoder.kind)
-    name = tuned.artifact.prompts[loaded.index]
-    examples = [tuned.encoder.encode(row, with_target=False, prompt=name) for row in rows]
-    lengths = [len(e.input_ids) + max(map(len, e.candidates or ((),))) for e in examples]
-    for numbers in by_tokens(range(len(examples)), lengths, BATCH_TOKENS):
-        part = [examples[i] for i in numbers]
-        yield lambda part=part: _probabilities(lm, loaded, part, strength)
+    encoder = loaded.tuned.encoder
+    check_kind(loaded.name, encoder.kind)
+    name = loaded.tuned.artifact.prompts[loaded.index]
+    examples = [encoder.encode(row, with_target=False, prompt=name) for row in rows]
+    parts = [part for number, example in enumerate(examples) for part in _parts(number, example)]
+    costs = [_cost(examples[number], candidates) for number, candidates in parts]
+    jobs = [
+        partial(_scores, lm, loaded, [(examples[parts[i][0]], parts[i][1]) for i in numbers], strength)
+        for numbers in by_tokens(range(len(parts)), costs, BATCH_TOKENS)
+    ]
+
+    def together(found: list[list[float]]) -> list[Scores]:
+        scores: list[list[float]] = [[] for _ in examples]
+        for (number, _), some in zip(parts, found, strict=True):
+            scores[number] += some
+        names = [encoder.labels or example.rendered.choices or () for example in examples]
+        return [probabilities(*both) for both in zip(names, scores, strict=True)]
+
+    return jobs, together
 
 
-def _probabilities(
-    lm: LanguageModel, loaded: Loaded, examples: Sequence[Example], strength: float
-) -> list[Probabilities]:
-    encoder, method = loaded.tuned.encoder, loaded.tuned.method
-    batch = collate(examples, lm.device, targets=False)
-    injection = injection_for(lm, method, batch) if strength else Injection()
-    if strength not in (0, 1):
-        injection = scale(injection, strength, lm)
-    said = answer(lm, encoder, batch, injection, lm.context(batch, injection), examples)
-    found = []
-    for example, one in zip(examples, said, strict=True):
-        found.append(probabilities(encoder.labels or example.rendered.choices or (), one.scores or ()))
-    return found
+def _parts(number: int, example: Example) -> Iterator[Part]:
+    """Its candidates, as many at a time as one pass takes: the engine's other rows wait for no more."""
+    candidates = example.candidates or ()
+    longest = max(map(len, candidates))
+    most = len(candidates) if longest == 1 else max(1, BATCH_TOKENS // (len(example.input_ids) + longest))
+    for start in range(0, len(candidates), most):
+        yield number, candidates[start : start + most]
+
+
+def _cost(example: Example, candidates: Sequence[Ids]) -> int:
+    """Positions that are run; candidates of one token are all read off the input's own."""
+    longest = max(map(len, candidates))
+    rows = 1 if longest == 1 else len(candidates)
+    return rows * (len(example.input_ids) + longest)
+
+
+def _scores(
+    lm: LanguageModel, loaded: Loaded, rows: Sequence[tuple[Example, Sequence[Ids]]], strength: float
+) -> list[list[float]]:
+    """Log-probabilities of each row's candidates."""
+    batch = collate([example for example, _ in rows], lm.device, targets=False)
+    with torch.no_grad():
+        injection = injection_for(lm, loaded.tuned.method, batch) if strength else Injection()
+        if strength not in (0, 1):
+            injection = scale(injection, strength, lm)
+        context = lm.context(batch, injection)
+        return score_candidates(lm, batch, injection, context, [candidates for _, candidates in rows])

@@ -7,15 +7,17 @@ is held by it, so it goes on under the version that it began with.
 
 from __future__ import annotations
 
+import asyncio
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Future
 from typing import Any, final
 
 import torch
 
+from ..errors import SoftPromptError
 from ..lm.frozen import FrozenLM
 from ..memory import free_memory
 from .answer import Answer
@@ -33,6 +35,8 @@ MEMORY = 0.4  # of what is free, for the rows that run
 class Engine:
     """Answers requests for the prompts of a registry, many at a time."""
 
+    where = ""  # in this process
+
     def __init__(
         self,
         model: FrozenLM,
@@ -45,18 +49,20 @@ class Engine:
     ) -> None:
         """`max_rows` at once, in a store of `max_tokens` columns (None: by the memory that is free).
 
-        `queue` requests may wait. `cache_bytes` hold keys and values that requests share. Raises
+        `queue` more requests may wait. `cache_bytes` hold keys and values that requests share. Raises
         SoftPromptError for a model whose keys and values do not stand for its input.
         """
         self.model, self.registry = model, registry
-        self.queue = queue
+        self.capacity = max_rows + queue  # answers that may be in hand
         size = model.spec.kv_numbers_per_token * model.dtype.itemsize
         self.max_tokens = max_tokens or int(MEMORY * free_memory(str(model.device)) / size)
         self.reuse = Reuse(cache_bytes)
         self._batch = Batching(model, max_rows, self.max_tokens, self.reuse)
         self._waiting: deque[Row] = deque()
+        self._in_hand: list[Answer] = []
         self._jobs: deque[tuple[Callable[[], Any], Future]] = deque()
         self._changed = threading.Condition()
+        self._classifying = 0  # by the event loop alone
         self._closing = self._stopped = False
         self._thread: threading.Thread | None = None
         self._ends = model.ends
@@ -75,7 +81,7 @@ class Engine:
         with self._changed:
             self._closing = True
         until = time.monotonic() + drain
-        while time.monotonic() < until and self._busy:
+        while time.monotonic() < until and (self._busy or self._classifying):
             time.sleep(0.01)
         with self._changed:
             self._stopped = True
@@ -89,7 +95,8 @@ class Engine:
 
         `loaded` is the prompt's version that the request was rendered for; None: the one on disk now.
         """
-        self._check_room()
+        with self._changed:
+            self._check_room()
         if loaded is None and request.prompt is not None:
             loaded = self.registry.get(request.prompt)
         answer = Answer(request)
@@ -103,6 +110,7 @@ class Engine:
         with self._changed:
             self._check_room()
             self._waiting.append(row)
+            self._in_hand.append(answer)
             self._requests += 1
             self._changed.notify()
         return answer
@@ -116,8 +124,43 @@ class Engine:
         loaded: Loaded | None = None,
     ) -> list[dict[str, float]]:
         """Probabilities of each row's labels (or choices) under a classification prompt. Waits for them."""
-        loaded = loaded or self.registry.get(prompt)
-        return [found for job in classified(self.model, loaded, rows, scale) for found in self._do(job)]
+        jobs, together = classified(self.model, loaded or self.registry.get(prompt), rows, scale)
+        with self._changed:
+            self._check_room()
+        return together([found for job in jobs for found in self._queued(job).result()])
+
+    def classifying(
+        self,
+        prompt: str,
+        rows: Sequence[str | Mapping[str, Any]],
+        *,
+        scale: float = 1.0,
+        loaded: Loaded | None = None,
+    ) -> Coroutine[Any, Any, list[dict[str, float]]]:
+        """The same, once awaited; holds no thread meanwhile. Raises at once what `classify` raises."""
+        jobs, together = classified(self.model, loaded or self.registry.get(prompt), rows, scale)
+        with self._changed:
+            self._check_room()
+
+        async def found() -> list[dict[str, float]]:
+            scores: list[list[float]] = []
+            self._classifying += 1
+            try:
+                for job in jobs:  # one at a time, so that others' jobs come between
+                    scores += await asyncio.wrap_future(self._queued(job))
+            finally:
+                self._classifying -= 1
+            return together(scores)
+
+        return found()
+
+    async def problem(self) -> SoftPromptError | None:
+        """Why nothing is answered now; None where all is well."""
+        if self._thread is None or self._thread.is_alive() or self._closing:
+            return None
+        return SoftPromptError(
+            "the engine's thread has ended", fix="start the server again; its log says why"
+        )
 
     def numbers(self) -> dict[str, float]:
         """Counters, and what is going on now."""
@@ -134,21 +177,24 @@ class Engine:
         return bool(self._batch.is_busy or self._waiting or self._jobs)
 
     def _check_room(self) -> None:
+        """With the lock held. Raises Stopped and Busy; an answer that was cancelled takes no room."""
         if self._closing:
             raise Stopped("the server is stopping", fix="ask another one, or again later")
-        if len(self._waiting) >= self.queue:
-            raise Busy(
-                f"{len(self._waiting)} requests wait already", fix="ask again a little later", retry_after=1.0
-            )
+        self._in_hand = [answer for answer in self._in_hand if not (answer.ended or answer.cancelled)]
+        held = len(self._in_hand) + len(self._jobs)
+        if held >= self.capacity:
+            wait = self._batch.wait(held)
+            raise Busy(f"{held} answers are being computed or wait", fix="ask again later", retry_after=wait)
 
-    def _do(self, job: Callable[[], Any]) -> Any:
-        """The job's result, done by the engine's thread between two steps."""
+    def _queued(self, job: Callable[[], Any]) -> Future:
+        """What will be the job's result, done by the engine's thread between two steps."""
         future: Future = Future()
         with self._changed:
-            self._check_room()
+            if self._stopped:
+                raise Stopped("the server has stopped", fix="ask again later")
             self._jobs.append((job, future))
             self._changed.notify()
-        return future.result()
+        return future
 
     # --- the engine's thread ---
 
@@ -166,10 +212,11 @@ class Engine:
         self._batch.leave_cancelled()
         if self._jobs:
             job, future = self._jobs.popleft()
-            try:
-                future.set_result(job())
-            except Exception as error:
-                future.set_exception(error)
+            if future.set_running_or_notify_cancel():
+                try:
+                    future.set_result(job())
+                except Exception as error:
+                    future.set_exception(error)
         self._batch.arrive()
         with self._changed:
             self._batch.choose_next(self._waiting)
@@ -186,4 +233,6 @@ class Engine:
         while self._waiting:
             batch.finish(self._waiting.popleft(), "error", error)
         while self._jobs:
-            self._jobs.popleft()[1].set_exception(error)
+            future = self._jobs.popleft()[1]
+            if future.set_running_or_notify_cancel():
+                future.set_exception(error)

@@ -81,6 +81,10 @@ class NotScored(InvalidRequest):
     code = "input_not_scored"
 
 
+class TooLarge(InvalidRequest):
+    """A request that is more than something on its way takes."""
+
+
 class UnknownPrompt(SoftPromptError):
     """No artifact of that name."""
 
@@ -97,5 +101,21 @@ class Busy(SoftPromptError):
     """No room now. `retry_after` seconds from now there may be."""
 
     def __init__(self, what: str, why: str = "", fix: str = "", *, retry_after: float = 1.0) -> None:
+        super().__init__(what, why, fix)
+        self.retry_after = retry_after
+
+
+class EngineBusy(Busy):
+    """The same of an engine on another machine, in its own words."""
+
+
+class EngineFailed(SoftPromptError):
+    """An engine on another machine did not answer as it must."""
+
+
+class EngineAway(EngineFailed):
+    """It is not there, or takes nothing now. `retry_after` seconds from now it may."""
+
+    def __init__(self, what: str, why: str = "", fix: str = "", *, retry_after: float = 5.0) -> None:
         super().__init__(what, why, fix)
         self.retry_after = retry_after

@@ -41,6 +41,7 @@ class Row:
         self.text, self.stops = Detokenizer(_tokenizer(lm)), Stops(self.sampling.stop)
         self.last = -1  # the token to be fed next
         self.count = 0  # tokens that came out
+        self.begun = 0.0  # when it stopped waiting, of time.monotonic
         self.done = self.failed = False
         self._joining: Joining | None = None  # what is still to be run of a long input
         self._echoed: list[Likely] = []

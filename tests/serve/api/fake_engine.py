@@ -9,7 +9,7 @@ import asyncio
 import random
 import threading
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any
@@ -112,7 +112,7 @@ class FakeAnswer:
         engine.running += 1
         try:
             for character in said:
-                if engine.fails:
+                if engine.fails and count >= engine.fails_after:
                     yield self._finished("error", count, engine.fails)
                     return
                 await asyncio.sleep(engine.delay)
@@ -138,10 +138,12 @@ class FakeAnswer:
 
 
 class FakeEngine:
+    where, capacity, ill = "", None, None
+
     def __init__(self, tokenizer: Any, delay: float = 0.0) -> None:
         self.tokenizer, self.delay = tokenizer, delay
         self.requests: list[Request] = []
-        self.room, self.running, self.left, self.fails = 10**9, 0, 0, None
+        self.room, self.running, self.left, self.fails, self.fails_after = 10**9, 0, 0, None, 0
         self.stopping, self.ended = threading.Event(), threading.Event()
 
     def submit(self, request: Request, loaded: Any = None) -> FakeAnswer:
@@ -154,14 +156,22 @@ class FakeEngine:
         self.requests.append(request)
         return FakeAnswer(self, request)
 
-    def classify(
+    def classifying(
         self, prompt: str, rows: Sequence[Any], *, scale: float = 1.0, loaded: Any = None
-    ) -> list[dict[str, float]]:
+    ) -> Coroutine[Any, Any, list[dict[str, float]]]:
         texts = [loaded.tuned.encoder.template.render_input(row) for row in rows]
-        return [
-            {"good": (good := 0.5 + 0.2 * scale * (1 if "fun" in text else -1)), "bad": 1 - good}
-            for text in texts
-        ]
+
+        async def later() -> list[dict[str, float]]:
+            await asyncio.sleep(self.delay)
+            return [
+                {"good": (good := 0.5 + 0.2 * scale * (1 if "fun" in text else -1)), "bad": 1 - good}
+                for text in texts
+            ]
+
+        return later()
+
+    async def problem(self) -> Any:
+        return self.ill
 
     def numbers(self) -> dict[str, float]:
         return {"running": float(self.running)}

@@ -123,6 +123,11 @@ def test_what_cannot_be_classified(http, model, given, status):
 
 def test_health_and_metrics(http, served):
     assert http.get("/health").json() == {"status": "ok"}
+    served.engine.ill = SoftPromptError("the engine at http://secret is away", why="ConnectError")
+    reply = http.get("/health")
+    assert (reply.status_code, reply.json()) == (200, {"status": "degraded", "reason": "ConnectError"})
+    served.engine.ill = None
+    assert http.get("/health").json() == {"status": "ok"}
     http.post("/v1/completions", json={"model": "tiny", "prompt": "secret words", "max_tokens": 3})
     http.post("/v1/completions", json={"model": "tiny"})
     http.get("/no/such/page")

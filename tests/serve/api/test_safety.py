@@ -288,16 +288,45 @@ def test_an_answer_that_takes_too_long_ends(serve):
     assert served.engine.left == 2
 
 
-def test_an_answer_that_fails_is_an_error_also_within_a_stream(serve):
+@pytest.mark.parametrize("stream", [True, False])
+def test_what_fails_before_the_first_token_has_its_own_status(serve, stream):
     served = serve()
     served.engine.fails = SoftPromptError("a number was not finite")
-    body = {"model": "tiny", "prompt": "x"}
     with pytest.raises(openai.InternalServerError, match="not finite"):
+        client_of(served).completions.create(model="tiny", prompt="x", stream=stream)
+    served.engine.room = 0
+    with pytest.raises(openai.RateLimitError):
+        client_of(served).chat.completions.create(
+            model="tiny", messages=[{"role": "user", "content": "x"}], stream=stream
+        )
+
+
+def test_an_answer_that_fails_later_keeps_what_it_said(serve):
+    """In a stream as events ahead of the error; else in the error itself."""
+    served = serve()
+    served.engine.fails, served.engine.fails_after = SoftPromptError("a number was not finite"), 5
+    body = {"model": "tiny", "prompt": "x", "temperature": 0, "n": 2}
+    with pytest.raises(openai.InternalServerError, match="not finite") as caught:
         client_of(served).completions.create(**body)
+    partial = {one["index"]: one["text"] for one in caught.value.body["partial"]}
+    assert "plain" in partial.values() and all("plain".startswith(text) for text in partial.values())
+    text = ""
     with pytest.raises(openai.APIError, match="not finite"):
-        list(client_of(served).completions.create(**body, stream=True))
-    text = httpx.post(served.url + "/v1/completions", json={**body, "stream": True}).text
-    assert text.endswith("data: [DONE]\n\n")
+        for part in client_of(served).completions.create(**{**body, "n": 1}, stream=True):
+            text += part.choices[0].text
+    assert text == "plain"
+    whole = httpx.post(served.url + "/v1/completions", json={**body, "stream": True})
+    assert whole.status_code == 200 and whole.text.endswith("data: [DONE]\n\n")
+
+
+def test_more_answers_than_the_engine_holds_are_a_400(serve):
+    served = serve()
+    served.engine.capacity = 4
+    for given in ({"prompt": "x", "n": 5}, {"prompt": ["x"] * 3, "n": 2}):
+        with pytest.raises(openai.BadRequestError, match=r"At most 4 answers.*--rows and --queue"):
+            client_of(served).completions.create(model="tiny", **given)
+    said = client_of(served).completions.create(model="tiny", prompt=["x"] * 2, n=2, max_tokens=2)
+    assert len(said.choices) == 4
 
 
 @pytest.mark.parametrize("stream", [True, False])

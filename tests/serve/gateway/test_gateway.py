@@ -24,7 +24,9 @@ from softprompt.serve.gateway import CompiledRegistry, VllmEngine
 from softprompt.serve.gateway.client import Vllm
 from softprompt.serve.request import (
     BrokenPrompt,
-    Busy,
+    EngineAway,
+    EngineBusy,
+    EngineFailed,
     InvalidRequest,
     Request,
     Sampling,
@@ -85,7 +87,7 @@ def vllm():
 @pytest.fixture
 def engine(compiled, llama, vllm):
     transport = httpx2.MockTransport(vllm.answer_later)
-    client = Vllm("http://vllm", transport=transport, waiting=httpx2.MockTransport(vllm.answer))
+    client = Vllm("http://vllm", transport=transport)
     registry = CompiledRegistry(compiled.path, llama.tokenizer, 256)
     return VllmEngine(client, registry, "base", llama.tokenizer)
 
@@ -168,12 +170,10 @@ def test_names_are_those_of_the_embedded_server(engine):
 def test_what_vllm_refuses(status, engine, vllm):
     vllm.status = status
     answer = engine.submit(Request("team/style", IDS))
-    if status == 500:
-        (end,) = run(answer)
-        assert end.reason == "error" and "vLLM failed" in str(end.error)
-        return
-    with pytest.raises(InvalidRequest if status == 400 else Busy):
+    refused = {400: InvalidRequest, 429: EngineBusy, 500: EngineFailed, 503: EngineAway}
+    with pytest.raises(refused[status], match="http://vllm"):
         run(answer)
+    assert engine.numbers()["finished_error_total"] == 1
 
 
 class TestDamage:
@@ -233,7 +233,7 @@ def test_a_name_is_moved_to_new_content(engine, vllm, compiled):
 def test_candidates_are_scored_where_they_part(engine, vllm):
     """log p of each candidate, token by token; the fake says log p(token) = -token / 10."""
     vllm.scores = lambda body: {token: -token / 10 for token in body["logprob_token_ids"]}
-    scores = engine._scores(engine.registry.get("team/style"), IDS, ((1, 2), (1, 3, 4), (5,)))
+    scores = asyncio.run(engine._scores(engine.registry.get("team/style"), IDS, ((1, 2), (1, 3, 4), (5,))))
     assert scores == pytest.approx([-0.3, -0.8, -0.5])
     asked = {(*body["prompt"][3 + len(IDS) :],): body["logprob_token_ids"] for body in vllm.bodies}
     assert asked == {(): [1, 5], (1,): [2, 3], (1, 3): [4]}
@@ -309,4 +309,4 @@ class TestOverHttp:
         assert said.status_code == 422 and said.json()["error"]["code"] == "prompt_broken"
         vllm.status = 503
         said = ask("POST", "/v1/completions", {"model": "team/style", "prompt": "hi"})
-        assert said.status_code == 429 and int(said.headers["Retry-After"]) >= 1
+        assert said.status_code == 503 and int(said.headers["Retry-After"]) >= 1

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from fastapi import Request as HttpRequest
 from fastapi.responses import StreamingResponse
@@ -25,6 +26,8 @@ from .replies import Usage
 from .schemas import SamplingFields
 from .service import Answer, Service, Target
 
+Result = TypeVar("Result")
+log = logging.getLogger("softprompt.serve")
 DONE = b"data: [DONE]\n\n"
 #: Of the routes that answer so, for the published schema.
 RESPONSES: dict[int | str, dict[str, Any]] = {
@@ -75,9 +78,11 @@ def sampling(
 
 def check_count(service: Service, inputs: int, n: int | None) -> None:
     """Before any of them is read."""
-    most, wanted = service.limits.choices, inputs * (n or 1)
+    held, wanted = service.engine.capacity, inputs * (n or 1)
+    most = min(service.limits.choices, held or wanted)
     if wanted > most:
-        message = f"At most {most} answers a request; this one asks for {wanted}."
+        why = ", which is all that the server holds at once (--rows and --queue)" if most == held else ""
+        message = f"At most {most} answers a request{why}; this one asks for {wanted}."
         raise ApiError(400, message, param="n" if inputs == 1 else "prompt", code="too_many_choices")
 
 
@@ -114,24 +119,49 @@ def submit(
     return choices
 
 
+Parts = AsyncGenerator[tuple[int, Token | Finished], None]
+
+
 class Reply(Protocol):
     """The choices in a route's own shape, whole once they are at their ends, or as they come."""
 
     def whole(self) -> BaseModel: ...
-    def chunks(self) -> AsyncIterator[dict[str, Any]]: ...
+    def chunks(self, parts: Parts) -> AsyncIterator[dict[str, Any]]: ...
 
 
 async def answered(
     service: Service, http: HttpRequest, asked: SamplingFields, choices: Sequence[Choice], reply: Reply
 ) -> BaseModel | StreamingResponse:
-    """The reply as it was asked for: events, or one body."""
-    if asked.stream:
-        return stream(reply.chunks())
-    await collect(service, http, choices)
-    return reply.whole()
+    """The reply as it was asked for: events, or one body.
+
+    A stream begins with its first token, so what fails before it has a status of its own.
+    """
+    parts = follow(service, choices)
+    try:
+        if not asked.stream:
+            await while_there(http, _run(parts))
+            return reply.whole()
+        first = await while_there(http, anext(parts))
+    except ApiError as error:
+        error.partial = [
+            {"index": i, "text": choice.text} for i, choice in enumerate(choices) if choice.tokens
+        ]
+        raise
+    return stream(reply.chunks(_chained(first, parts)), parts)
 
 
-async def follow(service: Service, choices: Sequence[Choice]) -> AsyncIterator[tuple[int, Token | Finished]]:
+async def _run(parts: Parts) -> None:
+    async for _ in parts:
+        pass
+
+
+async def _chained(first: tuple[int, Token | Finished], rest: Parts) -> Parts:
+    yield first
+    async for part in rest:
+        yield part
+
+
+async def follow(service: Service, choices: Sequence[Choice]) -> Parts:
     """What the choices say, as it comes, each with its number. Raises ApiError where one fails."""
     queue: asyncio.Queue[tuple[int, Token | Finished | Exception]] = asyncio.Queue()
     clock = asyncio.get_running_loop().time
@@ -153,8 +183,9 @@ async def follow(service: Service, choices: Sequence[Choice]) -> AsyncIterator[t
                     queue.get(), max(0.0, begun + service.limits.seconds - clock())
                 )
             except asyncio.TimeoutError:
-                message = f"The answer took longer than {service.limits.seconds:g} seconds."
-                raise ApiError(504, message, code="timeout") from None
+                raise too_long(service) from None
+            if isinstance(part, SoftPromptError):
+                raise from_product(part)
             if isinstance(part, Exception):
                 raise part
             if first:
@@ -173,6 +204,15 @@ async def follow(service: Service, choices: Sequence[Choice]) -> AsyncIterator[t
             task.cancel()
 
 
+def too_long(service: Service) -> ApiError:
+    """Of an answer that the engine did not give in time; logged where the engine is another machine."""
+    message = f"The answer took longer than {service.limits.seconds:g} seconds."
+    if service.engine.where:
+        message = f"{service.engine.where} did not answer in time. {message}"
+        log.error("the engine failed on a request: %s", message)
+    return ApiError(504, message, code="timeout")
+
+
 def _raise_failed(end: Finished) -> None:
     if isinstance(end.error, (Busy, Stopped)):
         raise from_product(end.error)
@@ -180,28 +220,24 @@ def _raise_failed(end: Finished) -> None:
         why = "" if end.error is None else f": {end.error.what}"
         raise ApiError(500, f"The answer could not be computed{why}.", code="generation_failed")
     if end.reason == "cancelled":
-        raise from_product(Stopped("stopping"))
+        raise ApiError(499, "The answer was cancelled.", code="cancelled")
 
 
-async def collect(service: Service, http: HttpRequest, choices: Sequence[Choice]) -> None:
-    """Run the choices to their ends; a client that leaves meanwhile ends them."""
-
-    async def run() -> None:
-        async for _ in follow(service, choices):
-            pass
+async def while_there(http: HttpRequest, work: Awaitable[Result]) -> Result:
+    """What `work` gives; a client that leaves meanwhile ends it."""
 
     async def gone() -> None:
         while (await http.receive())["type"] != "http.disconnect":
             pass
 
-    work, watch = asyncio.create_task(run()), asyncio.create_task(gone())
+    working, watch = asyncio.ensure_future(work), asyncio.create_task(gone())
     try:
-        await asyncio.wait({work, watch}, return_when=asyncio.FIRST_COMPLETED)
-        if not work.done():
+        await asyncio.wait({working, watch}, return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
             raise ApiError(499, "The client left.", code="client_left")
-        await work
+        return await working
     finally:
-        for task in (work, watch):
+        for task in (working, watch):
             task.cancel()
             with suppress(asyncio.CancelledError, Exception):
                 await task
@@ -230,12 +266,12 @@ def _used(choices: Sequence[Choice], dropped: bool) -> Usage:
     )
 
 
-def stream(parts: AsyncIterator[BaseModel | dict[str, Any]]) -> StreamingResponse:
-    """Server-sent events; an error after the first of them is an event too, and [DONE] the last."""
+def stream(chunks: AsyncIterator[BaseModel | dict[str, Any]], source: Parts) -> StreamingResponse:
+    """Server-sent events of `source`; an error after the first of them is one too, and [DONE] the last."""
 
     async def events() -> AsyncIterator[bytes]:
         try:
-            async for part in parts:
+            async for part in chunks:
                 yield _event(part.model_dump() if isinstance(part, BaseModel) else part)
         except ApiError as error:
             yield _event(error.body())
@@ -245,7 +281,7 @@ def stream(parts: AsyncIterator[BaseModel | dict[str, Any]]) -> StreamingRespons
             yield _event(crashed(error).body())
         finally:
             with suppress(Exception):
-                await parts.aclose()  # type: ignore[attr-defined]
+                await source.aclose()
         yield DONE
 
     headers = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}

@@ -33,7 +33,8 @@ FAILURES: dict[int | str, dict[str, Any]] = {
         422: "The prompt's files are damaged",
         429: "Too much at once; see Retry-After",
         500: "A failure of the server",
-        503: "Shutting down, or its keys cannot be read; see Retry-After",
+        502: "A failure of the engine behind the server",
+        503: "Shutting down, or its keys cannot be read, or its engine is away; see Retry-After",
         504: "It took too long",
     }.items()
 }
@@ -68,9 +69,15 @@ def create_app(
     for router in (*routers, metrics.routes(numbers)):
         app.include_router(router, responses=FAILURES, dependencies=[Depends(service.caller)])
 
-    @app.get("/health", response_model=Health)
+    @app.get("/health", response_model=Health, response_model_exclude_none=True)
     async def health() -> Health:
-        return Health(status="stopping" if service.stopping else "ok")
+        """200 while this server answers at all: to start it again would mend no engine."""
+        if service.stopping:
+            return Health(status="stopping")
+        problem = await engine.problem()
+        if problem is None:
+            return Health(status="ok")
+        return Health(status="degraded", reason=problem.why or problem.what)  # no address: there was no key
 
     app.include_router(playground.routes())
 

@@ -14,10 +14,10 @@ from ..request import Finished, Token
 from .answers import (
     RESPONSES,
     Choice,
+    Parts,
     answered,
     check_count,
     check_streaming,
-    follow,
     now,
     submit,
     usage,
@@ -92,12 +92,12 @@ class _Reply:
         used, reading = usage(self.service, self.choices), self.choices[0].given.reading
         return ChatCompletion(**self.frame, choices=said, usage=used, softprompt=reading)
 
-    async def chunks(self) -> AsyncIterator[dict[str, Any]]:
+    async def chunks(self, parts: Parts) -> AsyncIterator[dict[str, Any]]:
         for index in range(len(self.choices)):
             delta = {"role": "assistant", "content": "", "refusal": None}
             reading = self.choices[index].given.reading.model_dump()
             yield self._chunk(index, delta, softprompt=reading)
-        async for index, part in follow(self.service, self.choices):
+        async for index, part in parts:
             if isinstance(part, Finished):
                 yield self._chunk(index, {}, part.reason)
             elif part.text or self.asked.logprobs:

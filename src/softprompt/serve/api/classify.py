@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Coroutine
 from functools import partial
 from typing import Any
 
 from fastapi import APIRouter, Request
 from starlette.concurrency import run_in_threadpool
 
+from .answers import too_long, while_there
 from .errors import ApiError
 from .keys import Key
 from .replies import Classification, LabelScores
 from .schemas import ClassifyRequest
 from .service import Service
+
+Scores = Coroutine[Any, Any, list[dict[str, float]]]
 
 
 def routes(service: Service) -> APIRouter:
@@ -20,12 +25,14 @@ def routes(service: Service) -> APIRouter:
 
     @router.post("/v1/classify", response_model=Classification)
     async def classify(asked: ClassifyRequest, http: Request) -> Any:
-        return await run_in_threadpool(partial(_classify, service, asked, http.state.key))
+        work = await run_in_threadpool(partial(_begin, service, asked, http.state.key))
+        return await while_there(http, _scored(service, asked.model, work))
 
     return router
 
 
-def _classify(service: Service, asked: ClassifyRequest, key: Key) -> Classification:
+def _begin(service: Service, asked: ClassifyRequest, key: Key) -> Scores:
+    """Blocking: what is asked for is checked, read and encoded."""
     target = service.target(asked.model, key)
     loaded = target.loaded
     if loaded is None or loaded.tuned.encoder.kind not in ("classification", "choice"):
@@ -38,13 +45,22 @@ def _classify(service: Service, asked: ClassifyRequest, key: Key) -> Classificat
     # read here first, so that a mistake in a row costs no pass
     given = [service.inputs.row(loaded, _row(loaded, row), "input") for row in rows]
     scale = 1.0 if asked.strength is None else float(asked.strength)
-    scores = service.engine.classify(target.name, rows, scale=scale, loaded=loaded)
+    scores = service.engine.classifying(target.name, rows, scale=scale, loaded=loaded)
     service.metrics.count(sum(len(one.ids) for one in given), 0, 0)
+    return scores
+
+
+async def _scored(service: Service, name: str, scores: Scores) -> Classification:
+    """Waits for the engine, as long as any answer may take, and holds no thread meanwhile."""
+    try:
+        found = await asyncio.wait_for(scores, service.limits.seconds)
+    except asyncio.TimeoutError:
+        raise too_long(service) from None
     data = [
         LabelScores(index=index, label=max(probs, key=probs.__getitem__), probs=probs)
-        for index, probs in enumerate(scores)
+        for index, probs in enumerate(found)
     ]
-    return Classification(model=target.name, data=data)
+    return Classification(model=name, data=data)
 
 
 def _row(loaded: Any, row: str | dict[str, Any]) -> Any:

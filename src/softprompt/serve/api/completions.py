@@ -14,10 +14,10 @@ from ..request import Finished, Token
 from .answers import (
     RESPONSES,
     Choice,
+    Parts,
     answered,
     check_count,
     check_streaming,
-    follow,
     now,
     submit,
     usage,
@@ -106,9 +106,9 @@ class _Reply:
         used = usage(self.service, self.choices, self.scoring)
         return self._frame(said, used, softprompt=self.choices[0].given.reading)
 
-    async def chunks(self) -> AsyncIterator[dict[str, Any]]:
+    async def chunks(self, parts: Parts) -> AsyncIterator[dict[str, Any]]:
         begun: set[int] = set()
-        async for index, part in follow(self.service, self.choices):
+        async for index, part in parts:
             choice = self.choices[index]
             if index not in begun:
                 begun.add(index)

@@ -19,7 +19,16 @@ from starlette.exceptions import HTTPException
 
 from ...data.room import TooLong
 from ...errors import SoftPromptError
-from ..request import BrokenPrompt, Busy, InvalidRequest, Stopped
+from ..request import (
+    BrokenPrompt,
+    Busy,
+    EngineAway,
+    EngineBusy,
+    EngineFailed,
+    InvalidRequest,
+    Stopped,
+    TooLarge,
+)
 from .mistakes import sentence
 
 log = logging.getLogger("softprompt.serve")
@@ -35,11 +44,19 @@ CODES_OF_MISTAKES = {
 }
 
 
+class PartialText(BaseModel):
+    """What one answer had said before the request failed."""
+
+    index: int
+    text: str
+
+
 class ErrorBody(BaseModel):
     message: str
     type: str
     param: str | None
     code: str | None
+    partial: list[PartialText] | None = None  # only where an answer had begun
 
 
 class ErrorReply(BaseModel):
@@ -61,11 +78,12 @@ class ApiError(Exception):
         super().__init__(message)
         self.status, self.message, self.param, self.code = status, message, param, code
         self.retry_after = retry_after
+        self.partial: list[dict[str, Any]] = []  # as PartialText
 
     def body(self) -> dict[str, Any]:
         kind = TYPES.get(self.status, "server_error" if self.status >= 500 else "invalid_request_error")
         said = {"message": self.message, "type": kind, "param": self.param, "code": self.code}
-        return {"error": said}
+        return {"error": said | ({"partial": self.partial} if self.partial else {})}
 
     def response(self) -> JSONResponse:
         headers = (
@@ -84,8 +102,11 @@ def unknown_model(name: str) -> ApiError:
 
 def from_product(error: SoftPromptError) -> ApiError:
     """The library's own error as the client may read it: paths and other tenants' names stay here."""
+    if isinstance(error, (EngineFailed, EngineBusy)):
+        return _of_engine(error)
     if isinstance(error, Busy):
-        return ApiError(429, "The server is busy.", code="queue_full", retry_after=error.retry_after)
+        message = f"The server is busy: {error.line}"
+        return ApiError(429, message, code="queue_full", retry_after=error.retry_after)
     if isinstance(error, Stopped):
         return ApiError(503, "The server is shutting down.", code="shutting_down", retry_after=5)
     if isinstance(error, BrokenPrompt):
@@ -94,9 +115,21 @@ def from_product(error: SoftPromptError) -> ApiError:
         return ApiError(422, message, param="model", code="prompt_broken")
     if isinstance(error, TooLong):
         return ApiError(400, f"{error.what}.", code="context_length_exceeded")
-    parts = (error.what, error.why and f"Why: {error.why}", error.fix and f"Fix: {error.fix}")
+    if isinstance(error, TooLarge):
+        return ApiError(413, error.line, code="request_too_large")
     code = error.code if isinstance(error, InvalidRequest) else None
-    return ApiError(400, ". ".join(part for part in parts if part) + ".", code=code)
+    return ApiError(400, error.line, code=code)
+
+
+def _of_engine(error: SoftPromptError) -> ApiError:
+    """An engine on another machine did not answer: logged here, once a request."""
+    log.error("the engine failed on a request: %s", error.line)
+    message = error.line
+    if isinstance(error, EngineBusy):
+        return ApiError(429, message, code="engine_busy", retry_after=error.retry_after)
+    if isinstance(error, EngineAway):
+        return ApiError(503, message, code="engine_unavailable", retry_after=error.retry_after)
+    return ApiError(502, message, code="engine_failed")
 
 
 def install(app: FastAPI) -> None:

@@ -133,4 +133,7 @@ class Classification(BaseModel):
 
 
 class Health(BaseModel):
-    status: Literal["ok", "stopping"]
+    """`degraded`: the server is well, the engine that it asks is not, for that reason."""
+
+    status: Literal["ok", "degraded", "stopping"]
+    reason: str | None = None

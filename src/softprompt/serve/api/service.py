@@ -5,7 +5,7 @@ The interfaces are all that the HTTP side knows of them, so another engine may s
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Protocol
 
@@ -78,9 +78,26 @@ class Registry(Protocol):
 class Engine(Protocol):
     def stop(self, *, drain: float = 0) -> None: ...
     def submit(self, request: Request, loaded: Any = None) -> Answer: ...
-    def classify(
+    def classifying(
         self, prompt: str, rows: Sequence[Any], *, scale: float = 1.0, loaded: Any = None
-    ) -> list[dict[str, float]]: ...
+    ) -> Coroutine[Any, Any, list[dict[str, float]]]:
+        """Checks and encodes rows, which blocks; what it gives waits, and holds no thread."""
+        ...
+
+    async def problem(self) -> SoftPromptError | None:
+        """Why nothing is answered now; None where all is well. Soon: a probe waits for it."""
+        ...
+
+    @property
+    def where(self) -> str:
+        """The machine that answers, in words; empty where it is this one."""
+        ...
+
+    @property
+    def capacity(self) -> int | None:
+        """Answers that may be in hand at once; None where the engine does not say."""
+        ...
+
     def numbers(self) -> dict[str, float]: ...
 
 

@@ -1,7 +1,13 @@
-"""vLLM over HTTP: an answer as it streams, or a short one whole. Knows nothing of prompts."""
+"""vLLM over HTTP: an answer as it streams, or a short one whole. Knows nothing of prompts.
+
+What goes wrong is told by `faults`: InvalidRequest where the request is to blame, EngineBusy, EngineAway and
+EngineFailed where vLLM is.
+"""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import json
 from collections.abc import AsyncGenerator
 from typing import Any, final
@@ -9,85 +15,132 @@ from typing import Any, final
 import httpx2
 
 from ...errors import SoftPromptError
-from ..request import Busy, InvalidRequest, Stopped
+from . import faults
+from .sse import events
 
 TIMES = httpx2.Timeout(connect=5.0, read=None, write=30.0, pool=None)  # how long an answer may take: the API
-
-
-class EngineFailed(SoftPromptError):
-    """vLLM could not compute an answer."""
-
-
-class Unreachable(Stopped):
-    """vLLM is not there now."""
+PROBE = 2.0  # seconds in which it must say that it is there
+ERROR_BYTES, ERROR_SECONDS = 2**16, 5.0  # of an error's body that are read
+NETWORK = (httpx2.HTTPError, httpx2.InvalidURL, OSError)
 
 
 @final
 class Vllm:
     """One address of vLLM, a load balancer's included."""
 
-    def __init__(
-        self, url: str, key: str | None = None, *, transport: Any = None, waiting: Any = None
-    ) -> None:
-        """`transport` (asynchronous) and `waiting` (synchronous) stand for the network in tests."""
-        self.url = url.rstrip("/").removesuffix("/v1")
-        headers = {"Authorization": f"Bearer {key}"} if key else {}
-        common: dict[str, Any] = {"base_url": self.url, "headers": headers, "timeout": TIMES}
+    def __init__(self, url: str, key: str | None = None, *, transport: Any = None) -> None:
+        """`key` is vLLM's own. `transport` (asynchronous) stands for the network in tests."""
+        self.url, self.key = url.rstrip("/").removesuffix("/v1"), key
+        self._common: dict[str, Any] = {
+            "base_url": self.url,
+            "headers": {"Authorization": f"Bearer {key}"} if key else {},
+        }
         limits = httpx2.Limits(max_connections=None, max_keepalive_connections=64)
-        self._streams = httpx2.AsyncClient(**common, limits=limits, transport=transport)
-        self._waits = httpx2.Client(**common, limits=limits, transport=waiting)
+        try:
+            self._http = httpx2.AsyncClient(**self._common, timeout=TIMES, limits=limits, transport=transport)
+        except NETWORK as error:
+            raise faults.lost(faults.named(self.url), error, midway=False) from None
 
     async def stream(self, body: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
-        """The chunks of a streamed completion. Raises InvalidRequest, Busy, Unreachable and EngineFailed."""
+        """The chunks of a streamed completion."""
+        engine, begun = faults.named(self.url, body.get("model")), False
         try:
-            async with self._streams.stream("POST", "/v1/completions", json=body) as answer:
+            async with self._http.stream("POST", "/v1/completions", json=body) as answer:
+                begun = True
                 if answer.status_code != 200:
-                    raise _refused(answer.status_code, await answer.aread())
-                async for line in answer.aiter_lines():
-                    if not line.startswith("data:") or line == "data: [DONE]":
-                        continue
-                    chunk = json.loads(line.removeprefix("data:"))
-                    if "error" in chunk:
-                        raise EngineFailed(_message(chunk))
-                    yield chunk
-        except httpx2.HTTPError as error:
-            raise _unreachable(self.url, error) from None
+                    raise self._refused(engine, answer, await _some(answer))
+                kind = answer.headers.get("content-type", "")
+                if "html" in kind or "json" in kind:
+                    raise _no_stream(engine, kind, await _some(answer))
+                async for data in events(answer.aiter_bytes()):
+                    if data != "[DONE]":
+                        yield _chunk(engine, data)
+        except NETWORK as error:
+            raise faults.lost(engine, error, midway=begun) from None
+        except UnicodeDecodeError:
+            raise faults.unreadable(engine, "it is not UTF-8") from None
 
-    def complete(self, body: dict[str, Any]) -> dict[str, Any]:
-        """A completion, waited for. Raises as `stream`."""
-        return self._answer("POST", "/v1/completions", body)
+    async def complete(self, body: dict[str, Any]) -> dict[str, Any]:
+        """A completion, waited for."""
+        engine = faults.named(self.url, body.get("model"))
+        try:
+            answer = await self._http.post("/v1/completions", json=body)
+        except NETWORK as error:
+            raise faults.lost(engine, error, midway=False) from None
+        return self._read(engine, answer)
 
     def models(self) -> list[dict[str, Any]]:
-        """What it serves: `id`, `root` and `max_model_len` of each."""
-        return self._answer("GET", "/v1/models")["data"]
-
-    def _answer(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        """What it serves: `id`, `root` and `max_model_len` of each. Blocking, for the start."""
+        engine = faults.named(self.url)
         try:
-            answer = self._waits.request(method, path, json=body)
-        except httpx2.HTTPError as error:
-            raise _unreachable(self.url, error) from None
+            with httpx2.Client(**self._common, timeout=PROBE) as http:
+                return self._models(engine, http.get("/v1/models"))
+        except NETWORK as error:
+            raise faults.lost(engine, error, midway=False) from None
+
+    async def problem(self, model: str) -> SoftPromptError | None:
+        """Why it does not answer for `model` now; None where it does."""
+        engine = faults.named(self.url, model)
+        try:
+            health = await self._http.get("/health", timeout=PROBE)
+            if health.status_code >= 500:
+                return self._refused(engine, health, health.content)
+            listed = self._models(engine, await self._http.get("/v1/models", timeout=PROBE))
+        except NETWORK as error:
+            return faults.lost(engine, error, midway=False)
+        except SoftPromptError as error:
+            return error
+        names = [str(one["id"]) for one in listed]
+        return None if model in names else faults.renamed(engine, names)
+
+    def _models(self, engine: str, answer: httpx2.Response) -> list[dict[str, Any]]:
+        listed = self._read(engine, answer).get("data")
+        known = isinstance(listed, list) and all(isinstance(one, dict) and one.get("id") for one in listed)
+        if not known or not listed:
+            raise faults.unreadable(engine, "its list of models is empty, or is none")
+        return listed
+
+    def _read(self, engine: str, answer: httpx2.Response) -> dict[str, Any]:
         if answer.status_code != 200:
-            raise _refused(answer.status_code, answer.content)
-        return answer.json()
+            raise self._refused(engine, answer, answer.content)
+        return _chunk(engine, answer.content)
+
+    def _refused(self, engine: str, answer: httpx2.Response, content: bytes) -> SoftPromptError:
+        if self.key:  # some servers repeat the key that they do not know
+            content = content.replace(self.key.encode(), b"***")
+        return faults.refused(engine, answer.status_code, answer.headers, content)
 
 
-def _unreachable(url: str, error: Exception) -> Unreachable:
-    why = f"{type(error).__name__}: {error}"
-    return Unreachable(f"vLLM at {url} does not answer", why=why, fix="start it, or give another --vllm-url")
+def _no_stream(engine: str, kind: str, content: bytes) -> SoftPromptError:
+    if "json" in kind:
+        _chunk(engine, content)  # an error is raised
+        return faults.unreadable(engine, "it is not streamed")
+    return faults.unreadable(engine, f"it is {kind}: {faults.said(content)}")
 
 
-def _refused(status: int, content: bytes) -> SoftPromptError:
+def _chunk(engine: str, data: str | bytes) -> dict[str, Any]:
+    """An answer, or a part of one; an error in its place is raised."""
     try:
-        message = _message(json.loads(content))
+        chunk = json.loads(data)
     except ValueError:
-        message = f"HTTP {status}"
-    if status in (429, 503):
-        return Busy("vLLM is busy", why=message, fix="ask again later", retry_after=1.0)
-    if status in (400, 413, 422):
-        return InvalidRequest("vLLM cannot answer this request", why=message, fix="change the request")
-    return EngineFailed("vLLM failed", why=message, fix="look at its log")
+        raise faults.unreadable(engine, "it is no JSON, or is cut off") from None
+    if not isinstance(chunk, dict):
+        raise faults.unreadable(engine, "it is no JSON object")
+    if "error" in chunk or chunk.get("object") == "error":
+        raise faults.refused_midway(engine, chunk)
+    return chunk
 
 
-def _message(said: Any) -> str:
-    error = said.get("error", said) if isinstance(said, dict) else {}
-    return str(error.get("message", "") if isinstance(error, dict) else error)[:500]
+async def _some(answer: httpx2.Response) -> bytes:
+    """The beginning of a body that is an error's, as far as it comes in a short time."""
+    content = bytearray()
+
+    async def read() -> None:
+        async for piece in answer.aiter_bytes():
+            content.extend(piece)
+            if len(content) >= ERROR_BYTES:
+                return
+
+    with contextlib.suppress(asyncio.TimeoutError, *NETWORK):
+        await asyncio.wait_for(read(), ERROR_SECONDS)
+    return bytes(content)

@@ -1,4 +1,4 @@
-"""The engine's interface over vLLM: `submit`, `classify`, `numbers`, `stop`. Holds no state but counters.
+"""The engine's interface over vLLM (see `api.service.Engine`). Holds no state but counters.
 
 An answer streams in the event loop of whoever reads it; leaving it closes the connection, upon which vLLM
 stops computing.
@@ -6,81 +6,23 @@ stops computing.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import functools
 import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from typing import Any, final
 
+from ...data.encode import Example
 from ...errors import SoftPromptError
 from ..labels import check_kind, probabilities
-from ..request import BrokenPrompt, Finished, InvalidRequest, Reason, Request, Stopped, Token
-from . import translate
-from .client import EngineFailed, Vllm
+from ..request import BrokenPrompt, EngineFailed, InvalidRequest, Reason, Request, Stopped
+from . import faults, translate
+from .answer import GatewayAnswer
+from .client import Vllm
+from .pulse import Pulse
 from .registry import CompiledRegistry, Loaded
-
-REASONS: dict[str, Reason] = {"stop": "stop", "length": "length", "abort": "cancelled"}
-
-
-@final
-class GatewayAnswer:
-    """Tokens of one request and, as the last thing, `Finished`. Read once."""
-
-    echoed: tuple[Token, ...] = ()
-
-    def __init__(
-        self, engine: VllmEngine, request: Request, loaded: Loaded | None, body: dict[str, Any]
-    ) -> None:
-        self.request, self._engine, self._loaded, self._body = request, engine, loaded, body
-        self.cancelled = False
-
-    def cancel(self) -> None:
-        """No more is read, and the connection closed, at the next token."""
-        self.cancelled = True
-
-    async def __aiter__(self) -> AsyncIterator[Token | Finished]:
-        made, reason = 0, "abort"
-        with self._engine.counted():
-            try:
-                async with contextlib.aclosing(self._engine.vllm.stream(self._body)) as chunks:
-                    async for chunk in chunks:
-                        if self.cancelled or self._engine.stopped:
-                            break
-                        for choice in chunk.get("choices", ()):
-                            for token in self._tokens(choice):
-                                made += 1
-                                yield token
-                            reason = choice.get("finish_reason") or reason
-            except EngineFailed as error:
-                blamed = self._engine.blame(self._loaded, error)
-                if blamed is not error:
-                    raise blamed from None
-                yield self._end("error", made, error)
-                return
-            if reason == "abort" and self._engine.stopped:
-                yield self._end("error", made, Stopped("stopping"))
-            else:
-                yield self._end(REASONS.get(reason, "error"), made)
-
-    def _tokens(self, choice: Mapping[str, Any]) -> list[Token]:
-        """Tokens of one chunk; its text belongs to the last, which completes it."""
-        ids, said = choice.get("token_ids") or [], choice.get("logprobs") or {}
-        own = said.get("token_logprobs") or [None] * len(ids)
-        tops = said.get("top_logprobs") or [None] * len(ids)
-        most = self.request.sampling.logprobs or 0
-        tokens = []
-        for number, (token, logprob, top) in enumerate(zip(ids, own, tops, strict=False)):
-            named = list(translate.logprobs_of(top or {}).items())[:most]
-            shown = tuple((other, self._engine.piece(other), value) for other, value in named)
-            text = choice.get("text", "") if number == len(ids) - 1 else ""
-            tokens.append(Token(token, text, logprob, shown))
-        return tokens
-
-    def _end(self, reason: Reason, made: int, error: SoftPromptError | None = None) -> Finished:
-        vectors = 0 if self._loaded is None or self.request.scale == 0 else self._loaded.entry.length
-        self._engine.ended(reason, len(self.request.input_ids), made)
-        return Finished(reason, error, len(self.request.input_ids), made, vectors)
 
 
 @final
@@ -89,7 +31,10 @@ class VllmEngine:
 
     def __init__(self, vllm: Vllm, registry: CompiledRegistry, model: str, tokenizer: Any) -> None:
         self.vllm, self.registry, self.model, self.tokenizer = vllm, registry, model, tokenizer
+        self.where = faults.named(vllm.url, model)
         self.stopped = False
+        self.capacity: int | None = None  # vLLM does not say what it holds
+        self._pulse = Pulse(vllm, model)
         self._running = 0
         self._counts = dict.fromkeys(("requests", "input_tokens", "output_tokens"), 0)
         self._finished = dict.fromkeys(("stop", "length", "cancelled", "error"), 0)
@@ -116,31 +61,40 @@ class VllmEngine:
             self, request, loaded, translate.body(request, entry, self.model, self._soft(loaded))
         )
 
-    def classify(
+    def classifying(
         self,
         prompt: str,
         rows: Sequence[str | Mapping[str, Any]],
         *,
         scale: float = 1.0,
         loaded: Loaded | None = None,
-    ) -> list[dict[str, float]]:
-        """Probabilities of each row's labels (or choices). Waits for them."""
+    ) -> Coroutine[Any, Any, list[dict[str, float]]]:
+        """Probabilities of each row's labels (or choices), once awaited. Raises InvalidRequest at once."""
         loaded = loaded or self.registry.get(prompt)
-        encoder = loaded.tuned.encoder
+        encoder, name = loaded.tuned.encoder, loaded.tuned.encoder.prompts[loaded.index]
         check_kind(loaded.name, encoder.kind)
         if scale not in (0, 1):
             raise InvalidRequest(f"strength {scale:g} is not served by vLLM", fix="use strength 1 or 0")
+        examples = [encoder.encode(row, with_target=False, prompt=name) for row in rows]
+        return self._classified(loaded if scale else None, encoder.labels, examples)
+
+    async def _classified(
+        self, loaded: Loaded | None, labels: Sequence[str] | None, examples: Sequence[Example]
+    ) -> list[dict[str, float]]:
         found = []
-        for row in rows:
-            example = encoder.encode(row, with_target=False, prompt=encoder.prompts[loaded.index])
-            names = encoder.labels or example.rendered.choices or ()
-            read = loaded if scale else None
-            found.append(
-                probabilities(names, self._scores(read, example.input_ids, example.candidates or ()))
-            )
+        with self.counted():
+            try:
+                for example in examples:
+                    names = labels or example.rendered.choices or ()
+                    scores = await self._scores(loaded, example.input_ids, example.candidates or ())
+                    found.append(probabilities(names, scores))
+            except EngineFailed as error:
+                raise await asyncio.to_thread(self.blame, loaded, error) from None
         return found
 
-    def _scores(self, loaded: Loaded | None, ids: Sequence[int], candidates: Sequence[Sequence[int]]) -> list:
+    async def _scores(
+        self, loaded: Loaded | None, ids: Sequence[int], candidates: Sequence[Sequence[int]]
+    ) -> list[float]:
         """Log-probabilities of whole candidates: a request for each place where they part."""
         entry = None if loaded is None else loaded.entry
         starts = {tuple(one[:n]) for one in candidates for n in range(len(one))}
@@ -150,14 +104,18 @@ class VllmEngine:
             going_on = [one for one in candidates if len(one) > there and tuple(one[:there]) == start]
             tokens = sorted({one[there] for one in going_on})
             soft = self._soft(loaded, len(ids))
-            asked = translate.scored([*ids, *start], entry, self.model, tokens, soft)
-            try:
-                said = self.vllm.complete(asked)
-            except EngineFailed as error:
-                raise self.blame(loaded, error) from None
-            (top,) = said["choices"][0]["logprobs"]["top_logprobs"]
-            known |= {(*start, token): value for token, value in translate.logprobs_of(top).items()}
+            asked = await asyncio.to_thread(
+                translate.scored, [*ids, *start], entry, self.model, tokens, soft
+            )  # of an input as embeddings, which are read from disk
+            said = translate.scores_of(await self.vllm.complete(asked), tokens)
+            if said is None:
+                raise faults.unreadable(self.where, "it lacks the log-probabilities that were asked for")
+            known |= {(*start, token): value for token, value in said.items()}
         return [sum(known[tuple(one[: n + 1])] for n in range(len(one))) for one in candidates]
+
+    async def problem(self) -> SoftPromptError | None:
+        """Why vLLM does not answer now; None where it does."""
+        return await self._pulse.now()
 
     def blame(self, loaded: Loaded | None, error: EngineFailed) -> SoftPromptError:
         """The prompt, where its content is not good any more; else the engine."""

@@ -11,6 +11,7 @@ from ...lm.loading import load_tokenizer, vocabulary_fingerprint
 from ..api import create_app
 from .client import Vllm
 from .engine import VllmEngine
+from .faults import named
 from .registry import CompiledRegistry
 
 
@@ -38,7 +39,14 @@ def create_gateway(
         )
     vllm = Vllm(url, key)
     served = vllm.models()[0]
-    context = int(served["max_model_len"])
+    context = served.get("max_model_len")
+    if not isinstance(context, int):
+        name = named(vllm.url, served["id"])
+        raise SoftPromptError(
+            f"{name} does not say how long its context is",
+            why="its list of models has no max_model_len",
+            fix="give --vllm-url the address of vLLM itself, or of a balancer that passes its answers on",
+        )
     registry = CompiledRegistry(folder, tokenizer, context)
     engine = VllmEngine(vllm, registry, served["id"], tokenizer)
     called = name or Path(model or base.name).name

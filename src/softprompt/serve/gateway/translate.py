@@ -113,5 +113,20 @@ def encoded(vectors: Tensor) -> str:
 
 def logprobs_of(top: Mapping[str, float]) -> dict[int, float]:
     """vLLM's top_logprobs by token id, the likeliest first."""
-    pairs = ((int(name.removeprefix("token_id:")), value) for name, value in top.items())
+    pairs = ((token_id(name), value) for name, value in top.items())
     return dict(sorted(pairs, key=lambda pair: -pair[1]))
+
+
+def token_id(name: str) -> int:
+    """Of a token as vLLM names it. Raises ValueError for another name."""
+    return int(name.removeprefix("token_id:"))
+
+
+def scores_of(answer: Mapping[str, Any], tokens: Ids) -> dict[int, float] | None:
+    """The log-probabilities that `scored` asked for; None where the answer does not have all of them."""
+    try:
+        (top,) = answer["choices"][0]["logprobs"]["top_logprobs"]
+        found = {token: float(value) for token, value in logprobs_of(top).items()}
+        return {token: found[token] for token in tokens}
+    except (AttributeError, IndexError, KeyError, TypeError, ValueError):
+        return None

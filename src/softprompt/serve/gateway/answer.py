@@ -1,0 +1,139 @@
+"""One answer as vLLM streams it. What was received is given on before what goes wrong after it is told."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Callable, Mapping
+from itertools import zip_longest
+from typing import TYPE_CHECKING, Any, final
+
+from ...errors import SoftPromptError
+from ..request import EngineFailed, Finished, Reason, Request, Stopped, Token
+from . import faults, translate
+
+if TYPE_CHECKING:
+    from .engine import VllmEngine
+    from .registry import Loaded
+
+log = logging.getLogger("softprompt.serve")
+REASONS: dict[str, Reason] = {"stop": "stop", "length": "length"}
+GIVEN_UP = ("abort", "error")  # reasons that say that it is no whole answer
+REST = 1.0  # seconds in which a stream may end after its answer has, so that the connection is kept
+UNNAMED = -1  # id of a token that vLLM did not name
+
+
+@final
+class GatewayAnswer:
+    """Tokens of one request and, as the last thing, `Finished`. Read once. Raises what `faults` makes."""
+
+    echoed: tuple[Token, ...] = ()
+
+    def __init__(
+        self, engine: VllmEngine, request: Request, loaded: Loaded | None, body: dict[str, Any]
+    ) -> None:
+        self.request, self._engine, self._loaded, self._body = request, engine, loaded, body
+        self.cancelled = False
+
+    def cancel(self) -> None:
+        """No more is read, and the connection closed, at the next token."""
+        self.cancelled = True
+
+    async def __aiter__(self) -> AsyncIterator[Token | Finished]:
+        made, word = 0, ""
+        with self._engine.counted():
+            try:
+                async with contextlib.aclosing(self._engine.vllm.stream(self._body)) as chunks:
+                    async for chunk in chunks:
+                        if self.cancelled or self._engine.stopped:
+                            break
+                        tokens, word = read(chunk, self._engine.where, self._engine.piece, self.request)
+                        for token in tokens:
+                            made += token.id != UNNAMED
+                            yield token
+                        if word:
+                            await _drain(chunks)
+                            break
+                reason = self._reason(word)
+            except EngineFailed as error:
+                self._ended("error", made)
+                raise await asyncio.to_thread(self._engine.blame, self._loaded, error) from None
+            except SoftPromptError:
+                self._ended("error", made)
+                raise
+            yield self._ended(reason, made)
+
+    def _reason(self, word: str) -> Reason:
+        """Why the answer is over, of what vLLM calls it. Raises EngineFailed where it is not whole."""
+        if word in REASONS:
+            return REASONS[word]
+        if self.cancelled:
+            return "cancelled"
+        if self._engine.stopped:
+            raise Stopped("stopping")
+        if not word:
+            why = "its stream ended without a reason"
+            raise EngineFailed(
+                f"{self._engine.where} broke off its answer", why, "ask again; its log may say why"
+            )
+        if word in GIVEN_UP:
+            why = f"it ended it with '{word}'"
+            raise EngineFailed(
+                f"{self._engine.where} gave its answer up", why, "ask again; its log may say why"
+            )
+        log.warning("%s ended an answer with '%.40s', which is told as 'stop'", self._engine.where, word)
+        return "stop"
+
+    def _ended(self, reason: Reason, made: int) -> Finished:
+        vectors = 0 if self._loaded is None or self.request.scale == 0 else self._loaded.entry.length
+        self._engine.ended(reason, len(self.request.input_ids), made)
+        return Finished(reason, None, len(self.request.input_ids), made, vectors)
+
+
+def read(
+    chunk: Mapping[str, Any], engine: str, piece: Callable[[int], str], request: Request
+) -> tuple[list[Token], str]:
+    """Tokens of one chunk, and the reason for the end where it is the last. `piece` is the text of a token.
+
+    Raises EngineFailed for a chunk that is not what vLLM sends.
+    """
+    try:
+        tokens, word = [], ""
+        for choice in chunk.get("choices") or ():
+            tokens += _tokens(choice, piece, request.sampling.logprobs)
+            word = str(choice.get("finish_reason") or word)
+        return tokens, word
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise faults.unreadable(engine, f"a part of it is not as expected ({type(error).__name__})") from None
+
+
+def _tokens(choice: Mapping[str, Any], piece: Callable[[int], str], most: int | None) -> list[Token]:
+    """The text belongs to the last of them, which completes it."""
+    said, text = choice.get("logprobs") or {}, choice.get("text") or ""
+    if not isinstance(text, str):
+        raise TypeError
+    ids = choice.get("token_ids") or [translate.token_id(name) for name in said.get("tokens") or ()]
+    if not ids:
+        if text and most is not None:  # log-probabilities of what?
+            raise ValueError
+        return [Token(UNNAMED, text)] if text else []
+    own, tops = said.get("token_logprobs") or (), said.get("top_logprobs") or ()
+    tokens = []
+    for token, logprob, top in list(zip_longest(ids, own, tops))[: len(ids)]:
+        named = list(translate.logprobs_of(top or {}).items())[: most or 0]
+        shown = tuple((other, piece(other), value) for other, value in named)
+        tokens.append(Token(int(token), "", logprob, shown))
+    last = tokens[-1]
+    return [*tokens[:-1], Token(last.id, text, last.logprob, last.top)]
+
+
+async def _drain(chunks: AsyncIterator[Any]) -> None:
+    """What comes after the answer's end is nothing to it, whatever it is."""
+
+    async def rest() -> None:
+        async for _ in chunks:
+            pass
+
+    with contextlib.suppress(SoftPromptError, asyncio.TimeoutError):
+        await asyncio.wait_for(rest(), REST)

@@ -1,0 +1,147 @@
+"""What went wrong with vLLM, as an error that names it, says what it answered, and what to do.
+
+A refusal that is about the request is the client's; everything else is told as the engine's failure: a client
+whose own key is good must not read that it is not, because the gateway's is. This file makes no requests.
+"""
+
+from __future__ import annotations
+
+import email.utils
+import html
+import json
+import re
+import ssl
+import time
+from collections.abc import Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+from ...errors import SoftPromptError
+from ..request import EngineAway, EngineBusy, EngineFailed, InvalidRequest, TooLarge
+
+SHOWN = 300  # characters of what it said
+AWAY = 5.0  # seconds until it is asked again, where it does not say
+BUSY = 1.0
+
+
+def named(url: str, model: str | None = None) -> str:
+    """An address without a password in it, and the name under which vLLM serves the base."""
+    scheme, _, rest = url.rpartition("://")
+    shown = f"{scheme}://{rest.rpartition('@')[2]}" if scheme else rest.rpartition("@")[2]
+    return f"vLLM at {shown}" + (f" (serving '{model}')" if model else "")
+
+
+def refused(engine: str, status: int, headers: Mapping[str, str], content: bytes) -> SoftPromptError:
+    """Of an answer that is no 200; `engine` is its name."""
+    message = said(content)
+    why = f"it answered {_status(status)}" + (f": {message}" if message else "")
+    after = retry_after(headers)
+    if status == 429:
+        return EngineBusy(
+            f"{engine} is busy", why, "ask again later", retry_after=BUSY if after is None else after
+        )
+    if status == 503:
+        fix = "ask again later; its log says what it is doing"
+        return EngineAway(
+            f"{engine} takes no requests now", why, fix, retry_after=AWAY if after is None else after
+        )
+    if status == 413:
+        return TooLarge(f"the request is too large for {engine}", why, "shorten the input")
+    if status in (400, 422) and _is_json(content):
+        if "--enable-prompt-embeds" in message:
+            fix = "start vLLM with --enable-prompt-embeds"
+            return EngineFailed(f"{engine} takes no embeddings, which this prompt is sent as", why, fix)
+        return InvalidRequest(f"{engine} cannot answer this request", why, "change the request")
+    if status in (401, 403):
+        fix = "start the gateway with vLLM's key in SOFTPROMPT_VLLM_KEY"
+        return EngineFailed(f"{engine} does not take the gateway's key", why, fix)
+    if status == 404:
+        fix = "check --vllm-url and vLLM's --served-model-name, and start the gateway again"
+        return EngineFailed(f"{engine} does not have what the gateway asks for", why, fix)
+    return EngineFailed(f"{engine} failed", why, "look at its log")
+
+
+def refused_midway(engine: str, chunk: Mapping[str, Any]) -> SoftPromptError:
+    """Of an error that comes as a part of an answer."""
+    body = chunk.get("error", chunk)
+    code = body.get("code") if isinstance(body, Mapping) else None
+    status = code if isinstance(code, int) and 400 <= code < 600 else 500
+    return refused(engine, status, {}, json.dumps(chunk).encode())
+
+
+def lost(engine: str, error: Exception, *, midway: bool) -> EngineFailed:
+    """Of a connection that could not be made, or broke."""
+    why = f"{type(error).__name__}: {error}".rstrip(": ")
+    if _is_tls(error):
+        fix = "check --vllm-url (http or https); SSL_CERT_FILE names a file of authorities to trust"
+        return EngineFailed(f"no secure connection to {engine}", why, fix)
+    if midway:
+        return EngineFailed(f"{engine} broke off its answer", why, "ask again; its log may say why")
+    return EngineAway(
+        f"{engine} does not answer", why, "start it, or give another --vllm-url", retry_after=AWAY
+    )
+
+
+def unreadable(engine: str, what: str) -> EngineFailed:
+    """Of an answer that is none: `what` is wrong with it. Its content, maybe a client's text, is not told."""
+    return EngineFailed(
+        f"{engine} gave an answer that cannot be read", what, "check --vllm-url; look at its log"
+    )
+
+
+def renamed(engine: str, names: Sequence[str]) -> EngineFailed:
+    """Of a vLLM that serves other models now than when the gateway started."""
+    fix = "check vLLM's --served-model-name, and start the gateway again"
+    return EngineFailed(f"{engine} does not serve that model", f"it serves {', '.join(names) or 'none'}", fix)
+
+
+def said(content: bytes) -> str:
+    """The message in an error's body, as one line: of JSON, of an HTML page, or of text."""
+    text = content.decode("utf-8", "replace")
+    try:
+        found = json.loads(text)
+    except ValueError:
+        text = re.sub(r"(?is)<(script|style)\b.*?</\1>|<[^>]*>", " ", text)
+        return _short(html.unescape(text))
+    for name in ("error", "message", "detail"):
+        if isinstance(found, dict) and found.get(name):
+            found = found[name]
+    return _short(found if isinstance(found, str) else json.dumps(found, ensure_ascii=False))
+
+
+def retry_after(headers: Mapping[str, str]) -> float | None:
+    """Seconds, of either form of the header; None where it says nothing."""
+    given = headers.get("retry-after", "").strip()
+    if re.fullmatch(r"\d{1,6}(\.\d+)?", given):
+        return float(given)
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(given).timestamp() - time.time())
+    except ValueError:
+        return None
+
+
+def _short(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= SHOWN else line[:SHOWN] + "…"
+
+
+def _status(status: int) -> str:
+    try:
+        return f"{status} ({HTTPStatus(status).phrase})"
+    except ValueError:
+        return str(status)
+
+
+def _is_json(content: bytes) -> bool:
+    try:
+        return isinstance(json.loads(content), dict)
+    except ValueError:
+        return False
+
+
+def _is_tls(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, ssl.SSLError) or "SSL" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
