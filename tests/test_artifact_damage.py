@@ -14,6 +14,8 @@ import torch
 import softprompt
 from softprompt import artifact as artifacts
 from softprompt.artifact import MANIFEST
+from softprompt.config import load_recipe
+from softprompt.data.sources import read_rows
 from softprompt.errors import SoftPromptError
 from softprompt.files import sha256, write_tensors
 from softprompt.interop.compiled.batch import sources
@@ -23,6 +25,7 @@ from softprompt.serve.request import BrokenPrompt
 
 ROWS = [{"input": f"sun {i}", "target": ("good", "bad")[i % 2]} for i in range(8)]
 VECTORS = "prompt.safetensors"
+LFS = b"version https://git-lfs.github.com/spec/v1\noid sha256:" + b"0" * 64 + b"\nsize 12345\n"
 
 
 @pytest.fixture(scope="module")
@@ -218,6 +221,23 @@ def test_a_huge_file_is_not_read(copy, lm):
         file.truncate(2**42)
     with pytest.raises(SoftPromptError, match="longer than"):
         artifacts.load(folder)
+
+
+@pytest.mark.parametrize("name", [MANIFEST, VECTORS, "state.safetensors"])
+def test_a_pointer_of_git_lfs_says_how_to_fetch_the_file(copy, lm, name):
+    folder = copy()
+    (folder / name).write_bytes(LFS)
+    refused_everywhere(lm, folder, f"{name} is not there yet: it is a Git LFS pointer", "git lfs pull (in ")
+
+
+def test_rows_and_recipes_may_be_pointers_of_git_lfs_too(tmp_path):
+    for name in ("rows.jsonl", "rows.csv", "rows.parquet", "rows.jsonl.gz"):
+        (tmp_path / name).write_bytes(LFS)
+        with pytest.raises(SoftPromptError, match="git lfs pull"):
+            list(read_rows(tmp_path / name))
+    (tmp_path / "recipe.yaml").write_bytes(LFS)
+    with pytest.raises(SoftPromptError, match="git lfs pull"):
+        load_recipe(tmp_path / "recipe.yaml")
 
 
 def test_a_file_that_is_not_listed_is_not_read(copy, lm):

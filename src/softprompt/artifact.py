@@ -24,7 +24,16 @@ from torch import Tensor
 from . import manifest as manifests
 from . import methods, stored
 from .errors import SoftPromptError, unknown
-from .files import RESTORE, check_tensors_fit, open_regular, read_tensors, sha256, write_tensors, write_text
+from .files import (
+    RESTORE,
+    check_pulled,
+    check_tensors_fit,
+    open_regular,
+    read_tensors,
+    sha256,
+    write_tensors,
+    write_text,
+)
 from .holding import held
 from .identity import base_differs
 from .injection import SoftTokens
@@ -218,6 +227,7 @@ def load(path: str | Path, *, verify: bool = True) -> Artifact:
 
 def _check_file(file: Path, facts: Mapping[str, Any], verify: bool) -> None:
     """Raises SoftPromptError unless a file is as it was written. What is too long is not read."""
+    check_pulled(file)
     try:
         with open_regular(file):
             pass

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 from .errors import SoftPromptError
 
 RESTORE = "restore it from a copy, or train again"
+POINTER = b"version https://git-lfs"  # how the small text begins that Git LFS leaves in a file's place
 HEADER_BYTES = 100_000_000  # of a safetensors file at most, as its own library has it
 # what a killed process leaves of the files that a run writes: `replacing`'s, and safetensors' own
 _UNFINISHED = re.compile(
@@ -112,7 +113,8 @@ def check_tensors_fit(path: Path) -> None:
 def open_regular(path: Path) -> BinaryIO:
     """Open a regular file, or a link to one, to read it.
 
-    Raises SoftPromptError for what is missing, and for folders, pipes and devices, whose end may never come.
+    Raises SoftPromptError for what is missing, for folders, pipes and devices, whose end may never come, and
+    for a pointer of Git LFS.
     """
     try:
         found = path.stat()
@@ -122,12 +124,24 @@ def open_regular(path: Path) -> BinaryIO:
                 why="it is no regular file, but a " + _kind(found.st_mode),
                 fix=RESTORE,
             )
+        check_pulled(path)
         # O_NONBLOCK: a pipe that took the file's place just now does not make us wait
         return os.fdopen(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb")
     except FileNotFoundError:
         raise SoftPromptError(f"no file {path}", fix="train again, or copy the whole folder") from None
     except (OSError, ValueError) as error:
         raise _damaged(path, getattr(error, "strerror", None) or str(error)) from None
+
+
+def check_pulled(path: Path) -> None:
+    """Raises SoftPromptError for a pointer of Git LFS. Other files, and those that cannot be read, pass."""
+    with contextlib.suppress(OSError), open(path, "rb") as file:
+        if file.read(len(POINTER)) == POINTER:
+            raise SoftPromptError(
+                f"{path} is not there yet: it is a Git LFS pointer",
+                why="git has fetched the file's name and hash, and not its contents",
+                fix=f"git lfs pull (in {path.parent})",
+            )
 
 
 def read_bytes(path: Path, most: int) -> bytes:

@@ -8,6 +8,7 @@ import shlex
 from pathlib import Path
 
 from .errors import SoftPromptError, nearest
+from .files import check_pulled
 from .paths import COMPRESSED, ROWS, kind_of, shown
 
 MAX_BYTES = 200_000
@@ -23,6 +24,7 @@ def read_recipe(path: Path) -> str:
         raise _folder(path)
     if kind != "file":
         raise SoftPromptError(f"'{path}' is a {kind}, not a recipe", fix="write the recipe to a file")
+    check_pulled(path)
     suffixes = [suffix.lower() for suffix in path.suffixes[-2:]]
     table = suffixes and suffixes[-1] in ROWS and suffixes[-1] != ".json"  # which may be a recipe too
     if table or (suffixes and suffixes[-1] in COMPRESSED and suffixes[0] in ROWS):

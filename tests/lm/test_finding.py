@@ -96,6 +96,18 @@ def test_a_folder_that_is_no_model_says_what_it_lacks(folder, change, said):
     assert re.search(said, " ".join(fails(folder).split())), fails(folder)
 
 
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "tokenizer_config.json"])
+def test_every_file_of_a_model_may_be_a_pointer_of_git_lfs(folder, name):
+    (folder / name).write_bytes(LFS)
+    assert re.search(f"{name} is not there yet: it is a Git LFS pointer.*git lfs pull", fails(folder), re.S)
+
+
+def test_weights_that_are_not_read_need_not_be_fetched(folder):
+    for name in ("pytorch_model.bin", "tf_model.h5"):
+        (folder / name).write_bytes(LFS)
+    assert load(str(folder)).spec.hidden_size
+
+
 def test_gguf_files(tmp_path):
     assert "no GGUF file" in fails(tmp_path / "a.gguf")
     (tmp_path / "a.gguf").write_bytes(LFS)

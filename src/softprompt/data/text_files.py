@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from softprompt.errors import SoftPromptError
+from softprompt.files import check_pulled
 from softprompt.paths import kind_of
 from softprompt.progress import Task, task
 
@@ -47,13 +48,17 @@ MARKS = (
 
 
 def check_regular(path: Path, what: str = "data file") -> None:
-    """Raises SoftPromptError for what is there but is no file of a known length: a pipe, a device."""
+    """Raises SoftPromptError for what is there but is no file of a known length: a pipe, a device.
+
+    Neither is a pointer of Git LFS, which stands for a file.
+    """
     if (kind := kind_of(path, f"the {what}")) != "file":
         raise SoftPromptError(
             f"'{path}' is a {kind}, not a {what}",
             why="rows are read more than once, and a pipe or device may never end",
             fix="write it to a file first",
         )
+    check_pulled(path)
 
 
 def read_text(path: Path, *, may_be_blank: bool = False) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import SoftPromptError, unknown
+from ..files import check_pulled
 from ..paths import expanded
 
 # Names that the hub had before each model belonged to somebody.
@@ -45,7 +46,6 @@ TOKENIZERS = (
     "qwen.tiktoken",
 )
 WEIGHTS = (".safetensors", ".bin", ".h5", ".msgpack")
-POINTER = b"version https://git-lfs"
 
 
 def find(name: str, aliases: Mapping[str, Callable[[], Path]]) -> tuple[str, dict[str, Any]]:
@@ -129,10 +129,8 @@ def failed(name: str, error: BaseException) -> SoftPromptError:
 def _check_gguf(path: Path) -> None:
     if not path.is_file():
         raise SoftPromptError(f"no GGUF file at {path}", fix="check the path given as model")
-    begun = _begin(path)
-    if begun.startswith(POINTER):
-        raise _pointer(path)
-    if not begun.startswith(b"GGUF"):
+    check_pulled(path)
+    if not _begin(path).startswith(b"GGUF"):
         raise SoftPromptError(
             f"{path} is no GGUF file", why="it does not begin as one", fix="download or copy it again"
         )
@@ -154,6 +152,7 @@ def _check_folder(path: Path) -> None:
         ) from None
     if "config.json" not in names:
         raise _without_config(path, names)
+    check_pulled(path / "config.json")
     config = _config(path / "config.json")
     weights = [name for name in names if name.endswith(WEIGHTS)]
     if not weights:
@@ -162,9 +161,8 @@ def _check_folder(path: Path) -> None:
             why=f"there is no model.safetensors, but {', '.join(names)[:200]}",
             fix="copy model.safetensors beside its config.json, or download the model again",
         )
-    for name in weights:
-        if _begin(path / name).startswith(POINTER):
-            raise _pointer(path / name)
+    for name in _read_by_transformers(names):
+        check_pulled(path / name)
     _check_shards(path, names)
     if "model_type" not in config and not config.get("auto_map"):
         raise SoftPromptError(
@@ -180,6 +178,13 @@ def _check_folder(path: Path) -> None:
             why="it was saved without one: there is no tokenizer.json, nor a vocabulary of another form",
             fix="copy tokenizer.json and tokenizer_config.json of the model that it was trained from into it",
         )
+
+
+def _read_by_transformers(names: list[str]) -> list[str]:
+    """Weights of the kind that transformers takes first, and files of the tokenizer and the configs."""
+    first = next((end for end in WEIGHTS if any(name.endswith(end) for name in names)), WEIGHTS[0])
+    small = (".json", ".model", ".spm", ".tiktoken", ".txt", ".jinja")
+    return [name for name in names if name.endswith((first, *small))]
 
 
 def _without_config(path: Path, names: list[str]) -> SoftPromptError:
@@ -231,16 +236,8 @@ def _check_shards(path: Path, names: list[str]) -> None:
 def _begin(file: Path) -> bytes:
     try:
         with file.open("rb") as opened:
-            return opened.read(len(POINTER))
+            return opened.read(4)
     except OSError as error:
         raise SoftPromptError(
             f"cannot read {file}", why=str(error.strerror), fix="let this user read it"
         ) from None
-
-
-def _pointer(file: Path) -> SoftPromptError:
-    return SoftPromptError(
-        f"{file} is not there yet: it is a Git LFS pointer",
-        why="git has fetched the file's name and hash, and not its contents",
-        fix=f"git lfs pull (in {file.parent})",
-    )

@@ -21,7 +21,7 @@ from typing import Any, Literal
 from urllib.parse import quote, unquote
 
 from ...errors import SoftPromptError
-from ...files import replacing, write_tensors, write_text
+from ...files import check_pulled, replacing, write_tensors, write_text
 from ...identity import base_differs
 
 FORMAT = 1
@@ -150,6 +150,7 @@ class Folder:
         """Rows [n, H] of the base's token embeddings; no more of the file is read."""
         from safetensors import safe_open
 
+        check_pulled(self.path / EMBEDDINGS)
         with safe_open(self.path / EMBEDDINGS, framework="pt") as file:
             return file.get_slice("embeddings")[list(ids)]
 
@@ -158,6 +159,7 @@ class Folder:
         from safetensors.torch import load
 
         file = self.content(entry.sha256)
+        check_pulled(file)
         content = file.read_bytes() if file.exists() else b""
         if hashlib.sha256(content).hexdigest() != entry.sha256:
             raise SoftPromptError(
@@ -184,6 +186,7 @@ def _json(found: Mapping[str, Any]) -> str:
 
 
 def _read(file: Path, missing: str) -> dict[str, Any]:
+    check_pulled(file)
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
         newer = found["format"] > FORMAT

@@ -13,7 +13,7 @@ from typing import Any
 from torch import Tensor
 
 from ...errors import SoftPromptError
-from ...files import read_tensors, write_tensors, write_text
+from ...files import check_pulled, read_tensors, write_tensors, write_text
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
@@ -83,6 +83,7 @@ def _read_config(path: Path) -> dict[str, Any]:
             why=f"there is no {CONFIG} in it",
             fix="give the folder that save_pretrained wrote",
         )
+    check_pulled(path)
     try:
         config = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(config, dict) or not isinstance(config.get("peft_type"), str):
