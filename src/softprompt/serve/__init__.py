@@ -5,7 +5,7 @@ registry.py   prompts by name: found, verified, loaded   engine.py     requests 
 row.py        one request on its way                     reuse.py      keys and values that requests share
 sampling.py   logits to tokens                           text.py       tokens to text, and where it stops
 classify.py   label probabilities                        scoring.py    prompts that score an input
-api/          all of it over HTTP
+failures.py   failures as lines of the log          api/          all of it over HTTP
 """
 
 from .answer import Answer

@@ -13,10 +13,10 @@ from typing import final
 
 import torch
 
-from ..errors import SoftPromptError
 from ..lm import packed
 from ..lm.frozen import FrozenLM
 from ..lm.running import PACKED_PADDING, PADDING, Joined, Joining, Running, alike
+from .failures import as_failure, line, not_finite, note
 from .pace import Pace
 from .request import Reason
 from .reuse import Reuse
@@ -26,6 +26,7 @@ from .sampling import choose, likelihoods
 PREFILL = 512  # positions that are read in one turn: rows that run wait no longer than this takes
 IDLE = 2 * PREFILL  # the same where none runs yet
 ECHO = 128  # the same where logits of all of them are wanted
+NOTED = 256  # failures of answers that are remembered, so that those of one request are logged once
 
 
 @final
@@ -40,6 +41,7 @@ class Batching:
         self.running = Running(model, max_tokens)
         self.pace = Pace()
         self._packs = packed.suits(model)
+        self._noted: deque[tuple[object, str]] = deque(maxlen=NOTED)
         self._counted = dict.fromkeys(("steps", "input_tokens", "output_tokens"), 0)
         self._finished = dict.fromkeys(("stop", "length", "cancelled", "error"), 0)
 
@@ -104,7 +106,7 @@ class Batching:
             try:
                 begun.append((row, row.begin(self.reuse)))
             except Exception as error:
-                self.finish(row, "error", error)
+                self.fail([row], error)
         batches = alike(begun, PACKED_PADDING if self._packs else PADDING)
         for together in [batches] if self._packs else [[batch] for batch in batches]:
             self._begin(together)
@@ -122,16 +124,29 @@ class Batching:
             joined = row.read(self.reuse, ECHO if row.request.echo else PREFILL)
         except Exception as error:
             self.arriving = None
-            return self.finish(row, "error", error)
+            return self.fail([row], error)
         if joined is not None:
             self.arriving = None
             self._join([row], joined)
 
     def _begin(self, batches: list[list[tuple[Row, Joining]]]) -> None:
-        """In one pass. One that fails does not take the others with it."""
+        """In one pass. One that fails does not take the others with it: each is tried alone."""
         begun = [one for batch in batches for one in batch]
-        if not begun:
+        failed: dict[str, tuple[list[Row], Exception]] = {}  # by what is logged: alike for a broken device
+        if begun and self._ran(batches, len(begun) == 1, failed):
             return
+        for one in begun if len(begun) > 1 else ():
+            self._ran([[one]], True, failed)
+        for rows, error in failed.values():
+            self.fail(rows, error)
+
+    def _ran(
+        self,
+        batches: list[list[tuple[Row, Joining]]],
+        alone: bool,
+        failed: dict[str, tuple[list[Row], Exception]],
+    ) -> bool:
+        """Whether they were run as far as their first tokens; `failed` takes one that fails `alone`."""
         try:
             made = [Joined(self.model, [joining for _, joining in batch]) for batch in batches]
             if len(made) == 1:
@@ -139,14 +154,12 @@ class Batching:
             else:
                 Joined.run_packed(self.model, made)
         except Exception as error:
-            if len(begun) == 1:
-                self.finish(begun[0][0], "error", error)
-                return
-            for one in begun:
-                self._begin([[one]])
-            return
+            if alone:
+                failed.setdefault(line(error), ([], error))[0].append(batches[0][0][0])
+            return False
         for batch, joined in zip(batches, made, strict=True):
             self._join([row for row, _ in batch], joined)
+        return True
 
     def _join(self, rows: list[Row], joined: Joined) -> None:
         """Those who are not at their end with their first token take a line."""
@@ -159,8 +172,7 @@ class Batching:
             staying = [i for i in range(len(rows)) if i not in ended]
             self.running.join(joined, staying)
         except Exception as error:
-            for row in rows:
-                self.finish(row, "error", error)
+            self.fail(rows, error)
             return
         self.rows += [rows[i] for i in staying]
 
@@ -175,10 +187,11 @@ class Batching:
             self._counted["steps"] += 1
             ended = self._take(self.rows, logits)
         except Exception as error:
+            self.fail(self.rows, error)
             self.end_rows(error)
             return
-        for line in sorted(ended, reverse=True):
-            self._vacate(line)
+        for number in sorted(ended, reverse=True):
+            self._vacate(number)
 
     def _take(self, rows: Sequence[Row], logits: torch.Tensor) -> set[int]:
         """Each row's next token; the numbers of the rows that end with it."""
@@ -191,17 +204,22 @@ class Batching:
             most = max(rows[i].sampling.logprobs or 0 for i in telling)
             chosen = [token for i in telling if (token := tokens[i]) is not None]
             likely = dict(zip(telling, likelihoods(logits[telling], chosen, most), strict=True))
-        ended = set()
+        ended = {i for i, token in enumerate(tokens) if token is None}
+        if ended:
+            self.fail([rows[i] for i in sorted(ended)], not_finite())
         for i, (row, token) in enumerate(zip(rows, tokens, strict=True)):
             if token is None:
-                self.finish(row, "error", _not_finite())
-                ended.add(i)
                 continue
             if row.sampling.max_tokens < 1:
                 self.finish(row, "length")
                 ended.add(i)
                 continue
-            reason = row.take(token, likely.get(i))
+            try:
+                reason = row.take(token, likely.get(i))
+            except Exception as error:
+                self.fail([row], error)
+                ended.add(i)
+                continue
             self._counted["output_tokens"] += 1
             if reason is not None:
                 self.finish(row, reason)
@@ -222,7 +240,18 @@ class Batching:
             self._finished[reason] += 1
             if reason in ("stop", "length"):
                 self.pace.ended(time.monotonic() - row.begun)
-            row.end(reason, None if error is None else _of_model(error))
+            row.end(reason, None if error is None else as_failure(error))
+
+    def fail(self, rows: Sequence[Row], error: Exception) -> None:
+        """Their answers end with one failure, which is logged once."""
+        rows = [row for row in rows if not row.done]
+        said = line(error)
+        known = [(row.request.group, said) in self._noted for row in rows if row.request.group is not None]
+        if rows and (len(known) < len(rows) or not all(known)):
+            note(error, len(rows), [row.request.prompt for row in rows])
+        self._noted.extend((row.request.group, said) for row in rows)
+        for row in rows:
+            self.finish(row, "error", error)
 
     def end_rows(self, error: Exception) -> None:
         """Nobody is answered any more who was being answered; the next ones start anew."""
@@ -230,23 +259,15 @@ class Batching:
             self.finish(row, "error", error)
         self.rows, self.running = [], Running(self.model, self.max_tokens)
 
+    def end_failed(self, error: Exception, waiting: deque[Row]) -> None:
+        """The same after a failure of the engine itself; those who are on their way or wait end too."""
+        arriving = [] if self.arriving is None else [self.arriving]
+        self.fail([*self.rows, *self._joining, *arriving, *waiting], error)
+        self.arriving, self._joining = None, []
+        waiting.clear()
+        self.end_rows(error)
+
     def _vacate(self, line: int) -> None:
         self.running.leave(line)
         self.rows[line] = self.rows[-1]
         self.rows.pop()
-
-
-def _not_finite() -> SoftPromptError:
-    return SoftPromptError(
-        "the model's numbers for this request are not finite",
-        why="the prompt drives it out of its range",
-        fix="use another prompt, a lower strength, or dtype=float32",
-    )
-
-
-def _of_model(error: Exception) -> SoftPromptError:
-    if isinstance(error, SoftPromptError):
-        return error
-    return SoftPromptError(
-        "the model failed on this request", why=f"{type(error).__name__}: {error}".splitlines()[0]
-    )

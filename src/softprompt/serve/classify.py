@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -17,6 +18,7 @@ from ..evaluate import BATCH_TOKENS, score_candidates
 from ..injection import Injection
 from ..lm.base import LanguageModel
 from ..objectives import injection_for
+from .failures import not_finite
 from .labels import check_kind, probabilities
 from .registry import Loaded
 
@@ -80,4 +82,7 @@ def _scores(
         if strength not in (0, 1):
             injection = scale(injection, strength, lm)
         context = lm.context(batch, injection)
-        return score_candidates(lm, batch, injection, context, [candidates for _, candidates in rows])
+        found = score_candidates(lm, batch, injection, context, [candidates for _, candidates in rows])
+    if not all(math.isfinite(score) for scores in found for score in scores):
+        raise not_finite()
+    return found

@@ -23,6 +23,7 @@ from ..memory import free_memory
 from .answer import Answer
 from .batching import Batching
 from .classify import classified
+from .failures import as_failure, note
 from .registry import Loaded, Registry
 from .request import Busy, InvalidRequest, Request, Stopped
 from .reuse import Reuse
@@ -60,7 +61,7 @@ class Engine:
         self._batch = Batching(model, max_rows, self.max_tokens, self.reuse)
         self._waiting: deque[Row] = deque()
         self._in_hand: list[Answer] = []
-        self._jobs: deque[tuple[Callable[[], Any], Future]] = deque()
+        self._jobs: deque[tuple[Callable[[], Any], str, Future]] = deque()
         self._changed = threading.Condition()
         self._classifying = 0  # by the event loop alone
         self._closing = self._stopped = False
@@ -91,7 +92,7 @@ class Engine:
         self._end_all(Stopped("the server has stopped", fix="ask again later"))
 
     def submit(self, request: Request, loaded: Loaded | None = None) -> Answer:
-        """Raises Busy, Stopped, UnknownPrompt, BrokenPrompt and InvalidRequest.
+        """Raises Busy, Stopped, UnknownPrompt, BrokenPrompt, InvalidRequest and ModelFailed.
 
         `loaded` is the prompt's version that the request was rendered for; None: the one on disk now.
         """
@@ -100,7 +101,13 @@ class Engine:
         if loaded is None and request.prompt is not None:
             loaded = self.registry.get(request.prompt)
         answer = Answer(request)
-        row = Row(self.model, answer, loaded, self._ends)
+        try:
+            row = Row(self.model, answer, loaded, self._ends)
+        except SoftPromptError:
+            raise
+        except Exception as error:
+            note(error, 1, [request.prompt])
+            raise as_failure(error) from error
         if row.columns > self.max_tokens:
             raise InvalidRequest(
                 f"{row.columns} columns of keys and values do not fit the server's memory",
@@ -127,7 +134,7 @@ class Engine:
         jobs, together = classified(self.model, loaded or self.registry.get(prompt), rows, scale)
         with self._changed:
             self._check_room()
-        return together([found for job in jobs for found in self._queued(job).result()])
+        return together([found for job in jobs for found in self._queued(job, prompt).result()])
 
     def classifying(
         self,
@@ -147,7 +154,7 @@ class Engine:
             self._classifying += 1
             try:
                 for job in jobs:  # one at a time, so that others' jobs come between
-                    scores += await asyncio.wrap_future(self._queued(job))
+                    scores += await asyncio.wrap_future(self._queued(job, prompt))
             finally:
                 self._classifying -= 1
             return together(scores)
@@ -186,13 +193,13 @@ class Engine:
             wait = self._batch.wait(held)
             raise Busy(f"{held} answers are being computed or wait", fix="ask again later", retry_after=wait)
 
-    def _queued(self, job: Callable[[], Any]) -> Future:
+    def _queued(self, job: Callable[[], Any], prompt: str) -> Future:
         """What will be the job's result, done by the engine's thread between two steps."""
         future: Future = Future()
         with self._changed:
             if self._stopped:
                 raise Stopped("the server has stopped", fix="ask again later")
-            self._jobs.append((job, future))
+            self._jobs.append((job, prompt, future))
             self._changed.notify()
         return future
 
@@ -205,18 +212,23 @@ class Engine:
                     self._changed.wait_for(lambda: self._stopped or self._busy)
                     if self._stopped:
                         break
-                self.turn()
+                try:
+                    self.turn()
+                except Exception as error:  # one that nobody foresaw must not end the thread
+                    with self._changed:
+                        self._batch.end_failed(error, self._waiting)
 
     def turn(self) -> None:
         """Whatever can be done now, and one step."""
         self._batch.leave_cancelled()
         if self._jobs:
-            job, future = self._jobs.popleft()
+            job, prompt, future = self._jobs.popleft()
             if future.set_running_or_notify_cancel():
                 try:
                     future.set_result(job())
                 except Exception as error:
-                    future.set_exception(error)
+                    note(error, 1, [prompt])
+                    future.set_exception(as_failure(error))
         self._batch.arrive()
         with self._changed:
             self._batch.choose_next(self._waiting)
@@ -233,6 +245,6 @@ class Engine:
         while self._waiting:
             batch.finish(self._waiting.popleft(), "error", error)
         while self._jobs:
-            future = self._jobs.popleft()[1]
+            future = self._jobs.popleft()[-1]
             if future.set_running_or_notify_cancel():
                 future.set_exception(error)

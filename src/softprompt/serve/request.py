@@ -43,6 +43,7 @@ class Request:
     echo: bool = False  # log-probabilities of the input's own tokens are wanted
     scale: float = 1.0  # strength of the injection, as `compose.scale` means it; 0: the plain model
     text: str | None = None  # the rendered input, for a prefix model with an encoder of its own
+    group: object = None  # the same for answers that were asked for at once: a failure of them is logged once
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +84,10 @@ class NotScored(InvalidRequest):
 
 class TooLarge(InvalidRequest):
     """A request that is more than something on its way takes."""
+
+
+class ModelFailed(SoftPromptError):
+    """The model failed on a request. The log says where and why."""
 
 
 class UnknownPrompt(SoftPromptError):

@@ -106,11 +106,12 @@ def submit(
         raise from_product(Stopped("stopping"))
     choices: list[Choice] = []
     scale = 1.0 if asked.strength is None else float(asked.strength)
+    group = object()
     try:
         for given, max_tokens in inputs:
             for _ in range(asked.n or 1):
                 how = sampling(asked, max_tokens, logprobs, len(choices), service.inputs.known)
-                request = Request(target.prompt, given.ids, how, echo=echo, scale=scale, text=given.text)
+                request = Request(target.prompt, given.ids, how, echo, scale, given.text, group)
                 choices.append(Choice(given, service.engine.submit(request, target.loaded)))
     except BaseException:
         for choice in choices:

@@ -26,6 +26,7 @@ from ..request import (
     EngineBusy,
     EngineFailed,
     InvalidRequest,
+    ModelFailed,
     Stopped,
     TooLarge,
 )
@@ -113,6 +114,8 @@ def from_product(error: SoftPromptError) -> ApiError:
         log.error("a prompt cannot be served: %s", error)
         message = "The prompt's files are damaged, or were made for another base model."
         return ApiError(422, message, param="model", code="prompt_broken")
+    if isinstance(error, ModelFailed):
+        return ApiError(500, f"The answer could not be computed: {error.what}.", code="generation_failed")
     if isinstance(error, TooLong):
         return ApiError(400, f"{error.what}.", code="context_length_exceeded")
     if isinstance(error, TooLarge):

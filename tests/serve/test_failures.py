@@ -1,0 +1,159 @@
+"""What fails inside the engine leaves one line in the log, and every client gets an error."""
+
+from __future__ import annotations
+
+import logging
+import re
+
+import httpx2 as httpx
+import openai
+import pytest
+import torch
+
+pytest.importorskip("fastapi", reason="NO SERVER TESTS: pip install softprompt[serve]")
+
+from tests.serve.api.conftest import Running as Serving
+
+from softprompt.lm.running import Running
+from softprompt.serve import Engine, Registry
+from softprompt.serve.api import create_app
+from softprompt.serve.batching import Batching
+from softprompt.serve.request import ModelFailed
+
+CUDA = "CUDA error: an illegal memory access was encountered\nCompile with `TORCH_USE_CUDA_DSA`."
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("prompts")
+
+
+@pytest.fixture(scope="module")
+def served(new_lm, folder, publish):
+    lm = new_lm("llama")
+    publish(lm, folder / "soft", "prompt-tuning", {"length": 4}, seed=1)
+    publish(lm, folder / "mood", "prefix-tuning", {"length": 3}, seed=2, labels=("good", "bad"))
+    engine = Engine(lm, Registry(folder, lm), max_tokens=2**13)
+    engine.start()
+    app = create_app(engine, engine.registry, model_name="tiny", tokenizer=lm.tokenizer, context=256)
+    running = Serving(app, engine, 5.0)
+    yield running
+    running.stop()
+
+
+@pytest.fixture
+def client(served):
+    return openai.OpenAI(base_url=served.url + "/v1", api_key="none", max_retries=0)
+
+
+@pytest.fixture
+def failures(caplog):
+    """The lines of the log that are about failures."""
+    caplog.set_level(logging.INFO, "softprompt.serve")
+    return lambda: [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
+
+
+def broken(monkeypatch, served, error):
+    """The model's forward pass raises, or gives what is not a number."""
+
+    def forward(*args, **options):
+        if error is None:
+            out = real(*args, **options)
+            out.logits = torch.full_like(out.logits, torch.nan)
+            return out
+        raise error
+
+    real = served.engine.model.model.forward
+    monkeypatch.setattr(served.engine.model.model, "forward", forward)
+
+
+FAILURES = [
+    (RuntimeError(CUDA), "RuntimeError: CUDA error", "an illegal memory access was encountered"),
+    (
+        torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB."),
+        "OutOfMemoryError",
+        "2 GiB",
+    ),
+    (None, "ModelFailed: ", "not finite"),
+]
+
+
+@pytest.mark.parametrize(("error", "kind", "cause"), FAILURES, ids=["cuda", "memory", "nan"])
+def test_a_failure_of_the_model_is_one_line(served, client, failures, monkeypatch, error, kind, cause):
+    broken(monkeypatch, served, error)
+    with pytest.raises(openai.InternalServerError) as caught:
+        client.completions.create(model="soft", prompt="xyzzy", n=4)
+    assert caught.value.code == "generation_failed" and caught.value.status_code == 500
+    (line,) = failures()
+    assert (
+        kind in line
+        and cause in line
+        and re.search(r"\(softprompt/[a-z_/]+\.py:\d+\)", line)
+        and "\n" not in line
+    )
+    assert "failed (under soft): " in line and "xyzzy" not in line
+    with pytest.raises(openai.APIError, match="could not be computed"):
+        list(client.completions.create(model="tiny", prompt="x", stream=True))
+    assert len(failures()) == 2 and "plain model" in failures()[1]
+    scored = httpx.post(served.url + "/v1/classify", json={"model": "mood", "input": ["a", "b"]})
+    assert scored.status_code == 500 and scored.json()["error"]["code"] == "generation_failed"
+    assert len(failures()) == 3 and "mood" in failures()[2] and cause in failures()[2]
+    monkeypatch.undo()
+    assert client.completions.create(model="soft", prompt="x", max_tokens=2).usage.completion_tokens == 2
+
+
+def test_rows_that_run_fail_together_as_one(served, folder, failures, monkeypatch, engine_on, asked, read):
+    def step(*_):
+        raise RuntimeError(CUDA)
+
+    engine = engine_on(served.engine.model, folder=folder, started=False)
+    asking = [("soft", 5), (None, 6), ("soft", 7)]
+    answers = [engine.submit(asked(name, [id, 9], 9, ignore_eos=True)) for name, id in asking]
+    monkeypatch.setattr(Running, "step", step)
+    with torch.no_grad():
+        engine.turn()
+    ends = [read(answer, error=True)[1] for answer in answers]
+    assert all(isinstance(end.error, ModelFailed) for end in ends)
+    (line,) = failures()
+    assert line.startswith("3 answers failed (under soft, the plain model): RuntimeError: CUDA error")
+
+
+def test_what_nobody_foresaw_does_not_end_the_engine(served, client, failures, monkeypatch):
+    monkeypatch.setattr(Batching, "choose_next", lambda *_: {}["no"])
+    with pytest.raises(openai.InternalServerError):
+        client.completions.create(model="soft", prompt="x")
+    (line,) = failures()
+    assert "KeyError: 'no' (softprompt/serve/engine.py:" in line
+    monkeypatch.undo()
+    assert client.completions.create(model="soft", prompt="x", max_tokens=2).choices[0].text is not None
+
+
+def test_what_fails_before_a_row_is_queued(served, client, failures, monkeypatch):
+    loaded = served.engine.registry.get("soft")
+
+    def static(*_):
+        raise RuntimeError(CUDA)
+
+    monkeypatch.setattr(type(loaded.tuned.method), "static", static)
+    with pytest.raises(openai.InternalServerError) as caught:
+        client.completions.create(model="soft", prompt="x")
+    assert caught.value.code == "generation_failed" and len(failures()) == 1
+
+
+def test_verbose_gives_the_traceback_and_the_cause(served, client, failures, monkeypatch):
+    monkeypatch.setenv("SOFTPROMPT_VERBOSE", "1")
+    error = RuntimeError("outer")
+    error.__cause__ = ValueError("inner")
+    broken(monkeypatch, served, error)
+    with pytest.raises(openai.InternalServerError):
+        client.completions.create(model="soft", prompt="x")
+    line, trace = failures()
+    assert re.search(r"RuntimeError: outer \(softprompt/.*\.py:\d+\); caused by ValueError: inner", line)
+    assert trace.startswith("ValueError: inner") and "Traceback" in trace and "batching.py" in trace
+
+
+def test_the_engine_by_itself_raises_it(served, failures, monkeypatch):
+    broken(monkeypatch, served, RuntimeError("no"))
+    with pytest.raises(ModelFailed, match="cannot be run"):
+        served.engine.classify("mood", ["a"])
+    assert len(failures()) == 1
