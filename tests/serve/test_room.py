@@ -14,7 +14,7 @@ from softprompt.data.collate import batch_of_ids
 from softprompt.serve import Busy, classify
 from softprompt.serve.api import create_app
 from softprompt.serve.api.limits import Limits
-from softprompt.serve.pace import Pace
+from softprompt.serve.room import Pace
 
 LABELS = tuple(f"{a}{b}" for a in "abcdef" for b in "uvwxyz")
 

@@ -17,9 +17,9 @@ from ..lm import packed
 from ..lm.frozen import FrozenLM
 from ..lm.running import PACKED_PADDING, PADDING, Joined, Joining, Running, alike
 from .failures import as_failure, line, not_finite, note
-from .pace import Pace
 from .request import Reason
 from .reuse import Reuse
+from .room import Pace
 from .row import Row
 from .sampling import choose, likelihoods
 

@@ -27,6 +27,7 @@ from .failures import as_failure, note
 from .registry import Loaded, Registry
 from .request import Busy, InvalidRequest, Request, Stopped
 from .reuse import Reuse
+from .room import Room
 from .row import Row
 
 MEMORY = 0.4  # of what is free, for the rows that run
@@ -55,12 +56,12 @@ class Engine:
         """
         self.model, self.registry = model, registry
         self.capacity = max_rows + queue  # answers that may be in hand
+        self._room = Room(self.capacity)
         size = model.spec.kv_numbers_per_token * model.dtype.itemsize
         self.max_tokens = max_tokens or int(MEMORY * free_memory(str(model.device)) / size)
         self.reuse = Reuse(cache_bytes)
         self._batch = Batching(model, max_rows, self.max_tokens, self.reuse)
         self._waiting: deque[Row] = deque()
-        self._in_hand: list[Answer] = []
         self._jobs: deque[tuple[Callable[[], Any], str, Future]] = deque()
         self._changed = threading.Condition()
         self._classifying = 0  # by the event loop alone
@@ -117,7 +118,7 @@ class Engine:
         with self._changed:
             self._check_room()
             self._waiting.append(row)
-            self._in_hand.append(answer)
+            self._room.take(answer)
             self._requests += 1
             self._changed.notify()
         return answer
@@ -187,8 +188,7 @@ class Engine:
         """With the lock held. Raises Stopped and Busy; an answer that was cancelled takes no room."""
         if self._closing:
             raise Stopped("the server is stopping", fix="ask another one, or again later")
-        self._in_hand = [answer for answer in self._in_hand if not (answer.ended or answer.cancelled)]
-        held = len(self._in_hand) + len(self._jobs)
+        held = self._room.held() + len(self._jobs)
         if held >= self.capacity:
             wait = self._batch.wait(held)
             raise Busy(f"{held} answers are being computed or wait", fix="ask again later", retry_after=wait)

@@ -138,7 +138,7 @@ class FakeAnswer:
 
 
 class FakeEngine:
-    where, capacity, ill = "", None, None
+    where, capacity, ill = "", 10**9, None
 
     def __init__(self, tokenizer: Any, delay: float = 0.0) -> None:
         self.tokenizer, self.delay = tokenizer, delay

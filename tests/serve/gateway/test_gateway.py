@@ -24,6 +24,7 @@ from softprompt.serve.gateway import CompiledRegistry, VllmEngine
 from softprompt.serve.gateway.client import Vllm
 from softprompt.serve.request import (
     BrokenPrompt,
+    Busy,
     EngineAway,
     EngineBusy,
     EngineFailed,
@@ -310,3 +311,20 @@ class TestOverHttp:
         vllm.status = 503
         said = ask("POST", "/v1/completions", {"model": "team/style", "prompt": "hi"})
         assert said.status_code == 503 and int(said.headers["Retry-After"]) >= 1
+
+
+def test_answers_in_hand_are_bounded(compiled, llama, vllm):
+    """A cancelled one, and one that ended, take no room."""
+    client = Vllm("http://vllm", transport=httpx2.MockTransport(vllm.answer_later))
+    registry = CompiledRegistry(compiled.path, llama.tokenizer, 256)
+    engine = VllmEngine(client, registry, "base", llama.tokenizer, 2)
+    answers = [engine.submit(Request(None, IDS)) for _ in range(2)]
+    with pytest.raises(Busy) as caught:
+        engine.submit(Request(None, IDS))
+    assert caught.value.retry_after >= 1
+    answers[0].cancel()
+    engine.submit(Request(None, IDS))
+    with pytest.raises(Busy):
+        engine.submit(Request(None, IDS))
+    run(answers[1])
+    engine.submit(Request(None, IDS))

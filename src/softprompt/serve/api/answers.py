@@ -79,7 +79,7 @@ def sampling(
 def check_count(service: Service, inputs: int, n: int | None) -> None:
     """Before any of them is read."""
     held, wanted = service.engine.capacity, inputs * (n or 1)
-    most = min(service.limits.choices, held or wanted)
+    most = min(service.limits.choices, held)
     if wanted > most:
         why = ", which is all that the server holds at once (--rows and --queue)" if most == held else ""
         message = f"At most {most} answers a request{why}; this one asks for {wanted}."
@@ -143,10 +143,13 @@ async def answered(
             await while_there(http, _run(parts))
             return reply.whole()
         first = await while_there(http, anext(parts))
-    except ApiError as error:
-        error.partial = [
-            {"index": i, "text": choice.text} for i, choice in enumerate(choices) if choice.tokens
-        ]
+    except BaseException as error:
+        for choice in choices:  # one that nobody began to read would be in hand for ever
+            choice.answer.cancel()
+        if isinstance(error, ApiError):
+            error.partial = [
+                {"index": i, "text": choice.text} for i, choice in enumerate(choices) if choice.tokens
+            ]
         raise
     return stream(reply.chunks(_chained(first, parts)), parts)
 

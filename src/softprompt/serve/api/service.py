@@ -94,8 +94,8 @@ class Engine(Protocol):
         ...
 
     @property
-    def capacity(self) -> int | None:
-        """Answers that may be in hand at once; None where the engine does not say."""
+    def capacity(self) -> int:
+        """Answers that may be in hand at once."""
         ...
 
     def numbers(self) -> dict[str, float]: ...

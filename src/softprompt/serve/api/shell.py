@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from ..room import Pace
 from .errors import ApiError, crashed
 from .limits import Limits
 from .metrics import Metrics
@@ -30,7 +31,7 @@ class Shell:
     def __init__(self, app: ASGIApp, limits: Limits, metrics: Metrics, hosts: Sequence[str] = ()) -> None:
         self.app, self.limits, self.metrics = app, limits, metrics
         self.hosts = frozenset(host.lower() for host in hosts)
-        self._running = 0
+        self._running, self._pace = 0, Pace()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -54,8 +55,10 @@ class Shell:
             return
         if self._running >= self.limits.requests:
             message = f"The server has {self._running} requests in hand."
-            raise ApiError(429, message, code="too_many_requests", retry_after=1)
+            wait = self._pace.wait(self._running, self._running)
+            raise ApiError(429, message, code="too_many_requests", retry_after=wait)
         self._running += 1
+        begun = time.monotonic()
         try:
             body = await self._body(scope, receive)
             call = self.app(scope, _replayed(body, receive), send)
@@ -64,6 +67,7 @@ class Shell:
             raise ApiError(504, "The request took too long.", code="timeout") from None
         finally:
             self._running -= 1
+            self._pace.ended(time.monotonic() - begun)
 
     def _check_host(self, scope: Scope) -> None:
         if not self.hosts:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, final
@@ -34,7 +35,8 @@ class GatewayAnswer:
         self, engine: VllmEngine, request: Request, loaded: Loaded | None, body: dict[str, Any]
     ) -> None:
         self.request, self._engine, self._loaded, self._body = request, engine, loaded, body
-        self.cancelled = False
+        self.cancelled = self.ended = False
+        self._begun = time.monotonic()
 
     def cancel(self) -> None:
         """No more is read, and the connection closed, at the next token."""
@@ -87,7 +89,8 @@ class GatewayAnswer:
 
     def _ended(self, reason: Reason, made: int) -> Finished:
         vectors = 0 if self._loaded is None or self.request.scale == 0 else self._loaded.entry.length
-        self._engine.ended(reason, len(self.request.input_ids), made)
+        self.ended = True
+        self._engine.ended(reason, len(self.request.input_ids), made, time.monotonic() - self._begun)
         return Finished(reason, None, len(self.request.input_ids), made, vectors)
 
 

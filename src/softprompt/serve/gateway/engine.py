@@ -17,9 +17,10 @@ from typing import Any, final
 from ...data.encode import Example
 from ...errors import SoftPromptError
 from ..labels import check_kind, probabilities
-from ..request import BrokenPrompt, EngineFailed, InvalidRequest, Reason, Request, Stopped
+from ..request import BrokenPrompt, Busy, EngineFailed, InvalidRequest, Reason, Request, Stopped
+from ..room import Pace, Room
 from . import faults, translate
-from .answer import GatewayAnswer
+from .answer import REASONS, GatewayAnswer
 from .client import Vllm
 from .pulse import Pulse
 from .registry import CompiledRegistry, Loaded
@@ -29,11 +30,14 @@ from .registry import CompiledRegistry, Loaded
 class VllmEngine:
     """Answers requests for compiled prompts through vLLM, which serves `model`."""
 
-    def __init__(self, vllm: Vllm, registry: CompiledRegistry, model: str, tokenizer: Any) -> None:
+    def __init__(
+        self, vllm: Vllm, registry: CompiledRegistry, model: str, tokenizer: Any, capacity: int = 320
+    ) -> None:
+        """`capacity`: answers that may be in hand at once; what vLLM holds it does not say."""
         self.vllm, self.registry, self.model, self.tokenizer = vllm, registry, model, tokenizer
         self.where = faults.named(vllm.url, model)
         self.stopped = False
-        self.capacity: int | None = None  # vLLM does not say what it holds
+        self.capacity, self._room, self._pace = capacity, Room(capacity), Pace()
         self._pulse = Pulse(vllm, model)
         self._running = 0
         self._counts = dict.fromkeys(("requests", "input_tokens", "output_tokens"), 0)
@@ -51,15 +55,21 @@ class VllmEngine:
         self.stopped = True
 
     def submit(self, request: Request, loaded: Loaded | None = None) -> GatewayAnswer:
-        """Raises UnknownPrompt, BrokenPrompt and InvalidRequest; what vLLM refuses, the answer raises."""
+        """Raises Busy, UnknownPrompt, BrokenPrompt, InvalidRequest; what vLLM refuses, the answer raises."""
         if self.stopped:
             raise Stopped("stopping")
         if loaded is None and request.prompt is not None:
             loaded = self.registry.get(request.prompt)
         entry = None if loaded is None else loaded.entry
-        return GatewayAnswer(
-            self, request, loaded, translate.body(request, entry, self.model, self._soft(loaded))
-        )
+        body = translate.body(request, entry, self.model, self._soft(loaded))
+        answer = GatewayAnswer(self, request, loaded, body)
+        with self._lock:
+            held = self._room.held()
+            if held >= self.capacity:
+                wait = self._pace.wait(held, held)
+                raise Busy(f"{held} answers are being computed", fix="ask again later", retry_after=wait)
+            self._room.take(answer)
+        return answer
 
     def classifying(
         self,
@@ -142,9 +152,11 @@ class VllmEngine:
     def _piece(self) -> Callable[[int], str]:
         return functools.lru_cache(100_000)(lambda token: self.tokenizer.decode([token]))
 
-    def ended(self, reason: Reason, read: int, made: int) -> None:
+    def ended(self, reason: Reason, read: int, made: int, seconds: float) -> None:
         """Count a request that ended."""
         with self._lock:
+            if reason in REASONS.values():
+                self._pace.ended(seconds)
             self._finished[reason] += 1
             self._counts["input_tokens"] += read
             self._counts["output_tokens"] += made

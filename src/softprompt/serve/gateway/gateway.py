@@ -9,6 +9,7 @@ from ...errors import SoftPromptError
 from ...interop.compiled.folder import Folder
 from ...lm.loading import load_tokenizer, vocabulary_fingerprint
 from ..api import create_app
+from ..api.limits import Limits
 from .client import Vllm
 from .engine import VllmEngine
 from .faults import named
@@ -48,6 +49,7 @@ def create_gateway(
             fix="give --vllm-url the address of vLLM itself, or of a balancer that passes its answers on",
         )
     registry = CompiledRegistry(folder, tokenizer, context)
-    engine = VllmEngine(vllm, registry, served["id"], tokenizer)
+    limits = options.get("limits") or Limits()
+    engine = VllmEngine(vllm, registry, served["id"], tokenizer, limits.requests)
     called = name or Path(model or base.name).name
     return create_app(engine, registry, model_name=called, tokenizer=tokenizer, context=context, **options)

@@ -1,12 +1,37 @@
-"""How long those that wait will take, by how long answers took lately."""
+"""How many answers are in hand, and how long those that wait will take, by how long others took lately."""
 
 from __future__ import annotations
 
 import math
-from typing import final
+from typing import Protocol, final
 
 LEAST, MOST = 1.0, 60.0  # seconds that a client is told to wait
 WEIGHT = 0.1  # of the newest answer in the mean
+
+
+class Held(Protocol):
+    """An answer on its way."""
+
+    ended: bool
+    cancelled: bool
+
+
+@final
+class Room:
+    """The answers in hand, of which there may be `capacity`. One thread at a time may ask."""
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self._in_hand: list[Held] = []
+
+    def held(self) -> int:
+        """Those that have not ended; one that was cancelled takes no room from then on."""
+        self._in_hand = [answer for answer in self._in_hand if not (answer.ended or answer.cancelled)]
+        return len(self._in_hand)
+
+    def take(self, answer: Held) -> None:
+        """One more, for which there was room."""
+        self._in_hand.append(answer)
 
 
 @final
