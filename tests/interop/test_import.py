@@ -268,7 +268,7 @@ def test_what_does_not_fit_is_refused(saved, lms, new_lm, tmp_path):
     assert "2 names for 1 prompts" in refusal(prompts=["a", "b"])
     assert "type LORA" in refusal(peft_type="LORA")
     assert "SEQ_CLS" in refusal(task_type="SEQ_CLS")
-    assert "cannot be imported" in refusal(task_type=None, num_transformer_submodules=2)
+    assert "says 4 × 2 (num_transformer_submodules)" in refusal(num_transformer_submodules=2)
     assert "prefix_task_cols" in refusal(peft_type="MULTITASK_PROMPT_TUNING")
     assert "any × 96" in refusal(peft_type="PREFIX_TUNING")
     assert "for layers []" in refusal(peft_type="ADAPTION_PROMPT")

@@ -1,4 +1,4 @@
-"""Hugging Face PEFT, both ways: soft prompts, prefixes, cartridges and LLaMA-Adapters.
+"""Hugging Face PEFT, both ways: soft prompts, prefixes, cartridges and LLaMA-Adapters; CPT one way.
 
 What is written loads with `PeftModel.from_pretrained` and gives the same logits; what PEFT wrote
 becomes an artifact like any other. Checked against PEFT 0.21.2, which need not be installed.
@@ -13,7 +13,9 @@ from pathlib import Path
 from ...artifact import VECTORS, Artifact
 from ...errors import SoftPromptError
 from ...lm.base import LanguageModel
+from ...lm.finding import looks_local
 from ...lm.loading import ALIASES
+from ...paths import expanded
 from ...stored import read_prompts
 from .. import foreign
 from . import files
@@ -77,13 +79,29 @@ def check_stored(artifact: Artifact) -> None:
 
 
 def base_name(folder: Path) -> str:
-    """The base model that an adapter names."""
-    name = files.read(folder).config.get("base_model_name_or_path")
-    if not name:
+    """The base model that an adapter names. Raises SoftPromptError where it is not enough to find it."""
+    config = files.read(folder).config
+    name, revision = config.get("base_model_name_or_path"), config.get("revision")
+    if not name or not isinstance(name, str):
         raise SoftPromptError(
             f"{folder} does not say which base model it is for", fix="add --model NAME, its base model"
         )
-    return str(name)
+    if Path(expanded(name)).exists():
+        return name
+    if looks_local(name):
+        raise SoftPromptError(
+            f"the base model of {folder} is not here: {name}",
+            why="its adapter_config.json names the path where it was when the adapter was trained",
+            fix="add --model with the folder or the hub id of that model",
+        )
+    if revision not in (None, "", "main"):
+        raise SoftPromptError(
+            f"{folder} was trained on revision '{revision}' of {name}",
+            why="the newest one may have other weights",
+            fix=f"hf download {name} --revision {revision} --local-dir FOLDER, and add --model FOLDER; "
+            f"or add --model {name}, if the newest is the same",
+        )
+    return name
 
 
 def import_adapter(folder: Path, lm: LanguageModel, out: Path, *, prompts: Sequence[str] = ()) -> Imported:

@@ -14,6 +14,7 @@ import re
 from ...errors import SoftPromptError
 from ...lm.base import LanguageModel
 from ...lm.capture import attention_modules
+from . import config
 
 FAMILIES = ("llama", "mistral")
 _KEY = re.compile(r"(?:^|\.)layers\.(\d+)\.self_attn\.adaption_(prompt|gate)$")
@@ -33,6 +34,33 @@ def parse(name: str) -> tuple[int, str] | None:
     """The layer, and "prompt" or "gate"; None for another tensor."""
     found = _KEY.search(name)
     return (int(found[1]), found[2]) if found else None
+
+
+def adapted_layers(said: config.Config, stored: list[int], depth: int) -> tuple[list[int], tuple[str, ...]]:
+    """The layers whose vectors PEFT reads, the upper ones, and what to know of the others.
+
+    Raises SoftPromptError where it reads none, or reads otherwise.
+    """
+    if not stored or stored != list(range(depth - len(stored), depth)):
+        raise SoftPromptError(
+            f"the adapter has vectors for layers {stored} of a model with {depth}",
+            why="llama-adapter takes the upper layers",
+            fix="give --model the base model that the adapter was trained on",
+        )
+    count, target = config.number(said, "adapter_layers"), said.get("target_modules")
+    if count is None or count > depth or target not in (None, "self_attn"):
+        raise SoftPromptError(
+            f"{config.NAME} says adapter_layers: {count}, target_modules: {target}",
+            why=f"PEFT does not load it on a model of {depth} layers, whose attention is called self_attn",
+            fix=f"set adapter_layers to {len(stored)} and target_modules to null there",
+        )
+    if count >= len(stored):
+        return stored, ()  # gates that are not stored are 0
+    left = stored[:-count]
+    return stored[-count:], (
+        f"the vectors of layers {', '.join(map(str, left))} are left out: {config.NAME} says adapter_layers: "
+        f"{count}, and PEFT leaves them out too",
+    )
 
 
 def check_family(lm: LanguageModel) -> None:

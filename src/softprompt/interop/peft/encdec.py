@@ -11,9 +11,6 @@ A prefix was checked on T5 and its kin. On others (BART) PEFT raises.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 from ...errors import SoftPromptError
 from ...lm.base import LanguageModel
 
@@ -33,11 +30,6 @@ def prefixed_sites(lm: LanguageModel) -> list[int]:
 def entry(layer: int, entries: int) -> int:
     """The entry that layer number `layer` of a decoder reads."""
     return 2 * layer % entries
-
-
-def submodules(config: Mapping[str, Any], lm: LanguageModel) -> int:
-    """Copies of its vectors that an adapter holds: one, or one a side."""
-    return int(config.get("num_transformer_submodules") or (2 if is_encdec(lm) else 1))
 
 
 def check_embeddings(lm: LanguageModel) -> None:

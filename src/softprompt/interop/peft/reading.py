@@ -1,13 +1,14 @@
 """PEFT's adapters as methods of ours: one function a `peft_type`.
 
 PEFT saves what its encoders (P-tuning, a projected prefix) put out, not the encoders, so those
-become plain tables here as they do there.
+become plain tables here as they do there. CPT saves its tokens' embeddings with what was learned added.
+What PEFT 0.21.2 refuses is refused; a test compares its verdict on many folders.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -16,10 +17,11 @@ from torch import Tensor
 from ...errors import SoftPromptError
 from ...lm.base import LanguageModel
 from ...methods.base import flatten
-from . import encdec
-from .adaption import check_family, gate_name, parse, prompt_name
-from .encdec import check_embeddings, is_encdec, prefixed_sites, submodules
+from . import config, encdec, extras
+from .adaption import adapted_layers, check_family, gate_name, parse, prompt_name
+from .encdec import check_embeddings, is_encdec, prefixed_sites
 from .files import Adapter
+from .geometry import check_geometry
 from .layout import shared_layer, unpack, window_note
 
 
@@ -37,48 +39,124 @@ class Found:
 def from_adapter(adapter: Adapter, lm: LanguageModel) -> Found:
     """What the adapter is here. Raises SoftPromptError for one that has no counterpart, or does not fit."""
     if adapter.kind not in READERS:
+        raise _other_type(adapter.kind)
+    config.check(adapter.config)
+    notes = _check_task(adapter, lm) + extras.check(adapter, lm)
+    found = READERS[adapter.kind](adapter, lm)
+    return replace(found, notes=notes + found.notes)
+
+
+def _other_type(kind: str) -> SoftPromptError:
+    if kind.upper() in READERS:
+        return SoftPromptError(
+            f"{config.NAME} says peft_type: {kind}",
+            why="PEFT loads no such adapter",
+            fix=f"write {kind.upper()} there",
+        )
+    return SoftPromptError(
+        f"an adapter of type {kind} is not a prompt or a prefix",
+        why=f"these are: {', '.join(READERS)}",
+        fix="use it with PEFT; one that changes weights (LORA and its kin) can be merged into its base there "
+        "(merge_and_unload, then save_pretrained), and that be the base model here",
+    )
+
+
+def _check_task(adapter: Adapter, lm: LanguageModel) -> tuple[str, ...]:
+    """What to know of an adapter for no task. Raises SoftPromptError for another task than the model's."""
+    task, meant = adapter.config.get("task_type"), encdec.TASKS.get(lm.spec.kind)
+    if meant is None:
         raise SoftPromptError(
-            f"an adapter of type {adapter.kind} is not a prompt or a prefix",
-            why=f"these are: {', '.join(READERS)}",
+            f"an adapter cannot be imported for {lm.spec.family}",
+            why="its answers are read at masks or off a head, and in PEFT soft tokens stand ahead of [CLS]",
             fix="use it with PEFT",
         )
-    task, meant = adapter.config.get("task_type"), encdec.TASKS.get(lm.spec.kind)
-    if meant is None or task not in (None, meant) or submodules(adapter.config, lm) > 1 + is_encdec(lm):
-        raise SoftPromptError(
-            f"an adapter for {task} cannot be imported",
-            why=f"it was trained for something else than this model ({lm.spec.family}) can do in PEFT",
-            fix=f"import one with task_type {meant or ' or '.join(encdec.TASKS.values())}",
+    if task == meant or (task is None and adapter.kind == config.ADAPTION):
+        return ()
+    if task is None:
+        classes = {"CAUSAL_LM": "PeftModelForCausalLM", "SEQ_2_SEQ_LM": "PeftModelForSeq2SeqLM"}
+        return (
+            f"its task_type is null, for which PEFT's plain PeftModel ignores the prompt; "
+            f"what is imported answers as it does in {classes[meant]}",
         )
-    reader, expected = READERS[adapter.kind], ("prompt_embeddings", "prefix_task_cols", "prefix_task_rows")
-    if extra := [name for name in adapter.tensors if name not in expected and parse(name) is None]:
+    trained = f"its vectors were trained for {config.HEADS[task]}" if task in config.HEADS else ""
+    raise SoftPromptError(
+        f"an adapter for {task} cannot be imported",
+        why=trained or f"{lm.spec.family} is no model for that, but one for {meant}",
+        fix="use it with PEFT, or train a prompt for this model with softprompt"
+        if trained
+        else "give --model the base model that the adapter was trained on",
+    )
+
+
+def _table(adapter: Adapter, lm: LanguageModel, width: int) -> Tensor:
+    """Its vectors [n, width], as many as its config says. Raises SoftPromptError where they are not."""
+    found = _tensor(adapter, extras.VECTORS, (None, width))
+    per_side, sides = config.vectors(adapter.config), 1
+    if adapter.kind not in PREFIXES:
+        sides = config.copies(adapter.config)
+        stated = None if adapter.kind == config.CPT else config.number(adapter.config, "token_dim")
+        if stated not in (None, width):
+            raise SoftPromptError(
+                f"{config.NAME} says token_dim: {stated}",
+                why=f"its vectors have {width} numbers, and PEFT does not load them",
+                fix=f"write {width} there if both files belong together; else copy the whole folder again",
+            )
+    rows = found.shape[0]
+    if rows != per_side * sides or not rows:
+        times = f" × {sides} (num_transformer_submodules)" if sides > 1 else ""
+        key = "cpt_token_ids" if adapter.kind == config.CPT else "num_virtual_tokens"
         raise SoftPromptError(
-            f"the adapter holds more than its vectors ('{extra[0]}')",
-            why="where weights of the model were trained too, the vectors alone would answer differently",
-            fix="train it without modules_to_save and without new tokens",
+            f"the adapter holds {rows} vectors, and {config.NAME} says {per_side}{times}",
+            why="there is nothing to import" if not rows else "PEFT does not load such an adapter",
+            fix=f"copy the whole folder again; if the vectors are the right ones, set {key} to their number",
         )
-    return reader(adapter, lm)
+    return found
 
 
 def _soft(adapter: Adapter, lm: LanguageModel) -> Found:
     check_embeddings(lm)
-    stored = _tensor(adapter, "prompt_embeddings", (None, lm.spec.hidden_size))
-    parts = submodules(adapter.config, lm)
-    vectors = stored[: stored.shape[0] // parts]
-    unread = f"the second half of its {stored.shape[0]} vectors is left out: PEFT itself never reads it"
-    notes = () if parts == 1 else (unread,)
+    vectors, notes = _table(adapter, lm, lm.spec.hidden_size), ()
+    sides = config.copies(adapter.config)
+    if is_encdec(lm) and sides > 1:
+        count = vectors.shape[0]
+        vectors = vectors[: count // sides]
+        notes = (
+            f"the first {len(vectors)} of its {count} vectors are taken: PEFT itself never reads the others",
+        )
+    elif sides > 1:
+        notes = (_masked_note(sides, vectors.shape[0] // sides),)
     return Found("prompt-tuning", _before(vectors), {"table": vectors[None]}, notes=notes)
+
+
+def _masked_note(sides: int, length: int) -> str:
+    hidden = length * (sides - 1)
+    return (
+        f"num_transformer_submodules is {sides}: all {length * sides} vectors stand ahead of the input, as "
+        f"they do in PEFT; but PEFT widens an attention_mask by {length} alone, and so hides the last "
+        f"{hidden} tokens of each row from the others, which nothing hides here"
+    )
 
 
 def _multitask(adapter: Adapter, lm: LanguageModel) -> Found:
     check_embeddings(lm)
-    shared = _tensor(adapter, "prompt_embeddings", (None, lm.spec.hidden_size))
-    columns = _tensor(adapter, "prefix_task_cols", (None, shared.shape[0], None))  # [tasks, P, r]
-    tasks, _, rank = columns.shape
-    rows = _tensor(adapter, "prefix_task_rows", (tasks, rank, shared.shape[1]))
+    shared = _table(adapter, lm, lm.spec.hidden_size)
+    if missing := [name for name in extras.FACTORS if name not in adapter.tensors]:
+        raise SoftPromptError(
+            f"the adapter has no '{missing[0]}'",
+            why="without it no task's prompt can be made; PEFT puts random numbers in its place",
+            fix="save the adapter again with PEFT's save_pretrained; for the prompt that its tasks share, "
+            f"write peft_type: PROMPT_TUNING into its {config.NAME}",
+        )
+    tasks, rank = (config.number(adapter.config, key) or 1 for key in ("num_tasks", "num_ranks"))
+    fix = f"set num_tasks and num_ranks in its {config.NAME} to the sizes of its tensors, or copy it again"
+    columns = _tensor(adapter, "prefix_task_cols", (tasks, shared.shape[0], rank), fix)  # [tasks, P, r]
+    rows = _tensor(adapter, "prefix_task_rows", (tasks, rank, shared.shape[1]), fix)
     state = {"shared": shared, "columns": columns, "rows": rows}
-    options, notes = _before(shared), ()
-    if submodules(adapter.config, lm) == 2:
-        if lm.spec.positions != "relative":
+    sides, options, notes = config.copies(adapter.config), _before(shared), ()
+    if sides > 1 and not is_encdec(lm):
+        notes = (_masked_note(sides, shared.shape[0] // sides),)
+    elif sides > 1:
+        if sides > 2 or lm.spec.positions != "relative":
             raise SoftPromptError(
                 f"a multitask prompt for the decoder of {lm.spec.family} cannot be imported",
                 why="in PEFT it moves the decoder's tokens to other positions; here they stay where they are",
@@ -92,22 +170,23 @@ def _multitask(adapter: Adapter, lm: LanguageModel) -> Found:
 def _prefix(adapter: Adapter, lm: LanguageModel) -> Found:
     spec = shared_layer(lm)
     depth = len(prefixed_sites(lm))
-    entries = int(adapter.config.get("num_layers") or depth) if is_encdec(lm) else depth
-    if is_encdec(lm) and (submodules(adapter.config, lm) != 2 or entries < depth):
+    entries = (config.number(adapter.config, "num_layers") or depth) if is_encdec(lm) else depth
+    sides = config.copies(adapter.config)
+    if sides != 1 + is_encdec(lm) or entries < depth:
         raise SoftPromptError(
             f"this prefix for {lm.spec.family} cannot be imported",
-            why="PEFT itself fails on it: it takes num_transformer_submodules=2, and entries for each layer",
-            fix="train it with PEFT's own numbers",
+            why=f"PEFT itself fails on it: it takes num_transformer_submodules={1 + is_encdec(lm)} "
+            f"(and not {sides}), and entries for each layer",
+            fix="set num_transformer_submodules to null in its adapter_config.json, or train it with PEFT's "
+            "own numbers",
         )
-    width = 2 * entries * spec.kv_heads * spec.head_dim
-    flat = _tensor(adapter, "prompt_embeddings", (None, width))
-    _check_geometry(adapter, lm, entries)
+    flat = _table(adapter, lm, 2 * entries * spec.kv_heads * spec.head_dim)
+    notes = check_geometry(adapter, lm, entries) + window_note(lm)
     keys, values = (part.cpu() for part in flatten(unpack(lm, flat)))  # [1, P, D]
-    frozen = int(adapter.config.get("num_frozen_tokens") or 0)  # of a cartridge
+    frozen = config.frozen(adapter.config)
     kept = min(frozen, 1)
     state = {"first_keys": keys[:, :kept], "first_values": values[:, :kept]}
     state |= {"keys": keys[:, kept:], "values": values[:, kept:]}
-    notes = window_note(lm)
     if frozen > kept:
         notes += (f"{frozen} vectors were frozen in PEFT; training on from here freezes the first alone",)
     options = _before(flat) | {"freeze_first": bool(kept)}
@@ -115,38 +194,11 @@ def _prefix(adapter: Adapter, lm: LanguageModel) -> Found:
     return Found("prefix-tuning", options, state, notes=notes)
 
 
-def _check_geometry(adapter: Adapter, lm: LanguageModel, entries: int) -> None:
-    """Raises where the adapter's layers and heads are of another size, although its rows are as wide."""
-    spec, depth = shared_layer(lm), adapter.config.get("num_layers")
-    heads, dim = adapter.config.get("num_attention_heads"), adapter.config.get("token_dim")
-    found = [
-        f"{what} {given}, the model {own}"
-        for what, given, own in (
-            ("layers", depth, entries),
-            ("heads", heads, spec.kv_heads),
-            ("numbers a head", dim and heads and dim // heads, spec.head_dim),
-        )
-        if given is not None and int(given) != own
-    ]
-    if found:
-        raise SoftPromptError(
-            "this prefix was trained on a model of another shape",
-            why=f"its adapter_config.json has {'; '.join(found)}",
-            fix="give --model the base model that the adapter was trained on",
-        )
-
-
 def _adaption(adapter: Adapter, lm: LanguageModel) -> Found:
     check_family(lm)
-    layers = sorted({place[0] for name in adapter.tensors if (place := parse(name))})
-    depth = len(lm.spec.layers)
-    if not layers or layers != list(range(depth - len(layers), depth)):
-        raise SoftPromptError(
-            f"the adapter has vectors for layers {layers} of a model with {depth}",
-            why="llama-adapter takes the upper layers",
-            fix="give --model the base model that the adapter was trained on",
-        )
-    shape = (1, None, lm.spec.hidden_size)
+    stored = sorted({place[0] for name in adapter.tensors if (place := parse(name))})
+    layers, notes = adapted_layers(adapter.config, stored, len(lm.spec.layers))
+    shape = (1, config.vectors(adapter.config), lm.spec.hidden_size)
     vectors = torch.cat([_tensor(adapter, prompt_name(layer), shape) for layer in layers])
     gates = torch.cat([_tensor(adapter, gate_name(layer), (1,)) for layer in layers])
     if gates.abs().max() >= 1:
@@ -158,7 +210,7 @@ def _adaption(adapter: Adapter, lm: LanguageModel) -> Found:
     heads = lm.spec.layers[layers[0]].heads  # type: ignore[union-attr]
     options = {"length": vectors.shape[1], "top_layers": len(layers)}
     state = {"vectors": vectors[None], "gates": gates.atanh()[None, :, None].repeat(1, 1, heads)}
-    return Found("llama-adapter", options, state)
+    return Found("llama-adapter", options, state, notes=notes)
 
 
 def _before(vectors: Tensor) -> dict[str, Any]:
@@ -166,7 +218,12 @@ def _before(vectors: Tensor) -> dict[str, Any]:
     return {"length": vectors.shape[0], "placement": "before"}
 
 
-def _tensor(adapter: Adapter, name: str, shape: tuple[int | None, ...]) -> Tensor:
+def _tensor(
+    adapter: Adapter,
+    name: str,
+    shape: tuple[int | None, ...],
+    fix: str = "give --model the base model that the adapter was trained on",
+) -> Tensor:
     """The tensor of that name, whose sizes (None: any) are those of the model."""
     found = adapter.tensors.get(name)
     sizes = () if found is None else found.shape
@@ -178,14 +235,16 @@ def _tensor(adapter: Adapter, name: str, shape: tuple[int | None, ...]) -> Tenso
         raise SoftPromptError(
             f"'{name}' of the adapter does not fit this model",
             why=f"it is {' × '.join(map(str, sizes)) or 'missing'}, and the model takes {wanted}",
-            fix="give --model the base model that the adapter was trained on",
+            fix=fix,
         )
     return found
 
 
+PREFIXES = ("PREFIX_TUNING", "CARTRIDGE")
 READERS: dict[str, Callable[[Adapter, LanguageModel], Found]] = {
     "PROMPT_TUNING": _soft,
     "P_TUNING": _soft,
+    "CPT": _soft,
     "MULTITASK_PROMPT_TUNING": _multitask,
     "PREFIX_TUNING": _prefix,
     "CARTRIDGE": _prefix,
