@@ -10,9 +10,10 @@ import pytest
 from tests.conftest import tiny_model
 
 import softprompt
-from softprompt.arguments import sections, worded
+from softprompt.arguments import in_python, sections, worded
 from softprompt.cli import main
 from softprompt.errors import SoftPromptError
+from softprompt.notes import note
 
 ROWS = [{"input": f"row {i}", "target": ("good", "bad")[i % 2]} for i in range(8)]
 
@@ -52,11 +53,50 @@ def test_errors_are_in_pythons_words(llama, tmp_path, capsys):
     assert "method." not in str(caught.value)
     tune(lr=1e-4, restart=True, overwrite=True)
     assert main(["generate", str(tmp_path / "out"), "a", "--prompt", "b", "--model", "x/y"]) == 1
-    assert (
-        worded("data.max_input_tokens=66 or --prompt 'gym coach'")
-        == "max_input_tokens=66 or prompt='gym coach'"
-    )
-    assert worded("task.kind=generation, or template.input") == 'task=generation, or template["input"]'
+
+
+@pytest.mark.parametrize(
+    ("recipe", "python"),
+    [
+        ("data.max_input_tokens=66 or --prompt 'gym coach'", "max_input_tokens=66 or prompt='gym coach'"),
+        ("task.kind=generation, or template.input", "task='generation', or template[\"input\"]"),
+        ("data.dev=FILE, or data.dev_fraction=0.2", "dev=FILE, or dev_fraction=0.2"),
+        ("off (train.cache=off); --overwrite", "off (cache='off'); overwrite=True"),
+        ("task.head=true. template.chat=false", "head=True. chat=False"),
+        ("base.lr=1e-4, train.lr=1e-3.", 'base={"lr": 1e-4}, lr=1e-3.'),
+        ("base.rank=4, method.rank=2", 'rank=4, options={"rank": 2}'),
+        # what only looks like a key
+        ("no /home/train.jsonl, data/dev.csv, train.csv", "no /home/train.jsonl, data/dev.csv, train.csv"),
+        ("template.input='{{ question }}'", "input='{{ question }}'"),
+    ],
+)
+def test_words_of_a_recipe_as_arguments(recipe, python):
+    assert worded(recipe) == python
+    assert worded(python) == python
+
+
+def test_a_file_that_is_not_there_is_called_by_its_name(llama, tmp_path):
+    with pytest.raises(SoftPromptError) as caught:
+        softprompt.tune(llama, "prompt-tuning", str(tmp_path / "train.jsonl"), output=tmp_path / "out")
+    assert str(tmp_path / "train.jsonl") in str(caught.value)
+
+
+def test_what_is_said_meanwhile_is_in_pythons_words(llama, tmp_path, capsys):
+    how = {"length": 2, "steps": 1, "output": tmp_path / "out"}
+    softprompt.tune(llama, "prompt-tuning", ROWS, progress=True, **how)
+    said = capsys.readouterr().err
+    assert "dev=FILE, or a larger dev_fraction" in said and "data." not in said
+
+
+def test_a_note_to_a_logger_is_in_pythons_words(monkeypatch, caplog):
+    monkeypatch.setattr("softprompt.notes._said", set())
+    with caplog.at_level("WARNING", "softprompt.notes"):
+        in_python(note)("longer (data.max_input_tokens)")
+        note("shorter (data.max_input_tokens)")
+    assert caplog.messages == [
+        "note: longer (max_input_tokens)",
+        "note: shorter (data.max_input_tokens)",
+    ]
 
 
 def test_a_model_of_ones_own_is_refused_with_what_works(tmp_path):

@@ -63,6 +63,7 @@ class Tuned:
         return evaluator_of(self.recipe, self.lm, self.encoder)
 
     @quietly
+    @in_python
     def evaluate(
         self, rows: Rows | str, *, prompt: str | None = None, progress: bool | None = None
     ) -> Evaluation:

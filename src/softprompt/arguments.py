@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 from . import methods
-from .errors import IN_SHELL, SoftPromptError, unknown
+from .errors import IN_SHELL, WORDING, SoftPromptError, unknown
 from .lm.base import LanguageModel
 from .recipe import PREFERRED, SECTIONS
 
@@ -28,11 +28,10 @@ SHELL = {
     r"--plain\b": "plain=True",
     r"--prompt ('[^']*'|[^\s;,]+)": r"prompt=\1",
     r"--model ('[^']*'|[^\s;,]+)": r"model=\1",
-    r"\bdata\.train\b": "rows",
-    r"\btask\.kind\b": "task",
-    r"\b(?:train|data|task|method|base)\.(\w+)": r"\1",
-    r"\btemplate\.(\w+)": r'template["\1"]',
 }
+#: Keys that are arguments of their own, under these names.
+ARGUMENTS = {"data.train": "rows", "data.dev": "dev", "task.kind": "task", "method.name": "method"}
+ARGUMENTS |= {"base.mode": "base"}
 
 
 def sections(given: Mapping[str, Any], function: str) -> dict[str, dict[str, Any]]:
@@ -87,18 +86,55 @@ def in_python(function: Callable[P, R]) -> Callable[P, R]:
 
     @functools.wraps(function)
     def call(*args: P.args, **named: P.kwargs) -> R:
+        if IN_SHELL.get():
+            return function(*args, **named)
+        token = WORDING.set(worded)
         try:
             return function(*args, **named)
         except SoftPromptError as error:
-            if not IN_SHELL.get():
-                error.what, error.why, error.fix = map(worded, (error.what, error.why, error.fix))
+            error.what, error.why, error.fix = map(worded, (error.what, error.why, error.fix))
             raise
+        finally:
+            WORDING.reset(token)
 
     return call
 
 
 def worded(text: str) -> str:
-    """A recipe's keys and a shell's options as Python's arguments."""
+    """A recipe's keys and a shell's options as Python's arguments, with their values as Python has them."""
     for shell, python in SHELL.items():
         text = re.sub(shell, python, text)
-    return text
+    return GIVEN.sub(_given, KEY.sub(_argument, text))
+
+
+#: A key of a recipe (the file `data/train.jsonl` is none), and what is given to an argument.
+_VALUE = r"[^\s;,()\]]*[^\s;,()\].:']"
+KEY = re.compile(
+    rf"(?<![\w./\\-])(data|template|task|method|base|train)\.(\w+)(?![\w-]|[./]\w)(?:=({_VALUE}))?"
+)
+GIVEN = re.compile(rf"(?<![\w./\\-])(\w+)=(?=[A-Za-z])({_VALUE})")
+
+
+def _argument(found: re.Match[str]) -> str:
+    """A key as an argument; one whose name alone means another section's, in its section's mapping."""
+    section, name, value = found.groups()
+    is_option = section == "method" and name in methods.option_names()
+    if not is_option and name not in SECTIONS[section].model_fields:
+        return found[0]
+    given = "" if value is None else f"={value}"
+    if (whole := f"{section}.{name}") in ARGUMENTS:
+        return ARGUMENTS[whole] + given
+    owner = _owners().get(name, section)
+    if owner == section and (section != "template" or given):
+        return name + given
+    place = "options" if section == "method" else section
+    return f'{place}={{"{name}": {value}}}' if given else f'{place}["{name}"]'
+
+
+def _given(found: re.Match[str]) -> str:
+    """A word is quoted; a placeholder (FILE) stays."""
+    name, value = found.groups()
+    known = {*_owners(), *ARGUMENTS.values(), "prompt", "model", "attention"}
+    if name not in known or value.isupper() or value in ("True", "False", "None"):
+        return found[0]
+    return f"{name}={value.capitalize() if value in ('true', 'false') else repr(value)}"

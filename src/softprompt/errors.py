@@ -7,12 +7,14 @@ This file knows nothing of the command line: `softprompt.cli` prints these witho
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextvars import ContextVar
 
 IN_SHELL: ContextVar[bool] = ContextVar(
     "in_shell", default=False
 )  # who reads errors: a shell's user, or Python's
+#: How settings are called in what is said meanwhile: as in a recipe, or as by the caller (see `arguments`).
+WORDING: ContextVar[Callable[[str], str]] = ContextVar("wording", default=str)
 
 
 class SoftPromptError(Exception):

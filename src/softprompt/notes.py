@@ -8,7 +8,8 @@ from __future__ import annotations
 import logging
 import multiprocessing
 
-from .progress import follower
+from .errors import WORDING
+from .progress import follower, say
 
 logger = logging.getLogger("softprompt.notes")
 _said: set[str] = set()
@@ -19,7 +20,7 @@ def note(text: str) -> None:
     if text in _said or multiprocessing.parent_process() is not None:
         return
     _said.add(text)
-    if (who := follower()) is not None:
-        who.say(f"note: {text}")
+    if follower() is not None:
+        say(f"note: {text}")
     else:
-        logger.warning("note: %s", text)
+        logger.warning("note: %s", WORDING.get()(text))

@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextvars import ContextVar
 from typing import Protocol, TypeVar
 
+from .errors import WORDING
+
 T = TypeVar("T")
 Clock = Callable[[], float]
 
@@ -123,10 +125,10 @@ def following(who: Follower | None) -> Iterator[None]:
 
 
 def say(text: str) -> None:
-    """Tell whoever follows what is done now."""
+    """Tell whoever follows what is done now, in the caller's words for settings."""
     who = _FOLLOWER.get()
     if who is not None:
-        who.say(text)
+        who.say(WORDING.get()(text))
 
 
 @contextlib.contextmanager
