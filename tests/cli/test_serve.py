@@ -20,12 +20,13 @@ from softprompt.serve.api.server import listen
 
 
 @contextmanager
-def process(*arguments):
+def process(*arguments, folder=None):
     """The command as its own process, once it says where it is: `(process, what it said)`."""
     command = [sys.executable, "-c", "import sys; from softprompt.cli import main; sys.exit(main())"]
     started = subprocess.Popen(
-        [*command, *map(str, arguments), "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+        [*command, *map(str, arguments), "--json"],
+        cwd=folder, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
     try:
         line = started.stdout.readline()
         assert line, started.stderr.read()
@@ -52,6 +53,8 @@ def test_mistakes_are_said_before_a_model_is_loaded(run, tmp_path):
         assert said.code == 1 and "no folder" in said.err
     said = run("serve", tmp_path, "--keys", tmp_path / "none.yaml", "--port", 0)
     assert said.code == 1 and "cannot read the keys" in said.err
+    said = run("serve", tmp_path, "--cors-origin", "page.example", "--port", 0)
+    assert said.code == 1 and "'page.example' is not an origin" in said.err
     said = run("serve", tmp_path, "--dtype", "float", "--port", 0)
     assert said.code == 1 and "did you mean 'float32'" in said.err
 
@@ -77,11 +80,16 @@ def test_a_new_key_is_shown_once_and_its_entry_opens(run, tmp_path):
 
 
 @pytest.mark.process
-@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGINT])
-def test_a_tuned_prompt_is_served_until_a_signal(run, recipe, model_folder, tmp_path, end):
+@pytest.mark.parametrize(("end", "model"), [(signal.SIGTERM, None), (signal.SIGINT, ".")])
+def test_a_tuned_prompt_is_served_until_a_signal(run, recipe, model_folder, tmp_path, end, model):
     assert run("tune", recipe).code == 0
     told = run("generate", tmp_path / "out", "Say: sun", "--json").json["outputs"][0]
-    with process("serve", tmp_path, "--model", model_folder, "--port", 0) as (server, said):
+    more = ("--port", 0, "--cors-origin", "https://page.example/")
+    started = process("serve", tmp_path, "--model", model or model_folder, *more, folder=model_folder)
+    with started as (server, said):
+        assert said["model"] == model_folder.name
+        page = httpx.get(said["url"] + "/health", headers={"Origin": "https://page.example"})
+        assert page.headers["access-control-allow-origin"] == "https://page.example"
         client = openai.OpenAI(base_url=said["url"] + "/v1", api_key="none")
         assert [model.id for model in client.models.list()] == [model_folder.name, "out"]
         body = {"model": "out", "input": "Say: sun"}

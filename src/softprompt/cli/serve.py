@@ -73,6 +73,10 @@ def serve(
     allowed_host: Annotated[
         list[str] | None, typer.Option("--allowed-host", metavar="NAME", help="Answer to this host name too.")
     ] = None,
+    cors_origin: Annotated[
+        list[str] | None,
+        typer.Option("--cors-origin", metavar="URL", help="Let web pages from there call it; * is any page."),
+    ] = None,
     rows: Annotated[int, typer.Option("--rows", min=1, metavar="N", help="Answers computed at once.")] = 64,
     queue: Annotated[int, typer.Option("--queue", min=1, metavar="N", help="Answers that may wait.")] = 256,
     max_tokens: Annotated[
@@ -114,6 +118,7 @@ def serve(
     if folder is None:
         raise typer.BadParameter("give the folder of tuned prompts")
     with needed():
+        from ..serve.api.cors import origin
         from ..serve.api.limits import Limits
         from ..serve.api.server import is_loopback, listen
     if not is_loopback(host) and keys is None and not no_keys:
@@ -135,7 +140,10 @@ def serve(
                 print(jsonlib.dumps({"url": url, "model": name}), flush=True)
 
         common: dict[str, Any] = {"keys": keys, "limits": limits, "drain": drain}
-        common["hosts"] = _hosts(host, allowed_host or [])
+        common |= {
+            "hosts": _hosts(host, allowed_host or []),
+            "cors_origins": tuple(map(origin, cors_origin or ())),
+        }
         if engine is EngineName.vllm:
             run_gateway(folder, model, vllm_url, bound, ready, **common)
         else:
@@ -153,6 +161,7 @@ def run(
     trials: bool = False,
     keys: Path | None = None,
     hosts: tuple[str, ...] = (),
+    cors_origins: tuple[str, ...] = (),
     limits: Any = None,
     rows: int = 64,
     queue: int = 256,
@@ -160,7 +169,7 @@ def run(
     prompts_bytes: int = 10**9,
     dtype: str = "auto",
 ) -> None:
-    """Serve on a bound socket until a signal comes. `ready` gets the address and the base once it is up.
+    """Serve on a bound socket until a signal comes. `ready` gets the address and the base's name once up.
 
     `model` None: the base that most of the folder's prompts name.
     """
@@ -181,7 +190,8 @@ def run(
     threads.use()
     found = bases.survey(folder, trials=trials)
     model = model or found.base or "smollm2"
-    check_base(Names(folder, trials=trials).holds, Path(model).name)  # before a model is loaded in vain
+    name = bases.called(model)
+    check_base(Names(folder, trials=trials).holds, name)  # before a model is loaded in vain
     log(f"loading {model} …")
     lm = load(model, dtype=dtype)  # type: ignore[arg-type]
     if not isinstance(lm, FrozenLM):
@@ -195,11 +205,11 @@ def run(
     registry = Registry(folder, lm, max_bytes=prompts_bytes, trials=trials)
     engine = Engine(lm, registry, max_rows=rows, queue=queue)
     app = create_app(
-        engine, registry, model_name=Path(model).name, tokenizer=lm.tokenizer, context=lm.spec.context,
-        keys=known, limits=limits, hosts=hosts,
+        engine, registry, model_name=name, tokenizer=lm.tokenizer, context=lm.spec.context,
+        keys=known, limits=limits, hosts=hosts, cors_origins=cors_origins,
     )  # fmt: skip
     engine.start()
-    Server(app, drain=drain, ready=lambda: ready(address_of(bound), model)).run(sockets=[bound])
+    Server(app, drain=drain, ready=lambda: ready(address_of(bound), name)).run(sockets=[bound])
 
 
 def run_gateway(
@@ -211,6 +221,7 @@ def run_gateway(
     *,
     keys: Path | None,
     hosts: tuple[str, ...],
+    cors_origins: tuple[str, ...],
     limits: Any,
     drain: float,
 ) -> None:
@@ -223,7 +234,10 @@ def run_gateway(
 
     known = None if keys is None else Keys(keys)
     secret = os.environ.get("SOFTPROMPT_VLLM_KEY")
-    app = create_gateway(folder, url, key=secret, model=model, keys=known, limits=limits, hosts=hosts)
+    app = create_gateway(
+        folder, url, key=secret, model=model,
+        keys=known, limits=limits, hosts=hosts, cors_origins=cors_origins,
+    )  # fmt: skip
     name = app.state.service.model_name
     count = len(list(itertools.islice(app.state.service.registry.names(), LOOKED_AT + 1)))
     log(f"note: {'more than ' * (count > LOOKED_AT)}{min(count, LOOKED_AT)} compiled prompts in {folder}")

@@ -16,7 +16,9 @@ from pathlib import Path
 
 from ..artifact import MANIFEST
 from ..lm.base import LanguageModel
-from ..lm.loading import fingerprint
+from ..lm.finding import looks_local
+from ..lm.loading import ALIASES, fingerprint
+from ..paths import expanded
 from .contents import Content, names_of, read
 from .names import TRIAL, Names
 
@@ -73,6 +75,13 @@ class Survey:
 
 def _shown(name: str) -> str:
     return f"'{name}'" if name.isprintable() else repr(name)
+
+
+def called(model: str) -> str:
+    """What clients call a base: of a path the last part (of `.` the folder's name), else what was given."""
+    path = expanded(model)
+    local = model not in ALIASES and (looks_local(model) or path.endswith(".gguf") or os.path.lexists(path))
+    return os.path.basename(os.path.abspath(path)) or "model" if local else model
 
 
 def survey(folder: Path, *, trials: bool = False) -> Survey:

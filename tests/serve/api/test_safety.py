@@ -359,7 +359,7 @@ def test_a_page_from_elsewhere_cannot_call_loopback(serve):
         assert httpx.get(served.url + "/health", headers={"Host": host}).status_code == status
     text = {"Content-Type": "text/plain"}  # what a page may send without asking first
     body = b'{"model": "tiny", "prompt": "x"}'
-    assert httpx.post(served.url + "/v1/completions", content=body, headers=text).status_code == 400
+    assert httpx.post(served.url + "/v1/completions", content=body, headers=text).status_code == 415
     assert httpx.options(served.url + "/v1/completions", headers={"Origin": "http://evil"}).status_code == 405
     assert served.engine.requests == []
 

@@ -11,7 +11,7 @@ from fastapi.responses import RedirectResponse
 from ... import __version__
 from .. import playground
 from ..names import check_base
-from . import chat, classify, completions, errors, metrics, models
+from . import chat, classify, completions, cors, errors, metrics, models
 from .errors import ErrorReply
 from .inputs import Inputs
 from .keys import Keys
@@ -30,6 +30,7 @@ FAILURES: dict[int | str, dict[str, Any]] = {
         404: "No such model, or not for this key",
         408: "The body did not arrive",
         413: "Too large",
+        415: "A body that is not JSON in UTF-8, or is packed",
         422: "The prompt's files are damaged",
         429: "Too much at once; see Retry-After",
         500: "A failure of the server",
@@ -50,8 +51,10 @@ def create_app(
     keys: Keys | None = None,
     limits: Limits | None = None,
     hosts: Sequence[str] = (),
+    cors_origins: Sequence[str] = (),
 ) -> FastAPI:
-    """The application. `context` is the model's, in tokens; `hosts` as `shell.Shell` has them.
+    """The application. `context` is the model's, in tokens; `hosts` as `shell.Shell` has them, `cors_origins`
+    as `cors.allow` does.
 
     Raises SoftPromptError where a prompt has the base's name.
     `app.state.service.stopping` turns new work away while what runs goes on.
@@ -86,4 +89,5 @@ def create_app(
         return RedirectResponse("/play")
 
     app.add_middleware(Shell, limits=limits, metrics=numbers, hosts=hosts)  # type: ignore[arg-type]
+    cors.allow(app, cors_origins)
     return app

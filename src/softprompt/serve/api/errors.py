@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import traceback
+from collections.abc import Iterable
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -35,7 +36,7 @@ from .mistakes import sentence
 log = logging.getLogger("softprompt.serve")
 
 TYPES = {401: "authentication_error", 403: "permission_error", 429: "rate_limit_error"}
-CODES = {405: "method_not_allowed", 404: "not_found", 413: "request_too_large"}
+CODES = {400: "invalid_json", 405: "method_not_allowed", 404: "not_found", 413: "request_too_large"}
 
 
 CODES_OF_MISTAKES = {
@@ -151,10 +152,38 @@ def install(app: FastAPI) -> None:
         return _from_validation(error).response()
 
     @app.exception_handler(HTTPException)
-    async def _http(_: Request, error: HTTPException) -> JSONResponse:
-        reply = ApiError(error.status_code, str(error.detail), code=CODES.get(error.status_code)).response()
+    async def _http(http: Request, error: HTTPException) -> JSONResponse:
+        message = _of_http(http, error, app)
+        reply = ApiError(error.status_code, message, code=CODES.get(error.status_code)).response()
         reply.headers.update(error.headers or {})
         return reply
+
+
+def _of_http(http: Request, error: HTTPException, app: FastAPI) -> str:
+    """What the framework refuses, in words that help."""
+    path = http.scope["path"]
+    if error.status_code == 404:
+        return _no_route(path, app.openapi()["paths"])
+    if error.status_code == 405:
+        return (
+            f"{path} is not for {http.method}: send {(error.headers or {}).get('Allow', 'another method')}."
+        )
+    if error.status_code == 400:
+        return "The body is JSON that cannot be read: nested too deeply, or a number of too many digits."
+    return str(error.detail)
+
+
+def _no_route(path: str, routes: Iterable[str]) -> str:
+    """What to say where nothing is served at a path: the route that was meant, where its end is there."""
+    served = sorted({route.partition("/{")[0] for route in routes if route.startswith("/v1/")}, key=len)
+    shown = path if len(path) <= 100 else path[:100] + "…"
+    for route in reversed(served):  # the longest first: one may end as another does
+        if f"{route.removeprefix('/v1')}/" in f"{path}/":
+            return (
+                f"There is nothing at {shown}, but at {route}: "
+                "a client's base URL is the server's address with /v1 at its end."
+            )
+    return f"There is nothing at {shown}. Served are {', '.join(served)}; /openapi.json describes them."
 
 
 def _from_validation(error: RequestValidationError) -> ApiError:
@@ -167,7 +196,8 @@ def _from_validation(error: RequestValidationError) -> ApiError:
     code = CODES_OF_MISTAKES.get(first["type"], "invalid_parameter")
     if code == "unknown_parameter":
         return ApiError(400, f"Unknown field: {param}.", param=param, code=code)
-    return ApiError(400, f"{param or 'The body'}: {said}.", param=param, code=code)
+    message = f"{param}: {said}." if param else f"The body {said}."
+    return ApiError(400, message, param=param, code=code)
 
 
 def crashed(error: BaseException) -> ApiError:

@@ -70,7 +70,8 @@ class Body(create_model("Known", __base__=Strict, **known.fields(known.REQUEST))
         try:
             json.dumps(given, ensure_ascii=False).encode()
         except UnicodeEncodeError:
-            raise PydanticCustomError("invalid_unicode", "a text holds half of a surrogate pair") from None
+            message = "holds a text with half of a surrogate pair"
+            raise PydanticCustomError("invalid_unicode", message) from None
         except TypeError:  # no JSON: its content type was another
             pass
         return given

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..room import Pace
+from . import manners
 from .errors import ApiError, crashed
 from .limits import Limits
 from .metrics import Metrics
@@ -37,7 +38,8 @@ class Shell:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        sent = _Sent(send)
+        asked, scope = scope["method"], manners.tidied(scope)
+        sent = _Sent(send, bodiless=asked == "HEAD")
         begun = time.monotonic()
         try:
             await self._guarded(scope, receive, sent)
@@ -46,7 +48,7 @@ class Shell:
         except Exception as error:
             await sent.error(crashed(error), scope, receive)
         finally:
-            self._note(scope, sent.status, time.monotonic() - begun)
+            self._note(asked, scope, sent.status, time.monotonic() - begun)
 
     async def _guarded(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._check_host(scope)
@@ -61,6 +63,7 @@ class Shell:
         begun = time.monotonic()
         try:
             body = await self._body(scope, receive)
+            manners.check_body(scope, body)
             call = self.app(scope, _replayed(body, receive), send)
             await asyncio.wait_for(call, self.limits.seconds + SPARE)
         except asyncio.TimeoutError:
@@ -100,13 +103,13 @@ class Shell:
             if not message.get("more_body"):
                 return bytes(body)
 
-    def _note(self, scope: Scope, status: int, seconds: float) -> None:
+    def _note(self, method: str, scope: Scope, status: int, seconds: float) -> None:
         route = getattr(scope.get("route"), "path", None)
         endpoint = route or "other"
         self.metrics.seen(endpoint, status, seconds)
         key = scope.get("state", {}).get("key")
         who = "-" if key is None else key.name
-        log.info("%s %s %d %.0f ms key=%s", scope["method"], endpoint, status, seconds * 1000, who)
+        log.info("%s %s %d %.0f ms key=%s", method, endpoint, status, seconds * 1000, who)
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:
@@ -124,14 +127,19 @@ def _replayed(body: bytes, receive: Receive) -> Receive:
 
 
 class _Sent:
-    """`send`, remembering the status; 499 where nothing was sent before the client left."""
+    """`send`, remembering the status; 499 where nothing was sent before the client left.
 
-    def __init__(self, send: Send) -> None:
-        self._send, self.begun, self.status = send, False, 499
+    `bodiless`: the head alone is sent.
+    """
+
+    def __init__(self, send: Send, bodiless: bool = False) -> None:
+        self._send, self.begun, self.status, self.bodiless = send, False, 499, bodiless
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.begun, self.status = True, message["status"]
+        elif self.bodiless:
+            message = {**message, "body": b""}
         await self._send(message)
 
     async def error(self, error: ApiError, scope: Scope, receive: Receive) -> None:

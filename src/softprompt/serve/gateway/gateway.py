@@ -8,6 +8,7 @@ from typing import Any
 from ...errors import SoftPromptError
 from ...interop.compiled.folder import Folder
 from ...lm.loading import load_tokenizer, vocabulary_fingerprint
+from .. import bases
 from ..api import create_app
 from ..api.limits import Limits
 from .client import Vllm
@@ -51,5 +52,5 @@ def create_gateway(
     registry = CompiledRegistry(folder, tokenizer, context)
     limits = options.get("limits") or Limits()
     engine = VllmEngine(vllm, registry, served["id"], tokenizer, limits.requests)
-    called = name or Path(model or base.name).name
+    called = name or bases.called(model or base.name)
     return create_app(engine, registry, model_name=called, tokenizer=tokenizer, context=context, **options)
