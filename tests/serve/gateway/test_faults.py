@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import json
 import logging
+import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import httpx2
 import openai
@@ -283,6 +285,20 @@ def test_an_answer_that_does_not_come_in_time(gateway, vllm, caplog, stream):
     assert text == "hello" and caught.value.code == "timeout" and vllm.url in caught.value.body["message"]
     (line,) = log_lines(caplog)
     assert vllm.url in line
+
+
+@pytest.mark.parametrize("path", ["completions", "classify"])
+def test_a_silent_vllm_does_not_keep_the_gateway_from_ending(gateway, vllm, path):
+    """What is not done in time ends as an error."""
+    running, silent = gateway(), threading.Event()
+    vllm.say = lambda c: (silent.set(), time.sleep(20))
+    body = {"completions": {"model": "style", "prompt": "hi"}, "classify": {"model": "mood", "input": "hi"}}
+    with ThreadPoolExecutor(1) as pool:
+        asked = pool.submit(httpx2.post, f"{running.url}/v1/{path}", json=body[path], timeout=30)
+        assert silent.wait(20)
+        running.server.should_exit = True
+        reply = asked.result(15)
+    assert reply.status_code == 503 and reply.json()["error"]["code"] == "shutting_down"
 
 
 def test_tls_where_there_is_none(compiled, llama, vllm):

@@ -40,6 +40,7 @@ class VllmEngine:
         self.capacity, self._room, self._pace = capacity, Room(capacity), Pace()
         self._pulse = Pulse(vllm, model)
         self._running = 0
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._counts = dict.fromkeys(("requests", "input_tokens", "output_tokens"), 0)
         self._finished = dict.fromkeys(("stop", "length", "cancelled", "error"), 0)
         self._lock = threading.Lock()
@@ -53,6 +54,11 @@ class VllmEngine:
         while self._running and time.monotonic() < until:
             time.sleep(0.01)
         self.stopped = True
+        with self._lock:
+            running = list(self._tasks)
+        for task in running:  # vLLM may never send what it waits for
+            with contextlib.suppress(RuntimeError):  # its loop has ended
+                task.get_loop().call_soon_threadsafe(task.cancel)
 
     def submit(self, request: Request, loaded: Loaded | None = None) -> GatewayAnswer:
         """Raises Busy, UnknownPrompt, BrokenPrompt, InvalidRequest; what vLLM refuses, the answer raises."""
@@ -163,15 +169,23 @@ class VllmEngine:
 
     @contextlib.contextmanager
     def counted(self) -> Iterator[None]:
-        """While a request runs."""
+        """While a request runs, in a task of its own. Raises Stopped where the engine ends it."""
+        task = asyncio.current_task()
+        assert task is not None
         with self._lock:
             self._running += 1
             self._counts["requests"] += 1
+            self._tasks.add(task)
         try:
             yield
+        except asyncio.CancelledError:
+            if not self.stopped:
+                raise
+            raise Stopped("stopping") from None
         finally:
             with self._lock:
                 self._running -= 1
+                self._tasks.discard(task)
 
     def _soft(self, loaded: Loaded | None, inputs: int | None = None) -> translate.Soft | None:
         """Embeddings under soft tokens after the first `inputs` ids; those after them were answered."""
