@@ -25,7 +25,8 @@ def post(url: str, body: dict) -> dict:
 def restore(server: str, number: int, slot: dict) -> None:
     """Put a prompt into slot `number`."""
     done = post(f"{server}/slots/{number}?action=restore", {"filename": slot["file"]})
-    assert done["n_restored"] == len(slot["tokens"]), done
+    if done["n_restored"] != len(slot["tokens"]):
+        raise SystemExit(f"{slot['file']}: restored {done['n_restored']} of {len(slot['tokens'])} tokens")
 
 
 def ask(server: str, number: int, slot: dict, text: str, tokens: int) -> str:
@@ -36,7 +37,12 @@ def ask(server: str, number: int, slot: dict, text: str, tokens: int) -> str:
         if said["timings"]["cache_n"] >= len(slot["tokens"]):
             return said["content"]
         restore(server, number, slot)  # another request took the slot: its tokens were read as text
-    raise RuntimeError(f"slot {number} does not keep {slot['prompt']}")
+    count, used = len(slot["tokens"]), said["timings"]["cache_n"]
+    raise SystemExit(
+        f"this llama-server restores nothing, though it says that it restored {count} tokens: the next "
+        f"request went on from {used} of them. Builds b8929 to b11549 were tried and restore; or other "
+        f"clients use slot {number}, which is to hold '{slot['prompt']}'"
+    )
 
 
 def main(arguments: list[str] | None = None) -> None:

@@ -26,7 +26,9 @@ def gguf(tmp_path_factory):
 def test_export_and_the_example(run, styles, gguf, tmp_path, capsys):
     slots = tmp_path / "slots"
     words = ["export", styles, "--to", "llama.cpp", "--gguf", gguf, "--slots", 2, "--cache-type", "f32"]
-    found = run(*words, "--out", slots, "--json").json["slots"]
+    said = run(*words, "--out", slots, "--json").json
+    found = said["slots"]
+    assert said["tried"] == f"xllamacpp {engine.version()}"
     assert set(found) == {"joke", "fact"} and all(len(slot["tokens"]) == 3 for slot in found.values())
     server = engine.start(gguf, slots, cache_type="f32", slots=2)
     ask = runpy.run_path(str(EXAMPLE))["main"]
@@ -40,11 +42,26 @@ def test_export_and_the_example(run, styles, gguf, tmp_path, capsys):
     assert set(said) == {"joke", "fact"}
 
 
+def test_the_example_does_not_believe_a_server_that_restores_nothing():
+    found = runpy.run_path(str(EXAMPLE))
+    slot = {"prompt": "fact", "file": "fact.bin", "tokens": [3, 4, 5]}
+    answers = {"restore": {"n_restored": 3}, "completion": {"content": "a", "timings": {"cache_n": 0}}}
+    found["ask"].__globals__["post"] = lambda url, _: answers["restore" if "action=" in url else "completion"]
+    with pytest.raises(SystemExit, match="restores nothing, though it says that it restored 3 tokens"):
+        found["ask"]("http://nowhere", 0, slot, "sun", 5)
+    answers["restore"] = {"n_restored": 2}
+    with pytest.raises(SystemExit, match="restored 2 of 3 tokens"):
+        found["restore"]("http://nowhere", 0, slot)
+
+
 def test_a_state_of_the_engines_own(run, styles, gguf, tmp_path):
     (tmp_path / "slot.bin").write_bytes(engine.saved_state(gguf))
     words = ["export", styles, "--to", "llama.cpp", "--prompt", "fact", "--state", tmp_path / "slot.bin"]
     said = run(*words, "--out", tmp_path / "slots")
     assert said.code == 0 and "fact  fact.bin  3 tokens" in said.out
+    assert "your engine was not tried" in said.out and "cache_n" in said.out
+    (tmp_path / "slot.bin").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    assert "git lfs pull" in run(*words, "--out", tmp_path / "again").err
 
 
 def test_refusals(run, styles, tuned, gguf, tmp_path):

@@ -11,7 +11,7 @@ import torch
 from softprompt.errors import SoftPromptError
 from softprompt.interop import llama_cpp
 from softprompt.interop.compiled import compile_artifact
-from softprompt.interop.llama_cpp import engine, layout, state
+from softprompt.interop.llama_cpp import effect, engine, layout, state
 
 from ..conftest import tiny_model
 from .conftest import ROWS
@@ -155,3 +155,57 @@ def test_placement_after_is_refused(lms, ggufs, artifact_of, tmp_path):
     with pytest.raises(SoftPromptError, match="stands after the input"):
         llama_cpp.export(artifact, lm, b"", tmp_path / "no")
     assert not (tmp_path / "no").exists()
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen3"])
+@pytest.mark.parametrize("cache_type", ["f16", "f32"])
+def test_a_state_is_tried_before_it_is_written(family, cache_type, lms, ggufs, artifact_of, tmp_path):
+    artifact = artifact_of(lms(family), "prompt-tuning", ("a", "b"), length=5, placement="before")
+    ran = engine.Engine(ggufs[family], cache_type, 2)
+    slots = llama_cpp.export(artifact, lms(family), ran.saved_state(), tmp_path / "slots", engine=ran)
+    assert [slot.prompt for slot in slots] == ["a", "b"]
+
+
+def test_a_state_that_is_longer_than_the_layouts_slot(new_lm, artifact_of, tmp_path):
+    lm = new_lm("llama", max_position_embeddings=1024)
+    ran = engine.Engine(
+        gguf_file.write(tiny_model("llama", max_position_embeddings=1024), tmp_path / "a.gguf")
+    )
+    artifact = artifact_of(lm, "prefix-tuning", length=300, placement="before")
+    (slot,) = llama_cpp.export(artifact, lm, ran.saved_state(), tmp_path / "slots", engine=ran)
+    assert len(slot.tokens) == 300 > engine.CONTEXT
+
+
+@pytest.mark.parametrize(
+    ("lies", "words"),
+    [
+        (("restore",), "restored 5 of 5 tokens, and the next request went on from 0"),
+        (("restore", "count"), "holds other keys than those of the file"),
+        (("restore", "count", "keys"), "answers as if the tokens of the prompt were text"),
+        (("fewer",), "restored 3 of 5 tokens"),
+    ],
+)
+def test_an_engine_that_restores_nothing_is_found_out(
+    lies, words, lms, ggufs, artifact_of, monkeypatch, tmp_path
+):
+    """The real engine, whose answers are changed on the way: it restores nothing, and denies it."""
+
+    def post(url, body):
+        if "action=restore" in url and "restore" in lies:
+            return {"n_restored": 5}
+        said = engine.post(url, body)
+        if "action=restore" in url and "fewer" in lies:
+            said["n_restored"] = 3
+        if "count" in lies and "timings" in said:
+            said["timings"]["cache_n"] = 5
+        return said
+
+    monkeypatch.setattr(effect, "post", post)
+    if "keys" in lies:
+        monkeypatch.setattr(effect, "_holds", lambda *_: True)
+    artifact = artifact_of(lms("llama"), "prefix-tuning", length=5, placement="before")
+    ran = engine.Engine(ggufs["llama"], "f32")
+    with pytest.raises(SoftPromptError, match="does not restore the state of 'default'") as error:
+        llama_cpp.export(artifact, lms("llama"), ran.saved_state(), tmp_path / "slots", engine=ran)
+    assert words in error.value.why and "xllamacpp 2026" in error.value.fix
+    assert not (tmp_path / "slots").exists()

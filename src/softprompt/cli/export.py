@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from .opening import ArtifactFolder, ModelName, OtherBase, PromptName
 from .output import Json, Reply, log, size, table
+
+if TYPE_CHECKING:
+    from ..interop.llama_cpp.engine import Engine
 
 
 class Library(str, Enum):
@@ -19,6 +22,10 @@ class Library(str, Enum):
     llama_cpp = "llama.cpp"
 
 
+NOT_TRIED = (
+    "note: your engine was not tried; some builds restore nothing and say that they did: look at n_restored "
+    "and at timings.cache_n of the next answer, as examples/llama_cpp_slots.py does"
+)
 Found = tuple[dict[str, Any], list[str]]  # for programs, and lines for people
 
 
@@ -111,11 +118,13 @@ def _to_llama_cpp(
     opened: Any, folder: Path, model: str | None, engine: dict[str, Any], **options: Any
 ) -> Found:
     from ..interop import llama_cpp
+    from ..interop.llama_cpp.engine import version
     from ..lm.loading import load
 
     name = model or opened.manifest["base"]["name"]
-    saved = _state(name, **engine)
-    slots = llama_cpp.export(opened, load(name, dtype="float32"), saved, folder, **options)
+    saved, ran = _state(name, **engine)
+    lm = load(name, dtype="float32")
+    slots = llama_cpp.export(opened, lm, saved, folder, engine=ran, **options)
     found = {
         slot.prompt: {"file": slot.file, "tokens": list(slot.tokens), "sha256": slot.sha256} for slot in slots
     }
@@ -123,19 +132,29 @@ def _to_llama_cpp(
         (slot.prompt, slot.file, f"{len(slot.tokens)} tokens", size((folder / slot.file).stat().st_size))
         for slot in slots
     ]
-    return {"slots": found}, [f"{folder}: {len(slots)} for llama.cpp's slots", table(rows)]
+    tried = None if ran is None else f"xllamacpp {version()}"
+    said = f"restored and asked in {tried}: each had its effect" if tried else NOT_TRIED
+    lines = [f"{folder}: {len(slots)} for llama.cpp's slots", table(rows), said]
+    return {"slots": found, "tried": tried}, lines
 
 
-def _state(model: str, gguf: Path | None, state: Path | None, slots: int, cache_type: Any) -> bytes:
-    """A state that the engine saved: the one given, or of a GGUF file (the embedded model's own)."""
+def _state(
+    model: str, gguf: Path | None, state: Path | None, slots: int, cache_type: Any
+) -> tuple[bytes, Engine | None]:
+    """A state that the engine saved: the one given, or of a GGUF file (the embedded model's own).
+
+    With it how that engine runs; None where it is the user's own.
+    """
     from ..errors import SoftPromptError
-    from ..interop.llama_cpp import engine
+    from ..files import check_pulled
+    from ..interop.llama_cpp.engine import Engine
     from ..lm import smollm2
 
     if state is not None:
         if not state.is_file():
             raise SoftPromptError(f"no file {state}", fix="check the path given as --state")
-        return state.read_bytes()
+        check_pulled(state)
+        return state.read_bytes(), None
     if gguf is None and model == "smollm2":
         gguf = smollm2.gguf_path()
     if gguf is None:
@@ -144,4 +163,5 @@ def _state(model: str, gguf: Path | None, state: Path | None, slots: int, cache_
             why="its state files differ by version, cache and model, so one that it saved is filled in",
             fix="give --gguf FILE (the model; needs xllamacpp), or --state FILE (a slot that it saved)",
         )
-    return engine.saved_state(gguf, cache_type=cache_type, slots=slots)
+    ran = Engine(gguf, cache_type, slots)
+    return ran.saved_state(), ran

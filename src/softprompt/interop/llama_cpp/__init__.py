@@ -21,7 +21,8 @@ from ...errors import SoftPromptError
 from ...files import replacing, write_text
 from ...lm.base import LanguageModel
 from ..compiled import CompiledKV, compile_artifact
-from . import layout, state
+from . import effect, layout, state
+from .engine import Engine
 from .state import State
 
 __all__ = ["Slot", "export", "filled", "placeholders"]
@@ -45,23 +46,40 @@ def export(
     *,
     prompt: str | None = None,
     other_base: bool = False,
+    engine: Engine | None = None,
 ) -> list[Slot]:
     """Write prompts as files `PROMPT.bin`, with `slots.json` beside them: their tokens and template.
 
     `saved` is a state that the engine which will restore them saved of any text: versions, cache types and
-    the order of a key's numbers are read from it. `lm` should compute in float32. Raises SoftPromptError
-    for what is not exactly a KV prefix, or not for that engine.
+    the order of a key's numbers are read from it. `lm` should compute in float32. With `engine` each state is
+    restored there and asked about before anything is written. Raises SoftPromptError for what is not exactly
+    a KV prefix, or not for that engine, and where a restored state has no effect.
     """
     check_free(folder)
     names = artifact.prompts if prompt is None else (artifact.prompts[artifact.index(prompt)],)
     compiled = {name: compile_artifact(artifact, lm, name, other_base=other_base) for name in names}
-    engine = state.read(saved)
-    made = [_slot(name, one, lm, engine, folder) for name, one in compiled.items()]
+    layout_of = state.read(saved)
+    made = [_slot(name, one, lm, layout_of) for name, one in compiled.items()]
+    if engine is not None:
+        effect.check(
+            engine,
+            {
+                slot.prompt: effect.Filled(
+                    slot.tokens,
+                    content,
+                    effect.expected(artifact, lm, slot.prompt, other_base=other_base),
+                )
+                for slot, content in made
+            },
+        )
+    for slot, content in made:
+        with replacing(folder / slot.file) as temporary:
+            temporary.write_bytes(content)
     recipe = artifact.manifest["recipe"]
     facts = {"base": lm.name, "template": recipe["template"], "task": recipe["task"]}
-    slots = {"slots": [asdict(slot) for slot in made], **facts}
+    slots = {"slots": [asdict(slot) for slot, _ in made], **facts}
     write_text(folder / "slots.json", json.dumps(slots, indent=2, ensure_ascii=False) + "\n")
-    return made
+    return [slot for slot, _ in made]
 
 
 def check_free(folder: Path) -> None:
@@ -89,16 +107,15 @@ def placeholders(content: bytes, length: int, vocab: int, special: Sequence[int]
     return tuple(draw.choice(usable) for _ in range(length))
 
 
-def _slot(name: str, compiled: CompiledKV, lm: LanguageModel, engine: State, folder: Path) -> Slot:
+def _slot(name: str, compiled: CompiledKV, lm: LanguageModel, engine: State) -> tuple[Slot, bytes]:
+    """What is known of an exported prompt, and its file."""
     content = b"".join(_flat(tensor).tobytes() for tensor in compiled.tensors().values())
     special = lm.tokenizer.all_special_ids if lm.tokenizer is not None else []
     size = lm.spec.vocab_size if lm.tokenizer is None else min(lm.spec.vocab_size, len(lm.tokenizer))
     tokens = placeholders(content, compiled.length, size, special)
     written = state.write(filled(compiled, lm, engine, tokens))
     file = f"{name.replace('/', '-')}.bin"  # a server takes names without folders alone
-    with replacing(folder / file) as temporary:
-        temporary.write_bytes(written)
-    return Slot(name, file, tokens, hashlib.sha256(written).hexdigest())
+    return Slot(name, file, tokens, hashlib.sha256(written).hexdigest()), written
 
 
 def _flat(tensor: Tensor) -> np.ndarray:

@@ -3,18 +3,43 @@
 from __future__ import annotations
 
 import importlib
+import importlib.metadata
 import json
 import tempfile
 import urllib.error
 import urllib.request
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from ...errors import SoftPromptError
+from ...files import check_pulled
 
 CacheType = Literal["f32", "f16"]
 TOKENS = 8
 CONTEXT = 256  # tokens a slot: all that is done here is short
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """How the engine runs that will restore the states."""
+
+    gguf: Path
+    cache_type: CacheType = "f16"
+    slots: int = 1
+
+    def saved_state(self) -> bytes:
+        """The state of a few tokens."""
+        return saved_state(self.gguf, cache_type=self.cache_type, slots=self.slots)
+
+    def start(self, folder: Path, context: int) -> Any:
+        """Such an engine, whose states are in `folder`, with that many tokens a slot."""
+        return start(self.gguf, folder, cache_type=self.cache_type, slots=self.slots, context=context)
+
+
+def version() -> str:
+    """Which xllamacpp is installed."""
+    return importlib.metadata.version("xllamacpp")
 
 
 def saved_state(gguf: Path, *, cache_type: CacheType = "f16", slots: int = 1) -> bytes:
@@ -24,6 +49,7 @@ def saved_state(gguf: Path, *, cache_type: CacheType = "f16", slots: int = 1) ->
     """
     if not gguf.exists():
         raise SoftPromptError(f"no GGUF file at {gguf}", fix="check the path given as --gguf")
+    check_pulled(gguf)
     with tempfile.TemporaryDirectory() as folder:
         server = start(gguf, Path(folder), cache_type=cache_type, slots=slots)
         address = server.listening_address
@@ -33,8 +59,12 @@ def saved_state(gguf: Path, *, cache_type: CacheType = "f16", slots: int = 1) ->
         return (Path(folder) / "state.bin").read_bytes()
 
 
-def start(gguf: Path, folder: Path, *, cache_type: CacheType = "f16", slots: int = 1) -> Any:
+def start(
+    gguf: Path, folder: Path, *, cache_type: CacheType = "f16", slots: int = 1, context: int = CONTEXT
+) -> Any:
     """An engine on a port of its own, which saves to and restores from `folder`; it ends with the object.
+
+    `context` counts tokens a slot.
 
     With an "f32" cache it computes in float32 throughout: flash attention would round to half precision.
     """
@@ -51,7 +81,7 @@ def start(gguf: Path, folder: Path, *, cache_type: CacheType = "f16", slots: int
     params.model.path = str(gguf)
     params.slot_save_path = f"{folder}/"
     params.cache_type_k = params.cache_type_v = kind
-    params.n_parallel, params.n_ctx = slots, CONTEXT * slots
+    params.n_parallel, params.n_ctx = slots, context * slots
     if cache_type == "f32":
         params.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
     params.cpuparams.n_threads = params.cpuparams_batch.n_threads = 1
