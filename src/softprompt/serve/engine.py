@@ -24,6 +24,7 @@ from .answer import Answer
 from .batching import Batching
 from .classify import classified
 from .failures import as_failure, note
+from .pieces import Pieces
 from .registry import Loaded, Registry
 from .request import Busy, InvalidRequest, Request, Stopped
 from .reuse import Reuse
@@ -68,6 +69,9 @@ class Engine:
         self._closing = self._stopped = False
         self._thread: threading.Thread | None = None
         self._ends = model.ends
+        if model.tokenizer is None:
+            raise SoftPromptError("this model was loaded without a tokenizer", fix="load it with one")
+        self._pieces = Pieces(model.tokenizer)
         self._requests = 0
 
     # --- from any thread ---
@@ -103,7 +107,7 @@ class Engine:
             loaded = self.registry.get(request.prompt)
         answer = Answer(request)
         try:
-            row = Row(self.model, answer, loaded, self._ends)
+            row = Row(self.model, answer, loaded, self._ends, self._pieces)
         except SoftPromptError:
             raise
         except Exception as error:

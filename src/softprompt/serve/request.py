@@ -43,6 +43,7 @@ class Request:
     echo: bool = False  # log-probabilities of the input's own tokens are wanted
     scale: float = 1.0  # strength of the injection, as `compose.scale` means it; 0: the plain model
     text: str | None = None  # the rendered input, for a prefix model with an encoder of its own
+    continues: bool = False  # the answer goes on in the input's text; else it is a text of its own
     group: object = None  # the same for answers that were asked for at once: a failure of them is logged once
 
 
@@ -57,6 +58,12 @@ class Token:
     text: str
     logprob: float | None = None
     top: tuple[tuple[int, str, float], ...] = ()
+    length: int | None = None  # characters that it completes, whatever is held back; None: those of `text`
+
+    @property
+    def completes(self) -> int:
+        """Characters of the text that end with this token."""
+        return len(self.text) if self.length is None else self.length
 
 
 @dataclass(frozen=True, slots=True)

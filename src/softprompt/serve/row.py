@@ -20,6 +20,7 @@ from ..lm.frozen import FrozenLM
 from ..lm.running import Joined, Joining
 from ..objectives import injection_for
 from .answer import Answer
+from .pieces import Pieces
 from .registry import Loaded
 from .request import Finished, InvalidRequest, Reason, Token
 from .reuse import Key, Reuse
@@ -32,13 +33,28 @@ from .text import Detokenizer, Stops
 class Row:
     """A request and, once it was begun, what it has come to. Raises InvalidRequest for one that cannot be."""
 
-    def __init__(self, lm: FrozenLM, answer: Answer, loaded: Loaded | None, ends: Collection[int]) -> None:
+    def __init__(
+        self,
+        lm: FrozenLM,
+        answer: Answer,
+        loaded: Loaded | None,
+        ends: Collection[int],
+        pieces: Pieces,
+    ) -> None:
+        self.pieces = pieces
         self.lm, self.answer, self.request = lm, answer, answer.request
         self.loaded = loaded if answer.request.scale else None
         self.sampling = self.request.sampling
         self.chooser = Chooser(self.sampling, ends, frozenset(self.request.input_ids))
         self.ends = () if self.sampling.ignore_eos else ends
-        self.text, self.stops = Detokenizer(_tokenizer(lm)), Stops(self.sampling.stop)
+        behind = self.request.input_ids if self.request.continues else ()
+        self.text = Detokenizer(pieces.tokenizer, behind, controls=pieces.controls)
+        self.stops = Stops(self.sampling.stop)
+        self._stopping = {  # control tokens that a stop string names
+            token: name
+            for token, name in (pieces.controls.items() if self.sampling.stop else ())
+            if any(name in stop for stop in self.sampling.stop)
+        }
         self.last = -1  # the token to be fed next
         self.count = 0  # tokens that came out
         self.begun = 0.0  # when it stopped waiting, of time.monotonic
@@ -150,7 +166,7 @@ class Row:
         else:
             text = request.text
             if text is None:
-                text = str(_tokenizer(self.lm).decode(list(request.input_ids), skip_special_tokens=True))
+                text = str(self.pieces.tokenizer.decode(list(request.input_ids), skip_special_tokens=True))
             batch = batch_of_ids([request.input_ids], None, [self.loaded.index], self.lm.device)
             injection = injection_for(self.lm, method, replace(batch, texts=(text,)))
         return injection if request.scale == 1 else scale(injection, request.scale, self.lm)
@@ -185,7 +201,7 @@ class Row:
             self._echoed += likelihoods(told, wanted, self.sampling.logprobs or 0)
         if len(self._echoed) < len(ids) - 1:
             return
-        text = Detokenizer(_tokenizer(self.lm))
+        text = Detokenizer(self.pieces.tokenizer, named=True)
         alone = Token(ids[0], text.add(ids[0]))
         rest = (
             Token(i, text.add(i), own, self._named(top))
@@ -198,8 +214,10 @@ class Row:
         self.chooser.note(token)
         self.last, self.count = token, self.count + 1
         ended = token in self.ends and self.count > self.sampling.min_tokens
-        shown, stopped = self.stops.add("" if ended else self.text.add(token))
-        stopped = stopped and self.count > self.sampling.min_tokens
+        shown, stopped = "" if ended else self.text.add(token), False
+        length = len(shown)
+        if self.count > self.sampling.min_tokens:  # before, no stop string is looked for
+            shown, stopped = self.stops.add(shown, self._stopping.get(token, ""))
         reason: Reason | None = "stop" if ended or stopped else None
         if reason is None and self.count >= self.sampling.max_tokens:
             reason = "length"
@@ -208,7 +226,7 @@ class Row:
             shown += last if stopped else last + self.stops.rest()
             reason = "stop" if stopped else reason
         logprob, top = (None, ()) if likely is None else (likely[0], self._named(likely[1]))
-        self.answer.put(Token(token, shown, logprob, top))
+        self.answer.put(Token(token, shown, logprob, top, length))
         return reason
 
     def end(self, reason: Reason, error: SoftPromptError | None = None) -> None:
@@ -219,11 +237,4 @@ class Row:
             self.answer.put(Finished(reason, error, read, self.count, self.vectors))
 
     def _named(self, top: tuple[tuple[int, float], ...]) -> tuple[tuple[int, str, float], ...]:
-        tokenizer = _tokenizer(self.lm)
-        return tuple((i, str(tokenizer.decode([i], clean_up_tokenization_spaces=False)), p) for i, p in top)
-
-
-def _tokenizer(lm: FrozenLM):
-    if lm.tokenizer is None:
-        raise SoftPromptError("this model was loaded without a tokenizer", fix="load it with one")
-    return lm.tokenizer
+        return tuple((i, self.pieces.text(i), p) for i, p in top)

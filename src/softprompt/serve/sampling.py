@@ -19,6 +19,7 @@ from .request import Sampling
 
 LARGEST = 1e30  # of a score that a penalty changed: an infinite one would be no number beside another
 
+LEAST = -9999.0  # what OpenAI's API calls a log-probability of minus infinity, which JSON cannot hold
 Likely = tuple[float, tuple[tuple[int, float], ...]]  # a token's log-probability, and the likeliest tokens'
 
 
@@ -124,7 +125,7 @@ def choose(logits: Tensor, choosers: Sequence[Chooser]) -> list[int | None]:
 
 def likelihoods(logits: Tensor, tokens: Sequence[int], most: int) -> list[Likely]:
     """Log-probability of each row's token by logits [N, V], and the `most` likeliest tokens with theirs."""
-    exact = logits.float().log_softmax(-1)
+    exact = logits.float().log_softmax(-1).clamp(min=LEAST)
     own = exact.gather(1, torch.tensor(tokens, device=exact.device)[:, None])[:, 0].tolist()
     values, ids = exact.topk(min(most, exact.shape[1]))
     tops = zip(ids.tolist(), values.tolist(), strict=True)

@@ -151,6 +151,14 @@ def test_strengths(engine, vllm):
             engine.submit(Request(name, IDS, echo=True))
 
 
+def test_a_stop_string_that_is_a_control_token_is_named_by_id(engine, vllm, llama):
+    name, token = llama.tokenizer.eos_token, llama.tokenizer.eos_token_id
+    run(engine.submit(Request(None, IDS, Sampling(stop=("x", name)))))
+    assert vllm.bodies[-1]["stop"] == ["x"] and vllm.bodies[-1]["stop_token_ids"] == [token]
+    with pytest.raises(InvalidRequest, match="control token"):
+        engine.submit(Request(None, IDS, Sampling(stop=("x" + name,))))
+
+
 @pytest.mark.parametrize("name", ["no", "../compiled", "team", "team/style:x", "voices", "/etc/passwd", ""])
 def test_unknown_names(name, engine, vllm):
     with pytest.raises(UnknownPrompt):

@@ -111,7 +111,9 @@ def submit(
         for given, max_tokens in inputs:
             for _ in range(asked.n or 1):
                 how = sampling(asked, max_tokens, logprobs, len(choices), service.inputs.known)
-                request = Request(target.prompt, given.ids, how, echo, scale, given.text, group)
+                request = Request(
+                    target.prompt, given.ids, how, echo, scale, given.text, given.goes_on, group
+                )
                 choices.append(Choice(given, service.engine.submit(request, target.loaded)))
     except BaseException:
         for choice in choices:

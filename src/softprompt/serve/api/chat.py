@@ -115,7 +115,8 @@ class _Reply:
         tokens: Sequence[Token] | None = None,
         **more: Any,
     ) -> dict[str, Any]:
-        scores = None if tokens is None else self._logprobs(tokens)
+        before = len(self.choices[index].tokens) - len(tokens or ())
+        scores = None if tokens is None else self._logprobs(tokens, before)
         choice = {
             "index": index,
             "delta": delta,
@@ -128,17 +129,19 @@ class _Reply:
             more["usage"] = None
         return {**self.frame, "object": "chat.completion.chunk", "choices": [choice], **more}
 
-    def _logprobs(self, tokens: Sequence[Token]) -> ChatLogprobs | None:
+    def _logprobs(self, tokens: Sequence[Token], first: int = 0) -> ChatLogprobs | None:
+        """`first`: how many tokens of the answer came before these."""
         if not self.asked.logprobs:
             return None
-        return ChatLogprobs(content=[self._scored(token) for token in tokens])
+        return ChatLogprobs(content=[self._scored(token, first + i == 0) for i, token in enumerate(tokens)])
 
-    def _scored(self, token: Token) -> TokenLogprob:
-        top = [TopLogprob(token=text, logprob=value, bytes=_bytes(text)) for _, text, value in token.top]
-        text = self.service.inputs.piece(token.id)
-        return TokenLogprob(token=text, logprob=token.logprob or 0.0, bytes=_bytes(text), top_logprobs=top)
-
-
-def _bytes(text: str) -> list[int] | None:
-    """None in the middle of a character, whose bytes the text does not tell."""
-    return None if "\ufffd" in text else list(text.encode("utf-8", "replace"))
+    def _scored(self, token: Token, first: bool) -> TokenLogprob:
+        inputs = self.service.inputs
+        tops = [
+            TopLogprob(
+                token=inputs.name(Token(id, text), first), logprob=value, bytes=inputs.bytes(id, first)
+            )
+            for id, text, value in token.top
+        ]
+        name, data = inputs.name(token, first), inputs.bytes(token.id, first)
+        return TokenLogprob(token=name, logprob=token.logprob or 0.0, bytes=data, top_logprobs=tops)

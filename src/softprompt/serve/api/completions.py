@@ -5,7 +5,7 @@ from __future__ import annotations
 import uuid
 from collections.abc import AsyncIterator, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from fastapi import APIRouter, Request
 from starlette.concurrency import run_in_threadpool
@@ -81,6 +81,15 @@ def _inputs(service: Service, asked: CompletionRequest, target: Target) -> list[
     return [service.inputs.text(prompt) for prompt in prompts]
 
 
+class Scored(NamedTuple):
+    """One token as log-probabilities name it."""
+
+    name: str
+    logprob: float | None
+    top: dict[str, float] | None
+    offset: int  # of its place in the text
+
+
 class _Reply:
     """The answers in OpenAI's shape, whole or in pieces."""
 
@@ -95,30 +104,30 @@ class _Reply:
             "model": target.name,
             "system_fingerprint": target.fingerprint,
         }
-        self.offsets = [0] * len(choices)
+        self.offsets = [0] * len(choices)  # of the next token in its choice's text
+        self.begins = [not choice.given.goes_on for choice in choices]  # the answer, with its next token
 
     def whole(self) -> Completion:
         said = []
         for index, choice in enumerate(self.choices):
-            tokens = [*self._echoed(choice), *([] if self.scoring else choice.tokens)]
-            text = self._echo_text(choice) + ("" if self.scoring else choice.text)
-            said.append(self._choice(index, text, tokens, choice.end))
+            text, scored = self._echo(index)
+            if not self.scoring:
+                text, scored = text + choice.text, scored + self._scored(index, choice.tokens)
+            said.append(self._choice(index, text, scored, choice.end))
         used = usage(self.service, self.choices, self.scoring)
         return self._frame(said, used, softprompt=self.choices[0].given.reading)
 
     async def chunks(self, parts: Parts) -> AsyncIterator[dict[str, Any]]:
         begun: set[int] = set()
         async for index, part in parts:
-            choice = self.choices[index]
             if index not in begun:
                 begun.add(index)
                 if self.asked.echo:
-                    text, tokens = self._echo_text(choice), self._echoed(choice)
-                    yield self._chunk(self._choice(index, text, tokens, None))
+                    yield self._chunk(self._choice(index, *self._echo(index), None))
             if isinstance(part, Finished):
                 yield self._chunk(self._choice(index, "", [], part))
             elif not self.scoring and (part.text or self.asked.logprobs is not None):
-                yield self._chunk(self._choice(index, part.text, [part], None))
+                yield self._chunk(self._choice(index, part.text, self._scored(index, [part]), None))
         used = usage(self.service, self.choices, self.scoring)
         if self.asked.tells_usage:
             yield self._frame([], used).model_dump(exclude={"softprompt"})
@@ -133,33 +142,48 @@ class _Reply:
         return Completion(**self.frame, choices=choices, usage=used, **more)
 
     def _choice(
-        self, index: int, text: str, tokens: Sequence[Token], end: Finished | None
+        self, index: int, text: str, scored: Sequence[Scored], end: Finished | None
     ) -> CompletionChoice:
         reason = None if end is None else "length" if self.scoring else end.reason
+        logprobs = CompletionLogprobs(
+            tokens=[one.name for one in scored],
+            token_logprobs=[one.logprob for one in scored],
+            top_logprobs=[one.top for one in scored],
+            text_offset=[one.offset for one in scored],
+        )
         return CompletionChoice(
             index=index,
             text=text,
-            logprobs=None if self.asked.logprobs is None else self._logprobs(index, tokens),
+            logprobs=None if self.asked.logprobs is None else logprobs,
             finish_reason=reason,  # type: ignore[arg-type]
         )
 
-    def _logprobs(self, index: int, tokens: Sequence[Token]) -> CompletionLogprobs:
-        piece, offsets = self.service.inputs.piece, []
+    def _echo(self, index: int) -> tuple[str, list[Scored]]:
+        """The input's text and its tokens, as far as they are asked for."""
+        if not self.asked.echo:
+            return "", []
+        choice, inputs = self.choices[index], self.service.inputs
+        text, lengths = inputs.echoed(choice.given, not self.scoring)
+        if self.asked.logprobs is None:
+            return text, []
+        scored, begins = [], True
+        for token, length in zip(choice.answer.echoed, lengths, strict=True):
+            scored.append(self._one(index, token, length, begins))
+            begins = begins and inputs.bytes(token.id) is None  # control tokens ahead of the text
+        return text, scored
+
+    def _scored(self, index: int, tokens: Sequence[Token]) -> list[Scored]:
+        """Tokens of the answer, those that come next."""
+        if self.asked.logprobs is None:
+            return []
+        found = []
         for token in tokens:
-            offsets.append(self.offsets[index])
-            self.offsets[index] += len(token.text)
-        return CompletionLogprobs(
-            tokens=[piece(token.id) for token in tokens],
-            token_logprobs=[token.logprob for token in tokens],
-            top_logprobs=[
-                None if token.logprob is None else {text: value for _, text, value in token.top}
-                for token in tokens
-            ],
-            text_offset=offsets,
-        )
+            found.append(self._one(index, token, token.completes, self.begins[index]))
+            self.begins[index] = False
+        return found
 
-    def _echoed(self, choice: Choice) -> tuple[Token, ...]:
-        return choice.answer.echoed if self.asked.echo and self.asked.logprobs is not None else ()
-
-    def _echo_text(self, choice: Choice) -> str:
-        return choice.given.text if self.asked.echo else ""
+    def _one(self, index: int, token: Token, length: int, begins: bool) -> Scored:
+        inputs, offset = self.service.inputs, self.offsets[index]
+        self.offsets[index] += length
+        top = None if token.logprob is None else inputs.names(token, begins)
+        return Scored(inputs.name(token, begins), token.logprob, top, offset)

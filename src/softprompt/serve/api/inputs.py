@@ -14,6 +14,9 @@ from typing import TYPE_CHECKING, Any
 from ...data.encode import Encoder
 from ...data.template import Template
 from ...errors import SoftPromptError
+from ..pieces import Pieces
+from ..request import Token
+from ..text import Detokenizer
 from .errors import ApiError
 from .limits import Limits
 from .replies import Reading
@@ -32,6 +35,8 @@ class Input:
     ids: Ids
     text: str
     reading: Reading
+    goes_on: bool = False  # the answer goes on in the same text, as that of a completion does
+    from_ids: bool = False  # ids were sent, and no text
 
 
 class Inputs:
@@ -40,6 +45,7 @@ class Inputs:
     def __init__(self, tokenizer: Any, context: int | None, limits: Limits) -> None:
         self.tokenizer, self.context, self.limits = tokenizer, context, limits
         self._plain = Encoder(tokenizer, Template("{{ input }}"))
+        self.pieces = Pieces(tokenizer)
         self.known = len(tokenizer)  # ids below are of the vocabulary
         self._lock = threading.Lock()
 
@@ -48,11 +54,13 @@ class Inputs:
         if isinstance(text, str):
             with self._lock:
                 ids = self._plain.encode({"input": text}, with_target=False).input_ids
-            return self._checked(Input(ids, text, Reading(rendering="text")))
+            return self._checked(Input(ids, text, Reading(rendering="text"), goes_on=True))
         if odd := next((id for id in text if id >= self.known), None):
             message = f"Token id {odd} is not of the vocabulary (0 to {self.known - 1})."
             raise ApiError(400, message, param="prompt", code="invalid_token")
-        return self._checked(Input(tuple(text), self.piece(*text), Reading(rendering="text")))
+        with self._lock:
+            shown = self.pieces.decode(list(text))
+        return self._checked(Input(tuple(text), shown, Reading(rendering="text"), True, True))
 
     def row(self, loaded: Loaded | None, row: Mapping[str, Any], param: str = "row") -> Input:
         """The prompt's own template over a row."""
@@ -133,12 +141,64 @@ class Inputs:
         vectors = int(recipe.method.options().get("length", 0))  # soft tokens take places too
         return min(recipe.task.max_new_tokens, most, max(1, left - vectors))
 
-    def piece(self, *ids: int) -> str:
-        """The text of ids by themselves."""
+    def name(self, token: Token, first: bool = False) -> str:
+        """How a token is called among log-probabilities; see `Pieces.name`."""
+        if token.id < 0:  # an engine that does not say which
+            return token.text
         with self._lock:
-            return self.tokenizer.decode(
-                list(ids), skip_special_tokens=False, clean_up_tokenization_spaces=False
-            )
+            return self.pieces.name(token.id, first)
+
+    def names(self, token: Token, first: bool = False) -> dict[str, float]:
+        """The likeliest tokens in its place, by name, with their log-probabilities."""
+        found: dict[str, float] = {}
+        with self._lock:
+            for id, _, value in token.top:
+                name = self.pieces.name(id, first)
+                found.setdefault(self.pieces.name(id) if name in found else name, value)
+        return found
+
+    def bytes(self, id: int, first: bool = False) -> list[int] | None:
+        """What a token adds to the text; None of a control token, and of one that is not known."""
+        with self._lock:
+            data = self.pieces.bytes(id, first) if id >= 0 else None
+        return None if data is None else list(data)
+
+    def echoed(self, given: Input, answered: bool) -> tuple[str, list[int]]:
+        """An input's text as it is echoed, and how many of its characters each of its tokens completes.
+
+        What was sent as a text comes back as it was. `answered`: an answer follows, which completes a
+        character that the ids end within.
+        """
+        with self._lock:
+            if not given.from_ids and (lengths := self._lengths(given)) is not None:
+                return given.text, lengths
+            read = Detokenizer(self.tokenizer, named=True)
+            texts = [read.add(id) for id in given.ids]
+            texts[-1] += "" if answered else read.rest()
+        return "".join(texts), [len(text) for text in texts]
+
+    def _lengths(self, given: Input) -> list[int] | None:
+        """By the places in the text that the tokenizer says; None where the ids are not those of the text."""
+        if not given.text:
+            return [0] * len(given.ids)
+        if not getattr(self.tokenizer, "is_fast", False):
+            return None
+        made = self.tokenizer(
+            given.text, return_offsets_mapping=True, return_special_tokens_mask=True, verbose=False
+        )
+        count = len(given.ids)
+        if tuple(made["input_ids"][:count]) != given.ids:
+            return None
+        marks = zip(made["special_tokens_mask"], made["offset_mapping"], strict=True)
+        places = [None if added else place for added, place in marks][:count]
+        ends, end, begun = [0] * count, 0, len(given.text)
+        for i, place in enumerate(places):
+            end = ends[i] = end if place is None else max(end, place[1])
+        for i in reversed(range(count)):  # a token completes no more than what the later ones leave to it
+            ends[i], place = min(ends[i], begun), places[i]
+            begun = begun if place is None else min(begun, place[0])
+        ends[-1] = len(given.text)
+        return [end - before for end, before in zip(ends, [0, *ends[:-1]], strict=True)]
 
     def _checked(self, given: Input) -> Input:
         most = self.limits.input_tokens

@@ -17,6 +17,7 @@ from typing import Any, final
 from ...data.encode import Example
 from ...errors import SoftPromptError
 from ..labels import check_kind, probabilities
+from ..pieces import control_tokens
 from ..request import BrokenPrompt, Busy, EngineFailed, InvalidRequest, Reason, Request, Stopped
 from ..room import Pace, Room
 from . import faults, translate
@@ -67,7 +68,7 @@ class VllmEngine:
         if loaded is None and request.prompt is not None:
             loaded = self.registry.get(request.prompt)
         entry = None if loaded is None else loaded.entry
-        body = translate.body(request, entry, self.model, self._soft(loaded))
+        body = translate.body(request, entry, self.model, self._soft(loaded), self._controls)
         answer = GatewayAnswer(self, request, loaded, body)
         with self._lock:
             held = self._room.held()
@@ -153,6 +154,10 @@ class VllmEngine:
     def piece(self, token: int) -> str:
         """Its text by itself."""
         return self._piece(token)
+
+    @functools.cached_property
+    def _controls(self) -> dict[int, str]:
+        return control_tokens(self.tokenizer)
 
     @functools.cached_property
     def _piece(self) -> Callable[[int], str]:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -25,8 +26,16 @@ Soft = Callable[[Ids], Tensor]  # embeddings [n + Q, H] of an input under soft t
 PLACEHOLDER = 0  # any known token: the salt tells prompts apart, and what it says is never computed
 
 
-def body(request: Request, entry: Entry | None, model: str, soft: Soft | None = None) -> dict[str, Any]:
+def body(
+    request: Request,
+    entry: Entry | None,
+    model: str,
+    soft: Soft | None = None,
+    controls: Mapping[int, str] = MappingProxyType({}),
+) -> dict[str, Any]:
     """What is posted for a request; `soft` where soft tokens stand after the input.
+
+    `controls`: the tokenizer's control tokens, by id.
 
     Raises InvalidRequest for what vLLM cannot do exactly.
     """
@@ -46,7 +55,7 @@ def body(request: Request, entry: Entry | None, model: str, soft: Soft | None = 
         )
     named = None if request.scale == 0 else entry
     given = prompt(request.input_ids, named, soft)
-    return {"model": model, "stream": True, **given, **sampled(request.sampling)}
+    return {"model": model, "stream": True, **given, **sampled(request.sampling, controls)}
 
 
 def prompt(ids: Ids, entry: Entry | None, soft: Soft | None = None) -> dict[str, Any]:
@@ -63,11 +72,19 @@ def prompt(ids: Ids, entry: Entry | None, soft: Soft | None = None) -> dict[str,
     }
 
 
-def sampled(how: Sampling) -> dict[str, Any]:
+def sampled(how: Sampling, controls: Mapping[int, str] = MappingProxyType({})) -> dict[str, Any]:
     """How tokens are chosen, in vLLM's words; tokens are named by id.
 
     All of it is said: what is left open vLLM takes from the checkpoint's own settings (see `lm.settings`).
+    Raises InvalidRequest for a stop string of a control token and text: vLLM looks for strings in text alone.
     """
+    named = [token for token, name in controls.items() if name in how.stop]
+    for stop in how.stop:
+        if held := next((name for name in controls.values() if name in stop and name != stop), None):
+            raise InvalidRequest(
+                f"a stop string with the control token {held} and text beside it is not served by vLLM",
+                fix="stop at the control token alone, or at the text",
+            )
     return {
         "max_tokens": how.max_tokens,
         "temperature": how.temperature,
@@ -76,7 +93,8 @@ def sampled(how: Sampling) -> dict[str, Any]:
         "min_p": 0.0,
         "repetition_penalty": how.repetition_penalty,
         "seed": how.seed,
-        "stop": list(how.stop),
+        "stop": [stop for stop in how.stop if stop not in controls.values()],
+        "stop_token_ids": named,
         "logprobs": how.logprobs,
         "frequency_penalty": how.frequency_penalty,
         "presence_penalty": how.presence_penalty,
