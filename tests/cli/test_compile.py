@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 import shutil
 from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 
 from softprompt.cli import main
 
+from ..serve.gateway.standin import StandIn
 from .conftest import make_project, tuned_styles
 
 
@@ -61,6 +63,25 @@ def test_the_others_go_on(run, infix, styles, tmp_path):
     assert "after the input" in said.json["refused"]["mood"]["what"]
 
 
+def test_no_prompt_is_called_as_the_base(run, styles, tuned, model_folder, tmp_path):
+    """Whether its artifact holds one prompt or several; with a folder ahead of it in its name, it may."""
+    name = model_folder.name
+    for artifact in (styles, tuned):
+        shutil.rmtree(tmp_path / "tree", ignore_errors=True)
+        shutil.copytree(artifact, tmp_path / "tree" / name)
+        said = run("compile", tmp_path / "tree" / name, "--out", tmp_path / "out")
+        assert said.code == 1 and f"'{name}' is the base model's name and a prompt's" in said.err
+        assert not (tmp_path / "out").exists()
+    shutil.copytree(styles, tmp_path / "tree/style")
+    said = run("compile", tmp_path / "tree", "--out", tmp_path / "out", "--json")
+    assert said.code == 1 and set(said.json["prompts"]) == {"style:fact", "style:joke"}
+    assert set(said.json["refused"]) == {name}
+    said = run("compile", tmp_path, "--out", tmp_path / "above", "--json")
+    assert said.code == 0 and f"tree/{name}" in said.json["prompts"]
+    (tmp_path / "tree" / name).rename(tmp_path / "renamed")
+    assert run("compile", tmp_path / "renamed", "--out", tmp_path / "out").code == 0
+
+
 def test_nothing_there(run, tmp_path):
     said = run("compile", tmp_path, "--out", tmp_path / "out")
     assert said.code == 1 and "no tuned prompt in" in said.err
@@ -89,3 +110,25 @@ def test_the_gateway_says_what_it_lacks(run, styles, tmp_path):
     run("compile", styles, "--out", tmp_path / "compiled")
     said = run(*words, tmp_path / "compiled")
     assert said.code == 1 and "vLLM at http://127.0.0.1:9 does not answer" in said.err
+
+
+@pytest.mark.parametrize("prompt", ["", ":joke"])
+def test_a_gateway_does_not_start_with_a_prompt_called_as_the_base(
+    run, styles, model_folder, tmp_path, prompt
+):
+    """Such as were compiled before `compile` refused them; what the error says to do helps."""
+    run("compile", styles, "--out", tmp_path / "compiled")
+    names = tmp_path / "compiled/prompts"
+    there = next(names.glob("*joke.json"))
+    file = names / f"{quote(model_folder.name + prompt)}.json"
+    shutil.copy(there, file)
+    vllm = StandIn()
+    words = ["serve", tmp_path / "compiled", "--engine", "vllm", "--port", "0", "--vllm-url", vllm.url]
+    said = run(*words)
+    assert said.code == 1 and "is the base model's name and a prompt's" in said.err
+    assert f"remove {file}" in " ".join(said.err.split())
+    file.unlink()
+    vllm.models = lambda c: c.reply(200, {"data": [{"id": "base"}]})
+    said = run(*words)
+    assert said.code == 1 and "how long its context is" in said.err
+    vllm.close()

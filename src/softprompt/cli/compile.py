@@ -46,6 +46,7 @@ def compile_(
     from ..interop.compiled.batch import compile_all, sources
     from ..interop.compiled.folder import Folder
     from ..lm.loading import load
+    from ..serve.bases import called
 
     found = sources(paths)
     base = found[0].artifact.manifest["base"]
@@ -54,7 +55,8 @@ def compile_(
     log(f"loading {model or base['name']} …")
     lm = load(model or base["name"], dtype=dtype.value)
     made, refused = [], []
-    for source, result in zip(found, compile_all(found, lm, out, other_base=other_base), strict=True):
+    results = compile_all(found, lm, out, other_base=other_base, taken=called(model or base["name"]))
+    for source, result in zip(found, results, strict=True):
         if isinstance(result, SoftPromptError):
             if len(found) == 1:
                 raise result

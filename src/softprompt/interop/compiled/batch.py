@@ -69,13 +69,22 @@ def _artifacts(path: Path) -> Iterator[tuple[str, Artifact]]:
 
 
 def compile_all(
-    found: Sequence[Source], lm: LanguageModel, out: Path, *, other_base: bool = False
+    found: Sequence[Source],
+    lm: LanguageModel,
+    out: Path,
+    *,
+    other_base: bool = False,
+    taken: str | None = None,
 ) -> Iterator[Entry | SoftPromptError]:
-    """Compile each into `out`; what cannot be is given back as the reason, and the others go on."""
+    """Compile each into `out`; what cannot be is given back as the reason, and the others go on.
+
+    `taken` is what clients call the base: no prompt may have that name.
+    """
     folder = Folder(out)
     base = base_of(lm)
     for source in track(found, "compiling"):
         try:
+            _check_name(source, taken)
             injection = injection_of(source.artifact, lm, source.prompt, other_base=other_base)
             after = tokens_after(injection)
             kept = None if after is None else {AFTER: after.to(lm.dtype)}
@@ -87,6 +96,16 @@ def compile_all(
         if after is not None:
             folder.add_embeddings(lambda: lm.embed(torch.arange(lm.spec.vocab_size, device=lm.device)))
         yield folder.add(tensors, functools.partial(_entry, source, tensors, lm))
+
+
+def _check_name(source: Source, taken: str | None) -> None:
+    """Raises SoftPromptError where a client that names the base would mean the prompt too."""
+    if source.name.partition(":")[0] == taken:
+        raise SoftPromptError(
+            f"'{taken}' is the base model's name and a prompt's",
+            why="a gateway is asked for its prompts, and for the base, by the name alone",
+            fix=f"rename {source.artifact.path}, or compile a folder above it: names are paths below it",
+        )
 
 
 def _entry(source: Source, tensors: dict[str, Tensor], lm: LanguageModel, sha256: str, size: int) -> Entry:

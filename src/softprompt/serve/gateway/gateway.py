@@ -43,9 +43,8 @@ def create_gateway(
     served = vllm.models()[0]
     context = served.get("max_model_len")
     if not isinstance(context, int):
-        name = named(vllm.url, served["id"])
         raise SoftPromptError(
-            f"{name} does not say how long its context is",
+            f"{named(vllm.url, served['id'])} does not say how long its context is",
             why="its list of models has no max_model_len",
             fix="give --vllm-url the address of vLLM itself, or of a balancer that passes its answers on",
         )
@@ -53,4 +52,18 @@ def create_gateway(
     limits = options.get("limits") or Limits()
     engine = VllmEngine(vllm, registry, served["id"], tokenizer, limits.requests)
     called = name or bases.called(model or base.name)
+    _check_name(registry, called)
     return create_app(engine, registry, model_name=called, tokenizer=tokenizer, context=context, **options)
+
+
+def _check_name(registry: CompiledRegistry, called: str) -> None:
+    """Raises SoftPromptError where a prompt was compiled under the base's name, before that was refused."""
+    folder = registry.folder
+    names = [called] if folder.holds(called) else [f"{called}:{one}" for one in folder.prompts_of(called)]
+    if names:
+        files = ", ".join(str(folder.name_file(name)) for name in names)
+        raise SoftPromptError(
+            f"'{called}' is the base model's name and a prompt's",
+            why="a request names its prompt, or the base, by the name alone",
+            fix=f"remove {files}; rename the prompt's folder, and compile it again",
+        )
