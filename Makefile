@@ -21,7 +21,7 @@ SELF    = $(MAKE) --no-print-directory
 VLLM   := .venv-vllm
 
 .DEFAULT_GOAL := help
-.PHONY: help venv model browser demo test test-fast test-versions vllm test-vllm lint clean
+.PHONY: help venv model browser node demo test test-fast test-versions vllm test-vllm lint clean
 
 help:  ## what there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F '\t' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -64,6 +64,9 @@ browser:  ## Chromium, for the tests that look at the report's page (as root wit
 		{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
 			chromium fonts-dejavu-core >/dev/null; } || echo "NO BROWSER TESTS: chromium could not be installed"; \
 	else echo "NO BROWSER TESTS: install chromium to run them"; fi
+
+node:  ## OpenAI's client for node, for a test that is skipped without it (needs node and npm)
+	@cd tests/serve/api/node && npm install --no-package-lock --no-audit --no-fund --silent
 
 test:  ## the linters, then the whole test suite; says how long each part took
 	@.ci/part --start; code=0; { \

@@ -5,7 +5,7 @@ from __future__ import annotations
 import httpx2 as httpx
 import pytest
 from hypothesis import HealthCheck, given, settings
-from hypothesis.strategies import sampled_from
+from hypothesis.strategies import booleans, sampled_from
 
 schemathesis = pytest.importorskip("schemathesis", reason="NO FUZZING: pip install schemathesis")
 
@@ -30,7 +30,24 @@ OPERATIONS = (
     ("/health", "GET"),
 )
 NAMES = ("tiny", "team-a/reviews", "team-b/chat", "team-a/pairs")
+#: What a request is about, by route: a plain one of it, and the fields that may say it.
+QUESTIONS = {
+    "/v1/completions": {"prompt": "the sea"},
+    "/v1/chat/completions": {"messages": [{"role": "user", "content": "the sea"}]},
+    "/v1/classify": {"input": "the sea"},
+}
 ASKED = ("model", "prompt", "messages", "row", "input")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _the_same_draws_everywhere():
+    """Hypothesis draws from the constants of all modules that are loaded, too, which differ by run."""
+    from hypothesis.internal.conjecture import providers
+
+    with pytest.MonkeyPatch.context() as patch:
+        none = providers.Constants()
+        patch.setattr(providers, "_get_local_constants", lambda: none)
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +63,7 @@ def test_every_operation_is_drawn_from(schema):
 @pytest.mark.parametrize("mode", GenerationMode)
 @pytest.mark.parametrize(("path", "method"), OPERATIONS)
 def test_drawn_requests(schema, path, method, mode):
-    """Some requests are given a model that exists, and few options: all of them seldom go together."""
+    """Some have a model that exists, a plain question and few options: all of them seldom go together."""
     operation, statuses = schema[path][method], set()
     if mode is GenerationMode.NEGATIVE and path in ("/metrics", "/health", "/v1/models/{name}"):
         return  # nothing can be wrong about them
@@ -56,15 +73,16 @@ def test_drawn_requests(schema, path, method, mode):
         case=operation.as_strategy(generation_mode=mode),
         name=sampled_from((None, *NAMES)),
         few=sampled_from((0, 1, 2, None)),
-        text=sampled_from((None, "the sea")),
+        plain=booleans(),
     )
-    def ask(case, name, few, text):
+    def ask(case, name, few, plain):
         if name and isinstance(case.body, dict) and "model" in case.body:
-            case.body["model"] = name
-            for option in [key for key in case.body if key not in ASKED][few:] if few is not None else ():
+            options = [key for key in case.body if key not in ASKED]
+            for option in options[few:] if few is not None else ():
                 del case.body[option]
-            if text and "prompt" in case.body:
-                case.body["prompt"] = text
+            asked = QUESTIONS[path] if plain else {key: case.body[key] for key in ASKED if key in case.body}
+            case.body = {key: case.body[key] for key in case.body if key not in ASKED} | asked
+            case.body["model"] = name
         reply = case.call()
         wrong = [checks.negative_data_rejection] if name is None and mode is GenerationMode.NEGATIVE else []
         case.validate_response(reply, checks=[*CHECKS, *wrong])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import copy
 import io
 import json
 from collections.abc import Callable
@@ -11,8 +12,11 @@ from dataclasses import replace
 from typing import Any
 
 import httpx2
+import openai
 import pytest
 import torch
+from tests.serve.api.conftest import CHAT, Running
+from tests.serve.api.talking import BACK, by_hand, create, pieces, talk
 
 from softprompt import methods
 from softprompt.interop import foreign
@@ -293,6 +297,26 @@ class TestOverHttp:
         assert answer["choices"][0]["text"] == "hello" and answer["model"] == "team/style"
         assert answer["usage"]["prompt_tokens"] == 2 and answer["usage"]["completion_tokens"] == 2
         assert vllm.bodies[0]["cache_salt"] == compiled.entry("team/style").sha256
+
+    @pytest.mark.parametrize("model", ["tiny", "team/style"])
+    def test_a_conversation_goes_on_with_its_own_messages(self, engine, llama, vllm, model):
+        tokenizer = copy.deepcopy(llama.tokenizer)
+        tokenizer.chat_template = CHAT
+        app = create_app(engine, engine.registry, model_name="tiny", tokenizer=tokenizer, context=2048)
+        running = Running(app, engine, 1.0)  # type: ignore[arg-type]
+        try:
+            client = openai.OpenAI(base_url=running.url + "/v1", api_key="x", max_retries=0)
+            sent = []
+            for back in BACK.values():
+                talk(lambda messages: create(client, model=model, messages=messages), back)
+                sent.append([body["prompt"] for body in vllm.bodies[-3:]])
+            talk(lambda messages: pieces(client, model=model, messages=messages), lambda message: message)
+            sent.append([body["prompt"] for body in vllm.bodies[-3:]])
+            by_hand(lambda messages: create(client, model=model, messages=messages))
+            assert all(one == [body["prompt"] for body in vllm.bodies[-3:]] for one in sent)
+            assert len({len(prompt) for prompt in sent[0]}) > 1
+        finally:
+            running.stop()
 
     def test_models(self, ask):
         listed = {one["id"]: one["parent"] for one in ask("GET", "/v1/models").json()["data"]}
