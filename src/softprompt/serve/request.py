@@ -89,6 +89,12 @@ class NotScored(InvalidRequest):
     code = "input_not_scored"
 
 
+class ContextExceeded(InvalidRequest):
+    """Input and answer together are longer than the model's context."""
+
+    code = "context_length_exceeded"
+
+
 class TooLarge(InvalidRequest):
     """A request that is more than something on its way takes."""
 

@@ -5,11 +5,13 @@ The stand-in is a server on a loopback port; the client is the real `openai` one
 
 from __future__ import annotations
 
+import email.utils
 import json
 import logging
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from datetime import datetime, timedelta, timezone
 
 import httpx2
 import openai
@@ -28,6 +30,7 @@ from softprompt.serve.api.limits import Limits
 from softprompt.serve.api.server import LOOPBACK_NAMES
 from softprompt.serve.gateway import CompiledRegistry, VllmEngine
 from softprompt.serve.gateway.client import Vllm
+from softprompt.serve.gateway.faults import retry_after
 
 KEY = "sk-of-vllm"
 HTML = "<html><head><title>502 Bad Gateway</title></head><body><h1>upstream &amp; gone</h1></body></html>"
@@ -96,11 +99,15 @@ def log_lines(caplog):
 
 
 FAILED, BUSY, AWAY, LARGE = "engine_failed", "engine_busy", "engine_unavailable", "request_too_large"
+LONG = "This model's maximum context length is 512 tokens."
+EMBEDS = "You must set `--enable-prompt-embeds` to input `prompt_embeds`."
 GONE = "The model `base` does not exist."
 # what vLLM says: status, content, Retry-After; what the client gets: status, code, Retry-After, and words
 REFUSALS = [
     (400, {"error": {"message": "logprobs is too large"}}, None, 400, None, None, ["logprobs is too large"]),
     (400, {"object": "error", "message": "too long", "code": 400}, None, 400, None, None, ["too long"]),
+    (400, {"error": {"message": LONG}}, None, 400, "context_length_exceeded", None, [LONG]),
+    (400, {"error": {"message": EMBEDS}}, None, 502, FAILED, None, ["--enable-prompt-embeds"]),
     (400, HTML, None, 502, FAILED, None, ["400", "upstream & gone"]),
     (401, {"error": f"Unauthorized: {KEY}"}, None, 502, FAILED, None, ["401", "SOFTPROMPT_VLLM_KEY", "***"]),
     (403, {"error": "no"}, None, 502, FAILED, None, ["403", "SOFTPROMPT_VLLM_KEY"]),
@@ -227,6 +234,32 @@ def test_what_is_odd_but_whole_is_answered(client, vllm, stream, caplog):
     assert ask(client, stream) == ("hello", "length")
     (line,) = log_lines(caplog)
     assert "repetition" in line
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_tokens_are_counted_by_vllm_where_it_does_not_name_them(client, vllm, stream):
+    usage = event({"choices": [], "usage": {"prompt_tokens": 5, "completion_tokens": 7, "total_tokens": 12}})
+    options = {"stream_options": {"include_usage": True}} if stream else {}
+    for last, count in ((usage, 7), (b"data: [DONE]\n\n", 2)):
+        vllm.say = lambda c, last=last: c.stream(chunk("hel"), chunk("lo", reason="stop"), last)
+        said = client.completions.create(model="style", prompt="hi", stream=stream, **options)
+        used = list(said)[-1].usage if stream else said.usage
+        assert (used.prompt_tokens, used.completion_tokens, used.prompt_vectors) == (2, count, 3)
+
+
+def test_when_to_come_back_as_a_date():
+    later = email.utils.format_datetime(datetime.now(timezone.utc) + timedelta(seconds=30))
+    assert 28 <= (retry_after({"retry-after": later}) or 0) <= 30
+    assert retry_after({"retry-after": "Thu, 01 Jan 1970 00:00:00 GMT"}) == 0
+    assert retry_after({"retry-after": "soon"}) is None and retry_after({}) is None
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_many_answers_that_fail_are_one_line(client, vllm, caplog, stream):
+    vllm.say = lambda c: c.reply(500, {"error": {"message": "CUDA error"}})
+    with pytest.raises(openai.InternalServerError):
+        client.completions.create(model="style", prompt=["hi", "ho"], n=3, stream=stream)
+    assert len(log_lines(caplog)) == 1
 
 
 def test_scores_of_tokens_that_are_not_named_are_refused(client, vllm):

@@ -43,7 +43,7 @@ class GatewayAnswer:
         self.cancelled = True
 
     async def __aiter__(self) -> AsyncIterator[Token | Finished]:
-        made, word = 0, ""
+        made, counted, word = 0, 0, ""
         with self._engine.counted():
             try:
                 async with contextlib.aclosing(self._engine.vllm.stream(self._body)) as chunks:
@@ -52,10 +52,10 @@ class GatewayAnswer:
                             break
                         tokens, word = read(chunk, self._engine.where, self._engine.piece, self.request)
                         for token in tokens:
-                            made += token.id != UNNAMED
+                            made += 1
                             yield token
                         if word:
-                            await _drain(chunks)
+                            counted = await _rest(chunks)
                             break
                 reason = self._reason(word)
             except EngineFailed as error:
@@ -64,7 +64,7 @@ class GatewayAnswer:
             except SoftPromptError:
                 self._ended("error", made)
                 raise
-            yield self._ended(reason, made)
+            yield self._ended(reason, counted or made)
 
     def _reason(self, word: str) -> Reason:
         """Why the answer is over, of what vLLM calls it. Raises EngineFailed where it is not whole."""
@@ -131,12 +131,17 @@ def _tokens(choice: Mapping[str, Any], piece: Callable[[int], str], most: int | 
     return [*tokens[:-1], Token(last.id, text, last.logprob, last.top)]
 
 
-async def _drain(chunks: AsyncIterator[Any]) -> None:
-    """What comes after the answer's end is nothing to it, whatever it is."""
+async def _rest(chunks: AsyncIterator[Mapping[str, Any]]) -> int:
+    """vLLM's count of the answer's tokens, or 0. What else comes after an end is ignored."""
+    counted = 0
 
-    async def rest() -> None:
-        async for _ in chunks:
-            pass
+    async def read_on() -> None:
+        nonlocal counted
+        async for chunk in chunks:
+            used = chunk.get("usage")
+            said = used.get("completion_tokens") if isinstance(used, Mapping) else None
+            counted = said if isinstance(said, int) else counted
 
     with contextlib.suppress(SoftPromptError, asyncio.TimeoutError):
-        await asyncio.wait_for(rest(), REST)
+        await asyncio.wait_for(read_on(), REST)
+    return counted

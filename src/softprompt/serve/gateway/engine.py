@@ -18,7 +18,7 @@ from ...data.encode import Example
 from ...errors import SoftPromptError
 from ..labels import check_kind, probabilities
 from ..pieces import control_tokens
-from ..request import BrokenPrompt, Busy, EngineFailed, InvalidRequest, Reason, Request, Stopped
+from ..request import BrokenPrompt, Busy, EngineAway, EngineFailed, InvalidRequest, Reason, Request, Stopped
 from ..room import Pace, Room
 from . import faults, translate
 from .answer import REASONS, GatewayAnswer
@@ -136,7 +136,7 @@ class VllmEngine:
 
     def blame(self, loaded: Loaded | None, error: EngineFailed) -> SoftPromptError:
         """The prompt, where its content is not good any more; else the engine."""
-        if loaded is not None:
+        if loaded is not None and not isinstance(error, EngineAway):  # which never looked at it
             try:
                 self.registry.check(loaded.entry, again=True)
             except SoftPromptError as broken:

@@ -17,7 +17,7 @@ from http import HTTPStatus
 from typing import Any
 
 from ...errors import SoftPromptError
-from ..request import EngineAway, EngineBusy, EngineFailed, InvalidRequest, TooLarge
+from ..request import ContextExceeded, EngineAway, EngineBusy, EngineFailed, InvalidRequest, TooLarge
 
 SHOWN = 300  # characters of what it said
 AWAY = 5.0  # seconds until it is asked again, where it does not say
@@ -51,7 +51,8 @@ def refused(engine: str, status: int, headers: Mapping[str, str], content: bytes
         if "--enable-prompt-embeds" in message:
             fix = "start vLLM with --enable-prompt-embeds"
             return EngineFailed(f"{engine} takes no embeddings, which this prompt is sent as", why, fix)
-        return InvalidRequest(f"{engine} cannot answer this request", why, "change the request")
+        kind = ContextExceeded if "context length" in message else InvalidRequest
+        return kind(f"{engine} cannot answer this request", why, "change the request")
     if status in (401, 403):
         fix = "start the gateway with vLLM's key in SOFTPROMPT_VLLM_KEY"
         return EngineFailed(f"{engine} does not take the gateway's key", why, fix)

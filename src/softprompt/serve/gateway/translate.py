@@ -55,7 +55,8 @@ def body(
         )
     named = None if request.scale == 0 else entry
     given = prompt(request.input_ids, named, soft)
-    return {"model": model, "stream": True, **given, **sampled(request.sampling, controls)}
+    streamed = {"stream": True, "stream_options": {"include_usage": True}}
+    return {"model": model, **streamed, **given, **sampled(request.sampling, controls)}
 
 
 def prompt(ids: Ids, entry: Entry | None, soft: Soft | None = None) -> dict[str, Any]:
