@@ -194,6 +194,14 @@ def test_what_is_empty_within_a_row_is_a_value(http):
     assert refused(http, "/v1/completions", {"model": "tiny", "row": {"text": None}})["param"] == "row"
 
 
+def test_an_empty_prompt_beside_a_row_says_nothing(http):
+    body = {"model": "team-a/pairs", "row": {"first": "a", "second": "b"}, "temperature": 0}
+    plain = http.post("/v1/completions", json=body).json()["choices"]
+    assert http.post("/v1/completions", json={**body, "prompt": ""}).json()["choices"] == plain
+    assert refused(http, "/v1/completions", {**body, "prompt": "x"})["param"] == "prompt"
+    assert answer(http, "/v1/completions", prompt="")[0]["text"].startswith("plain[1]:")  # alone it is a text
+
+
 def test_no_probability_at_all_keeps_the_likeliest_token(one, http):
     for path in ("/v1/completions", "/v1/chat/completions"):
         answer(http, path, top_p=0, top_k=7, temperature=1)

@@ -126,6 +126,17 @@ def test_where_nothing_is_served_the_route_is_named(http, path, part):
         assert part in message and len(message) < 400
 
 
+def test_a_base_url_without_its_end_is_told_so_at_the_root(http):
+    assert "Served are /v1/models" in error(http.post("/", json={}), 405)
+
+
+def test_an_empty_limit_is_none(http):
+    listed = http.get("/v1/models").json()
+    assert http.get("/v1/models?search=&limit=").json() == listed
+    assert "must be a whole number" in error(http.get("/v1/models?limit=many"), 400)
+    assert "at least 1" in error(http.get("/v1/models?limit=0"), 400)
+
+
 def test_another_method_is_named(http):
     assert "POST" in error(http.get("/v1/chat/completions"), 405)
     assert "GET" in error(http.post("/v1/models", json={}), 405)

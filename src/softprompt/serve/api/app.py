@@ -67,8 +67,8 @@ def create_app(
     # no docs pages: they would fetch scripts from elsewhere
     app = FastAPI(title="softprompt", version=__version__, docs_url=None, redoc_url=None)
     app.state.service = service
-    errors.install(app)
     routers = [*(part.routes(service) for part in (completions, chat, classify, models))]
+    errors.install(app, [route.path for router in routers for route in router.routes])  # type: ignore[attr-defined]
     for router in (*routers, metrics.routes(numbers)):
         app.include_router(router, responses=FAILURES, dependencies=[Depends(service.caller)])
 

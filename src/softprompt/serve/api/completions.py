@@ -50,7 +50,9 @@ def routes(service: Service) -> APIRouter:
 
 
 def _check(asked: CompletionRequest) -> None:
-    if (asked.prompt is None) == (asked.row is None):
+    # clients whose type of it has no null send an empty text beside a row
+    prompt = None if asked.row is not None and asked.prompt == "" else asked.prompt
+    if (prompt is None) == (asked.row is None):
         raise ApiError(400, "Send either `prompt` or `row`.", param="prompt")
     if asked.best_of not in (None, asked.n or 1):
         message = "best_of: not supported: as many answers are computed as are given, n."

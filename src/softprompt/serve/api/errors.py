@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import math
 import traceback
-from collections.abc import Iterable
+from collections.abc import Collection
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -136,8 +136,8 @@ def _of_engine(error: SoftPromptError) -> ApiError:
     return ApiError(502, message, code="engine_failed")
 
 
-def install(app: FastAPI) -> None:
-    """Every error of the app in this form."""
+def install(app: FastAPI, routes: Collection[str]) -> None:
+    """Every error of the app in this form; `routes` are the paths that a 404 may name."""
 
     @app.exception_handler(ApiError)
     async def _own(_: Request, error: ApiError) -> JSONResponse:
@@ -153,17 +153,17 @@ def install(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def _http(http: Request, error: HTTPException) -> JSONResponse:
-        message = _of_http(http, error, app)
+        message = _of_http(http, error, routes)
         reply = ApiError(error.status_code, message, code=CODES.get(error.status_code)).response()
         reply.headers.update(error.headers or {})
         return reply
 
 
-def _of_http(http: Request, error: HTTPException, app: FastAPI) -> str:
+def _of_http(http: Request, error: HTTPException, routes: Collection[str]) -> str:
     """What the framework refuses, in words that help."""
     path = http.scope["path"]
-    if error.status_code == 404:
-        return _no_route(path, app.openapi()["paths"])
+    if error.status_code == 404 or path == "/":  # a base URL without /v1
+        return _no_route(path, routes)
     if error.status_code == 405:
         return (
             f"{path} is not for {http.method}: send {(error.headers or {}).get('Allow', 'another method')}."
@@ -173,7 +173,7 @@ def _of_http(http: Request, error: HTTPException, app: FastAPI) -> str:
     return str(error.detail)
 
 
-def _no_route(path: str, routes: Iterable[str]) -> str:
+def _no_route(path: str, routes: Collection[str]) -> str:
     """What to say where nothing is served at a path: the route that was meant, where its end is there."""
     served = sorted({route.partition("/{")[0] for route in routes if route.startswith("/v1/")}, key=len)
     shown = path if len(path) <= 100 else path[:100] + "…"

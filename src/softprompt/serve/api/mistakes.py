@@ -17,6 +17,7 @@ TYPES = {
     "model_attributes_type": "an object",
     "int_type": "a whole number",
     "int_from_float": "a whole number",
+    "int_parsing": "a whole number",
     "float_type": "a number",
     "bool_type": "true or false",
 }

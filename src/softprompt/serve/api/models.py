@@ -9,6 +9,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse
+from pydantic import BeforeValidator
 from starlette.concurrency import run_in_threadpool
 
 from ..names import one_form
@@ -26,7 +27,9 @@ def routes(service: Service) -> APIRouter:
     async def models(
         http: Request,
         search: Annotated[str | None, Query(max_length=512)] = None,
-        limit: Annotated[int | None, Query(ge=1, lt=2**31)] = None,
+        limit: Annotated[
+            int | None, Query(ge=1, lt=2**31), BeforeValidator(lambda given: given or None)
+        ] = None,
     ) -> Any:
         """All that can be asked for, or the first `limit` whose names hold `search`."""
         return await run_in_threadpool(partial(_list, service, http.state.key, search or "", limit))
