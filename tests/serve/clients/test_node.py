@@ -1,0 +1,98 @@
+"""openai-node and the AI SDK, by the snippets of the documentation and in longer conversations."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from tests.serve.clients.snippets import snippet
+
+pytestmark = pytest.mark.process
+
+CONVERSATION = """
+import OpenAI from "openai";
+const [baseURL, way, ...texts] = process.argv.slice(2);
+const client = new OpenAI({ baseURL, apiKey: "none", maxRetries: 0 });
+const messages = [];
+for (const content of texts) {
+  messages.push({ role: "user", content });
+  const asked = { model: "smollm2", messages, temperature: 0, max_tokens: 20 };
+  messages.push(
+    way === "stream"
+      ? await client.chat.completions.stream(asked).finalMessage()
+      : (await client.chat.completions.create(asked)).choices[0].message,
+  );
+}
+console.log(JSON.stringify(messages.filter((one) => one.role === "assistant").map((one) => one.content)));
+"""
+
+AI = """
+import { createOpenAICompatible } from "@ai-sdk/openai-compatible";
+import { generateText, jsonSchema, Output, streamText, tool } from "ai";
+const baseURL = process.argv[2];
+const softprompt = createOpenAICompatible({ name: "softprompt", baseURL, includeUsage: true });
+const said = {};
+const hello = { role: "user", content: "hello" };
+const asked = { temperature: 0, maxOutputTokens: 12, maxRetries: 0 };
+const stream = streamText({ model: softprompt("soft-after"), messages: [hello], ...asked });
+said.streamed = "";
+for await (const part of stream.textStream) said.streamed += part;
+said.read = (await stream.usage).inputTokens;
+const first = await generateText({ model: softprompt("smollm2"), messages: [hello], ...asked });
+const messages = [hello, ...first.response.messages, { role: "user", content: "and" }];
+said.first = first.text;
+said.then = (await generateText({ model: softprompt("smollm2"), messages, ...asked })).text;
+const zero = { ...asked, providerOptions: { softprompt: { strength: 0 } } };
+said.plain = (await generateText({ model: softprompt("soft-after"), messages: [hello], ...zero })).text;
+const schema = jsonSchema({ type: "object", properties: {} });
+const refused = async (more) => {
+  try {
+    await generateText({ model: softprompt("soft-after"), messages: [hello], ...asked, ...more });
+  } catch (error) {
+    return `${error.statusCode} ${error.message}`;
+  }
+};
+said.tools = await refused({ tools: { add: tool({ inputSchema: schema }) } });
+said.form = await refused({ output: Output.object({ schema }) });
+console.log(JSON.stringify(said));
+"""
+
+
+@pytest.fixture
+def conversation(plain):
+    """`conversation(texts, count)`: the base model's greedy answers, one after the other."""
+
+    def answers(texts: list[str], count: int) -> list[str]:
+        messages: list[dict[str, str]] = []
+        for text in texts:
+            messages.append({"role": "user", "content": text})
+            messages.append({"role": "assistant", "content": plain(messages, count)})
+        return [message["content"] for message in messages[1::2]]
+
+    return answers
+
+
+def test_the_snippet_of_openai_node(node, served, conversation):
+    said = node(snippet("openai-python and openai-node", "js", served))
+    assert said == conversation(["Name a fruit.", "Which colour has it?"], 20)[1]
+
+
+@pytest.mark.parametrize("way", ["whole", "stream"])
+def test_openai_node_sends_replies_back(node, url, conversation, way):
+    texts = ["Name a fruit.", "Which colour has it?", "And its taste?"]
+    assert json.loads(node(CONVERSATION, url, way, *texts)) == conversation(texts, 20)
+
+
+def test_the_snippet_of_the_ai_sdk(node, served, tuned):
+    said = node(snippet("AI SDK", "js", served))
+    assert said == tuned("demo/prefix-tuning:joke", "Tell me about the sea.")
+
+
+def test_the_ai_sdk(node, url, tuned, plain, conversation):
+    said = json.loads(node(AI, url))
+    assert said["streamed"] == tuned("soft-after", "hello", 12) and said["read"] == len("hello")
+    assert [said["first"], said["then"]] == conversation(["hello", "and"], 12)
+    template = plain("hello", 12)  # `soft-after` has a template that is its input alone
+    assert said["plain"] == template
+    assert said["tools"] == "400 tools: not supported: no tools are called."
+    assert said["form"] == "400 response_format: not supported: an answer is not held to a form."
