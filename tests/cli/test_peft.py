@@ -78,3 +78,25 @@ def test_the_written_config_is_plain_json(run, styles, tmp_path):
 def test_nothing_is_imported_from_llama_cpp(run, tmp_path):
     said = run("import", tmp_path, "--from", "llama.cpp")
     assert said.code == 1 and "nothing is imported from llama.cpp" in said.err and "loading" not in said.err
+
+
+def test_what_the_folder_tells_is_told_before_a_model_is_loaded(run, styles, tmp_path):
+    adapter = tmp_path / "adapter"
+    run("export", styles, "--to", "peft", "--prompt", "joke", "--out", adapter)
+    said = run("import", tmp_path, "--from", "peft", "--model", "nobody/nothing")
+    assert said.code == 1 and f"give one of them: {adapter}" in " ".join(said.err.split())
+    said = run("import", tmp_path / "gone", "--from", "peft")
+    assert said.code == 1 and "there is no such folder" in said.err
+    config = json.loads((adapter / "adapter_config.json").read_text())
+    for change, words in (
+        ({"peft_type": "LORA"}, "merge_and_unload"),
+        ({"task_type": "TALK"}, "task_type: 'TALK'"),
+        ({"base_model_name_or_path": "./gone"}, "add --model with the folder or the hub id"),
+        ({"base_model_name_or_path": "a/b", "revision": "c"}, "hf download a/b --revision c"),
+    ):
+        (adapter / "adapter_config.json").write_text(json.dumps(config | change))
+        said = run("import", adapter, "--from", "peft", "--out", tmp_path / "out")
+        assert said.code == 1 and words in " ".join(said.err.split()) and "loading" not in said.err
+    (adapter / "adapter_model.safetensors").write_text("version https://git-lfs.github.com/spec/v1\n")
+    error = run("import", adapter, "--from", "peft", "--json").json["error"]
+    assert error["fix"] == f"git lfs pull (in {adapter})"

@@ -17,8 +17,10 @@ from softprompt.errors import SoftPromptError
 from softprompt.interop import peft as interop
 from softprompt.interop.peft.config import NAME
 from softprompt.interop.peft.files import PICKLE, WEIGHTS
+from softprompt.lm import families
+from softprompt.lm.frozen import FrozenLM
 
-from ..conftest import tiny_model
+from ..conftest import tiny_model, tiny_tokenizer
 
 peft = pytest.importorskip("peft")
 pytestmark = pytest.mark.filterwarnings(
@@ -426,3 +428,45 @@ def test_the_base_at_a_revision_is_not_another_one(changed):
     with pytest.raises(SoftPromptError, match="revision 'abc' of owner/base") as error:
         interop.base_name(folder)
     assert "hf download owner/base --revision abc" in error.value.fix
+
+
+BESIDE, STATES = "a second embedding of every token", "more of the input than keys and values"
+NO_ATTENTION, ABSOLUTE = (
+    "calls transformers' attention interface",
+    "adds a vector of its own for each position",
+)
+#: Families whose prompts are refused, and why; PEFT runs some of them, otherwise than we do.
+FAMILIES = {
+    "soft": {"gemma3n_text": BESIDE, "gemma4_text": BESIDE},
+    "prefix": {
+        "falcon_h1": STATES, "jamba": STATES, "bamba": STATES, "granitemoehybrid": STATES,
+        "qwen3_next": STATES,
+        "mamba": NO_ATTENTION, "mamba2": NO_ATTENTION, "bloom": NO_ATTENTION, "falcon_mamba": NO_ATTENTION,
+        "mpt": NO_ATTENTION, "gpt2": ABSOLUTE, "gpt_neo": ABSOLUTE, "opt": ABSOLUTE,
+        "gemma4_text": "one size for all",
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", ["soft", "prefix"])
+@pytest.mark.parametrize("family", sorted(families.DECODERS))
+def test_families(kind, family, tmp_path):
+    """Equal to PEFT, but for what is seen through a sliding window; or refused with the reason."""
+    torch.manual_seed(1)
+    try:
+        peft.get_peft_model(families.tiny(family), CONFIGS[kind]()).save_pretrained(tmp_path / "theirs")
+        model = peft.PeftModel.from_pretrained(families.tiny(family), str(tmp_path / "theirs")).eval()
+        with torch.no_grad():
+            theirs = model(input_ids=torch.tensor([ROW])).logits[0, -len(ROW) :].log_softmax(-1)
+    except Exception as error:  # PEFT raises whatever its libraries do
+        theirs = error
+    lm = FrozenLM(families.tiny(family), tiny_tokenizer(), family)
+    if not (tmp_path / "theirs").exists():
+        pytest.skip("PEFT makes no adapter of this kind for it")
+    ours, notes = here(tmp_path / "theirs", lm, tmp_path / "ours")
+    if (reason := FAMILIES[kind].get(family)) or isinstance(theirs, Exception):
+        assert isinstance(ours, SoftPromptError) and (reason or "") in ours.why and ours.fix
+    else:
+        assert not isinstance(ours, Exception), ours
+        equal = torch.allclose(ours, theirs, atol=5e-5, rtol=0)
+        assert equal or any("sliding window" in note for note in notes)

@@ -47,10 +47,11 @@ def import_(
             why="a slot's state holds what a prompt comes to in one engine, and not the prompt",
             fix="--from peft, for a folder that PEFT's save_pretrained wrote",
         )
+    target = out or Path("runs") / folder.resolve().name
+    peft.check(folder, target)
     name = model or peft.base_name(folder)
     log(f"loading {name} …")
     lm = load(name)
-    target = out or Path("runs") / folder.resolve().name
     imported = peft.import_adapter(folder, lm, target, prompts=prompt or ())
     manifest = imported.artifact.manifest
     data = {

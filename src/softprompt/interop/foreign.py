@@ -39,10 +39,7 @@ def save(
 
     `source` says where it comes from. Raises SoftPromptError where `out` holds a tuned prompt.
     """
-    if (out / MANIFEST).exists():
-        raise SoftPromptError(
-            f"{out} already holds a tuned prompt", why="it would be lost", fix="choose another --out FOLDER"
-        )
+    check_free(out)
     # any start of the right shape will do: the values come from `state`
     built = methods.build(method, Setting(lm, prompts), {**options, "init": "vocab"})
     built.load_state_dict(dict(state))
@@ -50,6 +47,14 @@ def save(
     start = {"init": "artifact", "artifact": source} if "artifact" in known else {}
     full = {name: known[name].default for name in known} | dict(options) | start
     return artifacts.save(out, built.to(lm.device), lm, _manifest(out, lm, method, full, prompts, source))
+
+
+def check_free(out: Path) -> None:
+    """Raises SoftPromptError where `out` holds a tuned prompt."""
+    if (out / MANIFEST).exists():
+        raise SoftPromptError(
+            f"{out} already holds a tuned prompt", why="it would be lost", fix="choose another --out FOLDER"
+        )
 
 
 def _manifest(

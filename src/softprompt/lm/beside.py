@@ -46,6 +46,11 @@ class Beside:
         return self.of_tokens(ids)[0, 0].expand(*vectors.shape[:-1], -1)
 
 
+def has_one(model: Any) -> bool:
+    """Whether the model reads anything beside its embeddings."""
+    return any(_has_table(module) for module in model.modules())
+
+
 def bind(model: Any) -> Beside | None:
     """Let the model take wide positions; None for a model that reads nothing beside its embeddings."""
     table = next((m for m in model.modules() if _has_table(m)), None)

@@ -20,10 +20,10 @@ from ...stored import read_prompts
 from .. import foreign
 from . import files
 from .files import Adapter
-from .reading import Found, from_adapter
+from .reading import Found, check_kind, from_adapter
 from .writing import check_places, to_adapter
 
-__all__ = ["Adapter", "Found", "Imported", "base_name", "export", "import_adapter"]
+__all__ = ["Adapter", "Found", "Imported", "base_name", "check", "export", "import_adapter"]
 
 
 @dataclass(frozen=True)
@@ -76,6 +76,12 @@ def check_stored(artifact: Artifact) -> None:
         )
     if artifact.is_static:
         check_places(read_prompts(artifact.path / VECTORS, artifact.prompts).prompts[0])
+
+
+def check(folder: Path, out: Path) -> None:
+    """What can be told of an import without the base model. Raises SoftPromptError for what is refused."""
+    check_kind(files.read(folder))
+    foreign.check_free(out)
 
 
 def base_name(folder: Path) -> str:

@@ -12,6 +12,7 @@ A prefix was checked on T5 and its kin. On others (BART) PEFT raises.
 from __future__ import annotations
 
 from ...errors import SoftPromptError
+from ...lm import beside
 from ...lm.base import LanguageModel
 
 TASKS = {"decoder": "CAUSAL_LM", "encoder-decoder": "SEQ_2_SEQ_LM"}  # by our kind of a model
@@ -33,10 +34,15 @@ def entry(layer: int, entries: int) -> int:
 
 
 def check_embeddings(lm: LanguageModel) -> None:
-    """Raises SoftPromptError where soft tokens are scaled here and not in PEFT."""
+    """Raises SoftPromptError where tokens are embedded otherwise beside soft tokens, here and in PEFT."""
+    reason = ""
     if getattr(lm.model.get_encoder() if is_encdec(lm) else None, "embed_scale", 1.0) != 1.0:
+        reason = "the model scales its embeddings, and PEFT puts the tokens in beside the prompt unscaled"
+    elif beside.has_one(lm.model):
+        reason = "the model looks up a second embedding of every token, which PEFT leaves out beside a prompt"
+    if reason:
         raise SoftPromptError(
             f"a soft prompt for {lm.spec.family} does not go from one library to the other",
-            why="the model scales its embeddings, and PEFT puts the tokens in beside the prompt unscaled",
+            why=reason,
             fix="use it with the library that trained it",
         )

@@ -66,6 +66,17 @@ def unpack(lm: LanguageModel, flat: Tensor) -> Layers:
 
 def shared_layer(lm: LanguageModel) -> LayerSpec:
     """The sizes that all layers share. Raises SoftPromptError where PEFT's prefixes do not fit the model."""
+    limits = (
+        []
+        if encdec.is_encdec(lm)
+        else [lm.spec.limits[w] for w in ("prefix", "cache") if w in lm.spec.limits]
+    )
+    if limits:
+        raise SoftPromptError(
+            f"a prefix for {lm.spec.family} does not go from one library to the other",
+            why=f"PEFT puts it into a cache of keys and values, and {limits[0]}",
+            fix="use a soft prompt (prompt-tuning, placement=before)",
+        )
     if lm.spec.positions not in ("rotary", "relative", "none"):
         shifted = "after a prefix of P vectors the input starts at position P in PEFT and at 0 here"
         absolute = lm.spec.positions == "absolute"

@@ -38,12 +38,17 @@ class Found:
 
 def from_adapter(adapter: Adapter, lm: LanguageModel) -> Found:
     """What the adapter is here. Raises SoftPromptError for one that has no counterpart, or does not fit."""
-    if adapter.kind not in READERS:
-        raise _other_type(adapter.kind)
-    config.check(adapter.config)
+    check_kind(adapter)
     notes = _check_task(adapter, lm) + extras.check(adapter, lm)
     found = READERS[adapter.kind](adapter, lm)
     return replace(found, notes=notes + found.notes)
+
+
+def check_kind(adapter: Adapter) -> None:
+    """Raises SoftPromptError for a type that has no counterpart, and for settings that PEFT refuses."""
+    if adapter.kind not in READERS:
+        raise _other_type(adapter.kind)
+    config.check(adapter.config)
 
 
 def _other_type(kind: str) -> SoftPromptError:
