@@ -129,12 +129,10 @@ def test_what_nobody_foresaw_does_not_end_the_engine(served, client, failures, m
 
 
 def test_what_fails_before_a_row_is_queued(served, client, failures, monkeypatch):
-    loaded = served.engine.registry.get("soft")
-
-    def static(*_):
+    def chooser(*_):
         raise RuntimeError(CUDA)
 
-    monkeypatch.setattr(type(loaded.tuned.method), "static", static)
+    monkeypatch.setattr("softprompt.serve.row.Chooser", chooser)
     with pytest.raises(openai.InternalServerError) as caught:
         client.completions.create(model="soft", prompt="x")
     assert caught.value.code == "generation_failed" and len(failures()) == 1

@@ -18,6 +18,7 @@ from softprompt.data.each import each
 from softprompt.data.labels import distinct_labels, not_a_label
 from softprompt.data.places import check_label_words, mask_lead, mask_places, word_places
 from softprompt.data.room import Need, Room
+from softprompt.data.row import row_of
 from softprompt.data.spelling import distinct, meant
 from softprompt.data.template import Rendered, Template
 from softprompt.data.tokens import Ids, NoRoomInTemplate, Tokens, beyond_vocabulary
@@ -212,6 +213,24 @@ class Encoder:
         new = self.room.new_tokens if new_tokens is None else min(new_tokens, self.room.new_tokens)
         made.room = replace(self.room, is_settled=True, new_tokens=new)
         return made
+
+    def within(self, room: Room) -> Encoder:
+        """The same for inputs that have other positions."""
+        made = copy.copy(self)
+        made.room = room
+        return made
+
+    def of_input(self, ids: Ids, text: str, prompt: int) -> Example:
+        """An input that was encoded otherwise, of a text, with the labels as its candidates.
+
+        Raises SoftPromptError for a task whose candidates come from a row.
+        """
+        if self.kind != "classification":
+            raise SoftPromptError(
+                "the choices are not said", why="they are a field of each row", fix="send the row"
+            )
+        rendered = Rendered(text, "", None, None, (), row_of({}, "the text"))
+        return Example(ids, (), prompt, rendered, self._candidates(rendered))
 
     def round_trip(self, text: str) -> str:
         """What would be read, were the model to answer with the tokens of a text."""

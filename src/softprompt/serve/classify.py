@@ -12,7 +12,7 @@ import torch
 from ..compose import scale
 from ..data.batches import by_tokens
 from ..data.collate import collate
-from ..data.encode import Example
+from ..data.encode import Encoder, Example
 from ..data.tokens import Ids
 from ..evaluate import BATCH_TOKENS, score_candidates
 from ..injection import Injection
@@ -24,10 +24,11 @@ from .registry import Loaded
 
 Part = tuple[int, tuple[Ids, ...]]  # a row's number, and some of its candidates
 Scores = dict[str, float]
+Given = str | Mapping[str, Any] | Example  # a row, or one that was encoded
 
 
 def classified(
-    lm: LanguageModel, loaded: Loaded, rows: Sequence[str | Mapping[str, Any]], strength: float = 1.0
+    lm: LanguageModel, loaded: Loaded, rows: Sequence[Given], strength: float = 1.0
 ) -> tuple[list[Callable[[], list[list[float]]]], Callable[[list[list[float]]], list[Scores]]]:
     """The work for the rows, as jobs of about one pass each, and what makes probabilities of their results.
 
@@ -38,7 +39,7 @@ def classified(
     encoder = loaded.tuned.encoder
     check_kind(loaded.name, encoder.kind)
     name = loaded.tuned.artifact.prompts[loaded.index]
-    examples = [encoder.encode(row, with_target=False, prompt=name) for row in rows]
+    examples = encoded(encoder, rows, name)
     parts = [part for number, example in enumerate(examples) for part in _parts(number, example)]
     costs = [_cost(examples[number], candidates) for number, candidates in parts]
     jobs = [
@@ -54,6 +55,14 @@ def classified(
         return [probabilities(*both) for both in zip(names, scores, strict=True)]
 
     return jobs, together
+
+
+def encoded(encoder: Encoder, rows: Sequence[Given], prompt: str) -> list[Example]:
+    """The rows as examples, of which some are already."""
+    return [
+        row if isinstance(row, Example) else encoder.encode(row, with_target=False, prompt=prompt)
+        for row in rows
+    ]
 
 
 def _parts(number: int, example: Example) -> Iterator[Part]:

@@ -34,6 +34,7 @@ from ..manifest import BASE, STATE, VECTORS
 from ..methods.materialised import Materialised
 from ..prepare import encoder_of, room_of, template_of
 from .contents import Contents, names_of
+from .context import vectors_of
 from .names import Names, one_form
 from .request import BrokenPrompt, UnknownPrompt
 
@@ -68,6 +69,14 @@ class Loaded:
     @property
     def template(self) -> Template:
         return self.tuned.encoder.template
+
+    @property
+    def vectors(self) -> tuple[int, int]:
+        """How many it has, and how many of them take places of the model's context."""
+        with torch.no_grad():
+            return vectors_of(
+                self.tuned.method.static(torch.tensor([self.index], device=self.tuned.lm.device))
+            )
 
 
 @final

@@ -20,6 +20,7 @@ from ..lm.frozen import FrozenLM
 from ..lm.running import Joined, Joining
 from ..objectives import injection_for
 from .answer import Answer
+from .context import check_fits, vectors_of
 from .pieces import Pieces
 from .registry import Loaded
 from .request import Finished, InvalidRequest, Reason, Token
@@ -62,8 +63,7 @@ class Row:
         self._joining: Joining | None = None  # what is still to be run of a long input
         self._echoed: list[Likely] = []
         shape = self._static()
-        self.vectors = sum(int(part.mask.sum()) for part in shape.channels().values())
-        soft = sum(int(p.mask.sum()) for p in (shape.before, shape.after) if p is not None)
+        self.vectors, soft = vectors_of(shape)
         self.positions = soft + len(self.request.input_ids) + self.sampling.max_tokens
         prefixes = (shape.kv_before, shape.kv_after)
         self.columns = self.positions + sum(int(p.mask.sum()) for p in prefixes if p is not None)
@@ -180,14 +180,9 @@ class Row:
                 "a token id is not in the vocabulary",
                 why=f"'{lm.name}' has the tokens 0 to {lm.spec.vocab_size - 1}",
             )
-        if self.positions > lm.spec.context:
-            limit = lm.spec.limits.get("length", "")
-            raise InvalidRequest(
-                f"{len(ids)} tokens of input and {sampling.max_tokens} to come do not fit the model",
-                why=f"its context is {lm.spec.context} positions, and the prompt's own vectors take "
-                f"{self.positions - len(ids) - sampling.max_tokens}{f'; {limit}' if limit else ''}",
-                fix="shorten the input, or lower max_tokens",
-            )
+        soft = self.positions - len(ids) - sampling.max_tokens
+        limit = lm.spec.limits.get("length", "")
+        check_fits("input", len(ids), soft, sampling.max_tokens, lm.spec.context, limit=limit)
 
     # --- what comes out ---
 

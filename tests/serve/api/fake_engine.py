@@ -38,6 +38,7 @@ class Loaded:
     tuned: Any
     index: int = 0
     fingerprint: str = "0f" * 8
+    vectors: tuple[int, int] = (VECTORS, 0)
 
 
 class FakeRegistry:
@@ -159,7 +160,7 @@ class FakeEngine:
     def classifying(
         self, prompt: str, rows: Sequence[Any], *, scale: float = 1.0, loaded: Any = None
     ) -> Coroutine[Any, Any, list[dict[str, float]]]:
-        texts = [loaded.tuned.encoder.template.render_input(row) for row in rows]
+        texts = [row.rendered.input for row in rows]
 
         async def later() -> list[dict[str, float]]:
             await asyncio.sleep(self.delay)

@@ -4,6 +4,13 @@ from __future__ import annotations
 
 import openai
 import pytest
+from tests.serve.api.conftest import RECIPES
+
+
+@pytest.fixture
+def served(serve):
+    """With a prompt that writes text on a template of one field."""
+    return serve(recipes=RECIPES | {"team-a/notes": {"template": {"input": "Review: {{ text }}\nMood:"}}})
 
 
 @pytest.fixture
@@ -29,16 +36,16 @@ def test_the_plain_model_reads_its_chat_template(ask):
 
 
 def test_a_prompt_reads_its_own_template(ask, served):
-    said = ask("team-a/reviews", ("user", "fun"))
+    said = ask("team-a/notes", ("user", "fun"))
     assert read(said) == "Review: fun\nMood:" and said.softprompt["rendering"] == "template"
-    encoder = served.app.state.service.registry.get("team-a/reviews").tuned.encoder
+    encoder = served.app.state.service.registry.get("team-a/notes").tuned.encoder
     alone = encoder.encode({"text": "fun"}, with_target=False)  # what `softprompt generate` reads
     assert served.engine.requests[0].input_ids == alone.input_ids
     assert served.engine.requests[0].text == alone.rendered.input
 
 
 def test_what_a_template_leaves_unread_is_said(ask):
-    said = ask("team-a/reviews", ("system", "x"), ("user", "one"), ("assistant", "good"), ("user", "two"))
+    said = ask("team-a/notes", ("system", "x"), ("user", "one"), ("assistant", "good"), ("user", "two"))
     assert read(said) == "Review: two\nMood:" and said.softprompt["unread_messages"] == 3
 
 
@@ -57,7 +64,7 @@ def test_a_template_of_several_fields_falls_back_to_the_chat(ask):
 
 
 def test_the_rendering_can_be_chosen(ask):
-    said = ask("team-a/reviews", ("user", "hi"), extra_body={"rendering": "chat"})
+    said = ask("team-a/notes", ("user", "hi"), extra_body={"rendering": "chat"})
     assert read(said) == "<user>hi\n<assistant>"
     for model in ("team-a/pairs", "tiny"):
         with pytest.raises(openai.BadRequestError, match="exactly one field"):
@@ -83,7 +90,7 @@ def test_one_of_several_prompts_is_named(ask):
 def test_parts_of_text_are_one_text(client):
     parts = [{"type": "text", "text": "f"}, {"type": "text", "text": "un"}]
     said = client.chat.completions.create(
-        model="team-a/reviews", messages=[{"role": "user", "content": parts}], temperature=0
+        model="team-a/notes", messages=[{"role": "user", "content": parts}], temperature=0
     )
     assert read(said) == "Review: fun\nMood:"
 
@@ -162,4 +169,4 @@ def test_what_cannot_be_answered_is_a_400(served, client, more):
 
 def test_a_prompt_alone_needs_a_user_message(ask):
     with pytest.raises(openai.BadRequestError, match="no user message"):
-        ask("team-a/reviews", ("system", "hi"))
+        ask("team-a/notes", ("system", "hi"))

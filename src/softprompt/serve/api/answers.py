@@ -22,6 +22,7 @@ from ...errors import SoftPromptError
 from ..request import Busy, Finished, Request, Sampling, Stopped, Token
 from .errors import ApiError, crashed, from_product
 from .inputs import Input
+from .labelled import check_labelled, chooses, labelled
 from .replies import Usage
 from .schemas import SamplingFields
 from .service import Answer, Service, Target
@@ -96,23 +97,35 @@ def submit(
     service: Service,
     target: Target,
     asked: SamplingFields,
-    inputs: Sequence[tuple[Input, int]],
+    inputs: Sequence[Input],
+    wanted: int | None,
+    otherwise: int,
     logprobs: int | None,
     *,
     echo: bool = False,
 ) -> list[Choice]:
-    """All choices of a request, or none: `inputs` with the tokens that each answer may have."""
+    """All choices of a request, or none, of `wanted` tokens (None: as `Inputs.room` says).
+
+    `echo`: the input's text comes ahead of the answer and, with `logprobs`, its tokens' too.
+    """
     if service.stopping:
         raise from_product(Stopped("stopping"))
     choices: list[Choice] = []
     scale = 1.0 if asked.strength is None else float(asked.strength)
+    scoring = echo and logprobs is not None  # of the input, whatever the prompt's task is
+    if target.loaded is not None and chooses(target.loaded) and not scoring:
+        check_labelled(asked, target, logprobs is not None, echo)
+        for given in inputs:
+            service.inputs.check_labels(given, target.loaded, scale)
+        return [Choice(*one) for one in labelled(service, target, asked, inputs)]
+    rooms = [service.inputs.room(given, wanted, target.loaded, otherwise, scale) for given in inputs]
     group = object()
     try:
-        for given, max_tokens in inputs:
+        for given, max_tokens in zip(inputs, rooms, strict=True):
             for _ in range(asked.n or 1):
                 how = sampling(asked, max_tokens, logprobs, len(choices), service.inputs.known)
                 request = Request(
-                    target.prompt, given.ids, how, echo, scale, given.text, given.goes_on, group
+                    target.prompt, given.ids, how, scoring, scale, given.text, given.goes_on, group
                 )
                 choices.append(Choice(given, service.engine.submit(request, target.loaded)))
     except BaseException:

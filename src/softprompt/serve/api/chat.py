@@ -58,11 +58,10 @@ def _check(asked: ChatRequest) -> None:
 def _begin(service: Service, asked: ChatRequest, key: Key) -> tuple[Target, list[Choice]]:
     check_count(service, 1, asked.n)
     target = service.target(asked.model, key)
-    given = service.inputs.chat(target.loaded, asked.messages, asked.rendering or "auto")
     wanted = asked.max_completion_tokens or asked.max_tokens
-    room = service.inputs.room(given, wanted, target.loaded, service.limits.output_tokens)
+    given = service.inputs.chat(target.loaded, asked.messages, asked.rendering or "auto", wanted)
     logprobs = (asked.top_logprobs or 0) if asked.logprobs else None
-    return target, submit(service, target, asked, [(given, room)], logprobs)
+    return target, submit(service, target, asked, [given], wanted, service.limits.output_tokens, logprobs)
 
 
 class _Reply:

@@ -12,10 +12,12 @@ from starlette.concurrency import run_in_threadpool
 
 from .answers import too_long, while_there
 from .errors import ApiError
+from .inputs import Input
 from .keys import Key
+from .labelled import chooses
 from .replies import Classification, LabelScores
 from .schemas import ClassifyRequest
-from .service import Service
+from .service import Loaded, Service
 
 Scores = Coroutine[Any, Any, list[dict[str, float]]]
 
@@ -35,7 +37,7 @@ def _begin(service: Service, asked: ClassifyRequest, key: Key) -> Scores:
     """Blocking: what is asked for is checked, read and encoded."""
     target = service.target(asked.model, key)
     loaded = target.loaded
-    if loaded is None or loaded.tuned.encoder.kind not in ("classification", "choice"):
+    if loaded is None or not chooses(loaded):
         message = f"`{target.name}` has no labels: it was not tuned for classification."
         raise ApiError(400, message, param="model", code="not_a_classifier")
     rows = asked.input if isinstance(asked.input, list) else [asked.input]
@@ -43,9 +45,10 @@ def _begin(service: Service, asked: ClassifyRequest, key: Key) -> Scores:
         message = f"At most {service.limits.choices} inputs a request; these are {len(rows)}."
         raise ApiError(400, message, param="input", code="too_many_inputs")
     # read here first, so that a mistake in a row costs no pass
-    given = [service.inputs.row(loaded, _row(loaded, row), "input") for row in rows]
     scale = 1.0 if asked.strength is None else float(asked.strength)
-    scores = service.engine.classifying(target.name, rows, scale=scale, loaded=loaded)
+    given = [_input(service, loaded, row, scale) for row in rows]
+    read = [one.example for one in given]
+    scores = service.engine.classifying(target.name, read, scale=scale, loaded=loaded)
     service.metrics.count(sum(len(one.ids) for one in given), 0, 0)
     return scores
 
@@ -61,6 +64,13 @@ async def _scored(service: Service, name: str, scores: Scores) -> Classification
         for index, probs in enumerate(found)
     ]
     return Classification(model=name, data=data)
+
+
+def _input(service: Service, loaded: Loaded, row: str | dict[str, Any], scale: float) -> Input:
+    what = "text" if isinstance(row, str) else "row"
+    given = service.inputs.row(loaded, _row(loaded, row), None, "input", what)
+    service.inputs.check_labels(given, loaded, scale)
+    return given
 
 
 def _row(loaded: Any, row: str | dict[str, Any]) -> Any:

@@ -65,22 +65,19 @@ def _check(asked: CompletionRequest) -> None:
 def _begin(service: Service, asked: CompletionRequest, key: Key) -> tuple[Target, list[Choice]]:
     target = service.target(asked.model, key)
     inputs = _inputs(service, asked, target)
-    # a token that nobody asked for is the price of scoring an input: it is dropped
-    wanted = max(1, asked.max_tokens) if asked.max_tokens is not None else None
-    rooms = [(one, service.inputs.room(one, wanted, target.loaded, USUAL)) for one in inputs]
-    echo = bool(asked.echo) and asked.logprobs is not None
-    return target, submit(service, target, asked, rooms, asked.logprobs, echo=echo)
+    echo = bool(asked.echo)
+    return target, submit(service, target, asked, inputs, asked.max_tokens, USUAL, asked.logprobs, echo=echo)
 
 
 def _inputs(service: Service, asked: CompletionRequest, target: Target) -> list[Input]:
     if asked.row is not None:
         check_count(service, 1, asked.n)
-        return [service.inputs.row(target.loaded, asked.row)]
+        return [service.inputs.row(target.loaded, asked.row, asked.max_tokens)]
     prompts: Any = asked.prompt
     if isinstance(prompts, str) or isinstance(prompts[0], int):
         prompts = [prompts]
     check_count(service, len(prompts), asked.n)
-    return [service.inputs.text(prompt) for prompt in prompts]
+    return [service.inputs.text(prompt, target.loaded) for prompt in prompts]
 
 
 class Scored(NamedTuple):

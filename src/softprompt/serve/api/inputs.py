@@ -11,9 +11,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from ...data.encode import Encoder
+from ...data.encode import Encoder, Example
+from ...data.room import Room, TooLong
 from ...data.template import Template
 from ...errors import SoftPromptError
+from ..context import check_fits
 from ..pieces import Pieces
 from ..request import Token
 from ..text import Detokenizer
@@ -35,8 +37,10 @@ class Input:
     ids: Ids
     text: str
     reading: Reading
+    what: str  # it was sent as
     goes_on: bool = False  # the answer goes on in the same text, as that of a completion does
     from_ids: bool = False  # ids were sent, and no text
+    example: Example | None = None  # with its candidates, under a prompt that chooses among labels
 
 
 class Inputs:
@@ -49,30 +53,51 @@ class Inputs:
         self.known = len(tokenizer)  # ids below are of the vocabulary
         self._lock = threading.Lock()
 
-    def text(self, text: str | Sequence[int]) -> Input:
+    def text(self, text: str | Sequence[int], loaded: Loaded | None = None) -> Input:
         """A text, or its ids, as it is: what ahead of it the tokenizer puts is put, no template."""
         if isinstance(text, str):
             with self._lock:
                 ids = self._plain.encode({"input": text}, with_target=False).input_ids
-            return self._checked(Input(ids, text, Reading(rendering="text"), goes_on=True))
+            return self._checked(Input(ids, text, Reading(rendering="text"), "prompt", True), loaded)
         if odd := next((id for id in text if id >= self.known), None):
             message = f"Token id {odd} is not of the vocabulary (0 to {self.known - 1})."
             raise ApiError(400, message, param="prompt", code="invalid_token")
         with self._lock:
             shown = self.pieces.decode(list(text))
-        return self._checked(Input(tuple(text), shown, Reading(rendering="text"), True, True))
+        return self._checked(
+            Input(tuple(text), shown, Reading(rendering="text"), "prompt", True, True), loaded
+        )
 
-    def row(self, loaded: Loaded | None, row: Mapping[str, Any], param: str = "row") -> Input:
-        """The prompt's own template over a row."""
+    def row(
+        self,
+        loaded: Loaded | None,
+        row: Mapping[str, Any] | str,
+        wanted: int | None,
+        param: str = "row",
+        what: str = "row",
+    ) -> Input:
+        """The prompt's own template over a row; `wanted` tokens are to be answered (None: as many as fit)."""
         if loaded is None:
             raise ApiError(400, "The plain model has no template: send `prompt`.", param=param)
-        encoder = loaded.tuned.encoder
-        with self._lock:
-            example = encoder.encode(row, with_target=False, prompt=encoder.prompts[loaded.index])
+        encoder, room = loaded.tuned.encoder, Room()  # what does not fit is told by `room`
+        if encoder.max_input_tokens is not None:  # what is cut leaves room for the answer
+            new = encoder.room.new_tokens if wanted is None else wanted
+            soft = loaded.vectors[1]
+            room = replace(encoder.room, context=self.context, soft=soft, new_tokens=new)
+        try:
+            with self._lock:
+                example = encoder.within(room).encode(
+                    row, with_target=False, prompt=encoder.prompts[loaded.index]
+                )
+        except TooLong as error:  # of a chat template and a system text
+            check_fits(what, error.need.input, room.soft, max(1, room.answer(error.need)), self.context)
+            raise
         reading = Reading(rendering="template", cut_tokens=example.truncated)
-        return self._checked(Input(example.input_ids, example.rendered.input, reading))
+        return self._checked(Input(example.input_ids, example.rendered.input, reading, what, example=example))
 
-    def chat(self, loaded: Loaded | None, messages: Sequence[Message], rendering: str) -> Input:
+    def chat(
+        self, loaded: Loaded | None, messages: Sequence[Message], rendering: str, wanted: int | None
+    ) -> Input:
         """Messages through the artifact's template where one field takes the user's text, else as a chat."""
         users = [message for message in messages if message.role == "user"]
         template = None if loaded is None else loaded.tuned.encoder.template
@@ -83,11 +108,12 @@ class Inputs:
             raise ApiError(400, message, param="rendering", code="no_template")
         if loaded is None or rendering == "chat" or len(fields) != 1:
             own = None if loaded is None or not loaded.tuned.encoder.chat else loaded.tuned.encoder
-            return self._as_chat([(message.role, message.text) for message in messages], own)
+            turns = [(message.role, message.text) for message in messages]
+            return self._as_chat(turns, own, loaded, Reading(rendering="chat"))
         if not users:
             raise ApiError(400, "There is no user message.", param="messages")
         if not loaded.tuned.encoder.chat or len(messages) == 1:
-            last = self.row(loaded, {fields[0]: users[-1].text}, "messages")
+            last = self.row(loaded, {fields[0]: users[-1].text}, wanted, "messages", "message")
             reading = last.reading.model_copy(update={"unread_messages": len(messages) - 1})
             return replace(last, reading=reading)
         return self._as_conversation(loaded, fields[0], messages)
@@ -101,10 +127,14 @@ class Inputs:
         ]
         if encoder.system is not None and not any(role in ("system", "developer") for role, _ in turns):
             turns.insert(0, ("system", encoder.system))
-        return self._as_chat(turns, encoder, Reading(rendering="template"))
+        return self._as_chat(turns, encoder, loaded, Reading(rendering="template"))
 
     def _as_chat(
-        self, turns: Sequence[tuple[str, str]], encoder: Encoder | None, reading: Reading | None = None
+        self,
+        turns: Sequence[tuple[str, str]],
+        encoder: Encoder | None,
+        loaded: Loaded | None,
+        reading: Reading,
     ) -> Input:
         if not getattr(self.tokenizer, "chat_template", None):
             message = "The model has no chat template: use /v1/completions, or a prompt with a template."
@@ -117,29 +147,32 @@ class Inputs:
         except SoftPromptError as error:
             message = f"The model's chat template refuses these messages: {error.what}"
             raise ApiError(400, message, param="messages", code="chat_template") from None
-        return self._checked(Input(ids, turns[-1][1], reading or Reading(rendering="chat")))
+        return self._checked(Input(ids, turns[-1][1], reading, "messages"), loaded)
 
-    def room(self, given: Input, wanted: int | None, loaded: Loaded | None, otherwise: int) -> int:
-        """Tokens that the answer may have: `wanted`, where they fit.
+    def room(
+        self, given: Input, wanted: int | None, loaded: Loaded | None, otherwise: int, scale: float
+    ) -> int:
+        """Tokens that the answer may have: `wanted`, where they fit the context.
 
         Without it as many as the prompt was trained for (`otherwise` for the plain model), or what is left.
+        Raises ContextExceeded.
         """
-        most = self.limits.output_tokens
+        most, soft = self.limits.output_tokens, 0 if loaded is None or not scale else loaded.vectors[1]
         if wanted is not None and wanted > most:
             message = f"At most {most} tokens are answered; {wanted} were asked for."
             raise ApiError(400, message, param="max_tokens", code="max_tokens_too_large")
-        left = most if self.context is None else self.context - len(given.ids)
-        if left < (wanted or 1):
-            held = f"{len(given.ids)} of input and {wanted or 1} of answer"
-            message = f"The model's context is {self.context} tokens; the request has {held}."
-            raise ApiError(400, message, code="context_length_exceeded")
+        check_fits(given.what, len(given.ids), soft, 1 if wanted is None else wanted, self.context)
         if wanted is not None:
             return wanted
-        if loaded is None:
-            return min(otherwise, most, left)
-        recipe = loaded.tuned.recipe
-        vectors = int(recipe.method.options().get("length", 0))  # soft tokens take places too
-        return min(recipe.task.max_new_tokens, most, max(1, left - vectors))
+        left = most if self.context is None else self.context - soft - len(given.ids)
+        usual = otherwise if loaded is None else loaded.tuned.recipe.task.max_new_tokens
+        return min(usual, most, left)
+
+    def check_labels(self, given: Input, loaded: Loaded, scale: float) -> None:
+        """Raises ContextExceeded where the input and its longest label do not fit the context."""
+        candidates = () if given.example is None else given.example.candidates or ()
+        soft, longest = loaded.vectors[1] if scale else 0, max(map(len, candidates), default=0)
+        check_fits(given.what, len(given.ids), soft, longest, self.context, named="longest label")
 
     def name(self, token: Token, first: bool = False) -> str:
         """How a token is called among log-probabilities; see `Pieces.name`."""
@@ -200,9 +233,13 @@ class Inputs:
         ends[-1] = len(given.text)
         return [end - before for end, before in zip(ends, [0, *ends[:-1]], strict=True)]
 
-    def _checked(self, given: Input) -> Input:
+    def _checked(self, given: Input, loaded: Loaded | None = None) -> Input:
+        """Within the server's own bound; under a prompt that chooses among labels, with its candidates."""
         most = self.limits.input_tokens
         if most is not None and len(given.ids) > most:
             message = f"An input has at most {most} tokens; this one has {len(given.ids)}."
             raise ApiError(400, message, code="context_length_exceeded")
-        return given
+        if loaded is None or loaded.tuned.encoder.kind != "classification":
+            return given
+        example = loaded.tuned.encoder.of_input(given.ids, given.text, loaded.index)
+        return replace(given, example=example)

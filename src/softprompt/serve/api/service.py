@@ -66,6 +66,10 @@ class Loaded(Protocol):
     def fingerprint(self) -> str: ...
     @property
     def index(self) -> int: ...
+    @property
+    def vectors(self) -> tuple[int, int]:
+        """How many it has, and how many of them take places of the model's context."""
+        ...
 
 
 class Registry(Protocol):
@@ -81,7 +85,9 @@ class Engine(Protocol):
     def classifying(
         self, prompt: str, rows: Sequence[Any], *, scale: float = 1.0, loaded: Any = None
     ) -> Coroutine[Any, Any, list[dict[str, float]]]:
-        """Checks and encodes rows, which blocks; what it gives waits, and holds no thread."""
+        """Checks rows and encodes those that are no Example, which blocks; what it gives waits, and holds no
+        thread.
+        """
         ...
 
     async def problem(self) -> SoftPromptError | None:

@@ -16,6 +16,7 @@ from typing import Any, final
 
 from ...data.encode import Example
 from ...errors import SoftPromptError
+from ..classify import encoded
 from ..labels import check_kind, probabilities
 from ..pieces import control_tokens
 from ..request import BrokenPrompt, Busy, EngineAway, EngineFailed, InvalidRequest, Reason, Request, Stopped
@@ -92,7 +93,7 @@ class VllmEngine:
         check_kind(loaded.name, encoder.kind)
         if scale not in (0, 1):
             raise InvalidRequest(f"strength {scale:g} is not served by vLLM", fix="use strength 1 or 0")
-        examples = [encoder.encode(row, with_target=False, prompt=name) for row in rows]
+        examples = encoded(encoder, rows, name)
         return self._classified(loaded if scale else None, encoder.labels, examples)
 
     async def _classified(

@@ -45,6 +45,11 @@ class Loaded:
     def template(self) -> Any:
         return self.tuned.encoder.template
 
+    @property
+    def vectors(self) -> tuple[int, int]:
+        """How many it has, and how many of them take places of vLLM's context: all, as placeholders."""
+        return self.entry.length, self.entry.length
+
 
 @final
 class CompiledRegistry:

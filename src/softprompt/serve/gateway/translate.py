@@ -87,7 +87,7 @@ def sampled(how: Sampling, controls: Mapping[int, str] = MappingProxyType({})) -
                 fix="stop at the control token alone, or at the text",
             )
     return {
-        "max_tokens": how.max_tokens,
+        "max_tokens": max(1, how.max_tokens),  # vLLM takes no 0; what is not asked for is not given on
         "temperature": how.temperature,
         "top_p": how.top_p,
         "top_k": how.top_k or -1,
