@@ -46,6 +46,7 @@ def test_when_to_come_back_is_estimated(llama, engine_on, asked):
     assert pace.wait(100, 10) == 1 and pace.wait(100, 10, so_far=0.25) == 3  # 100 / 10 × 0.25, rounded up
     for seconds in (4.0, 4.0):
         pace.ended(seconds)
+    assert pace.wait(6, 2, so_far=8.0) == 24
     assert pace.wait(6, 2) == 12 and pace.wait(0, 2) == 1 and pace.wait(10**6, 1) == 60
     pace.ended(14.0)
     assert pace.mean == pytest.approx(4.0 + 0.1 * 10)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
+import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Iterator
 from typing import final
@@ -21,6 +22,7 @@ class Answer:
             Token, ...
         ] = ()  # the input's own tokens, there before the first token if asked for
         self.cancelled = self.ended = False
+        self.begun = time.monotonic()
         self._come: deque[Token | Finished] = deque()
         self._changed = threading.Condition()
         self._wake: Callable[[], object] | None = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from typing import Protocol, final
 
 LEAST, MOST = 1.0, 60.0  # seconds that a client is told to wait
@@ -14,6 +15,7 @@ class Held(Protocol):
 
     ended: bool
     cancelled: bool
+    begun: float  # when, of time.monotonic
 
 
 @final
@@ -28,6 +30,11 @@ class Room:
         """Those that have not ended; one that was cancelled takes no room from then on."""
         self._in_hand = [answer for answer in self._in_hand if not (answer.ended or answer.cancelled)]
         return len(self._in_hand)
+
+    @property
+    def oldest(self) -> float:
+        """When the first of them began, of time.monotonic."""
+        return min((answer.begun for answer in self._in_hand), default=time.monotonic())
 
     def take(self, answer: Held) -> None:
         """One more, for which there was room."""
@@ -48,7 +55,7 @@ class Pace:
     def wait(self, ahead: int, at_once: int, so_far: float = 0.0) -> float:
         """Seconds until `ahead` answers, `at_once` side by side, are done: whole ones, from 1 to 60.
 
-        `so_far`: how long the oldest has taken, which is all that is known before the first one ends.
+        `so_far`: how long the oldest has taken; where that is longer than answers took lately, it counts.
         """
-        mean = so_far if self.mean is None else self.mean
+        mean = max(self.mean or 0.0, so_far)
         return float(min(MOST, max(LEAST, math.ceil(mean * ahead / max(1, at_once)))))

@@ -32,7 +32,8 @@ class Shell:
     def __init__(self, app: ASGIApp, limits: Limits, metrics: Metrics, hosts: Sequence[str] = ()) -> None:
         self.app, self.limits, self.metrics = app, limits, metrics
         self.hosts = frozenset(host.lower() for host in hosts)
-        self._running, self._pace = 0, Pace()
+        self._begun: list[float] = []  # of each request in hand, when it came
+        self._pace = Pace()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -55,12 +56,12 @@ class Shell:
         if scope["method"] != "POST":
             await self.app(scope, receive, send)
             return
-        if self._running >= self.limits.requests:
-            message = f"The server has {self._running} requests in hand."
-            wait = self._pace.wait(self._running, self._running)
+        begun, held = time.monotonic(), len(self._begun)
+        if held >= self.limits.requests:
+            message = f"The server has {held} requests in hand."
+            wait = self._pace.wait(held, held, begun - min(self._begun, default=begun))
             raise ApiError(429, message, code="too_many_requests", retry_after=wait)
-        self._running += 1
-        begun = time.monotonic()
+        self._begun.append(begun)
         try:
             body = await self._body(scope, receive)
             manners.check_body(scope, body)
@@ -69,7 +70,7 @@ class Shell:
         except asyncio.TimeoutError:
             raise ApiError(504, "The request took too long.", code="timeout") from None
         finally:
-            self._running -= 1
+            self._begun.remove(begun)
             self._pace.ended(time.monotonic() - begun)
 
     def _check_host(self, scope: Scope) -> None:

@@ -36,7 +36,7 @@ class GatewayAnswer:
     ) -> None:
         self.request, self._engine, self._loaded, self._body = request, engine, loaded, body
         self.cancelled = self.ended = False
-        self._begun = time.monotonic()
+        self.begun = time.monotonic()
 
     def cancel(self) -> None:
         """No more is read, and the connection closed, at the next token."""
@@ -90,7 +90,7 @@ class GatewayAnswer:
     def _ended(self, reason: Reason, made: int) -> Finished:
         vectors = 0 if self._loaded is None or self.request.scale == 0 else self._loaded.entry.length
         self.ended = True
-        self._engine.ended(reason, len(self.request.input_ids), made, time.monotonic() - self._begun)
+        self._engine.ended(reason, len(self.request.input_ids), made, time.monotonic() - self.begun)
         return Finished(reason, None, len(self.request.input_ids), made, vectors)
 
 

@@ -74,7 +74,7 @@ class VllmEngine:
         with self._lock:
             held = self._room.held()
             if held >= self.capacity:
-                wait = self._pace.wait(held, held)
+                wait = self._pace.wait(held, held, time.monotonic() - self._room.oldest)
                 raise Busy(f"{held} answers are being computed", fix="ask again later", retry_after=wait)
             self._room.take(answer)
         return answer
