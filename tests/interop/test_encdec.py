@@ -245,5 +245,23 @@ def test_bart_and_mismatched_tasks(saved, lms, ours, theirs, same, tmp_path):
     assert "says 4 × 3 (num_transformer_submodules)" in refusal(lms("t5"), num_transformer_submodules=3)
     assert "adds a vector of its own" in refusal(lms("bart"), peft_type="PREFIX_TUNING")
     prefix = {"peft_type": "PREFIX_TUNING", "num_layers": 2}
-    assert "PEFT itself fails" in refusal(lms("t5"), **prefix, num_transformer_submodules=1)
-    assert "PEFT itself fails" in refusal(lms("t5"), **prefix | {"num_layers": 1})
+    one_cache = "self-attention and cross-attention one cache"
+    assert one_cache in refusal(lms("t5"), **prefix, num_transformer_submodules=1)
+    assert one_cache in refusal(lms("t5"), **prefix, num_transformer_submodules=None, task_type=None)
+    assert "cannot run it with num_transformer_submodules=3" in refusal(
+        lms("t5"), **prefix, num_transformer_submodules=3
+    )
+    assert "1 entries for 2 layers" in refusal(lms("t5"), **prefix | {"num_layers": 1})
+
+
+def test_a_prompt_for_no_task_has_its_vectors_on_one_side(saved, lms, ours, theirs, same, tmp_path):
+    """Of an adapter without task_type and num_transformer_submodules PEFT takes all vectors."""
+    options = {"num_transformer_submodules": 1}
+    model, folder = saved(config("PromptTuningConfig", **options), "t5")
+    said = json.loads((folder / files.CONFIG).read_text())
+    said |= {"task_type": None, "num_transformer_submodules": None}
+    (folder / files.CONFIG).write_text(json.dumps(said))
+    imported = interop.import_adapter(folder, lms("t5"), tmp_path / "ours")
+    assert "PeftModelForSeq2SeqLM" in imported.notes[0]
+    assert imported.artifact.manifest["options"]["length"] == LENGTH
+    same(ours(lms("t5"), imported.artifact), theirs(model), ours(lms("t5"), None))

@@ -17,12 +17,13 @@ from torch import Tensor
 from ...errors import SoftPromptError
 from ...lm.base import LanguageModel
 from ...methods.base import flatten
-from . import config, encdec, extras
+from . import config, extras
 from .adaption import adapted_layers, check_family, gate_name, parse, prompt_name
 from .encdec import check_embeddings, is_encdec, prefixed_sites
 from .files import Adapter
 from .geometry import check_geometry
 from .layout import shared_layer, unpack, window_note
+from .tasks import check_task
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +40,7 @@ class Found:
 def from_adapter(adapter: Adapter, lm: LanguageModel) -> Found:
     """What the adapter is here. Raises SoftPromptError for one that has no counterpart, or does not fit."""
     check_kind(adapter)
-    notes = _check_task(adapter, lm) + extras.check(adapter, lm)
+    notes = check_task(adapter, lm) + extras.check(adapter, lm)
     found = READERS[adapter.kind](adapter, lm)
     return replace(found, notes=notes + found.notes)
 
@@ -63,33 +64,6 @@ def _other_type(kind: str) -> SoftPromptError:
         why=f"these are: {', '.join(READERS)}",
         fix="use it with PEFT; one that changes weights (LORA and its kin) can be merged into its base there "
         "(merge_and_unload, then save_pretrained), and that be the base model here",
-    )
-
-
-def _check_task(adapter: Adapter, lm: LanguageModel) -> tuple[str, ...]:
-    """What to know of an adapter for no task. Raises SoftPromptError for another task than the model's."""
-    task, meant = adapter.config.get("task_type"), encdec.TASKS.get(lm.spec.kind)
-    if meant is None:
-        raise SoftPromptError(
-            f"an adapter cannot be imported for {lm.spec.family}",
-            why="its answers are read at masks or off a head, and in PEFT soft tokens stand ahead of [CLS]",
-            fix="use it with PEFT",
-        )
-    if task == meant or (task is None and adapter.kind == config.ADAPTION):
-        return ()
-    if task is None:
-        classes = {"CAUSAL_LM": "PeftModelForCausalLM", "SEQ_2_SEQ_LM": "PeftModelForSeq2SeqLM"}
-        return (
-            f"its task_type is null, for which PEFT's plain PeftModel ignores the prompt; "
-            f"what is imported answers as it does in {classes[meant]}",
-        )
-    trained = f"its vectors were trained for {config.HEADS[task]}" if task in config.HEADS else ""
-    raise SoftPromptError(
-        f"an adapter for {task} cannot be imported",
-        why=trained or f"{lm.spec.family} is no model for that, but one for {meant}",
-        fix="use it with PEFT, or train a prompt for this model with softprompt"
-        if trained
-        else "give --model the base model that the adapter was trained on",
     )
 
 
@@ -177,13 +151,12 @@ def _prefix(adapter: Adapter, lm: LanguageModel) -> Found:
     depth = len(prefixed_sites(lm))
     entries = (config.number(adapter.config, "num_layers") or depth) if is_encdec(lm) else depth
     sides = config.copies(adapter.config)
-    if sides != 1 + is_encdec(lm) or entries < depth:
+    if reason := _unread(lm, sides, entries, depth):
         raise SoftPromptError(
             f"this prefix for {lm.spec.family} cannot be imported",
-            why=f"PEFT itself fails on it: it takes num_transformer_submodules={1 + is_encdec(lm)} "
-            f"(and not {sides}), and entries for each layer",
-            fix="set num_transformer_submodules to null in its adapter_config.json, or train it with PEFT's "
-            "own numbers",
+            why=reason,
+            fix=f"train it with num_transformer_submodules={1 + is_encdec(lm)} and without num_layers, as "
+            "PEFT does by itself",
         )
     flat = _table(adapter, lm, 2 * entries * spec.kv_heads * spec.head_dim)
     notes = check_geometry(adapter, lm, entries) + window_note(lm)
@@ -197,6 +170,18 @@ def _prefix(adapter: Adapter, lm: LanguageModel) -> Found:
     options = _before(flat) | {"freeze_first": bool(kept)}
     options |= {"stacks": "decoder"} if is_encdec(lm) else {}
     return Found("prefix-tuning", options, state, notes=notes)
+
+
+def _unread(lm: LanguageModel, sides: int, entries: int, depth: int) -> str:
+    """Why PEFT does not read a prefix as one is read here; empty where it does."""
+    if is_encdec(lm) and sides == 1:
+        return (
+            "with num_transformer_submodules=1 PEFT gives self-attention and cross-attention one cache, and "
+            "each reads the other's keys"
+        )
+    if sides != 1 + is_encdec(lm):
+        return f"PEFT cannot run it with num_transformer_submodules={sides}"
+    return f"PEFT cannot run it with {entries} entries for {depth} layers" if entries < depth else ""
 
 
 def _adaption(adapter: Adapter, lm: LanguageModel) -> Found:
