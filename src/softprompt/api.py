@@ -17,6 +17,7 @@ from typing import Any
 
 from . import artifact as artifacts
 from . import composition, methods, together
+from .ahead import say_ahead
 from .answering import listed, texts
 from .arguments import base_given, in_python, sections
 from .artifact import Artifact
@@ -159,7 +160,7 @@ def search(
     """`tune` with every combination of some settings, side by side in one run; best on the dev rows first.
 
     `over` is by name as on the command line: `{"lr": [1e-3, 1e-2], "length": [8, 16], "seed": [0, 1, 2]}`.
-    Each is saved in a folder of its own in `output`.
+    Each is saved in a folder of its own in `output`. Under `progress` it says ahead how long it will take.
     """
     lm = base_given(lm)
     base, data = _given(lm, rows, dev)
@@ -177,6 +178,7 @@ def search(
         check_room(recipe, restart=restart, overwrite=overwrite)
     with shown(progress):
         prepared = together.prepare_settings(recipes, **base, **data)
+        say_ahead(prepared, restart=restart, overwrite=overwrite)
         runs = tune_many(prepared, hooks=hooks, restart=restart, overwrite=overwrite)
     return [_tuned(run) for run in sorted(runs, key=lambda run: run.key, reverse=True)]
 

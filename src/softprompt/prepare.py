@@ -227,6 +227,11 @@ def open_caches(
     return caches, replace(prepared, plan=chosen)
 
 
+def leading(runs: Sequence[Prepared]) -> Prepared:
+    """The run whose caches serve all: of keys and values where some keep them, else of what is read."""
+    return max(runs, key=lambda run: (run.plan.mode != "full", run.method.reads is not None))
+
+
 def read_split(
     recipe: Recipe,
     rows: Iterable[Mapping[str, Any]] | None = None,

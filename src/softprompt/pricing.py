@@ -71,9 +71,29 @@ def measure(prepared: Prepared, *, slower: bool = True) -> Price:
     """Time one step and one evaluation of `prepared`, which is left as it was; and the next slower plan's."""
     how, trains = optimization(prepared.recipe), bool(named_parameters(prepared.lm, prepared.method))
     rows = typical_batch(prepared.train, how)
-    dev = spread(prepared.dev, 32)
-    cache_seconds = _cache_seconds(prepared, rows)
     step = step_seconds(prepared, rows) if trains else 0.0
+    evaluation_seconds, text_seconds = evaluating(prepared)
+    between = how.steps_between_evaluations
+    price = Price(
+        batch_rows=len(rows),
+        batch_tokens=_tokens(rows) + sum(len(e.target_ids) for e in rows),
+        step_seconds=step,
+        steps=how.steps,
+        cache_seconds=cache_seconds(prepared, rows),
+        evaluation_seconds=evaluation_seconds,
+        evaluations=-(-how.steps // between) + 2,
+        text_seconds=2 * text_seconds,
+        memory_bytes=peak_memory() + prepared.plan.ram_bytes,
+        artifact_bytes=artifact_bytes(prepared),
+        trained_parameters=prepared.trained_parameters,
+        faster=faster(prepared),
+    )
+    return replace(price, slower=_slower(prepared, rows, price)) if trains and slower else price
+
+
+def evaluating(prepared: Prepared) -> tuple[float, float]:
+    """Seconds of scoring all dev rows once, and of writing their texts once (0 where none are written)."""
+    dev = spread(prepared.dev, 32)
     (dev_cache,), _ = open_caches(in_memory(prepared), [dev])
     evaluator = evaluator_of(prepared.recipe, prepared.lm, prepared.encoder)
     once = median_seconds(lambda: evaluator.run(prepared.method, dev, cache=dev_cache, text_rows=0))
@@ -84,23 +104,8 @@ def measure(prepared: Prepared, *, slower: bool = True) -> Price:
         replace(evaluator, max_new_tokens=tokens).run(prepared.method, dev, cache=dev_cache)
         written = max(0.0, time.perf_counter() - started - once)
         batches = min(TEXT_ROWS, len(prepared.dev)) / len(dev)
-        text_seconds = 2 * written * batches * evaluator.max_new_tokens / tokens
-    between = how.steps_between_evaluations
-    price = Price(
-        batch_rows=len(rows),
-        batch_tokens=_tokens(rows) + sum(len(e.target_ids) for e in rows),
-        step_seconds=step,
-        steps=how.steps,
-        cache_seconds=cache_seconds,
-        evaluation_seconds=once * _tokens(prepared.dev) / _tokens(dev),
-        evaluations=-(-how.steps // between) + 2,
-        text_seconds=text_seconds,
-        memory_bytes=peak_memory() + prepared.plan.ram_bytes,
-        artifact_bytes=artifact_bytes(prepared),
-        trained_parameters=prepared.trained_parameters,
-        faster=faster(prepared),
-    )
-    return replace(price, slower=_slower(prepared, rows, price)) if trains and slower else price
+        text_seconds = written * batches * evaluator.max_new_tokens / tokens
+    return once * _tokens(prepared.dev) / _tokens(dev), text_seconds
 
 
 def faster(prepared: Prepared) -> str:
@@ -169,7 +174,7 @@ def _backward(prepared: Prepared, plan: Plan, shape: Shape) -> int:
     return backward_bytes(prepared.lm, prepared.method, shape, full=plan.mode == "full")
 
 
-def _cache_seconds(prepared: Prepared, rows: Sequence[Example]) -> float:
+def cache_seconds(prepared: Prepared, rows: Sequence[Example]) -> float:
     """Of computing all that is kept and not there yet, from that of `rows`."""
     chosen, lm, kinds = prepared.plan, prepared.lm, []
     if chosen.is_cached and not chosen.stored:

@@ -16,13 +16,14 @@ from statistics import median
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from .data.encode import Example
 from .deciding import optimization
 from .errors import SoftPromptError
 from .learner import Learner
 from .order import Order, row_lengths
-from .prepare import Prepared, open_caches
+from .prepare import Prepared, leading, open_caches
 from .steps import Part, Steps
 from .train import DevScore, Optimization, fit_together, named_parameters
 
@@ -41,33 +42,53 @@ def median_seconds(work: Callable[[], Any]) -> float:
 
 def step_seconds(prepared: Prepared, rows: Sequence[Example], repeats: int = REPEATS) -> float:
     """Of one step over `rows`, computed as the plan says. What is trained is left as it was."""
-    prepared = replace(prepared, train=list(rows))
-    (cache,), prepared = open_caches(in_memory(prepared), [rows])
-    parameters = named_parameters(prepared.lm, prepared.method)
-    kept = {name: p.detach().clone() for name, p in parameters.items()}
-    steps = Steps(prepared.lm, [Part.of(prepared)], cache)
-    whole = list(range(len(rows)))
+    return round_seconds([replace(prepared, train=list(rows))], repeats)
+
+
+def round_seconds(runs: Sequence[Prepared], repeats: int = REPEATS) -> float:
+    """Of one step of each run over all its `train` rows, side by side. What is trained is left as it was.
+
+    Raises SoftPromptError where no loss is finite.
+    """
+    first = leading(runs)
+    (cache,), _ = open_caches(in_memory(first), [[row for run in runs for row in run.train]])
+    parameters = [named_parameters(run.lm, run.method) for run in runs]
+    kept = [{name: p.detach().clone() for name, p in own.items()} for own in parameters]
+    steps = Steps(first.lm, [Part.of(run) for run in runs], cache)
+    whole = [list(range(len(run.train))) for run in runs]
     ends: list[float] = []
-    how = replace(optimization(prepared.recipe), steps=1 + repeats, patience=None)
+    hows = [replace(optimization(run.recipe), steps=1 + repeats, patience=None) for run in runs]
+
+    def backward(chosen: Sequence[tuple[int, list[int]]]) -> list[Tensor]:
+        warm = len(ends) >= len(runs)
+        return steps.backward([(i, whole[i] if warm else whole[i][:1]) for i, _ in chosen])
+
     try:
         fit_together(
-            [Learner(parameters, row_lengths(rows), lambda: DevScore((0.0,), "", 0.0), how)],
-            lambda _: steps.backward([(0, whole if ends else whole[:1])]),
+            [
+                Learner(own, row_lengths(run.train), lambda: DevScore((0.0,), "", 0.0), how)
+                for own, run, how in zip(parameters, runs, hows, strict=True)
+            ],
+            backward,
+            groups=steps.groups,
             on_event=lambda event: ends.append(time.perf_counter()),
-            should_stop=lambda: len(ends) > 1 and ends[-1] - ends[0] > PATIENCE,
+            should_stop=lambda: len(ends) >= 2 * len(runs) and ends[-1] - ends[len(runs) - 1] > PATIENCE,
         )
     finally:
         with torch.no_grad():
-            for name, parameter in parameters.items():
-                parameter.copy_(kept[name])
-                parameter.grad = None
-    if len(ends) < 2:
+            for own, before in zip(parameters, kept, strict=True):
+                for name, parameter in own.items():
+                    parameter.copy_(before[name])
+                    parameter.grad = None
+    rounds = ends[len(runs) - 1 :: len(runs)]
+    if len(rounds) < 2:
+        lr = hows[0].lr
         raise SoftPromptError(
-            f"the loss of the first step is not finite (lr={how.lr:g})",
+            f"the loss of the first step is not finite (lr={lr:g})",
             why="the learning rate is too large, or the start is bad",
-            fix=f"train.lr={how.lr / 10:.1e}, or leave train.lr and method.init out for the defaults",
+            fix=f"train.lr={lr / 10:.1e}, or leave train.lr and method.init out for the defaults",
         )
-    return median(later - earlier for earlier, later in pairwise(ends))
+    return median(later - earlier for earlier, later in pairwise(rounds))
 
 
 def in_memory(prepared: Prepared) -> Prepared:

@@ -36,7 +36,7 @@ from .methods.base import Setting, SoftPrompt
 from .metrics import METRICS
 from .notes import note
 from .order import Order, row_lengths
-from .prepare import Prepared, base_options, open_caches, plan_of
+from .prepare import Prepared, base_options, leading, open_caches, plan_of
 from .progress import say
 from .provenance import provenance
 from .recipe import Recipe
@@ -335,7 +335,7 @@ def _open_caches(
 ) -> tuple[list[Prepared], InputCache, list[InputCache]]:
     """One cache of the training inputs of all runs, one after another, and that of each run's dev inputs."""
     # a cache of keys and values serves all whose inputs are constants, one of features all that read the same
-    first = max(runs, key=lambda run: (run.plan.mode != "full", run.method.reads is not None))
+    first = leading(runs)
     train = [example for run in runs for example in run.train]
     dev, asked = [example for run in runs for example in run.dev], list(first_asked(runs))
     if len(runs) > 1:

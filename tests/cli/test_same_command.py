@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from softprompt import artifact, checkpoint, train
+from softprompt import artifact, checkpoint
 from softprompt.checkpoint import FILE, PREVIOUS
 from softprompt.files import write_tensors
 
@@ -94,7 +94,9 @@ def test_a_search_killed_between_saves_ends_with_the_same_bytes(
 ):
     """Where one setting is saved and the next is not, all go on from where they last were together."""
     assert run("search", recipe, *STEPS, f"output={tmp_path / 'whole'}", *OVER).code == 0
-    place = (train.Learner, "save", number) if number < 14 else (artifact, "write_text", number - 13)
+    place = (
+        (checkpoint.Checkpoints, "write", number) if number < 14 else (artifact, "write_text", number - 13)
+    )
     killed(*place)
     with pytest.raises(Killed):
         run("search", recipe, *STEPS, *OVER)

@@ -12,6 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
+from softprompt import ahead, methods, together
+from softprompt.config import load_recipe
+
 from .conftest import make_project
 
 ALWAYS = property(lambda self: True, lambda self, value: None)
@@ -207,6 +210,29 @@ def test_search_trains_every_setting_and_names_the_best(run, recipe, tmp_path):
     best = max(entry["metrics"]["accuracy"] for entry in names.values())
     assert said.json["runs"][0]["metrics"]["accuracy"] == best
     assert said.json["best"] == said.json["runs"][0]["artifact"]
+    assert "it will take about" in said.err and f"{4 * 4} steps in all" in said.err
+    again = run("search", recipe, "eval_every=2", "--over", "lr=1e-3,1e-1", "--over", "length=2,3,4")
+    assert f"{2 * 4} steps in all" in again.err  # the others are finished
+    finished = run("search", recipe, "eval_every=2", "--over", "lr=1e-3", "--over", "length=2")
+    assert finished.code == 0 and "it will take" not in finished.err
+
+
+def test_what_is_timed_ahead_stays_as_it_was(recipe, monkeypatch):
+    """Runs that keep their inputs and runs that do not, side by side; what is done of them is left out."""
+    over = [("placement=after", "lr=0.5"), ("placement=before", "lr=0.5"), ("method=prefix-tuning", "lr=0.1")]
+    recipes = [
+        load_recipe(recipe, [*how, f"output=out{i}"], method_option_names=methods.option_names())
+        for i, how in enumerate(over)
+    ]
+    runs = together.prepare_settings(recipes)
+    trained = [p for one in runs for p in (*one.method.parameters(), *one.lm.model.parameters())]
+    before = [p.detach().clone() for p in trained]
+    monkeypatch.setattr(ahead, "saved_step", lambda folder: 2 if "out1" in str(folder) else 0)
+    left = ahead.left_of(runs, restart=False, overwrite=False)
+    assert [(one.steps, one.evaluations) for one in left] == [(4, 4), (2, 2), (4, 4)]
+    assert [one.steps for one in ahead.left_of(runs, restart=True, overwrite=False)] == [4, 4, 4]
+    assert ahead.seconds_of(left) > 0
+    assert all(a.equal(b) and b.grad is None for a, b in zip(before, trained, strict=True))
 
 
 def test_search_over_nothing_or_nonsense_is_refused(run, recipe):

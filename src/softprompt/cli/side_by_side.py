@@ -26,6 +26,7 @@ def run_together(make: Prepare, *, restart: bool, overwrite: bool, json: bool) -
     `make` prepares the runs and names them; it calls what it is given with their recipes before anything
     slow, so that folders that are held or taken are said at once.
     """
+    from ..ahead import say_ahead
     from ..finished import check_room
     from ..holding import held
     from ..tuning import Hooks, Interrupted, tune_many
@@ -43,6 +44,7 @@ def run_together(make: Prepare, *, restart: bool, overwrite: bool, json: bool) -
             interruption.under_way = text.startswith("training")
 
         say(f"{len(runs)} prompts, {runs[0].trained_parameters:,} numbers in the first")
+        say_ahead(runs, restart=restart, overwrite=overwrite)
         hooks = Hooks(on_stage=stage, should_stop=lambda: interruption.asked)
         try:
             done = tune_many(runs, hooks=hooks, restart=restart, overwrite=overwrite)
