@@ -283,6 +283,21 @@ def test_a_mistake_is_told_as_the_type_that_was_meant(http, path, more, param, p
 
 
 @pytest.mark.parametrize(
+    ("path", "body", "param"),
+    [
+        ("/v1/classify", {"model": "team-a/reviews", "input": {"txt": "x"}}, "input"),
+        ("/v1/classify", {"model": "team-a/reviews", "input": ["x", {"txt": "x"}]}, "input.1"),
+        ("/v1/classify", {"model": "team-a/pairs", "input": "x"}, "model"),
+        ("/v1/completions", {"model": "team-a/pairs", "row": {"first": "x"}}, "row"),
+        ("/v1/chat/completions", {**CHAT, "max_completion_tokens": 5000}, "max_completion_tokens"),
+        ("/v1/chat/completions", {**CHAT, "max_tokens": 5000}, "max_tokens"),
+    ],
+)
+def test_a_mistake_that_is_found_later_names_its_field(http, path, body, param):
+    assert refused(http, path, body)["param"] == param
+
+
+@pytest.mark.parametrize(
     "part",
     [
         {"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}},

@@ -146,9 +146,10 @@ def test_another_method_is_named(http):
 # --- web pages from elsewhere ---
 
 
-def asked_ahead(served, page, headers="authorization,content-type,x-stainless-os"):
+def asked_ahead(served, page, **more):
     """A browser's question whether a page may call."""
-    asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": headers}
+    headers = "authorization,content-type,x-stainless-os"
+    asked = {"Access-Control-Request-Method": "POST", "Access-Control-Request-Headers": headers, **more}
     return httpx.options(served.url + "/v1/chat/completions", headers={"Origin": page, **asked})
 
 
@@ -175,6 +176,9 @@ def test_a_page_that_was_named_is_let_in_with_its_key(guarded):
         assert ahead.status_code == 200 and ahead.headers["access-control-allow-origin"] == page
         assert "POST" in ahead.headers["access-control-allow-methods"]
         assert "authorization" in ahead.headers["access-control-allow-headers"].lower()
+        assert (
+            asked_ahead(served, page, **{"Access-Control-Request-Private-Network": "true"}).status_code == 200
+        )
         body, url = {"model": "tiny", "prompt": "x", "max_tokens": 1}, served.url + "/v1/completions"
         headers = {"Origin": page, "Authorization": f"Bearer {secret}"}
         for stream in (False, True):

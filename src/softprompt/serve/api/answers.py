@@ -118,7 +118,10 @@ def submit(
         for given in inputs:
             service.inputs.check_labels(given, target.loaded, scale)
         return [Choice(*one) for one in labelled(service, target, asked, inputs)]
-    rooms = [service.inputs.room(given, wanted, target.loaded, otherwise, scale) for given in inputs]
+    rooms = [
+        service.inputs.room(given, wanted, target.loaded, otherwise, scale, asked.length_field)
+        for given in inputs
+    ]
     group = object()
     try:
         for given, max_tokens in zip(inputs, rooms, strict=True):

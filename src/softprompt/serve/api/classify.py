@@ -46,7 +46,9 @@ def _begin(service: Service, asked: ClassifyRequest, key: Key) -> Scores:
         raise ApiError(400, message, param="input", code="too_many_inputs")
     # read here first, so that a mistake in a row costs no pass
     scale = 1.0 if asked.strength is None else float(asked.strength)
-    given = [_input(service, loaded, row, scale) for row in rows]
+    listed = isinstance(asked.input, list)
+    places = [f"input.{i}" if listed else "input" for i in range(len(rows))]
+    given = [_input(service, loaded, *one, scale) for one in zip(rows, places, strict=True)]
     read = [one.example for one in given]
     scores = service.engine.classifying(target.name, read, scale=scale, loaded=loaded)
     service.metrics.count(sum(len(one.ids) for one in given), 0, 0)
@@ -66,16 +68,16 @@ async def _scored(service: Service, name: str, scores: Scores) -> Classification
     return Classification(model=name, data=data)
 
 
-def _input(service: Service, loaded: Loaded, row: str | dict[str, Any], scale: float) -> Input:
+def _input(service: Service, loaded: Loaded, row: str | dict[str, Any], param: str, scale: float) -> Input:
     what = "text" if isinstance(row, str) else "row"
-    given = service.inputs.row(loaded, _row(loaded, row), None, "input", what)
+    given = service.inputs.row(loaded, _row(loaded, row, param), None, param, what)
     service.inputs.check_labels(given, loaded, scale)
     return given
 
 
-def _row(loaded: Any, row: str | dict[str, Any]) -> Any:
+def _row(loaded: Any, row: str | dict[str, Any], param: str) -> Any:
     fields = loaded.tuned.encoder.template.input_fields
     if isinstance(row, str) and len(fields) != 1:
         message = f"A text fills a template of exactly one field; these are: {', '.join(fields)}."
-        raise ApiError(400, message, param="input", code="no_template")
+        raise ApiError(400, message, param=param, code="no_template")
     return row

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Sequence
+from typing import Any
 from urllib.parse import urlsplit
 
 from fastapi import FastAPI
@@ -20,12 +22,16 @@ def allow(app: FastAPI, origins: Sequence[str]) -> None:
     """
     if not origins:
         return
+    # a page of the internet that calls a machine of the house asks for this, too; older versions let it pass
+    known = inspect.signature(CORSMiddleware).parameters
+    private: dict[str, Any] = {"allow_private_network": True} if "allow_private_network" in known else {}
     app.add_middleware(
         CORSMiddleware,  # type: ignore[arg-type]
         allow_origins=[origin(one) for one in origins],
         allow_methods=["GET", "POST"],
         allow_headers=["*"],
         expose_headers=["Retry-After", "WWW-Authenticate"],
+        **private,
     )
 
 

@@ -19,7 +19,7 @@ from ..context import check_fits
 from ..pieces import Pieces
 from ..request import Token
 from ..text import Detokenizer
-from .errors import ApiError
+from .errors import ApiError, from_product
 from .limits import Limits
 from .replies import Reading
 
@@ -76,7 +76,10 @@ class Inputs:
         param: str = "row",
         what: str = "row",
     ) -> Input:
-        """The prompt's own template over a row; `wanted` tokens are to be answered (None: as many as fit)."""
+        """The prompt's own template over a row; `wanted` tokens are to be answered (None: as many as fit).
+
+        `param` names the field that the row came in, `what` what it is.
+        """
         if loaded is None:
             raise ApiError(400, "The plain model has no template: send `prompt`.", param=param)
         encoder, room = loaded.tuned.encoder, Room()  # what does not fit is told by `room`
@@ -92,6 +95,10 @@ class Inputs:
         except TooLong as error:  # of a chat template and a system text
             check_fits(what, error.need.input, room.soft, max(1, room.answer(error.need)), self.context)
             raise
+        except SoftPromptError as error:
+            wrong = from_product(error)
+            wrong.param = param
+            raise wrong from None
         reading = Reading(rendering="template", cut_tokens=example.truncated)
         return self._checked(Input(example.input_ids, example.rendered.input, reading, what, example=example))
 
@@ -150,9 +157,15 @@ class Inputs:
         return self._checked(Input(ids, turns[-1][1], reading, "messages"), loaded)
 
     def room(
-        self, given: Input, wanted: int | None, loaded: Loaded | None, otherwise: int, scale: float
+        self,
+        given: Input,
+        wanted: int | None,
+        loaded: Loaded | None,
+        otherwise: int,
+        scale: float,
+        param: str = "max_tokens",
     ) -> int:
-        """Tokens that the answer may have: `wanted`, where they fit the context.
+        """Tokens that the answer may have: `wanted` (by the field `param`), where they fit the context.
 
         Without it as many as the prompt was trained for (`otherwise` for the plain model), or what is left.
         Raises ContextExceeded.
@@ -160,7 +173,7 @@ class Inputs:
         most, soft = self.limits.output_tokens, 0 if loaded is None or not scale else loaded.vectors[1]
         if wanted is not None and wanted > most:
             message = f"At most {most} tokens are answered; {wanted} were asked for."
-            raise ApiError(400, message, param="max_tokens", code="max_tokens_too_large")
+            raise ApiError(400, message, param=param, code="max_tokens_too_large")
         check_fits(given.what, len(given.ids), soft, 1 if wanted is None else wanted, self.context)
         if wanted is not None:
             return wanted

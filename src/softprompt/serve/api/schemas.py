@@ -107,6 +107,11 @@ class SamplingFields(Body):
     ignore_eos: bool | None = None
 
     @property
+    def length_field(self) -> str:
+        """The field that says how long an answer may be."""
+        return "max_completion_tokens" if getattr(self, "max_completion_tokens", None) else "max_tokens"
+
+    @property
     def tells_usage(self) -> bool:
         """Whether a stream ends with the tokens that were used."""
         return bool(self.stream_options and self.stream_options.include_usage)
