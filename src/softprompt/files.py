@@ -146,11 +146,13 @@ def check_pulled(path: Path) -> None:
 
 def read_bytes(path: Path, most: int) -> bytes:
     """A regular file's content. Raises SoftPromptError where it is longer than `most` bytes."""
+    content = bytearray()
     with open_regular(path) as file:
-        content = file.read(most + 1)
+        while len(content) <= most and (block := file.read(1 << 16)):  # `read(most)` would reserve so much
+            content += block
     if len(content) > most:
         raise _damaged(path, f"it is longer than {most:,} bytes")
-    return content
+    return bytes(content)
 
 
 def sha256(path: Path) -> str:

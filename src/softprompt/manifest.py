@@ -113,7 +113,7 @@ def read(file: Path) -> dict[str, Any]:
             why=f"this version reads up to {SCHEMA}",
             fix="pip install --upgrade softprompt",
         )
-    if (said["schema"] == SCHEMA or "digest" in said) and not _is_as_written(content):
+    if not is_whole(content, said):
         raise _damaged(file, "its content does not match its digest: it was changed since it was written")
     if said["schema"] < 1:
         raise _damaged(file, f"there is no schema {said['schema']}")
@@ -139,7 +139,10 @@ def _check(file: Path, said: dict[str, Any]) -> None:
         raise _damaged(file, f"its recipe cannot be read: {reason}") from None
 
 
-def _is_as_written(content: bytes) -> bool:
+def is_whole(content: bytes, said: Mapping[str, Any]) -> bool:
+    """Whether a manifest's bytes are as they were written, where what they say has a digest to tell by."""
+    if said.get("schema") != SCHEMA and "digest" not in said:
+        return True
     content = content.replace(b"\r\n", b"\n")
     found = _DIGEST.search(content)
     return found is not None and found[1].decode() == _digest(content)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import logging
+import os
+from pathlib import Path
 
 import softprompt
 from softprompt import notes
@@ -47,12 +49,37 @@ def test_what_is_not_served_is_said_at_the_start(llama, publish, tmp_path):
     count, skipped, trials = bases.survey(root).said(llama)
     assert count.startswith("2 prompts in") and count.endswith(": deep/v2, v1")
     assert "'away' (it is a link that leads outside" in skipped and "'a\\b' (a backslash" in skipped
-    assert "'.dot' (" in skipped and "… 1 more" in skipped and ".git" not in skipped
+    assert skipped.startswith("6 folders not served: ") and "'.dot' (" in skipped and ".git" not in skipped
     assert trials == "trials of comparisons that are not served: 1; --trials serves them too"
     whole = dict(bases.survey(root, trials=True).skipped)
     assert set(whole) == {"v1:final", "a\\b", "tab\there", ".dot", "away", "folder"}
     (count, _) = bases.survey(root, trials=True).said(llama)
     assert count.startswith("3 prompts in")
+
+
+def test_ten_of_those_that_cannot_be_served_are_named(llama, tmp_path):
+    for i in range(12):
+        put(tmp_path / f"bad{i:02}", {"name": []})
+        put(tmp_path / f"v:{i:02}", {"name": "ours"})
+    _, unfit, skipped = bases.survey(tmp_path).said(llama)
+    assert unfit.startswith("12 of 12 artifacts cannot") and unfit.count("damaged") == 10
+    assert "bad09 (" in unfit and "bad10" not in unfit and unfit.endswith("… 2 more")
+    assert skipped.startswith("12 folders not served") and skipped.endswith("… 2 more")
+
+
+def test_a_folder_that_is_not_ours_to_read_is_said(llama, publish, tmp_path, monkeypatch):
+    publish(llama, tmp_path / "good")
+    publish(llama, tmp_path / "private/x")
+    own = os.scandir
+
+    def refused(path):
+        if Path(path).name == "private":
+            raise PermissionError(13, "Permission denied", str(path))
+        return own(path)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    count, skipped = bases.survey(tmp_path).said(llama)
+    assert count.endswith(": good") and "'private' (the folder cannot be read)" in skipped
 
 
 def test_many_are_not_read_at_the_start(llama, tmp_path, monkeypatch):

@@ -20,9 +20,9 @@ from ..lm.finding import looks_local
 from ..lm.loading import ALIASES, fingerprint
 from ..paths import expanded
 from .contents import Content, names_of, read
-from .names import TRIAL, Names
+from .names import TRIAL, UNREADABLE, Names
 
-SHOWN, LOOKED_AT = 5, 1000
+SHOWN, LOOKED_AT = 10, 1000
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,9 @@ class Survey:
             head = f"{len(unfit)} of {len(problems)} artifacts cannot be served by {lm.name}"
             said.append(f"{head}: {_listed(unfit)}")
         if self.skipped:
-            said.append("not served: " + _listed([f"{_shown(name)} ({why})" for name, why in self.skipped]))
+            shown = [f"{_shown(name)} ({why})" for name, why in self.skipped]
+            folders = "1 folder" if len(shown) == 1 else f"{len(shown)} folders"
+            said.append(f"{folders} not served: {_listed(shown)}")
         if self.trials:
             said.append(f"trials of comparisons that are not served: {self.trials}; --trials serves them too")
         return said
@@ -89,7 +91,7 @@ def survey(folder: Path, *, trials: bool = False) -> Survey:
     skipped: list[tuple[str, str]] = []
 
     def note(name: str, path: Path, why: str) -> None:
-        if why == TRIAL or _holds_one(path):
+        if why in (TRIAL, UNREADABLE) or _holds_one(path):
             skipped.append((name, why))
 
     walked = Names(folder, trials=trials).walk(note)
@@ -103,7 +105,7 @@ def _holds_one(path: Path) -> bool:
     """Whether a folder is an artifact, or one lies among the first folders in it; of a hidden one, itself."""
     folders = [path]
     for folder in folders:  # grows
-        if (folder / MANIFEST).is_file():
+        if os.path.lexists(folder / MANIFEST):
             return True
         if len(folders) < LOOKED_AT and not folder.name.startswith("."):
             with contextlib.suppress(OSError), os.scandir(folder) as inner:

@@ -6,16 +6,18 @@ Manifests alone are read, and again when they change.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
-from ..artifact import MANIFEST
-from ..manifest import BASE
+from ..errors import SoftPromptError
+from ..files import read_bytes
+from ..manifest import BASE, MANIFEST, MANIFEST_BYTES, SCHEMA, is_whole
+from .stamps import Stamp, settled, stamp_of
 
 KEPT = 200_000  # artifacts whose contents are remembered
+UNREADABLE = "its manifest cannot be read"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,20 +41,18 @@ class Contents:
     """Those of many artifacts, remembered."""
 
     def __init__(self) -> None:
-        self._known: dict[str, tuple[tuple[int, int, int], Content]] = {}
+        self._known: dict[str, tuple[Stamp, Content]] = {}
         self._alike: dict[Content, Content] = {}  # many artifacts say the same
 
     def of(self, path: Path) -> Content:
         """Of the artifact in a folder."""
-        key = str(path)
-        try:
-            found = os.stat(path / MANIFEST)
-        except OSError:
-            return Content(problem="its manifest cannot be read")
-        stamp = found.st_mtime_ns, found.st_size, found.st_ino
-        held = self._known.get(key)
+        key, manifest = str(path), path / MANIFEST
+        stamp, held = stamp_of(manifest), self._known.get(key)
         if held is not None and held[0] == stamp:
             return held[1]
+        (stamp,) = settled(lambda: (stamp_of(manifest),))
+        if stamp is None:
+            return Content(problem=UNREADABLE)
         content = read(path)
         if len(self._known) >= KEPT:
             self._known.clear()
@@ -69,15 +69,25 @@ def names_of(name: str, prompts: Iterable[str]) -> list[str]:
 
 
 def read(path: Path) -> Content:
-    """Of the artifact in a folder, whose files are not verified."""
+    """Of the artifact in a folder, whose other files are not verified."""
     try:
-        said = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        content = read_bytes(path / MANIFEST, MANIFEST_BYTES)
+    except SoftPromptError as error:
+        return Content(problem=f"{UNREADABLE}: {error.why}" if error.why else UNREADABLE)
+    except OSError as error:
+        return Content(problem=f"{UNREADABLE}: {error.strerror}")
+    try:
+        said = json.loads(content.decode("utf-8"))
+        if said.get("schema", 0) > SCHEMA:
+            return Content(problem="it was written by a newer version of softprompt")
         base, prompts = said["base"], tuple(said.get("prompts") or ())
         name, weights = base["name"], (base.get("fingerprint") or {}).get("weights")
-        if not isinstance(name, str) or not all(isinstance(prompt, str) for prompt in prompts):
-            raise TypeError
+        texts = [name, *prompts, *([] if weights is None else [weights])]
+        if not all(isinstance(text, str) for text in texts) or not is_whole(content, said):
+            raise ValueError
+        "".join(texts).encode("utf-8")  # half a character cannot be sent to anybody
         return Content(prompts, name, weights, _problem(base, said.get("files") or ()))
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return Content(problem="its manifest is damaged")
 
 

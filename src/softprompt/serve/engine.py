@@ -182,6 +182,7 @@ class Engine:
             "requests_running": float(len(self._batch)),
             "requests_waiting": float(len(self._waiting)),
             "prompts_bytes": float(self.registry.bytes),
+            "prompts_outdated": float(self.registry.outdated),
         }
 
     @property

@@ -2,7 +2,8 @@
 
 What `walk` lists, `find` finds, and nothing else. Where the folder is itself an artifact, it is the only one,
 and has the folder's name. Not listed: what has no name that a request could hold, what lies in an artifact or
-behind a link to a folder, what lies outside, and the trials of comparisons unless they are asked for.
+behind a link to a folder, what lies outside, and the trials of comparisons unless they are asked for. Where
+the folder that is served is given by a link, it is wherever the link leads when a name is asked for.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from ..errors import SoftPromptError
 from .request import UnknownPrompt
 
 TRIAL = "a trial of a comparison"
+UNREADABLE = "the folder cannot be read"
 Skipped = Callable[[str, Path, str], None]  # told of a folder that has no name here: path, folder, why
 
 
@@ -26,8 +28,13 @@ class Names:
     """The artifacts under a folder, by name. Nothing is indexed, and nothing outside has a name."""
 
     def __init__(self, folder: str | Path, *, trials: bool = False) -> None:
-        self.folder, self.trials = Path(folder).resolve(), trials
+        self._given, self.trials = Path(folder).absolute(), trials
         self.own = os.path.basename(os.path.abspath(folder))  # as it was given: a link may name a version
+
+    @property
+    def folder(self) -> Path:
+        """Where the folder is now."""
+        return Path(os.path.realpath(self._given))
 
     def find(self, name: str) -> tuple[Path, str | None]:
         """The folder of a name, and the prompt in it if one is named. Raises UnknownPrompt."""
@@ -50,34 +57,32 @@ class Names:
 
     def walk(self, skipped: Skipped = lambda name, path, why: None) -> Iterator[tuple[str, Path]]:
         """Every name and its folder, as folders are walked; those of one folder in the order of names."""
-        if not self._is_one():
-            yield from self._walk(self.folder, "", skipped)
+        root = self.folder
+        if not _is_one(root):
+            yield from self._walk(root, skipped)
         elif _nameable(self.own):
-            yield self.own, self.folder
+            yield self.own, root
         else:
-            skipped(self.own, self.folder, why_not(self.own))
-
-    def _is_one(self) -> bool:
-        return (self.folder / MANIFEST).is_file()
+            skipped(self.own, root, why_not(self.own))
 
     def _inside(self, name: str) -> Path | None:
         """The artifact's folder; None where there is none that `walk` lists."""
-        parts = name.split("/")
+        parts, root = name.split("/"), self.folder
         if not all(map(_nameable, parts)):
             return None
         try:
-            if self._is_one():
-                return self.folder if one_form(name) == one_form(self.own) else None
-            path = self.folder
+            if _is_one(root):
+                return root if one_form(name) == one_form(self.own) else None
+            path = root
             for part in parts[:-1]:
                 path = _below(path, part)
-                if path.is_symlink() or (path / MANIFEST).is_file():
+                if path.is_symlink() or _is_marked(path):
                     return None
             last = _below(path, parts[-1])
-            if path != self.folder and self._hides(path, last.name):
+            if path != root and self._hides(path, last.name):
                 return None
             path = last.resolve()
-            inside = path.is_relative_to(self.folder) and (path / MANIFEST).is_file()
+            inside = path.is_relative_to(root) and _is_marked(path)
         except (OSError, ValueError, RuntimeError):  # too long a name, a link that leads to itself
             return None
         return path if inside else None
@@ -86,30 +91,55 @@ class Names:
         """Whether it is a trial that a comparison recorded, in a `trials` folder below the one served."""
         if self.trials or folder.name != "trials":
             return False
-        return (folder / f"{part}.json").is_file()
+        return os.path.isfile(folder / f"{part}.json")
 
-    def _walk(self, folder: Path, prefix: str, skipped: Skipped) -> Iterator[tuple[str, Path]]:
-        try:
-            with os.scandir(folder) as found:
-                inner = sorted((e for e in found if e.is_symlink() or e.is_dir()), key=lambda e: e.name)
-        except OSError:  # removed, or not ours to read
-            return
-        for item in inner:
-            name, path = prefix + item.name, folder / item.name
-            if not _nameable(item.name):
-                skipped(name, path, why_not(item.name))
-            elif item.is_symlink():  # of use as a name for the version that is served; never walked into
+    def _walk(self, root: Path, skipped: Skipped) -> Iterator[tuple[str, Path]]:
+        open_folders = [_folders_in(root, "", skipped)]
+        while open_folders:
+            found = next(open_folders[-1], None)
+            if found is None:
+                open_folders.pop()
+                continue
+            name, path = found
+            if not _nameable(path.name):
+                skipped(name, path, why_not(path.name))
+            elif path.is_symlink():  # of use as a name for the version that is served; never walked into
                 target = self._inside(name)
                 if target is not None:
                     yield name, target
-                elif path.is_dir():
-                    skipped(name, path, _why_not_linked(path, self.folder))
-            elif not (path / MANIFEST).is_file():
-                yield from self._walk(path, name + "/", skipped)
-            elif prefix and self._hides(folder, item.name):
+                elif os.path.isdir(path):
+                    skipped(name, path, _why_not_linked(path, root))
+            elif not _is_marked(path):
+                open_folders.append(_folders_in(path, name + "/", skipped))
+            elif path.parent != root and self._hides(path.parent, path.name):
                 skipped(name, path, TRIAL)
             else:
                 yield name, path
+
+
+def _folders_in(folder: Path, prefix: str, skipped: Skipped) -> Iterator[tuple[str, Path]]:
+    """Folders, and links, in the order of their names."""
+    try:
+        with os.scandir(folder) as found:
+            names = sorted(entry.name for entry in found if entry.is_symlink() or entry.is_dir())
+    except FileNotFoundError:  # removed meanwhile
+        return
+    except OSError:
+        skipped(prefix.removesuffix("/"), folder, UNREADABLE)
+        return
+    for name in names:
+        yield prefix + name, folder / name
+
+
+def _is_one(root: Path) -> bool:
+    """Whether the folder that is served is itself a tuned prompt."""
+    return os.path.isfile(root / MANIFEST)
+
+
+def _is_marked(folder: Path) -> bool:
+    """Whether something in a folder, of whatever kind, is called as a manifest. Then it is a tuned prompt, if
+    only a damaged one: to take it for a plain folder would hide that."""
+    return os.path.lexists(folder / MANIFEST)
 
 
 def check_base(holds: Callable[[str], bool], base: str) -> None:
@@ -134,7 +164,7 @@ def why_not(part: str) -> str:
 
 
 def _why_not_linked(path: Path, folder: Path) -> str:
-    if not path.resolve().is_relative_to(folder):
+    if not Path(os.path.realpath(path)).is_relative_to(folder):
         return (
             f"it is a link that leads outside {folder}: copy what it leads to, or serve a folder above both"
         )

@@ -39,6 +39,7 @@ class Loaded:
     index: int = 0
     fingerprint: str = "0f" * 8
     vectors: tuple[int, int] = (VECTORS, 0)
+    outdated: bool = False
 
 
 class FakeRegistry:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+from dataclasses import replace
 
 import httpx2 as httpx
 import openai
@@ -42,6 +43,7 @@ def test_one_model_says_what_it_is_for(http):
     assert found["softprompt"] == {
         "kind": "classification", "method": "prompt-tuning", "prompts": ["default"],
         "labels": ["good", "bad"], "fields": ["text"], "target_field": "label", "prompt_field": None,
+        "outdated": False,
     }  # fmt: skip
     several = http.get("/v1/models/team-a/voices").json()
     assert several["id"] == "team-a/voices" and several["softprompt"]["prompts"] == ["joke", "fact"]
@@ -49,6 +51,16 @@ def test_one_model_says_what_it_is_for(http):
     assert http.get("/v1/models/tiny").json()["softprompt"] is None
     assert http.get("/v1/models/nobody").status_code == 404
     assert http.get("/v1/models/team-b/broken").status_code == 422
+
+
+def test_an_older_version_that_answers_is_shown_as_outdated(served, http, monkeypatch):
+    registry = served.app.state.service.registry
+    get = registry.get
+    monkeypatch.setattr(registry, "get", lambda name: replace(get(name), outdated=name == "team-a/pairs"))
+    facts = {
+        name: http.get(f"/v1/models/team-a/{name}").json()["softprompt"] for name in ("pairs", "reviews")
+    }
+    assert facts["pairs"]["outdated"] is True and facts["reviews"]["outdated"] is False
 
 
 def test_a_listing_is_searched_and_bounded(http):

@@ -98,4 +98,5 @@ def _facts(loaded: Loaded | None) -> PromptFacts | None:
         fields=list(template.input_fields),
         target_field=targets[0] if len(targets) == 1 else None,
         prompt_field=tuned.recipe.data.prompt_field,
+        outdated=loaded.outdated,
     )

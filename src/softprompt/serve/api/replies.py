@@ -100,6 +100,7 @@ class PromptFacts(BaseModel):
     fields: list[str]
     target_field: str | None
     prompt_field: str | None  # of rows, that names the prompt; of an artifact that was tuned with one
+    outdated: bool  # the version on disk cannot be served (the log says why): the one before it answers
 
 
 class Model(BaseModel):

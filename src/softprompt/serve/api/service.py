@@ -71,6 +71,11 @@ class Loaded(Protocol):
         """How many it has, and how many of them take places of the model's context."""
         ...
 
+    @property
+    def outdated(self) -> bool:
+        """Whether a newer version is on disk, which cannot be served."""
+        ...
+
 
 class Registry(Protocol):
     def names(self) -> Iterator[Any]: ...

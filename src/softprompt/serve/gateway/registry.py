@@ -36,6 +36,7 @@ class Loaded:
     entry: Entry
     tuned: Any
     index: int = 0
+    outdated: bool = False
 
     @property
     def fingerprint(self) -> str:

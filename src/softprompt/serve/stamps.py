@@ -1,0 +1,45 @@
+"""Whether a file was changed since it was read, by more than a time stamp that anybody can set.
+
+The time of the last change of the file's record (ctime) is set by the system alone, so a version that is
+copied with the time stamp and the size of the one before differs in it. The system counts these times in
+steps, so a file that was changed just now may change once more without a sign of it.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+STEP = 0.02  # seconds: systems count the times of changes in steps of 1 to 10 ms
+Stamp = tuple[int, int, int, int, int]
+
+
+def stamp_of(path: str | Path) -> Stamp | None:
+    """Changes whenever the file does, or another takes its place; None where there is none."""
+    try:
+        found = os.stat(path)
+    except (OSError, ValueError):
+        return None
+    return found.st_ctime_ns, found.st_mtime_ns, found.st_size, found.st_ino, found.st_dev
+
+
+def settled(look: Callable[[], tuple[Stamp | None, ...]]) -> tuple[Stamp | None, ...]:
+    """What `look` gives, once so much time has passed since the last change that a further one shows."""
+    stamps = look()
+    newest = max((stamp[0] for stamp in stamps if stamp is not None), default=0)
+    if abs(time.time() - newest / 1e9) >= STEP:
+        return stamps
+    time.sleep(STEP)
+    return look()
+
+
+def remember(kept: OrderedDict[Any, Any], key: Any, value: Any, most: int) -> None:
+    """Put it last; what was put first goes where there are more than `most`."""
+    kept[key] = value
+    kept.move_to_end(key)
+    while len(kept) > most:
+        kept.popitem(last=False)

@@ -1,0 +1,197 @@
+"""The versions of artifacts that are loaded: the newest ones, and the last good ones where those are broken.
+
+What was verified once is not hashed again until one of its files changes. What is loaded is kept as long as
+it fits. A newer version that cannot be served leaves its place to the last good one, and the log says so,
+once for each version.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import OrderedDict
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import final
+
+import torch
+from torch import Tensor
+
+from .. import artifact as artifacts
+from ..api import Tuned
+from ..artifact import MANIFEST, Artifact
+from ..errors import SoftPromptError
+from ..files import RESTORE
+from ..manifest import BASE, STATE, VECTORS
+from ..methods.materialised import Materialised
+from .request import BrokenPrompt
+from .stamps import Stamp, remember, settled, stamp_of
+
+log = logging.getLogger("softprompt.serve")
+FILES = (MANIFEST, VECTORS, STATE, BASE)
+KEPT = 200_000  # artifacts and names of which something is remembered
+Stamps = tuple[Stamp | None, ...]  # of each file
+
+
+@dataclass(frozen=True, slots=True)
+class Version:
+    """One version of an artifact, loaded."""
+
+    stamps: Stamps  # of its files, when they were read
+    tuned: Tuned
+    content: str  # the hash of what is served of it
+    bytes: int
+
+
+@final
+class Versions:
+    """By the folder of an artifact. Any thread may ask; `opened` makes a verified artifact ready to serve."""
+
+    def __init__(self, opened: Callable[[Artifact], Tuned], max_bytes: int) -> None:
+        self._opened, self.max_bytes = opened, max_bytes
+        self._loaded: OrderedDict[Path, Version] = OrderedDict()
+        self._verified: OrderedDict[Path, Stamps] = OrderedDict()
+        self._problems: OrderedDict[Path, tuple[Stamps, SoftPromptError]] = OrderedDict()
+        self._answered: OrderedDict[str, tuple[Path, Stamps]] = OrderedDict()  # by name, what it gave last
+        self._outdated: OrderedDict[str, Stamps] = OrderedDict()  # by name, what cannot be served
+        self._lock, self._loading = threading.Lock(), threading.Lock()
+
+    @property
+    def bytes(self) -> int:
+        """Of what is loaded."""
+        with self._lock:
+            return sum(version.bytes for version in self._loaded.values())
+
+    @property
+    def outdated(self) -> int:
+        """Names by which a version answers that is not the one on disk."""
+        return len(self._outdated)
+
+    def problem(self, path: Path) -> SoftPromptError | None:
+        """Why what is on disk cannot be served, where it was tried."""
+        known = self._problems.get(path)
+        return known[1] if known is not None and known[0] == _stamps(path) else None
+
+    def last_good(self, path: Path, name: str) -> Version | None:
+        """What answered last by a name, or else what is loaded of a folder.
+
+        The two differ where the name is a link that leads elsewhere by now.
+        """
+        with self._lock:
+            before, stamps = self._answered.get(name, (path, None))
+            version = self._loaded.get(before)
+            return version if version is not None and version.stamps == stamps else self._loaded.get(path)
+
+    def current(self, path: Path, name: str) -> tuple[Version, bool]:
+        """The version on disk, or the last good one, and whether it is outdated. `name` led to the folder.
+
+        Raises BrokenPrompt where there is none.
+        """
+        version = self._held(path, _stamps(path))
+        if version is None:
+            with self._loading:
+                stamps = settled(lambda: _stamps(path))
+                found = self._held(path, stamps) or self._read(path, stamps)
+                if isinstance(found, SoftPromptError):
+                    return self._before(path, name, stamps, found), True
+                version = found
+        with self._lock:
+            if self._answered.get(name) != (path, version.stamps):
+                remember(self._answered, name, (path, version.stamps), KEPT)
+            if self._outdated.pop(name, None) is not None:
+                log.info("the version of '%s' on disk is served again", name)
+        return version, False
+
+    def _held(self, path: Path, stamps: Stamps) -> Version | None:
+        """The version of these files, where it is loaded."""
+        with self._lock:
+            version = self._loaded.get(path)
+            if version is None or version.stamps != stamps:
+                return None
+            self._loaded.move_to_end(path)
+            return version
+
+    def _before(self, path: Path, name: str, stamps: Stamps, error: SoftPromptError) -> Version:
+        """The last good version, instead of one that cannot be served."""
+        why = f"{error.what}: {error.why}" if error.why else error.what
+        version = self.last_good(path, name)
+        if version is None:
+            raise BrokenPrompt(f"prompt '{name}' cannot be served", why=why, fix=error.fix)
+        with self._lock:
+            if self._outdated.get(name) != stamps:
+                remember(self._outdated, name, stamps, KEPT)
+                log.warning(
+                    "the version of '%s' on disk cannot be served, the one before it answers on: %s",
+                    name,
+                    why,
+                )
+        return version
+
+    def _read(self, path: Path, stamps: Stamps) -> Version | SoftPromptError:
+        """The version on disk, or why it cannot be served: a broken one is read once."""
+        known = self._problems.get(path)
+        if known is not None and known[0] == stamps:
+            return known[1]
+        try:
+            return self._load(path)
+        except SoftPromptError as error:
+            plain = SoftPromptError(
+                error.what, error.why, error.fix
+            )  # without the frames that it came through
+            remember(self._problems, path, (stamps, plain), KEPT)
+            return plain
+
+    def _load(self, path: Path) -> Version:
+        """One version of it: files that change while they are read are read again."""
+        for _ in range(3):
+            stamps = settled(lambda: _stamps(path))
+            first = self._verified.get(path) != stamps
+            try:
+                artifact = artifacts.load(path, verify=first)
+                tuned = self._opened(artifact)
+            except Exception as error:  # a manifest may lack anything
+                if _stamps(path) == stamps:
+                    raise _as_ours(error, path) from error
+                continue
+            if _stamps(path) == stamps:
+                break
+        else:
+            raise SoftPromptError(f"{path} is being written", fix="ask again when it is whole")
+        remember(self._verified, path, stamps, KEPT)
+        self._problems.pop(path, None)
+        size = sum(t.numel() * t.element_size() for t in _tensors(tuned))
+        version = Version(stamps, tuned, _content(artifact), size)
+        with self._lock:
+            remember(self._loaded, path, version, KEPT)
+            total = sum(one.bytes for one in self._loaded.values())
+            while total > self.max_bytes and self._loaded:
+                total -= self._loaded.popitem(last=False)[1].bytes
+        return version
+
+
+def _as_ours(error: Exception, path: Path) -> SoftPromptError:
+    if isinstance(error, SoftPromptError):
+        return error
+    return SoftPromptError(f"{path} is damaged", why=f"{type(error).__name__}: {error}", fix=RESTORE)
+
+
+def _stamps(path: Path) -> Stamps:
+    """Change whenever a file of the artifact does."""
+    return tuple(stamp_of(path / name) for name in FILES)
+
+
+def _content(artifact: Artifact) -> str:
+    files = artifact.manifest["files"]
+    served = VECTORS if artifact.is_static else STATE
+    return files[served]["sha256"]
+
+
+@torch.no_grad()
+def _tensors(tuned: Tuned) -> list[Tensor]:
+    """All numbers that a prompt is made of."""
+    found = [*tuned.method.parameters(), *tuned.method.buffers()]
+    if isinstance(tuned.method, Materialised):
+        for prompt in tuned.method.prompts:
+            prompt.map_rows(lambda t: found.append(t) or t)
+    return found
