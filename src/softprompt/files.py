@@ -125,18 +125,29 @@ def open_regular(path: Path) -> BinaryIO:
                 fix=RESTORE,
             )
         check_pulled(path)
-        # O_NONBLOCK: a pipe that took the file's place just now does not make us wait
-        return os.fdopen(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb")
+        return _open_now(path)
     except FileNotFoundError:
         raise SoftPromptError(f"no file {path}", fix="train again, or copy the whole folder") from None
     except (OSError, ValueError) as error:
         raise _damaged(path, getattr(error, "strerror", None) or str(error)) from None
 
 
+def _open_now(path: Path) -> BinaryIO:
+    # O_NONBLOCK: a pipe that took the file's place just now does not make us wait
+    return os.fdopen(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb")
+
+
 def check_pulled(path: Path) -> None:
-    """Raises SoftPromptError for a pointer of Git LFS. Other files, and those that cannot be read, pass."""
-    with contextlib.suppress(OSError), open(path, "rb") as file:
-        if file.read(len(POINTER)) == POINTER:
+    """Raises SoftPromptError for a pointer of Git LFS. Other files, and those that cannot be read, pass.
+
+    Pipes and devices pass unread: whoever reads them would miss what was read here, or nothing may ever come.
+    """
+    with contextlib.suppress(OSError, ValueError):
+        if not stat.S_ISREG(path.stat().st_mode):
+            return
+        with _open_now(path) as file:
+            is_pointer = file.read(len(POINTER)) == POINTER
+        if is_pointer:
             raise SoftPromptError(
                 f"{path} is not there yet: it is a Git LFS pointer",
                 why="git has fetched the file's name and hash, and not its contents",
