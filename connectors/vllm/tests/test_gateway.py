@@ -18,6 +18,7 @@ from softprompt.data.collate import batch_of_ids
 
 from .conftest import LABELS, PROMPTS, VOCAB, World
 
+WRITERS = [name for name in PROMPTS if "mood" not in name]  # the others answer with a label
 TEXTS = ("what a lovely day", "the rain in Spain stays mainly in the plain, they say, and so do I", "x")
 
 
@@ -60,7 +61,7 @@ def test_models(client, plain):
 
 
 def test_all_prompts_at_once(client, world, plain):
-    cases = [(name, text) for text in TEXTS for name in (None, *PROMPTS)]
+    cases = [(name, text) for text in TEXTS for name in (None, *WRITERS)]
 
     def ask(case):
         name, text = case
@@ -76,7 +77,7 @@ def test_all_prompts_at_once(client, world, plain):
     assert len({said.choices[0].text for said in answers}) > len(TEXTS)
 
 
-@pytest.mark.parametrize("name", [*PROMPTS, None])
+@pytest.mark.parametrize("name", [*WRITERS, None])
 def test_log_probabilities(client, world, plain, name):
     said = client.completions.create(
         model=name or plain, prompt=TEXTS[1], max_tokens=5, temperature=0, logprobs=4
@@ -189,3 +190,5 @@ def test_labels(gateway, world, client):
                 scores.append(sum(logprobs[i, token].item() for i, token in enumerate(answer_ids)))
             expected = torch.tensor(scores).softmax(0).tolist()
             assert list(row["probs"].values()) == pytest.approx(expected, abs=1e-4)
+            said = client.completions.create(model=name, prompt=text)
+            assert said.choices[0].text == row["label"]

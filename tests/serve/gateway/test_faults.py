@@ -17,7 +17,7 @@ import httpx2
 import openai
 import pytest
 from tests.serve.api.conftest import Running
-from tests.serve.gateway.standin import StandIn, chunk, cut, event, in_turn
+from tests.serve.gateway.standin import MODELS, StandIn, chunk, cut, event, in_turn
 
 from softprompt import methods
 from softprompt.errors import SoftPromptError
@@ -218,7 +218,7 @@ def test_what_is_odd_but_whole_is_answered(client, vllm, stream, caplog):
         ],
         ("hello", "length"): [
             [b": keep-alive\n\n", both, event({"choices": [], "usage": {}}), b"data: [DONE]\n\n"],
-            [event({"choices": []}), event({"choices": None}), both],
+            [event({"choices": []}), event({"choices": None}), event({"error": None, "choices": []}), both],
             [both.replace(b"\n", b"\r\n")],
             cut(both.replace(b"\n", b"\r\n"), 1),
             [both.replace(b"data: ", b"event: x\nid: 3\ndata:")],
@@ -345,6 +345,15 @@ def test_addresses_that_are_none(url):
     with pytest.raises(SoftPromptError) as caught:
         Vllm(url).models()
     assert "secret" not in str(caught.value)
+
+
+def test_a_key_that_cannot_be_sent_is_not_shown(vllm):
+    """A line's end, as files of secrets have it, is no part of a key."""
+    for key in ("schlüssel", "sk-a\nb"):
+        with pytest.raises(SoftPromptError, match="key cannot be sent") as caught:
+            Vllm(vllm.url, key)
+        assert key not in str(caught.value)
+    assert Vllm(vllm.url, f"{KEY}\n").models() == MODELS["data"]
 
 
 @pytest.mark.parametrize("content", [{}, {"data": None}, {"data": [3]}, {"data": []}, HTML, [1]])

@@ -27,14 +27,16 @@ def routes(service: Service) -> APIRouter:
 
     @router.post("/v1/classify", response_model=Classification)
     async def classify(asked: ClassifyRequest, http: Request) -> Any:
-        work = await run_in_threadpool(partial(_begin, service, asked, http.state.key))
-        return await while_there(http, _scored(service, asked.model, work))
+        scores, read = await run_in_threadpool(partial(_begin, service, asked, http.state.key))
+        found = await while_there(http, _scored(service, asked.model, scores))
+        service.metrics.count(read, 0, 0)
+        return found
 
     return router
 
 
-def _begin(service: Service, asked: ClassifyRequest, key: Key) -> Scores:
-    """Blocking: what is asked for is checked, read and encoded."""
+def _begin(service: Service, asked: ClassifyRequest, key: Key) -> tuple[Scores, int]:
+    """Blocking: what is asked for is checked, read and encoded; and how many tokens that are."""
     target = service.target(asked.model, key)
     loaded = target.loaded
     if loaded is None or not chooses(loaded):
@@ -51,8 +53,7 @@ def _begin(service: Service, asked: ClassifyRequest, key: Key) -> Scores:
     given = [_input(service, loaded, *one, scale) for one in zip(rows, places, strict=True)]
     read = [one.example for one in given]
     scores = service.engine.classifying(target.name, read, scale=scale, loaded=loaded)
-    service.metrics.count(sum(len(one.ids) for one in given), 0, 0)
-    return scores
+    return scores, sum(len(one.ids) for one in given)
 
 
 async def _scored(service: Service, name: str, scores: Scores) -> Classification:

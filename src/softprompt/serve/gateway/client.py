@@ -30,10 +30,16 @@ class Vllm:
 
     def __init__(self, url: str, key: str | None = None, *, transport: Any = None) -> None:
         """`key` is vLLM's own. `transport` (asynchronous) stands for the network in tests."""
-        self.url, self.key = url.rstrip("/").removesuffix("/v1"), key
+        self.url, self.key = url.rstrip("/").removesuffix("/v1"), (key or "").strip()
+        if not (self.key.isascii() and self.key.isprintable()):
+            raise SoftPromptError(
+                "vLLM's key cannot be sent",
+                why="it holds a character that a header of HTTP cannot hold",
+                fix="set SOFTPROMPT_VLLM_KEY to the key that vLLM was started with",
+            )
         self._common: dict[str, Any] = {
             "base_url": self.url,
-            "headers": {"Authorization": f"Bearer {key}"} if key else {},
+            "headers": {"Authorization": f"Bearer {self.key}"} if self.key else {},
         }
         limits = httpx2.Limits(max_connections=None, max_keepalive_connections=64)
         try:
@@ -126,7 +132,7 @@ def _chunk(engine: str, data: str | bytes) -> dict[str, Any]:
         raise faults.unreadable(engine, "it is no JSON, or is cut off") from None
     if not isinstance(chunk, dict):
         raise faults.unreadable(engine, "it is no JSON object")
-    if "error" in chunk or chunk.get("object") == "error":
+    if chunk.get("error") or chunk.get("object") == "error":
         raise faults.refused_midway(engine, chunk)
     return chunk
 
