@@ -21,6 +21,14 @@ if TYPE_CHECKING:
     import socket
 
 
+class ControlTokens(str, Enum):
+    """What control tokens in a client's text are."""
+
+    allow = "allow"
+    escape = "escape"
+    refuse = "refuse"
+
+
 class EngineName(str, Enum):
     """What computes the answers."""
 
@@ -77,6 +85,12 @@ def serve(
         list[str] | None,
         typer.Option("--cors-origin", metavar="URL", help="Let web pages from there call it; * is any page."),
     ] = None,
+    control_tokens: Annotated[
+        ControlTokens,
+        typer.Option(
+            "--control-tokens", help="Of a client's text: as in training, read as text, or an error."
+        ),
+    ] = ControlTokens.allow,
     rows: Annotated[int, typer.Option("--rows", min=1, metavar="N", help="Answers computed at once.")] = 64,
     queue: Annotated[int, typer.Option("--queue", min=1, metavar="N", help="Answers that may wait.")] = 256,
     max_tokens: Annotated[
@@ -142,6 +156,7 @@ def serve(
         common: dict[str, Any] = {"keys": keys, "limits": limits, "drain": drain}
         common |= {
             "hosts": _hosts(host, allowed_host or []),
+            "control_tokens": control_tokens.value,
             "cors_origins": tuple(map(origin, cors_origin or ())),
         }
         if engine is EngineName.vllm:
@@ -162,6 +177,7 @@ def run(
     keys: Path | None = None,
     hosts: tuple[str, ...] = (),
     cors_origins: tuple[str, ...] = (),
+    control_tokens: Any = "allow",
     limits: Any = None,
     rows: int = 64,
     queue: int = 256,
@@ -206,7 +222,7 @@ def run(
     engine = Engine(lm, registry, max_rows=rows, queue=queue)
     app = create_app(
         engine, registry, model_name=name, tokenizer=lm.tokenizer, context=lm.spec.context,
-        keys=known, limits=limits, hosts=hosts, cors_origins=cors_origins,
+        keys=known, limits=limits, hosts=hosts, cors_origins=cors_origins, control_tokens=control_tokens,
     )  # fmt: skip
     engine.start()
     Server(app, drain=drain, ready=lambda: ready(address_of(bound), name)).run(sockets=[bound])
@@ -222,6 +238,7 @@ def run_gateway(
     keys: Path | None,
     hosts: tuple[str, ...],
     cors_origins: tuple[str, ...],
+    control_tokens: Any = "allow",
     limits: Any,
     drain: float,
 ) -> None:
@@ -236,7 +253,7 @@ def run_gateway(
     secret = os.environ.get("SOFTPROMPT_VLLM_KEY")
     app = create_gateway(
         folder, url, key=secret, model=model,
-        keys=known, limits=limits, hosts=hosts, cors_origins=cors_origins,
+        keys=known, limits=limits, hosts=hosts, cors_origins=cors_origins, control_tokens=control_tokens,
     )  # fmt: skip
     name = app.state.service.model_name
     count = len(list(itertools.islice(app.state.service.registry.names(), LOOKED_AT + 1)))

@@ -220,6 +220,12 @@ class Encoder:
         made.room = room
         return made
 
+    def reading(self, tokenizer: Any) -> Encoder:
+        """The same with another tokenizer of the same vocabulary."""
+        made = copy.copy(self)
+        made.tokenizer, made._tokens = tokenizer, replace(self._tokens, tokenizer=tokenizer)
+        return made
+
     def of_input(self, ids: Ids, text: str, prompt: int) -> Example:
         """An input that was encoded otherwise, of a text, with the labels as its candidates.
 

@@ -5,6 +5,7 @@ registry.py   prompts by name: found, verified, loaded   engine.py     requests 
 row.py        one request on its way                     reuse.py      keys and values that requests share
 sampling.py   logits to tokens                           text.py       tokens to text, and where it stops
 classify.py   label probabilities                        scoring.py    prompts that score an input
+control.py    control tokens in a client's text       context.py    what fits the model's context
 failures.py   failures as lines of the log          api/          all of it over HTTP
 """
 

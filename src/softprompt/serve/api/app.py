@@ -10,6 +10,7 @@ from fastapi.responses import RedirectResponse
 
 from ... import __version__
 from .. import playground
+from ..control import Policy
 from ..names import check_base
 from . import chat, classify, completions, cors, errors, metrics, models
 from .errors import ErrorReply
@@ -52,17 +53,19 @@ def create_app(
     limits: Limits | None = None,
     hosts: Sequence[str] = (),
     cors_origins: Sequence[str] = (),
+    control_tokens: Policy = "allow",
 ) -> FastAPI:
     """The application. `context` is the model's, in tokens; `hosts` as `shell.Shell` has them, `cors_origins`
     as `cors.allow` does.
 
+    `control_tokens` in a client's text are control tokens ("allow"), text ("escape"), or a 400 ("refuse").
     Raises SoftPromptError where a prompt has the base's name.
     `app.state.service.stopping` turns new work away while what runs goes on.
     """
     check_base(registry.holds, model_name)
     limits = limits or Limits()
     numbers = Metrics(engine.numbers)
-    inputs = Inputs(tokenizer, context, limits)
+    inputs = Inputs(tokenizer, context, limits, control_tokens)
     service = Service(engine, registry, model_name, inputs, limits, keys, numbers)
     # no docs pages: they would fetch scripts from elsewhere
     app = FastAPI(title="softprompt", version=__version__, docs_url=None, redoc_url=None)

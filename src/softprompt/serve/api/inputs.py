@@ -16,8 +16,9 @@ from ...data.room import Room, TooLong
 from ...data.template import Template
 from ...errors import SoftPromptError
 from ..context import check_fits
+from ..control import Controls, Guard, Policy
 from ..pieces import Pieces
-from ..request import Token
+from ..request import InvalidRequest, Token
 from ..text import Detokenizer
 from .errors import ApiError, from_product
 from .limits import Limits
@@ -46,18 +47,22 @@ class Input:
 class Inputs:
     """The tokenizer's side of a server; `context` is the model's, in tokens (None: no bound)."""
 
-    def __init__(self, tokenizer: Any, context: int | None, limits: Limits) -> None:
+    def __init__(
+        self, tokenizer: Any, context: int | None, limits: Limits, control_tokens: Policy = "allow"
+    ) -> None:
         self.tokenizer, self.context, self.limits = tokenizer, context, limits
         self._plain = Encoder(tokenizer, Template("{{ input }}"))
-        self.pieces = Pieces(tokenizer)
+        self.pieces, self.controls = Pieces(tokenizer), Controls(tokenizer, control_tokens)
         self.known = len(tokenizer)  # ids below are of the vocabulary
         self._lock = threading.Lock()
 
     def text(self, text: str | Sequence[int], loaded: Loaded | None = None) -> Input:
         """A text, or its ids, as it is: what ahead of it the tokenizer puts is put, no template."""
         if isinstance(text, str):
+            guard = self.controls.guard([text])
+            encoder, hidden = self._guarded(self._plain, text, guard)
             with self._lock:
-                ids = self._plain.encode({"input": text}, with_target=False).input_ids
+                ids = encoder.encode({"input": hidden}, with_target=False).input_ids
             return self._checked(Input(ids, text, Reading(rendering="text"), "prompt", True), loaded)
         if odd := next((id for id in text if id >= self.known), None):
             message = f"Token id {odd} is not of the vocabulary (0 to {self.known - 1})."
@@ -87,11 +92,11 @@ class Inputs:
             new = encoder.room.new_tokens if wanted is None else wanted
             soft = loaded.vectors[1]
             room = replace(encoder.room, context=self.context, soft=soft, new_tokens=new)
+        guard = self.controls.guard([row])
+        reader, hidden = self._guarded(encoder.within(room), row, guard)
         try:
             with self._lock:
-                example = encoder.within(room).encode(
-                    row, with_target=False, prompt=encoder.prompts[loaded.index]
-                )
+                example = reader.encode(hidden, with_target=False, prompt=encoder.prompts[loaded.index])
         except TooLong as error:  # of a chat template and a system text
             check_fits(what, error.need.input, room.soft, max(1, room.answer(error.need)), self.context)
             raise
@@ -99,6 +104,7 @@ class Inputs:
             wrong = from_product(error)
             wrong.param = param
             raise wrong from None
+        example = example if guard is None else guard.shown(example)
         reading = Reading(rendering="template", cut_tokens=example.truncated)
         return self._checked(Input(example.input_ids, example.rendered.input, reading, what, example=example))
 
@@ -115,8 +121,9 @@ class Inputs:
             raise ApiError(400, message, param="rendering", code="no_template")
         if loaded is None or rendering == "chat" or len(fields) != 1:
             own = None if loaded is None or not loaded.tuned.encoder.chat else loaded.tuned.encoder
-            turns = [(message.role, message.text) for message in messages]
-            return self._as_chat(turns, own, loaded, Reading(rendering="chat"))
+            guard = self.controls.guard(message.text for message in messages)
+            turns = [(m.role, m.text if guard is None else guard.hide(m.text)) for m in messages]
+            return self._as_chat(turns, own, loaded, Reading(rendering="chat"), guard)
         if not users:
             raise ApiError(400, "There is no user message.", param="messages")
         if not loaded.tuned.encoder.chat or len(messages) == 1:
@@ -127,14 +134,15 @@ class Inputs:
 
     def _as_conversation(self, loaded: Loaded, field: str, messages: Sequence[Message]) -> Input:
         """A template that is a chat's own turn takes every user message, and the answers between them."""
-        encoder = loaded.tuned.encoder
+        encoder, guard = loaded.tuned.encoder, self.controls.guard(message.text for message in messages)
+        said = [(m.role, m.text if guard is None else guard.hide(m.text)) for m in messages]
         turns = [
-            (m.role, encoder.template.render_input({field: m.text}) if m.role == "user" else m.text)
-            for m in messages
+            (role, encoder.template.render_input({field: text}) if role == "user" else text)
+            for role, text in said
         ]
         if encoder.system is not None and not any(role in ("system", "developer") for role, _ in turns):
             turns.insert(0, ("system", encoder.system))
-        return self._as_chat(turns, encoder, loaded, Reading(rendering="template"))
+        return self._as_chat(turns, encoder, loaded, Reading(rendering="template"), guard)
 
     def _as_chat(
         self,
@@ -142,19 +150,29 @@ class Inputs:
         encoder: Encoder | None,
         loaded: Loaded | None,
         reading: Reading,
+        guard: Guard | None,
     ) -> Input:
         if not getattr(self.tokenizer, "chat_template", None):
             message = "The model has no chat template: use /v1/completions, or a prompt with a template."
             raise ApiError(400, message, param="messages", code="no_chat_template")
-        chat = self._plain.conversation if encoder is None else encoder.conversation
+        encoder = self._plain if encoder is None else encoder
+        chat = (encoder if guard is None else guard.encoder(encoder)).conversation
         said = [("system" if role == "developer" else role, text) for role, text in turns]
         try:
             with self._lock:
                 ids = chat.ids(said)
+        except InvalidRequest:
+            raise
         except SoftPromptError as error:
             message = f"The model's chat template refuses these messages: {error.what}"
             raise ApiError(400, message, param="messages", code="chat_template") from None
-        return self._checked(Input(ids, turns[-1][1], reading, "messages"), loaded)
+        last = turns[-1][1] if guard is None else guard.show(turns[-1][1])
+        return self._checked(Input(ids, last, reading, "messages"), loaded)
+
+    @staticmethod
+    def _guarded(encoder: Encoder, said: Any, guard: Guard | None) -> tuple[Encoder, Any]:
+        """What reads what the client wrote, and how it is put to it."""
+        return (encoder, said) if guard is None else (guard.encoder(encoder), guard.hide(said))
 
     def room(
         self,
