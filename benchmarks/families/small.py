@@ -123,6 +123,7 @@ MORE: dict[str, dict[str, Any]] = {
         "indexer_budget": 8,
         "indexer_compress_ratio": 2,
     },
+    "jamba": {"attn_layer_period": 2, "attn_layer_offset": 1},
     "zaya": {"num_experts_per_tok": 1},
     # one of its two kinds of positions is a fixed one
     "esm": {"vocab_size": 101, "pad_token_id": 0, "mask_token_id": 4, "position_embedding_type": "rotary"},
@@ -251,7 +252,7 @@ def config_of(case: str) -> Any:
         more.pop("causal", None)
     given = _merged(_small(CONFIG_MAPPING[family]), more)
     if kind == "seq2seq":
-        given.setdefault("decoder_start_token_id", 1)
+        given.setdefault("decoder_start_token_id", 3)  # in no family the padding, which some count otherwise
     return AutoConfig.for_model(family, **given)
 
 

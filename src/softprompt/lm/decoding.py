@@ -75,6 +75,8 @@ def _measure(lm: Any, kind: str | None) -> str:
         tokens = made.sequences.tolist()
         stepped = torch.stack(made.logits[-len(tokens[0]) :], dim=1).float()
         for row, own, found in zip(rows, tokens, stepped, strict=True):
+            ended = next((i + 1 for i, token in enumerate(own) if token in lm.ends), len(own))
+            own, found = own[:ended], found[:ended]  # what is padding behind an end is nobody's answer
             anew = lm.logits(batch_of_ids([row], [own]).to(lm.device)).float()[0]
             off = ((found - anew).abs().amax(-1) / anew.abs().max().clamp(min=1e-3)).tolist()
             # rounding may send a token to other experts: in other precisions the middle one decides
