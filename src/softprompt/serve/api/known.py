@@ -32,14 +32,14 @@ EMPTY_SAYS = frozenset(
     "prompt content text web_search_options guided_json json_schema kv_transfer_params cache_salt".split()
 )
 
-_TOOLS = "no tools are called"
-_FORM = "an answer is not held to a form"
-_TEXT = "text alone is read and written"
-_REASONING = "answers are given without reasoning apart"
+_TOOLS = "tools are not called"
+_FORM = "the form of an answer cannot be prescribed"
+_TEXT = "only text is read and written"
+_REASONING = "there is no reasoning apart from the answer"
 _SAMPLING = "tokens are not chosen in this way"
-_TOKENS = "the server's own rule of tokens stays as it is"
+_TOKENS = "how texts become tokens cannot be changed"
 _TEMPLATE = "messages go through the model's own chat template"
-_MORE = "replies do not hold this"
+_MORE = "replies do not contain this"
 _WAY = "requests are not treated in this way"
 _ROUTE = "this route does not read it"
 _OWN = "clients name a prompt as `model` and send no vectors"
@@ -72,13 +72,15 @@ REQUEST: Mapping[str, Known] = {
         "repetition_detection", "samplers", "draft_model", "random_seed", "stop_regex", "custom_params",
         best_of=1, min_p=0, typical_p=1, tfs_z=1, top_a=0, length_penalty=1, early_stopping=False,
         use_beam_search=False, do_sample=True, no_repeat_ngram_size=0, watermarking=False, watermark=False,
-        repeat_penalty=1, mirostat=0, dynatemp_range=0, dynatemp_exponent=1, xtc_probability=0,
-        dry_multiplier=0, top_n_sigma=-1, min_keep=0, n_predict=-1,
+        repeat_penalty=1, repeat_last_n=64, mirostat=0, mirostat_tau=5, mirostat_eta=0.1, dynatemp_range=0,
+        dynatemp_exponent=1, xtc_probability=0, xtc_threshold=0.1, dry_multiplier=0, dry_base=1.75,
+        dry_allowed_length=2, dry_penalty_last_n=-1, dry_sequence_breakers=(["\n", ":", '"', "*"],),
+        top_n_sigma=-1, min_keep=0, n_predict=-1,
     ),
     **_known(
         _TOKENS, "truncate_prompt_tokens", "truncation_side", "truncate", "truncation",
         skip_special_tokens=True, spaces_between_special_tokens=True, include_stop_str_in_output=False,
-        no_stop_trim=False, add_special_tokens=True, n_keep=0, n_discard=0,
+        no_stop_trim=False, detokenize=True, add_special_tokens=True, n_keep=0, n_discard=0,
     ),
     **_known(
         _TEMPLATE, "documents", "chat_template", "chat_template_kwargs", "system", "template",
@@ -88,17 +90,21 @@ REQUEST: Mapping[str, Known] = {
         _MORE, "prompt_logprobs", top_logprobs=0, echo=False, n_probs=0, return_tokens=False,
         return_token_ids=False, return_tokens_as_token_ids=False, return_token_offsets=False,
         return_prompt_text=False, return_full_text=False, return_hidden_states=False, return_progress=False,
+        return_mm_kwargs=True, routed_experts_prompt_start=0, return_routed_experts=False,
+        return_images=False, return_related_questions=False, post_sampling_probs=False,
         timings_per_token=False, details=False, include_usage=False, usage={"include": False},
     ),
     **_known(
         _WAY, "moderation", "request_id", "rid", "session_params", "vllm_xargs", "ec_transfer_params",
-        "lora_path", "adapter_id", "options", "keep_alive", "ttl", "provider", "models", "route",
-        "transforms", "enhancements", store=False, service_tier=("auto", "default"),
+        "lora_path", "adapter_id", "lora", "options", "keep_alive", "ttl", "extra_key",
+        "data_parallel_rank", "bootstrap_host", "bootstrap_port", "bootstrap_room", "search_parameters",
+        "provider", "models", "route", "transforms", "enhancements",
+        store=False, service_tier=("auto", "default"),
         prompt_cache_retention=("in_memory", "in-memory", "24h"),
         prompt_cache_options=({"mode": "implicit"}, {"ttl": "30m"}, {"mode": "implicit", "ttl": "30m"}),
         priority=0, stream_interval=1, cache_prompt=(True, False), id_slot=-1,
     ),
-    **_known("a text goes on at its end alone", "suffix"),
+    **_known("a text is continued at its end alone", "suffix"),
     **_known(_OWN, "prompt_embeds", "kv_transfer_params", "cache_salt"),
     **_known(
         _ROUTE, "messages", "prompt", "input", "inputs", "input_ids", "row", "rendering",
@@ -120,7 +126,8 @@ MESSAGE: Mapping[str, Known] = {
     **_known(
         _TEXT, "refusal", "audio", "images", "annotations", "citations", "reasoning", "reasoning_content",
         "reasoning_details", "thinking", "thinking_blocks", "parsed", "provider_specific_fields",
-        "additional_kwargs", "response_metadata", "context", "metadata", "id", "status", "cache_control",
+        "additional_kwargs", "response_metadata", "context", "metadata", "id", "status", "end_turn",
+        "cache_control",
         type=("text", "message"),
     ),
     **_known(_TEMPLATE, prefix=False, partial=False),
