@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import JSONResponse
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, WithJsonSchema
 from starlette.concurrency import run_in_threadpool
 
 from ..names import one_form
@@ -19,6 +19,15 @@ from .keys import Key
 from .replies import Model, ModelList, PromptFacts
 from .service import Entry, Loaded, Service
 
+MOST = 2**31
+LIMIT = {
+    "anyOf": [{"type": "integer", "minimum": 1, "exclusiveMaximum": MOST}, {"const": ""}, {"type": "null"}]
+}
+#: As in a query, where an empty text says nothing.
+Limit = Annotated[
+    int | None, Query(ge=1, lt=MOST), BeforeValidator(lambda given: given or None), WithJsonSchema(LIMIT)
+]
+
 
 def routes(service: Service) -> APIRouter:
     router = APIRouter()
@@ -27,9 +36,7 @@ def routes(service: Service) -> APIRouter:
     async def models(
         http: Request,
         search: Annotated[str | None, Query(max_length=512)] = None,
-        limit: Annotated[
-            int | None, Query(ge=1, lt=2**31), BeforeValidator(lambda given: given or None)
-        ] = None,
+        limit: Limit = None,
     ) -> Any:
         """All that can be asked for, or the first `limit` whose names hold `search`."""
         return await run_in_threadpool(partial(_list, service, http.state.key, search or "", limit))
