@@ -1,12 +1,11 @@
 """Requests become token ids: a text as it is, a row or a message through a template, messages as a chat.
 
 Which of these a prompt was trained on is in its artifact, so one user message gives the model exactly what
-`softprompt generate` gives it. Everything here blocks (tokenizers), and tokenizers take one caller at a time.
+`softprompt generate` gives it. Everything here blocks (tokenizers); see `long_texts` for whose turn it is.
 """
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -22,6 +21,7 @@ from ..request import InvalidRequest, Token
 from ..text import Detokenizer
 from .errors import ApiError, from_product
 from .limits import Limits
+from .long_texts import LONG, LongTexts
 from .replies import Reading
 
 if TYPE_CHECKING:
@@ -54,20 +54,23 @@ class Inputs:
         self._plain = Encoder(tokenizer, Template("{{ input }}"))
         self.pieces, self.controls = Pieces(tokenizer), Controls(tokenizer, control_tokens)
         self.known = len(tokenizer)  # ids below are of the vocabulary
-        self._lock = threading.Lock()
+        self._long = LongTexts(tokenizer, context)
+        self._plain.encode({"input": "x"}, with_target=False)  # settings of its own file are put aside once
 
     def text(self, text: str | Sequence[int], loaded: Loaded | None = None) -> Input:
         """A text, or its ids, as it is: what ahead of it the tokenizer puts is put, no template."""
         if isinstance(text, str):
             guard = self.controls.guard([text])
             encoder, hidden = self._guarded(self._plain, text, guard)
-            with self._lock:
+            self._long.check(text, "prompt")
+            with self._long.turn(len(text)):
                 ids = encoder.encode({"input": hidden}, with_target=False).input_ids
             return self._checked(Input(ids, text, Reading(rendering="text"), "prompt", True), loaded)
         if odd := next((id for id in text if id >= self.known), None):
             message = f"Token id {odd} is not of the vocabulary (0 to {self.known - 1})."
             raise ApiError(400, message, param="prompt", code="invalid_token")
-        with self._lock:
+        check_fits("prompt", len(text), 0, 0, self.context)  # ahead of the work
+        with self._long.turn(len(text)):
             shown = self.pieces.decode(list(text))
         return self._checked(
             Input(tuple(text), shown, Reading(rendering="text"), "prompt", True, True), loaded
@@ -95,7 +98,10 @@ class Inputs:
         guard = self.controls.guard([row])
         reader, hidden = self._guarded(encoder.within(room), row, guard)
         try:
-            with self._lock:
+            written = _characters(row)
+            if written > LONG and encoder.max_input_tokens is None:
+                self._long.check(encoder.render(row, with_target=False).input, what)
+            with self._long.turn(written):
                 example = reader.encode(hidden, with_target=False, prompt=encoder.prompts[loaded.index])
         except TooLong as error:  # of a chat template and a system text
             check_fits(what, error.need.input, room.soft, max(1, room.answer(error.need)), self.context)
@@ -158,8 +164,9 @@ class Inputs:
         encoder = self._plain if encoder is None else encoder
         chat = (encoder if guard is None else guard.encoder(encoder)).conversation
         said = [("system" if role == "developer" else role, text) for role, text in turns]
+        self._long.check(said[-1][1], "messages")  # the last one, for a template may leave out of the others
         try:
-            with self._lock:
+            with self._long.turn(sum(len(text) for _, text in said)):
                 ids = chat.ids(said)
         except InvalidRequest:
             raise
@@ -209,13 +216,13 @@ class Inputs:
         """How a token is called among log-probabilities; see `Pieces.name`."""
         if token.id < 0:  # an engine that does not say which
             return token.text
-        with self._lock:
+        with self._long.turn():
             return self.pieces.name(token.id, first)
 
     def names(self, token: Token, first: bool = False) -> dict[str, float]:
         """The likeliest tokens in its place, by name, with their log-probabilities."""
         found: dict[str, float] = {}
-        with self._lock:
+        with self._long.turn():
             for id, _, value in token.top:
                 name = self.pieces.name(id, first)
                 found.setdefault(self.pieces.name(id) if name in found else name, value)
@@ -223,7 +230,7 @@ class Inputs:
 
     def bytes(self, id: int, first: bool = False) -> list[int] | None:
         """What a token adds to the text; None of a control token, and of one that is not known."""
-        with self._lock:
+        with self._long.turn():
             data = self.pieces.bytes(id, first) if id >= 0 else None
         return None if data is None else list(data)
 
@@ -233,7 +240,7 @@ class Inputs:
         What was sent as a text comes back as it was. `answered`: an answer follows, which completes a
         character that the ids end within.
         """
-        with self._lock:
+        with self._long.turn(len(given.text)):
             if not given.from_ids and (lengths := self._lengths(given)) is not None:
                 return given.text, lengths
             read = Detokenizer(self.tokenizer, named=True)
@@ -274,3 +281,8 @@ class Inputs:
             return given
         example = loaded.tuned.encoder.of_input(given.ids, given.text, loaded.index)
         return replace(given, example=example)
+
+
+def _characters(row: Mapping[str, Any] | str) -> int:
+    """How long a row is, in characters."""
+    return len(row) if isinstance(row, str) else sum(len(str(value)) for value in row.values())
