@@ -18,6 +18,7 @@ from softprompt.lm.running import Running
 from softprompt.serve import Engine, Registry
 from softprompt.serve.api import create_app
 from softprompt.serve.batching import Batching
+from softprompt.serve.failures import line
 from softprompt.serve.request import ModelFailed
 
 CUDA = "CUDA error: an illegal memory access was encountered\nCompile with `TORCH_USE_CUDA_DSA`."
@@ -84,14 +85,10 @@ def test_a_failure_of_the_model_is_one_line(served, client, failures, monkeypatc
     with pytest.raises(openai.InternalServerError) as caught:
         client.completions.create(model="soft", prompt="xyzzy", n=4)
     assert caught.value.code == "generation_failed" and caught.value.status_code == 500
-    (line,) = failures()
-    assert (
-        kind in line
-        and cause in line
-        and re.search(r"\(softprompt/[a-z_/]+\.py:\d+\)", line)
-        and "\n" not in line
-    )
-    assert "failed (under soft): " in line and "xyzzy" not in line
+    (said,) = failures()
+    assert kind in said and cause in said and "\n" not in said
+    assert re.search(r"\(softprompt/[a-z_/]+\.py:\d+\)", said)
+    assert "failed (under soft): " in said and "xyzzy" not in said
     with pytest.raises(openai.APIError, match="could not be computed"):
         list(client.completions.create(model="tiny", prompt="x", stream=True))
     assert len(failures()) == 2 and "plain model" in failures()[1]
@@ -114,16 +111,16 @@ def test_rows_that_run_fail_together_as_one(served, folder, failures, monkeypatc
         engine.turn()
     ends = [read(answer, error=True)[1] for answer in answers]
     assert all(isinstance(end.error, ModelFailed) for end in ends)
-    (line,) = failures()
-    assert line.startswith("3 answers failed (under soft, the plain model): RuntimeError: CUDA error")
+    (said,) = failures()
+    assert said.startswith("3 answers failed (under soft, the plain model): RuntimeError: CUDA error")
 
 
 def test_what_nobody_foresaw_does_not_end_the_engine(served, client, failures, monkeypatch):
     monkeypatch.setattr(Batching, "choose_next", lambda *_: {}["no"])
     with pytest.raises(openai.InternalServerError):
         client.completions.create(model="soft", prompt="x")
-    (line,) = failures()
-    assert "KeyError: 'no' (softprompt/serve/engine.py:" in line
+    (said,) = failures()
+    assert "KeyError: 'no' (softprompt/serve/engine.py:" in said
     monkeypatch.undo()
     assert client.completions.create(model="soft", prompt="x", max_tokens=2).choices[0].text is not None
 
@@ -145,8 +142,8 @@ def test_verbose_gives_the_traceback_and_the_cause(served, client, failures, mon
     broken(monkeypatch, served, error)
     with pytest.raises(openai.InternalServerError):
         client.completions.create(model="soft", prompt="x")
-    line, trace = failures()
-    assert re.search(r"RuntimeError: outer \(softprompt/.*\.py:\d+\); caused by ValueError: inner", line)
+    said, trace = failures()
+    assert re.search(r"RuntimeError: outer \(softprompt/.*\.py:\d+\); caused by ValueError: inner", said)
     assert trace.startswith("ValueError: inner") and "Traceback" in trace and "batching.py" in trace
 
 
@@ -155,3 +152,18 @@ def test_the_engine_by_itself_raises_it(served, failures, monkeypatch):
     with pytest.raises(ModelFailed, match="cannot be run"):
         served.engine.classify("mood", ["a"])
     assert len(failures()) == 1
+
+
+def test_a_prompt_that_is_broken_is_one_line(served, client, failures, folder, publish):
+    publish(served.engine.model, folder / "broken", "prompt-tuning", {"length": 2})
+    (folder / "broken" / "prompt.safetensors").write_bytes(b"nothing")
+    with pytest.raises(openai.UnprocessableEntityError):
+        client.completions.create(model="broken", prompt="x")
+    (text,) = [message for message in failures() if "cannot be served" in message]
+    assert "\n" not in text and "broken" in text and re.search(r"\(softprompt/[a-z_/]+\.py:\d+\)", text)
+
+
+def test_an_error_that_is_its_own_cause():
+    error = ModelFailed("no", why="because")
+    error.__cause__ = error
+    assert line(error).startswith("ModelFailed: no: because")

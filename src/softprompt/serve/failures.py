@@ -28,7 +28,7 @@ def note(error: BaseException, answers: int = 1, prompts: Iterable[str | None] =
 
 def line(error: BaseException) -> str:
     """An error's type, first line and place, and the same of what caused it, as one line."""
-    cause = error.__cause__
+    cause = None if error.__cause__ is error else error.__cause__
     if not isinstance(error, SoftPromptError):
         said = f"{reason(error)} ({place(error)})"
         return said if cause is None else f"{said}; caused by {line(cause)}"

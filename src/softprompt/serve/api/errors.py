@@ -20,6 +20,7 @@ from starlette.exceptions import HTTPException
 
 from ...data.room import TooLong
 from ...errors import SoftPromptError
+from ..failures import line
 from ..request import (
     BrokenPrompt,
     Busy,
@@ -112,7 +113,7 @@ def from_product(error: SoftPromptError) -> ApiError:
     if isinstance(error, Stopped):
         return ApiError(503, "The server is shutting down.", code="shutting_down", retry_after=5)
     if isinstance(error, BrokenPrompt):
-        log.error("a prompt cannot be served: %s", error)
+        log.error("a prompt cannot be served: %s", line(error))
         message = "The prompt's files are damaged, or were made for another base model."
         return ApiError(422, message, param="model", code="prompt_broken")
     if isinstance(error, ModelFailed):
