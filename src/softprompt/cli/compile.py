@@ -61,7 +61,7 @@ def compile_(
             if len(found) == 1:
                 raise result
             refused.append((source, result))
-            log(f"{source.name}: {result.what}; {result.why}")
+            log(f"{source.name}: {result.line}")
         else:
             made.append(result)
     data = {

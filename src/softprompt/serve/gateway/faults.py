@@ -9,6 +9,7 @@ from __future__ import annotations
 import email.utils
 import html
 import json
+import os
 import re
 import ssl
 import time
@@ -72,7 +73,7 @@ def refused_midway(engine: str, chunk: Mapping[str, Any]) -> SoftPromptError:
 
 def lost(engine: str, error: Exception, *, midway: bool) -> EngineFailed:
     """Of a connection that could not be made, or broke."""
-    why = f"{type(error).__name__}: {error}".rstrip(": ")
+    why = f"{type(error).__name__}: {_system(error) or error}".rstrip(": ")
     if _is_tls(error):
         fix = "check --vllm-url (http or https); SSL_CERT_FILE names a file of authorities to trust"
         return EngineFailed(f"no secure connection to {engine}", why, fix)
@@ -138,6 +139,17 @@ def _is_json(content: bytes) -> bool:
         return isinstance(json.loads(content), dict)
     except ValueError:
         return False
+
+
+def _system(error: BaseException | None) -> str:
+    """The operating system's own reason beneath a library's error; empty where there is none."""
+    found = ""
+    while error is not None:
+        if isinstance(error, OSError) and error.strerror:
+            code = error.errno if isinstance(error, ConnectionError) else None  # asyncio has words of its own
+            found = os.strerror(code) if code else error.strerror
+        error = error.__cause__ or error.__context__ or next(iter(getattr(error, "exceptions", ())), None)
+    return found
 
 
 def _is_tls(error: BaseException | None) -> bool:
