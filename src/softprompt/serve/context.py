@@ -43,6 +43,6 @@ def _fix(what: str, tokens: int, room: int, answer: int, lower: bool) -> str:
     if lower and room - tokens >= 1 and answer > 1:
         shorter = f", or shorten the {what} to {room - answer} tokens" if room > answer else ""
         return f"lower max_tokens to {room - tokens}{shorter}"
-    return f"shorten the {what} to {room - least} tokens" + (
-        " and lower max_tokens" if answer > least else ""
-    )
+    if room > answer:
+        return f"shorten the {what} to {room - answer} tokens"
+    return f"shorten the {what} to {room - least} tokens, and lower max_tokens to {least}"

@@ -99,6 +99,14 @@ def test_without_max_tokens_the_answer_is_what_fits(ask, lm, way):
     assert f"to {context - 5} tokens" in caught.value.message
 
 
+def test_the_fix_holds_where_the_input_alone_is_too_long(ask, lm):
+    context = lm.spec.context
+    with pytest.raises(openai.BadRequestError) as caught:
+        ask("prompt", "soft", context + 50, max_tokens=20)
+    assert caught.value.body["message"].endswith(f"Fix: shorten the prompt to {context - 4 - 20} tokens.")
+    assert ask("prompt", "soft", context - 4 - 20, max_tokens=20).usage.prompt_tokens == context - 24
+
+
 def test_strength_zero_has_no_soft_tokens(served, lm):
     body = {"model": "soft", "prompt": "a" * (lm.spec.context - 1), "max_tokens": 1, "strength": 0}
     assert httpx.post(served.url + "/v1/completions", json=body).status_code == 200
