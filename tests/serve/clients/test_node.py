@@ -92,7 +92,6 @@ def test_the_ai_sdk(node, url, tuned, plain, conversation):
     said = json.loads(node(AI, url))
     assert said["streamed"] == tuned("soft-after", "hello", 12) and said["read"] == len("hello")
     assert [said["first"], said["then"]] == conversation(["hello", "and"], 12)
-    template = plain("hello", 12)  # `soft-after` has a template that is its input alone
-    assert said["plain"] == template
-    assert said["tools"] == "400 tools: not supported: no tools are called."
-    assert said["form"] == "400 response_format: not supported: an answer is not held to a form."
+    assert said["plain"] == plain("hello", 12)  # the template of `soft-after` is its input alone
+    assert said["tools"].startswith("400 tools: not supported")
+    assert said["form"].startswith("400 response_format: not supported")
