@@ -129,3 +129,8 @@ def test_log_probabilities(logits):
     assert own == pytest.approx(expected[3].item())
     assert top == ((0, pytest.approx(expected[0].item())), (5, pytest.approx(expected[5].item())))
     assert likelihoods(logits[None], [1], 0)[0][1] == ()
+
+
+def test_a_log_probability_of_minus_infinity_is_openais_number():
+    ((own, top),) = likelihoods(torch.tensor([[0.0, -torch.inf, 1.0]]), [1], 3)
+    assert own == -9999.0 and top[-1] == (1, -9999.0) and top[0][1] < 0

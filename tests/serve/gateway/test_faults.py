@@ -409,6 +409,9 @@ def test_labels(gateway, vllm, caplog):
 
     vllm.say, empty = score, {"choices": [{"logprobs": {"top_logprobs": [{}]}}]}
     assert sum(classify().json()["data"][0]["probs"].values()) == pytest.approx(1)
+    label, others = classify().json()["data"][0]["label"], {"model": "mood", "prompt": "hi", "n": 2}
+    answers = httpx2.post(url.replace("classify", "completions"), json=others).json()["choices"]
+    assert [(one["text"], one["finish_reason"]) for one in answers] == [(label, "stop")] * 2
     for say, status, word in (
         (lambda c: c.reply(200, {"choices": []}), 502, "log-probabilities"),
         (lambda c: c.reply(200, empty), 502, "log-probabilities"),
@@ -421,4 +424,5 @@ def test_labels(gateway, vllm, caplog):
         reply = classify()
         assert reply.status_code == status and word in reply.json()["error"]["message"]
         assert len(log_lines(caplog)) == before + 1
+        assert httpx2.post(url.replace("classify", "completions"), json=others).status_code == status
         assert status != 429 or reply.headers["retry-after"] == "7"
