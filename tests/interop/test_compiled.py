@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from urllib.parse import quote
 
 import pytest
 import torch
@@ -17,12 +18,13 @@ from softprompt.errors import SoftPromptError
 from softprompt.injection import Injection
 from softprompt.interop.compiled import batch, compile_artifact, compile_injection
 from softprompt.interop.compiled.checks import check_model
-from softprompt.interop.compiled.folder import Folder
+from softprompt.interop.compiled.folder import Entry, Folder
 from softprompt.interop.compiled.kv import CompiledKV
 from softprompt.interop.compiled.verify import verify
 from softprompt.lm import families
 from softprompt.methods.base import Setting
 from softprompt.methods.materialised import Materialised
+from softprompt.serve import Registry
 
 from .conftest import ROWS
 
@@ -252,6 +254,83 @@ class TestFolder:
         (tmp_path / "empty").mkdir()
         with pytest.raises(SoftPromptError, match="no tuned prompt in"):
             batch.sources([tmp_path / "empty"])
+
+    def test_prompts_of_any_names_are_compiled_and_found(self, llama, artifact_of, tmp_path):
+        names = (
+            "a/b",
+            "a-b",
+            "../x",
+            "x/../y",
+            ".hid/x",
+            "a//b",
+            "tail/",
+            "/head",
+            "A",
+            "a",
+            "a:b",
+            "文" * 90,
+        )
+        artifact = artifact_of(llama, "prompt-tuning", names, length=1, placement="before")
+        tree = tmp_path / "tree"
+        shutil.copytree(artifact.path, tree / "many")
+        out = tmp_path / "out"
+        made = list(batch.compile_all(batch.sources([tree]), llama, out))
+        folder, wanted = Folder(out), [f"many:{name}" for name in names]
+        assert [entry.name for entry in made] == wanted and sorted(folder.names()) == sorted(wanted)
+        assert [folder.entry(name) for name in wanted] == made and all(map(folder.holds, wanted))
+        assert sorted(folder.prompts_of("many")) == sorted(names) and not list(folder.prompts_of("man"))
+        inside = {file.parent for file in out.rglob("*many*.json")}
+        assert inside == {out / "prompts"} and len(list(out.rglob("*.json"))) == len(names) + 1
+
+    def test_records_that_were_written_before_are_found_and_replaced(self, compiled):
+        """A prompt's slash made a folder, and any length was written out."""
+        folder = compiled[0]
+        for name in ("many:a/b", "many:" + "x" * 150):
+            older = folder.path / "prompts" / f"{quote(name)}.json"
+            older.parent.mkdir(exist_ok=True)
+            said = json.loads(folder.name_file(compiled[1][0].name).read_text())
+            older.write_text(json.dumps({**said, "name": name}))
+            assert folder.entry(name).name == name and name in list(folder.names())
+            assert name.removeprefix("many:") in list(folder.prompts_of("many"))
+            tensors = {"k.0": torch.zeros(1, 2, 8)}
+            folder.add(tensors, lambda sha256, size, name=name: Entry(name, sha256, 1, size, "float32"))
+            assert not older.exists() and list(folder.names()).count(name) == 1
+
+    def test_a_record_of_another_name_is_neither_read_nor_written_over(self, compiled):
+        """As on a file system where Joke and joke are one file."""
+        folder, (entry, _), _ = compiled
+        file = folder.name_file(entry.name)
+        file.write_text(json.dumps({**json.loads(file.read_text()), "name": entry.name.upper()}))
+        with pytest.raises(SoftPromptError, match="have one file"):
+            folder.entry(entry.name)
+        with pytest.raises(SoftPromptError, match="have one file"):
+            folder.check_name(entry.name)
+
+    def test_accents_are_found_however_they_are_written(self, compiled):
+        folder, (entry, _), _ = compiled
+        said = json.loads(folder.name_file(entry.name).read_text())
+        for written, asked in (("th\u00e9", "the\u0301"), ("late\u0301", "lat\u00e9")):
+            folder.name_file(written).write_text(json.dumps({**said, "name": written}))
+            assert folder.holds(asked) and folder.entry(asked).name == written
+
+    def test_a_folder_is_compiled_as_it_is_served(self, llama, artifact_of, tmp_path):
+        artifact = artifact_of(llama, "prompt-tuning", length=1, placement="before")
+        tree = tmp_path / "tree"
+        for name in ("v1", "v1/checkpoint/copy", ".git/x", "team/v2", "v:3", "bad"):
+            shutil.copytree(artifact.path, tree / name, dirs_exist_ok=True)
+        (tree / "latest").symlink_to("v1")
+        (tree / "away").symlink_to(artifact.path)
+        (tree / "bad/softprompt.json").write_text("{")
+        broken: list = []
+        found = batch.sources([tree], broken)
+        assert [source.name for source in found] == ["latest", "team/v2", "v1"]
+        assert [name for name, _ in broken] == ["bad", "v:3"]
+        assert "damaged" in broken[0][1].what and "a colon in a name" in broken[1][1].why
+        results = list(batch.compile_all(found, llama, tmp_path / "out"))
+        assert [entry.name for entry in results] == ["latest", "team/v2", "v1"]
+        served = [name for entry in Registry(tree, llama).names() if entry.served for name in entry.models]
+        assert served == sorted(Folder(tmp_path / "out").names())
+        assert [source.name for source in batch.sources([tree / "latest"])] == ["latest"]
 
     def test_soft_tokens_after_the_input(self, llama, artifact_of, our_logits, close, tmp_path):
         artifact = artifact_of(llama, "prompt-tuning", length=3, placement="after")

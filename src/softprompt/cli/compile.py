@@ -48,19 +48,24 @@ def compile_(
     from ..lm.loading import load
     from ..serve.bases import called
 
-    found = sources(paths)
+    refused: list[tuple[str, SoftPromptError]] = []
+    found = sources(paths, refused)
+    if not found:
+        raise refused[0][1]
+    for name, error in refused:
+        log(f"{name}: {error.line}")
     base = found[0].artifact.manifest["base"]
     if model is None and not other_base:  # a folder of another base is told before a model is loaded
         Folder(out).check(base["name"], base["fingerprint"])
     log(f"loading {model or base['name']} …")
     lm = load(model or base["name"], dtype=dtype.value)
-    made, refused = [], []
+    made = []
     results = compile_all(found, lm, out, other_base=other_base, taken=called(model or base["name"]))
     for source, result in zip(found, results, strict=True):
         if isinstance(result, SoftPromptError):
-            if len(found) == 1:
+            if len(found) == 1 and not refused:
                 raise result
-            refused.append((source, result))
+            refused.append((source.name, result))
             log(f"{source.name}: {result.line}")
         else:
             made.append(result)
@@ -72,7 +77,7 @@ def compile_(
             for entry in made
         },
         "refused": {
-            source.name: {"what": error.what, "why": error.why, "fix": error.fix} for source, error in refused
+            name: {"what": error.what, "why": error.why, "fix": error.fix} for name, error in refused
         },
     }
     rows = [

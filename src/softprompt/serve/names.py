@@ -9,13 +9,13 @@ the folder that is served is given by a link, it is wherever the link leads when
 from __future__ import annotations
 
 import os
-import unicodedata
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import final
 
 from ..artifact import MANIFEST
 from ..errors import SoftPromptError
+from ..naming import nameable, one_form, why_not
 from .request import UnknownPrompt
 
 TRIAL = "a trial of a comparison"
@@ -60,7 +60,7 @@ class Names:
         root = self.folder
         if not _is_one(root):
             yield from self._walk(root, skipped)
-        elif _nameable(self.own):
+        elif nameable(self.own):
             yield self.own, root
         else:
             skipped(self.own, root, why_not(self.own))
@@ -68,7 +68,7 @@ class Names:
     def _inside(self, name: str) -> Path | None:
         """The artifact's folder; None where there is none that `walk` lists."""
         parts, root = name.split("/"), self.folder
-        if not all(map(_nameable, parts)):
+        if not all(map(nameable, parts)):
             return None
         try:
             if _is_one(root):
@@ -101,7 +101,7 @@ class Names:
                 open_folders.pop()
                 continue
             name, path = found
-            if not _nameable(path.name):
+            if not nameable(path.name):
                 skipped(name, path, why_not(path.name))
             elif path.is_symlink():  # of use as a name for the version that is served; never walked into
                 target = self._inside(name)
@@ -152,28 +152,12 @@ def check_base(holds: Callable[[str], bool], base: str) -> None:
         )
 
 
-def why_not(part: str) -> str:
-    """Why a folder of this name cannot be part of a prompt's name."""
-    if part.startswith("."):
-        return "folders whose names begin with a dot are hidden"
-    if ":" in part:
-        return "a colon in a name parts a folder from a prompt in it: rename the folder"
-    if "\\" in part:
-        return "a backslash cannot be part of a name: rename the folder"
-    return "a character of its name cannot be printed: rename the folder"
-
-
 def _why_not_linked(path: Path, folder: Path) -> str:
     if not Path(os.path.realpath(path)).is_relative_to(folder):
         return (
             f"it is a link that leads outside {folder}: copy what it leads to, or serve a folder above both"
         )
     return "it is a link to a folder that is no tuned prompt: such links are not followed"
-
-
-def one_form(text: str) -> str:
-    """Text in which a letter with an accent is one character: some systems write names with two."""
-    return unicodedata.normalize("NFC", text)
 
 
 def _below(folder: Path, part: str) -> Path:
@@ -183,8 +167,3 @@ def _below(folder: Path, part: str) -> Path:
         return path
     alike = sorted(name for name in os.listdir(folder) if one_form(name) == one_form(part))
     return folder / alike[0] if alike else path
-
-
-def _nameable(part: str) -> bool:
-    """Whether a folder may be part of a name: a colon parts it from a prompt, and JSON holds UTF-8 alone."""
-    return bool(part) and not part.startswith(".") and part.isprintable() and not {":", "\\"} & set(part)

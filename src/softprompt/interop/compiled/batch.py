@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,9 @@ from ...lm.base import LanguageModel
 from ...progress import track
 from . import base_of, compiled_kv, tokens_after
 from .checks import injection_of
-from .folder import AFTER, Entry, Folder
+from .folder import AFTER, Entry, Folder, check_artifact
+
+Broken = list[tuple[str, SoftPromptError]]  # artifacts that cannot be read, by name
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,16 +32,18 @@ class Source:
     name: str
 
 
-def sources(paths: Sequence[Path]) -> list[Source]:
+def sources(paths: Sequence[Path], broken: Broken | None = None) -> list[Source]:
     """Every prompt under the paths: an artifact by its folder's name, those below a folder by their path.
 
-    A prompt of several in one artifact is ARTIFACT:PROMPT. Raises SoftPromptError where two are called the
-    same, or there is none.
+    They are those that a server of the folder has, by the same names: nothing hidden, nothing inside an
+    artifact, and links to artifacts in the folder. A prompt of several in one artifact is ARTIFACT:PROMPT.
+    Raises SoftPromptError where two are called the same, there is none, or one is damaged; where `broken` is
+    given, damaged ones of a folder are put there by name, and the others go on.
     """
     found = [
         Source(artifact, prompt, name if len(artifact.prompts) == 1 else f"{name}:{prompt}")
         for path in paths
-        for name, artifact in _artifacts(path)
+        for name, artifact in _artifacts(path, broken)
         for prompt in artifact.prompts
     ]
     twice = {source.name: source for source in found}
@@ -53,11 +58,13 @@ def sources(paths: Sequence[Path]) -> list[Source]:
     return found
 
 
-def _artifacts(path: Path) -> Iterator[tuple[str, Artifact]]:
-    if (path / MANIFEST).exists() or not path.is_dir():
-        yield path.resolve().name, artifacts.load(path)
+def _artifacts(path: Path, broken: Broken | None) -> Iterator[tuple[str, Artifact]]:
+    if os.path.lexists(path / MANIFEST) or not path.is_dir():
+        name, artifact = os.path.basename(os.path.abspath(path)), artifacts.load(path)
+        check_artifact(name)
+        yield name, artifact
         return
-    below = sorted(file.parent for file in path.rglob(MANIFEST))
+    below = sorted(_folders(path))
     if not below:
         raise SoftPromptError(
             f"no tuned prompt in {path}",
@@ -65,7 +72,32 @@ def _artifacts(path: Path) -> Iterator[tuple[str, Artifact]]:
             fix="give what tune wrote",
         )
     for folder in below:
-        yield folder.relative_to(path).as_posix(), artifacts.load(folder)
+        name = folder.relative_to(path).as_posix()
+        try:
+            check_artifact(name)
+            artifact = artifacts.load(folder)
+        except SoftPromptError as error:
+            if broken is None:
+                raise
+            broken.append((name, error))
+            continue
+        yield name, artifact
+
+
+def _folders(path: Path) -> Iterator[Path]:
+    """Those of artifacts below a folder."""
+    root = path.resolve()
+    for at, inner, _ in os.walk(path):
+        plain = []
+        for name in inner:
+            folder = Path(at, name)
+            if name.startswith(".") or not folder.resolve().is_relative_to(root):
+                continue
+            if os.path.lexists(folder / MANIFEST):
+                yield folder
+            else:
+                plain.append(name)
+        inner[:] = plain
 
 
 def compile_all(
@@ -85,6 +117,7 @@ def compile_all(
     for source in track(found, "compiling"):
         try:
             _check_name(source, taken)
+            folder.check_name(source.name)
             injection = injection_of(source.artifact, lm, source.prompt, other_base=other_base)
             after = tokens_after(injection)
             kept = None if after is None else {AFTER: after.to(lm.dtype)}

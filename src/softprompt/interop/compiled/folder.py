@@ -1,7 +1,7 @@
 """A folder of compiled prompts for one base model: what an engine, and a gateway ahead of it, read.
 
     base.json                     the base that all of them are for: name, fingerprint, sizes
-    prompts/NAME.json             a name (slashes make folders), and the content that it means now
+    prompts/NAME.json             a name (slashes make folders; `naming`), and the content that it means now
     kv/ab/SHA256.safetensors      that content: k.0, v.0, … [k, kv_heads, head_dim], or soft tokens that stand
                                   after the input: after [Q, hidden]; named by its own hash
     embeddings.safetensors        the base's token embeddings [vocabulary, hidden], where there are such
@@ -14,15 +14,18 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import unicodedata
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import quote, unquote
 
 from ...errors import SoftPromptError
 from ...files import check_pulled, replacing, write_tensors, write_text
 from ...identity import base_differs
+from ...naming import HASHED, nameable, one_form, path_of, why_not
 
 FORMAT = 1
 BASE, NAMES, CONTENT, EMBEDDINGS = "base.json", "prompts", "kv", "embeddings.safetensors"
@@ -103,7 +106,10 @@ class Folder:
             with replacing(file) as temporary:
                 temporary.write_bytes(content)
         entry = entry_of(sha256, len(content))
-        write_text(self.name_file(entry.name), _json(asdict(entry)))
+        self.check_name(entry.name)
+        write_text(self._file(entry.name), _json(asdict(entry)))
+        for before in filter(os.path.lexists, self._older_files(entry.name)):
+            before.unlink()
         return entry
 
     def content(self, sha256: str) -> Path:
@@ -114,19 +120,20 @@ class Folder:
         """Names, found lazily."""
         root = self.path / NAMES
         for file in root.rglob("*.json"):
-            yield unquote(file.relative_to(root).as_posix().removesuffix(".json"))
+            if (name := _name_of(file, root)) is not None:
+                yield name
 
     def prompts_of(self, artifact: str) -> Iterator[str]:
         """Names of the prompts of an artifact that held several."""
-        try:
-            file = self.name_file(f"{artifact}:")
-        except SoftPromptError:
+        if not all(map(nameable, artifact.split("/"))):
             return
-        stem = file.name.removesuffix(".json")
-        if file.parent.is_dir():
-            for one in sorted(file.parent.iterdir()):
-                if one.name.startswith(stem) and one.suffix == ".json":
-                    yield unquote(one.name.removesuffix(".json").removeprefix(stem))
+        root, found = self.path / NAMES, set()
+        for ahead in dict.fromkeys((path_of(artifact), quote(artifact))):
+            for file in _files_from(root / f"{ahead}{quote(':')}"):
+                name = _name_of(file, root)
+                if name is not None and name.startswith(f"{artifact}:"):
+                    found.add(name.removeprefix(f"{artifact}:"))
+        yield from sorted(found)
 
     def holds(self, name: str) -> bool:
         """Whether something has that name."""
@@ -137,9 +144,23 @@ class Folder:
 
     def entry(self, name: str) -> Entry:
         """What a name means now. Raises SoftPromptError for one that is unknown or leads elsewhere."""
-        found = _read(self.name_file(name), f"no compiled prompt '{name}' in {self.path}")
+        file = self.name_file(name)
+        found = _read(file, f"no compiled prompt '{name}' in {self.path}")
         known: dict[str, Any] = {k: v for k, v in found.items() if k in Entry.__dataclass_fields__}
-        return Entry(**{**known, "labels": tuple(known.get("labels", ()))})
+        entry = Entry(**{**known, "labels": tuple(known.get("labels", ()))})
+        if one_form(entry.name) != one_form(name):
+            raise _shared(file, name, entry.name)
+        return entry
+
+    def check_name(self, name: str) -> None:
+        """Raises SoftPromptError for what cannot be a prompt's name, or has the file of another name."""
+        if name != name.encode("utf-8", "replace").decode("utf-8"):
+            raise _unusable(name.encode("ascii", "backslashreplace").decode(), "it holds half a character")
+        check_artifact(name.partition(":")[0])
+        file = self._file(name)
+        there = _said_in(file)
+        if there is not None and there != name:
+            raise _shared(file, name, there)
 
     def add_embeddings(self, make: Callable[[], Any]) -> None:
         """The base's token embeddings, once."""
@@ -170,15 +191,67 @@ class Folder:
         return load(content)
 
     def name_file(self, name: str) -> Path:
-        """The file of a name. Raises SoftPromptError for one that leads elsewhere."""
-        parts = PurePosixPath(name).parts
-        if not name or name != "/".join(parts) or any(part.startswith(".") or "\\" in part for part in parts):
-            raise SoftPromptError(
-                f"'{name}' cannot name a compiled prompt",
-                why="a name is a path inside the folder: parts without a dot ahead, joined by /",
-                fix="use a name like team/support",
-            )
-        return self.path / NAMES / f"{quote(name)}.json"  # a colon is no part of a file's name everywhere
+        """The file of a name, or where it would be. Raises SoftPromptError for one that leads elsewhere."""
+        if not all(map(nameable, name.partition(":")[0].split("/"))):
+            why = "a name is a path inside the folder: parts without a dot ahead, joined by /"
+            raise _unusable(name, why)
+        forms = dict.fromkeys((name, one_form(name), unicodedata.normalize("NFD", name)))
+        files = [file for form in forms for file in (self._file(form), *self._older_files(form))]
+        return next((file for file in files if os.path.isfile(file)), files[0])
+
+    def _file(self, name: str) -> Path:
+        return self.path / NAMES / f"{path_of(name)}.json"
+
+    def _older_files(self, name: str) -> list[Path]:
+        """Where a name was written before: slashes of a prompt's own name made folders, too."""
+        parts = name.split("/")
+        if not all(parts) or any(part.startswith(".") or "\\" in part for part in parts):
+            return []
+        older = self.path / NAMES / f"{quote(name, errors='surrogatepass')}.json"
+        return [older] if older != self._file(name) else []
+
+
+def check_artifact(name: str) -> None:
+    """Raises SoftPromptError where a folder of this name gives no prompt its name."""
+    if (odd := next((part for part in name.split("/") if not nameable(part)), None)) is not None:
+        raise _unusable(name, why_not(odd) if odd else "a part of it is empty")
+
+
+def _unusable(name: str, why: str) -> SoftPromptError:
+    return SoftPromptError(
+        f"'{name}' cannot name a compiled prompt", why=why, fix="use a name like team/support"
+    )
+
+
+def _shared(file: Path, name: str, other: str) -> SoftPromptError:
+    return SoftPromptError(
+        f"'{name}' and '{other}' have one file, {file}",
+        why="this file system takes names for the same that differ in capital letters or accents alone",
+        fix="rename the folder of one of them",
+    )
+
+
+def _said_in(file: Path) -> str | None:
+    """The name that a file is for; None where it does not say."""
+    try:
+        name = json.loads(file.read_text(encoding="utf-8"))["name"]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return None
+    return name if isinstance(name, str) else None
+
+
+def _files_from(beginning: Path) -> Iterator[Path]:
+    """Files of names whose paths begin so; as they were written before, they lie in folders that do."""
+    if beginning.parent.is_dir():
+        for one in beginning.parent.iterdir():
+            if one.name.startswith(beginning.name):
+                yield from [one] if one.suffix == ".json" else one.rglob("*.json")
+
+
+def _name_of(file: Path, root: Path) -> str | None:
+    """The name that a file is for: read off its path, where no part of it is hashed."""
+    path = file.relative_to(root).as_posix().removesuffix(".json")
+    return _said_in(file) if HASHED in path else unquote(path)
 
 
 def _json(found: Mapping[str, Any]) -> str:

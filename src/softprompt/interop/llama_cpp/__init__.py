@@ -20,6 +20,7 @@ from ...artifact import Artifact
 from ...errors import SoftPromptError
 from ...files import replacing, write_text
 from ...lm.base import LanguageModel
+from ...naming import slot_files
 from ..compiled import CompiledKV, compile_artifact
 from . import effect, layout, state
 from .engine import Engine
@@ -48,7 +49,7 @@ def export(
     other_base: bool = False,
     engine: Engine | None = None,
 ) -> list[Slot]:
-    """Write prompts as files `PROMPT.bin`, with `slots.json` beside them: their tokens and template.
+    """Write prompts as files `PROMPT.bin`, with `slots.json` beside them: their files, tokens and template.
 
     `saved` is a state that the engine which will restore them saved of any text: versions, cache types and
     the order of a key's numbers are read from it. `lm` should compute in float32. With `engine` each state is
@@ -59,7 +60,8 @@ def export(
     names = artifact.prompts if prompt is None else (artifact.prompts[artifact.index(prompt)],)
     compiled = {name: compile_artifact(artifact, lm, name, other_base=other_base) for name in names}
     layout_of = state.read(saved)
-    made = [_slot(name, one, lm, layout_of) for name, one in compiled.items()]
+    files = slot_files(names, ".bin")
+    made = [_slot(name, files[name], one, lm, layout_of) for name, one in compiled.items()]
     if engine is not None:
         effect.check(
             engine,
@@ -107,14 +109,13 @@ def placeholders(content: bytes, length: int, vocab: int, special: Sequence[int]
     return tuple(draw.choice(usable) for _ in range(length))
 
 
-def _slot(name: str, compiled: CompiledKV, lm: LanguageModel, engine: State) -> tuple[Slot, bytes]:
+def _slot(name: str, file: str, compiled: CompiledKV, lm: LanguageModel, engine: State) -> tuple[Slot, bytes]:
     """What is known of an exported prompt, and its file."""
     content = b"".join(_flat(tensor).tobytes() for tensor in compiled.tensors().values())
     special = lm.tokenizer.all_special_ids if lm.tokenizer is not None else []
     size = lm.spec.vocab_size if lm.tokenizer is None else min(lm.spec.vocab_size, len(lm.tokenizer))
     tokens = placeholders(content, compiled.length, size, special)
     written = state.write(filled(compiled, lm, engine, tokens))
-    file = f"{name.replace('/', '-')}.bin"  # a server takes names without folders alone
     return Slot(name, file, tokens, hashlib.sha256(written).hexdigest()), written
 
 

@@ -1,0 +1,80 @@
+"""Names of prompts: which folders can give one, and files that are called by them.
+
+A name is an artifact's path below a folder, with slashes; of several prompts in an artifact one is named
+behind a colon. What is written under names lies in files that no two of them share.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Iterable
+from urllib.parse import quote
+
+HASHED = "%~"  # begins what stands for a part that cannot be a file's name; no quoted text holds it
+LONGEST = 100  # characters of a part in a file's name; file systems take 255 bytes of the whole
+_PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*")
+_LIKE_HASHED = re.compile(r".*-[0-9a-f]{16}", re.IGNORECASE)
+
+
+def one_form(text: str) -> str:
+    """Text in which a letter with an accent is one character: some systems write names with two."""
+    return unicodedata.normalize("NFC", text)
+
+
+def nameable(part: str) -> bool:
+    """Whether a folder may be part of a name: a colon parts it from a prompt, and JSON holds UTF-8 alone."""
+    return bool(part) and not part.startswith(".") and part.isprintable() and not {":", "\\"} & set(part)
+
+
+def why_not(part: str) -> str:
+    """Why a folder of this name cannot be part of a prompt's name."""
+    if part.startswith("."):
+        return "folders whose names begin with a dot are hidden"
+    if ":" in part:
+        return "a colon in a name parts a folder from a prompt in it: rename the folder"
+    if "\\" in part:
+        return "a backslash cannot be part of a name: rename the folder"
+    return "a character of its name cannot be printed: rename the folder"
+
+
+def path_of(name: str) -> str:
+    """The path of a file for a name, without an ending: folders as the artifact's, and one file a prompt.
+
+    No two names have the same, and none leads elsewhere. A part that no file can be called is hashed; then
+    the name cannot be read off the path.
+    """
+    artifact, colon, prompt = name.partition(":")
+    parts = [_part(part) for part in artifact.split("/")]
+    return "/".join(parts) + (f"{quote(colon)}{_part(prompt)}" if colon else "")
+
+
+def slot_files(names: Iterable[str], ending: str) -> dict[str, str]:
+    """A file's name for each of an artifact's prompts, for servers that take plain names without folders.
+
+    No two are the same, where capital and small letters are one, too.
+    """
+    names = list(names)
+    alike = Counter(name.casefold() for name in names)
+    return {name: _slot_file(name, alike[name.casefold()] > 1) + ending for name in names}
+
+
+def _slot_file(name: str, is_shared: bool) -> str:
+    plain = _PLAIN.fullmatch(name) and len(name) <= LONGEST and not _LIKE_HASHED.fullmatch(name)
+    if plain and not is_shared:
+        return name
+    shown = re.sub(r"[^A-Za-z0-9_]+", "-", name).strip("-")[: LONGEST // 2]
+    return f"{shown or 'prompt'}-{_digest(name)[:16]}"
+
+
+def _part(part: str) -> str:
+    quoted = quote(part, safe="", errors="surrogatepass")
+    if not part or part.startswith(".") or part.endswith((".", ".json")) or len(quoted) > LONGEST:
+        return HASHED + _digest(part)
+    return quoted
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
