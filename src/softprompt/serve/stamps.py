@@ -7,7 +7,9 @@ steps, so a file that was changed just now may change once more without a sign o
 
 from __future__ import annotations
 
+import contextlib
 import os
+import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -37,9 +39,12 @@ def settled(look: Callable[[], tuple[Stamp | None, ...]]) -> tuple[Stamp | None,
     return look()
 
 
-def remember(kept: OrderedDict[Any, Any], key: Any, value: Any, most: int) -> None:
-    """Put it last; what was put first goes where there are more than `most`."""
-    kept[key] = value
-    kept.move_to_end(key)
-    while len(kept) > most:
-        kept.popitem(last=False)
+def remember(
+    kept: OrderedDict[Any, Any], key: Any, value: Any, most: int, lock: threading.Lock | None = None
+) -> None:
+    """Put it last; what was put first goes where there are more than `most`. `lock`: of others that do so."""
+    with lock or contextlib.nullcontext():
+        kept[key] = value
+        kept.move_to_end(key)
+        while len(kept) > most:
+            kept.popitem(last=False)

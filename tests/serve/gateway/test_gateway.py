@@ -7,6 +7,8 @@ import base64
 import copy
 import io
 import json
+import os
+import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -241,6 +243,45 @@ def test_a_name_is_moved_to_new_content(engine, vllm, compiled):
     run(engine.submit(Request("now", IDS)))
     compiled.name_file("now").unlink()
     assert [sent["cache_salt"] for sent in vllm.bodies] == [joke.sha256, fact.sha256]
+
+
+def test_a_damaged_new_version_leaves_its_place_to_the_last_one(engine, vllm, compiled, caplog):
+    joke, fact = compiled.entry("voices:joke"), compiled.entry("voices:fact")
+    compiled.add(compiled.load(joke), lambda *_: replace(joke, name="moved"))
+    file = compiled.name_file("moved")
+    try:
+        assert not engine.registry.get("moved").outdated
+        record = json.loads(file.read_text())
+        for damaged in ("{", "[]", '{"format": 1}', json.dumps({**record, "sha256": "0" * 64})):
+            file.write_text(damaged)
+            for _ in range(2):
+                held = engine.registry.get("moved")
+                assert held.outdated and held.entry.sha256 == joke.sha256
+        said = [one for one in caplog.records if one.levelname == "WARNING" and "'moved'" in one.getMessage()]
+        assert len(said) == 4  # once for each version
+        compiled.add(compiled.load(fact), lambda *_: replace(fact, name="moved"))
+        found = engine.registry.get("moved")
+        assert not found.outdated and found.entry.sha256 == fact.sha256
+    finally:
+        file.unlink()
+    with pytest.raises(UnknownPrompt):
+        engine.registry.get("moved")
+
+
+def test_a_record_of_the_same_size_and_time_is_seen(engine, compiled):
+    joke, fact = compiled.entry("voices:joke"), compiled.entry("voices:fact")
+    file = compiled.name_file("same")
+    compiled.add(compiled.load(joke), lambda *_: replace(joke, name="same"))
+    try:
+        assert engine.registry.get("same").entry.sha256 == joke.sha256
+        before, text = file.stat(), file.read_text()
+        time.sleep(0.02)  # another step of the system's clock
+        file.write_text(text.replace(joke.sha256, fact.sha256))
+        os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+        assert (file.stat().st_size, file.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
+        assert engine.registry.get("same").entry.sha256 == fact.sha256
+    finally:
+        file.unlink()
 
 
 def test_candidates_are_scored_where_they_part(engine, vllm):

@@ -181,7 +181,7 @@ class Folder:
 
         file = self.content(entry.sha256)
         check_pulled(file)
-        content = file.read_bytes() if file.exists() else b""
+        content = file.read_bytes() if os.path.isfile(file) else b""  # of a pipe the end may never come
         if hashlib.sha256(content).hexdigest() != entry.sha256:
             raise SoftPromptError(
                 f"{file} is damaged or missing",
@@ -261,13 +261,15 @@ def _json(found: Mapping[str, Any]) -> str:
 def _read(file: Path, missing: str) -> dict[str, Any]:
     check_pulled(file)
     try:
+        if os.path.lexists(file) and not os.path.isfile(file):
+            raise ValueError("it is no regular file")
         found = json.loads(file.read_text(encoding="utf-8"))
         newer = found["format"] > FORMAT
     except (FileNotFoundError, NotADirectoryError):
         raise SoftPromptError(
             missing, why=f"there is no {file}", fix="softprompt compile writes it"
         ) from None
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise SoftPromptError(f"{file} is damaged", why=str(error), fix="compile it again") from None
     if newer:
         raise SoftPromptError(

@@ -6,6 +6,7 @@ is refused here, before the engine is told of it. Has the interface of `serve.re
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -23,7 +24,9 @@ from ...interop.compiled.folder import AFTER, Entry, Folder
 from ...prepare import encoder_of, template_of
 from .. import registry as served
 from ..request import BrokenPrompt, UnknownPrompt
+from ..stamps import remember, stamp_of
 
+log = logging.getLogger("softprompt.serve")
 Ids = Sequence[int]
 KEPT = 10_000  # names whose records, and contents whose checks, are remembered
 
@@ -65,8 +68,10 @@ class CompiledRegistry:
             ends=(),
             spec=SimpleNamespace(context=context, answer_context=None, kind="decoder", limits={}),
         )
-        self._loaded: OrderedDict[str, tuple[tuple, Loaded]] = OrderedDict()
-        self._checked: OrderedDict[str, tuple] = OrderedDict()
+        self._loaded: OrderedDict[str, tuple[Any, Loaded]] = OrderedDict()
+        self._checked: OrderedDict[str, Any] = OrderedDict()
+        self._good: OrderedDict[str, Loaded] = OrderedDict()  # by name, what answered last
+        self._outdated: OrderedDict[str, str] = OrderedDict()  # by name, why the version on disk does not
         self._lock = threading.Lock()
 
     def names(self) -> Iterator[served.Entry]:
@@ -95,15 +100,33 @@ class CompiledRegistry:
             loaded = self._current(name)
             self.check(loaded.entry)
         except SoftPromptError as error:
-            if isinstance(error, BrokenPrompt):
-                raise
-            why = f"{error.what}: {error.why}"
-            raise BrokenPrompt(f"prompt '{name}' cannot be served", why=why, fix=error.fix) from None
+            return self._last_good(name, error)
+        except (TypeError, ValueError, LookupError, AttributeError) as error:  # a record may lack anything
+            return self._last_good(name, SoftPromptError(f"'{name}' is damaged", why=str(error)))
+        remember(self._good, name, loaded, KEPT, self._lock)
+        if self._outdated.pop(name, None) is not None:
+            log.info("the version of '%s' on disk is served again", name)
         return loaded
+
+    def _last_good(self, name: str, error: SoftPromptError) -> Loaded:
+        """The content that the name meant before, where that is still there. Raises BrokenPrompt."""
+        last = self._good.get(name)
+        why = f"{error.what}: {error.why}"
+        try:
+            if last is None:
+                raise error
+            self.check(last.entry)
+        except SoftPromptError:
+            raise BrokenPrompt(f"prompt '{name}' cannot be served", why=why, fix=error.fix) from None
+        if self._outdated.get(name) != why:
+            remember(self._outdated, name, why, KEPT, self._lock)
+            said = "the version of '%s' on disk cannot be served, the one before it answers on: %s"
+            log.warning(said, name, why)
+        return replace(last, outdated=True)
 
     def check(self, entry: Entry, *, again: bool = False) -> None:
         """Raises SoftPromptError unless its content is there, whole and finite. Read once, or `again`."""
-        stamp = _stamp(self.folder.content(entry.sha256))
+        stamp = stamp_of(self.folder.content(entry.sha256))
         if not again and stamp and stamp == self._checked.get(entry.sha256):
             return
         tensors = self.folder.load(entry)
@@ -115,7 +138,7 @@ class CompiledRegistry:
                 why="its sizes are wrong" if found != sizes else "not all of its numbers are finite",
                 fix="compile it again",
             )
-        _remember(self._checked, entry.sha256, stamp, self._lock)
+        remember(self._checked, entry.sha256, stamp, KEPT, self._lock)
 
     def soft(self, entry: Entry, ids: Ids, answered: Ids = ()) -> Tensor:
         """Embeddings [n + Q + m, H] of an input, the soft tokens after it, and what of an answer is there."""
@@ -132,7 +155,7 @@ class CompiledRegistry:
         return 0
 
     def _current(self, name: str) -> Loaded:
-        stamp = _stamp(self.folder.name_file(name))
+        stamp = stamp_of(self.folder.name_file(name))
         held = self._loaded.get(name)
         if held is not None and held[0] == stamp:
             return held[1]
@@ -143,7 +166,7 @@ class CompiledRegistry:
         artifact = SimpleNamespace(manifest={"method": entry.method}, prompts=prompts)
         tuned = SimpleNamespace(encoder=encoder, recipe=recipe, artifact=artifact)
         loaded = Loaded(name, entry, tuned)
-        _remember(self._loaded, name, (stamp, loaded), self._lock)
+        remember(self._loaded, name, (stamp, loaded), KEPT, self._lock)
         return loaded
 
     def _entry(self, shown: str, name: str) -> served.Entry:
@@ -159,20 +182,3 @@ class CompiledRegistry:
             return {AFTER: (entry.length, self.base.hidden_size)}
         layers = enumerate(self.base.layers)
         return {f"{part}.{i}": (entry.length, *sizes) for i, sizes in layers for part in "kv"}
-
-
-def _stamp(path: Path) -> tuple:
-    """Changes when a file does."""
-    try:
-        found = path.stat()
-    except OSError:
-        return ()
-    return found.st_mtime_ns, found.st_size, found.st_ino
-
-
-def _remember(kept: OrderedDict, key: str, value: Any, lock: threading.Lock) -> None:
-    with lock:
-        kept[key] = value
-        kept.move_to_end(key)
-        while len(kept) > KEPT:
-            kept.popitem(last=False)
