@@ -144,7 +144,7 @@ def serve(
     if dtype not in ("auto", "float32", "bfloat16"):
         raise unknown("dtype", dtype, ("auto", "float32", "bfloat16"))
     limits = Limits(output_tokens=max_tokens, requests=rows + queue, seconds=timeout)
-    logging.basicConfig(format="%(asctime)s %(message)s", level=logging.WARNING)
+    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
     logging.getLogger("softprompt.serve").setLevel(logging.INFO)
     with contextlib.closing(listen(host, port)) as bound:  # before a model is loaded in vain
 
