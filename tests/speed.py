@@ -2,7 +2,8 @@
 
 A test is slow if one of these holds:
 
-- it is marked `slow`, `real` (runs the real SmolLM2) or `process` (starts another process);
+- it is marked `real` (runs the real SmolLM2), `process` (starts another process), `whole` (its file runs
+  tuning, comparisons, the demo, a benchmark or a server from end to end, many times) or, by itself, `slow`;
 - it uses a browser (the fixture `chromium`);
 - it is run on a family of models other than `FAMILIES`, which has one family of each kind.
 """
@@ -13,11 +14,12 @@ from collections.abc import Iterable
 
 import pytest
 
-#: Decoder-only with rotary positions, decoder-only with absolute ones, encoder-decoder, encoder-only.
-FAMILIES = ("llama", "gpt2", "t5", "bert")
+#: A decoder-only family, an encoder-decoder, an encoder.
+FAMILIES = ("llama", "t5", "bert")
 MARKERS = {
     "real": "runs the real SmolLM2 (a second or more each)",
     "process": "starts another process",
+    "whole": "runs a tuning, a comparison, the demo, a benchmark or a server from end to end",
     "slow": "is left out by `make test-fast`; tests/speed.py has the rule",
 }
 

@@ -15,6 +15,8 @@ from softprompt.cli import main
 from softprompt.errors import SoftPromptError
 from softprompt.notes import note
 
+pytestmark = pytest.mark.whole
+
 ROWS = [{"input": f"row {i}", "target": ("good", "bad")[i % 2]} for i in range(8)]
 
 

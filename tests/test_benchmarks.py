@@ -27,6 +27,8 @@ from softprompt.lm import attention
 from softprompt.lm.context import Context
 from softprompt.lm.loading import load
 
+pytestmark = pytest.mark.whole
+
 PAGE = (Path(__file__).parents[1] / "docs/performance.md").read_text(encoding="utf-8")
 
 

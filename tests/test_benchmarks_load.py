@@ -15,6 +15,8 @@ pytest.importorskip("httpx2", reason="NO LOAD TESTS: pip install softprompt[gate
 from benchmarks.serving import clients, load
 from benchmarks.serving.clients import Asked, run
 
+pytestmark = pytest.mark.whole
+
 
 def answered(text="ab", reason="length", said=2):
     used = {"prompt_tokens": 3, "completion_tokens": said}

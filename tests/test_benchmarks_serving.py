@@ -17,6 +17,8 @@ from benchmarks.serving.__main__ import main
 from softprompt.serve import Token
 from softprompt.serve.registry import Registry
 
+pytestmark = pytest.mark.whole
+
 
 def printed(*arguments: str) -> tuple[int, list[dict[str, Any]]]:
     """Exit code and lines of the command."""

@@ -20,6 +20,8 @@ from softprompt.config import recipe_from_dict
 from softprompt.data.template import Template
 from softprompt.report.read import comparison
 
+pytestmark = pytest.mark.whole
+
 SENTENCES = "sst2 customer_reviews imdb_reviews ag_news rte mrpc qqp".split()
 FILES = ("train", "validation", "test")
 

@@ -15,6 +15,7 @@ import softprompt
 from softprompt.cli import main
 
 pytestmark = [
+    pytest.mark.whole,
     pytest.mark.filterwarnings("error::DeprecationWarning"),
     pytest.mark.filterwarnings("error::PendingDeprecationWarning"),
     pytest.mark.filterwarnings("error::FutureWarning"),

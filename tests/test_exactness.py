@@ -13,6 +13,8 @@ pytest.importorskip("peft")
 from benchmarks.exactness import CASES, rows
 from benchmarks.exactness import __main__ as command
 
+pytestmark = pytest.mark.whole
+
 PAGE = (Path(__file__).parents[1] / "docs/exactness.md").read_text(encoding="utf-8")
 
 

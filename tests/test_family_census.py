@@ -11,6 +11,8 @@ pytest.importorskip("benchmarks.families")
 from benchmarks.families import checks, small
 from benchmarks.families.__main__ import _results, summary
 
+pytestmark = pytest.mark.whole
+
 
 @pytest.mark.parametrize(
     "case",

@@ -19,6 +19,8 @@ from softprompt.errors import SoftPromptError
 from softprompt.prepare import prepare
 from softprompt.tuning import Hooks, Interrupted, tune
 
+pytestmark = pytest.mark.whole
+
 WORDS = ["sun", "mud", "cake", "rain", "song", "ache", "gift", "loss"]
 ROWS = [{"input": f"{w} {i}", "target": ("good", "bad")[i % 2]} for i, w in enumerate(WORDS * 2)]
 STYLED = [{**row, "style": ("joke", "fact")[i // 8]} for i, row in enumerate(ROWS)]

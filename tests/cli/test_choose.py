@@ -8,6 +8,8 @@ from softprompt.config import load_recipe
 
 from .conftest import write_rows
 
+pytestmark = pytest.mark.whole
+
 
 @pytest.fixture
 def rows(tmp_path):

@@ -10,6 +10,8 @@ from softprompt.compare.executors import Serial
 
 from .conftest import QUICKEST
 
+pytestmark = pytest.mark.whole
+
 QUICK = [*QUICKEST, "test_fraction=0.3"]
 
 

@@ -14,6 +14,8 @@ from softprompt.config import load_recipe
 
 from .conftest import QUICKEST, write_rows
 
+pytestmark = pytest.mark.whole
+
 QUICK = [*QUICKEST, "dtype=float32"]
 
 

@@ -13,6 +13,8 @@ from softprompt.cli.models import COLUMNS, page
 from softprompt.lm.families import FAMILIES
 from softprompt.lm.survey import survey
 
+pytestmark = pytest.mark.whole
+
 PAGE = Path(__file__).parents[2] / "docs/models.md"
 
 

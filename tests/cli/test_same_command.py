@@ -20,6 +20,8 @@ from softprompt.files import write_tensors
 
 from .conftest import make_project, write_rows
 
+pytestmark = pytest.mark.whole
+
 STEPS = ("steps=9", "eval_every=3")
 
 

@@ -17,6 +17,8 @@ from softprompt.config import load_recipe
 
 from .conftest import make_project
 
+pytestmark = pytest.mark.whole
+
 ALWAYS = property(lambda self: True, lambda self, value: None)
 CLI = [sys.executable, "-c", "import sys; from softprompt.cli import main; sys.exit(main())"]
 

@@ -16,6 +16,8 @@ from softprompt.compare.results import goal
 from softprompt.config import recipe_from_dict
 from softprompt.report.read import comparison
 
+pytestmark = pytest.mark.whole
+
 QUICK = {"rates": [1e-5, 1e-4], "seeds": 2, "shots": 1, "control": False, "serving": False, "prune": False}
 
 

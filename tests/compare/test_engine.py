@@ -17,6 +17,8 @@ from softprompt.config import recipe_from_dict
 from softprompt.errors import SoftPromptError
 from softprompt.report.read import comparison
 
+pytestmark = pytest.mark.whole
+
 WORDS = ["sun", "mud", "cake", "rain", "song", "ache", "gift", "loss", "ox", "tree"]
 METHODS = ["prompt-tuning/after", "prefix-tuning/before", "lora", "zero-shot", "few-shot"]
 

@@ -15,6 +15,8 @@ from softprompt.data.template import Template
 from softprompt.errors import SoftPromptError
 from softprompt.evaluate import Evaluator
 
+pytestmark = pytest.mark.whole
+
 NAMES = ("joke", "fact")
 ROWS = [{"input": word, "target": "yes", "prompt": NAMES[i % 2]} for i, word in enumerate(["ab", "cde", "f"])]
 

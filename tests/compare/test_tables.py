@@ -20,6 +20,8 @@ from softprompt.errors import SoftPromptError
 from softprompt.files import read_tensors, write_tensors
 from softprompt.report.read import comparison
 
+pytestmark = pytest.mark.whole
+
 NAMED = [name for name in methods.METHODS if name != "none"]
 METHODS = ["prompt-tuning/after", "multitask-prompt-tuning/after", "lora", "zero-shot", "few-shot"]
 NAMES = [f"task {i}" for i in range(8)]

@@ -12,6 +12,8 @@ from transformers import CompileConfig
 
 from softprompt.injection import Injection, LayerKV, Prefix
 
+pytestmark = pytest.mark.whole
+
 SMALL = {"llama": {"num_hidden_layers": 1}, "t5": {"num_layers": 1}}  # compiling takes a second a layer
 HOW = {"max_new_tokens": 3, "do_sample": False}
 

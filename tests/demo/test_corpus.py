@@ -12,6 +12,8 @@ import pytest
 from softprompt.demo import corpus
 from softprompt.errors import SoftPromptError
 
+pytestmark = pytest.mark.whole
+
 SPLITS = ("train", "dev", "test")
 
 

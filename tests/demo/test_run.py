@@ -10,6 +10,8 @@ import pytest
 import softprompt
 from softprompt.demo import corpus, run
 
+pytestmark = pytest.mark.whole
+
 CHAT = "{% for m in messages %}<{{ m['role'][0] }}>{{ m['content'] }}\n{% endfor %}<a>"
 ROWS = [
     {"input": f"Say {word}.", "target": f"{prompt} {word}!", "prompt": prompt}

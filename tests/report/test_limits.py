@@ -12,6 +12,8 @@ from softprompt.report.limits import merged, unmeasurable
 from softprompt.report.read import comparison
 from softprompt.report.schema import Finding
 
+pytestmark = pytest.mark.whole
+
 NAMES = ["prompt-tuning/after", "prefix-tuning/after", "lora"]
 
 

@@ -14,6 +14,8 @@ from softprompt import report
 from softprompt.report import blocks, markdown, page, read
 from softprompt.report.sections import document
 
+pytestmark = pytest.mark.whole
+
 CHANGES = {
     "full": {},
     "generation": {"task": "generation"},

@@ -17,6 +17,8 @@ from softprompt.objectives import injection_for
 from softprompt.serve import BrokenPrompt, Busy, InvalidRequest, Request, Sampling, Stopped, UnknownPrompt
 from softprompt.serve.request import NotScored
 
+pytestmark = pytest.mark.whole
+
 SMALL = {"length": 4, "hidden": 16, "bottleneck": 8, "middle": 16, "top_layers": 2, "layer": 1, "rank": 2}
 FAMILIES = ("llama", "gpt2", "qwen3", "mistral", "gemma3_text")  # the last two with windows of 4 tokens
 

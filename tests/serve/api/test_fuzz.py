@@ -13,6 +13,8 @@ from schemathesis.checks import not_a_server_error  # noqa: E402
 from schemathesis.generation import GenerationMode  # noqa: E402
 from schemathesis.specs.openapi import checks  # noqa: E402
 
+pytestmark = pytest.mark.whole
+
 CHECKS = [
     not_a_server_error,
     checks.status_code_conformance,
