@@ -7,10 +7,12 @@ behind a colon. What is written under names lies in files that no two of them sh
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable
+from pathlib import Path
 from urllib.parse import quote
 
 HASHED = "%~"  # begins what stands for a part that cannot be a file's name; no quoted text holds it
@@ -38,6 +40,11 @@ def why_not(part: str) -> str:
     if "\\" in part:
         return "a backslash cannot be part of a name: rename the folder"
     return "a character of its name cannot be printed: rename the folder"
+
+
+def is_trial(folder: Path, part: str) -> bool:
+    """Whether a folder in `folder` is a trial that a comparison recorded."""
+    return folder.name == "trials" and os.path.isfile(folder / f"{part}.json")
 
 
 def path_of(name: str) -> str:

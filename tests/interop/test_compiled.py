@@ -316,8 +316,9 @@ class TestFolder:
     def test_a_folder_is_compiled_as_it_is_served(self, llama, artifact_of, tmp_path):
         artifact = artifact_of(llama, "prompt-tuning", length=1, placement="before")
         tree = tmp_path / "tree"
-        for name in ("v1", "v1/checkpoint/copy", ".git/x", "team/v2", "v:3", "bad"):
+        for name in ("v1", "v1/checkpoint/copy", ".git/x", "team/v2", "v:3", "bad", "seen/trials/0f3a"):
             shutil.copytree(artifact.path, tree / name, dirs_exist_ok=True)
+        (tree / "seen/trials/0f3a.json").write_text("{}")
         (tree / "latest").symlink_to("v1")
         (tree / "away").symlink_to(artifact.path)
         (tree / "bad/softprompt.json").write_text("{")
@@ -331,6 +332,7 @@ class TestFolder:
         served = [name for entry in Registry(tree, llama).names() if entry.served for name in entry.models]
         assert served == sorted(Folder(tmp_path / "out").names())
         assert [source.name for source in batch.sources([tree / "latest"])] == ["latest"]
+        assert [source.name for source in batch.sources([tree / "seen/trials"])] == ["0f3a"]
 
     def test_soft_tokens_after_the_input(self, llama, artifact_of, our_logits, close, tmp_path):
         artifact = artifact_of(llama, "prompt-tuning", length=3, placement="after")

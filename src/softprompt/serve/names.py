@@ -15,7 +15,7 @@ from typing import final
 
 from ..artifact import MANIFEST
 from ..errors import SoftPromptError
-from ..naming import nameable, one_form, why_not
+from ..naming import is_trial, nameable, one_form, why_not
 from .request import UnknownPrompt
 
 TRIAL = "a trial of a comparison"
@@ -89,9 +89,7 @@ class Names:
 
     def _hides(self, folder: Path, part: str) -> bool:
         """Whether it is a trial that a comparison recorded, in a `trials` folder below the one served."""
-        if self.trials or folder.name != "trials":
-            return False
-        return os.path.isfile(folder / f"{part}.json")
+        return not self.trials and is_trial(folder, part)
 
     def _walk(self, root: Path, skipped: Skipped) -> Iterator[tuple[str, Path]]:
         open_folders = [_folders_in(root, "", skipped)]

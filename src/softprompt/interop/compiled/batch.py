@@ -15,6 +15,7 @@ from ... import artifact as artifacts
 from ...artifact import MANIFEST, Artifact
 from ...errors import SoftPromptError
 from ...lm.base import LanguageModel
+from ...naming import is_trial
 from ...progress import track
 from . import base_of, compiled_kv, tokens_after
 from .checks import injection_of
@@ -36,7 +37,8 @@ def sources(paths: Sequence[Path], broken: Broken | None = None) -> list[Source]
     """Every prompt under the paths: an artifact by its folder's name, those below a folder by their path.
 
     They are those that a server of the folder has, by the same names: nothing hidden, nothing inside an
-    artifact, and links to artifacts in the folder. A prompt of several in one artifact is ARTIFACT:PROMPT.
+    artifact, no trials of comparisons in it, and links to artifacts in the folder. A prompt of several
+    in one artifact is ARTIFACT:PROMPT.
     Raises SoftPromptError where two are called the same, there is none, or one is damaged; where `broken` is
     given, damaged ones of a folder are put there by name, and the others go on.
     """
@@ -94,7 +96,8 @@ def _folders(path: Path) -> Iterator[Path]:
             if name.startswith(".") or not folder.resolve().is_relative_to(root):
                 continue
             if os.path.lexists(folder / MANIFEST):
-                yield folder
+                if folder.parent == path or not is_trial(folder.parent, name):
+                    yield folder
             else:
                 plain.append(name)
         inner[:] = plain
