@@ -48,8 +48,9 @@ def client(served):
 
 
 @pytest.fixture
-def failures(caplog):
-    """The lines of the log that are about failures."""
+def failures(caplog, monkeypatch):
+    """The lines of the log that are about failures, where nobody asks for tracebacks."""
+    monkeypatch.delenv("SOFTPROMPT_VERBOSE", raising=False)
     caplog.set_level(logging.INFO, "softprompt.serve")
     return lambda: [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
 
