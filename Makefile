@@ -88,7 +88,7 @@ ENDS     ?= oldest newest
 # The oldest Python that is allowed, where there is one.
 OLDEST_PYTHON ?= $(shell for p in python3.10 $(PYTHON); do $$p -c '' 2>/dev/null && { command -v $$p; break; }; done)
 SHOWN    := tests/test_deprecations.py tests/conformance/test_batches.py tests/conformance/test_quantized_bases.py \
-	tests/cli/test_app.py tests/cli/test_peft.py tests/serve/api/test_real_engine.py
+	tests/cli/test_app.py tests/cli/test_peft.py tests/serve/http/test_real_engine.py
 # Of the conformance suite every family once: all methods in one batch.
 WHICH    := not test_batches or (test_all_methods_in_one_batch and dynamic)
 test-versions:  ## a part of the suite on the oldest and the newest packages that are allowed (gigabytes)
@@ -134,7 +134,7 @@ $(CLIENTS)/.installed: $(STAMP) $(PINNED)
 
 test-clients: clients  ## the server with real clients: openai, litellm, LangChain, llm, lm_eval, guidellm, …
 	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 \
-		$(CLIENTS)/bin/python -m pytest tests/serve/clients tests/serve/api/test_clients.py -W ignore -rs --durations=5
+		$(CLIENTS)/bin/python -m pytest tests/serve/clients tests/serve/http/test_clients.py -W ignore -rs --durations=5
 
 clean:  ## remove the virtual environment and every cache in this folder
 	rm -rf $(VENV) $(VLLM) $(CLIENTS) dist build .pytest_cache .ruff_cache .hypothesis .import_linter_cache

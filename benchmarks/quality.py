@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from softprompt.data.encode import Example
-    from softprompt.prepare import Prepared
+    from softprompt.training.prepare import Prepared
 
 SENTIMENT: dict[str, dict[str, Any]] = {
     "data": {"limit": 1000},
@@ -97,10 +97,10 @@ def recipe(name: str, data: Path, seed: int, out: Path) -> dict[str, Any]:
 
 def run_one(name: str, data: Path, seed: int, out: Path) -> dict[str, Any]:
     """Train and score validation.jsonl; one result."""
-    from softprompt.config import recipe_from_dict
+    from softprompt.config.load import recipe_from_dict
     from softprompt.data.sources import read_rows
-    from softprompt.prepare import prepare
-    from softprompt.tuning import tune
+    from softprompt.training.prepare import prepare
+    from softprompt.training.tune import tune
 
     started = time.perf_counter()
     settings = recipe_from_dict(recipe(name, data, seed, out))
@@ -124,10 +124,10 @@ def run_one(name: str, data: Path, seed: int, out: Path) -> dict[str, Any]:
 
 def run_reference(name: str, data: Path, seed: int, out: Path) -> dict[str, Any]:
     """The plain model on validation.jsonl, with demonstrations drawn from the training rows."""
-    from softprompt.config import recipe_from_dict
+    from softprompt.config.load import recipe_from_dict
+    from softprompt.data.fewshot import few_shot
     from softprompt.data.sources import read_rows
-    from softprompt.fewshot import few_shot
-    from softprompt.prepare import prepare
+    from softprompt.training.prepare import prepare
 
     settings = recipe_from_dict(recipe("lora", data, seed, out) | {"base": {}, "method": {"name": "none"}})
     prepared = prepare(settings)
@@ -138,8 +138,8 @@ def run_reference(name: str, data: Path, seed: int, out: Path) -> dict[str, Any]
 
 
 def _accuracy(prepared: Prepared, rows: list[Example]) -> dict[str, Any]:
-    from softprompt.memory import peak_memory
-    from softprompt.tuning import evaluator_of
+    from softprompt._system.memory import peak_memory
+    from softprompt.evaluation.evaluator import evaluator_of
 
     evaluation = evaluator_of(prepared.recipe, prepared.lm, prepared.encoder).run(prepared.method, rows)
     score = evaluation.metrics["accuracy"]

@@ -12,11 +12,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from softprompt.compare import resampling
-from softprompt.compare.noise import noise, seed_noise
-from softprompt.compare.power import detectable
-from softprompt.compare.scores import Scores
-from softprompt.compare.statistics import compare
+from softprompt.compare.stats import bootstrap
+from softprompt.compare.stats.power import detectable
+from softprompt.compare.stats.scores import Scores
+from softprompt.compare.stats.significance import compare
+from softprompt.compare.stats.variance import noise, seed_noise
 
 SETS = 2000
 
@@ -46,13 +46,13 @@ def pairs(seeds: int, rows: int, sds: tuple[float, float], binary: bool = False,
     differences = np.array(differences)
     observed = differences.mean(axis=1)
     variance, df = map(np.array, zip(*(n.of_seeds(rows) for n in noises), strict=True))
-    of_seeds = resampling.seed_draws(variance, df, 2000, 0)
-    flips = resampling.sign_flips(differences, 2000, 0)
+    of_seeds = bootstrap.seed_draws(variance, df, 2000, 0)
+    flips = bootstrap.sign_flips(differences, 2000, 0)
     both = [Scores("", np.stack([d, d])) for d in differences]
-    low, high = np.percentile(resampling.row_draws(both, 2000, 0) + of_seeds, [2.5, 97.5], axis=0)
+    low, high = np.percentile(bootstrap.row_draws(both, 2000, 0) + of_seeds, [2.5, 97.5], axis=0)
     return {
-        "test": (resampling.p_values(observed, flips + of_seeds) <= 0.05).mean(),
-        "rows alone": (resampling.p_values(observed, flips) <= 0.05).mean(),
+        "test": (bootstrap.p_values(observed, flips + of_seeds) <= 0.05).mean(),
+        "rows alone": (bootstrap.p_values(observed, flips) <= 0.05).mean(),
         "interval": ((low <= mean) & (mean <= high)).mean(),
         "seeds with replacement": np.mean(plain),
         "stated": np.mean([float(detectable(n, rows)) for n in noises]),

@@ -54,12 +54,12 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     args = parser.parse_args()
 
-    from softprompt.config import recipe_from_dict
+    from softprompt._system.memory import peak_memory
+    from softprompt.config.load import recipe_from_dict
     from softprompt.data.sources import read_rows
-    from softprompt.evaluate import score
-    from softprompt.memory import peak_memory
-    from softprompt.prepare import prepare
-    from softprompt.tuning import Hooks, evaluator_of, tune
+    from softprompt.evaluation.evaluator import evaluator_of, score
+    from softprompt.training.prepare import prepare
+    from softprompt.training.tune import Hooks, tune
 
     settings = recipe_from_dict(recipe(args.data, args.out, args.steps))
     prepared = prepare(settings)

@@ -30,13 +30,13 @@ from transformers import (
     Qwen3ForCausalLM,
 )
 
-from softprompt import quiet
+from softprompt._system import quiet
 from softprompt.data.collate import Batch, batch_of_ids
 from softprompt.lm import families
 from softprompt.lm.base import LanguageModel
+from softprompt.lm.causal import FrozenLM
 from softprompt.lm.encoder import EncoderLM
 from softprompt.lm.features import size
-from softprompt.lm.frozen import FrozenLM
 from softprompt.lm.heads import Head, parameter_names
 from softprompt.lm.seq2seq import Seq2SeqLM
 from softprompt.methods.base import Setting, SoftPrompt

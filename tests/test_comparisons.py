@@ -15,10 +15,10 @@ from benchmarks.comparisons.rows import write as write_rows
 from benchmarks.comparisons.sets import SETS, recipe
 
 from softprompt import methods
-from softprompt.compare.contestants import contestants
-from softprompt.config import recipe_from_dict
+from softprompt.compare.candidates import contestants
+from softprompt.compare.report.read import comparison
+from softprompt.config.load import recipe_from_dict
 from softprompt.data.template import Template
-from softprompt.report.read import comparison
 
 pytestmark = pytest.mark.whole
 

@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 from hypothesis import given
 from hypothesis import strategies as st
 
-from softprompt.naming import LONGEST, nameable, one_form, path_of, slot_files
+from softprompt.artifacts.prompt_names import LONGEST, nameable, one_form, path_of, slot_files
 
 PARTS = (
     "a",

@@ -46,7 +46,7 @@ def main() -> None:
 def run(name: str, data: Path, out: Path, workers: int | None = None, threads: int | None = None) -> Path:
     """One comparison; its folder."""
     import softprompt
-    from softprompt.compare.engine import Hooks
+    from softprompt.compare.experiment import Hooks
 
     place = out / name
     files = rows.write(SETS[name].parts(data), place / "data")
@@ -73,7 +73,7 @@ def publish(folder: Path, to: Path, places: dict[Path, str]) -> None:
 
 def sample(folder: Path, to: Path, places: dict[Path, str]) -> None:
     """The report with its rows, as a user sees it, with nobody's folders in it."""
-    from softprompt import report
+    from softprompt.compare import report
 
     with tempfile.TemporaryDirectory() as scratch:
         publish(folder, Path(scratch), places)

@@ -29,9 +29,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from softprompt.report.limits import unmeasurable
-from softprompt.report.read import comparison
-from softprompt.report.schema import Comparison, PairTest
+from softprompt.compare.report.limits import unmeasurable
+from softprompt.compare.report.read import comparison
+from softprompt.compare.report.schema import Comparison, PairTest
 
 PLACES = ("before", "after")
 PROMPT, PREFIX = "prompt-tuning/{}", "prefix-tuning/{}"

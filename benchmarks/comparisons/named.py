@@ -15,10 +15,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from softprompt.choose.pilot import Played, best_first
-from softprompt.choose.playing import standard_error
-from softprompt.report.read import comparison
-from softprompt.report.schema import Comparison
+from softprompt.compare.report.read import comparison
+from softprompt.compare.report.schema import Comparison
+from softprompt.recommend.pilot_runner import standard_error
+from softprompt.recommend.successive_halving import Played, best_first
 
 from .claims import is_good
 

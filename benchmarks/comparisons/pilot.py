@@ -16,13 +16,13 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from softprompt.choose import Said, measure, rank
-from softprompt.choose.trying import Tried, try_out
-from softprompt.compare.bases import kept
-from softprompt.config import recipe_from_dict
+from softprompt.build import template_of
+from softprompt.compare.model_pool import kept
+from softprompt.config.load import recipe_from_dict
 from softprompt.data.sources import read_rows
 from softprompt.methods import option_names
-from softprompt.prepare import template_of
+from softprompt.recommend import Said, measure, rank
+from softprompt.recommend.run_pilot import Tried, try_out
 
 from .__main__ import say
 from .sets import SETS

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from softprompt.compare.contestants import DEFAULT
+from softprompt.compare.candidates import DEFAULT
 
 from . import rows
 from .rows import Parts

@@ -11,8 +11,8 @@ from transformers import LogitsProcessor
 
 from softprompt import methods
 from softprompt.lm.base import LanguageModel
+from softprompt.lm.causal import FrozenLM
 from softprompt.lm.families import ENCODER_DECODERS, tiny
-from softprompt.lm.frozen import FrozenLM
 from softprompt.lm.seq2seq import Seq2SeqLM
 from softprompt.methods.base import Setting, SoftPrompt
 

@@ -12,9 +12,9 @@ from transformers import AlbertConfig, AlbertForMaskedLM, RwkvConfig, RwkvForCau
 from softprompt.data.collate import batch_of_ids
 from softprompt.injection import Injection
 from softprompt.lm.base import LanguageModel
+from softprompt.lm.causal import FrozenLM
 from softprompt.lm.encoder import EncoderLM
 from softprompt.lm.families import HIDDEN, LAYERS, VOCAB
-from softprompt.lm.frozen import FrozenLM
 
 from .models import LENGTH, LONG, SHORT, here, in_peft, padded, prompt, row
 from .rows import REFUSED, ROUNDING, Row, compare, difference

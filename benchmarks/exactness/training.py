@@ -10,15 +10,16 @@ import torch
 from torch import Tensor
 from transformers import BertConfig, BertForTokenClassification
 
+from softprompt.artifacts.interop import foreign
 from softprompt.data.collate import batch_of_ids
-from softprompt.interop import foreign
+from softprompt.evaluation.evaluator import DevScore
 from softprompt.lm.base import LanguageModel
 from softprompt.lm.encoder import EncoderLM
 from softprompt.lm.families import HIDDEN, VOCAB, tiny
 from softprompt.lm.heads import Head, parameter_names
 from softprompt.methods.base import SoftPrompt
-from softprompt.objectives import next_token
-from softprompt.train import DevScore, Optimization, Outcome, fit
+from softprompt.training.loop import Optimization, Outcome, fit
+from softprompt.training.losses import next_token
 
 from .models import LENGTH, LONG, SHORT, here, in_peft, prompt, row
 from .rows import Row, compare, difference

@@ -22,8 +22,8 @@ from softprompt.data.collate import Batch, batch_of_ids
 from softprompt.errors import SoftPromptError
 from softprompt.injection import Injection, LayerKV, Prefix, SoftTokens
 from softprompt.lm.base import LanguageModel
+from softprompt.lm.causal import FrozenLM
 from softprompt.lm.encoder import EncoderLM
-from softprompt.lm.frozen import FrozenLM
 from softprompt.lm.seq2seq import Seq2SeqLM
 
 LENGTHS, TARGETS, SOFT, NEW = (20, 1, 7), (3, 2, 1), 3, 3

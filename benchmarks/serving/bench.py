@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 
-from softprompt import artifact as artifacts
 from softprompt import methods
-from softprompt.config import recipe_from_dict
-from softprompt.lm.frozen import FrozenLM
+from softprompt.artifacts import artifact as artifacts
+from softprompt.config.load import recipe_from_dict
+from softprompt.lm.causal import FrozenLM
 from softprompt.lm.loading import fingerprint
 from softprompt.methods.base import Setting, SoftPrompt
 from softprompt.serve import Engine, Finished, Registry, Request, Sampling, Token

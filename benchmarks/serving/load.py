@@ -21,8 +21,8 @@ import torch
 from benchmarks.training.line import Line
 from softprompt import api
 from softprompt.data.collate import batch_of_ids
-from softprompt.objectives import injection_for
-from softprompt.serve.text import Detokenizer
+from softprompt.lm.apply import injection_for
+from softprompt.serve.detokenizer import Detokenizer
 
 from .bench import Bench
 from .clients import Asked, Seen, run

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 
 from benchmarks.training.line import Line
-from softprompt import artifact as artifacts
+from softprompt.artifacts import artifact as artifacts
 
 from .bench import Bench, answers, ratio, request
 
@@ -74,7 +74,7 @@ class Peft:
     def __init__(self, bench: Bench, names: list[str]) -> None:
         from peft import PeftModel
 
-        from softprompt.interop.peft import export
+        from softprompt.artifacts.interop.peft import export
 
         self.names, self.tokens = [name.replace("/", "-") for name in names], bench.tokens
         self.model: Any = None

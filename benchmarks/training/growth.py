@@ -19,7 +19,7 @@ from transformers import AttentionInterface
 import softprompt
 from softprompt.data.collate import collate
 from softprompt.lm import attention
-from softprompt.objectives import next_token
+from softprompt.training.losses import next_token
 
 from .line import Line
 from .options import Options

@@ -10,11 +10,12 @@ from collections.abc import Iterator
 import torch
 
 import softprompt
-from softprompt.cache import Cache, InputCache, KeyValues, ram
+from softprompt.cache import Cache, InputCache, KeyValues, memory_store
 from softprompt.data.collate import collate
 from softprompt.data.encode import Example
+from softprompt.evaluation.likelihood import target_nll
+from softprompt.lm.apply import injection_for
 from softprompt.lm.base import LanguageModel
-from softprompt.objectives import injection_for, target_nll
 
 from .line import Line
 from .options import Options
@@ -52,7 +53,7 @@ def measure(options: Options) -> Iterator[Line]:
 
 def _kept(lm: LanguageModel, rows: list[Example], form) -> InputCache:
     kv = KeyValues(lm, form)
-    return InputCache(Cache(kv, ram.build(kv, rows), rows))
+    return InputCache(Cache(kv, memory_store.build(kv, rows), rows))
 
 
 @torch.no_grad()

@@ -96,7 +96,7 @@ def _from_here(model: Any) -> int:
 
 
 def _peak() -> int:
-    from softprompt.memory import peak_memory
+    from softprompt._system.memory import peak_memory
 
     return peak_memory()
 

@@ -11,14 +11,15 @@ import torch
 from torch import Tensor
 
 from softprompt import methods
-from softprompt.cache import Cache, InputCache, KeyValues, ram
+from softprompt.cache import Cache, InputCache, KeyValues, memory_store
 from softprompt.data.encode import Example
+from softprompt.evaluation.evaluator import DevScore
 from softprompt.injection import Injection
-from softprompt.learner import Learner
 from softprompt.lm.base import LanguageModel
-from softprompt.order import Order
-from softprompt.steps import Part, Steps
-from softprompt.train import DevScore, Optimization, fit_together, named_parameters
+from softprompt.training.learner import Learner
+from softprompt.training.loop import Optimization, fit_together, named_parameters
+from softprompt.training.sampler import Order
+from softprompt.training.step import Part, Steps
 
 LENGTH, LR = 16, 1e-2
 
@@ -37,7 +38,7 @@ class Block:
 def kept(lm: LanguageModel, rows: Sequence[Example]) -> InputCache:
     """Keys and values of all rows, in memory."""
     kv = KeyValues(lm)
-    return InputCache(Cache(kv, ram.build(kv, rows), rows))
+    return InputCache(Cache(kv, memory_store.build(kv, rows), rows))
 
 
 class Ours:
@@ -81,7 +82,7 @@ class Ours:
 
 
 def train(runs: Sequence[Ours], rows: Sequence[Sequence[int]], steps: int, batch: int) -> list[Block]:
-    """Train each on its own rows from its start, all in one run, as `softprompt.tuning.tune_many` does.
+    """Train each on its own rows from its start, all in one run, as `training.tune.tune_many` does.
 
     All share the base model, the rows and the cache. The blocks' seconds are those of the whole run.
     """

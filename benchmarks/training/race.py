@@ -10,8 +10,8 @@ from typing import Any
 
 import softprompt
 from benchmarks.quality import DEMONSTRATIONS, SENTIMENT, recipe
-from softprompt.config import recipe_from_dict
-from softprompt.prepare import Prepared, prepare
+from softprompt.config.load import recipe_from_dict
+from softprompt.training.prepare import Prepared, prepare
 
 from .options import Options
 

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from softprompt.learner import Learner
-from softprompt.order import row_lengths
-from softprompt.prepare import open_caches
-from softprompt.steps import Part, Steps
-from softprompt.train import DevScore, fit_together, named_parameters
-from softprompt.tuning import evaluator_of, first_asked, optimization
+from softprompt.evaluation.evaluator import DevScore, evaluator_of
+from softprompt.training.learner import Learner
+from softprompt.training.loop import fit_together, named_parameters
+from softprompt.training.prepare import open_caches
+from softprompt.training.sampler import row_lengths
+from softprompt.training.step import Part, Steps
+from softprompt.training.tune import first_asked, optimization
 
 from .options import Options
 from .race import SHOWN, TEXT, Race, Trial, prepared

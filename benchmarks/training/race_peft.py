@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from softprompt.data.encode import Example
-from softprompt.order import Order
+from softprompt.training.sampler import Order
 
 from .options import Options
 from .ours import Ours

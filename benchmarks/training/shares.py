@@ -12,7 +12,7 @@ from typing import Any
 from torch.profiler import ProfilerActivity, profile
 
 import softprompt
-from softprompt.cache import KeyValues, ram
+from softprompt.cache import KeyValues, memory_store
 
 from .line import Line
 from .options import Options
@@ -46,7 +46,7 @@ def _steps(options: Options, dtype: str) -> dict[str, Callable[[], Any]]:
         "cached, 8 rows": lambda: cached[0].backward(range(8)),
         f"cached, {8 * size} rows": lambda: cached[0].backward(range(8 * size)),
         f"{len(cached)} prompts × 8 rows in one run": lambda: train(cached, own, 1, 8),
-        "building the cache": lambda: ram.build(KeyValues(lm), rows[: 2 * size]),
+        "building the cache": lambda: memory_store.build(KeyValues(lm), rows[: 2 * size]),
     }
 
 

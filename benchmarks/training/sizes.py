@@ -1,4 +1,4 @@
-"""How many positions a pass should take: a full step's time by the limit of `softprompt.passes`.
+"""How many positions a pass should take: a full step's time by the limit of `training.micro_batch`.
 
 The larger a pass, the more it holds in memory; where the time no longer falls, that buys nothing.
 """
@@ -11,7 +11,7 @@ from statistics import median
 from unittest.mock import patch
 
 import softprompt
-from softprompt import passes
+from softprompt.training import micro_batch
 
 from .line import Line
 from .options import Options
@@ -29,7 +29,7 @@ def measure(options: Options) -> Iterator[Line]:
         seconds: dict[int, list[float]] = {limit: [] for limit in options.passes}
         for block in range(-1, options.blocks):  # the first one only warms the machine up
             for limit, found in seconds.items():
-                with patch.dict(passes.STEP_TOKENS, cpu=limit):
+                with patch.dict(micro_batch.STEP_TOKENS, cpu=limit):
                     started = time.perf_counter()
                     side.backward(numbers)
                     if block >= 0:

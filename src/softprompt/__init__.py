@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ._system.version import VERSION
 from .errors import SoftPromptError
 
 if TYPE_CHECKING:
-    from .api import Tuned, average, compare_methods, concatenate, open_prompt, scale, search, tune
+    from .api import average, compare_methods, concatenate, scale, search, tune
     from .lm.heads import Head
     from .lm.loading import load
+    from .tuned import Tuned, open_prompt
 
-__version__ = "0.1.0"
+__version__ = VERSION
 __all__ = [
     "Head",
     "SoftPromptError",
@@ -35,13 +37,28 @@ _HOMES = {
 }
 
 
+#: Packages that have moved. Their old names work for one version more, with a warning.
+_MOVED = {
+    "report": "compare.report",
+    "findings": "evaluation.diagnostics",
+    "choose": "recommend",
+    "interop": "artifacts.interop",
+}
+
+
 def __getattr__(name: str) -> Any:
     """Heavy parts are imported when first used, so that `import softprompt` and `--help` answer at once."""
     if name in _HOMES:
         import importlib
 
-        from .collector import rare_collection
+        from ._system.gc import rare_collection
 
         with rare_collection():
             return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
+    if name in _MOVED:
+        import importlib
+        import warnings
+
+        warnings.warn(f"softprompt.{name} is softprompt.{_MOVED[name]} now", DeprecationWarning, stacklevel=2)
+        return importlib.import_module(f".{_MOVED[name]}", __name__)
     raise AttributeError(f"module 'softprompt' has no attribute '{name}'")

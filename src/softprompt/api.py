@@ -10,92 +10,31 @@ tuned.generate("What a film!")
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from . import artifact as artifacts
-from . import composition, methods, together
-from .ahead import say_ahead
-from .answering import listed, texts
-from .arguments import base_given, in_python, sections
-from .artifact import Artifact
-from .compare.engine import Hooks as ComparisonHooks
-from .compare.engine import compare
-from .composition import AVERAGE, CONCATENATE, Operation, scaling
-from .config import Recipe, load_recipe, recipe_from_dict
-from .data.encode import Encoder
-from .data.sources import read_rows
-from .display import shown
+from . import methods
+from ._system.display import shown
+from ._system.quiet import quietly
+from .artifacts import compose
+from .artifacts.compose import AVERAGE, CONCATENATE, Operation, scaling
+from .build import saved_base
+from .compare.experiment import Hooks as ComparisonHooks
+from .compare.experiment import compare
+from .compare.report.read import comparison
+from .compare.report.schema import Comparison
+from .config.load import Recipe, load_recipe, recipe_from_dict
 from .errors import SoftPromptError
-from .evaluate import Evaluation, Evaluator
-from .finished import check_room
 from .lm.base import LanguageModel
-from .methods.base import Setting, SoftPrompt
-from .prepare import check_head, encoder_of, prepare, saved_base, template_of
-from .quiet import quietly
-from .report.read import comparison
-from .report.schema import Comparison
-from .tuning import Hooks, Run, evaluator_of, tune_many
-from .tuning import tune as tune_prepared
-
-Rows = Iterable[Mapping[str, Any]]
-Inputs = str | Mapping[str, Any] | Iterable[str | Mapping[str, Any]]
-
-
-@dataclass(frozen=True)
-class Tuned:
-    """A tuned prompt on its base model, ready to use."""
-
-    lm: LanguageModel
-    artifact: Artifact
-    method: SoftPrompt
-    encoder: Encoder
-    recipe: Recipe
-
-    @property
-    def metrics(self) -> dict[str, float]:
-        """On the dev rows."""
-        return self.artifact.manifest["dev"]["metrics"]
-
-    def evaluator(self) -> Evaluator:
-        """How its rows are scored."""
-        return evaluator_of(self.recipe, self.lm, self.encoder)
-
-    @quietly
-    @in_python
-    def evaluate(
-        self, rows: Rows | str, *, prompt: str | None = None, progress: bool | None = None
-    ) -> Evaluation:
-        """Metrics with intervals on rows (or a file of them). `progress` as in `tune`."""
-        with shown(progress):
-            examples = self.encoder.encode_rows(read_rows(rows, split="test"), prompt=prompt)
-            return self.evaluator().run(self.method, examples)
-
-    @quietly
-    @in_python
-    def generate(self, inputs: Inputs, *, prompt: str | None = None, **options: Any) -> Any:
-        """The answer to an input: generated text, or the likeliest label or choice.
-
-        One input (a text, or a row as a mapping) gives one text; a list, or any other iterable, gives a list,
-        an empty one for none. `num_return_sequences=N` gives a list of N texts in place of each. Tags come as
-        one text, parted by spaces; a regression's number as text too.
-
-        A string stands for the template's only field. `options` are transformers' generation options (see
-        docs/running.md); a prompt that writes no text takes none. Raises SoftPromptError for an unknown one.
-        """
-        many, single = listed(inputs)
-        if not many:
-            return []
-        name = (
-            self.artifact.prompts[self.artifact.index(prompt)] if prompt or not _names_prompt(many) else None
-        )
-        wanted = options.get("max_new_tokens")
-        encoder = self.encoder.settled(wanted if isinstance(wanted, int) and wanted > 0 else None)
-        examples = [encoder.encode(row, with_target=False, prompt=name) for row in many]
-        found = texts(self.lm, self.method, self.encoder, examples, self.recipe.task.max_new_tokens, options)
-        return found[0] if single else found
+from .methods.keyword_arguments import in_python, sections
+from .training import sweep
+from .training.output_folder import check_room
+from .training.prepare import prepare
+from .training.sweep_estimate import say_ahead
+from .training.tune import Hooks, Run, tune_many
+from .training.tune import tune as tune_prepared
+from .tuned import Rows, Tuned, open_prompt
 
 
 @in_python
@@ -166,9 +105,9 @@ def search(
     base, data = _given(lm, rows, dev)
     whole = _recipe(lm, method, rows, dev, output, task, template, prompt_field, options, settings).to_dict()
     recipes = []
-    for setting in together.settings(over):
+    for setting in sweep.settings(over):
         chosen = [f"{key}={json.dumps(value)}" for key, value in setting.items()]
-        folder = Path(output) / together.name_of(setting).replace("/", "_")
+        folder = Path(output) / sweep.name_of(setting).replace("/", "_")
         recipes.append(
             recipe_from_dict(
                 {**whole, "output": str(folder)}, overrides=chosen, method_option_names=methods.option_names()
@@ -177,7 +116,7 @@ def search(
     for recipe in recipes:
         check_room(recipe, restart=restart, overwrite=overwrite)
     with shown(progress):
-        prepared = together.prepare_settings(recipes, **base, **data)
+        prepared = sweep.prepare_settings(recipes, **base, **data)
         say_ahead(prepared, restart=restart, overwrite=overwrite)
         runs = tune_many(prepared, hooks=hooks, restart=restart, overwrite=overwrite)
     return [_tuned(run) for run in sorted(runs, key=lambda run: run.key, reverse=True)]
@@ -232,7 +171,7 @@ def compare_methods(
     """Compare methods on a recipe's rows: its `compare` section says which, and how (docs/compare.md).
 
     `recipe`: a file, a mapping, or a `Recipe`. What was run already is not run again. Gives back what
-    `softprompt.report` reads. (`softprompt.compare` is the package that this runs.)
+    `softprompt.compare.report` reads. (`softprompt.compare` is the package that this runs.)
     """
     if not isinstance(recipe, Recipe | Mapping | str | Path):
         raise SoftPromptError(
@@ -249,50 +188,6 @@ def compare_methods(
     with shown(progress):
         done = compare(read, folder, workers=workers, hooks=hooks, report=report, source=source)
     return comparison(done.folder)
-
-
-@in_python
-@quietly
-def open_prompt(
-    path: str | Path,
-    lm: LanguageModel | None = None,
-    *,
-    model: str | None = None,
-    other_base: bool = False,
-    plain: bool = False,
-) -> Tuned:
-    """A saved prompt on its base model (loaded where none is given). Verified; see `artifact.load`.
-
-    `model` names another place to load the base from. `plain` leaves the prompt out: the base model as it
-    was, with the prompt's template.
-    """
-    artifact = artifacts.load(path)
-    return opened(artifact, lm or saved_base(artifact, model), other_base=other_base, plain=plain)
-
-
-def opened(
-    artifact: Artifact,
-    lm: LanguageModel,
-    *,
-    other_base: bool = False,
-    plain: bool = False,
-    encoder: Callable[[Recipe, Artifact], Encoder] | None = None,
-) -> Tuned:
-    """`open_prompt` of an artifact that was loaded, on a base that was.
-
-    `encoder` gives the encoder, for whoever keeps those of artifacts that are used alike.
-    """
-    recipe = recipe_from_dict(artifact.manifest["recipe"])
-    labels = artifact.manifest["labels"]
-    check_head(recipe, labels, lm)
-    if plain:
-        method = methods.build("none", Setting(lm, artifact.prompts))
-    else:
-        method = artifact.method(lm, other_base=other_base)
-    if encoder is not None:
-        return Tuned(lm, artifact, method, encoder(recipe, artifact), recipe)
-    made = encoder_of(recipe, lm, template_of(recipe, lm), artifact.prompts, labels)
-    return Tuned(lm, artifact, method, made.settled(), recipe)
 
 
 @quietly
@@ -322,13 +217,26 @@ def scale(source: str | Path, strength: float, output: str | Path, lm: LanguageM
 def _compose(
     operation: Operation, sources: Sequence[str | Path], output: str | Path, lm: LanguageModel | None
 ) -> Tuned:
-    opened = [composition.open_source(source) for source in sources]
+    opened = [compose.open_source(source) for source in sources]
     operation.check(len(opened))
     lm = lm or saved_base(opened[0].artifact)
-    composition.compose(operation, opened, output, lm)
+    compose.compose(operation, opened, output, lm)
     return open_prompt(output, lm)
 
 
-def _names_prompt(rows: list) -> bool:
-    """Whether rows carry their prompt's name themselves."""
-    return any(isinstance(row, Mapping) for row in rows)
+def base_given(lm: Any) -> LanguageModel | str:
+    """The base model as it was given: a loaded one, or a name. Raises for anything else."""
+    if isinstance(lm, LanguageModel | str):
+        return lm
+    if isinstance(lm, Path):
+        return str(lm)
+    library = type(lm).__module__.partition(".")[0]
+    kind = f"it is of the type {'' if library == 'builtins' else library + '.'}{type(lm).__name__}"
+    own = hasattr(lm, "save_pretrained")
+    raise SoftPromptError(
+        f"lm is no base model: {kind}",
+        why="it must be a hub id, a folder, or what softprompt.load gives, which knows how vectors enter it",
+        fix="save it and its tokenizer with save_pretrained(FOLDER), and give softprompt.load(FOLDER)"
+        if own
+        else 'lm = softprompt.load("smollm2")',
+    )

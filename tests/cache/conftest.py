@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from softprompt.cache.place import Place
+from softprompt.cache.folders import Place
 
 LENGTHS = (5, 1, 9, 3, 9, 2)
 

@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from softprompt.cache import Cache, InputFeatures, KeyValues, ram
+from softprompt.cache import Cache, InputFeatures, KeyValues, memory_store
 from softprompt.data.collate import collate
-from softprompt.lm import adapt
+from softprompt.lm import finetune
 from softprompt.lm.features import is_constant, read
 from softprompt.methods.base import Reads
 
@@ -33,7 +33,7 @@ def worded(encoded):
 @pytest.mark.parametrize("kind", ["hidden", "encoder"])
 def test_rows_are_what_is_read(llama, worded, encoder, close, kind):
     kept = InputFeatures(llama, HIDDEN if kind == "hidden" else encoder)
-    store = ram.build(kept, worded, batch_tokens=10)
+    store = memory_store.build(kept, worded, batch_tokens=10)
     found = Cache(kept, store, worded).batch([2, 0, 3])
     fresh = read(llama, collate([worded[i] for i in (2, 0, 3)]), kept.reads)
     for row, mask, values, real in zip(found.values, found.mask, fresh.values, fresh.mask, strict=True):
@@ -55,7 +55,7 @@ def test_an_input_is_computed_once(llama, encoded, monkeypatch):
         return original(batch, *how)
 
     monkeypatch.setattr(llama, "prefill", counted, raising=False)
-    store = ram.build(KeyValues(llama), rows)
+    store = memory_store.build(KeyValues(llama), rows)
     assert sum(seen) == 3 and store.bytes == KeyValues(llama).bytes_needed(rows[2:])
 
 
@@ -93,5 +93,5 @@ def test_what_is_a_constant(new_lm, encoder):
     lm = new_lm("llama")
     assert is_constant(lm, HIDDEN) and is_constant(lm, encoder)
     assert not is_constant(lm, Reads("embeddings"))  # a look-up
-    adapt.unfreeze(lm, "full")
+    finetune.unfreeze(lm, "full")
     assert is_constant(lm, encoder) and not is_constant(lm, HIDDEN)

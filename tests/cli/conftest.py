@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
+from softprompt._system.quiet import VERBOSE
 from softprompt.cli import main, output
-from softprompt.quiet import VERBOSE
 
 RECIPE = """\
 model: {model}

@@ -43,16 +43,16 @@ def test_next_slower_and_faster(run, recipe, tmp_path, overrides):
 
 
 def test_what_would_not_fit_is_not_tried(run, recipe, monkeypatch):
-    monkeypatch.setattr("softprompt.pricing.free_memory", lambda device: -(10**12))
+    monkeypatch.setattr("softprompt.training.estimate.free_memory", lambda device: -(10**12))
     price = run("check", recipe, "cache=off", "--json").json["price"]
     assert price["slower"]["step_seconds"] == 0 and "more than is free" in price["slower"]["note"]
     assert "not tried" in run("check", recipe, "cache=off").out
 
 
 def test_measuring_the_slower_plan_leaves_checkpointing_as_it_was(recipe):
-    from softprompt.config import load_recipe
-    from softprompt.prepare import prepare
-    from softprompt.pricing import measure
+    from softprompt.config.load import load_recipe
+    from softprompt.training.estimate import measure
+    from softprompt.training.prepare import prepare
 
     for wish in ("auto", "true"):
         overrides = ["method.placement=before", f"train.gradient_checkpointing={wish}"]

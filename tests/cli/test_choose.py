@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from softprompt.config import load_recipe
+from softprompt.config.load import load_recipe
 
 from .conftest import write_rows
 

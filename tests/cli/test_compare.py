@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from softprompt.cli.contest import Contest
-from softprompt.compare import engine
+from softprompt.compare import experiment
 from softprompt.compare.executors import Serial
 
 from .conftest import QUICKEST
@@ -17,7 +17,7 @@ QUICK = [*QUICKEST, "test_fraction=0.3"]
 
 @pytest.fixture(autouse=True)
 def in_process(monkeypatch):
-    monkeypatch.setattr(engine, "executor", lambda kind, workers, threads: Serial())
+    monkeypatch.setattr(experiment, "executor", lambda kind, workers, threads: Serial())
 
 
 def test_from_a_recipe_to_a_report(run, recipe):
@@ -50,19 +50,19 @@ def test_stopped_it_says_how_to_go_on(run, recipe, monkeypatch):
 
         def run(self, work, jobs):
             yield from Serial().run(work, jobs[:1])
-            if len(jobs) == 1 and isinstance(jobs[0], engine.Survey):
+            if len(jobs) == 1 and isinstance(jobs[0], experiment.Survey):
                 return
             raise KeyboardInterrupt
 
         def close(self):
             pass
 
-    monkeypatch.setattr(engine, "executor", lambda kind, workers, threads: Stopped())
+    monkeypatch.setattr(experiment, "executor", lambda kind, workers, threads: Stopped())
     said = run("compare", recipe, *QUICK, "--json")
     assert said.code == 130
     assert said.json["interrupted"] and said.json["ran"] == 1
     assert said.json["resume"].startswith(f"softprompt compare {recipe}")
-    monkeypatch.setattr(engine, "executor", lambda kind, workers, threads: Serial())
+    monkeypatch.setattr(experiment, "executor", lambda kind, workers, threads: Serial())
     assert run("compare", recipe, *QUICK, "--json").json["ran"] == 4
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from softprompt import artifact as artifacts
+from softprompt.artifacts import artifact as artifacts
 
 
 def test_compose_and_use(run, chatty, tuned, tmp_path):

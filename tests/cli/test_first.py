@@ -8,9 +8,9 @@ import webbrowser
 
 import pytest
 
-from softprompt.compare import engine
+from softprompt.compare import experiment
 from softprompt.compare.executors import Serial
-from softprompt.config import load_recipe
+from softprompt.config.load import load_recipe
 
 from .conftest import QUICKEST, write_rows
 
@@ -21,7 +21,7 @@ QUICK = [*QUICKEST, "dtype=float32"]
 
 @pytest.fixture(autouse=True)
 def here(monkeypatch, tmp_path):
-    monkeypatch.setattr(engine, "executor", lambda kind, workers, threads: Serial())
+    monkeypatch.setattr(experiment, "executor", lambda kind, workers, threads: Serial())
     monkeypatch.chdir(tmp_path)
 
 

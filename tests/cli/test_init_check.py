@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from softprompt.config import load_recipe
+from softprompt.config.load import load_recipe
 
 TASKS = ("classification", "generation", "choice")
 
@@ -107,8 +107,8 @@ def test_check_shows_a_row_of_each_prompt(run, recipe, tmp_path):
 
 
 def test_measuring_leaves_the_method_as_it_was(recipe):
-    from softprompt.prepare import prepare
-    from softprompt.pricing import measure
+    from softprompt.training.estimate import measure
+    from softprompt.training.prepare import prepare
 
     for override in ("method=prefix-tuning", "base=lora"):
         prepared = prepare(load_recipe(recipe, [override, "train.lr=0.5"]))
@@ -119,9 +119,9 @@ def test_measuring_leaves_the_method_as_it_was(recipe):
 
 
 def test_predicted_artifact_bytes_are_those_saved(recipe, tuned):
-    from softprompt import artifact
-    from softprompt.prepare import prepare
-    from softprompt.pricing import artifact_bytes
+    from softprompt.artifacts import artifact
+    from softprompt.training.estimate import artifact_bytes
+    from softprompt.training.prepare import prepare
 
     predicted = artifact_bytes(prepare(load_recipe(recipe)))
     assert 0 <= artifact.load(tuned).bytes - predicted < 500  # the header

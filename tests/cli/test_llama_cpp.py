@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from softprompt.interop.llama_cpp import engine
+from softprompt.artifacts.interop.llama_cpp import engine
 
 from ..conftest import tiny_model
 
@@ -18,7 +18,7 @@ EXAMPLE = Path(__file__).parents[2] / "examples/llama_cpp_slots.py"
 
 @pytest.fixture(scope="module")
 def gguf(tmp_path_factory):
-    from ..interop.gguf_file import write
+    from ..artifacts.interop.gguf_file import write
 
     return write(tiny_model("llama"), tmp_path_factory.mktemp("gguf") / "tiny.gguf")
 

@@ -11,7 +11,7 @@ from transformers.models.llama.modeling_llama import LlamaModel
 
 from softprompt.cli.models import COLUMNS, page
 from softprompt.lm.families import FAMILIES
-from softprompt.lm.survey import survey
+from softprompt.lm.support_matrix import survey
 
 pytestmark = pytest.mark.whole
 

@@ -14,7 +14,7 @@ import sys
 
 import pytest
 
-from softprompt import quiet
+from softprompt._system import quiet
 from softprompt.cli.app import app
 
 pytestmark = pytest.mark.process

@@ -57,7 +57,7 @@ def test_refusals(run, tuned, styles, tmp_path):
 
 
 def test_the_page_names_what_is_read_and_its_commands_parse(run):
-    from softprompt.interop.peft.reading import READERS
+    from softprompt.artifacts.interop.peft.reading import READERS
 
     assert all(f"`{kind}`" in PAGE for kind in READERS)
     commands = re.findall(r"^softprompt (export|import) (.*)$", PAGE, re.M)

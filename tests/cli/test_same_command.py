@@ -14,9 +14,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from softprompt import artifact, checkpoint
-from softprompt.checkpoint import FILE, PREVIOUS
-from softprompt.files import write_tensors
+from softprompt._system.files import write_tensors
+from softprompt.artifacts import artifact
+from softprompt.training import checkpoint
+from softprompt.training.checkpoint import FILE, PREVIOUS
 
 from .conftest import make_project, write_rows
 
@@ -328,7 +329,7 @@ def test_a_resume_that_computes_otherwise_says_so(run, recipe, killed, monkeypat
     with pytest.raises(Killed):
         run("tune", recipe, *STEPS, *words)
     monkeypatch.undo()
-    monkeypatch.setattr("softprompt.notes._said", set())
+    monkeypatch.setattr("softprompt._system.notes._said", set())
     changed = {"threads": ("threads 1, then 2", "cache=disk"), "plan": ("plan cached, then ", "cache=off")}
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2 if name == "threads" else 1)
     text = run("tune", recipe, *STEPS, changed[name][1]).err

@@ -15,8 +15,8 @@ pytest.importorskip("fastapi", reason="NO SERVER TESTS: pip install softprompt[s
 import httpx2 as httpx
 import openai
 
-from softprompt.serve.api.keys import Keys
-from softprompt.serve.api.server import listen
+from softprompt.serve.http.keys import Keys
+from softprompt.serve.http.server import listen
 
 
 @contextmanager

@@ -9,9 +9,9 @@ import sys
 
 import pytest
 
+from softprompt.build import read_split, template_of
 from softprompt.cli import main, streams
-from softprompt.config import load_recipe
-from softprompt.prepare import read_split, template_of
+from softprompt.config.load import load_recipe
 
 
 def under(monkeypatch, encoding: str, *arguments: object) -> tuple[int, bytes, bytes]:

@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from softprompt import ahead, methods, together
-from softprompt.config import load_recipe
+from softprompt import methods
+from softprompt.config.load import load_recipe
+from softprompt.training import sweep, sweep_estimate
 
 from .conftest import make_project
 
@@ -68,12 +69,12 @@ def test_checkpoint_of_another_recipe_is_refused_and_dropped_by_restart(run, rec
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_run_goes_on_and_ends_with_the_same_bytes(tmp_path, model_folder, number):
     """A real process, a real signal, and the same command again."""
-    steps = 400
+    step = 400
     folders = [tmp_path / "whole", tmp_path / "cut"]
     for folder in folders:
         folder.mkdir()
         make_project(folder, model_folder, output=f"output: {folder / 'out'}")
-    whole, cut = ([*CLI, "tune", f / "recipe.yaml", f"steps={steps}", "eval_every=20"] for f in folders)
+    whole, cut = ([*CLI, "tune", f / "recipe.yaml", f"steps={step}", "eval_every=20"] for f in folders)
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     subprocess.run(whole, env=environment, check=True, capture_output=True)
     process = subprocess.Popen(
@@ -86,7 +87,7 @@ def test_interrupted_run_goes_on_and_ends_with_the_same_bytes(tmp_path, model_fo
             break
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130, err
-    assert "is saved in" in out and f"softprompt tune {folders[1] / 'recipe.yaml'} steps={steps}" in out
+    assert "is saved in" in out and f"softprompt tune {folders[1] / 'recipe.yaml'} steps={step}" in out
     assert "Traceback" not in err
     assert not (folders[1] / "out" / "softprompt.json").exists()
     again = subprocess.run(cut, env=environment, capture_output=True, text=True)
@@ -105,12 +106,12 @@ def test_interrupted_json_says_how_to_go_on(run, recipe, tmp_path, monkeypatch):
 
 
 def test_ctrl_c_before_training_stops_at_once(run, recipe, monkeypatch):
-    import softprompt.prepare
+    import softprompt.training.prepare
 
     def stopped(read):
         os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(softprompt.prepare, "prepare", stopped)
+    monkeypatch.setattr(softprompt.training.prepare, "prepare", stopped)
     before = signal.getsignal(signal.SIGINT)
     said = run("tune", recipe)
     assert said.code == 130 and "stopped before the first save" in said.out
@@ -118,16 +119,16 @@ def test_ctrl_c_before_training_stops_at_once(run, recipe, monkeypatch):
 
 
 def test_nan_loss_stops_keeps_a_good_state_and_suggests_a_rate(run, recipe, tmp_path, monkeypatch):
-    from softprompt import steps
+    from softprompt.training import step
 
-    real, calls = steps.token_losses, []
+    real, calls = step.token_losses, []
 
     def diverging(*arguments):
         calls.append(1)
         found = real(*arguments)
         return replace(found, values=found.values * (float("nan") if len(calls) > 2 else 1.0))
 
-    monkeypatch.setattr(steps, "token_losses", diverging)
+    monkeypatch.setattr(step, "token_losses", diverging)
     said = run("tune", recipe, "eval_every=1", "lr=0.3")
     assert said.code == 1
     assert "not finite at step 3" in said.err and "train.lr=" in said.err
@@ -137,38 +138,38 @@ def test_nan_loss_stops_keeps_a_good_state_and_suggests_a_rate(run, recipe, tmp_
 def test_gradient_that_is_not_finite_leaves_the_start(run, recipe, tmp_path, monkeypatch):
     from safetensors.torch import load_file
 
-    from softprompt import steps
+    from softprompt.training import step
 
-    real = steps.token_losses
+    real = step.token_losses
 
     def steep(*arguments):
         found = real(*arguments)
         return replace(found, values=(found.values * 0).sqrt())  # 0, with a gradient of NaN
 
-    monkeypatch.setattr(steps, "token_losses", steep)
+    monkeypatch.setattr(step, "token_losses", steep)
     assert run("tune", recipe).code == 1
     tensors = load_file(tmp_path / "out" / "state.safetensors")
     assert all(torch.isfinite(tensor).all() for tensor in tensors.values())
 
 
 def test_no_memory_for_the_cache_falls_back_and_says_so(run, recipe, monkeypatch):
-    from softprompt.cache import ram
+    from softprompt.cache import memory_store
 
     def refuse(*arguments, **options):
         raise MemoryError
 
-    monkeypatch.setattr(ram, "lazily", refuse)
+    monkeypatch.setattr(memory_store, "lazily", refuse)
     said = run("tune", recipe)
     assert said.code == 0 and "no memory for the cache" in said.err
 
 
 def test_memory_that_runs_out_elsewhere_is_said(run, recipe, monkeypatch):
-    from softprompt import steps
+    from softprompt.training import step
 
     def refuse(*arguments):
         raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 5 bytes")
 
-    monkeypatch.setattr(steps, "token_losses", refuse)
+    monkeypatch.setattr(step, "token_losses", refuse)
     said = run("tune", recipe)
     assert said.code == 1 and "memory ran out" in said.err and "batch_size" in said.err
 
@@ -226,14 +227,14 @@ def test_what_is_timed_ahead_stays_as_it_was(recipe, monkeypatch):
         load_recipe(recipe, [*how, f"output=out{i}"], method_option_names=methods.option_names())
         for i, how in enumerate(over)
     ]
-    runs = together.prepare_settings(recipes)
+    runs = sweep.prepare_settings(recipes)
     trained = [p for one in runs for p in (*one.method.parameters(), *one.lm.model.parameters())]
     before = [p.detach().clone() for p in trained]
-    monkeypatch.setattr(ahead, "saved_step", lambda folder: 2 if "out1" in str(folder) else 0)
-    left = ahead.left_of(runs, restart=False, overwrite=False)
+    monkeypatch.setattr(sweep_estimate, "saved_step", lambda folder: 2 if "out1" in str(folder) else 0)
+    left = sweep_estimate.left_of(runs, restart=False, overwrite=False)
     assert [(one.steps, one.evaluations) for one in left] == [(4, 4), (2, 2), (4, 4)]
-    assert [one.steps for one in ahead.left_of(runs, restart=True, overwrite=False)] == [4, 4, 4]
-    assert ahead.seconds_of(left) > 0
+    assert [one.steps for one in sweep_estimate.left_of(runs, restart=True, overwrite=False)] == [4, 4, 4]
+    assert sweep_estimate.seconds_of(left) > 0
     assert all(a.equal(b) and b.grad is None for a, b in zip(before, trained, strict=True))
 
 

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from softprompt.artifact import load
+from softprompt.artifacts.artifact import load
 
 from .conftest import write_rows
 

@@ -12,8 +12,8 @@ from softprompt import methods
 from softprompt.data.collate import collate
 from softprompt.data.encode import Encoder
 from softprompt.data.template import Template
-from softprompt.evaluate import Evaluator
-from softprompt.objectives import next_token
+from softprompt.evaluation.evaluator import Evaluator
+from softprompt.training.losses import next_token
 
 WORDS = ("sun", "mud", "ox", "a tree")
 

@@ -5,15 +5,15 @@ from __future__ import annotations
 import pytest
 
 from softprompt import methods
-from softprompt.compare.constraint import Constraint
-from softprompt.compare.dose import dose
-from softprompt.compare.leakage import leakage
-from softprompt.compare.obedience import adherence
-from softprompt.compare.swap import swap
+from softprompt.compare.measures.adherence import adherence
+from softprompt.compare.measures.constraints import Constraint
+from softprompt.compare.measures.leakage import leakage
+from softprompt.compare.measures.prompt_swap import swap
+from softprompt.compare.measures.strength import dose
 from softprompt.data.encode import Encoder
 from softprompt.data.template import Template
 from softprompt.errors import SoftPromptError
-from softprompt.evaluate import Evaluator
+from softprompt.evaluation.evaluator import Evaluator
 
 pytestmark = pytest.mark.whole
 

@@ -6,13 +6,13 @@ import json
 
 import pytest
 
-from softprompt.compare.contestants import DEFAULT, contestants
-from softprompt.compare.folder import Folder
-from softprompt.compare.ground import Ground, by_turns, lay, mean_embeddings, part
+from softprompt.compare.candidates import DEFAULT, contestants
 from softprompt.compare.pruning import Pruner, curve_of
 from softprompt.compare.search import Search, finer, trials_of
+from softprompt.compare.splits import Ground, by_turns, lay, mean_embeddings, part
+from softprompt.compare.store import Folder
 from softprompt.compare.trials import Trials
-from softprompt.config import load_recipe, recipe_from_dict
+from softprompt.config.load import load_recipe, recipe_from_dict
 from softprompt.errors import SoftPromptError
 
 

@@ -18,9 +18,9 @@ from softprompt.data.collate import Batch, batch_of_ids
 from softprompt.errors import SoftPromptError
 from softprompt.injection import Injection
 from softprompt.lm import families
-from softprompt.lm.frozen import FrozenLM
+from softprompt.lm.apply import injection_for
+from softprompt.lm.causal import FrozenLM
 from softprompt.methods.base import SoftPrompt
-from softprompt.objectives import injection_for
 
 HOME = ("llama", "gpt2", "qwen3")  # every option of every method is run on these; on the others every method
 # encoders, which write no text, have a file of their own
@@ -230,7 +230,7 @@ def mixed(lm, family, build, batch, row, generates) -> Mixed:
 
 
 def _row(batch: Batch, index: int) -> Batch:
-    from softprompt.evaluate import select
+    from softprompt.evaluation.evaluator import select
 
     return select(batch, torch.tensor([index]))
 

@@ -10,7 +10,7 @@ import torch
 import softprompt
 from softprompt.errors import SoftPromptError
 from softprompt.lm import families
-from softprompt.lm.frozen import FrozenLM
+from softprompt.lm.causal import FrozenLM
 
 FAMILIES = ("llama", "mistral", "gemma3_text", "qwen3_next", "deepseek_v3", "gpt_neox", "t5", "bart")
 _chosen: dict[tuple[str, str], object] = {}

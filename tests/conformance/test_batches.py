@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from softprompt import methods
-from softprompt.evaluate import score_candidates
+from softprompt.evaluation.evaluator import score_candidates
+from softprompt.evaluation.likelihood import target_nll
 from softprompt.injection import Injection, injection_rows
-from softprompt.lm import frozen
+from softprompt.lm import causal
+from softprompt.lm.apply import injection_for
 from softprompt.methods.materialised import materialise
-from softprompt.objectives import injection_for, target_nll
 
 NEW = 5  # tokens generated
 
@@ -34,7 +35,7 @@ def test_batch_invariance(lm, family, case, method, batch, row, unpadded, close,
 
 
 def test_order_of_rows_does_not_matter(lm, case, method, batch, close):
-    from softprompt.evaluate import select
+    from softprompt.evaluation.evaluator import select
 
     turned = select(batch, torch.tensor([2, 0, 3, 1]))
     a = lm.logits(batch, injection_for(lm, method, batch))[[2, 0, 3, 1]]
@@ -205,7 +206,7 @@ def test_one_prompt_serves_all_rows_as_a_copy_for_each(
     lm, family, case, method, batch, rows_to_batch, close, monkeypatch
 ):
     """What does not depend on the row, the prompt and what all inputs begin with, is run once."""
-    monkeypatch.setattr(frozen, "WORTH_A_PASS", 1)
+    monkeypatch.setattr(causal, "WORTH_A_PASS", 1)
     if method.reads is not None:
         return
     one = method(batch.prompt_ids[:1])

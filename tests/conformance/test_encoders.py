@@ -7,13 +7,15 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from softprompt import artifact
+from softprompt.artifacts import artifact
 from softprompt.data.collate import batch_of_ids
+from softprompt.evaluation.evaluator import DevScore
 from softprompt.injection import Injection
+from softprompt.lm.apply import injection_for
 from softprompt.lm.families import ENCODERS
 from softprompt.methods.materialised import materialise
-from softprompt.objectives import injection_for, next_token
-from softprompt.train import DevScore, Optimization, fit
+from softprompt.training.loop import Optimization, fit
+from softprompt.training.losses import next_token
 
 CLS, SEP, MASK = 97, 98, 99
 INPUTS = [

@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from softprompt import caching, plan
-from softprompt.cache.place import Place
+from softprompt.cache import open, plan
+from softprompt.cache.folders import Place
 from softprompt.lm import features
-from softprompt.objectives import injection_for, next_token
+from softprompt.lm.apply import injection_for
+from softprompt.training.losses import next_token
 
 from .conftest import CASES
 from .test_equivalence import examples_of, gradients
@@ -50,7 +51,7 @@ def test_kept_features_train_alike(lm, method, batch, close, monkeypatch, tmp_pa
     assert chosen.features is not None and chosen.features.where == where
     assert str(chosen.features) in str(chosen)
     options = {"reads": method.reads, "place": place}
-    (cache,), chosen = caching.open_inputs(chosen, lm, [examples], **options)
+    (cache,), chosen = open.open_inputs(chosen, lm, [examples], **options)
     context = lm.prefill(batch) if chosen.is_cached else None
     loss, fresh = gradients(lm, method, batch, context)
     cache.fill(batch, [0, 1, 2, 3], method.reads)  # in memory a row is computed when it is first asked for
@@ -74,7 +75,7 @@ def test_what_another_prompt_reads_is_left_alone(lm, method, batch):
     chosen = plan.decide(
         lm, injection_for(lm, method, batch), examples, 4, reads=method.reads, budget_bytes=10**9
     )
-    (cache,), _ = caching.open_inputs(chosen, lm, [examples], reads=method.reads)
+    (cache,), _ = open.open_inputs(chosen, lm, [examples], reads=method.reads)
     assert cache.fill(batch, [0, 1, 2, 3], None).features is None
     assert (
         cache.fill(batch, [0, 1, 2, 3], replace(method.reads, layer=method.reads.layer + 1)).features is None

@@ -7,9 +7,9 @@ import torch
 
 from softprompt.data.collate import batch_of_ids
 from softprompt.injection import Injection, Prefix, SoftTokens
+from softprompt.lm.causal import FrozenLM
 from softprompt.lm.families import LENGTHS, tiny
-from softprompt.lm.frozen import FrozenLM
-from softprompt.lm.running import Joined, Joining, Running
+from softprompt.lm.kv_store import Joined, Joining, Running
 
 GENERATOR = torch.Generator().manual_seed(3)
 ROWS = [torch.randint(3, 95, (n,), generator=GENERATOR).tolist() for n in (23, 2, 11)]

@@ -8,9 +8,11 @@ import pytest
 import torch
 from safetensors import SafetensorError
 
-from softprompt import artifact, files
-from softprompt.objectives import next_token
-from softprompt.train import DevScore, Optimization, fit
+from softprompt._system import files
+from softprompt.artifacts import artifact
+from softprompt.evaluation.evaluator import DevScore
+from softprompt.training.loop import Optimization, fit
+from softprompt.training.losses import next_token
 
 # --- a full disk ---
 

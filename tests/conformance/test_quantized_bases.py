@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from softprompt.data.collate import batch_of_ids
-from softprompt.lm.frozen import FrozenLM
-from softprompt.objectives import injection_for
+from softprompt.lm.apply import injection_for
+from softprompt.lm.causal import FrozenLM
 
 
 def torchao_int8(model, folder):

@@ -252,7 +252,7 @@ def test_fresh_adapter_is_the_plain_model(lm, family, single, setting, close):
     with torch.no_grad():
         fresh, plain = lm.logits(single, method(torch.tensor([0]))), lm.logits(single)
     assert torch.equal(fresh, plain)
-    # where gradient is wanted, the same attention is computed as other products (lm/grouped.py)
+    # where gradient is wanted, the same attention is computed as other products (lm/cpu_attention.py)
     close(lm.logits(single, method(torch.tensor([0]))), plain)
 
 

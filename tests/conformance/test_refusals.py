@@ -7,9 +7,11 @@ import json
 import pytest
 import torch
 
-from softprompt import artifact, files, methods
+from softprompt import methods
+from softprompt._system import files
+from softprompt.artifacts import artifact
 from softprompt.injection import Injection
-from softprompt.objectives import injection_for
+from softprompt.lm.apply import injection_for
 
 
 @pytest.fixture

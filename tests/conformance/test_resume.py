@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
-from softprompt.checkpoint import FILE, saved_step
 from softprompt.errors import SoftPromptError
-from softprompt.objectives import next_token
-from softprompt.train import DevScore, Optimization, fit
+from softprompt.evaluation.evaluator import DevScore
+from softprompt.training.checkpoint import FILE, saved_step
+from softprompt.training.loop import Optimization, fit
+from softprompt.training.losses import next_token
 
 ROWS, STEPS, EVERY = 7, 8, 3  # 3 batches an epoch, so that a kill falls inside one
 INPUTS = [[3 * i + 5, i + 40, 9] + [i] * (i % 3) for i in range(ROWS)]

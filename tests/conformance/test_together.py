@@ -7,14 +7,16 @@ from dataclasses import replace
 import pytest
 import torch
 
-from softprompt import artifact, methods, passes, steps
+from softprompt import methods
+from softprompt.artifacts import artifact
 from softprompt.cache import InputCache
-from softprompt.config import recipe_from_dict
+from softprompt.config.load import recipe_from_dict
 from softprompt.errors import SoftPromptError
-from softprompt.prepare import prepare
-from softprompt.steps import Part, Steps
-from softprompt.together import prepare_prompts, prepare_settings
-from softprompt.tuning import Hooks, Interrupted, tune, tune_many
+from softprompt.training import micro_batch, step
+from softprompt.training.prepare import prepare
+from softprompt.training.step import Part, Steps
+from softprompt.training.sweep import prepare_prompts, prepare_settings
+from softprompt.training.tune import Hooks, Interrupted, tune, tune_many
 
 WORDS = ["sun", "mud", "cake", "rain", "song", "ache", "gift", "loss"]
 ROWS = [
@@ -121,7 +123,7 @@ def test_runs_come_out_as_alone(start, tmp_path, cache):
 
 
 def test_one_that_diverges_ends_alone(start, tmp_path, monkeypatch):
-    real = steps.token_losses
+    real = step.token_losses
 
     def poisoned(lm, method, batch, context=None):
         found = real(lm, method, batch, context)
@@ -130,7 +132,7 @@ def test_one_that_diverges_ends_alone(start, tmp_path, monkeypatch):
 
     tune(start(BESIDE[0], "alone0"))
     tune(start(BESIDE[1], "alone2"))
-    monkeypatch.setattr(steps, "token_losses", poisoned)
+    monkeypatch.setattr(step, "token_losses", poisoned)
     runs = [
         start(BESIDE[0], "a"),
         start({"name": "prompt-tuning", "placement": "before"}, "b"),
@@ -176,17 +178,17 @@ def test_a_pass_is_no_larger_than_the_machine_takes(start, monkeypatch):
     runs = on_one_base([start({"name": "prompt-tuning"}, f"r{i}") for i in range(5)])
     each = Part.of(runs[0]).step()[0]
     assert [len(g) for g in steps_of(runs).groups(range(5))] == [5]
-    monkeypatch.setitem(passes.STEP_TOKENS, "cpu", 2.1 * each)
+    monkeypatch.setitem(micro_batch.STEP_TOKENS, "cpu", 2.1 * each)
     assert [g for g in steps_of(runs).groups([0, 1, 3, 4])] == [[0, 1], [3, 4]]
-    monkeypatch.setitem(passes.STEP_TOKENS, "cpu", 1)  # a step that fills it by itself
+    monkeypatch.setitem(micro_batch.STEP_TOKENS, "cpu", 1)  # a step that fills it by itself
     assert [g for g in steps_of(runs).groups([0, 4])] == [[0], [4]]
-    monkeypatch.setitem(passes.STEP_TOKENS, "cpu", 10**6)
-    monkeypatch.setitem(passes.INPUT_TOKENS, "cpu", 1)
+    monkeypatch.setitem(micro_batch.STEP_TOKENS, "cpu", 10**6)
+    monkeypatch.setitem(micro_batch.INPUT_TOKENS, "cpu", 1)
     assert [len(g) for g in steps_of(runs).groups(range(5))] == [1] * 5
 
 
 def test_plain_model_is_scored_once_for_the_same_rows(start, monkeypatch):
-    from softprompt.evaluate import Evaluator
+    from softprompt.evaluation.evaluator import Evaluator
 
     runs = on_one_base([start({"name": "prompt-tuning"}, f"r{i}", seed=i) for i in range(3)])
     runs = [replace(run, dev=runs[0].dev) for run in runs]

@@ -10,9 +10,11 @@ import pytest
 import torch
 
 from softprompt import methods
+from softprompt.evaluation.evaluator import DevScore
 from softprompt.injection import Prefix
-from softprompt.objectives import injection_for, next_token
-from softprompt.train import DevScore, Optimization, fit
+from softprompt.lm.apply import injection_for
+from softprompt.training.loop import Optimization, fit
+from softprompt.training.losses import next_token
 
 # gradients below this share of the largest are rounding: the parameter has no effect
 ROUNDING = 1e-6
@@ -132,13 +134,13 @@ def test_it_learns_prompts_apart(llama, build, all_cases, rows_to_batch):
 @pytest.mark.parametrize("mode", ["lora", "full"])
 def test_trained_base_has_gradients_and_frozen_parts_stay(new_lm, mode, build, all_cases, batch):
     """base=lora and base=full: what is said to be trained is; under lora the base's own weights are not."""
-    from softprompt.lm import adapt
+    from softprompt.lm import finetune
 
     lm = new_lm("llama")
     before = {name: p.detach().clone() for name, p in lm.model.named_parameters()}
     method = build(lm, next(c for c in all_cases if c.id == "prefix-tuning-after"))
-    adapt.unfreeze(lm, mode, rank=2)
-    trained = adapt.trained_weights(lm)
+    finetune.unfreeze(lm, mode, rank=2)
+    trained = finetune.trained_weights(lm)
     how = {"steps": 3, "lr": 1e-2, "base_lr": 1e-2, "batch_size": 4}
     train(lm, method, lambda rows: next_token(lm, method, batch), 4, **how)
     assert trained and all(p.grad is not None for p in trained.values())

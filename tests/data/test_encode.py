@@ -8,9 +8,9 @@ import pytest
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import PreTrainedTokenizerFast
 
+from softprompt.data.capacity import Room
 from softprompt.data.encode import Encoder
 from softprompt.data.labels import distinct_labels
-from softprompt.data.room import Room
 from softprompt.data.sources import Row
 from softprompt.data.template import Template
 from softprompt.errors import SoftPromptError

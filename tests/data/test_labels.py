@@ -7,17 +7,17 @@ import unicodedata
 import pytest
 from tests.conftest import tiny_tokenizer
 
-from softprompt import metrics
-from softprompt.config import recipe_from_dict
+from softprompt.config.load import recipe_from_dict
 from softprompt.data.encode import Encoder
 from softprompt.data.labels import distinct_labels, kinds
-from softprompt.data.remarks import remarks
+from softprompt.data.row_notes import remarks
 from softprompt.data.spelling import distinct, meant, refuse_twins
 from softprompt.data.split import limit_rows, split_rows
 from softprompt.data.template import Template
 from softprompt.errors import SoftPromptError
-from softprompt.prepare import prepare
-from softprompt.tuning import tune
+from softprompt.evaluation import metrics
+from softprompt.training.prepare import prepare
+from softprompt.training.tune import tune
 
 LABELS = Template(target="{{ label }}")
 NFD = unicodedata.normalize("NFD", "café")

@@ -11,7 +11,7 @@ from tests.conftest import encoder_tokenizer
 
 from softprompt.data.encode import Encoder
 from softprompt.data.numbers import expression, outliers, scaled
-from softprompt.data.remarks import remarks
+from softprompt.data.row_notes import remarks
 from softprompt.data.template import Template
 
 

@@ -15,9 +15,9 @@ import pyarrow.dataset
 import pytest
 import torch
 
-from softprompt.data.checking import check_rows
 from softprompt.data.sources import Row, fingerprint, read_rows
 from softprompt.data.template import Template
+from softprompt.data.template_checks import check_rows
 from softprompt.errors import SoftPromptError
 
 pd = pytest.importorskip("pandas")

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from softprompt.injection import Injection, LayerKV, Prefix, SoftTokens
-from softprompt.lm import frozen
-from softprompt.lm.active import current
+from softprompt.lm import causal
+from softprompt.lm.injected import current
 
 
 def prefix_of(lm, ids) -> Injection:
@@ -155,7 +155,7 @@ def test_what_all_rows_begin_with_runs_once(llama, rows_to_batch, close, channel
     monkeypatch.setattr(type(llama.model.model), "forward", counted)
     found = []
     for least in (1, 10**6):
-        monkeypatch.setattr(frozen, "WORTH_A_PASS", least)
+        monkeypatch.setattr(causal, "WORTH_A_PASS", least)
         context = llama.context(batch, whole) if cached else None
         logits = llama.logits(batch, whole, context)
         wanted: tuple = ()
@@ -182,7 +182,7 @@ def test_soft_tokens_that_serve_all_rows_run_once(llama, rows_to_batch, close, c
         whole = replace(whole, after=SoftTokens(vectors[:, :2], mask[:, :2]))
     if "kv_before" in channels:
         whole = replace(whole, kv_before=Prefix(llama.kv_of([40, 41]), torch.ones(1, 2, dtype=torch.bool)))
-    monkeypatch.setattr(frozen, "WORTH_A_PASS", 1)
+    monkeypatch.setattr(causal, "WORTH_A_PASS", 1)
     widths, forward = [], type(llama.model.model).forward
 
     def counted(self, *args, **named):

@@ -11,9 +11,9 @@ from softprompt.data.collate import batch_of_ids
 from softprompt.errors import SoftPromptError
 from softprompt.injection import Injection, Prefix
 from softprompt.lm import attention
+from softprompt.lm.causal import FrozenLM
 from softprompt.lm.families import tiny
-from softprompt.lm.frozen import FrozenLM
-from softprompt.lm.running import Joined, Joining
+from softprompt.lm.kv_store import Joined, Joining
 from softprompt.lm.seq2seq import Seq2SeqLM
 
 

@@ -11,7 +11,7 @@ from softprompt import methods
 from softprompt.data.collate import batch_of_ids
 from softprompt.errors import SoftPromptError
 from softprompt.injection import Injection, SoftTokens
-from softprompt.objectives import injection_for
+from softprompt.lm.apply import injection_for
 
 FAMILIES = ("bert", "roberta", "distilbert", "modernbert", "albert", "deberta-v2")
 PREFIXED = FAMILIES[:-1]
@@ -136,7 +136,7 @@ def test_rotary_prefixes_stand_ahead_of_the_row_or_behind_it(encoders, close):
     assert lm.spec.positions == "rotary"
     text = [5, 6, 7, 8]
     keys = [layer.key for layer in lm.move(lm.kv_of(text), 4 + 9) if layer is not None]  # positions 9 … 12
-    from softprompt.lm.active import Active, inject
+    from softprompt.lm.injected import Active, inject
 
     with torch.no_grad(), inject(Active(record={})) as active:
         lm.model.base_model(input_ids=torch.tensor([text]), position_ids=torch.arange(9, 13)[None])

@@ -10,7 +10,7 @@ import torch
 
 import softprompt
 from softprompt.errors import SoftPromptError
-from softprompt.lm import adapt
+from softprompt.lm import finetune
 from softprompt.lm.loading import fingerprint, load
 
 
@@ -120,7 +120,7 @@ def test_fingerprint_stays_while_a_run_changes_settings(new_lm):
     before = fingerprint(lm)
     lm.set_gradient_checkpointing(True)
     assert fingerprint(lm) == before
-    adapt.unfreeze(lm, "lora", rank=2)
+    finetune.unfreeze(lm, "lora", rank=2)
     assert fingerprint(lm) == before
 
 

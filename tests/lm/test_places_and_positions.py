@@ -10,8 +10,8 @@ from softprompt.data.collate import batch_of_ids
 from softprompt.errors import SoftPromptError
 from softprompt.injection import Injection, LayerKV, Prefix, SoftTokens
 from softprompt.lm import families, probe_places
+from softprompt.lm.causal import FrozenLM
 from softprompt.lm.families import ENCODER_DECODERS, tiny
-from softprompt.lm.frozen import FrozenLM
 from softprompt.lm.seq2seq import Seq2SeqLM
 from softprompt.methods import llama_adapter, prefix_tuning
 from softprompt.methods.base import Setting

@@ -11,8 +11,8 @@ from softprompt.data.collate import batch_of_ids
 from softprompt.errors import SoftPromptError
 from softprompt.injection import Injection, LayerKV, Prefix
 from softprompt.lm import attention
-from softprompt.lm.active import current, inject
-from softprompt.lm.frozen import FrozenLM
+from softprompt.lm.causal import FrozenLM
+from softprompt.lm.injected import current, inject
 from softprompt.lm.spec import LayerSpec
 
 

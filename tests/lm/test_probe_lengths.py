@@ -9,9 +9,9 @@ from softprompt.data.collate import batch_of_ids
 from softprompt.errors import SoftPromptError
 from softprompt.injection import Injection, Prefix, SoftTokens
 from softprompt.lm import packed
+from softprompt.lm.causal import FrozenLM
 from softprompt.lm.families import tiny
-from softprompt.lm.frozen import FrozenLM
-from softprompt.lm.running import Joined, Joining, Running
+from softprompt.lm.kv_store import Joined, Joining, Running
 
 ROPES = ("phi3 (longrope)", "llama (dynamic rope)")
 BORDER = 64

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from softprompt.injection import LayerKV
-from softprompt.lm import grouped
+from softprompt.lm import cpu_attention
 from softprompt.lm.ragged import Ragged, as_tensor
 
 LENGTHS, HEADS, SIZE = (5, 2, 7), 3, 8
@@ -54,7 +54,7 @@ def test_attention_over_ragged_rows_is_that_over_the_tensor(keys, values):
         leaves = [t.detach().clone().requires_grad_() for t in leaves]
         q, k, v, own_key, own_value = leaves
         parts = [first, LayerKV(k, v), LayerKV(own_key, own_value)]
-        out = grouped.attend(q, parts, mask, None)
+        out = cpu_attention.attend(q, parts, mask, None)
         return out.detach(), *torch.autograd.grad((out * out).sum(), leaves)
 
     for one, other in zip(

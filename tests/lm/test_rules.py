@@ -7,7 +7,7 @@ import torch
 from transformers import masking_utils
 from transformers.masking_utils import and_masks, causal_mask_function, or_masks
 
-from softprompt.lm.rules import rule_of
+from softprompt.lm.visibility import rule_of
 
 MASK = torch.tensor([[0, 0, 1, 1], [1, 1, 1, 1]])
 

@@ -7,12 +7,12 @@ import torch
 from tests.conftest import tiny_model, tiny_tokenizer
 from transformers import GenerationConfig
 
-from softprompt.answering import checked
 from softprompt.data.encode import Encoder
 from softprompt.data.template import Template
 from softprompt.errors import SoftPromptError
+from softprompt.evaluation.answering import checked
 from softprompt.lm import families
-from softprompt.lm.frozen import FrozenLM
+from softprompt.lm.causal import FrozenLM
 from softprompt.lm.generation import answering
 from softprompt.lm.seq2seq import Seq2SeqLM
 from softprompt.lm.settings import said

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from softprompt.injection import Injection, Prefix
-from softprompt.lm.frozen import FrozenLM
+from softprompt.lm.causal import FrozenLM
 
 WINDOW = 4
 INPUT = [[5, 17, 80, 33, 9, 71, 3, 22, 8, 60], [42], [60, 61, 7, 12, 90, 33]]

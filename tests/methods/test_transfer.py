@@ -9,16 +9,17 @@ import pytest
 import torch
 
 import softprompt
-from softprompt import artifact as artifacts
 from softprompt import methods
-from softprompt.config import recipe_from_dict
+from softprompt.artifacts import artifact as artifacts
+from softprompt.artifacts.manifest import text_of
+from softprompt.artifacts.source_base import other_base
+from softprompt.config.load import recipe_from_dict
 from softprompt.errors import SoftPromptError
-from softprompt.manifest import text_of
+from softprompt.lm.vocabulary import shared_tokens, token_ids
 from softprompt.methods import init
 from softprompt.methods.base import Places
 from softprompt.methods.transfer import NEIGHBOURS, OtherBase, SharedTokens, linear, nearest
-from softprompt.prepare import prepare
-from softprompt.vocabulary import other_base, shared_tokens, token_ids
+from softprompt.training.prepare import prepare
 
 WIDE = {"hidden_size": 48, "intermediate_size": 64}
 ROWS = [{"input": word, "target": ("good", "bad")[i % 2]} for i, word in enumerate(["sun", "mud", "ox"] * 4)]
@@ -107,7 +108,7 @@ def test_tokens_meet_by_text_across_kinds_of_tokenizer(llama):
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    from softprompt.lm.frozen import FrozenLM
+    from softprompt.lm.causal import FrozenLM
 
     pieces = {"<unk>": 0, "▁": 1, "b": 2, "a": 3, "▁a": 4, "ab": 5}
     raw = Tokenizer(models.BPE(vocab=pieces, merges=[("▁", "a"), ("a", "b")], unk_token="<unk>"))

@@ -7,10 +7,10 @@ import torch
 
 import softprompt
 from softprompt import methods
+from softprompt.artifacts.interop import foreign, llama_cpp
+from softprompt.artifacts.interop.kv_cache import compile_artifact
+from softprompt.artifacts.interop.llama_cpp import engine, state
 from softprompt.data.collate import batch_of_ids
-from softprompt.interop import foreign, llama_cpp
-from softprompt.interop.compiled import compile_artifact
-from softprompt.interop.llama_cpp import engine, state
 from softprompt.lm import smollm2 as embedded
 from softprompt.methods.base import Setting
 

@@ -7,9 +7,11 @@ import torch
 
 import softprompt
 from softprompt import methods
+from softprompt.evaluation.evaluator import DevScore
 from softprompt.injection import Injection, Prefix
-from softprompt.objectives import injection_for, next_token
-from softprompt.train import DevScore, Optimization, fit
+from softprompt.lm.apply import injection_for
+from softprompt.training.loop import Optimization, fit
+from softprompt.training.losses import next_token
 
 pytestmark = pytest.mark.real
 LIMIT = 1e-4  # 30 layers of float32 rounding, against logits of some 20

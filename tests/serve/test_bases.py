@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 
 import softprompt
-from softprompt import notes
+from softprompt._system import notes
 from softprompt.lm.loading import fingerprint
 from softprompt.serve import bases
 
@@ -98,7 +98,7 @@ def test_a_start_from_another_table_says_from_which_prompt(llama, tmp_path, capl
     softprompt.tune(llama, "prompt-tuning", rows("joke", "fact"), output=tmp_path / "first", **how)
     how |= {"init": "artifact", "artifact": str(tmp_path / "first")}
     monkeypatch.setattr(notes, "_said", set())
-    with caplog.at_level(logging.WARNING, logger="softprompt.notes"):
+    with caplog.at_level(logging.WARNING, logger="softprompt._system.notes"):
         softprompt.tune(llama, "prompt-tuning", rows("fact", "new"), output=tmp_path / "second", **how)
         softprompt.tune(llama, "prompt-tuning", rows("joke", "fact"), output=tmp_path / "third", **how)
     said = [text for text in caplog.messages if str(tmp_path / "first") in text]

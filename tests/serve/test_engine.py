@@ -13,7 +13,7 @@ import torch
 
 from softprompt import methods
 from softprompt.data.collate import batch_of_ids
-from softprompt.objectives import injection_for
+from softprompt.lm.apply import injection_for
 from softprompt.serve import BrokenPrompt, Busy, InvalidRequest, Request, Sampling, Stopped, UnknownPrompt
 from softprompt.serve.request import NotScored
 
@@ -69,11 +69,11 @@ def check(engine, request, tokens):
     """Greedy tokens and log-probabilities are those of the row alone."""
     loaded = engine.registry.get(request.prompt) if request.prompt else None
     expected = alone(engine.model, loaded, request, [t.id for t in tokens])
-    for token, row in zip(tokens, expected, strict=True):
-        assert token.id == int(row.argmax()), request.prompt
-        assert abs(token.logprob - row[token.id].item()) < 1e-4, request.prompt
-        assert [i for i, *_ in token.top] == row.topk(len(token.top)).indices.tolist()
-        assert all(abs(p - row[i].item()) < 1e-4 for i, _, p in token.top)
+    for token, sequence in zip(tokens, expected, strict=True):
+        assert token.id == int(sequence.argmax()), request.prompt
+        assert abs(token.logprob - sequence[token.id].item()) < 1e-4, request.prompt
+        assert [i for i, *_ in token.top] == sequence.topk(len(token.top)).indices.tolist()
+        assert all(abs(p - sequence[i].item()) < 1e-4 for i, _, p in token.top)
 
 
 def turns(engine, count=1):
@@ -88,7 +88,7 @@ def test_rows_of_every_kind_join_and_leave_at_random(
     family, most, lms, zoo, engine_on, asked, read, monkeypatch
 ):
     """`most`: positions that are read in one turn; longer inputs come in parts."""
-    monkeypatch.setattr("softprompt.serve.batching.PREFILL", most)
+    monkeypatch.setattr("softprompt.serve.scheduler.PREFILL", most)
     folder, names = zoo(family)
     engine = engine_on(lms(family), folder=folder, started=False, max_rows=7, max_tokens=2048)
     draw = random.Random(most)
@@ -200,7 +200,7 @@ def test_a_prompt_ahead_of_the_input_is_computed_once(llama, publish, engine_on,
 
 
 def test_those_who_run_do_not_wait_for_a_long_input(llama, engine_on, asked, read, monkeypatch):
-    monkeypatch.setattr("softprompt.serve.batching.PREFILL", 10)
+    monkeypatch.setattr("softprompt.serve.scheduler.PREFILL", 10)
     engine = engine_on(llama, started=False)
     running = engine.submit(asked(None, [4, 5], 30, logprobs=0, ignore_eos=True))
     turns(engine, 2)
@@ -239,7 +239,7 @@ def test_what_is_kept_for_others_stays_within_its_bytes(llama, engine_on, asked)
 def test_echo_gives_the_inputs_own_log_probabilities(
     length, most, llama, zoo, engine_on, asked, read, monkeypatch
 ):
-    monkeypatch.setattr("softprompt.serve.batching.ECHO", most)
+    monkeypatch.setattr("softprompt.serve.scheduler.ECHO", most)
     folder, names = zoo("llama")
     engine = engine_on(llama, folder=folder)
     ids = [int(i) for i in torch.arange(length) * 13 % 96]
@@ -260,9 +260,9 @@ def test_echo_gives_the_inputs_own_log_probabilities(
             if length > 1:
                 target = batch_of_ids([ids[:1]], [ids[1:]])
                 expected = llama.logits(target, injection)[0].log_softmax(-1)
-                for token, row in zip(answer.echoed[1:], expected, strict=True):
-                    assert abs(token.logprob - row[token.id].item()) < 1e-4
-                    assert [i for i, *_ in token.top] == row.topk(2).indices.tolist()
+                for token, sequence in zip(answer.echoed[1:], expected, strict=True):
+                    assert abs(token.logprob - sequence[token.id].item()) < 1e-4
+                    assert [i for i, *_ in token.top] == sequence.topk(2).indices.tolist()
 
 
 def test_an_input_has_no_log_probabilities_under_vectors_that_it_does_not_see(llama, zoo, engine_on, asked):
@@ -285,7 +285,7 @@ def test_an_input_has_no_log_probabilities_under_vectors_that_it_does_not_see(ll
 def test_a_mix_with_vectors_behind_the_input_is_not_scored_with_half_of_them(
     kind, llama, publish, engine_on, asked, read, tmp_path
 ):
-    from softprompt.composition import CONCATENATE, compose, open_source
+    from softprompt.artifacts.compose import CONCATENATE, compose, open_source
 
     for i, placement in enumerate(("before", "after")):
         publish(llama, tmp_path / placement, kind, {"length": 3, "placement": placement}, seed=i)
@@ -308,7 +308,7 @@ def test_an_input_alone_is_echoed_without_an_answer(llama, engine_on, asked, rea
 
 
 def test_strength(llama, publish, engine_on, asked, read, tmp_path):
-    from softprompt.compose import scale
+    from softprompt.artifacts.arithmetic import scale
 
     publish(llama, tmp_path / "p", "prefix-tuning", {"length": 4, "placement": "before"})
     engine = engine_on(llama)
@@ -324,8 +324,8 @@ def test_strength(llama, publish, engine_on, asked, read, tmp_path):
     prefix = engine.registry.get("p").tuned.method.prompts[0]
     batch = batch_of_ids([[4, 5, 6]], [[t.id for t in more]])
     expected = llama.logits(batch, scale(prefix, 1.7, llama))[0].log_softmax(-1)
-    for token, row in zip(more, expected, strict=True):
-        assert abs(token.logprob - row[token.id].item()) < 1e-4
+    for token, sequence in zip(more, expected, strict=True):
+        assert abs(token.logprob - sequence[token.id].item()) < 1e-4
 
 
 def test_a_row_that_is_not_finite_ends_and_the_others_go_on(llama, zoo, engine_on, asked, read):
@@ -335,7 +335,7 @@ def test_a_row_that_is_not_finite_ends_and_the_others_go_on(llama, zoo, engine_o
     good = [engine.submit(asked(n, [4, 5, i], 9, logprobs=0, ignore_eos=True)) for i, n in enumerate(names)]
     bad = engine.submit(asked(None, [9, 9, 9], 9, ignore_eos=True))
     turns(engine, 3)
-    line = next(i for i, row in enumerate(engine._batch.rows) if row.answer is bad)
+    line = next(i for i, sequence in enumerate(engine._batch.rows) if sequence.answer is bad)
     engine._batch.running._values[1][line, :, 0] = float("nan")
     turns(engine)
     assert engine.numbers()["requests_running"] == 3
@@ -375,16 +375,16 @@ def test_a_step_that_fails_ends_its_rows_and_the_engine_lives(llama, engine_on, 
 
 def test_what_is_being_read_is_finished_before_the_end(llama, engine_on, asked, read, monkeypatch):
     """A request that waits no more and runs not yet is in hand all the same."""
-    from softprompt.serve import batching
+    from softprompt.serve import scheduler
 
-    reading, plain = threading.Event(), batching.Joined.run
+    reading, plain = threading.Event(), scheduler.Joined.run
 
     def slowly(*given):
         reading.set()
         time.sleep(0.3)
         return plain(*given)
 
-    monkeypatch.setattr(batching.Joined, "run", slowly)
+    monkeypatch.setattr(scheduler.Joined, "run", slowly)
     engine = engine_on(llama)
     answer = engine.submit(asked(None, [4, 5, 6], 5, ignore_eos=True))
     assert reading.wait(10)
@@ -394,17 +394,17 @@ def test_what_is_being_read_is_finished_before_the_end(llama, engine_on, asked, 
 
 
 def test_a_request_that_fails_as_it_joins_fails_alone(llama, engine_on, asked, read, monkeypatch):
-    from softprompt.serve import row
+    from softprompt.serve import sequence
 
     engine = engine_on(llama, started=False)
-    begin = row.Row.begin
+    begin = sequence.Row.begin
 
     def failing(self, reuse):
         if self.request.input_ids[0] == 9:
             raise RuntimeError("no memory")
         return begin(self, reuse)
 
-    monkeypatch.setattr(row.Row, "begin", failing)
+    monkeypatch.setattr(sequence.Row, "begin", failing)
     answers = [engine.submit(asked(None, [i, 5], 3, logprobs=0, ignore_eos=True)) for i in (8, 9, 10)]
     turns(engine, 5)
     for answer, reason in zip(answers, ("length", "error", "length"), strict=True):
@@ -428,8 +428,8 @@ def test_a_running_request_keeps_the_version_it_began_with(llama, publish, engin
         tokens, _ = read(answer)
         expected = alone(llama, version, answer.request, [t.id for t in tokens])
         assert len(tokens) == 8
-        for token, row in zip(tokens, expected, strict=True):
-            assert abs(token.logprob - row[token.id].item()) < 1e-4
+        for token, sequence in zip(tokens, expected, strict=True):
+            assert abs(token.logprob - sequence[token.id].item()) < 1e-4
     assert len({version.fingerprint for version in versions}) == 3
 
 
@@ -561,16 +561,16 @@ def test_label_probabilities(llama, publish, engine_on, tmp_path):
     engine = engine_on(llama)
     found = engine.classify("mood", ["What a film!", {"input": "Dull."}])
     tuned = engine.registry.get("mood").tuned
-    for row, text in zip(found, ("What a film!", "Dull."), strict=True):
-        assert list(row) == ["good", "very bad"] and abs(sum(row.values()) - 1) < 1e-9
+    for sequence, text in zip(found, ("What a film!", "Dull."), strict=True):
+        assert list(sequence) == ["good", "very bad"] and abs(sum(sequence.values()) - 1) < 1e-9
         scores = []
-        for label in row:  # each label as a target of its own
+        for label in sequence:  # each label as a target of its own
             example = tuned.encoder.encode({"input": text, "target": label})
             batch = batch_of_ids([example.input_ids], [example.target_ids])
             logits = llama.logits(batch, tuned.method.prompts[0])[0].log_softmax(-1)
             scores.append(sum(logits[i, t].item() for i, t in enumerate(example.target_ids)))
         expected = torch.tensor(scores).softmax(0).tolist()
-        assert row["good"] == pytest.approx(expected[0], abs=1e-5)
+        assert sequence["good"] == pytest.approx(expected[0], abs=1e-5)
     with pytest.raises(InvalidRequest, match="classify"):
         engine.classify("free", ["x"])
 

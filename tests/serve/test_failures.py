@@ -12,14 +12,14 @@ import torch
 
 pytest.importorskip("fastapi", reason="NO SERVER TESTS: pip install softprompt[serve]")
 
-from tests.serve.api.conftest import Running as Serving
+from tests.serve.http.conftest import Running as Serving
 
-from softprompt.lm.running import Running
+from softprompt.lm.kv_store import Running
 from softprompt.serve import Engine, Registry
-from softprompt.serve.api import create_app
-from softprompt.serve.batching import Batching
 from softprompt.serve.failures import line
+from softprompt.serve.http import create_app
 from softprompt.serve.request import ModelFailed
+from softprompt.serve.scheduler import Batching
 
 CUDA = "CUDA error: an illegal memory access was encountered\nCompile with `TORCH_USE_CUDA_DSA`."
 
@@ -130,7 +130,7 @@ def test_what_fails_before_a_row_is_queued(served, client, failures, monkeypatch
     def chooser(*_):
         raise RuntimeError(CUDA)
 
-    monkeypatch.setattr("softprompt.serve.row.Chooser", chooser)
+    monkeypatch.setattr("softprompt.serve.sequence.Chooser", chooser)
     with pytest.raises(openai.InternalServerError) as caught:
         client.completions.create(model="soft", prompt="x")
     assert caught.value.code == "generation_failed" and len(failures()) == 1
@@ -145,7 +145,7 @@ def test_verbose_gives_the_traceback_and_the_cause(served, client, failures, mon
         client.completions.create(model="soft", prompt="x")
     said, trace = failures()
     assert re.search(r"RuntimeError: outer \(softprompt/.*\.py:\d+\); caused by ValueError: inner", said)
-    assert trace.startswith("ValueError: inner") and "Traceback" in trace and "batching.py" in trace
+    assert trace.startswith("ValueError: inner") and "Traceback" in trace and "scheduler.py" in trace
 
 
 def test_the_engine_by_itself_raises_it(served, failures, monkeypatch):

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from softprompt import artifact as artifacts
+from softprompt.artifacts import artifact as artifacts
+from softprompt.artifacts.manifest import text_of
 from softprompt.errors import SoftPromptError
-from softprompt.manifest import text_of
 from softprompt.serve import BrokenPrompt, Registry, UnknownPrompt
 
 
@@ -128,7 +128,7 @@ def test_accents_are_found_however_they_are_written(llama, publish, tmp_path):
     assert found.get(f"{short}/x:{short}").index == found.get(f"{long}/x:{long}").index == 0
     assert listed(found) == [f"{long}/x:{long}", f"{long}/x:b"]
     assert found.get(f"{short}/x:b").index == 1 and not found.holds("the/x")
-    keys = pytest.importorskip("softprompt.serve.api.keys", reason="pip install softprompt[serve]")
+    keys = pytest.importorskip("softprompt.serve.http.keys", reason="pip install softprompt[serve]")
     assert keys.Key(name="k", sha256="0" * 64, prompts=(f"{short}/*",)).allows(f"{long}/x")
     publish(llama, tmp_path / f"a/{short}/x", seed=1, prompts=(long, "b"))  # each by its exact name
     assert found.get(f"{short}/x:b").fingerprint != found.get(f"{long}/x:b").fingerprint

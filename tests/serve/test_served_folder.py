@@ -14,9 +14,9 @@ from types import SimpleNamespace
 
 import pytest
 
+from softprompt.artifacts.manifest import text_of
 from softprompt.errors import SoftPromptError
-from softprompt.manifest import text_of
-from softprompt.serve import BrokenPrompt, Registry, UnknownPrompt, bases, stamps
+from softprompt.serve import BrokenPrompt, Registry, UnknownPrompt, bases, file_stamps
 
 
 def listed(found: Registry) -> list[str]:
@@ -111,12 +111,15 @@ def test_a_change_within_one_step_of_the_systems_clock_is_seen(llama, publish, t
     file = tmp_path / "x"
     file.write_text("1")
     changed = file.stat().st_ctime
-    for age, count in ((0.001, 1), (-0.001, 2), (2 * stamps.STEP, 2), (60.0, 2), (-60.0, 2)):
+    for age, count in ((0.001, 1), (-0.001, 2), (2 * file_stamps.STEP, 2), (60.0, 2), (-60.0, 2)):
         now = SimpleNamespace(time=lambda age=age: changed + age, sleep=waits.append)
-        monkeypatch.setattr(stamps, "time", now)
-        assert stamps.settled(lambda: (stamps.stamp_of(file), None)) == (stamps.stamp_of(file), None)
+        monkeypatch.setattr(file_stamps, "time", now)
+        assert file_stamps.settled(lambda: (file_stamps.stamp_of(file), None)) == (
+            file_stamps.stamp_of(file),
+            None,
+        )
         assert len(waits) == count
-    assert all(wait >= stamps.STEP for wait in waits)
+    assert all(wait >= file_stamps.STEP for wait in waits)
 
 
 def test_a_damaged_new_version_leaves_its_place_to_the_last_one_and_the_log_says_so(

@@ -23,13 +23,13 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from softprompt import methods
+from softprompt.artifacts.interop import foreign
+from softprompt.artifacts.interop.kv_cache.batch import compile_all, sources
+from softprompt.artifacts.interop.kv_cache.folder import Entry, Folder
+from softprompt.artifacts.manifest import text_of
 from softprompt.data.collate import batch_of_ids
 from softprompt.injection import Injection
-from softprompt.interop import foreign
-from softprompt.interop.compiled.batch import compile_all, sources
-from softprompt.interop.compiled.folder import Entry, Folder
-from softprompt.lm.frozen import FrozenLM
-from softprompt.manifest import text_of
+from softprompt.lm.causal import FrozenLM
 from softprompt.methods.base import Setting
 
 CONNECTOR = Path(__file__).parents[1] / "src"

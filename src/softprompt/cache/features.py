@@ -15,8 +15,8 @@ from ..data.encode import Example
 from ..lm.base import LanguageModel
 from ..lm.features import encoder_ids, pretrained, read, size
 from ..methods.base import Features, Reads
-from .kept import Row
-from .naming import about, checksum, key_of, name_of_ids, name_of_text
+from .base import Row
+from .keys import about, checksum, key_of, name_of_ids, name_of_text
 
 
 @final

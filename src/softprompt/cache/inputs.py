@@ -9,7 +9,7 @@ from typing import final
 from ..data.collate import Batch
 from ..lm.context import Context
 from ..methods.base import Features, Reads
-from .kept import Cache
+from .base import Cache
 
 
 @final

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .. import files
-from .kept import Row
-from .place import entry_of, remove
+from .._system import files
+from .base import Row
+from .folders import entry_of, remove
 
 Say = Callable[[str], None]
 

@@ -18,12 +18,12 @@ import typer
 from typer.core import TyperCommand
 
 from .. import __version__
-from ..characters import check_whole, texts_in
-from ..display import Display
+from .._system.characters import check_whole, texts_in
+from .._system.display import Display
+from .._system.paths import shown, unusable
+from .._system.quiet import own_process
+from .._system.threads import wait_quietly
 from ..errors import IN_SHELL, SoftPromptError
-from ..paths import shown, unusable
-from ..quiet import own_process
-from ..threads import wait_quietly
 from . import (
     check,
     choose,
@@ -155,7 +155,7 @@ class _ToStandardError(logging.Handler):
 
 def _print_notes() -> None:
     """Notes of the library go where the command's own lines go."""
-    from ..notes import logger
+    from .._system.notes import logger
 
     if not any(isinstance(handler, _ToStandardError) for handler in logger.handlers):
         logger.addHandler(_ToStandardError())

@@ -11,9 +11,9 @@ from .output import Json, Reply, duration, log, size, table
 if TYPE_CHECKING:
     from rich.text import Text
 
-    from ..prepare import Prepared
-    from ..preview import Counts, Piece
-    from ..pricing import Price, Slower
+    from ..training.estimate import Price, Slower
+    from ..training.prepare import Prepared
+    from ..training.preview import Counts, Piece
 
 SHOWN_TOKENS = 60  # of a long part, half at each end
 STYLES = {"target": "bold green", "soft": "bold magenta", "prefix": "bold magenta", "adapter": "bold magenta"}
@@ -33,10 +33,10 @@ def check(recipe: RecipeFile, overrides: Overrides = None, json: Json = False) -
     read = open_recipe(recipe, overrides)
     from torch import get_num_threads
 
-    from ..base_notes import base_notes
-    from ..prepare import prepare
-    from ..preview import count, examples_to_show, layout
-    from ..pricing import measure
+    from ..training.base_notes import base_notes
+    from ..training.estimate import measure
+    from ..training.prepare import prepare
+    from ..training.preview import count, examples_to_show, layout
 
     log(f"reading the rows and loading {read.model} …")
     prepared = prepare(read)
@@ -110,7 +110,7 @@ def _visible(token: str) -> str:
 
 
 def _rows(counts: Counts, prepared: Prepared) -> str:
-    from ..reporting import few_dev_rows
+    from ..training.reporting import few_dev_rows
 
     def listing(found: dict[str, int]) -> str:
         named = [f"{name} {number}" for name, number in list(found.items())[:8]]

@@ -15,11 +15,11 @@ from .quantities import memory as bytes_of
 from .quantities import seconds as seconds_of
 
 if TYPE_CHECKING:
-    from ..choose.guess import Guess
-    from ..choose.needs import Needs
-    from ..choose.rank import Ranking
-    from ..choose.rule import Rule
-    from ..choose.trying import Tried
+    from ..recommend.infer_fields import Guess
+    from ..recommend.rank import Ranking
+    from ..recommend.requirements import Needs
+    from ..recommend.rules.base import Rule
+    from ..recommend.run_pilot import Tried
 
 _FIELDS = "--input '{{{{ {0} }}}}' --target '{{{{ {1} }}}}'"
 
@@ -94,11 +94,11 @@ def choose(
     said_memory = None if memory is None else bytes_of(memory, "--memory")
     said_latency = None if latency is None else seconds_of(latency, "--latency")
     pilot_seconds = None if pilot is None else seconds_of(pilot, "--pilot")
-    from ..choose import Said, measure, rank, recipes
-    from ..choose.guess import guess
     from ..data.sources import read_rows
     from ..data.template import Template
     from ..lm.loading import load
+    from ..recommend import Said, measure, rank, recipes
+    from ..recommend.infer_fields import guess
 
     found = read_rows(rows)
     fields = guess(found, input=input, target=target, choices=choices, prompt_field=prompt_field, say=_FIELDS)
@@ -131,9 +131,9 @@ def choose(
 def _pilot(
     rows: str, prompt_field: str | None, fields: Guess, needs: Needs, ranking: Ranking, seconds: float
 ) -> Tried:
-    from ..choose.start import comparison, name_of
-    from ..choose.trying import try_out
-    from ..config import recipe_from_dict
+    from ..config.load import recipe_from_dict
+    from ..recommend.quickstart import comparison, name_of
+    from ..recommend.run_pilot import try_out
 
     name = name_of(rows)
     folder = Path(f"runs/{name}-pilot")
@@ -147,7 +147,7 @@ def _pilot(
 
 def measured_first(ranking: Ranking, tried: Tried) -> Ranking:
     """The ranking by what the pilot measured."""
-    from ..choose.trying import measured_first as by_pilot
+    from ..recommend.run_pilot import measured_first as by_pilot
 
     return by_pilot(ranking, tried.pilot)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ..progress import following
+from .._system.progress import following
 from .contest import Contest
 from .first import begin, is_rows
 from .interruption import Interruption
@@ -19,7 +19,7 @@ from .output import Json, Reply, duration, log, open_in_browser
 from .quantities import seconds as seconds_of
 
 if TYPE_CHECKING:
-    from ..compare.engine import Compared
+    from ..compare.experiment import Compared
 
 Source = Annotated[
     Path, typer.Argument(metavar="ROWS|RECIPE", help="A file of rows, or a recipe.", show_default=False)
@@ -58,8 +58,8 @@ def compare(
       softprompt compare recipe.yaml
       softprompt compare recipe.yaml steps=100 seeds=2 'methods=[prompt-tuning/after, lora]'
     """
-    from ..compare.engine import Hooks
-    from ..compare.engine import compare as run
+    from ..compare.experiment import Hooks
+    from ..compare.experiment import compare as run
 
     began = time.monotonic()
     again = _command(recipe, overrides, output, workers, within)
@@ -107,7 +107,7 @@ def compare(
 
 def _answer(done: Compared) -> tuple[str, list[str], list[str], Path | None]:
     """The answer in words, what limits it, and a tuned prompt of the method that it names."""
-    from ..report import read, summary, verdict
+    from ..compare.report import read, summary, verdict
 
     found = read.comparison(done.folder)
     chosen = verdict.verdict(found)

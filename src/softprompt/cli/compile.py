@@ -42,9 +42,9 @@ def compile_(
       softprompt compile runs/style --out compiled
       softprompt compile prompts/ --out compiled --dtype bfloat16
     """
+    from ..artifacts.interop.kv_cache.batch import compile_all, sources
+    from ..artifacts.interop.kv_cache.folder import Folder
     from ..errors import SoftPromptError
-    from ..interop.compiled.batch import compile_all, sources
-    from ..interop.compiled.folder import Folder
     from ..lm.loading import load
     from ..serve.bases import called
 

@@ -38,8 +38,8 @@ def compose(
     """
     if [concat, average, scale is not None].count(True) != 1:
         raise typer.BadParameter("give one of --concat, --average and --scale S")
-    from .. import composition
-    from ..prepare import saved_base
+    from ..artifacts import compose as composition
+    from ..build import saved_base
 
     operation = composition.CONCATENATE if concat else composition.AVERAGE
     if scale is not None:

@@ -22,9 +22,9 @@ from .opening import (
 from .output import Json, Reply, jsonable, log, scores, table
 
 if TYPE_CHECKING:
-    from ..api import Tuned
     from ..data.encode import Example
-    from ..evaluate import Evaluation
+    from ..evaluation.evaluator import Evaluation
+    from ..tuned import Tuned
 
 
 def evaluate(
@@ -61,7 +61,7 @@ def evaluate(
       softprompt eval runs/prompt --data test.jsonl --plain
       softprompt eval runs/prompt --data test.jsonl --shots 4 --limit 200
     """
-    from .. import artifact as artifacts
+    from ..artifacts import artifact as artifacts
     from ..data.sources import read_rows, read_standard_rows
     from ..data.split import limit_rows
 
@@ -77,8 +77,8 @@ def evaluate(
     if shots is None:
         examples = tuned.encoder.encode_rows(rows)
     else:
-        from ..fewshot import few_shot, stop_options
-        from ..prepare import read_split
+        from ..build import read_split
+        from ..data.fewshot import few_shot, stop_options
 
         training, _ = read_split(tuned.recipe)
         examples = few_shot(tuned.encoder, training, rows, shots, seed=tuned.recipe.train.seed)
@@ -106,7 +106,7 @@ def evaluate(
 
 def _write(path: Path, tuned: Tuned, examples: list[Example], evaluation: Evaluation) -> None:
     """One JSON object a row, whole or not at all."""
-    from ..files import write_text
+    from .._system.files import write_text
 
     lines = []
     for example, record in zip(examples, evaluation.records, strict=True):

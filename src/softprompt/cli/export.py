@@ -12,7 +12,7 @@ from .opening import ArtifactFolder, ModelName, OtherBase, PromptName
 from .output import Json, Reply, log, size, table
 
 if TYPE_CHECKING:
-    from ..interop.llama_cpp.engine import Engine
+    from ..artifacts.interop.llama_cpp.engine import Engine
 
 
 class Library(str, Enum):
@@ -75,9 +75,9 @@ def export(
       softprompt export runs/many --to peft --prompt joke --materialise
       softprompt export runs/style --to llama.cpp --gguf model.gguf --out slots
     """
-    from .. import artifact as artifacts
-    from ..interop import llama_cpp, peft
-    from ..interop.peft import files as peft_files
+    from ..artifacts import artifact as artifacts
+    from ..artifacts.interop import llama_cpp, peft
+    from ..artifacts.interop.peft import files as peft_files
 
     opened = artifacts.load(artifact)
     if prompt is not None:
@@ -98,8 +98,8 @@ def export(
 
 
 def _to_peft(opened: Any, folder: Path, model: str | None, **options: Any) -> Found:
-    from ..interop import peft
-    from ..prepare import saved_base
+    from ..artifacts.interop import peft
+    from ..build import saved_base
 
     lm = saved_base(opened, model)
     adapter = peft.export(opened, lm, folder, **options)
@@ -117,8 +117,8 @@ def _to_peft(opened: Any, folder: Path, model: str | None, **options: Any) -> Fo
 def _to_llama_cpp(
     opened: Any, folder: Path, model: str | None, engine: dict[str, Any], **options: Any
 ) -> Found:
-    from ..interop import llama_cpp
-    from ..interop.llama_cpp.engine import version
+    from ..artifacts.interop import llama_cpp
+    from ..artifacts.interop.llama_cpp.engine import version
     from ..lm.loading import load
 
     name = model or opened.manifest["base"]["name"]
@@ -145,9 +145,9 @@ def _state(
 
     With it how that engine runs; None where it is the user's own.
     """
+    from .._system.files import check_pulled
+    from ..artifacts.interop.llama_cpp.engine import Engine
     from ..errors import SoftPromptError
-    from ..files import check_pulled
-    from ..interop.llama_cpp.engine import Engine
     from ..lm import smollm2
 
     if state is not None:

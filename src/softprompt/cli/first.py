@@ -11,8 +11,8 @@ from .output import duration, log, table
 from .quantities import seconds as seconds_of
 
 if TYPE_CHECKING:
-    from ..choose.start import Start
-    from ..recipe import Recipe
+    from ..config.schema import Recipe
+    from ..recommend.quickstart import Start
 
 
 def is_rows(path: Path) -> bool:
@@ -30,7 +30,7 @@ def begin(
     workers: int | None = None,
 ) -> tuple[Path, float | None]:
     """The recipe's file, and the seconds that it will take, about (None: it was there before)."""
-    from ..choose.start import start
+    from ..recommend.quickstart import start
 
     limit = None if within is None else seconds_of(within, "--within")
     folder = None if output is None else Path(output)
@@ -43,7 +43,7 @@ def begin(
 
 
 def _told(made: Start, within: str | None) -> str:
-    from ..choose.budget import less
+    from ..recommend.time_budget import less
     from .opening import open_recipe
 
     read = open_recipe(made.path, ())
@@ -71,7 +71,7 @@ def _told(made: Start, within: str | None) -> str:
 
 
 def _sum(read: Recipe) -> str:
-    from ..compare.contestants import contestants
+    from ..compare.candidates import contestants
 
     who = contestants(read)
     trained = [one for one in who if not one.is_reference]

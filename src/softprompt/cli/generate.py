@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperCommand
 
+from .._system.progress import track
 from ..errors import SoftPromptError
-from ..progress import track
 from .opening import (
     ArtifactFolder,
     ModelName,
@@ -28,7 +28,7 @@ from .opening import (
 from .output import Json, Reply, log
 
 if TYPE_CHECKING:
-    from ..api import Tuned
+    from ..tuned import Tuned
 
 ROWS_AT_ONCE = 16
 
@@ -92,9 +92,9 @@ def generate(
     if (text is None) == (file is None):
         raise typer.BadParameter("give one TEXT, or --file FILE (--file - reads standard input)")
     options = _options(max_new_tokens, temperature, option)
-    from .. import artifact as artifacts
-    from ..answering import checked
-    from ..config import recipe_from_dict
+    from ..artifacts import artifact as artifacts
+    from ..config.load import recipe_from_dict
+    from ..evaluation.answering import checked
 
     found = artifacts.load(artifact)
     lines: Sequence[Any] = [text] if file is None else _read(file)
@@ -138,10 +138,10 @@ def _blank(lines: Sequence[Any], start: int) -> list[str]:
 
 def _read(file: str) -> Sequence[Any]:
     """Rows; or lines of text, None where a line is blank."""
+    from .._system.paths import COMPRESSED, expanded, kind_of
     from ..data.json_files import lines_of
     from ..data.sources import read_row_lines, read_rows, read_standard_rows
     from ..data.text_files import check_regular, read_standard_input, read_text
-    from ..paths import COMPRESSED, expanded, kind_of
 
     if file == "-":
         content = read_standard_input()
@@ -175,7 +175,7 @@ def _options(max_new_tokens: int | None, temperature: float, more: Sequence[str]
     """Generation options, as they were given."""
     import yaml
 
-    from ..recipe_yaml import read_value
+    from ..config.yaml import read_value
 
     options: dict[str, Any] = {}
     for text in more or ():

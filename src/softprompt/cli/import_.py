@@ -37,8 +37,8 @@ def import_(
     Example:
       softprompt import adapter --from peft --model HuggingFaceTB/SmolLM2-135M --out runs/imported
     """
+    from ..artifacts.interop import peft
     from ..errors import SoftPromptError
-    from ..interop import peft
     from ..lm.loading import load
 
     if library is not Library.peft:

@@ -43,7 +43,7 @@ def init(
       softprompt init summaries --task generation
       softprompt init --rows data.csv
     """
-    from ..files import write_text
+    from .._system.files import write_text
 
     if rows is not None:
         return _of_rows(rows, folder, force)
@@ -64,8 +64,8 @@ def init(
 
 
 def _of_rows(rows: str, folder: Path, force: bool) -> Reply:
-    from ..choose.starter import recipe_for, text_of
-    from ..files import write_text
+    from .._system.files import write_text
+    from ..recommend.starter_recipe import recipe_for, text_of
 
     path = folder / "recipe.yaml"
     _check_room([path], force)

@@ -11,7 +11,7 @@ from .opening import ArtifactFolder, ModelName, OtherBase, PromptName
 from .output import Json, Reply, log, number, table
 
 if TYPE_CHECKING:
-    from ..inspection import Inspection, LayerNorms, Near, SoftVector
+    from ..artifacts.inspect import Inspection, LayerNorms, Near, SoftVector
 
 SHOWN_PROMPTS = 4
 
@@ -34,18 +34,19 @@ def inspect(
     Example:
       softprompt inspect runs/prompt --top 5
     """
-    from .. import artifact as artifacts
-    from .. import findings, inspection
-    from ..findings.gather import run_of, with_tfidf
-    from ..prepare import saved_base
+    from ..artifacts import artifact as artifacts
+    from ..artifacts import inspect as inspection
+    from ..build import saved_base, start_of
+    from ..evaluation import diagnostics
+    from ..evaluation.diagnostics.gather import run_of, with_tfidf
 
     opened = artifacts.load(artifact)
     names = None if prompt is None else [opened.prompts[opened.index(prompt)]]
     base = opened.manifest["base"]
     log(f"loading {model or base['name']} …")
     lm = saved_base(opened, model)
-    found_of_run = findings.examine(with_tfidf(run_of(opened, lm)))  # first: a trained base changes `lm`
-    found = inspection.inspect(opened, lm, names=names, top=top, other_base=other_base)
+    found_of_run = diagnostics.examine(with_tfidf(run_of(opened, lm)))  # first: a trained base changes `lm`
+    found = inspection.inspect(opened, lm, names=names, top=top, other_base=other_base, start_of=start_of)
     data = {
         "artifact": str(artifact),
         "method": opened.manifest["method"],

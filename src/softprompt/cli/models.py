@@ -11,7 +11,7 @@ import typer
 from .output import Json, Reply, log, table
 
 if TYPE_CHECKING:
-    from ..lm.survey import Report
+    from ..lm.support_matrix import Report
 
 ROWS_RUN = {"any": "any batch", "lengths": "of one length", "one": "one by one"}
 COLUMNS = ("soft before", "soft after", "soft decoder", "prefix before", "prefix after")
@@ -37,10 +37,10 @@ def models(
       softprompt models llama mamba t5
       softprompt models --model ./my-model
     """
+    from .._system.progress import track
     from ..errors import unknown
     from ..lm.families import FAMILIES
-    from ..lm.survey import survey, survey_model
-    from ..progress import track
+    from ..lm.support_matrix import survey, survey_model
 
     for family in families or ():
         if family not in FAMILIES:

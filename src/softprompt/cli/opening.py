@@ -12,10 +12,10 @@ from ..errors import SoftPromptError, unknown
 from .output import log
 
 if TYPE_CHECKING:
-    from ..api import Tuned
-    from ..artifact import Artifact
+    from ..artifacts.artifact import Artifact
+    from ..config.schema import Recipe
     from ..data.sources import Row
-    from ..recipe import Recipe
+    from ..tuned import Tuned
 
 RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML recipe.", show_default=False)]
 Overrides = Annotated[
@@ -44,9 +44,9 @@ def open_recipe(path: Path, overrides: Sequence[str] | None) -> Recipe:
 
     Where an override chooses another method, options of the recipe that it does not have are left out.
     """
-    from ..config import load_recipe
+    from ..config.load import load_recipe
+    from ..config.schema import MethodConfig
     from ..methods import find, option_names
-    from ..recipe import MethodConfig
 
     recipe = load_recipe(path, overrides or (), method_option_names=option_names())
     named = {override.partition("=")[0].strip().removeprefix("method.") for override in overrides or ()}
@@ -62,9 +62,9 @@ def open_recipe(path: Path, overrides: Sequence[str] | None) -> Recipe:
 
 def open_artifact(artifact: Artifact, model: str | None, other_base: bool, plain: bool) -> Tuned:
     """A verified artifact on its base model, or the plain model with its template."""
-    from .. import threads
-    from ..api import opened
-    from ..prepare import saved_base
+    from .._system import threads
+    from ..build import saved_base
+    from ..tuned import opened
 
     threads.use()
     log(f"loading {model or artifact.manifest['base']['name']} …")
@@ -73,7 +73,7 @@ def open_artifact(artifact: Artifact, model: str | None, other_base: bool, plain
 
 def check_prompt(artifact: Artifact, rows: Sequence[Any], prompt: str | None) -> None:
     """Raises for a prompt that the artifact has not, or rows that need one: before a model is loaded."""
-    from ..config import recipe_from_dict
+    from ..config.load import recipe_from_dict
     from ..data.spelling import meant
 
     field = recipe_from_dict(artifact.manifest["recipe"]).data.prompt_field

@@ -15,9 +15,9 @@ from typing import Annotated, Any
 
 import typer
 
+from .._system.progress import duration as duration
+from .._system.quiet import verbose
 from ..errors import SoftPromptError
-from ..progress import duration as duration
-from ..quiet import verbose
 from .streams import json_text
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object; logs go to stderr.")]

@@ -42,7 +42,7 @@ def play(
       softprompt play runs/voices
     """
     with needed():
-        from ..serve.api.server import LOOPBACK_NAMES
+        from ..serve.http.server import LOOPBACK_NAMES
 
     def ready(url: str, base: str) -> None:
         page = f"{url}/play"
@@ -60,7 +60,7 @@ def play(
 
 
 def _socket(port: int | None) -> socket.socket:
-    from ..serve.api.server import listen
+    from ..serve.http.server import listen
 
     if port is not None:
         return listen("127.0.0.1", port)

@@ -27,7 +27,7 @@ def report(
     Example:
       softprompt report runs/compare --open
     """
-    from .. import report as reports
+    from ..compare import report as reports
 
     page = reports.write(folder)
     if open_page:

@@ -14,8 +14,8 @@ from .output import Json, Reply, log
 from .side_by_side import run_together
 
 if TYPE_CHECKING:
-    from ..prepare import Prepared
-    from ..recipe import Recipe
+    from ..config.schema import Recipe
+    from ..training.prepare import Prepared
 
 Over = Annotated[
     list[str],
@@ -45,7 +45,7 @@ def search(
     if not over:
         raise SoftPromptError("nothing to search over", fix="--over lr=1e-3,3e-3,1e-2,3e-2")
     base = open_recipe(recipe, overrides)
-    from ..together import name_of, prepare_settings, settings
+    from ..training.sweep import name_of, prepare_settings, settings
 
     chosen = settings(dict(map(_values, over)))
     names = [_folder(name_of(setting)) for setting in chosen]

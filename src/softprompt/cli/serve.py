@@ -132,9 +132,9 @@ def serve(
     if folder is None:
         raise typer.BadParameter("give the folder of tuned prompts")
     with needed():
-        from ..serve.api.cors import origin
-        from ..serve.api.limits import Limits
-        from ..serve.api.server import is_loopback, listen
+        from ..serve.http.cors import origin
+        from ..serve.http.limits import Limits
+        from ..serve.http.server import is_loopback, listen
     if not is_loopback(host) and keys is None and not no_keys:
         raise SoftPromptError(
             f"{host} can be reached from other machines, and no keys are asked for",
@@ -189,13 +189,13 @@ def run(
 
     `model` None: the base that most of the folder's prompts name.
     """
-    from .. import threads
-    from ..lm.frozen import FrozenLM
+    from .._system import threads
+    from ..lm.causal import FrozenLM
     from ..lm.loading import load
     from ..serve import Engine, Registry, bases
-    from ..serve.api import create_app
-    from ..serve.api.keys import Keys
-    from ..serve.api.server import Server, address_of
+    from ..serve.http import create_app
+    from ..serve.http.keys import Keys
+    from ..serve.http.server import Server, address_of
     from ..serve.names import Names, check_base
 
     if not folder.is_dir():
@@ -244,10 +244,10 @@ def run_gateway(
 ) -> None:
     """The same with vLLM at `url` as the engine; the folder holds compiled prompts."""
     with needed("gateway"):
-        from ..serve.api.keys import Keys
-        from ..serve.api.server import Server, address_of
         from ..serve.bases import LOOKED_AT
         from ..serve.gateway.gateway import create_gateway
+        from ..serve.http.keys import Keys
+        from ..serve.http.server import Server, address_of
 
     known = None if keys is None else Keys(keys)
     secret = os.environ.get("SOFTPROMPT_VLLM_KEY")
@@ -276,14 +276,14 @@ def needed(extra: str = "serve"):
 
 def _hosts(host: str, allowed: list[str]) -> tuple[str, ...]:
     """Names by which the server answers; none: any, which beyond loopback is the network's to decide."""
-    from ..serve.api.server import LOOPBACK_NAMES, is_loopback
+    from ..serve.http.server import LOOPBACK_NAMES, is_loopback
 
     return (*LOOPBACK_NAMES, host, *allowed) if is_loopback(host) else tuple(allowed)
 
 
 def _fresh_key(name: str) -> Reply:
     with needed():
-        from ..serve.api.keys import new_key
+        from ..serve.http.keys import new_key
     secret, entry = new_key(name)
     text = f"{secret}\n\nThe key, shown this once: for the client. For the file of --keys:\n\n{entry}"
     return Reply({"key": secret, "entry": entry}, text.rstrip())

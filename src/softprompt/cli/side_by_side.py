@@ -7,14 +7,14 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..progress import say
+from .._system.progress import say
 from .interruption import Interruption
 from .output import Reply, scores, table
 
 if TYPE_CHECKING:
-    from ..prepare import Prepared
-    from ..recipe import Recipe
-    from ..tuning import Run
+    from ..config.schema import Recipe
+    from ..training.prepare import Prepared
+    from ..training.tune import Run
 
 
 Prepare = Callable[[Callable[[Sequence["Recipe"]], None]], tuple[Sequence["Prepared"], Sequence[str]]]
@@ -26,10 +26,10 @@ def run_together(make: Prepare, *, restart: bool, overwrite: bool, json: bool) -
     `make` prepares the runs and names them; it calls what it is given with their recipes before anything
     slow, so that folders that are held or taken are said at once.
     """
-    from ..ahead import say_ahead
-    from ..finished import check_room
-    from ..holding import held
-    from ..tuning import Hooks, Interrupted, tune_many
+    from .._system.run_lock import held
+    from ..training.output_folder import check_room
+    from ..training.sweep_estimate import say_ahead
+    from ..training.tune import Hooks, Interrupted, tune_many
 
     with contextlib.ExitStack() as held_folders, Interruption() as interruption:
 

@@ -9,16 +9,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ..progress import say
+from .._system.progress import say
 from .interruption import Interruption
 from .opening import Overrides, RecipeFile, open_recipe
 from .output import Json, Reply, duration, log, scores, size, table
 from .side_by_side import run_together
 
 if TYPE_CHECKING:
-    from ..prepare import Prepared
-    from ..recipe import Recipe
-    from ..tuning import Run
+    from ..config.schema import Recipe
+    from ..training.prepare import Prepared
+    from ..training.tune import Run
 
 
 def tune(
@@ -44,7 +44,7 @@ def tune(
     """
     read = open_recipe(recipe, overrides)
     if read.train.apart:
-        from ..together import prepare_prompts
+        from ..training.sweep import prepare_prompts
 
         log(f"reading the rows and loading {read.model} …")
 
@@ -53,11 +53,11 @@ def tune(
             return runs, [run.prompts[0] for run in runs]
 
         return run_together(make, restart=restart, overwrite=overwrite, json=json)
-    from ..finished import check_room
-    from ..holding import held
-    from ..prepare import prepare
-    from ..tuning import Hooks, Interrupted
-    from ..tuning import tune as tune_prepared
+    from .._system.run_lock import held
+    from ..training.output_folder import check_room
+    from ..training.prepare import prepare
+    from ..training.tune import Hooks, Interrupted
+    from ..training.tune import tune as tune_prepared
 
     command = _command(recipe, overrides)
     folder = Path(read.output)
@@ -91,7 +91,7 @@ def _command(recipe: Path, overrides: Sequence[str] | None) -> str:
 
 
 def _interrupted(folder: Path, command: str) -> Reply:
-    from ..checkpoint import saved_step
+    from ..training.checkpoint import saved_step
 
     step = saved_step(folder / "checkpoint")
     said = f"stopped; step {step} is saved in {folder}" if step else "stopped before the first save"

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..quiet import VERBOSE
+from .._system.quiet import VERBOSE
 
 Verbose = Annotated[
     bool,

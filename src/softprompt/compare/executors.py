@@ -17,9 +17,9 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Protocol, TypeVar, final
 
+from .._system.quiet import own_process
+from .._system.threads import wait_quietly
 from ..errors import SoftPromptError
-from ..quiet import own_process
-from ..threads import wait_quietly
 from . import main_script
 
 J = TypeVar("J")
@@ -188,7 +188,7 @@ class Ray:
 
 def executor(kind: str, workers: int | None, threads: int | None) -> Executor:
     """As the recipe's `compare` section asks: by itself, one process for two cores."""
-    from ..threads import right_number, said
+    from .._system.threads import right_number, said
 
     cores = right_number()
     if kind == "ray":

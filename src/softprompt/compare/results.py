@@ -1,4 +1,4 @@
-"""`study.json`, `results.jsonl` and `examples.jsonl`: what `softprompt.report` and others read.
+"""`study.json`, `results.jsonl` and `examples.jsonl`: what `softprompt.compare.report` and others read.
 
 They are made of the trials' records and can be made again at any time. `results.jsonl` holds no text of any
 row, so that it may be shared where the rows may not.
@@ -12,21 +12,21 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from ..files import write_text
-from ..metrics import METRICS
-from . import advice
-from .contestants import Contestant
-from .folder import Folder, Record
-from .growth import watched
-from .pairs import Entry, shares, summaries, tests, whole
-from .resources import share_to_target
-from .study import Line, Study
+from .._system.files import write_text
+from ..evaluation.metrics import METRICS
+from . import diagnose
+from .candidates import Contestant
+from .manifest import Line, Study
+from .measures.cost import share_to_target
+from .measures.quality import Entry, shares, summaries, tests, whole
+from .phases.prompt_counts import watched
+from .store import Folder, Record
 
 
 def write(study: Study, records: Sequence[Record]) -> None:
     """Both files, whole."""
     study.about["goal"] = goal(study, records)
-    findings = [{"kind": "finding", **one} for one in advice.findings(study, records)]
+    findings = [{"kind": "finding", **one} for one in diagnose.findings(study, records)]
     lines = [study.about, *_lines(study, records), *findings]
     _jsonl(study.folder, "results.jsonl", lines)
     _jsonl(study.folder, "examples.jsonl", list(_texts(study, records)))

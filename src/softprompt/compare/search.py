@@ -16,9 +16,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..recipe import CompareConfig
-from .contestants import Contestant
-from .folder import Record
+from ..config.schema import CompareConfig
+from .candidates import Contestant
+from .store import Record
 
 Settings = dict[str, Any]
 STAGES = ("rate", "length", "init")

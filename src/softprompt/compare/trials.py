@@ -12,11 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from ..recipe import Recipe
-from .contestants import Contestant
-from .folder import Folder
-from .ground import Ground
-from .growth import Table, scaled
+from ..config.schema import Recipe
+from .candidates import Contestant
+from .splits import Ground
+from .store import Folder
 
 FORMAT = 1  # raised when the same trial would come out otherwise, or its record holds something else
 Phase = Literal["reference", "search", "final", "curve", "score", "measure", "growth", "newcomer"]
@@ -175,3 +174,22 @@ class Trials:
 def changed_seed(recipe: Recipe, seed: int) -> Recipe:
     """The recipe with another seed."""
     return recipe.model_copy(update={"train": recipe.train.model_copy(update={"seed": seed})})
+
+
+@dataclass(frozen=True)
+class Table:
+    """One to be trained: its prompts, and those of them that are scored in it."""
+
+    prompts: tuple[str, ...]
+    watched: tuple[str, ...]
+
+
+def scaled(steps: int, batch_size: int, share: float) -> tuple[int, int]:
+    """Steps and rows a step of a table that has this share of the prompts.
+
+    Each prompt takes part in as many steps, with as many rows in each, as in the whole table: the batch
+    shrinks with the table and, where it would be less than a row, the number of steps does.
+    """
+    rows = batch_size * share
+    batch = max(1, round(rows))
+    return max(1, round(steps * rows / batch)), batch

@@ -12,13 +12,13 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
-from softprompt.data.answers import end_texts, without_end
+from softprompt.data.answer_positions import check_label_words, mask_lead, mask_places, word_places
+from softprompt.data.capacity import Need, Room
 from softprompt.data.chat import Chat
-from softprompt.data.each import each
 from softprompt.data.labels import distinct_labels, not_a_label
-from softprompt.data.places import check_label_words, mask_lead, mask_places, word_places
-from softprompt.data.room import Need, Room
+from softprompt.data.round_trip import end_texts, without_end
 from softprompt.data.row import row_of
+from softprompt.data.row_errors import each
 from softprompt.data.spelling import distinct, meant
 from softprompt.data.template import Rendered, Template
 from softprompt.data.tokens import Ids, NoRoomInTemplate, Tokens, beyond_vocabulary

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from softprompt.data.objects import columns_of, split_of
+from softprompt.data.python_rows import columns_of, split_of
 from softprompt.data.row import Row, row_of, short
 from softprompt.data.text_files import MAX_ROW, read_text, row_too_long
 from softprompt.data.values import MAX_DIGITS

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
-from softprompt.data.each import each
+from softprompt.data.row_errors import each
 from softprompt.data.spelling import distinct, same_form
 from softprompt.data.template import Template
 from softprompt.errors import SoftPromptError, nearest

@@ -13,14 +13,14 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from softprompt._system.paths import COMPRESSED, expanded, kind_of
+from softprompt._system.progress import task
 from softprompt.data.json_files import read_json, read_jsonl, row_lines, rows_of_json
-from softprompt.data.objects import ALIASES, read_object, restore_integers
+from softprompt.data.python_rows import ALIASES, read_object, restore_integers
 from softprompt.data.row import Row, canonical
 from softprompt.data.tables import need, read_csv, read_parquet
 from softprompt.data.text_files import check_regular, read_standard_input, read_text
 from softprompt.errors import SoftPromptError, nearest
-from softprompt.paths import COMPRESSED, expanded, kind_of
-from softprompt.progress import task
 
 __all__ = ["FORMATS", "Row", "fingerprint", "read_rows"]
 

@@ -18,9 +18,9 @@ from typing import Any
 import jinja2
 from jinja2 import meta, nodes
 
-from softprompt.data import budget
+from softprompt.data import template_limits
+from softprompt.data.jinja import Fields, NotTextError, NullError, environment
 from softprompt.data.row import Row, row_of, short
-from softprompt.data.sandbox import Fields, NotTextError, NullError, environment
 from softprompt.data.spelling import meant, spellings
 from softprompt.data.values import Unusable, plain
 from softprompt.errors import SoftPromptError, nearest
@@ -171,7 +171,7 @@ class Template:
         if self.mask is not None and (self.mask_is_known or "mask" not in row):
             values["mask"] = self.mask
         try:
-            with budget.spending():
+            with template_limits.spending():
                 return template.render(values)
         except jinja2.UndefinedError as error:
             match = re.fullmatch(
@@ -196,7 +196,7 @@ class Template:
                 why="that is Python's way of showing it, and no text to learn",
                 fix=_parts_of(fields, row),
             ) from None
-        except budget.LimitError as error:
+        except template_limits.LimitError as error:
             raise SoftPromptError(
                 f"{row.where}: {name}: {error}",
                 why="a template that would run or grow without end is stopped",
@@ -295,9 +295,10 @@ class _Names:
 
 
 def _compile(name: str, source: str) -> tuple[jinja2.Template, _Names]:
-    if len(source) > budget.MAX_SOURCE:
+    if len(source) > template_limits.MAX_SOURCE:
         raise SoftPromptError(
-            f"{name} is too long: {len(source):,} characters", f"at most {budget.MAX_SOURCE:,} are read"
+            f"{name} is too long: {len(source):,} characters",
+            f"at most {template_limits.MAX_SOURCE:,} are read",
         )
     sandbox = environment(name == "template.input")
     try:

@@ -15,10 +15,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from softprompt._system.files import check_pulled
+from softprompt._system.paths import kind_of
+from softprompt._system.progress import Task, task
 from softprompt.errors import SoftPromptError
-from softprompt.files import check_pulled
-from softprompt.paths import kind_of
-from softprompt.progress import Task, task
 
 MAX_BYTES = 4_000_000_000  # of a file of text, uncompressed
 MAX_ROW = 100_000_000  # bytes of one row

@@ -17,7 +17,7 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from softprompt.characters import FIX, half_in, is_whole
+from softprompt._system.characters import FIX, half_in, is_whole
 from softprompt.errors import SoftPromptError
 
 MAX_DEPTH = 64  # lists and mappings inside each other

@@ -23,11 +23,11 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import eager_mask, sdpa_mask
 
 from ..injection import LayerKV, Prefix
-from . import grouped
-from .active import CALLS, SITE, Active, Captured, Visit, current
+from . import cpu_attention
+from .injected import CALLS, SITE, Active, Captured, Visit, current
 from .masks import as_mask, chosen_only, columns_ahead, extend_bias, whole_mask
 from .ragged import as_tensor, rows_of
-from .rules import RULE, rule_of
+from .visibility import RULE, rule_of
 
 SDPA = "softprompt_sdpa"
 EAGER = "softprompt_eager"
@@ -50,11 +50,11 @@ def attend_sdpa(module, query, key, value, attention_mask, **kwargs):
 
 def _sdpa(module, query, parts: Sequence[LayerKV], attention_mask, **kwargs):
     causal_unmasked = attention_mask is None and query.shape[2] > 1  # then the kernel itself masks
-    if not causal_unmasked and grouped.suits(query, parts, kwargs):
-        return grouped.attend(query, parts, attention_mask, kwargs.get("scaling")), None
+    if not causal_unmasked and cpu_attention.suits(query, parts, kwargs):
+        return cpu_attention.attend(query, parts, attention_mask, kwargs.get("scaling")), None
     key, value = _joined(parts, query.shape[0])
-    if grouped.can_share(query, attention_mask, kwargs):
-        return grouped.shared(query, key, value, attention_mask, kwargs.get("scaling")), None
+    if cpu_attention.can_share(query, attention_mask, kwargs):
+        return cpu_attention.shared(query, key, value, attention_mask, kwargs.get("scaling")), None
     return sdpa_attention_forward(module, query, key, value, attention_mask, **kwargs)
 
 

@@ -23,16 +23,16 @@ from ..data.collate import Batch
 from ..data.tokens import beyond_vocabulary
 from ..errors import SoftPromptError, unknown
 from ..injection import Injection, LayerKV, Layers
-from . import beside, neighbours, recomputed, settings, shims
-from .active import Active, attention_lost, checkpoint_contexts, inject
+from . import patches, per_layer_inputs, probe_checkpointing, probe_neighbours, settings
 from .attention import EAGER, SDPA
 from .capture import attention_inputs, attention_modules, project
 from .context import Context
 from .heads import Head
+from .injected import Active, attention_lost, checkpoint_contexts, inject
+from .model_errors import told
 from .probe import accepted_arguments, measure
 from .rotary import Turn
 from .spec import ModelSpec
-from .told import told
 
 Answers = Literal["next", "mask", "head"]
 Attention = Literal["auto", "sdpa", "eager"]
@@ -77,8 +77,8 @@ class LanguageModel(abc.ABC):
         if head is not None:
             self.answers = "head"
         with told(model):
-            shims.bind(model)
-            self._beside = beside.bind(model)
+            patches.bind(model)
+            self._beside = per_layer_inputs.bind(model)
             _set_attention(model, _implementation(model, attention))
         model.eval()
         model.requires_grad_(False)
@@ -109,7 +109,7 @@ class LanguageModel(abc.ABC):
 
     def _measure_batching(self) -> None:
         """Which rows may share a batch: the last word on it, once the kind of model is settled."""
-        self.spec = replace(self.spec, batching=neighbours.measure(self))
+        self.spec = replace(self.spec, batching=probe_neighbours.measure(self))
 
     @property
     def device(self) -> torch.device:
@@ -235,7 +235,7 @@ class LanguageModel(abc.ABC):
                 fix="leave it off, and use smaller batches (train.batch_size)",
             )
         if enabled and not self._recomputed:
-            recomputed.check(self, layers)
+            probe_checkpointing.check(self, layers)
             self._recomputed = True
         self._checkpointed = layers if enabled else ()
 

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor, nn
 
 from ..injection import LayerKV
-from .active import CALLS, SITE, Active, Captured, inject
 from .cache_name import NAMES
+from .injected import CALLS, SITE, Active, Captured, inject
 
 
 def attention_modules(model: nn.Module) -> dict[int, nn.Module]:

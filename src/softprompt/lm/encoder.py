@@ -20,10 +20,10 @@ from transformers import PreTrainedModel
 from ..data.collate import Batch, batch_of_ids
 from ..errors import SoftPromptError
 from ..injection import Injection, Layers
-from .active import Active, Columns
-from .apart import apart, hidden_apart
 from .base import Answers, LanguageModel
 from .context import Context, pack_left
+from .equal_lengths import apart, hidden_apart
+from .injected import Active, Columns
 from .probe import recorded
 
 

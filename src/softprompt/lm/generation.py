@@ -28,7 +28,7 @@ from transformers.generation.streamers import BaseStreamer
 from ..data.collate import Batch
 from ..errors import SoftPromptError
 from ..injection import Injection
-from .active import SITE
+from .injected import SITE
 
 Pack = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 

@@ -9,15 +9,15 @@ from typing import Any, Literal
 
 import torch
 
-from ..collector import rare_collection
+from .._system.gc import rare_collection
+from .._system.paths import expanded
+from .._system.progress import task
+from .._system.quiet import quietly
 from ..errors import SoftPromptError
-from ..paths import expanded
-from ..progress import task
-from ..quiet import quietly
-from . import finding, heads, smollm2, wording
+from . import heads, locate, smollm2, text_identity
 from .base import Attention, LanguageModel
+from .causal import FrozenLM
 from .encoder import EncoderLM
-from .frozen import FrozenLM
 from .heads import Head
 from .precision import pick_dtype
 from .seq2seq import Seq2SeqLM
@@ -50,7 +50,7 @@ def load(
     target = device or ("cuda" if torch.cuda.is_available() else "cpu")
     chosen, why = pick_dtype(target) if dtype == "auto" else (dtype, "as asked for")
     kind = getattr(torch, chosen)
-    path, options = finding.find(name, ALIASES)
+    path, options = locate.find(name, ALIASES)
     if name not in ALIASES and Path(expanded(name)).exists():
         name = str(Path(expanded(name)).absolute())  # an artifact keeps it, and is used from elsewhere
     try:
@@ -67,7 +67,7 @@ def load(
             )
         model, found = both
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
-        raise finding.failed(name, error) from error
+        raise locate.failed(name, error) from error
     fresh = {*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])}
     head_names = frozenset() if head is None else heads.parameter_names(model, fresh)
     if missing := sorted(fresh - head_names):
@@ -149,7 +149,7 @@ def fingerprint(lm: LanguageModel) -> dict[str, str]:
         "config": _short(repr(config)),
         "weights": weights.hexdigest()[:16],
         "tokenizer": vocabulary_fingerprint(lm.tokenizer),
-        **wording.fingerprint(lm),
+        **text_identity.fingerprint(lm),
     }
 
 
@@ -163,11 +163,11 @@ def load_tokenizer(name: str) -> Any:
     """The tokenizer of a model, without the model. Raises SoftPromptError where it cannot be found."""
     from transformers import AutoTokenizer
 
-    path, options = finding.find(name, ALIASES)
+    path, options = locate.find(name, ALIASES)
     try:
         return AutoTokenizer.from_pretrained(path, **options)
     except (OSError, ValueError, KeyError, ImportError) as error:
-        raise finding.failed(name, error) from error
+        raise locate.failed(name, error) from error
 
 
 def _short(text: str) -> str:

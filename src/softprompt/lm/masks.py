@@ -9,9 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from .active import BIAS, Active, Columns
+from .injected import BIAS, Active, Columns
 from .ragged import rows_of
-from .rules import RULE, Rule
+from .visibility import RULE, Rule
 
 
 def whole_mask(

@@ -13,10 +13,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .active import Active, Pack
 from .attention import SDPA
-from .frozen import FrozenLM
-from .told import DoesNotRun
+from .causal import FrozenLM
+from .injected import Active, Pack
+from .model_errors import DoesNotRun
 
 TRIED = (5, 3)  # tokens of the rows on which it is tried
 KINDS = {"full_attention", "sliding_attention"}  # masks that a pack makes as transformers does

@@ -16,10 +16,10 @@ from torch import Tensor
 
 from ..errors import SoftPromptError
 from ..injection import LayerKV, Layers
-from .active import BIAS, CALLS, SITE, Active, Columns, Visit, inject
+from .injected import BIAS, CALLS, SITE, Active, Columns, Visit, inject
+from .model_errors import OURS, place, reason
 from .rotary import Turn, candidates, find_turn
 from .spec import LayerSpec, ModelSpec, Stack
-from .told import OURS, place, reason
 
 SHIFT = 5  # positions between the two runs that tell how keys encode position
 INPUT, TARGET = 4, 3  # tokens on an encoder's side, and a decoder's: their difference tells stacks apart

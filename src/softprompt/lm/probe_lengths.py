@@ -22,15 +22,15 @@ from torch import Tensor
 
 from ..data.collate import batch_of_ids
 from ..errors import SoftPromptError
-from .active import Active, current, inject
 from .attention import own_attention
+from .injected import Active, current, inject
+from .model_errors import DoesNotRun
 from .probe import by_site
 from .rotary import has_table
 from .spec import ModelSpec
-from .told import DoesNotRun
 
 if TYPE_CHECKING:
-    from .frozen import FrozenLM
+    from .causal import FrozenLM
 
 #: Settings of a configuration that limit what a query sees of a long row, by the words in their names.
 SETTINGS = re.compile(r"window|chunk_size|top_?k|block_size|_blocks|floor_scale|local_size")

@@ -16,15 +16,15 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
+from .._system.quiet import quietly
 from ..data.collate import Batch
 from ..errors import SoftPromptError
 from ..injection import Injection, Layers, SoftTokens
-from ..quiet import quietly
-from . import cache_name, decoding, generation, probe_places, turns
-from .active import Active, Columns
-from .apart import apart, hidden_apart
+from . import cache_name, chat_cache, generation, probe_generate, probe_places
 from .base import LanguageModel
 from .context import Context, back_to_right, pack_left
+from .equal_lengths import apart, hidden_apart
+from .injected import Active, Columns
 from .probe import recorded
 
 NOT_KEPT = "what its decoder reads of the input is the encoder's output, which is computed every step"
@@ -110,11 +110,11 @@ class Seq2SeqLM(LanguageModel):
         Under `return_dict_in_generate` its output object is returned; `sequences` there are the new tokens.
         """
         options = cache_name.renamed(options)
-        if turns.length(cache_name.given(options)):
+        if chat_cache.length(cache_name.given(options)):
             raise SoftPromptError(
                 "an encoder-decoder model does not go on from a cache of an earlier turn",
                 why="the cache holds what its decoder has read of that turn's input",
-                fix=turns.FRESH,
+                fix=chat_cache.FRESH,
             )
         injection = (injection or Injection()).fit(batch.size)
         options = generation.merged(options)
@@ -134,7 +134,7 @@ class Seq2SeqLM(LanguageModel):
         if self.forced and options.get("forced_bos_token_id") is None:
             width, options["forced_bos_token_id"] = len(self._begin), None
             options["decoder_input_ids"] = torch.tensor([self._begin] * batch.size, device=self.device)
-        decoding.check(self, options)
+        probe_generate.check(self, options)
         with self.running(active):
             out = self.model.generate(input_ids=ids, **read, **options)  # type: ignore[operator]
         return generation.new_tokens(out, width)

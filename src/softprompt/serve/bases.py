@@ -14,11 +14,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..artifact import MANIFEST
+from .._system.paths import expanded
+from ..artifacts.artifact import MANIFEST
 from ..lm.base import LanguageModel
-from ..lm.finding import looks_local
 from ..lm.loading import ALIASES, fingerprint
-from ..paths import expanded
+from ..lm.locate import looks_local
 from .contents import Content, names_of, read
 from .names import TRIAL, UNREADABLE, Names
 

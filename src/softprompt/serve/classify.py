@@ -9,17 +9,17 @@ from typing import Any
 
 import torch
 
-from ..compose import scale
-from ..data.batches import by_tokens
+from ..artifacts.arithmetic import scale
+from ..data.batching import by_tokens
 from ..data.collate import collate
 from ..data.encode import Encoder, Example
 from ..data.tokens import Ids
-from ..evaluate import BATCH_TOKENS, score_candidates
+from ..evaluation.evaluator import BATCH_TOKENS, score_candidates
 from ..injection import Injection
+from ..lm.apply import injection_for
 from ..lm.base import LanguageModel
-from ..objectives import injection_for
 from .failures import not_finite
-from .labels import check_kind, probabilities
+from .label_scores import check_kind, probabilities
 from .registry import Loaded
 
 Part = tuple[int, tuple[Ids, ...]]  # a row's number, and some of its candidates

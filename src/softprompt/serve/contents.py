@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
+from .._system.files import read_bytes
+from ..artifacts.manifest import BASE, MANIFEST, MANIFEST_BYTES, SCHEMA, is_whole
 from ..errors import SoftPromptError
-from ..files import read_bytes
-from ..manifest import BASE, MANIFEST, MANIFEST_BYTES, SCHEMA, is_whole
-from .stamps import Stamp, settled, stamp_of
+from .file_stamps import Stamp, settled, stamp_of
 
 KEPT = 200_000  # artifacts whose contents are remembered
 UNREADABLE = "its manifest cannot be read"

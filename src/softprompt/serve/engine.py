@@ -17,19 +17,19 @@ from typing import Any, final
 
 import torch
 
+from .._system.memory import free_memory
 from ..errors import SoftPromptError
-from ..lm.frozen import FrozenLM
-from ..memory import free_memory
-from .answer import Answer
-from .batching import Batching
+from ..lm.causal import FrozenLM
 from .classify import classified
 from .failures import as_failure, note
-from .pieces import Pieces
+from .load import Room
+from .prefix_cache import Reuse
 from .registry import Loaded, Registry
 from .request import Busy, InvalidRequest, Request, Stopped
-from .reuse import Reuse
-from .room import Room
-from .row import Row
+from .scheduler import Batching
+from .sequence import Row
+from .stream import Answer
+from .token_pieces import Pieces
 
 MEMORY = 0.4  # of what is free, for the rows that run
 

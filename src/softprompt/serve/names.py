@@ -13,9 +13,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import final
 
-from ..artifact import MANIFEST
+from ..artifacts.artifact import MANIFEST
+from ..artifacts.prompt_names import is_trial, nameable, one_form, why_not
 from ..errors import SoftPromptError
-from ..naming import is_trial, nameable, one_form, why_not
 from .request import UnknownPrompt
 
 TRIAL = "a trial of a comparison"

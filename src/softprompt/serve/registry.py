@@ -19,23 +19,23 @@ from typing import final
 import torch
 from torch import Tensor
 
-from .. import artifact as artifacts
-from ..api import Tuned, opened
-from ..artifact import MANIFEST, Artifact
-from ..config import Recipe
+from ..artifacts import artifact as artifacts
+from ..artifacts.artifact import MANIFEST, Artifact
+from ..artifacts.manifest import BASE
+from ..build import encoder_of, room_of, template_of
+from ..config.load import Recipe
 from ..data.encode import Encoder
 from ..data.template import Template
 from ..errors import SoftPromptError
 from ..lm.base import LanguageModel
 from ..lm.loading import fingerprint
-from ..manifest import BASE
 from ..methods.materialised import Materialised
-from ..prepare import encoder_of, room_of, template_of
+from ..tuned import Tuned, opened
 from .contents import Contents, names_of
 from .context import vectors_of
+from .file_stamps import stamp_of
 from .names import Names, one_form
 from .request import UnknownPrompt
-from .stamps import stamp_of
 from .versions import Versions
 
 ENCODERS = 1024  # kept, of artifacts that are used alike

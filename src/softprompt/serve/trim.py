@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 
-from ..memory import give_back
+from .._system.memory import give_back
 
 EVERY = 20.0  # seconds
 

@@ -18,15 +18,15 @@ from typing import final
 import torch
 from torch import Tensor
 
-from .. import artifact as artifacts
-from ..api import Tuned
-from ..artifact import MANIFEST, Artifact
+from .._system.files import RESTORE
+from ..artifacts import artifact as artifacts
+from ..artifacts.artifact import MANIFEST, Artifact
+from ..artifacts.manifest import BASE, STATE, VECTORS
 from ..errors import SoftPromptError
-from ..files import RESTORE
-from ..manifest import BASE, STATE, VECTORS
 from ..methods.materialised import Materialised
+from ..tuned import Tuned
+from .file_stamps import Stamp, remember, settled, stamp_of
 from .request import BrokenPrompt
-from .stamps import Stamp, remember, settled, stamp_of
 
 log = logging.getLogger("softprompt.serve")
 FILES = (MANIFEST, VECTORS, STATE, BASE)

@@ -16,12 +16,12 @@ from safetensors.torch import load_file
 
 pytest.importorskip("fastapi", reason="NO SERVER TESTS: pip install softprompt[serve]")
 
-from tests.serve.api.conftest import CHAT, Running
+from tests.serve.http.conftest import CHAT, Running
 
-from softprompt.api import open_prompt
-from softprompt.lm.frozen import FrozenLM
+from softprompt.lm.causal import FrozenLM
 from softprompt.serve import Engine, Registry
-from softprompt.serve.api.app import create_app
+from softprompt.serve.http.app import create_app
+from softprompt.tuned import open_prompt
 
 CONTEXT = 1024  # the tokenizer's tokens are single characters
 END = 96

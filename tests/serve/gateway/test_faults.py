@@ -16,21 +16,21 @@ from datetime import datetime, timedelta, timezone
 import httpx2
 import openai
 import pytest
-from tests.serve.api.conftest import Running
 from tests.serve.gateway.standin import MODELS, StandIn, chunk, cut, event, in_turn
+from tests.serve.http.conftest import Running
 
 from softprompt import methods
+from softprompt.artifacts.interop import foreign
+from softprompt.artifacts.interop.kv_cache.batch import compile_all, sources
+from softprompt.artifacts.manifest import text_of
 from softprompt.errors import SoftPromptError
-from softprompt.interop import foreign
-from softprompt.interop.compiled.batch import compile_all, sources
-from softprompt.manifest import text_of
 from softprompt.methods.base import Setting
-from softprompt.serve.api import create_app
-from softprompt.serve.api.limits import Limits
-from softprompt.serve.api.server import LOOPBACK_NAMES
 from softprompt.serve.gateway import CompiledRegistry, VllmEngine
 from softprompt.serve.gateway.client import Vllm
 from softprompt.serve.gateway.faults import retry_after
+from softprompt.serve.http import create_app
+from softprompt.serve.http.limits import Limits
+from softprompt.serve.http.server import LOOPBACK_NAMES
 
 KEY = "sk-of-vllm"
 HTML = "<html><head><title>502 Bad Gateway</title></head><body><h1>upstream &amp; gone</h1></body></html>"

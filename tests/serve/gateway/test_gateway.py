@@ -17,17 +17,17 @@ import httpx2
 import openai
 import pytest
 import torch
-from tests.serve.api.conftest import CHAT, Running
-from tests.serve.api.talking import BACK, by_hand, create, pieces, talk
+from tests.serve.http.conftest import CHAT, Running
+from tests.serve.http.talking import BACK, by_hand, create, pieces, talk
 
 from softprompt import methods
-from softprompt.interop import foreign
-from softprompt.interop.compiled.batch import compile_all, sources
-from softprompt.interop.compiled.folder import Folder
+from softprompt.artifacts.interop import foreign
+from softprompt.artifacts.interop.kv_cache.batch import compile_all, sources
+from softprompt.artifacts.interop.kv_cache.folder import Folder
 from softprompt.methods.base import Setting
-from softprompt.serve.api import create_app
 from softprompt.serve.gateway import CompiledRegistry, VllmEngine
 from softprompt.serve.gateway.client import Vllm
+from softprompt.serve.http import create_app
 from softprompt.serve.request import (
     BrokenPrompt,
     Busy,

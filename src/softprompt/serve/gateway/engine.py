@@ -17,10 +17,10 @@ from typing import Any, final
 from ...data.encode import Example
 from ...errors import SoftPromptError
 from ..classify import encoded
-from ..labels import check_kind, probabilities
-from ..pieces import control_tokens
+from ..label_scores import check_kind, probabilities
+from ..load import Pace, Room
 from ..request import BrokenPrompt, Busy, EngineAway, EngineFailed, InvalidRequest, Reason, Request, Stopped
-from ..room import Pace, Room
+from ..token_pieces import control_tokens
 from . import faults, translate
 from .answer import REASONS, GatewayAnswer
 from .client import Vllm

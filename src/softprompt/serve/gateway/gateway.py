@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from ...artifacts.interop.kv_cache.folder import Folder
 from ...errors import SoftPromptError
-from ...interop.compiled.folder import Folder
 from ...lm.loading import load_tokenizer, vocabulary_fingerprint
 from .. import bases
-from ..api import create_app
-from ..api.limits import Limits
+from ..http import create_app
+from ..http.limits import Limits
 from .client import Vllm
 from .engine import VllmEngine
 from .faults import named

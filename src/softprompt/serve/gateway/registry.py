@@ -18,13 +18,13 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from ...config import recipe_from_dict
+from ...artifacts.interop.kv_cache.folder import AFTER, Entry, Folder
+from ...build import encoder_of, template_of
+from ...config.load import recipe_from_dict
 from ...errors import SoftPromptError
-from ...interop.compiled.folder import AFTER, Entry, Folder
-from ...prepare import encoder_of, template_of
 from .. import registry as served
+from ..file_stamps import remember, stamp_of
 from ..request import BrokenPrompt, UnknownPrompt
-from ..stamps import remember, stamp_of
 
 log = logging.getLogger("softprompt.serve")
 Ids = Sequence[int]

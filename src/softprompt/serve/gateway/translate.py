@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...interop.compiled.folder import Entry
+from ...artifacts.interop.kv_cache.folder import Entry
 from ..request import InvalidRequest, NotScored, Request, Sampling
 
 Ids = Sequence[int]

@@ -11,8 +11,7 @@ from importlib import resources
 from fastapi import APIRouter
 from fastapi.responses import HTMLResponse
 
-from ...report.page import asset as report_asset
-from ...report.page import content_hash
+from ..._system.page_assets import base_style, content_hash
 
 
 def routes() -> APIRouter:
@@ -28,7 +27,7 @@ def routes() -> APIRouter:
 
 def page() -> tuple[str, dict[str, str]]:
     """The page and its headers, by which no other script than its own may run, and no other page show it."""
-    style, script = report_asset("base.css") + _asset("play.css"), _asset("play.js")
+    style, script = base_style() + _asset("play.css"), _asset("play.js")
     text = _asset("play.html").replace("/* style */", style).replace("/* script */", script)
     policy = (
         f"default-src 'none'; script-src 'sha256-{content_hash(script)}'; "

@@ -1,0 +1,1 @@
+"""Files, memory, threads and output: nothing here knows of models."""

@@ -1,0 +1,1 @@
+"""Tuned prompts on disk: saved, loaded, combined, inspected, imported and exported."""

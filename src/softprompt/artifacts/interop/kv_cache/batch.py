@@ -1,0 +1,160 @@
+"""Many artifacts into one folder of compiled prompts: which they are, and what they are called."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from ...._system.progress import track
+from ....errors import SoftPromptError
+from ....lm.base import LanguageModel
+from ... import artifact as artifacts
+from ...artifact import MANIFEST, Artifact
+from ...prompt_names import is_trial
+from . import base_of, compiled_kv, tokens_after
+from .checks import injection_of
+from .folder import AFTER, Entry, Folder, check_artifact
+
+Broken = list[tuple[str, SoftPromptError]]  # artifacts that cannot be read, by name
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One prompt to compile, and the name that it gets."""
+
+    artifact: Artifact
+    prompt: str
+    name: str
+
+
+def sources(paths: Sequence[Path], broken: Broken | None = None) -> list[Source]:
+    """Every prompt under the paths: an artifact by its folder's name, those below a folder by their path.
+
+    They are those that a server of the folder has, by the same names: nothing hidden, nothing inside an
+    artifact, no trials of comparisons in it, and links to artifacts in the folder. A prompt of several
+    in one artifact is ARTIFACT:PROMPT.
+    Raises SoftPromptError where two are called the same, there is none, or one is damaged; where `broken` is
+    given, damaged ones of a folder are put there by name, and the others go on.
+    """
+    found = [
+        Source(artifact, prompt, name if len(artifact.prompts) == 1 else f"{name}:{prompt}")
+        for path in paths
+        for name, artifact in _artifacts(path, broken)
+        for prompt in artifact.prompts
+    ]
+    twice = {source.name: source for source in found}
+    if len(twice) < len(found):
+        name = next(source.name for source in found if twice[source.name] is not source)
+        both = " and ".join(str(source.artifact.path) for source in found if source.name == name)
+        raise SoftPromptError(
+            f"two prompts would be called '{name}': {both}",
+            why="a name means one prompt",
+            fix="rename a folder, or compile the folder that holds both: names are paths below it",
+        )
+    return found
+
+
+def _artifacts(path: Path, broken: Broken | None) -> Iterator[tuple[str, Artifact]]:
+    if os.path.lexists(path / MANIFEST) or not path.is_dir():
+        name, artifact = os.path.basename(os.path.abspath(path)), artifacts.load(path)
+        check_artifact(name)
+        yield name, artifact
+        return
+    below = sorted(_folders(path))
+    if not below:
+        raise SoftPromptError(
+            f"no tuned prompt in {path}",
+            why=f"no folder below it has a {MANIFEST}",
+            fix="give what tune wrote",
+        )
+    for folder in below:
+        name = folder.relative_to(path).as_posix()
+        try:
+            check_artifact(name)
+            artifact = artifacts.load(folder)
+        except SoftPromptError as error:
+            if broken is None:
+                raise
+            broken.append((name, error))
+            continue
+        yield name, artifact
+
+
+def _folders(path: Path) -> Iterator[Path]:
+    """Those of artifacts below a folder."""
+    root = path.resolve()
+    for at, inner, _ in os.walk(path):
+        plain = []
+        for name in inner:
+            folder = Path(at, name)
+            if name.startswith(".") or not folder.resolve().is_relative_to(root):
+                continue
+            if os.path.lexists(folder / MANIFEST):
+                if folder.parent == path or not is_trial(folder.parent, name):
+                    yield folder
+            else:
+                plain.append(name)
+        inner[:] = plain
+
+
+def compile_all(
+    found: Sequence[Source],
+    lm: LanguageModel,
+    out: Path,
+    *,
+    other_base: bool = False,
+    taken: str | None = None,
+) -> Iterator[Entry | SoftPromptError]:
+    """Compile each into `out`; what cannot be is given back as the reason, and the others go on.
+
+    `taken` is what clients call the base: no prompt may have that name.
+    """
+    folder = Folder(out)
+    base = base_of(lm)
+    for source in track(found, "compiling"):
+        try:
+            _check_name(source, taken)
+            folder.check_name(source.name)
+            injection = injection_of(source.artifact, lm, source.prompt, other_base=other_base)
+            after = tokens_after(injection)
+            kept = None if after is None else {AFTER: after.to(lm.dtype)}
+            tensors = kept or compiled_kv(injection, lm).tensors()
+            folder.begin(base)  # only now: where nothing can be compiled, nothing is left
+        except SoftPromptError as error:
+            yield error
+            continue
+        if after is not None:
+            folder.add_embeddings(lambda: lm.embed(torch.arange(lm.spec.vocab_size, device=lm.device)))
+        yield folder.add(tensors, functools.partial(_entry, source, tensors, lm))
+
+
+def _check_name(source: Source, taken: str | None) -> None:
+    """Raises SoftPromptError where a client that names the base would mean the prompt too."""
+    if source.name.partition(":")[0] == taken:
+        raise SoftPromptError(
+            f"'{taken}' is the base model's name and a prompt's",
+            why="a gateway is asked for its prompts, and for the base, by the name alone",
+            fix=f"rename {source.artifact.path}, or compile a folder above it: names are paths below it",
+        )
+
+
+def _entry(source: Source, tensors: dict[str, Tensor], lm: LanguageModel, sha256: str, size: int) -> Entry:
+    manifest = source.artifact.manifest
+    return Entry(
+        name=source.name,
+        prompt=source.prompt,
+        sha256=sha256,
+        kind="after" if AFTER in tensors else "kv",
+        length=next(iter(tensors.values())).shape[0],
+        bytes=size,
+        dtype=str(lm.dtype).removeprefix("torch."),
+        method=manifest["method"],
+        recipe=manifest["recipe"],
+        labels=tuple(manifest["labels"] or ()),
+    )

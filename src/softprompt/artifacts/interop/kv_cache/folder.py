@@ -1,0 +1,280 @@
+"""A folder of compiled prompts for one base model: what an engine, and a gateway ahead of it, read.
+
+    base.json                     the base that all of them are for: name, fingerprint, sizes
+    prompts/NAME.json             a name (slashes make folders; `naming`), and the content that it means now
+    kv/ab/SHA256.safetensors      that content: k.0, v.0, … [k, kv_heads, head_dim], or soft tokens that stand
+                                  after the input: after [Q, hidden]; named by its own hash
+    embeddings.safetensors        the base's token embeddings [vocabulary, hidden], where there are such
+
+Content never changes under a hash, so that a cache of it is never stale and an engine can check what it
+loads; a name is moved to new content by replacing one small file. Reading names needs no torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import unicodedata
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import quote, unquote
+
+from ...._system.files import check_pulled, replacing, write_tensors, write_text
+from ....config.identity import base_differs
+from ....errors import SoftPromptError
+from ...prompt_names import HASHED, nameable, one_form, path_of, why_not
+
+FORMAT = 1
+BASE, NAMES, CONTENT, EMBEDDINGS = "base.json", "prompts", "kv", "embeddings.safetensors"
+AFTER = "after"
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """The model that a folder's prompts are for."""
+
+    name: str
+    fingerprint: Mapping[str, str]
+    hidden_size: int
+    layers: tuple[tuple[int, int], ...]  # kv_heads and head_dim of each
+
+    @property
+    def numbers_per_vector(self) -> int:
+        """Numbers that one vector of a prefix takes, all layers."""
+        return sum(2 * heads * size for heads, size in self.layers)
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A name, and the content that it means."""
+
+    name: str
+    sha256: str
+    length: int  # vectors
+    bytes: int
+    dtype: str
+    kind: Literal["kv", "after"] = "kv"  # a KV prefix, or soft tokens that stand after the input
+    prompt: str = "default"  # what its artifact called it
+    method: str = ""
+    recipe: Mapping[str, Any] = field(default_factory=dict)  # for who renders inputs
+    labels: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """Compiled prompts on disk."""
+
+    path: Path
+
+    def base(self) -> Base:
+        """Raises SoftPromptError where this is no such folder, or a newer one."""
+        found = _read(self.path / BASE, f"no compiled prompts at {self.path}")
+        layers = tuple((int(heads), int(size)) for heads, size in found["layers"])
+        return Base(found["name"], found["fingerprint"], found["hidden_size"], layers)
+
+    def begin(self, base: Base) -> None:
+        """Make the folder, or check that it is for the same base."""
+        self.check(base.name, base.fingerprint)
+        if not (self.path / BASE).exists():
+            write_text(self.path / BASE, _json(asdict(base)))
+
+    def check(self, name: str, fingerprint: Mapping[str, str]) -> None:
+        """Raises SoftPromptError where the folder holds prompts of another base, or is none."""
+        if self.path.exists() and not self.path.is_dir():
+            raise SoftPromptError(f"{self.path} is a file", fix="choose another --out FOLDER")
+        if not (self.path / BASE).exists():
+            return
+        there = self.base()
+        if found := base_differs(there.fingerprint, fingerprint, chat=True):
+            raise SoftPromptError(
+                f"{self.path} holds prompts compiled for another base, '{there.name}'",
+                why=f"its {' and '.join(found)} differ from those of '{name}'",
+                fix="choose another --out FOLDER: one for each base model",
+            )
+
+    def add(self, tensors: Mapping[str, Any], entry_of: Callable[[str, int], Entry]) -> Entry:
+        """Write tensors under their hash, then the name: `entry_of(sha256, bytes)` is the entry."""
+        from safetensors.torch import save
+
+        content = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
+        sha256 = hashlib.sha256(content).hexdigest()
+        file = self.content(sha256)
+        if not file.exists():
+            with replacing(file) as temporary:
+                temporary.write_bytes(content)
+        entry = entry_of(sha256, len(content))
+        self.check_name(entry.name)
+        write_text(self._file(entry.name), _json(asdict(entry)))
+        for before in filter(os.path.lexists, self._older_files(entry.name)):
+            before.unlink()
+        return entry
+
+    def content(self, sha256: str) -> Path:
+        """The file of some content; in 256 folders, for folders of a million files are slow to list."""
+        return self.path / CONTENT / sha256[:2] / f"{sha256}.safetensors"
+
+    def names(self) -> Iterator[str]:
+        """Names, found lazily."""
+        root = self.path / NAMES
+        for file in root.rglob("*.json"):
+            if (name := _name_of(file, root)) is not None:
+                yield name
+
+    def prompts_of(self, artifact: str) -> Iterator[str]:
+        """Names of the prompts of an artifact that held several."""
+        if not all(map(nameable, artifact.split("/"))):
+            return
+        root, found = self.path / NAMES, set()
+        for ahead in dict.fromkeys((path_of(artifact), quote(artifact))):
+            for file in _files_from(root / f"{ahead}{quote(':')}"):
+                name = _name_of(file, root)
+                if name is not None and name.startswith(f"{artifact}:"):
+                    found.add(name.removeprefix(f"{artifact}:"))
+        yield from sorted(found)
+
+    def holds(self, name: str) -> bool:
+        """Whether something has that name."""
+        try:
+            return self.name_file(name).is_file()
+        except (SoftPromptError, OSError, ValueError):
+            return False
+
+    def entry(self, name: str) -> Entry:
+        """What a name means now. Raises SoftPromptError for one that is unknown or leads elsewhere."""
+        file = self.name_file(name)
+        found = _read(file, f"no compiled prompt '{name}' in {self.path}")
+        known: dict[str, Any] = {k: v for k, v in found.items() if k in Entry.__dataclass_fields__}
+        entry = Entry(**{**known, "labels": tuple(known.get("labels", ()))})
+        if one_form(entry.name) != one_form(name):
+            raise _shared(file, name, entry.name)
+        return entry
+
+    def check_name(self, name: str) -> None:
+        """Raises SoftPromptError for what cannot be a prompt's name, or has the file of another name."""
+        if name != name.encode("utf-8", "replace").decode("utf-8"):
+            raise _unusable(name.encode("ascii", "backslashreplace").decode(), "it holds half a character")
+        check_artifact(name.partition(":")[0])
+        file = self._file(name)
+        there = _said_in(file)
+        if there is not None and there != name:
+            raise _shared(file, name, there)
+
+    def add_embeddings(self, make: Callable[[], Any]) -> None:
+        """The base's token embeddings, once."""
+        if not (self.path / EMBEDDINGS).exists():
+            write_tensors(self.path / EMBEDDINGS, {"embeddings": make()})
+
+    def embeddings(self, ids: Sequence[int]) -> Any:
+        """Rows [n, H] of the base's token embeddings; no more of the file is read."""
+        from safetensors import safe_open
+
+        check_pulled(self.path / EMBEDDINGS)
+        with safe_open(self.path / EMBEDDINGS, framework="pt") as file:
+            return file.get_slice("embeddings")[list(ids)]
+
+    def load(self, entry: Entry) -> dict[str, Any]:
+        """Its tensors, whose hash is checked. Raises SoftPromptError for missing or damaged ones."""
+        from safetensors.torch import load
+
+        file = self.content(entry.sha256)
+        check_pulled(file)
+        content = file.read_bytes() if os.path.isfile(file) else b""  # of a pipe the end may never come
+        if hashlib.sha256(content).hexdigest() != entry.sha256:
+            raise SoftPromptError(
+                f"{file} is damaged or missing",
+                why="its content does not have the hash that is its name",
+                fix=f"compile '{entry.name}' again",
+            )
+        return load(content)
+
+    def name_file(self, name: str) -> Path:
+        """The file of a name, or where it would be. Raises SoftPromptError for one that leads elsewhere."""
+        if not all(map(nameable, name.partition(":")[0].split("/"))):
+            why = "a name is a path inside the folder: parts without a dot ahead, joined by /"
+            raise _unusable(name, why)
+        forms = dict.fromkeys((name, one_form(name), unicodedata.normalize("NFD", name)))
+        files = [file for form in forms for file in (self._file(form), *self._older_files(form))]
+        return next((file for file in files if os.path.isfile(file)), files[0])
+
+    def _file(self, name: str) -> Path:
+        return self.path / NAMES / f"{path_of(name)}.json"
+
+    def _older_files(self, name: str) -> list[Path]:
+        """Where a name was written before: slashes of a prompt's own name made folders, too."""
+        parts = name.split("/")
+        if not all(parts) or any(part.startswith(".") or "\\" in part for part in parts):
+            return []
+        older = self.path / NAMES / f"{quote(name, errors='surrogatepass')}.json"
+        return [older] if older != self._file(name) else []
+
+
+def check_artifact(name: str) -> None:
+    """Raises SoftPromptError where a folder of this name gives no prompt its name."""
+    if (odd := next((part for part in name.split("/") if not nameable(part)), None)) is not None:
+        raise _unusable(name, why_not(odd) if odd else "a part of it is empty")
+
+
+def _unusable(name: str, why: str) -> SoftPromptError:
+    return SoftPromptError(
+        f"'{name}' cannot name a compiled prompt", why=why, fix="use a name like team/support"
+    )
+
+
+def _shared(file: Path, name: str, other: str) -> SoftPromptError:
+    return SoftPromptError(
+        f"'{name}' and '{other}' have one file, {file}",
+        why="this file system takes names for the same that differ in capital letters or accents alone",
+        fix="rename the folder of one of them",
+    )
+
+
+def _said_in(file: Path) -> str | None:
+    """The name that a file is for; None where it does not say."""
+    try:
+        name = json.loads(file.read_text(encoding="utf-8"))["name"]
+    except (OSError, ValueError, LookupError, TypeError, RecursionError):
+        return None
+    return name if isinstance(name, str) else None
+
+
+def _files_from(beginning: Path) -> Iterator[Path]:
+    """Files of names whose paths begin so; as they were written before, they lie in folders that do."""
+    if beginning.parent.is_dir():
+        for one in beginning.parent.iterdir():
+            if one.name.startswith(beginning.name):
+                yield from [one] if one.suffix == ".json" else one.rglob("*.json")
+
+
+def _name_of(file: Path, root: Path) -> str | None:
+    """The name that a file is for: read off its path, where no part of it is hashed."""
+    path = file.relative_to(root).as_posix().removesuffix(".json")
+    return _said_in(file) if HASHED in path else unquote(path)
+
+
+def _json(found: Mapping[str, Any]) -> str:
+    return json.dumps({"format": FORMAT, **found}, indent=2, ensure_ascii=False) + "\n"
+
+
+def _read(file: Path, missing: str) -> dict[str, Any]:
+    check_pulled(file)
+    try:
+        if os.path.lexists(file) and not os.path.isfile(file):
+            raise ValueError("it is no regular file")
+        found = json.loads(file.read_text(encoding="utf-8"))
+        newer = found["format"] > FORMAT
+    except (FileNotFoundError, NotADirectoryError):
+        raise SoftPromptError(
+            missing, why=f"there is no {file}", fix="softprompt compile writes it"
+        ) from None
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise SoftPromptError(f"{file} is damaged", why=str(error), fix="compile it again") from None
+    if newer:
+        raise SoftPromptError(
+            f"{file} has format {found['format']}",
+            why=f"this version reads up to {FORMAT}",
+            fix="pip install --upgrade softprompt",
+        )
+    return found

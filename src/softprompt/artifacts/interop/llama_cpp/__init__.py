@@ -1,0 +1,124 @@
+"""llama.cpp: a tuned prompt as the state of a sequence, which a stock server restores into a slot.
+
+The server knows a slot by its tokens. A prompt of k vectors has none, so it is given k tokens of its own,
+drawn by its content: a request names the prompt by sending them ahead of its input.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import random
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from ...._system.files import replacing, write_text
+from ....errors import SoftPromptError
+from ....lm.base import LanguageModel
+from ...artifact import Artifact
+from ...prompt_names import slot_files
+from ..kv_cache import CompiledKV, compile_artifact
+from . import effect, layout, state
+from .engine import Engine
+from .state import State
+
+__all__ = ["Slot", "export", "filled", "placeholders"]
+
+
+@dataclass(frozen=True, slots=True)
+class Slot:
+    """One exported prompt."""
+
+    prompt: str
+    file: str  # what a slot restores
+    tokens: tuple[int, ...]  # what stands for the prompt, ahead of the input
+    sha256: str
+
+
+def export(
+    artifact: Artifact,
+    lm: LanguageModel,
+    saved: bytes,
+    folder: Path,
+    *,
+    prompt: str | None = None,
+    other_base: bool = False,
+    engine: Engine | None = None,
+) -> list[Slot]:
+    """Write prompts as files `PROMPT.bin`, with `slots.json` beside them: their files, tokens and template.
+
+    `saved` is a state that the engine which will restore them saved of any text: versions, cache types and
+    the order of a key's numbers are read from it. `lm` should compute in float32. With `engine` each state is
+    restored there and asked about before anything is written. Raises SoftPromptError for what is not exactly
+    a KV prefix, or not for that engine, and where a restored state has no effect.
+    """
+    check_free(folder)
+    names = artifact.prompts if prompt is None else (artifact.prompts[artifact.index(prompt)],)
+    compiled = {name: compile_artifact(artifact, lm, name, other_base=other_base) for name in names}
+    layout_of = state.read(saved)
+    files = slot_files(names, ".bin")
+    made = [_slot(name, files[name], one, lm, layout_of) for name, one in compiled.items()]
+    if engine is not None:
+        effect.check(
+            engine,
+            {
+                slot.prompt: effect.Filled(
+                    slot.tokens,
+                    content,
+                    effect.expected(artifact, lm, slot.prompt, other_base=other_base),
+                )
+                for slot, content in made
+            },
+        )
+    for slot, content in made:
+        with replacing(folder / slot.file) as temporary:
+            temporary.write_bytes(content)
+    recipe = artifact.manifest["recipe"]
+    facts = {"base": lm.name, "template": recipe["template"], "task": recipe["task"]}
+    slots = {"slots": [asdict(slot) for slot, _ in made], **facts}
+    write_text(folder / "slots.json", json.dumps(slots, indent=2, ensure_ascii=False) + "\n")
+    return [slot for slot, _ in made]
+
+
+def check_free(folder: Path) -> None:
+    """Raises SoftPromptError where slots cannot be written to the folder without losing others."""
+    if (folder / "slots.json").exists():
+        raise SoftPromptError(
+            f"{folder} already holds an export", why="it would be lost", fix="choose another --out FOLDER"
+        )
+    if folder.exists() and not folder.is_dir():
+        raise SoftPromptError(f"{folder} is a file", fix="choose another --out FOLDER")
+
+
+def filled(compiled: CompiledKV, lm: LanguageModel, engine: State, tokens: Sequence[int]) -> State:
+    """The engine's state with a compiled prompt in it."""
+    order = layout.measure(lm, engine)
+    keys = [_flat(order(key)) for key in compiled.keys]
+    values = [_flat(value) for value in compiled.values]
+    return engine.with_cells(tuple(tokens), keys, values)
+
+
+def placeholders(content: bytes, length: int, vocab: int, special: Sequence[int] = ()) -> tuple[int, ...]:
+    """Tokens that stand for some content and for no other: drawn by its hash, none of them special."""
+    draw = random.Random(hashlib.sha256(content).digest())
+    usable = sorted(set(range(vocab)) - set(special))
+    return tuple(draw.choice(usable) for _ in range(length))
+
+
+def _slot(name: str, file: str, compiled: CompiledKV, lm: LanguageModel, engine: State) -> tuple[Slot, bytes]:
+    """What is known of an exported prompt, and its file."""
+    content = b"".join(_flat(tensor).tobytes() for tensor in compiled.tensors().values())
+    special = lm.tokenizer.all_special_ids if lm.tokenizer is not None else []
+    size = lm.spec.vocab_size if lm.tokenizer is None else min(lm.spec.vocab_size, len(lm.tokenizer))
+    tokens = placeholders(content, compiled.length, size, special)
+    written = state.write(filled(compiled, lm, engine, tokens))
+    return Slot(name, file, tokens, hashlib.sha256(written).hexdigest()), written
+
+
+def _flat(tensor: Tensor) -> np.ndarray:
+    """[k, heads, d] as float32 [k, heads · d]."""
+    return tensor.detach().float().flatten(1).cpu().numpy()

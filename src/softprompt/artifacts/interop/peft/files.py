@@ -1,0 +1,162 @@
+"""PEFT's folder: `adapter_config.json` beside `adapter_model.safetensors`, or an older `adapter_model.bin`.
+
+PEFT itself is not needed to read or write one. This file knows nothing of methods and models.
+"""
+
+from __future__ import annotations
+
+import json
+import pickle
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ...._system.files import RESTORE, open_regular, read_bytes, read_tensors, write_tensors, write_text
+from ....errors import SoftPromptError
+from ...manifest import MANIFEST
+
+CONFIG = "adapter_config.json"
+WEIGHTS = "adapter_model.safetensors"
+PICKLE = "adapter_model.bin"
+MOST = 10_000_000  # bytes of a config
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """One PEFT adapter: what its config says (with `peft_type`), and its tensors by PEFT's names."""
+
+    config: dict[str, Any]
+    tensors: dict[str, Tensor]
+    notes: tuple[str, ...] = ()  # what whoever moves it between the libraries should know
+
+    @property
+    def kind(self) -> str:
+        """`PROMPT_TUNING`, `PREFIX_TUNING`, …"""
+        return str(self.config["peft_type"])
+
+
+def read(folder: Path) -> Adapter:
+    """An adapter that PEFT saved. Raises SoftPromptError for a missing, damaged or unsafe one."""
+    config = _read_config(folder)
+    # the order in which PEFT looks for them
+    path = next((folder / name for name in (WEIGHTS, PICKLE) if (folder / name).exists()), None)
+    if path is None:
+        raise SoftPromptError(
+            f"no {WEIGHTS} in {folder}", why="it holds the vectors", fix="copy the whole folder"
+        )
+    found = read_tensors(path) if path.name == WEIGHTS else _unpickled(path)
+    # float32 first: 8-bit numbers know no test of whether they are finite
+    tensors = {name: tensor.float() for name, tensor in found.items()}
+    broken = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
+    if broken:
+        raise SoftPromptError(
+            f"'{broken[0]}' of {path} holds numbers that are not finite",
+            why="every answer of the model would be nonsense",
+            fix="train it again with a smaller learning rate",
+        )
+    return Adapter(config, tensors)
+
+
+def write(folder: Path, adapter: Adapter) -> None:
+    """Write the folder; the config last, so that one which has it is whole."""
+    check_free(folder)
+    tensors = {name: tensor.float() for name, tensor in adapter.tensors.items()}
+    write_tensors(folder / WEIGHTS, tensors, metadata={"format": "pt"})
+    write_text(folder / CONFIG, json.dumps(adapter.config, indent=2, sort_keys=True) + "\n")
+
+
+def check_free(folder: Path) -> None:
+    """Raises SoftPromptError where an adapter cannot be written to the folder without losing another."""
+    if (folder / CONFIG).exists():
+        raise SoftPromptError(
+            f"{folder} already holds an adapter", why="it would be lost", fix="choose another --out FOLDER"
+        )
+    if folder.exists() and not folder.is_dir():
+        raise SoftPromptError(f"{folder} is a file", fix="choose another --out FOLDER")
+
+
+def _unpickled(path: Path) -> dict[str, Tensor]:
+    """Tensors of a pickle, by torch's reader that makes tensors alone and runs no code of the file's."""
+    try:
+        with open_regular(path) as file:
+            found = torch.load(file, map_location="cpu", weights_only=True)
+    except SoftPromptError:
+        raise
+    except pickle.UnpicklingError as error:
+        raise SoftPromptError(
+            f"{path} is not read",
+            why=f"it is a pickle that holds more than tensors, and could run code: {_line(error)}",
+            fix="where you trust it: torch.load(FILE, weights_only=False) in Python, and its tensors with "
+            f"safetensors.torch.save_file to {WEIGHTS}",
+        ) from None
+    except Exception as error:  # torch's reader raises whatever a damaged file leads it to
+        raise SoftPromptError(f"{path} is damaged", why=_line(error), fix=RESTORE) from None
+    size = path.stat().st_size
+    if not isinstance(found, dict) or not all(_is_plain(value, size) for value in found.values()):
+        raise SoftPromptError(
+            f"{path} holds something else than the tensors of an adapter",
+            why="PEFT's file is a table of plain tensors",
+            fix="save the adapter again with PEFT's save_pretrained",
+        )
+    return {str(name): tensor.detach() for name, tensor in found.items()}
+
+
+def _is_plain(value: Any, most: int) -> bool:
+    """Whether it is a tensor of no more numbers than a file of that many bytes holds."""
+    return (
+        isinstance(value, Tensor)
+        and value.layout == torch.strided
+        and not value.is_quantized
+        and value.numel() <= most
+    )
+
+
+def _line(error: Exception) -> str:
+    return next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    path = folder / CONFIG
+    if not path.exists():
+        raise _no_adapter(folder)
+    try:
+        config = json.loads(read_bytes(path, MOST).decode("utf-8"))
+        if not isinstance(config, dict):
+            raise ValueError("it is no table of settings")
+    except (ValueError, RecursionError) as error:
+        raise SoftPromptError(
+            f"{path} is damaged", why=str(error), fix="restore it from a copy, or save the adapter again"
+        ) from None
+    if not isinstance(config.get("peft_type"), str):
+        raise SoftPromptError(
+            f"{path} names no peft_type",
+            why="PEFT does not load it either; other libraries write files of this name too",
+            fix="save the adapter again with PEFT's save_pretrained",
+        )
+    return config
+
+
+def _no_adapter(folder: Path) -> SoftPromptError:
+    """Why there is none at a path, and where there is one."""
+    why, fix = f"there is no {CONFIG} in it", "give the folder that save_pretrained wrote"
+    if folder.is_file():
+        why, fix = "it is a file", f"give the folder that it is in: {folder.parent}"
+    elif not folder.exists():
+        why, fix = "there is no such folder", "check the path; of one on the hub: hf download OWNER/NAME "
+        fix += "--local-dir FOLDER, and give FOLDER"
+    elif inner := sorted(found.parent.relative_to(folder).as_posix() for found in _inner(folder)):
+        why = f"its adapters are in folders of their own: {', '.join(inner)}"
+        fix = f"give one of them: {folder / inner[-1]}"
+    elif (folder / MANIFEST).exists():
+        why, fix = "it is a tuned prompt already", "use it as it is: softprompt generate FOLDER"
+    elif (folder / WEIGHTS).exists() or (folder / PICKLE).exists():
+        fix = f"copy {CONFIG} into it, which save_pretrained wrote beside the vectors"
+    return SoftPromptError(f"no PEFT adapter at {folder}", why=why, fix=fix)
+
+
+def _inner(folder: Path) -> list[Path]:
+    """Configs one or two folders down: a named adapter's, a checkpoint's."""
+    return [*folder.glob(f"*/{CONFIG}"), *folder.glob(f"*/*/{CONFIG}")][:50]

@@ -1,0 +1,157 @@
+"""`softprompt.json`: what it must hold, and the digest that covers it.
+
+    {..., "digest": sha256 of the file's bytes with these 64 digits left out}
+
+The digest stands in the last line. So any changed byte is noticed, that of the digest too. Line ends may have
+become Windows' own on the way. Files of schema 1 were written before there was a digest: what they hold is
+checked all the same. This file knows nothing of tensors or models.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+
+from .._system.files import RESTORE, read_bytes
+from ..config.load import recipe_from_dict
+from ..errors import SoftPromptError
+
+SCHEMA = 2
+MANIFEST = "softprompt.json"
+VECTORS, STATE, BASE = "prompt.safetensors", "state.safetensors", "base.safetensors"
+MANIFEST_BYTES = 256_000_000  # at most: its prompts' names and its history are all that grows
+_DIGEST = re.compile(rb'"digest": "([0-9a-f]{64})"\n\}\n\Z')
+
+Name = Annotated[str, Field(min_length=1)]
+Count = Annotated[int, Field(ge=0)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="allow", strict=True)
+
+
+class _File(_Part):
+    sha256: Sha256
+    bytes: Count
+
+
+class _Base(_Part):
+    name: Name
+    mode: Literal["frozen", "lora", "full"]
+    options: dict[str, Any] = {}
+    fingerprint: dict[str, str]
+    dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+
+
+class _Scores(_Part):
+    metrics: dict[str, float | int]
+    intervals: dict[str, list[float | int]] = {}
+    rows: dict[str, Count] = {}
+    n: Count = 0
+
+
+class _Data(_Part):
+    fingerprint: str = ""
+    rows: Count = 0
+    dev_rows: Count = 0
+
+
+class _Manifest(_Part):
+    method: Name
+    options: dict[str, Any]
+    prompts: Annotated[list[Name], Field(min_length=1)]
+    labels: list[str] | None
+    base: _Base
+    recipe: dict[str, Any]
+    data: _Data
+    dev: _Scores
+    plain: _Scores | None = None
+    training: dict[str, Any] = {}
+    files: dict[Literal["prompt.safetensors", "state.safetensors", "base.safetensors"], _File]
+
+    @field_validator("prompts")
+    @classmethod
+    def _once(cls, names: list[str]) -> list[str]:
+        if len(set(names)) < len(names):
+            raise ValueError("a prompt's name stands there twice")
+        return names
+
+    @field_validator("files")
+    @classmethod
+    def _has_vectors(cls, files: dict[str, _File]) -> dict[str, _File]:
+        if STATE not in files:
+            raise ValueError(f"{STATE} is not among its files")
+        return files
+
+
+def text_of(manifest: Mapping[str, Any]) -> str:
+    """`softprompt.json`, with the digest of all that it says."""
+    whole = {key: value for key, value in manifest.items() if key != "digest"} | {"digest": "0" * 64}
+    text = json.dumps(whole, indent=2, ensure_ascii=False) + "\n"
+    return text[:-68] + _digest(text.encode("utf-8")) + text[-4:]
+
+
+def read(file: Path) -> dict[str, Any]:
+    """What a `softprompt.json` says. Raises SoftPromptError where it is damaged, or of a newer version."""
+    content = read_bytes(file, MANIFEST_BYTES)
+    try:
+        said = json.loads(content.decode("utf-8"))
+    except (ValueError, RecursionError) as error:
+        raise _damaged(file, str(error)) from None
+    if not isinstance(said, dict) or not isinstance(said.get("schema"), int):
+        raise _damaged(file, "it does not say which schema it has")
+    if said["schema"] > SCHEMA:
+        raise SoftPromptError(
+            f"{file.parent} has schema {said['schema']}",
+            why=f"this version reads up to {SCHEMA}",
+            fix="pip install --upgrade softprompt",
+        )
+    if not is_whole(content, said):
+        raise _damaged(file, "its content does not match its digest: it was changed since it was written")
+    if said["schema"] < 1:
+        raise _damaged(file, f"there is no schema {said['schema']}")
+    _check(file, said)
+    return said
+
+
+def _check(file: Path, said: dict[str, Any]) -> None:
+    """Raises SoftPromptError where something is not there, or of another kind."""
+    try:
+        _Manifest.model_validate(said)
+        json.dumps(said["options"])  # a value that is nested too deep is found here
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise _damaged(file, f"{where}: {first['msg']}") from None
+    except RecursionError:
+        raise _damaged(file, "it is nested too deep") from None
+    try:
+        recipe_from_dict(said["recipe"])
+    except (SoftPromptError, RecursionError, ValueError, TypeError) as error:
+        reason = getattr(error, "what", None) or str(error)
+        raise _damaged(file, f"its recipe cannot be read: {reason}") from None
+
+
+def is_whole(content: bytes, said: Mapping[str, Any]) -> bool:
+    """Whether a manifest's bytes are as they were written, where what they say has a digest to tell by."""
+    if said.get("schema") != SCHEMA and "digest" not in said:
+        return True
+    content = content.replace(b"\r\n", b"\n")
+    found = _DIGEST.search(content)
+    return found is not None and found[1].decode() == _digest(content)
+
+
+def _digest(content: bytes) -> str:
+    """Of a manifest's bytes without the 64 digits ahead of their last four."""
+    return hashlib.sha256(content[:-68] + content[-4:]).hexdigest()
+
+
+def _damaged(file: Path, why: str) -> SoftPromptError:
+    return SoftPromptError(f"{file} is damaged", why=why, fix=RESTORE)

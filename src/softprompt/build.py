@@ -1,0 +1,257 @@
+"""What a recipe names, built: the base model, the template, the encoder and a fresh method."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from . import methods
+from ._system.notes import note
+from .artifacts import artifact as artifacts
+from .artifacts.artifact import Artifact
+from .artifacts.source_base import other_base
+from .config.load import recipe_from_dict
+from .config.schema import Recipe
+from .data.capacity import Room
+from .data.chat import DATE, Chat
+from .data.encode import Encoder, Example
+from .data.labels import kinds
+from .data.sources import Row, fingerprint, read_rows
+from .data.split import Kinds, limit_rows, split_rows
+from .data.template import Template
+from .data.template_checks import check_rows
+from .errors import SoftPromptError
+from .lm.base import LanguageModel
+from .lm.features import size
+from .lm.heads import Head
+from .lm.loading import load
+from .methods.base import Setting, SoftPrompt
+from .methods.transfer import Carried
+
+EXAMPLES_TO_START_FROM = 64  # training rows an initialiser may look at, for each prompt
+
+
+def read_split(
+    recipe: Recipe,
+    rows: Iterable[Mapping[str, Any]] | None = None,
+    dev_rows: Iterable[Mapping[str, Any]] | None = None,
+) -> tuple[list[Row], list[Row]]:
+    """The recipe's rows to train on and to measure on; the same whenever the files are the same."""
+    data, seed, kinds_of = recipe.data, recipe.train.seed, kinds_in(recipe)
+    found = read_rows(rows if rows is not None else data.train)
+    train = limit_rows(found, data.limit, seed, kinds=kinds_of)
+    check_rows(template_of(recipe), train)
+    if dev_rows is not None or data.dev is not None:
+        held = read_rows(dev_rows if dev_rows is not None else str(data.dev), split="dev")
+    else:
+        key = template_of(recipe).render_input
+        train, held = split_rows(train, data.dev_fraction, seed, key=key, kinds=kinds_of)
+    return train, limit_rows(held, data.dev_limit, seed)
+
+
+def kinds_in(recipe: Recipe) -> Kinds:
+    """What of a row must be in the training rows too, however they are chosen: its labels and its prompt."""
+    labelled = recipe.task.kind in ("classification", "token-classification")
+    return kinds(template_of(recipe), labelled=labelled, prompt_field=recipe.data.prompt_field)
+
+
+def load_base(recipe: Recipe, labels: Sequence[str] | None = None) -> LanguageModel:
+    """The recipe's base model, with a head of the labels where it needs one.
+
+    Full training, and that of a head, need float32 weights.
+    """
+    dtype, head = recipe.train.dtype, head_of(recipe, labels)
+    trained = (recipe.base.mode == "full" or head is not None) and dtype == "auto"
+    lm = load(recipe.model, dtype="float32" if trained else dtype, head=head)
+    if trained:
+        lm.why_dtype = "weights are trained"
+    return lm
+
+
+def saved_base(artifact: artifacts.Artifact, model: str | None = None) -> LanguageModel:
+    """The base that an artifact was trained on, as it was then: its precision, and a head not yet trained.
+
+    `model` names another place to load it from.
+    """
+    base = artifact.manifest["base"]
+    head = head_of(recipe_from_dict(artifact.manifest["recipe"]), artifact.manifest["labels"])
+    try:
+        return load(model or base["name"], dtype=base["dtype"], head=head)
+    except SoftPromptError as error:
+        if model is not None:
+            raise
+        raise SoftPromptError(
+            f"the base model of {artifact.path} cannot be loaded: {error.what}",
+            why=f"{error.why}; the prompt was trained on '{base['name']}'",
+            fix=f"--model NAME says where that model is now; or: {error.fix}",
+        ) from error
+
+
+def head_of(recipe: Recipe, labels: Sequence[str] | None) -> Head | None:
+    """The head that the recipe's answers are read off; None where they are words."""
+    if not recipe.task.needs_head:
+        return None
+    over = "tokens" if recipe.task.kind == "token-classification" else "sequence"
+    return Head(over, 1 if recipe.task.kind == "regression" else len(labels or ()), recipe.train.seed)
+
+
+def check_head(recipe: Recipe, labels: Sequence[str] | None, lm: LanguageModel) -> None:
+    """A model that the caller loaded must have the head that the task needs, and no other."""
+    wanted, found = head_of(recipe, labels), lm.head
+    if wanted is None and found is None:
+        return
+    if wanted is None:
+        raise SoftPromptError(
+            f"'{lm.name}' was loaded with a head, which the task does not read",
+            why=f"task.kind={recipe.task.kind}, without task.head=true",
+            fix="task.head=true, or load the model without head=",
+        )
+    if found is None or (wanted.over, wanted.size) != (found.over, found.size):
+        raise SoftPromptError(
+            f"'{lm.name}' was loaded without the head that the task needs",
+            why=f"a head of {wanted.size} over the {wanted.over}",
+            fix=f'load(…, head=Head("{wanted.over}", {wanted.size})), or give the name of the model',
+        )
+
+
+def template_of(recipe: Recipe, lm: LanguageModel | None = None) -> Template:
+    """How the recipe's rows become text; `{{ mask }}` is the model's own, once there is a model."""
+    tagged = recipe.task.kind == "token-classification"
+    mask = "[MASK]" if lm is None else _mask_of(lm)
+    return Template(
+        recipe.template.input,
+        recipe.template.target,
+        chat=recipe.template.chat,
+        system=recipe.template.system,
+        prompt_field=recipe.data.prompt_field,
+        choices_field=recipe.task.choices,
+        references_field=recipe.task.references,
+        words_field=recipe.task.words if tagged else None,
+        tags_field=recipe.task.tags if tagged else None,
+        mask=mask,
+        mask_is_known=lm is not None,
+    )
+
+
+def _mask_of(lm: LanguageModel) -> str | None:
+    """What the model's masked words are written as; None where it has none."""
+    if lm.answers != "mask":
+        return None
+    mask = getattr(lm.tokenizer, "mask_token", None)
+    if mask is None:
+        raise SoftPromptError(
+            f"the tokenizer of '{lm.name}' has no mask token",
+            why="a masked-language model answers at masks",
+            fix="set mask_token in its tokenizer_config.json, or take a head of labels: task.head=true",
+        )
+    return mask
+
+
+def dated(recipe: Recipe, lm: LanguageModel) -> Recipe:
+    """The recipe with the day written down, where the chat template writes one: see `data.chat`."""
+    template = recipe.template
+    if not template.chat or template.chat_date is not None or not Chat(lm.tokenizer).writes_date:
+        return recipe
+    return recipe.model_copy(update={"template": template.model_copy(update={"chat_date": DATE})})
+
+
+def encoder_of(
+    recipe: Recipe,
+    lm: LanguageModel,
+    template: Template,
+    prompts: tuple[str, ...],
+    labels: Sequence[str] | None = None,
+) -> Encoder:
+    """How they become token ids."""
+    return Encoder(
+        lm.tokenizer,
+        template,
+        chat=recipe.template.chat,
+        system=recipe.template.system,
+        chat_options=recipe.template.chat_options,
+        chat_date=recipe.template.chat_date,
+        labels=labels or recipe.task.labels,
+        kind=recipe.task.kind,
+        prompts=prompts,
+        max_input_tokens=recipe.data.max_input_tokens,
+        max_target_tokens=recipe.data.max_target_tokens,
+        room=room_of(recipe, lm),
+        answers=lm.answers,
+        closed=lm.spec.kind == "encoder",
+        verbalizer=recipe.task.verbalizer,
+        apart=lm.spec.kind == "encoder-decoder",
+        ends=lm.ends,
+        vocabulary=getattr(lm, "vocabulary", None),
+        named=recipe.task.labels is not None,
+    )
+
+
+def room_of(recipe: Recipe, lm: LanguageModel) -> Room:
+    """The positions that a row of the recipe has in the model."""
+    soft, answer_soft, length = methods.soft_tokens(recipe.method.name, recipe.method.options())
+    return Room(
+        lm.spec.context,
+        soft,
+        lm.spec.answer_context,
+        answer_soft,
+        apart=lm.spec.kind == "encoder-decoder",
+        new_tokens=recipe.task.max_new_tokens if recipe.task.kind == "generation" else 0,
+        length=length,
+        limit=lm.spec.limits.get("length", ""),
+    )
+
+
+def build_method(
+    recipe: Recipe,
+    lm: LanguageModel,
+    encoder: Encoder,
+    train: list[Example],
+    prompts: tuple[str, ...],
+    *,
+    on_carried: Callable[[Carried], None] = lambda carried: None,
+) -> SoftPrompt:
+    """A fresh method on the base's device, started from the training rows where its init asks for them."""
+    by_prompt: dict[int, list[tuple[int, ...]]] = {}
+    for example in train:
+        rows = by_prompt.setdefault(example.prompt, [])
+        if len(rows) < EXAMPLES_TO_START_FROM:
+            rows.append((*example.input_ids, *example.target_ids))
+    options = recipe.method.options()
+    if options.get("init") == "artifact" and options.get("artifact"):
+        for text in artifacts.starts(str(options["artifact"]), prompts):
+            note(text)
+    setting = Setting(
+        lm,
+        prompts,
+        labels=tuple(encoder.labels or ()),
+        examples=tuple(row for rows in by_prompt.values() for row in rows)[:EXAMPLES_TO_START_FROM],
+        examples_by_prompt={index: tuple(rows) for index, rows in by_prompt.items()},
+        seed=recipe.train.seed,
+        feature_size=lambda reads: size(lm, reads),
+        read_prompt=artifacts.vectors,
+        other_base=other_base(lm),
+        on_carried=on_carried,
+    )
+    return methods.build(recipe.method.name, setting, recipe.method.options()).to(lm.device)
+
+
+def base_options(recipe: Recipe) -> dict[str, Any]:
+    """Options of the base's own training, as `lm.adapt.unfreeze` takes them."""
+    base = recipe.base
+    return {"rank": base.rank, "alpha": base.alpha, "targets": base.targets} if base.mode == "lora" else {}
+
+
+def start_of(artifact: Artifact, lm: LanguageModel) -> SoftPrompt:
+    """The method as it was before its first step.
+
+    Raises SoftPromptError where its training rows, or another prompt that it started from, are not
+    there any more or changed.
+    """
+    if "sources" in artifact.manifest:
+        raise SoftPromptError("it was made of other prompts, not trained")
+    recipe = recipe_from_dict(artifact.manifest["recipe"])
+    train, held = read_split(recipe)
+    if fingerprint([*train, *held]) != artifact.manifest["data"]["fingerprint"]:
+        raise SoftPromptError("the training rows changed since it was trained")
+    encoder = encoder_of(recipe, lm, template_of(recipe, lm), artifact.prompts, artifact.manifest["labels"])
+    return build_method(recipe, lm, encoder, encoder.encode_rows(train), artifact.prompts)

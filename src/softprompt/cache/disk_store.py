@@ -1,0 +1,143 @@
+"""What is kept of inputs in files that are mapped into memory, shared by all runs over these inputs.
+
+The system reads from the disk what a batch needs, and keeps it as long as there is memory that nobody
+else wants. A build that was killed goes on with the files that it had made (see `shards`).
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import final
+
+from safetensors import safe_open
+
+from ..data.batching import by_tokens
+from ..data.encode import Example
+from .base import Kept, Row, distinct
+from .folders import Place, builder, entry_of, remove
+from .memory_store import BATCH_TOKENS
+from .shards import Say, Shard, holding, lacking, remove_unfinished, write
+
+SHARD_BYTES = 200_000_000
+NAMING_BYTES = 200  # a row, of a file's header and its entry
+
+Progress = Callable[[int, int], None]
+
+
+@final
+class DiskStore:
+    """Mapped files."""
+
+    def __init__(self, shards: Sequence[Shard]) -> None:
+        # all at once, and not when they are needed: a mapping outlives the removal of its file
+        opened = [safe_open(shard.path, "pt") for shard in shards]
+        self._parts = [len(file.keys()) // len(s.names) for file, s in zip(opened, shards, strict=True)]
+        self._files = opened
+        self._where = {name: (k, i) for k, shard in enumerate(shards) for i, name in enumerate(shard.names)}
+        self.bytes = sum(shard.bytes for shard in shards)
+        for shard in shards:
+            os.utime(entry_of(shard.path))  # the longest unused are the first to be removed
+
+    def row(self, name: str) -> Row:
+        """Views of the mapped file: nothing is copied."""
+        file, position = self._where[name]
+        return [self._files[file].get_tensor(f"{position}.{part}") for part in range(self._parts[file])]
+
+
+def open_or_build(
+    place: Place,
+    kept: Kept,
+    examples: Sequence[Example],
+    *,
+    progress: Progress | None = None,
+    say: Say = lambda text: None,
+) -> DiskStore:
+    """The store of the examples' inputs; what is not there yet, or damaged, is computed.
+
+    `progress(done, total)` counts distinct inputs. Raises OSError, or SoftPromptError caused by one,
+    where they cannot be written (a full disk: what was written is removed).
+    """
+    inputs = distinct(kept, examples)
+    folder = place.folder(kept.key)
+    names = [kept.name(e) for e in inputs]
+    shards = holding(folder, names, say)
+    if not lacking(shards, names):
+        return DiskStore(shards)
+    with builder(folder, wait=False) as alone:
+        if not alone:
+            say(f"another run is computing {kept.what} of the same model: waiting for it")
+    with builder(folder):
+        # another run may have been first
+        shards = _room(place, folder, kept, holding(folder, names, say), inputs, say)
+        shards += _build(folder, kept, _without(kept, inputs, shards), progress, len(inputs))
+        return DiskStore(shards)
+
+
+def _without(kept: Kept, inputs: Sequence[Example], shards: Sequence[Shard]) -> list[Example]:
+    """The inputs that none of the files holds."""
+    new = set(lacking(shards, [kept.name(e) for e in inputs]))
+    return [e for e in inputs if kept.name(e) in new]
+
+
+def _room(
+    place: Place,
+    folder: Path,
+    kept: Kept,
+    shards: list[Shard],
+    inputs: list[Example],
+    say: Say,
+) -> list[Shard]:
+    """Make room for the inputs that `shards` lack; the shards that are left."""
+
+    def needed(shards: list[Shard]) -> int:
+        new = _without(kept, inputs, shards)
+        return kept.bytes_needed(new) + NAMING_BYTES * len(new)
+
+    if sum(shard.bytes for shard in shards) + needed(shards) > place.budget():
+        # rows of other runs beside some of ours are too much: ours are computed again
+        wanted = {kept.name(e) for e in inputs}
+        shards = [shard for shard in shards if wanted.issuperset(shard.names)]
+    gone = place.make_room(folder, needed(shards), {shard.path for shard in shards})
+    if gone:
+        say(f"the longest unused caches were removed to make room: {', '.join(map(str, gone))}")
+    return shards
+
+
+def _build(
+    folder: Path,
+    kept: Kept,
+    inputs: list[Example],
+    progress: Progress | None,
+    total: int,
+) -> list[Shard]:
+    """Compute and write these inputs."""
+    remove_unfinished(folder)
+    made: list[Shard] = []
+    done = total - len(inputs)
+    try:
+        for part in _parts(kept, inputs):
+            rows = [row for chunk in part for row in kept.compute(chunk)]
+            made.append(write(folder, [kept.name(e) for chunk in part for e in chunk], rows))
+            done += sum(map(len, part))
+            if progress:
+                progress(done, total)
+    except Exception:
+        for shard in made:
+            remove(shard.path)
+        raise
+    return made
+
+
+def _parts(kept: Kept, inputs: list[Example]) -> list[list[list[Example]]]:
+    """Inputs that go through the model together, by the file that they go to."""
+    parts: list[list[list[Example]]] = []
+    held = SHARD_BYTES
+    for chunk in by_tokens(range(len(inputs)), [kept.tokens(e) for e in inputs], BATCH_TOKENS):
+        if held >= SHARD_BYTES:
+            parts.append([])
+            held = 0
+        parts[-1].append([inputs[i] for i in chunk])
+        held += kept.bytes_needed(parts[-1][-1])
+    return parts

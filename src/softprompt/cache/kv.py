@@ -1,0 +1,186 @@
+"""One row's keys and values as a list of tensors, and rows of unlike lengths as a batch's `Context`.
+
+A row is [2 · layers, heads, n, d] in one tensor where its layers are alike, else a tensor for each
+layer's keys and each layer's values, [heads, n, d]. It is kept in the model's own precision or as
+int8, where each head and channel has a scale of its own over the row: channels of keys differ in size
+by orders of magnitude, tokens do not (Liu et al. 2024, "KIVI").
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from functools import cached_property
+from typing import Any, Literal, final
+
+import numpy
+import torch
+from torch import Tensor
+
+from ..data.collate import batch_of_ids
+from ..data.encode import Example, Ids
+from ..injection import LayerKV
+from ..lm.base import LanguageModel
+from ..lm.context import Context
+from ..lm.ragged import Ragged
+from .base import Row
+from .keys import about, key_of, name_of_ids
+
+RAGGED_TOKENS = 384  # in a batch's mean row, from where rows stay where they are (docs/performance.md)
+
+BEGINNING_TOKENS = 16  # below, a beginning is not worth keeping apart
+
+Form = Literal["auto", "int8"]  # auto: the model's own precision
+
+
+@final
+class KeyValues:
+    """The keys and values of inputs under the plain model, as `cache.kept.Kept` asks."""
+
+    what = "keys and values"
+
+    def __init__(self, lm: LanguageModel, form: Form = "auto", ahead: Sequence[int] = ()) -> None:
+        """`ahead`: tokens that every input begins with (see `common_beginning`), which are kept but once."""
+        self.lm = lm
+        self.form: Form = form
+        self.ahead = tuple(ahead)
+
+    @property
+    def key(self) -> str:
+        """Of the base, every weight of it, its precision, the form and what all inputs begin with."""
+        begun = {"ahead": name_of_ids(self.ahead)} if self.ahead else {}
+        return key_of(about(self.lm), form=self.form, **begun)
+
+    @cached_property
+    def beginning(self) -> Context | None:
+        """What every input begins with, one row."""
+        if not self.ahead:
+            return None
+        # the last token of an input is no part of its context
+        return self.lm.prefill(batch_of_ids([[*self.ahead, 0]], device=self.lm.device))
+
+    def name(self, example: Example) -> str:
+        return name_of_ids(example.input_ids)
+
+    def tokens(self, example: Example) -> int:
+        return cached_tokens(example) - len(self.ahead)
+
+    def bytes_needed(self, examples: Iterable[Example]) -> int:
+        numbers, size = self.lm.spec.kv_numbers_per_token, self.lm.dtype.itemsize
+        if self.form == "int8":
+            return sum(self.tokens(e) + size for e in examples) * numbers  # a scale a channel and row
+        return sum(self.tokens(e) for e in examples) * size * numbers
+
+    def compute(self, examples: Sequence[Example]) -> list[Row]:
+        """The rows of a few examples, by the plain model."""
+        batch = batch_of_ids([e.input_ids[len(self.ahead) :] for e in examples], device=self.lm.device)
+        context = self.lm.prefill(batch, None, self.beginning)
+        rows = [_pack(context, position, self.tokens(e)) for position, e in enumerate(examples)]
+        return [_compressed(row) for row in rows] if self.form == "int8" else rows
+
+    def assemble(self, rows: Sequence[Row]) -> Context:
+        """A batch of rows, right-aligned and on the model's device."""
+        return replace(assemble(rows, self.form, self.lm), ahead=self.beginning)
+
+
+def cached_tokens(example: Example) -> int:
+    """Tokens whose keys and values are kept: the last one of an input belongs to the tail."""
+    return len(example.input_ids) - 1
+
+
+def common_beginning(lm: LanguageModel, examples: Iterable[Example]) -> Ids:
+    """Tokens that every input begins with and that are worth keeping apart; none where there are too few.
+
+    Whole `BEGINNING_TOKENS`: what a few rows happen to share beyond the template would change its name with
+    every row that is added.
+    """
+    inputs = {tuple(e.input_ids) for e in examples}
+    if len(inputs) < 2 or not lm.shares_beginnings:
+        return ()
+    first, last = min(inputs), max(inputs)  # in the order of their tokens: all others are between them
+    count = min(len(ids) for ids in inputs) - 1
+    same = next((i for i in range(count) if first[i] != last[i]), count)
+    return first[: same // BEGINNING_TOKENS * BEGINNING_TOKENS]
+
+
+def assemble(rows: Sequence[Row], form: Form, lm: LanguageModel) -> Context:
+    """A batch of rows, right-aligned and on the model's device."""
+    if form == "int8":
+        rows = [[_from_int8(*pair) for pair in zip(row[::2], row[1::2], strict=True)] for row in rows]
+    lengths = [row[0].shape[-2] for row in rows]
+    width = max(lengths)
+    mask = torch.zeros(len(rows), width, dtype=torch.bool)
+    for i, n in enumerate(lengths):
+        mask[i, width - n :] = True
+    if lm.device.type == "cpu" and len(rows) > 1 and sum(lengths) >= len(rows) * RAGGED_TOKENS:
+        parts = [list(row[0].unbind(0)) if _is_packed(row) else row for row in rows]
+        return Context(_layers([Ragged(column) for column in zip(*parts, strict=True)], lm), mask)
+    packed = []
+    for part, like in enumerate(rows[0]):
+        out = _empty((*like.shape[:-3], len(rows), like.shape[-3], width, like.shape[-1]), like.dtype)
+        for i, (row, n) in enumerate(zip(rows, lengths, strict=True)):
+            out[..., i, :, : width - n, :] = 0
+            out[..., i, :, width - n :, :] = row[part]
+        packed.append(out.to(lm.device))
+    return Context(_unpack(packed, lm), mask.to(lm.device))
+
+
+def _empty(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+    """Uninitialised memory, from numpy: it asks the system for large pages.
+
+    A batch's context is memory that the process does not have yet, at every step anew: in pages of 4 kB,
+    getting 94 MB was measured to take 44 ms, more than filling and reading them.
+    """
+    numbers = math.prod(shape)
+    if not numbers:  # of which numpy gives no strides
+        return torch.empty(*shape, dtype=dtype)
+    return torch.from_numpy(numpy.empty(numbers * dtype.itemsize, numpy.uint8)).view(dtype).view(*shape)
+
+
+def _pack(context: Context, position: int, length: int) -> Row:
+    """One row's real columns."""
+    parts = []
+    for layer in context.layers:
+        if layer is not None:
+            width = layer.key.shape[2]
+            parts += [t[position, :, width - length :] for t in (layer.key, layer.value)]
+    if len({part.shape for part in parts}) == 1:
+        return [torch.stack(parts)]
+    return [part.clone() for part in parts]
+
+
+def _unpack(packed: list[Tensor], lm: LanguageModel) -> tuple[LayerKV | None, ...]:
+    return _layers(list(packed[0].unbind(0)) if len(packed) == 1 and packed[0].dim() == 5 else packed, lm)
+
+
+def _is_packed(row: Row) -> bool:
+    """Whether all layers are in one tensor [2 · layers, heads, n, d]."""
+    return len(row) == 1 and row[0].dim() == 4
+
+
+def _layers(parts: Sequence[Any], lm: LanguageModel) -> tuple[LayerKV | None, ...]:
+    """Keys and values in turn, as layers."""
+    pairs = iter(parts)
+    return tuple(LayerKV(next(pairs), next(pairs)) for _ in lm.spec.layers)
+
+
+def _compressed(row: Row) -> Row:
+    """Each tensor of the row as numbers and scales."""
+    return [tensor for part in row for tensor in _to_int8(part)]
+
+
+def _to_int8(part: Tensor) -> tuple[Tensor, Tensor]:
+    """`part` [..., n, d] as int8 [..., n, d] and the scales of its channels [..., 1, d].
+
+    A number comes back within one scale of itself: half of it is rounding, half the scale's own.
+    """
+    if part.shape[-2] == 0:
+        return part.to(torch.int8), part.new_ones(*part.shape[:-2], 1, part.shape[-1])
+    scale = part.abs().amax(-2, keepdim=True) / 127
+    scale = torch.where(scale > 0, scale, torch.ones_like(scale))
+    return (part.float() / scale.float()).round().clamp(-127, 127).to(torch.int8), scale
+
+
+def _from_int8(numbers: Tensor, scale: Tensor) -> Tensor:
+    return (numbers.float() * scale.float()).to(scale.dtype)

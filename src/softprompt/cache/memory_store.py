@@ -1,0 +1,96 @@
+"""What is kept of inputs in memory, for one run: an input that occurs twice is computed and held once."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import final
+
+from .._system.memory import free_memory
+from ..data.batching import by_tokens
+from ..data.encode import Example
+from .base import Kept, Row, distinct
+
+Progress = Callable[[int, int], None]
+BATCH_TOKENS = 1024  # that are run through the model at once: more were slower on a CPU
+WINDOW = 4  # so many such batches are put in the order of their rows' lengths
+BUDGET_SHARE = 0.4  # of the memory that is free, where the user names no budget
+
+
+@final
+class RamStore:
+    """Rows held on the model's device, computed when they are first asked for.
+
+    A row is always computed with the same others (`chunks`), so that its numbers do not depend on when it
+    was asked for, and a run that is taken up again reads what it read before.
+    """
+
+    def __init__(self, kept: Kept, chunks: Iterable[Sequence[Example]]) -> None:
+        self._kept, self._rows = kept, dict[str, Row]()
+        self._chunks = {kept.name(example): chunk for chunk in chunks for example in chunk}
+
+    @property
+    def bytes(self) -> int:
+        """Memory it holds."""
+        return sum(t.numel() * t.element_size() for row in self._rows.values() for t in row)
+
+    def row(self, name: str) -> Row:
+        """As it was computed: not a copy. Where memory runs out, all that is held is let go first."""
+        if name not in self._rows:
+            chunk = self._chunks[name]
+            try:
+                made = self._kept.compute(chunk)
+            except (MemoryError, RuntimeError) as error:
+                if not self._rows or not (isinstance(error, MemoryError) or "memory" in str(error).lower()):
+                    raise
+                self._rows.clear()
+                made = self._kept.compute(chunk)
+            self._rows.update(zip(map(self._kept.name, chunk), made, strict=True))
+        return self._rows[name]
+
+    def fill(self, progress: Progress | None = None) -> None:
+        """Compute what is not there yet. `progress(done, total)` counts distinct inputs."""
+        for name in self._chunks:
+            known = len(self._rows)
+            self.row(name)
+            if progress and len(self._rows) > known:
+                progress(len(self._rows), len(self._chunks))
+
+
+def lazily(
+    kept: Kept,
+    examples: Sequence[Example],
+    first: Sequence[Example] = (),
+    *,
+    batch_tokens: int = BATCH_TOKENS,
+) -> RamStore:
+    """A store of every distinct input, nothing of it computed. `first` are asked for in about this order."""
+    ahead = list({kept.name(e): e for e in first}.values())
+    # rows of like lengths together spare padding; those of a few steps at a time, as a run may end early
+    windows = by_tokens(range(len(ahead)), [kept.tokens(e) for e in ahead], WINDOW * batch_tokens)
+    ahead = [e for window in windows for e in sorted((ahead[i] for i in window), key=kept.tokens)]
+    known = {kept.name(e) for e in ahead}
+    rest = [e for e in distinct(kept, examples) if kept.name(e) not in known]
+    return RamStore(kept, (*_chunks(kept, ahead, batch_tokens), *_chunks(kept, rest, batch_tokens)))
+
+
+def build(
+    kept: Kept,
+    examples: Sequence[Example],
+    *,
+    batch_tokens: int = BATCH_TOKENS,
+    progress: Progress | None = None,
+) -> RamStore:
+    """Computes every distinct input once, at once."""
+    store = lazily(kept, examples, batch_tokens=batch_tokens)
+    store.fill(progress)
+    return store
+
+
+def _chunks(kept: Kept, inputs: Sequence[Example], batch_tokens: int) -> Iterator[list[Example]]:
+    for chunk in by_tokens(range(len(inputs)), [kept.tokens(e) for e in inputs], batch_tokens):
+        yield [inputs[i] for i in chunk]
+
+
+def default_budget(device: str = "cpu") -> int:
+    """Bytes the cache may take: a share of the memory that is free now."""
+    return int(BUDGET_SHARE * free_memory(device))

@@ -1,0 +1,51 @@
+"""One batch of each part of the demo, timed before any of it is run."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any
+
+from ...data.encode import Example
+from ...evaluation.evaluator import Evaluator
+from ...methods.base import SoftPrompt
+from ...training.prepare import Prepared
+from ...training.step_timing import step_seconds, typical_batch
+from ...training.tune import optimization
+from .plan import Paces
+
+SHORT, LONG = 8, 3  # rows of a batch without and with examples: about as many as fill one
+
+
+def measure(
+    evaluator: Evaluator,
+    plain: SoftPrompt,
+    short: Sequence[Example],
+    long: Sequence[Example],
+    tuned: Prepared,
+) -> Paces:
+    """`short` are test rows as the plain model reads them, `long` the same with examples ahead."""
+    _seconds(lambda: _scored(evaluator, plain, short[:2]))  # warms the machine up
+    score, write = _answering(evaluator, plain, short[:SHORT])
+    shown_score, shown_write = _answering(evaluator, plain, long[:LONG])
+    batch = typical_batch(tuned.train, optimization(tuned.recipe))
+    step = step_seconds(tuned, batch, repeats=1)
+    return Paces(evaluator.max_new_tokens, score, write, shown_score, shown_write, step)
+
+
+def _answering(evaluator: Evaluator, plain: SoftPrompt, rows: Sequence[Example]) -> tuple[float, float]:
+    """Of one row: scored, and answered in text."""
+    scored = _seconds(lambda: _scored(evaluator, plain, rows))
+    both = _seconds(lambda: replace(evaluator, metrics=("chrf",)).run(plain, rows))
+    return scored / len(rows), max(0.0, both - scored) / len(rows)
+
+
+def _scored(evaluator: Evaluator, plain: SoftPrompt, rows: Sequence[Example]) -> Any:
+    return replace(evaluator, metrics=("perplexity",)).run(plain, rows, text_rows=0)
+
+
+def _seconds(work: Callable[[], Any]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started

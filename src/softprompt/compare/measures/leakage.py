@@ -1,0 +1,91 @@
+"""Does a prompt stay where it belongs? What unrelated text costs while it is attached.
+
+Definitions are in docs/measures-control.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import torch
+
+from ...data.collate import Batch, batch_of_ids
+from ...errors import SoftPromptError
+from ...evaluation.likelihood import target_nll
+from ...evaluation.metrics import Score
+from ...lm.apply import injection_for
+from ...lm.base import LanguageModel
+from ...methods.base import SoftPrompt
+from ...methods.none import NoPrompt
+from .outputs import ROWS, share
+from .unrelated_text import TEXT
+
+LEAD, CHUNK = 16, 64  # tokens of unrelated text: read ahead of the loss, and in all
+
+
+@dataclass(frozen=True, slots=True)
+class Leakage:
+    """Nats a token that unrelated text costs more while a prompt is attached (below 0: less)."""
+
+    change: Score  # mean over tokens and prompts; interval over chunks, n tokens
+    plain: float  # nats a token without the prompt
+    chunks: int
+    prompts: int
+
+
+@torch.no_grad()
+def leakage(
+    lm: LanguageModel,
+    method: SoftPrompt,
+    text: str | None = None,
+    *,
+    prompts: Sequence[int] | None = None,
+    plain: LanguageModel | None = None,
+    chunk: int = CHUNK,
+    lead: int = LEAD,
+) -> Leakage:
+    """Loss on `text` (by itself: a page of prose) in chunks of tokens, with each of `prompts` and without.
+
+    A chunk's first `lead` tokens stand as the input, with the prompt where it always stands; the others are
+    its target. `plain` is the base as it was, where it was trained too (lora, full). Raises SoftPromptError
+    for a model that does not predict text, and a text without two chunks.
+    """
+    if lm.answers != "next":
+        raise SoftPromptError(
+            "leakage is measured on models that predict text",
+            why="this one fills in masks or reads its answers off a head",
+            fix="leave leakage out for it",
+        )
+    ids = lm.text_ids(TEXT if text is None else text)
+    chunks = [ids[start : start + chunk] for start in range(0, len(ids) - chunk + 1, chunk)]
+    if not 0 < lead < chunk or len(chunks) < 2:
+        raise SoftPromptError(
+            f"the unrelated text gives {len(chunks)} chunks of {chunk} tokens ({lead} of them read first)",
+            why="an interval over chunks needs two",
+            fix="give a longer text, or a smaller chunk",
+        )
+    chosen = range(method.num_prompts) if prompts is None else prompts
+    base = _losses(plain or lm, NoPrompt(1), chunks, lead, 0)
+    losses = [_losses(lm, method, chunks, lead, prompt) for prompt in chosen]
+    change = [sum(row) / len(row) - before for before, *row in zip(base, *losses, strict=True)]
+    tokens = [chunk - lead] * len(chunks)
+    return Leakage(share(change, tokens), sum(base) / sum(tokens), len(chunks), len(losses))
+
+
+def _losses(
+    lm: LanguageModel, method: SoftPrompt, chunks: Sequence[Sequence[int]], lead: int, prompt: int
+) -> list[float]:
+    """Nats of each chunk's target under the prompt."""
+    found = []
+    for start in range(0, len(chunks), ROWS):
+        batch = _batch(lm, chunks[start : start + ROWS], lead, prompt)
+        found += target_nll(lm.logits(batch, injection_for(lm, method, batch)), batch).tolist()
+    return found
+
+
+def _batch(lm: LanguageModel, chunks: Sequence[Sequence[int]], lead: int, prompt: int) -> Batch:
+    inputs = [ids[:lead] for ids in chunks]
+    batch = batch_of_ids(inputs, [ids[lead:] for ids in chunks], [prompt] * len(chunks), lm.device)
+    assert lm.tokenizer is not None  # it gave the ids
+    return replace(batch, texts=tuple(lm.tokenizer.decode(list(ids)) for ids in inputs))

@@ -1,0 +1,97 @@
+"""Rows of all contestants on a split become scores by seed and row, intervals, tests between all pairs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from ...evaluation.metrics import METRICS, Inputs
+from ..report.numbers import unit
+from ..stats import scores as by_row
+from ..stats.scores import Scores
+from ..stats.significance import Comparison, Summary, compare, summarise
+
+Rows = Sequence[Mapping[str, Any]]  # examples of one evaluation, in the split's order
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A contestant's evaluations of one split, one a seed; of a reference, one alone."""
+
+    name: str
+    seeds: Sequence[Rows]
+    is_reference: bool = False
+
+
+def usable(metric: str, rows: Rows) -> list[int]:
+    """Numbers of the rows that the metric can see: those answered, or those with a likelihood."""
+    key = "nll" if METRICS[metric].needs == "nll" else "prediction"
+    return [i for i, row in enumerate(rows) if row[key] is not None]
+
+
+def scores_of(entry: Entry, metric: str) -> Scores | None:
+    """Its scores by seed and row; None where the metric sees fewer than two of its rows."""
+    kept = usable(metric, entry.seeds[0])
+    if len(kept) < 2 or any(usable(metric, rows) != kept for rows in entry.seeds):
+        return None
+    stats = stats_of([[rows[i] for i in kept] for rows in entry.seeds], metric)
+    if stats.shape[2] == 2 and (stats[:, :, 1] == 1).all() and METRICS[metric].is_mean:
+        return Scores(entry.name, stats[:, :, 0], fixed=entry.is_reference)
+    return by_row.of_sums(entry.name, stats, METRICS[metric].score, fixed=entry.is_reference)
+
+
+def stats_of(seeds: Sequence[Rows], metric: str) -> np.ndarray:
+    """The metric's statistics [S, N, k], of all seeds at once, so that all count the same labels."""
+    every = [row for rows in seeds for row in rows]
+    inputs = Inputs(
+        [row["prediction"] or "" for row in every],
+        [row["references"] for row in every],
+        [row["nll"] if row["nll"] is not None else 0.0 for row in every],
+        [row["tokens"] for row in every],
+    )
+    stats = np.asarray(METRICS[metric].stats(inputs), dtype=np.float64)
+    return stats.reshape(len(seeds), len(seeds[0]), -1)
+
+
+def shares(rows: Rows, metric: str) -> list[float | None]:
+    """The metric of each row by itself: 0 or 1 for accuracy, a sentence's score for texts."""
+    kept = usable(metric, rows)
+    found: list[float | None] = [None] * len(rows)
+    if kept:
+        stats = stats_of([[rows[i] for i in kept]], metric)[0]
+        for i, one in zip(kept, stats, strict=True):
+            found[i] = float(METRICS[metric].score(one))
+    return found
+
+
+def whole(rows: Rows, metric: str) -> float | None:
+    """The metric of all rows that it can see together; None where there are none."""
+    kept = usable(metric, rows)
+    if not kept:
+        return None
+    return float(METRICS[metric].score(stats_of([[rows[i] for i in kept]], metric)[0].sum(axis=0)))
+
+
+def summaries(entries: Sequence[Entry], metric: str, resamples: int = 10_000) -> dict[str, Summary]:
+    """Mean and interval over rows and seeds, by contestant."""
+    found = _grouped(entries, metric, partial(summarise, resamples=resamples))
+    return {one.name: one for one in found}
+
+
+def tests(entries: Sequence[Entry], metric: str) -> list[Comparison]:
+    """Every pair, corrected together."""
+    return _grouped(entries, metric, partial(compare, span=unit(metric).span))
+
+
+def _grouped(entries: Sequence[Entry], metric: str, work: Any) -> list[Any]:
+    """`work` of the contestants that were scored on as many rows as most of them."""
+    found = [scores for entry in entries if entry.seeds and (scores := scores_of(entry, metric)) is not None]
+    if not found:
+        return []
+    counts = [scores.rows for scores in found]
+    most = max(set(counts), key=lambda n: (counts.count(n), n))
+    return work([scores for scores in found if scores.rows == most])

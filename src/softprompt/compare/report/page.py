@@ -1,0 +1,36 @@
+"""The page: one HTML file that asks nothing of a network, and works without its script."""
+
+from __future__ import annotations
+
+from importlib import resources
+
+from markupsafe import Markup
+
+from ..._system.page_assets import base_style, content_hash
+from .blocks import Report
+
+
+def render(report: Report) -> str:
+    """The page as text. Whatever comes from rows, names or errors is escaped by the template."""
+    from jinja2 import Environment, PackageLoader, StrictUndefined
+
+    environment = Environment(
+        loader=PackageLoader("softprompt.compare.report"),
+        autoescape=True,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    script = asset("page.js")
+    return environment.get_template("page.html.j2").render(
+        report=report,
+        style=Markup(base_style() + asset("page.css")),
+        script=Markup(script),
+        # only this very script may run, whatever a text of a row may contain
+        script_hash=content_hash(script),
+    )
+
+
+def asset(name: str) -> str:
+    """A file of templates/."""
+    return (resources.files("softprompt.compare.report") / "templates" / name).read_text(encoding="utf-8")

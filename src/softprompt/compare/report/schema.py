@@ -1,0 +1,212 @@
+"""What a comparison's files hold, as dataclasses: one for each kind of line.
+
+Metrics are in their own numbers, as `evaluation.metrics` gives them; None is what was not measured.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+#: The newest version of these files that is understood here.
+VERSION = 1
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """A method with its options, or a reference that trains nothing of the model (zero-shot, tf-idf …)."""
+
+    name: str
+    method: str = ""
+    options: dict[str, Any] = field(default_factory=dict)
+    base: str = "frozen"
+    is_reference: bool = False
+
+
+@dataclass(frozen=True)
+class Study:
+    """What was asked, and on what."""
+
+    metric: str
+    contestants: list[Contestant]
+    name: str = ""
+    model: str = ""
+    dtype: str = ""
+    task: str = ""
+    higher_is_better: bool = True
+    seeds: list[int] = field(default_factory=list)
+    budget: dict[str, Any] = field(default_factory=dict)
+    rows: dict[str, Any] = field(default_factory=dict)
+    labels: list[str] | None = None
+    prompts: list[str] | None = None
+    unseen: dict[str, Any] | None = None
+    newcomers: dict[str, Any] | None = None
+    goal: dict[str, Any] | None = None  # the dev score that times "to the target" are taken to
+    machine: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, Any] = field(default_factory=dict)
+    command: str = ""
+    started: str | None = None
+    seconds: float | None = None
+    hashes: dict[str, Any] = field(default_factory=dict)
+    version: int = VERSION
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One run: a learning rate tried, a seed of the final setting, a point of a curve."""
+
+    id: str
+    contestant: str
+    phase: str
+    status: str
+    settings: dict[str, Any] = field(default_factory=dict)
+    seed: int | None = None
+    rows: int | None = None
+    error: dict[str, str] | None = None
+    dev: dict[str, float | None] = field(default_factory=dict)
+    best_step: int | None = None
+    steps: int | None = None
+    cost: dict[str, float | None] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Score:
+    """A contestant's metrics on a split; `seed` None means over all seeds."""
+
+    contestant: str
+    split: str
+    metrics: dict[str, dict[str, float | None]]
+    seed: int | None = None
+    calibration: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Example:
+    """One row's score under one contestant and seed."""
+
+    contestant: str
+    split: str
+    row: int
+    score: float | None
+    seed: int | None = None
+    nll: float | None = None
+    label: int | None = None
+    target: int | None = None
+    confidence: float | None = None
+    prompt: int | None = None
+
+
+@dataclass(frozen=True)
+class Point:
+    """Quality with so many training rows (a learning curve), or with so many prompts (a table)."""
+
+    contestant: str
+    value: float | None
+    rows: int | None = None
+    prompts: int | None = None
+    seed: int | None = None
+    split: str = "dev"
+
+
+@dataclass(frozen=True)
+class Serving:
+    """What a tuned prompt costs where it is used."""
+
+    contestant: str
+    time_to_first_token_ms: float | None = None
+    tokens_per_second: float | None = None
+    mixed_tokens_per_second: float | None = None
+    plain_time_to_first_token_ms: float | None = None
+    plain_tokens_per_second: float | None = None
+    added_tokens: float | None = None
+
+
+@dataclass(frozen=True)
+class Control:
+    """One measure of whether the prompt decides what comes out."""
+
+    contestant: str
+    measure: str
+    value: float | None
+    low: float | None = None
+    high: float | None = None
+    detail: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PairTest:
+    """`difference` is a − b in the metric's own numbers, with its interval.
+
+    The interval agrees with the corrected test, and `level` is its own confidence. Files written before have
+    no level: theirs is the 95 % interval of the pair alone, not corrected. `shows_any` is False where no
+    difference that the metric can have would have been shown.
+    """
+
+    split: str
+    metric: str
+    a: str
+    b: str
+    difference: float
+    significant: bool
+    low: float | None = None
+    high: float | None = None
+    p: float | None = None
+    p_adjusted: float | None = None
+    n_rows: int | None = None
+    n_seeds: int | None = None
+    detectable: float | None = None
+    shows_any: bool = True
+    level: float | None = None
+    rows_needed: float | None = None
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something worth knowing about the run, with the command that mends it.
+
+    `splits` are those whose rows it says cannot measure quality.
+    """
+
+    level: str
+    what: str
+    contestant: str | None = None
+    evidence: str = ""
+    command: str | None = None
+    splits: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Row:
+    """The texts of a row that may be shown."""
+
+    input: str = ""
+    references: list[str] = field(default_factory=list)
+
+
+@dataclass
+class Comparison:
+    """All that a folder holds. `rows` and `answers` are empty where the texts may not be shown."""
+
+    folder: Path
+    study: Study
+    trials: list[Trial] = field(default_factory=list)
+    scores: list[Score] = field(default_factory=list)
+    examples: list[Example] = field(default_factory=list)
+    curves: list[Point] = field(default_factory=list)
+    tables: list[Point] = field(default_factory=list)
+    servings: list[Serving] = field(default_factory=list)
+    controls: list[Control] = field(default_factory=list)
+    tests: list[PairTest] = field(default_factory=list)
+    findings: list[Finding] = field(default_factory=list)
+    rows: dict[tuple[str, int], Row] = field(default_factory=dict)
+    answers: dict[tuple[str, int, str], dict[int | None, str]] = field(default_factory=dict)
+
+    @property
+    def methods(self) -> list[Contestant]:
+        """The contestants that were trained."""
+        return [one for one in self.study.contestants if not one.is_reference]
+
+    @property
+    def references(self) -> list[Contestant]:
+        return [one for one in self.study.contestants if one.is_reference]

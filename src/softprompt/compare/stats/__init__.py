@@ -1,0 +1,1 @@
+"""Statistics of scores. They know numbers alone."""

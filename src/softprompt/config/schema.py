@@ -1,0 +1,258 @@
+"""What a recipe holds: everything that decides a run, as pydantic models with their defaults.
+
+This file does NOT know which methods, metrics or models exist (their registries check the names), and
+reads no files: `softprompt.config.load` makes recipes from YAML, dicts and `key=value` overrides.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
+
+Positive = Annotated[int, Field(ge=1, le=10**12)]
+Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]  # a learning rate
+Name = Annotated[str, Field(min_length=1)]
+Inside = Annotated[float, Field(gt=0, lt=1)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+
+
+class _Section(BaseModel):
+    # Frozen: a recipe is fingerprinted, so it must not change under a run. Numbers become text where
+    # text is asked for, so that `labels: [0, 1]` needs no quotes.
+    model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
+
+
+class DataConfig(_Section):
+    """Where rows come from. `train`, `dev`, `test`: a file, a folder or `hf:NAME[:SPLIT]`."""
+
+    train: Name
+    dev: Name | None = None
+    test: Name | None = None
+    prompt_field: Name | None = None  # the column that names each row's prompt
+    limit: Positive | None = None  # train rows kept, after a seeded shuffle
+    dev_fraction: Inside = 0.1  # carved from train where `dev` is not given
+    dev_limit: Positive | None = 500
+    max_input_tokens: Positive | None = None  # longer inputs lose their first tokens
+    max_target_tokens: Positive | None = None  # longer generation targets lose their last tokens
+
+
+class TemplateConfig(_Section):
+    """How a row becomes text: Jinja2 over the row's fields, used literally (spaces are kept)."""
+
+    input: Name = "{{ input }}"
+    target: Name = "{{ target }}"
+    chat: bool = False  # wrap the input in the model's own chat template
+    system: str | None = None
+    chat_options: dict[str, Any] = {}  # what the chat template reads beside the turns: enable_thinking, …
+    chat_date: Name | None = None  # the day that a chat template may write, as 2024-07-26
+
+    @model_validator(mode="after")
+    def _needs_chat(self) -> TemplateConfig:
+        if self.system is not None and not self.chat:
+            raise _mistake("`system` has an effect only with `chat: true`; else put the text into `input`")
+        for key in ("chat_options", "chat_date"):
+            if getattr(self, key) and not self.chat:
+                raise _mistake(f"`{key}` has an effect only with `chat: true`")
+        return self
+
+
+class TaskConfig(_Section):
+    """What is predicted, and how it is scored."""
+
+    kind: Literal["generation", "classification", "choice", "token-classification", "regression"] = (
+        "generation"
+    )
+    labels: list[Name] | None = None  # classification; None: the distinct targets of the training rows
+    head: bool = False  # classification: labels are read off a trained head instead of being words
+    verbalizer: dict[Name, Name] | None = None  # masked words: the word that stands for each label
+    words: Name = "words"  # token-classification: the field that holds the row's list of words
+    tags: Name = "tags"  # and the one that holds their tags
+    choices: Name | None = None  # choice: the field that holds the row's list of choices
+    references: Name | None = None  # generation: the field that holds a list of reference texts
+    metrics: list[Name] | None = None
+    max_new_tokens: Positive = 64
+
+    @model_validator(mode="after")
+    def _fields_fit_kind(self) -> TaskConfig:
+        if self.kind == "choice" and self.choices is None:
+            raise _mistake("`kind: choice` needs `choices`, the field that holds a row's list of choices")
+        if self.kind != "choice" and self.choices is not None:
+            raise _mistake(f"`choices` belongs to `kind: choice`, but kind is {self.kind}")
+        for key in ("head", "verbalizer"):
+            if getattr(self, key) and self.kind != "classification":
+                raise _mistake(f"`{key}` belongs to `kind: classification`, but kind is {self.kind}")
+        if self.head and self.verbalizer:
+            raise _mistake("`verbalizer` names words, but with `head: true` labels are no words")
+        if self.labels is None:
+            return self
+        if self.kind not in ("classification", "token-classification"):
+            raise _mistake(f"`labels` belongs to `kind: classification`, but kind is {self.kind}")
+        twice = sorted({label for label in self.labels if self.labels.count(label) > 1})
+        if twice:
+            raise _mistake(f"`labels` holds {', '.join(map(repr, twice))} more than once")
+        if len(self.labels) < 2:
+            raise _mistake("`labels` needs at least two labels")
+        return self
+
+    @property
+    def needs_head(self) -> bool:
+        """Whether answers are read off a head, which is trained and saved with the prompt."""
+        return self.head or self.kind in ("token-classification", "regression")
+
+
+class MethodConfig(_Section):
+    """A method by its published name; every other key is an option, checked by the method registry."""
+
+    model_config = ConfigDict(extra="allow")
+    name: Name = "prompt-tuning"
+
+    def options(self) -> dict[str, Any]:
+        """The method's own options, as written (a copy)."""
+        return dict(self.model_extra or {})
+
+
+class BaseConfig(_Section):
+    """What happens to the base model's weights; rank, alpha and targets are those of LoRA."""
+
+    mode: Literal["frozen", "lora", "full"] = "frozen"
+    rank: Positive = 8
+    alpha: Positive = 16
+    targets: list[Name] | None = None
+    lr: Rate | None = None
+
+
+class TrainConfig(_Section):
+    """Optimisation. `lr` None means the method's own default."""
+
+    steps: Positive = 200
+    batch_size: Positive = 32
+    batch_tokens: Positive | None = None  # padded tokens a step, in place of batch_size rows
+    lr: Rate | None = None
+    weight_decay: NonNegative = 0.0
+    warmup: Fraction = 0.05  # fraction of the steps
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    clip: NonNegative = 1.0  # largest gradient norm; 0 does not clip
+    eval_every: Positive | None = None
+    patience: Positive | None = None  # evaluations without a new best before training stops
+    seed: Seed = 0
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    cache: Literal["auto", "ram", "disk", "off"] = "auto"  # where constants of the inputs are kept
+    cache_dtype: Literal["auto", "int8"] = "auto"  # auto: the model's own precision
+    cache_budget_mb: Positive | None = None  # of memory; None: 40 % of what is free
+    cache_disk_mb: Positive | None = None  # of disk, all caches together; None: 40 % of what is free
+    cache_folder: Name | None = None  # None: kv/ in $SOFTPROMPT_CACHE or ~/.cache/softprompt
+    threads: Positive | None = None  # None: the physical cores that this process may use
+    gradient_checkpointing: bool | Literal["auto"] = "auto"  # auto: where memory is short
+    apart: bool = False  # each prompt of `data.prompt_field` by itself: optimizer, early end, artifact
+
+
+class UnseenConfig(_Section):
+    """Rows unlike those trained on: a file, rows whose field has certain values, or clusters of inputs."""
+
+    file: Name | None = None
+    field: Name | None = None
+    values: list[Name] | None = None  # of the field; None: drawn by seed, about `share` of the rows
+    clusters: Annotated[int, Field(ge=2)] | None = None  # of the inputs' mean token embeddings
+    share: Inside = 0.2  # of the rows held out, about
+
+    @model_validator(mode="after")
+    def _one_way(self) -> UnseenConfig:
+        named = [key for key in ("file", "field", "clusters") if getattr(self, key) is not None]
+        if len(named) != 1:
+            raise _mistake(
+                f"`unseen` needs one of file, field and clusters, not {' and '.join(named) or 'none'}"
+            )
+        if self.values is not None and self.field is None:
+            raise _mistake("`values` are those of a `field`")
+        return self
+
+
+class CompareConfig(_Section):
+    """What `softprompt compare` does with the recipe. It changes no run, so no fingerprint knows it."""
+
+    # names, or what each changes of the recipe (`key: value` as on the command line); None: the usual ones
+    methods: list[Name] | dict[Name, dict[str, Any]] | None = None
+    rates: Annotated[list[Rate], Field(min_length=1)] = [1e-3, 3e-3, 1e-2, 3e-2]
+    base_rates: Annotated[list[Rate], Field(min_length=1)] = [1e-4, 3e-4, 1e-3, 3e-3]  # of lora and full
+    lengths: list[Positive] = []  # searched after the rate; of LoRA: ranks
+    inits: list[Name | dict[str, Any]] = []  # searched last; names, or options of the method
+    seeds: Positive = 3
+    prune: bool = True  # rates that lie behind at half time are stopped
+    shots: Positive = 4  # of few-shot
+    test_fraction: Inside = 0.2  # carved from train where `data.test` is not given
+    test_limit: Positive | None = 1000  # test rows, and unseen rows, at most
+    text_rows: Positive | None = 100  # test rows of a generation task that are answered in text; None: all
+    unseen: UnseenConfig | None = None  # or a file, or `auto`: clusters
+    curve: list[Positive] = []  # numbers of training rows
+    growth: list[Positive] = []  # numbers of prompts in one table
+    newcomer_rows: Positive = 16  # of each prompt held out by `unseen: {field: the prompts' column}`
+    control: bool | list[Literal["swap", "dose", "leakage", "composition", "adherence"]] = True
+    control_rows: Positive = 32
+    constraint: dict[str, Any] | None = None  # what answers must satisfy
+    serving: bool = True  # time the first token, and tokens a second
+    goal: float | None = None  # dev score for "seconds to a target"; None: not measured
+    within: Rate | None = None  # seconds for all calls together; what does not fit is left out, and said
+    workers: Positive | None = None  # processes; None: one for two cores
+    executor: Literal["local", "ray"] = "local"
+    output: Name | None = None  # folder; None: the recipe's own, and "-compare"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _shorthand(cls, given: Any) -> Any:
+        """`unseen: auto`, `unseen: FILE`."""
+        if isinstance(given, dict) and isinstance(unseen := given.get("unseen"), str):
+            return {**given, "unseen": {"clusters": 8} if unseen == "auto" else {"file": unseen}}
+        return given
+
+
+class Recipe(_Section):
+    """Everything that decides a run. Made by `config.load_recipe` or `config.recipe_from_dict`."""
+
+    model: Name = "smollm2"
+    data: DataConfig
+    template: TemplateConfig = TemplateConfig()
+    task: TaskConfig = TaskConfig()
+    method: MethodConfig = MethodConfig()
+    base: BaseConfig = BaseConfig()
+    train: TrainConfig = TrainConfig()
+    output: Name = "runs/prompt"
+    compare: CompareConfig = CompareConfig()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values; `recipe_from_dict(recipe.to_dict())` gives an equal recipe."""
+        # a recipe that says nothing of them is written as before there were these keys
+        unsaid: dict[str, Any] = {"compare": True} if self.compare == CompareConfig() else {}
+        unsaid["template"] = {key for key in ("chat_options", "chat_date") if not getattr(self.template, key)}
+        return self.model_dump(mode="json", exclude=unsaid)
+
+    def fingerprint(self) -> str:
+        """sha256 (hex) of the recipe without its places: equal for runs that must train the same prompt."""
+        content = {key: value for key, value in self.to_dict().items() if key not in ("output", "compare")}
+        content["train"] = {k: v for k, v in content["train"].items() if k not in CACHE_PLACE}
+        text = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+SECTIONS: dict[str, type[_Section]] = {
+    "data": DataConfig,
+    "template": TemplateConfig,
+    "task": TaskConfig,
+    "method": MethodConfig,
+    "base": BaseConfig,
+    "train": TrainConfig,
+    "compare": CompareConfig,
+}
+CACHE_PLACE = ("cache_folder", "cache_disk_mb")
+SHORTHAND = {"data": "train", "task": "kind", "method": "name", "base": "mode"}  # `method: NAME`
+PREFERRED = {"lr": "train"}  # a leaf name of several sections, and the one meant when none is named
+
+
+def _mistake(text: str) -> PydanticCustomError:
+    # Braces would be read as placeholders of pydantic's message template.
+    return PydanticCustomError("mistake", "{text}", {"text": text})

@@ -1,0 +1,1 @@
+"""Metrics, and what a model with an injection answers to rows."""

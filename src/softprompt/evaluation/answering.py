@@ -1,0 +1,150 @@
+"""Answers to inputs as a caller gives them: one, a list, an array, a generator, a data frame.
+
+Few rows go through the model at a time, so memory does not grow with the list. This file knows nothing of
+artifacts or recipes.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from transformers import GenerationConfig, GenerationMixin
+
+from ..data.collate import collate
+from ..data.encode import Encoder, Example
+from ..data.sources import read_rows
+from ..errors import SoftPromptError, unknown
+from ..lm import cache_name
+from ..lm.apply import injection_for
+from ..lm.base import LanguageModel
+from ..lm.generation import answering, tokens_of
+from ..methods.base import SoftPrompt
+from .evaluator import answer
+
+ROWS_AT_ONCE = 16
+GENERATE: Any = vars(GenerationMixin)["generate"]
+# Sampling is what these are about: whoever gives one wants it.
+SAMPLING = ("temperature", "top_k", "top_p", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff")
+# What `LanguageModel.generate` returns beside the tokens, and a text has no place for.
+OUTPUTS = (
+    *("return_dict_in_generate", "output_scores", "output_logits"),
+    *("output_attentions", "output_hidden_states"),
+)
+
+
+def listed(inputs: Any) -> tuple[list[Any], bool]:
+    """(the inputs, whether a single one was given). Raises where one is neither a text nor a row."""
+    if isinstance(inputs, str | Mapping):
+        return [inputs], True
+    if hasattr(inputs, "columns") or hasattr(inputs, "column_names"):  # a data frame, a data set
+        empty = hasattr(inputs, "__len__") and not len(inputs)  # a lazy frame has no length
+        return ([] if empty else list(read_rows(inputs, split="test"))), False
+    if isinstance(inputs, bytes | bytearray | set | frozenset) or not isinstance(inputs, Iterable):
+        raise _no_input("the input", inputs)
+    try:
+        many = list(inputs)
+    except TypeError:  # an array of no dimension
+        raise _no_input("the input", inputs) from None
+    for number, one in enumerate(many):
+        if not isinstance(one, str | Mapping):
+            raise _no_input(f"input {number} (counted from 0)", one)
+    return many, False
+
+
+def _no_input(which: str, given: Any) -> SoftPromptError:
+    kind = type(given).__name__
+    ordered = isinstance(given, set | frozenset)
+    return SoftPromptError(
+        f"{which} is neither a text nor a row: {given!r:.60}",
+        why="a set has no order, so its answers could not be told apart" if ordered else f"it is a {kind}",
+        fix="give a list" if ordered else "give a text (str), a row (dict), or several of them in a list",
+    )
+
+
+def checked(options: Mapping[str, Any], kind: str) -> dict[str, Any]:
+    """Generation options as `generate` takes them. Raises for unknown ones, or where no text is made."""
+    if options and kind != "generation":
+        raise SoftPromptError(
+            f"a {kind} prompt takes no generation options: {', '.join(options)}",
+            why="it answers with what it finds likeliest, and writes no text",
+            fix="leave them out",
+        )
+    known = (GenerationConfig().to_dict().keys() | inspect.signature(GENERATE).parameters) - {
+        *("self", "inputs", "kwargs", "transformers_version")
+    } | {*cache_name.NAMES, "logits_to_keep", "tokenizer", "compile_config"}
+    for name in options:
+        if name not in known:
+            raise unknown("generation option", name, known, fix="see docs/running.md")
+    if wanted := [name for name in OUTPUTS if options.get(name)]:
+        raise SoftPromptError(
+            f"{', '.join(wanted)} does not go with answers in text",
+            why="a text has no place for scores and states",
+            fix="use LanguageModel.generate, which returns transformers' output object (docs/running.md)",
+        )
+    made = dict(options)
+    if made.get("temperature") == 0:  # the likeliest token, as elsewhere
+        made |= {"temperature": None, "do_sample": False}
+    if made.get("do_sample") is None and any(made.get(name) is not None for name in SAMPLING):
+        made["do_sample"] = True
+    return made
+
+
+def texts(
+    lm: LanguageModel,
+    method: SoftPrompt,
+    encoder: Encoder,
+    examples: Sequence[Example],
+    max_new_tokens: int,
+    options: Mapping[str, Any],
+) -> list[Any]:
+    """The answer to each example; a list of them where `num_return_sequences` was asked for."""
+    options = checked(options, encoder.kind)
+    if options.get("streamer") is not None and len(examples) > 1:
+        raise SoftPromptError(
+            f"a streamer takes one input, not {len(examples)}",
+            why="their tokens would come mixed",
+            fix="call generate once for each input",
+        )
+    most = len(examples) if cache_name.given(options) is not None else ROWS_AT_ONCE
+    return [
+        text
+        for part in _parts(examples, most)
+        for text in _of_part(lm, method, encoder, part, max_new_tokens, options)
+    ]
+
+
+@torch.no_grad()
+def _of_part(
+    lm: LanguageModel,
+    method: SoftPrompt,
+    encoder: Encoder,
+    examples: Sequence[Example],
+    max_new_tokens: int,
+    options: Mapping[str, Any],
+) -> list[Any]:
+    batch = collate(examples, lm.device, targets=False)
+    injection = injection_for(lm, method, batch)
+    if encoder.kind != "generation":
+        said = answer(lm, encoder, batch, injection, lm.context(batch, injection), examples)
+        return [one.text for one in said]
+    how = answering(lm, max_new_tokens, **options)
+    try:
+        out = lm.generate(batch, injection, **how)
+    except (ValueError, TypeError, NotImplementedError) as error:  # of transformers, about the options
+        raise SoftPromptError(
+            "transformers does not generate with these options",
+            why=(str(error).strip() or type(error).__name__).splitlines()[0],
+            fix=f"change or leave out one of: {', '.join(options) or 'none was given'}",
+        ) from error
+    made = [encoder.decode(ids) for ids in tokens_of(out).tolist()]
+    returns = len(made) // len(examples)
+    asked = options.get("num_return_sequences") is not None or returns > 1
+    return [made[i : i + returns] for i in range(0, len(made), returns)] if asked else made
+
+
+def _parts(examples: Sequence[Example], most: int) -> Iterator[Sequence[Example]]:
+    for start in range(0, len(examples), max(1, most)):
+        yield examples[start : start + most]

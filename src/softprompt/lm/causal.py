@@ -1,0 +1,336 @@
+"""`FrozenLM`: an unmodified transformers decoder-only model that takes an `Injection`.
+
+Every call lays a row out as [before | input | after | target], right-aligned and without gaps, and
+asks for the logits of the target positions only. The last input token always belongs to the *tail*
+(what runs after the cached input): it predicts the first target token, so it must see a prefix that
+is placed after the input. This file knows nothing of methods, templates or training.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any, final
+
+import torch
+from torch import Tensor
+
+from .._system.quiet import quietly
+from ..data.collate import Batch, batch_of_ids
+from ..errors import SoftPromptError
+from ..injection import Injection, LayerKV, Layers, SoftTokens
+from . import cache_name, chat_cache, generation, module_state, patches, probe_generate, probe_lengths
+from .base import LanguageModel
+from .context import Context, pack_right, positions_after
+from .equal_lengths import NOT_KEPT, apart, hidden_apart
+from .injected import Active, Columns
+from .probe import recorded
+from .probe_positions import first_position, positions_from
+
+#: Positions that are spared where what all rows begin with is run once, below which the pass that this
+#: takes costs more than it spares.
+WORTH_A_PASS = 128
+
+COUNTS_COLUMNS = (
+    "it takes no positions but counts columns, padding among them: from a row's keys, a prefix would stand "
+    "as far away as the row has padding"
+)
+
+
+@final
+class FrozenLM(LanguageModel):
+    """A frozen causal language model and its tokenizer."""
+
+    def _settle(self) -> None:
+        if self.head is not None and self.model.config.pad_token_id is None:
+            # any will do: of embeddings, transformers pools the last column
+            self.model.config.pad_token_id = 0
+        if self.head is None:
+            self._first = first_position(self.model, self._accepted)
+            self.spec = replace(self.spec, context=self.spec.context - self._first)
+        if self.spec.layers and self.spec.positions == "unknown" and "position_ids" not in self._accepted:
+            limits = {"prefix": COUNTS_COLUMNS, "cache": COUNTS_COLUMNS, **self.spec.limits}
+            self.spec = replace(self.spec, limits=limits)
+        self.spec = probe_lengths.with_rope(self)
+        self._measure_batching()
+        if self.spec.batching != "any":
+            self.spec = replace(self.spec, limits={"cache": NOT_KEPT, **self.spec.limits})
+        if "cache" not in self.spec.limits and (reason := self._unlike_full()):
+            self.spec = replace(self.spec, limits={**self.spec.limits, "cache": reason})
+        self.spec = probe_lengths.with_settings(self)
+
+    @apart
+    def logits(
+        self, batch: Batch, injection: Injection | None = None, context: Context | None = None
+    ) -> Tensor:
+        """Logits [B, T, V] that predict `batch.target_ids`; rows are right-aligned like the targets.
+
+        Under a head [B, 1, labels]: a row has one target, its label. With `context` (from `prefill` under
+        the same injection) only the tail is computed. What all rows begin with is run once, and seen by
+        each row as columns.
+        """
+        batch, injection = batch.with_inputs_at_right(), injection or Injection()
+        self._check(injection)
+        has_input = context is None
+        if context is None:
+            context, batch, injection = self._begun(batch, injection)
+        injection = injection.fit(batch.size)
+        vectors, mask = self._sequence(batch, injection, skip_input=not has_input)
+        lengths = batch.target_mask.sum(1)
+        if injection.after is not None:
+            lengths = lengths + injection.after.mask.sum(1)
+        positions = positions_after(context, mask)
+        tail_start = vectors.shape[1] - lengths
+        active = self.active(injection, positions, tail_start, positions[:, -1] - lengths + 1, context)
+        return self.run(vectors, mask, positions, active, batch.target_ids.shape[1])
+
+    def run(self, vectors: Tensor, mask: Tensor, positions: Tensor, active: Active, count: int = 1) -> Tensor:
+        """Logits [B, count, V] of the last columns of embeddings [B, S, H], where `active` is injected.
+
+        Real columns are in `mask` [B, S], and stand at `positions` [B, S]. Under a head [B, 1, labels].
+        """
+        width = vectors.shape[1]
+        # as indices, not as a number: a slice would leave the last hidden states strided, and torch then
+        # multiplies with a copy of the vocabulary matrix for every row
+        keep = torch.arange(width - count, width, device=mask.device)
+        options = self._only_accepted(position_ids=positions, use_cache=False, logits_to_keep=keep)
+        with self.running(active), self._checkpointing():
+            out = self.model(inputs_embeds=vectors, attention_mask=mask.long(), **options)
+        # a head has read the last column, the one that predicts the first target
+        return out.logits[:, None] if self.head is not None else out.logits[:, -count:]
+
+    @torch.no_grad()
+    def prefill(
+        self, batch: Batch, injection: Injection | None = None, ahead: Context | None = None
+    ) -> Context:
+        """Keys and values of [before | input without its last token], for `logits(context=…)`.
+
+        `ahead`, of one row, is what each input begins with: the batch holds the rest of them.
+        """
+        self.refuse("cache")
+        return self._recorded(batch, injection or Injection(), ahead)
+
+    @torch.no_grad()
+    def context(self, batch: Batch, injection: Injection | None = None) -> Context | None:
+        """`prefill`, where what all rows begin with is run once; None for a model that cannot keep inputs."""
+        if "cache" in self.spec.limits:
+            return None
+        ahead, batch, injection = self._begun(batch.with_inputs_at_right(), injection or Injection())
+        return self._recorded(batch, injection, ahead)
+
+    @torch.no_grad()
+    def advanced(
+        self, batch: Batch, injection: Injection, context: Context | None
+    ) -> tuple[Batch, Injection, Context | None]:
+        """The same, with soft tokens behind the input run once but for the last: a row's targets share them.
+
+        What is left of a row is one soft token and its targets. A prefix behind the input stands at the
+        input's last token, which must then be there: such rows stay as they are.
+        """
+        if context is None or injection.after is None or injection.kv_after is not None:
+            return batch, injection, context
+        injection = injection.fit(batch.size)
+        batch = batch.with_inputs_at_right()
+        vectors, mask = self._sequence(batch, injection, skip_input=True, targets=False)
+        rest = replace(injection, before=None, after=None)
+        context = self._record(vectors[:, :-1], mask[:, :-1], rest, context)
+        batch = replace(batch, input_ids=batch.input_ids[:, :0], input_mask=batch.input_mask[:, :0])
+        return batch, replace(rest, after=SoftTokens(vectors[:, -1:], mask[:, -1:])), context
+
+    def _recorded(
+        self, batch: Batch, injection: Injection | None = None, ahead: Context | None = None
+    ) -> Context:
+        """The input's keys and values, taken where they reach the attention function."""
+        batch, injection = batch.with_inputs_at_right(), injection or Injection()
+        self._check(injection)
+        # nothing that follows can change what precedes
+        head = replace(injection, after=None, kv_after=None).fit(batch.size)
+        shortened = replace(batch, input_ids=batch.input_ids[:, :-1], input_mask=batch.input_mask[:, :-1])
+        vectors, mask = self._sequence(shortened, head, targets=False)
+        if not vectors.shape[1]:
+            return self._empty_context(batch.size, ahead)
+        return self._record(vectors, mask, head, ahead)
+
+    def _begun(self, batch: Batch, injection: Injection) -> tuple[Context | None, Batch, Injection]:
+        """What all rows begin with, with its gradient, and the rest; None where a pass of its own costs more.
+
+        Soft tokens and all that they see must be one row's, as a prompt that is the same for all is. The
+        tokens that follow them are shared as far as no row differs: a template's text, demonstrations.
+        """
+        seen = (injection.before, injection.kv_before, injection.adapter)
+        ours = all(part is None or part.mask.shape[0] == 1 for part in seen)
+        if batch.size == 1 or not ours or not self.shares_beginnings:
+            return None, batch, injection
+        soft = 0 if injection.before is None else injection.before.mask.shape[1]
+        same = batch.shared_tokens()
+        if (batch.size - 1) * (soft + same) < WORTH_A_PASS:
+            return None, batch, injection
+        first = batch.input_ids[batch.input_mask.sum(1).argmax()]  # the longest row: it has no padding
+        parts = [(self.token_inputs(first[None, :same]), batch.input_mask.new_ones(1, same))]
+        if injection.before is not None:
+            parts.insert(0, (self.soft_inputs(injection.before.vectors), injection.before.mask))
+        vectors, mask = pack_right(*(torch.cat(column, dim=1) for column in zip(*parts, strict=True)))
+        rest = replace(injection, before=None)
+        context = self._record(vectors, mask, replace(rest, after=None, kv_after=None))
+        return context, batch.without_first(same), rest
+
+    def _record(
+        self, vectors: Tensor, mask: Tensor, head: Injection, ahead: Context | None = None
+    ) -> Context:
+        """Keys and values that embeddings [B, S, H] come to under what stands ahead of them."""
+        positions = positions_after(ahead, mask)
+        active = self.active(head, positions, 0, 0, ahead)
+        active.record = {}
+        options = self._only_accepted(position_ids=positions, use_cache=False)
+        with self.running(active):  # without the head: no logits are needed
+            self.model.base_model(inputs_embeds=vectors, attention_mask=mask.long(), **options)
+        return Context(recorded(active, len(self.spec.layers)), mask, ahead)
+
+    @torch.no_grad()
+    def _unlike_full(self) -> str:
+        """Why keys and values alone do not stand for the input, measured; empty where they do."""
+        ids = torch.arange(3, 17, device=self.device).reshape(2, 7) * 5 % self.spec.vocab_size
+        batch = batch_of_ids([ids[0].tolist(), ids[1, :3].tolist()], [ids[1, 3:5].tolist()] * 2)
+        batch = batch.to(self.device)
+        full = self.logits(batch).float()
+        cached = self.logits(batch, None, self._recorded(batch, Injection())).float()
+        scale = full.abs().max().clamp(min=1.0)
+        if (full - cached).abs().max() / scale < (1e-4 if self.dtype == torch.float32 else 0.1):
+            return ""
+        return "its layers keep more of the input than keys and values (a recurrent state, say)"
+
+    @torch.no_grad()
+    @hidden_apart
+    def hidden(self, ids: Tensor, mask: Tensor, layer: int) -> Tensor:
+        """Hidden states [B, N, H] of the plain model after `layer` layers (0: the embeddings)."""
+        positions = (mask.long().cumsum(1) - 1).clamp(min=0)
+        options = self._only_accepted(position_ids=positions, use_cache=False)
+        if (why := self.spec.limits.get("length")) is not None:
+            probe_lengths.refuse_longer(self.spec.context, why, int(positions.max()) + 1)
+        shown = {"attention_mask": mask.long(), "output_hidden_states": True}
+        with self.running():
+            out = self.model.base_model(input_ids=ids, **shown, **options)
+        return out.hidden_states[layer]
+
+    @quietly
+    @torch.no_grad()
+    @apart
+    def generate(self, batch: Batch, injection: Injection | None = None, **options: Any) -> Any:
+        """New tokens [B × num_return_sequences, up to max_new_tokens] by transformers' own `generate`.
+
+        `options` are transformers' generation options, streamers and caches included. Under
+        `return_dict_in_generate` its output object is returned; `sequences` there are the new tokens. A cache
+        that an earlier turn filled (`cache`, `past_key_values`) is gone on from, where that is
+        exact: see `lm.turns`.
+        """
+        batch = batch.with_inputs_at_right()
+        injection = (injection or Injection()).fit(batch.size)
+        self._check(injection)
+        self.refuse("generate")
+        options = cache_name.renamed(options)
+        cache = cache_name.given(options)
+        chat_cache.check(self.model, cache, batch, injection)
+        options = generation.merged(options)
+        generation.check(self.model, options, injection)
+        generation.draw_from_all(options)
+        ids, there = generation.ids_in_place(batch, injection, pack_right)
+        inputs, mask, width = {"input_ids": ids}, batch.input_mask, ids.shape[1]
+        if injection.before is not None or injection.after is not None:
+            self._check_soft_generation(options)
+            inputs["inputs_embeds"], mask = self._sequence(batch, injection, targets=False)
+        after = 0 if injection.after is None else injection.after.mask.sum(1)
+        last_input = mask.sum(1) - after - 1
+        active = self.active(injection, None, width - 1 - after, last_input, None)
+        self._check_length(mask, options)
+        generation.default(options, "pad_token_id", self._pad_id())
+        if "logits_to_keep" in self._accepted and not generation.guesses(self.model, options):
+            # by index, where transformers would slice: see `logits`
+            options.setdefault("logits_to_keep", [-1])
+        generation.of_own_inputs(self.model, options, ids, there)
+        generation.in_own_columns(self.model, options, there, mask.sum(1))
+        if self._first:
+            options["position_ids"] = positions_from(self._first, mask)
+        probe_generate.check(self, options)
+        with self.running(active), module_state.cleared(self.model):
+            out = self.model.generate(**inputs, attention_mask=mask.long(), **options)  # type: ignore[operator]
+        made = generation.new_tokens(out, width)
+        chat_cache.note(cache, batch, injection, generation.tokens_of(made), width)
+        return made
+
+    def _check_length(self, mask: Tensor, options: dict[str, Any]) -> None:
+        """Raises where the longest row cannot get as many new tokens as are asked for."""
+        if (why := self.spec.limits.get("length")) is not None:
+            new = generation.asked(self.model, options, "max_new_tokens") or 1  # the last is not fed back
+            probe_lengths.refuse_longer(self.spec.context, why, int(mask.sum(1).max()) + new - 1)
+
+    def _check_soft_generation(self, options: dict[str, Any]) -> None:
+        generation.check_soft_tokens(self.model, options)
+        if not patches.takes_embeddings(self.model):
+            raise SoftPromptError(
+                f"transformers cannot generate from soft tokens with a {self.spec.family} model",
+                why="its `generate` takes no embeddings for this family (training and scoring do)",
+                fix="use a prefix (prefix-tuning), or score labels instead of generating",
+            )
+
+    @torch.no_grad()
+    def _text_kv(self, ids: Sequence[int]) -> Layers:
+        """See `kv_of`; at the positions 0 … P - 1."""
+        self.refuse("prefix")
+        batch = batch_of_ids([[*ids, ids[-1]]]).to(self.device)  # the last token is no part of a context
+        return self._recorded(batch, Injection()).layers
+
+    def _sequence(
+        self, batch: Batch, injection: Injection, *, skip_input: bool = False, targets: bool = True
+    ) -> tuple[Tensor, Tensor]:
+        """Embeddings [B, S, H] and mask [B, S] of the row's parts, packed to the right."""
+        ids, mask = batch.input_ids, batch.input_mask
+        before = injection.before
+        if skip_input:
+            ids, mask, before = ids[:, -1:], mask[:, -1:], None
+        parts = [] if before is None else [(self.soft_inputs(before.vectors), before.mask)]
+        parts.append((self.token_inputs(ids), mask))
+        if injection.after is not None:
+            parts.append((self.soft_inputs(injection.after.vectors), injection.after.mask))
+        if targets and batch.target_ids.shape[1] > 1:
+            parts.append((self.token_inputs(batch.target_ids[:, :-1]), _all_but_last(batch.target_mask)))
+        vectors, masks = (torch.cat(column, dim=1) for column in zip(*parts, strict=True))
+        return pack_right(vectors, masks)
+
+    def active(
+        self,
+        injection: Injection,
+        positions: Tensor | None,
+        tail_start: Tensor | int,
+        last_input: Tensor | int,
+        context: Context | None,
+    ) -> Active:
+        columns = []
+        for part in context.chain() if context is not None else ():
+            columns.append(Columns(part.layers, part.mask, positions=part.positions))
+        if injection.kv_before is not None:
+            before = injection.kv_before
+            columns.append(Columns(before.layers, before.mask, reach=before.reach))
+        if injection.kv_after is not None:
+            after = injection.kv_after
+            moved = self.move(after.layers, last_input)
+            columns.append(Columns(moved, after.mask, tail_only=True, reach=after.reach))
+        return Active(
+            columns=tuple(columns),
+            adapter=injection.adapter,
+            tail_start=tail_start,
+            query_positions=positions,
+        )
+
+    def _empty_context(self, rows: int, ahead: Context | None) -> Context:
+        def empty(heads: int, size: int) -> Tensor:
+            return torch.zeros(rows, heads, 0, size, dtype=self.dtype, device=self.device)
+
+        layers = tuple(
+            LayerKV(empty(s.kv_heads, s.head_dim), empty(s.kv_heads, s.v_head_dim)) for s in self.spec.layers
+        )
+        return Context(layers, torch.zeros(rows, 0, dtype=torch.bool, device=self.device), ahead)
+
+
+def _all_but_last(mask: Tensor) -> Tensor:
+    """Mask of the target tokens that are fed back: a right-aligned row minus its last token."""
+    return mask[:, :-1] & mask[:, 1:] if mask.shape[1] > 1 else mask[:, :0]

@@ -1,0 +1,200 @@
+"""What is injected during a model call, and how the attention function comes to know of it.
+
+It reaches the function through a context variable, so two threads never see each other's. Each attention
+module of a model is a *site*, numbered on load (`lm.probe`): encoder layers, decoder layers and
+cross-attention alike. This file knows nothing of models.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor
+
+from ..errors import SoftPromptError
+from ..injection import LayerKV, Layers, Prefix
+from .visibility import Rule
+
+SITE = "softprompt_site"  # attribute of an attention module: its number
+CALLS = "softprompt_calls"  # attribute of an attention module: its calls of the function, each a site
+BIAS = "softprompt_bias"  # attribute of an attention module: (the T5 layer that computes its bias,)
+
+
+@dataclass(frozen=True, slots=True)
+class Columns:
+    """Keys and values that some or all queries see beside the sequence's own.
+
+    `tail_only`: seen only by queries from `Active.tail_start` on. `positions` [B, P]: where a
+    sliding window counts these columns; None where they are visible at any distance.
+    """
+
+    layers: Layers
+    mask: Tensor  # [B, P] bool
+    tail_only: bool = False
+    positions: Tensor | None = None
+    reach: tuple[Tensor | None, ...] = ()  # by layer: which rows have it, [B] bool; None: all
+
+    def at(self, site: int) -> Tensor:
+        """The mask [B, P] of a layer's columns."""
+        reach = self.reach[site] if self.reach else None
+        return self.mask if reach is None else self.mask & reach[:, None]
+
+
+@dataclass(slots=True)
+class Active:
+    """What is injected during one model call (or one `generate`)."""
+
+    columns: Sequence[Columns] = ()
+    adapter: Prefix | None = None
+    tail_start: Tensor | int = 0  # [B] or one for all: the first query column that sees tail_only columns
+    query_positions: Tensor | None = None  # [B, q], needed only where columns have positions
+    query_offset: Any = 0  # columns already in the cache; set by the mask function at every model call
+    # the same by (queries, keys), where a call makes several masks: a decoder's other one is of its encoder
+    offsets: dict[tuple[int, int], Any] = field(default_factory=dict)
+    masks: dict[Any, tuple[Tensor | None, Tensor]] = field(default_factory=dict)  # own, and extended
+    record: dict[int, LayerKV] | None = None  # each site's own keys and values, as they reach the function
+    kept: Kept | None = None  # where each site's own keys and values are kept from call to call
+    visits: list[Visit] | None = None  # who called, in order (for the probe)
+    capture: int | None = None  # stop at the first layer's call of that number, and hand over what it has
+    packs: Sequence[Pack] = ()  # the one row of the call is these, one after the other: see `lm.packed`
+    reached: set[int] = field(default_factory=set)  # sites that have called
+    calls: dict[int, int] = field(default_factory=dict)  # by module: calls of several that it has made
+
+    @property
+    def has_positions(self) -> bool:
+        """Whether some columns stand at positions of the row that are not in the call."""
+        return self.query_positions is not None and (
+            self.kept is not None or any(c.positions is not None for c in self.columns)
+        )
+
+    def count(self, module: Any) -> int:
+        """The number of this call, 0 first, of those that the module makes each time it runs."""
+        number = self.calls.get(id(module), 0)
+        self.calls[id(module)] = (number + 1) % getattr(module, CALLS)
+        return number
+
+    def check(self) -> None:
+        """Raises SoftPromptError where a layer has not come for what it was to see."""
+        wanted = {
+            site
+            for part in (*self.columns, *([] if self.adapter is None else [self.adapter]))
+            for site, layer in enumerate(part.layers)
+            if layer is not None
+        }
+        lost = wanted - self.reached
+        if lost or (self.record is not None and not self.reached):
+            which = f"{len(lost)} of its layers" if lost else "its layers"
+            raise attention_lost(f"{which} did not call the attention function that puts vectors in")
+
+
+@dataclass(slots=True)
+class Pack:
+    """Rows of one width that lie one after the other in a longer row, from column `start` on."""
+
+    start: int
+    mask: Tensor  # [B, S] bool: which of their columns are real
+    active: Active
+    _causal: dict[int, Tensor | None] = field(default_factory=dict)  # by reach
+
+    @property
+    def end(self) -> int:
+        """The column behind them."""
+        return self.start + self.mask.numel()
+
+    def rows(self, whole: Tensor) -> Tensor:
+        """Their part of [1, heads, columns, d]: [B, heads, S, d]."""
+        return whole[0, :, self.start : self.end].unflatten(1, self.mask.shape).transpose(0, 1)
+
+    def causal(self, window: int | None) -> Tensor | None:
+        """What each query sees of its own row, [B or 1, 1, S, S] bool; None where the kernel knows it."""
+        reach = min(window or self.mask.shape[1], self.mask.shape[1])  # no further than the row is long
+        if reach not in self._causal:
+            self._causal[reach] = self._seen(reach)
+        return self._causal[reach]
+
+    def _seen(self, reach: int) -> Tensor | None:
+        at = torch.arange(self.mask.shape[1], device=self.mask.device)
+        padded, limited = not bool(self.mask.all()), reach < len(at)
+        if not (padded or limited or self.active.columns):
+            return None
+        back = at[:, None] - at[None, :]
+        seen = (back >= 0) & (back < reach)
+        if padded:  # a column of padding sees itself: a row that sees nothing is no number
+            return (seen & (self.mask[:, None, :] | (back == 0)))[:, None]
+        return seen[None, None]
+
+
+class Kept(Protocol):
+    """Keys and values of the rows so far, one query a row: see `lm.running`."""
+
+    def grown(self, site: int, own: LayerKV, window: int | None, rule: Rule | None) -> tuple[LayerKV, Tensor]:
+        """All that a layer's queries see, `own` [B, kv_heads, 1, head_dim] included: its keys and values
+
+        [B, kv_heads, n, head_dim], and which of them each row has: [B, 1, 1, n] bool. What a query sees is
+        the model's own rule's to say where there is one, else the window's.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Visit:
+    """One call of the attention function, as the probe sees it."""
+
+    module: Any
+    heads: int
+    queries: int
+    keys: int
+    kv: LayerKV
+
+
+class Captured(Exception):
+    """A layer's keys and values, on their way to whoever asked with `Active.capture`."""
+
+    def __init__(self, layer: LayerKV) -> None:
+        super().__init__("captured")
+        self.layer = layer
+
+
+_ACTIVE: ContextVar[Active | None] = ContextVar("softprompt_active", default=None)
+
+
+@contextlib.contextmanager
+def inject(active: Active | None, *, part: bool = False) -> Iterator[Active | None]:
+    """Everything computed inside sees `active` (None: the plain model).
+
+    Raises SoftPromptError where nothing computed inside did; `part`: not all of the model is computed.
+    """
+    token = _ACTIVE.set(active)
+    try:
+        yield active
+    finally:
+        _ACTIVE.reset(token)
+    if active is not None and not part:
+        active.check()
+
+
+def attention_lost(why: str) -> SoftPromptError:
+    """The error where a model no longer runs the attention that it was loaded with."""
+    return SoftPromptError(
+        "the model's attention was changed after it was loaded",
+        why=f"{why}: a prefix would have no effect",
+        fix="load the model again, and choose its attention there (attention=sdpa or attention=eager)",
+    )
+
+
+def checkpoint_contexts() -> tuple[Any, Any]:
+    """`context_fn` for torch.utils.checkpoint: the recomputation sees what the forward saw.
+
+    The backward pass may run on another thread, where the context variable is not set.
+    """
+    return contextlib.nullcontext(), inject(_ACTIVE.get())
+
+
+def current() -> Active | None:
+    """What is injected now; None: nothing."""
+    return _ACTIVE.get()

@@ -1,0 +1,322 @@
+"""Rows that are answered side by side: each joins and leaves between steps, a step is one token for all.
+
+What a row sees (its prefix, its soft tokens, its input, what it has written) stands as keys and values in
+one line of a store, without gaps, in the order in which it came; order is nothing to attention, which has
+each key's position in it. So a step costs the same whatever stands there, and rows under different prompts
+are one batch. Lines 0 … B-1 are those in use: the store is read where it lies. A row that joins runs what
+is not known of it (`Joining`) beside others that join; keys and values known before come as its `Context`.
+This file knows nothing of requests, prompts' names or sampling.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar, final
+
+import torch
+from torch import Tensor
+
+from ..injection import Injection, LayerKV, Layers, Prefix
+from . import packed
+from .causal import FrozenLM
+from .context import Context, positions_after
+from .injected import Active, Columns
+from .probe import recorded
+from .visibility import Rule
+
+ANYWHERE = 2**30  # the position of a column that is seen at any distance
+LINES, COLUMNS = 8, 64  # the store grows by multiples of these
+PADDING = 32  # positions that take about as long as it takes to begin another pass
+PACKED_PADDING = 2  # the same where passes are packed into one: another call for each layer's attention
+
+Row = TypeVar("Row")
+
+
+@dataclass(frozen=True, slots=True)
+class Joining:
+    """One row of [before | input | after], on its way to its first token."""
+
+    vectors: Tensor  # [S, H] its embeddings but for those in `context`; the last input token is among them
+    after: int  # how many of them stand behind the input
+    injection: Injection  # its prefixes and adapter, of one row; soft tokens are `vectors`
+    context: Context | None = None  # of one row: keys and values of what stands ahead of `vectors`
+    room: int = 0  # tokens that will follow: their columns are taken at once
+
+    @property
+    def positions(self) -> int:
+        """Of the row so far: prefixes have none."""
+        return self.vectors.shape[0] + (0 if self.context is None else self.context.mask.shape[1])
+
+    @property
+    def columns(self) -> int:
+        """What it takes of the store."""
+        prefixes = (self.injection.kv_before, self.injection.kv_after)
+        return self.positions + sum(int(p.mask.sum()) for p in prefixes if p is not None)
+
+
+def alike(rows: Sequence[tuple[Row, Joining]], most: int = PADDING) -> list[list[tuple[Row, Joining]]]:
+    """Rows, each with whatever it belongs to, in batches with at most so much padding."""
+    batches: list[list[tuple[Row, Joining]]] = []
+    padding = 0
+    for row in sorted(rows, key=lambda row: -len(row[1].vectors)):
+        padding += len(batches[-1][0][1].vectors) - len(row[1].vectors) if batches else 0
+        if not batches or padding > most:
+            batches.append([])
+            padding = 0
+        batches[-1].append(row)
+    return batches
+
+
+@final
+class Joined:
+    """Rows that are run as one batch, and what it came to: their next logits, and their keys and values."""
+
+    def __init__(self, lm: FrozenLM, rows: Sequence[Joining]) -> None:
+        """They wait to be run."""
+        self.rows = tuple(rows)
+        width = max(row.vectors.shape[0] for row in rows)
+        device = lm.device
+        lengths = torch.tensor([row.vectors.shape[0] for row in rows], device=device)
+        self.mask = torch.arange(width, device=device) >= width - lengths[:, None]
+        self.vectors = torch.stack(
+            [torch.nn.functional.pad(row.vectors, (0, 0, width - row.vectors.shape[0], 0)) for row in rows]
+        )
+        context = Context.cat([row.context for row in rows])
+        self.positions = positions_after(context, self.mask)
+        tails = torch.tensor([row.after + 1 for row in rows], device=device)
+        injection = Injection.cat([row.injection for row in rows], [1] * len(rows))
+        last = self.positions[:, -1]
+        self.active = lm.active(injection, self.positions, width - tails, last - tails + 1, context)
+        self.active.record = {}
+        self.logits = self.vectors.new_zeros(0)  # [B, logits, V]
+        self.own: Layers = ()  # [B, kv_heads, width, head_dim]
+
+    def run(self, lm: FrozenLM, logits: int = 1) -> Joined:
+        """By itself. `logits` are those wanted of each row's last columns."""
+        return self._ran(lm, lm.run(self.vectors, self.mask, self.positions, self.active, logits))
+
+    @staticmethod
+    def run_packed(lm: FrozenLM, batches: Sequence[Joined]) -> None:
+        """All in one pass of a model that `packed.suits`."""
+        parts = [(each.vectors, each.mask, each.positions, each.active) for each in batches]
+        for each, logits in zip(batches, packed.run(lm, parts), strict=True):
+            each._ran(lm, logits)
+
+    def _ran(self, lm: FrozenLM, logits: Tensor) -> Joined:
+        self.logits, self.own = logits, recorded(self.active, len(lm.spec.layers))
+        return self
+
+    def context(self, row: int, start: int, end: int) -> Context:
+        """Keys and values of a row's positions from `start` to `end`, of its context and beyond: a copy."""
+        known = self.rows[row].context
+        ahead = 0 if known is None else known.mask.shape[1]
+        first = self.mask.shape[1] - self.rows[row].vectors.shape[0] - ahead  # column of position 0
+        layers = []
+        for site, own in enumerate(self.own):
+            assert own is not None
+            parts = [own.map(lambda t: t[row : row + 1, :, max(start, ahead) + first : end + first])]
+            if known is not None and start < ahead:
+                layer = known.layers[site]
+                assert layer is not None
+                parts.insert(0, layer.map(lambda t: t[:, :, start : min(end, ahead)]))
+            layers.append(
+                LayerKV(
+                    torch.cat([part.key for part in parts], dim=2),
+                    torch.cat([part.value for part in parts], dim=2),
+                )
+            )
+        return Context(tuple(layers), self.mask.new_ones(1, end - start))
+
+
+@final
+class Running:
+    """The rows that are being answered, by their lines in the store: 0 … `len` - 1."""
+
+    def __init__(self, lm: FrozenLM, most: int = 2**40) -> None:
+        """The store has at most `most` columns, lines times their length, or those of one row."""
+        lm.refuse("cache")
+        self.lm, self.most = lm, most
+        self._keys: list[Tensor] = []  # by layer: [lines, kv_heads, columns, head_dim]
+        self._values: list[Tensor] = []
+        self._places = torch.zeros(0, 0, dtype=torch.long)  # [lines, columns] positions, for windows
+        self._absent: dict[int, Tensor] = {}  # by layer: columns that it lacks, [lines, columns] bool
+        self._adapters: list[Prefix | None] = []
+        self._merged: Prefix | None = None
+        self._used: list[int] = []  # columns
+        self._ends: list[int] = []  # columns that it will have at most
+        self._next: list[int] = []  # position of the next token
+        self._lines = self._at = torch.zeros(0, dtype=torch.long)
+
+    def __len__(self) -> int:
+        return len(self._used)
+
+    @property
+    def bytes(self) -> int:
+        """Of the store."""
+        return sum(t.numel() * t.element_size() for t in (*self._keys, *self._values))
+
+    @torch.no_grad()
+    def join(self, joined: Joined, which: Sequence[int]) -> None:
+        """Those rows, by their numbers, take the next lines, in order."""
+        if not which:
+            return
+        rows = [joined.rows[i] for i in which]
+        self._ends += [row.columns + row.room for row in rows]
+        self._fit(len(self._ends))
+        own = Columns(joined.own, joined.mask, positions=joined.positions)
+        for i, row in zip(which, rows, strict=True):
+            self._fill(len(self), i, [*joined.active.columns, own])
+            self._used.append(row.columns)
+            self._next.append(row.positions)
+            self._adapters.append(row.injection.adapter)
+        self._merge_adapters()
+
+    @torch.no_grad()
+    def step(self, ids: Sequence[int]) -> Tensor:
+        """Each row's next token is fed; the logits [B, V] of the ones that follow."""
+        self._ends = [max(end, n + 1) for end, n in zip(self._ends, self._used, strict=True)]
+        self._fit(len(self))
+        device = self.lm.device
+        positions = torch.tensor(self._next, device=device)[:, None]
+        self._at = torch.tensor(self._used, device=device)
+        self._lines = torch.arange(len(self), device=device)
+        self._places[self._lines, self._at] = positions[:, 0]
+        active = Active(
+            adapter=self._merged, kept=_Step(self, positions, self._at), query_positions=positions
+        )
+        vectors = self.lm.token_inputs(torch.tensor(ids, device=device)[:, None])
+        mask = torch.ones_like(positions, dtype=torch.bool)
+        logits = self.lm.run(vectors, mask, positions, active)[:, 0]
+        self._used = [n + 1 for n in self._used]
+        self._next = [n + 1 for n in self._next]
+        return logits
+
+    def leave(self, line: int) -> int:
+        """The row is gone; the last one takes its line. The line that was moved here."""
+        last = len(self) - 1
+        n = self._used[last]
+        tensors = [*self._keys, *self._values]
+        if line != last:
+            for t in tensors:
+                t[line, :, :n] = t[last, :, :n]
+            for t in (self._places, *self._absent.values()):
+                t[line] = t[last]
+        end = self._used[line] + 1
+        for t in tensors:  # what is masked must be finite all the same
+            t[last, :, : max(n, end)] = 0
+            t[line, :, n:end] = 0
+        lists: Any = (self._used, self._ends, self._next, self._adapters)
+        for values in lists:
+            values[line] = values[last]
+            values.pop()
+        self._merge_adapters()
+        if not self._used:
+            self._keys, self._values, self._absent = [], [], {}
+        return last
+
+    def fits(self, rows: int, columns: int) -> bool:
+        """Whether there is room for so many rows more, of at most so many columns each."""
+        lines = len(self) + rows
+        return lines == 1 or lines * _rounded(max([*self._ends, columns]), COLUMNS) <= self.most
+
+    def _fit(self, lines: int) -> None:
+        """Room for so many lines of the length that `_ends` asks for."""
+        have = self._places.shape if self._keys else (0, 0)
+        columns = _rounded(max(self._ends), COLUMNS)
+        if have[0] >= lines and columns <= have[1] <= 2 * columns:
+            return
+        wide = max(_rounded(lines, LINES), have[0])
+        lines = wide if wide * columns <= self.most else lines
+        rows, used = len(self), max(self._used, default=0)
+
+        def larger(old: Tensor | None, heads: int, size: int) -> Tensor:
+            new = torch.zeros(lines, heads, columns, size, dtype=self.lm.dtype, device=self.lm.device)
+            if old is not None:
+                new[:rows, :, :used] = old[:rows, :, :used]
+            return new
+
+        def wider(old: Tensor) -> Tensor:
+            new = torch.zeros(lines, columns, dtype=old.dtype, device=self.lm.device)
+            new[:rows, :used] = old[:rows, :used]
+            return new
+
+        specs = self.lm.spec.layers
+        keys: list[Any] = self._keys or [None] * len(specs)
+        values: list[Any] = self._values or [None] * len(specs)
+        for site, spec in enumerate(specs):  # one after the other: no more than a layer is held twice
+            keys[site] = larger(keys[site], spec.kv_heads, spec.head_dim)
+            values[site] = larger(values[site], spec.kv_heads, spec.v_head_dim)
+        self._keys, self._values = keys, values
+        self._places = wider(self._places)
+        self._absent = {site: wider(t) for site, t in self._absent.items()}
+
+    def _fill(self, line: int, row: int, parts: Sequence[Columns]) -> None:
+        """A row's columns of each part, one after the other."""
+        start = 0
+        for absent in self._absent.values():
+            absent[line] = False
+        for part in parts:
+            mask = part.mask[row if part.mask.shape[0] > 1 else 0]
+            there = slice(None) if bool(mask.all()) else mask.nonzero()[:, 0]
+            end = start + int(mask.sum())
+            for site, layer in enumerate(part.layers):
+                if layer is None or not bool(part.at(site)[row if part.mask.shape[0] > 1 else 0].any()):
+                    if end > start:
+                        self._lack(site)[line, start:end] = True
+                    continue
+                for kept, given in ((self._keys, layer.key), (self._values, layer.value)):
+                    own = given[row if given.shape[0] > 1 else 0]
+                    kept[site][line, :, start:end] = own[:, there]
+            places = None if part.positions is None else part.positions[row][there]
+            self._places[line, start:end] = ANYWHERE if places is None else places
+            start = end
+
+    def _lack(self, site: int) -> Tensor:
+        if site not in self._absent:
+            self._absent[site] = torch.zeros_like(self._places, dtype=torch.bool)
+        return self._absent[site]
+
+    def _merge_adapters(self) -> None:
+        if not any(self._adapters):
+            self._merged = None
+            return
+        rows = [Injection(adapter=adapter) for adapter in self._adapters]
+        self._merged = Injection.cat(rows, [1] * len(rows)).adapter
+
+
+def _rounded(number: int, to: int) -> int:
+    return -(-number // to) * to
+
+
+@final
+class _Step:
+    """One step's view of the store, as `attention.Kept` asks."""
+
+    def __init__(self, rows: Running, positions: Tensor, at: Tensor) -> None:
+        self.rows, self.positions, self.at = rows, positions, at
+        self.width = int(at.max()) + 1
+        self._masks: dict[Any, Tensor] = {}  # by rule or window
+
+    def grown(self, site: int, own: LayerKV, window: int | None, rule: Rule | None) -> tuple[LayerKV, Tensor]:
+        rows, count = self.rows, len(self.rows)
+        key, value = rows._keys[site], rows._values[site]
+        key[rows._lines, :, self.at] = own.key[:, :, 0]
+        value[rows._lines, :, self.at] = own.value[:, :, 0]
+        seen = self._seen(window or 0, rule)
+        if site in rows._absent:
+            seen = seen & ~rows._absent[site][:count, None, None, : self.width]
+        return LayerKV(key[:count, :, : self.width], value[:count, :, : self.width]), seen
+
+    def _seen(self, window: int, rule: Rule | None) -> Tensor:
+        name = rule or window
+        if name not in self._masks:
+            columns = torch.arange(self.width, device=self.at.device)
+            seen = (columns <= self.at[:, None])[:, None, None]
+            places = self.rows._places[: len(self.rows), : self.width]
+            if rule is not None:
+                seen = seen & rule.seen(self.positions, places)
+            elif window:
+                seen = seen & (self.positions - places < window)[:, None, None]
+            self._masks[name] = seen
+        return self._masks[name]

@@ -1,0 +1,120 @@
+"""Python's arguments as a recipe's keys, and a recipe's words back as Python's arguments.
+
+`tune(…, length=4, steps=100, max_input_tokens=66)` names settings as the command line does (`key=value`),
+whatever section of a recipe they belong to. Errors are written for recipes and a shell; here they are put in
+the caller's words.
+"""
+
+from __future__ import annotations
+
+import functools
+import re
+from collections.abc import Callable, Mapping
+from typing import Any, ParamSpec, TypeVar
+
+from .. import methods
+from ..config.schema import PREFERRED, SECTIONS
+from ..errors import IN_SHELL, WORDING, SoftPromptError, unknown
+
+P = ParamSpec("P")
+R = TypeVar("R")
+OURS = {"data": ("train", "dev"), "task": ("kind",), "method": ("name",)}  # arguments of their own
+SHELL = {
+    r"(add )?--overwrite\b": "overwrite=True",
+    r"(add )?--restart\b": "restart=True",
+    r"--other-base\b": "other_base=True",
+    r"--plain\b": "plain=True",
+    r"--prompt ('[^']*'|[^\s;,]+)": r"prompt=\1",
+    r"--model ('[^']*'|[^\s;,]+)": r"model=\1",
+}
+#: Keys that are arguments of their own, under these names.
+ARGUMENTS = {"data.train": "rows", "data.dev": "dev", "task.kind": "task", "method.name": "method"}
+ARGUMENTS |= {"base.mode": "base"}
+
+
+def sections(given: Mapping[str, Any], function: str) -> dict[str, dict[str, Any]]:
+    """Settings by section of a recipe: `{"length": 4}` is `{"method": {"length": 4}}`."""
+    found: dict[str, dict[str, Any]] = {name: {} for name in SECTIONS if name != "compare"}
+    owners = _owners()
+    for name, value in given.items():
+        if name in found and isinstance(value, Mapping):
+            found[name] |= value
+        elif name == "base":
+            found["base"]["mode"] = value
+        elif name in owners:
+            found[owners[name]][name] = value
+        else:
+            known = {*owners, "data", "base"}
+            raise unknown(
+                f"argument of {function}", name, known, fix="docs/methods.md has a method's options"
+            )
+    return found
+
+
+def _owners() -> dict[str, str]:
+    """The section of each setting; training's before a method's option of the same name."""
+    owners = dict.fromkeys(methods.option_names(), "method")
+    for section in ("base", "template", "task", "data", "train"):
+        for name in SECTIONS[section].model_fields:
+            if name not in OURS.get(section, ()):
+                owners[name] = section
+    return {**owners, **PREFERRED}
+
+
+def in_python(function: Callable[P, R]) -> Callable[P, R]:
+    """The function with its errors in Python's words: `overwrite=True`, not `--overwrite`."""
+
+    @functools.wraps(function)
+    def call(*args: P.args, **named: P.kwargs) -> R:
+        if IN_SHELL.get():
+            return function(*args, **named)
+        token = WORDING.set(worded)
+        try:
+            return function(*args, **named)
+        except SoftPromptError as error:
+            error.what, error.why, error.fix = map(worded, (error.what, error.why, error.fix))
+            raise
+        finally:
+            WORDING.reset(token)
+
+    return call
+
+
+def worded(text: str) -> str:
+    """A recipe's keys and a shell's options as Python's arguments, with their values as Python has them."""
+    for shell, python in SHELL.items():
+        text = re.sub(shell, python, text)
+    return GIVEN.sub(_given, KEY.sub(_argument, text))
+
+
+#: A key of a recipe (the file `data/train.jsonl` is none), and what is given to an argument.
+_VALUE = r"[^\s;,()\]]*[^\s;,()\].:']"
+KEY = re.compile(
+    rf"(?<![\w./\\-])(data|template|task|method|base|train)\.(\w+)(?![\w-]|[./]\w)(?:=({_VALUE}))?"
+)
+GIVEN = re.compile(rf"(?<![\w./\\-])(\w+)=(?=[A-Za-z])({_VALUE})")
+
+
+def _argument(found: re.Match[str]) -> str:
+    """A key as an argument; one whose name alone means another section's, in its section's mapping."""
+    section, name, value = found.groups()
+    is_option = section == "method" and name in methods.option_names()
+    if not is_option and name not in SECTIONS[section].model_fields:
+        return found[0]
+    given = "" if value is None else f"={value}"
+    if (whole := f"{section}.{name}") in ARGUMENTS:
+        return ARGUMENTS[whole] + given
+    owner = _owners().get(name, section)
+    if owner == section and (section != "template" or given):
+        return name + given
+    place = "options" if section == "method" else section
+    return f'{place}={{"{name}": {value}}}' if given else f'{place}["{name}"]'
+
+
+def _given(found: re.Match[str]) -> str:
+    """A word is quoted; a placeholder (FILE) stays."""
+    name, value = found.groups()
+    known = {*_owners(), *ARGUMENTS.values(), "prompt", "model", "attention"}
+    if name not in known or value.isupper() or value in ("True", "False", "None"):
+        return found[0]
+    return f"{name}={value.capitalize() if value in ('true', 'false') else repr(value)}"

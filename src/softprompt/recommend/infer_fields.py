@@ -1,0 +1,261 @@
+"""What rows without a recipe are for: which fields are the input, and which is the target.
+
+Told by the names that such fields usually have, else by what stands in them. It is a guess: a caller says
+what was guessed, and how to say it otherwise. What is predicted is told from the targets (`needs.kind_of`).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..data.labels import MAX_LABELS
+from ..errors import SoftPromptError
+from .requirements import LABEL_WORDS, ROWS_A_LABEL
+
+Rows = Sequence[Mapping[str, Any]]
+
+#: Fields that are read together, the first that are all there.
+TOGETHER = (
+    ("premise", "hypothesis"),
+    ("sentence1", "sentence2"),
+    ("question1", "question2"),
+    ("text1", "text2"),
+    ("context", "question"),
+    ("passage", "question"),
+    ("instruction", "input"),
+)
+INPUTS = (
+    *("input", "text", "sentence", "question", "instruction", "prompt", "query", "source", "review"),
+    *("article", "document", "content", "body", "message", "utterance", "comment", "tweet", "title"),
+    *("request", "facts"),
+)
+TARGETS = (
+    *("target", "label_text", "label_name", "label", "labels", "output", "completion", "response"),
+    *("answer", "answers", "summary", "category", "class", "intent", "sentiment", "topic", "emotion"),
+    *("rating", "translation", "rewrite", "reply", "listing", "highlights", "y"),
+)
+CHOICES = ("choices", "options")
+#: Fields that number or part rows rather than say something.
+ASIDE = ("id", "idx", "index", "uid", "uuid", "guid", "split", "url", "timestamp", "date")
+#: Fields of few values that tell something of a row, and name no prompt.
+ABOUT = (
+    *("label", "labels", "label_text", "label_name", "category", "class", "intent", "sentiment", "topic"),
+    *("emotion", "rating", "score", "difficulty", "level", "source", "year", "month", "priority", "status"),
+)
+#: Target names that say nothing of what is asked for.
+BLANK = ("target", "output", "completion", "response", "y", "labels", "answers")
+
+
+@dataclass(frozen=True)
+class Guess:
+    """Templates as a recipe has them, and the columns that go with them."""
+
+    input: str
+    target: str
+    choices: str | None = None
+    references: str | None = None  # the column that lists every good answer
+    prompt_field: str | None = None  # the column that names each row's prompt
+
+    def lines(self) -> list[tuple[str, str]]:
+        """What a person should know of it."""
+        shown = [("input", self.input.replace("\n", "⏎")), ("target", self.target)]
+        more = (("choices", self.choices), ("references", self.references), ("prompts", self.prompt_field))
+        return shown + [(name, value) for name, value in more if value]
+
+
+def guess(
+    rows: Rows,
+    *,
+    input: str | None = None,
+    target: str | None = None,
+    choices: str | None = None,
+    prompt_field: str | None = None,
+    say: str = "template.input='{{{{ {0} }}}}' template.target='{{{{ {1} }}}}'",
+) -> Guess:
+    """The templates; those that are given stay as they are.
+
+    `prompt_field` names the column of prompts; None: told from the rows, "": there is none.
+    `say` is how a caller's user names fields, for the error. Raises SoftPromptError where the fields leave it
+    open what is the input or the target.
+    """
+    if input is not None and target is not None:
+        return Guess(input, target, choices, prompt_field=prompt_field or None)
+    fields = [name for name in rows[0] if all(name in row for row in rows)]
+    if input is None and target is None and _is_chat(rows, fields):
+        said = "{% for message in messages[:-1] %}{{ message.content }}\n{% endfor %}"
+        return Guess(said, "{{ messages[-1].content }}", prompt_field=prompt_field or None)
+    choices = choices or _named(fields, CHOICES)
+    open_fields = [name for name in fields if name not in (choices, prompt_field) and not _is_aside(name)]
+    if prompt_field is None and target is None and choices is None:
+        prompt_field = _prompts(rows, open_fields)
+        open_fields = [name for name in open_fields if name != prompt_field]
+    answer = None if target is not None else _target(rows, open_fields)
+    asked = [] if input is not None else _inputs(rows, open_fields, answer)
+    if (target is None and answer is None) or (input is None and not asked):
+        raise _open(rows, fields, say)
+    references = None
+    if answer is not None:
+        target, references = _written(rows, answer, choices)
+    assert target is not None
+    if input is None:
+        input = _asking(rows, asked, answer, choices)
+    return Guess(input, target, choices, references, prompt_field or None)
+
+
+def is_label_like(rows: Rows, field: str) -> bool:
+    """Whether a few short values come up often in it."""
+    if not all(isinstance(row[field], (str, int, float)) for row in rows):
+        return False
+    values = Counter(str(row[field]) for row in rows)
+    few = 2 <= len(values) <= min(MAX_LABELS, len(rows) / ROWS_A_LABEL)
+    return few and all(len(value.split()) <= LABEL_WORDS for value in values)
+
+
+def _prompts(rows: Rows, fields: Sequence[str]) -> str | None:
+    """The only field of few values beside free text in and out, as names of voices or customers are.
+
+    An input may come up once under each of those names, as where every voice answers the same messages.
+    None where that field is rather what is predicted: it has a label's name, or both texts are inputs.
+    """
+    few = [field for field in fields if is_label_like(rows, field) and not _is_free(rows, field)]
+    if not few:
+        return None
+    least = min(few, key=lambda field: len({str(row[field]) for row in rows}))
+    free = [field for field in fields if field != least and _is_free(rows, field, least)]
+    if len(free) != 2 or set(few) - {least, *free} or all(field in few for field in free):
+        return None
+    if _named([least], (*ABOUT, *TARGETS)) or not _is_text(rows, least):
+        return None
+    lower = {field.lower() for field in free}
+    together = any(set(names) == lower for names in TOGETHER)
+    both_inputs = all(_named([field], INPUTS) for field in free) and _named(free, TARGETS) is None
+    return None if together or both_inputs else least
+
+
+def _is_free(rows: Rows, field: str, under: str | None = None) -> bool:
+    """Texts of several words that seldom come up again (with the same value of the field `under`)."""
+    if not _is_text(rows, field):
+        return False
+    values = [(row[field], str(row[under]) if under else "") for row in rows]
+    worded = sum(len(text.split()) > 1 for text, _ in values)
+    return 2 * len(set(values)) > len(values) < 3 * worded
+
+
+def _is_aside(field: str) -> bool:
+    """Whether a name says that the field numbers or parts the rows: `id`, `ticket_id`, `Order no`."""
+    return re.split(r"[\W_]+", field.lower().strip())[-1] in (*ASIDE, "no", "nr", "number")
+
+
+def _is_chat(rows: Rows, fields: Sequence[str]) -> bool:
+    """Turns of a chat, of which the last is the answer."""
+    return "messages" in fields and all(
+        isinstance(row["messages"], list)
+        and len(row["messages"]) > 1
+        and all(isinstance(turn, dict) and isinstance(turn.get("content"), str) for turn in row["messages"])
+        for row in rows
+    )
+
+
+def _target(rows: Rows, fields: Sequence[str]) -> str | None:
+    """By name; else the only field of labels; else the second of two."""
+    if len(fields) > 1 and (named := _named(fields, TARGETS)) is not None:
+        return named
+    texts = [field for field in fields if _is_text(rows, field)]
+    labels = [field for field in fields if is_label_like(rows, field)]
+    if len(labels) == 1 and len(texts) > 1:
+        return labels[0]
+    return texts[1] if len(texts) == 2 and not labels else None
+
+
+def _inputs(rows: Rows, fields: Sequence[str], target: str | None) -> list[str]:
+    """Those read together by custom; else one by name; else the only text that is left."""
+    left = [field for field in fields if field != target]
+    lower = {field.lower(): field for field in left}
+    for names in TOGETHER:
+        if all(name in lower for name in names):
+            return [lower[name] for name in names]
+    if (named := _named(left, INPUTS)) is not None:
+        return [named]
+    texts = [field for field in left if _is_text(rows, field)]
+    return texts if len(texts) == 1 else []
+
+
+def _named(fields: Sequence[str], names: Sequence[str]) -> str | None:
+    """The field of the first of the names; else the only one that ends in one, as "Customer message"."""
+    lower = {field.lower(): field for field in fields}
+    found = next((lower[name] for name in names if name in lower), None)
+    if found is None:
+        words = {field: re.split(r"[\W_]+", field.lower())[-1] for field in fields}
+        ending = [field for field, word in words.items() if word in names]
+        found = ending[0] if len(ending) == 1 else None
+    return found
+
+
+def _is_text(rows: Rows, field: str) -> bool:
+    """Words, not numbers."""
+    return all(isinstance(row[field], str) for row in rows) and any(
+        re.search(r"[^\W\d_]{2}", row[field]) for row in rows
+    )
+
+
+def _written(rows: Rows, field: str, choices: str | None) -> tuple[str, str | None]:
+    """The target's template, and the field of references where it holds a list of answers."""
+    values = [row[field] for row in rows]
+    if choices is not None and all(isinstance(v, int) and not isinstance(v, bool) for v in values):
+        return _tag(f"{_field(choices)}[{_field(field)}]"), None
+    if all(isinstance(v, list) and v and all(isinstance(one, str) for one in v) for v in values):
+        return _tag(f"{_field(field)}[0]"), field
+    return _tag(_field(field)), None
+
+
+def _shown(rows: Rows, field: str) -> str:
+    """How a template writes a field: an object by its names and values, a list by its items."""
+    name, values = _field(field), [row[field] for row in rows]
+    if all(isinstance(value, Mapping) for value in values):
+        return f"{{% for key, value in {name} | items %}}{{{{ key }}}}: {{{{ value }}}}; {{% endfor %}}"
+    if all(isinstance(value, list) for value in values):
+        return _tag(f"{name} | join(', ')")
+    return _tag(name)
+
+
+def _asking(rows: Rows, fields: Sequence[str], target: str | None, choices: str | None) -> str:
+    """The input's template: the fields, each with its name where there are several, and what is asked for."""
+    if len(fields) == 1 or fields[0].lower() == "instruction":
+        lines = [_shown(rows, field) for field in fields]
+    else:
+        lines = [f"{_title(field)}: {_shown(rows, field)}" for field in fields]
+    word = "Answer"
+    if target is not None and target.lower() not in BLANK:
+        word = _title(target.lower().removesuffix("_text").removesuffix("_name"))
+    elif target is not None and choices is None and is_label_like(rows, target):
+        word = "Label"
+    return "\n".join([*lines, f"{word}:"])
+
+
+def _tag(expression: str) -> str:
+    return "{{ " + expression + " }}"
+
+
+def _field(name: str) -> str:
+    """As a template names it; a header such as "Review text" is no name of a variable."""
+    return name if name.isidentifier() else f"row[{json.dumps(name, ensure_ascii=False)}]"
+
+
+def _title(name: str) -> str:
+    return name.replace("_", " ").strip().capitalize()
+
+
+def _open(rows: Rows, fields: Sequence[str], say: str) -> SoftPromptError:
+    first, second = [*map(_field, fields), "FIELD", "FIELD"][:2]
+    some = sorted(set(rows[0]) - set(fields))
+    return SoftPromptError(
+        "which fields are the input and the target cannot be told",
+        why=f"fields of all rows: {', '.join(fields) or 'none'}"
+        + (f"; of some rows: {', '.join(some)}" if some else ""),
+        fix=f"name them: {say.format(first, second)}",
+    )

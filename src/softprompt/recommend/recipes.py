@@ -1,0 +1,142 @@
+"""Recipes ready to run for the first of a ranking. Each is checked as a recipe before it is written."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from .._system.files import write_text
+from .._system.paths import expanded
+from ..config.load import recipe_from_dict
+from ..methods import check_options
+from .candidates import Contestant
+from .rank import Ranked, Ranking
+from .requirements import Needs
+
+FIRST = 3
+
+
+@dataclass(frozen=True)
+class Task:
+    """What the recipes have in common: rows, templates and the column that names prompts."""
+
+    rows: str
+    model: str = "smollm2"
+    input: str = "{{ input }}"
+    target: str = "{{ target }}"
+    prompt_field: str | None = None
+    choices: str | None = None
+    references: str | None = None
+
+
+def recipe_of(
+    contestant: Contestant, needs: Needs, task: Task, settings: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """The recipe as plain values, without what is the default anyway; `settings` by dotted name win."""
+    data = {"train": task.rows}
+    if task.prompt_field is not None:
+        data["prompt_field"] = task.prompt_field
+    about: dict[str, Any] = {"kind": needs.kind}
+    if needs.kind == "classification":
+        about["labels"] = sorted(needs.labels)
+    if task.choices is not None:
+        about["choices"] = task.choices
+    if task.references is not None and needs.kind == "generation":
+        about["references"] = task.references
+    recipe: dict[str, Any] = {
+        "model": task.model,
+        "data": data,
+        "template": {"input": task.input, "target": task.target},
+        "task": about,
+        "method": {"name": contestant.method, **contestant.options},
+    }
+    batch = max(1, min(contestant.batch_size, needs.rows // 2))
+    rate = {} if contestant.rate is None else {"lr": contestant.rate}
+    recipe["train"] = {"steps": contestant.steps, "batch_size": batch}
+    if contestant.base != "frozen":
+        recipe["base"] = {"mode": contestant.base, **rate}
+    else:
+        recipe["train"] |= rate
+    recipe["output"] = f"runs/{_stem(contestant)}"
+    for key, value in (settings or {}).items():
+        section, leaf = key.split(".")
+        before = recipe.get(section, {})
+        recipe[section] = {**before, leaf: value}
+    return recipe
+
+
+def write(
+    ranking: Ranking,
+    needs: Needs,
+    task: Task,
+    folder: Path,
+    *,
+    first: int = FIRST,
+    settings: Mapping[str, Mapping[str, Any]] | None = None,
+) -> list[Path]:
+    """Write `1-METHOD.yaml` and so on for the first trained ones; the paths, the best first.
+
+    `settings` are those that did best, by contestant, where they were tried.
+    """
+    written = []
+    trained = [item for item in ranking.ranked if item.contestant.is_trained]
+    for place, item in enumerate(trained[:first], 1):
+        path = folder / f"{place}-{_stem(item.contestant)}.yaml"
+        tried = (settings or {}).get(item.contestant.name)
+        recipe = recipe_of(item.contestant, needs, _from(task, folder), tried)
+        recipe["output"] = os.path.relpath(recipe["output"], folder)
+        check(recipe, folder)
+        text = yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True, width=100)
+        write_text(path, _head(item, path) + text)
+        written.append(path)
+    return written
+
+
+def check(recipe: Mapping[str, Any], folder: Path) -> None:
+    """Raises SoftPromptError where it is no recipe, or the method has no such option."""
+    read = recipe_from_dict(recipe, folder)
+    check_options(read.method.name, read.method.options())
+
+
+def _from(task: Task, folder: Path) -> Task:
+    """The task with its rows as seen from `folder`, since a recipe's paths belong to its folder."""
+    if task.rows.startswith("hf:"):
+        return task
+    rows = os.path.relpath(expanded(task.rows), folder)
+    return replace(task, rows=rows)
+
+
+def _stem(contestant: Contestant) -> str:
+    return contestant.name.replace("/", "-")
+
+
+def _head(item: Ranked, path: Path) -> str:
+    command = f"softprompt tune {shlex.quote(str(path))}"
+    lines = [f"{item.contestant.name}: {item.contestant.says}", f"  {command}", ""]
+    lines += [f"for:      {rule.says}" for rule in item.reasons_for]
+    lines += [f"against:  {rule.says}" for rule in item.reasons_against]
+    lines += ["", "The learning rate decides most; search it first:"]
+    lines += [f"  softprompt search {shlex.quote(str(path))} --over lr={rates(item.contestant)}"]
+    return "\n".join(f"# {line}".rstrip() for line in lines) + "\n\n"
+
+
+def rates(contestant: Contestant) -> str:
+    """Learning rates to try: the contestant's own, a third of it and three times it."""
+    own = own_rate(contestant)
+    return ",".join(f"{own * factor:.0e}".replace("e-0", "e-") for factor in (1 / 3, 1, 3))
+
+
+def own_rate(contestant: Contestant) -> float:
+    """The learning rate that is tried first."""
+    if contestant.rate is not None:
+        return contestant.rate
+    from ..lm.finetune import LEARNING_RATE
+    from ..methods import find
+
+    return LEARNING_RATE["lora"] if contestant.base == "lora" else find(contestant.method).lr

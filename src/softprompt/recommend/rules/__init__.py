@@ -1,0 +1,1 @@
+"""Rules on which method suits which rows, each with its evidence."""

@@ -1,0 +1,135 @@
+"""Rules that take a contestant out: what cannot be had, or not within what the user says."""
+
+from __future__ import annotations
+
+from ..candidates import CONTESTANTS
+from ..estimates import first_token_seconds, served_bytes
+from ..requirements import Needs
+from .base import ALL, FEW_SHOT, LORA, MULTITASK, PREFIXES, TRAINED, Evidence, Rule, by_construction, said
+
+
+def _over_memory(name: str, needs: Needs) -> bool:
+    return needs.said.memory is not None and served_bytes(CONTESTANTS[name], needs) > needs.said.memory
+
+
+def _over_latency(name: str, needs: Needs) -> bool:
+    """Where the plain model keeps to it; where it does not, no method can help (see demands.py)."""
+    seconds, limit = first_token_seconds(CONTESTANTS[name], needs), needs.said.latency
+    if seconds is None or limit is None or needs.input_seconds is None:
+        return False
+    return needs.input_seconds <= limit < seconds
+
+
+def _no_room(name: str, needs: Needs) -> bool:
+    vectors = int(CONTESTANTS[name].options.get("length", 0))
+    return needs.longest * (1 + CONTESTANTS[name].shots) + vectors > needs.context
+
+
+#: What cannot be had.
+EXCLUSIONS = (
+    Rule(
+        "no prefix on this model",
+        lambda n: "prefix" in n.limits,
+        "the model takes no prefix (measured when it is loaded)",
+        PREFIXES,
+        "this model takes no prefix",
+        by_construction(
+            "ModelSpec.limits, from a probe of the model: docs/models.md lists what each family can do",
+            "",
+        ),
+        excludes=True,
+    ),
+    Rule(
+        "the base may not change",
+        said("frozen"),
+        "--frozen",
+        (LORA,),
+        "it changes the base model's weights",
+        by_construction(
+            "LoRA adds to the weights; every other contestant leaves the base byte for byte as it is"
+        ),
+        excludes=True,
+    ),
+    Rule(
+        "prompts share a batch",
+        said("one_batch"),
+        "--one-batch",
+        (LORA,),
+        "its weights are the batch's, so rows of different prompts cannot share one",
+        Evidence(
+            "field practice: S-LoRA, Punica",
+            "serving many LoRAs in one batch takes custom kernels (S-LoRA up to 4 times PEFT, Punica "
+            "12 times); "
+            "prompts and prefixes are per row by construction (tests/conformance/test_batches.py)",
+            "true of this library and of plain transformers; servers with such kernels do mix LoRAs",
+        ),
+        excludes=True,
+    ),
+    Rule(
+        "demonstrations cannot be shown",
+        lambda n: n.model_kind == "encoder",
+        "the model is an encoder",
+        (FEW_SHOT,),
+        "an encoder does not go on with a text, so no rows can be shown to it",
+        by_construction("demonstrations are a text to continue; see docs/tasks.md"),
+        excludes=True,
+    ),
+    Rule(
+        "too few rows",
+        lambda n: n.rows < 8,
+        "fewer than 8 rows",
+        TRAINED,
+        "there are too few rows to train on some and choose by others",
+        by_construction("the state that is kept is chosen on dev rows, which are carved out of the rows", ""),
+        excludes=True,
+    ),
+    Rule(
+        "nothing to share",
+        lambda n: n.prompts < 2,
+        "the rows name one prompt",
+        (MULTITASK,),
+        "with one prompt there is nothing to share",
+        by_construction(
+            "it is a shared prompt times small factors of each prompt; with one it is prompt tuning"
+        ),
+        excludes=True,
+    ),
+    Rule(
+        "does not fit the context",
+        lambda n: True,
+        "the longest row, with what is added, is longer than the model's context",
+        ALL,
+        "the longest row, with what it adds, does not fit the model's context",
+        by_construction(
+            "the tokens of the longest row, its demonstrations and soft tokens, against ModelSpec.context"
+        ),
+        excludes=True,
+        each=_no_room,
+    ),
+    Rule(
+        "does not fit the memory",
+        said("memory"),
+        "--memory",
+        ALL,
+        "the base and all prompts together take more than that memory",
+        by_construction(
+            "the base's weights, and the bytes of each prompt times the number of prompts",
+            "activations and the requests' own keys and values come on top; LoRA's size is an estimate",
+        ),
+        excludes=True,
+        each=_over_memory,
+    ),
+    Rule(
+        "too slow to the first token",
+        said("latency"),
+        "--latency",
+        ALL,
+        "a median input takes longer than that to its first token",
+        by_construction(
+            "one pass over a median input, timed on this machine, scaled by the positions that are added",
+            "timed without a queue or a batch; a server's own overhead comes on top",
+        ),
+        excludes=True,
+        each=_over_latency,
+    ),
+)

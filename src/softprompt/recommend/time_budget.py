@@ -1,0 +1,208 @@
+"""How long a comparison will take, by a few things timed here, and what is cut so that it fits a time.
+
+A step is timed once for each kind of contestant (those whose steps cost alike), and rows through the plain
+model; the rest is counting. What is cut first is what shows least.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from .. import methods
+from .._system.progress import track
+from ..build import load_base
+from ..compare.candidates import Contestant, contestants
+from ..compare.search import trials_of
+from ..config.schema import Recipe
+from ..data.sources import Row
+from ..errors import SoftPromptError
+from ..evaluation.evaluator import evaluator_of
+from ..lm.base import LanguageModel
+from ..methods.base import Setting
+from ..training.prepare import Prepared, prepare
+from ..training.step_timing import step_seconds, typical_batch
+from ..training.tune import optimization
+
+SAMPLE, SAMPLE_DEV, WRITTEN, TEXT_TOKENS = 48, 8, 4, 8  # rows and tokens that are measured on
+BATCH = 8  # rows of a step that is timed
+START = 8.0  # seconds until a worker has loaded its model
+SERVED = 6 * (2 * 8 + 2)  # generated rows of 16 tokens of a serving measure, in its six rounds
+EVALUATIONS = 5  # of the dev rows while training
+RATES = ([1e-3, 3e-3, 1e-2, 3e-2], [3e-3, 1e-2, 3e-2], [3e-3, 1e-2], [1e-2])
+BASE_RATES = ([1e-4, 3e-4, 1e-3, 3e-3], [3e-4, 1e-3, 3e-3], [3e-4, 1e-3], [1e-3])
+#: Who is left out first, one after another.
+DISPENSABLE = ("lora", "prompt-tuning/before", "few-shot", "prefix-tuning/before")
+#: What a comparison may have, the most first.
+LEVELS: dict[str, tuple[Any, ...]] = {
+    "train.steps": (150, 100, 75, 50, 30, 20, 12),
+    "compare.rates": RATES,
+    "compare.seeds": (3, 2, 1),
+    "compare.control": (True, False),
+    "compare.text_rows": (24, 12, 6),
+    "compare.test_limit": (200, 100, 50, 25),
+    "data.limit": (400, 200, 100, 60, 40),
+    "compare.methods": (0, 1, 2, 3, 4),  # how many of those that are dispensable are left out
+}
+#: What is lowered by one level, in this order.
+CUTS = (
+    *("train.steps", "train.steps", "train.steps", "compare.rates", "train.steps", "compare.rates"),
+    *("compare.control", "compare.text_rows", "compare.test_limit", "compare.seeds", "data.limit"),
+    *("compare.methods", "train.steps", "compare.methods", "data.limit", "compare.test_limit"),
+    *("compare.seeds", "compare.methods", "compare.text_rows", "data.limit", "compare.rates"),
+    *("compare.methods", "compare.test_limit", "train.steps", "data.limit"),
+)
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Rows of each split, about."""
+
+    train: int
+    dev: int
+    test: int  # unseen rows too
+
+
+@dataclass(frozen=True)
+class Pace:
+    """What was measured: seconds of a contestant's step, of one row scored, of one answered in text."""
+
+    step: Mapping[str, float]
+    row: float
+    text: float = 0.0
+    workers: int = 1
+    start: float = START
+
+    def seconds(self, recipe: Recipe, counts: Counts) -> float:
+        """Of the whole comparison."""
+        return self.start + sum(self._of(one, recipe, counts) for one in contestants(recipe)) / self.workers
+
+    def _of(self, one: Contestant, recipe: Recipe, counts: Counts) -> float:
+        how, row = recipe.compare, self.row
+        texts = self.text * min(how.text_rows or counts.test, counts.test)
+        if one.is_reference:
+            longer = 1 + (how.shots if one.name == "few-shot" else 0)
+            return 0.0 if one.name == "tf-idf" else longer * (row * (counts.dev + counts.test) + 2 * texts)
+        training = recipe.train.steps * self.step.get(one.name, max(self.step.values(), default=0.0))
+        training += EVALUATIONS * row * counts.dev
+        cached = row * min(counts.train, recipe.train.steps * recipe.train.batch_size) + row * counts.dev
+        finals = how.seeds * (1 + len(how.curve)) * (training + cached + row * counts.dev)
+        scores = how.seeds * (row * counts.test + texts)
+        measures = 12 * row * how.control_rows if how.control else 0.0
+        measures += SERVED * max(row, self.text / 2) if how.serving else 0.0
+        # trials of a search are trained side by side and read their inputs once
+        return trials_of(one, how) * training + cached + finals + scores + measures
+
+
+def measure(recipe: Recipe, lm: LanguageModel, rows: Sequence[Row], workers: int = 1) -> Pace:
+    """Time rows and steps of the recipe's contestants on some of the rows.
+
+    A method that cannot be timed is counted as the slowest of the others: its trials will say what is wrong.
+    Raises SoftPromptError for bad rows.
+    """
+    train, dev = list(rows[SAMPLE_DEV:][:SAMPLE]), list(rows[:SAMPLE_DEV])
+    kinds: dict[tuple[bool, Any], list[Contestant]] = {}
+    for one in contestants(recipe):
+        if not one.is_reference:
+            kind = one.trains_base, one.recipe.method.options().get("placement")
+            kinds.setdefault(kind, []).append(one)
+    step: dict[str, float] = {}
+    failed: list[SoftPromptError] = []
+    row = text = 0.0
+    for alike in track(list(kinds.values()), "timing a step of each kind"):
+        one = alike[0]
+        base = load_base(one.recipe) if one.trains_base else lm
+        try:
+            prepared = prepare(one.recipe, lm=base, rows=train, dev_rows=dev)
+            step |= dict.fromkeys((other.name for other in alike), _step(prepared))
+            if not row and not one.trains_base:
+                row, text = _row(prepared)
+        except SoftPromptError as error:
+            failed.append(error)
+    if failed and not step:
+        raise failed[0]
+    if not row:  # a pass forward is a third of a step
+        row = max(step.values(), default=0.0) / recipe.train.batch_size / 3
+    return Pace(step, row, text, workers)
+
+
+def _step(prepared: Prepared) -> float:
+    how = optimization(prepared.recipe)
+    batch = typical_batch(prepared.train, how)
+    few = batch[:BATCH]
+    return step_seconds(prepared, few, repeats=1) * len(batch) / len(few)
+
+
+def _row(prepared: Prepared) -> tuple[float, float]:
+    """Of a dev row through the plain model: scored, and answered in text."""
+    plain = methods.build("none", Setting(prepared.lm, prepared.prompts))
+    evaluator = evaluator_of(prepared.recipe, prepared.lm, prepared.encoder)
+    dev = prepared.dev
+    scored = _seconds(lambda: evaluator.run(plain, dev, text_rows=0)) / len(dev)
+    if prepared.encoder.kind != "generation":
+        return scored, 0.0
+    some, tokens = dev[:WRITTEN], min(TEXT_TOKENS, evaluator.max_new_tokens)
+    few = _seconds(lambda: replace(evaluator, max_new_tokens=1).run(plain, some))
+    more = _seconds(lambda: replace(evaluator, max_new_tokens=tokens).run(plain, some))
+    each = max(0.0, more - few) / max(1, tokens - 1)
+    return scored, (few + each * evaluator.max_new_tokens) / len(some)
+
+
+def _seconds(work: Callable[[], Any]) -> float:
+    started = time.perf_counter()
+    work()
+    return time.perf_counter() - started
+
+
+def processes(recipe: Recipe) -> int:
+    """Those that a comparison runs its trials in by itself."""
+    from .._system.threads import right_number
+
+    return max(1, right_number() // (recipe.train.threads or 2))
+
+
+def fit(
+    seconds_of: Callable[[dict[str, Any]], float], within: float, levels: Mapping[str, Sequence[Any]]
+) -> tuple[dict[str, Any], float]:
+    """The settings (by dotted name) that end `within` seconds, cut as little as will do, and their time.
+
+    `levels` are what each may be, the most first. Where nothing fits, the least there is.
+    """
+    at = dict.fromkeys(levels, 0)
+
+    def settings() -> dict[str, Any]:
+        return {key: values[at[key]] for key, values in levels.items()}
+
+    seconds, cut = seconds_of(settings()), []
+    for key in CUTS:
+        if seconds <= within:
+            break
+        if key in at and at[key] + 1 < len(levels[key]):
+            at[key] += 1
+            cut.append(key)
+            seconds = seconds_of(settings())
+    for key in reversed(cut):  # the last cut may have made room for an earlier one
+        at[key] -= 1
+        more = seconds_of(settings())
+        if more <= within:
+            seconds = more
+        else:
+            at[key] += 1
+    return settings(), seconds
+
+
+def less(recipe: Recipe) -> list[str]:
+    """Overrides that make a comparison shorter: each lowers what is there."""
+    found = []
+    if recipe.train.steps > 1:
+        found.append(f"steps={max(1, recipe.train.steps // 2)}")
+    if recipe.compare.seeds > 1:
+        found.append(f"seeds={recipe.compare.seeds - 1}")
+    if len(recipe.compare.rates) > 1:
+        found.append(f"'rates=[{', '.join(f'{rate:g}' for rate in recipe.compare.rates[1:])}]'")
+    who = [one.name for one in contestants(recipe)]
+    if len(who) > 2:
+        found.append(f"'methods=[{', '.join(who[:2])}]'")
+    return found

@@ -1,0 +1,97 @@
+"""The HTTP API: OpenAI's routes over an engine and a registry of prompts, and this server's own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from fastapi import Depends, FastAPI
+from fastapi.responses import RedirectResponse
+
+from ..._system.version import VERSION
+from .. import playground
+from ..control_tokens import Policy
+from ..names import check_base
+from . import chat, classify, completions, cors, errors, metrics, models
+from .errors import ErrorReply
+from .inputs import Inputs
+from .keys import Keys
+from .limits import Limits
+from .metrics import Metrics
+from .middleware import Shell
+from .protocols import Engine, Registry
+from .responses import Health
+from .service import Service
+
+FAILURES: dict[int | str, dict[str, Any]] = {
+    status: {"model": ErrorReply, "description": description}
+    for status, description in {
+        400: "A request that cannot be answered",
+        401: "No key, or an unknown one",
+        403: "Not for this key, or by a wrong host name",
+        404: "No such model, or not for this key",
+        408: "The body did not arrive",
+        413: "Too large",
+        415: "A body that is not JSON in UTF-8, or is packed",
+        422: "The prompt's files are damaged",
+        429: "Too much at once; see Retry-After",
+        500: "A failure of the server",
+        502: "A failure of the engine behind the server",
+        503: "Shutting down, or its keys cannot be read, or its engine is away; see Retry-After",
+        504: "It took too long",
+    }.items()
+}
+
+
+def create_app(
+    engine: Engine,
+    registry: Registry,
+    *,
+    model_name: str,
+    tokenizer: Any,
+    context: int | None,
+    keys: Keys | None = None,
+    limits: Limits | None = None,
+    hosts: Sequence[str] = (),
+    cors_origins: Sequence[str] = (),
+    control_tokens: Policy = "allow",
+) -> FastAPI:
+    """The application. `context` is the model's, in tokens; `hosts` as `shell.Shell` has them, `cors_origins`
+    as `cors.allow` does.
+
+    `control_tokens` in a client's text are control tokens ("allow"), text ("escape"), or a 400 ("refuse").
+    Raises SoftPromptError where a prompt has the base's name.
+    `app.state.service.stopping` turns new work away while what runs goes on.
+    """
+    check_base(registry.holds, model_name)
+    limits = limits or Limits()
+    numbers = Metrics(engine.numbers)
+    inputs = Inputs(tokenizer, context, limits, control_tokens)
+    service = Service(engine, registry, model_name, inputs, limits, keys, numbers)
+    # no docs pages: they would fetch scripts from elsewhere
+    app = FastAPI(title="softprompt", version=VERSION, docs_url=None, redoc_url=None)
+    app.state.service = service
+    routers = [*(part.routes(service) for part in (completions, chat, classify, models))]
+    errors.install(app, [route.path for router in routers for route in router.routes])  # type: ignore[attr-defined]
+    for router in (*routers, metrics.routes(numbers)):
+        app.include_router(router, responses=FAILURES, dependencies=[Depends(service.caller)])
+
+    @app.get("/health", response_model=Health, response_model_exclude_none=True)
+    async def health() -> Health:
+        """200 while this server answers at all: to start it again would mend no engine."""
+        if service.stopping:
+            return Health(status="stopping")
+        problem = await engine.problem()
+        if problem is None:
+            return Health(status="ok")
+        return Health(status="degraded", reason=problem.why or problem.what)  # no address: there was no key
+
+    app.include_router(playground.routes())
+
+    @app.get("/", include_in_schema=False)
+    async def root() -> RedirectResponse:
+        return RedirectResponse("/play")
+
+    app.add_middleware(Shell, limits=limits, metrics=numbers, hosts=hosts)  # type: ignore[arg-type]
+    cors.allow(app, cors_origins)
+    return app

@@ -1,0 +1,147 @@
+"""API keys: who may use which prompts. The file holds hashes, so reading it gives nobody a key.
+
+    keys:
+      - name: team-a
+        sha256: 9f86d0…          # of the key; `softprompt serve --new-key team-a` prints both
+        prompts: ["team-a/*", "shared/support"]
+        base: true               # may it use the plain model? (by itself yes)
+        metrics: false           # may it read /metrics? (by itself no)
+
+A pattern is the shell's (`*` any characters, a slash too); it is held against the name of the artifact.
+The file is read at every request, so that a key is withdrawn at the next one, however its file was changed
+(a time stamp and a size may stay as they were). A file that cannot be used lets nobody in.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import secrets
+import threading
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ..._system.files import read_bytes
+from ...errors import SoftPromptError
+from ..names import one_form
+
+log = logging.getLogger("softprompt.serve")
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # thousands of keys are read within a request
+MOST_BYTES = 64 * 2**20
+FIX = "`softprompt serve --new-key NAME` prints an entry"
+
+
+class Key(BaseModel):
+    """What one key permits."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str = Field(min_length=1)
+    sha256: str = Field(pattern=r"^[0-9a-f]{64}$")
+    prompts: tuple[str, ...] = ()
+    base: bool = True
+    metrics: bool = False
+
+    def allows(self, artifact: str) -> bool:
+        """Whether it may use, and see, the artifact of this name."""
+        return any(fnmatchcase(one_form(artifact), one_form(pattern)) for pattern in self.prompts)
+
+
+class _File(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+    keys: list[Key]
+
+
+#: Who needs no key: on loopback, or where the operator said so.
+ANYBODY = Key(name="-", sha256="0" * 64, prompts=("*",), metrics=True)
+
+
+class Keys:
+    """The keys of a file, as it lies there now.
+
+    Raises SoftPromptError where it is of no use at the start, or holds no key.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._lock = threading.Lock()
+        self._content = _content(path)
+        self._keys = _parsed(path, self._content)
+        if isinstance(self._keys, SoftPromptError):
+            raise self._keys
+        if not self._keys:
+            raise SoftPromptError(f"{path} holds no keys", why="nobody could use the server", fix=FIX)
+
+    def find(self, secret: str) -> Key | None:
+        """The key with this secret. Only its hash is compared, so how long that takes tells nothing.
+
+        Raises SoftPromptError where the file is of no use now.
+        """
+        with self._lock:
+            self._refresh()
+            keys = self._keys
+        if isinstance(keys, SoftPromptError):
+            # a new one: the same object would gather the frames of every request
+            raise SoftPromptError(keys.what, keys.why, keys.fix)
+        return keys.get(_hash(secret))
+
+    def _refresh(self) -> None:
+        """Read the file; where it is another than before, say so in the log, once."""
+        content = _content(self.path)
+        if content == self._content:
+            return
+        before, self._content = self._keys, content
+        self._keys = _parsed(self.path, content)
+        if isinstance(self._keys, SoftPromptError):
+            why = " ".join(str(self._keys).split())
+            log.error("nobody is let in until the keys can be read: %s", why)
+            return
+        known = {} if isinstance(before, SoftPromptError) else before
+        gone = sorted({key.name for hashed, key in known.items() if hashed not in self._keys})
+        withdrawn = f"; withdrawn: {', '.join(gone)}" if gone else ""
+        log.info("the keys were read again: %d in %s%s", len(self._keys), self.path, withdrawn)
+
+
+def new_key(name: str) -> tuple[str, str]:
+    """A fresh key, and the lines that the file of keys needs."""
+    secret = "sp-" + secrets.token_urlsafe(32)
+    entry = {"name": name, "sha256": _hash(secret), "prompts": [f"{name}/*"]}
+    return secret, yaml.safe_dump({"keys": [entry]}, sort_keys=False)
+
+
+def _hash(secret: str) -> str:
+    return hashlib.sha256(secret.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def _content(path: Path) -> bytes | str:
+    """What the file holds; as a text why it cannot be read."""
+    try:
+        return read_bytes(path, MOST_BYTES)
+    except SoftPromptError as error:
+        return error.why or "it is not there"
+    except OSError as error:
+        return error.strerror or str(error)
+
+
+def _parsed(path: Path, content: bytes | str) -> dict[str, Key] | SoftPromptError:
+    """The keys by the hashes of their secrets; the error where the file is of no use."""
+    if isinstance(content, str):
+        return SoftPromptError(f"cannot read the keys of {path}", why=content, fix=FIX)
+    try:
+        said = yaml.load(content, LOADER)
+        if said is None:
+            return SoftPromptError(f"{path} is empty", why="`keys: []` is a file without keys", fix=FIX)
+        found = _File.model_validate(said)
+    except ValidationError as error:
+        first = error.errors(include_input=False)[0]
+        where = ".".join(map(str, first["loc"])) or "the file"
+        return SoftPromptError(f"the keys of {path} are not usable: {where}: {first['msg']}", fix=FIX)
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+        return SoftPromptError(f"cannot read the keys of {path}", why=" ".join(str(error).split()), fix=FIX)
+    if twice := len(found.keys) - len({key.sha256 for key in found.keys}):
+        return SoftPromptError(f"{path}: {twice} keys occur twice", fix="give each client one of its own")
+    return {key.sha256: key for key in found.keys}

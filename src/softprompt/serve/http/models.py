@@ -1,0 +1,110 @@
+"""/v1/models: the base model and the prompts that a key may use. A listing opens no artifact's vectors."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from functools import partial
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import JSONResponse
+from pydantic import BeforeValidator, WithJsonSchema
+from starlette.concurrency import run_in_threadpool
+
+from ..names import one_form
+from ..request import UnknownPrompt
+from .errors import ErrorReply, unknown_model
+from .keys import Key
+from .protocols import Entry, Loaded
+from .responses import Model, ModelList, PromptFacts
+from .service import Service
+
+MOST = 2**31
+LIMIT = {
+    "anyOf": [{"type": "integer", "minimum": 1, "exclusiveMaximum": MOST}, {"const": ""}, {"type": "null"}]
+}
+#: As in a query, where an empty text says nothing.
+Limit = Annotated[
+    int | None, Query(ge=1, lt=MOST), BeforeValidator(lambda given: given or None), WithJsonSchema(LIMIT)
+]
+
+
+def routes(service: Service) -> APIRouter:
+    router = APIRouter()
+
+    @router.get("/v1/models", response_model=ModelList)
+    async def models(
+        http: Request,
+        search: Annotated[str | None, Query(max_length=512)] = None,
+        limit: Limit = None,
+    ) -> Any:
+        """All that can be asked for, or the first `limit` whose names hold `search`."""
+        return await run_in_threadpool(partial(_list, service, http.state.key, search or "", limit))
+
+    @router.get("/v1/models/{name:path}", response_model=Model, responses={404: {"model": ErrorReply}})
+    async def model(http: Request, name: str) -> Any:
+        """One of them; of a prompt also what it is for."""
+        return await run_in_threadpool(partial(_one, service, http.state.key, name))
+
+    return router
+
+
+def _list(service: Service, key: Key, search: str, limit: int | None) -> JSONResponse:
+    found = (model.model_dump() for model in _found(service, key, one_form(search.lower())))
+    data = list(itertools.islice(found, limit))
+    more = next(found, None) is not None
+    return JSONResponse({"object": "list", "data": data, "has_more": more})  # made here, off the event loop
+
+
+def _found(service: Service, key: Key, search: str) -> Iterator[Model]:
+    if key.base and search in service.model_name.lower():
+        yield _base(service)
+    for entry in service.registry.names():
+        if not entry.served or not key.allows(entry.name):
+            continue
+        for name in entry.models:
+            if search in one_form(name.lower()) and name != service.model_name:
+                yield _prompt(service, entry, name)
+
+
+def _one(service: Service, key: Key, name: str) -> Model:
+    if name == service.model_name and key.base:
+        service.target(name, key)  # which refuses a name of two
+        return _base(service)
+    if not key.allows(name.partition(":")[0]):
+        raise unknown_model(name)
+    try:
+        entry = service.registry.describe(name)
+    except UnknownPrompt:
+        raise unknown_model(name) from None
+    one = f"{name}:{entry.prompts[0]}" if len(entry.prompts) > 1 else name
+    facts = _facts(service.target(one, key).loaded)
+    return _prompt(service, entry, name).model_copy(update={"softprompt": facts})
+
+
+def _base(service: Service) -> Model:
+    return Model(id=service.model_name, created=0, root=service.model_name, parent=None)
+
+
+def _prompt(service: Service, entry: Entry, name: str) -> Model:
+    base = service.model_name
+    return Model(id=name, created=int(entry.modified), root=base, parent=base)
+
+
+def _facts(loaded: Loaded | None) -> PromptFacts | None:
+    if loaded is None:
+        return None
+    tuned = loaded.tuned
+    template = tuned.encoder.template
+    targets = [field for field in template.fields() if field not in template.input_fields]
+    return PromptFacts(
+        kind=tuned.encoder.kind,
+        method=str(tuned.artifact.manifest["method"]),
+        prompts=list(tuned.artifact.prompts),
+        labels=None if tuned.encoder.labels is None else list(tuned.encoder.labels),
+        fields=list(template.input_fields),
+        target_field=targets[0] if len(targets) == 1 else None,
+        prompt_field=tuned.recipe.data.prompt_field,
+        outdated=loaded.outdated,
+    )

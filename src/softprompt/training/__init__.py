@@ -1,0 +1,1 @@
+"""The training loop, its step, its sampler, its losses and its checkpoints."""

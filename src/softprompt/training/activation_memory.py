@@ -1,0 +1,119 @@
+"""The memory that a training step keeps for its backward pass, measured on one short row.
+
+Every tensor that autograd saves is counted, each storage once; weights and cached columns are there
+anyway. What layers keep grows with a row's tokens, and with their square where attention scores are kept:
+
+    bytes(x) = k + a x + c x²
+
+k (of the soft tokens), a and c come from three short rows, shaped like those of the largest batch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from ..data.collate import Batch, batch_of_ids
+from ..data.encode import Example
+from ..lm.base import LanguageModel
+from ..lm.context import Context
+from ..methods.base import SoftPrompt
+from .losses import next_token
+
+SHORT = (16, 32, 64)  # tokens of the rows
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """A batch's rows and the longest input and target in it."""
+
+    rows: int
+    inputs: int
+    targets: int
+
+    @property
+    def tokens(self) -> int:
+        """Of one row."""
+        return self.inputs + self.targets
+
+
+def largest_batch(examples: Sequence[Example], batch_size: int, batch_tokens: int | None = None) -> Shape:
+    """What a batch may come to: that of the longest rows."""
+    ordered = sorted(examples, key=lambda e: len(e.input_ids) + len(e.target_ids), reverse=True)
+    longest = ordered[:1] if batch_tokens is not None else ordered[:batch_size]
+    inputs = max(len(e.input_ids) for e in longest)
+    targets = max(1, *(len(e.target_ids) for e in longest))
+    rows = len(longest) if batch_tokens is None else max(1, batch_tokens // (inputs + targets))
+    return Shape(min(rows, len(examples)), inputs, targets)
+
+
+def backward_bytes(lm: LanguageModel, method: SoftPrompt, shape: Shape, *, full: bool) -> int:
+    """Of a step over a batch of that shape, without gradient checkpointing. `full`: nothing is cached.
+
+    The model must not be checkpointing.
+    """
+    if shape.tokens <= SHORT[-1]:
+        return shape.rows * _saved(lm, method, shape, full)
+    x, y, z = SHORT
+    at_x, at_y, at_z = (_saved(lm, method, _like(shape, tokens), full) for tokens in SHORT)
+    slope, later = (at_y - at_x) / (y - x), (at_z - at_y) / (z - y)
+    square = max(0.0, (later - slope) / (z - x))
+    return round(shape.rows * (at_z + (shape.tokens - z) * (later + square * (shape.tokens - y))))
+
+
+def checkpointed_bytes(lm: LanguageModel, shape: Shape, without: int) -> int:
+    """About what is left of `without` bytes under checkpointing: the input of every layer, and one layer."""
+    depth = max(1, len(lm.checkpointable_layers))
+    inputs = shape.rows * shape.tokens * lm.spec.hidden_size * lm.dtype.itemsize * depth
+    return min(without, inputs + without // depth)
+
+
+def _like(shape: Shape, tokens: int) -> Shape:
+    """A row of so many tokens, with as large a share of targets."""
+    targets = max(1, round(shape.targets * tokens / shape.tokens))
+    return Shape(1, max(1, tokens - targets), targets)
+
+
+def _saved(lm: LanguageModel, method: SoftPrompt, shape: Shape, full: bool) -> int:
+    """Bytes that one row of that shape keeps."""
+    batch = _row(lm, shape)
+    context = None if full else lm.prefill(batch)
+    weights = (*lm.model.parameters(), *lm.model.buffers())
+    there = {_storage(tensor)[0] for tensor in (*weights, *_tensors(method, context))}
+    found: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        place, size = _storage(tensor)
+        found[place] = size
+        return tensor
+
+    with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        next_token(lm, method, batch, context)
+    return sum(size for place, size in found.items() if place not in there)
+
+
+def _row(lm: LanguageModel, shape: Shape) -> Batch:
+    """One row of that shape."""
+    outputs = lm.spec.vocab_size if lm.head is None else lm.head.size
+    ids = [(7 * i + 3) % lm.spec.vocab_size for i in range(shape.inputs)]
+    targets = 1 if lm.head is not None and lm.head.over == "sequence" else shape.targets
+    placed = lm.answers == "mask" or (lm.head is not None and lm.head.over == "tokens")
+    places = [[i % shape.inputs for i in range(targets)]] if placed else None
+    return batch_of_ids([ids], [[i % outputs for i in range(targets)]], device=lm.device, places=places)
+
+
+def _tensors(method: SoftPrompt, context: Context | None) -> list[Tensor]:
+    layers = [] if context is None else [layer for layer in context.layers if layer is not None]
+    return [*method.parameters(), *method.buffers(), *(t for kv in layers for t in (kv.key, kv.value))]
+
+
+def _storage(tensor: Tensor) -> tuple[int, int]:
+    """Where a tensor's numbers are, and all the bytes that it keeps there."""
+    try:
+        storage = tensor.untyped_storage()
+        return storage.data_ptr(), storage.nbytes()
+    except (RuntimeError, NotImplementedError):  # a quantized weight has no storage of its own
+        return id(tensor), 0

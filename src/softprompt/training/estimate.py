@@ -1,0 +1,209 @@
+"""What a run will cost, before anything is trained, and what the next slower way of running it would.
+
+Steps and an evaluation are timed here and now (`timing`). Nothing here prints or writes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import torch
+
+from .._system.memory import free_memory, peak_memory
+from ..cache import InputFeatures, KeyValues, common_beginning, memory_store
+from ..cache.plan import Plan, size
+from ..data.encode import Example
+from ..evaluation.evaluator import evaluator_of
+from ..lm.finetune import trained_weights
+from ..methods.materialised import materialise
+from .activation_memory import Shape, backward_bytes, checkpointed_bytes, largest_batch
+from .loop import named_parameters
+from .prepare import Prepared, open_caches
+from .step_timing import in_memory, median_seconds, spread, step_seconds, typical_batch
+from .tune import TEXT_ROWS, optimization
+
+TEXT_TOKENS = 8  # generated while measuring
+
+
+@dataclass(frozen=True, slots=True)
+class Slower:
+    """The next slower way of computing the same: what it costs, beside the plan."""
+
+    name: str
+    step_seconds: float  # 0 where it was not tried
+    seconds: float  # of the whole run
+    memory_bytes: int
+    note: str = ""  # why it was not tried
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """Measured seconds, and what follows from them for the whole run."""
+
+    batch_rows: int  # of the measured step
+    batch_tokens: int  # inputs and targets
+    step_seconds: float
+    steps: int
+    cache_seconds: float  # once; 0 where nothing is cached
+    evaluation_seconds: float  # all dev rows, once
+    evaluations: int  # while training, and of the plain model and the best prompt
+    text_seconds: float  # writing the dev rows' texts, by the plain model and by the tuned one
+    memory_bytes: int  # largest resident size
+    artifact_bytes: int
+    trained_parameters: int
+    slower: Slower | None = None  # None: there is none
+    faster: str = ""  # what a faster plan would need; empty where there is none
+
+    @property
+    def seconds(self) -> float:
+        """Of the whole run, but for reading rows and loading the model."""
+        steps = self.steps * self.step_seconds
+        return self.cache_seconds + steps + self.evaluations * self.evaluation_seconds + self.text_seconds
+
+    def to_json(self) -> dict[str, Any]:
+        """All numbers, the predicted total as `seconds`."""
+        return asdict(self) | {"seconds": self.seconds}
+
+
+def measure(prepared: Prepared, *, slower: bool = True) -> Price:
+    """Time one step and one evaluation of `prepared`, which is left as it was; and the next slower plan's."""
+    how, trains = optimization(prepared.recipe), bool(named_parameters(prepared.lm, prepared.method))
+    rows = typical_batch(prepared.train, how)
+    step = step_seconds(prepared, rows) if trains else 0.0
+    evaluation_seconds, text_seconds = evaluating(prepared)
+    between = how.steps_between_evaluations
+    price = Price(
+        batch_rows=len(rows),
+        batch_tokens=_tokens(rows) + sum(len(e.target_ids) for e in rows),
+        step_seconds=step,
+        steps=how.steps,
+        cache_seconds=cache_seconds(prepared, rows),
+        evaluation_seconds=evaluation_seconds,
+        evaluations=-(-how.steps // between) + 2,
+        text_seconds=2 * text_seconds,
+        memory_bytes=peak_memory() + prepared.plan.ram_bytes,
+        artifact_bytes=artifact_bytes(prepared),
+        trained_parameters=prepared.trained_parameters,
+        faster=faster(prepared),
+    )
+    return replace(price, slower=_slower(prepared, rows, price)) if trains and slower else price
+
+
+def evaluating(prepared: Prepared) -> tuple[float, float]:
+    """Seconds of scoring all dev rows once, and of writing their texts once (0 where none are written)."""
+    dev = spread(prepared.dev, 32)
+    (dev_cache,), _ = open_caches(in_memory(prepared), [dev])
+    evaluator = evaluator_of(prepared.recipe, prepared.lm, prepared.encoder)
+    once = median_seconds(lambda: evaluator.run(prepared.method, dev, cache=dev_cache, text_rows=0))
+    text_seconds = 0.0
+    if prepared.encoder.kind == "generation":
+        tokens = min(TEXT_TOKENS, evaluator.max_new_tokens)
+        started = time.perf_counter()
+        replace(evaluator, max_new_tokens=tokens).run(prepared.method, dev, cache=dev_cache)
+        written = max(0.0, time.perf_counter() - started - once)
+        batches = min(TEXT_ROWS, len(prepared.dev)) / len(dev)
+        text_seconds = written * batches * evaluator.max_new_tokens / tokens
+    return once * _tokens(prepared.dev) / _tokens(dev), text_seconds
+
+
+def faster(prepared: Prepared) -> str:
+    """What a faster plan than `prepared`'s would need; empty where there is none."""
+    chosen, lm = prepared.plan, prepared.lm
+    needed = chosen.ram_bytes + chosen.cache_bytes
+    if chosen.mode == "full" and not lm.is_frozen:
+        return f"with base=frozen and placement=after, inputs would be cached: {size(chosen.cache_bytes)}"
+    if chosen.mode == "full" and "cache" not in lm.spec.limits:
+        own = prepared.recipe.method.options().get("placement")
+        what = "placement=after" if own != "after" else "a method that only stands after the input"
+        return f"with {what}, inputs would be cached: {size(chosen.cache_bytes)}"
+    if chosen.mode in ("recompute", "cached-disk") and prepared.recipe.train.cache != "auto":
+        return "with train.cache=auto, inputs are cached where they fit"
+    if chosen.mode in ("recompute", "cached-disk"):
+        more = size(max(0, needed - chosen.budget_bytes))
+        wish = f"train.cache_budget_mb={-(-needed // 10**6)}"
+        return f"with {more} more for the cache ({wish}), inputs would be kept in memory"
+    if chosen.checkpointing:
+        return f"with memory for {size(chosen.backward_bytes)} a step, layers would not be computed twice"
+    return ""
+
+
+def _slower(prepared: Prepared, rows: Sequence[Example], price: Price) -> Slower | None:
+    """The next slower plan, measured on the same rows; None where there is none."""
+    lm, how = prepared.lm, prepared.recipe.train
+    shape = largest_batch(prepared.train, how.batch_size, how.batch_tokens)
+    lm.set_gradient_checkpointing(False)
+    try:
+        kept = prepared.plan.backward_bytes or _backward(prepared, prepared.plan, shape)
+        found = _next_slower(prepared, shape, kept)
+        if found is None:
+            return None
+        name, plan, more = found
+        memory = max(0, price.memory_bytes + more)
+        if more > free_memory(str(lm.device)):
+            return Slower(name, 0.0, 0.0, memory, "not tried: more than is free")
+        lm.set_gradient_checkpointing(plan.checkpointing)
+        seconds = step_seconds(replace(prepared, plan=plan), rows, repeats=2)
+    finally:
+        lm.set_gradient_checkpointing(prepared.plan.checkpointing)
+    whole = price.seconds + price.steps * (seconds - price.step_seconds)
+    if prepared.plan.is_cached:
+        # what is kept of the dev rows is computed at every evaluation instead of once
+        share = _tokens(prepared.dev) / max(1, prepared.plan.prefill_tokens)
+        whole += price.cache_seconds * (price.evaluations * min(1.0, share) - 1)
+    return Slower(name, seconds, whole, memory)
+
+
+def _next_slower(prepared: Prepared, shape: Shape, kept: int) -> tuple[str, Plan, int] | None:
+    """Its name, the plan, and the bytes that it takes beyond the plan's own."""
+    chosen, lm = prepared.plan, prepared.lm
+    if chosen.is_cached:
+        freed = chosen.cache_bytes if chosen.mode == "cached-ram" else 0
+        return "recompute", replace(chosen, mode="recompute"), -freed
+    if chosen.mode == "recompute":
+        full = replace(chosen, mode="full")
+        return "full", full, _backward(prepared, full, shape) - kept
+    if chosen.checkpointing or not lm.checkpointable_layers:
+        return None
+    less = kept - checkpointed_bytes(lm, shape, kept)
+    return "full, with gradient checkpointing", replace(chosen, checkpointing=True), -less
+
+
+def _backward(prepared: Prepared, plan: Plan, shape: Shape) -> int:
+    return backward_bytes(prepared.lm, prepared.method, shape, full=plan.mode == "full")
+
+
+def cache_seconds(prepared: Prepared, rows: Sequence[Example]) -> float:
+    """Of computing all that is kept and not there yet, from that of `rows`."""
+    chosen, lm, kinds = prepared.plan, prepared.lm, []
+    if chosen.is_cached and not chosen.stored:
+        kv = KeyValues(lm, prepared.recipe.train.cache_dtype, common_beginning(lm, rows))
+        kinds.append((kv, chosen.prefill_tokens))
+    if chosen.features and chosen.features.where != "nowhere" and not chosen.features.stored:
+        assert prepared.method.reads is not None
+        kinds.append((InputFeatures(lm, prepared.method.reads), chosen.features.tokens))
+    seconds = 0.0
+    for kept, tokens in kinds:
+        memory_store.build(kept, rows[:1])
+        once = median_seconds(lambda kept=kept: memory_store.build(kept, rows))
+        seconds += once * tokens / max(1, sum(map(kept.tokens, rows)))
+    return seconds
+
+
+def artifact_bytes(prepared: Prepared) -> int:
+    """Bytes of the tensors that serving will load (headers of a few kB aside)."""
+    static = materialise(prepared.method)
+    numbers = list(prepared.method.state_dict().values())
+    if static is not None:
+        numbers = []
+        for injection in static.prompts:
+            injection.map_rows(lambda tensor: numbers.append(tensor) or tensor)
+        numbers = [tensor for tensor in numbers if tensor.dtype != torch.bool]  # masks are not saved
+    numbers += trained_weights(prepared.lm).values()
+    return sum(tensor.numel() * tensor.element_size() for tensor in numbers)
+
+
+def _tokens(examples: Sequence[Example]) -> int:
+    return sum(len(e.input_ids) for e in examples)

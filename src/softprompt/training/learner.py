@@ -1,0 +1,214 @@
+"""One prompt on its way: its parameters, optimizer, schedule, order of rows, and the best so far.
+
+Several learners may take their steps in one pass through the model (`train.fit_together`). Nothing here is
+shared between them, so what is one's gradient, clipping or early end never touches another's. This file
+knows nothing of models, templates or losses.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, final
+
+import torch
+from torch import Tensor
+
+from ..evaluation.evaluator import DevScore
+from .checkpoint import Checkpoints, Progress, Saved
+from .sampler import Order
+
+Schedule = Literal["cosine", "linear", "constant"]
+Stopped = Literal["finished", "early", "interrupted", "nan", "pruned"]
+CHECKPOINT_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a run ended. The method holds the best parameters, unless `stopped` is "interrupted"."""
+
+    stopped: Stopped
+    step: int
+    best_step: int
+    seconds: (
+        float  # of training and dev evaluation, over all resumed parts; a share of what was done together
+    )
+    history: list[dict] = field(default_factory=list)
+    other_seconds: float = 0.0  # of caches and the plain model, counted likewise
+
+
+@dataclass(frozen=True)
+class Optimization:
+    """Numbers of the optimizer (AdamW) and its schedule."""
+
+    steps: int
+    lr: float
+    batch_size: int = 32
+    base_lr: float = 0.0
+    weight_decay: float = 0.0
+    warmup: float = 0.05
+    schedule: Schedule = "cosine"
+    clip: float = 1.0
+    eval_every: int | None = None
+    patience: int | None = None
+    seed: int = 0
+    batch_tokens: int | None = None  # padded tokens a step, in place of `batch_size` rows
+
+    @property
+    def steps_between_evaluations(self) -> int:
+        """`eval_every`, or five evaluations a run and at least one every 100 steps."""
+        return self.eval_every or max(1, min(100, self.steps // 5))
+
+    def evaluations_after(self, step: int) -> int:
+        """Evaluations of the dev rows that follow after so many steps."""
+        between = self.steps_between_evaluations
+        return -(-self.steps // between) - step // between if step < self.steps else 0
+
+    def factor(self, step: int) -> float:
+        """Learning rate of step 0 … steps-1, as a share of the largest."""
+        warm = max(1, round(self.warmup * self.steps))
+        if step < warm:
+            return (step + 1) / warm
+        done = (step - warm) / max(1, self.steps - warm)
+        if self.schedule == "cosine":
+            return 0.5 * (1 + math.cos(math.pi * done))
+        return 1 - done if self.schedule == "linear" else 1.0
+
+
+@final
+class Learner:
+    """Named parameters ("prompt.…", "base.…") and all that their training needs between two steps.
+
+    `lengths` are those of its rows. It goes on from `start`, and keeps writing `checkpoints`, where these are
+    given. `resumed_from` says after how many steps that was.
+    """
+
+    def __init__(
+        self,
+        parameters: Mapping[str, Tensor],
+        lengths: Sequence[int],
+        dev_score: Callable[[], DevScore],
+        how: Optimization,
+        *,
+        checkpoints: Checkpoints | None = None,
+        start: Saved | None = None,
+    ) -> None:
+        self.parameters, self.how = dict(parameters), how
+        self.stopped: Stopped | None = None
+        self._order = Order(lengths, how.batch_size, how.seed, how.batch_tokens)
+        self._dev_score, self._checkpoints = dev_score, checkpoints
+        self._optimizer = _optimizer(self.parameters, how)
+        self.state, self._best = Progress(), self._copy()
+        if start is not None:
+            self.state, self._best = start.fill(self.parameters, self._optimizer)
+        if checkpoints is not None:
+            checkpoints.begin_with(start)
+        self.resumed_from = self.state.step
+        self.stopped = self.state.ended
+        self._saved, self._saved_state = time.perf_counter(), self._mark() if start else None
+        self._end_if_done()
+
+    @property
+    def rows(self) -> list[int]:
+        """Row numbers of the next step."""
+        return self._order.batch(self.state.step)
+
+    @property
+    def lr(self) -> float:
+        """Learning rate of the last step."""
+        return self._optimizer.param_groups[0]["lr"]
+
+    def forget_gradients(self) -> None:
+        """Before the loss of a step."""
+        self._optimizer.zero_grad(set_to_none=True)
+
+    def learn(self, loss: Tensor) -> bool:
+        """One update by the gradients of `loss`; False, and the end, where it or they are not finite."""
+        finite = bool(torch.isfinite(loss))
+        if finite:
+            norm = torch.nn.utils.clip_grad_norm_(list(self.parameters.values()), self.how.clip or math.inf)
+            finite = bool(torch.isfinite(norm))
+        if not finite:
+            self.stopped = "nan"
+            return False
+        for group in self._optimizer.param_groups:
+            group["lr"] = group["peak"] * self.how.factor(self.state.step)
+        self._optimizer.step()
+        self.state.step += 1
+        return True
+
+    @property
+    def is_due(self) -> bool:
+        """Whether the dev rows are to be scored after this step."""
+        return self.state.step % self.how.steps_between_evaluations == 0 or self.state.step == self.how.steps
+
+    def evaluate(self, loss: float) -> tuple[DevScore, bool]:
+        """Score the dev rows and keep the parameters where they are the best so far."""
+        dev = self._dev_score()
+        is_best = self.state.note(dev.key)
+        if is_best:
+            self._best = self._copy()
+        self.state.history.append({"step": self.state.step, "loss": loss, dev.name: dev.shown})
+        self._end_if_done()
+        return dev, is_best
+
+    def spent(self, seconds: float) -> None:
+        """Count time."""
+        self.state.seconds += seconds
+
+    @property
+    def is_old(self) -> bool:
+        """Whether the last checkpoint was written more than a minute ago."""
+        return time.perf_counter() - self._saved > CHECKPOINT_SECONDS
+
+    def save(self) -> None:
+        """Write a checkpoint, unless the last one says the same."""
+        self.state.ended = None if self.stopped == "interrupted" else self.stopped
+        if self._checkpoints is not None and self._mark() != self._saved_state:
+            self._checkpoints.write(self.parameters, self._optimizer, self.state, self._best)
+            self._saved_state = self._mark()
+        self._saved = time.perf_counter()
+
+    def end(self) -> Outcome:
+        """Save, and put the best parameters in place (unless it was interrupted).
+
+        That it was pruned is saved with the others' next step: a time that is over prunes all, and may be
+        longer in the next run.
+        """
+        if self.stopped != "pruned":
+            self.save()
+        state, stopped = self.state, self.stopped or "interrupted"
+        if stopped == "nan" or (stopped != "interrupted" and state.best is not None):
+            with torch.no_grad():
+                for name, parameter in self.parameters.items():
+                    parameter.copy_(self._best[name])
+        return Outcome(
+            stopped, state.step, state.best_step, state.seconds, state.history, state.other_seconds
+        )
+
+    def _copy(self) -> dict[str, Tensor]:
+        return {name: p.detach().clone() for name, p in self.parameters.items()}
+
+    def _mark(self) -> tuple:
+        """Changes with whatever a checkpoint holds, but for seconds."""
+        return self.state.step, len(self.state.history), self.state.ended
+
+    def _end_if_done(self) -> None:
+        patience = self.how.patience
+        if self.stopped is not None:
+            return
+        if self.state.step >= self.how.steps:
+            self.stopped = "finished"
+        elif patience is not None and self.state.evaluations_without_best >= patience:
+            self.stopped = "early"
+
+
+def _optimizer(parameters: dict[str, Tensor], how: Optimization) -> torch.optim.AdamW:
+    groups = []
+    for prefix, lr in (("prompt.", how.lr), ("base.", how.base_lr)):
+        members = [p for name, p in parameters.items() if name.startswith(prefix)]
+        if members:
+            groups.append({"params": members, "lr": lr, "peak": lr})
+    return torch.optim.AdamW(groups, weight_decay=how.weight_decay)

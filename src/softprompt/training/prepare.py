@@ -1,0 +1,214 @@
+"""A recipe becomes encoded rows, a base model, a fresh method and a plan: all that comes before a step.
+
+Nothing here trains or prints.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from .. import methods
+from .._system import threads
+from .._system.memory import free_memory
+from ..build import (
+    base_options,
+    build_method,
+    check_head,
+    dated,
+    encoder_of,
+    load_base,
+    read_split,
+    template_of,
+)
+from ..cache import InputCache, InputFeatures, open, plan
+from ..cache.folders import cache_place
+from ..cache.plan import plan_inputs
+from ..config.identity import FORMAT
+from ..config.schema import Recipe
+from ..data.encode import Encoder, Example
+from ..data.labels import distinct_labels
+from ..data.sources import Row, fingerprint
+from ..data.spelling import distinct, refuse_twins
+from ..data.template import name_in
+from ..errors import SoftPromptError, unknown
+from ..evaluation.metrics import METRICS
+from ..lm import finetune
+from ..lm.base import LanguageModel
+from ..lm.loading import fingerprint as base_fingerprint
+from ..methods.base import SoftPrompt
+from ..methods.transfer import Carried
+from . import decisive
+from .activation_memory import backward_bytes, largest_batch
+from .micro_batch import at_once
+from .sampler import Order, row_lengths
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """Rows encoded and a method built: everything known before the first step."""
+
+    recipe: Recipe
+    lm: LanguageModel
+    encoder: Encoder
+    train: list[Example]
+    dev: list[Example]
+    prompts: tuple[str, ...]
+    data_fingerprint: str
+    method: SoftPrompt
+    plan: plan.Plan
+    base: dict[str, str]  # fingerprint of the base as it was loaded; training may change it
+    carried: Carried | None = None  # how the start came from another base model
+    raw: Mapping[str, str] = field(default_factory=dict)  # hashes of the rows as they were read
+
+    @property
+    def trained_parameters(self) -> int:
+        """Numbers that training changes: the prompt's and, where it is not frozen, the base's."""
+        own = sum(p.numel() for p in self.method.parameters() if p.requires_grad)
+        return own + sum(p.numel() for p in finetune.trained_weights(self.lm).values())
+
+    def identity(self) -> dict[str, Any]:
+        """What decides the run's numbers: see `identity`. A checkpoint must agree on it."""
+        content = decisive.content(self.recipe)
+        if self.method.reads is not None and self.method.reads.kind == "encoder":
+            content["method.encoder"] = InputFeatures(self.lm, self.method.reads).key
+        return {
+            "format": FORMAT,
+            "settings": decisive.settings(self.recipe)
+            | {"prompts": list(self.prompts), "labels": list(self.encoder.labels or ())},
+            "rows": {"train": decisive.rows(self.train), "dev": decisive.rows(self.dev)},
+            "base": self.base,
+            # dtype=auto is measured at every start, and might not come out the same
+            "dtype": str(self.lm.dtype).removeprefix("torch."),
+            "content": content,
+            "raw": self.raw,
+            "about": decisive.about(self.recipe),
+        }
+
+
+def prepare(
+    recipe: Recipe,
+    *,
+    lm: LanguageModel | None = None,
+    rows: Iterable[Mapping[str, Any]] | None = None,
+    dev_rows: Iterable[Mapping[str, Any]] | None = None,
+) -> Prepared:
+    """Read, split and encode the rows, load the base and build the method.
+
+    Rows are read before the model is loaded, so that a mistake in them is told at once.
+    """
+    methods.check_options(recipe.method.name, recipe.method.options())
+    for metric in recipe.task.metrics or ():
+        if metric not in METRICS:
+            raise unknown("metric", metric, METRICS, fix="mend task.metrics")
+    refuse_twins(recipe.task.labels or (), "task.labels")
+    template = template_of(recipe)
+    train_rows, held = read_split(recipe, rows, dev_rows)
+    prompts = _prompt_names(train_rows, recipe.data.prompt_field)
+    threads.use(recipe.train.threads)  # before a precision is measured
+    # a head's size is that of the labels, so that they must be known before the model is loaded
+    labels = recipe.task.labels
+    if recipe.task.needs_head and recipe.task.kind != "regression":
+        labels = labels or distinct_labels(train_rows, template)
+    lm = lm or load_base(recipe, labels)
+    check_head(recipe, labels, lm)
+    recipe = dated(recipe, lm)
+    encoder = encoder_of(recipe, lm, template_of(recipe, lm), prompts, labels)
+    train, dev = encoder.encode_parts([train_rows, held])
+    base = base_fingerprint(lm)
+    carried: list[Carried] = []
+    method = build_method(recipe, lm, encoder, train, prompts, on_carried=carried.append)
+    finetune.unfreeze(lm, recipe.base.mode, **base_options(recipe), seed=recipe.train.seed)
+    chosen = plan_of(recipe, lm, method, train, dev)
+    lm.set_gradient_checkpointing(chosen.checkpointing)
+    return Prepared(
+        recipe,
+        lm,
+        encoder,
+        train,
+        dev,
+        prompts,
+        fingerprint([*train_rows, *held]),
+        method,
+        chosen,
+        base,
+        carried[0] if carried else None,
+        {"train": fingerprint(train_rows), "dev": fingerprint(held)},
+    )
+
+
+def plan_of(
+    recipe: Recipe,
+    lm: LanguageModel,
+    method: SoftPrompt,
+    train: list[Example],
+    dev: list[Example],
+    asked: Sequence[Example] | None = None,
+) -> plan.Plan:
+    """What is kept of the inputs, and whether layers are computed twice, for want of memory.
+
+    `asked` are the training rows that steps will read; by itself those of the recipe's steps.
+    """
+    how = recipe.train
+    rows = min(how.batch_size, len(train))
+    order = Order(row_lengths(train, how.batch_tokens), how.batch_size, how.seed, how.batch_tokens)
+    if how.batch_tokens is not None:
+        rows = round(len(train) / order.per_epoch)
+    if asked is None:
+        asked = [train[i] for i in order.asked(how.steps)]
+    chosen = plan_inputs(recipe, lm, method, [*train, *dev], rows, [*asked, *dev])
+    kept = 0
+    lm.set_gradient_checkpointing(False)  # a base that is used again may be at it
+    if how.gradient_checkpointing == "auto":
+        shape = largest_batch(train, how.batch_size, how.batch_tokens)
+        if chosen.mode == "full":  # a step goes through the model in passes of so many positions
+            most = at_once(str(lm.device))[0] // (shape.tokens + chosen.soft_tokens)
+            shape = replace(shape, rows=min(shape.rows, max(1, most)))
+        kept = backward_bytes(lm, method, shape, full=chosen.mode == "full")
+    free, possible = free_memory(str(lm.device)), bool(lm.checkpointable_layers)
+    return plan.with_checkpointing(chosen, how.gradient_checkpointing, kept, free, possible=possible)
+
+
+def open_caches(
+    prepared: Prepared,
+    lists: Sequence[Sequence[Example]],
+    *,
+    first: Sequence[Example] = (),
+    needed: Sequence[Example] | None = None,
+    progress: open.Progress = lambda done, total: None,
+    say: open.Say = lambda text: None,
+) -> tuple[list[InputCache], Prepared]:
+    """A cache for each list of examples as the plan asks, and `prepared` with the plan as it came out."""
+    caches, chosen = open.open_inputs(
+        prepared.plan,
+        prepared.lm,
+        lists,
+        first=first,
+        needed=needed,
+        reads=prepared.method.reads,
+        form=prepared.recipe.train.cache_dtype,
+        place=cache_place(prepared.recipe),
+        progress=progress,
+        say=say,
+    )
+    return caches, replace(prepared, plan=chosen)
+
+
+def leading(runs: Sequence[Prepared]) -> Prepared:
+    """The run whose caches serve all: of keys and values where some keep them, else of what is read."""
+    return max(runs, key=lambda run: (run.plan.mode != "full", run.method.reads is not None))
+
+
+def _prompt_names(rows: list[Row], field: str | None) -> tuple[str, ...]:
+    """Distinct prompt names in order of appearance; several spellings of one are one."""
+    if field is None:
+        return ("default",)
+    names = distinct(name for row in rows if (name := name_in(row, field)) is not None)
+    if not names:
+        raise SoftPromptError(
+            f"no row names its prompt in the column '{field}'",
+            why="data.prompt_field says that they do",
+            fix=f"add '{field}' to the rows, or leave data.prompt_field out",
+        )
+    return tuple(names)

@@ -1,0 +1,152 @@
+"""The gradients of one learner's step, or of several in one pass through the frozen model.
+
+Rows of all go into one batch, each under its own prompt, over one cache of inputs. That costs less than a
+pass each as long as a pass is too small to fill the machine; passes that fill it stay apart. A step that more
+than fills it is taken in several passes, whose gradients are added: the same step, in less memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import accumulate
+from typing import final
+
+import torch
+from torch import Tensor
+
+from ..cache import InputCache
+from ..data.batching import by_tokens
+from ..data.collate import collate
+from ..data.encode import Example
+from ..lm.base import LanguageModel
+from ..methods.base import SoftPrompt
+from ..methods.side_by_side import SideBySide
+from .losses import Objective, squared_errors, token_losses
+from .micro_batch import at_once
+from .prepare import Prepared
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """What one learner learns: a method, from rows."""
+
+    method: SoftPrompt
+    examples: Sequence[Example]
+    is_full: bool  # whether something trained stands ahead of the inputs, so that nothing is computed once
+    batch_size: int  # rows a step, about
+    soft_tokens: int = 0  # positions of the prompt, a row
+    objective: Objective = token_losses
+
+    @staticmethod
+    def of(run: Prepared) -> Part:
+        """A run's part, as its plan says."""
+        objective = squared_errors if run.encoder.kind == "regression" else token_losses
+        rows, is_full = min(run.recipe.train.batch_size, len(run.train)), run.plan.mode == "full"
+        # a prompt ahead of the input that all rows share is run once: see `FrozenLM.logits`
+        shared = is_full and run.method.reads is None and len(run.prompts) == 1
+        return Part(run.method, run.train, is_full, rows, 0 if shared else run.plan.soft_tokens, objective)
+
+    def tokens(self, example: Example) -> int:
+        """Positions of a row that are computed with gradient."""
+        tail = self.soft_tokens + max(1, len(example.target_ids))
+        return tail + len(example.input_ids) if self.is_full else tail
+
+    def step(self) -> tuple[float, float]:
+        """(positions computed with gradient, positions of the inputs) of a step of mean length."""
+        share = self.batch_size / max(1, len(self.examples))
+        inputs = sum(len(example.input_ids) for example in self.examples)
+        return share * sum(map(self.tokens, self.examples)), share * inputs
+
+
+@final
+class Steps:
+    """Losses of the rows of several parts, over one base model.
+
+    `cache` is that of the inputs of all, one part's after another's; what is not in it is computed each step.
+    """
+
+    def __init__(self, lm: LanguageModel, parts: Sequence[Part], cache: InputCache) -> None:
+        self._lm, self._parts, self._cache = lm, parts, cache
+        self._starts = [0, *accumulate(len(part.examples) for part in parts)]
+        self._reads = next((part.method.reads for part in parts if part.method.reads), None)
+        self._most = at_once(str(lm.device))
+
+    def backward(self, chosen: Sequence[tuple[int, list[int]]]) -> list[Tensor]:
+        """The mean loss of each (part by number, its rows); their gradients are added to the parameters.
+
+        The gradient of a sum of losses is each part's own, since none has a parameter of another's.
+        """
+        counts = [self._targets(index, rows) for index, rows in chosen]
+        totals = [torch.zeros((), device=self._lm.device) for _ in chosen]
+        for one_pass in self._passes(chosen):
+            found = self._sums(one_pass)
+            losses = [loss / counts[place] for (place, _, _), loss in zip(one_pass, found, strict=True)]
+            # a loss that is not finite would make the sum so; it is its own part's end alone
+            if finite := [loss for loss in losses if bool(torch.isfinite(loss.detach()))]:
+                torch.stack(finite).sum().backward()
+            for (place, _, _), loss in zip(one_pass, losses, strict=True):
+                totals[place] = totals[place] + loss.detach()
+        return totals
+
+    def _targets(self, index: int, rows: list[int]) -> int:
+        return sum(len(self._parts[index].examples[row].target_ids) for row in rows)
+
+    def _passes(self, chosen: Sequence[tuple[int, list[int]]]) -> list[list[tuple[int, int, list[int]]]]:
+        """(place in `chosen`, part, rows) of each pass: all at once, or one part's rows a few at a time."""
+        if len(chosen) > 1:
+            return [[(place, index, rows) for place, (index, rows) in enumerate(chosen)]]
+        index, rows = chosen[0]
+        lengths = [self._parts[index].tokens(self._parts[index].examples[row]) for row in rows]
+        order = sorted(range(len(rows)), key=lengths.__getitem__)
+        return [
+            [(0, index, [rows[place] for place in batch])]
+            for batch in by_tokens(order, lengths, self._most[0])
+        ]
+
+    def _sums(self, one_pass: Sequence[tuple[int, int, list[int]]]) -> list[Tensor]:
+        """The sum of the losses of each part's rows."""
+        lm, parts = self._lm, [self._parts[index] for _, index, _ in one_pass]
+        first = parts[0]
+        examples = [self._parts[index].examples[row] for _, index, rows in one_pass for row in rows]
+        batch = collate(examples, lm.device)
+        owner = torch.tensor([k for k, (_, _, rows) in enumerate(one_pass) for _ in rows], device=lm.device)
+        method: SoftPrompt = first.method
+        if len(parts) > 1:
+            method = SideBySide([part.method for part in parts])
+            offsets = torch.tensor(method.offsets, device=lm.device)
+            batch = replace(batch, prompt_ids=batch.prompt_ids + offsets[owner])
+        numbers = [self._starts[index] + row for _, index, rows in one_pass for row in rows]
+        batch, context = self._cache.fill(batch, numbers, method.reads), None
+        if not first.is_full:
+            context = self._cache.context(numbers) or lm.context(batch)
+        found = first.objective(lm, method, batch, context)
+        if len(parts) == 1:
+            return [found.values.sum()]
+        owners = owner[found.rows]
+        return [found.values[owners == k].sum() for k in range(len(parts))]
+
+    def groups(self, active: Sequence[int]) -> Iterator[list[int]]:
+        """Parts (by number) whose steps go through the model together."""
+        alike: dict[object, list[int]] = {}
+        for index in active:
+            alike.setdefault(self._kind(self._parts[index]), []).append(index)
+        for numbers in alike.values():
+            yield from self._packed(numbers)
+
+    def _packed(self, numbers: Sequence[int]) -> Iterator[list[int]]:
+        """As many at once as a pass takes."""
+        group: list[int] = []
+        held = (0.0, 0.0)
+        for index in numbers:
+            own = self._parts[index].step()
+            held = held[0] + own[0], held[1] + own[1]
+            if group and (held[0] > self._most[0] or held[1] > self._most[1]):
+                yield group
+                group, held = [], own
+            group.append(index)
+        yield group
+
+    def _kind(self, part: Part) -> tuple:
+        """Parts alike in this can share a pass; one that does not read its input goes with any that do."""
+        return part.is_full, part.objective, part.method.reads or self._reads

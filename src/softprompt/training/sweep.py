@@ -1,0 +1,128 @@
+"""Which runs go side by side over one base model: settings of a recipe, or the prompts of a file of rows."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from ..build import read_split
+from ..config.schema import Recipe
+from ..data.spelling import distinct, same_form
+from ..errors import SoftPromptError
+from ..lm.base import LanguageModel
+from .prepare import Prepared, prepare
+
+Rows = Iterable[Mapping[str, Any]]
+
+
+def prepare_settings(
+    recipes: Sequence[Recipe],
+    *,
+    lm: LanguageModel | None = None,
+    rows: Rows | None = None,
+    dev_rows: Rows | None = None,
+    before_loading: Callable[[Sequence[Recipe]], None] = lambda recipes: None,
+) -> list[Prepared]:
+    """One run a recipe, over one model in memory; `rows` and `dev_rows` stand in for the recipes' files.
+
+    Where no dev rows are given, they are those of the first recipe's seed in all: scores of other rows could
+    not be compared. `before_loading` is called before rows are read and the model is loaded.
+
+    Raises SoftPromptError where they ask for different models, or change the model that they share.
+    """
+    first = recipes[0]
+    for recipe in recipes:
+        _check_base(recipe)
+        asked = [f"'{r.model}' (train.dtype={r.train.dtype})" for r in (first, recipe)]
+        if asked[0] != asked[1]:
+            raise SoftPromptError(
+                "runs side by side share one base model",
+                why=f"one setting asks for {asked[0]}, another for {asked[1]}",
+                fix="give all the same model and train.dtype, or run them one after the other",
+            )
+    _check_outputs([recipe.output for recipe in recipes])
+    before_loading(recipes)
+    given = [None if part is None else list(part) for part in (rows, dev_rows)]
+    runs: list[Prepared] = []
+    for recipe in recipes:
+        seeded = recipe.train.model_copy(update={"seed": first.train.seed})
+        train, dev = read_split(recipe.model_copy(update={"train": seeded}), *given)
+        runs.append(prepare(recipe, lm=runs[0].lm if runs else lm, rows=train, dev_rows=dev))
+    return runs
+
+
+def settings(over: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+    """Every combination of the values of some keys."""
+    return [dict(zip(over, values, strict=True)) for values in product(*over.values())]
+
+
+def name_of(setting: Mapping[str, Any]) -> str:
+    """A setting in a line, and its folder."""
+    return ",".join(f"{key}={value}" for key, value in setting.items())
+
+
+def prepare_prompts(
+    recipe: Recipe,
+    *,
+    lm: LanguageModel | None = None,
+    before_loading: Callable[[Sequence[Recipe]], None] = lambda recipes: None,
+) -> list[Prepared]:
+    """One run for each prompt that `data.prompt_field` names, on that prompt's rows alone.
+
+    Each is saved in a folder of its own in the recipe's output folder. `before_loading` is called with their
+    recipes once the rows are read. Raises SoftPromptError where a prompt
+    has no dev rows.
+    """
+    field = recipe.data.prompt_field
+    if field is None:
+        raise SoftPromptError(
+            "train.apart=true trains each prompt by itself, but the rows name no prompts",
+            fix="data.prompt_field=COLUMN, the column that names each row's prompt",
+        )
+    _check_base(recipe)
+    train, dev = read_split(recipe)
+    names = distinct(str(row[field]) for row in train if row.get(field) not in (None, ""))
+    outputs = [str(Path(recipe.output) / _folder_name(name)) for name in names]
+    _check_outputs(outputs)
+    recipes = [recipe.model_copy(update={"output": output}) for output in outputs]
+    before_loading(recipes)
+    runs: list[Prepared] = []
+    for name, alone in zip(names, recipes, strict=True):
+        form = same_form(name)
+        own, held = ([row for row in rows if same_form(str(row.get(field))) == form] for rows in (train, dev))
+        if not held:
+            raise SoftPromptError(
+                f"prompt '{name}' has no dev rows",
+                why=f"it has {len(own)} rows to train on, and each prompt is measured by itself",
+                fix="give data.dev with rows of every prompt, or a larger data.dev_fraction",
+            )
+        runs.append(prepare(alone, lm=runs[0].lm if runs else lm, rows=own, dev_rows=held))
+    return runs
+
+
+def _check_base(recipe: Recipe) -> None:
+    changes = f"base={recipe.base.mode} trains" if recipe.base.mode != "frozen" else ""
+    if recipe.task.needs_head:
+        changes = "the task's head is a part of"
+    if changes:
+        raise SoftPromptError(
+            "these runs cannot go side by side",
+            why=f"{changes} the base model, which they share",
+            fix="run them one after the other, or leave the base frozen",
+        )
+
+
+def _check_outputs(outputs: Sequence[str]) -> None:
+    places = [str(Path(output).resolve()) for output in outputs]
+    if twice := sorted({place for place in places if places.count(place) > 1}):
+        raise SoftPromptError(
+            f"several runs would be saved in {twice[0]}", fix="give each an output folder of its own"
+        )
+
+
+def _folder_name(name: str) -> str:
+    """A prompt's name as a folder: what is odd in it becomes an underscore."""
+    return re.sub(r"[^\w.-]+", "_", name).strip(".") or "_"

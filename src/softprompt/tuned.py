@@ -1,0 +1,131 @@
+"""`Tuned`: a prompt on its base model, and `open_prompt`, which loads one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from . import methods
+from ._system.display import shown
+from ._system.quiet import quietly
+from .artifacts import artifact as artifacts
+from .artifacts.artifact import Artifact
+from .build import check_head, encoder_of, saved_base, template_of
+from .config.load import Recipe, recipe_from_dict
+from .data.encode import Encoder
+from .data.sources import read_rows
+from .evaluation.answering import listed, texts
+from .evaluation.evaluator import Evaluation, Evaluator, evaluator_of
+from .lm.base import LanguageModel
+from .methods.base import Setting, SoftPrompt
+from .methods.keyword_arguments import in_python
+
+Rows = Iterable[Mapping[str, Any]]
+
+
+Inputs = str | Mapping[str, Any] | Iterable[str | Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Tuned:
+    """A tuned prompt on its base model, ready to use."""
+
+    lm: LanguageModel
+    artifact: Artifact
+    method: SoftPrompt
+    encoder: Encoder
+    recipe: Recipe
+
+    @property
+    def metrics(self) -> dict[str, float]:
+        """On the dev rows."""
+        return self.artifact.manifest["dev"]["metrics"]
+
+    def evaluator(self) -> Evaluator:
+        """How its rows are scored."""
+        return evaluator_of(self.recipe, self.lm, self.encoder)
+
+    @quietly
+    @in_python
+    def evaluate(
+        self, rows: Rows | str, *, prompt: str | None = None, progress: bool | None = None
+    ) -> Evaluation:
+        """Metrics with intervals on rows (or a file of them). `progress` as in `tune`."""
+        with shown(progress):
+            examples = self.encoder.encode_rows(read_rows(rows, split="test"), prompt=prompt)
+            return self.evaluator().run(self.method, examples)
+
+    @quietly
+    @in_python
+    def generate(self, inputs: Inputs, *, prompt: str | None = None, **options: Any) -> Any:
+        """The answer to an input: generated text, or the likeliest label or choice.
+
+        One input (a text, or a row as a mapping) gives one text; a list, or any other iterable, gives a list,
+        an empty one for none. `num_return_sequences=N` gives a list of N texts in place of each. Tags come as
+        one text, parted by spaces; a regression's number as text too.
+
+        A string stands for the template's only field. `options` are transformers' generation options (see
+        docs/running.md); a prompt that writes no text takes none. Raises SoftPromptError for an unknown one.
+        """
+        many, single = listed(inputs)
+        if not many:
+            return []
+        name = (
+            self.artifact.prompts[self.artifact.index(prompt)] if prompt or not _names_prompt(many) else None
+        )
+        wanted = options.get("max_new_tokens")
+        encoder = self.encoder.settled(wanted if isinstance(wanted, int) and wanted > 0 else None)
+        examples = [encoder.encode(row, with_target=False, prompt=name) for row in many]
+        found = texts(self.lm, self.method, self.encoder, examples, self.recipe.task.max_new_tokens, options)
+        return found[0] if single else found
+
+
+@in_python
+@quietly
+def open_prompt(
+    path: str | Path,
+    lm: LanguageModel | None = None,
+    *,
+    model: str | None = None,
+    other_base: bool = False,
+    plain: bool = False,
+) -> Tuned:
+    """A saved prompt on its base model (loaded where none is given). Verified; see `artifact.load`.
+
+    `model` names another place to load the base from. `plain` leaves the prompt out: the base model as it
+    was, with the prompt's template.
+    """
+    artifact = artifacts.load(path)
+    return opened(artifact, lm or saved_base(artifact, model), other_base=other_base, plain=plain)
+
+
+def opened(
+    artifact: Artifact,
+    lm: LanguageModel,
+    *,
+    other_base: bool = False,
+    plain: bool = False,
+    encoder: Callable[[Recipe, Artifact], Encoder] | None = None,
+) -> Tuned:
+    """`open_prompt` of an artifact that was loaded, on a base that was.
+
+    `encoder` gives the encoder, for whoever keeps those of artifacts that are used alike.
+    """
+    recipe = recipe_from_dict(artifact.manifest["recipe"])
+    labels = artifact.manifest["labels"]
+    check_head(recipe, labels, lm)
+    if plain:
+        method = methods.build("none", Setting(lm, artifact.prompts))
+    else:
+        method = artifact.method(lm, other_base=other_base)
+    if encoder is not None:
+        return Tuned(lm, artifact, method, encoder(recipe, artifact), recipe)
+    made = encoder_of(recipe, lm, template_of(recipe, lm), artifact.prompts, labels)
+    return Tuned(lm, artifact, method, made.settled(), recipe)
+
+
+def _names_prompt(rows: list) -> bool:
+    """Whether rows carry their prompt's name themselves."""
+    return any(isinstance(row, Mapping) for row in rows)

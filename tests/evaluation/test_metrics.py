@@ -1,0 +1,192 @@
+"""Values against the libraries called directly, intervals against closed forms and naive bootstraps."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import numpy as np
+import pytest
+import sacrebleu
+from rouge_score.rouge_scorer import RougeScorer
+from sklearn.metrics import accuracy_score, f1_score
+
+from softprompt.errors import SoftPromptError
+from softprompt.evaluation.metrics import METRICS, compute, default_metrics
+
+WORDS = "the cat sat on a mat and saw one small dog near an old house".split()
+
+
+def sentences(count: int, seed: int) -> list[str]:
+    rng = random.Random(seed)
+    return [" ".join(rng.choices(WORDS, k=rng.randint(5, 12))) for _ in range(count)]
+
+
+@pytest.fixture
+def ragged() -> tuple[list[str], list[list[str]]]:
+    """Predictions that share words with one, two or three references each."""
+    rng = random.Random(1)
+    predictions = sentences(40, seed=2)
+    references = []
+    for i, text in enumerate(predictions):
+        words = text.split()
+        words[rng.randrange(len(words))] = "changed"
+        references.append([" ".join(words), *sentences(rng.randint(0, 2), seed=100 + i)])
+    assert {len(texts) for texts in references} == {1, 2, 3}
+    return predictions, references
+
+
+def streams(references: list[list[str]]) -> list[list[str | None]]:
+    most = max(map(len, references))
+    return [[texts[i] if i < len(texts) else None for texts in references] for i in range(most)]
+
+
+def test_bleu_and_chrf_are_sacrebleus(ragged):
+    predictions, references = ragged
+    scores = compute(["bleu", "chrf"], predictions, references, resamples=50)
+    assert scores["bleu"].value == pytest.approx(
+        sacrebleu.corpus_bleu(predictions, streams(references)).score
+    )
+    assert scores["chrf"].value == pytest.approx(
+        sacrebleu.corpus_chrf(predictions, streams(references)).score
+    )
+    for score in scores.values():
+        assert 0 < score.low < score.value < score.high < 100 and score.n == 40
+
+
+@pytest.mark.parametrize("name", ["bleu", "chrf", "macro_f1"])
+def test_resampled_sums_score_as_the_resampled_corpus_does(name, ragged):
+    predictions, references = ragged
+    if name == "macro_f1":
+        predictions = [text.split()[0] for text in predictions]
+        references = [[texts[0].split()[1]] for texts in references]
+    metric = METRICS[name]
+    from softprompt.evaluation.metrics import Inputs
+
+    stats = np.asarray(metric.stats(Inputs(predictions, references)), dtype=float)
+    rng = np.random.default_rng(3)
+    for _ in range(5):
+        rows = rng.integers(len(predictions), size=len(predictions))
+        direct = compute([name], [predictions[i] for i in rows], [references[i] for i in rows], resamples=0)
+        assert metric.score(stats[rows].sum(axis=0)) == pytest.approx(direct[name].value)
+
+
+def test_accuracy_and_macro_f1_are_scikit_learns():
+    rng = random.Random(0)
+    true = rng.choices(["a", "b", "c"], [6, 3, 1], k=200)
+    predicted = [label if rng.random() < 0.7 else rng.choice(["a", "b", "d"]) for label in true]
+    scores = compute(["accuracy", "macro_f1"], predicted, [[label] for label in true])
+    assert scores["accuracy"].value == pytest.approx(accuracy_score(true, predicted))
+    assert scores["macro_f1"].value == pytest.approx(
+        f1_score(true, predicted, average="macro", zero_division=0)
+    )
+
+
+def test_accuracy_interval_is_the_binomial_one():
+    n, right = 500, 400
+    score = compute(["accuracy"], ["y"] * right + ["x"] * (n - right), [["y"]] * n, resamples=4000)[
+        "accuracy"
+    ]
+    half = 1.96 * math.sqrt(0.8 * 0.2 / n)
+    assert score.value == pytest.approx(0.8)
+    assert score.low == pytest.approx(0.8 - half, abs=0.006)
+    assert score.high == pytest.approx(0.8 + half, abs=0.006)
+
+
+def test_exact_match_looks_past_case_and_spaces_and_at_every_reference():
+    predictions = ["  The  Cat ", "a dog", "one"]
+    references = [["the cat"], ["no", "A Dog"], ["two"]]
+    assert compute(["exact_match"], predictions, references)["exact_match"].value == pytest.approx(2 / 3)
+    assert compute(["accuracy"], predictions, references)["accuracy"].value == 0
+
+
+def test_rouge_l_is_the_best_over_references_and_the_mean_over_examples(ragged):
+    predictions, references = ragged
+    scorer = RougeScorer(["rougeL"])
+    best = [
+        max(scorer.score(text, guess)["rougeL"].fmeasure for text in texts)
+        for guess, texts in zip(predictions, references, strict=True)
+    ]
+    score = compute(["rouge_l"], predictions, references)["rouge_l"]
+    assert score.value == pytest.approx(sum(best) / len(best))
+    half = 1.96 * np.std(best) / math.sqrt(len(best))
+    assert score.high - score.low == pytest.approx(2 * half, rel=0.15)
+
+
+def test_perplexity_weighs_by_tokens():
+    score = compute(["perplexity"], [], [], nll=[2.0, 12.0], tokens=[1, 9])["perplexity"]
+    assert score.value == pytest.approx(math.exp(1.4))
+    assert score.low == pytest.approx(math.exp(12 / 9)) and score.high == pytest.approx(math.exp(2.0))
+    assert not METRICS["perplexity"].higher_is_better and METRICS["perplexity"].needs == "nll"
+    assert compute(["perplexity"], [], [], nll=[1e6], tokens=[1])["perplexity"].value == math.inf
+
+
+def test_the_seed_decides_and_one_example_has_no_width():
+    texts, references = sentences(30, 5), [[text] for text in sentences(30, 6)]
+    assert compute(["chrf"], texts, references) == compute(["chrf"], texts, references)
+    assert compute(["chrf"], texts, references) != compute(["chrf"], texts, references, seed=1)
+    one = compute(["chrf", "rouge_l"], texts[:1], references[:1])
+    assert all(score.low == score.value == score.high and score.n == 1 for score in one.values())
+
+
+@pytest.mark.parametrize("name", [name for name, metric in METRICS.items() if metric.needs == "prediction"])
+def test_empty_predictions_score_zero_and_perfect_ones_full(name):
+    texts = sentences(20, 7)
+    references = [[text] for text in texts]
+    assert compute([name], [""] * 20, references, resamples=10)[name].value == 0
+    full = 100 if name in ("bleu", "chrf") else 1
+    assert compute([name], texts, references, resamples=10)[name].value == pytest.approx(full)
+
+
+def test_intervals_do_not_depend_on_how_many_draws_are_held_at_once(monkeypatch):
+    texts, references = sentences(30, 5), [[text] for text in sentences(30, 6)]
+    whole = compute(["rouge_l"], texts, references)
+    monkeypatch.setattr("softprompt.evaluation.metrics._DRAWS_AT_ONCE", 100)
+    assert compute(["rouge_l"], texts, references) == whole
+
+
+def test_bad_input_is_refused():
+    with pytest.raises(SoftPromptError, match="did you mean 'accuracy'"):
+        compute(["acuracy"], ["a"], [["a"]])
+    with pytest.raises(SoftPromptError, match="no examples"):
+        compute(["accuracy"], [], [])
+    with pytest.raises(SoftPromptError, match="example 1 has no reference"):
+        compute(["accuracy"], ["a", "b"], [["a"], []])
+    with pytest.raises(SoftPromptError, match="different lengths"):
+        compute(["accuracy"], ["a"], [["a"], ["b"]])
+    with pytest.raises(SoftPromptError, match="needs log-likelihoods"):
+        compute(["perplexity"], [], [])
+
+
+def test_every_task_has_default_metrics():
+    for kind in ("generation", "classification", "choice", "token-classification", "regression"):
+        assert default_metrics(kind) and set(default_metrics(kind)) <= set(METRICS)
+    with pytest.raises(SoftPromptError, match="did you mean 'choice'"):
+        default_metrics("choise")
+
+
+def test_numbers_against_numpy():
+    rng = np.random.default_rng(0)
+    true = rng.normal(1e4, 1.0, 30)  # far from zero, where sums of squares lose their differences
+    guessed = 1e4 + 0.5 * (true - 1e4) + rng.normal(0, 0.3, 30)
+    texts = [[repr(float(x)) for x in part] for part in (guessed, true)]
+    scores = compute(["mse", "pearson"], texts[0], [[text] for text in texts[1]], resamples=50)
+    assert scores["mse"].value == pytest.approx(((guessed - true) ** 2).mean())
+    assert scores["pearson"].value == pytest.approx(np.corrcoef(guessed, true)[0, 1])
+    assert scores["pearson"].low < scores["pearson"].value < scores["pearson"].high
+    assert not METRICS["mse"].higher_is_better
+    constant = compute(["pearson"], ["2"] * 30, [[text] for text in texts[1]], resamples=5)
+    assert constant["pearson"].value == 0
+    with pytest.raises(SoftPromptError, match="needs numbers"):
+        compute(["mse"], ["warm"], [["1"]])
+
+
+def test_tags_count_by_words():
+    guessed, true = ["O B O", "B", "O O"], ["O B B", "O", "O O"]
+    flat = [[tag for text in part for tag in text.split()] for part in (guessed, true)]
+    scores = compute(["tag_accuracy", "tag_macro_f1"], guessed, [[text] for text in true], resamples=20)
+    assert scores["tag_accuracy"].value == pytest.approx(accuracy_score(flat[1], flat[0]))
+    assert scores["tag_macro_f1"].value == pytest.approx(f1_score(flat[1], flat[0], average="macro"))
+    assert scores["tag_accuracy"].n == 3
+    short = compute(["tag_accuracy"], ["O"], [["O B B B"]], resamples=2)
+    assert short["tag_accuracy"].value == 1 / 4  # a word without a tag is wrong

@@ -1,0 +1,63 @@
+"""Every recipe that `choose` may write is a recipe, and `check` accepts it on a tiny model."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import yaml
+
+from softprompt.config.load import load_recipe
+from softprompt.data.sources import read_rows
+from softprompt.data.template import Template
+from softprompt.recommend import CONTESTANTS, Said, measure, rank, recipes
+from softprompt.training.prepare import prepare
+
+FIELDS = {"labels": {}, "answers": {"prompt_field": "style"}, "choices": {"choices": "options"}}
+
+
+@pytest.mark.parametrize("kind", FIELDS)
+def test_every_contestant_that_trains_has_a_recipe_that_runs(kind, rows_file, tmp_path, new_lm, model_folder):
+    path = rows_file(kind)
+    fields = FIELDS[kind]
+    template = Template(
+        "{{ input }}",
+        "{{ target }}",
+        prompt_field=fields.get("prompt_field"),
+        choices_field=fields.get("choices"),
+    )
+    needs = measure(read_rows(path), template, new_lm(), Said())
+    task = recipes.Task(str(path), str(model_folder), **fields)
+    written = recipes.write(rank(needs), needs, task, tmp_path / "recipes", first=len(CONTESTANTS))
+    trained = [item for item in rank(needs).ranked if item.contestant.is_trained]
+    assert len(written) == len(trained) >= 7
+    for place, (file, item) in enumerate(zip(written, trained, strict=True), 1):
+        assert file.name == f"{place}-{item.contestant.name.replace('/', '-')}.yaml"
+        recipe = load_recipe(file)
+        prepared = prepare(recipe, lm=new_lm())  # as `check` and `tune` begin
+        assert recipe.method.name == item.contestant.method and prepared.trained_parameters > 0
+        assert len(prepared.train) + len(prepared.dev) == needs.rows
+        assert f"softprompt tune {file}" in file.read_text(encoding="utf-8")
+
+
+def test_a_recipe_of_few_rows_has_a_batch_that_they_fill(rows_file, llama):
+    needs = measure(
+        read_rows(rows_file("labels", 10)), Template("{{ input }}", "{{ target }}"), llama, Said()
+    )
+    made = recipes.recipe_of(CONTESTANTS["prompt-tuning/after"], needs, recipes.Task("rows.jsonl"))
+    assert made["train"]["batch_size"] == 5
+    many = recipes.recipe_of(CONTESTANTS["lora"], replace(needs, rows=1000), recipes.Task("rows.jsonl"))
+    assert many["train"]["batch_size"] == 16 and many["base"] == {
+        "mode": "lora",
+        "lr": CONTESTANTS["lora"].rate,
+    }
+    assert recipes.recipe_of(CONTESTANTS["prefix-tuning/after"], needs, recipes.Task("rows.jsonl"))["train"][
+        "lr"
+    ] == (CONTESTANTS["prefix-tuning/after"].rate)
+    assert yaml.safe_load(yaml.safe_dump(made)) == made
+
+
+def test_rates_to_search_hold_the_contestants_own():
+    assert recipes.rates(CONTESTANTS["prompt-tuning/after"]).split(",")[1] == "3e-2"  # the method's default
+    for name in ("lora", "prefix-tuning/after"):
+        assert float(recipes.rates(CONTESTANTS[name]).split(",")[1]) == CONTESTANTS[name].rate
