@@ -34,7 +34,7 @@ from softprompt._system import quiet
 from softprompt.data.collate import Batch, batch_of_ids
 from softprompt.lm import families
 from softprompt.lm.base import LanguageModel
-from softprompt.lm.causal import FrozenLM
+from softprompt.lm.causal import CausalLM
 from softprompt.lm.encoder import EncoderLM
 from softprompt.lm.features import size
 from softprompt.lm.heads import Head, parameter_names
@@ -150,8 +150,8 @@ def new_lm() -> Callable[..., LanguageModel]:
 
     def make(family: str = "llama", seed: int = 0, **changes: Any) -> LanguageModel:
         if family in FAMILIES:
-            return FrozenLM(tiny_model(family, seed, **changes), tiny_tokenizer(), f"tiny-{family}")
-        wrapper = Seq2SeqLM if family in families.ENCODER_DECODERS else FrozenLM
+            return CausalLM(tiny_model(family, seed, **changes), tiny_tokenizer(), f"tiny-{family}")
+        wrapper = Seq2SeqLM if family in families.ENCODER_DECODERS else CausalLM
         return wrapper(families.tiny(family, seed, **changes), tiny_tokenizer(), f"tiny-{family}")
 
     return make
@@ -169,7 +169,7 @@ def lms(new_lm) -> Callable[[str], LanguageModel]:
 
 
 @pytest.fixture(scope="session")
-def llama(lms) -> FrozenLM:
+def llama(lms) -> CausalLM:
     return lms("llama")
 
 
@@ -198,7 +198,7 @@ def encoder_folder(tmp_path_factory) -> str:
 def setting() -> Callable[..., Setting]:
     """`setting(lm, **changes)`: two prompts, two labels and four training rows to start from."""
 
-    def make(lm: FrozenLM, **changes: Any) -> Setting:
+    def make(lm: CausalLM, **changes: Any) -> Setting:
         rows = tuple(tuple(range(start, start + 9)) for start in (3, 20, 41, 66))
         defaults: dict[str, Any] = {
             "prompts": ("joke", "fact"),

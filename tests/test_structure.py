@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
@@ -40,6 +42,16 @@ def test_the_architecture_page_names_every_module():
 def test_the_root_holds_its_modules_and_rooms():
     assert {p.stem for p in PACKAGE.glob("*.py")} == ROOT_MODULES
     assert {p.parent.name for p in PACKAGE.glob("*/__init__.py")} == ROOMS
+
+
+def test_no_class_name_is_used_in_more_than_two_modules():
+    homes = defaultdict(set)
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.ClassDef):
+                homes[node.name].add(path.relative_to(PACKAGE))
+    assert len(homes) > 300
+    assert not {name: places for name, places in homes.items() if len(places) > 2}
 
 
 @pytest.mark.process

@@ -11,7 +11,7 @@ from transformers import LogitsProcessor
 
 from softprompt import methods
 from softprompt.lm.base import LanguageModel
-from softprompt.lm.causal import FrozenLM
+from softprompt.lm.causal import CausalLM
 from softprompt.lm.families import ENCODER_DECODERS, tiny
 from softprompt.lm.seq2seq import Seq2SeqLM
 from softprompt.methods.base import Setting, SoftPrompt
@@ -45,7 +45,7 @@ def in_peft(method: str, base: Any = "llama", task: str = "CAUSAL_LM", **options
 
 def here(family: str = "llama") -> LanguageModel:
     """The same tiny model as ours."""
-    return (Seq2SeqLM if family in ENCODER_DECODERS else FrozenLM)(tiny(family), None, f"tiny-{family}")
+    return (Seq2SeqLM if family in ENCODER_DECODERS else CausalLM)(tiny(family), None, f"tiny-{family}")
 
 
 def prompt(

@@ -12,7 +12,7 @@ from transformers import AlbertConfig, AlbertForMaskedLM, RwkvConfig, RwkvForCau
 from softprompt.data.collate import batch_of_ids
 from softprompt.injection import Injection
 from softprompt.lm.base import LanguageModel
-from softprompt.lm.causal import FrozenLM
+from softprompt.lm.causal import CausalLM
 from softprompt.lm.encoder import EncoderLM
 from softprompt.lm.families import HIDDEN, LAYERS, VOCAB
 
@@ -147,7 +147,7 @@ def prefix_on_rwkv() -> Row:
         return LAYERS - _reached_in_peft(model, LAYERS)
 
     def ours() -> float:
-        return LAYERS - _reached(FrozenLM(_rwkv(), None, "tiny-rwkv"))
+        return LAYERS - _reached(CausalLM(_rwkv(), None, "tiny-rwkv"))
 
     measured = f"layers that the prefix does not reach, of {LAYERS}"
     return compare("prefix on rwkv", measured, peft=peft, ours=ours, allowed=REFUSED)

@@ -22,14 +22,14 @@ from softprompt.data.collate import Batch, batch_of_ids
 from softprompt.errors import SoftPromptError
 from softprompt.injection import Injection, LayerKV, Prefix, SoftTokens
 from softprompt.lm.base import LanguageModel
-from softprompt.lm.causal import FrozenLM
+from softprompt.lm.causal import CausalLM
 from softprompt.lm.encoder import EncoderLM
 from softprompt.lm.seq2seq import Seq2SeqLM
 
 LENGTHS, TARGETS, SOFT, NEW = (20, 1, 7), (3, 2, 1), 3, 3
 TOLERANCE = 1e-5  # in float32
 ROUNDING = 1e-3  # up to here, more than that may be rounding: then it is gone in float64
-WRAPPERS = {"causal": FrozenLM, "seq2seq": Seq2SeqLM, "encoder": EncoderLM}
+WRAPPERS = {"causal": CausalLM, "seq2seq": Seq2SeqLM, "encoder": EncoderLM}
 
 
 @dataclass(frozen=True)

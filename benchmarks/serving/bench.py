@@ -16,7 +16,7 @@ import torch
 from softprompt import methods
 from softprompt.artifacts import artifact as artifacts
 from softprompt.config.load import recipe_from_dict
-from softprompt.lm.causal import FrozenLM
+from softprompt.lm.causal import CausalLM
 from softprompt.lm.loading import fingerprint
 from softprompt.methods.base import Setting, SoftPrompt
 from softprompt.serve import Engine, Finished, Registry, Request, Sampling, Token
@@ -26,7 +26,7 @@ from softprompt.serve import Engine, Finished, Registry, Request, Sampling, Toke
 class Bench:
     """Sizes, and where things lie."""
 
-    lm: FrozenLM
+    lm: CausalLM
     folder: Path  # of the prompts
     prompts: int = 32
     length: int = 16  # vectors of a prompt

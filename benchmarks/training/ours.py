@@ -18,8 +18,8 @@ from softprompt.injection import Injection
 from softprompt.lm.base import LanguageModel
 from softprompt.training.learner import Learner
 from softprompt.training.loop import Optimization, fit_together, named_parameters
-from softprompt.training.sampler import Order
-from softprompt.training.step import Part, Steps
+from softprompt.training.sampler import BatchSampler
+from softprompt.training.step import StepPart, TrainStep
 
 LENGTH, LR = 16, 1e-2
 
@@ -67,13 +67,13 @@ class Ours:
         """Back to the start."""
         self.method.load_state_dict(self._start)
 
-    def part(self, batch: int) -> Part:
+    def part(self, batch: int) -> StepPart:
         """What it learns, in steps of so many rows."""
-        return Part(self.method, self.rows, self.mode == "full", batch)
+        return StepPart(self.method, self.rows, self.mode == "full", batch)
 
     def backward(self, indices: Sequence[int]) -> Tensor:
         """The loss of a batch of rows by number; its gradient is added to the vectors'."""
-        steps = Steps(self.lm, [self.part(len(indices))], self.cache)
+        steps = TrainStep(self.lm, [self.part(len(indices))], self.cache)
         return steps.backward([(0, list(indices))])[0]
 
     def train(self, rows: Sequence[int], steps: int, batch: int) -> Block:
@@ -93,7 +93,7 @@ def train(runs: Sequence[Ours], rows: Sequence[Sequence[int]], steps: int, batch
         lengths = [len(run.rows[i].input_ids) for i in chosen]
         parameters = named_parameters(run.lm, run.method)
         learners.append(Learner(parameters, lengths, lambda: DevScore((0.0,), "", 0.0), plain(steps, batch)))
-    side_by_side = Steps(first.lm, [run.part(batch) for run in runs], _repeated(first, len(runs)))
+    side_by_side = TrainStep(first.lm, [run.part(batch) for run in runs], _repeated(first, len(runs)))
 
     def backward(group: Sequence[tuple[int, list[int]]]) -> list[Tensor]:
         found = side_by_side.backward([(index, [rows[index][i] for i in own]) for index, own in group])
@@ -122,5 +122,5 @@ def plain(steps: int, batch: int) -> Optimization:
 
 def batches(rows: Sequence[Example], chosen: Sequence[int], steps: int, batch: int) -> list[list[int]]:
     """The very batches of `Ours.train`, for whoever is to train on the same."""
-    order = Order([len(rows[i].input_ids) for i in chosen], batch, plain(steps, batch).seed)
+    order = BatchSampler([len(rows[i].input_ids) for i in chosen], batch, plain(steps, batch).seed)
     return [[chosen[i] for i in order.batch(step)] for step in range(steps)]

@@ -9,7 +9,7 @@ from softprompt.training.learner import Learner
 from softprompt.training.loop import fit_together, named_parameters
 from softprompt.training.prepare import open_caches
 from softprompt.training.sampler import row_lengths
-from softprompt.training.step import Part, Steps
+from softprompt.training.step import StepPart, TrainStep
 from softprompt.training.tune import first_asked, optimization
 
 from .options import Options
@@ -43,6 +43,6 @@ def run(options: Options, contestant: str, seed: int, dtype: str) -> Trial:
 
     parameters = named_parameters(made.lm, made.method)
     learner = Learner(parameters, row_lengths(made.train), look, how)
-    steps = Steps(made.lm, [Part.of(made)], cache)
+    steps = TrainStep(made.lm, [StepPart.of(made)], cache)
     (outcome,) = fit_together([learner], steps.backward, should_stop=lambda: race.over)
     return Trial("ours", contestant, how.lr, seed, dtype, race.reached, race.now(), outcome.step, race.best)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from softprompt.data.encode import Example
-from softprompt.training.sampler import Order
+from softprompt.training.sampler import BatchSampler
 
 from .options import Options
 from .ours import Ours
@@ -63,7 +63,7 @@ def run(options: Options, contestant: str, rate: float, seed: int, dtype: str, g
 
 def in_like_lengths(rows: Sequence[Example], steps: int, batch: int, seed: int) -> list[Example]:
     """`steps` whole batches, one after the other, grouped as ours are."""
-    order = Order([len(row.input_ids) for row in rows], batch, seed)
+    order = BatchSampler([len(row.input_ids) for row in rows], batch, seed)
     chosen: list[Example] = []
     step = 0
     while len(chosen) < steps * batch:

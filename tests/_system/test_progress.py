@@ -10,7 +10,7 @@ import pytest
 import softprompt
 from softprompt._system import progress
 from softprompt._system.display import Display, is_watched, left_of, shown
-from softprompt._system.progress import Pace, duration, task, track
+from softprompt._system.progress import TimeLeft, duration, task, track
 from softprompt.evaluation.evaluator import DevScore
 from softprompt.training.learner import Optimization
 from softprompt.training.loop import Event, Remaining
@@ -43,7 +43,7 @@ class Quiet:
 
 def test_time_left_leaves_out_the_first_part_which_warms_up():
     clock = Hands()
-    pace = Pace(clock)
+    pace = TimeLeft(clock)
     clock.now = 60.0  # ten times as long as the others
     pace.at(0.1)
     assert pace.left() is None

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from softprompt.cache.folders import Place
+from softprompt.cache.folders import CacheFolder
 
 LENGTHS = (5, 1, 9, 3, 9, 2)
 
@@ -34,6 +34,6 @@ def examples(encoded):
 
 
 @pytest.fixture
-def place(tmp_path) -> Place:
+def place(tmp_path) -> CacheFolder:
     """Room enough for any test."""
-    return Place(tmp_path / "kv", limit=10**9)
+    return CacheFolder(tmp_path / "kv", limit=10**9)

@@ -16,7 +16,7 @@ import torch
 
 from softprompt._system import files
 from softprompt.cache import Cache, KeyValues, disk_store
-from softprompt.cache.folders import Place, builder, default_root, entry_of
+from softprompt.cache.folders import CacheFolder, builder, default_root, entry_of
 from softprompt.cache.keys import name_of_ids
 from softprompt.cache.shards import missing
 from softprompt.data.collate import collate
@@ -48,7 +48,7 @@ def prefills(llama, monkeypatch):
     return calls
 
 
-def shards(place: Place) -> list[Path]:
+def shards(place: CacheFolder) -> list[Path]:
     """Files of rows that have their entry."""
     return sorted(path for path in place.root.glob("*/*.safetensors") if entry_of(path).exists())
 
@@ -127,7 +127,7 @@ def test_the_folder_is_the_users_own(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert default_root() == tmp_path / "softprompt" / "kv"
     monkeypatch.setenv("SOFTPROMPT_CACHE", str(tmp_path / "mine"))
-    assert Place().root == tmp_path / "mine" / "kv"
+    assert CacheFolder().root == tmp_path / "mine" / "kv"
 
 
 # --- what is damaged or half written ---
@@ -213,12 +213,12 @@ def test_a_process_that_is_killed_leaves_nothing_half_read(model_folder, tmp_pat
     """A real process, killed without warning while it writes."""
     import softprompt
 
-    place, rows = Place(tmp_path / "kv", limit=10**9), encoded(range(2, 30))
+    place, rows = CacheFolder(tmp_path / "kv", limit=10**9), encoded(range(2, 30))
     script = f"""
 import time, types, softprompt
 from softprompt._system import files
 from softprompt.cache import KeyValues, disk_store as disk
-from softprompt.cache.folders import Place
+from softprompt.cache.folders import CacheFolder
 from pathlib import Path
 disk.SHARD_BYTES, disk.BATCH_TOKENS = 3000, 12
 original = files.write_tensors
@@ -230,7 +230,7 @@ files.write_tensors = slow
 rows = [types.SimpleNamespace(input_ids=ids, prompt=0, places=(), value=None, target_ids=(),
         rendered=types.SimpleNamespace(input="")) for ids in {[row.input_ids for row in rows]!r}]
 lm = softprompt.load({str(model_folder)!r}, dtype="float32")
-disk.open_or_build(Place(Path({str(place.root)!r}), 10**9), KeyValues(lm), rows)
+disk.open_or_build(CacheFolder(Path({str(place.root)!r}), 10**9), KeyValues(lm), rows)
 """
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-c", script]
@@ -259,13 +259,13 @@ def used(paths: list[Path], seconds: float) -> None:
 
 def test_the_longest_unused_go_first(llama, encoded, tmp_path, monkeypatch):
     monkeypatch.setattr(disk_store, "BATCH_TOKENS", 100)  # one file a run
-    roomy, names, stores = Place(tmp_path / "kv", limit=10**9), [], []
+    roomy, names, stores = CacheFolder(tmp_path / "kv", limit=10**9), [], []
     for start, when in ((10, 2000), (30, 1000), (50, 3000)):
         stores.append(disk_store.open_or_build(roomy, KeyValues(llama), encoded((9, 8), start=start)))
         (new,) = set(shards(roomy)) - set(names)
         names.append(new)
         used([new], when)
-    tight = Place(roomy.root, limit=3 * max(held.bytes for held in roomy.held()) + 500)
+    tight = CacheFolder(roomy.root, limit=3 * max(held.bytes for held in roomy.held()) + 500)
     said: list[str] = []
     disk_store.open_or_build(tight, KeyValues(llama), encoded((9, 8), start=70), say=said.append)
     assert not names[1].exists() and names[0].exists() and names[2].exists()
@@ -285,16 +285,16 @@ def test_rows_of_other_runs_in_the_same_file_do_not_stay_over_budget(
 ):
     monkeypatch.setattr(disk_store, "BATCH_TOKENS", 100)
     old, new = encoded((9, 9, 9)), encoded((9, 9), start=50)
-    place = Place(tmp_path / "kv", limit=10**9)
+    place = CacheFolder(tmp_path / "kv", limit=10**9)
     disk_store.open_or_build(place, KeyValues(llama), old)
     wanted = [old[0], *new]
-    tight = Place(place.root, limit=place.held()[0].bytes + 500)
+    tight = CacheFolder(place.root, limit=place.held()[0].bytes + 500)
     same(disk_store.open_or_build(tight, KeyValues(llama), wanted), wanted, llama, close)
     assert sum(held.bytes for held in tight.held()) <= tight.budget()
 
 
 def test_what_another_run_is_building_is_not_removed(tmp_path):
-    place = Place(tmp_path / "kv", limit=1)
+    place = CacheFolder(tmp_path / "kv", limit=1)
     other = place.root / "other" / "0.safetensors"
     with builder(other.parent):
         other.write_bytes(b"x" * 100)
@@ -306,13 +306,13 @@ def test_the_budget_is_a_share_of_what_is_free_or_held(tmp_path, monkeypatch):
     import shutil
     from types import SimpleNamespace
 
-    place = Place(tmp_path / "not" / "there")
+    place = CacheFolder(tmp_path / "not" / "there")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=1000))
     assert place.budget() == 400
     (place.root / "one").mkdir(parents=True)
     (place.root / "one" / "0.safetensors").write_bytes(b"x" * 500)
     assert place.budget() == 600
-    assert Place(place.root, limit=7).budget() == 7
+    assert CacheFolder(place.root, limit=7).budget() == 7
 
 
 @pytest.mark.parametrize("when", [1, 2, 3])

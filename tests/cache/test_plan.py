@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from softprompt.cache import KeyValues, memory_store, plan
-from softprompt.cache.folders import Place
+from softprompt.cache.folders import CacheFolder
 from softprompt.cache.plan import decide, with_checkpointing
 from softprompt.injection import Injection, Prefix, SoftTokens
 from softprompt.lm import finetune
@@ -96,7 +96,7 @@ def test_a_trained_base_makes_nothing_constant(new_lm, examples):
 def test_what_does_not_fit_in_memory_is_kept_on_disk(llama, examples, tmp_path):
     injection = Injection(after=parts(llama)["after"])
     needed = decide(llama, injection, examples, 2).cache_bytes
-    here = {"place": Place(tmp_path / "kv", limit=needed), "budget_bytes": needed - 1}
+    here = {"place": CacheFolder(tmp_path / "kv", limit=needed), "budget_bytes": needed - 1}
     chosen = decide(llama, injection, examples, 2, **here)
     assert chosen.mode == "cached-disk" and chosen.is_cached and not chosen.stored
     assert chosen.cache_bytes == needed and chosen.disk_bytes == needed
@@ -106,7 +106,7 @@ def test_what_does_not_fit_in_memory_is_kept_on_disk(llama, examples, tmp_path):
     assert (
         asked.mode == "cached-disk" and asked.folder == chosen.folder and "train.cache=disk" in asked.reason
     )
-    tight = {"place": Place(tmp_path / "kv", limit=needed - 1), "budget_bytes": needed - 1}
+    tight = {"place": CacheFolder(tmp_path / "kv", limit=needed - 1), "budget_bytes": needed - 1}
     for wish, both in (("auto", True), ("disk", False)):
         refused = decide(llama, injection, examples, 2, cache=wish, **tight)
         assert refused.mode == "recompute" and "budget of the disk" in refused.reason
@@ -116,7 +116,7 @@ def test_what_does_not_fit_in_memory_is_kept_on_disk(llama, examples, tmp_path):
 def test_an_input_that_occurs_twice_is_kept_once_on_disk(llama, examples, tmp_path):
     injection = Injection(after=parts(llama)["after"])
     once, twice = (
-        decide(llama, injection, rows, 2, cache="disk", place=Place(tmp_path))
+        decide(llama, injection, rows, 2, cache="disk", place=CacheFolder(tmp_path))
         for rows in (examples, [*examples, *examples[::-1]])
     )
     assert twice.cache_bytes == once.cache_bytes and twice.folder == once.folder
@@ -132,7 +132,7 @@ def test_int8_takes_a_byte_a_number_and_a_scale_a_channel(llama, examples):
 def test_a_cache_that_an_earlier_run_left_is_said(llama, examples, tmp_path):
     from softprompt.cache import disk_store
 
-    injection, place = Injection(after=parts(llama)["after"]), Place(tmp_path)
+    injection, place = Injection(after=parts(llama)["after"]), CacheFolder(tmp_path)
     disk_store.open_or_build(place, KeyValues(llama), examples)
     chosen = decide(llama, injection, examples, 2, cache="disk", place=place)
     assert chosen.stored and "cached already" in str(chosen)
@@ -170,7 +170,7 @@ def test_both_share_the_budgets(llama, examples, tmp_path):
     short = decide(llama, injection, examples, 2, reads=HIDDEN, budget_bytes=both - 1, cache="ram")
     assert short.mode == "recompute" and short.features is not None and short.features.where == "ram"
     for limit, mode in ((both, "cached-disk"), (both - 1, "recompute")):
-        place = Place(tmp_path, limit=limit)
+        place = CacheFolder(tmp_path, limit=limit)
         chosen = decide(llama, injection, examples, 2, reads=HIDDEN, cache="disk", place=place)
         assert chosen.mode == mode and chosen.features is not None and chosen.features.where == "disk"
         assert chosen.features.folder != chosen.folder

@@ -50,7 +50,7 @@ def test_stopped_it_says_how_to_go_on(run, recipe, monkeypatch):
 
         def run(self, work, jobs):
             yield from Serial().run(work, jobs[:1])
-            if len(jobs) == 1 and isinstance(jobs[0], experiment.Survey):
+            if len(jobs) == 1 and isinstance(jobs[0], experiment.FirstLook):
                 return
             raise KeyboardInterrupt
 

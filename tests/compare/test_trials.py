@@ -9,7 +9,7 @@ import pytest
 from softprompt.compare.candidates import DEFAULT, contestants
 from softprompt.compare.pruning import Pruner, curve_of
 from softprompt.compare.search import Search, finer, trials_of
-from softprompt.compare.splits import Ground, by_turns, lay, mean_embeddings, part
+from softprompt.compare.splits import Splits, by_turns, lay, mean_embeddings, part
 from softprompt.compare.store import Folder
 from softprompt.compare.trials import Trials
 from softprompt.config.load import load_recipe, recipe_from_dict
@@ -41,7 +41,7 @@ def ground(**changes):
         "hashes": {"train": "1", "dev": "2", "test": "3"},
         "counts": {"train": 40, "dev": 10, "test": 10},
     }
-    return Ground(**{**facts, **changes})
+    return Splits(**{**facts, **changes})
 
 
 def no_vectors(texts):

@@ -19,7 +19,7 @@ from softprompt.errors import SoftPromptError
 from softprompt.injection import Injection
 from softprompt.lm import families
 from softprompt.lm.apply import injection_for
-from softprompt.lm.causal import FrozenLM
+from softprompt.lm.causal import CausalLM
 from softprompt.methods.base import SoftPrompt
 
 HOME = ("llama", "gpt2", "qwen3")  # every option of every method is run on these; on the others every method
@@ -118,7 +118,7 @@ def generates(family) -> Callable[[Injection], bool]:
 
 
 @pytest.fixture
-def lm(request, lms) -> FrozenLM:
+def lm(request, lms) -> CausalLM:
     """The family's model where a test has one, else the Llama."""
     return lms(request.getfixturevalue("family") if "family" in request.fixturenames else "llama")
 
@@ -127,7 +127,7 @@ def lm(request, lms) -> FrozenLM:
 def build(setting, perturb, encoder_folder) -> Callable[..., SoftPrompt]:
     """`build(lm, case)`: a fresh method with every parameter changed at random."""
 
-    def make(lm: FrozenLM, case: Case, *, seed: int = 0, perturbed: bool = True) -> SoftPrompt:
+    def make(lm: CausalLM, case: Case, *, seed: int = 0, perturbed: bool = True) -> SoftPrompt:
         options = dict(case.options)
         if options.get("source") == "encoder":
             options["encoder"] = encoder_folder
@@ -154,7 +154,7 @@ def batch(rows_to_batch) -> Batch:
 def plain_differs() -> Callable[..., None]:
     """The injection must change every row's logits, or a test would pass without testing anything."""
 
-    def check(lm: FrozenLM, batch: Batch, logits: torch.Tensor, least: float = 1e-3) -> None:
+    def check(lm: CausalLM, batch: Batch, logits: torch.Tensor, least: float = 1e-3) -> None:
         change = (lm.logits(batch) - logits).abs().amax(dim=2)  # [B, T]
         assert change[batch.target_mask].min() > least
 
@@ -264,7 +264,7 @@ def unpadded() -> Callable[[torch.Tensor, Batch, int], torch.Tensor]:
 def greedy() -> Callable[..., list[list[int]]]:
     """Decoding written naively: the whole row computed anew for every token."""
 
-    def decode(lm: FrozenLM, batch: Batch, injection: Injection, count: int) -> list[list[int]]:
+    def decode(lm: CausalLM, batch: Batch, injection: Injection, count: int) -> list[list[int]]:
         made: list[list[int]] = [[] for _ in range(batch.size)]
         for _ in range(count):
             logits = lm.logits(batch.with_targets([[*ids, 0] for ids in made]), injection)
@@ -279,7 +279,7 @@ def greedy() -> Callable[..., list[list[int]]]:
 def manifest_for(encoder_folder) -> Callable[..., dict[str, Any]]:
     """`manifest_for(lm, case)`: what `tune` would tell `artifact.save`."""
 
-    def make(lm: FrozenLM, case: Case) -> dict[str, Any]:
+    def make(lm: CausalLM, case: Case) -> dict[str, Any]:
         from softprompt.lm.loading import fingerprint
 
         options = dict(case.options)

@@ -10,7 +10,7 @@ import torch
 import softprompt
 from softprompt.errors import SoftPromptError
 from softprompt.lm import families
-from softprompt.lm.causal import FrozenLM
+from softprompt.lm.causal import CausalLM
 
 FAMILIES = ("llama", "mistral", "gemma3_text", "qwen3_next", "deepseek_v3", "gpt_neox", "t5", "bart")
 _chosen: dict[tuple[str, str], object] = {}
@@ -71,5 +71,5 @@ def test_choices_on_loading(model_folder, refused):
 def test_sdpa_where_transformers_has_none():
     model = families.tiny("gpt_oss")
     with pytest.raises(SoftPromptError, match="gpt_oss") as caught:
-        FrozenLM(model, None, "gpt_oss", attention="sdpa")
+        CausalLM(model, None, "gpt_oss", attention="sdpa")
     assert "attention=eager" in caught.value.fix

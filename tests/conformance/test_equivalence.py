@@ -12,7 +12,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from softprompt.artifacts import artifact
 from softprompt.cache import Cache, KeyValues, disk_store, memory_store, plan
 from softprompt.cache import kv as rows
-from softprompt.cache.folders import Place
+from softprompt.cache.folders import CacheFolder
 from softprompt.lm.apply import injection_for
 from softprompt.methods.materialised import Materialised, materialise
 from softprompt.training.losses import next_token
@@ -89,7 +89,7 @@ def test_plan_cache_equals_full_in_loss_and_gradient(
     assert chosen.mode == "cached-ram"
     kv = KeyValues(lm)
     cache = Cache(kv, memory_store.build(kv, examples, batch_tokens=12), examples)  # several chunks
-    on_disk = Cache(kv, disk_store.open_or_build(Place(tmp_path), kv, examples), examples)
+    on_disk = Cache(kv, disk_store.open_or_build(CacheFolder(tmp_path), kv, examples), examples)
     contexts = [cache.batch(range(4)), on_disk.batch(range(4)), lm.prefill(batch)]
     monkeypatch.setattr(rows, "RAGGED_TOKENS", 0)  # as long inputs are read
     contexts.append(cache.batch(range(4)))

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from softprompt.cache import open, plan
-from softprompt.cache.folders import Place
+from softprompt.cache.folders import CacheFolder
 from softprompt.lm import features
 from softprompt.lm.apply import injection_for
 from softprompt.training.losses import next_token
@@ -43,7 +43,7 @@ def refuse(*arguments, **named):
 
 @pytest.mark.parametrize("where", ["ram", "disk"])
 def test_kept_features_train_alike(lm, method, batch, close, monkeypatch, tmp_path, where):
-    examples, place = examples_of(batch), Place(tmp_path / "kv", limit=10**9)
+    examples, place = examples_of(batch), CacheFolder(tmp_path / "kv", limit=10**9)
     injection = injection_for(lm, method, batch)
     chosen = plan.decide(
         lm, injection, examples, 4, reads=method.reads, cache=where, budget_bytes=10**9, place=place

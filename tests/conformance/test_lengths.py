@@ -7,7 +7,7 @@ import torch
 
 from softprompt.data.collate import batch_of_ids
 from softprompt.injection import Injection, Prefix, SoftTokens
-from softprompt.lm.causal import FrozenLM
+from softprompt.lm.causal import CausalLM
 from softprompt.lm.families import LENGTHS, tiny
 from softprompt.lm.kv_store import Joined, Joining, Running
 
@@ -19,7 +19,7 @@ TOLERANCE = 1e-5
 
 @pytest.fixture(scope="module", params=LENGTHS)
 def lm(request):
-    return FrozenLM(tiny(request.param), None, request.param)
+    return CausalLM(tiny(request.param), None, request.param)
 
 
 @pytest.fixture(params=["none", "soft before", "soft after", "prefix before", "prefix after"])

@@ -13,7 +13,7 @@ import torch
 
 from softprompt.data.collate import batch_of_ids
 from softprompt.lm.apply import injection_for
-from softprompt.lm.causal import FrozenLM
+from softprompt.lm.causal import CausalLM
 
 
 def torchao_int8(model, folder):
@@ -37,7 +37,7 @@ def bitsandbytes_int8(model, folder):
 @pytest.mark.parametrize("case_id", ["prefix-tuning-before", "prefix-tuning-after", "prompt-tuning-before"])
 def test_a_quantized_base(quantize, case_id, new_lm, build, all_cases, batch, row, unpadded, close, tmp_path):
     base = new_lm("llama")
-    lm = FrozenLM(quantize(base.model, tmp_path), base.tokenizer, base.name)
+    lm = CausalLM(quantize(base.model, tmp_path), base.tokenizer, base.name)
     method = build(lm, next(c for c in all_cases if c.id == case_id))
     injection = injection_for(lm, method, batch)
     logits = lm.logits(batch, injection)

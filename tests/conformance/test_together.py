@@ -14,7 +14,7 @@ from softprompt.config.load import recipe_from_dict
 from softprompt.errors import SoftPromptError
 from softprompt.training import micro_batch, step
 from softprompt.training.prepare import prepare
-from softprompt.training.step import Part, Steps
+from softprompt.training.step import StepPart, TrainStep
 from softprompt.training.sweep import prepare_prompts, prepare_settings
 from softprompt.training.tune import Hooks, Interrupted, tune, tune_many
 
@@ -53,8 +53,8 @@ def on_one_base(runs):
     return [replace(run, lm=runs[0].lm) for run in runs]
 
 
-def steps_of(runs) -> Steps:
-    return Steps(runs[0].lm, [Part.of(run) for run in runs], InputCache())
+def steps_of(runs) -> TrainStep:
+    return TrainStep(runs[0].lm, [StepPart.of(run) for run in runs], InputCache())
 
 
 def saved(folder) -> dict[str, torch.Tensor]:
@@ -176,7 +176,7 @@ def test_interrupted_runs_go_on_together(start, tmp_path):
 
 def test_a_pass_is_no_larger_than_the_machine_takes(start, monkeypatch):
     runs = on_one_base([start({"name": "prompt-tuning"}, f"r{i}") for i in range(5)])
-    each = Part.of(runs[0]).step()[0]
+    each = StepPart.of(runs[0]).step()[0]
     assert [len(g) for g in steps_of(runs).groups(range(5))] == [5]
     monkeypatch.setitem(micro_batch.STEP_TOKENS, "cpu", 2.1 * each)
     assert [g for g in steps_of(runs).groups([0, 1, 3, 4])] == [[0, 1], [3, 4]]

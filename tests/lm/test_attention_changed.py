@@ -11,7 +11,7 @@ from softprompt.data.collate import batch_of_ids
 from softprompt.errors import SoftPromptError
 from softprompt.injection import Injection, Prefix
 from softprompt.lm import attention
-from softprompt.lm.causal import FrozenLM
+from softprompt.lm.causal import CausalLM
 from softprompt.lm.families import tiny
 from softprompt.lm.kv_store import Joined, Joining
 from softprompt.lm.seq2seq import Seq2SeqLM
@@ -56,7 +56,7 @@ def prefix_of(lm) -> Injection:
 
 @torch.no_grad()
 def test_every_call_notices(change):
-    lm = FrozenLM(tiny("llama"), None, "llama")
+    lm = CausalLM(tiny("llama"), None, "llama")
     batch, injection = batch_of_ids([[5, 6], [7, 8, 9]], [[1], [2, 3]]), prefix_of(lm)
     joining = Joining(lm.embed(torch.tensor([5, 6])), 0, injection)
     change(lm.model)
@@ -81,7 +81,7 @@ def test_an_encoder_decoder_notices():
 
 @torch.no_grad()
 def test_a_copy_made_before_the_change_goes_on():
-    lm = FrozenLM(tiny("llama"), None, "llama")
+    lm = CausalLM(tiny("llama"), None, "llama")
     batch, injection = batch_of_ids([[5, 6], [7, 8, 9]], [[1], [2, 3]]), prefix_of(lm)
     before, other = lm.logits(batch, injection), copy.deepcopy(lm)
     lm.model.set_attn_implementation("sdpa")
@@ -94,7 +94,7 @@ def test_a_copy_made_before_the_change_goes_on():
 @pytest.mark.parametrize("depth", ["layer", "attention"])
 def test_a_layer_put_in_another_one_s_place_notices(depth):
     """A copy with its own configuration, whether the layer or the attention in it was exchanged."""
-    lm = FrozenLM(tiny("llama"), None, "llama")
+    lm = CausalLM(tiny("llama"), None, "llama")
     batch, injection = batch_of_ids([[5, 6]], [[1]]), prefix_of(lm)
     other = copy.deepcopy(lm.model.model.layers[1])
     other.self_attn.config = copy.deepcopy(other.self_attn.config)
@@ -108,7 +108,7 @@ def test_a_layer_put_in_another_one_s_place_notices(depth):
 
 
 def test_a_call_does_not_walk_through_the_model(monkeypatch):
-    lm = FrozenLM(tiny("llama"), None, "llama")
+    lm = CausalLM(tiny("llama"), None, "llama")
     injection = prefix_of(lm)
     walked = []
     monkeypatch.setattr(lm.model, "modules", lambda: walked.append(1) or iter(()))

@@ -10,7 +10,7 @@ import torch
 from softprompt.data.collate import batch_of_ids
 from softprompt.errors import SoftPromptError
 from softprompt.injection import Injection, SoftTokens
-from softprompt.lm.causal import FrozenLM
+from softprompt.lm.causal import CausalLM
 
 INPUTS = [[5, 17, 80, 33, 9, 71, 3], [42], [60, 61, 7, 12], [8, 8, 30, 2]]
 TARGETS = [[11, 12], [90], [4, 70, 70], [19, 20, 21]]
@@ -45,7 +45,7 @@ def plain_answer(lm, row: int, soft: torch.Tensor | None = None) -> torch.Tensor
 
 @pytest.mark.parametrize(("mix", "batching"), [(running_mean, "lengths"), (crowd, "one")])
 def test_rows_are_answered_as_alone(new_lm, close, mix, batching):
-    lm = FrozenLM(mixing(new_lm().model, mix), None, "mixed")
+    lm = CausalLM(mixing(new_lm().model, mix), None, "mixed")
     assert lm.spec.batching == batching and "padding" in lm.spec.limits["cache"]
     soft = torch.randn(1, 3, lm.spec.hidden_size)
     batch = batch_of_ids(INPUTS, TARGETS)
@@ -58,7 +58,7 @@ def test_rows_are_answered_as_alone(new_lm, close, mix, batching):
 
 
 def test_one_pass_for_rows_of_one_length(new_lm, monkeypatch):
-    lm = FrozenLM(mixing(new_lm().model, running_mean), None, "mixed")
+    lm = CausalLM(mixing(new_lm().model, running_mean), None, "mixed")
     sizes = []
     plain = lm.model.forward
     monkeypatch.setattr(
@@ -69,7 +69,7 @@ def test_one_pass_for_rows_of_one_length(new_lm, monkeypatch):
 
 
 def test_gradient_and_decoding(new_lm, close):
-    lm = FrozenLM(mixing(new_lm().model, running_mean), None, "mixed")
+    lm = CausalLM(mixing(new_lm().model, running_mean), None, "mixed")
     soft = torch.randn(4, 3, lm.spec.hidden_size, requires_grad=True)
     batch = batch_of_ids(INPUTS, TARGETS)
     injection = Injection(before=SoftTokens(soft, torch.ones(4, 3, dtype=torch.bool)))
@@ -98,18 +98,18 @@ def test_gradient_and_decoding(new_lm, close):
 
 def test_a_model_that_reads_what_follows_is_refused(new_lm):
     with pytest.raises(SoftPromptError, match="not causal") as caught:
-        FrozenLM(mixing(new_lm().model, lambda x: x.mean(1, keepdim=True)), None, "both ways")
+        CausalLM(mixing(new_lm().model, lambda x: x.mean(1, keepdim=True)), None, "both ways")
     assert "follow" in caught.value.why
 
 
 def test_a_model_that_draws_numbers_is_refused(new_lm):
     with pytest.raises(SoftPromptError, match="two answers"):
-        FrozenLM(mixing(new_lm().model, torch.randn_like), None, "at random")
+        CausalLM(mixing(new_lm().model, torch.randn_like), None, "at random")
 
 
 def test_rounding_is_no_dependence(new_lm):
     model = new_lm().model.to(torch.bfloat16)
-    assert FrozenLM(model, None, "rounded").spec.batching == "any"
+    assert CausalLM(model, None, "rounded").spec.batching == "any"
 
 
 def test_an_exception_in_the_model_is_an_error_with_its_cause(new_lm):
@@ -117,6 +117,6 @@ def test_an_exception_in_the_model_is_an_error_with_its_cause(new_lm):
         raise ZeroDivisionError("no way\nand more")
 
     with pytest.raises(SoftPromptError, match="llama") as caught:
-        FrozenLM(mixing(new_lm().model, broken), None, "broken")
+        CausalLM(mixing(new_lm().model, broken), None, "broken")
     assert "ZeroDivisionError: no way" in caught.value.why
     assert isinstance(caught.value.__cause__, ZeroDivisionError)

@@ -18,13 +18,13 @@ from softprompt.config.load import recipe_from_dict
 from softprompt.data.collate import batch_of_ids, collate
 from softprompt.errors import SoftPromptError
 from softprompt.evaluation.evaluator import answer
-from softprompt.lm.causal import FrozenLM
+from softprompt.lm.causal import CausalLM
 from softprompt.lm.heads import parameter_names
 from softprompt.lm.loading import fingerprint, load
 from softprompt.training.loop import named_parameters
 from softprompt.training.losses import squared_errors, token_losses
 from softprompt.training.prepare import open_caches, prepare
-from softprompt.training.step import Part, Steps
+from softprompt.training.step import StepPart, TrainStep
 from softprompt.training.tune import tune
 
 WORDS = ["sun", "mud", "cake", "rain", "song", "ache", "gift", "loss"]
@@ -109,7 +109,7 @@ def test_gradient_reaches_all_that_is_trained(prepared, name, method):
     # a checkpoint for masked words has no pooler: it is drawn, and so trained with the head
     pooler = {f"base.bert.pooler.dense.{part}" for part in ("weight", "bias")}
     assert heads == expected | (pooler if name in ("labels", "number") else set())
-    Steps(start.lm, [Part.of(start)], InputCache()).backward([(0, list(range(12)))])
+    TrainStep(start.lm, [StepPart.of(start)], InputCache()).backward([(0, list(range(12)))])
     assert all(p.grad is not None and p.grad.abs().max() > 0 for p in parameters.values())
     others = [p for key, p in start.lm.model.named_parameters() if f"base.{key}" not in parameters]
     assert others and not any(p.requires_grad or p.grad is not None for p in others)
@@ -159,7 +159,7 @@ def test_training_lowers_the_loss(prepared, name):
     task = {"metrics": ["perplexity"]}  # the state that is best in it is kept
     start = prepared(name, [*rows, *rows], method="prompt-tuning", task=task, steps=40, lr=3e-2)
     rows = list(range(12))
-    steps = Steps(start.lm, [Part.of(start)], InputCache())
+    steps = TrainStep(start.lm, [StepPart.of(start)], InputCache())
     (before,) = steps.backward([(0, rows)])
     tune(start)
     assert steps.backward([(0, rows)])[0] < 0.92 * before
@@ -190,7 +190,7 @@ def llama_head(new_lm):
     plain = new_lm("llama")
     torch.manual_seed(3)
     model = LlamaForSequenceClassification(plain.model.config.__class__(**_with_labels(plain.model.config)))
-    return FrozenLM(model.eval(), plain.tokenizer, "tiny", Head("sequence", 3), parameter_names(model))
+    return CausalLM(model.eval(), plain.tokenizer, "tiny", Head("sequence", 3), parameter_names(model))
 
 
 def _with_labels(config) -> dict:
@@ -218,7 +218,7 @@ def test_a_head_keeps_the_inputs_constants(llama_head, model_folder, setting, pe
     assert start.plan.mode == "cached-ram" and start.lm.head_names == {"score.weight"}
     rows = list(range(12))
     (cache,), _ = open_caches(start, [start.train])
-    (cached,) = Steps(start.lm, [Part.of(start)], cache).backward([(0, rows)])
+    (cached,) = TrainStep(start.lm, [StepPart.of(start)], cache).backward([(0, rows)])
     full = token_losses(start.lm, start.method, collate(start.train)).mean()
     assert cached.item() == pytest.approx(full.item())
 

@@ -8,7 +8,7 @@ from torch import nn
 
 from softprompt.data.collate import batch_of_ids
 from softprompt.errors import SoftPromptError
-from softprompt.lm.causal import FrozenLM
+from softprompt.lm.causal import CausalLM
 from softprompt.lm.encoder import EncoderLM
 from softprompt.lm.families import tiny
 
@@ -73,7 +73,7 @@ def test_a_model_that_reads_one_token_only_is_refused():
     for layer in model.model.layers:
         layer.self_attn.o_proj.weight.data.zero_()
     with pytest.raises(SoftPromptError, match="soft prompt") as caught:
-        FrozenLM(model, None, "blind")
+        CausalLM(model, None, "blind")
     assert "does not depend on the other tokens" in caught.value.why
 
 
@@ -81,5 +81,5 @@ def test_a_model_without_numbers_is_refused():
     model = tiny("llama")
     model.model.norm.weight.data.fill_(float("nan"))
     with pytest.raises(SoftPromptError, match="soft prompt") as caught:
-        FrozenLM(model, None, "broken")
+        CausalLM(model, None, "broken")
     assert "not numbers" in caught.value.why

@@ -6,7 +6,7 @@ import torch
 from transformers import RecurrentGemmaConfig, RecurrentGemmaForCausalLM
 
 from softprompt.data.collate import batch_of_ids
-from softprompt.lm.causal import FrozenLM
+from softprompt.lm.causal import CausalLM
 
 
 def test_a_row_of_one_token_begins_anew():
@@ -29,7 +29,7 @@ def test_a_row_of_one_token_begins_anew():
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
-    lm = FrozenLM(model, None, "recurrent")
+    lm = CausalLM(model, None, "recurrent")
     row = batch_of_ids([[42]])
 
     def made():

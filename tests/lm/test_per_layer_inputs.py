@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 from softprompt.data.collate import batch_of_ids
 from softprompt.injection import Injection, SoftTokens
 from softprompt.lm import families
-from softprompt.lm.causal import FrozenLM
+from softprompt.lm.causal import CausalLM
 
 INPUTS = [[5, 17, 80, 33, 9, 71, 3], [42], [60, 61, 7, 12]]
 TARGETS = [[11, 12], [90], [4, 70, 70]]
@@ -22,7 +22,7 @@ TARGETS = [[11, 12], [90], [4, 70, 70]]
 def pair(request):
     """The plain model, and the wrapped one."""
     model = families.tiny(request.param)
-    return copy.deepcopy(model), FrozenLM(model, None, request.param)
+    return copy.deepcopy(model), CausalLM(model, None, request.param)
 
 
 def second_table(text_model, ids: torch.Tensor) -> torch.Tensor:
@@ -111,7 +111,7 @@ def test_the_whole_model_of_gemma4(close, images):
     config = AutoConfig.for_model("gemma4", text_config=text, vision_config=None, audio_config=None, **ids)
     model = AutoModelForCausalLM.from_config(config).eval()
     plain = copy.deepcopy(model)
-    lm = FrozenLM(model, None, "gemma4")
+    lm = CausalLM(model, None, "gemma4")
     soft = torch.randn(1, 3, lm.spec.hidden_size)
     injection = Injection(before=SoftTokens(soft, torch.ones(1, 3, dtype=torch.bool)))
     batch = batch_of_ids(INPUTS, TARGETS)

@@ -10,7 +10,7 @@ from softprompt.data.collate import batch_of_ids
 from softprompt.errors import SoftPromptError
 from softprompt.injection import Injection, LayerKV, Prefix, SoftTokens
 from softprompt.lm import families, probe_places
-from softprompt.lm.causal import FrozenLM
+from softprompt.lm.causal import CausalLM
 from softprompt.lm.families import ENCODER_DECODERS, tiny
 from softprompt.lm.seq2seq import Seq2SeqLM
 from softprompt.methods import llama_adapter, prefix_tuning
@@ -38,7 +38,7 @@ def decoder_of(family: str):
 @torch.no_grad()
 @pytest.mark.parametrize("family", ["roberta", "xlm-roberta", "camembert", "roberta-prelayernorm"])
 def test_positions_begin_where_the_model_begins(family):
-    plain, lm = decoder_of(family), FrozenLM(decoder_of(family), None, family)
+    plain, lm = decoder_of(family), CausalLM(decoder_of(family), None, family)
     assert lm.spec.context == 62
     logits, cached = lm.logits(batch()), lm.logits(batch(), None, lm.prefill(batch()))
     for i, (row, target) in enumerate(zip(INPUTS, TARGETS, strict=True)):
@@ -78,7 +78,7 @@ def test_each_place_of_the_listed_families_has_an_effect(family):
 @pytest.mark.parametrize("place", ["kv_before", "kv_after"])
 def test_autocast_has_a_gradient(family, place):
     """The backward pass runs outside of autocast, as torch asks for. bfloat16 has 8 bits."""
-    lm, gradients = FrozenLM(tiny(family), None, family), []
+    lm, gradients = CausalLM(tiny(family), None, family), []
     for enabled in (False, True):
         layers = list(lm.kv_of([9, 10, 11]))
         site = max(i for i, layer in enumerate(layers) if layer is not None)
@@ -95,7 +95,7 @@ def test_autocast_has_a_gradient(family, place):
 
 @pytest.mark.parametrize("family", ["llama", "deepseek_v32", "diffllama"])
 def test_a_llama_adapter_is_trained_after_it_was_used(family):
-    lm = FrozenLM(tiny(family), None, family)
+    lm = CausalLM(tiny(family), None, family)
     method = llama_adapter.build(Setting(lm, examples=((5, 6, 7, 8, 9),)), length=3)
     with torch.no_grad():
         method.gates.fill_(0.5)
@@ -110,7 +110,7 @@ def test_a_llama_adapter_is_trained_after_it_was_used(family):
 
 @torch.no_grad()
 def test_keys_that_turn_the_other_way_round_are_moved():
-    lm = FrozenLM(tiny("llama", model_type="nanochat"), None, "nanochat")
+    lm = CausalLM(tiny("llama", model_type="nanochat"), None, "nanochat")
     text, rest = [5, 17, 80], [33, 9]
     prefix = Injection(kv_before=Prefix(lm.kv_of(text), torch.ones(1, 3, dtype=torch.bool)))
     whole = lm.logits(batch_of_ids([text + rest], [[4, 8]]))
@@ -120,7 +120,7 @@ def test_keys_that_turn_the_other_way_round_are_moved():
 
 def test_the_fix_for_keys_that_cannot_be_moved_works():
     """Keys are normed behind the rotation, so how they turn is not recognised."""
-    lm = FrozenLM(tiny("llama", model_type="hunyuan_v1_dense", head_dim=8), None, "hunyuan_v1_dense")
+    lm = CausalLM(tiny("llama", model_type="hunyuan_v1_dense", head_dim=8), None, "hunyuan_v1_dense")
     setting = Setting(lm, examples=((5, 6, 7, 8, 9),))
     for options in ({"init": "context"}, {"placement": "after", "init": "random"}):
         with pytest.raises(SoftPromptError, match="cannot be moved") as caught:
@@ -138,10 +138,10 @@ def test_a_model_in_pefts_wrapper_is_refused():
             tiny("gpt2"), peft.LoraConfig(task_type="CAUSAL_LM", init_lora_weights=False)
         )
     with pytest.raises(SoftPromptError, match="no base model") as caught:
-        FrozenLM(wrapped, None, "gpt2")
+        CausalLM(wrapped, None, "gpt2")
     assert "merge_and_unload" in caught.value.fix
     plain = wrapped.merge_and_unload()
     ids = torch.tensor([[5, 17, 80, 33]])
     expected = plain(input_ids=ids).logits[0, 1:3]
-    found = FrozenLM(plain, None, "gpt2").logits(batch_of_ids([[5, 17]], [[80, 33]]))[0]
+    found = CausalLM(plain, None, "gpt2").logits(batch_of_ids([[5, 17]], [[80, 33]]))[0]
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-5 * expected.abs().max().item())

@@ -11,7 +11,7 @@ from softprompt.data.collate import batch_of_ids
 from softprompt.errors import SoftPromptError
 from softprompt.injection import Injection, LayerKV, Prefix
 from softprompt.lm import attention
-from softprompt.lm.causal import FrozenLM
+from softprompt.lm.causal import CausalLM
 from softprompt.lm.injected import current, inject
 from softprompt.lm.spec import LayerSpec
 
@@ -93,7 +93,7 @@ def test_model_that_gives_no_gradient_to_its_input(new_lm):
     model = new_lm("llama").model
     model.model.layers[0] = Cut(model.model.layers[0])
     with pytest.raises(SoftPromptError, match="cannot take a soft prompt"):
-        FrozenLM(model, None, "cut")
+        CausalLM(model, None, "cut")
 
 
 def test_model_whose_embeddings_are_not_its_tokens(new_lm):
@@ -106,7 +106,7 @@ def test_model_whose_embeddings_are_not_its_tokens(new_lm):
 
     model.forward = forward
     with pytest.raises(SoftPromptError, match="cannot take a soft prompt") as caught:
-        FrozenLM(model, None, "scaled")
+        CausalLM(model, None, "scaled")
     assert "not those to the tokens" in caught.value.why
 
 
@@ -133,7 +133,7 @@ def test_eager_models_take_prefixes_too(new_lm, lms, rows_to_batch, close):
     lm = new_lm("llama")
     type(lm.model)._supports_sdpa, before = False, type(lm.model)._supports_sdpa
     try:
-        eager = FrozenLM(lm.model, lm.tokenizer, "eager")
+        eager = CausalLM(lm.model, lm.tokenizer, "eager")
     finally:
         type(lm.model)._supports_sdpa = before
     assert eager.model.config._attn_implementation == attention.EAGER

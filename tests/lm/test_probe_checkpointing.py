@@ -9,7 +9,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from softprompt.data.collate import batch_of_ids
 from softprompt.errors import SoftPromptError
 from softprompt.injection import Injection, SoftTokens
-from softprompt.lm.causal import FrozenLM
+from softprompt.lm.causal import CausalLM
 from softprompt.lm.families import tiny
 
 
@@ -24,16 +24,16 @@ class Around(GradientCheckpointingLayer):
         return self.shared(self.own(hidden_states, **given), **given)
 
 
-def _model() -> FrozenLM:
+def _model() -> CausalLM:
     model = tiny("llama")
     first, second, third, shared = model.model.layers
     model.model.layers = torch.nn.ModuleList(
         [Around(first, shared), Around(second, shared), Around(third, shared)]
     )
-    return FrozenLM(model, None, "shared")
+    return CausalLM(model, None, "shared")
 
 
-def _gradient(lm: FrozenLM) -> torch.Tensor:
+def _gradient(lm: CausalLM) -> torch.Tensor:
     vectors = lm.embed(torch.tensor([[9, 10, 11]])).detach().requires_grad_(True)
     soft = SoftTokens(vectors, torch.ones(1, 3, dtype=torch.bool))
     logits = lm.logits(batch_of_ids([[5, 6, 7], [8]], [[9, 4], [3]]), Injection(before=soft))
@@ -51,7 +51,7 @@ def test_layers_inside_others_are_refused(monkeypatch):
     """torch's checkpoints inside others lose track of what each has kept."""
     lm = _model()
     layers = tuple(m for m in lm.model.modules() if isinstance(m, GradientCheckpointingLayer))
-    monkeypatch.setattr(FrozenLM, "checkpointable_layers", layers)
+    monkeypatch.setattr(CausalLM, "checkpointable_layers", layers)
     with pytest.raises(SoftPromptError, match="gradient checkpointing does not go with") as error:
         lm.set_gradient_checkpointing(True)
     assert "computed again" in (error.value.why or "") or "measured" in (error.value.why or "")
@@ -72,7 +72,7 @@ class Counting(GradientCheckpointingLayer):
 def test_a_layer_that_is_not_run_again_as_it_was_is_refused():
     model = tiny("llama")
     model.model.layers[1] = Counting(model.model.layers[1])
-    lm = FrozenLM(model, None, "counting")
+    lm = CausalLM(model, None, "counting")
     with pytest.raises(SoftPromptError, match="gradient checkpointing does not go with") as error:
         lm.set_gradient_checkpointing(True)
     assert "measured" in (error.value.why or "")

@@ -9,7 +9,7 @@ from transformers import AutoConfig, AutoModelForSeq2SeqLM
 from softprompt.data.collate import batch_of_ids
 from softprompt.errors import SoftPromptError
 from softprompt.injection import Injection, LayerKV, Prefix
-from softprompt.lm.causal import FrozenLM
+from softprompt.lm.causal import CausalLM
 from softprompt.lm.families import tiny
 from softprompt.lm.seq2seq import Seq2SeqLM
 
@@ -17,7 +17,7 @@ ROWS = batch_of_ids([[5, 17, 80], [42]])
 
 
 def test_decoding_that_gives_other_logits_is_refused():
-    lm = FrozenLM(tiny("llama"), None, "other steps")
+    lm = CausalLM(tiny("llama"), None, "other steps")
     lm.model.model.layers[1].register_forward_hook(lambda m, a, out: out * 1.2 if out.shape[1] == 1 else out)
     with pytest.raises(SoftPromptError, match="does not generate") as error:
         lm.generate(ROWS, max_new_tokens=2)
@@ -25,7 +25,7 @@ def test_decoding_that_gives_other_logits_is_refused():
 
 
 def test_decoding_that_is_wrong_beside_other_rows_is_refused():
-    lm = FrozenLM(tiny("llama"), None, "other steps in a batch")
+    lm = CausalLM(tiny("llama"), None, "other steps in a batch")
 
     def beside(module, given, out):
         return out * 1.2 if out.shape[1] == 1 and out.shape[0] > 1 else out
@@ -37,7 +37,7 @@ def test_decoding_that_is_wrong_beside_other_rows_is_refused():
 
 
 def test_decoding_that_fails_is_refused(monkeypatch):
-    lm = FrozenLM(tiny("llama"), None, "no steps")
+    lm = CausalLM(tiny("llama"), None, "no steps")
 
     def fail(*args, **named):
         raise IndexError("list index out of range")

@@ -9,7 +9,7 @@ from softprompt.data.collate import batch_of_ids
 from softprompt.errors import SoftPromptError
 from softprompt.injection import Injection, Prefix, SoftTokens
 from softprompt.lm import packed
-from softprompt.lm.causal import FrozenLM
+from softprompt.lm.causal import CausalLM
 from softprompt.lm.families import tiny
 from softprompt.lm.kv_store import Joined, Joining, Running
 
@@ -23,7 +23,7 @@ def row(count: int) -> list[int]:
 
 @pytest.fixture(scope="module", params=ROPES)
 def lm(request):
-    return FrozenLM(tiny(request.param), None, request.param)
+    return CausalLM(tiny(request.param), None, request.param)
 
 
 def test_the_border_is_measured(lm):
@@ -105,7 +105,7 @@ def test_a_prefix_takes_no_positions(lm):
     ],
 )
 def test_settings_beyond_the_rows_of_the_probe(family, changes, context, limits):
-    lm = FrozenLM(tiny(family, **changes), None, family)
+    lm = CausalLM(tiny(family, **changes), None, family)
     assert lm.spec.context == context and set(lm.spec.limits) == set(limits)
     assert all(words in lm.spec.limits[what] for what, words in limits.items())
     config = lm.model.config
@@ -114,7 +114,7 @@ def test_settings_beyond_the_rows_of_the_probe(family, changes, context, limits)
 
 def test_a_choice_of_keys_that_depends_on_the_length():
     """Two heads of an index score many keys 0: which of them it takes depends on how many there are."""
-    lm = FrozenLM(tiny("deepseek_v32", index_n_heads=2), None, "deepseek_v32")
+    lm = CausalLM(tiny("deepseek_v32", index_n_heads=2), None, "deepseek_v32")
     assert lm.logits(batch_of_ids([row(9)], [[4, 7]])).isfinite().all()
     with pytest.raises(SoftPromptError, match="cannot write text") as caught:
         lm.generate(batch_of_ids([row(9)]), max_new_tokens=2)
@@ -141,4 +141,4 @@ def test_attention_that_only_transformers_own_functions_know(monkeypatch):
     name = lambda self: model.config._attn_implementation  # noqa: E731
     monkeypatch.setattr(code.DeepseekV32Indexer, "config_name", name, raising=False)
     with pytest.raises(SoftPromptError, match="cannot take injected vectors"):
-        FrozenLM(model, None, "stand-in")
+        CausalLM(model, None, "stand-in")

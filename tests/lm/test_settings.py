@@ -12,7 +12,7 @@ from softprompt.data.template import Template
 from softprompt.errors import SoftPromptError
 from softprompt.evaluation.answering import checked
 from softprompt.lm import families
-from softprompt.lm.causal import FrozenLM
+from softprompt.lm.causal import CausalLM
 from softprompt.lm.generation import answering
 from softprompt.lm.seq2seq import Seq2SeqLM
 from softprompt.lm.settings import said
@@ -63,7 +63,7 @@ def wrapped(family, settings=None, **more):
     model.generation_config.eos_token_id = 96
     for name, value in {**(settings or {}), **more}.items():
         setattr(model.generation_config, name, value)
-    return (FrozenLM if family == "llama" else Seq2SeqLM)(model, tiny_tokenizer(), f"tiny-{family}")
+    return (CausalLM if family == "llama" else Seq2SeqLM)(model, tiny_tokenizer(), f"tiny-{family}")
 
 
 @pytest.fixture(scope="module", params=["llama", "bart", "t5"])

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from softprompt.injection import Injection, Prefix
-from softprompt.lm.causal import FrozenLM
+from softprompt.lm.causal import CausalLM
 
 WINDOW = 4
 INPUT = [[5, 17, 80, 33, 9, 71, 3, 22, 8, 60], [42], [60, 61, 7, 12, 90, 33]]
@@ -36,7 +36,7 @@ def windowed(request):
         bos_token_id=None,
         **(layers if request.param != "mistral" else {}),
     )
-    return FrozenLM(AutoModelForCausalLM.from_config(config, dtype=torch.float32), None, request.param)
+    return CausalLM(AutoModelForCausalLM.from_config(config, dtype=torch.float32), None, request.param)
 
 
 def injections(lm):

@@ -8,7 +8,7 @@ import torch
 from softprompt import methods
 from softprompt.errors import SoftPromptError
 from softprompt.methods import init
-from softprompt.methods.base import Places, flatten
+from softprompt.methods.base import PrefixLayers, flatten
 
 
 def soft(setting, length, kind, **more):
@@ -16,7 +16,7 @@ def soft(setting, length, kind, **more):
 
 
 def kv(setting, length, kind, **more):
-    places = Places.choose(setting.lm.spec, "all", "before")
+    places = PrefixLayers.choose(setting.lm.spec, "all", "before")
     return init.prefix(setting, places, length, kind, more.get("text"), more.get("artifact"))
 
 
@@ -129,6 +129,8 @@ def test_flatten_and_unflatten(llama):
     layers = llama.kv_of([5, 6, 7])
     keys, values = flatten(layers)
     assert keys.shape == (1, 3, 48)
-    for a, b in zip(Places.choose(llama.spec, "all", "before").unflatten(keys, values), layers, strict=True):
+    for a, b in zip(
+        PrefixLayers.choose(llama.spec, "all", "before").unflatten(keys, values), layers, strict=True
+    ):
         assert torch.equal(a.key, b.key) and torch.equal(a.value, b.value)
     assert torch.equal(keys[0, 1, 16:24], layers[1].key[0, 0, 1])  # layer 1, head 0 of the second vector

@@ -17,7 +17,7 @@ from softprompt.config.load import recipe_from_dict
 from softprompt.errors import SoftPromptError
 from softprompt.lm.vocabulary import shared_tokens, token_ids
 from softprompt.methods import init
-from softprompt.methods.base import Places
+from softprompt.methods.base import PrefixLayers
 from softprompt.methods.transfer import NEIGHBOURS, OtherBase, SharedTokens, linear, nearest
 from softprompt.training.prepare import prepare
 
@@ -108,13 +108,13 @@ def test_tokens_meet_by_text_across_kinds_of_tokenizer(llama):
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    from softprompt.lm.causal import FrozenLM
+    from softprompt.lm.causal import CausalLM
 
     pieces = {"<unk>": 0, "▁": 1, "b": 2, "a": 3, "▁a": 4, "ab": 5}
     raw = Tokenizer(models.BPE(vocab=pieces, merges=[("▁", "a"), ("a", "b")], unk_token="<unk>"))
     raw.pre_tokenizer = pre_tokenizers.Metaspace()
     raw.decoder = decoders.Metaspace()
-    other = FrozenLM(llama.model, PreTrainedTokenizerFast(tokenizer_object=raw), "pieces")
+    other = CausalLM(llama.model, PreTrainedTokenizerFast(tokenizer_object=raw), "pieces")
     shared = shared_tokens(other, llama)
     theirs = llama.text_ids(" ") + llama.text_ids("b") + llama.text_ids("a")  # " a" and "ab" are not single
     assert torch.equal(shared.source, other.embed(torch.tensor([1, 2, 3])))
@@ -171,7 +171,7 @@ def test_another_base_is_never_copied(llama, wide, setting):
         (
             {"keys": torch.randn(2, 48), "values": torch.randn(2, 48)},
             lambda given: init.prefix(
-                given, Places.choose(given.lm.spec, "all", "before"), 2, "artifact", None, "x"
+                given, PrefixLayers.choose(given.lm.spec, "all", "before"), 2, "artifact", None, "x"
             ),
         ),
     ):

@@ -13,7 +13,7 @@ from softprompt.data.template import Template
 from softprompt.errors import SoftPromptError
 from softprompt.recommend import rank, run_pilot
 from softprompt.recommend.infer_fields import guess
-from softprompt.recommend.pilot_runner import STEPS, Pace, rates_of
+from softprompt.recommend.pilot_runner import STEPS, TrialSeconds, rates_of
 from softprompt.recommend.quickstart import comparison
 from softprompt.recommend.requirements import Said, measure
 from softprompt.recommend.run_pilot import measured_first, try_out
@@ -178,7 +178,7 @@ def test_no_time_at_all_is_said(tried):
 
 def test_what_a_trial_takes():
     """Rows are read once, however often the steps come back to them."""
-    pace = Pace(step=0.5, reading=0.1, around=3.0, batch=8)
+    pace = TrialSeconds(step=0.5, reading=0.1, around=3.0, batch=8)
     assert pace.seconds(10, 200) == pytest.approx(3.0 + 5.0 + 8.0)
     assert pace.seconds(100, 200) == pytest.approx(3.0 + 50.0 + 20.0)
 

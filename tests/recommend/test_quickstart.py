@@ -70,7 +70,7 @@ def test_a_recipe_that_is_there_is_what_counts(begun, tmp_path):
 
 def test_what_the_command_line_says_is_kept_and_written(begun, monkeypatch):
     monkeypatch.setattr(
-        time_budget, "measure", lambda *a, **k: time_budget.Pace({"prompt-tuning/after": 1.0}, 0.1)
+        time_budget, "measure", lambda *a, **k: time_budget.MeasuredSeconds({"prompt-tuning/after": 1.0}, 0.1)
     )
     said = (
         "steps=99",
@@ -93,7 +93,7 @@ def test_what_the_command_line_says_is_kept_and_written(begun, monkeypatch):
 def test_a_first_comparison_ends_within_its_time(begun, monkeypatch, slow, rows):
     def measured(recipe, lm, rows, workers=1):
         step = {one.name: 20 * slow for one in contestants(recipe) if not one.is_reference}
-        return time_budget.Pace(step, slow, 0.0)
+        return time_budget.MeasuredSeconds(step, slow, 0.0)
 
     monkeypatch.setattr(time_budget, "measure", measured)
     made = begun(labelled(rows))
@@ -106,7 +106,7 @@ def test_a_first_comparison_ends_within_its_time(begun, monkeypatch, slow, rows)
 
 def test_too_short_a_time_is_refused_before_anything_runs(begun, monkeypatch):
     monkeypatch.setattr(
-        time_budget, "measure", lambda *a, **k: time_budget.Pace({"prompt-tuning/after": 2.0}, 0.2)
+        time_budget, "measure", lambda *a, **k: time_budget.MeasuredSeconds({"prompt-tuning/after": 2.0}, 0.2)
     )
     with pytest.raises(SoftPromptError, match="too short") as error:
         begun(labelled(40), within=60.0)
@@ -160,7 +160,10 @@ def test_hints_lower_what_is_there(begun):
     from softprompt.config.load import recipe_from_dict
 
     changed = recipe_from_dict(read.to_dict(), overrides=[hint.strip("'") for hint in said])
-    pace, counts = time_budget.Pace({"prompt-tuning/after": 1.0}, 0.1), time_budget.Counts(30, 5, 5)
+    pace, counts = (
+        time_budget.MeasuredSeconds({"prompt-tuning/after": 1.0}, 0.1),
+        time_budget.Counts(30, 5, 5),
+    )
     assert pace.seconds(changed, counts) < pace.seconds(read, counts)
 
 
@@ -179,7 +182,7 @@ def test_more_of_anything_takes_longer(begun):
     read = read.model_copy(
         update={"compare": read.compare.model_copy(update={"methods": ["prompt-tuning/after", "few-shot"]})}
     )
-    pace = time_budget.Pace({"prompt-tuning/after": 0.1}, 0.01, 0.5)
+    pace = time_budget.MeasuredSeconds({"prompt-tuning/after": 0.1}, 0.01, 0.5)
     counts = time_budget.Counts(100, 20, 30)
     least = pace.seconds(read, counts)
     assert least > (len(read.compare.rates) + read.compare.seeds) * read.train.steps * 0.1

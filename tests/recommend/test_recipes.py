@@ -27,7 +27,7 @@ def test_every_contestant_that_trains_has_a_recipe_that_runs(kind, rows_file, tm
         choices_field=fields.get("choices"),
     )
     needs = measure(read_rows(path), template, new_lm(), Said())
-    task = recipes.Task(str(path), str(model_folder), **fields)
+    task = recipes.RecipeTask(str(path), str(model_folder), **fields)
     written = recipes.write(rank(needs), needs, task, tmp_path / "recipes", first=len(CONTESTANTS))
     trained = [item for item in rank(needs).ranked if item.contestant.is_trained]
     assert len(written) == len(trained) >= 7
@@ -44,16 +44,16 @@ def test_a_recipe_of_few_rows_has_a_batch_that_they_fill(rows_file, llama):
     needs = measure(
         read_rows(rows_file("labels", 10)), Template("{{ input }}", "{{ target }}"), llama, Said()
     )
-    made = recipes.recipe_of(CONTESTANTS["prompt-tuning/after"], needs, recipes.Task("rows.jsonl"))
+    made = recipes.recipe_of(CONTESTANTS["prompt-tuning/after"], needs, recipes.RecipeTask("rows.jsonl"))
     assert made["train"]["batch_size"] == 5
-    many = recipes.recipe_of(CONTESTANTS["lora"], replace(needs, rows=1000), recipes.Task("rows.jsonl"))
+    many = recipes.recipe_of(CONTESTANTS["lora"], replace(needs, rows=1000), recipes.RecipeTask("rows.jsonl"))
     assert many["train"]["batch_size"] == 16 and many["base"] == {
         "mode": "lora",
         "lr": CONTESTANTS["lora"].rate,
     }
-    assert recipes.recipe_of(CONTESTANTS["prefix-tuning/after"], needs, recipes.Task("rows.jsonl"))["train"][
-        "lr"
-    ] == (CONTESTANTS["prefix-tuning/after"].rate)
+    assert recipes.recipe_of(CONTESTANTS["prefix-tuning/after"], needs, recipes.RecipeTask("rows.jsonl"))[
+        "train"
+    ]["lr"] == (CONTESTANTS["prefix-tuning/after"].rate)
     assert yaml.safe_load(yaml.safe_dump(made)) == made
 
 

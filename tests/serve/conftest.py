@@ -15,7 +15,7 @@ import torch
 from softprompt import methods
 from softprompt.artifacts import artifact as artifacts
 from softprompt.config.load import recipe_from_dict
-from softprompt.lm.causal import FrozenLM
+from softprompt.lm.causal import CausalLM
 from softprompt.lm.loading import fingerprint
 from softprompt.serve import Answer, Engine, Finished, Registry, Request, Sampling, Token
 
@@ -25,7 +25,7 @@ def publish(setting, perturb) -> Callable[..., Path]:
     """`publish(lm, folder, method, options, …)`: an artifact of random vectors that differ by seed."""
 
     def make(
-        lm: FrozenLM,
+        lm: CausalLM,
         folder: Path,
         method: str = "prompt-tuning",
         options: dict[str, Any] | None = None,
@@ -79,7 +79,7 @@ def engine_on(tmp_path) -> Iterator[Callable[..., Engine]]:
     """
     made: list[Engine] = []
 
-    def make(lm: FrozenLM, *, folder: Path = tmp_path, started: bool = True, **options: Any) -> Engine:
+    def make(lm: CausalLM, *, folder: Path = tmp_path, started: bool = True, **options: Any) -> Engine:
         engine = Engine(lm, Registry(folder, lm), **{"max_tokens": 2**16, **options})
         if started:
             engine.start()

@@ -397,14 +397,14 @@ def test_a_request_that_fails_as_it_joins_fails_alone(llama, engine_on, asked, r
     from softprompt.serve import sequence
 
     engine = engine_on(llama, started=False)
-    begin = sequence.Row.begin
+    begin = sequence.RunningSequence.begin
 
     def failing(self, reuse):
         if self.request.input_ids[0] == 9:
             raise RuntimeError("no memory")
         return begin(self, reuse)
 
-    monkeypatch.setattr(sequence.Row, "begin", failing)
+    monkeypatch.setattr(sequence.RunningSequence, "begin", failing)
     answers = [engine.submit(asked(None, [i, 5], 3, logprobs=0, ignore_eos=True)) for i in (8, 9, 10)]
     turns(engine, 5)
     for answer, reason in zip(answers, ("length", "error", "length"), strict=True):

@@ -11,7 +11,7 @@ from torch import nn
 
 from softprompt.evaluation.evaluator import DevScore
 from softprompt.training.loop import Optimization, fit
-from softprompt.training.sampler import Order
+from softprompt.training.sampler import BatchSampler
 
 
 class Point(nn.Module):
@@ -73,7 +73,7 @@ def test_learning_rates_used(monkeypatch):
 
 @pytest.mark.parametrize(("rows", "size"), [(1, 4), (7, 3), (8, 4), (200, 5), (3, 3)])
 def test_order_covers_each_row_once_an_epoch(rows, size):
-    order = Order([(i * 37) % 11 for i in range(rows)], size, seed=1)
+    order = BatchSampler([(i * 37) % 11 for i in range(rows)], size, seed=1)
     for epoch in range(3):
         batches = [order.batch(epoch * order.per_epoch + i) for i in range(order.per_epoch)]
         assert sorted(i for batch in batches for i in batch) == list(range(rows))
@@ -82,17 +82,17 @@ def test_order_covers_each_row_once_an_epoch(rows, size):
 
 def test_order_depends_on_seed_and_epoch_alone():
     lengths = list(range(40))
-    asked = Order(lengths, 4, seed=3)
+    asked = BatchSampler(lengths, 4, seed=3)
     forward = [asked.batch(step) for step in range(30)]
-    fresh = Order(lengths, 4, seed=3)
+    fresh = BatchSampler(lengths, 4, seed=3)
     assert [fresh.batch(step) for step in reversed(range(30))] == forward[::-1]
     assert forward[:10] != forward[10:20]
-    assert [Order(lengths, 4, seed=4).batch(step) for step in range(10)] != forward[:10]
+    assert [BatchSampler(lengths, 4, seed=4).batch(step) for step in range(10)] != forward[:10]
 
 
 def test_order_puts_like_lengths_together():
     lengths = [(i * 7919) % 100 for i in range(400)]
-    order = Order(lengths, 10, seed=0)
+    order = BatchSampler(lengths, 10, seed=0)
     spread = [max(lengths[i] for i in b) - min(lengths[i] for i in b) for b in map(order.batch, range(40))]
     assert sum(spread) / len(spread) < 12  # 82 were they drawn at random
 

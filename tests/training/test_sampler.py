@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 
 from softprompt.data.batching import by_tokens
-from softprompt.training.sampler import Order, row_lengths
+from softprompt.training.sampler import BatchSampler, row_lengths
 
 LENGTHS = [1 + (i * 37) % 61 for i in range(300)]
 
@@ -31,7 +31,7 @@ def test_batches_of_unsorted_rows_count_their_longest():
 
 @pytest.mark.parametrize("tokens", [1, 64, 500, 10**6])
 def test_every_row_once_an_epoch(tokens):
-    order, step = Order(LENGTHS, 8, seed=1, batch_tokens=tokens), 0
+    order, step = BatchSampler(LENGTHS, 8, seed=1, batch_tokens=tokens), 0
     for epoch in range(3):
         rows: list[int] = []
         for expected in order.epoch(epoch):
@@ -43,12 +43,12 @@ def test_every_row_once_an_epoch(tokens):
 
 
 def test_seed_and_epoch_decide():
-    asked, fresh = (Order(LENGTHS, 8, seed=3, batch_tokens=200) for _ in range(2))
+    asked, fresh = (BatchSampler(LENGTHS, 8, seed=3, batch_tokens=200) for _ in range(2))
     forward = [asked.batch(step) for step in range(150)]
     assert [fresh.batch(step) for step in reversed(range(150))] == forward[::-1]
     first = asked.per_epoch
     assert forward[:20] != forward[first : first + 20]
-    assert Order(LENGTHS, 8, seed=4, batch_tokens=200).batch(0) != forward[0]
+    assert BatchSampler(LENGTHS, 8, seed=4, batch_tokens=200).batch(0) != forward[0]
 
 
 def test_little_is_padding():
@@ -57,7 +57,7 @@ def test_little_is_padding():
     def padded(batches) -> int:
         return sum(len(batch) * max(LENGTHS[i] for i in batch) for batch in batches)
 
-    made = Order(LENGTHS, 8, seed=0, batch_tokens=200).epoch(0)
+    made = BatchSampler(LENGTHS, 8, seed=0, batch_tokens=200).epoch(0)
     in_order = list(by_tokens(range(300), LENGTHS, 200))
     assert padded(made) - sum(LENGTHS) < (padded(in_order) - sum(LENGTHS)) / 3
     assert len(made) < len(in_order)

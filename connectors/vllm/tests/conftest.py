@@ -29,7 +29,7 @@ from softprompt.artifacts.interop.kv_cache.folder import Entry, Folder
 from softprompt.artifacts.manifest import text_of
 from softprompt.data.collate import batch_of_ids
 from softprompt.injection import Injection
-from softprompt.lm.causal import FrozenLM
+from softprompt.lm.causal import CausalLM
 from softprompt.methods.base import Setting
 
 CONNECTOR = Path(__file__).parents[1] / "src"
@@ -54,7 +54,7 @@ PROMPTS = {
 class World:
     """A model, tuned prompts on it, and their compiled form."""
 
-    lm: FrozenLM
+    lm: CausalLM
     model: Path
     compiled: Folder
     injections: dict[str, Injection | None]
@@ -73,7 +73,7 @@ class World:
 @pytest.fixture(scope="session")
 def world(tmp_path_factory) -> World:
     folder = tmp_path_factory.mktemp("world")
-    lm = FrozenLM(_model(), _tokenizer(), str(folder / "model"))
+    lm = CausalLM(_model(), _tokenizer(), str(folder / "model"))
     lm.model.save_pretrained(folder / "model")
     lm.tokenizer.save_pretrained(folder / "model")
     injections: dict[str, Injection | None] = {}
@@ -85,7 +85,7 @@ def world(tmp_path_factory) -> World:
     return World(lm, folder / "model", Folder(folder / "compiled"), injections)
 
 
-def _tuned(lm: FrozenLM, method: str, options: dict[str, Any], out: Path, seed: int) -> Injection:
+def _tuned(lm: CausalLM, method: str, options: dict[str, Any], out: Path, seed: int) -> Injection:
     """A prompt of random vectors, saved as an artifact; one for moods is a classifier."""
     built = methods.build(method, Setting(lm, ("default",)), {**options, "init": "vocab"})
     generator = torch.Generator().manual_seed(seed)

@@ -12,7 +12,7 @@ import threading
 import time
 from typing import Any, Literal
 
-from .progress import Clock, Task, duration, follower, following
+from .progress import Clock, Progress, duration, follower, following
 
 SECONDS_BETWEEN_LINES = 15.0
 FIRST_LINE = 6.0  # seconds until work is long enough to be followed in lines
@@ -26,7 +26,7 @@ class Display:
     def __init__(self, kind: Kind | None = None, *, clock: Clock = time.monotonic) -> None:
         self.clock = clock
         self._kind: Kind = kind or kind_here()
-        self._tasks: list[Task] = []
+        self._tasks: list[Progress] = []
         self._shown: dict[int, float] = {}  # when each task was last written
         self._live: Any = None
         self._bars: dict[int, Any] = {}
@@ -56,7 +56,7 @@ class Display:
                 self._wipe()
                 print(text, file=sys.stderr, flush=True)
 
-    def begun(self, task: Task) -> None:
+    def begun(self, task: Progress) -> None:
         """Keep an eye on it."""
         with self._lock:
             if self._watcher is None:
@@ -67,7 +67,7 @@ class Display:
             if self._live is not None:
                 self._add_bar(task)
 
-    def moved(self, task: Task) -> None:
+    def moved(self, task: Progress) -> None:
         """Show it where it is due."""
         with self._lock:
             if self._kind == "lines":
@@ -76,7 +76,7 @@ class Display:
             else:
                 self._refresh()
 
-    def ended(self, task: Task) -> None:
+    def ended(self, task: Progress) -> None:
         """Forget it."""
         with self._lock:
             if task not in self._tasks:
@@ -103,10 +103,10 @@ class Display:
         while not self._ended.wait(0.5):
             self.beat()
 
-    def _is_due(self, task: Task) -> bool:
+    def _is_due(self, task: Progress) -> bool:
         return self.clock() - self._shown[id(task)] >= SECONDS_BETWEEN_LINES
 
-    def _write(self, task: Task) -> None:
+    def _write(self, task: Progress) -> None:
         self._shown[id(task)] = self.clock()
         print(f"  {line_of(task)}", file=sys.stderr, flush=True)
 
@@ -126,7 +126,7 @@ class Display:
         for task in self._tasks:
             self._add_bar(task)
 
-    def _add_bar(self, task: Task) -> None:
+    def _add_bar(self, task: Progress) -> None:
         self._bars[id(task)] = self._live.add_task(task.what, total=None, ours=task)
 
     def _stop(self) -> None:
@@ -141,13 +141,13 @@ class Display:
             self._width = 0
 
 
-def line_of(task: Task) -> str:
+def line_of(task: Progress) -> str:
     """`rows scored 40/120  loss 0.5  20s left`."""
     count = "" if task.total is None else f" {task.done:>{len(str(task.total))}}/{task.total}"
     return "  ".join(filter(None, [f"{task.what}{count}", *task.facts, left_of(task)]))
 
 
-def left_of(task: Task) -> str:
+def left_of(task: Progress) -> str:
     """The time left, or what it took so far where that is all that is known, or where it is late."""
     left = task.seconds_left
     if task.total is not None and task.done >= task.total:
@@ -167,12 +167,12 @@ def _bars() -> Any:
         max_refresh = None
 
         def render(self, task: Any) -> ProgressBar:
-            ours: Task = task.fields["ours"]
+            ours: Progress = task.fields["ours"]
             return ProgressBar(ours.total, ours.done, width=20, pulse=not ours.total)
 
     class Tail(ProgressColumn):
         def render(self, task: Any) -> Text:
-            ours: Task = task.fields["ours"]
+            ours: Progress = task.fields["ours"]
             count = [] if ours.total is None else [f"{ours.done}/{ours.total}"]
             return Text("  ".join(filter(None, [*count, left_of(ours), *ours.facts])))
 

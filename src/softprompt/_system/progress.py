@@ -19,7 +19,7 @@ T = TypeVar("T")
 Clock = Callable[[], float]
 
 
-class Pace:
+class TimeLeft:
     """Seconds left, by the pace since the first part was done: the first one also warms the machine up."""
 
     def __init__(self, clock: Clock = time.monotonic) -> None:
@@ -46,14 +46,14 @@ class Pace:
         return self._clock() - self.started
 
 
-class Task:
+class Progress:
     """One piece of long work: `done` of `total` (None: not known), with facts beside it."""
 
     def __init__(self, what: str, total: int | None, follower: Follower | None, clock: Clock) -> None:
         self.what, self.total, self.done = what, total, 0
         self.facts: Sequence[str] = ()
         self.important = False  # the last move is to be seen whenever it came
-        self._pace, self._follower = Pace(clock), follower
+        self._pace, self._follower = TimeLeft(clock), follower
         self._left: tuple[float, float] | None = None  # as the caller knows it, and when it was told
 
     def at(
@@ -99,11 +99,11 @@ class Follower(Protocol):
         """A sentence for whoever waits."""
         ...
 
-    def begun(self, task: Task) -> None: ...
+    def begun(self, task: Progress) -> None: ...
 
-    def moved(self, task: Task) -> None: ...
+    def moved(self, task: Progress) -> None: ...
 
-    def ended(self, task: Task) -> None: ...
+    def ended(self, task: Progress) -> None: ...
 
 
 _FOLLOWER: ContextVar[Follower | None] = ContextVar("follower", default=None)
@@ -132,10 +132,10 @@ def say(text: str) -> None:
 
 
 @contextlib.contextmanager
-def task(what: str, total: int | None = None) -> Iterator[Task]:
+def task(what: str, total: int | None = None) -> Iterator[Progress]:
     """Long work of `total` parts; to be moved on with `at`."""
     who = _FOLLOWER.get()
-    made = Task(what, total, who, time.monotonic if who is None else who.clock)
+    made = Progress(what, total, who, time.monotonic if who is None else who.clock)
     if who is None:
         yield made
         return

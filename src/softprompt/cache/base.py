@@ -1,6 +1,6 @@
 """What may be kept of inputs, told to `ram` and `disk` by four functions; and the cache of some inputs.
 
-A row is what is kept of one input, as a list of tensors; `Kept` says how it is named, how large it is,
+A row is what is kept of one input, as a list of tensors; `Constant` says how it is named, how large it is,
 how it is computed and how rows become a batch. Two things are kept: keys and values (`rows.KeyValues`)
 and what a generated prompt reads (`features.InputFeatures`).
 """
@@ -18,7 +18,7 @@ Row = list[Tensor]
 Value = TypeVar("Value", covariant=True)
 
 
-class Kept(Protocol[Value]):
+class Constant(Protocol[Value]):
     """A constant of the input: the same for whoever asks, in every run over the same base."""
 
     @property
@@ -69,7 +69,7 @@ class Store(Protocol):
 class Cache(Generic[Value]):
     """What is kept of a list of examples, by their numbers in it."""
 
-    def __init__(self, kept: Kept[Value], store: Store, examples: Sequence[Example]) -> None:
+    def __init__(self, kept: Constant[Value], store: Store, examples: Sequence[Example]) -> None:
         self.kept, self.store = kept, store
         self._names = [kept.name(e) for e in examples]
 
@@ -86,7 +86,7 @@ class Cache(Generic[Value]):
         return self.kept.assemble([self.store.row(self._names[i]) for i in indices])
 
 
-def distinct(kept: Kept, examples: Iterable[Example]) -> list[Example]:
+def distinct(kept: Constant, examples: Iterable[Example]) -> list[Example]:
     """One example for each input that occurs, by length and name: the order is that of no run."""
     by_name = {kept.name(e): e for e in examples}
     return [by_name[name] for name in sorted(by_name, key=lambda n: (len(by_name[n].input_ids), n))]

@@ -15,8 +15,8 @@ from safetensors import safe_open
 
 from ..data.batching import by_tokens
 from ..data.encode import Example
-from .base import Kept, Row, distinct
-from .folders import Place, builder, entry_of, remove
+from .base import Constant, Row, distinct
+from .folders import CacheFolder, builder, entry_of, remove
 from .memory_store import BATCH_TOKENS
 from .shards import Say, Shard, holding, lacking, remove_unfinished, write
 
@@ -47,8 +47,8 @@ class DiskStore:
 
 
 def open_or_build(
-    place: Place,
-    kept: Kept,
+    place: CacheFolder,
+    kept: Constant,
     examples: Sequence[Example],
     *,
     progress: Progress | None = None,
@@ -75,16 +75,16 @@ def open_or_build(
         return DiskStore(shards)
 
 
-def _without(kept: Kept, inputs: Sequence[Example], shards: Sequence[Shard]) -> list[Example]:
+def _without(kept: Constant, inputs: Sequence[Example], shards: Sequence[Shard]) -> list[Example]:
     """The inputs that none of the files holds."""
     new = set(lacking(shards, [kept.name(e) for e in inputs]))
     return [e for e in inputs if kept.name(e) in new]
 
 
 def _room(
-    place: Place,
+    place: CacheFolder,
     folder: Path,
-    kept: Kept,
+    kept: Constant,
     shards: list[Shard],
     inputs: list[Example],
     say: Say,
@@ -107,7 +107,7 @@ def _room(
 
 def _build(
     folder: Path,
-    kept: Kept,
+    kept: Constant,
     inputs: list[Example],
     progress: Progress | None,
     total: int,
@@ -130,7 +130,7 @@ def _build(
     return made
 
 
-def _parts(kept: Kept, inputs: list[Example]) -> list[list[list[Example]]]:
+def _parts(kept: Constant, inputs: list[Example]) -> list[list[list[Example]]]:
     """Inputs that go through the model together, by the file that they go to."""
     parts: list[list[list[Example]]] = []
     held = SHARD_BYTES

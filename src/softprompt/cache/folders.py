@@ -30,7 +30,7 @@ class Held:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class CacheFolder:
     """A folder of caches, and the bytes that all of them together may take."""
 
     root: Path = field(default_factory=default_root)
@@ -104,8 +104,8 @@ def builder(folder: Path, *, wait: bool = True) -> Iterator[bool]:
         yield True
 
 
-def cache_place(recipe: Recipe) -> Place:
+def cache_place(recipe: Recipe) -> CacheFolder:
     """Where the recipe's caches lie on disk, and what they may take there."""
     train = recipe.train
     root = default_root() if train.cache_folder is None else Path(expanded(train.cache_folder))
-    return Place(root, None if train.cache_disk_mb is None else train.cache_disk_mb * 10**6)
+    return CacheFolder(root, None if train.cache_disk_mb is None else train.cache_disk_mb * 10**6)

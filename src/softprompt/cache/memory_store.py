@@ -8,7 +8,7 @@ from typing import final
 from .._system.memory import free_memory
 from ..data.batching import by_tokens
 from ..data.encode import Example
-from .base import Kept, Row, distinct
+from .base import Constant, Row, distinct
 
 Progress = Callable[[int, int], None]
 BATCH_TOKENS = 1024  # that are run through the model at once: more were slower on a CPU
@@ -24,7 +24,7 @@ class RamStore:
     was asked for, and a run that is taken up again reads what it read before.
     """
 
-    def __init__(self, kept: Kept, chunks: Iterable[Sequence[Example]]) -> None:
+    def __init__(self, kept: Constant, chunks: Iterable[Sequence[Example]]) -> None:
         self._kept, self._rows = kept, dict[str, Row]()
         self._chunks = {kept.name(example): chunk for chunk in chunks for example in chunk}
 
@@ -57,7 +57,7 @@ class RamStore:
 
 
 def lazily(
-    kept: Kept,
+    kept: Constant,
     examples: Sequence[Example],
     first: Sequence[Example] = (),
     *,
@@ -74,7 +74,7 @@ def lazily(
 
 
 def build(
-    kept: Kept,
+    kept: Constant,
     examples: Sequence[Example],
     *,
     batch_tokens: int = BATCH_TOKENS,
@@ -86,7 +86,7 @@ def build(
     return store
 
 
-def _chunks(kept: Kept, inputs: Sequence[Example], batch_tokens: int) -> Iterator[list[Example]]:
+def _chunks(kept: Constant, inputs: Sequence[Example], batch_tokens: int) -> Iterator[list[Example]]:
     for chunk in by_tokens(range(len(inputs)), [kept.tokens(e) for e in inputs], batch_tokens):
         yield [inputs[i] for i in chunk]
 

@@ -11,8 +11,8 @@ from ..errors import SoftPromptError
 from ..lm.base import LanguageModel
 from ..methods.base import Reads
 from . import Cache, Form, InputCache, InputFeatures, KeyValues, common_beginning, disk_store, memory_store
-from .base import Kept, Store
-from .folders import Place
+from .base import Constant, Store
+from .folders import CacheFolder
 from .plan import Plan, Where
 
 Progress = Callable[[int, int], None]
@@ -28,7 +28,7 @@ def open_inputs(
     needed: Sequence[Example] | None = None,
     reads: Reads | None = None,
     form: Form = "auto",
-    place: Place | None = None,
+    place: CacheFolder | None = None,
     progress: Progress = lambda done, total: None,
     say: Say = lambda text: None,
 ) -> tuple[list[InputCache], Plan]:
@@ -43,11 +43,11 @@ def open_inputs(
     wanted = every if needed is None else needed
     at: Where = {"cached-ram": "ram", "cached-disk": "disk"}.get(plan.mode, "nowhere")  # type: ignore[assignment]
 
-    def opened(kept: Kept, where: Where) -> tuple[Store | None, str]:
+    def opened(kept: Constant, where: Where) -> tuple[Store | None, str]:
         """The store, or None and why there is no room for it."""
         try:
             if where == "disk":
-                place_or_own = place or Place()
+                place_or_own = place or CacheFolder()
                 with task(f"cache of {kept.what}") as own:
 
                     def count(done: int, total: int) -> None:

@@ -25,8 +25,8 @@ from ..lm.base import LanguageModel
 from ..lm.features import is_constant
 from ..methods.base import Reads, SoftPrompt
 from . import Form, InputFeatures, KeyValues, common_beginning, memory_store, plan
-from .base import Kept, distinct
-from .folders import Place, cache_place
+from .base import Constant, distinct
+from .folders import CacheFolder, cache_place
 from .kv import cached_tokens
 from .shards import missing
 
@@ -121,7 +121,7 @@ def decide(
     cache: Wish = "auto",
     form: Form = "auto",
     budget_bytes: int | None = None,
-    place: Place | None = None,
+    place: CacheFolder | None = None,
 ) -> Plan:
     """The cheapest mode that gives the same logits. `injection` is a sample of what the method makes.
 
@@ -131,7 +131,7 @@ def decide(
     """
     budget = memory_store.default_budget(str(lm.device)) if budget_bytes is None else budget_bytes
     needed = examples if needed is None else needed
-    place, features = place or Place(), None
+    place, features = place or CacheFolder(), None
     inputs = sum(cached_tokens(e) for e in examples)
     rows = max(1, len(examples))
     targets = sum(max(len(e.target_ids), 1) for e in examples)
@@ -205,7 +205,12 @@ def _why_full(lm: LanguageModel, injection: Injection) -> str:
 
 
 def _keep(
-    kept: Kept, examples: Sequence[Example], wish: Wish, budget: int, place: Place, disk_taken: int = 0
+    kept: Constant,
+    examples: Sequence[Example],
+    wish: Wish,
+    budget: int,
+    place: CacheFolder,
+    disk_taken: int = 0,
 ) -> Keeping:
     """Where `kept` has room: in memory, else on disk, else nowhere. The disk is not touched."""
     inputs = distinct(kept, examples)

@@ -115,7 +115,7 @@ def choose(
         ranking = measured_first(ranking, tried)
     written = []
     if out is not None:
-        about = recipes.Task(
+        about = recipes.RecipeTask(
             rows, model, fields.input, fields.target, prompt_field, fields.choices, fields.references
         )
         settings = None if tried is None else tried.settings

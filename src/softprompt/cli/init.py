@@ -16,7 +16,7 @@ from .output import Json, Reply, table
 STARTERS = Path(__file__).parent / "starters"
 
 
-class Task(str, Enum):
+class StarterTask(str, Enum):
     """What a starter is for."""
 
     classification = "classification"
@@ -28,7 +28,9 @@ def init(
     folder: Annotated[
         Path, typer.Argument(metavar="[FOLDER]", help="Where to write; made if it is not there.")
     ] = Path("."),
-    task: Annotated[Task, typer.Option("--task", help="What the prompt should do.")] = Task.classification,
+    task: Annotated[
+        StarterTask, typer.Option("--task", help="What the prompt should do.")
+    ] = StarterTask.classification,
     rows: Annotated[
         str | None, typer.Option("--rows", metavar="FILE", help="A recipe for rows that you have.")
     ] = None,

@@ -190,7 +190,7 @@ def run(
     `model` None: the base that most of the folder's prompts name.
     """
     from .._system import threads
-    from ..lm.causal import FrozenLM
+    from ..lm.causal import CausalLM
     from ..lm.loading import load
     from ..serve import Engine, Registry, bases
     from ..serve.http import create_app
@@ -210,7 +210,7 @@ def run(
     check_base(Names(folder, trials=trials).holds, name)  # before a model is loaded in vain
     log(f"loading {model} …")
     lm = load(model, dtype=dtype)  # type: ignore[arg-type]
-    if not isinstance(lm, FrozenLM):
+    if not isinstance(lm, CausalLM):
         raise SoftPromptError(
             f"'{model}' cannot be served",
             why="rows of different prompts run together in decoder-only models alone",

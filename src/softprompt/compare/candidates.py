@@ -35,7 +35,7 @@ OWN = ("rates",)  # keys of a contestant that are the comparison's, not the reci
 
 
 @dataclass(frozen=True)
-class Contestant:
+class Candidate:
     """One way of doing the task; `recipe` is its start, before anything is searched."""
 
     name: str
@@ -81,7 +81,7 @@ class Contestant:
         }
 
 
-def contestants(recipe: Recipe) -> list[Contestant]:
+def contestants(recipe: Recipe) -> list[Candidate]:
     """Those that the recipe names, or the usual ones. Raises SoftPromptError for one that cannot be."""
     named = recipe.compare.methods
     if named is None:
@@ -101,7 +101,7 @@ def changed(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
     return recipe_from_dict(recipe.to_dict(), overrides=overrides, method_option_names=methods.option_names())
 
 
-def _contestant(name: str, recipe: Recipe, changes: Mapping[str, Any]) -> Contestant:
+def _contestant(name: str, recipe: Recipe, changes: Mapping[str, Any]) -> Candidate:
     changes = dict(changes)
     own = {key: changes.pop(key) for key in OWN if key in changes}
     if name in REFERENCES and not changes.keys() & {"method", "method.name"}:
@@ -120,14 +120,14 @@ def _contestant(name: str, recipe: Recipe, changes: Mapping[str, Any]) -> Contes
             plain["method"]["placement"] = placement
     start = changed(recipe_from_dict(plain), changes)
     rates = recipe.compare.base_rates if start.method.name == "none" else recipe.compare.rates
-    return Contestant(name, start, tuple(own.get("rates", rates)))
+    return Candidate(name, start, tuple(own.get("rates", rates)))
 
 
-def _reference(name: str, recipe: Recipe, changes: Mapping[str, Any]) -> Contestant:
+def _reference(name: str, recipe: Recipe, changes: Mapping[str, Any]) -> Candidate:
     plain = recipe.to_dict() | {"method": {"name": "none"}, "base": {"mode": "frozen"}}
     shots = int(changes.get("shots", recipe.compare.shots)) if name == "few-shot" else 0
     options = {"shots": shots} if name == "few-shot" else {}
-    return Contestant(name, recipe_from_dict(plain), is_reference=True, options=options)
+    return Candidate(name, recipe_from_dict(plain), is_reference=True, options=options)
 
 
 def _kept(recipe: Recipe, method: str) -> dict[str, Any]:

@@ -14,11 +14,11 @@ from ..data.sources import read_rows
 from ..evaluation.diagnostics import FINDINGS, Finding, Run, examine
 from ..evaluation.diagnostics.baselines import tfidf_baseline
 from ..evaluation.metrics import METRICS
-from .measures.quality import Entry, scores_of
+from .measures.quality import CandidateRows, scores_of
 from .store import Record
 
 if TYPE_CHECKING:
-    from .candidates import Contestant
+    from .candidates import Candidate
     from .manifest import Study
 
 OF_ROWS = (  # the same for every method
@@ -43,7 +43,7 @@ class Shown:
 
 
 @dataclass(frozen=True)
-class Answer:
+class PlainAnswer:
     """One row's answer."""
 
     prediction: str
@@ -117,7 +117,7 @@ def _words(study: Study, records: Sequence[Record]) -> dict[str, list[float]]:
 
 
 def _of_method(
-    study: Study, records: Sequence[Record], one: Contestant, words: dict[str, list[float]]
+    study: Study, records: Sequence[Record], one: Candidate, words: dict[str, list[float]]
 ) -> list[Finding]:
     """What its first final shows, beside its search and the references."""
     score = _test(records, one.name)
@@ -129,7 +129,7 @@ def _of_method(
     run = Run(
         json.loads(manifest.read_text(encoding="utf-8")),
         _as_tuned(study, one),
-        records=[Answer(row["prediction"], tuple(row["references"])) for row in rows],
+        records=[PlainAnswer(row["prediction"], tuple(row["references"])) for row in rows],
         scores=_row_scores(study, score),
         baselines={
             other.name: _row_scores(study, its)
@@ -159,7 +159,7 @@ def _searched(record: Record, metric: str, sign: int) -> float:
     return -math.inf if score is None else sign * score
 
 
-def _as_tuned(study: Study, one: Contestant) -> str:
+def _as_tuned(study: Study, one: Candidate) -> str:
     """The recipe with what makes it this contestant's, as a command line has it."""
     own, asked = study.recipe, one.recipe
     words = [f"method={asked.method.name}"]
@@ -193,7 +193,7 @@ def _row_scores(study: Study, score: Record) -> list[float]:
 
     A row's own metric will not do: the mean of perplexities is that of the few worst rows.
     """
-    found = scores_of(Entry("", [score["examples"]]), study.metric)
+    found = scores_of(CandidateRows("", [score["examples"]]), study.metric)
     sign = 1 if METRICS[study.metric].higher_is_better else -1
     return [] if found is None else (sign * found.values[0]).tolist()
 

@@ -23,16 +23,16 @@ from ..config.schema import Recipe
 from ..errors import SoftPromptError
 from ..evaluation.metrics import METRICS
 from . import worker as running
-from .candidates import Contestant, contestants
+from .candidates import Candidate, contestants
 from .executors import Executor, executor
 from .manifest import Study
 from .phases.prompt_counts import sizes, tables
 from .search import STAGES, Search, Settings, clear, trials_of
-from .splits import Ground
+from .splits import Splits
 from .store import Folder, Record
 from .time_budget import Allowance, final_seconds, score_seconds
 from .trials import Table, Trial, Trials
-from .worker import LEFT_OUT, Job, Survey, failure, settled
+from .worker import LEFT_OUT, FirstLook, Job, failure, settled
 
 MANIFEST = "softprompt.json"  # of a tuned prompt: its folder is no place for a comparison
 PHASES = ("reference", "search", "final", "curve", "score", "measure", "growth", "newcomer")
@@ -124,7 +124,7 @@ def compare(
     return Compared(place.path, page, len(records), engine.ran, failed, took, tuple(engine.left_out()))
 
 
-def _survey(recipe: Recipe, folder: Folder, runner: Executor) -> Ground:
+def _survey(recipe: Recipe, folder: Folder, runner: Executor) -> Splits:
     """Rows and base, looked at in a worker, which keeps the base for the trials."""
     # as it is before anybody trains it
     asked = recipe.model_copy(update={"base": type(recipe.base)()})
@@ -136,11 +136,11 @@ def _survey(recipe: Recipe, folder: Folder, runner: Executor) -> Ground:
         except (ValueError, KeyError):
             dtype = "auto"
         asked = asked.model_copy(update={"train": recipe.train.model_copy(update={"dtype": dtype})})
-    job = Survey(str(folder.path), asked.to_dict(), recipe.train.threads)
+    job = FirstLook(str(folder.path), asked.to_dict(), recipe.train.threads)
     ((_, found),) = runner.run(running.run, [job])
     if isinstance(found, Exception):
         raise found
-    return Ground(**found)
+    return Splits(**found)
 
 
 class _Engine:
@@ -260,7 +260,7 @@ class _Engine:
             for rows in dict.fromkeys(sizes)
         ]
 
-    def _scores(self, one: Contestant) -> list[Trial]:
+    def _scores(self, one: Candidate) -> list[Trial]:
         finals = [None] if one.is_reference else self._finals[one.name]
         return [
             self._trials.score(one, split, final, self.seeds[0])

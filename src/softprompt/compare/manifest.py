@@ -15,10 +15,10 @@ from .._system.files import write_text
 from .._system.provenance import provenance
 from ..config.schema import Recipe
 from ..evaluation.metrics import METRICS
-from .candidates import Contestant
+from .candidates import Candidate
 from .report.schema import VERSION
 from .search import trials_of
-from .splits import Ground
+from .splits import Splits
 from .store import Folder
 
 Line = dict[str, Any]
@@ -29,8 +29,8 @@ class Study:
     """What was asked, and on what."""
 
     recipe: Recipe
-    who: list[Contestant]
-    ground: Ground
+    who: list[Candidate]
+    ground: Splits
     folder: Folder
     source: str = ""  # the recipe's file, for commands to name
     about: Line = field(default_factory=dict)
@@ -39,8 +39,8 @@ class Study:
     @staticmethod
     def begin(
         recipe: Recipe,
-        who: Sequence[Contestant],
-        ground: Ground,
+        who: Sequence[Candidate],
+        ground: Splits,
         folder: Folder,
         source: str,
         since: float,
@@ -78,7 +78,7 @@ class Study:
         )
 
 
-def _about(recipe: Recipe, who: Sequence[Contestant], ground: Ground, source: str) -> Line:
+def _about(recipe: Recipe, who: Sequence[Candidate], ground: Splits, source: str) -> Line:
     how, methods = recipe.compare, [one for one in who if not one.is_reference]
     made = provenance()
     counts = {split: ground.counts.get(split, 0) for split in ("train", "dev", "test", "unseen")}

@@ -15,10 +15,10 @@ from typing import Any
 from .._system.files import write_text
 from ..evaluation.metrics import METRICS
 from . import diagnose
-from .candidates import Contestant
+from .candidates import Candidate
 from .manifest import Line, Study
 from .measures.cost import share_to_target
-from .measures.quality import Entry, shares, summaries, tests, whole
+from .measures.quality import CandidateRows, shares, summaries, tests, whole
 from .phases.prompt_counts import watched
 from .store import Folder, Record
 
@@ -32,7 +32,7 @@ def write(study: Study, records: Sequence[Record]) -> None:
     _jsonl(study.folder, "examples.jsonl", list(_texts(study, records)))
 
 
-def scored(study: Study, records: Sequence[Record], split: str) -> list[tuple[Contestant, list[Record]]]:
+def scored(study: Study, records: Sequence[Record], split: str) -> list[tuple[Candidate, list[Record]]]:
     """Each contestant's records of a split, by seed."""
     found = []
     for one in study.who:
@@ -156,7 +156,7 @@ def _tables(study: Study, records: Sequence[Record]) -> Iterator[Line]:
         yield {"kind": "table", **about, "value": whole(rows, study.metric)}
 
 
-def _split(study: Study, split: str, found: Sequence[tuple[Contestant, list[Record]]]) -> Iterator[Line]:
+def _split(study: Study, split: str, found: Sequence[tuple[Candidate, list[Record]]]) -> Iterator[Line]:
     for one, records in found:
         for record in records:
             # of a reference there is one evaluation, which stands for all seeds
@@ -168,14 +168,16 @@ def _split(study: Study, split: str, found: Sequence[tuple[Contestant, list[Reco
             for number, (row, value) in enumerate(zip(record["examples"], values, strict=True)):
                 known = {key: row[key] for key in ("nll", "label", "target", "confidence", "prompt")}
                 yield {"kind": "example", **about, "row": number, "score": value, **known}
-    entries = [Entry(one.name, [r["examples"] for r in rows], one.is_reference) for one, rows in found]
+    entries = [
+        CandidateRows(one.name, [r["examples"] for r in rows], one.is_reference) for one, rows in found
+    ]
     entries = [entry for entry in entries if entry.seeds]
     yield from _means(study, split, [entry for entry in entries if not entry.is_reference])
     for test in tests(entries, study.metric):
         yield {"kind": "test", "split": split, "metric": study.metric, **asdict(test)}
 
 
-def _means(study: Study, split: str, entries: Sequence[Entry]) -> Iterator[Line]:
+def _means(study: Study, split: str, entries: Sequence[CandidateRows]) -> Iterator[Line]:
     """Each method over rows and seeds."""
     # only the first metric is tested, so that the others' intervals may be coarser
     draws = {metric: 10_000 if metric == study.metric else 1_000 for metric in study.ground.metrics}

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from ..config.schema import CompareConfig
-from .candidates import Contestant
+from .candidates import Candidate
 from .store import Record
 
 Settings = dict[str, Any]
@@ -33,7 +33,7 @@ def clear(journal: Path) -> None:
 class Search:
     """One contestant's: what to try next, told of what came out."""
 
-    def __init__(self, contestant: Contestant, how: CompareConfig, journal: Path, maximise: bool) -> None:
+    def __init__(self, contestant: Candidate, how: CompareConfig, journal: Path, maximise: bool) -> None:
         self.contestant, self._how = contestant, how
         self._tried: list[tuple[Settings, Record]] = []
         self._study = _study(journal, contestant.name, maximise)
@@ -69,7 +69,7 @@ class Search:
         return None if not ranked else self._tried[-max(ranked)[2]][0]
 
 
-def trials_of(contestant: Contestant, how: CompareConfig) -> int:
+def trials_of(contestant: Candidate, how: CompareConfig) -> int:
     """The budget: how many settings are tried."""
     return len(dict.fromkeys(contestant.rates)) + len(how.lengths) + len(how.inits)
 

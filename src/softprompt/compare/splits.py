@@ -32,7 +32,7 @@ SPLITS = ("train", "dev", "test", "unseen")
 
 
 @dataclass(frozen=True)
-class Ground:
+class Splits:
     """Facts about rows and base that trials are made from."""
 
     model: str
@@ -60,7 +60,7 @@ class Ground:
         return [*self.measured, *(["newcomers"] if self.newcomers else [])]
 
 
-def lay(recipe: Recipe, lm: LanguageModel, folder: Folder) -> Ground:
+def lay(recipe: Recipe, lm: LanguageModel, folder: Folder) -> Splits:
     """Part the rows, write them to the folder, and look at the base.
 
     Raises SoftPromptError for rows that cannot be parted or used.
@@ -114,7 +114,7 @@ def lay(recipe: Recipe, lm: LanguageModel, folder: Folder) -> Ground:
     metrics = list(recipe.task.metrics or default_metrics(recipe.task.kind))
     if unknown := [name for name in metrics if name not in METRICS]:
         raise SoftPromptError(f"unknown metric '{unknown[0]}'", fix="mend task.metrics")
-    return Ground(
+    return Splits(
         lm.name,
         base_fingerprint(lm),
         str(lm.dtype).removeprefix("torch."),
@@ -322,6 +322,6 @@ def mean_embeddings(lm: LanguageModel, texts: Sequence[str]) -> Any:
     return vectors / np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-12)
 
 
-def to_json(ground: Ground) -> dict[str, Any]:
+def to_json(ground: Splits) -> dict[str, Any]:
     """Plain values; `Ground(**…)` gives it back."""
     return asdict(ground)

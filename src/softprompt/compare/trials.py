@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from ..config.schema import Recipe
-from .candidates import Contestant
-from .splits import Ground
+from .candidates import Candidate
+from .splits import Splits
 from .store import Folder
 
 FORMAT = 1  # raised when the same trial would come out otherwise, or its record holds something else
@@ -38,12 +38,12 @@ class Trial:
 class Trials:
     """Makes the trials of one comparison: of these rows, this base, in this folder."""
 
-    def __init__(self, folder: Folder, ground: Ground) -> None:
+    def __init__(self, folder: Folder, ground: Splits) -> None:
         self.folder, self.ground = folder, ground
 
     def training(
         self,
-        contestant: Contestant,
+        contestant: Candidate,
         phase: Phase,
         settings: Mapping[str, Any],
         seed: int,
@@ -57,11 +57,11 @@ class Trials:
         count = rows or self.ground.counts["train"]
         return Trial(id, contestant.name, phase, recipe.to_dict(), dict(settings), seed, count)
 
-    def reference(self, contestant: Contestant, seed: int) -> Trial:
+    def reference(self, contestant: Candidate, seed: int) -> Trial:
         """What trains nothing, on the dev rows."""
         return self._of_reference(contestant, "reference", "dev", seed)
 
-    def score(self, contestant: Contestant, split: str, final: Trial | None, seed: int) -> Trial:
+    def score(self, contestant: Candidate, split: str, final: Trial | None, seed: int) -> Trial:
         """A final trial (None: a reference) on a split that no training saw."""
         if final is None:
             return self._of_reference(contestant, "score", split, seed)
@@ -70,13 +70,13 @@ class Trials:
         count = self.ground.counts[split]
         return Trial(id, contestant.name, "score", final.recipe, final.settings, final.seed, count, about)
 
-    def measure(self, contestant: Contestant, final: Trial, what: Mapping[str, Any]) -> Trial:
+    def measure(self, contestant: Candidate, final: Trial, what: Mapping[str, Any]) -> Trial:
         """Control and serving of a final trial."""
         about = {"final": final.id, **what}
         id = self._id("measure", None, {**about, "rows": self.ground.hashes["test"]})
         return Trial(id, contestant.name, "measure", final.recipe, final.settings, final.seed, None, about)
 
-    def growth(self, contestant: Contestant, settings: Mapping[str, Any], seed: int, table: Table) -> Trial:
+    def growth(self, contestant: Candidate, settings: Mapping[str, Any], seed: int, table: Table) -> Trial:
         """A table of some of the prompts, with as many steps for each as in a final trial."""
         train = contestant.recipe.train
         share = len(table.prompts) / len(self.ground.prompts)
@@ -92,7 +92,7 @@ class Trials:
         return self._tuned("growth", contestant, recipe, settings, seed, about, hashes)
 
     def newcomer(
-        self, contestant: Contestant, settings: Mapping[str, Any], seed: int, final: Trial | None
+        self, contestant: Candidate, settings: Mapping[str, Any], seed: int, final: Trial | None
     ) -> Trial:
         """Prompts that no training saw, tuned on a few rows beside a final trial's (None: a reference)."""
         about = {"split": "newcomers", "train": "newcomers-train"}
@@ -110,7 +110,7 @@ class Trials:
     def _tuned(
         self,
         phase: Phase,
-        contestant: Contestant,
+        contestant: Candidate,
         recipe: Recipe,
         settings: Mapping[str, Any],
         seed: int,
@@ -138,7 +138,7 @@ class Trials:
 
     def _of_reference(
         self,
-        contestant: Contestant,
+        contestant: Candidate,
         phase: Phase,
         split: str,
         seed: int,

@@ -35,7 +35,7 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Survey:
+class FirstLook:
     """The first job: rows and base looked at once for all."""
 
     folder: str
@@ -43,17 +43,17 @@ class Survey:
     threads: int | None = None
 
 
-def run(job: Job | Survey) -> Any:
+def run(job: Job | FirstLook) -> Any:
     """What a worker is sent: records of the job's trials, or the ground that a survey found."""
     from .._system import threads
 
     threads.use(job.threads)
-    if isinstance(job, Survey):
+    if isinstance(job, FirstLook):
         return survey(job)
     return run_trials(job)
 
 
-def survey(job: Survey) -> dict[str, Any]:
+def survey(job: FirstLook) -> dict[str, Any]:
     """The ground, as plain values. Raises SoftPromptError."""
     from ..build import load_base, template_of
     from ..config.load import recipe_from_dict

@@ -17,7 +17,7 @@ from typing import Any
 
 from softprompt._system.files import check_pulled
 from softprompt._system.paths import kind_of
-from softprompt._system.progress import Task, task
+from softprompt._system.progress import Progress, task
 from softprompt.errors import SoftPromptError
 
 MAX_BYTES = 4_000_000_000  # of a file of text, uncompressed
@@ -96,7 +96,7 @@ def _suffixes(path: Path) -> list[str]:
     return [suffix.lower() for suffix in path.suffixes[-2:]]
 
 
-def _bytes_of(file: Any, name: str, reading: Task, *, in_lines: bool) -> bytes:
+def _bytes_of(file: Any, name: str, reading: Progress, *, in_lines: bool) -> bytes:
     """All bytes. Raises SoftPromptError as soon as they, or one line where lines are rows, are too many."""
     blocks, size, line = [], 0, 0
     while block := file.read(BLOCK):

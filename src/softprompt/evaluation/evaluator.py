@@ -50,7 +50,7 @@ class Record:
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class RowAnswer:
     """What the model says to one row that is not answered in text, and how far off its target that is."""
 
     text: str  # a label or choice, tags parted by spaces, or a number
@@ -232,25 +232,25 @@ def answer(
     injection: Injection,
     context: Context | None,
     rows: Sequence[Example],
-) -> list[Answer]:
+) -> list[RowAnswer]:
     """The likeliest label or choice of each row, its words' tags, or its number."""
     read = {"token-classification": _tags, "regression": _numbers}.get(encoder.kind, _choices)
     with torch.no_grad():
         return read(lm, encoder, batch, injection, context, rows)
 
 
-def _choices(lm, encoder, batch, injection, context, rows: Sequence[Example]) -> list[Answer]:
+def _choices(lm, encoder, batch, injection, context, rows: Sequence[Example]) -> list[RowAnswer]:
     scores = score_candidates(lm, batch, injection, context, [e.candidates or () for e in rows])
     answers = []
     for example, row in zip(rows, scores, strict=True):
         names = encoder.labels or example.rendered.choices or ()
         best = max(range(len(row)), key=row.__getitem__)
         target = (example.candidates or ()).index(example.target_ids) if example.target_ids else -1
-        answers.append(Answer(names[best], -row[target] if target >= 0 else math.nan, tuple(row)))
+        answers.append(RowAnswer(names[best], -row[target] if target >= 0 else math.nan, tuple(row)))
     return answers
 
 
-def _tags(lm, encoder, batch, injection, context, rows: Sequence[Example]) -> list[Answer]:
+def _tags(lm, encoder, batch, injection, context, rows: Sequence[Example]) -> list[RowAnswer]:
     scores = lm.logits(batch, injection, context).float().log_softmax(-1)  # [B, T, tags], right-aligned
     answers = []
     for example, row in zip(rows, scores, strict=True):
@@ -258,17 +258,17 @@ def _tags(lm, encoder, batch, injection, context, rows: Sequence[Example]) -> li
         names = [encoder.labels[i] for i in row.argmax(-1).tolist()]
         right = torch.tensor(example.target_ids, device=row.device)
         nll = -row.gather(1, right[:, None]).sum().item() if example.target_ids else math.nan
-        answers.append(Answer(" ".join(names), nll))
+        answers.append(RowAnswer(" ".join(names), nll))
     return answers
 
 
-def _numbers(lm, encoder, batch, injection, context, rows: Sequence[Example]) -> list[Answer]:
+def _numbers(lm, encoder, batch, injection, context, rows: Sequence[Example]) -> list[RowAnswer]:
     numbers = lm.logits(batch.with_targets([[0]] * batch.size), injection, context)[:, 0, 0].tolist()
     # of a normal distribution of variance 1 around the number, up to a constant
     off = (
         math.nan if e.value is None else (x - e.value) ** 2 / 2 for x, e in zip(numbers, rows, strict=True)
     )
-    return [Answer(f"{number:.6g}", nll) for number, nll in zip(numbers, off, strict=True)]
+    return [RowAnswer(f"{number:.6g}", nll) for number, nll in zip(numbers, off, strict=True)]
 
 
 def score(names: Sequence[str], records: Sequence[Record]) -> dict[str, Score]:

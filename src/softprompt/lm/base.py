@@ -1,6 +1,6 @@
 """What every kind of frozen model shares: its tokens, its sizes, and moving keys between positions.
 
-`FrozenLM` (decoder-only), `Seq2SeqLM` (encoder-decoder) and `EncoderLM` are final; everything
+`CausalLM` (decoder-only), `Seq2SeqLM` (encoder-decoder) and `EncoderLM` are final; everything
 downstream takes any of them.
 """
 

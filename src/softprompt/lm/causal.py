@@ -1,4 +1,4 @@
-"""`FrozenLM`: an unmodified transformers decoder-only model that takes an `Injection`.
+"""`CausalLM`: an unmodified transformers decoder-only model that takes an `Injection`.
 
 Every call lays a row out as [before | input | after | target], right-aligned and without gaps, and
 asks for the logits of the target positions only. The last input token always belongs to the *tail*
@@ -38,7 +38,7 @@ COUNTS_COLUMNS = (
 
 
 @final
-class FrozenLM(LanguageModel):
+class CausalLM(LanguageModel):
     """A frozen causal language model and its tokenizer."""
 
     def _settle(self) -> None:

@@ -58,7 +58,7 @@ class Active:
     offsets: dict[tuple[int, int], Any] = field(default_factory=dict)
     masks: dict[Any, tuple[Tensor | None, Tensor]] = field(default_factory=dict)  # own, and extended
     record: dict[int, LayerKV] | None = None  # each site's own keys and values, as they reach the function
-    kept: Kept | None = None  # where each site's own keys and values are kept from call to call
+    kept: KeyValueStore | None = None  # where each site's own keys and values are kept from call to call
     visits: list[Visit] | None = None  # who called, in order (for the probe)
     capture: int | None = None  # stop at the first layer's call of that number, and hand over what it has
     packs: Sequence[Pack] = ()  # the one row of the call is these, one after the other: see `lm.packed`
@@ -129,7 +129,7 @@ class Pack:
         return seen[None, None]
 
 
-class Kept(Protocol):
+class KeyValueStore(Protocol):
     """Keys and values of the rows so far, one query a row: see `lm.running`."""
 
     def grown(self, site: int, own: LayerKV, window: int | None, rule: Rule | None) -> tuple[LayerKV, Tensor]:

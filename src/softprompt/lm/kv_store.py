@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ..injection import Injection, LayerKV, Layers, Prefix
 from . import packed
-from .causal import FrozenLM
+from .causal import CausalLM
 from .context import Context, positions_after
 from .injected import Active, Columns
 from .probe import recorded
@@ -72,7 +72,7 @@ def alike(rows: Sequence[tuple[Row, Joining]], most: int = PADDING) -> list[list
 class Joined:
     """Rows that are run as one batch, and what it came to: their next logits, and their keys and values."""
 
-    def __init__(self, lm: FrozenLM, rows: Sequence[Joining]) -> None:
+    def __init__(self, lm: CausalLM, rows: Sequence[Joining]) -> None:
         """They wait to be run."""
         self.rows = tuple(rows)
         width = max(row.vectors.shape[0] for row in rows)
@@ -92,18 +92,18 @@ class Joined:
         self.logits = self.vectors.new_zeros(0)  # [B, logits, V]
         self.own: Layers = ()  # [B, kv_heads, width, head_dim]
 
-    def run(self, lm: FrozenLM, logits: int = 1) -> Joined:
+    def run(self, lm: CausalLM, logits: int = 1) -> Joined:
         """By itself. `logits` are those wanted of each row's last columns."""
         return self._ran(lm, lm.run(self.vectors, self.mask, self.positions, self.active, logits))
 
     @staticmethod
-    def run_packed(lm: FrozenLM, batches: Sequence[Joined]) -> None:
+    def run_packed(lm: CausalLM, batches: Sequence[Joined]) -> None:
         """All in one pass of a model that `packed.suits`."""
         parts = [(each.vectors, each.mask, each.positions, each.active) for each in batches]
         for each, logits in zip(batches, packed.run(lm, parts), strict=True):
             each._ran(lm, logits)
 
-    def _ran(self, lm: FrozenLM, logits: Tensor) -> Joined:
+    def _ran(self, lm: CausalLM, logits: Tensor) -> Joined:
         self.logits, self.own = logits, recorded(self.active, len(lm.spec.layers))
         return self
 
@@ -133,7 +133,7 @@ class Joined:
 class Running:
     """The rows that are being answered, by their lines in the store: 0 … `len` - 1."""
 
-    def __init__(self, lm: FrozenLM, most: int = 2**40) -> None:
+    def __init__(self, lm: CausalLM, most: int = 2**40) -> None:
         """The store has at most `most` columns, lines times their length, or those of one row."""
         lm.refuse("cache")
         self.lm, self.most = lm, most

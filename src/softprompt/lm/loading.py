@@ -16,7 +16,7 @@ from .._system.quiet import quietly
 from ..errors import SoftPromptError
 from . import heads, locate, smollm2, text_identity
 from .base import Attention, LanguageModel
-from .causal import FrozenLM
+from .causal import CausalLM
 from .encoder import EncoderLM
 from .heads import Head
 from .precision import pick_dtype
@@ -111,7 +111,7 @@ def _check_ids(config: Any, file: str, source: Any, keys: list[str], name: str) 
             )
 
 
-def _wrapper(config: Any, head: Head | None, name: str) -> type[FrozenLM | EncoderLM | Seq2SeqLM]:
+def _wrapper(config: Any, head: Head | None, name: str) -> type[CausalLM | EncoderLM | Seq2SeqLM]:
     """The class for a checkpoint's kind of model. Raises where it cannot carry the head."""
     if heads.is_encoder(config):
         return EncoderLM
@@ -124,7 +124,7 @@ def _wrapper(config: Any, head: Head | None, name: str) -> type[FrozenLM | Encod
             else "it is no encoder: a word would be tagged before those that follow it are read",
             fix="use an encoder (BERT and its kin) as model",
         )
-    return Seq2SeqLM if config.is_encoder_decoder else FrozenLM
+    return Seq2SeqLM if config.is_encoder_decoder else CausalLM
 
 
 def fingerprint(lm: LanguageModel) -> dict[str, str]:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .attention import SDPA
-from .causal import FrozenLM
+from .causal import CausalLM
 from .injected import Active, Pack
 from .model_errors import DoesNotRun
 
@@ -23,8 +23,8 @@ KINDS = {"full_attention", "sliding_attention"}  # masks that a pack makes as tr
 
 
 @torch.no_grad()
-def run(lm: FrozenLM, batches: Sequence[tuple[Tensor, Tensor, Tensor, Active]]) -> list[Tensor]:
-    """The logits [B, 1, V] of each batch's last columns, as `FrozenLM.run` gives them one batch at a time.
+def run(lm: CausalLM, batches: Sequence[tuple[Tensor, Tensor, Tensor, Active]]) -> list[Tensor]:
+    """The logits [B, 1, V] of each batch's last columns, as `CausalLM.run` gives them one batch at a time.
 
     A batch is embeddings [B, S, H], their mask and their positions [B, S], and what is injected into it.
     """
@@ -45,7 +45,7 @@ def run(lm: FrozenLM, batches: Sequence[tuple[Tensor, Tensor, Tensor, Active]]) 
 
 
 @torch.no_grad()
-def suits(lm: FrozenLM) -> bool:
+def suits(lm: CausalLM) -> bool:
     """Whether rows in one pass get what they get alone: tried on two, where nothing speaks against it."""
     config = lm.model.config.get_text_config()
     kinds = set(getattr(config, "layer_types", None) or ())

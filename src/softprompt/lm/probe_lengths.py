@@ -30,7 +30,7 @@ from .rotary import has_table
 from .spec import ModelSpec
 
 if TYPE_CHECKING:
-    from .causal import FrozenLM
+    from .causal import CausalLM
 
 #: Settings of a configuration that limit what a query sees of a long row, by the words in their names.
 SETTINGS = re.compile(r"window|chunk_size|top_?k|block_size|_blocks|floor_scale|local_size")
@@ -40,7 +40,7 @@ TARGETS = ([33, 7, 90], [52, 4])
 
 
 @torch.no_grad()
-def with_rope(lm: FrozenLM) -> ModelSpec:
+def with_rope(lm: CausalLM) -> ModelSpec:
     """The spec, with the end of rows where keys depend on how long a row is."""
     spec = lm.spec
     unguard(lm.model)  # of an earlier load of the same model
@@ -57,7 +57,7 @@ def with_rope(lm: FrozenLM) -> ModelSpec:
 
 
 @torch.no_grad()
-def with_settings(lm: FrozenLM) -> ModelSpec:
+def with_settings(lm: CausalLM) -> ModelSpec:
     """The spec with what settings change in long rows. Raises SoftPromptError where a model is refused."""
     spec = lm.spec
     if not spec.layers or "position_ids" not in lm._accepted:
@@ -100,7 +100,7 @@ def _same(found: list[Tensor], expected: list[Tensor]) -> bool:
     return all((a - b).abs().max() <= 1e-5 * b.abs().max().clamp(min=1e-6) for a, b in pairs)
 
 
-def _settings_hold(lm: FrozenLM, spec: ModelSpec) -> ModelSpec:
+def _settings_hold(lm: CausalLM, spec: ModelSpec) -> ModelSpec:
     """The spec with what is wrong beyond a setting's length; refused where it is wrong at any length."""
     found = settings(lm.model)
     if not found:
@@ -145,7 +145,7 @@ def _unlike_plain(spec: ModelSpec) -> SoftPromptError:
     )
 
 
-def _wrong_with(lm: FrozenLM, spec: ModelSpec, chosen: Mapping[str, int]) -> set[str]:
+def _wrong_with(lm: CausalLM, spec: ModelSpec, chosen: Mapping[str, int]) -> set[str]:
     """What is wrong while these settings are small; nothing where the model does not run so."""
     try:
         with shrunk(lm.model, chosen):
@@ -154,7 +154,7 @@ def _wrong_with(lm: FrozenLM, spec: ModelSpec, chosen: Mapping[str, int]) -> set
         return set()
 
 
-def _wrong(lm: FrozenLM, spec: ModelSpec) -> set[str]:
+def _wrong(lm: CausalLM, spec: ModelSpec) -> set[str]:
     """Of "plain" (as transformers gives it), "batch" (as alone), "step" (as in a longer row) and "cache"."""
     size = spec.vocab_size
     rows, targets = ([[i % size for i in row] for row in part] for part in (ROWS, TARGETS))
@@ -182,7 +182,7 @@ def _wrong(lm: FrozenLM, spec: ModelSpec) -> set[str]:
     return wrong
 
 
-def _plain(lm: FrozenLM, row: list[int], target: list[int]) -> Tensor:
+def _plain(lm: CausalLM, row: list[int], target: list[int]) -> Tensor:
     """The logits [T, V] of a row alone, by transformers' own attention: of what `logits` runs, and no more.
 
     Sparse attention that finds two keys as good chooses by how many there are.

@@ -15,7 +15,7 @@ from ..data.collate import Batch, batch_of_ids
 from ..errors import SoftPromptError
 from ..injection import Injection, Prefix, SoftTokens
 from .base import LanguageModel
-from .causal import FrozenLM
+from .causal import CausalLM
 from .encoder import EncoderLM
 from .families import ENCODERS, tiny
 from .model_errors import place, reason
@@ -53,7 +53,7 @@ def survey(family: str) -> Report:
     try:
         model = tiny(family)
         apart = model.config.is_encoder_decoder
-        wrapper = Seq2SeqLM if apart else EncoderLM if family in ENCODERS else FrozenLM
+        wrapper = Seq2SeqLM if apart else EncoderLM if family in ENCODERS else CausalLM
         lm = wrapper(model, None, family)
     except SoftPromptError as error:
         return _failed(family, f"{error.what}: {error.why or error.fix}")

@@ -119,13 +119,13 @@ def kv_injection(layers: Layers, placement: KVPlacement) -> Injection:
 
 
 @dataclass(frozen=True, slots=True)
-class Places:
+class PrefixLayers:
     """The attention layers that a prefix goes to, and the shape of its numbers laid side by side."""
 
     layers: tuple[Any, ...]  # LayerSpec, or None where the prefix does not go
 
     @staticmethod
-    def choose(spec: Any, stacks: Stacks, placement: KVPlacement) -> Places:
+    def choose(spec: Any, stacks: Stacks, placement: KVPlacement) -> PrefixLayers:
         """Layers of a stack ("all": of every one); an encoder never sees what is placed after the input.
 
         Raises SoftPromptError where the model has no such layer.
@@ -141,7 +141,7 @@ class Places:
                 + ("; its encoder does not see what is placed after the input" if hidden else ""),
                 fix="use stacks=all" if stacks != "encoder" else "use placement=before",
             )
-        return Places(chosen)
+        return PrefixLayers(chosen)
 
     @property
     def key_sizes(self) -> list[int]:

@@ -23,7 +23,7 @@ from .base import (
     Features,
     KVPlacement,
     Placement,
-    Places,
+    PrefixLayers,
     Reads,
     Setting,
     SoftPrompt,
@@ -87,7 +87,7 @@ class GeneratedPrefix(SoftPrompt):
 
     def __init__(
         self,
-        places: Places,
+        places: PrefixLayers,
         keys: Tensor,
         values: Tensor,
         placement: KVPlacement,
@@ -157,7 +157,7 @@ def build_prefix(
 ) -> GeneratedPrefix:
     """As `build_prompt`, with keys and values in every layer."""
     reads = _reads(setting, source, layer, encoder)
-    places = Places.choose(setting.lm.spec, stacks, placement)
+    places = PrefixLayers.choose(setting.lm.spec, stacks, placement)
     keys, values = initialisers.prefix(setting, places, length, init, text, artifact)
     return GeneratedPrefix(places, keys, values, placement, reads, _size(setting, reads), bottleneck)
 

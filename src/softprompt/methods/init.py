@@ -21,7 +21,7 @@ from torch import Tensor
 
 from ..errors import SoftPromptError
 from ..injection import Layers
-from .base import Places, Setting, flatten
+from .base import PrefixLayers, Setting, flatten
 from .transfer import TRANSFERS, Carried, Transfer
 
 Init = Literal["random", "vocab", "text", "labels", "context", "artifact"]
@@ -58,7 +58,7 @@ def soft_tokens(
 
 
 def prefix(
-    setting: Setting, places: Places, length: int, init: Init, text: str | None, artifact: str | None
+    setting: Setting, places: PrefixLayers, length: int, init: Init, text: str | None, artifact: str | None
 ) -> tuple[Tensor, Tensor]:
     """Initial keys [num_prompts, length, D_k] and values [num_prompts, length, D_v], float32."""
     rows: list[tuple[Tensor, Tensor]] = []
@@ -127,7 +127,7 @@ def _embed(setting: Setting, ids: list[int]) -> Tensor:
 
 
 @torch.no_grad()
-def _flat(places: Places, layers: Layers) -> tuple[Tensor, Tensor]:
+def _flat(places: PrefixLayers, layers: Layers) -> tuple[Tensor, Tensor]:
     keys, values = flatten(places.only(layers))
     return keys[0].float().cpu(), values[0].float().cpu()
 

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ..injection import Injection
 from . import init as initialisers
-from .base import Features, KVPlacement, Places, Setting, SoftPrompt, Stacks, kv_injection
+from .base import Features, KVPlacement, PrefixLayers, Setting, SoftPrompt, Stacks, kv_injection
 from .init import Init
 from .reparam import mlp
 
@@ -31,7 +31,7 @@ class PrefixTuning(SoftPrompt):
 
     def __init__(
         self,
-        places: Places,
+        places: PrefixLayers,
         keys: Tensor,
         values: Tensor,
         placement: KVPlacement,
@@ -103,7 +103,7 @@ def build(
     `stacks` chooses attention layers of an encoder-decoder model: its encoder's, its decoder's own, or the
     decoder's over the encoder's output (cross).
     """
-    places = Places.choose(setting.lm.spec, stacks, placement)
+    places = PrefixLayers.choose(setting.lm.spec, stacks, placement)
     keys, values = initialisers.prefix(setting, places, length, init, text, artifact)
     return PrefixTuning(
         places,

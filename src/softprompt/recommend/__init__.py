@@ -13,7 +13,7 @@ guess.py        rows without a recipe: which fields are input and target
 start.py        a first comparison of such rows; budget.py: what it takes, and what is cut
 """
 
-from .candidates import CONTESTANTS, Contestant
+from .candidates import CONTESTANTS, MethodChoice
 from .rank import Ranking, rank
 from .requirements import Needs, Said, measure
 from .rules.registry import RULES, Rule
@@ -22,7 +22,7 @@ from .successive_halving import Pilot, Scored, pilot
 __all__ = [
     "CONTESTANTS",
     "RULES",
-    "Contestant",
+    "MethodChoice",
     "Needs",
     "Pilot",
     "Ranking",

@@ -15,7 +15,7 @@ LENGTH = 16  # vectors, where nothing else is said
 
 
 @dataclass(frozen=True)
-class Contestant:
+class MethodChoice:
     """One way of doing the task."""
 
     name: str
@@ -44,8 +44,8 @@ def _at(placement: str) -> dict[str, Any]:
     return {"placement": placement, "length": LENGTH}
 
 
-def _vectors(method: str, placement: str, depth: Depth, says: str, **settings: Any) -> Contestant:
-    return Contestant(f"{method}/{placement}", depth, method, _at(placement), says=says, **settings)
+def _vectors(method: str, placement: str, depth: Depth, says: str, **settings: Any) -> MethodChoice:
+    return MethodChoice(f"{method}/{placement}", depth, method, _at(placement), says=says, **settings)
 
 
 BEFORE: dict[str, Any] = {"steps": 120, "batch_size": 16}  # the whole sequence runs in every step
@@ -70,7 +70,7 @@ _ALL = (
     _vectors("generated-prompt", "after", "embedding", "soft tokens made from each input", steps=400),
     _vectors("p-tuning", "after", "embedding", "soft tokens through a small network", rate=VECTORS_RATE),
     _vectors("multitask-prompt-tuning", "after", "embedding", "a shared prompt times small factors of each"),
-    Contestant(
+    MethodChoice(
         "lora",
         "weights",
         base="lora",
@@ -78,9 +78,9 @@ _ALL = (
         rate=LORA_RATE,
         **BEFORE,
     ),
-    Contestant("few-shot", "none", shots=4, says="the plain model, shown rows; nothing is trained"),
-    Contestant("zero-shot", "none", says="the plain model; nothing is trained"),
+    MethodChoice("few-shot", "none", shots=4, says="the plain model, shown rows; nothing is trained"),
+    MethodChoice("zero-shot", "none", says="the plain model; nothing is trained"),
 )
 
 #: In the order that breaks ties: the cheaper to store and to serve comes first.
-CONTESTANTS: dict[str, Contestant] = {contestant.name: contestant for contestant in _ALL}
+CONTESTANTS: dict[str, MethodChoice] = {contestant.name: contestant for contestant in _ALL}

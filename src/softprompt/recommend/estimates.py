@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .candidates import Contestant
+from .candidates import MethodChoice
 from .requirements import Needs
 
 NUMBER = 4  # bytes of a float32
@@ -10,7 +10,7 @@ LORA_RANK = 8
 BOTTLENECK = 64
 
 
-def artifact_bytes(contestant: Contestant, needs: Needs) -> float:
+def artifact_bytes(contestant: MethodChoice, needs: Needs) -> float:
     """Of one prompt, about; what all prompts share is in `shared_bytes`."""
     length = int(contestant.options.get("length", 0))
     if contestant.base == "lora":
@@ -21,7 +21,7 @@ def artifact_bytes(contestant: Contestant, needs: Needs) -> float:
     return NUMBER * length * _numbers(contestant, needs)
 
 
-def shared_bytes(contestant: Contestant, needs: Needs) -> float:
+def shared_bytes(contestant: MethodChoice, needs: Needs) -> float:
     """Of what is kept once for a whole table of prompts: a generator, a shared prompt."""
     if contestant.method == "multitask-prompt-tuning":
         return NUMBER * int(contestant.options["length"]) * needs.hidden_size
@@ -30,13 +30,13 @@ def shared_bytes(contestant: Contestant, needs: Needs) -> float:
     return 0.0
 
 
-def served_bytes(contestant: Contestant, needs: Needs) -> float:
+def served_bytes(contestant: MethodChoice, needs: Needs) -> float:
     """The base and all prompts in memory, without activations and the requests' own keys and values."""
     prompts = needs.tasks * artifact_bytes(contestant, needs) if contestant.is_trained else 0.0
     return needs.weight_bytes + prompts + shared_bytes(contestant, needs)
 
 
-def first_token_seconds(contestant: Contestant, needs: Needs) -> float | None:
+def first_token_seconds(contestant: MethodChoice, needs: Needs) -> float | None:
     """Until the first token of a median input: its own pass, scaled by the positions that run through it."""
     if needs.input_seconds is None:
         return None
@@ -47,6 +47,6 @@ def first_token_seconds(contestant: Contestant, needs: Needs) -> float | None:
     return needs.input_seconds * (needs.input_tokens + added) / max(1.0, needs.input_tokens)
 
 
-def _numbers(contestant: Contestant, needs: Needs) -> int:
+def _numbers(contestant: MethodChoice, needs: Needs) -> int:
     """In one vector of the contestant."""
     return needs.kv_numbers if contestant.depth == "kv" else needs.hidden_size

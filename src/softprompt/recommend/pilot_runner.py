@@ -13,14 +13,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, final
 
-from ..compare.candidates import Contestant as Entrant
+from ..compare.candidates import Candidate as Entrant
 from ..compare.candidates import contestants
-from ..compare.splits import Ground
+from ..compare.splits import Splits
 from ..compare.store import Folder, Record
 from ..compare.trials import Trial, Trials
 from ..config.schema import Recipe
 from ..errors import SoftPromptError
-from .candidates import Contestant
+from .candidates import MethodChoice
 from .rank import Ranking
 from .recipes import own_rate
 from .successive_halving import Runner, Scored, Settings, Turn, first_turns, rungs_of, shares
@@ -36,7 +36,7 @@ ENOUGH = 48  # steps, or half of the recipe's: with fewer, the order is not yet 
 
 
 @dataclass(frozen=True)
-class Pace:
+class TrialSeconds:
     """Of one contestant's trials: what they take, in seconds."""
 
     step: float
@@ -95,12 +95,12 @@ class Player(Runner):
 
     recipe: Recipe  # whose compare section names the contestants
     folder: Folder
-    ground: Ground
+    ground: Splits
     work: Work
     clock: Callable[[], float] = time.monotonic
     say: Callable[[str], None] = lambda text: None
     row_seconds: float = 0.0  # of one row through the plain model, once a reference was played
-    _paces: dict[str, Pace] = field(default_factory=dict)
+    _paces: dict[str, TrialSeconds] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._trials = Trials(self.folder, self.ground)
@@ -147,14 +147,14 @@ class Player(Runner):
             self.say(f"  {one.name}  {_dev(record)}")
         return record
 
-    def _probe(self, one: Entrant, settings: Settings, rows: int) -> Pace:
+    def _probe(self, one: Entrant, settings: Settings, rows: int) -> TrialSeconds:
         """Of one that was not played yet. One that cannot be timed will say why when it is played."""
         around = EVALUATIONS * self.ground.counts["dev"] * self.row_seconds
         try:
             step, kept = self.work.step_seconds(self._training(one, settings, rows, STEPS[0]))
         except SoftPromptError:
-            return Pace(0.0, 0.0)
-        return Pace(step, self.row_seconds if kept else 0.0, around, self.recipe.train.batch_size)
+            return TrialSeconds(0.0, 0.0)
+        return TrialSeconds(step, self.row_seconds if kept else 0.0, around, self.recipe.train.batch_size)
 
     def _training(self, one: Entrant, settings: Settings, rows: int, steps: int) -> Trial:
         long = {"train.steps": steps, "train.eval_every": steps}
@@ -166,7 +166,7 @@ class Player(Runner):
         steps, trained = record.get("steps"), (record.get("cost") or {}).get("train_seconds")
         if steps and trained and trained <= took:
             looked = min(trained / 2, self.ground.counts["dev"] * self.row_seconds)  # at the dev rows
-            pace = Pace((trained - looked) / steps, 0.0, took - trained + looked)
+            pace = TrialSeconds((trained - looked) / steps, 0.0, took - trained + looked)
             self._paces[name] = pace
 
     def _score(self, record: Record) -> Scored:
@@ -205,7 +205,7 @@ def field_of(
     return dict(settings[: chosen[0]]), chosen[1]
 
 
-def rates_of(contestant: Contestant) -> list[float]:
+def rates_of(contestant: MethodChoice) -> list[float]:
     """Learning rates to try, the method's own first."""
     own = own_rate(contestant)
     return [float(f"{own * factor:.1g}") for factor in (1, 3, 1 / 3)]

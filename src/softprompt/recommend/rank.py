@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from .candidates import CONTESTANTS, Contestant
+from .candidates import CONTESTANTS, MethodChoice
 from .requirements import Needs
 from .rules.registry import RULES, Rule
 
@@ -17,7 +17,7 @@ from .rules.registry import RULES, Rule
 class Ranked:
     """A contestant that can be had."""
 
-    contestant: Contestant
+    contestant: MethodChoice
     score: int
     fired: tuple[Rule, ...]  # the weightiest first, then those about the fewest
 
@@ -40,7 +40,7 @@ class Ranked:
 class Excluded:
     """A contestant that cannot be had, and why."""
 
-    contestant: Contestant
+    contestant: MethodChoice
     rule: Rule
     reason: str
 
@@ -62,7 +62,7 @@ class Ranking:
 def rank(
     needs: Needs,
     *,
-    contestants: Mapping[str, Contestant] = CONTESTANTS,
+    contestants: Mapping[str, MethodChoice] = CONTESTANTS,
     rules: Iterable[Rule] = tuple(RULES.values()),
 ) -> Ranking:
     """Rank them by the rules that fire for these needs."""

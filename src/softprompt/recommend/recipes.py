@@ -15,7 +15,7 @@ from .._system.files import write_text
 from .._system.paths import expanded
 from ..config.load import recipe_from_dict
 from ..methods import check_options
-from .candidates import Contestant
+from .candidates import MethodChoice
 from .rank import Ranked, Ranking
 from .requirements import Needs
 
@@ -23,7 +23,7 @@ FIRST = 3
 
 
 @dataclass(frozen=True)
-class Task:
+class RecipeTask:
     """What the recipes have in common: rows, templates and the column that names prompts."""
 
     rows: str
@@ -36,7 +36,7 @@ class Task:
 
 
 def recipe_of(
-    contestant: Contestant, needs: Needs, task: Task, settings: Mapping[str, Any] | None = None
+    contestant: MethodChoice, needs: Needs, task: RecipeTask, settings: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
     """The recipe as plain values, without what is the default anyway; `settings` by dotted name win."""
     data = {"train": task.rows}
@@ -74,7 +74,7 @@ def recipe_of(
 def write(
     ranking: Ranking,
     needs: Needs,
-    task: Task,
+    task: RecipeTask,
     folder: Path,
     *,
     first: int = FIRST,
@@ -104,7 +104,7 @@ def check(recipe: Mapping[str, Any], folder: Path) -> None:
     check_options(read.method.name, read.method.options())
 
 
-def _from(task: Task, folder: Path) -> Task:
+def _from(task: RecipeTask, folder: Path) -> RecipeTask:
     """The task with its rows as seen from `folder`, since a recipe's paths belong to its folder."""
     if task.rows.startswith("hf:"):
         return task
@@ -112,7 +112,7 @@ def _from(task: Task, folder: Path) -> Task:
     return replace(task, rows=rows)
 
 
-def _stem(contestant: Contestant) -> str:
+def _stem(contestant: MethodChoice) -> str:
     return contestant.name.replace("/", "-")
 
 
@@ -126,13 +126,13 @@ def _head(item: Ranked, path: Path) -> str:
     return "\n".join(f"# {line}".rstrip() for line in lines) + "\n\n"
 
 
-def rates(contestant: Contestant) -> str:
+def rates(contestant: MethodChoice) -> str:
     """Learning rates to try: the contestant's own, a third of it and three times it."""
     own = own_rate(contestant)
     return ",".join(f"{own * factor:.0e}".replace("e-0", "e-") for factor in (1 / 3, 1, 3))
 
 
-def own_rate(contestant: Contestant) -> float:
+def own_rate(contestant: MethodChoice) -> float:
     """The learning rate that is tried first."""
     if contestant.rate is not None:
         return contestant.rate

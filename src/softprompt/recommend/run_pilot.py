@@ -111,7 +111,7 @@ def measured_first(ranking: Ranking, found: Pilot) -> Ranking:
     return replace(ranking, ranked=tuple(sorted(ranking.ranked, key=key)))
 
 
-def _lay(recipe: Recipe, place: Folder, contestants: int) -> splits.Ground:
+def _lay(recipe: Recipe, place: Folder, contestants: int) -> splits.Splits:
     """Rows parted, with a file for every number of rows that a rung may ask for."""
     lm = kept(recipe)
     most = splits.lay(recipe, lm, place).counts["train"]

@@ -14,7 +14,7 @@ from typing import Any
 from .. import methods
 from .._system.progress import track
 from ..build import load_base
-from ..compare.candidates import Contestant, contestants
+from ..compare.candidates import Candidate, contestants
 from ..compare.search import trials_of
 from ..config.schema import Recipe
 from ..data.sources import Row
@@ -66,7 +66,7 @@ class Counts:
 
 
 @dataclass(frozen=True)
-class Pace:
+class MeasuredSeconds:
     """What was measured: seconds of a contestant's step, of one row scored, of one answered in text."""
 
     step: Mapping[str, float]
@@ -79,7 +79,7 @@ class Pace:
         """Of the whole comparison."""
         return self.start + sum(self._of(one, recipe, counts) for one in contestants(recipe)) / self.workers
 
-    def _of(self, one: Contestant, recipe: Recipe, counts: Counts) -> float:
+    def _of(self, one: Candidate, recipe: Recipe, counts: Counts) -> float:
         how, row = recipe.compare, self.row
         texts = self.text * min(how.text_rows or counts.test, counts.test)
         if one.is_reference:
@@ -96,14 +96,14 @@ class Pace:
         return trials_of(one, how) * training + cached + finals + scores + measures
 
 
-def measure(recipe: Recipe, lm: LanguageModel, rows: Sequence[Row], workers: int = 1) -> Pace:
+def measure(recipe: Recipe, lm: LanguageModel, rows: Sequence[Row], workers: int = 1) -> MeasuredSeconds:
     """Time rows and steps of the recipe's contestants on some of the rows.
 
     A method that cannot be timed is counted as the slowest of the others: its trials will say what is wrong.
     Raises SoftPromptError for bad rows.
     """
     train, dev = list(rows[SAMPLE_DEV:][:SAMPLE]), list(rows[:SAMPLE_DEV])
-    kinds: dict[tuple[bool, Any], list[Contestant]] = {}
+    kinds: dict[tuple[bool, Any], list[Candidate]] = {}
     for one in contestants(recipe):
         if not one.is_reference:
             kind = one.trains_base, one.recipe.method.options().get("placement")
@@ -125,7 +125,7 @@ def measure(recipe: Recipe, lm: LanguageModel, rows: Sequence[Row], workers: int
         raise failed[0]
     if not row:  # a pass forward is a third of a step
         row = max(step.values(), default=0.0) / recipe.train.batch_size / 3
-    return Pace(step, row, text, workers)
+    return MeasuredSeconds(step, row, text, workers)
 
 
 def _step(prepared: Prepared) -> float:

@@ -19,7 +19,7 @@ import torch
 
 from .._system.memory import free_memory
 from ..errors import SoftPromptError
-from ..lm.causal import FrozenLM
+from ..lm.causal import CausalLM
 from .classify import classified
 from .failures import as_failure, note
 from .load import Room
@@ -27,7 +27,7 @@ from .prefix_cache import Reuse
 from .registry import Loaded, Registry
 from .request import Busy, InvalidRequest, Request, Stopped
 from .scheduler import Batching
-from .sequence import Row
+from .sequence import RunningSequence
 from .stream import Answer
 from .token_pieces import Pieces
 
@@ -42,7 +42,7 @@ class Engine:
 
     def __init__(
         self,
-        model: FrozenLM,
+        model: CausalLM,
         registry: Registry,
         *,
         max_rows: int = 64,
@@ -62,7 +62,7 @@ class Engine:
         self.max_tokens = max_tokens or int(MEMORY * free_memory(str(model.device)) / size)
         self.reuse = Reuse(cache_bytes)
         self._batch = Batching(model, max_rows, self.max_tokens, self.reuse)
-        self._waiting: deque[Row] = deque()
+        self._waiting: deque[RunningSequence] = deque()
         self._jobs: deque[tuple[Callable[[], Any], str, Future]] = deque()
         self._changed = threading.Condition()
         self._classifying = 0  # by the event loop alone
@@ -107,7 +107,7 @@ class Engine:
             loaded = self.registry.get(request.prompt)
         answer = Answer(request)
         try:
-            row = Row(self.model, answer, loaded, self._ends, self._pieces)
+            row = RunningSequence(self.model, answer, loaded, self._ends, self._pieces)
         except SoftPromptError:
             raise
         except Exception as error:

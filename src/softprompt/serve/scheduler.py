@@ -14,14 +14,14 @@ from typing import final
 import torch
 
 from ..lm import packed
-from ..lm.causal import FrozenLM
+from ..lm.causal import CausalLM
 from ..lm.kv_store import PACKED_PADDING, PADDING, Joined, Joining, Running, alike
 from .failures import as_failure, line, not_finite, note
 from .load import Pace
 from .prefix_cache import Reuse
 from .request import Reason
 from .sampler import choose, likelihoods
-from .sequence import Row
+from .sequence import RunningSequence
 
 PREFILL = 512  # positions that are read in one turn: rows that run wait no longer than this takes
 IDLE = 2 * PREFILL  # the same where none runs yet
@@ -33,11 +33,11 @@ NOTED = 256  # failures of answers that are remembered, so that those of one req
 class Batching:
     """Rows that run side by side, at most `max_rows` in a store of `max_tokens` columns."""
 
-    def __init__(self, model: FrozenLM, max_rows: int, max_tokens: int, reuse: Reuse) -> None:
+    def __init__(self, model: CausalLM, max_rows: int, max_tokens: int, reuse: Reuse) -> None:
         self.model, self.max_rows, self.max_tokens, self.reuse = model, max_rows, max_tokens, reuse
-        self.rows: list[Row] = []  # by line
-        self.arriving: Row | None = None  # its input is being read, part by part
-        self._joining: list[Row] = []  # on their way to their first tokens
+        self.rows: list[RunningSequence] = []  # by line
+        self.arriving: RunningSequence | None = None  # its input is being read, part by part
+        self._joining: list[RunningSequence] = []  # on their way to their first tokens
         self.running = Running(model, max_tokens)
         self.pace = Pace()
         self._packs = packed.suits(model)
@@ -72,7 +72,7 @@ class Batching:
 
     # --- who joins ---
 
-    def choose_next(self, waiting: deque[Row]) -> None:
+    def choose_next(self, waiting: deque[RunningSequence]) -> None:
         """Takes those who join now, together. One with much to be read begins to arrive."""
         rows, keys = self._joining, set()
         most = PREFILL if self.rows else IDLE
@@ -101,7 +101,7 @@ class Batching:
 
     def admit(self) -> None:
         """Those who join are begun, and run as far as their first tokens."""
-        begun: list[tuple[Row, Joining]] = []
+        begun: list[tuple[RunningSequence, Joining]] = []
         for row in self._joining:
             try:
                 begun.append((row, row.begin(self.reuse)))
@@ -129,10 +129,12 @@ class Batching:
             self.arriving = None
             self._join([row], joined)
 
-    def _begin(self, batches: list[list[tuple[Row, Joining]]]) -> None:
+    def _begin(self, batches: list[list[tuple[RunningSequence, Joining]]]) -> None:
         """In one pass. One that fails does not take the others with it: each is tried alone."""
         begun = [one for batch in batches for one in batch]
-        failed: dict[str, tuple[list[Row], Exception]] = {}  # by what is logged: alike for a broken device
+        failed: dict[
+            str, tuple[list[RunningSequence], Exception]
+        ] = {}  # by what is logged: alike for a broken device
         if begun and self._ran(batches, len(begun) == 1, failed):
             return
         for one in begun if len(begun) > 1 else ():
@@ -142,9 +144,9 @@ class Batching:
 
     def _ran(
         self,
-        batches: list[list[tuple[Row, Joining]]],
+        batches: list[list[tuple[RunningSequence, Joining]]],
         alone: bool,
-        failed: dict[str, tuple[list[Row], Exception]],
+        failed: dict[str, tuple[list[RunningSequence], Exception]],
     ) -> bool:
         """Whether they were run as far as their first tokens; `failed` takes one that fails `alone`."""
         try:
@@ -161,7 +163,7 @@ class Batching:
             self._join([row for row, _ in batch], joined)
         return True
 
-    def _join(self, rows: list[Row], joined: Joined) -> None:
+    def _join(self, rows: list[RunningSequence], joined: Joined) -> None:
         """Those who are not at their end with their first token take a line."""
         try:
             self._counted["input_tokens"] += sum(len(row.request.input_ids) for row in rows)
@@ -193,7 +195,7 @@ class Batching:
         for number in sorted(ended, reverse=True):
             self._vacate(number)
 
-    def _take(self, rows: Sequence[Row], logits: torch.Tensor) -> set[int]:
+    def _take(self, rows: Sequence[RunningSequence], logits: torch.Tensor) -> set[int]:
         """Each row's next token; the numbers of the rows that end with it."""
         tokens = choose(logits, [row.chooser for row in rows])
         telling = [
@@ -234,7 +236,7 @@ class Batching:
             self.finish(row, "cancelled")
             self._vacate(self.rows.index(row))
 
-    def finish(self, row: Row, reason: Reason, error: Exception | None = None) -> None:
+    def finish(self, row: RunningSequence, reason: Reason, error: Exception | None = None) -> None:
         """Its answer is over."""
         if not row.done:
             self._finished[reason] += 1
@@ -242,7 +244,7 @@ class Batching:
                 self.pace.ended(time.monotonic() - row.begun)
             row.end(reason, None if error is None else as_failure(error))
 
-    def fail(self, rows: Sequence[Row], error: Exception) -> None:
+    def fail(self, rows: Sequence[RunningSequence], error: Exception) -> None:
         """Their answers end with one failure, which is logged once."""
         rows = [row for row in rows if not row.done]
         said = line(error)
@@ -259,7 +261,7 @@ class Batching:
             self.finish(row, "error", error)
         self.rows, self.running = [], Running(self.model, self.max_tokens)
 
-    def end_failed(self, error: Exception, waiting: deque[Row]) -> None:
+    def end_failed(self, error: Exception, waiting: deque[RunningSequence]) -> None:
         """The same after a failure of the engine itself; those who are on their way or wait end too."""
         arriving = [] if self.arriving is None else [self.arriving]
         self.fail([*self.rows, *self._joining, *arriving, *waiting], error)

@@ -17,7 +17,7 @@ from ..data.collate import batch_of_ids
 from ..errors import SoftPromptError
 from ..injection import Injection
 from ..lm.apply import injection_for
-from ..lm.causal import FrozenLM
+from ..lm.causal import CausalLM
 from ..lm.kv_store import Joined, Joining
 from .context import check_fits, vectors_of
 from .detokenizer import Detokenizer, Stops
@@ -31,12 +31,12 @@ from .token_pieces import Pieces
 
 
 @final
-class Row:
+class RunningSequence:
     """A request and, once it was begun, what it has come to. Raises InvalidRequest for one that cannot be."""
 
     def __init__(
         self,
-        lm: FrozenLM,
+        lm: CausalLM,
         answer: Answer,
         loaded: Loaded | None,
         ends: Collection[int],

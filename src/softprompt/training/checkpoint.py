@@ -32,7 +32,7 @@ RESTART = "add --restart to start anew, or choose another output=FOLDER"
 
 
 @dataclass
-class Progress:
+class TrainingCounts:
     """What is counted while training."""
 
     step: Count = 0  # steps done
@@ -60,12 +60,12 @@ class Saved:
     """A checkpoint that was read: whole, and of this run."""
 
     path: Path
-    progress: Progress
+    progress: TrainingCounts
     tensors: dict[str, Tensor]
 
     def fill(
         self, parameters: Mapping[str, Tensor], optimizer: torch.optim.Optimizer
-    ) -> tuple[Progress, dict[str, Tensor]]:
+    ) -> tuple[TrainingCounts, dict[str, Tensor]]:
         """Put its numbers into parameters and optimizer; what was counted, and the best parameters.
 
         Raises SoftPromptError where it holds other parameters.
@@ -146,7 +146,7 @@ class Checkpoints:
         self,
         parameters: Mapping[str, Tensor],
         optimizer: torch.optim.Optimizer,
-        progress: Progress,
+        progress: TrainingCounts,
         best: Mapping[str, Tensor],
     ) -> None:
         """Everything a resumed run needs."""
@@ -215,7 +215,7 @@ def damaged(path: Path, why: str) -> SoftPromptError:
     return SoftPromptError(f"{path} is damaged", why=why, fix=RESTART)
 
 
-def _is_at(progress: Progress, step: int) -> bool:
+def _is_at(progress: TrainingCounts, step: int) -> bool:
     return progress.step == step or (progress.ended is not None and progress.step < step)
 
 
@@ -244,7 +244,7 @@ def _read(path: Path) -> tuple[Saved, Identity]:
         raise damaged(path, "its content does not match its hash")
     try:
         identity = json.loads(content["identity"])
-        progress = TypeAdapter(Progress).validate_python(json.loads(content["progress"]))
+        progress = TypeAdapter(TrainingCounts).validate_python(json.loads(content["progress"]))
     except (ValueError, ValidationError, RecursionError) as error:
         raise damaged(path, str(error).splitlines()[0]) from None
     if not isinstance(identity, dict):

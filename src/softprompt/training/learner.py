@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from ..evaluation.evaluator import DevScore
-from .checkpoint import Checkpoints, Progress, Saved
-from .sampler import Order
+from .checkpoint import Checkpoints, Saved, TrainingCounts
+from .sampler import BatchSampler
 
 Schedule = Literal["cosine", "linear", "constant"]
 Stopped = Literal["finished", "early", "interrupted", "nan", "pruned"]
@@ -97,10 +97,10 @@ class Learner:
     ) -> None:
         self.parameters, self.how = dict(parameters), how
         self.stopped: Stopped | None = None
-        self._order = Order(lengths, how.batch_size, how.seed, how.batch_tokens)
+        self._order = BatchSampler(lengths, how.batch_size, how.seed, how.batch_tokens)
         self._dev_score, self._checkpoints = dev_score, checkpoints
         self._optimizer = _optimizer(self.parameters, how)
-        self.state, self._best = Progress(), self._copy()
+        self.state, self._best = TrainingCounts(), self._copy()
         if start is not None:
             self.state, self._best = start.fill(self.parameters, self._optimizer)
         if checkpoints is not None:

@@ -42,7 +42,7 @@ from ..methods.transfer import Carried
 from . import decisive
 from .activation_memory import backward_bytes, largest_batch
 from .micro_batch import at_once
-from .sampler import Order, row_lengths
+from .sampler import BatchSampler, row_lengths
 
 
 @dataclass(frozen=True)
@@ -152,7 +152,7 @@ def plan_of(
     """
     how = recipe.train
     rows = min(how.batch_size, len(train))
-    order = Order(row_lengths(train, how.batch_tokens), how.batch_size, how.seed, how.batch_tokens)
+    order = BatchSampler(row_lengths(train, how.batch_tokens), how.batch_size, how.seed, how.batch_tokens)
     if how.batch_tokens is not None:
         rows = round(len(train) / order.per_epoch)
     if asked is None:

@@ -13,7 +13,7 @@ from ..data.encode import Example
 POOL = 16  # batches' worth of rows sorted together: enough to save padding, little enough to stay random
 
 
-class Order:
+class BatchSampler:
     """Batches of `batch_size` rows, or, with `batch_tokens`, of as many as fit in so many padded tokens.
 
     Every row occurs once an epoch. A row that is longer than `batch_tokens` is a batch of its own.
@@ -71,5 +71,5 @@ class Order:
 
 
 def row_lengths(examples: Sequence[Example], batch_tokens: int | None = None) -> list[int]:
-    """What `Order` sorts by: input tokens. With `batch_tokens` those of the target count too."""
+    """What `BatchSampler` sorts by: input tokens. With `batch_tokens` those of the target count too."""
     return [len(e.input_ids) + (0 if batch_tokens is None else len(e.target_ids)) for e in examples]

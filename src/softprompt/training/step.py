@@ -28,7 +28,7 @@ from .prepare import Prepared
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class StepPart:
     """What one learner learns: a method, from rows."""
 
     method: SoftPrompt
@@ -39,13 +39,15 @@ class Part:
     objective: Objective = token_losses
 
     @staticmethod
-    def of(run: Prepared) -> Part:
+    def of(run: Prepared) -> StepPart:
         """A run's part, as its plan says."""
         objective = squared_errors if run.encoder.kind == "regression" else token_losses
         rows, is_full = min(run.recipe.train.batch_size, len(run.train)), run.plan.mode == "full"
-        # a prompt ahead of the input that all rows share is run once: see `FrozenLM.logits`
+        # a prompt ahead of the input that all rows share is run once: see `CausalLM.logits`
         shared = is_full and run.method.reads is None and len(run.prompts) == 1
-        return Part(run.method, run.train, is_full, rows, 0 if shared else run.plan.soft_tokens, objective)
+        return StepPart(
+            run.method, run.train, is_full, rows, 0 if shared else run.plan.soft_tokens, objective
+        )
 
     def tokens(self, example: Example) -> int:
         """Positions of a row that are computed with gradient."""
@@ -60,13 +62,13 @@ class Part:
 
 
 @final
-class Steps:
+class TrainStep:
     """Losses of the rows of several parts, over one base model.
 
     `cache` is that of the inputs of all, one part's after another's; what is not in it is computed each step.
     """
 
-    def __init__(self, lm: LanguageModel, parts: Sequence[Part], cache: InputCache) -> None:
+    def __init__(self, lm: LanguageModel, parts: Sequence[StepPart], cache: InputCache) -> None:
         self._lm, self._parts, self._cache = lm, parts, cache
         self._starts = [0, *accumulate(len(part.examples) for part in parts)]
         self._reads = next((part.method.reads for part in parts if part.method.reads), None)
@@ -147,6 +149,6 @@ class Steps:
             group.append(index)
         yield group
 
-    def _kind(self, part: Part) -> tuple:
+    def _kind(self, part: StepPart) -> tuple:
         """Parts alike in this can share a pass; one that does not read its input goes with any that do."""
         return part.is_full, part.objective, part.method.reads or self._reads

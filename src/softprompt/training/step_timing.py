@@ -25,8 +25,8 @@ from .decisive import optimization
 from .learner import Learner
 from .loop import Optimization, fit_together, named_parameters
 from .prepare import Prepared, leading, open_caches
-from .sampler import Order, row_lengths
-from .step import Part, Steps
+from .sampler import BatchSampler, row_lengths
+from .step import StepPart, TrainStep
 
 REPEATS, PATIENCE = 5, 3.0  # times something is timed, and seconds after which once more is too much
 
@@ -55,7 +55,7 @@ def round_seconds(runs: Sequence[Prepared], repeats: int = REPEATS) -> float:
     (cache,), _ = open_caches(in_memory(first), [[row for run in runs for row in run.train]])
     parameters = [named_parameters(run.lm, run.method) for run in runs]
     kept = [{name: p.detach().clone() for name, p in own.items()} for own in parameters]
-    steps = Steps(first.lm, [Part.of(run) for run in runs], cache)
+    steps = TrainStep(first.lm, [StepPart.of(run) for run in runs], cache)
     whole = [list(range(len(run.train))) for run in runs]
     ends: list[float] = []
     hows = [replace(optimization(run.recipe), steps=1 + repeats, patience=None) for run in runs]
@@ -105,7 +105,7 @@ def in_memory(prepared: Prepared) -> Prepared:
 def typical_batch(examples: Sequence[Example], how: Optimization) -> list[Example]:
     """The batch of the first epoch whose padded size is nearest the mean."""
     lengths = row_lengths(examples, how.batch_tokens)
-    batches = Order(lengths, how.batch_size, how.seed, how.batch_tokens).epoch(0)
+    batches = BatchSampler(lengths, how.batch_size, how.seed, how.batch_tokens).epoch(0)
     padded = [len(batch) * max(lengths[i] for i in batch) for batch in batches]
     mean = sum(padded) / len(padded)
     chosen = min(zip(batches, padded, strict=True), key=lambda pair: abs(pair[1] - mean))[0]

@@ -40,8 +40,8 @@ from .loop import Event, Outcome, fit_together, named_parameters
 from .output_folder import make_room, of_this_run
 from .prepare import Prepared, leading, open_caches, plan_of
 from .reporting import few_dev_rows, following_steps
-from .sampler import Order, row_lengths
-from .step import Part, Steps
+from .sampler import BatchSampler, row_lengths
+from .step import StepPart, TrainStep
 
 TEXT_ROWS = 50  # dev rows of a generation task that are answered in text
 
@@ -165,7 +165,7 @@ def _train(
     for i in missing:
         learners[i].state.other_seconds += (time.perf_counter() - started) / len(missing)
     _stage(hooks, f"training, going on from step {done}" if done else "training")
-    steps = Steps(runs[0].lm, [Part.of(run) for run in runs], cache)
+    steps = TrainStep(runs[0].lm, [StepPart.of(run) for run in runs], cache)
     with following_steps([Path(run.recipe.output).name for run in runs]) as follow:
 
         def on_event(event: Event) -> None:
@@ -357,7 +357,9 @@ def first_asked(runs: Sequence[Prepared]) -> Iterator[Example]:
     own = []
     for run in runs:
         how = optimization(run.recipe)
-        order = Order(row_lengths(run.train, how.batch_tokens), how.batch_size, how.seed, how.batch_tokens)
+        order = BatchSampler(
+            row_lengths(run.train, how.batch_tokens), how.batch_size, how.seed, how.batch_tokens
+        )
         rows = [run.train[i] for i in order.asked(how.steps)]
         size = max(1, order.size)
         own.append([rows[start : start + size] for start in range(0, len(rows), size)])

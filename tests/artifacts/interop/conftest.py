@@ -13,7 +13,7 @@ from softprompt import methods
 from softprompt.artifacts.artifact import Artifact
 from softprompt.artifacts.interop import foreign
 from softprompt.data.collate import batch_of_ids
-from softprompt.lm.causal import FrozenLM
+from softprompt.lm.causal import CausalLM
 from softprompt.methods.base import Setting
 
 ROWS = ([5, 61, 7, 88, 20, 3, 44, 9, 71], [12, 90, 33, 4, 57])  # of two lengths: one is padded
@@ -23,7 +23,7 @@ ROWS = ([5, 61, 7, 88, 20, 3, 44, 9, 71], [12, 90, 33, 4, 57])  # of two lengths
 def artifact_of(perturb, tmp_path) -> Callable[..., Artifact]:
     """`artifact_of(lm, method, prompts, **options)`: an artifact of random vectors."""
 
-    def make(lm: FrozenLM, method: str, prompts: Sequence[str] = ("default",), **options) -> Artifact:
+    def make(lm: CausalLM, method: str, prompts: Sequence[str] = ("default",), **options) -> Artifact:
         start = {"init": "vocab"} if "init" in methods.find(method).options() else {}
         built = perturb(methods.build(method, Setting(lm, tuple(prompts)), options | start))
         out = tmp_path / f"artifact-{method}"
@@ -36,7 +36,7 @@ def artifact_of(perturb, tmp_path) -> Callable[..., Artifact]:
 def our_logits() -> Callable[..., list[Tensor]]:
     """`our_logits(lm, artifact, index)`: logits [len(row), V] of each of `ROWS`, one batch."""
 
-    def run(lm: FrozenLM, artifact: Artifact | None, index: int = 0) -> list[Tensor]:
+    def run(lm: CausalLM, artifact: Artifact | None, index: int = 0) -> list[Tensor]:
         batch = batch_of_ids([row[:1] for row in ROWS], [[*row[1:], 0] for row in ROWS])
         ids = torch.full((len(ROWS),), index)
         injection = None if artifact is None else artifact.method(lm)(ids)

@@ -14,7 +14,7 @@ from softprompt.artifacts import artifact as artifacts
 from softprompt.artifacts.interop import peft as interop
 from softprompt.artifacts.interop.peft import files
 from softprompt.errors import SoftPromptError
-from softprompt.lm.causal import FrozenLM
+from softprompt.lm.causal import CausalLM
 
 from ...conftest import GROUPED, SIZES, tiny_model, tiny_tokenizer
 
@@ -141,7 +141,7 @@ def tiny_mistral():
 
 @pytest.mark.parametrize("build", [lambda: tiny_model("llama"), tiny_mistral], ids=["llama", "mistral"])
 def test_adaption_prompts(build, saved, our_logits, peft_logits, same, tmp_path):
-    lm = FrozenLM(build(), tiny_tokenizer(), "tiny")
+    lm = CausalLM(build(), tiny_tokenizer(), "tiny")
     config = peft.AdaptionPromptConfig(task_type="CAUSAL_LM", adapter_len=LENGTH, adapter_layers=2)
     model, folder = saved(build(), config, gated)
     imported = interop.import_adapter(folder, lm, tmp_path / "ours")

@@ -18,7 +18,7 @@ from softprompt.artifacts.interop.peft.files import PICKLE, WEIGHTS
 from softprompt.data.collate import batch_of_ids
 from softprompt.errors import SoftPromptError
 from softprompt.lm import families
-from softprompt.lm.causal import FrozenLM
+from softprompt.lm.causal import CausalLM
 
 from ...conftest import tiny_model, tiny_tokenizer
 
@@ -460,7 +460,7 @@ def test_families(kind, family, tmp_path):
             theirs = model(input_ids=torch.tensor([ROW])).logits[0, -len(ROW) :].log_softmax(-1)
     except Exception as error:  # PEFT raises whatever its libraries do
         theirs = error
-    lm = FrozenLM(families.tiny(family), tiny_tokenizer(), family)
+    lm = CausalLM(families.tiny(family), tiny_tokenizer(), family)
     if not (tmp_path / "theirs").exists():
         pytest.skip("PEFT makes no adapter of this kind for it")
     ours, notes = here(tmp_path / "theirs", lm, tmp_path / "ours")

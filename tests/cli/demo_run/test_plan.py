@@ -61,9 +61,9 @@ def test_a_machine_that_becomes_busy_has_less_of_what_is_to_come(busier, monkeyp
     demo = Machine(None, data, tmp_path, 0.0, FULL)
     demo.paces, demo.now = paces(1.4), 30.0
 
-    def work(part: int | None) -> run.Line:
+    def work(part: int | None) -> run.TableRow:
         demo.now += busier * seconds([part], demo.size, paces(1.4))
-        return run.Line("", [], 0, 0, 0, 0.0, 0)
+        return run.TableRow("", [], 0, 0, 0, 0.0, 0)
 
     monkeypatch.setattr(run, "_tuned_line", lambda demo, name, until: work(None))
     monkeypatch.setattr(run, "_reference_line", lambda demo, name, shots, until: work(shots))

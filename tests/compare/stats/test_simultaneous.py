@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from softprompt.compare.measures import quality
-from softprompt.compare.measures.quality import Entry
+from softprompt.compare.measures.quality import CandidateRows
 from softprompt.compare.report.numbers import unit
 from softprompt.compare.stats.power import fewest_rows
 from softprompt.compare.stats.scores import Scores
@@ -63,10 +63,10 @@ def answers(right: np.ndarray) -> list[dict]:
     ]
 
 
-def entries(rows: int, methods: int, seeds: int = 3) -> list[Entry]:
+def entries(rows: int, methods: int, seeds: int = 3) -> list[CandidateRows]:
     rng = np.random.default_rng(1)
     return [
-        Entry(str(m), [answers(rng.random(rows) < rng.uniform(0.1, 0.9)) for _ in range(seeds)])
+        CandidateRows(str(m), [answers(rng.random(rows) < rng.uniform(0.1, 0.9)) for _ in range(seeds)])
         for m in range(methods)
     ]
 

@@ -18,7 +18,7 @@ pytest.importorskip("fastapi", reason="NO SERVER TESTS: pip install softprompt[s
 
 from tests.serve.http.conftest import CHAT, Running
 
-from softprompt.lm.causal import FrozenLM
+from softprompt.lm.causal import CausalLM
 from softprompt.serve import Engine, Registry
 from softprompt.serve.http.app import create_app
 from softprompt.tuned import open_prompt
@@ -34,7 +34,7 @@ def prompts(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def lm(new_lm, prompts, publish) -> FrozenLM:
+def lm(new_lm, prompts, publish) -> CausalLM:
     """A tiny base model, which its server calls `smollm2`, and prompts with the documentation's names."""
     lm = new_lm("llama", max_position_embeddings=CONTEXT)
     lm.tokenizer.chat_template = CHAT
@@ -117,7 +117,7 @@ def before(prompts, lm) -> torch.Tensor:
     return load_file(prompts / "soft-before/prompt.safetensors")["default/before/vectors"]
 
 
-def embedded(lm: FrozenLM, ids: list[int], ahead: torch.Tensor | None) -> torch.Tensor:
+def embedded(lm: CausalLM, ids: list[int], ahead: torch.Tensor | None) -> torch.Tensor:
     """[1, P + T, H]"""
     vectors = lm.model.get_input_embeddings()(torch.tensor([ids])).detach()
     return vectors if ahead is None else torch.cat([ahead[None], vectors], dim=1)

@@ -7,7 +7,7 @@ import pytest
 from tests.serve.http.conftest import Running
 from tests.serve.http.vocabularies import VOCABULARIES
 
-from softprompt.lm.causal import FrozenLM
+from softprompt.lm.causal import CausalLM
 from softprompt.serve import Engine, Registry
 from softprompt.serve.http.app import create_app
 
@@ -18,7 +18,7 @@ SAID = " Paris, naïve 🙂 and\n  two"
 @pytest.fixture(scope="module", params=VOCABULARIES)
 def lm(request, new_lm):
     tokenizer = VOCABULARIES[request.param]()
-    return FrozenLM(new_lm("llama", vocab_size=len(tokenizer) + 3).model, tokenizer, "tiny")
+    return CausalLM(new_lm("llama", vocab_size=len(tokenizer) + 3).model, tokenizer, "tiny")
 
 
 @pytest.fixture(scope="module")

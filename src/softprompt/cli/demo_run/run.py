@@ -46,7 +46,7 @@ CONTESTANTS: dict[str, tuple[dict[str, Any], int]] = {
 
 
 @dataclass(frozen=True)
-class Line:
+class TableRow:
     """One row of the demo's table."""
 
     name: str
@@ -187,7 +187,7 @@ def _paces(demo: Demo) -> Paces:
     return measure(evaluator, _plain(demo.lm), short, long, prepare(settings, lm=demo.lm))
 
 
-def _lines(demo: Demo) -> list[Line]:
+def _lines(demo: Demo) -> list[TableRow]:
     """Everybody's, one after another; what is to come is planned anew before each."""
     parts: list[tuple[str, int | None]] = [("zero-shot", 0), (f"{SHOTS}-shot", SHOTS)]
     parts += [(name, None) for name in CONTESTANTS]
@@ -206,16 +206,16 @@ def _lines(demo: Demo) -> list[Line]:
     return lines
 
 
-def _reference_line(demo: Demo, name: str, shots: int, until: float) -> Line:
+def _reference_line(demo: Demo, name: str, shots: int, until: float) -> TableRow:
     """The plain model with an instruction, and with demonstrations too: no prompt id tells it what to do."""
     with PeakMemory() as peak:
         started = time.perf_counter()
         evaluator, examples = _instructed(demo, shots)
         records, answered = answers(demo, evaluator, _plain(demo.lm), examples, until)
-        return Line(name, records, answered, 0, 0, time.perf_counter() - started, peak.bytes())
+        return TableRow(name, records, answered, 0, 0, time.perf_counter() - started, peak.bytes())
 
 
-def _tuned_line(demo: Demo, name: str, until: float) -> Line:
+def _tuned_line(demo: Demo, name: str, until: float) -> TableRow:
     from ...evaluation.evaluator import evaluator_of
     from ...training.prepare import prepare
     from ...training.tune import Hooks, tune
@@ -236,7 +236,7 @@ def _tuned_line(demo: Demo, name: str, until: float) -> Line:
         records, answered = answers(demo, evaluator, prepared.method, test, until)
         size = run.artifact.bytes
         steps = run.outcome.step
-        return Line(name, records, answered, prepared.trained_parameters, size, took, peak.bytes(), steps)
+        return TableRow(name, records, answered, prepared.trained_parameters, size, took, peak.bytes(), steps)
 
 
 def answers(
@@ -281,7 +281,7 @@ def balanced(rows: Sequence[Row]) -> list[Row]:
 class Found:
     """Everybody's lines on the rows that all of them did."""
 
-    lines: Sequence[Line]
+    lines: Sequence[TableRow]
     all_rows: Sequence[Row]
     full: Size
 

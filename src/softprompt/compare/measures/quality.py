@@ -19,7 +19,7 @@ Rows = Sequence[Mapping[str, Any]]  # examples of one evaluation, in the split's
 
 
 @dataclass(frozen=True)
-class Entry:
+class CandidateRows:
     """A contestant's evaluations of one split, one a seed; of a reference, one alone."""
 
     name: str
@@ -33,7 +33,7 @@ def usable(metric: str, rows: Rows) -> list[int]:
     return [i for i, row in enumerate(rows) if row[key] is not None]
 
 
-def scores_of(entry: Entry, metric: str) -> Scores | None:
+def scores_of(entry: CandidateRows, metric: str) -> Scores | None:
     """Its scores by seed and row; None where the metric sees fewer than two of its rows."""
     kept = usable(metric, entry.seeds[0])
     if len(kept) < 2 or any(usable(metric, rows) != kept for rows in entry.seeds):
@@ -76,18 +76,18 @@ def whole(rows: Rows, metric: str) -> float | None:
     return float(METRICS[metric].score(stats_of([[rows[i] for i in kept]], metric)[0].sum(axis=0)))
 
 
-def summaries(entries: Sequence[Entry], metric: str, resamples: int = 10_000) -> dict[str, Summary]:
+def summaries(entries: Sequence[CandidateRows], metric: str, resamples: int = 10_000) -> dict[str, Summary]:
     """Mean and interval over rows and seeds, by contestant."""
     found = _grouped(entries, metric, partial(summarise, resamples=resamples))
     return {one.name: one for one in found}
 
 
-def tests(entries: Sequence[Entry], metric: str) -> list[Comparison]:
+def tests(entries: Sequence[CandidateRows], metric: str) -> list[Comparison]:
     """Every pair, corrected together."""
     return _grouped(entries, metric, partial(compare, span=unit(metric).span))
 
 
-def _grouped(entries: Sequence[Entry], metric: str, work: Any) -> list[Any]:
+def _grouped(entries: Sequence[CandidateRows], metric: str, work: Any) -> list[Any]:
     """`work` of the contestants that were scored on as many rows as most of them."""
     found = [scores for entry in entries if entry.seeds and (scores := scores_of(entry, metric)) is not None]
     if not found:

@@ -22,8 +22,8 @@ from ...evaluation.metrics import METRICS
 from ...training.loop import Event
 from ...training.output_folder import make_room, of_this_run
 from ...training.prepare import Prepared, prepare
-from ...training.sampler import Order, row_lengths
-from ...training.step import Part
+from ...training.sampler import BatchSampler, row_lengths
+from ...training.step import StepPart
 from ...training.sweep import prepare_settings
 from ...training.tune import Hooks, Run, optimization, tune_many
 from ..measures.cost import added_tokens, training_flops
@@ -171,14 +171,14 @@ def _counted(trial: Trial, run: Run) -> dict[str, Any]:
         return {}
     prepared, how = run.prepared, optimization(run.prepared.recipe)
     # the same rows for every contestant and seed, since operations go by the rows' lengths
-    order = Order(row_lengths(prepared.train, how.batch_tokens), how.batch_size, 0, how.batch_tokens)
+    order = BatchSampler(row_lengths(prepared.train, how.batch_tokens), how.batch_size, 0, how.batch_tokens)
     flops = training_flops(
         prepared.lm,
         prepared.method,
         prepared.train,
         [order.batch(step) for step in range(COUNTED)],
         prepared.plan.mode,
-        Part.of(prepared).objective,
+        StepPart.of(prepared).objective,
     )
     added = added_tokens(prepared.lm, prepared.method, prepared.dev[:32])
     return {

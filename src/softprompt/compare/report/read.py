@@ -23,7 +23,7 @@ from .schema import (
     Finding,
     PairTest,
     Point,
-    Row,
+    RowRecord,
     Score,
     Serving,
     Study,
@@ -74,7 +74,9 @@ def _text(found: Comparison, line: dict[str, Any], where: str) -> None:
             answers = found.answers.setdefault((*key, line["contestant"]), {})
             answers[line.get("seed")] = str(line["prediction"])
         else:
-            found.rows[key] = Row(str(line["input"]), [str(text) for text in line.get("references") or []])
+            found.rows[key] = RowRecord(
+                str(line["input"]), [str(text) for text in line.get("references") or []]
+            )
     except KeyError as missing:
         raise _damaged(where, f"it has no {missing}") from None
 

@@ -177,7 +177,7 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Row:
+class RowRecord:
     """The texts of a row that may be shown."""
 
     input: str = ""
@@ -199,7 +199,7 @@ class Comparison:
     controls: list[Control] = field(default_factory=list)
     tests: list[PairTest] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
-    rows: dict[tuple[str, int], Row] = field(default_factory=dict)
+    rows: dict[tuple[str, int], RowRecord] = field(default_factory=dict)
     answers: dict[tuple[str, int, str], dict[int | None, str]] = field(default_factory=dict)
 
     @property

@@ -16,7 +16,7 @@ from . import faults, translate
 
 if TYPE_CHECKING:
     from .engine import VllmEngine
-    from .registry import Loaded
+    from .registry import CompiledPrompt
 
 log = logging.getLogger("softprompt.serve")
 REASONS: dict[str, Reason] = {"stop": "stop", "length": "length"}
@@ -32,7 +32,7 @@ class GatewayAnswer:
     echoed: tuple[Token, ...] = ()
 
     def __init__(
-        self, engine: VllmEngine, request: Request, loaded: Loaded | None, body: dict[str, Any]
+        self, engine: VllmEngine, request: Request, loaded: CompiledPrompt | None, body: dict[str, Any]
     ) -> None:
         self.request, self._engine, self._loaded, self._body = request, engine, loaded, body
         self.cancelled = self.ended = False

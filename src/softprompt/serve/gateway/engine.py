@@ -25,7 +25,7 @@ from . import faults, translate
 from .answer import REASONS, GatewayAnswer
 from .client import Vllm
 from .pulse import Pulse
-from .registry import CompiledRegistry, Loaded
+from .registry import CompiledPrompt, CompiledRegistry
 
 
 @final
@@ -62,7 +62,7 @@ class VllmEngine:
             with contextlib.suppress(RuntimeError):  # its loop has ended
                 task.get_loop().call_soon_threadsafe(task.cancel)
 
-    def submit(self, request: Request, loaded: Loaded | None = None) -> GatewayAnswer:
+    def submit(self, request: Request, loaded: CompiledPrompt | None = None) -> GatewayAnswer:
         """Raises Busy, UnknownPrompt, BrokenPrompt, InvalidRequest; what vLLM refuses, the answer raises."""
         if self.stopped:
             raise Stopped("stopping")
@@ -85,7 +85,7 @@ class VllmEngine:
         rows: Sequence[str | Mapping[str, Any]],
         *,
         scale: float = 1.0,
-        loaded: Loaded | None = None,
+        loaded: CompiledPrompt | None = None,
     ) -> Coroutine[Any, Any, list[dict[str, float]]]:
         """Probabilities of each row's labels (or choices), once awaited. Raises InvalidRequest at once."""
         loaded = loaded or self.registry.get(prompt)
@@ -97,7 +97,7 @@ class VllmEngine:
         return self._classified(loaded if scale else None, encoder.labels, examples)
 
     async def _classified(
-        self, loaded: Loaded | None, labels: Sequence[str] | None, examples: Sequence[Example]
+        self, loaded: CompiledPrompt | None, labels: Sequence[str] | None, examples: Sequence[Example]
     ) -> list[dict[str, float]]:
         found = []
         with self.counted():
@@ -111,7 +111,7 @@ class VllmEngine:
         return found
 
     async def _scores(
-        self, loaded: Loaded | None, ids: Sequence[int], candidates: Sequence[Sequence[int]]
+        self, loaded: CompiledPrompt | None, ids: Sequence[int], candidates: Sequence[Sequence[int]]
     ) -> list[float]:
         """Log-probabilities of whole candidates: a request for each place where they part."""
         entry = None if loaded is None else loaded.entry
@@ -135,7 +135,7 @@ class VllmEngine:
         """Why vLLM does not answer now; None where it does."""
         return await self._pulse.now()
 
-    def blame(self, loaded: Loaded | None, error: EngineFailed) -> SoftPromptError:
+    def blame(self, loaded: CompiledPrompt | None, error: EngineFailed) -> SoftPromptError:
         """The prompt, where its content is not good any more; else the engine."""
         if loaded is not None and not isinstance(error, EngineAway):  # which never looked at it
             try:
@@ -193,7 +193,7 @@ class VllmEngine:
                 self._running -= 1
                 self._tasks.discard(task)
 
-    def _soft(self, loaded: Loaded | None, inputs: int | None = None) -> translate.Soft | None:
+    def _soft(self, loaded: CompiledPrompt | None, inputs: int | None = None) -> translate.Soft | None:
         """Embeddings under soft tokens after the first `inputs` ids; those after them were answered."""
         if loaded is None or loaded.entry.kind != "after":
             return None

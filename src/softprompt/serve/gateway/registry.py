@@ -32,7 +32,7 @@ KEPT = 10_000  # names whose records, and contents whose checks, are remembered
 
 
 @dataclass(frozen=True, slots=True)
-class Loaded:
+class CompiledPrompt:
     """One version of a prompt. `tuned` has what `api.Tuned` has but for a model and vectors."""
 
     name: str
@@ -68,9 +68,9 @@ class CompiledRegistry:
             ends=(),
             spec=SimpleNamespace(context=context, answer_context=None, kind="decoder", limits={}),
         )
-        self._loaded: OrderedDict[str, tuple[Any, Loaded]] = OrderedDict()
+        self._loaded: OrderedDict[str, tuple[Any, CompiledPrompt]] = OrderedDict()
         self._checked: OrderedDict[str, Any] = OrderedDict()
-        self._good: OrderedDict[str, Loaded] = OrderedDict()  # by name, what answered last
+        self._good: OrderedDict[str, CompiledPrompt] = OrderedDict()  # by name, what answered last
         self._outdated: OrderedDict[str, str] = OrderedDict()  # by name, why the version on disk does not
         self._lock = threading.Lock()
 
@@ -92,7 +92,7 @@ class CompiledRegistry:
             return served.Entry(entry.name, entry.path, entry.modified, prompts=held)
         raise UnknownPrompt(f"no prompt '{name}'", fix="ask for a prompt that is listed")
 
-    def get(self, name: str) -> Loaded:
+    def get(self, name: str) -> CompiledPrompt:
         """A prompt by name, as it is on disk now. Raises UnknownPrompt and BrokenPrompt."""
         if not self.folder.holds(name):
             raise UnknownPrompt(f"no prompt '{name}'", fix="ask for a prompt that is listed")
@@ -108,7 +108,7 @@ class CompiledRegistry:
             log.info("the version of '%s' on disk is served again", name)
         return loaded
 
-    def _last_good(self, name: str, error: SoftPromptError) -> Loaded:
+    def _last_good(self, name: str, error: SoftPromptError) -> CompiledPrompt:
         """The content that the name meant before, where that is still there. Raises BrokenPrompt."""
         last = self._good.get(name)
         why = f"{error.what}: {error.why}"
@@ -154,7 +154,7 @@ class CompiledRegistry:
         """Of vectors in memory: none."""
         return 0
 
-    def _current(self, name: str) -> Loaded:
+    def _current(self, name: str) -> CompiledPrompt:
         stamp = stamp_of(self.folder.name_file(name))
         held = self._loaded.get(name)
         if held is not None and held[0] == stamp:
@@ -165,7 +165,7 @@ class CompiledRegistry:
         encoder = encoder_of(recipe, self._renders, template_of(recipe), prompts, labels)
         artifact = SimpleNamespace(manifest={"method": entry.method}, prompts=prompts)
         tuned = SimpleNamespace(encoder=encoder, recipe=recipe, artifact=artifact)
-        loaded = Loaded(name, entry, tuned)
+        loaded = CompiledPrompt(name, entry, tuned)
         remember(self._loaded, name, (stamp, loaded), KEPT, self._lock)
         return loaded
 

@@ -19,7 +19,7 @@ from .keys import Keys
 from .limits import Limits
 from .metrics import Metrics
 from .middleware import Shell
-from .protocols import Engine, Registry
+from .protocols import AnsweringEngine, PromptRegistry
 from .responses import Health
 from .service import Service
 
@@ -44,8 +44,8 @@ FAILURES: dict[int | str, dict[str, Any]] = {
 
 
 def create_app(
-    engine: Engine,
-    registry: Registry,
+    engine: AnsweringEngine,
+    registry: PromptRegistry,
     *,
     model_name: str,
     tokenizer: Any,

@@ -14,7 +14,7 @@ from .errors import ApiError
 from .inputs import Input
 from .keys import Key
 from .label_answers import chooses
-from .protocols import Loaded
+from .protocols import ServedPrompt
 from .requests import ClassifyRequest
 from .responses import Classification, LabelScores
 from .service import Service
@@ -70,7 +70,9 @@ async def _scored(service: Service, name: str, scores: Scores) -> Classification
     return Classification(model=name, data=data)
 
 
-def _input(service: Service, loaded: Loaded, row: str | dict[str, Any], param: str, scale: float) -> Input:
+def _input(
+    service: Service, loaded: ServedPrompt, row: str | dict[str, Any], param: str, scale: float
+) -> Input:
     what = "text" if isinstance(row, str) else "row"
     given = service.inputs.row(loaded, _row(loaded, row, param), None, param, what)
     service.inputs.check_labels(given, loaded, scale)

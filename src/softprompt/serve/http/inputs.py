@@ -25,7 +25,7 @@ from .long_texts import LONG, LongTexts
 from .responses import Reading
 
 if TYPE_CHECKING:
-    from .protocols import Loaded
+    from .protocols import ServedPrompt
     from .requests import Message
 
 Ids = tuple[int, ...]
@@ -57,7 +57,7 @@ class Inputs:
         self._long = LongTexts(tokenizer, context)
         self._plain.encode({"input": "x"}, with_target=False)  # settings of its own file are put aside once
 
-    def text(self, text: str | Sequence[int], loaded: Loaded | None = None) -> Input:
+    def text(self, text: str | Sequence[int], loaded: ServedPrompt | None = None) -> Input:
         """A text, or its ids, as it is: what ahead of it the tokenizer puts is put, no template."""
         if isinstance(text, str):
             guard = self.controls.guard([text])
@@ -78,7 +78,7 @@ class Inputs:
 
     def row(
         self,
-        loaded: Loaded | None,
+        loaded: ServedPrompt | None,
         row: Mapping[str, Any] | str,
         wanted: int | None,
         param: str = "row",
@@ -115,7 +115,7 @@ class Inputs:
         return self._checked(Input(example.input_ids, example.rendered.input, reading, what, example=example))
 
     def chat(
-        self, loaded: Loaded | None, messages: Sequence[Message], rendering: str, wanted: int | None
+        self, loaded: ServedPrompt | None, messages: Sequence[Message], rendering: str, wanted: int | None
     ) -> Input:
         """Messages through the artifact's template where one field takes the user's text, else as a chat."""
         users = [message for message in messages if message.role == "user"]
@@ -138,7 +138,7 @@ class Inputs:
             return replace(last, reading=reading)
         return self._as_conversation(loaded, fields[0], messages)
 
-    def _as_conversation(self, loaded: Loaded, field: str, messages: Sequence[Message]) -> Input:
+    def _as_conversation(self, loaded: ServedPrompt, field: str, messages: Sequence[Message]) -> Input:
         """A template that is a chat's own turn takes every user message, and the answers between them."""
         encoder, guard = loaded.tuned.encoder, self.controls.guard(message.text for message in messages)
         said = [(m.role, m.text if guard is None else guard.hide(m.text)) for m in messages]
@@ -154,7 +154,7 @@ class Inputs:
         self,
         turns: Sequence[tuple[str, str]],
         encoder: Encoder | None,
-        loaded: Loaded | None,
+        loaded: ServedPrompt | None,
         reading: Reading,
         guard: Guard | None,
     ) -> Input:
@@ -185,7 +185,7 @@ class Inputs:
         self,
         given: Input,
         wanted: int | None,
-        loaded: Loaded | None,
+        loaded: ServedPrompt | None,
         otherwise: int,
         scale: float,
         param: str = "max_tokens",
@@ -206,7 +206,7 @@ class Inputs:
         usual = otherwise if loaded is None else loaded.tuned.recipe.task.max_new_tokens
         return min(usual, most, left)
 
-    def check_labels(self, given: Input, loaded: Loaded, scale: float) -> None:
+    def check_labels(self, given: Input, loaded: ServedPrompt, scale: float) -> None:
         """Raises ContextExceeded where the input and its longest label do not fit the context."""
         candidates = () if given.example is None else given.example.candidates or ()
         soft, longest = loaded.vectors[1] if scale else 0, max(map(len, candidates), default=0)
@@ -271,7 +271,7 @@ class Inputs:
         ends[-1] = len(given.text)
         return [end - before for end, before in zip(ends, [0, *ends[:-1]], strict=True)]
 
-    def _checked(self, given: Input, loaded: Loaded | None = None) -> Input:
+    def _checked(self, given: Input, loaded: ServedPrompt | None = None) -> Input:
         """Within the server's own bound; under a prompt that chooses among labels, with its candidates."""
         most = self.limits.input_tokens
         if most is not None and len(given.ids) > most:

@@ -14,7 +14,7 @@ from ...data.encode import Example
 from ..request import Finished, Token
 from .errors import ApiError
 from .inputs import Input
-from .protocols import Loaded
+from .protocols import ServedPrompt
 from .requests import SamplingFields
 from .service import Service, Target
 
@@ -22,7 +22,7 @@ KINDS = ("classification", "choice")
 WHOLE = -1  # id of the token that a label's answer is: no single one of the vocabulary
 
 
-def chooses(loaded: Loaded | None) -> bool:
+def chooses(loaded: ServedPrompt | None) -> bool:
     """Whether a prompt's task is to choose among labels or choices."""
     return loaded is not None and loaded.tuned.encoder.kind in KINDS
 

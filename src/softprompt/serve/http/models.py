@@ -16,7 +16,7 @@ from ..names import one_form
 from ..request import UnknownPrompt
 from .errors import ErrorReply, unknown_model
 from .keys import Key
-from .protocols import Entry, Loaded
+from .protocols import ListedPrompt, ServedPrompt
 from .responses import Model, ModelList, PromptFacts
 from .service import Service
 
@@ -87,12 +87,12 @@ def _base(service: Service) -> Model:
     return Model(id=service.model_name, created=0, root=service.model_name, parent=None)
 
 
-def _prompt(service: Service, entry: Entry, name: str) -> Model:
+def _prompt(service: Service, entry: ListedPrompt, name: str) -> Model:
     base = service.model_name
     return Model(id=name, created=int(entry.modified), root=base, parent=base)
 
 
-def _facts(loaded: Loaded | None) -> PromptFacts | None:
+def _facts(loaded: ServedPrompt | None) -> PromptFacts | None:
     if loaded is None:
         return None
     tuned = loaded.tuned

@@ -10,7 +10,7 @@ from ...tuned import Tuned
 from ..request import Finished, Request, Token
 
 
-class Answer(Protocol):
+class AnswerStream(Protocol):
     """Tokens as they come, then `Finished`."""
 
     @property
@@ -19,7 +19,7 @@ class Answer(Protocol):
     def cancel(self) -> None: ...
 
 
-class Entry(Protocol):
+class ListedPrompt(Protocol):
     """An artifact that was found, not opened."""
 
     @property
@@ -42,7 +42,7 @@ class Entry(Protocol):
         ...
 
 
-class Loaded(Protocol):
+class ServedPrompt(Protocol):
     """An artifact that was opened and verified; `index` is the prompt's number in it."""
 
     @property
@@ -62,16 +62,16 @@ class Loaded(Protocol):
         ...
 
 
-class Registry(Protocol):
+class PromptRegistry(Protocol):
     def names(self) -> Iterator[Any]: ...
     def holds(self, name: str) -> bool: ...
     def describe(self, name: str) -> Any: ...
     def get(self, name: str) -> Any: ...
 
 
-class Engine(Protocol):
+class AnsweringEngine(Protocol):
     def stop(self, *, drain: float = 0) -> None: ...
-    def submit(self, request: Request, loaded: Any = None) -> Answer: ...
+    def submit(self, request: Request, loaded: Any = None) -> AnswerStream: ...
     def classifying(
         self, prompt: str, rows: Sequence[Any], *, scale: float = 1.0, loaded: Any = None
     ) -> Coroutine[Any, Any, list[dict[str, float]]]:

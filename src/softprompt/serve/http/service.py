@@ -20,7 +20,7 @@ from .inputs import Inputs
 from .keys import ANYBODY, Key, Keys
 from .limits import Limits
 from .metrics import Metrics
-from .protocols import Engine, Loaded, Registry
+from .protocols import AnsweringEngine, PromptRegistry, ServedPrompt
 
 BEARER = HTTPBearer(auto_error=False)
 
@@ -30,7 +30,7 @@ class Target:
     """What a request's `model` names: the plain model, or a prompt."""
 
     name: str
-    loaded: Loaded | None = None
+    loaded: ServedPrompt | None = None
 
     @property
     def prompt(self) -> str | None:
@@ -45,8 +45,8 @@ class Target:
 class Service:
     """One model, its prompts, and the bounds of using them."""
 
-    engine: Engine
-    registry: Registry
+    engine: AnsweringEngine
+    registry: PromptRegistry
     model_name: str
     inputs: Inputs
     limits: Limits

@@ -23,7 +23,7 @@ from ..request import Busy, Finished, Request, Sampling, Stopped, Token
 from .errors import ApiError, crashed, from_product
 from .inputs import Input
 from .label_answers import check_labelled, chooses, labelled
-from .protocols import Answer
+from .protocols import AnswerStream
 from .requests import SamplingFields
 from .responses import Usage
 from .service import Service, Target
@@ -42,7 +42,7 @@ class Choice:
     """One answer as it grows."""
 
     given: Input
-    answer: Answer
+    answer: AnswerStream
     tokens: list[Token] = field(default_factory=list)
     end: Finished | None = None
 
@@ -190,7 +190,7 @@ async def follow(service: Service, choices: Sequence[Choice]) -> Parts:
     clock = asyncio.get_running_loop().time
     begun, first = clock(), True
 
-    async def pump(index: int, answer: Answer) -> None:
+    async def pump(index: int, answer: AnswerStream) -> None:
         try:
             async for part in answer:
                 queue.put_nowait((index, part))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from .bars import bars
 from .heat import READABLE, heat
 from .intervals import Dot, intervals
-from .lines import Line, lines
+from .lines import Curve, lines
 from .reliability import reliability
 from .scatter import Level, scatter
 
@@ -17,9 +17,9 @@ __all__ = [
     "PANEL",
     "READABLE",
     "WIDE",
+    "Curve",
     "Dot",
     "Level",
-    "Line",
     "bars",
     "heat",
     "intervals",

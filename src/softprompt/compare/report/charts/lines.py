@@ -14,7 +14,7 @@ from .axes import LEGEND, Say, below, horizontal, margin, vertical
 
 
 @dataclass(frozen=True)
-class Line:
+class Curve:
     """Points (x, y, lowest, highest); the last two are None for one seed."""
 
     look: Look
@@ -22,7 +22,7 @@ class Line:
 
 
 def lines(
-    curves: Sequence[Line], *, width: float, title: str, about: str, labels: tuple[str, str],
+    curves: Sequence[Curve], *, width: float, title: str, about: str, labels: tuple[str, str],
     say: tuple[Say, Say], log: bool = False, bounds: Bounds = FREE,
 ) -> Markup:  # fmt: skip
     """Names stand at the lines' ends; on a narrow drawing below, each behind its shape. `bounds` are y's."""
@@ -56,7 +56,7 @@ def lines(
     return canvas.markup()
 
 
-def _curve(canvas: Canvas, curve: Line, xs: Scale, ys: Scale, say: tuple[Say, Say]) -> None:
+def _curve(canvas: Canvas, curve: Curve, xs: Scale, ys: Scale, say: tuple[Say, Say]) -> None:
     colour = curve.look.colour
     if len(curve.points) > 1:
         canvas.path([(xs(p[0]), ys(p[1])) for p in curve.points], f"curve {colour}", curve.look.dash)

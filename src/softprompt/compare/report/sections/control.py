@@ -163,5 +163,5 @@ def _dose(found: Comparison) -> Figure | None:
     return Figure("dose", "Dose", caption, [Panel("", *drawn)], table)
 
 
-def _line(look: Look, points: list[tuple[float, float]]) -> charts.Line:
-    return charts.Line(look, [(x, y, None, None) for x, y in points])
+def _line(look: Look, points: list[tuple[float, float]]) -> charts.Curve:
+    return charts.Curve(look, [(x, y, None, None) for x, y in points])

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from ..aggregate import mean, splits
 from ..blocks import Matrix, Section, Text
 from ..numbers import unit
-from ..schema import Comparison, Example, Row
+from ..schema import Comparison, Example, RowRecord
 from ..style import looks
 
 
@@ -24,7 +24,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Line:
+class MatrixRow:
     """A row of the matrix; `failed` where a method failed, `different` where methods differ."""
 
     split: str
@@ -103,8 +103,8 @@ def _line(
     key: tuple[str, int],
     by_name: dict[str, list[Example]],
     names: list[str],
-) -> Line:
-    row = found.rows.get(key, Row())
+) -> MatrixRow:
+    row = found.rows.get(key, RowRecord())
     cells = [_cell(found, judge, key, name, by_name.get(name, [])) for name in names]
     scores = [
         mean(known)
@@ -114,7 +114,7 @@ def _line(
     answers = {text.strip() for name in by_name for text in found.answers.get((*key, name), {}).values()}
     text = row.input or "(text not kept)"
     failed = any(cell.failed for cell in cells)
-    return Line(*key, text, row.references, cells, failed, judge.different(scores, answers))
+    return MatrixRow(*key, text, row.references, cells, failed, judge.different(scores, answers))
 
 
 def _cell(found: Comparison, judge: _Judge, key: tuple[str, int], name: str, ones: list[Example]) -> Cell:

@@ -132,7 +132,7 @@ def _curve(found: Comparison, points: Sequence[Point], key: str, title: str, lab
         return Text(f"{title}: not measured in this comparison.", quiet=True)
     xs = sorted({x for curve in shown.values() for x in curve})
     curves = [
-        charts.Line(look[name], [(x, *curve[x]) for x in sorted(curve)]) for name, curve in shown.items()
+        charts.Curve(look[name], [(x, *curve[x]) for x in sorted(curve)]) for name, curve in shown.items()
     ]
     split = points[0].split
     drawn = [
