@@ -210,7 +210,7 @@ def average(sources: Sequence[str | Path], output: str | Path, lm: LanguageModel
 @quietly
 @in_python
 def scale(source: str | Path, strength: float, output: str | Path, lm: LanguageModel | None = None) -> Tuned:
-    """A tuned prompt at another strength (1: as trained; what 0 means is in `compose.scale`)."""
+    """A tuned prompt at another strength (1: as trained; what 0 means is in `arithmetic.scale`)."""
     return _compose(scaling(strength), [source], output, lm)
 
 

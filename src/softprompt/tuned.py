@@ -92,7 +92,7 @@ def open_prompt(
     other_base: bool = False,
     plain: bool = False,
 ) -> Tuned:
-    """A saved prompt on its base model (loaded where none is given). Verified; see `artifact.load`.
+    """A saved prompt on its base model (loaded where none is given). Verified; see `artifacts.artifact.load`.
 
     `model` names another place to load the base from. `plain` leaves the prompt out: the base model as it
     was, with the prompt's template.

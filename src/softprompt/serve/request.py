@@ -41,7 +41,7 @@ class Request:
     input_ids: tuple[int, ...]  # the rendered input, real tokens alone
     sampling: Sampling = Sampling()
     echo: bool = False  # log-probabilities of the input's own tokens are wanted
-    scale: float = 1.0  # strength of the injection, as `compose.scale` means it; 0: the plain model
+    scale: float = 1.0  # strength of the injection, as `arithmetic.scale` means it; 0: the plain model
     text: str | None = None  # the rendered input, for a prefix model with an encoder of its own
     continues: bool = False  # the answer goes on in the input's text; else it is a text of its own
     group: object = None  # the same for answers that were asked for at once: a failure of them is logged once

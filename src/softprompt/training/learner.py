@@ -1,6 +1,6 @@
 """One prompt on its way: its parameters, optimizer, schedule, order of rows, and the best so far.
 
-Several learners may take their steps in one pass through the model (`train.fit_together`). Nothing here is
+Several learners may take their steps in one pass through the model (`loop.fit_together`). Nothing here is
 shared between them, so what is one's gradient, clipping or early end never touches another's. This file
 knows nothing of models, templates or losses.
 """

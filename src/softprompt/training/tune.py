@@ -118,7 +118,7 @@ def tune_many(
     text_rows: int = TEXT_ROWS,
     plain: bool = True,
 ) -> list[Run]:
-    """`tune` of several prompts over one base model, side by side (see `prepare.prepare_many`).
+    """`tune` of several prompts over one base model, side by side (see `training.prepare`).
 
     Each has its own optimizer, schedule, early end, checkpoint and artifact, and comes out as it would alone.
     Those that were finished before are taken as they are.

@@ -77,7 +77,7 @@ def composition(
     examples: Sequence[Example],
     rules: tuple[Rule, Rule],
 ) -> Composition:
-    """Generate under prompts `pair` of `method` at once (`compose.concatenate`, in that order), and alone.
+    """Generate under prompts `pair` of `method` at once (`arithmetic.concatenate`, in that order), and alone.
 
     An answer obeys a prompt where the prompt's constraint holds or, of a prompt with references, where it is
     nearer to them (sentence chrF) than what the plain model answers. Raises SoftPromptError for prompts that

@@ -1,6 +1,6 @@
 """Is the prompt's effect graded? What it injects at strengths from 0 to 2, and how likely the targets become.
 
-What a strength means, by kind of prompt, is in `compose.scale`; definitions are in docs/measures-control.md.
+`arithmetic.scale` says what a strength means; docs/measures-control.md has definitions.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def dose(
     strengths: Sequence[float] = STRENGTHS,
     plain: LanguageModel | None = None,
 ) -> Dose:
-    """The rows' targets under their own prompts at each strength, as `compose.scale` has it.
+    """The rows' targets under their own prompts at each strength, as `arithmetic.scale` has it.
 
     `plain` is the base as it was, where it was trained too (lora, full). At 0 only gated adapters are the
     plain model. Raises SoftPromptError for fewer than two strengths in 0 … 1.

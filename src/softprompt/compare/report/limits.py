@@ -9,7 +9,7 @@ from dataclasses import replace
 from .numbers import listed
 from .schema import Comparison, Finding
 
-#: Of a split's rows ask for one label: the others are too few to tell anything (`findings.held_out`).
+#: Of a split's rows ask for one label: the others are too few to tell anything (`diagnostics.held_out`).
 SAME = 0.95
 
 

@@ -13,7 +13,7 @@ def _over_memory(name: str, needs: Needs) -> bool:
 
 
 def _over_latency(name: str, needs: Needs) -> bool:
-    """Where the plain model keeps to it; where it does not, no method can help (see demands.py)."""
+    """Where the plain model keeps to it; where it does not, no method can help (see `rules.cost`)."""
     seconds, limit = first_token_seconds(CONTESTANTS[name], needs), needs.said.latency
     if seconds is None or limit is None or needs.input_seconds is None:
         return False

@@ -2,7 +2,7 @@
 
 The names are OpenAI's; `row`, `rendering` and `strength` are this server's own; `top_k`, `min_tokens`,
 `repetition_penalty`, `ignore_eos` and `continuous_usage_stats` are those that other servers have added. What
-else they have, and OpenAI, is in known.py: taken where it says nothing.
+else they have, and OpenAI, is in neutral_fields.py: taken where it says nothing.
 """
 
 from __future__ import annotations
