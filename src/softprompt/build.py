@@ -236,7 +236,7 @@ def build_method(
 
 
 def base_options(recipe: Recipe) -> dict[str, Any]:
-    """Options of the base's own training, as `lm.adapt.unfreeze` takes them."""
+    """Options of the base's own training, as `lm.finetune.unfreeze` takes them."""
     base = recipe.base
     return {"rank": base.rank, "alpha": base.alpha, "targets": base.targets} if base.mode == "lora" else {}
 

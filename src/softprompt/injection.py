@@ -1,6 +1,6 @@
 """What a method may give a frozen model: soft tokens, per-layer keys and values, or both.
 
-The whole vocabulary between methods and models is here. A method returns an `Injection`; `lm.frozen`
+The whole vocabulary between methods and models is here. A method returns an `Injection`; `lm.causal`
 turns it into model input. Neither knows the other. This file knows nothing of models or methods.
 
 Shapes: B rows, P or Q injected positions, H hidden size. Rows of one batch may carry different

@@ -116,6 +116,45 @@ def test_rows_that_run_fail_together_as_one(served, folder, failures, monkeypatc
     assert said.startswith("3 answers failed (under soft, the plain model): RuntimeError: CUDA error")
 
 
+@pytest.mark.parametrize("others", [True, False])
+@torch.no_grad()
+def test_a_request_without_room_fails_alone(served, folder, monkeypatch, engine_on, asked, read, others):
+    """Those that run continue, and whoever comes next is answered."""
+    engine = engine_on(served.engine.model, folder=folder, started=False)
+    joins = Running.join
+
+    def full(*_):
+        raise MemoryError("no room to grow")
+
+    def join(*given):
+        with monkeypatch.context() as inside:
+            inside.setattr(Running, "_fit", full)
+            joins(*given)
+
+    def answer():
+        return engine.submit(asked(None, [5, 9], 6, ignore_eos=True))
+
+    def turns():
+        for _ in range(12):
+            engine.turn()
+
+    first = answer()
+    turns()
+    running = [answer()] if others else []
+    engine.turn()
+    monkeypatch.setattr(Running, "join", join)
+    unlucky = engine.submit(asked("soft", [7, 9], 6, ignore_eos=True))
+    engine.turn()
+    monkeypatch.setattr(Running, "join", joins)
+    later = answer()
+    turns()
+    assert "no room to grow" in str(read(unlucky, error=True)[1].error)
+    expected = [token.id for token in read(first)[0]]
+    assert len(expected) == 6
+    for one in (*running, later):
+        assert [token.id for token in read(one)[0]] == expected
+
+
 def test_what_nobody_foresaw_does_not_end_the_engine(served, client, failures, monkeypatch):
     monkeypatch.setattr(Batching, "choose_next", lambda *_: {}["no"])
     with pytest.raises(openai.InternalServerError):

@@ -21,7 +21,7 @@ from .keys import about, checksum, key_of, name_of_ids, name_of_text
 
 @final
 class InputFeatures:
-    """As `cache.kept.Kept` asks. `reads` is of kind "hidden" or "encoder"."""
+    """As `cache.base.Constant` asks. `reads` is of kind "hidden" or "encoder"."""
 
     def __init__(self, lm: LanguageModel, reads: Reads) -> None:
         self.lm, self.reads = lm, reads

@@ -36,7 +36,7 @@ Form = Literal["auto", "int8"]  # auto: the model's own precision
 
 @final
 class KeyValues:
-    """The keys and values of inputs under the plain model, as `cache.kept.Kept` asks."""
+    """The keys and values of inputs under the plain model, as `cache.base.Constant` asks."""
 
     what = "keys and values"
 

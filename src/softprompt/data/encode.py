@@ -41,7 +41,7 @@ class Example:
     rendered: Rendered
     candidates: tuple[Ids, ...] | None  # labels or choices; `target_ids` is one of them
     truncated: int = 0  # tokens cut off, of the input (at its start) and of the target (at its end)
-    places: Ids = ()  # where an encoder's answers are read, one a target; see `data.places`
+    places: Ids = ()  # where an encoder's answers are read, one a target; see `data.answer_positions`
     value: float | None = None  # the number that a regression row names
 
 

@@ -1,6 +1,6 @@
 """Jinja2 as templates of rows may use it: fields and filters, no globals, and a limit on what is done.
 
-A template cannot reach Python's objects (Jinja's sandbox) and ends whatever it says (`data.budget`).
+A template cannot reach Python's objects (Jinja's sandbox) and ends whatever it says (`data.template_limits`).
 """
 
 from __future__ import annotations

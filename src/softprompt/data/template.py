@@ -1,6 +1,6 @@
 """Rows become text: one Jinja2 template for the input, one for the target.
 
-Templates run in `data.sandbox` and every name in them is a field of the row; a name that the row
+Templates run in `data.jinja` and every name in them is a field of the row; a name that the row
 lacks is an error. A field whose name is no word is written `{{ row["Review text"] }}`. This file knows
 nothing of tokens, torch or models: `chat` and `system` are only kept here, for the encoder to act on.
 """

@@ -6,7 +6,7 @@ extends the mask by as many columns, and calls the model's own attention (sdpa o
 have none of the limits of a seeded KV cache: they work with every cache class, without one, under
 gradient checkpointing, with beams, and they stay visible beyond a sliding window.
 
-What is injected is `lm.active`'s to say. This file knows nothing of methods, tokens or training.
+What is injected is `lm.injected`'s to say. This file knows nothing of methods, tokens or training.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ def _eager(module, query, parts: Sequence[LayerKV], attention_mask, **kwargs):
 
 @not_compiled
 def attend_plain(module, query, key, value, attention_mask, *, scaling: float, sliding_window: int | None):
-    """softmax(q kᵀ · scaling + mask) v in float32 scores: [B, q, heads, d] and weights (see `lm.shims`)."""
+    """softmax(q kᵀ · scaling + mask) v in float32 scores: [B, q, heads, d] and weights (see `lm.patches`)."""
     active = current()
     if active is not None:  # such a family makes its masks without us
         active.query_offset = columns_ahead(attention_mask, query.shape[2])

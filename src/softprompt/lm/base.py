@@ -156,7 +156,7 @@ class LanguageModel(abc.ABC):
         return found[0] if isinstance(found, tuple) else found  # a quantized table adds its scale
 
     def token_inputs(self, ids: Tensor) -> Tensor:
-        """Of ids [...], what the model is given as `inputs_embeds`: [..., H], or wider (see `lm.beside`)."""
+        """For ids [...], the `inputs_embeds` of a model: [..., H], or wider (`lm.per_layer_inputs`)."""
         vectors = self.embed(ids)
         return vectors if self._beside is None else torch.cat([vectors, self._beside.of_tokens(ids)], -1)
 

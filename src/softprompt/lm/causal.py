@@ -221,7 +221,7 @@ class CausalLM(LanguageModel):
         `options` are transformers' generation options, streamers and caches included. Under
         `return_dict_in_generate` its output object is returned; `sequences` there are the new tokens. A cache
         that an earlier turn filled (`cache`, `past_key_values`) is gone on from, where that is
-        exact: see `lm.turns`.
+        exact: see `lm.chat_cache`.
         """
         batch = batch.with_inputs_at_right()
         injection = (injection or Injection()).fit(batch.size)

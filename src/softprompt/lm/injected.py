@@ -130,7 +130,7 @@ class Pack:
 
 
 class KeyValueStore(Protocol):
-    """Keys and values of the rows so far, one query a row: see `lm.running`."""
+    """Keys and values of the rows so far, one query a row: see `lm.kv_store`."""
 
     def grown(self, site: int, own: LayerKV, window: int | None, rule: Rule | None) -> tuple[LayerKV, Tensor]:
         """All that a layer's queries see, `own` [B, kv_heads, 1, head_dim] included: its keys and values

@@ -158,19 +158,24 @@ class Running:
 
     @torch.no_grad()
     def join(self, joined: Joined, which: Sequence[int]) -> None:
-        """Those rows, by their numbers, take the next lines, in order."""
+        """Those rows, by their numbers, take the next lines, in order; none of them where that fails."""
         if not which:
             return
-        rows = [joined.rows[i] for i in which]
-        self._ends += [row.columns + row.room for row in rows]
-        self._fit(len(self._ends))
-        own = Columns(joined.own, joined.mask, positions=joined.positions)
-        for i, row in zip(which, rows, strict=True):
-            self._fill(len(self), i, [*joined.active.columns, own])
-            self._used.append(row.columns)
-            self._next.append(row.positions)
-            self._adapters.append(row.injection.adapter)
-        self._merge_adapters()
+        before, rows = len(self), [joined.rows[i] for i in which]
+        try:
+            self._ends += [row.columns + row.room for row in rows]
+            self._fit(len(self._ends))
+            own = Columns(joined.own, joined.mask, positions=joined.positions)
+            for i, row in zip(which, rows, strict=True):
+                self._fill(len(self), i, [*joined.active.columns, own])
+                self._used.append(row.columns)
+                self._next.append(row.positions)
+                self._adapters.append(row.injection.adapter)
+            self._merge_adapters()
+        except BaseException:  # out of memory, say: the rows that run go on as if nobody had come
+            for of_rows in (self._ends, self._used, self._next, self._adapters):
+                del of_rows[before:]
+            raise
 
     @torch.no_grad()
     def step(self, ids: Sequence[int]) -> Tensor:

@@ -39,7 +39,7 @@ class ModelSpec:
     limits: Mapping[str, str] = field(
         default_factory=dict
     )  # "prefix", "cache", "decoder", "generate": why it cannot be had; "length": why no longer rows
-    # rows that may share a batch: any, those of one length, or one (see `lm.neighbours`)
+    # rows that may share a batch: any, those of one length, or one (see `lm.probe_neighbours`)
     batching: Batching = "any"
 
     @property

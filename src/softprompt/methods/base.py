@@ -174,7 +174,7 @@ class PrefixLayers:
 
 
 def flatten(layers: Layers) -> tuple[Tensor, Tensor]:
-    """The inverse of `Places.unflatten`: keys and values [B, P, …]."""
+    """The inverse of `PrefixLayers.unflatten`: keys and values [B, P, …]."""
     present = [layer for layer in layers if layer is not None]
     keys = torch.cat([layer.key.transpose(1, 2).flatten(2) for layer in present], dim=-1)
     values = torch.cat([layer.value.transpose(1, 2).flatten(2) for layer in present], dim=-1)

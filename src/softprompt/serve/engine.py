@@ -1,6 +1,6 @@
 """The engine: requests become rows of one running batch, whatever prompt each is under.
 
-One thread takes turns with the batch (`serve.batching`): rows that were cancelled leave, requests that wait
+One thread takes turns with the batch (`serve.scheduler`): rows that were cancelled leave, requests that wait
 join as far as there is room, and every row takes a step. Any thread may submit. What is loaded for a request
 is held by it, so it goes on under the version that it began with.
 """

@@ -1,4 +1,4 @@
-"""The engine's interface over vLLM (see `api.service.Engine`). Holds no state but counters.
+"""The engine's interface over vLLM (see `http.protocols.AnsweringEngine`). Holds no state but counters.
 
 An answer streams in the event loop of whoever reads it; leaving it closes the connection, upon which vLLM
 stops computing.

@@ -33,7 +33,7 @@ KEPT = 10_000  # names whose records, and contents whose checks, are remembered
 
 @dataclass(frozen=True, slots=True)
 class CompiledPrompt:
-    """One version of a prompt. `tuned` has what `api.Tuned` has but for a model and vectors."""
+    """One version of a prompt. `tuned` has what `tuned.Tuned` has but for a model and vectors."""
 
     name: str
     entry: Entry

@@ -56,7 +56,7 @@ def create_app(
     cors_origins: Sequence[str] = (),
     control_tokens: Policy = "allow",
 ) -> FastAPI:
-    """The application. `context` is the model's, in tokens; `hosts` as `shell.Shell` has them, `cors_origins`
+    """The application. `context` is the model's, in tokens; `hosts` as `Shell` has them, `cors_origins`
     as `cors.allow` does.
 
     `control_tokens` in a client's text are control tokens ("allow"), text ("escape"), or a 400 ("refuse").
