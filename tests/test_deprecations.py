@@ -38,12 +38,14 @@ def logged(monkeypatch):
         cached = getattr(logging.Logger, once, None)
         if hasattr(cached, "cache_clear"):
             cached.cache_clear()
-    handler = Keep()
+    handler, before = Keep(), theirs.get_verbosity()
+    theirs.set_verbosity_warning()  # another test may have run a benchmark, which turns warnings off
     for name in LIBRARIES:
         logging.getLogger(name).addHandler(handler)
     yield found
     for name in LIBRARIES:
         logging.getLogger(name).removeHandler(handler)
+    theirs.set_verbosity(before)
     assert not found
 
 

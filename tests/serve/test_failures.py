@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
 
 import httpx2 as httpx
@@ -51,6 +52,7 @@ def client(served):
 def failures(caplog, monkeypatch):
     """The lines of the log that are about failures, where nobody asks for tracebacks."""
     monkeypatch.delenv("SOFTPROMPT_VERBOSE", raising=False)
+    monkeypatch.setattr("softprompt.serve.failures.verbose", lambda: "SOFTPROMPT_VERBOSE" in os.environ)
     caplog.set_level(logging.INFO, "softprompt.serve")
     return lambda: [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
 
