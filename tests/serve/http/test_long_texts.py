@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
@@ -13,7 +14,7 @@ from softprompt.serve.http.errors import ApiError
 from softprompt.serve.http.inputs import Inputs
 from softprompt.serve.http.limits import Limits
 from softprompt.serve.http.long_texts import AT_ONCE, LONG, LongTexts
-from softprompt.serve.request import ContextExceeded
+from softprompt.serve.request import ContextExceeded, Token
 
 
 class Watched:
@@ -64,6 +65,55 @@ def test_a_long_text_holds_no_short_one_up(watched):
         finally:
             watched.leave.set()
         assert len(long.result(60).ids) == LONG + 1
+
+
+def test_names_and_bytes_of_tokens_wait_for_no_text(watched):
+    inputs = Inputs(watched, None, Limits())
+    token = Token(5, "", -1.0, ((5, "", -1.0), (6, "", -2.0)))
+    with ThreadPoolExecutor(1) as pool, inputs._long._short, inputs._long._long:
+        asked = pool.submit(lambda: (inputs.name(token), inputs.names(token), inputs.bytes(5)))
+        try:
+            name, names, data = asked.result(10)
+        finally:
+            if not asked.done():
+                inputs._long._short.release()
+                inputs._long._short.acquire()
+    assert name == watched.decode([5]) and len(names) == 2 and bytes(data).decode() == name
+
+
+@pytest.mark.parametrize("scored", [False, True])
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_long_text_is_echoed_with_nothing_to_wait_for(serve, monkeypatch, scored, stream):
+    """Once the engine has the request, nobody tokenizes for it, though long texts take every place."""
+    served = serve(context=10**6)
+    texts, submit, turns = served.app.state.service.inputs._long, served.engine.submit, []
+    real = texts.turn
+
+    def turn(characters=0):
+        turns.append((characters, threading.current_thread()))
+        return real(characters)
+
+    def crowded(*args, **more):
+        for _ in range(AT_ONCE):
+            assert texts._room.acquire(blocking=False)
+        return submit(*args, **more)
+
+    monkeypatch.setattr(texts, "turn", turn)
+    monkeypatch.setattr(served.engine, "submit", crowded)
+    text = "ab " * LONG
+    body = {"model": "tiny", "prompt": text, "echo": True, "max_tokens": 1, "stream": stream}
+    reply = httpx.post(
+        f"{served.url}/v1/completions", json=body | ({"logprobs": 0} if scored else {}), timeout=60
+    )
+    assert reply.status_code == 200
+    said = (
+        reply.json()["choices"][0]
+        if not stream
+        else json.loads(reply.text.split("\n\n")[0][6:])["choices"][0]
+    )
+    assert said["text"].startswith(text) and bool(said["logprobs"]) == scored
+    assert turns and served.thread not in [thread for _, thread in turns]
+    assert len(turns) == (2 if scored else 1)  # the text is tokenized again for its tokens' places alone
 
 
 def test_long_texts_are_refused_where_enough_of_them_are_in_hand(watched, monkeypatch):

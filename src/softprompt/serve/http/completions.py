@@ -64,8 +64,10 @@ def _check(asked: CompletionRequest) -> None:
 
 def _begin(service: Service, asked: CompletionRequest, key: Key) -> tuple[Target, list[Choice]]:
     target = service.target(asked.model, key)
-    inputs = _inputs(service, asked, target)
-    echo = bool(asked.echo)
+    inputs, echo = _inputs(service, asked, target), bool(asked.echo)
+    if echo:  # here, for it may tokenize, which blocks
+        answered, scored = asked.max_tokens != 0, asked.logprobs is not None
+        inputs = [service.inputs.echoed(given, answered, scored) for given in inputs]
     return target, submit(service, target, asked, inputs, asked.max_tokens, USUAL, asked.logprobs, echo=echo)
 
 
@@ -162,7 +164,7 @@ class _Reply:
         if not self.asked.echo:
             return "", []
         choice, inputs = self.choices[index], self.service.inputs
-        text, lengths = inputs.echoed(choice.given, not self.scoring)
+        text, lengths = choice.given.echo, choice.given.echo_lengths
         if self.asked.logprobs is None:
             return text, []
         scored, begins = [], True

@@ -1,7 +1,8 @@
 """Requests become token ids: a text as it is, a row or a message through a template, messages as a chat.
 
 Which of these a prompt was trained on is in its artifact, so one user message gives the model exactly what
-`softprompt generate` gives it. Everything here blocks (tokenizers); see `long_texts` for whose turn it is.
+`softprompt generate` gives it. Everything that tokenizes blocks (see `long_texts` for whose turn it is), so
+it runs in a thread. Names and bytes of single tokens wait for nobody: an event loop may ask for them.
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ class Input:
     goes_on: bool = False  # the answer goes on in the same text, as that of a completion does
     from_ids: bool = False  # ids were sent, and no text
     example: Example | None = None  # with its candidates, under a prompt that chooses among labels
+    echo: str = ""  # the text that comes back, where it was asked for
+    echo_lengths: tuple[int, ...] = ()  # how many of its characters each token completes
 
 
 class Inputs:
@@ -216,37 +219,36 @@ class Inputs:
         """How a token is called among log-probabilities; see `Pieces.name`."""
         if token.id < 0:  # an engine that does not say which
             return token.text
-        with self._long.turn():
-            return self.pieces.name(token.id, first)
+        return self.pieces.name(token.id, first)
 
     def names(self, token: Token, first: bool = False) -> dict[str, float]:
         """The likeliest tokens in its place, by name, with their log-probabilities."""
         found: dict[str, float] = {}
-        with self._long.turn():
-            for id, _, value in token.top:
-                name = self.pieces.name(id, first)
-                found.setdefault(self.pieces.name(id) if name in found else name, value)
+        for id, _, value in token.top:
+            name = self.pieces.name(id, first)
+            found.setdefault(self.pieces.name(id) if name in found else name, value)
         return found
 
     def bytes(self, id: int, first: bool = False) -> list[int] | None:
         """What a token adds to the text; None of a control token, and of one that is not known."""
-        with self._long.turn():
-            data = self.pieces.bytes(id, first) if id >= 0 else None
+        data = self.pieces.bytes(id, first) if id >= 0 else None
         return None if data is None else list(data)
 
-    def echoed(self, given: Input, answered: bool) -> tuple[str, list[int]]:
-        """An input's text as it is echoed, and how many of its characters each of its tokens completes.
+    def echoed(self, given: Input, answered: bool, scored: bool) -> Input:
+        """The input with its text as it is echoed.
 
         What was sent as a text comes back as it was. `answered`: an answer follows, which completes a
-        character that the ids end within.
+        character that the ids end within. `scored`: the lengths of its tokens are wanted too.
         """
+        if given.goes_on and not given.from_ids and not scored:  # nothing to tokenize again
+            return replace(given, echo=given.text)
         with self._long.turn(len(given.text)):
             if not given.from_ids and (lengths := self._lengths(given)) is not None:
-                return given.text, lengths
+                return replace(given, echo=given.text, echo_lengths=tuple(lengths))
             read = Detokenizer(self.tokenizer, named=True)
             texts = [read.add(id) for id in given.ids]
             texts[-1] += "" if answered else read.rest()
-        return "".join(texts), [len(text) for text in texts]
+        return replace(given, echo="".join(texts), echo_lengths=tuple(map(len, texts)))
 
     def _lengths(self, given: Input) -> list[int] | None:
         """By the places in the text that the tokenizer says; None where the ids are not those of the text."""
