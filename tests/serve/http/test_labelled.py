@@ -89,3 +89,34 @@ def test_a_label_goes_without_log_probabilities(client):
 def test_an_input_is_scored_under_it_as_under_any(client):
     said = client.completions.create(model="ahead", prompt="hello", echo=True, logprobs=1, max_tokens=1)
     assert said.choices[0].text.startswith("hello") and len(said.choices[0].logprobs.tokens) == 6
+
+
+CHOICE = {
+    "template": {"input": "{{ text }}", "target": "{{ answer }}"},
+    "task": {"kind": "choice", "choices": "options"},
+}
+MESSAGE = [{"role": "user", "content": "hi"}]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "param"),
+    [
+        ("completions", {"prompt": "hello"}, "prompt"),
+        ("completions", {"prompt": ["hello", "you"], "n": 2, "stream": True}, "prompt"),
+        ("completions", {"prompt": [1, 2]}, "prompt"),
+        ("chat/completions", {"messages": MESSAGE, "rendering": "chat"}, "messages"),
+    ],
+)
+def test_a_prompt_that_chooses_needs_the_choices_of_a_row(serve, path, body, param):
+    served = serve(recipes={"pick": CHOICE})
+    reply = httpx.post(f"{served.url}/v1/{path}", json={"model": "pick", **body})
+    error = reply.json()["error"]
+    assert (reply.status_code, error["param"]) == (400, param)
+    assert "the choices are a field of each row: send `row` to /v1/completions" in error["message"]
+
+
+def test_a_text_is_scored_under_a_prompt_that_chooses(serve):
+    served = serve(recipes={"pick": CHOICE})
+    body = {"model": "pick", "prompt": "hello", "echo": True, "logprobs": 1, "max_tokens": 0}
+    reply = httpx.post(f"{served.url}/v1/completions", json=body)
+    assert reply.status_code == 200 and reply.json()["choices"][0]["text"] == "hello"

@@ -46,7 +46,9 @@ def labelled(
     found = []
     for given in inputs:
         example = given.example
-        assert example is not None
+        if example is None:
+            message = f"`{target.name}` chooses, and the choices are a field of each row: send `row` "
+            raise ApiError(400, message + "to /v1/completions.", param=given.what, code="no_choices")
         work = service.engine.classifying(target.name, [example], scale=scale, loaded=loaded)
         scores = _Scores(work)
         names = loaded.tuned.encoder.labels or example.rendered.choices or ()
