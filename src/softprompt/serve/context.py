@@ -31,15 +31,19 @@ def check_fits(
     raise ContextExceeded(
         f"the model's context is {context} tokens, and the request takes {total}: {', '.join(parts)}",
         why=limit,
-        fix=_fix(what, tokens, context - soft, answer, not named),
+        fix=_fix(what, tokens, soft, answer, context, named),
     )
 
 
-def _fix(what: str, tokens: int, room: int, answer: int, lower: bool) -> str:
+def _fix(what: str, tokens: int, soft: int, answer: int, context: int, named: str) -> str:
     """`room` is for input and answer; `lower`: the answer may be shorter."""
+    room, lower = context - soft, not named
     least = min(answer, 1) if lower else answer
     if room - least < 1:
-        return "use a prompt of fewer soft tokens"
+        if soft and context - least >= 1:
+            return "use a prompt of fewer soft tokens"
+        size = f" to {room - tokens} tokens" if room - tokens >= 1 else ""
+        return f"shorten the {named or what}{size}"
     if lower and room - tokens >= 1 and answer > 1:
         shorter = f", or shorten the {what} to {room - answer} tokens" if room > answer else ""
         return f"lower max_tokens to {room - tokens}{shorter}"

@@ -8,7 +8,9 @@ import pytest
 from tests.serve.http.conftest import CHAT, Running
 
 from softprompt.serve import Engine, Registry
+from softprompt.serve.context import check_fits
 from softprompt.serve.http.app import create_app
+from softprompt.serve.request import ContextExceeded
 
 SOFT = {"soft": 4, "prefix": 0, "late": 5, "tiny": 0}  # soft tokens of each
 WAYS = ("prompt", "ids", "message", "row", "chat")
@@ -134,3 +136,19 @@ def test_labels_take_their_place_too(served, lm):
         assert (
             f"{longest} of the longest label" in error["message"] and "4 of soft tokens" in error["message"]
         )
+
+
+@pytest.mark.parametrize(
+    ("tokens", "soft", "label", "fix"),
+    [
+        (10, 0, 5001, "shorten the longest label to 246 tokens"),
+        (10, 4, 5001, "shorten the longest label to 242 tokens"),  # no prompt has few enough
+        (300, 0, 5001, "shorten the longest label"),
+        (10, 250, 20, "use a prompt of fewer soft tokens"),
+        (250, 0, 20, "shorten the row to 236 tokens"),
+    ],
+)
+def test_who_is_to_be_shortened_for_a_label(tokens, soft, label, fix):
+    with pytest.raises(ContextExceeded) as caught:
+        check_fits("row", tokens, soft, label, 256, named="longest label")
+    assert caught.value.fix == fix
