@@ -212,6 +212,45 @@ def test_a_file_of_keys_that_cannot_be_read_closes_the_door_and_says_so(
     assert not [secret for secret in keys.values() if secret in caplog.text]
 
 
+def test_an_entry_appended_with_its_own_head_is_an_error_and_drops_nobody(serve, tmp_path, caplog):
+    (first, one), (second, two) = new_key("a"), new_key("b")
+    path = tmp_path / "keys.yaml"
+    path.write_text(one)
+    served = serve(keys=Keys(path))
+    path.write_text(one + two)  # YAML by itself keeps the last `keys:` and forgets the first client
+    for secret in (first, second):
+        assert status_for(served, secret) == (503, "keys_unreadable")
+    line = one.count("\n") + 1
+    with pytest.raises(SoftPromptError) as caught:
+        Keys(path)
+    assert f"`keys` occurs twice in one mapping, in lines 1 and {line}" in caught.value.what
+    assert f"put every entry under the `keys:` of line 1, and delete line {line}" in caught.value.fix
+    assert [record for record in caplog.records if "occurs twice" in record.getMessage()]
+    lines = (one + two).splitlines(keepends=True)
+    path.write_text("".join(lines[: line - 1] + lines[line:]))  # as the fix says
+    for secret in (first, second):
+        assert status_for(served, secret)[0] == 200
+
+
+def test_a_key_that_occurs_twice_in_any_mapping_is_refused(tmp_path):
+    secret, text = new_key("a")
+    path = tmp_path / "keys.yaml"
+    path.write_text(text + "  base: true\n  'base': false\n")
+    with pytest.raises(
+        SoftPromptError, match="`base` occurs twice in one mapping, in lines 6 and 7"
+    ) as caught:
+        Keys(path)
+    assert caught.value.fix == "keep one of them"
+    path.write_text("{keys: [], keys: []}")
+    with pytest.raises(SoftPromptError, match="`keys` occurs twice"):
+        Keys(path)
+    other, more = new_key("b")
+    more = more.removeprefix("keys:\n").replace("- name", "- <<: *a\n  name")
+    path.write_text(text.replace("- name", "- &a\n  name") + "  metrics: true\n" + more)
+    keys = Keys(path)  # an entry that takes over another's values and writes its own is no such file
+    assert keys.find(secret).name == "a" and keys.find(other).name == "b" and keys.find(other).metrics
+
+
 def test_the_file_of_keys_holds_no_key_and_its_mistakes_are_named(keys_file, tmp_path):
     path, secrets = keys_file
     assert not [secret for secret in secrets.values() if secret in path.read_text()]

@@ -18,8 +18,10 @@ import hashlib
 import logging
 import secrets
 import threading
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
+from typing import Any
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -127,12 +129,66 @@ def _content(path: Path) -> bytes | str:
         return error.strerror or str(error)
 
 
+@dataclass(frozen=True)
+class _Twice:
+    """A key that one mapping holds twice."""
+
+    key: str
+    first: int  # line
+    line: int
+    top: bool  # the mapping is the whole file
+
+    @property
+    def fix(self) -> str:
+        if self.top and self.key == "keys":
+            return f"put every entry under the `keys:` of line {self.first}, and delete line {self.line}"
+        return "keep one of them"
+
+
+def _read(content: bytes) -> Any:
+    """The file as plain values; a _Twice where a mapping holds a key twice. Raises yaml.YAMLError."""
+    loader = LOADER(content)
+    try:
+        root = loader.get_single_node()
+        if root is None:
+            return None
+        return _twice(root) or loader.construct_document(root)
+    finally:
+        loader.dispose()
+
+
+def _twice(root: yaml.Node) -> _Twice | None:
+    todo, seen = [root], set()
+    while todo:
+        node = todo.pop()
+        if id(node) in seen or isinstance(node, yaml.ScalarNode):
+            continue
+        seen.add(id(node))
+        if isinstance(node, yaml.SequenceNode):
+            todo += reversed(node.value)
+            continue
+        lines: dict[tuple[str, str], int] = {}
+        for key, value in node.value:
+            todo.append(value)
+            if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
+                line, same = key.start_mark.line + 1, (key.tag, key.value)
+                if same in lines:
+                    return _Twice(key.value, lines[same], line, node is root)
+                lines[same] = line
+    return None
+
+
 def _parsed(path: Path, content: bytes | str) -> dict[str, Key] | SoftPromptError:
     """The keys by the hashes of their secrets; the error where the file is of no use."""
     if isinstance(content, str):
         return SoftPromptError(f"cannot read the keys of {path}", why=content, fix=FIX)
     try:
-        said = yaml.load(content, LOADER)
+        said = _read(content)
+        if isinstance(said, _Twice):
+            why = "YAML keeps only the last one, and would drop the rest without a word"
+            where = f"in lines {said.first} and {said.line}"
+            what = f"the keys of {path} are not usable: `{said.key}` occurs twice in one mapping, {where}"
+            return SoftPromptError(what, why=why, fix=said.fix)
         if said is None:
             return SoftPromptError(f"{path} is empty", why="`keys: []` is a file without keys", fix=FIX)
         found = _File.model_validate(said)
