@@ -185,7 +185,7 @@ def test_copies_are_the_same_artifact(saved, tmp_path, lm):
 
 @pytest.mark.parametrize("name", [MANIFEST, VECTORS, "state.safetensors"])
 @pytest.mark.parametrize("kind", ["pipe", "device", "link to a device", "link to a pipe", "folder", "socket"])
-def test_only_regular_files_are_opened(copy, tmp_path, lm, name, kind):
+def test_only_regular_files_are_opened(copy, tmp_path, lm, name, kind, monkeypatch):
     """A pipe would be waited for for ever, a device read for ever."""
     folder = copy()
     (folder / name).unlink()
@@ -197,9 +197,9 @@ def test_only_regular_files_are_opened(copy, tmp_path, lm, name, kind):
         import socket
 
         with socket.socket(socket.AF_UNIX) as one:
-            os.chdir(folder)  # a socket's path is short
+            monkeypatch.chdir(folder)  # a socket's path is short
             one.bind(name)
-            os.chdir(tmp_path)
+            monkeypatch.undo()
     elif kind == "link to a pipe":
         os.mkfifo(tmp_path / "pipe")
         (folder / name).symlink_to(tmp_path / "pipe")
