@@ -3,6 +3,7 @@ and what is no artifact lies beside those that are."""
 
 from __future__ import annotations
 
+import errno
 import inspect
 import json
 import logging
@@ -13,7 +14,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import safetensors.torch
+import torch
 
+from softprompt._system import files
+from softprompt.artifacts import artifact as artifacts
 from softprompt.artifacts.manifest import text_of
 from softprompt.errors import SoftPromptError
 from softprompt.serve import BrokenPrompt, Registry, UnknownPrompt, bases, file_stamps
@@ -170,6 +175,89 @@ def test_a_link_that_moves_to_a_damaged_version_answers_as_before(llama, publish
         found.get("latest")
     publish(llama, tmp_path / "v2", seed=2)
     assert not found.get("latest").outdated
+
+
+def too_many_files(*_):
+    raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+
+def fails(error: Exception):
+    def failing(*_, **__):
+        raise error
+
+    return failing
+
+
+MOMENTARY = {
+    "no file can be opened": (files, "_open_now", too_many_files),
+    "no file of vectors can be opened": (
+        safetensors.torch,
+        "load_file",
+        fails(
+            FileNotFoundError("No such file or directory: x")
+        ),  # all that safetensors says, whatever it was
+    ),
+    "a disk that does not answer": (artifacts, "sha256", fails(OSError(errno.EIO, "Input/output error"))),
+    "no memory": (artifacts.Artifact, "check_base", fails(MemoryError())),
+    "no memory on the device": (
+        artifacts.Artifact,
+        "check_base",
+        fails(torch.OutOfMemoryError("CUDA out of memory")),
+    ),
+}
+
+
+@pytest.mark.parametrize("how", MOMENTARY)
+def test_a_momentary_failure_is_not_remembered(how, llama, publish, tmp_path, monkeypatch):
+    publish(llama, tmp_path / "p")
+    found = Registry(tmp_path, llama)
+    with monkeypatch.context() as failing:
+        failing.setattr(*MOMENTARY[how])
+        for _ in range(2):
+            list(found.names())
+            with pytest.raises(BrokenPrompt):
+                found.get("p")
+    assert listed(found) == ["p"] and found.describe("p").problem is None
+    assert not found.get("p").outdated
+
+
+@pytest.mark.parametrize("error", [KeyError("x"), ValueError("x"), RecursionError()])
+def test_what_the_content_proves_is_remembered(error, llama, publish, tmp_path, monkeypatch):
+    publish(llama, tmp_path / "p")
+    found = Registry(tmp_path, llama)
+    with monkeypatch.context() as failing:
+        failing.setattr(artifacts.Artifact, "check_base", fails(error))
+        with pytest.raises(BrokenPrompt):
+            found.get("p")
+    with pytest.raises(BrokenPrompt, match="p"):  # the files are as they were
+        found.get("p")
+
+
+@pytest.mark.parametrize("ask", ["get", "describe"])
+def test_a_name_by_which_nothing_answers_is_not_counted_as_outdated(ask, llama, publish, tmp_path):
+    for name in ("p", "q"):
+        publish(llama, tmp_path / name, seed=1, prompts=("joke", "fact"))
+    publish(llama, tmp_path / "large", seed=1, prompts=("a", "b", "c"))
+    publish(llama, tmp_path / "other", seed=1, prompts=("a", "b", "c"))
+    size = Registry(tmp_path, llama).get("p:joke").bytes
+    found = Registry(tmp_path, llama, max_bytes=4 * size)
+    for name in ("p", "q"):
+        found.get(f"{name}:joke")
+        flip(tmp_path / name)
+        assert found.get(f"{name}:joke").outdated
+    assert found.outdated == 2
+    with pytest.raises(UnknownPrompt):  # of an artifact that is there
+        found.get("q:other")
+    assert found.outdated == 2
+    shutil.rmtree(tmp_path / "q")
+    with pytest.raises(UnknownPrompt):
+        getattr(found, ask)("q:fact")
+    assert found.outdated == 1
+    for name in ("large:a", "other:a"):  # which leave no room for the last good version
+        found.get(name)
+    with pytest.raises(BrokenPrompt):
+        found.get("p:joke")
+    assert found.outdated == 0
 
 
 def test_an_empty_folder_picks_up_what_arrives(llama, publish, tmp_path):

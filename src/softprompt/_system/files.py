@@ -88,7 +88,7 @@ def read_tensors(path: Path) -> dict[str, Any]:
     try:
         return load_file(path)
     except (SafetensorError, OSError, ValueError, LookupError, TypeError, AttributeError) as error:
-        raise _damaged(path, str(error)) from None
+        raise _damaged(path, str(error)) from error
 
 
 def check_tensors_fit(path: Path) -> None:
@@ -129,7 +129,7 @@ def open_regular(path: Path) -> BinaryIO:
     except FileNotFoundError:
         raise SoftPromptError(f"no file {path}", fix="train again, or copy the whole folder") from None
     except (OSError, ValueError) as error:
-        raise _damaged(path, getattr(error, "strerror", None) or str(error)) from None
+        raise _damaged(path, getattr(error, "strerror", None) or str(error)) from error
 
 
 def _open_now(path: Path) -> BinaryIO:

@@ -125,8 +125,8 @@ class Artifact:
         """Everything trainable, into a method of the same options."""
         try:
             method.load_state_dict(self.tensors(STATE))
-        except RuntimeError:
-            raise self._other_shape(lm) from None
+        except RuntimeError as error:
+            raise self._other_shape(lm) from error
 
     def load_base(self, lm: LanguageModel) -> None:
         """The base weights that were trained along (lora, full, a head), into `lm` in place, if any."""
@@ -229,6 +229,7 @@ def load(path: str | Path, *, verify: bool = True) -> Artifact:
 def _check_file(file: Path, facts: Mapping[str, Any], verify: bool) -> None:
     """Raises SoftPromptError unless a file is as it was written. What is too long is not read."""
     check_pulled(file)
+    cause = None
     try:
         with open_regular(file):
             pass
@@ -238,8 +239,8 @@ def _check_file(file: Path, facts: Mapping[str, Any], verify: bool) -> None:
                 return
         why = f"its content does not match the hash in {MANIFEST}"
     except SoftPromptError as error:
-        why = error.why or "it is not there"
-    raise SoftPromptError(f"{file} is damaged or missing", why=why, fix=RESTORE)
+        why, cause = error.why or "it is not there", error.__cause__
+    raise SoftPromptError(f"{file} is damaged or missing", why=why, fix=RESTORE) from cause
 
 
 def starts(path: str, prompts: Sequence[str]) -> list[str]:

@@ -14,7 +14,7 @@ from typing import Any, final
 from .._system.files import read_bytes
 from ..artifacts.manifest import BASE, MANIFEST, MANIFEST_BYTES, SCHEMA, is_whole
 from ..errors import SoftPromptError
-from .file_stamps import Stamp, settled, stamp_of
+from .file_stamps import Stamp, is_momentary, settled, stamp_of
 
 KEPT = 200_000  # artifacts whose contents are remembered
 UNREADABLE = "its manifest cannot be read"
@@ -53,7 +53,12 @@ class Contents:
         (stamp,) = settled(lambda: (stamp_of(manifest),))
         if stamp is None:
             return Content(problem=UNREADABLE)
-        content = read(path)
+        try:
+            content = _said(path)
+        except (SoftPromptError, OSError) as error:
+            content = _unread(error)
+            if is_momentary(error):
+                return content
         if len(self._known) >= KEPT:
             self._known.clear()
             self._alike.clear()
@@ -71,11 +76,19 @@ def names_of(name: str, prompts: Iterable[str]) -> list[str]:
 def read(path: Path) -> Content:
     """Of the artifact in a folder, whose other files are not verified."""
     try:
-        content = read_bytes(path / MANIFEST, MANIFEST_BYTES)
-    except SoftPromptError as error:
-        return Content(problem=f"{UNREADABLE}: {error.why}" if error.why else UNREADABLE)
-    except OSError as error:
-        return Content(problem=f"{UNREADABLE}: {error.strerror}")
+        return _said(path)
+    except (SoftPromptError, OSError) as error:
+        return _unread(error)
+
+
+def _unread(error: SoftPromptError | OSError) -> Content:
+    why = error.why if isinstance(error, SoftPromptError) else error.strerror
+    return Content(problem=f"{UNREADABLE}: {why}" if why else UNREADABLE)
+
+
+def _said(path: Path) -> Content:
+    """Raises SoftPromptError and OSError where the manifest cannot be read."""
+    content = read_bytes(path / MANIFEST, MANIFEST_BYTES)
     try:
         said = json.loads(content.decode("utf-8"))
         if said.get("schema", 0) > SCHEMA:

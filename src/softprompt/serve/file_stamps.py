@@ -39,6 +39,19 @@ def settled(look: Callable[[], tuple[Stamp | None, ...]]) -> tuple[Stamp | None,
     return look()
 
 
+def is_momentary(error: BaseException | None) -> bool:
+    """Whether an error, or one behind it, may pass while the files stay as they are.
+
+    So do failures of the system (too many open files, a disk that does not answer) and want of memory. What
+    the files' content proves does not.
+    """
+    while error is not None:
+        if isinstance(error, (OSError, MemoryError, RuntimeError)) and not isinstance(error, RecursionError):
+            return True  # torch says that memory is short by a RuntimeError
+        error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
+    return False
+
+
 def remember(
     kept: OrderedDict[Any, Any], key: Any, value: Any, most: int, lock: threading.Lock | None = None
 ) -> None:

@@ -112,7 +112,7 @@ class Registry:
 
     def describe(self, name: str) -> Entry:
         """An artifact by name. Raises UnknownPrompt."""
-        path, prompt = self._names.find(name)
+        path, prompt = self._find(name)
         entry = self._entry(path, name)
         try:
             held = artifacts.load(path, verify=False).prompts
@@ -127,7 +127,7 @@ class Registry:
 
         While a new version is written, or is broken, the last good one is served as long as it is held.
         """
-        path, prompt = self._names.find(name)
+        path, prompt = self._find(name)
         version, outdated = self._versions.current(path, _of_artifact(name, prompt))
         artifact = version.tuned.artifact
         try:
@@ -135,6 +135,14 @@ class Registry:
         except SoftPromptError as error:
             raise UnknownPrompt(error.what, error.why, f"use one of: {name}:NAME") from None
         return Loaded(name, version.tuned, index, f"{version.content}:{index}", version.bytes, outdated)
+
+    def _find(self, name: str) -> tuple[Path, str | None]:
+        try:
+            return self._names.find(name)
+        except UnknownPrompt:
+            for gone in (name, name.partition(":")[0]):  # there is no such artifact either
+                self._versions.forget(one_form(gone))
+            raise
 
     def _entry(self, path: Path, name: str) -> Entry:
         manifest = stamp_of(path / MANIFEST)

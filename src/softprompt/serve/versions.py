@@ -25,7 +25,7 @@ from ..artifacts.manifest import BASE, STATE, VECTORS
 from ..errors import SoftPromptError
 from ..methods.materialised import Materialised
 from ..tuned import Tuned
-from .file_stamps import Stamp, remember, settled, stamp_of
+from .file_stamps import Stamp, is_momentary, remember, settled, stamp_of
 from .request import BrokenPrompt
 
 log = logging.getLogger("softprompt.serve")
@@ -67,6 +67,11 @@ class Versions:
     def outdated(self) -> int:
         """Names by which a version answers that is not the one on disk."""
         return len(self._outdated)
+
+    def forget(self, name: str) -> None:
+        """Nothing answers by a name any more."""
+        with self._lock:
+            self._outdated.pop(name, None)
 
     def problem(self, path: Path) -> SoftPromptError | None:
         """Why what is on disk cannot be served, where it was tried."""
@@ -117,6 +122,7 @@ class Versions:
         why = f"{error.what}: {error.why}" if error.why else error.what
         version = self.last_good(path, name)
         if version is None:
+            self.forget(name)
             raise BrokenPrompt(f"prompt '{name}' cannot be served", why=why, fix=error.fix)
         with self._lock:
             if self._outdated.get(name) != stamps:
@@ -129,17 +135,19 @@ class Versions:
         return version
 
     def _read(self, path: Path, stamps: Stamps) -> Version | SoftPromptError:
-        """The version on disk, or why it cannot be served: a broken one is read once."""
+        """The version on disk, or why it cannot be served.
+
+        A broken one is read once; after a failure that may pass, it is read again.
+        """
         known = self._problems.get(path)
         if known is not None and known[0] == stamps:
             return known[1]
         try:
             return self._load(path)
-        except SoftPromptError as error:
-            plain = SoftPromptError(
-                error.what, error.why, error.fix
-            )  # without the frames that it came through
-            remember(self._problems, path, (stamps, plain), KEPT)
+        except Exception as error:  # a manifest may lack anything
+            plain = _as_ours(error, path)
+            if not is_momentary(error):
+                remember(self._problems, path, (stamps, plain), KEPT)
             return plain
 
     def _load(self, path: Path) -> Version:
@@ -150,9 +158,9 @@ class Versions:
             try:
                 artifact = artifacts.load(path, verify=first)
                 tuned = self._opened(artifact)
-            except Exception as error:  # a manifest may lack anything
+            except Exception:
                 if _stamps(path) == stamps:
-                    raise _as_ours(error, path) from error
+                    raise
                 continue
             if _stamps(path) == stamps:
                 break
@@ -171,9 +179,13 @@ class Versions:
 
 
 def _as_ours(error: Exception, path: Path) -> SoftPromptError:
+    """Without the frames that the error came through."""
     if isinstance(error, SoftPromptError):
-        return error
-    return SoftPromptError(f"{path} is damaged", why=f"{type(error).__name__}: {error}", fix=RESTORE)
+        return SoftPromptError(error.what, error.why, error.fix)
+    why = f"{type(error).__name__}: {error}"
+    if is_momentary(error):
+        return SoftPromptError(f"{path} could not be read", why, fix="ask again")
+    return SoftPromptError(f"{path} is damaged", why, fix=RESTORE)
 
 
 def _stamps(path: Path) -> Stamps:
