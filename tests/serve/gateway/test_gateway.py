@@ -5,17 +5,23 @@ from __future__ import annotations
 import asyncio
 import base64
 import copy
+import errno
+import hashlib
 import io
 import json
 import os
+import socket
+import ssl
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import httpx2
 import openai
 import pytest
+import safetensors.torch
 import torch
 from tests.serve.http.conftest import CHAT, Running
 from tests.serve.http.talking import BACK, by_hand, create, pieces, talk
@@ -23,9 +29,9 @@ from tests.serve.http.talking import BACK, by_hand, create, pieces, talk
 from softprompt import methods
 from softprompt.artifacts.interop import foreign
 from softprompt.artifacts.interop.kv_cache.batch import compile_all, sources
-from softprompt.artifacts.interop.kv_cache.folder import Folder
+from softprompt.artifacts.interop.kv_cache.folder import EMBEDDINGS, Folder
 from softprompt.methods.base import Setting
-from softprompt.serve.gateway import CompiledRegistry, VllmEngine
+from softprompt.serve.gateway import CompiledRegistry, VllmEngine, faults
 from softprompt.serve.gateway.client import Vllm
 from softprompt.serve.http import create_app
 from softprompt.serve.request import (
@@ -266,6 +272,113 @@ def test_a_damaged_new_version_leaves_its_place_to_the_last_one(engine, vllm, co
         file.unlink()
     with pytest.raises(UnknownPrompt):
         engine.registry.get("moved")
+
+
+@pytest.mark.parametrize("ask", ["get", "describe"])
+def test_names_by_which_an_older_version_answers_are_counted(ask, engine, compiled):
+    joke, fact = compiled.entry("voices:joke"), compiled.entry("voices:fact")
+    content = engine.registry.folder.content(joke.sha256)
+    whole, files = content.read_bytes(), []
+    try:
+        for name in ("one", "two"):
+            compiled.add(compiled.load(joke), lambda *_, name=name: replace(joke, name=name))
+            engine.registry.get(name)
+            files.append(compiled.name_file(name))
+            files[-1].write_text("{")
+            assert engine.registry.get(name).outdated
+        assert engine.numbers()["prompts_outdated"] == 2
+        files[0].unlink()
+        with pytest.raises(UnknownPrompt):
+            getattr(engine.registry, ask)("one")
+        assert engine.numbers()["prompts_outdated"] == 1
+        content.unlink()
+        with pytest.raises(BrokenPrompt):
+            engine.registry.get("two")
+        assert engine.numbers()["prompts_outdated"] == 0
+        content.write_bytes(whole)
+        assert engine.registry.get("two").outdated and engine.numbers()["prompts_outdated"] == 1
+        compiled.add(compiled.load(fact), lambda *_: replace(fact, name="two"))
+        assert not engine.registry.get("two").outdated and engine.numbers()["prompts_outdated"] == 0
+    finally:
+        content.write_bytes(whole)
+        for file in files:
+            file.unlink(missing_ok=True)
+
+
+def test_content_that_cannot_be_read_leaves_its_place_to_the_last_one(engine, compiled, monkeypatch):
+    joke, fact = compiled.entry("voices:joke"), compiled.entry("voices:fact")
+    compiled.add(compiled.load(joke), lambda *_: replace(joke, name="unread"))
+    try:
+        assert engine.registry.get("unread").entry.sha256 == joke.sha256
+        compiled.add(compiled.load(fact), lambda *_: replace(fact, name="unread"))
+        own, kept = Path.read_bytes, compiled.content(fact.sha256)
+
+        def read_bytes(path: Path) -> bytes:
+            if path == kept:
+                raise PermissionError(13, "Permission denied")
+            return own(path)
+
+        with monkeypatch.context() as failing:
+            failing.setattr(Path, "read_bytes", read_bytes)
+            with pytest.raises(BrokenPrompt, match="cannot be served"):
+                engine.submit(Request("voices:fact", IDS))
+            held = engine.registry.get("unread")
+            assert held.outdated and held.entry.sha256 == joke.sha256
+        held = engine.registry.get("unread")
+        assert not held.outdated and held.entry.sha256 == fact.sha256
+    finally:
+        compiled.name_file("unread").unlink()
+
+
+def test_content_that_holds_no_tensors_is_refused(engine, compiled):
+    content = b"no tensors"
+    sha256 = hashlib.sha256(content).hexdigest()
+    file, good = compiled.content(sha256), compiled.entry("voices:joke")
+    compiled.add(compiled.load(good), lambda *_: replace(good, name="none", sha256=sha256))
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(content)
+    try:
+        with pytest.raises(BrokenPrompt):
+            engine.submit(Request("none", IDS))
+    finally:
+        file.unlink()
+        compiled.name_file("none").unlink()
+
+
+@pytest.mark.parametrize("content", [None, b"", bytes([16, 0, 0, 0]), "cut", "another tensor"])
+def test_embeddings_that_cannot_be_read_are_blamed_on_the_prompt(content, engine, vllm, compiled):
+    file = compiled.path / EMBEDDINGS
+    whole = file.read_bytes()
+    try:
+        file.unlink()
+        if content is not None:
+            other = safetensors.torch.save({"other": torch.zeros(2, 2)})
+            file.write_bytes({"cut": whole[:-8], "another tensor": other}.get(content, content))
+        with pytest.raises(BrokenPrompt):
+            engine.submit(Request("late", IDS))
+        assert not vllm.bodies
+    finally:
+        file.write_bytes(whole)
+    run(engine.submit(Request("late", IDS)))
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        OSError(errno.EHOSTUNREACH, "Connect call failed ('10.1.2.3', 8001)"),
+        ConnectionRefusedError(errno.ECONNREFUSED, "Connect call failed ('10.1.2.3', 8001)"),
+        TimeoutError(errno.ETIMEDOUT, "Connect call failed ('10.1.2.3', 8001)"),
+    ],
+)
+def test_an_address_of_vllm_is_not_in_the_reason_why_it_does_not_answer(error):
+    lost = faults.lost("vLLM", error, midway=False)
+    assert os.strerror(error.errno) in lost.why and "10.1.2.3" not in lost.why
+
+
+def test_reasons_with_numbers_of_their_own_keep_their_words():
+    unknown = socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+    assert "Name or service not known" in faults.lost("vLLM", unknown, midway=False).why
+    assert "bad certificate" in faults.lost("vLLM", ssl.SSLError(1, "bad certificate"), midway=False).why
 
 
 def test_a_record_of_the_same_size_and_time_is_seen(engine, compiled):

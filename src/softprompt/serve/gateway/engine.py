@@ -150,6 +150,7 @@ class VllmEngine:
             **{f"{name}_total": float(n) for name, n in self._counts.items()},
             **{f"finished_{reason}_total": float(n) for reason, n in self._finished.items()},
             "requests_running": float(self._running),
+            "prompts_outdated": float(self.registry.outdated),
         }
 
     def piece(self, token: int) -> str:

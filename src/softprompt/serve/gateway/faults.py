@@ -11,6 +11,7 @@ import html
 import json
 import os
 import re
+import socket
 import ssl
 import time
 from collections.abc import Mapping, Sequence
@@ -146,10 +147,15 @@ def _system(error: BaseException | None) -> str:
     found = ""
     while error is not None:
         if isinstance(error, OSError) and error.strerror:
-            code = error.errno if isinstance(error, ConnectionError) else None  # asyncio has words of its own
-            found = os.strerror(code) if code else error.strerror
+            found = _words(error)
         error = error.__cause__ or error.__context__ or next(iter(getattr(error, "exceptions", ())), None)
     return found
+
+
+def _words(error: OSError) -> str:
+    """The system's words for its number: asyncio's own name the address, which clients must not read."""
+    number = 0 if isinstance(error, (ssl.SSLError, socket.gaierror)) else error.errno or 0
+    return os.strerror(number) if number > 0 else error.strerror or ""
 
 
 def _is_tls(error: BaseException | None) -> bool:

@@ -90,12 +90,12 @@ class CompiledRegistry:
         if held := tuple(self.folder.prompts_of(name)):
             entry = self._entry(name, f"{name}:{held[0]}")
             return served.Entry(entry.name, entry.path, entry.modified, prompts=held)
-        raise UnknownPrompt(f"no prompt '{name}'", fix="ask for a prompt that is listed")
+        raise self._unknown(name)
 
     def get(self, name: str) -> CompiledPrompt:
         """A prompt by name, as it is on disk now. Raises UnknownPrompt and BrokenPrompt."""
         if not self.folder.holds(name):
-            raise UnknownPrompt(f"no prompt '{name}'", fix="ask for a prompt that is listed")
+            raise self._unknown(name)
         try:
             loaded = self._current(name)
             self.check(loaded.entry)
@@ -117,6 +117,7 @@ class CompiledRegistry:
                 raise error
             self.check(last.entry)
         except SoftPromptError:
+            self._forget(name)
             raise BrokenPrompt(f"prompt '{name}' cannot be served", why=why, fix=error.fix) from None
         if self._outdated.get(name) != why:
             remember(self._outdated, name, why, KEPT, self._lock)
@@ -141,18 +142,39 @@ class CompiledRegistry:
         remember(self._checked, entry.sha256, stamp, KEPT, self._lock)
 
     def soft(self, entry: Entry, ids: Ids, answered: Ids = ()) -> Tensor:
-        """Embeddings [n + Q + m, H] of an input, the soft tokens after it, and what of an answer is there."""
-        after = self.folder.load(entry)[AFTER]
-        parts = [self._embedded(ids), after, self._embedded(answered)]
+        """Embeddings [n + Q + m, H] of an input, the soft tokens after it, and what of an answer is there.
+
+        Raises BrokenPrompt where a file of them is missing or damaged.
+        """
+        try:
+            after = self.folder.load(entry)[AFTER]
+            parts = [self._embedded(ids), after, self._embedded(answered)]
+        except SoftPromptError as error:
+            why = f"{error.what}: {error.why}"
+            raise BrokenPrompt(f"prompt '{entry.name}' cannot be served", why=why, fix=error.fix) from None
         return torch.cat([part.to(after.dtype) for part in parts if len(part)])
 
     def _embedded(self, ids: Ids) -> Any:
         return self.folder.embeddings(ids) if ids else ()
 
     @property
+    def outdated(self) -> int:
+        """Names by which a version answers that is not the one on disk, since that one cannot be served."""
+        return len(self._outdated)
+
+    @property
     def bytes(self) -> int:
         """Of vectors in memory: none."""
         return 0
+
+    def _unknown(self, name: str) -> UnknownPrompt:
+        self._forget(name)
+        return UnknownPrompt(f"no prompt '{name}'", fix="ask for a prompt that is listed")
+
+    def _forget(self, name: str) -> None:
+        """No older version answers by this name any more."""
+        with self._lock:
+            self._outdated.pop(name, None)
 
     def _current(self, name: str) -> CompiledPrompt:
         stamp = stamp_of(self.folder.name_file(name))

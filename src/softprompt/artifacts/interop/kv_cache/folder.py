@@ -168,27 +168,42 @@ class Folder:
             write_tensors(self.path / EMBEDDINGS, {"embeddings": make()})
 
     def embeddings(self, ids: Sequence[int]) -> Any:
-        """Rows [n, H] of the base's token embeddings; no more of the file is read."""
-        from safetensors import safe_open
+        """Rows [n, H] of the base's token embeddings; no more of the file is read.
 
-        check_pulled(self.path / EMBEDDINGS)
-        with safe_open(self.path / EMBEDDINGS, framework="pt") as file:
-            return file.get_slice("embeddings")[list(ids)]
+        Raises SoftPromptError where the file is missing or damaged, or has no such rows.
+        """
+        from safetensors import SafetensorError, safe_open
+
+        path = self.path / EMBEDDINGS
+        check_pulled(path)
+        try:
+            with safe_open(path, framework="pt") as file:
+                return file.get_slice("embeddings")[list(ids)]
+        except (SafetensorError, OSError, LookupError) as error:
+            fix = "remove it, and compile the prompts again"
+            raise SoftPromptError(f"{path} is damaged or missing", why=str(error), fix=fix) from error
 
     def load(self, entry: Entry) -> dict[str, Any]:
         """Its tensors, whose hash is checked. Raises SoftPromptError for missing or damaged ones."""
+        from safetensors import SafetensorError
         from safetensors.torch import load
 
-        file = self.content(entry.sha256)
+        file, fix = self.content(entry.sha256), f"compile '{entry.name}' again"
         check_pulled(file)
-        content = file.read_bytes() if os.path.isfile(file) else b""  # of a pipe the end may never come
+        try:
+            content = file.read_bytes() if os.path.isfile(file) else b""  # of a pipe the end may never come
+        except OSError as error:
+            raise SoftPromptError(f"{file} cannot be read", why=str(error), fix=fix) from error
         if hashlib.sha256(content).hexdigest() != entry.sha256:
             raise SoftPromptError(
                 f"{file} is damaged or missing",
                 why="its content does not have the hash that is its name",
-                fix=f"compile '{entry.name}' again",
+                fix=fix,
             )
-        return load(content)
+        try:
+            return load(content)
+        except SafetensorError as error:
+            raise SoftPromptError(f"{file} is damaged", why=str(error), fix=fix) from error
 
     def name_file(self, name: str) -> Path:
         """The file of a name, or where it would be. Raises SoftPromptError for one that leads elsewhere."""
