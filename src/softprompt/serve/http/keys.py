@@ -141,7 +141,7 @@ class _Twice:
     @property
     def fix(self) -> str:
         if self.top and self.key == "keys":
-            return f"put every entry under the `keys:` of line {self.first}, and delete line {self.line}"
+            return f"put every entry under the one `keys:` of line {self.first}, all indented alike"
         return "keep one of them"
 
 
