@@ -50,6 +50,10 @@ class Chat:
             )
         return tuple(self._apply(turns, self._parts, tokenize=True))
 
+    def text(self, turns: Turns) -> str:
+        """The conversation as the template writes it. Raises SoftPromptError where it refuses the turns."""
+        return self._rendered(turns, self._parts)
+
     @property
     def writes_date(self) -> bool:
         """Whether the template asks for today's date."""

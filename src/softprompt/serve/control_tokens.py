@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal, final
 
@@ -24,7 +24,13 @@ from .token_pieces import control_tokens
 Policy = Literal["allow", "escape", "refuse"]
 POLICIES: tuple[Policy, ...] = ("allow", "escape", "refuse")
 PRIVATE = range(0xF0000, 0xFFFFE)  # characters of no script: names that are drawn for the template's tokens
-STAND_INS = range(0x100000, 0x10FFFE)  # others, in a client's text
+PRINTABLE = range(
+    0x1D000, 0x1D0F6
+)  # musical symbols, in a client's text: Python shows them as they are in a list
+STAND_INS = range(0x100000, 0x10FFFE)  # others, where a text uses those
+REFUSED = "this server takes none from clients (--control-tokens refuse)"
+UNCLEAR = "the template changes the text, so that the token cannot be told from the template's own"
+Hide = Callable[[Any], Any]
 
 
 class ControlToken(InvalidRequest):
@@ -44,40 +50,63 @@ class Controls:
         self.tokenizer, self.policy = tokenizer, policy
         names = sorted(control_tokens(tokenizer).values(), key=len, reverse=True)
         self._written = re.compile("|".join(map(re.escape, names)) or r"(?!)")
-        self._first = {name[0] for name in names}
+        # in both cases, for a template may change the case, and with what HTML and JSON escape others by
+        cases = {case for name in names for case in (name[0], name[0].lower(), name[0].upper())}
+        self._first = {case for case in cases if len(case) == 1} | {"&", "\\"}
         self._literal = Copy(tokenizer) if policy == "escape" else None
 
-    def guard(self, said: Iterable[Any]) -> Guard | None:
+    def guard(self, said: Iterable[Any], write: Callable[[Hide], str]) -> Guard | None:
         """For a client's texts (rows, or lists of them); None where nothing is to be done.
 
-        Raises ControlToken where the policy refuses one. Texts that are one only side by side count too.
+        `write(hide)` gives the text that the model is to read, where `hide` was applied to what the client
+        wrote. What counts is a control token in that text which is no longer there once stand-ins are put in.
+        Raises ControlToken where the policy refuses one, and where stand-ins would change the text.
         """
         if self.policy == "allow":
             return None
         texts = list(_texts(said))
-        found = next(filter(None, map(self._held, (*texts, "".join(texts)))), None)
-        if found is None:
+        used = set().union(*texts)
+        if used.isdisjoint(self._first):
             return None
-        if self._literal is None:
-            raise ControlToken(
-                f"the text holds the control token {found}",
-                why="this server takes none from clients (--control-tokens refuse)",
-                fix="write it otherwise",
-            )
-        used = set("".join(texts))
-        free = (chr(code) for code in STAND_INS if chr(code) not in used)
-        return Guard(self._literal, {character: next(free) for character in self._first})
+        if self.policy == "refuse" and (said_so := next(filter(None, map(self._held, texts)), None)):
+            raise _refusal(said_so[0][1], REFUSED)  # also where the template leaves that text out
+        plain = write(lambda text: text)
+        found = self._held(plain)
+        if not found:
+            return None
+        free = (chr(code) for code in (*PRINTABLE, *STAND_INS) if chr(code) not in used)
+        stand_ins = dict(zip(sorted(self._first), free, strict=False))
+        if len(stand_ins) < len(self._first):
+            raise _refusal(found[0][1], "the text uses all characters that could stand for it")
+        guard = Guard(self._literal, stand_ins)
+        try:
+            hidden = write(guard.hide)
+        except SoftPromptError:  # a template that looks for what is hidden
+            raise _refusal(found[0][1], UNCLEAR) from None
+        own, aligned = self._held(hidden), guard.show(hidden) == plain
+        if (own == found) if aligned else ([name for _, name in own] == [name for _, name in found]):
+            return None
+        theirs = next((name for place, name in found if (place, name) not in own), found[0][1])
+        if self.policy == "refuse":
+            raise _refusal(theirs, REFUSED)
+        if not aligned:
+            raise _refusal(theirs, UNCLEAR)
+        return guard
 
-    def _held(self, text: str) -> str | None:
-        found = self._written.search(text)
-        return found[0] if found else None
+    def _held(self, text: str) -> list[tuple[int, str]]:
+        """Control tokens that are written in a text, with their places."""
+        return [(found.start(), found[0]) for found in self._written.finditer(text)]
+
+
+def _refusal(name: str, why: str) -> ControlToken:
+    return ControlToken(f"the text holds the control token {name}", why=why, fix="write it otherwise")
 
 
 @final
 class Guard:
     """The stand-ins of one request. They stand for what control tokens begin with, one character for one."""
 
-    def __init__(self, literal: Copy, stand_ins: Mapping[str, str]) -> None:
+    def __init__(self, literal: Copy | None, stand_ins: Mapping[str, str]) -> None:
         self._hidden = str.maketrans(dict(stand_ins))
         self._shown = str.maketrans({stand_in: character for character, stand_in in stand_ins.items()})
         self._literal = literal
@@ -87,7 +116,7 @@ class Guard:
         if isinstance(said, str):
             return said.translate(self._hidden)
         if isinstance(said, Mapping):
-            return {key: self.hide(value) for key, value in said.items()}
+            return {self.hide(key): self.hide(value) for key, value in said.items()}
         return [self.hide(one) for one in said] if isinstance(said, list | tuple) else said
 
     def show(self, text: str) -> str:
@@ -102,7 +131,7 @@ class Guard:
 
     def encoder(self, encoder: Encoder) -> Encoder:
         """The same encoder, which reads stand-ins as what they stand for."""
-        return encoder.reading(_Reading(self, self._literal))
+        return encoder.reading(_Reading(self, self._literal)) if self._literal is not None else encoder
 
 
 @final
@@ -178,6 +207,7 @@ def _texts(said: Iterable[Any]) -> Iterable[str]:
         if isinstance(one, str):
             yield one
         elif isinstance(one, Mapping):
+            yield from _texts(one)
             yield from _texts(one.values())
         elif isinstance(one, list | tuple):
             yield from _texts(one)

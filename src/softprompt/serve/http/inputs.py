@@ -7,7 +7,7 @@ it runs in a thread. Names and bytes of single tokens wait for nobody: an event 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from ...data.encode import Encoder, Example
 from ...data.template import Template
 from ...errors import SoftPromptError
 from ..context import check_fits
-from ..control_tokens import Controls, Guard, Policy
+from ..control_tokens import Controls, Guard, Hide, Policy
 from ..detokenizer import Detokenizer
 from ..request import InvalidRequest, Token
 from ..token_pieces import Pieces
@@ -63,8 +63,9 @@ class Inputs:
     def text(self, text: str | Sequence[int], loaded: ServedPrompt | None = None) -> Input:
         """A text, or its ids, as it is: what ahead of it the tokenizer puts is put, no template."""
         if isinstance(text, str):
-            guard = self.controls.guard([text])
-            encoder, hidden = self._guarded(self._plain, text, guard)
+            guard = self.controls.guard([text], lambda hide: hide(text))
+            encoder = self._plain if guard is None else guard.encoder(self._plain)
+            hidden = text if guard is None else guard.hide(text)
             self._long.check(text, "prompt")
             with self._long.turn(len(text)):
                 ids = encoder.encode({"input": hidden}, with_target=False).input_ids
@@ -98,9 +99,11 @@ class Inputs:
             new = encoder.room.new_tokens if wanted is None else wanted
             soft = loaded.vectors[1]
             room = replace(encoder.room, context=self.context, soft=soft, new_tokens=new)
-        guard = self.controls.guard([row])
-        reader, hidden = self._guarded(encoder.within(room), row, guard)
         try:
+            guard = self._guard_of_row(encoder, row)
+            reader, hidden = encoder.within(room), row
+            if guard is not None:
+                reader, hidden = guard.encoder(reader), _hidden(row, encoder.template, guard.hide)
             written = _characters(row)
             if written > LONG and encoder.max_input_tokens is None:
                 self._long.check(encoder.render(row, with_target=False).input, what)
@@ -130,9 +133,10 @@ class Inputs:
             raise ApiError(400, message, param="rendering", code="no_template")
         if loaded is None or rendering == "chat" or len(fields) != 1:
             own = None if loaded is None or not loaded.tuned.encoder.chat else loaded.tuned.encoder
-            guard = self.controls.guard(message.text for message in messages)
-            turns = [(m.role, m.text if guard is None else guard.hide(m.text)) for m in messages]
-            return self._as_chat(turns, own, loaded, Reading(rendering="chat"), guard)
+            texts = [message.text for message in messages]
+            return self._as_chat(
+                texts, lambda hide: _said(messages, hide), own, loaded, Reading(rendering="chat")
+            )
         if not users:
             raise ApiError(400, "There is no user message.", param="messages")
         if not loaded.tuned.encoder.chat or len(messages) == 1:
@@ -143,46 +147,58 @@ class Inputs:
 
     def _as_conversation(self, loaded: ServedPrompt, field: str, messages: Sequence[Message]) -> Input:
         """A template that is a chat's own turn takes every user message, and the answers between them."""
-        encoder, guard = loaded.tuned.encoder, self.controls.guard(message.text for message in messages)
-        said = [(m.role, m.text if guard is None else guard.hide(m.text)) for m in messages]
-        turns = [
-            (role, encoder.template.render_input({field: text}) if role == "user" else text)
-            for role, text in said
-        ]
-        if encoder.system is not None and not any(role in ("system", "developer") for role, _ in turns):
-            turns.insert(0, ("system", encoder.system))
-        return self._as_chat(turns, encoder, loaded, Reading(rendering="template"), guard)
+        encoder = loaded.tuned.encoder
+
+        def turns(hide: Hide) -> list[tuple[str, str]]:
+            made = [
+                (role, encoder.template.render_input({field: text}) if role == "user" else text)
+                for role, text in _said(messages, hide)
+            ]
+            if encoder.system is not None and not any(role == "system" for role, _ in made):
+                made.insert(0, ("system", encoder.system))
+            return made
+
+        texts = [message.text for message in messages]
+        return self._as_chat(texts, turns, encoder, loaded, Reading(rendering="template"))
 
     def _as_chat(
         self,
-        turns: Sequence[tuple[str, str]],
+        texts: Sequence[str],
+        turns: Callable[[Hide], list[tuple[str, str]]],
         encoder: Encoder | None,
         loaded: ServedPrompt | None,
         reading: Reading,
-        guard: Guard | None,
     ) -> Input:
+        """`turns(hide)`: what is said, by role, where `hide` was applied to the client's own `texts`."""
         if not getattr(self.tokenizer, "chat_template", None):
             message = "The model has no chat template: use /v1/completions, or a prompt with a template."
             raise ApiError(400, message, param="messages", code="no_chat_template")
         encoder = self._plain if encoder is None else encoder
-        chat = (encoder if guard is None else guard.encoder(encoder)).conversation
-        said = [("system" if role == "developer" else role, text) for role, text in turns]
-        self._long.check(said[-1][1], "messages")  # the last one, for a template may leave out of the others
+        said = turns(lambda text: text)
+        last = said[-1][1]
+        self._long.check(last, "messages")  # the last one, for a template may leave out of the others
         try:
             with self._long.turn(sum(len(text) for _, text in said)):
-                ids = chat.ids(said)
+                chat = encoder.conversation
+                guard = self.controls.guard(texts, lambda hide: chat.text(turns(hide)))
+                ids = (
+                    chat.ids(said)
+                    if guard is None
+                    else guard.encoder(encoder).conversation.ids(turns(guard.hide))
+                )
         except InvalidRequest:
             raise
         except SoftPromptError as error:
             message = f"The model's chat template refuses these messages: {error.what}"
             raise ApiError(400, message, param="messages", code="chat_template") from None
-        last = turns[-1][1] if guard is None else guard.show(turns[-1][1])
         return self._checked(Input(ids, last, reading, "messages"), loaded)
 
-    @staticmethod
-    def _guarded(encoder: Encoder, said: Any, guard: Guard | None) -> tuple[Encoder, Any]:
-        """What reads what the client wrote, and how it is put to it."""
-        return (encoder, said) if guard is None else (guard.encoder(encoder), guard.hide(said))
+    def _guard_of_row(self, encoder: Encoder, row: Mapping[str, Any] | str) -> Guard | None:
+        def write(hide: Hide) -> str:
+            rendered = encoder.render(_hidden(row, encoder.template, hide), with_target=False)
+            return "\n".join((rendered.input, *(rendered.choices or ())))
+
+        return self.controls.guard([row], write)
 
     def room(
         self,
@@ -283,6 +299,19 @@ class Inputs:
             return given
         example = loaded.tuned.encoder.of_input(given.ids, given.text, loaded.index)
         return replace(given, example=example)
+
+
+def _said(messages: Sequence[Message], hide: Hide) -> list[tuple[str, str]]:
+    return [("system" if m.role == "developer" else m.role, hide(m.text)) for m in messages]
+
+
+def _hidden(row: Mapping[str, Any] | str, template: Template, hide: Hide) -> Any:
+    """A row, where `hide` is applied to all but the names of fields that are looked up."""
+    if isinstance(row, str):
+        return hide(row)
+    named = (template.prompt_field, template.choices_field, template.words_field, template.tags_field)
+    fields = {*template.fields(), *named}
+    return {name if name in fields else hide(name): hide(value) for name, value in row.items()}
 
 
 def _characters(row: Mapping[str, Any] | str) -> int:
