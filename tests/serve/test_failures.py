@@ -13,12 +13,10 @@ import torch
 
 pytest.importorskip("fastapi", reason="NO SERVER TESTS: pip install softprompt[serve]")
 
-from tests.serve.http.conftest import Running as Serving
+from tests.serve.http.conftest import serving
 
 from softprompt.lm.kv_store import Running
-from softprompt.serve import Engine, Registry
 from softprompt.serve.failures import line
-from softprompt.serve.http import create_app
 from softprompt.serve.request import ModelFailed
 from softprompt.serve.scheduler import Batching
 
@@ -35,12 +33,8 @@ def served(new_lm, folder, publish):
     lm = new_lm("llama")
     publish(lm, folder / "soft", "prompt-tuning", {"length": 4}, seed=1)
     publish(lm, folder / "mood", "prefix-tuning", {"length": 3}, seed=2, labels=("good", "bad"))
-    engine = Engine(lm, Registry(folder, lm), max_tokens=2**13)
-    engine.start()
-    app = create_app(engine, engine.registry, model_name="tiny", tokenizer=lm.tokenizer, context=256)
-    running = Serving(app, engine, 5.0)
-    yield running
-    running.stop()
+    with serving(lm, folder) as running:
+        yield running
 
 
 @pytest.fixture

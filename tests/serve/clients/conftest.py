@@ -16,11 +16,9 @@ from safetensors.torch import load_file
 
 pytest.importorskip("fastapi", reason="NO SERVER TESTS: pip install softprompt[serve]")
 
-from tests.serve.http.conftest import CHAT, Running
+from tests.serve.http.conftest import CHAT, serving
 
 from softprompt.lm.causal import CausalLM
-from softprompt.serve import Engine, Registry
-from softprompt.serve.http.app import create_app
 from softprompt.tuned import open_prompt
 
 CONTEXT = 1024  # the tokenizer's tokens are single characters
@@ -47,13 +45,8 @@ def lm(new_lm, prompts, publish) -> CausalLM:
 @pytest.fixture(scope="session")
 def served(lm, prompts) -> Iterator[str]:
     """The address of the server, without /v1."""
-    registry = Registry(prompts, lm)
-    engine = Engine(lm, registry, max_tokens=2**16)
-    engine.start()
-    app = create_app(engine, registry, model_name="smollm2", tokenizer=lm.tokenizer, context=CONTEXT)
-    running = Running(app, engine, 5.0)
-    yield running.url
-    running.stop()
+    with serving(lm, prompts, model_name="smollm2", context=CONTEXT, max_tokens=2**16) as running:
+        yield running.url
 
 
 @pytest.fixture(scope="session")

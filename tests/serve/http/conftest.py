@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -51,6 +53,21 @@ class Running:
         self.server.should_exit = True
         self.thread.join(30)
         assert not self.thread.is_alive()
+
+
+@contextlib.contextmanager
+def serving(
+    lm: Any, folder: Path, *, model_name: str = "tiny", context: int = 256, max_tokens: int = 2**13
+) -> Iterator[Running]:
+    """A server of the folder's prompts over an engine that is real."""
+    from softprompt.serve import Engine, Registry
+
+    engine = Engine(lm, Registry(folder, lm), max_tokens=max_tokens)
+    engine.start()
+    app = create_app(engine, engine.registry, model_name=model_name, tokenizer=lm.tokenizer, context=context)
+    running = Running(app, engine, 5.0)
+    yield running
+    running.stop()
 
 
 @pytest.fixture(scope="session")

@@ -5,11 +5,9 @@ from __future__ import annotations
 import httpx2 as httpx
 import openai
 import pytest
-from tests.serve.http.conftest import CHAT, Running
+from tests.serve.http.conftest import CHAT, serving
 
-from softprompt.serve import Engine, Registry
 from softprompt.serve.context import check_fits
-from softprompt.serve.http.app import create_app
 from softprompt.serve.request import ContextExceeded
 
 SOFT = {"soft": 4, "prefix": 0, "late": 5, "tiny": 0}  # soft tokens of each
@@ -24,13 +22,8 @@ def served(new_lm, publish, tmp_path_factory):
     publish(lm, folder / "late", "prompt-tuning", {"length": 5, "placement": "after"}, seed=2)
     publish(lm, folder / "prefix", "prefix-tuning", {"length": 3}, seed=3)
     publish(lm, folder / "mood", "prompt-tuning", {"length": 4}, seed=4, labels=("good", "so so"))
-    engine = Engine(lm, Registry(folder, lm), max_tokens=2**13)
-    engine.start()
-    context = lm.spec.context
-    app = create_app(engine, engine.registry, model_name="tiny", tokenizer=lm.tokenizer, context=context)
-    running = Running(app, engine, 5.0)
-    yield running
-    running.stop()
+    with serving(lm, folder, context=lm.spec.context) as running:
+        yield running
 
 
 @pytest.fixture

@@ -5,10 +5,8 @@ from __future__ import annotations
 import httpx2 as httpx
 import openai
 import pytest
-from tests.serve.http.conftest import CHAT, Running
+from tests.serve.http.conftest import CHAT, serving
 
-from softprompt.serve import Engine, Registry
-from softprompt.serve.http.app import create_app
 from softprompt.tuned import open_prompt
 
 LABELS = ("q", "bad", "k", "Z")
@@ -27,12 +25,8 @@ def served(new_lm, publish, folder):
     for i, method in enumerate(("prompt-tuning", "prefix-tuning")):
         publish(lm, folder / method, method, {"length": 3}, seed=i, labels=LABELS, size=0.3)
     publish(lm, folder / "ahead", "prompt-tuning", {"length": 3, "placement": "before"}, labels=LABELS)
-    engine = Engine(lm, Registry(folder, lm), max_tokens=2**13)
-    engine.start()
-    app = create_app(engine, engine.registry, model_name="tiny", tokenizer=lm.tokenizer, context=256)
-    running = Running(app, engine, 5.0)
-    yield running
-    running.stop()
+    with serving(lm, folder) as running:
+        yield running
 
 
 @pytest.fixture

@@ -9,10 +9,9 @@ import os
 import httpx2 as httpx
 import openai
 import pytest
-from tests.serve.http.conftest import CHAT, Running
+from tests.serve.http.conftest import CHAT, serving
 
 from softprompt.serve import Engine, Registry
-from softprompt.serve.http.app import create_app
 from softprompt.tuned import open_prompt
 
 # What can be asked for: each prompt of a table by its name, and no damaged one.
@@ -40,13 +39,8 @@ def lm(new_lm, folder, publish):
 
 @pytest.fixture(scope="module")
 def served(lm, folder):
-    registry = Registry(folder, lm)
-    engine = Engine(lm, registry, max_tokens=2**15)
-    engine.start()
-    app = create_app(engine, registry, model_name="tiny", tokenizer=lm.tokenizer, context=256)
-    running = Running(app, engine, 5.0)
-    yield running
-    running.stop()
+    with serving(lm, folder, max_tokens=2**15) as running:
+        yield running
 
 
 @pytest.fixture
@@ -163,6 +157,8 @@ def test_a_request_keeps_the_version_it_was_rendered_for(tmp_path, lm, publish, 
 
 def test_a_folder_that_no_request_can_name_is_not_listed(served, client, folder, lm, publish):
     """A colon parts folder from prompt, so a folder with one would be another's under a key's pattern."""
+    with pytest.raises(openai.UnprocessableEntityError):
+        ask(client, "broken", "hello")  # a damaged one is listed until it is asked for
     publish(lm, folder / "soft:secret", "prompt-tuning", {"length": 2}, seed=6)
     publish(lm, folder / "plain", "prompt-tuning", {"length": 2}, seed=6)
     os.rename(folder / "plain", os.fsencode(folder) + b"/\xff")

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import openai
 import pytest
-from tests.serve.http.conftest import Running
+from tests.serve.http.conftest import serving
 from tests.serve.http.vocabularies import VOCABULARIES
 
 from softprompt.lm.causal import CausalLM
-from softprompt.serve import Engine, Registry
-from softprompt.serve.http.app import create_app
 
 PROMPT = "the capital of France is"
 SAID = " Paris, naïve 🙂 and\n  two"
@@ -25,12 +23,8 @@ def lm(request, new_lm):
 def served(lm, tmp_path_factory, publish):
     folder = tmp_path_factory.mktemp("prompts")
     publish(lm, folder / "soft", "prompt-tuning", {"length": 2, "placement": "before"})
-    engine = Engine(lm, Registry(folder, lm), max_tokens=2**13)
-    engine.start()
-    app = create_app(engine, engine.registry, model_name="tiny", tokenizer=lm.tokenizer, context=256)
-    running = Running(app, engine, 5.0)
-    yield running
-    running.stop()
+    with serving(lm, folder) as running:
+        yield running
 
 
 @pytest.fixture
