@@ -16,6 +16,7 @@ from benchmarks.comparisons.sets import SETS, recipe
 
 from softprompt import methods
 from softprompt.compare.candidates import contestants
+from softprompt.compare.report.limits import unmeasurable
 from softprompt.compare.report.read import comparison
 from softprompt.config.load import recipe_from_dict
 from softprompt.data.template import Template
@@ -163,6 +164,27 @@ def test_a_sample_shows_rows_and_nobodys_folders(published, tmp_path):
     assert "a row of words" in page and "compare --out runs/toy" in page and str(tmp_path) not in page
 
 
+def test_aggregates_are_published_without_scores_of_rows(published, tmp_path):
+    """The labels of the rows say that they cannot measure quality; the copy states it without them."""
+    run, copy = tmp_path / "some" / "where", tmp_path / "docs" / "aggregates"
+    score = {"kind": "score", "contestant": "prefix-tuning/after", "seed": 0, "metrics": {}}
+    row = {"kind": "example", "contestant": "prefix-tuning/after", "seed": 0, "score": 1.0}
+    labels = {"unseen": [1, 1, 1], "test": [0, 1, 0]}
+    with (run / "results.jsonl").open("a", encoding="utf-8") as results:
+        for split, targets in labels.items():
+            results.write(json.dumps({**score, "split": split}) + "\n")
+            for number, target in enumerate(targets):
+                results.write(json.dumps({**row, "split": split, "row": number, "target": target}) + "\n")
+    publish(run, copy, {})
+    full, aggregates = comparison(run), comparison(copy)
+    assert len(full.examples) == 6 and aggregates.examples == []
+    assert (aggregates.study, aggregates.scores, aggregates.tests) == (full.study, full.scores, full.tests)
+    for split, expected in (("unseen", "3 of 3 unseen rows ask for label 1"), ("test", None)):
+        assert unmeasurable(full, split) == unmeasurable(aggregates, split) == expected
+    publish(copy, copy, {})  # publishing twice changes nothing
+    assert comparison(copy) == aggregates
+
+
 def test_nobodys_folders_are_published(published, tmp_path):
     text = (published / "results.jsonl").read_text()
     assert str(tmp_path) not in text and "runs/toy" in text
@@ -253,6 +275,7 @@ def test_what_is_published_is_whole(folder):
     text = (folder / "results.jsonl").read_text(encoding="utf-8")
     assert not re.search(r'"/\w', text)
     assert '"kind": "row"' not in text and '"input"' not in text.split("\n", 1)[1]
+    assert found.examples == [] and len(text) < 200_000
     ended = {(t.contestant, t.seed) for t in found.trials if t.phase == "final" and t.status == "done"}
     failed = {t.contestant for t in found.trials if t.status == "failed"}
     for one in found.study.contestants:

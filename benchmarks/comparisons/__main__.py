@@ -16,6 +16,10 @@ import shutil
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
+
+from softprompt.compare.report.limits import unmeasurable
+from softprompt.compare.report.read import comparison
 
 from . import rows
 from .sets import SETS, recipe
@@ -62,13 +66,39 @@ def run(name: str, data: Path, out: Path, workers: int | None = None, threads: i
 
 
 def publish(folder: Path, to: Path, places: dict[Path, str]) -> None:
-    """Copy the scores to a folder that `softprompt report` reads, with nobody's folders in them."""
+    """Copy a comparison's aggregates to a folder that `softprompt report` reads.
+
+    Scores of single rows are left out: they are nine tenths of the file, and no table rests on them but the
+    finding that a split cannot measure quality. Older comparisons lack that finding; it is written here.
+    """
+    result = comparison(folder)
+    lines = _without_paths(folder, places)
+    kept = [line for line in lines if json.loads(line)["kind"] != "example"]
+    stated = {split for finding in result.findings for split in finding.splits}
+    for split in sorted({score.split for score in result.scores} - stated):
+        if evidence := unmeasurable(result, split):
+            kept.append(json.dumps(_cannot_measure(split, evidence), ensure_ascii=False))
+    _write(to, kept)
+
+
+def _cannot_measure(split: str, evidence: str) -> dict[str, Any]:
+    text = f"the {split} rows cannot measure quality: nearly all of them ask for one label"
+    finding = {"kind": "finding", "level": "warning", "contestant": None, "what": text}
+    return finding | {"evidence": evidence, "command": None, "splits": [split]}
+
+
+def _without_paths(folder: Path, places: dict[Path, str]) -> list[str]:
+    """The lines of results.jsonl, with a public name in place of each local folder."""
     text = (folder / "results.jsonl").read_text(encoding="utf-8")
     for place, name in places.items():
-        for said in (str(place.resolve()), str(place)):
-            text = text.replace(said, name)
+        for local in (str(place.resolve()), str(place)):
+            text = text.replace(local, name)
+    return text.splitlines()
+
+
+def _write(to: Path, lines: list[str]) -> None:
     to.mkdir(parents=True, exist_ok=True)
-    (to / "results.jsonl").write_text(text, encoding="utf-8")
+    (to / "results.jsonl").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
 
 
 def sample(folder: Path, to: Path, places: dict[Path, str]) -> None:
@@ -76,7 +106,7 @@ def sample(folder: Path, to: Path, places: dict[Path, str]) -> None:
     from softprompt.compare import report
 
     with tempfile.TemporaryDirectory() as scratch:
-        publish(folder, Path(scratch), places)
+        _write(Path(scratch), _without_paths(folder, places))
         shutil.copy(folder / "examples.jsonl", scratch)
         to.parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(report.write(Path(scratch)), to)
