@@ -39,9 +39,10 @@ def data(tmp_path_factory) -> Path:
     yes = {"rte": "entailment", "mrpc": "paraphrase", "qqp": "paraphrase"}
     for split in FILES:
         for name in SENTENCES:
-            said = [yes[name], f"not {yes[name]}"] if name in yes else ["positive", "negative"]
+            output = [yes[name], f"not {yes[name]}"] if name in yes else ["positive", "negative"]
             rows = [
-                {"input": f"{name} {split} {i} " + "x " * (i % 9), "target": said[i % 2]} for i in range(800)
+                {"input": f"{name} {split} {i} " + "x " * (i % 9), "target": output[i % 2]}
+                for i in range(800)
             ]
             lines(folder / name / f"{split}.jsonl", rows)
         for name in ("webnlg", "bible_style"):
@@ -76,8 +77,8 @@ def data(tmp_path_factory) -> Path:
             for i in range(100)
         ]
         lines(folder / "natural_instructions" / f"{split}.jsonl", rows)
-    told = [{"task": task, "instruction": f"do {task} " + "so " * 200} for task in tasks]
-    lines(folder / "natural_instructions" / "tasks.jsonl", told)
+    messages = [{"task": task, "instruction": f"do {task} " + "so " * 200} for task in tasks]
+    lines(folder / "natural_instructions" / "tasks.jsonl", messages)
     return folder
 
 
@@ -223,8 +224,8 @@ def scored(found: Path, *, metric: str = "accuracy", worse: bool = False, **scor
 )
 def test_a_pilot_is_good_where_nothing_is_shown_to_be_better(tmp_path, second, worse, good):
     folder = scored(tmp_path / "toy", first=0.9, second=second, worse=worse)
-    told = {"named": "second", "seconds": 30.0}
-    (folder / "pilot.json").write_text(json.dumps(told))
+    messages = {"named": "second", "seconds": 30.0}
+    (folder / "pilot.json").write_text(json.dumps(messages))
     text = "\n".join(tables([comparison(folder)], pilots([folder])))
     assert f"| toy | 30 | second | {second} | first | 0.9 | {'yes' if worse else 'no'} | {good} |" in text
 
@@ -264,8 +265,10 @@ PUBLISHED = sorted(path.parent for path in DOCS.glob("comparisons/*/results.json
 
 def test_the_page_has_the_tables_of_what_is_published():
     page = (DOCS / "findings.md").read_text(encoding="utf-8").splitlines()
-    told = [line for line in tables([comparison(f) for f in PUBLISHED], pilots(PUBLISHED)) if line]
-    assert len(PUBLISHED) >= 4 and set(told) <= set(page), [line for line in told if line not in page][:3]
+    messages = [line for line in tables([comparison(f) for f in PUBLISHED], pilots(PUBLISHED)) if line]
+    assert len(PUBLISHED) >= 4 and set(messages) <= set(page), [
+        line for line in messages if line not in page
+    ][:3]
 
 
 @pytest.mark.parametrize("folder", PUBLISHED, ids=lambda path: path.name)

@@ -153,8 +153,8 @@ def test_a_notebook_has_one_line(capsys):
         for number in (1, 2):
             clock.now = 4.0 * number
             own.at(number)
-    said = capsys.readouterr().err
-    assert "rows 2/3  4.0s left" in said and "\n" not in said
+    output = capsys.readouterr().err
+    assert "rows 2/3  4.0s left" in output and "\n" not in output
 
 
 def test_who_looks_on(monkeypatch):
@@ -181,13 +181,13 @@ def test_python_is_silent_in_a_pipe_unless_asked(asked, model_folder, tmp_path, 
     rows = [{"input": f"row {i}", "target": "ab"[i % 2]} for i in range(8)]
     how = {"task": "classification", "steps": 2, "dtype": "float32", "output": tmp_path / "out"}
     tuned = softprompt.tune(str(model_folder), "prompt-tuning", rows, progress=asked, **how)
-    said = capsys.readouterr().err
-    assert ("training" in said) == (asked is True) and tuned.metrics
+    output = capsys.readouterr().err
+    assert ("training" in output) == (asked is True) and tuned.metrics
 
 
 def test_durations():
-    said = [duration(seconds) for seconds in (0.04, 9.94, 59.4, 61, 3599, 3700)]
-    assert said == ["0.0s", "9.9s", "59s", "1m 01s", "59m 59s", "1h 01m"]
+    output = [duration(seconds) for seconds in (0.04, 9.94, 59.4, 61, 3599, 3700)]
+    assert output == ["0.0s", "9.9s", "59s", "1m 01s", "59m 59s", "1h 01m"]
 
 
 def test_a_dev_set_that_tells_nothing_is_said():

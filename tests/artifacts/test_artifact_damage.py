@@ -101,24 +101,24 @@ def test_no_byte_of_the_manifest_changes_unnoticed(saved, copy, lm):
 
 
 MALFORMED = {
-    "null": lambda said: said.update(prompts=None),
-    "schema": lambda said: said.update(schema={}),
-    "no schema": lambda said: said.pop("schema"),
-    "method": lambda said: said.update(method=[1]),
-    "no prompts": lambda said: said.update(prompts=[]),
-    "twice": lambda said: said.update(prompts=["a", "a"]),
-    "labels": lambda said: said.update(labels="good"),
-    "base": lambda said: said.update(base=3),
-    "mode": lambda said: said["base"].update(mode="half"),
-    "dtype": lambda said: said["base"].update(dtype="int4"),
-    "fingerprint": lambda said: said["base"].update(fingerprint={"weights": 3}),
-    "recipe": lambda said: said["recipe"].update(train={"steps": "many"}),
-    "no files": lambda said: said.update(files={}),
-    "path": lambda said: said["files"].update({"../x": said["files"]["state.safetensors"]}),
-    "bytes": lambda said: said["files"][VECTORS].update(bytes="8"),
-    "hash": lambda said: said["files"][VECTORS].update(sha256="0"),
-    "options": lambda said: said.update(options=None),
-    "metrics": lambda said: said["dev"].update(metrics=[]),
+    "null": lambda message: message.update(prompts=None),
+    "schema": lambda message: message.update(schema={}),
+    "no schema": lambda message: message.pop("schema"),
+    "method": lambda message: message.update(method=[1]),
+    "no prompts": lambda message: message.update(prompts=[]),
+    "twice": lambda message: message.update(prompts=["a", "a"]),
+    "labels": lambda message: message.update(labels="good"),
+    "base": lambda message: message.update(base=3),
+    "mode": lambda message: message["base"].update(mode="half"),
+    "dtype": lambda message: message["base"].update(dtype="int4"),
+    "fingerprint": lambda message: message["base"].update(fingerprint={"weights": 3}),
+    "recipe": lambda message: message["recipe"].update(train={"steps": "many"}),
+    "no files": lambda message: message.update(files={}),
+    "path": lambda message: message["files"].update({"../x": message["files"]["state.safetensors"]}),
+    "bytes": lambda message: message["files"][VECTORS].update(bytes="8"),
+    "hash": lambda message: message["files"][VECTORS].update(sha256="0"),
+    "options": lambda message: message.update(options=None),
+    "metrics": lambda message: message["dev"].update(metrics=[]),
 }
 
 
@@ -126,9 +126,9 @@ MALFORMED = {
 @pytest.mark.parametrize("old", [False, True])
 def test_a_manifest_of_other_types_is_damaged(copy, how, old):
     folder = copy()
-    said = json.loads((folder / MANIFEST).read_text())
-    MALFORMED[how](said)
-    (folder / MANIFEST).write_text(as_schema_1(said) if old else text_of(said))
+    message = json.loads((folder / MANIFEST).read_text())
+    MALFORMED[how](message)
+    (folder / MANIFEST).write_text(as_schema_1(message) if old else text_of(message))
     with pytest.raises(SoftPromptError, match="damaged"):
         artifacts.load(folder)
 
@@ -143,25 +143,25 @@ def test_what_is_no_manifest_at_all(copy, text):
         artifacts.load(folder)
 
 
-def as_schema_1(said: dict) -> str:
+def as_schema_1(message: dict) -> str:
     """A manifest as it was written before there was a digest."""
-    old = {key: value for key, value in said.items() if key not in ("digest", "identity")}
-    old["schema"] = 1 if said.get("schema") == 2 else said.get("schema")
+    old = {key: value for key, value in message.items() if key not in ("digest", "identity")}
+    old["schema"] = 1 if message.get("schema") == 2 else message.get("schema")
     parts = ("config", "weights", "tokenizer")
-    if isinstance(said.get("base"), dict) and "config" in said["base"]["fingerprint"]:
-        old["base"] = said["base"] | {"fingerprint": {p: said["base"]["fingerprint"][p] for p in parts}}
+    if isinstance(message.get("base"), dict) and "config" in message["base"]["fingerprint"]:
+        old["base"] = message["base"] | {"fingerprint": {p: message["base"]["fingerprint"][p] for p in parts}}
     return json.dumps({k: v for k, v in old.items() if k != "schema" or v is not None}, indent=2)
 
 
 def test_an_artifact_of_the_first_schema_is_read(copy, lm):
     folder = copy()
     whole = softprompt.open_prompt(folder, lm).generate([row["input"] for row in ROWS])
-    said = json.loads((folder / MANIFEST).read_text())
-    (folder / MANIFEST).write_text(as_schema_1(said))
+    message = json.loads((folder / MANIFEST).read_text())
+    (folder / MANIFEST).write_text(as_schema_1(message))
     assert softprompt.open_prompt(folder, lm).generate([row["input"] for row in ROWS]) == whole
     assert Registry(folder.parent, lm).get("p")
     # a newer one whose digest was taken off is not taken for an old one
-    (folder / MANIFEST).write_text(json.dumps({k: v for k, v in said.items() if k != "digest"}))
+    (folder / MANIFEST).write_text(json.dumps({k: v for k, v in message.items() if k != "digest"}))
     with pytest.raises(SoftPromptError, match="digest"):
         artifacts.load(folder)
 
@@ -246,10 +246,10 @@ def test_a_file_that_is_not_listed_is_not_read(copy, lm):
     os.mkfifo(folder / "base.safetensors")
     (folder / "notes.txt").write_text("mine")
     assert softprompt.open_prompt(folder, lm).generate([row["input"] for row in ROWS]) == before
-    said = json.loads((folder / MANIFEST).read_text())
-    del said["files"][VECTORS]
+    message = json.loads((folder / MANIFEST).read_text())
+    del message["files"][VECTORS]
     (folder / VECTORS).write_bytes(b"not looked at")
-    (folder / MANIFEST).write_text(text_of(said))
+    (folder / MANIFEST).write_text(text_of(message))
     assert (
         softprompt.open_prompt(folder, lm).generate([row["input"] for row in ROWS]) == before
     )  # of the state

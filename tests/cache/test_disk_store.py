@@ -152,23 +152,25 @@ def test_a_damaged_file_is_computed_again_and_said(llama, examples, place, prefi
     whole, prefills[:] = sum(prefills), []
     victim = shards(place)[1]
     DAMAGES[damage](victim)
-    said: list[str] = []
-    store = disk_store.open_or_build(place, KeyValues(llama), examples, say=said.append)
-    assert any("damaged" in text and victim.name in text for text in said)
+    output: list[str] = []
+    store = disk_store.open_or_build(place, KeyValues(llama), examples, say=output.append)
+    assert any("damaged" in text and victim.name in text for text in output)
     assert 0 < sum(prefills) < whole  # that file alone
     same(store, examples, llama, close)
-    said.clear()
-    disk_store.open_or_build(place, KeyValues(llama), examples, say=said.append)
-    assert not said
+    output.clear()
+    disk_store.open_or_build(place, KeyValues(llama), examples, say=output.append)
+    assert not output
 
 
 @pytest.mark.parametrize("content", ["", "{", "[]", '{"rows": 3}', "7"])
 def test_a_damaged_entry_is_written_again(llama, examples, place, close, content):
     disk_store.open_or_build(place, KeyValues(llama), examples)
     entry_of(shards(place)[0]).write_text(content)
-    said: list[str] = []
-    same(disk_store.open_or_build(place, KeyValues(llama), examples, say=said.append), examples, llama, close)
-    assert any("damaged" in text for text in said)
+    output: list[str] = []
+    same(
+        disk_store.open_or_build(place, KeyValues(llama), examples, say=output.append), examples, llama, close
+    )
+    assert any("damaged" in text for text in output)
 
 
 def test_a_cache_that_was_copied_is_whole(llama, examples, place, prefills):
@@ -177,9 +179,9 @@ def test_a_cache_that_was_copied_is_whole(llama, examples, place, prefills):
     built = len(prefills)
     for path in shards(place):
         os.utime(path, (1, 1))
-    said: list[str] = []
-    disk_store.open_or_build(place, KeyValues(llama), examples, say=said.append)
-    assert len(prefills) == built and not said
+    output: list[str] = []
+    disk_store.open_or_build(place, KeyValues(llama), examples, say=output.append)
+    assert len(prefills) == built and not output
 
 
 @pytest.mark.parametrize("where", ["write_tensors", "write_text"])
@@ -266,10 +268,10 @@ def test_the_longest_unused_go_first(llama, encoded, tmp_path, monkeypatch):
         names.append(new)
         used([new], when)
     tight = CacheFolder(roomy.root, limit=3 * max(held.bytes for held in roomy.held()) + 500)
-    said: list[str] = []
-    disk_store.open_or_build(tight, KeyValues(llama), encoded((9, 8), start=70), say=said.append)
+    output: list[str] = []
+    disk_store.open_or_build(tight, KeyValues(llama), encoded((9, 8), start=70), say=output.append)
     assert not names[1].exists() and names[0].exists() and names[2].exists()
-    assert len(said) == 1 and str(names[1]) in said[0]
+    assert len(output) == 1 and str(names[1]) in output[0]
     disk_store.open_or_build(
         tight, KeyValues(llama), encoded((9, 8), start=10)
     )  # it is used again, and so stays
@@ -335,19 +337,19 @@ def test_two_builders_take_turns(llama, examples, place, close, tmp_path):
     """The second waits, and reads what the first has made."""
     import threading
 
-    said: list[str] = []
+    output: list[str] = []
     folder = place.folder(KeyValues(llama, "auto").key)
     stores = []
 
     def second():
-        stores.append(disk_store.open_or_build(place, KeyValues(llama), examples, say=said.append))
+        stores.append(disk_store.open_or_build(place, KeyValues(llama), examples, say=output.append))
 
     with builder(folder):
         thread = threading.Thread(target=second)
         thread.start()
-        while not said:
+        while not output:
             time.sleep(0.01)
-        assert "waiting" in said[0] and not shards(place)
+        assert "waiting" in output[0] and not shards(place)
     thread.join()
     same(stores[0], examples, llama, close)
     assert not missing(folder, names_of(examples))

@@ -194,9 +194,9 @@ def test_rows_are_computed_when_they_are_asked_for_and_always_with_the_same_othe
     backward = {name: other.row(name) for name in reversed(names)}
     assert all(torch.equal(a, b) for n in names for a, b in zip(forward[n], backward[n], strict=True))
     assert one.bytes == other.bytes == sum(t.numel() * t.element_size() for r in forward.values() for t in r)
-    told = []
-    memory_store.lazily(kept, rows, batch_tokens=18).fill(lambda *done: told.append(done))
-    assert told[-1] == (6, 6)
+    messages = []
+    memory_store.lazily(kept, rows, batch_tokens=18).fill(lambda *done: messages.append(done))
+    assert messages[-1] == (6, 6)
 
 
 @pytest.mark.parametrize("error", [MemoryError(), RuntimeError("can't allocate memory: 5 bytes")])

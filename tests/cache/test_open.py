@@ -91,10 +91,10 @@ def test_no_memory_for_either_falls_back_and_says_so(prepared, monkeypatch):
         raise MemoryError
 
     monkeypatch.setattr(memory_store, "lazily", none)
-    said: list[str] = []
-    run = tune(prepared("generated-prompt", options), hooks=Hooks(on_stage=said.append))
+    message: list[str] = []
+    run = tune(prepared("generated-prompt", options), hooks=Hooks(on_stage=message.append))
     for what in ("keys and values", "hidden states after layer 1"):
-        assert any("no memory for the cache" in text and what in text for text in said)
+        assert any("no memory for the cache" in text and what in text for text in message)
     assert run.prepared.plan.mode == "recompute" and run.prepared.plan.features.where == "nowhere"
     assert history(run) == reference.outcome.history
 

@@ -28,18 +28,18 @@ COMMANDS = (
 
 
 def test_help_lists_every_command(run):
-    said = run("--help")
-    assert said.code == 0
-    listed = said.out.split("Commands:")[1].split("\n")
+    output = run("--help")
+    assert output.code == 0
+    listed = output.out.split("Commands:")[1].split("\n")
     assert [line.split()[0] for line in listed if line.strip()] == list(COMMANDS)
-    assert "..." not in said.out.split("Commands:")[1]  # no summary is cut short
+    assert "..." not in output.out.split("Commands:")[1]  # no summary is cut short
 
 
 @pytest.mark.parametrize("command", COMMANDS)
 def test_command_help_has_an_example_and_json(run, command):
-    said = run(command, "--help")
-    assert said.code == 0 and "--json" in said.out
-    assert f"  softprompt {command}" in said.out.split("Example:")[1]
+    output = run(command, "--help")
+    assert output.code == 0 and "--json" in output.out
+    assert f"  softprompt {command}" in output.out.split("Example:")[1]
 
 
 @pytest.mark.process
@@ -58,14 +58,18 @@ def test_version(run):
 
 def test_wrong_usage_is_2(run):
     for arguments in (["tun"], ["tune"], ["eval", "x"], ["check", "r.yaml", "--no-such"], ["generate", "x"]):
-        said = run(*arguments)
-        assert said.code == 2 and said.out == "" and "Traceback" not in said.err
+        output = run(*arguments)
+        assert output.code == 2 and output.out == "" and "Traceback" not in output.err
 
 
 def test_error_is_one_message_and_1(run, tmp_path):
-    said = run("check", tmp_path / "recip.yaml")
-    assert said.code == 1 and said.out == ""
-    assert said.err.startswith("error: no recipe at") and "\n  why: " in said.err and "\n  fix: " in said.err
+    output = run("check", tmp_path / "recip.yaml")
+    assert output.code == 1 and output.out == ""
+    assert (
+        output.err.startswith("error: no recipe at")
+        and "\n  why: " in output.err
+        and "\n  fix: " in output.err
+    )
     error = run("check", tmp_path / "recip.yaml", "--json").json["error"]
     assert set(error) == {"what", "why", "fix"} and error["what"].startswith("no recipe at")
 
@@ -73,11 +77,11 @@ def test_error_is_one_message_and_1(run, tmp_path):
 def test_methods_lists_the_registry(run):
     from softprompt.methods import METHODS
 
-    said, found = run("methods"), run("methods", "--json").json["methods"]
+    output, found = run("methods"), run("methods", "--json").json["methods"]
     assert set(found) == set(METHODS)
     assert found["prefix-tuning"]["lr"] == METHODS["prefix-tuning"].lr
     assert found["prefix-tuning"]["options"]["placement"] == "after"
-    assert all(f"{name}: " in said.out for name in METHODS) and "values_only=false" in said.out
+    assert all(f"{name}: " in output.out for name in METHODS) and "values_only=false" in output.out
 
 
 def test_demo_passes_on_json_folder_and_code(run, monkeypatch, tmp_path):
@@ -88,5 +92,5 @@ def test_demo_passes_on_json_folder_and_code(run, monkeypatch, tmp_path):
         return 3 if as_json and folder == tmp_path else 4
 
     monkeypatch.setattr(demo, "main", fake)
-    said = run("demo", tmp_path, "--json")
-    assert said.code == 3 and said.json == {"table": []}
+    output = run("demo", tmp_path, "--json")
+    assert output.code == 3 and output.json == {"table": []}

@@ -36,20 +36,24 @@ def extended(tmp_path_factory):
 def test_rows_without_the_new_tokens_are_trained_and_those_with_them_named(run, extended, tmp_path):
     recipe = make_project(tmp_path, extended, task=GENERATION)
     for command in (["check", recipe], ["tune", recipe, "steps=1"]):
-        said = run(*command)
+        output = run(*command)
         assert (
-            said.code == 0
-            and "2 tokens that the model has no embedding for: '<4>', '<5>'" in said.out + said.err
+            output.code == 0
+            and "2 tokens that the model has no embedding for: '<4>', '<5>'" in output.out + output.err
         )
     assert run("generate", tmp_path / "out", "a <3> b").code == 0  # the last that has an embedding
-    said = run("generate", tmp_path / "out", "a <5> b")
-    assert said.code == 1 and "no embedding for the token '<5>'" in said.err and "take it out" in said.err
+    output = run("generate", tmp_path / "out", "a <5> b")
+    assert (
+        output.code == 1 and "no embedding for the token '<5>'" in output.err and "take it out" in output.err
+    )
     rows = write_rows(tmp_path / "bad.jsonl", [{"input": "a", "target": "<4>"}])
     for command in (["check", recipe], ["tune", recipe, "--overwrite"]):
-        said = run(*command, f"data.train={rows}")
-        assert said.code == 1 and "bad.jsonl:1: the model has no embedding for the token '<4>'" in said.err
-    said = run("eval", tmp_path / "out", "--data", rows)
-    assert said.code == 1 and "bad.jsonl:1: the model has no embedding" in said.err
+        output = run(*command, f"data.train={rows}")
+        assert (
+            output.code == 1 and "bad.jsonl:1: the model has no embedding for the token '<4>'" in output.err
+        )
+    output = run("eval", tmp_path / "out", "--data", rows)
+    assert output.code == 1 and "bad.jsonl:1: the model has no embedding" in output.err
 
 
 @pytest.mark.parametrize("added", ["eos_token", "chat"])
@@ -62,9 +66,9 @@ def test_new_tokens_that_no_row_holds_are_told_of_the_tokenizer(run, tmp_path, a
     recipe = make_project(
         tmp_path, saved(tmp_path / "model", tokenizer=tokenizer), task=GENERATION, template=chat
     )
-    said = run("check", recipe)
-    assert said.code == 1 and "no embedding for the token '<new>'" in said.err
-    assert "the tokenizer that the model was trained with" in said.err and "take it out" not in said.err
+    output = run("check", recipe)
+    assert output.code == 1 and "no embedding for the token '<new>'" in output.err
+    assert "the tokenizer that the model was trained with" in output.err and "take it out" not in output.err
 
 
 @pytest.mark.parametrize(
@@ -80,8 +84,8 @@ def test_new_tokens_that_no_row_holds_are_told_of_the_tokenizer(run, tmp_path, a
 def test_an_id_that_is_looked_up_must_have_an_embedding(run, tmp_path, family, file, key):
     model = tiny_model("llama") if family == "llama" else families.tiny(family)
     made = saved(tmp_path / "model", model, **{file: {key: VOCAB}})
-    said = run("check", make_project(tmp_path, made, task=GENERATION))
-    assert said.code == 1 and f"its {file}.json says {key}=101, but it has 101 embeddings" in said.err
+    output = run("check", make_project(tmp_path, made, task=GENERATION))
+    assert output.code == 1 and f"its {file}.json says {key}=101, but it has 101 embeddings" in output.err
     (made / f"{file}.json").write_text(
         json.dumps(json.loads((made / f"{file}.json").read_text("utf-8")) | {key: VOCAB - 1}),
         encoding="utf-8",

@@ -23,13 +23,13 @@ def test_next_slower_and_faster(run, recipe, tmp_path, overrides):
     price = found["price"]
     assert found["plan"]["mode"] == mode and not (tmp_path / "kv").exists()
     assert faster in price["faster"] and bool(price["faster"]) == bool(faster)
-    said = run("check", recipe, *more)
-    assert said.code == 0 and f"precision: float32, {found['precision']['why']}" in said.out
-    assert bool(faster) == ("\n  faster: " in said.out)
+    output = run("check", recipe, *more)
+    assert output.code == 0 and f"precision: float32, {found['precision']['why']}" in output.out
+    assert bool(faster) == ("\n  faster: " in output.out)
     if slower is None:
-        assert price["slower"] is None and "next slower plan" not in said.out
+        assert price["slower"] is None and "next slower plan" not in output.out
         return
-    assert price["slower"]["name"] == slower and f"the next slower plan, {slower}: " in said.out
+    assert price["slower"]["name"] == slower and f"the next slower plan, {slower}: " in output.out
     assert price["slower"]["step_seconds"] > 0 and price["slower"]["memory_bytes"] > 0
     steps = price["steps"] * (price["slower"]["step_seconds"] - price["step_seconds"])
     same = price["seconds"] + steps
@@ -62,5 +62,5 @@ def test_measuring_the_slower_plan_leaves_checkpointing_as_it_was(recipe):
 
 
 def test_features_are_shown(run, recipe):
-    said = run("check", recipe, "method=generated-prefix", "source=hidden", "layer=2", "placement=before")
-    assert "hidden states after layer 2: cached once in memory" in said.out and "plan: full" in said.out
+    output = run("check", recipe, "method=generated-prefix", "source=hidden", "layer=2", "placement=before")
+    assert "hidden states after layer 2: cached once in memory" in output.out and "plan: full" in output.out

@@ -18,20 +18,20 @@ def rows(tmp_path):
 
 
 def test_it_ranks_and_names_the_next_command(run, rows, model_folder):
-    said = run("choose", "--rows", rows, "--model", model_folder, "--frozen")
-    assert said.code == 0
-    assert "24 rows, classification of 2 labels" in said.out and "out:\n" in said.out
-    assert "  lora " in said.out.split("out:\n")[1]
-    assert said.out.endswith(f"next:\n  softprompt choose --rows {rows} --out recipes\n")
-    assert "evidence:" not in said.out
+    output = run("choose", "--rows", rows, "--model", model_folder, "--frozen")
+    assert output.code == 0
+    assert "24 rows, classification of 2 labels" in output.out and "out:\n" in output.out
+    assert "  lora " in output.out.split("out:\n")[1]
+    assert output.out.endswith(f"next:\n  softprompt choose --rows {rows} --out recipes\n")
+    assert "evidence:" not in output.out
 
 
 def test_why_shows_every_rule_that_counted(run, rows, model_folder):
-    said = run("choose", "--rows", rows, "--model", model_folder, "--why", "--unseen")
+    output = run("choose", "--rows", rows, "--model", model_folder, "--why", "--unseen")
     found = run("choose", "--rows", rows, "--model", model_folder, "--unseen", "--json").json
     assert len(found["rules"]) > 5 and {rule["name"] for rule in found["rules"]} >= {"unseen inputs, labels"}
     for rule in found["rules"]:
-        assert f"  {rule['name']} (" in said.out and rule["evidence"]["figures"] in said.out
+        assert f"  {rule['name']} (" in output.out and rule["evidence"]["figures"] in output.out
     fired = {name for item in found["ranked"] for part in ("for", "against", "notes") for name in item[part]}
     assert fired | {item["rule"] for item in found["excluded"]} == {rule["name"] for rule in found["rules"]}
 
@@ -40,8 +40,8 @@ def test_the_recipes_it_writes_are_accepted_by_check(run, rows, model_folder, tm
     found = run("choose", "--rows", rows, "--model", model_folder, "--out", tmp_path / "out", "--json").json
     assert len(found["recipes"]) == 3 and found["next"] == f"softprompt check {found['recipes'][0]}"
     for recipe in found["recipes"]:
-        said = run("check", recipe, "train.dtype=float32")
-        assert said.code == 0, said.err
+        output = run("check", recipe, "train.dtype=float32")
+        assert output.code == 0, output.err
 
 
 def test_limits_are_read_and_kept_to(run, rows, model_folder):
@@ -56,37 +56,39 @@ def test_limits_are_read_and_kept_to(run, rows, model_folder):
         ("--latency", "0ms"),
         ("--pilot", "10 parsecs"),
     ):
-        said = run("choose", "--rows", rows, "--model", model_folder, option, value)
-        assert said.code == 1 and f"error: {option} {value}: not understood" in said.err
+        output = run("choose", "--rows", rows, "--model", model_folder, option, value)
+        assert output.code == 1 and f"error: {option} {value}: not understood" in output.err
 
 
 def test_rows_without_the_fields_are_told_before_a_model_is_loaded(run, tmp_path):
     path = write_rows(tmp_path / "odd.jsonl", [{"one": "a", "two": "b", "three": "c"}] * 3)
-    said = run("choose", "--rows", path, "--model", "no/such/model")
-    assert said.code == 1 and "one, two, three" in said.err and "--input '{{ one }}'" in said.err
-    said = run("choose", "--rows", path, "--model", "no/such/model", "--input", "{{ nine }}", "--target", "x")
-    assert said.code == 1 and "'nine'" in said.err and "loading" not in said.err
+    output = run("choose", "--rows", path, "--model", "no/such/model")
+    assert output.code == 1 and "one, two, three" in output.err and "--input '{{ one }}'" in output.err
+    output = run(
+        "choose", "--rows", path, "--model", "no/such/model", "--input", "{{ nine }}", "--target", "x"
+    )
+    assert output.code == 1 and "'nine'" in output.err and "loading" not in output.err
 
 
 def test_fields_are_guessed_and_told(run, tmp_path, model_folder):
     made = [{"question": f"what {i}", "answer": ("yes", "no")[i % 2]} for i in range(24)]
     path = write_rows(tmp_path / "rows.jsonl", made)
-    said = run("choose", "--rows", path, "--model", model_folder)
-    assert said.code == 0 and "{{ question }}⏎Answer:" in said.out and "classification of 2" in said.out
+    output = run("choose", "--rows", path, "--model", model_folder)
+    assert output.code == 0 and "{{ question }}⏎Answer:" in output.out and "classification of 2" in output.out
 
 
 def test_a_pilot_ranks_by_what_it_measured(run, rows, model_folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     options = ("--model", model_folder, "--pilot", "12s", "--out", "out")
-    said = run("choose", "--rows", rows, *options, "--json")
-    assert said.code == 0, said.err
-    found = said.json["pilot"]
+    output = run("choose", "--rows", rows, *options, "--json")
+    assert output.code == 0, output.err
+    found = output.json["pilot"]
     assert found["folder"] == "runs/rows-pilot"
     order = [trial["contestant"] for trial in found["order"]]
-    assert [item["name"] for item in said.json["ranked"]][: len(order)] == order
+    assert [item["name"] for item in output.json["ranked"]][: len(order)] == order
     trained = [trial for trial in found["order"] if trial["settings"]]
-    assert trained and said.json["next"] == f"softprompt tune {said.json['recipes'][0]}"
-    best = load_recipe(said.json["recipes"][0])
+    assert trained and output.json["next"] == f"softprompt tune {output.json['recipes'][0]}"
+    best = load_recipe(output.json["recipes"][0])
     assert {"train.lr": best.train.lr, "base.lr": best.base.lr}.items() >= trained[0]["settings"].items()
     ended = [trial for trial in found["order"] if not trial["error"]]
     assert len(list((tmp_path / "runs/rows-pilot/trials").glob("*.json"))) >= len(ended) > 0

@@ -21,24 +21,24 @@ def in_process(monkeypatch):
 
 
 def test_from_a_recipe_to_a_report(run, recipe):
-    said = run("compare", recipe, *QUICK)
-    assert said.code == 0, said.err
+    output = run("compare", recipe, *QUICK)
+    assert output.code == 0, output.err
     page = recipe.parent / "out-compare" / "report.html"
-    assert page.exists() and str(page) in said.out
-    lines = said.out.splitlines()
+    assert page.exists() and str(page) in output.out
+    lines = output.out.splitlines()
     assert lines[0].startswith(("Take ", "Keep ", "prompt-tuning/after"))
     assert f"  softprompt report {page.parent} --open" in lines
     # every trial has a line of its own, with what is left
-    assert "1/5  zero-shot  reference" in said.err and "5/5" in said.err and "left" in said.err
-    assert "5 trials, 5 of them run now" in said.err
+    assert "1/5  zero-shot  reference" in output.err and "5/5" in output.err and "left" in output.err
+    assert "5 trials, 5 of them run now" in output.err
     again = run("compare", recipe, *QUICK)
-    assert again.code == 0 and "5 trials, 0 of them run now" in again.err and again.out == said.out
+    assert again.code == 0 and "5 trials, 0 of them run now" in again.err and again.out == output.out
 
 
 def test_as_json(run, recipe):
-    said = run("compare", recipe, *QUICK, "--json", "--no-report", "--output", recipe.parent / "there")
-    assert said.code == 0
-    found = said.json
+    output = run("compare", recipe, *QUICK, "--json", "--no-report", "--output", recipe.parent / "there")
+    assert output.code == 0
+    found = output.json
     assert found["folder"] == str(recipe.parent / "there") and found["report"] is None
     assert found["trials"] == found["ran"] == 5 and found["failed"] == 0
     assert len(found["answer"]) >= 2 and (recipe.parent / "there" / "results.jsonl").exists()
@@ -58,16 +58,16 @@ def test_stopped_it_says_how_to_go_on(run, recipe, monkeypatch):
             pass
 
     monkeypatch.setattr(experiment, "executor", lambda kind, workers, threads: Stopped())
-    said = run("compare", recipe, *QUICK, "--json")
-    assert said.code == 130
-    assert said.json["interrupted"] and said.json["ran"] == 1
-    assert said.json["resume"].startswith(f"softprompt compare {recipe}")
+    output = run("compare", recipe, *QUICK, "--json")
+    assert output.code == 130
+    assert output.json["interrupted"] and output.json["ran"] == 1
+    assert output.json["resume"].startswith(f"softprompt compare {recipe}")
     monkeypatch.setattr(experiment, "executor", lambda kind, workers, threads: Serial())
     assert run("compare", recipe, *QUICK, "--json").json["ran"] == 4
 
 
 @pytest.mark.parametrize(
-    ("override", "said"),
+    ("override", "output"),
     [
         ("methods=[prefix-tunning/after]", "did you mean 'prefix-tuning/after'"),
         ("seeds=0", "seeds"),
@@ -75,9 +75,9 @@ def test_stopped_it_says_how_to_go_on(run, recipe, monkeypatch):
         ("compare.unseen={field: colour}", "no row has the field 'colour'"),
     ],
 )
-def test_mistakes_are_told_with_what_mends_them(run, recipe, override, said):
+def test_mistakes_are_told_with_what_mends_them(run, recipe, override, output):
     found = run("compare", recipe, *QUICK, override)
-    assert found.code == 1 and said in found.err and "Traceback" not in found.err
+    assert found.code == 1 and output in found.err and "Traceback" not in found.err
 
 
 def test_the_table_counts_and_knows_the_best(recipe):

@@ -27,10 +27,10 @@ def test_every_prompt_of_an_artifact(run, styles, tmp_path):
     assert set(found["prompts"]) == {"out:fact", "out:joke"} and found["refused"] == {}
     assert {prompt["vectors"] for prompt in found["prompts"].values()} == {3}
     half = run("compile", styles, "--out", tmp_path / "half", "--dtype", "bfloat16", "--json").json
-    full, less = (sum(p["bytes"] for p in said["prompts"].values()) for said in (found, half))
+    full, less = (sum(p["bytes"] for p in output["prompts"].values()) for output in (found, half))
     assert full / 2 < less < full
-    said = run("compile", styles, "--out", out)
-    assert said.code == 0 and f"{out}: 2 compiled for" in said.out and "out:joke  3 vectors" in said.out
+    output = run("compile", styles, "--out", out)
+    assert output.code == 0 and f"{out}: 2 compiled for" in output.out and "out:joke  3 vectors" in output.out
 
 
 @pytest.fixture(scope="module")
@@ -48,19 +48,19 @@ def test_soft_tokens_after_the_input_are_kept_as_they_are(run, tuned, tmp_path):
 
 
 def test_one_that_is_refused(run, infix, tmp_path):
-    said = run("compile", infix, "--out", tmp_path / "compiled")
-    assert said.code == 1 and said.err.count("error: ") == 1
-    assert "cannot hold a prefix that stands after the input" in said.err
+    output = run("compile", infix, "--out", tmp_path / "compiled")
+    assert output.code == 1 and output.err.count("error: ") == 1
+    assert "cannot hold a prefix that stands after the input" in output.err
     assert not (tmp_path / "compiled").exists()
 
 
 def test_the_others_go_on(run, infix, styles, tmp_path):
     shutil.copytree(styles, tmp_path / "tree/team/style")
     shutil.copytree(infix, tmp_path / "tree/mood")
-    said = run("compile", tmp_path / "tree", "--out", tmp_path / "compiled", "--json")
-    assert said.code == 1
-    assert set(said.json["prompts"]) == {"team/style:fact", "team/style:joke"}
-    assert "after the input" in said.json["refused"]["mood"]["what"]
+    output = run("compile", tmp_path / "tree", "--out", tmp_path / "compiled", "--json")
+    assert output.code == 1
+    assert set(output.json["prompts"]) == {"team/style:fact", "team/style:joke"}
+    assert "after the input" in output.json["refused"]["mood"]["what"]
 
 
 def test_no_prompt_is_called_as_the_base(run, styles, tuned, model_folder, tmp_path):
@@ -69,24 +69,24 @@ def test_no_prompt_is_called_as_the_base(run, styles, tuned, model_folder, tmp_p
     for artifact in (styles, tuned):
         shutil.rmtree(tmp_path / "tree", ignore_errors=True)
         shutil.copytree(artifact, tmp_path / "tree" / name)
-        said = run("compile", tmp_path / "tree" / name, "--out", tmp_path / "out")
-        assert said.code == 1 and f"'{name}' is the base model's name and a prompt's" in said.err
+        output = run("compile", tmp_path / "tree" / name, "--out", tmp_path / "out")
+        assert output.code == 1 and f"'{name}' is the base model's name and a prompt's" in output.err
         assert not (tmp_path / "out").exists()
     shutil.copytree(styles, tmp_path / "tree/style")
-    said = run("compile", tmp_path / "tree", "--out", tmp_path / "out", "--json")
-    assert said.code == 1 and set(said.json["prompts"]) == {"style:fact", "style:joke"}
-    assert set(said.json["refused"]) == {name}
-    said = run("compile", tmp_path, "--out", tmp_path / "above", "--json")
-    assert said.code == 0 and f"tree/{name}" in said.json["prompts"]
+    output = run("compile", tmp_path / "tree", "--out", tmp_path / "out", "--json")
+    assert output.code == 1 and set(output.json["prompts"]) == {"style:fact", "style:joke"}
+    assert set(output.json["refused"]) == {name}
+    output = run("compile", tmp_path, "--out", tmp_path / "above", "--json")
+    assert output.code == 0 and f"tree/{name}" in output.json["prompts"]
     (tmp_path / "tree" / name).rename(tmp_path / "renamed")
     assert run("compile", tmp_path / "renamed", "--out", tmp_path / "out").code == 0
 
 
 def test_nothing_there(run, tmp_path):
-    said = run("compile", tmp_path, "--out", tmp_path / "out")
-    assert said.code == 1 and "no tuned prompt in" in said.err
-    said = run("compile", tmp_path / "no", "--out", tmp_path / "out")
-    assert said.code == 1 and "no tuned prompt at" in said.err
+    output = run("compile", tmp_path, "--out", tmp_path / "out")
+    assert output.code == 1 and "no tuned prompt in" in output.err
+    output = run("compile", tmp_path / "no", "--out", tmp_path / "out")
+    assert output.code == 1 and "no tuned prompt at" in output.err
 
 
 ROOT = Path(__file__).parents[2]
@@ -98,18 +98,18 @@ def test_the_commands_of_the_pages_parse(run, page, count):
     commands = re.findall(r"^softprompt (\w+) (.*)$", text, re.M)
     assert len(commands) == count
     for name, rest in commands:
-        said = run(name, "--help")
-        assert said.code == 0
-        assert all(option in said.out for option in re.findall(r"--[a-z][a-z-]+", rest))
+        output = run(name, "--help")
+        assert output.code == 0
+        assert all(option in output.out for option in re.findall(r"--[a-z][a-z-]+", rest))
 
 
 def test_the_gateway_says_what_it_lacks(run, styles, tmp_path):
     words = ["serve", "--engine", "vllm", "--port", "0", "--vllm-url", "http://127.0.0.1:9"]
-    said = run(*words, tmp_path)
-    assert said.code == 1 and "no compiled prompts at" in said.err
+    output = run(*words, tmp_path)
+    assert output.code == 1 and "no compiled prompts at" in output.err
     run("compile", styles, "--out", tmp_path / "compiled")
-    said = run(*words, tmp_path / "compiled")
-    assert said.code == 1 and "vLLM at http://127.0.0.1:9 does not answer" in said.err
+    output = run(*words, tmp_path / "compiled")
+    assert output.code == 1 and "vLLM at http://127.0.0.1:9 does not answer" in output.err
 
 
 @pytest.mark.parametrize("prompt", ["", ":joke"])
@@ -124,11 +124,11 @@ def test_a_gateway_does_not_start_with_a_prompt_called_as_the_base(
     shutil.copy(there, file)
     vllm = StandIn()
     words = ["serve", tmp_path / "compiled", "--engine", "vllm", "--port", "0", "--vllm-url", vllm.url]
-    said = run(*words)
-    assert said.code == 1 and "is the base model's name and a prompt's" in said.err
-    assert f"remove {file}" in " ".join(said.err.split())
+    output = run(*words)
+    assert output.code == 1 and "is the base model's name and a prompt's" in output.err
+    assert f"remove {file}" in " ".join(output.err.split())
     file.unlink()
     vllm.models = lambda c: c.reply(200, {"data": [{"id": "base"}]})
-    said = run(*words)
-    assert said.code == 1 and "how long its context is" in said.err
+    output = run(*words)
+    assert output.code == 1 and "how long its context is" in output.err
     vllm.close()

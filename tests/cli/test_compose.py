@@ -7,10 +7,10 @@ from softprompt.artifacts import artifact as artifacts
 
 def test_compose_and_use(run, chatty, tuned, tmp_path):
     out = tmp_path / "both"
-    said = run("compose", "--concat", f"{chatty}:joke", tuned, "--out", out, "--json")
-    assert said.code == 0 and said.json["operation"] == "concatenate" and said.json["length"] == 6
-    assert [source["prompt"] for source in said.json["sources"]] == ["joke", "default"]
-    assert "note: " in said.err and "another template or task" in said.err
+    output = run("compose", "--concat", f"{chatty}:joke", tuned, "--out", out, "--json")
+    assert output.code == 0 and output.json["operation"] == "concatenate" and output.json["length"] == 6
+    assert [source["prompt"] for source in output.json["sources"]] == ["joke", "default"]
+    assert "note: " in output.err and "another template or task" in output.err
     assert run("generate", out, "sun").code == 0
     assert run("inspect", out).out.startswith("composition for")
     shown = run("compose", "--average", f"{chatty}:joke", f"{chatty}:fact", "--out", tmp_path / "mean")
@@ -31,6 +31,6 @@ def test_compose_is_told_one_thing(run, tuned, chatty, tmp_path):
         (["--scale", "-1", tuned], "no meaning"),
         (["--concat", chatty, tuned], "holds 2 prompts"),
     ):
-        said = run("compose", *arguments, "--out", tmp_path / "out")
-        assert said.code == 1 and said.out == "" and words in said.err and "fix:" in said.err
+        output = run("compose", *arguments, "--out", tmp_path / "out")
+        assert output.code == 1 and output.out == "" and words in output.err and "fix:" in output.err
     assert not (tmp_path / "out").exists()

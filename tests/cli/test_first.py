@@ -37,19 +37,19 @@ def tickets(tmp_path):
 def test_from_rows_to_a_report_that_opens(run, tickets, model_folder, tmp_path, monkeypatch):
     opened = []
     monkeypatch.setattr(webbrowser, "open", lambda page: opened.append(page) or True)
-    said = run("compare", tickets, f"model={model_folder}", *QUICK, "--open")
-    assert said.code == 0, said.err
+    output = run("compare", tickets, f"model={model_folder}", *QUICK, "--open")
+    assert output.code == 0, output.err
     page = tmp_path / "runs/tickets-compare/report.html"
-    assert page.exists() and opened == [page.as_uri()] and "runs/tickets-compare/report.html" in said.out
+    assert page.exists() and opened == [page.as_uri()] and "runs/tickets-compare/report.html" in output.out
     # what was guessed, what it takes, how to take less, and where to change it
-    for told in (
+    for messages in (
         "classification of 2 labels",
         '{{ row["Message text"] }}⏎Kind:',
         "it will take about",
         "--within 10m",
         "runs/tickets-compare/tickets.yaml",
     ):
-        assert told in said.err
+        assert messages in output.err
     assert load_recipe("runs/tickets-compare/tickets.yaml").task.labels == ["late", "lost"]
     again = run("compare", tickets, f"model={model_folder}", *QUICK, "--json")
     assert again.json["ran"] == 0 and "going on with runs/tickets-compare/tickets.yaml" in again.err
@@ -59,16 +59,16 @@ def test_from_rows_to_a_report_that_opens(run, tickets, model_folder, tmp_path, 
 
 def test_no_browser_is_said(run, tickets, model_folder, monkeypatch):
     monkeypatch.setattr(webbrowser, "open", lambda page: False)
-    said = run("compare", tickets, f"model={model_folder}", *QUICK, "--open", "--output", "there", "--json")
-    assert said.code == 0 and "no browser was found" in said.err
-    assert said.json["recipe"] == "there/tickets.yaml" and said.json["estimated_seconds"] > 0
+    output = run("compare", tickets, f"model={model_folder}", *QUICK, "--open", "--output", "there", "--json")
+    assert output.code == 0 and "no browser was found" in output.err
+    assert output.json["recipe"] == "there/tickets.yaml" and output.json["estimated_seconds"] > 0
 
 
 def test_rows_that_do_not_tell(run, tmp_path, tickets):
     write_rows(tmp_path / "odd.jsonl", [{"a": "x", "b": "y", "c": "z"}] * 30)
-    said = run("compare", "odd.jsonl")
-    assert said.code == 1 and "a, b, c" in said.err
-    assert "template.input='{{ a }}' template.target='{{ b }}'" in said.err
+    output = run("compare", "odd.jsonl")
+    assert output.code == 1 and "a, b, c" in output.err
+    assert "template.input='{{ a }}' template.target='{{ b }}'" in output.err
     assert run("compare", "none.jsonl").code == 1
     assert "10 parsecs: not understood" in run("compare", tickets, "--within", "10 parsecs").err
 
@@ -77,22 +77,22 @@ def test_fields_can_be_named(run, tmp_path, model_folder):
     rows = [{"a": f"x {i}", "b": "y", "c": "zw"[i % 2]} for i in range(40)]
     write_rows(tmp_path / "odd.jsonl", rows)
     named = ("template.input={{ a }}", "template.target={{ c }}", f"model={model_folder}")
-    said = run("compare", "odd.jsonl", *named, *QUICK, "--json")
-    assert said.code == 0, said.err
-    read = load_recipe(said.json["recipe"])
+    output = run("compare", "odd.jsonl", *named, *QUICK, "--json")
+    assert output.code == 0, output.err
+    read = load_recipe(output.json["recipe"])
     assert (read.template.input, read.template.target) == ("{{ a }}", "{{ c }}")
     assert json.loads((tmp_path / "runs/odd-compare/study.json").read_text())["name"] == "odd"
 
 
 def test_within_holds_for_a_recipe_too(run, recipe, tmp_path):
-    said = run("compare", recipe, *QUICK, "--within", "0.01s", "--json")
-    assert said.code == 0, said.err
-    assert said.json["within_seconds"] == 0.01 and said.json["ran"] == 0 and said.json["left_out"]
+    output = run("compare", recipe, *QUICK, "--within", "0.01s", "--json")
+    assert output.code == 0, output.err
+    assert output.json["within_seconds"] == 0.01 and output.json["ran"] == 0 and output.json["left_out"]
     more = run("compare", recipe, *QUICK, "--json")  # no limit: what was left out is run
     assert more.json["ran"] == more.json["trials"] > 0 and not more.json["left_out"]
 
 
 def test_too_short_a_time_for_rows_is_an_error(run, tickets, model_folder, tmp_path):
-    said = run("compare", tickets, f"model={model_folder}", "--within", "1s")
-    assert said.code == 1 and "too short" in said.err and "--within 1m" in said.err
+    output = run("compare", tickets, f"model={model_folder}", "--within", "1s")
+    assert output.code == 1 and "too short" in output.err and "--within 1m" in output.err
     assert not (tmp_path / "runs/tickets-compare/study.json").exists()

@@ -13,21 +13,21 @@ TASKS = ("classification", "generation", "choice")
 
 @pytest.mark.parametrize("task", TASKS)
 def test_init_writes_a_recipe_that_check_accepts(run, tmp_path, model_folder, task):
-    said = run("init", tmp_path / "first", "--task", task)
-    assert said.code == 0 and f"softprompt check {tmp_path / 'first' / 'recipe.yaml'}" in said.out
+    output = run("init", tmp_path / "first", "--task", task)
+    assert output.code == 0 and f"softprompt check {tmp_path / 'first' / 'recipe.yaml'}" in output.out
     recipe = load_recipe(tmp_path / "first" / "recipe.yaml")
     assert recipe.task.kind == task
-    said = run(
+    output = run(
         "check", tmp_path / "first" / "recipe.yaml", f"model={model_folder}", "data.max_input_tokens=150"
     )
-    assert said.code == 0, said.err
+    assert output.code == 0, output.err
 
 
 def test_init_refuses_to_overwrite(run, tmp_path):
     assert run("init", tmp_path).code == 0
     (tmp_path / "data" / "train.jsonl").write_text("mine\n")
-    said = run("init", tmp_path, "--task", "choice", "--json")
-    assert said.code == 1 and "--force" in said.json["error"]["fix"]
+    output = run("init", tmp_path, "--task", "choice", "--json")
+    assert output.code == 1 and "--force" in output.json["error"]["fix"]
     assert (tmp_path / "data" / "train.jsonl").read_text() == "mine\n"
     assert run("init", tmp_path, "--force").code == 0
     assert (tmp_path / "data" / "train.jsonl").read_text() != "mine\n"
@@ -48,27 +48,31 @@ MARKERS = {
 
 @pytest.mark.parametrize(("method", "placement"), MARKERS)
 def test_check_shows_where_vectors_go(run, recipe, method, placement):
-    said = run("check", recipe, f"method={method}", f"placement={placement}", "length=3")
-    assert said.code == 0, said.err
-    assert f"  {MARKERS[method, placement]}\n" in said.out
-    assert f"plan: {'full' if placement == 'before' else 'cached-ram'}" in said.out
+    output = run("check", recipe, f"method={method}", f"placement={placement}", "length=3")
+    assert output.code == 0, output.err
+    assert f"  {MARKERS[method, placement]}\n" in output.out
+    assert f"plan: {'full' if placement == 'before' else 'cached-ram'}" in output.out
 
 
 def test_check_writes_nothing_and_names_the_next_command(run, recipe, tmp_path):
     before = sorted(tmp_path.rglob("*"))
-    said = run("check", recipe, "steps=7")
-    assert said.code == 0 and sorted(tmp_path.rglob("*")) == before
-    assert said.out.rstrip().endswith(f"softprompt tune {recipe} steps=7")
+    output = run("check", recipe, "steps=7")
+    assert output.code == 0 and sorted(tmp_path.rglob("*")) == before
+    assert output.out.rstrip().endswith(f"softprompt tune {recipe} steps=7")
 
 
 def test_check_says_where_a_cache_on_disk_lies(run, recipe, tmp_path):
     folder = tmp_path / "kv"
     options = ("cache=disk", f"cache_folder={folder}", "cache_disk_mb=50")
-    said = run("check", recipe, *options)
+    output = run("check", recipe, *options)
     assert (
-        said.code == 0 and "plan: cached-disk" in said.out and "disk budget of all caches: 50 MB" in said.out
+        output.code == 0
+        and "plan: cached-disk" in output.out
+        and "disk budget of all caches: 50 MB" in output.out
     )
-    assert f"folder of the cache: {folder}" in said.out and "cached once" in said.out and not folder.exists()
+    assert (
+        f"folder of the cache: {folder}" in output.out and "cached once" in output.out and not folder.exists()
+    )
     first = run("check", recipe, *options, "--json").json
     assert run("tune", recipe, *options).code == 0
     again = run("check", recipe, *options, "--json").json
@@ -136,8 +140,8 @@ def test_a_start_from_another_base_model_says_how_much_came_along(run, recipe, t
     assert refused.code == 1 and "another base model" in refused.err and "transfer=nearest" in refused.err
     carried = run("check", recipe, *start, "transfer=linear", "--json").json["carried"]
     assert carried["tokens"] == 97 and carried["explained"] < 1 and carried["transfer"] == "linear"
-    said = run("tune", recipe, *start, "transfer=nearest", "--json")
-    assert said.json["carried"]["transfer"] == "nearest" and "shared tokens" in said.err
+    output = run("tune", recipe, *start, "transfer=nearest", "--json")
+    assert output.json["carried"]["transfer"] == "nearest" and "shared tokens" in output.err
 
 
 def test_an_artifact_without_vectors_is_no_start(run, recipe, tmp_path):
@@ -165,11 +169,11 @@ def test_check_says_what_the_chat_template_does(run, recipe):
     )
     config.write_text(jsonlib.dumps({**jsonlib.loads(config.read_text()), "chat_template": template}))
     how = [f"model={base}", "template.chat=true"]
-    said = run("check", recipe, *how, "template.chat_options={enable_thinking: true}")
-    assert said.code == 0, said.err
-    assert "2|0|2|4|" in said.out and "S|a|y|:" in said.out
-    assert "enable_thinking: false} closes it" in said.out and "it is 2024-07-26 on every day" in said.out
-    said = run("check", recipe, *how, "template.chat_options.enable=true")
-    assert said.code == 1 and "did you mean 'enable_thinking'" in said.err
-    said = run("check", recipe, "template.chat_date=2025-01-01")
-    assert said.code == 1 and "only with `chat: true`" in said.err
+    output = run("check", recipe, *how, "template.chat_options={enable_thinking: true}")
+    assert output.code == 0, output.err
+    assert "2|0|2|4|" in output.out and "S|a|y|:" in output.out
+    assert "enable_thinking: false} closes it" in output.out and "it is 2024-07-26 on every day" in output.out
+    output = run("check", recipe, *how, "template.chat_options.enable=true")
+    assert output.code == 1 and "did you mean 'enable_thinking'" in output.err
+    output = run("check", recipe, "template.chat_date=2025-01-01")
+    assert output.code == 1 and "only with `chat: true`" in output.err

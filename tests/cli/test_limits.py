@@ -24,13 +24,13 @@ def longrope(tmp_path_factory):
 def test_a_rope_that_depends_on_the_length_is_the_reason(run, tmp_path, longrope):
     recipe = make_project(tmp_path, longrope)
     assert run("tune", recipe).code == 0
-    said = run("generate", tmp_path / "out", LONG)
-    assert said.code == 1 and "its context is 64 tokens" in said.err and "longest row" in said.err
+    output = run("generate", tmp_path / "out", LONG)
+    assert output.code == 1 and "its context is 64 tokens" in output.err and "longest row" in output.err
     write_rows(tmp_path / "train.jsonl", [{"input": LONG, "target": "good"}] * 4)
     for command in ("check", "tune"):
-        said = run(command, recipe, *(["--overwrite"] if command == "tune" else []))
-        assert said.code == 1 and "its context is 64 tokens" in said.err
-        assert "beyond 64 positions it turns the keys" in said.err
+        output = run(command, recipe, *(["--overwrite"] if command == "tune" else []))
+        assert output.code == 1 and "its context is 64 tokens" in output.err
+        assert "beyond 64 positions it turns the keys" in output.err
 
 
 def test_what_a_model_raises_is_an_error_and_v_shows_its_cause(run, tuned, monkeypatch):
@@ -38,7 +38,11 @@ def test_what_a_model_raises_is_an_error_and_v_shows_its_cause(run, tuned, monke
         raise IndexError("no such column")
 
     monkeypatch.setattr(LlamaModel, "forward", broken)
-    said = run("generate", tuned, "sun")
-    assert said.code == 1 and "IndexError: no such column" in said.err and "Traceback" not in said.err
-    said = run("generate", tuned, "sun", "-v")
-    assert said.code == 1 and "Traceback" in said.err and said.err.index("Traceback") < said.err.index("why:")
+    output = run("generate", tuned, "sun")
+    assert output.code == 1 and "IndexError: no such column" in output.err and "Traceback" not in output.err
+    output = run("generate", tuned, "sun", "-v")
+    assert (
+        output.code == 1
+        and "Traceback" in output.err
+        and output.err.index("Traceback") < output.err.index("why:")
+    )

@@ -26,20 +26,20 @@ def gguf(tmp_path_factory):
 def test_export_and_the_example(run, styles, gguf, tmp_path, capsys):
     slots = tmp_path / "slots"
     words = ["export", styles, "--to", "llama.cpp", "--gguf", gguf, "--slots", 2, "--cache-type", "f32"]
-    said = run(*words, "--out", slots, "--json").json
-    found = said["slots"]
-    assert said["tried"] == f"xllamacpp {engine.version()}"
+    output = run(*words, "--out", slots, "--json").json
+    found = output["slots"]
+    assert output["tried"] == f"xllamacpp {engine.version()}"
     assert set(found) == {"joke", "fact"} and all(len(slot["tokens"]) == 3 for slot in found.values())
     server = engine.start(gguf, slots, cache_type="f32", slots=2)
     ask = runpy.run_path(str(EXAMPLE))["main"]
     capsys.readouterr()
     ask([str(slots), "sun", "--server", server.listening_address, "--tokens", "5"])
-    said = dict(line.split("\t", 1) for line in capsys.readouterr().out.splitlines())
-    for name, text in said.items():  # trained on "Say: {{ input }}", which the example renders
+    output = dict(line.split("\t", 1) for line in capsys.readouterr().out.splitlines())
+    for name, text in output.items():  # trained on "Say: {{ input }}", which the example renders
         assert (
             json.loads(text) == run("generate", styles, "sun", "--prompt", name, "--json").json["outputs"][0]
         )
-    assert set(said) == {"joke", "fact"}
+    assert set(output) == {"joke", "fact"}
 
 
 def test_the_example_does_not_believe_a_server_that_restores_nothing():
@@ -57,19 +57,19 @@ def test_the_example_does_not_believe_a_server_that_restores_nothing():
 def test_a_state_of_the_engines_own(run, styles, gguf, tmp_path):
     (tmp_path / "slot.bin").write_bytes(engine.saved_state(gguf))
     words = ["export", styles, "--to", "llama.cpp", "--prompt", "fact", "--state", tmp_path / "slot.bin"]
-    said = run(*words, "--out", tmp_path / "slots")
-    assert said.code == 0 and "fact  fact.bin  3 tokens" in said.out
-    assert "your engine was not tried" in said.out and "cache_n" in said.out
+    output = run(*words, "--out", tmp_path / "slots")
+    assert output.code == 0 and "fact  fact.bin  3 tokens" in output.out
+    assert "your engine was not tried" in output.out and "cache_n" in output.out
     (tmp_path / "slot.bin").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
     assert "git lfs pull" in run(*words, "--out", tmp_path / "again").err
 
 
 def test_refusals(run, styles, tuned, gguf, tmp_path):
     words = ["--to", "llama.cpp", "--out", tmp_path / "no"]
-    said = run("export", styles, *words)
-    assert said.code == 1 and "which llama.cpp will run it is not said" in said.err
-    said = run("export", styles, *words, "--state", tmp_path / "slot.bin")
-    assert said.code == 1 and "no file" in said.err
-    said = run("export", tuned, *words, "--gguf", gguf)
-    assert said.code == 1 and "stand after the input" in said.err
+    output = run("export", styles, *words)
+    assert output.code == 1 and "which llama.cpp will run it is not said" in output.err
+    output = run("export", styles, *words, "--state", tmp_path / "slot.bin")
+    assert output.code == 1 and "no file" in output.err
+    output = run("export", tuned, *words, "--gguf", gguf)
+    assert output.code == 1 and "stand after the input" in output.err
     assert not (tmp_path / "no").exists()

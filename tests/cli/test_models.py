@@ -29,8 +29,8 @@ def test_the_page_is_current():
 
 
 def test_how_rows_are_run(run):
-    said = run("models", "llama", "rwkv")
-    llama, rwkv = (line for line in said.out.splitlines() if line.startswith(("  llama", "  rwkv")))
+    output = run("models", "llama", "rwkv")
+    llama, rwkv = (line for line in output.out.splitlines() if line.startswith(("  llama", "  rwkv")))
     assert "any batch" in llama and "of one length" in rwkv
 
 
@@ -43,8 +43,8 @@ def test_a_family_that_cannot_be_built_does_not_end_the_survey(run, monkeypatch,
         monkeypatch.setattr(LlamaModel, "__init__", broken)
     else:
         monkeypatch.setattr(LlamaModel, "forward", broken)
-    said = run("models", "llama", "gpt2")
-    assert said.code == 0 and "TypeError: no such size" in said.out and "exact" in said.out
+    output = run("models", "llama", "gpt2")
+    assert output.code == 0 and "TypeError: no such size" in output.out and "exact" in output.out
     llama, gpt2 = run("models", "llama", "gpt2", "--json").json["models"]
     assert "no such size" in llama["failed"] and llama["batching"] is None and not llama["results"]
     assert gpt2["failed"] == "" and gpt2["batching"] == "any"

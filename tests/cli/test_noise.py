@@ -61,7 +61,7 @@ def in_a_terminal(command: list, **more: str) -> tuple[int, str]:
     streams = {"stdin": theirs, "stdout": theirs, "stderr": theirs}
     process = subprocess.Popen(list(map(str, command)), env=environment(**more), **streams)
     os.close(theirs)
-    said = b""
+    output = b""
     while True:
         try:
             some = os.read(ours, 4096)
@@ -69,9 +69,9 @@ def in_a_terminal(command: list, **more: str) -> tuple[int, str]:
             break
         if not some:
             break
-        said += some
+        output += some
     os.close(ours)
-    return process.wait(), said.decode()
+    return process.wait(), output.decode()
 
 
 def test_every_command_can_be_verbose():
@@ -85,45 +85,47 @@ def test_every_command_can_be_verbose():
 
 
 def test_a_command_in_a_pipe(tuned, model_folder):
-    code, _, said = in_a_pipe([*COMMAND, "generate", tuned, "hello"])
-    assert (code, said) == (0, f"loading {model_folder} …\n")
-    code, _, said = in_a_pipe([*COMMAND, "generate", tuned, "hello", "-v"])
-    assert code == 0 and f"loading {model_folder} …\n" in said and "Loading weights" in said
+    code, _, output = in_a_pipe([*COMMAND, "generate", tuned, "hello"])
+    assert (code, output) == (0, f"loading {model_folder} …\n")
+    code, _, output = in_a_pipe([*COMMAND, "generate", tuned, "hello", "-v"])
+    assert code == 0 and f"loading {model_folder} …\n" in output and "Loading weights" in output
 
 
 def test_a_command_in_a_terminal(recipe):
-    code, said = in_a_terminal([*COMMAND, "tune", recipe, "base=lora", "method.name=prefix-tuning"])
-    assert code == 0 and "softprompt eval" in said
-    assert not NOISE.search(said), said
+    code, output = in_a_terminal([*COMMAND, "tune", recipe, "base=lora", "method.name=prefix-tuning"])
+    assert code == 0 and "softprompt eval" in output
+    assert not NOISE.search(output), output
 
 
 def test_the_workers_of_a_comparison(recipe, tmp_path):
     settings = ["methods=[lora]", "rates=[1e-2,1e-3]", "seeds=1", "steps=1", "control=false", "serving=false"]
     asked = [*COMMAND, "compare", recipe, "--workers", "2", "--output", tmp_path / "c", *settings]
-    code, out, said = in_a_pipe(asked)
-    assert code == 0 and "trials" in said
-    assert not NOISE.search(said), said
+    code, out, output = in_a_pipe(asked)
+    assert code == 0 and "trials" in output
+    assert not NOISE.search(output), output
     assert not NOISE.search(out.replace("warnings among the findings", "")), out
 
 
 @pytest.mark.parametrize("look", [in_a_pipe, in_a_terminal])
 def test_calls_from_python(model_folder, tmp_path, look):
-    code, *said = look([sys.executable, "-c", PYTHON, model_folder, tmp_path / "out"])
-    assert code == 0, said
+    code, *output = look([sys.executable, "-c", PYTHON, model_folder, tmp_path / "out"])
+    assert code == 0, output
     # the last line called transformers itself, which is not ours to silence
-    assert len(re.findall("generation flags", "".join(said))) == 1, said
-    lines = [line for line in "".join(said).splitlines() if "flags" not in line and "max_length" not in line]
-    assert not NOISE.search("\n".join(lines)), said
+    assert len(re.findall("generation flags", "".join(output))) == 1, output
+    lines = [
+        line for line in "".join(output).splitlines() if "flags" not in line and "max_length" not in line
+    ]
+    assert not NOISE.search("\n".join(lines)), output
 
 
 @pytest.mark.real
 def test_the_embedded_model_is_converted_and_its_file_loaded(tmp_path):
-    code, out, said = in_a_pipe(
+    code, out, output = in_a_pipe(
         [sys.executable, "-m", "softprompt.lm.smollm2"], SOFTPROMPT_CACHE=str(tmp_path)
     )
     assert (code, out) == (0, "embedded model ready: smollm2-135m-instruct-1\n")
     # a slow machine is told how long it has taken so far, and nothing else is said
-    assert all(line.startswith("  converting the embedded model  ") for line in said.splitlines()), said
+    assert all(line.startswith("  converting the embedded model  ") for line in output.splitlines()), output
     code = (
         "import softprompt.lm.smollm2 as s, softprompt; print(softprompt.load(str(s.gguf_path())).name[-5:])"
     )

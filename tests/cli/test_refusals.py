@@ -44,11 +44,11 @@ SETTINGS = {
 }
 
 
-def refused(said, needles):
-    assert said.code == 1 and said.out == "" and said.err.count("error: ") == 1
-    assert "Traceback" not in said.err
+def refused(output, needles):
+    assert output.code == 1 and output.out == "" and output.err.count("error: ") == 1
+    assert "Traceback" not in output.err
     for needle in needles:
-        assert needle in said.err, said.err
+        assert needle in output.err, output.err
 
 
 @pytest.mark.parametrize("command", ["check", "tune"])
@@ -71,13 +71,13 @@ def test_bad_settings(run, recipe, tmp_path, case):
 
 
 def test_every_mistake_of_a_recipe_is_told_at_once(run, recipe):
-    said = run("check", recipe, "train.stesp=4", "task.kind=clasification")
-    refused(said, ["2 mistakes", "did you mean 'steps'", "did you mean 'classification'"])
+    output = run("check", recipe, "train.stesp=4", "task.kind=clasification")
+    refused(output, ["2 mistakes", "did you mean 'steps'", "did you mean 'classification'"])
 
 
 def test_options_of_the_recipes_own_method_are_left_out_for_another(run, recipe):
-    said = run("check", recipe, "method=none", "base=lora")
-    assert said.code == 0 and "note: none has no option length; left out" in said.err
+    output = run("check", recipe, "method=none", "base=lora")
+    assert output.code == 0 and "note: none has no option length; left out" in output.err
     refused(run("check", recipe, "method=none", "length=3"), ["unknown option of none 'length'"])
 
 
@@ -136,9 +136,9 @@ def test_folder_that_cannot_be_written(run, recipe, tmp_path):
 
 
 def test_eval_data_is_read_before_the_model(run, tuned, tmp_path):
-    said = run("eval", tuned, "--data", tmp_path / "none.jsonl")
-    refused(said, ["no file"])
-    assert "loading" not in said.err
+    output = run("eval", tuned, "--data", tmp_path / "none.jsonl")
+    refused(output, ["no file"])
+    assert "loading" not in output.err
 
 
 def test_errors_as_json(run, model_folder, tmp_path):

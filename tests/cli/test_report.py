@@ -22,8 +22,8 @@ def compared(tmp_path):
 def test_report_writes_both_files(run, compared, monkeypatch):
     opened = []
     monkeypatch.setattr(webbrowser, "open", opened.append)
-    said = run("report", compared)
-    assert said.code == 0 and str(compared / "report.html") in said.out and not opened
+    output = run("report", compared)
+    assert output.code == 0 and str(compared / "report.html") in output.out and not opened
     data = run("report", compared, "--json", "--open").json
     assert data["bytes"] == (compared / "report.html").stat().st_size
     assert "80.0" in (compared / "report.md").read_text()
@@ -31,5 +31,5 @@ def test_report_writes_both_files(run, compared, monkeypatch):
 
 
 def test_report_needs_a_comparison(run, tmp_path):
-    said = run("report", tmp_path)
-    assert said.code == 1 and "no comparison in" in said.err and "softprompt compare" in said.err
+    output = run("report", tmp_path)
+    assert output.code == 1 and "no comparison in" in output.err and "softprompt compare" in output.err

@@ -70,8 +70,8 @@ def test_killed_at_each_save_of_an_artifact(run, recipe, tmp_path, killed, monke
     with pytest.raises(Killed):
         run("tune", recipe, *STEPS)
     monkeypatch.undo()
-    said = run("tune", recipe, *STEPS, "--json")
-    assert said.code == 0 and said.json["resumed_from"] == 9
+    output = run("tune", recipe, *STEPS, "--json")
+    assert output.code == 0 and output.json["resumed_from"] == 9
     assert bytes_of(tmp_path / "out") == bytes_of(tmp_path / "whole")
 
 
@@ -104,11 +104,11 @@ def test_a_search_killed_between_saves_ends_with_the_same_bytes(
     with pytest.raises(Killed):
         run("search", recipe, *STEPS, *OVER)
     monkeypatch.undo()
-    said = run("search", recipe, *STEPS, *OVER)
-    assert said.code == 0, said.err
+    output = run("search", recipe, *STEPS, *OVER)
+    assert output.code == 0, output.err
     assert bytes_of(tmp_path / "out") == bytes_of(tmp_path / "whole")
     again = run("search", recipe, *STEPS, *OVER).json
-    assert all(entry["was_finished"] for entry in again["runs"]) and again["best"] == said.json["best"]
+    assert all(entry["was_finished"] for entry in again["runs"]) and again["best"] == output.json["best"]
 
 
 def test_what_dead_runs_left_is_removed(run, recipe, tmp_path):
@@ -145,9 +145,11 @@ def test_a_moved_folder_with_other_names_goes_on(run, recipe, tmp_path, model_fo
         f"data.dev={moved / 'measured.jsonl'}",
     ]
     same = ["threads=1", "cache=ram", "cache_budget_mb=100", "schedule=cosine", "method.init=vocab"]
-    said = run("tune", moved / "recipe.yaml", *STEPS, f"output={moved / 'result'}", *places, *same, "--json")
-    assert said.code == 0, said.err
-    assert said.json["resumed_from"] == 6
+    output = run(
+        "tune", moved / "recipe.yaml", *STEPS, f"output={moved / 'result'}", *places, *same, "--json"
+    )
+    assert output.code == 0, output.err
+    assert output.json["resumed_from"] == 6
 
 
 CHANGES = {
@@ -164,12 +166,12 @@ CHANGES = {
 @pytest.mark.parametrize("change", CHANGES)
 def test_a_refusal_names_what_differs(run, recipe, killed, monkeypatch, change):
     unfinished(run, recipe, killed, monkeypatch, "lr=0.03")
-    said = run("tune", recipe, *STEPS, "lr=0.03", change)
-    assert said.code == 1 and all(words in said.err for words in CHANGES[change]), said.err
-    assert "rows" not in reason(said.err)
+    output = run("tune", recipe, *STEPS, "lr=0.03", change)
+    assert output.code == 1 and all(words in output.err for words in CHANGES[change]), output.err
+    assert "rows" not in reason(output.err)
     assert run("tune", recipe, *STEPS, "lr=0.03", change, "--restart").code == 0
-    said = run("tune", recipe, *STEPS, "lr=0.03")
-    assert said.code == 1 and "already holds" in said.err and "was" in said.err
+    output = run("tune", recipe, *STEPS, "lr=0.03")
+    assert output.code == 1 and "already holds" in output.err and "was" in output.err
 
 
 @pytest.mark.parametrize(("file", "words"), [("train", "the training rows"), ("dev", "the dev rows")])
@@ -177,8 +179,8 @@ def test_changed_rows_are_named(run, recipe, tmp_path, killed, monkeypatch, file
     unfinished(run, recipe, killed, monkeypatch)
     path = tmp_path / f"{file}.jsonl"
     path.write_text(path.read_text().replace("sun", "moon").replace("song", "hymn"))
-    said = run("tune", recipe, *STEPS)
-    assert said.code == 1 and reason(said.err) == words
+    output = run("tune", recipe, *STEPS)
+    assert output.code == 1 and reason(output.err) == words
 
 
 TOKENIZERS = {
@@ -202,8 +204,8 @@ def test_a_base_that_was_updated_in_place(run, tmp_path, model_folder, killed, m
     TOKENIZERS[part](tokenizer)
     tokenizer.save_pretrained(model)
     for words in (["tune", recipe, *STEPS], ["generate", tmp_path / "done", "sun"]):
-        said = run(*words)
-        assert said.code == 1 and part in said.err, said.err
+        output = run(*words)
+        assert output.code == 1 and part in output.err, output.err
     assert run("generate", tmp_path / "done", "sun", "--other-base").code == 0
 
 
@@ -219,8 +221,10 @@ def test_a_second_run_is_refused_while_the_first_lives(run, recipe, tmp_path):
             assert first.poll() is None
             time.sleep(0.05)
         for command in (["tune", recipe, "lr=0.5"], ["tune", recipe, "--overwrite"]):
-            said = run(*command)
-            assert said.code == 1 and "another run is writing" in said.err and str(first.pid) in said.err
+            output = run(*command)
+            assert (
+                output.code == 1 and "another run is writing" in output.err and str(first.pid) in output.err
+            )
         (tmp_path / "link").symlink_to(tmp_path / "out")
         assert "another run" in run("tune", recipe, f"output={tmp_path / 'link'}").err
     finally:
@@ -239,9 +243,9 @@ def test_a_damaged_checkpoint_is_gone_on_from_the_one_before(run, recipe, tmp_pa
     content = bytearray((folder / FILE).read_bytes())
     content[-5] ^= 4  # of a number
     (folder / FILE).write_bytes(content)
-    said = run("tune", recipe, *STEPS, "--json")
-    assert said.code == 0 and said.json["resumed_from"] == 3
-    assert "does not match its hash" in said.err and "the one before" in said.err
+    output = run("tune", recipe, *STEPS, "--json")
+    assert output.code == 0 and output.json["resumed_from"] == 3
+    assert "does not match its hash" in output.err and "the one before" in output.err
     assert bytes_of(tmp_path / "out") == bytes_of(tmp_path / "whole")
 
 
@@ -249,8 +253,8 @@ def retyped(folder: Path) -> None:
     """Numbers of another type, with a hash that agrees."""
     found, identity = checkpoint._read(folder / FILE)
     tensors = {name: tensor.double() for name, tensor in found.tensors.items()}
-    said = {"identity": json.dumps(identity), "progress": json.dumps(checkpoint.asdict(found.progress))}
-    write_tensors(folder / FILE, tensors, said | {"digest": checkpoint._digest(tensors, said)})
+    output = {"identity": json.dumps(identity), "progress": json.dumps(checkpoint.asdict(found.progress))}
+    write_tensors(folder / FILE, tensors, output | {"digest": checkpoint._digest(tensors, output)})
 
 
 DAMAGES = {
@@ -272,9 +276,9 @@ def test_a_checkpoint_of_no_use_is_one_error(run, recipe, killed, monkeypatch, h
     folder = unfinished(run, recipe, killed, monkeypatch)
     (folder / PREVIOUS).unlink()
     DAMAGES[how](folder / FILE)
-    said = run("tune", recipe, *STEPS)
-    assert said.code == 1 and "is damaged" in said.err
-    assert ("remove it" if how == "folder" else "--restart") in said.err
+    output = run("tune", recipe, *STEPS)
+    assert output.code == 1 and "is damaged" in output.err
+    assert ("remove it" if how == "folder" else "--restart") in output.err
     if how != "folder":
         assert run("tune", recipe, *STEPS, "--restart").code == 0
 
@@ -282,8 +286,8 @@ def test_a_checkpoint_of_no_use_is_one_error(run, recipe, killed, monkeypatch, h
 def test_a_checkpoint_of_an_earlier_version_is_refused(run, recipe, tmp_path):
     folder = tmp_path / "out" / "checkpoint"
     write_tensors(folder / FILE, {"now/prompt.table": torch.ones(1)}, {"identity": "abc", "progress": "{}"})
-    said = run("tune", recipe, *STEPS)
-    assert said.code == 1 and "earlier version" in said.err and "--restart" in said.err
+    output = run("tune", recipe, *STEPS)
+    assert output.code == 1 and "earlier version" in output.err and "--restart" in output.err
 
 
 def test_seconds_of_a_resumed_run_count_all_its_parts(run, recipe, killed, monkeypatch):
@@ -310,8 +314,8 @@ def test_only_rows_that_steps_read_are_kept(run, recipe, tmp_path, monkeypatch):
     words = ["steps=5", f"cache_folder={tmp_path / 'kv'}"]
     for number, cache in enumerate(("disk", "ram")):
         computed.clear()
-        said = run("tune", recipe, *words, f"cache={cache}", f"output={tmp_path / str(number)}")
-        assert said.code == 0, said.err
+        output = run("tune", recipe, *words, f"cache={cache}", f"output={tmp_path / str(number)}")
+        assert output.code == 0, output.err
         assert 0 < len(set(computed)) <= 5 * 4 + 4  # of steps, and the dev rows
     # more steps read more rows, and those that are there are not computed again
     computed.clear()

@@ -38,25 +38,25 @@ def process(*arguments, folder=None):
 
 def test_an_address_beyond_loopback_needs_keys(run, tmp_path):
     for host in ("0.0.0.0", "::", "192.0.2.1"):
-        said = run("serve", tmp_path, "--host", host)
-        assert said.code == 1 and "no keys are asked for" in said.err and "--no-keys" in said.err
+        output = run("serve", tmp_path, "--host", host)
+        assert output.code == 1 and "no keys are asked for" in output.err and "--no-keys" in output.err
 
 
 def test_mistakes_are_said_before_a_model_is_loaded(run, tmp_path):
     assert run("serve").code == 2
     with listen("127.0.0.1", 0) as bound:
         bound.listen()
-        said = run("serve", tmp_path, "--port", bound.getsockname()[1])
-        assert said.code == 1 and "cannot listen" in said.err
+        output = run("serve", tmp_path, "--port", bound.getsockname()[1])
+        assert output.code == 1 and "cannot listen" in output.err
     for command in ("serve", "play"):
-        said = run(command, tmp_path / "none", "--port", 0)
-        assert said.code == 1 and "no folder" in said.err
-    said = run("serve", tmp_path, "--keys", tmp_path / "none.yaml", "--port", 0)
-    assert said.code == 1 and "cannot read the keys" in said.err
-    said = run("serve", tmp_path, "--cors-origin", "page.example", "--port", 0)
-    assert said.code == 1 and "'page.example' is not an origin" in said.err
-    said = run("serve", tmp_path, "--dtype", "float", "--port", 0)
-    assert said.code == 1 and "did you mean 'float32'" in said.err
+        output = run(command, tmp_path / "none", "--port", 0)
+        assert output.code == 1 and "no folder" in output.err
+    output = run("serve", tmp_path, "--keys", tmp_path / "none.yaml", "--port", 0)
+    assert output.code == 1 and "cannot read the keys" in output.err
+    output = run("serve", tmp_path, "--cors-origin", "page.example", "--port", 0)
+    assert output.code == 1 and "'page.example' is not an origin" in output.err
+    output = run("serve", tmp_path, "--dtype", "float", "--port", 0)
+    assert output.code == 1 and "did you mean 'float32'" in output.err
 
 
 def test_a_prompt_that_is_called_as_the_base_is_refused(run, tmp_path):
@@ -64,9 +64,9 @@ def test_a_prompt_that_is_called_as_the_base_is_refused(run, tmp_path):
     (tmp_path / "smollm2/softprompt.json").write_text("{}")
     for folder in (tmp_path, tmp_path / "smollm2"):
         for command in ("serve", "play"):
-            said = run(command, folder, "--port", 0)
-            assert said.code == 1 and "is the base model's name and a prompt's" in said.err
-            assert "loading" not in said.err
+            output = run(command, folder, "--port", 0)
+            assert output.code == 1 and "is the base model's name and a prompt's" in output.err
+            assert "loading" not in output.err
 
 
 def test_a_new_key_is_shown_once_and_its_entry_opens(run, tmp_path):
@@ -75,26 +75,26 @@ def test_a_new_key_is_shown_once_and_its_entry_opens(run, tmp_path):
     key = Keys(tmp_path / "keys.yaml").find(made["key"])
     assert key is not None and key.name == "team-a" and key.allows("team-a/x") and not key.allows("team-b/x")
     assert made["key"] not in made["entry"]
-    said = run("serve", "--new-key", "team-a")
-    assert said.out.startswith("sp-") and "sha256" in said.out and made["key"] not in said.out
+    output = run("serve", "--new-key", "team-a")
+    assert output.out.startswith("sp-") and "sha256" in output.out and made["key"] not in output.out
 
 
 @pytest.mark.process
 @pytest.mark.parametrize(("end", "model"), [(signal.SIGTERM, None), (signal.SIGINT, ".")])
 def test_a_tuned_prompt_is_served_until_a_signal(run, recipe, model_folder, tmp_path, end, model):
     assert run("tune", recipe).code == 0
-    told = run("generate", tmp_path / "out", "Say: sun", "--json").json["outputs"][0]
+    messages = run("generate", tmp_path / "out", "Say: sun", "--json").json["outputs"][0]
     more = ("--port", 0, "--cors-origin", "https://page.example/")
     started = process("serve", tmp_path, "--model", model or model_folder, *more, folder=model_folder)
-    with started as (server, said):
-        assert said["model"] == model_folder.name
-        page = httpx.get(said["url"] + "/health", headers={"Origin": "https://page.example"})
+    with started as (server, output):
+        assert output["model"] == model_folder.name
+        page = httpx.get(output["url"] + "/health", headers={"Origin": "https://page.example"})
         assert page.headers["access-control-allow-origin"] == "https://page.example"
-        client = openai.OpenAI(base_url=said["url"] + "/v1", api_key="none")
+        client = openai.OpenAI(base_url=output["url"] + "/v1", api_key="none")
         assert [model.id for model in client.models.list()] == [model_folder.name, "out"]
         body = {"model": "out", "input": "Say: sun"}
-        reply = httpx.post(said["url"] + "/v1/classify", json=body).json()
-        assert reply["data"][0]["label"] == told
+        reply = httpx.post(output["url"] + "/v1/classify", json=body).json()
+        assert reply["data"][0]["label"] == messages
         server.send_signal(end)
         assert server.wait(30) == 0
         assert "Say" not in server.stderr.read()
@@ -109,14 +109,14 @@ def test_the_playground_opens_the_browser(model_folder, tmp_path):
     before = os.environ.get("BROWSER")
     os.environ["BROWSER"] = f"{script} %s"
     try:
-        with process("play", tmp_path, "--model", model_folder, "--port", 0) as (_, said):
-            assert said["url"].startswith("http://127.0.0.1:") and said["url"].endswith("/play")
-            assert "softprompt playground" in httpx.get(said["url"]).text
+        with process("play", tmp_path, "--model", model_folder, "--port", 0) as (_, output):
+            assert output["url"].startswith("http://127.0.0.1:") and output["url"].endswith("/play")
+            assert "softprompt playground" in httpx.get(output["url"]).text
             for _ in range(100):
                 if seen.exists() and seen.read_text().strip():
                     break
                 subprocess.run(["sleep", "0.1"], check=True)
-            assert seen.read_text().strip() == said["url"]
+            assert seen.read_text().strip() == output["url"]
     finally:
         os.environ.pop("BROWSER")
         if before is not None:

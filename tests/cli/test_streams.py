@@ -51,17 +51,17 @@ def test_blank_lines_are_answered_by_blank_lines(run, tuned, tmp_path, monkeypat
     text = (end or "\n").join(lines) + end
     inputs = tmp_path / "inputs.txt"
     inputs.write_bytes(text.encode())
-    said = run("generate", tuned, "--file", inputs)
-    answers = said.out.split("\n")[:-1]
-    assert len(answers) == len(lines) and "blank lines are answered by blank lines" in said.err
+    message = run("generate", tuned, "--file", inputs)
+    answers = message.out.split("\n")[:-1]
+    assert len(answers) == len(lines) and "blank lines are answered by blank lines" in message.err
     alone = {word: run("generate", tuned, word).out.strip() for word in ("sun", "mud", "cake", "song")}
     assert answers == [alone.get(line, "") for line in lines]
     assert run("generate", tuned, "--file", inputs, "--json").json["outputs"] == answers
     monkeypatch.setattr(sys, "stdin", io.StringIO(text))
-    assert run("generate", tuned, "--file", "-").out == said.out
+    assert run("generate", tuned, "--file", "-").out == message.out
     objects = "\n".join(json.dumps({"input": line}) if line.strip() else line for line in lines)
     monkeypatch.setattr(sys, "stdin", io.StringIO(objects))
-    assert run("generate", tuned, "--file", "-").out == said.out
+    assert run("generate", tuned, "--file", "-").out == message.out
 
 
 def test_files_of_inputs_may_be_utf16_and_must_hold_something(run, tuned, tmp_path):
@@ -84,10 +84,14 @@ def test_a_first_recipe_for_rows_of_ones_own(run, tmp_path, monkeypatch):
         arguments = [command, "data.csv", *(["--over", "lr=1e-3"] if command == "search" else [])]
         if command == "compare":
             continue  # it takes rows
-        said = run(*arguments)
-        assert said.code == 1 and "softprompt init --rows data.csv" in said.err and secret not in said.err
-    said = run("init", "mine", "--rows", "data.csv")
-    assert said.code == 0 and "voice" in said.out
+        message = run(*arguments)
+        assert (
+            message.code == 1
+            and "softprompt init --rows data.csv" in message.err
+            and secret not in message.err
+        )
+    message = run("init", "mine", "--rows", "data.csv")
+    assert message.code == 0 and "voice" in message.out
     recipe = load_recipe("mine/recipe.yaml")
     assert (recipe.data.prompt_field, recipe.task.kind) == ("voice", "generation")
     assert recipe.output == "mine/runs/prompt"
@@ -109,21 +113,21 @@ def standard_input(monkeypatch, content: bytes) -> None:
 def test_blank_lines_of_json_lines_are_answered_too(run, tuned, tmp_path):
     inputs = tmp_path / "in.jsonl"
     inputs.write_text('{"input": "sun"}\n\n{"input": "mud"}\n\n')
-    said = run("generate", tuned, "--file", inputs)
-    answers = said.out.split("\n")[:-1]
-    assert [bool(answer) for answer in answers] == [True, False, True, False], said.err
+    message = run("generate", tuned, "--file", inputs)
+    answers = message.out.split("\n")[:-1]
+    assert [bool(answer) for answer in answers] == [True, False, True, False], message.err
     packed = tmp_path / "in.ndjson.gz"
     packed.write_bytes(gzip.compress(inputs.read_bytes()))
-    assert run("generate", tuned, "--file", packed).out == said.out
+    assert run("generate", tuned, "--file", packed).out == message.out
     inputs.write_text('[{"input": "sun"},\n\n{"input": "mud"}]')  # a list has rows, and no lines
     assert run("generate", tuned, "--file", inputs).out.split("\n") == [answers[0], answers[2], ""]
     texts = tmp_path / "in.txt.gz"
     texts.write_bytes(gzip.compress(b"sun\n\nmud\n\n"))
-    assert run("generate", tuned, "--file", texts).out == said.out
+    assert run("generate", tuned, "--file", texts).out == message.out
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         (b"caf\xe9\n", "standard input:1: not UTF-8 text"),
         (b"a\0b\n", "holds NUL characters"),
@@ -132,10 +136,10 @@ def test_blank_lines_of_json_lines_are_answered_too(run, tuned, tmp_path):
         (b"\n \n", "no inputs"),
     ],
 )
-def test_standard_input_that_cannot_be_read_says_why(run, tuned, monkeypatch, content, said):
+def test_standard_input_that_cannot_be_read_says_why(run, tuned, monkeypatch, content, message):
     standard_input(monkeypatch, content)
     reply = run("generate", tuned, "--file", "-")
-    assert reply.code == 1 and said in reply.err
+    assert reply.code == 1 and message in reply.err
 
 
 def test_rows_come_from_standard_input(run, tuned, recipe, monkeypatch):
@@ -149,9 +153,12 @@ def test_rows_come_from_standard_input(run, tuned, recipe, monkeypatch):
     (recipe.parent / "two.jsonl").write_bytes(rows)
     from_file = run("eval", tuned, "--data", recipe.parent / "two.jsonl", "--json").json
     assert from_input | {"data": ""} == from_file | {"data": ""} and from_input["n"] == 2
-    for content, said in ((b"", "no rows"), (b"input,target\na,b\n", "write other text or tables to a file")):
+    for content, message in (
+        (b"", "no rows"),
+        (b"input,target\na,b\n", "write other text or tables to a file"),
+    ):
         standard_input(monkeypatch, content)
-        assert said in run("eval", tuned, "--data", "-").err
+        assert message in run("eval", tuned, "--data", "-").err
     for command in (("check", recipe, "data.train=-"), ("init", recipe.parent / "new", "--rows", "-")):
         assert "not read from standard input here" in run(*command).err
     assert "the text that names it is empty" in run("eval", tuned, "--data", "").err
@@ -180,9 +187,9 @@ def test_a_line_without_an_end_is_refused_while_it_is_read(run, tuned, monkeypat
 def test_names_that_no_file_can_have(run, recipe, monkeypatch):
     name = "n" * 300
     for command in (("init", name), ("report", name), ("serve", name), ("inspect", name)):
-        said = run(*command)
-        assert said.code == 1 and "File name too long" in said.err, command
+        message = run(*command)
+        assert message.code == 1 and "File name too long" in message.err, command
     for given in (name, "a\0b"):
         for key in ("output", "compare.output", "train.cache_folder"):
-            said = run("check", recipe, f"{key}={given}")
-            assert said.code == 1 and f"{key}: '" in said.err and "cannot be a folder" in said.err
+            message = run("check", recipe, f"{key}={given}")
+            assert message.code == 1 and f"{key}: '" in message.err and "cannot be a folder" in message.err

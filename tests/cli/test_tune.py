@@ -25,12 +25,12 @@ CLI = [sys.executable, "-c", "import sys; from softprompt.cli import main; sys.e
 
 
 def test_tune_prints_scores_beside_the_plain_model_and_the_next_command(run, recipe, tmp_path):
-    said = run("tune", recipe)
-    assert said.code == 0, said.err
-    assert "prompt-tuning" in said.out and "plain model" in said.out and "96 parameters" in said.out
-    assert f"softprompt eval {tmp_path / 'out'} --data FILE" in said.out
-    assert "step 4/4" in said.err and "plan: cached-ram" in said.err
-    assert "Traceback" not in said.err and "warn" not in said.err.lower()
+    message = run("tune", recipe)
+    assert message.code == 0, message.err
+    assert "prompt-tuning" in message.out and "plain model" in message.out and "96 parameters" in message.out
+    assert f"softprompt eval {tmp_path / 'out'} --data FILE" in message.out
+    assert "step 4/4" in message.err and "plan: cached-ram" in message.err
+    assert "Traceback" not in message.err and "warn" not in message.err.lower()
 
 
 def test_tune_json(run, recipe, tmp_path):
@@ -47,8 +47,8 @@ def test_tune_json(run, recipe, tmp_path):
 def test_tune_refuses_to_replace_a_tuned_prompt(run, recipe, tmp_path):
     assert run("tune", recipe).code == 0
     before = (tmp_path / "out" / "state.safetensors").read_bytes()
-    said = run("tune", recipe, "lr=0.5", "--json")
-    assert said.code == 1 and "--overwrite" in said.json["error"]["fix"]
+    message = run("tune", recipe, "lr=0.5", "--json")
+    assert message.code == 1 and "--overwrite" in message.json["error"]["fix"]
     assert (tmp_path / "out" / "state.safetensors").read_bytes() == before
     assert run("tune", recipe, "lr=0.5", "--overwrite").code == 0
     assert (tmp_path / "out" / "state.safetensors").read_bytes() != before
@@ -60,8 +60,8 @@ def test_checkpoint_of_another_recipe_is_refused_and_dropped_by_restart(run, rec
     monkeypatch.setattr(Interruption, "asked", ALWAYS, raising=False)
     assert run("tune", recipe).code == 130
     monkeypatch.undo()
-    said = run("tune", recipe, "lr=0.5")
-    assert said.code == 1 and "--restart" in said.err
+    message = run("tune", recipe, "lr=0.5")
+    assert message.code == 1 and "--restart" in message.err
     assert run("tune", recipe, "lr=0.5", "--restart").code == 0
 
 
@@ -100,9 +100,9 @@ def test_interrupted_json_says_how_to_go_on(run, recipe, tmp_path, monkeypatch):
     from softprompt.cli.interruption import Interruption
 
     monkeypatch.setattr(Interruption, "asked", ALWAYS, raising=False)
-    said = run("tune", recipe, "--json")
-    assert said.code == 130
-    assert said.json["interrupted"] and said.json["resume"] == f"softprompt tune {recipe}"
+    message = run("tune", recipe, "--json")
+    assert message.code == 130
+    assert message.json["interrupted"] and message.json["resume"] == f"softprompt tune {recipe}"
 
 
 def test_ctrl_c_before_training_stops_at_once(run, recipe, monkeypatch):
@@ -113,8 +113,8 @@ def test_ctrl_c_before_training_stops_at_once(run, recipe, monkeypatch):
 
     monkeypatch.setattr(softprompt.training.prepare, "prepare", stopped)
     before = signal.getsignal(signal.SIGINT)
-    said = run("tune", recipe)
-    assert said.code == 130 and "stopped before the first save" in said.out
+    message = run("tune", recipe)
+    assert message.code == 130 and "stopped before the first save" in message.out
     assert signal.getsignal(signal.SIGINT) is before
 
 
@@ -129,9 +129,9 @@ def test_nan_loss_stops_keeps_a_good_state_and_suggests_a_rate(run, recipe, tmp_
         return replace(found, values=found.values * (float("nan") if len(calls) > 2 else 1.0))
 
     monkeypatch.setattr(step, "token_losses", diverging)
-    said = run("tune", recipe, "eval_every=1", "lr=0.3")
-    assert said.code == 1
-    assert "not finite at step 3" in said.err and "train.lr=" in said.err
+    message = run("tune", recipe, "eval_every=1", "lr=0.3")
+    assert message.code == 1
+    assert "not finite at step 3" in message.err and "train.lr=" in message.err
     assert run("eval", tmp_path / "out", "--data", tmp_path / "dev.jsonl").code == 0
 
 
@@ -159,8 +159,8 @@ def test_no_memory_for_the_cache_falls_back_and_says_so(run, recipe, monkeypatch
         raise MemoryError
 
     monkeypatch.setattr(memory_store, "lazily", refuse)
-    said = run("tune", recipe)
-    assert said.code == 0 and "no memory for the cache" in said.err
+    message = run("tune", recipe)
+    assert message.code == 0 and "no memory for the cache" in message.err
 
 
 def test_memory_that_runs_out_elsewhere_is_said(run, recipe, monkeypatch):
@@ -170,8 +170,8 @@ def test_memory_that_runs_out_elsewhere_is_said(run, recipe, monkeypatch):
         raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 5 bytes")
 
     monkeypatch.setattr(step, "token_losses", refuse)
-    said = run("tune", recipe)
-    assert said.code == 1 and "memory ran out" in said.err and "batch_size" in said.err
+    message = run("tune", recipe)
+    assert message.code == 1 and "memory ran out" in message.err and "batch_size" in message.err
 
 
 def test_full_disk_is_said_and_nothing_is_half_written(run, recipe, tmp_path, monkeypatch):
@@ -185,12 +185,12 @@ def test_full_disk_is_said_and_nothing_is_half_written(run, recipe, tmp_path, mo
         real(descriptor)
 
     monkeypatch.setattr(os, "fsync", full)
-    said = run("tune", recipe)
-    assert said.code == 1 and "the disk is full" in said.err
+    message = run("tune", recipe)
+    assert message.code == 1 and "the disk is full" in message.err
     monkeypatch.undo()
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["checkpoint"]
-    said = run("tune", recipe)
-    assert said.code == 0 and "going on from step 4" in said.err
+    message = run("tune", recipe)
+    assert message.code == 0 and "going on from step 4" in message.err
 
 
 def test_relative_output_is_where_the_command_runs(run, recipe, tmp_path, monkeypatch):
@@ -203,17 +203,19 @@ def test_relative_output_is_where_the_command_runs(run, recipe, tmp_path, monkey
 
 
 def test_search_trains_every_setting_and_names_the_best(run, recipe, tmp_path):
-    said = run("search", recipe, "eval_every=2", "--over", "lr=1e-3,1e-1", "--over", "length=2,3", "--json")
-    assert said.code == 0, said.err
-    names = {entry["name"]: entry for entry in said.json["runs"]}
+    message = run(
+        "search", recipe, "eval_every=2", "--over", "lr=1e-3,1e-1", "--over", "length=2,3", "--json"
+    )
+    assert message.code == 0, message.err
+    names = {entry["name"]: entry for entry in message.json["runs"]}
     assert set(names) == {f"lr={lr},length={n}" for lr in ("1e-3", "1e-1") for n in (2, 3)}
     for name, entry in names.items():
         assert entry["artifact"] == str(tmp_path / "out" / name)
         assert run("eval", entry["artifact"], "--data", tmp_path / "dev.jsonl").code == 0
     best = max(entry["metrics"]["accuracy"] for entry in names.values())
-    assert said.json["runs"][0]["metrics"]["accuracy"] == best
-    assert said.json["best"] == said.json["runs"][0]["artifact"]
-    assert "it will take about" in said.err and f"{4 * 4} steps in all" in said.err
+    assert message.json["runs"][0]["metrics"]["accuracy"] == best
+    assert message.json["best"] == message.json["runs"][0]["artifact"]
+    assert "it will take about" in message.err and f"{4 * 4} steps in all" in message.err
     again = run("search", recipe, "eval_every=2", "--over", "lr=1e-3,1e-1", "--over", "length=2,3,4")
     assert f"{2 * 4} steps in all" in again.err  # the others are finished
     finished = run("search", recipe, "eval_every=2", "--over", "lr=1e-3", "--over", "length=2")
@@ -245,9 +247,9 @@ def test_search_over_nothing_or_nonsense_is_refused(run, recipe):
 
 
 def test_prompts_apart_are_saved_apart(run, recipe, tmp_path):
-    said = run("tune", recipe, "apart=true", "prompt_field=style", "template.input={{ input }}")
-    assert said.code == 0, said.err
-    assert "joke" in said.out and "fact" in said.out and "plain model" in said.out
+    message = run("tune", recipe, "apart=true", "prompt_field=style", "template.input={{ input }}")
+    assert message.code == 0, message.err
+    assert "joke" in message.out and "fact" in message.out and "plain model" in message.out
     for name in ("joke", "fact"):
         answer = run("generate", tmp_path / "out" / name, "sun", "--json")
         assert answer.code == 0, answer.err

@@ -27,8 +27,10 @@ def test_eval_json_has_metrics_intervals_and_n(run, tuned, data):
 
 
 def test_eval_text(run, tuned, data):
-    said = run("eval", tuned, "--data", data)
-    assert said.code == 0 and said.out.startswith("prompt-tuning: 4 rows (with 95 % intervals)\n  accuracy  ")
+    message = run("eval", tuned, "--data", data)
+    assert message.code == 0 and message.out.startswith(
+        "prompt-tuning: 4 rows (with 95 % intervals)\n  accuracy  "
+    )
 
 
 def test_eval_plain_is_the_plain_model_of_tune(run, tuned, data):
@@ -51,8 +53,12 @@ def test_eval_shots_limit_and_records(run, tuned, data, tmp_path):
 
 
 def test_eval_too_many_shots_are_refused(run, tuned, data):
-    said = run("eval", tuned, "--data", data, "--shots", 13)
-    assert said.code == 1 and "4 of 4 rows cannot be used" in said.err and "show 12 or fewer" in said.err
+    message = run("eval", tuned, "--data", data, "--shots", 13)
+    assert (
+        message.code == 1
+        and "4 of 4 rows cannot be used" in message.err
+        and "show 12 or fewer" in message.err
+    )
 
 
 def test_a_base_trained_alone_is_an_artifact_like_any(run, recipe, tmp_path):
@@ -68,13 +74,15 @@ def test_eval_rows_without_a_prompt_take_the_one_named(run, chatty, tmp_path):
     rows = [{"input": "sun", "target": "good"}, {"input": "mud", "target": "bad"}]
     data = write_rows(tmp_path / "rows.jsonl", rows)
     records = tmp_path / "records.jsonl"
-    said = run("eval", chatty, "--data", data, "--prompt", "fact", "--records", records, "--json")
-    assert said.code == 0 and set(said.json["metrics"]) == {"perplexity", "chrf", "rouge_l"}
+    message = run("eval", chatty, "--data", data, "--prompt", "fact", "--records", records, "--json")
+    assert message.code == 0 and set(message.json["metrics"]) == {"perplexity", "chrf", "rouge_l"}
     assert [json.loads(line)["prompt"] for line in records.read_text().splitlines()] == ["fact", "fact"]
-    said = run("eval", chatty, "--data", data)
-    assert said.code == 1 and "holds 2 prompts: joke, fact" in said.err and "--prompt joke" in said.err
-    said = run("eval", chatty, "--data", chatty.parent / "dev.jsonl", "--prompt", "fact", "--limit", 1)
-    assert said.code == 0 and "no effect" in said.err
+    message = run("eval", chatty, "--data", data)
+    assert (
+        message.code == 1 and "holds 2 prompts: joke, fact" in message.err and "--prompt joke" in message.err
+    )
+    message = run("eval", chatty, "--data", chatty.parent / "dev.jsonl", "--prompt", "fact", "--limit", 1)
+    assert message.code == 0 and "no effect" in message.err
 
 
 def test_generate_one_text(run, tuned, chatty):
@@ -84,21 +92,21 @@ def test_generate_one_text(run, tuned, chatty):
 
 
 def test_generate_unknown_prompt_names_the_nearest(run, chatty):
-    said = run("generate", chatty, "sun", "--prompt", "jokes")
-    assert said.code == 1 and "did you mean 'joke'?" in said.err
-    said = run("generate", chatty, "sun")
-    assert said.code == 1 and "which one is meant is not said" in said.err
+    message = run("generate", chatty, "sun", "--prompt", "jokes")
+    assert message.code == 1 and "did you mean 'joke'?" in message.err
+    message = run("generate", chatty, "sun")
+    assert message.code == 1 and "which one is meant is not said" in message.err
 
 
 def test_generate_from_files_and_stdin(run, chatty, tmp_path, monkeypatch):
     lines = tmp_path / "inputs.txt"
     lines.write_text("sun\n\nmud and cake\n")
-    said = run("generate", chatty, "--file", lines, "--prompt", "fact")
-    assert said.code == 0 and said.out.count("\n") == 3  # one answer a line, whatever it holds
+    message = run("generate", chatty, "--file", lines, "--prompt", "fact")
+    assert message.code == 0 and message.out.count("\n") == 3  # one answer a line, whatever it holds
     alone = run("generate", chatty, "mud and cake", "--prompt", "fact", "--json").json["outputs"]
     assert run("generate", chatty, "--file", lines, "--prompt", "fact", "--json").json["outputs"][2:] == alone
     monkeypatch.setattr(sys, "stdin", io.StringIO("sun\n\nmud and cake\n"))
-    assert run("generate", chatty, "--file", "-", "--prompt", "fact").out == said.out
+    assert run("generate", chatty, "--file", "-", "--prompt", "fact").out == message.out
     rows = [{"input": "sun", "style": "joke"}, {"input": "sun", "style": "fact"}]
     data = write_rows(tmp_path / "rows.jsonl", rows)
     mixed = run("generate", chatty, "--file", data, "--json").json["outputs"]
@@ -142,22 +150,24 @@ def test_generate_empty_or_missing_input_is_refused(run, chatty, tmp_path, monke
 
 
 def test_inspect_text_and_json(run, tuned, chatty):
-    said = run("inspect", tuned, "--top", 2)
-    assert said.code == 0 and "nearest by cosine" in said.out and "moved" in said.out
+    message = run("inspect", tuned, "--top", 2)
+    assert message.code == 0 and "nearest by cosine" in message.out and "moved" in message.out
     found = run("inspect", tuned, "--top", 2, "--json").json
     vectors = found["prompts"][0]["soft"]["after"]
     assert len(vectors) == 3 and len(vectors[0]["by_cosine"]) == 2 and vectors[0]["moved"] > 0
     assert found["similarity"] is None and found["no_start"] is None
-    said = run("inspect", chatty, "--prompt", "fact")
-    assert "prompt 'fact'" in said.out and "prompt 'joke'" not in said.out and "similarity" in said.out
+    message = run("inspect", chatty, "--prompt", "fact")
+    assert (
+        "prompt 'fact'" in message.out and "prompt 'joke'" not in message.out and "similarity" in message.out
+    )
     assert run("inspect", chatty, "--prompt", "fcat").code == 1
 
 
 def test_inspect_tells_what_the_run_shows(run, tuned):
     findings = run("inspect", tuned, "--json").json["findings"]
     assert findings and all({"level", "what", "evidence", "command", "splits"} == set(f) for f in findings)
-    said = run("inspect", tuned).out.split("findings:\n")[1]
-    assert all(f["what"] in said and f["evidence"] in said for f in findings)
+    message = run("inspect", tuned).out.split("findings:\n")[1]
+    assert all(f["what"] in message and f["evidence"] in message for f in findings)
 
 
 @pytest.fixture(scope="module")
@@ -192,41 +202,45 @@ def test_settings_of_the_checkpoint_count_if_asked_for(run, penalised):
     assert asked != bare and asked == [penalised.generate(text, repetition_penalty=50.0)]
     own = answer("--checkpoint-settings", "--option", "max_length=30", "--option", "do_sample=false")
     assert own == [penalised.generate(text, repetition_penalty=50.0, max_length=30)]
-    said = run("generate", folder, text, "--option", "repetition_penalt=2")
-    assert said.code == 1 and "did you mean 'repetition_penalty'" in said.err and "loading" not in said.err
+    message = run("generate", folder, text, "--option", "repetition_penalt=2")
+    assert (
+        message.code == 1
+        and "did you mean 'repetition_penalty'" in message.err
+        and "loading" not in message.err
+    )
 
 
 def test_a_text_that_begins_with_a_dash(run, penalised):
-    said = run("generate", penalised.artifact.path, "-5 degrees")
-    assert said.code == 2 and "-- '-5 degrees'" in said.err
+    message = run("generate", penalised.artifact.path, "-5 degrees")
+    assert message.code == 2 and "-- '-5 degrees'" in message.err
     assert run("generate", penalised.artifact.path, "--", "-5 degrees").code == 0
 
 
 def test_options_of_generation_are_refused_where_labels_answer(run, tuned):
-    said = run("generate", tuned, "nice", "--temperature", "0.5")
-    assert said.code == 1 and "takes no generation options" in said.err and "loading" not in said.err
+    message = run("generate", tuned, "nice", "--temperature", "0.5")
+    assert message.code == 1 and "takes no generation options" in message.err and "loading" not in message.err
 
 
 def test_an_unknown_prompt_is_told_before_the_model_is_loaded(run, tuned, data):
     for command in (["generate", tuned, "nice"], ["eval", tuned, "--data", data]):
-        said = run(*command, "--prompt", "nobody")
-        assert said.code == 1 and "unknown prompt 'nobody'" in said.err and "loading" not in said.err
+        message = run(*command, "--prompt", "nobody")
+        assert message.code == 1 and "unknown prompt 'nobody'" in message.err and "loading" not in message.err
 
 
 def test_a_text_that_is_too_long_is_told_with_what_its_user_can_change(run, chatty, tmp_path):
     text = "x" * 250  # 5 are to be written, and 3 are soft tokens: the template takes 5
-    said = run("generate", chatty, text, "--prompt", "joke")
-    assert said.code == 1 and "shorten the input to 248 tokens, or tune a prompt with" in said.err
+    message = run("generate", chatty, text, "--prompt", "joke")
+    assert message.code == 1 and "shorten the input to 248 tokens, or tune a prompt with" in message.err
     assert run("generate", chatty, "x" * 243, "--prompt", "joke").code == 0
-    said = run("generate", chatty, "x" * 245, "--prompt", "joke")
-    assert said.code == 1 and "--max-new-tokens 3" in said.err
+    message = run("generate", chatty, "x" * 245, "--prompt", "joke")
+    assert message.code == 1 and "--max-new-tokens 3" in message.err
     assert run("generate", chatty, "x" * 245, "--prompt", "joke", "--max-new-tokens", 3).code == 0
     rows = write_rows(tmp_path / "rows.jsonl", [{"input": text, "target": "good", "style": "joke"}])
-    said = run("eval", chatty, "--data", rows)
+    message = run("eval", chatty, "--data", rows)
     assert (
-        said.code == 1
-        and "max-new-tokens" not in said.err
-        and "tune a prompt with data.max_input" in said.err
+        message.code == 1
+        and "max-new-tokens" not in message.err
+        and "tune a prompt with data.max_input" in message.err
     )
 
 
@@ -250,5 +264,5 @@ def test_an_output_that_is_taken_is_told_before_the_model_is_loaded(run, styles,
         (["compile"], "compiled", "compiled for another base, 'other'"),
         (["compile"], "file", "is a file"),
     ):
-        said = run(*command, styles, "--out", tmp_path / out)
-        assert said.code == 1 and words in said.err and "loading" not in said.err
+        message = run(*command, styles, "--out", tmp_path / out)
+        assert message.code == 1 and words in message.err and "loading" not in message.err

@@ -53,8 +53,8 @@ def overfit(llama) -> Callable[..., Any]:
 @pytest.fixture(scope="session")
 def rows() -> list[dict[str, str]]:
     """The same inputs under both prompts, each with a target of its own."""
-    said = {"joke": "yes", "fact": "no"}
-    return [{"input": word, "target": said[p], "prompt": p} for word in WORDS for p in said]
+    output = {"joke": "yes", "fact": "no"}
+    return [{"input": word, "target": output[p], "prompt": p} for word in WORDS for p in output]
 
 
 @pytest.fixture(scope="session")

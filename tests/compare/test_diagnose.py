@@ -50,14 +50,14 @@ def easy(tmp_path_factory, model_folder):
 
 
 def test_words_alone_are_a_baseline_of_every_classification(easy):
-    said = [f.what for f in easy.findings if f.contestant == "prompt-tuning/after"]
-    assert any(what.startswith("TF-IDF with logistic regression does as well") for what in said), said
+    output = [f.what for f in easy.findings if f.contestant == "prompt-tuning/after"]
+    assert any(what.startswith("TF-IDF with logistic regression does as well") for what in output), output
 
 
 def test_what_the_run_shows_is_found(easy):
-    said = " | ".join(f.what for f in easy.findings)
+    output = " | ".join(f.what for f in easy.findings)
     for what in ("barely moved", "test rows overlap", "pinned", "as well or better"):
-        assert what in said
+        assert what in output
     assert all(f.command for f in easy.findings)
 
 
@@ -106,9 +106,9 @@ def test_unseen_rows_that_cannot_measure_are_found(tmp_path, model_folder):
     (one,) = [f for f in found.findings if "rows ask for one answer" in f.what]
     assert "unseen" in one.splits and "test" not in one.splits
     assert "9 of 9 unseen rows ask for 'good'" in one.evidence
-    told = (found.folder / "report.md").read_text(encoding="utf-8")
+    messages = (found.folder / "report.md").read_text(encoding="utf-8")
     page = (found.folder / "report.html").read_text(encoding="utf-8")
-    for text in (told, page):
+    for text in (messages, page):
         assert text.count("The unseen rows cannot measure quality: ") == 2
         assert "9 of 9 unseen rows ask for" in text
         assert "unseen (cannot measure)" in text

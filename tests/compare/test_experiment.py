@@ -285,9 +285,9 @@ def test_killed_in_training_it_goes_on_from_its_checkpoint(recipe, monkeypatch):
     whole = compare(made, made.output + "-whole", on=Serial(), report=False)
     event, steps = fitting._Watch.event, []
 
-    def watched(self, told):
-        steps.append(told.step)
-        event(self, told)
+    def watched(self, messages):
+        steps.append(messages.step)
+        event(self, messages)
         if len(steps) == 7:  # of the final: step 3, one after its first evaluation
             raise KeyboardInterrupt
 
@@ -528,9 +528,9 @@ def test_killed_between_records_of_trials_that_ran_side_by_side(recipe, monkeypa
     monkeypatch.undo()
     event, steps = fitting._Watch.event, []
 
-    def watched(self, told):
-        steps.append(told.step)
-        event(self, told)
+    def watched(self, messages):
+        steps.append(messages.step)
+        event(self, messages)
 
     monkeypatch.setattr(fitting._Watch, "event", watched)
     done = compare(made, on=Serial(), report=False)

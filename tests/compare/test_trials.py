@@ -325,15 +325,15 @@ def test_mean_embeddings_are_means_of_rows_of_the_table(llama):
 
 
 @pytest.mark.parametrize(
-    ("unseen", "said"),
+    ("unseen", "message"),
     [
         ({"field": "colour"}, "no row has the field 'colour'"),
         ({"field": "domain", "values": ["q"]}, "no row has domain = q"),
         ({"clusters": 99}, "cannot make 99 clusters"),
     ],
 )
-def test_what_cannot_be_held_out_is_told(recipe, unseen, said):
-    with pytest.raises(SoftPromptError, match=said):
+def test_what_cannot_be_held_out_is_told(recipe, unseen, message):
+    with pytest.raises(SoftPromptError, match=message):
         part(recipe({"unseen": unseen}), no_vectors)
 
 

@@ -107,7 +107,7 @@ def test_other_things_given_as_a_recipe_are_named(tmp_path):
     }.items():
         (tmp_path / folder).mkdir()
         (tmp_path / folder / file).write_text("{}")
-    for name, said in {
+    for name, printed in {
         "pipe.yaml": "is a pipe",
         "page.html": "is a page",
         "bin.yaml": "binary",
@@ -121,7 +121,7 @@ def test_other_things_given_as_a_recipe_are_named(tmp_path):
         "a\0b": "NUL",
     }.items():
         message = fails(lambda n=name: load_recipe(tmp_path / n))
-        assert said in message and SECRET not in message
+        assert printed in message and SECRET not in message
 
 
 def test_paths_belong_to_the_recipe_or_to_the_working_directory(tmp_path, monkeypatch):

@@ -105,8 +105,8 @@ def test_scores_of_beams_are_the_rows_own(lm, family, mixed, close):
     assert out.sequences.shape == (beams * mixed.batch.size, NEW)
     for i, tokens in enumerate(out.sequences.tolist()):
         chosen = logits_alone(lm, *mixed.rows[i // beams], tokens).log_softmax(-1)
-        said = chosen.gather(1, torch.tensor(tokens)[:, None]).mean()  # length_penalty 1: the mean
-        close(out.sequences_scores[i], said, 2e-5)
+        output = chosen.gather(1, torch.tensor(tokens)[:, None]).mean()  # length_penalty 1: the mean
+        close(out.sequences_scores[i], output, 2e-5)
     ranked = out.sequences_scores.reshape(-1, beams)
     assert (ranked[:, :-1] >= ranked[:, 1:]).all()
     parts = lm.model.compute_transition_scores(out.sequences, out.scores, out.beam_indices)

@@ -58,9 +58,9 @@ def empty_cache(lm, kind):
 
 def assert_turns_equal_anew(lm, injection, cache, rows_to_batch, close):
     rows = FIRST
-    for said in [None, *THEN]:
-        if said is not None:
-            rows = [row + more for row, more in zip(rows, said, strict=True)]
+    for output in [None, *THEN]:
+        if output is not None:
+            rows = [row + more for row, more in zip(rows, output, strict=True)]
         anew, kept = Scores(), Scores()
         made = lm.generate(rows_to_batch(rows), injection, logits_processor=[anew], **HOW)
         again = lm.generate(
@@ -93,23 +93,23 @@ def test_what_would_not_be_the_conversation_is_refused(llama, injections, rows_t
     injection = injections(llama)["before"]
     cache = empty_cache(llama, "dynamic")
     made = llama.generate(rows_to_batch(FIRST), injection, past_key_values=cache, **HOW).tolist()
-    told = [row + new for row, new in zip(FIRST, made, strict=True)]
+    messages = [row + new for row, new in zip(FIRST, made, strict=True)]
 
     def turn(rows, injection=injection, cache=cache):
         refused(lambda: llama.generate(rows_to_batch(rows), injection, past_key_values=cache, **HOW), word)
 
     word = "another text"
-    turn([[*told[0], 7], [*told[1][:-3], 99, *told[1][-2:], 7]])
+    turn([[*messages[0], 7], [*messages[1][:-3], 99, *messages[1][-2:], 7]])
     turn([[*row, 7] for row in FIRST])
     word = "stand below each other"
-    turn([[*told[0], 7], [*told[1], 7, 8]])
-    turn([row[:-1] for row in told])
+    turn([[*messages[0], 7], [*messages[1], 7, 8]])
+    turn([row[:-1] for row in messages])
     word = "another prompt"
-    turn([[*row, 7] for row in told], Injection())
+    turn([[*row, 7] for row in messages], Injection())
     other = SoftTokens(injection.before.vectors * 2, injection.before.mask)
-    turn([[*row, 7] for row in told], Injection(before=other))
+    turn([[*row, 7] for row in messages], Injection(before=other))
     made = injections(llama)
-    turn([[*row, 7] for row in told], made["kv_before"])
+    turn([[*row, 7] for row in messages], made["kv_before"])
     prefixed = empty_cache(llama, "dynamic")
     new = llama.generate(rows_to_batch(FIRST), made["kv_before"], past_key_values=prefixed, **HOW).tolist()
     rows = [[*row, *more, 7] for row, more in zip(FIRST, new, strict=True)]
@@ -118,15 +118,15 @@ def test_what_would_not_be_the_conversation_is_refused(llama, injections, rows_t
     turn(rows, Injection(kv_before=Prefix(louder, made["kv_before"].kv_before.mask)), prefixed)
     turn(rows, made["adapter"], prefixed)
     word = "placed after the input"
-    turn([[*row, 7] for row in told], Injection(after=injection.before))
-    turn([[*row, 7] for row in told], Injection(kv_after=injections(llama)["kv_before"].kv_before))
+    turn([[*row, 7] for row in messages], Injection(after=injection.before))
+    turn([[*row, 7] for row in messages], Injection(kv_after=injections(llama)["kv_before"].kv_before))
     word = "not known what this cache holds"
-    turn([told[0] + [7]])
+    turn([messages[0] + [7]])
     theirs = llama.model(input_ids=torch.tensor([FIRST[0]]), use_cache=True).past_key_values
     turn([FIRST[0] + [7]], cache=theirs)
     beams = empty_cache(llama, "dynamic")
     llama.generate(rows_to_batch(FIRST), injection, past_key_values=beams, num_beams=2, **HOW)
-    turn([[*row, 7] for row in told], cache=beams)
+    turn([[*row, 7] for row in messages], cache=beams)
 
 
 def test_a_row_that_ended_early_is_refused(llama, rows_to_batch, refused):

@@ -188,17 +188,17 @@ def test_odd_templates_are_noted():
         Row({"text": "a", "label": "x", "row": "2", "mask": "m"}),
     ]
 
-    def said(*arguments, **keywords) -> str:
+    def output(*arguments, **keywords) -> str:
         found: list[str] = []
         check_rows(Template(*arguments, **keywords), rows, found.append)
         return "\n".join(found)
 
-    assert "holds {label} as it stands" in said("{{ text }} {label}", "{{ label }}")
-    assert "same input" in said("{{ text }}", "{{ row }}") and "same target" in said(
+    assert "holds {label} as it stands" in output("{{ text }} {label}", "{{ label }}")
+    assert "same input" in output("{{ text }}", "{{ row }}") and "same target" in output(
         "{{ row }}", "{{ label }}"
     )
-    assert "column 'mask' is hidden" in said("{{ text }} {{ mask }}", "{{ label }}", mask="[MASK]")
-    assert "same" not in said("{{ row }}", '{{ row["row"] }}')
+    assert "column 'mask' is hidden" in output("{{ text }} {{ mask }}", "{{ label }}", mask="[MASK]")
+    assert "same" not in output("{{ row }}", '{{ row["row"] }}')
     assert Template("{{ mask }}", mask="[MASK]").render_input(rows[0]) == "[MASK]"
     assert Template("{{ mask }}", mask="[MASK]", mask_is_known=False).render_input(rows[0]) == "m"
     assert "is no template" in fails(

@@ -39,8 +39,8 @@ def test_spellings_of_a_label_are_one(other):
     assert [e.rendered.target for e in examples] == ["good", "good", "bad", "good"]
     assert examples[0].target_ids == examples[1].target_ids
     assert examples[1].rendered.references == ("good",)
-    (said,) = remarks(encoder, examples)
-    assert (said.kind, said.count) == ("respelled", 1) and ascii(other) in said.text
+    (output,) = remarks(encoder, examples)
+    assert (output.kind, output.count) == ("respelled", 1) and ascii(other) in output.text
     # what is measured is what was trained
     references = [e.rendered.references for e in examples]
     assert metrics.compute(["macro_f1"], ["good"] * 4, references)["macro_f1"].value < 0.5

@@ -15,7 +15,7 @@ from softprompt.data.row_notes import remarks
 from softprompt.data.template import Template
 
 
-def said(values, target="{{ target }}"):
+def output(values, target="{{ target }}"):
     encoder = Encoder(
         encoder_tokenizer(), Template(target=target), kind="regression", answers="head", closed=True
     )
@@ -40,10 +40,10 @@ SPREAD = [i / 11 for i in range(12)]
     ],
 )
 def test_the_scale_that_is_told_brings_targets_near(values):
-    texts, _ = said(values)
+    texts, _ = output(values)
     assert list(texts) == ["scale"]
     target = re.search(r'template\.target="(.*)"', texts["scale"])[1]
-    texts, changed = said(values, target)
+    texts, changed = output(values, target)
     assert texts == {}
     # near where a head starts, and told apart; and the same but for a straight line
     assert max(map(abs, changed)) <= 10 and statistics.pstdev(changed) > 0.05
@@ -52,18 +52,18 @@ def test_the_scale_that_is_told_brings_targets_near(values):
 
 @pytest.mark.parametrize("values", [SPREAD, [1, 2, 3, 4, 5], [-1, 1], [0, 100], [0.5, 0.6]])
 def test_of_usual_targets_nothing_is_said(values):
-    assert said(values)[0] == {}
+    assert output(values)[0] == {}
 
 
 def test_targets_that_are_all_the_same_number():
-    assert said([3, "3.0", "3e0"])[0] == {"constant": "all targets are the same number, 3"}
+    assert output([3, "3.0", "3e0"])[0] == {"constant": "all targets are the same number, 3"}
 
 
 def test_a_target_far_from_all_others_is_named_and_does_not_rule_the_scale():
     values = [*SPREAD, 5000, *SPREAD]
-    texts, _ = said(values)
+    texts, _ = output(values)
     assert list(texts) == ["outlier"] and "5000" in texts["outlier"] and "between 0 and 1" in texts["outlier"]
-    texts, _ = said([1000 * x for x in values])
+    texts, _ = output([1000 * x for x in values])
     assert list(texts) == ["outlier", "scale"] and "between 0 and 1000" in texts["scale"]
 
 
@@ -75,6 +75,6 @@ def test_no_outlier_is_found_in_usual_distributions():
 
 
 def test_a_target_that_is_computed_is_told_without_a_field():
-    texts, _ = said([1e6 * x for x in SPREAD], "{{ target | float + 1 }}")
+    texts, _ = output([1e6 * x for x in SPREAD], "{{ target | float + 1 }}")
     assert "your_field" in texts["scale"]
     assert scaled([0.0, 1.0]) is None and expression("x", -5.0, 10.0) == "{{ (x | float + 5) / 10 }}"

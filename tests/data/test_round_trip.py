@@ -45,8 +45,8 @@ def test_choices_and_the_words_of_labels_are_named_by_what_is_unknown_of_them():
     tokenizer = words()
     encoder = Encoder(tokenizer, Template(choices_field="c"), kind="choice")
     rows = [{"input": f"x {i}", "target": "two", "c": ["one {", "two"]} for i in range(2)]
-    (said,) = [r.text for r in remarks(encoder, encoder.encode_rows(rows)) if r.kind == "unknown"]
-    assert said.startswith("1 choice has") and "'one {'" in said
+    (output,) = [r.text for r in remarks(encoder, encoder.encode_rows(rows)) if r.kind == "unknown"]
+    assert output.startswith("1 choice has") and "'one {'" in output
     labelled = Encoder(
         tokenizer, Template(), kind="classification", labels=["p", "n"], verbalizer={"p": "one", "n": "two }"}
     )
@@ -87,8 +87,8 @@ def test_end_tokens_at_the_end_are_taken_off_and_within_refused():
     written = encoder.encode({"input": "q", "target": "Paris <end><end>", "refs": ["Paris<end>"]})
     assert written.target_ids == plain.target_ids and written.rendered.references == ("Paris",)
     assert [remark.kind for remark in remarks(encoder, [plain, written])] == ["end"]
-    for target, said in (("a<end>b", "within its text"), ("<end>", "the target is empty")):
-        with pytest.raises(SoftPromptError, match=said):
+    for target, output in (("a<end>b", "within its text"), ("<end>", "the target is empty")):
+        with pytest.raises(SoftPromptError, match=output):
             encoder.encode({"input": "q", "target": target, "refs": None})
     labelled = Encoder(tokenizer, Template(), kind="classification")
     assert kinds(labelled, "bad<end>", "good<end>", "bad") == {"end": 2}

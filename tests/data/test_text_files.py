@@ -70,7 +70,7 @@ def test_files_that_cannot_be_read_say_why(tmp_path):
     assert "NUL" in fails("a\0b.csv")
     for address in ("https://x.org/a.jsonl", str(tmp_path / "s3:/x/y.csv")):
         assert "not read from an address" in fails(address)
-    for name, content, said in (
+    for name, content, output in (
         ("deep.jsonl", "[" * 10_000, "too deeply"),
         ("deep1.jsonl", '{"a": ' + "[" * 10_000, "too deeply"),
         ("big.jsonl", '{"a": ' + "9" * 5000 + "}", "too many digits"),
@@ -82,7 +82,7 @@ def test_files_that_cannot_be_read_say_why(tmp_path):
         ("bad.jsonl.gz", "x", "cannot be unpacked"),
     ):
         (tmp_path / name).write_text(content)
-        assert said in fails(tmp_path / name), name
+        assert output in fails(tmp_path / name), name
 
 
 def packed(content: bytes) -> bytes:
@@ -123,8 +123,8 @@ def test_a_row_that_is_too_long_is_refused(tmp_path, name, monkeypatch):
         (tmp_path / name).write_text('text,label\n"' + "a\n" * 4000 + '",b\n')
     else:
         write(huge)
-    said = fails(tmp_path / name)
-    assert "too long" in said or "field larger" in said
+    output = fails(tmp_path / name)
+    assert "too long" in output or "field larger" in output
 
 
 def test_a_hub_split_may_be_sliced(monkeypatch):

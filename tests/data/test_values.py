@@ -153,9 +153,9 @@ def test_datasets_in_every_format():
         assert rows[1]["words"] == ["y", "z"]
     assert [row["label"] for row in read_rows(source.to_iterable_dataset().with_format("torch"))] == [0, 1]
     assert [row["text"] for row in read_rows(source[:2])] == ["a", "b"]  # a slice is columns
-    said: list[str] = []
-    check_rows(template, read_rows(source), said.append)
-    assert any("['negative', 'positive'][label]" in text for text in said)
+    output: list[str] = []
+    check_rows(template, read_rows(source), output.append)
+    assert any("['negative', 'positive'][label]" in text for text in output)
     named = Template("{{ text }}", "{{ ['negative', 'positive'][label] }}")
     assert [named.render(row).target for row in read_rows(source)] == ["negative", "positive"]
 
@@ -193,20 +193,20 @@ def test_a_target_that_is_an_object_is_refused_and_an_input_is_noted():
     message = fails(lambda: Template("{{ q }}", "{{ answers }}").render(squad))
     assert "writes an object" in message and "{{ answers.text[0] }}" in message
     assert Template("{{ q }}", "{{ answers.text[0] }}").render(squad).target == "Paris"
-    said: list[str] = []
-    check_rows(Template("{{ answers }}", "{{ q }}"), [squad], said.append)
-    assert "field 'answers' is an object (s:1) and template.input writes it whole" in said[0]
+    output: list[str] = []
+    check_rows(Template("{{ answers }}", "{{ q }}"), [squad], output.append)
+    assert "field 'answers' is an object (s:1) and template.input writes it whole" in output[0]
 
 
 @pytest.mark.parametrize("facts", [{"name": "mug", "price": 5, "values": "x"}, ["mug", 5, "x"]])
 def test_the_template_that_a_note_offers_writes_the_values(facts):
-    row, said = Row({"facts": facts, "listing": "A mug."}, "s:1"), []
-    check_rows(Template("{{ facts }}", "{{ listing }}"), [row], said.append)
-    offered = said[0].partition("join it: ")[2]
-    told = []
-    check_rows(Template(offered, "{{ listing }}"), [row], told.append)
+    row, output = Row({"facts": facts, "listing": "A mug."}, "s:1"), []
+    check_rows(Template("{{ facts }}", "{{ listing }}"), [row], output.append)
+    offered = output[0].partition("join it: ")[2]
+    messages = []
+    check_rows(Template(offered, "{{ listing }}"), [row], messages.append)
     assert Template(offered, "{{ listing }}").render(row).input == "mug, 5, x"
-    assert not any("as Python shows it" in line for line in told)
+    assert not any("as Python shows it" in line for line in messages)
 
 
 def test_depth_is_limited():

@@ -60,7 +60,7 @@ def test_nothing_gives_nothing(nothing, tuned, labelled):
 
 
 @pytest.mark.parametrize(
-    ("odd", "said"),
+    ("odd", "printed"),
     [
         (None, "NoneType"),
         (3, "int"),
@@ -72,8 +72,8 @@ def test_nothing_gives_nothing(nothing, tuned, labelled):
         ([["a"]], "input 0"),
     ],
 )
-def test_what_is_no_input_is_named(odd, said, tuned):
-    with pytest.raises(SoftPromptError, match=said):
+def test_what_is_no_input_is_named(odd, printed, tuned):
+    with pytest.raises(SoftPromptError, match=printed):
         tuned.generate(odd)
 
 

@@ -149,8 +149,8 @@ def test_trained_saved_and_opened_again(prepared, bert_folder, tmp_path, name):
     texts = [" ".join(words) for words in inputs] if name == "tags" else inputs
     assert again.generate(texts) == [record.prediction for record in found.records]
     plain = softprompt.open_prompt(tmp_path / "out", plain=True)
-    said = plain.evaluate(rows)
-    assert said.to_json()["metrics"] == pytest.approx(run.plain.to_json()["metrics"], abs=1e-5)
+    message = plain.evaluate(rows)
+    assert message.to_json()["metrics"] == pytest.approx(run.plain.to_json()["metrics"], abs=1e-5)
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -297,10 +297,10 @@ def test_label_words_are_scored_at_the_masks(prepared, masks):
     template = {"input": "It is{{ mask }}" + "{{ mask }}" * (masks - 1) + " {{ input }}"}
     start = prepared("masks", task={"verbalizer": words}, template=template, method="none")
     batch = collate(start.dev)
-    said = answer(start.lm, start.encoder, batch, start.method(batch.prompt_ids), None, start.dev)
+    message = answer(start.lm, start.encoder, batch, start.method(batch.prompt_ids), None, start.dev)
     tokenizer, labels = start.encoder.tokenizer, sorted(words)
     assert start.encoder.labels == tuple(labels)
-    for example, one in zip(start.dev, said, strict=True):
+    for example, one in zip(start.dev, message, strict=True):
         text = "[CLS]It is" + "[MASK]" * masks + " " + example.rendered.row["input"] + "[SEP]"
         ids = torch.tensor([tokenizer(text, add_special_tokens=False)["input_ids"]])
         places = (ids[0] == tokenizer.mask_token_id).nonzero()[:, 0]
@@ -459,13 +459,13 @@ def test_commands(bert_folder, tmp_path, capsys, name):
     scored = run("eval", tmp_path / "out", "--data", tmp_path / "dev.jsonl")
     assert scored["metrics"] == pytest.approx(tuned["metrics"], abs=1e-5)
     assert all(math.isfinite(value) for value in scored["metrics"].values())
-    (said,) = run("generate", tmp_path / "out", "sun is shining")["outputs"]
+    (message,) = run("generate", tmp_path / "out", "sun is shining")["outputs"]
     if name == "tags":
-        assert len(said.split()) == 3 and set(said.split()) <= {"B-X", "B-N", "O"}
+        assert len(message.split()) == 3 and set(message.split()) <= {"B-X", "B-N", "O"}
     elif name == "number":
-        assert math.isfinite(float(said))
+        assert math.isfinite(float(message))
     else:
-        assert said in ("good", "bad", "odd")
+        assert message in ("good", "bad", "odd")
     assert run("inspect", tmp_path / "out")["prompts"]
     assert main(["eval", str(tmp_path / "out"), "--data", str(tmp_path / "dev.jsonl"), "--shots", "2"]) == 1
     assert "no demonstrations" in capsys.readouterr().err

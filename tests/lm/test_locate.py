@@ -70,7 +70,7 @@ ADAPTER = json.dumps({"base_model_name_or_path": "owner/base", "peft_type": "LOR
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (remove("tokenizer.json", "tokenizer_config.json"), "has no tokenizer .*copy tokenizer.json"),
         (remove("config.json"), "holds no model .*no config.json"),
@@ -91,9 +91,9 @@ ADAPTER = json.dumps({"base_model_name_or_path": "owner/base", "peft_type": "LOR
         (lambda f: [shutil.rmtree(f), f.symlink_to(f / "gone")], "leads nowhere"),
     ],
 )  # fmt: skip
-def test_a_folder_that_is_no_model_says_what_it_lacks(folder, change, said):
+def test_a_folder_that_is_no_model_says_what_it_lacks(folder, change, message):
     change(folder)
-    assert re.search(said, " ".join(fails(folder).split())), fails(folder)
+    assert re.search(message, " ".join(fails(folder).split())), fails(folder)
 
 
 @pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "tokenizer_config.json"])
@@ -127,7 +127,7 @@ def test_code_of_a_checkpoint_is_not_run_and_nobody_is_asked(folder, monkeypatch
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("You need to install sentencepiece to use this tokenizer", "pip install sentencepiece"),
         ("`tiktoken` is required to read a `tiktoken` file", "pip install tiktoken"),
@@ -136,8 +136,8 @@ def test_code_of_a_checkpoint_is_not_run_and_nobody_is_asked(folder, monkeypatch
         ("x/y is not a local folder and is not a valid model identifier", "no model of that name"),
     ],
 )
-def test_what_the_hub_and_packages_say(text, said):
-    assert said in str(failed("x/y", OSError(text)))
+def test_what_the_hub_and_packages_say(text, message):
+    assert message in str(failed("x/y", OSError(text)))
 
 
 # --- where a recipe's model is ---
@@ -167,6 +167,6 @@ def test_an_artifact_whose_base_is_gone_names_the_folder_and_the_way(folder, tmp
     moved = folder.rename(tmp_path / "moved")
     capsys.readouterr()
     assert main(["generate", str(tmp_path / "out"), "row"]) == 1
-    said = capsys.readouterr().err
-    assert f"no folder {folder}" in said and "--model NAME" in said
+    message = capsys.readouterr().err
+    assert f"no folder {folder}" in message and "--model NAME" in message
     assert main(["generate", str(tmp_path / "out"), "row", "--model", str(moved)]) == 0

@@ -86,8 +86,8 @@ def test_a_file_that_is_not_there_is_called_by_its_name(llama, tmp_path):
 def test_what_is_said_meanwhile_is_in_pythons_words(llama, tmp_path, capsys):
     how = {"length": 2, "steps": 1, "output": tmp_path / "out"}
     softprompt.tune(llama, "prompt-tuning", ROWS, progress=True, **how)
-    said = capsys.readouterr().err
-    assert "dev=FILE, or a larger dev_fraction" in said and "data." not in said
+    message = capsys.readouterr().err
+    assert "dev=FILE, or a larger dev_fraction" in message and "data." not in message
 
 
 def test_a_note_to_a_logger_is_in_pythons_words(monkeypatch, caplog):
@@ -116,8 +116,8 @@ def test_what_the_shell_is_told_stays_the_shells(llama, tmp_path, model_folder, 
     (tmp_path / "r.yaml").write_text(f"model: {model_folder}\ndata: rows.jsonl\noutput: out\n")
     capsys.readouterr()
     assert main(["tune", str(tmp_path / "r.yaml")]) == 1
-    said = capsys.readouterr().err
-    assert "--overwrite" in said and "loading" not in said
+    message = capsys.readouterr().err
+    assert "--overwrite" in message and "loading" not in message
 
 
 # --- scripts, and processes that were forked ---

@@ -57,8 +57,8 @@ def test_nearest_keeps_the_combination_of_the_nearest_tokens(close):
     weights = torch.linalg.lstsq(shared.source[tokens].T.double(), vector[:, None].double()).solution[:, 0]
     carried, explained = nearest(vector[None], shared)
     close(carried[0], (weights @ shared.target[tokens].double()).float())
-    said = weights @ shared.source[tokens].double()
-    assert explained == pytest.approx((said.square().sum() / vector.square().sum()).item(), rel=1e-5)
+    message = weights @ shared.source[tokens].double()
+    assert explained == pytest.approx((message.square().sum() / vector.square().sum()).item(), rel=1e-5)
     assert 0.1 < explained < 0.99
 
 
@@ -153,16 +153,16 @@ def test_a_linear_image_of_the_embeddings_is_recovered(llama, new_lm, setting, c
     with torch.no_grad():
         target.model.get_input_embeddings().weight.copy_(llama.embed(torch.arange(101)) @ matrix)
     vectors = torch.randn(3, 32, generator=torch.Generator().manual_seed(4))
-    told = []
+    messages = []
     given = bridged(target, llama, {"before": vectors}, setting)
     given = setting(
-        target, read_prompt=given.read_prompt, other_base=given.other_base, on_carried=told.append
+        target, read_prompt=given.read_prompt, other_base=given.other_base, on_carried=messages.append
     )
     carried = init.soft_tokens(given, 3, "artifact", None, "x", "linear")
     close(carried[1], vectors @ matrix, 1e-4)
-    (said,) = told
-    assert (said.source, said.tokens, said.transfer) == ("other", 97, "linear")
-    assert said.explained == pytest.approx(1, abs=1e-5) and "R² on held-out" in str(said)
+    (message,) = messages
+    assert (message.source, message.tokens, message.transfer) == ("other", 97, "linear")
+    assert message.explained == pytest.approx(1, abs=1e-5) and "R² on held-out" in str(message)
 
 
 def test_another_base_is_never_copied(llama, wide, setting):

@@ -78,10 +78,10 @@ def restored(gguf, folder, slot, cache_type: engine.CacheType, vocab: int) -> to
     address = server.listening_address
     engine.post(f"{address}/slots/0?action=restore", {"filename": slot.file})
     body = {"prompt": [*slot.tokens, TEXT], "n_predict": 1, "id_slot": 0, "n_probs": vocab, "temperature": 0}
-    said = engine.post(f"{address}/completion", {**body, "cache_prompt": True})
-    assert said["timings"]["cache_n"] == 9
+    output = engine.post(f"{address}/completion", {**body, "cache_prompt": True})
+    assert output["timings"]["cache_n"] == 9
     found = torch.full((vocab,), float("-inf"), dtype=torch.float64)
-    for one in said["completion_probabilities"][0]["top_logprobs"]:
+    for one in output["completion_probabilities"][0]["top_logprobs"]:
         found[one["id"]] = one["logprob"]
     assert found.isfinite().all()
     return found.log_softmax(-1).float()

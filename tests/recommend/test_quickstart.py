@@ -53,8 +53,8 @@ def test_answers_become_a_generation_and_what_is_cut_is_said(begun):
     # the tiny model reads 256 tokens, and an eighth of them may be the answer
     assert read.data.limit == 400 and read.data.max_target_tokens == 32 and read.task.max_new_tokens == 32
     assert read.compare.unseen is not None and read.compare.unseen.clusters == 8
-    said = " ".join(made.limits)
-    assert "data.limit" in said and "32 tokens" in said and "24 test rows" in said
+    message = " ".join(made.limits)
+    assert "data.limit" in message and "32 tokens" in message and "24 test rows" in message
 
 
 def test_a_recipe_that_is_there_is_what_counts(begun, tmp_path):
@@ -72,14 +72,14 @@ def test_what_the_command_line_says_is_kept_and_written(begun, monkeypatch):
     monkeypatch.setattr(
         time_budget, "measure", lambda *a, **k: time_budget.MeasuredSeconds({"prompt-tuning/after": 1.0}, 0.1)
     )
-    said = (
+    message = (
         "steps=99",
         "seeds=2",
         "length=3",
         "dev_fraction=0.25",
         "methods=[prompt-tuning/after, zero-shot]",
     )
-    made = begun(labelled(40), *said, within=700.0)
+    made = begun(labelled(40), *message, within=700.0)
     read = load_recipe(made.path)
     assert (read.train.steps, read.compare.seeds, read.data.dev_fraction) == (99, 2, 0.25)
     assert read.method.options()["length"] == 3 and read.train.dtype == "float32"
@@ -116,11 +116,11 @@ def test_too_short_a_time_is_refused_before_anything_runs(begun, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("rows", "said"),
+    ("rows", "message"),
     [(labelled(12), "too few"), ([{"a": "x", "b": "y", "c": "z"}] * 30, "cannot be told")],
 )
-def test_rows_that_will_not_do(begun, rows, said):
-    with pytest.raises(SoftPromptError, match=said) as error:
+def test_rows_that_will_not_do(begun, rows, message):
+    with pytest.raises(SoftPromptError, match=message) as error:
         begun(rows, "model=no/such/model")  # told before a model is looked for
     assert error.value.fix
 
@@ -155,11 +155,11 @@ def test_what_a_later_cut_made_needless_is_not_cut():
 def test_hints_lower_what_is_there(begun):
     hints = ("steps=20", "seeds=2", "methods=[prompt-tuning/after, prefix-tuning/after, zero-shot]")
     read = load_recipe(begun(labelled(40), *hints).path)
-    said = time_budget.less(read)
-    assert said[:2] == ["steps=10", "seeds=1"] and "prefix-tuning/after" in said[-1]
+    message = time_budget.less(read)
+    assert message[:2] == ["steps=10", "seeds=1"] and "prefix-tuning/after" in message[-1]
     from softprompt.config.load import recipe_from_dict
 
-    changed = recipe_from_dict(read.to_dict(), overrides=[hint.strip("'") for hint in said])
+    changed = recipe_from_dict(read.to_dict(), overrides=[hint.strip("'") for hint in message])
     pace, counts = (
         time_budget.MeasuredSeconds({"prompt-tuning/after": 1.0}, 0.1),
         time_budget.Counts(30, 5, 5),

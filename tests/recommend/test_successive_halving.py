@@ -216,13 +216,13 @@ def test_what_noise_does_not_part_goes_by_what_is_finer():
 
 
 def test_who_is_not_parted_from_the_best_is_told():
-    def told(*scores: float, noise: float = 0.04) -> tuple[str, ...]:
+    def messages(*scores: float, noise: float = 0.04) -> tuple[str, ...]:
         order = [Played(f"c{i}", {}, 0, 100, 50, 1.0, score, noise=noise) for i, score in enumerate(scores)]
         order.append(Played("early", {}, -1, 100, 50, 1.0, 0.9, noise=noise))
         return Pilot(tuple(order), tuple(order), (), 1.0).unparted
 
-    assert told(0.80, 0.82, 0.77) == ("c0", "c1")
-    assert told(0.80, 0.70) == () and told(0.8, 0.8, noise=0.0) == ("c0", "c1")
+    assert messages(0.80, 0.82, 0.77) == ("c0", "c1")
+    assert messages(0.80, 0.70) == () and messages(0.8, 0.8, noise=0.0) == ("c0", "c1")
 
 
 def test_a_finer_score_finds_the_better_more_often():

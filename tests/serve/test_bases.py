@@ -29,10 +29,13 @@ def test_the_base_that_most_name(llama, tmp_path):
     (tmp_path / "broken" / "softprompt.json").write_text("{")
     found = bases.survey(tmp_path)
     assert found.base == "ours"
-    count, said = found.said(llama)
+    count, message = found.said(llama)
     assert count.startswith("2 prompts in") and "team/b, team/c" in count
-    assert "2 of 4 artifacts cannot be served" in said
-    assert "a (it was made for another base, theirs)" in said and "broken (its manifest is damaged)" in said
+    assert "2 of 4 artifacts cannot be served" in message
+    assert (
+        "a (it was made for another base, theirs)" in message
+        and "broken (its manifest is damaged)" in message
+    )
 
 
 def test_what_is_not_served_is_said_at_the_start(llama, publish, tmp_path):
@@ -101,5 +104,5 @@ def test_a_start_from_another_table_says_from_which_prompt(llama, tmp_path, capl
     with caplog.at_level(logging.WARNING, logger="softprompt._system.notes"):
         softprompt.tune(llama, "prompt-tuning", rows("fact", "new"), output=tmp_path / "second", **how)
         softprompt.tune(llama, "prompt-tuning", rows("joke", "fact"), output=tmp_path / "third", **how)
-    said = [text for text in caplog.messages if str(tmp_path / "first") in text]
-    assert len(said) == 2 and "new: starts from 'joke'" in said[0] and "joke: in " in said[1]
+    message = [text for text in caplog.messages if str(tmp_path / "first") in text]
+    assert len(message) == 2 and "new: starts from 'joke'" in message[0] and "joke: in " in message[1]

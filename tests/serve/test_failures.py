@@ -82,10 +82,10 @@ def test_a_failure_of_the_model_is_one_line(served, client, failures, monkeypatc
     with pytest.raises(openai.InternalServerError) as caught:
         client.completions.create(model="soft", prompt="xyzzy", n=4)
     assert caught.value.code == "generation_failed" and caught.value.status_code == 500
-    (said,) = failures()
-    assert kind in said and cause in said and "\n" not in said
-    assert re.search(r"\(softprompt/[a-z_/]+\.py:\d+\)", said)
-    assert "failed (under soft): " in said and "xyzzy" not in said
+    (output,) = failures()
+    assert kind in output and cause in output and "\n" not in output
+    assert re.search(r"\(softprompt/[a-z_/]+\.py:\d+\)", output)
+    assert "failed (under soft): " in output and "xyzzy" not in output
     with pytest.raises(openai.APIError, match="could not be computed"):
         list(client.completions.create(model="tiny", prompt="x", stream=True))
     assert len(failures()) == 2 and "plain model" in failures()[1]
@@ -108,8 +108,8 @@ def test_rows_that_run_fail_together_as_one(served, folder, failures, monkeypatc
         engine.turn()
     ends = [read(answer, error=True)[1] for answer in answers]
     assert all(isinstance(end.error, ModelFailed) for end in ends)
-    (said,) = failures()
-    assert said.startswith("3 answers failed (under soft, the plain model): RuntimeError: CUDA error")
+    (output,) = failures()
+    assert output.startswith("3 answers failed (under soft, the plain model): RuntimeError: CUDA error")
 
 
 @pytest.mark.parametrize("others", [True, False])
@@ -155,8 +155,8 @@ def test_what_nobody_foresaw_does_not_end_the_engine(served, client, failures, m
     monkeypatch.setattr(Batching, "choose_next", lambda *_: {}["no"])
     with pytest.raises(openai.InternalServerError):
         client.completions.create(model="soft", prompt="x")
-    (said,) = failures()
-    assert "KeyError: 'no' (softprompt/serve/engine.py:" in said
+    (output,) = failures()
+    assert "KeyError: 'no' (softprompt/serve/engine.py:" in output
     monkeypatch.undo()
     assert client.completions.create(model="soft", prompt="x", max_tokens=2).choices[0].text is not None
 
@@ -178,8 +178,8 @@ def test_verbose_gives_the_traceback_and_the_cause(served, client, failures, mon
     broken(monkeypatch, served, error)
     with pytest.raises(openai.InternalServerError):
         client.completions.create(model="soft", prompt="x")
-    said, trace = failures()
-    assert re.search(r"RuntimeError: outer \(softprompt/.*\.py:\d+\); caused by ValueError: inner", said)
+    output, trace = failures()
+    assert re.search(r"RuntimeError: outer \(softprompt/.*\.py:\d+\); caused by ValueError: inner", output)
     assert trace.startswith("ValueError: inner") and "Traceback" in trace and "scheduler.py" in trace
 
 

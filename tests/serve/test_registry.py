@@ -253,17 +253,17 @@ def damage(folder: Path, how: str) -> None:
     elif how == "manifest":
         manifest.write_text("{")
     elif how == "base":
-        said = json.loads(manifest.read_text())
-        said["base"]["fingerprint"]["weights"] = "0" * 16
-        manifest.write_text(text_of(said))
+        output = json.loads(manifest.read_text())
+        output["base"]["fingerprint"]["weights"] = "0" * 16
+        manifest.write_text(text_of(output))
     elif how == "trained":
-        said = json.loads(manifest.read_text())
-        said["base"]["mode"] = "lora"
-        manifest.write_text(text_of(said))
+        output = json.loads(manifest.read_text())
+        output["base"]["mode"] = "lora"
+        manifest.write_text(text_of(output))
     elif how == "incomplete":
-        said = json.loads(manifest.read_text())
-        del said["recipe"]
-        manifest.write_text(text_of(said))
+        output = json.loads(manifest.read_text())
+        del output["recipe"]
+        manifest.write_text(text_of(output))
 
 
 HOW = ("flipped", "cut", "missing", "manifest", "base", "trained", "incomplete")

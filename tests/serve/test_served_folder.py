@@ -140,8 +140,8 @@ def test_a_damaged_new_version_leaves_its_place_to_the_last_one_and_the_log_says
     for name in ("p:joke", "p:fact", "p:joke"):
         loaded = found.get(name)
         assert loaded.tuned is good.tuned and loaded.outdated
-    said = [record for record in caplog.records if record.levelname == "WARNING"]
-    assert len(said) == 1 and "'p'" in said[0].getMessage() and "hash" in said[0].getMessage()
+    output = [record for record in caplog.records if record.levelname == "WARNING"]
+    assert len(output) == 1 and "'p'" in output[0].getMessage() and "hash" in output[0].getMessage()
     assert found.outdated == 1
     # a table whose new manifest cannot be read is listed and described as the one that answers
     (tmp_path / "p/softprompt.json").write_text("{")
@@ -263,8 +263,8 @@ def test_a_name_by_which_nothing_answers_is_not_counted_as_outdated(ask, llama, 
 def test_an_empty_folder_picks_up_what_arrives(llama, publish, tmp_path):
     root = tmp_path / "root"
     root.mkdir()
-    (said,) = bases.survey(root).said(llama)
-    assert said.startswith("no tuned prompts in")
+    (output,) = bases.survey(root).said(llama)
+    assert output.startswith("no tuned prompts in")
     found = Registry(root, llama)
     assert listed(found) == []
     publish(llama, root / "p", seed=1)
@@ -332,14 +332,16 @@ def test_a_bad_file_of_vectors_stops_nobody(name, kind, llama, publish, tmp_path
 def test_half_a_character_in_a_prompts_name_is_not_listed(llama, publish, tmp_path):
     publish(llama, tmp_path / "p", prompts=("a", "b"))
     manifest = tmp_path / "p/softprompt.json"
-    said = json.loads(manifest.read_text())
-    said["prompts"] = ["a", "\ud800"]
-    del said["digest"]
-    said["schema"] = 1
-    manifest.write_text(json.dumps(said))
+    output = json.loads(manifest.read_text())
+    output["prompts"] = ["a", "\ud800"]
+    del output["digest"]
+    output["schema"] = 1
+    manifest.write_text(json.dumps(output))
     assert listed(Registry(tmp_path, llama)) == []
-    said["prompts"] = ["a", "c"]
-    manifest.write_text(text_of({**said, "schema": 2}).replace('"c"', '"d"'))  # changed after it was written
+    output["prompts"] = ["a", "c"]
+    manifest.write_text(
+        text_of({**output, "schema": 2}).replace('"c"', '"d"')
+    )  # changed after it was written
     assert listed(Registry(tmp_path, llama)) == []
 
 

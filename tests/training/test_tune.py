@@ -280,9 +280,9 @@ def test_no_memory_for_the_cache_falls_back_and_says_so(prepared, monkeypatch, e
         raise error
 
     monkeypatch.setattr(memory_store, "lazily", full)
-    said: list[str] = []
-    run = tune(prepared(), hooks=Hooks(on_stage=said.append))
-    assert any("no memory" in text for text in said)
+    message: list[str] = []
+    run = tune(prepared(), hooks=Hooks(on_stage=message.append))
+    assert any("no memory" in text for text in message)
     assert run.prepared.plan.mode == "recompute" and "memory ran out" in run.prepared.plan.reason
     assert run.artifact.manifest["plan"] == "recompute"
     assert run.outcome.history[-1]["loss"] == pytest.approx(reference.outcome.history[-1]["loss"], rel=1e-3)
@@ -337,9 +337,11 @@ def test_no_disk_for_the_cache_falls_back_and_says_so(prepared, tmp_path, monkey
         real(descriptor)
 
     monkeypatch.setattr(os, "fsync", full)
-    said: list[str] = []
-    run = tune(prepared(cache="disk", cache_folder=str(tmp_path / "kv")), hooks=Hooks(on_stage=said.append))
-    assert any("no disk for the cache" in text and os.strerror(code) in text for text in said)
+    message: list[str] = []
+    run = tune(
+        prepared(cache="disk", cache_folder=str(tmp_path / "kv")), hooks=Hooks(on_stage=message.append)
+    )
+    assert any("no disk for the cache" in text and os.strerror(code) in text for text in message)
     assert run.prepared.plan.mode == "recompute" and run.artifact.manifest["plan"] == "recompute"
     assert [path.name for path in (tmp_path / "kv").glob("*/*")] == ["lock"]
     assert run.outcome.history[-1]["loss"] == pytest.approx(reference.outcome.history[-1]["loss"], rel=1e-3)

@@ -288,8 +288,8 @@ class TestFolder:
         for name in ("many:a/b", "many:" + "x" * 150):
             older = folder.path / "prompts" / f"{quote(name)}.json"
             older.parent.mkdir(exist_ok=True)
-            said = json.loads(folder.name_file(compiled[1][0].name).read_text())
-            older.write_text(json.dumps({**said, "name": name}))
+            output = json.loads(folder.name_file(compiled[1][0].name).read_text())
+            older.write_text(json.dumps({**output, "name": name}))
             assert folder.entry(name).name == name and name in list(folder.names())
             assert name.removeprefix("many:") in list(folder.prompts_of("many"))
             tensors = {"k.0": torch.zeros(1, 2, 8)}
@@ -308,9 +308,9 @@ class TestFolder:
 
     def test_accents_are_found_however_they_are_written(self, compiled):
         folder, (entry, _), _ = compiled
-        said = json.loads(folder.name_file(entry.name).read_text())
+        output = json.loads(folder.name_file(entry.name).read_text())
         for written, asked in (("th\u00e9", "the\u0301"), ("late\u0301", "lat\u00e9")):
-            folder.name_file(written).write_text(json.dumps({**said, "name": written}))
+            folder.name_file(written).write_text(json.dumps({**output, "name": written}))
             assert folder.holds(asked) and folder.entry(asked).name == written
 
     def test_a_folder_is_compiled_as_it_is_served(self, llama, artifact_of, tmp_path):

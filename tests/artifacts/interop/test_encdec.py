@@ -231,10 +231,10 @@ def test_bart_and_mismatched_tasks(saved, lms, ours, theirs, same, tmp_path):
     model, folder = saved(config("PromptTuningConfig"), "bart")
     imported = interop.import_adapter(folder, lms("bart"), tmp_path / "bart")
     same(ours(lms("bart"), imported.artifact), theirs(model), ours(lms("bart"), None))
-    said = json.loads((folder / files.CONFIG).read_text())
+    output = json.loads((folder / files.CONFIG).read_text())
 
     def refusal(lm, **changes):
-        (folder / files.CONFIG).write_text(json.dumps(said | changes))
+        (folder / files.CONFIG).write_text(json.dumps(output | changes))
         with pytest.raises(SoftPromptError) as error:
             interop.import_adapter(folder, lm, tmp_path / "ours")
         return str(error.value)
@@ -258,9 +258,9 @@ def test_a_prompt_for_no_task_has_its_vectors_on_one_side(saved, lms, ours, thei
     """Of an adapter without task_type and num_transformer_submodules PEFT takes all vectors."""
     options = {"num_transformer_submodules": 1}
     model, folder = saved(config("PromptTuningConfig", **options), "t5")
-    said = json.loads((folder / files.CONFIG).read_text())
-    said |= {"task_type": None, "num_transformer_submodules": None}
-    (folder / files.CONFIG).write_text(json.dumps(said))
+    output = json.loads((folder / files.CONFIG).read_text())
+    output |= {"task_type": None, "num_transformer_submodules": None}
+    (folder / files.CONFIG).write_text(json.dumps(output))
     imported = interop.import_adapter(folder, lms("t5"), tmp_path / "ours")
     assert "PeftModelForSeq2SeqLM" in imported.notes[0]
     assert imported.artifact.manifest["options"]["length"] == LENGTH

@@ -253,10 +253,10 @@ def test_pickles_damage_and_absence_are_refused(saved, lms, tmp_path):
 def test_what_does_not_fit_is_refused(saved, lms, new_lm, tmp_path):
     _, folder = saved("llama", SOFT["prompt"])
     config, weights = folder / files.CONFIG, folder / files.WEIGHTS
-    said = json.loads(config.read_text())
+    output = json.loads(config.read_text())
 
     def refusal(lm=None, prompts=(), tensors=None, **changes):
-        config.write_text(json.dumps(said | changes))
+        config.write_text(json.dumps(output | changes))
         if tensors:
             save_file(tensors, weights)
         with pytest.raises(SoftPromptError) as error:

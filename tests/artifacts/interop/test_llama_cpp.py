@@ -30,9 +30,9 @@ def ggufs(tmp_path_factory):
 def answers(address: str, slot: int, tokens, row: list[int], cached: int) -> dict[int, float]:
     """Log-probabilities of the engine's 20 likeliest next tokens; `cached` tokens were there before."""
     body = {"prompt": [*tokens, *row], "n_predict": 1, "id_slot": slot, "n_probs": 20, "temperature": 0}
-    said = engine.post(f"{address}/completion", {**body, "cache_prompt": True})
-    assert said["timings"]["cache_n"] >= cached
-    top = said["completion_probabilities"][0]["top_logprobs"]
+    output = engine.post(f"{address}/completion", {**body, "cache_prompt": True})
+    assert output["timings"]["cache_n"] >= cached
+    top = output["completion_probabilities"][0]["top_logprobs"]
     return {one["id"]: one["logprob"] for one in top}
 
 
@@ -193,12 +193,12 @@ def test_an_engine_that_restores_nothing_is_found_out(
     def post(url, body):
         if "action=restore" in url and "restore" in lies:
             return {"n_restored": 5}
-        said = engine.post(url, body)
+        output = engine.post(url, body)
         if "action=restore" in url and "fewer" in lies:
-            said["n_restored"] = 3
-        if "count" in lies and "timings" in said:
-            said["timings"]["cache_n"] = 5
-        return said
+            output["n_restored"] = 3
+        if "count" in lies and "timings" in output:
+            output["timings"]["cache_n"] = 5
+        return output
 
     monkeypatch.setattr(effect, "post", post)
     if "keys" in lies:

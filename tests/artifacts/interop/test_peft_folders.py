@@ -75,8 +75,8 @@ def changed(saved, tmp_path):
     def make(kind, settings=None, without=(), tensors=None) -> Path:
         source, out = saved(kind), tmp_path / "theirs"
         out.mkdir()
-        said = json.loads((source / NAME).read_text()) | (settings or {})
-        (out / NAME).write_text(json.dumps({key: said[key] for key in said if key not in without}))
+        output = json.loads((source / NAME).read_text()) | (settings or {})
+        (out / NAME).write_text(json.dumps({key: output[key] for key in output if key not in without}))
         found = load_file(source / WEIGHTS)
         found = found if tensors is None else tensors(found)
         save_file({name: tensor.contiguous().clone() for name, tensor in found.items()}, out / WEIGHTS)
@@ -295,8 +295,8 @@ def test_a_prompt_for_no_task_comes_with_a_note(kind, changed, lms, tmp_path):
     assert any("PeftModel ignores the prompt" in note and "PeftModelForCausalLM" in note for note in notes)
     plain = tiny_model("llama")(input_ids=torch.tensor([ROW])).logits[0].log_softmax(-1)
     torch.testing.assert_close(in_peft(folder, "soft"), plain)
-    said = json.loads((folder / NAME).read_text()) | {"task_type": "CAUSAL_LM"}
-    (folder / NAME).write_text(json.dumps(said))
+    output = json.loads((folder / NAME).read_text()) | {"task_type": "CAUSAL_LM"}
+    (folder / NAME).write_text(json.dumps(output))
     torch.testing.assert_close(ours, in_peft(folder, kind), atol=2e-5, rtol=0)
 
 
@@ -378,8 +378,8 @@ def test_where_the_adapter_is_instead(saved, changed, lms, tmp_path):
         return ours
 
     assert isinstance(in_peft(tmp_path / "many", "soft"), Exception)
-    said = refusal(tmp_path / "many")
-    assert "fact, joke" in said.why and said.fix == f"give one of them: {tmp_path / 'many/joke'}"
+    output = refusal(tmp_path / "many")
+    assert "fact, joke" in output.why and output.fix == f"give one of them: {tmp_path / 'many/joke'}"
     assert refusal(saved("soft") / WEIGHTS).fix.endswith(str(saved("soft")))
     assert "hf download" in refusal(Path("owner/name")).fix
     ours, _ = here(tmp_path / "many/joke", lms("llama"), tmp_path / "ours")

@@ -40,8 +40,8 @@ def test_a_label_counts_whatever_would_follow_it(forcing, evaluator, rows):
     """No label is trained to end: what the model goes on with is no part of the answer."""
     judge = evaluator("classification", ["n", "ye"])  # each begins what the prompts force
     rule = Constraint.parse({"labels": True}, judge.encoder.labels)
-    said = [{**row, "target": row["target"][:-1]} for row in rows]
-    examples = judge.encoder.encode_rows(said)
+    output = [{**row, "target": row["target"][:-1]} for row in rows]
+    examples = judge.encoder.encode_rows(output)
     found = adherence(judge, forcing, examples, rule).satisfied
     assert found.value == 1 and found.n == 8
 

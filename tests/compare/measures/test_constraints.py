@@ -38,7 +38,7 @@ def test_all_parts_must_hold_and_the_broken_ones_are_named():
 
 
 @pytest.mark.parametrize(
-    ("written", "said"),
+    ("written", "output"),
     [
         ({}, "a mapping with a key"),
         ("short", "a mapping with a key"),
@@ -54,8 +54,8 @@ def test_all_parts_must_hold_and_the_broken_ones_are_named():
         ({"regex": 3}, "a regular expression, not 3"),
     ],
 )
-def test_mistakes_are_named(written, said):
-    with pytest.raises(SoftPromptError, match=said) as caught:
+def test_mistakes_are_named(written, output):
+    with pytest.raises(SoftPromptError, match=output) as caught:
         Constraint.parse(written)
     assert caught.value.fix or "known" in caught.value.why
 

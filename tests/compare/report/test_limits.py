@@ -89,17 +89,17 @@ def test_a_figure_that_cannot_be_is_not_shown(build, metric, most):
         return line
 
     folder = changed(build(metric=metric, task=None if most == 1 else "generation"), loud)
-    page, told = texts(folder)
+    page, messages = texts(folder)
     # a page has numbers of its drawings too
-    assert "| 150 |" in told if most is None else "150.4" not in told
-    assert "200.0" not in told and "−200" not in told
-    for text in (page, told):
+    assert "| 150 |" in messages if most is None else "150.4" not in messages
+    assert "200.0" not in messages and "−200" not in messages
+    for text in (page, messages):
         assert ("these rows cannot show any" in text) == (most is not None)
 
-    def said(line):
+    def output(line):
         return line | {"shows_any": False, "detectable": None} if line["kind"] == "test" else line
 
-    assert all("these rows cannot show any" in text for text in texts(changed(folder, said)))
+    assert all("these rows cannot show any" in text for text in texts(changed(folder, output)))
 
 
 def test_only_intervals_of_files_written_before_are_called_uncorrected(build):

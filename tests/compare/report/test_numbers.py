@@ -19,7 +19,7 @@ def test_every_metric_has_a_way_to_be_said():
 
 
 @pytest.mark.parametrize(
-    ("metric", "value", "said", "difference"),
+    ("metric", "value", "output", "difference"),
     [
         ("accuracy", 0.84062, "84.1 %", "84.1 points"),
         ("accuracy", -0.0001, "0.0 %", "0.0 points"),
@@ -30,14 +30,14 @@ def test_every_metric_has_a_way_to_be_said():
         ("accuracy", None, "–", "–"),
     ],
 )
-def test_metrics(metric, value, said, difference):
+def test_metrics(metric, value, output, difference):
     unit = numbers.unit(metric)
-    assert unit.value(value).replace("\u00a0", " ") == said
+    assert unit.value(value).replace("\u00a0", " ") == output
     assert unit.difference(value) == difference
 
 
 @pytest.mark.parametrize(
-    ("said", "expected"),
+    ("output", "expected"),
     [
         (numbers.seconds(0.25), "250 ms"),
         (numbers.seconds(38.4), "38 s"),
@@ -52,8 +52,8 @@ def test_metrics(metric, value, said, difference):
         (numbers.listed(["a", "b", "c"]), "a, b and c"),
     ],
 )
-def test_quantities(said, expected):
-    assert said == expected
+def test_quantities(output, expected):
+    assert output == expected
 
 
 finite = st.floats(-1e9, 1e9).map(lambda x: round(x, 6))

@@ -266,12 +266,14 @@ def test_corpus_metrics_have_their_own_value_and_standard_error(name):
     of, by_seed = [], []
     for _ in range(2):
         truth = [" ".join(rng.choice(list("abcdefg"), 8)) for _ in range(rows)]
-        told = [" ".join(w if rng.random() < 0.8 else "x" for w in text.split()) for text in truth]
+        messages = [" ".join(w if rng.random() < 0.8 else "x" for w in text.split()) for text in truth]
         if name == "macro_f1":
-            truth, told = [text[0] for text in truth], [text[0] for text in told]
+            truth, messages = [text[0] for text in truth], [text[0] for text in messages]
         nll = rng.gamma(2, 5, rows)
         metric = METRICS[name]
-        table = np.asarray(metric.stats(Inputs(told, [[text] for text in truth], nll.tolist(), [8] * rows)))
+        table = np.asarray(
+            metric.stats(Inputs(messages, [[text] for text in truth], nll.tolist(), [8] * rows))
+        )
         of.append(table)
         by_seed.append(metric.score(table.sum(axis=0)))
     scores = of_sums("a", np.stack(of), METRICS[name].score)

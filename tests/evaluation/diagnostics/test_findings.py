@@ -116,7 +116,7 @@ NEAR = [
 ]
 
 
-def said(row: Encoded, target: str) -> Encoded:
+def output(row: Encoded, target: str) -> Encoded:
     return replace(row, rendered=replace(row.rendered, target=target))
 
 
@@ -187,9 +187,9 @@ SICK: dict[str, list[tuple[Run, str]]] = {
         (changed(test=examples(60, 3, OTHER)), "area under the curve"),
     ],
     "one answer to all": [
-        (changed(unseen=[said(e, "good") for e in examples(40, 5)]), "40 of 40 unseen rows ask for 'good'"),
+        (changed(unseen=[output(e, "good") for e in examples(40, 5)]), "40 of 40 unseen rows ask for 'good'"),
         (
-            changed(unseen=[said(e, "good" if i else "bad") for i, e in enumerate(examples(40, 5))]),
+            changed(unseen=[output(e, "good" if i else "bad") for i, e in enumerate(examples(40, 5))]),
             "39 of 40 unseen",
         ),
     ],
@@ -208,7 +208,7 @@ def test_every_finding_has_a_sick_run():
 
 
 @pytest.mark.parametrize(
-    ("name", "run", "evidence"), [(name, run, said) for name, runs in SICK.items() for run, said in runs]
+    ("name", "run", "evidence"), [(name, run, output) for name, runs in SICK.items() for run, output in runs]
 )
 def test_it_fires_and_says_why_and_what_mends_it(name, run, evidence):
     finding = FINDINGS[name](run)
@@ -322,11 +322,11 @@ def test_only_rows_that_are_mostly_near_training_rows_cannot_measure():
         return finding.splits
 
     assert splits([*NEAR, *examples(40, 5)]) == () and splits(HEALTHY.train[:20]) == ("unseen",)
-    finding = FINDINGS["one answer to all"](changed(unseen=[said(e, "good") for e in examples(40, 5)]))
+    finding = FINDINGS["one answer to all"](changed(unseen=[output(e, "good") for e in examples(40, 5)]))
     assert finding is not None and finding.splits == ("unseen",)
     assert "softprompt compare RECIPE compare.unseen=FILE" in finding.command
     assert FINDINGS["one answer to all"](changed(unseen=examples(40, 5))) is None
-    few = [said(e, "good" if i > 2 else "bad") for i, e in enumerate(examples(40, 5))]
+    few = [output(e, "good" if i > 2 else "bad") for i, e in enumerate(examples(40, 5))]
     assert FINDINGS["one answer to all"](changed(unseen=few)) is None  # 37 of 40
 
 

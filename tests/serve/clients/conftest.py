@@ -78,7 +78,7 @@ def plain(lm) -> Callable[..., str]:
             given = lm.tokenizer.apply_chat_template(given, tokenize=False, add_generation_prompt=True)
         vectors = embedded(lm, lm.tokenizer(given)["input_ids"], ahead)
         mask = torch.ones(vectors.shape[:2], dtype=torch.long)
-        said = lm.model.generate(
+        output = lm.model.generate(
             inputs_embeds=vectors,
             attention_mask=mask,
             do_sample=False,
@@ -86,7 +86,7 @@ def plain(lm) -> Callable[..., str]:
             eos_token_id=END,
             pad_token_id=END,
         )
-        return lm.tokenizer.decode(said[0], skip_special_tokens=True)
+        return lm.tokenizer.decode(output[0], skip_special_tokens=True)
 
     return answer
 

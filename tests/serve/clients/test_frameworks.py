@@ -44,8 +44,8 @@ class TestLitellm:
     def test_streams_texts_and_conversations(self, litellm, url, tuned, plain, conversation):
         to: dict[str, Any] = {"api_base": url, "api_key": "none", **GREEDY}
         parts = litellm.completion(model="openai/soft-after", messages=CHAT, stream=True, **to)
-        said = "".join(part.choices[0].delta.content or "" for part in parts)
-        assert said == tuned("soft-after", "hello", 12)
+        output = "".join(part.choices[0].delta.content or "" for part in parts)
+        assert output == tuned("soft-after", "hello", 12)
         text = litellm.text_completion(model="text-completion-openai/smollm2", prompt="hello", **to)
         assert text.choices[0].text == plain("hello", 12)
         first = litellm.completion(model="openai/smollm2", messages=CHAT, **to).choices[0].message
@@ -98,8 +98,8 @@ class TestInstructor:
         unread = (instructor.IncompleteOutputException, instructor.InstructorRetryException)
         with pytest.raises(unread) as caught:
             names["fruit"]("Name a fruit.")
-        said = caught.value.last_completion.choices[0].message.content
-        assert said == plain(sent["messages"], 40)
+        output = caught.value.last_completion.choices[0].message.content
+        assert output == plain(sent["messages"], 40)
 
     @pytest.mark.parametrize("mode", ["TOOLS", "JSON", "JSON_SCHEMA"])
     def test_the_other_modes_are_refused(self, served, instructor, mode):

@@ -73,8 +73,8 @@ def conversation(plain):
 
 
 def test_the_snippet_of_openai_node(node, served, conversation):
-    said = node(snippet("openai-python and openai-node", "js", served))
-    assert said == conversation(["Name a fruit.", "Which colour has it?"], 20)[1]
+    output = node(snippet("openai-python and openai-node", "js", served))
+    assert output == conversation(["Name a fruit.", "Which colour has it?"], 20)[1]
 
 
 @pytest.mark.parametrize("way", ["whole", "stream"])
@@ -84,14 +84,14 @@ def test_openai_node_sends_replies_back(node, url, conversation, way):
 
 
 def test_the_snippet_of_the_ai_sdk(node, served, tuned):
-    said = node(snippet("AI SDK", "js", served))
-    assert said == tuned("demo/prefix-tuning:joke", "Tell me about the sea.")
+    output = node(snippet("AI SDK", "js", served))
+    assert output == tuned("demo/prefix-tuning:joke", "Tell me about the sea.")
 
 
 def test_the_ai_sdk(node, url, tuned, plain, conversation):
-    said = json.loads(node(AI, url))
-    assert said["streamed"] == tuned("soft-after", "hello", 12) and said["read"] == len("hello")
-    assert [said["first"], said["then"]] == conversation(["hello", "and"], 12)
-    assert said["plain"] == plain("hello", 12)  # the template of `soft-after` is its input alone
-    assert said["tools"].startswith("400 tools: not supported")
-    assert said["form"].startswith("400 response_format: not supported")
+    output = json.loads(node(AI, url))
+    assert output["streamed"] == tuned("soft-after", "hello", 12) and output["read"] == len("hello")
+    assert [output["first"], output["then"]] == conversation(["hello", "and"], 12)
+    assert output["plain"] == plain("hello", 12)  # the template of `soft-after` is its input alone
+    assert output["tools"].startswith("400 tools: not supported")
+    assert output["form"].startswith("400 response_format: not supported")

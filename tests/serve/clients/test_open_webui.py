@@ -27,8 +27,8 @@ def test_its_list_its_chats_and_its_titles(url, tuned, plain):
             events = [line[6:] for line in reply.iter_lines() if line.startswith("data: ")]
         assert events.pop() == "[DONE]"
         *parts, end = [json.loads(event) for event in events]
-        said = "".join(choice["delta"].get("content") or "" for part in parts for choice in part["choices"])
-        assert said == tuned("soft-after", "hello", 12)
+        output = "".join(choice["delta"].get("content") or "" for part in parts for choice in part["choices"])
+        assert output == tuned("soft-after", "hello", 12)
         assert end["usage"]["prompt_tokens"] == len("hello")
         title = {
             "model": "smollm2",

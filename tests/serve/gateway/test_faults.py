@@ -86,10 +86,10 @@ def client(gateway):
 
 def ask(client, stream=False, **more):
     """Text and the reason for its end."""
-    said = client.completions.create(model="style", prompt="hi", temperature=0, stream=stream, **more)
+    output = client.completions.create(model="style", prompt="hi", temperature=0, stream=stream, **more)
     if not stream:
-        return said.choices[0].text, said.choices[0].finish_reason
-    choices = [choice for part in said for choice in part.choices]
+        return output.choices[0].text, output.choices[0].finish_reason
+    choices = [choice for part in output for choice in part.choices]
     return "".join(choice.text for choice in choices), choices[-1].finish_reason
 
 
@@ -128,20 +128,20 @@ REFUSALS = [
 
 
 @pytest.mark.parametrize("stream", [False, True])
-@pytest.mark.parametrize(("status", "content", "given", "told", "code", "after", "words"), REFUSALS)
-def test_a_refusal(client, vllm, caplog, stream, status, content, given, told, code, after, words):
+@pytest.mark.parametrize(("status", "content", "given", "messages", "code", "after", "words"), REFUSALS)
+def test_a_refusal(client, vllm, caplog, stream, status, content, given, messages, code, after, words):
     headers = {} if given is None else {"Retry_After": given}
     vllm.say = lambda c: c.reply(status, content, **headers)
     with pytest.raises(openai.APIStatusError) as caught:
         ask(client, stream)
     error = caught.value
-    assert error.status_code == told and error.code == code
+    assert error.status_code == messages and error.code == code
     assert error.response.headers.get("retry-after") == after
     for word in (*words, vllm.url, "'base'"):
         assert word in error.body["message"], word
     assert KEY not in error.response.text and "<" not in error.body["message"]
     lines = log_lines(caplog)
-    if told in (400, 413):
+    if messages in (400, 413):
         assert not lines
     else:
         (line,) = lines
@@ -242,8 +242,8 @@ def test_tokens_are_counted_by_vllm_where_it_does_not_name_them(client, vllm, st
     options = {"stream_options": {"include_usage": True}} if stream else {}
     for last, count in ((usage, 7), (b"data: [DONE]\n\n", 2)):
         vllm.say = lambda c, last=last: c.stream(chunk("hel"), chunk("lo", reason="stop"), last)
-        said = client.completions.create(model="style", prompt="hi", stream=stream, **options)
-        used = list(said)[-1].usage if stream else said.usage
+        output = client.completions.create(model="style", prompt="hi", stream=stream, **options)
+        used = list(output)[-1].usage if stream else output.usage
         assert (used.prompt_tokens, used.completion_tokens, used.prompt_vectors) == (2, count, 3)
 
 
@@ -272,9 +272,9 @@ def test_scores_of_tokens_that_are_not_named_are_refused(client, vllm):
 def test_of_many_tokens_none_is_lost_where_their_scores_are_fewer(client, vllm):
     scores = {"token_logprobs": [-1.0], "top_logprobs": [{"token_id:40": -1.0}]}
     vllm.say = lambda c: c.stream(chunk("hello", 40, 41, 42, reason="stop", logprobs=scores))
-    said = client.completions.create(model="style", prompt="hi", logprobs=1)
-    assert said.choices[0].text == "hello" and said.usage.completion_tokens == 3
-    assert said.choices[0].logprobs.token_logprobs == [-1.0, None, None]
+    output = client.completions.create(model="style", prompt="hi", logprobs=1)
+    assert output.choices[0].text == "hello" and output.usage.completion_tokens == 3
+    assert output.choices[0].logprobs.token_logprobs == [-1.0, None, None]
 
 
 @pytest.mark.parametrize("stream", [False, True])

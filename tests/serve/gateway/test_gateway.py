@@ -263,8 +263,10 @@ def test_a_damaged_new_version_leaves_its_place_to_the_last_one(engine, vllm, co
             for _ in range(2):
                 held = engine.registry.get("moved")
                 assert held.outdated and held.entry.sha256 == joke.sha256
-        said = [one for one in caplog.records if one.levelname == "WARNING" and "'moved'" in one.getMessage()]
-        assert len(said) == 4  # once for each version
+        output = [
+            one for one in caplog.records if one.levelname == "WARNING" and "'moved'" in one.getMessage()
+        ]
+        assert len(output) == 4  # once for each version
         compiled.add(compiled.load(fact), lambda *_: replace(fact, name="moved"))
         found = engine.registry.get("moved")
         assert not found.outdated and found.entry.sha256 == fact.sha256
@@ -445,9 +447,9 @@ class TestOverHttp:
         return ask
 
     def test_a_completion(self, ask, vllm, compiled):
-        said = ask("POST", "/v1/completions", {"model": "team/style", "prompt": "hi", "max_tokens": 2})
-        assert said.status_code == 200, said.text
-        answer = said.json()
+        output = ask("POST", "/v1/completions", {"model": "team/style", "prompt": "hi", "max_tokens": 2})
+        assert output.status_code == 200, output.text
+        answer = output.json()
         assert answer["choices"][0]["text"] == "hello" and answer["model"] == "team/style"
         assert answer["usage"]["prompt_tokens"] == 2 and answer["usage"]["completion_tokens"] == 2
         assert vllm.bodies[0]["cache_salt"] == compiled.entry("team/style").sha256
@@ -481,8 +483,8 @@ class TestOverHttp:
 
     @pytest.mark.parametrize("field", ["kv_transfer_params", "cache_salt", "prompt_embeds", "prefix_id"])
     def test_vllms_own_fields_are_refused(self, ask, vllm, field):
-        said = ask("POST", "/v1/completions", {"model": "tiny", "prompt": "hi", field: "x"})
-        assert said.status_code == 400 and field in said.json()["error"]["message"] and not vllm.bodies
+        output = ask("POST", "/v1/completions", {"model": "tiny", "prompt": "hi", field: "x"})
+        assert output.status_code == 400 and field in output.json()["error"]["message"] and not vllm.bodies
 
     def test_errors(self, ask, vllm, compiled):
         assert ask("POST", "/v1/completions", {"model": "no", "prompt": "hi"}).status_code == 404
@@ -490,13 +492,13 @@ class TestOverHttp:
         content = file.read_bytes()
         file.unlink()
         try:
-            said = ask("POST", "/v1/completions", {"model": "team/style", "prompt": "hi"})
+            output = ask("POST", "/v1/completions", {"model": "team/style", "prompt": "hi"})
         finally:
             file.write_bytes(content)
-        assert said.status_code == 422 and said.json()["error"]["code"] == "prompt_broken"
+        assert output.status_code == 422 and output.json()["error"]["code"] == "prompt_broken"
         vllm.status = 503
-        said = ask("POST", "/v1/completions", {"model": "team/style", "prompt": "hi"})
-        assert said.status_code == 503 and int(said.headers["Retry-After"]) >= 1
+        output = ask("POST", "/v1/completions", {"model": "team/style", "prompt": "hi"})
+        assert output.status_code == 503 and int(output.headers["Retry-After"]) >= 1
 
 
 def test_answers_in_hand_are_bounded(compiled, llama, vllm):

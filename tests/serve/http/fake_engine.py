@@ -70,11 +70,11 @@ class FakeRegistry:
             raise UnknownPrompt(f"no prompt '{name}' in /secret/folder")
         if self.recipes[folder] is None:
             raise BrokenPrompt("damaged", why="/secret/folder/softprompt.json")
-        said = dict(self.recipes[folder])
-        prompts = tuple(said.pop("prompts", ("default",)))
+        output = dict(self.recipes[folder])
+        prompts = tuple(output.pop("prompts", ("default",)))
         if (prompt or prompts[0]) not in prompts or (len(prompts) > 1 and not prompt):
             raise UnknownPrompt(f"no prompt '{name}'")
-        recipe = recipe_from_dict({"data": "rows.jsonl", "method": {"name": "prompt-tuning"}, **said})
+        recipe = recipe_from_dict({"data": "rows.jsonl", "method": {"name": "prompt-tuning"}, **output})
         encoder = encoder_of(recipe, self.lm, template_of(recipe, self.lm), prompts)
         artifact = Artifact(None, {"prompts": list(prompts), "method": "prompt-tuning"})
         tuned = SimpleNamespace(encoder=encoder, recipe=recipe, artifact=artifact, lm=self.lm)
@@ -101,19 +101,19 @@ class FakeAnswer:
     def _said(self) -> str:
         request, how = self.request, self.request.sampling
         text = self.engine.tokenizer.decode(list(request.input_ids))
-        said = f"{request.prompt or 'plain'}[{request.scale:g}]:{text}"
+        output = f"{request.prompt or 'plain'}[{request.scale:g}]:{text}"
         if how.temperature > 0:
             drawn = random.Random(how.seed)
-            said = "".join(drawn.choice("abcdefgh") for _ in range(8)) + said
-        return said
+            output = "".join(drawn.choice("abcdefgh") for _ in range(8)) + output
+        return output
 
     async def __aiter__(self) -> AsyncIterator[Token | Finished]:
-        engine, how, said = self.engine, self.request.sampling, self._said()
-        ends = [said.find(stop) for stop in how.stop if stop in said]
-        said, count, reason = said[: min(ends)] if ends else said, 0, "stop"
+        engine, how, output = self.engine, self.request.sampling, self._said()
+        ends = [output.find(stop) for stop in how.stop if stop in output]
+        output, count, reason = output[: min(ends)] if ends else output, 0, "stop"
         engine.running += 1
         try:
-            for character in said:
+            for character in output:
                 if engine.fails and count >= engine.fails_after:
                     yield self._finished("error", count, engine.fails)
                     return

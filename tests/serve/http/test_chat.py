@@ -30,14 +30,14 @@ def read(reply) -> str:
 
 
 def test_the_plain_model_reads_its_chat_template(ask):
-    said = ask("tiny", ("system", "Be short."), ("user", "hi"), ("assistant", "yes"), ("user", "so?"))
-    assert read(said) == "<system>Be short.\n<user>hi\n<assistant>yes\n<user>so?\n<assistant>"
-    assert said.softprompt == {"rendering": "chat", "unread_messages": 0, "cut_tokens": 0}
+    output = ask("tiny", ("system", "Be short."), ("user", "hi"), ("assistant", "yes"), ("user", "so?"))
+    assert read(output) == "<system>Be short.\n<user>hi\n<assistant>yes\n<user>so?\n<assistant>"
+    assert output.softprompt == {"rendering": "chat", "unread_messages": 0, "cut_tokens": 0}
 
 
 def test_a_prompt_reads_its_own_template(ask, served):
-    said = ask("team-a/notes", ("user", "fun"))
-    assert read(said) == "Review: fun\nMood:" and said.softprompt["rendering"] == "template"
+    output = ask("team-a/notes", ("user", "fun"))
+    assert read(output) == "Review: fun\nMood:" and output.softprompt["rendering"] == "template"
     encoder = served.app.state.service.registry.get("team-a/notes").tuned.encoder
     alone = encoder.encode({"text": "fun"}, with_target=False)  # what `softprompt generate` reads
     assert served.engine.requests[0].input_ids == alone.input_ids
@@ -45,8 +45,8 @@ def test_a_prompt_reads_its_own_template(ask, served):
 
 
 def test_what_a_template_leaves_unread_is_said(ask):
-    said = ask("team-a/notes", ("system", "x"), ("user", "one"), ("assistant", "good"), ("user", "two"))
-    assert read(said) == "Review: two\nMood:" and said.softprompt["unread_messages"] == 3
+    output = ask("team-a/notes", ("system", "x"), ("user", "one"), ("assistant", "good"), ("user", "two"))
+    assert read(output) == "Review: two\nMood:" and output.softprompt["unread_messages"] == 3
 
 
 def test_a_template_in_a_chat_keeps_the_conversation(ask):
@@ -59,13 +59,13 @@ def test_a_template_in_a_chat_keeps_the_conversation(ask):
 
 
 def test_a_template_of_several_fields_falls_back_to_the_chat(ask):
-    said = ask("team-a/pairs", ("user", "hi"))
-    assert read(said) == "<user>hi\n<assistant>" and said.softprompt["rendering"] == "chat"
+    output = ask("team-a/pairs", ("user", "hi"))
+    assert read(output) == "<user>hi\n<assistant>" and output.softprompt["rendering"] == "chat"
 
 
 def test_the_rendering_can_be_chosen(ask):
-    said = ask("team-a/notes", ("user", "hi"), extra_body={"rendering": "chat"})
-    assert read(said) == "<user>hi\n<assistant>"
+    output = ask("team-a/notes", ("user", "hi"), extra_body={"rendering": "chat"})
+    assert read(output) == "<user>hi\n<assistant>"
     for model in ("team-a/pairs", "tiny"):
         with pytest.raises(openai.BadRequestError, match="exactly one field"):
             ask(model, ("user", "hi"), extra_body={"rendering": "template"})
@@ -79,8 +79,8 @@ def test_a_model_without_a_chat_template_says_so(serve, new_lm):
     messages = [{"role": "user", "content": "hi"}]
     with pytest.raises(openai.BadRequestError, match="no chat template"):
         client.chat.completions.create(model="tiny", messages=messages)
-    said = client.chat.completions.create(model="mood", messages=messages, temperature=0)
-    assert read(said) == "Review: hi"
+    output = client.chat.completions.create(model="mood", messages=messages, temperature=0)
+    assert read(output) == "Review: hi"
 
 
 def test_one_of_several_prompts_is_named(ask):
@@ -89,29 +89,29 @@ def test_one_of_several_prompts_is_named(ask):
 
 def test_parts_of_text_are_one_text(client):
     parts = [{"type": "text", "text": "f"}, {"type": "text", "text": "un"}]
-    said = client.chat.completions.create(
+    output = client.chat.completions.create(
         model="team-a/notes", messages=[{"role": "user", "content": parts}], temperature=0
     )
-    assert read(said) == "Review: fun\nMood:"
+    assert read(output) == "Review: fun\nMood:"
 
 
 def test_choices_log_probabilities_and_usage(ask):
-    said = ask(
+    output = ask(
         "tiny", ("user", "hi"), n=2, logprobs=True, top_logprobs=2, max_completion_tokens=3, max_tokens=None
     )
-    assert [(c.index, c.message.content, c.finish_reason) for c in said.choices] == [
+    assert [(c.index, c.message.content, c.finish_reason) for c in output.choices] == [
         (0, "pla", "length"), (1, "pla", "length"),
     ]  # fmt: skip
-    first = said.choices[0].logprobs.content[0]
+    first = output.choices[0].logprobs.content[0]
     assert (first.token, first.bytes, first.logprob) == ("p", [112], -0.25)
     assert [(top.token, top.logprob) for top in first.top_logprobs] == [("p", -0.25), ("!", -1.25)]
-    assert said.usage.completion_tokens == 6 and said.usage.total_tokens == said.usage.prompt_tokens + 6
+    assert output.usage.completion_tokens == 6 and output.usage.total_tokens == output.usage.prompt_tokens + 6
 
 
 def test_strength_is_passed_on(ask):
     for strength in (0, 0.5, 2):
-        said = ask("team-b/chat", ("user", "hi"), extra_body={"strength": strength})
-        assert said.choices[0].message.content.startswith(f"team-b/chat[{strength:g}]:")
+        output = ask("team-b/chat", ("user", "hi"), extra_body={"strength": strength})
+        assert output.choices[0].message.content.startswith(f"team-b/chat[{strength:g}]:")
 
 
 def test_streaming_says_what_the_whole_says(client):

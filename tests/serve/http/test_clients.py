@@ -65,7 +65,7 @@ def test_openai_python_without_waiting(served):
 @pytest.mark.process
 @pytest.mark.parametrize("model", ["tiny", "team-b/chat"])
 def test_openai_node(served, client, node, model):
-    told = json.loads(node(TALK.read_text(), served.url, model))
+    reported = json.loads(node(TALK.read_text(), served.url, model))
     expected = by_hand(lambda messages: create(client, model=model, messages=messages))
-    assert told["said"] == dict.fromkeys(("create", "parse", "stream", "pieces"), expected)
-    assert "team-b/chat" in told["listed"]
+    assert reported["said"] == dict.fromkeys(("create", "parse", "stream", "pieces"), expected)
+    assert "team-b/chat" in reported["listed"]

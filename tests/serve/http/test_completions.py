@@ -8,23 +8,23 @@ import pytest
 
 
 def test_a_text_is_read_as_it_is(served, client, talker):
-    said = client.completions.create(model="tiny", prompt="what a film", max_tokens=100, temperature=0)
-    assert said.choices[0].text == "plain[1]:what a film" and said.choices[0].finish_reason == "stop"
+    output = client.completions.create(model="tiny", prompt="what a film", max_tokens=100, temperature=0)
+    assert output.choices[0].text == "plain[1]:what a film" and output.choices[0].finish_reason == "stop"
     assert served.engine.requests[0].input_ids == tuple(talker.tokenizer("what a film")["input_ids"])
-    used = said.usage
+    used = output.usage
     assert (used.prompt_tokens, used.completion_tokens, used.total_tokens) == (11, 20, 31)
-    assert used.prompt_vectors == 0 and said.system_fingerprint is None
+    assert used.prompt_vectors == 0 and output.system_fingerprint is None
 
 
 def test_a_prompt_does_not_template_a_text_but_a_row(client):
     raw = client.completions.create(model="team-a/pairs", prompt="x", max_tokens=100, temperature=0)
     assert raw.choices[0].text == "team-a/pairs[1]:x" and raw.softprompt["rendering"] == "text"
     row = {"row": {"first": "a", "second": "b"}}
-    said = client.completions.create(
+    output = client.completions.create(
         model="team-a/pairs", prompt=None, extra_body=row, max_tokens=100, temperature=0
     )
-    assert said.choices[0].text == "team-a/pairs[1]:a / b" and said.softprompt["rendering"] == "template"
-    assert said.usage.prompt_vectors == 5 and said.system_fingerprint == "0f" * 8
+    assert output.choices[0].text == "team-a/pairs[1]:a / b" and output.softprompt["rendering"] == "template"
+    assert output.usage.prompt_vectors == 5 and output.system_fingerprint == "0f" * 8
 
 
 def test_token_ids_and_several_prompts(client, talker):
@@ -78,9 +78,9 @@ def test_stop_strings_and_length(client):
 
 def test_log_probabilities_and_echo(client):
     ask = {"model": "tiny", "prompt": "ab", "temperature": 0, "echo": True, "logprobs": 2}
-    said = client.completions.create(**ask, max_tokens=3).choices[0]
-    assert said.text == "abpla"
-    found = said.logprobs
+    output = client.completions.create(**ask, max_tokens=3).choices[0]
+    assert output.text == "abpla"
+    found = output.logprobs
     assert found.tokens == ["a", "b", "p", "l", "a"] and found.text_offset == [0, 1, 2, 3, 4]
     assert found.token_logprobs == [None, -0.5, -0.25, -0.25, -0.25]
     assert found.top_logprobs[0] is None and found.top_logprobs[1] == {"b": -0.5, "!": -1.5}
@@ -88,9 +88,9 @@ def test_log_probabilities_and_echo(client):
 
 def test_an_input_is_scored_without_an_answer(client):
     ask = {"model": "tiny", "prompt": "ab", "temperature": 0, "echo": True, "logprobs": 0, "max_tokens": 0}
-    said = client.completions.create(**ask)
-    assert said.choices[0].text == "ab" and said.choices[0].logprobs.tokens == ["a", "b"]
-    assert said.usage.completion_tokens == 0 and said.choices[0].finish_reason == "length"
+    output = client.completions.create(**ask)
+    assert output.choices[0].text == "ab" and output.choices[0].logprobs.tokens == ["a", "b"]
+    assert output.usage.completion_tokens == 0 and output.choices[0].finish_reason == "length"
     with pytest.raises(openai.BadRequestError, match="echo"):
         client.completions.create(model="tiny", prompt="ab", max_tokens=0)
 

@@ -60,8 +60,8 @@ def test_what_fits_is_answered_and_one_more_is_not(ask, lm, way, model):
         pytest.skip("the plain model has no template")
     context, soft = lm.spec.context, SOFT[model]
     most = context - soft - 6
-    said = ask(way, model, most, max_tokens=6, extra_headers={})
-    assert said.usage.prompt_tokens == most and 1 <= said.usage.completion_tokens <= 6
+    output = ask(way, model, most, max_tokens=6, extra_headers={})
+    assert output.usage.prompt_tokens == most and 1 <= output.usage.completion_tokens <= 6
     for n, tokens in ((most + 1, 6), (most, 7)):
         with pytest.raises(openai.BadRequestError) as caught:
             ask(way, model, n, max_tokens=tokens)
@@ -86,8 +86,8 @@ def test_what_fits_is_answered_and_one_more_is_not(ask, lm, way, model):
 def test_without_max_tokens_the_answer_is_what_fits(ask, lm, way):
     """However many tokens the prompt was trained to write."""
     context = lm.spec.context
-    said = ask(way, "soft", context - 4 - 2, logprobs=None)
-    assert 1 <= said.usage.completion_tokens <= 2
+    output = ask(way, "soft", context - 4 - 2, logprobs=None)
+    assert 1 <= output.usage.completion_tokens <= 2
     with pytest.raises(openai.BadRequestError) as caught:
         ask(way, "soft", context - 4)
     assert caught.value.code == "context_length_exceeded"
@@ -111,8 +111,8 @@ def test_strength_zero_has_no_soft_tokens(served, lm):
 def test_an_input_of_the_whole_context_is_scored(ask, lm):
     context = lm.spec.context
     for model, length in (("tiny", context), ("soft", context - 4)):
-        said = ask("prompt", model, length, max_tokens=0, echo=True, logprobs=0)
-        assert len(said.choices[0].logprobs.tokens) == length and said.usage.completion_tokens == 0
+        output = ask("prompt", model, length, max_tokens=0, echo=True, logprobs=0)
+        assert len(output.choices[0].logprobs.tokens) == length and output.usage.completion_tokens == 0
         with pytest.raises(openai.BadRequestError):
             ask("prompt", model, length + 1, max_tokens=0, echo=True, logprobs=0)
 

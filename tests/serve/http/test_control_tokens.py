@@ -251,8 +251,8 @@ def test_harmless_texts_that_a_template_changes_are_read_as_in_training(read_row
 
 def test_a_conversation_counts_as_its_template_writes_it(serve, lm):
     recipe = {"template": {"input": "{{ text | lower }}", "target": "{{ label }}", "chat": True}}
-    said = [("user", "<|END|>"), ("assistant", "one"), ("user", "two")]
-    messages = [SimpleNamespace(role=role, text=text) for role, text in said]
+    output = [("user", "<|END|>"), ("assistant", "one"), ("user", "two")]
+    messages = [SimpleNamespace(role=role, text=text) for role, text in output]
     read = {}
     for policy in ("allow", "escape", "refuse"):
         service = serve(lm=lm, recipes={"low": recipe}, control_tokens=policy).app.state.service

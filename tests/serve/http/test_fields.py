@@ -86,8 +86,8 @@ def one(talker):
 def answer(http, path, **more):
     reply = http.post(path, json={**BODIES[path], **more})
     assert reply.status_code == 200, (more, reply.text)
-    said = reply.json()
-    return said["data"] if path == "/v1/classify" else said["choices"]
+    output = reply.json()
+    return output["data"] if path == "/v1/classify" else output["choices"]
 
 
 def refused(http, path, body):
@@ -157,8 +157,8 @@ def test_an_answer_without_text_is_an_empty_one(http):
     last = {"role": "user", "content": "so?"}
     empty = answer(http, "/v1/chat/completions", messages=[{"role": "assistant", "content": ""}, last])
     for given in ({}, {"content": None}, {"content": []}):
-        said = answer(http, "/v1/chat/completions", messages=[{"role": "assistant", **given}, last])
-        assert said == empty
+        output = answer(http, "/v1/chat/completions", messages=[{"role": "assistant", **given}, last])
+        assert output == empty
         error = refused(http, "/v1/chat/completions", {**CHAT, "messages": [{"role": "user", **given}]})
         assert error["param"] == "messages.0.content"
 
@@ -167,10 +167,10 @@ def test_a_part_of_a_message_too(http):
     part = {"type": "text", "text": "hi"}
     nulls = dict.fromkeys(set(names(chat.ChatCompletionContentPartTextParam)) - {"type", "text"})
     for more in (nulls, {"annotations": [], "cache_control": None}):
-        said = answer(
+        output = answer(
             http, "/v1/chat/completions", messages=[{"role": "user", "content": [{**part, **more}]}]
         )
-        assert said == answer(http, "/v1/chat/completions")
+        assert output == answer(http, "/v1/chat/completions")
 
 
 def test_options_of_a_stream_that_say_nothing_need_no_stream(http):
@@ -210,32 +210,32 @@ def test_no_probability_at_all_keeps_the_likeliest_token(one, http):
 
 
 @pytest.mark.parametrize("path", ["/v1/completions", "/v1/chat/completions"])
-@pytest.mark.parametrize("told", [True, False])
-def test_usage_so_far(one, path, told):
+@pytest.mark.parametrize("reported", [True, False])
+def test_usage_so_far(one, path, reported):
     import openai
 
     client = openai.OpenAI(base_url=one.url + "/v1", api_key="x", max_retries=0)
     create = client.completions.create if "chat" not in path else client.chat.completions.create
     body = {**BODIES[path], "n": 2, "max_tokens": 6}
-    options = {"include_usage": told, "continuous_usage_stats": True}
+    options = {"include_usage": reported, "continuous_usage_stats": True}
     *chunks, last = create(**body, stream=True, stream_options=options)
     whole = create(**body).usage
-    if told:
+    if reported:
         assert last.choices == [] and last.usage == whole
     else:
         chunks.append(last)
-    said = [chunk.usage.completion_tokens for chunk in chunks]
-    assert said == sorted(said) and said[-1] == whole.completion_tokens and len(set(said)) > 6
+    output = [chunk.usage.completion_tokens for chunk in chunks]
+    assert output == sorted(output) and output[-1] == whole.completion_tokens and len(set(output)) > 6
     assert {chunk.usage.prompt_tokens for chunk in chunks} == {whole.prompt_tokens}
     assert all(
-        chunk.usage.total_tokens == whole.prompt_tokens + n for chunk, n in zip(chunks, said, strict=True)
+        chunk.usage.total_tokens == whole.prompt_tokens + n for chunk, n in zip(chunks, output, strict=True)
     )
 
 
 # --- mistakes ---
 
 
-def said(role, content):
+def output(role, content):
     return {"messages": [{"role": role, "content": content}]}
 
 
@@ -267,9 +267,9 @@ def said(role, content):
         ("/v1/chat/completions", {"messages": []}, "messages", "must not be empty"),
         ("/v1/chat/completions", {"messages": ["x"]}, "messages.0", "an object"),
         ("/v1/chat/completions", {"messages": "x"}, "messages", "a list"),
-        ("/v1/chat/completions", said("tool", "x"), "messages.0.role", "'assistant'"),
-        ("/v1/chat/completions", said("user", 5), "messages.0.content", "a string or a list"),
-        ("/v1/chat/completions", said("user", ["x"]), "messages.0.content.0", "an object"),
+        ("/v1/chat/completions", output("tool", "x"), "messages.0.role", "'assistant'"),
+        ("/v1/chat/completions", output("user", 5), "messages.0.content", "a string or a list"),
+        ("/v1/chat/completions", output("user", ["x"]), "messages.0.content.0", "an object"),
         ("/v1/classify", {"input": []}, "input", "must not be empty"),
         ("/v1/classify", {"input": {}}, "input", "must not be empty"),
         ("/v1/classify", {"input": ["a", 1]}, "input.1", "a string or an object"),
@@ -312,8 +312,8 @@ def test_what_is_no_text_is_called_by_its_type(http, part):
     error = refused(
         http, "/v1/chat/completions", {**CHAT, "messages": [{"role": "user", "content": content}]}
     )
-    said = f"messages.0.content.1: {part['type']} is not supported, text alone."
-    assert error["message"] == said and error["param"] == "messages.0.content.1"
+    output = f"messages.0.content.1: {part['type']} is not supported, text alone."
+    assert error["message"] == output and error["param"] == "messages.0.content.1"
 
 
 @pytest.mark.parametrize("path", BODIES)
@@ -328,12 +328,12 @@ def test_no_mistake_is_told_in_words_of_the_code(path):
             try:
                 schema.model_validate({**BODIES[path], field: value})
             except ValidationError as error:
-                where, said = sentence(error.errors()[0])
+                where, output = sentence(error.errors()[0])
             else:
                 continue
             mistakes += 1
-            assert where[0] == field, (field, value, said)
-            assert said.startswith(
+            assert where[0] == field, (field, value, output)
+            assert output.startswith(
                 ("must ", "at most ", "is missing", "not supported: ", "its keys ", "is not a field")
-            ), said
+            ), output
     assert mistakes > 500

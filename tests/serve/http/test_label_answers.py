@@ -49,11 +49,13 @@ def test_every_route_gives_the_label(served, client, folder, model, strength):
     for text, label in zip(TEXTS, expected, strict=True):
         extra = {"strength": strength}
         ask = {"model": model, "messages": [{"role": "user", "content": text}], "extra_body": extra}
-        said = client.chat.completions.create(**ask, temperature=1.5, seed=3)
-        assert (said.choices[0].message.content, said.choices[0].finish_reason) == (label, "stop")
-        assert said.usage.prompt_tokens == len(text) and said.usage.prompt_vectors == (3 if strength else 0)
+        output = client.chat.completions.create(**ask, temperature=1.5, seed=3)
+        assert (output.choices[0].message.content, output.choices[0].finish_reason) == (label, "stop")
+        assert output.usage.prompt_tokens == len(text) and output.usage.prompt_vectors == (
+            3 if strength else 0
+        )
         encoder = served.engine.registry.get(model).tuned.encoder
-        assert said.usage.completion_tokens == len(encoder.label_ids[LABELS.index(label)])
+        assert output.usage.completion_tokens == len(encoder.label_ids[LABELS.index(label)])
         parts = list(client.chat.completions.create(**ask, stream=True))
         assert "".join(part.choices[0].delta.content or "" for part in parts) == label
         assert parts[-1].choices[0].finish_reason == "stop"
@@ -66,8 +68,8 @@ def test_every_route_gives_the_label(served, client, folder, model, strength):
 
 def test_several_answers_and_several_prompts(served, client):
     expected = labels(served, "prompt-tuning")
-    said = client.completions.create(model="prompt-tuning", prompt=list(TEXTS), n=2)
-    assert [choice.text for choice in said.choices] == [label for label in expected for _ in range(2)]
+    output = client.completions.create(model="prompt-tuning", prompt=list(TEXTS), n=2)
+    assert [choice.text for choice in output.choices] == [label for label in expected for _ in range(2)]
 
 
 def test_a_label_goes_without_log_probabilities(client):
@@ -81,8 +83,8 @@ def test_a_label_goes_without_log_probabilities(client):
 
 
 def test_an_input_is_scored_under_it_as_under_any(client):
-    said = client.completions.create(model="ahead", prompt="hello", echo=True, logprobs=1, max_tokens=1)
-    assert said.choices[0].text.startswith("hello") and len(said.choices[0].logprobs.tokens) == 6
+    output = client.completions.create(model="ahead", prompt="hello", echo=True, logprobs=1, max_tokens=1)
+    assert output.choices[0].text.startswith("hello") and len(output.choices[0].logprobs.tokens) == 6
 
 
 CHOICE = {

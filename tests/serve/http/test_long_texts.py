@@ -106,12 +106,12 @@ def test_a_long_text_is_echoed_with_nothing_to_wait_for(serve, monkeypatch, scor
         f"{served.url}/v1/completions", json=body | ({"logprobs": 0} if scored else {}), timeout=60
     )
     assert reply.status_code == 200
-    said = (
+    output = (
         reply.json()["choices"][0]
         if not stream
         else json.loads(reply.text.split("\n\n")[0][6:])["choices"][0]
     )
-    assert said["text"].startswith(text) and bool(said["logprobs"]) == scored
+    assert output["text"].startswith(text) and bool(output["logprobs"]) == scored
     assert turns and served.thread not in [thread for _, thread in turns]
     assert len(turns) == (2 if scored else 1)  # the text is tokenized again for its tokens' places alone
 

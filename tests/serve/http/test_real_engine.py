@@ -107,11 +107,11 @@ def test_streaming_and_log_probabilities_of_real_tokens(client):
 
 
 def test_an_input_is_scored_with_echo(client):
-    said = client.completions.create(
+    output = client.completions.create(
         model="soft", prompt="hello", temperature=0, echo=True, logprobs=1, max_tokens=0
     )
-    found = said.choices[0].logprobs
-    assert said.choices[0].text == "hello" and "".join(found.tokens) == "hello"
+    found = output.choices[0].logprobs
+    assert output.choices[0].text == "hello" and "".join(found.tokens) == "hello"
     assert found.token_logprobs[0] is None and all(value < 0 for value in found.token_logprobs[1:])
 
 
@@ -144,13 +144,13 @@ def test_a_request_keeps_the_version_it_was_rendered_for(tmp_path, lm, publish, 
     request = asked("mood", lm.tokenizer("hello")["input_ids"], 8, logprobs=0)
     first = engine.registry.get("mood")
 
-    def said(loaded):
+    def output(loaded):
         logprobs = [token.logprob for token in read(engine.submit(request, loaded))[0]]
         return logprobs[:1] + list(engine.classify("mood", ["hello"], loaded=loaded)[0].values())
 
-    before = said(None)
+    before = output(None)
     publish(lm, tmp_path / "mood", "prefix-tuning", {"length": 3}, seed=2, labels=("good", "bad"))
-    changed, kept = said(None), said(first)
+    changed, kept = output(None), output(first)
     engine.stop()
     assert kept == pytest.approx(before, abs=1e-5) and changed != pytest.approx(before, abs=1e-5)
 

@@ -202,8 +202,8 @@ def test_a_file_of_keys_that_cannot_be_read_closes_the_door_and_says_so(
             assert status_for(served, secret) == (503, "keys_unreadable")
         with pytest.raises(SoftPromptError, match=re.escape(str(path))):  # nor does a server start with it
             Keys(path)
-    said = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
-    assert len(said) == 1 and str(path) in said[0]  # once for the change, not for each request
+    output = [record.getMessage() for record in caplog.records if record.levelname == "ERROR"]
+    assert len(output) == 1 and str(path) in output[0]  # once for the change, not for each request
     if path.is_dir():
         path.rmdir()
     path.unlink(missing_ok=True)
@@ -364,8 +364,8 @@ def test_more_answers_than_the_engine_holds_are_a_400(serve):
     for given in ({"prompt": "x", "n": 5}, {"prompt": ["x"] * 3, "n": 2}):
         with pytest.raises(openai.BadRequestError, match=r"At most 4 answers.*--rows and --queue"):
             client_of(served).completions.create(model="tiny", **given)
-    said = client_of(served).completions.create(model="tiny", prompt=["x"] * 2, n=2, max_tokens=2)
-    assert len(said.choices) == 4
+    output = client_of(served).completions.create(model="tiny", prompt=["x"] * 2, n=2, max_tokens=2)
+    assert len(output.choices) == 4
 
 
 @pytest.mark.parametrize("stream", [True, False])

@@ -82,11 +82,11 @@ def test_going_on_token_by_token_loses_nothing(lm, client, says):
 
 def test_a_stop_string_begins_with_its_space(lm, client, says):
     count = says(going_on(lm, PROMPT, " one Paris two"))
-    said = complete(client, count, stop=" Paris").choices[0]
-    assert (said.text, said.finish_reason) == (" one", "stop")
+    output = complete(client, count, stop=" Paris").choices[0]
+    assert (output.text, output.finish_reason) == (" one", "stop")
     says(going_on(lm, PROMPT, " Paris two"))
-    said = complete(client, 3, stop=[" Paris"]).choices[0]
-    assert (said.text, said.finish_reason) == ("", "stop")
+    output = complete(client, 3, stop=[" Paris"]).choices[0]
+    assert (output.text, output.finish_reason) == ("", "stop")
 
 
 @pytest.mark.parametrize("prompt", [PROMPT, "naïve 🙂  x"])
@@ -95,9 +95,9 @@ def test_names_and_places_of_tokens(lm, client, says, prompt, echo):
     ids, own = lm.tokenizer(prompt)["input_ids"], going_on(lm, prompt, SAID)
     begins = [lm.tokenizer.bos_token_id] if ids[0] == lm.tokenizer.bos_token_id else []
     count, all_ids = says(own), [*ids[len(begins) :], *own]
-    said = complete(client, count, prompt=prompt, echo=echo, logprobs=2).choices[0]
-    found, hidden = said.logprobs, 0 if echo else len(prompt)
-    assert said.text == (prompt + SAID)[hidden:]
+    output = complete(client, count, prompt=prompt, echo=echo, logprobs=2).choices[0]
+    found, hidden = output.logprobs, 0 if echo else len(prompt)
+    assert output.text == (prompt + SAID)[hidden:]
     if echo and begins:  # a token that is not in the text
         assert (found.tokens.pop(0), found.text_offset.pop(0)) == ("<s>", 0)
         assert found.token_logprobs.pop(0) is None and found.top_logprobs.pop(0) is None
@@ -129,18 +129,18 @@ def test_places_beside_a_control_token_that_was_sent(lm, client, says):
 def test_bytes_of_a_chats_tokens_make_its_text(lm, client, says):
     count = says([*going_on(lm, "x", " naïve 🙂 and"), lm.tokenizer.eos_token_id])
     ask = {"model": "tiny", "messages": [{"role": "user", "content": "x"}], "max_tokens": count}
-    said = client.chat.completions.create(**ask, logprobs=True, top_logprobs=3).choices[0]
-    content = said.logprobs.content
-    assert said.finish_reason == "stop" and len(content) == count
-    assert bytes(b for one in content for b in one.bytes or ()).decode() == said.message.content
+    output = client.chat.completions.create(**ask, logprobs=True, top_logprobs=3).choices[0]
+    content = output.logprobs.content
+    assert output.finish_reason == "stop" and len(content) == count
+    assert bytes(b for one in content for b in one.bytes or ()).decode() == output.message.content
     assert content[-1].token == "</s>" and content[-1].bytes is None
     assert [one.token for one in content if "\\x" in one.token]  # parts of characters are named by bytes
     for one in content:
         if "\\x" in one.token:
             assert one.bytes == list(one.token.encode("latin-1").decode("unicode_escape").encode("latin-1"))
     parts = list(client.chat.completions.create(**ask, logprobs=True, top_logprobs=3, stream=True))
-    told = [part.choices[0].logprobs.content for part in parts if part.choices[0].logprobs]
-    assert [one.token for some in told for one in some] == [one.token for one in content]
+    messages = [part.choices[0].logprobs.content for part in parts if part.choices[0].logprobs]
+    assert [one.token for some in messages for one in some] == [one.token for one in content]
 
 
 def test_a_chats_answer_is_a_text_of_its_own(lm, client, says):
@@ -166,8 +166,8 @@ def test_a_stop_string_that_is_a_control_token(lm, client, says, ignored):
     text = going_on(lm, PROMPT, " one two")
     for name in ("<|end|>", "</s>"):
         says([*text, control(name), *text])
-        said = complete(client, 20, stop=[name], extra_body={"ignore_eos": ignored}).choices[0]
-        assert (said.text, said.finish_reason) == (" one two", "stop")
+        output = complete(client, 20, stop=[name], extra_body={"ignore_eos": ignored}).choices[0]
+        assert (output.text, output.finish_reason) == (" one two", "stop")
         assert streamed(client, 20, stop=[name], extra_body={"ignore_eos": ignored}) == " one two"
 
 
@@ -182,11 +182,11 @@ def test_a_stop_string_with_a_control_token_amid_text(lm, client, says):
         ("<|end|>x", None),
         ("<|end|> two<|end|><|start|> one", " one"),
     ):
-        said = complete(client, 9, stop=stop).choices[0]
+        output = complete(client, 9, stop=stop).choices[0]
         if expected is None:
-            assert said.finish_reason == "length" and said.text.startswith(" one two one")
+            assert output.finish_reason == "length" and output.text.startswith(" one two one")
         else:
-            assert (said.text, said.finish_reason) == (expected, "stop"), stop
+            assert (output.text, output.finish_reason) == (expected, "stop"), stop
 
 
 def test_a_control_token_does_not_part_what_stands_around_it(lm, client, says):
@@ -200,5 +200,5 @@ def test_no_stop_string_is_looked_for_before_min_tokens(lm, client, says):
     ids = going_on(lm, PROMPT, " one two one two")
     says(ids)
     half = len(ids) // 2
-    said = complete(client, len(ids), stop=" two", extra_body={"min_tokens": half}).choices[0]
-    assert (said.text, said.finish_reason) == (" one two one", "stop")
+    output = complete(client, len(ids), stop=" two", extra_body={"min_tokens": half}).choices[0]
+    assert (output.text, output.finish_reason) == (" one two one", "stop")
