@@ -100,7 +100,7 @@ test-versions:  ## a part of the suite on the oldest and the newest packages tha
 		.ci/part "$$end: packages" $$to/bin/python -m pip --disable-pip-version-check -q install $$how -r $$to/wanted.txt && \
 		$$to/bin/python -m pip --disable-pip-version-check -q install --no-deps --force-reinstall . && \
 		$$to/bin/python tests/versions.py show $$to/wanted.txt && \
-		.ci/part "$$end: tests" env PYTHONPATH=src OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 \
+		.ci/part "$$end: tests" env PYTHONPATH=src:examples OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 \
 			$$to/bin/python -m pytest -m 'not real' -k '$(WHICH)' -rs --durations=10 $(SHOWN) || exit 1; \
 	done
 
@@ -123,7 +123,7 @@ clients: $(CLIENTS)/.installed  ## real clients of the server, in an environment
 $(CLIENTS)/.installed: $(STAMP) $(PINNED)
 	@$(BIN)/python -m venv $(CLIENTS)
 	@# what is not found in it is taken from the environment of the tests
-	@{ $(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'; echo '$(CURDIR)/src'; } \
+	@{ $(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'; printf '%s\n' '$(CURDIR)/src' '$(CURDIR)/examples'; } \
 		>$$(echo $(CLIENTS)/lib/python3.*/site-packages)/tests.pth
 	@$(CLIENTS)/bin/python -m pip --disable-pip-version-check -q install --no-deps -r $(word 2,$^)
 	@mkdir -p $(CLIENTS)/node && cp $(wordlist 3,4,$^) $(CLIENTS)/node

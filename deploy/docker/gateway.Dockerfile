@@ -5,6 +5,7 @@ RUN apt-get update && apt-get install -y --no-install-recommends libjemalloc2 &&
 ENV LD_PRELOAD=libjemalloc.so.2
 COPY pyproject.toml constraints.txt README.md LICENSE /opt/softprompt/
 COPY src /opt/softprompt/src
+COPY examples/softprompt_demo /opt/softprompt/examples/softprompt_demo
 RUN pip install --no-cache-dir --index-url https://download.pytorch.org/whl/cpu "$(grep '^torch==' /opt/softprompt/constraints.txt)" \
     && pip install --no-cache-dir -c /opt/softprompt/constraints.txt "/opt/softprompt[gateway]"
 USER 10001

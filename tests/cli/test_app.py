@@ -85,7 +85,7 @@ def test_methods_lists_the_registry(run):
 
 
 def test_demo_passes_on_json_folder_and_code(run, monkeypatch, tmp_path):
-    from softprompt.cli.demo_run import run as demo
+    from softprompt_demo import run as demo
 
     def fake(as_json, folder):
         print('{"table": []}')

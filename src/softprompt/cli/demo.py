@@ -24,6 +24,6 @@ def demo(
     Example:
       softprompt demo
     """
-    from .demo_run.run import main
+    from softprompt_demo.run import main
 
     return Reply(None, code=main(json, folder))

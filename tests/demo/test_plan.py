@@ -1,4 +1,4 @@
-"""The demo is cut to its time, whatever the machine, by paces that are made up here."""
+"""The demo is reduced to fit its time; the paces are invented here."""
 
 from __future__ import annotations
 
@@ -6,8 +6,10 @@ from itertools import pairwise
 
 import pytest
 
-from softprompt.cli.demo_run import run
-from softprompt.cli.demo_run.plan import SECONDS, Paces, Size, fit, ladder, seconds
+from softprompt_demo import run
+from softprompt_demo.corpus import DemoData
+from softprompt_demo.plan import SECONDS, Paces, Size, fit, ladder, seconds
+from softprompt_demo.state import Demo, balanced
 
 FULL = Size(80, 344, 48, 120, 120, 48)
 PARTS = [0, 3, None, None, None]
@@ -40,14 +42,14 @@ def test_a_slow_machine_has_less_and_ends_in_time(slow):
 
 def test_every_beginning_of_the_rows_has_its_share_of_each_prompt():
     rows = [{"prompt": "many", "n": str(i)} for i in range(12)] + [{"prompt": "few"} for _ in range(4)]
-    order = run.balanced(rows)
+    order = balanced(rows)
     assert sorted(map(str, order)) == sorted(map(str, rows))
     for count in (4, 8, 12):
         assert sum(row["prompt"] == "few" for row in order[:count]) == count // 4
 
 
-class Machine(run.Demo):
-    """Its clock is moved by what the parts take."""
+class Machine(Demo):
+    """A demo whose clock moves by the time that the parts take."""
 
     now = 0.0
 
@@ -57,7 +59,7 @@ class Machine(run.Demo):
 
 @pytest.mark.parametrize("busier", [1.0, 1.5, 3.0])
 def test_a_machine_that_becomes_busy_has_less_of_what_is_to_come(busier, monkeypatch, tmp_path, capsys):
-    data = run.DemoData([{}] * 344, [{}] * 48, [{"prompt": "old"}] * 120)
+    data = DemoData([{}] * 344, [{}] * 48, [{"prompt": "old"}] * 120)
     demo = Machine(None, data, tmp_path, 0.0, FULL)
     demo.paces, demo.now = paces(1.4), 30.0
 
@@ -73,10 +75,10 @@ def test_a_machine_that_becomes_busy_has_less_of_what_is_to_come(busier, monkeyp
 
 
 def test_answers_stop_when_the_time_is_over():
-    demo = Machine(None, run.DemoData([], [], [{"prompt": "old"}] * 60), None, 0.0, FULL)  # type: ignore[arg-type]
+    demo = Machine(None, DemoData([], [], [{"prompt": "old"}] * 60), None, 0.0, FULL)  # type: ignore[arg-type]
 
     class Evaluator:
-        """As `replace` and `run` need it: each row takes a second."""
+        """An evaluator for which each row takes a second."""
 
         def run(self, method, part, text_rows=None):
             demo.now += len(part)

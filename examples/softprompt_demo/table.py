@@ -1,4 +1,4 @@
-"""What the demo prints: one table, three inputs with everybody's answers, and what to type next."""
+"""Print one table, three inputs with the answers of all candidates, and the commands to try next."""
 
 from __future__ import annotations
 
@@ -9,26 +9,27 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from ...evaluation.metrics import Score
-    from .run import Found
+    from softprompt.evaluation.metrics import Score
+
+    from .result import DemoResult
 
 SHOWN = ("fact", "old", "rewrite")  # one test input of each is shown
 
 
-def show(found: Found, folder: Path, seconds: float, console: Console | None = None) -> None:
-    """Print the whole result to the terminal."""
+def show(result: DemoResult, folder: Path, seconds: float, console: Console | None = None) -> None:
+    """Print the whole result."""
     console = console or Console(width=None if Console().is_terminal else 120)
-    _results(found, console)
-    _answers(found, console)
-    _next(found, folder, seconds, console)
+    _results(result, console)
+    _answers(result, console)
+    _next(result, folder, seconds, console)
 
 
-def _results(found: Found, console: Console) -> None:
-    table = Table(title=f"{len(found.rows)} test rows, none of them seen in training (95 % intervals)")
+def _results(result: DemoResult, console: Console) -> None:
+    table = Table(title=f"{len(result.rows)} test rows, none of them seen in training (95 % intervals)")
     for column in ("", "perplexity ↓", "chrF of rewrites ↑", "trained", "artifact", "seconds", "peak memory"):
         table.add_column(column, justify="left" if not column else "right", no_wrap=True)
-    table.add_row("the input, copied", "", _interval(found.copied().metrics.get("chrf")), "", "", "", "")
-    for line, evaluation in zip(found.lines, found.evaluations(), strict=True):
+    table.add_row("the input, copied", "", _interval(result.copied().metrics.get("chrf")), "", "", "", "")
+    for line, evaluation in zip(result.lines, result.evaluations(), strict=True):
         table.add_row(
             line.name,
             _interval(evaluation.metrics["perplexity"]),
@@ -36,21 +37,21 @@ def _results(found: Found, console: Console) -> None:
             f"{line.parameters:,}" if line.parameters else "–",
             _bytes(line.bytes) if line.bytes else "–",
             f"{line.seconds:.0f}",
-            _bytes(line.peak_bytes),
+            _bytes(line.peak_bytes) if line.peak_bytes else "–",
         )
     console.print(table)
-    if found.reduced:
+    if result.reduced:
         console.print(
-            f"Less than the whole demo, to end in ten minutes on this machine: {', '.join(found.reduced)}."
+            f"Less than the whole demo, to end in ten minutes on this machine: {', '.join(result.reduced)}."
         )
     console.print(
-        "zero-shot and few-shot are told in words what to do; the tuned ones know it by their prompt id.\n"
+        "zero-shot and few-shot get an instruction in words; the tuned ones know it by their prompt id.\n"
         "Seconds: training with caches and dev evaluations; for the plain model, answering the test rows.\n"
     )
 
 
-def _answers(found: Found, console: Console) -> None:
-    answered = found.rows[: found.answered]
+def _answers(result: DemoResult, console: Console) -> None:
+    answered = result.rows[: result.answered]
     for prompt in SHOWN:
         index = next((i for i, row in enumerate(answered) if row["prompt"] == prompt), None)
         if index is None:
@@ -61,14 +62,14 @@ def _answers(found: Found, console: Console) -> None:
         )
         table.add_column(no_wrap=True)
         table.add_column()
-        for line in found.lines:
+        for line in result.lines:
             table.add_row(line.name, " ".join(line.records[index].prediction.split()) or "(nothing)")
         table.add_row("the row's own target", row["target"], style="dim")
         console.print(table)
 
 
-def _next(found: Found, folder: Path, seconds: float, console: Console) -> None:
-    pairs = zip(found.lines, found.evaluations(), strict=True)
+def _next(result: DemoResult, folder: Path, seconds: float, console: Console) -> None:
+    pairs = zip(result.lines, result.evaluations(), strict=True)
     best = min(pairs, key=lambda pair: pair[1].metrics["perplexity"].value)[0].name
     console.print(f"\nDone in {seconds:.0f} s. Lowest perplexity: {best}. Next:\n")
     chosen = folder / (best if (folder / best).exists() else "prompt-tuning")

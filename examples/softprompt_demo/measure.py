@@ -1,4 +1,4 @@
-"""One batch of each part of the demo, timed before any of it is run."""
+"""Time one batch of each part of the demo before any part is run."""
 
 from __future__ import annotations
 
@@ -7,15 +7,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from ...data.encode import Example
-from ...evaluation.evaluator import Evaluator
-from ...methods.base import SoftPrompt
-from ...training.prepare import Prepared
-from ...training.step_timing import step_seconds, typical_batch
-from ...training.tune import optimization
+from softprompt.data.encode import Example
+from softprompt.evaluation.evaluator import Evaluator
+from softprompt.methods.base import SoftPrompt
+from softprompt.training.prepare import Prepared
+from softprompt.training.step_timing import step_seconds, typical_batch
+from softprompt.training.tune import optimization
+
 from .plan import Paces
 
-SHORT, LONG = 8, 3  # rows of a batch without and with examples: about as many as fill one
+SHORT, LONG = 8, 3  # rows that about fill a batch, without and with demonstrations
 
 
 def measure(
@@ -25,7 +26,7 @@ def measure(
     long: Sequence[Example],
     tuned: Prepared,
 ) -> Paces:
-    """`short` are test rows as the plain model reads them, `long` the same with examples ahead."""
+    """Time the parts: `short` are the test rows of the plain model, `long` the same with demonstrations."""
     _seconds(lambda: _scored(evaluator, plain, short[:2]))  # warms the machine up
     score, write = _answering(evaluator, plain, short[:SHORT])
     shown_score, shown_write = _answering(evaluator, plain, long[:LONG])
@@ -35,7 +36,7 @@ def measure(
 
 
 def _answering(evaluator: Evaluator, plain: SoftPrompt, rows: Sequence[Example]) -> tuple[float, float]:
-    """Of one row: scored, and answered in text."""
+    """Return the seconds to score a row, and the additional seconds to answer it in text."""
     scored = _seconds(lambda: _scored(evaluator, plain, rows))
     both = _seconds(lambda: replace(evaluator, metrics=("chrf",)).run(plain, rows))
     return scored / len(rows), max(0.0, both - scored) / len(rows)

@@ -1,4 +1,4 @@
-"""The demo from end to end on a tiny random model: the table is filled, and everybody answers."""
+"""The demo from end to end on a tiny random model: the table is filled, and every candidate answers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import replace
 import pytest
 
 import softprompt
-from softprompt.cli.demo_run import corpus, run
+from softprompt_demo import corpus, run
 
 pytestmark = pytest.mark.whole
 
@@ -28,31 +28,25 @@ def small(monkeypatch, tmp_path, model_folder):
     lm.spec = replace(lm.spec, context=4096)  # rotary: any length runs
     monkeypatch.setattr("softprompt.lm.loading.load", lambda *a, **k: lm)
     monkeypatch.setattr(run, "demo_rows", lambda: corpus.DemoData(ROWS[4:], ROWS[:4], ROWS[:8]))
-
-    def write(folder):
-        folder.mkdir(parents=True)
-        for split, rows in (("train", ROWS[4:]), ("dev", ROWS[:4]), ("test", ROWS[:8])):
-            (folder / f"{split}.jsonl").write_text("\n".join(map(json.dumps, rows)))
-
-    monkeypatch.setattr(run, "write_demo_files", write)
     monkeypatch.setattr(run, "NEW_TOKENS", 5)
     monkeypatch.setattr(run, "SHOTS", 1)
-    monkeypatch.setattr(run, "CONTESTANTS", {name: (m, 2) for name, (m, _) in run.CONTESTANTS.items()})
+    monkeypatch.setattr(run, "STEPS", 2)
     return tmp_path / "demo"
 
 
 def test_json_holds_every_line(small, capsys):
     assert run.main(as_json=True, folder=small) == 0
     lines = json.loads(capsys.readouterr().out)["lines"]
-    assert [line["name"] for line in lines] == ["zero-shot", "1-shot", *run.CONTESTANTS]
+    assert [line["name"] for line in lines] == ["zero-shot", "1-shot", *run.TUNED]
     for line in lines:
         assert set(line["metrics"]) == {"perplexity", "chrf"} and line["n"] == 8
         low, high = line["intervals"]["perplexity"]
         assert low <= line["metrics"]["perplexity"] <= high
+    assert all(line["peak_memory_bytes"] > 1e7 for line in lines)
     assert all(line["trained_parameters"] > 0 and line["artifact_bytes"] > 0 for line in lines[2:])
 
 
-def test_everybody_answers_in_the_printed_page(small, capsys):
+def test_every_candidate_answers_in_the_printed_page(small, capsys):
     run.main(folder=small)
     page = capsys.readouterr().out
     assert "the input, copied" in page and "generated-prefix" in page and "softprompt generate" in page

@@ -1,7 +1,7 @@
-"""How much of the demo fits into its time: by what one batch of each part took, here and now.
+"""Decide how much of the demo fits into its time, from the measured time of one batch of each part.
 
-Parts are planned again before each of them, by what those before took, so that a machine that becomes
-busy meanwhile has fewer rows and steps, and not a longer demo. Nothing here runs a model.
+The remaining parts are planned again before each part, from the time that earlier parts took. So on a machine
+that becomes busy meanwhile, the demo has fewer rows and steps and takes no longer. This file runs no model.
 """
 
 from __future__ import annotations
@@ -9,25 +9,25 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 
-SECONDS = 570.0  # that are planned for
-AT_MOST = 630.0  # after which nothing more is begun
-EVALUATIONS = 6  # of the dev rows: the plain model's, four while training, and the best prompt's
+SECONDS = 570.0  # the time that the plan fills
+AT_MOST = 630.0  # after this time no more rows are begun
+EVALUATIONS = 6  # dev evaluations: the plain model's, four while training, and the best prompt's
 BATCH = 16
 
 
 @dataclass(frozen=True)
 class Size:
-    """How large the demo is."""
+    """The size of the demo."""
 
     steps: int
-    train: int  # rows learned from
-    dev: int
-    test: int  # rows scored
-    answered: int  # of them, in text
+    train: int  # rows
+    dev: int  # rows
+    test: int  # rows that are scored
+    answered: int  # how many of the test rows are also answered in text
     tokens: int  # of an answer, at most
 
     def changes(self, full: Size) -> list[str]:
-        """What is less than in the full demo, in words."""
+        """Return what is less than in the full demo, in words."""
         names = {
             "steps": "steps",
             "train": "rows to learn from",
@@ -36,12 +36,12 @@ class Size:
             "answered": "answers in text",
             "tokens": "tokens an answer",
         }
-        pairs = [(getattr(self, key), getattr(full, key), what) for key, what in names.items()]
-        return [f"{mine} of {most} {what}" for mine, most, what in pairs if mine < most]
+        pairs = [(getattr(self, key), getattr(full, key), name) for key, name in names.items()]
+        return [f"{mine} of {most} {name}" for mine, most, name in pairs if mine < most]
 
 
-#: Shares of the whole demo, in the order of `Size`. Texts are dear and say little more than the scores, so
-#: they go first.
+#: Shares of the whole demo, in the order of `Size`. Texts cost much and show little more than the scores, so
+#: they are reduced first.
 SHARES = (
     (1.0, 1.0, 1.0, 1.0, 1.0, 1.0),
     (1.0, 1.0, 1.0, 1.0, 0.7, 1.0),
@@ -61,7 +61,7 @@ LEAST = (1, 4, 2, 4, 4, 4)
 
 
 def ladder(full: Size) -> tuple[Size, ...]:
-    """From the whole demo to the least of it."""
+    """Return the sizes from the whole demo down to the least."""
     whole = astuple(full)
     return tuple(
         Size(
@@ -73,26 +73,26 @@ def ladder(full: Size) -> tuple[Size, ...]:
 
 @dataclass(frozen=True)
 class Paces:
-    """Seconds, measured: of a row scored and of one answered, with and without examples ahead; of a step."""
+    """Measured seconds of scoring and answering a row, with and without demonstrations, and of a step."""
 
-    tokens: int  # of the answers that were timed
+    tokens: int  # of each answer that was timed
     score: float
     write: float
-    shown_score: float  # with examples ahead of it
+    shown_score: float  # with demonstrations
     shown_write: float
-    step: float  # of a batch whose inputs are kept
+    step: float  # of a batch whose inputs are cached
 
     def reference(self, size: Size, shots: int) -> float:
-        """Of the plain model's answers."""
+        """Return the seconds of the plain model's answers."""
         score, write = (self.shown_score, self.shown_write) if shots else (self.score, self.write)
         return self._answers(size, score, write)
 
     def tuned(self, size: Size) -> float:
-        """Of one tuned contestant, from its cache to its answers."""
+        """Return the seconds of one tuned candidate, from its cache to its answers."""
         return self.training(size) + self._answers(size, self.score, self.write)
 
     def training(self, size: Size) -> float:
-        """Of its cache, its steps and the dev rows."""
+        """Return the seconds of its cache, its steps and its dev evaluations."""
         read = min(size.train, size.steps * BATCH) + size.dev
         # a dev row goes forward only
         dev = EVALUATIONS * size.dev * self.step / BATCH / 2
@@ -105,7 +105,7 @@ class Paces:
 
 
 def seconds(parts: Sequence[int | None], size: Size, paces: Paces, slower: float = 1.0) -> float:
-    """Of these parts: a number of examples shown to the plain model, or None for a tuned contestant."""
+    """Return the seconds of `parts`: a number of demonstrations for the plain model, None for a tuned one."""
     return slower * sum(
         paces.tuned(size) if shots is None else paces.reference(size, shots) for shots in parts
     )
@@ -114,5 +114,5 @@ def seconds(parts: Sequence[int | None], size: Size, paces: Paces, slower: float
 def fit(
     sizes: Sequence[Size], parts: Sequence[int | None], paces: Paces, left: float, slower: float = 1.0
 ) -> Size:
-    """The first of the sizes whose parts end in time; the last where none does."""
+    """Return the first of the sizes whose parts end in time, or the last."""
     return next((size for size in sizes if seconds(parts, size, paces, slower) <= left), sizes[-1])
