@@ -19,7 +19,7 @@ from statistics import mean, stdev
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from softprompt.data.encode import Example
+    from softprompt.data.example import Example
     from softprompt.training.prepare import Prepared
 
 SENTIMENT: dict[str, dict[str, Any]] = {

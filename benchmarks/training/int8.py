@@ -12,7 +12,7 @@ import torch
 import softprompt
 from softprompt.cache import Cache, InputCache, KeyValues, memory_store
 from softprompt.data.collate import collate
-from softprompt.data.encode import Example
+from softprompt.data.example import Example
 from softprompt.evaluation.likelihood import target_nll
 from softprompt.lm.apply import injection_for
 from softprompt.lm.base import LanguageModel

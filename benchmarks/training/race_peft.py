@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from softprompt.data.encode import Example
+from softprompt.data.example import Example
 from softprompt.training.sampler import BatchSampler
 
 from .options import Options

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from softprompt.data.encode import Example
+from softprompt.data.example import Example
 from softprompt.data.sources import Row
 from softprompt.data.template import Rendered
 

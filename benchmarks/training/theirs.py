@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from softprompt.data.encode import Example
+from softprompt.data.example import Example
 from softprompt.lm import smollm2
 
 from .ours import LENGTH, LR, Block, Ours

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
-from softprompt.data.encode import Example
+from softprompt.data.example import Example
 from softprompt.evaluation.evaluator import Evaluator
 from softprompt.methods.base import SoftPrompt
 from softprompt.training.prepare import Prepared

@@ -20,8 +20,10 @@ from softprompt._system.memory import give_back, peak_memory, reset_peak
 from softprompt._system.progress import duration
 from softprompt.config.load import recipe_from_dict
 from softprompt.data.capacity import Room
-from softprompt.data.encode import Encoder, Example
+from softprompt.data.encode import Encoder
+from softprompt.data.example import Example
 from softprompt.data.fewshot import few_shot
+from softprompt.data.task import Limits, Task
 from softprompt.data.template import Template
 from softprompt.evaluation.evaluator import Evaluator, Record, evaluator_of
 from softprompt.lm import loading
@@ -173,7 +175,7 @@ def _instructed(demo: Demo, shots: int) -> tuple[Evaluator, list[Example]]:
     lm = demo.lm
     template = Template("{{ instruction }}\n\n{{ input }}", "{{ target }}", chat=True, prompt_field="prompt")
     room = Room(lm.spec.context, limit=lm.spec.limits.get("length", ""))
-    encoder = Encoder(lm.tokenizer, template, chat=True, prompts=PROMPTS, room=room)
+    encoder = Encoder(lm.tokenizer, template, Task(prompts=PROMPTS), limits=Limits(room=room))
 
     def instructed(rows: Sequence[Row]) -> list[Row]:
         return [{**row, "instruction": INSTRUCTIONS[row["prompt"]]} for row in rows]

@@ -12,12 +12,15 @@ from .artifacts.artifact import Artifact
 from .artifacts.source_base import other_base
 from .config.load import recipe_from_dict
 from .config.schema import Recipe
+from .data import from_recipe
 from .data.capacity import Room
 from .data.chat import DATE, Chat
-from .data.encode import Encoder, Example
+from .data.encode import Encoder
+from .data.example import Example
 from .data.labels import kinds
 from .data.sources import Row, fingerprint, read_rows
 from .data.split import Kinds, limit_rows, split_rows
+from .data.task import ModelSide
 from .data.template import Template
 from .data.template_checks import check_rows
 from .errors import SoftPromptError
@@ -116,21 +119,9 @@ def check_head(recipe: Recipe, labels: Sequence[str] | None, lm: LanguageModel) 
 
 def template_of(recipe: Recipe, lm: LanguageModel | None = None) -> Template:
     """How the recipe's rows become text; `{{ mask }}` is the model's own, once there is a model."""
-    tagged = recipe.task.kind == "token-classification"
-    mask = "[MASK]" if lm is None else _mask_of(lm)
-    return Template(
-        recipe.template.input,
-        recipe.template.target,
-        chat=recipe.template.chat,
-        system=recipe.template.system,
-        prompt_field=recipe.data.prompt_field,
-        choices_field=recipe.task.choices,
-        references_field=recipe.task.references,
-        words_field=recipe.task.words if tagged else None,
-        tags_field=recipe.task.tags if tagged else None,
-        mask=mask,
-        mask_is_known=lm is not None,
-    )
+    if lm is None:
+        return from_recipe.template_of(recipe)
+    return from_recipe.template_of(recipe, _mask_of(lm), mask_is_known=True)
 
 
 def _mask_of(lm: LanguageModel) -> str | None:
@@ -163,40 +154,19 @@ def encoder_of(
     labels: Sequence[str] | None = None,
 ) -> Encoder:
     """How they become token ids."""
-    return Encoder(
-        lm.tokenizer,
-        template,
-        chat=recipe.template.chat,
-        system=recipe.template.system,
-        chat_options=recipe.template.chat_options,
-        chat_date=recipe.template.chat_date,
-        labels=labels or recipe.task.labels,
-        kind=recipe.task.kind,
-        prompts=prompts,
-        max_input_tokens=recipe.data.max_input_tokens,
-        max_target_tokens=recipe.data.max_target_tokens,
-        room=room_of(recipe, lm),
-        answers=lm.answers,
-        closed=lm.spec.kind == "encoder",
-        verbalizer=recipe.task.verbalizer,
-        apart=lm.spec.kind == "encoder-decoder",
-        ends=lm.ends,
-        vocabulary=getattr(lm, "vocabulary", None),
-        named=recipe.task.labels is not None,
-    )
+    model = ModelSide(lm.answers, lm.spec.kind, lm.ends, getattr(lm, "vocabulary", None))
+    room = room_of(recipe, lm)
+    return from_recipe.encoder_of(recipe, lm.tokenizer, template, prompts, labels, room=room, model=model)
 
 
 def room_of(recipe: Recipe, lm: LanguageModel) -> Room:
     """The positions that a row of the recipe has in the model."""
-    soft, answer_soft, length = methods.soft_tokens(recipe.method.name, recipe.method.options())
-    return Room(
+    return from_recipe.room_of(
+        recipe,
+        methods.soft_tokens(recipe.method.name, recipe.method.options()),
         lm.spec.context,
-        soft,
         lm.spec.answer_context,
-        answer_soft,
         apart=lm.spec.kind == "encoder-decoder",
-        new_tokens=recipe.task.max_new_tokens if recipe.task.kind == "generation" else 0,
-        length=length,
         limit=lm.spec.limits.get("length", ""),
     )
 

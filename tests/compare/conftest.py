@@ -11,6 +11,7 @@ import torch
 from softprompt import methods
 from softprompt.data.collate import collate
 from softprompt.data.encode import Encoder
+from softprompt.data.task import Task
 from softprompt.data.template import Template
 from softprompt.evaluation.evaluator import Evaluator
 from softprompt.training.losses import next_token
@@ -25,7 +26,7 @@ def evaluator(llama) -> Callable[..., Evaluator]:
     def make(kind: str = "generation", labels: Any = None, lm: Any = None, **options: Any) -> Evaluator:
         lm = lm or llama
         template = Template(prompt_field="prompt")
-        encoder = Encoder(lm.tokenizer, template, kind=kind, labels=labels, prompts=("joke", "fact"))
+        encoder = Encoder(lm.tokenizer, template, Task(kind, labels=labels, prompts=("joke", "fact")))
         return Evaluator(lm, encoder, max_new_tokens=8, generate_options=options)
 
     return make

@@ -11,6 +11,7 @@ from softprompt.compare.measures.leakage import leakage
 from softprompt.compare.measures.prompt_swap import swap
 from softprompt.compare.measures.strength import dose
 from softprompt.data.encode import Encoder
+from softprompt.data.task import ModelSide, Task
 from softprompt.data.template import Template
 from softprompt.errors import SoftPromptError
 from softprompt.evaluation.evaluator import Evaluator
@@ -34,7 +35,12 @@ def gain(judge, method, examples) -> float:
 def test_models_that_write(lms, setting, perturb, family, name):
     lm = lms(family)
     apart = lm.model.config.is_encoder_decoder
-    encoder = Encoder(lm.tokenizer, Template(prompt_field="prompt"), prompts=NAMES, apart=apart)
+    encoder = Encoder(
+        lm.tokenizer,
+        Template(prompt_field="prompt"),
+        Task(prompts=NAMES),
+        ModelSide(kind="encoder-decoder" if apart else "decoder"),
+    )
     judge, examples = Evaluator(lm, encoder, max_new_tokens=4), encoder.encode_rows(ROWS)
     method = perturb(methods.build(name, setting(lm), {"length": 3}))
     assert dose(judge, method, examples).effect[2] == pytest.approx(gain(judge, method, examples), abs=1e-5)
@@ -51,11 +57,8 @@ def test_a_head_of_labels(encoders, setting, perturb):
     encoder = Encoder(
         lm.tokenizer,
         template,
-        kind="classification",
-        labels=labels,
-        prompts=NAMES,
-        answers=lm.answers,
-        closed=True,
+        Task("classification", labels=labels, prompts=NAMES),
+        ModelSide(lm.answers, kind="encoder"),
     )
     judge, examples = Evaluator(lm, encoder), encoder.encode_rows(ROWS)
     method = perturb(methods.build("prompt-tuning", setting(lm), {"length": 3}))

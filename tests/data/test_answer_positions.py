@@ -10,6 +10,7 @@ from transformers import PreTrainedTokenizerFast
 
 from softprompt.data.answer_positions import mask_lead, word_places
 from softprompt.data.encode import Encoder
+from softprompt.data.task import Limits, ModelSide, Task
 from softprompt.data.template import Template
 from softprompt.errors import SoftPromptError
 
@@ -92,15 +93,9 @@ def test_a_word_without_a_token_is_refused():
     assert "row 3" in caught.value.what and caught.value.fix
 
 
-def masked(tokenizer, template: str, **options) -> Encoder:
-    return Encoder(
-        tokenizer,
-        Template(template, mask=tokenizer.mask_token),
-        kind="classification",
-        answers="mask",
-        closed=True,
-        **options,
-    )
+def masked(tokenizer, template: str, labels: list[str], **limits) -> Encoder:
+    task, model = Task("classification", labels=labels), ModelSide("mask", kind="encoder")
+    return Encoder(tokenizer, Template(template, mask=tokenizer.mask_token), task, model, Limits(**limits))
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from softprompt.config.load import recipe_from_dict
 from softprompt.data.capacity import Need, Room, TooLong, fix
 from softprompt.data.collate import collate
 from softprompt.data.encode import Encoder
+from softprompt.data.task import Limits, ModelSide
 from softprompt.data.template import Template
 from softprompt.errors import SoftPromptError
 from softprompt.evaluation.evaluator import Evaluator
@@ -147,13 +148,20 @@ def test_every_fix_works_by_itself(small, tmp_path, monkeypatch, family, case):
 def test_encoder_and_decoder_have_their_own_room():
     row = {"input": "x" * 100, "target": "y" * 16}
     apart = Room(128, soft=16, answer_context=128, apart=True, new_tokens=40, length=16)
-    encoder = Encoder(tiny_tokenizer(), Template(), apart=True, room=apart)
+    encoder = Encoder(
+        tiny_tokenizer(), Template(), model=ModelSide(kind="encoder-decoder"), limits=Limits(room=apart)
+    )
     assert (len(encoder.encode(row).input_ids), encoder.encode(row).truncated) == (100, 0)
     with pytest.raises(TooLong, match=r"encoder's context is 128 tokens.*113 of input \+ 16 of soft"):
         encoder.encode({**row, "input": "x" * 113})
     with pytest.raises(TooLong, match="decoder's context is 128 tokens, and the row takes 201 of target"):
         encoder.encode({**row, "target": "y" * 200})
-    written = Encoder(tiny_tokenizer(), Template(), apart=True, room=replace(apart, new_tokens=500))
+    written = Encoder(
+        tiny_tokenizer(),
+        Template(),
+        model=ModelSide(kind="encoder-decoder"),
+        limits=Limits(room=replace(apart, new_tokens=500)),
+    )
     with pytest.raises(TooLong, match=r"500 to be written \(task.max_new_tokens") as caught:
         written.encode(row)
     assert caught.value.fix == "task.max_new_tokens=128"

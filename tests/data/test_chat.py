@@ -9,6 +9,7 @@ from tests.conftest import tiny_tokenizer
 
 from softprompt.data.chat import Chat
 from softprompt.data.encode import Encoder
+from softprompt.data.task import ChatSettings, Limits
 from softprompt.data.template import Template
 from softprompt.errors import SoftPromptError
 
@@ -120,18 +121,18 @@ def test_a_prompt_that_ends_inside_thoughts_is_said_with_what_closes_it():
 def test_an_encoder_gives_options_and_date_to_its_template():
     tokenizer = tiny_tokenizer()
     tokenizer.chat_template = DATED + THINKS
-    how = {"chat": True, "chat_options": {"enable_thinking": False}, "chat_date": "2030-03-04"}
-    encoder = Encoder(tokenizer, Template("{{ input }}"), **how)
+    template, settings = Template(chat=True), ChatSettings({"enable_thinking": False}, "2030-03-04")
+    encoder = Encoder(tokenizer, template, chat=settings)
     text = tokenizer.decode(encoder.encode({"input": "hello"}, with_target=False).input_ids)
     assert text.startswith("Today: 04 Mar 2030\n") and text.endswith("</think>\n")
-    cut = Encoder(tokenizer, Template("{{ input }}"), **how, max_input_tokens=len(text) - 3)
+    cut = Encoder(tokenizer, template, limits=Limits(len(text) - 3), chat=settings)
     assert "<user>lo\n" in tokenizer.decode(cut.encode({"input": "hello"}, with_target=False).input_ids)
 
 
 def test_parts_that_a_template_shows_as_python_does_are_none_of_its_own():
     tokenizer = tiny_tokenizer()
     tokenizer.chat_template = "{% for m in messages %}{{ m['content'][:3] }}{% endfor %}<a>"
-    encoder = Encoder(tokenizer, Template(), chat=True)
+    encoder = Encoder(tokenizer, Template(chat=True))
     assert encoder.encode({"input": "abc", "target": "y"}).input_ids
     with pytest.raises(SoftPromptError, match="leaves out what the user says"):
         encoder.encode({"input": "a longer question", "target": "y"})

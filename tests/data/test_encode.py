@@ -12,6 +12,7 @@ from softprompt.data.capacity import Room
 from softprompt.data.encode import Encoder
 from softprompt.data.labels import distinct_labels
 from softprompt.data.sources import Row
+from softprompt.data.task import Limits, Task
 from softprompt.data.template import Template
 from softprompt.errors import SoftPromptError
 
@@ -93,17 +94,19 @@ def test_encode_no_end_token_is_refused():
 
 def test_encode_sentencepiece_border():
     tokenizer = sentencepiece_like()
-    encoder = Encoder(tokenizer, Template(), kind="classification", labels=["good", "bad"])
+    encoder = Encoder(tokenizer, Template(), Task("classification", labels=["good", "bad"]))
     assert [tokenizer.convert_ids_to_tokens(list(ids)) for ids in encoder.label_ids or ()] == [
         ["▁good"],
         ["▁bad"],
     ]
-    after_break = Encoder(tokenizer, Template("{{ input }}\n"), kind="classification", labels=["good", "bad"])
+    after_break = Encoder(
+        tokenizer, Template("{{ input }}\n"), Task("classification", labels=["good", "bad"])
+    )
     assert tokenizer.convert_ids_to_tokens(list((after_break.label_ids or ((),))[0])) == ["good"]
 
 
 def test_encode_chat():
-    encoder = Encoder(TOKENIZER, Template(), chat=True, system="Be brief.")
+    encoder = Encoder(TOKENIZER, Template(chat=True, system="Be brief."))
     example = encoder.encode(row())
     turn = "<|im_start|>system\nBe brief.<|im_end|>\n<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n"
     assert text(example.input_ids) == turn
@@ -111,16 +114,16 @@ def test_encode_chat():
 
 
 def test_encode_chat_refusals():
-    assert "no chat template" in fails(lambda: Encoder(byte_tokenizer(chat=None), Template(), chat=True))
-    assert "only in chat mode" in fails(lambda: Encoder(TOKENIZER, Template(), system="x"))
+    assert "no chat template" in fails(lambda: Encoder(byte_tokenizer(chat=None), Template(chat=True)))
+    assert "only in chat mode" in fails(lambda: Encoder(TOKENIZER, Template(system="x")))
     strict = byte_tokenizer(chat="{{ raise_exception('no system role') }}")
-    message = fails(lambda: Encoder(strict, Template(), chat=True, system="x").encode(row()))
+    message = fails(lambda: Encoder(strict, Template(chat=True, system="x")).encode(row()))
     assert "train.jsonl:4: the model's chat template failed: no system role" in message
     assert "put the system text into template.input" in message
 
 
 def test_encode_labels_shared_by_all_rows():
-    encoder = Encoder(TOKENIZER, Template(), kind="classification", labels=["pos", "neg"])
+    encoder = Encoder(TOKENIZER, Template(), Task("classification", labels=["pos", "neg"]))
     first, second = encoder.encode_rows([row(target="neg"), row("Hi ", target="pos")])
     assert [text(ids) for ids in encoder.label_ids or ()] == [" pos", " neg"]  # no end token needed
     assert first.candidates is second.candidates is encoder.label_ids
@@ -130,12 +133,12 @@ def test_encode_labels_shared_by_all_rows():
 
 
 def test_encode_labels_that_begin_one_another_are_closed():
-    encoder = Encoder(TOKENIZER, Template(), kind="classification", labels=["no", "no idea"])
+    encoder = Encoder(TOKENIZER, Template(), Task("classification", labels=["no", "no idea"]))
     assert [text(ids) for ids in encoder.label_ids or ()] == [" no<|im_end|>", " no idea<|im_end|>"]
 
 
 def test_encode_labels_learned_from_training_rows():
-    encoder = Encoder(TOKENIZER, Template(), kind="classification")
+    encoder = Encoder(TOKENIZER, Template(), Task("classification"))
     assert "labels are not known yet" in fails(lambda: encoder.encode(row()))
     encoder.encode_rows([row(target="b"), row(target="a"), row(target="b")])
     assert encoder.labels == ("a", "b")
@@ -150,7 +153,7 @@ def test_encode_labels_learned_from_training_rows():
 
 def test_encode_choices_of_each_row():
     template = Template("{{ input }}", "{{ target }}", choices_field="choices")
-    encoder = Encoder(TOKENIZER, template, kind="choice")
+    encoder = Encoder(TOKENIZER, template, Task("choice"))
     example = encoder.encode(row(target="red", choices=["red", "blue"]))
     assert [text(ids) for ids in example.candidates or ()] == [" red", " blue"]
     assert text(example.target_ids) == " red"
@@ -159,11 +162,11 @@ def test_encode_choices_of_each_row():
     assert "needs at least two different choices" in fails(
         lambda: encoder.encode(row(target="red", choices=["red", " red"]))
     )
-    assert "task.choices=FIELD" in fails(lambda: Encoder(TOKENIZER, Template(), kind="choice"))
+    assert "task.choices=FIELD" in fails(lambda: Encoder(TOKENIZER, Template(), Task("choice")))
 
 
 def test_encode_prompt_names():
-    encoder = Encoder(TOKENIZER, Template(prompt_field="style"), prompts=["joke", "fact"])
+    encoder = Encoder(TOKENIZER, Template(prompt_field="style"), Task(prompts=["joke", "fact"]))
     assert encoder.encode(row(style="fact")).prompt == 1
     assert encoder.encode("Hi", with_target=False, prompt="fact").prompt == 1
     message = fails(lambda: encoder.encode(row(style="fcat")))
@@ -172,43 +175,47 @@ def test_encode_prompt_names():
 
 
 def test_encode_too_long_is_refused_with_a_number_that_works():
-    encoder = Encoder(TOKENIZER, Template(), room=Room(20, soft=4, length=4))
+    encoder = Encoder(TOKENIZER, Template(), limits=Limits(room=Room(20, soft=4, length=4)))
     assert encoder.encode(row("x" * 12)).truncated == 0  # 12 + 4 of target + 4 reserved
     message = fails(lambda: encoder.encode(row("x" * 13)))
     assert "train.jsonl:4: too long for the model: its context is 20 tokens" in message
     assert "13 of input + 4 of soft tokens + 4 of target" in message
     assert "data.max_input_tokens=12" in message
-    cut = Encoder(TOKENIZER, Template(), room=Room(20, soft=4), max_input_tokens=12).encode(
+    cut = Encoder(TOKENIZER, Template(), limits=Limits(max_input_tokens=12, room=Room(20, soft=4))).encode(
         row("abc" + "x" * 12)
     )
     assert (len(cut.input_ids), cut.truncated) == (12, 3) and text(cut.input_ids) == "x" * 12
-    roomy = Encoder(TOKENIZER, Template(), room=Room(20), max_input_tokens=100).encode(row("y" + "x" * 16))
+    roomy = Encoder(TOKENIZER, Template(), limits=Limits(max_input_tokens=100, room=Room(20))).encode(
+        row("y" + "x" * 16)
+    )
     assert (text(roomy.input_ids), roomy.truncated) == ("x" * 16, 1)  # cutting is allowed: cut to what fits
 
 
 def test_encode_cut_keeps_the_begin_token():
-    encoder = Encoder(byte_tokenizer(bos=True), Template(), max_input_tokens=4)
+    encoder = Encoder(byte_tokenizer(bos=True), Template(), limits=Limits(max_input_tokens=4))
     example = encoder.encode(row("abcdef"))
     assert (text(example.input_ids), example.truncated) == ("<s>def", 3)
 
 
 def test_encode_cut_target_has_no_end():
-    example = Encoder(TOKENIZER, Template(), max_target_tokens=3).encode(row(target="abcdef"))
+    example = Encoder(TOKENIZER, Template(), limits=Limits(max_target_tokens=3)).encode(row(target="abcdef"))
     assert (text(example.target_ids), example.truncated) == (" ab", 5)
 
 
 @pytest.mark.parametrize("words", ["abcdefghij", "ab€€€€"])
 def test_encode_cut_chat_keeps_the_turns(words):
-    whole = Encoder(TOKENIZER, Template(), chat=True).encode(row(words))
+    whole = Encoder(TOKENIZER, Template(chat=True)).encode(row(words))
     limit = len(whole.input_ids) - 4
-    example = Encoder(TOKENIZER, Template(), chat=True, max_input_tokens=limit).encode(row(words))
+    example = Encoder(TOKENIZER, Template(chat=True), limits=Limits(max_input_tokens=limit)).encode(
+        row(words)
+    )
     assert len(example.input_ids) <= limit
     assert example.truncated == len(whole.input_ids) - len(example.input_ids)
     shown = text(example.input_ids)
     assert shown.startswith("<|im_start|>user\n") and shown.endswith("<|im_end|>\n<|im_start|>assistant\n")
     kept = shown.removeprefix("<|im_start|>user\n").removesuffix("<|im_end|>\n<|im_start|>assistant\n")
     assert kept and words.endswith(kept) and "\ufffd" not in kept
-    tiny = Encoder(TOKENIZER, Template(), chat=True, max_input_tokens=5)
+    tiny = Encoder(TOKENIZER, Template(chat=True), limits=Limits(max_input_tokens=5))
     assert "5 tokens leave no room for the input" in fails(lambda: tiny.encode(row(words)))
 
 

@@ -7,6 +7,7 @@ import pytest
 from softprompt.data.capacity import Room
 from softprompt.data.encode import Encoder
 from softprompt.data.fewshot import few_shot, stop_options
+from softprompt.data.task import Limits, Task
 from softprompt.data.template import Template
 from softprompt.errors import SoftPromptError
 
@@ -15,10 +16,10 @@ ASKED = {"input": "what now", "target": "good", "style": "a"}
 CHAT = "{% for m in messages %}<{{ m.role }}>{{ m.content }}{% endfor %}"
 
 
-def encoder(llama, kind="classification", template=None, **options):
+def encoder(llama, kind="classification", template=None, prompts=("default",), **limits):
     labels = ["good", "bad"] if kind == "classification" else None
-    template = template or Template("Q: {{ input }}", "{{ target }}")
-    return Encoder(llama.tokenizer, template, kind=kind, labels=labels, **options)
+    template = template or Template("Q: {{ input }}")
+    return Encoder(llama.tokenizer, template, Task(kind, labels, prompts), limits=Limits(**limits))
 
 
 def text_of(tool, example) -> str:
@@ -59,7 +60,7 @@ def test_prompts_have_their_own_demonstrations(llama):
 
 def test_in_chat_they_are_earlier_turns(llama, monkeypatch):
     monkeypatch.setattr(llama.tokenizer, "chat_template", CHAT)
-    tool = encoder(llama, "generation", chat=True, system="be brief")
+    tool = encoder(llama, "generation", Template("Q: {{ input }}", chat=True, system="be brief"))
     (example,) = few_shot(tool, ROWS[:1], [ASKED], 1)
     assert text_of(tool, example) == "<system>be brief<user>Q: row 0<assistant>good<user>Q: what now"
 

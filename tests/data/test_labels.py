@@ -13,6 +13,7 @@ from softprompt.data.labels import distinct_labels, kinds
 from softprompt.data.row_notes import remarks
 from softprompt.data.spelling import distinct, meant, refuse_twins
 from softprompt.data.split import limit_rows, split_rows
+from softprompt.data.task import ModelSide, Task
 from softprompt.data.template import Template
 from softprompt.errors import SoftPromptError
 from softprompt.evaluation import metrics
@@ -33,7 +34,7 @@ def rows(*labels: str, **more) -> list[dict]:
 def test_spellings_of_a_label_are_one(other):
     found = rows("good", other, "bad", "good")
     assert distinct_labels(found, LABELS) == ["bad", "good"]
-    encoder = Encoder(tiny_tokenizer(), LABELS, kind="classification")
+    encoder = Encoder(tiny_tokenizer(), LABELS, Task("classification"))
     examples = encoder.encode_rows(found)
     assert encoder.labels == ("bad", "good")
     assert [e.rendered.target for e in examples] == ["good", "good", "bad", "good"]
@@ -52,7 +53,7 @@ def test_unicode_forms_are_one_and_case_and_joiners_count():
     assert len(distinct(["👩\u200d🔬", "👩🔬"])) == 2
     assert meant(NFD + " ", ["the", "café"]) == "café" and meant("x", ["café"]) is None
     assert meant("a ", ["a ", "a"]) == "a " and meant("a  ", ["a ", "a"]) is None
-    encoder = Encoder(tiny_tokenizer(), LABELS, kind="classification")
+    encoder = Encoder(tiny_tokenizer(), LABELS, Task("classification"))
     examples = encoder.encode_rows(rows("Good", "good", "bad"))
     assert [remark.kind for remark in remarks(encoder, examples)] == ["case"]
     with pytest.raises(SoftPromptError, match="look the same"):
@@ -62,16 +63,16 @@ def test_unicode_forms_are_one_and_case_and_joiners_count():
 def test_tags_choices_and_prompts_in_another_spelling():
     tagged = Template(words_field="words", tags_field="tags")
     encoder = Encoder(
-        tiny_tokenizer(), tagged, kind="token-classification", answers="head", labels=["A", "café"]
+        tiny_tokenizer(), tagged, Task("token-classification", labels=["A", "café"]), ModelSide("head")
     )
     row = {"words": ["x", "y"], "tags": [NFD, "A"]}
     assert encoder.encode(row).target_ids == (1, 0) and encoder.encode(row).rendered.tags == ("café", "A")
-    choice = Encoder(tiny_tokenizer(), Template(choices_field="of"), kind="choice")
+    choice = Encoder(tiny_tokenizer(), Template(choices_field="of"), Task("choice"))
     made = choice.encode({"input": "q", "target": "yes ", "of": ["yes", "no"]})
     assert made.rendered.target == "yes" and made.candidates.index(made.target_ids) == 0
     with pytest.raises(SoftPromptError, match="two different choices"):
         choice.encode({"input": "q", "target": "yes", "of": ["yes", "yes "]})
-    named = Encoder(tiny_tokenizer(), Template(prompt_field="p"), prompts=("joke", "fact"))
+    named = Encoder(tiny_tokenizer(), Template(prompt_field="p"), Task(prompts=("joke", "fact")))
     example = named.encode({"input": "q", "target": "a", "p": "fact\u00a0"})
     assert example.prompt == 1
     assert [remark.kind for remark in remarks(named, [example])] == ["respelled"]

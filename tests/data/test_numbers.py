@@ -12,12 +12,13 @@ from tests.conftest import encoder_tokenizer
 from softprompt.data.encode import Encoder
 from softprompt.data.numbers import expression, outliers, scaled
 from softprompt.data.row_notes import remarks
+from softprompt.data.task import ModelSide, Task
 from softprompt.data.template import Template
 
 
 def output(values, target="{{ target }}"):
     encoder = Encoder(
-        encoder_tokenizer(), Template(target=target), kind="regression", answers="head", closed=True
+        encoder_tokenizer(), Template(target=target), Task("regression"), ModelSide("head", kind="encoder")
     )
     examples = encoder.encode_rows([{"input": f"a{i}", "target": v} for i, v in enumerate(values)])
     return {remark.kind: remark.text for remark in remarks(encoder, examples)}, [e.value for e in examples]

@@ -11,6 +11,7 @@ from softprompt._system.characters import check_whole, is_whole, texts_in
 from softprompt.config.load import recipe_from_dict
 from softprompt.data.encode import Encoder
 from softprompt.data.row_notes import remarks
+from softprompt.data.task import ModelSide, Task
 from softprompt.data.template import Template
 from softprompt.errors import SoftPromptError
 
@@ -37,18 +38,20 @@ def test_targets_that_do_not_come_back_are_counted(target):
 
 
 def test_labels_with_unknown_characters_are_counted():
-    encoder = Encoder(words(), Template(), kind="classification")
+    encoder = Encoder(words(), Template(), Task("classification"))
     assert kinds(encoder, "one {", "two", "one {") == {"unknown": 1}
 
 
 def test_choices_and_the_words_of_labels_are_named_by_what_is_unknown_of_them():
     tokenizer = words()
-    encoder = Encoder(tokenizer, Template(choices_field="c"), kind="choice")
+    encoder = Encoder(tokenizer, Template(choices_field="c"), Task("choice"))
     rows = [{"input": f"x {i}", "target": "two", "c": ["one {", "two"]} for i in range(2)]
     (output,) = [r.text for r in remarks(encoder, encoder.encode_rows(rows)) if r.kind == "unknown"]
     assert output.startswith("1 choice has") and "'one {'" in output
     labelled = Encoder(
-        tokenizer, Template(), kind="classification", labels=["p", "n"], verbalizer={"p": "one", "n": "two }"}
+        tokenizer,
+        Template(),
+        Task("classification", labels=["p", "n"], verbalizer={"p": "one", "n": "two }"}),
     )
     found = remarks(labelled, labelled.encode_rows([{"input": "one", "target": "p"}]))
     assert [(r.kind, "'two }'" in r.text) for r in found] == [("unknown", True)]
@@ -75,7 +78,7 @@ def test_inputs_with_unknown_characters_are_counted():
 
 
 def test_labels_that_differ_by_case_are_said_whatever_space_is_around_them():
-    assert kinds(Encoder(tiny_tokenizer(), Template(), kind="classification"), "bad", "BAD ", "x") == {
+    assert kinds(Encoder(tiny_tokenizer(), Template(), Task("classification")), "bad", "BAD ", "x") == {
         "case": 1
     }
 
@@ -90,13 +93,13 @@ def test_end_tokens_at_the_end_are_taken_off_and_within_refused():
     for target, output in (("a<end>b", "within its text"), ("<end>", "the target is empty")):
         with pytest.raises(SoftPromptError, match=output):
             encoder.encode({"input": "q", "target": target, "refs": None})
-    labelled = Encoder(tokenizer, Template(), kind="classification")
+    labelled = Encoder(tokenizer, Template(), Task("classification"))
     assert kinds(labelled, "bad<end>", "good<end>", "bad") == {"end": 2}
     assert labelled.labels == ("bad", "good")
 
 
 def test_half_characters_are_refused_where_they_are_read():
-    encoder = Encoder(tiny_tokenizer(), Template(prompt_field="p"), prompts=("a",))
+    encoder = Encoder(tiny_tokenizer(), Template(prompt_field="p"), Task(prompts=("a",)))
     good = {"input": "x", "target": "y", "p": "a"}
     for field in good:
         with pytest.raises(SoftPromptError, match=f"field '{field}' holds half a character"):
@@ -116,13 +119,15 @@ def test_tokens_without_an_embedding_are_named_with_the_row():
     tokenizer = tiny_tokenizer()
     rows = len(tokenizer)
     tokenizer.add_tokens(["<ITEM>"])
-    encoder = Encoder(tokenizer, Template(), vocabulary=rows)
+    encoder = Encoder(tokenizer, Template(), model=ModelSide(vocabulary=rows))
     assert kinds(encoder, "good") == {"vocabulary": 1}
     for row in ({"input": "<ITEM>", "target": "y"}, {"input": "x", "target": "<ITEM>"}):
         with pytest.raises(SoftPromptError, match=r"the row: the model has no embedding for .*<ITEM>"):
             encoder.encode(row)
-    choices = Encoder(tokenizer, Template(choices_field="c"), kind="choice", vocabulary=rows)
+    choices = Encoder(tokenizer, Template(choices_field="c"), Task("choice"), ModelSide(vocabulary=rows))
     with pytest.raises(SoftPromptError, match="take it out of the text"):  # though it is not the target
         choices.encode({"input": "x", "target": "y", "c": ["y", "<ITEM>"]})
     with pytest.raises(SoftPromptError, match="label '<ITEM>'"):
-        Encoder(tokenizer, Template(), kind="classification", labels=["<ITEM>", "b"], vocabulary=rows)
+        Encoder(
+            tokenizer, Template(), Task("classification", labels=["<ITEM>", "b"]), ModelSide(vocabulary=rows)
+        )

@@ -8,6 +8,7 @@ from tests.conftest import tiny_model, tiny_tokenizer
 from transformers import GenerationConfig
 
 from softprompt.data.encode import Encoder
+from softprompt.data.task import ModelSide
 from softprompt.data.template import Template
 from softprompt.errors import SoftPromptError
 from softprompt.evaluation.answering import checked
@@ -162,7 +163,7 @@ def test_the_language_that_the_tokenizer_writes_stands_ahead_of_every_target():
 def test_every_end_token_ends_an_answer():
     lm = wrapped("llama", eos_token_id=[95, 40])
     assert lm.ends == {95, 40, 96}
-    encoder = Encoder(lm.tokenizer, Template(), ends=lm.ends)
+    encoder = Encoder(lm.tokenizer, Template(), model=ModelSide(ends=lm.ends))
     assert encoder.decode([3, 4, 40, 0, 0]) == encoder.decode([3, 4, 96]) == encoder.decode([3, 4])
 
 

@@ -12,7 +12,7 @@ from typing import Generic, Protocol, TypeVar, final
 
 from torch import Tensor
 
-from ..data.encode import Example
+from ..data.example import Example
 
 Row = list[Tensor]
 Value = TypeVar("Value", covariant=True)

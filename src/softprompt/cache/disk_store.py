@@ -14,7 +14,7 @@ from typing import final
 from safetensors import safe_open
 
 from ..data.batching import by_tokens
-from ..data.encode import Example
+from ..data.example import Example
 from .base import Constant, Row, distinct
 from .folders import CacheFolder, builder, entry_of, remove
 from .memory_store import BATCH_TOKENS

@@ -11,7 +11,7 @@ from typing import final
 import torch
 
 from ..data.collate import collate
-from ..data.encode import Example
+from ..data.example import Example
 from ..lm.base import LanguageModel
 from ..lm.features import encoder_ids, pretrained, read, size
 from ..methods.base import Features, Reads

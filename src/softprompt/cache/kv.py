@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from ..data.collate import batch_of_ids
-from ..data.encode import Example, Ids
+from ..data.example import Example
+from ..data.tokens import Ids
 from ..injection import LayerKV
 from ..lm.base import LanguageModel
 from ..lm.context import Context

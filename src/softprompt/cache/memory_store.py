@@ -7,7 +7,7 @@ from typing import final
 
 from .._system.memory import free_memory
 from ..data.batching import by_tokens
-from ..data.encode import Example
+from ..data.example import Example
 from .base import Constant, Row, distinct
 
 Progress = Callable[[int, int], None]

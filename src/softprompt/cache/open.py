@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from .._system.progress import task
-from ..data.encode import Example
+from ..data.example import Example
 from ..errors import SoftPromptError
 from ..lm.base import LanguageModel
 from ..methods.base import Reads

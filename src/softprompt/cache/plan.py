@@ -18,7 +18,7 @@ import torch
 
 from ..config.schema import Recipe
 from ..data.collate import collate
-from ..data.encode import Example
+from ..data.example import Example
 from ..injection import Injection
 from ..lm.apply import injection_for
 from ..lm.base import LanguageModel

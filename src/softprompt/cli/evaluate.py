@@ -22,7 +22,7 @@ from .opening import (
 from .output import Json, Reply, jsonable, log, scores, table
 
 if TYPE_CHECKING:
-    from ..data.encode import Example
+    from ..data.example import Example
     from ..evaluation.evaluator import Evaluation
     from ..tuned import Tuned
 

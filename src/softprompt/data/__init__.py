@@ -6,7 +6,8 @@ tensors are made in `softprompt.data.collate`, which is not imported here.
 
 from __future__ import annotations
 
-from softprompt.data.encode import Encoder, Example
+from softprompt.data.encode import Encoder
+from softprompt.data.example import Example
 from softprompt.data.labels import distinct_labels
 from softprompt.data.sources import Row, fingerprint, read_rows
 from softprompt.data.split import limit_rows, split_rows

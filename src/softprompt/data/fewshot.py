@@ -13,7 +13,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from ..errors import SoftPromptError
-from .encode import Encoder, Example
+from .encode import Encoder
+from .example import Example
 from .row_errors import each
 from .spelling import meant
 from .template import Rendered
@@ -32,7 +33,7 @@ def few_shot(
     Labels take turns among the demonstrations. A row that is itself among them is shown another.
     Raises SoftPromptError where there are too few training rows, or a row does not fit the context.
     """
-    if encoder.answers != "next":
+    if encoder.model.answers != "next":
         raise SoftPromptError(
             "no demonstrations can be shown to this model",
             why="it does not go on with a text: it fills in a masked word, or has a head of labels",
@@ -82,6 +83,6 @@ def _taking_turns(pool: Sequence[Rendered], kind: str, seed: int) -> list[Render
 
 def stop_options(encoder: Encoder) -> dict[str, Any]:
     """Generation options that end an answer where a model would go on with a demonstration of its own."""
-    if encoder.chat or encoder.kind != "generation":
+    if encoder.template.chat or encoder.kind != "generation":
         return {}
     return {"stop_strings": ["\n\n"], "tokenizer": encoder.tokenizer}

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
-from softprompt.data.encode import Encoder, Example
+from softprompt.data.encode import Encoder
+from softprompt.data.example import Example
 from softprompt.data.numbers import expression, outliers, scaled
 from softprompt.data.round_trip import lost_characters
 from softprompt.data.spelling import same_form
@@ -74,7 +75,7 @@ def _ends(encoder: Encoder, examples: Sequence[Example]) -> Iterator[Remark]:
 
 def _not_back(encoder: Encoder, examples: Sequence[Example]) -> Iterator[Remark]:
     """Targets that a model cannot write as they are: no sequence of tokens stands for their text."""
-    if encoder.answers == "head" or encoder.kind in ("regression", "token-classification"):
+    if encoder.model.answers == "head" or encoder.kind in ("regression", "token-classification"):
         return
     lost: dict[str, tuple[str, str]] = {}
     outer: list[str] = []
@@ -117,7 +118,7 @@ def _unknown(encoder: Encoder, examples: Sequence[Example]) -> Iterator[Remark]:
     names = [name for name, tokens in ids.items() if unknown is not None and unknown in tokens]
     if names:
         what = "label" if encoder.kind == "classification" else "choice"
-        words = [encoder.verbalizer.get(name, name) for name in names] if what == "label" else names
+        words = [encoder.task.verbalizer.get(name, name) for name in names] if what == "label" else names
         shown = ", ".join(map(ascii, words[:SHOWN])) + (", …" if len(names) > SHOWN else "")
         have = f"1 {what} has" if len(names) == 1 else f"{len(names)} {what}s have"
         text = f"{have} characters that the tokenizer does not know, and are scored without them"
@@ -168,7 +169,7 @@ def _unread(encoder: Encoder, examples: Sequence[Example]) -> Iterator[Remark]:
 
 
 def _vocabulary(encoder: Encoder, examples: Sequence[Example]) -> Iterator[Remark]:
-    tokens = unknown_to_model(encoder.tokenizer, encoder.vocabulary)
+    tokens = unknown_to_model(encoder.tokenizer, encoder.model.vocabulary)
     if tokens:
         shown = ", ".join(map(repr, tokens[:SHOWN])) + (", …" if len(tokens) > SHOWN else "")
         text = f"the tokenizer has {len(tokens)} tokens that the model has no embedding for: {shown}"

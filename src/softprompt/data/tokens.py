@@ -6,12 +6,13 @@ file knows a tokenizer (any of `transformers`) and nothing of rows, labels or ta
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
 from softprompt.data.chat import Chat
+from softprompt.data.task import ChatSettings, ModelSide
 from softprompt.errors import SoftPromptError
 
 Ids = tuple[int, ...]
@@ -55,20 +56,29 @@ def unknown_to_model(tokenizer: Any, rows: int | None) -> list[str]:
 
 @dataclass(frozen=True)
 class Tokens:
-    """A tokenizer, and how inputs are put to it; see `Encoder`."""
+    """A tokenizer, and how texts are written for it; `system` has an effect in chat mode only."""
 
     tokenizer: Any
+    model: ModelSide = field(default_factory=ModelSide)
     chat: bool = False
     system: str | None = None
-    closed: bool = False
-    apart: bool = False
-    chat_options: Mapping[str, Any] = field(default_factory=dict)
-    chat_date: str | None = None
+    chat_settings: ChatSettings = field(default_factory=ChatSettings)
 
     @cached_property
     def conversation(self) -> Chat:
         """How the model's chat template writes turns."""
-        return Chat(self.tokenizer, self.chat_options, self.chat_date)
+        return Chat(self.tokenizer, self.chat_settings.options, self.chat_settings.date)
+
+    @property
+    def end_ids(self) -> set[int | None]:
+        """The tokens that end an answer."""
+        return {*self.model.ends, self.tokenizer.eos_token_id}
+
+    def check_known(self, ids: Ids, where: str, text: str | None = None) -> None:
+        """Raise SoftPromptError for a token that has no embedding in the model."""
+        rows = self.model.vocabulary
+        if rows is not None and ids and max(ids) >= rows:
+            raise beyond_vocabulary(self.tokenizer, max(ids), rows, where, text=text)
 
     def ids(self, text: str, special: bool = False) -> Ids:
         """Of a text alone."""
@@ -99,18 +109,23 @@ class Tokens:
                 return (token,)
         raise SoftPromptError(f"{where}: the input gives no token", fix="write some text into template.input")
 
-    def of_input(self, text: str) -> tuple[Ids, Ids]:
-        """(the special tokens ahead, the rest), without an end token that the tokenizer itself appends.
+    def of_input(self, text: str) -> Ids:
+        """Token ids of an input, special tokens included, without an end token that the tokenizer appends.
 
-        An encoder keeps it, whether it reads the input apart from the target or is all there is.
+        An encoder keeps its end token, whether it reads the input apart from the target or is all there is.
         """
-        body, ids = self.ids(text), self.ids(text, special=True)
-        end = self.tokenizer.eos_token_id
-        kept = self.apart or self.closed
-        if not kept and len(ids) > len(body) and ids[-1] == end and (not body or body[-1] != end):
-            ids = ids[:-1]
-        ahead = next((n for n in range(len(ids) + 1) if ids[n : n + len(body)] == body), 0) if body else 0
-        return ids[:ahead], ids[ahead:]
+        ids, end = self.ids(text, special=True), self.tokenizer.eos_token_id
+        if self.model.kind == "decoder" and ids and ids[-1] == end:
+            body = self.ids(text)
+            if len(ids) > len(body) and (not body or body[-1] != end):
+                return ids[:-1]
+        return ids
+
+    def special_ahead(self, ids: Ids, text: str) -> int:
+        """The number of special tokens ahead of the text's own in `of_input(text)`, which are `ids`."""
+        body = self.ids(text)
+        places = range(len(ids) + 1) if body else ()
+        return next((n for n in places if ids[n : n + len(body)] == body), 0)
 
     def of_continuation(self, text: str) -> Ids:
         """Ids of a text that goes on where another ended.
@@ -118,7 +133,7 @@ class Tokens:
         Some tokenizers (SentencePiece's) put a space of their own before whatever begins a text; behind
         a line break, which is then taken away again, they do not.
         """
-        if self.apart:
+        if self.model.reads_apart:
             return self.ids(text)
         anchor, both = self.ids("\n"), self.ids("\n" + text)
         rest = both[len(anchor) :]
@@ -127,11 +142,17 @@ class Tokens:
 
     def lead(self, input_text: str) -> str:
         """The space between input and target: none in chat, nor after whitespace or nothing."""
-        return "" if self.apart or self.chat or not input_text or input_text[-1].isspace() else " "
+        return (
+            "" if self.model.reads_apart or self.chat or not input_text or input_text[-1].isspace() else " "
+        )
 
     def with_lead(self, lead: str, text: str) -> str:
         """The text behind that space, unless it brings its own."""
         return text if text[:1].isspace() else lead + text
+
+    def after(self, before: str, text: str) -> str:
+        """The text with the space that separates it from `before`."""
+        return self.with_lead(self.lead(before), text)
 
     def last(self, text: str, words: Ids, keep: int) -> str:
         """The text of the last `keep` of its tokens, which are `words`."""

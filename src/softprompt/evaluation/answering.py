@@ -14,7 +14,8 @@ import torch
 from transformers import GenerationConfig, GenerationMixin
 
 from ..data.collate import collate
-from ..data.encode import Encoder, Example
+from ..data.encode import Encoder
+from ..data.example import Example
 from ..data.sources import read_rows
 from ..errors import SoftPromptError, unknown
 from ..lm import cache_name

@@ -21,7 +21,8 @@ from ..cache import InputCache
 from ..config.schema import Recipe
 from ..data.batching import by_tokens
 from ..data.collate import Batch, collate
-from ..data.encode import Encoder, Example
+from ..data.encode import Encoder
+from ..data.example import Example
 from ..injection import Injection
 from ..lm.apply import injection_for
 from ..lm.base import LanguageModel

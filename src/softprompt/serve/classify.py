@@ -12,7 +12,8 @@ import torch
 from ..artifacts.arithmetic import scale
 from ..data.batching import by_tokens
 from ..data.collate import collate
-from ..data.encode import Encoder, Example
+from ..data.encode import Encoder
+from ..data.example import Example
 from ..data.tokens import Ids
 from ..evaluation.evaluator import BATCH_TOKENS, score_candidates
 from ..injection import Injection

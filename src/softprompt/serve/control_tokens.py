@@ -16,7 +16,8 @@ from typing import Any, Literal, final
 
 from tokenizers import AddedToken, Tokenizer
 
-from ..data.encode import Encoder, Example
+from ..data.encode import Encoder
+from ..data.example import Example
 from ..errors import SoftPromptError, unknown
 from .request import InvalidRequest
 from .token_pieces import control_tokens

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from ..data.collate import Batch, batch_of_ids
-from ..data.encode import Example
+from ..data.example import Example
 from ..lm.base import LanguageModel
 from ..lm.context import Context
 from ..methods.base import SoftPrompt

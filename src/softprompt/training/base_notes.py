@@ -14,7 +14,7 @@ def base_notes(prepared: Prepared) -> list[str]:
     if prepared.recipe.task.kind == "generation":
         forced = [token_text(lm.tokenizer, token) for token in lm.forced]
         found += settings.said(lm.inherited, forced, lm.tokenizer)
-    if prepared.encoder.chat:
+    if prepared.encoder.template.chat:
         found += [chat.note()] if chat.open_thought() else []
         if chat.writes_date:
             found.append(

@@ -13,7 +13,7 @@ from typing import Any
 from .. import methods
 from .._system.files import sha256
 from ..config.schema import Recipe
-from ..data.encode import Example
+from ..data.example import Example
 from ..lm import finetune
 from .learner import Optimization
 

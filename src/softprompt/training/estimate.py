@@ -15,7 +15,7 @@ import torch
 from .._system.memory import free_memory, peak_memory
 from ..cache import InputFeatures, KeyValues, common_beginning, memory_store
 from ..cache.plan import Plan, size
-from ..data.encode import Example
+from ..data.example import Example
 from ..evaluation.evaluator import evaluator_of
 from ..lm.finetune import trained_weights
 from ..methods.materialised import materialise

@@ -27,7 +27,8 @@ from ..cache.folders import cache_place
 from ..cache.plan import plan_inputs
 from ..config.identity import FORMAT
 from ..config.schema import Recipe
-from ..data.encode import Encoder, Example
+from ..data.encode import Encoder
+from ..data.example import Example
 from ..data.labels import distinct_labels
 from ..data.sources import Row, fingerprint
 from ..data.spelling import distinct, refuse_twins

@@ -11,7 +11,7 @@ from typing import Literal
 import torch
 
 from ..data.collate import collate
-from ..data.encode import Example
+from ..data.example import Example
 from ..data.row_notes import Remark, remarks
 from ..injection import Prefix, SoftTokens
 from ..lm.apply import injection_for

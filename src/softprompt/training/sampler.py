@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import torch
 
 from ..data.batching import by_tokens
-from ..data.encode import Example
+from ..data.example import Example
 
 POOL = 16  # batches' worth of rows sorted together: enough to save padding, little enough to stay random
 

@@ -18,7 +18,7 @@ from torch import Tensor
 from ..cache import InputCache
 from ..data.batching import by_tokens
 from ..data.collate import collate
-from ..data.encode import Example
+from ..data.example import Example
 from ..lm.base import LanguageModel
 from ..methods.base import SoftPrompt
 from ..methods.side_by_side import SideBySide

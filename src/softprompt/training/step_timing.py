@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ..data.encode import Example
+from ..data.example import Example
 from ..errors import SoftPromptError
 from ..evaluation.evaluator import DevScore
 from .decisive import optimization

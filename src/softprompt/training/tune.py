@@ -25,7 +25,7 @@ from ..artifacts.artifact import Artifact
 from ..artifacts.manifest import BASE
 from ..build import base_options
 from ..cache import InputCache
-from ..data.encode import Example
+from ..data.example import Example
 from ..data.row_notes import remarks
 from ..errors import SoftPromptError
 from ..evaluation.evaluator import DevScore, Evaluation, Evaluator, dev_key, evaluator_of

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from ...artifacts.arithmetic import concatenate
-from ...data.encode import Example
+from ...data.example import Example
 from ...errors import SoftPromptError
 from ...evaluation.evaluator import Evaluator
 from ...evaluation.metrics import Score

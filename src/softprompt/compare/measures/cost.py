@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from ...cache.plan import Mode
 from ...data.collate import Batch, collate
-from ...data.encode import Example
+from ...data.example import Example
 from ...injection import SoftTokens
 from ...lm.apply import injection_for
 from ...lm.base import LanguageModel

@@ -14,7 +14,7 @@ from statistics import median
 import torch
 
 from ...data.collate import Batch, collate
-from ...data.encode import Example
+from ...data.example import Example
 from ...errors import SoftPromptError
 from ...lm.apply import injection_for
 from ...lm.base import LanguageModel

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 
 from ...data.collate import collate
-from ...data.encode import Example
+from ...data.example import Example
 from ...evaluation.evaluator import Evaluator
 from ...evaluation.likelihood import target_nll
 from ...evaluation.metrics import Score

@@ -14,7 +14,7 @@ from typing import Literal
 
 import torch
 
-from ...data.encode import Example
+from ...data.example import Example
 from ...errors import SoftPromptError
 from ...evaluation.evaluator import Evaluator
 from ...evaluation.metrics import Score

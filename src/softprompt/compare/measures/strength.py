@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ...artifacts.arithmetic import scale
-from ...data.encode import Example
+from ...data.example import Example
 from ...errors import SoftPromptError
 from ...evaluation.evaluator import Evaluator
 from ...evaluation.metrics import Score

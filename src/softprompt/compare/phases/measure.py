@@ -7,7 +7,7 @@ from dataclasses import asdict
 from typing import Any
 
 from ...config.schema import Recipe
-from ...data.encode import Example
+from ...data.example import Example
 from ...data.sources import read_rows
 from ...data.split import limit_rows
 from ...errors import SoftPromptError

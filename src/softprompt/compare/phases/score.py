@@ -19,7 +19,8 @@ from ...cache.open import open_inputs
 from ...cache.plan import plan_inputs
 from ...config.load import recipe_from_dict
 from ...config.schema import Recipe
-from ...data.encode import Encoder, Example
+from ...data.encode import Encoder
+from ...data.example import Example
 from ...data.fewshot import few_shot, stop_options
 from ...data.sources import read_rows
 from ...data.spelling import distinct, meant

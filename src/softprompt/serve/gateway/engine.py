@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from typing import Any, final
 
-from ...data.encode import Example
+from ...data.example import Example
 from ...errors import SoftPromptError
 from ..classify import encoded
 from ..label_scores import check_kind, probabilities

@@ -12,7 +12,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from ...data.capacity import Room, TooLong
-from ...data.encode import Encoder, Example
+from ...data.encode import Encoder
+from ...data.example import Example
 from ...data.template import Template
 from ...errors import SoftPromptError
 from ..context import check_fits
@@ -95,17 +96,17 @@ class Inputs:
         if loaded is None:
             raise ApiError(400, "The plain model has no template: send `prompt`.", param=param)
         encoder, room = loaded.tuned.encoder, Room()  # what does not fit is told by `room`
-        if encoder.max_input_tokens is not None:  # what is cut leaves room for the answer
-            new = encoder.room.new_tokens if wanted is None else wanted
+        if encoder.limits.max_input_tokens is not None:  # what is cut leaves room for the answer
+            new = encoder.limits.room.new_tokens if wanted is None else wanted
             soft = loaded.vectors[1]
-            room = replace(encoder.room, context=self.context, soft=soft, new_tokens=new)
+            room = replace(encoder.limits.room, context=self.context, soft=soft, new_tokens=new)
         try:
             guard = self._guard_of_row(encoder, row)
             reader, hidden = encoder.within(room), row
             if guard is not None:
                 reader, hidden = guard.encoder(reader), _hidden(row, encoder.template, guard.hide)
             written = _characters(row)
-            if written > LONG and encoder.max_input_tokens is None:
+            if written > LONG and encoder.limits.max_input_tokens is None:
                 self._long.check(encoder.render(row, with_target=False).input, what)
             with self._long.turn(written):
                 example = reader.encode(hidden, with_target=False, prompt=encoder.prompts[loaded.index])
@@ -132,14 +133,14 @@ class Inputs:
             message = f"A message fills a template of exactly one field; {named}."
             raise ApiError(400, message, param="rendering", code="no_template")
         if loaded is None or rendering == "chat" or len(fields) != 1:
-            own = None if loaded is None or not loaded.tuned.encoder.chat else loaded.tuned.encoder
+            own = None if loaded is None or not loaded.tuned.encoder.template.chat else loaded.tuned.encoder
             texts = [message.text for message in messages]
             return self._as_chat(
                 texts, lambda hide: _said(messages, hide), own, loaded, Reading(rendering="chat")
             )
         if not users:
             raise ApiError(400, "There is no user message.", param="messages")
-        if not loaded.tuned.encoder.chat or len(messages) == 1:
+        if not loaded.tuned.encoder.template.chat or len(messages) == 1:
             last = self.row(loaded, {fields[0]: users[-1].text}, wanted, "messages", "message")
             reading = last.reading.model_copy(update={"unread_messages": len(messages) - 1})
             return replace(last, reading=reading)
@@ -154,8 +155,8 @@ class Inputs:
                 (role, encoder.template.render_input({field: text}) if role == "user" else text)
                 for role, text in _said(messages, hide)
             ]
-            if encoder.system is not None and not any(role == "system" for role, _ in made):
-                made.insert(0, ("system", encoder.system))
+            if encoder.template.system is not None and not any(role == "system" for role, _ in made):
+                made.insert(0, ("system", encoder.template.system))
             return made
 
         texts = [message.text for message in messages]

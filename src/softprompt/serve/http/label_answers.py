@@ -10,7 +10,7 @@ import asyncio
 from collections.abc import AsyncIterator, Coroutine, Sequence
 from typing import Any, final
 
-from ...data.encode import Example
+from ...data.example import Example
 from ..request import Finished, Token
 from .errors import ApiError
 from .inputs import Input
