@@ -9,7 +9,6 @@ tuned.generate("What a film!")
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -103,16 +102,12 @@ def search(
     """
     lm = base_given(lm)
     base, data = _given(lm, rows, dev)
-    whole = _recipe(lm, method, rows, dev, output, task, template, prompt_field, options, settings).to_dict()
+    whole = _recipe(lm, method, rows, dev, output, task, template, prompt_field, options, settings)
     recipes = []
     for setting in sweep.settings(over):
-        chosen = [f"{key}={json.dumps(value)}" for key, value in setting.items()]
-        folder = Path(output) / sweep.name_of(setting).replace("/", "_")
-        recipes.append(
-            recipe_from_dict(
-                {**whole, "output": str(folder)}, overrides=chosen, method_option_names=methods.option_names()
-            )
-        )
+        folder = str(Path(output) / sweep.name_of(setting).replace("/", "_"))
+        changes = {"output": folder, **setting}
+        recipes.append(whole.with_settings(changes, method_option_names=methods.option_names()))
     for recipe in recipes:
         check_room(recipe, restart=restart, overwrite=overwrite)
     with shown(progress):

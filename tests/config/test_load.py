@@ -11,6 +11,8 @@ import pytest
 from softprompt.config.load import Recipe, load_recipe, recipe_from_dict
 from softprompt.errors import SoftPromptError
 
+TASK = {"kind": "classification", "labels": ["yes", "1.0"]}
+
 
 @pytest.fixture
 def recipe_file(tmp_path: Path):
@@ -205,6 +207,39 @@ def test_recipe_round_trip_and_fingerprint():
     other = recipe_from_dict(recipe.to_dict(), overrides=["seed=1"])
     assert recipe.fingerprint() == same.fingerprint() != other.fingerprint()
     assert len(recipe.fingerprint()) == 64
+
+
+@pytest.mark.parametrize(
+    ("override", "key", "value"),
+    [
+        ("train.lr=1e-05", "train.lr", 1e-05),
+        ("steps=7", "steps", 7),
+        ("method=p-tuning", "method", "p-tuning"),
+        ("length=4", "length", 4),
+        ("base.targets=[q, v]", "base.targets", ["q", "v"]),
+        ("task={kind: classification, labels: [yes, '1.0']}", "task", TASK),
+        ("unseen=auto", "unseen", "auto"),
+        ("data.dev=null", "data.dev", None),
+        ("method.init_text='1e-3'", "method.init_text", "1e-3"),
+    ],
+)
+def test_settings_as_data_do_what_overrides_do(override, key, value):
+    tree = {"data": {"train": "a.jsonl", "dev": "b.jsonl"}, "method": {"name": "x", "length": 3}}
+    recipe, before = recipe_from_dict(tree, "/base"), dict(tree)
+    named = {"length"}
+    read = recipe_from_dict(recipe.to_dict(), overrides=[override], method_option_names=named)
+    assert recipe.with_settings({key: value}, method_option_names=named) == read != recipe
+    assert recipe == recipe_from_dict(before, "/base")
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("trian.lr", 1), ("lenght", 8), ("train.lr", -1), ("template", "x")]
+)
+def test_wrong_settings_have_the_errors_of_overrides(key, value):
+    tree = {"data": "a.jsonl"}
+    read = mistakes(lambda: recipe_from_dict(tree, overrides=[f"{key}={value}"]))
+    assert mistakes(lambda: recipe_from_dict(tree).with_settings({key: value})) == read
+    assert f"'{key}={value}'" in read
 
 
 def test_recipe_is_frozen():

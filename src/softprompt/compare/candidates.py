@@ -8,7 +8,6 @@ tf-idf                   logistic regression on words, for classification: a ref
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -68,7 +67,7 @@ class Candidate:
 
     def with_settings(self, settings: Mapping[str, Any], **more: Any) -> Recipe:
         """Its recipe with what was searched, by dotted name."""
-        return changed(self.recipe, {**settings, **more})
+        return self.recipe.with_settings({**settings, **more}, method_option_names=methods.option_names())
 
     def describe(self) -> dict[str, Any]:
         """For `study.json`."""
@@ -95,12 +94,6 @@ def contestants(recipe: Recipe) -> list[Candidate]:
     return found
 
 
-def changed(recipe: Recipe, settings: Mapping[str, Any]) -> Recipe:
-    """The recipe with settings written into it, as `key=value` on the command line would."""
-    overrides = [f"{key}={json.dumps(value)}" for key, value in settings.items()]
-    return recipe_from_dict(recipe.to_dict(), overrides=overrides, method_option_names=methods.option_names())
-
-
 def _contestant(name: str, recipe: Recipe, changes: Mapping[str, Any]) -> Candidate:
     changes = dict(changes)
     own = {key: changes.pop(key) for key in OWN if key in changes}
@@ -118,7 +111,7 @@ def _contestant(name: str, recipe: Recipe, changes: Mapping[str, Any]) -> Candid
         plain["method"] = {"name": method, **_kept(recipe, method)}
         if placement:
             plain["method"]["placement"] = placement
-    start = changed(recipe_from_dict(plain), changes)
+    start = recipe_from_dict(plain).with_settings(changes, method_option_names=methods.option_names())
     rates = recipe.compare.base_rates if start.method.name == "none" else recipe.compare.rates
     return Candidate(name, start, tuple(own.get("rates", rates)))
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -196,7 +197,7 @@ class CompareConfig(_Section):
     control_rows: Positive = 32
     constraint: dict[str, Any] | None = None  # what answers must satisfy
     serving: bool = True  # time the first token, and tokens a second
-    goal: float | None = None  # dev score for "seconds to a target"; None: not measured
+    goal: float | None = None  # has no effect; recipes of earlier versions may set it
     within: Rate | None = None  # seconds for all calls together; what does not fit is left out, and said
     workers: Positive | None = None  # processes; None: one for two cores
     executor: Literal["local", "ray"] = "local"
@@ -230,6 +231,17 @@ class Recipe(_Section):
         unsaid: dict[str, Any] = {"compare": True} if self.compare == CompareConfig() else {}
         unsaid["template"] = {key for key in ("chat_options", "chat_date") if not getattr(self.template, key)}
         return self.model_dump(mode="json", exclude=unsaid)
+
+    def with_settings(
+        self, settings: Mapping[str, Any], *, method_option_names: Collection[str] = ()
+    ) -> Recipe:
+        """Return the recipe with some settings changed: keys as on the command line, values as plain data.
+
+        Raises SoftPromptError as `key=value` on the command line does.
+        """
+        from softprompt.config.load import changed
+
+        return changed(self, settings, method_option_names=method_option_names)
 
     def fingerprint(self) -> str:
         """sha256 (hex) of the recipe without its places: equal for runs that must train the same prompt."""

@@ -23,7 +23,6 @@ from .._system.files import write_text
 from .._system.paths import expanded
 from .._system.progress import duration
 from ..build import load_base
-from ..compare.candidates import changed
 from ..config.load import load_recipe, recipe_from_dict
 from ..config.schema import Recipe
 from ..data.sources import Row, read_rows
@@ -106,7 +105,7 @@ def start(
         levels.pop("compare.text_rows", None)
 
     def seconds_of(settings: dict[str, Any]) -> float:
-        written = changed(read, spelt(settings, read))
+        written = read.with_settings(spelt(settings, read))
         return pace.seconds(written, _counts(len(found), written))
 
     limit = WITHIN if within is None else within

@@ -1,0 +1,73 @@
+"""Paths in a recipe: relative ones belong to the recipe's folder, those of an override to the working
+directory; `~` and `$NAME` are expanded."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from softprompt._system.paths import expanded, shown, unexpanded, unusable
+from softprompt.config.mistakes import Mistakes
+from softprompt.config.schema import Recipe
+
+#: Settings that are paths; the run writes to the last three.
+PATHS: tuple[tuple[str, ...], ...] = (
+    ("data", "train"),
+    ("data", "dev"),
+    ("data", "test"),
+    ("compare", "unseen", "file"),
+    ("train", "cache_folder"),
+    ("output",),
+    ("compare", "output"),
+)
+WRITTEN = PATHS[-3:]
+
+
+def resolve_paths(tree: dict[Any, Any], base_dir: Path, mistakes: Mistakes) -> None:
+    """Resolve all paths of a recipe's tree in place, and note those that cannot be used."""
+    _resolve_model(tree, base_dir, mistakes)
+    compare = tree.get("compare")
+    unseen = compare.get("unseen") if isinstance(compare, dict) else None
+    if isinstance(compare, dict) and isinstance(unseen, str) and unseen not in ("", "auto"):
+        compare["unseen"] = {"file": unseen}
+        mistakes.origins[("compare", "unseen", "file")] = mistakes.origin(("compare", "unseen"))
+    if "output" not in tree and str(base_dir) != ".":
+        tree["output"] = Recipe.model_fields["output"].default
+    for path in PATHS:
+        place: Any = tree
+        for part in path[:-1]:
+            place = place.get(part) if isinstance(place, dict) else None
+        value = place.get(path[-1]) if isinstance(place, dict) else None
+        if not isinstance(value, str) or not value or value.startswith("hf:"):
+            continue
+        assert isinstance(place, dict)
+        if place is not tree and place is not tree.get(path[0]):
+            place = tree[path[0]][path[1]] = dict(place)  # a caller's own mapping stays as it is
+        origin = mistakes.origin(path)
+        value = expanded(value)
+        joined = os.path.normpath(_folder(origin, base_dir) / value)
+        if path not in WRITTEN:
+            # absolute, so that a recipe kept in an artifact finds its rows from any working directory
+            place[path[-1]] = os.path.abspath(joined)
+            continue
+        place[path[-1]] = joined  # as short as it was given
+        if odd := unexpanded(value):
+            mistakes.add(origin, f"{'.'.join(path)}: {odd} stands for no folder here")
+        if why := unusable(joined):
+            mistakes.add(origin, f"{'.'.join(path)}: '{shown(joined)}' cannot be a folder: {why}")
+
+
+def _resolve_model(tree: dict[Any, Any], base_dir: Path, mistakes: Mistakes) -> None:
+    """Look for a model that is a file or folder, or is written as one, in the recipe's folder."""
+    name = tree.get("model")
+    if not isinstance(name, str) or name in ("", Recipe.model_fields["model"].default):
+        return
+    origin = mistakes.origin(("model",))
+    path = Path(os.path.abspath(_folder(origin, base_dir) / expanded(name)))
+    if path.exists() or (not origin.startswith("'") and name.startswith(("./", "../"))):
+        tree["model"] = str(path)
+
+
+def _folder(origin: str, base_dir: Path) -> Path:
+    return Path(".") if origin.startswith("'") else base_dir
