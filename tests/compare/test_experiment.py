@@ -218,7 +218,6 @@ def test_costs_are_told(whole):
     for cost in finals.values():
         for key in ("train_seconds", "flops", "peak_memory_bytes", "trained_parameters", "artifact_bytes"):
             assert cost[key] and cost[key] > 0, key
-        assert cost["seconds_to_target"] is None or cost["seconds_to_target"] <= cost["train_seconds"]
     # what stands behind the input computes it once
     assert finals["prompt-tuning/after"]["cache_bytes"] and finals["lora"]["cache_bytes"] == 0
     length = next(

@@ -97,6 +97,8 @@ def compare(
         lock.enter_context(held([place.path]))
         hooks.on_stage(f"reading the rows and loading {recipe.model} …")
         ground = _survey(recipe, place, runner)
+        if recipe.compare.goal is not None:
+            hooks.on_stage("note: compare.goal has no effect any more; remove it from the recipe")
         for text in ground.remarks:
             hooks.on_stage(f"note: {text}")
         study = Study.begin(recipe, who, ground, place, source, started)

@@ -13,11 +13,9 @@ from dataclasses import asdict
 from typing import Any
 
 from .._system.files import write_text
-from ..evaluation.metrics import METRICS
 from . import diagnose
 from .candidates import Candidate
 from .manifest import Line, Study
-from .measures.cost import share_to_target
 from .measures.quality import CandidateRows, shares, summaries, tests, whole
 from .phases.prompt_counts import watched
 from .store import Folder, Record
@@ -25,7 +23,6 @@ from .store import Folder, Record
 
 def write(study: Study, records: Sequence[Record]) -> None:
     """Both files, whole."""
-    study.about["goal"] = goal(study, records)
     findings = [{"kind": "finding", **one} for one in diagnose.findings(study, records)]
     lines = [study.about, *_lines(study, records), *findings]
     _jsonl(study.folder, "results.jsonl", lines)
@@ -66,8 +63,6 @@ def _trial(study: Study, record: Record) -> Line:
     if record["phase"] == "reference" and record["status"] == "done":
         dev = {name: score["value"] for name, score in record["metrics"].items()}
     cost = dict(record.get("cost") or {})
-    history = record.get("history") or []
-    cost |= _to_target(study, record["phase"], history, cost)
     if cost.get("artifact_bytes") is not None:
         cost["artifact_bytes_per_prompt"] = cost["artifact_bytes"] / len(study.ground.prompts)
     error = record["error"]
@@ -86,41 +81,9 @@ def _trial(study: Study, record: Record) -> Line:
         "dev": dev,
         "best_step": record.get("best_step"),
         "steps": record.get("steps"),
-        "history": history,
+        "history": record.get("history") or [],
         "cost": cost,
     }
-
-
-def goal(study: Study, records: Sequence[Record]) -> Line | None:
-    """The dev score that times are taken to: the recipe's, else the best reference's; None without one."""
-    if study.recipe.compare.goal is not None:
-        return {"value": study.recipe.compare.goal, "how": "compare.goal"}
-    scores = {
-        r["contestant"]: r["metrics"][study.metric]["value"]
-        for r in records
-        if r["phase"] == "reference" and r["status"] == "done" and study.metric in r["metrics"]
-    }
-    if not scores:
-        return None
-    pick = max if METRICS[study.metric].higher_is_better else min
-    best = pick(scores, key=lambda name: scores[name])
-    return {"value": scores[best], "how": best}
-
-
-def _to_target(study: Study, phase: str, history: Sequence[Line], cost: Line) -> Line:
-    """Seconds and operations until the target was first reached on the dev rows; None: never."""
-    target = study.about.get("goal")
-    if phase != "final" or target is None or not history or study.metric not in history[0]:
-        return {}
-    better = METRICS[study.metric].higher_is_better
-    share = share_to_target(history, study.metric, target["value"], higher_is_better=better)
-    if share is None:
-        return {"seconds_to_target": None, "flops_to_target": None}
-    found: Line = {"seconds_to_target": (cost.get("train_seconds") or 0.0) * share}
-    if cost.get("flops") is not None:
-        once = cost.get("flops_once") or 0.0
-        found["flops_to_target"] = once + (cost["flops"] - once) * share
-    return found
 
 
 def _curves(study: Study, records: Sequence[Record]) -> Iterator[Line]:

@@ -1,4 +1,4 @@
-"""Operations against a count by hand of a tiny Llama, sizes against shapes, seconds against a history."""
+"""Operations against a count by hand of a tiny Llama, and sizes against shapes."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ from softprompt.compare.measures.cost import (
     added_tokens,
     artifact_bytes,
     count_flops,
-    seconds_to_target,
-    trained_parameters,
     training_flops,
 )
 from softprompt.methods.side_by_side import SideBySide
@@ -121,13 +119,12 @@ def test_counting_leaves_no_gradients_and_no_changes(llama, setting, examples):
 def test_nothing_to_train_costs_nothing(llama, setting, examples):
     method = build(llama, setting, "none")
     assert training_flops(llama, method, examples, [[0]], "full").of(100) == 0
-    assert trained_parameters(llama, method) == 0 == artifact_bytes(llama, method)
+    assert artifact_bytes(llama, method) == 0
 
 
 def test_parameters_and_bytes_are_those_of_the_shapes_and_of_the_file(llama, setting, tmp_path):
     method = build(llama, setting, "prefix-tuning", length=5)
     numbers = 2 * LAYERS * 2 * KV_HEADS * 5 * HEAD  # two prompts, keys and values
-    assert trained_parameters(llama, method) == numbers
     assert artifact_bytes(llama, method) == 4 * numbers
     tuned = softprompt.tune(
         llama,
@@ -138,7 +135,7 @@ def test_parameters_and_bytes_are_those_of_the_shapes_and_of_the_file(llama, set
         output=str(tmp_path / "run"),
         **{"steps": 1, "batch_size": 4, "dtype": "float32"},
     )
-    assert trained_parameters(llama, tuned.method) == numbers == tuned.artifact.manifest["trained_parameters"]
+    assert numbers == tuned.artifact.manifest["trained_parameters"]
     written = (tmp_path / "run" / "prompt.safetensors").stat().st_size
     assert 4 * numbers <= written < 4 * numbers + 4096
 
@@ -163,13 +160,3 @@ def test_added_tokens_are_the_mean_of_a_mixed_batch(llama, setting, examples):
     method = SideBySide(sizes)  # prompts 0 and 1 have two vectors, 2 and 3 six
     found = added_tokens(llama, method, [examples[0], replace(examples[1], prompt=2)])
     assert (found.soft_tokens, found.prefix_columns) == (4, 0)
-
-
-def test_seconds_to_a_target_are_read_off_the_history():
-    history = [
-        {"step": s, "accuracy": a, "perplexity": p} for s, a, p in [(10, 0.5, 9), (20, 0.8, 4), (40, 0.7, 2)]
-    ]
-    assert seconds_to_target(history, "accuracy", 0.75, 120) == 60
-    assert seconds_to_target(history, "accuracy", 0.9, 120) is None
-    assert seconds_to_target(history, "perplexity", 3, 120, higher_is_better=False) == 120
-    assert seconds_to_target([], "accuracy", 0.5, 120) is None

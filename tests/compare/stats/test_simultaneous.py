@@ -24,15 +24,14 @@ def of_methods(means, *, seeds=3, rows=80, seed_sd=0.05, kind="normal", seed=0) 
     return found
 
 
-@pytest.mark.parametrize("correction", ["holm", "benjamini-hochberg"])
 @pytest.mark.parametrize("kind", ["normal", "right or wrong"])
 @pytest.mark.parametrize("seeds", [1, 3])
-def test_an_interval_leaves_out_zero_exactly_where_its_test_shows_a_difference(seeds, kind, correction):
+def test_an_interval_leaves_out_zero_exactly_where_its_test_shows_a_difference(seeds, kind):
     shown = []
     for seed in range(3):
         means = [0, 0.05, 0.1, 0.15, 0.2, 0.3, 0.8]
         of = of_methods(means, seeds=seeds, kind=kind, seed=seed)
-        found = compare(of, correction=correction, resamples=2000)
+        found = compare(of, resamples=2000)
         assert [c.low > 0 or c.high < 0 for c in found] == [c.significant for c in found]
         assert all(c.low <= c.difference <= c.high for c in found)
         shown += [c.significant for c in found]
@@ -83,7 +82,6 @@ def test_no_difference_is_called_detectable_that_the_metric_cannot_have(metric):
         assert pair.significant == (pair.low > 0 or pair.high < 0)
     if metric == "accuracy":
         assert not all(pair.shows_any for pair in found)
-        assert "these rows cannot show any" in next(p for p in found if not p.shows_any).sentence()
 
 
 def test_a_perplexity_is_not_capped():

@@ -1,11 +1,11 @@
-"""What a method costs, counted: operations (FLOPs), parameters, bytes, added tokens, seconds to a target.
+"""What a method costs, counted: operations (FLOPs), bytes, added tokens.
 
 Definitions are in docs/measures-resources.md. What must be timed to be known is in `serving`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -110,11 +110,6 @@ def _tokens(examples: Sequence[Example]) -> int:
     return sum(len(e.input_ids) - 1 for e in examples)
 
 
-def trained_parameters(lm: LanguageModel, method: SoftPrompt) -> int:
-    """Numbers that training changes: the prompt's, and the base's where it is trained too."""
-    return sum(p.numel() for p in named_parameters(lm, method).values())
-
-
 def artifact_bytes(lm: LanguageModel, method: SoftPrompt) -> int:
     """Bytes of the tensors that serving loads (headers of a few kB aside), for all prompts of the method."""
     static = materialise(method)
@@ -148,34 +143,6 @@ def added_tokens(lm: LanguageModel, method: SoftPrompt, examples: Sequence[Examp
         else:
             columns += mean
     return Added(soft, columns)
-
-
-def seconds_to_target(
-    history: Sequence[Mapping[str, Any]],
-    metric: str,
-    target: float,
-    seconds: float,
-    *,
-    higher_is_better: bool = True,
-) -> float | None:
-    """When a run's dev score first reached `target`, of the `seconds` that it took; None: never.
-
-    `history` is a run's: step and score of each evaluation. Steps are taken to last equally long, so time is
-    seconds × step / last step, evaluations included.
-    """
-    share = share_to_target(history, metric, target, higher_is_better=higher_is_better)
-    return None if share is None else seconds * share
-
-
-def share_to_target(
-    history: Sequence[Mapping[str, Any]], metric: str, target: float, *, higher_is_better: bool = True
-) -> float | None:
-    """The share of its steps after which a run's dev score first reached `target`; None: never."""
-    for entry in history:
-        value = entry[metric]
-        if value >= target if higher_is_better else value <= target:
-            return entry["step"] / history[-1]["step"]
-    return None
 
 
 def _attention(query: Sequence[int], key: Sequence[int], value: Sequence[int]) -> int:

@@ -42,7 +42,6 @@ class Study:
     prompts: list[str] | None = None
     unseen: dict[str, Any] | None = None
     newcomers: dict[str, Any] | None = None
-    goal: dict[str, Any] | None = None  # the dev score that times "to the target" are taken to
     machine: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, Any] = field(default_factory=dict)
     command: str = ""

@@ -6,7 +6,7 @@ to the same. With one seed each it holds for these trained prompts, and says so.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
@@ -16,7 +16,7 @@ from softprompt.compare.stats import bootstrap, simultaneous
 from softprompt.compare.stats.power import rows_needed, seeds_needed, smallest_shown
 from softprompt.compare.stats.scores import Scores
 from softprompt.compare.stats.variance import Noise, noise, seed_noise
-from softprompt.errors import SoftPromptError, unknown
+from softprompt.errors import SoftPromptError
 
 
 @dataclass(frozen=True)
@@ -51,36 +51,6 @@ class Comparison:
     rows_needed: int | None
     seeds_needed: int | None
 
-    def sentence(self, *, scale: float = 100, unit: str = "points", higher_is_better: bool = True) -> str:
-        """The verdict in words; numbers are times `scale`, so that an accuracy of 0.01 is a point."""
-        seen = [_number(scale * x) for x in (self.difference, self.low, self.high)]
-        p = "p < 0.001" if self.p_adjusted < 0.001 else f"p = {self.p_adjusted:.2g}"
-        if self.significant:
-            ahead = (self.difference > 0) == higher_is_better
-            better, worse = (self.a, self.b) if ahead else (self.b, self.a)
-            size = _number(scale * abs(self.difference))
-            verdict = f"{better} is better than {worse} by {size} {unit}"
-            said = f"{verdict} ({self.a} − {self.b}: interval {seen[1]} … {seen[2]}, corrected {p})"
-        else:
-            shown = f"({seen[0]} {unit}, interval {seen[1]} … {seen[2]})"
-            said = f"no difference was shown between {self.a} and {self.b} {shown}; "
-            said += ("" if self.shows_any else "these rows cannot show any; ") + self._more()
-        if self.n_seeds == 1:
-            said += "; with one seed this is about these trained prompts, not about the methods"
-        return said
-
-    def _more(self) -> str:
-        """What could show a difference of the size seen."""
-        if self.difference == 0:
-            return "they scored the same"
-        counts = [(self.rows_needed, "rows"), (self.seeds_needed, "seeds")]
-        ways = [f"{_about(count)} {what}" for count, what in counts if count is not None]
-        if not ways:
-            seeds = " nor a hundred seeds" if self.n_seeds > 1 else ""
-            return f"{'neither' if seeds else 'not even'} a million rows{seeds} could show one of that size"
-        only = "" if self.rows_needed is not None else ", more rows alone could not"
-        return f"about {' or '.join(ways)} could show one of that size{only}"
-
 
 @dataclass(frozen=True)
 class Summary:
@@ -103,7 +73,6 @@ def compare(
     *,
     pairs: Sequence[tuple[int, int]] | None = None,
     alpha: float = 0.05,
-    correction: str = "holm",
     resamples: int = 10_000,
     seed: int = 0,
     span: float = np.inf,
@@ -111,12 +80,10 @@ def compare(
     """Every pair of the methods, or the `pairs` of their indices, corrected together.
 
     `span` is the largest difference that two scores can have: 1 of shares, infinite of perplexities.
-    Raises SoftPromptError for methods with different numbers of rows, or an unknown correction.
+    Raises SoftPromptError for methods with different numbers of rows.
     """
     _same_rows(of)
     pairs = list(combinations(range(len(of)), 2)) if pairs is None else list(pairs)
-    if correction not in CORRECTIONS:
-        raise unknown("correction", correction, CORRECTIONS)
     if not pairs:
         return []
     resamples = max(resamples, round(2 * len(pairs) / alpha))  # a p value can be below alpha / pairs
@@ -130,7 +97,7 @@ def compare(
     drawn = np.vstack([by_row[a] - by_row[b], np.ones(of[0].rows)])
     flips = bootstrap.sign_flips(drawn, resamples, seed)
     p = bootstrap.p_values(difference, flips[:, :-1] + seeds)
-    adjusted = CORRECTIONS[correction](p)
+    adjusted = holm(p)
     level = simultaneous.levels(p, adjusted, alpha)
     low, high = simultaneous.intervals(difference, flips[:, :-1], flips[:, -1], seeds, level, span)
     values = bootstrap.row_draws(of, resamples, seed)
@@ -186,21 +153,6 @@ def holm(p: np.ndarray) -> np.ndarray:
     return adjusted
 
 
-def benjamini_hochberg(p: np.ndarray) -> np.ndarray:
-    """Adjusted p values that bound the expected share of false claims (Benjamini & Hochberg 1995)."""
-    p = np.asarray(p, dtype=np.float64)
-    order, m = np.argsort(p)[::-1], len(p)
-    adjusted = np.empty(m)
-    adjusted[order] = np.minimum.accumulate(np.minimum(1, m / (m - np.arange(m)) * p[order]))
-    return adjusted
-
-
-CORRECTIONS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
-    "holm": holm,
-    "benjamini-hochberg": benjamini_hochberg,
-}
-
-
 def _seeds(noises: Sequence[Noise], rows: int, resamples: int, seed: int) -> np.ndarray:
     variance, df = (np.array(x) for x in zip(*(n.of_seeds(rows) for n in noises), strict=True))
     return bootstrap.seed_draws(variance, df, resamples, seed)
@@ -216,13 +168,3 @@ def _same_rows(of: Sequence[Scores]) -> None:
         )
     if not of:
         raise SoftPromptError("no methods to compare")
-
-
-def _number(x: float) -> str:
-    return f"{x:.1f}".replace("-0.0", "0.0").replace("-", "−")
-
-
-def _about(count: int) -> str:
-    """Two digits, rounded up: more is not known of it."""
-    unit = 10 ** max(0, len(str(count)) - 2)
-    return f"{-(-count // unit) * unit:,}"

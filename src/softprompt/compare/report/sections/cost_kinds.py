@@ -34,8 +34,6 @@ KINDS = (
     CostKind("added_tokens", "tokens added to each input", numbers.short, numbers.short, True),
     CostKind("prefix_columns", "columns that attention reads besides", numbers.short, numbers.short),
     CostKind("cache_seconds", "time to fill the cache", numbers.seconds, numbers.seconds),
-    CostKind("seconds_to_target", "time to the target quality", numbers.seconds, numbers.seconds),
-    CostKind("flops_to_target", "computation to the target quality", numbers.short, numbers.short),
     CostKind("flops", "computation in training (FLOPs)", numbers.short, numbers.short),
     CostKind("peak_memory_bytes", "peak memory", numbers.size, numbers.size),
     CostKind("cache_bytes", "size of the cache", numbers.size, numbers.size),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from .. import charts
 from ..aggregate import costs, mean
 from ..blocks import Block, Figure, Panel, Section, Table, Text
-from ..numbers import MISSING, plain, seconds, unit
+from ..numbers import MISSING, plain, seconds
 from ..schema import Comparison, Serving
 from ..style import Look, looks
 from .cost_kinds import KINDS
@@ -54,19 +54,7 @@ def _training(found: Comparison) -> Block:
         right=range(1, len(kinds) + 1),
     )
     caption = "Means over the trials that were scored in the end, not the search. Shorter is cheaper."
-    if found.study.goal is not None:
-        caption += _target(found)
     return Figure("costs", "Training and keeping", caption, panels, table)
-
-
-def _target(found: Comparison) -> str:
-    about, u = found.study.goal or {}, unit(found.study.metric)
-    whose = "" if about.get("how") == "compare.goal" else f", what {about.get('how')} scores"
-    reached = any("seconds_to_target" in cost for cost in costs(found).values())
-    then = "times to it are means over the trials that reached it" if reached else "no method reached it"
-    return (
-        f" The target quality is {u.value(about.get('value'))} in {u.label} on the dev rows{whose}: {then}."
-    )
 
 
 def _serving(found: Comparison) -> Block:
