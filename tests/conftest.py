@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tests.shapes  # noqa: F401
 import torch
 from tests.browser import NAMES
 from tests.speed import MARKERS, mark_slow

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import pytest
 import torch
+from jaxtyping import TypeCheckError
 
+from softprompt import methods
 from softprompt.injection import Injection, LayerKV, Prefix, SoftTokens, injection_rows
+from softprompt.lm.ragged import Ragged
+from softprompt.methods.base import Features, kv_injection, soft_injection
 
 
 def soft(rows: int, length: int, start: float = 1.0) -> SoftTokens:
@@ -93,3 +98,43 @@ def test_gradient_flows_through_cat():
     part = Injection(before=SoftTokens(vectors, torch.ones(1, 2, dtype=torch.bool)))
     Injection.cat([part, Injection(before=soft(1, 4)), part]).before.vectors.sum().backward()
     assert vectors.grad.tolist() == [[[2, 2], [2, 2]]]
+
+
+MASK = torch.ones(2, 3, dtype=torch.bool)
+WRONG_SHAPES = {
+    "vectors without a hidden size": lambda: SoftTokens(torch.ones(2, 3), MASK),
+    "a mask of another length": lambda: SoftTokens(torch.ones(2, 4, 8), MASK),
+    "a mask of numbers": lambda: SoftTokens(torch.ones(2, 3, 8), MASK.float()),
+    "vectors of whole numbers": lambda: SoftTokens(torch.ones(2, 3, 8).int(), MASK),
+    "a value of other heads": lambda: LayerKV(torch.ones(2, 4, 3, 8), torch.ones(2, 5, 3, 8)),
+    "a value of another length": lambda: LayerKV(torch.ones(2, 4, 3, 8), torch.ones(2, 4, 6, 8)),
+    "rows that do not broadcast": lambda: LayerKV(torch.ones(2, 4, 3, 8), torch.ones(3, 4, 3, 8)),
+    "a gate of one axis": lambda: LayerKV(torch.ones(2, 4, 3, 8), torch.ones(2, 4, 3, 8), torch.ones(4)),
+    "a prefix mask of one row": lambda: Prefix((None,), MASK[0]),
+    "features under a shorter mask": lambda: Features(torch.ones(2, 5, 8), MASK),
+    "soft tokens of one row": lambda: soft_injection(torch.ones(3, 8), "after"),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG_SHAPES.values(), ids=WRONG_SHAPES)
+def test_a_wrong_shape_raises(wrong):
+    with pytest.raises(TypeCheckError):
+        wrong()
+
+
+def test_right_shapes_do_not_raise():
+    """Rows may broadcast, values may be of another size than keys, and cached rows may be apart."""
+    layer = LayerKV(torch.ones(1, 4, 3, 8), torch.ones(2, 4, 3, 5), torch.ones(2, 12))
+    assert kv_injection((None, layer), "after").kv_after.mask.shape == (1, 3)
+    rows = Ragged([torch.ones(4, 3, 8), torch.ones(4, 2, 8)])
+    assert LayerKV(rows, rows).key is rows
+    with pytest.raises(TypeCheckError):
+        LayerKV(rows, torch.ones(2, 4, 2, 8))
+
+
+def test_methods_check_the_shape_of_prompt_ids(llama, setting):
+    method = methods.build("prompt-tuning", setting(llama))
+    with pytest.raises(TypeCheckError):
+        method(torch.tensor([[0, 1]]))
+    with pytest.raises(TypeCheckError):
+        method(torch.tensor([0.0, 1.0]))

@@ -1,4 +1,4 @@
-"""What every method is: a module that turns prompt ids (and, for some, the input) into an `Injection`.
+"""The interface of a method: a module that turns prompt ids (and, for some, the input) into an `Injection`.
 
 Methods know sizes (`ModelSpec`) and tensors. They do not know models, templates, training or files.
 Classes are abstract here and final elsewhere.
@@ -9,9 +9,10 @@ from __future__ import annotations
 import abc
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from ..errors import SoftPromptError
@@ -24,22 +25,23 @@ Placement = Literal["before", "after", "decoder", "both"]
 Stacks = Literal["all", "encoder", "decoder", "cross"]
 
 
+@runtime_checkable
 class BaseModel(Protocol):
-    """What a method's builder may ask of the base model (`lm.LanguageModel` is one)."""
+    """The parts of a base model that a method's builder may use (`lm.LanguageModel` has them)."""
 
     @property
     def spec(self) -> Any: ...
     def text_ids(self, text: str) -> list[int]: ...
-    def embed(self, ids: Tensor) -> Tensor: ...
+    def embed(self, ids: Int[Tensor, "..."]) -> Float[Tensor, "... hidden"]: ...
     def kv_of(self, ids: Sequence[int]) -> Layers: ...
     def kv_like(self, ids: Sequence[int]) -> Layers: ...
-    def project_kv(self, layer: int, hidden: Tensor) -> LayerKV: ...
-    def attention_inputs(self, ids: Sequence[int]) -> list[Tensor]: ...
+    def project_kv(self, layer: int, hidden: Float[Tensor, "batch prefix hidden"]) -> LayerKV: ...
+    def attention_inputs(self, ids: Sequence[int]) -> list[Float[Tensor, "prefix hidden"]]: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Reads:
-    """What a generated prompt reads of the input."""
+    """The part of the input that a generated prompt reads."""
 
     kind: Literal["embeddings", "hidden", "encoder"]
     layer: int = 0  # for "hidden": after how many layers
@@ -50,13 +52,13 @@ class Reads:
 class Features:
     """The input as a prefix model reads it."""
 
-    values: Tensor  # [B, M, D]
-    mask: Tensor  # [B, M] bool
+    values: Float[Tensor, "batch inputs features"]
+    mask: Bool[Tensor, "batch inputs"]
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What a builder is given: the base model, the prompts' names, and material to start from."""
+    """The input of a builder: the base model, the prompts' names, and material to start from."""
 
     lm: BaseModel
     prompts: tuple[str, ...] = ("default",)
@@ -65,13 +67,15 @@ class Setting:
     examples_by_prompt: dict[int, tuple[tuple[int, ...], ...]] = field(default_factory=dict)
     seed: int = 0
     feature_size: Callable[[Reads], int] | None = None  # D of what a generated prompt reads
-    read_prompt: Callable[[str, str], Mapping[str, Tensor]] | None = None  # of (folder, prompt)
-    # of a folder: the base its prompts were trained on; None where that is this one
+    # (folder, prompt name) -> the saved tensors
+    read_prompt: Callable[[str, str], Mapping[str, Tensor]] | None = None
+    # folder -> the base that its prompts were trained on; None where that is this one
     other_base: Callable[[str], OtherBase | None] | None = None
-    on_carried: Callable[[Carried], None] = lambda carried: None  # told how a prompt came from another base
+    # receives how a prompt was carried over from another base
+    on_carried: Callable[[Carried], None] = lambda carried: None
 
     def generator(self, salt: int = 0) -> torch.Generator:
-        """Random numbers for initialisers; the same for the same seed and salt."""
+        """Return a generator of random numbers, the same for the same seed and salt."""
         return torch.Generator().manual_seed(self.seed * 1009 + salt)
 
 
@@ -86,33 +90,33 @@ class SoftPrompt(nn.Module, abc.ABC):
         """Size of the prompt table."""
 
     @abc.abstractmethod
-    def forward(self, prompt_ids: Tensor, inputs: Features | None = None) -> Injection:
-        """The injection of B rows: `prompt_ids` [B], and their input features where `reads` asks for them."""
+    def forward(self, prompt_ids: Int[Tensor, " batch"], inputs: Features | None = None) -> Injection:
+        """Return the injection of the rows; `inputs` are their features where the method has `reads`."""
 
-    def static(self, prompt_ids: Tensor) -> Injection:
-        """The part that does not depend on the input: all of it, unless the prompt is generated."""
+    def static(self, prompt_ids: Int[Tensor, " batch"]) -> Injection:
+        """Return the part that does not depend on the input: all of it, unless the prompt is generated."""
         return self(prompt_ids)
 
 
 def soft_length(length: int, placement: Placement) -> int:
-    """Vectors a prompt holds: `length` in each place."""
+    """The number of vectors that a prompt holds: `length` at each place."""
     return 2 * length if placement == "both" else length
 
 
-def soft_injection(vectors: Tensor, placement: Placement) -> Injection:
-    """Soft tokens [B, P, H] at their place; of "both" the first half stands before the input."""
+def soft_injection(vectors: Float[Tensor, "batch prefix hidden"], placement: Placement) -> Injection:
+    """Put soft tokens at their place; with "both", the first half goes before the input."""
     if placement == "both":
         first, second = vectors.chunk(2, dim=1)
         return Injection(before=_soft_tokens(first), decoder=_soft_tokens(second))
     return Injection(**{placement: _soft_tokens(vectors)})  # type: ignore[arg-type]
 
 
-def _soft_tokens(vectors: Tensor) -> SoftTokens:
+def _soft_tokens(vectors: Float[Tensor, "batch prefix hidden"]) -> SoftTokens:
     return SoftTokens(vectors, torch.ones(vectors.shape[:2], dtype=torch.bool, device=vectors.device))
 
 
 def kv_injection(layers: Layers, placement: KVPlacement) -> Injection:
-    """A prefix ahead of the input, or between input and target (infix)."""
+    """Put a prefix ahead of the input, or between input and target (infix)."""
     key = next(layer.key for layer in layers if layer is not None)
     prefix = Prefix(layers, torch.ones(key.shape[0], key.shape[2], dtype=torch.bool, device=key.device))
     return Injection(kv_before=prefix) if placement == "before" else Injection(kv_after=prefix)
@@ -120,13 +124,13 @@ def kv_injection(layers: Layers, placement: KVPlacement) -> Injection:
 
 @dataclass(frozen=True, slots=True)
 class PrefixLayers:
-    """The attention layers that a prefix goes to, and the shape of its numbers laid side by side."""
+    """The attention layers that a prefix goes to, and the shapes of its keys and values."""
 
     layers: tuple[Any, ...]  # LayerSpec, or None where the prefix does not go
 
     @staticmethod
     def choose(spec: Any, stacks: Stacks, placement: KVPlacement) -> PrefixLayers:
-        """Layers of a stack ("all": of every one); an encoder never sees what is placed after the input.
+        """Choose the layers of a stack, or of all; an encoder never sees what is placed after the input.
 
         Raises SoftPromptError where the model has no such layer.
         """
@@ -145,24 +149,28 @@ class PrefixLayers:
 
     @property
     def key_sizes(self) -> list[int]:
-        """Numbers in one token's key, by layer that the prefix goes to."""
+        """Numbers in one token's key, for each layer that the prefix goes to."""
         return [s.kv_heads * s.head_dim for s in self.layers if s is not None]
 
     @property
     def value_sizes(self) -> list[int]:
-        """Numbers in one token's value, by layer that the prefix goes to."""
+        """Numbers in one token's value, for each layer that the prefix goes to."""
         return [s.kv_heads * s.v_head_dim for s in self.layers if s is not None]
 
     def only(self, layers: Layers) -> Layers:
-        """`layers` of the whole model without those that the prefix does not go to."""
+        """Replace the layers that the prefix does not go to by None."""
         return tuple(kv if s is not None else None for kv, s in zip(layers, self.layers, strict=True))
 
-    def unflatten(self, keys: Tensor, values: Tensor) -> Layers:
-        """Keys [B, P, sum of key sizes] and values [B, P, …] as layers of [B, kv_heads, P, head_dim]."""
+    def unflatten(
+        self, keys: Float[Tensor, "batch prefix keys"], values: Float[Tensor, "batch prefix values"]
+    ) -> Layers:
+        """Split keys and values of all layers, side by side, into layers and heads."""
         split_keys = iter(keys.split(self.key_sizes, dim=-1))
         split_values = iter(values.split(self.value_sizes, dim=-1))
 
-        def heads(flat: Tensor, count: int) -> Tensor:
+        def heads(
+            flat: Float[Tensor, "batch prefix numbers"], count: int
+        ) -> Float[Tensor, "batch kv_heads prefix head_dim"]:
             return flat.unflatten(-1, (count, -1)).transpose(1, 2)
 
         return tuple(
@@ -173,8 +181,10 @@ class PrefixLayers:
         )
 
 
-def flatten(layers: Layers) -> tuple[Tensor, Tensor]:
-    """The inverse of `PrefixLayers.unflatten`: keys and values [B, P, …]."""
+def flatten(
+    layers: Layers,
+) -> tuple[Float[Tensor, "batch prefix keys"], Float[Tensor, "batch prefix values"]]:
+    """Join the keys and the values of all layers: the inverse of `PrefixLayers.unflatten`."""
     present = [layer for layer in layers if layer is not None]
     keys = torch.cat([layer.key.transpose(1, 2).flatten(2) for layer in present], dim=-1)
     values = torch.cat([layer.value.transpose(1, 2).flatten(2) for layer in present], dim=-1)

@@ -14,6 +14,7 @@ from __future__ import annotations
 from typing import Literal, final
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ..errors import SoftPromptError
@@ -39,7 +40,7 @@ Source = Literal["embeddings", "hidden", "encoder"]
 
 
 class AttentionPooling(nn.Module):
-    """[B, M, D] features to [B, P, bottleneck]: one learned query for each of P vectors."""
+    """Attention of learned queries, one for each vector of the prompt, over the input's features."""
 
     def __init__(self, size: int, length: int, bottleneck: int) -> None:
         super().__init__()
@@ -48,9 +49,9 @@ class AttentionPooling(nn.Module):
         self.key = nn.Linear(size, bottleneck, bias=False)  # a bias would shift all scores of a query alike
         self.value = nn.Linear(size, bottleneck)
 
-    def forward(self, inputs: Features) -> Tensor:
+    def forward(self, inputs: Features) -> Float[Tensor, "batch prefix bottleneck"]:
         features = self.norm(inputs.values.float())
-        keys, values = self.key(features), self.value(features)  # [B, M, bottleneck]
+        keys, values = self.key(features), self.value(features)  # [batch, inputs, bottleneck]
         scores = torch.einsum("pd,bmd->bpm", self.queries, keys) * self.queries.shape[1] ** -0.5
         scores = scores.masked_fill(~inputs.mask[:, None, :], torch.finfo(scores.dtype).min)
         return nn.functional.gelu(scores.softmax(-1) @ values)
@@ -60,7 +61,14 @@ class AttentionPooling(nn.Module):
 class GeneratedPrompt(SoftPrompt):
     """Soft tokens: `table` [num_prompts, P, H] plus what the pooling makes of the input."""
 
-    def __init__(self, table: Tensor, placement: Placement, reads: Reads, size: int, bottleneck: int) -> None:
+    def __init__(
+        self,
+        table: Float[Tensor, "prompts prefix hidden"],
+        placement: Placement,
+        reads: Reads,
+        size: int,
+        bottleneck: int,
+    ) -> None:
         super().__init__()
         self.reads = reads
         self.placement: Placement = placement
@@ -73,11 +81,11 @@ class GeneratedPrompt(SoftPrompt):
     def num_prompts(self) -> int:
         return self.table.shape[0]
 
-    def forward(self, prompt_ids: Tensor, inputs: Features | None = None) -> Injection:
+    def forward(self, prompt_ids: Int[Tensor, " batch"], inputs: Features | None = None) -> Injection:
         generated = self.scale * self.up(self.pooling(_required(inputs)))
         return soft_injection(self.table[prompt_ids] + generated, self.placement)
 
-    def static(self, prompt_ids: Tensor) -> Injection:
+    def static(self, prompt_ids: Int[Tensor, " batch"]) -> Injection:
         return soft_injection(self.table[prompt_ids], self.placement)
 
 
@@ -88,8 +96,8 @@ class GeneratedPrefix(SoftPrompt):
     def __init__(
         self,
         places: PrefixLayers,
-        keys: Tensor,
-        values: Tensor,
+        keys: Float[Tensor, "prompts prefix keys"],
+        values: Float[Tensor, "prompts prefix values"],
         placement: KVPlacement,
         reads: Reads,
         size: int,
@@ -110,13 +118,13 @@ class GeneratedPrefix(SoftPrompt):
     def num_prompts(self) -> int:
         return self.keys.shape[0]
 
-    def forward(self, prompt_ids: Tensor, inputs: Features | None = None) -> Injection:
+    def forward(self, prompt_ids: Int[Tensor, " batch"], inputs: Features | None = None) -> Injection:
         pooled = self.pooling(_required(inputs))
         keys = self.keys[prompt_ids] + self.key_scale * self.up_keys(pooled)
         values = self.values[prompt_ids] + self.value_scale * self.up_values(pooled)
         return kv_injection(self.places.unflatten(keys, values), self.placement)
 
-    def static(self, prompt_ids: Tensor) -> Injection:
+    def static(self, prompt_ids: Int[Tensor, " batch"]) -> Injection:
         layers = self.places.unflatten(self.keys[prompt_ids], self.values[prompt_ids])
         return kv_injection(layers, self.placement)
 
@@ -196,6 +204,8 @@ def _zero_linear(size_in: int, size_out: int) -> nn.Linear:
     return linear
 
 
-def _layer_scale(flat: Tensor, sizes: list[int]) -> Tensor:
-    """[sum of sizes]: for each number the deviation of its layer."""
+def _layer_scale(
+    flat: Float[Tensor, "prompts prefix numbers"], sizes: list[int]
+) -> Float[Tensor, " numbers"]:
+    """For each number, the standard deviation of its layer."""
     return torch.cat([part.std().expand(part.shape[-1]) for part in flat.split(sizes, dim=-1)]).clone()

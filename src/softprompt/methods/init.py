@@ -17,6 +17,7 @@ from collections.abc import Mapping, Sequence
 from typing import Literal, get_args
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from ..errors import SoftPromptError
@@ -35,8 +36,8 @@ def soft_tokens(
     text: str | None,
     artifact: str | None,
     transfer: Transfer | None = None,
-) -> Tensor:
-    """Initial soft tokens [num_prompts, length, H], float32."""
+) -> Float[Tensor, "prompts prefix hidden"]:
+    """Return initial soft tokens in float32."""
     if init == "artifact":
         found = _soft_artifacts(setting, artifact, transfer)
         return torch.stack([_resize(vectors, length) for vectors in found])
@@ -59,8 +60,8 @@ def soft_tokens(
 
 def prefix(
     setting: Setting, places: PrefixLayers, length: int, init: Init, text: str | None, artifact: str | None
-) -> tuple[Tensor, Tensor]:
-    """Initial keys [num_prompts, length, D_k] and values [num_prompts, length, D_v], float32."""
+) -> tuple[Float[Tensor, "prompts prefix keys"], Float[Tensor, "prompts prefix values"]]:
+    """Return initial keys and values in float32."""
     rows: list[tuple[Tensor, Tensor]] = []
     for index, name in enumerate(setting.prompts):
         if init == "artifact":
@@ -122,12 +123,14 @@ def _fit(ids: list[int], length: int) -> list[int]:
 
 
 @torch.no_grad()
-def _embed(setting: Setting, ids: list[int]) -> Tensor:
+def _embed(setting: Setting, ids: list[int]) -> Float[Tensor, "prefix hidden"]:
     return setting.lm.embed(torch.tensor(ids, device=_device(setting))).float().cpu()
 
 
 @torch.no_grad()
-def _flat(places: PrefixLayers, layers: Layers) -> tuple[Tensor, Tensor]:
+def _flat(
+    places: PrefixLayers, layers: Layers
+) -> tuple[Float[Tensor, "prefix keys"], Float[Tensor, "prefix values"]]:
     keys, values = flatten(places.only(layers))
     return keys[0].float().cpu(), values[0].float().cpu()
 
@@ -149,8 +152,10 @@ def _read(setting: Setting, artifact: str | None, name: str) -> Mapping[str, Ten
     return setting.read_prompt(artifact, name)
 
 
-def _soft_artifacts(setting: Setting, artifact: str | None, transfer: Transfer | None) -> list[Tensor]:
-    """The vectors [P, H] that each prompt starts from, on this base model."""
+def _soft_artifacts(
+    setting: Setting, artifact: str | None, transfer: Transfer | None
+) -> list[Float[Tensor, "_ hidden"]]:
+    """Return the vectors that each prompt starts from, on this base model."""
     found = [_soft_vectors(setting, artifact, name) for name in setting.prompts]
     other = _other_base(setting, artifact)
     if other is None:
@@ -171,7 +176,7 @@ def _other_base(setting: Setting, artifact: str | None):
     return None if setting.other_base is None or artifact is None else setting.other_base(artifact)
 
 
-def _soft_vectors(setting: Setting, artifact: str | None, name: str) -> Tensor:
+def _soft_vectors(setting: Setting, artifact: str | None, name: str) -> Float[Tensor, "prefix hidden"]:
     tensors = _read(setting, artifact, name)
     found = next((tensors[channel] for channel in ("before", "after", "decoder") if channel in tensors), None)
     if found is None:
@@ -181,7 +186,9 @@ def _soft_vectors(setting: Setting, artifact: str | None, name: str) -> Tensor:
     return found
 
 
-def _kv_artifact(setting: Setting, artifact: str | None, name: str, length: int) -> tuple[Tensor, Tensor]:
+def _kv_artifact(
+    setting: Setting, artifact: str | None, name: str, length: int
+) -> tuple[Float[Tensor, "prefix keys"], Float[Tensor, "prefix values"]]:
     tensors = _read(setting, artifact, name)
     if "keys" not in tensors:
         raise SoftPromptError(
@@ -196,6 +203,6 @@ def _kv_artifact(setting: Setting, artifact: str | None, name: str, length: int)
     return _resize(tensors["keys"], length), _resize(tensors["values"], length)
 
 
-def _resize(vectors: Tensor, length: int) -> Tensor:
-    """[P, D] cut or repeated to `length`."""
+def _resize(vectors: Float[Tensor, "given numbers"], length: int) -> Float[Tensor, "prefix numbers"]:
+    """Cut or repeat vectors to `length`."""
     return vectors.repeat(length // vectors.shape[0] + 1, 1)[:length].float().clone()

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from typing import final
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ..errors import SoftPromptError
@@ -27,8 +28,8 @@ class LlamaAdapter(SoftPrompt):
 
     def __init__(
         self,
-        vectors: Tensor,
-        gates: Tensor,
+        vectors: Float[Tensor, "prompts top_layers prefix hidden"],
+        gates: Float[Tensor, "prompts top_layers heads"],
         places: list[int],
         layers: int,
         project: Callable[[int, Tensor], LayerKV],
@@ -41,7 +42,7 @@ class LlamaAdapter(SoftPrompt):
     def num_prompts(self) -> int:
         return self.vectors.shape[0]
 
-    def forward(self, prompt_ids: Tensor, inputs: Features | None = None) -> Injection:
+    def forward(self, prompt_ids: Int[Tensor, " batch"], inputs: Features | None = None) -> Injection:
         ids, rows = prompt_ids.unique(return_inverse=True)
         layers: list[LayerKV | None] = [None] * self.layers
         for slot, place in enumerate(self.places):

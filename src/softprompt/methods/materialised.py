@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import final
 
 import torch
+from jaxtyping import Int
 from torch import Tensor
 
 from ..injection import Injection
@@ -27,7 +28,7 @@ class Materialised(SoftPrompt):
     def num_prompts(self) -> int:
         return len(self.prompts)
 
-    def forward(self, prompt_ids: Tensor, inputs: Features | None = None) -> Injection:
+    def forward(self, prompt_ids: Int[Tensor, " batch"], inputs: Features | None = None) -> Injection:
         ids = prompt_ids.tolist()
         if len(set(ids)) == 1:  # one row serves the whole batch, uncopied
             return self.prompts[ids[0]]

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import final
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ..injection import Injection
@@ -24,7 +25,9 @@ from .transfer import Transfer
 class MultitaskPromptTuning(SoftPrompt):
     """`shared` [P, H], `columns` [num_prompts, P, r], `rows` [num_prompts, r, H]."""
 
-    def __init__(self, shared: Tensor, num_prompts: int, rank: int, placement: Placement) -> None:
+    def __init__(
+        self, shared: Float[Tensor, "prefix hidden"], num_prompts: int, rank: int, placement: Placement
+    ) -> None:
         super().__init__()
         length, size = shared.shape
         self.shared = nn.Parameter(shared)
@@ -36,7 +39,7 @@ class MultitaskPromptTuning(SoftPrompt):
     def num_prompts(self) -> int:
         return self.columns.shape[0]
 
-    def forward(self, prompt_ids: Tensor, inputs: Features | None = None) -> Injection:
+    def forward(self, prompt_ids: Int[Tensor, " batch"], inputs: Features | None = None) -> Injection:
         factors = self.columns[prompt_ids] @ self.rows[prompt_ids]  # [B, P, H]
         return soft_injection(self.shared * factors, self.placement)
 

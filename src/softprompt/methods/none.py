@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import final
 
+from jaxtyping import Int
 from torch import Tensor
 
 from ..injection import Injection
@@ -25,7 +26,7 @@ class NoPrompt(SoftPrompt):
     def num_prompts(self) -> int:
         return self.prompts
 
-    def forward(self, prompt_ids: Tensor, inputs: Features | None = None) -> Injection:
+    def forward(self, prompt_ids: Int[Tensor, " batch"], inputs: Features | None = None) -> Injection:
         return Injection()
 
 

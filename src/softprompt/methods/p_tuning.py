@@ -12,6 +12,7 @@ from __future__ import annotations
 from typing import Literal, final
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ..injection import Injection
@@ -26,10 +27,14 @@ from .transfer import Transfer
 class PTuning(SoftPrompt):
     """`anchor` [num_prompts, P, H] stays; the encoder and its input embeddings are trained."""
 
-    anchor: Tensor
+    anchor: Float[Tensor, "prompts prefix hidden"]
 
     def __init__(
-        self, anchor: Tensor, placement: Placement, encoder: Literal["lstm", "mlp"], hidden: int
+        self,
+        anchor: Float[Tensor, "prompts prefix hidden"],
+        placement: Placement,
+        encoder: Literal["lstm", "mlp"],
+        hidden: int,
     ) -> None:
         super().__init__()
         self.register_buffer("anchor", anchor)
@@ -46,7 +51,7 @@ class PTuning(SoftPrompt):
     def num_prompts(self) -> int:
         return self.embedding.shape[0]
 
-    def forward(self, prompt_ids: Tensor, inputs: Features | None = None) -> Injection:
+    def forward(self, prompt_ids: Int[Tensor, " batch"], inputs: Features | None = None) -> Injection:
         # a prompt that several rows share is encoded once
         ids, rows = prompt_ids.unique(return_inverse=True)
         hidden = self.embedding[ids]

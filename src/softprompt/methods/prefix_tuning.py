@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import final
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ..injection import Injection
@@ -24,16 +25,16 @@ from .reparam import mlp
 class PrefixTuning(SoftPrompt):
     """`keys` [num_prompts, P, D_k] and `values` [num_prompts, P, D_v], all layers side by side."""
 
-    keys: Tensor
-    values: Tensor
-    first_keys: Tensor
-    first_values: Tensor
+    keys: Float[Tensor, "prompts prefix keys"]
+    values: Float[Tensor, "prompts prefix values"]
+    first_keys: Float[Tensor, "prompts first keys"]
+    first_values: Float[Tensor, "prompts first values"]
 
     def __init__(
         self,
         places: PrefixLayers,
-        keys: Tensor,
-        values: Tensor,
+        keys: Float[Tensor, "prompts prefix keys"],
+        values: Float[Tensor, "prompts prefix values"],
         placement: KVPlacement,
         *,
         values_only: bool,
@@ -68,7 +69,7 @@ class PrefixTuning(SoftPrompt):
     def num_prompts(self) -> int:
         return self.values.shape[0]
 
-    def forward(self, prompt_ids: Tensor, inputs: Features | None = None) -> Injection:
+    def forward(self, prompt_ids: Int[Tensor, " batch"], inputs: Features | None = None) -> Injection:
         # one copy for all rows where all ask for the same prompt: layers broadcast over the batch
         ids, rows = prompt_ids.unique(return_inverse=True)
         keys, values = self.keys[ids], self.values[ids]

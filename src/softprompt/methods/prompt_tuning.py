@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import final
 
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ..injection import Injection
@@ -23,7 +24,7 @@ from .transfer import Transfer
 class PromptTuning(SoftPrompt):
     """`table` [num_prompts, P, H]."""
 
-    def __init__(self, table: Tensor, placement: Placement) -> None:
+    def __init__(self, table: Float[Tensor, "prompts prefix hidden"], placement: Placement) -> None:
         super().__init__()
         self.table = nn.Parameter(table)
         self.placement: Placement = placement
@@ -32,7 +33,7 @@ class PromptTuning(SoftPrompt):
     def num_prompts(self) -> int:
         return self.table.shape[0]
 
-    def forward(self, prompt_ids: Tensor, inputs: Features | None = None) -> Injection:
+    def forward(self, prompt_ids: Int[Tensor, " batch"], inputs: Features | None = None) -> Injection:
         return soft_injection(self.table[prompt_ids], self.placement)
 
 

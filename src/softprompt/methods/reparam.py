@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 
@@ -29,6 +30,5 @@ class Residual(nn.Module):
         # LayerNorm's unit output would drown embeddings, whose scale is a tenth of it and less
         nn.init.constant_(self.norm.weight, 0.1 * scale)
 
-    def forward(self, x: Tensor) -> Tensor:
-        """[..., H] to [..., H]."""
+    def forward(self, x: Float[Tensor, "... hidden"]) -> Float[Tensor, "... hidden"]:
         return x + self.norm(self.up(torch.relu(self.down(x))))

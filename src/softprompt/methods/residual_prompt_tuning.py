@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import final
 
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ..injection import Injection
@@ -24,7 +25,9 @@ from .transfer import Transfer
 class ResidualPromptTuning(SoftPrompt):
     """`table` [num_prompts, P, H] and one MLP for all its vectors."""
 
-    def __init__(self, table: Tensor, placement: Placement, bottleneck: int) -> None:
+    def __init__(
+        self, table: Float[Tensor, "prompts prefix hidden"], placement: Placement, bottleneck: int
+    ) -> None:
         super().__init__()
         self.table = nn.Parameter(table)
         self.residual = Residual(table.shape[2], bottleneck, table.std().item())
@@ -34,7 +37,7 @@ class ResidualPromptTuning(SoftPrompt):
     def num_prompts(self) -> int:
         return self.table.shape[0]
 
-    def forward(self, prompt_ids: Tensor, inputs: Features | None = None) -> Injection:
+    def forward(self, prompt_ids: Int[Tensor, " batch"], inputs: Features | None = None) -> Injection:
         return soft_injection(self.residual(self.table[prompt_ids]), self.placement)
 
 

@@ -11,6 +11,7 @@ from itertools import accumulate
 from typing import final
 
 import torch
+from jaxtyping import Int
 from torch import Tensor, nn
 
 from ..errors import SoftPromptError
@@ -42,7 +43,7 @@ class SideBySide(SoftPrompt):
     def num_prompts(self) -> int:
         return self.offsets[-1]
 
-    def forward(self, prompt_ids: Tensor, inputs: Features | None = None) -> Injection:
+    def forward(self, prompt_ids: Int[Tensor, " batch"], inputs: Features | None = None) -> Injection:
         ends = torch.tensor(self.offsets[1:], device=prompt_ids.device)
         owners = torch.bucketize(prompt_ids, ends, right=True)
         places = torch.empty_like(prompt_ids)  # [B] where each row's injection is among the parts'
@@ -58,8 +59,8 @@ class SideBySide(SoftPrompt):
         return merged if one_each else merged.select(places)
 
     def _part(
-        self, owner: int, ids: Tensor, rows: Tensor, inputs: Features | None
-    ) -> tuple[Injection, Tensor]:
+        self, owner: int, ids: Int[Tensor, " rows"], rows: Int[Tensor, " rows"], inputs: Features | None
+    ) -> tuple[Injection, Int[Tensor, " rows"]]:
         """What a method gives its rows, and which row of that is each one's."""
         method = self.methods[owner]
         if method.reads is None or inputs is None:

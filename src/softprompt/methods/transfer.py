@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from ..errors import SoftPromptError
@@ -31,8 +32,8 @@ CHUNK = 8192  # tokens in double precision at once
 class SharedTokens:
     """Two base models' embeddings of the tokens that both have, row by row."""
 
-    source: Tensor  # [N, D]
-    target: Tensor  # [N, H]
+    source: Float[Tensor, "shared source"]
+    target: Float[Tensor, "shared target"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,8 +61,10 @@ class Carried:
         )
 
 
-def nearest(vectors: Tensor, shared: SharedTokens) -> tuple[Tensor, float]:
-    """Soft tokens [P, D] as [P, H], and the share of their squared norm that the tokens express."""
+def nearest(
+    vectors: Float[Tensor, "prefix source"], shared: SharedTokens
+) -> tuple[Float[Tensor, "prefix target"], float]:
+    """Carry soft tokens; also return the share of their squared norm that the tokens express."""
     unit = torch.nn.functional.normalize(vectors.float(), dim=-1)
     cosines = [
         unit @ torch.nn.functional.normalize(part.float(), dim=-1).T for part in shared.source.split(CHUNK)
@@ -75,10 +78,12 @@ def nearest(vectors: Tensor, shared: SharedTokens) -> tuple[Tensor, float]:
     return (weights @ shared.target[tokens].double())[:, 0].float(), 1 - missed.item()
 
 
-def linear(vectors: Tensor, shared: SharedTokens) -> tuple[Tensor, float]:
-    """Soft tokens [P, D] as [P, H], and R² of the map on the shared tokens that it was not fitted to.
+def linear(
+    vectors: Float[Tensor, "prefix source"], shared: SharedTokens
+) -> tuple[Float[Tensor, "prefix target"], float]:
+    """Carry soft tokens; also return R² of the map on shared tokens that it was not fitted to.
 
-    Fitted again to all tokens before it is applied. Raises SoftPromptError for too few of them.
+    The map is fitted to all tokens before it is applied. Raises SoftPromptError where they are too few.
     """
     count, size = shared.source.shape
     held = torch.arange(count) % HELD_OUT == HELD_OUT - 1
@@ -103,8 +108,10 @@ TRANSFERS: dict[Transfer, Callable[[Tensor, SharedTokens], tuple[Tensor, float]]
 }
 
 
-def _fit(source: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Ridge regression with an intercept: [D, H] and [H], double precision."""
+def _fit(
+    source: Float[Tensor, "shared source"], target: Float[Tensor, "shared target"]
+) -> tuple[Float[Tensor, "source target"], Float[Tensor, " target"]]:
+    """Fit a ridge regression in double precision: its weight and its intercept."""
     size = source.shape[1]
     middle, goal = source.mean(0, dtype=torch.float64), target.mean(0, dtype=torch.float64)
     gram = torch.zeros(size, size, dtype=torch.float64)
