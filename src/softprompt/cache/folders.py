@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import shutil
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from filelock import FileLock, Timeout
 
 from .._system.paths import cache_root, expanded
 from ..config.schema import Recipe
@@ -93,15 +94,21 @@ def remove(path: Path) -> None:
 
 @contextlib.contextmanager
 def builder(folder: Path, *, wait: bool = True) -> Iterator[bool]:
-    """Be the only run that writes in a folder or removes from it; False where another does (`wait=False`)."""
+    """Be the only run that writes in a folder or removes from it; yield False where another run is.
+
+    With `wait`, wait for that run instead. The system releases the lock of a process that was killed.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    with open(folder / "lock", "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            yield False
-            return
+    lock = FileLock(folder / "lock")
+    try:
+        lock.acquire(blocking=wait)
+    except Timeout:
+        yield False
+        return
+    try:
         yield True
+    finally:
+        lock.release()
 
 
 def cache_place(recipe: Recipe) -> CacheFolder:
