@@ -630,3 +630,14 @@ def test_each_damage_of_a_record_is_seen(tmp_path):
             json.dumps({key: value for key, value in record.items() if key != name})
         )
         assert folder.read("a") is None, name
+
+
+def test_a_search_alone_shows_no_test_row_and_a_whole_comparison_continues_it(recipe, tmp_path):
+    planned = []
+    hooks = Hooks(on_plan=lambda counts: planned.append(sum(counts.values())))
+    short = compare(recipe(), tmp_path / "c", on=Serial(), hooks=hooks, search_only=True)
+    phases = {trial.phase for trial in comparison(short.folder).trials}
+    assert phases == {"reference", "search"} and short.ran == short.trials == planned[0] == 3
+    assert not comparison(short.folder).scores and short.page is not None and short.page.exists()
+    whole = compare(recipe(), tmp_path / "c", on=Serial())
+    assert whole.ran == whole.trials - short.trials > 0 and comparison(whole.folder).scores

@@ -72,13 +72,14 @@ def compare(
     report: bool = True,
     source: str = "",
     since: float | None = None,
+    search_only: bool = False,
 ) -> Compared:
     """Run what the recipe's `compare` section asks, and write the report.
 
-    `on` is where trials run (by itself what the recipe says), `source` the recipe's file; time counts from
-    `since` (`time.monotonic`; by itself now). Raises
-    SoftPromptError for a recipe, rows or a model that cannot be used; what goes wrong in a trial is in the
-    results instead.
+    `on` is where trials run (by default what the recipe says), `source` the recipe's file; time counts from
+    `since` (`time.monotonic`; by default now). With `search_only` it ends after the search: no final is
+    trained, and no test row is shown to a model. Raises SoftPromptError for a recipe, rows or a model that
+    cannot be used; what goes wrong in a trial is in the results instead.
     """
     from . import results
 
@@ -102,7 +103,7 @@ def compare(
         for text in ground.remarks:
             hooks.on_stage(f"note: {text}")
         study = Study.begin(recipe, who, ground, place, source, started)
-        engine = _Engine(study, runner, hooks, started)
+        engine = _Engine(study, runner, hooks, started, search_only)
         with task("trial", sum(engine.plan().values())) as own:
             engine.on_record = lambda: own.at(len(engine.records))
             engine.run()
@@ -148,7 +149,9 @@ def _survey(recipe: Recipe, folder: Folder, runner: Executor) -> Splits:
 class _Engine:
     """Decides what is next, and keeps what came out."""
 
-    def __init__(self, study: Study, runner: Executor, hooks: Hooks, started: float) -> None:
+    def __init__(
+        self, study: Study, runner: Executor, hooks: Hooks, started: float, search_only: bool = False
+    ) -> None:
         recipe, who = study.recipe, study.who
         self._study, self._recipe, self._how, self._who = study, recipe, recipe.compare, who
         self._ground, self._folder, self._runner, self._hooks = study.ground, study.folder, runner, hooks
@@ -157,6 +160,7 @@ class _Engine:
         self._references = [one for one in who if one.is_reference]
         first = recipe.train.seed
         self.seeds = list(range(first, first + self._how.seeds))
+        self._search_only = search_only
         self.records: dict[str, Record] = {}
         self.ran = 0
         self._finals: dict[str, list[Trial]] = {one.name: [] for one in self._methods}
@@ -172,6 +176,8 @@ class _Engine:
             "reference", [self._job([self._trials.reference(c, self.seeds[0])]) for c in self._references]
         )
         best = self._search()
+        if self._search_only:
+            return
         self._train_finals(best)
         scores = self._score_seconds(len([t for found in self._finals.values() for t in found]))
         self._do("curve", self._curves(best), until=self._time.until(scores))
@@ -243,15 +249,19 @@ class _Engine:
                 # those that train the base cannot share it, and so may run beside each other
                 parts = [[t] for t in own] if one.trains_base else [own] * bool(own)
                 jobs += [self._job(part, tuple(t.id for t in own)) for part in parts]
-            # a search and one final training of each method share what scoring does not need
-            whole = self._score_seconds(len(self._methods))
-            tries = max((trials_of(one, self._how) for one in self._methods), default=1)
-            finals = max(0.0, self._time.left() - whole) / (tries / 2 + 1) if self._how.within else 0.0
-            self._do("search", jobs, stage, reserved=whole + finals)
+            reserved = 0.0 if self._search_only else self._reserved()
+            self._do("search", jobs, stage, reserved=reserved)
             for (search, settings), trial in zip(asked, made, strict=True):
                 if trial.id in self.records:
                     search.tell(settings, self.records[trial.id])
         return {s.contestant.name: best for s in searches if (best := s.best()) is not None}
+
+    def _reserved(self) -> float:
+        """Seconds that the search leaves to the scores and to a final training of each method."""
+        whole = self._score_seconds(len(self._methods))
+        tries = max((trials_of(one, self._how) for one in self._methods), default=1)
+        finals = max(0.0, self._time.left() - whole) / (tries / 2 + 1) if self._how.within else 0.0
+        return whole + finals
 
     def _curves(self, best: dict[str, Settings]) -> list[Job]:
         sizes = [rows for rows in self._how.curve if rows < self._ground.counts["train"]]
@@ -412,6 +422,8 @@ class _Engine:
                 *(seeds * grown, seeds * come),
             )
             counts |= {(one.name, p): n for p, n in zip(PHASES[1:], per, strict=True)}
+        if self._search_only:
+            return {(name, p): n for (name, p), n in counts.items() if p in ("reference", "search")}
         return counts
 
 
