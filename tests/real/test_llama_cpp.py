@@ -8,7 +8,7 @@ import torch
 import softprompt
 from softprompt import methods
 from softprompt.artifacts.interop import foreign, llama_cpp
-from softprompt.artifacts.interop.kv_cache import compile_artifact
+from softprompt.artifacts.interop.kv_cache.compile import compile_artifact
 from softprompt.artifacts.interop.llama_cpp import engine, state
 from softprompt.data.collate import batch_of_ids
 from softprompt.lm import smollm2 as embedded

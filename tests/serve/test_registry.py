@@ -49,7 +49,7 @@ def test_names_are_paths(llama, publish, registry, tmp_path):
     loaded = found.get("team-a/support")
     saved = artifacts.load(tmp_path / "team-a/support").method(llama)
     assert torch.equal(vectors(loaded), saved.prompts[0].after.vectors)
-    assert loaded.template.input == loaded.tuned.recipe.template.input
+    assert loaded.encoder.template.input == loaded.recipe.template.input
     assert found.describe("a").prompts == ("default",)
 
 

@@ -244,15 +244,19 @@ def run_gateway(
 ) -> None:
     """The same with vLLM at `url` as the engine; the folder holds compiled prompts."""
     with needed("gateway"):
-        from ..serve.bases import LOOKED_AT
+        from ..artifacts.interop.kv_cache.folder import Folder
+        from ..lm.loading import load_tokenizer
+        from ..serve.bases import LOOKED_AT, called
         from ..serve.gateway.gateway import create_gateway
         from ..serve.http.keys import Keys
         from ..serve.http.server import Server, address_of
 
     known = None if keys is None else Keys(keys)
     secret = os.environ.get("SOFTPROMPT_VLLM_KEY")
+    base = Folder(folder).base()  # an error of the folder comes before one of the tokenizer
+    model = model or base.name
     app = create_gateway(
-        folder, url, key=secret, model=model,
+        folder, url, load_tokenizer(model), model=model, name=called(model), key=secret,
         keys=known, limits=limits, hosts=hosts, cors_origins=cors_origins, control_tokens=control_tokens,
     )  # fmt: skip
     name = app.state.service.model_name

@@ -6,6 +6,7 @@ file knows a tokenizer (any of `transformers`) and nothing of rows, labels or ta
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -52,6 +53,12 @@ def unknown_to_model(tokenizer: Any, rows: int | None) -> list[str]:
     return [
         token for token, number in sorted(tokenizer.get_vocab().items(), key=lambda p: p[1]) if number >= rows
     ]
+
+
+def vocabulary_fingerprint(tokenizer: Any) -> str:
+    """Return a short hash of a tokenizer's vocabulary; without a tokenizer, that of an empty vocabulary."""
+    entries = sorted(tokenizer.get_vocab().items()) if tokenizer is not None else []
+    return hashlib.sha256(repr(entries).encode()).hexdigest()[:16]
 
 
 @dataclass(frozen=True)

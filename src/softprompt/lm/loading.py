@@ -13,6 +13,7 @@ from .._system.gc import rare_collection
 from .._system.paths import expanded
 from .._system.progress import task
 from .._system.quiet import quietly
+from ..data.tokens import vocabulary_fingerprint
 from ..errors import SoftPromptError
 from . import heads, locate, smollm2, text_identity
 from .base import Attention, LanguageModel
@@ -151,11 +152,6 @@ def fingerprint(lm: LanguageModel) -> dict[str, str]:
         "tokenizer": vocabulary_fingerprint(lm.tokenizer),
         **text_identity.fingerprint(lm),
     }
-
-
-def vocabulary_fingerprint(tokenizer: Any) -> str:
-    """Short hash of a tokenizer's vocabulary; of none at all, of an empty one."""
-    return _short(repr(sorted(tokenizer.get_vocab().items()) if tokenizer is not None else []))
 
 
 @quietly

@@ -10,9 +10,9 @@ import traceback
 from collections.abc import Iterator
 from typing import Any
 
+from .._system.exceptions import OURS, place, reason
 from ..errors import SoftPromptError
 
-OURS = "softprompt"
 MODULE = "torch/nn/modules/module.py"  # every call of a module passes through this file
 
 
@@ -62,20 +62,3 @@ def _is_about_options(error: BaseException) -> bool:
     if f"/{OURS}/" in last or "/transformers/models/" in last or "/torch/" in last:
         return False
     return "/transformers/" not in last or isinstance(error, (ValueError, TypeError, NotImplementedError))
-
-
-def reason(error: BaseException) -> str:
-    """The error's kind and its first line."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0].strip()}" if lines else type(error).__name__
-
-
-def place(error: BaseException) -> str:
-    """The file, from its package on, and the line that raised it: the deepest that is not torch's."""
-    for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        parts = frame.filename.replace("\\", "/").split("/")
-        for package in (OURS, "transformers"):
-            if package in parts:
-                start = len(parts) - 1 - parts[::-1].index(package)
-                return f"{'/'.join(parts[start:])}:{frame.lineno}"
-    return "in torch"

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from typing import Any
 
 import torch
 
 from ..artifacts.arithmetic import scale
 from ..data.batching import by_tokens
 from ..data.collate import collate
-from ..data.encode import Encoder
 from ..data.example import Example
 from ..data.tokens import Ids
 from ..evaluation.evaluator import BATCH_TOKENS, score_candidates
@@ -20,16 +18,15 @@ from ..injection import Injection
 from ..lm.apply import injection_for
 from ..lm.base import LanguageModel
 from .failures import not_finite
-from .label_scores import check_kind, probabilities
+from .label_scores import Row, check_kind, encoded, probabilities
 from .registry import Loaded
 
 Part = tuple[int, tuple[Ids, ...]]  # a row's number, and some of its candidates
 Scores = dict[str, float]
-Given = str | Mapping[str, Any] | Example  # a row, or one that was encoded
 
 
 def classified(
-    lm: LanguageModel, loaded: Loaded, rows: Sequence[Given], strength: float = 1.0
+    lm: LanguageModel, loaded: Loaded, rows: Sequence[Row], strength: float = 1.0
 ) -> tuple[list[Callable[[], list[list[float]]]], Callable[[list[list[float]]], list[Scores]]]:
     """The work for the rows, as jobs of about one pass each, and what makes probabilities of their results.
 
@@ -37,9 +34,9 @@ def classified(
     choices) with their probabilities. Raises InvalidRequest for a prompt that does not choose among labels,
     and what encoding a row raises.
     """
-    encoder = loaded.tuned.encoder
+    encoder = loaded.encoder
     check_kind(loaded.name, encoder.kind)
-    name = loaded.tuned.artifact.prompts[loaded.index]
+    name = encoder.prompts[loaded.index]
     examples = encoded(encoder, rows, name)
     parts = [part for number, example in enumerate(examples) for part in _parts(number, example)]
     costs = [_cost(examples[number], candidates) for number, candidates in parts]
@@ -56,14 +53,6 @@ def classified(
         return [probabilities(*both) for both in zip(names, scores, strict=True)]
 
     return jobs, together
-
-
-def encoded(encoder: Encoder, rows: Sequence[Given], prompt: str) -> list[Example]:
-    """The rows as examples, of which some are already."""
-    return [
-        row if isinstance(row, Example) else encoder.encode(row, with_target=False, prompt=prompt)
-        for row in rows
-    ]
 
 
 def _parts(number: int, example: Example) -> Iterator[Part]:

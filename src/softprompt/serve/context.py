@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from ..injection import Injection
+from typing import TYPE_CHECKING
+
 from .request import ContextExceeded
+
+if TYPE_CHECKING:
+    from ..injection import Injection
 
 SOFT = ("before", "after")  # vectors that stand in the sequence; those of a prefix take no place in it
 

@@ -10,9 +10,9 @@ import logging
 import traceback
 from collections.abc import Collection, Iterable
 
+from .._system.exceptions import place, reason
 from .._system.quiet import verbose
 from ..errors import SoftPromptError
-from ..lm.model_errors import place, reason
 from .request import Busy, InvalidRequest, ModelFailed, Stopped
 
 log = logging.getLogger("softprompt.serve")

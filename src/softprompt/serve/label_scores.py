@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
+from ..data.encode import Encoder
+from ..data.example import Example
 from .request import InvalidRequest
+
+Row = str | Mapping[str, Any] | Example  # an Example was encoded before
 
 
 def check_kind(name: str, kind: str) -> None:
@@ -16,6 +21,14 @@ def check_kind(name: str, kind: str) -> None:
             why=f"its task is {kind}",
             fix="ask it for a completion, or ask a classification prompt",
         )
+
+
+def encoded(encoder: Encoder, rows: Sequence[Row], prompt: str) -> list[Example]:
+    """Encode the rows that are not encoded yet, without their targets."""
+    return [
+        row if isinstance(row, Example) else encoder.encode(row, with_target=False, prompt=prompt)
+        for row in rows
+    ]
 
 
 def probabilities(names: Sequence[str], scores: Sequence[float]) -> dict[str, float]:

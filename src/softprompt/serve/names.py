@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
-from ..artifacts.artifact import MANIFEST
+from ..artifacts.manifest import MANIFEST
 from ..artifacts.prompt_names import is_trial, nameable, one_form, why_not
 from ..errors import SoftPromptError
 from .request import UnknownPrompt
@@ -21,6 +22,19 @@ from .request import UnknownPrompt
 TRIAL = "a trial of a comparison"
 UNREADABLE = "the folder cannot be read"
 Skipped = Callable[[str, Path, str], None]  # told of a folder that has no name here: path, folder, why
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """An artifact in the folder, not opened."""
+
+    name: str
+    path: Path
+    modified: float  # seconds since 1970, of its manifest
+    problem: str | None = None  # why it is not served, as far as that is known
+    prompts: tuple[str, ...] = ()  # names of those in it, or the one that was asked for
+    models: tuple[str, ...] = ()  # the names by which its prompts are asked for; of a listing
+    served: bool = True  # False where a request for it is known to fail
 
 
 @final

@@ -25,7 +25,6 @@ from ..artifacts.manifest import BASE
 from ..build import encoder_of, room_of, template_of
 from ..config.load import Recipe
 from ..data.encode import Encoder
-from ..data.template import Template
 from ..errors import SoftPromptError
 from ..lm.base import LanguageModel
 from ..lm.loading import fingerprint
@@ -34,24 +33,11 @@ from ..tuned import Tuned, opened
 from .contents import Contents, names_of
 from .context import vectors_of
 from .file_stamps import stamp_of
-from .names import Names, one_form
+from .names import Entry, Names, one_form
 from .request import UnknownPrompt
 from .versions import Versions
 
 ENCODERS = 1024  # kept, of artifacts that are used alike
-
-
-@dataclass(frozen=True, slots=True)
-class Entry:
-    """An artifact as it lies in the folder."""
-
-    name: str
-    path: Path
-    modified: float  # seconds since 1970, of its manifest
-    problem: str | None = None  # why it is not served, as far as that is known
-    prompts: tuple[str, ...] = ()  # names of those in it, or the one that was asked for
-    models: tuple[str, ...] = ()  # the names by which its prompts are asked for; of a listing
-    served: bool = True  # False where a request for it is known to fail
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,8 +52,16 @@ class Loaded:
     outdated: bool = False  # a newer version is on disk, which cannot be served
 
     @property
-    def template(self) -> Template:
-        return self.tuned.encoder.template
+    def encoder(self) -> Encoder:
+        return self.tuned.encoder
+
+    @property
+    def recipe(self) -> Recipe:
+        return self.tuned.recipe
+
+    @property
+    def method_name(self) -> str:
+        return str(self.tuned.artifact.manifest["method"])
 
     @property
     def vectors(self) -> tuple[int, int]:

@@ -36,6 +36,6 @@ def check_scored(loaded: Loaded, shape: Injection) -> None:
 
 def _instead(loaded: Loaded, otherwise: str) -> str:
     plain = "strength=0 scores the input under the plain model"
-    if loaded.tuned.encoder.kind in ("classification", "choice"):
+    if loaded.encoder.kind in ("classification", "choice"):
         return f"ask /v1/classify how likely its labels are, or {otherwise}; {plain}"
     return f"{otherwise}, or measure targets with softprompt eval; {plain}"

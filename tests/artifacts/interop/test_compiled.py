@@ -13,10 +13,11 @@ from transformers import DynamicCache
 
 from softprompt import methods
 from softprompt.artifacts.compose import CONCATENATE, compose, open_source
-from softprompt.artifacts.interop.kv_cache import batch, compile_artifact, compile_injection
+from softprompt.artifacts.interop.kv_cache import batch
 from softprompt.artifacts.interop.kv_cache.checks import check_model
+from softprompt.artifacts.interop.kv_cache.compile import compile_artifact
 from softprompt.artifacts.interop.kv_cache.folder import Entry, Folder
-from softprompt.artifacts.interop.kv_cache.kv import CompiledKV
+from softprompt.artifacts.interop.kv_cache.kv import CompiledKV, compile_injection
 from softprompt.artifacts.interop.kv_cache.verify import verify
 from softprompt.data.collate import batch_of_ids
 from softprompt.errors import SoftPromptError

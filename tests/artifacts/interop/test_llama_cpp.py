@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from softprompt.artifacts.interop import llama_cpp
-from softprompt.artifacts.interop.kv_cache import compile_artifact
+from softprompt.artifacts.interop.kv_cache.compile import compile_artifact
 from softprompt.artifacts.interop.llama_cpp import effect, engine, layout, state
 from softprompt.errors import SoftPromptError
 

@@ -11,12 +11,11 @@ import threading
 import time
 from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import Any
 
-from softprompt.artifacts.artifact import Artifact
 from softprompt.build import encoder_of, template_of
-from softprompt.config.load import recipe_from_dict
+from softprompt.config.load import Recipe, recipe_from_dict
+from softprompt.data import Encoder
 from softprompt.serve.request import BrokenPrompt, Busy, Finished, Request, Stopped, Token, UnknownPrompt
 
 VECTORS = 5
@@ -35,8 +34,10 @@ class Entry:
 @dataclass(frozen=True)
 class Loaded:
     name: str
-    tuned: Any
+    encoder: Encoder
+    recipe: Recipe
     index: int = 0
+    method_name: str = "prompt-tuning"
     fingerprint: str = "0f" * 8
     vectors: tuple[int, int] = (VECTORS, 0)
     outdated: bool = False
@@ -76,9 +77,7 @@ class FakeRegistry:
             raise UnknownPrompt(f"no prompt '{name}'")
         recipe = recipe_from_dict({"data": "rows.jsonl", "method": {"name": "prompt-tuning"}, **output})
         encoder = encoder_of(recipe, self.lm, template_of(recipe, self.lm), prompts)
-        artifact = Artifact(None, {"prompts": list(prompts), "method": "prompt-tuning"})
-        tuned = SimpleNamespace(encoder=encoder, recipe=recipe, artifact=artifact, lm=self.lm)
-        return Loaded(name, tuned, prompts.index(prompt or prompts[0]))
+        return Loaded(name, encoder, recipe, prompts.index(prompt or prompts[0]))
 
 
 class FakeAnswer:

@@ -38,7 +38,7 @@ def test_the_plain_model_reads_its_chat_template(ask):
 def test_a_prompt_reads_its_own_template(ask, served):
     output = ask("team-a/notes", ("user", "fun"))
     assert read(output) == "Review: fun\nMood:" and output.softprompt["rendering"] == "template"
-    encoder = served.app.state.service.registry.get("team-a/notes").tuned.encoder
+    encoder = served.app.state.service.registry.get("team-a/notes").encoder
     alone = encoder.encode({"text": "fun"}, with_target=False)  # what `softprompt generate` reads
     assert served.engine.requests[0].input_ids == alone.input_ids
     assert served.engine.requests[0].text == alone.rendered.input

@@ -118,7 +118,7 @@ def test_an_input_of_the_whole_context_is_scored(ask, lm):
 
 
 def test_labels_take_their_place_too(served, lm):
-    longest = max(map(len, served.engine.registry.get("mood").tuned.encoder.label_ids))
+    longest = max(map(len, served.engine.registry.get("mood").encoder.label_ids))
     most = lm.spec.context - 4 - longest
     ask = {"model": "mood"}
     for path, body in (("classify", {"input": "a" * most}), ("completions", {"prompt": "a" * most})):

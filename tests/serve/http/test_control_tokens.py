@@ -280,6 +280,6 @@ def test_by_default_they_are_what_they_were_in_training(serve, lm):
     served = serve(lm=lm, recipes=RECIPES)
     client = openai.OpenAI(base_url=served.url + "/v1", api_key="none", max_retries=0)
     client.completions.create(model="notes", prompt=None, extra_body={"row": {"text": FORGED}}, max_tokens=1)
-    encoder = served.app.state.service.registry.get("notes").tuned.encoder
+    encoder = served.app.state.service.registry.get("notes").encoder
     trained = encoder.encode({"text": FORGED}, with_target=False)
     assert served.engine.requests[0].input_ids == trained.input_ids

@@ -54,7 +54,7 @@ def test_every_route_gives_the_label(served, client, folder, model, strength):
         assert output.usage.prompt_tokens == len(text) and output.usage.prompt_vectors == (
             3 if strength else 0
         )
-        encoder = served.engine.registry.get(model).tuned.encoder
+        encoder = served.engine.registry.get(model).encoder
         assert output.usage.completion_tokens == len(encoder.label_ids[LABELS.index(label)])
         parts = list(client.chat.completions.create(**ask, stream=True))
         assert "".join(part.choices[0].delta.content or "" for part in parts) == label

@@ -16,8 +16,7 @@ from typing import Any, final
 
 from ...data.example import Example
 from ...errors import SoftPromptError
-from ..classify import encoded
-from ..label_scores import check_kind, probabilities
+from ..label_scores import check_kind, encoded, probabilities
 from ..load import Pace, Room
 from ..request import BrokenPrompt, Busy, EngineAway, EngineFailed, InvalidRequest, Reason, Request, Stopped
 from ..token_pieces import control_tokens
@@ -89,7 +88,7 @@ class VllmEngine:
     ) -> Coroutine[Any, Any, list[dict[str, float]]]:
         """Probabilities of each row's labels (or choices), once awaited. Raises InvalidRequest at once."""
         loaded = loaded or self.registry.get(prompt)
-        encoder, name = loaded.tuned.encoder, loaded.tuned.encoder.prompts[loaded.index]
+        encoder, name = loaded.encoder, loaded.entry.prompt
         check_kind(loaded.name, encoder.kind)
         if scale not in (0, 1):
             raise InvalidRequest(f"strength {scale:g} is not served by vLLM", fix="use strength 1 or 0")

@@ -6,9 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from ...artifacts.interop.kv_cache.folder import Folder
+from ...data.tokens import vocabulary_fingerprint
 from ...errors import SoftPromptError
-from ...lm.loading import load_tokenizer, vocabulary_fingerprint
-from .. import bases
 from ..http import create_app
 from ..http.limits import Limits
 from .client import Vllm
@@ -20,22 +19,21 @@ from .registry import CompiledRegistry
 def create_gateway(
     folder: Path,
     url: str,
+    tokenizer: Any,
     *,
+    model: str,
+    name: str,
     key: str | None = None,
-    model: str | None = None,
-    name: str | None = None,
     **options: Any,
 ) -> Any:
     """The application for the compiled prompts of `folder`, answered by vLLM at `url` (`key`: its own).
 
-    `model`: where the base's tokenizer is, if not where it was compiled from. `name`: what clients call the
-    base. `options` are `create_app`'s. Raises SoftPromptError where vLLM, folder and tokenizer do not fit.
+    `tokenizer` is that of the base `model`, which clients call `name`. `options` are those of `create_app`.
+    Raises SoftPromptError where vLLM, folder and tokenizer do not fit together.
     """
-    base = Folder(folder).base()
-    tokenizer = load_tokenizer(model or base.name)
-    if vocabulary_fingerprint(tokenizer) != base.fingerprint["tokenizer"]:
+    if vocabulary_fingerprint(tokenizer) != Folder(folder).base().fingerprint["tokenizer"]:
         raise SoftPromptError(
-            f"the tokenizer of '{model or base.name}' is not that of the compiled prompts",
+            f"the tokenizer of '{model}' is not that of the compiled prompts",
             why="inputs would become other tokens than those that they were trained on",
             fix="give --model, the base that they were compiled for",
         )
@@ -51,9 +49,8 @@ def create_gateway(
     registry = CompiledRegistry(folder, tokenizer, context)
     limits = options.get("limits") or Limits()
     engine = VllmEngine(vllm, registry, served["id"], tokenizer, limits.requests)
-    called = name or bases.called(model or base.name)
-    _check_name(registry, called)
-    return create_app(engine, registry, model_name=called, tokenizer=tokenizer, context=context, **options)
+    _check_name(registry, name)
+    return create_app(engine, registry, model_name=name, tokenizer=tokenizer, context=context, **options)
 
 
 def _check_name(registry: CompiledRegistry, called: str) -> None:

@@ -12,19 +12,21 @@ from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, final
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any, final
 
 from ...artifacts.interop.kv_cache.folder import AFTER, Entry, Folder
-from ...build import encoder_of, template_of
 from ...config.load import recipe_from_dict
+from ...data.encode import Encoder
+from ...data.from_recipe import encoder_of, room_of, template_of
 from ...errors import SoftPromptError
-from .. import registry as served
 from ..file_stamps import remember, stamp_of
+from ..names import Entry as Listed
 from ..request import BrokenPrompt, UnknownPrompt
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from ...config.schema import Recipe
 
 log = logging.getLogger("softprompt.serve")
 Ids = Sequence[int]
@@ -33,11 +35,12 @@ KEPT = 10_000  # names whose records, and contents whose checks, are remembered
 
 @dataclass(frozen=True, slots=True)
 class CompiledPrompt:
-    """One version of a prompt. `tuned` has what `tuned.Tuned` has but for a model and vectors."""
+    """One version of a prompt, without its vectors."""
 
     name: str
     entry: Entry
-    tuned: Any
+    encoder: Encoder
+    recipe: Recipe
     index: int = 0
     outdated: bool = False
 
@@ -46,8 +49,8 @@ class CompiledPrompt:
         return self.entry.sha256
 
     @property
-    def template(self) -> Any:
-        return self.tuned.encoder.template
+    def method_name(self) -> str:
+        return self.entry.method
 
     @property
     def vectors(self) -> tuple[int, int]:
@@ -62,19 +65,14 @@ class CompiledRegistry:
     def __init__(self, folder: str | Path, tokenizer: Any, context: int) -> None:
         self.folder = Folder(Path(folder))
         self.base = self.folder.base()
-        self._renders: Any = SimpleNamespace(  # what an encoder asks of a model
-            tokenizer=tokenizer,
-            answers="next",
-            ends=(),
-            spec=SimpleNamespace(context=context, answer_context=None, kind="decoder", limits={}),
-        )
+        self.tokenizer, self.context = tokenizer, context
         self._loaded: OrderedDict[str, tuple[Any, CompiledPrompt]] = OrderedDict()
         self._checked: OrderedDict[str, Any] = OrderedDict()
         self._good: OrderedDict[str, CompiledPrompt] = OrderedDict()  # by name, what answered last
         self._outdated: OrderedDict[str, str] = OrderedDict()  # by name, why the version on disk does not
         self._lock = threading.Lock()
 
-    def names(self) -> Iterator[served.Entry]:
+    def names(self) -> Iterator[Listed]:
         """Every prompt, as the folders are walked."""
         for name in self.folder.names():
             yield replace(self._entry(name.partition(":")[0], name), models=(name,))
@@ -83,13 +81,13 @@ class CompiledRegistry:
         """Whether a prompt has this name."""
         return self.folder.holds(name)
 
-    def describe(self, name: str) -> served.Entry:
+    def describe(self, name: str) -> Listed:
         """Raises UnknownPrompt."""
         if self.folder.holds(name):
             return self._entry(name, name)
         if held := tuple(self.folder.prompts_of(name)):
             entry = self._entry(name, f"{name}:{held[0]}")
-            return served.Entry(entry.name, entry.path, entry.modified, prompts=held)
+            return Listed(entry.name, entry.path, entry.modified, prompts=held)
         raise self._unknown(name)
 
     def get(self, name: str) -> CompiledPrompt:
@@ -152,6 +150,8 @@ class CompiledRegistry:
         except SoftPromptError as error:
             why = f"{error.what}: {error.why}"
             raise BrokenPrompt(f"prompt '{entry.name}' cannot be served", why=why, fix=error.fix) from None
+        import torch
+
         return torch.cat([part.to(after.dtype) for part in parts if len(part)])
 
     def _embedded(self, ids: Ids) -> Any:
@@ -183,21 +183,21 @@ class CompiledRegistry:
             return held[1]
         entry = self.folder.entry(name)
         recipe = recipe_from_dict(dict(entry.recipe))
+        soft_tokens = entry.length, 0, entry.length  # vLLM has a place in its context for each vector
+        room = room_of(recipe, soft_tokens, self.context)
         prompts, labels = (entry.prompt,), list(entry.labels) or None
-        encoder = encoder_of(recipe, self._renders, template_of(recipe), prompts, labels)
-        artifact = SimpleNamespace(manifest={"method": entry.method}, prompts=prompts)
-        tuned = SimpleNamespace(encoder=encoder, recipe=recipe, artifact=artifact)
-        loaded = CompiledPrompt(name, entry, tuned)
+        encoder = encoder_of(recipe, self.tokenizer, template_of(recipe), prompts, labels, room=room)
+        loaded = CompiledPrompt(name, entry, encoder, recipe)
         remember(self._loaded, name, (stamp, loaded), KEPT, self._lock)
         return loaded
 
-    def _entry(self, shown: str, name: str) -> served.Entry:
+    def _entry(self, shown: str, name: str) -> Listed:
         path = self.folder.name_file(name)
         try:
             modified = path.stat().st_mtime
         except OSError:  # removed meanwhile
             modified = 0.0
-        return served.Entry(shown, path, modified)
+        return Listed(shown, path, modified)
 
     def _sizes(self, entry: Entry) -> dict[str, tuple[int, ...]]:
         if entry.kind == "after":

@@ -13,16 +13,16 @@ import base64
 import io
 from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from ...artifacts.interop.kv_cache.folder import Entry
 from ..request import InvalidRequest, NotScored, Request, Sampling
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 Ids = Sequence[int]
-Soft = Callable[[Ids], Tensor]  # embeddings [n + Q, H] of an input under soft tokens after it
+Soft = Callable[[Ids], "Tensor"]  # embeddings [n + Q, H] of an input under soft tokens after it
 PLACEHOLDER = 0  # any known token: the salt tells prompts apart, and what it says is never computed
 
 
@@ -123,6 +123,8 @@ def scored(
 
 def encoded(vectors: Tensor) -> str:
     """Embeddings [n, H] as vLLM reads them. Raises InvalidRequest for those that would poison the engine."""
+    import torch
+
     if not vectors.isfinite().all():
         raise InvalidRequest("the embeddings are not finite", fix="compile the prompt again")
     out = io.BytesIO()

@@ -80,7 +80,7 @@ def _input(
 
 
 def _row(loaded: Any, row: str | dict[str, Any], param: str) -> Any:
-    fields = loaded.tuned.encoder.template.input_fields
+    fields = loaded.encoder.template.input_fields
     if isinstance(row, str) and len(fields) != 1:
         message = f"A text fills a template of exactly one field; these are: {', '.join(fields)}."
         raise ApiError(400, message, param=param, code="no_template")

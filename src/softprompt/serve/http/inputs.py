@@ -95,7 +95,7 @@ class Inputs:
         """
         if loaded is None:
             raise ApiError(400, "The plain model has no template: send `prompt`.", param=param)
-        encoder, room = loaded.tuned.encoder, Room()  # what does not fit is told by `room`
+        encoder, room = loaded.encoder, Room()  # what does not fit is told by `room`
         if encoder.limits.max_input_tokens is not None:  # what is cut leaves room for the answer
             new = encoder.limits.room.new_tokens if wanted is None else wanted
             soft = loaded.vectors[1]
@@ -126,21 +126,21 @@ class Inputs:
     ) -> Input:
         """Messages through the artifact's template where one field takes the user's text, else as a chat."""
         users = [message for message in messages if message.role == "user"]
-        template = None if loaded is None else loaded.tuned.encoder.template
+        template = None if loaded is None else loaded.encoder.template
         fields = () if template is None else template.input_fields
         if rendering == "template" and len(fields) != 1:
             named = "the plain model has no template" if template is None else f"its fields: {list(fields)}"
             message = f"A message fills a template of exactly one field; {named}."
             raise ApiError(400, message, param="rendering", code="no_template")
         if loaded is None or rendering == "chat" or len(fields) != 1:
-            own = None if loaded is None or not loaded.tuned.encoder.template.chat else loaded.tuned.encoder
+            own = None if loaded is None or not loaded.encoder.template.chat else loaded.encoder
             texts = [message.text for message in messages]
             return self._as_chat(
                 texts, lambda hide: _said(messages, hide), own, loaded, Reading(rendering="chat")
             )
         if not users:
             raise ApiError(400, "There is no user message.", param="messages")
-        if not loaded.tuned.encoder.template.chat or len(messages) == 1:
+        if not loaded.encoder.template.chat or len(messages) == 1:
             last = self.row(loaded, {fields[0]: users[-1].text}, wanted, "messages", "message")
             reading = last.reading.model_copy(update={"unread_messages": len(messages) - 1})
             return replace(last, reading=reading)
@@ -148,7 +148,7 @@ class Inputs:
 
     def _as_conversation(self, loaded: ServedPrompt, field: str, messages: Sequence[Message]) -> Input:
         """A template that is a chat's own turn takes every user message, and the answers between them."""
-        encoder = loaded.tuned.encoder
+        encoder = loaded.encoder
 
         def turns(hide: Hide) -> list[tuple[str, str]]:
             made = [
@@ -223,7 +223,7 @@ class Inputs:
         if wanted is not None:
             return wanted
         left = most if self.context is None else self.context - soft - len(given.ids)
-        usual = otherwise if loaded is None else loaded.tuned.recipe.task.max_new_tokens
+        usual = otherwise if loaded is None else loaded.recipe.task.max_new_tokens
         return min(usual, most, left)
 
     def check_labels(self, given: Input, loaded: ServedPrompt, scale: float) -> None:
@@ -296,9 +296,9 @@ class Inputs:
         if most is not None and len(given.ids) > most:
             message = f"An input has at most {most} tokens; this one has {len(given.ids)}."
             raise ApiError(400, message, code="context_length_exceeded")
-        if loaded is None or loaded.tuned.encoder.kind != "classification":
+        if loaded is None or loaded.encoder.kind != "classification":
             return given
-        example = loaded.tuned.encoder.of_input(given.ids, given.text, loaded.index)
+        example = loaded.encoder.of_input(given.ids, given.text, loaded.index)
         return replace(given, example=example)
 
 

@@ -24,7 +24,7 @@ WHOLE = -1  # id of the token that a label's answer is: no single one of the voc
 
 def chooses(loaded: ServedPrompt | None) -> bool:
     """Whether a prompt's task is to choose among labels or choices."""
-    return loaded is not None and loaded.tuned.encoder.kind in KINDS
+    return loaded is not None and loaded.encoder.kind in KINDS
 
 
 def check_labelled(asked: SamplingFields, target: Target, logprobs: bool, echo: bool) -> None:
@@ -51,7 +51,7 @@ def labelled(
             raise ApiError(400, message + "to /v1/completions.", param=given.what, code="no_choices")
         work = service.engine.classifying(target.name, [example], scale=scale, loaded=loaded)
         scores = _Scores(work)
-        names = loaded.tuned.encoder.labels or example.rendered.choices or ()
+        names = loaded.encoder.labels or example.rendered.choices or ()
         found += [(given, LabelAnswer(scores, example, names, vectors)) for _ in range(asked.n or 1)]
     return found
 

@@ -95,16 +95,15 @@ def _prompt(service: Service, entry: ListedPrompt, name: str) -> Model:
 def _facts(loaded: ServedPrompt | None) -> PromptFacts | None:
     if loaded is None:
         return None
-    tuned = loaded.tuned
-    template = tuned.encoder.template
+    encoder, template = loaded.encoder, loaded.encoder.template
     targets = [field for field in template.fields() if field not in template.input_fields]
     return PromptFacts(
-        kind=tuned.encoder.kind,
-        method=str(tuned.artifact.manifest["method"]),
-        prompts=list(tuned.artifact.prompts),
-        labels=None if tuned.encoder.labels is None else list(tuned.encoder.labels),
+        kind=encoder.kind,
+        method=loaded.method_name,
+        prompts=list(encoder.prompts),
+        labels=None if encoder.labels is None else list(encoder.labels),
         fields=list(template.input_fields),
         target_field=targets[0] if len(targets) == 1 else None,
-        prompt_field=tuned.recipe.data.prompt_field,
+        prompt_field=loaded.recipe.data.prompt_field,
         outdated=loaded.outdated,
     )

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
-from ...errors import SoftPromptError
-from ...tuned import Tuned
 from ..request import Finished, Request, Token
+
+if TYPE_CHECKING:
+    from ...config.schema import Recipe
+    from ...data.encode import Encoder
+    from ...errors import SoftPromptError
 
 
 class AnswerStream(Protocol):
@@ -46,7 +49,11 @@ class ServedPrompt(Protocol):
     """An artifact that was opened and verified; `index` is the prompt's number in it."""
 
     @property
-    def tuned(self) -> Tuned: ...
+    def encoder(self) -> Encoder: ...
+    @property
+    def recipe(self) -> Recipe: ...
+    @property
+    def method_name(self) -> str: ...
     @property
     def fingerprint(self) -> str: ...
     @property

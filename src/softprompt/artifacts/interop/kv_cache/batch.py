@@ -17,8 +17,8 @@ from ....lm.base import LanguageModel
 from ... import artifact as artifacts
 from ...artifact import MANIFEST, Artifact
 from ...prompt_names import is_trial
-from . import base_of, compiled_kv, tokens_after
 from .checks import injection_of
+from .compile import base_of, compiled_kv, tokens_after
 from .folder import AFTER, Entry, Folder, check_artifact
 
 Broken = list[tuple[str, SoftPromptError]]  # artifacts that cannot be read, by name

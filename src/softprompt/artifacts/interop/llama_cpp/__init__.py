@@ -21,7 +21,8 @@ from ....errors import SoftPromptError
 from ....lm.base import LanguageModel
 from ...artifact import Artifact
 from ...prompt_names import slot_files
-from ..kv_cache import CompiledKV, compile_artifact
+from ..kv_cache.compile import compile_artifact
+from ..kv_cache.kv import CompiledKV
 from . import effect, layout, state
 from .engine import Engine
 from .state import State
