@@ -1,16 +1,16 @@
-"""One run at a time in a folder: a lock of the system's, which ends with the process that holds it.
+"""One run at a time in a folder: a lock of the operating system's, which ends with the process that holds it.
 
-A crash leaves the lock's file behind, but nobody holds it, so the next run takes it at once. The file says
-who holds it, for the message that the second run gets. Where the file system knows no locks there is none.
+A crash leaves the lock's file behind, but nobody holds it, so the next run takes it at once. The file names
+its holder, for the message that a second run gets. A file system without locks is used without one.
 """
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import fcntl
 import json
 import os
+import platform
 import shlex
 import sys
 import threading
@@ -18,23 +18,25 @@ import time
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from ..errors import SoftPromptError
 from .files import remove_unfinished, unwritable
 
 FILE = ".lock"
 INNER = ("checkpoint", "rows", "trials")  # folders in it that nobody else writes to either
 NO_LOCKS = {errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL}
-_mine = threading.local()  # .held: (device, inode) of the folders that this thread holds
-_open: set[int] = set()  # descriptors of locks
+GRACE = 0.2  # seconds in which a holder that is just ending may end
+_mine = threading.local()  # .held: (process, device, inode) of the folders that this thread holds
 
 
 @contextlib.contextmanager
 def held(folders: Iterable[Path], *, wait: bool = False) -> Iterator[None]:
-    """Be the only one that writes into these folders, which are made where they are not there.
+    """Make this run the only one that writes into these folders, which are created where they are missing.
 
-    What a thread holds it may hold again. Temporary files that killed runs left in them are removed. With
-    `wait`, another holder is waited for. Raises SoftPromptError where another run holds one of them, or where
-    a folder cannot be written.
+    A thread may hold again what it holds already. Temporary files that killed runs left in the folders are
+    removed. With `wait`, another holder is waited for. Raises SoftPromptError where another run holds one of
+    the folders, or where one cannot be written.
     """
     with contextlib.ExitStack() as stack:
         for folder in folders:
@@ -44,90 +46,62 @@ def held(folders: Iterable[Path], *, wait: bool = False) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _held(folder: Path, wait: bool) -> Iterator[None]:
-    own: set[tuple[int, int]] = _mine.__dict__.setdefault("held", set())
-    made = not folder.exists()
+    mine: set[tuple[int, int, int]] = _mine.__dict__.setdefault("held", set())
+    is_new = not folder.exists()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        found = folder.stat()
+        place = folder.stat()
     except OSError as error:
         raise unwritable(folder, error) from error
-    key = found.st_dev, found.st_ino  # whatever links and names lead to it
-    if key in own:
+    # The inode is the same for all links and names; a forked child does not hold what its parent holds.
+    key = os.getpid(), place.st_dev, place.st_ino
+    if key in mine:
         yield
         return
-    descriptor = _lock(folder / FILE, folder, wait)
-    own.add(key)
+    path = folder / FILE
+    lock = FileLock(path, mode=0o644, thread_local=False, fallback_to_soft=False, on_acquired=_write_holder)
     try:
-        for place in (folder, *(folder / name for name in INNER)):
-            remove_unfinished(place)
+        lock.acquire(timeout=-1 if wait else GRACE)
+    except Timeout:
+        raise _busy(folder, path) from None
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise unwritable(path, error) from error
+    mark = path.stat()
+    mine.add(key)
+    try:
+        for part in (folder, *(folder / name for name in INNER)):
+            remove_unfinished(part)
         yield
     finally:
-        own.discard(key)
-        _release(folder / FILE, descriptor)
-        if made:
-            with contextlib.suppress(OSError):  # it is not empty, or gone
+        mine.discard(key)
+        with contextlib.suppress(OSError):  # Windows removes no open file
+            if os.path.samestat(path.stat(), mark):
+                path.unlink()  # still locked: a run that opened it before looks again whether it is there
+        lock.release()
+        if is_new:
+            with contextlib.suppress(OSError):  # it is not empty, or no longer there
                 folder.rmdir()
 
 
-def _lock(path: Path, folder: Path, wait: bool) -> int:
-    """The descriptor of a locked file that stands at `path`."""
-    while True:
-        try:
-            descriptor = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0), 0o644)
-        except OSError as error:
-            raise unwritable(path, error) from error
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            holder = os.pread(descriptor, 4096, 0)
-            os.close(descriptor)
-            raise _busy(folder, holder) from None
-        except OSError as error:
-            if error.errno not in NO_LOCKS:
-                os.close(descriptor)
-                raise unwritable(path, error) from error
-        with contextlib.suppress(OSError):
-            if os.stat(path).st_ino == os.fstat(descriptor).st_ino:
-                break
-        os.close(descriptor)  # whoever held it has removed the file in the meantime
-    _open.add(descriptor)
+def _write_holder(descriptor: int) -> None:
+    """Write who holds the lock, after the first byte, which nobody else can read on Windows."""
     command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
     since = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
-    about = {"process": os.getpid(), "computer": os.uname().nodename, "command": command, "since": since}
+    holder = {"process": os.getpid(), "computer": platform.node(), "command": command, "since": since}
     with contextlib.suppress(OSError):  # a full disk does not end a run that would write nothing else
         os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, json.dumps(about).encode("utf-8", "replace"), 0)
-    return descriptor
+        os.write(descriptor, b"\n" + json.dumps(holder).encode("utf-8", "replace"))
 
 
-def _release(path: Path, descriptor: int) -> None:
-    _open.discard(descriptor)
-    with contextlib.suppress(OSError):
-        # still locked: whoever opened the file before now looks whether it is still there
-        if os.stat(path).st_ino == os.fstat(descriptor).st_ino:
-            path.unlink()
-    with contextlib.suppress(OSError):
-        os.close(descriptor)
-
-
-def _let_go() -> None:
-    """In a forked child: the lock is its parent's, and must end with it."""
-    for descriptor in _open:
-        with contextlib.suppress(OSError):
-            os.close(descriptor)
-    _open.clear()
-    _mine.__dict__.pop("held", None)
-
-
-os.register_at_fork(after_in_child=_let_go)
-
-
-def _busy(folder: Path, holder: bytes) -> SoftPromptError:
+def _busy(folder: Path, path: Path) -> SoftPromptError:
     try:
-        about = json.loads(holder)
-        who = f"process {about['process']} on {about['computer']}, since {about['since']}: {about['command']}"
-    except (ValueError, LookupError, TypeError):
-        who = "it has not said which"
+        with open(path, "rb", buffering=0) as file:
+            file.seek(1)
+            holder = json.loads(file.read(4096))
+        who = "process {process} on {computer}, since {since}: {command}".format(**holder)
+    except (OSError, ValueError, LookupError, TypeError):
+        who = "its lock does not name it"
     return SoftPromptError(
         f"another run is writing into {folder}",
         why=who,

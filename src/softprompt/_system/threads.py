@@ -1,8 +1,9 @@
 """The number of threads that matrix products run on.
 
-torch counts what the machine shows: hyperthreads, which share one core's arithmetic, and inside a
-container all of the host's. Right is one for each physical core that the process may run on, and no more
-than its container gives time for.
+torch counts what the machine shows: hyperthreads, which share one core's arithmetic, and inside a container
+all of the host's processors. This module counts each physical core that the process may run on once, and no
+more than its control groups give time for. `joblib.cpu_count(only_physical_cores=True)` is close, but it
+counts both threads of a core where affinity or a quota limits the process, and it reads no nested groups.
 """
 
 from __future__ import annotations
@@ -16,14 +17,12 @@ from pathlib import Path
 from ..errors import SoftPromptError
 from .cgroup import ROOT, cpu_quota
 
-VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")  # by which a user says it for every program
-
-
+VARIABLES = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")  # by which users set it for every program
 _forked = False  # from a process in which torch was loaded
 
 
-def _alone() -> None:
-    """A forked process has none of its parent's threads, for which torch would wait: it takes one."""
+def _use_one_thread() -> None:
+    """Run on one thread: torch would wait for its parent's threads, which a forked process does not have."""
     global _forked
     if torch := sys.modules.get("torch"):
         _forked = True
@@ -31,22 +30,23 @@ def _alone() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_alone)
+    os.register_at_fork(after_in_child=_use_one_thread)
 
 
 def use(wanted: int | None = None) -> int:
-    """Set torch's number of threads and say it: `wanted`, else the environment's, else the right one.
+    """Set and return torch's number of threads: `wanted`, else the environment's, else `right_number`.
 
-    A number that is smaller already (by `torch.set_num_threads`) stays as it is.
+    A number that is already smaller (by `torch.set_num_threads`) stays as it is.
+    Raises SoftPromptError where `wanted` is more than one in a forked process.
     """
     import torch
 
     if _forked:
         if wanted is not None and wanted > 1:
             raise SoftPromptError(
-                f"train.threads={wanted} does not go with a process that was forked",
+                f"train.threads={wanted} is not possible in a process that was forked",
                 why="torch's threads stayed with the parent, and waiting for them would never end",
-                fix='start processes by "spawn": multiprocessing.get_context("spawn")',
+                fix='start processes with "spawn": multiprocessing.get_context("spawn")',
             )
         torch.set_num_threads(1)
     elif wanted is not None:
@@ -57,29 +57,34 @@ def use(wanted: int | None = None) -> int:
 
 
 def wait_quietly() -> None:
-    """Let threads that wait for each other sleep instead of spin; to be called before torch is loaded.
+    """Let threads that wait for each other sleep instead of spin. Call it before torch is loaded.
 
-    Beside other programs a spinning thread takes the core from the one that it waits for: on two busy cores,
+    Beside other programs, a spinning thread takes the core from the one that it waits for: on two busy cores,
     a pass that took seconds took minutes.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 
-def said() -> int | None:
-    """The number that the environment asks for; None where it asks for none, or for no number."""
-    asked = next((value for name in VARIABLES if (value := os.environ.get(name))), "")
-    return int(asked) if asked.isdigit() and int(asked) else None
+def from_environment() -> int | None:
+    """Return the number that the environment sets; None where it sets none, or no number."""
+    value = next((value for name in VARIABLES if (value := os.environ.get(name))), "")
+    return int(value) if value.isdigit() and int(value) else None
 
 
 def right_number(root: Path = ROOT) -> int:
-    """Physical cores that this process may run on, bounded by its container's share of time."""
-    allowed = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else range(os.cpu_count() or 1)
-    cores, quota = physical_cores(allowed, root), cpu_quota(root)
+    """Return how many physical cores this process may use, within its control groups' share of time."""
+    if hasattr(os, "sched_getaffinity"):
+        cores = physical_cores(os.sched_getaffinity(0), root)
+    else:
+        import psutil
+
+        cores = psutil.cpu_count(logical=False) or os.cpu_count() or 1
+    quota = cpu_quota(root)
     return max(1, cores if quota is None else min(cores, math.ceil(quota)))
 
 
 def physical_cores(processors: Collection[int], root: Path = ROOT) -> int:
-    """Distinct cores of these logical processors; one that does not say its core is its own."""
+    """Count the distinct cores of these logical processors; one without a known core counts as a core."""
     return len({_core(number, root) for number in processors})
 
 

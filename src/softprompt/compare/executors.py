@@ -188,10 +188,10 @@ class Ray:
 
 def executor(kind: str, workers: int | None, threads: int | None) -> Executor:
     """As the recipe's `compare` section asks: by itself, one process for two cores."""
-    from .._system.threads import right_number, said
+    from .._system.threads import from_environment, right_number
 
     cores = right_number()
     if kind == "ray":
         return Ray(threads or 2 if cores > 1 else 1, workers)
     count = workers or max(1, cores // (threads or 2))
-    return Local(count, threads or said() or max(1, cores // count))
+    return Local(count, threads or from_environment() or max(1, cores // count))
