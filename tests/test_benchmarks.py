@@ -63,7 +63,7 @@ def test_every_measure_has_its_place_in_the_page(short):
     for name in MEASURES:
         assert f"### {name}\n" in PAGE
     goals = {(found["measure"], found["goal"]) for found in short[1] if found["goal"] is not None}
-    assert len(goals) == 8  # same-maths has two, many's stands at its own number of rows
+    assert len(goals) == 8  # same-maths has two, many's has its own number of rows
 
 
 def test_vectors_that_differ_fail(monkeypatch):

@@ -18,8 +18,8 @@ from benchmarks.serving.clients import Asked, run
 pytestmark = pytest.mark.whole
 
 
-def answered(text="ab", reason="length", said=2):
-    used = {"prompt_tokens": 3, "completion_tokens": said}
+def answered(text="ab", reason="length", tokens=2):
+    used = {"prompt_tokens": 3, "completion_tokens": tokens}
     return {"choices": [{"text": text, "finish_reason": reason}], "usage": used}
 
 
@@ -32,7 +32,7 @@ class Server(BaseHTTPRequestHandler):
         asked = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         answer = {
             "other": answered(text="ac"),
-            "short": answered(said=1),
+            "short": answered(tokens=1),
             "ended": answered(reason="stop"),
             "empty": {},
         }.get(asked["model"], answered())

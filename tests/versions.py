@@ -1,7 +1,7 @@
 """The two ends of the ranges in pyproject.toml, for `make test-versions`: what pip is to install at each.
 
     python tests/versions.py oldest        `name==X` for every direct dependency's `name>=X`
-    python tests/versions.py newest        every range as it stands, so that pip takes the newest it allows
+    python tests/versions.py newest        every range unchanged, so that pip takes the newest it allows
     python tests/versions.py show FILE     what is installed here of FILE; fails where that is another
 
 Only the standard library is used, since the script is run before anything is installed.
@@ -47,7 +47,7 @@ def oldest() -> list[str]:
 
 
 def newest() -> list[str]:
-    """Every range as it stands."""
+    """Return every range unchanged."""
     return [match[0] for match in requirements()]
 
 
