@@ -17,8 +17,7 @@ from typing import Any
 
 from softprompt.compare.report.read import comparison
 from softprompt.compare.report.schema import Comparison
-from softprompt.recommend.pilot_runner import standard_error
-from softprompt.recommend.successive_halving import Played, best_first
+from softprompt.recommend.pilot import PilotTrial, best_first, standard_error
 
 from .claims import is_good
 
@@ -42,9 +41,9 @@ def main() -> None:
     print(f"in all: by the metric {sums[0]} of {sums[2]}, as a pilot {sums[1]}")
 
 
-def read(contest: Path) -> dict[int, list[Played]]:
+def read(contest: Path) -> dict[int, list[PilotTrial]]:
     """The finals by seed, as trials of a pilot; none where the comparison was not run here."""
-    found: dict[int, list[Played]] = defaultdict(list)
+    found: dict[int, list[PilotTrial]] = defaultdict(list)
     study = contest / "study.json"
     if not study.exists():
         return {}
@@ -56,19 +55,27 @@ def read(contest: Path) -> dict[int, list[Played]]:
     return dict(found)
 
 
-def _played(record: dict[str, Any], dev_rows: int) -> Played:
+def _played(record: dict[str, Any], dev_rows: int) -> PilotTrial:
     value, log_loss = record["dev_key"]
-    noise = standard_error(value, dev_rows)
-    return Played(
-        record["contestant"], {}, 0, record["rows"], record["steps"], 0.0, value, noise=noise, finer=log_loss
+    return PilotTrial(
+        record["contestant"],
+        settings={},
+        rows=record["rows"],
+        steps=record["steps"],
+        seconds=0.0,
+        artifact_bytes=None,
+        status="done",
+        score=value,
+        noise=standard_error(value, dev_rows),
+        key=(value, log_loss),
     )
 
 
-def good(one: Comparison, finals: dict[int, Sequence[Played]]) -> list[tuple[bool, bool]]:
+def good(one: Comparison, finals: dict[int, Sequence[PilotTrial]]) -> list[tuple[bool, bool]]:
     """Of each seed, whether what it names by the metric, and as a pilot does, is good."""
     found = []
     for played in finals.values():
-        named = max(played, key=lambda trial: trial.score), best_first(played)[0]
+        named = max(played, key=lambda trial: trial.key[0]), best_first(played)[0]
         by_metric, as_pilot = (is_good(one, trial.contestant) for trial in named)
         found.append((by_metric, as_pilot))
     return found

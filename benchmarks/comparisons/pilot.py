@@ -21,8 +21,8 @@ from softprompt.compare.model_pool import kept
 from softprompt.config.load import recipe_from_dict
 from softprompt.data.sources import read_rows
 from softprompt.methods import option_names
-from softprompt.recommend import Said, measure, rank
-from softprompt.recommend.run_pilot import Tried, try_out
+from softprompt.recommend import Requirements, measure, rank
+from softprompt.recommend.pilot import Pilot, run_pilot
 
 from .__main__ import say
 from .sets import SETS
@@ -54,7 +54,7 @@ def seconds_of(contest: Path) -> float:
     return sum(trial.get("seconds") or 0.0 for trial in trials)
 
 
-def play(place: Path, seconds: float) -> Tried:
+def play(place: Path, seconds: float) -> Pilot:
     """A pilot on a comparison's own recipe, of those of its methods that the rules leave."""
     plain = json.loads((place / "recipe.json").read_text(encoding="utf-8"))
     study = json.loads((place / "contest" / "study.json").read_text(encoding="utf-8"))
@@ -62,34 +62,27 @@ def play(place: Path, seconds: float) -> Tried:
     recipe = recipe_from_dict(plain, method_option_names=option_names())
     lm = kept(recipe)
     rows = [*read_rows(recipe.data.train), *read_rows(str(recipe.data.dev))]
-    said = Said(recipe.model, unseen=recipe.compare.unseen is not None)
-    ranking = rank(measure(rows, template_of(recipe, lm), lm, said, kind=recipe.task.kind))
+    required = Requirements(recipe.model, unseen=recipe.compare.unseen is not None)
+    ranking = rank(measure(rows, template_of(recipe, lm), lm, required, kind=recipe.task.kind))
     compared = {one["name"] for one in study["contestants"]}  # of others nothing is known to hold it against
-    ranking = replace(ranking, ranked=tuple(r for r in ranking.ranked if r.contestant.name in compared))
+    ranking = replace(ranking, ranked=tuple(r for r in ranking.ranked if r.candidate.name in compared))
     shutil.rmtree(place / "pilot", ignore_errors=True)
     say(f"{place.name}: a pilot of {seconds:.0f} s")
     plain["compare"] |= {"methods": None}
     plain["train"].pop("cache", None)  # the comparison's finals kept inputs on disk; short trials read few
-    return try_out(plain, ranking, place / "pilot", seconds, say=say)
+    return run_pilot(plain, ranking, place / "pilot", seconds, lm=lm, rows=rows)
 
 
-def record(tried: Tried, seconds: float) -> dict[str, Any]:
+def record(pilot: Pilot, seconds: float) -> dict[str, Any]:
     """What is published: no row, no text."""
-    pilot = tried.pilot
     return {
-        "named": pilot.best.contestant,
-        "metric": tried.metric,
+        "named": pilot.order[0].contestant,
+        "metric": pilot.metric,
         "seconds": round(seconds, 1),
         "took": round(pilot.seconds, 1),
-        "order": [_finite(asdict(one)) for one in pilot.order],
+        "order": [asdict(trial) for trial in pilot.order],
         "unplayed": list(pilot.unplayed),
     }
-
-
-def _finite(played: dict[str, Any]) -> dict[str, Any]:
-    """JSON has no infinity: what failed has no score."""
-    score = played["score"]
-    return played | {"score": score if score > float("-inf") else None, "settings": dict(played["settings"])}
 
 
 if __name__ == "__main__":

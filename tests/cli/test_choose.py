@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from softprompt.compare import experiment
+from softprompt.compare.executors import Serial
 from softprompt.config.load import load_recipe
+from softprompt.recommend import pilot
 
 from .conftest import write_rows
 
@@ -26,7 +29,7 @@ def test_it_ranks_and_names_the_next_command(run, rows, model_folder):
     assert "evidence:" not in output.out
 
 
-def test_why_shows_every_rule_that_counted(run, rows, model_folder):
+def test_why_shows_every_rule_that_applied(run, rows, model_folder):
     output = run("choose", "--rows", rows, "--model", model_folder, "--why", "--unseen")
     found = run("choose", "--rows", rows, "--model", model_folder, "--unseen", "--json").json
     assert len(found["rules"]) > 5 and {rule["name"] for rule in found["rules"]} >= {"unseen inputs, labels"}
@@ -79,7 +82,10 @@ def test_fields_are_guessed_and_told(run, tmp_path, model_folder):
 
 def test_a_pilot_ranks_by_what_it_measured(run, rows, model_folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    options = ("--model", model_folder, "--pilot", "12s", "--out", "out")
+    monkeypatch.setattr(experiment, "executor", lambda kind, workers, threads: Serial())
+    levels = {"train.steps": (2, 1), "rates": (1,), "methods": (3, 2)}
+    monkeypatch.setattr(pilot, "LEVELS", {**pilot.LEVELS, **levels})
+    options = ("--model", model_folder, "--pilot", "5m", "--out", "out")
     output = run("choose", "--rows", rows, *options, "--json")
     assert output.code == 0, output.err
     found = output.json["pilot"]
@@ -92,3 +98,13 @@ def test_a_pilot_ranks_by_what_it_measured(run, rows, model_folder, tmp_path, mo
     assert {"train.lr": best.train.lr, "base.lr": best.base.lr}.items() >= trained[0]["settings"].items()
     ended = [trial for trial in found["order"] if not trial["error"]]
     assert len(list((tmp_path / "runs/rows-pilot/trials").glob("*.json"))) >= len(ended) > 0
+    shown = run("choose", "--rows", rows, *options)  # nothing is run again
+    assert "measured in" in shown.out and "not tried, for want of time" in shown.out
+    assert "optimistic" in shown.out and "accuracy" in shown.out and "2 steps" in shown.out
+
+
+def test_a_pilot_without_time_is_refused(run, rows, model_folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    output = run("choose", "--rows", rows, "--model", model_folder, "--pilot", "2s")
+    assert output.code == 1 and "too short" in output.err and "--pilot 1m" in output.err
+    assert not (tmp_path / "runs").exists()

@@ -10,7 +10,7 @@ import yaml
 from softprompt.config.load import load_recipe
 from softprompt.data.sources import read_rows
 from softprompt.data.template import Template
-from softprompt.recommend import CONTESTANTS, Said, measure, rank, recipes
+from softprompt.recommend import CANDIDATES, Requirements, measure, rank, recipes
 from softprompt.training.prepare import prepare
 
 FIELDS = {"labels": {}, "answers": {"prompt_field": "style"}, "choices": {"choices": "options"}}
@@ -26,38 +26,38 @@ def test_every_contestant_that_trains_has_a_recipe_that_runs(kind, rows_file, tm
         prompt_field=fields.get("prompt_field"),
         choices_field=fields.get("choices"),
     )
-    needs = measure(read_rows(path), template, new_lm(), Said())
+    needs = measure(read_rows(path), template, new_lm(), Requirements())
     task = recipes.RecipeTask(str(path), str(model_folder), **fields)
-    written = recipes.write(rank(needs), needs, task, tmp_path / "recipes", first=len(CONTESTANTS))
-    trained = [item for item in rank(needs).ranked if item.contestant.is_trained]
+    written = recipes.write(rank(needs), needs, task, tmp_path / "recipes", first=len(CANDIDATES))
+    trained = [item for item in rank(needs).ranked if item.candidate.is_trained]
     assert len(written) == len(trained) >= 7
     for place, (file, item) in enumerate(zip(written, trained, strict=True), 1):
-        assert file.name == f"{place}-{item.contestant.name.replace('/', '-')}.yaml"
+        assert file.name == f"{place}-{item.candidate.name.replace('/', '-')}.yaml"
         recipe = load_recipe(file)
         prepared = prepare(recipe, lm=new_lm())  # as `check` and `tune` begin
-        assert recipe.method.name == item.contestant.method and prepared.trained_parameters > 0
+        assert recipe.method.name == item.candidate.method and prepared.trained_parameters > 0
         assert len(prepared.train) + len(prepared.dev) == needs.rows
         assert f"softprompt tune {file}" in file.read_text(encoding="utf-8")
 
 
 def test_a_recipe_of_few_rows_has_a_batch_that_they_fill(rows_file, llama):
     needs = measure(
-        read_rows(rows_file("labels", 10)), Template("{{ input }}", "{{ target }}"), llama, Said()
+        read_rows(rows_file("labels", 10)), Template("{{ input }}", "{{ target }}"), llama, Requirements()
     )
-    made = recipes.recipe_of(CONTESTANTS["prompt-tuning/after"], needs, recipes.RecipeTask("rows.jsonl"))
+    made = recipes.recipe_of(CANDIDATES["prompt-tuning/after"], needs, recipes.RecipeTask("rows.jsonl"))
     assert made["train"]["batch_size"] == 5
-    many = recipes.recipe_of(CONTESTANTS["lora"], replace(needs, rows=1000), recipes.RecipeTask("rows.jsonl"))
+    many = recipes.recipe_of(CANDIDATES["lora"], replace(needs, rows=1000), recipes.RecipeTask("rows.jsonl"))
     assert many["train"]["batch_size"] == 16 and many["base"] == {
         "mode": "lora",
-        "lr": CONTESTANTS["lora"].rate,
+        "lr": CANDIDATES["lora"].rate,
     }
-    assert recipes.recipe_of(CONTESTANTS["prefix-tuning/after"], needs, recipes.RecipeTask("rows.jsonl"))[
+    assert recipes.recipe_of(CANDIDATES["prefix-tuning/after"], needs, recipes.RecipeTask("rows.jsonl"))[
         "train"
-    ]["lr"] == (CONTESTANTS["prefix-tuning/after"].rate)
+    ]["lr"] == (CANDIDATES["prefix-tuning/after"].rate)
     assert yaml.safe_load(yaml.safe_dump(made)) == made
 
 
-def test_rates_to_search_hold_the_contestants_own():
-    assert recipes.rates(CONTESTANTS["prompt-tuning/after"]).split(",")[1] == "3e-2"  # the method's default
+def test_rates_to_try_begin_with_the_usual_one():
+    assert recipes.rates_of(CANDIDATES["prompt-tuning/after"]) == [0.03, 0.09, 0.01]  # the method's default
     for name in ("lora", "prefix-tuning/after"):
-        assert float(recipes.rates(CONTESTANTS[name]).split(",")[1]) == CONTESTANTS[name].rate
+        assert recipes.rates_of(CANDIDATES[name])[0] == CANDIDATES[name].rate

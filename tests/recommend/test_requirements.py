@@ -8,7 +8,7 @@ from softprompt.data.sources import read_rows
 from softprompt.data.template import Template
 from softprompt.methods import build
 from softprompt.methods.materialised import materialise
-from softprompt.recommend import CONTESTANTS, Said, estimates, measure, rank
+from softprompt.recommend import CANDIDATES, Requirements, estimates, measure, rank
 from softprompt.recommend.requirements import kind_of
 
 PLAIN = Template("{{ input }}", "{{ target }}")
@@ -26,7 +26,7 @@ def test_labels_answers_and_choices_are_told_apart(rows_file):
 
 def test_what_is_measured(rows_file, llama):
     rows = read_rows(rows_file("labels"))
-    needs = measure(rows, PLAIN, llama, Said(latency=1.0))
+    needs = measure(rows, PLAIN, llama, Requirements(latency=1.0))
     assert (needs.rows, needs.prompts, needs.kind, set(needs.labels)) == (
         24,
         1,
@@ -39,20 +39,20 @@ def test_what_is_measured(rows_file, llama):
     assert needs.longest == 6 + 4 and needs.context == llama.spec.context
     assert needs.weight_bytes == 4 * needs.weights == sum(p.numel() * 4 for p in llama.model.parameters())
     assert needs.input_seconds is not None and needs.input_seconds > 0
-    assert measure(rows, PLAIN, llama, Said()).input_seconds is None  # nobody asked
+    assert measure(rows, PLAIN, llama, Requirements()).input_seconds is None  # nobody asked
 
 
 def test_prompts_are_counted(rows_file, llama):
     template = Template("{{ input }}", "{{ target }}", prompt_field="style")
-    needs = measure(read_rows(rows_file("answers")), template, llama, Said(tasks=5))
+    needs = measure(read_rows(rows_file("answers")), template, llama, Requirements(tasks=5))
     assert needs.prompts == 2 and needs.tasks == 5 and needs.rows_a_prompt == 12
 
 
-@pytest.mark.parametrize("name", [n for n, c in CONTESTANTS.items() if c.placement])
+@pytest.mark.parametrize("name", [n for n, c in CANDIDATES.items() if c.placement])
 def test_bytes_of_a_prompt_are_those_of_its_tensors(name, rows_file, llama, setting):
     """One more prompt in a table costs what `artifact_bytes` says (of a network, materialised)."""
-    needs = measure(read_rows(rows_file("labels")), PLAIN, llama, Said())
-    contestant = CONTESTANTS[name]
+    needs = measure(read_rows(rows_file("labels")), PLAIN, llama, Requirements())
+    contestant = CANDIDATES[name]
 
     def numbers(*prompts: str) -> int:
         fresh = setting(llama, prompts=prompts, examples_by_prompt={})
@@ -71,5 +71,7 @@ def test_bytes_of_a_prompt_are_those_of_its_tensors(name, rows_file, llama, sett
 def test_a_model_without_prefixes_is_given_none(rows_file, llama):
     from dataclasses import replace
 
-    needs = replace(measure(read_rows(rows_file("labels")), PLAIN, llama, Said()), limits={"prefix": "none"})
-    assert not any(item.contestant.depth == "kv" for item in rank(needs).ranked)
+    needs = replace(
+        measure(read_rows(rows_file("labels")), PLAIN, llama, Requirements()), limits={"prefix": "none"}
+    )
+    assert not any(item.candidate.depth == "kv" for item in rank(needs).ranked)

@@ -1,22 +1,18 @@
-"""Which method to try first for these rows, this model and these limits: ranked by rules, then by a pilot."""
+"""Which method to try first: ordered by evidence for rows, model and limits, then by a pilot."""
 
-from .candidates import CONTESTANTS, MethodChoice
+from .candidates import CANDIDATES, MethodChoice
 from .rank import Ranking, rank
-from .requirements import Needs, Said, measure
+from .requirements import Needs, Requirements, measure
 from .rules.registry import RULES, Rule
-from .successive_halving import Pilot, Scored, pilot
 
 __all__ = [
-    "CONTESTANTS",
+    "CANDIDATES",
     "RULES",
     "MethodChoice",
     "Needs",
-    "Pilot",
     "Ranking",
+    "Requirements",
     "Rule",
-    "Said",
-    "Scored",
     "measure",
-    "pilot",
     "rank",
 ]

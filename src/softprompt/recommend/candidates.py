@@ -83,4 +83,4 @@ _ALL = (
 )
 
 #: In the order that breaks ties: the cheaper to store and to serve comes first.
-CONTESTANTS: dict[str, MethodChoice] = {contestant.name: contestant for contestant in _ALL}
+CANDIDATES: dict[str, MethodChoice] = {candidate.name: candidate for candidate in _ALL}

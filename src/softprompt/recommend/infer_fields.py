@@ -75,12 +75,12 @@ def guess(
     target: str | None = None,
     choices: str | None = None,
     prompt_field: str | None = None,
-    say: str = "template.input='{{{{ {0} }}}}' template.target='{{{{ {1} }}}}'",
+    options: str = "template.input='{{{{ {0} }}}}' template.target='{{{{ {1} }}}}'",
 ) -> Guess:
     """The templates; those that are given stay as they are.
 
-    `prompt_field` names the column of prompts; None: told from the rows, "": there is none.
-    `say` is how a caller's user names fields, for the error. Raises SoftPromptError where the fields leave it
+    `prompt_field` names the column of prompts; None: told from the rows, "": there is none. `options` is how
+    the caller's user names the two fields, for the error. Raises SoftPromptError where the fields leave it
     open what is the input or the target.
     """
     if input is not None and target is not None:
@@ -97,7 +97,7 @@ def guess(
     answer = None if target is not None else _target(rows, open_fields)
     asked = [] if input is not None else _inputs(rows, open_fields, answer)
     if (target is None and answer is None) or (input is None and not asked):
-        raise _open(rows, fields, say)
+        raise _unclear(rows, fields, options)
     references = None
     if answer is not None:
         target, references = _written(rows, answer, choices)
@@ -250,12 +250,12 @@ def _title(name: str) -> str:
     return name.replace("_", " ").strip().capitalize()
 
 
-def _open(rows: Rows, fields: Sequence[str], say: str) -> SoftPromptError:
+def _unclear(rows: Rows, fields: Sequence[str], options: str) -> SoftPromptError:
     first, second = [*map(_field, fields), "FIELD", "FIELD"][:2]
     some = sorted(set(rows[0]) - set(fields))
     return SoftPromptError(
         "which fields are the input and the target cannot be told",
         why=f"fields of all rows: {', '.join(fields) or 'none'}"
         + (f"; of some rows: {', '.join(some)}" if some else ""),
-        fix=f"name them: {say.format(first, second)}",
+        fix=f"name them: {options.format(first, second)}",
     )

@@ -6,7 +6,6 @@ what was run is found again.
 
 from __future__ import annotations
 
-import math
 import os
 import re
 import shlex
@@ -14,14 +13,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import yaml
 from pydantic import BaseModel
 
 from .._system.files import write_text
 from .._system.paths import expanded
-from .._system.progress import duration
 from ..build import load_base
 from ..config.load import load_recipe, recipe_from_dict
 from ..config.schema import Recipe
@@ -34,7 +32,7 @@ from ..methods import option_names
 from . import time_budget
 from .infer_fields import Guess, guess
 from .rank import rank
-from .requirements import Needs, Said, kind_of
+from .requirements import Needs, Requirements, kind_of
 from .requirements import measure as measure_needs
 
 METHODS = ("prompt-tuning/before", "prompt-tuning/after", "prefix-tuning/before", "prefix-tuning/after")
@@ -45,7 +43,6 @@ SHARE_DEV, SHARE_TEST = 0.2, 0.2
 ENOUGH = 300  # rows, of which some may be held out as unlike the rest
 LONGEST_INPUT, LONGEST_TARGET = 512, 128  # tokens that two cores can bear
 WITHIN = 1800.0  # seconds
-SPARE = 0.8  # of the time that is planned for: a machine may become busier
 
 
 @dataclass(frozen=True)
@@ -106,13 +103,13 @@ def start(
 
     def seconds_of(settings: dict[str, Any]) -> float:
         written = read.with_settings(spelt(settings, read))
-        return pace.seconds(written, _counts(len(found), written))
+        return pace.seconds(written, time_budget.Counts.of(len(found), written))
 
     limit = WITHIN if within is None else within
-    room = SPARE * (limit - (time.monotonic() - began))
+    room = time_budget.SPARE * (limit - (time.monotonic() - began))
     settings, seconds = time_budget.fit(seconds_of, room, levels)
     if seconds > room:
-        _too_short(limit, seconds, time.monotonic() - began)
+        raise time_budget.too_short("--within", limit, seconds, time.monotonic() - began)
     chosen = spelt(settings, read)
     for key, value in chosen.items():
         if key in ("data.limit", "compare.test_limit") and value >= len(found):
@@ -157,16 +154,6 @@ def _cuts(
             yield f"{len(value)} learning rates instead of {len(most)} ({key})"
         else:
             yield f"{key.split('.')[-1].replace('_', ' ')}: {value} instead of {most} ({key})"
-
-
-def _too_short(within: float, seconds: float, used: float) -> NoReturn:
-    # with room for a machine that is busier then
-    enough = math.ceil((1.25 * seconds / SPARE + used) / 60)
-    raise SoftPromptError(
-        f"{duration(within)} are too short to compare methods on these rows",
-        why=f"the least that compares anything takes about {duration(seconds + used)} on this machine",
-        fix=f"--within {enough}m, fewer or shorter rows, or fewer settings of your own on the command line",
-    )
 
 
 def _write_said(plain: dict[str, Any], asked: Recipe) -> None:
@@ -232,7 +219,7 @@ def _needs(rows: Sequence[Row], asked: Recipe, guessed: Guess, lm: LanguageModel
     kind = asked.task.kind if "kind" in asked.task.model_fields_set else None
     if kind is None:
         kind = kind_of([template.render(row) for row in rows])
-    return measure_needs(rows, template, lm, Said(asked.model), kind=kind)
+    return measure_needs(rows, template, lm, Requirements(asked.model), kind=kind)
 
 
 def comparison(
@@ -288,19 +275,9 @@ def comparison(
 def _methods(needs: Needs) -> list[str]:
     """The usual ones, without those that cannot be had here; a long row is shortened, and no reason."""
     short = replace(needs, longest=min(needs.longest, needs.context // 4))
-    out = {item.contestant.name for item in rank(short).excluded}
+    out = {item.candidate.name for item in rank(short).excluded}
     words = ["tf-idf"] if needs.kind == "classification" else []
     return [name for name in (*METHODS, *OTHERS, *words) if name not in out]
-
-
-def _counts(rows: int, recipe: Recipe) -> time_budget.Counts:
-    how = recipe.compare
-    held = rows * SHARE_TEST if how.unseen is not None else 0.0
-    tested = (rows - held) * SHARE_TEST
-    learned = min(recipe.data.limit or rows, rows - held - tested)
-    most = how.test_limit or rows
-    test = min(most, tested) + min(most, held)
-    return time_budget.Counts(round(learned * (1 - SHARE_DEV)), round(learned * SHARE_DEV), round(test))
 
 
 def _is_said(asked: Recipe, key: str) -> bool:

@@ -36,7 +36,7 @@ class RecipeTask:
 
 
 def recipe_of(
-    contestant: MethodChoice, needs: Needs, task: RecipeTask, settings: Mapping[str, Any] | None = None
+    candidate: MethodChoice, needs: Needs, task: RecipeTask, settings: Mapping[str, Any] | None = None
 ) -> dict[str, Any]:
     """The recipe as plain values, without what is the default anyway; `settings` by dotted name win."""
     data = {"train": task.rows}
@@ -54,16 +54,16 @@ def recipe_of(
         "data": data,
         "template": {"input": task.input, "target": task.target},
         "task": about,
-        "method": {"name": contestant.method, **contestant.options},
+        "method": {"name": candidate.method, **candidate.options},
     }
-    batch = max(1, min(contestant.batch_size, needs.rows // 2))
-    rate = {} if contestant.rate is None else {"lr": contestant.rate}
-    recipe["train"] = {"steps": contestant.steps, "batch_size": batch}
-    if contestant.base != "frozen":
-        recipe["base"] = {"mode": contestant.base, **rate}
+    batch = max(1, min(candidate.batch_size, needs.rows // 2))
+    rate = {} if candidate.rate is None else {"lr": candidate.rate}
+    recipe["train"] = {"steps": candidate.steps, "batch_size": batch}
+    if candidate.base != "frozen":
+        recipe["base"] = {"mode": candidate.base, **rate}
     else:
         recipe["train"] |= rate
-    recipe["output"] = f"runs/{_stem(contestant)}"
+    recipe["output"] = f"runs/{_stem(candidate)}"
     for key, value in (settings or {}).items():
         section, leaf = key.split(".")
         before = recipe.get(section, {})
@@ -82,14 +82,14 @@ def write(
 ) -> list[Path]:
     """Write `1-METHOD.yaml` and so on for the first trained ones; the paths, the best first.
 
-    `settings` are those that did best, by contestant, where they were tried.
+    `settings` are those that did best, by candidate, where they were tried.
     """
     written = []
-    trained = [item for item in ranking.ranked if item.contestant.is_trained]
+    trained = [item for item in ranking.ranked if item.candidate.is_trained]
     for place, item in enumerate(trained[:first], 1):
-        path = folder / f"{place}-{_stem(item.contestant)}.yaml"
-        tried = (settings or {}).get(item.contestant.name)
-        recipe = recipe_of(item.contestant, needs, _from(task, folder), tried)
+        path = folder / f"{place}-{_stem(item.candidate)}.yaml"
+        tried = (settings or {}).get(item.candidate.name)
+        recipe = recipe_of(item.candidate, needs, _from(task, folder), tried)
         recipe["output"] = os.path.relpath(recipe["output"], folder)
         check(recipe, folder)
         text = yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True, width=100)
@@ -112,31 +112,27 @@ def _from(task: RecipeTask, folder: Path) -> RecipeTask:
     return replace(task, rows=rows)
 
 
-def _stem(contestant: MethodChoice) -> str:
-    return contestant.name.replace("/", "-")
+def _stem(candidate: MethodChoice) -> str:
+    return candidate.name.replace("/", "-")
 
 
 def _head(item: Ranked, path: Path) -> str:
     command = f"softprompt tune {shlex.quote(str(path))}"
-    lines = [f"{item.contestant.name}: {item.contestant.says}", f"  {command}", ""]
+    rates = ",".join(f"{rate:.0e}".replace("e-0", "e-") for rate in sorted(rates_of(item.candidate)))
+    lines = [f"{item.candidate.name}: {item.candidate.says}", f"  {command}", ""]
     lines += [f"for:      {rule.says}" for rule in item.reasons_for]
     lines += [f"against:  {rule.says}" for rule in item.reasons_against]
     lines += ["", "The learning rate decides most; search it first:"]
-    lines += [f"  softprompt search {shlex.quote(str(path))} --over lr={rates(item.contestant)}"]
+    lines += [f"  softprompt search {shlex.quote(str(path))} --over lr={rates}"]
     return "\n".join(f"# {line}".rstrip() for line in lines) + "\n\n"
 
 
-def rates(contestant: MethodChoice) -> str:
-    """Learning rates to try: the contestant's own, a third of it and three times it."""
-    own = own_rate(contestant)
-    return ",".join(f"{own * factor:.0e}".replace("e-0", "e-") for factor in (1 / 3, 1, 3))
-
-
-def own_rate(contestant: MethodChoice) -> float:
-    """The learning rate that is tried first."""
-    if contestant.rate is not None:
-        return contestant.rate
+def rates_of(candidate: MethodChoice) -> list[float]:
+    """Learning rates to try: the method's usual one, three times it, and a third of it."""
     from ..lm.finetune import LEARNING_RATE
     from ..methods import find
 
-    return LEARNING_RATE["lora"] if contestant.base == "lora" else find(contestant.method).lr
+    usual = candidate.rate
+    if usual is None:
+        usual = LEARNING_RATE["lora"] if candidate.base == "lora" else find(candidate.method).lr
+    return [float(f"{usual * factor:.1g}") for factor in (1, 3, 1 / 3)]

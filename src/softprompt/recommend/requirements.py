@@ -26,7 +26,7 @@ REPEATS = 3
 
 
 @dataclass(frozen=True)
-class Said:
+class Requirements:
     """What the user says. None: nothing said about it."""
 
     model: str = "smollm2"
@@ -42,7 +42,7 @@ class Said:
 class Needs:
     """All that a rule may look at."""
 
-    said: Said
+    required: Requirements
     rows: int
     prompts: int  # named by the rows; 1 where they name none
     kind: str  # of task: "classification", "choice" or "generation"
@@ -65,7 +65,7 @@ class Needs:
     @property
     def tasks(self) -> int:
         """Prompts to serve."""
-        return max(self.said.tasks or 1, self.prompts)
+        return max(self.required.tasks or 1, self.prompts)
 
     @property
     def rows_a_prompt(self) -> float:
@@ -77,7 +77,7 @@ def measure(
     rows: Sequence[Mapping[str, Any]],
     template: Template,
     lm: LanguageModel,
-    said: Said,
+    required: Requirements,
     *,
     kind: str | None = None,
 ) -> Needs:
@@ -92,7 +92,7 @@ def measure(
     inputs, answers = map(list, zip(*lengths, strict=True))
     parameters = list(lm.model.parameters())
     return Needs(
-        said,
+        required,
         rows=len(rendered),
         prompts=max(1, len({item.prompt for item in rendered if item.prompt is not None})),
         kind=kind,
@@ -110,7 +110,7 @@ def measure(
         depth=lm.spec.depth,
         weights=sum(p.numel() for p in parameters),
         weight_bytes=sum(p.numel() * p.element_size() for p in parameters),
-        input_seconds=None if said.latency is None else _seconds(lm, round(median(inputs))),
+        input_seconds=None if required.latency is None else _seconds(lm, round(median(inputs))),
     )
 
 

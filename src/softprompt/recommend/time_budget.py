@@ -6,13 +6,14 @@ model; the rest is counting. What is cut first is what shows least.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from .. import methods
-from .._system.progress import track
+from .._system.progress import duration, track
 from ..build import load_base
 from ..compare.candidates import Candidate, contestants
 from ..compare.search import trials_of
@@ -27,6 +28,7 @@ from ..training.step_timing import step_seconds, typical_batch
 from ..training.tune import optimization
 
 SAMPLE, SAMPLE_DEV, WRITTEN, TEXT_TOKENS = 48, 8, 4, 8  # rows and tokens that are measured on
+SPARE = 0.8  # of the time that is planned for: a machine may become busier
 BATCH = 8  # rows of a step that is timed
 START = 8.0  # seconds until a worker has loaded its model
 SERVED = 6 * (2 * 8 + 2)  # generated rows of 16 tokens of a serving measure, in its six rounds
@@ -64,6 +66,17 @@ class Counts:
     dev: int
     test: int  # unseen rows too
 
+    @staticmethod
+    def of(rows: int, recipe: Recipe) -> Counts:
+        """The splits of so many rows."""
+        compare, dev = recipe.compare, recipe.data.dev_fraction
+        held = rows * compare.unseen.share if compare.unseen is not None else 0.0
+        tested = (rows - held) * compare.test_fraction
+        learned = min(recipe.data.limit or rows, rows - held - tested)
+        most = compare.test_limit or rows
+        test = min(most, tested) + min(most, held)
+        return Counts(round(learned * (1 - dev)), round(learned * dev), round(test))
+
 
 @dataclass(frozen=True)
 class MeasuredSeconds:
@@ -75,25 +88,30 @@ class MeasuredSeconds:
     workers: int = 1
     start: float = START
 
-    def seconds(self, recipe: Recipe, counts: Counts) -> float:
-        """Of the whole comparison."""
-        return self.start + sum(self._of(one, recipe, counts) for one in contestants(recipe)) / self.workers
+    def seconds(self, recipe: Recipe, counts: Counts, *, search_only: bool = False) -> float:
+        """Of the whole comparison, or of its references and its search alone."""
+        each = (self._of(one, recipe, counts, search_only) for one in contestants(recipe))
+        return self.start + sum(each) / self.workers
 
-    def _of(self, one: Candidate, recipe: Recipe, counts: Counts) -> float:
+    def _of(self, one: Candidate, recipe: Recipe, counts: Counts, search_only: bool) -> float:
         how, row = recipe.compare, self.row
         texts = self.text * min(how.text_rows or counts.test, counts.test)
         if one.is_reference:
             longer = 1 + (how.shots if one.name == "few-shot" else 0)
-            return 0.0 if one.name == "tf-idf" else longer * (row * (counts.dev + counts.test) + 2 * texts)
+            scored = 0.0 if search_only else row * counts.test + texts
+            return 0.0 if one.name == "tf-idf" else longer * (row * counts.dev + texts + scored)
         training = recipe.train.steps * self.step.get(one.name, max(self.step.values(), default=0.0))
         training += EVALUATIONS * row * counts.dev
         cached = row * min(counts.train, recipe.train.steps * recipe.train.batch_size) + row * counts.dev
+        # trials of a search are trained side by side and read their inputs once
+        search = trials_of(one, how) * training + cached
+        if search_only:
+            return search
         finals = how.seeds * (1 + len(how.curve)) * (training + cached + row * counts.dev)
         scores = how.seeds * (row * counts.test + texts)
         measures = 12 * row * how.control_rows if how.control else 0.0
         measures += SERVED * max(row, self.text / 2) if how.serving else 0.0
-        # trials of a search are trained side by side and read their inputs once
-        return trials_of(one, how) * training + cached + finals + scores + measures
+        return search + finals + scores + measures
 
 
 def measure(recipe: Recipe, lm: LanguageModel, rows: Sequence[Row], workers: int = 1) -> MeasuredSeconds:
@@ -164,7 +182,10 @@ def processes(recipe: Recipe) -> int:
 
 
 def fit(
-    seconds_of: Callable[[dict[str, Any]], float], within: float, levels: Mapping[str, Sequence[Any]]
+    seconds_of: Callable[[dict[str, Any]], float],
+    within: float,
+    levels: Mapping[str, Sequence[Any]],
+    cuts: Sequence[str] = CUTS,
 ) -> tuple[dict[str, Any], float]:
     """The settings (by dotted name) that end `within` seconds, cut as little as will do, and their time.
 
@@ -176,7 +197,7 @@ def fit(
         return {key: values[at[key]] for key, values in levels.items()}
 
     seconds, cut = seconds_of(settings()), []
-    for key in CUTS:
+    for key in cuts:
         if seconds <= within:
             break
         if key in at and at[key] + 1 < len(levels[key]):
@@ -191,6 +212,16 @@ def fit(
         else:
             at[key] += 1
     return settings(), seconds
+
+
+def too_short(option: str, within: float, seconds: float, used: float) -> SoftPromptError:
+    """The error for a time that is less than the least that can be planned, which takes `seconds`."""
+    enough = math.ceil((1.25 * seconds / SPARE + used) / 60)  # with room for a machine that is busier then
+    return SoftPromptError(
+        f"{duration(within)} are too short to compare methods on these rows",
+        why=f"the least that compares anything takes about {duration(seconds + used)} on this machine",
+        fix=f"{option} {enough}m, fewer or shorter rows, or fewer settings of your own on the command line",
+    )
 
 
 def less(recipe: Recipe) -> list[str]:

@@ -1,11 +1,12 @@
-"""What a rule is: a fact, when it matters, for whom, and where it comes from."""
+"""A rule: which methods it prefers to which others, when it applies, and the evidence for it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import product
 
-from ..candidates import CONTESTANTS
+from ..candidates import CANDIDATES
 from ..requirements import Needs
 
 
@@ -13,54 +14,61 @@ from ..requirements import Needs
 class Evidence:
     """Where a rule comes from."""
 
-    source: str  # a paper, a page of this project, or what holds by construction
+    source: str  # a paper, a page of this project, or "by construction"
     figures: str
     limits: str = ""  # what it does not show
-    command: str = ""  # that measures it again, where it is our own
+    command: str = ""  # that measures it again, where the figures are our own
+    sets: int = 0  # data sets that it was measured on; 0: by construction, or no comparison
 
 
 @dataclass(frozen=True)
 class Rule:
-    """A fact, when it matters, and for whom."""
+    """A fact about some methods: it excludes them, orders them, or is a remark."""
 
     name: str
     when: Callable[[Needs], bool]
-    condition: str  # the same in words
-    about: tuple[str, ...]  # contestants
+    condition: str  # `when` in words
+    about: tuple[str, ...]  # the methods that the fact describes
     says: str
     evidence: Evidence
-    points: int = 0  # 0: only said
+    over: tuple[str, ...] = ()  # `about` is preferred to these
+    under: tuple[str, ...] = ()  # these are preferred to `about`
     excludes: bool = False
     each: Callable[[str, Needs], bool] | None = None  # whether it holds for one of `about`
 
-    def holds(self, contestant: str, needs: Needs) -> bool:
-        """Whether the rule fires for this contestant."""
-        return (
-            contestant in self.about and self.when(needs) and (not self.each or self.each(contestant, needs))
-        )
+    def holds(self, method: str, needs: Needs) -> bool:
+        """Whether the rule applies to this method under these needs."""
+        return method in self.about and self.when(needs) and (not self.each or self.each(method, needs))
+
+    @property
+    def preferences(self) -> tuple[tuple[str, str], ...]:
+        """Pairs (preferred, other)."""
+        return (*product(self.about, self.over), *product(self.under, self.about))
 
 
-ALL = tuple(CONTESTANTS)
-TRAINED = tuple(name for name, c in CONTESTANTS.items() if c.is_trained)
-UNTRAINED = tuple(name for name, c in CONTESTANTS.items() if not c.is_trained)
-PREFIXES = tuple(name for name, c in CONTESTANTS.items() if c.depth == "kv")
+ALL = tuple(CANDIDATES)
+TRAINED = tuple(name for name, c in CANDIDATES.items() if c.is_trained)
+UNTRAINED = tuple(name for name, c in CANDIDATES.items() if not c.is_trained)
+PREFIXES = tuple(name for name, c in CANDIDATES.items() if c.depth == "kv")
 TABLES = ("prefix-tuning/after", "prefix-tuning/before")
 PROMPTS = ("prompt-tuning/after", "prompt-tuning/before")
 GENERATED = ("generated-prefix/after", "generated-prompt/after")
-AFTER = tuple(name for name, c in CONTESTANTS.items() if c.placement == "after")
-BEFORE = tuple(name for name, c in CONTESTANTS.items() if c.placement == "before")
-SOFT = tuple(name for name, c in CONTESTANTS.items() if c.depth == "embedding")
+AFTER = tuple(name for name, c in CANDIDATES.items() if c.placement == "after")
+BEFORE = tuple(name for name, c in CANDIDATES.items() if c.placement == "before")
+SOFT = tuple(name for name, c in CANDIDATES.items() if c.depth == "embedding")
 MULTITASK, LORA, FEW_SHOT = "multitask-prompt-tuning/after", "lora", "few-shot"
 
 LITTLE = 64  # rows: fewer are few
-QUALITY = "python -m benchmarks.quality --data DIR"
+BENCHMARK = "python -m benchmarks.quality --data DIR"
 SST2 = "docs/results.md, SST-2, 1,000 training sentences"
 BOARD = "Hugging Face PEFT, method_comparison/MetaMathQA (Llama-3.2-3B, GSM8K)"
 
 
-def said(*names: str) -> Callable[[Needs], bool]:
-    return lambda needs: any(getattr(needs.said, name) not in (None, False) for name in names)
+def required(*names: str) -> Callable[[Needs], bool]:
+    """Whether the user requires any of these."""
+    return lambda needs: any(getattr(needs.required, name) not in (None, False) for name in names)
 
 
-def by_construction(what: str, limits: str = "") -> Evidence:
-    return Evidence("by construction", what, limits)
+def by_construction(reason: str, limits: str = "") -> Evidence:
+    """Evidence that follows from how the method works."""
+    return Evidence("by construction", reason, limits)

@@ -1,28 +1,28 @@
-"""Rules that take a contestant out: what cannot be had, or not within what the user says."""
+"""Rules that take a candidate out: what cannot be had, or not within what the user says."""
 
 from __future__ import annotations
 
-from ..candidates import CONTESTANTS
+from ..candidates import CANDIDATES
 from ..estimates import first_token_seconds, served_bytes
 from ..requirements import Needs
-from .base import ALL, FEW_SHOT, LORA, MULTITASK, PREFIXES, TRAINED, Evidence, Rule, by_construction, said
+from .base import ALL, FEW_SHOT, LORA, MULTITASK, PREFIXES, TRAINED, Evidence, Rule, by_construction, required
 
 
 def _over_memory(name: str, needs: Needs) -> bool:
-    return needs.said.memory is not None and served_bytes(CONTESTANTS[name], needs) > needs.said.memory
+    return needs.required.memory is not None and served_bytes(CANDIDATES[name], needs) > needs.required.memory
 
 
 def _over_latency(name: str, needs: Needs) -> bool:
     """Where the plain model keeps to it; where it does not, no method can help (see `rules.cost`)."""
-    seconds, limit = first_token_seconds(CONTESTANTS[name], needs), needs.said.latency
+    seconds, limit = first_token_seconds(CANDIDATES[name], needs), needs.required.latency
     if seconds is None or limit is None or needs.input_seconds is None:
         return False
     return needs.input_seconds <= limit < seconds
 
 
 def _no_room(name: str, needs: Needs) -> bool:
-    vectors = int(CONTESTANTS[name].options.get("length", 0))
-    return needs.longest * (1 + CONTESTANTS[name].shots) + vectors > needs.context
+    vectors = int(CANDIDATES[name].options.get("length", 0))
+    return needs.longest * (1 + CANDIDATES[name].shots) + vectors > needs.context
 
 
 #: What cannot be had.
@@ -41,18 +41,18 @@ EXCLUSIONS = (
     ),
     Rule(
         "the base may not change",
-        said("frozen"),
+        required("frozen"),
         "--frozen",
         (LORA,),
         "it changes the base model's weights",
         by_construction(
-            "LoRA adds to the weights; every other contestant leaves the base byte for byte as it is"
+            "LoRA adds to the weights; every other candidate leaves the base byte for byte as it is"
         ),
         excludes=True,
     ),
     Rule(
         "prompts share a batch",
-        said("one_batch"),
+        required("one_batch"),
         "--one-batch",
         (LORA,),
         "its weights are the batch's, so rows of different prompts cannot share one",
@@ -108,7 +108,7 @@ EXCLUSIONS = (
     ),
     Rule(
         "does not fit the memory",
-        said("memory"),
+        required("memory"),
         "--memory",
         ALL,
         "the base and all prompts together take more than that memory",
@@ -121,7 +121,7 @@ EXCLUSIONS = (
     ),
     Rule(
         "too slow to the first token",
-        said("latency"),
+        required("latency"),
         "--latency",
         ALL,
         "a median input takes longer than that to its first token",

@@ -1,31 +1,52 @@
-"""What is known about which method suits what, each rule with its evidence and the limits of that.
+"""What is known about which method suits what: every rule with its evidence and the limits of that.
 
-A rule gives points, or excludes, or only says something (no points). Points are a judgement of how much a
-fact should weigh, not a measurement: 1 a hint, 2 measured once, 3 beyond doubt or by construction. The
-evidence is what others published or what this project measured; what nobody measured has no rule.
+The evidence is what others published or what this project measured; what nobody measured has no rule. `RULES`
+is in the order in which `rank` takes the rules: exclusions, quality (measured on the most data sets first),
+cost.
 """
 
 from __future__ import annotations
 
 from .base import ALL, TRAINED, Evidence, Rule
-from .cost import DEMANDS
+from .cost import COST_RULES
 from .exclusions import EXCLUSIONS
-from .quality import OUTCOMES
+from .quality import QUALITY_RULES
 
-__all__ = ["RULES", "Evidence", "Rule", "as_markdown"]
+__all__ = ["COST", "QUALITY", "RULES", "Evidence", "Rule", "as_markdown"]
 
-RULES: dict[str, Rule] = {rule.name: rule for rule in (*EXCLUSIONS, *OUTCOMES, *DEMANDS)}
+QUALITY = tuple(sorted(QUALITY_RULES, key=lambda rule: -rule.evidence.sets))
+COST = COST_RULES
+RULES: dict[str, Rule] = {rule.name: rule for rule in (*EXCLUSIONS, *QUALITY, *COST)}
 
 
 def as_markdown() -> str:
-    """The table of docs/choose.md."""
-    lines = ["| when | about | points | what | evidence | its limits |", "|---|---|---|---|---|---|"]
+    """Return the table of docs/choose.md."""
+    lines = ["| when | about | effect | what | evidence | its limits |", "|---|---|---|---|---|---|"]
     for rule in RULES.values():
-        points = "out" if rule.excludes else f"{rule.points:+d}" if rule.points else "–"
-        about = "all" if rule.about == ALL else "trained" if rule.about == TRAINED else ", ".join(rule.about)
         proof = f"{rule.evidence.source}: {rule.evidence.figures}"
         if rule.evidence.command:
             proof += f" (`{rule.evidence.command}`)"
-        cells = (rule.condition, about, points, rule.says, proof, rule.evidence.limits or "–")
+        cells = (
+            rule.condition,
+            named(rule.about),
+            effect(rule),
+            rule.says,
+            proof,
+            rule.evidence.limits or "–",
+        )
         lines.append(f"| {' | '.join(cells)} |")
     return "\n".join(lines)
+
+
+def effect(rule: Rule) -> str:
+    """Return what the rule does to the methods that it is about, in words."""
+    if rule.excludes:
+        return "out"
+    if rule.over:
+        return f"above {named(rule.over)}"
+    return f"below {named(rule.under)}" if rule.under else "remark"
+
+
+def named(methods: tuple[str, ...]) -> str:
+    """Return the methods' names, or the word for all or all trained ones."""
+    return {ALL: "all", TRAINED: "trained"}.get(methods) or ", ".join(methods)

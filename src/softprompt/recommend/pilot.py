@@ -1,0 +1,271 @@
+"""`choose --pilot`: the first methods of a ranking, tried on the rows by the search of a comparison.
+
+How many methods, learning rates, steps and rows fit the time is planned by timing a step of each kind of
+method (`time_budget`). The search is that of `softprompt.compare`: the rates of a method are trained side by
+side, one that is below the median at half time ends, and a method that takes longer than its share is cut
+off. It looks at the dev rows alone, so the test rows stay new for a comparison that follows.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ..compare.candidates import REFERENCES
+from ..compare.executors import Executor
+from ..compare.experiment import Hooks, compare
+from ..compare.store import Record
+from ..config.load import recipe_from_dict
+from ..config.schema import Recipe
+from ..data.sources import Row
+from ..errors import SoftPromptError
+from ..lm.base import LanguageModel
+from . import time_budget
+from .rank import Ranked, Ranking
+from .recipes import rates_of
+
+#: What a pilot may have, the most first: methods and learning rates of each, in the order of the ranking.
+LEVELS: dict[str, tuple[int, ...]] = {
+    "train.steps": (150, 100, 75, 50, 30, 20, 12),
+    "rates": (3, 2, 1),
+    "methods": (7, 6, 5, 4, 3, 2),
+    "data.limit": (400, 200, 100),
+}
+#: What is lowered by one level, in this order. Under 50 steps the order of the methods is not yet that of
+#: longer trials, so methods and rows are given up first.
+CUTS = (
+    *("train.steps", "train.steps", "rates", "train.steps", "rates", "methods", "methods", "data.limit"),
+    *("methods", "methods", "data.limit", "methods", "train.steps", "train.steps", "train.steps"),
+)
+
+
+@dataclass(frozen=True)
+class PilotTrial:
+    """One method, or one of its learning rates, on the dev rows."""
+
+    contestant: str
+    settings: dict[str, Any]
+    rows: int | None
+    steps: int | None  # that it had; None where nothing is trained
+    seconds: float
+    artifact_bytes: int | None
+    status: str  # "done", "pruned" (ended early: below the median of its rates, or out of time) or "failed"
+    score: float | None  # the metric; None where it failed
+    noise: float  # a standard error of the score; 0 where the metric is not a share of the rows
+    key: tuple[float, ...]  # the score and the log-loss; higher is better
+    error: str = ""
+
+
+@dataclass(frozen=True)
+class Pilot:
+    """All trials, and the order of the methods that they give."""
+
+    played: tuple[PilotTrial, ...]
+    order: tuple[PilotTrial, ...]  # each method's best trial, the best first, those that failed last
+    unplayed: tuple[str, ...]  # methods of the ranking that there was no time for
+    lowered: tuple[str, ...]  # what has less than it would with more time, in words
+    metric: str
+    dev_rows: int
+    folder: Path
+    seconds: float
+
+    @property
+    def unseparated(self) -> tuple[str, ...]:
+        """The methods within a standard error of the best score, where there are two or more."""
+        scored = [trial for trial in self.order if trial.key]
+        top = max(scored, key=lambda trial: trial.key[0])
+        near = tuple(t.contestant for t in scored if t.key[0] >= top.key[0] - top.noise)
+        return near if len(near) > 1 else ()
+
+    @property
+    def settings(self) -> dict[str, dict[str, Any]]:
+        """Each method's best settings, by dotted name."""
+        return {trial.contestant: trial.settings for trial in self.order if trial.key}
+
+
+def run_pilot(
+    plain: Mapping[str, Any],
+    ranking: Ranking,
+    folder: Path,
+    seconds: float,
+    *,
+    lm: LanguageModel,
+    rows: Sequence[Row],
+    hooks: Hooks | None = None,
+    executor: Executor | None = None,
+) -> Pilot:
+    """Try the first of the ranking within `seconds`; `plain` is a comparison's recipe for the rows.
+
+    Raises SoftPromptError for rows that a comparison cannot use, a time that is too short for two methods,
+    and where every trial failed.
+    """
+    hooks, began = hooks or Hooks(), time.monotonic()
+    names = [item.candidate.name for item in ranking.ranked if item.candidate.is_trained]
+    if not names:
+        raise SoftPromptError("there is no method left to try", fix="leave --pilot out")
+    recipe, lowered = _planned(plain, ranking, lm, rows, seconds, began)
+    # the time of earlier calls in this folder is over; what they ran is used again
+    within = {"within": seconds + _seconds_of(folder)}
+    recipe = recipe.model_copy(update={"compare": recipe.compare.model_copy(update=within)})
+    records: list[Record] = []
+
+    def keep(record: Record, was_there: bool) -> None:
+        records.append(record)
+        hooks.on_record(record, was_there)
+
+    compare(
+        recipe,
+        folder,
+        on=executor,
+        hooks=replace(hooks, on_record=keep),
+        report=False,
+        since=began,
+        search_only=True,
+    )
+    study = json.loads((folder / "study.json").read_text(encoding="utf-8"))
+    dev_rows = study["rows"]["dev"]
+    played = tuple(_trial(record, study["metric"], dev_rows) for record in records)
+    order = in_order(played)
+    if not any(trial.key for trial in order if trial.contestant not in REFERENCES):
+        reason = next((trial.error for trial in played if trial.error), "the time ran out before the first")
+        raise SoftPromptError("no trial of the pilot came to an end", why=reason, fix="give it more time")
+    reached = {trial.contestant for trial in order}
+    unplayed = tuple(name for name in names if name not in reached)
+    took = time.monotonic() - began
+    return Pilot(played, tuple(order), unplayed, lowered, study["metric"], dev_rows, folder, took)
+
+
+def measured_first(ranking: Ranking, pilot: Pilot) -> Ranking:
+    """Return the ranking with the methods that the pilot tried first, in its order, then the others."""
+    place = {trial.contestant: number for number, trial in enumerate(pilot.order)}
+
+    def key(item: Ranked) -> int:
+        return place.get(item.candidate.name, len(place))
+
+    return replace(ranking, ranked=tuple(sorted(ranking.ranked, key=key)))
+
+
+def standard_error(score: float, rows: int) -> float:
+    """Return the standard error of a share of the rows; 0 for a score outside 0 to 1."""
+    return math.sqrt(score * (1 - score) / rows) if 0 <= score <= 1 and rows else 0.0
+
+
+def best_first(trials: Sequence[PilotTrial]) -> list[PilotTrial]:
+    """Order trials by score, and those within a standard error of the best by their log-loss.
+
+    An accuracy on 80 rows moves by five points from draw to draw, a log-loss by less. A trial without a
+    log-loss that can be compared keeps its place.
+    """
+    order = sorted(trials, key=lambda trial: -trial.key[0])
+    least = order[0].key[0] - order[0].noise if order else 0.0
+    places = [i for i, trial in enumerate(order) if trial.key[0] >= least and len(trial.key) > 1]
+    near = sorted((order[i] for i in places), key=lambda trial: -trial.key[1])
+    for place, trial in zip(places, near, strict=True):
+        order[place] = trial
+    return order
+
+
+def in_order(played: Sequence[PilotTrial]) -> list[PilotTrial]:
+    """Each method's best trial, the best first; methods of which every trial failed come last.
+
+    A trial that ended early counts only where no other of its method came to its end.
+    """
+    by_method: dict[str, list[PilotTrial]] = {}
+    for trial in played:
+        by_method.setdefault(trial.contestant, []).append(trial)
+    best, failed = [], []
+    for trials in by_method.values():
+        ended = [t for t in trials if t.status == "done"] or [t for t in trials if t.key]
+        (best if ended else failed).append((best_first(ended) or trials)[0])
+    return best_first(best) + failed
+
+
+def _planned(
+    plain: Mapping[str, Any],
+    ranking: Ranking,
+    lm: LanguageModel,
+    rows: Sequence[Row],
+    seconds: float,
+    began: float,
+) -> tuple[Recipe, tuple[str, ...]]:
+    """The recipe of the largest pilot that fits the time, the method with the fastest step first."""
+    trained = [item.candidate for item in ranking.ranked if item.candidate.is_trained]
+    references = [i.candidate.name for i in ranking.ranked if i.candidate.name in REFERENCES]
+    most = {"methods": len(trained), "data.limit": max(len(rows), min(LEVELS["data.limit"]))}
+    levels = {
+        key: [value for value in values if value <= most.get(key, value)] or [most[key]]
+        for key, values in LEVELS.items()
+    }
+
+    def recipe_of(settings: Mapping[str, int], order: Sequence[str] = ()) -> Recipe:
+        tried = trained[: settings["methods"]]
+        rates = {one.name: {"rates": rates_of(one)[: settings["rates"]]} for one in tried}
+        methods = {name: rates[name] for name in order or rates} | {name: {} for name in references}
+        changes = {
+            "train": {**plain.get("train", {}), "steps": settings["train.steps"]},
+            "compare": {**plain.get("compare", {}), "methods": methods},
+        }
+        if settings["data.limit"] < len(rows):
+            changes["data"] = {**plain["data"], "limit": settings["data.limit"]}
+        return recipe_from_dict({**plain, **changes})
+
+    largest = recipe_of({key: values[0] for key, values in levels.items()})
+    workers = largest.compare.workers or time_budget.processes(largest)
+    pace = time_budget.measure(largest, lm, rows, workers)
+
+    def seconds_of(settings: Mapping[str, int]) -> float:
+        recipe = recipe_of(settings)
+        return pace.seconds(recipe, time_budget.Counts.of(len(rows), recipe), search_only=True)
+
+    used = time.monotonic() - began
+    room = time_budget.SPARE * (seconds - used)
+    settings, planned = time_budget.fit(seconds_of, room, levels, CUTS)
+    if planned > room:
+        raise time_budget.too_short("--pilot", seconds, planned, used)
+    # a fast method leaves the rest of its share to those after it
+    order = sorted(
+        (one.name for one in trained[: settings["methods"]]), key=lambda name: pace.step.get(name, 0.0)
+    )
+    words = {"rates": "learning rates of each method", "train.steps": "steps", "data.limit": "rows"}
+    lowered = (
+        f"{settings[key]} {word} instead of {levels[key][0]}"
+        for key, word in words.items()
+        if settings[key] < levels[key][0]
+    )
+    return recipe_of(settings, order), tuple(lowered)
+
+
+def _seconds_of(folder: Path) -> float:
+    """The time of earlier calls in the folder."""
+    try:
+        return float(json.loads((folder / "study.json").read_text(encoding="utf-8"))["seconds"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return 0.0
+
+
+def _trial(record: Record, metric: str, dev_rows: int) -> PilotTrial:
+    is_reference = record["contestant"] in REFERENCES
+    dev = record.get("dev") or {name: score["value"] for name, score in (record.get("metrics") or {}).items()}
+    score, error = dev.get(metric), (record.get("error") or {}).get("what", "")
+    if record["status"] == "failed" or score is None or not math.isfinite(score):
+        score, error = None, error or "no finite score"
+    key = () if score is None else tuple(record["dev_key"])
+    return PilotTrial(
+        record["contestant"],
+        {} if is_reference else dict(record["settings"]),
+        record["rows"],
+        record.get("steps"),
+        record.get("seconds") or 0.0,
+        (record.get("cost") or {}).get("artifact_bytes"),
+        record["status"],
+        score,
+        0.0 if score is None else standard_error(score, dev_rows),
+        # the log-loss of a reference counts words that it was never told were wrong
+        key[:1] if is_reference else key,
+        error,
+    )
