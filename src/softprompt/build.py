@@ -7,9 +7,8 @@ from typing import Any
 
 from . import methods
 from ._system.notes import note
-from .artifacts import artifact as artifacts
+from .artifacts import warm_start
 from .artifacts.artifact import Artifact
-from .artifacts.source_base import other_base
 from .config.load import recipe_from_dict
 from .config.schema import Recipe
 from .data import from_recipe
@@ -71,7 +70,7 @@ def load_base(recipe: Recipe, labels: Sequence[str] | None = None) -> LanguageMo
     return lm
 
 
-def saved_base(artifact: artifacts.Artifact, model: str | None = None) -> LanguageModel:
+def saved_base(artifact: Artifact, model: str | None = None) -> LanguageModel:
     """The base that an artifact was trained on, as it was then: its precision, and a head not yet trained.
 
     `model` names another place to load it from.
@@ -188,7 +187,7 @@ def build_method(
             rows.append((*example.input_ids, *example.target_ids))
     options = recipe.method.options()
     if options.get("init") == "artifact" and options.get("artifact"):
-        for text in artifacts.starts(str(options["artifact"]), prompts):
+        for text in warm_start.notes(str(options["artifact"]), prompts):
             note(text)
     setting = Setting(
         lm,
@@ -198,8 +197,8 @@ def build_method(
         examples_by_prompt={index: tuple(rows) for index, rows in by_prompt.items()},
         seed=recipe.train.seed,
         feature_size=lambda reads: size(lm, reads),
-        read_prompt=artifacts.vectors,
-        other_base=other_base(lm),
+        read_prompt=warm_start.vectors,
+        other_base=warm_start.other_base(lm),
         on_carried=on_carried,
     )
     return methods.build(recipe.method.name, setting, recipe.method.options()).to(lm.device)

@@ -14,6 +14,7 @@ import torch
 import softprompt
 from softprompt._system.files import sha256, write_tensors
 from softprompt.artifacts import artifact as artifacts
+from softprompt.artifacts import warm_start
 from softprompt.artifacts.artifact import MANIFEST
 from softprompt.artifacts.interop.kv_cache.batch import sources
 from softprompt.artifacts.manifest import text_of
@@ -58,7 +59,7 @@ def ways_in(lm, folder: Path):
     """Every way in that reads vectors."""
     return {
         "python": lambda: softprompt.open_prompt(folder, lm).generate(["sun"]),
-        "start": lambda: artifacts.vectors(str(folder), "default"),
+        "start": lambda: warm_start.vectors(str(folder), "default"),
         "compose": lambda: softprompt.scale(folder, 1.0, folder.parent.parent / "scaled", lm),
         "compile": lambda: [s.artifact.method(lm) for s in sources([folder])],
         "server": lambda: Registry(folder.parent, lm).get("p"),

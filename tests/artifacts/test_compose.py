@@ -11,7 +11,7 @@ import torch
 from transformers import DynamicCache
 
 import softprompt
-from softprompt.artifacts import arithmetic, inspect
+from softprompt.artifacts import arithmetic, inspect, warm_start
 from softprompt.artifacts import artifact as artifacts
 from softprompt.artifacts import compose as composition
 from softprompt.artifacts.manifest import text_of
@@ -296,7 +296,7 @@ def folders(tmp_path_factory, lm):
 
 
 def vectors(folder, prompt: str = "default") -> torch.Tensor:
-    return artifacts.vectors(str(folder), prompt)["after"]
+    return warm_start.vectors(str(folder), prompt)["after"]
 
 
 def test_written_opened_and_used(lm, folders, tmp_path):
@@ -354,7 +354,7 @@ def test_compositions_compose(lm, folders, tmp_path):
     assert more.generate("sun") in ("good", "bad")
     assert more.artifact.manifest["sources"][0]["method"] == "composition"
     with pytest.raises(SoftPromptError, match="several kinds"):
-        artifacts.vectors(str(tmp_path / "mixed"), "default")
+        warm_start.vectors(str(tmp_path / "mixed"), "default")
 
 
 def test_what_is_refused(lm, folders, tmp_path, new_lm):

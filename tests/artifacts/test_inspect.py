@@ -7,8 +7,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from softprompt.artifacts import artifact as artifacts
-from softprompt.artifacts import inspect
+from softprompt.artifacts import inspect, warm_start
 from softprompt.build import start_of
 from softprompt.config.load import recipe_from_dict
 from softprompt.data.sources import read_rows
@@ -69,7 +68,7 @@ def test_nearest_tokens_by_cosine_and_distance(llama, monkeypatch):
 def test_soft_tokens_norms_movement_and_similarity(make):
     artifact, lm = make("prompt-tuning", length=3)
     found = inspect.inspect(artifact, lm, top=2, start_of=start_of)
-    vectors = torch.stack([artifacts.vectors(str(artifact.path), name)["after"] for name in "ab"])
+    vectors = torch.stack([warm_start.vectors(str(artifact.path), name)["after"] for name in "ab"])
     assert [report.name for report in found.prompts] == ["a", "b"] and found.no_start is None
     for i, report in enumerate(found.prompts):
         soft = report.soft["after"]
@@ -88,7 +87,7 @@ def test_prefix_norms_by_layer(make):
     artifact, lm = make("prefix-tuning", length=4, values_only=True)
     (report,) = inspect.inspect(artifact, lm, names=["b"], start_of=start_of).prompts
     layers = report.layers["kv_after"]
-    tensors = artifacts.vectors(str(artifact.path), "b")
+    tensors = warm_start.vectors(str(artifact.path), "b")
     keys = tensors["keys"].unflatten(-1, (3, -1)).norm(dim=-1).mean(0)  # [layers]
     assert [layer.key for layer in layers] == pytest.approx(keys.tolist())
     assert all(layer.key_moved == 0 and layer.value_moved > 0 for layer in layers)

@@ -30,7 +30,7 @@ def test_export_and_the_example(run, styles, gguf, tmp_path, capsys):
     found = output["slots"]
     assert output["tried"] == f"xllamacpp {engine.version()}"
     assert set(found) == {"joke", "fact"} and all(len(slot["tokens"]) == 3 for slot in found.values())
-    server = engine.start(gguf, slots, cache_type="f32", slots=2)
+    server = engine.Engine(gguf, cache_type="f32", slots=2).start(slots)
     ask = runpy.run_path(str(EXAMPLE))["main"]
     capsys.readouterr()
     ask([str(slots), "sun", "--server", server.listening_address, "--tokens", "5"])
@@ -55,7 +55,7 @@ def test_the_example_does_not_believe_a_server_that_restores_nothing():
 
 
 def test_a_state_of_the_engines_own(run, styles, gguf, tmp_path):
-    (tmp_path / "slot.bin").write_bytes(engine.saved_state(gguf))
+    (tmp_path / "slot.bin").write_bytes(engine.Engine(gguf).saved_state())
     words = ["export", styles, "--to", "llama.cpp", "--prompt", "fact", "--state", tmp_path / "slot.bin"]
     output = run(*words, "--out", tmp_path / "slots")
     assert output.code == 0 and "fact  fact.bin  3 tokens" in output.out

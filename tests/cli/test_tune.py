@@ -57,7 +57,7 @@ def test_tune_refuses_to_replace_a_tuned_prompt(run, recipe, tmp_path):
 def test_checkpoint_of_another_recipe_is_refused_and_dropped_by_restart(run, recipe, tmp_path, monkeypatch):
     from softprompt.cli.interruption import Interruption
 
-    monkeypatch.setattr(Interruption, "asked", ALWAYS, raising=False)
+    monkeypatch.setattr(Interruption, "requested", ALWAYS, raising=False)
     assert run("tune", recipe).code == 130
     monkeypatch.undo()
     message = run("tune", recipe, "lr=0.5")
@@ -99,7 +99,7 @@ def test_interrupted_run_goes_on_and_ends_with_the_same_bytes(tmp_path, model_fo
 def test_interrupted_json_says_how_to_go_on(run, recipe, tmp_path, monkeypatch):
     from softprompt.cli.interruption import Interruption
 
-    monkeypatch.setattr(Interruption, "asked", ALWAYS, raising=False)
+    monkeypatch.setattr(Interruption, "requested", ALWAYS, raising=False)
     message = run("tune", recipe, "--json")
     assert message.code == 130
     assert message.json["interrupted"] and message.json["resume"] == f"softprompt tune {recipe}"

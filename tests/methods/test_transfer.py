@@ -11,8 +11,9 @@ import torch
 import softprompt
 from softprompt import methods
 from softprompt.artifacts import artifact as artifacts
+from softprompt.artifacts import warm_start
 from softprompt.artifacts.manifest import text_of
-from softprompt.artifacts.source_base import other_base
+from softprompt.artifacts.warm_start import other_base
 from softprompt.config.load import recipe_from_dict
 from softprompt.errors import SoftPromptError
 from softprompt.lm.vocabulary import shared_tokens, token_ids
@@ -217,7 +218,7 @@ def test_from_folder_to_folder(source, wide, tmp_path, close):
     given = prepared(wide, "prompt-tuning", prompt, transfer="linear")
     base = softprompt.load(str(folder), dtype="float32")
     expected, explained = linear(
-        artifacts.vectors(str(prompt), "default")["after"], shared_tokens(base, wide)
+        warm_start.vectors(str(prompt), "default")["after"], shared_tokens(base, wide)
     )
     close(given.method.state_dict()["table"][0], expected)
     assert given.carried is not None and given.carried.explained == pytest.approx(explained)
@@ -237,11 +238,11 @@ def test_the_same_base_is_copied_to_the_bit(source, transfer):
     lm = softprompt.load(str(folder), dtype="float32")
     given = prepared(lm, "prompt-tuning", prompt, **transfer)
     assert torch.equal(
-        given.method.state_dict()["table"][0], artifacts.vectors(str(prompt), "default")["after"]
+        given.method.state_dict()["table"][0], warm_start.vectors(str(prompt), "default")["after"]
     )
     assert given.carried is None
     kv = prepared(lm, "prefix-tuning", prefix).method.state_dict()
-    assert torch.equal(kv["keys"][0], artifacts.vectors(str(prefix), "default")["keys"])
+    assert torch.equal(kv["keys"][0], warm_start.vectors(str(prefix), "default")["keys"])
 
 
 def test_equal_sizes_do_not_make_an_equal_base(source, llama):

@@ -74,7 +74,7 @@ def expected(lm, artifact) -> torch.Tensor:
 def restored(gguf, folder, slot, cache_type: engine.CacheType, vocab: int) -> torch.Tensor:
     """Log-probabilities [vocab] of the next token, normalised again: the server sums 49,152 of them one after
     the other in single precision, which is off by 2e-4 for the plain model too."""
-    server = engine.start(gguf, folder, cache_type=cache_type)
+    server = engine.Engine(gguf, cache_type=cache_type).start(folder)
     address = server.listening_address
     engine.post(f"{address}/slots/0?action=restore", {"filename": slot.file})
     body = {"prompt": [*slot.tokens, TEXT], "n_predict": 1, "id_slot": 0, "n_probs": vocab, "temperature": 0}
@@ -89,7 +89,7 @@ def restored(gguf, folder, slot, cache_type: engine.CacheType, vocab: int) -> to
 
 @pytest.mark.parametrize("method", ["prompt-tuning", "prefix-tuning"])
 def test_float32(method, lm, artifacts, gguf32, tmp_path):
-    saved = engine.saved_state(gguf32, cache_type="f32")
+    saved = engine.Engine(gguf32, cache_type="f32").saved_state()
     (slot,) = llama_cpp.export(artifacts[method], lm, saved, tmp_path)
     found = restored(gguf32, tmp_path, slot, "f32", lm.spec.vocab_size)
     wanted = expected(lm, artifacts[method])
@@ -99,7 +99,7 @@ def test_float32(method, lm, artifacts, gguf32, tmp_path):
 def test_as_it_is_shipped(lm, artifacts, tmp_path):
     """Four-bit weights and a half-precision cache: the same order of keys, and the same likeliest token."""
     artifact = artifacts["prompt-tuning"]
-    saved = engine.saved_state(embedded.gguf_path())
+    saved = engine.Engine(embedded.gguf_path()).saved_state()
     (slot,) = llama_cpp.export(artifact, lm, saved, tmp_path)
     found = restored(embedded.gguf_path(), tmp_path, slot, "f16", lm.spec.vocab_size)
     assert found.argmax() == expected(lm, artifact).argmax()

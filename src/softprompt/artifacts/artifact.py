@@ -14,7 +14,7 @@ list of files does not name is never read. Vectors are checked where they are re
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,20 +36,19 @@ from .._system.paths import expanded, kind_of
 from .._system.run_lock import held
 from ..config.identity import base_differs
 from ..errors import SoftPromptError, unknown
-from ..injection import SoftTokens
 from ..lm import finetune
 from ..lm.base import LanguageModel
 from ..lm.features import size
 from ..lm.loading import fingerprint
 from ..lm.shape_only import Shapes
-from ..methods.base import Setting, SoftPrompt, flatten
+from ..methods.base import Setting, SoftPrompt
 from ..methods.materialised import materialise
 from . import manifest as manifests
 from . import tensors as stored
 from .manifest import BASE, MANIFEST, SCHEMA, STATE, VECTORS
 from .model_card import model_card
 
-__all__ = ["MANIFEST", "SCHEMA", "Artifact", "load", "save", "vectors"]
+__all__ = ["MANIFEST", "SCHEMA", "Artifact", "load", "save"]
 
 POSITIONS = (
     "real tokens keep their natural positions; prefix keys stand at -P..-1 of the first token that sees them"
@@ -241,59 +240,3 @@ def _check_file(file: Path, facts: Mapping[str, Any], verify: bool) -> None:
     except SoftPromptError as error:
         why, cause = error.why or "it is not there", error.__cause__
     raise SoftPromptError(f"{file} is damaged or missing", why=why, fix=RESTORE) from cause
-
-
-def starts(path: str, prompts: Sequence[str]) -> list[str]:
-    """What is not plain of a start from an artifact's prompts (see `vectors`), as sentences."""
-    held = load(path).prompts
-    if set(prompts) == set(held) or len(held) == len(prompts) == 1:
-        return []
-    first = [name for name in prompts if name not in held]
-    left = [name for name in held if name not in prompts]
-    said = []
-    if first:
-        said.append(
-            f"{', '.join(first)}: starts from '{held[0]}', the first prompt of {path}, "
-            "which has none of that name"
-        )
-    if left:
-        said.append(
-            f"{', '.join(left)}: in {path}, but in no row, so the new prompts do not hold it; "
-            "to keep it, leave its rows in, or serve both folders"
-        )
-    return said
-
-
-def vectors(path: str, prompt: str) -> dict[str, Tensor]:
-    """One prompt's vectors, to start another from: `before` / `after` [P, H], or `keys`, `values` [P, D]."""
-    artifact = load(path)
-    name = prompt if prompt in artifact.prompts else artifact.prompts[0]
-    if not artifact.is_static:
-        raise SoftPromptError(
-            f"'{path}' generates its prompts from the input",
-            why="it holds no fixed vectors",
-            fix="start from a static prompt or prefix",
-        )
-    static = stored.read_prompts(artifact.path / VECTORS, artifact.prompts)
-    injection = static.prompts[artifact.prompts.index(name)]
-    if not injection.channels():
-        raise SoftPromptError(
-            f"'{path}' holds no vectors",
-            why=f"its method, {artifact.manifest['method']}, trains no prompt and no prefix"
-            + (", only weights of the base model" if BASE in artifact.manifest["files"] else ""),
-            fix="start from a tuned prompt or prefix, or choose another method.init",
-        )
-    if len(injection.channels()) > 1:
-        raise SoftPromptError(
-            f"'{path}' holds vectors of several kinds ({', '.join(injection.channels())})",
-            why="another prompt starts from one kind",
-            fix="start from a prompt of one placement (one that it was made of, for a composition)",
-        )
-    found: dict[str, Tensor] = {}
-    for channel, part in injection.channels().items():
-        if isinstance(part, SoftTokens):
-            found[channel] = part.vectors[0]
-        else:
-            keys, values = flatten(part.layers)
-            found["keys"], found["values"] = keys[0], values[0]
-    return found

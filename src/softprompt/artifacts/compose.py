@@ -22,6 +22,7 @@ from ..methods.materialised import Materialised
 from . import artifact as artifacts
 from .arithmetic import average, concatenate, scale
 from .artifact import Artifact
+from .manifest import BASE, UNKNOWN_DATA, UNSCORED, VECTORS
 
 METHOD = "composition"  # what an artifact's manifest calls its method
 
@@ -36,7 +37,7 @@ class Source:
     def injection(self, lm: LanguageModel) -> Injection:
         """Its vectors, one row. Raises SoftPromptError where none are fixed, or `lm` is not its base."""
         base = self.artifact.manifest["base"]
-        if base["mode"] != "frozen" or "base.safetensors" in self.artifact.manifest["files"]:
+        if base["mode"] != "frozen" or BASE in self.artifact.manifest["files"]:
             raise SoftPromptError(
                 f"{self.artifact.path} was trained together with its base ({base['mode']}) or a head",
                 why="its vectors belong to weights that the others do not share",
@@ -69,7 +70,7 @@ class Source:
             "folder": str(self.artifact.path),
             "prompt": self.prompt,
             "method": manifest["method"],
-            "sha256": manifest["files"]["prompt.safetensors"]["sha256"],
+            "sha256": manifest["files"][VECTORS]["sha256"],
         }
 
 
@@ -160,8 +161,8 @@ def manifest(
         "labels": first["labels"],
         "base": first["base"],
         "recipe": recipe,
-        "data": {"fingerprint": "", "rows": 0, "dev_rows": 0},
+        "data": UNKNOWN_DATA,
         "trained_parameters": 0,
-        "dev": {"metrics": {}, "intervals": {}, "rows": {}, "n": 0},
+        "dev": UNSCORED,
         **provenance(),
     }

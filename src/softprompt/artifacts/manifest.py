@@ -26,6 +26,9 @@ SCHEMA = 2
 MANIFEST = "softprompt.json"
 VECTORS, STATE, BASE = "prompt.safetensors", "state.safetensors", "base.safetensors"
 MANIFEST_BYTES = 256_000_000  # at most: its prompts' names and its history are all that grows
+#: The scores and the rows of a prompt that was not trained here.
+UNSCORED: dict[str, Any] = {"metrics": {}, "intervals": {}, "rows": {}, "n": 0}
+UNKNOWN_DATA: dict[str, Any] = {"fingerprint": "", "rows": 0, "dev_rows": 0}
 _DIGEST = re.compile(rb'"digest": "([0-9a-f]{64})"\n\}\n\Z')
 
 Name = Annotated[str, Field(min_length=1)]

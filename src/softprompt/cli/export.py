@@ -76,14 +76,14 @@ def export(
       softprompt export runs/style --to llama.cpp --gguf model.gguf --out slots
     """
     from ..artifacts import artifact as artifacts
-    from ..artifacts.interop import llama_cpp, peft
+    from ..artifacts.interop import check_free, llama_cpp, peft
     from ..artifacts.interop.peft import files as peft_files
 
     opened = artifacts.load(artifact)
     if prompt is not None:
         opened.index(prompt)  # an unknown one is told before a model is loaded
     folder = out or artifact.with_name(f"{artifact.resolve().name}-{to.value}")
-    (peft_files if to is Library.peft else llama_cpp).check_free(folder)
+    check_free(folder, *(peft_files if to is Library.peft else llama_cpp).TAKEN)
     if to is Library.peft:
         peft.check_stored(opened)
     log(f"loading {model or opened.manifest['base']['name']} …")

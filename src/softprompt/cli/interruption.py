@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import signal
 from types import FrameType, TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..training.tune import Hooks
 
 
 class Interruption:
-    """While entered, the two signals set `asked` if training is `under_way`, else raise KeyboardInterrupt.
+    """A signal sets `requested` while training is `under_way`, and raises KeyboardInterrupt otherwise.
 
-    A second signal always raises: whoever is in a hurry loses no more than the steps since the last save.
+    A second signal always raises; no more than the steps since the last save are lost then.
     """
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
     def __init__(self) -> None:
-        self.asked = False
+        self.requested = False
         self.under_way = False
         self._before: dict[int, Any] = {}
 
@@ -24,7 +27,7 @@ class Interruption:
         try:
             for number in self.SIGNALS:
                 self._before[number] = signal.signal(number, self._handle)
-        except ValueError:  # not in the main thread: whoever runs us there stops us otherwise
+        except ValueError:  # not in the main thread: the caller there has its own way to stop us
             pass
         return self
 
@@ -34,7 +37,16 @@ class Interruption:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
+    def hooks(self) -> Hooks:
+        """Return hooks that stop training after its step, once a signal came."""
+        from ..training.tune import Hooks
+
+        return Hooks(on_stage=self._stage, should_stop=lambda: self.requested)
+
+    def _stage(self, text: str) -> None:
+        self.under_way = text.startswith("training")
+
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.asked or not self.under_way:
+        if self.requested or not self.under_way:
             raise KeyboardInterrupt
-        self.asked = True
+        self.requested = True

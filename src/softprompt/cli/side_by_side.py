@@ -29,7 +29,7 @@ def run_together(make: Prepare, *, restart: bool, overwrite: bool, json: bool) -
     from .._system.run_lock import held
     from ..training.output_folder import check_room
     from ..training.sweep_estimate import say_ahead
-    from ..training.tune import Hooks, Interrupted, tune_many
+    from ..training.tune import Interrupted, tune_many
 
     with contextlib.ExitStack() as held_folders, Interruption() as interruption:
 
@@ -40,14 +40,10 @@ def run_together(make: Prepare, *, restart: bool, overwrite: bool, json: bool) -
 
         runs, names = make(claim)
 
-        def stage(text: str) -> None:
-            interruption.under_way = text.startswith("training")
-
         say(f"{len(runs)} prompts, {runs[0].trained_parameters:,} numbers in the first")
         say_ahead(runs, restart=restart, overwrite=overwrite)
-        hooks = Hooks(on_stage=stage, should_stop=lambda: interruption.asked)
         try:
-            done = tune_many(runs, hooks=hooks, restart=restart, overwrite=overwrite)
+            done = tune_many(runs, hooks=interruption.hooks(), restart=restart, overwrite=overwrite)
         except (Interrupted, KeyboardInterrupt):
             data = {"interrupted": True, "output": [run.recipe.output for run in runs]}
             return Reply(data, "stopped, and saved. To go on, type the same again.", code=130)

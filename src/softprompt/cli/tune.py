@@ -56,7 +56,7 @@ def tune(
     from .._system.run_lock import held
     from ..training.output_folder import check_room
     from ..training.prepare import prepare
-    from ..training.tune import Hooks, Interrupted
+    from ..training.tune import Interrupted
     from ..training.tune import tune as tune_prepared
 
     command = _command(recipe, overrides)
@@ -71,11 +71,7 @@ def tune(
                 say(str(prepared.carried))
             say(str(prepared.plan))
 
-            def stage(text: str) -> None:
-                interruption.under_way = text.startswith("training")
-
-            hooks = Hooks(on_stage=stage, should_stop=lambda: interruption.asked)
-            run = tune_prepared(prepared, hooks=hooks, restart=restart, overwrite=overwrite)
+            run = tune_prepared(prepared, hooks=interruption.hooks(), restart=restart, overwrite=overwrite)
         except (Interrupted, KeyboardInterrupt):
             return _interrupted(folder, command)
     if run.was_finished:

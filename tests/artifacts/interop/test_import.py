@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from transformers import MistralConfig, MistralForCausalLM
 
 from softprompt.artifacts import artifact as artifacts
+from softprompt.artifacts import warm_start
 from softprompt.artifacts.interop import peft as interop
 from softprompt.artifacts.interop.peft import files
 from softprompt.errors import SoftPromptError
@@ -206,7 +207,7 @@ def test_an_imported_prompt_is_an_artifact_like_any(saved, lms, tmp_path):
     artifact = artifacts.load(tmp_path / "ours")
     card = (artifact.path / "README.md").read_text()
     assert "imported from | PEFT PREFIX_TUNING" in card and "training rows" not in card
-    assert artifacts.vectors(str(artifact.path), "default")["keys"].shape == (LENGTH, 48)
+    assert warm_start.vectors(str(artifact.path), "default")["keys"].shape == (LENGTH, 48)
     trainable = artifact.method(lm, trainable=True)
     assert sum(p.numel() for p in trainable.parameters()) == LENGTH * 96
     tuned = softprompt.open_prompt(tmp_path / "ours", lm)

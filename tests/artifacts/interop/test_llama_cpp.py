@@ -48,11 +48,11 @@ def agree(found: dict[int, float], expected: torch.Tensor, limit: float) -> None
 def test_a_slot_a_prompt(family, method, lms, ggufs, artifact_of, our_logits, tmp_path):
     lm, names = lms(family), ("joke", "fact")
     artifact = artifact_of(lm, method, names, length=5, placement="before")
-    saved = engine.saved_state(ggufs[family], cache_type="f32", slots=2)
+    saved = engine.Engine(ggufs[family], cache_type="f32", slots=2).saved_state()
     slots = llama_cpp.export(artifact, lm, saved, tmp_path / "slots")
     assert [slot.prompt for slot in slots] == list(names)
     assert not set(slots[0].tokens) <= set(slots[1].tokens)
-    server = engine.start(ggufs[family], tmp_path / "slots", cache_type="f32", slots=2)
+    server = engine.Engine(ggufs[family], cache_type="f32", slots=2).start(tmp_path / "slots")
     for number, slot in enumerate(slots):
         url = f"{server.listening_address}/slots/{number}?action=restore"
         assert engine.post(url, {"filename": slot.file})["n_restored"] == 5
@@ -65,10 +65,10 @@ def test_a_slot_a_prompt(family, method, lms, ggufs, artifact_of, our_logits, tm
 def test_half_precision_and_one_slot(lms, ggufs, artifact_of, our_logits, tmp_path):
     lm = lms("llama")
     artifact = artifact_of(lm, "prefix-tuning", length=5, placement="before")
-    saved = engine.saved_state(ggufs["llama"])
+    saved = engine.Engine(ggufs["llama"]).saved_state()
     assert {columns.type for columns in state.read(saved).keys} == {1}  # F16
     (slot,) = llama_cpp.export(artifact, lm, saved, tmp_path / "slots")
-    server = engine.start(ggufs["llama"], tmp_path / "slots")
+    server = engine.Engine(ggufs["llama"]).start(tmp_path / "slots")
     engine.post(f"{server.listening_address}/slots/0?action=restore", {"filename": slot.file})
     agree(
         answers(server.listening_address, 0, slot.tokens, ROWS[0], cached=5),
@@ -84,7 +84,7 @@ def test_half_precision_and_one_slot(lms, ggufs, artifact_of, our_logits, tmp_pa
 @pytest.mark.parametrize("slots", [1, 3])
 @pytest.mark.parametrize("kind", ["f16", "f32"])
 def test_what_is_read_is_written(ggufs, slots, kind):
-    saved = engine.saved_state(ggufs["llama"], cache_type=kind, slots=slots)
+    saved = engine.Engine(ggufs["llama"], cache_type=kind, slots=slots).saved_state()
     found = state.read(saved)
     assert state.write(found) == saved and found.streams == slots and len(found.keys) == 3
     assert found.tokens == tuple(3 + 2 * i for i in range(engine.TOKENS))
@@ -117,7 +117,7 @@ def test_other_versions_and_layouts(version, flags, wrapped, transposed):
 
 
 def test_what_is_not_understood_is_refused(ggufs, lms, new_lm, artifact_of, tmp_path):
-    saved = engine.saved_state(ggufs["llama"], cache_type="f32")
+    saved = engine.Engine(ggufs["llama"], cache_type="f32").saved_state()
     for damaged in (saved + b"\0\0\0\0", saved[:-4], saved[:60]):
         with pytest.raises(SoftPromptError, match="is not known"):
             state.read(damaged)
@@ -132,12 +132,12 @@ def test_what_is_not_understood_is_refused(ggufs, lms, new_lm, artifact_of, tmp_
         with pytest.raises(SoftPromptError, match="not saved by an engine that runs"):
             llama_cpp.filled(compiled, other, state.read(saved), (1,) * 5)
     with pytest.raises(SoftPromptError, match="no GGUF file"):
-        engine.saved_state(tmp_path / "no.gguf")
+        engine.Engine(tmp_path / "no.gguf").saved_state()
 
 
 def test_the_order_of_a_key_is_measured(ggufs, lms):
     for family, order in (("llama", layout.neighbours), ("qwen3", layout.halves)):
-        saved = state.read(engine.saved_state(ggufs[family]))
+        saved = state.read(engine.Engine(ggufs[family]).saved_state())
         assert layout.measure(lms(family), saved) is order
     key = torch.arange(8.0).reshape(1, 1, 8)
     assert layout.neighbours(key).flatten().tolist() == [0, 4, 1, 5, 2, 6, 3, 7]

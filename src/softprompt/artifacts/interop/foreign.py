@@ -2,28 +2,22 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import platform
-import shlex
-import sys
 from collections.abc import Mapping
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from ... import methods
+from ..._system.provenance import provenance
 from ...config.load import recipe_from_dict
-from ...errors import SoftPromptError
 from ...lm.base import LanguageModel
 from ...lm.loading import fingerprint
 from ...methods.base import Setting
 from .. import artifact as artifacts
 from ..artifact import MANIFEST, Artifact
-
-UNSCORED: dict[str, Any] = {"metrics": {}, "intervals": {}, "rows": {}, "n": 0}
+from ..manifest import UNKNOWN_DATA, UNSCORED
+from . import check_free
 
 
 def save(
@@ -39,7 +33,7 @@ def save(
 
     `source` says where it comes from. Raises SoftPromptError where `out` holds a tuned prompt.
     """
-    check_free(out)
+    check_free(out, MANIFEST, "a tuned prompt")
     # any start of the right shape will do: the values come from `state`
     built = methods.build(method, Setting(lm, prompts), {**options, "init": "vocab"})
     built.load_state_dict(dict(state))
@@ -47,14 +41,6 @@ def save(
     start = {"init": "artifact", "artifact": source} if "artifact" in known else {}
     full = {name: known[name].default for name in known} | dict(options) | start
     return artifacts.save(out, built.to(lm.device), lm, _manifest(out, lm, method, full, prompts, source))
-
-
-def check_free(out: Path) -> None:
-    """Raises SoftPromptError where `out` holds a tuned prompt."""
-    if (out / MANIFEST).exists():
-        raise SoftPromptError(
-            f"{out} already holds a tuned prompt", why="it would be lost", fix="choose another --out FOLDER"
-        )
 
 
 def _manifest(
@@ -80,18 +66,11 @@ def _manifest(
         },
         "imported": source,
         "recipe": recipe_from_dict(recipe).to_dict(),
-        "data": {"fingerprint": "", "rows": 0, "dev_rows": 0},  # not known
+        "data": UNKNOWN_DATA,
         "trained_parameters": 0,  # none of them here
         "plan": "none",
         "training": {"stopped": "imported", "steps": 0, "best_step": 0, "seconds": 0.0, "history": []},
         "dev": UNSCORED,
         "plain": UNSCORED,
-        "versions": {
-            "softprompt": importlib.metadata.version("softprompt"),
-            "torch": torch.__version__,
-            "transformers": importlib.metadata.version("transformers"),
-            "python": platform.python_version(),
-        },
-        "created": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        **provenance(),
     }

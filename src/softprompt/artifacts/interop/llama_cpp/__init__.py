@@ -17,10 +17,10 @@ import numpy as np
 from torch import Tensor
 
 from ...._system.files import replacing, write_text
-from ....errors import SoftPromptError
 from ....lm.base import LanguageModel
 from ...artifact import Artifact
 from ...prompt_names import slot_files
+from .. import check_free
 from ..kv_cache.compile import compile_artifact
 from ..kv_cache.kv import CompiledKV
 from . import effect, layout, state
@@ -28,6 +28,9 @@ from .engine import Engine
 from .state import State
 
 __all__ = ["Slot", "export", "filled", "placeholders"]
+
+SLOTS = "slots.json"
+TAKEN = SLOTS, "an export"  # for `check_free`
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +60,7 @@ def export(
     restored there and asked about before anything is written. Raises SoftPromptError for what is not exactly
     a KV prefix, or not for that engine, and where a restored state has no effect.
     """
-    check_free(folder)
+    check_free(folder, *TAKEN)
     names = artifact.prompts if prompt is None else (artifact.prompts[artifact.index(prompt)],)
     compiled = {name: compile_artifact(artifact, lm, name, other_base=other_base) for name in names}
     layout_of = state.read(saved)
@@ -81,18 +84,8 @@ def export(
     recipe = artifact.manifest["recipe"]
     facts = {"base": lm.name, "template": recipe["template"], "task": recipe["task"]}
     slots = {"slots": [asdict(slot) for slot, _ in made], **facts}
-    write_text(folder / "slots.json", json.dumps(slots, indent=2, ensure_ascii=False) + "\n")
+    write_text(folder / SLOTS, json.dumps(slots, indent=2, ensure_ascii=False) + "\n")
     return [slot for slot, _ in made]
-
-
-def check_free(folder: Path) -> None:
-    """Raises SoftPromptError where slots cannot be written to the folder without losing others."""
-    if (folder / "slots.json").exists():
-        raise SoftPromptError(
-            f"{folder} already holds an export", why="it would be lost", fix="choose another --out FOLDER"
-        )
-    if folder.exists() and not folder.is_dir():
-        raise SoftPromptError(f"{folder} is a file", fix="choose another --out FOLDER")
 
 
 def filled(compiled: CompiledKV, lm: LanguageModel, engine: State, tokens: Sequence[int]) -> State:

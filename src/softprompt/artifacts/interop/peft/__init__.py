@@ -15,9 +15,9 @@ from ....errors import SoftPromptError
 from ....lm.base import LanguageModel
 from ....lm.loading import ALIASES
 from ....lm.locate import looks_local
-from ...artifact import VECTORS, Artifact
+from ...artifact import MANIFEST, VECTORS, Artifact
 from ...tensors import read_prompts
-from .. import foreign
+from .. import check_free, foreign
 from . import files
 from .files import Adapter
 from .reading import Found, check_kind, from_adapter
@@ -81,7 +81,7 @@ def check_stored(artifact: Artifact) -> None:
 def check(folder: Path, out: Path) -> None:
     """What can be told of an import without the base model. Raises SoftPromptError for what is refused."""
     check_kind(files.read(folder))
-    foreign.check_free(out)
+    check_free(out, MANIFEST, "a tuned prompt")
 
 
 def base_name(folder: Path) -> str:

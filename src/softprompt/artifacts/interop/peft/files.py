@@ -17,11 +17,13 @@ from torch import Tensor
 from ...._system.files import RESTORE, open_regular, read_bytes, read_tensors, write_tensors, write_text
 from ....errors import SoftPromptError
 from ...manifest import MANIFEST
+from .. import check_free
 
 CONFIG = "adapter_config.json"
 WEIGHTS = "adapter_model.safetensors"
 PICKLE = "adapter_model.bin"
 MOST = 10_000_000  # bytes of a config
+TAKEN = CONFIG, "an adapter"  # for `check_free`
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,20 +64,10 @@ def read(folder: Path) -> Adapter:
 
 def write(folder: Path, adapter: Adapter) -> None:
     """Write the folder; the config last, so that one which has it is whole."""
-    check_free(folder)
+    check_free(folder, *TAKEN)
     tensors = {name: tensor.float() for name, tensor in adapter.tensors.items()}
     write_tensors(folder / WEIGHTS, tensors, metadata={"format": "pt"})
     write_text(folder / CONFIG, json.dumps(adapter.config, indent=2, sort_keys=True) + "\n")
-
-
-def check_free(folder: Path) -> None:
-    """Raises SoftPromptError where an adapter cannot be written to the folder without losing another."""
-    if (folder / CONFIG).exists():
-        raise SoftPromptError(
-            f"{folder} already holds an adapter", why="it would be lost", fix="choose another --out FOLDER"
-        )
-    if folder.exists() and not folder.is_dir():
-        raise SoftPromptError(f"{folder} is a file", fix="choose another --out FOLDER")
 
 
 def _unpickled(path: Path) -> dict[str, Tensor]:

@@ -21,9 +21,8 @@ from . import config, extras
 from .adaption import adapted_layers, check_family, gate_name, parse, prompt_name
 from .encdec import check_embeddings, is_encdec, prefixed_sites
 from .files import Adapter
-from .geometry import check_geometry
+from .fit import check_geometry, check_task
 from .layout import shared_layer, unpack, window_note
-from .tasks import check_task
 
 
 @dataclass(frozen=True, slots=True)
