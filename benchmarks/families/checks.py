@@ -103,7 +103,7 @@ def reference(s: Subject, row: int, before: Tensor | None = None, after: Tensor 
             "use_cache": False,
         }
     else:
-        given = {"use_cache": False} if s.kind == "causal" and "use_cache" in s.lm._accepted else {}
+        given = {"use_cache": False} if s.kind == "causal" and "use_cache" in s.lm.accepted else {}
     if s.kind == "causal":
         ids = torch.cat([ids, target[:, :-1]], 1)
     if before is None and after is None:

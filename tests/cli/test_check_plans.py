@@ -57,8 +57,8 @@ def test_measuring_the_slower_plan_leaves_checkpointing_as_it_was(recipe):
     for wish in ("auto", "true"):
         overrides = ["method.placement=before", f"train.gradient_checkpointing={wish}"]
         start = prepare(load_recipe(recipe, overrides, method_option_names=["placement"]))
-        before = start.lm._checkpointed
-        assert measure(start).step_seconds > 0 and start.lm._checkpointed == before
+        before = start.lm.checkpointed
+        assert measure(start).step_seconds > 0 and start.lm.checkpointed == before
 
 
 def test_features_are_shown(run, recipe):

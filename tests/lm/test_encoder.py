@@ -12,6 +12,7 @@ from softprompt.data.collate import batch_of_ids
 from softprompt.errors import SoftPromptError
 from softprompt.injection import Injection, SoftTokens
 from softprompt.lm.apply import injection_for
+from softprompt.lm.injected import Active
 
 FAMILIES = ("bert", "roberta", "distilbert", "modernbert", "albert", "deberta-v2")
 PREFIXED = FAMILIES[:-1]
@@ -136,11 +137,10 @@ def test_rotary_prefixes_stand_ahead_of_the_row_or_behind_it(encoders, close):
     assert lm.spec.positions == "rotary"
     text = [5, 6, 7, 8]
     keys = [layer.key for layer in lm.move(lm.kv_of(text), 4 + 9) if layer is not None]  # positions 9 … 12
-    from softprompt.lm.injected import Active, inject
-
-    with torch.no_grad(), inject(Active(record={})) as active:
+    active = Active(record={})
+    with torch.no_grad(), lm.running(active):
         lm.model.base_model(input_ids=torch.tensor([text]), position_ids=torch.arange(9, 13)[None])
-    assert active is not None and active.record is not None
+    assert active.record is not None
     for site, key in enumerate(keys):
         close(key, active.record[site].key, 1e-4)
 

@@ -1,4 +1,4 @@
-"""The precision is what this machine is fast in, whatever else it does while that is measured."""
+"""`dtype=auto` depends on the hardware alone."""
 
 from __future__ import annotations
 
@@ -7,61 +7,68 @@ import torch
 
 import softprompt
 from softprompt.lm import precision
-from softprompt.lm.precision import MANY, MARGIN, pick_dtype, speedup
+from softprompt.lm.precision import pick_dtype
 
 
-class Clock:
-    """Products that take these seconds, turn by turn; the last ones go on."""
+@pytest.fixture
+def machine(monkeypatch):
+    """A processor with the given instruction sets, and no limits in the environment."""
 
-    def __init__(self, exact: list[float], half: list[float]) -> None:
-        self.left = {torch.float32: exact, torch.bfloat16: half}
-        self.asked: list[torch.dtype] = []
+    def make(*features: str, capability: str = "AVX512") -> None:
+        for variable in precision.LIMITS:
+            monkeypatch.delenv(variable, raising=False)
+        monkeypatch.setattr(precision, "cpu_features", lambda: dict.fromkeys(features, True))
+        monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
 
-    def __call__(self, kind: torch.dtype) -> float:
-        self.asked.append(kind)
-        return self.left[kind].pop(0) if len(self.left[kind]) > 1 else self.left[kind][0]
-
-
-def test_in_turns_and_after_a_warm_up():
-    clock = Clock([9.0, 1.0], [90.0, 0.2])
-    assert speedup(clock) == pytest.approx(5.0)  # the first of each does not count
-    assert clock.asked[::2] == [torch.float32] * (len(clock.asked) // 2)
-    assert clock.asked[1::2] == [torch.bfloat16] * (len(clock.asked) // 2)
-    assert len(clock.asked) < 2 * MANY  # all agreed
+    return make
 
 
-def test_a_disturbance_does_not_decide():
-    clock = Clock([1.0, 1.0, 9.0, 1.0], [4.0, 4.0, 0.5, 4.0])  # one pair says the opposite
-    assert speedup(clock) == pytest.approx(0.25)
-    assert len(clock.asked) == 2 * (1 + MANY)
+@pytest.mark.parametrize(
+    ("features", "kind", "why"),
+    [
+        (["avx512_bf16"], "bfloat16", "AVX512-BF16"),
+        (["amx_bf16"], "bfloat16", "AMX-BF16"),
+        (["avx512_f", "avx2"], "float32", "neither AVX512-BF16 nor AMX-BF16"),
+        (["bf16"], "float32", "neither"),  # of ARM
+    ],
+)
+def test_a_processor_decides_by_its_instructions(machine, features, kind, why):
+    machine(*features)
+    picked, reason = pick_dtype("cpu")
+    assert picked == kind and why in reason
 
 
-@pytest.mark.parametrize(("ratio", "kind"), [(0.2, "float32"), (1.1, "float32"), (3.0, "bfloat16")])
-def test_bfloat16_must_be_clearly_faster(monkeypatch, ratio, kind):
-    precision._measured.cache_clear()
-    monkeypatch.setattr(precision, "speedup", lambda seconds: ratio)
-    assert (kind == "bfloat16") == (ratio >= MARGIN)
-    dtype, why = pick_dtype("cpu")
-    assert dtype == kind and "measured" in why and f"{ratio:.2g} times" in why
-    monkeypatch.setattr(precision, "speedup", lambda seconds: 1 / ratio)
-    assert pick_dtype("cpu") == (dtype, why)  # the same for the whole of a process
-    precision._measured.cache_clear()
+@pytest.mark.parametrize("capability", ["AVX2", "DEFAULT"])
+def test_torch_may_be_kept_from_them(machine, capability):
+    machine("avx512_bf16", capability=capability)
+    assert pick_dtype("cpu") == ("float32", "ATEN_CPU_CAPABILITY keeps torch from using AVX512")
 
 
-@pytest.mark.parametrize(("has", "kind"), [(True, "bfloat16"), (False, "float32")])
-def test_on_a_gpu(monkeypatch, has, kind):
-    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda: has)
+@pytest.mark.parametrize(
+    ("limit", "kind"),
+    [("AVX512_CORE", "float32"), ("avx2", "float32"), ("AVX512_CORE_BF16", "bfloat16"), ("ALL", "bfloat16")],
+)
+def test_so_may_onednn(machine, monkeypatch, limit, kind):
+    machine("avx512_bf16")
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", limit)
+    picked, reason = pick_dtype("cpu")
+    assert picked == kind and (kind == "bfloat16") != (f"ONEDNN_MAX_CPU_ISA={limit}" in reason)
+
+
+@pytest.mark.parametrize(("supported", "kind"), [(True, "bfloat16"), (False, "float32")])
+def test_a_gpu_decides_by_its_products(monkeypatch, supported, kind):
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: supported)
     assert pick_dtype("cuda:0")[0] == kind
 
 
-def test_real_products_take_time():
-    assert all(precision.product_seconds(kind) > 0 for kind in (torch.float32, torch.bfloat16))
+def test_other_devices_compute_in_float32():
+    assert pick_dtype("mps")[0] == "float32"
 
 
 def test_a_model_says_why(model_folder, monkeypatch):
-    monkeypatch.setattr("softprompt.lm.loading.pick_dtype", lambda device: ("bfloat16", "so it is"))
+    monkeypatch.setattr("softprompt.lm.loading.pick_dtype", lambda device: ("bfloat16", "of this machine"))
     lm = softprompt.load(str(model_folder))
-    assert lm.dtype == torch.bfloat16 and lm.why_dtype == "so it is"
+    assert lm.dtype == torch.bfloat16 and lm.why_dtype == "of this machine"
     assert softprompt.load(str(model_folder), dtype="float32").why_dtype == "as asked for"
 
 
@@ -70,5 +77,5 @@ def test_prompts_stay_in_float32(model_folder, method, setting):
     from softprompt import methods
 
     lm = softprompt.load(str(model_folder), dtype="bfloat16")
-    made = methods.build(method, setting(lm), {"length": 3})
-    assert lm.dtype == torch.bfloat16 and {p.dtype for p in made.parameters()} == {torch.float32}
+    prompt = methods.build(method, setting(lm), {"length": 3})
+    assert lm.dtype == torch.bfloat16 and {p.dtype for p in prompt.parameters()} == {torch.float32}

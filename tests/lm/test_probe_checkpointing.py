@@ -76,4 +76,4 @@ def test_a_layer_that_is_not_run_again_as_it_was_is_refused():
     with pytest.raises(SoftPromptError, match="gradient checkpointing does not go with") as error:
         lm.set_gradient_checkpointing(True)
     assert "measured" in (error.value.why or "")
-    assert not lm._checkpointed
+    assert not lm.checkpointed

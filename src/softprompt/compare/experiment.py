@@ -133,7 +133,7 @@ def _survey(recipe: Recipe, folder: Folder, runner: Executor) -> Splits:
     asked = recipe.model_copy(update={"base": type(recipe.base)()})
     before = folder.path / "study.json"
     if recipe.train.dtype == "auto" and before.exists():
-        # `auto` is measured, and might not come out the same: trials would be run again
+        # `auto` depends on the machine; on another one, trials would be run again
         try:
             dtype = json.loads(before.read_text(encoding="utf-8"))["dtype"]
         except (ValueError, KeyError):

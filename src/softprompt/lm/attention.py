@@ -11,20 +11,19 @@ What is injected is `lm.injected`'s to say. This file knows nothing of methods, 
 
 from __future__ import annotations
 
-import contextlib
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import eager_mask, sdpa_mask
 
 from ..injection import LayerKV, Prefix
 from . import cpu_attention
-from .injected import CALLS, SITE, Active, Captured, Visit, current
+from .injected import Active, Site, Visit, current
 from .masks import as_mask, chosen_only, columns_ahead, extend_bias, whole_mask
 from .ragged import as_tensor, rows_of
 from .visibility import RULE, rule_of
@@ -95,33 +94,26 @@ def _attend(base: Callable, module, query: Tensor, key: Tensor, value: Tensor, a
         attention_mask = chosen_only(attention_mask, indices, key.shape[2])
     if active is None:
         return base(module, query, [LayerKV(key, value)], attention_mask, **kwargs)
+    site, own = active.sites.get(module), LayerKV(key, value)
+    if active.visits is not None:
+        active.visits.append(Visit(module, query.shape[1], query.shape[2], key.shape[2], own))
+    if site is None:  # not a layer of the language model
+        return base(module, query, [own], attention_mask, **kwargs)
     if not active.packs:
-        return _attend_under(active, base, module, query, LayerKV(key, value), attention_mask, **kwargs)
+        return _attend_under(active, site, base, module, query, own, attention_mask, **kwargs)
     outputs = []
     for pack in active.packs:
         mask, own = pack.causal(kwargs.get("sliding_window")), LayerKV(pack.rows(key), pack.rows(value))
-        out, _ = _attend_under(pack.active, base, module, pack.rows(query), own, mask, **kwargs)
+        out, _ = _attend_under(pack.active, site, base, module, pack.rows(query), own, mask, **kwargs)
         outputs.append(out.flatten(0, 1))
     return torch.cat(outputs)[None], None
 
 
 def _attend_under(
-    active: Active, base: Callable, module, query: Tensor, own: LayerKV, attention_mask, **kwargs
+    active: Active, layer: Site, base: Callable, module, query: Tensor, own: LayerKV, attention_mask, **kwargs
 ):
-    """One layer's attention over [injected columns, own columns], or what else is asked of it."""
-    key = own.key
-    if active.visits is not None:
-        active.visits.append(Visit(module, query.shape[1], query.shape[2], key.shape[2], own))
-    site = getattr(module, SITE, None)
-    if site is None and active.capture is None:  # not a layer of the language model
-        return base(module, query, [own], attention_mask, **kwargs)
-    call = active.count(module) if getattr(module, CALLS, 1) > 1 else 0
-    if active.capture is not None:
-        if call == active.capture:
-            raise Captured(own)
-        return base(module, query, [own], attention_mask, **kwargs)
-    assert site is not None
-    site += call
+    """One layer's attention over [injected columns, own columns]; its own keys and values are recorded."""
+    key, site = own.key, active.next_call(layer)
     active.reached.add(site)
     if active.record is not None:
         active.record[site] = own
@@ -135,7 +127,7 @@ def _attend_under(
         parts = [*(_fit(c.layers[site], key) for c in present), own]
         if kwargs.get("position_bias") is not None:
             real = torch.cat([rows_of(c.at(site), query.shape[0]) for c in present], dim=1)
-            kwargs["position_bias"] = extend_bias(module, kwargs["position_bias"], attention_mask, real)
+            kwargs["position_bias"] = extend_bias(layer.bias, kwargs["position_bias"], attention_mask, real)
         window = kwargs.get("sliding_window")
         attention_mask = whole_mask(active, present, site, query, key.shape[2], attention_mask, window)
     output, weights = base(module, query, parts, attention_mask, **kwargs)
@@ -217,23 +209,3 @@ def _build(base: Callable, args: tuple, kwargs: dict):
 for _name, _attention, _mask in ((SDPA, attend_sdpa, mask_sdpa), (EAGER, attend_eager, mask_eager)):
     AttentionInterface.register(_name, _attention)
     AttentionMaskInterface.register(_name, _mask)
-
-
-@contextlib.contextmanager
-def own_attention(model: nn.Module) -> Iterator[None]:
-    """Layers that call our attention call transformers' own instead.
-
-    Each configuration is changed by itself: parts of a model that shows images too may have another one.
-    """
-    found = [module.config for module in model.modules() if hasattr(module, "config")]
-    before: list[tuple[Any, Any]] = [(c, getattr(c, "_attn_implementation", None)) for c in found]
-    own = {SDPA: "sdpa", EAGER: "eager"}
-    try:
-        for config, name in before:
-            if name in own:
-                config._attn_implementation = own[name]
-        yield
-    finally:
-        for config, name in before:  # outer ones first: what is set of them is set of those within too
-            if name is not None:
-                config._attn_implementation = name

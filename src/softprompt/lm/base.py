@@ -10,44 +10,42 @@ import abc
 import contextlib
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
-from functools import partial
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
-import torch.utils.checkpoint
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
-from transformers.modeling_layers import GradientCheckpointingLayer
 
 from ..data.collate import Batch
 from ..data.tokens import beyond_vocabulary
-from ..errors import SoftPromptError, unknown
+from ..errors import SoftPromptError
 from ..injection import Injection, LayerKV, Layers
-from . import patches, per_layer_inputs, probe_checkpointing, probe_neighbours, settings
-from .attention import EAGER, SDPA
-from .capture import attention_inputs, attention_modules, project
+from . import (
+    attention_choice,
+    capture,
+    gradient_checkpointing,
+    module_state,
+    patches,
+    per_layer_inputs,
+    probe_checkpointing,
+    probe_neighbours,
+    refusals,
+    settings,
+)
+from .attachment import attach, configurations
+from .attention_choice import Attention
 from .context import Context
 from .heads import Head
-from .injected import Active, attention_lost, checkpoint_contexts, inject
+from .injected import Active, attention_lost, inject
 from .model_errors import told
 from .probe import accepted_arguments, measure
 from .rotary import Turn
 from .spec import ModelSpec
 
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
 Answers = Literal["next", "mask", "head"]
-Attention = Literal["auto", "sdpa", "eager"]
-_REFUSALS = {  # what cannot be had, and what to do instead
-    "prefix": ("take a prefix", "use a soft prompt (prompt-tuning, p-tuning, …), or another base model"),
-    "cache": (
-        "keep its inputs' keys and values",
-        "leave the cache off (train.cache=off); the run is the same, only slower",
-    ),
-    "decoder": ("take soft tokens in its decoder", "use placement=before or after"),
-    "generate": (
-        "write text as it is trained",
-        "score labels (task.kind=classification), or another base model",
-    ),
-}
 
 
 class LanguageModel(abc.ABC):
@@ -71,37 +69,67 @@ class LanguageModel(abc.ABC):
         head_names: Collection[str] = (),
         attention: Attention = "auto",
     ) -> None:
-        _refuse_wrapped(model)
-        self.model, self.tokenizer, self.name = model, tokenizer, name
+        refusals.refuse_wrapped(model)
+        self._model: PreTrainedModel | None = model
+        self.tokenizer, self.name = tokenizer, name
         self.head, self.head_names = head, frozenset(head_names)
         if head is not None:
             self.answers = "head"
+        self.checkpointed: tuple[nn.Module, ...] = ()  # layers that are computed again in the backward pass
+        self.decoding: dict[str | None, str] = {}  # by kind of cache: why `generate` is not exact, or empty
+        self._recomputed = False  # whether checkpointing was found to give the gradient
+        self._attachment = attach(model)
+        self._attachment.add_user(self)
+        try:
+            with self._attachment.changing(*model.modules(), *configurations(model)):
+                self._load(model, attention)
+        except BaseException:
+            self.close()
+            raise
+
+    def _load(self, model: PreTrainedModel, attention: Attention) -> None:
+        """Change the model so that it takes vectors, and measure it."""
         with told(model):
             patches.bind(model)
             self._beside = per_layer_inputs.bind(model)
-            _set_attention(model, _implementation(model, attention))
+            attention_choice.set_attention(model, attention_choice.registered_name(model, attention))
         model.eval()
         model.requires_grad_(False)
-        self._begin = settings.begin(model, tokenizer)
-        self.inherited = settings.make_neutral(model, tokenizer)
-        self._checkpointed: tuple[torch.nn.Module, ...] = ()
-        self.decoding: dict[str | None, str] = {}  # by kind of cache: why `generate` is not exact, or empty
-        self._recomputed = False  # whether checkpointing was found to give the gradient
-        self._accepted = accepted_arguments(model)
+        self._begin = settings.begin(model, self.tokenizer)
+        self.inherited = settings.make_neutral(model, self.tokenizer)
+        self.accepted = accepted_arguments(model)
         with told(model):
             self.spec, self._turns = measure(model, self.token_inputs)
-            self._attending = (model, *dict.fromkeys(attention_modules(model).values()))
-            self._attention = self._attention_names()
+            # kept, because a walk through a model is slow; a layer that is put in later does not come for
+            # its vectors, which `Active.check` notices
+            self._attending = (model, *dict.fromkeys(self._attachment.attention_modules.values()))
+            self._attention = attention_choice.names(self._attending)
             self._settle()
 
-    def _attention_names(self) -> set[str]:
-        """The attention that the model's layers are to call, by their configurations as they are now.
+    @property
+    def model(self) -> PreTrainedModel:
+        """The transformers model. Raises SoftPromptError once it is closed."""
+        if self._model is None:
+            raise refusals.closed(self.name)
+        return self._model
 
-        The modules are those found on load, for a walk through a model is slow. One that was put in since
-        does not come for its vectors, which `Active.check` notices.
+    def close(self) -> None:
+        """Give the transformers model back as it was; later calls of this object raise SoftPromptError.
+
+        The model's attention, hooks, settings, `requires_grad` and training mode are what they were before.
+        Weights that were trained (base=lora, base=full, a head) stay trained. Where several objects were made
+        of one model, it is given back when the last of them is closed. Closing again does nothing.
         """
-        configs = [getattr(module, "config", None) for module in self._attending]
-        return {str(getattr(config, "_attn_implementation", "")) for config in configs}
+        model, self._model = self._model, None
+        if model is not None:
+            self._attending, self.checkpointed = (), ()
+            self._attachment.release(model, self)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
 
     @abc.abstractmethod
     def _settle(self) -> None:
@@ -173,14 +201,14 @@ class LanguageModel(abc.ABC):
     ) -> Tensor:
         """Logits [B, T, V] that predict `batch.target_ids`; rows are right-aligned like the targets."""
 
-    @abc.abstractmethod
     def prefill(
         self, batch: Batch, injection: Injection | None = None, ahead: Context | None = None
     ) -> Context:
-        """What `logits(context=…)` need not compute again. Refused where `spec.limits` names "cache".
+        """What `logits(context=…)` need not compute again. Raises SoftPromptError for models that cannot.
 
         `ahead`, of one row, is what each input begins with: the batch holds the rest of them.
         """
+        raise refusals.refusal(self.spec, "cache")
 
     def context(self, batch: Batch, injection: Injection | None = None) -> Context | None:
         """`prefill` where this model can keep its inputs; None (compute them each time) where it cannot."""
@@ -192,12 +220,13 @@ class LanguageModel(abc.ABC):
         """The same rows, with more of them in the context where several targets are to be scored for each."""
         return batch, injection, context
 
-    @abc.abstractmethod
     def generate(self, batch: Batch, injection: Injection | None = None, **options: Any) -> Any:
         """New tokens [B × num_return_sequences, up to max_new_tokens] by transformers' own `generate`.
 
         Under `return_dict_in_generate` its output object is returned; `sequences` there are the new tokens.
+        Raises SoftPromptError for models that write no text.
         """
+        raise refusals.writes_no_text(self.name)
 
     @abc.abstractmethod
     def hidden(self, ids: Tensor, mask: Tensor, layer: int) -> Tensor:
@@ -216,14 +245,9 @@ class LanguageModel(abc.ABC):
         """KV of real text [1, kv_heads, P, head_dim] by layer, where the text stands by itself."""
 
     @property
-    def checkpointable_layers(self) -> tuple[torch.nn.Module, ...]:
-        """Layers that can be computed again in the backward pass; none in some families.
-
-        Of layers inside others, the outer ones.
-        """
-        found = [m for m in self.model.modules() if isinstance(m, GradientCheckpointingLayer)]
-        inner = {part for layer in found for part in layer.modules() if part is not layer}
-        return tuple(layer for layer in found if layer not in inner)
+    def checkpointable_layers(self) -> tuple[nn.Module, ...]:
+        """Layers that can be computed again in the backward pass; none in some families."""
+        return gradient_checkpointing.layers_of(self.model)
 
     def set_gradient_checkpointing(self, enabled: bool) -> None:
         """Trade compute for memory in `logits` under gradient. Dropout stays off."""
@@ -237,31 +261,21 @@ class LanguageModel(abc.ABC):
         if enabled and not self._recomputed:
             probe_checkpointing.check(self, layers)
             self._recomputed = True
-        self._checkpointed = layers if enabled else ()
+        self.checkpointed = layers if enabled else ()
 
     @contextlib.contextmanager
-    def _checkpointing(self) -> Iterator[None]:
-        """Each layer is computed again in the backward pass, wherever gradient is wanted in here.
-
-        transformers' own switch asks for layers that are training: some would then drop out numbers, and
-        all would take the KV cache away from a `generate`.
-        """
-        layers = self._checkpointed if torch.is_grad_enabled() else ()
-        for layer in layers:
-            layer.forward = partial(_checkpoint, layer.forward)
-        try:
+    def generating(self, active: Active) -> Iterator[None]:
+        """Around transformers' `generate`: as `running`; `close` removes what it leaves on the model."""
+        with self.running(active), module_state.cleared(self.model), self._attachment.changing(self.model):
             yield
-        finally:
-            for layer in layers:
-                del layer.forward
 
     @contextlib.contextmanager
     def running(self, active: Active | None = None, *, part: bool = False) -> Iterator[None]:
-        """Around each call of the model: what is run inside sees `active` (see `active.inject`).
+        """Around each call of the model: what is run inside sees `active` (see `injected.inject`).
 
-        An exception that the model raises comes out as a SoftPromptError with it as its cause.
+        An exception that the model raises becomes a SoftPromptError with it as its cause.
         """
-        with told(self.model), inject(active, part=part):
+        with told(self.model), inject(active, self._attachment.sites, part=part):
             yield
 
     def text_ids(self, text: str) -> list[int]:
@@ -294,28 +308,25 @@ class LanguageModel(abc.ABC):
 
     def project_kv(self, layer: int, hidden: Tensor) -> LayerKV:
         """Keys and values that the layer's own frozen projections make of `hidden` [1, P, H], unrotated."""
-        return project(self.model, layer, hidden.to(self.dtype))
+        return capture.project(self.model, layer, hidden.to(self.dtype))
 
     @torch.no_grad()
     def attention_inputs(self, ids: Sequence[int]) -> list[Tensor]:
         """What each attention layer reads of a text: [P, H]."""
         self.refuse("prefix")
-        return attention_inputs(self.model, torch.tensor([list(ids)], device=self.device))
+        return capture.attention_inputs(self.model, torch.tensor([list(ids)], device=self.device))
 
-    def refuse(self, what: str) -> None:
-        """Raises where the model was found not to be able to do `what`: "prefix", "cache" or "decoder"."""
-        if what not in self.spec.limits:
-            return
-        meant, fix = _REFUSALS[what]
-        raise SoftPromptError(
-            f"model family '{self.spec.family}' cannot {meant}", why=self.spec.limits[what], fix=fix
-        )
+    def refuse(self, limit: str) -> None:
+        """Raise SoftPromptError where the model has this limit (see `ModelSpec.limits`)."""
+        if limit in self.spec.limits:
+            raise refusals.refusal(self.spec, limit)
 
     def _check(self, injection: Injection) -> None:
         """Raises SoftPromptError where this model, as it is now, does not take the injection."""
-        if self._attention_names() != self._attention:
+        config = self.model.config
+        if attention_choice.names(self._attending) != self._attention:
             raise attention_lost("it is no longer the one that puts vectors in")
-        if injection.decoder is not None and not self.model.config.is_encoder_decoder:
+        if injection.decoder is not None and not config.is_encoder_decoder:
             raise SoftPromptError(
                 f"placement=decoder does not go with a {self.spec.family} model",
                 why="it has no encoder and decoder",
@@ -326,71 +337,20 @@ class LanguageModel(abc.ABC):
         if {"kv_before", "kv_after", "adapter"} & set(injection.channels()):
             self.refuse("prefix")
 
-    def _only_accepted(self, **arguments: Any) -> dict[str, Any]:
+    def model_arguments(self, **arguments: Any) -> dict[str, Any]:
         """The arguments that this model's forward knows (not every family takes `position_ids`).
 
         Positions are given as a row counts them, from 0.
         """
         if self._first and "position_ids" in arguments:
             arguments["position_ids"] = arguments["position_ids"] + self._first
-        return {name: value for name, value in arguments.items() if name in self._accepted}
+        return {name: value for name, value in arguments.items() if name in self.accepted}
 
-    def _pad_id(self) -> int:
+    @property
+    def pad_id(self) -> int:
+        """The id that fills rows: the model's padding, else its first end token, else 0."""
         config = self.model.generation_config
         ends = config.eos_token_id  # type: ignore[union-attr]
         first_end = ends[0] if isinstance(ends, list) else ends
         pad = config.pad_token_id  # type: ignore[union-attr]
         return next((int(i) for i in (pad, first_end) if i is not None and 0 <= i < self.vocabulary), 0)
-
-
-def _refuse_wrapped(model: Any) -> None:
-    """Raises SoftPromptError for a model in PEFT's wrapper."""
-    if not (hasattr(model, "peft_config") and hasattr(model, "get_base_model")):
-        return
-    raise SoftPromptError(
-        f"a {type(model).__name__} of PEFT's is no base model",
-        why="its wrapper changes what the model is given, so what is injected would not reach it as it is",
-        fix="merge its LoRA first: model.merge_and_unload() gives a base model. A prompt or prefix of PEFT's "
-        "is brought in with `softprompt import`, on its base model",
-    )
-
-
-def _checkpoint(function: Any, *args: Any, **named: Any) -> Any:
-    return torch.utils.checkpoint.checkpoint(
-        function, *args, use_reentrant=False, context_fn=checkpoint_contexts, **named
-    )
-
-
-def _set_attention(model: PreTrainedModel, name: str) -> None:
-    """Let every layer of the model call the attention that is registered under `name`.
-
-    transformers 5.17 leaves out parts that have a copy of the model's own configuration, as T5's stacks have.
-    """
-    model.set_attn_implementation(name)
-    for part in model.modules():
-        if not isinstance(part, PreTrainedModel) or type(part.config) is not type(model.config):
-            continue
-        if part.config._attn_implementation != model.config._attn_implementation:
-            part.set_attn_implementation(name)
-
-
-def _implementation(model: Any, choice: str) -> str:
-    """The registered name for a user's choice of attention; "auto" is sdpa where the family has it.
-
-    Raises SoftPromptError where the model cannot run it so, and for flash attention.
-    """
-    if choice.startswith("flash"):
-        raise SoftPromptError(
-            f"attention='{choice}' takes no injected vectors",
-            why="flash kernels take no mask, and rows with prefixes of their own lengths need one",
-            fix="use attention=sdpa: torch picks its fastest kernel that takes a mask",
-        )
-    if choice not in get_args(Attention):
-        raise unknown("attention", choice, get_args(Attention))
-    if choice == "sdpa" and not model._supports_sdpa:
-        raise SoftPromptError(
-            f"attention='sdpa' does not go with a {model.config.model_type} model",
-            why="transformers has no fused attention for it",
-            fix="use attention=auto or attention=eager",
-        )
-    return SDPA if model._supports_sdpa and choice != "eager" else EAGER

@@ -1,26 +1,27 @@
 """Keys and values that a layer's own projections make of vectors that are not tokens (LLaMA-Adapter).
 
-The layer's attention module is called as it stands, with the arguments that the model itself gives
-it for one token at position 0 (where nothing is rotated), and its keys and values are taken where
-they reach the attention function. So fused projections, key norms and biases need no code here.
+The layer's attention module is called with the arguments that the model itself gives it for one token
+at position 0, where nothing is rotated. Its keys and values are recorded where they reach the attention
+function, so fused projections, key norms and biases need no code here.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ..injection import LayerKV
+from .attachment import attach
 from .cache_name import NAMES
-from .injected import CALLS, SITE, Active, Captured, inject
+from .injected import Active, attention_lost, inject
 
 
 def attention_modules(model: nn.Module) -> dict[int, nn.Module]:
-    """The attention modules by site (see `lm.probe`)."""
-    found = [m for m in model.modules() if hasattr(m, SITE)]
-    return {getattr(m, SITE) + call: m for m in found for call in range(getattr(m, CALLS, 1))}
+    """The attention modules of a loaded model by site (see `lm.probe`)."""
+    return attach(model).attention_modules
 
 
 def project(model, layer: int, hidden: Tensor) -> LayerKV:
@@ -28,10 +29,11 @@ def project(model, layer: int, hidden: Tensor) -> LayerKV:
 
     A layer that attends to another layer's keys has no projections: those of the other are taken.
     """
-    given, makers = _arguments(model)
-    layer = makers[layer]
-    module, length = attention_modules(model)[layer], hidden.shape[1]
-    positional, named = given[layer]
+    attachment = attach(model)
+    arguments, sources = _arguments(model)
+    layer = sources[layer]
+    positional, named = arguments[layer]
+    length = hidden.shape[1]
 
     def stretch(value: Any) -> Any:
         """What belongs to one token, for all of them; a mask [1, 1, 1, 1] for all pairs of them."""
@@ -48,54 +50,54 @@ def project(model, layer: int, hidden: Tensor) -> LayerKV:
     named = {name: stretch(value) for name, value in named.items()}
     named = {"hidden_states": hidden, **named} if not positional else named
     rest = [stretch(value) for value in positional[1:]]
-    with inject(Active(capture=layer - getattr(module, SITE))):
-        try:
-            module(*([hidden, *rest] if positional else []), **named)
-        except Captured as captured:
-            return captured.layer
-    raise RuntimeError(f"layer {layer} did not reach the attention function")
+    record: dict[int, LayerKV] = {}
+    with inject(Active(record=record), attachment.sites, part=True):
+        attachment.attention_modules[layer](*([hidden, *rest] if positional else []), **named)
+    if layer not in record:
+        raise attention_lost(f"layer {layer} did not call the attention function that puts vectors in")
+    return record[layer]
 
 
 @torch.no_grad()
 def _arguments(model) -> tuple[dict[int, tuple[tuple, dict[str, Any]]], dict[int, int]]:
-    """What the model gives each attention module besides hidden states, for a token at position 0.
+    """By site, what the model gives its attention module besides hidden states, for a token at position 0.
 
-    And by site, the site that makes its keys: another one where layers share them. Kept on the model: the
-    same at every call, until it is moved or cast.
+    And by site, the site that makes its keys: another one where layers share them. Both are the same at
+    every call, until the model is moved or cast.
     """
-    place = model.device, model.dtype
-    of, kept, makers = getattr(model, "_softprompt_arguments", (None, {}, {}))
-    if of != place:
-        kept = {}
+    attachment, place = attach(model), (model.device, model.dtype)
+    computed_at, arguments, sources = attachment.measured.get("arguments", (None, {}, {}))
+    if computed_at != place:
+        arguments = {}
 
         def keep(site: int, args: tuple, named: dict[str, Any]) -> None:
-            without = {k: v for k, v in named.items() if k not in ("hidden_states", *NAMES)}
-            kept[site] = args, without
+            arguments[site] = args, {k: v for k, v in named.items() if k not in ("hidden_states", *NAMES)}
 
-        # what is kept must serve any later call: one with gradient too, in the model's own precision
-        as_it_is = torch.autocast(model.device.type, enabled=False)
-        active = Active(record={})  # so a mask is made
-        with torch.inference_mode(False), torch.no_grad(), as_it_is, inject(active):
+        # they must serve any later call: one with gradient too, in the model's own precision
+        plain = torch.autocast(model.device.type, enabled=False)
+        record: dict[int, LayerKV] = {}  # so a mask is made
+        recording = inject(Active(record=record), attachment.sites)
+        with torch.inference_mode(False), torch.no_grad(), plain, recording:
             _run_hooked(model, torch.zeros(1, 1, dtype=torch.long, device=model.device), keep)
-        assert active.record is not None
-        keys = {site: layer.key for site, layer in sorted(active.record.items())}
-        makers = {site: next(s for s, key in keys.items() if key is own) for site, own in keys.items()}
-        model._softprompt_arguments = place, kept, makers
-    return kept, makers
+        keys = {site: layer.key for site, layer in sorted(record.items())}
+        sources = {site: next(s for s, key in keys.items() if key is own) for site, own in keys.items()}
+        attachment.measured["arguments"] = place, arguments, sources
+    return arguments, sources
 
 
 def attention_inputs(model, ids: Tensor) -> list[Tensor]:
     """Hidden states [P, H] that each site's attention module is given for `ids` [1, P]."""
-    found: dict[int, Tensor] = {}
+    states: dict[int, Tensor] = {}
 
     def keep(site: int, args: tuple, named: dict[str, Any]) -> None:
-        found[site] = (args[0] if args else named["hidden_states"])[0].detach()
+        states[site] = (args[0] if args else named["hidden_states"])[0].detach()
 
     _run_hooked(model, ids, keep)
-    return [found[site] for site in sorted(found)]
+    return [states[site] for site in sorted(states)]
 
 
-def _run_hooked(model, ids: Tensor, keep) -> None:
+def _run_hooked(model, ids: Tensor, keep: Callable[[int, tuple, dict[str, Any]], None]) -> None:
+    """Run the model on `ids` [1, P], and call `keep` with the arguments of each attention module."""
     handles = [
         module.register_forward_pre_hook(
             lambda _module, args, named, site=site: keep(site, args, named), with_kwargs=True

@@ -19,10 +19,11 @@ from .._system.quiet import quietly
 from ..data.collate import Batch, batch_of_ids
 from ..errors import SoftPromptError
 from ..injection import Injection, LayerKV, Layers, SoftTokens
-from . import cache_name, chat_cache, generation, module_state, patches, probe_generate, probe_lengths
+from . import cache_name, chat_cache, generation, patches, probe_generate, probe_lengths
 from .base import LanguageModel
 from .context import Context, pack_right, positions_after
 from .equal_lengths import NOT_KEPT, apart, hidden_apart
+from .gradient_checkpointing import recomputed
 from .injected import Active, Columns
 from .probe import recorded
 from .probe_positions import first_position, positions_from
@@ -46,9 +47,9 @@ class CausalLM(LanguageModel):
             # any will do: of embeddings, transformers pools the last column
             self.model.config.pad_token_id = 0
         if self.head is None:
-            self._first = first_position(self.model, self._accepted)
+            self._first = first_position(self.model, self.accepted)
             self.spec = replace(self.spec, context=self.spec.context - self._first)
-        if self.spec.layers and self.spec.positions == "unknown" and "position_ids" not in self._accepted:
+        if self.spec.layers and self.spec.positions == "unknown" and "position_ids" not in self.accepted:
             limits = {"prefix": COUNTS_COLUMNS, "cache": COUNTS_COLUMNS, **self.spec.limits}
             self.spec = replace(self.spec, limits=limits)
         self.spec = probe_lengths.with_rope(self)
@@ -93,8 +94,8 @@ class CausalLM(LanguageModel):
         # as indices, not as a number: a slice would leave the last hidden states strided, and torch then
         # multiplies with a copy of the vocabulary matrix for every row
         keep = torch.arange(width - count, width, device=mask.device)
-        options = self._only_accepted(position_ids=positions, use_cache=False, logits_to_keep=keep)
-        with self.running(active), self._checkpointing():
+        options = self.model_arguments(position_ids=positions, use_cache=False, logits_to_keep=keep)
+        with self.running(active), recomputed(self.checkpointed):
             out = self.model(inputs_embeds=vectors, attention_mask=mask.long(), **options)
         # a head has read the last column, the one that predicts the first target
         return out.logits[:, None] if self.head is not None else out.logits[:, -count:]
@@ -108,7 +109,7 @@ class CausalLM(LanguageModel):
         `ahead`, of one row, is what each input begins with: the batch holds the rest of them.
         """
         self.refuse("cache")
-        return self._recorded(batch, injection or Injection(), ahead)
+        return self.input_context(batch, injection or Injection(), ahead)
 
     @torch.no_grad()
     def context(self, batch: Batch, injection: Injection | None = None) -> Context | None:
@@ -116,7 +117,7 @@ class CausalLM(LanguageModel):
         if "cache" in self.spec.limits:
             return None
         ahead, batch, injection = self._begun(batch.with_inputs_at_right(), injection or Injection())
-        return self._recorded(batch, injection, ahead)
+        return self.input_context(batch, injection, ahead)
 
     @torch.no_grad()
     def advanced(
@@ -137,7 +138,7 @@ class CausalLM(LanguageModel):
         batch = replace(batch, input_ids=batch.input_ids[:, :0], input_mask=batch.input_mask[:, :0])
         return batch, replace(rest, after=SoftTokens(vectors[:, -1:], mask[:, -1:])), context
 
-    def _recorded(
+    def input_context(
         self, batch: Batch, injection: Injection | None = None, ahead: Context | None = None
     ) -> Context:
         """The input's keys and values, taken where they reach the attention function."""
@@ -181,7 +182,7 @@ class CausalLM(LanguageModel):
         positions = positions_after(ahead, mask)
         active = self.active(head, positions, 0, 0, ahead)
         active.record = {}
-        options = self._only_accepted(position_ids=positions, use_cache=False)
+        options = self.model_arguments(position_ids=positions, use_cache=False)
         with self.running(active):  # without the head: no logits are needed
             self.model.base_model(inputs_embeds=vectors, attention_mask=mask.long(), **options)
         return Context(recorded(active, len(self.spec.layers)), mask, ahead)
@@ -193,7 +194,7 @@ class CausalLM(LanguageModel):
         batch = batch_of_ids([ids[0].tolist(), ids[1, :3].tolist()], [ids[1, 3:5].tolist()] * 2)
         batch = batch.to(self.device)
         full = self.logits(batch).float()
-        cached = self.logits(batch, None, self._recorded(batch, Injection())).float()
+        cached = self.logits(batch, None, self.input_context(batch, Injection())).float()
         scale = full.abs().max().clamp(min=1.0)
         if (full - cached).abs().max() / scale < (1e-4 if self.dtype == torch.float32 else 0.1):
             return ""
@@ -204,7 +205,7 @@ class CausalLM(LanguageModel):
     def hidden(self, ids: Tensor, mask: Tensor, layer: int) -> Tensor:
         """Hidden states [B, N, H] of the plain model after `layer` layers (0: the embeddings)."""
         positions = (mask.long().cumsum(1) - 1).clamp(min=0)
-        options = self._only_accepted(position_ids=positions, use_cache=False)
+        options = self.model_arguments(position_ids=positions, use_cache=False)
         if (why := self.spec.limits.get("length")) is not None:
             probe_lengths.refuse_longer(self.spec.context, why, int(positions.max()) + 1)
         shown = {"attention_mask": mask.long(), "output_hidden_states": True}
@@ -242,8 +243,8 @@ class CausalLM(LanguageModel):
         last_input = mask.sum(1) - after - 1
         active = self.active(injection, None, width - 1 - after, last_input, None)
         self._check_length(mask, options)
-        generation.default(options, "pad_token_id", self._pad_id())
-        if "logits_to_keep" in self._accepted and not generation.guesses(self.model, options):
+        generation.default(options, "pad_token_id", self.pad_id)
+        if "logits_to_keep" in self.accepted and not generation.guesses(self.model, options):
             # by index, where transformers would slice: see `logits`
             options.setdefault("logits_to_keep", [-1])
         generation.of_own_inputs(self.model, options, ids, there)
@@ -251,7 +252,7 @@ class CausalLM(LanguageModel):
         if self._first:
             options["position_ids"] = positions_from(self._first, mask)
         probe_generate.check(self, options)
-        with self.running(active), module_state.cleared(self.model):
+        with self.generating(active):
             out = self.model.generate(**inputs, attention_mask=mask.long(), **options)  # type: ignore[operator]
         made = generation.new_tokens(out, width)
         chat_cache.note(cache, batch, injection, generation.tokens_of(made), width)
@@ -277,7 +278,7 @@ class CausalLM(LanguageModel):
         """See `kv_of`; at the positions 0 … P - 1."""
         self.refuse("prefix")
         batch = batch_of_ids([[*ids, ids[-1]]]).to(self.device)  # the last token is no part of a context
-        return self._recorded(batch, Injection()).layers
+        return self.input_context(batch, Injection()).layers
 
     def _sequence(
         self, batch: Batch, injection: Injection, *, skip_input: bool = False, targets: bool = True

@@ -18,11 +18,12 @@ from torch import Tensor
 from ..data.collate import Batch
 from ..errors import SoftPromptError
 from ..injection import Injection
+from .attachment import attach
 from .cache_name import CACHE
 from .probe import accepted_arguments
 
 NOTE = "softprompt_heard"  # attribute of a cache: what it holds
-GOES_ON = "softprompt_goes_on"  # attribute of a model: whether its layers go on from a cache, once measured
+CONTINUES = "continues from a cache"  # whether its layers do, as measured once
 FRESH = "leave past_key_values out, or give an empty cache: the conversation is then computed anew"
 
 
@@ -73,7 +74,7 @@ def check(model: Any, cache: Any, batch: Batch, injection: Injection) -> None:
             f"the rows have {', '.join(map(str, sorted(added)))} tokens that the cache lacks",
             why="its rows stand below each other, so each must go on by as many tokens, and by one at least",
         )
-    if not _goes_on(model):
+    if not _continues(model):
         raise _refusal(
             f"{model.config.model_type} models cannot go on from a cache by several tokens",
             why="in transformers, some of its layers start anew there (measured: other logits)",
@@ -120,10 +121,11 @@ def _cached_rows(cache: Any) -> int:
 
 
 @torch.no_grad()
-def _goes_on(model: Any) -> bool:
+def _continues(model: Any) -> bool:
     """Whether the plain model's logits after a cached start are those of the whole row, measured once."""
-    if (known := getattr(model, GOES_ON, None)) is not None:
-        return known
+    measured = attach(model).measured
+    if CONTINUES in measured:
+        return measured[CONTINUES]
     ids = (torch.arange(3, 10, device=model.device) * 5 % model.get_input_embeddings().weight.shape[0])[None]
     at = torch.arange(ids.shape[1], device=ids.device)[None]
     placed = "position_ids" in accepted_arguments(model)  # as `generate` gives them
@@ -135,6 +137,5 @@ def _goes_on(model: Any) -> bool:
     whole = run(slice(None)).logits[0, -1].float()
     rest = run(slice(4, None), getattr(run(slice(4)), CACHE)).logits[0, -1].float()
     off = (rest - whole).abs().max() / whole.abs().max().clamp(min=1.0)
-    found = bool(off < (1e-4 if model.dtype == torch.float32 else 0.1))
-    setattr(model, GOES_ON, found)
-    return found
+    measured[CONTINUES] = bool(off < (1e-4 if model.dtype == torch.float32 else 0.1))
+    return measured[CONTINUES]

@@ -23,6 +23,7 @@ from torch import Tensor
 from torch.nn.functional import scaled_dot_product_attention
 
 from ..injection import LayerKV
+from .library_internals import softmax_gradient
 from .ragged import Ragged
 
 FEW_QUERIES = 64  # up to here at any length: what is held is smaller than a copy of keys and values would be
@@ -111,9 +112,7 @@ class _Attend(torch.autograd.Function):
         above = gradients[0].transpose(1, 2).reshape(*grouped.shape[:3], -1)
         of_weights = _scores(above, values)
         exact = torch.promote_types(weights.dtype, torch.float32)
-        # softmax: w · (dw - sum of w · dw)
-        softmax_backward = torch.ops.aten._softmax_backward_data
-        of_scores = softmax_backward(of_weights.to(exact), weights.to(exact), -1, exact)
+        of_scores = softmax_gradient(of_weights.to(exact), weights.to(exact))
         of_scores = of_scores.mul_(ctx.scale).to(weights.dtype)
         found: list[Tensor | None] = []
         pieces = zip(_split(of_scores, keys), _split(weights, keys), keys, values, strict=True)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, final
+from typing import final
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,7 @@ from ..injection import Injection, Layers
 from .base import Answers, LanguageModel
 from .context import Context, pack_left
 from .equal_lengths import apart, hidden_apart
+from .gradient_checkpointing import recomputed
 from .injected import Active, Columns
 from .probe import recorded
 
@@ -49,7 +50,7 @@ class EncoderLM(LanguageModel):
         injection = (injection or Injection()).fit(batch.size)
         self._check(injection)
         vectors, mask = self._sequence(batch, injection)
-        with self.running(self._active(injection, mask)), self._checkpointing():
+        with self.running(self._active(injection, mask)), recomputed(self.checkpointed):
             out = self.model(inputs_embeds=vectors, attention_mask=mask.long()).logits
         if self.head is not None and self.head.over == "sequence":
             return out[:, None]
@@ -63,21 +64,6 @@ class EncoderLM(LanguageModel):
         if injection.before is not None:
             columns = columns + (columns > 0) * injection.before.mask.sum(1, keepdim=True)
         return out.gather(1, columns[:, :, None].expand(-1, -1, out.shape[2]))
-
-    def prefill(
-        self, batch: Batch, injection: Injection | None = None, ahead: Context | None = None
-    ) -> Context:
-        """Refused: see `spec.limits`."""
-        self.refuse("cache")
-        raise AssertionError("refused above")
-
-    def generate(self, batch: Batch, injection: Injection | None = None, **options: Any) -> Any:
-        """Refused: an encoder writes no text."""
-        raise SoftPromptError(
-            f"'{self.name}' writes no text",
-            why="an encoder fills in masked words, or has a head for labels",
-            fix="use task.kind=classification, or a causal language model",
-        )
 
     @torch.no_grad()
     @hidden_apart

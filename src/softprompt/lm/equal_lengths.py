@@ -110,7 +110,7 @@ def _in_order(found: Sequence[Tensor], parts: Sequence[Sequence[int]], width: in
     """
     width = max(width, *(part.shape[1] for part in found))
     tokens = found[0].dim() == 2
-    fill = lm._pad_id() if tokens else 0
+    fill = lm.pad_id if tokens else 0
     wide = [
         pad(part, (0, width - part.shape[1]), value=fill)
         if tokens

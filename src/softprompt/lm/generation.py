@@ -28,7 +28,8 @@ from transformers.generation.streamers import BaseStreamer
 from ..data.collate import Batch
 from ..errors import SoftPromptError
 from ..injection import Injection
-from .injected import SITE
+from .attachment import attached
+from .library_internals import attention_of
 
 Pack = Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]
 
@@ -82,7 +83,7 @@ def draw_from_all(options: dict[str, Any]) -> None:
 
 def check(model: Any, options: dict[str, Any], injection: Injection) -> None:
     """Raises where `generate` would take an option and answer something else than was asked."""
-    if asked(model, options, "output_attentions") and "eager" not in model.config._attn_implementation:
+    if asked(model, options, "output_attentions") and "eager" not in (attention_of(model.config) or ""):
         raise SoftPromptError(
             "output_attentions does not go with attention=sdpa",
             why="the fused kernel never has the weights: each would be None",
@@ -100,7 +101,8 @@ def check(model: Any, options: dict[str, Any], injection: Injection) -> None:
             why="what is injected has its place by the input's columns",
             fix="leave it out, and end inputs where a word ends",
         )
-    if _wrapped(options.get("assistant_model")):
+    assistant = options.get("assistant_model")
+    if assistant is not None and attached(assistant) is not None:
         raise SoftPromptError(
             "the assistant model was loaded by softprompt",
             why="what is injected into the large model would reach it too",
@@ -229,10 +231,6 @@ def new_tokens(out: Any, width: int) -> Any:
 def tokens_of(out: Any) -> Tensor:
     """The tokens alone, whether `generate` gave them alone or in its output object."""
     return out if isinstance(out, Tensor) else out.sequences
-
-
-def _wrapped(model: Any) -> bool:
-    return model is not None and any(hasattr(module, SITE) for module in model.modules())
 
 
 @final

@@ -1,14 +1,14 @@
-"""What is injected during a model call, and how the attention function comes to know of it.
+"""What is injected during a model call, and how it reaches the attention function.
 
-It reaches the function through a context variable, so two threads never see each other's. Each attention
-module of a model is a *site*, numbered on load (`lm.probe`): encoder layers, decoder layers and
-cross-attention alike. This file knows nothing of models.
+It reaches the function through a context variable, so two threads never see each other's. Each call of an
+attention module is a *site*, numbered on load (`lm.probe`): encoder layers, decoder layers and
+cross-attention alike. This file knows nothing of models: `lm.attachment` holds what is changed on them.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -20,9 +20,14 @@ from ..errors import SoftPromptError
 from ..injection import LayerKV, Layers, Prefix
 from .visibility import Rule
 
-SITE = "softprompt_site"  # attribute of an attention module: its number
-CALLS = "softprompt_calls"  # attribute of an attention module: its calls of the function, each a site
-BIAS = "softprompt_bias"  # attribute of an attention module: (the T5 layer that computes its bias,)
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """The numbers of an attention module: `calls` of them from `first` on, one for each call of a run."""
+
+    first: int
+    calls: int = 1
+    bias: Any = None  # the T5 layer that computes its position bias
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +55,7 @@ class Active:
     """What is injected during one model call (or one `generate`)."""
 
     columns: Sequence[Columns] = ()
+    sites: Mapping[Any, Site] = field(default_factory=dict)  # the model's attention modules; others are plain
     adapter: Prefix | None = None
     tail_start: Tensor | int = 0  # [B] or one for all: the first query column that sees tail_only columns
     query_positions: Tensor | None = None  # [B, q], needed only where columns have positions
@@ -60,10 +66,9 @@ class Active:
     record: dict[int, LayerKV] | None = None  # each site's own keys and values, as they reach the function
     kept: KeyValueStore | None = None  # where each site's own keys and values are kept from call to call
     visits: list[Visit] | None = None  # who called, in order (for the probe)
-    capture: int | None = None  # stop at the first layer's call of that number, and hand over what it has
     packs: Sequence[Pack] = ()  # the one row of the call is these, one after the other: see `lm.packed`
     reached: set[int] = field(default_factory=set)  # sites that have called
-    calls: dict[int, int] = field(default_factory=dict)  # by module: calls of several that it has made
+    calls: dict[int, int] = field(default_factory=dict)  # by a module's first number: calls made of several
 
     @property
     def has_positions(self) -> bool:
@@ -72,11 +77,13 @@ class Active:
             self.kept is not None or any(c.positions is not None for c in self.columns)
         )
 
-    def count(self, module: Any) -> int:
-        """The number of this call, 0 first, of those that the module makes each time it runs."""
-        number = self.calls.get(id(module), 0)
-        self.calls[id(module)] = (number + 1) % getattr(module, CALLS)
-        return number
+    def next_call(self, site: Site) -> int:
+        """The number of the call that an attention module is making now."""
+        if site.calls == 1:
+            return site.first
+        call = self.calls.get(site.first, 0)
+        self.calls[site.first] = (call + 1) % site.calls
+        return site.first + call
 
     def check(self) -> None:
         """Raises SoftPromptError where a layer has not come for what it was to see."""
@@ -152,23 +159,19 @@ class Visit:
     kv: LayerKV
 
 
-class Captured(Exception):
-    """A layer's keys and values, on their way to whoever asked with `Active.capture`."""
-
-    def __init__(self, layer: LayerKV) -> None:
-        super().__init__("captured")
-        self.layer = layer
-
-
 _ACTIVE: ContextVar[Active | None] = ContextVar("softprompt_active", default=None)
 
 
 @contextlib.contextmanager
-def inject(active: Active | None, *, part: bool = False) -> Iterator[Active | None]:
-    """Everything computed inside sees `active` (None: the plain model).
+def inject(
+    active: Active | None, sites: Mapping[Any, Site] | None = None, *, part: bool = False
+) -> Iterator[Active | None]:
+    """Everything computed inside sees `active` (None: the plain model) at the attention modules in `sites`.
 
-    Raises SoftPromptError where nothing computed inside did; `part`: not all of the model is computed.
+    Raises SoftPromptError where a layer did not see its vectors; `part`: only a part of the model is run.
     """
+    if active is not None and sites is not None:
+        active.sites = sites
     token = _ACTIVE.set(active)
     try:
         yield active

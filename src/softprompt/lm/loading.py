@@ -16,7 +16,8 @@ from .._system.quiet import quietly
 from ..data.tokens import vocabulary_fingerprint
 from ..errors import SoftPromptError
 from . import heads, locate, smollm2, text_identity
-from .base import Attention, LanguageModel
+from .attention_choice import Attention
+from .base import LanguageModel
 from .causal import CausalLM
 from .encoder import EncoderLM
 from .heads import Head
@@ -40,8 +41,8 @@ def load(
 ) -> LanguageModel:
     """A frozen model with its tokenizer; a BERT-like one with its masked-word head, or with `head`.
 
-    `dtype="auto"` takes bfloat16 where this machine multiplies matrices faster in it (measured, some ten
-    milliseconds), else float32; the model's `why_dtype` says why. `attention="auto"` is torch's fused one
+    `dtype="auto"` takes bfloat16 where the GPU or the processor multiplies it in hardware, else float32; the
+    model's `why_dtype` says why. `attention="auto"` is torch's fused one
     (sdpa) wherever the family has it; "eager" is slower, and gives the weights for `output_attentions`.
     Raises SoftPromptError where the model cannot be found or is refused.
     """

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .injected import BIAS, Active, Columns
+from .injected import Active, Columns
+from .library_internals import position_bucket
 from .ragged import rows_of
 from .visibility import RULE, Rule
 
@@ -96,13 +96,12 @@ def chosen_only(mask: Tensor | None, indices: Tensor, keys: int) -> Tensor:
     return mask.masked_fill(~chosen, torch.finfo(mask.dtype).min)
 
 
-def extend_bias(module, bias: Tensor, mask: Tensor | None, real: Tensor) -> Tensor:
+def extend_bias(source: Any, bias: Tensor, mask: Tensor | None, real: Tensor) -> Tensor:
     """T5's relative position bias [1 or B, heads, q, k] with the injected columns ahead of it.
 
-    A row's real columns [B, P] stand at … -2, -1, whatever other rows have between them.
+    `source` is the layer that computes the bias. A row's real columns [B, P] are at the positions … -2, -1.
     """
     rows, queries = real.shape[0], bias.shape[2]
-    (source,) = getattr(module, BIAS, (None,))
     if source is None:  # cross-attention has no positions
         ahead = bias.new_zeros(rows, bias.shape[1], queries, real.shape[1])
     else:
@@ -110,22 +109,9 @@ def extend_bias(module, bias: Tensor, mask: Tensor | None, real: Tensor) -> Tens
         if source.is_decoder and mask is not None:
             at = at + columns_ahead(mask, queries)
         place = -real.flip(1).long().cumsum(1).flip(1)
-        bucket = _bucket(source, place[:, None, :] - at[None, :, None])
+        bucket = position_bucket(source, place[:, None, :] - at[None, :, None])
         ahead = source.relative_attention_bias(bucket).permute(0, 3, 1, 2).to(bias.dtype)
     return torch.cat([ahead, bias.expand(rows, -1, -1, -1)], dim=-1)
-
-
-def _bucket(source: Any, distance: Tensor) -> Tensor:
-    """The bucket of each distance in a layer's table of biases."""
-    settings = {
-        "bidirectional": not source.is_decoder,
-        "num_buckets": source.relative_attention_num_buckets,
-        "max_distance": source.relative_attention_max_distance,
-    }
-    known = inspect.signature(source._relative_position_bucket).parameters  # UMT5 reads them itself
-    return source._relative_position_bucket(
-        distance, **{name: value for name, value in settings.items() if name in known}
-    )
 
 
 def columns_ahead(mask: Tensor, queries: int) -> Tensor:

@@ -1,13 +1,15 @@
-"""State that a model keeps on its own modules between calls, and not in a cache: cleared after `generate`.
+"""State that a model keeps on its own modules between calls, and not in a cache.
 
-RecurrentGemma's layers keep their recurrent state so. It would go on from the last row's end where the next
-input has one token, which transformers takes for a step of decoding.
+RecurrentGemma's layers keep their recurrent state on themselves. It would continue from the end of the last
+row where the next input has one token, which transformers takes for a step of decoding. Some rotary
+embeddings grow with the longest row that they have seen.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -22,3 +24,21 @@ def cleared(model: nn.Module) -> Iterator[None]:
         for module, name in empty:
             if isinstance(getattr(module, name, None), Tensor):
                 setattr(module, name, None)
+
+
+@contextlib.contextmanager
+def unchanged(model: nn.Module) -> Iterator[None]:
+    """Attributes and buffers of every module are afterwards the ones that were there before."""
+    holders: list[dict[str, Any]] = []
+    for module in model.modules():
+        holders += [vars(module), module._buffers]
+    before = [dict(holder) for holder in holders]
+    try:
+        yield
+    finally:
+        for holder, values in zip(holders, before, strict=True):
+            if holder.keys() != values.keys() or any(
+                holder[name] is not value for name, value in values.items()
+            ):
+                holder.clear()
+                holder.update(values)

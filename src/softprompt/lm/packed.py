@@ -16,6 +16,7 @@ from torch import Tensor
 from .attention import SDPA
 from .causal import CausalLM
 from .injected import Active, Pack
+from .library_internals import attention_of
 from .model_errors import DoesNotRun
 
 TRIED = (5, 3)  # tokens of the rows on which it is tried
@@ -33,7 +34,7 @@ def run(lm: CausalLM, batches: Sequence[tuple[Tensor, Tensor, Tensor, Active]]) 
         packs.append(Pack(start, mask, active))
         keep.append(torch.arange(1, len(mask) + 1, device=lm.device) * mask.shape[1] + start - 1)
         start = packs[-1].end
-    options = lm._only_accepted(
+    options = lm.model_arguments(
         inputs_embeds=torch.cat([vectors.flatten(0, 1) for vectors, *_ in batches])[None],
         position_ids=torch.cat([positions.flatten() for _, _, positions, _ in batches])[None],
         use_cache=False,
@@ -49,7 +50,7 @@ def suits(lm: CausalLM) -> bool:
     """Whether rows in one pass get what they get alone: tried on two, where nothing speaks against it."""
     config = lm.model.config.get_text_config()
     kinds = set(getattr(config, "layer_types", None) or ())
-    if config._attn_implementation != SDPA or kinds - KINDS or lm.head is not None:
+    if attention_of(config) != SDPA or kinds - KINDS or lm.head is not None:
         return False
     batches, alone = [], []
     for count in TRIED:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .attachment import attach
 from .attention import attend_plain
 from .masks import columns_ahead
 
@@ -78,7 +79,8 @@ def takes_embeddings(model: Any) -> bool:
     found = made.get("inputs_embeds")
     if found is None or not torch.equal(found, vectors) or made.get("input_ids") is not None:
         return False
-    model.prepare_inputs_for_generation = partial(_prepare, model)
+    with attach(model).changing(model):
+        model.prepare_inputs_for_generation = partial(_prepare, model)
     return True
 
 

@@ -18,9 +18,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from .attachment import attach
 from .probe import named_arguments
 
-MARK = "softprompt_beside"  # attribute of a module that has the hook
 NAME = "per_layer_inputs"  # the argument that takes it
 
 _REST: ContextVar[Tensor | None] = ContextVar("softprompt_beside", default=None)
@@ -57,11 +57,11 @@ def bind(model: Any) -> Beside | None:
     if table is None:
         return None
     width = model.get_input_embeddings().weight.shape[1]
+    attachment = attach(model)
+    attachment.unhook(NAME)  # of an earlier load of the same model
     for module in dict.fromkeys((model, model.base_model, table)):
-        if not hasattr(module, MARK):
-            setattr(module, MARK, True)
-            hook = partial(_split, width=width, layers=table.config.num_hidden_layers, inner=module is table)
-            module.register_forward_pre_hook(hook, with_kwargs=True)
+        hook = partial(_split, width=width, layers=table.config.num_hidden_layers, inner=module is table)
+        attachment.hook(NAME, module, hook)
     padding = getattr(table.config, "pad_token_id", None)
     return Beside(table, 0 if padding is None else padding)
 

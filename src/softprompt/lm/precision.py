@@ -1,59 +1,40 @@
-"""The precision that this machine computes fast in, measured and not assumed.
+"""The precision for `dtype=auto`: bfloat16 where the hardware multiplies it, float32 elsewhere.
 
-A CPU either has bfloat16 products (AMX, AVX-512 BF16), several times as fast as float32's, or imitates
-them several times as slowly. `MARGIN` lies in the gap between the two, so that a busy machine does not
-choose one way today and another tomorrow: a checkpoint goes on in the precision that it began in only.
+A CPU either has instructions for bfloat16 products, several times as fast as float32's, or imitates them
+several times as slowly. The answer depends on the hardware alone, never on how busy the machine is: a
+checkpoint can be resumed only in the precision that it began in.
 """
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from functools import lru_cache
-from statistics import median
+import os
 from typing import Literal
 
 import torch
 
+from .library_internals import cpu_features
+
 Dtype = Literal["float32", "bfloat16"]
-MARGIN = 1.2  # times as fast as float32 bfloat16 must be
-ROWS, INNER, OUTER = 256, 576, 1536  # of a small model's largest layer
-FEW, MANY = 3, 9  # pairs of products: enough where they agree, and where they do not
+FEATURES = {"avx512_bf16": "AVX512-BF16", "amx_bf16": "AMX-BF16"}
+LIMITS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")  # oneDNN, which multiplies for torch, obeys them
+# the values that leave no bfloat16 products
+WITHOUT = {"SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AVX512_CORE", "AVX512_CORE_VNNI"}
 
 
 def pick_dtype(device: str) -> tuple[Dtype, str]:
-    """bfloat16 or float32 for this device, and why. Measured once in a process for a number of threads."""
+    """Return bfloat16 or float32 for this device, and why."""
     if device.startswith("cuda"):
-        fast = torch.cuda.is_bf16_supported()
-        return ("bfloat16" if fast else "float32"), f"the GPU has {'' if fast else 'no '}bfloat16 products"
-    return _measured(torch.get_num_threads())
-
-
-@lru_cache
-def _measured(threads: int) -> tuple[Dtype, str]:
-    ratio = speedup(product_seconds)
-    said = f"matrix products in bfloat16 run at {ratio:.2g} times the rate of float32, measured on {threads} "
-    return ("bfloat16" if ratio >= MARGIN else "float32"), said + ("thread" if threads == 1 else "threads")
-
-
-def speedup(seconds: Callable[[torch.dtype], float]) -> float:
-    """How many times as fast bfloat16 is: the median over pairs, run in turns after one pair to warm up.
-
-    `seconds(dtype)` times one product. Whatever else the machine does meanwhile meets both of a pair.
-    """
-    for kind in (torch.float32, torch.bfloat16):
-        seconds(kind)
-    ratios: list[float] = []
-    while len(ratios) < MANY:
-        ratios.append(seconds(torch.float32) / max(seconds(torch.bfloat16), 1e-9))
-        if len(ratios) >= FEW and len({ratio >= MARGIN for ratio in ratios}) == 1:
-            break
-    return median(ratios)
-
-
-def product_seconds(kind: torch.dtype) -> float:
-    """Of one layer's product, as a model computes it."""
-    rows, weight = torch.ones(ROWS, INNER, dtype=kind), torch.ones(OUTER, INNER, dtype=kind)
-    start = time.perf_counter()
-    torch.nn.functional.linear(rows, weight)
-    return time.perf_counter() - start
+        if torch.cuda.is_bf16_supported(including_emulation=False):
+            return "bfloat16", "the GPU has bfloat16 products"
+        return "float32", "the GPU has no bfloat16 products"
+    if not device.startswith("cpu"):
+        return "float32", f"it is not known whether '{device}' has bfloat16 products"
+    names = [name for feature, name in FEATURES.items() if cpu_features().get(feature)]
+    if not names:
+        return "float32", f"the processor has neither {' nor '.join(FEATURES.values())}"
+    if torch.backends.cpu.get_cpu_capability() in ("DEFAULT", "NO AVX", "AVX2"):
+        return "float32", "ATEN_CPU_CAPABILITY keeps torch from using AVX512"
+    for variable in LIMITS:
+        if (limit := os.environ.get(variable, "")).upper() in WITHOUT:
+            return "float32", f"{variable}={limit} leaves out bfloat16 products"
+    return "bfloat16", f"the processor has bfloat16 products ({' and '.join(names)})"

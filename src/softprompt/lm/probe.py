@@ -1,8 +1,8 @@
-"""Does injection work on this model? Measured on load, in a fraction of a second, or refused.
+"""Check on load whether injection works on this model: a measurement of a fraction of a second.
 
-A model on which the wrapper has no effect (no call reached it, or no gradient comes back) would
-ignore a prefix without a word. The probe runs a few tokens through it and looks. What it finds to be
-impossible stands in `ModelSpec.limits` with the reason; whoever asks for it gets that as an error.
+A model on which the wrapper has no effect (no call reached it, or no gradient comes back) would ignore a
+prefix silently. The probe runs a few tokens through the model and looks. What does not work is listed in
+`ModelSpec.limits` with the reason, and an error where somebody asks for it.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from torch import Tensor
 
 from ..errors import SoftPromptError
 from ..injection import LayerKV, Layers
-from .injected import BIAS, CALLS, SITE, Active, Columns, Visit, inject
+from .attachment import attach
+from .injected import Active, Columns, Site, Visit, inject
 from .model_errors import OURS, place, reason
 from .rotary import Turn, candidates, find_turn
 from .spec import LayerSpec, ModelSpec, Stack
@@ -57,14 +58,12 @@ def measure(model, embed: Callable[[Tensor], Tensor]) -> tuple[ModelSpec, tuple[
 
 
 def _number(model, visits: list[Visit]) -> tuple[LayerSpec, ...]:
-    """Give each attention module its site, in the order in which they run.
+    """Number the calls of the attention modules, in the order in which they run.
 
-    A module that calls several times with the same keys (values in parts) has a site for each call.
+    A module that calls several times with the same keys (values in parts) has a number for each call.
     """
-    for module in model.modules():  # of an earlier load of the same model
-        for name in (SITE, CALLS):
-            if hasattr(module, name):
-                delattr(module, name)
+    sites = attach(model).sites
+    sites.clear()  # of an earlier load of the same model
     calls: dict[Any, list[Visit]] = {}
     for visit in visits:
         seen = calls.setdefault(visit.module, [])
@@ -72,25 +71,18 @@ def _number(model, visits: list[Visit]) -> tuple[LayerSpec, ...]:
             seen.append(visit)
     specs, bias = [], {}
     for module, seen in calls.items():
-        setattr(module, SITE, len(specs))
-        setattr(module, CALLS, len(seen))
         spec = _layer_spec(model, seen[0])
         if getattr(module, "has_relative_attention_bias", False):
             bias[spec.stack] = module
-        if spec.stack in bias:
-            setattr(module, BIAS, (bias[spec.stack],))  # in a tuple: it is no part of this module
+        sites[module] = Site(len(specs), len(seen), bias.get(spec.stack))
         specs += [_layer_spec(model, visit) for visit in seen]
     return tuple(specs)
 
 
-def by_site(visits: list[Visit]) -> dict[int, LayerKV]:
+def by_site(model, visits: list[Visit]) -> dict[int, LayerKV]:
     """The keys and values of each site; of one that runs again and again, those of its last run."""
-    found, made = {}, {}
-    for visit in visits:
-        first, number = getattr(visit.module, SITE), made.get(visit.module, 0)
-        found[first + number] = visit.kv
-        made[visit.module] = (number + 1) % getattr(visit.module, CALLS)
-    return found
+    counter, sites = Active(), attach(model).sites
+    return {counter.next_call(sites[visit.module]): visit.kv for visit in visits}
 
 
 def _layer_spec(model, visit: Visit) -> LayerSpec:
@@ -182,14 +174,14 @@ def _no_soft_tokens(model, why: str) -> SoftPromptError:
 
 def _effect(model, visits: list[Visit]) -> Mapping[str, str]:
     """A prefix vector in every layer must have an effect: gradient must come back to each."""
-    kept = by_site(visits)
+    kept = by_site(model, visits)
     # the layer's own first key and value: a random key may get no weight at all where scores are not scaled
     prefix = [
         kept[site].map(lambda t: t[:1, :, :1].detach().clone().requires_grad_(True)) for site in sorted(kept)
     ]
     mask = torch.ones(1, 1, dtype=torch.bool, device=model.device)
     active = Active(columns=(Columns(tuple(prefix), mask),))
-    with torch.enable_grad(), inject(active):
+    with torch.enable_grad(), inject(active, attach(model).sites):
         loss = model(**_arguments(model, 0)).logits.float().square().mean()
     leaves = [layer.value for layer in prefix]
     gradients = (
@@ -204,17 +196,17 @@ def _effect(model, visits: list[Visit]) -> Mapping[str, str]:
 
 def _turns(model, visits: list[Visit]) -> tuple[tuple[Turn | None, ...], str]:
     """How each site turns its keys, from the same tokens at two places."""
-    here = by_site(visits)
+    here = by_site(model, visits)
     count = len(here)
     options = candidates(model)
-    if any(hasattr(v.module, BIAS) for v in visits):
+    if any(site.bias is not None for site in attach(model).sites.values()):
         return (Turn(None),) * count, "relative"
     if "position_ids" not in _arguments(model, 0):
         # positions it counts itself: in its input (bart), or not at all
         known = len(options) == 1
         return ((Turn(None) if known else None,) * count), "absolute" if known else "unknown"
     with torch.no_grad():
-        there = by_site(_run(model, SHIFT)[0])
+        there = by_site(model, _run(model, SHIFT)[0])
     exact = model.get_input_embeddings().weight.dtype == torch.float32
     # in bf16 hidden states of deep layers differ by rounding; a wrong turn is off by the keys' own size
     tolerance = 1e-3 if exact else 0.3

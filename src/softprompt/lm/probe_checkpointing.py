@@ -46,10 +46,10 @@ def _gradient(lm: Any, layers: tuple[torch.nn.Module, ...]) -> torch.Tensor:
     vectors = lm.embed(batch.input_ids[:, :3]).detach() * 1.5
     vectors.requires_grad_(True)
     soft = SoftTokens(vectors, torch.ones(1, 3, dtype=torch.bool, device=lm.device))
-    kept, lm._checkpointed = lm._checkpointed, layers
+    kept, lm.checkpointed = lm.checkpointed, layers
     try:
         loss = lm.logits(batch, Injection(before=soft)).float().square().mean()
         (found,) = torch.autograd.grad(loss, vectors)
     finally:
-        lm._checkpointed = kept
+        lm.checkpointed = kept
     return found.float()

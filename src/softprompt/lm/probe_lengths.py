@@ -22,7 +22,9 @@ from torch import Tensor
 
 from ..data.collate import batch_of_ids
 from ..errors import SoftPromptError
-from .attention import own_attention
+from . import module_state
+from .attachment import attach
+from .attention_choice import plain_attention
 from .injected import Active, current, inject
 from .model_errors import DoesNotRun
 from .probe import by_site
@@ -34,6 +36,7 @@ if TYPE_CHECKING:
 
 #: Settings of a configuration that limit what a query sees of a long row, by the words in their names.
 SETTINGS = re.compile(r"window|chunk_size|top_?k|block_size|_blocks|floor_scale|local_size")
+GUARD = "length"  # the name of the hook that refuses longer rows
 SMALL = 5  # what they are for the moment
 ROWS = ([3, 71, 20, 5, 44, 9, 12, 80, 31, 6, 55, 27, 14], [61, 8, 17])
 TARGETS = ([33, 7, 90], [52, 4])
@@ -43,8 +46,9 @@ TARGETS = ([33, 7, 90], [52, 4])
 def with_rope(lm: CausalLM) -> ModelSpec:
     """The spec, with the end of rows where keys depend on how long a row is."""
     spec = lm.spec
-    unguard(lm.model)  # of an earlier load of the same model
-    border = rope_border(lm.model, spec) if spec.layers and "position_ids" in lm._accepted else None
+    attach(lm.model).unhook(GUARD)  # of an earlier load of the same model
+    with module_state.unchanged(lm.model):  # some rotary embeddings grow with the rows that are tried
+        border = rope_border(lm.model, spec) if spec.layers and "position_ids" in lm.accepted else None
     if border is None:
         return spec
     reason = (
@@ -60,7 +64,7 @@ def with_rope(lm: CausalLM) -> ModelSpec:
 def with_settings(lm: CausalLM) -> ModelSpec:
     """The spec with what settings change in long rows. Raises SoftPromptError where a model is refused."""
     spec = lm.spec
-    if not spec.layers or "position_ids" not in lm._accepted:
+    if not spec.layers or "position_ids" not in lm.accepted:
         return spec
     spec = _settings_hold(lm, spec)
     if "length" in spec.limits:
@@ -81,7 +85,6 @@ def rope_border(model: Any, spec: ModelSpec) -> int | None:
         middle = (fits + differs) // 2
         _keys(model, 2)  # some ropes stay as they grew until a short row comes
         fits, differs = (middle, differs) if _same(_keys(model, middle), here) else (fits, middle)
-    _keys(model, 2)
     return fits + 1
 
 
@@ -92,7 +95,7 @@ def _keys(model: Any, last: int) -> list[Tensor]:
     with inject(Active(visits=[])) as active:
         model(input_ids=ids, position_ids=positions, use_cache=False)
     assert active is not None and active.visits is not None
-    return [layer.key[:, :, 0].float() for _, layer in sorted(by_site(active.visits).items())]
+    return [layer.key[:, :, 0].float() for _, layer in sorted(by_site(model, active.visits).items())]
 
 
 def _same(found: list[Tensor], expected: list[Tensor]) -> bool:
@@ -176,7 +179,7 @@ def _wrong(lm: CausalLM, spec: ModelSpec) -> set[str]:
         if (shorter[-1] - longer[count - 1]).abs().max() > most:
             wrong.add("step")
     if "cache" not in spec.limits:
-        cached = lm.logits(batch, None, lm._recorded(batch)).float()
+        cached = lm.logits(batch, None, lm.input_context(batch)).float()
         if (cached - full)[real].abs().max() > most:
             wrong.add("cache")
     return wrong
@@ -188,7 +191,7 @@ def _plain(lm: CausalLM, row: list[int], target: list[int]) -> Tensor:
     Sparse attention that finds two keys as good chooses by how many there are.
     """
     ids = torch.tensor([row + target[:-1]], device=lm.device)
-    with own_attention(lm.model):
+    with plain_attention(lm.model):
         logits = lm.model(input_ids=ids, use_cache=False).logits
     return logits[0, len(row) - 1 :].float()
 
@@ -218,17 +221,10 @@ def shrunk(model: Any, chosen: Mapping[str, int]) -> Iterator[None]:
 
 
 def guard(model: Any, spec: ModelSpec) -> None:
-    """Every call with something injected is refused from now on where a row is too long for it."""
-    unguard(model)
-    check = partial(_refuse_longer, spec.context, spec.limits["length"])
-    model._softprompt_guard = (model.base_model.register_forward_pre_hook(check, with_kwargs=True),)
-
-
-def unguard(model: Any) -> None:
-    """Undo `guard`."""
-    for handle in getattr(model, "_softprompt_guard", ()):
-        handle.remove()
-    model._softprompt_guard = ()
+    """Refuse every later call with something injected where a row is too long for it."""
+    attachment = attach(model)
+    attachment.unhook(GUARD)
+    attachment.hook(GUARD, model.base_model, partial(_refuse_longer, spec.context, spec.limits["length"]))
 
 
 def _refuse_longer(border: int, why: str, module: Any, args: Any, named: dict[str, Any]) -> None:

@@ -24,6 +24,7 @@ from . import cache_name, chat_cache, generation, probe_generate, probe_places
 from .base import LanguageModel
 from .context import Context, back_to_right, pack_left
 from .equal_lengths import apart, hidden_apart
+from .gradient_checkpointing import recomputed
 from .injected import Active, Columns
 from .probe import recorded
 
@@ -75,7 +76,7 @@ class Seq2SeqLM(LanguageModel):
             self.refuse("cache")
         injection = (injection or Injection()).fit(batch.size)
         ids, mask = self._decoder_input(batch)
-        with self._checkpointing():
+        with recomputed(self.checkpointed):
             read, active = self._read(batch, injection)
             with self.running(active):
                 out = self.model(
@@ -83,13 +84,6 @@ class Seq2SeqLM(LanguageModel):
                 ).logits
         ahead = len(self.forced)  # their columns predict no token of the target
         return back_to_right(out[:, ahead:], mask[:, ahead:])
-
-    def prefill(
-        self, batch: Batch, injection: Injection | None = None, ahead: Context | None = None
-    ) -> Context:
-        """Refused: see `spec.limits`."""
-        self.refuse("cache")
-        raise AssertionError("unreachable")
 
     @torch.no_grad()
     @hidden_apart
@@ -128,14 +122,14 @@ class Seq2SeqLM(LanguageModel):
         read, active = self._read(batch, injection, **shown)
         ids, there = generation.ids_in_place(batch, injection, pack_left)  # for penalties, and an assistant
         generation.of_own_inputs(self.model, options, ids, there)
-        generation.default(options, "pad_token_id", self._pad_id())
+        generation.default(options, "pad_token_id", self.pad_id)
         generation.default(options, "decoder_start_token_id", self._start)
         width = 1
         if self.forced and options.get("forced_bos_token_id") is None:
             width, options["forced_bos_token_id"] = len(self._begin), None
             options["decoder_input_ids"] = torch.tensor([self._begin] * batch.size, device=self.device)
         probe_generate.check(self, options)
-        with self.running(active):
+        with self.generating(active):
             out = self.model.generate(input_ids=ids, **read, **options)  # type: ignore[operator]
         return generation.new_tokens(out, width)
 

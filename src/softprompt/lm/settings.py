@@ -18,7 +18,10 @@ from typing import Any
 
 from transformers import GenerationConfig
 
-KEPT = "softprompt_settings"  # attribute of a model: (its settings as shipped, as they were made neutral)
+from .attachment import attach
+from .library_internals import generation_defaults
+
+KEPT = "generation settings"  # of a model: as shipped, and as they were made neutral
 TOKENS = ("bos_token_id", "eos_token_id", "pad_token_id", "decoder_start_token_id")
 # what changes no answer
 SILENT = (
@@ -33,8 +36,8 @@ NEUTRAL = {"top_k": 0, "guidance_scale": 1, "min_new_tokens": 0}
 def shipped(model: Any) -> GenerationConfig | None:
     """The generation settings that the model came with; None where it does not generate."""
     own = getattr(model, "generation_config", None)
-    as_shipped, made = getattr(model, KEPT, (None, None))
-    return as_shipped if made is not None and own is made else own
+    as_shipped, neutral = attach(model).measured.get(KEPT, (None, None))
+    return as_shipped if neutral is not None and own is neutral else own
 
 
 def make_neutral(model: Any, tokenizer: Any) -> dict[str, Any]:
@@ -52,7 +55,7 @@ def make_neutral(model: Any, tokenizer: Any) -> dict[str, Any]:
         tokens["forced_bos_token_id"] = said.get("forced_bos_token_id")
     made = GenerationConfig(**{k: v for k, v in tokens.items() if v is not None}, **more)
     model.generation_config = made
-    setattr(model, KEPT, (own, made))
+    attach(model).measured[KEPT] = own, made
     kept = {*tokens, *SILENT, *more}
     return {name: value for name, value in said.items() if name not in kept and _counts(name, value)}
 
@@ -118,5 +121,5 @@ def _language(tokenizer: Any) -> tuple[int, ...]:
 
 def _counts(name: str, value: Any) -> bool:
     """Whether a setting does anything."""
-    neutral = (GenerationConfig._get_default_generation_params() | NEUTRAL).get(name)
+    neutral = (generation_defaults() | NEUTRAL).get(name)
     return not name.startswith("_") and value is not False and value not in (neutral, [], {}, "")

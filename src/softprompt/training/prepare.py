@@ -80,7 +80,7 @@ class Prepared:
             | {"prompts": list(self.prompts), "labels": list(self.encoder.labels or ())},
             "rows": {"train": decisive.rows(self.train), "dev": decisive.rows(self.dev)},
             "base": self.base,
-            # dtype=auto is measured at every start, and might not come out the same
+            # dtype=auto depends on the machine
             "dtype": str(self.lm.dtype).removeprefix("torch."),
             "content": content,
             "raw": self.raw,

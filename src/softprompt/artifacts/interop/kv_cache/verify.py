@@ -47,6 +47,6 @@ def logits_from(lm: LanguageModel, compiled: CompiledKV, ids: list[int]) -> Tens
         cache.update(key, value, index)
     start, row = compiled.length, torch.tensor([ids], device=lm.device)
     positions = torch.arange(start, start + len(ids), device=lm.device)[None]
-    options = lm._only_accepted(position_ids=positions)
+    options = lm.model_arguments(position_ids=positions)
     mask = torch.ones(1, start + len(ids), dtype=torch.long, device=lm.device)
     return lm.model(input_ids=row, attention_mask=mask, **{CACHE: cache}, **options).logits[0]

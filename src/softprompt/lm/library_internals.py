@@ -1,0 +1,61 @@
+"""The private names of torch and transformers that this package uses, each in one function.
+
+A release may rename them without notice; `tests/lm/test_library_internals.py` says which one is gone.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import GenerationConfig
+
+
+def supports_sdpa(model: Any) -> bool:
+    """Whether transformers has fused attention for the model's family."""
+    return bool(model._supports_sdpa)
+
+
+def attention_of(config: Any) -> str | None:
+    """The name of the attention function that layers with this configuration call."""
+    return getattr(config, "_attn_implementation", None)
+
+
+def set_attention_of(config: Any, name: str) -> None:
+    """Let layers with this configuration, and with those inside it, call the function of that name."""
+    config._attn_implementation = name
+
+
+def position_bucket(layer: Any, distance: Tensor) -> Tensor:
+    """The row of each distance in the table of biases of a T5 attention layer."""
+    settings = {
+        "bidirectional": not layer.is_decoder,
+        "num_buckets": layer.relative_attention_num_buckets,
+        "max_distance": layer.relative_attention_max_distance,
+    }
+    named = inspect.signature(layer._relative_position_bucket).parameters  # UMT5 reads them itself
+    return layer._relative_position_bucket(distance, **{k: v for k, v in settings.items() if k in named})
+
+
+def generation_defaults() -> dict[str, Any]:
+    """The values that `generate` takes for options that nobody gives."""
+    return GenerationConfig._get_default_generation_params()
+
+
+def softmax_gradient(of_weights: Tensor, weights: Tensor) -> Tensor:
+    """The gradient of softmax's input over the last dimension: w · (dw - sum of w · dw)."""
+    return torch.ops.aten._softmax_backward_data(of_weights, weights, -1, weights.dtype)
+
+
+def cpu_features() -> Mapping[str, Any]:
+    """The processor's instruction sets, by name: "avx512_bf16" and "amx_bf16" among them."""
+    if hasattr(torch.cpu, "get_capabilities"):
+        return torch.cpu.get_capabilities()
+    # releases before that function; every processor that has AMX tiles multiplies bfloat16 in them
+    return {
+        "avx512_bf16": torch.cpu._is_avx512_bf16_supported(),
+        "amx_bf16": torch.cpu._is_amx_tile_supported(),
+    }
