@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import gc
 import sys
 import weakref
@@ -131,6 +132,24 @@ def test_the_last_of_several_gives_the_model_back():
     assert torch.equal(second.logits(batch_of_ids(INPUTS, TARGETS)), expected)
     second.close()
     assert not differences(before, snapshot(model))
+
+
+def test_a_copy_has_its_own_model():
+    model = tiny("gemma3n_text")
+    before = snapshot(model)
+    lm = CausalLM(model, None, "gemma")
+    other = copy.deepcopy(lm)
+    expected = lm.logits(batch_of_ids(INPUTS, TARGETS))
+    lm.close()
+    assert not differences(before, snapshot(model))
+    use(other)
+    assert torch.equal(other.logits(batch_of_ids(INPUTS, TARGETS)), expected)
+    copied = other.model
+    CausalLM(copied, None, "again").close()
+    assert torch.equal(other.logits(batch_of_ids(INPUTS, TARGETS)), expected)
+    other.close()
+    assert vars(copied).keys() == vars(model).keys()
+    assert attachment.attached(copied) is None
 
 
 def test_a_refused_model_is_given_back():

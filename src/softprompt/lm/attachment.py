@@ -125,6 +125,8 @@ class Attachment:
         for parameter, trainable in self._trainable:
             parameter.requires_grad_(trainable)
         del vars(model)[NAME]
+        for kept in (self.sites, self.measured, self._journal, self._trainable):
+            kept.clear()  # they hold modules and tensors
 
 
 def attach(model: nn.Module) -> Attachment:

@@ -122,8 +122,12 @@ class LanguageModel(abc.ABC):
         """
         model, self._model = self._model, None
         if model is not None:
-            self._attending, self.checkpointed = (), ()
+            self._attending, self.checkpointed, self._beside = (), (), None
             self._attachment.release(model, self)
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._attachment.add_user(self)  # a copy is a user of the copied model
 
     def __enter__(self) -> Self:
         return self
