@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,11 @@ from softprompt.lm.encoder import EncoderLM
 from softprompt.lm.families import HIDDEN, VOCAB, tiny
 from softprompt.lm.heads import Head, parameter_names
 from softprompt.methods.base import SoftPrompt
-from softprompt.training.loop import Optimization, Outcome, fit
+from softprompt.training.checkpoint import Checkpoints, together
+from softprompt.training.learner import Learner, Optimization, Outcome
+from softprompt.training.loop import fit_together
 from softprompt.training.losses import next_token
+from softprompt.training.trained import named_parameters
 
 from .models import LENGTH, LONG, SHORT, here, in_peft, prompt, row
 from .rows import Row, compare, difference
@@ -74,20 +78,24 @@ def _fit(
 ) -> Outcome:
     taken: list[list[int]] = []
 
-    def loss(rows: list[int]) -> Tensor:
+    def backward(parts: Sequence[tuple[int, list[int]]]) -> list[Tensor]:
+        rows = parts[0][1]
         taken.append(rows)
-        return next_token(lm, method, batch_of_ids([LONG] * len(rows), [SHORT] * len(rows)))
+        loss = next_token(lm, method, batch_of_ids([LONG] * len(rows), [SHORT] * len(rows)))
+        loss.backward()
+        return [loss.detach()]
 
-    return fit(
-        lm,
-        method,
-        loss,
+    checkpoints = None if folder is None else Checkpoints(folder, {"settings": {}})
+    learner = Learner(
+        named_parameters(lm, method),
         [len(LONG)],
         lambda: DevScore((0.0,), "score", 0.0),
         Optimization(STEPS, 1e-2, 1, eval_every=STEPS),
-        folder=folder,
-        should_stop=lambda: stop_after is not None and len(taken) >= stop_after,
+        checkpoints=checkpoints,
+        start=None if checkpoints is None else together([checkpoints])[0],
     )
+    should_stop = lambda: stop_after is not None and len(taken) >= stop_after  # noqa: E731
+    return fit_together([learner], backward, should_stop=should_stop)[0]
 
 
 def _table(method: SoftPrompt) -> Tensor:

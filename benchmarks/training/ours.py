@@ -16,10 +16,11 @@ from softprompt.data.example import Example
 from softprompt.evaluation.evaluator import DevScore
 from softprompt.injection import Injection
 from softprompt.lm.base import LanguageModel
-from softprompt.training.learner import Learner
-from softprompt.training.loop import Optimization, fit_together, named_parameters
+from softprompt.training.learner import Learner, Optimization
+from softprompt.training.loop import fit_together
 from softprompt.training.sampler import BatchSampler
 from softprompt.training.step import StepPart, TrainStep
+from softprompt.training.trained import named_parameters
 
 LENGTH, LR = 16, 1e-2
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 from softprompt.evaluation.evaluator import DevScore, evaluator_of
+from softprompt.training.caches import first_needed, open_caches
+from softprompt.training.decisive import optimization
 from softprompt.training.learner import Learner
-from softprompt.training.loop import fit_together, named_parameters
-from softprompt.training.prepare import open_caches
+from softprompt.training.loop import fit_together
 from softprompt.training.sampler import row_lengths
 from softprompt.training.step import StepPart, TrainStep
-from softprompt.training.tune import first_asked, optimization
+from softprompt.training.trained import named_parameters
 
 from .options import Options
 from .race import SHOWN, TEXT, Race, Trial, prepared
@@ -33,7 +34,7 @@ def run(options: Options, contestant: str, seed: int, dtype: str) -> Trial:
     how = optimization(made.recipe)
     (dev_cache,), made = open_caches(made, [made.dev])  # of evaluations
     race = Race(options.target, options.give_up)
-    (cache,), made = open_caches(made, [made.train], first=list(first_asked([made])))
+    (cache,), made = open_caches(made, [made.train], first=list(first_needed([made])))
 
     def look() -> DevScore:
         with race.held():

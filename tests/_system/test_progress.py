@@ -37,7 +37,7 @@ class Quiet:
     stopped = None
 
     def __init__(self, steps: int, step: int, eval_every: int) -> None:
-        self.how = Optimization(steps, 1e-2, eval_every=eval_every)
+        self.optimization = Optimization(steps, 1e-2, eval_every=eval_every)
         self.state = type("State", (), {"step": step})()
 
 

@@ -124,10 +124,11 @@ def test_measuring_leaves_the_method_as_it_was(recipe):
 
 def test_predicted_artifact_bytes_are_those_saved(recipe, tuned):
     from softprompt.artifacts import artifact
-    from softprompt.training.estimate import artifact_bytes
     from softprompt.training.prepare import prepare
+    from softprompt.training.trained import artifact_bytes
 
-    predicted = artifact_bytes(prepare(load_recipe(recipe)))
+    prepared = prepare(load_recipe(recipe))
+    predicted = artifact_bytes(prepared.lm, prepared.method)
     assert 0 <= artifact.load(tuned).bytes - predicted < 500  # the header
 
 

@@ -91,7 +91,7 @@ def test_interrupted_run_goes_on_and_ends_with_the_same_bytes(tmp_path, model_fo
     assert "Traceback" not in err
     assert not (folders[1] / "out" / "softprompt.json").exists()
     again = subprocess.run(cut, env=environment, capture_output=True, text=True)
-    assert again.returncode == 0 and "going on from step" in again.stderr
+    assert again.returncode == 0 and "resuming from step" in again.stderr
     results = [(folder / "out" / "state.safetensors").read_bytes() for folder in folders]
     assert results[0] == results[1]
 
@@ -190,7 +190,7 @@ def test_full_disk_is_said_and_nothing_is_half_written(run, recipe, tmp_path, mo
     monkeypatch.undo()
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["checkpoint"]
     message = run("tune", recipe)
-    assert message.code == 0 and "going on from step 4" in message.err
+    assert message.code == 0 and "resuming from step 4" in message.err
 
 
 def test_relative_output_is_where_the_command_runs(run, recipe, tmp_path, monkeypatch):

@@ -6,6 +6,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from tests.fit import fit
 
 from softprompt.artifacts import artifact
 from softprompt.data.collate import batch_of_ids
@@ -14,7 +15,7 @@ from softprompt.injection import Injection
 from softprompt.lm.apply import injection_for
 from softprompt.lm.families import ENCODERS
 from softprompt.methods.materialised import materialise
-from softprompt.training.loop import Optimization, fit
+from softprompt.training.learner import Optimization
 from softprompt.training.losses import next_token
 
 CLS, SEP, MASK = 97, 98, 99

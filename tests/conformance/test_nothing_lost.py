@@ -7,11 +7,12 @@ import errno
 import pytest
 import torch
 from safetensors import SafetensorError
+from tests.fit import fit
 
 from softprompt._system import files
 from softprompt.artifacts import artifact
 from softprompt.evaluation.evaluator import DevScore
-from softprompt.training.loop import Optimization, fit
+from softprompt.training.learner import Optimization
 from softprompt.training.losses import next_token
 
 # --- a full disk ---

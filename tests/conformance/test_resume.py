@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tests.fit import fit
 
 from softprompt.errors import SoftPromptError
 from softprompt.evaluation.evaluator import DevScore
 from softprompt.training.checkpoint import FILE, saved_step
-from softprompt.training.loop import Optimization, fit
+from softprompt.training.learner import Optimization
 from softprompt.training.losses import next_token
 
 ROWS, STEPS, EVERY = 7, 8, 3  # 3 batches an epoch, so that a kill falls inside one

@@ -169,7 +169,7 @@ def test_interrupted_runs_go_on_together(start, tmp_path):
         tune_many(runs("parts"), hooks=Hooks(should_stop=lambda: next(rounds)))
     messages = []
     tune_many(runs("parts"), hooks=Hooks(on_stage=messages.append))
-    assert any("going on from step" in text for text in messages)
+    assert any("resuming from step" in text for text in messages)
     for i in range(2):
         assert_same(saved(tmp_path / f"parts{i}"), saved(tmp_path / f"whole{i}"))
 

@@ -8,12 +8,13 @@ from dataclasses import replace
 
 import pytest
 import torch
+from tests.fit import fit
 
 from softprompt import methods
 from softprompt.evaluation.evaluator import DevScore
 from softprompt.injection import Prefix
 from softprompt.lm.apply import injection_for
-from softprompt.training.loop import Optimization, fit
+from softprompt.training.learner import Optimization
 from softprompt.training.losses import next_token
 
 # gradients below this share of the largest are rounding: the parameter has no effect

@@ -21,10 +21,11 @@ from softprompt.evaluation.evaluator import answer
 from softprompt.lm.causal import CausalLM
 from softprompt.lm.heads import parameter_names
 from softprompt.lm.loading import fingerprint, load
-from softprompt.training.loop import named_parameters
+from softprompt.training.caches import open_caches
 from softprompt.training.losses import squared_errors, token_losses
-from softprompt.training.prepare import open_caches, prepare
+from softprompt.training.prepare import prepare
 from softprompt.training.step import StepPart, TrainStep
+from softprompt.training.trained import named_parameters
 from softprompt.training.tune import tune
 
 WORDS = ["sun", "mud", "cake", "rain", "song", "ache", "gift", "loss"]

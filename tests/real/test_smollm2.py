@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import pytest
 import torch
+from tests.fit import fit
 
 import softprompt
 from softprompt import methods
 from softprompt.evaluation.evaluator import DevScore
 from softprompt.injection import Injection, Prefix
 from softprompt.lm.apply import injection_for
-from softprompt.training.loop import Optimization, fit
+from softprompt.training.learner import Optimization
 from softprompt.training.losses import next_token
 
 pytestmark = pytest.mark.real

@@ -7,10 +7,11 @@ import math
 
 import pytest
 import torch
+from tests.fit import fit
 from torch import nn
 
 from softprompt.evaluation.evaluator import DevScore
-from softprompt.training.loop import Optimization, fit
+from softprompt.training.learner import Optimization
 from softprompt.training.sampler import BatchSampler
 
 

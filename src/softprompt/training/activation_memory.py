@@ -1,7 +1,8 @@
-"""The memory that a training step keeps for its backward pass, measured on one short row.
+"""The memory that a training step keeps for its backward pass, measured on short rows.
 
-Every tensor that autograd saves is counted, each storage once; weights and cached columns are there
-anyway. What layers keep grows with a row's tokens, and with their square where attention scores are kept:
+Every tensor that autograd saves is counted, each storage once; weights and cached columns are not counted:
+they are in memory anyway. What layers keep grows with a row's tokens, and with their square where attention
+scores are kept:
 
     bytes(x) = k + a x + c x²
 
@@ -10,7 +11,8 @@ k (of the soft tokens), a and c come from three short rows, shaped like those of
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -36,12 +38,12 @@ class Shape:
 
     @property
     def tokens(self) -> int:
-        """Of one row."""
+        """The tokens of one row."""
         return self.inputs + self.targets
 
 
 def largest_batch(examples: Sequence[Example], batch_size: int, batch_tokens: int | None = None) -> Shape:
-    """What a batch may come to: that of the longest rows."""
+    """Return the shape of the largest batch that may occur: that of the longest rows."""
     ordered = sorted(examples, key=lambda e: len(e.input_ids) + len(e.target_ids), reverse=True)
     longest = ordered[:1] if batch_tokens is not None else ordered[:batch_size]
     inputs = max(len(e.input_ids) for e in longest)
@@ -51,52 +53,64 @@ def largest_batch(examples: Sequence[Example], batch_size: int, batch_tokens: in
 
 
 def backward_bytes(lm: LanguageModel, method: SoftPrompt, shape: Shape, *, full: bool) -> int:
-    """Of a step over a batch of that shape, without gradient checkpointing. `full`: nothing is cached.
+    """Measure the bytes that a step over a batch of that shape keeps, without gradient checkpointing.
 
-    The model must not be checkpointing.
+    `full`: nothing is cached.
     """
-    if shape.tokens <= SHORT[-1]:
-        return shape.rows * _saved(lm, method, shape, full)
+    with without_checkpointing(lm):
+        if shape.tokens <= SHORT[-1]:
+            return shape.rows * _saved(lm, method, shape, full)
+        at_x, at_y, at_z = (_saved(lm, method, _like(shape, tokens), full) for tokens in SHORT)
     x, y, z = SHORT
-    at_x, at_y, at_z = (_saved(lm, method, _like(shape, tokens), full) for tokens in SHORT)
     slope, later = (at_y - at_x) / (y - x), (at_z - at_y) / (z - y)
     square = max(0.0, (later - slope) / (z - x))
     return round(shape.rows * (at_z + (shape.tokens - z) * (later + square * (shape.tokens - y))))
 
 
+@contextlib.contextmanager
+def without_checkpointing(lm: LanguageModel) -> Iterator[None]:
+    """Switch gradient checkpointing off, and afterwards on again if it was on."""
+    was_on = lm.is_checkpointing
+    lm.set_gradient_checkpointing(False)
+    try:
+        yield
+    finally:
+        lm.set_gradient_checkpointing(was_on)
+
+
 def checkpointed_bytes(lm: LanguageModel, shape: Shape, without: int) -> int:
-    """About what is left of `without` bytes under checkpointing: the input of every layer, and one layer."""
+    """Estimate the bytes kept under checkpointing: the input of every layer, and one layer of `without`."""
     depth = max(1, len(lm.checkpointable_layers))
     inputs = shape.rows * shape.tokens * lm.spec.hidden_size * lm.dtype.itemsize * depth
     return min(without, inputs + without // depth)
 
 
 def _like(shape: Shape, tokens: int) -> Shape:
-    """A row of so many tokens, with as large a share of targets."""
+    """Shape a row of so many tokens, with as large a share of targets."""
     targets = max(1, round(shape.targets * tokens / shape.tokens))
     return Shape(1, max(1, tokens - targets), targets)
 
 
 def _saved(lm: LanguageModel, method: SoftPrompt, shape: Shape, full: bool) -> int:
-    """Bytes that one row of that shape keeps."""
+    """Count the bytes that one row of that shape keeps."""
     batch = _row(lm, shape)
     context = None if full else lm.prefill(batch)
     weights = (*lm.model.parameters(), *lm.model.buffers())
-    there = {_storage(tensor)[0] for tensor in (*weights, *_tensors(method, context))}
-    found: dict[int, int] = {}
+    present = {_storage(tensor)[0] for tensor in (*weights, *_tensors(method, context))}
+    saved: dict[int, int] = {}
 
     def note(tensor: Tensor) -> Tensor:
         place, size = _storage(tensor)
-        found[place] = size
+        saved[place] = size
         return tensor
 
     with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         next_token(lm, method, batch, context)
-    return sum(size for place, size in found.items() if place not in there)
+    return sum(size for place, size in saved.items() if place not in present)
 
 
 def _row(lm: LanguageModel, shape: Shape) -> Batch:
-    """One row of that shape."""
+    """Make one row of that shape."""
     outputs = lm.spec.vocab_size if lm.head is None else lm.head.size
     ids = [(7 * i + 3) % lm.spec.vocab_size for i in range(shape.inputs)]
     targets = 1 if lm.head is not None and lm.head.over == "sequence" else shape.targets
@@ -111,7 +125,7 @@ def _tensors(method: SoftPrompt, context: Context | None) -> list[Tensor]:
 
 
 def _storage(tensor: Tensor) -> tuple[int, int]:
-    """Where a tensor's numbers are, and all the bytes that it keeps there."""
+    """Return the address of a tensor's storage, and the bytes of the storage."""
     try:
         storage = tensor.untyped_storage()
         return storage.data_ptr(), storage.nbytes()

@@ -1,12 +1,13 @@
-"""What of a recipe decides a run's numbers, with every default filled in. See `identity`.
+"""The parts of a recipe that decide a run's numbers, with every default filled in. See `config.identity`.
 
-All of `train`, `task` and `base` counts unless it is named here, so that a new setting counts by itself.
+All of `train`, `task` and `base` counts unless it is named here, so that a new setting counts by default.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Sequence
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -17,67 +18,58 @@ from ..data.example import Example
 from ..lm import finetune
 from .learner import Optimization
 
-#: Where and how numbers are computed: they agree to rounding. The precision counts as it came out.
+#: Where and how numbers are computed: they agree to rounding. The precision that was chosen counts.
 HOW = {"dtype", "threads", "gradient_checkpointing", "apart"}
 HOW |= {"cache", "cache_budget_mb", "cache_disk_mb", "cache_folder"}
-#: What is in the encoded rows, or in the identity by itself.
+#: What the encoded rows contain already, or what has its own place in the identity.
 IN_ROWS = {"labels", "words", "tags", "choices", "references", "verbalizer"}
-#: Options that name something by its place: what is there counts.
+#: Options that name a place: its content counts, not its name.
 PLACES = ("artifact", "encoder")
 
 
 def optimization(recipe: Recipe) -> Optimization:
-    """The recipe's training numbers, with the method's and the base's own learning rates filled in."""
-    train = recipe.train
-    lr = train.lr or methods.find(recipe.method.name).lr
-    base_lr = recipe.base.lr or finetune.LEARNING_RATE.get(recipe.base.mode, 0.0)
-    return Optimization(
-        train.steps,
-        lr,
-        train.batch_size,
-        base_lr,
-        train.weight_decay,
-        train.warmup,
-        train.schedule,
-        train.clip,
-        train.eval_every,
-        train.patience,
-        train.seed,
-        train.batch_tokens,
-    )
+    """Return the recipe's training settings, with the default learning rates filled in."""
+    settings = {f.name: getattr(recipe.train, f.name) for f in fields(Optimization) if f.name != "base_lr"}
+    settings["lr"] = recipe.train.lr or methods.find(recipe.method.name).lr
+    settings["base_lr"] = recipe.base.lr or finetune.LEARNING_RATE.get(recipe.base.mode, 0.0)
+    return Optimization(**settings)
 
 
 def options(recipe: Recipe) -> dict[str, Any]:
-    """The method's options, those that are not given at their defaults."""
+    """Return the method's options, defaults included."""
     defaults = {name: p.default for name, p in methods.find(recipe.method.name).options().items()}
     return defaults | recipe.method.options()
 
 
 def settings(recipe: Recipe) -> dict[str, Any]:
-    """By dotted name. Known before rows are read and a model is loaded."""
-    how, said = optimization(recipe), recipe.to_dict()
-    found: dict[str, Any] = {"method": recipe.method.name}
-    found |= {f"method.{key}": value for key, value in options(recipe).items() if key not in PLACES}
+    """Return the settings that count, by dotted name. Neither rows nor a model are needed."""
+    numbers, sections = optimization(recipe), recipe.to_dict()
+    counted: dict[str, Any] = {"method": recipe.method.name}
+    counted |= {f"method.{key}": value for key, value in options(recipe).items() if key not in PLACES}
     for section, left_out in (("train", HOW), ("task", IN_ROWS), ("base", set[str]())):
-        found |= {f"{section}.{key}": v for key, v in said[section].items() if key not in left_out}
-    own = {"train.lr": how.lr, "base.lr": how.base_lr, "train.eval_every": how.steps_between_evaluations}
-    found |= {key: value for key, value in own.items() if key in found}
+        counted |= {f"{section}.{key}": v for key, v in sections[section].items() if key not in left_out}
+    filled_in = {
+        "train.lr": numbers.lr,
+        "base.lr": numbers.base_lr,
+        "train.eval_every": numbers.steps_between_evaluations,
+    }
+    counted |= {key: value for key, value in filled_in.items() if key in counted}
     if recipe.base.mode != "lora":
-        found = {k: v for k, v in found.items() if k not in ("base.rank", "base.alpha", "base.targets")}
-    return found
+        counted = {k: v for k, v in counted.items() if k not in ("base.rank", "base.alpha", "base.targets")}
+    return counted
 
 
 def about(recipe: Recipe) -> dict[str, Any]:
-    """What decides how rows are read and encoded, by dotted name: the rows themselves are what counts."""
-    said = recipe.to_dict()
-    places = ("train", "dev", "test")
-    found = {f"template.{key}": value for key, value in said["template"].items()}
-    found |= {f"data.{key}": value for key, value in said["data"].items() if key not in places}
-    return found | {f"task.{key}": said["task"][key] for key in sorted(IN_ROWS) if key in said["task"]}
+    """Return what decides how rows are read and encoded, by dotted name; only the rows themselves count."""
+    sections, places = recipe.to_dict(), ("train", "dev", "test")
+    named = {f"template.{key}": value for key, value in sections["template"].items()}
+    named |= {f"data.{key}": value for key, value in sections["data"].items() if key not in places}
+    task = sections["task"]
+    return named | {f"task.{key}": task[key] for key in sorted(IN_ROWS) if key in task}
 
 
 def content(recipe: Recipe) -> dict[str, str]:
-    """Hashes of the files of a prompt that the method starts from."""
+    """Hash the files of the prompt that the method starts from, if there is one."""
     place = recipe.method.options().get("artifact")
     if place is None:
         return {}
@@ -87,11 +79,11 @@ def content(recipe: Recipe) -> dict[str, str]:
 
 
 def rows(examples: Sequence[Example]) -> str:
-    """sha256 (hex) of encoded rows in their order: token ids, and all else that is trained or measured on."""
-    found = hashlib.sha256()
+    """Hash encoded rows in their order (sha256, hex): token ids and all else that training or scores use."""
+    digest = hashlib.sha256()
     for example in examples:
         text = example.rendered
         texts = text.input, text.target, text.choices, text.references, text.words, text.tags
         parts = {name: getattr(example, name) for name in Example.__dataclass_fields__ if name != "rendered"}
-        found.update(repr((sorted(parts.items()), texts)).encode("utf-8", "replace"))
-    return found.hexdigest()
+        digest.update(repr((sorted(parts.items()), texts)).encode("utf-8", "replace"))
+    return digest.hexdigest()

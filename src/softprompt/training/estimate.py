@@ -10,19 +10,22 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import torch
-
 from .._system.memory import free_memory, peak_memory
 from ..cache import InputFeatures, KeyValues, common_beginning, memory_store
 from ..cache.plan import Plan, size
 from ..data.example import Example
 from ..evaluation.evaluator import evaluator_of
-from ..lm.finetune import trained_weights
-from ..methods.materialised import materialise
-from .activation_memory import Shape, backward_bytes, checkpointed_bytes, largest_batch
-from .loop import named_parameters
-from .prepare import Prepared, open_caches
+from .activation_memory import (
+    Shape,
+    backward_bytes,
+    checkpointed_bytes,
+    largest_batch,
+    without_checkpointing,
+)
+from .caches import open_caches
+from .prepare import Prepared
 from .step_timing import in_memory, median_seconds, spread, step_seconds, typical_batch
+from .trained import artifact_bytes
 from .tune import TEXT_ROWS, optimization
 
 TEXT_TOKENS = 8  # generated while measuring
@@ -70,22 +73,21 @@ class Price:
 
 def measure(prepared: Prepared, *, slower: bool = True) -> Price:
     """Time one step and one evaluation of `prepared`, which is left as it was; and the next slower plan's."""
-    how, trains = optimization(prepared.recipe), bool(named_parameters(prepared.lm, prepared.method))
-    rows = typical_batch(prepared.train, how)
+    numbers, trains = optimization(prepared.recipe), prepared.trained_parameters > 0
+    rows = typical_batch(prepared.train, numbers)
     step = step_seconds(prepared, rows) if trains else 0.0
     evaluation_seconds, text_seconds = evaluating(prepared)
-    between = how.steps_between_evaluations
     price = Price(
         batch_rows=len(rows),
         batch_tokens=_tokens(rows) + sum(len(e.target_ids) for e in rows),
         step_seconds=step,
-        steps=how.steps,
+        steps=numbers.steps,
         cache_seconds=cache_seconds(prepared, rows),
         evaluation_seconds=evaluation_seconds,
-        evaluations=-(-how.steps // between) + 2,
+        evaluations=numbers.evaluations_after(0) + 2,
         text_seconds=2 * text_seconds,
         memory_bytes=peak_memory() + prepared.plan.ram_bytes,
-        artifact_bytes=artifact_bytes(prepared),
+        artifact_bytes=artifact_bytes(prepared.lm, prepared.method),
         trained_parameters=prepared.trained_parameters,
         faster=faster(prepared),
     )
@@ -134,20 +136,17 @@ def _slower(prepared: Prepared, rows: Sequence[Example], price: Price) -> Slower
     """The next slower plan, measured on the same rows; None where there is none."""
     lm, how = prepared.lm, prepared.recipe.train
     shape = largest_batch(prepared.train, how.batch_size, how.batch_tokens)
-    lm.set_gradient_checkpointing(False)
-    try:
-        kept = prepared.plan.backward_bytes or _backward(prepared, prepared.plan, shape)
-        found = _next_slower(prepared, shape, kept)
-        if found is None:
-            return None
-        name, plan, more = found
-        memory = max(0, price.memory_bytes + more)
-        if more > free_memory(str(lm.device)):
-            return Slower(name, 0.0, 0.0, memory, "not tried: more than is free")
+    kept = prepared.plan.backward_bytes or _backward(prepared, prepared.plan, shape)
+    candidate = _next_slower(prepared, shape, kept)
+    if candidate is None:
+        return None
+    name, plan, more = candidate
+    memory = max(0, price.memory_bytes + more)
+    if more > free_memory(str(lm.device)):
+        return Slower(name, 0.0, 0.0, memory, "not tried: more than is free")
+    with without_checkpointing(lm):
         lm.set_gradient_checkpointing(plan.checkpointing)
         seconds = step_seconds(replace(prepared, plan=plan), rows, repeats=2)
-    finally:
-        lm.set_gradient_checkpointing(prepared.plan.checkpointing)
     whole = price.seconds + price.steps * (seconds - price.step_seconds)
     if prepared.plan.is_cached:
         # what is kept of the dev rows is computed at every evaluation instead of once
@@ -190,19 +189,6 @@ def cache_seconds(prepared: Prepared, rows: Sequence[Example]) -> float:
         once = median_seconds(lambda kept=kept: memory_store.build(kept, rows))
         seconds += once * tokens / max(1, sum(map(kept.tokens, rows)))
     return seconds
-
-
-def artifact_bytes(prepared: Prepared) -> int:
-    """Bytes of the tensors that serving will load (headers of a few kB aside)."""
-    static = materialise(prepared.method)
-    numbers = list(prepared.method.state_dict().values())
-    if static is not None:
-        numbers = []
-        for injection in static.prompts:
-            injection.map_rows(lambda tensor: numbers.append(tensor) or tensor)
-        numbers = [tensor for tensor in numbers if tensor.dtype != torch.bool]  # masks are not saved
-    numbers += trained_weights(prepared.lm).values()
-    return sum(tensor.numel() * tensor.element_size() for tensor in numbers)
 
 
 def _tokens(examples: Sequence[Example]) -> int:

@@ -1,8 +1,8 @@
-"""One prompt on its way: its parameters, optimizer, schedule, order of rows, and the best so far.
+"""The training state of one prompt: its parameters, optimizer, schedule, order of rows, and the best so far.
 
-Several learners may take their steps in one pass through the model (`loop.fit_together`). Nothing here is
-shared between them, so what is one's gradient, clipping or early end never touches another's. This file
-knows nothing of models, templates or losses.
+Several learners may take their steps in one pass through the model (`loop.fit_together`). They share nothing,
+so the gradient, clipping or early stop of one never affects another. This file knows nothing of models,
+templates or losses.
 """
 
 from __future__ import annotations
@@ -32,16 +32,15 @@ class Outcome:
     stopped: Stopped
     step: int
     best_step: int
-    seconds: (
-        float  # of training and dev evaluation, over all resumed parts; a share of what was done together
-    )
+    # of training and dev evaluation, over all resumed parts; a share of what was done for several runs
+    seconds: float
     history: list[dict] = field(default_factory=list)
-    other_seconds: float = 0.0  # of caches and the plain model, counted likewise
+    other_seconds: float = 0.0  # of caches and the plain model, counted in the same way
 
 
 @dataclass(frozen=True)
 class Optimization:
-    """Numbers of the optimizer (AdamW) and its schedule."""
+    """Settings of the optimizer (AdamW) and its schedule."""
 
     steps: int
     lr: float
@@ -58,16 +57,16 @@ class Optimization:
 
     @property
     def steps_between_evaluations(self) -> int:
-        """`eval_every`, or five evaluations a run and at least one every 100 steps."""
+        """`eval_every`; by default five evaluations a run, and at least one every 100 steps."""
         return self.eval_every or max(1, min(100, self.steps // 5))
 
     def evaluations_after(self, step: int) -> int:
-        """Evaluations of the dev rows that follow after so many steps."""
+        """Return how many evaluations of the dev rows follow after so many steps."""
         between = self.steps_between_evaluations
         return -(-self.steps // between) - step // between if step < self.steps else 0
 
     def factor(self, step: int) -> float:
-        """Learning rate of step 0 … steps-1, as a share of the largest."""
+        """Return the learning rate of a step (from 0) as a share of the largest."""
         warm = max(1, round(self.warmup * self.steps))
         if step < warm:
             return (step + 1) / warm
@@ -81,8 +80,8 @@ class Optimization:
 class Learner:
     """Named parameters ("prompt.…", "base.…") and all that their training needs between two steps.
 
-    `lengths` are those of its rows. It goes on from `start`, and keeps writing `checkpoints`, where these are
-    given. `resumed_from` says after how many steps that was.
+    `lengths` are the lengths of its rows. Where they are given, it resumes from `start`, and writes
+    `checkpoints`. `resumed_from` is the step of `start`.
     """
 
     def __init__(
@@ -90,16 +89,18 @@ class Learner:
         parameters: Mapping[str, Tensor],
         lengths: Sequence[int],
         dev_score: Callable[[], DevScore],
-        how: Optimization,
+        optimization: Optimization,
         *,
         checkpoints: Checkpoints | None = None,
         start: Saved | None = None,
     ) -> None:
-        self.parameters, self.how = dict(parameters), how
+        self.parameters, self.optimization = dict(parameters), optimization
         self.stopped: Stopped | None = None
-        self._order = BatchSampler(lengths, how.batch_size, how.seed, how.batch_tokens)
+        self._sampler = BatchSampler(
+            lengths, optimization.batch_size, optimization.seed, optimization.batch_tokens
+        )
         self._dev_score, self._checkpoints = dev_score, checkpoints
-        self._optimizer = _optimizer(self.parameters, how)
+        self._optimizer = _optimizer(self.parameters, optimization)
         self.state, self._best = TrainingCounts(), self._copy()
         if start is not None:
             self.state, self._best = start.fill(self.parameters, self._optimizer)
@@ -112,37 +113,42 @@ class Learner:
 
     @property
     def rows(self) -> list[int]:
-        """Row numbers of the next step."""
-        return self._order.batch(self.state.step)
+        """The row numbers of the next step."""
+        return self._sampler.batch(self.state.step)
 
     @property
     def lr(self) -> float:
-        """Learning rate of the last step."""
+        """The learning rate of the last step."""
         return self._optimizer.param_groups[0]["lr"]
 
     def forget_gradients(self) -> None:
-        """Before the loss of a step."""
+        """Clear the gradients before a step."""
         self._optimizer.zero_grad(set_to_none=True)
 
     def learn(self, loss: Tensor) -> bool:
-        """One update by the gradients of `loss`; False, and the end, where it or they are not finite."""
+        """Update the parameters; where the loss or a gradient is not finite, stop and return False."""
         finite = bool(torch.isfinite(loss))
         if finite:
-            norm = torch.nn.utils.clip_grad_norm_(list(self.parameters.values()), self.how.clip or math.inf)
+            norm = torch.nn.utils.clip_grad_norm_(
+                list(self.parameters.values()), self.optimization.clip or math.inf
+            )
             finite = bool(torch.isfinite(norm))
         if not finite:
             self.stopped = "nan"
             return False
         for group in self._optimizer.param_groups:
-            group["lr"] = group["peak"] * self.how.factor(self.state.step)
+            group["lr"] = group["peak"] * self.optimization.factor(self.state.step)
         self._optimizer.step()
         self.state.step += 1
         return True
 
     @property
     def is_due(self) -> bool:
-        """Whether the dev rows are to be scored after this step."""
-        return self.state.step % self.how.steps_between_evaluations == 0 or self.state.step == self.how.steps
+        """True where the dev rows are to be scored after this step."""
+        return (
+            self.state.step % self.optimization.steps_between_evaluations == 0
+            or self.state.step == self.optimization.steps
+        )
 
     def evaluate(self, loss: float) -> tuple[DevScore, bool]:
         """Score the dev rows and keep the parameters where they are the best so far."""
@@ -155,16 +161,16 @@ class Learner:
         return dev, is_best
 
     def spent(self, seconds: float) -> None:
-        """Count time."""
+        """Count the time of a step or an evaluation."""
         self.state.seconds += seconds
 
     @property
     def is_old(self) -> bool:
-        """Whether the last checkpoint was written more than a minute ago."""
+        """True where the last checkpoint was written more than a minute ago."""
         return time.perf_counter() - self._saved > CHECKPOINT_SECONDS
 
     def save(self) -> None:
-        """Write a checkpoint, unless the last one says the same."""
+        """Write a checkpoint, unless the last one holds the same state."""
         self.state.ended = None if self.stopped == "interrupted" else self.stopped
         if self._checkpoints is not None and self._mark() != self._saved_state:
             self._checkpoints.write(self.parameters, self._optimizer, self.state, self._best)
@@ -174,8 +180,8 @@ class Learner:
     def end(self) -> Outcome:
         """Save, and put the best parameters in place (unless it was interrupted).
 
-        That it was pruned is saved with the others' next step: a time that is over prunes all, and may be
-        longer in the next run.
+        A pruned learner is not saved here but with the next step of the others: where the time is over, all
+        are pruned, and the next run may allow more time.
         """
         if self.stopped != "pruned":
             self.save()
@@ -192,23 +198,23 @@ class Learner:
         return {name: p.detach().clone() for name, p in self.parameters.items()}
 
     def _mark(self) -> tuple:
-        """Changes with whatever a checkpoint holds, but for seconds."""
+        """Return a value that changes with the state that a checkpoint holds, except seconds."""
         return self.state.step, len(self.state.history), self.state.ended
 
     def _end_if_done(self) -> None:
-        patience = self.how.patience
+        patience = self.optimization.patience
         if self.stopped is not None:
             return
-        if self.state.step >= self.how.steps:
+        if self.state.step >= self.optimization.steps:
             self.stopped = "finished"
         elif patience is not None and self.state.evaluations_without_best >= patience:
             self.stopped = "early"
 
 
-def _optimizer(parameters: dict[str, Tensor], how: Optimization) -> torch.optim.AdamW:
+def _optimizer(parameters: dict[str, Tensor], optimization: Optimization) -> torch.optim.AdamW:
     groups = []
-    for prefix, lr in (("prompt.", how.lr), ("base.", how.base_lr)):
+    for prefix, lr in (("prompt.", optimization.lr), ("base.", optimization.base_lr)):
         members = [p for name, p in parameters.items() if name.startswith(prefix)]
         if members:
             groups.append({"params": members, "lr": lr, "peak": lr})
-    return torch.optim.AdamW(groups, weight_decay=how.weight_decay)
+    return torch.optim.AdamW(groups, weight_decay=optimization.weight_decay)

@@ -1,4 +1,4 @@
-"""A recipe becomes encoded rows, a base model, a fresh method and a plan: all that comes before a step.
+"""From a recipe to encoded rows, a base model, a fresh method and a plan: all that comes before a step.
 
 Nothing here trains or prints.
 """
@@ -22,8 +22,7 @@ from ..build import (
     read_split,
     template_of,
 )
-from ..cache import InputCache, InputFeatures, open, plan
-from ..cache.folders import cache_place
+from ..cache import InputFeatures, plan
 from ..cache.plan import plan_inputs
 from ..config.identity import FORMAT
 from ..config.schema import Recipe
@@ -44,11 +43,12 @@ from . import decisive
 from .activation_memory import backward_bytes, largest_batch
 from .micro_batch import at_once
 from .sampler import BatchSampler, row_lengths
+from .trained import trained_parameters
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """Rows encoded and a method built: everything known before the first step."""
+    """Everything that is known before the first step: encoded rows, the model, the method, the plan."""
 
     recipe: Recipe
     lm: LanguageModel
@@ -65,12 +65,11 @@ class Prepared:
 
     @property
     def trained_parameters(self) -> int:
-        """Numbers that training changes: the prompt's and, where it is not frozen, the base's."""
-        own = sum(p.numel() for p in self.method.parameters() if p.requires_grad)
-        return own + sum(p.numel() for p in finetune.trained_weights(self.lm).values())
+        """The number of numbers that training changes: the prompt's, and the base's if it is trained."""
+        return trained_parameters(self.lm, self.method)
 
     def identity(self) -> dict[str, Any]:
-        """What decides the run's numbers: see `identity`. A checkpoint must agree on it."""
+        """Return what decides the run's numbers (see `config.identity`). A checkpoint must agree on it."""
         content = decisive.content(self.recipe)
         if self.method.reads is not None and self.method.reads.kind == "encoder":
             content["method.encoder"] = InputFeatures(self.lm, self.method.reads).key
@@ -95,14 +94,16 @@ def prepare(
     rows: Iterable[Mapping[str, Any]] | None = None,
     dev_rows: Iterable[Mapping[str, Any]] | None = None,
 ) -> Prepared:
-    """Read, split and encode the rows, load the base and build the method.
+    """Read, split and encode the rows, load the base, build the method and make the plan.
 
-    Rows are read before the model is loaded, so that a mistake in them is told at once.
+    Rows are read before the model is loaded, so that a mistake in them is reported at once. Sets torch's
+    number of threads (train.threads), unfreezes the parts of the base that the recipe trains (base.mode), and
+    sets the model's gradient checkpointing as planned.
     """
     methods.check_options(recipe.method.name, recipe.method.options())
     for metric in recipe.task.metrics or ():
         if metric not in METRICS:
-            raise unknown("metric", metric, METRICS, fix="mend task.metrics")
+            raise unknown("metric", metric, METRICS, fix="correct task.metrics")
     refuse_twins(recipe.task.labels or (), "task.labels")
     template = template_of(recipe)
     train_rows, held = read_split(recipe, rows, dev_rows)
@@ -121,7 +122,7 @@ def prepare(
     carried: list[Carried] = []
     method = build_method(recipe, lm, encoder, train, prompts, on_carried=carried.append)
     finetune.unfreeze(lm, recipe.base.mode, **base_options(recipe), seed=recipe.train.seed)
-    chosen = plan_of(recipe, lm, method, train, dev)
+    chosen = make_plan(recipe, lm, method, train, dev)
     lm.set_gradient_checkpointing(chosen.checkpointing)
     return Prepared(
         recipe,
@@ -139,70 +140,41 @@ def prepare(
     )
 
 
-def plan_of(
+def make_plan(
     recipe: Recipe,
     lm: LanguageModel,
     method: SoftPrompt,
     train: list[Example],
     dev: list[Example],
-    asked: Sequence[Example] | None = None,
+    needed: Sequence[Example] | None = None,
 ) -> plan.Plan:
-    """What is kept of the inputs, and whether layers are computed twice, for want of memory.
+    """Decide which inputs are cached, and whether layers are computed twice to save memory.
 
-    `asked` are the training rows that steps will read; by itself those of the recipe's steps.
+    `needed` are the training rows that steps will read; by default those of the recipe's steps.
     """
-    how = recipe.train
-    rows = min(how.batch_size, len(train))
-    order = BatchSampler(row_lengths(train, how.batch_tokens), how.batch_size, how.seed, how.batch_tokens)
-    if how.batch_tokens is not None:
-        rows = round(len(train) / order.per_epoch)
-    if asked is None:
-        asked = [train[i] for i in order.asked(how.steps)]
-    chosen = plan_inputs(recipe, lm, method, [*train, *dev], rows, [*asked, *dev])
-    kept = 0
-    lm.set_gradient_checkpointing(False)  # a base that is used again may be at it
-    if how.gradient_checkpointing == "auto":
-        shape = largest_batch(train, how.batch_size, how.batch_tokens)
+    options = recipe.train
+    rows = min(options.batch_size, len(train))
+    sampler = BatchSampler(
+        row_lengths(train, options.batch_tokens), options.batch_size, options.seed, options.batch_tokens
+    )
+    if options.batch_tokens is not None:
+        rows = round(len(train) / sampler.per_epoch)
+    if needed is None:
+        needed = [train[i] for i in sampler.needed(options.steps)]
+    chosen = plan_inputs(recipe, lm, method, [*train, *dev], rows, [*needed, *dev])
+    saved = 0
+    if options.gradient_checkpointing == "auto":
+        shape = largest_batch(train, options.batch_size, options.batch_tokens)
         if chosen.mode == "full":  # a step goes through the model in passes of so many positions
             most = at_once(str(lm.device))[0] // (shape.tokens + chosen.soft_tokens)
             shape = replace(shape, rows=min(shape.rows, max(1, most)))
-        kept = backward_bytes(lm, method, shape, full=chosen.mode == "full")
+        saved = backward_bytes(lm, method, shape, full=chosen.mode == "full")
     free, possible = free_memory(str(lm.device)), bool(lm.checkpointable_layers)
-    return plan.with_checkpointing(chosen, how.gradient_checkpointing, kept, free, possible=possible)
-
-
-def open_caches(
-    prepared: Prepared,
-    lists: Sequence[Sequence[Example]],
-    *,
-    first: Sequence[Example] = (),
-    needed: Sequence[Example] | None = None,
-    progress: open.Progress = lambda done, total: None,
-    say: open.Say = lambda text: None,
-) -> tuple[list[InputCache], Prepared]:
-    """A cache for each list of examples as the plan asks, and `prepared` with the plan as it came out."""
-    caches, chosen = open.open_inputs(
-        prepared.plan,
-        prepared.lm,
-        lists,
-        first=first,
-        needed=needed,
-        reads=prepared.method.reads,
-        form=prepared.recipe.train.cache_dtype,
-        place=cache_place(prepared.recipe),
-        progress=progress,
-        say=say,
-    )
-    return caches, replace(prepared, plan=chosen)
-
-
-def leading(runs: Sequence[Prepared]) -> Prepared:
-    """The run whose caches serve all: of keys and values where some keep them, else of what is read."""
-    return max(runs, key=lambda run: (run.plan.mode != "full", run.method.reads is not None))
+    return plan.with_checkpointing(chosen, options.gradient_checkpointing, saved, free, possible=possible)
 
 
 def _prompt_names(rows: list[Row], field: str | None) -> tuple[str, ...]:
-    """Distinct prompt names in order of appearance; several spellings of one are one."""
+    """Return the distinct prompt names in order of appearance; spellings that look the same count once."""
     if field is None:
         return ("default",)
     names = distinct(name for row in rows if (name := name_in(row, field)) is not None)

@@ -1,4 +1,4 @@
-"""Which rows are in which batch: of like lengths, in shuffled order, a function of (seed, epoch) alone."""
+"""Batches of rows of like lengths, in shuffled order, as a function of (seed, epoch) alone."""
 
 from __future__ import annotations
 
@@ -30,27 +30,27 @@ class BatchSampler:
 
     @property
     def per_epoch(self) -> int:
-        """Batches of the first epoch; by rows, of every one."""
+        """The number of batches in the first epoch; without `batch_tokens`, in every epoch."""
         return len(self.epoch(0))
 
     def batch(self, step: int) -> list[int]:
-        """Row numbers of a step, the same whenever it is asked for."""
+        """Return the row numbers of a step."""
         while not self._ends or step >= self._ends[-1]:
             self._ends.append((self._ends or [0])[-1] + len(self.epoch(len(self._ends))))
         epoch = bisect.bisect_right(self._ends, step)
         return self.epoch(epoch)[step - (self._ends[epoch - 1] if epoch else 0)]
 
-    def asked(self, steps: int) -> list[int]:
-        """The rows that so many steps read, each once, in the order in which they come to them."""
-        found: dict[int, None] = {}
+    def needed(self, steps: int) -> list[int]:
+        """Return the rows that so many steps read, each once, in the order in which they are read."""
+        rows: dict[int, None] = {}
         for step in range(steps):
-            found |= dict.fromkeys(self.batch(step))
-            if len(found) == len(self.lengths):
+            rows |= dict.fromkeys(self.batch(step))
+            if len(rows) == len(self.lengths):
                 break
-        return list(found)
+        return list(rows)
 
     def epoch(self, number: int) -> list[list[int]]:
-        """All batches of an epoch, in order."""
+        """Return all batches of an epoch, in order."""
         if number != self._epoch:
             self._epoch, self._batches = number, self._make(number)
         return self._batches
@@ -71,5 +71,5 @@ class BatchSampler:
 
 
 def row_lengths(examples: Sequence[Example], batch_tokens: int | None = None) -> list[int]:
-    """What `BatchSampler` sorts by: input tokens. With `batch_tokens` those of the target count too."""
+    """Return the rows' lengths in tokens: of the input, and with `batch_tokens` of the target too."""
     return [len(e.input_ids) + (0 if batch_tokens is None else len(e.target_ids)) for e in examples]

@@ -21,12 +21,14 @@ from torch import Tensor
 from ..data.example import Example
 from ..errors import SoftPromptError
 from ..evaluation.evaluator import DevScore
+from .caches import leading, open_caches
 from .decisive import optimization
-from .learner import Learner
-from .loop import Optimization, fit_together, named_parameters
-from .prepare import Prepared, leading, open_caches
+from .learner import Learner, Optimization
+from .loop import fit_together
+from .prepare import Prepared
 from .sampler import BatchSampler, row_lengths
 from .step import StepPart, TrainStep
+from .trained import named_parameters
 
 REPEATS, PATIENCE = 5, 3.0  # times something is timed, and seconds after which once more is too much
 

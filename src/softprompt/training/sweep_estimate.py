@@ -12,11 +12,12 @@ from pathlib import Path
 
 from .._system.progress import duration, follower, say
 from ..errors import SoftPromptError
+from .caches import leading
 from .checkpoint import saved_step
 from .decisive import optimization
 from .estimate import cache_seconds, evaluating
 from .output_folder import of_this_run
-from .prepare import Prepared, leading
+from .prepare import Prepared
 from .step_timing import round_seconds, typical_batch
 
 REPEATS = 2  # rounds that are timed, after one of a row each

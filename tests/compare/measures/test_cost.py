@@ -11,11 +11,11 @@ import softprompt
 from softprompt import methods
 from softprompt.compare.measures.cost import (
     added_tokens,
-    artifact_bytes,
     count_flops,
     training_flops,
 )
 from softprompt.methods.side_by_side import SideBySide
+from softprompt.training.trained import artifact_bytes
 
 HIDDEN, LAYERS, MIDDLE, VOCAB = 32, 3, 48, 101
 HEADS, KV_HEADS, HEAD = 4, 2, 8

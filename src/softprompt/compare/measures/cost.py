@@ -20,11 +20,9 @@ from ...injection import SoftTokens
 from ...lm.apply import injection_for
 from ...lm.base import LanguageModel
 from ...lm.context import Context
-from ...lm.finetune import trained_weights
 from ...methods.base import SoftPrompt
-from ...methods.materialised import materialise
-from ...training.loop import named_parameters
 from ...training.losses import Objective, token_losses
+from ...training.trained import named_parameters
 
 Result = TypeVar("Result")
 PREFILLED = 32  # rows whose prefill is counted, for all
@@ -108,19 +106,6 @@ def _prefill_flops(lm: LanguageModel, examples: Sequence[Example]) -> float:
 def _tokens(examples: Sequence[Example]) -> int:
     """Tokens whose keys and values a cache holds: all but the last of each input."""
     return sum(len(e.input_ids) - 1 for e in examples)
-
-
-def artifact_bytes(lm: LanguageModel, method: SoftPrompt) -> int:
-    """Bytes of the tensors that serving loads (headers of a few kB aside), for all prompts of the method."""
-    static = materialise(method)
-    numbers = list(method.state_dict().values())
-    if static is not None:
-        numbers = []
-        for injection in static.prompts:
-            injection.map_rows(lambda tensor: numbers.append(tensor) or tensor)
-        numbers = [tensor for tensor in numbers if tensor.dtype != torch.bool]  # masks are not saved
-    numbers += trained_weights(lm).values()
-    return sum(tensor.numel() * tensor.element_size() for tensor in numbers)
 
 
 @dataclass(frozen=True, slots=True)

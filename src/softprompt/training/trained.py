@@ -1,0 +1,35 @@
+"""The parameters that a run trains, and the size of what it saves."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from ..lm.base import LanguageModel
+from ..lm.finetune import trained_weights
+from ..methods.base import SoftPrompt
+from ..methods.materialised import materialise
+
+
+def named_parameters(lm: LanguageModel, method: SoftPrompt) -> dict[str, Tensor]:
+    """Return everything that is trained: the prompt's parameters, and the base's where it is not frozen."""
+    prompt = {f"prompt.{name}": p for name, p in method.named_parameters() if p.requires_grad}
+    return prompt | {f"base.{name}": p for name, p in trained_weights(lm).items()}
+
+
+def trained_parameters(lm: LanguageModel, method: SoftPrompt) -> int:
+    """Count the numbers that training changes."""
+    return sum(p.numel() for p in named_parameters(lm, method).values())
+
+
+def artifact_bytes(lm: LanguageModel, method: SoftPrompt) -> int:
+    """Count the bytes of the tensors that serving loads, for all prompts (headers of a few kB aside)."""
+    static = materialise(method)
+    tensors = list(method.state_dict().values())
+    if static is not None:
+        tensors = []
+        for injection in static.prompts:
+            injection.map_rows(lambda tensor: tensors.append(tensor) or tensor)
+        tensors = [tensor for tensor in tensors if tensor.dtype != torch.bool]  # masks are not saved
+    tensors += trained_weights(lm).values()
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors)
