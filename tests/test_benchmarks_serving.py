@@ -14,8 +14,8 @@ pytest.importorskip("peft", reason="the benchmarks run beside PEFT (softprompt[l
 from benchmarks.serving import MEASURES, bench, load
 from benchmarks.serving.__main__ import main
 
-from softprompt.serve import Token
 from softprompt.serve.registry import Registry
+from softprompt.serve.request import Token
 
 pytestmark = pytest.mark.whole
 

@@ -19,7 +19,9 @@ from softprompt.config.load import recipe_from_dict
 from softprompt.lm.causal import CausalLM
 from softprompt.lm.loading import fingerprint
 from softprompt.methods.base import Setting, SoftPrompt
-from softprompt.serve import Engine, Finished, Registry, Request, Sampling, Token
+from softprompt.serve.engine import Engine
+from softprompt.serve.registry import Registry
+from softprompt.serve.request import Finished, Request, Sampling, Token
 
 
 @dataclass(frozen=True)

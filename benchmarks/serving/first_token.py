@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from statistics import median
 
 from benchmarks.training.line import Line
-from softprompt.serve import Token
+from softprompt.serve.request import Token
 
 from .bench import Bench, ratio, request
 

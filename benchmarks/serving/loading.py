@@ -8,7 +8,7 @@ from statistics import median, quantiles
 import torch
 
 from benchmarks.training.line import Line
-from softprompt.serve import Registry
+from softprompt.serve.registry import Registry
 
 from .bench import Bench
 

@@ -17,7 +17,9 @@ from softprompt.lm.causal import CausalLM
 from softprompt.lm.generation import answering
 from softprompt.lm.seq2seq import Seq2SeqLM
 from softprompt.lm.settings import said
-from softprompt.serve import Engine, Registry, Request, Sampling, Token
+from softprompt.serve.engine import Engine
+from softprompt.serve.registry import Registry
+from softprompt.serve.request import Request, Sampling, Token
 
 ROWS = [[5, 6, 7, 8, 5, 6], [9, 4], [30, 31, 32]]
 SETTINGS = {

@@ -17,7 +17,10 @@ from softprompt.artifacts import artifact as artifacts
 from softprompt.config.load import recipe_from_dict
 from softprompt.lm.causal import CausalLM
 from softprompt.lm.loading import fingerprint
-from softprompt.serve import Answer, Engine, Finished, Registry, Request, Sampling, Token
+from softprompt.serve.engine import Engine
+from softprompt.serve.registry import Registry
+from softprompt.serve.request import Finished, Request, Sampling, Token
+from softprompt.serve.stream import Answer
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import random
 import threading
 import time
@@ -14,8 +15,16 @@ import torch
 from softprompt import methods
 from softprompt.data.collate import batch_of_ids
 from softprompt.lm.apply import injection_for
-from softprompt.serve import BrokenPrompt, Busy, InvalidRequest, Request, Sampling, Stopped, UnknownPrompt
-from softprompt.serve.request import NotScored
+from softprompt.serve.request import (
+    BrokenPrompt,
+    Busy,
+    InvalidRequest,
+    NotScored,
+    Request,
+    Sampling,
+    Stopped,
+    UnknownPrompt,
+)
 
 pytestmark = pytest.mark.whole
 
@@ -559,7 +568,7 @@ def test_label_probabilities(llama, publish, engine_on, tmp_path):
     publish(llama, tmp_path / "mood", "prefix-tuning", options, labels=("good", "very bad"))
     publish(llama, tmp_path / "free", "prefix-tuning", options)
     engine = engine_on(llama)
-    found = engine.classify("mood", ["What a film!", {"input": "Dull."}])
+    found = asyncio.run(engine.classifying("mood", ["What a film!", {"input": "Dull."}]))
     tuned = engine.registry.get("mood").tuned
     for sequence, text in zip(found, ("What a film!", "Dull."), strict=True):
         assert list(sequence) == ["good", "very bad"] and abs(sum(sequence.values()) - 1) < 1e-9
@@ -572,7 +581,7 @@ def test_label_probabilities(llama, publish, engine_on, tmp_path):
         expected = torch.tensor(scores).softmax(0).tolist()
         assert sequence["good"] == pytest.approx(expected[0], abs=1e-5)
     with pytest.raises(InvalidRequest, match="classify"):
-        engine.classify("free", ["x"])
+        asyncio.run(engine.classifying("free", ["x"]))
 
 
 def test_the_end_token_ends_an_answer(llama, engine_on, read):

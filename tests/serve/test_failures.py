@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import re
@@ -186,7 +187,7 @@ def test_verbose_gives_the_traceback_and_the_cause(served, client, failures, mon
 def test_the_engine_by_itself_raises_it(served, failures, monkeypatch):
     broken(monkeypatch, served, RuntimeError("no"))
     with pytest.raises(ModelFailed, match="cannot be run"):
-        served.engine.classify("mood", ["a"])
+        asyncio.run(served.engine.classifying("mood", ["a"]))
     assert len(failures()) == 1
 
 

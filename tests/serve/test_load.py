@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from softprompt.data.collate import batch_of_ids
-from softprompt.serve import Busy, classify
+from softprompt.serve import classify
 from softprompt.serve.http import create_app
 from softprompt.serve.http.limits import Limits
 from softprompt.serve.load import Pace
+from softprompt.serve.request import Busy
 
 LABELS = tuple(f"{a}{b}" for a in "abcdef" for b in "uvwxyz")
 

@@ -14,7 +14,8 @@ import torch
 from softprompt.artifacts import artifact as artifacts
 from softprompt.artifacts.manifest import text_of
 from softprompt.errors import SoftPromptError
-from softprompt.serve import BrokenPrompt, Registry, UnknownPrompt
+from softprompt.serve.registry import Registry
+from softprompt.serve.request import BrokenPrompt, UnknownPrompt
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import math
 import pytest
 import torch
 
-from softprompt.serve import Sampling
+from softprompt.serve.request import Sampling
 from softprompt.serve.sampler import Chooser, choose, likelihoods
 
 

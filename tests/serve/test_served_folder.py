@@ -21,7 +21,9 @@ from softprompt._system import files
 from softprompt.artifacts import artifact as artifacts
 from softprompt.artifacts.manifest import text_of
 from softprompt.errors import SoftPromptError
-from softprompt.serve import BrokenPrompt, Registry, UnknownPrompt, bases, file_stamps
+from softprompt.serve import bases, file_stamps
+from softprompt.serve.registry import Registry
+from softprompt.serve.request import BrokenPrompt, UnknownPrompt
 
 
 def listed(found: Registry) -> list[str]:

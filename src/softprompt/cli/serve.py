@@ -192,11 +192,13 @@ def run(
     from .._system import threads
     from ..lm.causal import CausalLM
     from ..lm.loading import load
-    from ..serve import Engine, Registry, bases
+    from ..serve import bases
+    from ..serve.engine import Engine
     from ..serve.http import create_app
     from ..serve.http.keys import Keys
     from ..serve.http.server import Server, address_of
     from ..serve.names import Names, check_base
+    from ..serve.registry import Registry
 
     if not folder.is_dir():
         raise SoftPromptError(

@@ -127,20 +127,6 @@ class Engine:
             self._changed.notify()
         return answer
 
-    def classify(
-        self,
-        prompt: str,
-        rows: Sequence[str | Mapping[str, Any]],
-        *,
-        scale: float = 1.0,
-        loaded: Loaded | None = None,
-    ) -> list[dict[str, float]]:
-        """Probabilities of each row's labels (or choices) under a classification prompt. Waits for them."""
-        jobs, together = classified(self.model, loaded or self.registry.get(prompt), rows, scale)
-        with self._changed:
-            self._check_room()
-        return together([found for job in jobs for found in self._queued(job, prompt).result()])
-
     def classifying(
         self,
         prompt: str,
@@ -149,7 +135,10 @@ class Engine:
         scale: float = 1.0,
         loaded: Loaded | None = None,
     ) -> Coroutine[Any, Any, list[dict[str, float]]]:
-        """The same, once awaited; holds no thread meanwhile. Raises at once what `classify` raises."""
+        """Return an awaitable of each row's labels (or choices) with their probabilities.
+
+        Rows are checked and encoded at once, and errors in them raised. Awaiting holds no thread.
+        """
         jobs, together = classified(self.model, loaded or self.registry.get(prompt), rows, scale)
         with self._changed:
             self._check_room()

@@ -18,9 +18,7 @@ class Answer:
 
     def __init__(self, request: Request) -> None:
         self.request = request
-        self.echoed: tuple[
-            Token, ...
-        ] = ()  # the input's own tokens, there before the first token if asked for
+        self.echoed: tuple[Token, ...] = ()  # the input's own tokens, if requested; set before the first one
         self.cancelled = self.ended = False
         self.begun = time.monotonic()
         self._come: deque[Token | Finished] = deque()
@@ -70,7 +68,3 @@ class Answer:
                     return
             if not self._come:
                 await there.wait()
-
-    def finished(self) -> Finished:
-        """Waits for the end; what came before is dropped."""
-        return next(item for item in self if isinstance(item, Finished))

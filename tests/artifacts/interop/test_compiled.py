@@ -25,7 +25,7 @@ from softprompt.injection import Injection
 from softprompt.lm import families
 from softprompt.methods.base import Setting
 from softprompt.methods.materialised import Materialised
-from softprompt.serve import Registry
+from softprompt.serve.registry import Registry
 
 from .conftest import ROWS
 
@@ -198,7 +198,6 @@ class TestFolder:
         names = {f"{artifact.path.name}:joke", f"{artifact.path.name}:fact"}
         assert set(folder.names()) == names and len({entry.sha256 for entry in entries}) == 2
         assert folder.base().layers == ((2, 8),) * 3
-        assert folder.base().numbers_per_vector == 2 * 3 * 2 * 8
         for entry in entries:
             assert entry.bytes == folder.content(entry.sha256).stat().st_size
             assert entry.recipe["template"]["input"] == "{{ input }}"

@@ -60,7 +60,8 @@ def serving(
     lm: Any, folder: Path, *, model_name: str = "tiny", context: int = 256, max_tokens: int = 2**13
 ) -> Iterator[Running]:
     """A server of the folder's prompts over an engine that is real."""
-    from softprompt.serve import Engine, Registry
+    from softprompt.serve.engine import Engine
+    from softprompt.serve.registry import Registry
 
     engine = Engine(lm, Registry(folder, lm), max_tokens=max_tokens)
     engine.start()

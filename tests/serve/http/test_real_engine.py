@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import concurrent.futures
 import math
 import os
@@ -11,7 +12,8 @@ import openai
 import pytest
 from tests.serve.http.conftest import CHAT, serving
 
-from softprompt.serve import Engine, Registry
+from softprompt.serve.engine import Engine
+from softprompt.serve.registry import Registry
 from softprompt.tuned import open_prompt
 
 # What can be asked for: each prompt of a table by its name, and no damaged one.
@@ -146,7 +148,8 @@ def test_a_request_keeps_the_version_it_was_rendered_for(tmp_path, lm, publish, 
 
     def output(loaded):
         logprobs = [token.logprob for token in read(engine.submit(request, loaded))[0]]
-        return logprobs[:1] + list(engine.classify("mood", ["hello"], loaded=loaded)[0].values())
+        (scores,) = asyncio.run(engine.classifying("mood", ["hello"], loaded=loaded))
+        return logprobs[:1] + list(scores.values())
 
     before = output(None)
     publish(lm, tmp_path / "mood", "prefix-tuning", {"length": 3}, seed=2, labels=("good", "bad"))

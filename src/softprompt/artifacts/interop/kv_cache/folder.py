@@ -41,11 +41,6 @@ class Base:
     hidden_size: int
     layers: tuple[tuple[int, int], ...]  # kv_heads and head_dim of each
 
-    @property
-    def numbers_per_vector(self) -> int:
-        """Numbers that one vector of a prefix takes, all layers."""
-        return sum(2 * heads * size for heads, size in self.layers)
-
 
 @dataclass(frozen=True, slots=True)
 class Entry:
