@@ -1,4 +1,4 @@
-"""What classifying is, whatever computes it: which prompts can, and scores as probabilities."""
+"""Rules of classification that both engines share: which prompts can, and scores as probabilities."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ from ..data.encode import Encoder
 from ..data.example import Example
 from .request import InvalidRequest
 
+CHOOSING = ("classification", "choice")  # kinds of tasks that choose
 Row = str | Mapping[str, Any] | Example  # an Example was encoded before
 
 
 def check_kind(name: str, kind: str) -> None:
-    """Raises InvalidRequest for a prompt whose task does not choose among labels."""
-    if kind not in ("classification", "choice"):
+    """Raise InvalidRequest for a prompt whose task does not choose among labels."""
+    if kind not in CHOOSING:
         raise InvalidRequest(
             f"prompt '{name}' was not made to classify",
             why=f"its task is {kind}",
@@ -32,7 +33,7 @@ def encoded(encoder: Encoder, rows: Sequence[Row], prompt: str) -> list[Example]
 
 
 def probabilities(names: Sequence[str], scores: Sequence[float]) -> dict[str, float]:
-    """Log-probabilities (nats) of the labels, made to add up to 1."""
+    """Turn log-probabilities (nats) of the labels into probabilities that add up to 1."""
     largest = max(scores)
     weights = [math.exp(score - largest) for score in scores]
     return {name: weight / sum(weights) for name, weight in zip(names, weights, strict=True)}

@@ -160,7 +160,7 @@ def test_a_prompt_that_is_not_there_or_not_whole(client):
         with pytest.raises(openai.NotFoundError) as caught:
             client.completions.create(model=name, prompt="x")
         assert caught.value.code == "model_not_found" and "secret" not in str(caught.value)
-    with pytest.raises(openai.BadRequestError, match="name one, as `team-a/voices:joke`"):
+    with pytest.raises(openai.BadRequestError, match="name one, such as `team-a/voices:joke`"):
         client.completions.create(model="team-a/voices", prompt="x")
     with pytest.raises(openai.UnprocessableEntityError) as broken:
         client.completions.create(model="team-b/broken", prompt="x")

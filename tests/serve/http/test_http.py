@@ -110,14 +110,14 @@ def test_the_head_alone(http):
 @pytest.mark.parametrize(
     ("path", "part"),
     [
-        ("/chat/completions", "at /v1/chat/completions: a client's base URL"),
-        ("/completions", "at /v1/completions: a client's base URL"),
-        ("/models", "at /v1/models: a client's base URL"),
-        ("/models/tiny", "at /v1/models: a client's base URL"),
-        ("/v1/v1/chat/completions", "at /v1/chat/completions: a client's base URL"),
-        ("/openai/deployments/x/chat/completions", "at /v1/chat/completions: a client's base URL"),
-        ("/v1/embeddings", "Served are /v1/models, /v1/classify, /v1/completions, /v1/chat/completions"),
-        ("/" + "x" * 5000, "Served are"),
+        ("/chat/completions", "route is /v1/chat/completions. A client's base URL"),
+        ("/completions", "route is /v1/completions. A client's base URL"),
+        ("/models", "route is /v1/models. A client's base URL"),
+        ("/models/tiny", "route is /v1/models. A client's base URL"),
+        ("/v1/v1/chat/completions", "route is /v1/chat/completions. A client's base URL"),
+        ("/openai/deployments/x/chat/completions", "route is /v1/chat/completions. A client's base URL"),
+        ("/v1/embeddings", "The routes are /v1/models, /v1/classify, /v1/completions, /v1/chat/completions"),
+        ("/" + "x" * 5000, "The routes are"),
     ],
 )
 def test_where_nothing_is_served_the_route_is_named(http, path, part):
@@ -127,7 +127,7 @@ def test_where_nothing_is_served_the_route_is_named(http, path, part):
 
 
 def test_a_base_url_without_its_end_is_told_so_at_the_root(http):
-    assert "Served are /v1/models" in error(http.post("/", json={}), 405)
+    assert "The routes are /v1/models" in error(http.post("/", json={}), 405)
 
 
 def test_an_empty_limit_is_none(http):

@@ -1,4 +1,4 @@
-"""A prompt that chooses among labels answers with the label that /v1/classify gives, by whichever route."""
+"""A prompt that chooses among labels answers with the label that /v1/classify gives, on every route."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def test_a_prompt_that_chooses_needs_the_choices_of_a_row(serve, path, body, par
     reply = httpx.post(f"{served.url}/v1/{path}", json={"model": "pick", **body})
     error = reply.json()["error"]
     assert (reply.status_code, error["param"]) == (400, param)
-    assert "the choices are a field of each row: send `row` to /v1/completions" in error["message"]
+    assert "chooses among the choices of each row: send `row` to /v1/completions" in error["message"]
 
 
 def test_a_text_is_scored_under_a_prompt_that_chooses(serve):

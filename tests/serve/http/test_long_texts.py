@@ -70,14 +70,14 @@ def test_a_long_text_holds_no_short_one_up(watched):
 def test_names_and_bytes_of_tokens_wait_for_no_text(watched):
     inputs = Inputs(watched, None, Limits())
     token = Token(5, "", -1.0, ((5, "", -1.0), (6, "", -2.0)))
-    with ThreadPoolExecutor(1) as pool, inputs._long._short, inputs._long._long:
+    with ThreadPoolExecutor(1) as pool, inputs.long_texts._short, inputs.long_texts._long:
         asked = pool.submit(lambda: (inputs.name(token), inputs.names(token), inputs.bytes(5)))
         try:
             name, names, data = asked.result(10)
         finally:
             if not asked.done():
-                inputs._long._short.release()
-                inputs._long._short.acquire()
+                inputs.long_texts._short.release()
+                inputs.long_texts._short.acquire()
     assert name == watched.decode([5]) and len(names) == 2 and bytes(data).decode() == name
 
 
@@ -86,7 +86,7 @@ def test_names_and_bytes_of_tokens_wait_for_no_text(watched):
 def test_a_long_text_is_echoed_with_nothing_to_wait_for(serve, monkeypatch, scored, stream):
     """Once the engine has the request, nobody tokenizes for it, though long texts take every place."""
     served = serve(context=10**6)
-    texts, submit, turns = served.app.state.service.inputs._long, served.engine.submit, []
+    texts, submit, turns = served.app.state.service.inputs.long_texts, served.engine.submit, []
     real = texts.turn
 
     def turn(characters=0):

@@ -1,4 +1,4 @@
-"""The HTTP API: OpenAI's routes over an engine and a registry of prompts, and this server's own."""
+"""The application serves OpenAI's routes, and this server's own, over an engine and a registry of prompts."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .inputs import Inputs
 from .keys import Keys
 from .limits import Limits
 from .metrics import Metrics
-from .middleware import Shell
+from .middleware import Middleware
 from .protocols import AnsweringEngine, PromptRegistry
 from .responses import Health
 from .service import Service
@@ -56,19 +56,19 @@ def create_app(
     cors_origins: Sequence[str] = (),
     control_tokens: Policy = "allow",
 ) -> FastAPI:
-    """The application. `context` is the model's, in tokens; `hosts` as `Shell` has them, `cors_origins`
-    as `cors.allow` does.
+    """Create the application. `context` is the model's, in tokens.
 
-    `control_tokens` in a client's text are control tokens ("allow"), text ("escape"), or a 400 ("refuse").
-    Raises SoftPromptError where a prompt has the base's name.
-    `app.state.service.stopping` turns new work away while what runs goes on.
+    `hosts` are those of `Middleware`, `cors_origins` those of `cors.allow`. `control_tokens` in a client's
+    text are control tokens ("allow"), text ("escape"), or a 400 ("refuse"). Raises SoftPromptError where a
+    prompt has the base's name. Once `app.state.service.stopping` is set, new work is refused and running
+    work continues.
     """
     check_base(registry.holds, model_name)
     limits = limits or Limits()
     numbers = Metrics(engine.numbers)
     inputs = Inputs(tokenizer, context, limits, control_tokens)
     service = Service(engine, registry, model_name, inputs, limits, keys, numbers)
-    # no docs pages: they would fetch scripts from elsewhere
+    # no docs pages: they would fetch scripts from other servers
     app = FastAPI(title="softprompt", version=VERSION, docs_url=None, redoc_url=None)
     app.state.service = service
     routers = [*(part.routes(service) for part in (completions, chat, classify, models))]
@@ -78,7 +78,7 @@ def create_app(
 
     @app.get("/health", response_model=Health, response_model_exclude_none=True)
     async def health() -> Health:
-        """200 while this server answers at all: to start it again would mend no engine."""
+        """Answer 200 while this server answers at all: a restart would not repair the engine."""
         if service.stopping:
             return Health(status="stopping")
         problem = await engine.problem()
@@ -92,6 +92,6 @@ def create_app(
     async def root() -> RedirectResponse:
         return RedirectResponse("/play")
 
-    app.add_middleware(Shell, limits=limits, metrics=numbers, hosts=hosts)  # type: ignore[arg-type]
+    app.add_middleware(Middleware, limits=limits, metrics=numbers, hosts=hosts)  # type: ignore[arg-type]
     cors.allow(app, cors_origins)
     return app

@@ -1,4 +1,4 @@
-"""The form of a request, apart from what it says: its path, its method, what its body is written in."""
+"""A request's form is checked here, not its content: path, method, and the encoding of its body."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .errors import ApiError
 
 
 def tidied(scope: Scope) -> Scope:
-    """The same request without a slash at the end of its path, and HEAD as the GET whose head it wants."""
+    """Remove a slash from the end of the path, and turn HEAD into the GET whose head it wants."""
     path = scope["path"]
     if path != "/" and path.endswith("/"):
         scope = {**scope, "path": path[:-1]}
@@ -18,17 +18,17 @@ def tidied(scope: Scope) -> Scope:
 
 
 def check_body(scope: Scope, body: bytes) -> None:
-    """Raises ApiError for a body that is not JSON in UTF-8, by what its headers say and by its bytes.
+    """Raise ApiError for a body that is not JSON in UTF-8, by its headers and by its bytes.
 
-    A body without a type is not taken for JSON: any web page can make a browser send one, without asking.
+    A body without a type is refused too: any web page can make a browser send one, without asking.
     """
     if not body:
         return
-    packed = _header(scope, b"content-encoding").strip().lower()
+    packed = header(scope, b"content-encoding").strip().lower()
     if packed not in ("", "identity"):
         raise _unread(f"The body is packed ({packed[:20]}): send it as it is, without Content-Encoding.")
     given = Message()
-    given["content-type"] = _header(scope, b"content-type") or "none/none"
+    given["content-type"] = header(scope, b"content-type") or "none/none"
     kind, charset = given.get_content_type(), given.get_content_charset("utf-8")
     if kind != "application/json" and not (kind.startswith("application/") and kind.endswith("+json")):
         came = "without a type" if kind == "none/none" else f"as {kind[:60]}"
@@ -45,5 +45,6 @@ def _unread(message: str) -> ApiError:
     return ApiError(415, message, code="unsupported_media_type")
 
 
-def _header(scope: Scope, name: bytes) -> str:
+def header(scope: Scope, name: bytes) -> str:
+    """Return a header's value, or an empty text; `name` is in small letters."""
     return next((value for key, value in scope["headers"] if key == name), b"").decode("latin-1")

@@ -1,8 +1,7 @@
-"""/v1/chat/completions: messages are answered, through a prompt's own template or as the model's chat."""
+"""/v1/chat/completions answers messages, through a prompt's own template or as the model's chat."""
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import AsyncIterator, Sequence
 from functools import partial
 from typing import Any
@@ -11,75 +10,56 @@ from fastapi import APIRouter, Request
 from starlette.concurrency import run_in_threadpool
 
 from ..request import Finished, Token
+from .choices import Choice, check_count, check_streaming, chunk_usage, submit, usage
 from .errors import ApiError
 from .keys import Key
 from .requests import ChatRequest
 from .responses import ChatChoice, ChatCompletion, ChatLogprobs, ChatMessage, TokenLogprob, TopLogprob
 from .service import Service, Target
-from .streaming import (
-    RESPONSES,
-    Choice,
-    Parts,
-    answered,
-    check_count,
-    check_streaming,
-    now,
-    submit,
-    usage,
-    usage_so_far,
-)
+from .streaming import RESPONSES, Parts, answered, frame
 
 
 def routes(service: Service) -> APIRouter:
     router = APIRouter()
 
-    @router.post(
-        "/v1/chat/completions",
-        response_model=ChatCompletion,
-        responses=RESPONSES,
-    )
-    async def chat(asked: ChatRequest, http: Request) -> Any:
-        _check(asked)
-        target, choices = await run_in_threadpool(partial(_begin, service, asked, http.state.key))
-        return await answered(service, http, asked, choices, _Reply(service, asked, target, choices))
+    @router.post("/v1/chat/completions", response_model=ChatCompletion, responses=RESPONSES)
+    async def chat(body: ChatRequest, http: Request) -> Any:
+        _check(body)
+        target, choices = await run_in_threadpool(partial(_begin, service, body, http.state.key))
+        return await answered(service, http, body, choices, _Reply(service, body, target, choices))
 
     return router
 
 
-def _check(asked: ChatRequest) -> None:
-    if asked.max_tokens is not None and asked.max_completion_tokens not in (None, asked.max_tokens):
-        message = "max_tokens and max_completion_tokens say different things."
+def _check(body: ChatRequest) -> None:
+    if body.max_tokens is not None and body.max_completion_tokens not in (None, body.max_tokens):
+        message = "max_tokens and max_completion_tokens differ: send one of them."
         raise ApiError(400, message, param="max_completion_tokens")
-    if asked.top_logprobs and not asked.logprobs:
-        raise ApiError(400, "top_logprobs go with logprobs=true.", param="top_logprobs")
-    check_streaming(asked)
+    if body.top_logprobs and not body.logprobs:
+        raise ApiError(400, "top_logprobs need logprobs=true.", param="top_logprobs")
+    check_streaming(body)
 
 
-def _begin(service: Service, asked: ChatRequest, key: Key) -> tuple[Target, list[Choice]]:
-    check_count(service, 1, asked.n)
-    target = service.target(asked.model, key)
-    wanted = asked.max_completion_tokens or asked.max_tokens
-    given = service.inputs.chat(target.loaded, asked.messages, asked.rendering or "auto", wanted)
-    logprobs = (asked.top_logprobs or 0) if asked.logprobs else None
-    return target, submit(service, target, asked, [given], wanted, service.limits.output_tokens, logprobs)
+def _begin(service: Service, body: ChatRequest, key: Key) -> tuple[Target, list[Choice]]:
+    check_count(service, 1, body.n)
+    target = service.target(body.model, key)
+    wanted = body.max_completion_tokens or body.max_tokens
+    given = service.inputs.chat(target.loaded, body.messages, body.rendering or "auto", wanted)
+    logprobs = (body.top_logprobs or 0) if body.logprobs else None
+    return target, submit(service, target, body, [given], wanted, service.limits.output_tokens, logprobs)
 
 
 class _Reply:
-    """The answers in OpenAI's shape, whole or in pieces."""
+    """Writes the answers in OpenAI's shape, whole or in chunks."""
 
     def __init__(
-        self, service: Service, asked: ChatRequest, target: Target, choices: Sequence[Choice]
+        self, service: Service, body: ChatRequest, target: Target, choices: Sequence[Choice]
     ) -> None:
-        self.service, self.asked, self.choices = service, asked, choices
-        self.frame = {
-            "id": f"chatcmpl-{uuid.uuid4().hex}",
-            "created": now(),
-            "model": target.name,
-            "system_fingerprint": target.fingerprint,
-        }
+        self.service, self.body, self.choices = service, body, choices
+        self.frame = frame("chatcmpl", target)
 
     def whole(self) -> ChatCompletion:
-        said = [
+        choices = [
             ChatChoice(
                 index=index,
                 message=ChatMessage(content=choice.text),
@@ -89,7 +69,7 @@ class _Reply:
             for index, choice in enumerate(self.choices)
         ]
         used, reading = usage(self.service, self.choices), self.choices[0].given.reading
-        return ChatCompletion(**self.frame, choices=said, usage=used, softprompt=reading)
+        return ChatCompletion(**self.frame, choices=choices, usage=used, softprompt=reading)
 
     async def chunks(self, parts: Parts) -> AsyncIterator[dict[str, Any]]:
         for index in range(len(self.choices)):
@@ -99,10 +79,10 @@ class _Reply:
         async for index, part in parts:
             if isinstance(part, Finished):
                 yield self._chunk(index, {}, part.reason)
-            elif part.text or self.asked.logprobs:
+            elif part.text or self.body.logprobs:
                 yield self._chunk(index, {"content": part.text}, tokens=[part])
         used = usage(self.service, self.choices)
-        if self.asked.tells_usage:
+        if self.body.tells_usage:
             kind = "chat.completion.chunk"
             yield {**self.frame, "object": kind, "choices": [], "usage": used.model_dump()}
 
@@ -122,15 +102,12 @@ class _Reply:
             "logprobs": None if scores is None else scores.model_dump(),
             "finish_reason": reason,
         }
-        if self.asked.tells_progress:
-            more["usage"] = usage_so_far(self.choices)
-        elif self.asked.tells_usage:
-            more["usage"] = None
+        more |= chunk_usage(self.body, self.choices)
         return {**self.frame, "object": "chat.completion.chunk", "choices": [choice], **more}
 
     def _logprobs(self, tokens: Sequence[Token], first: int = 0) -> ChatLogprobs | None:
-        """`first`: how many tokens of the answer came before these."""
-        if not self.asked.logprobs:
+        """Return the tokens' log-probabilities; `first` is the number of the first one in its answer."""
+        if not self.body.logprobs:
             return None
         return ChatLogprobs(content=[self._scored(token, first + i == 0) for i, token in enumerate(tokens)])
 

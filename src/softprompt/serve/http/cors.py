@@ -1,4 +1,4 @@
-"""Web pages from elsewhere that may call the server from a browser: none, unless the operator names them."""
+"""Web pages of other origins may call the server from a browser only where the operator names them."""
 
 from __future__ import annotations
 
@@ -16,18 +16,19 @@ PORTS = {"http": 80, "https": 443}
 
 
 def allow(app: FastAPI, origins: Sequence[str]) -> None:
-    """Answer pages of these origins (`*`: of any), ahead of keys, which a browser's first question has not.
+    """Answer pages of these origins (`*`: any), before keys are checked: a browser's preflight has no key.
 
-    To be added last, so that errors of all else reach the page too. Raises SoftPromptError for no origin.
+    Call this last, so that pages can read the errors of all other layers. Raises SoftPromptError for a text
+    that is no origin.
     """
     if not origins:
         return
-    # a page of the internet that calls a machine of the house asks for this, too; older versions let it pass
+    # browsers ask for this where a public page calls a private address; older versions of starlette allow it
     known = inspect.signature(CORSMiddleware).parameters
     private: dict[str, Any] = {"allow_private_network": True} if "allow_private_network" in known else {}
     app.add_middleware(
         CORSMiddleware,  # type: ignore[arg-type]
-        allow_origins=[origin(one) for one in origins],
+        allow_origins=[origin(text) for text in origins],
         allow_methods=["GET", "POST"],
         allow_headers=["*"],
         expose_headers=["Retry-After", "WWW-Authenticate"],
@@ -36,7 +37,7 @@ def allow(app: FastAPI, origins: Sequence[str]) -> None:
 
 
 def origin(text: str) -> str:
-    """An origin as browsers send it. Raises SoftPromptError."""
+    """Write an origin as browsers send it. Raises SoftPromptError for a text that is none."""
     if text in ("*", "null"):
         return text
     try:
@@ -49,9 +50,9 @@ def origin(text: str) -> str:
     if not host or not parts.scheme or more:
         raise SoftPromptError(
             f"'{text}' is not an origin of web pages",
-            why="browsers send a scheme and a host, and a port where it is not the usual one",
+            why="browsers send a scheme and a host, and a port unless it is the default one",
             fix="--cors-origin https://example.org, http://localhost:3000, or * for every page",
         )
     shown = f"[{host}]" if ":" in host else host
-    usual = port is None or port == PORTS.get(parts.scheme)
-    return f"{parts.scheme}://{shown}" if usual else f"{parts.scheme}://{shown}:{port}"
+    is_default = port is None or port == PORTS.get(parts.scheme)
+    return f"{parts.scheme}://{shown}" if is_default else f"{parts.scheme}://{shown}:{port}"

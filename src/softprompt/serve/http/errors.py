@@ -1,7 +1,7 @@
-"""What clients are told when something is wrong: OpenAI's statuses and bodies.
+"""Errors have OpenAI's statuses and bodies.
 
-`{"error": {"message", "type", "param", "code"}}`; 429 and 503 say in Retry-After when to come back.
-A prompt that a key may not use gets the very answer of one that does not exist.
+`{"error": {"message", "type", "param", "code"}}`; 429 and 503 say in Retry-After when to ask again.
+A prompt that a key may not use gets the same answer as one that does not exist.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ CODES_OF_MISTAKES = {
 
 
 class PartialText(BaseModel):
-    """What one answer had said before the request failed."""
+    """The text that one answer had before the request failed."""
 
     index: int
     text: str
@@ -85,8 +85,8 @@ class ApiError(Exception):
 
     def body(self) -> dict[str, Any]:
         kind = TYPES.get(self.status, "server_error" if self.status >= 500 else "invalid_request_error")
-        said = {"message": self.message, "type": kind, "param": self.param, "code": self.code}
-        return {"error": said | ({"partial": self.partial} if self.partial else {})}
+        body = {"message": self.message, "type": kind, "param": self.param, "code": self.code}
+        return {"error": body | ({"partial": self.partial} if self.partial else {})}
 
     def response(self) -> JSONResponse:
         headers = (
@@ -98,13 +98,13 @@ class ApiError(Exception):
 
 
 def unknown_model(name: str) -> ApiError:
-    """The same whether there is no such prompt or the key may not use it."""
+    """Return the same error whether the prompt does not exist or the key may not use it."""
     shown = name if len(name) <= 200 else name[:200] + "…"
     return ApiError(404, f"The model `{shown}` does not exist.", param="model", code="model_not_found")
 
 
 def from_product(error: SoftPromptError) -> ApiError:
-    """The library's own error as the client may read it: paths and other tenants' names stay here."""
+    """Turn the library's own error into one for clients, without paths and names of other tenants."""
     if isinstance(error, (EngineFailed, EngineBusy)):
         return _of_engine(error)
     if isinstance(error, Busy):
@@ -127,7 +127,7 @@ def from_product(error: SoftPromptError) -> ApiError:
 
 
 def _of_engine(error: SoftPromptError) -> ApiError:
-    """An engine on another machine did not answer: logged here, once a request."""
+    """Turn a failure of an engine on another machine into an error, and log it, once a request."""
     log.error("the engine failed on a request: %s", error.line)
     message = error.line
     if isinstance(error, EngineBusy):
@@ -138,10 +138,10 @@ def _of_engine(error: SoftPromptError) -> ApiError:
 
 
 def install(app: FastAPI, routes: Collection[str]) -> None:
-    """Every error of the app in this form; `routes` are the paths that a 404 may name."""
+    """Give every error of the app this form; `routes` are the paths that a 404 may name."""
 
     @app.exception_handler(ApiError)
-    async def _own(_: Request, error: ApiError) -> JSONResponse:
+    async def _api_error(_: Request, error: ApiError) -> JSONResponse:
         return error.response()
 
     @app.exception_handler(SoftPromptError)
@@ -161,48 +161,47 @@ def install(app: FastAPI, routes: Collection[str]) -> None:
 
 
 def _of_http(http: Request, error: HTTPException, routes: Collection[str]) -> str:
-    """What the framework refuses, in words that help."""
+    """Write what the framework refuses in words that help."""
     path = http.scope["path"]
     if error.status_code == 404 or path == "/":  # a base URL without /v1
         return _no_route(path, routes)
     if error.status_code == 405:
-        return (
-            f"{path} is not for {http.method}: send {(error.headers or {}).get('Allow', 'another method')}."
-        )
+        allowed = (error.headers or {}).get("Allow", "another method")
+        return f"{path} does not accept {http.method}: send {allowed}."
     if error.status_code == 400:
-        return "The body is JSON that cannot be read: nested too deeply, or a number of too many digits."
+        return "The body's JSON cannot be read: it is nested too deeply, or a number has too many digits."
     return str(error.detail)
 
 
 def _no_route(path: str, routes: Collection[str]) -> str:
-    """What to say where nothing is served at a path: the route that was meant, where its end is there."""
+    """Return the message for an unknown path; it names the route whose end the path has."""
     served = sorted({route.partition("/{")[0] for route in routes if route.startswith("/v1/")}, key=len)
     shown = path if len(path) <= 100 else path[:100] + "…"
     for route in reversed(served):  # the longest first: one may end as another does
         if f"{route.removeprefix('/v1')}/" in f"{path}/":
             return (
-                f"There is nothing at {shown}, but at {route}: "
-                "a client's base URL is the server's address with /v1 at its end."
+                f"There is nothing at {shown}; the route is {route}. "
+                "A client's base URL is the server's address with /v1 at its end."
             )
-    return f"There is nothing at {shown}. Served are {', '.join(served)}; /openapi.json describes them."
+    return f"There is nothing at {shown}. The routes are {', '.join(served)}; /openapi.json describes them."
 
 
 def _from_validation(error: RequestValidationError) -> ApiError:
-    """The first mistake, by name; never the text that was sent."""
+    """Name the first mistake, never the text that was sent."""
     first = error.errors()[0]
     if first["type"] == "json_invalid":
         return ApiError(400, "The body is not valid JSON.", code="invalid_json")
-    where, said = sentence({**first, "loc": first["loc"][1:]})  # behind "body", "query" or "path"
+    where, mistake = sentence({**first, "loc": first["loc"][1:]})  # behind "body", "query" or "path"
     param = ".".join(where)[:200] or None
     code = CODES_OF_MISTAKES.get(first["type"], "invalid_parameter")
     if code == "unknown_parameter":
         return ApiError(400, f"Unknown field: {param}.", param=param, code=code)
-    message = f"{param}: {said}." if param else f"The body {said}."
+    message = f"{param}: {mistake}." if param else f"The body {mistake}."
     return ApiError(400, message, param=param, code=code)
 
 
 def crashed(error: BaseException) -> ApiError:
-    """A mistake of ours: where it happened is logged, without the values, which may be a client's text."""
+    """Log where an internal error happened, without values, which may be a client's text."""
     frames = "".join(traceback.format_tb(error.__traceback__)).rstrip()
     log.error("internal error %s\n%s", type(error).__name__, frames)
     return ApiError(500, "Internal error; the server's log says where.", code="internal_error")

@@ -1,8 +1,8 @@
 """Requests become token ids: a text as it is, a row or a message through a template, messages as a chat.
 
-Which of these a prompt was trained on is in its artifact, so one user message gives the model exactly what
-`softprompt generate` gives it. Everything that tokenizes blocks (see `long_texts` for whose turn it is), so
-it runs in a thread. Names and bytes of single tokens wait for nobody: an event loop may ask for them.
+An artifact says which of these its prompt was trained on, so one user message gives the model exactly what
+`softprompt generate` gives it. Everything that tokenizes blocks (see `long_texts`), so it runs in a thread.
+Names and bytes of single tokens do not block, so the event loop may ask for them.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ from ...data.template import Template
 from ...errors import SoftPromptError
 from ..context import check_fits
 from ..control_tokens import Controls, Guard, Hide, Policy
-from ..detokenizer import Detokenizer
 from ..request import InvalidRequest, Token
 from ..token_pieces import Pieces
 from .errors import ApiError, from_product
@@ -35,21 +34,21 @@ Ids = tuple[int, ...]
 
 @dataclass(frozen=True)
 class Input:
-    """What one row reads, as ids and as text."""
+    """The input that is read for one answer, as ids and as text."""
 
     ids: Ids
     text: str
     reading: Reading
-    what: str  # it was sent as
-    goes_on: bool = False  # the answer goes on in the same text, as that of a completion does
+    sent_as: str  # "prompt", "row", "text", "message" or "messages"
+    continues: bool = False  # the answer continues the same text, as a completion does
     from_ids: bool = False  # ids were sent, and no text
-    example: Example | None = None  # with its candidates, under a prompt that chooses among labels
-    echo: str = ""  # the text that comes back, where it was asked for
+    example: Example | None = None  # with its candidates, where the prompt chooses among labels
+    echo: str = ""  # the text that comes back, where the request asks for it
     echo_lengths: tuple[int, ...] = ()  # how many of its characters each token completes
 
 
 class Inputs:
-    """The tokenizer's side of a server; `context` is the model's, in tokens (None: no bound)."""
+    """Encodes what clients send; `context` is the model's, in tokens (None: no limit)."""
 
     def __init__(
         self, tokenizer: Any, context: int | None, limits: Limits, control_tokens: Policy = "allow"
@@ -57,25 +56,27 @@ class Inputs:
         self.tokenizer, self.context, self.limits = tokenizer, context, limits
         self._plain = Encoder(tokenizer, Template("{{ input }}"))
         self.pieces, self.controls = Pieces(tokenizer), Controls(tokenizer, control_tokens)
-        self.known = len(tokenizer)  # ids below are of the vocabulary
-        self._long = LongTexts(tokenizer, context)
-        self._plain.encode({"input": "x"}, with_target=False)  # settings of its own file are put aside once
+        self.known = len(tokenizer)  # ids below it are in the vocabulary
+        self.long_texts = LongTexts(tokenizer, context)
+        self._plain.encode(
+            {"input": "x"}, with_target=False
+        )  # transformers resets settings of tokenizer.json at the first call
 
     def text(self, text: str | Sequence[int], loaded: ServedPrompt | None = None) -> Input:
-        """A text, or its ids, as it is: what ahead of it the tokenizer puts is put, no template."""
+        """Encode a text, or its ids, without a template; the tokenizer adds its own tokens ahead of it."""
         if isinstance(text, str):
             guard = self.controls.guard([text], lambda hide: hide(text))
             encoder = self._plain if guard is None else guard.encoder(self._plain)
             hidden = text if guard is None else guard.hide(text)
-            self._long.check(text, "prompt")
-            with self._long.turn(len(text)):
+            self.long_texts.check(text, "prompt")
+            with self.long_texts.turn(len(text)):
                 ids = encoder.encode({"input": hidden}, with_target=False).input_ids
             return self._checked(Input(ids, text, Reading(rendering="text"), "prompt", True), loaded)
-        if odd := next((id for id in text if id >= self.known), None):
-            message = f"Token id {odd} is not of the vocabulary (0 to {self.known - 1})."
+        if (unknown := next((id for id in text if id >= self.known), None)) is not None:
+            message = f"Token id {unknown} is not in the vocabulary (0 to {self.known - 1})."
             raise ApiError(400, message, param="prompt", code="invalid_token")
-        check_fits("prompt", len(text), 0, 0, self.context)  # ahead of the work
-        with self._long.turn(len(text)):
+        check_fits("prompt", len(text), 0, 0, self.context)  # before anything is decoded
+        with self.long_texts.turn(len(text)):
             shown = self.pieces.decode(list(text))
         return self._checked(
             Input(tuple(text), shown, Reading(rendering="text"), "prompt", True, True), loaded
@@ -87,15 +88,15 @@ class Inputs:
         row: Mapping[str, Any] | str,
         wanted: int | None,
         param: str = "row",
-        what: str = "row",
+        sent_as: str = "row",
     ) -> Input:
-        """The prompt's own template over a row; `wanted` tokens are to be answered (None: as many as fit).
+        """Render a row through the prompt's template, for an answer of `wanted` tokens (None: what fits).
 
-        `param` names the field that the row came in, `what` what it is.
+        `param` names the request's field that holds the row, `sent_as` its kind in messages.
         """
         if loaded is None:
             raise ApiError(400, "The plain model has no template: send `prompt`.", param=param)
-        encoder, room = loaded.encoder, Room()  # what does not fit is told by `room`
+        encoder, room = loaded.encoder, Room()  # `room` refuses what does not fit
         if encoder.limits.max_input_tokens is not None:  # what is cut leaves room for the answer
             new = encoder.limits.room.new_tokens if wanted is None else wanted
             soft = loaded.vectors[1]
@@ -107,24 +108,26 @@ class Inputs:
                 reader, hidden = guard.encoder(reader), _hidden(row, encoder.template, guard.hide)
             written = _characters(row)
             if written > LONG and encoder.limits.max_input_tokens is None:
-                self._long.check(encoder.render(row, with_target=False).input, what)
-            with self._long.turn(written):
+                self.long_texts.check(encoder.render(row, with_target=False).input, sent_as)
+            with self.long_texts.turn(written):
                 example = reader.encode(hidden, with_target=False, prompt=encoder.prompts[loaded.index])
         except TooLong as error:  # of a chat template and a system text
-            check_fits(what, error.need.input, room.soft, max(1, room.answer(error.need)), self.context)
+            check_fits(sent_as, error.need.input, room.soft, max(1, room.answer(error.need)), self.context)
             raise
         except SoftPromptError as error:
-            wrong = from_product(error)
-            wrong.param = param
-            raise wrong from None
+            api_error = from_product(error)
+            api_error.param = param
+            raise api_error from None
         example = example if guard is None else guard.shown(example)
         reading = Reading(rendering="template", cut_tokens=example.truncated)
-        return self._checked(Input(example.input_ids, example.rendered.input, reading, what, example=example))
+        return self._checked(
+            Input(example.input_ids, example.rendered.input, reading, sent_as, example=example)
+        )
 
     def chat(
         self, loaded: ServedPrompt | None, messages: Sequence[Message], rendering: str, wanted: int | None
     ) -> Input:
-        """Messages through the artifact's template where one field takes the user's text, else as a chat."""
+        """Encode messages through the prompt's template if one field takes the user's text, or as a chat."""
         users = [message for message in messages if message.role == "user"]
         template = None if loaded is None else loaded.encoder.template
         fields = () if template is None else template.input_fields
@@ -133,10 +136,10 @@ class Inputs:
             message = f"A message fills a template of exactly one field; {named}."
             raise ApiError(400, message, param="rendering", code="no_template")
         if loaded is None or rendering == "chat" or len(fields) != 1:
-            own = None if loaded is None or not loaded.encoder.template.chat else loaded.encoder
+            encoder = None if loaded is None or not loaded.encoder.template.chat else loaded.encoder
             texts = [message.text for message in messages]
             return self._as_chat(
-                texts, lambda hide: _said(messages, hide), own, loaded, Reading(rendering="chat")
+                texts, lambda hide: _turns(messages, hide), encoder, loaded, Reading(rendering="chat")
             )
         if not users:
             raise ApiError(400, "There is no user message.", param="messages")
@@ -147,17 +150,17 @@ class Inputs:
         return self._as_conversation(loaded, fields[0], messages)
 
     def _as_conversation(self, loaded: ServedPrompt, field: str, messages: Sequence[Message]) -> Input:
-        """A template that is a chat's own turn takes every user message, and the answers between them."""
+        """Render each user message through a chat prompt's template, and keep the answers between them."""
         encoder = loaded.encoder
 
         def turns(hide: Hide) -> list[tuple[str, str]]:
-            made = [
+            written = [
                 (role, encoder.template.render_input({field: text}) if role == "user" else text)
-                for role, text in _said(messages, hide)
+                for role, text in _turns(messages, hide)
             ]
-            if encoder.template.system is not None and not any(role == "system" for role, _ in made):
-                made.insert(0, ("system", encoder.template.system))
-            return made
+            if encoder.template.system is not None and not any(role == "system" for role, _ in written):
+                written.insert(0, ("system", encoder.template.system))
+            return written
 
         texts = [message.text for message in messages]
         return self._as_chat(texts, turns, encoder, loaded, Reading(rendering="template"))
@@ -170,20 +173,20 @@ class Inputs:
         loaded: ServedPrompt | None,
         reading: Reading,
     ) -> Input:
-        """`turns(hide)`: what is said, by role, where `hide` was applied to the client's own `texts`."""
+        """Encode a conversation: `turns(hide)` gives (role, text), with `hide` applied to `texts`."""
         if not getattr(self.tokenizer, "chat_template", None):
             message = "The model has no chat template: use /v1/completions, or a prompt with a template."
             raise ApiError(400, message, param="messages", code="no_chat_template")
         encoder = self._plain if encoder is None else encoder
-        said = turns(lambda text: text)
-        last = said[-1][1]
-        self._long.check(last, "messages")  # the last one, for a template may leave out of the others
+        plain = turns(lambda text: text)
+        last = plain[-1][1]
+        self.long_texts.check(last, "messages")  # the last one alone, since a template may omit others
         try:
-            with self._long.turn(sum(len(text) for _, text in said)):
+            with self.long_texts.turn(sum(len(text) for _, text in plain)):
                 chat = encoder.conversation
                 guard = self.controls.guard(texts, lambda hide: chat.text(turns(hide)))
                 ids = (
-                    chat.ids(said)
+                    chat.ids(plain)
                     if guard is None
                     else guard.encoder(encoder).conversation.ids(turns(guard.hide))
                 )
@@ -206,92 +209,53 @@ class Inputs:
         given: Input,
         wanted: int | None,
         loaded: ServedPrompt | None,
-        otherwise: int,
+        default: int,
         scale: float,
         param: str = "max_tokens",
     ) -> int:
-        """Tokens that the answer may have: `wanted` (by the field `param`), where they fit the context.
+        """Return how many tokens the answer may have: `wanted` (from the field `param`), where they fit.
 
-        Without it as many as the prompt was trained for (`otherwise` for the plain model), or what is left.
+        By default as many as the prompt was trained for (`default` for the plain model), or what is left.
         Raises ContextExceeded.
         """
         most, soft = self.limits.output_tokens, 0 if loaded is None or not scale else loaded.vectors[1]
         if wanted is not None and wanted > most:
-            message = f"At most {most} tokens are answered; {wanted} were asked for."
+            message = f"An answer has at most {most} tokens; {wanted} were requested."
             raise ApiError(400, message, param=param, code="max_tokens_too_large")
-        check_fits(given.what, len(given.ids), soft, 1 if wanted is None else wanted, self.context)
+        check_fits(given.sent_as, len(given.ids), soft, 1 if wanted is None else wanted, self.context)
         if wanted is not None:
             return wanted
         left = most if self.context is None else self.context - soft - len(given.ids)
-        usual = otherwise if loaded is None else loaded.recipe.task.max_new_tokens
+        usual = default if loaded is None else loaded.recipe.task.max_new_tokens
         return min(usual, most, left)
 
     def check_labels(self, given: Input, loaded: ServedPrompt, scale: float) -> None:
-        """Raises ContextExceeded where the input and its longest label do not fit the context."""
+        """Raise ContextExceeded where the input and its longest label do not fit the context."""
         candidates = () if given.example is None else given.example.candidates or ()
         soft, longest = loaded.vectors[1] if scale else 0, max(map(len, candidates), default=0)
-        check_fits(given.what, len(given.ids), soft, longest, self.context, named="longest label")
+        check_fits(given.sent_as, len(given.ids), soft, longest, self.context, named="longest label")
 
     def name(self, token: Token, first: bool = False) -> str:
-        """How a token is called among log-probabilities; see `Pieces.name`."""
-        if token.id < 0:  # an engine that does not say which
+        """Return a token's name among log-probabilities; see `Pieces.name`."""
+        if token.id < 0:  # the engine did not give its id
             return token.text
         return self.pieces.name(token.id, first)
 
     def names(self, token: Token, first: bool = False) -> dict[str, float]:
-        """The likeliest tokens in its place, by name, with their log-probabilities."""
-        found: dict[str, float] = {}
+        """Return the likeliest tokens in its place, by name, with their log-probabilities."""
+        named: dict[str, float] = {}
         for id, _, value in token.top:
             name = self.pieces.name(id, first)
-            found.setdefault(self.pieces.name(id) if name in found else name, value)
-        return found
+            named.setdefault(self.pieces.name(id) if name in named else name, value)
+        return named
 
     def bytes(self, id: int, first: bool = False) -> list[int] | None:
-        """What a token adds to the text; None of a control token, and of one that is not known."""
+        """Return the bytes that a token adds to the text; None for a control token and for an unknown one."""
         data = self.pieces.bytes(id, first) if id >= 0 else None
         return None if data is None else list(data)
 
-    def echoed(self, given: Input, answered: bool, scored: bool) -> Input:
-        """The input with its text as it is echoed.
-
-        What was sent as a text comes back as it was. `answered`: an answer follows, which completes a
-        character that the ids end within. `scored`: the lengths of its tokens are wanted too.
-        """
-        if given.goes_on and not given.from_ids and not scored:  # nothing to tokenize again
-            return replace(given, echo=given.text)
-        with self._long.turn(len(given.text)):
-            if not given.from_ids and (lengths := self._lengths(given)) is not None:
-                return replace(given, echo=given.text, echo_lengths=tuple(lengths))
-            read = Detokenizer(self.tokenizer, named=True)
-            texts = [read.add(id) for id in given.ids]
-            texts[-1] += "" if answered else read.rest()
-        return replace(given, echo="".join(texts), echo_lengths=tuple(map(len, texts)))
-
-    def _lengths(self, given: Input) -> list[int] | None:
-        """By the places in the text that the tokenizer says; None where the ids are not those of the text."""
-        if not given.text:
-            return [0] * len(given.ids)
-        if not getattr(self.tokenizer, "is_fast", False):
-            return None
-        made = self.tokenizer(
-            given.text, return_offsets_mapping=True, return_special_tokens_mask=True, verbose=False
-        )
-        count = len(given.ids)
-        if tuple(made["input_ids"][:count]) != given.ids:
-            return None
-        marks = zip(made["special_tokens_mask"], made["offset_mapping"], strict=True)
-        places = [None if added else place for added, place in marks][:count]
-        ends, end, begun = [0] * count, 0, len(given.text)
-        for i, place in enumerate(places):
-            end = ends[i] = end if place is None else max(end, place[1])
-        for i in reversed(range(count)):  # a token completes no more than what the later ones leave to it
-            ends[i], place = min(ends[i], begun), places[i]
-            begun = begun if place is None else min(begun, place[0])
-        ends[-1] = len(given.text)
-        return [end - before for end, before in zip(ends, [0, *ends[:-1]], strict=True)]
-
     def _checked(self, given: Input, loaded: ServedPrompt | None = None) -> Input:
-        """Within the server's own bound; under a prompt that chooses among labels, with its candidates."""
+        """Check the server's own limit, and add the candidates of a prompt that chooses among labels."""
         most = self.limits.input_tokens
         if most is not None and len(given.ids) > most:
             message = f"An input has at most {most} tokens; this one has {len(given.ids)}."
@@ -302,12 +266,12 @@ class Inputs:
         return replace(given, example=example)
 
 
-def _said(messages: Sequence[Message], hide: Hide) -> list[tuple[str, str]]:
+def _turns(messages: Sequence[Message], hide: Hide) -> list[tuple[str, str]]:
     return [("system" if m.role == "developer" else m.role, hide(m.text)) for m in messages]
 
 
 def _hidden(row: Mapping[str, Any] | str, template: Template, hide: Hide) -> Any:
-    """A row, where `hide` is applied to all but the names of fields that are looked up."""
+    """Apply `hide` to a row, except to the names of fields that are looked up."""
     if isinstance(row, str):
         return hide(row)
     named = (template.prompt_field, template.choices_field, template.words_field, template.tags_field)
@@ -316,5 +280,4 @@ def _hidden(row: Mapping[str, Any] | str, template: Template, hide: Hide) -> Any
 
 
 def _characters(row: Mapping[str, Any] | str) -> int:
-    """How long a row is, in characters."""
     return len(row) if isinstance(row, str) else sum(len(str(value)) for value in row.values())

@@ -1,15 +1,15 @@
-"""API keys: who may use which prompts. The file holds hashes, so reading it gives nobody a key.
+"""API keys decide who may use which prompts. The file has hashes only, so it reveals no key.
 
     keys:
       - name: team-a
         sha256: 9f86d0…          # of the key; `softprompt serve --new-key team-a` prints both
         prompts: ["team-a/*", "shared/support"]
-        base: true               # may it use the plain model? (by itself yes)
-        metrics: false           # may it read /metrics? (by itself no)
+        base: true               # may it use the plain model? (default: yes)
+        metrics: false           # may it read /metrics? (default: no)
 
-A pattern is the shell's (`*` any characters, a slash too); it is held against the name of the artifact.
-The file is read at every request, so that a key is withdrawn at the next one, however its file was changed
-(a time stamp and a size may stay as they were). A file that cannot be used lets nobody in.
+A pattern is the shell's (`*` is any characters, slashes included); it is compared with the artifact's name.
+The file is read at every request, so that a removed key is refused at the next one, however the file was
+changed (its time stamp and size may stay the same). While the file cannot be used, no key is accepted.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ from ...errors import SoftPromptError
 from ..names import one_form
 
 log = logging.getLogger("softprompt.serve")
-LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # thousands of keys are read within a request
+LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # fast enough for thousands of keys at every request
 MOST_BYTES = 64 * 2**20
 FIX = "`softprompt serve --new-key NAME` prints an entry"
 
 
 class Key(BaseModel):
-    """What one key permits."""
+    """A key, and what it permits."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -48,7 +48,7 @@ class Key(BaseModel):
     metrics: bool = False
 
     def allows(self, artifact: str) -> bool:
-        """Whether it may use, and see, the artifact of this name."""
+        """Return whether the key may use, and see, the artifact of this name."""
         return any(fnmatchcase(one_form(artifact), one_form(pattern)) for pattern in self.prompts)
 
 
@@ -58,15 +58,12 @@ class _File(BaseModel):
     keys: list[Key]
 
 
-#: Who needs no key: on loopback, or where the operator said so.
+#: Used where no key is needed: on loopback, or where the operator chose --no-keys.
 ANYBODY = Key(name="-", sha256="0" * 64, prompts=("*",), metrics=True)
 
 
 class Keys:
-    """The keys of a file, as it lies there now.
-
-    Raises SoftPromptError where it is of no use at the start, or holds no key.
-    """
+    """The keys in a file as it is now. Raises SoftPromptError where it cannot be used, or has no key."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -79,20 +76,20 @@ class Keys:
             raise SoftPromptError(f"{path} holds no keys", why="nobody could use the server", fix=FIX)
 
     def find(self, secret: str) -> Key | None:
-        """The key with this secret. Only its hash is compared, so how long that takes tells nothing.
+        """Return the key with this secret. Hashes are compared, so the time that it takes reveals nothing.
 
-        Raises SoftPromptError where the file is of no use now.
+        Raises SoftPromptError while the file cannot be used.
         """
         with self._lock:
             self._refresh()
             keys = self._keys
         if isinstance(keys, SoftPromptError):
-            # a new one: the same object would gather the frames of every request
+            # a new error: the same object would collect the frames of every request
             raise SoftPromptError(keys.what, keys.why, keys.fix)
         return keys.get(_hash(secret))
 
     def _refresh(self) -> None:
-        """Read the file; where it is another than before, say so in the log, once."""
+        """Read the file; log a change once."""
         content = _content(self.path)
         if content == self._content:
             return
@@ -100,7 +97,7 @@ class Keys:
         self._keys = _parsed(self.path, content)
         if isinstance(self._keys, SoftPromptError):
             why = " ".join(str(self._keys).split())
-            log.error("nobody is let in until the keys can be read: %s", why)
+            log.error("no key is accepted until the keys can be read: %s", why)
             return
         known = {} if isinstance(before, SoftPromptError) else before
         gone = sorted({key.name for hashed, key in known.items() if hashed not in self._keys})
@@ -109,7 +106,7 @@ class Keys:
 
 
 def new_key(name: str) -> tuple[str, str]:
-    """A fresh key, and the lines that the file of keys needs."""
+    """Return a fresh key, and its lines for the file of keys."""
     secret = "sp-" + secrets.token_urlsafe(32)
     entry = {"name": name, "sha256": _hash(secret), "prompts": [f"{name}/*"]}
     return secret, yaml.safe_dump({"keys": [entry]}, sort_keys=False)
@@ -120,18 +117,18 @@ def _hash(secret: str) -> str:
 
 
 def _content(path: Path) -> bytes | str:
-    """What the file holds; as a text why it cannot be read."""
+    """Return the file's content, or, as a text, why it cannot be read."""
     try:
         return read_bytes(path, MOST_BYTES)
     except SoftPromptError as error:
-        return error.why or "it is not there"
+        return error.why or "it does not exist"
     except OSError as error:
         return error.strerror or str(error)
 
 
 @dataclass(frozen=True)
 class _Twice:
-    """A key that one mapping holds twice."""
+    """A key that occurs twice in one mapping."""
 
     key: str
     first: int  # line
@@ -146,7 +143,7 @@ class _Twice:
 
 
 def _read(content: bytes) -> Any:
-    """The file as plain values; a _Twice where a mapping holds a key twice. Raises yaml.YAMLError."""
+    """Read the file as plain values; a _Twice where a key occurs twice. Raises yaml.YAMLError."""
     loader = LOADER(content)
     try:
         root = loader.get_single_node()
@@ -179,25 +176,25 @@ def _twice(root: yaml.Node) -> _Twice | None:
 
 
 def _parsed(path: Path, content: bytes | str) -> dict[str, Key] | SoftPromptError:
-    """The keys by the hashes of their secrets; the error where the file is of no use."""
+    """Return the keys by the hashes of their secrets, or the error where the file cannot be used."""
     if isinstance(content, str):
         return SoftPromptError(f"cannot read the keys of {path}", why=content, fix=FIX)
     try:
-        said = _read(content)
-        if isinstance(said, _Twice):
+        values = _read(content)
+        if isinstance(values, _Twice):
             why = "YAML keeps only the last one, and would drop the rest without a word"
-            where = f"in lines {said.first} and {said.line}"
-            what = f"the keys of {path} are not usable: `{said.key}` occurs twice in one mapping, {where}"
-            return SoftPromptError(what, why=why, fix=said.fix)
-        if said is None:
+            where = f"in lines {values.first} and {values.line}"
+            what = f"the keys of {path} are not usable: `{values.key}` occurs twice in one mapping, {where}"
+            return SoftPromptError(what, why=why, fix=values.fix)
+        if values is None:
             return SoftPromptError(f"{path} is empty", why="`keys: []` is a file without keys", fix=FIX)
-        found = _File.model_validate(said)
+        keys = _File.model_validate(values).keys
     except ValidationError as error:
         first = error.errors(include_input=False)[0]
         where = ".".join(map(str, first["loc"])) or "the file"
         return SoftPromptError(f"the keys of {path} are not usable: {where}: {first['msg']}", fix=FIX)
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         return SoftPromptError(f"cannot read the keys of {path}", why=" ".join(str(error).split()), fix=FIX)
-    if twice := len(found.keys) - len({key.sha256 for key in found.keys}):
-        return SoftPromptError(f"{path}: {twice} keys occur twice", fix="give each client one of its own")
-    return {key.sha256: key for key in found.keys}
+    if twice := len(keys) - len({key.sha256 for key in keys}):
+        return SoftPromptError(f"{path}: {twice} keys occur twice", fix="give each client its own key")
+    return {key.sha256: key for key in keys}

@@ -1,7 +1,7 @@
-"""A prompt that was tuned to choose among labels answers with the likeliest one, whichever route is asked.
+"""A prompt that was tuned to choose among labels answers with the likeliest one, on every route.
 
-The label is that of /v1/classify for the same input. Free text under such a prompt would mean nothing: it was
-never trained to write any. How tokens are chosen has no part in it.
+The label is that of /v1/classify for the same input. Such a prompt was never trained to write free text, so
+the settings of sampling have no effect.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import AsyncIterator, Coroutine, Sequence
 from typing import Any, final
 
 from ...data.example import Example
+from ..label_scores import CHOOSING
 from ..request import Finished, Token
 from .errors import ApiError
 from .inputs import Input
@@ -18,47 +19,44 @@ from .protocols import ServedPrompt
 from .requests import SamplingFields
 from .service import Service, Target
 
-KINDS = ("classification", "choice")
-WHOLE = -1  # id of the token that a label's answer is: no single one of the vocabulary
+WHOLE_LABEL = -1  # the id of a label as one token, which the vocabulary does not have
 
 
 def chooses(loaded: ServedPrompt | None) -> bool:
-    """Whether a prompt's task is to choose among labels or choices."""
-    return loaded is not None and loaded.encoder.kind in KINDS
+    return loaded is not None and loaded.encoder.kind in CHOOSING
 
 
-def check_labelled(asked: SamplingFields, target: Target, logprobs: bool, echo: bool) -> None:
-    """Raises 400 for what an answer that is a label does not have."""
+def check_labelled(target: Target, logprobs: bool, echo: bool) -> None:
+    """Raise ApiError 400 for fields that an answer that is a label cannot have."""
     field = "logprobs" if logprobs else "echo" if echo else None
     if field is not None:
-        message = f"`{target.name}` answers with a label, which goes without {field}: /v1/classify gives the "
+        message = f"`{target.name}` answers with a label, which has no {field}: /v1/classify gives the "
         raise ApiError(400, message + "probability of each label.", param=field, code="unsupported_parameter")
 
 
 def labelled(
-    service: Service, target: Target, asked: SamplingFields, inputs: Sequence[Input]
+    service: Service, target: Target, body: SamplingFields, inputs: Sequence[Input]
 ) -> list[tuple[Input, LabelAnswer]]:
-    """The answers to the inputs, `n` to each: none is computed before it is read."""
+    """Return `n` answers to each input; none is computed before it is read."""
     loaded = target.loaded
     assert loaded is not None
-    scale = 1.0 if asked.strength is None else float(asked.strength)
-    vectors = loaded.vectors[0] if scale else 0
-    found = []
+    vectors = loaded.vectors[0] if body.scale else 0
+    answers = []
     for given in inputs:
         example = given.example
         if example is None:
-            message = f"`{target.name}` chooses, and the choices are a field of each row: send `row` "
-            raise ApiError(400, message + "to /v1/completions.", param=given.what, code="no_choices")
-        work = service.engine.classifying(target.name, [example], scale=scale, loaded=loaded)
+            message = f"`{target.name}` chooses among the choices of each row: send `row` "
+            raise ApiError(400, message + "to /v1/completions.", param=given.sent_as, code="no_choices")
+        work = service.engine.classifying(target.name, [example], scale=body.scale, loaded=loaded)
         scores = _Scores(work)
         names = loaded.encoder.labels or example.rendered.choices or ()
-        found += [(given, LabelAnswer(scores, example, names, vectors)) for _ in range(asked.n or 1)]
-    return found
+        answers += [(given, LabelAnswer(scores, example, names, vectors)) for _ in range(body.n or 1)]
+    return answers
 
 
 @final
 class _Scores:
-    """Probabilities of an input's labels, computed once for whoever waits."""
+    """Computes the probabilities of an input's labels once, for all answers that wait for them."""
 
     def __init__(self, work: Coroutine[Any, Any, list[dict[str, float]]]) -> None:
         self._work, self._task = work, None
@@ -66,8 +64,8 @@ class _Scores:
     async def get(self) -> dict[str, float]:
         if self._task is None:
             self._task = asyncio.ensure_future(self._work)
-        (found,) = await asyncio.shield(self._task)
-        return found
+        (probabilities,) = await asyncio.shield(self._task)
+        return probabilities
 
     def cancel(self) -> None:
         if self._task is None:
@@ -78,7 +76,7 @@ class _Scores:
 
 @final
 class LabelAnswer:
-    """The label as one token's text, then the end."""
+    """An answer of one token, which is the label, and the end."""
 
     echoed: tuple[Token, ...] = ()
 
@@ -89,9 +87,8 @@ class LabelAnswer:
         probabilities = await self._scores.get()
         label = max(probabilities, key=probabilities.__getitem__)
         written = (self._example.candidates or ())[list(self._names).index(label)]
-        yield Token(WHOLE, label)
+        yield Token(WHOLE_LABEL, label)
         yield Finished("stop", None, len(self._example.input_ids), len(written), self._vectors)
 
     def cancel(self) -> None:
-        """Nobody waits any more."""
         self._scores.cancel()

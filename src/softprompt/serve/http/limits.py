@@ -1,4 +1,4 @@
-"""What one request, and all of them together, may take."""
+"""The limits of one request, and of all requests together."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Limits:
-    """Bounds that a client meets as an error before any work is done."""
+    """Limits that raise an error before any work is done; each comment ends with its status."""
 
     body_bytes: int = 2**20  # 413
     input_tokens: int | None = None  # of one input; None: the model's context. 400

@@ -1,7 +1,7 @@
-"""Texts so long that to tokenize them takes time: they hold up nobody but each other.
+"""Texts that take long to tokenize are kept from delaying short ones.
 
 Tokenizing releases Python's lock, and takes seconds for a megabyte. So one short text and one long text are
-tokenized at a time. One that is far too long for the model is found out by its beginning.
+tokenized at a time. A text that is far too long for the model is detected by its beginning.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ from ..request import ContextExceeded
 from .errors import ApiError
 
 LONG = 16_384  # characters: some 10 ms
-AT_ONCE = 8  # long texts in hand; each keeps a thread of the server's
-FAR = 2  # contexts of tokens: however the rest is tokenized, what begins with so many does not fit into one
+AT_ONCE = 8  # long texts that are read or wait; each keeps a thread of the server
+FAR = 2  # contexts of tokens: a text that begins with so many does not fit, however the rest is tokenized
 
 
 class LongTexts:
-    """Whose turn it is with the tokenizer; `context` is the model's, in tokens (None: no bound)."""
+    """Gives turns with the tokenizer; `context` is the model's, in tokens (None: no limit)."""
 
     def __init__(self, tokenizer: Any, context: int | None) -> None:
         self.context = context
-        self._fast = getattr(tokenizer, "backend_tokenizer", None)  # None: one that is written in Python
+        self._fast = getattr(tokenizer, "backend_tokenizer", None)  # None: a tokenizer in Python
         self._short, self._long = threading.Lock(), threading.Lock()
         self._room = threading.BoundedSemaphore(AT_ONCE)
 
     @contextlib.contextmanager
     def turn(self, characters: int = 0) -> Iterator[None]:
-        """The tokenizer is the caller's, for a text of that many characters.
+        """Hold the tokenizer for a text of that many characters.
 
-        Raises ApiError 429 where enough long texts are in hand.
+        Raises ApiError 429 where enough long texts are read or wait.
         """
         if characters <= LONG or self._fast is None:
             with self._short:
@@ -47,10 +47,10 @@ class LongTexts:
         finally:
             self._room.release()
 
-    def check(self, text: str, what: str) -> None:
-        """Raises ContextExceeded for a text whose beginning is already far beyond the context.
+    def check(self, text: str, sent_as: str) -> None:
+        """Raise ContextExceeded for a text whose beginning is already far beyond the context.
 
-        `what` it was sent as. Others pass: whether they fit is seen when they are tokenized.
+        `sent_as` is its kind in messages. Other texts pass: they are checked when they are tokenized.
         """
         if self.context is None or self._fast is None:
             return
@@ -59,11 +59,11 @@ class LongTexts:
             return
         with self.turn(len(text)):
             while characters < len(text):
-                (begun,) = self._fast.encode_batch([text[:characters]], add_special_tokens=False)
-                if len(begun) > FAR * self.context:
+                (beginning,) = self._fast.encode_batch([text[:characters]], add_special_tokens=False)
+                if len(beginning) > FAR * self.context:
                     raise ContextExceeded(
-                        f"the model's context is {self.context} tokens, and the {what} alone takes more than "
-                        f"{FAR * self.context}",
-                        fix=f"shorten the {what}",
+                        f"the model's context is {self.context} tokens, and the {sent_as} alone takes "
+                        f"more than {FAR * self.context}",
+                        fix=f"shorten the {sent_as}",
                     )
                 characters *= 4

@@ -1,4 +1,4 @@
-"""/metrics for Prometheus: requests, tokens, times, the engine's own numbers. No names of prompts or keys."""
+"""/metrics gives Prometheus requests, tokens, times and the engine's numbers; no names of prompts or keys."""
 
 from __future__ import annotations
 
@@ -16,11 +16,10 @@ SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
 
 
 class Metrics:
-    """The numbers of one server, apart from any other's in the process."""
+    """Counts for one server, separately from any other in the process."""
 
     def __init__(self, numbers: Callable[[], dict[str, float]]) -> None:
-        self.registry = CollectorRegistry()
-        at = self.registry
+        self.registry = at = CollectorRegistry()
         self.requests = Counter(
             "softprompt_requests", "Answered requests", ["endpoint", "status"], registry=at
         )
@@ -35,15 +34,15 @@ class Metrics:
             "softprompt_first_token_seconds", "To the first token of a request", buckets=SECONDS, registry=at
         )
         self._read = Counter("softprompt_prompt_tokens", "Tokens of inputs", registry=at)
-        self._said = Counter("softprompt_completion_tokens", "Tokens of answers", registry=at)
+        self._written = Counter("softprompt_completion_tokens", "Tokens of answers", registry=at)
         self._vectors = Counter(
             "softprompt_prompt_vectors", "Vectors of prompts ahead of inputs", registry=at
         )
         self.registry.register(_EngineNumbers(numbers))
 
-    def count(self, read: int, said: int, vectors: int) -> None:
+    def count(self, read: int, written: int, vectors: int) -> None:
         self._read.inc(read)
-        self._said.inc(said)
+        self._written.inc(written)
         self._vectors.inc(vectors)
 
     def seen(self, endpoint: str, status: int, seconds: float) -> None:

@@ -1,6 +1,6 @@
-"""What surrounds every request: its host and size checked, its time bounded, its end logged and counted.
+"""Every request passes here: its host and size are checked, its time bounded, its end logged and counted.
 
-Plain ASGI, since a body must be bounded before anything reads it. No text of a request is logged.
+This is plain ASGI, since a body must be bounded before anything reads it. No text of a request is logged.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ log = logging.getLogger("softprompt.serve")
 SPARE = 30.0  # seconds beyond the limit for a slow reader to take what is ready
 
 
-class Shell:
-    """`hosts`: names by which the server may be called; empty: any.
+class Middleware:
+    """Wraps the application; `hosts` are the names by which the server may be called (none: any).
 
-    On loopback only loopback's names are taken, since any web page can make a browser call 127.0.0.1 by a
+    On loopback only loopback's names are allowed, since any web page can make a browser call 127.0.0.1 by a
     name of its own, and then read the answer.
     """
 
     def __init__(self, app: ASGIApp, limits: Limits, metrics: Metrics, hosts: Sequence[str] = ()) -> None:
         self.app, self.limits, self.metrics = app, limits, metrics
         self.hosts = frozenset(host.lower() for host in hosts)
-        self._begun: list[float] = []  # of each request in hand, when it came
+        self._begun: list[float] = []  # when each running request arrived
         self._pace = Pace()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self.app(scope, receive, send)
             return
-        asked, scope = scope["method"], body_checks.tidied(scope)
-        sent = _Sent(send, bodiless=asked == "HEAD")
+        method, scope = scope["method"], body_checks.tidied(scope)
+        sent = _Sent(send, bodiless=method == "HEAD")
         begun = time.monotonic()
         try:
             await self._guarded(scope, receive, sent)
@@ -49,7 +49,7 @@ class Shell:
         except Exception as error:
             await sent.error(crashed(error), scope, receive)
         finally:
-            self._note(asked, scope, sent.status, time.monotonic() - begun)
+            self._note(method, scope, sent.status, time.monotonic() - begun)
 
     async def _guarded(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._check_host(scope)
@@ -58,7 +58,7 @@ class Shell:
             return
         begun, held = time.monotonic(), len(self._begun)
         if held >= self.limits.requests:
-            message = f"The server has {held} requests in hand."
+            message = f"The server is working on {held} requests."
             wait = self._pace.wait(held, held, begun - min(self._begun, default=begun))
             raise ApiError(429, message, code="too_many_requests", retry_after=wait)
         self._begun.append(begun)
@@ -76,17 +76,17 @@ class Shell:
     def _check_host(self, scope: Scope) -> None:
         if not self.hosts:
             return
-        given = next((value for name, value in scope["headers"] if name == b"host"), b"").decode("latin-1")
-        host = given.rpartition(":")[0] if given.rpartition(":")[2].isdigit() else given
+        host, _, port = (sent := body_checks.header(scope, b"host")).rpartition(":")
+        host = host if port.isdigit() else sent
         if host.lower() not in self.hosts:
-            message = "The server is not to be called by this name (--allowed-host adds one)."
+            message = "The server does not answer to this host name (--allowed-host adds one)."
             raise ApiError(403, message, code="wrong_host")
 
     async def _body(self, scope: Scope, receive: Receive) -> bytes:
         most = self.limits.body_bytes
         too_large = ApiError(413, f"A request has at most {most} bytes.", code="request_too_large")
-        said = next((value for name, value in scope["headers"] if name == b"content-length"), b"0")
-        if said.isdigit() and int(said) > most:
+        length = body_checks.header(scope, b"content-length")
+        if length.isdecimal() and int(length) > most:
             raise too_large
         body = bytearray()
         end = time.monotonic() + self.limits.body_seconds
@@ -94,8 +94,8 @@ class Shell:
             try:
                 message = await asyncio.wait_for(receive(), max(0.0, end - time.monotonic()))
             except asyncio.TimeoutError:
-                message_408 = f"The body did not arrive in {self.limits.body_seconds:g} seconds."
-                raise ApiError(408, message_408, code="timeout") from None
+                late = f"The body did not arrive in {self.limits.body_seconds:g} seconds."
+                raise ApiError(408, late, code="timeout") from None
             if message["type"] == "http.disconnect":
                 raise ApiError(499, "The client left.", code="client_left")
             body += message.get("body", b"")
@@ -105,32 +105,27 @@ class Shell:
                 return bytes(body)
 
     def _note(self, method: str, scope: Scope, status: int, seconds: float) -> None:
-        route = getattr(scope.get("route"), "path", None)
-        endpoint = route or "other"
+        endpoint = getattr(scope.get("route"), "path", None) or "other"
         self.metrics.seen(endpoint, status, seconds)
         key = scope.get("state", {}).get("key")
-        who = "-" if key is None else key.name
-        log.info("%s %s %d %.0f ms key=%s", method, endpoint, status, seconds * 1000, who)
+        name = "-" if key is None else key.name
+        log.info("%s %s %d %.0f ms key=%s", method, endpoint, status, seconds * 1000, name)
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:
-    """The body once, then whatever comes after it (a client that leaves)."""
-    given = False
+    """Give the body once, then later messages (a client that disconnects)."""
+    messages = [{"type": "http.request", "body": body, "more_body": False}]
 
     async def again() -> Message:
-        nonlocal given
-        if given:
-            return await receive()
-        given = True
-        return {"type": "http.request", "body": body, "more_body": False}
+        return messages.pop() if messages else await receive()
 
     return again
 
 
 class _Sent:
-    """`send`, remembering the status; 499 where nothing was sent before the client left.
+    """Sends messages and remembers the status; it stays 499 if the client leaves before anything is sent.
 
-    `bodiless`: the head alone is sent.
+    `bodiless`: only the head is sent.
     """
 
     def __init__(self, send: Send, bodiless: bool = False) -> None:
@@ -144,6 +139,6 @@ class _Sent:
         await self._send(message)
 
     async def error(self, error: ApiError, scope: Scope, receive: Receive) -> None:
-        """The error as the answer, where none has begun."""
+        """Answer with the error, unless an answer has begun."""
         if not self.begun:
             await error.response()(scope, receive, self)

@@ -1,4 +1,4 @@
-"""/v1/models: the base model and the prompts that a key may use. A listing opens no artifact's vectors."""
+"""/v1/models lists the base model and the prompts that a key may use, without opening their vectors."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MOST = 2**31
 LIMIT = {
     "anyOf": [{"type": "integer", "minimum": 1, "exclusiveMaximum": MOST}, {"const": ""}, {"type": "null"}]
 }
-#: As in a query, where an empty text says nothing.
+#: In a query an empty text means that the parameter is absent.
 Limit = Annotated[
     int | None, Query(ge=1, lt=MOST), BeforeValidator(lambda given: given or None), WithJsonSchema(LIMIT)
 ]
@@ -39,25 +39,25 @@ def routes(service: Service) -> APIRouter:
         search: Annotated[str | None, Query(max_length=512)] = None,
         limit: Limit = None,
     ) -> Any:
-        """All that can be asked for, or the first `limit` whose names hold `search`."""
+        """List all models, or the first `limit` whose names contain `search`."""
         return await run_in_threadpool(partial(_list, service, http.state.key, search or "", limit))
 
     @router.get("/v1/models/{name:path}", response_model=Model, responses={404: {"model": ErrorReply}})
     async def model(http: Request, name: str) -> Any:
-        """One of them; of a prompt also what it is for."""
+        """Describe one model; of a prompt also what it is for."""
         return await run_in_threadpool(partial(_one, service, http.state.key, name))
 
     return router
 
 
 def _list(service: Service, key: Key, search: str, limit: int | None) -> JSONResponse:
-    found = (model.model_dump() for model in _found(service, key, one_form(search.lower())))
-    data = list(itertools.islice(found, limit))
-    more = next(found, None) is not None
+    matches = (model.model_dump() for model in _matches(service, key, one_form(search.lower())))
+    data = list(itertools.islice(matches, limit))
+    more = next(matches, None) is not None
     return JSONResponse({"object": "list", "data": data, "has_more": more})  # made here, off the event loop
 
 
-def _found(service: Service, key: Key, search: str) -> Iterator[Model]:
+def _matches(service: Service, key: Key, search: str) -> Iterator[Model]:
     if key.base and search in service.model_name.lower():
         yield _base(service)
     for entry in service.registry.names():
@@ -70,7 +70,7 @@ def _found(service: Service, key: Key, search: str) -> Iterator[Model]:
 
 def _one(service: Service, key: Key, name: str) -> Model:
     if name == service.model_name and key.base:
-        service.target(name, key)  # which refuses a name of two
+        service.target(name, key)  # raises where a prompt has the same name
         return _base(service)
     if not key.allows(name.partition(":")[0]):
         raise unknown_model(name)
@@ -78,8 +78,8 @@ def _one(service: Service, key: Key, name: str) -> Model:
         entry = service.registry.describe(name)
     except UnknownPrompt:
         raise unknown_model(name) from None
-    one = f"{name}:{entry.prompts[0]}" if len(entry.prompts) > 1 else name
-    facts = _facts(service.target(one, key).loaded)
+    prompt = f"{name}:{entry.prompts[0]}" if len(entry.prompts) > 1 else name
+    facts = _facts(service.target(prompt, key).loaded)
     return _prompt(service, entry, name).model_copy(update={"softprompt": facts})
 
 

@@ -1,7 +1,7 @@
-"""Fields that clients of other servers send and this one has no use for: taken where they say nothing.
+"""Fields of other servers that this one does not use are accepted where they change nothing.
 
-A field says nothing where it is null, an empty text, list or object, or what is so without it: the values in
-these tables. Any other value asks for something that is not done here, and is an error that says so.
+A field changes nothing where it is null, an empty text, list or object, or one of the values in these tables,
+which describe what happens anyway. Any other value asks for something unsupported, and is an error.
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ from pydantic_core import PydanticCustomError
 
 
 class Known(NamedTuple):
-    """`values` say nothing, as the empty ones do; `why` is said of all others."""
+    """A field that is accepted with these `values`, or empty; `why` says why others are refused."""
 
     values: tuple[Any, ...]
     why: str
 
 
 def _known(why: str, *names: str, **values: Any) -> dict[str, Known]:
-    """Names of which only empty values say nothing, and those of which others do: a value, or a tuple."""
+    """Describe fields by name; a field with neutral values besides the empty ones has one, or a tuple."""
     given = {name: value if isinstance(value, tuple) else (value,) for name, value in values.items()}
     return {name: Known(given.get(name, ()), why) for name in (*names, *given)}
 
 
-#: Fields whose empty value is a value: an empty text is one, and an empty schema is one of JSON.
-EMPTY_SAYS = frozenset(
+#: Fields whose empty value counts: an empty text is a prompt, and an empty schema allows any JSON.
+EMPTY_COUNTS = frozenset(
     "prompt content text web_search_options guided_json json_schema kv_transfer_params cache_salt".split()
 )
 
@@ -45,7 +45,7 @@ _ROUTE = "this route does not read it"
 _OWN = "clients name a prompt as `model` and send no vectors"
 
 # fmt: off
-#: Of every request. OpenAI's fields first in each group, then those of vLLM, SGLang, llama.cpp and others.
+#: For every request. Each group has OpenAI's fields first, then those of vLLM, SGLang, llama.cpp and others.
 REQUEST: Mapping[str, Known] = {
     **_known(
         _TOOLS, "tools", "functions", "web_search_options", "plugins", "data_sources",
@@ -104,23 +104,23 @@ REQUEST: Mapping[str, Known] = {
         prompt_cache_options=({"mode": "implicit"}, {"ttl": "30m"}, {"mode": "implicit", "ttl": "30m"}),
         priority=0, stream_interval=1, cache_prompt=(True, False), id_slot=-1,
     ),
-    **_known("a text is continued at its end alone", "suffix"),
+    **_known("a text is continued at its end only", "suffix"),
     **_known(_OWN, "prompt_embeds", "kv_transfer_params", "cache_salt"),
     **_known(
         _ROUTE, "messages", "prompt", "input", "inputs", "input_ids", "row", "rendering",
         "max_completion_tokens",
     ),
 }
-#: Of a chat, where they are other than a completion's.
+#: For chats, where they differ from completions.
 CHAT: Mapping[str, Known] = _known(_TOKENS, add_special_tokens=False)
-#: Of a classification beside them: what else a completion has.
+#: For classifications: the other fields of completions.
 SCORED: Mapping[str, Known] = _known(
     "labels are scored, no answer is sampled", "stop", "seed", "stream_options", "logit_bias", "max_tokens",
     n=1, stream=False, logprobs=False, temperature=(0, 1), top_p=1, top_k=(0, -1), min_tokens=0,
     frequency_penalty=0, presence_penalty=0, repetition_penalty=1, ignore_eos=False, use_activation=True,
     activation=True, softmax=True,
 )
-#: Of a message, whoever speaks. What this server and OpenAI's clients put into an answer is among them.
+#: For messages of any role. Fields that this server and OpenAI's clients put into answers are among them.
 MESSAGE: Mapping[str, Known] = {
     **_known(_TOOLS, "tool_calls", "tool_call_id", "function_call", "tools", "tool_plan"),
     **_known(
@@ -133,38 +133,40 @@ MESSAGE: Mapping[str, Known] = {
     **_known(_TEMPLATE, prefix=False, partial=False),
     **_known(_OWN, "prompt_embeds"),
 }
-#: Of a part of a message.
+#: For parts of a message.
 PART: Mapping[str, Known] = _known(
     _TEXT, "annotations", "logprobs", "citations", "cache_control", "prompt_cache_breakpoint", "id"
 )
-#: Of `stream_options`.
+#: For `stream_options`.
 STREAM: Mapping[str, Known] = _known(_MORE, include_obfuscation=False)
 # fmt: on
 
 
 def is_empty(value: Any) -> bool:
-    """Whether it is null, or an empty text, list or object."""
+    """Return whether a value is null, or an empty text, list or object."""
     return value is None or (isinstance(value, (str, list, dict)) and not value)
 
 
 def fields(table: Mapping[str, Known]) -> dict[str, Any]:
-    """The fields of a table, as `pydantic.create_model` takes them. All are None once they are read."""
+    """Return the fields of a table for `pydantic.create_model`. All are None once they are read."""
     return {name: (_type(name, known), None) for name, known in table.items()}
 
 
 def _type(name: str, known: Known) -> Any:
-    empty = [] if name in EMPTY_SAYS else ["", [], {}]
+    empty = [] if name in EMPTY_COUNTS else ["", [], {}]
     schema = {"enum": [None, *empty, *known.values], "description": f"Not used: {known.why}."}
     return Annotated[Any, PlainValidator(partial(_check, name, known)), WithJsonSchema(schema)]
 
 
 def _check(name: str, known: Known, value: Any) -> None:
-    """Raises for a value that says something. Nulls in an object are no part of it."""
+    """Raise for a value that is not neutral; nulls in an object are ignored."""
     if value is None:
         return
     bare = {k: v for k, v in value.items() if v is not None} if isinstance(value, dict) else value
-    if is_empty(bare) and name not in EMPTY_SAYS:
+    if is_empty(bare) and name not in EMPTY_COUNTS:
         return
     # in Python False is 0 and True is 1, in JSON they are not
-    if not any(bare == one and isinstance(bare, bool) == isinstance(one, bool) for one in known.values):
+    if not any(
+        bare == neutral and isinstance(bare, bool) == isinstance(neutral, bool) for neutral in known.values
+    ):
         raise PydanticCustomError("unsupported", "{why}", {"why": f"not supported: {known.why}"})

@@ -1,4 +1,4 @@
-"""The engine and the registry as the HTTP API sees them."""
+"""These interfaces are all that the HTTP API knows of an engine and a registry."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class AnswerStream(Protocol):
-    """Tokens as they come, then `Finished`."""
+    """Yields tokens as they arrive, then `Finished`."""
 
     @property
     def echoed(self) -> tuple[Token, ...]: ...
@@ -23,7 +23,7 @@ class AnswerStream(Protocol):
 
 
 class ListedPrompt(Protocol):
-    """An artifact that was found, not opened."""
+    """An artifact that is listed, not opened."""
 
     @property
     def name(self) -> str: ...
@@ -31,17 +31,17 @@ class ListedPrompt(Protocol):
     def modified(self) -> float: ...
     @property
     def prompts(self) -> tuple[str, ...]:
-        """Names of those in it; known once it was asked for by its own name."""
+        """The names of its prompts, of an artifact that was described by its own name."""
         ...
 
     @property
     def models(self) -> tuple[str, ...]:
-        """The names by which its prompts are asked for; of a listing."""
+        """The names by which clients use its prompts, in a listing."""
         ...
 
     @property
     def served(self) -> bool:
-        """False where a request for it is known to fail."""
+        """False means that a request for it is known to fail."""
         ...
 
 
@@ -60,12 +60,12 @@ class ServedPrompt(Protocol):
     def index(self) -> int: ...
     @property
     def vectors(self) -> tuple[int, int]:
-        """How many it has, and how many of them take places of the model's context."""
+        """The number of its vectors, and how many of them take places of the model's context."""
         ...
 
     @property
     def outdated(self) -> bool:
-        """Whether a newer version is on disk, which cannot be served."""
+        """True means that a newer version is on disk, which cannot be served."""
         ...
 
 
@@ -82,23 +82,24 @@ class AnsweringEngine(Protocol):
     def classifying(
         self, prompt: str, rows: Sequence[Any], *, scale: float = 1.0, loaded: Any = None
     ) -> Coroutine[Any, Any, list[dict[str, float]]]:
-        """Checks rows and encodes those that are no Example, which blocks; what it gives waits, and holds no
-        thread.
+        """Check the rows and encode those that are no Example, which blocks.
+
+        The coroutine waits for the scores without holding a thread.
         """
         ...
 
     async def problem(self) -> SoftPromptError | None:
-        """Why nothing is answered now; None where all is well. Soon: a probe waits for it."""
+        """Return why nothing is answered now, or None. Returns soon, since a probe waits for it."""
         ...
 
     @property
     def where(self) -> str:
-        """The machine that answers, in words; empty where it is this one."""
+        """The name of the machine that answers; empty where it is this process."""
         ...
 
     @property
     def capacity(self) -> int:
-        """Answers that may be in hand at once."""
+        """The number of answers that may run or wait at once."""
         ...
 
     def numbers(self) -> dict[str, float]: ...

@@ -1,8 +1,8 @@
-"""What clients may send. Types are strict and unknown fields are errors: nothing is ignored in silence.
+"""The requests that clients may send: types are strict, and unknown fields are errors.
 
-The names are OpenAI's; `row`, `rendering` and `strength` are this server's own; `top_k`, `min_tokens`,
-`repetition_penalty`, `ignore_eos` and `continuous_usage_stats` are those that other servers have added. What
-else they have, and OpenAI, is in neutral_fields.py: taken where it says nothing.
+The names are OpenAI's; `row`, `rendering` and `strength` belong to this server; `top_k`, `min_tokens`,
+`repetition_penalty`, `ignore_eos` and `continuous_usage_stats` are additions of other servers. Other fields
+of theirs are in neutral_fields.py: they are allowed where they change nothing.
 """
 
 from __future__ import annotations
@@ -34,35 +34,40 @@ Row = Annotated[dict[str, Any], Field(min_length=1, description="Fields of the p
 
 
 class Strict(BaseModel):
-    """Unknown fields are refused, and an optional one that is empty is as if it were not there."""
+    """Refuses unknown fields, and drops optional ones that are empty."""
 
     model_config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
 
     @model_validator(mode="before")
     @classmethod
-    def _said(cls, given: Any) -> Any:
+    def _drop_empty(cls, given: Any) -> Any:
         if not isinstance(given, dict):
             return given
-        return {name: value for name, value in given.items() if not cls._silent(name, value)}
+        return {name: value for name, value in given.items() if not cls._is_neutral(name, value)}
 
     @classmethod
-    def _silent(cls, name: str, value: Any) -> bool:
+    def _is_neutral(cls, name: str, value: Any) -> bool:
         field = cls.model_fields.get(name)
         if field is None or field.is_required():
             return False
-        return value is None or (neutral_fields.is_empty(value) and name not in neutral_fields.EMPTY_SAYS)
+        return value is None or (neutral_fields.is_empty(value) and name not in neutral_fields.EMPTY_COUNTS)
 
 
 class Body(create_model("Known", __base__=Strict, **neutral_fields.fields(neutral_fields.REQUEST))):
-    """A request. Text that UTF-8 cannot hold is refused wherever it stands, since no tokenizer takes it."""
+    """Refuses text that UTF-8 cannot hold, in any field, since no tokenizer accepts it."""
 
     model: Name
     strength: Strength | None = None
-    user: str | None = None  # this and the next four are taken and not used
+    user: str | None = None  # this and the next four are accepted and not used
     metadata: dict[str, str] | None = None
     prompt_cache_key: str | None = None
     safety_identifier: str | None = None
     session_id: str | None = None
+
+    @property
+    def scale(self) -> float:
+        """The strength of the prompt, which is 1 by default."""
+        return 1.0 if self.strength is None else float(self.strength)
 
     @model_validator(mode="before")
     @classmethod
@@ -70,9 +75,9 @@ class Body(create_model("Known", __base__=Strict, **neutral_fields.fields(neutra
         try:
             json.dumps(given, ensure_ascii=False).encode()
         except UnicodeEncodeError:
-            message = "holds a text with half of a surrogate pair"
+            message = "contains a text with half of a surrogate pair"
             raise PydanticCustomError("invalid_unicode", message) from None
-        except TypeError:  # no JSON: its content type was another
+        except TypeError:  # the body is no JSON
             pass
         return given
 
@@ -80,14 +85,14 @@ class Body(create_model("Known", __base__=Strict, **neutral_fields.fields(neutra
 class StreamOptions(
     create_model("KnownOptions", __base__=Strict, **neutral_fields.fields(neutral_fields.STREAM))
 ):
-    """What a stream says of tokens: at its end, or in every piece how many there were so far."""
+    """A stream can report its numbers of tokens at its end, or in every chunk."""
 
     include_usage: bool | None = None
     continuous_usage_stats: bool | None = None
 
 
 class SamplingFields(Body):
-    """What completions and chat share."""
+    """The fields that completions and chat have in common."""
 
     n: Annotated[int, Field(ge=1, le=128)] | None = None
     stop: Annotated[Stop | Annotated[list[Stop], Field(max_length=16)], ONE_OF] | None = None
@@ -95,14 +100,14 @@ class SamplingFields(Body):
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     temperature: (
-        Annotated[float, Field(ge=0, le=2, description="By itself 1; 0 takes the likeliest.")] | None
+        Annotated[float, Field(ge=0, le=2, description="Default 1; 0 takes the likeliest.")] | None
     ) = None
     top_p: Annotated[float, Field(ge=0, le=1, description="0 takes the likeliest.")] | None = None
     top_k: Annotated[int, Field(ge=-1, lt=2**31, description="0 and -1: all tokens.")] | None = None
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     repetition_penalty: (
-        Annotated[float, Field(gt=0, le=2, description="By itself 1, whatever the checkpoint ships.")] | None
+        Annotated[float, Field(gt=0, le=2, description="Default 1, whatever the checkpoint says.")] | None
     ) = None
     logit_bias: Annotated[dict[TokenKey, Bias], Field(max_length=1024)] | None = None
     min_tokens: Annotated[int, Field(ge=0, lt=2**31)] | None = None
@@ -110,22 +115,22 @@ class SamplingFields(Body):
 
     @property
     def length_field(self) -> str:
-        """The field that says how long an answer may be."""
+        """The name of the field that limits the answer's length."""
         return "max_completion_tokens" if getattr(self, "max_completion_tokens", None) else "max_tokens"
 
     @property
     def tells_usage(self) -> bool:
-        """Whether a stream ends with the tokens that were used."""
+        """True means that a stream ends with its numbers of tokens."""
         return bool(self.stream_options and self.stream_options.include_usage)
 
     @property
     def tells_progress(self) -> bool:
-        """Whether every piece of a stream has the tokens that were used so far."""
+        """True means that every chunk of a stream has the numbers of tokens so far."""
         return bool(self.stream_options and self.stream_options.continuous_usage_stats)
 
 
 class CompletionRequest(SamplingFields):
-    """A text (or its token ids) as it is; or a `row`, which the prompt's template makes the text of."""
+    """A text (or its token ids) that is read as it is, or a `row` for the prompt's template."""
 
     prompt: (
         Annotated[
@@ -146,7 +151,7 @@ class CompletionRequest(SamplingFields):
     @field_validator("logprobs", mode="before")
     @classmethod
     def _none(cls, given: Any) -> Any:
-        """A chat's `false`."""
+        """Accept a chat's `false` as null."""
         return None if given is False else given
 
 
@@ -157,7 +162,7 @@ class TextPart(create_model("KnownOfPart", __base__=Strict, **neutral_fields.fie
     @model_validator(mode="before")
     @classmethod
     def _text_alone(cls, given: Any) -> Any:
-        """Parts of other types have other fields, of which a message would say too much."""
+        """Name an unsupported type before its fields, which would only add errors."""
         kind = given.get("type") if isinstance(given, dict) else None
         if isinstance(kind, str) and kind != "text":
             shown = kind if kind.isidentifier() and len(kind) < 40 else "this type"
@@ -170,12 +175,12 @@ class Message(
 ):
     role: Literal["system", "developer", "user", "assistant"]
     content: Annotated[str | Annotated[list[TextPart], Field(min_length=1)], ONE_OF]
-    name: str | None = None  # taken and not used
+    name: str | None = None  # accepted and not used
 
     @model_validator(mode="before")
     @classmethod
-    def _said_nothing(cls, given: Any) -> Any:
-        """An answer may have had no text, as OpenAI has it where a tool was called."""
+    def _allow_no_text(cls, given: Any) -> Any:
+        """Allow an answer without text, which OpenAI sends where a tool was called."""
         if isinstance(given, dict) and given.get("role") == "assistant" and not given.get("content"):
             return {**given, "content": ""}
         return given
@@ -188,7 +193,7 @@ class Message(
 class ChatRequest(
     create_model("KnownOfChat", __base__=SamplingFields, **neutral_fields.fields(neutral_fields.CHAT))
 ):
-    """Messages. What of them the model reads is `rendering`'s to say; see docs/serving.md."""
+    """A conversation is sent; `rendering` decides what the model reads of them (docs/serving.md)."""
 
     messages: Annotated[list[Message], Field(min_length=1, max_length=1024)]
     rendering: Literal["auto", "template", "chat"] | None = None
@@ -201,6 +206,6 @@ class ChatRequest(
 class ClassifyRequest(
     create_model("KnownOfClassify", __base__=Body, **neutral_fields.fields(neutral_fields.SCORED))
 ):
-    """Texts or rows to classify."""
+    """The texts or rows that are to be classified."""
 
     input: Annotated[str | Row | Annotated[list[Annotated[str | Row, ONE_OF]], Field(min_length=1)], ONE_OF]

@@ -1,4 +1,4 @@
-"""What clients get, as the published schema says it. OpenAI's shapes, and `prompt_vectors` in the usage."""
+"""Replies have OpenAI's shapes, with `prompt_vectors` in the usage; the published schema is made of these."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ Reason = Literal["stop", "length"]
 
 
 class Usage(BaseModel):
-    """Real tokens; the vectors of the prompt are counted apart, once a choice's input."""
+    """Tokens are counted here. The prompt's vectors are counted separately, once for each input."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -19,7 +19,7 @@ class Usage(BaseModel):
 
 
 class Reading(BaseModel):
-    """How the input was made: what a template left unread, and what was cut off for length."""
+    """Says how the input was rendered, which messages were not read, and what was cut off."""
 
     rendering: Literal["text", "template", "chat"]
     unread_messages: int = 0
@@ -91,7 +91,7 @@ class ChatCompletion(BaseModel):
 
 
 class PromptFacts(BaseModel):
-    """What an artifact is for: of one that was asked for by name."""
+    """Facts that describe a prompt which was requested by name."""
 
     kind: str
     method: str
@@ -99,12 +99,12 @@ class PromptFacts(BaseModel):
     labels: list[str] | None
     fields: list[str]
     target_field: str | None
-    prompt_field: str | None  # of rows, that names the prompt; of an artifact that was tuned with one
-    outdated: bool  # the version on disk cannot be served (the log says why): the one before it answers
+    prompt_field: str | None  # the field of rows that names the prompt
+    outdated: bool  # the version on disk cannot be served (see the log), so the one before it answers
 
 
 class Model(BaseModel):
-    """The base model, or a prompt: `root` is the base, `parent` what the prompt was tuned on."""
+    """This is the base model, or a prompt: `root` is the base, `parent` the model it was tuned on."""
 
     id: str
     object: Literal["model"] = "model"
@@ -134,7 +134,7 @@ class Classification(BaseModel):
 
 
 class Health(BaseModel):
-    """`degraded`: the server is well, the engine that it asks is not, for that reason."""
+    """`degraded` means that the server works and its engine does not, for `reason`."""
 
     status: Literal["ok", "degraded", "stopping"]
     reason: str | None = None

@@ -1,7 +1,7 @@
-"""The process around the API: a socket on loopback unless told otherwise, and an end that cuts nobody off.
+"""The server listens on loopback by default, and its end breaks no connection.
 
-On SIGTERM or Ctrl-C no new request is taken; those at work have `drain` seconds to finish, and whoever is
-not done by then is told so as an error, not by a connection that breaks.
+On SIGTERM or Ctrl-C no new request is accepted. Running requests have `drain` seconds to finish; those that
+are not finished by then end with an error, not with a broken connection.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from ...errors import SoftPromptError
 from ..trim import Trimming
 
 LOOPBACK_NAMES = ("localhost", "127.0.0.1", "[::1]")
-GRACE = 5.0  # seconds after the engine has ended its rows, for what they said to be sent
+GRACE = 5.0  # seconds to send the last answers after the engine has ended them
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches it."""
+    """Return whether only this machine reaches the address."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -32,29 +32,29 @@ def is_loopback(host: str) -> bool:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A bound socket; port 0 takes a free one. Raises SoftPromptError where it cannot be had."""
+    """Bind a socket; port 0 means any free one. Raises SoftPromptError where the address is not available."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        made = socket.socket(family, kind, protocol)
-        made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        made.bind(address)
+        bound = socket.socket(family, kind, protocol)
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(address)
     except OSError as error:
         raise SoftPromptError(
             f"cannot listen on {host}:{port}",
             why=str(error.strerror or error),
             fix="another --port, or 0 for any",
         ) from None
-    return made
+    return bound
 
 
 def address_of(bound: socket.socket) -> str:
-    """Its address in a browser."""
+    """Return the socket's address as a browser takes it."""
     host, port = bound.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
 
 class Server(uvicorn.Server):
-    """uvicorn, with the engine stopped along. `ready` is called once requests are taken."""
+    """uvicorn that stops the engine too. `ready` is called once requests are accepted."""
 
     def __init__(self, app: Any, *, drain: float = 30.0, ready: Callable[[], None] = lambda: None) -> None:
         grace = int(drain + GRACE)

@@ -1,6 +1,6 @@
-"""What every route needs: an engine and a registry behind their interfaces, and who may use which prompt.
+"""Every route needs these: an engine and a registry behind their interfaces, and who may use which prompt.
 
-The interfaces are all that the HTTP side knows of them, so another engine may stand behind the same routes.
+The HTTP side knows only the interfaces, so another engine can serve the same routes.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ BEARER = HTTPBearer(auto_error=False)
 
 @dataclass(frozen=True)
 class Target:
-    """What a request's `model` names: the plain model, or a prompt."""
+    """The model that a request names: the plain model, or a prompt."""
 
     name: str
     loaded: ServedPrompt | None = None
@@ -43,7 +43,7 @@ class Target:
 
 @dataclass
 class Service:
-    """One model, its prompts, and the bounds of using them."""
+    """One model, its prompts, and the limits of requests."""
 
     engine: AnsweringEngine
     registry: PromptRegistry
@@ -59,12 +59,12 @@ class Service:
         self.caller = _caller(self.keys)
 
     def target(self, name: str, key: Key) -> Target:
-        """Blocking: the prompt is loaded. Raises 404 for one that is unknown, or not this key's to know."""
+        """Load the prompt, which blocks. Raises 404 for one that is unknown, or hidden from this key."""
         if name == self.model_name:
             if not key.base:
                 raise ApiError(403, "This key may not use the base model.", param="model", code="forbidden")
             if self.registry.holds(name):
-                raise ApiError(400, _twofold(name), param="model", code="ambiguous_model")
+                raise ApiError(400, _ambiguous(name), param="model", code="ambiguous_model")
             return Target(name)
         if not key.allows(name.partition(":")[0]):
             raise unknown_model(name)
@@ -74,23 +74,23 @@ class Service:
             raise self._unknown(name) from None
 
     def _unknown(self, name: str) -> ApiError:
-        """Of a folder with several prompts it is said that one is to be named."""
+        """Return the error, which says to name one prompt where the name is an artifact's with several."""
         try:
             held = self.registry.describe(name).prompts
         except UnknownPrompt:
             return unknown_model(name)
         if len(held) < 2:
             return unknown_model(name)
-        message = f"`{name}` holds {len(held)} prompts: name one, as `{name}:{held[0]}`."
+        message = f"`{name}` has {len(held)} prompts: name one, such as `{name}:{held[0]}`."
         return ApiError(400, message, param="model", code="several_prompts")
 
 
-def _twofold(name: str) -> str:
+def _ambiguous(name: str) -> str:
     return f"`{name}` is the base model's name and, since the server started, a prompt's: rename the prompt."
 
 
 def _caller(keys: Keys | None) -> Callable[..., None]:
-    """Whose request it is."""
+    """Return the dependency that finds the key of a request."""
 
     def anybody(http: HttpRequest) -> None:
         http.state.key = ANYBODY
@@ -102,11 +102,11 @@ def _caller(keys: Keys | None) -> Callable[..., None]:
             raise ApiError(401, "No API key: send `Authorization: Bearer KEY`.", code="missing_api_key")
         try:
             key = keys.find(given.credentials) if keys else None
-        except SoftPromptError:  # what it says of the file is the operator's to read, in the log
-            message = "The server cannot read its keys: nobody is let in until it can."
+        except SoftPromptError:  # its text is about the file, and goes to the log alone
+            message = "The server cannot read its file of keys, so it accepts no key now."
             raise ApiError(503, message, code="keys_unreadable", retry_after=5) from None
         if key is None:
-            raise ApiError(401, "The API key is not known.", code="invalid_api_key")
+            raise ApiError(401, "The API key is unknown.", code="invalid_api_key")
         http.state.key = key
 
     return known if keys else anybody

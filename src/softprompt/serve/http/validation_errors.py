@@ -1,4 +1,4 @@
-"""What is wrong with a request, in one sentence that names the field: from pydantic's errors."""
+"""pydantic's errors become one sentence that names the field."""
 
 from __future__ import annotations
 
@@ -37,27 +37,27 @@ SENTENCES = {
 }
 
 
-#: Of keys that are sent as text.
+#: JSON's keys are texts.
 TOKEN_IDS = "token ids, whole numbers as text"
-#: pydantic's own types of errors; others are ours, and bring their sentence.
+#: pydantic's own types of errors; others are ours, and have a sentence as their message.
 STANDARD = frozenset(get_args(ErrorType))
 
 
 def sentence(error: Mapping[str, Any]) -> tuple[tuple[str, ...], str]:
-    """Where a mistake is, as names and numbers, and what it is. No text that was sent is in the sentence."""
+    """Return where a mistake is, as names and numbers, and a sentence that quotes no text that was sent."""
     where, kind, value = tuple(map(str, error["loc"])), error["type"], error.get("input")
-    if where and where[-1] == "[key]":  # of an object whose keys have a form
+    if where and where[-1] == "[key]":  # the key of an object is wrong
         return where[:-2], f"its keys must be {TOKEN_IDS}"
     if value is None and kind in TYPES:
         return where, "must not be null" if where and where[-1].isdigit() else "is missing"
     if kind in TYPES:
-        said = f"must be {TYPES[kind]}"
+        text = f"must be {TYPES[kind]}"
     else:
-        context = {name: _shown(one) for name, one in error.get("ctx", {}).items()}
-        said = SENTENCES.get(kind, "").format_map(context) or error["msg"]
-    if said.startswith("must be") and _is_number(value):
-        said += f", not {value}"
-    return where, said
+        context = {name: _shown(value) for name, value in error.get("ctx", {}).items()}
+        text = SENTENCES.get(kind, "").format_map(context) or error["msg"]
+    if text.startswith("must be") and _is_number(value):
+        text += f", not {value}"
+    return where, text
 
 
 def _is_number(value: Any) -> bool:
@@ -69,7 +69,7 @@ def _shown(bound: Any) -> str:
 
 
 def _one_of(value: Any, handler: ValidatorFunctionWrapHandler) -> Any:
-    """Where a field takes several types, the mistake of the one that was meant: that which goes furthest."""
+    """Report, of a field of several types, the mistake under the type that was probably meant."""
     try:
         return handler(value)
     except ValidationError as error:
@@ -88,14 +88,16 @@ def _meant(errors: Sequence[ErrorDetails]) -> InitErrorDetails:
     meant = [error for error in firsts.values() if _reached(error) == best]
     first, kind = meant[0], meant[0]["type"]
     names = list(dict.fromkeys(TYPES[error["type"]] for error in meant if error["type"] in TYPES))
-    said = first["msg"] if kind not in STANDARD else ""
+    text = first["msg"] if kind not in STANDARD else ""
     if len(names) > 1 and first["input"] is not None:
-        kind, said = "type", f"must be {', '.join(names[:-1])} or {names[-1]}"
-    which: Any = PydanticCustomError(kind, "{said}", {"said": said}) if said else kind  # type: ignore[arg-type]
-    return InitErrorDetails(type=which, loc=first["loc"][1:], input=first["input"], ctx=first.get("ctx", {}))
+        kind, text = "type", f"must be {', '.join(names[:-1])} or {names[-1]}"
+    error_type: Any = PydanticCustomError(kind, "{text}", {"text": text}) if text else kind  # type: ignore[arg-type]
+    return InitErrorDetails(
+        type=error_type, loc=first["loc"][1:], input=first["input"], ctx=first.get("ctx", {})
+    )
 
 
 def _reached(error: ErrorDetails) -> tuple[tuple[int, ...], bool]:
-    """How far a value was read as one type: to which place, and whether what is there is of that type."""
+    """Return how far a value could be read as one type, and whether the last part has the right type."""
     place = tuple(part if isinstance(part, int) else 0 for part in error["loc"][1:])
     return place, error["type"] not in TYPES
