@@ -230,9 +230,7 @@ def mixed(lm, family, build, batch, row, generates) -> Mixed:
 
 
 def _row(batch: Batch, index: int) -> Batch:
-    from softprompt.evaluation.evaluator import select
-
-    return select(batch, torch.tensor([index]))
+    return batch.select(torch.tensor([index]))
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from softprompt import methods
-from softprompt.evaluation.evaluator import score_candidates
 from softprompt.evaluation.likelihood import target_nll
+from softprompt.evaluation.row_answers import score_candidates
 from softprompt.injection import Injection, injection_rows
 from softprompt.lm import causal
 from softprompt.lm.apply import injection_for
@@ -35,9 +35,7 @@ def test_batch_invariance(lm, family, case, method, batch, row, unpadded, close,
 
 
 def test_order_of_rows_does_not_matter(lm, case, method, batch, close):
-    from softprompt.evaluation.evaluator import select
-
-    turned = select(batch, torch.tensor([2, 0, 3, 1]))
+    turned = batch.select(torch.tensor([2, 0, 3, 1]))
     a = lm.logits(batch, injection_for(lm, method, batch))[[2, 0, 3, 1]]
     b = lm.logits(turned, injection_for(lm, method, turned))
     close(a[turned.target_mask], b[turned.target_mask])

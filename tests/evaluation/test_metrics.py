@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import math
 import random
 
@@ -12,7 +13,8 @@ from rouge_score.rouge_scorer import RougeScorer
 from sklearn.metrics import accuracy_score, f1_score
 
 from softprompt.errors import SoftPromptError
-from softprompt.evaluation.metrics import METRICS, compute, default_metrics
+from softprompt.evaluation import metric_functions
+from softprompt.evaluation.metrics import METRICS, Inputs, compute, default_metrics
 
 WORDS = "the cat sat on a mat and saw one small dog near an old house".split()
 
@@ -61,8 +63,6 @@ def test_resampled_sums_score_as_the_resampled_corpus_does(name, ragged):
         predictions = [text.split()[0] for text in predictions]
         references = [[texts[0].split()[1]] for texts in references]
     metric = METRICS[name]
-    from softprompt.evaluation.metrics import Inputs
-
     stats = np.asarray(metric.stats(Inputs(predictions, references)), dtype=float)
     rng = np.random.default_rng(3)
     for _ in range(5):
@@ -190,3 +190,22 @@ def test_tags_count_by_words():
     assert scores["tag_accuracy"].n == 3
     short = compute(["tag_accuracy"], ["O"], [["O B B B"]], resamples=2)
     assert short["tag_accuracy"].value == 1 / 4  # a word without a tag is wrong
+
+
+def test_a_metric_is_one_function_and_one_line_of_the_registry(monkeypatch):
+    def lengths(inputs: Inputs) -> np.ndarray:
+        return np.array([[len(text), 1] for text in inputs.predictions])
+
+    monkeypatch.setitem(METRICS, "length", metric_functions.Metric(lengths, metric_functions._mean))
+    assert compute(["length"], ["a", "bcd"], [["x"], ["y"]])["length"].value == 2
+
+
+@pytest.mark.parametrize("kind", ["BLEU", "CHRF"])
+def test_sacrebleus_private_functions_are_those_of_version_2(kind):
+    assert importlib.metadata.version("sacrebleu").startswith("2.")
+    statistics, score = metric_functions._sacrebleu(kind)
+    rows = statistics(["the cat sat here", "a dog"], [["the cat sat", "a dog"], ["a cat", None]])
+    assert len(rows) == 2 and all(isinstance(number, int) for row in rows for number in row)
+    public = sacrebleu.corpus_bleu if kind == "BLEU" else sacrebleu.corpus_chrf
+    expected = public(["the cat sat here", "a dog"], [["the cat sat", "a dog"], ["a cat", None]]).score
+    assert score([sum(column) for column in zip(*rows, strict=True)]).score == pytest.approx(expected)

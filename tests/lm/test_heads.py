@@ -17,7 +17,7 @@ from softprompt.cache import InputCache
 from softprompt.config.load import recipe_from_dict
 from softprompt.data.collate import batch_of_ids, collate
 from softprompt.errors import SoftPromptError
-from softprompt.evaluation.evaluator import answer
+from softprompt.evaluation.row_answers import answer
 from softprompt.lm.causal import CausalLM
 from softprompt.lm.heads import parameter_names
 from softprompt.lm.loading import fingerprint, load

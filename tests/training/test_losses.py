@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from softprompt import methods
-from softprompt.evaluation.evaluator import score_candidates, select
 from softprompt.evaluation.likelihood import target_nll
+from softprompt.evaluation.row_answers import score_candidates
 from softprompt.lm.apply import injection_for
 from softprompt.methods.materialised import materialise
 from softprompt.training.losses import next_token
@@ -92,7 +92,7 @@ def test_candidates_that_differ_by_row(llama, method, rows_to_batch):
 
 def test_select(llama, batch):
     rows = torch.tensor([2, 0, 0])
-    chosen = select(batch, rows)
+    chosen = batch.select(rows)
     assert chosen.prompt_ids.tolist() == [1, 0, 0] and chosen.texts == tuple(
         batch.texts[i] for i in (2, 0, 0)
     )

@@ -1,6 +1,6 @@
-"""Answers to inputs as a caller gives them: one, a list, an array, a generator, a data frame.
+"""Answers to inputs in any form that a caller gives: one, a list, an array, a generator, a data frame.
 
-Few rows go through the model at a time, so memory does not grow with the list. This file knows nothing of
+Few rows go through the model at a time, so memory does not grow with the list. This file knows no
 artifacts or recipes.
 """
 
@@ -23,13 +23,13 @@ from ..lm.apply import injection_for
 from ..lm.base import LanguageModel
 from ..lm.generation import answering, tokens_of
 from ..methods.base import SoftPrompt
-from .evaluator import answer
+from .row_answers import answer
 
 ROWS_AT_ONCE = 16
 GENERATE: Any = vars(GenerationMixin)["generate"]
-# Sampling is what these are about: whoever gives one wants it.
+# Options that have an effect only on sampling: a caller who gives one wants to sample.
 SAMPLING = ("temperature", "top_k", "top_p", "min_p", "top_h", "typical_p", "epsilon_cutoff", "eta_cutoff")
-# What `LanguageModel.generate` returns beside the tokens, and a text has no place for.
+# Options by which `generate` returns more than tokens, for which a text has no place.
 OUTPUTS = (
     *("return_dict_in_generate", "output_scores", "output_logits"),
     *("output_attentions", "output_hidden_states"),
@@ -37,7 +37,10 @@ OUTPUTS = (
 
 
 def listed(inputs: Any) -> tuple[list[Any], bool]:
-    """(the inputs, whether a single one was given). Raises where one is neither a text nor a row."""
+    """Return (the inputs, whether a single one was given).
+
+    Raises SoftPromptError where an input is neither a text nor a row.
+    """
     if isinstance(inputs, str | Mapping):
         return [inputs], True
     if hasattr(inputs, "columns") or hasattr(inputs, "column_names"):  # a data frame, a data set
@@ -49,9 +52,9 @@ def listed(inputs: Any) -> tuple[list[Any], bool]:
         many = list(inputs)
     except TypeError:  # an array of no dimension
         raise _no_input("the input", inputs) from None
-    for number, one in enumerate(many):
-        if not isinstance(one, str | Mapping):
-            raise _no_input(f"input {number} (counted from 0)", one)
+    for number, item in enumerate(many):
+        if not isinstance(item, str | Mapping):
+            raise _no_input(f"input {number} (counted from 0)", item)
     return many, False
 
 
@@ -66,11 +69,14 @@ def _no_input(which: str, given: Any) -> SoftPromptError:
 
 
 def checked(options: Mapping[str, Any], kind: str) -> dict[str, Any]:
-    """Generation options as `generate` takes them. Raises for unknown ones, or where no text is made."""
+    """Return generation options in the form that `generate` takes.
+
+    Raises SoftPromptError for unknown options, and for any option where no text is generated.
+    """
     if options and kind != "generation":
         raise SoftPromptError(
             f"a {kind} prompt takes no generation options: {', '.join(options)}",
-            why="it answers with what it finds likeliest, and writes no text",
+            why="it answers with the likeliest of its candidates, and writes no text",
             fix="leave them out",
         )
     known = (GenerationConfig().to_dict().keys() | inspect.signature(GENERATE).parameters) - {
@@ -81,16 +87,16 @@ def checked(options: Mapping[str, Any], kind: str) -> dict[str, Any]:
             raise unknown("generation option", name, known, fix="see docs/running.md")
     if wanted := [name for name in OUTPUTS if options.get(name)]:
         raise SoftPromptError(
-            f"{', '.join(wanted)} does not go with answers in text",
+            f"{', '.join(wanted)} cannot be used where answers are texts",
             why="a text has no place for scores and states",
             fix="use LanguageModel.generate, which returns transformers' output object (docs/running.md)",
         )
-    made = dict(options)
-    if made.get("temperature") == 0:  # the likeliest token, as elsewhere
-        made |= {"temperature": None, "do_sample": False}
-    if made.get("do_sample") is None and any(made.get(name) is not None for name in SAMPLING):
-        made["do_sample"] = True
-    return made
+    result = dict(options)
+    if result.get("temperature") == 0:  # the likeliest token, as in other libraries
+        result |= {"temperature": None, "do_sample": False}
+    if result.get("do_sample") is None and any(result.get(name) is not None for name in SAMPLING):
+        result["do_sample"] = True
+    return result
 
 
 def texts(
@@ -101,12 +107,12 @@ def texts(
     max_new_tokens: int,
     options: Mapping[str, Any],
 ) -> list[Any]:
-    """The answer to each example; a list of them where `num_return_sequences` was asked for."""
+    """Return the answer to each example; a list of answers where `num_return_sequences` is given."""
     options = checked(options, encoder.kind)
     if options.get("streamer") is not None and len(examples) > 1:
         raise SoftPromptError(
             f"a streamer takes one input, not {len(examples)}",
-            why="their tokens would come mixed",
+            why="their tokens would be mixed",
             fix="call generate once for each input",
         )
     most = len(examples) if cache_name.given(options) is not None else ROWS_AT_ONCE
@@ -129,21 +135,20 @@ def _of_part(
     batch = collate(examples, lm.device, targets=False)
     injection = injection_for(lm, method, batch)
     if encoder.kind != "generation":
-        said = answer(lm, encoder, batch, injection, lm.context(batch, injection), examples)
-        return [one.text for one in said]
-    how = answering(lm, max_new_tokens, **options)
+        answers = answer(lm, encoder, batch, injection, lm.context(batch, injection), examples)
+        return [item.text for item in answers]
     try:
-        out = lm.generate(batch, injection, **how)
+        output = lm.generate(batch, injection, **answering(lm, max_new_tokens, **options))
     except (ValueError, TypeError, NotImplementedError) as error:  # of transformers, about the options
         raise SoftPromptError(
             "transformers does not generate with these options",
             why=(str(error).strip() or type(error).__name__).splitlines()[0],
             fix=f"change or leave out one of: {', '.join(options) or 'none was given'}",
         ) from error
-    made = [encoder.decode(ids) for ids in tokens_of(out).tolist()]
-    returns = len(made) // len(examples)
-    asked = options.get("num_return_sequences") is not None or returns > 1
-    return [made[i : i + returns] for i in range(0, len(made), returns)] if asked else made
+    texts = [encoder.decode(ids) for ids in tokens_of(output).tolist()]
+    returns = len(texts) // len(examples)
+    several = options.get("num_return_sequences") is not None or returns > 1
+    return [texts[i : i + returns] for i in range(0, len(texts), returns)] if several else texts
 
 
 def _parts(examples: Sequence[Example], most: int) -> Iterator[Sequence[Example]]:

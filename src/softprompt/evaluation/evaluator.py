@@ -1,20 +1,17 @@
-"""What a model with an injection makes of rows: label scores, target log-probabilities, texts.
+"""Rows are scored under a method: log-likelihoods of targets, answers, and generated texts.
 
-Labels are scored by their exact log-probability, all their tokens counted. This file does not
-train, and does not know where rows or prompts come from.
+This file does not train, and does not know where rows or prompts come from.
 """
 
 from __future__ import annotations
 
 import contextlib
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from .._system.progress import task
 from ..cache import InputCache
@@ -31,15 +28,14 @@ from ..lm.generation import answering, tokens_of
 from ..methods.base import SoftPrompt
 from .likelihood import target_nll
 from .metrics import METRICS, Score, compute, default_metrics
+from .row_answers import BATCH_TOKENS, LOGITS, answer
 
 Progress = Callable[[int, int], None]
-BATCH_TOKENS = 1024  # more were slower on a CPU
-LOGITS = 2**25  # numbers: 64 MiB in bfloat16
 
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """What came out for one row."""
+    """The result of one row."""
 
     input: str
     prediction: str
@@ -48,15 +44,6 @@ class Record:
     nll: float  # of the target, nats
     tokens: int  # of the target
     scores: tuple[float, ...] | None = None  # log-probability of each label or choice
-
-
-@dataclass(frozen=True, slots=True)
-class RowAnswer:
-    """What the model says to one row that is not answered in text, and how far off its target that is."""
-
-    text: str  # a label or choice, tags parted by spaces, or a number
-    nll: float  # of the target, nats; NaN where the row has none
-    scores: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,19 +59,19 @@ class Evaluation:
         return len(self.records)
 
     @staticmethod
-    def from_json(said: Mapping[str, Any]) -> Evaluation:
-        """Metrics and intervals as `to_json` gave them; the rows behind them are not kept."""
-        ends, rows = said.get("intervals", {}), said.get("rows", {})
-        found = {}
-        for name, value in said["metrics"].items():
-            low, high = ends.get(name, (value, value))
-            found[name] = Score(value, low, high, rows.get(name, 0))
-        return Evaluation(found)
+    def from_json(saved: Mapping[str, Any]) -> Evaluation:
+        """Return the evaluation that `to_json` saved; it has metrics and intervals, but no rows."""
+        bounds, rows = saved.get("intervals", {}), saved.get("rows", {})
+        metrics = {}
+        for name, value in saved["metrics"].items():
+            low, high = bounds.get(name, (value, value))
+            metrics[name] = Score(value, low, high, rows.get(name, 0))
+        return Evaluation(metrics)
 
     def to_json(self) -> dict[str, Any]:
-        """`{"metrics": {name: value}, "intervals": {name: [low, high]}, "rows": {name: count}, "n": rows}`.
+        """Return `{"metrics": {name: value}, "intervals": {name: [low, high]}, "rows": {name: n}, "n": n}`.
 
-        `rows` is what each metric counted: a text metric may see fewer rows than `n`.
+        `rows` is the number of rows that each metric counted: a text metric may see fewer than `n`.
         """
         return {
             "metrics": {name: score.value for name, score in self.metrics.items()},
@@ -96,7 +83,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Evaluator:
-    """Everything about scoring that does not change between evaluations."""
+    """Scores rows; its fields are what does not change between evaluations."""
 
     lm: LanguageModel
     encoder: Encoder
@@ -114,10 +101,10 @@ class Evaluator:
         text_rows: int | None = None,
         progress: Progress | None = None,
     ) -> Evaluation:
-        """All rows; `cache` is that of these very examples.
+        """Score all rows under a method; `cache`, where given, holds the inputs of exactly these examples.
 
-        Generating texts costs far more than scoring targets: `text_rows` bounds how many rows (the
-        first ones) are generated and count in text metrics; 0 leaves text metrics out. None: all.
+        Generating texts costs far more than scoring targets. `text_rows` is how many rows (the first ones)
+        are generated and counted in text metrics; 0 leaves text metrics out, None generates all rows.
         """
         cache = cache or InputCache()
         started = time.perf_counter()
@@ -133,8 +120,8 @@ class Evaluator:
             records[:written] = [replace(r, prediction=t) for r, t in zip(records, texts, strict=False)]
         by_loss = [name for name in names if name not in by_text and METRICS[name].needs == "nll"]
         scores = score(by_loss or ["perplexity"], records) | score(by_text, records[:written])
-        found = {name: scores[name] for name in [*names, "perplexity"] if name in scores}
-        return Evaluation(found, records, seconds)
+        results = {name: scores[name] for name in [*names, "perplexity"] if name in scores}
+        return Evaluation(results, records, seconds)
 
     def _records(
         self,
@@ -143,28 +130,24 @@ class Evaluator:
         cache: InputCache,
         progress: Progress | None,
     ) -> list[Record]:
-        made: list[tuple[int, Record]] = []
+        records: dict[int, Record] = {}
         weights = [len(e.input_ids) + len(e.target_ids) for e in examples]
         with _counted("scoring rows", weights, progress) as count:
-            for indices, record in self._scored(method, examples, cache):
-                made += zip(indices, record, strict=True)
+            for indices, batch, context, injection in self._batches(method, examples, cache):
+                rows = [examples[i] for i in indices]
+                records.update(zip(indices, self._scored(rows, batch, context, injection), strict=True))
                 count(indices)
-        return [record for _, record in sorted(made, key=lambda pair: pair[0])]
+        return [records[i] for i in range(len(examples))]
 
     def _scored(
-        self, method: SoftPrompt, examples: Sequence[Example], cache: InputCache
-    ) -> Iterator[tuple[list[int], list[Record]]]:
-        """Batch by batch: the rows' numbers, and what came out for each."""
-        for indices, batch, context, injection in self._batches(method, examples, cache):
-            rows = [examples[i] for i in indices]
-            if self.encoder.kind == "generation":
-                with torch.no_grad():
-                    nll = target_nll(self.lm.logits(batch, injection, context), batch).tolist()
-                records = [_record(e, "", loss, None) for e, loss in zip(rows, nll, strict=True)]
-            else:
-                said = answer(self.lm, self.encoder, batch, injection, context, rows)
-                records = [_record(e, a.text, a.nll, a.scores) for e, a in zip(rows, said, strict=True)]
-            yield indices, records
+        self, rows: Sequence[Example], batch: Batch, context: Context | None, injection: Injection
+    ) -> list[Record]:
+        if self.encoder.kind != "generation":
+            answers = answer(self.lm, self.encoder, batch, injection, context, rows)
+            return [_record(e, a.text, a.nll, a.scores) for e, a in zip(rows, answers, strict=True)]
+        with torch.no_grad():
+            nll = target_nll(self.lm.logits(batch, injection, context), batch).tolist()
+        return [_record(e, "", loss, None) for e, loss in zip(rows, nll, strict=True)]
 
     def _texts(
         self,
@@ -182,13 +165,13 @@ class Evaluator:
                 batch = cache.fill(batch, indices, method.reads)
                 with torch.no_grad():
                     injection = injection_for(self.lm, method, batch)
-                out = tokens_of(self.lm.generate(batch, injection, **options)).tolist()
-                texts.update(zip(indices, map(self.encoder.decode, out), strict=True))
+                outputs = tokens_of(self.lm.generate(batch, injection, **options)).tolist()
+                texts.update(zip(indices, map(self.encoder.decode, outputs), strict=True))
                 count(indices)
         return [texts[i] for i in range(len(examples))]
 
     def _orders(self, examples: Sequence[Example], targets: Sequence[int]) -> Iterator[list[int]]:
-        """Row numbers in batches of like lengths; `targets` are tokens that each row has beyond its input."""
+        """Yield row numbers in batches of similar lengths; `targets` are a row's tokens beyond its input."""
         lengths = [len(e.input_ids) + more for e, more in zip(examples, targets, strict=True)]
         order = sorted(range(len(examples)), key=lambda i: (len(examples[i].input_ids), targets[i]))
         return by_tokens(order, lengths, self.batch_tokens)
@@ -210,70 +193,24 @@ class Evaluator:
 
 @contextlib.contextmanager
 def _counted(
-    what: str, weights: Sequence[float], also: Progress | None
+    name: str, weights: Sequence[float], also: Progress | None
 ) -> Iterator[Callable[[Sequence[int]], None]]:
-    """Tells of rows that are done; short rows come first, so that time goes by their weights."""
+    """Report rows that are done. Short rows come first, so the share of time is the share of weights."""
     total, done, share = sum(weights) or 1.0, 0, 0.0
-    with task(what, len(weights)) as own:
+    with task(name, len(weights)) as reported:
 
         def count(rows: Sequence[int]) -> None:
             nonlocal done, share
             done, share = done + len(rows), share + sum(weights[i] for i in rows) / total
-            own.at(done, share=share)
+            reported.at(done, share=share)
             if also:
                 also(done, len(weights))
 
         yield count
 
 
-def answer(
-    lm: LanguageModel,
-    encoder: Encoder,
-    batch: Batch,
-    injection: Injection,
-    context: Context | None,
-    rows: Sequence[Example],
-) -> list[RowAnswer]:
-    """The likeliest label or choice of each row, its words' tags, or its number."""
-    read = {"token-classification": _tags, "regression": _numbers}.get(encoder.kind, _choices)
-    with torch.no_grad():
-        return read(lm, encoder, batch, injection, context, rows)
-
-
-def _choices(lm, encoder, batch, injection, context, rows: Sequence[Example]) -> list[RowAnswer]:
-    scores = score_candidates(lm, batch, injection, context, [e.candidates or () for e in rows])
-    answers = []
-    for example, row in zip(rows, scores, strict=True):
-        names = encoder.labels or example.rendered.choices or ()
-        best = max(range(len(row)), key=row.__getitem__)
-        target = (example.candidates or ()).index(example.target_ids) if example.target_ids else -1
-        answers.append(RowAnswer(names[best], -row[target] if target >= 0 else math.nan, tuple(row)))
-    return answers
-
-
-def _tags(lm, encoder, batch, injection, context, rows: Sequence[Example]) -> list[RowAnswer]:
-    scores = lm.logits(batch, injection, context).float().log_softmax(-1)  # [B, T, tags], right-aligned
-    answers = []
-    for example, row in zip(rows, scores, strict=True):
-        row = row[len(row) - len(example.places) :]
-        names = [encoder.labels[i] for i in row.argmax(-1).tolist()]
-        right = torch.tensor(example.target_ids, device=row.device)
-        nll = -row.gather(1, right[:, None]).sum().item() if example.target_ids else math.nan
-        answers.append(RowAnswer(" ".join(names), nll))
-    return answers
-
-
-def _numbers(lm, encoder, batch, injection, context, rows: Sequence[Example]) -> list[RowAnswer]:
-    numbers = lm.logits(batch.with_targets([[0]] * batch.size), injection, context)[:, 0, 0].tolist()
-    # of a normal distribution of variance 1 around the number, up to a constant
-    off = (
-        math.nan if e.value is None else (x - e.value) ** 2 / 2 for x, e in zip(numbers, rows, strict=True)
-    )
-    return [RowAnswer(f"{number:.6g}", nll) for number, nll in zip(numbers, off, strict=True)]
-
-
 def score(names: Sequence[str], records: Sequence[Record]) -> dict[str, Score]:
-    """Metrics with intervals over records; none for no names."""
+    """Compute metrics with intervals over records; an empty dictionary for no names."""
     if not names:
         return {}
     return compute(
@@ -285,52 +222,6 @@ def score(names: Sequence[str], records: Sequence[Record]) -> dict[str, Score]:
     )
 
 
-@torch.no_grad()
-def score_candidates(
-    lm: LanguageModel,
-    batch: Batch,
-    injection: Injection,
-    context: Context | None,
-    candidates: Sequence[Sequence[Sequence[int]]],
-    *,
-    batch_tokens: int = BATCH_TOKENS,
-) -> list[list[float]]:
-    """Log-probability (nats) of each row's candidates, each with all its tokens.
-
-    Candidates of one token, and words at masks, are read off a single set of logits, since no token of
-    theirs is fed back; longer ones share the KV of the input and of what follows it.
-    """
-    longest = max(len(ids) for row in candidates for ids in row)
-    if longest == 1 or lm.answers == "mask":
-        first = batch.with_targets([[0] * longest] * batch.size)
-        logits, at, found = lm.logits(first, injection, context)[:, -longest:], range(longest), []
-        for row, scores in zip(candidates, logits, strict=True):
-            exact = scores.float().log_softmax(-1)  # [T, V] of one row: a batch's would be large
-            found.append([exact[at, ids].sum().item() for ids in row])
-        return found
-    pairs = [(i, ids) for i, row in enumerate(candidates) for ids in row]
-    width = batch.input_ids.shape[1]
-    batch, injection, context = lm.advanced(batch, injection, context)
-    # as many as neither their columns nor their logits are too large
-    limit = min(batch_tokens, LOGITS // lm.spec.vocab_size * (width + longest) // longest)
-    flat: list[float] = []
-    for numbers in by_tokens(range(len(pairs)), [width + len(ids) for _, ids in pairs], limit):
-        part = [pairs[k] for k in numbers]
-        rows = torch.tensor([i for i, _ in part], device=lm.device)
-        chunk = select(batch, rows).with_targets([ids for _, ids in part])
-        one_for_all = all(part.mask.shape[0] == 1 for part in injection.channels().values())
-        chosen = injection if one_for_all else injection.fit(batch.size).select(rows)
-        logits = lm.logits(chunk, chosen, None if context is None else context.select(rows))
-        flat += (-target_nll(logits, chunk)).tolist()
-    values = iter(flat)
-    return [[next(values) for _ in row] for row in candidates]
-
-
-def select(batch: Batch, rows: Tensor) -> Batch:
-    """The batch's rows with the given indices."""
-    return batch.select(rows)
-
-
 def _record(example: Example, prediction: str, nll: float, scores: tuple[float, ...] | None) -> Record:
     rendered = example.rendered
     return Record(
@@ -339,7 +230,7 @@ def _record(example: Example, prediction: str, nll: float, scores: tuple[float, 
 
 
 def dev_key(evaluation: Evaluation) -> DevScore:
-    """The first metric decides; the dev rows' mean log-loss breaks ties (accuracy moves in steps)."""
+    """Return the first metric; the mean log-loss of the dev rows breaks ties, as accuracy moves in steps."""
     name, score = next(iter(evaluation.metrics.items()))
     records = evaluation.records
     log_loss = sum(r.nll for r in records) / max(1, sum(r.tokens for r in records))
@@ -348,13 +239,13 @@ def dev_key(evaluation: Evaluation) -> DevScore:
 
 
 def evaluator_of(recipe: Recipe, lm: LanguageModel, encoder: Encoder) -> Evaluator:
-    """How they are scored."""
+    """Return the evaluator of a recipe's task."""
     return Evaluator(lm, encoder, tuple(recipe.task.metrics or ()), recipe.task.max_new_tokens)
 
 
 @dataclass(frozen=True, slots=True)
 class DevScore:
-    """How good the dev rows are now. Higher `key` is better; `shown` is what a person reads."""
+    """The score of the dev rows at a step. A higher `key` is better; `shown` is what a person reads."""
 
     key: tuple[float, ...]
     name: str

@@ -13,7 +13,7 @@ from ..data.batching import by_tokens
 from ..data.collate import collate
 from ..data.example import Example
 from ..data.tokens import Ids
-from ..evaluation.evaluator import BATCH_TOKENS, score_candidates
+from ..evaluation.row_answers import BATCH_TOKENS, score_candidates
 from ..injection import Injection
 from ..lm.apply import injection_for
 from ..lm.base import LanguageModel
