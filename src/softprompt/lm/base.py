@@ -253,11 +253,6 @@ class LanguageModel(abc.ABC):
         """Layers that can be computed again in the backward pass; none in some families."""
         return gradient_checkpointing.layers_of(self.model)
 
-    @property
-    def is_checkpointing(self) -> bool:
-        """True while layers are computed again in the backward pass."""
-        return bool(self._checkpointed)
-
     def set_gradient_checkpointing(self, enabled: bool) -> None:
         """Trade compute for memory in `logits` under gradient. Dropout stays off."""
         layers = self.checkpointable_layers

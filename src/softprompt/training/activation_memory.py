@@ -70,7 +70,7 @@ def backward_bytes(lm: LanguageModel, method: SoftPrompt, shape: Shape, *, full:
 @contextlib.contextmanager
 def without_checkpointing(lm: LanguageModel) -> Iterator[None]:
     """Switch gradient checkpointing off, and afterwards on again if it was on."""
-    was_on = lm.is_checkpointing
+    was_on = bool(lm.checkpointed)
     lm.set_gradient_checkpointing(False)
     try:
         yield
