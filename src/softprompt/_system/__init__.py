@@ -1,1 +1,1 @@
-"""Files, memory, threads and output: nothing here knows of models."""
+"""This package handles files, memory, threads and output; it knows no models."""

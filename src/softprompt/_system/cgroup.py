@@ -1,7 +1,7 @@
-"""What the control group that this process runs in leaves it: the limits of a container.
+"""The limits of a container are read from the control groups that this process runs in.
 
-The machine's own numbers of processors and bytes are shown inside a container too. Both layouts are
-read, version 2 (one tree) and version 1 (a tree for each resource); a limit above also binds below.
+Inside a container too, the machine shows its own numbers of processors and bytes. Both layouts are read,
+version 2 (one tree) and version 1 (a tree for each resource); a limit above also applies below.
 """
 
 from __future__ import annotations
@@ -13,28 +13,28 @@ ROOT = Path("/")
 
 
 def cpu_quota(root: Path = ROOT) -> float | None:
-    """Processors' worth of time that the process may use; None without a limit."""
-    found = []
+    """Return how many processors' worth of time the process may use; None without a limit."""
+    limits = []
     for folder in _folders("cpu", root):
         words = _words(folder / "cpu.max")  # version 2: "200000 100000", or "max 100000"
         if not words:
             quota, period = _words(folder / "cpu.cfs_quota_us"), _words(folder / "cpu.cfs_period_us")
             words = [*quota, *period]
         if len(words) == 2 and words[0].isdigit() and int(words[1]) > 0:  # no limit is "max", or "-1"
-            found.append(int(words[0]) / int(words[1]))
-    return min(found, default=None)
+            limits.append(int(words[0]) / int(words[1]))
+    return min(limits, default=None)
 
 
 def memory_left(root: Path = ROOT) -> int | None:
-    """Bytes below the limit; None without one. Pages of files that the system can drop count as left."""
-    found = []
+    """Return the bytes below the limit; None without one. File pages that can be dropped count as free."""
+    limits = []
     for folder in _folders("memory", root):
         limit = _words(folder / "memory.max") or _words(folder / "memory.limit_in_bytes")
         used = _words(folder / "memory.current") or _words(folder / "memory.usage_in_bytes")
         # version 1 writes "no limit" as a number near 2**63
         if limit and used and limit[0].isdigit() and int(limit[0]) < 2**60:
-            found.append(max(0, int(limit[0]) - int(used[0]) + _droppable(folder)))
-    return min(found, default=None)
+            limits.append(max(0, int(limit[0]) - int(used[0]) + _droppable(folder)))
+    return min(limits, default=None)
 
 
 def _droppable(folder: Path) -> int:
@@ -44,7 +44,7 @@ def _droppable(folder: Path) -> int:
 
 
 def _folders(resource: str, root: Path) -> Iterator[Path]:
-    """The group's folder and those above it, which a container often sees as its only one."""
+    """Yield the group's folder and those above it; a container often sees only the topmost."""
     for line in _text(root / "proc/self/cgroup").splitlines():
         number, resources, name = line.split(":", 2)
         if number == "0" and not resources:

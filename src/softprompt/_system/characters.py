@@ -1,4 +1,4 @@
-"""Text that is no text: lone surrogates, halves of a character that no file and no tokenizer takes.
+"""Lone surrogates are found: halves of a character that no file and no tokenizer accepts.
 
 They come from a text that was cut within an emoji ("\\ud83d" in JSON), or from bytes of another encoding on a
 command line.
@@ -15,7 +15,7 @@ FIX = "take the character out, or write U+FFFD (\\ufffd) in its place"
 
 
 def is_whole(text: str) -> bool:
-    """Whether it can be written as UTF-8."""
+    """Return whether the text can be written as UTF-8."""
     if text.isascii():
         return True
     try:
@@ -26,13 +26,13 @@ def is_whole(text: str) -> bool:
 
 
 def half_in(text: str) -> str:
-    """Which half of a character a text holds, and where, in words."""
+    """Describe which half of a character a text holds, and where."""
     at = next(i for i, character in enumerate(text) if not is_whole(character))
     return f"half a character ({text[at]!a}, at place {at + 1} of {text[:60]!a})"
 
 
 def check_whole(text: str, where: str, fix: str = FIX) -> str:
-    """The text itself. Raises SoftPromptError, which begins with `where`, for one that is not whole."""
+    """Return the text. Raise SoftPromptError, which begins with `where`, if it holds a lone surrogate."""
     if is_whole(text):
         return text
     raise SoftPromptError(
@@ -43,7 +43,7 @@ def check_whole(text: str, where: str, fix: str = FIX) -> str:
 
 
 def texts_in(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
-    """Every text within nested mappings and lists, with the path to it (`task.labels.0`)."""
+    """Yield every text within nested mappings and lists, with the path to it (`task.labels.0`)."""
     if isinstance(value, str):
         yield name, value
     elif isinstance(value, Mapping):

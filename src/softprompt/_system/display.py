@@ -1,7 +1,7 @@
-"""Progress for people: a bar in a terminal, one line in a notebook, plain lines every so often elsewhere.
+"""Progress is shown as a bar in a terminal, as one line in a notebook, and as plain lines elsewhere.
 
-Short work shows nothing. Work that does not move (a model that is loaded, one long batch) shows that it is
-alive, by the seconds it has taken.
+Short work shows nothing. Work that reports nothing (a model that is loaded, one long batch) shows the seconds
+that it has taken, so that it is seen to be alive.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Kind = Literal["bar", "line", "lines"]
 
 
 class Display:
-    """Follows everything inside, on stderr; use as a context."""
+    """Shows all work inside on stderr; use it as a context."""
 
     def __init__(self, kind: Kind | None = None, *, clock: Clock = time.monotonic) -> None:
         self.clock = clock
@@ -48,7 +48,7 @@ class Display:
             self._stop()
 
     def say(self, text: str) -> None:
-        """A line of its own."""
+        """Print a line."""
         with self._lock:
             if self._live is not None:
                 self._live.console.print(text)
@@ -57,7 +57,7 @@ class Display:
                 print(text, file=sys.stderr, flush=True)
 
     def begun(self, task: Progress) -> None:
-        """Keep an eye on it."""
+        """Follow a task."""
         with self._lock:
             if self._watcher is None:
                 self._watcher = threading.Thread(target=self._watch, daemon=True)
@@ -68,7 +68,7 @@ class Display:
                 self._add_bar(task)
 
     def moved(self, task: Progress) -> None:
-        """Show it where it is due."""
+        """Show a task where it is due."""
         with self._lock:
             if self._kind == "lines":
                 if task.important or self._is_due(task):
@@ -77,7 +77,7 @@ class Display:
                 self._refresh()
 
     def ended(self, task: Progress) -> None:
-        """Forget it."""
+        """Stop following a task."""
         with self._lock:
             if task not in self._tasks:
                 return
@@ -89,7 +89,7 @@ class Display:
                 self._stop()
 
     def beat(self) -> None:
-        """Show what has not moved for long."""
+        """Show a task that has not reported for long."""
         with self._lock:
             if not self._tasks:
                 return
@@ -127,7 +127,7 @@ class Display:
             self._add_bar(task)
 
     def _add_bar(self, task: Progress) -> None:
-        self._bars[id(task)] = self._live.add_task(task.what, total=None, ours=task)
+        self._bars[id(task)] = self._live.add_task(task.name, total=None, ours=task)
 
     def _stop(self) -> None:
         self._wipe()
@@ -142,13 +142,13 @@ class Display:
 
 
 def line_of(task: Progress) -> str:
-    """`rows scored 40/120  loss 0.5  20s left`."""
+    """Format a task, as in `rows scored 40/120  loss 0.5  20s left`."""
     count = "" if task.total is None else f" {task.done:>{len(str(task.total))}}/{task.total}"
-    return "  ".join(filter(None, [f"{task.what}{count}", *task.facts, left_of(task)]))
+    return "  ".join(filter(None, [f"{task.name}{count}", *task.facts, left_of(task)]))
 
 
 def left_of(task: Progress) -> str:
-    """The time left, or what it took so far where that is all that is known, or where it is late."""
+    """Format the time left; the time spent where only that is known, or where the work is late."""
     left = task.seconds_left
     if task.total is not None and task.done >= task.total:
         return ""
@@ -156,7 +156,7 @@ def left_of(task: Progress) -> str:
 
 
 def _bars() -> Any:
-    """rich's bars of tasks of ours, which are asked anew whenever a bar is drawn."""
+    """Return rich's bars, which read our tasks whenever a bar is drawn."""
     from rich.console import Console
     from rich.progress import Progress, ProgressColumn
     from rich.progress_bar import ProgressBar
@@ -176,30 +176,33 @@ def _bars() -> Any:
             count = [] if ours.total is None else [f"{ours.done}/{ours.total}"]
             return Text("  ".join(filter(None, [*count, left_of(ours), *ours.facts])))
 
-    class What(ProgressColumn):
+    class Name(ProgressColumn):
         def render(self, task: Any) -> Text:
-            return Text(task.fields["ours"].what)
+            return Text(task.fields["ours"].name)
 
     console = Console(stderr=True, markup=False, highlight=False)
     tail = Tail(Column(no_wrap=True, overflow="ellipsis"))
-    # what is written to a file must not be sent to the terminal
-    return Progress(What(), Bar(), tail, console=console, transient=True, redirect_stdout=sys.stdout.isatty())
+    # output that goes to a file must not be sent to the terminal
+    return Progress(Name(), Bar(), tail, console=console, transient=True, redirect_stdout=sys.stdout.isatty())
 
 
 def kind_here() -> Kind:
-    """How progress is best shown here."""
+    """Return how progress is best shown in this process."""
     if sys.stderr.isatty():
         return "bar"
     return "line" if _in_notebook() else "lines"
 
 
 def is_watched() -> bool:
-    """Whether a person looks on: in a terminal or a notebook."""
+    """Return whether a person watches, in a terminal or a notebook."""
     return kind_here() != "lines"
 
 
 def shown(progress: bool | None) -> contextlib.AbstractContextManager[Any]:
-    """What a call of the library shows inside; None: where a person looks on. Somebody who follows stays."""
+    """Return a context that shows the progress of a call of the library; None: where a person watches.
+
+    A follower that is there already stays.
+    """
     wanted = is_watched() if progress is None else progress
     if follower() is not None:
         return contextlib.nullcontext() if wanted or progress is None else following(None)

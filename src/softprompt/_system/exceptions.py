@@ -1,4 +1,4 @@
-"""What an exception was, and where it was raised, in words for one line of a message."""
+"""An exception's type, message and place are described in one line."""
 
 from __future__ import annotations
 

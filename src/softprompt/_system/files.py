@@ -1,4 +1,4 @@
-"""Files written whole or not at all, and tensors without pickle."""
+"""Files are written whole or not at all, and tensors without pickle."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ from typing import Any, BinaryIO
 from ..errors import SoftPromptError
 
 RESTORE = "restore it from a copy, or train again"
-POINTER = b"version https://git-lfs"  # how the small text begins that Git LFS leaves in a file's place
-HEADER_BYTES = 100_000_000  # of a safetensors file at most, as its own library has it
-# what a killed process leaves of the files that a run writes: `replacing`'s, and safetensors' own
+POINTER = b"version https://git-lfs"  # the start of the small text that Git LFS leaves in a file's place
+HEADER_BYTES = 100_000_000  # the limit that the safetensors library sets
+# temporary files that a killed run leaves: those of `replacing`, and of safetensors
 _UNFINISHED = re.compile(
     r"\.(tmp[A-Za-z0-9]{6}|(.+\.(safetensors|json|jsonl)|README\.md|report\.(md|html))\.[a-z0-9_]{8})"
 )
@@ -27,9 +27,9 @@ _UNFINISHED = re.compile(
 
 @contextlib.contextmanager
 def replacing(path: Path, keep: Path | None = None) -> Iterator[Path]:
-    """A temporary path beside `path` that takes its place once it is written and on disk.
+    """Yield a temporary path beside `path` that takes its place once it is written and on disk.
 
-    What stood at `path` before is kept as `keep`, where that is given: one of the two is there at any time.
+    With `keep`, the file that was at `path` is kept there: one of the two exists at any time.
     Raises SoftPromptError for a full disk or a folder that cannot be written; `path` stays as it was.
     """
     temporary = None
@@ -53,7 +53,7 @@ def replacing(path: Path, keep: Path | None = None) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """UTF-8 text, atomically."""
+    """Write UTF-8 text atomically."""
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
@@ -65,7 +65,7 @@ def write_tensors(
     *,
     keep: Path | None = None,
 ) -> None:
-    """A safetensors file, atomically; what stood there is kept as `keep`."""
+    """Write a safetensors file atomically; the file that was there is kept as `keep`."""
     from safetensors import SafetensorError
     from safetensors.torch import save_file
 
@@ -80,7 +80,7 @@ def write_tensors(
 
 
 def read_tensors(path: Path) -> dict[str, Any]:
-    """Tensors of a safetensors file. Raises SoftPromptError where it is missing or damaged."""
+    """Read a safetensors file. Raises SoftPromptError where it is missing or damaged."""
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -92,7 +92,7 @@ def read_tensors(path: Path) -> dict[str, Any]:
 
 
 def check_tensors_fit(path: Path) -> None:
-    """Raises SoftPromptError unless a safetensors file is as long as its header says.
+    """Raise SoftPromptError unless a safetensors file is as long as its header says.
 
     Only the header is read, so a huge file costs nothing.
     """
@@ -113,15 +113,15 @@ def check_tensors_fit(path: Path) -> None:
 def open_regular(path: Path) -> BinaryIO:
     """Open a regular file, or a link to one, to read it.
 
-    Raises SoftPromptError for what is missing, for folders, pipes and devices, whose end may never come, and
+    Raises SoftPromptError for a missing file, for folders, pipes and devices, whose end may never come, and
     for a pointer of Git LFS.
     """
     try:
-        found = path.stat()
-        if not stat.S_ISREG(found.st_mode):
+        mode = path.stat().st_mode
+        if not stat.S_ISREG(mode):
             raise SoftPromptError(
                 f"{path} is damaged",
-                why="it is no regular file, but a " + _kind(found.st_mode),
+                why="it is no regular file, but a " + _kind(mode),
                 fix=RESTORE,
             )
         check_pulled(path)
@@ -138,9 +138,9 @@ def _open_now(path: Path) -> BinaryIO:
 
 
 def check_pulled(path: Path) -> None:
-    """Raises SoftPromptError for a pointer of Git LFS. Other files, and those that cannot be read, pass.
+    """Raise SoftPromptError for a pointer of Git LFS. Other files, and those that cannot be read, pass.
 
-    Pipes and devices pass unread: whoever reads them would miss what was read here, or nothing may ever come.
+    Pipes and devices pass unread: their reader would miss what was read here, and reading them may never end.
     """
     with contextlib.suppress(OSError, ValueError):
         if not stat.S_ISREG(path.stat().st_mode):
@@ -156,7 +156,7 @@ def check_pulled(path: Path) -> None:
 
 
 def read_bytes(path: Path, most: int) -> bytes:
-    """A regular file's content. Raises SoftPromptError where it is longer than `most` bytes."""
+    """Read a regular file. Raises SoftPromptError where it is longer than `most` bytes."""
     content = bytearray()
     with open_regular(path) as file:
         while len(content) <= most and (block := file.read(1 << 16)):  # `read(most)` would reserve so much
@@ -167,7 +167,7 @@ def read_bytes(path: Path, most: int) -> bytes:
 
 
 def sha256(path: Path) -> str:
-    """Hex digest of a regular file."""
+    """Return the hex digest of a regular file."""
     digest = hashlib.sha256()
     with open_regular(path) as file:
         while block := file.read(1 << 20):
@@ -197,11 +197,11 @@ def unwritable(path: Path, error: OSError) -> SoftPromptError:
     if error.errno == errno.ENOSPC:
         return SoftPromptError(
             f"the disk is full: {path} was not written",
-            why="what stood there before is unchanged",
-            fix="free some space and run the same command again; a run goes on from its checkpoint",
+            why="the file that was there before is unchanged",
+            fix="free some space and run the same command again; a run resumes from its checkpoint",
         )
     return SoftPromptError(
         f"cannot write {path}",
         why=error.strerror or str(error),
-        fix="choose another output=FOLDER, or mend its rights",
+        fix="choose another output=FOLDER, or change its permissions",
     )

@@ -1,7 +1,7 @@
-"""Python's garbage collector, asked to come by less often while libraries are imported and models loaded.
+"""Python's garbage collector runs less often while libraries are imported and models are loaded.
 
-By itself it looks at all new objects after every 700 of them. Modules and weights are no garbage: of
-importing torch and transformers that is a fifth of the time.
+By default it looks at all new objects after every 700 of them. Modules and weights are no garbage, and
+looking at them is a fifth of the time of importing torch and transformers.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ RARELY = 100_000  # new objects between two looks
 
 @contextlib.contextmanager
 def rare_collection() -> Iterator[None]:
-    """Collect rarely in here, and as before afterwards (training might leave large tensors in cycles)."""
+    """Collect rarely inside, and as before afterwards (training might leave large tensors in cycles)."""
     before = gc.get_threshold()
-    gc.set_threshold(max(RARELY, before[0]) if before[0] else 0, *before[1:])  # 0: somebody switched it off
+    gc.set_threshold(max(RARELY, before[0]) if before[0] else 0, *before[1:])  # 0: it is switched off
     try:
         yield
     finally:

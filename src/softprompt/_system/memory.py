@@ -1,4 +1,4 @@
-"""How much memory this process has held, how much more it may take, and what it can give back."""
+"""This module measures the memory of this process, and returns what is free to the system."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 
 def peak_memory() -> int:
-    """Largest resident size of this process so far, bytes."""
+    """Return the largest resident size of this process so far, in bytes."""
     status = Path("/proc/self/status")
     if status.exists():
         # not getrusage: on Linux a child process starts with the peak of the parent that made it
@@ -25,7 +25,7 @@ def peak_memory() -> int:
 
 
 def reset_peak() -> bool:
-    """Count `peak_memory` from what is held now; False where the system cannot."""
+    """Count `peak_memory` from now on; return False where the system cannot."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
@@ -34,7 +34,7 @@ def reset_peak() -> bool:
 
 
 def free_memory(device: str = "cpu") -> int:
-    """Bytes that are free now, on a GPU or in the machine; of a container, what its limit leaves."""
+    """Return the free bytes of a GPU or of the machine; in a container, within its limit."""
     if device.startswith("cuda"):
         import torch
 
@@ -48,8 +48,10 @@ def free_memory(device: str = "cpu") -> int:
 
 
 def give_back() -> bool:
-    """Return the pages that C's allocator holds free to the system; False where it cannot be asked to (it is
-    not glibc's). Python's lock is released meanwhile."""
+    """Return the pages that C's allocator holds free to the system; False where it is not glibc's allocator.
+
+    Python's lock is released meanwhile.
+    """
     try:
         trim = ctypes.CDLL(None).malloc_trim
     except (AttributeError, OSError, TypeError):

@@ -1,6 +1,6 @@
-"""What a person should know of a run that is no error: one line each, once.
+"""Notes tell the user something that is no error: one line each, and each once.
 
-A note goes to whoever follows the work (`progress`); else to Python's logger `softprompt._system.notes`.
+A note goes to the follower of the work (`progress`), else to Python's logger `softprompt._system.notes`.
 """
 
 from __future__ import annotations
@@ -12,14 +12,14 @@ from ..errors import WORDING
 from .progress import follower, say
 
 logger = logging.getLogger("softprompt._system.notes")
-_said: set[str] = set()
+_shown: set[str] = set()
 
 
 def note(text: str) -> None:
-    """Say it, unless this process has said it before; a comparison's workers leave it to their parent."""
-    if text in _said or multiprocessing.parent_process() is not None:
+    """Show a note once in this process; a comparison's workers leave notes to their parent."""
+    if text in _shown or multiprocessing.parent_process() is not None:
         return
-    _said.add(text)
+    _shown.add(text)
     if follower() is not None:
         say(f"note: {text}")
     else:

@@ -1,8 +1,8 @@
-"""How far long work is: the one way in which the library tells it.
+"""Long work reports its progress in one way.
 
-Whoever does long work opens a `task` and moves it on. Whoever shows it follows (`following`); where nobody
-does, nothing happens. The follower travels in a context variable, so that two threads do not see each
-other's, and work in another process is silent. This file prints nothing.
+The code that does long work opens a `task` and reports how much is done. The code that shows it follows
+(`following`); without a follower, nothing happens. The follower is in a context variable, so that two threads
+do not see each other's, and work in another process is silent. This module prints nothing.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ Clock = Callable[[], float]
 
 
 class TimeLeft:
-    """Seconds left, by the pace since the first part was done: the first one also warms the machine up."""
+    """Estimates the seconds left from the pace since the first part, which also warms the machine up."""
 
     def __init__(self, clock: Clock = time.monotonic) -> None:
         self._clock, self.started = clock, clock()
@@ -28,13 +28,13 @@ class TimeLeft:
         self._last = self.started, 0.0
 
     def at(self, share: float) -> None:
-        """So much of the work is done, from 0 to 1."""
+        """Record that this share of the work, from 0 to 1, is done."""
         self._last = self._clock(), share
         if self._first is None and share > 0:
             self._first = self._last
 
     def left(self) -> float | None:
-        """None before two parts are done."""
+        """Return the seconds left; None before two parts are done."""
         if self._first is None or self._last[1] <= self._first[1]:
             return None
         (begun, before), (now, share) = self._first, self._last
@@ -42,19 +42,19 @@ class TimeLeft:
         return max(0.0, whole - (self._clock() - now))
 
     def spent(self) -> float:
-        """Seconds since the work began."""
+        """Return the seconds since the work began."""
         return self._clock() - self.started
 
 
 class Progress:
-    """One piece of long work: `done` of `total` (None: not known), with facts beside it."""
+    """Holds the state of a piece of long work: `done` of `total` (None: not known), with facts beside it."""
 
-    def __init__(self, what: str, total: int | None, follower: Follower | None, clock: Clock) -> None:
-        self.what, self.total, self.done = what, total, 0
+    def __init__(self, name: str, total: int | None, follower: Follower | None, clock: Clock) -> None:
+        self.name, self.total, self.done = name, total, 0
         self.facts: Sequence[str] = ()
-        self.important = False  # the last move is to be seen whenever it came
+        self.important = False  # the last report is shown even if it is not due
         self._pace, self._follower = TimeLeft(clock), follower
-        self._left: tuple[float, float] | None = None  # as the caller knows it, and when it was told
+        self._left: tuple[float, float] | None = None  # the caller's estimate, and when it was made
 
     def at(
         self,
@@ -66,8 +66,12 @@ class Progress:
         left: float | None = None,
         total: int | None = None,
     ) -> None:
-        """`done` are done. `share` is that part of the work, where its parts are unlike; `left` the seconds
-        left, where the caller knows better than a mean pace says; `total` where it was not known before."""
+        """Report that `done` parts are done.
+
+        `share` is the part of the work that is done, where its parts differ in size; `left` the seconds left,
+        where the caller knows better than the mean pace; `total` the number of parts, where it was not known
+        before.
+        """
         self.done, self.facts, self.important = done, facts, important
         self.total = total or self.total
         if self.total:
@@ -78,15 +82,15 @@ class Progress:
 
     @property
     def seconds_left(self) -> float | None:
-        """None where it is not known yet."""
+        """Return the seconds left; None where they are not known yet."""
         if self._left is not None:
-            left, told = self._left
-            return max(0.0, left - (self.seconds - told))
+            left, since = self._left
+            return max(0.0, left - (self.seconds - since))
         return self._pace.left()
 
     @property
     def seconds(self) -> float:
-        """Since it began."""
+        """Return the seconds since the work began."""
         return self._pace.spent()
 
 
@@ -96,7 +100,7 @@ class Follower(Protocol):
     clock: Clock
 
     def say(self, text: str) -> None:
-        """A sentence for whoever waits."""
+        """Show a sentence."""
         ...
 
     def begun(self, task: Progress) -> None: ...
@@ -110,13 +114,13 @@ _FOLLOWER: ContextVar[Follower | None] = ContextVar("follower", default=None)
 
 
 def follower() -> Follower | None:
-    """Who follows here."""
+    """Return the follower of work in this context."""
     return _FOLLOWER.get()
 
 
 @contextlib.contextmanager
 def following(who: Follower | None) -> Iterator[None]:
-    """Let `who` follow all work inside; None: nobody."""
+    """Let `who` follow all work inside; with None, nobody follows."""
     token = _FOLLOWER.set(who)
     try:
         yield
@@ -125,40 +129,40 @@ def following(who: Follower | None) -> Iterator[None]:
 
 
 def say(text: str) -> None:
-    """Tell whoever follows what is done now, in the caller's words for settings."""
+    """Show a sentence to the follower, in the caller's words for settings."""
     who = _FOLLOWER.get()
     if who is not None:
         who.say(WORDING.get()(text))
 
 
 @contextlib.contextmanager
-def task(what: str, total: int | None = None) -> Iterator[Progress]:
-    """Long work of `total` parts; to be moved on with `at`."""
+def task(name: str, total: int | None = None) -> Iterator[Progress]:
+    """Open a piece of long work of `total` parts; report its progress with `at`."""
     who = _FOLLOWER.get()
-    made = Progress(what, total, who, time.monotonic if who is None else who.clock)
+    result = Progress(name, total, who, time.monotonic if who is None else who.clock)
     if who is None:
-        yield made
+        yield result
         return
-    who.begun(made)
+    who.begun(result)
     try:
-        yield made
+        yield result
     finally:
-        who.ended(made)
+        who.ended(result)
 
 
-def track(items: Sequence[T], what: str, weights: Iterable[float] | None = None) -> Iterator[T]:
-    """The items, one after another, as one task; `weights` are what each takes, relative to the others."""
+def track(items: Sequence[T], name: str, weights: Iterable[float] | None = None) -> Iterator[T]:
+    """Yield the items as one task; `weights` are the relative costs of the items."""
     sizes = [1.0] * len(items) if weights is None else list(weights)
     total, done = sum(sizes) or 1.0, 0.0
-    with task(what, len(items)) as own:
+    with task(name, len(items)) as progress:
         for number, (item, size) in enumerate(zip(items, sizes, strict=True), 1):
             yield item
             done += size
-            own.at(number, share=done / total)
+            progress.at(number, share=done / total)
 
 
 def duration(seconds: float) -> str:
-    """Seconds, as `3m 20s`."""
+    """Format seconds, as in `3m 20s`."""
     if seconds < 9.95:
         return f"{seconds:.1f}s"
     whole = round(seconds)

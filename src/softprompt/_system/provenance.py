@@ -1,4 +1,4 @@
-"""Where a result came from: versions, time and the command that made it."""
+"""The versions, the time and the command of a result are recorded."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 
 
 def provenance() -> dict[str, Any]:
-    """The part of a manifest that every artifact has, however it was made."""
+    """Return the part of a manifest that every artifact has, however it was made."""
     return {
         "versions": {
             "softprompt": _version("softprompt"),

@@ -1,9 +1,9 @@
-"""Libraries' warnings and loading bars stay out of what a person reads, unless they are asked for.
+"""Libraries' warnings and loading bars are hidden, unless the user asks for them.
 
-`quiet()` is for code that runs in a user's own process: it silences the libraries named here while ours
-works, and puts everything back. A level or a filter that the user has set is left alone. `own_process()` is
-for processes that are ours from the start: commands and their workers. The environment variable
-`SOFTPROMPT_VERBOSE=1`, which a command's `-v` sets and its workers inherit, switches both off.
+`quiet()` is for code that runs in a user's own process: it silences the libraries listed here while ours
+works, and restores everything afterwards. It leaves a level or a filter that the user has set alone.
+`own_process()` is for processes that are ours from the start: commands and their workers. The environment
+variable `SOFTPROMPT_VERBOSE=1`, which a command's `-v` sets and its workers inherit, switches both off.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ WARNERS = (
     *("absl", "rouge_score", "sacrebleu", "nltk", "matplotlib", "pydantic", "ray", "fsspec", "multiprocess"),
     *("urllib3", "requests", "httpx", "httpcore", "filelock", "asyncio", "dill"),
 )
-#: Each library with the level that its logger has by itself.
+#: Each library with the default level of its logger.
 LIBRARIES = {**dict.fromkeys(WARNERS, logging.WARNING), "optuna": logging.INFO}
-#: Read by the libraries when they are imported.
+#: The libraries read these when they are imported.
 ENVIRONMENT = {
     "TRANSFORMERS_VERBOSITY": "error",
     "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
@@ -49,15 +49,15 @@ _undo = contextlib.ExitStack()
 
 
 def verbose() -> bool:
-    """Whether the libraries' own words are asked for."""
+    """Return whether the libraries' own messages are asked for."""
     return os.environ.get(VERBOSE, "") not in ("", "0")
 
 
 @contextlib.contextmanager
 def quiet() -> Iterator[None]:
-    """The libraries' warnings and loading bars are kept back in here, and are as before afterwards.
+    """Hide the libraries' warnings and loading bars inside, and restore them afterwards.
 
-    It may be entered again inside itself, and by several threads: the last one to leave puts things back.
+    It may be entered again inside itself, and by several threads: the last one to leave restores everything.
     """
     if verbose():
         yield
@@ -70,7 +70,7 @@ def quiet() -> Iterator[None]:
 
 
 def quietly(function: Callable[P, R]) -> Callable[P, R]:
-    """The function, run in `quiet()`."""
+    """Wrap a function so that it runs in `quiet()`."""
 
     @functools.wraps(function)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -81,7 +81,7 @@ def quietly(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def own_process() -> None:
-    """For good, in a process of ours, before the libraries are imported; unless words are asked for."""
+    """Hide them for good in a process of ours, before the libraries are imported."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # else it warns of every later fork
     if verbose():
         return
@@ -116,7 +116,7 @@ def _leave() -> None:
 def _silence_loggers(stack: contextlib.ExitStack) -> None:
     """Drop the libraries' records below an error.
 
-    Levels will not do: many a library sets its own when it is imported, which may be later.
+    Setting levels does not suffice: many libraries set their own when they are imported, which may be later.
     """
     before = logging.Logger.handle
 
@@ -129,19 +129,19 @@ def _silence_loggers(stack: contextlib.ExitStack) -> None:
 
 
 def _by_default(name: str) -> bool:
-    """Whether a logger is of a library above, and nobody has chosen another level for that library."""
+    """Return whether a logger is of a library above whose level nobody has changed."""
     library = name.partition(".")[0]
     return library in LIBRARIES and logging.getLogger(library).level in (logging.NOTSET, LIBRARIES[library])
 
 
 def _ignore_warnings(stack: contextlib.ExitStack) -> None:
-    """Python's warnings about lines of the libraries, and about ours that call them."""
+    """Ignore Python's warnings about lines of the libraries, and about our lines that call them."""
     before = warnings.filters
     warnings.filterwarnings("ignore", module=rf"({'|'.join((*LIBRARIES, 'softprompt'))})(\.|$)")
     entry = warnings.filters[0]
 
     def remove() -> None:
-        for filters in (before, warnings.filters):  # two, if somebody catches warnings meanwhile
+        for filters in (before, warnings.filters):  # there are two if a caller catches warnings meanwhile
             if isinstance(filters, list) and entry in filters:
                 filters.remove(entry)
 
@@ -149,7 +149,7 @@ def _ignore_warnings(stack: contextlib.ExitStack) -> None:
 
 
 def _hide_bars(stack: contextlib.ExitStack) -> None:
-    """The bars of transformers and of the hub, by the switch that transformers has for both."""
+    """Hide the bars of transformers and of the hub, by the switch that transformers has for both."""
     if "transformers" not in sys.modules:
         return  # not imported yet: in a process of ours it reads ENVIRONMENT
     from huggingface_hub.utils import are_progress_bars_disabled, disable_progress_bars

@@ -1,7 +1,8 @@
-"""One run at a time in a folder: a lock of the operating system's, which ends with the process that holds it.
+"""A lock lets one run at a time write into a folder.
 
-A crash leaves the lock's file behind, but nobody holds it, so the next run takes it at once. The file names
-its holder, for the message that a second run gets. A file system without locks is used without one.
+The operating system ends it with the process that holds it. A crash leaves the lock's file behind, but nobody
+holds it, so the next run takes it at once. The file names its holder, for the message that a second run gets.
+A file system without locks is used without one.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The number of threads that matrix products run on.
+"""This module chooses the number of threads that matrix products run on.
 
 torch counts what the machine shows: hyperthreads, which share one core's arithmetic, and inside a container
 all of the host's processors. This module counts each physical core that the process may run on once, and no

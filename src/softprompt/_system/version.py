@@ -1,3 +1,3 @@
-"""The version of this library."""
+"""The version of this library is defined here."""
 
 VERSION = "0.1.0"
