@@ -202,8 +202,10 @@ def test_methods_that_are_not_separated_from_the_best_are_named(tmp_path):
         order.append(failed("lost"))
         return Pilot(tuple(order), tuple(order), (), (), "accuracy", 100, tmp_path, 1.0).unseparated
 
-    assert near(0.80, 0.82, 0.77) == ("c0", "c1")
-    assert near(0.80, 0.70) == () and near(0.8, 0.8, noise=0.0) == ("c0", "c1")
+    # the difference of two scores with a standard error of 0.04 each is within 0.11 in 95 of 100 cases
+    assert near(0.80, 0.82, 0.72) == ("c0", "c1", "c2")
+    assert near(0.80, 0.82, 0.70) == ("c0", "c1")
+    assert near(0.80, 0.68) == () and near(0.8, 0.8, noise=0.0) == ("c0", "c1")
 
 
 def test_the_log_loss_finds_the_better_more_often():

@@ -215,7 +215,8 @@ def _text(
     lines = [_facts(needs), table(fields.lines()), ""]
     if tried is not None:
         lines += [*_measured(tried), "", "what is known of the methods in general:"]
-    cells = [(item.place, item.candidate.name, item.sentence) for item in ranking.ranked]
+    by_evidence = sorted(ranking.ranked, key=lambda item: item.place)
+    cells = [(item.place, item.candidate.name, item.sentence) for item in by_evidence]
     lines.append(table(cells, right=[0]) if cells else "  nothing is left: every method is out")
     if ranking.excluded:
         lines += ["", "out:", table([(e.candidate.name, e.reason) for e in ranking.excluded])]
@@ -240,7 +241,8 @@ def _measured(pilot: Pilot) -> list[str]:
             steps = f"{trial.steps} steps" if trial.steps else ""
             cost = duration(trial.seconds), size(trial.artifact_bytes or 0), steps
         early = "ended early" if trial.status == "pruned" else ""
-        cells.append((trial.contestant, trial.error or number(trial.score), *cost, settings, early))
+        score = number(trial.score) + (f" ± {trial.noise:.2g}" if trial.noise else "")
+        cells.append((trial.contestant, trial.error or score, *cost, settings, early))
     lines.append(table(cells))
     if pilot.lowered:
         lines.append(f"  to keep to the time: {', '.join(pilot.lowered)}")
@@ -248,8 +250,8 @@ def _measured(pilot: Pilot) -> list[str]:
         lines.append(f"  not tried, for want of time: {', '.join(pilot.unplayed)}")
     if pilot.unseparated:
         lines.append(
-            f"  {pilot.dev_rows} rows and one seed do not separate {', '.join(pilot.unseparated)}: their "
-            "log-loss put them in order. More rows, or several seeds (softprompt compare), may."
+            f"  {pilot.dev_rows} dev rows and one seed do not separate {', '.join(pilot.unseparated)}. "
+            "Scores within a standard error (±) of the best are ordered by their log-loss."
         )
     lines.append("  The best of several dev scores is optimistic; softprompt compare scores held-out rows.")
     return lines

@@ -29,6 +29,7 @@ from . import time_budget
 from .rank import Ranked, Ranking
 from .recipes import rates_of
 
+Z95 = 1.96  # standard errors to each side of a 95 % interval
 #: What a pilot may have, the most first: methods and learning rates of each, in the order of the ranking.
 LEVELS: dict[str, tuple[int, ...]] = {
     "train.steps": (150, 100, 75, 50, 30, 20, 12),
@@ -76,10 +77,14 @@ class Pilot:
 
     @property
     def unseparated(self) -> tuple[str, ...]:
-        """The methods within a standard error of the best score, where there are two or more."""
+        """Return the methods whose score may equal the best one (95 %, rows taken as independent)."""
         scored = [trial for trial in self.order if trial.key]
         top = max(scored, key=lambda trial: trial.key[0])
-        near = tuple(t.contestant for t in scored if t.key[0] >= top.key[0] - top.noise)
+        near = tuple(
+            trial.contestant
+            for trial in scored
+            if top.key[0] - trial.key[0] <= Z95 * math.hypot(top.noise, trial.noise)
+        )
         return near if len(near) > 1 else ()
 
     @property
@@ -231,9 +236,9 @@ def _planned(
     order = sorted(
         (one.name for one in trained[: settings["methods"]]), key=lambda name: pace.step.get(name, 0.0)
     )
-    words = {"rates": "learning rates of each method", "train.steps": "steps", "data.limit": "rows"}
+    words = {"rates": "learning rate", "train.steps": "step", "data.limit": "row"}
     lowered = (
-        f"{settings[key]} {word} instead of {levels[key][0]}"
+        f"{settings[key]} {word}{'s' * (settings[key] > 1)} instead of {levels[key][0]}"
         for key, word in words.items()
         if settings[key] < levels[key][0]
     )

@@ -193,7 +193,7 @@ class Builder:
         }
 
     def tests(self, split: str, rows: int) -> None:
-        """Every pair by a normal approximation: good enough to be told apart."""
+        """Test every pair by a normal approximation, which is good enough to separate them."""
         if not self.changes.get("tests", True):
             return
         names = [name for name in (*self.methods, *self.references) if (split, name) in self.drawn]

@@ -1,4 +1,4 @@
-"""Findings that are alike are told once, and rows that cannot measure are said wherever they are shown."""
+"""Findings that are alike are shown once, and rows that cannot measure are named wherever they are shown."""
 
 from __future__ import annotations
 

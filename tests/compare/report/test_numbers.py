@@ -13,7 +13,7 @@ from softprompt.compare.report import numbers, scales
 from softprompt.evaluation.metrics import METRICS
 
 
-def test_every_metric_has_a_way_to_be_said():
+def test_every_metric_has_a_way_to_be_written():
     neither = {"perplexity", "mse", "pearson"}
     assert numbers.SHARES | numbers.POINTS | neither == set(METRICS)
 

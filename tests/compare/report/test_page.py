@@ -37,7 +37,7 @@ XHTML = "{http://www.w3.org/1999/xhtml}"
 
 
 def parsed(text: str):
-    """The page as a tree; no error of syntax, which the parser would mend in silence."""
+    """The page as a tree; no error of syntax, which the parser would fix in silence."""
     parser = HTMLParser()
     tree = parser.parse(text)
     assert parser.errors == []
@@ -138,17 +138,17 @@ def test_the_matrix_holds_every_row_and_its_marks(full):
         assert line.different == (not agree)
 
 
-def test_missing_texts_are_said(build):
+def test_missing_texts_are_reported(build):
     folder = build()
     (folder / "examples.jsonl").unlink()
     text = report.write(folder).read_text()
     assert "texts of the rows were not kept" in text and "window.broken" not in text
 
 
-def test_findings_and_failures_are_shown_with_what_mends_them(full):
+def test_findings_and_failures_are_shown_with_what_fixes_them(full):
     text = (full / "report.html").read_text()
     assert "softprompt compare reviews.yaml train.steps=400" in text
-    assert "the loss is not a number (at step 31). To mend it: a smaller lr than 0.03." in text
+    assert "the loss is not a number (at step 31). To fix it: a smaller lr than 0.03." in text
 
 
 def test_the_same_folder_gives_the_same_page(full):

@@ -1,4 +1,4 @@
-"""What a folder may hold, and what is said where it cannot be read."""
+"""A folder may hold many things; where it cannot be read, the error names the line and the reason."""
 
 from __future__ import annotations
 

@@ -10,7 +10,7 @@ import pytest
 from softprompt.compare import report
 from softprompt.compare.report.read import comparison
 from softprompt.compare.report.schema import Comparison, Contestant, PairTest, Score, Study, Trial
-from softprompt.compare.report.summary import answer, notes, told
+from softprompt.compare.report.summary import answer, notes, outcome_text
 from softprompt.compare.report.verdict import verdict
 
 
@@ -42,7 +42,7 @@ def decided(found):
     return result, *answer(found, result)
 
 
-def test_a_clear_winner_is_said_with_its_interval():
+def test_a_clear_winner_is_named_with_its_interval():
     found = made(
         {"a": 0.9, "b": 0.8, "c": 0.7},
         {"a": 9, "b": 1, "c": 1},
@@ -124,15 +124,15 @@ def test_another_order_on_unseen_rows_is_noted():
 @pytest.mark.parametrize(("first", "words"), [("a", "between a and b"), ("b", "between b and a")])
 def test_a_test_without_a_difference_says_how_many_rows_could_show_one(first, words):
     found = made({"a": 0.85, "b": 0.84}, {}, [("a", "b", 0.009, False)])
-    sentence, by = told(found, found.tests[0], first)
+    sentence, by = outcome_text(found, found.tests[0], first)
     assert sentence == f"No difference was shown {words}; about 2,300 rows could show one"
     assert by.startswith("0.9" if first == "a" else "−0.9")
 
 
 @pytest.mark.parametrize("task", ["classification", "generation"])
 @pytest.mark.parametrize("draw", range(3))
-def test_better_is_said_only_where_a_test_showed_it(build, task, draw):
-    """Over whole reports: every 'x is better than y' stands for a significant test in that direction."""
+def test_better_is_written_only_where_a_test_showed_it(build, task, draw):
+    """Over whole reports: every 'x is better than y' is a significant test in that direction."""
     folder = build(task=task, draw=draw, splits={"test": 40, "unseen": 30})
     report.write(folder)
     text = (folder / "report.md").read_text()

@@ -1,4 +1,4 @@
-"""One offline page and one Markdown file about a comparison, from the files in its folder alone.
+"""Writes one offline page and one Markdown file about a comparison, from the files in its folder alone.
 
     read (files to dataclasses) ─► aggregate, verdict ─► sections (words, tables, figures) ─► page, markdown
 

@@ -21,12 +21,12 @@ class Quality:
     seeds: tuple[float, ...]
 
 
-def quality(found: Comparison, split: str, metric: str | None = None) -> dict[str, Quality]:
+def quality(comparison: Comparison, split: str, metric: str | None = None) -> dict[str, Quality]:
     """Each contestant's quality on a split, in the study's order; those without a score are left out."""
-    metric = metric or found.study.metric
+    metric = metric or comparison.study.metric
     result = {}
-    for contestant in found.study.contestants:
-        scores = [s for s in found.scores if s.contestant == contestant.name and s.split == split]
+    for contestant in comparison.study.contestants:
+        scores = [s for s in comparison.scores if s.contestant == contestant.name and s.split == split]
         one = _pooled(scores, metric)
         if one is not None:
             result[contestant.name] = one
@@ -56,16 +56,16 @@ def _pooled(scores: Sequence[Score], metric: str) -> Quality | None:
     )
 
 
-def costs(found: Comparison) -> dict[str, dict[str, float]]:
+def costs(comparison: Comparison) -> dict[str, dict[str, float]]:
     """Each contestant's mean cost over its final trials that ended well (where there are none, over all)."""
     result = {}
-    for contestant in found.study.contestants:
-        done = [t for t in found.trials if t.contestant == contestant.name and t.status == "done"]
+    for contestant in comparison.study.contestants:
+        done = [t for t in comparison.trials if t.contestant == contestant.name and t.status == "done"]
         final = [t for t in done if t.phase == "final"] or done
         keys = dict.fromkeys(key for trial in final for key in trial.cost)
         known = {key: _known(final, key) for key in keys}
         result[contestant.name] = {key: mean(values) for key, values in known.items() if values}
-    for serving in found.servings:
+    for serving in comparison.servings:
         if serving.added_tokens is not None and serving.contestant in result:
             result[serving.contestant].setdefault("added_tokens", serving.added_tokens)
     return {name: cost for name, cost in result.items() if cost}
@@ -80,12 +80,12 @@ def mean(values: Iterable[float]) -> float:
     return sum(known) / len(known)
 
 
-def splits(found: Comparison) -> list[str]:
+def splits(comparison: Comparison) -> list[str]:
     """The splits that were scored, `test` first."""
-    names = dict.fromkeys(score.split for score in found.scores)
+    names = dict.fromkeys(score.split for score in comparison.scores)
     return sorted(names, key=lambda name: (name != "test", name != "unseen", name))
 
 
-def main_split(found: Comparison) -> str:
+def main_split(comparison: Comparison) -> str:
     """The split that the answer is about."""
-    return (splits(found) or ["test"])[0]
+    return (splits(comparison) or ["test"])[0]

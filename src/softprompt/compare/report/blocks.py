@@ -1,4 +1,4 @@
-"""What a report is made of, however it is rendered: sections of words, tables, figures and commands."""
+"""A report consists of sections of words, tables, figures and commands, however it is rendered."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from markupsafe import Markup
 
 @dataclass(frozen=True)
 class Text:
-    """A paragraph. `quiet` for remarks, such as what was not measured."""
+    """A paragraph is `quiet` where it is a remark, such as what was not measured."""
 
     text: str
     quiet: bool = False
@@ -32,7 +32,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Panel:
-    """One drawing: a wide one, and a narrow one for a phone where that differs."""
+    """A panel is one drawing, with a narrow version for a phone where that differs."""
 
     label: str
     wide: Markup
@@ -41,7 +41,7 @@ class Panel:
 
 @dataclass(frozen=True)
 class Figure:
-    """Drawings with the table behind them. Several panels stand side by side, or are chosen from."""
+    """A figure has drawings and the table behind them. Several panels are side by side, or one is chosen."""
 
     id: str
     title: str
@@ -54,7 +54,7 @@ class Figure:
 
 @dataclass(frozen=True)
 class Item:
-    """One of a list of findings or errors."""
+    """An item is a finding or an error."""
 
     title: str
     text: str = ""
@@ -79,7 +79,7 @@ class Terms:
 
 @dataclass(frozen=True)
 class Matrix:
-    """Inputs × methods, for the page alone: `rows` are `sections.rows.Line`s."""
+    """The matrix of inputs × methods is for the page alone; `rows` are `sections.rows.MatrixRow`s."""
 
     columns: Sequence[str]
     rows: Sequence[Any]

@@ -1,4 +1,4 @@
-"""The report as Markdown: the same sections and tables, without drawings and without rows' texts."""
+"""Renders the report as Markdown: the same sections and tables, without drawings and rows' texts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from .blocks import Block, Figure, Items, Matrix, Report, Table, Terms, Text
 
 
 def render(report: Report) -> str:
-    """The whole report."""
+    """Return the whole report as Markdown."""
     parts = [f"# {_plain(report.title)}", _plain(report.subtitle), f"**{_plain(report.headline)}.**"]
     parts.append(" ".join(_plain(text) for text in report.answer))
     if report.notes:

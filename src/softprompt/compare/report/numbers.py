@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-#: Metrics that lie in 0..1 and are said in percent, and those of 0..100 that are said in points.
+#: Metrics from 0 to 1 that are written in percent, and those from 0 to 100 that are written in points.
 SHARES = {"accuracy", "macro_f1", "tag_accuracy", "tag_macro_f1", "exact_match", "rouge_l"}
 POINTS = {"bleu", "chrf"}
 _LABELS = {
@@ -26,7 +26,7 @@ MISSING = "–"
 
 @dataclass(frozen=True)
 class Unit:
-    """How a metric's values are said."""
+    """Writes a metric's values."""
 
     name: str
     label: str
@@ -45,11 +45,11 @@ class Unit:
         return minus(f"{value * self.scale:.{self.decimals}f}")
 
     def value(self, value: float | None) -> str:
-        """`84.1 %`."""
+        """Write as `84.1 %`."""
         return MISSING if value is None else self.bare(value) + self.suffix
 
     def difference(self, value: float | None) -> str:
-        """`1.9 points`."""
+        """Write as `1.9 points`."""
         return MISSING if value is None else self.bare(value) + self.points
 
     def interval(self, low: float | None, high: float | None) -> str:
@@ -74,12 +74,12 @@ class Unit:
 
     @property
     def axis(self) -> str:
-        """The metric with its unit."""
+        """Return the metric's name with its unit."""
         return self.label + (" (%)" if self.suffix else "")
 
 
 def unit(metric: str) -> Unit:
-    """How the metric of this name is said."""
+    """Return the unit of the metric of this name."""
     label = _LABELS.get(metric, metric.replace("_", " "))
     if metric in SHARES:
         return share(metric, label)
@@ -89,7 +89,7 @@ def unit(metric: str) -> Unit:
 
 
 def share(name: str, label: str) -> Unit:
-    """A share of 0..1, in percent."""
+    """Return the unit of a share from 0 to 1, in percent."""
     return Unit(name, label, scale=100, suffix="\u00a0%", points=" points", decimals=1)
 
 
@@ -99,7 +99,7 @@ def tick(value: float) -> str:
 
 
 def plain(value: float | None) -> str:
-    """Three digits or so."""
+    """Write about three digits."""
     if value is None:
         return MISSING
     size = abs(value)
@@ -111,14 +111,14 @@ def plain(value: float | None) -> str:
 
 
 def minus(text: str) -> str:
-    """With a true minus sign, and none before zero."""
+    """Write a number with a true minus sign, and none before zero."""
     if text.startswith("-") and not text.strip("-0."):
         text = text[1:]
     return text.replace("-", "−") if text.startswith("-") else text
 
 
 def count(value: float | None) -> str:
-    """`1,192,896`."""
+    """Write as `1,192,896`."""
     return MISSING if value is None else f"{value:,.0f}"
 
 
@@ -133,13 +133,13 @@ def short(value: float | None) -> str:
 
 
 def about(value: float) -> str:
-    """Two digits: what an estimate is worth."""
+    """Write two digits, as an estimate has no more."""
     digits = max(0, math.floor(math.log10(abs(value))) - 1) if value else 0
     return f"{round(value, -digits):,.0f}"
 
 
 def size(value: float | None) -> str:
-    """`1.50 MB`."""
+    """Write as `1.50 MB`."""
     if value is None:
         return MISSING
     for name in ("B", "kB", "MB", "GB"):
@@ -150,7 +150,7 @@ def size(value: float | None) -> str:
 
 
 def seconds(value: float | None) -> str:
-    """`3 min 20 s`."""
+    """Write as `3 min 20 s`."""
     if value is None:
         return MISSING
     if value < 1:
@@ -164,17 +164,17 @@ def seconds(value: float | None) -> str:
 
 
 def p_value(value: float | None) -> str:
-    """`0.012`, `< 0.001`."""
+    """Write as `0.012` or `< 0.001`."""
     if value is None:
         return MISSING
     return "< 0.001" if value < 0.001 else f"{value:.3f}" if value < 0.1 else f"{value:.2f}"
 
 
 def listed(names: list[str]) -> str:
-    """`A, B and C`."""
+    """Write as `A, B and C`."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}" if names else ""
 
 
-def several(number: int, one: str, many: str = "") -> str:
-    """`1 seed`, `3 seeds`."""
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
+def several(number: int, noun: str, many: str = "") -> str:
+    """Write as `1 seed` or `3 seeds`."""
+    return f"{number:,} {noun if number == 1 else many or noun + 's'}"

@@ -1,4 +1,4 @@
-"""The page: one HTML file that asks nothing of a network, and works without its script."""
+"""Renders the page: one HTML file that needs no network, and works without its script."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .blocks import Report
 
 
 def render(report: Report) -> str:
-    """The page as text. Whatever comes from rows, names or errors is escaped by the template."""
+    """Return the page as text. The template escapes all that comes from rows, names or errors."""
     from jinja2 import Environment, PackageLoader, StrictUndefined
 
     environment = Environment(
@@ -32,5 +32,5 @@ def render(report: Report) -> str:
 
 
 def asset(name: str) -> str:
-    """A file of templates/."""
+    """Read a file of templates/."""
     return (resources.files("softprompt.compare.report") / "templates" / name).read_text(encoding="utf-8")

@@ -56,25 +56,25 @@ def comparison(folder: Path) -> Comparison:
             fix="name the folder that `softprompt compare` wrote",
         )
     lines = list(_lines(results))
-    found = Comparison(folder, _study(folder, lines))
+    result = Comparison(folder, _study(folder, lines))
     for where, line in lines:
         if line.get("kind") in _LISTS:
             name, kind = _LISTS[line["kind"]]
-            getattr(found, name).append(_take(kind, line, where))
+            getattr(result, name).append(_take(kind, line, where))
     if (folder / "examples.jsonl").is_file():
         for where, line in _lines(folder / "examples.jsonl"):
-            _text(found, line, where)
-    return found
+            _text(result, line, where)
+    return result
 
 
-def _text(found: Comparison, line: dict[str, Any], where: str) -> None:
+def _text(result: Comparison, line: dict[str, Any], where: str) -> None:
     try:
         key = (line["split"], line["row"])
         if "prediction" in line:
-            answers = found.answers.setdefault((*key, line["contestant"]), {})
+            answers = result.answers.setdefault((*key, line["contestant"]), {})
             answers[line.get("seed")] = str(line["prediction"])
         else:
-            found.rows[key] = RowRecord(
+            result.rows[key] = RowRecord(
                 str(line["input"]), [str(text) for text in line.get("references") or []]
             )
     except KeyError as missing:
@@ -121,10 +121,11 @@ def _take(kind: type[T], line: dict[str, Any], where: str) -> T:
     known = {}
     for one in dataclasses.fields(kind):  # type: ignore[arg-type]
         required = one.default is dataclasses.MISSING and one.default_factory is dataclasses.MISSING
-        if required and one.name not in line:
-            raise _damaged(where, f"it has no '{one.name}'")
-        if one.name in line and (required or line[one.name] is not None):
-            known[one.name] = line[one.name]
+        key = one.metadata.get("key", one.name)
+        if required and key not in line:
+            raise _damaged(where, f"it has no '{key}'")
+        if key in line and (required or line[key] is not None):
+            known[one.name] = line[key]
     return kind(**known)
 
 

@@ -91,7 +91,7 @@ def round_ticks(low: float, high: float, count: int, steps: Sequence[float] = ()
 
 
 def decade_ticks(low: float, high: float, count: int) -> tuple[float, ...]:
-    """Powers of ten; where these are few, their twofold and fivefold too; where many, not every one."""
+    """Return powers of ten; where they are few, twice and five times each too; where many, not every one."""
     powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
     for factors in ((1, 2, 5), (1, 3), (1,)):
         ticks = [f * 10.0**power for power in powers for f in factors if low <= f * 10.0**power <= high]

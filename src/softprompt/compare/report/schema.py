@@ -1,4 +1,4 @@
-"""What a comparison's files hold, as dataclasses: one for each kind of line.
+"""The dataclasses of a comparison's files are defined here, one for each kind of line.
 
 Metrics are in their own numbers, as `evaluation.metrics` gives them; None is what was not measured.
 """
@@ -26,7 +26,7 @@ class Contestant:
 
 @dataclass(frozen=True)
 class Study:
-    """What was asked, and on what."""
+    """The study says what was compared, and on which rows and model."""
 
     metric: str
     contestants: list[Contestant]
@@ -53,7 +53,7 @@ class Study:
 
 @dataclass(frozen=True)
 class Trial:
-    """One run: a learning rate tried, a seed of the final setting, a point of a curve."""
+    """A trial is one run: a learning rate tried, a seed of the final setting, a point of a curve."""
 
     id: str
     contestant: str
@@ -98,7 +98,7 @@ class Example:
 
 @dataclass(frozen=True)
 class Point:
-    """Quality with so many training rows (a learning curve), or with so many prompts (a table)."""
+    """A point is the quality with so many training rows (a learning curve) or so many prompts (a table)."""
 
     contestant: str
     value: float | None
@@ -110,7 +110,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Serving:
-    """What a tuned prompt costs where it is used."""
+    """These are the costs of a tuned prompt in use."""
 
     contestant: str
     time_to_first_token_ms: float | None = None
@@ -123,7 +123,7 @@ class Serving:
 
 @dataclass(frozen=True)
 class Control:
-    """One measure of whether the prompt decides what comes out."""
+    """One measure of whether the prompt decides the output."""
 
     contestant: str
     measure: str
@@ -162,13 +162,13 @@ class PairTest:
 
 @dataclass(frozen=True)
 class Finding:
-    """Something worth knowing about the run, with the command that mends it.
+    """A finding is something worth knowing about the run, with the command that fixes it.
 
     `splits` are those whose rows it says cannot measure quality.
     """
 
     level: str
-    what: str
+    text: str = field(metadata={"key": "what"})
     contestant: str | None = None
     evidence: str = ""
     command: str | None = None

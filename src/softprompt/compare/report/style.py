@@ -1,4 +1,4 @@
-"""A contestant's look in every figure: a colour and a shape, so that neither is needed alone."""
+"""Gives each contestant a look for every figure: a colour and a shape, so that neither is needed alone."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ class Look:
     dash: str = ""
 
 
-def looks(found: Comparison) -> dict[str, Look]:
-    """Every contestant's look, in the study's order."""
+def looks(comparison: Comparison) -> dict[str, Look]:
+    """Return every contestant's look, in the study's order."""
     result = {}
-    for i, one in enumerate(found.methods):
+    for i, one in enumerate(comparison.methods):
         # after eight the shapes move on by one, so that no pair of colour and shape comes twice
         result[one.name] = Look(one.name, f"c{i % COLOURS}", SHAPES[(i + i // COLOURS) % len(SHAPES)])
-    for i, one in enumerate(found.references):
+    for i, one in enumerate(comparison.references):
         dash = ("6 4", "2 3", "9 3 2 3", "12 4", "1 4")[i % 5]
         result[one.name] = Look(one.name, "cref", SHAPES[(i + 3) % len(SHAPES)], dash)
-    return {one.name: result[one.name] for one in found.study.contestants}
+    return {one.name: result[one.name] for one in comparison.study.contestants}

@@ -1,4 +1,4 @@
-"""A drawing as inline SVG: elements by ElementTree, so that texts are escaped; colours by CSS classes."""
+"""Draws inline SVG: ElementTree makes the elements, so that texts are escaped; CSS classes give colours."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Canvas:
     def text(
         self, x: float, y: float, text: str, classes: str = "", anchor: str = "start", size: float = FONT
     ) -> Box:
-        """Text with its baseline at y; the box that it fills, by estimate."""
+        """Draw a text with its baseline at y, and return the box that it fills, by estimate."""
         element = self._add("text", classes, "", x=x, y=y)
         element.text = text
         if anchor != "start":
@@ -73,7 +73,7 @@ class Canvas:
         return text_box(x, y, text, anchor, size)
 
     def mark(self, x: float, y: float, look: Look, r: float = 5, hollow: bool = False) -> None:
-        """A contestant's shape."""
+        """Draw a contestant's shape."""
         classes = f"{look.colour} {'hollow' if hollow else 'solid'}"
         if look.shape == "circle":
             self.circle(x, y, r, classes)
@@ -112,7 +112,7 @@ _OUTLINES["cross"] = [((x - y) * 0.75, (x + y) * 0.75) for x, y in _OUTLINES["pl
 
 
 def text_width(text: str, size: float = FONT) -> float:
-    """An estimate of a text's width, rather too wide than too narrow."""
+    """Estimate a text's width, rather too wide than too narrow."""
     return len(text) * size * _CHARACTER
 
 
@@ -133,7 +133,7 @@ def shortened(text: str, width: float, size: float = FONT) -> str:
 
 
 def overlap(a: Box, b: Box) -> float:
-    """The area that two boxes share."""
+    """Return the area that two boxes share."""
     return max(0.0, min(a[2], b[2]) - max(a[0], b[0])) * max(0.0, min(a[3], b[3]) - max(a[1], b[1]))
 
 

@@ -1,4 +1,4 @@
-"""Which method to take: what the tests showed, and among equals the cheapest. Words are `summary`'s.
+"""Decides which method to take: what the tests showed, and among equals the cheapest. `summary` words it.
 
 A method is called better than another only where their test says so; a pair without a test, or with one
 that is not significant, has no difference shown.
@@ -34,21 +34,23 @@ class Verdict:
     beaten: list[PairTest]
 
 
-def verdict(found: Comparison) -> Verdict | None:
+def verdict(comparison: Comparison) -> Verdict | None:
     """None where no method that was trained has a score."""
-    split = main_split(found)
-    scores, cost = quality(found, split), costs(found)
-    names = [one.name for one in found.methods if one.name in scores]
+    split = main_split(comparison)
+    scores, cost = quality(comparison, split), costs(comparison)
+    names = [one.name for one in comparison.methods if one.name in scores]
     if not names:
         return None
-    sign = 1 if found.study.higher_is_better else -1
+    sign = 1 if comparison.study.higher_is_better else -1
     best = max(names, key=lambda name: sign * scores[name].value)
-    equals = [name for name in names if not shown_better(found, split, best, name)]
-    equals = [name for name in equals if not any(shown_better(found, split, one, name) for one in equals)]
-    standing = {name: _standing(found, name) for name in equals}
+    equals = [name for name in names if not shown_better(comparison, split, best, name)]
+    equals = [
+        name for name in equals if not any(shown_better(comparison, split, one, name) for one in equals)
+    ]
+    standing = {name: _standing(comparison, name) for name in equals}
     safest = [name for name in equals if standing[name] == min(standing.values())]
     chosen = min(safest, key=lambda name: (*price(cost, name), -sign * scores[name].value))
-    tests = against_references(found, chosen)
+    tests = against_references(comparison, chosen)
     return Verdict(
         chosen=chosen,
         best=best,
@@ -57,9 +59,9 @@ def verdict(found: Comparison) -> Verdict | None:
         others=[name for name in names if name not in equals],
         scores=scores,
         costs=cost,
-        beaten_by=[t for t in tests if t.significant and gain(found, t) < 0],
+        beaten_by=[t for t in tests if t.significant and gain(comparison, t) < 0],
         not_beaten=[t for t in tests if not t.significant],
-        beaten=[t for t in tests if t.significant and gain(found, t) > 0],
+        beaten=[t for t in tests if t.significant and gain(comparison, t) > 0],
     )
 
 
@@ -69,50 +71,50 @@ def price(cost: dict[str, dict[str, float]], name: str) -> tuple[float, float]:
     return known.get("train_seconds", math.inf), known.get("trained_parameters", math.inf)
 
 
-def pair(found: Comparison, split: str, a: str, b: str) -> PairTest | None:
+def pair(comparison: Comparison, split: str, a: str, b: str) -> PairTest | None:
     """The test of a against b on the study's metric, turned so that a comes first."""
-    for test in found.tests:
-        if test.split == split and test.metric == found.study.metric and {test.a, test.b} == {a, b}:
+    for test in comparison.tests:
+        if test.split == split and test.metric == comparison.study.metric and {test.a, test.b} == {a, b}:
             return test if test.a == a else turned(test)
     return None
 
 
 def turned(test: PairTest) -> PairTest:
-    """The same test, told of b against a."""
+    """Return the same test with a and b exchanged."""
     low, high = (None if x is None else -x for x in (test.high, test.low))
     return replace(test, a=test.b, b=test.a, difference=-test.difference, low=low, high=high)
 
 
 def could_show(test: PairTest) -> bool:
-    """Whether these rows and seeds could have shown any difference that the metric can have."""
+    """Return whether these rows and seeds could have shown any difference that the metric can have."""
     within = test.detectable is None or test.detectable <= unit(test.metric).span
     return test.significant or (test.shows_any and within)
 
 
-def against_references(found: Comparison, name: str) -> list[PairTest]:
+def against_references(comparison: Comparison, name: str) -> list[PairTest]:
     """The tests of a method against each reference."""
-    tests = [pair(found, main_split(found), name, one.name) for one in found.references]
+    tests = [pair(comparison, main_split(comparison), name, one.name) for one in comparison.references]
     return [test for test in tests if test is not None]
 
 
-def _standing(found: Comparison, name: str) -> tuple[int, int]:
-    """How many references were shown to be better than a method, and how many it was not shown to beat."""
-    tests = against_references(found, name)
-    lost = sum(test.significant and gain(found, test) < 0 for test in tests)
-    return lost, sum(not (test.significant and gain(found, test) > 0) for test in tests)
+def _standing(comparison: Comparison, name: str) -> tuple[int, int]:
+    """Count the references that were shown to be better, and those that the method was not shown to beat."""
+    tests = against_references(comparison, name)
+    lost = sum(test.significant and gain(comparison, test) < 0 for test in tests)
+    return lost, sum(not (test.significant and gain(comparison, test) > 0) for test in tests)
 
 
-def gain(found: Comparison, test: PairTest) -> float:
+def gain(comparison: Comparison, test: PairTest) -> float:
     """The difference with the sign that makes more of it better."""
-    return test.difference if found.study.higher_is_better else -test.difference
+    return test.difference if comparison.study.higher_is_better else -test.difference
 
 
-def shown_better(found: Comparison, split: str, a: str, b: str) -> bool:
-    """Whether a test showed that a is better than b."""
-    test = pair(found, split, a, b) if a != b else None
-    return test is not None and test.significant and gain(found, test) > 0
+def shown_better(comparison: Comparison, split: str, a: str, b: str) -> bool:
+    """Return whether a test showed that a is better than b."""
+    test = pair(comparison, split, a, b) if a != b else None
+    return test is not None and test.significant and gain(comparison, test) > 0
 
 
-def strongest(found: Comparison, tests: Sequence[PairTest]) -> PairTest:
-    """The test with the smallest gain: against whoever came nearest."""
-    return min(tests, key=lambda test: gain(found, test))
+def strongest(comparison: Comparison, tests: Sequence[PairTest]) -> PairTest:
+    """Return the test with the smallest gain."""
+    return min(tests, key=lambda test: gain(comparison, test))

@@ -1,4 +1,4 @@
-"""The drawings, one kind a file. A drawing gets values and looks, and knows nothing of comparisons."""
+"""Each file draws one kind of chart. A chart gets values and looks, and knows nothing of comparisons."""
 
 from __future__ import annotations
 

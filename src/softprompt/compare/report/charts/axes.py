@@ -1,4 +1,4 @@
-"""Axes: a frame of thin lines with round numbers, the name of what is measured above or below."""
+"""Axes are a frame of thin lines with round numbers; the name of what is measured is above or below."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def vertical(canvas: Canvas, scale: Scale, left: float, right: float, say: Say, 
 
 
 def below(canvas: Canvas, looks: Sequence[Look], top: float) -> None:
-    """A legend from `top` on: each name behind its shape, `LEGEND` high."""
+    """Draw a legend from `top` on: each name behind its shape, `LEGEND` high."""
     for i, look in enumerate(looks):
         y = top + 14 + LEGEND * i
         canvas.mark(10, y - 4, look, 5)
@@ -52,5 +52,5 @@ def below(canvas: Canvas, looks: Sequence[Look], top: float) -> None:
 
 
 def margin(scale_ticks: tuple[float, ...], say: Say) -> float:
-    """Room that the numbers of a vertical axis need."""
+    """Return the room that the numbers of a vertical axis need."""
     return max((text_width(say(tick), SMALL) for tick in scale_ticks), default=0) + 10

@@ -14,7 +14,7 @@ from .axes import SMALL, Say
 def bars(
     rows: Sequence[tuple[Look, float | None]], *, width: float, title: str, about: str, say: Say
 ) -> Markup:
-    """A name, a bar and its number in each row; what was not measured says so."""
+    """Draw a name, a bar and its number in each row; a value that was not measured is named as such."""
     step = 34
     canvas = Canvas(width, step * len(rows) + 6, title, about)
     most = max((value for _, value in rows if value is not None), default=0) or 1

@@ -1,4 +1,4 @@
-"""A confusion matrix: rows are what was asked for, columns what came out; a full row of colour is 100 %."""
+"""Draws a confusion matrix: rows are the requested prompts, columns the answers; full colour is 100 %."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ STRONG = 0.8
 def heat(
     names: Sequence[str], counts: Sequence[Sequence[float]], *, width: float, title: str, about: str
 ) -> Markup:
-    """`counts[i][j]`: how often the answer of j came out where i was asked for."""
+    """Draw `counts[i][j]`: how often the answer was that of prompt j where prompt i was given."""
     n = len(names)
     left = min(width * 0.36, max(text_width(name, SMALL) for name in names) + 10) if n <= 24 else 8.0
     cell = min(64.0, (width - left - 4) / n)

@@ -1,4 +1,4 @@
-"""Curves: quality as rows or prompts grow, an effect as strength grows."""
+"""Draws curves: quality as rows or prompts grow, an effect as strength grows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A reliability diagram: how often answers are right, by how sure the model was; the diagonal is honest."""
+"""Draws a reliability diagram: how often answers are right, by how sure the model was."""
 
 from __future__ import annotations
 

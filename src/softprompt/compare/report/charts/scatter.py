@@ -1,4 +1,4 @@
-"""Quality against cost: a point with its interval for each method, a dashed line for each reference."""
+"""Draws quality against cost: a point with its interval for each method, a dashed line for each reference."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a report says, section by section; a section says so where its measures are missing."""
+"""Each file writes one section of the report; a section says so where its measures are missing."""
 
 from __future__ import annotations
 
@@ -10,31 +10,31 @@ from ..verdict import verdict
 from . import calibration, control, findings, provenance, quality, resources, rows, scalability, trials
 
 
-def document(found: Comparison) -> Report:
-    """The whole report of a comparison."""
-    decided = verdict(found)
-    headline, sentences = answer(found, decided)
+def document(comparison: Comparison) -> Report:
+    """Return the whole report of a comparison."""
+    decided = verdict(comparison)
+    headline, sentences = answer(comparison, decided)
     sections = [
-        quality.section(found, decided),
-        findings.section(found),
-        scalability.section(found),
-        resources.section(found),
-        control.section(found),
-        calibration.section(found),
-        rows.section(found),
-        trials.section(found),
-        provenance.section(found),
-        provenance.glossary(found),
+        quality.section(comparison, decided),
+        findings.section(comparison),
+        scalability.section(comparison),
+        resources.section(comparison),
+        control.section(comparison),
+        calibration.section(comparison),
+        rows.section(comparison),
+        trials.section(comparison),
+        provenance.section(comparison),
+        provenance.glossary(comparison),
     ]
-    study = found.study
-    parts = [study.model, study.task, several(len(found.methods), "method")]
-    parts += [several(len(found.references), "reference")] if found.references else []
+    study = comparison.study
+    parts = [study.model, study.task, several(len(comparison.methods), "method")]
+    parts += [several(len(comparison.references), "reference")] if comparison.references else []
     parts += [study.started or ""]
     return Report(
-        title=study.name or found.folder.resolve().name,
+        title=study.name or comparison.folder.resolve().name,
         subtitle=" · ".join(part for part in parts if part),
         headline=headline,
         answer=sentences,
-        notes=notes(found, decided),
+        notes=notes(comparison, decided),
         sections=sections,
     )

@@ -1,4 +1,4 @@
-"""Calibration: is a method right as often as it is sure?"""
+"""The section about calibration asks whether a method is right as often as it is sure."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ from ..style import looks
 Bin = tuple[float, float, float]
 
 
-def section(found: Comparison) -> Section:
-    split, look = main_split(found), looks(found)
+def section(comparison: Comparison) -> Section:
+    split, look = main_split(comparison), looks(comparison)
     panels, rows, u = [], [], share("ece", "calibration error")
     for name in look:
         known = [
-            s.calibration for s in found.scores if (s.contestant, s.split) == (name, split) and s.calibration
+            s.calibration
+            for s in comparison.scores
+            if (s.contestant, s.split) == (name, split) and s.calibration
         ]
         bins = pooled([one for each in known for one in each.get("bins") or []])
         if not bins:
@@ -52,7 +54,7 @@ def section(found: Comparison) -> Section:
 
 
 def pooled(bins: list[dict[str, float | None]]) -> list[Bin]:
-    """Bins of all seeds, joined by tenths of confidence, weighted by their rows."""
+    """Join the bins of all seeds by tenths of confidence, weighted by their rows."""
     tenths: dict[int, list[Bin]] = {}
     for one in bins:
         confidence, right, n = one.get("confidence"), one.get("accuracy"), one.get("n")

@@ -1,4 +1,4 @@
-"""Control: does the prompt decide what comes out?"""
+"""The section about control asks whether the prompt decides the output."""
 
 from __future__ import annotations
 
@@ -36,24 +36,26 @@ _MEASURES: dict[str, tuple[Unit, str]] = {
 LISTED = 20
 
 
-def section(found: Comparison) -> Section:
-    if not found.controls:
-        text = "No control measures were made, so whether the prompt decides what comes out is not known."
+def section(comparison: Comparison) -> Section:
+    if not comparison.controls:
+        text = "No control measures were made, so whether the prompt decides the output is not known."
         return Section("control", "Control", [Text(text, quiet=True)])
-    blocks: list[Block] = [_overview(found)]
-    blocks += [block for block in (_confusion(found), _dose(found)) if block is not None]
+    blocks: list[Block] = [_overview(comparison)]
+    blocks += [block for block in (_confusion(comparison), _dose(comparison)) if block is not None]
     return Section("control", "Control", blocks)
 
 
-def _of(found: Comparison, measure: str) -> list[Control]:
-    return [one for one in found.controls if one.measure == measure and one.contestant in looks(found)]
+def _of(comparison: Comparison, measure: str) -> list[Control]:
+    return [
+        one for one in comparison.controls if one.measure == measure and one.contestant in looks(comparison)
+    ]
 
 
-def _overview(found: Comparison) -> Figure:
-    look, panels, rows = looks(found), [], []
-    for measure in dict.fromkeys(one.measure for one in found.controls):
+def _overview(comparison: Comparison) -> Figure:
+    look, panels, rows = looks(comparison), [], []
+    for measure in dict.fromkeys(one.measure for one in comparison.controls):
         u, words = _MEASURES.get(measure, (unit(measure), ""))
-        known = [(one, one.value) for one in _of(found, measure) if one.value is not None]
+        known = [(one, one.value) for one in _of(comparison, measure) if one.value is not None]
         rows += [[one.contestant, u.label, u.value(v) + u.interval(one.low, one.high)] for one, v in known]
         if not known:
             continue
@@ -78,7 +80,7 @@ def _overview(found: Comparison) -> Figure:
     caption = " ".join(
         f"{measure.capitalize()}: {'share of outputs that ' if u.suffix else ''}{words}"
         for measure, (u, words) in _MEASURES.items()
-        if _of(found, measure)
+        if _of(comparison, measure)
     )
     return Figure("controls", "How much the prompt decides", caption, panels, table)
 
@@ -87,8 +89,8 @@ def _panel_title(measure: str, u: Unit) -> str:
     return f"{measure.capitalize()}: {u.axis}"
 
 
-def _confusion(found: Comparison) -> Figure | None:
-    swaps = [one for one in _of(found, "swap") if one.detail.get("matrix")]
+def _confusion(comparison: Comparison) -> Figure | None:
+    swaps = [one for one in _of(comparison, "swap") if one.detail.get("matrix")]
     if not swaps:
         return None
     panels, rows = [], []
@@ -99,20 +101,20 @@ def _confusion(found: Comparison) -> Figure | None:
             matrix,
             width=charts.PANEL,
             title=f"Confusion of prompts, {one.contestant}",
-            about="Rows: the prompt given. Columns: the prompt whose answer came out. "
+            about="Rows: the prompt given. Columns: the prompt whose answer was given. "
             "Darker is a larger share of the row; on the diagonal the prompt was followed.",
         )
         panels.append(Panel(one.contestant, drawn))
         rows += _counts(one.contestant, names, matrix)
     table = Table(
-        "Prompt given and prompt whose answer came out",
+        "Prompt given and prompt whose answer was given",
         ["method", "prompt given", "answered as", "outputs"],
         rows,
         right=(3,),
     )
     caption = (
         "Prompts swapped on the same inputs. A diagonal means that the prompt decides; a full column, that "
-        "one prompt's answer comes whatever was asked."
+        "one prompt's answer is given whichever prompt is attached."
     )
     return Figure("swap", "Swapped prompts", caption, panels, table)
 
@@ -124,9 +126,11 @@ def _counts(contestant: str, names: list[str], matrix: list[list[float]]) -> lis
     return [[contestant, given, came, f"{number:g}"] for number, given, came in cells]
 
 
-def _dose(found: Comparison) -> Figure | None:
-    look = looks(found)
-    doses = [one for one in _of(found, "dose") if one.detail.get("strengths") and one.detail.get("effect")]
+def _dose(comparison: Comparison) -> Figure | None:
+    look = looks(comparison)
+    doses = [
+        one for one in _of(comparison, "dose") if one.detail.get("strengths") and one.detail.get("effect")
+    ]
     if not doses:
         return None
     pairs = [

@@ -1,4 +1,4 @@
-"""The costs that are shown: their names, and how their numbers are said."""
+"""The costs that the report shows are named here, with the way that their numbers are written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A drawing that more than one section has."""
+"""Draws what more than one section has."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..style import Look
 def of_methods(
     rows: Sequence[tuple[Look, Sequence[charts.Dot]]], u: Unit, *, title: str, about: str, join: bool = False
 ) -> list[Markup]:
-    """A line a method with its intervals, across the page and for a phone."""
+    """Draw a line of intervals for each method, across the page and for a phone."""
     say, bounds = (u.bare, u.tick), u.bounds
     return [
         charts.intervals(

@@ -1,4 +1,4 @@
-"""What is worth knowing about the run, with the command that mends it."""
+"""The section of findings tells what is worth knowing about the run, with the command that fixes it."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from ..limits import merged
 from ..schema import Comparison
 
 
-def section(found: Comparison) -> Section:
-    if not found.findings:
-        return Section("findings", "Findings", [Text("Nothing stood out.", quiet=True)])
+def section(comparison: Comparison) -> Section:
+    if not comparison.findings:
+        return Section("findings", "Findings", [Text("No findings.", quiet=True)])
     items = [
         Item(
-            f"{finding.contestant}: {finding.what}" if finding.contestant else finding.what,
+            f"{finding.contestant}: {finding.text}" if finding.contestant else finding.text,
             finding.evidence,
             finding.command,
             finding.level,
         )
-        for finding in merged(found.findings)
+        for finding in merged(comparison.findings)
     ]
     return Section("findings", "Findings", [Items(items)])

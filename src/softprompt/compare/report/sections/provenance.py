@@ -1,4 +1,4 @@
-"""How it was run, so that it can be run again; and what the words mean."""
+"""The section that says how the comparison was run, so that it can be run again, and what the words mean."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from ..schema import Comparison
 GLOSSARY = [
     (
         "95 % interval",
-        "The range (low … high) that the true value plausibly lies in, given how few rows were looked at. "
+        "The range (low … high) that plausibly holds the true value, given how few rows were looked at. "
         "If the comparison were repeated with fresh rows many times, about 95 of 100 such ranges would "
         "hold the true value. More rows make it narrower.",
     ),
     (
         "Better",
-        "Said of a method only where a test found the difference larger than chance explains. A higher "
-        "number alone is not enough.",
+        "A method is called better only where a test found the difference larger than chance explains. A "
+        "higher number alone is not enough.",
     ),
     (
         "No difference was shown",
@@ -51,7 +51,7 @@ GLOSSARY = [
     ),
     (
         "Prompt, prefix",
-        "Learned vectors given to a frozen model: a prompt stands among the input's tokens, a prefix goes "
+        "Learned vectors given to a frozen model: a prompt is put among the input's tokens, a prefix goes "
         "to every layer. /before and /after say on which side of the input.",
     ),
     (
@@ -70,10 +70,10 @@ GLOSSARY = [
 ]
 
 
-def section(found: Comparison) -> Section:
-    study = found.study
+def section(comparison: Comparison) -> Section:
+    study = comparison.study
     commands = [("compare", study.command)] if study.command else []
-    commands.append(("this page", f"softprompt report {found.folder.resolve().name}"))
+    commands.append(("this page", f"softprompt report {comparison.folder.resolve().name}"))
     blocks: list[Block] = [Terms(commands, code="block")]
     facts = [
         ("model", study.model),
@@ -97,7 +97,7 @@ def section(found: Comparison) -> Section:
     return Section("provenance", "How it was run", blocks)
 
 
-def glossary(found: Comparison) -> Section:
+def glossary(comparison: Comparison) -> Section:
     words = [Text("What the words on this page mean.")]
     return Section("glossary", "Glossary", [*words, Terms(GLOSSARY)])
 

@@ -1,4 +1,4 @@
-"""Resources: what each method cost to train, to keep and to serve."""
+"""The section about resources lists what each method cost to train, to keep and to serve."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ _SERVING = (
 _PLAIN = Look("the plain model", "cref", "circle")
 
 
-def section(found: Comparison) -> Section:
-    blocks: list[Block] = [_training(found), _serving(found)]
-    if found.study.seconds is not None:
-        blocks.append(Text(f"The whole comparison took {seconds(found.study.seconds)}."))
+def section(comparison: Comparison) -> Section:
+    blocks: list[Block] = [_training(comparison), _serving(comparison)]
+    if comparison.study.seconds is not None:
+        blocks.append(Text(f"The whole comparison took {seconds(comparison.study.seconds)}."))
     return Section("resources", "Resources", blocks)
 
 
-def _training(found: Comparison) -> Block:
-    paid, look = costs(found), looks(found)
+def _training(comparison: Comparison) -> Block:
+    paid, look = costs(comparison), looks(comparison)
     names = [name for name in look if name in paid]
     kinds = [kind for kind in KINDS if any(kind.key in paid[name] for name in names)]
-    if len(found.study.prompts or []) < 2:  # then it is the size of the artifact
+    if len(comparison.study.prompts or []) < 2:  # then it is the size of the artifact
         kinds = [kind for kind in kinds if kind.key != "artifact_bytes_per_prompt"]
     if not kinds:
         return Text("What training cost was not measured.", quiet=True)
@@ -57,9 +57,9 @@ def _training(found: Comparison) -> Block:
     return Figure("costs", "Training and keeping", caption, panels, table)
 
 
-def _serving(found: Comparison) -> Block:
-    look = looks(found)
-    served = {one.contestant: one for one in found.servings if one.contestant in look}
+def _serving(comparison: Comparison) -> Block:
+    look = looks(comparison)
+    served = {one.contestant: one for one in comparison.servings if one.contestant in look}
     kinds = [kind for kind in _SERVING if any(getattr(one, kind[0]) is not None for one in served.values())]
     if not kinds:
         return Text("Serving: not measured in this comparison.", quiet=True)
@@ -95,7 +95,7 @@ def _serving(found: Comparison) -> Block:
     return Figure("serving", "Serving", caption, panels, table)
 
 
-def _beside(one: Serving, key: str) -> tuple[str, str]:
-    """What was timed, and its ratio to the plain model's, timed in the same turns."""
-    own, other = getattr(one, key), getattr(one, f"plain_{key.removeprefix('mixed_')}")
-    return plain(own), MISSING if own is None or not other else plain(own / other)
+def _beside(serving: Serving, key: str) -> tuple[str, str]:
+    """Write what was timed, and its ratio to the plain model's, timed in the same turns."""
+    value, plain_value = getattr(serving, key), getattr(serving, f"plain_{key.removeprefix('mixed_')}")
+    return plain(value), MISSING if value is None or not plain_value else plain(value / plain_value)

@@ -1,4 +1,4 @@
-"""Inputs × methods: what each method answered to each row, for the page's filters."""
+"""The section of inputs × methods shows what each method answered to each row, for the page's filters."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..style import looks
 
 @dataclass(frozen=True)
 class Cell:
-    """One method's answers to a row: `mark` in the matrix, `said` with their details below it."""
+    """One method's answers to a row: `mark` in the matrix, `answers` with their details below it."""
 
     name: str
     mark: str
@@ -25,7 +25,7 @@ class Cell:
 
 @dataclass(frozen=True)
 class MatrixRow:
-    """A row of the matrix; `failed` where a method failed, `different` where methods differ."""
+    """A row of the matrix is `failed` where a method failed, `different` where methods differ."""
 
     split: str
     number: int
@@ -36,42 +36,47 @@ class MatrixRow:
     different: bool
 
 
-def section(found: Comparison) -> Section:
+def section(comparison: Comparison) -> Section:
     scored: dict[tuple[str, int], dict[str, list[Example]]] = {}
-    for one in found.examples:
+    for one in comparison.examples:
         scored.setdefault((one.split, one.row), {}).setdefault(one.contestant, []).append(one)
     if not scored:
         return Section("rows", "Rows", [Text("No scores of single rows were kept.", quiet=True)])
-    judge = _Judge(found)
-    order = splits(found)
+    judge = _Judge(comparison)
+    order = splits(comparison)
     keys = sorted(scored, key=lambda key: (order.index(key[0]) if key[0] in order else 99, key))
-    names = [name for name in looks(found) if any(name in by_name for by_name in scored.values())]
-    lines = [_line(found, judge, key, scored[key], names) for key in keys]
+    names = [name for name in looks(comparison) if any(name in by_name for by_name in scored.values())]
+    lines = [_line(comparison, judge, key, scored[key], names) for key in keys]
     matrix = Matrix(names, lines, list(dict.fromkeys(key[0] for key in keys)), judge.hints(), judge.graded)
     note = (
-        [] if found.rows else [Text("The texts of the rows were not kept with this comparison.", quiet=True)]
+        []
+        if comparison.rows
+        else [Text("The texts of the rows were not kept with this comparison.", quiet=True)]
     )
     return Section("rows", "Rows", [*note, matrix])
 
 
 class _Judge:
-    """When a score counts as a failure, and when methods differ: by itself for right or wrong; for graded
-    scores the worst quarter of all answers, and the rows in the widest quarter of spreads."""
+    """Decides when a score counts as a failure, and when methods differ.
 
-    def __init__(self, found: Comparison) -> None:
-        self.unit = unit(found.study.metric)
-        self.sign = 1 if found.study.higher_is_better else -1
-        known = [self.sign * one.score for one in found.examples if one.score is not None]
+    Scores of right and wrong decide alone. Of graded scores, the worst quarter of all answers are failures,
+    and methods differ in the rows whose spread is in the widest quarter.
+    """
+
+    def __init__(self, comparison: Comparison) -> None:
+        self.unit = unit(comparison.study.metric)
+        self.sign = 1 if comparison.study.higher_is_better else -1
+        known = [self.sign * one.score for one in comparison.examples if one.score is not None]
         self.graded = any(score not in (0, 1) for score in known)
         self.limit = sorted(known)[(len(known) - 1) // 4] if known else 0.0
         self.wide = 0.0
         if self.graded:
-            spreads = sorted(self._spreads(found))
+            spreads = sorted(self._spreads(comparison))
             self.wide = spreads[3 * len(spreads) // 4] if spreads else 0.0
 
-    def _spreads(self, found: Comparison) -> list[float]:
+    def _spreads(self, comparison: Comparison) -> list[float]:
         rows: dict[tuple[str, int], dict[str, list[float]]] = {}
-        for one in found.examples:
+        for one in comparison.examples:
             if one.score is not None:
                 rows.setdefault((one.split, one.row), {}).setdefault(one.contestant, []).append(one.score)
         means = [[mean(scores) for scores in by_name.values()] for by_name in rows.values()]
@@ -98,30 +103,32 @@ class _Judge:
 
 
 def _line(
-    found: Comparison,
+    comparison: Comparison,
     judge: _Judge,
     key: tuple[str, int],
     by_name: dict[str, list[Example]],
     names: list[str],
 ) -> MatrixRow:
-    row = found.rows.get(key, RowRecord())
-    cells = [_cell(found, judge, key, name, by_name.get(name, [])) for name in names]
+    row = comparison.rows.get(key, RowRecord())
+    cells = [_cell(comparison, judge, key, name, by_name.get(name, [])) for name in names]
     scores = [
         mean(known)
         for ones in by_name.values()
         if (known := [one.score for one in ones if one.score is not None])
     ]
-    answers = {text.strip() for name in by_name for text in found.answers.get((*key, name), {}).values()}
+    answers = {text.strip() for name in by_name for text in comparison.answers.get((*key, name), {}).values()}
     text = row.input or "(text not kept)"
     failed = any(cell.failed for cell in cells)
     return MatrixRow(*key, text, row.references, cells, failed, judge.different(scores, answers))
 
 
-def _cell(found: Comparison, judge: _Judge, key: tuple[str, int], name: str, ones: list[Example]) -> Cell:
+def _cell(
+    comparison: Comparison, judge: _Judge, key: tuple[str, int], name: str, ones: list[Example]
+) -> Cell:
     scores = [one.score for one in ones if one.score is not None]
     if not scores:
         return Cell(name, "–", "not scored", False)
-    answers = _answers(found, judge, key, ones)
+    answers = _answers(comparison, judge, key, ones)
     failed = any(judge.failed(score) for score in scores)
     if judge.graded:
         value = judge.unit.bare(mean(scores))
@@ -133,12 +140,12 @@ def _cell(found: Comparison, judge: _Judge, key: tuple[str, int], name: str, one
 
 
 def _answers(
-    found: Comparison, judge: _Judge, key: tuple[str, int], ones: list[Example]
+    comparison: Comparison, judge: _Judge, key: tuple[str, int], ones: list[Example]
 ) -> tuple[tuple[str, str], ...]:
-    """Who answered what: seeds with the same answer together."""
+    """List the answers; seeds with the same answer are listed together."""
     texts: dict[str, list[Example]] = {}
     for one in ones:
-        texts.setdefault(_text(found, key, one), []).append(one)
+        texts.setdefault(_text(comparison, key, one), []).append(one)
     result = []
     for text, same in texts.items():
         seeds = [str(one.seed) for one in same if one.seed is not None]
@@ -148,15 +155,15 @@ def _answers(
     return tuple(result)
 
 
-def _text(found: Comparison, key: tuple[str, int], one: Example) -> str:
-    labels = found.study.labels or []
-    text = found.answers.get((*key, one.contestant), {}).get(one.seed)
-    if text is None and one.label is not None and 0 <= one.label < len(labels):
-        text = labels[one.label]
+def _text(comparison: Comparison, key: tuple[str, int], example: Example) -> str:
+    labels = comparison.study.labels or []
+    text = comparison.answers.get((*key, example.contestant), {}).get(example.seed)
+    if text is None and example.label is not None and 0 <= example.label < len(labels):
+        text = labels[example.label]
     return "(text not kept)" if text is None else text
 
 
-def _detail(judge: _Judge, one: Example) -> str:
-    if judge.graded and one.score is not None:
-        return judge.unit.value(one.score)
-    return f"{100 * one.confidence:.0f} % sure" if one.confidence is not None else ""
+def _detail(judge: _Judge, example: Example) -> str:
+    if judge.graded and example.score is not None:
+        return judge.unit.value(example.score)
+    return f"{100 * example.confidence:.0f} % sure" if example.confidence is not None else ""

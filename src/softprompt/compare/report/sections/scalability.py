@@ -1,4 +1,4 @@
-"""Scalability: unseen inputs, more rows, more prompts in one table, prompts that come later."""
+"""The section about scalability covers unseen inputs, more rows, more prompts in one table, new prompts."""
 
 from __future__ import annotations
 
@@ -11,38 +11,44 @@ from ..limits import unmeasurable
 from ..numbers import MISSING, Unit, count, unit
 from ..schema import Comparison, Point
 from ..style import looks
-from ..summary import said
+from ..summary import score_text
 from .drawing import of_methods
 
 
-def section(found: Comparison) -> Section:
-    blocks: list[Block] = [_unseen(found)]
-    blocks.append(_curve(found, found.curves, "rows", "Learning curves", "training rows"))
-    blocks.append(_curve(found, found.tables, "prompts", "One table of many prompts", "prompts in the table"))
-    blocks.append(_newcomers(found))
+def section(comparison: Comparison) -> Section:
+    blocks: list[Block] = [_unseen(comparison)]
+    blocks.append(_curve(comparison, comparison.curves, "rows", "Learning curves", "training rows"))
+    blocks.append(
+        _curve(comparison, comparison.tables, "prompts", "One table of many prompts", "prompts in the table")
+    )
+    blocks.append(_newcomers(comparison))
     return Section("scalability", "Scalability", blocks)
 
 
-def _unseen(found: Comparison) -> Block:
-    u = unit(found.study.metric)
-    if not {"test", "unseen"} <= set(splits(found)):
+def _unseen(comparison: Comparison) -> Block:
+    u = unit(comparison.study.metric)
+    if not {"test", "unseen"} <= set(splits(comparison)):
         text = (
             "No unseen inputs were scored, so how well the methods carry over to other inputs is not known."
         )
         return Text(text, quiet=True)
-    seen, unseen = quality(found, "test"), quality(found, "unseen")
-    sign = -1 if found.study.higher_is_better else 1
+    seen, unseen = quality(comparison, "test"), quality(comparison, "unseen")
+    sign = -1 if comparison.study.higher_is_better else 1
     names = [name for name in seen if name in unseen]
     names.sort(key=lambda name: sign * unseen[name].value)
     if not names:
         return Text("No contestant was scored on both seen and unseen inputs.", quiet=True)
-    look = looks(found)
+    look = looks(comparison)
     rows = [
         (
             look[name],
             [
                 charts.Dot(
-                    s.value, s.low, s.high, hollow=where == "unseen", tip=f"{name}, {where}: {said(u, s)}"
+                    s.value,
+                    s.low,
+                    s.high,
+                    hollow=where == "unseen",
+                    tip=f"{name}, {where}: {score_text(u, s)}",
                 )
                 for where, s in (("seen", seen[name]), ("unseen", unseen[name]))
             ],
@@ -60,24 +66,29 @@ def _unseen(found: Comparison) -> Block:
         f"{u.axis} on seen (test) and unseen inputs",
         ["method", "seen", "unseen", "gap (seen − unseen)"],
         [
-            [n, said(u, seen[n]), said(u, unseen[n]), u.difference(seen[n].value - unseen[n].value)]
+            [
+                n,
+                score_text(u, seen[n]),
+                score_text(u, unseen[n]),
+                u.difference(seen[n].value - unseen[n].value),
+            ]
             for n in names
         ],
         right=(1, 2, 3),
     )
-    return Figure("unseen", "Seen and unseen inputs", _how(found), [Panel("", *drawn)], table)
+    return Figure("unseen", "Seen and unseen inputs", _how(comparison), [Panel("", *drawn)], table)
 
 
-def _newcomers(found: Comparison) -> Block:
+def _newcomers(comparison: Comparison) -> Block:
     """Prompts that no training saw, tuned on a few rows."""
-    u, look = unit(found.study.metric), looks(found)
-    scores, known = quality(found, "newcomers"), quality(found, "test")
+    u, look = unit(comparison.study.metric), looks(comparison)
+    scores, known = quality(comparison, "newcomers"), quality(comparison, "test")
     if not scores:
         return Text("Prompts never seen in training: not measured in this comparison.", quiet=True)
-    sign = -1 if found.study.higher_is_better else 1
+    sign = -1 if comparison.study.higher_is_better else 1
     names = sorted(scores, key=lambda name: sign * scores[name].value)
     rows = [
-        (look[name], [charts.Dot(s.value, s.low, s.high, tip=f"{name}: {said(u, s)}")])
+        (look[name], [charts.Dot(s.value, s.low, s.high, tip=f"{name}: {score_text(u, s)}")])
         for name in names
         for s in (scores[name],)
     ]
@@ -90,42 +101,42 @@ def _newcomers(found: Comparison) -> Block:
     table = Table(
         f"{u.axis} of prompts never seen in training, and of those trained (test)",
         ["method", "new prompts", "trained prompts"],
-        [[n, said(u, scores[n]), said(u, known.get(n))] for n in names],
+        [[n, score_text(u, scores[n]), score_text(u, known.get(n))] for n in names],
         right=(1, 2),
     )
-    return Figure("newcomers", "Prompts never seen in training", _few(found), [Panel("", *drawn)], table)
+    return Figure("newcomers", "Prompts never seen in training", _few(comparison), [Panel("", *drawn)], table)
 
 
-def _few(found: Comparison) -> str:
-    about = found.study.newcomers or {}
+def _few(comparison: Comparison) -> str:
+    about = comparison.study.newcomers or {}
     prompts, rows = len(about.get("prompts") or []), about.get("rows")
-    told = f" ({prompts} prompts, {rows} rows to tune all of them)" if prompts and rows else ""
+    counts = f" ({prompts} prompts, {rows} rows to tune all of them)" if prompts and rows else ""
     return (
-        f"Prompts that were held out whole, each tuned on a few rows{told} and scored on its others. What "
+        f"Prompts that were held out whole, each tuned on a few rows{counts} and scored on its others. What "
         "the trained prompts share, as a generator, stays as it was trained; where they share nothing, a new "
         "prompt starts afresh. few-shot is shown the same few rows."
     )
 
 
-def _how(found: Comparison) -> str:
-    unseen = found.study.unseen or {}
+def _how(comparison: Comparison) -> str:
+    unseen = comparison.study.unseen or {}
     ways = {
         "field": "Unseen inputs are those whose field names what was held out",
         "file": "Unseen inputs come from a file of their own",
         "clusters": "Unseen inputs are clusters of the inputs' embeddings that were held out",
     }
-    how = ways.get(str(unseen.get("how")), "Unseen inputs were held out from training")
+    way = ways.get(str(unseen.get("how")), "Unseen inputs were held out from training")
     detail = f" ({unseen['detail']})" if unseen.get("detail") else ""
-    why = unmeasurable(found, "unseen")
+    why = unmeasurable(comparison, "unseen")
     warning = f"The unseen rows cannot measure quality: {why}. " if why else ""
     return (
-        f"{warning}Filled: seen. Hollow: unseen. {how}{detail}. The gap is a difference of two means, "
+        f"{warning}Filled: seen. Hollow: unseen. {way}{detail}. The gap is a difference of two means, "
         "without a test."
     )
 
 
-def _curve(found: Comparison, points: Sequence[Point], key: str, title: str, label: str) -> Block:
-    u, look = unit(found.study.metric), looks(found)
+def _curve(comparison: Comparison, points: Sequence[Point], key: str, title: str, label: str) -> Block:
+    u, look = unit(comparison.study.metric), looks(comparison)
     values = _by_contestant(points, key)
     shown = {name: values[name] for name in look if name in values}
     if not shown:

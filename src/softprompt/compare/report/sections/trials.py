@@ -7,27 +7,29 @@ from ..numbers import MISSING, plain, seconds, several, unit
 from ..schema import Comparison, Trial
 
 
-def section(found: Comparison) -> Section:
-    if not found.trials:
+def section(comparison: Comparison) -> Section:
+    if not comparison.trials:
         return Section("trials", "Trials", [Text("No trials are listed.", quiet=True)])
-    states = {state: sum(t.status == state for t in found.trials) for state in ("done", "pruned", "failed")}
-    told = [
+    states = {
+        state: sum(t.status == state for t in comparison.trials) for state in ("done", "pruned", "failed")
+    }
+    outcomes = [
         f"{states['done']} ended well",
         f"{states['pruned']} were stopped early since others were ahead",
         f"{states['failed']} failed",
     ]
-    blocks: list[Block] = [Text(f"{several(len(found.trials), 'trial')}: {', '.join(told)}.")]
-    failed = [trial for trial in found.trials if trial.status == "failed"]
+    blocks: list[Block] = [Text(f"{several(len(comparison.trials), 'trial')}: {', '.join(outcomes)}.")]
+    failed = [trial for trial in comparison.trials if trial.status == "failed"]
     if failed:
         blocks.append(Items([_failure(trial) for trial in failed]))
-    blocks.append(_table(found))
+    blocks.append(_table(comparison))
     return Section("trials", "Trials", blocks)
 
 
 def _failure(trial: Trial) -> Item:
     error = trial.error or {}
     why = f" ({error['why']})" if error.get("why") else ""
-    fix = f" To mend it: {error['fix']}." if error.get("fix") else ""
+    fix = f" To fix it: {error['fix']}." if error.get("fix") else ""
     title = f"{trial.contestant}, {trial.phase} trial {trial.id[:8]}, {_settings(trial)}"
     return Item(title, f"{error.get('what') or 'it failed without a word'}{why}.{fix}", level="failed")
 
@@ -39,16 +41,19 @@ def _settings(trial: Trial) -> str:
     return " ".join(words)
 
 
-def _table(found: Comparison) -> Table:
-    u = unit(found.study.metric)
-    order = {one.name: i for i, one in enumerate(found.study.contestants)}
+def _table(comparison: Comparison) -> Table:
+    u = unit(comparison.study.metric)
+    order = {one.name: i for i, one in enumerate(comparison.study.contestants)}
     rows = [
         [
             *(t.contestant, t.phase, _settings(t), t.status, MISSING if t.rows is None else f"{t.rows:,}"),
-            *(u.value(t.dev.get(found.study.metric)), MISSING if t.best_step is None else str(t.best_step)),
+            *(
+                u.value(t.dev.get(comparison.study.metric)),
+                MISSING if t.best_step is None else str(t.best_step),
+            ),
             *(seconds(t.cost.get("train_seconds")), t.id[:8]),
         ]
-        for t in sorted(found.trials, key=lambda t: (order.get(t.contestant, 99), t.phase, t.status))
+        for t in sorted(comparison.trials, key=lambda t: (order.get(t.contestant, 99), t.phase, t.status))
     ]
     columns = [
         "method",
