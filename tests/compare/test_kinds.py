@@ -63,6 +63,6 @@ def test_a_head_of_labels(encoders, setting, perturb):
     judge, examples = Evaluator(lm, encoder), encoder.encode_rows(ROWS)
     method = perturb(methods.build("prompt-tuning", setting(lm), {"length": 3}))
     assert dose(judge, method, examples).effect[2] == pytest.approx(gain(judge, method, examples), abs=1e-5)
-    assert swap(judge, method, examples, NAMES).how == "likelihood"
+    assert swap(judge, method, examples, NAMES).rule == "likelihood"
     with pytest.raises(SoftPromptError, match="writes no text"):
         adherence(judge, method, examples, Constraint.parse({"max_words": 1}))

@@ -1,4 +1,4 @@
-"""Findings on a comparison: those of `evaluation.diagnostics`, each method's first final and on the rows."""
+"""Findings on a comparison: `evaluation.diagnostics` of the rows and of each method's first final."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from ..evaluation.diagnostics import FINDINGS, Finding, Run, examine
 from ..evaluation.diagnostics.baselines import tfidf_baseline
 from ..evaluation.metrics import METRICS
 from .measures.quality import CandidateRows, scores_of
-from .store import Record
+from .records import Record, scored
 
 if TYPE_CHECKING:
     from .candidates import Candidate
@@ -34,8 +34,8 @@ BASELINE = "TF-IDF with logistic regression"
 
 
 @dataclass(frozen=True)
-class Shown:
-    """A row as its template renders it, where an encoded one is asked for."""
+class RenderedRow:
+    """A row as its template renders it, in place of an encoded one."""
 
     rendered: Any
     target_ids: tuple[int, ...] = ()
@@ -44,19 +44,19 @@ class Shown:
 
 @dataclass(frozen=True)
 class PlainAnswer:
-    """One row's answer."""
+    """The answer to a row, with the row's references."""
 
     prediction: str
     references: tuple[str, ...]
 
 
 def findings(study: Study, records: Sequence[Record]) -> list[dict[str, Any]]:
-    """As lines of `results.jsonl`, warnings first."""
+    """Return the findings as lines of `results.jsonl`, warnings first."""
     found = [*_of_rows(study), *_of_all(study, records)]
     words = _words(study, records)
-    for one in study.who:
-        if not one.is_reference:
-            found += [(finding, one.name) for finding in _of_method(study, records, one, words)]
+    for candidate in study.candidates:
+        if not candidate.is_reference:
+            found += [(finding, candidate.name) for finding in _of_method(study, records, candidate, words)]
     found.sort(key=lambda pair: pair[0].level != "warning")
     return [
         {
@@ -72,9 +72,9 @@ def findings(study: Study, records: Sequence[Record]) -> list[dict[str, Any]]:
 
 
 def _of_rows(study: Study) -> Iterator[tuple[Finding, None]]:
-    """What the rows show, whoever learns them."""
+    """Yield what the rows show, which is the same for every method."""
     splits = ("train", "dev", "test", "unseen")
-    parts = {split: _shown(study, split) for split in splits if study.ground.counts.get(split)}
+    parts = {split: _rendered(study, split) for split in splits if study.splits.counts.get(split)}
     train, dev, test, unseen = (parts.get(split, ()) for split in splits)
     settings = {"recipe": study.recipe.to_dict()}
     run = Run(settings, _named(study), train=train, dev=dev, test=test, unseen=unseen)
@@ -83,25 +83,25 @@ def _of_rows(study: Study) -> Iterator[tuple[Finding, None]]:
             yield finding, None
 
 
-def _shown(study: Study, split: str) -> list[Shown]:
-    """The rows of a split, with what is known of their tokens."""
+def _rendered(study: Study, split: str) -> list[RenderedRow]:
+    """Return the rows of a split, with what is known of their tokens."""
     template = template_of(study.recipe)
     rows = read_rows(study.folder.rows(split), split=split)
-    known = study.ground.targets.get(split) or [(0, 0)] * len(rows)
+    known = study.splits.targets.get(split) or [(0, 0)] * len(rows)
     return [
-        Shown(template.render(row), (0,) * count, cut) for row, (count, cut) in zip(rows, known, strict=True)
+        RenderedRow(template.render(row), (0,) * count, cut)
+        for row, (count, cut) in zip(rows, known, strict=True)
     ]
 
 
 def _of_all(study: Study, records: Sequence[Record]) -> Iterator[tuple[Finding, None]]:
-    """What the seeds show."""
+    """Yield what the seeds show."""
     seeds: dict[str, list[float]] = {}
-    for record in records:
-        ends = record["phase"] == "score" and record["status"] == "done"
-        if ends and record["about"]["split"] == "test" and "final" in record["about"]:
-            score = record["metrics"].get(study.metric)
-            if score is not None:
-                seeds.setdefault(record["contestant"], []).append(score["value"])
+    tests = scored(records, "test")
+    for one in study.candidates:
+        values = [r["metrics"].get(study.metric) for r in tests.get(one.name, ())]
+        if not one.is_reference and (known := [value["value"] for value in values if value is not None]):
+            seeds[one.name] = known
     run = Run(recipe=_named(study), seeds=seeds, higher_is_better=METRICS[study.metric].higher_is_better)
     for name in OF_ALL:
         if (finding := FINDINGS[name](run)) is not None:
@@ -109,66 +109,73 @@ def _of_all(study: Study, records: Sequence[Record]) -> Iterator[tuple[Finding, 
 
 
 def _words(study: Study, records: Sequence[Record]) -> dict[str, list[float]]:
-    """What TF-IDF scores on the test rows of a classification, where it is not a contestant anyway."""
-    asked = any(one.name == "tf-idf" for one in study.who)
-    if asked or study.metric != "accuracy" or study.recipe.task.kind != "classification":
+    """Return the scores of TF-IDF on the test rows of a classification, unless it is a candidate."""
+    is_candidate = any(one.name == "tf-idf" for one in study.candidates)
+    if is_candidate or study.metric != "accuracy" or study.recipe.task.kind != "classification":
         return {}
-    return {BASELINE: tfidf_baseline(_shown(study, "train"), _shown(study, "test")).scores}
+    return {BASELINE: tfidf_baseline(_rendered(study, "train"), _rendered(study, "test")).scores}
 
 
 def _of_method(
-    study: Study, records: Sequence[Record], one: Candidate, words: dict[str, list[float]]
+    study: Study, records: Sequence[Record], candidate: Candidate, words: dict[str, list[float]]
 ) -> list[Finding]:
-    """What its first final shows, beside its search and the references."""
-    score = _test(records, one.name)
-    if score is None:
+    """Return what its first final shows, beside its search and the references."""
+    tests = {name: scores[0] for name, scores in scored(records, "test").items()}
+    if candidate.name not in tests:
         return []
+    score = tests[candidate.name]
     manifest = study.folder.artifact(score["about"]["final"]) / "softprompt.json"
-    rows = [row for row in score["examples"] if row["prediction"] is not None]
+    rows = score["examples"]
     sign = 1 if METRICS[study.metric].higher_is_better else -1
     run = Run(
         json.loads(manifest.read_text(encoding="utf-8")),
-        _as_tuned(study, one),
-        records=[PlainAnswer(row["prediction"], tuple(row["references"])) for row in rows],
+        _as_tuned(study, candidate),
+        records=[
+            PlainAnswer(row["prediction"], tuple(row["references"]))
+            for row in rows
+            if row["prediction"] is not None
+        ],
         scores=_row_scores(study, score),
         baselines={
-            other.name: _row_scores(study, its)
-            for other in study.who
-            if other.is_reference and (its := _test(records, other.name)) is not None
+            one.name: _row_scores(study, tests[one.name])
+            for one in study.candidates
+            if one.is_reference and one.name in tests
         }
         | words,
-        used=[row["input"] for row in score["examples"]],
+        used=[row["input"] for row in rows],
         searched=[
-            (record["settings"][one.rate], _searched(record, study.metric, sign))
+            (record["settings"][candidate.rate], _searched(record, study.metric, sign))
             for record in records
-            if record["contestant"] == one.name and record["phase"] == "search"
+            if record["contestant"] == candidate.name and record["phase"] == "search"
         ],
         test_scores=_evaluation(score),
     )
-    return [replace(finding, command=_of_its_rate(finding.command, one.rate)) for finding in examine(run)]
+    return [
+        replace(finding, command=_of_its_rate(finding.command, candidate.rate)) for finding in examine(run)
+    ]
 
 
 def _of_its_rate(command: str, rate: str) -> str:
-    """The command with the learning rate by the name that it has for this method."""
+    """Write the learning rate in a command by the name that it has for this method."""
     return command.replace("--over lr=", f"--over {rate}=").replace(" train.lr=", f" {rate}=")
 
 
 def _searched(record: Record, metric: str, sign: int) -> float:
-    """What a trial of the search scored; one that lay behind or failed was tried, and was not the best."""
+    """Return the score of a search trial; one that was pruned or failed was tried, and was not the best."""
     score = record["dev"].get(metric) if record["status"] == "done" else None
     return -math.inf if score is None else sign * score
 
 
-def _as_tuned(study: Study, one: Candidate) -> str:
-    """The recipe with what makes it this contestant's, as a command line has it."""
-    own, asked = study.recipe, one.recipe
-    words = [f"method={asked.method.name}"]
-    before = own.method.options() if asked.method.name == own.method.name else {}
-    for key, value in asked.method.options().items():
+def _as_tuned(study: Study, candidate: Candidate) -> str:
+    """Return the recipe and the overrides that make it this candidate's, as a command line has them."""
+    recipe, changed = study.recipe, candidate.recipe
+    words = [f"method={changed.method.name}"]
+    before = recipe.method.options() if changed.method.name == recipe.method.name else {}
+    for key, value in changed.method.options().items():
         if before.get(key) != value:
             words.append(f"method.{key}={value if isinstance(value, str) else json.dumps(value)}")
-    if asked.base.mode != own.base.mode:
-        words.append(f"base={asked.base.mode}")
+    if changed.base.mode != recipe.base.mode:
+        words.append(f"base={changed.base.mode}")
     return " ".join([_named(study), *map(shlex.quote, words)])
 
 
@@ -176,30 +183,18 @@ def _named(study: Study) -> str:
     return shlex.quote(study.source) if study.source else "RECIPE"
 
 
-def _test(records: Sequence[Record], name: str) -> Record | None:
-    own = [
-        r
-        for r in records
-        if r["contestant"] == name
-        and r["phase"] == "score"
-        and r["status"] == "done"
-        and r["about"]["split"] == "test"
-    ]
-    return min(own, key=lambda r: r["seed"], default=None)
-
-
 def _row_scores(study: Study, score: Record) -> list[float]:
-    """Each row's share of the metric, higher is better: their mean is the metric of all rows.
+    """Return each row's share of the metric, higher is better; their mean is the metric of all rows.
 
-    A row's own metric will not do: the mean of perplexities is that of the few worst rows.
+    The metric of a single row will not do: the mean of perplexities is that of the few worst rows.
     """
-    found = scores_of(CandidateRows("", [score["examples"]]), study.metric)
+    scores = scores_of(CandidateRows("", [score["examples"]]), study.metric)
     sign = 1 if METRICS[study.metric].higher_is_better else -1
-    return [] if found is None else (sign * found.values[0]).tolist()
+    return [] if scores is None else (sign * scores.values[0]).tolist()
 
 
 def _evaluation(score: Record) -> dict[str, Any]:
-    """As `Evaluation.to_json` has it."""
+    """Return a score as `Evaluation.to_json` writes it."""
     metrics = score["metrics"]
     return {
         "metrics": {name: one["value"] for name, one in metrics.items()},

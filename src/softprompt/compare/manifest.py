@@ -1,4 +1,5 @@
-"""What was asked, and on what: `study.json`, which is also the first line of `results.jsonl`."""
+"""The study: what is compared, on which rows, with which model. It is written to `study.json`, which is also
+the first line of `results.jsonl`."""
 
 from __future__ import annotations
 
@@ -10,6 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
 
 from .._system.files import write_text
 from .._system.provenance import provenance
@@ -24,53 +27,72 @@ from .store import Folder
 Line = dict[str, Any]
 
 
+@dataclass(frozen=True)
+class Before:
+    """The facts that a later call takes from the `study.json` of an earlier one."""
+
+    dtype: str | None = None
+    started: str | None = None
+    seconds: float | None = None
+
+    @staticmethod
+    def read(folder: Folder) -> Before:
+        """Read them; a missing or damaged file has none."""
+        try:
+            return _BEFORE.validate_json((folder.path / "study.json").read_bytes(), strict=True)
+        except (OSError, ValidationError):
+            return Before()
+
+
+_BEFORE = TypeAdapter(Before)
+
+
 @dataclass
 class Study:
-    """What was asked, and on what."""
+    """What is compared, and on what."""
 
     recipe: Recipe
-    who: list[Candidate]
-    ground: Splits
+    candidates: list[Candidate]
+    splits: Splits
     folder: Folder
     source: str = ""  # the recipe's file, for commands to name
     about: Line = field(default_factory=dict)
-    _since: float = 0.0  # until when its time is counted
+    _since: float = 0.0  # its time is counted until then
 
     @staticmethod
     def begin(
         recipe: Recipe,
-        who: Sequence[Candidate],
-        ground: Splits,
+        candidates: Sequence[Candidate],
+        splits: Splits,
         folder: Folder,
         source: str,
         since: float,
     ) -> Study:
         """Write `study.json` before anything is run. Its time counts from `since` (`time.monotonic`)."""
-        about = _about(recipe, who, ground, source)
-        before = _before(folder)
-        about["started"] = before.get("started") or about.pop("created")
-        about["seconds"] = before.get("seconds") or 0.0
-        study = Study(recipe, list(who), ground, folder, source, about, since)
+        about, before = _about(recipe, candidates, splits, source), Before.read(folder)
+        about["started"] = before.started or about.pop("created")
+        about["seconds"] = before.seconds or 0.0
+        study = Study(recipe, list(candidates), splits, folder, source, about, since)
         study._write()
         return study
 
     def count_time(self) -> None:
-        """Add the seconds since this was last done: a comparison that is killed keeps what it had counted."""
+        """Add the seconds since the last call of this, so that a killed comparison keeps its count."""
         now = time.monotonic()
         self.about["seconds"] = (self.about.get("seconds") or 0.0) + now - self._since
         self._since = now
         self._write()
 
-    def leave_out(self, what: Sequence[str]) -> None:
-        """Say what there was no time for."""
+    def leave_out(self, parts: Sequence[str]) -> None:
+        """Write what there was no time for."""
         if self.recipe.compare.within is not None:
-            self.about["budget"] |= {"within_seconds": self.recipe.compare.within, "left_out": list(what)}
+            self.about["budget"] |= {"within_seconds": self.recipe.compare.within, "left_out": list(parts)}
             self._write()
 
     @property
     def metric(self) -> str:
-        """The first metric: it decides."""
-        return self.ground.metrics[0]
+        """The first metric, which decides."""
+        return self.splits.metrics[0]
 
     def _write(self) -> None:
         write_text(
@@ -78,37 +100,37 @@ class Study:
         )
 
 
-def _about(recipe: Recipe, who: Sequence[Candidate], ground: Splits, source: str) -> Line:
-    how, methods = recipe.compare, [one for one in who if not one.is_reference]
-    made = provenance()
-    counts = {split: ground.counts.get(split, 0) for split in ("train", "dev", "test", "unseen")}
-    counts |= {"newcomers": ground.counts["newcomers"]} if ground.newcomers else {}
+def _about(recipe: Recipe, candidates: Sequence[Candidate], splits: Splits, source: str) -> Line:
+    config, methods = recipe.compare, [one for one in candidates if not one.is_reference]
+    origin = provenance()
+    counts = {split: splits.counts.get(split, 0) for split in ("train", "dev", "test", "unseen")}
+    counts |= {"newcomers": splits.counts["newcomers"]} if splits.newcomers else {}
     return {
         "kind": "study",
         "version": VERSION,
         "name": Path(source or recipe.output).stem,
         "model": recipe.model,
-        "dtype": ground.dtype,
+        "dtype": splits.dtype,
         "task": recipe.task.kind,
-        "metric": ground.metrics[0],
-        "higher_is_better": METRICS[ground.metrics[0]].higher_is_better,
-        "contestants": [one.describe() for one in who],
-        "seeds": list(range(recipe.train.seed, recipe.train.seed + how.seeds)),
+        "metric": splits.metrics[0],
+        "higher_is_better": METRICS[splits.metrics[0]].higher_is_better,
+        "contestants": [one.describe() for one in candidates],
+        "seeds": list(range(recipe.train.seed, recipe.train.seed + config.seeds)),
         "budget": {
-            "search_trials": max((trials_of(one, how) for one in methods), default=0),
+            "search_trials": max((trials_of(one, config) for one in methods), default=0),
             "steps": recipe.train.steps,
             "batch_size": recipe.train.batch_size,
         },
         "rows": counts,
-        "labels": ground.labels,
-        "prompts": ground.prompts,
-        "newcomers": {"prompts": ground.newcomers, "rows": ground.counts.get("newcomers-train", 0)},
-        "unseen": ground.unseen,
+        "labels": splits.labels,
+        "prompts": splits.prompts,
+        "newcomers": {"prompts": splits.newcomers, "rows": splits.counts.get("newcomers-train", 0)},
+        "unseen": splits.unseen,
         "machine": _machine(),
-        "versions": made["versions"],
-        "command": made["command"],
-        "created": made["created"],
-        "hashes": {"data": ground.hashes, "base": ground.base, "recipe": recipe.fingerprint()},
+        "versions": origin["versions"],
+        "command": origin["command"],
+        "created": origin["created"],
+        "hashes": {"data": splits.hashes, "base": splits.base, "recipe": recipe.fingerprint()},
         "recipe": recipe.to_dict(),
     }
 
@@ -132,17 +154,3 @@ def _cpu() -> str:
             return next(line.split(":", 1)[1].strip() for line in file if line.startswith("model name"))
     except (OSError, StopIteration):
         return platform.processor() or platform.machine()
-
-
-def _before(folder: Folder) -> Line:
-    try:
-        found = json.loads((folder.path / "study.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return {}
-    if not isinstance(found, dict):
-        return {}
-    started, seconds = found.get("started"), found.get("seconds")
-    return {
-        "started": started if isinstance(started, str) else None,
-        "seconds": seconds if isinstance(seconds, int | float) else None,
-    }

@@ -1,7 +1,7 @@
 """One job in a process of its own: trials from their plain values to their records on disk.
 
-A failure is a record too: what, why and how to mend it. It stops nothing else. What has a record already is
-not run again, but for failures that were not the trial's own (memory, a bug, a killed process).
+A failure is a record too: what failed, why, and how to fix it. It stops nothing else. A trial with a record
+does not run again, except after a failure that was not its own (memory, a bug, a killed process).
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import SoftPromptError
-from .store import Folder, Record
+from .phase import PHASES
+from .records import Record, Result, TrialError
+from .store import Folder
 from .trials import Trial
 
 KEPT_LINES = 12  # of a traceback
@@ -22,21 +24,21 @@ LEFT_OUT = "left out"  # for want of time: such a trial has no record on disk
 
 @dataclass(frozen=True)
 class Job:
-    """Trials to be run in one process, the training ones side by side where they can."""
+    """Trials that run in one process. Those that train do so side by side where they can."""
 
     folder: str
     trials: tuple[Trial, ...]
     prune: bool = False
-    rivals: tuple[str, ...] = ()  # ids of trials that pruning looks at
+    rivals: tuple[str, ...] = ()  # ids of the trials that pruning looks at
     threads: int | None = None
-    seconds: float | None = None  # of training, after which it is cut off; such a record is not kept
-    until: float | None = None  # `time.time()` after which nothing is begun, and a search is cut off
-    within: float | None = None  # what the comparison may take: a search that was cut off has more next time
+    seconds: float | None = None  # of training, after which it is stopped; such a record is not kept
+    until: float | None = None  # `time.time()` after which no trial begins, and a search is stopped
+    within: float | None = None  # what the comparison may take: a search that it stopped gets more next time
 
 
 @dataclass(frozen=True)
 class FirstLook:
-    """The first job: rows and base looked at once for all."""
+    """The first job of a comparison: split the rows, and look at the base model."""
 
     folder: str
     recipe: dict[str, Any]
@@ -44,7 +46,7 @@ class FirstLook:
 
 
 def run(job: Job | FirstLook) -> Any:
-    """What a worker is sent: records of the job's trials, or the ground that a survey found."""
+    """Run what a worker is sent: return the records of a job's trials, or the splits of a first look."""
     from .._system import threads
 
     threads.use(job.threads)
@@ -54,7 +56,7 @@ def run(job: Job | FirstLook) -> Any:
 
 
 def survey(job: FirstLook) -> dict[str, Any]:
-    """The ground, as plain values. Raises SoftPromptError."""
+    """Split the rows, and return the splits as plain values. Raises SoftPromptError."""
     from ..build import load_base, template_of
     from ..config.load import recipe_from_dict
     from ..data.labels import distinct_labels
@@ -63,7 +65,7 @@ def survey(job: FirstLook) -> dict[str, Any]:
     from .model_pool import kept
 
     recipe = recipe_from_dict(job.recipe)
-    if recipe.task.needs_head:  # whose size is that of the labels
+    if recipe.task.needs_head:  # its size is the number of labels
         labels = recipe.task.labels
         if labels is None and recipe.task.kind != "regression":
             labels = distinct_labels(read_rows(recipe.data.train), template_of(recipe))
@@ -74,23 +76,22 @@ def survey(job: FirstLook) -> dict[str, Any]:
 
 
 def run_trials(job: Job) -> list[Record]:
-    """Every trial's record, in their order. Where several fail together, each is tried alone."""
+    """Return every trial's record, in their order. If several fail together, each is tried alone."""
     folder = Folder(job.folder)
-    known = {trial.id: record for trial in job.trials if (record := settled(folder, trial.id, job.within))}
-    todo = [trial for trial in job.trials if trial.id not in known]
+    records = {t.id: record for t in job.trials if (record := settled(folder, t.id, job.within))}
+    todo = [trial for trial in job.trials if trial.id not in records]
     for group in _groups(todo):
         if job.until is not None and time.time() >= job.until:
-            known |= {trial.id: {**head(trial), "status": LEFT_OUT} for trial in group}
-            continue
-        for record in _tried(group, job, folder):
-            known[record["id"]] = record
-    return [known[trial.id] for trial in job.trials]
+            records |= {t.id: Record(**head(t), status=LEFT_OUT, error=None) for t in group}
+        else:
+            records |= {record["id"]: record for record in _tried(group, job, folder)}
+    return [records[trial.id] for trial in job.trials]
 
 
 def settled(folder: Folder, id: str, within: float | None = 0.0) -> Record | None:
-    """The record of a trial that need not be run again; one that was cut off is, where there is more time."""
+    """Return the record of a trial that need not run again; one that time stopped runs again in more time."""
     record = folder.read(id)
-    if record is None or (record["status"] == "failed" and record["error"].get("again")):
+    if record is None or (record["error"] and record["error"].get("again")):
         return None
     if "cut_within" in record and (within is None or within > record["cut_within"]):
         return None
@@ -98,8 +99,8 @@ def settled(folder: Folder, id: str, within: float | None = 0.0) -> Record | Non
 
 
 def _groups(trials: Sequence[Trial]) -> list[list[Trial]]:
-    """Which are trained side by side: all of the search, and of a curve, over a base that stays as it is."""
-    together = [t for t in trials if t.phase in ("search", "curve") and _shares_base(t)]
+    """Group the trials that train side by side: on the same rows, over a base that stays as it is."""
+    together = [t for t in trials if PHASES[t.phase].side_by_side and _shares_base(t)]
     rows = {trial.rows for trial in together}
     alone = [[trial] for trial in trials if trial not in together]
     return [*([t for t in together if t.rows == count] for count in sorted(rows, key=str)), *alone]
@@ -115,69 +116,54 @@ def _tried(trials: Sequence[Trial], job: Job, folder: Folder) -> list[Record]:
     from .phases.train import drop_checkpoint
 
     try:
-        found = _work(trials, job, folder)
+        results = _results(trials, job, folder)
     except Exception as error:
         if len(trials) > 1:
             return [record for trial in trials for record in _tried([trial], job, folder)]
         if isinstance(error, SoftPromptError) and drop_checkpoint(folder, trials[0]):
-            return _tried(trials, job, folder)  # that of a folder that was moved is refused: anew
-        found = [failure(_told(error))]
+            return _tried(trials, job, folder)  # the checkpoint of a moved folder is refused
+        results = [failure(_described(error))]
     records = []
-    for trial, result in zip(trials, found, strict=True):
-        record = {**head(trial), **result, "ended": time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())}
-        if record.pop("cut", False):
-            if job.within is not None:
-                folder.write(record | {"cut_within": job.within})
-        else:
+    for trial, result in zip(trials, results, strict=True):
+        ended = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
+        record = Record(**{**head(trial), **result, "ended": ended})  # type: ignore[typeddict-item]
+        if not record.pop("cut", False):
             folder.write(record)
+        elif job.within is not None:
+            folder.write(Record(**{**record, "cut_within": job.within}))
         records.append(record)
-    # after all are written: a kill before leaves the prompts, from which the other records are made
+    # after all are written: after a kill before this, the other records are made from the prompts
     for record in records:
         if not (record["error"] or {}).get("again"):
             folder.tidy(record)
     return records
 
 
-def _work(trials: Sequence[Trial], job: Job, folder: Folder) -> list[Record]:
-    from .phases import measure, prompt_tables, score, train
+def _results(trials: Sequence[Trial], job: Job, folder: Folder) -> list[Result]:
+    from .phases.train import Options
 
-    first = trials[0]
-    if first.phase in ("search", "final", "curve"):
-        prune, seconds = job.prune and first.phase == "search", job.seconds
-        if job.until is not None and first.phase == "search":
-            seconds = max(0.0, job.until - time.time())
-        return train.train(trials, folder, train.How(prune, job.rivals, seconds))
-    if first.phase == "measure":
-        return [measure.measure(first, folder)]
-    if first.phase == "growth":
-        return [prompt_tables.grow(first, folder)]
-    if first.phase == "newcomer" and "final" in first.about:
-        return [prompt_tables.join(first, folder)]
-    if "reference" in first.about:
-        return [score.score_reference(first, folder)]
-    return [score.score_final(first, folder)]
+    phase = PHASES[trials[0].phase]
+    if not phase.is_training:
+        return [phase.function()(trial, folder) for trial in trials]
+    seconds = job.seconds
+    if job.until is not None and phase.is_pruned:
+        seconds = max(0.0, job.until - time.time())
+    return phase.function()(trials, folder, Options(job.prune and phase.is_pruned, job.rivals, seconds))
 
 
-def head(trial: Trial) -> Record:
-    """What a record says of its trial."""
-    return {
-        "id": trial.id,
-        "contestant": trial.contestant,
-        "phase": trial.phase,
-        "settings": trial.settings,
-        "seed": trial.seed,
-        "rows": trial.rows,
-        "about": trial.about,
-    }
+def head(trial: Trial) -> dict[str, Any]:
+    """Return what a record says of its trial."""
+    keys = ("id", "contestant", "phase", "settings", "seed", "rows", "about")
+    return {key: getattr(trial, key) for key in keys}
 
 
-def failure(error: dict[str, Any]) -> Record:
-    """A record of what went wrong."""
+def failure(error: TrialError) -> Result:
+    """Return the result of a trial that failed."""
     return {"status": "failed", "error": error, "dev": {}, "cost": {}, "history": []}
 
 
-def _told(error: Exception) -> dict[str, Any]:
-    """What, why and how to mend it; of a bug or want of memory: where it was, and that it is tried again."""
+def _described(error: Exception) -> TrialError:
+    """Describe an error of ours by its own words; a bug or want of memory by its place, to be tried again."""
     import traceback
 
     if isinstance(error, SoftPromptError):
@@ -185,9 +171,9 @@ def _told(error: Exception) -> dict[str, Any]:
     lines = traceback.format_exception(error)
     where = traceback.extract_tb(error.__traceback__)
     place = f"in {Path(where[-1].filename).name}, line {where[-1].lineno}" if where else ""
-    what = "memory ran out" if isinstance(error, MemoryError) else lines[-1].strip()
-    fix = "run the same command again; it tries this one anew"
-    if "memory" in what.lower():
+    message = "memory ran out" if isinstance(error, MemoryError) else lines[-1].strip()
+    fix = "run the same command again; it tries this trial again"
+    if "memory" in message.lower():
         fix = "a smaller train.batch_size, or compare.workers=1"
     text = "".join(lines).splitlines()[-KEPT_LINES:]
-    return {"what": what, "why": place, "fix": fix, "again": True, "traceback": text}
+    return {"what": message, "why": place, "fix": fix, "again": True, "traceback": text}

@@ -259,7 +259,8 @@ def _trial(record: Record, metric: str, dev_rows: int) -> PilotTrial:
     score, error = dev.get(metric), (record.get("error") or {}).get("what", "")
     if record["status"] == "failed" or score is None or not math.isfinite(score):
         score, error = None, error or "no finite score"
-    key = () if score is None else tuple(record["dev_key"])
+    known = [] if score is None else record["dev_key"]
+    key = tuple(-math.inf if value is None else value for value in known)
     return PilotTrial(
         record["contestant"],
         {} if is_reference else dict(record["settings"]),

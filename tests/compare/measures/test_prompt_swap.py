@@ -31,14 +31,14 @@ def test_prompts_that_force_an_answer_are_followed(forcing, evaluator, rows, kin
     found = swap(judge, forcing, judge.encoder.encode_rows(rows), NAMES, how)
     assert found.matrix == [[4, 0], [0, 4]] and found.undecided == [0, 0]
     assert found.followed.value == 1 and found.followed.n == 8
-    assert (found.prompts, found.how, found.inputs, found.left_out) == (NAMES, how, 4, 0)
+    assert (found.prompts, found.rule, found.inputs, found.left_out) == (NAMES, how, 4, 0)
 
 
 @pytest.mark.parametrize(("kind", "labels"), [("generation", None), ("classification", ["no", "yes"])])
 def test_prompts_in_each_others_places_follow_each_other(forcing, evaluator, rows, kind, labels):
     judge = evaluator(kind, labels)
     found = swap(judge, exchanged(forcing), judge.encoder.encode_rows(rows), NAMES)
-    assert found.how == "references"
+    assert found.rule == "references"
     assert found.matrix == [[0, 4], [4, 0]] and found.followed.value == 0
 
 
@@ -57,7 +57,7 @@ def test_without_shared_inputs_the_likelihood_decides_token_by_token(
     judge = evaluator()
     apart = judge.encoder.encode_rows([rows[0], rows[3], rows[4], rows[7]])
     found = swap(judge, method, apart, NAMES)
-    assert found.how == "likelihood" and found.inputs == 4
+    assert found.rule == "likelihood" and found.inputs == 4
     expected = [[0, 0], [0, 0]]
     for example in apart:
         for given in (0, 1):
@@ -116,7 +116,7 @@ def test_inputs_whose_references_are_the_same_tell_nothing(forcing, evaluator, r
     judge = evaluator()
     same = [{**row, "target": "yes"} for row in rows[:2]]
     found = swap(judge, forcing, judge.encoder.encode_rows([*same, *rows[2:]]), NAMES)
-    assert (found.how, found.inputs, found.left_out) == ("references", 3, 1)
+    assert (found.rule, found.inputs, found.left_out) == ("references", 3, 1)
     with pytest.raises(SoftPromptError, match="under two prompts"):
         swap(judge, forcing, judge.encoder.encode_rows(same), NAMES, "references")
 

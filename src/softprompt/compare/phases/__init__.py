@@ -1,1 +1,1 @@
-"""The phases of a comparison: train, score, measure."""
+"""What the trials of a comparison do. `softprompt.compare.phase` is the table of phases."""

@@ -1,4 +1,4 @@
-"""A final prompt's control and serving; a measure that cannot be had is left out with its reason."""
+"""Control and serving of a final prompt. A measure that does not apply is skipped, with its reason."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from ..measures.leakage import leakage
 from ..measures.prompt_swap import swap
 from ..measures.strength import dose
 from ..model_pool import kept
+from ..records import Result
 from ..store import Folder
 from ..trials import Trial
 from .score import opened
@@ -31,38 +32,42 @@ CONTROL = ("swap", "dose", "leakage", "composition", "adherence")
 
 
 class _Prompt:
-    """What the measures look at."""
+    """The prompt of a final trial, with what the measures need of it."""
 
     def __init__(self, trial: Trial, folder: Folder) -> None:
-        self.lm, self.method, self.encoder, self.recipe = opened(folder, trial.about["final"])
+        about = trial.about
+        self.lm, self.method, self.encoder, self.recipe = opened(folder, about["final"])
         rows = read_rows(folder.rows("test"), split="test")
-        rows = limit_rows(rows, trial.about["rows"], self.recipe.train.seed)
+        rows = limit_rows(rows, about["rows"], self.recipe.train.seed)
         self.examples: Sequence[Example] = self.encoder.encode_rows(rows)
         self.evaluator: Evaluator = evaluator_of(self.recipe, self.lm, self.encoder)
-        self.constraint = trial.about["constraint"]
+        self.constraint = about["constraint"]
         self.plain = _plain(self.recipe)
 
 
-def measure(trial: Trial, folder: Folder) -> dict[str, Any]:
-    """The record: `control` lines, `serving`, and what could not be measured and why."""
+def measure(trial: Trial, folder: Folder) -> Result:
+    """Measure what the trial names: `control` lines, `serving`, and the reasons of those that are refused."""
     prompt = _Prompt(trial, folder)
-    control, refused = [], {}
-    for name in trial.about["control"]:
+    refused: dict[str, dict[str, str]] = {}
+
+    def measured(name: str, function: Callable[[_Prompt], dict[str, Any]]) -> dict[str, Any] | None:
         try:
-            control.append({"measure": name, **_MEASURES[name](prompt)})
+            return function(prompt)
         except SoftPromptError as error:
             refused[name] = {"what": error.what, "why": error.why, "fix": error.fix}
-    served = None
-    if trial.about["serving"]:
-        try:
-            served = _serving(prompt)
-        except SoftPromptError as error:
-            refused["serving"] = {"what": error.what, "why": error.why, "fix": error.fix}
+            return None
+
+    control = [
+        {"measure": name, **line}
+        for name in trial.about["control"]
+        if (line := measured(name, _MEASURES[name])) is not None
+    ]
+    served = measured("serving", _serving) if trial.about["serving"] else None
     return {"status": "done", "error": None, "control": control, "serving": served, "refused": refused}
 
 
 def _plain(recipe: Recipe) -> LanguageModel | None:
-    """The base as it was, where training changed it."""
+    """Load the base as it was, if training changed it."""
     if recipe.base.mode == "frozen" or recipe.task.needs_head:
         return None
     frozen = recipe.model_copy(update={"base": type(recipe.base)()})
@@ -74,57 +79,55 @@ def _value(score: Score, **detail: Any) -> dict[str, Any]:
 
 
 def _swap(p: _Prompt) -> dict[str, Any]:
-    found = swap(p.evaluator, p.method, p.examples, p.encoder.prompts)
-    about = {name: getattr(found, name) for name in ("matrix", "undecided", "how", "inputs", "left_out")}
-    return _value(found.followed, prompts=list(found.prompts), **about)
+    result = swap(p.evaluator, p.method, p.examples, p.encoder.prompts)
+    about = {name: getattr(result, name) for name in ("matrix", "undecided", "inputs", "left_out")}
+    return _value(result.followed, prompts=list(result.prompts), how=result.rule, **about)
 
 
 def _dose(p: _Prompt) -> dict[str, Any]:
     static = materialise(p.method)
     if static is not None and not any(prompt.channels() for prompt in static.prompts):
         raise SoftPromptError(
-            "there is no dose of it", "nothing is injected: the base itself was trained", "leave dose out"
+            "its strength cannot be changed", "nothing is injected: the base was trained", "leave dose out"
         )
-    found = dose(p.evaluator, p.method, p.examples, plain=p.plain)
+    result = dose(p.evaluator, p.method, p.examples, plain=p.plain)
     detail = {
-        "strengths": list(found.strengths),
-        "effect": list(found.effect),
-        "effect_name": found.effect_name,
-        "refused": list(found.refused),
-        "graded": found.graded,
-        "graded_rows": asdict(found.graded_rows),
+        "strengths": list(result.strengths),
+        "effect": list(result.effect),
+        "effect_name": result.effect_name,
+        "refused": list(result.refused),
+        "graded": result.graded,
+        "graded_rows": asdict(result.graded_rows),
     }
-    return {"value": found.spearman, "low": None, "high": None, "detail": detail}
+    return {"value": result.spearman, "low": None, "high": None, "detail": detail}
 
 
 def _leakage(p: _Prompt) -> dict[str, Any]:
-    found = leakage(p.lm, p.method, plain=p.plain)
-    detail = {"tokens": found.change.n, "chunks": found.chunks, "plain": found.plain}
-    return _value(found.change, **detail)
+    result = leakage(p.lm, p.method, plain=p.plain)
+    return _value(result.change, tokens=result.change.n, chunks=result.chunks, plain=result.plain)
 
 
 def _composition(p: _Prompt) -> dict[str, Any]:
-    """The first two prompts, on inputs that have references under both."""
+    """Measure the first two prompts, on inputs that have references under both."""
     if p.method.num_prompts < 2:
         raise SoftPromptError("there is one prompt alone", "composition takes two")
     by_input: dict[tuple[int, ...], dict[int, Example]] = {}
     for example in p.examples:
         by_input.setdefault(example.input_ids, {})[example.prompt] = example
-    pairs = [found for found in by_input.values() if {0, 1} <= found.keys()]
+    pairs = [by_prompt for by_prompt in by_input.values() if {0, 1} <= by_prompt.keys()]
     if not pairs:
         raise SoftPromptError(
             "no test input has references under the first two prompts",
-            "an answer that obeys both is told by the references of both",
+            "only the references of both show whether an answer obeys both",
         )
-    references = [[found[p].rendered.references for found in pairs] for p in (0, 1)]
-    found = composition(
-        p.evaluator, p.method, (0, 1), [found[0] for found in pairs], (references[0], references[1])
-    )
+    references = [[pair[prompt].rendered.references for pair in pairs] for prompt in (0, 1)]
+    inputs = [pair[0] for pair in pairs]
+    result = composition(p.evaluator, p.method, (0, 1), inputs, (references[0], references[1]))
     return _value(
-        found.both,
+        result.both,
         prompts=list(p.encoder.prompts[:2]),
-        each=[asdict(score) for score in found.each],
-        alone=[asdict(score) for score in found.alone],
+        each=[asdict(score) for score in result.each],
+        alone=[asdict(score) for score in result.alone],
     )
 
 
@@ -132,22 +135,22 @@ def _adherence(p: _Prompt) -> dict[str, Any]:
     if p.constraint is None:
         raise SoftPromptError("no constraint is named", "adherence is to one", "compare.constraint={…}")
     constraint = Constraint.parse(p.constraint, p.encoder.labels)
-    found = adherence(p.evaluator, p.method, p.examples, constraint)
-    parts = {name: asdict(score) for name, score in found.parts.items()}
-    return _value(found.satisfied, constraint=str(constraint), parts=parts)
+    result = adherence(p.evaluator, p.method, p.examples, constraint)
+    parts = {name: asdict(score) for name, score in result.parts.items()}
+    return _value(result.satisfied, constraint=str(constraint), parts=parts)
 
 
 def _serving(p: _Prompt) -> dict[str, Any]:
-    found = serving(p.lm, p.method, p.examples, plain=p.plain)
-    mixed = found.mixed_tokens_per_second
+    timed = serving(p.lm, p.method, p.examples, plain=p.plain)
+    mixed = timed.mixed_tokens_per_second
     return {
-        "time_to_first_token_ms": found.first_token_ms.median,
-        "plain_time_to_first_token_ms": found.plain_first_token_ms.median,
-        "tokens_per_second": found.tokens_per_second.median,
+        "time_to_first_token_ms": timed.first_token_ms.median,
+        "plain_time_to_first_token_ms": timed.plain_first_token_ms.median,
+        "tokens_per_second": timed.tokens_per_second.median,
         "mixed_tokens_per_second": None if mixed is None else mixed.median,
-        "plain_tokens_per_second": found.plain_tokens_per_second.median,
+        "plain_tokens_per_second": timed.plain_tokens_per_second.median,
         "added_tokens": added_tokens(p.lm, p.method, p.examples).soft_tokens,
-        "detail": asdict(found),
+        "detail": asdict(timed),
     }
 
 

@@ -1,4 +1,4 @@
-"""Which tables are trained to see what growth does: the same few prompts, among ever more others."""
+"""Tables of growing size: the same few prompts, each time among more others."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ WATCHED = 4  # prompts that are scored in tables of every size
 
 
 def watched(prompts: Sequence[str]) -> tuple[str, ...]:
-    """The prompts whose quality is followed: the first few."""
+    """Return the prompts whose quality is followed: the first few."""
     return tuple(prompts[:WATCHED])
 
 
-def sizes(asked: Sequence[int], prompts: int) -> list[int]:
-    """Sizes to be trained for it: of all prompts there is a final trial already."""
-    return sorted({size for size in asked if size < prompts})
+def sizes(requested: Sequence[int], prompts: int) -> list[int]:
+    """Return the sizes to train, ascending; a table of all prompts is the final trial already."""
+    return sorted({size for size in requested if size < prompts})
 
 
 def tables(prompts: Sequence[str], size: int) -> list[Table]:
-    """Tables of so many prompts that hold every watched one once: one table, or several of a smaller size."""
+    """Return tables of `size` prompts in which every watched prompt is scored once: one table or several."""
     followed, found = watched(prompts), []
     for start in range(0, len(followed), size):
-        own = followed[start : start + size]
-        others = [name for name in prompts if name not in own]
-        found.append(Table((*own, *others[: size - len(own)]), own))
+        scored = followed[start : start + size]
+        others = [name for name in prompts if name not in scored]
+        found.append(Table((*scored, *others[: size - len(scored)]), scored))
     return found

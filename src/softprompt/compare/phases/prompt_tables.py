@@ -1,6 +1,6 @@
-"""Tables of prompts: the same prompts in a table as it grows, and prompts that come once all is trained.
+"""Tables of prompts: the same prompts in tables of growing size, and prompts that are added after training.
 
-What is measured is defined in docs/measures.md.
+docs/measures.md defines what is measured.
 """
 
 from __future__ import annotations
@@ -25,43 +25,46 @@ from ...methods.base import Setting, SoftPrompt
 from ...training.prepare import Prepared, prepare
 from ...training.tune import Run, tune_many
 from ..model_pool import forget, frozen_base
-from ..store import Folder, Record
+from ..records import Result
+from ..store import Folder
 from ..trials import Trial
-from .score import told
+from .score import score_reference, scored
 
-START = ("text", "artifact", "transfer")  # options that only say where vectors begin
+START = ("text", "artifact", "transfer")  # options that say only where vectors begin
 
 
-def grow(trial: Trial, folder: Folder) -> Record:
-    """A table of some of the prompts, trained on their rows; the watched ones' test rows scored."""
-    recipe, field = recipe_from_dict(trial.recipe), trial.recipe["data"]["prompt_field"]
-    names, watched = trial.about["prompts"], trial.about["watched"]
+def grow(trial: Trial, folder: Folder) -> Result:
+    """Train a table of some of the prompts on their rows, and score the watched prompts' test rows."""
+    recipe, field, about = recipe_from_dict(trial.recipe), trial.recipe["data"]["prompt_field"], trial.about
     train, dev, test = (
         [row for row in read_rows(folder.rows(split), split=split) if meant(str(row[field]), of) is not None]
-        for split, of in (("train", names), ("dev", names), ("test", watched))
+        for split, of in (("train", about["prompts"]), ("dev", about["prompts"]), ("test", about["watched"]))
     )
-    # few rows may leave a prompt without dev rows: then what is kept is chosen by its training rows
+    # few rows may leave a prompt without dev rows: then its training rows choose what is kept
     return _tuned(trial, _prepared(recipe, train, dev or train), test)
 
 
-def join(trial: Trial, folder: Folder) -> Record:
-    """Prompts that no training saw, tuned on a few rows each, beside what the final trial has for all.
+def add(trial: Trial, folder: Folder) -> Result:
+    """Tune prompts that no training saw on a few rows each, beside what the final trial has for all.
 
-    What all prompts share (a generator, a shared prompt, a reparameterization) is the final's, and stays.
+    Tensors that all prompts share (a generator, a shared prompt, a reparameterization) are the final's, and
+    stay as they are. A reference trains nothing and is scored on the same rows.
     """
+    if "reference" in trial.about:
+        return score_reference(trial, folder)
     final = artifacts.load(folder.artifact(trial.about["final"]))
     few = read_rows(folder.rows(trial.about["train"]))
     prepared = _prepared(recipe_from_dict(trial.recipe), few, few)
     shared = share(prepared.method, final, prepared.lm) if prepared.recipe.base.mode == "frozen" else []
-    record = _tuned(trial, prepared, read_rows(folder.rows(trial.about["split"]), split="test"))
-    return record | {"shared": len(shared)}
+    result = _tuned(trial, prepared, read_rows(folder.rows(trial.about["split"]), split="test"))
+    result["shared"] = len(shared)
+    return result
 
 
 def share(method: SoftPrompt, final: Artifact, lm: LanguageModel) -> list[str]:
-    """Give `method` what `final`'s prompts share, and hold it fixed; the names of it."""
-    own = of_each_prompt(final, lm)
-    saved = final.tensors(STATE)
-    common = {name: tensor for name, tensor in saved.items() if name not in own}
+    """Give `method` the tensors that `final`'s prompts share, hold them fixed, and return their names."""
+    separate = of_each_prompt(final, lm)
+    common = {name: tensor for name, tensor in final.tensors(STATE).items() if name not in separate}
     method.load_state_dict(common, strict=False)
     for name, parameter in method.named_parameters():
         if name in common:
@@ -70,18 +73,18 @@ def share(method: SoftPrompt, final: Artifact, lm: LanguageModel) -> list[str]:
 
 
 def of_each_prompt(final: Artifact, lm: LanguageModel) -> set[str]:
-    """The tensors that grow with the number of prompts."""
+    """Return the names of the tensors that grow with the number of prompts."""
     options = {k: v for k, v in final.manifest["options"].items() if k not in START}
     if "init" in options:
         options["init"] = "vocab"
 
     def shapes(*prompts: str) -> dict[str, Any]:
         setting = Setting(lm, prompts, feature_size=lambda reads: size(lm, reads))
-        made = methods.build(final.manifest["method"], setting, options)
-        return {name: tensor.shape for name, tensor in made.state_dict().items()}
+        method = methods.build(final.manifest["method"], setting, options)
+        return {name: tensor.shape for name, tensor in method.state_dict().items()}
 
-    one, two = shapes("one"), shapes("one", "two")
-    return {name for name in one if one[name] != two[name]}
+    single, double = shapes("first"), shapes("first", "second")
+    return {name for name in single if single[name] != double[name]}
 
 
 def _prepared(recipe: Recipe, train: Sequence[Any], dev: Sequence[Any]) -> Prepared:
@@ -91,17 +94,17 @@ def _prepared(recipe: Recipe, train: Sequence[Any], dev: Sequence[Any]) -> Prepa
     return prepare(recipe, lm=lm, rows=train, dev_rows=dev)
 
 
-def _tuned(trial: Trial, prepared: Prepared, rows: Sequence[Any]) -> Record:
+def _tuned(trial: Trial, prepared: Prepared, rows: Sequence[Any]) -> Result:
     """Train, and score the rows."""
     started = time.perf_counter()
     run: Run = tune_many([prepared], overwrite=True, text_rows=0)[0]
     prepared, outcome, text_rows = run.prepared, run.outcome, trial.about["text_rows"]
     examples = prepared.encoder.encode_rows(rows)
-    found = evaluator_of(prepared.recipe, prepared.lm, prepared.encoder).run(
-        prepared.method, examples, text_rows=text_rows
-    )
-    record = told(found, examples, prepared.encoder, text_rows, started)
-    return record | {
+    evaluator = evaluator_of(prepared.recipe, prepared.lm, prepared.encoder)
+    evaluation = evaluator.run(prepared.method, examples, text_rows=text_rows)
+    result = scored(evaluation, examples, prepared.encoder, text_rows, started)
+    return {
+        **result,
         "steps": outcome.step,
         "best_step": outcome.best_step,
         "history": outcome.history,

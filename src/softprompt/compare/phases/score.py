@@ -1,17 +1,15 @@
-"""What a tuned prompt, or a reference, makes of a split: metrics, and every row by itself."""
+"""Scores of a split under a tuned prompt or a reference: metrics, and the result of every row."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from pathlib import Path
 from typing import Any
 
 from ... import methods
 from ...artifacts import artifact as artifacts
-from ...artifacts.artifact import Artifact
 from ...build import encoder_of, template_of
 from ...cache import InputCache
 from ...cache.folders import cache_place
@@ -26,39 +24,46 @@ from ...data.sources import read_rows
 from ...data.spelling import distinct, meant
 from ...errors import SoftPromptError
 from ...evaluation.diagnostics.baselines import tfidf_baseline
-from ...evaluation.evaluator import Evaluation, Record, dev_key, evaluator_of
-from ...evaluation.metrics import METRICS, compute, default_metrics
+from ...evaluation.evaluator import Evaluation, dev_key, evaluator_of
+from ...evaluation.metrics import METRICS, Score, compute, default_metrics
 from ...lm.base import LanguageModel
 from ...methods.base import Setting, SoftPrompt
 from ..measures.confidence import confidences
 from ..model_pool import base_of, kept
+from ..records import Result, RowResult
 from ..stats.calibration import calibration
 from ..store import Folder
 from ..trials import Trial
 
 
 def opened(folder: Folder, final: str) -> tuple[LanguageModel, SoftPrompt, Encoder, Recipe]:
-    """A final trial's prompt on its base, ready to be measured."""
+    """Load a final trial's prompt on its base, ready to be measured."""
     artifact = artifacts.load(folder.artifact(final))
     recipe = recipe_from_dict(artifact.manifest["recipe"])
     lm = base_of(artifact, recipe)
-    return lm, artifact.method(lm), _encoder(recipe, lm, artifact), recipe
+    encoder = encoder_of(recipe, lm, template_of(recipe, lm), artifact.prompts, artifact.manifest["labels"])
+    return lm, artifact.method(lm), encoder, recipe
 
 
-def score_final(trial: Trial, folder: Folder) -> dict[str, Any]:
-    """A final trial on a split."""
+def score(trial: Trial, folder: Folder) -> Result:
+    """Score a reference, or the prompt of a final trial, on a split."""
+    return (score_reference if "reference" in trial.about else score_final)(trial, folder)
+
+
+def score_final(trial: Trial, folder: Folder) -> Result:
+    """Score a final trial on a split."""
     lm, method, encoder, recipe = opened(folder, trial.about["final"])
-    started = time.perf_counter()
+    started, text_rows = time.perf_counter(), trial.about["text_rows"]
     examples = encoder.encode_rows(_rows(folder, trial.about["split"]))
-    cache, text_rows = _kept_inputs(recipe, lm, method, examples), trial.about["text_rows"]
-    found = evaluator_of(recipe, lm, encoder).run(method, examples, cache=cache, text_rows=text_rows)
-    return told(found, examples, encoder, trial.about["text_rows"], started)
+    cache = _kept_inputs(recipe, lm, method, examples)
+    evaluation = evaluator_of(recipe, lm, encoder).run(method, examples, cache=cache, text_rows=text_rows)
+    return scored(evaluation, examples, encoder, text_rows, started)
 
 
 def _kept_inputs(
     recipe: Recipe, lm: LanguageModel, method: SoftPrompt, examples: Sequence[Example]
 ) -> InputCache | None:
-    """Inputs that are kept on disk, where the next final finds them; in memory they would be of no use."""
+    """Open the inputs that are kept on disk, where the next final finds them; memory would be of no use."""
     if recipe.train.cache != "disk":
         return None
     plan = plan_inputs(recipe, lm, method, examples, len(examples))
@@ -67,12 +72,12 @@ def _kept_inputs(
     return cache
 
 
-def score_reference(trial: Trial, folder: Folder) -> dict[str, Any]:
-    """The plain model, with or without demonstrations, or TF-IDF, on a split."""
+def score_reference(trial: Trial, folder: Folder) -> Result:
+    """Score the plain model, with or without demonstrations, or TF-IDF, on a split."""
     recipe, about, started = recipe_from_dict(trial.recipe), trial.about, time.perf_counter()
     train, rows = _rows(folder, about.get("train", "train")), _rows(folder, about["split"])
-    # of the dev rows as in training: no texts are written
-    text_rows = about["text_rows"] if trial.phase != "reference" else 0
+    # as in training, no texts are generated for the dev rows
+    text_rows = about["text_rows"] if about["split"] != "dev" else 0
     if about["reference"] == "tf-idf":
         return _tfidf(recipe, train, rows)
     lm = kept(recipe)
@@ -85,98 +90,105 @@ def score_reference(trial: Trial, folder: Folder) -> dict[str, Any]:
     else:
         examples = encoder.encode_rows(rows)
     plain = methods.build("none", Setting(lm, prompts))
-    found = evaluator.run(plain, examples, text_rows=text_rows)
-    return told(found, examples, encoder, text_rows, started)
+    return scored(evaluator.run(plain, examples, text_rows=text_rows), examples, encoder, text_rows, started)
 
 
-def told(
-    found: Evaluation, examples: Sequence[Example], encoder: Encoder, text_rows: int | None, started: float
-) -> dict[str, Any]:
-    """An evaluation as a record holds it."""
+def scored(
+    evaluation: Evaluation,
+    examples: Sequence[Example],
+    encoder: Encoder,
+    text_rows: int | None,
+    started: float,
+) -> Result:
+    """Return an evaluation as a record holds it."""
     written = len(examples)
     if encoder.kind == "generation" and text_rows is not None:
         written = min(written, text_rows)
-    sure = confidences(found.records) if all(r.scores for r in found.records) else None
-    rows = []
-    for i, (record, example) in enumerate(zip(found.records, examples, strict=True)):
-        target = (example.candidates or ()).index(example.target_ids) if example.candidates else None
+    has_scores = all(record.scores for record in evaluation.records)
+    sure = confidences(evaluation.records) if has_scores else None
+    rows: list[RowResult] = []
+    for i, (record, example) in enumerate(zip(evaluation.records, examples, strict=True)):
+        candidates = example.candidates or ()
         rows.append(
-            _row(record, record.prediction if i < written else None)
-            | {
+            {
+                "input": record.input,
+                "references": list(record.references),
+                "prediction": record.prediction if i < written else None,
+                "nll": _finite(record.nll),
+                "tokens": record.tokens,
+                "prompt": record.prompt,
                 "label": None if sure is None else sure[i].label,
-                "target": target,
+                "target": candidates.index(example.target_ids) if candidates else None,
                 "confidence": None if sure is None else sure[i].confidence,
             }
         )
+    calibrated = None
+    if sure:
+        calibrated = asdict(calibration([row.confidence for row in sure], [row.correct for row in sure]))
+    key = [_finite(x) for x in dev_key(evaluation).key]
+    return _result(key, evaluation.metrics, calibrated, rows, started)
+
+
+def _result(
+    key: list[float | None],
+    metrics: Mapping[str, Score],
+    calibrated: dict[str, Any] | None,
+    rows: list[RowResult],
+    started: float,
+) -> Result:
     return {
         "status": "done",
         "error": None,
-        "dev_key": [x if math.isfinite(x) else None for x in dev_key(found).key],
-        "metrics": {name: asdict(value) for name, value in found.metrics.items()},
-        "calibration": _calibration(sure),
+        "dev_key": key,
+        "metrics": {name: asdict(value) for name, value in metrics.items()},
+        "calibration": calibrated,
         "examples": rows,
         "seconds": time.perf_counter() - started,
     }
 
 
-def _row(record: Record, prediction: str | None) -> dict[str, Any]:
-    return {
-        "input": record.input,
-        "references": list(record.references),
-        "prediction": prediction,
-        "nll": record.nll if math.isfinite(record.nll) else None,
-        "tokens": record.tokens,
-        "prompt": record.prompt,
-    }
+def _finite(x: float) -> float | None:
+    return x if math.isfinite(x) else None
 
 
-def _calibration(sure: Sequence[Any] | None) -> dict[str, Any] | None:
-    if not sure:
-        return None
-    return asdict(calibration([one.confidence for one in sure], [one.correct for one in sure]))
-
-
-def _tfidf(recipe: Recipe, train: Sequence[Any], rows: Sequence[Any]) -> dict[str, Any]:
-    """Words alone. It knows no likelihoods, so that metrics that need them are left out."""
+def _tfidf(recipe: Recipe, train: Sequence[Any], rows: Sequence[Any]) -> Result:
+    """Score logistic regression on words. It has no likelihoods, so metrics that need them are skipped."""
     if recipe.task.kind != "classification":
         raise SoftPromptError(
-            f"tf-idf cannot do a {recipe.task.kind} task", "it tells labels apart", "leave it out"
+            f"tf-idf cannot do a {recipe.task.kind} task", "it classifies texts", "leave it out"
         )
     started, template = time.perf_counter(), template_of(recipe)
-    known, asked = ([_Bare(template.render(row)) for row in part] for part in (train, rows))
-    guesses = tfidf_baseline(known, asked).records
+    known, unknown = ([_Bare(template.render(row)) for row in part] for part in (train, rows))
+    guesses = tfidf_baseline(known, unknown).records
     names = list(recipe.task.metrics or default_metrics(recipe.task.kind))
     names = [name for name in names if METRICS[name].needs == "prediction"]
-    found = compute(names, [g.prediction for g in guesses], [g.references for g in guesses])
-    labels = list(recipe.task.labels or ())
-    prompts = _prompts(recipe, train)
-    told = [
-        {
-            "input": guess.input,
-            "references": list(guess.references),
-            "prediction": guess.prediction,
-            "nll": None,
-            "tokens": 0,
-            "prompt": 0 if (own := meant(one.rendered.prompt or "", prompts)) is None else prompts.index(own),
-            "label": labels.index(guess.prediction) if guess.prediction in labels else None,
-            "target": labels.index(one.rendered.target) if one.rendered.target in labels else None,
-            "confidence": None,
-        }
-        for guess, one in zip(guesses, asked, strict=True)
-    ]
-    return {
-        "status": "done",
-        "error": None,
-        "dev_key": [found[names[0]].value] if names else [],
-        "metrics": {name: asdict(value) for name, value in found.items()},
-        "calibration": None,
-        "examples": told,
-        "seconds": time.perf_counter() - started,
-    }
+    metrics = compute(names, [g.prediction for g in guesses], [g.references for g in guesses])
+    labels, prompts = list(recipe.task.labels or ()), _prompts(recipe, train)
+
+    def number(label: str) -> int | None:
+        return labels.index(label) if label in labels else None
+
+    results: list[RowResult] = []
+    for guess, row in zip(guesses, unknown, strict=True):
+        prompt = meant(row.rendered.prompt or "", prompts)
+        results.append(
+            {
+                "input": guess.input,
+                "references": list(guess.references),
+                "prediction": guess.prediction,
+                "nll": None,
+                "tokens": 0,
+                "prompt": 0 if prompt is None else prompts.index(prompt),
+                "label": number(guess.prediction),
+                "target": number(row.rendered.target),
+                "confidence": None,
+            }
+        )
+    return _result([metrics[names[0]].value] if names else [], metrics, None, results, started)
 
 
 class _Bare:
-    """A rendered row where an encoded one is asked for: words need no token ids."""
+    """A rendered row in place of an encoded one: words need no token ids."""
 
     target_ids: tuple[int, ...] = ()
     truncated = 0
@@ -186,7 +198,7 @@ class _Bare:
 
 
 def _rows(folder: Folder, split: str) -> list[Any]:
-    return read_rows(Path(folder.rows(split)), split=split)
+    return read_rows(folder.rows(split), split=split)
 
 
 def _prompts(recipe: Recipe, train: Sequence[Any]) -> tuple[str, ...]:
@@ -194,7 +206,3 @@ def _prompts(recipe: Recipe, train: Sequence[Any]) -> tuple[str, ...]:
     if field is None:
         return ("default",)
     return tuple(distinct(str(row[field]) for row in train if row.get(field) not in (None, "")))
-
-
-def _encoder(recipe: Recipe, lm: LanguageModel, artifact: Artifact) -> Encoder:
-    return encoder_of(recipe, lm, template_of(recipe, lm), artifact.prompts, artifact.manifest["labels"])

@@ -1,7 +1,7 @@
-"""Training trials: of one contestant, side by side where the base stays as it is.
+"""Trials that train: those of one candidate, side by side where the base stays as it is.
 
-A final trial runs alone, so that its seconds and its memory are those that a user would see; of the others
-nothing but the dev score is wanted.
+A final trial runs alone, so that its seconds and its memory are those that a user would see; the others are
+run for their dev scores alone.
 """
 
 from __future__ import annotations
@@ -9,10 +9,9 @@ from __future__ import annotations
 import gc
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from ..._system.memory import peak_memory, reset_peak
 from ..._system.run_lock import held
@@ -28,24 +27,26 @@ from ...training.sweep import prepare_settings
 from ...training.tune import Hooks, Run, optimization, tune_many
 from ..measures.cost import added_tokens, training_flops
 from ..model_pool import forget, frozen_base
+from ..phase import PHASES
 from ..pruning import Pruner, curve_of
-from ..store import Folder, Record
+from ..records import Cost, Record, Result, TrialError
+from ..store import Folder
 from ..trials import Trial
 
 COUNTED = 4  # batches whose operations are counted
 
 
 @dataclass(frozen=True)
-class How:
-    """What a job of training trials is told beyond its trials."""
+class Options:
+    """How a job of training trials runs: pruning against earlier trials of the same search, and a limit."""
 
     prune: bool = False
     rivals: tuple[str, ...] = ()  # trials of the same search that ended before
-    seconds: float | None = None  # after which training is cut off
+    seconds: float | None = None  # after which training is stopped
 
 
-def train(trials: Sequence[Trial], folder: Folder, how: How) -> list[Record]:
-    """Train them all, side by side; their records. Raises what training raises."""
+def train(trials: Sequence[Trial], folder: Folder, options: Options) -> list[Result]:
+    """Train all of them side by side, and return their results. Raises what training raises."""
     started = time.perf_counter()
     recipes = [recipe_from_dict(trial.recipe) for trial in trials]
     lm = frozen_base(recipes[0])
@@ -54,39 +55,44 @@ def train(trials: Sequence[Trial], folder: Folder, how: How) -> list[Record]:
     gc.collect()
     reset_peak()
     prepared = prepare_settings(recipes, lm=lm) if len(recipes) > 1 else [prepare(recipes[0], lm=lm)]
-    watch = _Watch(prepared, _rivals(folder, how) if how.prune else None, how.seconds)
+    rivals = None
+    if options.prune:
+        earlier = map(folder.read, options.rivals)
+        rivals = [record for record in earlier if record is not None and record["status"] == "done"]
+    watch = _Watch(prepared, rivals, options.seconds)
     hooks = Hooks(watch.stage, watch.cached, watch.event, is_pruned=watch.is_pruned)
-    kept = any(trial.phase == "final" for trial in trials)  # of the others no artifact stays
+    is_final = PHASES[trials[0].phase].keeps_prompt
     # a worker of a comparison that was killed may take a moment to end
     with held([folder.artifact(trial.id) for trial in trials], wait=True):
-        if not kept:
+        if not is_final:
             for run in prepared:
-                _drop_unfit(run, how)
-        # a final is trained whole again, so that its memory is measured
-        runs = tune_many(prepared, hooks=hooks, overwrite=kept, text_rows=0, plain=kept)
+                _drop_unfit(run, options)
+        # a final trains again from its start, so that its memory is measured
+        runs = tune_many(prepared, hooks=hooks, overwrite=is_final, text_rows=0, plain=is_final)
     seconds, peak = (time.perf_counter() - started) / len(runs), peak_memory()
-    records = []
-    for trial, run in zip(trials, runs, strict=True):
-        record = _record(trial, run, run.outcome.seconds if run.was_finished else seconds)
-        record["cost"] |= _counted(trial, run)
-        record["cut"] = watch.is_over and record["status"] == "pruned"
+    results = []
+    for run in runs:
+        result = _result(run, run.outcome.seconds if run.was_finished else seconds)
+        if is_final:
+            result["cost"] |= _counted(run)
+        result["cut"] = watch.is_over and result["status"] == "pruned"
         if len(runs) == 1 and not run.was_finished:
-            record["cost"] |= {"peak_memory_bytes": peak, "cache_seconds": watch.cache_seconds}
-        records.append(record)
-    return records
+            result["cost"] |= {"peak_memory_bytes": peak, "cache_seconds": watch.cache_seconds}
+        results.append(result)
+    return results
 
 
-def _drop_unfit(run: Prepared, how: How) -> None:
-    """Remove a prompt that is not its trial's result: another trial's, a damaged one, one that time cut off.
+def _drop_unfit(run: Prepared, options: Options) -> None:
+    """Remove a prompt that is not its trial's result: another trial's, a damaged one, one that time stopped.
 
-    The others of a call that was killed before it wrote all records are taken as they are: trained again with
-    fewer beside them, they would be rounded otherwise.
+    Other prompts, left by a call that was killed before it wrote all records, are taken as they are: trained
+    again with fewer trials side by side, their rounding would differ.
     """
     folder = Path(run.recipe.output)
     try:
-        found = of_this_run(folder, run.identity())
-        by_rivals = how.prune and how.seconds is None
-        is_fit = found is None or by_rivals or found.manifest["training"]["stopped"] != "pruned"
+        artifact = of_this_run(folder, run.identity())
+        by_rivals = options.prune and options.seconds is None
+        is_fit = artifact is None or by_rivals or artifact.manifest["training"]["stopped"] != "pruned"
     except SoftPromptError:
         is_fit = False
     if not is_fit:
@@ -94,19 +100,18 @@ def _drop_unfit(run: Prepared, how: How) -> None:
 
 
 class _Watch:
-    """Follows a run: how long its cache took, and who lies behind."""
+    """Follows a run: measures how long its cache took, and says which trials are behind."""
 
     def __init__(
         self,
         prepared: Sequence[Prepared],
-        rivals: Sequence[Mapping[str, Any]] | None,
+        rivals: Sequence[Record] | None,
         seconds: float | None = None,
     ) -> None:
-        how = optimization(prepared[0].recipe)
         self.cache_seconds = 0.0
         self._began = time.perf_counter()
         self._pruner: Pruner | None = None
-        self._steps, self._records = how.steps, rivals
+        self._steps, self._rivals = optimization(prepared[0].recipe).steps, rivals
         self._until = None if seconds is None else self._began + seconds
         self.is_over = False
 
@@ -119,11 +124,11 @@ class _Watch:
             self._began = time.perf_counter()
 
     def event(self, event: Event) -> None:
-        if self._records is None or event.dev is None:
+        if self._rivals is None or event.dev is None:
             return
         better = METRICS[event.dev.name].higher_is_better
         if self._pruner is None:
-            curves = [curve_of(record, event.dev.name, better) for record in self._records]
+            curves = [curve_of(record, event.dev.name, better) for record in self._rivals]
             self._pruner = Pruner(self._steps, curves)
         self._pruner.note(event.learner, event.step, event.dev.shown if better else -event.dev.shown)
 
@@ -132,13 +137,10 @@ class _Watch:
         return self.is_over or (self._pruner is not None and self._pruner.is_behind(learner))
 
 
-def _rivals(folder: Folder, how: How) -> list[Record]:
-    return [record for id in how.rivals if (record := folder.read(id)) and record["status"] == "done"]
-
-
-def _record(trial: Trial, run: Run, seconds: float) -> Record:
+def _result(run: Run, seconds: float) -> Result:
     outcome = run.outcome
-    status, error = {"pruned": "pruned", "nan": "failed"}.get(outcome.stopped, "done"), None
+    status = {"pruned": "pruned", "nan": "failed"}.get(outcome.stopped, "done")
+    error: TrialError | None = None
     if status == "failed":
         lr = optimization(run.prepared.recipe).lr
         error = {
@@ -165,13 +167,12 @@ def _record(trial: Trial, run: Run, seconds: float) -> Record:
     }
 
 
-def _counted(trial: Trial, run: Run) -> dict[str, Any]:
-    """What is counted of a final run: operations and added tokens."""
-    if trial.phase != "final":
-        return {}
-    prepared, how = run.prepared, optimization(run.prepared.recipe)
-    # the same rows for every contestant and seed, since operations go by the rows' lengths
-    order = BatchSampler(row_lengths(prepared.train, how.batch_tokens), how.batch_size, 0, how.batch_tokens)
+def _counted(run: Run) -> Cost:
+    """Count the operations and the added tokens of a run."""
+    prepared, config = run.prepared, optimization(run.prepared.recipe)
+    # the same rows for every candidate and seed, since operations depend on the rows' lengths
+    lengths = row_lengths(prepared.train, config.batch_tokens)
+    order = BatchSampler(lengths, config.batch_size, 0, config.batch_tokens)
     flops = training_flops(
         prepared.lm,
         prepared.method,
@@ -190,8 +191,8 @@ def _counted(trial: Trial, run: Run) -> dict[str, Any]:
 
 
 def drop_checkpoint(folder: Folder, trial: Trial) -> bool:
-    """Forget a training that was broken off; False where there is none."""
-    place = folder.artifact(trial.id) / "checkpoint"
-    found = place.exists()
-    shutil.rmtree(place, ignore_errors=True)
-    return found
+    """Remove the checkpoint of a training that was interrupted; return False if there is none."""
+    checkpoint = folder.artifact(trial.id) / "checkpoint"
+    was_there = checkpoint.exists()
+    shutil.rmtree(checkpoint, ignore_errors=True)
+    return was_there

@@ -1,0 +1,120 @@
+"""Records of trials, as types: what `trials/ID.json` holds.
+
+Every record has the keys of `Record` that are required; which of the others it has depends on its phase
+(`softprompt.compare.phase`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from pydantic import ConfigDict
+from typing_extensions import NotRequired, Required, TypedDict
+
+
+class About(TypedDict, total=False):
+    """What a trial needs beyond its recipe. The keys depend on its phase."""
+
+    split: str  # rows that are scored
+    train: str  # rows that are trained on, if not "train"
+    final: str  # id of the final trial whose prompt is scored or measured
+    reference: str  # name of a reference
+    shots: int
+    text_rows: int | None
+    prompts: list[str]  # of a table
+    watched: list[str]  # those of them that are scored
+    control: list[str]  # measures
+    serving: bool
+    rows: int
+    constraint: dict[str, Any] | None
+
+
+class TrialError(TypedDict):
+    """Why a trial failed. With `again` it runs again at the next call."""
+
+    what: str
+    why: str
+    fix: str
+    again: NotRequired[bool]
+    traceback: NotRequired[list[str]]
+
+
+class RowResult(TypedDict):
+    """The answer to one row. `label` and `target` are numbers of labels or choices."""
+
+    input: str
+    references: list[str]
+    prediction: str | None  # None: no text was generated
+    nll: float | None  # nats of the target
+    tokens: int  # of the target
+    prompt: int
+    label: int | None  # the predicted one
+    target: int | None
+    confidence: float | None
+
+
+class Cost(TypedDict, total=False):
+    """What a training cost. The last six are known of finals alone."""
+
+    train_seconds: float
+    trained_parameters: int
+    artifact_bytes: int
+    cache_bytes: int
+    flops: float
+    flops_once: float  # of the cached inputs
+    added_tokens: float
+    prefix_columns: float
+    peak_memory_bytes: int | None
+    cache_seconds: float
+
+
+class Result(TypedDict, total=False):
+    """What a phase writes."""
+
+    status: Required[str]  # done, pruned, failed
+    error: Required[TrialError | None]
+    dev: dict[str, float | None]  # metrics
+    dev_key: list[float | None]  # what trials are ranked by
+    best_step: int
+    steps: int
+    history: list[dict[str, Any]]  # one entry an evaluation: step, and scores by metric
+    seconds: float
+    plan: str
+    cost: Cost
+    metrics: dict[str, dict[str, Any]]
+    calibration: dict[str, Any] | None
+    examples: list[RowResult]
+    prompts: list[str]
+    shared: int  # tensors that an added prompt takes from the final
+    control: list[dict[str, Any]]
+    serving: dict[str, Any] | None
+    refused: dict[str, dict[str, str]]  # measures that do not apply, with the reason
+    cut: bool  # stopped for want of time
+    cut_within: float  # the time of the comparison that stopped it
+
+
+class Record(Result, total=False):
+    """A trial and its result."""
+
+    __pydantic_config__ = ConfigDict(strict=True)  # type: ignore[misc]
+
+    id: Required[str]
+    contestant: Required[str]
+    phase: Required[str]
+    settings: Required[dict[str, Any]]
+    seed: Required[int | None]
+    rows: Required[int | None]
+    about: Required[About]
+    ended: str
+
+
+def scored(records: Iterable[Record], split: str) -> dict[str, list[Record]]:
+    """Return the scores of a split by candidate, each candidate's by seed."""
+    found: dict[str, list[Record]] = {}
+    for record in sorted(records, key=lambda record: record["seed"] or 0):
+        # growth scores a few prompts alone, and so is no score of a split
+        is_score = record["status"] == "done" and record["phase"] in ("score", "newcomer")
+        if is_score and record["about"]["split"] == split:
+            found.setdefault(record["contestant"], []).append(record)
+    return found
