@@ -20,7 +20,7 @@ def put(folder, base):
 
 def test_the_base_that_most_name(llama, tmp_path):
     assert bases.survey(tmp_path).base is None
-    assert "no tuned prompts" in bases.survey(tmp_path).said(llama)[0]
+    assert "no tuned prompts" in bases.survey(tmp_path).notes(llama)[0]
     own = fingerprint(llama)
     put(tmp_path / "a", {"name": "theirs", "fingerprint": {**own, "weights": "other"}})
     put(tmp_path / "team" / "b", {"name": "ours", "fingerprint": own})
@@ -29,7 +29,7 @@ def test_the_base_that_most_name(llama, tmp_path):
     (tmp_path / "broken" / "softprompt.json").write_text("{")
     found = bases.survey(tmp_path)
     assert found.base == "ours"
-    count, message = found.said(llama)
+    count, message = found.notes(llama)
     assert count.startswith("2 prompts in") and "team/b, team/c" in count
     assert "2 of 4 artifacts cannot be served" in message
     assert (
@@ -49,14 +49,14 @@ def test_what_is_not_served_is_said_at_the_start(llama, publish, tmp_path):
     (root / "shown-compare/trials/0f3a.json").write_text("{}")
     (root / ".git").mkdir()
     (root / "12:00 logs").mkdir()  # holds no prompt
-    count, skipped, trials = bases.survey(root).said(llama)
+    count, skipped, trials = bases.survey(root).notes(llama)
     assert count.startswith("2 prompts in") and count.endswith(": deep/v2, v1")
     assert "'away' (it is a link that leads outside" in skipped and "'a\\b' (a backslash" in skipped
     assert skipped.startswith("6 folders not served: ") and "'.dot' (" in skipped and ".git" not in skipped
     assert trials == "trials of comparisons that are not served: 1; --trials serves them too"
     whole = dict(bases.survey(root, trials=True).skipped)
     assert set(whole) == {"v1:final", "a\\b", "tab\there", ".dot", "away", "folder"}
-    (count, _) = bases.survey(root, trials=True).said(llama)
+    (count, _) = bases.survey(root, trials=True).notes(llama)
     assert count.startswith("3 prompts in")
 
 
@@ -64,7 +64,7 @@ def test_ten_of_those_that_cannot_be_served_are_named(llama, tmp_path):
     for i in range(12):
         put(tmp_path / f"bad{i:02}", {"name": []})
         put(tmp_path / f"v:{i:02}", {"name": "ours"})
-    _, unfit, skipped = bases.survey(tmp_path).said(llama)
+    _, unfit, skipped = bases.survey(tmp_path).notes(llama)
     assert unfit.startswith("12 of 12 artifacts cannot") and unfit.count("damaged") == 10
     assert "bad09 (" in unfit and "bad10" not in unfit and unfit.endswith("… 2 more")
     assert skipped.startswith("12 folders not served") and skipped.endswith("… 2 more")
@@ -81,7 +81,7 @@ def test_a_folder_that_is_not_ours_to_read_is_said(llama, publish, tmp_path, mon
         return own(path)
 
     monkeypatch.setattr(os, "scandir", refused)
-    count, skipped = bases.survey(tmp_path).said(llama)
+    count, skipped = bases.survey(tmp_path).notes(llama)
     assert count.endswith(": good") and "'private' (the folder cannot be read)" in skipped
 
 
@@ -90,7 +90,7 @@ def test_many_are_not_read_at_the_start(llama, tmp_path, monkeypatch):
     for name in "abcdef":
         put(tmp_path / name, {"name": "ours"})
     found = bases.survey(tmp_path)
-    assert len(found.found) == 3 and found.said(llama)[0].startswith("more than 3 artifacts in")
+    assert len(found.artifacts) == 3 and found.notes(llama)[0].startswith("more than 3 artifacts in")
 
 
 def test_a_start_from_another_table_says_from_which_prompt(llama, tmp_path, caplog, monkeypatch):

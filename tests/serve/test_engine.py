@@ -241,7 +241,7 @@ def test_what_is_kept_for_others_stays_within_its_bytes(llama, engine_on, asked)
         engine.submit(asked(None, [i, *range(10)], 1))
         turns(engine)
         assert engine.numbers()["reuse_bytes"] <= 30 * size
-    assert len(engine.reuse) == 3
+    assert len(engine.prefix_cache) == 3
 
 
 @pytest.mark.parametrize(("length", "most"), [(1, 128), (5, 128), (12, 128), (12, 3), (7, 1)])
@@ -344,8 +344,8 @@ def test_a_row_that_is_not_finite_ends_and_the_others_go_on(llama, zoo, engine_o
     good = [engine.submit(asked(n, [4, 5, i], 9, logprobs=0, ignore_eos=True)) for i, n in enumerate(names)]
     bad = engine.submit(asked(None, [9, 9, 9], 9, ignore_eos=True))
     turns(engine, 3)
-    line = next(i for i, sequence in enumerate(engine._batch.rows) if sequence.answer is bad)
-    engine._batch.running._values[1][line, :, 0] = float("nan")
+    line = next(i for i, sequence in enumerate(engine._scheduler.rows) if sequence.answer is bad)
+    engine._scheduler.running._values[1][line, :, 0] = float("nan")
     turns(engine)
     assert engine.numbers()["requests_running"] == 3
     late = engine.submit(asked(None, [9, 9, 9], 9, logprobs=0, ignore_eos=True))  # where the bad one was
@@ -373,7 +373,7 @@ def test_a_step_that_fails_ends_its_rows_and_the_engine_lives(llama, engine_on, 
     first = engine.submit(asked(None, [4, 5, 6], 5, ignore_eos=True))
     turns(engine, 2)
     with monkeypatch.context() as patched:
-        patched.setattr(engine._batch.running, "step", lambda ids: 1 / 0)
+        patched.setattr(engine._scheduler.running, "step", lambda ids: 1 / 0)
         turns(engine)
     _, end = read(first, error=True)
     assert end.reason == "error" and "ZeroDivisionError" in str(end.error)

@@ -19,7 +19,7 @@ from tests.serve.http.conftest import serving
 from softprompt.lm.kv_store import Running
 from softprompt.serve.failures import line
 from softprompt.serve.request import ModelFailed
-from softprompt.serve.scheduler import Batching
+from softprompt.serve.scheduler import Scheduler
 
 CUDA = "CUDA error: an illegal memory access was encountered\nCompile with `TORCH_USE_CUDA_DSA`."
 
@@ -153,7 +153,7 @@ def test_a_request_without_room_fails_alone(served, folder, monkeypatch, engine_
 
 
 def test_what_nobody_foresaw_does_not_end_the_engine(served, client, failures, monkeypatch):
-    monkeypatch.setattr(Batching, "choose_next", lambda *_: {}["no"])
+    monkeypatch.setattr(Scheduler, "choose_next", lambda *_: {}["no"])
     with pytest.raises(openai.InternalServerError):
         client.completions.create(model="soft", prompt="x")
     (output,) = failures()

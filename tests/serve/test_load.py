@@ -52,7 +52,7 @@ def test_when_to_come_back_is_estimated(llama, engine_on, asked):
     pace.ended(14.0)
     assert pace.mean == pytest.approx(4.0 + 0.1 * 10)
     engine = engine_on(llama, started=False, max_rows=2, queue=4)
-    engine._batch.pace.mean = 5.0
+    engine._scheduler.pace.mean = 5.0
     for _ in range(6):
         engine.submit(asked(None, [4]))
     with pytest.raises(Busy) as caught:
@@ -67,7 +67,7 @@ def test_the_time_that_answers_take_is_measured_from_when_they_begin(llama, engi
     time.sleep(0.2)
     engine.turn()
     engine.turn()
-    first = engine._batch.pace.mean
+    first = engine._scheduler.pace.mean
     assert first is not None and 0 < first < 0.2
 
 

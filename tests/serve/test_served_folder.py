@@ -265,7 +265,7 @@ def test_a_name_by_which_nothing_answers_is_not_counted_as_outdated(ask, llama, 
 def test_an_empty_folder_picks_up_what_arrives(llama, publish, tmp_path):
     root = tmp_path / "root"
     root.mkdir()
-    (output,) = bases.survey(root).said(llama)
+    (output,) = bases.survey(root).notes(llama)
     assert output.startswith("no tuned prompts in")
     found = Registry(root, llama)
     assert listed(found) == []
@@ -306,7 +306,7 @@ def test_one_bad_artifact_stops_nobody(make, llama, publish, tmp_path):
     publish(llama, tmp_path / "z")
     (tmp_path / "bad").mkdir()
     make(tmp_path / "bad/softprompt.json")
-    count, unfit = bases.survey(tmp_path).said(llama)
+    count, unfit = bases.survey(tmp_path).notes(llama)
     assert count.startswith("2 prompts in") and unfit.startswith("1 of 3 artifacts") and "bad (it" in unfit
     found = Registry(tmp_path, llama)
     assert listed(found) == ["a/good", "z"]

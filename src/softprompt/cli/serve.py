@@ -206,8 +206,8 @@ def run(
         )
     known = None if keys is None else Keys(keys)
     threads.use()
-    found = bases.survey(folder, trials=trials)
-    model = model or found.base or "smollm2"
+    survey = bases.survey(folder, trials=trials)
+    model = model or survey.base or "smollm2"
     name = bases.called(model)
     check_base(Names(folder, trials=trials).holds, name)  # before a model is loaded in vain
     log(f"loading {model} …")
@@ -218,7 +218,7 @@ def run(
             why="rows of different prompts run together in decoder-only models alone",
             fix="softprompt generate answers under any model",
         )
-    for text in found.said(lm):
+    for text in survey.notes(lm):
         log(f"note: {text}")
     registry = Registry(folder, lm, max_bytes=prompts_bytes, trials=trials)
     engine = Engine(lm, registry, max_rows=rows, queue=queue)

@@ -1,7 +1,6 @@
-"""What a folder of artifacts holds, looked at before a server of it starts: the base that they ask for, which
-of them it will serve, and which not and why.
+"""A folder of artifacts is surveyed before a server starts: which base they need, and which can be served.
 
-Manifests alone are read, of the first `LOOKED_AT` artifacts: a start takes no longer with a hundred thousand.
+Only manifests are read, of the first `LOOKED_AT` artifacts, so a hundred thousand delay a start no further.
 """
 
 from __future__ import annotations
@@ -27,51 +26,50 @@ SHOWN, LOOKED_AT = 10, 1000
 
 @dataclass(frozen=True)
 class Survey:
-    """What was found in a folder; `more` where it holds more artifacts than were looked at."""
+    """The artifacts of a folder are listed here; `more` means that it has more of them than were read."""
 
     folder: Path
-    found: tuple[tuple[str, Content], ...]
-    skipped: tuple[tuple[str, str], ...]  # what has no name here, and why
+    artifacts: tuple[tuple[str, Content], ...]
+    skipped: tuple[tuple[str, str], ...]  # folders that have no name here, and why
     more: bool
-    trials: int = field(default=0)  # of comparisons, that are not served
+    trials: int = field(default=0)  # trials of comparisons, which are not served
 
     @property
     def base(self) -> str | None:
-        """The base that most of its artifacts name; None where there are none."""
-        counts = Counter(
-            content.base for _, content in sorted(self.found, key=lambda one: one[0]) if content.base
-        )
+        """The base that most of its artifacts name is returned; None where there are none."""
+        named = sorted(self.artifacts, key=lambda pair: pair[0])
+        counts = Counter(content.base for _, content in named if content.base)
         return counts.most_common(1)[0][0] if counts else None
 
-    def said(self, lm: LanguageModel) -> list[str]:
-        """What a server of this base should say at its start, as sentences."""
+    def notes(self, lm: LanguageModel) -> list[str]:
+        """Return the notes that a server of this base shows at its start."""
         weights = fingerprint(lm)["weights"]
-        problems = [(name, content.problem_for(weights)) for name, content in self.found]
+        problems = [(name, content.problem_for(weights)) for name, content in self.artifacts]
         names = [
-            one
-            for (name, content), (_, problem) in zip(self.found, problems, strict=True)
+            prompt
+            for (name, content), (_, problem) in zip(self.artifacts, problems, strict=True)
             if problem is None
-            for one in names_of(name, content.prompts)
+            for prompt in names_of(name, content.prompts)
         ]
         unfit = [f"{name} ({problem})" for name, problem in problems if problem]
-        said = [self._count(names, bool(unfit))]
+        notes = [self._count(names, bool(unfit))]
         if unfit:
             head = f"{len(unfit)} of {len(problems)} artifacts cannot be served by {lm.name}"
-            said.append(f"{head}: {_listed(unfit)}")
+            notes.append(f"{head}: {_listed(unfit)}")
         if self.skipped:
             shown = [f"{_shown(name)} ({why})" for name, why in self.skipped]
             folders = "1 folder" if len(shown) == 1 else f"{len(shown)} folders"
-            said.append(f"{folders} not served: {_listed(shown)}")
+            notes.append(f"{folders} not served: {_listed(shown)}")
         if self.trials:
-            said.append(f"trials of comparisons that are not served: {self.trials}; --trials serves them too")
-        return said
+            notes.append(f"trials of comparisons not served: {self.trials}; --trials serves them too")
+        return notes
 
     def _count(self, names: Sequence[str], others: bool) -> str:
         if self.more:
             return f"more than {LOOKED_AT} artifacts in {self.folder}: {_listed(names, more=True)}"
         if not names:
             which = "that can be served" if others or self.skipped or self.trials else "yet"
-            return f"no tuned prompts in {self.folder} {which}; what comes there is served at once"
+            return f"no tuned prompts in {self.folder} {which}; new ones are served at once"
         return f"{len(names)} {'prompt' if len(names) == 1 else 'prompts'} in {self.folder}: {_listed(names)}"
 
 
@@ -80,14 +78,14 @@ def _shown(name: str) -> str:
 
 
 def called(model: str) -> str:
-    """What clients call a base: of a path the last part (of `.` the folder's name), else what was given."""
+    """Return the name of a base for clients: a path's last part (for `.` the folder's name), or a hub id."""
     path = expanded(model)
     local = model not in ALIASES and (looks_local(model) or path.endswith(".gguf") or os.path.lexists(path))
     return os.path.basename(os.path.abspath(path)) or "model" if local else model
 
 
 def survey(folder: Path, *, trials: bool = False) -> Survey:
-    """Look at a folder: `trials` as `Names` has it."""
+    """Read the manifests of a folder; `trials` is an argument of `Names`."""
     skipped: list[tuple[str, str]] = []
 
     def note(name: str, path: Path, why: str) -> None:
@@ -95,21 +93,21 @@ def survey(folder: Path, *, trials: bool = False) -> Survey:
             skipped.append((name, why))
 
     walked = Names(folder, trials=trials).walk(note)
-    found = tuple((name, read(path)) for name, path in itertools.islice(walked, LOOKED_AT))
+    artifacts = tuple((name, read(path)) for name, path in itertools.islice(walked, LOOKED_AT))
     more = next(walked, None) is not None
     named = tuple((name, why) for name, why in skipped if why != TRIAL)
-    return Survey(folder, found, named, more, len(skipped) - len(named))
+    return Survey(folder, artifacts, named, more, len(skipped) - len(named))
 
 
 def _holds_one(path: Path) -> bool:
-    """Whether a folder is an artifact, or one lies among the first folders in it; of a hidden one, itself."""
+    """Return whether a folder is an artifact, or contains one; a hidden folder is not entered."""
     folders = [path]
     for folder in folders:  # grows
         if os.path.lexists(folder / MANIFEST):
             return True
         if len(folders) < LOOKED_AT and not folder.name.startswith("."):
             with contextlib.suppress(OSError), os.scandir(folder) as inner:
-                folders += [folder / one.name for one in inner if one.is_dir(follow_symlinks=False)]
+                folders += [folder / entry.name for entry in inner if entry.is_dir(follow_symlinks=False)]
     return False
 
 

@@ -1,4 +1,4 @@
-"""Label probabilities under a classification prompt, in jobs that fit between two steps."""
+"""Label probabilities of a classification prompt are computed in jobs that fit between two steps."""
 
 from __future__ import annotations
 
@@ -28,11 +28,11 @@ Scores = dict[str, float]
 def classified(
     lm: LanguageModel, loaded: Loaded, rows: Sequence[Row], strength: float = 1.0
 ) -> tuple[list[Callable[[], list[list[float]]]], Callable[[list[list[float]]], list[Scores]]]:
-    """The work for the rows, as jobs of about one pass each, and what makes probabilities of their results.
+    """Split the work for the rows into jobs of about one pass; return them, and a function of their results.
 
-    The jobs' results, one after the other, are what the second function takes: it gives each row's labels (or
-    choices) with their probabilities. Raises InvalidRequest for a prompt that does not choose among labels,
-    and what encoding a row raises.
+    The function takes the jobs' results, concatenated, and returns each row's labels (or choices) with their
+    probabilities. Raises InvalidRequest for a prompt that does not choose among labels, and what encoding a
+    row raises.
     """
     encoder = loaded.encoder
     check_kind(loaded.name, encoder.kind)
@@ -45,18 +45,18 @@ def classified(
         for numbers in by_tokens(range(len(parts)), costs, BATCH_TOKENS)
     ]
 
-    def together(found: list[list[float]]) -> list[Scores]:
+    def combined(results: list[list[float]]) -> list[Scores]:
         scores: list[list[float]] = [[] for _ in examples]
-        for (number, _), some in zip(parts, found, strict=True):
+        for (number, _), some in zip(parts, results, strict=True):
             scores[number] += some
         names = [encoder.labels or example.rendered.choices or () for example in examples]
-        return [probabilities(*both) for both in zip(names, scores, strict=True)]
+        return [probabilities(*pair) for pair in zip(names, scores, strict=True)]
 
-    return jobs, together
+    return jobs, combined
 
 
 def _parts(number: int, example: Example) -> Iterator[Part]:
-    """Its candidates, as many at a time as one pass takes: the engine's other rows wait for no more."""
+    """Split its candidates into passes, so that the engine's other requests wait for one pass at most."""
     candidates = example.candidates or ()
     longest = max(map(len, candidates))
     most = len(candidates) if longest == 1 else max(1, BATCH_TOKENS // (len(example.input_ids) + longest))
@@ -65,7 +65,7 @@ def _parts(number: int, example: Example) -> Iterator[Part]:
 
 
 def _cost(example: Example, candidates: Sequence[Ids]) -> int:
-    """Positions that are run; candidates of one token are all read off the input's own."""
+    """Count the positions that are run; candidates of one token need none beyond the input's."""
     longest = max(map(len, candidates))
     rows = 1 if longest == 1 else len(candidates)
     return rows * (len(example.input_ids) + longest)
@@ -74,14 +74,14 @@ def _cost(example: Example, candidates: Sequence[Ids]) -> int:
 def _scores(
     lm: LanguageModel, loaded: Loaded, rows: Sequence[tuple[Example, Sequence[Ids]]], strength: float
 ) -> list[list[float]]:
-    """Log-probabilities of each row's candidates."""
+    """Compute the log-probabilities of each row's candidates."""
     batch = collate([example for example, _ in rows], lm.device, targets=False)
     with torch.no_grad():
         injection = injection_for(lm, loaded.tuned.method, batch) if strength else Injection()
         if strength not in (0, 1):
             injection = scale(injection, strength, lm)
         context = lm.context(batch, injection)
-        found = score_candidates(lm, batch, injection, context, [candidates for _, candidates in rows])
-    if not all(math.isfinite(score) for scores in found for score in scores):
+        scores = score_candidates(lm, batch, injection, context, [candidates for _, candidates in rows])
+    if not all(math.isfinite(score) for row in scores for score in row):
         raise not_finite()
-    return found
+    return scores

@@ -1,7 +1,4 @@
-"""What manifests say of the artifacts that are listed.
-
-Manifests alone are read, and again when they change.
-"""
+"""The manifests of listed artifacts are read, and read again when they change; other files are not."""
 
 from __future__ import annotations
 
@@ -22,15 +19,15 @@ UNREADABLE = "its manifest cannot be read"
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """Of one artifact: its prompts, and the base they are for."""
+    """The prompts of one artifact, and the base that they were made for."""
 
     prompts: tuple[str, ...] = ()
     base: str | None = None
-    weights: str | None = None  # the fingerprint of the base's; None: not recorded
-    problem: str | None = None  # why no base can serve it, as far as the manifest tells
+    weights: str | None = None  # the fingerprint of the base's weights; None: not recorded
+    problem: str | None = None  # why no base can serve it, if the manifest says so
 
     def problem_for(self, weights: str) -> str | None:
-        """Why a base of these weights cannot serve it, as far as the manifest tells."""
+        """Return why a base of these weights cannot serve it, if the manifest says so."""
         if self.problem is None and self.weights not in (None, weights):
             return f"it was made for another base, {self.base}"
         return self.problem
@@ -38,14 +35,14 @@ class Content:
 
 @final
 class Contents:
-    """Those of many artifacts, remembered."""
+    """Remembers the contents of many artifacts."""
 
     def __init__(self) -> None:
         self._known: dict[str, tuple[Stamp, Content]] = {}
-        self._alike: dict[Content, Content] = {}  # many artifacts say the same
+        self._alike: dict[Content, Content] = {}  # many artifacts have equal contents
 
     def of(self, path: Path) -> Content:
-        """Of the artifact in a folder."""
+        """Return the content of the artifact in a folder."""
         key, manifest = str(path), path / MANIFEST
         stamp, held = stamp_of(manifest), self._known.get(key)
         if held is not None and held[0] == stamp:
@@ -53,12 +50,9 @@ class Contents:
         (stamp,) = settled(lambda: (stamp_of(manifest),))
         if stamp is None:
             return Content(problem=UNREADABLE)
-        try:
-            content = _said(path)
-        except (SoftPromptError, OSError) as error:
-            content = _unread(error)
-            if is_momentary(error):
-                return content
+        content, error = _read(path)
+        if is_momentary(error):
+            return content
         if len(self._known) >= KEPT:
             self._known.clear()
             self._alike.clear()
@@ -68,38 +62,37 @@ class Contents:
 
 
 def names_of(name: str, prompts: Iterable[str]) -> list[str]:
-    """The names by which an artifact's prompts are asked for: its own, or one for each of several."""
+    """Return the names of an artifact's prompts: its own name, or one name for each of several prompts."""
     several = list(prompts)
     return [name] if len(several) < 2 else [f"{name}:{prompt}" for prompt in several]
 
 
 def read(path: Path) -> Content:
-    """Of the artifact in a folder, whose other files are not verified."""
+    """Read the content of the artifact in a folder, whose other files are not verified."""
+    return _read(path)[0]
+
+
+def _read(path: Path) -> tuple[Content, Exception | None]:
+    """Return the content, and the error where the manifest cannot be read."""
     try:
-        return _said(path)
+        return _parsed(read_bytes(path / MANIFEST, MANIFEST_BYTES)), None
     except (SoftPromptError, OSError) as error:
-        return _unread(error)
+        why = error.why if isinstance(error, SoftPromptError) else error.strerror
+        return Content(problem=f"{UNREADABLE}: {why}" if why else UNREADABLE), error
 
 
-def _unread(error: SoftPromptError | OSError) -> Content:
-    why = error.why if isinstance(error, SoftPromptError) else error.strerror
-    return Content(problem=f"{UNREADABLE}: {why}" if why else UNREADABLE)
-
-
-def _said(path: Path) -> Content:
-    """Raises SoftPromptError and OSError where the manifest cannot be read."""
-    content = read_bytes(path / MANIFEST, MANIFEST_BYTES)
+def _parsed(content: bytes) -> Content:
     try:
-        said = json.loads(content.decode("utf-8"))
-        if said.get("schema", 0) > SCHEMA:
+        manifest = json.loads(content.decode("utf-8"))
+        if manifest.get("schema", 0) > SCHEMA:
             return Content(problem="it was written by a newer version of softprompt")
-        base, prompts = said["base"], tuple(said.get("prompts") or ())
+        base, prompts = manifest["base"], tuple(manifest.get("prompts") or ())
         name, weights = base["name"], (base.get("fingerprint") or {}).get("weights")
         texts = [name, *prompts, *([] if weights is None else [weights])]
-        if not all(isinstance(text, str) for text in texts) or not is_whole(content, said):
+        if not all(isinstance(text, str) for text in texts) or not is_whole(content, manifest):
             raise ValueError
-        "".join(texts).encode("utf-8")  # half a character cannot be sent to anybody
-        return Content(prompts, name, weights, _problem(base, said.get("files") or ()))
+        "".join(texts).encode("utf-8")  # half a surrogate pair cannot be sent
+        return Content(prompts, name, weights, _problem(base, manifest.get("files") or ()))
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return Content(problem="its manifest is damaged")
 

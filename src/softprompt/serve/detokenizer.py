@@ -1,10 +1,13 @@
-"""Tokens to text as they come: never half a character, and never part of a stop string.
+"""Tokens are decoded as they arrive, never to half a character, and never to part of a stop string.
 
-Bytes of one character may be spread over several tokens, and what a token adds to a text can depend on the
+The bytes of one character may be spread over several tokens, and the text that a token adds can depend on the
 token before it. So a few tokens are decoded with and without the new one, and the difference is what it adds.
-(`tokenizers.decoders.DecodeStream` does the same, but does not give what is left at the end, where an answer
-may end within a character.)
 """
+
+# tokenizers.decoders.DecodeStream cannot replace this. It has no way to flush an answer that ends within a
+# character; it holds broken bytes back without limit; behind ids that end within a character it returns their
+# text again; with byte-fallback vocabularies it raises "Invalid prefix" for some ids; and it needs a Rust
+# tokenizer.
 
 from __future__ import annotations
 
@@ -13,16 +16,16 @@ from typing import Any, final
 
 from .token_pieces import BROKEN
 
-LONGEST = 8  # tokens: more than any character has bytes, so that what they do not complete is broken
+LONGEST = 8  # tokens: more than any character has bytes, so a character that they do not complete is broken
 
 
 @final
 class Detokenizer:
-    """Text that tokens add, one after the other.
+    """Returns the text that each token adds.
 
-    `behind`: tokens that they go on from. A tokenizer that takes a text's first space away leaves it there.
-    A character that `behind` holds a part of is given whole, with the token that completes it. `controls`:
-    ids of control tokens, which add no text and part no character. With `named` they are written by name.
+    `behind`: ids that the tokens continue, so that a tokenizer keeps their first space. A character that
+    begins in `behind` is returned whole, with the token that completes it. `controls`: ids of control tokens,
+    which add no text, and are ignored within a character. With `named` they are written by name.
     """
 
     def __init__(
@@ -35,29 +38,29 @@ class Detokenizer:
     ) -> None:
         self.tokenizer, self.named, self.controls = tokenizer, named, () if named else controls
         self.ids = [token for token in behind[-4 * LONGEST :] if token not in controls][-LONGEST:]
-        self._told = len(self.ids)  # how many of them are in the text that was given out
-        while self._told and self._decode(self.ids[: self._told]).endswith(BROKEN):
-            self._told -= 1
-            if len(self.ids) - self._told >= LONGEST // 2:  # no character has so many bytes: it is broken
-                self._told = len(self.ids)
+        self._shown = len(self.ids)  # how many of them are in the text that was returned
+        while self._shown and self._decode(self.ids[: self._shown]).endswith(BROKEN):
+            self._shown -= 1
+            if len(self.ids) - self._shown >= LONGEST // 2:  # no character has so many bytes
+                self._shown = len(self.ids)
                 break
 
     def add(self, token: int) -> str:
-        """The text that it completes; '' in the middle of a character."""
+        """Return the text that the token completes: '' in the middle of a character."""
         if token in self.controls:
             return ""
         self.ids.append(token)
-        before, now = self._decode(self.ids[: self._told]), self._decode(self.ids)
-        if now.endswith(BROKEN) and len(self.ids) - self._told < LONGEST:
+        before, now = self._decode(self.ids[: self._shown]), self._decode(self.ids)
+        if now.endswith(BROKEN) and len(self.ids) - self._shown < LONGEST:
             return ""
-        self.ids = self.ids[self._told :]
-        self._told = len(self.ids)
+        self.ids = self.ids[self._shown :]
+        self._shown = len(self.ids)
         return now[len(before) :]
 
     def rest(self) -> str:
-        """What is left at the end, unfinished characters as they are."""
-        before, now = self._decode(self.ids[: self._told]), self._decode(self.ids)
-        self._told = len(self.ids)
+        """Return the rest at the end; an unfinished character is the replacement character."""
+        before, now = self._decode(self.ids[: self._shown]), self._decode(self.ids)
+        self._shown = len(self.ids)
         return now[len(before) :]
 
     def _decode(self, ids: Sequence[int]) -> str:
@@ -70,29 +73,29 @@ class Detokenizer:
 
 @final
 class Stops:
-    """Finds the first of some strings in a text that comes in pieces, wherever the pieces end.
+    """Finds the first of some strings in a text that arrives in pieces, wherever the pieces end.
 
-    A control token is no text, but where a stop string names one it is matched by its name, and not shown.
+    A control token adds no text, but a stop string can contain its name, which is matched and not shown.
     """
 
     def __init__(self, stops: Sequence[str]) -> None:
         self.stops = tuple(stop for stop in stops if stop)
-        self._held, self._shown = "", ""  # of each character that is held back whether it may be shown
+        self._held, self._shown = "", ""  # `_shown`: "1" for each held character that is text
 
     def add(self, piece: str, control: str = "") -> tuple[str, bool]:
-        """What may be shown of the text so far, and whether a stop string has come (which is not shown).
+        """Return the text that can be shown now, and whether a stop string was found, which is not shown.
 
         `control`: the name of a control token that follows the piece.
         """
         text = self._held + piece + control
         shown = self._shown + "1" * len(piece) + "0" * len(control)
-        found = [at for stop in self.stops if (at := text.find(stop)) >= 0]
-        end = min(found) if found else len(text) - max((_overlap(text, s) for s in self.stops), default=0)
-        self._held, self._shown = ("", "") if found else (text[end:], shown[end:])
-        return _visible(text[:end], shown), bool(found)
+        places = [at for stop in self.stops if (at := text.find(stop)) >= 0]
+        end = min(places) if places else len(text) - max((_overlap(text, s) for s in self.stops), default=0)
+        self._held, self._shown = ("", "") if places else (text[end:], shown[end:])
+        return _visible(text[:end], shown), bool(places)
 
     def rest(self) -> str:
-        """What was held back, at the end."""
+        """Return the text that was held back, at the end."""
         held, self._held = _visible(self._held, self._shown), ""
         return held
 
@@ -104,6 +107,6 @@ def _visible(text: str, shown: str) -> str:
 
 
 def _overlap(text: str, stop: str) -> int:
-    """Length of the longest end of the text that a stop string begins with."""
+    """Return the length of the longest end of the text that a stop string begins with."""
     longest = min(len(text), len(stop) - 1)
     return next((n for n in range(longest, 0, -1) if text.endswith(stop[:n])), 0)

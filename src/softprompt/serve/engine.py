@@ -1,8 +1,8 @@
-"""The engine: requests become rows of one running batch, whatever prompt each is under.
+"""The engine runs requests under any prompts as sequences of one scheduler.
 
-One thread takes turns with the batch (`serve.scheduler`): rows that were cancelled leave, requests that wait
-join as far as there is room, and every row takes a step. Any thread may submit. What is loaded for a request
-is held by it, so it goes on under the version that it began with.
+Its thread repeats one turn of the batch (`serve.scheduler`): cancelled sequences leave, waiting requests are
+added where there is room, and every sequence takes a step. Any thread may submit. A request keeps the version
+of its prompt that it began with.
 """
 
 from __future__ import annotations
@@ -23,22 +23,22 @@ from ..lm.causal import CausalLM
 from .classify import classified
 from .failures import as_failure, note
 from .load import Room
-from .prefix_cache import Reuse
+from .prefix_cache import PrefixCache
 from .registry import Loaded, Registry
 from .request import Busy, InvalidRequest, Request, Stopped
-from .scheduler import Batching
+from .scheduler import Scheduler
 from .sequence import RunningSequence
 from .stream import Answer
 from .token_pieces import Pieces
 
-MEMORY = 0.4  # of what is free, for the rows that run
+MEMORY = 0.4  # share of the free memory for running sequences
 
 
 @final
 class Engine:
     """Answers requests for the prompts of a registry, many at a time."""
 
-    where = ""  # in this process
+    where = ""  # it runs in this process
 
     def __init__(
         self,
@@ -50,22 +50,22 @@ class Engine:
         queue: int = 256,
         cache_bytes: int = 2**29,
     ) -> None:
-        """`max_rows` at once, in a store of `max_tokens` columns (None: by the memory that is free).
+        """Prepare to run `max_rows` sequences in a store of `max_tokens` columns (None: by the free memory).
 
-        `queue` more requests may wait. `cache_bytes` hold keys and values that requests share. Raises
-        SoftPromptError for a model whose keys and values do not stand for its input.
+        `queue` more requests may wait. `cache_bytes` limits the keys and values that requests share. Raises
+        SoftPromptError for a model whose keys and values do not represent its input.
         """
         self.model, self.registry = model, registry
-        self.capacity = max_rows + queue  # answers that may be in hand
+        self.capacity = max_rows + queue  # answers that may run or wait
         self._room = Room(self.capacity)
         size = model.spec.kv_numbers_per_token * model.dtype.itemsize
         self.max_tokens = max_tokens or int(MEMORY * free_memory(str(model.device)) / size)
-        self.reuse = Reuse(cache_bytes)
-        self._batch = Batching(model, max_rows, self.max_tokens, self.reuse)
+        self.prefix_cache = PrefixCache(cache_bytes)
+        self._scheduler = Scheduler(model, max_rows, self.max_tokens, self.prefix_cache)
         self._waiting: deque[RunningSequence] = deque()
         self._jobs: deque[tuple[Callable[[], Any], str, Future]] = deque()
         self._changed = threading.Condition()
-        self._classifying = 0  # by the event loop alone
+        self._classifying = 0  # only the event loop changes it
         self._closing = self._stopped = False
         self._thread: threading.Thread | None = None
         self._ends = model.ends
@@ -77,13 +77,12 @@ class Engine:
     # --- from any thread ---
 
     def start(self) -> None:
-        """Begin to answer."""
         self._closing = self._stopped = False
         self._thread = threading.Thread(target=self._loop, name="softprompt-engine", daemon=True)
         self._thread.start()
 
     def stop(self, *, drain: float = 0) -> None:
-        """Take no more; what is not answered within `drain` seconds ends with an error."""
+        """Accept no more requests; those that do not finish within `drain` seconds end with an error."""
         with self._changed:
             self._closing = True
         until = time.monotonic() + drain
@@ -97,9 +96,9 @@ class Engine:
         self._end_all(Stopped("the server has stopped", fix="ask again later"))
 
     def submit(self, request: Request, loaded: Loaded | None = None) -> Answer:
-        """Raises Busy, Stopped, UnknownPrompt, BrokenPrompt, InvalidRequest and ModelFailed.
+        """Add a request. Raises Busy, Stopped, UnknownPrompt, BrokenPrompt, InvalidRequest and ModelFailed.
 
-        `loaded` is the prompt's version that the request was rendered for; None: the one on disk now.
+        `loaded` is the version of the prompt that the request was rendered for (None: the one on disk now).
         """
         with self._changed:
             self._check_room()
@@ -116,7 +115,7 @@ class Engine:
         if row.columns > self.max_tokens:
             raise InvalidRequest(
                 f"{row.columns} columns of keys and values do not fit the server's memory",
-                why=f"it was given room for {self.max_tokens}",
+                why=f"it has room for {self.max_tokens}",
                 fix="shorten the input, or lower max_tokens",
             )
         with self._changed:
@@ -139,11 +138,11 @@ class Engine:
 
         Rows are checked and encoded at once, and errors in them raised. Awaiting holds no thread.
         """
-        jobs, together = classified(self.model, loaded or self.registry.get(prompt), rows, scale)
+        jobs, combined = classified(self.model, loaded or self.registry.get(prompt), rows, scale)
         with self._changed:
             self._check_room()
 
-        async def found() -> list[dict[str, float]]:
+        async def scored() -> list[dict[str, float]]:
             scores: list[list[float]] = []
             self._classifying += 1
             try:
@@ -151,12 +150,12 @@ class Engine:
                     scores += await asyncio.wrap_future(self._queued(job, prompt))
             finally:
                 self._classifying -= 1
-            return together(scores)
+            return combined(scores)
 
-        return found()
+        return scored()
 
     async def problem(self) -> SoftPromptError | None:
-        """Why nothing is answered now; None where all is well."""
+        """Return why nothing is answered now, or None."""
         if self._thread is None or self._thread.is_alive() or self._closing:
             return None
         return SoftPromptError(
@@ -164,11 +163,11 @@ class Engine:
         )
 
     def numbers(self) -> dict[str, float]:
-        """Counters, and what is going on now."""
+        """Return counters, and the current numbers of requests and bytes."""
         return {
             "requests_total": float(self._requests),
-            **self._batch.numbers(),
-            "requests_running": float(len(self._batch)),
+            **self._scheduler.numbers(),
+            "requests_running": float(len(self._scheduler)),
             "requests_waiting": float(len(self._waiting)),
             "prompts_bytes": float(self.registry.bytes),
             "prompts_outdated": float(self.registry.outdated),
@@ -176,19 +175,19 @@ class Engine:
 
     @property
     def _busy(self) -> bool:
-        return bool(self._batch.is_busy or self._waiting or self._jobs)
+        return bool(self._scheduler.is_busy or self._waiting or self._jobs)
 
     def _check_room(self) -> None:
-        """With the lock held. Raises Stopped and Busy; an answer that was cancelled takes no room."""
+        """Raise Stopped or Busy; a cancelled answer takes no room. The caller holds the lock."""
         if self._closing:
-            raise Stopped("the server is stopping", fix="ask another one, or again later")
+            raise Stopped("the server is stopping", fix="ask another server, or again later")
         held = self._room.held() + len(self._jobs)
         if held >= self.capacity:
-            wait = self._batch.wait(held)
+            wait = self._scheduler.wait(held)
             raise Busy(f"{held} answers are being computed or wait", fix="ask again later", retry_after=wait)
 
     def _queued(self, job: Callable[[], Any], prompt: str) -> Future:
-        """What will be the job's result, done by the engine's thread between two steps."""
+        """Return the future result of a job, which the engine's thread runs between two steps."""
         future: Future = Future()
         with self._changed:
             if self._stopped:
@@ -208,13 +207,13 @@ class Engine:
                         break
                 try:
                     self.turn()
-                except Exception as error:  # one that nobody foresaw must not end the thread
+                except Exception as error:  # an unforeseen error must not end the thread
                     with self._changed:
-                        self._batch.end_failed(error, self._waiting)
+                        self._scheduler.end_failed(error, self._waiting)
 
     def turn(self) -> None:
-        """Whatever can be done now, and one step."""
-        self._batch.leave_cancelled()
+        """Run one job, admit what can be admitted, and take one step."""
+        self._scheduler.leave_cancelled()
         if self._jobs:
             job, prompt, future = self._jobs.popleft()
             if future.set_running_or_notify_cancel():
@@ -223,21 +222,21 @@ class Engine:
                 except Exception as error:
                     note(error, 1, [prompt])
                     future.set_exception(as_failure(error))
-        self._batch.arrive()
+        self._scheduler.arrive()
         with self._changed:
-            self._batch.choose_next(self._waiting)
-        self._batch.admit()
-        self._batch.step()
+            self._scheduler.choose_next(self._waiting)
+        self._scheduler.admit()
+        self._scheduler.step()
 
     def _end_all(self, error: Stopped) -> None:
-        """Nobody is answered any more."""
-        batch = self._batch
-        batch.end_rows(error)
-        if batch.arriving is not None:
-            batch.finish(batch.arriving, "error", error)
-            batch.arriving = None
+        """End every request with an error."""
+        scheduler = self._scheduler
+        scheduler.end_rows(error)
+        if scheduler.arriving is not None:
+            scheduler.finish(scheduler.arriving, "error", error)
+            scheduler.arriving = None
         while self._waiting:
-            batch.finish(self._waiting.popleft(), "error", error)
+            scheduler.finish(self._waiting.popleft(), "error", error)
         while self._jobs:
             future = self._jobs.popleft()[-1]
             if future.set_running_or_notify_cancel():

@@ -1,7 +1,7 @@
-"""A failure inside the engine as one line of the log: its type, the place in the code, and its cause.
+"""A failure inside the engine is logged as one line: its type, its place in the code, and its cause.
 
-A failure that ends many answers is one failure. With `-v` the traceback follows. No text of a request is
-written: the engine works on token ids, and a library's message about numbers holds none.
+A failure that ends many answers is logged once. With `-v` the traceback follows. No text of a request is
+logged: the engine works on token ids, and a library's message about numbers contains no text.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ def note(error: BaseException, answers: int = 1, prompts: Iterable[str | None] =
 
 
 def line(error: BaseException) -> str:
-    """An error's type, first line and place, and the same of what caused it, as one line."""
+    """Return an error's type, first line and place, and those of its cause, as one line."""
     cause = None if error.__cause__ is error else error.__cause__
     if not isinstance(error, SoftPromptError):
-        said = f"{reason(error)} ({place(error)})"
-        return said if cause is None else f"{said}; caused by {line(cause)}"
+        text = f"{reason(error)} ({place(error)})"
+        return text if cause is None else f"{text}; caused by {line(cause)}"
     if cause is not None:
         return f"{error.what}: {line(cause)}"
     words = ": ".join(part for part in (error.what, error.why) if part).replace("\n", " ")
@@ -39,7 +39,7 @@ def line(error: BaseException) -> str:
 
 
 def as_failure(error: Exception) -> SoftPromptError:
-    """The error as an answer's end has it: what nobody may read as a mistake of the request."""
+    """Turn an error into one for an answer's end, which does not blame the request for a failure."""
     if isinstance(error, (ModelFailed, InvalidRequest, Stopped, Busy)):
         return error
     if isinstance(error, SoftPromptError):
@@ -48,7 +48,7 @@ def as_failure(error: Exception) -> SoftPromptError:
 
 
 def not_finite() -> ModelFailed:
-    """The error for logits that are no numbers."""
+    """Return the error for logits that are not finite."""
     try:  # raised, so that it has a place in the code
         raise ModelFailed(
             "the model's numbers for this request are not finite",

@@ -1,8 +1,8 @@
-"""Whether a file was changed since it was read, by more than a time stamp that anybody can set.
+"""Stamps show whether a file was changed since it was read.
 
-The time of the last change of the file's record (ctime) is set by the system alone, so a version that is
-copied with the time stamp and the size of the one before differs in it. The system counts these times in
-steps, so a file that was changed just now may change once more without a sign of it.
+They contain the time at which the file's record changed (ctime), which only the system sets, so a version
+that is copied with the old modification time and size is noticed. The system counts these times in steps, so
+a file that was changed just now may change once more with the same stamp.
 """
 
 from __future__ import annotations
@@ -16,21 +16,21 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-STEP = 0.02  # seconds: systems count the times of changes in steps of 1 to 10 ms
+STEP = 0.02  # seconds; systems count these times in steps of 1 to 10 ms
 Stamp = tuple[int, int, int, int, int]
 
 
 def stamp_of(path: str | Path) -> Stamp | None:
-    """Changes whenever the file does, or another takes its place; None where there is none."""
+    """Return a value that changes whenever the file is changed or replaced; None where there is no file."""
     try:
-        found = os.stat(path)
+        stat = os.stat(path)
     except (OSError, ValueError):
         return None
-    return found.st_ctime_ns, found.st_mtime_ns, found.st_size, found.st_ino, found.st_dev
+    return stat.st_ctime_ns, stat.st_mtime_ns, stat.st_size, stat.st_ino, stat.st_dev
 
 
 def settled(look: Callable[[], tuple[Stamp | None, ...]]) -> tuple[Stamp | None, ...]:
-    """What `look` gives, once so much time has passed since the last change that a further one shows."""
+    """Return the stamps that `look` reads, once the last change is so old that a further one would show."""
     stamps = look()
     newest = max((stamp[0] for stamp in stamps if stamp is not None), default=0)
     if abs(time.time() - newest / 1e9) >= STEP:
@@ -40,14 +40,14 @@ def settled(look: Callable[[], tuple[Stamp | None, ...]]) -> tuple[Stamp | None,
 
 
 def is_momentary(error: BaseException | None) -> bool:
-    """Whether an error, or one behind it, may pass while the files stay as they are.
+    """Return whether an error, or one of its causes, may disappear while the files stay the same.
 
-    So do failures of the system (too many open files, a disk that does not answer) and want of memory. What
-    the files' content proves does not.
+    Failures of the system (too many open files, a disk that does not answer, no memory) may; errors about
+    the files' content do not.
     """
     while error is not None:
         if isinstance(error, (OSError, MemoryError, RuntimeError)) and not isinstance(error, RecursionError):
-            return True  # torch says that memory is short by a RuntimeError
+            return True  # torch reports missing memory as a RuntimeError
         error = error.__cause__ or (None if error.__suppress_context__ else error.__context__)
     return False
 
@@ -55,7 +55,7 @@ def is_momentary(error: BaseException | None) -> bool:
 def remember(
     kept: OrderedDict[Any, Any], key: Any, value: Any, most: int, lock: threading.Lock | None = None
 ) -> None:
-    """Put it last; what was put first goes where there are more than `most`. `lock`: of others that do so."""
+    """Put a value last, and drop the first ones where there are more than `most`; `lock` protects `kept`."""
     with lock or contextlib.nullcontext():
         kept[key] = value
         kept.move_to_end(key)

@@ -1,4 +1,4 @@
-"""Rules of classification that both engines share: which prompts can, and scores as probabilities."""
+"""Both engines classify by these rules, which are shared."""
 
 from __future__ import annotations
 

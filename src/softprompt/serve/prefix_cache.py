@@ -1,8 +1,8 @@
-"""Keys and values that requests share: a prompt's that stands ahead of the input, and an input's.
+"""Requests share the keys and values of prompts ahead of the input, and of inputs.
 
-Nothing that stands behind a token changes its keys and values. So a prompt ahead of the input is computed
-once; an input under prompts that follow it is computed once for all of them, and for the plain model; and an
-input that is asked for again under the same prompt, as for several samples, is not computed again.
+What follows a token does not change its keys and values. So a prompt ahead of the input is computed once; an
+input ahead of prompts is computed once for all of them and for the plain model; and an input that is repeated
+under the same prompt, as for several samples, is not computed again.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from ..lm.context import Context
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """What was read."""
+    """Identifies what the keys and values were computed from."""
 
-    ahead: str  # names all that stands ahead of the input, or is seen by it; "": nothing
-    ids: tuple[int, ...]  # tokens of the input from its first one on; none: of the soft tokens ahead alone
+    ahead: str  # identifies all vectors ahead of the input; "": none
+    ids: tuple[int, ...]  # the input's first tokens; none: only the soft tokens ahead
 
 
 @final
-class Reuse:
-    """Contexts of one row by key, those used last, up to so many bytes."""
+class PrefixCache:
+    """Keeps the contexts that were used last, each of one sequence, up to `max_bytes`."""
 
     def __init__(self, max_bytes: int) -> None:
         self.max_bytes, self.bytes = max_bytes, 0
@@ -38,13 +38,13 @@ class Reuse:
         return key in self._kept
 
     def get(self, key: Key) -> Context | None:
-        found = self._kept.get(key)
-        if found is None:
+        context = self._kept.get(key)
+        if context is None:
             self.misses += 1
             return None
         self.hits += 1
         self._kept.move_to_end(key)
-        return found
+        return context
 
     def put(self, key: Key, context: Context) -> None:
         size = _bytes(context)

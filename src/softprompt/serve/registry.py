@@ -1,10 +1,9 @@
-"""Prompts by name: the folders of artifacts under one folder, loaded when they are first asked for.
+"""Prompts are found by name under one folder, and loaded when they are first used.
 
-A name is an artifact's path under the folder, with slashes ("team-a/support"); of an artifact that holds
-several prompts, one is meant by "team-a/support:joke". Nothing is indexed: a name is a path, so a hundred
-thousand artifacts are no slower to start with than one; a listing reads each manifest that it reaches, once.
-What is loaded is held by `versions`, and whoever uses it may go on with it when a newer version takes its
-place.
+A name is an artifact's path under the folder, with slashes ("team-a/support"); "team-a/support:joke" is one
+of several prompts in an artifact. Nothing is indexed: a name is a path, so a hundred thousand artifacts start
+as fast as one; a listing reads each manifest that it reaches, once. `versions` keeps what is loaded, and
+users of a version keep it when a newer one replaces it.
 """
 
 from __future__ import annotations
@@ -37,12 +36,12 @@ from .names import Entry, Names, one_form
 from .request import UnknownPrompt
 from .versions import Versions
 
-ENCODERS = 1024  # kept, of artifacts that are used alike
+ENCODERS = 1024  # kept, each for artifacts with equal templates, labels and limits
 
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """One version of a prompt, ready to use."""
+    """One version of a prompt that is ready to use."""
 
     name: str
     tuned: Tuned
@@ -65,7 +64,7 @@ class Loaded:
 
     @property
     def vectors(self) -> tuple[int, int]:
-        """How many it has, and how many of them take places of the model's context."""
+        """The number of its vectors, and how many of them take places of the model's context."""
         with torch.no_grad():
             return vectors_of(
                 self.tuned.method.static(torch.tensor([self.index], device=self.tuned.lm.device))
@@ -74,7 +73,7 @@ class Loaded:
 
 @final
 class Registry:
-    """The prompts under a folder, for one base model. Any thread may ask."""
+    """The prompts under a folder are loaded for one base model. Any thread may call this."""
 
     def __init__(
         self, folder: str | Path, model: LanguageModel, *, max_bytes: int = 2**30, trials: bool = False
@@ -88,24 +87,24 @@ class Registry:
 
     @property
     def bytes(self) -> int:
-        """Of what is loaded."""
+        """The bytes of loaded prompts."""
         return self._versions.bytes
 
     @property
     def outdated(self) -> int:
-        """Names by which a version answers that is not the one on disk, since that one cannot be served."""
+        """The number of names whose version on disk cannot be served, so that an older one answers."""
         return self._versions.outdated
 
     def names(self) -> Iterator[Entry]:
-        """Every artifact, as the folders are walked; those of one folder in the order of their names."""
+        """Yield every artifact, as folders are walked; those of one folder are sorted by name."""
         return (self._entry(path, name) for name, path in self._names.walk())
 
     def holds(self, name: str) -> bool:
-        """Whether a prompt, or an artifact of several, has this name. Opens nothing."""
+        """Return whether a prompt, or an artifact of several, has this name, without opening it."""
         return self._names.holds(name)
 
     def describe(self, name: str) -> Entry:
-        """An artifact by name. Raises UnknownPrompt."""
+        """Describe an artifact. Raises UnknownPrompt."""
         path, prompt = self._find(name)
         entry = self._entry(path, name)
         try:
@@ -117,9 +116,9 @@ class Registry:
         return replace(entry, prompts=(prompt,) if prompt and held else held)
 
     def get(self, name: str) -> Loaded:
-        """A prompt by name, as it lies on disk now. Raises UnknownPrompt and BrokenPrompt.
+        """Return a prompt as it is on disk now. Raises UnknownPrompt and BrokenPrompt.
 
-        While a new version is written, or is broken, the last good one is served as long as it is held.
+        While a new version is written, or is broken, the last good one is served, if it is still loaded.
         """
         path, prompt = self._find(name)
         version, outdated = self._versions.current(path, _of_artifact(name, prompt))
@@ -134,7 +133,7 @@ class Registry:
         try:
             return self._names.find(name)
         except UnknownPrompt:
-            for gone in (name, name.partition(":")[0]):  # there is no such artifact either
+            for gone in (name, name.partition(":")[0]):  # the artifact does not exist either
                 self._versions.forget(one_form(gone))
             raise
 
@@ -157,19 +156,19 @@ class Registry:
                 fix="serve prompts that were trained with base=frozen and without a head",
             )
         artifact.check_base(self.model, self._base)
-        tuned = opened(artifact, self.model, other_base=True, encoder=self._encoder)  # it is this one
+        tuned = opened(artifact, self.model, other_base=True, encoder=self._encoder)  # which was just checked
         method = tuned.method
         if isinstance(method, Materialised):
-            # copies: a file that is overwritten in place would change under whoever uses it
-            method.prompts = tuple(p.map_rows(self._own) for p in method.prompts)
+            # copies, since tensors of a mapped file change when the file is overwritten in place
+            method.prompts = tuple(p.map_rows(self._copied) for p in method.prompts)
         return tuned
 
-    def _own(self, tensor: Tensor) -> Tensor:
-        """A copy, numbers in the model's precision: they would be brought to it for every request."""
+    def _copied(self, tensor: Tensor) -> Tensor:
+        """Copy a tensor, numbers in the model's precision, so that no request converts them again."""
         return tensor.to(self.model.dtype if tensor.is_floating_point() else tensor.dtype, copy=True)
 
     def _encoder(self, recipe: Recipe, artifact: Artifact) -> Encoder:
-        """That of artifacts of the same template, labels and limits: compiling them takes milliseconds."""
+        """Return the encoder, shared by artifacts with equal settings: making one takes milliseconds."""
         prompts, labels = artifact.prompts, artifact.manifest["labels"]
         limits = recipe.data.max_input_tokens, recipe.data.max_target_tokens, recipe.data.prompt_field
         room = room_of(recipe, self.model)
@@ -184,19 +183,19 @@ class Registry:
 
 
 def _of_artifact(name: str, prompt: str | None) -> str:
-    """The name of the artifact that a prompt's name begins with."""
+    """Return the artifact's name, with which its prompts' names begin."""
     return one_form(name if prompt is None else name.partition(":")[0])
 
 
 def _as_written(prompt: str | None, held: tuple[str, ...]) -> str | None:
-    """The name of a prompt as its artifact writes it, where only accents are written otherwise."""
+    """Return the name of a prompt as its artifact writes it, where only accents are encoded differently."""
     if prompt is None or prompt in held:
         return prompt
-    return next((one for one in held if one_form(one) == one_form(prompt)), prompt)
+    return next((name for name in held if one_form(name) == one_form(prompt)), prompt)
 
 
 def _check_readable(folder: Path) -> None:
-    """Raises SoftPromptError for what is no folder, or is not ours to read."""
+    """Raise SoftPromptError for a path that is no folder, or that this user cannot read."""
     if not folder.is_dir():
         raise SoftPromptError(f"no folder {folder}", fix="give the folder that holds tuned prompts")
     try:

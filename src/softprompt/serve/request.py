@@ -1,7 +1,4 @@
-"""What is asked of the engine, what comes back, and the errors in between.
-
-This file knows nothing of HTTP, and nothing of models.
-"""
+"""Requests to an engine, the tokens that it returns, and its errors. Nothing here knows HTTP or models."""
 
 from __future__ import annotations
 
@@ -16,59 +13,59 @@ Reason = Literal["stop", "length", "cancelled", "error"]
 
 @dataclass(frozen=True, slots=True)
 class Sampling:
-    """How tokens are chosen. `temperature` 0 is greedy; the same `seed` gives the same answer."""
+    """Settings by which tokens are chosen. `temperature` 0 is greedy; equal seeds give equal answers."""
 
     max_tokens: int = 16
     temperature: float = 0.0
     top_p: float = 1.0
     top_k: int = 0  # 0: all
-    seed: int | None = None  # None: drawn anew
+    seed: int | None = None  # None: a random one
     stop: tuple[str, ...] = ()
-    logprobs: int | None = None  # that many of the likeliest beside each token's own; None: none at all
+    logprobs: int | None = None  # so many of the likeliest besides each token's own; None: none
     frequency_penalty: float = 0.0
     presence_penalty: float = 0.0
-    repetition_penalty: float = 1.0  # of tokens in the input or the answer; 1: none
+    repetition_penalty: float = 1.0  # for tokens in the input or the answer; 1: none
     logit_bias: Mapping[int, float] = field(default_factory=dict)
-    min_tokens: int = 0  # before which neither an end token nor a stop string ends the answer
+    min_tokens: int = 0  # no end token or stop string ends the answer before
     ignore_eos: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """One answer that is wanted."""
+    """A request asks for one answer."""
 
     prompt: str | None  # the artifact's name in the registry; None: the plain model
-    input_ids: tuple[int, ...]  # the rendered input, real tokens alone
+    input_ids: tuple[int, ...]  # the rendered input, without vectors
     sampling: Sampling = Sampling()
-    echo: bool = False  # log-probabilities of the input's own tokens are wanted
-    scale: float = 1.0  # strength of the injection, as `arithmetic.scale` means it; 0: the plain model
-    text: str | None = None  # the rendered input, for a prefix model with an encoder of its own
-    continues: bool = False  # the answer goes on in the input's text; else it is a text of its own
-    group: object = None  # the same for answers that were asked for at once: a failure of them is logged once
+    echo: bool = False  # compute log-probabilities of the input's own tokens too
+    scale: float = 1.0  # strength of the prompt, see `arithmetic.scale`; 0: the plain model
+    text: str | None = None  # the rendered input, for a prefix model with a separate encoder
+    continues: bool = False  # the answer continues the input's text, as a completion does
+    group: object = None  # equal for the answers of one HTTP request, so that their failure is logged once
 
 
 @dataclass(frozen=True, slots=True)
 class Token:
-    """One token. `text` is what it completes: '' within a character, or held back for a stop string.
+    """A token with the text that it completes: '' within a character, or while a stop string may begin.
 
-    Log-probabilities are the model's own, before temperature, penalties and bias.
+    Log-probabilities are the model's, before temperature, penalties and bias.
     """
 
     id: int
     text: str
     logprob: float | None = None
     top: tuple[tuple[int, str, float], ...] = ()
-    length: int | None = None  # characters that it completes, whatever is held back; None: those of `text`
+    length: int | None = None  # characters that it completes, held back or not; None: those of `text`
 
     @property
     def completes(self) -> int:
-        """Characters of the text that end with this token."""
+        """The number of characters that this token completes."""
         return len(self.text) if self.length is None else self.length
 
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The end of an answer; `error` where `reason` is "error"."""
+    """Ends an answer; `error` is set where `reason` is "error"."""
 
     reason: Reason
     error: SoftPromptError | None
@@ -78,13 +75,13 @@ class Finished:
 
 
 class InvalidRequest(SoftPromptError):
-    """A request that this model or this engine can never answer. `code` names the reason for programs."""
+    """A request that this model or this engine can never answer. Programs read the reason from `code`."""
 
     code: ClassVar[str | None] = None
 
 
 class NotScored(InvalidRequest):
-    """Log-probabilities of an input under a prompt that has no part in them."""
+    """Log-probabilities of an input were requested under a prompt that does not affect them."""
 
     code = "input_not_scored"
 
@@ -96,7 +93,7 @@ class ContextExceeded(InvalidRequest):
 
 
 class TooLarge(InvalidRequest):
-    """A request that is more than something on its way takes."""
+    """A request that is larger than a server on its way accepts."""
 
 
 class ModelFailed(SoftPromptError):
@@ -104,36 +101,36 @@ class ModelFailed(SoftPromptError):
 
 
 class UnknownPrompt(SoftPromptError):
-    """No artifact of that name."""
+    """No artifact has the requested name."""
 
 
 class BrokenPrompt(SoftPromptError):
-    """An artifact that cannot be served: damaged, not finite, or made for another base."""
+    """An artifact cannot be served: it is damaged, not finite, or made for another base."""
 
 
 class Stopped(SoftPromptError):
-    """The engine takes no more requests."""
+    """The engine accepts no more requests."""
 
 
 class Busy(SoftPromptError):
-    """No room now. `retry_after` seconds from now there may be."""
+    """There is no room now, but there may be in `retry_after` seconds."""
 
-    def __init__(self, what: str, why: str = "", fix: str = "", *, retry_after: float = 1.0) -> None:
-        super().__init__(what, why, fix)
+    def __init__(self, *words: str, retry_after: float = 1.0, **parts: str) -> None:
+        super().__init__(*words, **parts)
         self.retry_after = retry_after
 
 
 class EngineBusy(Busy):
-    """The same of an engine on another machine, in its own words."""
+    """An engine on another machine reported that it is busy."""
 
 
 class EngineFailed(SoftPromptError):
-    """An engine on another machine did not answer as it must."""
+    """An engine on another machine failed, or broke its protocol."""
 
 
 class EngineAway(EngineFailed):
-    """It is not there, or takes nothing now. `retry_after` seconds from now it may."""
+    """It cannot be reached, or accepts nothing now, but may in `retry_after` seconds."""
 
-    def __init__(self, what: str, why: str = "", fix: str = "", *, retry_after: float = 5.0) -> None:
-        super().__init__(what, why, fix)
+    def __init__(self, *words: str, retry_after: float = 5.0, **parts: str) -> None:
+        super().__init__(*words, **parts)
         self.retry_after = retry_after

@@ -1,7 +1,7 @@
-"""Logits to tokens: greedy rows together, each of the others by its own numbers.
+"""Tokens are sampled from logits, greedy ones for all sequences at once.
 
-A row draws one number a token from a generator of its own, and takes the token at which the cumulated
-probability passes it. So an answer depends on its seed and its logits, not on the rows beside it.
+Each other sequence draws one number per token from its own generator, and takes the token at which the
+cumulated probability passes it. So an answer depends on its seed and logits, not on its neighbours.
 """
 
 from __future__ import annotations
@@ -17,9 +17,8 @@ from torch import Tensor
 
 from .request import Sampling
 
-LARGEST = 1e30  # of a score that a penalty changed: an infinite one would be no number beside another
-
-LEAST = -9999.0  # what OpenAI's API calls a log-probability of minus infinity, which JSON cannot hold
+LARGEST = 1e30  # limit of a penalised score: the difference of two infinite ones is not a number
+LEAST = -9999.0  # OpenAI's value for a log-probability of minus infinity, which JSON does not have
 Likely = tuple[float, tuple[tuple[int, float], ...]]  # a token's log-probability, and the likeliest tokens'
 
 
@@ -32,7 +31,7 @@ class Chooser:
     ends: Collection[int]  # ids of end tokens
     read: Collection[int] = ()  # ids of the input, for a penalty on repeating them
     counts: Counter[int] = field(default_factory=Counter)  # of the tokens chosen so far
-    told: int = 0  # how many they are
+    length: int = 0  # how many tokens were chosen
     random: random.Random = field(init=False)
 
     def __post_init__(self) -> None:
@@ -40,7 +39,7 @@ class Chooser:
 
     @property
     def plain(self) -> bool:
-        """Whether its next token is the likeliest one."""
+        """True means that the next token is the likeliest one."""
         s = self.sampling
         changed = (
             s.repetition_penalty != 1
@@ -53,25 +52,25 @@ class Chooser:
 
     @property
     def _held(self) -> bool:
-        """Whether end tokens may not come yet."""
-        return self.told < self.sampling.min_tokens
+        """True while end tokens are not allowed yet."""
+        return self.length < self.sampling.min_tokens
 
     def choose(self, logits: Tensor) -> int:
-        """The next token by its logits [V]."""
+        """Choose the next token by its logits [V]."""
         scores = self._changed(logits.float())
         if self.sampling.temperature == 0:
             return int(scores.argmax())
-        ahead = scores.double() - scores.max()  # at most 0: no temperature, however low, makes it infinite
+        ahead = scores.double() - scores.max()  # at most 0, so that no low temperature makes it infinite
         probabilities, ids = _kept((ahead / self.sampling.temperature).softmax(-1).float(), self.sampling)
         cumulated = probabilities.double().cumsum(-1)
-        drawn = self.random.random() * float(cumulated[-1])
-        at = min(int(torch.searchsorted(cumulated, drawn, right=True)), len(cumulated) - 1)
+        number = self.random.random() * float(cumulated[-1])
+        at = min(int(torch.searchsorted(cumulated, number, right=True)), len(cumulated) - 1)
         return at if ids is None else int(ids[at])
 
     def note(self, token: int) -> None:
-        """It was chosen."""
+        """Count a token that was chosen."""
         self.counts[token] += 1
-        self.told += 1
+        self.length += 1
 
     def _changed(self, scores: Tensor) -> Tensor:
         s = self.sampling
@@ -93,15 +92,15 @@ class Chooser:
 
 
 def _kept(probabilities: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor | None]:
-    """Those of the `top_k` likeliest tokens, and of them the fewest that make `top_p`; with their ids.
+    """Keep the `top_k` likeliest tokens, and of them the fewest whose probabilities reach `top_p`.
 
-    Ids are None where all are kept, in their own order.
+    Returns probabilities and ids; ids are None where all tokens are kept, in their own order.
     """
     size = len(probabilities)
     most = min(sampling.top_k or size, size)
     if most == size and sampling.top_p >= 1:
         return probabilities, None
-    values, ids = probabilities.topk(min(most, 1024))  # few are enough as a rule, and sorting all is slow
+    values, ids = probabilities.topk(min(most, 1024))  # usually enough, and sorting all of them is slow
     if sampling.top_p < 1:
         whole = probabilities.sum() if most == size else probabilities.topk(most).values.sum()
         if len(values) < most and values.sum() < sampling.top_p * whole:
@@ -114,8 +113,8 @@ def _kept(probabilities: Tensor, sampling: Sampling) -> tuple[Tensor, Tensor | N
 
 
 def choose(logits: Tensor, choosers: Sequence[Chooser]) -> list[int | None]:
-    """The next token of each row, by logits [B, V]; None where they are not finite."""
-    largest, best = logits.max(-1)  # NaN is the largest number there is
+    """Choose the next token of each sequence by logits [B, V]; None where they are not finite."""
+    largest, best = logits.max(-1)  # max treats NaN as the largest number
     likeliest, finite = best.tolist(), largest.isfinite().tolist()
     return [
         None if not fine else token if chooser.plain else chooser.choose(row)
@@ -124,9 +123,9 @@ def choose(logits: Tensor, choosers: Sequence[Chooser]) -> list[int | None]:
 
 
 def likelihoods(logits: Tensor, tokens: Sequence[int], most: int) -> list[Likely]:
-    """Log-probability of each row's token by logits [N, V], and the `most` likeliest tokens with theirs."""
+    """Return the log-probability of each row's token by logits [N, V], and the `most` likeliest tokens."""
     exact = logits.float().log_softmax(-1).clamp(min=LEAST)
-    own = exact.gather(1, torch.tensor(tokens, device=exact.device)[:, None])[:, 0].tolist()
+    chosen = exact.gather(1, torch.tensor(tokens, device=exact.device)[:, None])[:, 0].tolist()
     values, ids = exact.topk(min(most, exact.shape[1]))
     tops = zip(ids.tolist(), values.tolist(), strict=True)
-    return [(value, tuple(zip(*top, strict=True))) for value, top in zip(own, tops, strict=True)]
+    return [(value, tuple(zip(*top, strict=True))) for value, top in zip(chosen, tops, strict=True)]

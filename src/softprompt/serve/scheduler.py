@@ -1,7 +1,7 @@
-"""The running batch: who joins it, what a step gives each row, and who leaves.
+"""The scheduler adds requests to the running batch, takes steps, and removes sequences that end.
 
-One thread calls this. It knows nothing of threads, queues or names of prompts: rows come from whoever holds
-those that wait, and what becomes of them is told through their answers.
+One thread calls it. It knows nothing of threads, queues or names of prompts: the engine hands over waiting
+sequences, and results go to their answers.
 """
 
 from __future__ import annotations
@@ -18,26 +18,27 @@ from ..lm.causal import CausalLM
 from ..lm.kv_store import PACKED_PADDING, PADDING, Joined, Joining, Running, alike
 from .failures import as_failure, line, not_finite, note
 from .load import Pace
-from .prefix_cache import Reuse
+from .prefix_cache import PrefixCache
 from .request import Reason
 from .sampler import choose, likelihoods
 from .sequence import RunningSequence
 
-PREFILL = 512  # positions that are read in one turn: rows that run wait no longer than this takes
-IDLE = 2 * PREFILL  # the same where none runs yet
-ECHO = 128  # the same where logits of all of them are wanted
-NOTED = 256  # failures of answers that are remembered, so that those of one request are logged once
+PREFILL = 512  # positions that are read in one turn, while running sequences wait
+IDLE = 2 * PREFILL  # the same where none runs
+ECHO = 128  # the same where logits at all positions are needed
+NOTED = 256  # remembered failures, so that the answers of one request log theirs once
 
 
 @final
-class Batching:
-    """Rows that run side by side, at most `max_rows` in a store of `max_tokens` columns."""
+class Scheduler:
+    """Runs at most `max_rows` sequences side by side, in a store of `max_tokens` columns."""
 
-    def __init__(self, model: CausalLM, max_rows: int, max_tokens: int, reuse: Reuse) -> None:
-        self.model, self.max_rows, self.max_tokens, self.reuse = model, max_rows, max_tokens, reuse
-        self.rows: list[RunningSequence] = []  # by line
-        self.arriving: RunningSequence | None = None  # its input is being read, part by part
-        self._joining: list[RunningSequence] = []  # on their way to their first tokens
+    def __init__(self, model: CausalLM, max_rows: int, max_tokens: int, prefix_cache: PrefixCache) -> None:
+        self.model, self.max_rows, self.max_tokens = model, max_rows, max_tokens
+        self.prefix_cache = prefix_cache
+        self.rows: list[RunningSequence] = []  # by line of the store
+        self.arriving: RunningSequence | None = None  # its long input is read part by part
+        self._joining: list[RunningSequence] = []  # those that will get their first tokens next
         self.running = Running(model, max_tokens)
         self.pace = Pace()
         self._packs = packed.suits(model)
@@ -50,30 +51,30 @@ class Batching:
 
     @property
     def is_busy(self) -> bool:
-        """Whether anybody is being answered, or about to be."""
+        """True means that sequences run or are being added."""
         return bool(self.rows or self.arriving or self._joining)
 
     def numbers(self) -> dict[str, float]:
-        """Counters, and what is held."""
+        """Return counters, and the bytes of keys and values."""
         return {
             **{f"{name}_total": float(n) for name, n in self._counted.items()},
             **{f"finished_{reason}_total": float(n) for reason, n in self._finished.items()},
             "kv_bytes": float(self.running.bytes),
-            "reuse_bytes": float(self.reuse.bytes),
-            "reuse_hits_total": float(self.reuse.hits),
-            "reuse_misses_total": float(self.reuse.misses),
+            "reuse_bytes": float(self.prefix_cache.bytes),
+            "reuse_hits_total": float(self.prefix_cache.hits),
+            "reuse_misses_total": float(self.prefix_cache.misses),
         }
 
     def wait(self, held: int) -> float:
-        """Seconds until those that wait now, of `held` in all, have been taken: from 1 to 60."""
+        """Return seconds, from 1 to 60, until those that wait now, of `held` in all, have begun."""
         running = list(self.rows)
         so_far = time.monotonic() - min((row.begun for row in running), default=time.monotonic())
         return self.pace.wait(held - len(running), len(running) or self.max_rows, so_far)
 
-    # --- who joins ---
+    # --- adding requests ---
 
     def choose_next(self, waiting: deque[RunningSequence]) -> None:
-        """Takes those who join now, together. One with much to be read begins to arrive."""
+        """Take the waiting requests that are added now, together. A long input begins to be read in parts."""
         rows, keys = self._joining, set()
         most = PREFILL if self.rows else IDLE
         arriving = [] if self.arriving is None else [self.arriving]
@@ -86,34 +87,34 @@ class Batching:
             full = len(self.rows) + len(coming) > self.max_rows
             if full or not self.running.fits(len(coming), max(r.columns for r in coming)):
                 break
-            if row.request.echo or row.reads(self.reuse) > PREFILL:
+            if row.request.echo or row.reads(self.prefix_cache) > PREFILL:
                 if not arriving:
                     self.arriving = waiting.popleft()
                     row.begun = time.monotonic()
                 break
-            # one that may read what another is about to compute comes next
-            if sum(r.reads(self.reuse) for r in (*rows, row)) > most or row.key in keys:
+            # a request that can share what another is about to compute waits for the next turn
+            if sum(r.reads(self.prefix_cache) for r in (*rows, row)) > most or row.key in keys:
                 break
-            if row.key is not None and row.key not in self.reuse:
+            if row.key is not None and row.key not in self.prefix_cache:
                 keys.add(row.key)
             row.begun = time.monotonic()
             rows.append(waiting.popleft())
 
     def admit(self) -> None:
-        """Those who join are begun, and run as far as their first tokens."""
+        """Run the chosen requests up to their first tokens."""
         begun: list[tuple[RunningSequence, Joining]] = []
         for row in self._joining:
             try:
-                begun.append((row, row.begin(self.reuse)))
+                begun.append((row, row.begin(self.prefix_cache)))
             except Exception as error:
                 self.fail([row], error)
         batches = alike(begun, PACKED_PADDING if self._packs else PADDING)
-        for together in [batches] if self._packs else [[batch] for batch in batches]:
-            self._begin(together)
+        for group in [batches] if self._packs else [[batch] for batch in batches]:
+            self._begin(group)
         self._joining = []
 
     def arrive(self) -> None:
-        """The next part of a long input, so that those who run need not wait for the whole of it."""
+        """Read the next part of a long input, so that running sequences do not wait for all of it."""
         row = self.arriving
         if row is None:
             return
@@ -121,7 +122,7 @@ class Batching:
             self.arriving = None
             return self.finish(row, "cancelled")
         try:
-            joined = row.read(self.reuse, ECHO if row.request.echo else PREFILL)
+            joined = row.read(self.prefix_cache, ECHO if row.request.echo else PREFILL)
         except Exception as error:
             self.arriving = None
             return self.fail([row], error)
@@ -130,15 +131,14 @@ class Batching:
             self._join([row], joined)
 
     def _begin(self, batches: list[list[tuple[RunningSequence, Joining]]]) -> None:
-        """In one pass. One that fails does not take the others with it: each is tried alone."""
-        begun = [one for batch in batches for one in batch]
-        failed: dict[
-            str, tuple[list[RunningSequence], Exception]
-        ] = {}  # by what is logged: alike for a broken device
+        """Run batches in one pass. If it fails, each request is tried alone, so that only bad ones fail."""
+        begun = [pair for batch in batches for pair in batch]
+        # by the logged line, which is the same for all where the device is broken
+        failed: dict[str, tuple[list[RunningSequence], Exception]] = {}
         if begun and self._ran(batches, len(begun) == 1, failed):
             return
-        for one in begun if len(begun) > 1 else ():
-            self._ran([[one]], True, failed)
+        for pair in begun if len(begun) > 1 else ():
+            self._ran([[pair]], True, failed)
         for rows, error in failed.values():
             self.fail(rows, error)
 
@@ -148,29 +148,29 @@ class Batching:
         alone: bool,
         failed: dict[str, tuple[list[RunningSequence], Exception]],
     ) -> bool:
-        """Whether they were run as far as their first tokens; `failed` takes one that fails `alone`."""
+        """Run batches up to their first tokens; return False on failure, which `failed` notes if `alone`."""
         try:
-            made = [Joined(self.model, [joining for _, joining in batch]) for batch in batches]
-            if len(made) == 1:
-                made[0].run(self.model)
+            joined_batches = [Joined(self.model, [joining for _, joining in batch]) for batch in batches]
+            if len(joined_batches) == 1:
+                joined_batches[0].run(self.model)
             else:
-                Joined.run_packed(self.model, made)
+                Joined.run_packed(self.model, joined_batches)
         except Exception as error:
             if alone:
                 failed.setdefault(line(error), ([], error))[0].append(batches[0][0][0])
             return False
-        for batch, joined in zip(batches, made, strict=True):
+        for batch, joined in zip(batches, joined_batches, strict=True):
             self._join([row for row, _ in batch], joined)
         return True
 
     def _join(self, rows: list[RunningSequence], joined: Joined) -> None:
-        """Those who are not at their end with their first token take a line."""
+        """Give requests their first tokens; those that do not end with it get a line in the store."""
         try:
             self._counted["input_tokens"] += sum(len(row.request.input_ids) for row in rows)
             ended = self._take(rows, joined.logits[:, -1])
             for i, row in enumerate(rows):
                 if not row.failed:
-                    row.share(joined, i, self.reuse)
+                    row.share(joined, i, self.prefix_cache)
             staying = [i for i in range(len(rows)) if i not in ended]
             self.running.join(joined, staying)
         except Exception as error:
@@ -178,10 +178,10 @@ class Batching:
             return
         self.rows += [rows[i] for i in staying]
 
-    # --- what a step gives ---
+    # --- steps ---
 
     def step(self) -> None:
-        """Every row's next token."""
+        """Give every sequence its next token."""
         if not self.rows:
             return
         try:
@@ -196,16 +196,16 @@ class Batching:
             self._vacate(number)
 
     def _take(self, rows: Sequence[RunningSequence], logits: torch.Tensor) -> set[int]:
-        """Each row's next token; the numbers of the rows that end with it."""
+        """Choose each sequence's next token; return the indices of those that end with it."""
         tokens = choose(logits, [row.chooser for row in rows])
-        telling = [
+        scored = [
             i for i, row in enumerate(rows) if row.sampling.logprobs is not None and tokens[i] is not None
         ]
         likely = {}
-        if telling:
-            most = max(rows[i].sampling.logprobs or 0 for i in telling)
-            chosen = [token for i in telling if (token := tokens[i]) is not None]
-            likely = dict(zip(telling, likelihoods(logits[telling], chosen, most), strict=True))
+        if scored:
+            most = max(rows[i].sampling.logprobs or 0 for i in scored)
+            chosen = [token for i in scored if (token := tokens[i]) is not None]
+            likely = dict(zip(scored, likelihoods(logits[scored], chosen, most), strict=True))
         ended = {i for i, token in enumerate(tokens) if token is None}
         if ended:
             self.fail([rows[i] for i in sorted(ended)], not_finite())
@@ -228,16 +228,16 @@ class Batching:
                 ended.add(i)
         return ended
 
-    # --- who leaves ---
+    # --- removing sequences ---
 
     def leave_cancelled(self) -> None:
-        """Rows that nobody waits for any more."""
+        """Remove sequences whose answers were cancelled."""
         for row in [row for row in self.rows if row.answer.cancelled]:
             self.finish(row, "cancelled")
             self._vacate(self.rows.index(row))
 
     def finish(self, row: RunningSequence, reason: Reason, error: Exception | None = None) -> None:
-        """Its answer is over."""
+        """End a sequence's answer."""
         if not row.done:
             self._finished[reason] += 1
             if reason in ("stop", "length"):
@@ -245,24 +245,24 @@ class Batching:
             row.end(reason, None if error is None else as_failure(error))
 
     def fail(self, rows: Sequence[RunningSequence], error: Exception) -> None:
-        """Their answers end with one failure, which is logged once."""
+        """End answers with one failure, which is logged once."""
         rows = [row for row in rows if not row.done]
-        said = line(error)
-        known = [(row.request.group, said) in self._noted for row in rows if row.request.group is not None]
+        text = line(error)
+        known = [(row.request.group, text) in self._noted for row in rows if row.request.group is not None]
         if rows and (len(known) < len(rows) or not all(known)):
             note(error, len(rows), [row.request.prompt for row in rows])
-        self._noted.extend((row.request.group, said) for row in rows)
+        self._noted.extend((row.request.group, text) for row in rows)
         for row in rows:
             self.finish(row, "error", error)
 
     def end_rows(self, error: Exception) -> None:
-        """Nobody is answered any more who was being answered; the next ones start anew."""
+        """End all running sequences with an error, and start with an empty store."""
         for row in self.rows:
             self.finish(row, "error", error)
         self.rows, self.running = [], Running(self.model, self.max_tokens)
 
     def end_failed(self, error: Exception, waiting: deque[RunningSequence]) -> None:
-        """The same after a failure of the engine itself; those who are on their way or wait end too."""
+        """End all sequences after a failure of the engine itself, including those that wait."""
         arriving = [] if self.arriving is None else [self.arriving]
         self.fail([*self.rows, *self._joining, *arriving, *waiting], error)
         self.arriving, self._joining = None, []

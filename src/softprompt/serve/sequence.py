@@ -1,6 +1,6 @@
-"""One request on its way: what is injected, what must still be run of it, and what comes out.
+"""A sequence is one request while it runs: what is injected, what must still be run, and its tokens.
 
-This file knows the model and nothing of threads or queues.
+This file knows the model, and nothing of threads or queues.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ..lm.causal import CausalLM
 from ..lm.kv_store import Joined, Joining
 from .context import check_fits, vectors_of
 from .detokenizer import Detokenizer, Stops
-from .prefix_cache import Key, Reuse
+from .prefix_cache import Key, PrefixCache
 from .registry import Loaded
 from .request import Finished, InvalidRequest, Reason, Token
 from .sampler import Chooser, Likely, likelihoods
@@ -32,7 +32,7 @@ from .token_pieces import Pieces
 
 @final
 class RunningSequence:
-    """A request and, once it was begun, what it has come to. Raises InvalidRequest for one that cannot be."""
+    """Holds a request and its state. Raises InvalidRequest for a request that can never run."""
 
     def __init__(
         self,
@@ -57,10 +57,10 @@ class RunningSequence:
             if any(name in stop for stop in self.sampling.stop)
         }
         self.last = -1  # the token to be fed next
-        self.count = 0  # tokens that came out
-        self.begun = 0.0  # when it stopped waiting, of time.monotonic
+        self.count = 0  # tokens of the answer so far
+        self.begun = 0.0  # when it stopped waiting, by time.monotonic
         self.done = self.failed = False
-        self._joining: Joining | None = None  # what is still to be run of a long input
+        self._joining: Joining | None = None  # the rest of a long input
         self._echoed: list[Likely] = []
         shape = self._static()
         self.vectors, soft = vectors_of(shape)
@@ -73,31 +73,31 @@ class RunningSequence:
         if self.request.echo and self.loaded is not None:
             check_scored(self.loaded, shape)
 
-    # --- what is run ---
+    # --- the input ---
 
     @property
     def key(self) -> Key | None:
-        """Of the input as it is kept for others; None where nobody else reads it so."""
+        """The key by which others can share the input; None where none can."""
         ids = self.request.input_ids
         return None if self.ahead is None or len(ids) < 2 else Key(self.ahead, ids[:-1])
 
-    def reads(self, reuse: Reuse) -> int:
-        """Positions that must be run, by what is known now."""
+    def reads(self, cache: PrefixCache) -> int:
+        """Return the number of positions that must be run, given the cache as it is now."""
         known = 0
-        if self.key is not None and self.key in reuse:
+        if self.key is not None and self.key in cache:
             known = self._before + len(self.request.input_ids) - 1
-        elif self.ahead is not None and Key(self.ahead, ()) in reuse:
+        elif self.ahead is not None and Key(self.ahead, ()) in cache:
             known = self._before
         return self.positions - self.sampling.max_tokens - known
 
-    def begin(self, reuse: Reuse) -> Joining:
-        """What is still to be run, on top of what is known."""
+    def begin(self, cache: PrefixCache) -> Joining:
+        """Return what must still be run, on top of what the cache has."""
         injection, ids = self._injection(), self.request.input_ids
         context = None
         if self.key is not None and not self.request.echo:  # echoing needs each input token's logits
-            context = reuse.get(self.key)
+            context = cache.get(self.key)
         if context is None and self.ahead is not None and self._before:
-            context = reuse.get(Key(self.ahead, ()))
+            context = cache.get(Key(self.ahead, ()))
         device = self.lm.device
         parts = [self.lm.token_inputs(torch.tensor(ids, device=device))]
         if injection.before is not None:
@@ -111,14 +111,14 @@ class RunningSequence:
         columns = replace(injection, before=None, after=None)
         return Joining(vectors, after, columns, context, self.sampling.max_tokens)
 
-    def read(self, reuse: Reuse, most: int) -> Joined | None:
-        """Runs at most so many more of its positions; None while that is not all of them."""
-        joining = self._joining or self.begin(reuse)
+    def read(self, cache: PrefixCache, most: int) -> Joined | None:
+        """Run at most `most` more positions; return None while more are left."""
+        joining = self._joining or self.begin(cache)
         # the input's last token is in the last part
         end = min(most, len(joining.vectors) - joining.after - 1)
         whole = len(joining.vectors) <= most or end < 1
         part = joining
-        if not whole:  # what follows the input is not seen by its parts
+        if not whole:  # vectors after the input are not seen by its earlier parts
             ahead = replace(joining.injection, kv_after=None)
             part = replace(joining, vectors=joining.vectors[:end], after=0, injection=ahead)
         joined = Joined(self.lm, [part]).run(self.lm, len(part.vectors) if self.request.echo else 1)
@@ -132,17 +132,17 @@ class RunningSequence:
         self._joining = replace(joining, vectors=joining.vectors[end:], context=context)
         return None
 
-    def share(self, joined: Joined, row: int, reuse: Reuse) -> None:
-        """Keeps of what was run what others may read."""
+    def share(self, joined: Joined, row: int, cache: PrefixCache) -> None:
+        """Put into the cache what others can share."""
         if self.ahead is None:
             return
-        if self._before and (alone := Key(self.ahead, ())) not in reuse:
-            reuse.put(alone, joined.context(row, 0, self._before))
-        if self.key is not None and self.key not in reuse:
-            reuse.put(self.key, joined.context(row, 0, self._before + len(self.request.input_ids) - 1))
+        if self._before and (alone := Key(self.ahead, ())) not in cache:
+            cache.put(alone, joined.context(row, 0, self._before))
+        if self.key is not None and self.key not in cache:
+            cache.put(self.key, joined.context(row, 0, self._before + len(self.request.input_ids) - 1))
 
     def _static(self) -> Injection:
-        """What is injected, or of a generated prompt something of the same shape."""
+        """Return what is injected; for a generated prompt, something of the same shape."""
         if self.loaded is None:
             return Injection()
         method = self.loaded.tuned.method
@@ -174,7 +174,7 @@ class RunningSequence:
     def _check(self) -> None:
         lm, ids, sampling = self.lm, self.request.input_ids, self.sampling
         if not ids:
-            raise InvalidRequest("the input is empty", why="a model needs a token to go on from")
+            raise InvalidRequest("the input is empty", why="a model needs at least one token")
         if not all(0 <= i < lm.spec.vocab_size for i in (*ids, *sampling.logit_bias)):
             raise InvalidRequest(
                 "a token id is not in the vocabulary",
@@ -184,34 +184,34 @@ class RunningSequence:
         limit = lm.spec.limits.get("length", "")
         check_fits("input", len(ids), soft, sampling.max_tokens, lm.spec.context, limit=limit)
 
-    # --- what comes out ---
+    # --- the answer ---
 
     def _echo(self, logits: Tensor, start: int) -> None:
-        """The input's own tokens, as far as the logits [N, V] at the positions from `start` on tell them."""
-        first = self._before  # position of the input's first token; each tells the one that follows
+        """Score the input's own tokens by the logits [N, V] at the positions from `start` on."""
+        first = self._before  # position of the input's first token; each position predicts the next token
         ids, end = self.request.input_ids, self._before + len(self.request.input_ids) - 1
-        told = logits[max(0, first - start) : max(0, end - start)]
-        wanted = ids[max(0, start - first) + 1 :][: len(told)]
+        rows = logits[max(0, first - start) : max(0, end - start)]
+        wanted = ids[max(0, start - first) + 1 :][: len(rows)]
         if wanted:
-            self._echoed += likelihoods(told, wanted, self.sampling.logprobs or 0)
+            self._echoed += likelihoods(rows, wanted, self.sampling.logprobs or 0)
         if len(self._echoed) < len(ids) - 1:
             return
         text = Detokenizer(self.pieces.tokenizer, named=True)
         alone = Token(ids[0], text.add(ids[0]))
         rest = (
-            Token(i, text.add(i), own, self._named(top))
-            for i, (own, top) in zip(ids[1:], self._echoed, strict=True)
+            Token(i, text.add(i), logprob, self._named(top))
+            for i, (logprob, top) in zip(ids[1:], self._echoed, strict=True)
         )
         self.answer.echoed = (alone, *rest)
 
     def take(self, token: int, likely: Likely | None) -> Reason | None:
-        """The next token is told; why the answer ends with it, or None where it goes on."""
+        """Add the next token to the answer; return why the answer ends with it, or None."""
         self.chooser.note(token)
         self.last, self.count = token, self.count + 1
         ended = token in self.ends and self.count > self.sampling.min_tokens
         shown, stopped = "" if ended else self.text.add(token), False
         length = len(shown)
-        if self.count > self.sampling.min_tokens:  # before, no stop string is looked for
+        if self.count > self.sampling.min_tokens:  # stop strings do not count before
             shown, stopped = self.stops.add(shown, self._stopping.get(token, ""))
         reason: Reason | None = "stop" if ended or stopped else None
         if reason is None and self.count >= self.sampling.max_tokens:
@@ -225,7 +225,7 @@ class RunningSequence:
         return reason
 
     def end(self, reason: Reason, error: SoftPromptError | None = None) -> None:
-        """The answer is over."""
+        """End the answer."""
         if not self.done:
             self.done, self.failed = True, error is not None
             read = len(self.request.input_ids)

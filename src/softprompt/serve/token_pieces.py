@@ -1,8 +1,8 @@
-"""What each token of a vocabulary is by itself: its text, its bytes, and whether it is a control token.
+"""Each token of a vocabulary has a text, bytes and a name, and some are control tokens.
 
-Some tokenizers take the space away that a text begins with, so a token's own text is what it adds behind
-another one. A token that holds a part of a character has bytes and no text: its name is written as OpenAI
-writes it, with `\\xe2` for a byte that is no text.
+Some tokenizers remove the space that a text begins with, so a token's text is what it adds behind another
+token. A token that is a part of a character has bytes and no text: its name is written as OpenAI writes it,
+with `\\xe2` for a byte that is no text.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, final
 
 from transformers.convert_slow_tokenizer import bytes_to_unicode
 
-BROKEN = "�"  # what a part of a character decodes to
+BROKEN = "�"  # a part of a character decodes to this
 KEPT = 200_000  # names and bytes that are remembered
 BYTE = re.compile(r"<0x([0-9A-Fa-f]{2})>")  # a byte token of vocabularies with byte fallback
 BYTES = {character: byte for byte, character in bytes_to_unicode().items()}  # of byte-level vocabularies
@@ -21,7 +21,7 @@ BYTES = {character: byte for byte, character in bytes_to_unicode().items()}  # o
 
 @final
 class Pieces:
-    """The tokens of one tokenizer."""
+    """Texts, bytes and names of one tokenizer's tokens."""
 
     def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
@@ -32,11 +32,11 @@ class Pieces:
         self.bytes = functools.lru_cache(KEPT)(self._bytes)
 
     def decode(self, ids: list[int]) -> str:
-        """Their text, control tokens by name."""
+        """Decode ids, with control tokens by name."""
         return str(self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
     def name(self, token: int, first: bool = False) -> str:
-        """How a token is called among log-probabilities; `first`: as it stands where a text begins."""
+        """Return a token's name among log-probabilities; `first`: the token begins the text."""
         data = self.bytes(token, first)
         if data is None:
             return self.text(token)
@@ -46,29 +46,31 @@ class Pieces:
             return "".join(chr(byte) if 32 <= byte < 127 else f"\\x{byte:02x}" for byte in data)
 
     def _text(self, token: int, first: bool = False) -> str:
-        """What it adds behind another one; with `�` where it holds a part of a character."""
+        """Return what it adds behind another token; a part of a character is `�`."""
         text = self.decode([token] if first else [*self._anchor, token])
         if first or not text.startswith(self._before):
             return self.decode([token])
         return text[len(self._before) :]
 
     def _bytes(self, token: int, first: bool = False) -> bytes | None:
-        """Those that it adds to a text; None of a control token, which adds none."""
+        """Return the bytes that it adds to a text; None for a control token."""
         if token in self.controls:
             return None
         text = self.text(token, first)
         if BROKEN not in text:
             return text.encode("utf-8", "replace")
         written = str(self.tokenizer.convert_ids_to_tokens(token))
-        if found := BYTE.fullmatch(written):
-            return bytes([int(found[1], 16)])
+        if byte := BYTE.fullmatch(written):
+            return bytes([int(byte[1], 16)])
         if all(character in BYTES for character in written):
             return bytes(BYTES[character] for character in written)
         return text.encode()
 
 
 def control_tokens(tokenizer: Any) -> dict[int, str]:
-    """Special tokens by id, as they are written: they are read as one token, and no answer shows them."""
+    """Return special tokens by id, as they are written: each is read as one token, and answers omit them."""
     added = getattr(tokenizer, "added_tokens_decoder", {})
-    found = {int(token): str(name) for token, name in added.items() if getattr(name, "special", False)}
-    return found | dict(zip(tokenizer.all_special_ids, map(str, tokenizer.all_special_tokens), strict=True))
+    controls = {int(token): str(name) for token, name in added.items() if getattr(name, "special", False)}
+    return controls | dict(
+        zip(tokenizer.all_special_ids, map(str, tokenizer.all_special_tokens), strict=True)
+    )

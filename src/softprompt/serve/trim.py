@@ -1,8 +1,8 @@
-"""Memory that the C allocator keeps after requests have left, given back to the system now and then.
+"""Memory that the C allocator keeps after requests is returned to the system regularly.
 
-Requests of many lengths leave free pages between blocks that are in use. glibc's allocator keeps such pages,
-so the resident size of a server creeps although nothing is leaked. Other allocators (jemalloc, musl's, those
-of macOS and Windows) give them back by themselves or cannot be asked: there this does nothing.
+Requests of many lengths leave free pages between used blocks. glibc's allocator keeps such pages, so a
+server's resident size grows although nothing leaks. Other allocators (jemalloc, musl's, those of macOS and
+Windows) return pages automatically or have no such function; then this does nothing.
 """
 
 from __future__ import annotations
@@ -16,10 +16,9 @@ EVERY = 20.0  # seconds
 
 
 class Trimming:
-    """Trims every `every` seconds, in a thread of its own, until it is stopped.
+    """Calls `trim` every `every` seconds, in its own thread, until it is stopped or `trim` returns False.
 
-    `trim` says whether it can do anything; a call through ctypes releases Python's lock, so that neither
-    answers nor the event loop wait for it.
+    A call through ctypes releases Python's lock, so neither answers nor the event loop wait for it.
     """
 
     def __init__(self, every: float = EVERY, trim: Callable[[], bool] = give_back) -> None:
@@ -28,11 +27,10 @@ class Trimming:
         self._thread = threading.Thread(target=self._loop, name="softprompt-trim", daemon=True)
 
     def start(self) -> None:
-        """Begin."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Returns once no trim is under way. Does nothing where it was not started."""
+        """Stop, and wait for a trim that is running. Does nothing where it was not started."""
         self._ended.set()
         if self._thread.is_alive():
             self._thread.join()

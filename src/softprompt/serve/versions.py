@@ -1,8 +1,8 @@
-"""The versions of artifacts that are loaded: the newest ones, and the last good ones where those are broken.
+"""The newest versions of artifacts are loaded, and the last good ones kept where those are broken.
 
-What was verified once is not hashed again until one of its files changes. What is loaded is kept as long as
-it fits. A newer version that cannot be served leaves its place to the last good one, and the log says so,
-once for each version.
+A verified version is not hashed again until one of its files changes. Loaded versions are kept while there is
+room. Where a newer version cannot be served, the last good one answers, and the log says so once for each
+version.
 """
 
 from __future__ import annotations
@@ -30,58 +30,61 @@ from .request import BrokenPrompt
 
 log = logging.getLogger("softprompt.serve")
 FILES = (MANIFEST, VECTORS, STATE, BASE)
-KEPT = 200_000  # artifacts and names of which something is remembered
-Stamps = tuple[Stamp | None, ...]  # of each file
+KEPT = 200_000  # remembered artifacts and names
+Stamps = tuple[Stamp | None, ...]  # one for each file
 
 
 @dataclass(frozen=True, slots=True)
 class Version:
     """One version of an artifact, loaded."""
 
-    stamps: Stamps  # of its files, when they were read
+    stamps: Stamps  # of its files when they were read
     tuned: Tuned
-    content: str  # the hash of what is served of it
+    content: str  # the hash of the served file
     bytes: int
 
 
 @final
 class Versions:
-    """By the folder of an artifact. Any thread may ask; `opened` makes a verified artifact ready to serve."""
+    """Loads versions by the folder of an artifact; `opened` makes a verified artifact ready to serve.
+
+    Any thread may call this.
+    """
 
     def __init__(self, opened: Callable[[Artifact], Tuned], max_bytes: int) -> None:
         self._opened, self.max_bytes = opened, max_bytes
         self._loaded: OrderedDict[Path, Version] = OrderedDict()
         self._verified: OrderedDict[Path, Stamps] = OrderedDict()
         self._problems: OrderedDict[Path, tuple[Stamps, SoftPromptError]] = OrderedDict()
-        self._answered: OrderedDict[str, tuple[Path, Stamps]] = OrderedDict()  # by name, what it gave last
-        self._outdated: OrderedDict[str, Stamps] = OrderedDict()  # by name, what cannot be served
+        self._answered: OrderedDict[str, tuple[Path, Stamps]] = OrderedDict()  # by name, what answered last
+        self._outdated: OrderedDict[str, Stamps] = OrderedDict()  # by name, the version that cannot be served
         self._lock, self._loading = threading.Lock(), threading.Lock()
 
     @property
     def bytes(self) -> int:
-        """Of what is loaded."""
+        """The bytes of loaded versions."""
         with self._lock:
             return sum(version.bytes for version in self._loaded.values())
 
     @property
     def outdated(self) -> int:
-        """Names by which a version answers that is not the one on disk."""
+        """The number of names by which an older version answers than the one on disk."""
         return len(self._outdated)
 
     def forget(self, name: str) -> None:
-        """Nothing answers by a name any more."""
+        """Forget a name by which nothing answers any more."""
         with self._lock:
             self._outdated.pop(name, None)
 
     def problem(self, path: Path) -> SoftPromptError | None:
-        """Why what is on disk cannot be served, where it was tried."""
+        """Return why the version on disk cannot be served, if it was tried."""
         known = self._problems.get(path)
         return known[1] if known is not None and known[0] == _stamps(path) else None
 
     def last_good(self, path: Path, name: str) -> Version | None:
-        """What answered last by a name, or else what is loaded of a folder.
+        """Return the version that answered last by a name, or the one that is loaded from a folder.
 
-        The two differ where the name is a link that leads elsewhere by now.
+        They differ where the name is a link whose target has changed.
         """
         with self._lock:
             before, stamps = self._answered.get(name, (path, None))
@@ -89,18 +92,18 @@ class Versions:
             return version if version is not None and version.stamps == stamps else self._loaded.get(path)
 
     def current(self, path: Path, name: str) -> tuple[Version, bool]:
-        """The version on disk, or the last good one, and whether it is outdated. `name` led to the folder.
+        """Return the version on disk, or the last good one, and whether it is outdated.
 
-        Raises BrokenPrompt where there is none.
+        `name` led to the folder. Raises BrokenPrompt where there is no good version.
         """
         version = self._held(path, _stamps(path))
         if version is None:
             with self._loading:
                 stamps = settled(lambda: _stamps(path))
-                found = self._held(path, stamps) or self._read(path, stamps)
-                if isinstance(found, SoftPromptError):
-                    return self._before(path, name, stamps, found), True
-                version = found
+                result = self._held(path, stamps) or self._read(path, stamps)
+                if isinstance(result, SoftPromptError):
+                    return self._before(path, name, stamps, result), True
+                version = result
         with self._lock:
             if self._answered.get(name) != (path, version.stamps):
                 remember(self._answered, name, (path, version.stamps), KEPT)
@@ -109,7 +112,7 @@ class Versions:
         return version, False
 
     def _held(self, path: Path, stamps: Stamps) -> Version | None:
-        """The version of these files, where it is loaded."""
+        """Return the version of these files, if it is loaded."""
         with self._lock:
             version = self._loaded.get(path)
             if version is None or version.stamps != stamps:
@@ -118,7 +121,7 @@ class Versions:
             return version
 
     def _before(self, path: Path, name: str, stamps: Stamps, error: SoftPromptError) -> Version:
-        """The last good version, instead of one that cannot be served."""
+        """Return the last good version instead of one that cannot be served. Raises BrokenPrompt."""
         why = f"{error.what}: {error.why}" if error.why else error.what
         version = self.last_good(path, name)
         if version is None:
@@ -135,9 +138,9 @@ class Versions:
         return version
 
     def _read(self, path: Path, stamps: Stamps) -> Version | SoftPromptError:
-        """The version on disk, or why it cannot be served.
+        """Return the version on disk, or why it cannot be served.
 
-        A broken one is read once; after a failure that may pass, it is read again.
+        A broken version is read once; after an error that may disappear, it is read again.
         """
         known = self._problems.get(path)
         if known is not None and known[0] == stamps:
@@ -151,7 +154,7 @@ class Versions:
             return plain
 
     def _load(self, path: Path) -> Version:
-        """One version of it: files that change while they are read are read again."""
+        """Load one version; files that change meanwhile are read again."""
         for _ in range(3):
             stamps = settled(lambda: _stamps(path))
             first = self._verified.get(path) != stamps
@@ -172,14 +175,14 @@ class Versions:
         version = Version(stamps, tuned, _content(artifact), size)
         with self._lock:
             remember(self._loaded, path, version, KEPT)
-            total = sum(one.bytes for one in self._loaded.values())
+            total = sum(kept.bytes for kept in self._loaded.values())
             while total > self.max_bytes and self._loaded:
                 total -= self._loaded.popitem(last=False)[1].bytes
         return version
 
 
 def _as_ours(error: Exception, path: Path) -> SoftPromptError:
-    """Without the frames that the error came through."""
+    """Return the error as a SoftPromptError, without its traceback, which would hold memory."""
     if isinstance(error, SoftPromptError):
         return SoftPromptError(error.what, error.why, error.fix)
     why = f"{type(error).__name__}: {error}"
@@ -189,7 +192,7 @@ def _as_ours(error: Exception, path: Path) -> SoftPromptError:
 
 
 def _stamps(path: Path) -> Stamps:
-    """Change whenever a file of the artifact does."""
+    """Return stamps that change whenever a file of the artifact does."""
     return tuple(stamp_of(path / name) for name in FILES)
 
 
@@ -201,9 +204,9 @@ def _content(artifact: Artifact) -> str:
 
 @torch.no_grad()
 def _tensors(tuned: Tuned) -> list[Tensor]:
-    """All numbers that a prompt is made of."""
-    found = [*tuned.method.parameters(), *tuned.method.buffers()]
+    """Return all tensors of a prompt."""
+    tensors = [*tuned.method.parameters(), *tuned.method.buffers()]
     if isinstance(tuned.method, Materialised):
         for prompt in tuned.method.prompts:
-            prompt.map_rows(lambda t: found.append(t) or t)
-    return found
+            prompt.map_rows(lambda t: tensors.append(t) or t)
+    return tensors

@@ -38,7 +38,7 @@ def says(monkeypatch):
 
     def script(ids):
         def choose(logits, choosers):
-            return [ids[min(chooser.told, len(ids) - 1)] for chooser in choosers]
+            return [ids[min(chooser.length, len(ids) - 1)] for chooser in choosers]
 
         monkeypatch.setattr("softprompt.serve.scheduler.choose", choose)
         return len(ids)

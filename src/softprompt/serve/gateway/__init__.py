@@ -1,7 +1,7 @@
-"""vLLM as the engine behind the same API: stateless, so any number of gateways may stand ahead of it.
+"""The gateway serves the same API with vLLM as the engine. It has no state, so any number of them can run.
 
-A client never names what vLLM is told: the prompt's content hash, which is the salt of its cache too, comes
-from the folder alone.
+Clients cannot choose what vLLM is asked for: a prompt's content hash, which is also the salt of vLLM's cache,
+comes only from the folder.
 """
 
 from .engine import VllmEngine

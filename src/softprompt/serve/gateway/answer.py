@@ -1,4 +1,4 @@
-"""One answer as vLLM streams it. What was received is given on before what goes wrong after it is told."""
+"""An answer is read as vLLM streams it. Tokens that arrived are passed on before a later error is raised."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("softprompt.serve")
 REASONS: dict[str, Reason] = {"stop": "stop", "length": "length"}
-GIVEN_UP = ("abort", "error")  # reasons that say that it is no whole answer
-REST = 1.0  # seconds in which a stream may end after its answer has, so that the connection is kept
-UNNAMED = -1  # id of a token that vLLM did not name
+GIVEN_UP = ("abort", "error")  # reasons of an answer that is not complete
+REST = 1.0  # seconds for a stream to end after its answer, so that the connection can be reused
+UNNAMED = -1  # id of a token for which vLLM gave none
 
 
 @final
 class GatewayAnswer:
-    """Tokens of one request and, as the last thing, `Finished`. Read once. Raises what `faults` makes."""
+    """Yields the tokens of one request and, at the end, `Finished`. Raises the errors of `faults`."""
 
     echoed: tuple[Token, ...] = ()
 
@@ -39,11 +39,11 @@ class GatewayAnswer:
         self.begun = time.monotonic()
 
     def cancel(self) -> None:
-        """No more is read, and the connection closed, at the next token."""
+        """Stop reading, and close the connection, at the next token."""
         self.cancelled = True
 
     async def __aiter__(self) -> AsyncIterator[Token | Finished]:
-        made, counted, word = 0, 0, ""
+        written, counted, word = 0, 0, ""
         with self._engine.counted():
             try:
                 async with contextlib.aclosing(self._engine.vllm.stream(self._body)) as chunks:
@@ -52,22 +52,22 @@ class GatewayAnswer:
                             break
                         tokens, word = read(chunk, self._engine.where, self._engine.piece, self.request)
                         for token in tokens:
-                            made += 1
+                            written += 1
                             yield token
                         if word:
                             counted = await _rest(chunks)
                             break
                 reason = self._reason(word)
             except EngineFailed as error:
-                self._ended("error", made)
+                self._ended("error", written)
                 raise await asyncio.to_thread(self._engine.blame, self._loaded, error) from None
             except SoftPromptError:
-                self._ended("error", made)
+                self._ended("error", written)
                 raise
-            yield self._ended(reason, counted or made)
+            yield self._ended(reason, counted or written)
 
     def _reason(self, word: str) -> Reason:
-        """Why the answer is over, of what vLLM calls it. Raises EngineFailed where it is not whole."""
+        """Translate vLLM's reason for the end. Raises EngineFailed where the answer is not complete."""
         if word in REASONS:
             return REASONS[word]
         if self.cancelled:
@@ -84,22 +84,22 @@ class GatewayAnswer:
             raise EngineFailed(
                 f"{self._engine.where} gave its answer up", why, "ask again; its log may say why"
             )
-        log.warning("%s ended an answer with '%.40s', which is told as 'stop'", self._engine.where, word)
+        log.warning("%s ended an answer with '%.40s', which is reported as 'stop'", self._engine.where, word)
         return "stop"
 
-    def _ended(self, reason: Reason, made: int) -> Finished:
+    def _ended(self, reason: Reason, written: int) -> Finished:
         vectors = 0 if self._loaded is None or self.request.scale == 0 else self._loaded.entry.length
         self.ended = True
-        self._engine.ended(reason, len(self.request.input_ids), made, time.monotonic() - self.begun)
-        return Finished(reason, None, len(self.request.input_ids), made, vectors)
+        self._engine.ended(reason, len(self.request.input_ids), written, time.monotonic() - self.begun)
+        return Finished(reason, None, len(self.request.input_ids), written, vectors)
 
 
 def read(
     chunk: Mapping[str, Any], engine: str, piece: Callable[[int], str], request: Request
 ) -> tuple[list[Token], str]:
-    """Tokens of one chunk, and the reason for the end where it is the last. `piece` is the text of a token.
+    """Return the tokens of one chunk, and the reason for the end if it is the last one.
 
-    Raises EngineFailed for a chunk that is not what vLLM sends.
+    `piece` returns the text of a token. Raises EngineFailed for a chunk that does not have vLLM's form.
     """
     try:
         tokens, word = [], ""
@@ -112,18 +112,18 @@ def read(
 
 
 def _tokens(choice: Mapping[str, Any], piece: Callable[[int], str], most: int | None) -> list[Token]:
-    """The text belongs to the last of them, which completes it."""
-    said, text = choice.get("logprobs") or {}, choice.get("text") or ""
+    """Return the tokens of a choice; the text belongs to the last one, which completes it."""
+    logprobs, text = choice.get("logprobs") or {}, choice.get("text") or ""
     if not isinstance(text, str):
         raise TypeError
-    ids = choice.get("token_ids") or [translate.token_id(name) for name in said.get("tokens") or ()]
+    ids = choice.get("token_ids") or [translate.token_id(name) for name in logprobs.get("tokens") or ()]
     if not ids:
-        if text and most is not None:  # log-probabilities of what?
+        if text and most is not None:  # log-probabilities need token ids
             raise ValueError
         return [Token(UNNAMED, text)] if text else []
-    own, tops = said.get("token_logprobs") or (), said.get("top_logprobs") or ()
+    values, tops = logprobs.get("token_logprobs") or (), logprobs.get("top_logprobs") or ()
     tokens = []
-    for token, logprob, top in list(zip_longest(ids, own, tops))[: len(ids)]:
+    for token, logprob, top in list(zip_longest(ids, values, tops))[: len(ids)]:
         named = list(translate.logprobs_of(top or {}).items())[: most or 0]
         shown = tuple((other, piece(other), value) for other, value in named)
         tokens.append(Token(int(token), "", logprob, shown))
@@ -132,15 +132,15 @@ def _tokens(choice: Mapping[str, Any], piece: Callable[[int], str], most: int | 
 
 
 async def _rest(chunks: AsyncIterator[Mapping[str, Any]]) -> int:
-    """vLLM's count of the answer's tokens, or 0. What else comes after an end is ignored."""
+    """Return vLLM's count of the answer's tokens, or 0; other events after the end are ignored."""
     counted = 0
 
     async def read_on() -> None:
         nonlocal counted
         async for chunk in chunks:
-            used = chunk.get("usage")
-            said = used.get("completion_tokens") if isinstance(used, Mapping) else None
-            counted = said if isinstance(said, int) else counted
+            usage = chunk.get("usage")
+            count = usage.get("completion_tokens") if isinstance(usage, Mapping) else None
+            counted = count if isinstance(count, int) else counted
 
     with contextlib.suppress(SoftPromptError, asyncio.TimeoutError):
         await asyncio.wait_for(read_on(), REST)

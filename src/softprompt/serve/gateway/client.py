@@ -1,7 +1,7 @@
-"""vLLM over HTTP: an answer as it streams, or a short one whole. Knows nothing of prompts.
+"""vLLM is called over HTTP for a streamed answer, or for a short one at once. Nothing here knows prompts.
 
-What goes wrong is told by `faults`: InvalidRequest where the request is to blame, EngineBusy, EngineAway and
-EngineFailed where vLLM is.
+`faults` makes the errors: InvalidRequest where the request is wrong, EngineBusy, EngineAway and EngineFailed
+where vLLM fails.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from ...errors import SoftPromptError
 from . import faults
 from .sse import events
 
-TIMES = httpx2.Timeout(connect=5.0, read=None, write=30.0, pool=None)  # how long an answer may take: the API
-PROBE = 2.0  # seconds in which it must say that it is there
-ERROR_BYTES, ERROR_SECONDS = 2**16, 5.0  # of an error's body that are read
+TIMES = httpx2.Timeout(connect=5.0, read=None, write=30.0, pool=None)  # the API limits the time of an answer
+PROBE = 2.0  # seconds for vLLM to answer a probe
+ERROR_BYTES, ERROR_SECONDS = 2**16, 5.0  # read of an error's body
 NETWORK = (httpx2.HTTPError, httpx2.InvalidURL, OSError)
 
 
 @final
 class Vllm:
-    """One address of vLLM, a load balancer's included."""
+    """Calls one address of vLLM, or of a load balancer."""
 
     def __init__(self, url: str, key: str | None = None, *, transport: Any = None) -> None:
-        """`key` is vLLM's own. `transport` (asynchronous) stands for the network in tests."""
+        """Use vLLM's own `key`. `transport` (asynchronous) replaces the network in tests."""
         self.url, self.key = url.rstrip("/").removesuffix("/v1"), (key or "").strip()
         if not (self.key.isascii() and self.key.isprintable()):
             raise SoftPromptError(
                 "vLLM's key cannot be sent",
-                why="it holds a character that a header of HTTP cannot hold",
+                why="it has a character that HTTP headers do not allow",
                 fix="set SOFTPROMPT_VLLM_KEY to the key that vLLM was started with",
             )
         self._common: dict[str, Any] = {
@@ -48,7 +48,7 @@ class Vllm:
             raise faults.lost(faults.named(self.url), error, midway=False) from None
 
     async def stream(self, body: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
-        """The chunks of a streamed completion."""
+        """Yield the chunks of a streamed completion."""
         engine, begun = faults.named(self.url, body.get("model")), False
         try:
             async with self._http.stream("POST", "/v1/completions", json=body) as answer:
@@ -67,7 +67,7 @@ class Vllm:
             raise faults.unreadable(engine, "it is not UTF-8") from None
 
     async def complete(self, body: dict[str, Any]) -> dict[str, Any]:
-        """A completion, waited for."""
+        """Return a completion that is not streamed."""
         engine = faults.named(self.url, body.get("model"))
         try:
             answer = await self._http.post("/v1/completions", json=body)
@@ -76,7 +76,7 @@ class Vllm:
         return self._read(engine, answer)
 
     def models(self) -> list[dict[str, Any]]:
-        """What it serves: `id`, `root` and `max_model_len` of each. Blocking, for the start."""
+        """Return `id`, `root` and `max_model_len` of each model that it serves. Blocks the caller."""
         engine = faults.named(self.url)
         try:
             with httpx2.Client(**self._common, timeout=PROBE) as http:
@@ -85,7 +85,7 @@ class Vllm:
             raise faults.lost(engine, error, midway=False) from None
 
     async def problem(self, model: str) -> SoftPromptError | None:
-        """Why it does not answer for `model` now; None where it does."""
+        """Return why it does not answer for `model` now, or None."""
         engine = faults.named(self.url, model)
         try:
             health = await self._http.get("/health", timeout=PROBE)
@@ -96,14 +96,16 @@ class Vllm:
             return faults.lost(engine, error, midway=False)
         except SoftPromptError as error:
             return error
-        names = [str(one["id"]) for one in listed]
+        names = [str(entry["id"]) for entry in listed]
         return None if model in names else faults.renamed(engine, names)
 
     def _models(self, engine: str, answer: httpx2.Response) -> list[dict[str, Any]]:
         listed = self._read(engine, answer).get("data")
-        known = isinstance(listed, list) and all(isinstance(one, dict) and one.get("id") for one in listed)
+        known = isinstance(listed, list) and all(
+            isinstance(entry, dict) and entry.get("id") for entry in listed
+        )
         if not known or not listed:
-            raise faults.unreadable(engine, "its list of models is empty, or is none")
+            raise faults.unreadable(engine, "its list of models is empty or missing")
         return listed
 
     def _read(self, engine: str, answer: httpx2.Response) -> dict[str, Any]:
@@ -112,7 +114,7 @@ class Vllm:
         return _chunk(engine, answer.content)
 
     def _refused(self, engine: str, answer: httpx2.Response, content: bytes) -> SoftPromptError:
-        if self.key:  # some servers repeat the key that they do not know
+        if self.key:  # some servers repeat an unknown key in their message
             content = content.replace(self.key.encode(), b"***")
         return faults.refused(engine, answer.status_code, answer.headers, content)
 
@@ -121,11 +123,11 @@ def _no_stream(engine: str, kind: str, content: bytes) -> SoftPromptError:
     if "json" in kind:
         _chunk(engine, content)  # an error is raised
         return faults.unreadable(engine, "it is not streamed")
-    return faults.unreadable(engine, f"it is {kind}: {faults.said(content)}")
+    return faults.unreadable(engine, f"it is {kind}: {faults.message_of(content)}")
 
 
 def _chunk(engine: str, data: str | bytes) -> dict[str, Any]:
-    """An answer, or a part of one; an error in its place is raised."""
+    """Parse an answer, or a part of one; raise an error that is sent in its place."""
     try:
         chunk = json.loads(data)
     except ValueError:
@@ -138,7 +140,7 @@ def _chunk(engine: str, data: str | bytes) -> dict[str, Any]:
 
 
 async def _some(answer: httpx2.Response) -> bytes:
-    """The beginning of a body that is an error's, as far as it comes in a short time."""
+    """Read the beginning of an error's body, as much as arrives in a short time."""
     content = bytearray()
 
     async def read() -> None:

@@ -1,7 +1,7 @@
-"""The engine's interface over vLLM (see `http.protocols.AnsweringEngine`). Holds no state but counters.
+"""The engine of the gateway has the interface `http.protocols.AnsweringEngine`, and counters as its state.
 
-An answer streams in the event loop of whoever reads it; leaving it closes the connection, upon which vLLM
-stops computing.
+An answer streams in its reader's event loop; when the reader stops, the connection is closed, and vLLM stops
+computing.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class VllmEngine:
     def __init__(
         self, vllm: Vllm, registry: CompiledRegistry, model: str, tokenizer: Any, capacity: int = 320
     ) -> None:
-        """`capacity`: answers that may be in hand at once; what vLLM holds it does not say."""
+        """Allow `capacity` answers at once; vLLM does not report its own capacity."""
         self.vllm, self.registry, self.model, self.tokenizer = vllm, registry, model, tokenizer
         self.where = faults.named(vllm.url, model)
         self.stopped = False
@@ -50,19 +50,22 @@ class VllmEngine:
         """There is nothing to start."""
 
     def stop(self, *, drain: float = 0) -> None:
-        """What runs has `drain` seconds to end; then it is ended."""
+        """Give running answers `drain` seconds to finish, then end them."""
         until = time.monotonic() + drain
         while self._running and time.monotonic() < until:
             time.sleep(0.01)
         self.stopped = True
         with self._lock:
             running = list(self._tasks)
-        for task in running:  # vLLM may never send what it waits for
+        for task in running:  # vLLM may never send the rest
             with contextlib.suppress(RuntimeError):  # its loop has ended
                 task.get_loop().call_soon_threadsafe(task.cancel)
 
     def submit(self, request: Request, loaded: CompiledPrompt | None = None) -> GatewayAnswer:
-        """Raises Busy, UnknownPrompt, BrokenPrompt, InvalidRequest; what vLLM refuses, the answer raises."""
+        """Start a request. Raises Busy, UnknownPrompt, BrokenPrompt and InvalidRequest.
+
+        The answer raises what vLLM refuses.
+        """
         if self.stopped:
             raise Stopped("stopping")
         if loaded is None and request.prompt is not None:
@@ -86,7 +89,7 @@ class VllmEngine:
         scale: float = 1.0,
         loaded: CompiledPrompt | None = None,
     ) -> Coroutine[Any, Any, list[dict[str, float]]]:
-        """Probabilities of each row's labels (or choices), once awaited. Raises InvalidRequest at once."""
+        """Return an awaitable of each row's label probabilities. Raises InvalidRequest at once."""
         loaded = loaded or self.registry.get(prompt)
         encoder, name = loaded.encoder, loaded.entry.prompt
         check_kind(loaded.name, encoder.kind)
@@ -98,45 +101,45 @@ class VllmEngine:
     async def _classified(
         self, loaded: CompiledPrompt | None, labels: Sequence[str] | None, examples: Sequence[Example]
     ) -> list[dict[str, float]]:
-        found = []
+        rows = []
         with self.counted():
             try:
                 for example in examples:
                     names = labels or example.rendered.choices or ()
                     scores = await self._scores(loaded, example.input_ids, example.candidates or ())
-                    found.append(probabilities(names, scores))
+                    rows.append(probabilities(names, scores))
             except EngineFailed as error:
                 raise await asyncio.to_thread(self.blame, loaded, error) from None
-        return found
+        return rows
 
     async def _scores(
         self, loaded: CompiledPrompt | None, ids: Sequence[int], candidates: Sequence[Sequence[int]]
     ) -> list[float]:
-        """Log-probabilities of whole candidates: a request for each place where they part."""
+        """Return the log-probabilities of whole candidates: one request for each place where they differ."""
         entry = None if loaded is None else loaded.entry
-        starts = {tuple(one[:n]) for one in candidates for n in range(len(one))}
+        starts = {tuple(label[:n]) for label in candidates for n in range(len(label))}
         known: dict[tuple[int, ...], float] = {}
         for start in sorted(starts):
             there = len(start)
-            going_on = [one for one in candidates if len(one) > there and tuple(one[:there]) == start]
-            tokens = sorted({one[there] for one in going_on})
+            longer = [label for label in candidates if len(label) > there and tuple(label[:there]) == start]
+            tokens = sorted({label[there] for label in longer})
             soft = self._soft(loaded, len(ids))
-            asked = await asyncio.to_thread(
+            body = await asyncio.to_thread(  # it may read embeddings from disk
                 translate.scored, [*ids, *start], entry, self.model, tokens, soft
-            )  # of an input as embeddings, which are read from disk
-            said = translate.scores_of(await self.vllm.complete(asked), tokens)
-            if said is None:
-                raise faults.unreadable(self.where, "it lacks the log-probabilities that were asked for")
-            known |= {(*start, token): value for token, value in said.items()}
-        return [sum(known[tuple(one[: n + 1])] for n in range(len(one))) for one in candidates]
+            )
+            scores = translate.scores_of(await self.vllm.complete(body), tokens)
+            if scores is None:
+                raise faults.unreadable(self.where, "it lacks the requested log-probabilities")
+            known |= {(*start, token): value for token, value in scores.items()}
+        return [sum(known[tuple(label[: n + 1])] for n in range(len(label))) for label in candidates]
 
     async def problem(self) -> SoftPromptError | None:
-        """Why vLLM does not answer now; None where it does."""
+        """Return why vLLM does not answer now, or None."""
         return await self._pulse.now()
 
     def blame(self, loaded: CompiledPrompt | None, error: EngineFailed) -> SoftPromptError:
-        """The prompt, where its content is not good any more; else the engine."""
-        if loaded is not None and not isinstance(error, EngineAway):  # which never looked at it
+        """Blame the prompt if its content is no longer good, else the engine."""
+        if loaded is not None and not isinstance(error, EngineAway):  # then vLLM never read the prompt
             try:
                 self.registry.check(loaded.entry, again=True)
             except SoftPromptError as broken:
@@ -144,7 +147,7 @@ class VllmEngine:
         return error
 
     def numbers(self) -> dict[str, float]:
-        """Counters, and what is going on now; vLLM's own /metrics has the rest."""
+        """Return counters and the number of running requests; vLLM's own /metrics has the rest."""
         return {
             **{f"{name}_total": float(n) for name, n in self._counts.items()},
             **{f"finished_{reason}_total": float(n) for reason, n in self._finished.items()},
@@ -152,30 +155,27 @@ class VllmEngine:
             "prompts_outdated": float(self.registry.outdated),
         }
 
-    def piece(self, token: int) -> str:
-        """Its text by itself."""
-        return self._piece(token)
-
     @functools.cached_property
     def _controls(self) -> dict[int, str]:
         return control_tokens(self.tokenizer)
 
     @functools.cached_property
-    def _piece(self) -> Callable[[int], str]:
+    def piece(self) -> Callable[[int], str]:
+        """A function that returns the text of a single token."""
         return functools.lru_cache(100_000)(lambda token: self.tokenizer.decode([token]))
 
-    def ended(self, reason: Reason, read: int, made: int, seconds: float) -> None:
+    def ended(self, reason: Reason, read: int, written: int, seconds: float) -> None:
         """Count a request that ended."""
         with self._lock:
             if reason in REASONS.values():
                 self._pace.ended(seconds)
             self._finished[reason] += 1
             self._counts["input_tokens"] += read
-            self._counts["output_tokens"] += made
+            self._counts["output_tokens"] += written
 
     @contextlib.contextmanager
     def counted(self) -> Iterator[None]:
-        """While a request runs, in a task of its own. Raises Stopped where the engine ends it."""
+        """Count a request while it runs in the current task. Raises Stopped where the engine ends it."""
         task = asyncio.current_task()
         assert task is not None
         with self._lock:
@@ -194,7 +194,7 @@ class VllmEngine:
                 self._tasks.discard(task)
 
     def _soft(self, loaded: CompiledPrompt | None, inputs: int | None = None) -> translate.Soft | None:
-        """Embeddings under soft tokens after the first `inputs` ids; those after them were answered."""
+        """Return the function that embeds ids, with soft tokens after `inputs` of them (None: all)."""
         if loaded is None or loaded.entry.kind != "after":
             return None
         entry = loaded.entry

@@ -1,7 +1,7 @@
-"""What went wrong with vLLM, as an error that names it, says what it answered, and what to do.
+"""Failures of vLLM become errors that name it, and say what it answered and what to do.
 
-A refusal that is about the request is the client's; everything else is told as the engine's failure: a client
-whose own key is good must not read that it is not, because the gateway's is. This file makes no requests.
+A refusal of the request itself is the client's error; everything else is the engine's failure: a client whose
+key is good must not read that a key is wrong, when it is the gateway's. This file makes no requests.
 """
 
 from __future__ import annotations
@@ -21,21 +21,21 @@ from typing import Any
 from ...errors import SoftPromptError
 from ..request import ContextExceeded, EngineAway, EngineBusy, EngineFailed, InvalidRequest, TooLarge
 
-SHOWN = 300  # characters of what it said
-AWAY = 5.0  # seconds until it is asked again, where it does not say
+SHOWN = 300  # characters of its message
+AWAY = 5.0  # Retry-After in seconds, where it sends none
 BUSY = 1.0
 
 
 def named(url: str, model: str | None = None) -> str:
-    """An address without a password in it, and the name under which vLLM serves the base."""
+    """Return vLLM's address, without a password, and the name under which it serves the base."""
     scheme, _, rest = url.rpartition("://")
     shown = f"{scheme}://{rest.rpartition('@')[2]}" if scheme else rest.rpartition("@")[2]
     return f"vLLM at {shown}" + (f" (serving '{model}')" if model else "")
 
 
 def refused(engine: str, status: int, headers: Mapping[str, str], content: bytes) -> SoftPromptError:
-    """Of an answer that is no 200; `engine` is its name."""
-    message = said(content)
+    """Return the error for an answer with another status than 200."""
+    message = message_of(content)
     why = f"it answered {_status(status)}" + (f": {message}" if message else "")
     after = retry_after(headers)
     if status == 429:
@@ -65,7 +65,7 @@ def refused(engine: str, status: int, headers: Mapping[str, str], content: bytes
 
 
 def refused_midway(engine: str, chunk: Mapping[str, Any]) -> SoftPromptError:
-    """Of an error that comes as a part of an answer."""
+    """Return the error for one that is sent as a part of an answer."""
     body = chunk.get("error", chunk)
     code = body.get("code") if isinstance(body, Mapping) else None
     status = code if isinstance(code, int) and 400 <= code < 600 else 500
@@ -73,7 +73,7 @@ def refused_midway(engine: str, chunk: Mapping[str, Any]) -> SoftPromptError:
 
 
 def lost(engine: str, error: Exception, *, midway: bool) -> EngineFailed:
-    """Of a connection that could not be made, or broke."""
+    """Return the error for a connection that failed, or broke (`midway`)."""
     why = f"{type(error).__name__}: {_system(error) or error}".rstrip(": ")
     if _is_tls(error):
         fix = "check --vllm-url (http or https); SSL_CERT_FILE names a file of authorities to trust"
@@ -85,35 +85,35 @@ def lost(engine: str, error: Exception, *, midway: bool) -> EngineFailed:
     )
 
 
-def unreadable(engine: str, what: str) -> EngineFailed:
-    """Of an answer that is none: `what` is wrong with it. Its content, maybe a client's text, is not told."""
+def unreadable(engine: str, why: str) -> EngineFailed:
+    """Return the error for an answer of a wrong form, without its content, which may be a client's text."""
     return EngineFailed(
-        f"{engine} gave an answer that cannot be read", what, "check --vllm-url; look at its log"
+        f"{engine} gave an answer that cannot be read", why, "check --vllm-url; look at its log"
     )
 
 
 def renamed(engine: str, names: Sequence[str]) -> EngineFailed:
-    """Of a vLLM that serves other models now than when the gateway started."""
+    """Return the error for a vLLM that no longer serves the model of the gateway's start."""
     fix = "check vLLM's --served-model-name, and start the gateway again"
     return EngineFailed(f"{engine} does not serve that model", f"it serves {', '.join(names) or 'none'}", fix)
 
 
-def said(content: bytes) -> str:
-    """The message in an error's body, as one line: of JSON, of an HTML page, or of text."""
+def message_of(content: bytes) -> str:
+    """Return the message in an error's body as one line; the body is JSON, an HTML page, or text."""
     text = content.decode("utf-8", "replace")
     try:
-        found = json.loads(text)
+        value = json.loads(text)
     except ValueError:
         text = re.sub(r"(?is)<(script|style)\b.*?</\1>|<[^>]*>", " ", text)
         return _short(html.unescape(text))
     for name in ("error", "message", "detail"):
-        if isinstance(found, dict) and found.get(name):
-            found = found[name]
-    return _short(found if isinstance(found, str) else json.dumps(found, ensure_ascii=False))
+        if isinstance(value, dict) and value.get(name):
+            value = value[name]
+    return _short(value if isinstance(value, str) else json.dumps(value, ensure_ascii=False))
 
 
 def retry_after(headers: Mapping[str, str]) -> float | None:
-    """Seconds, of either form of the header; None where it says nothing."""
+    """Read the header's seconds from either of its forms; None where it is absent or wrong."""
     given = headers.get("retry-after", "").strip()
     if re.fullmatch(r"\d{1,6}(\.\d+)?", given):
         return float(given)
@@ -143,17 +143,17 @@ def _is_json(content: bytes) -> bool:
 
 
 def _system(error: BaseException | None) -> str:
-    """The operating system's own reason beneath a library's error; empty where there is none."""
-    found = ""
+    """Return the operating system's reason behind a library's error, or an empty text."""
+    reason = ""
     while error is not None:
         if isinstance(error, OSError) and error.strerror:
-            found = _words(error)
+            reason = _words(error)
         error = error.__cause__ or error.__context__ or next(iter(getattr(error, "exceptions", ())), None)
-    return found
+    return reason
 
 
 def _words(error: OSError) -> str:
-    """The system's words for its number: asyncio's own name the address, which clients must not read."""
+    """Return the system's words for an error; asyncio's contain the address, which clients must not read."""
     number = 0 if isinstance(error, (ssl.SSLError, socket.gaierror)) else error.errno or 0
     return os.strerror(number) if number > 0 else error.strerror or ""
 

@@ -1,4 +1,4 @@
-"""The API over vLLM: a folder of compiled prompts and an address become an application."""
+"""The application is created from a folder of compiled prompts and vLLM's address."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def create_gateway(
     key: str | None = None,
     **options: Any,
 ) -> Any:
-    """The application for the compiled prompts of `folder`, answered by vLLM at `url` (`key`: its own).
+    """Create the application for the compiled prompts of `folder`, with vLLM at `url` (`key` is vLLM's).
 
     `tokenizer` is that of the base `model`, which clients call `name`. `options` are those of `create_app`.
     Raises SoftPromptError where vLLM, folder and tokenizer do not fit together.
@@ -34,7 +34,7 @@ def create_gateway(
     if vocabulary_fingerprint(tokenizer) != Folder(folder).base().fingerprint["tokenizer"]:
         raise SoftPromptError(
             f"the tokenizer of '{model}' is not that of the compiled prompts",
-            why="inputs would become other tokens than those that they were trained on",
+            why="inputs would become other tokens than in training",
             fix="give --model, the base that they were compiled for",
         )
     vllm = Vllm(url, key)
@@ -44,7 +44,7 @@ def create_gateway(
         raise SoftPromptError(
             f"{named(vllm.url, served['id'])} does not say how long its context is",
             why="its list of models has no max_model_len",
-            fix="give --vllm-url the address of vLLM itself, or of a balancer that passes its answers on",
+            fix="give --vllm-url the address of vLLM itself, or of a balancer that forwards its answers",
         )
     registry = CompiledRegistry(folder, tokenizer, context)
     limits = options.get("limits") or Limits()
@@ -54,9 +54,11 @@ def create_gateway(
 
 
 def _check_name(registry: CompiledRegistry, called: str) -> None:
-    """Raises SoftPromptError where a prompt was compiled under the base's name, before that was refused."""
+    """Raise SoftPromptError where a prompt has the base's name, as earlier versions compiled it."""
     folder = registry.folder
-    names = [called] if folder.holds(called) else [f"{called}:{one}" for one in folder.prompts_of(called)]
+    names = (
+        [called] if folder.holds(called) else [f"{called}:{prompt}" for prompt in folder.prompts_of(called)]
+    )
     if names:
         files = ", ".join(str(folder.name_file(name)) for name in names)
         raise SoftPromptError(

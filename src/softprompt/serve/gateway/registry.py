@@ -1,7 +1,7 @@
-"""Compiled prompts by name, with what is needed to render an input for them; their vectors stay on disk.
+"""Compiled prompts are found by name, with their encoders; their vectors stay on disk.
 
-Content is read once before it is first asked for: hash, sizes and finiteness. So what is missing or damaged
-is refused here, before the engine is told of it. Has the interface of `serve.registry`.
+Content is checked once before its first use: hash, sizes and finiteness. So missing or damaged content is
+refused before vLLM is asked for it. The interface is that of `serve.registry`.
 """
 
 from __future__ import annotations
@@ -30,12 +30,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("softprompt.serve")
 Ids = Sequence[int]
-KEPT = 10_000  # names whose records, and contents whose checks, are remembered
+KEPT = 10_000  # remembered names and checked contents
 
 
 @dataclass(frozen=True, slots=True)
 class CompiledPrompt:
-    """One version of a prompt, without its vectors."""
+    """One version of a prompt, which has no vectors in memory."""
 
     name: str
     entry: Entry
@@ -54,13 +54,13 @@ class CompiledPrompt:
 
     @property
     def vectors(self) -> tuple[int, int]:
-        """How many it has, and how many of them take places of vLLM's context: all, as placeholders."""
+        """The number of its vectors, all of which take places of vLLM's context as placeholders."""
         return self.entry.length, self.entry.length
 
 
 @final
 class CompiledRegistry:
-    """The prompts of a compiled folder. Any thread may ask."""
+    """The prompts of a compiled folder are found here. Any thread may call this."""
 
     def __init__(self, folder: str | Path, tokenizer: Any, context: int) -> None:
         self.folder = Folder(Path(folder))
@@ -73,16 +73,16 @@ class CompiledRegistry:
         self._lock = threading.Lock()
 
     def names(self) -> Iterator[Listed]:
-        """Every prompt, as the folders are walked."""
+        """Yield every prompt, as folders are walked."""
         for name in self.folder.names():
             yield replace(self._entry(name.partition(":")[0], name), models=(name,))
 
     def holds(self, name: str) -> bool:
-        """Whether a prompt has this name."""
+        """Return whether a prompt has this name."""
         return self.folder.holds(name)
 
     def describe(self, name: str) -> Listed:
-        """Raises UnknownPrompt."""
+        """Describe a prompt, or an artifact of several. Raises UnknownPrompt."""
         if self.folder.holds(name):
             return self._entry(name, name)
         if held := tuple(self.folder.prompts_of(name)):
@@ -91,7 +91,7 @@ class CompiledRegistry:
         raise self._unknown(name)
 
     def get(self, name: str) -> CompiledPrompt:
-        """A prompt by name, as it is on disk now. Raises UnknownPrompt and BrokenPrompt."""
+        """Return a prompt as it is on disk now. Raises UnknownPrompt and BrokenPrompt."""
         if not self.folder.holds(name):
             raise self._unknown(name)
         try:
@@ -99,7 +99,12 @@ class CompiledRegistry:
             self.check(loaded.entry)
         except SoftPromptError as error:
             return self._last_good(name, error)
-        except (TypeError, ValueError, LookupError, AttributeError) as error:  # a record may lack anything
+        except (
+            TypeError,
+            ValueError,
+            LookupError,
+            AttributeError,
+        ) as error:  # a damaged record
             return self._last_good(name, SoftPromptError(f"'{name}' is damaged", why=str(error)))
         remember(self._good, name, loaded, KEPT, self._lock)
         if self._outdated.pop(name, None) is not None:
@@ -107,7 +112,7 @@ class CompiledRegistry:
         return loaded
 
     def _last_good(self, name: str, error: SoftPromptError) -> CompiledPrompt:
-        """The content that the name meant before, where that is still there. Raises BrokenPrompt."""
+        """Return what the name meant before, if its content still exists. Raises BrokenPrompt."""
         last = self._good.get(name)
         why = f"{error.what}: {error.why}"
         try:
@@ -119,28 +124,28 @@ class CompiledRegistry:
             raise BrokenPrompt(f"prompt '{name}' cannot be served", why=why, fix=error.fix) from None
         if self._outdated.get(name) != why:
             remember(self._outdated, name, why, KEPT, self._lock)
-            said = "the version of '%s' on disk cannot be served, the one before it answers on: %s"
-            log.warning(said, name, why)
+            message = "the version of '%s' on disk cannot be served, the one before it answers on: %s"
+            log.warning(message, name, why)
         return replace(last, outdated=True)
 
     def check(self, entry: Entry, *, again: bool = False) -> None:
-        """Raises SoftPromptError unless its content is there, whole and finite. Read once, or `again`."""
+        """Raise SoftPromptError unless its content exists, whole and finite; read it once, or `again`."""
         stamp = stamp_of(self.folder.content(entry.sha256))
         if not again and stamp and stamp == self._checked.get(entry.sha256):
             return
         tensors = self.folder.load(entry)
         sizes = self._sizes(entry)
-        found = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
-        if found != sizes or not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
+        shapes = {name: tuple(tensor.shape) for name, tensor in tensors.items()}
+        if shapes != sizes or not all(bool(tensor.isfinite().all()) for tensor in tensors.values()):
             raise SoftPromptError(
                 f"the content of '{entry.name}' cannot be served",
-                why="its sizes are wrong" if found != sizes else "not all of its numbers are finite",
+                why="its sizes are wrong" if shapes != sizes else "not all of its numbers are finite",
                 fix="compile it again",
             )
         remember(self._checked, entry.sha256, stamp, KEPT, self._lock)
 
     def soft(self, entry: Entry, ids: Ids, answered: Ids = ()) -> Tensor:
-        """Embeddings [n + Q + m, H] of an input, the soft tokens after it, and what of an answer is there.
+        """Return embeddings [n + Q + m, H] of an input, the soft tokens after it, and an answer's first ids.
 
         Raises BrokenPrompt where a file of them is missing or damaged.
         """
@@ -159,12 +164,12 @@ class CompiledRegistry:
 
     @property
     def outdated(self) -> int:
-        """Names by which a version answers that is not the one on disk, since that one cannot be served."""
+        """The number of names whose version on disk cannot be served, so that an older one answers."""
         return len(self._outdated)
 
     @property
     def bytes(self) -> int:
-        """Of vectors in memory: none."""
+        """The bytes of vectors in memory, which are none."""
         return 0
 
     def _unknown(self, name: str) -> UnknownPrompt:
@@ -172,7 +177,7 @@ class CompiledRegistry:
         return UnknownPrompt(f"no prompt '{name}'", fix="ask for a prompt that is listed")
 
     def _forget(self, name: str) -> None:
-        """No older version answers by this name any more."""
+        """Forget that an older version answers by this name."""
         with self._lock:
             self._outdated.pop(name, None)
 

@@ -1,7 +1,7 @@
-"""Server-sent events as the HTML standard has them: bytes as they arrive become the data of each event.
+"""Server-sent events are parsed from bytes as they arrive, by the rules of the HTML standard.
 
-Bytes are joined before they are decoded, so a character may be cut anywhere; only CR and LF end a line, since
-JSON may hold every other character that Python takes for the end of one.
+Bytes are joined before they are decoded, so characters may be cut anywhere. Only CR and LF end a line: JSON
+may contain the other characters that Python's splitlines counts as ends.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ LINE_END = re.compile(rb"\r\n|\n|\r(?!$)")  # a CR that is the last byte so far 
 
 
 async def events(pieces: AsyncIterable[bytes]) -> AsyncIterator[str]:
-    """The data of each event; comments, and events without data, are left out.
+    """Yield the data of each event; comments, and events without data, are skipped.
 
-    Raises UnicodeDecodeError for what is not UTF-8.
+    Raises UnicodeDecodeError for bytes that are not UTF-8.
     """
     rest, data = b"", []
     async for piece in pieces:
@@ -26,7 +26,7 @@ async def events(pieces: AsyncIterable[bytes]) -> AsyncIterator[str]:
             elif not line and data:
                 yield b"\n".join(data).decode()
                 data = []
-    if rest.startswith(b"data:"):  # no empty line at the end: taken as it is
+    if rest.startswith(b"data:"):  # the empty line at the end is missing
         data.append(rest[5:].removeprefix(b" ").rstrip(b"\r"))
     if data:
         yield b"\n".join(data).decode()
