@@ -154,7 +154,7 @@ def test_prefixes_in_other_layers_are_refused(llama):
     whole = drawn(llama, 2, 0)
     upper = Injection(kv_after=Prefix((None, *whole.layers[1:]), whole.mask))
     for operation in (arithmetic.concatenate, arithmetic.average):
-        with pytest.raises(SoftPromptError, match=r"side by side|no average"):
+        with pytest.raises(SoftPromptError, match=r"cannot be concatenated|no average"):
             operation([Injection(kv_after=whole), upper], llama)
 
 
@@ -319,7 +319,7 @@ def test_written_opened_and_used(lm, folders, tmp_path):
         len(found.prompts[0].soft["after"]) == 6
         and found.no_start == "it was made of other prompts, not trained"
     )
-    with pytest.raises(SoftPromptError, match="made of other prompts") as error:
+    with pytest.raises(SoftPromptError, match="composed of other prompts") as error:
         made.artifact.method(lm, trainable=True)
     assert "init=artifact" in error.value.fix
 

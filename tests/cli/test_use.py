@@ -95,7 +95,7 @@ def test_generate_unknown_prompt_names_the_nearest(run, chatty):
     message = run("generate", chatty, "sun", "--prompt", "jokes")
     assert message.code == 1 and "did you mean 'joke'?" in message.err
     message = run("generate", chatty, "sun")
-    assert message.code == 1 and "which one is meant is not said" in message.err
+    assert message.code == 1 and "no name was given to choose among them" in message.err
 
 
 def test_generate_from_files_and_stdin(run, chatty, tmp_path, monkeypatch):

@@ -1,12 +1,12 @@
 """New prompts made of tuned ones without training: side by side, averaged, or at another strength.
 
     concatenate  [A; B]: soft tokens in order; columns of both prefixes, A's keys moved to stand ahead of B's
-    average      mean of vectors of the same shapes, keys as they stand at -P … -1
+    average      mean of vectors of the same shapes, keys at positions -P … -1
     scale        soft tokens: (1 − s) nearest token + s v;   prefix: values s V;   gate: tanh g' = s tanh g
 
-Each takes injections of one row, made for one frozen base model, and gives such an injection. What is
-promised is what the model computes, not that it does both tasks: of prefixes trained apart, attention sees
-the union of the columns, and nobody trained them to stand there together. This file knows no files.
+Each takes injections of one row, made for one frozen base model, and returns such an injection. The result is
+defined by what the model computes; it need not do both tasks, since prefixes that were trained apart were
+never trained to be seen together. This file reads and writes no files.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ CHUNK = 8192  # vocabulary rows compared at once
 
 
 def concatenate(parts: Sequence[Injection], lm: LanguageModel) -> Injection:
-    """All of them at once, in order; channels that only some have stand beside the others.
+    """Join prompts in order; a channel that only some of them have is kept beside the others.
 
-    Equal to a model whose attention sees the union of all columns (and whose sequence holds all soft
-    tokens, in order). Keys of a prefix stand at -P … -1, so the earlier ones move by the length of the later.
-    Raises SoftPromptError for two gated adapters (each has a softmax of its own), and where keys cannot move.
+    Equal to a model whose attention sees the union of all columns (and whose sequence holds all soft tokens,
+    in order). Keys of a prefix have the positions -P … -1, so earlier ones move by the length of later ones.
+    Raises SoftPromptError for two gated adapters (each has its own softmax), and where keys cannot move.
     """
     return _by_channel(parts, partial(_concatenate_channel, lm=lm))
 
 
 def average(parts: Sequence[Injection], lm: LanguageModel) -> Injection:
-    """The mean of each number, over prompts of the same channels and shapes; keys as they stand at -P … -1.
+    """Average each number over prompts of the same channels and shapes; keys are taken at positions -P … -1.
 
     The average of one prompt with itself is that prompt, to the bit. Raises SoftPromptError for other shapes.
     """
@@ -51,35 +51,35 @@ def average(parts: Sequence[Injection], lm: LanguageModel) -> Injection:
 
 
 def scale(prompt: Injection, strength: float, lm: LanguageModel) -> Injection:
-    """One prompt at another strength s; 1 is the prompt as trained, to the bit. At 0, by kind:
+    """Return one prompt at another strength s; 1 is the prompt as trained, to the bit. At 0:
 
     - gated adapters: the plain model, exactly. The gated term is multiplied by s.
-    - prefixes: what attention reads from the columns is multiplied by s, how much it attends to them is not.
-      At 0 they are silent columns, which still draw attention away: *not* the plain model.
+    - prefixes: the values are multiplied by s, the attention weights are not. At 0 the columns add nothing
+      but still take attention away: this is *not* the plain model.
     - soft tokens: each moves on the line from the vocabulary token nearest to it (Euclidean) to itself. At 0
-      the prompt is that text of ordinary tokens: *not* the plain model alone, for their places stay.
+      the prompt is the text of these tokens: this is *not* the plain model, since they keep their positions.
 
     Raises SoftPromptError where a gate, which tanh keeps below 1, cannot be as strong as asked.
     """
-    made: dict[str, Any] = {}
+    scaled: dict[str, Any] = {}
     for name, part in prompt.channels().items():
         if isinstance(part, SoftTokens):
             start = nearest_embeddings(lm, part.vectors[0])[None].to(part.vectors)
-            made[name] = SoftTokens(torch.lerp(start, part.vectors, strength), part.mask)
+            scaled[name] = SoftTokens(torch.lerp(start, part.vectors, strength), part.mask)
         else:
             layers = tuple(None if layer is None else _scale_layer(layer, strength) for layer in part.layers)
-            made[name] = Prefix(layers, part.mask)
-    return Injection(**made)
+            scaled[name] = Prefix(layers, part.mask)
+    return Injection(**scaled)
 
 
 @torch.no_grad()
 def nearest_embeddings(lm: LanguageModel, vectors: Tensor) -> Tensor:
-    """For each of the vectors [P, H] the embedding [P, H] of the vocabulary token at the least distance."""
+    """Return the embedding [P, H] of the vocabulary token nearest to each of the vectors [P, H]."""
     vectors = vectors.to(lm.device).float()
     parts = torch.arange(lm.spec.vocab_size, device=lm.device).split(CHUNK)
     near = [torch.cdist(vectors, lm.embed(ids).float()).min(dim=-1) for ids in parts]
-    distances = torch.stack([found.values for found in near])  # [parts, P]
-    ids = torch.stack([ids[found.indices] for ids, found in zip(parts, near, strict=True)])
+    distances = torch.stack([best.values for best in near])  # [parts, P]
+    ids = torch.stack([ids[best.indices] for ids, best in zip(parts, near, strict=True)])
     return lm.embed(ids.gather(0, distances.argmin(0, keepdim=True))[0]).float()
 
 
@@ -102,8 +102,8 @@ def _concatenate_channel(name: str, parts: Sequence[Any], lm: LanguageModel) -> 
         return SoftTokens(torch.cat([part.vectors for part in parts], dim=1), mask)
     if name == "adapter":
         raise SoftPromptError(
-            "two gated adapters cannot stand side by side",
-            why="each has a softmax and a gate of its own, and a layer holds one",
+            "two gated adapters cannot be concatenated",
+            why="each has its own softmax and gate, and a layer holds one",
             fix="average them, or use prefix-tuning",
         )
     later, moved = 0, []
@@ -122,7 +122,7 @@ def _join_layers(several: Sequence[Layers]) -> Layers:
             continue
         if len(present) < len(layers):
             raise SoftPromptError(
-                "these prefixes cannot stand side by side",
+                "these prefixes cannot be concatenated",
                 why="one has columns in layers where another has none",
                 fix="concatenate prefixes that go to the same layers",
             )
@@ -156,7 +156,7 @@ def _mean(tensors: Sequence[Tensor]) -> Tensor:
 
 
 def _shape(injection: Injection) -> tuple[tuple[str, Any], ...]:
-    """Channels with their sizes: equal for prompts that can be averaged."""
+    """Return the channels with their sizes, which are equal for prompts that can be averaged."""
 
     def size(part: SoftTokens | Prefix) -> Any:
         if isinstance(part, SoftTokens):

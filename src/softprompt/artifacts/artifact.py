@@ -1,14 +1,15 @@
-"""A tuned prompt on disk: a folder that says what it is, verifies itself, and loads anywhere.
+"""Tuned prompts on disk: a folder that describes its content, is verified on load, and can be moved.
 
     softprompt.json      method, options, base fingerprints, template, data, metrics, versions, hashes
     prompt.safetensors   the materialised prompts: what serving loads (absent where the input is read)
-    state.safetensors    everything trainable, so a reparameterizer or generator is never lost
+    state.safetensors    everything trainable, reparameterizers and generators included
     base.safetensors     the base weights that were trained (lora, full), and a head's
     README.md            a model card
 
-`softprompt.json` is written last, so a folder that has one is whole. `load` is the one verification for
-every way in: the manifest's digest and schema (`manifest`), sizes, hashes, and regular files alone. What the
-list of files does not name is never read. Vectors are checked where they are read (`stored`). No pickle.
+`softprompt.json` is written last, so a folder that has one is complete. Every reader goes through `load`,
+which verifies the manifest's digest and schema (`manifest`), sizes and hashes, and accepts regular files
+alone. Files that the manifest does not list are never read. Vectors are checked where they are read
+(`tensors`). No pickle.
 """
 
 from __future__ import annotations
@@ -50,6 +51,7 @@ from .model_card import model_card
 
 __all__ = ["MANIFEST", "SCHEMA", "Artifact", "load", "save"]
 
+#: Written into every artifact; its words are part of the format.
 POSITIONS = (
     "real tokens keep their natural positions; prefix keys stand at -P..-1 of the first token that sees them"
 )
@@ -57,30 +59,29 @@ POSITIONS = (
 
 @dataclass(frozen=True)
 class Artifact:
-    """A folder that was verified: its manifest, and ways to load what it holds."""
+    """A verified folder: its manifest, and methods that load its content."""
 
     path: Path
     manifest: dict[str, Any]
 
     @property
     def prompts(self) -> tuple[str, ...]:
-        """Names of the prompts in it."""
         return tuple(self.manifest["prompts"])
 
     @property
     def bytes(self) -> int:
-        """Size of its tensors that serving needs."""
+        """The size of the tensors that serving needs."""
         files = self.manifest["files"]
         served = VECTORS if self.is_static else STATE
         return sum(files[name]["bytes"] for name in (served, BASE) if name in files)
 
     @property
     def is_static(self) -> bool:
-        """Whether it holds materialised prompts, which do not read the input."""
+        """True where it holds materialised prompts, which do not read the input."""
         return VECTORS in self.manifest["files"]
 
     def tensors(self, name: str) -> dict[str, Tensor]:
-        """Of one of its files. Raises SoftPromptError where it is not listed, or of no use."""
+        """Return the tensors of a file. Raises SoftPromptError where it is not listed, or not finite."""
         if name not in self.manifest["files"]:
             raise SoftPromptError(
                 f"{self.path} holds no {name}", why=f"{MANIFEST} does not list it", fix=RESTORE
@@ -88,18 +89,18 @@ class Artifact:
         return stored.checked(read_tensors(self.path / name), self.path / name)
 
     def method(self, lm: LanguageModel, *, trainable: bool = False, other_base: bool = False) -> SoftPrompt:
-        """The prompts, ready to inject into `lm`; as trained parameters or, by default, materialised.
+        """Return the prompts to inject into `lm`: materialised, or as parameters where they are `trainable`.
 
         A trained base (lora, full) or head is loaded into `lm` in place. Raises SoftPromptError where `lm` is
-        another base than the one it was trained on, unless `other_base`.
+        not the base that it was trained on, unless `other_base`.
         """
         if not other_base:
             self.check_base(lm)
         self.load_base(lm)
         if trainable and "sources" in self.manifest:
             raise SoftPromptError(
-                f"{self.path} was made of other prompts",
-                why="nothing of it was trained, so there is no training to go on with",
+                f"{self.path} was composed of other prompts",
+                why="nothing in it was trained, so there is no training to continue",
                 fix=f"start a method from it: method.init=artifact method.artifact={self.path}",
             )
         if not trainable and self.is_static:
@@ -121,14 +122,14 @@ class Artifact:
         return method.to(lm.device)
 
     def load_state(self, method: SoftPrompt, lm: LanguageModel) -> None:
-        """Everything trainable, into a method of the same options."""
+        """Load everything trainable into a method of the same options."""
         try:
             method.load_state_dict(self.tensors(STATE))
         except RuntimeError as error:
             raise self._other_shape(lm) from error
 
     def load_base(self, lm: LanguageModel) -> None:
-        """The base weights that were trained along (lora, full, a head), into `lm` in place, if any."""
+        """Load the base weights that were trained too (lora, full, a head) into `lm`, in place."""
         base = self.manifest["base"]
         if BASE not in self.manifest["files"]:
             return
@@ -141,34 +142,34 @@ class Artifact:
         lm.model.requires_grad_(False)
 
     def differences(self, lm: LanguageModel, given: Mapping[str, str] | None = None) -> list[str]:
-        """What of `lm` is not as it was in training, as far as that was recorded; empty: the same base.
+        """Return the parts of `lm` that differ from the recorded base; empty where it is the same base.
 
-        `given` is `lm`'s fingerprint, where it is known.
+        `given` is the fingerprint of `lm`, where it is known already.
         """
         saved = self.manifest["base"]["fingerprint"]
         chat = bool((self.manifest["recipe"].get("template") or {}).get("chat"))
         return base_differs(saved, fingerprint(lm) if given is None else given, chat=chat)
 
     def check_base(self, lm: LanguageModel, given: Mapping[str, str] | None = None) -> None:
-        """Raises SoftPromptError where `lm` is another base than the one it was trained on."""
-        if found := self.differences(lm, given):
+        """Raise SoftPromptError where `lm` is not the base that it was trained on."""
+        if parts := self.differences(lm, given):
             name = self.manifest["base"]["name"]
             raise SoftPromptError(
                 f"{self.path} was trained on another base model than '{lm.name}'",
-                why=f"base '{name}': its {' and '.join(found)} differ",
+                why=f"base '{name}': its {' and '.join(parts)} differ",
                 fix=f"load --model {name}, or insist with --other-base"
                 if name != lm.name
                 else f"bring '{name}' back as it was, or insist with --other-base",
             )
 
     def index(self, prompt: str | None) -> int:
-        """The number of a prompt by name; None means the only one."""
+        """Return the number of the prompt with that name; None means the only prompt."""
         if prompt is None and len(self.prompts) == 1:
             return 0
         if prompt is None:
             raise SoftPromptError(
                 f"{self.path} holds {len(self.prompts)} prompts: {', '.join(self.prompts)}",
-                why="which one is meant is not said",
+                why="no name was given to choose among them",
                 fix=f"add --prompt {shlex.quote(self.prompts[0])}",
             )
         if prompt not in self.prompts:
@@ -184,7 +185,7 @@ class Artifact:
 
 
 def save(path: Path, method: SoftPrompt, lm: LanguageModel, manifest: Mapping[str, Any]) -> Artifact:
-    """Write the folder. `manifest` holds what the caller knows: method, options, prompts, task, metrics, …"""
+    """Write the folder. `manifest` has the method, its options, prompts, base, recipe and scores."""
     files = {STATE: dict(method.state_dict())}
     static = materialise(method)
     if static is not None:
@@ -206,7 +207,7 @@ def save(path: Path, method: SoftPrompt, lm: LanguageModel, manifest: Mapping[st
 def load(path: str | Path, *, verify: bool = True) -> Artifact:
     """Open and verify a folder. Raises SoftPromptError for a missing, unfinished, newer or damaged one.
 
-    Without `verify` the tensors' hashes are taken on trust, for whoever has verified them before.
+    Without `verify` the hashes of the tensors are not checked, for callers that have verified them before.
     """
     path = Path(expanded(path))
     file = path / MANIFEST
@@ -215,7 +216,7 @@ def load(path: str | Path, *, verify: bool = True) -> Artifact:
         raise SoftPromptError(
             f"no tuned prompt at {path}",
             why="its training has not finished" if unfinished else f"there is no {MANIFEST} in it",
-            fix="run `softprompt tune` on its recipe again to go on"
+            fix="run `softprompt tune` on its recipe again to resume it"
             if unfinished
             else "give the folder that `tune` wrote",
         )
@@ -226,7 +227,7 @@ def load(path: str | Path, *, verify: bool = True) -> Artifact:
 
 
 def _check_file(file: Path, facts: Mapping[str, Any], verify: bool) -> None:
-    """Raises SoftPromptError unless a file is as it was written. What is too long is not read."""
+    """Raise SoftPromptError unless a file is as it was written. A file of another size is not read."""
     check_pulled(file)
     cause = None
     try:

@@ -1,7 +1,7 @@
-"""Prompts made of tuned ones, as artifacts: which are meant, what is done, and the record of both.
+"""Tuned prompts are composed here: concatenated, averaged or scaled, with a record of their sources.
 
-The result is a folder like any other, whose manifest names its sources and their hashes. What the
-operations mean is in `compose`; nothing here trains.
+The result is a folder like any other, whose manifest names its sources and their hashes. `arithmetic` defines
+the operations; nothing here trains.
 """
 
 from __future__ import annotations
@@ -29,13 +29,16 @@ METHOD = "composition"  # what an artifact's manifest calls its method
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One prompt of a tuned artifact."""
+    """A prompt that belongs to an artifact."""
 
     artifact: Artifact
     prompt: str
 
     def injection(self, lm: LanguageModel) -> Injection:
-        """Its vectors, one row. Raises SoftPromptError where none are fixed, or `lm` is not its base."""
+        """Return its vectors, one row.
+
+        Raises SoftPromptError where they are not fixed, or `lm` is not its base.
+        """
         base = self.artifact.manifest["base"]
         if base["mode"] != "frozen" or BASE in self.artifact.manifest["files"]:
             raise SoftPromptError(
@@ -50,21 +53,21 @@ class Source:
                 why="it holds no fixed vectors",
                 fix="compose static prompts or prefixes",
             )
-        found = method.prompts[self.artifact.index(self.prompt)]
-        if not found.channels():
+        injection = method.prompts[self.artifact.index(self.prompt)]
+        if not injection.channels():
             raise SoftPromptError(
                 f"{self.artifact.path} injects nothing", why="its method is 'none'", fix="leave it out"
             )
-        return found
+        return injection
 
     def used_as(self, other: Source) -> bool:
-        """Whether both were trained with the same template, for the same task and labels."""
+        """Tell whether both were trained with the same template, for the same task and labels."""
         ours, theirs = self.artifact.manifest, other.artifact.manifest
         same = all(ours["recipe"][section] == theirs["recipe"][section] for section in ("template", "task"))
         return same and ours["labels"] == theirs["labels"]
 
     def record(self) -> dict[str, str]:
-        """Where it came from, for the manifest of what is made of it."""
+        """Return the source's entry in the manifest of the result."""
         manifest = self.artifact.manifest
         return {
             "folder": str(self.artifact.path),
@@ -76,7 +79,7 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """What is made of the prompts: its name and numbers for the record, and the function that makes it."""
+    """A function of prompts that has a name and numbers for the manifest."""
 
     name: str
     make: Callable[[Sequence[Injection], LanguageModel], Injection]
@@ -85,10 +88,10 @@ class Operation:
     most: int | None = None
 
     def check(self, count: int) -> None:
-        """Raises SoftPromptError where it does not take so many prompts."""
+        """Raise SoftPromptError where it does not take `count` prompts."""
         if count < self.least or (self.most is not None and count > self.most):
             wanted = f"{self.least} prompts or more" if self.most is None else "one prompt"
-            raise SoftPromptError(f"{self.name} takes {wanted}, not {count}", fix="mend the list of prompts")
+            raise SoftPromptError(f"{self.name} takes {wanted}, not {count}", fix=f"give {wanted}")
 
 
 CONCATENATE = Operation("concatenate", concatenate, {}, least=2)
@@ -96,7 +99,7 @@ AVERAGE = Operation("average", average, {}, least=2)
 
 
 def scaling(strength: float) -> Operation:
-    """The operation that changes one prompt's strength; see `scale`."""
+    """Return the operation that changes one prompt's strength; see `scale`."""
     if not (math.isfinite(strength) and strength >= 0):
         raise SoftPromptError(
             f"a strength of {strength} has no meaning", fix="use 0 or more; 1 is as trained"
@@ -107,7 +110,10 @@ def scaling(strength: float) -> Operation:
 
 
 def open_source(text: str | Path) -> Source:
-    """`FOLDER`, or `FOLDER:NAME` where it holds several prompts. The longest folder that exists is meant."""
+    """Open `FOLDER`, or `FOLDER:NAME` where it holds several prompts.
+
+    The longest path that exists is the folder.
+    """
     whole = str(text)
     ends = [len(whole), *(i for i in range(len(whole) - 1, 0, -1) if whole[i] == ":")]
     end = next((i for i in ends if Path(whole[:i]).exists()), len(whole))
@@ -116,7 +122,7 @@ def open_source(text: str | Path) -> Source:
     if name is None and len(opened.prompts) > 1:
         raise SoftPromptError(
             f"{opened.path} holds {len(opened.prompts)} prompts: {', '.join(opened.prompts)}",
-            why="which one is meant is not said",
+            why="no name was given to choose among them",
             fix=f"write {opened.path}:{opened.prompts[0]}",
         )
     return Source(opened, opened.prompts[opened.index(name)])
@@ -134,16 +140,16 @@ def compose(
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise SoftPromptError(f"{output} is not empty", fix="choose another folder to write to")
     with torch.no_grad():
-        made = operation.make([source.injection(lm) for source in sources], lm)
-    return artifacts.save(output, Materialised([made]), lm, manifest(operation, sources, made, output))
+        result = operation.make([source.injection(lm) for source in sources], lm)
+    return artifacts.save(output, Materialised([result]), lm, manifest(operation, sources, result, output))
 
 
 def manifest(
-    operation: Operation, sources: Sequence[Source], made: Injection, output: Path
+    operation: Operation, sources: Sequence[Source], result: Injection, output: Path
 ) -> dict[str, Any]:
-    """What `softprompt.json` says: of the first source what it is used with, and how it was made."""
+    """Return the manifest: the first source's template, task and base, and the operation."""
     first = sources[0].artifact.manifest
-    parts = made.channels().values()
+    parts = result.channels().values()
     length = sum(part.mask.shape[1] for part in parts)
     soft = sum(part.mask.shape[1] for part in parts if isinstance(part, SoftTokens))
     options = {"operation": operation.name, **operation.numbers, "length": length, "soft_tokens": soft}

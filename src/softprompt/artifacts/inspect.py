@@ -1,7 +1,7 @@
-"""What a tuned prompt's vectors are: which tokens they lie near, how long they are, how far they moved.
+"""Describe a tuned prompt's vectors: nearest tokens, norms, and distances from the start.
 
-Materialised vectors are looked at; of a generated prompt, the static part. Where a prompt started is
-made again from its recipe, seed and training rows, if they are still what they were. Nothing here prints.
+Materialised vectors are described; of a generated prompt, the static part. The start is computed again from
+the recipe, seed and training rows, if they are unchanged. Nothing here prints.
 """
 
 from __future__ import annotations
@@ -20,15 +20,17 @@ from ..methods.base import SoftPrompt
 from .artifact import Artifact
 
 CHUNK = 8192  # vocabulary rows compared at once
+#: The model's own norms are measured on this text.
 ORDINARY_TEXT = (
     "The meeting was moved to Thursday because the train from the north came late, and most of those who "
-    "wanted to speak had already gone home. She wrote down what was said, and sent it to everyone."
+    "wanted to speak had already gone home. She wrote down "
+    "what was said, and sent it to everyone."  # codespell:ignore said
 )
 
 
 @dataclass(frozen=True, slots=True)
 class Near:
-    """A vocabulary token, and its cosine similarity or Euclidean distance."""
+    """A vocabulary token that is near, with its cosine similarity or Euclidean distance."""
 
     token: str
     id: int
@@ -37,7 +39,7 @@ class Near:
 
 @dataclass(frozen=True, slots=True)
 class SoftVector:
-    """One soft token [H]."""
+    """A soft token [H] as described."""
 
     norm: float
     moved: float | None  # Euclidean distance from where it started
@@ -47,7 +49,7 @@ class SoftVector:
 
 @dataclass(frozen=True, slots=True)
 class LayerNorms:
-    """Mean norms of one layer's keys and values [P, heads · size], and of real text's."""
+    """The mean norms of a layer's keys and values [P, heads · size] compared with those of real text."""
 
     layer: int
     key: float
@@ -61,7 +63,7 @@ class LayerNorms:
 
 @dataclass(frozen=True)
 class PromptReport:
-    """One prompt, by channel (`before`, `after`, `kv_after`, …)."""
+    """A prompt as described by channel (`before`, `after`, `kv_after`, …)."""
 
     name: str
     soft: dict[str, list[SoftVector]]
@@ -70,7 +72,7 @@ class PromptReport:
 
 @dataclass(frozen=True)
 class Inspection:
-    """All that was found."""
+    """The result that describes an artifact's prompts."""
 
     prompts: list[PromptReport]
     usual_norm: float  # median norm of the vocabulary's embeddings
@@ -100,7 +102,7 @@ def inspect(
         start, no_start = (start_of(artifact, lm) if start_of else None), None
     except SoftPromptError as error:
         start, no_start = None, error.what + (f" ({error.why})" if error.why else "")
-    usual = () if "prefix" in lm.spec.limits else lm.kv_like(_text_ids(lm))
+    usual = () if "prefix" in lm.spec.limits else lm.kv_like(lm.text_ids(ORDINARY_TEXT))
     method = artifact.method(lm, other_base=other_base)
     every = [_static(method, i, lm) for i in range(len(artifact.prompts))]
     reports = []
@@ -115,7 +117,7 @@ def inspect(
 def nearest_tokens(
     lm: LanguageModel, vectors: Tensor, top: int
 ) -> list[tuple[tuple[Near, ...], tuple[Near, ...]]]:
-    """For each of the vectors [P, H] the tokens nearest by cosine, and by Euclidean distance."""
+    """Return the tokens nearest to each of the vectors [P, H] by cosine, and by Euclidean distance."""
     vectors = vectors.to(lm.device).float()
     found: dict[str, list[tuple[Tensor, Tensor]]] = {"cosine": [], "distance": []}
     for ids, table in _vocabulary(lm):
@@ -144,7 +146,7 @@ def nearest_tokens(
 
 
 def _vocabulary(lm: LanguageModel) -> Iterator[tuple[Tensor, Tensor]]:
-    """Ids [C] and their embeddings [C, H], a part of the vocabulary at a time."""
+    """Yield ids [C] and their embeddings [C, H], a part of the vocabulary at a time."""
     for first in range(0, lm.spec.vocab_size, CHUNK):
         ids = torch.arange(first, min(first + CHUNK, lm.spec.vocab_size), device=lm.device)
         yield ids, lm.embed(ids).float()
@@ -195,7 +197,7 @@ def _layers(part: Prefix, start: Prefix | None, usual: Sequence) -> list[LayerNo
 
 
 def _flat(tensor: Tensor) -> Tensor:
-    """[1, heads, P, size] as [P, heads · size], float32."""
+    """Convert [1, heads, P, size] to [P, heads · size] in float32."""
     return tensor[0].float().transpose(0, 1).flatten(1)
 
 
@@ -228,8 +230,3 @@ def _tensors(injection: Injection) -> list[Tensor]:
             present = [layer for layer in part.layers if isinstance(layer, LayerKV)]
             found += [t.float() for layer in present for t in (layer.key, layer.value)]
     return found
-
-
-def _text_ids(lm: LanguageModel) -> list[int]:
-    """Tokens of ordinary text; the model's own norms are measured on it."""
-    return lm.text_ids(ORDINARY_TEXT)

@@ -1,10 +1,10 @@
-"""`softprompt.json`: what it must hold, and the digest that covers it.
+"""`softprompt.json` is read, checked and written here, with the digest that covers it.
 
-    {..., "digest": sha256 of the file's bytes with these 64 digits left out}
+    {..., "digest": sha256 of the file's bytes without these 64 digits}
 
-The digest stands in the last line. So any changed byte is noticed, that of the digest too. Line ends may have
-become Windows' own on the way. Files of schema 1 were written before there was a digest: what they hold is
-checked all the same. This file knows nothing of tensors or models.
+The digest is the last line, so that any changed byte is noticed, also one of the digest. Windows line ends
+are accepted. Files of schema 1 have no digest; their content is checked all the same. This file knows nothing
+of tensors or models.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ..errors import SoftPromptError
 SCHEMA = 2
 MANIFEST = "softprompt.json"
 VECTORS, STATE, BASE = "prompt.safetensors", "state.safetensors", "base.safetensors"
-MANIFEST_BYTES = 256_000_000  # at most: its prompts' names and its history are all that grows
+MANIFEST_BYTES = 256_000_000  # at most; only the prompts' names and the history grow
 #: The scores and the rows of a prompt that was not trained here.
 UNSCORED: dict[str, Any] = {"metrics": {}, "intervals": {}, "rows": {}, "n": 0}
 UNKNOWN_DATA: dict[str, Any] = {"fingerprint": "", "rows": 0, "dev_rows": 0}
@@ -83,7 +83,7 @@ class _Manifest(_Part):
     @classmethod
     def _once(cls, names: list[str]) -> list[str]:
         if len(set(names)) < len(names):
-            raise ValueError("a prompt's name stands there twice")
+            raise ValueError("a prompt's name is there twice")
         return names
 
     @field_validator("files")
@@ -95,40 +95,40 @@ class _Manifest(_Part):
 
 
 def text_of(manifest: Mapping[str, Any]) -> str:
-    """`softprompt.json`, with the digest of all that it says."""
+    """Return the text of `softprompt.json` with its digest."""
     whole = {key: value for key, value in manifest.items() if key != "digest"} | {"digest": "0" * 64}
     text = json.dumps(whole, indent=2, ensure_ascii=False) + "\n"
     return text[:-68] + _digest(text.encode("utf-8")) + text[-4:]
 
 
 def read(file: Path) -> dict[str, Any]:
-    """What a `softprompt.json` says. Raises SoftPromptError where it is damaged, or of a newer version."""
+    """Read a `softprompt.json`. Raises SoftPromptError where it is damaged, or of a newer version."""
     content = read_bytes(file, MANIFEST_BYTES)
     try:
-        said = json.loads(content.decode("utf-8"))
+        manifest = json.loads(content.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise _damaged(file, str(error)) from None
-    if not isinstance(said, dict) or not isinstance(said.get("schema"), int):
-        raise _damaged(file, "it does not say which schema it has")
-    if said["schema"] > SCHEMA:
+    if not isinstance(manifest, dict) or not isinstance(manifest.get("schema"), int):
+        raise _damaged(file, "it names no schema")
+    if manifest["schema"] > SCHEMA:
         raise SoftPromptError(
-            f"{file.parent} has schema {said['schema']}",
+            f"{file.parent} has schema {manifest['schema']}",
             why=f"this version reads up to {SCHEMA}",
             fix="pip install --upgrade softprompt",
         )
-    if not is_whole(content, said):
+    if not is_whole(content, manifest):
         raise _damaged(file, "its content does not match its digest: it was changed since it was written")
-    if said["schema"] < 1:
-        raise _damaged(file, f"there is no schema {said['schema']}")
-    _check(file, said)
-    return said
+    if manifest["schema"] < 1:
+        raise _damaged(file, f"there is no schema {manifest['schema']}")
+    _check(file, manifest)
+    return manifest
 
 
-def _check(file: Path, said: dict[str, Any]) -> None:
-    """Raises SoftPromptError where something is not there, or of another kind."""
+def _check(file: Path, manifest: dict[str, Any]) -> None:
+    """Raise SoftPromptError where something is missing, or has another type."""
     try:
-        _Manifest.model_validate(said)
-        json.dumps(said["options"])  # a value that is nested too deep is found here
+        _Manifest.model_validate(manifest)
+        json.dumps(manifest["options"])  # a value that is nested too deep is found here
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, first["loc"]))
@@ -136,23 +136,23 @@ def _check(file: Path, said: dict[str, Any]) -> None:
     except RecursionError:
         raise _damaged(file, "it is nested too deep") from None
     try:
-        recipe_from_dict(said["recipe"])
+        recipe_from_dict(manifest["recipe"])
     except (SoftPromptError, RecursionError, ValueError, TypeError) as error:
         reason = getattr(error, "what", None) or str(error)
         raise _damaged(file, f"its recipe cannot be read: {reason}") from None
 
 
-def is_whole(content: bytes, said: Mapping[str, Any]) -> bool:
-    """Whether a manifest's bytes are as they were written, where what they say has a digest to tell by."""
-    if said.get("schema") != SCHEMA and "digest" not in said:
+def is_whole(content: bytes, manifest: Mapping[str, Any]) -> bool:
+    """Tell whether a manifest's bytes match its digest; True where schema 1 has none."""
+    if manifest.get("schema") != SCHEMA and "digest" not in manifest:
         return True
     content = content.replace(b"\r\n", b"\n")
-    found = _DIGEST.search(content)
-    return found is not None and found[1].decode() == _digest(content)
+    digest = _DIGEST.search(content)
+    return digest is not None and digest[1].decode() == _digest(content)
 
 
 def _digest(content: bytes) -> str:
-    """Of a manifest's bytes without the 64 digits ahead of their last four."""
+    """Hash a manifest's bytes without the 64 digits ahead of their last four."""
     return hashlib.sha256(content[:-68] + content[-4:]).hexdigest()
 
 

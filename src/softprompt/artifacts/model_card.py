@@ -1,4 +1,4 @@
-"""README.md of an artifact: a model card for people. Nothing reads it."""
+"""The model card of an artifact, which is written for people and read by no code."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 
 
 def model_card(manifest: Mapping[str, Any]) -> str:
-    """README.md of an artifact."""
+    """Return the text of an artifact's README.md."""
     from jinja2 import Template
 
     dev = manifest["dev"]

@@ -1,7 +1,7 @@
-"""Names of prompts: which folders can give one, and files that are called by them.
+"""Names of prompts: which folder names are allowed in them, and how files are named after them.
 
-A name is an artifact's path below a folder, with slashes; of several prompts in an artifact one is named
-behind a colon. What is written under names lies in files that no two of them share.
+A name is an artifact's path below a folder, with slashes; where an artifact has several prompts, a colon and
+the prompt's own name follow. No two names share a file.
 """
 
 from __future__ import annotations
@@ -15,43 +15,43 @@ from collections.abc import Iterable
 from pathlib import Path
 from urllib.parse import quote
 
-HASHED = "%~"  # begins what stands for a part that cannot be a file's name; no quoted text holds it
+HASHED = "%~"  # begins the hash of a part that cannot be a file's name; no quoted text holds it
 LONGEST = 100  # characters of a part in a file's name; file systems take 255 bytes of the whole
 _PLAIN = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_-]*(\.[A-Za-z0-9_-]+)*")
 _LIKE_HASHED = re.compile(r".*-[0-9a-f]{16}", re.IGNORECASE)
 
 
 def one_form(text: str) -> str:
-    """Text in which a letter with an accent is one character: some systems write names with two."""
+    """Write a letter with an accent as one character; some systems write names with two."""
     return unicodedata.normalize("NFC", text)
 
 
 def nameable(part: str) -> bool:
-    """Whether a folder may be part of a name: a colon parts it from a prompt, and JSON holds UTF-8 alone."""
+    """Tell whether a folder may be part of a name: a colon separates the prompt, JSON holds UTF-8 only."""
     return bool(part) and not part.startswith(".") and part.isprintable() and not {":", "\\"} & set(part)
 
 
 def why_not(part: str) -> str:
-    """Why a folder of this name cannot be part of a prompt's name."""
+    """Say why a folder of this name cannot be part of a prompt's name."""
     if part.startswith("."):
         return "folders whose names begin with a dot are hidden"
     if ":" in part:
-        return "a colon in a name parts a folder from a prompt in it: rename the folder"
+        return "a colon in a name separates a folder from a prompt in it: rename the folder"
     if "\\" in part:
         return "a backslash cannot be part of a name: rename the folder"
     return "a character of its name cannot be printed: rename the folder"
 
 
 def is_trial(folder: Path, part: str) -> bool:
-    """Whether a folder in `folder` is a trial that a comparison recorded."""
+    """Tell whether a folder in `folder` is a trial that a comparison recorded."""
     return folder.name == "trials" and os.path.isfile(folder / f"{part}.json")
 
 
 def path_of(name: str) -> str:
-    """The path of a file for a name, without an ending: folders as the artifact's, and one file a prompt.
+    """Return the path of a name's file, without an ending: the artifact's folders, and one file a prompt.
 
-    No two names have the same, and none leads elsewhere. A part that no file can be called is hashed; then
-    the name cannot be read off the path.
+    No two names have the same path, and none leaves the folder. A part that cannot be a file's name is
+    hashed; then the name cannot be recovered from the path.
     """
     artifact, colon, prompt = name.partition(":")
     parts = [_part(part) for part in artifact.split("/")]
@@ -59,9 +59,9 @@ def path_of(name: str) -> str:
 
 
 def slot_files(names: Iterable[str], ending: str) -> dict[str, str]:
-    """A file's name for each of an artifact's prompts, for servers that take plain names without folders.
+    """Name a file for each of an artifact's prompts, for servers that take plain names without folders.
 
-    No two are the same, where capital and small letters are one, too.
+    No two are the same, also where capital and small letters are not distinguished.
     """
     names = list(names)
     alike = Counter(name.casefold() for name in names)

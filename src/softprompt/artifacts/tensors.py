@@ -1,9 +1,9 @@
-"""`prompt.safetensors`: materialised prompts as named tensors, and back, checked.
+"""`prompt.safetensors` holds materialised prompts as named tensors; they are written, read and checked here.
 
     NAME/CHANNEL/vectors [P, H]      NAME/CHANNEL/LAYER/key, value [heads, P, D], gate [heads]
 
-What the hashes of an artifact vouch for is that a file is as it was written, not that what was written is of
-any use: so names, shapes, types and numbers are checked here for whoever reads it.
+The hashes of an artifact show that a file is as it was written, and not that its content is usable. So names,
+shapes, types and numbers are checked on reading.
 """
 
 from __future__ import annotations
@@ -27,11 +27,11 @@ DEPTH = "layers"  # how many layers a prefix has, for those above the last injec
 
 
 class _Unfit(Exception):
-    """Why tensors are no prompts."""
+    """Raised with the reason why tensors are no prompts."""
 
 
 def tensors_of(static: Materialised, prompts: Sequence[str]) -> dict[str, Tensor]:
-    """What is written for these prompts."""
+    """Return the tensors to write for these prompts, by name."""
     tensors: dict[str, Tensor] = {}
     for name, injection in zip(prompts, static.prompts, strict=True):
         for channel, part in injection.channels().items():
@@ -52,22 +52,22 @@ def tensors_of(static: Materialised, prompts: Sequence[str]) -> dict[str, Tensor
 
 
 def read_prompts(file: Path, prompts: Sequence[str], device: torch.device | str = "cpu") -> Materialised:
-    """The prompts of a file, in this order. Raises SoftPromptError for tensors that are no prompts."""
+    """Read the prompts of a file, in this order. Raises SoftPromptError for tensors that are no prompts."""
     tensors = read_tensors(file)
     try:
         check_numbers(tensors, but={DEPTH})
         depth = _depth(tensors.pop(DEPTH, None))
         grouped = _grouped(tensors, prompts)
-        made = [_injection(grouped[name], depth) for name in prompts]
+        injections = [_injection(grouped[name], depth) for name in prompts]
     except _Unfit as error:
         raise SoftPromptError(
-            f"{file} holds no prompts that could be used", why=str(error), fix="train it again"
+            f"{file} holds no usable prompts", why=str(error), fix="train it again"
         ) from None
-    return Materialised([injection.map_rows(lambda t: t.to(device)) for injection in made])
+    return Materialised([injection.map_rows(lambda t: t.to(device)) for injection in injections])
 
 
 def checked(tensors: dict[str, Tensor], file: Path) -> dict[str, Tensor]:
-    """Other tensors of an artifact. Raises SoftPromptError where a number is not finite."""
+    """Return other tensors of an artifact. Raises SoftPromptError where a number is not finite."""
     try:
         check_numbers({name: t for name, t in tensors.items() if t.is_floating_point()})
     except _Unfit as error:
@@ -76,7 +76,7 @@ def checked(tensors: dict[str, Tensor], file: Path) -> dict[str, Tensor]:
 
 
 def check_numbers(tensors: Mapping[str, Tensor], but: set[str] = frozenset()) -> None:  # type: ignore[assignment]
-    """Raises _Unfit unless all are finite numbers of a type that vectors have."""
+    """Raise _Unfit unless all numbers are finite and of a type that vectors have."""
     for name, tensor in tensors.items():
         if name in but:
             continue
@@ -99,8 +99,8 @@ def _depth(tensor: Tensor | None) -> int:
 def _grouped(
     tensors: Mapping[str, Tensor], prompts: Sequence[str]
 ) -> dict[str, dict[str, dict[str, Tensor]]]:
-    """By prompt, channel and the rest of the name; each as a batch of one row."""
-    known = sorted(prompts, key=len, reverse=True)  # a prompt's own name may hold slashes
+    """Group tensors by prompt, channel and the rest of the name; each becomes a batch of one row."""
+    known = sorted(prompts, key=len, reverse=True)  # a prompt's name may hold slashes
     grouped: dict[str, dict[str, dict[str, Tensor]]] = {name: {} for name in prompts}
     for key, tensor in tensors.items():
         name = next((p for p in known if key.startswith(p + "/")), None)
@@ -163,7 +163,7 @@ def _injection(channels: Mapping[str, Mapping[str, Tensor]], depth: int) -> Inje
 
 
 def fits(injection: Injection, lm: LanguageModel) -> bool:
-    """Whether its vectors have the sizes of the model's layers."""
+    """Tell whether the vectors have the sizes of the model's layers."""
     for part in injection.channels().values():
         if isinstance(part, SoftTokens):
             if part.vectors.shape[-1] != lm.spec.hidden_size:

@@ -279,7 +279,7 @@ def test_what_does_not_fit_is_refused(saved, lms, new_lm, tmp_path):
 
 def test_the_base_is_named_or_asked_for(saved, tmp_path):
     _, folder = saved("llama", SOFT["prompt"])
-    with pytest.raises(SoftPromptError, match="does not say which base model"):
+    with pytest.raises(SoftPromptError, match="names no base model"):
         interop.base_name(folder)
     config = folder / files.CONFIG
     config.write_text(json.dumps(json.loads(config.read_text()) | {"base_model_name_or_path": "some/model"}))

@@ -263,7 +263,7 @@ REFUSED = {
     "no vectors": (
         ("soft",),
         settings(num_virtual_tokens=0) | each(lambda t: t[:0]),
-        "a whole number from 1 on",
+        "a whole number, 1 or more",
     ),
     "for a class": (("soft", "prefix", "adaption"), settings(task_type="SEQ_CLS"), "a classification head"),
     "for labels of tokens": (("soft",), settings(task_type="TOKEN_CLS"), "a head that labels tokens"),
@@ -433,7 +433,7 @@ def test_the_base_at_a_revision_is_not_another_one(changed):
 BESIDE, STATES = "a second embedding of every token", "more of the input than keys and values"
 NO_ATTENTION, ABSOLUTE = (
     "calls transformers' attention interface",
-    "adds a vector of its own for each position",
+    "adds a learned vector for each position",
 )
 #: Families whose prompts are refused, and why; PEFT runs some of them, otherwise than we do.
 FAMILIES = {

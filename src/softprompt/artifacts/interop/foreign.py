@@ -1,4 +1,4 @@
-"""An artifact of vectors that were trained elsewhere: the manifest says where from, and knows no scores."""
+"""Write an artifact of vectors that were trained elsewhere; its manifest names the source."""
 
 from __future__ import annotations
 
@@ -29,9 +29,9 @@ def save(
     prompts: tuple[str, ...],
     source: str,
 ) -> Artifact:
-    """Write `state` as an artifact of the registered method, one prompt a name, as `tune` would have.
+    """Write `state` as an artifact of the registered method, with one prompt for each name, as `tune` does.
 
-    `source` says where it comes from. Raises SoftPromptError where `out` holds a tuned prompt.
+    `source` names its origin. Raises SoftPromptError where `out` holds a tuned prompt.
     """
     check_free(out, MANIFEST, "a tuned prompt")
     # any start of the right shape will do: the values come from `state`

@@ -1,7 +1,7 @@
-"""llama.cpp: a tuned prompt as the state of a sequence, which a stock server restores into a slot.
+"""A tuned prompt becomes the state of a llama.cpp sequence, which a stock server restores into a slot.
 
-The server knows a slot by its tokens. A prompt of k vectors has none, so it is given k tokens of its own,
-drawn by its content: a request names the prompt by sending them ahead of its input.
+The server identifies a slot by its tokens. A prompt of k vectors has none, so it gets k placeholder tokens,
+drawn by a hash of its content: a request names the prompt by sending them ahead of its input.
 """
 
 from __future__ import annotations
@@ -35,11 +35,11 @@ TAKEN = SLOTS, "an export"  # for `check_free`
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """One exported prompt."""
+    """A prompt that was exported."""
 
     prompt: str
-    file: str  # what a slot restores
-    tokens: tuple[int, ...]  # what stands for the prompt, ahead of the input
+    file: str  # that a slot restores
+    tokens: tuple[int, ...]  # placeholders, sent ahead of the input
     sha256: str
 
 
@@ -55,17 +55,17 @@ def export(
 ) -> list[Slot]:
     """Write prompts as files `PROMPT.bin`, with `slots.json` beside them: their files, tokens and template.
 
-    `saved` is a state that the engine which will restore them saved of any text: versions, cache types and
-    the order of a key's numbers are read from it. `lm` should compute in float32. With `engine` each state is
-    restored there and asked about before anything is written. Raises SoftPromptError for what is not exactly
-    a KV prefix, or not for that engine, and where a restored state has no effect.
+    `saved` is a state of any text, saved by the engine that will restore them: versions, cache types and the
+    order of a key's numbers are read from it. `lm` should compute in float32. With `engine` each state is
+    restored and tried there before anything is written. Raises SoftPromptError for prompts that are not
+    exactly a KV prefix, for a state of another model, and where a restored state has no effect.
     """
     check_free(folder, *TAKEN)
     names = artifact.prompts if prompt is None else (artifact.prompts[artifact.index(prompt)],)
     compiled = {name: compile_artifact(artifact, lm, name, other_base=other_base) for name in names}
     layout_of = state.read(saved)
     files = slot_files(names, ".bin")
-    made = [_slot(name, files[name], one, lm, layout_of) for name, one in compiled.items()]
+    made = [_slot(name, files[name], kv, lm, layout_of) for name, kv in compiled.items()]
     if engine is not None:
         effect.check(
             engine,
@@ -89,7 +89,7 @@ def export(
 
 
 def filled(compiled: CompiledKV, lm: LanguageModel, engine: State, tokens: Sequence[int]) -> State:
-    """The engine's state with a compiled prompt in it."""
+    """Return the engine's state with a compiled prompt in it."""
     order = layout.measure(lm, engine)
     keys = [_flat(order(key)) for key in compiled.keys]
     values = [_flat(value) for value in compiled.values]
@@ -97,14 +97,14 @@ def filled(compiled: CompiledKV, lm: LanguageModel, engine: State, tokens: Seque
 
 
 def placeholders(content: bytes, length: int, vocab: int, special: Sequence[int] = ()) -> tuple[int, ...]:
-    """Tokens that stand for some content and for no other: drawn by its hash, none of them special."""
+    """Draw placeholder tokens by the hash of some content; none of them is special."""
     draw = random.Random(hashlib.sha256(content).digest())
     usable = sorted(set(range(vocab)) - set(special))
     return tuple(draw.choice(usable) for _ in range(length))
 
 
 def _slot(name: str, file: str, compiled: CompiledKV, lm: LanguageModel, engine: State) -> tuple[Slot, bytes]:
-    """What is known of an exported prompt, and its file."""
+    """Return the entry of an exported prompt, and the content of its file."""
     content = b"".join(_flat(tensor).tobytes() for tensor in compiled.tensors().values())
     special = lm.tokenizer.all_special_ids if lm.tokenizer is not None else []
     size = lm.spec.vocab_size if lm.tokenizer is None else min(lm.spec.vocab_size, len(lm.tokenizer))
@@ -114,5 +114,5 @@ def _slot(name: str, file: str, compiled: CompiledKV, lm: LanguageModel, engine:
 
 
 def _flat(tensor: Tensor) -> np.ndarray:
-    """[k, heads, d] as float32 [k, heads · d]."""
+    """Convert [k, heads, d] to float32 [k, heads · d]."""
     return tensor.detach().float().flatten(1).cpu().numpy()

@@ -1,8 +1,8 @@
-"""Whether an engine answers with the state that it says it restored.
+"""Check that an engine really uses the state that it reports to have restored.
 
-Some builds of llama.cpp were reported to restore nothing and to say that all is well, so its word is not
-taken: the next request must go on from all of the state, the slot must hold the keys that were written, and
-its answer must be another than to the tokens that stand for the prompt, read as text.
+Some builds of llama.cpp were reported to restore nothing and to answer that all is well, so their reply is
+not trusted: the next request must continue from all of the state, the slot must hold the keys that were
+written, and its answer must differ from the answer to the placeholder tokens read as text.
 """
 
 from __future__ import annotations
@@ -23,15 +23,15 @@ from ...artifact import Artifact
 from . import state
 from .engine import CONTEXT, Engine, post
 
-PROBE = (3, 5, 7, 9)  # the tokens that are asked about
-ASKED = 200  # likeliest tokens of an answer
-ALIKE = 0.02  # half the sum of all differences: what rounding does is less
+PROBE = (3, 5, 7, 9)  # the tokens of the test request
+LIKELIEST = 200  # tokens whose probabilities are compared
+ALIKE = 0.02  # half the sum of all differences; rounding makes smaller ones
 GOOD = "xllamacpp 2026.4.8929 to 2026.10.11549, which is llama.cpp b8929 to b11549"
 
 
 @dataclass(frozen=True, slots=True)
 class Filled:
-    """A state that was made, and the answer that it stands for."""
+    """A state that was filled in, and the answer that it must give."""
 
     tokens: Sequence[int]
     content: bytes  # of its file
@@ -40,7 +40,7 @@ class Filled:
 
 @torch.no_grad()
 def expected(artifact: Artifact, lm: LanguageModel, name: str, *, other_base: bool = False) -> Tensor:
-    """Probabilities [V] of the token after `PROBE`, under a prompt."""
+    """Return the probabilities [V] of the token after `PROBE`, under a prompt."""
     index = torch.tensor([artifact.index(name)], device=lm.device)
     injection = artifact.method(lm, other_base=other_base)(index)
     logits = lm.logits(batch_of_ids([list(PROBE)], [[0]], device=lm.device), injection)
@@ -48,48 +48,48 @@ def expected(artifact: Artifact, lm: LanguageModel, name: str, *, other_base: bo
 
 
 def check(engine: Engine, states: Mapping[str, Filled]) -> None:
-    """Restore each state, by its prompt's name, in the engine, and ask.
+    """Restore each state, by its prompt's name, in the engine and test it.
 
     Raises SoftPromptError where one has no effect.
     """
     with tempfile.TemporaryDirectory() as scratch:
-        context = max(CONTEXT, max(len(one.tokens) for one in states.values()) + 64)
+        context = max(CONTEXT, max(len(filled.tokens) for filled in states.values()) + 64)
         server = engine.start(Path(scratch), context)
-        for name, one in states.items():
-            check_slot(server.listening_address, Path(scratch), name, one)
+        for name, filled in states.items():
+            check_slot(server.listening_address, Path(scratch), name, filled)
 
 
 def check_slot(address: str, folder: Path, name: str, filled: Filled) -> None:
-    """Restore a state into slot 0 of a server whose states are in `folder`, and ask with and without it.
+    """Restore a state into slot 0 of a server, and compare answers with and without it.
 
-    Raises SoftPromptError where it had no effect.
+    The server keeps states in `folder`. Raises SoftPromptError where it had no effect.
     """
     tokens, vocab = filled.tokens, len(filled.wanted)
     (folder / "state.bin").write_bytes(filled.content)
-    said = post(f"{address}/slots/0?action=restore", {"filename": "state.bin"})
-    found, timings = _answer(address, tokens, vocab, cached=True)
-    restored, used = said.get("n_restored"), timings.get("cache_n")
+    reply = post(f"{address}/slots/0?action=restore", {"filename": "state.bin"})
+    output, timings = _answer(address, tokens, vocab, cached=True)
+    restored, used = reply.get("n_restored"), timings.get("cache_n")
     if restored != len(tokens) or used != len(tokens):
         raise _without_effect(
             name,
-            f"it says that it restored {restored} of {len(tokens)} tokens, and the next request went on from "
-            f"{used} of them",
+            f"it reports that it restored {restored} of {len(tokens)} tokens, and the next request continued "
+            f"from {used} of them",
         )
     post(f"{address}/slots/0?action=save", {"filename": "kept.bin"})
     if not _holds((folder / "kept.bin").read_bytes(), filled):
-        raise _without_effect(name, "it says that it did, and holds other keys than those of the file")
+        raise _without_effect(name, "it reports that it did, but its keys differ from those of the file")
     as_text, _ = _answer(address, tokens, vocab, cached=False)
-    near, far = _apart(found, filled.wanted), _apart(found, as_text)
+    near, far = _distance(output, filled.wanted), _distance(output, as_text)
     if far < ALIKE <= near:
         raise _without_effect(
             name,
-            f"it says that it did, and answers as if the tokens of the prompt were text (from that it is "
-            f"{far:.2g} apart, from the prompt's answer {near:.2g}, and 1 is most)",
+            f"it reports that it did, but answers as if the placeholder tokens were text (distance {far:.2g} "
+            f"from that answer, {near:.2g} from the prompt's; 1 is the largest)",
         )
 
 
 def _holds(kept: bytes, filled: Filled) -> bool:
-    """Whether a saved state begins with the keys of another."""
+    """Tell whether a saved state begins with the keys of the filled one."""
     after, before = state.read(kept), state.read(filled.content)
     count = len(before.tokens)
     return after.tokens[:count] == before.tokens and all(
@@ -100,17 +100,17 @@ def _holds(kept: bytes, filled: Filled) -> bool:
 def _answer(
     address: str, tokens: Sequence[int], vocab: int, *, cached: bool
 ) -> tuple[Tensor, dict[str, Any]]:
-    body = {"prompt": [*tokens, *PROBE], "id_slot": 0, "n_predict": 1, "n_probs": min(ASKED, vocab)}
-    said = post(f"{address}/completion", {**body, "temperature": 0, "cache_prompt": cached})
-    found = torch.zeros(vocab)
-    for one in said["completion_probabilities"][0]["top_logprobs"]:
-        found[one["id"]] = torch.tensor(one["logprob"]).exp()
-    return found, said["timings"]
+    body = {"prompt": [*tokens, *PROBE], "id_slot": 0, "n_predict": 1, "n_probs": min(LIKELIEST, vocab)}
+    reply = post(f"{address}/completion", {**body, "temperature": 0, "cache_prompt": cached})
+    probabilities = torch.zeros(vocab)
+    for token in reply["completion_probabilities"][0]["top_logprobs"]:
+        probabilities[token["id"]] = torch.tensor(token["logprob"]).exp()
+    return probabilities, reply["timings"]
 
 
-def _apart(one: Tensor, other: Tensor) -> float:
-    """0 where two distributions are the same, 1 where they have nothing in common."""
-    return ((one - other).abs().sum() / 2).item()
+def _distance(left: Tensor, right: Tensor) -> float:
+    """Return the total variation distance of two distributions: 0 where they are equal, at most 1."""
+    return ((left - right).abs().sum() / 2).item()
 
 
 def _without_effect(name: str, why: str) -> SoftPromptError:

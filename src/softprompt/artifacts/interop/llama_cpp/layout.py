@@ -1,6 +1,6 @@
-"""How an engine orders the numbers of a key, measured: its own keys of some text beside the model's.
+"""Measure how an engine orders the numbers of a key: its keys of some text are compared with the model's.
 
-Rotary pairs are dimensions i and i + d/2 in transformers. Where llama.cpp turns neighbours instead (the
+Rotary pairs are dimensions i and i + d/2 in transformers. Where llama.cpp rotates neighbours instead (the
 llama architecture), a GGUF's query and key weights are reordered, and so are the keys in its cache.
 """
 
@@ -17,31 +17,31 @@ from ....errors import SoftPromptError
 from ....lm.base import LanguageModel
 from .state import State
 
-#: Of the size of the keys. Weights of four bits are off by a tenth, another order or model by more than one.
+#: The largest relative error. Weights of four bits give a tenth, another order or model more than one.
 LIMIT = 0.5
-FEWEST = 4  # tokens: at position 0 nothing is turned
+FEWEST = 4  # tokens: at position 0 nothing is rotated
 
 
 def halves(key: Tensor) -> Tensor:
-    """Keys [k, heads, d] as they are."""
+    """Keep keys [k, heads, d] as they are."""
     return key
 
 
 def neighbours(key: Tensor) -> Tensor:
-    """Dimensions i and i + d/2 of keys [k, heads, d] beside each other."""
+    """Put dimensions i and i + d/2 of keys [k, heads, d] next to each other."""
     return key.unflatten(2, (2, -1)).transpose(2, 3).flatten(2)
 
 
 @torch.no_grad()
 def measure(lm: LanguageModel, state: State) -> Callable[[Tensor], Tensor]:
-    """The order of the engine's keys. Raises SoftPromptError where none makes them the model's."""
+    """Return the order of the engine's keys. Raises SoftPromptError where no order matches the model's."""
     if len(state.tokens) < FEWEST or max(state.tokens) >= lm.spec.vocab_size:
         raise SoftPromptError(
             f"the engine's state is of {len(state.tokens)} tokens",
             why=f"its layout is measured on at least {FEWEST} tokens of the same vocabulary",
             fix="save the state of a longer prompt",
         )
-    batch = batch_of_ids([[*state.tokens, 0]], device=lm.device)  # the last token is not kept
+    batch = batch_of_ids([[*state.tokens, 0]], device=lm.device)  # the last token is not in the cache
     ours = [layer.key[0].transpose(0, 1).float().cpu() for layer in lm.prefill(batch).layers if layer]
     if len(ours) != len(state.keys):
         raise _another_model(lm, f"it has {len(state.keys)} layers, and the model {len(ours)}")
@@ -60,8 +60,8 @@ def measure(lm: LanguageModel, state: State) -> Callable[[Tensor], Tensor]:
 def _distance(order: Callable[[Tensor], Tensor], ours: list[Tensor], theirs: list[np.ndarray]) -> float:
     worst = 0.0
     for key, rows in zip(ours, theirs, strict=True):
-        expected, found = order(key).flatten(1), torch.from_numpy(np.array(rows))
-        worst = max(worst, ((expected - found).norm() / expected.norm()).item())
+        expected, engine = order(key).flatten(1), torch.from_numpy(np.array(rows))
+        worst = max(worst, ((expected - engine).norm() / expected.norm()).item())
     return worst
 
 

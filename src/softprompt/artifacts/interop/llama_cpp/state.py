@@ -1,15 +1,15 @@
-"""llama.cpp's file of one sequence's state: read, and written as it was read.
+"""The file in which llama.cpp saves a sequence's state is read here, and written as it was read.
 
     'ggsq', version, number of words of tokens, tokens     a server wraps them: -1, 1, number, tokens, 0
-    number of streams; of each its number of cells (0 but for the sequence's own), and then
+    number of streams; for each its number of cells (0 except for the sequence's own), and then
       position, number of sequences (1), sequence          for each cell
       V is transposed, layers, flags of the version        flags: whether keys or values are rotated
       K of each layer: type, bytes of a row, a row a cell
       V likewise, or transposed: type, bytes of a number, rows, a row of all cells for each number of V
 
-All words are 32 bits but the bytes of a row, which are 64. The version moves (3 and 4 within a month), so
-nothing is taken from its number: a state that the engine itself saved is read by structure, and believed only
-if that explains every byte of it and writes the same bytes again. Knows nothing of models.
+All words have 32 bits except the bytes of a row, which have 64. The version changes often (3 and 4 within a
+month), so its number is not used: a state that the engine itself saved is read by its structure, and accepted
+only if that explains every byte and writes the same bytes again. This file knows nothing of models.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ MOST_FLAGS = 4
 
 
 class Unexplained(Exception):
-    """A state that is not laid out as it is read here."""
+    """Raised for a state that has another layout than the one read here."""
 
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """Keys or values of one layer, as their file's bytes."""
+    """The keys or values of a layer, which are kept as the file's bytes."""
 
     type: int  # of ggml
     data: np.ndarray  # uint8 [cells, bytes], or transposed [numbers, cells · bytes of a number]
@@ -41,7 +41,7 @@ class Columns:
 
 @dataclass(frozen=True, slots=True)
 class State:
-    """One sequence, and how the engine that saved it lays a sequence out."""
+    """A sequence, and the layout of the engine that saved it."""
 
     version: int
     wrap: tuple[tuple[int, ...], tuple[int, ...]]  # words ahead of the number of tokens, and after the tokens
@@ -55,7 +55,7 @@ class State:
     values: tuple[Columns, ...]
 
     def with_cells(self, tokens: tuple[int, ...], keys: list[np.ndarray], values: list[np.ndarray]) -> State:
-        """The same layout with other content: float32 [cells, numbers] for each layer."""
+        """Return the same layout with other content: float32 [cells, numbers] for each layer."""
         new_keys = tuple(_encoded(old, rows, False) for old, rows in zip(self.keys, keys, strict=True))
         new_values = tuple(
             _encoded(old, rows, self.transposed) for old, rows in zip(self.values, values, strict=True)
@@ -63,16 +63,16 @@ class State:
         return replace(self, tokens=tokens, keys=new_keys, values=new_values)
 
     def key_rows(self, layer: int) -> np.ndarray:
-        """Keys of a layer, float32 [cells, numbers]."""
+        """Return the keys of a layer, float32 [cells, numbers]."""
         columns = self.keys[layer]
         return gguf.quants.dequantize(columns.data, gguf.GGMLQuantizationType(columns.type))
 
 
 def read(content: bytes) -> State:
-    """A state that an engine saved. Raises SoftPromptError where its layout is not understood."""
+    """Read a state that an engine saved. Raises SoftPromptError where its layout is not understood."""
     if content[:4] != MAGIC:
         raise SoftPromptError(
-            "this is no state of llama.cpp's",
+            "this is not a state of llama.cpp",
             why="it does not begin with its magic number",
             fix="save one: POST /slots/0?action=save to a llama-server that has --slot-save-path",
         )
@@ -101,7 +101,7 @@ def read(content: bytes) -> State:
 
 
 def write(state: State) -> bytes:
-    """The file of a state."""
+    """Return the content of a state's file."""
     ahead, behind = state.wrap
     tokens = (*ahead, len(state.tokens), *state.tokens, *behind) if ahead else state.tokens
     out = [MAGIC, _words(state.version, len(tokens), *tokens, state.streams)]
@@ -127,26 +127,26 @@ def _read(words: _Words, flags: int) -> State:
     version, count = words.take(2)
     tokens, wrap = _tokens(words.take(count))
     (streams,) = words.take(1)
-    found = None
+    sequence = None
     for stream in range(streams):
         (cells,) = words.take(1)
         if cells == 0:
             continue
-        if found is not None or cells != len(tokens):
+        if sequence is not None or cells != len(tokens):
             raise Unexplained
         meta = [words.take(3) for _ in range(cells)]
-        if [one[:2] for one in meta] != [(position, 1) for position in range(cells)]:
+        if [cell[:2] for cell in meta] != [(position, 1) for position in range(cells)]:
             raise Unexplained
         transposed, layers = words.take(2)
         if transposed > 1 or layers > 10_000:
             raise Unexplained
-        own_flags = words.take(flags)
+        flag_words = words.take(flags)
         keys = tuple(words.rows(cells) for _ in range(layers))
         values = tuple(words.transposed(cells) if transposed else words.rows(cells) for _ in range(layers))
-        found = (stream, meta[0][2], bool(transposed), own_flags, keys, values)
-    if found is None or not words.at_end():
+        sequence = (stream, meta[0][2], bool(transposed), flag_words, keys, values)
+    if sequence is None or not words.at_end():
         raise Unexplained
-    return State(version, wrap, tokens, streams, *found)
+    return State(version, wrap, tokens, streams, *sequence)
 
 
 def _tokens(words: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[tuple[int, ...], tuple[int, ...]]]:
@@ -157,7 +157,7 @@ def _tokens(words: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[tuple[int, .
 
 
 class _Words:
-    """A reader of little-endian words."""
+    """It reads little-endian words."""
 
     def __init__(self, content: bytes) -> None:
         self._content, self._at = content, 0

@@ -1,7 +1,7 @@
-"""Hugging Face PEFT, both ways: soft prompts, prefixes, cartridges and LLaMA-Adapters; CPT one way.
+"""Import from and export to Hugging Face PEFT: soft prompts, prefixes, cartridges, LLaMA-Adapters.
 
-What is written loads with `PeftModel.from_pretrained` and gives the same logits; what PEFT wrote
-becomes an artifact like any other. Checked against PEFT 0.21.2, which need not be installed.
+CPT is imported only. Exported adapters load with `PeftModel.from_pretrained` and give the same logits;
+imported ones become artifacts like any other. This was checked with PEFT 0.21.2, which need not be installed.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from ...tensors import read_prompts
 from .. import check_free, foreign
 from . import files
 from .files import Adapter
-from .reading import Found, check_kind, from_adapter
+from .reading import check_kind, from_adapter
 from .writing import check_places, to_adapter
 
-__all__ = ["Adapter", "Found", "Imported", "base_name", "check", "export", "import_adapter"]
+__all__ = ["Adapter", "Imported", "base_name", "check", "export", "import_adapter"]
 
 
 @dataclass(frozen=True)
 class Imported:
-    """An adapter as an artifact, and what to know about it."""
+    """An adapter that became an artifact, with notes for the user."""
 
     artifact: Artifact
     kind: str  # PEFT's type
@@ -46,13 +46,13 @@ def export(
 ) -> Adapter:
     """Write a tuned prompt as a PEFT adapter; with `materialise` its vectors alone, without their network.
 
-    Raises SoftPromptError with the reason for what PEFT cannot hold exactly.
+    Raises SoftPromptError with the reason where PEFT cannot hold it exactly.
     """
     check_stored(artifact)
     if lm.answers != "next":
         raise SoftPromptError(
             f"{artifact.path} cannot be written for PEFT",
-            why="its answers are read at masks or off a head, and in PEFT soft tokens stand ahead of [CLS]",
+            why="its answers are read at masks or off a head, and in PEFT soft tokens come ahead of [CLS]",
             fix="use it with softprompt",
         )
     names = artifact.prompts if prompt is None else (artifact.prompts[artifact.index(prompt)],)
@@ -66,7 +66,7 @@ def export(
 
 
 def check_stored(artifact: Artifact) -> None:
-    """What can be told without the base model. Raises SoftPromptError for what PEFT cannot hold."""
+    """Check an artifact without its base model. Raises SoftPromptError where PEFT cannot hold it."""
     mode = artifact.manifest["base"]["mode"]
     if mode != "frozen":
         raise SoftPromptError(
@@ -79,19 +79,20 @@ def check_stored(artifact: Artifact) -> None:
 
 
 def check(folder: Path, out: Path) -> None:
-    """What can be told of an import without the base model. Raises SoftPromptError for what is refused."""
+    """Check an import without the base model. Raises SoftPromptError where it is refused."""
     check_kind(files.read(folder))
     check_free(out, MANIFEST, "a tuned prompt")
 
 
 def base_name(folder: Path) -> str:
-    """The base model that an adapter names. Raises SoftPromptError where it is not enough to find it."""
+    """Return the base model that an adapter names.
+
+    Raises SoftPromptError where the name does not lead to it.
+    """
     config = files.read(folder).config
     name, revision = config.get("base_model_name_or_path"), config.get("revision")
     if not name or not isinstance(name, str):
-        raise SoftPromptError(
-            f"{folder} does not say which base model it is for", fix="add --model NAME, its base model"
-        )
+        raise SoftPromptError(f"{folder} names no base model", fix="add --model NAME, its base model")
     if Path(expanded(name)).exists():
         return name
     if looks_local(name):
@@ -116,17 +117,17 @@ def import_adapter(folder: Path, lm: LanguageModel, out: Path, *, prompts: Seque
     `prompts` names its tasks; by default "default", or task-0, task-1, … where there are several.
     """
     adapter = files.read(folder)
-    found = from_adapter(adapter, lm)
-    names = tuple(prompts) or _names(found.prompts)
-    if len(set(names)) != found.prompts:
+    read = from_adapter(adapter, lm)
+    names = tuple(prompts) or _names(read.prompts)
+    if len(set(names)) != read.prompts:
         raise SoftPromptError(
-            f"{len(set(names))} names for {found.prompts} prompts",
-            why="each needs one of its own",
-            fix=f"give --prompt NAME {found.prompts} times, or leave it out",
+            f"{len(set(names))} names for {read.prompts} prompts",
+            why="each needs its own name",
+            fix=f"give --prompt NAME {read.prompts} times, or leave it out",
         )
     source = f"PEFT {adapter.kind} {folder}"
-    saved = foreign.save(out, lm, found.method, found.options, found.state, names, source)
-    return Imported(saved, adapter.kind, found.notes)
+    saved = foreign.save(out, lm, read.method, read.options, read.state, names, source)
+    return Imported(saved, adapter.kind, read.notes)
 
 
 def _names(count: int) -> tuple[str, ...]:

@@ -1,10 +1,10 @@
-"""What PEFT's ADAPTION_PROMPT and our llama-adapter agree on: names, and the models where they are equal.
+"""PEFT's ADAPTION_PROMPT is our llama-adapter on some models; tensor names, and which models those are.
 
     PEFT:  W_o heads(x) + W_o (g · softmax(q K_Pᵀ) V_P)
     ours:  W_o (heads(x) + tanh(g) · softmax(q K_Pᵀ) V_P)
 
-The same where W_o has no bias. Other departures of PEFT's: one gate a layer instead of one a head,
-used without tanh; it knows three families, and its GPT-2 leaves W_o out.
+They are the same where W_o has no bias. PEFT also has one gate a layer instead of one a head, and uses it
+without tanh; it knows three families, and leaves W_o out for GPT-2.
 """
 
 from __future__ import annotations
@@ -21,25 +21,27 @@ _KEY = re.compile(r"(?:^|\.)layers\.(\d+)\.self_attn\.adaption_(prompt|gate)$")
 
 
 def prompt_name(layer: int) -> str:
-    """PEFT's name of a layer's vectors [1, P, H]."""
+    """Return PEFT's name of a layer's vectors [1, P, H]."""
     return f"base_model.model.model.layers.{layer}.self_attn.adaption_prompt"
 
 
 def gate_name(layer: int) -> str:
-    """PEFT's name of a layer's gate [1]."""
+    """Return PEFT's name of a layer's gate [1]."""
     return f"base_model.model.model.layers.{layer}.self_attn.adaption_gate"
 
 
 def parse(name: str) -> tuple[int, str] | None:
-    """The layer, and "prompt" or "gate"; None for another tensor."""
-    found = _KEY.search(name)
-    return (int(found[1]), found[2]) if found else None
+    """Return the layer, and "prompt" or "gate"; None for another tensor."""
+    match = _KEY.search(name)
+    return (int(match[1]), match[2]) if match else None
 
 
-def adapted_layers(said: config.Config, stored: list[int], depth: int) -> tuple[list[int], tuple[str, ...]]:
-    """The layers whose vectors PEFT reads, the upper ones, and what to know of the others.
+def adapted_layers(
+    settings: config.Config, stored: list[int], depth: int
+) -> tuple[list[int], tuple[str, ...]]:
+    """Return the layers whose vectors PEFT reads (the upper ones), and notes on the others.
 
-    Raises SoftPromptError where it reads none, or reads otherwise.
+    Raises SoftPromptError where PEFT reads none of them, or reads them otherwise.
     """
     if not stored or stored != list(range(depth - len(stored), depth)):
         raise SoftPromptError(
@@ -47,7 +49,7 @@ def adapted_layers(said: config.Config, stored: list[int], depth: int) -> tuple[
             why="llama-adapter takes the upper layers",
             fix="give --model the base model that the adapter was trained on",
         )
-    count, target = config.number(said, "adapter_layers"), said.get("target_modules")
+    count, target = config.number(settings, "adapter_layers"), settings.get("target_modules")
     if count is None or count > depth or target not in (None, "self_attn"):
         raise SoftPromptError(
             f"{config.NAME} says adapter_layers: {count}, target_modules: {target}",
@@ -64,7 +66,7 @@ def adapted_layers(said: config.Config, stored: list[int], depth: int) -> tuple[
 
 
 def check_family(lm: LanguageModel) -> None:
-    """Raises SoftPromptError where PEFT computes something else than we do, or nothing."""
+    """Raise SoftPromptError where PEFT computes something else than we do, or nothing."""
     modules = attention_modules(lm.model)
     sizes = [spec for spec in lm.spec.layers if spec is not None]
     reason = ""
@@ -73,10 +75,10 @@ def check_family(lm: LanguageModel) -> None:
     elif any(getattr(module.o_proj, "bias", None) is not None for module in modules.values()):
         reason = "its output projections have biases, which PEFT adds twice"
     elif any(spec.heads * spec.head_dim != lm.spec.hidden_size for spec in sizes):
-        reason = "its heads are not hidden size / heads wide, which PEFT takes for granted"
+        reason = "its heads are not hidden size / heads wide, which PEFT assumes"
     if reason:
         raise SoftPromptError(
-            f"a llama-adapter for '{lm.name}' ({lm.spec.family}) does not go from one library to the other",
+            f"a llama-adapter for '{lm.name}' ({lm.spec.family}) cannot be converted between the libraries",
             why=reason,
             fix="use prompt-tuning or prefix-tuning with placement=before",
         )

@@ -1,7 +1,8 @@
-"""What an adapter's `adapter_config.json` says, with the checks that PEFT 0.21.2 makes when it loads one.
+"""Settings in an adapter's `adapter_config.json` are read here, with the checks of PEFT 0.21.2.
 
-PEFT's versions since 0.3 wrote more keys and fewer, so a missing key has PEFT's default. This file knows
-nothing of tensors and models.
+PEFT's versions since 0.3 wrote different sets of keys, so a missing key has PEFT's default. A key is checked
+only where PEFT uses it, so that nothing is refused that PEFT loads. This file knows nothing of tensors and
+models.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import Any
 from ....errors import SoftPromptError
 
 NAME = "adapter_config.json"
-#: What PEFT knows adapters to be for: the two that answer in text, and the head that the others train.
+#: PEFT's task types: two that answer in text, and those that train a head.
 HEADS = {
     "SEQ_CLS": "a classification head",
     "TOKEN_CLS": "a head that labels tokens",
@@ -27,34 +28,37 @@ Config = Mapping[str, Any]
 
 
 def number(config: Config, key: str, least: int = 1) -> int | None:
-    """A whole number; None where the key is missing or null. Raises SoftPromptError for anything else."""
+    """Return a whole number; None where the key is missing or null.
+
+    Raises SoftPromptError for other values.
+    """
     value = config.get(key)
     if value is not None and (type(value) is not int or value < least):
         raise SoftPromptError(
             f"{NAME} says {key}: {value!r}",
-            why=f"it is to be a whole number from {least} on",
+            why=f"it must be a whole number, {least} or more",
             fix=f"write the number there that the adapter was trained with (without quotes), or {_again()}",
         )
     return value
 
 
 def vectors(config: Config) -> int:
-    """How many vectors PEFT puts ahead of the input, or ahead of each side of an encoder-decoder model."""
+    """Return the number of vectors ahead of the input, or of each side of an encoder-decoder model."""
     key = "adapter_len" if config["peft_type"] == ADAPTION else "num_virtual_tokens"
     if config["peft_type"] == CPT:
         return len(config.get("cpt_token_ids") or [0])
-    found = number(config, key)
-    if found is None:
+    count = number(config, key)
+    if count is None:
         raise SoftPromptError(
             f"{NAME} does not say {key}",
             why="PEFT loads no such adapter",
             fix=f"add {key}: how many vectors it has, or {_again()}",
         )
-    return found
+    return count
 
 
 def copies(config: Config) -> int:
-    """How many times as many vectors an adapter holds: twice for two sides, unless it says otherwise."""
+    """Return how many copies of its vectors an adapter holds: 2 for two sides, unless the config differs."""
     if config["peft_type"] == CPT:
         return 1
     default = 2 if config.get("task_type") == "SEQ_2_SEQ_LM" else 1
@@ -62,21 +66,21 @@ def copies(config: Config) -> int:
 
 
 def frozen(config: Config) -> int:
-    """How many vectors at the start of a cartridge PEFT does not train; 0 of any other adapter."""
+    """Return the number of vectors that PEFT freezes at the start of a cartridge; 0 for other adapters."""
     if config["peft_type"] != CARTRIDGE:
         return 0
-    found = number({"num_frozen_tokens": 1, **config}, "num_frozen_tokens", least=0)
-    if found is None or found > vectors(config):
+    count = number({"num_frozen_tokens": 1, **config}, "num_frozen_tokens", least=0)
+    if count is None or count > vectors(config):
         raise SoftPromptError(
-            f"{NAME} says num_frozen_tokens: {found} of {vectors(config)} vectors",
+            f"{NAME} says num_frozen_tokens: {count} of {vectors(config)} vectors",
             why="PEFT loads no such adapter",
             fix=f"write a number from 0 to {vectors(config)} there, or {_again()}",
         )
-    return found
+    return count
 
 
 def check(config: Config) -> None:
-    """Raises SoftPromptError for what PEFT refuses before it looks at tensors and models."""
+    """Raise SoftPromptError for settings that PEFT refuses before it looks at tensors and models."""
     task, kind = config.get("task_type"), config["peft_type"]
     if task is not None and task not in TASKS:
         raise SoftPromptError(
@@ -89,16 +93,16 @@ def check(config: Config) -> None:
     if kind in ("PROMPT_TUNING", MULTITASK) and (reason := _bad_start(config)):
         raise SoftPromptError(
             f"PEFT refuses this {NAME}",
-            why=f"{reason}; it asks for that even where training is over",
+            why=f"{reason}; it checks that also after training",
             fix="write prompt_tuning_init: RANDOM and tokenizer_kwargs: null there; it says how training "
-            "starts, and trained vectors stay as they are",
+            "starts, and trained vectors do not change",
         )
     frozen(config)
 
 
 def _check_cpt(config: Config, task: str | None) -> None:
     lists = [config.get(key) for key in ("cpt_token_ids", "cpt_mask", "cpt_tokens_type_mask")]
-    lengths = {len(found) for found in lists if found is not None}
+    lengths = {len(values) for values in lists if values is not None}
     if task == "CAUSAL_LM" and len(lengths) <= 1:
         return
     raise SoftPromptError(
@@ -110,7 +114,7 @@ def _check_cpt(config: Config, task: str | None) -> None:
 
 
 def _bad_start(config: Config) -> str:
-    """Why PEFT refuses what is said of the start of training; empty where it does not."""
+    """Say why PEFT refuses the settings of the start of training; empty where it does not."""
     start, path = config.get("prompt_tuning_init"), config.get("prompt_tuning_init_state_dict_path")
     if start == "TEXT" and not config.get("tokenizer_name_or_path"):
         return "prompt_tuning_init is TEXT, and tokenizer_name_or_path is missing"

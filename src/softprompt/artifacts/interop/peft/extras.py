@@ -1,6 +1,6 @@
-"""What an adapter holds beside its vectors, and what PEFT does with it.
+"""Tensors that an adapter holds beside its vectors are checked here.
 
-PEFT loads every tensor whose name the model has, and ignores every other one in silence.
+PEFT loads every tensor whose name the model has, and silently ignores every other one.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ VECTORS, FACTORS = "prompt_embeddings", ("prefix_task_cols", "prefix_task_rows")
 
 
 def check(adapter: Adapter, lm: LanguageModel) -> tuple[str, ...]:
-    """Notes on what is left out as PEFT leaves it out.
+    """Return notes on tensors that are ignored, as PEFT ignores them.
 
-    Raises SoftPromptError where weights of the model were trained too, or the vectors are not there.
+    Raises SoftPromptError where weights of the model were trained too, or the vectors are missing.
     """
     is_adaption = adapter.kind == config.ADAPTION
-    own = {VECTORS, *FACTORS}
-    others = {n: t for n, t in adapter.tensors.items() if n not in own and not (is_adaption and parse(n))}
+    vectors = {VECTORS, *FACTORS}
+    others = {n: t for n, t in adapter.tensors.items() if n not in vectors and not (is_adaption and parse(n))}
     if not is_adaption:
         _check_vectors(adapter)
         _check_modules(adapter, lm)
@@ -51,7 +51,7 @@ def _check_vectors(adapter: Adapter) -> None:
 
 
 def _check_modules(adapter: Adapter, lm: LanguageModel) -> None:
-    """A module that the config says was trained must be in the file."""
+    """Check that a module is in the file where the config says that it was trained."""
     modules = [name for name, _ in lm.model.named_modules()]
     for wanted in adapter.config.get("modules_to_save") or ():
         for name in modules:

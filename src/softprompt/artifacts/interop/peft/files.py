@@ -1,4 +1,4 @@
-"""PEFT's folder: `adapter_config.json` beside `adapter_model.safetensors`, or an older `adapter_model.bin`.
+"""PEFT's folder has `adapter_config.json` and `adapter_model.safetensors`, or an older `adapter_model.bin`.
 
 PEFT itself is not needed to read or write one. This file knows nothing of methods and models.
 """
@@ -28,20 +28,19 @@ TAKEN = CONFIG, "an adapter"  # for `check_free`
 
 @dataclass(frozen=True, slots=True)
 class Adapter:
-    """One PEFT adapter: what its config says (with `peft_type`), and its tensors by PEFT's names."""
+    """A PEFT adapter with its settings (`peft_type` among them) and its tensors by PEFT's names."""
 
     config: dict[str, Any]
     tensors: dict[str, Tensor]
-    notes: tuple[str, ...] = ()  # what whoever moves it between the libraries should know
+    notes: tuple[str, ...] = ()  # for the user: differences between the libraries
 
     @property
     def kind(self) -> str:
-        """`PROMPT_TUNING`, `PREFIX_TUNING`, …"""
         return str(self.config["peft_type"])
 
 
 def read(folder: Path) -> Adapter:
-    """An adapter that PEFT saved. Raises SoftPromptError for a missing, damaged or unsafe one."""
+    """Read an adapter that PEFT saved. Raises SoftPromptError for a missing, damaged or unsafe one."""
     config = _read_config(folder)
     # the order in which PEFT looks for them
     path = next((folder / name for name in (WEIGHTS, PICKLE) if (folder / name).exists()), None)
@@ -49,9 +48,9 @@ def read(folder: Path) -> Adapter:
         raise SoftPromptError(
             f"no {WEIGHTS} in {folder}", why="it holds the vectors", fix="copy the whole folder"
         )
-    found = read_tensors(path) if path.name == WEIGHTS else _unpickled(path)
-    # float32 first: 8-bit numbers know no test of whether they are finite
-    tensors = {name: tensor.float() for name, tensor in found.items()}
+    stored = read_tensors(path) if path.name == WEIGHTS else _unpickled(path)
+    # float32 first: for 8-bit numbers torch has no test of whether they are finite
+    tensors = {name: tensor.float() for name, tensor in stored.items()}
     broken = [name for name, tensor in tensors.items() if not tensor.isfinite().all()]
     if broken:
         raise SoftPromptError(
@@ -63,7 +62,7 @@ def read(folder: Path) -> Adapter:
 
 
 def write(folder: Path, adapter: Adapter) -> None:
-    """Write the folder; the config last, so that one which has it is whole."""
+    """Write the folder, the config last, so that a folder with a config is complete."""
     check_free(folder, *TAKEN)
     tensors = {name: tensor.float() for name, tensor in adapter.tensors.items()}
     write_tensors(folder / WEIGHTS, tensors, metadata={"format": "pt"})
@@ -71,33 +70,33 @@ def write(folder: Path, adapter: Adapter) -> None:
 
 
 def _unpickled(path: Path) -> dict[str, Tensor]:
-    """Tensors of a pickle, by torch's reader that makes tensors alone and runs no code of the file's."""
+    """Read the tensors of a pickle with torch's safe reader, which runs no code of the file."""
     try:
         with open_regular(path) as file:
-            found = torch.load(file, map_location="cpu", weights_only=True)
+            content = torch.load(file, map_location="cpu", weights_only=True)
     except SoftPromptError:
         raise
     except pickle.UnpicklingError as error:
         raise SoftPromptError(
             f"{path} is not read",
             why=f"it is a pickle that holds more than tensors, and could run code: {_line(error)}",
-            fix="where you trust it: torch.load(FILE, weights_only=False) in Python, and its tensors with "
-            f"safetensors.torch.save_file to {WEIGHTS}",
+            fix="if you trust it: read it with torch.load(FILE, weights_only=False) in Python, and write its "
+            f"tensors with safetensors.torch.save_file to {WEIGHTS}",
         ) from None
-    except Exception as error:  # torch's reader raises whatever a damaged file leads it to
+    except Exception as error:  # a damaged file makes torch's reader raise any exception
         raise SoftPromptError(f"{path} is damaged", why=_line(error), fix=RESTORE) from None
     size = path.stat().st_size
-    if not isinstance(found, dict) or not all(_is_plain(value, size) for value in found.values()):
+    if not isinstance(content, dict) or not all(_is_plain(value, size) for value in content.values()):
         raise SoftPromptError(
             f"{path} holds something else than the tensors of an adapter",
             why="PEFT's file is a table of plain tensors",
             fix="save the adapter again with PEFT's save_pretrained",
         )
-    return {str(name): tensor.detach() for name, tensor in found.items()}
+    return {str(name): tensor.detach() for name, tensor in content.items()}
 
 
 def _is_plain(value: Any, most: int) -> bool:
-    """Whether it is a tensor of no more numbers than a file of that many bytes holds."""
+    """Tell whether it is a tensor with no more numbers than a file of `most` bytes can hold."""
     return (
         isinstance(value, Tensor)
         and value.layout == torch.strided
@@ -117,7 +116,7 @@ def _read_config(folder: Path) -> dict[str, Any]:
     try:
         config = json.loads(read_bytes(path, MOST).decode("utf-8"))
         if not isinstance(config, dict):
-            raise ValueError("it is no table of settings")
+            raise ValueError("it is not a JSON object")
     except (ValueError, RecursionError) as error:
         raise SoftPromptError(
             f"{path} is damaged", why=str(error), fix="restore it from a copy, or save the adapter again"
@@ -132,15 +131,15 @@ def _read_config(folder: Path) -> dict[str, Any]:
 
 
 def _no_adapter(folder: Path) -> SoftPromptError:
-    """Why there is none at a path, and where there is one."""
+    """Say why there is no adapter at a path, and where there is one."""
     why, fix = f"there is no {CONFIG} in it", "give the folder that save_pretrained wrote"
     if folder.is_file():
         why, fix = "it is a file", f"give the folder that it is in: {folder.parent}"
     elif not folder.exists():
         why, fix = "there is no such folder", "check the path; of one on the hub: hf download OWNER/NAME "
         fix += "--local-dir FOLDER, and give FOLDER"
-    elif inner := sorted(found.parent.relative_to(folder).as_posix() for found in _inner(folder)):
-        why = f"its adapters are in folders of their own: {', '.join(inner)}"
+    elif inner := sorted(path.parent.relative_to(folder).as_posix() for path in _inner(folder)):
+        why = f"its adapters are in folders below: {', '.join(inner)}"
         fix = f"give one of them: {folder / inner[-1]}"
     elif (folder / MANIFEST).exists():
         why, fix = "it is a tuned prompt already", "use it as it is: softprompt generate FOLDER"
@@ -150,5 +149,5 @@ def _no_adapter(folder: Path) -> SoftPromptError:
 
 
 def _inner(folder: Path) -> list[Path]:
-    """Configs one or two folders down: a named adapter's, a checkpoint's."""
+    """Find configs one or two folders below: of a named adapter, of a checkpoint."""
     return [*folder.glob(f"*/{CONFIG}"), *folder.glob(f"*/*/{CONFIG}")][:50]

@@ -1,4 +1,4 @@
-"""Whether an adapter was made for this model: its task, and the sizes of its layers."""
+"""Check that an adapter was made for this model: its task, and the sizes of its layers."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from .layout import shared_layer
 
 
 def check_task(adapter: Adapter, lm: LanguageModel) -> tuple[str, ...]:
-    """What to know of an adapter for no task. Raises SoftPromptError for another task than the model's."""
+    """Return a note on an adapter without a task. Raises SoftPromptError for one of another task."""
     task, meant = adapter.config.get("task_type"), TASKS.get(lm.spec.kind)
     if meant is None:
         raise SoftPromptError(
             f"an adapter cannot be imported for {lm.spec.family}",
-            why="its answers are read at masks or off a head, and in PEFT soft tokens stand ahead of [CLS]",
+            why="its answers are read at masks or off a head, and in PEFT soft tokens come ahead of [CLS]",
             fix="use it with PEFT",
         )
     if task == meant or (task is None and adapter.kind == config.ADAPTION):
@@ -38,35 +38,38 @@ def check_task(adapter: Adapter, lm: LanguageModel) -> tuple[str, ...]:
 
 
 def check_geometry(adapter: Adapter, lm: LanguageModel, entries: int) -> tuple[str, ...]:
-    """What of the config is not taken, as PEFT does not take it.
+    """Return notes on settings that are ignored, as PEFT ignores them.
 
-    Raises SoftPromptError where layers and heads are of another size, although the rows are as wide.
+    Raises SoftPromptError where layers and heads have other sizes, although the rows have the same width.
     """
-    spec, said = shared_layer(lm), adapter.config
-    depth, heads = config.number(said, "num_layers"), config.number(said, "num_attention_heads")
-    width, own = config.number(said, "token_dim"), spec.kv_heads * spec.head_dim
+    spec, settings = shared_layer(lm), adapter.config
+    depth, heads = config.number(settings, "num_layers"), config.number(settings, "num_attention_heads")
+    width, own_width = config.number(settings, "token_dim"), spec.kv_heads * spec.head_dim
     grouped = hasattr(lm.model.config.get_text_config(decoder=True), "num_key_value_heads")
     notes: tuple[str, ...] = ()
-    if grouped and width not in (None, own):  # it cannot be of these rows, so it tells nothing of the model
+    if grouped and width not in (
+        None,
+        own_width,
+    ):  # it cannot belong to these rows, so it says nothing about the model
         heads = width = None
         notes = (
-            f"its {config.NAME} says token_dim: {said['token_dim']}, and its vectors have {own} a layer; "
-            "PEFT takes the model's sizes instead, and so does the import",
+            f"its {config.NAME} says token_dim: {settings['token_dim']}, and its vectors have {own_width} a "
+            "layer; PEFT takes the model's sizes instead, and so does the import",
         )
-    found = [
-        f"{what} {given}, the model {wanted}"
-        for what, given, wanted in (
+    differences = [
+        f"{name} {given}, the model {wanted}"
+        for name, given, wanted in (
             ("layers", depth, entries),
             ("heads", heads, spec.kv_heads),
             ("numbers a head", width and heads and width // heads, spec.head_dim),
         )
         if given is not None and given != wanted
     ]
-    if found:
+    if differences:
         raise SoftPromptError(
             "this prefix was trained on a model of another shape",
-            why=f"its {config.NAME} has {'; '.join(found)}",
+            why=f"its {config.NAME} has {'; '.join(differences)}",
             fix="give --model the base model that the adapter was trained on; if that is this one, set "
-            "num_layers, num_attention_heads and token_dim to null there: then the model's own are taken",
+            "num_layers, num_attention_heads and token_dim to null there: then the model's sizes are used",
         )
     return notes

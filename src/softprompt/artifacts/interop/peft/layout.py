@@ -1,11 +1,11 @@
-"""A prefix as PEFT lays it out: one row a vector, all layers' keys and values side by side.
+"""PEFT's layout of a prefix has one row a vector, with the keys and values of all layers side by side.
 
     flat [P, 2 · L · kv_heads · head_dim], read as [P, 2L, kv_heads, head_dim]:
     row 2l holds the keys of layer l, row 2l + 1 its values
 
-PEFT seeds the model's cache with it, so real tokens start at position P and the keys are turned for
-that. Ours stand at -P … -1 before real tokens at 0: the same keys, moved by P, which is exact where
-positions are relative. Of an encoder-decoder model see `encdec`. This file knows nothing of folders and
+PEFT fills the model's cache with it, so real tokens start at position P and the keys are rotated for that.
+Ours have the positions -P … -1 before real tokens at 0: the same keys, moved by P, which is exact where
+positions are relative. For encoder-decoder models see `encdec`. This file knows nothing of folders and
 methods.
 """
 
@@ -22,10 +22,10 @@ from . import encdec
 
 
 def pack(lm: LanguageModel, layers: Layers) -> Tensor:
-    """Layers of [1, kv_heads, P, head_dim] at -P … -1 as PEFT's flat [P, 2 · L · kv_dim].
+    """Convert layers of [1, kv_heads, P, head_dim] at -P … -1 to PEFT's flat [P, 2 · L · kv_dim].
 
-    For an encoder-decoder model [P, 4 · L · kv_dim], so that each layer reads an entry of its own; the
-    entries between them are read by none, and are zero.
+    For an encoder-decoder model the result is [P, 4 · L · kv_dim], so that each layer reads its own entry;
+    the entries between them are not read, and are zero.
     """
     shared_layer(lm)
     sites = encdec.prefixed_sites(lm)
@@ -51,7 +51,7 @@ def pack(lm: LanguageModel, layers: Layers) -> Tensor:
 
 
 def unpack(lm: LanguageModel, flat: Tensor) -> Layers:
-    """The inverse of `pack`, of any number of entries that PEFT's layers read."""
+    """Invert `pack`, for any number of entries that PEFT's layers read."""
     spec = shared_layer(lm)
     length = flat.shape[0]
     rows = flat.to(lm.device).view(length, -1, spec.kv_heads, spec.head_dim)
@@ -65,7 +65,7 @@ def unpack(lm: LanguageModel, flat: Tensor) -> Layers:
 
 
 def shared_layer(lm: LanguageModel) -> LayerSpec:
-    """The sizes that all layers share. Raises SoftPromptError where PEFT's prefixes do not fit the model."""
+    """Return the sizes that all layers share. Raises SoftPromptError where PEFT's prefixes do not fit."""
     limits = (
         []
         if encdec.is_encdec(lm)
@@ -73,7 +73,7 @@ def shared_layer(lm: LanguageModel) -> LayerSpec:
     )
     if limits:
         raise SoftPromptError(
-            f"a prefix for {lm.spec.family} does not go from one library to the other",
+            f"a prefix for {lm.spec.family} cannot be converted between the libraries",
             why=f"PEFT puts it into a cache of keys and values, and {limits[0]}",
             fix="use a soft prompt (prompt-tuning, placement=before)",
         )
@@ -81,10 +81,10 @@ def shared_layer(lm: LanguageModel) -> LayerSpec:
         shifted = "after a prefix of P vectors the input starts at position P in PEFT and at 0 here"
         absolute = lm.spec.positions == "absolute"
         raise SoftPromptError(
-            f"a prefix for {lm.spec.family} does not go from one library to the other",
-            why=f"{shifted}, and the model adds a vector of its own for each position"
+            f"a prefix for {lm.spec.family} cannot be converted between the libraries",
+            why=f"{shifted}, and the model adds a learned vector for each position"
             if absolute
-            else "how the model turns its keys by position was not recognised",
+            else "how the model rotates its keys by position was not recognised",
             fix="use a soft prompt (prompt-tuning, placement=before): its positions are the same in both",
         )
     first, *others = (lm.spec.layers[i] for i in encdec.prefixed_sites(lm))
@@ -98,7 +98,7 @@ def shared_layer(lm: LanguageModel) -> LayerSpec:
 
 
 def window_note(lm: LanguageModel) -> tuple[str, ...]:
-    """What differs where attention looks back a limited way, or rotates by the length of a row."""
+    """Return notes on models with a sliding window, and on those that rotate by the length of a row."""
     window = getattr(lm.model.config.get_text_config(decoder=True), "sliding_window", None)
     notes: tuple[str, ...] = ()
     if window:
@@ -109,6 +109,6 @@ def window_note(lm: LanguageModel) -> tuple[str, ...]:
     if "length" in lm.spec.limits:
         notes += (
             f"in PEFT a prefix takes positions: where it and a row have over {lm.spec.context} together, "
-            "PEFT turns all keys otherwise, and gets other answers",
+            "PEFT rotates all keys otherwise, and gets other answers",
         )
     return notes

@@ -1,8 +1,8 @@
-"""PEFT's adapters as methods of ours: one function a `peft_type`.
+"""PEFT's adapters are converted to our methods by one function for each `peft_type`.
 
-PEFT saves what its encoders (P-tuning, a projected prefix) put out, not the encoders, so those
-become plain tables here as they do there. CPT saves its tokens' embeddings with what was learned added.
-What PEFT 0.21.2 refuses is refused; a test compares its verdict on many folders.
+PEFT saves the outputs of its encoders (P-tuning, a projected prefix), not the encoders, so they become plain
+tables here as they do there. CPT saves its tokens' embeddings with the learned changes added. Adapters that
+PEFT 0.21.2 refuses are refused; a test compares the decisions on many folders.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ from .layout import shared_layer, unpack, window_note
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
-    """A method of ours by its registered name, its options, and its state: tables of `prompts` rows."""
+class ReadAdapter:
+    """The method that was read: its registered name, options, and state with tables of `prompts` rows."""
 
     method: str
     options: dict[str, Any]
@@ -36,16 +36,16 @@ class Found:
     notes: tuple[str, ...] = ()
 
 
-def from_adapter(adapter: Adapter, lm: LanguageModel) -> Found:
-    """What the adapter is here. Raises SoftPromptError for one that has no counterpart, or does not fit."""
+def from_adapter(adapter: Adapter, lm: LanguageModel) -> ReadAdapter:
+    """Convert an adapter. Raises SoftPromptError for one that has no counterpart here, or does not fit."""
     check_kind(adapter)
     notes = check_task(adapter, lm) + extras.check(adapter, lm)
-    found = READERS[adapter.kind](adapter, lm)
-    return replace(found, notes=notes + found.notes)
+    result = READERS[adapter.kind](adapter, lm)
+    return replace(result, notes=notes + result.notes)
 
 
 def check_kind(adapter: Adapter) -> None:
-    """Raises SoftPromptError for a type that has no counterpart, and for settings that PEFT refuses."""
+    """Raise SoftPromptError for a type that has no counterpart, and for settings that PEFT refuses."""
     if adapter.kind not in READERS:
         raise _other_type(adapter.kind)
     config.check(adapter.config)
@@ -61,14 +61,14 @@ def _other_type(kind: str) -> SoftPromptError:
     return SoftPromptError(
         f"an adapter of type {kind} is not a prompt or a prefix",
         why=f"these are: {', '.join(READERS)}",
-        fix="use it with PEFT; one that changes weights (LORA and its kin) can be merged into its base there "
-        "(merge_and_unload, then save_pretrained), and that be the base model here",
+        fix="use it with PEFT; one that changes weights (such as LORA) can be merged into its base there "
+        "(merge_and_unload, then save_pretrained), and the result is a base model here",
     )
 
 
 def _table(adapter: Adapter, lm: LanguageModel, width: int) -> Tensor:
-    """Its vectors [n, width], as many as its config says. Raises SoftPromptError where they are not."""
-    found = _tensor(adapter, extras.VECTORS, (None, width))
+    """Return its vectors [n, width]. Raises SoftPromptError where their number differs from the config's."""
+    vectors = _tensor(adapter, extras.VECTORS, (None, width))
     per_side, sides = config.vectors(adapter.config), 1
     if adapter.kind not in PREFIXES:
         sides = config.copies(adapter.config)
@@ -79,7 +79,7 @@ def _table(adapter: Adapter, lm: LanguageModel, width: int) -> Tensor:
                 why=f"its vectors have {width} numbers, and PEFT does not load them",
                 fix=f"write {width} there if both files belong together; else copy the whole folder again",
             )
-    rows = found.shape[0]
+    rows = vectors.shape[0]
     if rows != per_side * sides or not rows:
         times = f" × {sides} (num_transformer_submodules)" if sides > 1 else ""
         key = "cpt_token_ids" if adapter.kind == config.CPT else "num_virtual_tokens"
@@ -88,10 +88,10 @@ def _table(adapter: Adapter, lm: LanguageModel, width: int) -> Tensor:
             why="there is nothing to import" if not rows else "PEFT does not load such an adapter",
             fix=f"copy the whole folder again; if the vectors are the right ones, set {key} to their number",
         )
-    return found
+    return vectors
 
 
-def _soft(adapter: Adapter, lm: LanguageModel) -> Found:
+def _soft(adapter: Adapter, lm: LanguageModel) -> ReadAdapter:
     check_embeddings(lm)
     vectors, notes = _table(adapter, lm, lm.spec.hidden_size), ()
     sides = config.copies(adapter.config)
@@ -103,19 +103,19 @@ def _soft(adapter: Adapter, lm: LanguageModel) -> Found:
         )
     elif sides > 1:
         notes = (_masked_note(sides, vectors.shape[0] // sides),)
-    return Found("prompt-tuning", _before(vectors), {"table": vectors[None]}, notes=notes)
+    return ReadAdapter("prompt-tuning", _before(vectors), {"table": vectors[None]}, notes=notes)
 
 
 def _masked_note(sides: int, length: int) -> str:
     hidden = length * (sides - 1)
     return (
-        f"num_transformer_submodules is {sides}: all {length * sides} vectors stand ahead of the input, as "
+        f"num_transformer_submodules is {sides}: all {length * sides} vectors come ahead of the input, as "
         f"they do in PEFT; but PEFT widens an attention_mask by {length} alone, and so hides the last "
         f"{hidden} tokens of each row from the others, which nothing hides here"
     )
 
 
-def _multitask(adapter: Adapter, lm: LanguageModel) -> Found:
+def _multitask(adapter: Adapter, lm: LanguageModel) -> ReadAdapter:
     check_embeddings(lm)
     shared = _table(adapter, lm, lm.spec.hidden_size)
     if missing := [name for name in extras.FACTORS if name not in adapter.tensors]:
@@ -142,10 +142,10 @@ def _multitask(adapter: Adapter, lm: LanguageModel) -> Found:
             )
         options = {"length": shared.shape[0] // 2, "placement": "both"}
         notes = ("as in PEFT's forward, the decoder reads its half; PEFT's generate leaves it out",)
-    return Found("multitask-prompt-tuning", options | {"rank": rank}, state, tasks, notes)
+    return ReadAdapter("multitask-prompt-tuning", options | {"rank": rank}, state, tasks, notes)
 
 
-def _prefix(adapter: Adapter, lm: LanguageModel) -> Found:
+def _prefix(adapter: Adapter, lm: LanguageModel) -> ReadAdapter:
     spec = shared_layer(lm)
     depth = len(prefixed_sites(lm))
     entries = (config.number(adapter.config, "num_layers") or depth) if is_encdec(lm) else depth
@@ -155,7 +155,7 @@ def _prefix(adapter: Adapter, lm: LanguageModel) -> Found:
             f"this prefix for {lm.spec.family} cannot be imported",
             why=reason,
             fix=f"train it with num_transformer_submodules={1 + is_encdec(lm)} and without num_layers, as "
-            "PEFT does by itself",
+            "PEFT does by default",
         )
     flat = _table(adapter, lm, 2 * entries * spec.kv_heads * spec.head_dim)
     notes = check_geometry(adapter, lm, entries) + window_note(lm)
@@ -168,11 +168,11 @@ def _prefix(adapter: Adapter, lm: LanguageModel) -> Found:
         notes += (f"{frozen} vectors were frozen in PEFT; training on from here freezes the first alone",)
     options = _before(flat) | {"freeze_first": bool(kept)}
     options |= {"stacks": "decoder"} if is_encdec(lm) else {}
-    return Found("prefix-tuning", options, state, notes=notes)
+    return ReadAdapter("prefix-tuning", options, state, notes=notes)
 
 
 def _unread(lm: LanguageModel, sides: int, entries: int, depth: int) -> str:
-    """Why PEFT does not read a prefix as one is read here; empty where it does."""
+    """Say why PEFT does not read a prefix as we do; empty where it does."""
     if is_encdec(lm) and sides == 1:
         return (
             "with num_transformer_submodules=1 PEFT gives self-attention and cross-attention one cache, and "
@@ -183,7 +183,7 @@ def _unread(lm: LanguageModel, sides: int, entries: int, depth: int) -> str:
     return f"PEFT cannot run it with {entries} entries for {depth} layers" if entries < depth else ""
 
 
-def _adaption(adapter: Adapter, lm: LanguageModel) -> Found:
+def _adaption(adapter: Adapter, lm: LanguageModel) -> ReadAdapter:
     check_family(lm)
     stored = sorted({place[0] for name in adapter.tensors if (place := parse(name))})
     layers, notes = adapted_layers(adapter.config, stored, len(lm.spec.layers))
@@ -199,11 +199,11 @@ def _adaption(adapter: Adapter, lm: LanguageModel) -> Found:
     heads = lm.spec.layers[layers[0]].heads  # type: ignore[union-attr]
     options = {"length": vectors.shape[1], "top_layers": len(layers)}
     state = {"vectors": vectors[None], "gates": gates.atanh()[None, :, None].repeat(1, 1, heads)}
-    return Found("llama-adapter", options, state, notes=notes)
+    return ReadAdapter("llama-adapter", options, state, notes=notes)
 
 
 def _before(vectors: Tensor) -> dict[str, Any]:
-    """PEFT puts vectors [P, …] ahead of every token."""
+    """Return the options of vectors [P, …] ahead of every token, where PEFT puts them."""
     return {"length": vectors.shape[0], "placement": "before"}
 
 
@@ -213,24 +213,24 @@ def _tensor(
     shape: tuple[int | None, ...],
     fix: str = "give --model the base model that the adapter was trained on",
 ) -> Tensor:
-    """The tensor of that name, whose sizes (None: any) are those of the model."""
-    found = adapter.tensors.get(name)
-    sizes = () if found is None else found.shape
+    """Return the tensor of that name. Raises SoftPromptError where it has not this shape (None: any size)."""
+    tensor = adapter.tensors.get(name)
+    sizes = () if tensor is None else tensor.shape
     fits = len(sizes) == len(shape) and all(
         want in (None, size) for want, size in zip(shape, sizes, strict=True)
     )
-    if found is None or not fits:
+    if tensor is None or not fits:
         wanted = " × ".join("any" if size is None else str(size) for size in shape)
         raise SoftPromptError(
             f"'{name}' of the adapter does not fit this model",
             why=f"it is {' × '.join(map(str, sizes)) or 'missing'}, and the model takes {wanted}",
             fix=fix,
         )
-    return found
+    return tensor
 
 
 PREFIXES = ("PREFIX_TUNING", "CARTRIDGE")
-READERS: dict[str, Callable[[Adapter, LanguageModel], Found]] = {
+READERS: dict[str, Callable[[Adapter, LanguageModel], ReadAdapter]] = {
     "PROMPT_TUNING": _soft,
     "P_TUNING": _soft,
     "CPT": _soft,

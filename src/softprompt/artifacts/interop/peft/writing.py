@@ -1,7 +1,7 @@
-"""Our methods as PEFT's adapters: one function a method, chosen by the method's own class.
+"""Our methods are converted to PEFT's adapters by one function for each class of method.
 
-What PEFT cannot hold raises SoftPromptError with the reason. Networks that only training uses
-(reparameterizers) are left out where the caller asks for the materialised prompt instead.
+SoftPromptError is raised with the reason where PEFT cannot hold a prompt. Networks that only training uses
+(reparameterizers) are left out where the caller asks for the materialised prompt.
 """
 
 from __future__ import annotations
@@ -32,13 +32,13 @@ Chosen = Mapping[str, int]  # the prompts to write: their names, and their numbe
 
 @torch.no_grad()
 def to_adapter(method: SoftPrompt, lm: LanguageModel, chosen: Chosen) -> Adapter:
-    """The chosen prompts of `method` as an adapter that gives the same logits in PEFT."""
+    """Convert the chosen prompts of `method` to an adapter that gives the same logits in PEFT."""
     check_channels(method, next(iter(chosen.values())), lm)
     return _write(method, lm, chosen)
 
 
 def check_channels(method: SoftPrompt, index: int, lm: LanguageModel) -> None:
-    """Raises SoftPromptError unless all that is injected is fixed and stands ahead of the input."""
+    """Raise SoftPromptError unless all injected vectors are fixed and ahead of the input."""
     if method.reads is not None:
         raise SoftPromptError(
             "PEFT cannot hold a prompt that is generated from the input",
@@ -49,7 +49,7 @@ def check_channels(method: SoftPrompt, index: int, lm: LanguageModel) -> None:
 
 
 def check_places(injection: Injection) -> None:
-    """Raises SoftPromptError unless what is injected stands in one place, ahead of the input."""
+    """Raise SoftPromptError unless all injected vectors are in one place, ahead of the input."""
     channels = sorted(injection.channels())
     if not channels:
         raise SoftPromptError("there is nothing to export", why="it holds no vectors", fix="train a prompt")
@@ -145,7 +145,7 @@ def _soft(lm: LanguageModel, vectors: Tensor) -> Adapter:
 
 
 def _prefix(lm: LanguageModel, layers: Layers, frozen: int = 0) -> Adapter:
-    """A prefix; one with a frozen start is what PEFT calls a cartridge."""
+    """Write a prefix; PEFT calls one with a frozen start a cartridge."""
     flat = pack(lm, layers)
     heads = next(spec.kv_heads for spec in lm.spec.layers if spec is not None)
     config = _config(lm, "CARTRIDGE" if frozen else "PREFIX_TUNING", flat.shape[0])
@@ -157,11 +157,11 @@ def _prefix(lm: LanguageModel, layers: Layers, frozen: int = 0) -> Adapter:
 
 
 def _config(lm: LanguageModel, kind: str, length: int) -> dict[str, Any]:
-    """What PEFT's prompt-learning configs share; the numbers that it would fill in from the model."""
+    """Return the settings that PEFT's prompt-learning configs share."""
     return _base(kind) | {
         "task_type": TASKS[lm.spec.kind],
         "num_virtual_tokens": length,
-        # PEFT's own choice for an encoder-decoder is 2, and then it stores a half that nobody reads
+        # PEFT's default for an encoder-decoder is 2, which stores a half that is never read
         "num_transformer_submodules": 1,
         "num_layers": len(prefixed_sites(lm)),
         "token_dim": lm.spec.hidden_size,
@@ -181,8 +181,8 @@ def _only(chosen: Chosen) -> int:
     if len(chosen) > 1:
         raise SoftPromptError(
             f"there are {len(chosen)} prompts: {', '.join(chosen)}",
-            why="such an adapter of PEFT's holds one",
-            fix=f"add --prompt {next(iter(chosen))}, and export each to a folder of its own",
+            why="such an adapter in PEFT holds one",
+            fix=f"add --prompt {next(iter(chosen))}, and export each to its own folder",
         )
     return next(iter(chosen.values()))
 
@@ -190,6 +190,6 @@ def _only(chosen: Chosen) -> int:
 def _needs_materialising() -> SoftPromptError:
     return SoftPromptError(
         "PEFT cannot hold the network that makes these vectors",
-        why="the vectors alone give the same answers, but training could not go on from them as before",
+        why="the vectors alone give the same answers, but training could not be resumed from them",
         fix="add --materialise to export the vectors alone",
     )
