@@ -159,7 +159,7 @@ def test_prefixes_in_other_layers_are_refused(llama):
 
 
 def test_keys_that_cannot_move_are_refused(llama, monkeypatch):
-    monkeypatch.setattr(llama, "_turns", (None,) * 3)
+    monkeypatch.setattr(llama, "_rotations", (None,) * 3)
     prefix = Injection(kv_before=drawn(llama, 2, 0))
     with pytest.raises(SoftPromptError, match="cannot be moved"):
         arithmetic.concatenate([prefix, prefix], llama)

@@ -9,7 +9,8 @@ from softprompt.data.collate import batch_of_ids
 from softprompt.injection import Injection, Prefix, SoftTokens
 from softprompt.lm.causal import CausalLM
 from softprompt.lm.families import LENGTHS, tiny
-from softprompt.lm.kv_store import Joined, Joining, Running
+from softprompt.lm.joining import Joined, Joining
+from softprompt.lm.kv_store import Running
 
 GENERATOR = torch.Generator().manual_seed(3)
 ROWS = [torch.randint(3, 95, (n,), generator=GENERATOR).tolist() for n in (23, 2, 11)]

@@ -13,7 +13,7 @@ from softprompt.injection import Injection, Prefix
 from softprompt.lm import attention
 from softprompt.lm.causal import CausalLM
 from softprompt.lm.families import tiny
-from softprompt.lm.kv_store import Joined, Joining
+from softprompt.lm.joining import Joined, Joining
 from softprompt.lm.seq2seq import Seq2SeqLM
 
 

@@ -8,7 +8,7 @@ import torch
 from softprompt.injection import Injection, Prefix
 from softprompt.lm import packed
 from softprompt.lm.families import DECODERS
-from softprompt.lm.kv_store import Joined, Joining
+from softprompt.lm.joining import Joined, Joining
 
 #: Their attention is not ours to take apart: no fused one, scores changed on the way, or states beside it.
 NOT_PACKED = {"gemma2", "gptj", "gpt_neo", "gpt_oss"} | {

@@ -11,7 +11,8 @@ from softprompt.injection import Injection, Prefix, SoftTokens
 from softprompt.lm import packed
 from softprompt.lm.causal import CausalLM
 from softprompt.lm.families import tiny
-from softprompt.lm.kv_store import Joined, Joining, Running
+from softprompt.lm.joining import Joined, Joining
+from softprompt.lm.kv_store import Running
 
 ROPES = ("phi3 (longrope)", "llama (dynamic rope)")
 BORDER = 64

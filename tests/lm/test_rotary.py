@@ -7,7 +7,7 @@ import torch
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from softprompt.errors import SoftPromptError
-from softprompt.lm.rotary import Turn, candidates, find_turn
+from softprompt.lm.rotary import Rotation, candidates, find_rotation
 
 FREQUENCIES = 10000.0 ** -(torch.arange(0, 8, 2) / 8)
 
@@ -33,7 +33,7 @@ def test_turn_equals_transformers_rotary(llama, close):
 
 @pytest.mark.parametrize("pairing", ["half", "interleaved"])
 def test_turn_is_a_rotation(pairing, close):
-    turn = Turn(FREQUENCIES, pairing)
+    turn = Rotation(FREQUENCIES, pairing)
     moved = turn(key(), 7)
     close(turn(moved, -7), key())
     close(turn(turn(key(), 3), 4), moved)
@@ -43,7 +43,7 @@ def test_turn_is_a_rotation(pairing, close):
 
 
 def test_turn_by_row_and_partially(close):
-    turn = Turn(FREQUENCIES[:2])  # half of the eight dimensions turn
+    turn = Rotation(FREQUENCIES[:2])  # half of the eight dimensions turn
     by_row = turn(key(), torch.tensor([4, 9]))
     close(by_row[:1], turn(key()[:1], 4))
     close(by_row[1:], turn(key()[1:], 9))
@@ -53,18 +53,18 @@ def test_turn_by_row_and_partially(close):
 
 
 @pytest.mark.parametrize("pairing", ["half", "interleaved"])
-def test_find_turn_picks_the_right_one(pairing):
+def test_find_rotation_picks_the_right_one(pairing):
     options = [
-        Turn(None),
-        *(Turn(f, p) for f in (FREQUENCIES, FREQUENCIES / 3) for p in ("half", "interleaved")),
+        Rotation(None),
+        *(Rotation(f, p) for f in (FREQUENCIES, FREQUENCIES / 3) for p in ("half", "interleaved")),
     ]
-    right = Turn(FREQUENCIES / 3, pairing)
-    found = find_turn(options, key(), right(key(), 5), 5, 1e-3)
+    right = Rotation(FREQUENCIES / 3, pairing)
+    found = find_rotation(options, key(), right(key(), 5), 5, 1e-3)
     assert (
         found is not None and found.pairing == pairing and torch.equal(found.frequencies, right.frequencies)
     )
-    assert find_turn(options, key(), key(), 5, 1e-3).frequencies is None
-    assert find_turn(options, key(), Turn(FREQUENCIES * 2)(key(), 5), 5, 1e-3) is None
+    assert find_rotation(options, key(), key(), 5, 1e-3).frequencies is None
+    assert find_rotation(options, key(), Rotation(FREQUENCIES * 2)(key(), 5), 5, 1e-3) is None
 
 
 @pytest.mark.parametrize(
@@ -88,7 +88,7 @@ def test_kv_of_stands_right_ahead(lms, close):
 def test_unknown_turn_is_refused_only_where_it_is_needed(new_lm, rows_to_batch):
     lm = new_lm("llama")
     layers = lm.kv_of([5, 6])
-    lm._turns = (None,) * 3
+    lm._rotations = (None,) * 3
     with pytest.raises(SoftPromptError, match="cannot be moved") as caught:
         lm.kv_of([5, 6])
     assert "placement=before" in caught.value.fix

@@ -18,13 +18,23 @@ from torch import Tensor
 from .._system.quiet import quietly
 from ..data.collate import Batch, batch_of_ids
 from ..errors import SoftPromptError
-from ..injection import Injection, LayerKV, Layers, SoftTokens
-from . import cache_name, chat_cache, generation, patches, probe_generate, probe_lengths
+from ..injection import Injection, Layers, SoftTokens
+from . import (
+    cache_name,
+    causal_rows,
+    chat_cache,
+    generation,
+    patches,
+    probe_cache,
+    probe_generate,
+    probe_lengths,
+    row_options,
+)
 from .base import LanguageModel
 from .context import Context, pack_right, positions_after
 from .equal_lengths import NOT_KEPT, apart, hidden_apart
 from .gradient_checkpointing import recomputed
-from .injected import Active, Columns
+from .injected import Active
 from .probe import recorded
 from .probe_positions import first_position, positions_from
 
@@ -56,7 +66,7 @@ class CausalLM(LanguageModel):
         self._measure_batching()
         if self.spec.batching != "any":
             self.spec = replace(self.spec, limits={"cache": NOT_KEPT, **self.spec.limits})
-        if "cache" not in self.spec.limits and (reason := self._unlike_full()):
+        if "cache" not in self.spec.limits and (reason := probe_cache.check(self)):
             self.spec = replace(self.spec, limits={**self.spec.limits, "cache": reason})
         self.spec = probe_lengths.with_settings(self)
 
@@ -76,13 +86,15 @@ class CausalLM(LanguageModel):
         if context is None:
             context, batch, injection = self._begun(batch, injection)
         injection = injection.fit(batch.size)
-        vectors, mask = self._sequence(batch, injection, skip_input=not has_input)
+        vectors, mask = causal_rows.sequence(self, batch, injection, skip_input=not has_input)
         lengths = batch.target_mask.sum(1)
         if injection.after is not None:
             lengths = lengths + injection.after.mask.sum(1)
         positions = positions_after(context, mask)
         tail_start = vectors.shape[1] - lengths
-        active = self.active(injection, positions, tail_start, positions[:, -1] - lengths + 1, context)
+        active = causal_rows.injected(
+            self, injection, positions, tail_start, positions[:, -1] - lengths + 1, context
+        )
         return self.run(vectors, mask, positions, active, batch.target_ids.shape[1])
 
     def run(self, vectors: Tensor, mask: Tensor, positions: Tensor, active: Active, count: int = 1) -> Tensor:
@@ -132,7 +144,7 @@ class CausalLM(LanguageModel):
             return batch, injection, context
         injection = injection.fit(batch.size)
         batch = batch.with_inputs_at_right()
-        vectors, mask = self._sequence(batch, injection, skip_input=True, targets=False)
+        vectors, mask = causal_rows.sequence(self, batch, injection, skip_input=True, targets=False)
         rest = replace(injection, before=None, after=None)
         context = self._record(vectors[:, :-1], mask[:, :-1], rest, context)
         batch = replace(batch, input_ids=batch.input_ids[:, :0], input_mask=batch.input_mask[:, :0])
@@ -147,9 +159,9 @@ class CausalLM(LanguageModel):
         # nothing that follows can change what precedes
         head = replace(injection, after=None, kv_after=None).fit(batch.size)
         shortened = replace(batch, input_ids=batch.input_ids[:, :-1], input_mask=batch.input_mask[:, :-1])
-        vectors, mask = self._sequence(shortened, head, targets=False)
+        vectors, mask = causal_rows.sequence(self, shortened, head, targets=False)
         if not vectors.shape[1]:
-            return self._empty_context(batch.size, ahead)
+            return Context.empty(self.spec, batch.input_mask, self.dtype, ahead)
         return self._record(vectors, mask, head, ahead)
 
     def _begun(self, batch: Batch, injection: Injection) -> tuple[Context | None, Batch, Injection]:
@@ -180,25 +192,12 @@ class CausalLM(LanguageModel):
     ) -> Context:
         """Keys and values that embeddings [B, S, H] come to under what stands ahead of them."""
         positions = positions_after(ahead, mask)
-        active = self.active(head, positions, 0, 0, ahead)
+        active = causal_rows.injected(self, head, positions, 0, 0, ahead)
         active.record = {}
         options = self.model_arguments(position_ids=positions, use_cache=False)
         with self.running(active):  # without the head: no logits are needed
             self.model.base_model(inputs_embeds=vectors, attention_mask=mask.long(), **options)
         return Context(recorded(active, len(self.spec.layers)), mask, ahead)
-
-    @torch.no_grad()
-    def _unlike_full(self) -> str:
-        """Why keys and values alone do not stand for the input, measured; empty where they do."""
-        ids = torch.arange(3, 17, device=self.device).reshape(2, 7) * 5 % self.spec.vocab_size
-        batch = batch_of_ids([ids[0].tolist(), ids[1, :3].tolist()], [ids[1, 3:5].tolist()] * 2)
-        batch = batch.to(self.device)
-        full = self.logits(batch).float()
-        cached = self.logits(batch, None, self.input_context(batch, Injection())).float()
-        scale = full.abs().max().clamp(min=1.0)
-        if (full - cached).abs().max() / scale < (1e-4 if self.dtype == torch.float32 else 0.1):
-            return ""
-        return "its layers keep more of the input than keys and values (a recurrent state, say)"
 
     @torch.no_grad()
     @hidden_apart
@@ -238,17 +237,17 @@ class CausalLM(LanguageModel):
         inputs, mask, width = {"input_ids": ids}, batch.input_mask, ids.shape[1]
         if injection.before is not None or injection.after is not None:
             self._check_soft_generation(options)
-            inputs["inputs_embeds"], mask = self._sequence(batch, injection, targets=False)
+            inputs["inputs_embeds"], mask = causal_rows.sequence(self, batch, injection, targets=False)
         after = 0 if injection.after is None else injection.after.mask.sum(1)
         last_input = mask.sum(1) - after - 1
-        active = self.active(injection, None, width - 1 - after, last_input, None)
+        active = causal_rows.injected(self, injection, None, width - 1 - after, last_input, None)
         self._check_length(mask, options)
         generation.default(options, "pad_token_id", self.pad_id)
         if "logits_to_keep" in self.accepted and not generation.guesses(self.model, options):
             # by index, where transformers would slice: see `logits`
             options.setdefault("logits_to_keep", [-1])
-        generation.of_own_inputs(self.model, options, ids, there)
-        generation.in_own_columns(self.model, options, there, mask.sum(1))
+        row_options.with_own_inputs(self.model, options, ids, there)
+        row_options.with_own_columns(self.model, options, there, mask.sum(1))
         if self._first:
             options["position_ids"] = positions_from(self._first, mask)
         probe_generate.check(self, options)
@@ -279,59 +278,3 @@ class CausalLM(LanguageModel):
         self.refuse("prefix")
         batch = batch_of_ids([[*ids, ids[-1]]]).to(self.device)  # the last token is no part of a context
         return self.input_context(batch, Injection()).layers
-
-    def _sequence(
-        self, batch: Batch, injection: Injection, *, skip_input: bool = False, targets: bool = True
-    ) -> tuple[Tensor, Tensor]:
-        """Embeddings [B, S, H] and mask [B, S] of the row's parts, packed to the right."""
-        ids, mask = batch.input_ids, batch.input_mask
-        before = injection.before
-        if skip_input:
-            ids, mask, before = ids[:, -1:], mask[:, -1:], None
-        parts = [] if before is None else [(self.soft_inputs(before.vectors), before.mask)]
-        parts.append((self.token_inputs(ids), mask))
-        if injection.after is not None:
-            parts.append((self.soft_inputs(injection.after.vectors), injection.after.mask))
-        if targets and batch.target_ids.shape[1] > 1:
-            parts.append((self.token_inputs(batch.target_ids[:, :-1]), _all_but_last(batch.target_mask)))
-        vectors, masks = (torch.cat(column, dim=1) for column in zip(*parts, strict=True))
-        return pack_right(vectors, masks)
-
-    def active(
-        self,
-        injection: Injection,
-        positions: Tensor | None,
-        tail_start: Tensor | int,
-        last_input: Tensor | int,
-        context: Context | None,
-    ) -> Active:
-        columns = []
-        for part in context.chain() if context is not None else ():
-            columns.append(Columns(part.layers, part.mask, positions=part.positions))
-        if injection.kv_before is not None:
-            before = injection.kv_before
-            columns.append(Columns(before.layers, before.mask, reach=before.reach))
-        if injection.kv_after is not None:
-            after = injection.kv_after
-            moved = self.move(after.layers, last_input)
-            columns.append(Columns(moved, after.mask, tail_only=True, reach=after.reach))
-        return Active(
-            columns=tuple(columns),
-            adapter=injection.adapter,
-            tail_start=tail_start,
-            query_positions=positions,
-        )
-
-    def _empty_context(self, rows: int, ahead: Context | None) -> Context:
-        def empty(heads: int, size: int) -> Tensor:
-            return torch.zeros(rows, heads, 0, size, dtype=self.dtype, device=self.device)
-
-        layers = tuple(
-            LayerKV(empty(s.kv_heads, s.head_dim), empty(s.kv_heads, s.v_head_dim)) for s in self.spec.layers
-        )
-        return Context(layers, torch.zeros(rows, 0, dtype=torch.bool, device=self.device), ahead)
-
-
-def _all_but_last(mask: Tensor) -> Tensor:
-    """Mask of the target tokens that are fed back: a right-aligned row minus its last token."""
-    return mask[:, :-1] & mask[:, 1:] if mask.shape[1] > 1 else mask[:, :0]

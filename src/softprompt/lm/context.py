@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..injection import Injection, Layers, Prefix
+from ..injection import Injection, LayerKV, Layers, Prefix
+from .spec import ModelSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,19 @@ class Context:
         if ahead is not None and ahead.mask.shape[0] > 1:
             ahead = ahead._map(change)
         return Context(layers, change(self.mask), ahead)
+
+    @staticmethod
+    def empty(spec: ModelSpec, mask: Tensor, dtype: torch.dtype, ahead: Context | None) -> Context:
+        """No columns, for as many rows as the mask [B, N] has."""
+        rows = mask.shape[0]
+
+        def zeros(heads: int, size: int) -> Tensor:
+            return torch.zeros(rows, heads, 0, size, dtype=dtype, device=mask.device)
+
+        layers = tuple(
+            LayerKV(zeros(s.kv_heads, s.head_dim), zeros(s.kv_heads, s.v_head_dim)) for s in spec.layers
+        )
+        return Context(layers, mask[:, :0], ahead)
 
     @staticmethod
     def cat(parts: Sequence[Context | None]) -> Context | None:

@@ -21,8 +21,8 @@ class DoesNotRun(SoftPromptError):
 
 
 @contextlib.contextmanager
-def told(model: Any, what: str = "cannot be run") -> Iterator[None]:
-    """Whatever is raised inside comes out as a SoftPromptError, with the exception as its cause.
+def errors_explained(model: Any) -> Iterator[None]:
+    """Turn each exception that is raised inside into a SoftPromptError, with the exception as its cause.
 
     Three kinds stay as they are: a SoftPromptError, an exception of missing memory (callers try again with
     less), and one that `_is_about_options` finds not to be the model's.
@@ -36,7 +36,7 @@ def told(model: Any, what: str = "cannot be run") -> Iterator[None]:
             raise
         where = place(error)
         raise DoesNotRun(
-            f"model family '{model.config.model_type}' {what}",
+            f"model family '{model.config.model_type}' cannot be run",
             why=f"{reason(error)} ({where})",
             fix="report it to softprompt, with this message: it may be a fault of ours"
             if where.startswith(OURS)

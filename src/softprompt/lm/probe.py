@@ -19,15 +19,15 @@ from ..injection import LayerKV, Layers
 from .attachment import attach
 from .injected import Active, Columns, Site, Visit, inject
 from .model_errors import OURS, place, reason
-from .rotary import Turn, candidates, find_turn
+from .rotary import Rotation, candidates, find_rotation
 from .spec import LayerSpec, ModelSpec, Stack
 
 SHIFT = 5  # positions between the two runs that tell how keys encode position
 INPUT, TARGET = 4, 3  # tokens on an encoder's side, and a decoder's: their difference tells stacks apart
 
 
-def measure(model, embed: Callable[[Tensor], Tensor]) -> tuple[ModelSpec, tuple[Turn | None, ...]]:
-    """The model's spec and how each layer turns its keys; raises where not even a soft prompt works."""
+def measure(model, embed: Callable[[Tensor], Tensor]) -> tuple[ModelSpec, tuple[Rotation | None, ...]]:
+    """The model's spec and how each layer rotations its keys; raises where not even a soft prompt works."""
     config = model.config.get_text_config(decoder=True)
     if getattr(model.get_input_embeddings(), "weight", None) is None:
         raise _no_soft_tokens(model, "it has no table of token embeddings, which a soft token stands beside")
@@ -40,7 +40,7 @@ def measure(model, embed: Callable[[Tensor], Tensor]) -> tuple[ModelSpec, tuple[
     else:
         reason = "no layer of it calls transformers' attention interface"
         limits |= {"prefix": reason, "cache": reason}
-    turns, positions = _turns(model, visits) if layers else ((), "unknown")
+    rotations, positions = _rotations(model, visits) if layers else ((), "unknown")
     _check_soft_tokens(model, embed, tokens)
     embeddings = model.get_input_embeddings().weight
     spec = ModelSpec(
@@ -54,7 +54,7 @@ def measure(model, embed: Callable[[Tensor], Tensor]) -> tuple[ModelSpec, tuple[
         positions=positions,
         limits=limits,
     )
-    return spec, turns
+    return spec, rotations
 
 
 def _number(model, visits: list[Visit]) -> tuple[LayerSpec, ...]:
@@ -194,17 +194,17 @@ def _effect(model, visits: list[Visit]) -> Mapping[str, str]:
     return {"prefix": reason, "cache": reason}
 
 
-def _turns(model, visits: list[Visit]) -> tuple[tuple[Turn | None, ...], str]:
-    """How each site turns its keys, from the same tokens at two places."""
+def _rotations(model, visits: list[Visit]) -> tuple[tuple[Rotation | None, ...], str]:
+    """How each site rotations its keys, from the same tokens at two places."""
     here = by_site(model, visits)
     count = len(here)
     options = candidates(model)
     if any(site.bias is not None for site in attach(model).sites.values()):
-        return (Turn(None),) * count, "relative"
+        return (Rotation(None),) * count, "relative"
     if "position_ids" not in _arguments(model, 0):
         # positions it counts itself: in its input (bart), or not at all
         known = len(options) == 1
-        return ((Turn(None) if known else None,) * count), "absolute" if known else "unknown"
+        return ((Rotation(None) if known else None,) * count), "absolute" if known else "unknown"
     with torch.no_grad():
         there = by_site(model, _run(model, SHIFT)[0])
     exact = model.get_input_embeddings().weight.dtype == torch.float32
@@ -212,12 +212,14 @@ def _turns(model, visits: list[Visit]) -> tuple[tuple[Turn | None, ...], str]:
     tolerance = 1e-3 if exact else 0.3
     if _differ(here[0].value, there[0].value) > 1e-3:
         # the first layer's values know their position: the model adds absolute positions to its input
-        return (Turn(None),) * count, "absolute"
-    turns = tuple(find_turn(options, here[i].key, there[i].key, SHIFT, tolerance) for i in range(count))
-    if any(turn is None for turn in turns):
-        return turns, "unknown"
-    rotary = any(turn is not None and turn.frequencies is not None for turn in turns)
-    return turns, "rotary" if rotary else "none"
+        return (Rotation(None),) * count, "absolute"
+    rotations = tuple(
+        find_rotation(options, here[i].key, there[i].key, SHIFT, tolerance) for i in range(count)
+    )
+    if any(rotation is None for rotation in rotations):
+        return rotations, "unknown"
+    rotary = any(rotation is not None and rotation.frequencies is not None for rotation in rotations)
+    return rotations, "rotary" if rotary else "none"
 
 
 def _differ(a: Tensor, b: Tensor) -> float:

@@ -1,4 +1,4 @@
-"""Is the gradient with checkpointing the one without it? Measured when checkpointing is first switched on."""
+"""Check, when checkpointing is first switched on, that the gradient is the one without it."""
 
 from __future__ import annotations
 
@@ -7,36 +7,30 @@ from typing import Any
 import torch
 
 from ..data.collate import batch_of_ids
-from ..errors import SoftPromptError
 from ..injection import Injection, SoftTokens
 from .model_errors import reason
+from .refusals import no_checkpointing
 
 TOLERANCE = {torch.float32: 1e-3}  # of the gradient's largest number; other precisions round more
 ROUNDED = 0.2
 
 
 def check(lm: Any, layers: tuple[torch.nn.Module, ...]) -> None:
-    """Raises SoftPromptError where the gradient of soft tokens is another once layers are computed again."""
+    """Raise SoftPromptError where the gradient of soft tokens changes once layers are computed again."""
+    if not layers:
+        raise no_checkpointing(lm.spec, "transformers has none for it")
     plain = _gradient(lm, ())
     try:
         again = _gradient(lm, layers)
     except RuntimeError as error:  # torch notices itself where other numbers come back
-        raise _refused(lm, f"its layers cannot be computed again: {reason(error)}") from error
+        raise no_checkpointing(lm.spec, f"its layers cannot be computed again: {reason(error)}") from error
     off = ((plain - again).abs().max() / plain.abs().max().clamp(min=1e-9)).item()
     if not off <= TOLERANCE.get(lm.dtype, ROUNDED):
-        raise _refused(
-            lm,
-            f"its gradient with checkpointing is another than without, by {off:.0%} (measured): layers that "
-            "are run several times, say, are not computed again as they were",
+        raise no_checkpointing(
+            lm.spec,
+            f"its gradient with checkpointing differs from the one without by {off:.0%} (measured): layers "
+            "that are run several times, say, are not computed again as they were",
         )
-
-
-def _refused(lm: Any, why: str) -> SoftPromptError:
-    return SoftPromptError(
-        f"gradient checkpointing does not go with a {lm.spec.family} model",
-        why=why,
-        fix="leave it off, and use smaller batches (train.batch_size)",
-    )
 
 
 @torch.enable_grad()
@@ -46,10 +40,10 @@ def _gradient(lm: Any, layers: tuple[torch.nn.Module, ...]) -> torch.Tensor:
     vectors = lm.embed(batch.input_ids[:, :3]).detach() * 1.5
     vectors.requires_grad_(True)
     soft = SoftTokens(vectors, torch.ones(1, 3, dtype=torch.bool, device=lm.device))
-    kept, lm.checkpointed = lm.checkpointed, layers
+    before, lm.checkpointed = lm.checkpointed, layers
     try:
         loss = lm.logits(batch, Injection(before=soft)).float().square().mean()
-        (found,) = torch.autograd.grad(loss, vectors)
+        (gradient,) = torch.autograd.grad(loss, vectors)
     finally:
-        lm.checkpointed = kept
-    return found.float()
+        lm.checkpointed = before
+    return gradient.float()

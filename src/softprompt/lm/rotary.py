@@ -1,29 +1,33 @@
 """Moving a key from one position to another, exactly.
 
-Rotary embedding (Su et al. 2021) turns a key by an angle proportional to its position, so a key at
+Rotary embedding (Su et al. 2021) rotates a key by an angle proportional to its position, so a key at
 position p becomes the one at p + d by the rotation for d. Which frequencies and which pairing of
-dimensions a layer uses is found by trying: the candidate that turns the model's own keys at one
-position into its own keys at another is the right one. This file knows nothing of methods.
+dimensions a layer uses is found by trying: the right candidate takes the model's own keys at one position
+to its own keys at another. This file knows nothing of methods.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
+from ..errors import SoftPromptError
+from ..injection import LayerKV, Layers
+
 Pairing = Literal["half", "interleaved"]
 
 
 @dataclass(frozen=True, slots=True)
-class Turn:
+class Rotation:
     """How one layer encodes position in its keys; `frequencies` None: not at all."""
 
     frequencies: Tensor | None  # [dims / 2], radians per position
     pairing: Pairing = "half"
-    last: bool = False  # partial rotary: whether the last dimensions turn, and not the first (MLA)
+    last: bool = False  # partial rotary: whether the last dimensions rotate, and not the first (MLA)
 
     def __call__(self, key: Tensor, delta: Tensor | int) -> Tensor:
         """`key` [B, heads, P, head_dim] moved by `delta` positions ([B], or one number for all)."""
@@ -32,11 +36,11 @@ class Turn:
         delta = torch.as_tensor(delta, device=key.device, dtype=torch.float32).reshape(-1, 1, 1, 1)
         angle = delta * self.frequencies.to(key.device)  # [B or 1, 1, 1, dims / 2]
         cos, sin = angle.cos(), angle.sin()
-        turned = 2 * self.frequencies.shape[0]  # partial rotary leaves the other dimensions alone
+        dims = 2 * self.frequencies.shape[0]  # partial rotary leaves the other dimensions alone
         if self.last:
-            rest, rotated = key.split([key.shape[-1] - turned, turned], dim=-1)
+            rest, rotated = key.split([key.shape[-1] - dims, dims], dim=-1)
         else:
-            rotated, rest = key.split([turned, key.shape[-1] - turned], dim=-1)
+            rotated, rest = key.split([dims, key.shape[-1] - dims], dim=-1)
         rotated = rotated.float()
         # the pair (a, b) becomes (a, b) cos + (-b, a) sin: one row of keys is moved to many places at once
         if self.pairing == "half":
@@ -53,9 +57,9 @@ class Turn:
         return torch.cat([rest, rotated] if self.last else [rotated, rest], dim=-1)
 
 
-def candidates(model: nn.Module) -> list[Turn]:
-    """Every way of turning keys that the model's own buffers suggest, the identity first."""
-    turns = [Turn(None)]
+def candidates(model: nn.Module) -> list[Rotation]:
+    """Return every rotation of keys that the model's own buffers suggest, the identity first."""
+    rotations = [Rotation(None)]
     seen: list[Tensor] = []
     for name, buffer in model.named_buffers():
         frequencies = _frequencies(name.rsplit(".", 1)[-1], buffer)
@@ -63,13 +67,18 @@ def candidates(model: nn.Module) -> list[Turn]:
             continue
         seen.append(frequencies)
         pairings: tuple[Pairing, ...] = ("half", "interleaved")
-        ways = (frequencies, -frequencies)  # some families turn the other way round
-        turns += [Turn(way, pairing, last) for way in ways for last in (False, True) for pairing in pairings]
-    return turns
+        signs = (frequencies, -frequencies)  # some families rotate the other way round
+        rotations += [
+            Rotation(signed, pairing, last)
+            for signed in signs
+            for last in (False, True)
+            for pairing in pairings
+        ]
+    return rotations
 
 
 def has_table(model: nn.Module) -> bool:
-    """Whether rotations are looked up, which ends with the model's context, and not computed."""
+    """Whether rotations are looked up in a table, which ends with the model's context, and not computed."""
     names = [name.rsplit(".", 1)[-1] for name, _ in model.named_buffers()]
     return "embed_positions" in names or not any(name.endswith("inv_freq") for name in names)
 
@@ -84,10 +93,32 @@ def _frequencies(name: str, buffer: Tensor) -> Tensor | None:
     return None
 
 
-def find_turn(options: list[Turn], here: Tensor, there: Tensor, delta: int, tolerance: float) -> Turn | None:
-    """The option that takes keys `here` to keys `there`, `delta` positions on; None where none does."""
+def find_rotation(
+    candidates: list[Rotation], here: Tensor, there: Tensor, delta: int, tolerance: float
+) -> Rotation | None:
+    """Return the candidate that takes keys `here` to keys `there`, `delta` positions on; None: none does."""
     scale = there.float().abs().max().clamp(min=1e-6)
-    fitting = [t for t in options if t.frequencies is None or 2 * len(t.frequencies) <= here.shape[-1]]
-    errors = [((turn(here, delta) - there).float().abs().max() / scale).item() for turn in fitting]
+    fitting = [r for r in candidates if r.frequencies is None or 2 * len(r.frequencies) <= here.shape[-1]]
+    errors = [((rotate(here, delta) - there).float().abs().max() / scale).item() for rotate in fitting]
     best = min(range(len(fitting)), key=errors.__getitem__)
     return fitting[best] if errors[best] < tolerance else None
+
+
+def moved(layers: Layers, rotations: Sequence[Rotation | None], delta: Tensor | int, family: str) -> Layers:
+    """Return the layers with their keys moved by `delta` positions ([B], or one number for all rows).
+
+    Raises SoftPromptError where a layer's rotation is not known.
+    """
+    result: list[LayerKV | None] = []
+    for layer, rotate in zip(layers, rotations, strict=True):
+        if layer is None:
+            result.append(None)
+            continue
+        if rotate is None:
+            raise SoftPromptError(
+                f"a trained prefix cannot be moved to another position on a {family} model",
+                why="how it rotates its keys by position was not recognised",
+                fix="use placement=before with init=random, or a soft prompt (prompt-tuning)",
+            )
+        result.append(LayerKV(rotate(layer.key, delta), layer.value, layer.gate))
+    return tuple(result)

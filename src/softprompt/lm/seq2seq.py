@@ -20,7 +20,7 @@ from .._system.quiet import quietly
 from ..data.collate import Batch
 from ..errors import SoftPromptError
 from ..injection import Injection, Layers, SoftTokens
-from . import cache_name, chat_cache, generation, probe_generate, probe_places
+from . import cache_name, chat_cache, generation, probe_generate, probe_places, row_options
 from .base import LanguageModel
 from .context import Context, back_to_right, pack_left
 from .equal_lengths import apart, hidden_apart
@@ -121,7 +121,7 @@ class Seq2SeqLM(LanguageModel):
         }
         read, active = self._read(batch, injection, **shown)
         ids, there = generation.ids_in_place(batch, injection, pack_left)  # for penalties, and an assistant
-        generation.of_own_inputs(self.model, options, ids, there)
+        row_options.with_own_inputs(self.model, options, ids, there)
         generation.default(options, "pad_token_id", self.pad_id)
         generation.default(options, "decoder_start_token_id", self._start)
         width = 1

@@ -1,16 +1,50 @@
-"""The texts of a vocabulary's tokens, and which tokens two vocabularies share."""
+"""A model's tokens: their ids, their texts, and which tokens two vocabularies share."""
 
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
+from ..data.tokens import beyond_vocabulary
 from ..errors import SoftPromptError
 from ..methods.transfer import SharedTokens
-from .base import LanguageModel
+
+if TYPE_CHECKING:
+    from .base import LanguageModel
+
+
+def embedded_ids(model: Any, most: int) -> int:
+    """The number of ids, `most` at most, that have an embedding in an encoder and a decoder alike."""
+    modules = [model.get_input_embeddings()]
+    if model.config.is_encoder_decoder:
+        modules.append(model.get_decoder().get_input_embeddings())
+    sizes = [len(weight) for module in modules if (weight := getattr(module, "weight", None)) is not None]
+    return int(min([most, *sizes]))
+
+
+def pad_id(model: Any, vocabulary: int) -> int:
+    """The id that fills rows: the model's padding, else its first end token, else 0."""
+    config = model.generation_config
+    ends = config.eos_token_id
+    first_end = ends[0] if isinstance(ends, list) else ends
+    ids = (config.pad_token_id, first_end)
+    return next((int(i) for i in ids if i is not None and 0 <= i < vocabulary), 0)
+
+
+def text_ids(lm: LanguageModel, text: str) -> list[int]:
+    """Token ids of a text, without special tokens. Raises SoftPromptError for one without an embedding."""
+    if lm.tokenizer is None:
+        raise SoftPromptError(
+            "this model was loaded without a tokenizer", fix="give token ids instead of text"
+        )
+    ids: list[int] = lm.tokenizer(text, add_special_tokens=False)["input_ids"]  # type: ignore[assignment]
+    if ids and max(ids) >= lm.vocabulary:
+        where = f"the text {text[:60]!r}"
+        raise beyond_vocabulary(lm.tokenizer, max(ids), lm.vocabulary, where, text=text)
+    return ids
 
 
 def token_text(tokenizer: Any, token: int) -> str:

@@ -15,7 +15,8 @@ import torch
 
 from ..lm import packed
 from ..lm.causal import CausalLM
-from ..lm.kv_store import PACKED_PADDING, PADDING, Joined, Joining, Running, alike
+from ..lm.joining import PACKED_PADDING, PADDING, Joined, Joining, alike
+from ..lm.kv_store import Running
 from .failures import as_failure, line, not_finite, note
 from .load import Pace
 from .prefix_cache import PrefixCache

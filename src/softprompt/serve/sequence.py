@@ -18,7 +18,7 @@ from ..errors import SoftPromptError
 from ..injection import Injection
 from ..lm.apply import injection_for
 from ..lm.causal import CausalLM
-from ..lm.kv_store import Joined, Joining
+from ..lm.joining import Joined, Joining
 from .context import check_fits, vectors_of
 from .detokenizer import Detokenizer, Stops
 from .prefix_cache import Key, PrefixCache
