@@ -62,7 +62,7 @@ def findings(study: Study, records: Sequence[Record]) -> list[dict[str, Any]]:
         {
             "level": finding.level,
             "contestant": name,
-            "what": finding.what,
+            "what": finding.summary,
             "evidence": finding.evidence,
             "command": finding.command or None,
             "splits": list(finding.splits),

@@ -63,7 +63,7 @@ def _no_input(which: str, given: Any) -> SoftPromptError:
     ordered = isinstance(given, set | frozenset)
     return SoftPromptError(
         f"{which} is neither a text nor a row: {given!r:.60}",
-        why="a set has no order, so its answers could not be told apart" if ordered else f"it is a {kind}",
+        why="a set has no order, so its answers could not be matched to it" if ordered else f"it is a {kind}",
         fix="give a list" if ordered else "give a text (str), a row (dict), or several of them in a list",
     )
 

@@ -35,7 +35,7 @@ Progress = Callable[[int, int], None]
 
 @dataclass(frozen=True, slots=True)
 class Record:
-    """The result of one row."""
+    """A record is the result of one row."""
 
     input: str
     prediction: str
@@ -48,7 +48,7 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """Metrics with 95 % intervals, and the rows behind them."""
+    """An evaluation has metrics with 95 % intervals, and the rows behind them."""
 
     metrics: dict[str, Score]
     records: list[Record] = field(default_factory=list)
@@ -245,7 +245,7 @@ def evaluator_of(recipe: Recipe, lm: LanguageModel, encoder: Encoder) -> Evaluat
 
 @dataclass(frozen=True, slots=True)
 class DevScore:
-    """The score of the dev rows at a step. A higher `key` is better; `shown` is what a person reads."""
+    """A dev score has a `key`, of which higher is better, and the number `shown` to people."""
 
     key: tuple[float, ...]
     name: str

@@ -1,4 +1,4 @@
-"""The likelihood of targets."""
+"""The likelihood of targets is computed from logits."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from ..data.collate import Batch
 
 
 def target_nll(logits: Tensor, batch: Batch) -> Tensor:
-    """Negative log-probability (nats) of each row's target [B], summed over its tokens."""
+    """Return the negative log-probability (nats) of each row's target [B], summed over its tokens."""
     rows = []
-    # a few rows at a time: float32 copies of all [B, T, V] are the largest thing that an evaluation holds
+    # a few rows at a time: a float32 copy of all [B, T, V] would be the largest tensor of an evaluation
     for part, ids in zip(logits.split(4), batch.target_ids.split(4), strict=True):
         rows.append(part.float().log_softmax(-1).gather(2, ids[:, :, None])[:, :, 0])
     return -(torch.cat(rows) * batch.target_mask).sum(1)

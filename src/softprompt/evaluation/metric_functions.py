@@ -1,4 +1,4 @@
-"""The metrics: per-example statistics, and the score of their sum.
+"""Each metric is defined by per-example statistics and the score of their sum.
 
 BLEU sums n-gram counts, macro F1 counts by label, perplexity log-probabilities and tokens. The statistics of
 BLEU and chrF are `sacrebleu`'s and those of ROUGE-L `rouge-score`'s; the value is what these libraries give
@@ -42,7 +42,7 @@ class Metric:
 
     @property
     def is_mean(self) -> bool:
-        """Whether the metric is a mean over examples: its two statistics are a value and its weight."""
+        """Return whether the metric is a mean over examples, of a value and its weight."""
         return self.score is _mean
 
 

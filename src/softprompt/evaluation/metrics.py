@@ -1,4 +1,4 @@
-"""Metrics of predictions, each with its 95 % interval.
+"""Metrics of predictions are computed, each with its 95 % interval.
 
 Every metric is a function of sums of per-example statistics (see `metric_functions`). So the percentile
 bootstrap over examples draws how often each example occurs, sums, and scores again: a thousand resamples cost

@@ -26,7 +26,7 @@ LOGITS = 2**25  # numbers: 64 MiB in bfloat16
 
 @dataclass(frozen=True, slots=True)
 class RowAnswer:
-    """The model's answer to one row of a task without free text, and the loss of the row's target."""
+    """An answer to one row has no free text; it comes with the loss of the row's target."""
 
     text: str  # a label or choice, tags with spaces between them, or a number
     nll: float  # of the target, nats; NaN where the row has none

@@ -67,7 +67,7 @@ def test_a_resumed_run_has_moved_from_its_first_start(tmp_path, new_lm):
 def test_a_rate_that_is_far_too_small_is_found(tmp_path, new_lm):
     lm = new_lm()
     found = examine(run_of(trained(tmp_path, lm, lr=1e-7).artifact, lm))
-    assert any("barely moved" in finding.what for finding in found)
+    assert any("barely moved" in finding.summary for finding in found)
 
 
 def test_nothing_trained_but_the_base_has_not_moved_or_stayed(tmp_path, new_lm):
@@ -82,7 +82,7 @@ def test_rows_are_read_again_where_they_are_what_they_were(tmp_path, new_lm):
     opened = artifacts.load(trained(tmp_path, lm).artifact.path)
     run = with_tfidf(run_of(opened, lm))
     assert len(run.train) + len(run.dev) == 24 and len(run.scores) == len(run.dev)
-    assert any("TF-IDF" in finding.what for finding in examine(run))  # the word decides these labels
+    assert any("TF-IDF" in finding.summary for finding in examine(run))  # the word decides these labels
     (tmp_path / "rows.jsonl").write_text('{"input": "a", "target": "good"}\n', encoding="utf-8")
     assert not run_of(opened, lm).train
     (tmp_path / "rows.jsonl").unlink()

@@ -14,7 +14,7 @@ from softprompt.evaluation.diagnostics import FINDINGS, Finding, Run, examine
 from softprompt.evaluation.diagnostics.baselines import tfidf_baseline
 from softprompt.evaluation.diagnostics.held_out import repeated_inputs
 from softprompt.evaluation.diagnostics.overlap import jaccard, near_duplicates, shingles
-from softprompt.evaluation.diagnostics.shift import told_apart
+from softprompt.evaluation.diagnostics.shift import separability
 from softprompt.evaluation.diagnostics.template import frame
 
 
@@ -213,8 +213,8 @@ def test_every_finding_has_a_sick_run():
 def test_it_fires_and_says_why_and_what_mends_it(name, run, evidence):
     finding = FINDINGS[name](run)
     assert isinstance(finding, Finding) and finding in examine(run)
-    assert evidence in finding.evidence and finding.what and "softprompt " in finding.command
-    assert all(part in str(finding) for part in (finding.what, finding.evidence, finding.command))
+    assert evidence in finding.evidence and finding.summary and "softprompt " in finding.command
+    assert all(part in str(finding) for part in (finding.summary, finding.evidence, finding.command))
 
 
 @pytest.mark.parametrize("name", FINDINGS)
@@ -296,9 +296,9 @@ def test_tfidf_learns_words_and_falls_back_on_the_only_label():
     assert tfidf_baseline(train[:1], train).accuracy == 0.5
 
 
-def test_alike_texts_are_not_told_apart():
-    alike = told_apart(*([e.rendered.input for e in examples(100, seed)] for seed in (1, 2)))
-    unlike = told_apart(*([e.rendered.input for e in examples(100, 1, words)] for words in (WORDS, OTHER)))
+def test_alike_texts_are_not_separability():
+    alike = separability(*([e.rendered.input for e in examples(100, seed)] for seed in (1, 2)))
+    unlike = separability(*([e.rendered.input for e in examples(100, 1, words)] for words in (WORDS, OTHER)))
     assert alike < 0.65 and unlike > 0.99
 
 

@@ -1,7 +1,7 @@
-"""What a finished run shows that its score does not say, each with its evidence and what mends it.
+"""Findings show what the score of a finished run hides, each with its evidence and a command that fixes it.
 
-A finding looks at a `Run` (run.py): the artifact's manifest, its rows as encoded, the records of an
-evaluation, and what else the caller has. What is not there is not judged: such a finding is silent.
+A finding reads a `Run` (run.py): the artifact's manifest, its rows as encoded, the records of an evaluation,
+and what else the caller has. Where a part is missing, the findings that need it are silent.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ FINDINGS: dict[str, Callable[[Run], Finding | None]] = {
 
 
 def examine(run: Run) -> list[Finding]:
-    """Every finding on the run, warnings first."""
-    found = [finding for check in FINDINGS.values() if (finding := check(run)) is not None]
-    return sorted(found, key=lambda finding: finding.level != "warning")
+    """Return every finding on the run, warnings first."""
+    findings = [finding for check in FINDINGS.values() if (finding := check(run)) is not None]
+    return sorted(findings, key=lambda finding: finding.level != "warning")
 
 
 __all__ = ["FINDINGS", "Finding", "Run", "examine"]

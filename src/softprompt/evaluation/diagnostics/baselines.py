@@ -1,4 +1,4 @@
-"""Whether something simpler does as well: the plain model with the same words, or TF-IDF."""
+"""A tuned prompt is compared with something simpler: the plain model on the same inputs, or TF-IDF."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from .untried import untried
 
 @dataclass(frozen=True)
 class Guess:
-    """What the baseline says of a row."""
+    """The answer that a baseline gives to a row."""
 
     input: str
     prediction: str
@@ -20,19 +20,19 @@ class Guess:
 
 @dataclass(frozen=True)
 class Baseline:
-    """Accuracy in 0..1, and the rows behind it."""
+    """A baseline has its accuracy in 0..1, and the rows behind it."""
 
     accuracy: float
     records: list[Guess]
 
     @property
     def scores(self) -> list[float]:
-        """1 for each row that is right."""
+        """Return 1 for each row that is right, else 0."""
         return [float(record.prediction in record.references) for record in self.records]
 
 
 def tfidf_baseline(train: Sequence[Encoded], test: Sequence[Encoded]) -> Baseline:
-    """Logistic regression on TF-IDF of words and word pairs, as scikit-learn has it by default.
+    """Fit logistic regression on TF-IDF of words and word pairs, with scikit-learn's defaults.
 
     The inputs are those that the model reads. With one label in the training rows, that is the answer.
     """
@@ -45,7 +45,7 @@ def tfidf_baseline(train: Sequence[Encoded], test: Sequence[Encoded]) -> Baselin
     if len(set(labels)) < 2:
         predictions = [labels[0]] * len(inputs)
     else:
-        # one character is a word too: inputs in other scripts, or of digits, would else be empty
+        # A single character counts as a word: else inputs in other scripts, or of digits, would be empty.
         words = TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, token_pattern=r"(?u)\b\w+\b|[^\w\s]")
         model = make_pipeline(words, LogisticRegression(C=10.0, max_iter=1000))
         predictions = model.fit([e.rendered.input for e in train], labels).predict(inputs).tolist()
@@ -57,15 +57,17 @@ def tfidf_baseline(train: Sequence[Encoded], test: Sequence[Encoded]) -> Baselin
 
 
 def better_baseline(run: Run) -> Finding | None:
-    """The best of `run.baselines` on the same rows, or the manifest's plain model, is as good or better."""
+    """Report where the best of `run.baselines`, or the manifest's plain model, is as good or better."""
     if run.scores and run.baselines:
         means = {name: sum(scores) / len(scores) for name, scores in run.baselines.items() if scores}
-        own = sum(run.scores) / len(run.scores)
+        tuned = sum(run.scores) / len(run.scores)
         name = max(means, key=lambda key: means[key])
-        if means[name] >= own:
-            # of what is better when it is lower, scores are the negative
-            told = f"{name} {abs(means[name]):.3f}, tuned {abs(own):.3f}, on the same {len(run.scores)} rows"
-            return _finding(run, name, told)
+        if means[name] >= tuned:
+            # the scores of a metric that is better when lower are negative
+            evidence = (
+                f"{name} {abs(means[name]):.3f}, tuned {abs(tuned):.3f}, on the same {len(run.scores)} rows"
+            )
+            return _finding(run, name, evidence)
     return _plain(run)
 
 
@@ -76,14 +78,14 @@ def _plain(run: Run) -> Finding | None:
     metric = next(iter(dev.get("metrics", {})), None)
     if metric is None or metric not in plain.get("metrics", {}) or metric not in METRICS:
         return None
-    own, other = dev["metrics"][metric], plain["metrics"][metric]
-    if (other < own) if METRICS[metric].higher_is_better else (other > own):
+    tuned, other = dev["metrics"][metric], plain["metrics"][metric]
+    if (other < tuned) if METRICS[metric].higher_is_better else (other > tuned):
         return None
     return _finding(
-        run, "the plain model", f"dev {metric}: {other:.3g} plain, {own:.3g} tuned, {dev.get('n')} rows"
+        run, "the plain model", f"dev {metric}: {other:.3g} plain, {tuned:.3g} tuned, {dev.get('n')} rows"
     )
 
 
 def _finding(run: Run, name: str, evidence: str) -> Finding:
-    what = f"{name} does as well or better: as it is, the prompt is not worth serving"
-    return Finding("warning", what, evidence, untried(run))
+    summary = f"{name} does as well or better: as it is, the prompt is not worth serving"
+    return Finding("warning", summary, evidence, untried(run))

@@ -1,4 +1,4 @@
-"""A `Run` out of an artifact: its manifest, and its rows where they are still what they were."""
+"""A `Run` is read from an artifact: its manifest, and its rows where they have not changed."""
 
 from __future__ import annotations
 
@@ -17,8 +17,10 @@ from .run import Run
 
 
 def run_of(artifact: Artifact, lm: LanguageModel) -> Run:
-    """What the folder says, and its training and dev rows as encoded, if they are there and unchanged."""
-    recipe_file, given = _said(artifact.manifest.get("command", ""))
+    """Return the artifact's run, with its training and dev rows as encoded where they exist and are
+    unchanged.
+    """
+    recipe_file, given = _arguments(artifact.manifest.get("command", ""))
     run = Run(artifact.manifest, recipe=recipe_file, given=given)
     if "recipe" not in artifact.manifest or "sources" in artifact.manifest:
         return run
@@ -32,13 +34,13 @@ def run_of(artifact: Artifact, lm: LanguageModel) -> Run:
         )
         return replace(run, train=encoder.encode_rows(train), dev=encoder.encode_rows(held))
     except SoftPromptError:
-        return run  # rows that moved are no finding; inspection says so
+        return run  # missing rows are no finding; the inspection reports them
 
 
 def with_tfidf(run: Run) -> Run:
-    """The run beside TF-IDF on its dev rows, where it is a classification with accuracy in its manifest.
+    """Return the run with the TF-IDF baseline on its dev rows, if it is a classification with an accuracy.
 
-    Per-row scores are not in a manifest, so that its accuracy stands for all rows alike.
+    A manifest has no scores of single rows, so its accuracy is used for all rows alike.
     """
     accuracy = run.manifest.get("dev", {}).get("metrics", {}).get("accuracy")
     if run.setting("task", "kind") != "classification" or accuracy is None or not run.train or not run.dev:
@@ -51,10 +53,10 @@ def with_tfidf(run: Run) -> Run:
     )
 
 
-def _said(command: str) -> tuple[str, list[str]]:
-    """What `softprompt tune` or `search` was given: the recipe's file, and KEY=VALUE beside it.
+def _arguments(command: str) -> tuple[str, list[str]]:
+    """Return the recipe's file and the KEY=VALUE arguments of a `softprompt tune` or `search` command.
 
-    The file is "RECIPE" where it was trained otherwise.
+    The file is "RECIPE" where the artifact was made in another way.
     """
     words = shlex.split(command)
     if not {"tune", "search"} & set(words):

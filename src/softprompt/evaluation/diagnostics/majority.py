@@ -1,4 +1,4 @@
-"""Whether a classifier says the same whatever it is shown."""
+"""A classifier is reported that gives the same answer to every input."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ROOM = 0.05  # and at least so many rows ask for another
 
 
 def pinned_at_majority(run: Run) -> Finding | None:
-    """The answers of `run.records`, or, without them, dev metrics that only one answer can give."""
+    """Report records, or, without them, dev metrics that only a constant answer can give."""
     if run.setting("task", "kind") != "classification":
         return None
     return _of_records(run) if run.records else _of_metrics(run)
@@ -21,14 +21,14 @@ def pinned_at_majority(run: Run) -> Finding | None:
 def _of_records(run: Run) -> Finding | None:
     label, count = Counter(record.prediction for record in run.records).most_common(1)[0]
     n = len(run.records)
-    asked = sum(label in record.references for record in run.records)
-    if count < PINNED * n or asked > (1 - ROOM) * n:
+    expected = sum(label in record.references for record in run.records)
+    if count < PINNED * n or expected > (1 - ROOM) * n:
         return None
-    return _finding(run, f"{count} of {n} answers are '{label}', which {asked} rows ask for")
+    return _finding(run, f"{count} of {n} answers are '{label}', which {expected} rows ask for")
 
 
 def _of_metrics(run: Run) -> Finding | None:
-    """A constant answer has exactly the share of its label as accuracy, and 2s / (1 + s) / K as macro F1."""
+    """A constant answer has its label's share s as accuracy, and 2s / (1 + s) / K as macro F1."""
     metrics = run.manifest.get("dev", {}).get("metrics", {})
     if not run.dev or not {"accuracy", "macro_f1"} <= set(metrics):
         return None
@@ -44,5 +44,5 @@ def _of_metrics(run: Run) -> Finding | None:
 
 
 def _finding(run: Run, evidence: str) -> Finding:
-    what = "it answers the same label whatever the input: the metric is pinned"
-    return Finding("warning", what, evidence, untried(run))
+    summary = "it answers the same label whatever the input: the metric is pinned"
+    return Finding("warning", summary, evidence, untried(run))

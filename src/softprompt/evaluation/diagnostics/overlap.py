@@ -1,8 +1,8 @@
-"""Rows of two splits that are nearly the same text: Jaccard similarity of their shingles, computed exactly.
+"""Rows of two splits that are nearly the same text are found by Jaccard similarity of shingles, exactly.
 
 Candidates are found by prefix filtering (Chaudhuri, Ganti, Kaushik 2006; with k: Wang, Li, Feng 2012): two
 sets of similarity t share k of the rarest |x| − ⌈t|x|⌉ + k members of each, and neither is smaller than t
-times the other. So nothing is missed, and few pairs are compared.
+times the other. So none is missed, and few pairs are compared.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SHARE = 0.01  # of the test rows: fewer are a note
 
 
 def train_test_overlap(run: Run) -> Finding | None:
-    """Test rows (dev rows where there are none) whose input is nearly that of a training row."""
+    """Report test rows (dev rows where there are none) whose input is nearly that of a training row."""
     held, name = (run.test, "test") if run.test else (run.dev, "dev")
     if not run.train or not held:
         return None
@@ -38,22 +38,23 @@ def train_test_overlap(run: Run) -> Finding | None:
         f"({100 * example[2]:.0f} %)"
     )
     level = "warning" if len(pairs) > SHARE * len(held) else "note"
-    what = f"training and {name} rows overlap: the score flatters"
-    mend = f"remove those rows from data.train, then {run.tune()}"
-    return Finding(level, what, evidence, mend)
+    summary = f"training and {name} rows overlap: the score is too good"
+    fix = f"remove those rows from data.train, then {run.tune()}"
+    return Finding(level, summary, evidence, fix)
 
 
 def near_duplicates(
     train: Sequence[str], held: Sequence[str], threshold: float = NEAR
 ) -> list[tuple[int, int, float]]:
-    """(training row, held row, similarity) for each held row with one: its nearest, at least `threshold`.
+    """Return (training row, held row, similarity) of each held row's nearest, where it is `threshold` or
+    more.
 
-    What all texts begin and end with (a template's own words) is left out.
+    Text that all inputs begin or end with (a template's own words) is left out.
     """
     bare = _without_frame([*train, *held])
     sets = [shingles(text) for text in bare]
-    counts = Counter(shingle for found in sets for shingle in found)
-    ordered = [sorted(found, key=lambda s: (counts[s], s)) for found in sets]
+    counts = Counter(shingle for members in sets for shingle in members)
+    ordered = [sorted(members, key=lambda s: (counts[s], s)) for members in sets]
     index: dict[str, list[int]] = defaultdict(list)
     for row in range(len(train)):
         for shingle in _rarest(ordered[row], threshold):
@@ -74,19 +75,19 @@ def near_duplicates(
 
 
 def shingles(text: str) -> frozenset[str]:
-    """Runs of characters of the text without case, punctuation and runs of space; a short text is its own."""
+    """Return the text's runs of characters, without case, punctuation and runs of space."""
     plain = " ".join(re.sub(r"[^\w\s]", " ", text.casefold()).split())
     return frozenset(plain[i : i + SHINGLE] for i in range(max(1, len(plain) - SHINGLE + 1)) if plain)
 
 
 def jaccard(a: frozenset[str], b: frozenset[str]) -> float:
-    """Shared members, of all; 0 for empty sets."""
+    """Return the share of members that both sets have; 0 for empty sets."""
     both = len(a & b)
     return both / (len(a) + len(b) - both) if both else 0.0
 
 
 def _least(size: int, threshold: float) -> int:
-    """Members that a set of this size shares with any that is near it."""
+    """Return how many members a set of this size shares with any set that is near it."""
     return math.ceil(threshold * size - 1e-9)
 
 
@@ -101,7 +102,7 @@ def _may_be_near(a: int, b: int, shared: int, threshold: float) -> bool:
 
 
 def _common(texts: Sequence[str]) -> int:
-    """Characters that all begin with: those of the first and the last in order."""
+    """Return how many characters all texts begin with: those of the first and the last in order."""
     low, high = min(texts), max(texts)
     return next((i for i, (a, b) in enumerate(zip(low, high, strict=False)) if a != b), len(low))
 

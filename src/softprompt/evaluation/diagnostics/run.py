@@ -1,4 +1,4 @@
-"""What findings look at, and what they give back. Nothing here computes."""
+"""A run is what findings read, and a finding what they return. This module computes nothing."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, Literal, Protocol
 
 
 class Text(Protocol):
-    """A rendered row; `data.template.Rendered` is one."""
+    """A rendered row has these texts; `data.template.Rendered` is one."""
 
     @property
     def input(self) -> str: ...
@@ -22,7 +22,7 @@ class Text(Protocol):
 
 
 class Encoded(Protocol):
-    """An encoded row; `data.encode.Example` is one."""
+    """An encoded row has these values; `data.example.Example` is one."""
 
     @property
     def rendered(self) -> Text: ...
@@ -35,7 +35,7 @@ class Encoded(Protocol):
 
 
 class Answered(Protocol):
-    """What came out for a row; `evaluate.Record` is one."""
+    """An answered row has these texts; `evaluator.Record` is one."""
 
     @property
     def prediction(self) -> str: ...
@@ -46,61 +46,61 @@ class Answered(Protocol):
 
 @dataclass(frozen=True)
 class Finding:
-    """Something to know of a run: how grave, what, by which figures, and the command that mends it.
+    """A finding has a level, a summary, the figures that show it, and the command that fixes it.
 
-    `splits` are the held-out rows that it says cannot measure quality.
+    `splits` are the held-out rows that, by this finding, cannot measure quality.
     """
 
     level: Literal["warning", "note"]
-    what: str
+    summary: str
     evidence: str
     command: str = ""
     splits: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        lines = [f"{self.level}: {self.what}", f"  evidence: {self.evidence}"]
-        return "\n".join([*lines, *([f"  mend: {self.command}"] if self.command else [])])
+        lines = [f"{self.level}: {self.summary}", f"  evidence: {self.evidence}"]
+        return "\n".join([*lines, *([f"  fix: {self.command}"] if self.command else [])])
 
 
 @dataclass(frozen=True)
 class Run:
-    """A finished run, as much of it as the caller has."""
+    """A finished run, of which the caller may have only a part."""
 
     manifest: Mapping[str, Any] = field(default_factory=dict)  # `softprompt.json`
     recipe: str = "RECIPE"  # the recipe's file, for commands to name
-    given: Sequence[str] = ()  # what the command line said beside it: KEY=VALUE
+    given: Sequence[str] = ()  # the other arguments of the command: KEY=VALUE
     train: Sequence[Encoded] = ()
     dev: Sequence[Encoded] = ()
     test: Sequence[Encoded] = ()
     unseen: Sequence[Encoded] = ()  # test rows of kinds that training did not see
     records: Sequence[Answered] = ()  # of an evaluation (dev or test)
-    used: Sequence[str] = ()  # inputs as the model was given them in use
+    used: Sequence[str] = ()  # inputs that the model received in use
     scores: Sequence[float] = ()  # of the rows of `records`, each row's share of the metric: higher is better
-    baselines: Mapping[str, Sequence[float]] = field(default_factory=dict)  # the same rows, by other means
+    baselines: Mapping[str, Sequence[float]] = field(default_factory=dict)  # of the same rows
     searched: Sequence[tuple[float, float]] = ()  # (learning rate, dev score: higher is better)
-    seeds: Mapping[str, Sequence[float]] = field(default_factory=dict)  # score of each seed, by contestant
+    seeds: Mapping[str, Sequence[float]] = field(default_factory=dict)  # score of each seed, by candidate
     test_scores: Mapping[str, Any] = field(default_factory=dict)  # `Evaluation.to_json()` on the test rows
     higher_is_better: bool = True  # of `seeds`
 
     @property
     def settings(self) -> Mapping[str, Any]:
-        """The recipe, as the manifest holds it."""
+        """Return the recipe, as the manifest holds it."""
         return self.manifest.get("recipe", {})
 
     def setting(self, section: str, key: str, default: Any = None) -> Any:
-        """One setting of the recipe."""
+        """Return one setting of the recipe."""
         return (self.settings.get(section) or {}).get(key, default)
 
     def tune(self, *overrides: str) -> str:
-        """The command that trains it again as it was trained, but with these settings."""
+        """Return the command that trains it again as it was trained, but with these settings."""
         return " ".join(["softprompt tune", self.recipe, *self._kept(overrides), *overrides, "--overwrite"])
 
     def search(self, over: str) -> str:
-        """The command that trains it as it was trained, with every value of one setting (`lr=1e-3,1e-2`)."""
+        """Return the command that trains it with every value of one setting (`lr=1e-3,1e-2`)."""
         return " ".join(["softprompt search", self.recipe, *self._kept([over]), "--over", over])
 
     def _kept(self, changed: Sequence[str]) -> list[str]:
-        """What was given and is not changed, quoted for a shell; `lr` and `train.lr` are one key."""
+        """Quote for a shell the arguments that are not changed; `lr` and `train.lr` are one key."""
         keys = {_last(word) for word in changed}
         return [shlex.quote(word) for word in self.given if _last(word) not in keys]
 

@@ -1,4 +1,4 @@
-"""Whether the dev rows, which choose what is kept, are like the test rows, which judge it."""
+"""The dev rows, which choose the step that is kept, are compared with the test rows."""
 
 from __future__ import annotations
 
@@ -7,30 +7,32 @@ from collections.abc import Sequence
 from .run import Finding, Run
 
 FEWEST = 30  # rows of each
-APART = 0.75  # area under the curve of a classifier that tells them apart
+APART = 0.75  # area under the curve of a classifier that separates them
 FOLDS = 5
-MOST = 1000  # rows of each that are looked at
+MOST = 1000  # rows of each that are read
 
 
 def dev_test_apart(run: Run) -> Finding | None:
-    """Scores whose 95 % intervals do not meet, else inputs that a classifier tells apart."""
+    """Report scores whose 95 % intervals do not meet, else inputs that a classifier can separate."""
     if (finding := _scores_apart(run)) is not None:
         return finding
     if min(len(run.dev), len(run.test)) < FEWEST:
         return None
-    area = told_apart(*([e.rendered.input for e in rows[:MOST]] for rows in (run.dev, run.test)))
+    area = separability(*([e.rendered.input for e in rows[:MOST]] for rows in (run.dev, run.test)))
     if area < APART:
         return None
-    what = "dev and test rows are unlike: what is best on dev need not be on test"
+    summary = "dev and test rows differ: the best on dev need not be the best on test"
     evidence = (
-        f"a classifier of their words tells a dev from a test input with an area under "
+        f"a classifier of their words separates dev from test inputs with an area under "
         f"the curve of {area:.2f}"
     )
-    return Finding("note", what, evidence + " (0.5: alike)", _mend(run))
+    return Finding("note", summary, evidence + " (0.5: alike)", _fix(run))
 
 
-def told_apart(dev: Sequence[str], test: Sequence[str]) -> float:
-    """Cross-validated area under the curve of TF-IDF and logistic regression (Lopez-Paz & Oquab 2017)."""
+def separability(dev: Sequence[str], test: Sequence[str]) -> float:
+    """Return the cross-validated area under the curve of logistic regression on TF-IDF (Lopez-Paz & Oquab
+    2017).
+    """
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
     from sklearn.metrics import roc_auc_score
@@ -41,8 +43,8 @@ def told_apart(dev: Sequence[str], test: Sequence[str]) -> float:
     words = TfidfVectorizer(token_pattern=r"(?u)\b\w+\b|[^\w\s]")
     model = make_pipeline(words, LogisticRegression(max_iter=1000, class_weight="balanced"))
     folds = StratifiedKFold(FOLDS, shuffle=True, random_state=0)
-    found = cross_val_predict(model, [*dev, *test], truth, cv=folds, method="decision_function")
-    return float(roc_auc_score(truth, found))
+    decisions = cross_val_predict(model, [*dev, *test], truth, cv=folds, method="decision_function")
+    return float(roc_auc_score(truth, decisions))
 
 
 def _scores_apart(run: Run) -> Finding | None:
@@ -58,9 +60,9 @@ def _scores_apart(run: Run) -> Finding | None:
         for s in (dev, test)
     ]
     evidence = f"{metric}: {shown[0]} on {dev['n']} dev rows, {shown[1]} on {test['n']} test rows"
-    what = "dev and test scores are far apart: dev rows are unlike the test rows, or were chosen on too often"
-    return Finding("warning", what, evidence, _mend(run))
+    summary = "dev and test scores are far apart: the rows differ, or dev rows were used for too many choices"
+    return Finding("warning", summary, evidence, _fix(run))
 
 
-def _mend(run: Run) -> str:
+def _fix(run: Run) -> str:
     return run.tune("data.dev=FILE") + "   (rows like those of the test file, none of them trained on)"

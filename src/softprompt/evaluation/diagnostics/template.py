@@ -1,4 +1,4 @@
-"""Whether the model is asked in the form that it was trained on."""
+"""Inputs in use are compared with the form that the model was trained on."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ TAG = re.compile(r"\{\{.*?\}\}|\{%.*?%\}|\{#.*?#\}", re.S)
 
 
 def template_mismatch(run: Run) -> Finding | None:
-    """Inputs in use that lack what the template puts around every input, or have it twice."""
+    """Report inputs in use that lack the template's text around the field, or have it twice."""
     head, tail = frame(str(run.setting("template", "input", "")))
     if not run.used or not (head or tail):
         return None
@@ -20,19 +20,19 @@ def template_mismatch(run: Run) -> Finding | None:
         return None
     form = " … ".join(repr(part) for part in (head, tail) if part)
     n = len(run.used)
-    what = "inputs were rendered otherwise in use than in training"
+    summary = "inputs were rendered differently in use and in training"
     if lacking:
-        evidence = f"{len(lacking)} of {n} inputs are not of the template's form, {form}"
+        evidence = f"{len(lacking)} of {n} inputs do not have the template's form, {form}"
     else:
         evidence = (
             f"{len(twice)} of {n} inputs have the template's form, {form}, twice: they were rendered already"
         )
-    mend = "softprompt generate ARTIFACT INPUT   (it renders a bare input itself; so does Tuned.generate)"
-    return Finding("warning", what, evidence, mend)
+    fix = "softprompt generate ARTIFACT INPUT   (it renders a bare input itself; so does Tuned.generate)"
+    return Finding("warning", summary, evidence, fix)
 
 
 def frame(template: str) -> tuple[str, str]:
-    """The literal text ahead of the template's first field, and after its last."""
+    """Return the literal text ahead of the template's first field, and after its last."""
     parts = TAG.split(template)
     return (parts[0], parts[-1]) if len(parts) > 1 else ("", "")
 

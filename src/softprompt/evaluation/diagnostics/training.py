@@ -1,4 +1,4 @@
-"""Whether training did its work: did the vectors move, was it at its end, was the rate well searched."""
+"""Training is checked: whether the vectors moved, had finished learning, and at which learning rates."""
 
 from __future__ import annotations
 
@@ -8,26 +8,25 @@ from .run import Finding, Run
 from .untried import best_scores, beyond, search, untried
 
 BARELY = 0.01  # of the start's norm
-EVALUATIONS = 6  # fewer say nothing of a trend
+EVALUATIONS = 6  # fewer show no trend
 FALL = 0.05  # of the loss, from one third of the run to the next
 
 
 def barely_moved(run: Run) -> Finding | None:
-    """By `training.moved` of the manifest: how far the parameters went, as a share of their start."""
+    """Report a small `training.moved` of the manifest: how far parameters went, as a share of their start."""
     moved = run.manifest.get("training", {}).get("moved")
     if moved is None or moved >= BARELY:
         return None
     steps, lr = run.manifest["training"].get("best_step"), run.setting("train", "lr")
-    what = "the prompt barely moved from where it started"
-    evidence = f"at step {steps} its numbers are {100 * moved:.2g} % of their start's norm away from it"
+    summary = "the prompt barely moved from where it started"
+    evidence = f"at step {steps} its vectors have moved by {100 * moved:.2g} % of the norm of their start"
     tried = any(rate >= 10 * lr for rate, _ in run.searched) if lr else bool(run.searched)
-    mend = untried(run) if tried or not lr else run.tune(f"train.lr={lr * 10:.1e}")
-    return Finding("warning", what, evidence, mend)
+    fix = untried(run) if tried or not lr else run.tune(f"train.lr={lr * 10:.1e}")
+    return Finding("warning", summary, evidence, fix)
 
 
 def still_falling(run: Run) -> Finding | None:
-    """It ran to its end, the last dev score is the best, and the loss fell from the second "
-    "third to the last."""
+    """Report a run that ran to its end, with the last dev score best and the loss still falling."""
     training = run.manifest.get("training", {})
     history = training.get("history") or []
     if len(history) < EVALUATIONS or training.get("stopped") != "finished":
@@ -42,16 +41,16 @@ def still_falling(run: Run) -> Finding | None:
     evidence = (
         f"median loss {before:.3g}, then {last:.3g} in the last third; of {len(losses)} dev scores the last "
     )
-    mend = run.tune(f"train.steps={2 * training['steps']}")
-    return Finding("note", "the loss was still falling at the end", evidence + "is the best", mend)
+    fix = run.tune(f"train.steps={2 * training['steps']}")
+    return Finding("note", "the loss was still falling at the end", evidence + "is the best", fix)
 
 
 def rate_at_edge(run: Run) -> Finding | None:
-    """The best of the learning rates that were tried is the smallest or the largest of them."""
+    """Report that the best learning rate is the smallest or the largest of those that were tried."""
     if (edge := beyond(run)) is None:
         return None
     best, rates = edge[0], sorted(best_scores(run))
     side = "smallest" if best == rates[0] else "largest"
     evidence = f"the best of {', '.join(f'{lr:g}' for lr in rates)} is the {side}, {best:g}"
-    what = "the learning rate is at the edge of what was searched"
-    return Finding("warning", what, evidence, search(run, edge[1]))
+    summary = "the learning rate is at the edge of what was searched"
+    return Finding("warning", summary, evidence, search(run, edge[1]))

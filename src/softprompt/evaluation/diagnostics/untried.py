@@ -1,4 +1,4 @@
-"""What a run has not tried yet: the fix that findings on a poor score propose."""
+"""Findings on a poor score propose settings that a run has not tried yet."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ RATES = (1e-3, 3e-3, 1e-2, 3e-2)  # learning rates to search where nothing bette
 
 
 def untried(run: Run) -> str:
-    """A command with learning rates that were not searched or, where the best is inside them, more steps."""
+    """Return a command that searches untried learning rates or, where the best is inside them, more steps."""
     if (edge := beyond(run)) is not None:
         return search(run, edge[1])
     known = {run.setting("train", "lr"), *(lr for lr, _ in run.searched)}
@@ -23,7 +23,7 @@ def untried(run: Run) -> str:
 
 
 def best_scores(run: Run) -> dict[float, float]:
-    """The best dev score of each learning rate that was searched."""
+    """Return the best dev score of each learning rate that was searched."""
     scores: dict[float, float] = {}
     for lr, score in run.searched:
         scores[lr] = max(score, scores.get(lr, score))
@@ -31,10 +31,10 @@ def best_scores(run: Run) -> dict[float, float]:
 
 
 def beyond(run: Run) -> tuple[float, list[float]] | None:
-    """The best rate where it is the smallest or largest of those searched, and two rates farther out.
+    """Return the best rate, if it is the smallest or largest of those searched, and two rates farther out.
 
-    None where fewer than two rates were searched, where the best lies inside them, or where its neighbour
-    is as good.
+    None where fewer than two rates were searched, where the best is inside them, or where its neighbour is as
+    good.
     """
     scores = best_scores(run)
     rates = sorted(scores)
@@ -51,5 +51,5 @@ def beyond(run: Run) -> tuple[float, list[float]] | None:
 
 
 def search(run: Run, rates: list[float]) -> str:
-    """The command that searches these rates."""
+    """Return the command that searches these rates."""
     return run.search(f"lr={','.join(f'{lr:.2g}' for lr in rates)}")
