@@ -131,7 +131,7 @@ def test_blank_lines_of_json_lines_are_answered_too(run, tuned, tmp_path):
     [
         (b"caf\xe9\n", "standard input:1: not UTF-8 text"),
         (b"a\0b\n", "holds NUL characters"),
-        (b'[{"input": "sun"},]', "a comma stands after the last row"),
+        (b'[{"input": "sun"},]', "there is a comma after the last row"),
         (b'{"input": "sun"}\nmud\n', "standard input:2: broken JSON"),
         (b"\n \n", "no inputs"),
     ],

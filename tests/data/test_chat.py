@@ -67,7 +67,7 @@ def test_a_template_that_takes_parts_alone():
     ],
 )  # fmt: skip
 def test_text_that_a_template_leaves_out_is_refused(template, turns, who):
-    with pytest.raises(SoftPromptError, match=f"leaves out what the {who} says"):
+    with pytest.raises(SoftPromptError, match=f"leaves out the {who}'s text"):
         chat(template).ids(turns)
 
 
@@ -97,7 +97,7 @@ def test_the_date_is_the_same_on_every_day(monkeypatch):
     other = Chat(made.tokenizer, date="2031-01-02")
     assert written(other, ("user", "a")).startswith("Today: 02 Jan 2031\n")
     assert made.writes_date and not chat(TURN).writes_date
-    with pytest.raises(SoftPromptError, match="is no date"):
+    with pytest.raises(SoftPromptError, match="is not a date"):
         Chat(made.tokenizer, date="tomorrow").check()
 
 
@@ -134,5 +134,5 @@ def test_parts_that_a_template_shows_as_python_does_are_none_of_its_own():
     tokenizer.chat_template = "{% for m in messages %}{{ m['content'][:3] }}{% endfor %}<a>"
     encoder = Encoder(tokenizer, Template(chat=True))
     assert encoder.encode({"input": "abc", "target": "y"}).input_ids
-    with pytest.raises(SoftPromptError, match="leaves out what the user says"):
+    with pytest.raises(SoftPromptError, match="leaves out the user's text"):
         encoder.encode({"input": "a longer question", "target": "y"})

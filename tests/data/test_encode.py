@@ -171,7 +171,7 @@ def test_encode_prompt_names():
     assert encoder.encode("Hi", with_target=False, prompt="fact").prompt == 1
     message = fails(lambda: encoder.encode(row(style="fcat")))
     assert "train.jsonl:4: unknown prompt 'fcat'; did you mean 'fact'?" in message
-    assert "the text: the prompt is not said" in fails(lambda: encoder.encode("Hi", with_target=False))
+    assert "the text: no prompt is named" in fails(lambda: encoder.encode("Hi", with_target=False))
 
 
 def test_encode_too_long_is_refused_with_a_number_that_works():

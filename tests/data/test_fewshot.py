@@ -80,7 +80,7 @@ def test_too_long_is_refused_and_never_cut(llama):
 
 
 def test_more_than_there_are_is_refused(llama):
-    with pytest.raises(SoftPromptError, match="9 demonstrations are asked for, but there are 8"):
+    with pytest.raises(SoftPromptError, match="9 demonstrations are requested, but there are 8"):
         few_shot(encoder(llama), ROWS, [ASKED], 9)
 
 

@@ -193,7 +193,7 @@ def test_odd_templates_are_noted():
         check_rows(Template(*arguments, **keywords), rows, found.append)
         return "\n".join(found)
 
-    assert "holds {label} as it stands" in output("{{ text }} {label}", "{{ label }}")
+    assert "holds {label} as plain text" in output("{{ text }} {label}", "{{ label }}")
     assert "same input" in output("{{ text }}", "{{ row }}") and "same target" in output(
         "{{ row }}", "{{ label }}"
     )

@@ -125,7 +125,7 @@ def test_tokens_without_an_embedding_are_named_with_the_row():
         with pytest.raises(SoftPromptError, match=r"the row: the model has no embedding for .*<ITEM>"):
             encoder.encode(row)
     choices = Encoder(tokenizer, Template(choices_field="c"), Task("choice"), ModelSide(vocabulary=rows))
-    with pytest.raises(SoftPromptError, match="take it out of the text"):  # though it is not the target
+    with pytest.raises(SoftPromptError, match="remove it from the text"):  # though it is not the target
         choices.encode({"input": "x", "target": "y", "c": ["y", "<ITEM>"]})
     with pytest.raises(SoftPromptError, match="label '<ITEM>'"):
         Encoder(

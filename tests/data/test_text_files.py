@@ -74,7 +74,7 @@ def test_files_that_cannot_be_read_say_why(tmp_path):
         ("deep.jsonl", "[" * 10_000, "too deeply"),
         ("deep1.jsonl", '{"a": ' + "[" * 10_000, "too deeply"),
         ("big.jsonl", '{"a": ' + "9" * 5000 + "}", "too many digits"),
-        ("comma.json", '[{"a": 1},]', "a comma stands after the last row"),
+        ("comma.json", '[{"a": 1},]', "there is a comma after the last row"),
         ("wide.csv", ",".join(f"c{i}" for i in range(20_000)) + "\n", "at most 10,000 columns"),
         ("index.csv", ",a\n0,1\n", "index=False"),
         ("z.jsonl.zip", "x", "unpack it first"),

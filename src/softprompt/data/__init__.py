@@ -1,7 +1,7 @@
-"""Rows become examples: reading rows, rendering them through templates, encoding them as token ids.
+"""Rows are read, rendered through templates, and encoded as token ids.
 
-Importing this package is light; it knows nothing of torch, of models or of methods. Batches of
-tensors are made in `softprompt.data.collate`, which is not imported here.
+Importing this package is light: it needs no torch, models or methods. Batches of tensors are made in
+`softprompt.data.collate`, which is not imported here.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Rows put together by the tokens that they fill, padding included, and not by their number."""
+"""Batches are formed by the tokens that they fill, padding included, and not by their number of rows."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator, Sequence
 
 
 def by_tokens(order: Iterable[int], lengths: Sequence[int], limit: int) -> Iterator[list[int]]:
-    """Batches of rows, in `order`, whose padded tokens (rows × the longest) stay within `limit`.
+    """Yield batches of rows, in `order`, whose padded tokens (rows × the longest) are at most `limit`.
 
-    `lengths` are all rows' tokens. A row that is longer than the limit is a batch of its own.
+    `lengths` are the tokens of all rows. A row that is longer than the limit is a batch of its own.
     """
     batch: list[int] = []
     longest = 0

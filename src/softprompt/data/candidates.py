@@ -1,4 +1,4 @@
-"""Token ids of the texts that a model chooses among: labels, or the choices of a row."""
+"""Labels and a row's choices, among which a model chooses, are encoded as token ids."""
 
 from __future__ import annotations
 
@@ -31,10 +31,10 @@ def label_ids(tokens: Tokens, task: Task, input_template: str, labels: Sequence[
 
 
 def distinct_ids(tokens: Tokens, texts: Sequence[str], name: str) -> tuple[Ids, ...]:
-    """Token ids of each text; where one text begins another, all are closed with the end token.
+    """Return the token ids of each text; where one text begins another, all end with the end token.
 
-    Without it the shorter would be scored on a part of the longer ("no" and "no idea").
-    Raises SoftPromptError where two texts have the same tokens, or one has none.
+    Without it the shorter would be scored on a part of the longer ("no" and "no idea"). Raises
+    SoftPromptError where two texts have the same tokens, or one has none.
     """
     ids: list[Ids] = [tokens.of_continuation(text) for text in texts]
     if any(a != b and b[: len(a)] == a for a in ids for b in ids):
@@ -44,7 +44,7 @@ def distinct_ids(tokens: Tokens, texts: Sequence[str], name: str) -> tuple[Ids, 
             other = texts[ids.index(candidate)] if candidate else ""
             why = f"{other!r} has the same tokens" if candidate else "the tokenizer gives no token for it"
             raise SoftPromptError(
-                f"{name}: {texts[index]!r} cannot be told from the others", why, "choose other words"
+                f"{name}: {texts[index]!r} cannot be distinguished from the others", why, "choose other words"
             )
     return tuple(ids)
 

@@ -1,8 +1,8 @@
-"""What fits into a model's positions, and what to change where a row does not.
+"""Rows are checked against a model's positions, with advice on what to change where a row does not fit.
 
-A decoder-only model has one sequence: [input | soft tokens | answer]. An encoder-decoder model counts two
-apart: the encoder's holds the input, the decoder's the answer. The answer is as long as the row's target, or
-as what is to be written, whichever is longer. This file knows numbers, and no tokenizers or models.
+A decoder-only model has one sequence: [input | soft tokens | answer]. An encoder-decoder model has two: the
+encoder's holds the input, the decoder's the answer. The answer is as long as the row's target, or as the text
+to be generated, whichever is longer. This file knows numbers, and no tokenizers or models.
 """
 
 from __future__ import annotations
@@ -17,70 +17,70 @@ UNCUT = "what does not fit cannot be read by the model, and is never cut unasked
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """What a row asks for, in tokens."""
+    """A row needs this many tokens."""
 
     input: int
-    target: int  # the longest of what may be scored
-    least_input: int = 1  # what cannot be cut off the input: a chat template's own tokens, and one more
+    target: int  # the longest target or candidate
+    least_input: int = 1  # tokens that cannot be cut off: the chat template's, and one more
     shown: int = 0  # demonstrations in the input
 
 
 class TooLong(SoftPromptError):
-    """A row that the model's positions do not hold."""
+    """A row does not fit into the model's positions."""
 
-    def __init__(self, what: str, why: str, fix: str, room: Room, need: Need) -> None:
-        super().__init__(what, why, fix)
+    def __init__(self, message: str, why: str, fix: str, room: Room, need: Need) -> None:
+        super().__init__(message, why, fix)
         self.room, self.need = room, need
 
 
 @dataclass(frozen=True, slots=True)
 class Room:
-    """Positions of a model, and what takes some of them in every row."""
+    """A model has these positions, and some of them are taken in every row."""
 
-    context: int | None = None  # of the sequence that the input is in; None: no limit
+    context: int | None = None  # of the input's sequence; None: no limit
     soft: int = 0  # soft tokens in it
-    answer_context: int | None = None  # of the decoder, where that is a sequence of its own
+    answer_context: int | None = None  # of a separate decoder
     answer_soft: int = 0  # soft tokens that the decoder reads before its own
-    apart: bool = False  # input and answer are sequences of their own
-    new_tokens: int = 0  # tokens that are written: task.max_new_tokens of a generation
-    length: int = 0  # method.length; soft tokens are that many in each place
-    limit: str = ""  # why `context` is shorter than what the model was made for, or empty
-    is_settled: bool = False  # a tuned prompt's, so that settings of the recipe can no longer be changed
+    apart: bool = False  # input and answer are separate sequences
+    new_tokens: int = 0  # task.max_new_tokens of a generation, else 0
+    length: int = 0  # method.length: the number of soft tokens in each place
+    limit: str = ""  # why `context` is shorter than the model was made for, or empty
+    is_settled: bool = False  # of a tuned prompt: its recipe cannot be changed any more
 
     def answer(self, need: Need) -> int:
-        """Positions that the row's answer takes."""
+        """Return the positions that the row's answer takes."""
         return max(need.target, self.new_tokens)
 
     def for_input(self, need: Need) -> int | None:
-        """Positions that are left for the input; below 1 where there are none. None: no limit."""
+        """Return the positions that are left for the input, below 1 where there are none; None: no limit."""
         if self.context is None:
             return None
         return self.context - self.soft - (0 if self.apart else self.answer(need))
 
     def check(self, need: Need, where: str) -> None:
-        """Raises TooLong for a row that does not fit whole."""
+        """Raise TooLong for a row that does not fit whole."""
         room = self.for_input(need)
         if room is not None and need.input > room:
             raise self._error(need, where, self.context, "input and answer" if not self.apart else "input")
         self.check_answer(need, where)
 
     def check_answer(self, need: Need, where: str) -> None:
-        """Raises TooLong where the decoder, being apart, does not hold the answer."""
+        """Raise TooLong where a separate decoder does not hold the answer."""
         most = self.answer_context
         if self.apart and most is not None and max(self.answer(need), self.answer_soft) > most:
             raise self._error(need, where, most, "answer")
 
     def no_room(self, need: Need, where: str) -> TooLong:
-        """The error for a row of which nothing would be left, were it cut."""
+        """Return the error for a row of which nothing would be left after cutting."""
         return self._error(need, where, self.context, "input and answer" if not self.apart else "input")
 
-    def _error(self, need: Need, where: str, context: int | None, what: str) -> TooLong:
+    def _error(self, need: Need, where: str, context: int | None, part: str) -> TooLong:
         parts = []
-        if what != "answer":
+        if part != "answer":
             template = f" ({need.least_input - 1} of it the chat template's and system text's)"
             parts = [f"{need.input} of input" + (template if need.least_input > 1 else "")]
             parts.append(f"{self.soft} of soft tokens" if self.soft else "")
-        if what != "input":
+        if part != "input":
             written = self.new_tokens > need.target
             target = f"; the target has {need.target}" if need.target else ""
             parts.append(
@@ -88,14 +88,14 @@ class Room:
                 if written
                 else f"{need.target} of target"
             )
-            if what == "answer" and self.answer_soft:
+            if part == "answer" and self.answer_soft:
                 parts.append(f"{self.answer_soft} of soft tokens, read before it")
-        stack = "decoder's " if what == "answer" else "encoder's "
+        stack = "decoder's " if part == "answer" else "encoder's "
         side = f"its {stack if self.apart else ''}context"
         return TooLong(
             f"{where}: too long for the model: {side} is {context} tokens, and the row takes "
-            + " + ".join(part for part in parts if part),
-            "; ".join(part for part in (self.limit if what != "answer" else "", UNCUT) if part),
+            + " + ".join(filter(None, parts)),
+            "; ".join(filter(None, (self.limit if part != "answer" else "", UNCUT))),
             fix([(self, need)]),
             self,
             need,
@@ -103,26 +103,26 @@ class Room:
 
 
 def fix(rows: Sequence[tuple[Room, Need]]) -> str:
-    """One change that makes all of these rows fit, or several to choose from; each works by itself."""
+    """Return one change that makes all of these rows fit, or several to choose from; each alone suffices."""
     if shown := [need.shown for _, need in rows if need.shown]:
         return f"show fewer demonstrations than {min(shown)}, or shorter ones (data.max_input_tokens)"
     if rows[0][0].is_settled:
         return _settled(rows)
-    found = [option for option in (_shorter_inputs(rows), _fewer_new(rows), _fewer_soft(rows)) if option]
-    return ", or ".join(found) if found else _several(rows)
+    options = [text for text in (_shorter_inputs(rows), _fewer_new(rows), _fewer_soft(rows)) if text]
+    return ", or ".join(options) if options else _several(rows)
 
 
 def _settled(rows: Sequence[tuple[Room, Need]]) -> str:
-    """What helps where a tuned prompt is used."""
-    said = []
+    """Return the changes that help where a tuned prompt is used."""
+    options = []
     if not any(need.target for _, need in rows) and (fewer := _fewer_new(rows)):
-        option = "--max-new-tokens " if IN_SHELL.get() else "max_new_tokens="
-        said.append(fewer.replace("task.max_new_tokens=", option))
+        flag = "--max-new-tokens " if IN_SHELL.get() else "max_new_tokens="
+        options.append(fewer.replace("task.max_new_tokens=", flag))
     lefts = [left for room, need in rows if (left := room.for_input(need)) is not None]
     if lefts and min(lefts) >= max(need.least_input for _, need in rows):
-        said.insert(0, f"shorten the input to {min(lefts)} tokens")
+        options.insert(0, f"shorten the input to {min(lefts)} tokens")
     again = fix([(replace(room, is_settled=False), need) for room, need in rows])
-    return ", or ".join([*said, f"tune a prompt with {again}"])
+    return ", or ".join([*options, f"tune a prompt with {again}"])
 
 
 def _fits(room: Room, need: Need) -> bool:
@@ -147,7 +147,7 @@ def _shorter_inputs(rows: Sequence[tuple[Room, Need]]) -> str:
 
 
 def _fewer_new(rows: Sequence[tuple[Room, Need]]) -> str:
-    """A smaller `task.max_new_tokens`: the largest that does, no smaller than the targets."""
+    """Return the largest smaller `task.max_new_tokens` that makes all rows fit and holds their targets."""
     most = []
     for room, need in rows:
         bounds = [room.new_tokens]
@@ -164,7 +164,7 @@ def _fewer_new(rows: Sequence[tuple[Room, Need]]) -> str:
 
 
 def _fewer_soft(rows: Sequence[tuple[Room, Need]]) -> str:
-    """A smaller `method.length`: the largest that does."""
+    """Return the largest smaller `method.length` that makes all rows fit."""
     first = rows[0][0]
     over = [need.input - left for room, need in rows if (left := room.for_input(need)) is not None]
     places = first.soft // first.length if first.length else 0  # soft tokens of a length in one sequence
@@ -176,7 +176,7 @@ def _fewer_soft(rows: Sequence[tuple[Room, Need]]) -> str:
 
 
 def _several(rows: Sequence[tuple[Room, Need]]) -> str:
-    """The first of some sets of changes, from mild to hard, that makes all rows fit."""
+    """Return the first of some sets of changes, from mild to strong, that makes all rows fit."""
     room, longest = rows[0][0], max(need.target for _, need in rows)
     context = (room.answer_context if room.apart else room.context) or 2
     half = max(1, context if room.apart else context // 2)
@@ -196,18 +196,20 @@ def _several(rows: Sequence[tuple[Room, Need]]) -> str:
 
 
 def _changes(rows: Sequence[tuple[Room, Need]], length: int | None, target: int, is_cut: bool) -> str:
-    """These changes and a limit of the inputs, as the command line takes them; "" where they do not do."""
+    """Return these changes and a limit of the inputs as the command line takes them; "" where they do not
+    suffice.
+    """
     first = rows[0][0]
-    said = []
+    changes = []
     if length is not None and first.length > length and (first.soft or first.answer_soft):
-        said.append(f"method.length={length}")
+        changes.append(f"method.length={length}")
     else:
         length = first.length
     if is_cut:
-        said.append(f"data.max_target_tokens={target}")
+        changes.append(f"data.max_target_tokens={target}")
     new = min(first.new_tokens, max(1, target))
     if new < first.new_tokens:
-        said.append(f"task.max_new_tokens={new}")
+        changes.append(f"task.max_new_tokens={new}")
     limits = []
     for room, need in rows:
         places = [part // room.length if room.length else 0 for part in (room.soft, room.answer_soft)]
@@ -220,5 +222,5 @@ def _changes(rows: Sequence[tuple[Room, Need]], length: int | None, target: int,
             return ""
         limits.append(need.input if left is None else min(left, need.input))
     if any(limit < need.input for limit, (_, need) in zip(limits, rows, strict=True)):
-        said.append(f"data.max_input_tokens={min(limits)}")
-    return " ".join(said)
+        changes.append(f"data.max_input_tokens={min(limits)}")
+    return " ".join(changes)

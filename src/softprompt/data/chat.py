@@ -1,9 +1,9 @@
-"""A conversation as the model's own chat template writes it.
+"""A conversation is written by the model's own chat template.
 
-Templates differ in what they read. Some want a message's text in content parts (vision-language models'),
-some write today's date, some open a block of thoughts ahead of the answer. What the turns say must be in what
-comes out, and it must be the same on every day: text that is lost is an error, and the date is the recipe's.
-This file knows a tokenizer (any of `transformers`) and nothing of rows or tasks.
+Templates differ in what they read. Some want a message's text in content parts (vision-language models), some
+write today's date, some open a block of thoughts ahead of the answer. The result must hold the text of every
+turn, and it must be the same on every day: lost text is an error, and the date comes from the recipe. This
+file knows a tokenizer (any of `transformers`), and no rows or tasks.
 """
 
 from __future__ import annotations
@@ -20,55 +20,57 @@ from typing import Any
 from softprompt.errors import SoftPromptError, unknown
 
 Turns = Sequence[tuple[str, str]]  # (role, text)
-DATE = "2024-07-26"  # what a template that writes the date is told, where the recipe does not say it
+DATE = "2024-07-26"  # the date that a template writes where the recipe names none
 READS_DATE = "strftime_now"
-DATES = "softprompt_dates"  # what the template is given in place of a clock: texts by format
+DATES = "softprompt_dates"  # the template's variable in place of a clock: texts by format
 THOUGHTS = re.compile(r"[<\[](/?)\|?(?:seed:)?(?:think|thinking|thought|thoughts|reasoning)\|?[>\]]", re.I)
 TRIED = (("enable_thinking", False), ("thinking", False))  # options by which templates leave thoughts out
 
 
 @dataclass(frozen=True)
 class Chat:
-    """A tokenizer's chat template, with the options and the date (YYYY-MM-DD) that it is given."""
+    """A tokenizer's chat template, used with these options and this date (YYYY-MM-DD)."""
 
     tokenizer: Any
     options: Mapping[str, Any] = field(default_factory=dict)
     date: str | None = None
 
     def ids(self, turns: Turns) -> tuple[int, ...]:
-        """Token ids of a conversation that ends where the model is to answer.
+        """Return the token ids of a conversation that ends where the model is to answer.
 
-        Raises SoftPromptError where the template refuses the turns, or leaves out what one of them says.
+        Raises SoftPromptError where the template refuses the turns, or leaves out the text of one.
         """
         written = self._rendered(turns, self._parts)
         if lost := next((turn for turn in turns if not _holds(written, *turn)), None):
             role, text = lost
             raise SoftPromptError(
-                f"the model's chat template leaves out what the {role} says",
+                f"the model's chat template leaves out the {role}'s text",
                 why=f"{text!r:.60} is not in the conversation that it writes",
                 fix="put the system text into template.input" if role == "system" else "template.chat=false",
             )
         return tuple(self._apply(turns, self._parts, tokenize=True))
 
     def text(self, turns: Turns) -> str:
-        """The conversation as the template writes it. Raises SoftPromptError where it refuses the turns."""
+        """Return the conversation as text. Raises SoftPromptError where the template refuses the turns."""
         return self._rendered(turns, self._parts)
 
     @property
     def writes_date(self) -> bool:
-        """Whether the template asks for today's date."""
+        """Return whether the template reads today's date."""
         return READS_DATE in self._source
 
     def open_thought(self) -> str:
-        """The mark of a block of thoughts that is open where the model is to answer; empty where none is."""
+        """Return the mark of a block of thoughts that is open where the model is to answer; empty without
+        one.
+        """
         turns = (("user", "a"),)
         whole = self._rendered(turns, self._parts)
-        said = self._apply(turns, self._parts, tokenize=False, add_generation_prompt=False)
-        marks = list(THOUGHTS.finditer(whole.removeprefix(said)))
+        turns_alone = self._apply(turns, self._parts, tokenize=False, add_generation_prompt=False)
+        marks = list(THOUGHTS.finditer(whole.removeprefix(turns_alone)))
         return marks[-1].group() if marks and not marks[-1].group(1) else ""
 
     def note(self) -> str:
-        """What a user should know of the block of thoughts, with what closes it; empty where none is open."""
+        """Return a note about an open block of thoughts, with what closes it; empty where none is open."""
         mark = self.open_thought()
         if not mark:
             return ""
@@ -82,7 +84,7 @@ class Chat:
         return f"the chat template ends inside {mark}, so targets are trained as thoughts; {fix}"
 
     def check(self) -> None:
-        """Raises SoftPromptError for an option that the template does not read, and a date that is none."""
+        """Raise SoftPromptError for an option that the template does not read, and for an invalid date."""
         ours = {*inspect.signature(self.tokenizer.apply_chat_template).parameters} - {"tools", "documents"}
         ours |= {
             "messages",
@@ -103,15 +105,17 @@ class Chat:
 
     @cached_property
     def _source(self) -> str:
-        """The template's text."""
         try:
             return str(self.tokenizer.get_chat_template())
-        except (AttributeError, ValueError):  # no template, or a tokenizer that writes conversations itself
+        except (
+            AttributeError,
+            ValueError,
+        ):  # no template, or one that is not needed
             return str(getattr(self.tokenizer, "chat_template", None) or "")
 
     @cached_property
     def _parts(self) -> bool:
-        """Whether a message's text is read in content parts, tried with a word."""
+        """Try with a word whether the template reads a message's text in content parts."""
         word = "Kugelschreiber"
         try:
             if word in self._rendered((("user", word),), False):
@@ -130,20 +134,20 @@ class Chat:
         return self._apply(turns, parts, tokenize=False)
 
     def _apply(self, turns: Turns, parts: bool, *, tokenize: bool, add_generation_prompt: bool = True) -> Any:
-        said = [
+        messages = [
             {"role": role, "content": [{"type": "text", "text": text}] if parts else text}
             for role, text in turns
         ]
         try:
             return self.tokenizer.apply_chat_template(
-                said,
+                messages,
                 add_generation_prompt=add_generation_prompt,
                 tokenize=tokenize,
                 return_dict=False,
                 **self.options,
                 **self._clock,
             )
-        except Exception as error:  # chat templates raise what they please, as for an unknown role
+        except Exception as error:  # chat templates raise any exception, as for an unknown role
             system = any(role == "system" for role, _ in turns)
             raise SoftPromptError(
                 f"the model's chat template failed: {error}",
@@ -153,7 +157,7 @@ class Chat:
 
     @cached_property
     def _clock(self) -> dict[str, Any]:
-        """The template with a macro in place of its clock, and the dates that it writes as data."""
+        """Return the template with a macro in place of its clock, and the dates that it writes."""
         if not self.writes_date:
             return {}
         macro = f"{{% macro {READS_DATE}(form) %}}{{{{ {DATES}[form] }}}}{{% endmacro +%}}"
@@ -167,14 +171,14 @@ class Chat:
             return date.fromisoformat(self.date or DATE)
         except ValueError:
             raise SoftPromptError(
-                f"template.chat_date={self.date!r} is no date", fix=f"write it as in {DATE}"
+                f"template.chat_date={self.date!r} is not a date", fix=f"write it as in {DATE}"
             ) from None
 
 
 def _holds(written: str, role: str, text: str) -> bool:
-    """Whether a text is in a conversation: as it is, or escaped for JSON, whatever becomes of white space.
+    """Return whether a conversation holds a text, as it is or escaped for JSON, whatever its white space.
 
-    Of an assistant's earlier turn templates leave the thoughts out, as they should.
+    Templates leave the thoughts of an assistant's earlier turn out, as they should.
     """
     if role == "assistant":
         text = text[max((mark.end() for mark in THOUGHTS.finditer(text)), default=0) :]
@@ -188,7 +192,7 @@ def _bare(text: str) -> str:
 
 
 def _variables(source: str) -> set[str]:
-    """Names that a template reads and does not set."""
+    """Return the names that a template reads and does not set."""
     import jinja2
     from jinja2 import meta
 

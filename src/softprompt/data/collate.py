@@ -1,7 +1,7 @@
-"""Examples become a `Batch`: right-aligned tensors with masks.
+"""Examples are collated into a `Batch`: right-aligned tensors with masks.
 
-Rows are right-aligned in training and in generation, so the targets share the last columns and
-logits are computed for target positions only.
+Rows are right-aligned in training and in generation, so the targets share the last columns and logits are
+computed for target positions only.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from torch import Tensor
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """B rows. Masks are True on real tokens; padding stands on the left."""
+    """A batch has B rows. Masks are True on real tokens; the padding is on the left."""
 
     input_ids: Tensor  # [B, N]
     input_mask: Tensor  # [B, N] bool
@@ -41,7 +41,7 @@ class Batch:
         return replace(self, **moved)
 
     def with_inputs_at_right(self) -> Batch:
-        """The same rows with padding on the left of the input, wherever it stood; columns nobody uses go."""
+        """Move the padding of the inputs to the left, and drop columns that no row uses."""
         width = int(self.input_mask.sum(1).max()) if self.input_mask.numel() else 0
         order = self.input_mask.to(torch.uint8).argsort(dim=1, stable=True)
         order = order[:, self.input_mask.shape[1] - width :]
@@ -49,13 +49,13 @@ class Batch:
         return replace(self, input_ids=ids, input_mask=mask)
 
     def with_targets_at_right(self) -> Batch:
-        """The same rows without target columns that nobody uses; targets stand at the right already."""
+        """Drop target columns that no row uses; targets are at the right already."""
         width = int(self.target_mask.sum(1).max()) if self.target_mask.numel() else 0
         start = self.target_ids.shape[1] - width
         return replace(self, target_ids=self.target_ids[:, start:], target_mask=self.target_mask[:, start:])
 
     def select(self, rows: Tensor) -> Batch:
-        """The rows with the given indices [N]."""
+        """Return the rows with the given indices [N]."""
         chosen = {
             name: value[rows] for name in self.__slots__ if isinstance(value := getattr(self, name), Tensor)
         }
@@ -63,14 +63,14 @@ class Batch:
         return replace(self, texts=texts, **chosen)
 
     def shared_tokens(self) -> int:
-        """Tokens that all inputs (right-aligned) begin with; each has one more at least."""
+        """Count the tokens that all (right-aligned) inputs begin with; each input has at least one more."""
         lengths = self.input_mask.sum(1, keepdim=True)
         columns = torch.arange(int(lengths.min()) - 1, device=self.input_ids.device)
         ids = self.input_ids.gather(1, self.input_ids.shape[1] - lengths + columns)
         return int((ids == ids[:1]).all(0).cumprod(0).sum())
 
     def without_first(self, count: int) -> Batch:
-        """The same rows without the first tokens of each (right-aligned) input."""
+        """Drop the first `count` tokens of each (right-aligned) input."""
         if not count:
             return self
         width = self.input_ids.shape[1]
@@ -79,12 +79,12 @@ class Batch:
         return replace(self, input_ids=self.input_ids[:, count:], input_mask=mask[:, count:])
 
     def with_targets(self, targets: Sequence[Sequence[int]]) -> Batch:
-        """The same inputs with other targets, one a row."""
+        """Replace the targets, one for each row."""
         ids, mask = pad_left(targets, self.input_ids.device)
         return replace(self, target_ids=ids, target_mask=mask)
 
     def repeat_rows(self, times: int) -> Batch:
-        """Each row `times` times in place."""
+        """Repeat each row `times` times in place."""
         repeated = {
             name: value.repeat_interleave(times, dim=0)
             for name in self.__slots__
@@ -94,7 +94,7 @@ class Batch:
 
 
 def pad_left(rows: Sequence[Sequence[int]], device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:
-    """Token ids [B, longest] with zeros on the left, and the mask of the real ones."""
+    """Return token ids [B, longest] with zeros on the left, and the mask of the real ones."""
     width = max((len(row) for row in rows), default=0)
     ids = torch.zeros(len(rows), width, dtype=torch.long)
     mask = torch.zeros(len(rows), width, dtype=torch.bool)
@@ -106,7 +106,7 @@ def pad_left(rows: Sequence[Sequence[int]], device: torch.device | str = "cpu") 
 
 
 def collate(examples: Sequence, device: torch.device | str = "cpu", *, targets: bool = True) -> Batch:
-    """A batch of `data.encode.Example`; without `targets` for generation and label scoring."""
+    """Return a batch of `data.example.Example`s; without `targets` for generation and label scoring."""
     input_ids, input_mask = pad_left([e.input_ids for e in examples], device)
     target_ids, target_mask = pad_left([e.target_ids if targets else () for e in examples], device)
     placed = any(e.places for e in examples)
@@ -130,7 +130,7 @@ def batch_of_ids(
     device: torch.device | str = "cpu",
     places: Sequence[Sequence[int]] | None = None,
 ) -> Batch:
-    """A batch from bare token ids, for callers without a template."""
+    """Make a batch from token ids alone, for callers without a template."""
     input_ids, input_mask = pad_left(inputs, device)
     target_ids, target_mask = pad_left(targets if targets is not None else [()] * len(inputs), device)
     prompt_ids = torch.tensor(prompts or [0] * len(inputs), dtype=torch.long, device=device)

@@ -1,7 +1,7 @@
 """Rendered rows become token ids: input, target, candidates and the number of the prompt.
 
-Input and target are encoded apart, because vectors may stand between them. This file knows a
-tokenizer (any of `transformers`) and nothing of torch, models, padding or methods.
+Input and target are encoded separately, because vectors may come between them. This file knows a tokenizer
+(any of `transformers`), and no torch, models, padding or methods.
 """
 
 from __future__ import annotations
@@ -62,11 +62,11 @@ class Encoder:
     def encode(
         self, row: Mapping[str, Any] | str, with_target: bool = True, *, prompt: str | None = None
     ) -> Example:
-        """One row as an Example; `prompt` overrides the name that the row carries.
+        """Encode one row; `prompt` overrides the name that the row carries.
 
-        A bare string (without a target) stands for the only field of the input template.
-        Raises SoftPromptError that names the row: what `Template.render` raises, an unknown prompt or
-        label, a row that does not fit the context.
+        A bare string (without a target) is the only field of the input template. Raises SoftPromptError that
+        names the row: what `Template.render` raises, an unknown prompt or label, a row that does not fit the
+        context.
         """
         rendered = self.render(row, with_target)
         where = rendered.row.where
@@ -85,9 +85,9 @@ class Encoder:
         return Example(ids, target, index, rendered, candidates, cut + lost, places, value)
 
     def render(self, row: Mapping[str, Any] | str, with_target: bool = True) -> Rendered:
-        """The row's texts; a label is the one of `labels` that the row's spelling means.
+        """Render the row's texts, with the label that the row spells.
 
-        End tokens that are written at the end of targets, choices and references are taken off.
+        End tokens at the end of targets, choices and references are removed.
         """
         rendered = self._without_ends(self.template.render(row, with_target=with_target))
         if not self.task.has_labels or not self.labels or not with_target:
@@ -118,7 +118,7 @@ class Encoder:
             raise SoftPromptError(
                 f"{rendered.row.where}: the target is empty",
                 why=f"it holds the end token alone: {rendered.target!r}",
-                fix="give the row a target, or take the row out",
+                fix="give the row a target, or remove the row",
             )
         references = tuple(without_end(text, self._end_texts) for text in rendered.references)
         return replace(rendered, target=target, choices=choices, references=references, end_taken_off=True)
@@ -126,7 +126,7 @@ class Encoder:
     def encode_rows(
         self, rows: Iterable[Mapping[str, Any]], with_target: bool = True, *, prompt: str | None = None
     ) -> list[Example]:
-        """All rows; one error names the first few of those that cannot be used, and counts them all."""
+        """Encode all rows; one error names the first few that cannot be used, and counts them all."""
         return self.encode_parts([list(rows)], with_target, prompt=prompt)[0]
 
     def encode_parts(
@@ -136,81 +136,79 @@ class Encoder:
         *,
         prompt: str | None = None,
     ) -> list[list[Example]]:
-        """`encode_rows` of several lists, with one error for them all; the first one decides the labels."""
+        """Encode several lists, with one error for them all; the first one decides the labels."""
         rows = [row for part in parts for row in part]
         if self.task.has_labels and self.labels is None and rows:
-            found = distinct_labels(parts[0], self.template)
+            labels = distinct_labels(parts[0], self.template)
             if self.model.answers == "next":
-                found = distinct(without_end(label, self._end_texts) for label in found)
-            self._set_labels(found)
+                labels = distinct(without_end(label, self._end_texts) for label in labels)
+            self._set_labels(labels)
         examples = iter(each(rows, lambda row: self.encode(row, with_target, prompt=prompt)))
         return [[next(examples) for _ in part] for part in parts]
 
     def shorten(self, text: str) -> str:
-        """The text without the first tokens that `max_input_tokens` cuts off."""
+        """Return the text without the first tokens that `max_input_tokens` cuts off."""
         return shorten(self._tokens, self.limits.max_input_tokens, text)
 
     @property
     def conversation(self) -> Chat:
-        """How turns of a conversation become ids, in chat mode."""
+        """Return the writer of conversations, in chat mode."""
         return self._tokens.conversation
 
     def decode(self, ids: Iterable[int]) -> str:
-        """The text of generated ids up to an end token, without special tokens and outer whitespace."""
+        """Return the text of ids up to an end token, without special tokens and outer white space."""
         kept: list[int] = []
         for token in ids:
             if int(token) in self.ends:
                 break
             kept.append(int(token))
-        # No clean-up: it would take spaces away that the target texts have.
+        # A clean-up would remove spaces that the target texts have.
         return self._tokens.decode(kept, skip_special_tokens=True).strip()
 
     def settled(self, new_tokens: int | None = None) -> Encoder:
-        """The encoder of a tuned prompt, which writes that many tokens (None: as many as its recipe says)."""
+        """Return the encoder of a tuned prompt, which writes `new_tokens` (None: its recipe's number)."""
         room = self.limits.room
         new = room.new_tokens if new_tokens is None else min(new_tokens, room.new_tokens)
         return self.within(replace(room, is_settled=True, new_tokens=new))
 
     def within(self, room: Room) -> Encoder:
-        """The same encoder for inputs that have other positions."""
+        """Return the same encoder for inputs that have other positions."""
         result = copy.copy(self)
         result.limits = replace(self.limits, room=room)
         return result
 
     def reading(self, tokenizer: Any) -> Encoder:
-        """The same encoder with another tokenizer of the same vocabulary."""
+        """Return the same encoder with another tokenizer of the same vocabulary."""
         result = copy.copy(self)
         result.tokenizer, result._tokens = tokenizer, replace(self._tokens, tokenizer=tokenizer)
         return result
 
     def of_input(self, ids: Ids, text: str, prompt: int) -> Example:
-        """An input that was encoded otherwise, of a text, with the labels as its candidates.
+        """Return an example of an input that was encoded elsewhere, with the labels as its candidates.
 
         Raises SoftPromptError for a task whose candidates come from a row.
         """
         if self.kind != "classification":
             raise SoftPromptError(
-                "the choices are not said", why="they are a field of each row", fix="send the row"
+                "the choices are not given", why="they are a field of each row", fix="send the row"
             )
         rendered = Rendered(text, "", None, None, (), row_of({}, "the text"))
         return Example(ids, (), prompt, rendered, self._candidates(rendered))
 
     def round_trip(self, text: str) -> str:
-        """What would be read, were the model to answer with the tokens of a text."""
+        """Return what would be read if the model answered with the tokens of a text."""
         return self.decode(self._tokens.of_continuation(text))
 
     def _set_labels(self, labels: Sequence[str]) -> None:
         self.label_ids = label_ids(self._tokens, self.task, self.template.input, labels)
         self.labels = tuple(labels)
 
-    # --- parts of an example ---
-
     def _prompt(self, name: str | None, where: str) -> int:
         if name is None and len(self.prompts) <= 1:
             return 0
         if name is None:
             raise SoftPromptError(
-                f"{where}: the prompt is not said",
+                f"{where}: no prompt is named",
                 why=f"there are {len(self.prompts)}: {', '.join(self.prompts)}",
                 fix="name one, or give the column that names it: data.prompt_field=COLUMN",
             )
@@ -233,9 +231,9 @@ class Encoder:
         return self.label_ids if self.kind == "classification" else None
 
     def _target(self, rendered: Rendered, candidates: tuple[Ids, ...] | None) -> tuple[Ids, int]:
-        """(ids, tokens cut). A generation target ends with the end token, unless it was cut.
+        """Return (ids, tokens cut); a generation target ends with the end token, unless it was cut.
 
-        Of a head: the numbers of label or tags. A number to predict stands in `Example.value`.
+        For a head, the ids are the numbers of the label or tags. `Example.value` holds a number to predict.
         """
         if self.kind == "regression":
             return (0,), 0
@@ -245,21 +243,21 @@ class Encoder:
             names = self.labels if self.kind == "classification" else rendered.choices
             return candidates[(names or ()).index(rendered.target)], 0
         text = self._tokens.after(rendered.input, rendered.target)
-        own = self._tokens.of_continuation(text)
-        if end := next((token for token in own if token in self.ends), None):
+        ids = self._tokens.of_continuation(text)
+        if end := next((token for token in ids if token in self.ends), None):
             raise SoftPromptError(
                 f"{rendered.row.where}: the target holds the end token "
                 f"{self.tokenizer.convert_ids_to_tokens(end)!r} within its text",
                 why="every answer ends there, so that what follows could never be read",
-                fix="take it out of the row",
+                fix="remove it from the row",
             )
-        if not own:
+        if not ids:
             raise SoftPromptError(
                 f"{rendered.row.where}: the tokenizer gives no token for the target {rendered.target!r}",
-                why="it takes all of its characters away",
+                why="it removes all of its characters",
                 fix="write it in characters that the model knows, or use another model",
             )
-        ids = (*own, self._tokens.end())
+        ids = (*ids, self._tokens.end())
         kept = ids[: self.limits.max_target_tokens] if self.limits.max_target_tokens else ids
         return kept, len(ids) - len(kept)
 
@@ -286,7 +284,6 @@ class Encoder:
 
 
 def _number(rendered: Rendered) -> float:
-    """The target of a regression row."""
     try:
         value = float(rendered.target)
     except ValueError:
@@ -296,5 +293,5 @@ def _number(rendered: Rendered) -> float:
     raise SoftPromptError(
         f"{rendered.row.where}: target {rendered.target!r} is not a number",
         why="task.kind=regression predicts one number a row",
-        fix="mend the row, or take it out (template.target may compute: {{ score | float / 5 }})",
+        fix="correct the row, or remove it (template.target may compute: {{ score | float / 5 }})",
     )

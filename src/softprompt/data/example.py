@@ -1,4 +1,4 @@
-"""An encoded row."""
+"""An example is an encoded row."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from softprompt.data.tokens import Ids
 
 @dataclass(frozen=True, slots=True)
 class Example:
-    """One row as token ids; `target_ids` is empty where it was encoded without a target."""
+    """An example is one row as token ids; `target_ids` is empty if it was encoded without a target."""
 
     input_ids: Ids  # at least one token
     target_ids: Ids

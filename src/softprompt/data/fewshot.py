@@ -1,8 +1,8 @@
-"""Few-shot in context: the reference that every tuned prompt is held against.
+"""Every tuned prompt is compared with a few-shot prompt, which has demonstrations in context.
 
-Demonstrations are training rows, shown ahead of the input with the same template: as earlier turns in
-chat, else as text with a blank line between. What does not fit the model's context is refused, never
-cut. This file knows rows and the encoder, and no model.
+Demonstrations are training rows, shown ahead of the input with the same template: as earlier turns in chat,
+else as text with a blank line between. A row that does not fit the model's context is refused, never cut.
+This file knows rows and the encoder, and no model.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ def few_shot(
     *,
     seed: int = 0,
 ) -> list[Example]:
-    """`rows` as examples, each behind `shots` demonstrations of its own prompt (the same for all its rows).
+    """Encode `rows`, each after `shots` demonstrations of its own prompt (the same for all its rows).
 
-    Labels take turns among the demonstrations. A row that is itself among them is shown another.
-    Raises SoftPromptError where there are too few training rows, or a row does not fit the context.
+    Labels take turns among the demonstrations. A row that is among them is shown another one instead. Raises
+    SoftPromptError where there are too few training rows, or a row does not fit the context.
     """
     if encoder.model.answers != "next":
         raise SoftPromptError(
             "no demonstrations can be shown to this model",
-            why="it does not go on with a text: it fills in a masked word, or has a head of labels",
+            why="it does not continue a text: it fills in a masked word, or has a head of labels",
             fix="leave --shots out",
         )
     pools: dict[int, list[Rendered]] = {}
@@ -48,11 +48,11 @@ def few_shot(
     def encode(row: Mapping[str, Any]) -> Example:
         rendered = encoder.render(row)
         pool = ordered.get(_prompt(encoder, rendered), [])
-        # one more than needed, so that a row may be left out without moving the others
+        # one more than needed, so that leaving a row out does not move the others
         shown = [demo for demo in pool[: shots + 1] if demo.input != rendered.input][:shots]
         if len(shown) < shots:
             raise SoftPromptError(
-                f"{rendered.row.where}: {shots} demonstrations are asked for, but there are {len(shown)}",
+                f"{rendered.row.where}: {shots} demonstrations are requested, but there are {len(shown)}",
                 why=f"its prompt has {len(pool)} training rows",
                 fix=f"show {len(shown)} or fewer",
             )
@@ -68,7 +68,7 @@ def _prompt(encoder: Encoder, rendered: Rendered) -> int:
 
 
 def _taking_turns(pool: Sequence[Rendered], kind: str, seed: int) -> list[Rendered]:
-    """A seeded order; in classification the labels take turns, so that few demonstrations show them all."""
+    """Order rows by a seed; in classification the labels take turns, so that few demonstrations show all."""
     shuffled = list(pool)
     random.Random(seed).shuffle(shuffled)
     if kind != "classification":
@@ -82,7 +82,7 @@ def _taking_turns(pool: Sequence[Rendered], kind: str, seed: int) -> list[Render
 
 
 def stop_options(encoder: Encoder) -> dict[str, Any]:
-    """Generation options that end an answer where a model would go on with a demonstration of its own."""
+    """Return generation options that end an answer where a model would write another demonstration."""
     if encoder.template.chat or encoder.kind != "generation":
         return {}
     return {"stop_strings": ["\n\n"], "tokenizer": encoder.tokenizer}

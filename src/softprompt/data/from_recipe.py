@@ -1,4 +1,4 @@
-"""The template and the encoder that a recipe describes. Needs a tokenizer, but neither a model nor torch."""
+"""A recipe's template and encoder are built here from a tokenizer, without a model or torch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Token ids of a row's input, cut where a limit says so and refused where it does not fit."""
+"""A row's input is encoded, cut where a limit says so, and refused where it does not fit."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from softprompt.errors import SoftPromptError
 
 
 def shorten(tokens: Tokens, limit: int | None, text: str) -> str:
-    """The text without the first tokens, where it has more than `limit`."""
+    """Return the text without its first tokens, where it has more than `limit`."""
     ids = tokens.ids(text)
     return text if limit is None or len(ids) <= limit else tokens.last(text, ids, limit)
 
@@ -19,10 +19,10 @@ def shorten(tokens: Tokens, limit: int | None, text: str) -> str:
 def input_ids(
     tokens: Tokens, limits: Limits, text: str, target_tokens: int, where: str, turns: Turns = ()
 ) -> tuple[Ids, int]:
-    """(ids, tokens cut) of an input that leaves room for `target_tokens`.
+    """Return (ids, tokens cut) of an input that leaves room for `target_tokens`.
 
-    `turns` are demonstrations, each an input and its target, that are shown ahead of the text.
-    Raises SoftPromptError, which names `where`, for an input that does not fit.
+    `turns` are demonstrations, each an input and its target, that are shown ahead of the text. Raises
+    SoftPromptError, which names `where`, for an input that does not fit.
     """
     most = limits.max_input_tokens
     if turns:  # then the limit applies to each text alone, and what is too long together is refused

@@ -1,6 +1,6 @@
-"""Jinja2 as templates of rows may use it: fields and filters, no globals, and a limit on what is done.
+"""Templates of rows are run in a Jinja2 sandbox with fields and filters, no globals, and limited work.
 
-A template cannot reach Python's objects (Jinja's sandbox) and ends whatever it says (`data.template_limits`).
+A template cannot reach Python's objects (Jinja's sandbox), and it always ends (`data.template_limits`).
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ _COUNTED, _JOINED, _COMPARED = " counted", " joined", " compared"  # filters tha
 
 
 class NullError(Exception):
-    """A value that is null reached the text."""
+    """A null value reached the text."""
 
 
 class NotTextError(Exception):
-    """Something that has no text of its own reached the text."""
+    """A value without a text reached the text."""
 
 
 class Fields(dict[str, Any]):
-    """The row, as templates see it under the name `row`."""
+    """The row is this mapping in templates, under the name `row`."""
 
 
 class RowEnvironment(SandboxedEnvironment):
-    """`whole`: lists and mappings may be written as they are (in inputs, not in targets)."""
+    """With `whole`, lists and mappings may be written as they are (in inputs, not in targets)."""
 
     intercepted_binops = frozenset(("+", "*", "**", "%"))
 
@@ -44,7 +44,7 @@ class RowEnvironment(SandboxedEnvironment):
             finalize=jinja2.pass_context(lambda context, value: self.written(value)),
             keep_trailing_newline=True,
             autoescape=False,
-            optimized=False,  # nothing is computed before there is a budget
+            optimized=False,  # constants would be computed before there is a budget
         )
         self.whole = whole
         self.globals.clear()  # `range`, `dict`, … would hide that a field of that name is missing
@@ -58,12 +58,12 @@ class RowEnvironment(SandboxedEnvironment):
         self.tests = {name: _bounded(name, function) for name, function in self.tests.items()}
 
     def compiled(self, tree: nodes.Template) -> jinja2.Template:
-        """A parsed template (which is changed), with its loops counted."""
+        """Compile a parsed template (which is changed) so that its loops are counted."""
         _Counting(self).visit(tree)
         return self.from_string(tree)  # type: ignore[arg-type]
 
     def written(self, value: Any) -> Any:
-        """A value that is about to become text."""
+        """Check and count a value that is about to become text."""
         if isinstance(value, str):
             template_limits.write(len(value))
         elif value is None:  # Jinja would write the word "None"
@@ -110,13 +110,13 @@ class RowEnvironment(SandboxedEnvironment):
         return super().getitem(obj, template_limits.compared(argument))
 
     def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
-        # a list may be appended to, item by item; what grows it at once is not counted
+        # only `append` is allowed: a list that grows by more than an item at once is not counted
         grows = attr != "append" and modifies_known_mutable(obj, attr)
         return not grows and super().is_safe_attribute(obj, attr, value)
 
 
 class _Counting(NodeTransformer):
-    """Loops go through counted items; texts that are joined are counted."""
+    """Rewrites a template so that the items of loops and the texts that are joined are counted."""
 
     def __init__(self, environment: RowEnvironment) -> None:
         self.environment = environment
@@ -155,14 +155,14 @@ class _Counting(NodeTransformer):
         )
 
     def _filter(self, value: Any, name: str, arguments: list[nodes.Expr]) -> nodes.Filter:
-        made = nodes.Filter(value, name, arguments, [], None, None, lineno=value.lineno)
-        made.set_environment(self.environment)
-        return made
+        node = nodes.Filter(value, name, arguments, [], None, None, lineno=value.lineno)
+        node.set_environment(self.environment)
+        return node
 
 
 def _texts(node: nodes.Node) -> list[nodes.TemplateData]:
-    own = [node] if isinstance(node, nodes.TemplateData) else []
-    return [*own, *node.find_all(nodes.TemplateData)]
+    itself = [node] if isinstance(node, nodes.TemplateData) else []
+    return [*itself, *node.find_all(nodes.TemplateData)]
 
 
 def _join(items: list[Any]) -> str:
@@ -172,7 +172,7 @@ def _join(items: list[Any]) -> str:
 
 
 def _bounded(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
-    """The filter, which counts what it is given and makes, and is refused what would be too large."""
+    """Wrap a filter so that its input and output are counted, and too large results are refused."""
 
     @functools.wraps(function)
     def run(*args: Any, **kwargs: Any) -> Any:
@@ -218,9 +218,9 @@ def _check_filter(name: str, value: Any, arguments: list[Any]) -> None:
 class _Formatter(SandboxedFormatter):
     def format_field(self, value: Any, format_spec: str) -> Any:
         template_limits.spec(format_spec)
-        made = super().format_field(value, format_spec)
-        template_limits.write(len(made))
-        return made
+        text = super().format_field(value, format_spec)
+        template_limits.write(len(text))
+        return text
 
 
 def _format(environment: RowEnvironment, text: str, is_map: bool, /, *args: Any, **kwargs: Any) -> str:
@@ -231,7 +231,7 @@ def _format(environment: RowEnvironment, text: str, is_map: bool, /, *args: Any,
 
 
 def _check_items(value: Any) -> None:
-    """All that a list or mapping holds must have a text."""
+    """Raise for a list or mapping that holds a value without a text."""
     if isinstance(value, Unusable):
         raise value.error()
     if isinstance(value, (list, tuple, Mapping)):
@@ -256,5 +256,5 @@ def _kind(value: Any) -> str:
 
 @functools.lru_cache(maxsize=2)
 def environment(whole: bool) -> RowEnvironment:
-    """The one environment for inputs (`whole`), or for targets."""
+    """Return the environment for inputs (`whole`), or for targets."""
     return RowEnvironment(whole)

@@ -1,4 +1,4 @@
-"""Rows from JSON Lines, a JSON list, or a JSON object that holds rows or columns."""
+"""Rows are read from JSON Lines, a JSON list, or a JSON object that holds rows or columns."""
 
 from __future__ import annotations
 
@@ -16,42 +16,37 @@ from softprompt.errors import SoftPromptError
 
 #: Keys under which an object holds its rows.
 ROWS_UNDER = ("data", "rows", "examples", "instances", "items", "records", "samples", "questions")
-_LINE = re.compile(r"\r\n|\n|\r")  # not splitlines(): U+2028 and its like are legal inside a JSON string
+_LINE = re.compile(r"\r\n|\n|\r")  # not splitlines(): U+2028 and the like are legal inside a JSON string
 
 
 def read_jsonl(path: Path, split: str) -> list[Row]:
-    """One JSON object a line; blank lines are passed over."""
+    """Read one JSON object from each line; blank lines are skipped."""
     return rows_of_json(read_text(path), path.name, split, whole=path.suffix.lower() == ".json")
 
 
 def rows_of_json(text: str, name: str, split: str, *, whole: bool = False) -> list[Row]:
-    """The rows of a text that is not blank. `whole`: one object alone may hold rows."""
+    """Read the rows of a text that is not blank. With `whole`, a single object may hold rows."""
     if text.lstrip()[0] == "[":  # a list under another name
         return _list(text, name)
     return _lines(text, name, split, whole)
 
 
 def lines_of(text: str) -> list[str | None]:
-    """The text's lines, None where one is blank."""
+    """Return the text's lines, None for a blank one."""
     lines = _LINE.split(text.removeprefix("\ufeff"))
     return [line if line.strip() else None for line in (lines if lines[-1] else lines[:-1])]
 
 
 def row_lines(text: str, name: str, fix: str = "each line is one complete JSON object") -> list[Row | None]:
-    """A row for each line, None where a line is blank."""
+    """Return a row for each line, None for a blank one."""
     return [
         None if line is None else row_of(parse(line, where, fix), where)
         for line, where in ((line, f"{name}:{number}") for number, line in enumerate(lines_of(text), 1))
     ]
 
 
-def read_json(path: Path, split: str) -> list[Row]:
-    """A list of objects; an object that holds them, or columns; or JSON Lines by another name."""
-    return read_jsonl(path, split)
-
-
 def parse(text: str, where: str, fix: str) -> Any:
-    """One JSON value. Raises SoftPromptError that begins with `where`."""
+    """Parse one JSON value. Raises SoftPromptError that begins with `where`."""
     try:
         return json.loads(text)
     except json.JSONDecodeError as error:
@@ -68,8 +63,8 @@ def _lines(text: str, name: str, split: str, whole: bool) -> list[Row]:
     try:
         rows = [row for row in row_lines(text, name) if row is not None]
     except SoftPromptError:
-        if (found := _object(text, name, split)) is not None:
-            return found
+        if (rows := _object(text, name, split)) is not None:
+            return rows
         raise
     if whole and len(rows) == 1:
         return _held(rows[0], name, split) or rows
@@ -77,7 +72,7 @@ def _lines(text: str, name: str, split: str, whole: bool) -> list[Row]:
 
 
 def _object(text: str, name: str, split: str) -> list[Row] | None:
-    """The rows of a text that is one JSON object over several lines; None where it is not."""
+    """Return the rows of a text that is one JSON object over several lines; None where it is not."""
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
@@ -88,20 +83,16 @@ def _object(text: str, name: str, split: str) -> list[Row] | None:
 
 
 def _held(value: Mapping[str, Any], name: str, split: str) -> list[Row] | None:
-    """The rows that an object holds, as columns or under a key; None where it is a row itself."""
-    found = split_of(value, split)
-    if isinstance(found, Mapping):
-        return _held(found, name, split)
-    if found is None and (rows := columns_of(value)) is not None:
-        return [row_of(row, f"{name} row {number}") for number, row in enumerate(rows, 1)]
-    if found is None:
+    """Return the rows that an object holds, as columns or under a key; None where it is a row itself."""
+    rows = split_of(value, split)
+    if isinstance(rows, Mapping):
+        return _held(rows, name, split)
+    if rows is None and (rows := columns_of(value)) is None:
         under = [key for key in ROWS_UNDER if _is_rows(value.get(key))]
-        if len(under) != 1:
-            return None
-        found = value[under[0]]
-    if not _is_rows(found):
+        rows = value[under[0]] if len(under) == 1 else None
+    if rows is None or not _is_rows(rows):
         return None
-    return [row_of(row, f"{name} row {number}") for number, row in enumerate(found, 1)]
+    return [row_of(row, f"{name} row {number}") for number, row in enumerate(rows, 1)]
 
 
 def _is_rows(value: Any) -> bool:
@@ -109,7 +100,7 @@ def _is_rows(value: Any) -> bool:
 
 
 def _list(text: str, name: str) -> list[Row]:
-    """Element by element, so that each row knows its line."""
+    """Read the list item by item, so that each row knows its line."""
     decoder, rows, line, seen = json.JSONDecoder(), [], 1, 0
     position = _skip(text, text.index("[") + 1)
     try:
@@ -123,7 +114,7 @@ def _list(text: str, name: str) -> list[Row]:
             if text[position : position + 1] == ",":
                 position = _skip(text, position + 1)
                 if text[position : position + 1] == "]":
-                    raise json.JSONDecodeError("a comma stands after the last row", text, position)
+                    raise json.JSONDecodeError("there is a comma after the last row", text, position)
             elif text[position : position + 1] != "]":
                 raise json.JSONDecodeError("expected ',' or ']' after a row", text, position)
         if (rest := _skip(text, position + 1)) != len(text):
@@ -132,7 +123,7 @@ def _list(text: str, name: str) -> list[Row]:
         raise SoftPromptError(
             f"{name}:{error.lineno}: broken JSON: {error.msg} at column {error.colno}",
             why="the file begins with '[', so it is read as one JSON list of objects",
-            fix="mend that place, or write JSON Lines",
+            fix="correct that place, or write JSON Lines",
         ) from None
     except (RecursionError, ValueError) as error:
         raise _too_much(error, f"{name}:{line}") from None
@@ -148,7 +139,7 @@ def _skip(text: str, position: int) -> int:
 def _too_much(error: Exception, where: str) -> SoftPromptError:
     if isinstance(error, RecursionError):
         return SoftPromptError(
-            f"{where}: lists or objects stand inside each other too deeply to be read",
+            f"{where}: lists or objects are nested too deeply to be read",
             fix="flatten the row, or take it out",
         )
     return SoftPromptError(

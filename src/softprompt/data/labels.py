@@ -1,7 +1,7 @@
-"""The labels of a task: which there are, and which of them a row's text means.
+"""The labels of a task are found, and a row's text is matched with one of them.
 
-Several spellings of a label are one label (`data.spelling`). This file knows rows and templates, and nothing
-of tokens.
+Several spellings of a label are one label (`data.spelling`). This file knows rows and templates, and no
+tokens.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ MAX_LABELS = 200  # more distinct targets than this are free text rather than la
 def distinct_labels(
     rows: Iterable[Mapping[str, Any]], template: Template, limit: int = MAX_LABELS
 ) -> list[str]:
-    """The distinct rendered targets (or tags), sorted: the labels of a recipe that names none.
+    """Return the distinct rendered targets (or tags), sorted: the labels of a recipe that names none.
 
-    Of several spellings of one label it is the plain one: without outer spaces, in composed Unicode.
-    Raises SoftPromptError for more than `limit` labels, and for fewer than two.
+    Of several spellings of a label, the plain one is returned: no outer spaces, composed Unicode. Raises
+    SoftPromptError for more than `limit` labels, and for fewer than two.
     """
     rendered = each(list(rows), template.render, "looking for labels")
     labels = sorted(distinct(label for row in rendered for label in row.tags or (row.target,)))
@@ -45,14 +45,14 @@ def distinct_labels(
 def not_a_label(
     where: str, label: str, names: Sequence[str], *, is_tag: bool, named: bool
 ) -> SoftPromptError:
-    """The error for a label that is not among `names`: those of the recipe (`named`), or of training rows."""
+    """Return the error for a label that is not in `names`: the recipe's (`named`), or the training rows'."""
     guess = nearest(label, names)
     shown = ", ".join(map(repr, names[:20])) + (", …" if len(names) > 20 else "")
-    what = "tag" if is_tag else "target"
+    noun = "tag" if is_tag else "target"
     return SoftPromptError(
-        f"{where}: {what} {label!r} is not one of the {len(names)} labels"
+        f"{where}: {noun} {label!r} is not one of the {len(names)} labels"
         + (f"; did you mean {guess!r}?" if guess else ""),
-        why=f"labels: {shown}" + ("" if named else f"; no training row has the {what} {label!r}"),
+        why=f"labels: {shown}" + ("" if named else f"; no training row has the {noun} {label!r}"),
         fix="correct the row, or add the label to task.labels (case counts)"
         if named
         else "correct the row, add a training row with that label, or name all labels in task.labels",
@@ -62,18 +62,18 @@ def not_a_label(
 def kinds(
     template: Template, *, labelled: bool, prompt_field: str | None
 ) -> Callable[[Mapping[str, Any]], list[Hashable]]:
-    """What of a row the training rows must have too: its label or tags, and its prompt."""
+    """Return a function that lists what the training rows must have of a row: its labels and its prompt."""
 
     def of(row: Mapping[str, Any]) -> list[Hashable]:
-        found: list[Hashable] = []
+        result: list[Hashable] = []
         if prompt_field is not None and row.get(prompt_field) not in (None, ""):
-            found.append(("prompt", same_form(str(row[prompt_field]))))
+            result.append(("prompt", same_form(str(row[prompt_field]))))
         if labelled:
             try:
                 rendered = template.render(row)
             except SoftPromptError:  # it is reported with all other such rows, when they are encoded
-                return found
-            found += [("label", same_form(text)) for text in set(rendered.tags or (rendered.target,))]
-        return found
+                return result
+            result += [("label", same_form(text)) for text in set(rendered.tags or (rendered.target,))]
+        return result
 
     return of

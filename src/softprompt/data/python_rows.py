@@ -1,6 +1,6 @@
-"""Rows from Python objects: lists, data frames, tables, and the sets of `datasets` and torch.
+"""Rows are read from Python objects: lists, data frames, tables, and data sets of `datasets` and torch.
 
-No other library is imported: an object is told by the methods that it has.
+No other library is imported: an object is recognised by its methods.
 """
 
 from __future__ import annotations
@@ -12,38 +12,37 @@ from softprompt.data.row import Row, row_of, short
 from softprompt.data.values import ClassNumber, plain
 from softprompt.errors import SoftPromptError, unknown
 
-#: Names of a split that people use for another's.
+#: Other names that people use for a split.
 ALIASES = {
     "dev": ("validation", "valid", "val", "eval"),
     "validation": ("dev", "valid", "val"),
     "test": ("eval", "testing"),
     "train": ("training",),
 }
-
-
-#: Objects that give a table only when asked: polars' lazy frames, pyarrow's readers and data sets.
+#: Objects that give a table on request: polars' lazy frames, pyarrow's readers and data sets.
 _GATHERED = (("collect_schema", "collect"), ("read_all", "read_all"), ("to_table", "to_table"))
 
 
 def read_object(source: Any, split: str, name: str | None = None) -> Iterator[Row]:
-    """Rows of a `datasets` object, a data frame, a table, columns by name, or an iterable of mappings.
+    """Yield the rows of a `datasets` object, a data frame, a table, columns by name, or an iterable of
+    mappings.
 
-    Raises SoftPromptError for what holds no rows, and for batches of rows.
+    Raises SoftPromptError for objects without rows, and for batches of rows.
     """
     for number, value in enumerate(_records(source, split), 1):
         yield row_of(value, value.where if isinstance(value, Row) else f"{name or split} row {number}")
 
 
 def columns_of(value: Mapping[Any, Any]) -> list[dict[str, Any]] | None:
-    """The rows of columns by name, {"text": [...], "label": [...]}; None where it is something else."""
+    """Return the rows of columns by name, {"text": [...], "label": [...]}; None for any other mapping."""
     lists = {}
     for name, column in value.items():
         if isinstance(column, (str, bytes, Mapping)) or _is_table(column):
             return None
-        found = plain(column)
-        if not isinstance(found, list):
+        values = plain(column)
+        if not isinstance(values, list):
             return None
-        lists[name] = found
+        lists[name] = values
     items = [item for column in lists.values() for item in column[:1]]
     if not items or all(isinstance(item, Mapping) for item in items):
         return None
@@ -57,7 +56,7 @@ def columns_of(value: Mapping[Any, Any]) -> list[dict[str, Any]] | None:
 
 
 def split_of(value: Mapping[Any, Any], split: str) -> Any | None:
-    """What stands under a split's name, or under a usual other name of it."""
+    """Return the value under a split's name, or under a usual other name of it."""
     return next((value[name] for name in (split, *ALIASES.get(split, ())) if name in value), None)
 
 
@@ -65,10 +64,10 @@ def _records(source: Any, split: str) -> Iterable[Any]:
     if isinstance(source, Mapping):
         if (rows := columns_of(source)) is not None:
             return rows
-        found = split_of(source, split)
-        if found is None or isinstance(found, (str, bytes)):
+        part = split_of(source, split)
+        if part is None or isinstance(part, (str, bytes)):
             raise unknown("split", split, map(str, source), fix="give rows, or splits of them")
-        return _records(found, split)
+        return _records(part, split)
     if any(kind.__name__ == "DataLoader" for kind in type(source).__mro__):
         raise SoftPromptError(
             "a DataLoader gives batches, not rows",
@@ -106,7 +105,7 @@ def _is_table(value: Any) -> bool:
 
 
 def _dataset(source: Any) -> Iterator[dict[str, Any]]:
-    """Of `datasets`: Python values whatever its format is, and pictures and sound left undecoded."""
+    """Yield Python values whatever the format of a `datasets` object; pictures and sound are not decoded."""
     source = source.with_format(None)
     features = dict(getattr(source, "features", None) or {})
     classes = {}
@@ -124,7 +123,7 @@ def _dataset(source: Any) -> Iterator[dict[str, Any]]:
 
 
 def _frame(source: Any) -> Iterator[dict[Any, Any]]:
-    """Of pandas, by columns, so that each value keeps its column's type."""
+    """Read a pandas frame by columns, so that each value keeps its column's type."""
     names = list(source.columns)
     if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
         fix = "give each column a name of its own"
@@ -135,7 +134,7 @@ def _frame(source: Any) -> Iterator[dict[Any, Any]]:
 
 
 def restore_integers(rows: Sequence[Row]) -> None:
-    """Make whole numbers of floats in columns with blanks, where pandas writes 1.0 for 1."""
+    """Turn floats into integers in columns with blanks, where pandas writes 1.0 for 1."""
     blank: set[str] = set()
     whole: dict[str, bool] = {}
     for row in rows:

@@ -1,4 +1,4 @@
-"""A row: its fields, and where it stands."""
+"""A row has fields, and a place where it was read."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ MAX_FIELDS = 10_000  # of a row
 
 
 class Row(dict[str, Any]):
-    """A row's fields as `values.plain` makes them, and `where` it stands (`train.jsonl:12`), for errors.
+    """A row's fields as `values.plain` makes them, with the place `where` it was read (`train.jsonl:12`), for
+    errors.
 
-    Raises SoftPromptError, naming the field, where a value is nested too deeply.
+    Raises SoftPromptError, which names the field, where a value is nested too deeply.
     """
 
     def __init__(self, fields: Mapping[str, Any] | None = None, where: str = "the row") -> None:
@@ -28,19 +29,19 @@ class Row(dict[str, Any]):
         if isinstance(value, Unusable):
             return value
         try:
-            found = plain(value)
+            result = plain(value)
         except SoftPromptError as error:
             what = f"{self.where}: field '{name}': {error.what}"
             raise SoftPromptError(what, error.why, error.fix) from None
-        _place(found, f"{self.where}: field '{name}'")
-        return found
+        _place(result, f"{self.where}: field '{name}'")
+        return result
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Row, (dict(self), self.where)
 
 
 def _place(value: Any, where: str) -> None:
-    """Tell what has no text, also within lists and mappings, where it stands."""
+    """Write its place into each value without a text, also within lists and mappings."""
     if isinstance(value, Unusable):
         value.place = where
     elif isinstance(value, (list, dict)):
@@ -49,7 +50,7 @@ def _place(value: Any, where: str) -> None:
 
 
 def row_of(value: Any, where: str) -> Row:
-    """`value` as a row. Raises SoftPromptError where it is no object with named fields, or has too many."""
+    """Return `value` as a row. Raises SoftPromptError where it has no named fields, or too many."""
     if not isinstance(value, Mapping):
         raise SoftPromptError(
             f"{where}: a row is an object with named fields, not {type(value).__name__} {short(value)}",
@@ -65,14 +66,14 @@ def row_of(value: Any, where: str) -> Row:
             f"{where}: field names are text",
             why=f"found {short(odd)}",
             fix="a row has more cells than the header names: quote cells that hold a separator"
-            if odd == [None]  # csv.DictReader's key for what is left over
+            if odd == [None]  # csv.DictReader's key for surplus cells
             else "name them, as in frame.rename(columns={0: 'text'})",
         )
     return value if isinstance(value, Row) else Row(value, where)
 
 
 def canonical(row: Mapping[str, Any]) -> str:
-    """The row's contents as one text that depends on nothing else."""
+    """Return the row's contents as one text that depends on nothing else."""
     try:
         return _json(row)
     except TypeError:  # keys of several types have no order
@@ -84,7 +85,7 @@ def _json(value: Any) -> str:
 
 
 def _as_mapping(value: Any) -> str:
-    """How what is given as a row becomes one."""
+    """Return how an object that is given as a row becomes one."""
     if callable(getattr(value, "model_dump", None)):
         return "give row.model_dump() in its place"
     if callable(getattr(value, "_asdict", None)):
@@ -97,6 +98,6 @@ def _as_mapping(value: Any) -> str:
 
 
 def short(value: Any) -> str:
-    """The value as an error shows it."""
+    """Return the value as an error shows it."""
     text = repr(value[:60] if isinstance(value, (str, list, bytes)) else value)
     return text if len(text) <= 60 else text[:57] + "…"

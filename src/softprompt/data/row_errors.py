@@ -1,4 +1,4 @@
-"""Work on every row, and one error for all rows that it fails on."""
+"""Work on every row raises one error for all rows that it fails on."""
 
 from __future__ import annotations
 
@@ -14,14 +14,15 @@ T = TypeVar("T")
 SHOWN = 5  # rows named in an error about many
 
 
-def each(rows: Sequence[Any], work: Callable[[Any], T], what: str = "encoding rows") -> list[T]:
-    """`work` of every row; all that fail are counted in one error, which names the first few.
+def each(rows: Sequence[Any], work: Callable[[Any], T], name: str = "encoding rows") -> list[T]:
+    """Return the results of `work` on every row; one error names the first few that fail, and counts them
+    all.
 
-    `what` is what a display of progress calls it.
+    `name` is what a display of progress calls the work.
     """
     results: list[T] = []
     errors: list[SoftPromptError] = []
-    for row in track(rows, what):
+    for row in track(rows, name):
         try:
             results.append(work(row))
         except SoftPromptError as error:
@@ -40,7 +41,7 @@ def each(rows: Sequence[Any], work: Callable[[Any], T], what: str = "encoding ro
 
 
 def _fixes(errors: Sequence[SoftPromptError]) -> list[str]:
-    """What to do about the first few; about all rows that are too long, one thing that makes them all fit."""
+    """Return the fixes of the first few; for all rows that are too long, the one that makes them all fit."""
     long = [error for error in errors if isinstance(error, TooLong)]
     others = [error.fix for error in errors if error.fix and not isinstance(error, TooLong)]
     whole = [room_for([(error.room, error.need) for error in long])] if long else []

@@ -1,7 +1,7 @@
-"""What is odd about rows that can be used all the same: counted, with the first of them named.
+"""Oddities of usable rows are counted, and the first of them are named.
 
-`check` shows the remarks, and `tune` says them before it trains. This file knows encoded rows, and nothing
-of models or of how remarks are shown.
+`check` shows the remarks, and `tune` shows them before it trains. This file knows encoded rows, and no models
+or displays.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ SHOWN = 3  # rows named in a remark
 
 @dataclass(frozen=True, slots=True)
 class Remark:
-    """One oddity: `kind` for programs, the number of rows (or labels) that have it, and a sentence."""
+    """A remark has a `kind` for programs, the number of rows (or labels) it is about, and a sentence."""
 
     kind: str
     count: int
@@ -29,11 +29,8 @@ class Remark:
 
 
 def remarks(encoder: Encoder, examples: Sequence[Example]) -> list[Remark]:
-    """All that is to be said about rows that were encoded with their targets."""
-    found: list[Remark] = []
-    for look in _LOOKS:
-        found += look(encoder, examples)
-    return found
+    """Return all remarks about rows that were encoded with their targets."""
+    return [remark for look in _LOOKS for remark in look(encoder, examples)]
 
 
 def _respelled(encoder: Encoder, examples: Sequence[Example]) -> Iterator[Remark]:
@@ -54,7 +51,7 @@ def _respelled(encoder: Encoder, examples: Sequence[Example]) -> Iterator[Remark
 
 
 def _case_twins(encoder: Encoder, examples: Sequence[Example]) -> Iterator[Remark]:
-    for what, names in (("labels", encoder.labels or ()), ("prompts", encoder.prompts)):
+    for noun, names in (("labels", encoder.labels or ()), ("prompts", encoder.prompts)):
         alike: dict[str, list[str]] = {}
         for name in names:
             alike.setdefault(same_form(name).casefold(), []).append(name)
@@ -62,7 +59,7 @@ def _case_twins(encoder: Encoder, examples: Sequence[Example]) -> Iterator[Remar
         if twins:
             shown = "; ".join(" and ".join(map(repr, group)) for group in twins[:SHOWN])
             yield Remark(
-                "case", len(twins), f"{what} that differ by case alone are {what} of their own: {shown}"
+                "case", len(twins), f"{noun} that differ by case alone are different {noun}: {shown}"
             )
 
 
@@ -74,7 +71,7 @@ def _ends(encoder: Encoder, examples: Sequence[Example]) -> Iterator[Remark]:
 
 
 def _not_back(encoder: Encoder, examples: Sequence[Example]) -> Iterator[Remark]:
-    """Targets that a model cannot write as they are: no sequence of tokens stands for their text."""
+    """Find targets that a model cannot write as they are: no sequence of tokens gives their text."""
     if encoder.model.answers == "head" or encoder.kind in ("regression", "token-classification"):
         return
     lost: dict[str, tuple[str, str]] = {}
@@ -108,7 +105,7 @@ def _not_back(encoder: Encoder, examples: Sequence[Example]) -> Iterator[Remark]
 
 
 def _unknown(encoder: Encoder, examples: Sequence[Example]) -> Iterator[Remark]:
-    """Labels and choices of which a part is unknown to the model: they are scored without it."""
+    """Find labels and choices of which a part is unknown to the model: they are scored without it."""
     unknown = encoder.tokenizer.unk_token_id
     ids = {}
     if encoder.kind == "classification":
@@ -117,10 +114,10 @@ def _unknown(encoder: Encoder, examples: Sequence[Example]) -> Iterator[Remark]:
         ids |= dict(zip(example.rendered.choices or (), example.candidates or (), strict=True))
     names = [name for name, tokens in ids.items() if unknown is not None and unknown in tokens]
     if names:
-        what = "label" if encoder.kind == "classification" else "choice"
-        words = [encoder.task.verbalizer.get(name, name) for name in names] if what == "label" else names
+        noun = "label" if encoder.kind == "classification" else "choice"
+        words = [encoder.task.verbalizer.get(name, name) for name in names] if noun == "label" else names
         shown = ", ".join(map(ascii, words[:SHOWN])) + (", …" if len(names) > SHOWN else "")
-        have = f"1 {what} has" if len(names) == 1 else f"{len(names)} {what}s have"
+        have = f"1 {noun} has" if len(names) == 1 else f"{len(names)} {noun}s have"
         text = f"{have} characters that the tokenizer does not know, and are scored without them"
         yield Remark(
             "unknown", len(names), f"{text.replace('are', 'is') if len(names) == 1 else text}: {shown}"
@@ -128,7 +125,7 @@ def _unknown(encoder: Encoder, examples: Sequence[Example]) -> Iterator[Remark]:
 
 
 def _numbers(encoder: Encoder, examples: Sequence[Example]) -> Iterator[Remark]:
-    """Numbers that a head cannot learn as they are, and those that are far from all others."""
+    """Find numbers that a head cannot learn as they are, and those that are far from all others."""
     values = [example.value for example in examples if example.value is not None]
     if not values:
         return
@@ -146,20 +143,20 @@ def _numbers(encoder: Encoder, examples: Sequence[Example]) -> Iterator[Remark]:
         yield Remark(
             "outlier", len(far), f"{text}; the squared error hardly counts the others, so check them"
         )
-    if min(usual) < max(usual) and (how := scaled(usual)):
+    if min(usual) < max(usual) and (scale := scaled(usual)):
         template = encoder.template
         fields = template.target_fields
         plain = len(fields) == 1 and template.target.strip("{} ") == fields[0]
-        target = expression(fields[0] if plain else "your_field", *how)
+        target = expression(fields[0] if plain else "your_field", *scale)
         text = f"targets lie between {min(usual):g} and {max(usual):g}, far from where a head starts"
         yield Remark("scale", len(values), f'{text}; to bring them near: template.target="{target}"')
 
 
 def _unread(encoder: Encoder, examples: Sequence[Example]) -> Iterator[Remark]:
-    """Inputs of which the model reads a part as unknown."""
+    """Find inputs of which the model reads a part as unknown."""
     unknown = encoder.tokenizer.unk_token_id
     ends = {encoder.tokenizer.bos_token_id, *encoder.ends}
-    if unknown is None or unknown in ends:  # then it stands for something else too
+    if unknown is None or unknown in ends:  # then it has another meaning too
         return
     where = [example.rendered.row.where for example in examples if unknown in example.input_ids]
     if where:
@@ -177,7 +174,7 @@ def _vocabulary(encoder: Encoder, examples: Sequence[Example]) -> Iterator[Remar
 
 
 def _control(encoder: Encoder, examples: Sequence[Example]) -> Iterator[Remark]:
-    """Control tokens in the rows' own fields: those of the template are meant."""
+    """Find control tokens in the rows' own fields; those of the template are intended."""
     names = [str(name) for name in encoder.tokenizer.all_special_tokens]
     where = [
         e.rendered.row.where

@@ -1,7 +1,7 @@
-"""Rows from files, folders, hubs and Python objects, each knowing where it came from.
+"""Rows are read from files, folders, hubs and Python objects, and each knows where it came from.
 
-This file does NOT know what a row means: which field is the input is the template's business.
-Readers of other libraries (pyarrow, datasets) are imported only when their format is read.
+This file does not know what a row means: the template says which field is the input. Readers of other
+libraries (pyarrow, datasets) are imported only when their format is read.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 from softprompt._system.paths import COMPRESSED, expanded, kind_of
 from softprompt._system.progress import task
-from softprompt.data.json_files import read_json, read_jsonl, row_lines, rows_of_json
+from softprompt.data.json_files import read_jsonl, row_lines, rows_of_json
 from softprompt.data.python_rows import ALIASES, read_object, restore_integers
 from softprompt.data.row import Row, canonical
 from softprompt.data.tables import need, read_csv, read_parquet
@@ -26,15 +26,15 @@ __all__ = ["FORMATS", "Row", "fingerprint", "read_rows"]
 
 
 def read_rows(source: str | Path | Iterable[Mapping[str, Any]], *, split: str = "train") -> list[Row]:
-    """All rows of `source`, at least one.
+    """Read all rows of `source`, at least one.
 
     A path: `.jsonl`, `.json`, `.csv`, `.tsv` (each also as .gz, .bz2, .xz, .zst), `.parquet`; a pattern such
     as `data/*.jsonl`, a folder of such files, or one that `datasets` saved. `hf:NAME[:CONFIG][:SPLIT]` is
-    loaded through `datasets`. Else what `objects.read_object` takes. `split` picks one where the source has
-    several.
+    loaded through `datasets`. Otherwise any object that `python_rows.read_object` takes. `split` picks one
+    where the source has several.
 
-    Raises SoftPromptError that names the file and line: missing or empty file, broken line, a row that
-    is not an object, an unknown extension or split.
+    Raises SoftPromptError that names the file and line: missing or empty file, broken line, a row that is not
+    an object, an unknown extension or split.
     """
     with task(f"reading {source if isinstance(source, (str, Path)) else 'rows'}") as reading:
         if isinstance(source, str) and source.startswith("hf:"):
@@ -61,9 +61,9 @@ def read_rows(source: str | Path | Iterable[Mapping[str, Any]], *, split: str = 
 
 
 def read_row_lines(path: Path) -> list[Row | None]:
-    """The rows of a file of JSON Lines, None where a line is blank.
+    """Read the rows of a file of JSON Lines, None for a blank line.
 
-    Raises SoftPromptError as `read_rows` does. A file of another JSON shape has no blank lines to tell.
+    Raises SoftPromptError as `read_rows` does. A file of another JSON shape has no blank lines.
     """
     check_regular(path)
     text = read_text(path)
@@ -78,9 +78,9 @@ def read_row_lines(path: Path) -> list[Row | None]:
 
 
 def read_standard_rows(text: str | None = None, split: str = "train") -> list[Row | None]:
-    """Rows from standard input, or of the text that was read from it: JSON Lines, or a JSON list.
+    """Read rows from standard input, or from the text that was read from it: JSON Lines, or a JSON list.
 
-    None stands for a blank line. Raises SoftPromptError for anything else.
+    None marks a blank line. Raises SoftPromptError for anything else.
     """
     text, name = read_standard_input() if text is None else text, "standard input"
     if not text.strip():
@@ -96,7 +96,7 @@ def read_standard_rows(text: str | None = None, split: str = "train") -> list[Ro
 
 
 def fingerprint(rows: Iterable[Mapping[str, Any]]) -> str:
-    """sha256 (hex) of the rows' contents in their order; where they came from does not count."""
+    """Return the sha256 (hex) of the rows' contents in their order; where they came from does not count."""
     digest = hashlib.sha256()
     for row in rows:
         digest.update(canonical(row).encode("utf-8", "surrogatepass") + b"\n")
@@ -106,7 +106,7 @@ def fingerprint(rows: Iterable[Mapping[str, Any]]) -> str:
 _READERS: dict[str, Callable[[Path, str], list[Row]]] = {
     ".jsonl": read_jsonl,
     ".ndjson": read_jsonl,
-    ".json": read_json,
+    ".json": read_jsonl,
     ".csv": read_csv,
     ".tsv": read_csv,
     ".parquet": read_parquet,
@@ -116,7 +116,7 @@ TEXTS = tuple(name for name in FORMATS if name != ".parquet")  # those that may 
 
 
 def _format(path: Path) -> str | None:
-    """The suffix that says how a file is read; None where it has none of them."""
+    """Return the suffix that tells how a file is read; None where it has none of them."""
     suffixes = [suffix.lower() for suffix in path.suffixes[-2:]]
     if suffixes and suffixes[-1] in COMPRESSED:
         return suffixes[0] if len(suffixes) > 1 and suffixes[0] in TEXTS else None
@@ -155,13 +155,13 @@ def _read_file(path: Path, split: str) -> list[Row]:
 
 
 def _read_files(paths: Sequence[Path], split: str) -> list[Row]:
-    """Shards, in the order of their names."""
+    """Read shards, in the order of their names."""
     return [row for path in paths for row in _read_file(path, split)]
 
 
 def _matching(pattern: Path) -> list[Path]:
-    found = sorted(Path(name) for name in glob.glob(str(pattern), recursive=True))
-    files = [path for path in found if path.is_file()]
+    paths = sorted(Path(name) for name in glob.glob(str(pattern), recursive=True))
+    files = [path for path in paths if path.is_file()]
     if not files:
         raise SoftPromptError(
             f"no file matches '{pattern}'",
@@ -209,12 +209,12 @@ def _read_folder(path: Path, split: str) -> Iterable[Row]:
 
 
 def _shards(folder: Path, split: str) -> list[Path]:
-    """The folder's data files; those of the split, where names say so (`train-00000-of-00002.parquet`)."""
+    """List the folder's data files; by names (`train-00000-of-00002.parquet`), only the split's."""
     files = sorted(path for path in folder.iterdir() if _format(path) and path.is_file())
     named = {path: _split_named(path) for path in files}
     wanted = (split, *ALIASES.get(split, ()))
     if any(named.values()):
-        files = next((found for one in wanted if (found := [p for p in files if named[p] == one])), [])
+        files = next((part for name in wanted if (part := [p for p in files if named[p] == name])), [])
     shown = ", ".join(path.name for path in list(named)[:10]) or "none"
     if not files:
         raise SoftPromptError(
@@ -227,20 +227,20 @@ def _shards(folder: Path, split: str) -> list[Path]:
         raise SoftPromptError(
             f"the folder '{folder}' holds files of several formats: {', '.join(kinds)}",
             why=f"data files in it: {shown}",
-            fix=f"say which: {folder}/*{kinds[0]}",
+            fix=f"name one format: {folder}/*{kinds[0]}",
         )
     return files
 
 
 def _split_named(path: Path) -> str | None:
-    """The split that a file's name begins with."""
+    """Return the split that a file's name begins with."""
     word = re.split(r"[-_.]", path.name.lower())[0]
     known = {*ALIASES, *(name for names in ALIASES.values() for name in names)}
     return word if word in known else None
 
 
 def _read_hub(source: str, split: str) -> Iterator[Row]:
-    # a split may be sliced, train[:50%]; what stands in its brackets parts nothing
+    # a split may be sliced, train[:50%]: a colon within brackets separates nothing
     parts = re.split(r":(?![^\[]*\])", source[3:])
     if not parts[0] or len(parts) > 3 or not all(parts):
         fix = "write hf:NAME, hf:NAME:SPLIT or hf:NAME:CONFIG:SPLIT"
@@ -250,7 +250,7 @@ def _read_hub(source: str, split: str) -> Iterator[Row]:
     datasets = need("datasets", "datasets", "hf: sources")
     try:
         loaded = datasets.load_dataset(expanded(name), config, split=chosen)
-    except Exception as error:  # many kinds: no network, no such set, no such split, a script refused
+    except Exception as error:  # no network, no such data set or split, a refused script
         reason = (str(error).strip().splitlines() or [""])[0]
         raise SoftPromptError(
             f"cannot load '{source}' through datasets (split '{chosen}')",

@@ -1,4 +1,4 @@
-"""Spellings of one name: labels, tags, choices and names of prompts that look the same are the same.
+"""Spellings of labels, tags, choices and names of prompts that look the same are treated as the same.
 
 They may differ by white space, by Unicode form (NFC, NFD), or by characters of no width. Nobody sees the
 difference, and a model cannot learn it. Case counts.
@@ -17,22 +17,22 @@ _NO_WIDTH = re.compile("[\u00ad\u200b\u2060\ufeff]")
 
 
 def same_form(text: str) -> str:
-    """What all spellings of a text have in common: composed Unicode, single spaces, nothing of no width."""
+    """Return the form that all spellings share: composed Unicode, single spaces, no zero-width characters."""
     if text.isascii() and text.isalnum():
         return text
     return " ".join(_NO_WIDTH.sub("", unicodedata.normalize("NFC", text)).split())
 
 
 def spellings(texts: Iterable[str]) -> dict[str, list[str]]:
-    """Texts by what they have in common, each once, in the order of their appearance."""
-    found: dict[str, dict[str, None]] = {}
+    """Group texts by their common form, each text once, in the order of their appearance."""
+    groups: dict[str, dict[str, None]] = {}
     for text in dict.fromkeys(texts):
-        found.setdefault(same_form(text), {})[text] = None
-    return {form: list(group) for form, group in found.items()}
+        groups.setdefault(same_form(text), {})[text] = None
+    return {form: list(group) for form, group in groups.items()}
 
 
 def distinct(texts: Iterable[str]) -> list[str]:
-    """Each name once, in the order of their appearance; of several spellings of one, the plain one.
+    """Return each name once, in the order of their appearance; of several spellings, the plain one.
 
     The plain one has no outer spaces, single spaces within, and composed Unicode.
     """
@@ -40,18 +40,18 @@ def distinct(texts: Iterable[str]) -> list[str]:
 
 
 def meant(text: str, names: Sequence[str]) -> str | None:
-    """The name that a text is, or is another spelling of; None where it is none of them, or several."""
+    """Return the name that a text spells; None where it spells none of them, or several."""
     if text in names:
         return text
     alike = [name for name in names if same_form(name) == same_form(text)]
     return alike[0] if len(alike) == 1 else None
 
 
-def refuse_twins(names: Sequence[str], what: str) -> None:
-    """Raises SoftPromptError where two names are spellings of one."""
+def refuse_twins(names: Sequence[str], key: str) -> None:
+    """Raise SoftPromptError where two names are spellings of one."""
     if twins := [group for group in spellings(names).values() if len(group) > 1]:
         raise SoftPromptError(
-            f"{what} holds {' and '.join(map(ascii, twins[0][:3]))}, which look the same",
+            f"{key} holds {' and '.join(map(ascii, twins[0][:3]))}, which look the same",
             why="they differ by white space, Unicode form or characters of no width alone",
-            fix="keep one of them; rows with the other spelling are taken for it",
+            fix="keep one of them; rows with the other spelling are read as it",
         )

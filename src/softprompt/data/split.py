@@ -1,4 +1,4 @@
-"""Rows chosen and parted by a seed: some of them, and those held out to measure on.
+"""Rows are chosen and split by a seed: some of them to train on, and some held out to measure on.
 
 A row's `kinds` are what the training rows must show at least once: its label, its prompt. Where a choice
 would leave the training rows without one of them, another row is chosen.
@@ -19,10 +19,9 @@ Kinds = Callable[[Mapping[str, Any]], Iterable[Hashable]]
 
 
 def limit_rows(rows: Sequence[R], limit: int | None, seed: int, *, kinds: Kinds | None = None) -> list[R]:
-    """The first `limit` rows of a seeded shuffle, so that a smaller limit is a part of a larger one.
+    """Return the first `limit` rows of a seeded shuffle, so that a smaller limit is a part of a larger one.
 
-    A kind that is not among them takes, with its first row, the place of the last row whose kinds are all
-    there without it, as long as there is such a row.
+    A kind that is missing among them takes, with its first row, the place of the last row that can be spared.
     """
     if limit is None:
         return list(rows)
@@ -37,18 +36,18 @@ def limit_rows(rows: Sequence[R], limit: int | None, seed: int, *, kinds: Kinds 
 def _with_every_kind(
     chosen: list[int], rest: Sequence[int], kinds_of: Callable[[int], set[Hashable]]
 ) -> list[int]:
-    own = {index: kinds_of(index) for index in chosen}
-    counts = Counter(kind for found in own.values() for kind in found)
+    kinds = {index: kinds_of(index) for index in chosen}
+    counts = Counter(kind for group in kinds.values() for kind in group)
     added: list[int] = []
     for index in rest:
         wanted = kinds_of(index)
         if all(counts[kind] for kind in wanted):
             continue
-        spare = next((i for i in reversed(chosen) if all(counts[kind] > 1 for kind in own[i])), None)
+        spare = next((i for i in reversed(chosen) if all(counts[kind] > 1 for kind in kinds[i])), None)
         if spare is None:
             continue
         chosen.remove(spare)
-        counts.subtract(own[spare])
+        counts.subtract(kinds[spare])
         counts.update(wanted)
         added.append(index)
     return [*chosen, *added]
@@ -62,27 +61,27 @@ def split_rows(
     key: Callable[[R], Hashable] | None = None,
     kinds: Kinds | None = None,
 ) -> tuple[list[R], list[R]]:
-    """(train, dev): about `fraction` of the rows as dev, at least one; both in the rows' own order.
+    """Return (train, dev): about `fraction` of the rows as dev, at least one; both in the rows' order.
 
-    Rows of equal `key` (default: identical rows) stay on one side, so that dev holds nothing trained
-    on; `key=template.render_input` keeps rows of the same input together. Every kind has a training row.
-    Depends on the rows, the fraction and the seed alone. Raises SoftPromptError where no split leaves a row
-    on both sides.
+    Rows of equal `key` (default: identical rows) stay on one side, so that no dev row is trained on;
+    `key=template.render_input` keeps rows of the same input together. Every kind has a training row. The
+    result depends on the rows, the fraction and the seed only. Raises SoftPromptError where no split leaves a
+    row on both sides.
     """
     groups: dict[Hashable, list[int]] = {}
     for index, row in enumerate(rows):
         groups.setdefault(key(row) if key else canonical(row), []).append(index)
     if len(groups) < 2:
         same = len(rows) > 1
-        what = (
+        reason = (
             f"they all have the same input, {short(next(iter(groups)))}"
             if same and key
             else "they are all equal"
         )
         raise SoftPromptError(
             f"cannot carve a dev set out of {len(rows)} row(s)",
-            why=(f"{what}; " if same else "")
-            + "it takes at least two different rows, one to train on and one to measure on",
+            why=(f"{reason}; " if same else "")
+            + "it needs at least two different rows, one to train on and one to measure on",
             fix="look at template.input, or name a dev file: data.dev=FILE"
             if same and key
             else "add rows, or name a dev file: data.dev=FILE",
@@ -111,22 +110,22 @@ def split_rows(
 
 
 class _Left:
-    """How many rows of each kind are left to train on."""
+    """Counts the rows of each kind that are left to train on."""
 
     def __init__(self, kinds: Sequence[Sequence[Hashable]]) -> None:
         self._kinds = kinds
         self._counts = Counter(kind for row in kinds for kind in set(row))
 
     def can_spare(self, group: Sequence[int]) -> bool:
-        """Whether every kind has a row outside the group."""
+        """Return whether every kind has a row outside the group."""
         return all(self._counts[kind] > count for kind, count in self._of(group).items())
 
     def take(self, group: Sequence[int]) -> None:
-        """These rows are no longer left."""
+        """Remove the rows of a group."""
         self._counts.subtract(self._of(group))
 
     def once(self, shown: int = 3) -> str:
-        """The first kinds that have one row, as text."""
+        """Return the first kinds that have only one row, as text."""
         single = [
             str(kind[-1] if isinstance(kind, tuple) else kind) for kind, n in self._counts.items() if n == 1
         ]

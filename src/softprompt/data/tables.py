@@ -1,4 +1,4 @@
-"""Rows from CSV, TSV and Parquet."""
+"""Rows are read from CSV, TSV and Parquet files."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SEPARATORS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
 
 
 def read_csv(path: Path, split: str) -> list[Row]:
-    """A header, then a row a line. A file whose header has no comma may be parted by ; tab or |."""
+    """Read a header, then a row from each line. Without a comma, the header may be split by ; tab or |."""
     text = read_text(path)
     delimiter = _separator(text, path)
     limit = csv.field_size_limit(MAX_ROW)  # the default, 131,072, is shorter than a document
@@ -27,7 +27,7 @@ def read_csv(path: Path, split: str) -> list[Row]:
         _check_header(header, f"{path.name}:1")
         rows = []
         while True:
-            start = lines.line_num + 1  # a quoted field may span lines: a row stands where it begins
+            start = lines.line_num + 1  # a quoted field may span lines: a row is named by its first line
             cells = next(lines, None)
             if cells is None:
                 return rows
@@ -36,7 +36,7 @@ def read_csv(path: Path, split: str) -> list[Row]:
             if len(cells) != len(header):
                 raise SoftPromptError(
                     f"{path.name}:{start}: {len(cells)} cells, but the header names {len(header)}",
-                    why=f"header: {short(', '.join(header))}; cells are parted by a {SEPARATORS[delimiter]}",
+                    why=f"header: {short(', '.join(header))}; the separator is a {SEPARATORS[delimiter]}",
                     fix=f"quote cells that hold a {SEPARATORS[delimiter]} or a line break",
                 )
             rows.append(Row(dict(zip(header, cells, strict=True)), f"{path.name}:{start}"))
@@ -50,7 +50,7 @@ def read_csv(path: Path, split: str) -> list[Row]:
 
 
 def _separator(text: str, path: Path) -> str:
-    """What parts the header's cells: as the name says, else what is there in its place."""
+    """Return the separator of the header's cells: the usual one of the suffix, else the only other one."""
     usual = "\t" if ".tsv" in [suffix.lower() for suffix in path.suffixes] else ","
     end = min((place for mark in "\r\n" if (place := text.find(mark)) >= 0), default=len(text))
     header = text[:end]
@@ -79,7 +79,7 @@ def _check_header(header: list[str], where: str) -> None:
 
 
 def read_parquet(path: Path, split: str) -> list[Row]:
-    """All rows of a Parquet file."""
+    """Read all rows of a Parquet file."""
     parquet = need("pyarrow.parquet", "pyarrow", "Parquet files")
     import pyarrow
 
@@ -94,12 +94,12 @@ def read_parquet(path: Path, split: str) -> list[Row]:
     return [row_of(record, f"{path.name} row {number}") for number, record in enumerate(records, 1)]
 
 
-def need(module: str, package: str, what: str) -> Any:
-    """The module. Raises SoftPromptError that names the package where it is not installed."""
+def need(module: str, package: str, purpose: str) -> Any:
+    """Import a module. Raises SoftPromptError that names the package where it is not installed."""
     import importlib
 
     try:
         return importlib.import_module(module)
     except ImportError:
         fix = f"pip install {package}, or save the rows as JSON Lines"
-        raise SoftPromptError(f"{what} need the package '{package}'", "it is not installed", fix) from None
+        raise SoftPromptError(f"{purpose} need the package '{package}'", "it is not installed", fix) from None

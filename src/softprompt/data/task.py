@@ -1,4 +1,4 @@
-"""The parts that an encoder is built from: task, model, limits, and options of the chat template.
+"""An encoder is built from these parts: task, model, limits, and options of the chat template.
 
 This file knows plain values, and no tokenizers or models.
 """
@@ -20,7 +20,7 @@ KINDS = {  # of task, by where a model's answers are read
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What the model is to answer, and under which prompts."""
+    """A task has a kind, labels and prompts."""
 
     kind: str = "generation"
     labels: Sequence[str] | None = None  # None: the labels of the first rows that are encoded
@@ -35,7 +35,7 @@ class Task:
 
 @dataclass(frozen=True, slots=True)
 class ModelSide:
-    """How a model reads a row and answers it; the defaults are those of a decoder-only model."""
+    """A model reads a row and answers it in this way; by default, as a decoder-only model."""
 
     answers: Literal["next", "mask", "head"] = "next"  # after the input, at masks in it, or off a head
     kind: Literal["decoder", "encoder-decoder", "encoder"] = "decoder"
@@ -44,13 +44,13 @@ class ModelSide:
 
     @property
     def reads_apart(self) -> bool:
-        """Whether input and target are separate texts, for an encoder and a decoder."""
+        """Return whether input and target are separate texts, for an encoder and a decoder."""
         return self.kind == "encoder-decoder"
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """How many tokens of a row are kept."""
+    """Rows are cut to these numbers of tokens, and must fit into the room."""
 
     max_input_tokens: int | None = None
     max_target_tokens: int | None = None
@@ -59,7 +59,7 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class ChatSettings:
-    """What the model's chat template is given beside the turns; see `data.chat`."""
+    """The model's chat template is given these values beside the turns; see `data.chat`."""
 
     options: Mapping[str, Any] = field(default_factory=dict)
     date: str | None = None  # YYYY-MM-DD, for a template that writes the date

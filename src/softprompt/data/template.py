@@ -1,8 +1,8 @@
-"""Rows become text: one Jinja2 template for the input, one for the target.
+"""Rows are rendered as text by two Jinja2 templates, one for the input and one for the target.
 
-Templates run in `data.jinja` and every name in them is a field of the row; a name that the row
-lacks is an error. A field whose name is no word is written `{{ row["Review text"] }}`. This file knows
-nothing of tokens, torch or models: `chat` and `system` are only kept here, for the encoder to act on.
+Templates run in `data.jinja` and every name in them is a field of the row; a name that the row lacks is an
+error. A field whose name is no word is written `{{ row["Review text"] }}`. This file knows no tokens, torch
+or models: `chat` and `system` are only kept here, for the encoder.
 """
 
 from __future__ import annotations
@@ -25,13 +25,16 @@ from softprompt.data.spelling import meant, spellings
 from softprompt.data.values import Unusable, plain
 from softprompt.errors import SoftPromptError, nearest
 
-#: What Jinja says of a name, or of a key of `row`, that is not there.
+#: Jinja's message about a name, or a key of `row`, that does not exist.
 _UNDEFINED = r"'(.+)' is undefined|'\S+\.Fields object' has no attribute '(.+)'"
 
 
 @dataclass(frozen=True)
 class Rendered:
-    """A row as text. `target` is "" and `references` () where it was rendered without a target."""
+    """A row as text has these parts.
+
+    `target` is "" and `references` () if it was rendered without a target.
+    """
 
     input: str
     target: str
@@ -50,7 +53,7 @@ class Template:
 
     `mask` is what `{{ mask }}` writes into the input, for a masked-language model; None: a field like any
     other. Before a model is loaded, `mask_is_known=False` leaves the name to a field of the rows. With
-    `words_field` and `tags_field` a row is a list of words and one of tags, and no template.
+    `words_field` and `tags_field` a row is a list of words and one of tags, and the templates are not used.
     """
 
     def __init__(
@@ -83,39 +86,41 @@ class Template:
 
     @property
     def names_no_field(self) -> tuple[str, ...]:
-        """Those of `template.input` and `template.target` that write the same text for every row."""
+        """Return which of the two templates write the same text for every row."""
         if self.words_field and self.tags_field:
             return ()
-        found = {"template.input": (self._input_fields, self._input_names)}
-        found["template.target"] = (self._target_fields, self._target_names)
-        return tuple(name for name, (fields, names) in found.items() if not fields and not names.whole_row)
+        parts = {
+            "template.input": (self._input_fields, self._input_names),
+            "template.target": (self._target_fields, self._target_names),
+        }
+        return tuple(name for name, (fields, names) in parts.items() if not fields and not names.whole_row)
 
     @property
     def written_whole(self) -> tuple[str, ...]:
-        """The input's fields that it writes as they are, without naming a part of them or a filter."""
+        """Return the input's fields that it writes as they are, without naming a part of them or a filter."""
         return self._input_names.whole_fields
 
     @property
     def target_fields(self) -> tuple[str, ...]:
-        """The fields that the target's template names."""
+        """Return the fields that the target's template names."""
         return self._target_fields
 
     def fields(self) -> tuple[str, ...]:
-        """The fields that the two templates name, the input's first."""
+        """Return the fields that the two templates name, the input's first."""
         return tuple(dict.fromkeys((*self._input_fields, *self._target_fields)))
 
     @property
     def input_fields(self) -> tuple[str, ...]:
-        """The fields that an input needs; a field of words is the only one where there is one."""
+        """Return the fields that an input needs; a field of words is the only one where there is one."""
         return (self.words_field,) if self.words_field else self._input_fields
 
     def render(self, row: Mapping[str, Any] | str, *, with_target: bool = True) -> Rendered:
-        """The row's texts. Without a target (to generate), its prompt's name may be absent too.
+        """Render the row's texts. Without a target (to generate), its prompt's name may be absent too.
 
-        A bare string stands for the only field of the input template.
+        A bare string is the only field of the input template.
 
-        Raises SoftPromptError, naming `row.where`: a field that is missing or null, an empty target,
-        a target outside the row's choices.
+        Raises SoftPromptError, naming `row.where`: a field that is missing or null, an empty target, a target
+        outside the row's choices.
         """
         row = self._row(row)
         prompt = self._prompt(row, with_target)
@@ -143,7 +148,7 @@ class Template:
         return Rendered(text, target, prompt, choices, references, row, respelled=respelled)
 
     def render_input(self, row_or_text: Mapping[str, Any] | str) -> str:
-        """The input's text alone; a bare string stands for the only field of the input template."""
+        """Render the input's text only; a bare string is the only field of the input template."""
         row = self._row(row_or_text)
         if self.words_field:
             return " ".join(_words(row, self.words_field, "task.words"))
@@ -157,7 +162,7 @@ class Template:
         if len(self._input_fields) != 1:
             named = ", ".join(self._input_fields) or "none"
             raise SoftPromptError(
-                "a bare text can stand for one field only",
+                "a bare text can be one field only",
                 why=f"template.input {self.input!r} names {len(self._input_fields)}: {named}",
                 fix='give the fields by name, as in {"' + (self._input_fields or ("input",))[0] + '": "…"}',
             )
@@ -174,9 +179,7 @@ class Template:
             with template_limits.spending():
                 return template.render(values)
         except jinja2.UndefinedError as error:
-            match = re.fullmatch(
-                r"'(.+)' is undefined|'\S+\.Fields object' has no attribute '(.+)'", error.message or ""
-            )
+            match = re.fullmatch(_UNDEFINED, error.message or "")
             if match and (match[1] or match[2]) not in row:
                 raise _missing_field(match[1] or match[2], name, row, self._source(name)) from None
             raise SoftPromptError(f"{row.where}: {name}: {error.message}", why=_fields_of(row)) from None
@@ -193,7 +196,7 @@ class Template:
         except NotTextError as error:
             raise SoftPromptError(
                 f"{row.where}: {name} writes {error}",
-                why="that is Python's way of showing it, and no text to learn",
+                why="this is Python's way of showing it, and no text to learn",
                 fix=_parts_of(fields, row),
             ) from None
         except template_limits.LimitError as error:
@@ -207,13 +210,13 @@ class Template:
             raise SoftPromptError(f"{place}{error.what}", error.why, error.fix) from None
         except RecursionError:
             raise SoftPromptError(
-                f"{row.where}: {name} calls itself without end", fix="mend its macro"
+                f"{row.where}: {name} calls itself without end", fix="correct its macro"
             ) from None
         except MemoryError:
             raise SoftPromptError(f"{row.where}: {name} needs more memory than there is") from None
-        except Exception as error:  # filters and the sandbox raise what they please
-            said = str(error) if len(str(error)) <= 200 else str(error)[:200] + "…"
-            raise SoftPromptError(f"{row.where}: {name} failed: {said}", why=_fields_of(row)) from None
+        except Exception as error:  # filters and the sandbox raise any exception
+            message = str(error) if len(str(error)) <= 200 else str(error)[:200] + "…"
+            raise SoftPromptError(f"{row.where}: {name} failed: {message}", why=_fields_of(row)) from None
 
     def _source(self, name: str) -> str:
         return self.input if name == "template.input" else self.target
@@ -263,14 +266,14 @@ def _tagged(row: Row, words_field: str, tags_field: str, prompt: str | None, wit
             raise SoftPromptError(
                 f"{row.where}: {len(words)} words ('{words_field}') and {len(tags)} tags ('{tags_field}')",
                 why="each word has one tag",
-                fix="mend the row, or take it out",
+                fix="correct the row, or remove it",
             )
     target = " ".join(tags)
     return Rendered(text, target, prompt, None, (target,) if tags else (), row, words, tags)
 
 
 def _words(row: Row, field: str, name: str) -> tuple[str, ...]:
-    """Texts without white space, of a field that lists them."""
+    """Return texts without white space, of a field that lists them."""
     words = _text_list(row, field, name)
     if odd := next((word for word in words if len(word.split()) != 1), None):
         raise SoftPromptError(
@@ -287,7 +290,7 @@ def _words(row: Row, field: str, name: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class _Names:
-    """What a template names: fields, in the order of their first mention, and whether it looks into `row`."""
+    """A template names these fields, in the order of their first mention."""
 
     fields: tuple[str, ...]
     whole_row: bool
@@ -315,7 +318,7 @@ def _compile(name: str, source: str) -> tuple[jinja2.Template, _Names]:
         deep = isinstance(error, (RecursionError, MemoryError, SyntaxError))
         raise SoftPromptError(
             f"{name} cannot be compiled",
-            why="its parts stand inside each other too deeply" if deep else str(error),
+            why="its parts are nested too deeply" if deep else str(error),
             fix="make the template simpler",
         ) from None
 
@@ -328,8 +331,8 @@ def _syntax_fix(source: str) -> str:
 
 
 def _names(tree: nodes.Template, source: str) -> _Names:
-    """`row["Review text"]` and `row.text` are the fields of these names."""
-    found = meta.find_undeclared_variables(tree)
+    """Return the names in a template; `row["Review text"]` and `row.text` are the fields of these names."""
+    names = meta.find_undeclared_variables(tree)
     quoted: set[str] = set()
     whole = False
     for node in tree.find_all((nodes.Getitem, nodes.Getattr)):
@@ -339,7 +342,7 @@ def _names(tree: nodes.Template, source: str) -> _Names:
                 quoted |= set() if node.attr in dir(dict) else {node.attr}
             elif isinstance(node.arg, nodes.Const):
                 quoted.add(str(node.arg.value))
-    fields = (found - {"row"}) | quoted if whole else found
+    fields = (names - {"row"}) | quoted if whole else names
     # in the order of their first mention; the set's own order changes from run to run
     fields = tuple(sorted(fields, key=lambda field: (source.find(field), field)))
     written = {
@@ -352,9 +355,9 @@ def _names(tree: nodes.Template, source: str) -> _Names:
 
 
 def name_in(row: Mapping[str, Any], field: str) -> str | None:
-    """The name (of a prompt) that a row gives in a field; None where it gives none.
+    """Return the name (of a prompt) that a row gives in a field; None where it gives none.
 
-    Raises SoftPromptError for what is no name: a list, an object.
+    Raises SoftPromptError for a value that is no name: a list, an object.
     """
     value = plain(row.get(field))
     if value is None or (isinstance(value, str) and not value):
@@ -370,7 +373,7 @@ def name_in(row: Mapping[str, Any], field: str) -> str | None:
 
 
 def _text_list(row: Row, field: str, name: str) -> tuple[str, ...]:
-    """The texts of a field that holds a list, or a JSON list as text (as a CSV cell must)."""
+    """Return the texts of a field that holds a list, or a JSON list as text (as a CSV cell must)."""
     if field not in row:
         raise _missing_field(field, name, row)
     value = row[field]
@@ -403,13 +406,13 @@ def _of_row(field: str) -> str:
 
 
 def _missing_field(field: str, name: str, row: Row, source: str = "") -> SoftPromptError:
-    # `{{ is-spam }}` and `{{ Review.text }}` are computed; the field itself is read off the row
+    # Jinja computes `{{ is-spam }}` and `{{ Review.text }}`: the field that is meant is looked for in the row
     meant = [
-        one
-        for one in row
-        if not one.isidentifier() and re.search(r"\{\{\s*" + re.escape(one.strip()), source)
+        key
+        for key in row
+        if not key.isidentifier() and re.search(r"\{\{\s*" + re.escape(key.strip()), source)
     ]
-    same = [one for one in row if one != field and _folded(one) == _folded(field)]
+    same = [key for key in row if key != field and _folded(key) == _folded(field)]
     guess = next(iter(meant or same), None) or nearest(field[:200], list(row)[:1000])
     hint = f"; did you mean '{guess}'?" if guess else ""
     fix = f"change {name} to a field of the rows, or add the field"
@@ -427,7 +430,7 @@ def _folded(name: str) -> str:
 
 
 def _parts_of(fields: tuple[str, ...], row: Row) -> str:
-    """How to write a part of the first field that is a list or an object."""
+    """Return how to write a part of the first field that is a list or an object."""
     for field in fields:
         value, written = row.get(field), field if field.isidentifier() else _of_row(field)[3:-3]
         if isinstance(value, Mapping):

@@ -1,4 +1,4 @@
-"""Rows held against their template, before anything is trained: what is refused, and what is noted."""
+"""Rows are compared with their template before training: some cases are refused, others are noted."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ LOOKED_AT = 1000  # rows
 
 
 def check_rows(template: Template, rows: Sequence[Row], say: Callable[[str], None] = note) -> None:
-    """Raises SoftPromptError for a template that names no field of the rows, and says what else is odd."""
+    """Raise SoftPromptError for a template that names no field of the rows, and note what else is odd."""
     columns = list(dict.fromkeys(name for row in rows[:LOOKED_AT] for name in row))
     texts = {"template.input": template.input, "template.target": template.target}
     for name in template.names_no_field:
         raise _names_none(name, texts[name], columns)
     if template.system is not None and re.search(r"\{\{|\{%", template.system):
         raise SoftPromptError(
-            "template.system is no template: it would be read as it stands",
+            "template.system is no template: it would be read as it is",
             why=f"it reads {short(template.system)}",
             fix="write fields into template.input; template.system is one text for all rows",
         )
@@ -37,8 +37,8 @@ def check_rows(template: Template, rows: Sequence[Row], say: Callable[[str], Non
 
 def _names_none(name: str, source: str, columns: Sequence[str]) -> SoftPromptError:
     fix = "fields are written {{ text }}, by the name that they have in the rows"
-    for style, found in _other_styles(source, columns, strict=False):
-        written = found if found.isidentifier() else f'row["{found}"]'
+    for style, column in _other_styles(source, columns, strict=False):
+        written = column if column.isidentifier() else f'row["{column}"]'
         fix = f"it holds {style}; fields are written {{{{ {written} }}}}"
         break
     else:
@@ -56,7 +56,7 @@ def _names_none(name: str, source: str, columns: Sequence[str]) -> SoftPromptErr
 
 
 def _other_styles(source: str, columns: Sequence[str], strict: bool = True) -> Iterator[tuple[str, str]]:
-    """(what stands there, column) of fields that are written in another language's style."""
+    """Yield (text, column) of fields that are written in another language's style."""
     for column in columns:
         name = re.escape(column)
         styles = [r"(?<!\{)\{\s*%s\s*(?:![rsa])?(?::[^{}]*)?\}(?!\})", r"\$\{%s\}|\$%s\b", r"%%\(%s\)[sdrf]"]
@@ -73,12 +73,12 @@ def _oddities(
     for name, source in {**texts, "template.system": template.system or ""}.items():
         for style, column in _other_styles(source, columns):
             written = column if column.isidentifier() else f'row["{column}"]'
-            how = (
+            hint = (
                 f"a field is written {{{{ {written} }}}}"
                 if name != "template.system"
                 else "it is no template"
             )
-            yield f"{name} holds {style} as it stands: {how}"
+            yield f"{name} holds {style} as plain text: {hint}"
     for hidden, taken in (("mask", template.mask is not None and template.mask_is_known), ("row", True)):
         if taken and hidden in columns and re.search(rf"\b{hidden}\b", template.input + template.target):
             means = "the model's own mask" if hidden == "mask" else 'the whole row in row["…"]'
@@ -90,12 +90,12 @@ def _oddities(
 
 def _whole(template: Template, rows: Sequence[Row]) -> Iterator[str]:
     for field in template.written_whole:
-        found = next((row for row in rows if isinstance(row.get(field), (list, dict))), None)
-        if found is not None:
-            kind = "a list" if isinstance(found[field], list) else "an object"
-            items = field if isinstance(found[field], list) else f"{field} | items | map('last')"
+        row = next((row for row in rows if isinstance(row.get(field), (list, dict))), None)
+        if row is not None:
+            kind = "a list" if isinstance(row[field], list) else "an object"
+            items = field if isinstance(row[field], list) else f"{field} | items | map('last')"
             yield (
-                f"field '{field}' is {kind} ({found.where}) and template.input writes it whole, "
+                f"field '{field}' is {kind} ({row.where}) and template.input writes it whole, "
                 f"as Python shows it; name a part of it, or join it: {{{{ {items} | join(', ') }}}}"
             )
 
@@ -122,7 +122,7 @@ def _same(template: Template, rows: Sequence[Row]) -> Iterator[str]:
         try:
             rendered = template.render(row)
         except SoftPromptError:
-            return  # told where the rows are encoded
+            return  # reported where the rows are encoded
         inputs.add(rendered.input)
         targets.add(rendered.target)
         if not rendered.input.strip():

@@ -1,7 +1,7 @@
-"""How much a template may do for one row, counted so that it ends whatever it says, on any thread.
+"""The work of a template on one row is limited, so that it always ends, on any thread.
 
 Steps are turns of loops, calls, filters and operators, and the items that these go through; characters are
-all that is written or built on the way. What would be made too large at once is refused before it is made.
+all that is written or built on the way. A result that would be too large is refused before it is made.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ _PLACE = re.compile(r"%(?:\(.*?\))?[#0\- +]*(\*|\d+)?(?:\.(\*|\d+))?")
 
 
 class LimitError(Exception):
-    """A template did more than it may; the text names the limit."""
+    """A template exceeded a limit, which the text names."""
 
 
 class Budget:
-    """What is left for one row."""
+    """A budget holds the steps and characters that are left for one row."""
 
     def __init__(self) -> None:
         self.steps, self.characters = MAX_STEPS, MAX_CHARACTERS
@@ -50,7 +50,7 @@ _BUDGET: ContextVar[Budget | None] = ContextVar("template_budget", default=None)
 
 @contextlib.contextmanager
 def spending() -> Iterator[None]:
-    """A fresh budget for what is done inside."""
+    """Open a fresh budget for the work inside."""
     token = _BUDGET.set(Budget())
     try:
         yield
@@ -71,7 +71,7 @@ def write(count: int) -> None:
 
 
 def measure(value: Any) -> None:
-    """Count what is read of a value: its items, and a quarter of its characters (to write costs more)."""
+    """Count a value that is read: its items, and a quarter of its characters (writing costs more)."""
     waiting = [value]
     while waiting:
         item = waiting.pop()
@@ -86,7 +86,7 @@ def measure(value: Any) -> None:
 
 
 def compared(value: Any) -> Any:
-    """The value, which is compared or hashed: lists of lists cost the items that they hold."""
+    """Count and return a value that is compared or hashed: lists of lists cost the items that they hold."""
     if isinstance(value, (str, bytes)):
         write(len(value) // 32)
     elif isinstance(value, (list, tuple, Mapping)):
@@ -97,7 +97,7 @@ def compared(value: Any) -> Any:
 
 
 def counted(items: Iterable[Any], written: int) -> Iterator[Any]:
-    """The items of a loop, of which each turn writes at least so many characters."""
+    """Yield the items of a loop, and count each turn with the characters that it writes at least."""
     for item in items:
         step()
         write(written)
@@ -138,7 +138,7 @@ def spec(text: str) -> None:
 
 
 def method(owner: Any, name: str, arguments: tuple[Any, ...]) -> None:
-    """Refuse a method of a text, list or number whose result would be too large."""
+    """Refuse a method of a text or number whose result would be too large."""
     first = arguments[0] if arguments else None
     if name == "to_bytes":
         raise LimitError("it asks for the bytes of a number")
@@ -158,6 +158,6 @@ def method(owner: Any, name: str, arguments: tuple[Any, ...]) -> None:
 
 
 def replacing(text: Any, old: Any, new: Any) -> None:
-    """Refuse a replacement that makes too much."""
+    """Refuse a replacement whose result would be too large."""
     if isinstance(text, str) and isinstance(old, str) and isinstance(new, str):
         write(len(new) * text.count(old))

@@ -1,6 +1,6 @@
-"""Bytes of a file or of standard input become text: what is read at all, how it is compressed and encoded.
+"""Bytes of a file or of standard input are unpacked, decoded and checked as text.
 
-The limits stand here and in `values`, `row` and `budget`; docs/data.md lists them.
+The limits are here and in `values`, `row` and `template_limits`; docs/data.md lists them.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ MARKS = (
 )
 
 
-def check_regular(path: Path, what: str = "data file") -> None:
-    """Raises SoftPromptError for what is there but is no file of a known length: a pipe, a device.
+def check_regular(path: Path, name: str = "data file") -> None:
+    """Raise SoftPromptError for a path without a file of known length: a pipe, a device.
 
-    Neither is a pointer of Git LFS, which stands for a file.
+    A pointer of Git LFS is refused as well.
     """
-    if (kind := kind_of(path, f"the {what}")) != "file":
+    if (kind := kind_of(path, f"the {name}")) != "file":
         raise SoftPromptError(
-            f"'{path}' is a {kind}, not a {what}",
+            f"'{path}' is a {kind}, not a {name}",
             why="rows are read more than once, and a pipe or device may never end",
             fix="write it to a file first",
         )
@@ -62,7 +62,7 @@ def check_regular(path: Path, what: str = "data file") -> None:
 
 
 def read_text(path: Path, *, may_be_blank: bool = False) -> str:
-    """The text of a file: UTF-8, or UTF-16 or UTF-32 that begins with its mark.
+    """Read a file's text: UTF-8, or UTF-16 or UTF-32 that begins with its mark.
 
     Raises SoftPromptError for a file that is empty or too long, or holds bytes that are no text.
     """
@@ -84,7 +84,7 @@ def read_text(path: Path, *, may_be_blank: bool = False) -> str:
 
 
 def read_standard_input() -> str:
-    """What standard input holds, as `read_text` reads a file; it may be blank."""
+    """Read standard input as `read_text` reads a file; it may be blank."""
     with task("reading standard input") as reading:
         binary = getattr(sys.stdin, "buffer", None)
         if binary is None:  # a stream of text in its place
@@ -97,7 +97,7 @@ def _suffixes(path: Path) -> list[str]:
 
 
 def _bytes_of(file: Any, name: str, reading: Progress, *, in_lines: bool) -> bytes:
-    """All bytes. Raises SoftPromptError as soon as they, or one line where lines are rows, are too many."""
+    """Read all bytes. Raises SoftPromptError once they, or one line where lines are rows, are too many."""
     blocks, size, line = [], 0, 0
     while block := file.read(BLOCK):
         if not blocks:  # a list of rows may be written without a line break
@@ -119,7 +119,7 @@ def _bytes_of(file: Any, name: str, reading: Progress, *, in_lines: bool) -> byt
 
 
 def row_too_long(where: str) -> SoftPromptError:
-    """The error for a row of more than `MAX_ROW` bytes."""
+    """Return the error for a row of more than `MAX_ROW` bytes."""
     return SoftPromptError(
         f"{where} holds a row that is too long",
         why=f"a row has at most {MAX_ROW:,} bytes",
@@ -128,7 +128,7 @@ def row_too_long(where: str) -> SoftPromptError:
 
 
 def _decoded(content: bytes, name: str, file: str) -> str:
-    """The text of the bytes; `file` is what a command that converts them is given."""
+    """Decode the bytes; `file` is the name that a command to convert them is given."""
     encoding = next((code for mark, code in MARKS if content.startswith(mark)), "utf-8")
     try:
         text = content.decode(encoding)
@@ -145,14 +145,14 @@ def _decoded(content: bytes, name: str, file: str) -> str:
 
 def _undecodable(name: str, file: str, content: bytes, error: UnicodeDecodeError) -> SoftPromptError:
     line = content.count(b"\n", 0, error.start) + 1
-    found, why = content[:4000], f"byte {content[error.start : error.start + 1].hex()} cannot be decoded"
+    start, why = content[:4000], f"byte {content[error.start : error.start + 1].hex()} cannot be decoded"
     if error.encoding.lower().replace("_", "-") not in ("utf-8", "utf8"):
         return SoftPromptError(
             f"'{name}' is damaged: its mark says {error.encoding}", why, "write it again, as UTF-8"
         )
-    if found.count(0) > len(found) // 4:
-        which, note = ("utf-16le" if found[1:2] == b"\0" else "utf-16be"), ""
-    else:  # Windows' code page holds all that Latin-1 prints, and its quotation marks
+    if start.count(0) > len(start) // 4:
+        which, note = ("utf-16le" if start[1:2] == b"\0" else "utf-16be"), ""
+    else:  # Windows' code page has all printable characters of Latin-1, and quotation marks
         which, note = "cp1252", "(if it comes from western Windows)"
     fix = " ".join(f"convert it: iconv -f {which} -t utf-8 {file} {note}".split())
     return SoftPromptError(f"{name}:{line}: not UTF-8 text", why=why, fix=fix)

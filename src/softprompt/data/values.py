@@ -1,8 +1,8 @@
-"""What a value of a row may be: text, a number, a truth value, nothing, or lists and mappings of these.
+"""A row's values are text, numbers, truth values, nothing, or lists and mappings of these.
 
-Values of other libraries (tensors, arrays, time stamps) become what they stand for; missing ones (NaN, NA,
-NaT) become None. What has no text of its own (bytes, images, sets) stays in the row as `Unusable`, so that a
-column that nobody reads does no harm; whoever reads it gets the error. No other library is imported here.
+Values of other libraries (tensors, arrays, time stamps) are converted; missing ones (NaN, NA, NaT) become
+None. Values without a text (bytes, images, sets) stay in the row as `Unusable`, so that a column that nobody
+reads does no harm; reading it raises the error. No other library is imported here.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ MAX_DIGITS = 4300  # of one number: Python writes no longer ones as text
 
 
 class Unusable:
-    """A value that has no text. Reading it raises SoftPromptError; `digest` tells it from others."""
+    """A value that has no text. Reading it raises SoftPromptError; `digest` distinguishes it from others."""
 
-    def __init__(self, what: str, fix: str, digest: str = "") -> None:
-        self.what, self.fix, self.digest = what, fix, digest
-        self.place = ""  # of the field, once it stands in a row
+    def __init__(self, description: str, fix: str, digest: str = "") -> None:
+        self.description, self.fix, self.digest = description, fix, digest
+        self.place = ""  # of the field, once it is in a row
 
     def error(self) -> SoftPromptError:
-        """Why it cannot be read, and what to give in its place."""
+        """Return the error of reading it, with what to give in its place."""
         return SoftPromptError(
-            f"{self.place or 'a field'} holds {self.what}",
+            f"{self.place or 'a field'} holds {self.description}",
             why="templates, labels and names are made of text, numbers and lists of them",
             fix=self.fix,
         )
@@ -55,25 +55,25 @@ class Unusable:
         raise self.error()
 
     def __repr__(self) -> str:
-        return f"<{self.what}>"
+        return f"<{self.description}>"
 
 
 class ClassNumber(int):
-    """The number of a class whose name is known, as a ClassLabel column of `datasets` holds it."""
+    """The number of a class with a known name, as a ClassLabel column of `datasets` holds it."""
 
     names: tuple[str, ...]
 
     def __new__(cls, value: int, names: tuple[str, ...]) -> ClassNumber:
-        made = super().__new__(cls, value)
-        made.names = names
-        return made
+        number = super().__new__(cls, value)
+        number.names = names
+        return number
 
     def __reduce__(self) -> tuple[Any, ...]:
         return ClassNumber, (int(self), self.names)
 
 
 def plain(value: Any, depth: int = 0) -> Any:
-    """The value as a row holds it. Raises SoftPromptError for lists that are nested too deeply."""
+    """Return the value as a row holds it. Raises SoftPromptError for lists that are nested too deeply."""
     kind = type(value)
     if kind is bool or value is None:
         return value
@@ -87,8 +87,8 @@ def plain(value: Any, depth: int = 0) -> Any:
         return None if math.isnan(value) else Unusable("an infinite number", "put a finite number there")
     if depth > MAX_DEPTH:
         raise SoftPromptError(
-            f"lists or mappings stand inside each other more than {MAX_DEPTH} deep",
-            why="such a value is read by no template",
+            f"lists or mappings are nested more than {MAX_DEPTH} deep",
+            why="no template reads such a value",
             fix="flatten the field, or leave it out",
         )
     if isinstance(value, Mapping):
@@ -99,22 +99,24 @@ def plain(value: Any, depth: int = 0) -> Any:
 
 
 def _mapping(value: Mapping[Any, Any], depth: int) -> Any:
-    found: dict[Any, Any] = {}
+    result: dict[Any, Any] = {}
     for name, item in value.items():
         key = name if isinstance(name, str) else plain(name, depth + 1)
         if isinstance(key, (list, dict, Unusable)):
             return Unusable("a mapping whose keys are no text or numbers", "name what it holds with text")
-        found[key] = plain(item, depth + 1)
-    return found
+        result[key] = plain(item, depth + 1)
+    return result
 
 
 def json_default(value: Any) -> Any:
-    """`default=` of json.dumps for rows: what has no text is written as what tells it from others."""
-    return {"unusable": value.what, "digest": value.digest} if isinstance(value, Unusable) else str(value)
+    """Return what json.dumps writes for a value without a text: what distinguishes it from others."""
+    return (
+        {"unusable": value.description, "digest": value.digest} if isinstance(value, Unusable) else str(value)
+    )
 
 
 def _standard(value: Any, depth: int) -> Any:
-    """Types of Python's own library; then those of other libraries."""
+    """Convert types of Python's standard library, then those of other libraries."""
     if isinstance(value, (ClassNumber, Unusable)):
         return value
     if isinstance(value, enum.Enum):
@@ -124,7 +126,7 @@ def _standard(value: Any, depth: int) -> Any:
             return plain(base(value), depth)
     if isinstance(value, decimal.Decimal):
         return _decimal(value)
-    # as pandas' NaT is a datetime, and NA is of no class that can be asked for
+    # pandas' NaT is a datetime, and NA has no public class
     if type(value).__name__ in ("NAType", "NaTType", "MaskedConstant"):
         return None
     if isinstance(value, (datetime.date, datetime.time, datetime.timedelta, uuid.UUID)):
@@ -140,21 +142,21 @@ def _standard(value: Any, depth: int) -> Any:
 
 
 def _foreign(value: Any, depth: int) -> Any:
-    """Tensors, arrays, series and scalars of other libraries, told by the methods that they have."""
+    """Convert tensors, arrays, series and scalars of other libraries, recognised by their methods."""
     name = type(value).__name__
     try:
         if name in ("datetime64", "timedelta64"):
-            found = value.item()  # nanoseconds come as a bare number
-            return plain(value.astype(f"{name}[us]").item() if isinstance(found, int) else found)
-        if name in ("float16", "float32"):  # as short as it is written: 0.1, not 0.10000000149011612
+            item = value.item()  # nanoseconds come as a bare number
+            return plain(value.astype(f"{name}[us]").item() if isinstance(item, int) else item)
+        if name in ("float16", "float32"):  # the shortest form: 0.1, not 0.10000000149011612
             return plain(float(str(value)), depth)
         if getattr(getattr(value, "dtype", None), "kind", "") in ("m", "M"):
             return [plain(item, depth + 1) for item in value]
         for method in ("as_py", "tolist", "to_list", "to_pylist", "numpy"):
             if callable(getattr(value, method, None)) and not isinstance(value, type):
-                found = getattr(value, method)()
-                if type(found) is not type(value):
-                    return plain(found, depth)
+                result = getattr(value, method)()
+                if type(result) is not type(value):
+                    return plain(result, depth)
     except SoftPromptError:
         raise
     except Exception:  # a sparse tensor, one without data, or another library's object
@@ -165,7 +167,7 @@ def _foreign(value: Any, depth: int) -> Any:
 
 
 def _decimal(value: decimal.Decimal) -> Any:
-    """Its digits as text, the zeros at its end included."""
+    """Return the digits as text, with the zeros at the end."""
     if value.is_nan():
         return None
     if value.is_infinite():
