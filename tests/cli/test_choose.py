@@ -63,7 +63,7 @@ def test_limits_are_read_and_kept_to(run, rows, model_folder):
         assert output.code == 1 and f"error: {option} {value}: not understood" in output.err
 
 
-def test_rows_without_the_fields_are_told_before_a_model_is_loaded(run, tmp_path):
+def test_rows_without_the_fields_are_reported_before_a_model_is_loaded(run, tmp_path):
     path = write_rows(tmp_path / "odd.jsonl", [{"one": "a", "two": "b", "three": "c"}] * 3)
     output = run("choose", "--rows", path, "--model", "no/such/model")
     assert output.code == 1 and "one, two, three" in output.err and "--input '{{ one }}'" in output.err
@@ -73,7 +73,7 @@ def test_rows_without_the_fields_are_told_before_a_model_is_loaded(run, tmp_path
     assert output.code == 1 and "'nine'" in output.err and "loading" not in output.err
 
 
-def test_fields_are_guessed_and_told(run, tmp_path, model_folder):
+def test_fields_are_inferred_and_shown(run, tmp_path, model_folder):
     made = [{"question": f"what {i}", "answer": ("yes", "no")[i % 2]} for i in range(24)]
     path = write_rows(tmp_path / "rows.jsonl", made)
     output = run("choose", "--rows", path, "--model", model_folder)

@@ -41,7 +41,7 @@ def test_from_rows_to_a_report_that_opens(run, tickets, model_folder, tmp_path, 
     assert output.code == 0, output.err
     page = tmp_path / "runs/tickets-compare/report.html"
     assert page.exists() and opened == [page.as_uri()] and "runs/tickets-compare/report.html" in output.out
-    # what was guessed, what it takes, how to take less, and where to change it
+    # what was inferred, what it takes, how to take less, and where to change it
     for messages in (
         "classification of 2 labels",
         '{{ row["Message text"] }}⏎Kind:',
@@ -52,7 +52,7 @@ def test_from_rows_to_a_report_that_opens(run, tickets, model_folder, tmp_path, 
         assert messages in output.err
     assert load_recipe("runs/tickets-compare/tickets.yaml").task.labels == ["late", "lost"]
     again = run("compare", tickets, f"model={model_folder}", *QUICK, "--json")
-    assert again.json["ran"] == 0 and "going on with runs/tickets-compare/tickets.yaml" in again.err
+    assert again.json["ran"] == 0 and "continuing with runs/tickets-compare/tickets.yaml" in again.err
     by_recipe = run("compare", "runs/tickets-compare/tickets.yaml", f"model={model_folder}", *QUICK, "--json")
     assert by_recipe.json["ran"] == 0
 

@@ -1,4 +1,4 @@
-"""Fields as rows usually name them, and what is said where they do not tell."""
+"""Fields as rows usually name them, and the error where the names do not decide."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def label(i):
             "a",
         ),
         (rows(question="q", options=lambda i: ["x", "y"], answer=1), "q\nAnswer:", "y"),
-        # by what stands in them
-        (rows(number=lambda i: str(i), said=text, kind=label), "words 0\nKind:", "good"),
+        # by their values
+        (rows(number=lambda i: str(i), spoken=text, kind=label), "words 0\nKind:", "good"),
         (rows(en=text, de="Wörter"), "words 0\nDe:", "Wörter"),
         ([{"Ticket no": str(i), "Customer message": text(i), "Its category": label(i)} for i in range(12)],
          "words 0\nIts category:", "good"),
@@ -84,7 +84,7 @@ def test_what_is_said_stays():
 )
 def test_fields_that_do_not_tell_are_named(made):
     with pytest.raises(SoftPromptError) as error:
-        guess(made, say="--input '{{{{ {0} }}}}' --target '{{{{ {1} }}}}'")
+        guess(made, options="--input '{{{{ {0} }}}}' --target '{{{{ {1} }}}}'")
     assert "fields of all rows" in error.value.why and "--input '{{ " in error.value.fix
 
 

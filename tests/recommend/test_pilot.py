@@ -8,7 +8,6 @@ from dataclasses import replace
 import pytest
 
 from softprompt.compare.executors import Serial
-from softprompt.config.load import recipe_from_dict
 from softprompt.data.sources import read_rows
 from softprompt.data.template import Template
 from softprompt.errors import SoftPromptError
@@ -62,8 +61,7 @@ def tried(rows_file, tmp_path, llama, model_folder, monkeypatch):
     path = str(rows_file("labels", 60))
     rows = read_rows(path)
     needs = measure(rows, Template("{{ input }}", "{{ target }}"), llama, Requirements(str(model_folder)))
-    asked = recipe_from_dict({"model": str(model_folder), "data": {"train": path}})
-    plain, _ = comparison(path, "rows", tmp_path, asked, guess(rows), needs)
+    plain, _ = comparison(path, "rows", tmp_path, str(model_folder), guess(rows), needs)
     plain["data"]["train"], plain["train"]["dtype"] = path, "float32"
 
     def run(seconds: float, step: float = 0.0, steps=(2, 1), fails: str = "", ranking=None):

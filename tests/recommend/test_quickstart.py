@@ -46,7 +46,7 @@ def test_labels_become_a_classification(begun, tmp_path):
     assert "softprompt compare runs/rows-compare/rows.yaml" in made.path.read_text()
 
 
-def test_answers_become_a_generation_and_what_is_cut_is_said(begun):
+def test_answers_become_a_generation_and_cuts_are_reported(begun):
     made = begun(answered(600, words=200), "max_input_tokens=20")
     read = load_recipe(made.path)
     assert read.task.kind == "generation" and "tf-idf" not in (read.compare.methods or [])
@@ -61,14 +61,14 @@ def test_a_recipe_that_is_there_is_what_counts(begun, tmp_path):
     first = begun(labelled(40))
     first.path.write_text(first.path.read_text().replace("Label:", "Mood:"))
     again = begun(labelled(40), "steps=3")
-    assert again.found and "Mood:" in again.path.read_text()
+    assert again.existed and "Mood:" in again.path.read_text()
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere/rows.jsonl").write_text('{"text": "a", "label": "b"}\n')
     with pytest.raises(SoftPromptError, match="other rows"):
         start("elsewhere/rows.jsonl", [], None)
 
 
-def test_what_the_command_line_says_is_kept_and_written(begun, monkeypatch):
+def test_values_of_the_command_line_are_kept_and_written(begun, monkeypatch):
     monkeypatch.setattr(
         time_budget, "measure", lambda *a, **k: time_budget.MeasuredSeconds({"prompt-tuning/after": 1.0}, 0.1)
     )
@@ -100,7 +100,7 @@ def test_a_first_comparison_ends_within_its_time(begun, monkeypatch, slow, rows)
     read = load_recipe(made.path)
     assert made.seconds is not None and made.seconds <= 1800 and read.compare.within == 1800
     assert len([one for one in contestants(read) if not one.is_reference]) >= 2
-    if slow > 0.01:  # what was cut is said, and is less than there was
+    if slow > 0.01:  # what was cut is reported, and is less than there was
         assert made.cuts and read.train.steps < 150
 
 
@@ -117,11 +117,11 @@ def test_too_short_a_time_is_refused_before_anything_runs(begun, monkeypatch):
 
 @pytest.mark.parametrize(
     ("rows", "message"),
-    [(labelled(12), "too few"), ([{"a": "x", "b": "y", "c": "z"}] * 30, "cannot be told")],
+    [(labelled(12), "too few"), ([{"a": "x", "b": "y", "c": "z"}] * 30, "not clear")],
 )
 def test_rows_that_will_not_do(begun, rows, message):
     with pytest.raises(SoftPromptError, match=message) as error:
-        begun(rows, "model=no/such/model")  # told before a model is looked for
+        begun(rows, "model=no/such/model")  # reported before a model is looked for
     assert error.value.fix
 
 

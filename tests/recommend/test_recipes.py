@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import yaml
@@ -11,6 +12,7 @@ from softprompt.config.load import load_recipe
 from softprompt.data.sources import read_rows
 from softprompt.data.template import Template
 from softprompt.recommend import CANDIDATES, Requirements, measure, rank, recipes
+from softprompt.recommend.infer_fields import Guess
 from softprompt.training.prepare import prepare
 
 FIELDS = {"labels": {}, "answers": {"prompt_field": "style"}, "choices": {"choices": "options"}}
@@ -26,9 +28,11 @@ def test_every_contestant_that_trains_has_a_recipe_that_runs(kind, rows_file, tm
         prompt_field=fields.get("prompt_field"),
         choices_field=fields.get("choices"),
     )
-    needs = measure(read_rows(path), template, new_lm(), Requirements())
-    task = recipes.RecipeTask(str(path), str(model_folder), **fields)
-    written = recipes.write(rank(needs), needs, task, tmp_path / "recipes", first=len(CANDIDATES))
+    needs = measure(read_rows(path), template, new_lm(), Requirements(str(model_folder)))
+    inferred = Guess("{{ input }}", "{{ target }}", **fields)
+    written = recipes.write(
+        rank(needs), needs, str(path), inferred, tmp_path / "recipes", first=len(CANDIDATES)
+    )
     trained = [item for item in rank(needs).ranked if item.candidate.is_trained]
     assert len(written) == len(trained) >= 7
     for place, (file, item) in enumerate(zip(written, trained, strict=True), 1):
@@ -44,17 +48,13 @@ def test_a_recipe_of_few_rows_has_a_batch_that_they_fill(rows_file, llama):
     needs = measure(
         read_rows(rows_file("labels", 10)), Template("{{ input }}", "{{ target }}"), llama, Requirements()
     )
-    made = recipes.recipe_of(CANDIDATES["prompt-tuning/after"], needs, recipes.RecipeTask("rows.jsonl"))
-    assert made["train"]["batch_size"] == 5
-    many = recipes.recipe_of(CANDIDATES["lora"], replace(needs, rows=1000), recipes.RecipeTask("rows.jsonl"))
-    assert many["train"]["batch_size"] == 16 and many["base"] == {
-        "mode": "lora",
-        "lr": CANDIDATES["lora"].rate,
-    }
-    assert recipes.recipe_of(CANDIDATES["prefix-tuning/after"], needs, recipes.RecipeTask("rows.jsonl"))[
-        "train"
-    ]["lr"] == (CANDIDATES["prefix-tuning/after"].rate)
-    assert yaml.safe_load(yaml.safe_dump(made)) == made
+    place = "rows.jsonl", Guess("{{ input }}", "{{ target }}"), Path()
+    few = recipes.recipe_of(CANDIDATES["prompt-tuning/after"], needs, *place)
+    assert few["train"]["batch_size"] == 5 and yaml.safe_load(yaml.safe_dump(few)) == few
+    lora, prefix = CANDIDATES["lora"], CANDIDATES["prefix-tuning/after"]
+    many = recipes.recipe_of(lora, replace(needs, rows=1000), *place)
+    assert many["train"]["batch_size"] == 16 and many["base"] == {"mode": "lora", "lr": lora.rate}
+    assert recipes.recipe_of(prefix, needs, *place)["train"]["lr"] == prefix.rate
 
 
 def test_rates_to_try_begin_with_the_usual_one():

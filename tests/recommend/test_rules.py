@@ -146,20 +146,20 @@ def test_a_rule_has_evidence(rule):
 @pytest.mark.parametrize(
     "rule", [rule for rule in RULES.values() if rule.evidence.command], ids=lambda r: r.name
 )
-def test_the_command_of_our_own_evidence_stands_in_the_page(rule):
+def test_the_command_of_our_own_evidence_is_in_the_page(rule):
     assert rule.evidence.command.split(" --")[0] in page_of(rule)
 
 
 def page_of(rule) -> str:
-    """The first page of ours that its evidence names; what `make demo` shows stands in results.md."""
+    """The first page of ours that its evidence names; what `make demo` shows is in results.md."""
     name = rule.evidence.source.split("docs/")[1].split(",")[0].split(";")[0]
     return (DOCS / name).read_text(encoding="utf-8")
 
 
-OTHERS = ("E2E", "GSM8K", "IDP", "WebNLG: BLEU")  # whose figures are told after ours, under their name
+OTHERS = ("E2E", "GSM8K", "IDP", "WebNLG: BLEU")  # whose figures come after ours, under their name
 
 
-def test_our_own_figures_stand_in_the_page():
+def test_our_own_figures_are_in_the_page():
     """Scores and bytes that rules quote of our own measurements are those of the pages that they name."""
     checked = 0
     for rule in (rule for rule in RULES.values() if "docs/" in rule.evidence.source):

@@ -1,4 +1,4 @@
-"""`softprompt choose`: which methods suit these rows, this model and these limits, and recipes to run."""
+"""`softprompt choose` ranks the methods for these rows, this model and these limits, and writes recipes."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _FIELDS = "--input '{{{{ {0} }}}}' --target '{{{{ {1} }}}}'"
 
 
 class Kind(str, Enum):
-    """What is predicted."""
+    """A kind of task is what is predicted."""
 
     classification = "classification"
     generation = "generation"
@@ -100,17 +100,16 @@ def choose(
     latency_seconds = None if latency is None else seconds_of(latency, "--latency")
     pilot_seconds = None if pilot is None else seconds_of(pilot, "--pilot")
     from ..data.sources import read_rows
-    from ..data.template import Template
     from ..lm.loading import load
     from ..recommend import Requirements, measure, rank, recipes
+    from ..recommend.draft import template_of
     from ..recommend.infer_fields import guess
 
     read = read_rows(rows)
     fields = guess(
         read, input=input, target=target, choices=choices, prompt_field=prompt_field, options=_FIELDS
     )
-    prompt_field = fields.prompt_field
-    template = Template(fields.input, fields.target, prompt_field=prompt_field, choices_field=fields.choices)
+    template = template_of(fields)
     for row in read[:1]:  # so that a mistake is reported before the model is loaded
         template.render(row)
     log(f"{len(read)} rows; loading {model} …")
@@ -125,11 +124,8 @@ def choose(
         ranking = measured_first(ranking, tried)
     written = []
     if out is not None:
-        about = recipes.RecipeTask(
-            rows, model, fields.input, fields.target, prompt_field, fields.choices, fields.references
-        )
         settings = None if tried is None else tried.settings
-        written = recipes.write(ranking, needs, about, out, settings=settings)
+        written = recipes.write(ranking, needs, rows, fields, out, settings=settings)
     following_command = _next(written, rows, ranking, pilot)
     data = {**_data(needs, ranking), "recipes": [str(path) for path in written], "next": following_command}
     data["template"] = asdict(fields)
@@ -150,14 +146,11 @@ def _pilot(
     seconds: float,
 ) -> Pilot:
     from ..compare.experiment import Hooks
-    from ..config.load import recipe_from_dict
     from ..recommend.pilot import run_pilot
     from ..recommend.quickstart import comparison, name_of
 
     name = name_of(rows)
-    data = {"train": rows, "prompt_field": fields.prompt_field}
-    asked = recipe_from_dict({"model": needs.required.model, "data": data})
-    plain, _ = comparison(rows, name, Path(), asked, fields, needs)
+    plain, _ = comparison(rows, name, Path(), needs.required.model, fields, needs)
     folder = Path(f"runs/{name}-pilot")
     log(f"a pilot of {duration(seconds)}: timing a step of each kind of method …")
     # trials in this very process would report each of their steps
@@ -179,7 +172,7 @@ def _next(written: list[Path], rows: str, ranking: Ranking, pilot: str | None) -
 def _data(needs: Needs, ranking: Ranking) -> dict[str, Any]:
     facts = asdict(needs)
     return {
-        "needs": {"said": facts.pop("required"), **facts, "limits": dict(needs.limits)},
+        "needs": {"said": facts.pop("required"), **facts, "limits": dict(needs.limits)},  # codespell:ignore
         "ranked": [
             {
                 "name": item.candidate.name,

@@ -1,4 +1,4 @@
-"""How a comparison is followed on stderr: a live table in a terminal, a line for each trial elsewhere."""
+"""Shows a comparison's progress on stderr: a live table in a terminal, a line for each trial elsewhere."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ ORDER = ("reference", "search", "final", "curve", "score", "measure", "growth", 
 
 
 class Contest:
-    """Told of stages, of the trials to come, and of every trial that ended; use as a context."""
+    """Receives stages, the trials to come, and every trial that ended; use it as a context."""
 
     def __init__(self, estimate: float | None = None, within: float | None = None) -> None:
-        """`estimate`: seconds that it was thought to take; `within`: that it may take."""
+        """Take the `estimate` of its seconds, and the seconds that it may take (`within`)."""
         self._estimate, self._within = estimate, within
         self._began = self._written = time.monotonic()
         self._ended = threading.Event()
@@ -55,18 +55,18 @@ class Contest:
             self._live = None
 
     def stage(self, text: str) -> None:
-        """What is being done now."""
+        """Show what is being done now."""
         self._stage = text
         self._last = time.monotonic()
         if self._live is None:
             log(text)
 
     def plan(self, counts: Mapping[tuple[str, str], int]) -> None:
-        """How many trials each contestant has in each phase."""
+        """Take how many trials each candidate has in each phase."""
         self._counts = dict(counts)
 
     def record(self, record: Mapping[str, Any], was_there: bool) -> None:
-        """A trial has ended, now or in an earlier call."""
+        """Take a trial that has ended, now or in an earlier call."""
         name, phase = record["contestant"], record["phase"]
         key = name, phase
         self._done[key] = self._done.get(key, 0) + 1
@@ -87,7 +87,7 @@ class Contest:
             self._written = time.monotonic()
 
     def beat(self) -> None:
-        """A line where there was none for a while: one trial may take minutes."""
+        """Write a line where there was none for a while: one trial may take minutes."""
         now = time.monotonic()
         if now - self._written >= SECONDS_BETWEEN_LINES:
             done, total, left = sum(self._done.values()), sum(self._counts.values()), self.seconds_left
@@ -102,7 +102,7 @@ class Contest:
 
     @property
     def seconds_left(self) -> float | None:
-        """By the pace of each kind of trial so far; of a kind that has not come yet: by that of all."""
+        """Estimate by the pace of each kind of trial so far; a kind that has not come yet, by that of all."""
         every = [second for seconds in self._pace.values() for second in seconds]
         spent = time.monotonic() - self._began
         if not every:
@@ -115,7 +115,7 @@ class Contest:
                 left += open_ * sum(same) / len(same)
             else:
                 unknown += open_
-        # references tell little of what a training takes: what was estimated does, until one has ended
+        # references say little about the time of a training; the estimate does, until one has ended
         left += max(
             unknown * sum(every) / len(every), (self._estimate or 0.0) - spent - left if unknown else 0.0
         )
@@ -126,16 +126,16 @@ class Contest:
         done, total = sum(self._done.values()), sum(self._counts.values())
         settings = " ".join(f"{key.split('.')[-1]}={value}" for key, value in record["settings"].items())
         if record["status"] == "failed":
-            said = f"failed: {record['error']['what']}"
+            outcome = f"failed: {record['error']['what']}"
         else:
             values = record.get("dev") or _values(record)
             name = next(iter(values), None)
-            said = "" if name is None else f"{name} {number(values[name])}"
-            said += " (pruned)" if record["status"] == "pruned" else ""
+            outcome = "" if name is None else f"{name} {number(values[name])}"
+            outcome += " (pruned)" if record["status"] == "pruned" else ""
         seed = "" if record["seed"] is None else f"seed={record['seed']}"
         left = self.seconds_left
         phase = " ".join(filter(None, (record["phase"], record.get("about", {}).get("split", ""))))
-        parts = [record["contestant"], phase, settings, seed, said]
+        parts = [record["contestant"], phase, settings, seed, outcome]
         tail = "" if left is None or done >= total else f"  {duration(left)} left"
         return f"  {done:>{len(str(total))}}/{total}  " + "  ".join(filter(None, parts)) + tail
 

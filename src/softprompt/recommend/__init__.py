@@ -1,4 +1,4 @@
-"""Which method to try first: ordered by evidence for rows, model and limits, then by a pilot."""
+"""This package says which method to try first: by evidence for rows, model and limits, then by a pilot."""
 
 from .candidates import CANDIDATES, MethodChoice
 from .rank import Ranking, rank

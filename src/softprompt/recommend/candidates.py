@@ -1,4 +1,4 @@
-"""What there is to choose from: each a method, where its vectors stand, and the settings to start with.
+"""The methods to choose from are listed here, with the place of their vectors and the settings to start with.
 
 Steps and batch sizes are those of `benchmarks/quality.py`; learning rates the methods' own, where no other
 was seen to do better with so few.
@@ -11,12 +11,12 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 Depth = Literal["embedding", "kv", "weights", "none"]
-LENGTH = 16  # vectors, where nothing else is said
+LENGTH = 16  # vectors
 
 
 @dataclass(frozen=True)
 class MethodChoice:
-    """One way of doing the task."""
+    """A candidate is one way of doing the task."""
 
     name: str
     depth: Depth  # soft tokens, keys and values, the base's weights, or nothing trained
@@ -27,16 +27,16 @@ class MethodChoice:
     batch_size: int = 32
     shots: int = 0
     says: str = ""
-    rate: float | None = None  # of few steps, where those want another than is the default
+    rate: float | None = None  # the rate for few steps, where it is not the default
 
     @property
     def is_trained(self) -> bool:
-        """Whether there is something to train."""
+        """Return whether there is something to train."""
         return self.depth != "none"
 
     @property
     def placement(self) -> str | None:
-        """`before` or `after` the input; None where no vectors are injected."""
+        """Return `before` or `after` (the input); None where no vectors are injected."""
         return self.options.get("placement")
 
 
@@ -49,7 +49,7 @@ def _vectors(method: str, placement: str, depth: Depth, says: str, **settings: A
 
 
 BEFORE: dict[str, Any] = {"steps": 120, "batch_size": 16}  # the whole sequence runs in every step
-#: After 60 to 100 steps on nine sets these lay least behind the best rate, or nearly: docs/findings.md,
+#: After 60 to 100 steps on nine sets these were the nearest to the best rate, or nearly: docs/findings.md,
 #: Learning rates.
 VECTORS_RATE, LORA_RATE = 3e-2, 3e-3
 _ALL = (

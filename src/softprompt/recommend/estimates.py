@@ -1,4 +1,4 @@
-"""What a method takes to keep and to serve, from sizes alone. Bytes are of float32, as in artifacts."""
+"""Estimates what a method takes to keep and to serve, from sizes alone. Bytes are those of float32."""
 
 from __future__ import annotations
 
@@ -48,5 +48,5 @@ def first_token_seconds(candidate: MethodChoice, needs: Needs) -> float | None:
 
 
 def _numbers(candidate: MethodChoice, needs: Needs) -> int:
-    """The numbers in one of the candidate's vectors."""
+    """Return how many numbers one of the candidate's vectors has."""
     return needs.kv_numbers if candidate.depth == "kv" else needs.hidden_size

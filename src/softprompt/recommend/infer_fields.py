@@ -1,7 +1,7 @@
-"""What rows without a recipe are for: which fields are the input, and which is the target.
+"""Infers what rows without a recipe are for: which fields are the input, and which is the target.
 
-Told by the names that such fields usually have, else by what stands in them. It is a guess: a caller says
-what was guessed, and how to say it otherwise. What is predicted is told from the targets (`needs.kind_of`).
+The names that such fields usually have decide, else the values. A caller shows what was inferred, and how to
+name the fields instead. The kind of task is inferred from the targets (`requirements.kind_of`).
 """
 
 from __future__ import annotations
@@ -40,14 +40,14 @@ TARGETS = (
     *("rating", "translation", "rewrite", "reply", "listing", "highlights", "y"),
 )
 CHOICES = ("choices", "options")
-#: Fields that number or part rows rather than say something.
+#: Fields that number or split rows rather than describe them.
 ASIDE = ("id", "idx", "index", "uid", "uuid", "guid", "split", "url", "timestamp", "date")
-#: Fields of few values that tell something of a row, and name no prompt.
+#: Fields of few values that describe a row, and name no prompt.
 ABOUT = (
     *("label", "labels", "label_text", "label_name", "category", "class", "intent", "sentiment", "topic"),
     *("emotion", "rating", "score", "difficulty", "level", "source", "year", "month", "priority", "status"),
 )
-#: Target names that say nothing of what is asked for.
+#: Target names that do not describe the answer.
 BLANK = ("target", "output", "completion", "response", "y", "labels", "answers")
 
 
@@ -62,7 +62,7 @@ class Guess:
     prompt_field: str | None = None  # the column that names each row's prompt
 
     def lines(self) -> list[tuple[str, str]]:
-        """What a person should know of it."""
+        """Return the names and values to show to a user."""
         shown = [("input", self.input.replace("\n", "⏎")), ("target", self.target)]
         more = (("choices", self.choices), ("references", self.references), ("prompts", self.prompt_field))
         return shown + [(name, value) for name, value in more if value]
@@ -77,9 +77,9 @@ def guess(
     prompt_field: str | None = None,
     options: str = "template.input='{{{{ {0} }}}}' template.target='{{{{ {1} }}}}'",
 ) -> Guess:
-    """The templates; those that are given stay as they are.
+    """Return inferred templates; those that are given stay as they are.
 
-    `prompt_field` names the column of prompts; None: told from the rows, "": there is none. `options` is how
+    `prompt_field` names the column of prompts; None: it is inferred, "": there is none. `options` is how
     the caller's user names the two fields, for the error. Raises SoftPromptError where the fields leave it
     open what is the input or the target.
     """
@@ -87,28 +87,28 @@ def guess(
         return Guess(input, target, choices, prompt_field=prompt_field or None)
     fields = [name for name in rows[0] if all(name in row for row in rows)]
     if input is None and target is None and _is_chat(rows, fields):
-        said = "{% for message in messages[:-1] %}{{ message.content }}\n{% endfor %}"
-        return Guess(said, "{{ messages[-1].content }}", prompt_field=prompt_field or None)
+        turns = "{% for message in messages[:-1] %}{{ message.content }}\n{% endfor %}"
+        return Guess(turns, "{{ messages[-1].content }}", prompt_field=prompt_field or None)
     choices = choices or _named(fields, CHOICES)
     open_fields = [name for name in fields if name not in (choices, prompt_field) and not _is_aside(name)]
     if prompt_field is None and target is None and choices is None:
         prompt_field = _prompts(rows, open_fields)
         open_fields = [name for name in open_fields if name != prompt_field]
     answer = None if target is not None else _target(rows, open_fields)
-    asked = [] if input is not None else _inputs(rows, open_fields, answer)
-    if (target is None and answer is None) or (input is None and not asked):
+    inputs = [] if input is not None else _inputs(rows, open_fields, answer)
+    if (target is None and answer is None) or (input is None and not inputs):
         raise _unclear(rows, fields, options)
     references = None
     if answer is not None:
         target, references = _written(rows, answer, choices)
     assert target is not None
     if input is None:
-        input = _asking(rows, asked, answer, choices)
+        input = _asking(rows, inputs, answer, choices)
     return Guess(input, target, choices, references, prompt_field or None)
 
 
 def is_label_like(rows: Rows, field: str) -> bool:
-    """Whether a few short values come up often in it."""
+    """Return whether the field has a few short values that occur often."""
     if not all(isinstance(row[field], (str, int, float)) for row in rows):
         return False
     values = Counter(str(row[field]) for row in rows)
@@ -147,7 +147,7 @@ def _is_free(rows: Rows, field: str, under: str | None = None) -> bool:
 
 
 def _is_aside(field: str) -> bool:
-    """Whether a name says that the field numbers or parts the rows: `id`, `ticket_id`, `Order no`."""
+    """Return whether a field of this name numbers or splits the rows: `id`, `ticket_id`, `Order no`."""
     return re.split(r"[\W_]+", field.lower().strip())[-1] in (*ASIDE, "no", "nr", "number")
 
 
@@ -162,7 +162,7 @@ def _is_chat(rows: Rows, fields: Sequence[str]) -> bool:
 
 
 def _target(rows: Rows, fields: Sequence[str]) -> str | None:
-    """By name; else the only field of labels; else the second of two."""
+    """Find the target by name; else it is the only field of labels; else the second of two."""
     if len(fields) > 1 and (named := _named(fields, TARGETS)) is not None:
         return named
     texts = [field for field in fields if _is_text(rows, field)]
@@ -197,7 +197,7 @@ def _named(fields: Sequence[str], names: Sequence[str]) -> str | None:
 
 
 def _is_text(rows: Rows, field: str) -> bool:
-    """Words, not numbers."""
+    """Return whether the field has words, not only numbers."""
     return all(isinstance(row[field], str) for row in rows) and any(
         re.search(r"[^\W\d_]{2}", row[field]) for row in rows
     )
@@ -214,7 +214,7 @@ def _written(rows: Rows, field: str, choices: str | None) -> tuple[str, str | No
 
 
 def _shown(rows: Rows, field: str) -> str:
-    """How a template writes a field: an object by its names and values, a list by its items."""
+    """Write a field in a template: an object by its names and values, a list by its items."""
     name, values = _field(field), [row[field] for row in rows]
     if all(isinstance(value, Mapping) for value in values):
         return f"{{% for key, value in {name} | items %}}{{{{ key }}}}: {{{{ value }}}}; {{% endfor %}}"
@@ -224,7 +224,7 @@ def _shown(rows: Rows, field: str) -> str:
 
 
 def _asking(rows: Rows, fields: Sequence[str], target: str | None, choices: str | None) -> str:
-    """The input's template: the fields, each with its name where there are several, and what is asked for."""
+    """Write the input's template: the fields, with names where there are several, and the answer's name."""
     if len(fields) == 1 or fields[0].lower() == "instruction":
         lines = [_shown(rows, field) for field in fields]
     else:
@@ -254,7 +254,7 @@ def _unclear(rows: Rows, fields: Sequence[str], options: str) -> SoftPromptError
     first, second = [*map(_field, fields), "FIELD", "FIELD"][:2]
     some = sorted(set(rows[0]) - set(fields))
     return SoftPromptError(
-        "which fields are the input and the target cannot be told",
+        "it is not clear which fields are the input and the target",
         why=f"fields of all rows: {', '.join(fields) or 'none'}"
         + (f"; of some rows: {', '.join(some)}" if some else ""),
         fix=f"name them: {options.format(first, second)}",

@@ -1,4 +1,4 @@
-"""`choose --pilot`: the first methods of a ranking, tried on the rows by the search of a comparison.
+"""Tries the first methods of a ranking on the rows (`choose --pilot`), by the search of a comparison.
 
 How many methods, learning rates, steps and rows fit the time is planned by timing a step of each kind of
 method (`time_budget`). The search is that of `softprompt.compare`: the rates of a method are trained side by
@@ -47,7 +47,7 @@ CUTS = (
 
 @dataclass(frozen=True)
 class PilotTrial:
-    """One method, or one of its learning rates, on the dev rows."""
+    """A trial is a method with one of its learning rates, scored on the dev rows."""
 
     contestant: str
     settings: dict[str, Any]
@@ -64,7 +64,7 @@ class PilotTrial:
 
 @dataclass(frozen=True)
 class Pilot:
-    """All trials, and the order of the methods that they give."""
+    """A pilot has all trials, and the order of the methods that they give."""
 
     played: tuple[PilotTrial, ...]
     order: tuple[PilotTrial, ...]  # each method's best trial, the best first, those that failed last
@@ -89,7 +89,7 @@ class Pilot:
 
     @property
     def settings(self) -> dict[str, dict[str, Any]]:
-        """Each method's best settings, by dotted name."""
+        """Return each method's best settings, by dotted name."""
         return {trial.contestant: trial.settings for trial in self.order if trial.key}
 
 
@@ -176,7 +176,7 @@ def best_first(trials: Sequence[PilotTrial]) -> list[PilotTrial]:
 
 
 def in_order(played: Sequence[PilotTrial]) -> list[PilotTrial]:
-    """Each method's best trial, the best first; methods of which every trial failed come last.
+    """Return each method's best trial, the best first; methods of which every trial failed come last.
 
     A trial that ended early counts only where no other of its method came to its end.
     """
@@ -198,7 +198,7 @@ def _planned(
     seconds: float,
     began: float,
 ) -> tuple[Recipe, tuple[str, ...]]:
-    """The recipe of the largest pilot that fits the time, the method with the fastest step first."""
+    """Plan the largest pilot that fits the time; the method with the fastest step comes first."""
     trained = [item.candidate for item in ranking.ranked if item.candidate.is_trained]
     references = [i.candidate.name for i in ranking.ranked if i.candidate.name in REFERENCES]
     most = {"methods": len(trained), "data.limit": max(len(rows), min(LEVELS["data.limit"]))}
@@ -246,7 +246,7 @@ def _planned(
 
 
 def _seconds_of(folder: Path) -> float:
-    """The time of earlier calls in the folder."""
+    """Return the time of earlier calls in the folder."""
     try:
         return float(json.loads((folder / "study.json").read_text(encoding="utf-8"))["seconds"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -271,7 +271,7 @@ def _trial(record: Record, metric: str, dev_rows: int) -> PilotTrial:
         record["status"],
         score,
         0.0 if score is None else standard_error(score, dev_rows),
-        # the log-loss of a reference counts words that it was never told were wrong
+        # the log-loss of a reference counts words that it was never taught to avoid
         key[:1] if is_reference else key,
         error,
     )

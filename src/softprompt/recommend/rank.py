@@ -1,4 +1,4 @@
-"""The methods in order, each with the evidence for and against it, and the methods that are excluded.
+"""Orders the methods, each with the evidence for and against it, and names those that are excluded.
 
 How they are ordered. A rule excludes a method (a requirement is not met, or the model cannot do it) or states
 a preference between methods, with its source. The preferences on quality are taken one after another, those
@@ -31,17 +31,17 @@ class Ranked:
 
     @property
     def reasons_for(self) -> tuple[Rule, ...]:
-        """The rules that prefer it to others, the best evidence first."""
+        """Return the rules that prefer it to others, the best evidence first."""
         return tuple(r for r in self.fired if r.over)
 
     @property
     def reasons_against(self) -> tuple[Rule, ...]:
-        """The rules that prefer others to it, the best evidence first."""
+        """Return the rules that prefer others to it, the best evidence first."""
         return tuple(r for r in self.fired if r.under)
 
     @property
     def sentence(self) -> str:
-        """The first reason for it, else the first against it, else what it is."""
+        """Return the first reason for it, else the first against it, else what it is."""
         reasons = self.reasons_for or self.reasons_against
         return reasons[0].says if reasons else self.candidate.says
 
@@ -57,14 +57,14 @@ class Excluded:
 
 @dataclass(frozen=True)
 class Ranking:
-    """All methods."""
+    """The ranking has every method, ranked or excluded."""
 
     ranked: tuple[Ranked, ...]
     excluded: tuple[Excluded, ...]
 
     @property
     def rules(self) -> tuple[Rule, ...]:
-        """Every rule that applied, once."""
+        """Return every rule that applied, once."""
         fired = [rule for item in self.ranked for rule in item.fired]
         return tuple({rule.name: rule for rule in [*fired, *(out.rule for out in self.excluded)]}.values())
 

@@ -1,4 +1,4 @@
-"""What has to be met: what the user says, and what is measured on the rows and the model.
+"""Collects what a method has to meet: what the user requires, and what is measured on rows and model.
 
 Sizes are bytes, times seconds, lengths tokens. This file knows no method and no rule.
 """
@@ -27,7 +27,7 @@ REPEATS = 3
 
 @dataclass(frozen=True)
 class Requirements:
-    """What the user says. None: nothing said about it."""
+    """The user's requirements are given here; None means no requirement."""
 
     model: str = "smollm2"
     tasks: int | None = None  # prompts to serve; None: as many as the rows name
@@ -40,7 +40,7 @@ class Requirements:
 
 @dataclass(frozen=True)
 class Needs:
-    """All that a rule may look at."""
+    """The needs are all that a rule may look at."""
 
     required: Requirements
     rows: int
@@ -64,12 +64,12 @@ class Needs:
 
     @property
     def tasks(self) -> int:
-        """Prompts to serve."""
+        """Return the number of prompts to serve."""
         return max(self.required.tasks or 1, self.prompts)
 
     @property
     def rows_a_prompt(self) -> float:
-        """Rows that one prompt learns from, on average."""
+        """Return how many rows one prompt learns from, on average."""
         return self.rows / max(1, self.prompts)
 
 
@@ -81,7 +81,7 @@ def measure(
     *,
     kind: str | None = None,
 ) -> Needs:
-    """Facts about the rows under the template, and about the model. `kind` None: told from the targets."""
+    """Measure the rows under the template, and the model. `kind` None: it is inferred from the targets."""
     rendered = [template.render(row) for row in track(rows, "reading rows")]
     kind = kind or kind_of(rendered)
     targets = Counter(item.target for item in rendered)
@@ -115,7 +115,7 @@ def measure(
 
 
 def kind_of(rendered: Sequence[Rendered]) -> str:
-    """What the rows ask for: choices where they have them, labels where few short targets come up often."""
+    """Return the kind of task: choices where rows have them, labels where few short targets occur often."""
     if all(item.choices for item in rendered):
         return "choice"
     targets = {item.target for item in rendered}
@@ -129,7 +129,7 @@ def _tokens(lm: LanguageModel, text: str) -> int:
 
 
 def _seconds(lm: LanguageModel, length: int) -> float | None:
-    """One pass over so many tokens, the median of a few; None where the model answers otherwise."""
+    """Time one pass over so many tokens, the median of a few; None where the model is no decoder."""
     if lm.spec.kind != "decoder":
         return None
     ids = [index % lm.spec.vocab_size for index in range(max(1, min(length, lm.spec.context - 1)))]

@@ -1,69 +1,50 @@
-"""A first recipe for rows of one's own: what they are for is guessed, and written to be changed."""
+"""Makes a first recipe for a user's rows. What the rows are for is inferred, and the user can change it."""
 
 from __future__ import annotations
 
-import os
 import shlex
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from .._system.paths import expanded
 from ..config.load import recipe_from_dict
 from ..data.sources import read_rows
-from ..data.template import Template
+from . import draft
 from .infer_fields import Guess, guess
 from .requirements import kind_of
 
-LONGEST = 128  # new tokens, at most; a word is taken for two
+LONGEST = 128  # new tokens at most; a word is counted as two
 LOOKED_AT = 2000  # rows
 
 
 def recipe_for(rows: str, folder: Path) -> tuple[dict[str, Any], Guess]:
-    """The recipe as plain values, to be written into `folder`, and what was guessed for it.
+    """Return the recipe as plain values, to be written into `folder`, and the fields that were inferred.
 
-    Raises SoftPromptError for rows that cannot be read, or whose fields do not tell what is asked for.
+    Raises SoftPromptError for rows that cannot be read, or whose fields do not tell what is predicted.
     """
-    found = read_rows(rows)[:LOOKED_AT]
-    guessed = guess(found)
-    template = Template(
-        guessed.input, guessed.target, prompt_field=guessed.prompt_field, choices_field=guessed.choices
-    )
-    rendered = [template.render(row) for row in found]
-    kind = kind_of(rendered)
-    task: dict[str, Any] = {"kind": kind}
-    if kind == "choice":
-        task["choices"] = guessed.choices
-    if kind == "generation":
+    read = read_rows(rows)[:LOOKED_AT]
+    fields = guess(read)
+    template = draft.template_of(fields)
+    rendered = [template.render(row) for row in read]
+    recipe: dict[str, Any] = {"model": "smollm2", **draft.sections(rows, folder, fields, kind_of(rendered))}
+    if recipe["task"]["kind"] == "generation":
         words = max(len(row.target.split()) for row in rendered)
-        task |= {"metrics": ["perplexity", "chrf"], "max_new_tokens": max(16, min(LONGEST, 2 * words))}
-        if guessed.references is not None:
-            task["references"] = guessed.references
-    source = rows if rows.startswith("hf:") else os.path.relpath(expanded(rows), folder)
-    data = {"train": source}
-    if guessed.prompt_field is not None:
-        data["prompt_field"] = guessed.prompt_field
-    recipe = {
-        "model": "smollm2",
-        "data": data,
-        "template": {"input": guessed.input, "target": guessed.target},
-        "task": task,
-        "method": "prompt-tuning" if guessed.prompt_field else "prefix-tuning",
-        "train": {"steps": 200, "batch_size": max(1, min(16, len(found) // 2))},
+        recipe["task"]["metrics"] = ["perplexity", "chrf"]
+        recipe["task"]["max_new_tokens"] = max(16, min(LONGEST, 2 * words))
+    recipe |= {
+        "method": "prompt-tuning" if fields.prompt_field else "prefix-tuning",
+        "train": {"steps": 200, "batch_size": max(1, min(16, len(read) // 2))},
         "output": "runs/prompt",
     }
-    recipe_from_dict(recipe, folder)  # it is one
-    return recipe, guessed
+    recipe_from_dict(recipe, folder)  # checks it
+    return recipe, fields
 
 
 def text_of(recipe: dict[str, Any], path: Path) -> str:
-    """The recipe as it is written: what was guessed first, then how it is used."""
+    """Return the text of the recipe's file: what was inferred first, then how it is used."""
     head = [
-        "What the rows are for was guessed: template, task, prompt_field. Change what you like; then type",
+        "What the rows are for was inferred: template, task, prompt_field. Change what you like; then type",
         f"  softprompt check {shlex.quote(str(path))}",
         f"  softprompt tune {shlex.quote(str(path))}",
         "Paths belong to this file's folder. `softprompt methods` lists the methods.",
     ]
-    body = yaml.safe_dump(recipe, sort_keys=False, allow_unicode=True, width=100)
-    return "\n".join(f"# {line}" for line in head) + "\n\n" + body
+    return draft.text_of(recipe, head)

@@ -1,7 +1,7 @@
-"""How long a comparison will take, by a few things timed here, and what is cut so that it fits a time.
+"""Estimates how long a comparison will take from a few timings, and cuts it so that it fits a time.
 
-A step is timed once for each kind of contestant (those whose steps cost alike), and rows through the plain
-model; the rest is counting. What is cut first is what shows least.
+A step is timed once for each kind of method (those whose steps cost alike), and rows through the plain model;
+the rest is counted. What is cut first is what shows least.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ SERVED = 6 * (2 * 8 + 2)  # generated rows of 16 tokens of a serving measure, in
 EVALUATIONS = 5  # of the dev rows while training
 RATES = ([1e-3, 3e-3, 1e-2, 3e-2], [3e-3, 1e-2, 3e-2], [3e-3, 1e-2], [1e-2])
 BASE_RATES = ([1e-4, 3e-4, 1e-3, 3e-3], [3e-4, 1e-3, 3e-3], [3e-4, 1e-3], [1e-3])
-#: Who is left out first, one after another.
+#: The methods that are left out first, one after another.
 DISPENSABLE = ("lora", "prompt-tuning/before", "few-shot", "prefix-tuning/before")
 #: What a comparison may have, the most first.
 LEVELS: dict[str, tuple[Any, ...]] = {
@@ -60,7 +60,7 @@ CUTS = (
 
 @dataclass(frozen=True)
 class Counts:
-    """Rows of each split, about."""
+    """The expected number of rows of each split is given here."""
 
     train: int
     dev: int
@@ -68,7 +68,7 @@ class Counts:
 
     @staticmethod
     def of(rows: int, recipe: Recipe) -> Counts:
-        """The splits of so many rows."""
+        """Return the splits of so many rows."""
         compare, dev = recipe.compare, recipe.data.dev_fraction
         held = rows * compare.unseen.share if compare.unseen is not None else 0.0
         tested = (rows - held) * compare.test_fraction
@@ -80,7 +80,7 @@ class Counts:
 
 @dataclass(frozen=True)
 class MeasuredSeconds:
-    """What was measured: seconds of a contestant's step, of one row scored, of one answered in text."""
+    """The measured seconds are those of a method's step, of one row scored, and of one answered in text."""
 
     step: Mapping[str, float]
     row: float
@@ -89,35 +89,35 @@ class MeasuredSeconds:
     start: float = START
 
     def seconds(self, recipe: Recipe, counts: Counts, *, search_only: bool = False) -> float:
-        """Of the whole comparison, or of its references and its search alone."""
+        """Return the seconds of the whole comparison, or of its references and its search alone."""
         each = (self._of(one, recipe, counts, search_only) for one in contestants(recipe))
         return self.start + sum(each) / self.workers
 
-    def _of(self, one: Candidate, recipe: Recipe, counts: Counts, search_only: bool) -> float:
-        how, row = recipe.compare, self.row
-        texts = self.text * min(how.text_rows or counts.test, counts.test)
-        if one.is_reference:
-            longer = 1 + (how.shots if one.name == "few-shot" else 0)
+    def _of(self, candidate: Candidate, recipe: Recipe, counts: Counts, search_only: bool) -> float:
+        compare, row = recipe.compare, self.row
+        texts = self.text * min(compare.text_rows or counts.test, counts.test)
+        if candidate.is_reference:
+            longer = 1 + (compare.shots if candidate.name == "few-shot" else 0)
             scored = 0.0 if search_only else row * counts.test + texts
-            return 0.0 if one.name == "tf-idf" else longer * (row * counts.dev + texts + scored)
-        training = recipe.train.steps * self.step.get(one.name, max(self.step.values(), default=0.0))
+            return 0.0 if candidate.name == "tf-idf" else longer * (row * counts.dev + texts + scored)
+        training = recipe.train.steps * self.step.get(candidate.name, max(self.step.values(), default=0.0))
         training += EVALUATIONS * row * counts.dev
         cached = row * min(counts.train, recipe.train.steps * recipe.train.batch_size) + row * counts.dev
         # trials of a search are trained side by side and read their inputs once
-        search = trials_of(one, how) * training + cached
+        search = trials_of(candidate, compare) * training + cached
         if search_only:
             return search
-        finals = how.seeds * (1 + len(how.curve)) * (training + cached + row * counts.dev)
-        scores = how.seeds * (row * counts.test + texts)
-        measures = 12 * row * how.control_rows if how.control else 0.0
-        measures += SERVED * max(row, self.text / 2) if how.serving else 0.0
+        finals = compare.seeds * (1 + len(compare.curve)) * (training + cached + row * counts.dev)
+        scores = compare.seeds * (row * counts.test + texts)
+        measures = 12 * row * compare.control_rows if compare.control else 0.0
+        measures += SERVED * max(row, self.text / 2) if compare.serving else 0.0
         return search + finals + scores + measures
 
 
 def measure(recipe: Recipe, lm: LanguageModel, rows: Sequence[Row], workers: int = 1) -> MeasuredSeconds:
-    """Time rows and steps of the recipe's contestants on some of the rows.
+    """Time rows and steps of the recipe's methods on some of the rows.
 
-    A method that cannot be timed is counted as the slowest of the others: its trials will say what is wrong.
+    A method that cannot be timed is counted as the slowest of the others: its trials will report the error.
     Raises SoftPromptError for bad rows.
     """
     train, dev = list(rows[SAMPLE_DEV:][:SAMPLE]), list(rows[:SAMPLE_DEV])
@@ -154,7 +154,7 @@ def _step(prepared: Prepared) -> float:
 
 
 def _row(prepared: Prepared) -> tuple[float, float]:
-    """Of a dev row through the plain model: scored, and answered in text."""
+    """Time a dev row through the plain model: scored, and answered in text."""
     plain = methods.build("none", Setting(prepared.lm, prepared.prompts))
     evaluator = evaluator_of(prepared.recipe, prepared.lm, prepared.encoder)
     dev = prepared.dev
@@ -175,7 +175,7 @@ def _seconds(work: Callable[[], Any]) -> float:
 
 
 def processes(recipe: Recipe) -> int:
-    """Those that a comparison runs its trials in by itself."""
+    """Return the number of processes that a comparison runs its trials in by default."""
     from .._system.threads import right_number
 
     return max(1, right_number() // (recipe.train.threads or 2))
@@ -187,7 +187,8 @@ def fit(
     levels: Mapping[str, Sequence[Any]],
     cuts: Sequence[str] = CUTS,
 ) -> tuple[dict[str, Any], float]:
-    """The settings (by dotted name) that end `within` seconds, cut as little as will do, and their time.
+    """Return the settings (by dotted name) that end `within` seconds, cut as little as needed, and their
+    time.
 
     `levels` are what each may be, the most first. Where nothing fits, the least there is.
     """
@@ -215,7 +216,7 @@ def fit(
 
 
 def too_short(option: str, within: float, seconds: float, used: float) -> SoftPromptError:
-    """The error for a time that is less than the least that can be planned, which takes `seconds`."""
+    """Return the error for a time that is less than the least that can be planned, which takes `seconds`."""
     enough = math.ceil((1.25 * seconds / SPARE + used) / 60)  # with room for a machine that is busier then
     return SoftPromptError(
         f"{duration(within)} are too short to compare methods on these rows",
@@ -225,7 +226,7 @@ def too_short(option: str, within: float, seconds: float, used: float) -> SoftPr
 
 
 def less(recipe: Recipe) -> list[str]:
-    """Overrides that make a comparison shorter: each lowers what is there."""
+    """Return overrides that make a comparison shorter: each lowers what is there."""
     found = []
     if recipe.train.steps > 1:
         found.append(f"steps={max(1, recipe.train.steps // 2)}")

@@ -1,4 +1,4 @@
-"""A rule: which methods it prefers to which others, when it applies, and the evidence for it."""
+"""A rule says which methods are preferred to which others, when it applies, and on which evidence."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..requirements import Needs
 
 @dataclass(frozen=True)
 class Evidence:
-    """Where a rule comes from."""
+    """The evidence says where a rule comes from."""
 
     source: str  # a paper, a page of this project, or "by construction"
     figures: str
@@ -23,7 +23,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Rule:
-    """A fact about some methods: it excludes them, orders them, or is a remark."""
+    """A rule is a fact about some methods: it excludes them, orders them, or is a remark."""
 
     name: str
     when: Callable[[Needs], bool]
@@ -37,12 +37,12 @@ class Rule:
     each: Callable[[str, Needs], bool] | None = None  # whether it holds for one of `about`
 
     def holds(self, method: str, needs: Needs) -> bool:
-        """Whether the rule applies to this method under these needs."""
+        """Return whether the rule applies to this method under these needs."""
         return method in self.about and self.when(needs) and (not self.each or self.each(method, needs))
 
     @property
     def preferences(self) -> tuple[tuple[str, str], ...]:
-        """Pairs (preferred, other)."""
+        """Return the pairs (preferred, other)."""
         return (*product(self.about, self.over), *product(self.under, self.about))
 
 
@@ -65,10 +65,10 @@ BOARD = "Hugging Face PEFT, method_comparison/MetaMathQA (Llama-3.2-3B, GSM8K)"
 
 
 def required(*names: str) -> Callable[[Needs], bool]:
-    """Whether the user requires any of these."""
+    """Return a test of whether the user requires any of these."""
     return lambda needs: any(getattr(needs.required, name) not in (None, False) for name in names)
 
 
 def by_construction(reason: str, limits: str = "") -> Evidence:
-    """Evidence that follows from how the method works."""
+    """Return evidence that follows from how the method works."""
     return Evidence("by construction", reason, limits)

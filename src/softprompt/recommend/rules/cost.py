@@ -1,4 +1,4 @@
-"""Rules on cost: bytes to keep, latency, and time to train. The costs of serving come first."""
+"""Rules on cost are about bytes to keep, latency, and time to train. The costs of serving come first."""
 
 from __future__ import annotations
 

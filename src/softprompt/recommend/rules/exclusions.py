@@ -1,4 +1,4 @@
-"""Rules that take a candidate out: what cannot be had, or not within what the user says."""
+"""These rules exclude a method that the model does not support, or that does not meet a requirement."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def _over_memory(name: str, needs: Needs) -> bool:
 
 
 def _over_latency(name: str, needs: Needs) -> bool:
-    """Where the plain model keeps to it; where it does not, no method can help (see `rules.cost`)."""
+    """Hold only where the plain model meets the limit: else no method can help (`rules.cost`)."""
     seconds, limit = first_token_seconds(CANDIDATES[name], needs), needs.required.latency
     if seconds is None or limit is None or needs.input_seconds is None:
         return False
@@ -25,7 +25,7 @@ def _no_room(name: str, needs: Needs) -> bool:
     return needs.longest * (1 + CANDIDATES[name].shots) + vectors > needs.context
 
 
-#: What cannot be had.
+#: What is not supported.
 EXCLUSIONS = (
     Rule(
         "no prefix on this model",
@@ -70,7 +70,7 @@ EXCLUSIONS = (
         lambda n: n.model_kind == "encoder",
         "the model is an encoder",
         (FEW_SHOT,),
-        "an encoder does not go on with a text, so no rows can be shown to it",
+        "an encoder does not continue a text, so no rows can be shown to it",
         by_construction("demonstrations are a text to continue; see docs/tasks.md"),
         excludes=True,
     ),

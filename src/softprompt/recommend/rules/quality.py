@@ -1,4 +1,4 @@
-"""Rules on quality: which methods scored better, where that was measured, and what it does not show."""
+"""Rules on quality say which methods scored better, where that was measured, and what it does not show."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ P_TUNING = "p-tuning/after"
 
 
 def _nine(figures: str, sets: int = 0, *, also: str = "", limits: str = "") -> Evidence:
-    """Evidence of this project's nine comparisons; `sets` counts the data sets of `also` too."""
+    """Return evidence of this project's nine comparisons; `sets` counts the data sets of `also` too."""
     reservations = "one model of 135M, 150 to 200 test rows, three seeds, 60 to 100 steps" + limits
     return Evidence(NINE + also, figures, reservations, "python -m benchmarks.comparisons.claims", sets)
 

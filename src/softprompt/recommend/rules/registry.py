@@ -1,4 +1,4 @@
-"""What is known about which method suits what: every rule with its evidence and the limits of that.
+"""Lists all rules about which method suits what, each with its evidence and the limits of that.
 
 The evidence is what others published or what this project measured; what nobody measured has no rule. `RULES`
 is in the order in which `rank` takes the rules: exclusions, quality (measured on the most data sets first),
