@@ -9,7 +9,7 @@ import pytest
 from softprompt.cache import memory_store, open
 from softprompt.config.load import recipe_from_dict
 from softprompt.evaluation.evaluator import Evaluator
-from softprompt.training import prepare
+from softprompt.training import caches, prepare
 from softprompt.training.tune import Hooks, tune
 
 WORDS = ["sun", "mud in the yard", "cake", "rain", "a song for all of us", "ache", "gift", "loss"] * 2
@@ -74,7 +74,7 @@ def test_lists_share_one_store(prepared, monkeypatch):
     monkeypatch.setattr(
         open.KeyValues, "compute", lambda self, e: rows.extend(e) or original(self, e), raising=False
     )
-    (train, dev, again), _ = prepare.open_caches(start, [start.train, start.dev, start.train[::-1]])
+    (train, dev, again), _ = caches.open_caches(start, [start.train, start.dev, start.train[::-1]])
     train.contexts.store.fill()
     assert len(rows) == len({e.input_ids for e in start.train})
     assert train.contexts.store is dev.contexts.store is again.contexts.store
@@ -112,7 +112,7 @@ def test_steps_by_tokens(prepared, monkeypatch):
 @pytest.mark.parametrize("task", ["classification", "generation"])
 def test_evaluation_does_not_depend_on_its_batches(prepared, task):
     start = prepared(task=task)
-    (cache,), _ = prepare.open_caches(start, [start.train])
+    (cache,), _ = caches.open_caches(start, [start.train])
     evaluator = Evaluator(start.lm, start.encoder, max_new_tokens=3)
     runs = [
         replace(evaluator, batch_tokens=tokens).run(start.method, start.train, cache=kept)

@@ -8,9 +8,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from softprompt.cache import KeyValues, memory_store, plan
+from softprompt.cache import KeyValues, memory_store, planning
 from softprompt.cache.folders import CacheFolder
-from softprompt.cache.plan import decide, with_checkpointing
+from softprompt.cache.planning import decide, with_checkpointing
 from softprompt.injection import Injection, Prefix, SoftTokens
 from softprompt.lm import finetune
 from softprompt.methods.base import Reads
@@ -59,7 +59,7 @@ def test_mode_follows_the_injection(llama, examples, channels, mode):
 
 
 def test_no_method_is_named():
-    source = inspect.getsource(plan)
+    source = inspect.getsource(planning)
     from softprompt.methods import METHODS
 
     assert not [name for name in METHODS if name != "none" and name in source]

@@ -16,7 +16,7 @@ import torch
 
 from softprompt._system.files import write_tensors
 from softprompt.artifacts import artifact
-from softprompt.training import checkpoint
+from softprompt.training import checkpoint, checkpoint_file
 from softprompt.training.checkpoint import FILE, PREVIOUS
 
 from .conftest import make_project, write_rows
@@ -56,7 +56,7 @@ def bytes_of(folder: Path) -> dict[str, bytes]:
 
 def unfinished(run, recipe, killed, monkeypatch, *words: str) -> Path:
     """A run that was killed at its second checkpoint's end; its checkpoint's folder."""
-    killed(checkpoint, "write_tensors", 3)
+    killed(checkpoint_file, "write_tensors", 3)
     with pytest.raises(Killed):
         run("tune", recipe, *STEPS, *words)
     monkeypatch.undo()
@@ -251,10 +251,13 @@ def test_a_damaged_checkpoint_is_gone_on_from_the_one_before(run, recipe, tmp_pa
 
 def retyped(folder: Path) -> None:
     """Numbers of another type, with a hash that agrees."""
-    found, identity = checkpoint._read(folder / FILE)
+    found, identity = checkpoint_file.read(folder / FILE)
     tensors = {name: tensor.double() for name, tensor in found.tensors.items()}
-    output = {"identity": json.dumps(identity), "progress": json.dumps(checkpoint.asdict(found.progress))}
-    write_tensors(folder / FILE, tensors, output | {"digest": checkpoint._digest(tensors, output)})
+    output = {
+        "identity": json.dumps(identity),
+        "progress": json.dumps(checkpoint_file.asdict(found.progress)),
+    }
+    write_tensors(folder / FILE, tensors, output | {"digest": checkpoint_file._digest(tensors, output)})
 
 
 DAMAGES = {
@@ -292,7 +295,7 @@ def test_a_checkpoint_of_an_earlier_version_is_refused(run, recipe, tmp_path):
 
 def test_seconds_of_a_resumed_run_count_all_its_parts(run, recipe, killed, monkeypatch):
     folder = unfinished(run, recipe, killed, monkeypatch)
-    before = checkpoint._read(folder / FILE)[0].progress
+    before = checkpoint_file.read(folder / FILE)[0].progress
     assert before.other_seconds > 0
     found = run("tune", recipe, *STEPS, "--json").json
     assert found["seconds_with_caches"] >= found["seconds"]
@@ -328,12 +331,12 @@ def test_only_rows_that_steps_read_are_kept(run, recipe, tmp_path, monkeypatch):
 def test_a_resume_that_computes_otherwise_says_so(run, recipe, killed, monkeypatch, name):
     """And not of a cache on disk, from which the same numbers are read as from memory."""
     words = ("threads=1", "cache=ram")
-    killed(checkpoint, "write_tensors", 3)
+    killed(checkpoint_file, "write_tensors", 3)
     monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
     with pytest.raises(Killed):
         run("tune", recipe, *STEPS, *words)
     monkeypatch.undo()
-    monkeypatch.setattr("softprompt._system.notes._said", set())
+    monkeypatch.setattr("softprompt._system.notes._shown", set())
     changed = {"threads": ("threads 1, then 2", "cache=disk"), "plan": ("plan cached, then ", "cache=off")}
     monkeypatch.setattr(torch, "get_num_threads", lambda: 2 if name == "threads" else 1)
     text = run("tune", recipe, *STEPS, changed[name][1]).err

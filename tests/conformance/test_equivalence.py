@@ -10,7 +10,7 @@ import torch.utils.checkpoint
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from softprompt.artifacts import artifact
-from softprompt.cache import Cache, KeyValues, disk_store, memory_store, plan
+from softprompt.cache import Cache, KeyValues, disk_store, memory_store, planning
 from softprompt.cache import kv as rows
 from softprompt.cache.folders import CacheFolder
 from softprompt.lm.apply import injection_for
@@ -71,7 +71,7 @@ def test_plan_cache_equals_full_in_loss_and_gradient(
 ):
     """Whatever `decide` keeps, the loss and every gradient are those of the whole computation."""
     examples = examples_of(batch)
-    chosen = plan.decide(lm, injection_for(lm, method, batch), examples, 4, budget_bytes=10**9)
+    chosen = planning.decide(lm, injection_for(lm, method, batch), examples, 4, budget_bytes=10**9)
     loss, full = gradients(lm, method, batch)
     if "cache" in lm.spec.limits:
         assert chosen.mode == "full" and lm.spec.limits["cache"] in chosen.reason

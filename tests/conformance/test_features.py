@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from softprompt.cache import open, plan
+from softprompt.cache import open, planning
 from softprompt.cache.folders import CacheFolder
 from softprompt.lm import features
 from softprompt.lm.apply import injection_for
@@ -45,7 +45,7 @@ def refuse(*arguments, **named):
 def test_kept_features_train_alike(lm, method, batch, close, monkeypatch, tmp_path, where):
     examples, place = examples_of(batch), CacheFolder(tmp_path / "kv", limit=10**9)
     injection = injection_for(lm, method, batch)
-    chosen = plan.decide(
+    chosen = planning.decide(
         lm, injection, examples, 4, reads=method.reads, cache=where, budget_bytes=10**9, place=place
     )
     assert chosen.features is not None and chosen.features.where == where
@@ -72,7 +72,7 @@ def test_what_another_prompt_reads_is_left_alone(lm, method, batch):
     from dataclasses import replace
 
     examples = examples_of(batch)
-    chosen = plan.decide(
+    chosen = planning.decide(
         lm, injection_for(lm, method, batch), examples, 4, reads=method.reads, budget_bytes=10**9
     )
     (cache,), _ = open.open_inputs(chosen, lm, [examples], reads=method.reads)

@@ -13,7 +13,7 @@ import torch
 
 import softprompt
 from softprompt.artifacts import artifact
-from softprompt.cache import disk_store, memory_store, plan
+from softprompt.cache import disk_store, memory_store, planning
 from softprompt.config.load import recipe_from_dict
 from softprompt.errors import SoftPromptError
 from softprompt.training.prepare import prepare
@@ -257,7 +257,7 @@ def test_cached_recomputed_and_full_train_alike(prepared, monkeypatch):
     """Three ways of computing the same steps: the results differ by rounding alone."""
     cached = tune(prepared(output="a"))
     recomputed = tune(prepared(output="b", cache="off"))
-    monkeypatch.setattr(plan, "decide", lambda *args, **how: _full(cached.prepared.plan))
+    monkeypatch.setattr(planning, "decide", lambda *args, **how: _full(cached.prepared.plan))
     full = tune(prepared(output="c"))
     modes = [run.prepared.plan.mode for run in (cached, recomputed, full)]
     assert modes == ["cached-ram", "recompute", "full"]

@@ -1,6 +1,6 @@
-"""What is constant of inputs, computed once: in memory (`ram`) or on disk, shared by runs (`disk`).
+"""Constants of the inputs, which are computed once and kept: in memory, or on disk where runs share them.
 
-What is kept and where is `softprompt.cache.plan`'s to decide; nothing here knows a method or a recipe.
+`softprompt.cache.planning` decides which of them are kept, and where.
 """
 
 from .base import Cache

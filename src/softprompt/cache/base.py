@@ -1,8 +1,8 @@
-"""What may be kept of inputs, told to `ram` and `disk` by four functions; and the cache of some inputs.
+"""The interface between caches and the constants of inputs that they keep.
 
-A row is what is kept of one input, as a list of tensors; `Constant` says how it is named, how large it is,
-how it is computed and how rows become a batch. Two things are kept: keys and values (`rows.KeyValues`)
-and what a generated prompt reads (`features.InputFeatures`).
+A row holds the constant of one input, as a list of tensors. A `Constant` names rows, knows their sizes,
+computes them and joins them into a batch; a `Store` keeps them. There are two constants: keys and values
+(`kv.KeyValues`) and the features that a generated prompt reads (`features.InputFeatures`).
 """
 
 from __future__ import annotations
@@ -19,55 +19,55 @@ Value = TypeVar("Value", covariant=True)
 
 
 class Constant(Protocol[Value]):
-    """A constant of the input: the same for whoever asks, in every run over the same base."""
+    """A function of an input that is the same in every run over the same base model."""
 
     @property
-    def what(self) -> str:
-        """For people: "keys and values"."""
+    def content(self) -> str:
+        """Name the constant for people: "keys and values"."""
         ...
 
     @property
     def key(self) -> str:
-        """A name of all that its numbers depend on besides the input."""
+        """Identify everything that the numbers depend on besides the input."""
         ...
 
     def name(self, example: Example) -> str:
-        """The name of an example's row: that of its input."""
+        """Name the row of an example's input."""
         ...
 
     def tokens(self, example: Example) -> int:
-        """Positions that a row holds."""
+        """Count the positions that a row holds."""
         ...
 
     def bytes_needed(self, examples: Iterable[Example]) -> int:
-        """Of these examples' rows."""
+        """Add up the bytes of these examples' rows."""
         ...
 
     def compute(self, examples: Sequence[Example]) -> list[Row]:
-        """The rows of a few examples."""
+        """Compute the rows of a few examples."""
         ...
 
     def assemble(self, rows: Sequence[Row]) -> Value:
-        """Rows as a batch's, on the model's device."""
+        """Join rows into a batch on the model's device."""
         ...
 
 
 class Store(Protocol):
-    """Rows by name, wherever they are."""
+    """Keeps rows by name."""
 
     @property
     def bytes(self) -> int:
-        """What it holds."""
+        """Return the size of all rows that are kept."""
         ...
 
     def row(self, name: str) -> Row:
-        """Not to be written to."""
+        """Return a row, which must not be written to."""
         ...
 
 
 @final
 class Cache(Generic[Value]):
-    """What is kept of a list of examples, by their numbers in it."""
+    """Looks up the constant of each of a list of examples by its number in the list."""
 
     def __init__(self, kept: Constant[Value], store: Store, examples: Sequence[Example]) -> None:
         self.kept, self.store = kept, store
@@ -75,18 +75,18 @@ class Cache(Generic[Value]):
 
     @property
     def bytes(self) -> int:
-        """Of the whole store, which other caches may share."""
+        """Return the size of the whole store, which other caches may share."""
         return self.store.bytes
 
     def __len__(self) -> int:
         return len(self._names)
 
     def batch(self, indices: Sequence[int]) -> Value:
-        """Of these examples."""
+        """Join the rows of these examples into a batch."""
         return self.kept.assemble([self.store.row(self._names[i]) for i in indices])
 
 
 def distinct(kept: Constant, examples: Iterable[Example]) -> list[Example]:
-    """One example for each input that occurs, by length and name: the order is that of no run."""
+    """Return one example for each distinct input, in an order that is the same in every run."""
     by_name = {kept.name(e): e for e in examples}
     return [by_name[name] for name in sorted(by_name, key=lambda n: (len(by_name[n].input_ids), n))]

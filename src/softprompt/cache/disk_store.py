@@ -1,7 +1,7 @@
-"""What is kept of inputs in files that are mapped into memory, shared by all runs over these inputs.
+"""Rows are kept in files that are mapped into memory and shared by all runs over these inputs.
 
-The system reads from the disk what a batch needs, and keeps it as long as there is memory that nobody
-else wants. A build that was killed goes on with the files that it had made (see `shards`).
+The system reads the rows of a batch from disk, and keeps them in memory as long as there is room. A build
+that was killed resumes with the files that it had written (see `shards`).
 """
 
 from __future__ import annotations
@@ -18,20 +18,20 @@ from ..data.example import Example
 from .base import Constant, Row, distinct
 from .folders import CacheFolder, builder, entry_of, remove
 from .memory_store import BATCH_TOKENS
-from .shards import Say, Shard, holding, lacking, remove_unfinished, write
+from .shards import Say, Shard, holding, lacking, remove_damaged, remove_unfinished, write
 
 SHARD_BYTES = 200_000_000
-NAMING_BYTES = 200  # a row, of a file's header and its entry
+NAMING_BYTES = 200  # of a file's header and its entry, for each row
 
 Progress = Callable[[int, int], None]
 
 
 @final
 class DiskStore:
-    """Mapped files."""
+    """Reads rows from mapped files."""
 
     def __init__(self, shards: Sequence[Shard]) -> None:
-        # all at once, and not when they are needed: a mapping outlives the removal of its file
+        # opened all at once, not when they are needed: a mapping outlives the removal of its file
         opened = [safe_open(shard.path, "pt") for shard in shards]
         self._parts = [len(file.keys()) // len(s.names) for file, s in zip(opened, shards, strict=True)]
         self._files = opened
@@ -41,7 +41,7 @@ class DiskStore:
             os.utime(entry_of(shard.path))  # the longest unused are the first to be removed
 
     def row(self, name: str) -> Row:
-        """Views of the mapped file: nothing is copied."""
+        """Return views of the mapped file, without copies."""
         file, position = self._where[name]
         return [self._files[file].get_tensor(f"{position}.{part}") for part in range(self._parts[file])]
 
@@ -54,34 +54,35 @@ def open_or_build(
     progress: Progress | None = None,
     say: Say = lambda text: None,
 ) -> DiskStore:
-    """The store of the examples' inputs; what is not there yet, or damaged, is computed.
+    """Open the store of the examples' inputs; rows that are missing or damaged are computed.
 
-    `progress(done, total)` counts distinct inputs. Raises OSError, or SoftPromptError caused by one,
-    where they cannot be written (a full disk: what was written is removed).
+    `progress(done, total)` counts distinct inputs. Raises OSError, or a SoftPromptError caused by one, where
+    they cannot be written (on a full disk, the files of this build are removed).
     """
     inputs = distinct(kept, examples)
     folder = place.folder(kept.key)
     names = [kept.name(e) for e in inputs]
-    shards = holding(folder, names, say)
+    remove_damaged(folder, names, say)
+    shards = holding(folder, names)
     if not lacking(shards, names):
         return DiskStore(shards)
     with builder(folder, wait=False) as alone:
         if not alone:
-            say(f"another run is computing {kept.what} of the same model: waiting for it")
+            say(f"another run is computing {kept.content} of the same model: waiting for it")
     with builder(folder):
-        # another run may have been first
-        shards = _room(place, folder, kept, holding(folder, names, say), inputs, say)
+        remove_damaged(folder, names, say)  # another run may have written them in the meantime
+        shards = _make_room(place, folder, kept, holding(folder, names), inputs, say)
         shards += _build(folder, kept, _without(kept, inputs, shards), progress, len(inputs))
         return DiskStore(shards)
 
 
 def _without(kept: Constant, inputs: Sequence[Example], shards: Sequence[Shard]) -> list[Example]:
-    """The inputs that none of the files holds."""
+    """Return the inputs that none of the files holds."""
     new = set(lacking(shards, [kept.name(e) for e in inputs]))
     return [e for e in inputs if kept.name(e) in new]
 
 
-def _room(
+def _make_room(
     place: CacheFolder,
     folder: Path,
     kept: Constant,
@@ -89,14 +90,14 @@ def _room(
     inputs: list[Example],
     say: Say,
 ) -> list[Shard]:
-    """Make room for the inputs that `shards` lack; the shards that are left."""
+    """Make room for the inputs that `shards` lack; return the shards that are left."""
 
     def needed(shards: list[Shard]) -> int:
         new = _without(kept, inputs, shards)
         return kept.bytes_needed(new) + NAMING_BYTES * len(new)
 
     if sum(shard.bytes for shard in shards) + needed(shards) > place.budget():
-        # rows of other runs beside some of ours are too much: ours are computed again
+        # files that also hold rows of other runs take too much room: our rows in them are computed again
         wanted = {kept.name(e) for e in inputs}
         shards = [shard for shard in shards if wanted.issuperset(shard.names)]
     gone = place.make_room(folder, needed(shards), {shard.path for shard in shards})
@@ -114,24 +115,24 @@ def _build(
 ) -> list[Shard]:
     """Compute and write these inputs."""
     remove_unfinished(folder)
-    made: list[Shard] = []
+    written: list[Shard] = []
     done = total - len(inputs)
     try:
         for part in _parts(kept, inputs):
             rows = [row for chunk in part for row in kept.compute(chunk)]
-            made.append(write(folder, [kept.name(e) for chunk in part for e in chunk], rows))
+            written.append(write(folder, [kept.name(e) for chunk in part for e in chunk], rows))
             done += sum(map(len, part))
             if progress:
                 progress(done, total)
     except Exception:
-        for shard in made:
+        for shard in written:
             remove(shard.path)
         raise
-    return made
+    return written
 
 
 def _parts(kept: Constant, inputs: list[Example]) -> list[list[list[Example]]]:
-    """Inputs that go through the model together, by the file that they go to."""
+    """Split the inputs by file, and within a file by the batch that computes them."""
     parts: list[list[list[Example]]] = []
     held = SHARD_BYTES
     for chunk in by_tokens(range(len(inputs)), [kept.tokens(e) for e in inputs], BATCH_TOKENS):

@@ -1,6 +1,6 @@
-"""What a generated prompt reads of the inputs, as rows: hidden states of the base, or an encoder's outputs.
+"""The features that a generated prompt reads are kept as rows: hidden states, or an encoder's outputs.
 
-A row is one tensor [M, D]. Where the prompt reads plain embeddings nothing is kept: that is a look-up.
+A row is one tensor [inputs, features]. Plain embeddings are not kept: they are a look-up.
 """
 
 from __future__ import annotations
@@ -21,32 +21,32 @@ from .keys import about, checksum, key_of, name_of_ids, name_of_text
 
 @final
 class InputFeatures:
-    """As `cache.base.Constant` asks. `reads` is of kind "hidden" or "encoder"."""
+    """Compute features, as a `cache.base.Constant`. `reads` is of kind "hidden" or "encoder"."""
 
     def __init__(self, lm: LanguageModel, reads: Reads) -> None:
         self.lm, self.reads = lm, reads
         self._counts: dict[str, int] = {}  # tokens of a text, as the encoder splits it
 
     @property
-    def what(self) -> str:
+    def content(self) -> str:
         if self.reads.kind == "encoder":
             return f"outputs of the encoder {self.reads.encoder}"
         return f"hidden states after layer {self.reads.layer}"
 
     @property
     def key(self) -> str:
-        """Of the base and the layer; or of the encoder and its tokenizer, whatever the base."""
+        """Identify the base and the layer, or the encoder and its tokenizer."""
         if self.reads.kind == "hidden":
             return key_of(about(self.lm), read="hidden", layer=self.reads.layer)
         tokenizer, encoder = pretrained(self.reads.encoder, str(self.lm.device))
         config = encoder.config.to_dict()
         config.pop("_name_or_path", None)
-        found = {
+        encoder_parts = {
             "config": repr(sorted(config.items())),
             "weights": checksum(encoder.state_dict()),
             "tokenizer": sorted(tokenizer.get_vocab().items()),
         }
-        return key_of(found, read="encoder")
+        return key_of(encoder_parts, read="encoder")
 
     def name(self, example: Example) -> str:
         if self.reads.kind == "encoder":
@@ -70,11 +70,11 @@ class InputFeatures:
 
     def compute(self, examples: Sequence[Example]) -> list[Row]:
         with torch.no_grad():
-            found = read(self.lm, collate(examples, self.lm.device, targets=False), self.reads)
-        return [[values[real]] for values, real in zip(found.values, found.mask, strict=True)]
+            features = read(self.lm, collate(examples, self.lm.device, targets=False), self.reads)
+        return [[values[real]] for values, real in zip(features.values, features.mask, strict=True)]
 
     def assemble(self, rows: Sequence[Row]) -> Features:
-        """Right-aligned, as inputs are."""
+        """Align the rows on the right, as inputs are."""
         parts = [row[0] for row in rows]
         width = max(len(part) for part in parts)
         values = parts[0].new_zeros(len(parts), width, parts[0].shape[1])

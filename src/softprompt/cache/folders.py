@@ -1,4 +1,4 @@
-"""Where caches lie on disk, and how many bytes may be there. What names them is in `naming`."""
+"""The folders of caches on disk, and the bytes that they may take. Their names are made in `keys`."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from filelock import FileLock, Timeout
 from .._system.paths import cache_root, expanded
 from ..config.schema import Recipe
 
-BUDGET_SHARE = 0.4  # of the disk that is free or held by caches, where the user names no budget
+BUDGET_SHARE = 0.4  # of the disk that is free or used by caches, where the user names no budget
 
 
 def default_root() -> Path:
-    """kv/ in $SOFTPROMPT_CACHE, or in softprompt/ of the user's cache folder."""
+    """Return kv/ in $SOFTPROMPT_CACHE, or in softprompt/ of the user's cache folder."""
     return cache_root() / "kv"
 
 
@@ -38,33 +38,33 @@ class CacheFolder:
     limit: int | None = None  # None: a share of the disk
 
     def folder(self, key: str) -> Path:
-        """Of the rows of one kind and base."""
+        """Return the folder of one constant of one base model."""
         return self.root / key
 
     def budget(self) -> int:
-        """Bytes that all caches may take. The disk is not touched."""
+        """Return the bytes that all caches may take. Nothing is written."""
         if self.limit is not None:
             return self.limit
         there = next(path for path in (self.root, *self.root.absolute().parents) if path.exists())
         return int(BUDGET_SHARE * (shutil.disk_usage(there).free + sum(h.bytes for h in self.held())))
 
     def held(self) -> list[Held]:
-        """What is there, the longest unused first."""
-        found = []
+        """List the files of rows, the longest unused first."""
+        files = []
         for path in self.root.glob("*/*.safetensors"):
             with contextlib.suppress(FileNotFoundError):  # another run may be removing it
                 entry = entry_of(path)
                 size, used = path.stat().st_size, path.stat().st_mtime
                 if entry.exists():
                     size, used = size + entry.stat().st_size, entry.stat().st_mtime
-                found.append(Held(path, size, used))
-        return sorted(found, key=lambda held: held.used)
+                files.append(Held(path, size, used))
+        return sorted(files, key=lambda held: held.used)
 
     def make_room(self, folder: Path, needed: int, keep: Collection[Path] = ()) -> list[Path]:
-        """Remove the longest unused files until `needed` bytes more fit; what was removed.
+        """Remove the longest unused files until `needed` more bytes fit; return the removed ones.
 
-        The caller is the builder of `folder`. What stands in a folder that another run builds stays, as
-        do the files in `keep`. A file that is being read goes, but its reader keeps what it has mapped.
+        The caller must be the builder of `folder`. Files in `keep`, and files in folders that another run
+        builds, are not removed. A reader of a removed file keeps the mapped content.
         """
         held = self.held()
         over = sum(h.bytes for h in held) + needed - self.budget()
@@ -72,8 +72,8 @@ class CacheFolder:
         for h in held:
             if over <= 0:
                 break
-            own = h.path.parent == folder
-            with contextlib.nullcontext(True) if own else builder(h.path.parent, wait=False) as alone:
+            lock = builder(h.path.parent, wait=False)
+            with contextlib.nullcontext(True) if h.path.parent == folder else lock as alone:
                 if alone and h.path not in keep:
                     remove(h.path)
                     removed.append(h.path)
@@ -82,12 +82,12 @@ class CacheFolder:
 
 
 def entry_of(path: Path) -> Path:
-    """The file that says what a file of rows holds; written after it."""
+    """Return the path of the entry, which lists the rows of a file and is written after it."""
     return path.with_suffix(".json")
 
 
 def remove(path: Path) -> None:
-    """A file of rows and its entry, the entry first: a file without one is not read."""
+    """Remove a file of rows and its entry, the entry first: a file without one is not read."""
     entry_of(path).unlink(missing_ok=True)
     path.unlink(missing_ok=True)
 
@@ -112,7 +112,7 @@ def builder(folder: Path, *, wait: bool = True) -> Iterator[bool]:
 
 
 def cache_place(recipe: Recipe) -> CacheFolder:
-    """Where the recipe's caches lie on disk, and what they may take there."""
+    """Return the recipe's cache folder, with its limit."""
     train = recipe.train
     root = default_root() if train.cache_folder is None else Path(expanded(train.cache_folder))
     return CacheFolder(root, None if train.cache_disk_mb is None else train.cache_disk_mb * 10**6)

@@ -1,4 +1,4 @@
-"""All that is kept of a list of examples, as training and evaluation ask for it."""
+"""The caches of a list of examples, as training and evaluation read them."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from .base import Cache
 @final
 @dataclass(frozen=True, slots=True)
 class InputCache:
-    """Keys and values, what a generated prompt reads, both or neither; by the examples' numbers."""
+    """Keys and values, features, both or neither, by the examples' numbers."""
 
     contexts: Cache[Context] | None = None
     features: Cache[Features] | None = None
-    reads: Reads | None = None  # what `features` are
+    reads: Reads | None = None  # the part of the input that `features` hold
 
     def context(self, indices: Sequence[int]) -> Context | None:
-        """The context of a batch of rows; None where it is not kept."""
+        """Return the context of a batch of rows; None where it is not kept."""
         return None if self.contexts is None else self.contexts.batch(indices)
 
     def fill(self, batch: Batch, indices: Sequence[int], reads: Reads | None) -> Batch:
-        """The batch of these rows with what a prompt that reads `reads` will ask for, where it is kept."""
+        """Add the features of these rows to their batch, where those that `reads` names are kept."""
         if self.features is None or reads is None or reads != self.reads:
             return batch
-        found = self.features.batch(indices)
-        return replace(batch, features=found.values, features_mask=found.mask)
+        features = self.features.batch(indices)
+        return replace(batch, features=features.values, features_mask=features.mask)

@@ -1,4 +1,4 @@
-"""One row's keys and values as a list of tensors, and rows of unlike lengths as a batch's `Context`.
+"""Keys and values of one row are kept as a list of tensors, and rows are joined into a batch's `Context`.
 
 A row is [2 · layers, heads, n, d] in one tensor where its layers are alike, else a tensor for each
 layer's keys and each layer's values, [heads, n, d]. It is kept in the model's own precision or as
@@ -28,34 +28,33 @@ from ..lm.ragged import Ragged
 from .base import Row
 from .keys import about, key_of, name_of_ids
 
-RAGGED_TOKENS = 384  # in a batch's mean row, from where rows stay where they are (docs/performance.md)
-
-BEGINNING_TOKENS = 16  # below, a beginning is not worth keeping apart
+RAGGED_TOKENS = 384  # in a batch's mean row; from here on, rows are not copied (docs/performance.md)
+BEGINNING_TOKENS = 16  # a shorter common beginning is not worth keeping separately
 
 Form = Literal["auto", "int8"]  # auto: the model's own precision
 
 
 @final
 class KeyValues:
-    """The keys and values of inputs under the plain model, as `cache.base.Constant` asks."""
+    """Compute keys and values of inputs under the plain model, as a `cache.base.Constant`."""
 
-    what = "keys and values"
+    content = "keys and values"
 
     def __init__(self, lm: LanguageModel, form: Form = "auto", ahead: Sequence[int] = ()) -> None:
-        """`ahead`: tokens that every input begins with (see `common_beginning`), which are kept but once."""
+        """Keep `ahead`, tokens that every input begins with (see `common_beginning`), only once."""
         self.lm = lm
         self.form: Form = form
         self.ahead = tuple(ahead)
 
     @property
     def key(self) -> str:
-        """Of the base, every weight of it, its precision, the form and what all inputs begin with."""
-        begun = {"ahead": name_of_ids(self.ahead)} if self.ahead else {}
-        return key_of(about(self.lm), form=self.form, **begun)
+        """Identify the base (every weight of it), its precision, the form and the common beginning."""
+        ahead = {"ahead": name_of_ids(self.ahead)} if self.ahead else {}
+        return key_of(about(self.lm), form=self.form, **ahead)
 
     @cached_property
     def beginning(self) -> Context | None:
-        """What every input begins with, one row."""
+        """Compute the context of the common beginning, one row."""
         if not self.ahead:
             return None
         # the last token of an input is no part of its context
@@ -70,31 +69,33 @@ class KeyValues:
     def bytes_needed(self, examples: Iterable[Example]) -> int:
         numbers, size = self.lm.spec.kv_numbers_per_token, self.lm.dtype.itemsize
         if self.form == "int8":
-            return sum(self.tokens(e) + size for e in examples) * numbers  # a scale a channel and row
+            return (
+                sum(self.tokens(e) + size for e in examples) * numbers
+            )  # one scale for each channel and row
         return sum(self.tokens(e) for e in examples) * size * numbers
 
     def compute(self, examples: Sequence[Example]) -> list[Row]:
-        """The rows of a few examples, by the plain model."""
+        """Run the plain model on a few examples."""
         batch = batch_of_ids([e.input_ids[len(self.ahead) :] for e in examples], device=self.lm.device)
         context = self.lm.prefill(batch, None, self.beginning)
         rows = [_pack(context, position, self.tokens(e)) for position, e in enumerate(examples)]
         return [_compressed(row) for row in rows] if self.form == "int8" else rows
 
     def assemble(self, rows: Sequence[Row]) -> Context:
-        """A batch of rows, right-aligned and on the model's device."""
+        """Join rows into a batch, aligned on the right, on the model's device."""
         return replace(assemble(rows, self.form, self.lm), ahead=self.beginning)
 
 
 def cached_tokens(example: Example) -> int:
-    """Tokens whose keys and values are kept: the last one of an input belongs to the tail."""
+    """Count the tokens whose keys and values are kept; each step computes the last input token anew."""
     return len(example.input_ids) - 1
 
 
 def common_beginning(lm: LanguageModel, examples: Iterable[Example]) -> Ids:
-    """Tokens that every input begins with and that are worth keeping apart; none where there are too few.
+    """Return the tokens that every input begins with, if there are enough to keep them separately.
 
-    Whole `BEGINNING_TOKENS`: what a few rows happen to share beyond the template would change its name with
-    every row that is added.
+    Their number is a multiple of `BEGINNING_TOKENS`. Otherwise the few tokens that rows share by chance would
+    change the cache's name with every row that is added.
     """
     inputs = {tuple(e.input_ids) for e in examples}
     if len(inputs) < 2 or not lm.shares_beginnings:
@@ -106,7 +107,7 @@ def common_beginning(lm: LanguageModel, examples: Iterable[Example]) -> Ids:
 
 
 def assemble(rows: Sequence[Row], form: Form, lm: LanguageModel) -> Context:
-    """A batch of rows, right-aligned and on the model's device."""
+    """Join rows into a batch, aligned on the right, on the model's device."""
     if form == "int8":
         rows = [[_from_int8(*pair) for pair in zip(row[::2], row[1::2], strict=True)] for row in rows]
     lengths = [row[0].shape[-2] for row in rows]
@@ -128,19 +129,19 @@ def assemble(rows: Sequence[Row], form: Form, lm: LanguageModel) -> Context:
 
 
 def _empty(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-    """Uninitialised memory, from numpy: it asks the system for large pages.
+    """Get uninitialised memory from numpy, which asks the system for large pages.
 
-    A batch's context is memory that the process does not have yet, at every step anew: in pages of 4 kB,
-    getting 94 MB was measured to take 44 ms, more than filling and reading them.
+    Each step needs new memory for its context. In pages of 4 kB, getting 94 MB took 44 ms, more than filling
+    and reading them.
     """
     numbers = math.prod(shape)
-    if not numbers:  # of which numpy gives no strides
+    if not numbers:  # numpy gives no strides for an empty array
         return torch.empty(*shape, dtype=dtype)
     return torch.from_numpy(numpy.empty(numbers * dtype.itemsize, numpy.uint8)).view(dtype).view(*shape)
 
 
 def _pack(context: Context, position: int, length: int) -> Row:
-    """One row's real columns."""
+    """Take one row's real columns."""
     parts = []
     for layer in context.layers:
         if layer is not None:
@@ -156,25 +157,25 @@ def _unpack(packed: list[Tensor], lm: LanguageModel) -> tuple[LayerKV | None, ..
 
 
 def _is_packed(row: Row) -> bool:
-    """Whether all layers are in one tensor [2 · layers, heads, n, d]."""
+    """Return True where all layers are in one tensor [2 · layers, heads, n, d]."""
     return len(row) == 1 and row[0].dim() == 4
 
 
 def _layers(parts: Sequence[Any], lm: LanguageModel) -> tuple[LayerKV | None, ...]:
-    """Keys and values in turn, as layers."""
+    """Group keys and values, which alternate, into layers."""
     pairs = iter(parts)
     return tuple(LayerKV(next(pairs), next(pairs)) for _ in lm.spec.layers)
 
 
 def _compressed(row: Row) -> Row:
-    """Each tensor of the row as numbers and scales."""
+    """Replace each tensor of the row by its numbers and scales."""
     return [tensor for part in row for tensor in _to_int8(part)]
 
 
 def _to_int8(part: Tensor) -> tuple[Tensor, Tensor]:
-    """`part` [..., n, d] as int8 [..., n, d] and the scales of its channels [..., 1, d].
+    """Round `part` [..., n, d] to int8 [..., n, d], with the scales of its channels [..., 1, d].
 
-    A number comes back within one scale of itself: half of it is rounding, half the scale's own.
+    The error of a restored number is at most one scale: half from rounding it, half from rounding the scale.
     """
     if part.shape[-2] == 0:
         return part.to(torch.int8), part.new_ones(*part.shape[:-2], 1, part.shape[-1])

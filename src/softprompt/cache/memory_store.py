@@ -1,4 +1,4 @@
-"""What is kept of inputs in memory, for one run: an input that occurs twice is computed and held once."""
+"""Rows are kept in memory for one run; an input that occurs twice is computed and kept once."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from ..data.example import Example
 from .base import Constant, Row, distinct
 
 Progress = Callable[[int, int], None]
-BATCH_TOKENS = 1024  # that are run through the model at once: more were slower on a CPU
-WINDOW = 4  # so many such batches are put in the order of their rows' lengths
+BATCH_TOKENS = 1024  # run through the model at once: more were slower on a CPU
+WINDOW = 4  # batches whose rows are sorted by length together
 BUDGET_SHARE = 0.4  # of the memory that is free, where the user names no budget
 
 
 @final
 class RamStore:
-    """Rows held on the model's device, computed when they are first asked for.
+    """Computes rows when they are first read, and keeps them on the model's device.
 
-    A row is always computed with the same others (`chunks`), so that its numbers do not depend on when it
-    was asked for, and a run that is taken up again reads what it read before.
+    A row is always computed with the same others (`chunks`), so that its numbers do not depend on when it is
+    read, and a resumed run reads the same numbers as before.
     """
 
     def __init__(self, kept: Constant, chunks: Iterable[Sequence[Example]]) -> None:
@@ -30,25 +30,28 @@ class RamStore:
 
     @property
     def bytes(self) -> int:
-        """Memory it holds."""
+        """Return the memory that the rows take."""
         return sum(t.numel() * t.element_size() for row in self._rows.values() for t in row)
 
     def row(self, name: str) -> Row:
-        """As it was computed: not a copy. Where memory runs out, all that is held is let go first."""
+        """Return a row, not a copy of it.
+
+        Where memory runs out, all rows are dropped and it is computed again.
+        """
         if name not in self._rows:
             chunk = self._chunks[name]
             try:
-                made = self._kept.compute(chunk)
+                rows = self._kept.compute(chunk)
             except (MemoryError, RuntimeError) as error:
                 if not self._rows or not (isinstance(error, MemoryError) or "memory" in str(error).lower()):
                     raise
                 self._rows.clear()
-                made = self._kept.compute(chunk)
-            self._rows.update(zip(map(self._kept.name, chunk), made, strict=True))
+                rows = self._kept.compute(chunk)
+            self._rows.update(zip(map(self._kept.name, chunk), rows, strict=True))
         return self._rows[name]
 
     def fill(self, progress: Progress | None = None) -> None:
-        """Compute what is not there yet. `progress(done, total)` counts distinct inputs."""
+        """Compute the rows that are missing. `progress(done, total)` counts distinct inputs."""
         for name in self._chunks:
             known = len(self._rows)
             self.row(name)
@@ -63,9 +66,13 @@ def lazily(
     *,
     batch_tokens: int = BATCH_TOKENS,
 ) -> RamStore:
-    """A store of every distinct input, nothing of it computed. `first` are asked for in about this order."""
+    """Make a store of every distinct input, without computing any.
+
+    `first` will be read in about this order.
+    """
     ahead = list({kept.name(e): e for e in first}.values())
-    # rows of like lengths together spare padding; those of a few steps at a time, as a run may end early
+    # sorting by length saves padding; only the rows of a few steps are sorted together, as a run may end
+    # early
     windows = by_tokens(range(len(ahead)), [kept.tokens(e) for e in ahead], WINDOW * batch_tokens)
     ahead = [e for window in windows for e in sorted((ahead[i] for i in window), key=kept.tokens)]
     known = {kept.name(e) for e in ahead}
@@ -80,7 +87,7 @@ def build(
     batch_tokens: int = BATCH_TOKENS,
     progress: Progress | None = None,
 ) -> RamStore:
-    """Computes every distinct input once, at once."""
+    """Compute every distinct input now, once."""
     store = lazily(kept, examples, batch_tokens=batch_tokens)
     store.fill(progress)
     return store
@@ -92,5 +99,5 @@ def _chunks(kept: Constant, inputs: Sequence[Example], batch_tokens: int) -> Ite
 
 
 def default_budget(device: str = "cpu") -> int:
-    """Bytes the cache may take: a share of the memory that is free now."""
+    """Return the bytes that the cache may take: a share of the memory that is free now."""
     return int(BUDGET_SHARE * free_memory(device))

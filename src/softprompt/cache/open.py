@@ -1,4 +1,4 @@
-"""The caches that a plan asks for, opened; where there turns out to be no room, the plan without them."""
+"""Opens the caches of a plan; where there is no room for one after all, the plan changes."""
 
 from __future__ import annotations
 
@@ -32,33 +32,33 @@ def open_inputs(
     progress: Progress = lambda done, total: None,
     say: Say = lambda text: None,
 ) -> tuple[list[InputCache], Plan]:
-    """A cache for each list of examples, and the plan as it came out.
+    """Open a cache for each list of examples; also return the plan that results.
 
-    The lists share one store: an input that occurs in several, or twice in one, is computed once; in memory
-    when it is first asked for (`first`: in which order, as far as it is known). `needed` are all that will be
-    asked for, where that is known: of other rows nothing is computed. `reads` is what the method
-    reads of the input. `progress(done, total)` counts distinct inputs.
+    The lists share one store: an input that occurs in several lists, or twice in one, is computed once. In
+    memory, it is computed when it is first read; `first` is the order of reading, as far as it is known.
+    `needed` are the examples that will be read, where that is known; no others are computed. `reads` is the
+    part of the input that the method reads. `progress(done, total)` counts distinct inputs.
     """
     every = [example for examples in lists for example in examples]
     wanted = every if needed is None else needed
     at: Where = {"cached-ram": "ram", "cached-disk": "disk"}.get(plan.mode, "nowhere")  # type: ignore[assignment]
 
     def opened(kept: Constant, where: Where) -> tuple[Store | None, str]:
-        """The store, or None and why there is no room for it."""
+        """Return the store, or None and why there is no room for it."""
         try:
             if where == "disk":
-                place_or_own = place or CacheFolder()
-                with task(f"cache of {kept.what}") as own:
+                folder = place or CacheFolder()
+                with task(f"cache of {kept.content}") as cache_task:
 
                     def count(done: int, total: int) -> None:
-                        own.at(done, total=total)
+                        cache_task.at(done, total=total)
                         progress(done, total)
 
-                    return disk_store.open_or_build(place_or_own, kept, wanted, progress=count, say=say), ""
+                    return disk_store.open_or_build(folder, kept, wanted, progress=count, say=say), ""
             return memory_store.lazily(kept, wanted, first), ""
         except (MemoryError, RuntimeError, OSError, SoftPromptError) as error:
             room, reason = _no_room(error)
-            say(f"no {room} for the cache: {kept.what} are recomputed each step instead ({reason})")
+            say(f"no {room} for the cache: {kept.content} are recomputed each step instead ({reason})")
             return None, reason
 
     contexts = features = None
@@ -85,7 +85,7 @@ def open_inputs(
 
 
 def _no_room(error: Exception) -> tuple[str, str]:
-    """("memory" or "disk", why the cache has no room there). Raises `error` again where it is another."""
+    """Return "memory" or "disk", and why the cache has no room there. Raise any other error again."""
     if isinstance(error, MemoryError) or "memory" in str(error).lower():
         return "memory", "memory ran out while the cache was built"
     cause = error.__cause__ if isinstance(error, SoftPromptError) else error

@@ -1,7 +1,7 @@
-"""Files of rows on disk: each with an entry beside it that names its rows, both whole or not there.
+"""Files of rows on disk are written here, each with an entry beside it that names its rows.
 
-A file is read only where its entry is there, which is written last, and where it is still what the
-entry says. Rows are tensors named `POSITION.PART`.
+The entry is written last. A file is read only if it has an entry and still is as the entry describes it. Rows
+are tensors named `POSITION.PART`.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True, slots=True)
 class Shard:
-    """A whole file of rows."""
+    """A file of rows that has an entry."""
 
     path: Path
     names: tuple[str, ...]
@@ -32,7 +32,7 @@ class Shard:
 
 
 def write(folder: Path, names: Sequence[str], rows: Sequence[Row]) -> Shard:
-    """A file of rows, and then its entry; neither where one of them cannot be written."""
+    """Write a file of rows, and then its entry; where one of them fails, neither is left."""
     path = folder / f"{hashlib.sha256(''.join(names).encode()).hexdigest()[:16]}.safetensors"
     tensors = {f"{i}.{k}": tensor for i, row in enumerate(rows) for k, tensor in enumerate(row)}
     with contextlib.ExitStack() as undo:
@@ -45,67 +45,74 @@ def write(folder: Path, names: Sequence[str], rows: Sequence[Row]) -> Shard:
 
 
 def remove_unfinished(folder: Path) -> None:
-    """What a build left that was killed while it wrote."""
+    """Remove the files that a killed build left half written."""
     for left in folder.glob("*"):
         if left.name.startswith(".") or (left.suffix == ".safetensors" and not entry_of(left).exists()):
             left.unlink()
 
 
-def holding(
-    folder: Path, names: Sequence[str], say: Say = lambda text: None, *, check: bool = True
-) -> list[Shard]:
-    """The files that hold any of the rows. With `check`, those that are damaged are said and removed.
+def holding(folder: Path, names: Sequence[str]) -> list[Shard]:
+    """List the files that hold any of the rows, according to their entries."""
+    wanted, shards = set(names), []
+    for path in sorted(folder.glob("*.json")):
+        with contextlib.suppress(FileNotFoundError, ValueError, KeyError, TypeError):
+            entry = json.loads(path.read_text(encoding="utf-8"))
+            rows, size = tuple(entry["rows"]), int(entry["bytes"])
+            if not wanted.isdisjoint(rows):
+                shards.append(Shard(path.with_suffix(".safetensors"), rows, size))
+    return shards
 
-    Contents are read only where a file's size or time says that it was touched: a cache may be larger
-    than memory, and a run is to start at once.
+
+def remove_damaged(folder: Path, names: Sequence[str], say: Say) -> None:
+    """Remove damaged entries, and damaged files that hold any of the rows.
+
+    Contents are read only where a file's size or time differs from its entry: a cache may be larger than
+    memory, and a run must start at once.
     """
-    wanted, found = set(names), []
+    wanted = set(names)
     for path in sorted(folder.glob("*.json")):
         shard = path.with_suffix(".safetensors")
         try:
             entry = json.loads(path.read_text(encoding="utf-8"))
-            held, size = tuple(entry["rows"]), int(entry["bytes"])
-            whole = not check or wanted.isdisjoint(held) or _is_as_written(shard, entry)
+            int(entry["bytes"])
+            whole = wanted.isdisjoint(tuple(entry["rows"])) or _is_as_written(shard, entry)
         except FileNotFoundError:
-            continue  # removed just now
+            continue  # another run has just removed it
         except (ValueError, KeyError, TypeError):
-            held, size, whole = (), 0, False
-        if not whole and check:
+            whole = False
+        if not whole:
             say(f"a damaged cache is computed again: {shard}")
             remove(shard)
-        elif not wanted.isdisjoint(held):
-            found.append(Shard(shard, held, size))
-    return found
 
 
 def lacking(shards: Sequence[Shard], names: Sequence[str]) -> list[str]:
-    """The rows that none of the files holds."""
-    there = {name for shard in shards for name in shard.names}
-    return [name for name in names if name not in there]
+    """Return the rows that none of the files holds."""
+    present = {name for shard in shards for name in shard.names}
+    return [name for name in names if name not in present]
 
 
 def missing(folder: Path, names: Sequence[str]) -> list[str]:
-    """The rows that no file in the folder is said to hold (one may yet turn out to be damaged)."""
-    return lacking(holding(folder, names, check=False), names)
+    """Return the rows that no entry in the folder names. Files are not checked for damage."""
+    return lacking(holding(folder, names), names)
 
 
 def _is_as_written(path: Path, entry: dict[str, Any]) -> bool:
     try:
-        found = _state(path)
-        untouched = all(found[name] == entry[name] for name in found)
-        return untouched or (found["bytes"] == entry["bytes"] and _crc(path) == entry["crc32"])
+        state = _state(path)
+        untouched = all(state[name] == entry[name] for name in state)
+        return untouched or (state["bytes"] == entry["bytes"] and _crc(path) == entry["crc32"])
     except OSError:
         return False
 
 
 def _state(path: Path) -> dict[str, int]:
-    found = path.stat()
-    return {"bytes": found.st_size, "modified": found.st_mtime_ns}
+    status = path.stat()
+    return {"bytes": status.st_size, "modified": status.st_mtime_ns}
 
 
 def _crc(path: Path) -> int:
-    found = 0
+    total = 0
     with open(path, "rb") as file:
         while block := file.read(1 << 20):
-            found = zlib.crc32(block, found)
-    return found
+            total = zlib.crc32(block, total)
+    return total

@@ -62,7 +62,7 @@ def check(recipe: RecipeFile, overrides: Overrides = None, json: Json = False) -
         "notes": said,
         "precision": {"dtype": _dtype(prepared), "why": prepared.lm.why_dtype},
         "threads": get_num_threads(),
-        "plan": asdict(prepared.plan),
+        "plan": prepared.plan.to_json(),
         "price": price.to_json(),
     }
     if json:

@@ -22,8 +22,9 @@ from ..build import (
     read_split,
     template_of,
 )
-from ..cache import InputFeatures, plan
-from ..cache.plan import plan_inputs
+from ..cache import InputFeatures
+from ..cache.plan import Plan
+from ..cache.planning import plan_inputs, with_checkpointing
 from ..config.identity import FORMAT
 from ..config.schema import Recipe
 from ..data.encode import Encoder
@@ -58,7 +59,7 @@ class Prepared:
     prompts: tuple[str, ...]
     data_fingerprint: str
     method: SoftPrompt
-    plan: plan.Plan
+    plan: Plan
     base: dict[str, str]  # fingerprint of the base as it was loaded; training may change it
     carried: Carried | None = None  # how the start came from another base model
     raw: Mapping[str, str] = field(default_factory=dict)  # hashes of the rows as they were read
@@ -147,7 +148,7 @@ def make_plan(
     train: list[Example],
     dev: list[Example],
     needed: Sequence[Example] | None = None,
-) -> plan.Plan:
+) -> Plan:
     """Decide which inputs are cached, and whether layers are computed twice to save memory.
 
     `needed` are the training rows that steps will read; by default those of the recipe's steps.
@@ -170,7 +171,7 @@ def make_plan(
             shape = replace(shape, rows=min(shape.rows, max(1, most)))
         saved = backward_bytes(lm, method, shape, full=chosen.mode == "full")
     free, possible = free_memory(str(lm.device)), bool(lm.checkpointable_layers)
-    return plan.with_checkpointing(chosen, options.gradient_checkpointing, saved, free, possible=possible)
+    return with_checkpointing(chosen, options.gradient_checkpointing, saved, free, possible=possible)
 
 
 def _prompt_names(rows: list[Row], field: str | None) -> tuple[str, ...]:

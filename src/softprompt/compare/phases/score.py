@@ -14,7 +14,7 @@ from ...build import encoder_of, template_of
 from ...cache import InputCache
 from ...cache.folders import cache_place
 from ...cache.open import open_inputs
-from ...cache.plan import plan_inputs
+from ...cache.planning import plan_inputs
 from ...config.load import recipe_from_dict
 from ...config.schema import Recipe
 from ...data.encode import Encoder
