@@ -35,7 +35,7 @@ def test_every_prompt_of_an_artifact(run, styles, tmp_path):
 
 @pytest.fixture(scope="module")
 def infix(tmp_path_factory, model_folder):
-    """A tuned prefix that stands after the input."""
+    """A tuned prefix after the input."""
     folder = tmp_path_factory.mktemp("infix")
     assert main(["tune", str(make_project(folder, model_folder)), "method=prefix-tuning", "steps=2"]) == 0
     return folder / "out"
@@ -50,7 +50,7 @@ def test_soft_tokens_after_the_input_are_kept_as_they_are(run, tuned, tmp_path):
 def test_one_that_is_refused(run, infix, tmp_path):
     output = run("compile", infix, "--out", tmp_path / "compiled")
     assert output.code == 1 and output.err.count("error: ") == 1
-    assert "cannot hold a prefix that stands after the input" in output.err
+    assert "cannot hold a prefix after the input" in output.err
     assert not (tmp_path / "compiled").exists()
 
 

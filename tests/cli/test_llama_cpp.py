@@ -71,5 +71,5 @@ def test_refusals(run, styles, tuned, gguf, tmp_path):
     output = run("export", styles, *words, "--state", tmp_path / "slot.bin")
     assert output.code == 1 and "no file" in output.err
     output = run("export", tuned, *words, "--gguf", gguf)
-    assert output.code == 1 and "stand after the input" in output.err
+    assert output.code == 1 and "after the input" in output.err
     assert not (tmp_path / "no").exists()

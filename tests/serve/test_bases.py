@@ -53,7 +53,7 @@ def test_what_is_not_served_is_said_at_the_start(llama, publish, tmp_path):
     assert count.startswith("2 prompts in") and count.endswith(": deep/v2, v1")
     assert "'away' (it is a link that leads outside" in skipped and "'a\\b' (a backslash" in skipped
     assert skipped.startswith("6 folders not served: ") and "'.dot' (" in skipped and ".git" not in skipped
-    assert trials == "trials of comparisons that are not served: 1; --trials serves them too"
+    assert trials == "trials of comparisons not served: 1; --trials serves them too"
     whole = dict(bases.survey(root, trials=True).skipped)
     assert set(whole) == {"v1:final", "a\\b", "tab\there", ".dot", "away", "folder"}
     (count, _) = bases.survey(root, trials=True).notes(llama)

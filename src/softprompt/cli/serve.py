@@ -1,4 +1,4 @@
-"""`softprompt serve`: every tuned prompt under a folder, by name, over OpenAI's API."""
+"""`softprompt serve` serves every tuned prompt under a folder, by name, over OpenAI's API."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class ControlTokens(str, Enum):
-    """What control tokens in a client's text are."""
+    """The ways in which control tokens in a client's text are read."""
 
     allow = "allow"
     escape = "escape"
@@ -30,7 +30,7 @@ class ControlTokens(str, Enum):
 
 
 class EngineName(str, Enum):
-    """What computes the answers."""
+    """The engines that compute answers."""
 
     embedded = "embedded"
     vllm = "vllm"
@@ -41,7 +41,7 @@ BaseModel = Annotated[
     typer.Option(
         "--model",
         metavar="NAME",
-        help="The base. Default: what most prompts name, or else smollm2.",
+        help="The base model. Default: the one that most prompts name, or smollm2.",
         show_default=False,
     ),
 ]
@@ -53,7 +53,7 @@ Dtype = Annotated[
     typer.Option(
         "--dtype",
         metavar="NAME",
-        help="auto, bfloat16, or float32: answers do not depend on their neighbours.",
+        help="auto, bfloat16, or float32, in which answers do not depend on their neighbours.",
     ),
 ]
 
@@ -62,7 +62,7 @@ def serve(
     folder: Annotated[
         Path | None,
         typer.Argument(
-            metavar="PROMPTS_DIR", help="Its tuned prompts are served, or it is one.", show_default=False
+            metavar="PROMPTS_DIR", help="A folder of tuned prompts, or one prompt.", show_default=False
         ),
     ] = None,
     model: BaseModel = None,
@@ -72,35 +72,36 @@ def serve(
         Path | None, typer.Option("--keys", metavar="FILE", help="Who may use which prompts (YAML).")
     ] = None,
     no_keys: Annotated[
-        bool, typer.Option("--no-keys", help="Let anybody in who reaches an address beyond loopback.")
+        bool, typer.Option("--no-keys", help="Serve without keys on an address beyond loopback.")
     ] = False,
     new_key: Annotated[
         str | None,
-        typer.Option("--new-key", metavar="NAME", help="Print a fresh key and its entry; no server."),
+        typer.Option("--new-key", metavar="NAME", help="Print a new key and its entry; start no server."),
     ] = None,
     allowed_host: Annotated[
         list[str] | None, typer.Option("--allowed-host", metavar="NAME", help="Answer to this host name too.")
     ] = None,
     cors_origin: Annotated[
         list[str] | None,
-        typer.Option("--cors-origin", metavar="URL", help="Let web pages from there call it; * is any page."),
+        typer.Option("--cors-origin", metavar="URL", help="Let web pages of this origin call it; * is any."),
     ] = None,
     control_tokens: Annotated[
         ControlTokens,
         typer.Option(
-            "--control-tokens", help="Of a client's text: as in training, read as text, or an error."
+            "--control-tokens", help="In a client's text: read as in training, as text, or refused."
         ),
     ] = ControlTokens.allow,
     rows: Annotated[int, typer.Option("--rows", min=1, metavar="N", help="Answers computed at once.")] = 64,
     queue: Annotated[int, typer.Option("--queue", min=1, metavar="N", help="Answers that may wait.")] = 256,
     max_tokens: Annotated[
-        int, typer.Option("--max-tokens", min=1, metavar="N", help="Longest answer that may be asked for.")
+        int,
+        typer.Option("--max-tokens", min=1, metavar="N", help="Longest answer that may be requested."),
     ] = 1024,
     timeout: Annotated[
         float, typer.Option("--timeout", min=1, metavar="S", help="Seconds that an answer may take.")
     ] = 300,
     drain: Annotated[
-        float, typer.Option("--drain", min=0, metavar="S", help="Seconds to finish answers at the end.")
+        float, typer.Option("--drain", min=0, metavar="S", help="Seconds to finish answers at shutdown.")
     ] = 30,
     prompts_mb: Annotated[
         int, typer.Option("--prompts-mb", min=1, metavar="MB", help="Memory for loaded prompts.")
@@ -117,8 +118,8 @@ def serve(
 ) -> Reply:
     """Serve tuned prompts over OpenAI's API.
 
-    Listens on loopback; any other address needs --keys. Ends by Ctrl-C or SIGTERM, when the answers that
-    are on their way are finished. The page to try prompts on is at /play.
+    It listens on loopback; any other address needs --keys. Ctrl-C or SIGTERM ends it, once running answers
+    are finished. /play is a page to try prompts on.
 
     \b
     Example:
@@ -138,23 +139,25 @@ def serve(
     if not is_loopback(host) and keys is None and not no_keys:
         raise SoftPromptError(
             f"{host} can be reached from other machines, and no keys are asked for",
-            why="whoever reaches the server could use every prompt",
-            fix="--keys FILE (softprompt serve --new-key NAME makes one), or --no-keys if that is meant",
+            why="everyone who reaches the server could use every prompt",
+            fix="--keys FILE (softprompt serve --new-key NAME makes one), or --no-keys if that is intended",
         )
     if dtype not in ("auto", "float32", "bfloat16"):
         raise unknown("dtype", dtype, ("auto", "float32", "bfloat16"))
     limits = Limits(output_tokens=max_tokens, requests=rows + queue, seconds=timeout)
     logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
     logging.getLogger("softprompt.serve").setLevel(logging.INFO)
-    with contextlib.closing(listen(host, port)) as bound:  # before a model is loaded in vain
+    with contextlib.closing(listen(host, port)) as bound:  # fails before a model is loaded
 
         def ready(url: str, name: str) -> None:
             log(f"serving {folder} on {url}/v1, to try on {url}/play; Ctrl-C ends it")
             if json:
                 print(jsonlib.dumps({"url": url, "model": name}), flush=True)
 
-        common: dict[str, Any] = {"keys": keys, "limits": limits, "drain": drain}
-        common |= {
+        common: dict[str, Any] = {
+            "keys": keys,
+            "drain": drain,
+            "limits": limits,
             "hosts": _hosts(host, allowed_host or []),
             "control_tokens": control_tokens.value,
             "cors_origins": tuple(map(origin, cors_origin or ())),
@@ -175,19 +178,16 @@ def run(
     *,
     trials: bool = False,
     keys: Path | None = None,
-    hosts: tuple[str, ...] = (),
-    cors_origins: tuple[str, ...] = (),
-    control_tokens: Any = "allow",
-    limits: Any = None,
     rows: int = 64,
     queue: int = 256,
     drain: float = 30.0,
     prompts_bytes: int = 10**9,
     dtype: str = "auto",
+    **options: Any,
 ) -> None:
-    """Serve on a bound socket until a signal comes. `ready` gets the address and the base's name once up.
+    """Serve on a bound socket until a signal arrives. `ready` gets the address and the base's name.
 
-    `model` None: the base that most of the folder's prompts name.
+    `model` None: the base that most of the folder's prompts name. `options` are those of `create_app`.
     """
     from .._system import threads
     from ..lm.causal import CausalLM
@@ -202,30 +202,35 @@ def run(
 
     if not folder.is_dir():
         raise SoftPromptError(
-            f"no folder {folder}", fix="give one that holds tuned prompts; softprompt demo makes runs/demo"
+            f"no folder {folder}", fix="give a folder of tuned prompts; softprompt demo makes runs/demo"
         )
     known = None if keys is None else Keys(keys)
     threads.use()
     survey = bases.survey(folder, trials=trials)
     model = model or survey.base or "smollm2"
     name = bases.called(model)
-    check_base(Names(folder, trials=trials).holds, name)  # before a model is loaded in vain
+    check_base(Names(folder, trials=trials).holds, name)  # before a model is loaded
     log(f"loading {model} …")
     lm = load(model, dtype=dtype)  # type: ignore[arg-type]
     if not isinstance(lm, CausalLM):
         raise SoftPromptError(
             f"'{model}' cannot be served",
-            why="rows of different prompts run together in decoder-only models alone",
-            fix="softprompt generate answers under any model",
+            why="only decoder-only models run requests of different prompts together",
+            fix="softprompt generate runs prompts of any model",
         )
     for text in survey.notes(lm):
         log(f"note: {text}")
     registry = Registry(folder, lm, max_bytes=prompts_bytes, trials=trials)
     engine = Engine(lm, registry, max_rows=rows, queue=queue)
     app = create_app(
-        engine, registry, model_name=name, tokenizer=lm.tokenizer, context=lm.spec.context,
-        keys=known, limits=limits, hosts=hosts, cors_origins=cors_origins, control_tokens=control_tokens,
-    )  # fmt: skip
+        engine,
+        registry,
+        model_name=name,
+        tokenizer=lm.tokenizer,
+        context=lm.spec.context,
+        keys=known,
+        **options,
+    )
     engine.start()
     Server(app, drain=drain, ready=lambda: ready(address_of(bound), name)).run(sockets=[bound])
 
@@ -238,13 +243,10 @@ def run_gateway(
     ready: Callable[[str, str], None],
     *,
     keys: Path | None,
-    hosts: tuple[str, ...],
-    cors_origins: tuple[str, ...],
-    control_tokens: Any = "allow",
-    limits: Any,
     drain: float,
+    **options: Any,
 ) -> None:
-    """The same with vLLM at `url` as the engine; the folder holds compiled prompts."""
+    """Serve a folder of compiled prompts with vLLM at `url` as the engine; see `run`."""
     with needed("gateway"):
         from ..artifacts.interop.kv_cache.folder import Folder
         from ..lm.loading import load_tokenizer
@@ -257,11 +259,8 @@ def run_gateway(
     secret = os.environ.get("SOFTPROMPT_VLLM_KEY")
     base = Folder(folder).base()  # an error of the folder comes before one of the tokenizer
     model = model or base.name
-    app = create_gateway(
-        folder, url, load_tokenizer(model), model=model, name=called(model), key=secret,
-        keys=known, limits=limits, hosts=hosts, cors_origins=cors_origins, control_tokens=control_tokens,
-    )  # fmt: skip
-    name = app.state.service.model_name
+    name, tokenizer = called(model), load_tokenizer(model)
+    app = create_gateway(folder, url, tokenizer, model=model, name=name, key=secret, keys=known, **options)
     count = len(list(itertools.islice(app.state.service.registry.names(), LOOKED_AT + 1)))
     log(f"note: {'more than ' * (count > LOOKED_AT)}{min(count, LOOKED_AT)} compiled prompts in {folder}")
     Server(app, drain=drain, ready=lambda: ready(address_of(bound), name)).run(sockets=[bound])
@@ -269,7 +268,7 @@ def run_gateway(
 
 @contextlib.contextmanager
 def needed(extra: str = "serve"):
-    """Say what to install where the server's packages are missing."""
+    """Raise an error that says what to install where the server's packages are missing."""
     try:
         yield
     except ImportError as error:
@@ -281,7 +280,7 @@ def needed(extra: str = "serve"):
 
 
 def _hosts(host: str, allowed: list[str]) -> tuple[str, ...]:
-    """Names by which the server answers; none: any, which beyond loopback is the network's to decide."""
+    """Return the host names that the server answers to; none means any, beyond loopback."""
     from ..serve.http.server import LOOPBACK_NAMES, is_loopback
 
     return (*LOOPBACK_NAMES, host, *allowed) if is_loopback(host) else tuple(allowed)

@@ -128,7 +128,7 @@ def test_refusals(lms, artifact_of, setting):
     with pytest.raises(SoftPromptError, match="takes no compiled prompts"):
         compile_artifact(encdec, t5)
     after = artifact_of(llama, "p-tuning", length=3, placement="after")
-    with pytest.raises(SoftPromptError, match="soft tokens that stand after the input"):
+    with pytest.raises(SoftPromptError, match="soft tokens after the input"):
         compile_artifact(after, llama)
 
 

@@ -152,7 +152,7 @@ def test_placeholders_are_of_their_content():
 def test_placement_after_is_refused(lms, ggufs, artifact_of, tmp_path):
     lm = lms("llama")
     artifact = artifact_of(lm, "prefix-tuning", length=3, placement="after")
-    with pytest.raises(SoftPromptError, match="stands after the input"):
+    with pytest.raises(SoftPromptError, match="after the input"):
         llama_cpp.export(artifact, lm, b"", tmp_path / "no")
     assert not (tmp_path / "no").exists()
 

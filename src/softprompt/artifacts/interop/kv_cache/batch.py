@@ -1,4 +1,4 @@
-"""Many artifacts into one folder of compiled prompts: which they are, and what they are called."""
+"""Many artifacts are compiled into one folder; this file finds and names their prompts."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Broken = list[tuple[str, SoftPromptError]]  # artifacts that cannot be read, by 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """One prompt to compile, and the name that it gets."""
+    """A prompt that is to be compiled under a name."""
 
     artifact: Artifact
     prompt: str
@@ -34,30 +34,29 @@ class Source:
 
 
 def sources(paths: Sequence[Path], broken: Broken | None = None) -> list[Source]:
-    """Every prompt under the paths: an artifact by its folder's name, those below a folder by their path.
+    """Return every prompt under the paths: an artifact by its folder's name, those in a folder by their path.
 
-    They are those that a server of the folder has, by the same names: nothing hidden, nothing inside an
-    artifact, no trials of comparisons in it, and links to artifacts in the folder. A prompt of several
-    in one artifact is ARTIFACT:PROMPT.
-    Raises SoftPromptError where two are called the same, there is none, or one is damaged; where `broken` is
-    given, damaged ones of a folder are put there by name, and the others go on.
+    They are the prompts, with the names, that a server of the folder has: nothing hidden, nothing inside an
+    artifact, no trials of comparisons, but links to artifacts in the folder. One of several prompts in an
+    artifact is ARTIFACT:PROMPT. Raises SoftPromptError where two have the same name, there is none, or one is
+    damaged; where `broken` is given, damaged ones of a folder are added to it by name instead.
     """
-    found = [
+    prompts = [
         Source(artifact, prompt, name if len(artifact.prompts) == 1 else f"{name}:{prompt}")
         for path in paths
         for name, artifact in _artifacts(path, broken)
         for prompt in artifact.prompts
     ]
-    twice = {source.name: source for source in found}
-    if len(twice) < len(found):
-        name = next(source.name for source in found if twice[source.name] is not source)
-        both = " and ".join(str(source.artifact.path) for source in found if source.name == name)
+    twice = {source.name: source for source in prompts}
+    if len(twice) < len(prompts):
+        name = next(source.name for source in prompts if twice[source.name] is not source)
+        both = " and ".join(str(source.artifact.path) for source in prompts if source.name == name)
         raise SoftPromptError(
             f"two prompts would be called '{name}': {both}",
             why="a name means one prompt",
             fix="rename a folder, or compile the folder that holds both: names are paths below it",
         )
-    return found
+    return prompts
 
 
 def _artifacts(path: Path, broken: Broken | None) -> Iterator[tuple[str, Artifact]]:
@@ -87,7 +86,7 @@ def _artifacts(path: Path, broken: Broken | None) -> Iterator[tuple[str, Artifac
 
 
 def _folders(path: Path) -> Iterator[Path]:
-    """Those of artifacts below a folder."""
+    """Yield the folders of artifacts below a folder."""
     root = path.resolve()
     for at, inner, _ in os.walk(path):
         plain = []
@@ -104,20 +103,20 @@ def _folders(path: Path) -> Iterator[Path]:
 
 
 def compile_all(
-    found: Sequence[Source],
+    prompts: Sequence[Source],
     lm: LanguageModel,
     out: Path,
     *,
     other_base: bool = False,
     taken: str | None = None,
 ) -> Iterator[Entry | SoftPromptError]:
-    """Compile each into `out`; what cannot be is given back as the reason, and the others go on.
+    """Compile each prompt into `out`; yield its entry, or the error of a prompt that cannot be compiled.
 
-    `taken` is what clients call the base: no prompt may have that name.
+    `taken` is the base's name for clients, which no prompt may have.
     """
     folder = Folder(out)
     base = base_of(lm)
-    for source in track(found, "compiling"):
+    for source in track(prompts, "compiling"):
         try:
             _check_name(source, taken)
             folder.check_name(source.name)
@@ -125,7 +124,7 @@ def compile_all(
             after = tokens_after(injection)
             kept = None if after is None else {AFTER: after.to(lm.dtype)}
             tensors = kept or compiled_kv(injection, lm).tensors()
-            folder.begin(base)  # only now: where nothing can be compiled, nothing is left
+            folder.begin(base)  # only now, so that a failure leaves no empty folder
         except SoftPromptError as error:
             yield error
             continue
@@ -135,11 +134,11 @@ def compile_all(
 
 
 def _check_name(source: Source, taken: str | None) -> None:
-    """Raises SoftPromptError where a client that names the base would mean the prompt too."""
+    """Raise SoftPromptError for a prompt that has the base's name."""
     if source.name.partition(":")[0] == taken:
         raise SoftPromptError(
             f"'{taken}' is the base model's name and a prompt's",
-            why="a gateway is asked for its prompts, and for the base, by the name alone",
+            why="clients of a gateway name a prompt, or the base, by the name alone",
             fix=f"rename {source.artifact.path}, or compile a folder above it: names are paths below it",
         )
 

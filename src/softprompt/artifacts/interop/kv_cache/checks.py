@@ -1,4 +1,4 @@
-"""What can be a KV prefix, and why the rest cannot.
+"""Prompts that can be no KV prefix are refused with the reason.
 
 This file decides by what a prompt injects and what the model keeps, never by a method's name.
 """
@@ -12,8 +12,8 @@ from ....methods.materialised import Materialised
 from ...artifact import Artifact
 
 LATER = {
-    "after": "soft tokens that stand after the input",
-    "kv_after": "a prefix that stands after the input",
+    "after": "soft tokens after the input",
+    "kv_after": "a prefix after the input",
     "decoder": "soft tokens of a decoder",
     "adapter": "a gated prefix (llama-adapter)",
 }
@@ -22,12 +22,12 @@ LATER = {
 def injection_of(
     artifact: Artifact, lm: LanguageModel, prompt: str | None, *, other_base: bool = False
 ) -> Injection:
-    """The prompt's fixed vectors, one row. Raises SoftPromptError where there are none for a frozen base."""
+    """Return the prompt's fixed vectors, one row. Raises SoftPromptError where a frozen base has none."""
     mode = artifact.manifest["base"]["mode"]
     if mode != "frozen" or "base.safetensors" in artifact.manifest["files"]:
         raise SoftPromptError(
             f"{artifact.path} was trained together with its base ({mode}) or a head",
-            why="the engine serves the base as it was, on which the vectors alone answer differently",
+            why="the engine serves the original base, on which the vectors alone give other answers",
             fix="train it with base=frozen and without a head",
         )
     check_model(lm)
@@ -35,7 +35,7 @@ def injection_of(
     if not isinstance(method, Materialised):
         raise SoftPromptError(
             f"{artifact.path} generates its prompts from the input",
-            why="a compiled prompt is fixed: the engine knows it before it reads the input",
+            why="a compiled prompt is fixed before the engine reads the input",
             fix="serve it with `softprompt serve`, or train prompt-tuning or prefix-tuning",
         )
     injection = method.prompts[artifact.index(prompt)]
@@ -49,15 +49,15 @@ def injection_of(
 
 
 def check_model(lm: LanguageModel) -> None:
-    """Raises SoftPromptError for a model that no KV prefix stands for."""
+    """Raise SoftPromptError for a model that a KV prefix cannot serve."""
     if lm.spec.kind != "decoder" or lm.answers != "next":
         raise SoftPromptError(
             f"'{lm.name}' ({lm.spec.family}) takes no compiled prompts",
-            why="only what a decoder-only model generates after a prompt can be read off its KV cache",
+            why="only a decoder-only model generates answers from a KV cache",
             fix="serve it with `softprompt serve`",
         )
-    for what in ("prefix", "cache"):
-        lm.refuse(what)
+    for feature in ("prefix", "cache"):
+        lm.refuse(feature)
     uneven = [spec for spec in lm.spec.layers if spec.head_dim != spec.v_head_dim]
     if len(lm.spec.layers) != lm.spec.depth or uneven:
         raise SoftPromptError(
@@ -70,11 +70,11 @@ def check_model(lm: LanguageModel) -> None:
 
 
 def check_injection(injection: Injection, lm: LanguageModel) -> None:
-    """Raises SoftPromptError unless all that is injected stands ahead of the input."""
+    """Raise SoftPromptError unless everything that is injected precedes the input."""
     if late := [LATER[name] for name in injection.channels() if name in LATER]:
         raise SoftPromptError(
             f"a KV prefix cannot hold {' or '.join(late)}",
-            why="it is what the model keeps of what stands ahead of the input",
+            why="it has what the model keeps of positions ahead of the input",
             fix="train it with placement=before, or serve it with `softprompt serve`",
         )
     if not injection.channels():
@@ -97,19 +97,19 @@ def _check_prefix(prefix: Prefix, lm: LanguageModel) -> None:
         raise SoftPromptError(
             f"a prefix for {lm.spec.family} cannot be compiled",
             why="in an engine the input starts after the prefix, and this model adds a vector of its own for "
-            "each position (or how it turns its keys was not recognised)",
+            "each position (or its rotation of keys was not recognised)",
             fix="use a soft prompt (prompt-tuning, placement=before): its positions are the same in both",
         )
     window = getattr(lm.model.config.get_text_config(decoder=True), "sliding_window", None)
     if window:
         raise SoftPromptError(
             f"a prefix for {lm.spec.family} cannot be compiled",
-            why=f"in an engine it leaves the sliding window of {window} tokens with the text; "
-            "trained, it is seen at any distance",
+            why=f"in an engine it leaves the sliding window of {window} tokens; "
+            "in training it was visible at any distance",
             fix="use a soft prompt (prompt-tuning, placement=before), which leaves the window in both",
         )
 
 
 def length(layers: tuple[LayerKV | None, ...]) -> int:
-    """Positions P of keys [1, kv_heads, P, head_dim]."""
+    """Return the number P of positions of keys [1, kv_heads, P, head_dim]."""
     return next(layer.key.shape[2] for layer in layers if layer is not None)

@@ -1,4 +1,4 @@
-"""One prompt of an artifact becomes a verified KV prefix."""
+"""One prompt of an artifact is compiled into a verified KV prefix."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from .verify import verify
 def compile_artifact(
     artifact: Artifact, lm: LanguageModel, prompt: str | None = None, *, other_base: bool = False
 ) -> CompiledKV:
-    """One prompt of an artifact as a KV prefix for `lm`, in the precision that `lm` computes in.
+    """Compile one prompt of an artifact into a KV prefix for `lm`, in its precision, and verify it.
 
-    Verified against `lm` itself. Raises SoftPromptError with the reason for what is not exactly that.
+    Raises SoftPromptError with the reason for a prompt that has no exact KV prefix.
     """
     return compiled_kv(injection_of(artifact, lm, prompt, other_base=other_base), lm)
 
 
 def compiled_kv(injection: Injection, lm: LanguageModel) -> CompiledKV:
-    """`compile_injection`, verified."""
+    """Compile an injection, and verify the result."""
     compiled = compile_injection(lm, injection)
     verify(lm, injection, compiled)
     return compiled
 
 
 def tokens_after(injection: Injection) -> Tensor | None:
-    """Soft tokens [Q, H] of an injection that has nothing but some after the input; else None.
+    """Return soft tokens [Q, H] of an injection that has only some after the input; else None.
 
-    No cache ahead of the input holds them, but an engine that takes embeddings does.
+    A cache ahead of the input cannot hold them, but an engine can take them as embeddings.
     """
     if injection.after is None or len(injection.channels()) > 1:
         return None
@@ -45,7 +45,7 @@ def tokens_after(injection: Injection) -> Tensor | None:
 
 
 def base_of(lm: LanguageModel) -> Base:
-    """What a folder of compiled prompts says of the base that they are for."""
+    """Describe the base for a folder of compiled prompts."""
     return Base(
         name=lm.name,
         fingerprint=fingerprint(lm),

@@ -1,13 +1,13 @@
-"""A folder of compiled prompts for one base model: what an engine, and a gateway ahead of it, read.
+"""An engine and its gateway read a folder of compiled prompts for one base model.
 
-    base.json                     the base that all of them are for: name, fingerprint, sizes
-    prompts/NAME.json             a name (slashes make folders; `naming`), and the content that it means now
-    kv/ab/SHA256.safetensors      that content: k.0, v.0, … [k, kv_heads, head_dim], or soft tokens that stand
-                                  after the input: after [Q, hidden]; named by its own hash
-    embeddings.safetensors        the base's token embeddings [vocabulary, hidden], where there are such
+    base.json                     the base of all prompts: name, fingerprint, sizes
+    prompts/NAME.json             a name (slashes make folders; `prompt_names`), and its content now
+    kv/ab/SHA256.safetensors      content, named by its hash: k.0, v.0, … [k, kv_heads, head_dim], or soft
+                                  tokens after the input: after [Q, hidden]
+    embeddings.safetensors        the base's token embeddings [vocabulary, hidden], for such soft tokens
 
-Content never changes under a hash, so that a cache of it is never stale and an engine can check what it
-loads; a name is moved to new content by replacing one small file. Reading names needs no torch.
+The content of a hash never changes, so a cache of it is never stale, and an engine can check what it loads. A
+name gets new content by the replacement of one small file. Reading names needs no torch.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ AFTER = "after"
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """The model that a folder's prompts are for."""
+    """The model that a folder's prompts were compiled for."""
 
     name: str
     fingerprint: Mapping[str, str]
@@ -44,31 +44,31 @@ class Base:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A name, and the content that it means."""
+    """A name is stored with its content's hash and what rendering inputs needs."""
 
     name: str
     sha256: str
     length: int  # vectors
     bytes: int
     dtype: str
-    kind: Literal["kv", "after"] = "kv"  # a KV prefix, or soft tokens that stand after the input
-    prompt: str = "default"  # what its artifact called it
+    kind: Literal["kv", "after"] = "kv"  # a KV prefix, or soft tokens after the input
+    prompt: str = "default"  # its name in the artifact
     method: str = ""
-    recipe: Mapping[str, Any] = field(default_factory=dict)  # for who renders inputs
+    recipe: Mapping[str, Any] = field(default_factory=dict)  # for rendering inputs
     labels: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Folder:
-    """Compiled prompts on disk."""
+    """Reads and writes compiled prompts on disk."""
 
     path: Path
 
     def base(self) -> Base:
-        """Raises SoftPromptError where this is no such folder, or a newer one."""
-        found = _read(self.path / BASE, f"no compiled prompts at {self.path}")
-        layers = tuple((int(heads), int(size)) for heads, size in found["layers"])
-        return Base(found["name"], found["fingerprint"], found["hidden_size"], layers)
+        """Read the base. Raises SoftPromptError where this is no such folder, or of a newer version."""
+        record = _read(self.path / BASE, f"no compiled prompts at {self.path}")
+        layers = tuple((int(heads), int(size)) for heads, size in record["layers"])
+        return Base(record["name"], record["fingerprint"], record["hidden_size"], layers)
 
     def begin(self, base: Base) -> None:
         """Make the folder, or check that it is for the same base."""
@@ -77,21 +77,21 @@ class Folder:
             write_text(self.path / BASE, _json(asdict(base)))
 
     def check(self, name: str, fingerprint: Mapping[str, str]) -> None:
-        """Raises SoftPromptError where the folder holds prompts of another base, or is none."""
+        """Raise SoftPromptError where the folder has prompts of another base, or is a file."""
         if self.path.exists() and not self.path.is_dir():
             raise SoftPromptError(f"{self.path} is a file", fix="choose another --out FOLDER")
         if not (self.path / BASE).exists():
             return
         there = self.base()
-        if found := base_differs(there.fingerprint, fingerprint, chat=True):
+        if parts := base_differs(there.fingerprint, fingerprint, chat=True):
             raise SoftPromptError(
-                f"{self.path} holds prompts compiled for another base, '{there.name}'",
-                why=f"its {' and '.join(found)} differ from those of '{name}'",
+                f"{self.path} has prompts compiled for another base, '{there.name}'",
+                why=f"its {' and '.join(parts)} differ from those of '{name}'",
                 fix="choose another --out FOLDER: one for each base model",
             )
 
     def add(self, tensors: Mapping[str, Any], entry_of: Callable[[str, int], Entry]) -> Entry:
-        """Write tensors under their hash, then the name: `entry_of(sha256, bytes)` is the entry."""
+        """Write tensors under their hash, then the name's entry, which `entry_of(sha256, bytes)` returns."""
         from safetensors.torch import save
 
         content = save({name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()})
@@ -108,62 +108,64 @@ class Folder:
         return entry
 
     def content(self, sha256: str) -> Path:
-        """The file of some content; in 256 folders, for folders of a million files are slow to list."""
+        """Return the file of some content, in one of 256 folders: a million files in one are slow to list."""
         return self.path / CONTENT / sha256[:2] / f"{sha256}.safetensors"
 
     def names(self) -> Iterator[str]:
-        """Names, found lazily."""
+        """Yield names as files are found."""
         root = self.path / NAMES
         for file in root.rglob("*.json"):
             if (name := _name_of(file, root)) is not None:
                 yield name
 
     def prompts_of(self, artifact: str) -> Iterator[str]:
-        """Names of the prompts of an artifact that held several."""
+        """Yield the names of the prompts of an artifact that had several."""
         if not all(map(nameable, artifact.split("/"))):
             return
-        root, found = self.path / NAMES, set()
+        root, prompts = self.path / NAMES, set()
         for ahead in dict.fromkeys((path_of(artifact), quote(artifact))):
             for file in _files_from(root / f"{ahead}{quote(':')}"):
                 name = _name_of(file, root)
                 if name is not None and name.startswith(f"{artifact}:"):
-                    found.add(name.removeprefix(f"{artifact}:"))
-        yield from sorted(found)
+                    prompts.add(name.removeprefix(f"{artifact}:"))
+        yield from sorted(prompts)
 
     def holds(self, name: str) -> bool:
-        """Whether something has that name."""
+        """Return whether a prompt has that name."""
         try:
             return self.name_file(name).is_file()
         except (SoftPromptError, OSError, ValueError):
             return False
 
     def entry(self, name: str) -> Entry:
-        """What a name means now. Raises SoftPromptError for one that is unknown or leads elsewhere."""
+        """Return the entry of a name. Raises SoftPromptError for one that is unknown or leads elsewhere."""
         file = self.name_file(name)
-        found = _read(file, f"no compiled prompt '{name}' in {self.path}")
-        known: dict[str, Any] = {k: v for k, v in found.items() if k in Entry.__dataclass_fields__}
+        record = _read(file, f"no compiled prompt '{name}' in {self.path}")
+        known: dict[str, Any] = {k: v for k, v in record.items() if k in Entry.__dataclass_fields__}
         entry = Entry(**{**known, "labels": tuple(known.get("labels", ()))})
         if one_form(entry.name) != one_form(name):
             raise _shared(file, name, entry.name)
         return entry
 
     def check_name(self, name: str) -> None:
-        """Raises SoftPromptError for what cannot be a prompt's name, or has the file of another name."""
+        """Raise SoftPromptError for a text that cannot be a prompt's name, or has the file of another one."""
         if name != name.encode("utf-8", "replace").decode("utf-8"):
-            raise _unusable(name.encode("ascii", "backslashreplace").decode(), "it holds half a character")
+            raise _unusable(
+                name.encode("ascii", "backslashreplace").decode(), "it has half of a surrogate pair"
+            )
         check_artifact(name.partition(":")[0])
         file = self._file(name)
-        there = _said_in(file)
+        there = _name_in(file)
         if there is not None and there != name:
             raise _shared(file, name, there)
 
     def add_embeddings(self, make: Callable[[], Any]) -> None:
-        """The base's token embeddings, once."""
+        """Write the base's token embeddings, unless they exist."""
         if not (self.path / EMBEDDINGS).exists():
             write_tensors(self.path / EMBEDDINGS, {"embeddings": make()})
 
     def embeddings(self, ids: Sequence[int]) -> Any:
-        """Rows [n, H] of the base's token embeddings; no more of the file is read.
+        """Read rows [n, H] of the base's token embeddings, and no more of the file.
 
         Raises SoftPromptError where the file is missing or damaged, or has no such rows.
         """
@@ -179,14 +181,14 @@ class Folder:
             raise SoftPromptError(f"{path} is damaged or missing", why=str(error), fix=fix) from error
 
     def load(self, entry: Entry) -> dict[str, Any]:
-        """Its tensors, whose hash is checked. Raises SoftPromptError for missing or damaged ones."""
+        """Load tensors and check their hash. Raises SoftPromptError for missing or damaged ones."""
         from safetensors import SafetensorError
         from safetensors.torch import load
 
         file, fix = self.content(entry.sha256), f"compile '{entry.name}' again"
         check_pulled(file)
         try:
-            content = file.read_bytes() if os.path.isfile(file) else b""  # of a pipe the end may never come
+            content = file.read_bytes() if os.path.isfile(file) else b""  # a pipe may never end
         except OSError as error:
             raise SoftPromptError(f"{file} cannot be read", why=str(error), fix=fix) from error
         if hashlib.sha256(content).hexdigest() != entry.sha256:
@@ -201,7 +203,7 @@ class Folder:
             raise SoftPromptError(f"{file} is damaged", why=str(error), fix=fix) from error
 
     def name_file(self, name: str) -> Path:
-        """The file of a name, or where it would be. Raises SoftPromptError for one that leads elsewhere."""
+        """Return the file of a name, existing or not. Raises SoftPromptError for one that leads elsewhere."""
         if not all(map(nameable, name.partition(":")[0].split("/"))):
             why = "a name is a path inside the folder: parts without a dot ahead, joined by /"
             raise _unusable(name, why)
@@ -213,7 +215,7 @@ class Folder:
         return self.path / NAMES / f"{path_of(name)}.json"
 
     def _older_files(self, name: str) -> list[Path]:
-        """Where a name was written before: slashes of a prompt's own name made folders, too."""
+        """Return the file that earlier versions wrote: slashes in a prompt's own name made folders, too."""
         parts = name.split("/")
         if not all(parts) or any(part.startswith(".") or "\\" in part for part in parts):
             return []
@@ -222,9 +224,9 @@ class Folder:
 
 
 def check_artifact(name: str) -> None:
-    """Raises SoftPromptError where a folder of this name gives no prompt its name."""
-    if (odd := next((part for part in name.split("/") if not nameable(part)), None)) is not None:
-        raise _unusable(name, why_not(odd) if odd else "a part of it is empty")
+    """Raise SoftPromptError for an artifact's name that no prompt can have."""
+    if (part := next((part for part in name.split("/") if not nameable(part)), None)) is not None:
+        raise _unusable(name, why_not(part) if part else "a part of it is empty")
 
 
 def _unusable(name: str, why: str) -> SoftPromptError:
@@ -236,13 +238,13 @@ def _unusable(name: str, why: str) -> SoftPromptError:
 def _shared(file: Path, name: str, other: str) -> SoftPromptError:
     return SoftPromptError(
         f"'{name}' and '{other}' have one file, {file}",
-        why="this file system takes names for the same that differ in capital letters or accents alone",
+        why="this file system does not distinguish names by capital letters or accents",
         fix="rename the folder of one of them",
     )
 
 
-def _said_in(file: Path) -> str | None:
-    """The name that a file is for; None where it does not say."""
+def _name_in(file: Path) -> str | None:
+    """Return the name in an entry's file, or None."""
     try:
         name = json.loads(file.read_text(encoding="utf-8"))["name"]
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
@@ -251,21 +253,21 @@ def _said_in(file: Path) -> str | None:
 
 
 def _files_from(beginning: Path) -> Iterator[Path]:
-    """Files of names whose paths begin so; as they were written before, they lie in folders that do."""
+    """Yield files of names whose paths begin so; earlier versions wrote them in folders that do."""
     if beginning.parent.is_dir():
-        for one in beginning.parent.iterdir():
-            if one.name.startswith(beginning.name):
-                yield from [one] if one.suffix == ".json" else one.rglob("*.json")
+        for path in beginning.parent.iterdir():
+            if path.name.startswith(beginning.name):
+                yield from [path] if path.suffix == ".json" else path.rglob("*.json")
 
 
 def _name_of(file: Path, root: Path) -> str | None:
-    """The name that a file is for: read off its path, where no part of it is hashed."""
+    """Return the name that a file is for, from its path unless a part of that is hashed."""
     path = file.relative_to(root).as_posix().removesuffix(".json")
-    return _said_in(file) if HASHED in path else unquote(path)
+    return _name_in(file) if HASHED in path else unquote(path)
 
 
-def _json(found: Mapping[str, Any]) -> str:
-    return json.dumps({"format": FORMAT, **found}, indent=2, ensure_ascii=False) + "\n"
+def _json(record: Mapping[str, Any]) -> str:
+    return json.dumps({"format": FORMAT, **record}, indent=2, ensure_ascii=False) + "\n"
 
 
 def _read(file: Path, missing: str) -> dict[str, Any]:
@@ -273,8 +275,8 @@ def _read(file: Path, missing: str) -> dict[str, Any]:
     try:
         if os.path.lexists(file) and not os.path.isfile(file):
             raise ValueError("it is no regular file")
-        found = json.loads(file.read_text(encoding="utf-8"))
-        newer = found["format"] > FORMAT
+        record = json.loads(file.read_text(encoding="utf-8"))
+        newer = record["format"] > FORMAT
     except (FileNotFoundError, NotADirectoryError):
         raise SoftPromptError(
             missing, why=f"there is no {file}", fix="softprompt compile writes it"
@@ -283,8 +285,8 @@ def _read(file: Path, missing: str) -> dict[str, Any]:
         raise SoftPromptError(f"{file} is damaged", why=str(error), fix="compile it again") from None
     if newer:
         raise SoftPromptError(
-            f"{file} has format {found['format']}",
+            f"{file} has format {record['format']}",
             why=f"this version reads up to {FORMAT}",
             fix="pip install --upgrade softprompt",
         )
-    return found
+    return record

@@ -1,7 +1,7 @@
-"""A compiled prompt against the model itself, before it is written: some inputs, both ways.
+"""A compiled prompt is compared with the model itself before it is written.
 
-What an engine does is done here as naively as it can be: a cache is filled, and the input goes on from
-it. It refuses what no other check foresaw.
+An engine's work is repeated here naively: a cache is filled, and the input continues from it. This refuses
+what no other check foresaw.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from ....lm.cache_name import CACHE
 from .kv import CompiledKV
 
 TOKENS = 8
-#: Largest difference of log-probabilities; in half precision, moved keys are rounded once more.
+#: Largest difference of log-probabilities; in bfloat16, moved keys are rounded once more.
 LIMITS = {torch.float32: 1e-3, torch.bfloat16: 0.5}
 
 
 @torch.no_grad()
 def verify(lm: LanguageModel, injection: Injection, compiled: CompiledKV) -> float:
-    """The largest difference in log-probability of a short input. Raises SoftPromptError for a large one."""
+    """Return the largest difference of log-probabilities. Raises SoftPromptError for one above the limit."""
     ids = [int(i) for i in torch.arange(3, 3 + TOKENS) * 7 % lm.spec.vocab_size]
     batch = batch_of_ids([ids[:1]], [[*ids[1:], 0]], device=lm.device)
     live = lm.logits(batch, injection)[0].float().log_softmax(-1)
@@ -34,13 +34,13 @@ def verify(lm: LanguageModel, injection: Injection, compiled: CompiledKV) -> flo
         raise SoftPromptError(
             f"the compiled prompt does not answer as the tuned one does on '{lm.name}'",
             why=f"log-probabilities differ by {worst:.2g}",
-            fix="serve it with `softprompt serve`, which runs it as it was trained",
+            fix="serve it with `softprompt serve`, which runs it as in training",
         )
     return worst
 
 
 def logits_from(lm: LanguageModel, compiled: CompiledKV, ids: list[int]) -> Tensor:
-    """Logits [len(ids), V] of an input whose cache was filled with the compiled prompt."""
+    """Return logits [len(ids), V] of an input whose cache is filled with the compiled prompt."""
     cache = DynamicCache()
     for index, pair in enumerate(zip(compiled.keys, compiled.values, strict=True)):
         key, value = (tensor.to(lm.device, lm.dtype).transpose(0, 1)[None] for tensor in pair)
