@@ -94,8 +94,7 @@ def serve(
     rows: Annotated[int, typer.Option("--rows", min=1, metavar="N", help="Answers computed at once.")] = 64,
     queue: Annotated[int, typer.Option("--queue", min=1, metavar="N", help="Answers that may wait.")] = 256,
     max_tokens: Annotated[
-        int,
-        typer.Option("--max-tokens", min=1, metavar="N", help="Longest answer that may be requested."),
+        int, typer.Option("--max-tokens", min=1, metavar="N", help="Longest answer that may be requested.")
     ] = 1024,
     timeout: Annotated[
         float, typer.Option("--timeout", min=1, metavar="S", help="Seconds that an answer may take.")

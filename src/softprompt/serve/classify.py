@@ -74,7 +74,6 @@ def _cost(example: Example, candidates: Sequence[Ids]) -> int:
 def _scores(
     lm: LanguageModel, loaded: Loaded, rows: Sequence[tuple[Example, Sequence[Ids]]], strength: float
 ) -> list[list[float]]:
-    """Compute the log-probabilities of each row's candidates."""
     batch = collate([example for example, _ in rows], lm.device, targets=False)
     with torch.no_grad():
         injection = injection_for(lm, loaded.tuned.method, batch) if strength else Injection()

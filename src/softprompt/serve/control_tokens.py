@@ -93,7 +93,6 @@ class Controls:
         return guard
 
     def _held(self, text: str) -> list[tuple[int, str]]:
-        """Return the control tokens in a text, with their places."""
         return [(match.start(), match[0]) for match in self._written.finditer(text)]
 
 

@@ -229,7 +229,6 @@ class Engine:
         self._scheduler.step()
 
     def _end_all(self, error: Stopped) -> None:
-        """End every request with an error."""
         scheduler = self._scheduler
         scheduler.end_rows(error)
         if scheduler.arriving is not None:

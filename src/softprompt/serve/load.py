@@ -37,7 +37,6 @@ class Room:
         return min((answer.begun for answer in self._in_hand), default=time.monotonic())
 
     def take(self, answer: Held) -> None:
-        """Add an answer; the caller has checked the room."""
         self._in_hand.append(answer)
 
 
@@ -49,7 +48,6 @@ class Pace:
         self.mean: float | None = None
 
     def ended(self, seconds: float) -> None:
-        """Add an answer that took so many seconds."""
         self.mean = seconds if self.mean is None else self.mean + WEIGHT * (seconds - self.mean)
 
     def wait(self, ahead: int, at_once: int, so_far: float = 0.0) -> float:

@@ -62,7 +62,6 @@ class Names:
         return path, prompt
 
     def holds(self, name: str) -> bool:
-        """Return whether a prompt, or an artifact of several, has this name."""
         try:
             self.find(name)
         except UnknownPrompt:
@@ -130,7 +129,6 @@ class Names:
 
 
 def _folders_in(folder: Path, prefix: str, skipped: Skipped) -> Iterator[tuple[str, Path]]:
-    """Yield folders and links, sorted by name."""
     try:
         with os.scandir(folder) as entries:
             names = sorted(entry.name for entry in entries if entry.is_symlink() or entry.is_dir())
@@ -144,7 +142,6 @@ def _folders_in(folder: Path, prefix: str, skipped: Skipped) -> Iterator[tuple[s
 
 
 def _is_one(root: Path) -> bool:
-    """Return whether the served folder is itself a tuned prompt."""
     return os.path.isfile(root / MANIFEST)
 
 

@@ -183,7 +183,6 @@ class Registry:
 
 
 def _of_artifact(name: str, prompt: str | None) -> str:
-    """Return the artifact's name, with which its prompts' names begin."""
     return one_form(name if prompt is None else name.partition(":")[0])
 
 
@@ -195,7 +194,6 @@ def _as_written(prompt: str | None, held: tuple[str, ...]) -> str | None:
 
 
 def _check_readable(folder: Path) -> None:
-    """Raise SoftPromptError for a path that is no folder, or that this user cannot read."""
     if not folder.is_dir():
         raise SoftPromptError(f"no folder {folder}", fix="give the folder that holds tuned prompts")
     try:

@@ -68,7 +68,6 @@ class Chooser:
         return at if ids is None else int(ids[at])
 
     def note(self, token: int) -> None:
-        """Count a token that was chosen."""
         self.counts[token] += 1
         self.length += 1
 

@@ -52,7 +52,6 @@ class Scheduler:
 
     @property
     def is_busy(self) -> bool:
-        """True means that sequences run or are being added."""
         return bool(self.rows or self.arriving or self._joining)
 
     def numbers(self) -> dict[str, float]:
@@ -238,7 +237,6 @@ class Scheduler:
             self._vacate(self.rows.index(row))
 
     def finish(self, row: RunningSequence, reason: Reason, error: Exception | None = None) -> None:
-        """End a sequence's answer."""
         if not row.done:
             self._finished[reason] += 1
             if reason in ("stop", "length"):

@@ -35,12 +35,7 @@ class RunningSequence:
     """Holds a request and its state. Raises InvalidRequest for a request that can never run."""
 
     def __init__(
-        self,
-        lm: CausalLM,
-        answer: Answer,
-        loaded: Loaded | None,
-        ends: Collection[int],
-        pieces: Pieces,
+        self, lm: CausalLM, answer: Answer, loaded: Loaded | None, ends: Collection[int], pieces: Pieces
     ) -> None:
         self.pieces = pieces
         self.lm, self.answer, self.request = lm, answer, answer.request
@@ -225,7 +220,6 @@ class RunningSequence:
         return reason
 
     def end(self, reason: Reason, error: SoftPromptError | None = None) -> None:
-        """End the answer."""
         if not self.done:
             self.done, self.failed = True, error is not None
             read = len(self.request.input_ids)

@@ -112,7 +112,6 @@ class Versions:
         return version, False
 
     def _held(self, path: Path, stamps: Stamps) -> Version | None:
-        """Return the version of these files, if it is loaded."""
         with self._lock:
             version = self._loaded.get(path)
             if version is None or version.stamps != stamps:
@@ -192,7 +191,6 @@ def _as_ours(error: Exception, path: Path) -> SoftPromptError:
 
 
 def _stamps(path: Path) -> Stamps:
-    """Return stamps that change whenever a file of the artifact does."""
     return tuple(stamp_of(path / name) for name in FILES)
 
 
@@ -204,7 +202,6 @@ def _content(artifact: Artifact) -> str:
 
 @torch.no_grad()
 def _tensors(tuned: Tuned) -> list[Tensor]:
-    """Return all tensors of a prompt."""
     tensors = [*tuned.method.parameters(), *tuned.method.buffers()]
     if isinstance(tuned.method, Materialised):
         for prompt in tuned.method.prompts:

@@ -48,7 +48,6 @@ class Vllm:
             raise faults.lost(faults.named(self.url), error, midway=False) from None
 
     async def stream(self, body: dict[str, Any]) -> AsyncGenerator[dict[str, Any], None]:
-        """Yield the chunks of a streamed completion."""
         engine, begun = faults.named(self.url, body.get("model")), False
         try:
             async with self._http.stream("POST", "/v1/completions", json=body) as answer:

@@ -17,14 +17,7 @@ from .registry import CompiledRegistry
 
 
 def create_gateway(
-    folder: Path,
-    url: str,
-    tokenizer: Any,
-    *,
-    model: str,
-    name: str,
-    key: str | None = None,
-    **options: Any,
+    folder: Path, url: str, tokenizer: Any, *, model: str, name: str, key: str | None = None, **options: Any
 ) -> Any:
     """Create the application for the compiled prompts of `folder`, with vLLM at `url` (`key` is vLLM's).
 

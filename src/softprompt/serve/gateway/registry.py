@@ -78,7 +78,6 @@ class CompiledRegistry:
             yield replace(self._entry(name.partition(":")[0], name), models=(name,))
 
     def holds(self, name: str) -> bool:
-        """Return whether a prompt has this name."""
         return self.folder.holds(name)
 
     def describe(self, name: str) -> Listed:
@@ -99,12 +98,7 @@ class CompiledRegistry:
             self.check(loaded.entry)
         except SoftPromptError as error:
             return self._last_good(name, error)
-        except (
-            TypeError,
-            ValueError,
-            LookupError,
-            AttributeError,
-        ) as error:  # a damaged record
+        except (TypeError, ValueError, LookupError, AttributeError) as error:  # a damaged record
             return self._last_good(name, SoftPromptError(f"'{name}' is damaged", why=str(error)))
         remember(self._good, name, loaded, KEPT, self._lock)
         if self._outdated.pop(name, None) is not None:
@@ -177,7 +171,6 @@ class CompiledRegistry:
         return UnknownPrompt(f"no prompt '{name}'", fix="ask for a prompt that is listed")
 
     def _forget(self, name: str) -> None:
-        """Forget that an older version answers by this name."""
         with self._lock:
             self._outdated.pop(name, None)
 

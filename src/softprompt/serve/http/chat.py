@@ -50,8 +50,6 @@ def _begin(service: Service, body: ChatRequest, key: Key) -> tuple[Target, list[
 
 
 class _Reply:
-    """Writes the answers in OpenAI's shape, whole or in chunks."""
-
     def __init__(
         self, service: Service, body: ChatRequest, target: Target, choices: Sequence[Choice]
     ) -> None:

@@ -80,8 +80,6 @@ class Scored(NamedTuple):
 
 
 class _Reply:
-    """Writes the answers in OpenAI's shape, whole or in chunks."""
-
     def __init__(
         self, service: Service, body: CompletionRequest, target: Target, choices: Sequence[Choice]
     ) -> None:
@@ -141,7 +139,6 @@ class _Reply:
         )
 
     def _echo(self, index: int) -> tuple[str, list[Scored]]:
-        """Return the input's text and its tokens, where the request asks for them."""
         if not self.body.echo:
             return "", []
         choice, inputs = self.choices[index], self.service.inputs
@@ -155,7 +152,6 @@ class _Reply:
         return text, scored
 
     def _scored(self, index: int, tokens: Sequence[Token]) -> list[Scored]:
-        """Return the next tokens of the answer with their log-probabilities."""
         if self.body.logprobs is None:
             return []
         scored = []

@@ -161,7 +161,6 @@ def install(app: FastAPI, routes: Collection[str]) -> None:
 
 
 def _of_http(http: Request, error: HTTPException, routes: Collection[str]) -> str:
-    """Write what the framework refuses in words that help."""
     path = http.scope["path"]
     if error.status_code == 404 or path == "/":  # a base URL without /v1
         return _no_route(path, routes)
@@ -187,7 +186,6 @@ def _no_route(path: str, routes: Collection[str]) -> str:
 
 
 def _from_validation(error: RequestValidationError) -> ApiError:
-    """Name the first mistake, never the text that was sent."""
     first = error.errors()[0]
     if first["type"] == "json_invalid":
         return ApiError(400, "The body is not valid JSON.", code="invalid_json")

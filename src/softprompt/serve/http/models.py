@@ -35,9 +35,7 @@ def routes(service: Service) -> APIRouter:
 
     @router.get("/v1/models", response_model=ModelList)
     async def models(
-        http: Request,
-        search: Annotated[str | None, Query(max_length=512)] = None,
-        limit: Limit = None,
+        http: Request, search: Annotated[str | None, Query(max_length=512)] = None, limit: Limit = None
     ) -> Any:
         """List all models, or the first `limit` whose names contain `search`."""
         return await run_in_threadpool(partial(_list, service, http.state.key, search or "", limit))

@@ -90,8 +90,6 @@ def _ambiguous(name: str) -> str:
 
 
 def _caller(keys: Keys | None) -> Callable[..., None]:
-    """Return the dependency that finds the key of a request."""
-
     def anybody(http: HttpRequest) -> None:
         http.state.key = ANYBODY
 

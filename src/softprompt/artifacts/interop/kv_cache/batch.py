@@ -86,7 +86,6 @@ def _artifacts(path: Path, broken: Broken | None) -> Iterator[tuple[str, Artifac
 
 
 def _folders(path: Path) -> Iterator[Path]:
-    """Yield the folders of artifacts below a folder."""
     root = path.resolve()
     for at, inner, _ in os.walk(path):
         plain = []
@@ -134,7 +133,6 @@ def compile_all(
 
 
 def _check_name(source: Source, taken: str | None) -> None:
-    """Raise SoftPromptError for a prompt that has the base's name."""
     if source.name.partition(":")[0] == taken:
         raise SoftPromptError(
             f"'{taken}' is the base model's name and a prompt's",

@@ -131,7 +131,6 @@ class Folder:
         yield from sorted(prompts)
 
     def holds(self, name: str) -> bool:
-        """Return whether a prompt has that name."""
         try:
             return self.name_file(name).is_file()
         except (SoftPromptError, OSError, ValueError):
@@ -244,7 +243,6 @@ def _shared(file: Path, name: str, other: str) -> SoftPromptError:
 
 
 def _name_in(file: Path) -> str | None:
-    """Return the name in an entry's file, or None."""
     try:
         name = json.loads(file.read_text(encoding="utf-8"))["name"]
     except (OSError, ValueError, LookupError, TypeError, RecursionError):
