@@ -100,7 +100,7 @@ def test_a_start_from_another_table_says_from_which_prompt(llama, tmp_path, capl
     how = {"length": 2, "steps": 1, "prompt_field": "who", "progress": False}
     softprompt.tune(llama, "prompt-tuning", rows("joke", "fact"), output=tmp_path / "first", **how)
     how |= {"init": "artifact", "artifact": str(tmp_path / "first")}
-    monkeypatch.setattr(notes, "_said", set())
+    monkeypatch.setattr(notes, "_shown", set())
     with caplog.at_level(logging.WARNING, logger="softprompt._system.notes"):
         softprompt.tune(llama, "prompt-tuning", rows("fact", "new"), output=tmp_path / "second", **how)
         softprompt.tune(llama, "prompt-tuning", rows("joke", "fact"), output=tmp_path / "third", **how)

@@ -19,44 +19,37 @@ def vectors_of(injection: Injection) -> tuple[int, int]:
 
 
 def check_fits(
-    sent_as: str,
-    tokens: int,
-    soft: int,
-    answer: int,
-    context: int | None,
-    *,
-    named: str = "",
-    limit: str = "",
+    kind: str, tokens: int, soft: int, answer: int, context: int | None, *, named: str = "", limit: str = ""
 ) -> None:
     """Raise ContextExceeded unless `tokens` of input, soft tokens and `answer` tokens fit the context.
 
-    `sent_as` names the input in the message, `named` the answer's tokens where they are not `max_tokens`.
+    `kind` names the input in the message, `named` the answer's tokens where they are not `max_tokens`.
     `limit`: why the context is shorter than the model says.
     """
     total = tokens + soft + answer
     if context is None or total <= context:
         return
-    parts = [f"{tokens} of the {sent_as}"]
+    parts = [f"{tokens} of the {kind}"]
     parts += [f"{soft} of soft tokens"] if soft else []
     parts += [f"{answer} of the {named or 'answer (max_tokens)'}"] if answer else []
     raise ContextExceeded(
         f"the model's context is {context} tokens, and the request takes {total}: {', '.join(parts)}",
         why=limit,
-        fix=_fix(sent_as, tokens, soft, answer, context, named),
+        fix=_fix(kind, tokens, soft, answer, context, named),
     )
 
 
-def _fix(sent_as: str, tokens: int, soft: int, answer: int, context: int, named: str) -> str:
+def _fix(kind: str, tokens: int, soft: int, answer: int, context: int, named: str) -> str:
     room, lower = context - soft, not named  # for input and answer; may the answer be shorter?
     least = min(answer, 1) if lower else answer
     if room - least < 1:
         if soft and context - least >= 1:
             return "use a prompt of fewer soft tokens"
         size = f" to {room - tokens} tokens" if room - tokens >= 1 else ""
-        return f"shorten the {named or sent_as}{size}"
+        return f"shorten the {named or kind}{size}"
     if lower and room - tokens >= 1 and answer > 1:
-        shorter = f", or shorten the {sent_as} to {room - answer} tokens" if room > answer else ""
+        shorter = f", or shorten the {kind} to {room - answer} tokens" if room > answer else ""
         return f"lower max_tokens to {room - tokens}{shorter}"
     if room > answer:
-        return f"shorten the {sent_as} to {room - answer} tokens"
-    return f"shorten the {sent_as} to {room - least} tokens, and lower max_tokens to {least}"
+        return f"shorten the {kind} to {room - answer} tokens"
+    return f"shorten the {kind} to {room - least} tokens, and lower max_tokens to {least}"

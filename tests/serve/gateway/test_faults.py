@@ -25,9 +25,10 @@ from softprompt.artifacts.interop.kv_cache.batch import compile_all, sources
 from softprompt.artifacts.manifest import text_of
 from softprompt.errors import SoftPromptError
 from softprompt.methods.base import Setting
-from softprompt.serve.gateway import CompiledRegistry, VllmEngine
 from softprompt.serve.gateway.client import Vllm
+from softprompt.serve.gateway.engine import VllmEngine
 from softprompt.serve.gateway.faults import retry_after
+from softprompt.serve.gateway.registry import CompiledRegistry
 from softprompt.serve.http import create_app
 from softprompt.serve.http.limits import Limits
 from softprompt.serve.http.server import LOOPBACK_NAMES

@@ -31,8 +31,10 @@ from softprompt.artifacts.interop import foreign
 from softprompt.artifacts.interop.kv_cache.batch import compile_all, sources
 from softprompt.artifacts.interop.kv_cache.folder import EMBEDDINGS, Folder
 from softprompt.methods.base import Setting
-from softprompt.serve.gateway import CompiledRegistry, VllmEngine, faults
+from softprompt.serve.gateway import faults
 from softprompt.serve.gateway.client import Vllm
+from softprompt.serve.gateway.engine import VllmEngine
+from softprompt.serve.gateway.registry import CompiledRegistry
 from softprompt.serve.http import create_app
 from softprompt.serve.request import (
     BrokenPrompt,

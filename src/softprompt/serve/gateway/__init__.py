@@ -3,8 +3,3 @@
 Clients cannot choose what vLLM is asked for: a prompt's content hash, which is also the salt of vLLM's cache,
 comes only from the folder.
 """
-
-from .engine import VllmEngine
-from .registry import CompiledRegistry
-
-__all__ = ["CompiledRegistry", "VllmEngine"]

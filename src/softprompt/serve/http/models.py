@@ -12,11 +12,11 @@ from fastapi.responses import JSONResponse
 from pydantic import BeforeValidator, WithJsonSchema
 from starlette.concurrency import run_in_threadpool
 
-from ..names import one_form
+from ..names import Entry, one_form
 from ..request import UnknownPrompt
 from .errors import ErrorReply, unknown_model
 from .keys import Key
-from .protocols import ListedPrompt, ServedPrompt
+from .protocols import ServedPrompt
 from .responses import Model, ModelList, PromptFacts
 from .service import Service
 
@@ -85,7 +85,7 @@ def _base(service: Service) -> Model:
     return Model(id=service.model_name, created=0, root=service.model_name, parent=None)
 
 
-def _prompt(service: Service, entry: ListedPrompt, name: str) -> Model:
+def _prompt(service: Service, entry: Entry, name: str) -> Model:
     base = service.model_name
     return Model(id=name, created=int(entry.modified), root=base, parent=base)
 

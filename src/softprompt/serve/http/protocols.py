@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ..names import Entry
 from ..request import Finished, Request, Token
 
 if TYPE_CHECKING:
@@ -20,29 +21,6 @@ class AnswerStream(Protocol):
     def echoed(self) -> tuple[Token, ...]: ...
     def __aiter__(self) -> AsyncIterator[Token | Finished]: ...
     def cancel(self) -> None: ...
-
-
-class ListedPrompt(Protocol):
-    """An artifact that is listed, not opened."""
-
-    @property
-    def name(self) -> str: ...
-    @property
-    def modified(self) -> float: ...
-    @property
-    def prompts(self) -> tuple[str, ...]:
-        """The names of its prompts, of an artifact that was described by its own name."""
-        ...
-
-    @property
-    def models(self) -> tuple[str, ...]:
-        """The names by which clients use its prompts, in a listing."""
-        ...
-
-    @property
-    def served(self) -> bool:
-        """False means that a request for it is known to fail."""
-        ...
 
 
 class ServedPrompt(Protocol):
@@ -70,9 +48,9 @@ class ServedPrompt(Protocol):
 
 
 class PromptRegistry(Protocol):
-    def names(self) -> Iterator[Any]: ...
+    def names(self) -> Iterator[Entry]: ...
     def holds(self, name: str) -> bool: ...
-    def describe(self, name: str) -> Any: ...
+    def describe(self, name: str) -> Entry: ...
     def get(self, name: str) -> Any: ...
 
 
