@@ -1,4 +1,4 @@
-"""The published comparisons: rows of each set are parted as said, and the tables say what the scores say."""
+"""The published comparisons: rows are split as their recipes say, and the tables agree with the scores."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ def data(tmp_path_factory) -> Path:
 
 
 @pytest.mark.parametrize("name", SETS)
-def test_each_set_is_parted_and_put_as_its_recipe_says(data, tmp_path, name):
+def test_each_set_is_split_and_rendered_as_its_recipe_says(data, tmp_path, name):
     parts = SETS[name].parts(data)
     assert len(parts["train"]) >= TRAIN and len(parts["test"]) == MEASURED
     shown = [{(row["input"], row.get("instruction")) for row in rows} for rows in parts.values()]
@@ -118,7 +118,7 @@ def test_what_is_unseen(data):
 
 @pytest.fixture
 def published(tmp_path) -> Path:
-    """A comparison by hand: less is better, and the test stands the other way round."""
+    """A comparison by hand: less is better, and the test has the other sign."""
     run = tmp_path / "some" / "where"
     study = {"kind": "study", "version": 1, "name": "toy", "metric": "perplexity", "higher_is_better": False}
     study["contestants"] = [{"name": "prompt-tuning/after"}, {"name": "prefix-tuning/after"}]
@@ -158,7 +158,7 @@ def test_a_sample_shows_rows_and_nobodys_folders(published, tmp_path):
     with (run / "results.jsonl").open("a", encoding="utf-8") as results:
         results.write(json.dumps(scored_row) + "\n")
     row = {"kind": "row", **of, "input": "a row of words", "references": ["b"]}
-    answer = {"kind": "answer", **of, "contestant": "prefix-tuning/after", "seed": 0, "prediction": "said so"}
+    answer = {"kind": "answer", **of, "contestant": "prefix-tuning/after", "seed": 0, "prediction": "a text"}
     lines(run / "examples.jsonl", [row, answer])
     sample(run, tmp_path / "docs" / "toy.html", {run: "runs/toy"})
     page = (tmp_path / "docs" / "toy.html").read_text(encoding="utf-8")

@@ -1,4 +1,4 @@
-"""What a comparison finds to say of its own run."""
+"""Findings of a comparison on its own run."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_rows_scores_come_to_the_metric(metric, sign):
 
 @pytest.mark.parametrize(("status", "wanted"), [("done", -8.0), ("pruned", -math.inf), ("failed", -math.inf)])
 def test_a_rate_that_lay_behind_was_tried_and_is_not_the_best(status, wanted):
-    """Else the best of those that ended would stand at the edge of what was searched."""
+    """Otherwise the best of those that ended would be at the edge of the searched rates."""
     dev = {} if status == "failed" else {"perplexity": 8.0}
     assert _searched({"status": status, "dev": dev}, "perplexity", -1) == wanted
 

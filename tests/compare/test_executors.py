@@ -1,4 +1,4 @@
-"""Where jobs run: the same results whoever runs them; a process that dies takes its own job with it."""
+"""Every executor gives the same results; a process that dies loses its own job only."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A whole comparison on the tiny Llama: what is run, how often, in which order, and what is written of it."""
+"""A whole comparison on the tiny Llama: which trials run, how often, in which order, and what is written."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def recipe(tmp_path, model_folder):
 
 
 class Counting:
-    """Serial, and remembers what it was given; ends like a killed process after so many jobs."""
+    """Serial that remembers its jobs, and ends like a killed process after so many of them."""
 
     workers = 1
 
@@ -96,7 +96,7 @@ class Counting:
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory, model_folder):
-    """Five contestants, unseen rows, curves, control: run once for the tests of what is written."""
+    """Five candidates, unseen rows, curves and control, run once for the tests of what is written."""
     folder = tmp_path_factory.mktemp("whole")
     runner, seen = Counting(), []
     made = recipe_from_dict(
@@ -204,7 +204,7 @@ def test_finals_have_the_best_settings_of_the_search(whole):
         assert again["dev"] == pytest.approx(best["dev"])
 
 
-def test_no_test_row_is_read_before_all_settings_stand(whole):
+def test_no_test_row_is_read_before_all_settings_are_chosen(whole):
     _, runner, _ = whole
     phases = [trial.phase for trial in runner.trials]
     first = phases.index("score")
@@ -212,13 +212,13 @@ def test_no_test_row_is_read_before_all_settings_stand(whole):
     assert all(t.about.get("split") != "test" for t in runner.trials[:first])
 
 
-def test_costs_are_told(whole):
+def test_costs_are_measured(whole):
     found = comparison(whole[0].folder)
     finals = {t.contestant: t.cost for t in found.trials if t.phase == "final"}
     for cost in finals.values():
         for key in ("train_seconds", "flops", "peak_memory_bytes", "trained_parameters", "artifact_bytes"):
             assert cost[key] and cost[key] > 0, key
-    # what stands behind the input computes it once
+    # a prompt after the input needs the input computed once
     assert finals["prompt-tuning/after"]["cache_bytes"] and finals["lora"]["cache_bytes"] == 0
     length = next(
         t.settings.get("length", 16)
@@ -229,7 +229,7 @@ def test_costs_are_told(whole):
     assert finals["prefix-tuning/before"]["added_tokens"] == 0
 
 
-def test_control_serving_and_curves_are_told(whole):
+def test_control_serving_and_curves_are_written(whole):
     found = comparison(whole[0].folder)
     measured = {(c.contestant, c.measure) for c in found.controls}
     for name in METHODS[:3]:
@@ -265,21 +265,21 @@ def seconds_of(made) -> float:
 
 
 @pytest.mark.parametrize("jobs", [1, 2, 3, 5, 6])
-def test_killed_anywhere_it_goes_on_and_runs_nothing_twice(recipe, jobs):
+def test_killed_anywhere_it_continues_and_runs_nothing_twice(recipe, jobs):
     made = recipe({"methods": ["prompt-tuning/after", "lora", "zero-shot"]})
     killed, second = Counting(jobs), Counting()
     with pytest.raises(KeyboardInterrupt):
         compare(made, on=killed, report=False)
     before = seconds_of(made)
     done = compare(made, on=second, report=False)
-    # what was killed had taken its time: the first job lays the rows out
+    # the killed call had taken time: its first job splits the rows
     assert before < seconds_of(made) and (before > 0) == (jobs > 1)
     ids = [trial.id for trial in (*killed.trials, *second.trials)]
     assert len(ids) == len(set(ids)) == done.trials
     assert done.ran == len(second.trials)
 
 
-def test_killed_in_training_it_goes_on_from_its_checkpoint(recipe, monkeypatch):
+def test_killed_in_training_it_resumes_from_its_checkpoint(recipe, monkeypatch):
     made = recipe({"methods": ["prompt-tuning/after"], "rates": [1e-2], "seeds": 1})
     whole = compare(made, made.output + "-whole", on=Serial(), report=False)
     event, steps = fitting._Watch.event, []
@@ -323,7 +323,7 @@ def test_one_that_fails_stops_no_other_and_is_shown(recipe):
             }
         }
     )
-    with pytest.raises(SoftPromptError):  # a mistake in the recipe is told before anything is run
+    with pytest.raises(SoftPromptError):  # a mistake in the recipe is reported before anything runs
         compare(made, on=Serial())
     made = recipe(
         {
@@ -391,7 +391,7 @@ def test_test_rows_are_read_by_nobody_but_the_scores(recipe, monkeypatch):
     assert seen.count("test") == 3 and done.trials == 1 + 2 + 2 + 3
 
 
-def test_those_that_lie_behind_are_pruned(recipe):
+def test_trials_that_are_behind_are_pruned(recipe):
     made = recipe(
         {"rates": [1e-2, 3e-2, 1e-1, 1e-9], "seeds": 1, "prune": True},
         train={"steps": 12, "batch_size": 8, "eval_every": 2, "dtype": "float32"},
@@ -509,7 +509,7 @@ def test_inputs_on_disk_are_computed_once_for_all_finals(recipe, tmp_path, monke
 
 @pytest.mark.parametrize(("number", "prune"), [(2, False), (3, True)])
 def test_killed_between_records_of_trials_that_ran_side_by_side(recipe, monkeypatch, prune, number):
-    """Those without a record are taken as they came out beside the others, and no folder of theirs stays."""
+    """Trials without a record keep the results that they had beside the others, and leave no folder."""
     ask = {"methods": ["prompt-tuning/after"], "rates": [1e-1, 1e-3, 1e-2], "seeds": 1, "prune": prune}
     made = recipe(ask)
     whole = compare(made, made.output + "-whole", on=Serial(), report=False)

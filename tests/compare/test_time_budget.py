@@ -1,4 +1,4 @@
-"""What each phase gets of a comparison's time, by a clock that is moved by hand."""
+"""The time that each phase of a comparison gets, with a clock that is moved by hand."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_seeds_go_before_methods_and_the_dearest_method_first():
     assert own.rounds({"a": 500, "b": 900}, 10, 3) == [] and len(own.left_out) == 2
 
 
-def test_what_a_final_takes_is_told_by_the_search():
+def test_the_seconds_of_a_final_are_estimated_from_the_search():
     records = [{"seconds": 10.0, "steps": 20}, {"seconds": 30.0, "steps": 40}, {"steps": None}]
     assert final_seconds(records, 100) == pytest.approx(1.3 * 100 * 0.75)
     assert final_seconds([], 100) == 0

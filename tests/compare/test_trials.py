@@ -1,4 +1,4 @@
-"""Names of trials, who takes part, what is searched: nothing here trains."""
+"""Names of trials, candidates, the search and the splits: nothing here trains."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import json
 import pytest
 
 from softprompt.compare.candidates import DEFAULT, contestants
+from softprompt.compare.held_out import all_splits, mean_embeddings
 from softprompt.compare.pruning import Pruner, curve_of
 from softprompt.compare.search import Search, finer, trials_of
-from softprompt.compare.splits import Splits, by_turns, lay, mean_embeddings, part
+from softprompt.compare.splits import Splits, by_turns, lay
 from softprompt.compare.store import Folder
 from softprompt.compare.trials import Trials
 from softprompt.config.load import load_recipe, recipe_from_dict
@@ -95,7 +96,7 @@ def test_the_compare_section_changes_no_run(recipe):
     assert recipe_from_dict(asked.to_dict()) == asked
 
 
-# --- who takes part ---
+# --- candidates ---
 
 
 def test_the_usual_ones(recipe):
@@ -241,14 +242,14 @@ def inputs(parts):
     return {split: {row["input"] for row in rows} for split, rows in parts.items()}
 
 
-def test_rows_are_parted_once_for_all(recipe):
+def test_rows_are_split_once_for_all(recipe):
     made = recipe(data={"train": recipe().data.train, "limit": 40})
-    parts, about = part(made, no_vectors)
+    parts, about = all_splits(made, no_vectors)
     assert about["how"] is None and set(parts) == {"train", "dev", "test"}
     found = inputs(parts)
     assert not found["train"] & (found["dev"] | found["test"]) and not found["dev"] & found["test"]
     assert len(found["test"]) == 12 and len(found["train"]) + len(found["dev"]) == 40
-    assert part(made, no_vectors)[0] == parts
+    assert all_splits(made, no_vectors)[0] == parts
 
 
 def test_the_first_rows_show_every_prompt_and_label(recipe):
@@ -264,14 +265,14 @@ def test_the_first_rows_show_every_prompt_and_label(recipe):
 
 
 def test_a_field_is_held_out_of_every_split(recipe):
-    parts, about = part(recipe({"unseen": {"field": "domain", "values": ["z"]}}), no_vectors)
+    parts, about = all_splits(recipe({"unseen": {"field": "domain", "values": ["z"]}}), no_vectors)
     assert about == {"how": "field", "detail": "domain: z"}
     assert {row["domain"] for row in parts["unseen"]} == {"z"} and len(parts["unseen"]) == 20
     assert all(row["domain"] != "z" for split in ("train", "dev", "test") for row in parts[split])
 
 
 def test_values_are_drawn_where_none_is_named(recipe):
-    parts, _ = part(recipe({"unseen": {"field": "domain"}}), no_vectors)
+    parts, _ = all_splits(recipe({"unseen": {"field": "domain"}}), no_vectors)
     held = {row["domain"] for row in parts["unseen"]}
     assert len(held) == 1
     assert all(row["domain"] not in held for split in ("train", "dev", "test") for row in parts[split])
@@ -281,7 +282,7 @@ def test_a_file_of_unseen_rows(recipe, tmp_path):
     path = tmp_path / "other.jsonl"
     path.write_text("".join(f'{{"input": "other {i}", "target": "a"}}\n' for i in range(5)), encoding="utf-8")
     made = recipe({"unseen": str(path)})
-    parts, about = part(made, no_vectors)
+    parts, about = all_splits(made, no_vectors)
     assert about["how"] == "file" and len(parts["unseen"]) == 5
     assert {len(parts[s]) for s in ("train", "dev", "test")} == {43, 5, 12}
 
@@ -294,13 +295,13 @@ def test_clusters_are_held_out_whole(recipe):
     def vectors(texts):
         return np.array([[float("apple" in text), float("zebra" in text)] for text in texts])
 
-    parts, about = part(recipe({"unseen": {"clusters": 2}}, rows), vectors)
+    parts, about = all_splits(recipe({"unseen": {"clusters": 2}}, rows), vectors)
     assert about["how"] == "clusters" and "1 of 2 clusters" in about["detail"]
     assert len(parts["unseen"]) == 15 and all("zebra" in row["input"] for row in parts["unseen"])
     assert all("apple" in row["input"] for split in ("train", "dev", "test") for row in parts[split])
 
 
-def test_a_label_that_only_unseen_rows_have_is_said(recipe, llama, tmp_path):
+def test_a_label_that_only_unseen_rows_have_is_reported(recipe, llama, tmp_path):
     rows = [
         {"input": f"row {i}", "target": "c" if i % 3 == 2 and i % 2 else "ab"[i % 2], "domain": "xyz"[i % 3]}
         for i in range(60)
@@ -332,9 +333,9 @@ def test_mean_embeddings_are_means_of_rows_of_the_table(llama):
         ({"clusters": 99}, "cannot make 99 clusters"),
     ],
 )
-def test_what_cannot_be_held_out_is_told(recipe, unseen, message):
+def test_rows_that_cannot_be_held_out_are_an_error(recipe, unseen, message):
     with pytest.raises(SoftPromptError, match=message):
-        part(recipe({"unseen": unseen}), no_vectors)
+        all_splits(recipe({"unseen": unseen}), no_vectors)
 
 
 def test_the_recipe_says_what_is_unseen(tmp_path):

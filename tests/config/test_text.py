@@ -1,4 +1,4 @@
-"""What is no recipe, recipes that would become too much, and where their paths lead."""
+"""Files that are no recipe, recipes that are too large, and the paths of recipes."""
 
 from __future__ import annotations
 
@@ -150,11 +150,11 @@ def test_paths_belong_to_the_recipe_or_to_the_working_directory(tmp_path, monkey
     again = recipe_from_dict(read.to_dict())
     assert again == read and again.fingerprint() == read.fingerprint()
     for odd in ("~nobody_at_all/x", "$NOT_SET_ANYWHERE/x"):
-        assert "stands for no folder" in fails(lambda o=odd: recipe_from_dict({"data": "r", "output": o}))
+        assert "names no folder" in fails(lambda o=odd: recipe_from_dict({"data": "r", "output": o}))
     assert not Path("~").exists()
 
 
-def test_formats_are_those_that_a_recipe_is_told_from():
+def test_formats_are_those_that_a_recipe_is_distinguished_from():
     assert set(FORMATS) == set(ROWS)
 
 

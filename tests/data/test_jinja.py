@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from softprompt.compare.splits import part
+from softprompt.compare.held_out import all_splits
 from softprompt.config.load import recipe_from_dict
 from softprompt.data.sources import Row
 from softprompt.data.template import Template
@@ -179,7 +179,7 @@ def test_a_comparison_refuses_it_before_the_rows_are_split(tmp_path):
     (tmp_path / "d.jsonl").write_text("\n".join(lines))
     template = {"input": "{text}", "target": "{{ label }}"}
     recipe = recipe_from_dict({"model": "m", "data": "d.jsonl", "template": template}, tmp_path)
-    assert "names no field" in fails(lambda: part(recipe, lambda texts: []))  # type: ignore[arg-type]
+    assert "names no field" in fails(lambda: all_splits(recipe, lambda texts: []))  # type: ignore[arg-type]
 
 
 def test_odd_templates_are_noted():

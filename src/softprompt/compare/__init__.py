@@ -1,1 +1,1 @@
-"""Methods compared on a user's own rows: what was measured, and how sure one may be of it."""
+"""Methods are compared on a user's rows, with the uncertainty of every result."""

@@ -1,6 +1,6 @@
-"""Who takes part: names as a recipe's `compare.methods` has them, and the recipe that each amounts to.
+"""Each name in `compare.methods` becomes a candidate, with a recipe.
 
-prompt-tuning/after      a method of the registry, and where its vectors stand
+prompt-tuning/after      a method of the registry, and the placement of its vectors
 lora, full               the base itself, trained
 zero-shot, few-shot      the plain model: references, for which nothing is trained
 tf-idf                   logistic regression on words, for classification: a reference without a model
@@ -30,47 +30,46 @@ REFERENCES = ("zero-shot", "few-shot", "tf-idf")
 DEFAULT = (*METHODS, "zero-shot", "few-shot")
 BASES = ("lora", "full")
 PLACEMENTS = ("before", "after")
-OWN = ("rates",)  # keys of a contestant that are the comparison's, not the recipe's
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """One way of doing the task; `recipe` is its start, before anything is searched."""
+    """A candidate is one way to do the task; `recipe` has its settings before the search."""
 
     name: str
     recipe: Recipe
     rates: tuple[float, ...] = ()
     is_reference: bool = False
-    options: Mapping[str, Any] = field(default_factory=dict)  # as a reader should know it
+    options: Mapping[str, Any] = field(default_factory=dict)  # of a reference, as `study.json` shows them
 
     @property
     def trains_base(self) -> bool:
-        """Whether the model itself changes, so that nothing else can share it."""
+        """Return whether training changes the model itself, so that no other trial can share it."""
         return self.recipe.base.mode != "frozen" or self.recipe.task.needs_head
 
     @property
     def rate(self) -> str:
-        """Which learning rate decides: the prompt's or, where there is none, the base's."""
+        """Return the learning rate that is searched: the prompt's or, without a prompt, the base's."""
         return "base.lr" if self.recipe.method.name == "none" else "train.lr"
 
     @property
     def length(self) -> str | None:
-        """What says how many numbers are learned: vectors, or LoRA's rank; None where nothing does."""
+        """Return the setting for the number of vectors, or LoRA's rank; None if there is no such setting."""
         if "length" in methods.find(self.recipe.method.name).options():
             return "method.length"
         return "base.rank" if self.recipe.base.mode == "lora" else None
 
     @property
     def has_init(self) -> bool:
-        """Whether it can start from one thing or another."""
+        """Return whether the initial vectors can be chosen."""
         return "init" in methods.find(self.recipe.method.name).options()
 
     def with_settings(self, settings: Mapping[str, Any], **more: Any) -> Recipe:
-        """Its recipe with what was searched, by dotted name."""
+        """Return its recipe with the searched settings, by dotted name."""
         return self.recipe.with_settings({**settings, **more}, method_option_names=methods.option_names())
 
     def describe(self) -> dict[str, Any]:
-        """For `study.json`."""
+        """Return what `study.json` says of it."""
         return {
             "name": self.name,
             "method": self.name if self.is_reference else self.recipe.method.name,
@@ -81,39 +80,43 @@ class Candidate:
 
 
 def contestants(recipe: Recipe) -> list[Candidate]:
-    """Those that the recipe names, or the usual ones. Raises SoftPromptError for one that cannot be."""
+    """Return the candidates that the recipe names, or the default ones.
+
+    Raises SoftPromptError for an unknown one, and for options that its method does not have.
+    """
     named = recipe.compare.methods
     if named is None:
         named = [name for name in DEFAULT if _fits(name, recipe)]
     given = {name: {} for name in named} if isinstance(named, list) else named
     if not given:
         raise SoftPromptError("compare.methods names none", fix=f"name some: {', '.join(DEFAULT)}")
-    found = [_contestant(name, recipe, changes or {}) for name, changes in given.items()]
-    for one in found:
-        methods.check_options(one.recipe.method.name, one.recipe.method.options())
-    return found
+    candidates = [_contestant(name, recipe, changes or {}) for name, changes in given.items()]
+    for candidate in candidates:
+        methods.check_options(candidate.recipe.method.name, candidate.recipe.method.options())
+    return candidates
 
 
 def _contestant(name: str, recipe: Recipe, changes: Mapping[str, Any]) -> Candidate:
     changes = dict(changes)
-    own = {key: changes.pop(key) for key in OWN if key in changes}
+    rates = changes.pop("rates", None)  # a key of the comparison, not of the recipe
     if name in REFERENCES and not changes.keys() & {"method", "method.name"}:
         return _reference(name, recipe, changes)
-    what = changes.pop("method", None) or name
+    kind = changes.pop("method", None) or name
     plain = recipe.to_dict()
-    if what in BASES:
-        plain["method"], plain["base"]["mode"] = {"name": "none"}, what
+    if kind in BASES:
+        plain["method"], plain["base"]["mode"] = {"name": "none"}, kind
         plain["base"]["lr"] = None
     else:
-        method, _, placement = str(what).partition("/")
+        method, _, placement = str(kind).partition("/")
         if method not in methods.METHODS or method == "none" or (placement and placement not in PLACEMENTS):
-            raise _unknown(str(what))
+            raise _unknown(str(kind))
         plain["method"] = {"name": method, **_kept(recipe, method)}
         if placement:
             plain["method"]["placement"] = placement
     start = recipe_from_dict(plain).with_settings(changes, method_option_names=methods.option_names())
-    rates = recipe.compare.base_rates if start.method.name == "none" else recipe.compare.rates
-    return Candidate(name, start, tuple(own.get("rates", rates)))
+    if rates is None:
+        rates = recipe.compare.base_rates if start.method.name == "none" else recipe.compare.rates
+    return Candidate(name, start, tuple(rates))
 
 
 def _reference(name: str, recipe: Recipe, changes: Mapping[str, Any]) -> Candidate:
@@ -124,7 +127,7 @@ def _reference(name: str, recipe: Recipe, changes: Mapping[str, Any]) -> Candida
 
 
 def _kept(recipe: Recipe, method: str) -> dict[str, Any]:
-    """Options of the recipe's own method that hold for another one: all for the same, else its length."""
+    """Return the recipe's options that another method takes over: all of the same method, else length."""
     options = recipe.method.options()
     if method == recipe.method.name:
         return options
@@ -133,7 +136,7 @@ def _kept(recipe: Recipe, method: str) -> dict[str, Any]:
 
 
 def _fits(name: str, recipe: Recipe) -> bool:
-    """Whether one of the usual contestants can do the task at all: a head is read off a row, not written."""
+    """Return whether a default candidate can do the task: a reference cannot answer by a trained head."""
     return not (recipe.task.needs_head and name in REFERENCES)
 
 
@@ -143,5 +146,5 @@ def _unknown(name: str) -> SoftPromptError:
         "contestant",
         name,
         [*known, *(m for m in methods.METHODS if m != "none"), *BASES, *REFERENCES],
-        fix="or give a name of your own what it is: `my name: {method: prefix-tuning, length: 4}`",
+        fix="or say which method a name of your own is: `my name: {method: prefix-tuning, length: 4}`",
     )

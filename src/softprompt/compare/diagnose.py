@@ -1,4 +1,4 @@
-"""Findings on a comparison: `evaluation.diagnostics` of the rows and of each method's first final."""
+"""The rows of a comparison and each method's first final are examined by `evaluation.diagnostics`."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class RenderedRow:
 
 @dataclass(frozen=True)
 class PlainAnswer:
-    """The answer to a row, with the row's references."""
+    """An answer that a prompt gave to a row, with the row's references."""
 
     prediction: str
     references: tuple[str, ...]
@@ -52,12 +52,13 @@ class PlainAnswer:
 
 def findings(study: Study, records: Sequence[Record]) -> list[dict[str, Any]]:
     """Return the findings as lines of `results.jsonl`, warnings first."""
-    found = [*_of_rows(study), *_of_all(study, records)]
+    results = [*_of_rows(study), *_of_all(study, records)]
     words = _words(study, records)
     for candidate in study.candidates:
         if not candidate.is_reference:
-            found += [(finding, candidate.name) for finding in _of_method(study, records, candidate, words)]
-    found.sort(key=lambda pair: pair[0].level != "warning")
+            of_method = _of_method(study, records, candidate, words)
+            results += [(finding, candidate.name) for finding in of_method]
+    results.sort(key=lambda pair: pair[0].level != "warning")
     return [
         {
             "level": finding.level,
@@ -67,7 +68,7 @@ def findings(study: Study, records: Sequence[Record]) -> list[dict[str, Any]]:
             "command": finding.command or None,
             "splits": list(finding.splits),
         }
-        for finding, name in found
+        for finding, name in results
     ]
 
 

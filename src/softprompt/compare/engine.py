@@ -26,7 +26,7 @@ _STAGES = {"rate": "search: learning rates", "length": "search: lengths", "init"
 
 @dataclass
 class Hooks:
-    """How a caller follows a comparison. Every hook may be left out."""
+    """Functions that a caller gives to follow a comparison. Every hook may be left out."""
 
     on_stage: Callable[[str], None] = lambda text: None
     on_plan: Callable[[Counts], None] = lambda counts: None  # trials to come, those that ran before included

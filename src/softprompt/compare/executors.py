@@ -1,6 +1,6 @@
-"""Where jobs run: in this process, in processes of this machine, or on a Ray cluster. All run `run.run`.
+"""Runs jobs in this process, in processes of this machine, or on a Ray cluster.
 
-An executor gives results as they come: (job's number, result or the exception). This file knows no trials.
+An executor yields results as they come: (job's number, result or exception). This file knows no trials.
 """
 
 from __future__ import annotations
@@ -32,21 +32,21 @@ class Executor(Protocol):
     workers: int
 
     def run(self, work: Work, jobs: Sequence[Any]) -> Iterator[tuple[int, Any]]:
-        """`work` of each job: its number, and its result or the exception that ended it."""
+        """Yield each job's number, and the result of `work` or the exception that ended it."""
         ...
 
     def close(self) -> None:
-        """End what it started; what is under way is lost but for its checkpoints."""
+        """End the processes that it started; of running jobs only the checkpoints are kept."""
         ...
 
 
 class Lost(Exception):
-    """A process ended without a word: killed, or out of memory."""
+    """A process ended without a result: it was killed, or out of memory."""
 
 
 @final
 class Serial:
-    """In this process, one after another: for tests, and to look into with a debugger."""
+    """Runs jobs in this process, one after another: for tests and debuggers."""
 
     workers = 1
 
@@ -64,7 +64,7 @@ class Serial:
 
 @final
 class Local:
-    """`workers` processes, each with `threads` threads. One that dies takes its own job with it, no other."""
+    """Runs jobs in `workers` processes of `threads` threads. One that dies loses its own job only."""
 
     def __init__(self, workers: int, threads: int) -> None:
         self.workers, self._threads = workers, threads
@@ -84,7 +84,7 @@ class Local:
                     number = waiting.get_nowait()
                 except queue.Empty:
                     return
-                done.put((number, self._one(worker, work, jobs[number])))
+                done.put((number, self._run_job(worker, work, jobs[number])))
 
         count = min(self.workers, len(jobs))
         feeders = [threading.Thread(target=feed, args=(w,), daemon=True) for w in range(count)]
@@ -96,8 +96,8 @@ class Local:
         finally:
             stop.set()
 
-    def _one(self, worker: int, work: Work, job: Any) -> Any:
-        # a pool of one, so that it is known whose job ended a process
+    def _run_job(self, worker: int, work: Work, job: Any) -> Any:
+        # a pool of one, so that the job that ended a process is known
         pool = self._pools[worker]
         if pool is None:
             pool = ProcessPoolExecutor(1, self._context, initializer=_begin, initargs=(self._threads,))
@@ -106,7 +106,7 @@ class Local:
             return pool.submit(work, job).result()
         except BrokenProcessPool:
             self._pools[worker] = None
-            return Lost("the process that ran it ended without a word")
+            return Lost("the process that ran it ended without a result")
         except Exception as error:
             return error
 
@@ -122,8 +122,8 @@ class Local:
 
 
 def _begin(threads: int) -> None:
-    """In a fresh process, before torch is loaded."""
-    # Ctrl-C reaches the whole group: whoever started us decides what ends
+    """Set up a new process, before torch is loaded."""
+    # Ctrl-C reaches the whole group: the parent decides what ends
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = str(threads)
@@ -133,7 +133,7 @@ def _begin(threads: int) -> None:
 
 
 def _end_with_parent() -> None:
-    """A killed parent cannot end its children: they watch it."""
+    """End this process when its parent ends: a killed parent cannot end its children."""
     parent = multiprocessing.parent_process()
     if parent is not None:
         parent.join()
@@ -142,7 +142,7 @@ def _end_with_parent() -> None:
 
 @final
 class Ray:
-    """The same jobs as tasks of a Ray cluster (`ray.init(address)`), which must see the same folders."""
+    """Runs jobs as tasks of a Ray cluster (`ray.init(address)`), which must see the same folders."""
 
     def __init__(self, threads: int, workers: int | None = None) -> None:
         try:
@@ -187,7 +187,7 @@ class Ray:
 
 
 def executor(kind: str, workers: int | None, threads: int | None) -> Executor:
-    """As the recipe's `compare` section asks: by itself, one process for two cores."""
+    """Return the executor that the recipe's `compare` section names; by default one process for two cores."""
     from .._system.threads import from_environment, right_number
 
     cores = right_number()

@@ -1,4 +1,4 @@
-"""A comparison from its recipe to its report.
+"""A comparison runs from its recipe to its report.
 
     survey ─► references ─► search (rate, length, init) ─► finals (seeds) ─► curves
            ─► scores on test and unseen ─► measures ─► tables of prompts
@@ -34,7 +34,7 @@ MANIFEST = "softprompt.json"  # of a tuned prompt, whose folder cannot hold a co
 
 @dataclass(frozen=True)
 class Compared:
-    """The result of a comparison."""
+    """A comparison that has ended: where the results are, and how many trials ran."""
 
     folder: Path
     page: Path | None  # the report, if it was requested

@@ -1,8 +1,8 @@
 """Worker processes begin by importing the main script, which must not start the comparison again.
 
-Python's `spawn` runs the script that is under way once more in each process. One that calls a comparison
-outside of `if __name__ == "__main__":` would run twice, and one that came through standard input cannot be
-found. Workers need nothing of such a script, so they are started without it.
+Python's `spawn` runs the main script again in each process. One that calls a comparison
+outside of `if __name__ == "__main__":` would run twice, and one from standard input cannot be
+found. Workers need nothing of such a script, so they start without it.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ _lock = threading.Lock()
 
 
 def context() -> SpawnContext:
-    """The way in which worker processes start, for a comparison that is begun where this is called."""
+    """Return the way in which the worker processes of the caller's comparison start."""
     return _WithoutMain() if runs_unguarded(sys._getframe()) else multiprocessing.get_context("spawn")
 
 
 def runs_unguarded(frame: Any) -> bool:
-    """Whether the main script itself, outside of its guard, is under way in this frame or above it."""
+    """Return whether this frame or one above it runs the main script outside of its guard."""
     main = sys.modules.get("__main__")
     file = getattr(main, "__file__", None)
     if file is None or getattr(main, "__spec__", None) is not None:  # no script: a notebook, -c, or -m
@@ -35,11 +35,11 @@ def runs_unguarded(frame: Any) -> bool:
         if frame.f_code.co_name == "<module>" and frame.f_globals is vars(main):
             return not _guarded(file, frame.f_lineno)
         frame = frame.f_back
-    return not Path(file).exists()  # begun in a thread: only a script that cannot be found is known to fail
+    return not Path(file).exists()  # in a thread, only a script that cannot be found is known to fail
 
 
 def _guarded(file: str, line: int) -> bool:
-    """Whether a line of a script stands under a condition on its name."""
+    """Return whether a line of a script is under a condition on its name."""
     try:
         tree = ast.parse(Path(file).read_bytes())
     except (OSError, SyntaxError, ValueError):
@@ -56,7 +56,7 @@ def _guarded(file: str, line: int) -> bool:
 class _Process(multiprocessing.context.SpawnProcess):
     @staticmethod
     def _Popen(process_obj: Any) -> Any:
-        with _lock:  # what is told of the main module is read while the process is started
+        with _lock:  # the main module is looked up while the process starts
             main = sys.modules["__main__"]
             sys.modules["__main__"] = types.ModuleType("__main__")
             try:
@@ -66,6 +66,6 @@ class _Process(multiprocessing.context.SpawnProcess):
 
 
 class _WithoutMain(SpawnContext):
-    """`spawn` in which a process knows nothing of the main script."""
+    """`spawn`, except that a process does not import the main script."""
 
     Process = _Process  # type: ignore[assignment]

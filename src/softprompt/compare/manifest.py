@@ -1,5 +1,7 @@
-"""The study: what is compared, on which rows, with which model. It is written to `study.json`, which is also
-the first line of `results.jsonl`."""
+"""The study says what is compared, on which rows, with which model.
+
+It is written to `study.json`, and is the first line of `results.jsonl`.
+"""
 
 from __future__ import annotations
 
@@ -49,7 +51,7 @@ _BEFORE = TypeAdapter(Before)
 
 @dataclass
 class Study:
-    """What is compared, and on what."""
+    """A comparison that has begun: its recipe, candidates, rows and folder."""
 
     recipe: Recipe
     candidates: list[Candidate]

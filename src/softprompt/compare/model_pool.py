@@ -1,4 +1,4 @@
-"""Base models of one process: a frozen one is loaded once for all trials, a trained one anew for each."""
+"""Loads a frozen base model once a process, and one that training changes once a trial."""
 
 from __future__ import annotations
 
@@ -11,29 +11,29 @@ _kept: dict[str, LanguageModel] = {}  # by name and precision; one at most
 
 
 def frozen_base(recipe: Recipe) -> LanguageModel | None:
-    """The recipe's base, which trials may share; None where training changes it: then each loads its own."""
+    """Return the recipe's base, which trials share; None if training changes it and it cannot be shared."""
     if recipe.base.mode != "frozen" or recipe.task.needs_head:
         return None
     return kept(recipe)
 
 
 def kept(recipe: Recipe) -> LanguageModel:
-    """The base as it is before any training."""
+    """Return the base as it is before any training."""
     names = [f"{recipe.model} {recipe.train.dtype}"]
     if names[0] not in _kept:
         _kept.clear()  # memory holds one model, and room for what trains
         lm = load_base(recipe)
-        # `auto` came out as one of the others
+        # `auto` is one of the others
         for dtype in (recipe.train.dtype, str(lm.dtype).removeprefix("torch.")):
             _kept[f"{recipe.model} {dtype}"] = lm
     return _kept[names[0]]
 
 
 def base_of(artifact: Artifact, recipe: Recipe) -> LanguageModel:
-    """A base for a tuned prompt: the shared one, or one of its own that its weights may be loaded into."""
+    """Return a base for a tuned prompt: the shared one, or a new one with the weights that were trained."""
     return frozen_base(recipe) or saved_base(artifact)
 
 
 def forget() -> None:
-    """Free the memory."""
+    """Free the memory that the model uses."""
     _kept.clear()

@@ -1,4 +1,4 @@
-"""The phases of a comparison, as a table: what runs a trial of each, and what its record holds.
+"""The phases of a comparison are a table: what runs a trial of each, and what its record holds.
 
 The functions are named rather than imported, so that reading a record loads no model code.
 """
@@ -15,7 +15,7 @@ PhaseName = Literal["reference", "search", "final", "curve", "score", "measure",
 
 @dataclass(frozen=True)
 class Phase:
-    """One phase. `runs` is the function in `softprompt.compare.phases` that runs its trials."""
+    """A phase of trials, which the function `runs` in `softprompt.compare.phases` runs."""
 
     title: str  # for the user, when the phase begins
     runs: str

@@ -1,7 +1,7 @@
-"""Which trials of one contestant are ended at half time, since the others are ahead.
+"""Stops trials of one candidate at half time if the others are ahead.
 
-The rule is that of a median pruner (Golovin et al. 2017, "Google Vizier"), over trials that may stand side by
-side: Optuna's own looks at finished trials alone, and those that are trained together finish together.
+The rule is that of a median pruner (Golovin et al. 2017, "Google Vizier"), over trials that may train side by
+side: Optuna's own looks at finished trials only, and trials that train together finish together.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Any
 
-FEWEST = 2  # others to be held against
+FEWEST = 2  # others that a trial is compared with
 
 
 class Pruner:
-    """Told of dev scores (higher is better) as they come; says which learner lies behind.
+    """A pruner is given dev scores (higher is better) as they come, and says which learner is behind.
 
     `rivals` are the curves of trials that ended before: from step to the best score until then.
     """
@@ -27,12 +27,12 @@ class Pruner:
         self.pruned: set[int] = set()
 
     def note(self, learner: int, step: int, score: float) -> None:
-        """The dev score of a learner after a step."""
+        """Note the dev score of a learner after a step."""
         curve = self._curves.setdefault(learner, {})
         curve[step] = max([score, *curve.values()])
 
     def is_behind(self, learner: int) -> bool:
-        """Whether it is below the median of the others at its last step, from half time on."""
+        """Return whether it is below the median of the others at its last step, from half time on."""
         curve = self._curves.get(learner)
         if not curve or learner in self.pruned:
             return learner in self.pruned
@@ -45,7 +45,7 @@ class Pruner:
 
 
 def curve_of(record: Mapping[str, Any], metric: str, higher_is_better: bool) -> dict[int, float]:
-    """A finished trial's curve, from its record's history."""
+    """Return the curve of a finished trial, from its record's history."""
     best, curve = float("-inf"), {}
     for entry in record.get("history") or []:
         if metric in entry:

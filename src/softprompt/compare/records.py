@@ -1,4 +1,4 @@
-"""Records of trials, as types: what `trials/ID.json` holds.
+"""The types of the records that trials write (`trials/ID.json`).
 
 Every record has the keys of `Record` that are required; which of the others it has depends on its phase
 (`softprompt.compare.phase`).
@@ -14,7 +14,7 @@ from typing_extensions import NotRequired, Required, TypedDict
 
 
 class About(TypedDict, total=False):
-    """What a trial needs beyond its recipe. The keys depend on its phase."""
+    """The facts that a trial needs beyond its recipe. The keys depend on its phase."""
 
     split: str  # rows that are scored
     train: str  # rows that are trained on, if not "train"
@@ -30,18 +30,21 @@ class About(TypedDict, total=False):
     constraint: dict[str, Any] | None
 
 
-class TrialError(TypedDict):
-    """Why a trial failed. With `again` it runs again at the next call."""
-
-    what: str
-    why: str
-    fix: str
-    again: NotRequired[bool]
-    traceback: NotRequired[list[str]]
+#: Why a trial failed. With `again` it runs again at the next call.
+TrialError = TypedDict(  # noqa: UP013  (no class has a field called `what`)
+    "TrialError",
+    {
+        "what": str,
+        "why": str,
+        "fix": str,
+        "again": NotRequired[bool],
+        "traceback": NotRequired[list[str]],
+    },
+)
 
 
 class RowResult(TypedDict):
-    """The answer to one row. `label` and `target` are numbers of labels or choices."""
+    """The answer that one row got. `label` and `target` are numbers of labels or choices."""
 
     input: str
     references: list[str]
@@ -55,7 +58,7 @@ class RowResult(TypedDict):
 
 
 class Cost(TypedDict, total=False):
-    """What a training cost. The last six are known of finals alone."""
+    """The costs of a training. The last six are known only for finals."""
 
     train_seconds: float
     trained_parameters: int
@@ -70,7 +73,7 @@ class Cost(TypedDict, total=False):
 
 
 class Result(TypedDict, total=False):
-    """What a phase writes."""
+    """The keys that a phase writes."""
 
     status: Required[str]  # done, pruned, failed
     error: Required[TrialError | None]
@@ -95,7 +98,7 @@ class Result(TypedDict, total=False):
 
 
 class Record(Result, total=False):
-    """A trial and its result."""
+    """A trial as it is kept: its name, its settings and its result."""
 
     __pydantic_config__ = ConfigDict(strict=True)  # type: ignore[misc]
 
@@ -111,10 +114,10 @@ class Record(Result, total=False):
 
 def scored(records: Iterable[Record], split: str) -> dict[str, list[Record]]:
     """Return the scores of a split by candidate, each candidate's by seed."""
-    found: dict[str, list[Record]] = {}
+    scores: dict[str, list[Record]] = {}
     for record in sorted(records, key=lambda record: record["seed"] or 0):
         # growth scores a few prompts alone, and so is no score of a split
         is_score = record["status"] == "done" and record["phase"] in ("score", "newcomer")
         if is_score and record["about"]["split"] == split:
-            found.setdefault(record["contestant"], []).append(record)
-    return found
+            scores.setdefault(record["contestant"], []).append(record)
+    return scores

@@ -1,4 +1,4 @@
-"""The trials of each phase of a comparison, as plain lists. Nothing runs here."""
+"""Lists the trials of each phase of a comparison. Nothing runs here."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Finals = Mapping[str, list[Trial]]  # the final trials that succeeded, by candid
 
 
 class Schedule:
-    """The trials of one study. Methods are the candidates that train; references train nothing."""
+    """Lists the trials of one study. Methods are the candidates that train; references train nothing."""
 
     def __init__(self, study: Study) -> None:
         self._config, self._splits, self._candidates = study.recipe.compare, study.splits, study.candidates

@@ -1,12 +1,12 @@
-"""Which settings each contestant is tried with: the same number of trials for all.
+"""Chooses the settings that each candidate is tried with: the same number of trials for all.
 
-First the learning rate, then how many vectors, then where they start, each stage from the best so far. A
-contestant that lacks an option gets as many more learning rates around its best instead, so that no method
-has been looked at more closely than another.
+The learning rate is searched first, then the number of vectors, then their initial values, each stage from
+the best so far. A candidate that lacks an option gets as many more learning rates around its best instead, so
+that no method is searched more closely than another.
 
-The studies are Optuna's (`search.journal`), so that its tools can look at them; what a trial came to is in
-its own record, whose name says what was run. So the journal is written anew by every call: a killed one may
-have left half a line in it, or Optuna's lock, which the next would wait for.
+The studies are Optuna's (`search.journal`), so that its tools can show them; the results are in the trials'
+records. Every call writes the journal anew: a killed one may have left half a line in it, or Optuna's lock,
+for which the next would wait.
 """
 
 from __future__ import annotations
@@ -31,36 +31,36 @@ def clear(journal: Path) -> None:
 
 
 class Search:
-    """One contestant's: what to try next, told of what came out."""
+    """A search chooses the settings of one candidate, given the records of those that were tried."""
 
-    def __init__(self, contestant: Candidate, how: CompareConfig, journal: Path, maximise: bool) -> None:
-        self.contestant, self._how = contestant, how
+    def __init__(self, contestant: Candidate, config: CompareConfig, journal: Path, maximise: bool) -> None:
+        self.contestant, self._config = contestant, config
         self._tried: list[tuple[Settings, Record]] = []
         self._study = _study(journal, contestant.name, maximise)
 
     def stage(self, name: str) -> list[Settings]:
-        """The settings of a stage; none where the best so far is not known."""
-        one, how = self.contestant, self._how
+        """Return the settings of a stage; none if no trial of the stage before ended well."""
+        one, config = self.contestant, self._config
         if name == "rate":
             return [{one.rate: rate} for rate in dict.fromkeys(one.rates)]
-        values = how.lengths if name == "length" else how.inits
+        values = config.lengths if name == "length" else config.inits
         best = self.best()
         if best is None or not values:
             return []
         if name == "length" and one.length is not None:
-            return [{**best, one.length: length} for length in how.lengths]
+            return [{**best, one.length: length} for length in config.lengths]
         if name == "init" and one.has_init:
-            return [{**best, **_written(init)} for init in how.inits]
+            return [{**best, **_written(init)} for init in config.inits]
         tried = sorted({settings[one.rate] for settings, _ in self._tried})
         return [{**best, one.rate: rate} for rate in finer(tried, best[one.rate], len(values))]
 
     def tell(self, settings: Settings, record: Record) -> None:
-        """What came of them."""
+        """Note the record of settings that were tried."""
         self._tried.append((settings, record))
         _note(self._study, settings, record)
 
     def best(self) -> Settings | None:
-        """The settings of the best trial on the dev rows; of pruned ones only where no other ended well."""
+        """Return the settings of the best trial on the dev rows; a pruned one only if no other succeeded."""
         ranked = [
             (record["status"] == "done", tuple(record["dev_key"]), -number)
             for number, (_, record) in enumerate(self._tried)
@@ -69,32 +69,32 @@ class Search:
         return None if not ranked else self._tried[-max(ranked)[2]][0]
 
 
-def trials_of(contestant: Candidate, how: CompareConfig) -> int:
-    """The budget: how many settings are tried."""
-    return len(dict.fromkeys(contestant.rates)) + len(how.lengths) + len(how.inits)
+def trials_of(contestant: Candidate, config: CompareConfig) -> int:
+    """Return the number of settings that are tried."""
+    return len(dict.fromkeys(contestant.rates)) + len(config.lengths) + len(config.inits)
 
 
 def finer(tried: Sequence[float], best: float, count: int) -> list[float]:
-    """More learning rates about the best: between it and its neighbours, or beyond it where it has none."""
-    known, found = sorted(tried), []
+    """Return more learning rates around the best: between it and its neighbours, or beyond the last one."""
+    known, more = sorted(tried), []
     for _ in range(count):
         at = known.index(best)
         step = 10**0.5
         low = known[at - 1] if at else best / step**2
         high = known[at + 1] if at + 1 < len(known) else best * step**2
-        # the wider of the two gaps, on the scale of logarithms; upwards where they are as wide
+        # the wider of the two gaps on a logarithmic scale; the upper one if they are equal
         rate = math.sqrt(best * (high if high / best >= 0.99 * best / low else low))
         rate = float(f"{rate:.2g}")
         if rate in known:
             break
         known.append(rate)
         known.sort()
-        found.append(rate)
-    return found
+        more.append(rate)
+    return more
 
 
 def _written(value: str | Mapping[str, Any]) -> Settings:
-    """An init by name, or with the options that go with it."""
+    """Return an init, given by name or with its options, as settings."""
     options = {"init": value} if isinstance(value, str) else dict(value)
     return {f"method.{key}": item for key, item in options.items()}
 
@@ -114,7 +114,7 @@ def _study(journal: Path, name: str, maximise: bool) -> Any:
 
 
 def _note(study: Any, settings: Settings, record: Record) -> None:
-    """The record as one of the study's trials, once."""
+    """Add the record to the study's trials, once."""
     from optuna.distributions import BaseDistribution, FloatDistribution, IntDistribution
     from optuna.trial import TrialState, create_trial
 

@@ -1,4 +1,4 @@
-"""The files of a comparison. Records of trials are written whole or not at all."""
+"""The files of a comparison are named, read and written here; records are whole or absent."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["Folder", "Record"]
 
 
 class Folder:
-    """The folder of a comparison: `rows/`, `trials/`, and the results that are made of them."""
+    """A folder that holds a comparison: `rows/`, `trials/`, and the results that are made of them."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)

@@ -1,8 +1,8 @@
-"""The time that a comparison may take, and what of it each phase gets.
+"""Divides the time that a comparison may take among its phases.
 
-What was left out is kept in words. A training that has begun is cut off in the search alone, where all rates
-of a method are cut alike; whatever else has begun is finished, so that the time is overrun by no more than
-that. Nothing here runs a trial.
+What is left out is kept in words. A training that has begun is stopped only in the search, where all rates of
+a method stop at the same time; everything else that has begun is finished, so that the time is exceeded by no
+more than that. Nothing here runs a trial.
 """
 
 from __future__ import annotations
@@ -35,15 +35,15 @@ class Allowance:
             self._end = self.clock() + self.within - self.used - closing
 
     def left(self) -> float:
-        """Seconds; infinite where there is no limit."""
+        """Return the seconds that are left; infinite if there is no limit."""
         return self._end - self.clock()
 
     def until(self, reserved: float = 0.0) -> float | None:
-        """When to begin nothing more, if `reserved` seconds are kept for what comes later."""
+        """Return the time after which nothing begins, if `reserved` seconds are kept for later phases."""
         return None if self.within is None else self._end - reserved
 
     def shared(self, jobs: int, reserved: float = 0.0) -> list[float | None]:
-        """When each of so many jobs, run in this order, must end: equal shares, but for what is reserved."""
+        """Return when each of so many jobs must end, in this order: equal shares of the unreserved time."""
         if self.within is None:
             return [None] * jobs
         now, rounds = self.clock(), math.ceil(jobs / self.workers)
@@ -51,8 +51,11 @@ class Allowance:
         return [now + span * (job // self.workers + 1) / rounds for job in range(jobs)]
 
     def rounds(self, seconds: Mapping[str, float], score: float, seeds: int) -> list[list[str]]:
-        """Who trains finally, seed by seed: `seconds` are those of each contestant's final, `score` those of
-        scoring one. Every seed but the first is for all or for none."""
+        """Return the candidates whose finals are trained, seed by seed.
+
+        `seconds` are those of each candidate's final, `score` those of scoring one. Every seed but the first
+        is for all or for none.
+        """
         if self.within is None:
             return [list(seconds)] * seeds
         first, left = dict(seconds), self.left()
@@ -72,13 +75,13 @@ class Allowance:
 
 
 def final_seconds(records: Sequence[Record], steps: int) -> float:
-    """Of a final training of so many steps, by the trials of its search."""
-    found = [r["seconds"] / max(1, r["steps"]) for r in records if r.get("seconds") and r.get("steps")]
-    return ALONE * steps * max(found, default=0.0)
+    """Estimate the seconds of a final training of so many steps from the trials of its search."""
+    paces = [r["seconds"] / max(1, r["steps"]) for r in records if r.get("seconds") and r.get("steps")]
+    return ALONE * steps * max(paces, default=0.0)
 
 
 def score_seconds(references: Sequence[Record], dev_rows: int, rows: int) -> float:
-    """Of scoring a final training on so many rows, by what the plain model took for the dev rows."""
+    """Estimate the seconds of scoring a final on so many rows from the plain model's on the dev rows."""
     able = [r for r in references if r["status"] == "done" and r["contestant"] != "tf-idf"]
-    found = [r["seconds"] for r in able if r.get("seconds")]
-    return min(found, default=0.0) / max(1, dev_rows) * rows
+    seconds = [r["seconds"] for r in able if r.get("seconds")]
+    return min(seconds, default=0.0) / max(1, dev_rows) * rows

@@ -1,4 +1,4 @@
-"""A trial: one thing to run, as plain values, named by a hash of everything that decides its result.
+"""A trial is one thing to run, as plain values, named by a hash of everything that decides its result.
 
 So a trial that ran once is found again by any later call, and a changed recipe, row or model makes another
 trial. The places of files, the number of processes and the other candidates decide nothing, and are not part
@@ -25,7 +25,7 @@ FORMAT = 1  # raised when the same trial would have another result, or its recor
 
 @dataclass(frozen=True)
 class Trial:
-    """What a worker needs to run it. `about` is what its phase needs beyond the recipe."""
+    """A trial holds all that a worker needs. `about` is what its phase needs beyond the recipe."""
 
     id: str
     contestant: str
@@ -39,7 +39,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Table:
-    """A table to train: its prompts, and those of them that are scored in it."""
+    """A table that is trained: its prompts, and those of them that are scored in it."""
 
     prompts: tuple[str, ...]
     watched: tuple[str, ...]
@@ -159,7 +159,7 @@ class Trials:
         )
 
     def _placed(self, recipe: Recipe, rows: int | None = None) -> Recipe:
-        """Return the recipe on this comparison's own rows, with the labels and the dtype that it found."""
+        """Return the recipe on this comparison's own rows, with its labels and dtype."""
         train = "train" if rows is None else f"train-{rows}"
         data = {"train": str(self.folder.rows(train)), "dev": str(self.folder.rows("dev")), "test": None}
         dtype = "float32" if recipe.base.mode == "full" or recipe.task.needs_head else self.splits.dtype

@@ -1,4 +1,4 @@
-"""One job in a process of its own: trials from their plain values to their records on disk.
+"""A worker runs one job: trials from their plain values to their records on disk.
 
 A failure is a record too: what failed, why, and how to fix it. It stops nothing else. A trial with a record
 does not run again, except after a failure that was not its own (memory, a bug, a killed process).
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,7 @@ LEFT_OUT = "left out"  # for want of time: such a trial has no record on disk
 
 @dataclass(frozen=True)
 class Job:
-    """Trials that run in one process. Those that train do so side by side where they can."""
+    """A job is a list of trials that run in one process, side by side where they can."""
 
     folder: str
     trials: tuple[Trial, ...]
@@ -38,7 +38,7 @@ class Job:
 
 @dataclass(frozen=True)
 class FirstLook:
-    """The first job of a comparison: split the rows, and look at the base model."""
+    """A first look splits the rows and looks at the base model, before any trial."""
 
     folder: str
     recipe: dict[str, Any]
@@ -61,8 +61,8 @@ def survey(job: FirstLook) -> dict[str, Any]:
     from ..config.load import recipe_from_dict
     from ..data.labels import distinct_labels
     from ..data.sources import read_rows
-    from . import splits
     from .model_pool import kept
+    from .splits import lay
 
     recipe = recipe_from_dict(job.recipe)
     if recipe.task.needs_head:  # its size is the number of labels
@@ -72,7 +72,7 @@ def survey(job: FirstLook) -> dict[str, Any]:
         lm = load_base(recipe, labels)
     else:
         lm = kept(recipe)
-    return splits.to_json(splits.lay(recipe, lm, Folder(job.folder)))
+    return asdict(lay(recipe, lm, Folder(job.folder)))
 
 
 def run_trials(job: Job) -> list[Record]:

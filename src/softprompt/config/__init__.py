@@ -1,1 +1,1 @@
-"""Recipes: their schema, and how they are read from YAML and overrides."""
+"""Recipes have a schema, and are read from YAML files and overrides."""

@@ -1,13 +1,13 @@
-"""What a run is: what decides its numbers, as plain values; and what differs between two of them, in words.
+"""The identity of a run holds what decides its numbers, as plain values; two are compared in words.
 
-    settings   {"train.lr": 0.01, …}: of the recipe, with every default filled in
-    rows       {"train": hash, "dev": hash} of the encoded rows: what is trained and measured on
-    base       the base model's fingerprint          dtype    the precision that it runs in
-    content    {"method.artifact": hash, …}: of what an option names by its place
+    settings   {"train.lr": 0.01, …}: settings of the recipe, with every default filled in
+    rows       {"train": hash, "dev": hash} of the encoded rows: that the run trains and is measured on
+    base       the base model's fingerprint          dtype    the precision
+    content    {"method.artifact": hash, …}: of files that an option names
     raw, about  hashes of the rows as they were read, and settings that decide how they are encoded: these
-               decide nothing by themselves, but say why encoded rows differ
+               decide nothing, but show why encoded rows differ
 
-Where rows, model and output lie is no part of it. This file knows no recipes and no models.
+The places of rows, model and output are no part of it. This file knows no recipes and no models.
 """
 
 from __future__ import annotations
@@ -36,91 +36,95 @@ _NAMES = {
 }
 _ROWS = {"train": "the training rows", "dev": "the dev rows"}
 _CHOOSE_ROWS = ("data.limit", "data.dev_fraction", "data.dev_limit")
-_SHOWN = 60  # letters of a value
+_SHOWN = 60  # characters of a value
 
 
 def differences(was: Identity, now: Identity) -> list[str]:
-    """What differs, as phrases for a message; empty: the same run.
+    """Return the differences as phrases for a message; none means that it is the same run.
 
-    What only one of them knows does not count: it was recorded by another version.
+    A key that only one of them has does not count: another version recorded it.
     """
     if was.get("format") != now.get("format"):
-        return ["it was started by another version of softprompt, which may train otherwise"]
+        return ["it was started by another version of softprompt, which may train in another way"]
     return [*_settings(was, now), *_contents(was, now), *_base(was, now), *_rows(was, now)]
 
 
 def settings_differ(was: Identity, settings: Mapping[str, Any]) -> list[str]:
-    """`differences` in the recipe alone, which is known before rows are read and a model is loaded."""
+    """Return the differences in the recipe, which is known before rows are read and a model is loaded."""
     return _settings(was, {"settings": settings})
 
 
 def base_differs(was: Mapping[str, str], now: Mapping[str, str], *, chat: bool) -> list[str]:
-    """The parts in which two fingerprints of a base differ, as far as both have them.
+    """Return the parts in which two fingerprints of a base differ, among those that both have.
 
-    A chat template counts only where `chat` is true: nothing else reads it.
+    A chat template counts only if `chat` is true: nothing else reads it.
     """
     parts = [part for part in was if part in now and was[part] != now[part]]
     return [part for part in parts if chat or part != CHAT_TEMPLATE]
 
 
-def other_run(folder: object, found: list[str]) -> SoftPromptError:
-    """The refusal to go on with what another run has left."""
+def other_run(folder: object, changes: list[str]) -> SoftPromptError:
+    """Return the error for a folder with the checkpoint of another run."""
     return SoftPromptError(
         f"{folder} holds another unfinished run",
-        why="; ".join(found),
+        why="; ".join(changes),
         fix="add --restart to start anew (drops the old checkpoint), or choose another output=FOLDER",
     )
 
 
 def _settings(was: Identity, now: Identity) -> list[str]:
     before, after = was.get("settings") or {}, now["settings"]
-    found = _changed(before, after)
-    if before.get("method") != after.get("method"):  # whose options are others
-        found = {key: text for key, text in found.items() if not key.startswith("method.")}
-    return list(found.values())
+    changes = _changed(before, after)
+    if before.get("method") != after.get("method"):  # with other options
+        changes = {key: text for key, text in changes.items() if not key.startswith("method.")}
+    return list(changes.values())
 
 
 def _changed(
     before: Mapping[str, Any], after: Mapping[str, Any], among: tuple[str, ...] = ()
 ) -> dict[str, str]:
-    """By key, what of two mappings has another value in both."""
+    """Return, by key, a phrase for each value that differs between two mappings."""
     keys = [k for k in among or after if k in before and k in after and before[k] != after[k]]
     return {key: f"{_name(key)}: was {_shown(before[key])}, is {_shown(after[key])}" for key in keys}
 
 
 def _contents(was: Identity, now: Identity) -> list[str]:
     before, after = was.get("content") or {}, now.get("content") or {}
-    return [f"what {key} names" for key in after if key in before and before[key] != after[key]]
+    return [
+        f"the content of the file that {key} names"
+        for key in after
+        if key in before and before[key] != after[key]
+    ]
 
 
 def _base(was: Identity, now: Identity) -> list[str]:
     chat = bool((now.get("about") or {}).get("template.chat"))
     parts = base_differs(was.get("base") or {}, now.get("base") or {}, chat=chat)
-    found = [f"the base model's {part}" for part in parts]
+    changes = [f"the base model's {part}" for part in parts]
     if was.get("dtype") != now.get("dtype"):
-        found.append(f"the precision: was {was.get('dtype')}, is {now.get('dtype')}")
-    return found
+        changes.append(f"the precision: was {was.get('dtype')}, is {now.get('dtype')}")
+    return changes
 
 
 def _rows(was: Identity, now: Identity) -> list[str]:
-    """Which rows differ, or else what made the same rows into others."""
+    """Return which rows differ, or else why the same rows are encoded in another way."""
     before, after = was.get("rows") or {}, now.get("rows") or {}
     parts = [part for part in _ROWS if before.get(part) != after.get(part)]
     if not parts:
         return []
     chosen = _changed(was.get("about") or {}, now.get("about") or {}, _CHOOSE_ROWS)
     seed = _changed(was.get("settings") or {}, now.get("settings") or {}, ("train.seed",))
-    if chosen or seed:  # which were named already, or choose other rows by themselves
+    if chosen or seed:  # named already, or the reason for other rows
         return list(chosen.values())
-    raw, own = was.get("raw") or {}, now.get("raw") or {}
-    if others := [part for part in parts if raw.get(part) != own.get(part)]:
+    raw_before, raw_after = was.get("raw") or {}, now.get("raw") or {}
+    if others := [part for part in parts if raw_before.get(part) != raw_after.get(part)]:
         return [_ROWS[part] for part in others]
     why = _changed(was.get("about") or {}, now.get("about") or {})
     if why:
         return list(why.values())
-    if _base(was, now):  # a tokenizer that makes other ids of the same texts
+    if _base(was, now):  # another tokenizer encodes the same texts in another way
         return []
-    return [f"what is made of {_ROWS[part]}" for part in parts]
+    return [f"how {_ROWS[part]} are encoded" for part in parts]
 
 
 def _name(key: str) -> str:

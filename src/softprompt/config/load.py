@@ -65,7 +65,7 @@ def recipe_from_dict(
 def changed(
     recipe: Recipe, settings: Mapping[str, Any], *, method_option_names: Collection[str] = ()
 ) -> Recipe:
-    """`Recipe.with_settings`, which see."""
+    """Return the recipe with settings changed, as `Recipe.with_settings` describes."""
     draft = _Draft(Mistakes("recipe", set(method_option_names)), recipe.to_dict())
     for key, value in settings.items():
         draft.change(key, value, _quoted(f"{key}={value}"))

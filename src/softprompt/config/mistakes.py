@@ -32,14 +32,14 @@ class Mistakes:
             self.add(self.origin(detail["loc"]), self._message(detail))
 
     def origin(self, path: Sequence[str | int]) -> str:
-        """Where the value at a path, or the mapping around it, was written; empty if that is not known."""
+        """Return where the value at a path, or the mapping around it, was written; empty if not known."""
         for end in range(len(path), 0, -1):
             if (origin := self.origins.get(tuple(path[:end]))) is not None:
                 return origin
         return ""
 
     def unknown_key(self, key: str, section: KeyPath, more: str = "") -> str:
-        """One line for an unknown key, with the nearest name of its section, else of the whole recipe."""
+        """Return a line for an unknown key, with the nearest name of its section, else of the recipe."""
         inside = list(SECTIONS[str(section[0])].model_fields) if section else list(Recipe.model_fields)
         leaves = {leaf: name for name, model in SECTIONS.items() for leaf in model.model_fields}
         leaves |= PREFERRED
@@ -56,7 +56,7 @@ class Mistakes:
         return f"unknown {place}{hint} (known: {', '.join(inside)}){more}"
 
     def error(self) -> SoftPromptError:
-        """One error for all mistakes, in the order of their lines."""
+        """Return one error for all mistakes, in the order of their lines."""
 
         def rank(mistake: tuple[str, str]) -> tuple[int, int]:
             line = re.fullmatch(r"line (\d+)", mistake[0])

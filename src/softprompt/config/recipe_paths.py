@@ -1,5 +1,7 @@
-"""Paths in a recipe: relative ones belong to the recipe's folder, those of an override to the working
-directory; `~` and `$NAME` are expanded."""
+"""Resolves the paths in a recipe; `~` and `$NAME` are expanded.
+
+Relative ones belong to the recipe's folder, those of an override to the working directory.
+"""
 
 from __future__ import annotations
 
@@ -53,7 +55,7 @@ def resolve_paths(tree: dict[Any, Any], base_dir: Path, mistakes: Mistakes) -> N
             continue
         place[path[-1]] = joined  # as short as it was given
         if odd := unexpanded(value):
-            mistakes.add(origin, f"{'.'.join(path)}: {odd} stands for no folder here")
+            mistakes.add(origin, f"{'.'.join(path)}: {odd} names no folder here")
         if why := unusable(joined):
             mistakes.add(origin, f"{'.'.join(path)}: '{shown(joined)}' cannot be a folder: {why}")
 

@@ -1,4 +1,4 @@
-"""What a recipe holds: everything that decides a run, as pydantic models with their defaults.
+"""A recipe holds everything that decides a run: pydantic models with their defaults.
 
 This file does NOT know which methods, metrics or models exist (their registries check the names), and
 reads no files: `softprompt.config.load` makes recipes from YAML, dicts and `key=value` overrides.
@@ -30,28 +30,28 @@ class _Section(BaseModel):
 
 
 class DataConfig(_Section):
-    """Where rows come from. `train`, `dev`, `test`: a file, a folder or `hf:NAME[:SPLIT]`."""
+    """The places that rows are read from, each a file, a folder or `hf:NAME[:SPLIT]`."""
 
     train: Name
     dev: Name | None = None
     test: Name | None = None
     prompt_field: Name | None = None  # the column that names each row's prompt
     limit: Positive | None = None  # train rows kept, after a seeded shuffle
-    dev_fraction: Inside = 0.1  # carved from train where `dev` is not given
+    dev_fraction: Inside = 0.1  # taken from train if `dev` is not given
     dev_limit: Positive | None = 500
     max_input_tokens: Positive | None = None  # longer inputs lose their first tokens
     max_target_tokens: Positive | None = None  # longer generation targets lose their last tokens
 
 
 class TemplateConfig(_Section):
-    """How a row becomes text: Jinja2 over the row's fields, used literally (spaces are kept)."""
+    """The templates are Jinja2 over a row's fields, used literally (spaces are kept)."""
 
     input: Name = "{{ input }}"
     target: Name = "{{ target }}"
     chat: bool = False  # wrap the input in the model's own chat template
     system: str | None = None
-    chat_options: dict[str, Any] = {}  # what the chat template reads beside the turns: enable_thinking, …
-    chat_date: Name | None = None  # the day that a chat template may write, as 2024-07-26
+    chat_options: dict[str, Any] = {}  # variables of the chat template: enable_thinking, …
+    chat_date: Name | None = None  # the date that a chat template may write, as 2024-07-26
 
     @model_validator(mode="after")
     def _needs_chat(self) -> TemplateConfig:
@@ -64,14 +64,14 @@ class TemplateConfig(_Section):
 
 
 class TaskConfig(_Section):
-    """What is predicted, and how it is scored."""
+    """The task is what is predicted, and how it is scored."""
 
     kind: Literal["generation", "classification", "choice", "token-classification", "regression"] = (
         "generation"
     )
     labels: list[Name] | None = None  # classification; None: the distinct targets of the training rows
-    head: bool = False  # classification: labels are read off a trained head instead of being words
-    verbalizer: dict[Name, Name] | None = None  # masked words: the word that stands for each label
+    head: bool = False  # classification: a trained head predicts labels that are no words
+    verbalizer: dict[Name, Name] | None = None  # masked words: the word for each label
     words: Name = "words"  # token-classification: the field that holds the row's list of words
     tags: Name = "tags"  # and the one that holds their tags
     choices: Name | None = None  # choice: the field that holds the row's list of choices
@@ -103,23 +103,23 @@ class TaskConfig(_Section):
 
     @property
     def needs_head(self) -> bool:
-        """Whether answers are read off a head, which is trained and saved with the prompt."""
+        """Return whether a head answers, which is trained and saved with the prompt."""
         return self.head or self.kind in ("token-classification", "regression")
 
 
 class MethodConfig(_Section):
-    """A method by its published name; every other key is an option, checked by the method registry."""
+    """A method is named by its published name; every other key is an option, which its registry checks."""
 
     model_config = ConfigDict(extra="allow")
     name: Name = "prompt-tuning"
 
     def options(self) -> dict[str, Any]:
-        """The method's own options, as written (a copy)."""
+        """Return a copy of the method's options, as written."""
         return dict(self.model_extra or {})
 
 
 class BaseConfig(_Section):
-    """What happens to the base model's weights; rank, alpha and targets are those of LoRA."""
+    """The base model's weights are frozen or trained; rank, alpha and targets are those of LoRA."""
 
     mode: Literal["frozen", "lora", "full"] = "frozen"
     rank: Positive = 8
@@ -129,7 +129,7 @@ class BaseConfig(_Section):
 
 
 class TrainConfig(_Section):
-    """Optimisation. `lr` None means the method's own default."""
+    """The optimisation has these settings; `lr` None means the method's own default."""
 
     steps: Positive = 200
     batch_size: Positive = 32
@@ -143,24 +143,24 @@ class TrainConfig(_Section):
     patience: Positive | None = None  # evaluations without a new best before training stops
     seed: Seed = 0
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    cache: Literal["auto", "ram", "disk", "off"] = "auto"  # where constants of the inputs are kept
+    cache: Literal["auto", "ram", "disk", "off"] = "auto"  # where keys and values of the inputs are kept
     cache_dtype: Literal["auto", "int8"] = "auto"  # auto: the model's own precision
     cache_budget_mb: Positive | None = None  # of memory; None: 40 % of what is free
     cache_disk_mb: Positive | None = None  # of disk, all caches together; None: 40 % of what is free
     cache_folder: Name | None = None  # None: kv/ in $SOFTPROMPT_CACHE or ~/.cache/softprompt
     threads: Positive | None = None  # None: the physical cores that this process may use
-    gradient_checkpointing: bool | Literal["auto"] = "auto"  # auto: where memory is short
-    apart: bool = False  # each prompt of `data.prompt_field` by itself: optimizer, early end, artifact
+    gradient_checkpointing: bool | Literal["auto"] = "auto"  # auto: if memory is short
+    apart: bool = False  # each prompt of `data.prompt_field` alone: optimizer, early stop, artifact
 
 
 class UnseenConfig(_Section):
-    """Rows unlike those trained on: a file, rows whose field has certain values, or clusters of inputs."""
+    """Unseen rows come from a file, or are rows with certain values of a field, or clusters of inputs."""
 
     file: Name | None = None
     field: Name | None = None
     values: list[Name] | None = None  # of the field; None: drawn by seed, about `share` of the rows
     clusters: Annotated[int, Field(ge=2)] | None = None  # of the inputs' mean token embeddings
-    share: Inside = 0.2  # of the rows held out, about
+    share: Inside = 0.2  # of the rows that is held out, about
 
     @model_validator(mode="after")
     def _one_way(self) -> UnseenConfig:
@@ -170,43 +170,43 @@ class UnseenConfig(_Section):
                 f"`unseen` needs one of file, field and clusters, not {' and '.join(named) or 'none'}"
             )
         if self.values is not None and self.field is None:
-            raise _mistake("`values` are those of a `field`")
+            raise _mistake("`values` need a `field`")
         return self
 
 
 class CompareConfig(_Section):
-    """What `softprompt compare` does with the recipe. It changes no run, so no fingerprint knows it."""
+    """The comparison that `softprompt compare` makes; it changes no run, and is in no fingerprint."""
 
-    # names, or what each changes of the recipe (`key: value` as on the command line); None: the usual ones
+    # names, or what each changes in the recipe (`key: value` as on the command line); None: the default ones
     methods: list[Name] | dict[Name, dict[str, Any]] | None = None
     rates: Annotated[list[Rate], Field(min_length=1)] = [1e-3, 3e-3, 1e-2, 3e-2]
     base_rates: Annotated[list[Rate], Field(min_length=1)] = [1e-4, 3e-4, 1e-3, 3e-3]  # of lora and full
     lengths: list[Positive] = []  # searched after the rate; of LoRA: ranks
     inits: list[Name | dict[str, Any]] = []  # searched last; names, or options of the method
     seeds: Positive = 3
-    prune: bool = True  # rates that lie behind at half time are stopped
+    prune: bool = True  # rates that are behind at half time are stopped
     shots: Positive = 4  # of few-shot
-    test_fraction: Inside = 0.2  # carved from train where `data.test` is not given
+    test_fraction: Inside = 0.2  # taken from train if `data.test` is not given
     test_limit: Positive | None = 1000  # test rows, and unseen rows, at most
     text_rows: Positive | None = 100  # test rows of a generation task that are answered in text; None: all
     unseen: UnseenConfig | None = None  # or a file, or `auto`: clusters
     curve: list[Positive] = []  # numbers of training rows
     growth: list[Positive] = []  # numbers of prompts in one table
-    newcomer_rows: Positive = 16  # of each prompt held out by `unseen: {field: the prompts' column}`
+    newcomer_rows: Positive = 16  # rows of each prompt that `unseen: {field: the prompts' column}` holds out
     control: bool | list[Literal["swap", "dose", "leakage", "composition", "adherence"]] = True
     control_rows: Positive = 32
-    constraint: dict[str, Any] | None = None  # what answers must satisfy
+    constraint: dict[str, Any] | None = None  # that answers must satisfy
     serving: bool = True  # time the first token, and tokens a second
     goal: float | None = None  # has no effect; recipes of earlier versions may set it
-    within: Rate | None = None  # seconds for all calls together; what does not fit is left out, and said
+    within: Rate | None = None  # seconds for all calls together; the report says what is left out
     workers: Positive | None = None  # processes; None: one for two cores
     executor: Literal["local", "ray"] = "local"
-    output: Name | None = None  # folder; None: the recipe's own, and "-compare"
+    output: Name | None = None  # folder; None: the recipe's `output` and "-compare"
 
     @model_validator(mode="before")
     @classmethod
     def _shorthand(cls, given: Any) -> Any:
-        """`unseen: auto`, `unseen: FILE`."""
+        """Expand `unseen: auto` and `unseen: FILE`."""
         if isinstance(given, dict) and isinstance(unseen := given.get("unseen"), str):
             return {**given, "unseen": {"clusters": 8} if unseen == "auto" else {"file": unseen}}
         return given
@@ -226,11 +226,11 @@ class Recipe(_Section):
     compare: CompareConfig = CompareConfig()
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values; `recipe_from_dict(recipe.to_dict())` gives an equal recipe."""
-        # a recipe that says nothing of them is written as before there were these keys
-        unsaid: dict[str, Any] = {"compare": True} if self.compare == CompareConfig() else {}
-        unsaid["template"] = {key for key in ("chat_options", "chat_date") if not getattr(self.template, key)}
-        return self.model_dump(mode="json", exclude=unsaid)
+        """Return plain JSON values; `recipe_from_dict(recipe.to_dict())` gives an equal recipe."""
+        # keys that were added later are written only if they are set, so that fingerprints stay the same
+        unset: dict[str, Any] = {"compare": True} if self.compare == CompareConfig() else {}
+        unset["template"] = {key for key in ("chat_options", "chat_date") if not getattr(self.template, key)}
+        return self.model_dump(mode="json", exclude=unset)
 
     def with_settings(
         self, settings: Mapping[str, Any], *, method_option_names: Collection[str] = ()
@@ -244,7 +244,7 @@ class Recipe(_Section):
         return changed(self, settings, method_option_names=method_option_names)
 
     def fingerprint(self) -> str:
-        """sha256 (hex) of the recipe without its places: equal for runs that must train the same prompt."""
+        """Return the sha256 (hex) of the recipe without places: equal for runs that train the same prompt."""
         content = {key: value for key, value in self.to_dict().items() if key not in ("output", "compare")}
         content["train"] = {k: v for k, v in content["train"].items() if k not in CACHE_PLACE}
         text = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))

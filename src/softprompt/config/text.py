@@ -1,4 +1,4 @@
-"""A recipe's text, and what a file is that is none. Errors say what it is, and quote nothing of it."""
+"""Reads the text of a recipe. An error says what another file is, and quotes nothing of it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ FIRST = "softprompt init writes a first recipe"
 
 
 def read_recipe(path: Path) -> str:
-    """The text of a recipe. Raises SoftPromptError for what is no YAML file, saying what it is."""
+    """Read the text of a recipe. Raises SoftPromptError for another file, saying what it is."""
     kind = kind_of(path, "the recipe")
     if kind == "missing":
         raise _missing(path)
@@ -26,7 +26,7 @@ def read_recipe(path: Path) -> str:
         raise SoftPromptError(f"'{path}' is a {kind}, not a recipe", fix="write the recipe to a file")
     check_pulled(path)
     suffixes = [suffix.lower() for suffix in path.suffixes[-2:]]
-    table = suffixes and suffixes[-1] in ROWS and suffixes[-1] != ".json"  # which may be a recipe too
+    table = suffixes and suffixes[-1] in ROWS and suffixes[-1] != ".json"  # JSON may be a recipe too
     if table or (suffixes and suffixes[-1] in COMPRESSED and suffixes[0] in ROWS):
         raise _rows(path)
     if suffixes and suffixes[-1] in (".safetensors", ".gguf", ".bin", ".pt"):
@@ -43,15 +43,15 @@ def read_recipe(path: Path) -> str:
         raise SoftPromptError(f"cannot read the recipe '{path}'", str(reason), "give a YAML file") from None
     if "\0" in text:
         raise SoftPromptError(f"'{path}' is a binary file, not a recipe", "a recipe is a YAML file", FIRST)
-    if (what := _other(text)) == "rows":
+    if (kind := _other(text)) == "rows":
         raise _rows(path)
-    if what:
-        raise SoftPromptError(f"'{path}' is {what}, not a recipe", "a recipe is a YAML file", FIRST)
+    if kind:
+        raise SoftPromptError(f"'{path}' is {kind}, not a recipe", "a recipe is a YAML file", FIRST)
     return text
 
 
 def _other(text: str) -> str | None:
-    """What a text is that is no recipe, as far as its beginning says."""
+    """Return what a text is that is no recipe, judged by its beginning."""
     lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")][:3]
     if not lines:
         return None
@@ -96,7 +96,7 @@ def _folder(path: Path) -> SoftPromptError:
         what, fix = "a comparison", f"softprompt report {named} shows it"
     elif there("config.json", "adapter_config.json"):
         what, fix = "a model", f"name it in a recipe (model: {path}), or on the command line: model={path}"
-    elif any(one.suffix.lower() in ROWS for one in path.iterdir()):
+    elif any(file.suffix.lower() in ROWS for file in path.iterdir()):
         what, fix = "a folder of rows", f"softprompt init --rows {named} writes a recipe for them"
     else:
         what, fix = "a folder", FIRST

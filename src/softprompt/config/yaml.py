@@ -1,7 +1,7 @@
-"""YAML as plain values, with the line of every key: what the messages about a recipe point to.
+"""Reads YAML as plain values, with the line of every key for the messages about a recipe.
 
 Scalars are those of YAML 1.2 (`1e-2` is a number, `no` is text). This file does not know what the keys
-mean, but for the one list whose texts are kept exactly as written.
+mean, except for one list whose texts are kept exactly as written.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from softprompt.errors import SoftPromptError
 MAX_VALUES = 20_000  # of a recipe, each counted as often as an alias repeats it
 MAX_DEPTH = 40  # lists and mappings inside each other
 AS_WRITTEN = ("task", "labels")  # `labels: [yes, 1.0]` stays text, exactly as written
-KeyPath = tuple[str | int, ...]  # where a value stands in the tree
+KeyPath = tuple[str | int, ...]  # the place of a value in the tree
 Pair = tuple[
     yaml.ScalarNode, yaml.Node, bool
 ]  # a key, its value, and whether it is written in the mapping itself
 
 
 class TooMuchError(yaml.YAMLError):
-    """A text of YAML that would become more than a recipe may hold."""
+    """A YAML text that would become more than a recipe may hold."""
 
 
 def read_value(text: str, path: KeyPath) -> Any:
-    """One YAML value (what follows `key=` of an override).
+    """Read one YAML value (the text after `key=` of an override).
 
-    Raises yaml.YAMLError where it is none, TooMuchError where it is too much.
+    Raises yaml.YAMLError if it is not valid, TooMuchError if it is too much.
     """
-    if text.strip() == "-":  # as a file's name it is standard input, and not a list of nothing
+    if text.strip() == "-":  # as a file name it means standard input, not an empty list
         return text
     try:
         loader = _Loader(text)
@@ -44,7 +44,7 @@ def read_value(text: str, path: KeyPath) -> Any:
 
 @dataclass
 class Reading:
-    """What was read: lines by path, and the mistakes found on the way."""
+    """Collects the lines by path, and the mistakes, while YAML is read."""
 
     origins: dict[KeyPath, str] = field(default_factory=dict)  # path -> "line 4"
     mistakes: list[tuple[str, str]] = field(default_factory=list)  # (origin, text)
@@ -52,15 +52,17 @@ class Reading:
     _values: int = field(default=0, init=False)
 
     def document(self, text: str, source: str) -> Any:
-        """The whole text. Raises SoftPromptError with the line where it is not YAML."""
+        """Read a whole text. Raises SoftPromptError with the line at which it is not YAML."""
         try:
             loader = _Loader(text)
             root = loader.get_single_node()
             return {} if root is None else self.plain(loader, root, (), ())
         except (TooMuchError, RecursionError) as error:
             why = f"a recipe holds at most {MAX_VALUES:,} values, at most {MAX_DEPTH} deep"
-            what = str(error) if isinstance(error, TooMuchError) else _TOO_DEEP
-            raise SoftPromptError(f"{source}: {what}", why, "write it without aliases, or shorter") from None
+            reason = str(error) if isinstance(error, TooMuchError) else _TOO_DEEP
+            raise SoftPromptError(
+                f"{source}: {reason}", why, "write it without aliases, or shorter"
+            ) from None
         except yaml.YAMLError as error:
             mark = getattr(error, "problem_mark", None)
             where = f"{source}:{mark.line + 1}" if mark else source
@@ -71,15 +73,13 @@ class Reading:
             ) from None
 
     def plain(self, loader: _Loader, node: yaml.Node, path: KeyPath, above: tuple[yaml.Node, ...]) -> Any:
-        """A YAML node as plain values; notes the line of every key and list item."""
+        """Return a YAML node as plain values, and note the line of every key and list item."""
         if node in above:
             raise yaml.constructor.ConstructorError(None, None, "an alias that holds itself", node.start_mark)
         above = (*above, node)
         self._values += 1
         if self._values > MAX_VALUES:
-            raise TooMuchError(
-                f"it holds more than {MAX_VALUES:,} values, aliases counted as often as they stand"
-            )
+            raise TooMuchError(f"it holds more than {MAX_VALUES:,} values, with each use of an alias counted")
         if len(above) > MAX_DEPTH:
             raise TooMuchError(_TOO_DEEP)
         if isinstance(node, yaml.SequenceNode):
@@ -88,15 +88,15 @@ class Reading:
             return [self.plain(loader, item, (*path, i), above) for i, item in enumerate(node.value)]
         if isinstance(node, yaml.MappingNode):
             result: dict[Any, Any] = {}
-            own: set[Any] = set()
+            seen: set[Any] = set()
             for key_node, value_node, written in self._merged(node, ()):
                 key = key_node.value
                 line = f"line {key_node.start_mark.line + 1}"
                 if written:
-                    if key in own:
+                    if key in seen:
                         first = self.origins[(*path, key)]
                         self.mistakes.append((line, f"key '{key}' is written twice, first at {first}"))
-                    own.add(key)
+                    seen.add(key)
                 self.origins[(*path, key)] = line
                 result[key] = self.plain(loader, value_node, (*path, key), above)
             return result
@@ -105,32 +105,32 @@ class Reading:
         return _scalar(loader, node)
 
     def _merged(self, node: yaml.MappingNode, above: tuple[int, ...]) -> list[Pair]:
-        """A mapping's keys and values: what `<<` brings in, each key once, then what is written in it."""
+        """Return a mapping's keys and values: those that `<<` merges, each once, then those written in it."""
         if id(node) in self._pairs:
             return self._pairs[id(node)]
         if id(node) in above:
             raise yaml.constructor.ConstructorError(None, None, "an alias that holds itself", node.start_mark)
-        brought: dict[str, Pair] = {}
-        own: list[Pair] = []
+        merged: dict[str, Pair] = {}
+        written: list[Pair] = []
         for key, value in node.value:
             if not isinstance(key, yaml.ScalarNode):
                 problem = "a key that is itself a mapping or list (quote what begins with '{{')"
                 raise yaml.constructor.ConstructorError(None, None, problem, key.start_mark)
             if key.tag != "tag:yaml.org,2002:merge":
-                own.append((key, value, True))
+                written.append((key, value, True))
                 continue
             for source in value.value if isinstance(value, yaml.SequenceNode) else [value]:
                 if not isinstance(source, yaml.MappingNode):
-                    problem = "`<<` brings in a mapping, or a list of them"
+                    problem = "`<<` merges a mapping, or a list of them"
                     raise yaml.constructor.ConstructorError(None, None, problem, source.start_mark)
-                for one, other, _ in self._merged(source, (*above, id(node))):
-                    brought.setdefault(one.value, (one, other, False))
-        self._pairs[id(node)] = found = [*brought.values(), *own]
-        return found
+                for name, item, _ in self._merged(source, (*above, id(node))):
+                    merged.setdefault(name.value, (name, item, False))
+        self._pairs[id(node)] = pairs = [*merged.values(), *written]
+        return pairs
 
 
 def _scalar(loader: _Loader, node: yaml.Node) -> Any:
-    """A text, number, truth value or nothing; a tag such as !!int is kept where the value is one."""
+    """Return a text, number, truth value or None; a tag such as !!int applies if the value fits it."""
     try:
         value = loader.construct_object(node)
     except (ValueError, TypeError, LookupError, OverflowError, AttributeError):
@@ -144,11 +144,11 @@ def _scalar(loader: _Loader, node: yaml.Node) -> Any:
     )
 
 
-_TOO_DEEP = f"its lists and mappings stand inside each other more than {MAX_DEPTH} deep"
+_TOO_DEEP = f"its lists and mappings are nested more than {MAX_DEPTH} deep"
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.2 scalars: `1e-2` is a number; `yes`, `no`, `on`, `off`, dates and `12:30` are text."""
+    """Reads scalars as YAML 1.2: `1e-2` is a number; `yes`, `no`, `on`, `off`, dates and `12:30` are text."""
 
 
 _Loader.yaml_implicit_resolvers = {}

@@ -37,7 +37,7 @@ def test_labels_are_written_not_chosen_in_a_classification(forcing, evaluator, r
 
 
 def test_a_label_counts_whatever_would_follow_it(forcing, evaluator, rows):
-    """No label is trained to end: what the model goes on with is no part of the answer."""
+    """No label is trained to end: text after it is no part of the answer."""
     judge = evaluator("classification", ["n", "ye"])  # each begins what the prompts force
     rule = Constraint.parse({"labels": True}, judge.encoder.labels)
     output = [{**row, "target": row["target"][:-1]} for row in rows]

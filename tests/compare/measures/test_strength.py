@@ -69,7 +69,7 @@ def test_no_prompt_has_no_effect_and_is_not_graded(llama, setting, evaluator, ro
     assert not found.graded and found.graded_rows.value == 0
 
 
-def test_a_gate_that_cannot_open_wider_is_said(llama, setting, perturb, evaluator, rows):
+def test_a_gate_that_cannot_open_wider_is_reported(llama, setting, perturb, evaluator, rows):
     judge = evaluator()
     method = made(llama, setting, perturb, "llama-adapter")
     with torch.no_grad():

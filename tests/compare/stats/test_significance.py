@@ -27,7 +27,7 @@ def drawn(rng, seeds: int, rows: int, seed_sd: float, mean=0.0, row=None, kind="
 
 @dataclass
 class Pairs:
-    """Simulated pairs of methods, each compared by itself: p [sets], and p of rows alone, seeds forgotten."""
+    """Simulated pairs of methods, each compared alone: p [sets], and p of rows without seeds."""
 
     noises: list[Noise]
     p: np.ndarray
@@ -296,7 +296,7 @@ def test_corpus_metrics_are_paired_by_row():
     assert pair.significant and pair.high - pair.low < (alone.high - alone.low) / 3
 
 
-# --- what comes out -----------------------------------------------------------------------------
+# --- results -----------------------------------------------------------------------------------
 
 
 def test_the_same_seed_gives_the_same_and_the_order_of_methods_only_turns_signs():

@@ -1,4 +1,4 @@
-"""Intervals agree with the corrected tests beside them, and what no row could show is said."""
+"""Intervals agree with the corrected tests, and differences that no rows could show are reported."""
 
 from __future__ import annotations
 

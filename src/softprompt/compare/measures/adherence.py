@@ -1,4 +1,4 @@
-"""Do answers obey? Constraints that a program can check, and two prompts at once.
+"""Measures whether answers satisfy constraints that a program can check, also under two prompts at once.
 
 Definitions are in docs/measures-control.md.
 """
@@ -24,7 +24,7 @@ from .outputs import closeness, share, texts, under, written
 
 @dataclass(frozen=True, slots=True)
 class Adherence:
-    """Shares of answers that satisfy a constraint: all of it, and each of its parts by name."""
+    """The shares of answers that satisfy a constraint: all of it, and each of its parts by name."""
 
     satisfied: Score
     parts: dict[str, Score]
@@ -33,41 +33,41 @@ class Adherence:
 def adherence(
     evaluator: Evaluator, method: SoftPrompt, examples: Sequence[Example], constraint: Constraint
 ) -> Adherence:
-    """What is written for each row under its own prompt, held against the constraint.
+    """Generate an answer to each row under its own prompt, and check the constraint.
 
-    Rows of a classification or choice task are answered in free text here, so that `labels` can be broken:
-    as many tokens as the longest label has. Raises SoftPromptError for a model that writes no text.
+    Rows of a classification or choice task are answered in free text, with as many tokens as the longest
+    label has, so that `labels` can be broken. Raises SoftPromptError for a model that writes no text.
     """
     _must_write(evaluator)
     labelled = all(example.candidates for example in examples)
-    said = _beginnings(evaluator, method, examples) if labelled else texts(evaluator, method, examples)
-    broken = [constraint.broken(answer, lambda text: _tokens(evaluator, text)) for answer in said]
+    answers = (_beginnings if labelled else texts)(evaluator, method, examples)
+    broken = [constraint.broken(answer, lambda text: _tokens(evaluator, text)) for answer in answers]
     parts = {name: share([float(name not in row) for row in broken]) for name in constraint.parts}
     return Adherence(share([float(not row) for row in broken]), parts)
 
 
 def _beginnings(evaluator: Evaluator, method: SoftPrompt, examples: Sequence[Example]) -> list[str]:
-    """What is written first: a label where it is one, whatever would follow. No label is trained to end."""
+    """Return each answer's beginning: the label that it begins with, since labels are not trained to end."""
     longest = max(len(ids) for example in examples for ids in example.candidates or ())
-    said = []
+    answers = []
     for example, ids in zip(
         examples, written(replace(evaluator, max_new_tokens=longest), method, examples), strict=True
     ):
-        begun = [own for own in example.candidates or () if ids[: len(own)] == tuple(own)]
-        said.append(evaluator.encoder.decode(max(begun, key=len, default=ids)))
-    return said
+        labels = [label for label in example.candidates or () if ids[: len(label)] == tuple(label)]
+        answers.append(evaluator.encoder.decode(max(labels, key=len, default=ids)))
+    return answers
 
 
 @dataclass(frozen=True, slots=True)
 class Composition:
-    """Shares of rows whose answer obeys two prompts; the first two with each prompt alone."""
+    """The shares of rows whose answer obeys both of two prompts, each of them, and each prompt when alone."""
 
     both: Score  # both prompts, concatenated, and both obeyed
     each: tuple[Score, Score]  # both prompts, concatenated: the first obeyed, the second
     alone: tuple[Score, Score]  # one prompt alone, and that one obeyed
 
 
-Rule = Constraint | Sequence[Sequence[str]]  # what must hold of an answer, or each row's references
+Rule = Constraint | Sequence[Sequence[str]]  # a constraint on the answer, or each row's references
 
 
 def composition(
@@ -77,11 +77,11 @@ def composition(
     examples: Sequence[Example],
     rules: tuple[Rule, Rule],
 ) -> Composition:
-    """Generate under prompts `pair` of `method` at once (`arithmetic.concatenate`, in that order), and alone.
+    """Generate under both prompts `pair` of `method` (`arithmetic.concatenate`, in that order), and alone.
 
-    An answer obeys a prompt where the prompt's constraint holds or, of a prompt with references, where it is
-    nearer to them (sentence chrF) than what the plain model answers. Raises SoftPromptError for prompts that
-    read the input, those that cannot stand side by side, and a model that writes no text.
+    An answer obeys a prompt if it satisfies the prompt's constraint or, for a prompt with references, if it
+    is nearer to them (sentence chrF) than the plain model's answer. Raises SoftPromptError for prompts that
+    read the input, those that cannot be concatenated, and a model that generates no text.
     """
     _must_write(evaluator)
     static = materialise(method)
@@ -95,20 +95,20 @@ def composition(
     with torch.no_grad():
         joint = concatenate([first, second], evaluator.lm)
     together = texts(evaluator, Materialised([joint]), under(examples, 0))
-    apart = [texts(evaluator, static, under(examples, index)) for index in pair]
+    single = [texts(evaluator, static, under(examples, index)) for index in pair]
     plain = texts(evaluator, NoPrompt(1), under(examples, 0))
     each = [_obeyed(evaluator, rule, together, plain) for rule in rules]
-    alone = [_obeyed(evaluator, rule, said, plain) for rule, said in zip(rules, apart, strict=True)]
+    alone = [_obeyed(evaluator, rule, answers, plain) for rule, answers in zip(rules, single, strict=True)]
     both = [a and b for a, b in zip(*each, strict=True)]
     return Composition(share(both), (share(each[0]), share(each[1])), (share(alone[0]), share(alone[1])))
 
 
-def _obeyed(evaluator: Evaluator, rule: Rule, said: Sequence[str], plain: Sequence[str]) -> list[bool]:
+def _obeyed(evaluator: Evaluator, rule: Rule, answers: Sequence[str], plain: Sequence[str]) -> list[bool]:
     if isinstance(rule, Constraint):
-        return [rule.holds(answer, lambda text: _tokens(evaluator, text)) for answer in said]
+        return [rule.holds(answer, lambda text: _tokens(evaluator, text)) for answer in answers]
     return [
         closeness(answer, references) > closeness(before, references)
-        for answer, before, references in zip(said, plain, rule, strict=True)
+        for answer, before, references in zip(answers, plain, rule, strict=True)
     ]
 
 

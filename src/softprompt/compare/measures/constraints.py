@@ -20,17 +20,17 @@ Words = Callable[[str], int]  # how many tokens a text has
 
 @dataclass(frozen=True)
 class Constraint:
-    """What must hold of an answer, outer whitespace aside; None: not asked."""
+    """A constraint states what an answer must be, outer whitespace aside; None means any."""
 
     labels: tuple[str, ...] | None = None  # it is one of these
     json: bool | Mapping[str, Any] | None = None  # it parses; with a mapping, it fits that JSON schema
-    max_words: int | None = None  # parted by whitespace
+    max_words: int | None = None  # separated by whitespace
     max_tokens: int | None = None
     regex: re.Pattern[str] | None = None  # found in it (write ^…$ for all of it)
 
     @staticmethod
     def parse(written: Mapping[str, Any], labels: Sequence[str] | None = None) -> Constraint:
-        """From a mapping, as a recipe holds it; `labels: true` stands for the task's own.
+        """Read a mapping as a recipe holds it; `labels: true` means the labels of the task.
 
         Raises SoftPromptError for unknown or no keys, and for values that cannot be checked.
         """
@@ -47,24 +47,24 @@ class Constraint:
         return Constraint(**values)
 
     def broken(self, answer: str, count_tokens: Words | None = None) -> list[str]:
-        """Names of the parts that do not hold; `max_tokens` needs `count_tokens`."""
+        """Return the names of the parts that do not hold; `max_tokens` needs `count_tokens`."""
         text = answer.strip()
-        found = {
+        broken = {
             "labels": self.labels is not None and text not in self.labels,
             "json": self.json is not None and not _is_json(text, self.json),
             "max_words": self.max_words is not None and len(text.split()) > self.max_words,
             "max_tokens": self.max_tokens is not None and _count(text, count_tokens) > self.max_tokens,
             "regex": self.regex is not None and not self.regex.search(text),
         }
-        return [name for name, is_broken in found.items() if is_broken]
+        return [name for name, is_broken in broken.items() if is_broken]
 
     def holds(self, answer: str, count_tokens: Words | None = None) -> bool:
-        """Whether every part does."""
+        """Return whether every part holds."""
         return not self.broken(answer, count_tokens)
 
     @property
     def parts(self) -> list[str]:
-        """Names of what it asks for."""
+        """Return the names of the parts that it has."""
         return [field.name for field in fields(self) if getattr(self, field.name) is not None]
 
     def __str__(self) -> str:
@@ -76,7 +76,7 @@ def _labels(value: Any, labels: Sequence[str] | None) -> tuple[str, ...]:
         return tuple(labels)
     if value is True:
         raise SoftPromptError(
-            "constraint `labels: true` stands for the task's labels, and it has none",
+            "constraint `labels: true` means the task's labels, and it has none",
             fix="name them: labels: [good, bad]",
         )
     if isinstance(value, str) or not isinstance(value, Sequence) or not value:
@@ -99,7 +99,7 @@ def _json(value: Any, labels: Sequence[str] | None) -> bool | Mapping[str, Any]:
         raise SoftPromptError(
             "constraint `json` is not a JSON schema" + (f", at {place}" if place else ""),
             why=error.message,
-            fix="mend the schema (json-schema.org), or json: true for any JSON",
+            fix="correct the schema (json-schema.org), or json: true for any JSON",
         ) from None
     return value
 
@@ -122,7 +122,7 @@ def _regex(value: Any, labels: Sequence[str] | None) -> re.Pattern[str]:
         raise SoftPromptError(
             f"constraint `regex` is not a regular expression: {value!r}",
             why=str(error),
-            fix="mend it; Python's syntax holds (`\\` before signs that have a meaning)",
+            fix="correct it; the syntax is Python's (`\\` before characters with a meaning)",
         ) from None
 
 
@@ -161,7 +161,7 @@ def _is_json(text: str, schema: bool | Mapping[str, Any]) -> bool:
 
 
 def _refuse(name: str) -> None:
-    """NaN and Infinity are Python's, not JSON's."""
+    """Refuse NaN and Infinity, which are Python's and not JSON's."""
     raise ValueError(name)
 
 

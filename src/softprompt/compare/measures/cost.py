@@ -1,6 +1,6 @@
-"""What a method costs, counted: operations (FLOPs), bytes, added tokens.
+"""Counts what a method costs: operations (FLOPs) and added tokens.
 
-Definitions are in docs/measures-resources.md. What must be timed to be known is in `serving`.
+Definitions are in docs/measures-resources.md. Costs that must be timed are in `latency`.
 """
 
 from __future__ import annotations
@@ -29,10 +29,10 @@ PREFILLED = 32  # rows whose prefill is counted, for all
 
 
 def count_flops(work: Callable[[], Result]) -> tuple[Result, int]:
-    """What `work` gives, and the operations of its matrix products and attention (2 a multiply-add).
+    """Return the result of `work`, and the operations of its products and attention (2 a multiply-add).
 
-    As `torch.utils.flop_counter` counts them, and the CPU's fused attention, which it leaves out. Norms,
-    activations, rotary positions and the optimizer are not counted.
+    They are those that `torch.utils.flop_counter` counts, and the CPU's fused attention, which it omits.
+    Norms, activations, rotary positions and the optimizer are not counted.
     """
     with FlopCounterMode(display=False, custom_mapping=_CPU_ATTENTION) as counter:
         result = work()
@@ -41,13 +41,13 @@ def count_flops(work: Callable[[], Result]) -> tuple[Result, int]:
 
 @dataclass(frozen=True, slots=True)
 class TrainingFlops:
-    """Operations of a run: `once` for a cache of inputs, and `step` for each step, forward and backward."""
+    """The operations that a run takes: `once` for a cache of inputs, and `step` for each step."""
 
     once: float
     step: float
 
     def of(self, steps: int) -> float:
-        """The run's, without evaluations."""
+        """Return the operations of a run of so many steps, without evaluations."""
         return self.once + steps * self.step
 
 
@@ -59,11 +59,11 @@ def training_flops(
     mode: Mode,
     objective: Objective = token_losses,
 ) -> TrainingFlops:
-    """Counted on real steps over `batches` (numbers of `examples`), in the plan's `mode`.
+    """Count the operations of real steps over `batches` (indices into `examples`), in the plan's `mode`.
 
-    `step` is their mean. Padding counts, for it is computed. A cached input is computed once: counted on up
-    to 32 rows spread over the lengths, and scaled by tokens to all of `examples`. Parameters and their
-    gradients stay as they are. A method without parameters takes no steps: 0.
+    `step` is their mean, forward and backward. Padding counts, since it is computed. A cached input is
+    computed once: it is counted on up to 32 rows of all lengths, and scaled by tokens to all of `examples`.
+    Parameters and their gradients do not change. A method without parameters takes no steps: 0.
     """
     parameters = list(named_parameters(lm, method).values())
     if not parameters:
@@ -104,13 +104,13 @@ def _prefill_flops(lm: LanguageModel, examples: Sequence[Example]) -> float:
 
 
 def _tokens(examples: Sequence[Example]) -> int:
-    """Tokens whose keys and values a cache holds: all but the last of each input."""
+    """Count the tokens whose keys and values a cache holds: all but the last of each input."""
     return sum(len(e.input_ids) - 1 for e in examples)
 
 
 @dataclass(frozen=True, slots=True)
 class Added:
-    """What a prompt adds to each input, the mean over rows."""
+    """Positions that a prompt adds to each input, as means over rows."""
 
     soft_tokens: float  # positions that the whole model computes
     prefix_columns: float  # positions that attention reads, in the layer with the most of them
@@ -118,7 +118,7 @@ class Added:
 
 @torch.no_grad()
 def added_tokens(lm: LanguageModel, method: SoftPrompt, examples: Sequence[Example]) -> Added:
-    """Positions of what is injected for these rows. Columns of a prefix are counted apart: they cost less."""
+    """Count the positions that are injected for these rows; a prefix's columns cost less and are separate."""
     batch = collate(examples, lm.device, targets=False)
     soft, columns = 0.0, 0.0
     for part in injection_for(lm, method, batch).channels().values():
@@ -131,7 +131,7 @@ def added_tokens(lm: LanguageModel, method: SoftPrompt, examples: Sequence[Examp
 
 
 def _attention(query: Sequence[int], key: Sequence[int], value: Sequence[int]) -> int:
-    """Products with keys and with values: [B, heads, q, d], [B, ·, k, d], [B, ·, k, d_v]."""
+    """Count products with keys and with values: [B, heads, q, d], [B, ·, k, d], [B, ·, k, d_v]."""
     rows, heads, queries, size = query
     return 2 * rows * heads * queries * key[2] * (size + value[3])
 
@@ -145,7 +145,7 @@ def _attention_flops(
 def _attention_backward_flops(
     grad: Any, query: Any, key: Any, value: Any, *rest: Any, out_shape: Any = None, **named: Any
 ) -> int:
-    """Scores anew, then gradients of queries, keys, values and weights, as torch counts other kernels."""
+    """Count recomputed scores and the gradients of queries, keys, values and weights, as torch does."""
     rows, heads, queries, size = query
     return 2 * rows * heads * queries * key[2] * (3 * size + 2 * value[3])
 

@@ -1,4 +1,4 @@
-"""What serving a prompt takes, timed beside the plain model: time to the first token, and tokens a second.
+"""Times serving with a prompt and with the plain model: time to the first token, and tokens a second.
 
 Definitions are in docs/measures-resources.md.
 """
@@ -27,7 +27,7 @@ BATCH, NEW_TOKENS, REPEATS = 8, 16, 5
 
 @dataclass(frozen=True, slots=True)
 class Spread:
-    """The median of repeated timings, the least and the largest."""
+    """The median of repeated timings, and the least and largest that were measured."""
 
     median: float
     low: float
@@ -36,7 +36,7 @@ class Spread:
 
 @dataclass(frozen=True, slots=True)
 class Serving:
-    """`mixed` is None where there is one prompt alone."""
+    """The timings that serving has; `mixed_tokens_per_second` is None if there is only one prompt."""
 
     first_token_ms: Spread  # one row, from its ids to its first new token
     plain_first_token_ms: Spread
@@ -57,12 +57,12 @@ def serving(
     repeats: int = REPEATS,
     plain: LanguageModel | None = None,
 ) -> Serving:
-    """Time greedy generation of `new_tokens` for each of `rows` rows (`examples`, repeated where too few).
+    """Time greedy generation of `new_tokens` for each of `rows` rows (`examples`, repeated if too few).
 
-    `method` may be several artifacts' side by side. Variants take turns, so that what else the machine does
-    falls on all alike; a first round, which warms it up, does not count. Static prompts are served as plain
-    tensors. `plain` is the base as it was, where it was trained too. Raises SoftPromptError for a model that
-    writes no text, or no examples.
+    `method` may hold several artifacts side by side. Variants take turns, so that other load on the machine
+    affects all of them; a first round, which warms up, does not count. Static prompts are served as plain
+    tensors. `plain` is the base before training, if it was trained too. Raises SoftPromptError for a model
+    that generates no text, or no examples.
     """
     if lm.answers != "next" or not examples:
         raise SoftPromptError(
@@ -98,7 +98,7 @@ def serving(
 def _generation(
     lm: LanguageModel, method: SoftPrompt, examples: Sequence[Example], tokens: int
 ) -> Callable[[], None]:
-    """Exactly `tokens` new ones for each row; what the method makes of a row is part of it."""
+    """Return a function that generates exactly `tokens` tokens for each row; it includes the injection."""
     batch: Batch = collate(examples, lm.device, targets=False)
 
     def work() -> None:

@@ -1,4 +1,4 @@
-"""Does a prompt stay where it belongs? What unrelated text costs while it is attached.
+"""Measures whether a prompt affects unrelated text: the loss on such text with and without the prompt.
 
 Definitions are in docs/measures-control.md.
 """
@@ -26,7 +26,7 @@ LEAD, CHUNK = 16, 64  # tokens of unrelated text: read ahead of the loss, and in
 
 @dataclass(frozen=True, slots=True)
 class Leakage:
-    """Nats a token that unrelated text costs more while a prompt is attached (below 0: less)."""
+    """The change that a prompt makes to the loss on unrelated text, in nats a token (below 0: it falls)."""
 
     change: Score  # mean over tokens and prompts; interval over chunks, n tokens
     plain: float  # nats a token without the prompt
@@ -45,16 +45,16 @@ def leakage(
     chunk: int = CHUNK,
     lead: int = LEAD,
 ) -> Leakage:
-    """Loss on `text` (by itself: a page of prose) in chunks of tokens, with each of `prompts` and without.
+    """Compute the loss on `text` (default: a page of prose) in chunks, with each of `prompts` and without.
 
-    A chunk's first `lead` tokens stand as the input, with the prompt where it always stands; the others are
-    its target. `plain` is the base as it was, where it was trained too (lora, full). Raises SoftPromptError
+    A chunk's first `lead` tokens are the input, with the prompt at its usual place; the others are the
+    target. `plain` is the base before training, if it was trained too (lora, full). Raises SoftPromptError
     for a model that does not predict text, and a text without two chunks.
     """
     if lm.answers != "next":
         raise SoftPromptError(
             "leakage is measured on models that predict text",
-            why="this one fills in masks or reads its answers off a head",
+            why="this one fills in masks or answers by a head",
             fix="leave leakage out for it",
         )
     ids = lm.text_ids(TEXT if text is None else text)
@@ -76,12 +76,12 @@ def leakage(
 def _losses(
     lm: LanguageModel, method: SoftPrompt, chunks: Sequence[Sequence[int]], lead: int, prompt: int
 ) -> list[float]:
-    """Nats of each chunk's target under the prompt."""
-    found = []
+    """Return the loss of each chunk's target under the prompt, in nats."""
+    losses = []
     for start in range(0, len(chunks), ROWS):
         batch = _batch(lm, chunks[start : start + ROWS], lead, prompt)
-        found += target_nll(lm.logits(batch, injection_for(lm, method, batch)), batch).tolist()
-    return found
+        losses += target_nll(lm.logits(batch, injection_for(lm, method, batch)), batch).tolist()
+    return losses
 
 
 def _batch(lm: LanguageModel, chunks: Sequence[Sequence[int]], lead: int, prompt: int) -> Batch:

@@ -1,6 +1,6 @@
-"""What comes out of the same rows under one prompt or another: tokens, texts, likelihoods; shares of them.
+"""Computes outputs of the same rows under different prompts: tokens, texts, likelihoods, and their shares.
 
-The rows of a control measurement go through the model again and again; only what is injected changes.
+A control measurement runs its rows through the model several times; only the injection changes.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ RESAMPLES = 1000
 
 
 def under(examples: Sequence[Example], prompt: int) -> list[Example]:
-    """The same rows, all under one prompt."""
+    """Return the same rows, all under one prompt."""
     return [replace(example, prompt=prompt) for example in examples]
 
 
 def written(evaluator: Evaluator, method: SoftPrompt, examples: Sequence[Example]) -> list[Ids]:
-    """Greedy token ids of each row under its prompt, up to and with the end token.
+    """Generate token ids greedily for each row under its prompt, up to and with the end token.
 
-    `evaluator` says how many at most, and may hold other options of `generate`.
+    `evaluator` holds the largest number of tokens, and other options of `generate`.
     """
-    lm, made = evaluator.lm, [()] * len(examples)
+    lm, outputs = evaluator.lm, [()] * len(examples)
     options = answering(lm, evaluator.max_new_tokens, **evaluator.generate_options)
     for numbers in _alike(examples):
         batch = collate([examples[i] for i in numbers], lm.device, targets=False)
@@ -44,12 +44,12 @@ def written(evaluator: Evaluator, method: SoftPrompt, examples: Sequence[Example
             injection = injection_for(lm, method, batch)
         for i, ids in zip(numbers, tokens_of(lm.generate(batch, injection, **options)).tolist(), strict=True):
             end = next((n + 1 for n, token in enumerate(ids) if token in lm.ends), len(ids))
-            made[i] = tuple(ids[:end])
-    return made
+            outputs[i] = tuple(ids[:end])
+    return outputs
 
 
 def texts(evaluator: Evaluator, method: SoftPrompt, examples: Sequence[Example]) -> list[str]:
-    """What each row is answered under its prompt."""
+    """Generate the answer to each row under its prompt."""
     return [evaluator.encoder.decode(ids) for ids in written(evaluator, method, examples)]
 
 
@@ -57,28 +57,28 @@ def texts(evaluator: Evaluator, method: SoftPrompt, examples: Sequence[Example])
 def likelihoods(
     lm: LanguageModel, method: SoftPrompt, examples: Sequence[Example], outputs: Sequence[Ids]
 ) -> list[float]:
-    """Log-probability (nats) of each row's output under its prompt, a token."""
-    found = [0.0] * len(examples)
+    """Compute the log-probability (nats a token) of each row's output under its prompt."""
+    means = [0.0] * len(examples)
     for numbers in _alike(examples):
         batch = collate([examples[i] for i in numbers], lm.device, targets=False)
         batch = batch.with_targets([outputs[i] for i in numbers])
         losses = target_nll(lm.logits(batch, injection_for(lm, method, batch)), batch).tolist()
         for i, loss in zip(numbers, losses, strict=True):
-            found[i] = -loss / len(outputs[i])
-    return found
+            means[i] = -loss / len(outputs[i])
+    return means
 
 
 def closeness(text: str, references: Sequence[str]) -> float:
-    """Sentence chrF to the nearest reference, 0 … 100."""
+    """Return the sentence chrF to the nearest reference, 0 … 100."""
     from sacrebleu.metrics.chrf import CHRF
 
     return max(CHRF().sentence_score(text, [reference]).score for reference in references)
 
 
 def share(hits: Sequence[float], of: Sequence[float] | None = None, seed: int = 0) -> Score:
-    """Σ hits / Σ of (1 each by itself), with the 95 % percentile bootstrap over rows; `n` is Σ of, rounded.
+    """Return Σ hits / Σ of (default: 1 each), with the 95 % percentile bootstrap over rows; `n` is Σ of.
 
-    NaN for no rows. Where all rows agree, so do all resamples: the interval is then a point.
+    It is NaN for no rows. If all rows agree, all resamples agree, and the interval is a point.
     """
     pairs = np.stack([np.asarray(hits, np.float64), np.ones(len(hits)) if of is None else np.asarray(of)], 1)
     if not len(pairs) or not pairs[:, 1].sum():
@@ -93,7 +93,7 @@ def share(hits: Sequence[float], of: Sequence[float] | None = None, seed: int = 
 
 
 def _alike(examples: Sequence[Example]) -> Iterator[list[int]]:
-    """Row numbers in batches of like lengths."""
+    """Yield the numbers of rows in batches of similar lengths."""
     order = sorted(range(len(examples)), key=lambda i: len(examples[i].input_ids))
     for start in range(0, len(order), ROWS):
         yield order[start : start + ROWS]

@@ -1,4 +1,4 @@
-"""Rows of all contestants on a split become scores by seed and row, intervals, tests between all pairs."""
+"""Turns the rows of all candidates on a split into scores by seed and row, intervals and tests."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ Rows = Sequence[Mapping[str, Any]]  # examples of one evaluation, in the split's
 
 @dataclass(frozen=True)
 class CandidateRows:
-    """A contestant's evaluations of one split, one a seed; of a reference, one alone."""
+    """The evaluations that a candidate has on one split, one for each seed; a reference has one."""
 
     name: str
     seeds: Sequence[Rows]
@@ -28,13 +28,13 @@ class CandidateRows:
 
 
 def usable(metric: str, rows: Rows) -> list[int]:
-    """Numbers of the rows that the metric can see: those answered, or those with a likelihood."""
+    """Return the numbers of the rows that the metric can use: those answered, or those with a likelihood."""
     key = "nll" if METRICS[metric].needs == "nll" else "prediction"
     return [i for i, row in enumerate(rows) if row[key] is not None]
 
 
 def scores_of(entry: CandidateRows, metric: str) -> Scores | None:
-    """Its scores by seed and row; None where the metric sees fewer than two of its rows."""
+    """Return its scores by seed and row; None if the metric can use fewer than two of its rows."""
     kept = usable(metric, entry.seeds[0])
     if len(kept) < 2 or any(usable(metric, rows) != kept for rows in entry.seeds):
         return None
@@ -45,7 +45,7 @@ def scores_of(entry: CandidateRows, metric: str) -> Scores | None:
 
 
 def stats_of(seeds: Sequence[Rows], metric: str) -> np.ndarray:
-    """The metric's statistics [S, N, k], of all seeds at once, so that all count the same labels."""
+    """Compute the metric's statistics [S, N, k] of all seeds at once, so that all count the same labels."""
     every = [row for rows in seeds for row in rows]
     inputs = Inputs(
         [row["prediction"] or "" for row in every],
@@ -58,18 +58,18 @@ def stats_of(seeds: Sequence[Rows], metric: str) -> np.ndarray:
 
 
 def shares(rows: Rows, metric: str) -> list[float | None]:
-    """The metric of each row by itself: 0 or 1 for accuracy, a sentence's score for texts."""
+    """Return the metric of each single row: 0 or 1 for accuracy, a sentence's score for texts."""
     kept = usable(metric, rows)
-    found: list[float | None] = [None] * len(rows)
+    values: list[float | None] = [None] * len(rows)
     if kept:
         stats = stats_of([[rows[i] for i in kept]], metric)[0]
-        for i, one in zip(kept, stats, strict=True):
-            found[i] = float(METRICS[metric].score(one))
-    return found
+        for i, row in zip(kept, stats, strict=True):
+            values[i] = float(METRICS[metric].score(row))
+    return values
 
 
 def whole(rows: Rows, metric: str) -> float | None:
-    """The metric of all rows that it can see together; None where there are none."""
+    """Return the metric of all rows together that it can use; None if there are none."""
     kept = usable(metric, rows)
     if not kept:
         return None
@@ -77,21 +77,21 @@ def whole(rows: Rows, metric: str) -> float | None:
 
 
 def summaries(entries: Sequence[CandidateRows], metric: str, resamples: int = 10_000) -> dict[str, Summary]:
-    """Mean and interval over rows and seeds, by contestant."""
-    found = _grouped(entries, metric, partial(summarise, resamples=resamples))
-    return {one.name: one for one in found}
+    """Return the mean and its interval over rows and seeds, by candidate."""
+    results = _grouped(entries, metric, partial(summarise, resamples=resamples))
+    return {summary.name: summary for summary in results}
 
 
 def tests(entries: Sequence[CandidateRows], metric: str) -> list[Comparison]:
-    """Every pair, corrected together."""
+    """Test every pair; all are corrected together."""
     return _grouped(entries, metric, partial(compare, span=unit(metric).span))
 
 
 def _grouped(entries: Sequence[CandidateRows], metric: str, work: Any) -> list[Any]:
-    """`work` of the contestants that were scored on as many rows as most of them."""
-    found = [scores for entry in entries if entry.seeds and (scores := scores_of(entry, metric)) is not None]
-    if not found:
+    """Apply `work` to the candidates that have the most common number of scored rows."""
+    scored = [scores for entry in entries if entry.seeds and (scores := scores_of(entry, metric)) is not None]
+    if not scored:
         return []
-    counts = [scores.rows for scores in found]
+    counts = [scores.rows for scores in scored]
     most = max(set(counts), key=lambda n: (counts.count(n), n))
-    return work([scores for scores in found if scores.rows == most])
+    return work([scores for scores in scored if scores.rows == most])

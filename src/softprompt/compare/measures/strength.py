@@ -1,6 +1,6 @@
-"""Is the prompt's effect graded? What it injects at strengths from 0 to 2, and how likely the targets become.
+"""Measures whether a prompt's effect on the likelihood of the targets grows with its strength.
 
-`arithmetic.scale` says what a strength means; docs/measures-control.md has definitions.
+`arithmetic.scale` defines strength; docs/measures-control.md has the other definitions.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ STRENGTHS = (0.0, 0.5, 1.0, 1.5, 2.0)
 
 @dataclass(frozen=True, slots=True)
 class Dose:
-    """How strongly the targets become likelier as the prompt is injected more strongly."""
+    """The effect that a prompt has at each strength on the likelihood of the targets."""
 
     strengths: tuple[float, ...]  # ascending
     effect: tuple[float | None, ...]  # nats a token of the targets above the plain model; None: impossible
-    refused: tuple[str, ...]  # why, of strengths that are
+    refused: tuple[str, ...]  # strengths that are impossible, with the reason
     spearman: float  # of strength and effect, over strengths from 0 to 1; 0 where the effect is constant
     graded: bool  # the effect grows with each strength from 0 to 1
     graded_rows: Score  # share of rows of which that holds
@@ -48,10 +48,10 @@ def dose(
     strengths: Sequence[float] = STRENGTHS,
     plain: LanguageModel | None = None,
 ) -> Dose:
-    """The rows' targets under their own prompts at each strength, as `arithmetic.scale` has it.
+    """Score the rows' targets under their own prompts at each strength, as `arithmetic.scale` defines it.
 
-    `plain` is the base as it was, where it was trained too (lora, full). At 0 only gated adapters are the
-    plain model. Raises SoftPromptError for fewer than two strengths in 0 … 1.
+    `plain` is the base before training, if it was trained too (lora, full). At strength 0 only gated adapters
+    equal the plain model. Raises SoftPromptError for fewer than two strengths in 0 … 1.
     """
     strengths = sorted(strengths)
     low = [s for s in strengths if 0 <= s <= 1]
@@ -87,7 +87,7 @@ def dose(
 
 
 def at_strength(method: SoftPrompt, strength: float, lm: LanguageModel) -> SoftPrompt:
-    """The method with all that it injects scaled; of a generated prompt, each row's own."""
+    """Return the method with its injections scaled; for a generated prompt, those of each row."""
     static = materialise(method)
     if static is None:
         return _Scaled(method, strength, lm)
@@ -97,7 +97,7 @@ def at_strength(method: SoftPrompt, strength: float, lm: LanguageModel) -> SoftP
 
 @final
 class _Scaled(SoftPrompt):
-    """A generated prompt at another strength."""
+    """A generated prompt whose injection is scaled."""
 
     def __init__(self, method: SoftPrompt, strength: float, lm: LanguageModel) -> None:
         super().__init__()
@@ -108,9 +108,9 @@ class _Scaled(SoftPrompt):
         return self.method.num_prompts
 
     def forward(self, prompt_ids: Tensor, inputs: Features | None = None) -> Injection:
-        made = self.method(prompt_ids, inputs)
-        count = injection_rows(made)
-        rows = [made.select(torch.tensor([i])) for i in range(count)] if count > 1 else [made]
+        injection = self.method(prompt_ids, inputs)
+        count = injection_rows(injection)
+        rows = [injection.select(torch.tensor([i])) for i in range(count)] if count > 1 else [injection]
         return Injection.cat([scale(row, self._strength, self._lm) for row in rows], [1] * len(rows))
 
 

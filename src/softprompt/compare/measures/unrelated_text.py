@@ -1,4 +1,4 @@
-"""Plain prose that has nothing to do with any task: what `leakage` reads by itself. Written for it."""
+"""Plain prose that has nothing to do with any task, written for `leakage`, which reads it by default."""
 
 _WRAPPED = """
 The old canal runs behind the mill for about two miles before it joins the river. In summer the water is

@@ -1,1 +1,1 @@
-"""What the trials of a comparison do. `softprompt.compare.phase` is the table of phases."""
+"""The trials of a comparison are run by these functions; `softprompt.compare.phase` is their table."""

@@ -1,4 +1,4 @@
-"""Control and serving of a final prompt. A measure that does not apply is skipped, with its reason."""
+"""Measures control and serving of a final prompt. A measure that does not apply is skipped."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Tables of growing size: the same few prompts, each time among more others."""
+"""Chooses tables of growing size, which hold the same few prompts among more and more others."""
 
 from __future__ import annotations
 
@@ -21,9 +21,9 @@ def sizes(requested: Sequence[int], prompts: int) -> list[int]:
 
 def tables(prompts: Sequence[str], size: int) -> list[Table]:
     """Return tables of `size` prompts in which every watched prompt is scored once: one table or several."""
-    followed, found = watched(prompts), []
+    followed, result = watched(prompts), []
     for start in range(0, len(followed), size):
         scored = followed[start : start + size]
         others = [name for name in prompts if name not in scored]
-        found.append(Table((*scored, *others[: size - len(scored)]), scored))
-    return found
+        result.append(Table((*scored, *others[: size - len(scored)]), scored))
+    return result

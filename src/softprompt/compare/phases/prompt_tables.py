@@ -1,4 +1,4 @@
-"""Tables of prompts: the same prompts in tables of growing size, and prompts that are added after training.
+"""Trains tables of growing size with the same prompts, and prompts that are added after training.
 
 docs/measures.md defines what is measured.
 """

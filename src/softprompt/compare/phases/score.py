@@ -1,4 +1,4 @@
-"""Scores of a split under a tuned prompt or a reference: metrics, and the result of every row."""
+"""Scores a split under a tuned prompt or a reference: metrics, and the result of every row."""
 
 from __future__ import annotations
 

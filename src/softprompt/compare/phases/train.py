@@ -1,4 +1,4 @@
-"""Trials that train: those of one candidate, side by side where the base stays as it is.
+"""Trains the trials of one candidate, side by side where the base stays as it is.
 
 A final trial runs alone, so that its seconds and its memory are those that a user would see; the others are
 run for their dev scores alone.
@@ -38,7 +38,7 @@ COUNTED = 4  # batches whose operations are counted
 
 @dataclass(frozen=True)
 class Options:
-    """How a job of training trials runs: pruning against earlier trials of the same search, and a limit."""
+    """The options that a training job has: pruning against other trials, and a limit of time."""
 
     prune: bool = False
     rivals: tuple[str, ...] = ()  # trials of the same search that ended before

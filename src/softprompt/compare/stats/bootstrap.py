@@ -1,13 +1,14 @@
-"""Rows drawn again, signs flipped, seeds drawn: the distributions behind intervals and p values.
+"""Draws rows, signs and seeds at random: the distributions behind intervals and p values.
 
 Intervals: a hierarchical bootstrap of crossed factors (Davison & Hinkley 1997, section 3.8; Owen & Eckles
 2012). Rows are drawn with replacement, the same for all methods, so that pairs stay together. Three seeds
-cannot be drawn so: their variance comes out a third too small, and no draw lies outside of what was seen.
-Their effect is drawn from Student's t with the variance and the degrees of freedom of Welch (1947) instead.
+cannot be drawn in this way: their variance would be a third too small, and no draw would be outside of what
+was observed. Their effect is drawn from Student's t with the variance and the degrees of freedom of Welch
+(1947) instead.
 
-Tests: were there no difference, a row's two scores could change places, so the sign of its difference is
+Tests: if there were no difference, a row's two scores could be exchanged, so the sign of its difference is
 drawn (Fisher's randomisation test), and the same draws of seeds are added. Without seeds it is the plain
-paired permutation test. docs/measures.md has the rates at which both err.
+paired permutation test. docs/measures.md has the error rates of both.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _AT_ONCE = 4_000_000
 
 
 def row_draws(of: Sequence[Scores], resamples: int, seed: int) -> np.ndarray:
-    """Each method's value `[R, M]`, averaged over its seeds, on R draws of rows with replacement."""
+    """Draw rows R times with replacement, and return each method's value `[R, M]`, averaged over seeds."""
     rows = of[0].rows
     means = np.stack([scores.values.mean(axis=0) for scores in of], axis=1)  # [N, M]
     rng, draws = np.random.default_rng((seed, 0)), []
@@ -40,9 +41,9 @@ def row_draws(of: Sequence[Scores], resamples: int, seed: int) -> np.ndarray:
 
 
 def seed_draws(variance: np.ndarray, df: np.ndarray, resamples: int, seed: int) -> np.ndarray:
-    """Effects of seeds `[R, P]` of the given variance `[P]`: Student's t with `df` `[P]` degrees, scaled.
+    """Draw effects of seeds `[R, P]` of variance `[P]`: Student's t with `df` `[P]` degrees, scaled.
 
-    By Bailey's (1994) form of Box and Muller's method, which takes any number of degrees.
+    The method is Bailey's (1994) form of Box and Muller's, which takes any number of degrees.
     """
     rng = np.random.default_rng((seed, 1))
     radius, angle = 1 - rng.random((resamples, 1)), rng.random((resamples, 1))
@@ -51,7 +52,7 @@ def seed_draws(variance: np.ndarray, df: np.ndarray, resamples: int, seed: int) 
 
 
 def sign_flips(differences: np.ndarray, resamples: int, seed: int) -> np.ndarray:
-    """Means `[R, P]` of differences by row `[P, N]` with R draws of the rows' signs, the same for every p."""
+    """Draw the rows' signs R times, the same for all P, and return means `[R, P]` of differences `[P, N]`."""
     rows = differences.shape[1]
     rng = np.random.default_rng((seed, 2))
     flips = [
@@ -62,7 +63,7 @@ def sign_flips(differences: np.ndarray, resamples: int, seed: int) -> np.ndarray
 
 
 def p_values(observed: np.ndarray, under_null: np.ndarray) -> np.ndarray:
-    """Two-sided p `[P]` of what was observed `[P]` against draws `[R, P]`, never 0 (Phipson & Smyth 2010)."""
+    """Return two-sided p `[P]` of observations `[P]` in draws `[R, P]`, never 0 (Phipson & Smyth 2010)."""
     # sums of the same numbers in another order may differ in the last digits, and ties count as extreme
     extreme = np.abs(under_null) >= np.abs(observed) * (1 - 1e-9) - 1e-15
     return (extreme.sum(axis=0) + 1) / (len(under_null) + 1)

@@ -1,4 +1,4 @@
-"""Whether a confidence of 80 % is right in 80 of 100 cases: expected calibration error, Brier score, bins.
+"""Measures whether a confidence of 80 % is right in 80 of 100 cases: calibration error, Brier score, bins.
 
 Bins hold equally many rows (Nguyen & O'Connor 2015): bins of equal width leave most of them almost empty
 where a model is sure, and their error with it.
@@ -16,7 +16,7 @@ from softprompt.errors import SoftPromptError
 
 @dataclass(frozen=True)
 class Bin:
-    """One point of a reliability diagram: mean confidence, share of right answers, rows."""
+    """A bin is one point of a reliability diagram: mean confidence, share of right answers, rows."""
 
     confidence: float
     accuracy: float
@@ -27,7 +27,7 @@ class Bin:
 class Calibration:
     """`ece` is the mean |confidence − accuracy| over bins, weighted by rows (Naeini et al. 2015); 0 … 1.
 
-    `by_chance` is about what a perfectly calibrated model would show on so few rows: an `ece` near it tells
+    `by_chance` is about what a perfectly calibrated model would show on so few rows: an `ece` near it shows
     nothing. `brier` is the mean squared difference of confidence and outcome (Brier 1950); 0 … 1.
     """
 
@@ -38,7 +38,7 @@ class Calibration:
 
 
 def calibration(confidence: Sequence[float], correct: Sequence[bool], bins: int = 10) -> Calibration:
-    """Of the predicted label's probability `[N]`, and whether it was right `[N]`, in at most `bins` bins.
+    """Compare the probability of predicted labels `[N]` with whether they are right `[N]`, in `bins` bins.
 
     Rows of equal confidence share a bin, so that the order of rows does not matter.
     Raises SoftPromptError for no rows, different lengths, or a confidence outside of 0 … 1.
@@ -47,8 +47,8 @@ def calibration(confidence: Sequence[float], correct: Sequence[bool], bins: int 
     if p.ndim != 1 or p.shape != right.shape or not len(p):
         raise SoftPromptError(f"{p.size} confidences for {right.size} answers", fix="give one for each row")
     if not ((p >= 0) & (p <= 1)).all():
-        raise SoftPromptError("a confidence lies outside of 0 … 1", fix="pass probabilities, not scores")
-    # rows of equal confidence go where the middle of them falls among all rows in order
+        raise SoftPromptError("a confidence is outside of 0 … 1", fix="pass probabilities, not scores")
+    # rows of equal confidence belong to the bin of their middle rank
     _, same, counts = np.unique(p, return_inverse=True, return_counts=True)
     middle = np.cumsum(counts) - counts / 2
     where = np.unique((middle * bins / len(p)).astype(int)[same], return_inverse=True)[1]

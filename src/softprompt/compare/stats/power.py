@@ -1,13 +1,13 @@
-"""What a comparison of this size could have shown, and what size another would need.
+"""Computes which differences a comparison of this size can show, and which size would show a given one.
 
-A difference can be shown when it stands so far beyond the point where the test rejects that noise takes it
-back in only one case of five (80 % power):
+A difference can be shown if it is so far beyond the point where the test rejects that noise hides it in only
+one case of five (80 % power):
 
     sqrt( r · (z[1 − level / 2] + z[power])² + s · d² )
 
 with r the variance that rows give the difference and s the seeds'; z are quantiles of the normal
 distribution, and d the noncentrality at which Student's test with the seeds' degrees of freedom has that
-power. It is right where one source is alone, and close between; docs/measures.md has the power counted.
+power. It is exact if there is only one source, and close otherwise; docs/measures.md has simulated powers.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ MOST_ROWS, MOST_SEEDS = 1_000_000, 100
 def detectable(
     noise: Noise, rows: np.ndarray | int, seeds: int | None = None, *, alpha: float = 0.05, power: float = 0.8
 ) -> np.ndarray:
-    """The smallest difference that `rows` rows, and `seeds` seeds each, show with probability `power`.
+    """Return the smallest difference that `rows` rows, and `seeds` seeds each, show with probability `power`.
 
-    By itself with as many seeds as there are. Of the shape of `rows`, in the scores' unit.
+    The default is as many seeds as there are. It has the shape of `rows` and the scores' unit.
     """
     rows = np.asarray(rows, dtype=np.float64)
     of_rows = noise.of_rows(seeds) / rows
@@ -41,21 +41,21 @@ def detectable(
 
 
 def fewest_rows(alpha: float) -> int:
-    """Fewer rows have so few orders of signs that no difference, however large, has a p value of alpha."""
+    """Return the fewest rows whose signs have enough orders for a p value of alpha."""
     return ceil(1 - log2(alpha))
 
 
 def smallest_shown(noise: Noise, rows: int, alpha: float, span: float) -> float | None:
-    """What `detectable` says, or None where no difference up to `span` can be shown on so many rows.
+    """Return `detectable`, or None if no difference up to `span` can be shown on so many rows.
 
-    It is 0 where neither rows nor seeds vary, which tells nothing of what could be shown.
+    It is 0 if neither rows nor seeds vary, which does not say what could be shown.
     """
-    found = float(detectable(noise, rows, alpha=alpha))
-    return None if rows < fewest_rows(alpha) or found > span else found
+    smallest = float(detectable(noise, rows, alpha=alpha))
+    return None if rows < fewest_rows(alpha) or smallest > span else smallest
 
 
 def rows_needed(noise: Noise, difference: float, *, alpha: float = 0.05, power: float = 0.8) -> int | None:
-    """How many rows could show `difference`, or None where the seeds' noise alone hides it."""
+    """Return how many rows could show `difference`, or None if the seeds' noise alone hides it."""
 
     def shows(rows: int) -> bool:
         return bool(detectable(noise, rows, alpha=alpha, power=power) <= abs(difference))
@@ -66,9 +66,9 @@ def rows_needed(noise: Noise, difference: float, *, alpha: float = 0.05, power: 
 def seeds_needed(
     noise: Noise, rows: int, difference: float, *, alpha: float = 0.05, power: float = 0.8
 ) -> int | None:
-    """How many seeds each could show `difference` on these rows, or None where the rows' noise hides it.
+    """Return how many seeds could show `difference` on these rows, or None if the rows' noise hides it.
 
-    None as well where a single seed each told nothing of how much seeds differ.
+    It is also None if there was a single seed each, so that the seeds' variance is not known.
     """
 
     def shows(seeds: int) -> bool:

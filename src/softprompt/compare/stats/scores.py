@@ -1,10 +1,10 @@
-"""One method's scores by seed and row, whatever the metric: what every comparison starts from.
+"""Holds one method's scores by seed and row, for any metric; every comparison starts from them.
 
 Accuracy is a mean over rows. BLEU, perplexity, macro F1 and correlation are not: they are functions of a
 set of rows. For these, each row's share is its jackknife pseudo-value (Quenouille 1956; Tukey 1958), as
 radiology does with areas under curves (Dorfman, Berbaum & Metz 1992): the value of all rows, plus N − 1
-times what leaving this row out takes away. Shares average to the value itself, and their variance gives
-its standard error, so that tests and power need no case of their own. Intervals are bootstrapped from the
+times the loss when this row is left out. Shares average to the value itself, and their variance gives
+its standard error, so that tests and power need no special case. Intervals are bootstrapped from the
 metric itself, not from the shares. A statistic that jumps as rows leave (a median) has no such shares.
 
 This file knows no metric by name: it gets numbers or functions.
@@ -28,8 +28,8 @@ class Scores:
     """Scores `[S, N]` of S seeds on N rows; the mean over rows is the metric's value of each seed.
 
     Seeds of two methods are not paired with each other; rows are: row i is the same example for all.
-    `statistic` is the metric where it is not a mean (see `of_statistic`). `fixed` says that no seed varies
-    this method (zero-shot, TF-IDF), so that its one row of scores is all there is to know of it.
+    `statistic` is the metric if it is not a mean (see `of_statistic`). `fixed` says that no seed varies this
+    method (zero-shot, TF-IDF), so that it has a single row of scores.
     Raises SoftPromptError for another shape, fewer than two rows, or numbers that are not finite.
     """
 
@@ -58,7 +58,7 @@ class Scores:
 
     @property
     def seeds(self) -> int:
-        """How many seeds vary it: 0 where it is fixed."""
+        """Return how many seeds vary it: 0 if it is fixed."""
         return 0 if self.fixed else len(self.values)
 
     @property
@@ -67,7 +67,7 @@ class Scores:
 
 
 def of_statistic(name: str, statistic: Statistic, rows: int, *, fixed: bool = False) -> Scores:
-    """Scores by a metric of whole sets of `rows` rows, called once for each row left out.
+    """Compute scores by a metric of whole sets of `rows` rows, called once for each row left out.
 
     `statistic` gets indices of rows `[n]`, repeated as they were drawn, and returns one value a seed `[S]`.
     """
@@ -80,9 +80,9 @@ def of_statistic(name: str, statistic: Statistic, rows: int, *, fixed: bool = Fa
 def of_sums(
     name: str, stats: np.ndarray, score: Callable[[np.ndarray], float], *, fixed: bool = False
 ) -> Scores:
-    """The same for a metric that is `score` of the sums of statistics `[S, N, k]` over rows.
+    """Compute scores by a metric that is `score` of the sums of statistics `[S, N, k]` over rows.
 
-    All of `softprompt.evaluation.metrics` are; `score` gets the k sums of one seed.
+    All of `softprompt.evaluation.metrics` are of this kind; `score` gets the k sums of one seed.
     """
     stats = np.asarray(stats, dtype=np.float64)
     seeds, rows, k = stats.shape
@@ -99,6 +99,6 @@ def of_sums(
 
 
 def _shares(whole: np.ndarray, left_out: np.ndarray) -> np.ndarray:
-    """Each row's share [S, N] of the values [S], from the values without that row [S, N]."""
+    """Return each row's share [S, N] of the values [S], from the values without that row [S, N]."""
     rows = left_out.shape[1]
     return whole[:, None] + (rows - 1) * (left_out.mean(axis=1, keepdims=True) - left_out)

@@ -1,7 +1,7 @@
-"""Methods compared in pairs: difference, interval, corrected p value, and what could have been shown.
+"""Compares methods in pairs: difference, interval, corrected p value, and the smallest difference shown.
 
-A verdict rests on rows and seeds alike: another draw of the test rows, and another training run, should come
-to the same. With one seed each it holds for these trained prompts, and says so. docs/measures.md explains.
+A verdict accounts for rows and seeds: another draw of the test rows, and another training run, should give
+the same. With one seed each it holds for these trained prompts only. docs/measures.md explains.
 """
 
 from __future__ import annotations
@@ -24,13 +24,14 @@ class Comparison:
     """`difference` is a − b in the metric's unit, with its interval.
 
     `p_adjusted`, `significant` and the interval are corrected for all pairs compared together: the interval
-    leaves out 0 exactly where the difference is significant, and `level` is its own confidence (0.95 of one
-    pair). `alone_low` and `alone_high` are the 95 % interval of this pair by itself. `n_seeds` is the smaller
-    number of seeds of the two: 0 where no seed varies either. `detectable` is the smallest difference that so
-    many rows and seeds show at 80 % power at the strictest level of the correction. It is None where the two
-    scored the same on every row, which tells nothing of noise, and where it would be larger than the metric
-    can have: `shows_any` is then False, unless this one was shown. `rows_needed` and `seeds_needed` would
-    show a difference of the size seen, each by itself, or None where no number would.
+    leaves out 0 exactly if the difference is significant, and `level` is its own confidence (0.95 of one
+    pair). `alone_low` and `alone_high` are the 95 % interval of this pair alone. `n_seeds` is the smaller
+    number of seeds of the two: 0 if no seed varies either.
+
+    `detectable` is the smallest difference that so many rows and seeds show at 80 % power at the strictest
+    level of the correction. It is None if the two scored the same on every row, which shows no noise, and
+    if it would be larger than the metric can have: `shows_any` is then False, unless this one was shown.
+    `rows_needed` or `seeds_needed` alone would show a difference of the size observed; None: no number would.
     """
 
     a: str
@@ -54,7 +55,7 @@ class Comparison:
 
 @dataclass(frozen=True)
 class Summary:
-    """A method's mean over rows and seeds with its 95 % interval, and the spread of its seeds.
+    """The mean that a method has over rows and seeds with its 95 % interval, and the spread of its seeds.
 
     `seed_sd` is the standard deviation of the seeds' values (ddof 1), None with fewer than two.
     """
@@ -77,7 +78,7 @@ def compare(
     seed: int = 0,
     span: float = np.inf,
 ) -> list[Comparison]:
-    """Every pair of the methods, or the `pairs` of their indices, corrected together.
+    """Compare every pair of the methods, or the `pairs` of their indices, corrected together.
 
     `span` is the largest difference that two scores can have: 1 of shares, infinite of perplexities.
     Raises SoftPromptError for methods with different numbers of rows.
@@ -129,7 +130,10 @@ def compare(
 
 
 def summarise(of: Sequence[Scores], *, resamples: int = 10_000, seed: int = 0) -> list[Summary]:
-    """Each method by itself. Raises SoftPromptError for methods with different numbers of rows."""
+    """Return the summary of each method.
+
+    Raises SoftPromptError for methods with different numbers of rows.
+    """
     _same_rows(of)
     rows = of[0].rows
     noises = [noise((scores,), (seeds,)) for scores, seeds in zip(of, seed_noise(of), strict=True)]
@@ -145,7 +149,7 @@ def summarise(of: Sequence[Scores], *, resamples: int = 10_000, seed: int = 0) -
 
 
 def holm(p: np.ndarray) -> np.ndarray:
-    """Adjusted p values that bound the chance of any false claim (Holm 1979)."""
+    """Return adjusted p values that bound the chance of any false claim (Holm 1979)."""
     p = np.asarray(p, dtype=np.float64)
     order, m = np.argsort(p), len(p)
     adjusted = np.empty(m)

@@ -1,10 +1,10 @@
-"""Intervals of many differences that agree with the corrected tests beside them.
+"""Computes intervals of many differences that agree with the corrected tests.
 
-An interval holds every true difference that the test does not reject: the sign-flip test (`resampling`) is
-made of the differences by row less that amount, with the same draws. So it leaves out 0 exactly where the
-test shows a difference. Of m pairs each interval is made at alpha / m (Bonferroni), so that all of them hold
-together in 95 of 100 studies. Where a stepwise correction shows a difference that this level does not, the
-interval is made at the level that the correction held that pair to.
+An interval holds every true difference that the test does not reject: the sign-flip test (`bootstrap`) is
+made of the differences by row less that amount, with the same draws. So it leaves out 0 exactly if the test
+shows a difference. For m pairs each interval has the level alpha / m (Bonferroni), so that all of them hold
+together in 95 of 100 studies. If a stepwise correction shows a difference that this level does not, the
+interval has the level at which the correction tested that pair.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _NOTHING = 1e-12
 
 
 def levels(p: np.ndarray, adjusted: np.ndarray, alpha: float) -> np.ndarray:
-    """The level `[P]` of each pair's interval: p is at most the level where adjusted p is at most alpha."""
+    """Return the level `[P]` of each interval: p is at most the level if adjusted p is at most alpha."""
     even = np.full(len(p), alpha / len(p))
     step = p * alpha / np.maximum(adjusted, np.finfo(float).tiny)
     return np.where(adjusted <= alpha, np.maximum(even, step), even)
@@ -34,11 +34,11 @@ def intervals(
     level: np.ndarray,
     span: float = np.inf,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Bounds `[P]` of the differences `observed` `[P]`, each at its level `[P]`.
+    """Return bounds `[P]` of the differences `observed` `[P]`, each at its level `[P]`.
 
     `flips` `[R, P]` are means of differences by row with drawn signs, `signs` `[R]` the means of those signs,
-    `seeds` `[R, P]` the drawn effects of seeds. `span` is the largest difference that can be: bounds stay
-    within it, and are infinite where it is and no difference would be rejected.
+    `seeds` `[R, P]` the drawn effects of seeds. `span` is the largest possible difference: bounds are
+    within it, and infinite if it is infinite and no difference would be rejected.
     """
     null = flips + seeds
 
@@ -52,23 +52,23 @@ def intervals(
 def _bound(
     observed: np.ndarray, rejected: Callable[[np.ndarray], np.ndarray], null: np.ndarray, side: int
 ) -> np.ndarray:
-    """The farthest amount on one side that is not rejected; 0 itself is tried, so that it falls as tested."""
+    """Return the farthest amount on one side that is not rejected; 0 is tried, to agree with the test."""
     inner = observed.copy()
     towards_zero = np.sign(observed) == -side
     excluded = towards_zero & rejected(np.zeros_like(observed))
     inner[towards_zero & ~excluded] = 0.0
     reach = 2 * np.maximum(null.std(axis=0), np.abs(observed)) + _NOTHING
     outer = np.where(excluded, 0.0, inner + side * reach)
-    found = excluded.copy()
+    bounded = excluded.copy()
     for _ in range(_DOUBLINGS):
-        found |= rejected(outer)
-        if found.all():
+        bounded |= rejected(outer)
+        if bounded.all():
             break
-        reach = np.where(found, reach, 2 * reach)
-        outer = np.where(found, outer, inner + side * reach)
+        reach = np.where(bounded, reach, 2 * reach)
+        outer = np.where(bounded, outer, inner + side * reach)
     for _ in range(_HALVINGS):
         middle = (inner + outer) / 2
         out = rejected(middle)
         inner, outer = np.where(out, inner, middle), np.where(out, middle, outer)
     inner = np.where(np.abs(inner - observed) < _NOTHING, observed, inner)
-    return np.where(found, inner, side * np.inf)
+    return np.where(bounded, inner, side * np.inf)
