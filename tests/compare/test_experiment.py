@@ -638,6 +638,7 @@ def test_a_search_alone_shows_no_test_row_and_a_whole_comparison_continues_it(re
     short = compare(recipe(), tmp_path / "c", on=Serial(), hooks=hooks, search_only=True)
     phases = {trial.phase for trial in comparison(short.folder).trials}
     assert phases == {"reference", "search"} and short.ran == short.trials == planned[0] == 3
-    assert not comparison(short.folder).scores and short.page is not None and short.page.exists()
+    assert not comparison(short.folder).scores and short.page is not None
+    assert "dev scores of the search" in short.page.read_text(encoding="utf-8")
     whole = compare(recipe(), tmp_path / "c", on=Serial())
     assert whole.ran == whole.trials - short.trials > 0 and comparison(whole.folder).scores

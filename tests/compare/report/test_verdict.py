@@ -64,7 +64,7 @@ def test_among_equals_the_cheapest_is_taken():
         first
         == "No difference was shown between b and a: take the cheaper, b (12 s to train; the other 80 s)."
     )
-    assert "a lay ahead by 0.9 points" in second and "may be chance" in second
+    assert "a scored higher by 0.9 points" in second and "may be chance" in second
     assert "better" not in first + second
 
 

@@ -15,9 +15,12 @@ FEW = 5
 def answer(comparison: Comparison, verdict: Verdict | None) -> tuple[str, list[str]]:
     """Return the headline and the sentences."""
     if verdict is None:
+        errors = "The trials below say what went wrong, and how to fix it."
+        if not any(trial.phase == "final" or trial.status == "failed" for trial in comparison.trials):
+            errors = "No final training was run: the trials below have the dev scores of the search."
         return "No answer yet", [
             "No method was both trained and scored, so there is nothing to choose between.",
-            "The trials below say what went wrong, and how to fix it.",
+            errors,
             *_left_out(comparison),
         ]
     if verdict.beaten_by:
@@ -100,7 +103,7 @@ def _ahead(comparison: Comparison, test: PairTest | None, verdict: Verdict, u: U
     if test is None:
         value = u.value(verdict.scores[verdict.best].value)
         return f"{verdict.best} scored {value}, but no test compared the two"
-    return f"{verdict.best} lay ahead by {_gain(comparison, test, u)}, which may be chance"
+    return f"{verdict.best} scored higher by {_gain(comparison, test, u)}, which may be chance"
 
 
 def _needed(test: PairTest) -> str:
