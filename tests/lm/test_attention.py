@@ -131,7 +131,7 @@ def test_generation_multiplies_the_vocabulary_once(llama, rows_to_batch, monkeyp
 )
 @pytest.mark.parametrize("cached", [False, True])
 def test_what_all_rows_begin_with_runs_once(llama, rows_to_batch, close, channels, cached, monkeypatch):
-    """The tokens that no row goes without, under whatever stands ahead of them."""
+    """The tokens that no row goes without, whatever precedes them."""
     generator = torch.Generator().manual_seed(3)
     text = [5, 6, 7, 8, 9, 10]
     batch = rows_to_batch([[*text, 1, 2], [*text, 20], [*text, 1, 30, 4, 5]], [[1, 2], [3, 4], [5, 6]])

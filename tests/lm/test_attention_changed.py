@@ -1,4 +1,4 @@
-"""A model whose attention is no longer ours is noticed at the next call, whoever took it away."""
+"""A model whose attention is no longer ours is noticed at the next call."""
 
 from __future__ import annotations
 
@@ -80,13 +80,13 @@ def test_an_encoder_decoder_notices():
 
 
 @torch.no_grad()
-def test_a_copy_made_before_the_change_goes_on():
+def test_a_copy_made_before_the_change_still_works():
     lm = CausalLM(tiny("llama"), None, "llama")
     batch, injection = batch_of_ids([[5, 6], [7, 8, 9]], [[1], [2, 3]]), prefix_of(lm)
     before, other = lm.logits(batch, injection), copy.deepcopy(lm)
     lm.model.set_attn_implementation("sdpa")
     torch.testing.assert_close(other.logits(batch, injection), before, rtol=0, atol=0)
-    lm.model.set_attn_implementation(attention.SDPA)  # set back by the one who changed it
+    lm.model.set_attn_implementation(attention.SDPA)  # set back
     torch.testing.assert_close(lm.logits(batch, injection), before, rtol=0, atol=0)
 
 

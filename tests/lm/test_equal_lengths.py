@@ -25,7 +25,7 @@ def mixing(model: Any, mix) -> Any:
 
 
 def running_mean(x):
-    """Of all that stands ahead, padding included."""
+    """Average all preceding columns, padding included."""
     return x.cumsum(1) / torch.arange(1, x.shape[1] + 1)[:, None]
 
 
@@ -35,7 +35,7 @@ def crowd(x):
 
 
 def plain_answer(lm, row: int, soft: torch.Tensor | None = None) -> torch.Tensor:
-    """The model by itself on one row, soft tokens put in by hand: [T, V]."""
+    """Run the model alone on one row, soft tokens put in by hand: [T, V]."""
     ids = torch.tensor([[*INPUTS[row], *TARGETS[row][:-1]]])
     vectors = lm.embed(ids)
     if soft is not None:

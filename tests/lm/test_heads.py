@@ -208,7 +208,7 @@ def test_a_decoder_reads_its_label_off_the_last_token(llama_head, close):
 
 @pytest.mark.parametrize("method", ["prompt-tuning", "prefix-tuning"])
 def test_a_head_keeps_the_inputs_constants(llama_head, model_folder, setting, perturb, close, method):
-    """It stands behind everything, so keys and values of the input are still computed once."""
+    """It follows everything, so keys and values of the input are still computed once."""
     batch = batch_of_ids([[5, 6, 7, 8, 9], [20], [31, 32, 33]], [[0], [1], [2]], [0, 1, 1])
     made = perturb(methods.build(method, setting(llama_head), {"length": 3, "placement": "after"}))
     injection = made(batch.prompt_ids)

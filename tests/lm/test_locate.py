@@ -1,4 +1,4 @@
-"""Why a base cannot be loaded is said with what works instead, and no path is asked of the hub."""
+"""An error says why a base cannot be loaded and what works instead; the hub is not asked for a path."""
 
 from __future__ import annotations
 

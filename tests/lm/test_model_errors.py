@@ -50,7 +50,7 @@ def test_every_call_of_the_model(new_lm, family, call):
 
 
 def test_missing_memory_stays_what_it_is(new_lm):
-    """Whoever calls may try again with less."""
+    """The caller may try again with less."""
     lm = new_lm()
     break_first_layer(lm, RuntimeError("out of memory"))
     with pytest.raises(RuntimeError, match="out of memory"):

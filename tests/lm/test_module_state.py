@@ -1,4 +1,4 @@
-"""RecurrentGemma's layers keep their state on themselves: no row may go on from another's."""
+"""RecurrentGemma's layers keep their state on themselves: no row may continue from another's."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ def test_each_row_gets_what_it_gets_alone(family, lms, close):
             alone = Joined(lm, [row]).run(lm)
             close(made.logits[i], alone.logits[0])
             width = len(row.vectors)
-            for ours, theirs in zip(made.own, alone.own, strict=True):
+            for ours, theirs in zip(made.recorded, alone.recorded, strict=True):
                 close(ours.key[i, :, -width:], theirs.key[0])
                 close(ours.value[i, :, -width:], theirs.value[0])
 

@@ -1,4 +1,4 @@
-"""What stands in a row stands where the model itself would put it, and has an effect there."""
+"""Vectors have the positions that the model itself would give them, and have an effect there."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ def replaced(monkeypatch, function):
 
 
 def refuses_prefixes(lm, why: str) -> None:
-    """The reason stands in the spec, and everything that would need a prefix gives it."""
+    """The reason is in the spec, and everything that would need a prefix gives it."""
     assert why in lm.spec.limits["prefix"]
     kv = LayerKV(torch.zeros(1, 2, 1, 8), torch.zeros(1, 2, 1, 8))
     prefix = Prefix((kv,) * 3, torch.ones(1, 1, dtype=torch.bool))
@@ -50,7 +50,7 @@ def refuses_prefixes(lm, why: str) -> None:
 
 
 def test_attention_that_is_never_called(monkeypatch, new_lm):
-    """As in a family that computes attention by itself."""
+    """A family may compute attention without the interface."""
     replaced(monkeypatch, attention.sdpa_attention_forward)
     lm = new_lm("llama")
     refuses_prefixes(lm, "no layer of it calls transformers' attention interface")

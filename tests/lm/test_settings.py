@@ -16,7 +16,7 @@ from softprompt.lm import families
 from softprompt.lm.causal import CausalLM
 from softprompt.lm.generation import answering
 from softprompt.lm.seq2seq import Seq2SeqLM
-from softprompt.lm.settings import said
+from softprompt.lm.settings import notes
 from softprompt.serve.engine import Engine
 from softprompt.serve.registry import Registry
 from softprompt.serve.request import Request, Sampling, Token
@@ -112,7 +112,7 @@ def test_a_wrapped_model_may_be_wrapped_again(rows_to_batch):
 
 @pytest.mark.parametrize("family", ["bart", "t5"])
 def test_a_forced_token_stands_ahead_of_every_target(family, rows_to_batch, close):
-    """Training's logits are the model's own behind [start, forced]; generation goes on from there."""
+    """Training's logits are the model's own behind [start, forced]; generation continues from there."""
     lm = wrapped(family, forced_bos_token_id=7)
     targets = [[11, 12, 13], [14], [15, 16]]
     logits = lm.logits(rows_to_batch(ROWS, targets))
@@ -156,7 +156,7 @@ def test_the_language_that_the_tokenizer_writes_stands_ahead_of_every_target():
     model.generation_config.decoder_start_token_id = 96
     assert Seq2SeqLM(model, Speaks(), "nllb").forced == (50,)  # type: ignore[arg-type]
     assert Seq2SeqLM(model, Silent(), "nllb").forced == ()  # type: ignore[arg-type]
-    assert "tgt_lang" in said({}, [], Silent())[0]
+    assert "tgt_lang" in notes({}, [], Silent())[0]
 
 
 # --- ends ---

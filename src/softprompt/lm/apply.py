@@ -1,4 +1,4 @@
-"""A method's injection for a batch."""
+"""Compute a method's injection for a batch."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from .features import read
 
 
 def injection_for(lm: LanguageModel, method: SoftPrompt, batch: Batch) -> Injection:
-    """What the method gives this batch, having read the input where it does.
+    """Return what the method gives for this batch; a generated prompt reads the inputs.
 
-    Where all rows ask for the same prompt, and it reads nothing, one row of it for all.
+    Where all rows have the same prompt and it reads nothing, the injection has one row for all of them.
     """
     if method.reads is not None:
         return method(batch.prompt_ids, read(lm, batch, method.reads))

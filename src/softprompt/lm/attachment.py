@@ -44,7 +44,7 @@ class _Change:
 
 @final
 class Attachment:
-    """What one model has of ours. Several `LanguageModel`s of the same model share it."""
+    """One object holds what is changed on one model. Several `LanguageModel`s of the same model share it."""
 
     def __init__(self, model: nn.Module) -> None:
         self.sites: dict[nn.Module, Site] = {}  # the attention modules, see `lm.probe`
@@ -130,14 +130,14 @@ class Attachment:
 
 
 def attach(model: nn.Module) -> Attachment:
-    """The model's attachment, made where it has none."""
+    """Return the model's attachment, which is made where it has none."""
     if NAME not in vars(model):
         vars(model)[NAME] = Attachment(model)
     return vars(model)[NAME]
 
 
 def attached(model: nn.Module) -> Attachment | None:
-    """The model's attachment; None where this library has not changed the model."""
+    """Return the model's attachment; None where this library has not changed the model."""
     return vars(model).get(NAME)
 
 

@@ -1,4 +1,4 @@
-"""Prefixes enter an unmodified transformers model here: as extra columns of the attention function.
+"""Prefixes are put into an unmodified transformers model as extra columns of the attention function.
 
 transformers lets anyone register an attention function and the mask function that goes with it
 (`AttentionInterface`, `AttentionMaskInterface`). Ours prepends a layer's injected keys and values,
@@ -6,7 +6,7 @@ extends the mask by as many columns, and calls the model's own attention (sdpa o
 have none of the limits of a seeded KV cache: they work with every cache class, without one, under
 gradient checkpointing, with beams, and they stay visible beyond a sliding window.
 
-What is injected is `lm.injected`'s to say. This file knows nothing of methods, tokens or training.
+`lm.injected` holds what is injected. This file knows nothing of methods, tokens or training.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ Function = TypeVar("Function", bound=Callable)
 
 
 def not_compiled(function: Function) -> Function:
-    """Left alone by torch.compile, which compiles the rest of the model.
+    """Exclude a function from torch.compile, which compiles the rest of the model.
 
-    What is injected changes from call to call: it would compile anew for each, until it gives up.
+    What is injected changes from call to call: torch would compile again for each, until it gives up.
     """
     return torch.compiler.disable(function)  # type: ignore[return-value]
 
@@ -110,21 +110,28 @@ def _attend(base: Callable, module, query: Tensor, key: Tensor, value: Tensor, a
 
 
 def _attend_under(
-    active: Active, layer: Site, base: Callable, module, query: Tensor, own: LayerKV, attention_mask, **kwargs
+    active: Active,
+    layer: Site,
+    base: Callable,
+    module,
+    query: Tensor,
+    call: LayerKV,
+    attention_mask,
+    **kwargs,
 ):
     """One layer's attention over [injected columns, own columns]; its own keys and values are recorded."""
-    key, site = own.key, active.next_call(layer)
+    key, site = call.key, active.next_call(layer)
     active.reached.add(site)
     if active.record is not None:
-        active.record[site] = own
+        active.record[site] = call
     if active.kept is not None:
         rule = getattr(attention_mask, RULE, None)
-        own, seen = active.kept.grown(site, own, kwargs.get("sliding_window"), rule)
+        call, seen = active.kept.grown(site, call, kwargs.get("sliding_window"), rule)
         attention_mask = as_mask(seen, attention_mask)
     present = [c for c in active.columns if c.layers[site] is not None]
-    parts = [own]
+    parts = [call]
     if present:
-        parts = [*(_fit(c.layers[site], key) for c in present), own]
+        parts = [*(_fit(c.layers[site], key) for c in present), call]
         if kwargs.get("position_bias") is not None:
             real = torch.cat([rows_of(c.at(site), query.shape[0]) for c in present], dim=1)
             kwargs["position_bias"] = extend_bias(layer.bias, kwargs["position_bias"], attention_mask, real)
@@ -158,7 +165,10 @@ def _fit(layer: LayerKV | None, key: Tensor) -> LayerKV:
 
 
 def _gated(adapter: Prefix, site: int, query: Tensor, key: Tensor, scaling: float | None) -> Tensor:
-    """tanh(gate) × softmax(q Kᵀ) V over the adapter's columns (LLaMA-Adapter, eq. 6–8): [B, q, heads, d]."""
+    """Compute tanh(gate) × softmax(q Kᵀ) V over the adapter's columns (LLaMA-Adapter, eq. 6–8).
+
+    The output is [B, q, heads, d].
+    """
     layer, mask = _fit(adapter.layers[site], key), rows_of(adapter.mask, query.shape[0])
     assert layer.gate is not None
     groups = query.shape[1] // layer.key.shape[1]

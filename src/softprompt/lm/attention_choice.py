@@ -1,4 +1,4 @@
-"""Which attention function the layers of a model call, as its configurations say."""
+"""Choose which attention function the layers of a model call; its configurations name it."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def names(modules: Iterable[Any]) -> set[str]:
 
 @contextlib.contextmanager
 def plain_attention(model: nn.Module) -> Iterator[None]:
-    """Layers that call our attention call transformers' own instead.
+    """Let layers that call our attention call transformers' own instead.
 
     Each configuration is changed alone: parts of a model that shows images too may have another one.
     """

@@ -1,4 +1,4 @@
-"""What every kind of frozen model shares: its tokens, its sizes, and moving keys between positions.
+"""Every kind of frozen model shares this: tokens, sizes, and moving keys between positions.
 
 `CausalLM` (decoder-only), `Seq2SeqLM` (encoder-decoder) and `EncoderLM` are final; everything
 downstream takes any of them.
@@ -42,7 +42,7 @@ Answers = Literal["next", "mask", "head"]
 
 
 class LanguageModel(OpenModel, abc.ABC):
-    """A frozen transformers model and its tokenizer, taking an `Injection`; `close` gives the model back."""
+    """A frozen transformers model and its tokenizer, which takes an `Injection`; `close` gives it back."""
 
     spec: ModelSpec
     answers: Answers = "next"  # where an answer is read: after the row, at masks in it, or off a head
@@ -107,7 +107,7 @@ class LanguageModel(OpenModel, abc.ABC):
 
     @property
     def shares_beginnings(self) -> bool:
-        """Whether a common beginning of several rows can be run once, and seen by each row as columns."""
+        """Return whether a common beginning of rows can be run once, and is then seen by each as columns."""
         return not {"prefix", "cache"} & set(self.spec.limits)
 
     @property
@@ -118,13 +118,13 @@ class LanguageModel(OpenModel, abc.ABC):
 
     @property
     def ends(self) -> frozenset[int]:
-        """The ids of the tokens that end an answer."""
+        """Return the ids of the tokens that end an answer."""
         config = getattr(self.model, "generation_config", None)
         return frozenset(settings.end_tokens(getattr(config, "eos_token_id", None), self.tokenizer) or ())
 
     @property
     def forced(self) -> tuple[int, ...]:
-        """The tokens between the decoder's start token and every target: see `lm.settings`."""
+        """Return the tokens between the decoder's start token and every target: see `lm.settings`."""
         return self._begin[1:]
 
     @property
@@ -138,21 +138,21 @@ class LanguageModel(OpenModel, abc.ABC):
         return vocabulary.pad_id(self.model, self.vocabulary)
 
     def text_ids(self, text: str) -> list[int]:
-        """Token ids of a text, without special tokens."""
+        """Return the token ids of a text, without special tokens."""
         return vocabulary.text_ids(self, text)
 
     def embed(self, ids: Tensor) -> Tensor:
-        """Token embeddings [..., H] of ids [...]."""
+        """Return the token embeddings [..., H] of ids [...]."""
         vectors = self.model.get_input_embeddings()(ids)
         return vectors[0] if isinstance(vectors, tuple) else vectors  # a quantized table adds its scale
 
     def token_inputs(self, ids: Tensor) -> Tensor:
-        """For ids [...], the `inputs_embeds` of a model: [..., H], or wider (`lm.per_layer_inputs`)."""
+        """Return the model's `inputs_embeds` for ids [...]: [..., H], or wider (`lm.per_layer_inputs`)."""
         vectors = self.embed(ids)
         return vectors if self._beside is None else torch.cat([vectors, self._beside.of_tokens(ids)], -1)
 
     def soft_inputs(self, vectors: Tensor) -> Tensor:
-        """The `inputs_embeds` of soft tokens [..., H]; vectors that are already as wide stay as they are."""
+        """Return the `inputs_embeds` for soft tokens [..., H]; wider vectors are returned unchanged."""
         vectors = vectors.to(self.dtype)
         if self._beside is None or vectors.shape[-1] > self.spec.hidden_size:
             return vectors
@@ -162,7 +162,7 @@ class LanguageModel(OpenModel, abc.ABC):
     def logits(
         self, batch: Batch, injection: Injection | None = None, context: Context | None = None
     ) -> Tensor:
-        """Logits [B, T, V] that predict `batch.target_ids`; rows are right-aligned like the targets."""
+        """Compute the logits [B, T, V] that predict `batch.target_ids`, right-aligned like the targets."""
 
     def prefill(
         self, batch: Batch, injection: Injection | None = None, ahead: Context | None = None
@@ -184,7 +184,7 @@ class LanguageModel(OpenModel, abc.ABC):
         return batch, injection, context
 
     def generate(self, batch: Batch, injection: Injection | None = None, **options: Any) -> Any:
-        """New tokens [B × num_return_sequences, up to max_new_tokens] by transformers' own `generate`.
+        """Generate new tokens [B × num_return_sequences, up to max_new_tokens] by transformers' `generate`.
 
         Under `return_dict_in_generate` its output object is returned; `sequences` there are the new tokens.
         Raises SoftPromptError for models that write no text.
@@ -193,22 +193,22 @@ class LanguageModel(OpenModel, abc.ABC):
 
     @abc.abstractmethod
     def hidden(self, ids: Tensor, mask: Tensor, layer: int) -> Tensor:
-        """Hidden states [B, N, H] of the plain model's input after `layer` layers (0: the embeddings)."""
+        """Compute the plain model's hidden states [B, N, H] after `layer` layers (0: the embeddings)."""
 
     def kv_of(self, ids: Sequence[int]) -> Layers:
-        """KV of real text [1, kv_heads, P, head_dim] by layer, moved to the positions -P … -1."""
+        """Compute the KV of real text [1, kv_heads, P, head_dim] by layer, moved to the positions -P … -1."""
         return self.move(self._text_kv(ids), -len(ids))
 
     def kv_like(self, ids: Sequence[int]) -> Layers:
-        """KV of real text for their size: `kv_of`, or at 0 … P - 1 where keys cannot be moved."""
+        """Compute `kv_of`; where keys cannot be moved, those at the positions 0 … P - 1 (for their size)."""
         return self._text_kv(ids) if None in self._rotations else self.kv_of(ids)
 
     @abc.abstractmethod
     def _text_kv(self, ids: Sequence[int]) -> Layers:
-        """KV of real text [1, kv_heads, P, head_dim] by layer, where the text is the whole input."""
+        """Compute the KV of real text [1, kv_heads, P, head_dim] by layer, at the positions 0 … P - 1."""
 
     def move(self, layers: Layers, delta: Tensor | int) -> Layers:
-        """Keys moved by `delta` positions ([B] or one number); unchanged where keys are not rotary."""
+        """Move keys by `delta` positions ([B] or one number); keys that are not rotary stay unchanged."""
         return moved(layers, self._rotations, delta, self.spec.family)
 
     def project_kv(self, layer: int, hidden: Tensor) -> LayerKV:
@@ -217,7 +217,7 @@ class LanguageModel(OpenModel, abc.ABC):
 
     @torch.no_grad()
     def attention_inputs(self, ids: Sequence[int]) -> list[Tensor]:
-        """What each attention layer reads of a text: [P, H]."""
+        """Return the hidden states [P, H] that each attention layer reads of a text."""
         self.refuse("prefix")
         return capture.attention_inputs(self.model, torch.tensor([list(ids)], device=self.device))
 
@@ -227,7 +227,7 @@ class LanguageModel(OpenModel, abc.ABC):
         return gradient_checkpointing.layers_of(self.model)
 
     def set_gradient_checkpointing(self, enabled: bool) -> None:
-        """Trade compute for memory in `logits` under gradient. Dropout stays off."""
+        """Save memory in `logits` under gradient by computing layers twice. Dropout stays off."""
         layers = self.checkpointable_layers
         if enabled and not self._recomputed:
             probe_checkpointing.check(self, layers)

@@ -25,7 +25,7 @@ def attention_modules(model: nn.Module) -> dict[int, nn.Module]:
 
 
 def project(model, layer: int, hidden: Tensor) -> LayerKV:
-    """Keys and values [1, kv_heads, P, head_dim] of `hidden` [1, P, H], with no rotation.
+    """Compute the unrotated keys and values [1, kv_heads, P, head_dim] of `hidden` [1, P, H].
 
     A layer that attends to another layer's keys has no projections: those of the other are taken.
     """
@@ -36,7 +36,7 @@ def project(model, layer: int, hidden: Tensor) -> LayerKV:
     length = hidden.shape[1]
 
     def stretch(value: Any) -> Any:
-        """What belongs to one token, for all of them; a mask [1, 1, 1, 1] for all pairs of them."""
+        """Repeat what belongs to one token for all of them, a mask [1, 1, 1, 1] for all pairs of them."""
         if isinstance(value, tuple):
             return tuple(stretch(part) for part in value)
         if not isinstance(value, Tensor):
@@ -86,7 +86,7 @@ def _arguments(model) -> tuple[dict[int, tuple[tuple, dict[str, Any]]], dict[int
 
 
 def attention_inputs(model, ids: Tensor) -> list[Tensor]:
-    """Hidden states [P, H] that each site's attention module is given for `ids` [1, P]."""
+    """Return the hidden states [P, H] that each site's attention module is given for `ids` [1, P]."""
     states: dict[int, Tensor] = {}
 
     def keep(site: int, args: tuple, named: dict[str, Any]) -> None:

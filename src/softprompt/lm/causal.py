@@ -1,9 +1,7 @@
-"""`CausalLM`: an unmodified transformers decoder-only model that takes an `Injection`.
+"""`CausalLM` is an unmodified transformers decoder-only model that takes an `Injection`.
 
-Every call lays a row out as [before | input | after | target], right-aligned and without gaps, and
-asks for the logits of the target positions only. The last input token always belongs to the *tail*
-(what runs after the cached input): it predicts the first target token, so it must see a prefix that
-is placed after the input. This file knows nothing of methods, templates or training.
+`lm.causal_rows` says how a row is laid out. Every call computes the logits of the target positions only.
+This file knows nothing of methods, templates or training.
 """
 
 from __future__ import annotations
@@ -38,8 +36,7 @@ from .injected import Active
 from .probe import recorded
 from .probe_positions import first_position, positions_from
 
-#: Positions that are spared where what all rows begin with is run once, below which the pass that this
-#: takes costs more than it spares.
+#: A common beginning is run once where that saves so many positions: the pass itself costs something.
 WORTH_A_PASS = 128
 
 COUNTS_COLUMNS = (
@@ -50,7 +47,7 @@ COUNTS_COLUMNS = (
 
 @final
 class CausalLM(LanguageModel):
-    """A frozen causal language model and its tokenizer."""
+    """A frozen decoder-only language model, which continues a text, and its tokenizer."""
 
     def _settle(self) -> None:
         if self.head is not None and self.model.config.pad_token_id is None:
@@ -74,11 +71,11 @@ class CausalLM(LanguageModel):
     def logits(
         self, batch: Batch, injection: Injection | None = None, context: Context | None = None
     ) -> Tensor:
-        """Logits [B, T, V] that predict `batch.target_ids`; rows are right-aligned like the targets.
+        """Compute the logits [B, T, V] that predict `batch.target_ids`, right-aligned like the targets.
 
-        Under a head [B, 1, labels]: a row has one target, its label. With `context` (from `prefill` under
-        the same injection) only the tail is computed. What all rows begin with is run once, and seen by
-        each row as columns.
+        Under a head they are [B, 1, labels]: a row has one target, its label. With `context` (from `prefill`
+        under the same injection) only the tail is computed. A common beginning of all rows is run once, and
+        seen by each row as columns.
         """
         batch, injection = batch.with_inputs_at_right(), injection or Injection()
         self._check(injection)
@@ -98,9 +95,9 @@ class CausalLM(LanguageModel):
         return self.run(vectors, mask, positions, active, batch.target_ids.shape[1])
 
     def run(self, vectors: Tensor, mask: Tensor, positions: Tensor, active: Active, count: int = 1) -> Tensor:
-        """Logits [B, count, V] of the last columns of embeddings [B, S, H], where `active` is injected.
+        """Compute the logits [B, count, V] of the last columns of embeddings [B, S, H] under `active`.
 
-        Real columns are in `mask` [B, S], and stand at `positions` [B, S]. Under a head [B, 1, labels].
+        `mask` [B, S] marks the real columns, `positions` [B, S] counts them. Under a head [B, 1, labels].
         """
         width = vectors.shape[1]
         # as indices, not as a number: a slice would leave the last hidden states strided, and torch then
@@ -116,16 +113,16 @@ class CausalLM(LanguageModel):
     def prefill(
         self, batch: Batch, injection: Injection | None = None, ahead: Context | None = None
     ) -> Context:
-        """Keys and values of [before | input without its last token], for `logits(context=…)`.
+        """Compute the keys and values of [before | input without its last token], for `logits(context=…)`.
 
-        `ahead`, of one row, is what each input begins with: the batch holds the rest of them.
+        `ahead`, of one row, is the beginning of every input: the batch holds the rest of them.
         """
         self.refuse("cache")
         return self.input_context(batch, injection or Injection(), ahead)
 
     @torch.no_grad()
     def context(self, batch: Batch, injection: Injection | None = None) -> Context | None:
-        """`prefill`, where what all rows begin with is run once; None for a model that cannot keep inputs."""
+        """Compute `prefill`, a common beginning once; None for a model that cannot keep its inputs."""
         if "cache" in self.spec.limits:
             return None
         ahead, batch, injection = self._begun(batch.with_inputs_at_right(), injection or Injection())
@@ -135,10 +132,10 @@ class CausalLM(LanguageModel):
     def advanced(
         self, batch: Batch, injection: Injection, context: Context | None
     ) -> tuple[Batch, Injection, Context | None]:
-        """The same, with soft tokens behind the input run once but for the last: a row's targets share them.
+        """Run the soft tokens after the input once, all but the last: a row's targets share them.
 
-        What is left of a row is one soft token and its targets. A prefix behind the input stands at the
-        input's last token, which must then be there: such rows stay as they are.
+        What is left of a row is one soft token and its targets. A prefix after the input takes its position
+        from the input's last token, which must then be in the row: such rows are returned unchanged.
         """
         if context is None or injection.after is None or injection.kv_after is not None:
             return batch, injection, context
@@ -153,7 +150,7 @@ class CausalLM(LanguageModel):
     def input_context(
         self, batch: Batch, injection: Injection | None = None, ahead: Context | None = None
     ) -> Context:
-        """The input's keys and values, taken where they reach the attention function."""
+        """Compute the input's keys and values, whether or not the model is exact with them."""
         batch, injection = batch.with_inputs_at_right(), injection or Injection()
         self._check(injection)
         # nothing that follows can change what precedes
@@ -165,14 +162,15 @@ class CausalLM(LanguageModel):
         return self._record(vectors, mask, head, ahead)
 
     def _begun(self, batch: Batch, injection: Injection) -> tuple[Context | None, Batch, Injection]:
-        """What all rows begin with, with its gradient, and the rest; None where a pass of its own costs more.
+        """Run a common beginning of all rows, with its gradient; return it (or None) and the rest.
 
-        Soft tokens and all that they see must be one row's, as a prompt that is the same for all is. The
-        tokens that follow them are shared as far as no row differs: a template's text, demonstrations.
+        It is None where a pass of its own costs more than it saves. Soft tokens and all that they see must
+        have one row, as a prompt that is the same for all rows has. The tokens that follow are shared as far
+        as no row differs: a template's text, demonstrations.
         """
         seen = (injection.before, injection.kv_before, injection.adapter)
-        ours = all(part is None or part.mask.shape[0] == 1 for part in seen)
-        if batch.size == 1 or not ours or not self.shares_beginnings:
+        shared = all(part is None or part.mask.shape[0] == 1 for part in seen)
+        if batch.size == 1 or not shared or not self.shares_beginnings:
             return None, batch, injection
         soft = 0 if injection.before is None else injection.before.mask.shape[1]
         same = batch.shared_tokens()
@@ -190,7 +188,7 @@ class CausalLM(LanguageModel):
     def _record(
         self, vectors: Tensor, mask: Tensor, head: Injection, ahead: Context | None = None
     ) -> Context:
-        """Keys and values that embeddings [B, S, H] come to under what stands ahead of them."""
+        """Compute the keys and values of embeddings [B, S, H] behind what is `ahead` of them."""
         positions = positions_after(ahead, mask)
         active = causal_rows.injected(self, head, positions, 0, 0, ahead)
         active.record = {}
@@ -202,7 +200,7 @@ class CausalLM(LanguageModel):
     @torch.no_grad()
     @hidden_apart
     def hidden(self, ids: Tensor, mask: Tensor, layer: int) -> Tensor:
-        """Hidden states [B, N, H] of the plain model after `layer` layers (0: the embeddings)."""
+        """Compute the plain model's hidden states [B, N, H] after `layer` layers (0: the embeddings)."""
         positions = (mask.long().cumsum(1) - 1).clamp(min=0)
         options = self.model_arguments(position_ids=positions, use_cache=False)
         if (why := self.spec.limits.get("length")) is not None:
@@ -216,12 +214,12 @@ class CausalLM(LanguageModel):
     @torch.no_grad()
     @apart
     def generate(self, batch: Batch, injection: Injection | None = None, **options: Any) -> Any:
-        """New tokens [B × num_return_sequences, up to max_new_tokens] by transformers' own `generate`.
+        """Generate new tokens [B × num_return_sequences, up to max_new_tokens] by transformers' `generate`.
 
         `options` are transformers' generation options, streamers and caches included. Under
         `return_dict_in_generate` its output object is returned; `sequences` there are the new tokens. A cache
-        that an earlier turn filled (`cache`, `past_key_values`) is gone on from, where that is
-        exact: see `lm.chat_cache`.
+        that an earlier turn filled (`cache`, `past_key_values`) is continued where that is exact: see
+        `lm.chat_cache`.
         """
         batch = batch.with_inputs_at_right()
         injection = (injection or Injection()).fit(batch.size)
@@ -253,14 +251,16 @@ class CausalLM(LanguageModel):
         probe_generate.check(self, options)
         with self.generating(active):
             out = self.model.generate(**inputs, attention_mask=mask.long(), **options)  # type: ignore[operator]
-        made = generation.new_tokens(out, width)
-        chat_cache.note(cache, batch, injection, generation.tokens_of(made), width)
-        return made
+        output = generation.new_tokens(out, width)
+        chat_cache.note(cache, batch, injection, generation.tokens_of(output), width)
+        return output
 
     def _check_length(self, mask: Tensor, options: dict[str, Any]) -> None:
-        """Raises where the longest row cannot get as many new tokens as are asked for."""
+        """Raise SoftPromptError where the longest row cannot get the requested number of new tokens."""
         if (why := self.spec.limits.get("length")) is not None:
-            new = generation.asked(self.model, options, "max_new_tokens") or 1  # the last is not fed back
+            new = (
+                generation.option_value(self.model, options, "max_new_tokens") or 1
+            )  # the last is not fed back
             probe_lengths.refuse_longer(self.spec.context, why, int(mask.sum(1).max()) + new - 1)
 
     def _check_soft_generation(self, options: dict[str, Any]) -> None:
@@ -274,7 +274,7 @@ class CausalLM(LanguageModel):
 
     @torch.no_grad()
     def _text_kv(self, ids: Sequence[int]) -> Layers:
-        """See `kv_of`; at the positions 0 … P - 1."""
+        """Compute the keys and values of a text: see `LanguageModel`."""
         self.refuse("prefix")
         batch = batch_of_ids([[*ids, ids[-1]]]).to(self.device)  # the last token is no part of a context
         return self.input_context(batch, Injection()).layers

@@ -1,4 +1,4 @@
-"""How a decoder-only model reads a row: [before | input | after | target], and which columns each part sees.
+"""A decoder-only model reads a row as [before | input | after | target]; this file says who sees what.
 
 Rows are right-aligned and have no gaps. The last input token always belongs to the *tail*, which runs after
 a cached input: it predicts the first target token, so it must see a prefix that is placed after the input.
@@ -74,5 +74,5 @@ def injected(
 
 
 def _all_but_last(mask: Tensor) -> Tensor:
-    """Mask of the target tokens that are fed back: a right-aligned row minus its last token."""
+    """Return the mask of the target tokens that are fed back: a right-aligned row minus its last token."""
     return mask[:, :-1] & mask[:, 1:] if mask.shape[1] > 1 else mask[:, :0]

@@ -1,10 +1,10 @@
-"""Several turns on one cache: `generate(…, past_key_values=cache)` again, with the whole conversation.
+"""Several turns use one cache: `generate(…, past_key_values=cache)` again, with the whole conversation.
 
-transformers computes only what the cache lacks, and takes on trust that the rest is what the cache
-holds. What an injection puts ahead of the text is there in every turn: soft tokens in the cache, columns
-beside it. Where a turn would not equal the conversation computed anew, it is refused here: vectors that
-stand behind the input (the input was shorter a turn ago), text that is not the one in the cache, rows
-that no longer stand below each other, and models whose layers do not go on from a cache.
+transformers computes only what the cache lacks, and does not check that the rest is what the cache holds.
+An injection ahead of the text is there in every turn: soft tokens in the cache, columns beside it. A turn
+that would not equal the conversation computed from the start is refused here: vectors after the input (the
+input was shorter a turn ago), text that is not the one in the cache, rows that are no longer aligned, and
+models whose layers do not continue from a cache.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from .attachment import attach
 from .cache_name import CACHE
 from .probe import accepted_arguments
 
-NOTE = "softprompt_heard"  # attribute of a cache: what it holds
+NOTE = "softprompt_content"  # attribute of a cache, copied with it: what it holds
 CONTINUES = "continues from a cache"  # whether its layers do, as measured once
-FRESH = "leave past_key_values out, or give an empty cache: the conversation is then computed anew"
+FRESH = "leave past_key_values out, or give an empty cache: the conversation is then computed from the start"
 
 
 @dataclass(frozen=True, slots=True)
-class Heard:
-    """What a cache holds: by row the ids of its tokens, and under which injection they were read."""
+class Content:
+    """A cache holds these tokens, by row, which were read under this injection."""
 
     rows: list[list[int]]
     injection: Injection
 
 
 def length(cache: Any) -> int:
-    """Columns in a cache; 0 for none."""
+    """Return the number of columns in a cache; 0 for no cache."""
     try:
         return 0 if cache is None else int(cache.get_seq_length())
     except ValueError:  # of a model without attention: transformers itself takes no such cache
@@ -44,56 +44,56 @@ def length(cache: Any) -> int:
 
 
 def check(model: Any, cache: Any, batch: Batch, injection: Injection) -> None:
-    """Raises SoftPromptError unless going on from `cache` equals computing `batch` anew."""
+    """Raise SoftPromptError unless continuing from `cache` equals computing `batch` from the start."""
     if not length(cache):
         return
     if late := [name for name in ("after", "kv_after") if name in injection.channels()]:
         raise _refusal(
             f"vectors placed after the input ({', '.join(late)}) do not go with a cache of an earlier turn",
-            why="they stood behind that turn's input, and what followed has read them there",
+            why="they followed that turn's input, and the tokens behind them have read them there",
         )
-    heard: Heard | None = getattr(cache, NOTE, None)
+    content: Content | None = getattr(cache, NOTE, None)
     rows = _rows(batch)
-    if heard is None or len(heard.rows) != len(rows):
+    if content is None or len(content.rows) != len(rows):
         raise _refusal(
             "it is not known what this cache holds",
             why="it was not filled by this library's `generate` with one row for each row of the batch",
         )
-    if not all(row[: len(old)] == old for row, old in zip(rows, heard.rows, strict=True)):
+    if not all(row[: len(old)] == old for row, old in zip(rows, content.rows, strict=True)):
         raise _refusal(
             "the cache holds another text than the conversation begins with",
             why="a row's ids must be those of the turns before, generated ones included, and then its own",
         )
-    if not _same(heard.injection, injection):
+    if not _same(content.injection, injection):
         raise _refusal(
             "the cache was filled under another prompt", why="what it holds has read that one's vectors"
         )
-    added = {len(row) - len(old) for row, old in zip(rows, heard.rows, strict=True)}
+    added = {len(row) - len(old) for row, old in zip(rows, content.rows, strict=True)}
     if len(added) > 1 or min(added) < 1:
         raise _refusal(
             f"the rows have {', '.join(map(str, sorted(added)))} tokens that the cache lacks",
-            why="its rows stand below each other, so each must go on by as many tokens, and by one at least",
+            why="its rows are aligned, so each must continue by the same number of tokens, one at least",
         )
     if not _continues(model):
         raise _refusal(
-            f"{model.config.model_type} models cannot go on from a cache by several tokens",
-            why="in transformers, some of its layers start anew there (measured: other logits)",
+            f"{model.config.model_type} models cannot continue from a cache by several tokens",
+            why="in transformers, some of its layers start from the beginning there (measured: other logits)",
         )
 
 
-def note(cache: Any, batch: Batch, injection: Injection, made: Tensor, width: int) -> None:
-    """Remember what `cache` holds, after `width` columns of input and those of `made` [B, n] it has seen."""
+def note(cache: Any, batch: Batch, injection: Injection, tokens: Tensor, width: int) -> None:
+    """Remember what `cache` holds: `width` columns of input, and those of `tokens` [B, n] it has seen."""
     if cache is None:
         return
     fed = length(cache) - width  # the last new token was not fed back
-    whole = made.shape[0] == batch.size == _cached_rows(cache)  # not so after beams and several samples
-    new = made[:, :fed].tolist() if whole else []
+    whole = tokens.shape[0] == batch.size == _cached_rows(cache)  # not so after beams and several samples
+    new = tokens[:, :fed].tolist() if whole else []
     rows = [old + more for old, more in zip(_rows(batch), new, strict=True)] if whole else []
-    setattr(cache, NOTE, Heard(rows, injection.map_rows(Tensor.detach)))
+    setattr(cache, NOTE, Content(rows, injection.map_rows(Tensor.detach)))
 
 
-def _refusal(what: str, why: str) -> SoftPromptError:
-    return SoftPromptError(what, why=why, fix=FRESH)
+def _refusal(message: str, why: str) -> SoftPromptError:
+    return SoftPromptError(message, why=why, fix=FRESH)
 
 
 def _rows(batch: Batch) -> list[list[int]]:
@@ -108,21 +108,21 @@ def _same(a: Injection, b: Injection) -> bool:
 
 
 def _tensors(injection: Injection) -> list[Tensor]:
-    """Every tensor of an injection, in an order of its own."""
-    found: list[Tensor] = []
-    injection.map_rows(lambda tensor: found.append(tensor) or tensor)
-    return found
+    """Return every tensor of an injection, always in the same order."""
+    tensors: list[Tensor] = []
+    injection.map_rows(lambda tensor: tensors.append(tensor) or tensor)
+    return tensors
 
 
 def _cached_rows(cache: Any) -> int:
-    """Rows of the first layer that keeps keys."""
+    """Return the number of rows of the first layer that keeps keys."""
     keys = (getattr(layer, "keys", None) for layer in cache.layers)
     return next((k.shape[0] for k in keys if isinstance(k, Tensor)), 0)
 
 
 @torch.no_grad()
 def _continues(model: Any) -> bool:
-    """Whether the plain model's logits after a cached start are those of the whole row, measured once."""
+    """Measure once whether the plain model's logits after a cached start are those of the whole row."""
     measured = attach(model).measured
     if CONTINUES in measured:
         return measured[CONTINUES]

@@ -1,4 +1,4 @@
-"""What was computed once for a batch of inputs, and how rows are packed."""
+"""Keys and values that were computed once for a batch of inputs; packing of rows."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .spec import ModelSpec
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """Keys and values of everything ahead of the tail, computed once: soft tokens before, and the input."""
+    """Keys and values of everything ahead of the tail, computed once: soft tokens and the input."""
 
     layers: Layers  # key [B, kv_heads, N, head_dim]
     mask: Tensor  # [B, N] bool
@@ -22,27 +22,27 @@ class Context:
 
     @property
     def lengths(self) -> Tensor:
-        """Positions that each row has, [B] or, with one row, [1]."""
-        own = self.mask.sum(1)
-        return own if self.ahead is None else own + self.ahead.lengths
+        """Return the number of positions of each row: [B] or, with one row, [1]."""
+        count = self.mask.sum(1)
+        return count if self.ahead is None else count + self.ahead.lengths
 
     @property
     def positions(self) -> Tensor:
-        """Of the own columns [B, N]; padding holds anything."""
+        """Return the positions [B, N] of the columns that follow `ahead`; padding has any number."""
         return positions_after(self.ahead, self.mask)
 
     def chain(self) -> Iterator[Context]:
-        """All parts, the first position's first."""
+        """Iterate over all parts in the order of their positions."""
         if self.ahead is not None:
             yield from self.ahead.chain()
         yield self
 
     def repeat_rows(self, times: int) -> Context:
-        """Each row `times` times in place."""
+        """Repeat each row `times` times in place."""
         return self._map(lambda tensor: tensor.repeat_interleave(times, dim=0))
 
     def select(self, rows: Tensor) -> Context:
-        """The rows with the given indices."""
+        """Take the rows with the given indices."""
         return self._map(lambda tensor: tensor[rows])
 
     def _map(self, change: Callable[[Tensor], Tensor]) -> Context:
@@ -54,7 +54,7 @@ class Context:
 
     @staticmethod
     def empty(spec: ModelSpec, mask: Tensor, dtype: torch.dtype, ahead: Context | None) -> Context:
-        """No columns, for as many rows as the mask [B, N] has."""
+        """Return a context without columns, for as many rows as the mask [B, N] has."""
         rows = mask.shape[0]
 
         def zeros(heads: int, size: int) -> Tensor:
@@ -67,7 +67,7 @@ class Context:
 
     @staticmethod
     def cat(parts: Sequence[Context | None]) -> Context | None:
-        """Contexts of one row each as a batch, right-aligned; None where no row has any."""
+        """Join contexts of one row each into a right-aligned batch; None where no row has any."""
         if all(part is None for part in parts):
             return None
         prefixes = [None if part is None else Prefix(part.layers, part.mask) for part in parts]
@@ -77,13 +77,13 @@ class Context:
 
 
 def positions_after(ahead: Context | None, mask: Tensor) -> Tensor:
-    """Where the real columns of a mask [B, S] stand behind what is `ahead`; padding holds anything."""
-    own = mask.cumsum(1) - 1
-    return (own if ahead is None else own + ahead.lengths[:, None]).clamp(min=0)
+    """Count the positions of the columns of a mask [B, S] behind `ahead`; padding has any number."""
+    count = mask.cumsum(1) - 1
+    return (count if ahead is None else count + ahead.lengths[:, None]).clamp(min=0)
 
 
 def pack_right(vectors: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows with their real positions moved to the right end, in order; columns nobody uses are dropped.
+    """Move each row's real positions to the right end, in order; columns that no row uses are dropped.
 
     A gap inside a row would be harmless to full attention, but sliding windows count columns.
     """
@@ -94,7 +94,7 @@ def pack_right(vectors: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def pack_left(vectors: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows with their real positions moved to the left end, in order: encoders count from there."""
+    """Move each row's real positions to the left end, in order: encoders count from there."""
     width = int(mask.sum(1).max()) if mask.numel() else 0
     order = (~mask).to(torch.uint8).argsort(dim=1, stable=True)[:, :width]  # padding last
     packed = vectors.gather(1, order[:, :, None].expand(-1, -1, vectors.shape[2]))
@@ -102,9 +102,9 @@ def pack_left(vectors: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def back_to_right(packed: Tensor, mask: Tensor) -> Tensor:
-    """Rows [B, S, D] that `pack_left` moved, at the right again: `mask` [B, N] counts their real columns.
+    """Move rows [B, S, D] from `pack_left` to the right again; `mask` [B, N] counts their real columns.
 
-    Column j of a row with n real ones is its column j - (N - n); padding holds anything.
+    Column j of a row with n real ones is its column j - (N - n); padding has any number.
     """
     columns = torch.arange(mask.shape[1], device=mask.device) - (~mask).sum(1, keepdim=True)
     return packed.gather(1, columns.clamp(min=0)[:, :, None].expand(-1, -1, packed.shape[2]))

@@ -4,7 +4,7 @@ Torch's fused kernel wants one tensor of keys and one of values, with as many he
 backward pass on CPUs costs a fixed price for every row and head: measured with 17 queries, 45 keys, 32 rows
 and 9 heads in bfloat16, 20 ms a layer where this takes 2. Here only the scores of the parts are joined, so
 
-- a cached context, a prefix and the sequence's own keys stay where they are;
+- a cached context, a prefix and the sequence's own keys are not copied;
 - query heads that share a key head are one product, so keys are never repeated;
 - a part of one row serves all rows in one product: neither a shared prefix nor its gradient is copied.
 
@@ -32,7 +32,7 @@ LARGEST_SCORES = 2**22  # numbers in the scores of more queries; the fused kerne
 
 
 def suits(query: Tensor, parts: Sequence[LayerKV], options: dict[str, Any]) -> bool:
-    """Whether this is the faster way on a CPU: for gradients, or few queries of many rows in parts."""
+    """Return whether this is faster on a CPU: for gradients, and for few queries of many rows in parts."""
     if not _is_simple(query, options):
         return False
     rows, heads, queries = query.shape[:3]
@@ -48,7 +48,7 @@ def suits(query: Tensor, parts: Sequence[LayerKV], options: dict[str, Any]) -> b
 
 
 def can_share(query: Tensor, mask: Tensor | None, options: dict[str, Any]) -> bool:
-    """Whether the fused kernel takes keys for fewer heads as they are; elsewhere they are repeated for it.
+    """Return whether the fused kernel takes keys for fewer heads; elsewhere they are repeated for it.
 
     With a mask, transformers does so for one query alone, whose heads it lays side by side: that is faster.
     """
@@ -68,10 +68,10 @@ def _is_simple(query: Tensor, options: dict[str, Any]) -> bool:
 
 
 def attend(query: Tensor, parts: Sequence[LayerKV], mask: Tensor | None, scaling: float | None) -> Tensor:
-    """softmax(q [k₁ k₂ …]ᵀ · scaling + mask) [v₁; v₂; …]: [B, q, heads, v_head_dim], as in transformers.
+    """Compute softmax(q [k₁ k₂ …]ᵀ · scaling + mask) [v₁; v₂; …]: [B, q, heads, v_head_dim].
 
-    query [B, heads, q, d]; each part's key and value [B or 1, kv_heads, k, …], or ragged ones that stand for
-    such; mask bool or additive, for [B, heads, q, sum of k].
+    query [B, heads, q, d]; each part's key and value [B or 1, kv_heads, k, …], or ragged ones in their
+    place; mask bool or additive, for [B, heads, q, sum of k].
     """
     if torch.is_autocast_enabled("cpu"):  # in one precision, as the fused kernel would get them
         kind = torch.get_autocast_dtype("cpu")
@@ -114,18 +114,18 @@ class _Attend(torch.autograd.Function):
         exact = torch.promote_types(weights.dtype, torch.float32)
         of_scores = softmax_gradient(of_weights.to(exact), weights.to(exact))
         of_scores = of_scores.mul_(ctx.scale).to(weights.dtype)
-        found: list[Tensor | None] = []
+        gradients_of_parts: list[Tensor | None] = []
         pieces = zip(_split(of_scores, keys), _split(weights, keys), keys, values, strict=True)
         for index, (of_score, weight, key, value) in enumerate(pieces):
-            wanted = ctx.needs_input_grad[3 + 2 * index :]
-            found.append(_gradient(of_score, grouped, key) if wanted[0] else None)
-            found.append(_gradient(weight, above, value) if wanted[1] else None)
+            needed = ctx.needs_input_grad[3 + 2 * index :]
+            gradients_of_parts.append(_gradient(of_score, grouped, key) if needed[0] else None)
+            gradients_of_parts.append(_gradient(weight, above, value) if needed[1] else None)
         of_query = _weighted(of_scores, keys, keys).reshape(ctx.shape) if ctx.needs_input_grad[0] else None
-        return of_query, None, None, *found
+        return of_query, None, None, *gradients_of_parts
 
 
 def _scores(left: Tensor, parts: Sequence[Tensor | Ragged]) -> Tensor:
-    """left [B, h, n, x] times each part's [B or 1, h, k, x], transposed: [B, h, n, sum of k]."""
+    """Multiply left [B, h, n, x] by each part's [B or 1, h, k, x], transposed: [B, h, n, sum of k]."""
     products = [
         part.scores(left) if isinstance(part, Ragged) else _product(left, part.transpose(2, 3))
         for part in parts
@@ -138,14 +138,14 @@ def _split(scores: Tensor, keys: Sequence[Tensor | Ragged]) -> tuple[Tensor, ...
 
 
 def _weighted(scores: Tensor, keys: Sequence[Tensor | Ragged], vectors: Sequence[Tensor | Ragged]) -> Tensor:
-    """The sum over all parts' columns: [B, h, n, sum of k] times each part's [B or 1, h, k, y]."""
+    """Sum over all parts' columns: [B, h, n, sum of k] times each part's [B or 1, h, k, y]."""
     pairs = zip(_split(scores, keys), vectors, strict=True)
     products = (v.weighted(own) if isinstance(v, Ragged) else _product(own, v) for own, v in pairs)
     return reduce(torch.add, products)
 
 
 def _product(left: Tensor, part: Tensor) -> Tensor:
-    """left [B, h, n, x] times part [B or 1, h, x, y]: [B, h, n, y]."""
+    """Multiply left [B, h, n, x] by part [B or 1, h, x, y]: [B, h, n, y]."""
     rows = left.shape[0]
     if part.shape[0] == rows:
         return left @ part
@@ -160,5 +160,5 @@ def _gradient(left: Tensor, right: Tensor, part: Tensor) -> Tensor:
 
 
 def _side_by_side(rows: Tensor) -> Tensor:
-    """[B, h, n, x] as [h, B · n, x]."""
+    """Return [B, h, n, x] as [h, B · n, x]."""
     return rows.transpose(0, 1).flatten(1, 2)

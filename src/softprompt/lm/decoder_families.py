@@ -1,4 +1,4 @@
-"""Settings of the tiny decoder-only models in `lm.families`. Windows are shorter than the inputs of tests."""
+"""These are the settings of the tiny decoder-only models in `lm.families`."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""`EncoderLM`: an unmodified transformers encoder (BERT and its kin) that takes an `Injection`.
+"""`EncoderLM` is an unmodified transformers encoder (BERT and its relatives) that takes an `Injection`.
 
 A row is laid out [first | before | rest | after], left-aligned and without gaps: the first token
 ([CLS], <s>) stays in column 0, where heads pool and encoders begin to count, so positions are those
-that the model gives by itself. Answers are read at masked words, or off a head; no position is hidden
+that the model counts. Answers are read at masked words, or off a head; no position is hidden
 from any other, so nothing of a row can be computed once. This file knows nothing of methods,
 templates or training.
 """
@@ -44,7 +44,7 @@ class EncoderLM(LanguageModel):
     def logits(
         self, batch: Batch, injection: Injection | None = None, context: Context | None = None
     ) -> Tensor:
-        """Logits [B, T, C] at `batch.places` (of words, or tags); those of a sequence head are [B, 1, C]."""
+        """Compute the logits [B, T, C] of words or tags at `batch.places`; of a sequence head [B, 1, C]."""
         if context is not None:
             self.refuse("cache")
         injection = (injection or Injection()).fit(batch.size)
@@ -68,7 +68,7 @@ class EncoderLM(LanguageModel):
     @torch.no_grad()
     @hidden_apart
     def hidden(self, ids: Tensor, mask: Tensor, layer: int) -> Tensor:
-        """Hidden states [B, N, H] after `layer` layers (0: the embeddings), in the columns of `ids`."""
+        """Compute the hidden states [B, N, H] after `layer` layers (0: embeddings), in the columns of ids."""
         order = (~mask).to(torch.uint8).argsort(dim=1, stable=True)  # padding last, as in `_sequence`
         with self.running():
             out = self.model.base_model(
@@ -81,7 +81,7 @@ class EncoderLM(LanguageModel):
 
     @torch.no_grad()
     def _text_kv(self, ids: Sequence[int]) -> Layers:
-        """See `kv_of`; at the positions 0 … P - 1."""
+        """Compute the keys and values of a text: see `LanguageModel`."""
         self.refuse("prefix")
         batch = batch_of_ids([ids]).to(self.device)
         vectors, mask = self._sequence(batch, Injection())
@@ -91,7 +91,7 @@ class EncoderLM(LanguageModel):
         return recorded(active, len(self.spec.layers))
 
     def _sequence(self, batch: Batch, injection: Injection) -> tuple[Tensor, Tensor]:
-        """Embeddings [B, S, H] and mask [B, S] of the row's parts, packed to the left."""
+        """Return embeddings [B, S, H] and mask [B, S] of the row's parts, packed to the left."""
         vectors, mask = pack_left(self.embed(batch.input_ids), batch.input_mask)
         parts = [(vectors[:, :1], mask[:, :1])]
         if injection.before is not None:
@@ -119,7 +119,7 @@ class EncoderLM(LanguageModel):
 
 
 def _unused_positions(model: PreTrainedModel) -> int:
-    """Rows of a position table that no token takes: RoBERTa begins to count behind its padding index."""
+    """Count a position table's unused rows: RoBERTa begins to count behind its padding index."""
     for name, module in model.named_modules():
         if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
             return 0 if module.padding_idx is None else module.padding_idx + 1

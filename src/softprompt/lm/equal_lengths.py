@@ -1,9 +1,9 @@
-"""Rows that may not share a batch: found by measuring on load, and then run apart.
+"""Rows that may not share a batch are found by measuring on load, and then run separately.
 
-A padded row must get the answer that it gets by itself. Some models do not give it: recurrences that run
-over padding, Fourier mixing, encoders and decoders that ignore their mask, experts with room for so many
-tokens of a batch. Such a model is exact all the same where a batch has no padding, or has one row. So each
-call is split into batches that it answers exactly; this takes more passes. This file knows no family by name.
+A padded row must get the answer that it gets alone. Some models do not give it: recurrences that run over
+padding, Fourier mixing, encoders and decoders that ignore their mask, experts with room for a number of
+tokens of a batch. Such a model is still exact where a batch has no padding, or has one row. So each call is
+split into batches that it answers exactly; this takes more passes. This file knows no family by name.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ..errors import SoftPromptError
 from ..injection import Injection
 from . import cache_name
 
-NOT_KEPT = "its answers depend on padding (measured), so rows of unlike lengths share no batch"
+NOT_KEPT = "its answers depend on padding (measured), so rows of different lengths share no batch"
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
@@ -36,15 +36,15 @@ def apart(method: Method) -> Method:
         injection = injection or Injection()
         parts = _parts(batch, injection, one_by_one=lm.spec.batching == "one")
         _check(lm, options, len(parts))
-        found = []
+        results = []
         for rows in parts:
             index = torch.tensor(rows, device=batch.input_ids.device)
-            found.append(
+            results.append(
                 method(lm, _cut(batch, index, lm.spec.kind), _select(injection, index), *more, **options)
             )
-        logits = found[0].dim() == 3 if isinstance(found[0], Tensor) else False
+        logits = results[0].dim() == 3 if isinstance(results[0], Tensor) else False
         width = batch.target_ids.shape[1] if logits and lm.head is None else 0
-        return found[0] if len(parts) == 1 and not logits else _in_order(found, parts, width, lm)
+        return results[0] if len(parts) == 1 and not logits else _in_order(results, parts, width, lm)
 
     return cast(Method, run)
 
@@ -64,14 +64,14 @@ def hidden_apart(method: Method) -> Method:
 
 
 def _parts(batch: Batch, injection: Injection, one_by_one: bool) -> list[list[int]]:
-    """Row numbers of each part: rows of the same length in input, target and each channel, or single rows."""
+    """Group row numbers: rows of the same length in input, target and each channel, or single rows."""
     if one_by_one:
         return [[row] for row in range(batch.size)]
     masks = [batch.input_mask, batch.target_mask, *(part.mask for part in injection.channels().values())]
     lengths = [mask.sum(1).expand(batch.size).tolist() for mask in masks]
     parts: dict[tuple[int, ...], list[int]] = {}
-    for row, own in enumerate(zip(*lengths, strict=True)):
-        parts.setdefault(own, []).append(row)
+    for row, key in enumerate(zip(*lengths, strict=True)):
+        parts.setdefault(key, []).append(row)
     return list(parts.values())
 
 
@@ -96,27 +96,27 @@ def _check(lm: Any, options: dict[str, Any], parts: int) -> None:
     given += [name for name, value in options.items() if isinstance(value, Tensor) and value.dim()]
     if given:
         raise SoftPromptError(
-            f"{given[0]} does not go with rows of unlike lengths on a {lm.spec.family} model",
+            f"{given[0]} does not go with rows of different lengths on a {lm.spec.family} model",
             why=f"{NOT_KEPT}, and the option is for all of them at once",
             fix="generate for one row at a time",
         )
 
 
-def _in_order(found: Sequence[Tensor], parts: Sequence[Sequence[int]], width: int, lm: Any) -> Tensor:
-    """The rows of all parts in the batch's order.
+def _in_order(results: Sequence[Tensor], parts: Sequence[Sequence[int]], width: int, lm: Any) -> Tensor:
+    """Put the rows of all parts into the batch's order.
 
     Logits [B, T, V] are padded on the left, like targets, to `width` at least; tokens [B × samples, n] on the
     right.
     """
-    width = max(width, *(part.shape[1] for part in found))
-    tokens = found[0].dim() == 2
+    width = max(width, *(part.shape[1] for part in results))
+    tokens = results[0].dim() == 2
     fill = lm.pad_id if tokens else 0
     wide = [
         pad(part, (0, width - part.shape[1]), value=fill)
         if tokens
         else pad(part, (0, 0, width - part.shape[1], 0))
-        for part in found
+        for part in results
     ]
-    times = found[0].shape[0] // len(parts[0])  # samples of a row stand together
+    times = results[0].shape[0] // len(parts[0])  # samples of a row stand together
     order = torch.tensor([row * times + i for rows in parts for row in rows for i in range(times)])
     return torch.cat(wide)[order.argsort().to(wide[0].device)]

@@ -73,8 +73,8 @@ ENCODERS: dict[str, dict[str, Any]] = {
 
 #: One family of each kind that needs something of its own; `tests/lm` holds them to it.
 KINDS: dict[str, dict[str, Any]] = {
-    "nanochat": USUAL,  # turns its keys the other way round
-    "hunyuan_v1_dense": USUAL | {"head_dim": 8},  # norms its keys when they are turned
+    "nanochat": USUAL,  # rotates its keys the other way round
+    "hunyuan_v1_dense": USUAL | {"head_dim": 8},  # norms its keys when they are rotated
     "xlm-roberta (decoder)": _BERT  # counts positions from behind its padding id
     | {"model_type": "xlm-roberta", "is_decoder": True, "pad_token_id": 1},
     "rwkv": {  # recurrent: runs over padding, and so on rows of one length

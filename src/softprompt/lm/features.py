@@ -1,6 +1,6 @@
-"""What a generated prompt reads of the input: embeddings, hidden states, or a separate encoder's output.
+"""A generated prompt reads features of the input: embeddings, hidden states, or a separate encoder's output.
 
-Everything here is a constant of the row while the base is frozen, so a plan may keep it.
+They are constants of the row while the base is frozen, so a plan may keep them.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from .base import LanguageModel
 
 
 def is_constant(lm: LanguageModel, reads: Reads) -> bool:
-    """Whether what is read of an input stays the same through training, and is more than a look-up."""
+    """Return whether an input's features stay the same through training, and are more than a look-up."""
     return reads.kind == "encoder" or (reads.kind == "hidden" and lm.is_frozen)
 
 
 def read(lm: LanguageModel, batch: Batch, reads: Reads) -> Features:
-    """Features [B, M, D] of the batch's inputs: those it brings along, or computed here."""
+    """Return the features [B, M, D] of the batch's inputs: its own, or computed here."""
     if batch.features is not None and batch.features_mask is not None:
         return Features(batch.features, batch.features_mask)
     if reads.kind == "embeddings":
@@ -38,7 +38,7 @@ def read(lm: LanguageModel, batch: Batch, reads: Reads) -> Features:
 
 
 def encoder_ids(lm: LanguageModel, reads: Reads, texts: Sequence[str]) -> Any:
-    """The texts as a separate encoder takes them: ids and `attention_mask` [B, M], on the base's device."""
+    """Encode texts for a separate encoder: ids and `attention_mask` [B, M], on the base's device."""
     tokenizer, encoder = pretrained(reads.encoder, str(lm.device))
     limit = min(int(getattr(encoder.config, "max_position_embeddings", 512)), 512)
     options = {"return_tensors": "pt", "padding": True, "truncation": True, "max_length": limit}
@@ -46,7 +46,7 @@ def encoder_ids(lm: LanguageModel, reads: Reads, texts: Sequence[str]) -> Any:
 
 
 def size(lm: LanguageModel, reads: Reads) -> int:
-    """D of what `read` gives."""
+    """Return D of the features that `read` returns."""
     if reads.kind == "encoder":
         return int(pretrained(reads.encoder, str(lm.device))[1].config.hidden_size)
     return lm.spec.hidden_size
@@ -54,7 +54,7 @@ def size(lm: LanguageModel, reads: Reads) -> int:
 
 @lru_cache(maxsize=4)
 def pretrained(name: str, device: str) -> tuple[Any, Any]:
-    """A frozen pretrained encoder and its tokenizer, by hub id or folder."""
+    """Load a frozen pretrained encoder and its tokenizer, by hub id or folder."""
     from safetensors import SafetensorError
     from transformers import AutoModel, AutoTokenizer
 

@@ -1,4 +1,4 @@
-"""Training the base model jointly with a prompt or prefix, or alone: LoRA through peft, or every weight.
+"""The base model can be trained with a prompt or prefix, or alone: LoRA through peft, or every weight.
 
 A classification head, where the model has one, is trained in every mode.
 """
@@ -71,7 +71,7 @@ def unfreeze(
 
 
 def trained_weights(lm: LanguageModel) -> dict[str, Tensor]:
-    """The base parameters that are trained, by name; empty for a frozen base."""
+    """Return the base parameters that are trained, by name; empty for a frozen base."""
     return {name: p for name, p in lm.model.named_parameters() if p.requires_grad}
 
 

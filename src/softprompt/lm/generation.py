@@ -1,4 +1,4 @@
-"""What both kinds of language model ask of transformers' own `generate`, and what they refuse of it.
+"""The options of transformers' own `generate` are checked here for both kinds of model that write text.
 
 Beside the embeddings `generate` is given token ids in the same columns, so that whatever reads ids
 (penalties, streamers, an assistant) sees a row's input under every method. Columns that have no token
@@ -31,7 +31,7 @@ GUESSING = (
 
 
 def answering(lm: Any, max_new_tokens: int, /, **given: Any) -> dict[str, Any]:
-    """Options under which answers are made: greedy, up to an end token, but for what is asked for."""
+    """Return options for answers: greedy, up to an end token, unless others are given."""
     options = merged(given)
     if options.get("max_length") is None:
         options.setdefault("max_new_tokens", max_new_tokens)
@@ -44,62 +44,64 @@ def answering(lm: Any, max_new_tokens: int, /, **given: Any) -> dict[str, Any]:
 
 
 def merged(options: dict[str, Any]) -> dict[str, Any]:
-    """The options with those of the `generation_config` among them, which give way to the others."""
+    """Join the options of a `generation_config` with the others, which take precedence."""
     config = options.get("generation_config")
-    said = {} if config is None else vars(config)
-    whole = {k: v for k, v in said.items() if v is not None and not k.startswith("_")}
+    settings = {} if config is None else vars(config)
+    whole = {k: v for k, v in settings.items() if v is not None and not k.startswith("_")}
     whole.pop("transformers_version", None)
     return whole | {name: value for name, value in options.items() if name != "generation_config"}
 
 
-def asked(model: Any, options: dict[str, Any], name: str) -> Any:
-    """An option's value: as given, else in the model's own `generation_config`."""
+def option_value(model: Any, options: dict[str, Any], name: str) -> Any:
+    """Return an option's value: as given, else as in the model's own `generation_config`."""
     given = options.get(name)
     return getattr(model.generation_config, name, None) if given is None else given
 
 
 def default(options: dict[str, Any], name: str, value: Any) -> None:
-    """The option's value where the caller leaves it open."""
+    """Set an option where the caller has not."""
     if options.get(name) is None:
         options[name] = value
 
 
 def draw_from_all(options: dict[str, Any]) -> None:
-    """Sampling is of the whole vocabulary unless asked for otherwise; transformers would take 50 tokens."""
+    """Sample from the whole vocabulary by default; transformers would take the best 50 tokens."""
     if options.get("do_sample"):
         default(options, "top_k", 0)
 
 
 def check(model: Any, options: dict[str, Any], injection: Injection) -> None:
-    """Raises where `generate` would take an option and answer something else than was asked."""
-    if asked(model, options, "output_attentions") and "eager" not in (attention_of(model.config) or ""):
+    """Raise SoftPromptError where `generate` would accept an option and not do what it means."""
+    if option_value(model, options, "output_attentions") and "eager" not in (
+        attention_of(model.config) or ""
+    ):
         raise SoftPromptError(
             "output_attentions does not go with attention=sdpa",
             why="the fused kernel never has the weights: each would be None",
             fix="load the model with attention=eager",
         )
-    if asked(model, options, "cache_implementation") == "paged":
+    if option_value(model, options, "cache_implementation") == "paged":
         raise SoftPromptError(
             "cache_implementation=paged takes no injected vectors",
             why="transformers' continuous batching runs another attention",
             fix="use cache_implementation=dynamic or static",
         )
-    if asked(model, options, "token_healing"):
+    if option_value(model, options, "token_healing"):
         raise SoftPromptError(
             "token_healing takes away tokens of the input",
-            why="what is injected has its place by the input's columns",
+            why="the positions of injected vectors depend on the input's columns",
             fix="leave it out, and end inputs where a word ends",
         )
     assistant = options.get("assistant_model")
     if assistant is not None and attached(assistant) is not None:
         raise SoftPromptError(
             "the assistant model was loaded by softprompt",
-            why="what is injected into the large model would reach it too",
+            why="its attention is changed, and only the large model's is meant to be",
             fix="give it as transformers loads it: AutoModelForCausalLM.from_pretrained(…)",
         )
     if not injection.channels():
         return
-    if asked(model, options, "guidance_scale") not in (None, 1, 1.0):
+    if option_value(model, options, "guidance_scale") not in (None, 1, 1.0):
         raise SoftPromptError(
             "guidance_scale does not go with a prompt or prefix",
             why="its run without the input would be given the prompt of the run with it",
@@ -108,8 +110,8 @@ def check(model: Any, options: dict[str, Any], injection: Injection) -> None:
 
 
 def check_soft_tokens(model: Any, options: dict[str, Any]) -> None:
-    """Raises where `generate` cannot start from embeddings (decoder-only models)."""
-    if asked(model, options, "prefill_chunk_size"):
+    """Raise SoftPromptError where `generate` cannot start from embeddings (decoder-only models)."""
+    if option_value(model, options, "prefill_chunk_size"):
         raise SoftPromptError(
             "prefill_chunk_size does not go with soft tokens",
             why="transformers prefills token ids in chunks, and soft tokens have none",
@@ -124,12 +126,12 @@ def check_soft_tokens(model: Any, options: dict[str, Any]) -> None:
 
 
 def guesses(model: Any, options: dict[str, Any]) -> str:
-    """The option that guesses tokens ahead, if one is given; else an empty string."""
-    return next((name for name in GUESSING if asked(model, options, name)), "")
+    """Return the option that guesses tokens ahead, if one is given; else an empty string."""
+    return next((name for name in GUESSING if option_value(model, options, name)), "")
 
 
 def ids_in_place(batch: Batch, injection: Injection, pack: Pack) -> tuple[Tensor, Tensor]:
-    """Token ids [B, S] in the columns of [before | input | after], and which are tokens: [B, S] bool."""
+    """Return token ids [B, S] in the columns of [before | input | after], and which are tokens."""
     first = batch.input_ids.gather(1, batch.input_mask.to(torch.uint8).argmax(1, keepdim=True))
     parts = [(batch.input_ids, batch.input_mask, batch.input_mask)]
     if injection.before is not None:
@@ -147,7 +149,7 @@ def _without_tokens(real: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def new_tokens(out: Any, width: int) -> Any:
-    """What `generate` returned, with the first `width` columns of its sequences cut off."""
+    """Cut off the first `width` columns of the sequences that `generate` returned."""
     if isinstance(out, Tensor):
         return out[:, width:]
     out.sequences = out.sequences[:, width:]
@@ -155,5 +157,5 @@ def new_tokens(out: Any, width: int) -> Any:
 
 
 def tokens_of(out: Any) -> Tensor:
-    """The tokens alone, whether `generate` gave them alone or in its output object."""
+    """Return the tokens, whether `generate` returned them alone or in its output object."""
     return out if isinstance(out, Tensor) else out.sequences

@@ -1,4 +1,4 @@
-"""Gradient checkpointing: layers are computed again in the backward pass, which saves their memory.
+"""With gradient checkpointing, layers are computed again in the backward pass, which saves memory.
 
 transformers' own switch works only in layers that are training: some would then drop out numbers, and all
 would lose the KV cache in `generate`.
@@ -20,7 +20,7 @@ from .injected import checkpoint_contexts
 
 
 def layers_of(model: nn.Module) -> tuple[nn.Module, ...]:
-    """Layers that can be computed again in the backward pass; none in some families.
+    """Return the layers that can be computed again in the backward pass; none in some families.
 
     Of layers inside others, these are the outer ones.
     """
@@ -31,7 +31,7 @@ def layers_of(model: nn.Module) -> tuple[nn.Module, ...]:
 
 @contextlib.contextmanager
 def recomputed(layers: Sequence[nn.Module]) -> Iterator[None]:
-    """Each layer that runs inside is computed again in the backward pass, where gradient is wanted."""
+    """Compute each layer that runs inside again in the backward pass, where gradient is needed."""
     layers = layers if torch.is_grad_enabled() else ()
     before = [(layer, vars(layer).get("forward")) for layer in layers]
     for layer in layers:

@@ -1,4 +1,4 @@
-"""Classification heads: what stands on top of a base model, trained beside a prompt and saved with it.
+"""A classification head is on top of a base model, trained with a prompt and saved with it.
 
 A head is the transformers model's own (`AutoModelForSequenceClassification`,
 `AutoModelForTokenClassification`): every parameter outside its `base_model`. Where a checkpoint has a
@@ -28,7 +28,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_N
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """A head of `size` outputs: labels, tags, or 1 for a number."""
+    """A head has `size` outputs: labels, tags, or 1 for a number."""
 
     over: Literal["sequence", "tokens"]
     size: int
@@ -36,14 +36,14 @@ class Head:
 
     @property
     def auto_class(self) -> Any:
-        """The transformers class that has it."""
+        """Return the transformers class that has it."""
         return (
             AutoModelForSequenceClassification if self.over == "sequence" else AutoModelForTokenClassification
         )
 
 
 def is_encoder(config: PreTrainedConfig) -> bool:
-    """Whether a checkpoint is a BERT-like model: every position sees every other, masked words are learned.
+    """Return whether a checkpoint is a BERT-like model, where every position sees every other.
 
     Most such families can be used as decoders too; then `is_decoder` or the saved class says so.
     """
@@ -55,7 +55,7 @@ def is_encoder(config: PreTrainedConfig) -> bool:
 
 
 def auto_class(config: PreTrainedConfig, head: Head | None) -> Any:
-    """The transformers class to load a checkpoint as."""
+    """Return the transformers class to load a checkpoint as."""
     if head is not None:
         return head.auto_class
     if config.is_encoder_decoder:
@@ -64,7 +64,7 @@ def auto_class(config: PreTrainedConfig, head: Head | None) -> Any:
 
 
 def parameter_names(model: PreTrainedModel, fresh: Collection[str] = ()) -> frozenset[str]:
-    """The head's parameters; `fresh` are the names that the checkpoint lacked."""
+    """Return the names of the head's parameters; the checkpoint lacked those in `fresh`."""
     inside = f"{model.base_model_prefix}."
     names = (name for name, _ in model.named_parameters())
     return frozenset(n for n in names if not n.startswith(inside) or (n in fresh and ".pooler." in n))
@@ -72,7 +72,7 @@ def parameter_names(model: PreTrainedModel, fresh: Collection[str] = ()) -> froz
 
 @contextlib.contextmanager
 def drawn(head: Head | None) -> Iterator[None]:
-    """A head drawn inside depends on its seed alone."""
+    """Make the numbers of a head that is drawn inside depend on its seed alone."""
     if head is None:
         yield
         return

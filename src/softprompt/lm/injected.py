@@ -1,4 +1,4 @@
-"""What is injected during a model call, and how it reaches the attention function.
+"""Vectors are injected during a model call; this is how they reach the attention function.
 
 It reaches the function through a context variable, so two threads never see each other's. Each call of an
 attention module is a *site*, numbered on load (`lm.probe`): encoder layers, decoder layers and
@@ -23,7 +23,7 @@ from .visibility import Rule
 
 @dataclass(frozen=True, slots=True)
 class Site:
-    """The numbers of an attention module: `calls` of them from `first` on, one for each call of a run."""
+    """An attention module has `calls` numbers from `first` on, one for each call in a run of the model."""
 
     first: int
     calls: int = 1
@@ -45,14 +45,14 @@ class Columns:
     reach: tuple[Tensor | None, ...] = ()  # by layer: which rows have it, [B] bool; None: all
 
     def at(self, site: int) -> Tensor:
-        """The mask [B, P] of a layer's columns."""
+        """Return the mask [B, P] of a layer's columns."""
         reach = self.reach[site] if self.reach else None
         return self.mask if reach is None else self.mask & reach[:, None]
 
 
 @dataclass(slots=True)
 class Active:
-    """What is injected during one model call (or one `generate`)."""
+    """All that is injected during one model call (or one `generate`), and what is recorded of it."""
 
     columns: Sequence[Columns] = ()
     sites: Mapping[Any, Site] = field(default_factory=dict)  # the model's attention modules; others are plain
@@ -62,7 +62,7 @@ class Active:
     query_offset: Any = 0  # columns already in the cache; set by the mask function at every model call
     # the same by (queries, keys), where a call makes several masks: a decoder's other one is of its encoder
     offsets: dict[tuple[int, int], Any] = field(default_factory=dict)
-    masks: dict[Any, tuple[Tensor | None, Tensor]] = field(default_factory=dict)  # own, and extended
+    masks: dict[Any, tuple[Tensor | None, Tensor]] = field(default_factory=dict)  # the model's, and extended
     record: dict[int, LayerKV] | None = None  # each site's own keys and values, as they reach the function
     kept: KeyValueStore | None = None  # where each site's own keys and values are kept from call to call
     visits: list[Visit] | None = None  # who called, in order (for the probe)
@@ -72,7 +72,7 @@ class Active:
 
     @property
     def has_positions(self) -> bool:
-        """Whether some columns stand at positions of the row that are not in the call."""
+        """Return whether some columns have positions of the row that are not in the call."""
         return self.query_positions is not None and (
             self.kept is not None or any(c.positions is not None for c in self.columns)
         )
@@ -86,7 +86,7 @@ class Active:
         return site.first + call
 
     def check(self) -> None:
-        """Raises SoftPromptError where a layer has not come for what it was to see."""
+        """Raise SoftPromptError where a layer did not call for the vectors that it was to see."""
         wanted = {
             site
             for part in (*self.columns, *([] if self.adapter is None else [self.adapter]))
@@ -101,7 +101,7 @@ class Active:
 
 @dataclass(slots=True)
 class Pack:
-    """Rows of one width that lie one after the other in a longer row, from column `start` on."""
+    """Rows of one width are packed in a longer row, from column `start` on."""
 
     start: int
     mask: Tensor  # [B, S] bool: which of their columns are real
@@ -110,15 +110,15 @@ class Pack:
 
     @property
     def end(self) -> int:
-        """The column behind them."""
+        """Return the column behind them."""
         return self.start + self.mask.numel()
 
     def rows(self, whole: Tensor) -> Tensor:
-        """Their part of [1, heads, columns, d]: [B, heads, S, d]."""
+        """Take their part of [1, heads, columns, d]: [B, heads, S, d]."""
         return whole[0, :, self.start : self.end].unflatten(1, self.mask.shape).transpose(0, 1)
 
     def causal(self, window: int | None) -> Tensor | None:
-        """What each query sees of its own row, [B or 1, 1, S, S] bool; None where the kernel knows it."""
+        """Return which keys each query sees, [B or 1, 1, S, S] bool; None where the kernel knows it."""
         reach = min(window or self.mask.shape[1], self.mask.shape[1])  # no further than the row is long
         if reach not in self._causal:
             self._causal[reach] = self._seen(reach)
@@ -139,18 +139,18 @@ class Pack:
 class KeyValueStore(Protocol):
     """Keys and values of the rows so far, one query a row: see `lm.kv_store`."""
 
-    def grown(self, site: int, own: LayerKV, window: int | None, rule: Rule | None) -> tuple[LayerKV, Tensor]:
-        """All that a layer's queries see, `own` [B, kv_heads, 1, head_dim] included: its keys and values
+    def grown(self, site: int, new: LayerKV, window: int | None, rule: Rule | None) -> tuple[LayerKV, Tensor]:
+        """Add `new` [B, kv_heads, 1, head_dim] to a layer, and return all that its queries see.
 
-        [B, kv_heads, n, head_dim], and which of them each row has: [B, 1, 1, n] bool. What a query sees is
-        the model's own rule's to say where there is one, else the window's.
+        The keys and values are [B, kv_heads, n, head_dim]; the mask [B, 1, 1, n] says which of them each row
+        has. The model's own rule decides what a query sees, else the window.
         """
         ...
 
 
 @dataclass(frozen=True, slots=True)
 class Visit:
-    """One call of the attention function, as the probe sees it."""
+    """One call of the attention function, as it is recorded for the probe."""
 
     module: Any
     heads: int
@@ -191,7 +191,7 @@ def attention_lost(why: str) -> SoftPromptError:
 
 
 def checkpoint_contexts() -> tuple[Any, Any]:
-    """`context_fn` for torch.utils.checkpoint: the recomputation sees what the forward saw.
+    """Return torch.utils.checkpoint's `context_fn`: the recomputation sees what the forward saw.
 
     The backward pass may run on another thread, where the context variable is not set.
     """
@@ -199,5 +199,5 @@ def checkpoint_contexts() -> tuple[Any, Any]:
 
 
 def current() -> Active | None:
-    """What is injected now; None: nothing."""
+    """Return what is injected now; None: nothing is."""
     return _ACTIVE.get()

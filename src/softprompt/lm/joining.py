@@ -27,28 +27,28 @@ Row = TypeVar("Row")
 
 @dataclass(frozen=True, slots=True)
 class Joining:
-    """One row of [before | input | after], on its way to its first token."""
+    """One row of [before | input | after] that has no token of its answer yet."""
 
     vectors: Tensor  # [S, H] its embeddings but for those in `context`; the last input token is among them
-    after: int  # how many of them stand behind the input
+    after: int  # how many of them follow the input
     injection: Injection  # its prefixes and adapter, of one row; soft tokens are `vectors`
-    context: Context | None = None  # of one row: keys and values of what stands ahead of `vectors`
+    context: Context | None = None  # of one row: keys and values of what precedes `vectors`
     room: int = 0  # tokens that will follow: their columns are taken at once
 
     @property
     def positions(self) -> int:
-        """Of the row so far: prefixes have none."""
+        """Return the number of positions of the row so far; prefixes have none."""
         return self.vectors.shape[0] + (0 if self.context is None else self.context.mask.shape[1])
 
     @property
     def columns(self) -> int:
-        """What it takes of the store."""
+        """Return the number of columns that the row needs in the store."""
         prefixes = (self.injection.kv_before, self.injection.kv_after)
         return self.positions + sum(int(p.mask.sum()) for p in prefixes if p is not None)
 
 
 def alike(rows: Sequence[tuple[Row, Joining]], most: int = PADDING) -> list[list[tuple[Row, Joining]]]:
-    """Rows, each with whatever it belongs to, in batches with at most so much padding."""
+    """Group rows, each with the object it belongs to, into batches with at most `most` columns of padding."""
     batches: list[list[tuple[Row, Joining]]] = []
     padding = 0
     for row in sorted(rows, key=lambda row: -len(row[1].vectors)):
@@ -62,10 +62,10 @@ def alike(rows: Sequence[tuple[Row, Joining]], most: int = PADDING) -> list[list
 
 @final
 class Joined:
-    """Rows that are run as one batch, and what it came to: their next logits, and their keys and values."""
+    """Rows that are run as one batch, and the result: their next logits, and their keys and values."""
 
     def __init__(self, lm: CausalLM, rows: Sequence[Joining]) -> None:
-        """They wait to be run."""
+        """Collect the rows as one batch, which `run` or `run_packed` then computes."""
         self.rows = tuple(rows)
         width = max(row.vectors.shape[0] for row in rows)
         device = lm.device
@@ -84,30 +84,30 @@ class Joined:
         )
         self.active.record = {}
         self.logits = self.vectors.new_zeros(0)  # [B, logits, V]
-        self.own: Layers = ()  # [B, kv_heads, width, head_dim]
+        self.recorded: Layers = ()  # [B, kv_heads, width, head_dim]
 
     def run(self, lm: CausalLM, logits: int = 1) -> Joined:
-        """By itself. `logits` are those wanted of each row's last columns."""
+        """Run these rows alone; `logits` is the number of last columns whose logits are computed."""
         return self._ran(lm, lm.run(self.vectors, self.mask, self.positions, self.active, logits))
 
     @staticmethod
     def run_packed(lm: CausalLM, batches: Sequence[Joined]) -> None:
-        """All in one pass of a model that `packed.suits`."""
+        """Run all batches in one pass of a model that `packed.suits`."""
         parts = [(each.vectors, each.mask, each.positions, each.active) for each in batches]
         for each, logits in zip(batches, packed.run(lm, parts), strict=True):
             each._ran(lm, logits)
 
     def _ran(self, lm: CausalLM, logits: Tensor) -> Joined:
-        self.logits, self.own = logits, recorded(self.active, len(lm.spec.layers))
+        self.logits, self.recorded = logits, recorded(self.active, len(lm.spec.layers))
         return self
 
     def context(self, row: int, start: int, end: int) -> Context:
-        """Keys and values of a row's positions from `start` to `end`, of its context and beyond: a copy."""
+        """Copy the keys and values of a row's positions from `start` to `end`, its context included."""
         known = self.rows[row].context
         ahead = 0 if known is None else known.mask.shape[1]
         first = self.mask.shape[1] - self.rows[row].vectors.shape[0] - ahead  # column of position 0
         layers = []
-        for site, own in enumerate(self.own):
+        for site, own in enumerate(self.recorded):
             assert own is not None
             parts = [own.map(lambda t: t[row : row + 1, :, max(start, ahead) + first : end + first])]
             if known is not None and start < ahead:

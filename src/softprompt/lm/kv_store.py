@@ -1,11 +1,10 @@
-"""Rows that are answered side by side: each joins and leaves between steps, a step is one token for all.
+"""Rows are decoded together: each is added and removed between steps, and a step is one token for all.
 
-What a row sees (its prefix, its soft tokens, its input, what it has written) stands as keys and values in
-one line of a store, without gaps, in the order in which it came; order is nothing to attention, which has
-each key's position in it. So a step costs the same whatever stands there, and rows under different prompts
-are one batch. Lines 0 … B-1 are those in use: the store is read where it lies. A row that joins runs what
-is not known of it (`Joining`) beside others that join; keys and values known before come as its `Context`.
-This file knows nothing of requests, prompts' names or sampling.
+All that a row sees (its prefix, its soft tokens, its input, its answer so far) is stored as keys and values
+in one line of a store, without gaps, in order of arrival. Attention does not depend on that order, because
+each key contains its position. So a step costs the same under every prompt, and rows under different
+prompts are one batch. Lines 0 … B-1 are in use, and are read without a copy. `lm.joining` runs new requests
+first. This file knows nothing of requests, prompts' names or sampling.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ LINES, COLUMNS = 8, 64  # the store grows by multiples of these
 
 @final
 class Running:
-    """The rows that are being answered, by their lines in the store: 0 … `len` - 1."""
+    """The rows that are decoded now, by their lines in the store: 0 … `len` - 1."""
 
     def __init__(self, lm: CausalLM, most: int = 2**40) -> None:
         """The store has at most `most` columns, lines times their length, or those of one row."""
@@ -50,33 +49,33 @@ class Running:
 
     @property
     def bytes(self) -> int:
-        """Of the store."""
+        """Return the size of the store in bytes."""
         return sum(t.numel() * t.element_size() for t in (*self._keys, *self._values))
 
     @torch.no_grad()
     def join(self, joined: Joined, which: Sequence[int]) -> None:
-        """Those rows, by their numbers, take the next lines, in order; none of them where that fails."""
+        """Add rows, by their numbers, in the next lines, in order; none of them is added where that fails."""
         if not which:
             return
         before, rows = len(self), [joined.rows[i] for i in which]
         try:
             self._ends += [row.columns + row.room for row in rows]
             self._fit(len(self._ends))
-            own = Columns(joined.own, joined.mask, positions=joined.positions)
+            own = Columns(joined.recorded, joined.mask, positions=joined.positions)
             for i, row in zip(which, rows, strict=True):
                 self._fill(len(self), i, [*joined.active.columns, own])
                 self._used.append(row.columns)
                 self._next.append(row.positions)
                 self._adapters.append(row.injection.adapter)
             self._merge_adapters()
-        except BaseException:  # out of memory, say: the rows that run go on as if nobody had come
+        except BaseException:  # out of memory, say: the running rows continue as before
             for of_rows in (self._ends, self._used, self._next, self._adapters):
                 del of_rows[before:]
             raise
 
     @torch.no_grad()
     def step(self, ids: Sequence[int]) -> Tensor:
-        """Each row's next token is fed; the logits [B, V] of the ones that follow."""
+        """Feed each row's next token, and return the logits [B, V] of the tokens that follow."""
         self._ends = [max(end, n + 1) for end, n in zip(self._ends, self._used, strict=True)]
         self._fit(len(self))
         device = self.lm.device
@@ -95,7 +94,7 @@ class Running:
         return logits
 
     def leave(self, line: int) -> int:
-        """The row is gone; the last one takes its line. The line that was moved here."""
+        """Remove a row; the last row takes its line. Return the line that was moved."""
         last = len(self) - 1
         n = self._used[last]
         tensors = [*self._keys, *self._values]
@@ -118,12 +117,12 @@ class Running:
         return last
 
     def fits(self, rows: int, columns: int) -> bool:
-        """Whether there is room for so many rows more, of at most so many columns each."""
+        """Return whether there is room for `rows` more rows of at most `columns` columns each."""
         lines = len(self) + rows
         return lines == 1 or lines * _rounded(max([*self._ends, columns]), COLUMNS) <= self.most
 
     def _fit(self, lines: int) -> None:
-        """Room for so many lines of the length that `_ends` asks for."""
+        """Make room for `lines` lines of the length in `_ends`."""
         have = self._places.shape if self._keys else (0, 0)
         columns = _rounded(max(self._ends), COLUMNS)
         if have[0] >= lines and columns <= have[1] <= 2 * columns:
@@ -154,7 +153,7 @@ class Running:
         self._absent = {site: wider(t) for site, t in self._absent.items()}
 
     def _fill(self, line: int, row: int, parts: Sequence[Columns]) -> None:
-        """A row's columns of each part, one after the other."""
+        """Write a row's columns of each part into its line, one part after the other."""
         start = 0
         for absent in self._absent.values():
             absent[line] = False
@@ -193,18 +192,18 @@ def _rounded(number: int, to: int) -> int:
 
 @final
 class _Step:
-    """One step's view of the store, as `attention.Kept` asks."""
+    """One step sees the store through this `KeyValueStore`."""
 
     def __init__(self, rows: Running, positions: Tensor, at: Tensor) -> None:
         self.rows, self.positions, self.at = rows, positions, at
         self.width = int(at.max()) + 1
         self._masks: dict[Any, Tensor] = {}  # by rule or window
 
-    def grown(self, site: int, own: LayerKV, window: int | None, rule: Rule | None) -> tuple[LayerKV, Tensor]:
+    def grown(self, site: int, new: LayerKV, window: int | None, rule: Rule | None) -> tuple[LayerKV, Tensor]:
         rows, count = self.rows, len(self.rows)
         key, value = rows._keys[site], rows._values[site]
-        key[rows._lines, :, self.at] = own.key[:, :, 0]
-        value[rows._lines, :, self.at] = own.value[:, :, 0]
+        key[rows._lines, :, self.at] = new.key[:, :, 0]
+        value[rows._lines, :, self.at] = new.value[:, :, 0]
         seen = self._seen(window or 0, rule)
         if site in rows._absent:
             seen = seen & ~rows._absent[site][:count, None, None, : self.width]

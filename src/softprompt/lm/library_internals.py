@@ -15,12 +15,12 @@ from transformers import GenerationConfig
 
 
 def supports_sdpa(model: Any) -> bool:
-    """Whether transformers has fused attention for the model's family."""
+    """Return whether the model's family has fused attention in transformers."""
     return bool(model._supports_sdpa)
 
 
 def attention_of(config: Any) -> str | None:
-    """The name of the attention function that layers with this configuration call."""
+    """Return the name of the attention function that layers with this configuration call."""
     return getattr(config, "_attn_implementation", None)
 
 
@@ -30,7 +30,7 @@ def set_attention_of(config: Any, name: str) -> None:
 
 
 def position_bucket(layer: Any, distance: Tensor) -> Tensor:
-    """The row of each distance in the table of biases of a T5 attention layer."""
+    """Return the row of each distance in the table of biases of a T5 attention layer."""
     settings = {
         "bidirectional": not layer.is_decoder,
         "num_buckets": layer.relative_attention_num_buckets,
@@ -41,17 +41,17 @@ def position_bucket(layer: Any, distance: Tensor) -> Tensor:
 
 
 def generation_defaults() -> dict[str, Any]:
-    """The values that `generate` takes for options that nobody gives."""
+    """Return the values that `generate` takes for options that nobody gives."""
     return GenerationConfig._get_default_generation_params()
 
 
 def softmax_gradient(of_weights: Tensor, weights: Tensor) -> Tensor:
-    """The gradient of softmax's input over the last dimension: w · (dw - sum of w · dw)."""
+    """Compute the gradient of softmax's input over the last dimension: w · (dw - sum of w · dw)."""
     return torch.ops.aten._softmax_backward_data(of_weights, weights, -1, weights.dtype)
 
 
 def cpu_features() -> Mapping[str, Any]:
-    """The processor's instruction sets, by name: "avx512_bf16" and "amx_bf16" among them."""
+    """Return the processor's instruction sets by name, "avx512_bf16" and "amx_bf16" among them."""
     if hasattr(torch.cpu, "get_capabilities"):
         return torch.cpu.get_capabilities()
     # releases before that function; every processor that has AMX tiles multiplies bfloat16 in them

@@ -1,4 +1,4 @@
-"""`load`: a hub id, a local folder, a GGUF file, or an alias becomes a `LanguageModel`."""
+"""`load` makes a `LanguageModel` of a hub id, a local folder, a GGUF file, or an alias."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def load(
     head: Head | None = None,
     attention: Attention = "auto",
 ) -> LanguageModel:
-    """A frozen model with its tokenizer; a BERT-like one with its masked-word head, or with `head`.
+    """Load a frozen model with its tokenizer, a BERT-like one with its masked-word head or `head`.
 
     `dtype="auto"` takes bfloat16 where the GPU or the processor multiplies it in hardware, else float32; the
     model's `why_dtype` says why. `attention="auto"` is torch's fused one
@@ -67,10 +67,10 @@ def load(
             both: Any = heads.auto_class(config, head).from_pretrained(
                 path, dtype=kind, output_loading_info=True, **options
             )
-        model, found = both
+        model, report = both
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         raise locate.failed(name, error) from error
-    fresh = {*found["missing_keys"], *(key for key, *_ in found["mismatched_keys"])}
+    fresh = {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}
     head_names = frozenset() if head is None else heads.parameter_names(model, fresh)
     if missing := sorted(fresh - head_names):
         raise SoftPromptError(
@@ -86,13 +86,13 @@ def load(
 
 
 def _check_config(config: Any, name: str) -> None:
-    """Ids of its config that a model looks up must have an embedding: known before weights are read."""
+    """Check, before weights are read, that ids in the config have an embedding."""
     _check_ids(config, "config.json", config.get_text_config(), ["pad_token_id"], name)
     _check_ids(config, "config.json", config, ["pad_token_id", *_starts(config)[:1]], name)
 
 
 def _check_generation_config(config: Any, settings: Any, name: str) -> None:
-    """The same of its generation settings."""
+    """Check that ids in the generation settings have an embedding."""
     _check_ids(config, "generation_config.json", settings, _starts(config), name)
 
 
@@ -114,7 +114,7 @@ def _check_ids(config: Any, file: str, source: Any, keys: list[str], name: str) 
 
 
 def _wrapper(config: Any, head: Head | None, name: str) -> type[CausalLM | EncoderLM | Seq2SeqLM]:
-    """The class for a checkpoint's kind of model. Raises where it cannot carry the head."""
+    """Return the class for a checkpoint's kind of model. Raises where it cannot have the head."""
     if heads.is_encoder(config):
         return EncoderLM
     if head is not None and (head.over == "tokens" or config.is_encoder_decoder):
@@ -130,7 +130,7 @@ def _wrapper(config: Any, head: Head | None, name: str) -> type[CausalLM | Encod
 
 
 def fingerprint(lm: LanguageModel) -> dict[str, str]:
-    """Short hashes of all of a base that answers depend on, by what they are called in a message.
+    """Return short hashes of all of a base that answers depend on, by their names in messages.
 
     The config, a sample of every weight but a head's, the vocabulary, how text becomes ids, the chat
     template, and what of the generation config rules answers. Weights are compared in bfloat16, so the same
@@ -157,7 +157,7 @@ def fingerprint(lm: LanguageModel) -> dict[str, str]:
 
 @quietly
 def load_tokenizer(name: str) -> Any:
-    """The tokenizer of a model, without the model. Raises SoftPromptError where it cannot be found."""
+    """Load the tokenizer of a model, without the model. Raises SoftPromptError where there is none."""
     from transformers import AutoTokenizer
 
     path, options = locate.find(name, ALIASES)

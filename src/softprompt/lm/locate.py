@@ -1,7 +1,7 @@
-"""Where a base model is, and why one cannot be loaded: said before and after transformers tries.
+"""Find a base model, and explain why one cannot be loaded, before and after transformers tries.
 
-What looks like a path is never asked of the hub. Code that comes with a checkpoint is not run, and nobody is
-asked whether it should be.
+The hub is never asked for a name that looks like a path. Code that comes with a checkpoint is not run, and
+the user is not asked to allow it.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ WEIGHTS = (".safetensors", ".bin", ".h5", ".msgpack")
 
 
 def find(name: str, aliases: Mapping[str, Callable[[], Path]]) -> tuple[str, dict[str, Any]]:
-    """(path or hub id, options) as `from_pretrained` takes them. Raises SoftPromptError with the reason."""
+    """Return (path or hub id, options) for `from_pretrained`. Raises SoftPromptError with the reason."""
     if name in aliases:
         return str(aliases[name]()), {}
     path = Path(expanded(name))
@@ -77,7 +77,7 @@ def find(name: str, aliases: Mapping[str, Callable[[], Path]]) -> tuple[str, dic
 
 
 def looks_local(name: str) -> bool:
-    """Whether a name is written as a path: from here, from home, from the root, through several folders."""
+    """Return whether a name is written as a path: relative, absolute, from home, or of several folders."""
     return (
         name.startswith((".", "/", "~", os.sep))
         or name.endswith("/")
@@ -88,7 +88,7 @@ def looks_local(name: str) -> bool:
 
 
 def failed(name: str, error: BaseException) -> SoftPromptError:
-    """What transformers could not load, in words that help."""
+    """Return the error for a model that transformers could not load, with a reason and a fix."""
     text = str(error).strip() or type(error).__name__
     low = text.lower()
     first = next((line for line in text.splitlines() if line.strip()), text)
@@ -109,7 +109,7 @@ def failed(name: str, error: BaseException) -> SoftPromptError:
         why = "the hub gives it to those only who were let in"
         fix = "ask for access on its page, and log in: hf auth login"
     elif any(
-        said in low for said in ("offline", "couldn't connect", "connection", "cannot find the requested")
+        phrase in low for phrase in ("offline", "couldn't connect", "connection", "cannot find the requested")
     ):
         why = "it is not on this machine, and the hub was not reached"
         fix = "check the connection (and HF_HUB_OFFLINE), or give the folder that the model is in"
@@ -142,7 +142,7 @@ def _check_folder(path: Path) -> None:
         raise SoftPromptError(
             f"{path} is no folder" if there else f"{path} leads nowhere",
             why="a model is a folder, or a .gguf file" if there else "it is a link to what is not there",
-            fix=f"give the folder that it is in: model={path.parent}" if there else "mend the link",
+            fix=f"give the folder that it is in: model={path.parent}" if there else "repair the link",
         )
     try:
         names = sorted(os.listdir(path))
@@ -181,7 +181,7 @@ def _check_folder(path: Path) -> None:
 
 
 def _read_by_transformers(names: list[str]) -> list[str]:
-    """Weights of the kind that transformers takes first, and files of the tokenizer and the configs."""
+    """Return the weights of the kind that transformers takes first, and the small files beside them."""
     first = next((end for end in WEIGHTS if any(name.endswith(end) for name in names)), WEIGHTS[0])
     small = (".json", ".model", ".spm", ".tiktoken", ".txt", ".jinja")
     return [name for name in names if name.endswith((first, *small))]
@@ -222,7 +222,7 @@ def _config(file: Path) -> dict[str, Any]:
 
 
 def _check_shards(path: Path, names: list[str]) -> None:
-    """Files that an index of weights names must be there."""
+    """Raise SoftPromptError where a file that an index of weights names is missing."""
     for index in (name for name in names if name.endswith(".index.json")):
         named = sorted(set((_config(path / index).get("weight_map") or {}).values()))
         if missing := [name for name in named if name not in names]:

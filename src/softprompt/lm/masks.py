@@ -1,4 +1,4 @@
-"""Which columns each query sees: the sequence's own mask, with the injected columns ahead of it."""
+"""Masks say which columns each query sees: the sequence's own, with the injected columns ahead of it."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def whole_mask(
     mask: Tensor | None,
     window: int | None,
 ) -> Tensor:
-    """The sequence's own mask with the injected columns ahead of it: [B, 1 or heads, q, sum of P + keys].
+    """Return the sequence's mask with the injected columns ahead: [B, 1 or heads, q, sum of P + keys].
 
-    Made once for layers alike.
+    It is made once for all layers that have the same columns.
     """
     # an offset may be a tensor (static caches), so a mask is kept for one model call only: see `mask_sdpa`
     own = site if any(c.reach for c in present) else None
@@ -47,7 +47,7 @@ def _visible(
     window: int | None,
     rule: Rule | None,
 ) -> Tensor:
-    """Which injected columns each query sees: [B, 1, q, sum of P] bool."""
+    """Return which injected columns each query sees: [B, 1, q, sum of P] bool."""
     rows, queries = query.shape[0], query.shape[2]
     parts = []
     for columns in present:
@@ -68,7 +68,7 @@ def _visible(
 
 
 def _extend(mask: Tensor | None, seen: Tensor, keys: int) -> Tensor:
-    """A mask over `keys` own columns with the injected ones, seen or not [B, 1, q, P], ahead of it."""
+    """Extend a mask over `keys` columns by the injected ones, seen or not [B, 1, q, P], ahead of it."""
     rows, _, queries, _ = seen.shape
     if mask is None:
         mask = seen.new_ones(rows, 1, queries, keys)
@@ -77,7 +77,7 @@ def _extend(mask: Tensor | None, seen: Tensor, keys: int) -> Tensor:
 
 
 def as_mask(seen: Tensor, like: Tensor | None) -> Tensor:
-    """What is seen, bool, as a mask of the kind that the model makes: bool, or added to scores."""
+    """Return a bool mask as the kind of mask that the model makes: bool, or added to scores."""
     if like is None or like.dtype == torch.bool:
         return seen
     return torch.where(
@@ -86,7 +86,7 @@ def as_mask(seen: Tensor, like: Tensor | None) -> Tensor:
 
 
 def chosen_only(mask: Tensor | None, indices: Tensor, keys: int) -> Tensor:
-    """The mask without the keys that sparse attention did not choose: `indices` [B, q, chosen]."""
+    """Mask the keys that sparse attention did not choose: `indices` [B, q, chosen]."""
     chosen = indices.new_zeros((*indices.shape[:2], keys), dtype=torch.bool)
     chosen = chosen.scatter(-1, indices.long(), True)[:, None]
     if mask is None:
@@ -97,7 +97,7 @@ def chosen_only(mask: Tensor | None, indices: Tensor, keys: int) -> Tensor:
 
 
 def extend_bias(source: Any, bias: Tensor, mask: Tensor | None, real: Tensor) -> Tensor:
-    """T5's relative position bias [1 or B, heads, q, k] with the injected columns ahead of it.
+    """Extend T5's relative position bias [1 or B, heads, q, k] by the injected columns ahead of it.
 
     `source` is the layer that computes the bias. A row's real columns [B, P] are at the positions … -2, -1.
     """
@@ -115,8 +115,8 @@ def extend_bias(source: Any, bias: Tensor, mask: Tensor | None, real: Tensor) ->
 
 
 def columns_ahead(mask: Tensor, queries: int) -> Tensor:
-    """Columns in the cache ahead of the queries, by a causal mask: a query sees itself, and nothing later."""
+    """Count the cached columns ahead of the queries by a causal mask: a query sees itself, nothing later."""
     shown = mask if mask.dtype == torch.bool else mask == 0
     columns = torch.arange(mask.shape[-1], device=mask.device)
-    # the longest row's last query is real, wherever the padding stands
+    # the longest row's last query is real, wherever the padding is
     return (shown[:, 0, -1] * columns).amax() - (queries - 1)

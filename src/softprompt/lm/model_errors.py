@@ -1,6 +1,6 @@
-"""An exception on the way through a model becomes an error with its reason: nobody sees a traceback.
+"""An exception inside a model becomes an error with its reason, so that nobody sees a traceback.
 
-The exception stays chained as the cause, and says whether transformers' code or ours raised it.
+The exception is kept as the cause. The error says whether transformers' code or ours raised it.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ def errors_explained(model: Any) -> Iterator[None]:
 
 
 def is_of_memory(error: BaseException) -> bool:
-    """Whether memory ran out; torch says so in a RuntimeError."""
+    """Return whether memory ran out, which torch reports in a RuntimeError."""
     return isinstance(error, RuntimeError) and "memory" in str(error).lower()
 
 
 def _is_about_options(error: BaseException) -> bool:
-    """Whether the caller's options or functions raised it: no module was running.
+    """Return whether the caller's options or functions raised it, while no module was running.
 
     transformers' `generate` refuses an option before it runs the model, and calls a caller's own functions
     (streamers, criteria, processors) between two runs.

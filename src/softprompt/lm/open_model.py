@@ -42,7 +42,7 @@ class OpenModel:
 
     @property
     def model(self) -> PreTrainedModel:
-        """The transformers model. Raises SoftPromptError once it is closed."""
+        """Return the transformers model. Raises SoftPromptError once it is closed."""
         if self._model is None:
             raise refusals.closed(self.name)
         return self._model
@@ -89,7 +89,7 @@ class OpenModel:
 
     @contextlib.contextmanager
     def running(self, active: Active | None = None, *, part: bool = False) -> Iterator[None]:
-        """Around each call of the model: what is run inside sees `active` (see `injected.inject`).
+        """Run the model inside: what is run inside sees `active` (see `injected.inject`).
 
         An exception that the model raises becomes a SoftPromptError with it as its cause.
         """
@@ -98,6 +98,6 @@ class OpenModel:
 
     @contextlib.contextmanager
     def generating(self, active: Active) -> Iterator[None]:
-        """Around transformers' `generate`: as `running`; `close` removes what it leaves on the model."""
+        """Run transformers' `generate` inside, as `running`; `close` removes what it leaves on the model."""
         with self.running(active), module_state.cleared(self.model), self._attachment.changing(self.model):
             yield

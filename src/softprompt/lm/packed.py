@@ -1,9 +1,9 @@
-"""Rows of unlike lengths in one pass of the model, without columns of padding between them.
+"""Rows of different lengths are run in one pass of the model, without columns of padding between them.
 
-Everything in a transformer but attention works on each position alone, so a model that is given one long
-row [1, N, H] computes N positions whoever they belong to. In its attention layers the row falls apart again
-(`active.Pack`): rows of one width, what is injected into them, and nothing that they see of each other.
-A model whose attention is not ours to take apart so is found by trying it.
+Everything in a transformer but attention works on each position alone, so a model can compute the positions
+of several rows as one long row [1, N, H]. Attention runs per group of rows of equal length (`injected.Pack`),
+each with what is injected into it; groups do not see each other. Models whose attention cannot be split like
+this are found by trying it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ KINDS = {"full_attention", "sliding_attention"}  # masks that a pack makes as tr
 
 @torch.no_grad()
 def run(lm: CausalLM, batches: Sequence[tuple[Tensor, Tensor, Tensor, Active]]) -> list[Tensor]:
-    """The logits [B, 1, V] of each batch's last columns, as `CausalLM.run` gives them one batch at a time.
+    """Compute the logits [B, 1, V] of each batch's last columns, as `CausalLM.run` does for one batch.
 
     A batch is embeddings [B, S, H], their mask and their positions [B, S], and what is injected into it.
     """
@@ -47,7 +47,7 @@ def run(lm: CausalLM, batches: Sequence[tuple[Tensor, Tensor, Tensor, Active]]) 
 
 @torch.no_grad()
 def suits(lm: CausalLM) -> bool:
-    """Whether rows in one pass get what they get alone: tried on two, where nothing speaks against it."""
+    """Return whether rows in one pass get the logits that they get alone, tried on two rows."""
     config = lm.model.config.get_text_config()
     kinds = set(getattr(config, "layer_types", None) or ())
     if attention_of(config) != SDPA or kinds - KINDS or lm.head is not None:

@@ -1,4 +1,4 @@
-"""Families whose attention does not go through transformers' interface but has a method of its own.
+"""Some families have attention in a method of their own, not through transformers' interface.
 
 GPT-J (before transformers 5.24) and GPT-Neo compute attention in a method `_attn`. On load it is replaced,
 on the model's own instance, by one that calls our attention function with the same numbers: scores in
@@ -20,7 +20,7 @@ from .masks import columns_ahead
 
 
 def bind(model: nn.Module) -> None:
-    """Route the attention of such families through ours; nothing happens on any other."""
+    """Replace the attention of such families by ours; other families are not changed."""
     for module in model.modules():
         kind = type(module).__name__
         if kind == "GPTJAttention" and hasattr(module, "scale_attn"):
@@ -41,7 +41,7 @@ def _attend(
     value: Tensor,
     attention_mask: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None]:
-    """What `_attn` returns: output [B, heads, q, d] and weights."""
+    """Return what `_attn` returns: output [B, heads, q, d] and weights."""
     queries, keys = query.shape[2], key.shape[2]
     if attention_mask is None or window is not None:
         # a static cache has room behind the last token: there the window does not end with the keys
@@ -60,10 +60,10 @@ def _attend(
 
 
 def takes_embeddings(model: Any) -> bool:
-    """Whether the model's `generate` starts from embeddings, once bound here.
+    """Return whether the model's `generate` starts from embeddings, after a change here where one is needed.
 
-    transformers asks that the method that prepares a step names `inputs_embeds`. Where a family's own method
-    only hands its arguments on, it is tried, and given the name.
+    transformers requires that the method that prepares a step names `inputs_embeds`. Where a family's method
+    only passes its arguments on, it is tried, and replaced by one that has the name.
     """
     prepare = model.prepare_inputs_for_generation
     parameters = inspect.signature(prepare).parameters
@@ -75,9 +75,9 @@ def takes_embeddings(model: Any) -> bool:
     ids = torch.zeros(1, 2, dtype=torch.long, device=model.device)
     vectors = torch.full((1, 2, width), 0.5, dtype=model.dtype, device=model.device)
     given = {"attention_mask": torch.ones_like(ids), "use_cache": True, "is_first_iteration": True}
-    made = prepare(ids, inputs_embeds=vectors, **given)
-    found = made.get("inputs_embeds")
-    if found is None or not torch.equal(found, vectors) or made.get("input_ids") is not None:
+    prepared = prepare(ids, inputs_embeds=vectors, **given)
+    passed = prepared.get("inputs_embeds")
+    if passed is None or not torch.equal(passed, vectors) or prepared.get("input_ids") is not None:
         return False
     with attach(model).changing(model):
         model.prepare_inputs_for_generation = partial(_prepare, model)

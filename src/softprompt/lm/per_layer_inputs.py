@@ -1,9 +1,9 @@
-"""What a model reads of a token beside its embedding: the per-layer embeddings of Gemma 3n and Gemma 4.
+"""Gemma 3n and Gemma 4 read more of a token than its embedding: their per-layer embeddings.
 
 Such a model looks up a second table by token id, and adds a part of it in each layer. Embeddings alone do
-not say which id to look up. So here a position of the input is wide: its embedding, and behind it what the
-second table gives, in one vector [H + layers × size]. Packing, padding and beams treat it as one, and a hook
-takes it apart where the model is called. A soft token has no id: it gets the entry of the padding token, as
+not determine which id to look up. So here a position of the input is wide: its embedding, and behind it the
+entry of the second table, in one vector [H + layers × size]. Packing, padding and beams treat it as one, and
+a hook splits it where the model is called. A soft token has no id: it gets the entry of the padding token, as
 an image's tokens do in these models.
 """
 
@@ -34,25 +34,25 @@ class Beside:
     padding: int  # the id whose entry a soft token gets
 
     def of_tokens(self, ids: Tensor) -> Tensor:
-        """Its entries [..., layers × size] for ids [...]."""
+        """Look up the entries [..., layers × size] for ids [...]."""
         # Gemma 4's takes the embeddings too, which some releases of transformers have to be given.
         look_up: Any = self.table.get_per_layer_inputs
-        found: Tensor = look_up(*(ids, None)[: len(inspect.signature(look_up).parameters)])
-        return found.flatten(-2)
+        entries: Tensor = look_up(*(ids, None)[: len(inspect.signature(look_up).parameters)])
+        return entries.flatten(-2)
 
     def of_soft_tokens(self, vectors: Tensor) -> Tensor:
-        """The padding token's entry for each of `vectors` [..., H]."""
+        """Return the padding token's entry for each of `vectors` [..., H]."""
         ids = torch.full((1, 1), self.padding, device=vectors.device)
         return self.of_tokens(ids)[0, 0].expand(*vectors.shape[:-1], -1)
 
 
 def has_one(model: Any) -> bool:
-    """Whether the model reads anything beside its embeddings."""
+    """Return whether the model reads more of a token than its embedding."""
     return any(_has_table(module) for module in model.modules())
 
 
 def bind(model: Any) -> Beside | None:
-    """Let the model take wide positions; None for a model that reads nothing beside its embeddings."""
+    """Let the model take wide positions; None for a model that reads embeddings alone."""
     table = next((m for m in model.modules() if _has_table(m)), None)
     if table is None:
         return None
@@ -71,9 +71,9 @@ def _has_table(module: nn.Module) -> bool:
 
 
 def _split(module: Any, args: tuple, named: dict[str, Any], *, width: int, layers: int, inner: bool) -> Any:
-    """Wide embeddings among a module's arguments, as embeddings and what stands beside them.
+    """Split wide embeddings among a module's arguments into embeddings and the second table's entries.
 
-    A module between the model and its text model may not pass the second part on: it is handed over here.
+    A module between the model and its text model may not pass the second part on: `_REST` carries it.
     """
     vectors = named.get("inputs_embeds")
     if vectors is not None and vectors.shape[-1] > width:

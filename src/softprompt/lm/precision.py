@@ -1,4 +1,4 @@
-"""The precision for `dtype=auto`: bfloat16 where the hardware multiplies it, float32 elsewhere.
+"""`dtype=auto` means bfloat16 where the hardware multiplies it, float32 elsewhere.
 
 A CPU either has instructions for bfloat16 products, several times as fast as float32's, or imitates them
 several times as slowly. The answer depends on the hardware alone, never on how busy the machine is: a

@@ -27,10 +27,15 @@ INPUT, TARGET = 4, 3  # tokens on an encoder's side, and a decoder's: their diff
 
 
 def measure(model, embed: Callable[[Tensor], Tensor]) -> tuple[ModelSpec, tuple[Rotation | None, ...]]:
-    """The model's spec and how each layer rotations its keys; raises where not even a soft prompt works."""
+    """Measure the model's spec and how each layer rotates its keys.
+
+    Raises SoftPromptError where not even a soft prompt works.
+    """
     config = model.config.get_text_config(decoder=True)
     if getattr(model.get_input_embeddings(), "weight", None) is None:
-        raise _no_soft_tokens(model, "it has no table of token embeddings, which a soft token stands beside")
+        raise _no_soft_tokens(
+            model, "it has no table of token embeddings, beside which a soft token would be"
+        )
     with torch.no_grad():
         visits, tokens = _run(model, 0)
     layers = _number(model, visits)
@@ -80,7 +85,7 @@ def _number(model, visits: list[Visit]) -> tuple[LayerSpec, ...]:
 
 
 def by_site(model, visits: list[Visit]) -> dict[int, LayerKV]:
-    """The keys and values of each site; of one that runs again and again, those of its last run."""
+    """Return the keys and values of each site; of one that runs several times, those of its last run."""
     counter, sites = Active(), attach(model).sites
     return {counter.next_call(sites[visit.module]): visit.kv for visit in visits}
 
@@ -110,19 +115,19 @@ def _arguments(model, start: int) -> dict[str, Any]:
 
 
 def named_arguments(module) -> frozenset[str]:
-    """Names of the arguments that the module's forward has of its own."""
+    """Return the names of the arguments that the module's forward declares."""
     return frozenset(inspect.signature(module.forward).parameters)
 
 
 def accepted_arguments(model) -> frozenset[str]:
-    """Names that the model's forward knows; `use_cache` also where it only passes it on."""
+    """Return the names that the model's forward knows; `use_cache` also where it only passes it on."""
     parameters = inspect.signature(model.forward).parameters
     passes_on = any(p.kind is inspect.Parameter.VAR_KEYWORD for p in parameters.values())
     return frozenset(parameters) | ({"use_cache"} if passes_on else set())
 
 
 def _run(model, start: int) -> tuple[list[Visit], Tensor]:
-    """Calls of the attention function, and logits."""
+    """Return the calls of the attention function, and the logits."""
     with inject(Active(visits=[])) as active:
         logits = model(**_arguments(model, start)).logits
     assert active is not None and active.visits is not None
@@ -130,7 +135,7 @@ def _run(model, start: int) -> tuple[list[Visit], Tensor]:
 
 
 def _check_soft_tokens(model, embed: Callable[[Tensor], Tensor], tokens: Tensor) -> None:
-    """Embeddings must stand for their tokens (logits `tokens`), and gradient must come back to them."""
+    """Check that embeddings get the logits of their tokens, and that gradient comes back to them."""
     arguments = _arguments(model, 0)
     soft = embed(arguments.pop("input_ids")).detach().requires_grad_(True)
     try:
@@ -156,7 +161,7 @@ def _check_soft_tokens(model, embed: Callable[[Tensor], Tensor], tokens: Tensor)
         unlike = "its answers to embeddings are not those to the tokens they belong to"
         raise _no_soft_tokens(model, unlike if same else "the same tokens, run twice, get two answers")
     if gradient is None or not gradient.abs().max() > 0:
-        raise _no_soft_tokens(model, "no gradient comes back to what stands in its input")
+        raise _no_soft_tokens(model, "no gradient comes back to its input")
     if logits.dim() == 3 and not gradient[:, :-1].abs().max() > 0:
         why = (
             "its answer at a token does not depend on the other tokens (measured), so neither on soft tokens"
@@ -173,7 +178,7 @@ def _no_soft_tokens(model, why: str) -> SoftPromptError:
 
 
 def _effect(model, visits: list[Visit]) -> Mapping[str, str]:
-    """A prefix vector in every layer must have an effect: gradient must come back to each."""
+    """Return the limits where a prefix has no effect: gradient must come back to every layer."""
     kept = by_site(model, visits)
     # the layer's own first key and value: a random key may get no weight at all where scores are not scaled
     prefix = [
@@ -195,7 +200,7 @@ def _effect(model, visits: list[Visit]) -> Mapping[str, str]:
 
 
 def _rotations(model, visits: list[Visit]) -> tuple[tuple[Rotation | None, ...], str]:
-    """How each site rotations its keys, from the same tokens at two places."""
+    """Find how each site rotates its keys, from the same tokens at two places."""
     here = by_site(model, visits)
     count = len(here)
     options = candidates(model)
@@ -208,7 +213,7 @@ def _rotations(model, visits: list[Visit]) -> tuple[tuple[Rotation | None, ...],
     with torch.no_grad():
         there = by_site(model, _run(model, SHIFT)[0])
     exact = model.get_input_embeddings().weight.dtype == torch.float32
-    # in bf16 hidden states of deep layers differ by rounding; a wrong turn is off by the keys' own size
+    # in bf16 hidden states of deep layers differ by rounding; a wrong rotation is off by the keys' own size
     tolerance = 1e-3 if exact else 0.3
     if _differ(here[0].value, there[0].value) > 1e-3:
         # the first layer's values know their position: the model adds absolute positions to its input
@@ -227,6 +232,6 @@ def _differ(a: Tensor, b: Tensor) -> float:
 
 
 def recorded(active: Active, count: int) -> Layers:
-    """What `Active.record` holds, by site."""
+    """Return the recorded keys and values by site."""
     assert active.record is not None
     return tuple(active.record.get(site) for site in range(count))

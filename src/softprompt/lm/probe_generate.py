@@ -1,7 +1,7 @@
-"""Does transformers' `generate` give what the model itself answers? Measured when it is first called.
+"""Check, at the first call, that transformers' `generate` gives what the model itself answers.
 
-Decoding goes through code of its own: a cache, a family's way of preparing a step. Where that code computes
-something else than the model does for the whole row, or fails, text would be wrong without a word.
+Decoding runs other code: a cache, a family's way of preparing a step. Where that code fails, or computes
+something else than the model does for the whole row, text would silently be wrong.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import torch
 
 from ..data.collate import batch_of_ids
 from ..errors import SoftPromptError
-from .generation import asked
+from .generation import option_value
 from .model_errors import OURS, DoesNotRun, place, reason
 
 LENGTHS, NEW = (11, 1), 3
@@ -21,9 +21,9 @@ ROUNDED = 0.2
 
 
 def check(lm: Any, options: dict[str, Any]) -> None:
-    """Raises SoftPromptError where `generate`, with the kind of cache asked for, is not exact or fails."""
-    kind = asked(lm.model, options, "cache_implementation")
-    kind = "none" if asked(lm.model, options, "use_cache") is False else kind
+    """Raise SoftPromptError where `generate`, with the requested kind of cache, is not exact or fails."""
+    kind = option_value(lm.model, options, "cache_implementation")
+    kind = "none" if option_value(lm.model, options, "use_cache") is False else kind
     cause = None
     if kind not in lm.decoding:
         lm.decoding[kind] = ""  # what follows calls `generate`
@@ -48,12 +48,12 @@ def check(lm: Any, options: dict[str, Any]) -> None:
 
 @torch.no_grad()
 def _measure(lm: Any, kind: str | None) -> str:
-    """Why text would not be the model's, or empty."""
-    first = min(4, lm.spec.vocab_size - 1)  # special tokens stand first
+    """Return why text would not be the model's, or an empty string."""
+    first = min(4, lm.spec.vocab_size - 1)  # special tokens come first
     ids = (torch.arange(sum(LENGTHS)) * 7 % max(1, lm.spec.vocab_size - first) + first).tolist()
     options: dict[str, Any] = {"use_cache": False} if kind == "none" else {"cache_implementation": kind}
     longer, shorter = ids[: min(LENGTHS[0], max(1, lm.spec.context - NEW))], ids[-LENGTHS[1] :]
-    # a row of one token by itself may be taken for a step; beside a longer one it is padded
+    # a row of one token alone may be taken for a step; beside a longer one it is padded
     for rows in ([longer, shorter] if lm.spec.batching == "any" else [longer], [shorter]):
         try:
             made = lm.generate(
@@ -82,9 +82,9 @@ def _measure(lm: Any, kind: str | None) -> str:
             # rounding may send a token to other experts: in other precisions the middle one decides
             worst = max(off) if lm.dtype in TOLERANCE else sorted(off)[len(off) // 2]
             if not worst <= TOLERANCE.get(lm.dtype, ROUNDED):
-                how = "step by step" if len(rows) == 1 else "step by step, in a padded batch,"
+                mode = "step by step" if len(rows) == 1 else "step by step, in a padded batch,"
                 return (
-                    f"{how} it gives other logits than for the whole row, by {worst:.2g} of their size "
+                    f"{mode} it gives other logits than for the whole row, by {worst:.2g} of their size "
                     "(measured)"
                 )
     return ""

@@ -1,11 +1,11 @@
-"""Does a model's answer stay exact where rows are long? Measured on load, with short rows.
+"""Check on load, with short rows, that a model's answers stay exact where rows are long.
 
-Two things of a model may depend on how long a row is. Its rotary embedding may turn all keys by the
-longest row of the call: then a key at position 1 changes with the position of another token, which two
-tokens show. And a setting (a window, a chunk, the number of keys that a query chooses) may come into
-force beyond some length: it is made small for a moment, so that rows of a few tokens reach beyond it.
-Both are limits of the model's own computation; a limit that makes an answer depend on a row's neighbours
-is where rows end (`ModelSpec.context`), with the reason in `ModelSpec.limits["length"]`.
+Two things may depend on how long a row is. The rotary embedding may rotate all keys by the longest row of
+the call: then a key at position 1 changes with the position of another token, which two tokens show. And a
+setting (a window, a chunk, the number of keys that a query chooses) may apply only beyond some length: it
+is made small for a moment, so that rows of a few tokens reach beyond it. Both are limits of the model's own
+computation. A limit that makes an answer depend on a row's neighbours is where rows end
+(`ModelSpec.context`), with the reason in `ModelSpec.limits["length"]`.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ TARGETS = ([33, 7, 90], [52, 4])
 
 @torch.no_grad()
 def with_rope(lm: CausalLM) -> ModelSpec:
-    """The spec, with the end of rows where keys depend on how long a row is."""
+    """Return the spec, where rows end before keys depend on how long a row is."""
     spec = lm.spec
     attach(lm.model).unhook(GUARD)  # of an earlier load of the same model
     with module_state.unchanged(lm.model):  # some rotary embeddings grow with the rows that are tried
@@ -52,7 +52,7 @@ def with_rope(lm: CausalLM) -> ModelSpec:
     if border is None:
         return spec
     reason = (
-        f"beyond {border} positions it turns the keys of a whole batch by its longest row, so an answer "
+        f"beyond {border} positions it rotates the keys of a whole batch by its longest row, so an answer "
         "would depend on a row's neighbours, and on what is cached"
     )
     spec = replace(spec, context=min(spec.context, border), limits={**spec.limits, "length": reason})
@@ -62,7 +62,7 @@ def with_rope(lm: CausalLM) -> ModelSpec:
 
 @torch.no_grad()
 def with_settings(lm: CausalLM) -> ModelSpec:
-    """The spec with what settings change in long rows. Raises SoftPromptError where a model is refused."""
+    """Return the spec with the limits that settings cause in long rows. Raises for a refused model."""
     spec = lm.spec
     if not spec.layers or "position_ids" not in lm.accepted:
         return spec
@@ -73,7 +73,7 @@ def with_settings(lm: CausalLM) -> ModelSpec:
 
 
 def rope_border(model: Any, spec: ModelSpec) -> int | None:
-    """How many positions a row may have before its keys depend on how many; None where they never do."""
+    """Return how many positions a row may have before its keys depend on it; None: they never do."""
     if spec.positions not in ("rotary", "unknown"):
         return None
     far = spec.context if has_table(model) else 4 * spec.context
@@ -89,7 +89,7 @@ def rope_border(model: Any, spec: ModelSpec) -> int | None:
 
 
 def _keys(model: Any, last: int) -> list[Tensor]:
-    """Each layer's key of a token at position 1, where another stands at position `last` behind it."""
+    """Return each layer's key of a token at position 1, where another is at position `last` behind it."""
     ids = torch.tensor([[3, 5]], device=model.device) % model.get_input_embeddings().weight.shape[0]
     positions = torch.tensor([[1, last]], device=model.device)
     with inject(Active(visits=[])) as active:
@@ -98,13 +98,13 @@ def _keys(model: Any, last: int) -> list[Tensor]:
     return [layer.key[:, :, 0].float() for _, layer in sorted(by_site(model, active.visits).items())]
 
 
-def _same(found: list[Tensor], expected: list[Tensor]) -> bool:
-    pairs = zip(found, expected, strict=True)
+def _same(keys: list[Tensor], expected: list[Tensor]) -> bool:
+    pairs = zip(keys, expected, strict=True)
     return all((a - b).abs().max() <= 1e-5 * b.abs().max().clamp(min=1e-6) for a, b in pairs)
 
 
 def _settings_hold(lm: CausalLM, spec: ModelSpec) -> ModelSpec:
-    """The spec with what is wrong beyond a setting's length; refused where it is wrong at any length."""
+    """Return the spec with what is wrong beyond a setting's length; refuse what is wrong at any length."""
     found = settings(lm.model)
     if not found:
         return spec
@@ -119,7 +119,7 @@ def _settings_hold(lm: CausalLM, spec: ModelSpec) -> ModelSpec:
     alone = {name: _wrong_with(lm, spec, {name: value}) for name, value in longer.items()}
     for kind in ("plain", "batch", "step"):
         if kind in wrong:
-            # where no setting does it by itself, the shortest of them is on the safe side
+            # where no setting does it alone, the shortest of them is on the safe side
             guilty = {name: longer[name] for name in longer if kind in alone[name]} or longer
             name = min(guilty, key=guilty.__getitem__)
             border = min(spec.context, guilty[name])
@@ -149,7 +149,7 @@ def _unlike_plain(spec: ModelSpec) -> SoftPromptError:
 
 
 def _wrong_with(lm: CausalLM, spec: ModelSpec, chosen: Mapping[str, int]) -> set[str]:
-    """What is wrong while these settings are small; nothing where the model does not run so."""
+    """Return what is wrong while these settings are small; nothing where the model then fails."""
     try:
         with shrunk(lm.model, chosen):
             return _wrong(lm, spec)
@@ -158,7 +158,7 @@ def _wrong_with(lm: CausalLM, spec: ModelSpec, chosen: Mapping[str, int]) -> set
 
 
 def _wrong(lm: CausalLM, spec: ModelSpec) -> set[str]:
-    """Of "plain" (as transformers gives it), "batch" (as alone), "step" (as in a longer row) and "cache"."""
+    """Return what differs: "plain" (transformers' own), "batch" (alone), "step" (a longer row), "cache"."""
     size = spec.vocab_size
     rows, targets = ([[i % size for i in row] for row in part] for part in (ROWS, TARGETS))
     batch = batch_of_ids(rows, targets).to(lm.device)
@@ -186,7 +186,7 @@ def _wrong(lm: CausalLM, spec: ModelSpec) -> set[str]:
 
 
 def _plain(lm: CausalLM, row: list[int], target: list[int]) -> Tensor:
-    """The logits [T, V] of a row alone, by transformers' own attention: of what `logits` runs, and no more.
+    """Compute the logits [T, V] of a row alone by transformers' attention, on the tokens that `logits` runs.
 
     Sparse attention that finds two keys as good chooses by how many there are.
     """
@@ -197,7 +197,7 @@ def _plain(lm: CausalLM, row: list[int], target: list[int]) -> Tensor:
 
 
 def settings(model: Any) -> dict[str, int]:
-    """The configuration's numbers that limit what a query sees, by name."""
+    """Return the configuration's numbers that limit what a query sees, by name."""
     config = model.config.get_text_config(decoder=True)
     found = {name: value for name, value in vars(config).items() if SETTINGS.search(name)}
     return {name: value for name, value in found.items() if type(value) is int and value > 0}
@@ -205,7 +205,7 @@ def settings(model: Any) -> dict[str, int]:
 
 @contextlib.contextmanager
 def shrunk(model: Any, chosen: Mapping[str, int]) -> Iterator[None]:
-    """These settings are small inside, in the configuration and in every module that holds them."""
+    """Make these settings small inside, in the configuration and in every module that holds them."""
     config = model.config.get_text_config(decoder=True)
     changed: list[tuple[Any, str, Any]] = []
     for name, value in chosen.items():
@@ -234,11 +234,11 @@ def _refuse_longer(border: int, why: str, module: Any, args: Any, named: dict[st
 
 
 def refuse_longer(border: int, why: str, positions: int) -> None:
-    """Raises SoftPromptError where a row has more positions than that."""
+    """Raise SoftPromptError where a row has more positions than that."""
     if positions > border:
         raise SoftPromptError(
             f"a row of {positions} positions is too long for this model",
             why=why,
-            fix="shorten the input (data.max_input_tokens) or the answer (max_new_tokens): what stands in a "
-            f"row, soft tokens and the answer included, has {border} positions",
+            fix="shorten the input (data.max_input_tokens) or the answer (max_new_tokens): a row, soft "
+            f"tokens and the answer included, has {border} positions at most",
         )

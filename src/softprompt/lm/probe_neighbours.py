@@ -1,7 +1,7 @@
-"""Does a row's answer depend on what stands beside it? Measured on load (`measure`).
+"""Measure on load whether a row's answer depends on its neighbours in a batch.
 
-Rows of unlike lengths are answered in a padded batch and alone. Where the two differ, a batch without
-padding is tried, then the same row twice. In float32 no difference beyond rounding is let pass. In bfloat16
+Rows of different lengths are answered in a padded batch and alone. Where the two differ, a batch without
+padding is tried, then the same row twice. In float32 no difference beyond rounding is accepted. In bfloat16
 single rows may differ by more, where rounding sends a token to other experts; padding that is read changes
 most rows, so the middle one decides.
 """
@@ -26,10 +26,10 @@ ROUNDED = 0.1
 
 @torch.no_grad()
 def measure(lm: Any) -> Batching:
-    """Which batches the model answers as it answers each row alone.
+    """Return which batches the model answers as it answers each row alone.
 
     Raises SoftPromptError where it answers one row in two ways, or where a causal model's answer depends on
-    what comes after.
+    what follows.
     """
     batch, singles = _rows(lm)
     answers = lm.logits(batch)
@@ -42,7 +42,7 @@ def measure(lm: Any) -> Batching:
     if not _alike(lm, [lm.logits(row)[0, -1] for _ in range(3)], [alone[1]] * 3):
         raise SoftPromptError(
             f"a {lm.spec.family} model gives one row two answers",
-            why="the same tokens were run twice and came out otherwise (measured on load): it draws numbers",
+            why="the same tokens, run twice, got other logits (measured on load): it draws random numbers",
             fix="use another base model, or switch what it draws off in its config.json",
         )
     together = lm.logits(_repeated(lm, row))
@@ -50,9 +50,9 @@ def measure(lm: Any) -> Batching:
 
 
 def _rows(lm: Any) -> tuple[Batch, list[Batch]]:
-    """Rows of `LENGTHS` in a batch, and each of the padded ones by itself."""
+    """Return rows of `LENGTHS` in a batch, and each of the padded ones alone."""
     count = sum(LENGTHS)
-    first = min(4, lm.spec.vocab_size - 1)  # special tokens stand first
+    first = min(4, lm.spec.vocab_size - 1)  # special tokens come first
     ids = (torch.arange(count) * 7 % max(1, lm.spec.vocab_size - first) + first).tolist()
     width = max(1, min(max(LENGTHS), lm.spec.context - 4))
     inputs = [ids[sum(LENGTHS[:i]) :][: min(n, width)] for i, n in enumerate(LENGTHS)]
@@ -63,16 +63,15 @@ def _rows(lm: Any) -> tuple[Batch, list[Batch]]:
         targets = [[*row, ids[9]][-n:] for row, n in zip(targets, TARGETS, strict=True)]
     places = [[0, n - 1] if (n := len(row)) > 1 else [0, 0] for row in inputs]
 
-    def made(rows: Sequence[int]) -> Batch:
-        own = ([part[i] for i in rows] for part in (inputs, targets, places))
-        ids, following, at = own
+    def batch_of(rows: Sequence[int]) -> Batch:
+        ids, following, at = ([part[i] for i in rows] for part in (inputs, targets, places))
         return batch_of_ids(ids, following, places=at).to(lm.device)
 
-    return made(range(len(inputs))), [made([i]) for i in range(2, len(inputs))]
+    return batch_of(range(len(inputs))), [batch_of([i]) for i in range(2, len(inputs))]
 
 
 def _repeated(lm: Any, row: Batch) -> Batch:
-    """A batch without padding: the row, and another of its length."""
+    """Return a batch without padding: the row, and another of its length."""
     other = row.input_ids.roll(1, 1)
     ids, targets = row.input_ids[0].tolist(), row.target_ids[0].tolist()
     places = None if row.places is None else [row.places[0].tolist()] * 2
@@ -80,7 +79,7 @@ def _repeated(lm: Any, row: Batch) -> Batch:
 
 
 def _check_causal(lm: Any, answers: Tensor) -> None:
-    """The first two rows begin alike: what they answer there may not depend on how they go on."""
+    """Check that the first two rows, which begin alike, answer alike there, whatever follows."""
     if not _alike(lm, [answers[0, -2]], [answers[1, -2]]):
         raise SoftPromptError(
             f"this {lm.spec.family} model is not causal",
@@ -92,7 +91,7 @@ def _check_causal(lm: Any, answers: Tensor) -> None:
 
 
 def _alike(lm: Any, ours: Sequence[Tensor], theirs: Sequence[Tensor]) -> bool:
-    """Whether answers are the same, up to the rounding of the model's precision."""
+    """Return whether answers are the same, up to the rounding of the model's precision."""
     differences = [
         ((a - b).float().abs().max() / b.float().abs().max().clamp(min=1e-3)).item()
         for a, b in zip(ours, theirs, strict=True)

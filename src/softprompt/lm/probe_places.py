@@ -1,6 +1,6 @@
-"""Does what stands in each place of an encoder-decoder model have an effect? Measured on load.
+"""Check on load that vectors in each place of an encoder-decoder model have an effect.
 
-Soft tokens of the decoder stand as columns of its own attention. A decoder whose attention does not take
+Soft tokens of the decoder are columns of its own attention. A decoder whose attention does not take
 columns would leave them out, and half of the vectors of `placement=both` would never be trained.
 """
 
@@ -22,7 +22,7 @@ PLACES = ("before", "after", "decoder")
 
 
 def places_without_effect(lm: Seq2SeqLM) -> list[str]:
-    """The places of soft tokens to which no gradient comes back, or which change no answer."""
+    """Return the places of soft tokens to which no gradient comes back, or which change no answer."""
     size = lm.spec.vocab_size
     batch = batch_of_ids([[5 % size, 17 % size, 9 % size]], [[7 % size, 12 % size]]).to(lm.device)
     with torch.no_grad():
@@ -44,7 +44,7 @@ def places_without_effect(lm: Seq2SeqLM) -> list[str]:
 
 
 def check(lm: Seq2SeqLM) -> dict[str, str]:
-    """Limits that this finds. Raises SoftPromptError where the encoder reads no soft tokens."""
+    """Return the limits that this finds. Raises SoftPromptError where the encoder reads no soft tokens."""
     dead = places_without_effect(lm)
     if wrong := [place for place in dead if place != "decoder"]:
         raise SoftPromptError(

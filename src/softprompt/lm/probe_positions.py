@@ -1,8 +1,8 @@
-"""From which number does a model count positions? Measured on load.
+"""Measure on load from which number a model counts positions.
 
 RoBERTa and its kin take token ids and count positions from behind their padding index; given embeddings, or
-positions, they cannot know it. A row of embeddings stands for its tokens where it is given the positions that
-the model itself gives the tokens: their first is found by trying.
+positions, they cannot know it. A row of embeddings is read like its tokens where it is given the positions
+that the model itself gives the tokens: their first is found by trying.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ IDS = (7, 14, 21, 28)
 
 @torch.no_grad()
 def first_position(model: Any, accepted: frozenset[str]) -> int:
-    """The position of a row's first token; 0 for a model that takes no positions, whose count is its own.
+    """Return the position of a row's first token; 0 for a model that takes no positions.
 
     Raises SoftPromptError where no positions give the answers that the model gives to the tokens alone.
     """
@@ -43,13 +43,13 @@ def first_position(model: Any, accepted: frozenset[str]) -> int:
     raise SoftPromptError(
         f"model family '{model.config.model_type}' cannot take injected vectors",
         why="it counts the positions of tokens in a way that was not recognised, so vectors in place of "
-        "tokens would stand elsewhere",
+        "tokens would have other positions",
         fix="use another base model, and report this family",
     )
 
 
 def _behind_padding(model: Any) -> list[int]:
-    """The positions behind the padding index, of the configuration and of each table of positions."""
+    """Return the positions behind the padding index of the configuration and of each position table."""
     found = [getattr(model.config.get_text_config(decoder=True), "pad_token_id", None)]
     for name, module in model.named_modules():
         if "position" in name and isinstance(module, nn.Embedding):
@@ -58,5 +58,5 @@ def _behind_padding(model: Any) -> list[int]:
 
 
 def positions_from(first: int, mask: Tensor) -> Tensor:
-    """The positions [B, S] of the real columns of a mask [B, S]; padding has the first one."""
+    """Count the positions [B, S] of the real columns of a mask [B, S]; padding has the first one."""
     return (mask.long().cumsum(1) - 1).clamp(min=0) + first

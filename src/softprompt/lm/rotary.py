@@ -1,4 +1,4 @@
-"""Moving a key from one position to another, exactly.
+"""Keys are moved from one position to another, exactly.
 
 Rotary embedding (Su et al. 2021) rotates a key by an angle proportional to its position, so a key at
 position p becomes the one at p + d by the rotation for d. Which frequencies and which pairing of
@@ -23,14 +23,14 @@ Pairing = Literal["half", "interleaved"]
 
 @dataclass(frozen=True, slots=True)
 class Rotation:
-    """How one layer encodes position in its keys; `frequencies` None: not at all."""
+    """One layer encodes position in its keys like this; `frequencies` None: not at all."""
 
     frequencies: Tensor | None  # [dims / 2], radians per position
     pairing: Pairing = "half"
     last: bool = False  # partial rotary: whether the last dimensions rotate, and not the first (MLA)
 
     def __call__(self, key: Tensor, delta: Tensor | int) -> Tensor:
-        """`key` [B, heads, P, head_dim] moved by `delta` positions ([B], or one number for all)."""
+        """Move `key` [B, heads, P, head_dim] by `delta` positions ([B], or one number for all)."""
         if self.frequencies is None:
             return key
         delta = torch.as_tensor(delta, device=key.device, dtype=torch.float32).reshape(-1, 1, 1, 1)
@@ -78,7 +78,7 @@ def candidates(model: nn.Module) -> list[Rotation]:
 
 
 def has_table(model: nn.Module) -> bool:
-    """Whether rotations are looked up in a table, which ends with the model's context, and not computed."""
+    """Return whether rotations are looked up in a table, which ends with the context, not computed."""
     names = [name.rsplit(".", 1)[-1] for name, _ in model.named_buffers()]
     return "embed_positions" in names or not any(name.endswith("inv_freq") for name in names)
 

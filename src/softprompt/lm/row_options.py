@@ -23,32 +23,32 @@ from transformers import (
 from transformers.generation.streamers import BaseStreamer
 
 from ..errors import SoftPromptError
-from .generation import asked
+from .generation import option_value
 
 
 def with_own_inputs(model: Any, options: dict[str, Any], ids: Tensor, there: Tensor) -> None:
-    """Options about the input are given each row's own; with embeddings transformers would pass them over."""
+    """Give options about the input each row's own tokens; with embeddings transformers would ignore them."""
     rows = [row[own][None] for row, own in zip(ids, there, strict=True)]
     kinds: dict[str, Callable[..., LogitsProcessor]] = {
         "encoder_repetition_penalty": EncoderRepetitionPenaltyLogitsProcessor,
         "encoder_no_repeat_ngram_size": EncoderNoRepeatNGramLogitsProcessor,
     }
     for name, kind in kinds.items():
-        value = asked(model, options, name)
+        value = option_value(model, options, name)
         if value not in (None, 0, 1.0) or (value == 1 and name == "encoder_no_repeat_ngram_size"):
             options[name] = 0 if name == "encoder_no_repeat_ngram_size" else 1.0
             _add(options, _ByRow([kind(value, row) for row in rows]))
 
 
 def with_own_columns(model: Any, options: dict[str, Any], there: Tensor, columns: Tensor) -> None:
-    """Options that count or read columns are given the row's own, without padding (see `ids_in_place`).
+    """Give options that count or read columns the row's own, without padding (see `ids_in_place`).
 
     `there`: which columns are tokens, [B, S] bool; `columns`: how many are a row's own, soft tokens too, [B].
     """
     _own_lengths(model, options, there.shape[1], columns)
     if bool(there.all()):
         return
-    ends = asked(model, options, "eos_token_id")
+    ends = option_value(model, options, "eos_token_id")
     kinds: dict[str, Callable[[Any], LogitsProcessor]] = {
         "no_repeat_ngram_size": NoRepeatNGramLogitsProcessor,
         "sequence_bias": SequenceBiasLogitsProcessor,
@@ -63,9 +63,9 @@ def with_own_columns(model: Any, options: dict[str, Any], there: Tensor, columns
 
 
 def _own_lengths(model: Any, options: dict[str, Any], width: int, columns: Tensor) -> None:
-    """`min_length` and `max_length` count a row's own columns and its new tokens."""
+    """Make `min_length` and `max_length` count a row's own columns and its new tokens."""
     least = options.pop("min_length", None)
-    ends = asked(model, options, "eos_token_id")
+    ends = option_value(model, options, "eos_token_id")
     if least and options.get("min_new_tokens") is None and ends is not None:
         _add(options, _OwnMinLength(least - columns, width, ends))
     most = options.get("max_length")
@@ -134,7 +134,7 @@ class _OwnMaxLength(StoppingCriteria):
 
 @final
 class _ByRow(LogitsProcessor):
-    """A processor for each row of the batch (beams of a row stand together)."""
+    """Each row of the batch, with its beams, has a processor of its own."""
 
     def __init__(self, processors: list[LogitsProcessor]) -> None:
         self.processors = processors

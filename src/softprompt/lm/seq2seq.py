@@ -1,10 +1,10 @@
-"""`Seq2SeqLM`: an unmodified transformers encoder-decoder model that takes an `Injection`.
+"""`Seq2SeqLM` is an unmodified transformers encoder-decoder model that takes an `Injection`.
 
-The encoder reads [before | input | after], the decoder [start | forced | target] (see `lm.settings`); rows
-stand at the left, because these models count positions from column 0. Soft tokens for the decoder (channel
-`decoder`) run through it once, under the encoder's output, and their keys and values then stand ahead of
-every token as columns, in training as in `generate`. So the decoder's own tokens keep their positions; T5's
-relative bias sees the columns at -Q … -1, exactly as if they stood in its input.
+The encoder reads [before | input | after], the decoder [start | forced | target] (see `lm.settings`). Rows
+are left-aligned, because these models count positions from column 0. Soft tokens for the decoder (channel
+`decoder`) run through it once, under the encoder's output; their keys and values are then columns ahead of
+every token, in training and in `generate`. So the decoder's own tokens keep their positions, and T5's
+relative bias sees the columns at -Q … -1, exactly as if they were in its input.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ NOT_KEPT = "what its decoder reads of the input is the encoder's output, which i
 
 @final
 class Seq2SeqLM(LanguageModel):
-    """A frozen encoder-decoder model and its tokenizer."""
+    """A frozen encoder-decoder model, which reads a text and writes another, and its tokenizer."""
 
     def _settle(self) -> None:
         config = self.model.config
@@ -44,7 +44,8 @@ class Seq2SeqLM(LanguageModel):
             self.spec,
             limits={**self.spec.limits, "cache": NOT_KEPT},
             context=int(next((most for most in own if most), self.spec.context)),
-            answer_context=answers - max(0, len(self._begin) - 1),  # the first start stands for the end token
+            answer_context=answers
+            - max(0, len(self._begin) - 1),  # the start token takes the place of the end token
         )
         if not self._begin:
             raise SoftPromptError(
@@ -63,7 +64,7 @@ class Seq2SeqLM(LanguageModel):
         return self.model.get_encoder()
 
     def embed(self, ids: Tensor) -> Tensor:
-        """Token embeddings [..., H] as the encoder's first layer adds positions to them."""
+        """Return token embeddings [..., H], as the encoder's first layer adds positions to them."""
         # some families scale in the encoder and not in the embedding
         return self.model.get_input_embeddings()(ids) * getattr(self._encoder, "embed_scale", 1.0)
 
@@ -71,7 +72,7 @@ class Seq2SeqLM(LanguageModel):
     def logits(
         self, batch: Batch, injection: Injection | None = None, context: Context | None = None
     ) -> Tensor:
-        """Logits [B, T, V] that predict `batch.target_ids`; rows are right-aligned like the targets."""
+        """Compute the logits [B, T, V] that predict `batch.target_ids`, right-aligned like the targets."""
         if context is not None:
             self.refuse("cache")
         injection = (injection or Injection()).fit(batch.size)
@@ -88,7 +89,7 @@ class Seq2SeqLM(LanguageModel):
     @torch.no_grad()
     @hidden_apart
     def hidden(self, ids: Tensor, mask: Tensor, layer: int) -> Tensor:
-        """The encoder's hidden states [B, N, H] after `layer` layers, rows right-aligned as given."""
+        """Compute the encoder's hidden states [B, N, H] after `layer` layers, right-aligned as given."""
         vectors, left = pack_left(self.embed(ids), mask)
         with self.running():
             out = self._encoder(inputs_embeds=vectors, attention_mask=left.long(), output_hidden_states=True)
@@ -99,14 +100,14 @@ class Seq2SeqLM(LanguageModel):
     @torch.no_grad()
     @apart
     def generate(self, batch: Batch, injection: Injection | None = None, **options: Any) -> Any:
-        """New tokens [B × num_return_sequences, …] by transformers' own `generate`, without the start.
+        """Generate new tokens [B × num_return_sequences, …] by transformers' `generate`, without the start.
 
         Under `return_dict_in_generate` its output object is returned; `sequences` there are the new tokens.
         """
         options = cache_name.renamed(options)
         if chat_cache.length(cache_name.given(options)):
             raise SoftPromptError(
-                "an encoder-decoder model does not go on from a cache of an earlier turn",
+                "an encoder-decoder model does not continue from a cache of an earlier turn",
                 why="the cache holds what its decoder has read of that turn's input",
                 fix=chat_cache.FRESH,
             )
@@ -117,7 +118,7 @@ class Seq2SeqLM(LanguageModel):
         shown = {
             name: True
             for name in ("output_hidden_states", "output_attentions")
-            if generation.asked(self.model, options, name)
+            if generation.option_value(self.model, options, name)
         }
         read, active = self._read(batch, injection, **shown)
         ids, there = generation.ids_in_place(batch, injection, pack_left)  # for penalties, and an assistant
@@ -135,7 +136,7 @@ class Seq2SeqLM(LanguageModel):
 
     @torch.no_grad()
     def _text_kv(self, ids: Sequence[int]) -> Layers:
-        """See `kv_of`: both encoder and decoder have read the text. At the positions 0 … P - 1."""
+        """Compute the keys and values of a text that both encoder and decoder read: see `LanguageModel`."""
         self.refuse("prefix")
         tensor = torch.tensor([list(ids)], device=self.device)
         active = Active(record={})
@@ -144,7 +145,7 @@ class Seq2SeqLM(LanguageModel):
         return recorded(active, len(self.spec.layers))
 
     def _read(self, batch: Batch, injection: Injection, **shown: bool) -> tuple[dict[str, Any], Active]:
-        """The encoder's output with its mask, as arguments of the model, and what the decoder is to see.
+        """Run the encoder; return its output and mask as the model's arguments, and what the decoder sees.
 
         `shown`: which of its hidden states and attentions are kept in its output.
         """
@@ -165,7 +166,7 @@ class Seq2SeqLM(LanguageModel):
         return read, active
 
     def _decoder_columns(self, read: dict[str, Any], active: Active, tokens: SoftTokens) -> Columns:
-        """The decoder's keys and values of soft tokens, by row, after what the encoder has read."""
+        """Compute the decoder's keys and values of soft tokens, by row, under the encoder's output."""
         scale = getattr(self.model.get_decoder(), "embed_scale", 1.0)  # the decoder multiplies by it itself
         vectors, mask = pack_left(tokens.vectors.to(self.dtype) / scale, tokens.mask)
         active = replace(active, record={}, masks={})
@@ -173,7 +174,7 @@ class Seq2SeqLM(LanguageModel):
             self.model(
                 **read, decoder_inputs_embeds=vectors, decoder_attention_mask=mask.long(), use_cache=False
             )
-        # nearest to the decoder's first token stands the last vector, whatever a row's length
+        # the last vector is nearest to the decoder's first token, whatever a row's length
         order = mask.to(torch.uint8).argsort(dim=1, stable=True)
         place = order[:, None, :, None]
 
@@ -194,7 +195,7 @@ class Seq2SeqLM(LanguageModel):
         )
 
     def _decoder_input(self, batch: Batch) -> tuple[Tensor, Tensor]:
-        """Ids and mask [B, F + T] of [start | F forced | target without its last token], at the left."""
+        """Return ids and mask [B, F + T] of [start | F forced | target but its last token], left-aligned."""
         begin = torch.tensor([self._begin] * batch.size, device=self.device)
         begun = batch.target_mask.any(1, keepdim=True).expand_as(begin)
         ids, real = batch.target_ids[:, :-1], batch.target_mask[:, :-1] & batch.target_mask[:, 1:]

@@ -1,14 +1,14 @@
-"""A checkpoint's own generation settings, and which of them count.
+"""A checkpoint has generation settings of its own, of which only some apply.
 
-A checkpoint ships settings for `generate` beside its weights (generation_config.json): penalties, lengths,
+They are in generation_config.json beside its weights: penalties, lengths,
 sampling, suppressed and forced tokens, end tokens. Training and scoring know nothing of most of them, so a
 prompt would be tuned without a penalty and then answer under it. One rule holds for all that generates:
 
 - *Tokens* are the checkpoint's: its end tokens and the tokenizer's (which training appends), its padding.
 - *What a decoder begins with* (its start token, and the first token that the settings force, as BART's `<s>`
-  or a target language) stands ahead of every target, in training, scoring and generation alike.
+  or a target language) precedes every target, in training, scoring and generation alike.
 - *Everything else* is neutral. `LanguageModel.inherited` holds what the checkpoint would have it be, as
-  options that `generate` takes from whoever asks for them.
+  options for callers of `generate` who want them.
 """
 
 from __future__ import annotations
@@ -34,41 +34,41 @@ NEUTRAL = {"top_k": 0, "guidance_scale": 1, "min_new_tokens": 0}
 
 
 def shipped(model: Any) -> GenerationConfig | None:
-    """The generation settings that the model came with; None where it does not generate."""
+    """Return the generation settings that the model came with; None where it does not generate."""
     own = getattr(model, "generation_config", None)
     as_shipped, neutral = attach(model).measured.get(KEPT, (None, None))
     return as_shipped if neutral is not None and own is neutral else own
 
 
 def make_neutral(model: Any, tokenizer: Any) -> dict[str, Any]:
-    """Leaves the model the generation settings that count; gives back those that were left out."""
+    """Leave the model only the generation settings that apply; return the others."""
     own = shipped(model)
     if own is None:
         return {}
-    said = {name: value for name, value in own.to_dict().items() if value is not None}
+    values = {name: value for name, value in own.to_dict().items() if value is not None}
     known = GenerationConfig().to_dict().keys() | {"forced_decoder_ids"}
-    tokens = {name: said.get(name, getattr(model.config, name, None)) for name in TOKENS}
+    tokens = {name: values.get(name, getattr(model.config, name, None)) for name in TOKENS}
     if tokens["eos_token_id"] is not None:
         tokens["eos_token_id"] = end_tokens(tokens["eos_token_id"], tokenizer)
-    more = {name: value for name, value in said.items() if name not in known}
+    more = {name: value for name, value in values.items() if name not in known}
     if model.config.is_encoder_decoder:
-        tokens["forced_bos_token_id"] = said.get("forced_bos_token_id")
-    made = GenerationConfig(**{k: v for k, v in tokens.items() if v is not None}, **more)
-    model.generation_config = made
-    attach(model).measured[KEPT] = own, made
+        tokens["forced_bos_token_id"] = values.get("forced_bos_token_id")
+    neutral = GenerationConfig(**{k: v for k, v in tokens.items() if v is not None}, **more)
+    model.generation_config = neutral
+    attach(model).measured[KEPT] = own, neutral
     kept = {*tokens, *SILENT, *more}
-    return {name: value for name, value in said.items() if name not in kept and _counts(name, value)}
+    return {name: value for name, value in values.items() if name not in kept and _counts(name, value)}
 
 
 def end_tokens(of_checkpoint: Any, tokenizer: Any) -> list[int] | None:
-    """Ids of the checkpoint's end tokens, and the tokenizer's; None for none."""
+    """Return the ids of the checkpoint's end tokens and the tokenizer's; None for none."""
     own = of_checkpoint if isinstance(of_checkpoint, list | tuple) else [of_checkpoint]
     ends = dict.fromkeys([*own, getattr(tokenizer, "eos_token_id", None)])
     return [int(end) for end in ends if end is not None] or None
 
 
 def begin(model: Any, tokenizer: Any) -> tuple[int, ...]:
-    """Ids that a decoder behind an encoder has read before a target's first token; () where none is known.
+    """Return the ids that a decoder behind an encoder reads before a target; () where none is known.
 
     The start token, then the token that the checkpoint forces, else the code of the language that the
     tokenizer is set to write (`tgt_lang` of NLLB, M2M100, mBART-50): these models' targets begin with it.
@@ -84,33 +84,33 @@ def begin(model: Any, tokenizer: Any) -> tuple[int, ...]:
 
 
 def wants_language(tokenizer: Any) -> bool:
-    """Whether the tokenizer marks the language that is written, and was not told which."""
+    """Return whether the tokenizer marks the language that is written, and has none set."""
     return hasattr(tokenizer, "tgt_lang") and tokenizer.tgt_lang is None
 
 
-def said(inherited: Mapping[str, Any], forced: Sequence[str], tokenizer: Any) -> list[str]:
-    """What a user should know of a checkpoint's settings, as sentences; `forced`: tokens as text."""
-    notes = []
+def notes(inherited: Mapping[str, Any], forced: Sequence[str], tokenizer: Any) -> list[str]:
+    """Return sentences about a checkpoint's settings for the user; `forced`: tokens as text."""
+    sentences = []
     if forced:
-        notes.append(
-            f"every target stands behind {' '.join(forced)}, which the checkpoint has its decoder begin with"
+        sentences.append(
+            f"every target follows {' '.join(forced)}, which the checkpoint has its decoder begin with"
         )
     elif wants_language(tokenizer):
-        notes.append(
+        sentences.append(
             "the tokenizer marks the language that is written, and is set to none; to have its mark ahead of "
             "every target, set tgt_lang in tokenizer_config.json"
         )
     if inherited:
         named = ", ".join(f"{name}={value}" for name, value in inherited.items())
-        notes.append(
+        sentences.append(
             "the checkpoint's own generation settings are left out, since training knows nothing of them: "
             f"{named} (to have them: softprompt generate --checkpoint-settings)"
         )
-    return notes
+    return sentences
 
 
 def _language(tokenizer: Any) -> tuple[int, ...]:
-    """Ids that the tokenizer puts ahead of a target in the language that it is set to."""
+    """Return the ids that the tokenizer puts ahead of a target in the language that it is set to."""
     if getattr(tokenizer, "tgt_lang", None) is None:
         return ()
     word = tokenizer("a", add_special_tokens=False)["input_ids"]
@@ -120,6 +120,6 @@ def _language(tokenizer: Any) -> tuple[int, ...]:
 
 
 def _counts(name: str, value: Any) -> bool:
-    """Whether a setting does anything."""
+    """Return whether a setting changes anything."""
     neutral = (generation_defaults() | NEUTRAL).get(name)
     return not name.startswith("_") and value is not False and value not in (neutral, [], {}, "")

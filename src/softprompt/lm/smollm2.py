@@ -85,7 +85,7 @@ def convert(gguf: Path, target: Path) -> None:
 
 @contextlib.contextmanager
 def counted_tensors() -> Iterator[None]:
-    """Tell how many tensors of a GGUF file are read: transformers goes through them with `tqdm`."""
+    """Show how many tensors of a GGUF file are read: transformers goes through them with `tqdm`."""
     from transformers import modeling_gguf_pytorch_utils as reader
 
     own = getattr(reader, "tqdm", None)
@@ -93,11 +93,11 @@ def counted_tensors() -> Iterator[None]:
         yield
         return
 
-    def told(tensors: Iterable[Any], **_: Any) -> Iterator[Any]:
+    def with_progress(tensors: Iterable[Any], **_: Any) -> Iterator[Any]:
         every = list(tensors)
         return track(every, "reading tensors", [float(tensor.n_elements) for tensor in every])
 
-    reader.tqdm = told  # type: ignore[assignment]
+    reader.tqdm = with_progress  # type: ignore[assignment]
     try:
         yield
     finally:

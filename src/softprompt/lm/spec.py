@@ -1,4 +1,4 @@
-"""What a method needs to know of a model: sizes, and nothing that could change it."""
+"""A method needs to know a model's sizes; nothing here could change the model."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class ModelSpec:
     answer_context: int | None = None  # positions of a decoder that is apart from the encoder
     limits: Mapping[str, str] = field(
         default_factory=dict
-    )  # "prefix", "cache", "decoder", "generate": why it cannot be had; "length": why no longer rows
+    )  # "prefix", "cache", "decoder", "generate": why it is not supported; "length": why rows end
     # rows that may share a batch: any, those of one length, or one (see `lm.probe_neighbours`)
     batching: Batching = "any"
 

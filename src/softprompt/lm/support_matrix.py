@@ -1,7 +1,7 @@
-"""What works on which family: a tiny random model of each, loaded, probed, and held to running exactly.
+"""Measure what works on which family, with a tiny random model of each.
 
-The probe says what a model can take. Beyond that, each kind of injection is run on rows of unlike
-lengths, in a batch and alone, computed anew and decoded step by step; it counts where all agree.
+The probe finds what a model can take. Beyond that, each kind of injection is run on rows of different
+lengths, in a batch and alone, for the whole row and decoded step by step; it works where all agree.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ TOLERANCE = 2e-5  # of the logits' size, in float32
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """One family: for each kind of injection an empty string where it is exact, else why it is not had."""
+    """One family is reported: by kind of injection an empty string where it is exact, else the reason."""
 
     family: str
     kind: str
@@ -122,7 +122,7 @@ def _try(lm: LanguageModel, make: Callable[[], Injection]) -> str:
             return "decoding step by step gives another answer than computing anew"
     except SoftPromptError as error:
         return error.why or error.what
-    except Exception as error:  # a row says why; the others are told all the same
+    except Exception as error:  # this row of the table says why; the others are still measured
         return f"it cannot be run: {reason(error)} ({place(error)})"
     return ""
 

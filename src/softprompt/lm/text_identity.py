@@ -1,4 +1,4 @@
-"""How a base's tokenizer turns texts into ids and back, and what ends its answers, as short hashes.
+"""Short hashes identify how a base's tokenizer encodes and decodes texts, and what ends its answers.
 
 What a tokenizer does is tried on texts, rather than its files read: a library may write the same tokenizer in
 another way tomorrow, and a file may say what no code looks at.
@@ -45,7 +45,7 @@ def fingerprint(lm: LanguageModel) -> dict[str, str]:
 
 
 def _tried(tokenizer: Any) -> list[Any]:
-    """What becomes of texts with and without special tokens, and which tokens are special."""
+    """Encode and decode texts with and without special tokens, and list the special tokens."""
     texts = [*TEXTS, *(f"a{token} b" for token in tokenizer.all_special_tokens[:SPECIAL])]
     ids = [tokenizer(text, add_special_tokens=True, verbose=False)["input_ids"] for text in texts]
     plain = [tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"] for text in texts]

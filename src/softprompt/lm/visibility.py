@@ -1,4 +1,4 @@
-"""Which keys a query sees by a model's own rule, evaluated at positions instead of columns.
+"""A model's own rule decides which keys a query sees; here it is evaluated at positions, not columns.
 
 transformers makes a mask from a function of column numbers: causal, a window, a chunk. Where some keys
 of a row are injected as columns (a cached input, the rows that a server holds), the columns of the call
@@ -27,9 +27,9 @@ class Rule:
     padding: Tensor
 
     def seen(self, queries: Tensor, keys: Tensor) -> Tensor:
-        """Which keys at positions [B or 1, k] the queries at positions [B, q] see: [B, 1, q, k] bool.
+        """Return which keys at positions [B or 1, k] the queries at positions [B, q] see: [B, 1, q, k] bool.
 
-        The keys stand ahead of the queries. A query of padding has no position, and sees what seems to
+        The keys precede the queries. A query of padding has no position, and sees what seems to
         follow it: a row of attention without any key is no number.
         """
         rows = torch.arange(len(self.padding), device=queries.device)[:, None, None, None]
@@ -48,7 +48,7 @@ class Rule:
 
 
 def rule_of(arguments: dict[str, Any]) -> Rule | None:
-    """The rule in the arguments of a mask function; None where it is plainly causal, or cannot be moved."""
+    """Return the rule in a mask function's arguments; None where it is plainly causal, or cannot be moved."""
     function = arguments.get("mask_function", causal_mask_function)
     if function is causal_mask_function or arguments.get("use_vmap") or _looks_up_columns(function):
         return None
@@ -60,7 +60,7 @@ def rule_of(arguments: dict[str, Any]) -> Rule | None:
 
 
 def _looks_up_columns(function: Any) -> bool:
-    """Whether a mask function reads a table with a number for each column of the call, [B, columns].
+    """Return whether a mask function reads a table with a number for each column, [B, columns].
 
     Gemma's does, for the images in a row. It knows no column beyond the call, and on a GPU asking for one
     ends the process.

@@ -1,4 +1,4 @@
-"""A model's tokens: their ids, their texts, and which tokens two vocabularies share."""
+"""A model's tokens have ids and texts; two vocabularies share those with the same text."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def pad_id(model: Any, vocabulary: int) -> int:
 
 
 def text_ids(lm: LanguageModel, text: str) -> list[int]:
-    """Token ids of a text, without special tokens. Raises SoftPromptError for one without an embedding."""
+    """Return a text's token ids, without special tokens. Raises for an id that has no embedding."""
     if lm.tokenizer is None:
         raise SoftPromptError(
             "this model was loaded without a tokenizer", fix="give token ids instead of text"
@@ -48,7 +48,7 @@ def text_ids(lm: LanguageModel, text: str) -> list[int]:
 
 
 def token_text(tokenizer: Any, token: int) -> str:
-    """One token as text, its leading space kept."""
+    """Return one token as text, with its leading space."""
     piece = tokenizer.convert_ids_to_tokens(token)
     if isinstance(piece, str) and "▁" in piece:
         return piece.replace("▁", " ")
@@ -57,7 +57,7 @@ def token_text(tokenizer: Any, token: int) -> str:
 
 @torch.no_grad()
 def shared_tokens(source: LanguageModel, target: LanguageModel) -> SharedTokens:
-    """Both models' embeddings of the tokens with the same text, in the order of the source's ids."""
+    """Return both models' embeddings of the tokens with the same text, in the order of the source's ids."""
     ours, theirs = token_ids(source), token_ids(target)
     texts = [text for text in ours if text in theirs]
     if not texts:
@@ -70,7 +70,7 @@ def shared_tokens(source: LanguageModel, target: LanguageModel) -> SharedTokens:
 
 
 def token_ids(lm: LanguageModel) -> dict[str, int]:
-    """Each token's id by its text, where one token alone has that text."""
+    """Return each token's id by its text, where only one token has that text."""
     if lm.tokenizer is None:
         raise SoftPromptError(f"'{lm.name}' has no tokenizer", fix="load it from a folder that holds one")
     ids = sorted(i for i in lm.tokenizer.get_vocab().values() if i < lm.spec.vocab_size)

@@ -13,7 +13,7 @@ def base_notes(prepared: Prepared) -> list[str]:
     found: list[str] = []
     if prepared.recipe.task.kind == "generation":
         forced = [token_text(lm.tokenizer, token) for token in lm.forced]
-        found += settings.said(lm.inherited, forced, lm.tokenizer)
+        found += settings.notes(lm.inherited, forced, lm.tokenizer)
     if prepared.encoder.template.chat:
         found += [chat.note()] if chat.open_thought() else []
         if chat.writes_date:
