@@ -30,7 +30,7 @@ def test_a_rope_that_depends_on_the_length_is_the_reason(run, tmp_path, longrope
     for command in ("check", "tune"):
         output = run(command, recipe, *(["--overwrite"] if command == "tune" else []))
         assert output.code == 1 and "its context is 64 tokens" in output.err
-        assert "beyond 64 positions it turns the keys" in output.err
+        assert "beyond 64 positions it rotates the keys" in output.err
 
 
 def test_what_a_model_raises_is_an_error_and_v_shows_its_cause(run, tuned, monkeypatch):
