@@ -148,7 +148,11 @@ def test_models_that_do_not_go_on_are_refused(lms, rows_to_batch, refused):
     cache = empty_cache(lm, "dynamic")
     made = lm.generate(rows_to_batch(FIRST), past_key_values=cache, **HOW).tolist()
     rows = [[*row, *new, 7, 8] for row, new in zip(FIRST, made, strict=True)]
-    refused(lambda: lm.generate(rows_to_batch(rows), past_key_values=cache, **HOW), "jamba", "start from the beginning")
+    refused(
+        lambda: lm.generate(rows_to_batch(rows), past_key_values=cache, **HOW),
+        "jamba",
+        "start from the beginning",
+    )
 
 
 @pytest.mark.parametrize("family", list(ENCODER_DECODERS))
