@@ -1,10 +1,10 @@
-"""Ask every prompt of an export the same thing: a llama-server restores a slot for each.
+"""Send the same input to every prompt of an export; a llama-server restores a slot for each.
 
     softprompt export runs/style --to llama.cpp --gguf model.gguf --slots 2 --out slots
     llama-server -m model.gguf --parallel 2 --slot-save-path slots/
     python examples/llama_cpp_slots.py slots "a lighthouse in the fog"
 
-Needs nothing but Python. A template of one field is filled in; any other input is sent as it is.
+It needs only Python. A template with one field is filled in; any other input is sent unchanged.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ def restore(server: str, number: int, slot: dict) -> None:
 
 
 def ask(server: str, number: int, slot: dict, text: str, tokens: int) -> str:
-    """The answer of a prompt. Its tokens name it: they are what the server compares the slot with."""
+    """Return the answer under a prompt. The server compares its placeholder tokens with the slot."""
     body = {"prompt": [*slot["tokens"], text], "id_slot": number, "cache_prompt": True}
     for _ in range(2):
-        said = post(f"{server}/completion", {**body, "n_predict": tokens, "temperature": 0})
-        if said["timings"]["cache_n"] >= len(slot["tokens"]):
-            return said["content"]
+        answer = post(f"{server}/completion", {**body, "n_predict": tokens, "temperature": 0})
+        if answer["timings"]["cache_n"] >= len(slot["tokens"]):
+            return answer["content"]
         restore(server, number, slot)  # another request took the slot: its tokens were read as text
-    count, used = len(slot["tokens"]), said["timings"]["cache_n"]
+    count, used = len(slot["tokens"]), answer["timings"]["cache_n"]
     raise SystemExit(
-        f"this llama-server restores nothing, though it says that it restored {count} tokens: the next "
-        f"request went on from {used} of them. Builds b8929 to b11549 were tried and restore; or other "
-        f"clients use slot {number}, which is to hold '{slot['prompt']}'"
+        f"this llama-server restores nothing, though it reports {count} restored tokens: the next "
+        f"request continued from {used} of them. Builds b8929 to b11549 were tried and restore; or other "
+        f"clients use slot {number}, which must hold '{slot['prompt']}'"
     )
 
 

@@ -1,4 +1,4 @@
-"""The rows of the demo: a chatbot whose prompt id decides how it answers.
+"""The rows of the demo are made here: a chatbot whose prompt id decides how it answers.
 
 There are four prompts. Three of them get the same kind of input, "Tell me about the sea.", so only the
 prompt id can say what to answer; the fourth has a reference that an output can be compared with:

@@ -17,7 +17,7 @@ BATCH = 16
 
 @dataclass(frozen=True)
 class Size:
-    """The size of the demo."""
+    """The amounts that are run."""
 
     steps: int
     train: int  # rows

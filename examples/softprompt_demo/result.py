@@ -1,4 +1,4 @@
-"""What the demo reports: a table row for each candidate, on the test rows that all candidates finished."""
+"""The demo reports a table row for each candidate, on the test rows that all candidates finished."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class TableRow:
 
 @dataclass(frozen=True)
 class DemoResult:
-    """The rows of the table. Only test rows that all candidates finished are counted."""
+    """The rows of the table, which count the test rows that all candidates finished."""
 
     lines: Sequence[TableRow]
     all_rows: Sequence[Row]
@@ -56,7 +56,7 @@ class DemoResult:
 
     @property
     def reduced(self) -> list[str]:
-        """What is less than in the full demo, in words."""
+        """Everything that is less than in the full demo, in words."""
         steps = {line.name: line.steps for line in self.lines if line.steps}
         full = self.full
         words = [f"{n} of {full.steps} steps of {name}" for name, n in steps.items() if n < full.steps]
@@ -69,7 +69,7 @@ class DemoResult:
         return words
 
     def evaluations(self) -> list[Evaluation]:
-        """The evaluation of each line."""
+        """Evaluate each line."""
         return [line.evaluation(self.rows, self.answered) for line in self.lines]
 
     def copied(self) -> Evaluation:

@@ -1,4 +1,4 @@
-"""What all parts of a running demo share: the model, the rows, the clock, and the size that fits."""
+"""The model, rows, clock and size are shared by all parts of a running demo."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .plan import AT_MOST, SECONDS, Paces, Size, fit, ladder, seconds
 
 @dataclass
 class Demo:
-    """The state of a running demo."""
+    """A demo that is running."""
 
     lm: Any
     data: DemoData
@@ -33,7 +33,7 @@ class Demo:
         self.rows = balanced(self.data.test)
 
     def spent(self) -> float:
-        """Seconds since the start."""
+        """The seconds that have passed since the start."""
         return time.perf_counter() - self.started
 
     def report(self, text: str) -> None:
@@ -73,7 +73,7 @@ class Demo:
         self.slower = max(0.5, took / max(seconds([part], self.size, self.paces), 1e-9))
 
     def until(self, share: float) -> float:
-        """When a part must end that is expected to take `share` of the remaining work."""
+        """Return the time at which a part must end that takes `share` of the remaining work."""
         return self.spent() + share * max(0.0, AT_MOST - self.spent())
 
 

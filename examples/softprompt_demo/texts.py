@@ -92,7 +92,7 @@ def _sentence(text: str) -> str:
 
 
 def is_whole(text: str) -> bool:
-    """Whether a verse can be read alone: short, one or more whole sentences, quotes in pairs."""
+    """Tell whether a verse can be read alone: short, one or more whole sentences, quotes in pairs."""
     quotes_pair = text.count('"') % 2 == 0 and not re.search(r"(^|\s|\")'", text)
     return (
         25 <= len(text) <= _VERSE_CHARS
@@ -110,7 +110,7 @@ def as_prose(text: str) -> str:
 
 
 def is_rewrite(old: str, modern: str) -> bool:
-    """Whether two wordings of a verse differ clearly and can be read alone."""
+    """Tell whether two wordings of a verse differ clearly and can be read alone."""
     return (
         is_whole(old)
         and is_whole(modern)

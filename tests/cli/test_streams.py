@@ -99,7 +99,7 @@ def test_a_first_recipe_for_rows_of_ones_own(run, tmp_path, monkeypatch):
     assert len(train) + len(held) == 30 and template_of(recipe).render(train[0]).target.startswith(
         "an answer"
     )
-    assert "there already" in run("init", "mine", "--rows", "data.csv").err
+    assert "already" in run("init", "mine", "--rows", "data.csv").err
     (tmp_path / "labels.jsonl").write_text(
         "".join(json.dumps({"text": f"some words {i}", "label": "ab"[i % 2]}) + "\n" for i in range(30))
     )

@@ -1,4 +1,4 @@
-"""The command line: `softprompt` and its commands, one module each.
+"""The command line `softprompt` has one module for each command.
 
 Heavy imports happen inside the commands, so `--help` answers at once.
 """
@@ -11,7 +11,7 @@ __all__ = ["main"]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; the exit code (0 good, 1 a user's error, 2 usage, 130 interrupted)."""
+    """Run one command and return its exit code: 0 good, 1 a user's error, 2 usage, 130 interrupted."""
     from .app import app
     from .streams import prepare
 

@@ -1,7 +1,6 @@
-"""The typer application: every command is a function of its own module, wrapped by `command`.
+"""The typer application wraps every command, which is a function in its own module.
 
-A command computes and returns a `Reply`; what goes to stdout and stderr, and the exit code, is
-decided here, once.
+A command computes and returns a `Reply`; stdout, stderr and the exit code are handled here, once.
 """
 
 from __future__ import annotations
@@ -58,8 +57,8 @@ app = typer.Typer(
 )
 
 
-def _version(asked: bool) -> None:
-    if asked:
+def _version(requested: bool) -> None:
+    if requested:
         typer.echo(f"softprompt {__version__}")
         raise typer.Exit
 
@@ -73,23 +72,23 @@ def root(
     """Tune a prompt or a prefix for a frozen language model.
 
     \b
-    Start:  softprompt init        a first recipe, and rows to replace with yours
-            softprompt choose --rows F  which method suits your rows, and why
-            softprompt check R     what a run would do and cost
-            softprompt tune R      train it
-            softprompt search R    train many settings of it in one run
-            softprompt compare R   prompt or prefix? compare methods on your rows
-            softprompt play        try tuned prompts in the browser
-            softprompt demo        all of it on real data, in ten minutes
+    Start:  softprompt init                 write a first recipe, and rows to replace with yours
+            softprompt choose --rows FILE   which method suits your rows, and why
+            softprompt check RECIPE         what a run would do and cost
+            softprompt tune RECIPE          train it
+            softprompt search RECIPE        train many settings of it in one run
+            softprompt compare RECIPE       prompt or prefix? compare methods on your rows
+            softprompt play                 try tuned prompts in the browser
+            softprompt demo                 see all of it on real data, in ten minutes
 
-    Exit codes: 0 good, 1 a mistake that you can mend, 2 wrong usage, 130 interrupted (state saved).
+    Exit codes: 0 success, 1 a mistake that you can fix, 2 wrong usage, 130 interrupted (state saved).
     """
 
 
 def command(
     function: Callable[..., Reply], name: str, *, prints: bool = False, cls: type[TyperCommand] | None = None
 ) -> None:
-    """Register a command. Its docstring is its help, with an example; one that `prints` its own JSON may."""
+    """Register a command. Its docstring is its help; one that `prints` writes its JSON itself."""
 
     @functools.wraps(function)
     def run(**arguments: Any) -> None:
@@ -100,11 +99,11 @@ def command(
 
 def _run(function: Callable[..., Reply], arguments: dict[str, Any], prints: bool) -> int:
     as_json = bool(arguments.get("json"))
-    # whatever a library prints must not get between a program and its JSON object
+    # what a library prints must not be mixed with the JSON object
     aside = contextlib.redirect_stdout(sys.stderr) if as_json and not prints else contextlib.nullcontext()
     own_process()
     _print_notes()
-    if function not in (serve.serve, play.play):  # a server is taken to have its machine for itself
+    if function not in (serve.serve, play.play):  # a server is assumed to have the machine to itself
         wait_quietly()
     try:
         with aside, Display(), _for_a_shell():
@@ -132,7 +131,7 @@ def _run(function: Callable[..., Reply], arguments: dict[str, Any], prints: bool
 
 @contextlib.contextmanager
 def _for_a_shell() -> Iterator[None]:
-    """Errors keep the words of a shell."""
+    """Errors name options as a shell writes them."""
     token = IN_SHELL.set(True)
     try:
         yield
@@ -154,7 +153,7 @@ class _ToStandardError(logging.Handler):
 
 
 def _print_notes() -> None:
-    """Notes of the library go where the command's own lines go."""
+    """Send notes of the library where the command's lines go."""
     from .._system.notes import logger
 
     if not any(isinstance(handler, _ToStandardError) for handler in logger.handlers):

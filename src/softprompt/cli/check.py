@@ -1,4 +1,4 @@
-"""`softprompt check`: what a run reads, does and costs, before anything is trained."""
+"""`softprompt check` shows what a run would read, do and cost, before anything is trained."""
 
 from __future__ import annotations
 
@@ -20,10 +20,11 @@ STYLES = {"target": "bold green", "soft": "bold magenta", "prefix": "bold magent
 
 
 def check(recipe: RecipeFile, overrides: Overrides = None, json: Json = False) -> Reply:
-    """Say what a run would read, do and cost.
+    """Show what a run would read, do and cost.
 
-    Nothing is trained or written. Three examples token by token, counts of odd rows, the plan, and
-    the price of the run, from one step measured on this machine, beside that of the next slower plan.
+    Nothing is trained or written. It shows three examples token by token, counts of unusual rows, the plan,
+    and the cost of the run, from one step that is measured on this machine, beside the cost of the next
+    slower plan.
 
     \b
     Example:
@@ -42,7 +43,7 @@ def check(recipe: RecipeFile, overrides: Overrides = None, json: Json = False) -
     prepared = prepare(read)
     shown = [(example, layout(prepared, example)) for example in examples_to_show(prepared)]
     counts = count(prepared)
-    said = base_notes(prepared)
+    notes = base_notes(prepared)
     log("measuring one step, and one of the next slower plan …")
     price = measure(prepared)
     data = {
@@ -59,7 +60,7 @@ def check(recipe: RecipeFile, overrides: Overrides = None, json: Json = False) -
         "rows": asdict(counts),
         "context": prepared.lm.spec.context,
         "carried": None if prepared.carried is None else asdict(prepared.carried),
-        "notes": said,
+        "notes": notes,
         "precision": {"dtype": _dtype(prepared), "why": prepared.lm.why_dtype},
         "threads": get_num_threads(),
         "plan": prepared.plan.to_json(),
@@ -75,11 +76,11 @@ def check(recipe: RecipeFile, overrides: Overrides = None, json: Json = False) -
         if len(prepared.prompts) > 1:
             text.append(f"  prompt {prepared.prompts[example.prompt]}")
         text.append("\n  ").append(_line(pieces)).append("\n")
-    text.append("  (tokens are parted by |; the target, which is learned, comes last)\n\n", style="dim")
+    text.append("  (tokens are separated by |; the target, which is learned, comes last)\n\n", style="dim")
     text.append(_rows(counts, prepared)).append("\n\n")
     if prepared.carried is not None:
         text.append(str(prepared.carried)).append("\n\n")
-    for note in said:
+    for note in notes:
         text.append(f"note: {note}\n\n")
     text.append(str(prepared.plan)).append(f"\n  precision: {_dtype(prepared)}, {prepared.lm.why_dtype}\n\n")
     text.append(_price(price, prepared))
@@ -112,9 +113,9 @@ def _visible(token: str) -> str:
 def _rows(counts: Counts, prepared: Prepared) -> str:
     from ..training.reporting import few_dev_rows
 
-    def listing(found: dict[str, int]) -> str:
-        named = [f"{name} {number}" for name, number in list(found.items())[:8]]
-        return ", ".join(named) + (f", … {len(found) - 8} more" if len(found) > 8 else "")
+    def listing(numbers: dict[str, int]) -> str:
+        named = [f"{name} {number}" for name, number in list(numbers.items())[:8]]
+        return ", ".join(named) + (f", … {len(numbers) - 8} more" if len(numbers) > 8 else "")
 
     context = prepared.lm.spec.context
     rows: list[tuple[Any, ...]] = [("rows", f"{counts.rows} to train on, {counts.dev_rows} to measure on")]

@@ -1,4 +1,4 @@
-"""`softprompt compare`: which method for these rows? A fair contest, and a report of what it showed."""
+"""`softprompt compare` compares methods on the user's rows and writes a report."""
 
 from __future__ import annotations
 
@@ -31,14 +31,14 @@ def compare(
     overrides: Overrides = None,
     output: Annotated[
         str | None,
-        typer.Option("--output", metavar="FOLDER", help="Where it is kept; by itself OUTPUT-compare."),
+        typer.Option("--output", metavar="FOLDER", help="Where results are kept; default: OUTPUT-compare."),
     ] = None,
     workers: Annotated[
-        int | None, typer.Option("--workers", min=1, help="Processes; by itself one for two cores.")
+        int | None, typer.Option("--workers", min=1, help="Processes; default: one for two cores.")
     ] = None,
     within: Annotated[
         str | None,
-        typer.Option("--within", metavar="30m", help="How long it may take, all calls together."),
+        typer.Option("--within", metavar="30m", help="Time limit, all calls together."),
     ] = None,
     report: Annotated[bool, typer.Option("--report/--no-report", help="Write report.html.")] = True,
     open_page: Annotated[bool, typer.Option("--open", help="Open the report in the browser.")] = False,
@@ -46,10 +46,10 @@ def compare(
 ) -> Reply:
     """Compare methods on your rows, with a report.
 
-    Rows alone will do: what they are for is guessed and told, and written as a recipe that you can edit. All
-    methods get the same search, the same seeds, and tests between all pairs. The recipe's compare section
-    says which methods, and how long. What was run already is not run again, so the same command goes on after
-    Ctrl-C or a crash.
+    A file of rows is enough: the task is inferred, shown, and written as a recipe that you can edit. All
+    methods get the same search and the same seeds, and all pairs are tested. The recipe's compare section
+    names the methods and the time limit. Finished trials are not run again, so the same command resumes
+    after Ctrl-C or a crash.
 
     \b
     Example:
@@ -69,7 +69,7 @@ def compare(
         recipe, estimate = begin(recipe, overrides or (), output, within, workers)
     read = open_recipe(recipe, [*(overrides or ()), *limit])
     folder = Path(output or read.compare.output or f"{read.output}-compare")
-    # a comparison in this very process would tell of each of its steps
+    # a comparison in this process would report each of its steps
     with Interruption(), following(None), Contest(estimate, read.compare.within) as contest:
         hooks = Hooks(contest.stage, contest.plan, contest.record)
         try:
@@ -78,9 +78,9 @@ def compare(
             )
         except KeyboardInterrupt:
             contest.stop()
-            said = f"stopped; what ended is in {folder}. To go on, type the same again:\n  {again}"
+            text = f"stopped; finished trials are in {folder}. To resume, run the same command:\n  {again}"
             data = {"interrupted": True, "output": str(folder), "resume": again, "ran": contest.ran}
-            return Reply(data, said, code=130)
+            return Reply(data, text, code=130)
     headline, sentences, limits, artifact = _answer(done)
     data = {
         "recipe": str(recipe),
@@ -106,24 +106,29 @@ def compare(
 
 
 def _answer(done: Compared) -> tuple[str, list[str], list[str], Path | None]:
-    """The answer in words, what limits it, and a tuned prompt of the method that it names."""
+    """Return the answer in words, its limits, and a tuned prompt of the method that it names."""
     from ..compare.report import read, summary, verdict
 
-    found = read.comparison(done.folder)
-    chosen = verdict.verdict(found)
-    headline, sentences = summary.answer(found, chosen)
+    comparison = read.comparison(done.folder)
+    chosen = verdict.verdict(comparison)
+    headline, sentences = summary.answer(comparison, chosen)
     finals = [
         done.folder / "trials" / trial.id
-        for trial in found.trials
+        for trial in comparison.trials
         if chosen and (trial.contestant, trial.phase, trial.status) == (chosen.chosen, "final", "done")
     ]
-    return headline, sentences, summary.notes(found, chosen), finals[0] if finals else None
+    return headline, sentences, summary.notes(comparison, chosen), finals[0] if finals else None
 
 
 def _text(
     done: Compared, headline: str, sentences: Sequence[str], limits: Sequence[str], artifact: Path | None
 ) -> list[str]:
-    lines = [headline, *(f"  {sentence}" for sentence in sentences), *(f"  - {one}" for one in limits), ""]
+    lines = [
+        headline,
+        *(f"  {sentence}" for sentence in sentences),
+        *(f"  - {limit}" for limit in limits),
+        "",
+    ]
     if done.failed:
         lines += [f"{done.failed} trials failed: the report says why", ""]
     if done.page is not None:

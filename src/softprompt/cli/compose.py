@@ -1,4 +1,4 @@
-"""`softprompt compose`: a prompt made of tuned ones, without training."""
+"""`softprompt compose` makes a prompt of tuned ones, without training."""
 
 from __future__ import annotations
 
@@ -18,10 +18,13 @@ def compose(
         typer.Argument(metavar="ARTIFACT[:NAME]...", help="Tuned prompts, in order.", show_default=False),
     ],
     out: Annotated[Path, typer.Option("--out", metavar="FOLDER", help="Where to write it.")],
-    concat: Annotated[bool, typer.Option("--concat", help="All of them at once, in order.")] = False,
-    average: Annotated[bool, typer.Option("--average", help="Their mean; shapes must agree.")] = False,
+    concat: Annotated[bool, typer.Option("--concat", help="Join all of them, in order.")] = False,
+    average: Annotated[
+        bool, typer.Option("--average", help="Take their mean; shapes must be equal.")
+    ] = False,
     scale: Annotated[
-        float | None, typer.Option("--scale", metavar="S", help="One at strength S; 1 is as trained.")
+        float | None,
+        typer.Option("--scale", metavar="S", help="Change one's strength to S; 1 is as trained."),
     ] = None,
     model: ModelName = None,
     json: Json = False,
@@ -48,21 +51,23 @@ def compose(
     operation.check(len(opened))
     others = [source for source in opened[1:] if not source.used_as(opened[0])]
     for source in others:
-        log(f"note: {source.artifact.path} was trained with another template or task; the first one's holds")
+        log(
+            f"note: {source.artifact.path} was trained with another template or task; the first one's is used"
+        )
     base = opened[0].artifact.manifest["base"]
     log(f"loading {model or base['name']} …")
     lm = saved_base(opened[0].artifact, model)
-    made = composition.compose(operation, opened, out, lm)
+    composed = composition.compose(operation, opened, out, lm)
     data = {
-        "artifact": str(made.path),
-        "method": made.manifest["method"],
-        **made.manifest["options"],
+        "artifact": str(composed.path),
+        "method": composed.manifest["method"],
+        **composed.manifest["options"],
         "model": base["name"],
-        "sources": made.manifest["sources"],
-        "bytes": made.bytes,
+        "sources": composed.manifest["sources"],
+        "bytes": composed.bytes,
     }
-    rows = [("artifact", f"{made.path} ({size(made.bytes)})"), ("made by", operation.name)]
+    rows = [("artifact", f"{composed.path} ({size(composed.bytes)})"), ("made by", operation.name)]
     rows += [("of", f"{source.artifact.path}, prompt {source.prompt}") for source in opened]
-    rows.append(("vectors", str(made.manifest["options"]["length"])))
-    next_step = f'next:\n  softprompt generate {shlex.quote(str(made.path))} "your input"'
+    rows.append(("vectors", str(composed.manifest["options"]["length"])))
+    next_step = f'next:\n  softprompt generate {shlex.quote(str(composed.path))} "your input"'
     return Reply(data, f"{table(rows)}\n\n{next_step}")

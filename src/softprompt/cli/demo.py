@@ -1,4 +1,4 @@
-"""`softprompt demo`: the whole of it on real data."""
+"""`softprompt demo` runs the demo, which is an example that is installed too."""
 
 from __future__ import annotations
 
@@ -12,13 +12,16 @@ from .output import Json, Reply
 
 def demo(
     folder: Annotated[
-        Path | None, typer.Argument(metavar="[FOLDER]", help="Where the results go.", show_default=False)
+        Path | None,
+        typer.Argument(
+            metavar="[FOLDER]", help="Where results are written; default: runs/demo.", show_default=False
+        ),
     ] = None,
     json: Json = False,
 ) -> Reply:
-    """Run all of it on real data, in ten minutes.
+    """Run a demo on real data, in ten minutes.
 
-    Tunes prompts and prefixes on the embedded model and compares them with the plain one.
+    It tunes prompts and prefixes on the embedded model and compares them with the plain model.
 
     \b
     Example:

@@ -1,4 +1,4 @@
-"""`softprompt eval`: metrics with intervals on rows that were not trained on."""
+"""`softprompt eval` computes metrics with intervals on rows that were not trained on."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ def evaluate(
     ],
     prompt: PromptName = None,
     limit: Annotated[
-        int | None, typer.Option("--limit", min=1, metavar="N", help="Rows, from a seeded shuffle.")
+        int | None, typer.Option("--limit", min=1, metavar="N", help="Score at most N rows, drawn at random.")
     ] = None,
     plain: Plain = False,
     shots: Annotated[
         int | None,
-        typer.Option("--shots", min=1, metavar="N", help="The plain model shown N training rows first."),
+        typer.Option("--shots", min=1, metavar="N", help="Score the plain model, shown N training rows."),
     ] = None,
     records: Annotated[
-        Path | None, typer.Option("--records", metavar="FILE.jsonl", help="Write what came out, row by row.")
+        Path | None, typer.Option("--records", metavar="FILE.jsonl", help="Write the output for each row.")
     ] = None,
     model: ModelName = None,
     other_base: OtherBase = False,
@@ -53,7 +53,7 @@ def evaluate(
 ) -> Reply:
     """Score a tuned prompt on a file of rows.
 
-    With --plain or --shots, the plain model in its place.
+    With --plain or --shots, the plain model is scored in its place.
 
     \b
     Example:
@@ -65,13 +65,13 @@ def evaluate(
     from ..data.sources import read_rows, read_standard_rows
     from ..data.split import limit_rows
 
-    found = artifacts.load(artifact)
+    opened = artifacts.load(artifact)
     if data == "-":
         rows = [row for row in read_standard_rows(split="test") if row is not None]
     else:
         rows = read_rows(data, split="test")
-    check_prompt(found, rows, prompt)
-    tuned = open_artifact(found, model, other_base, plain or shots is not None)
+    check_prompt(opened, rows, prompt)
+    tuned = open_artifact(opened, model, other_base, plain or shots is not None)
     rows = limit_rows(with_prompt(rows, tuned, prompt), limit, tuned.recipe.train.seed)
     evaluator = tuned.evaluator()
     if shots is None:
@@ -87,11 +87,11 @@ def evaluate(
     if truncated:
         log(f"note: {truncated} of {len(examples)} rows were cut to data.max_input_tokens")
     evaluation = evaluator.run(tuned.method, examples)
-    what = f"few-shot ({shots})" if shots else "plain model" if plain else tuned.artifact.manifest["method"]
+    name = f"few-shot ({shots})" if shots else "plain model" if plain else tuned.artifact.manifest["method"]
     report = evaluation.to_json()
     reply: dict[str, Any] = {
         "artifact": str(artifact),
-        "what": what,
+        "what": name,
         "data": data,
         **report,
         "truncated": truncated,
@@ -100,12 +100,12 @@ def evaluate(
         _write(records, tuned, examples, evaluation)
         reply["records"] = str(records)
         log(f"wrote {len(examples)} records to {records}")
-    lines = [(name, scores(report, name)) for name in report["metrics"]]
-    return Reply(reply, f"{what}: {report['n']} rows (with 95 % intervals)\n{table(lines)}")
+    lines = [(metric, scores(report, metric)) for metric in report["metrics"]]
+    return Reply(reply, f"{name}: {report['n']} rows (with 95 % intervals)\n{table(lines)}")
 
 
 def _write(path: Path, tuned: Tuned, examples: list[Example], evaluation: Evaluation) -> None:
-    """One JSON object a row, whole or not at all."""
+    """Write one JSON object a row; the file appears when it is complete."""
     from .._system.files import write_text
 
     lines = []

@@ -1,4 +1,4 @@
-"""`softprompt export`: a tuned prompt in the format of another library or engine."""
+"""`softprompt export` writes a tuned prompt in the format of another library or engine."""
 
 from __future__ import annotations
 
@@ -16,21 +16,21 @@ if TYPE_CHECKING:
 
 
 class Library(str, Enum):
-    """Whose format."""
+    """The library or engine whose format is written."""
 
     peft = "peft"
     llama_cpp = "llama.cpp"
 
 
 NOT_TRIED = (
-    "note: your engine was not tried; some builds restore nothing and say that they did: look at n_restored "
-    "and at timings.cache_n of the next answer, as examples/llama_cpp_slots.py does"
+    "note: your engine was not tried; some builds restore nothing and report that they did: check n_restored "
+    "and timings.cache_n of the next answer, as examples/llama_cpp_slots.py does"
 )
-Found = tuple[dict[str, Any], list[str]]  # for programs, and lines for people
+Export = tuple[dict[str, Any], list[str]]  # data for programs, lines for people
 
 
 class CacheType(str, Enum):
-    """What llama.cpp keeps keys and values in."""
+    """The type in which llama.cpp keeps keys and values."""
 
     f16 = "f16"
     f32 = "f32"
@@ -49,7 +49,7 @@ def export(
     ] = False,
     gguf: Annotated[
         Path | None,
-        typer.Option("--gguf", metavar="FILE", help="llama.cpp: the base model, as it runs."),
+        typer.Option("--gguf", metavar="FILE", help="llama.cpp: the base model that the engine runs."),
     ] = None,
     state: Annotated[
         Path | None,
@@ -67,7 +67,7 @@ def export(
 ) -> Reply:
     """Write a tuned prompt for Hugging Face PEFT or llama.cpp.
 
-    It gives the same answers there; what the format cannot hold exactly is refused with the reason.
+    It gives the same answers there; a prompt that the format cannot hold exactly is refused with the reason.
 
     \b
     Example:
@@ -81,7 +81,7 @@ def export(
 
     opened = artifacts.load(artifact)
     if prompt is not None:
-        opened.index(prompt)  # an unknown one is told before a model is loaded
+        opened.index(prompt)  # an unknown one is refused before a model is loaded
     folder = out or artifact.with_name(f"{artifact.resolve().name}-{to.value}")
     check_free(folder, *(peft_files if to is Library.peft else llama_cpp).TAKEN)
     if to is Library.peft:
@@ -89,34 +89,34 @@ def export(
     log(f"loading {model or opened.manifest['base']['name']} …")
     common = {"prompt": prompt, "other_base": other_base}
     if to is Library.peft:
-        found, lines = _to_peft(opened, folder, model, materialise=materialise, **common)
+        result, lines = _to_peft(opened, folder, model, materialise=materialise, **common)
     else:
         engine = {"gguf": gguf, "state": state, "slots": slots, "cache_type": cache_type.value}
-        found, lines = _to_llama_cpp(opened, folder, model, engine, **common)
-    data = {"artifact": str(artifact), "out": str(folder), "to": to.value, **found}
+        result, lines = _to_llama_cpp(opened, folder, model, engine, **common)
+    data = {"artifact": str(artifact), "out": str(folder), "to": to.value, **result}
     return Reply(data, "\n".join(lines))
 
 
-def _to_peft(opened: Any, folder: Path, model: str | None, **options: Any) -> Found:
+def _to_peft(opened: Any, folder: Path, model: str | None, **options: Any) -> Export:
     from ..artifacts.interop import peft
     from ..build import saved_base
 
     lm = saved_base(opened, model)
     adapter = peft.export(opened, lm, folder, **options)
     prompt = options["prompt"]
-    found = {
+    data = {
         "peft_type": adapter.kind,
         "prompts": list(opened.prompts if prompt is None else (prompt,)),
         "tensors": {name: list(tensor.shape) for name, tensor in adapter.tensors.items()},
         "notes": list(adapter.notes),
     }
     head = f"{folder}: {adapter.kind} of {opened.manifest['method']}"
-    return found, [head, *(f"note: {note}" for note in adapter.notes)]
+    return data, [head, *(f"note: {note}" for note in adapter.notes)]
 
 
 def _to_llama_cpp(
     opened: Any, folder: Path, model: str | None, engine: dict[str, Any], **options: Any
-) -> Found:
+) -> Export:
     from ..artifacts.interop import llama_cpp
     from ..artifacts.interop.llama_cpp.engine import version
     from ..lm.loading import load
@@ -125,7 +125,7 @@ def _to_llama_cpp(
     saved, ran = _state(name, **engine)
     lm = load(name, dtype="float32")
     slots = llama_cpp.export(opened, lm, saved, folder, engine=ran, **options)
-    found = {
+    entries = {
         slot.prompt: {"file": slot.file, "tokens": list(slot.tokens), "sha256": slot.sha256} for slot in slots
     }
     rows = [
@@ -133,17 +133,17 @@ def _to_llama_cpp(
         for slot in slots
     ]
     tried = None if ran is None else f"xllamacpp {version()}"
-    said = f"restored and asked in {tried}: each had its effect" if tried else NOT_TRIED
-    lines = [f"{folder}: {len(slots)} for llama.cpp's slots", table(rows), said]
-    return {"slots": found, "tried": tried}, lines
+    check = f"restored and tried in {tried}: each had its effect" if tried else NOT_TRIED
+    lines = [f"{folder}: {len(slots)} for llama.cpp's slots", table(rows), check]
+    return {"slots": entries, "tried": tried}, lines
 
 
 def _state(
     model: str, gguf: Path | None, state: Path | None, slots: int, cache_type: Any
 ) -> tuple[bytes, Engine | None]:
-    """A state that the engine saved: the one given, or of a GGUF file (the embedded model's own).
+    """Return a state that the engine saved: the given one, or one of a GGUF file (default: embedded model).
 
-    With it how that engine runs; None where it is the user's own.
+    The engine is returned too; it is None where it is the user's own.
     """
     from .._system.files import check_pulled
     from ..artifacts.interop.llama_cpp.engine import Engine
@@ -159,8 +159,8 @@ def _state(
         gguf = smollm2.gguf_path()
     if gguf is None:
         raise SoftPromptError(
-            "which llama.cpp will run it is not said",
-            why="its state files differ by version, cache and model, so one that it saved is filled in",
+            "neither --gguf nor --state was given",
+            why="state files differ by version, cache and model, so one that llama.cpp saved is filled in",
             fix="give --gguf FILE (the model; needs xllamacpp), or --state FILE (a slot that it saved)",
         )
     ran = Engine(gguf, cache_type, slots)

@@ -1,4 +1,4 @@
-"""`softprompt generate`: answers to one input, a file of them, or standard input."""
+"""`softprompt generate` answers one input, a file of inputs, or standard input."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ ROWS_AT_ONCE = 16
 
 
 class DashedText(TyperCommand):
-    """A command whose text may begin with a dash, as `-5 degrees` does: the error says how to write it."""
+    """A command whose text may begin with a dash, as in `-5 degrees`: the error says how to write it."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         try:
             return super().parse_args(ctx, list(args))
-        except Exception as error:  # of typer's own click, or of the one beside it
+        except Exception as error:  # of the click that typer contains, or of an installed one
             if name := getattr(error, "option_name", None):
                 dashed = next((arg for arg in args if arg.startswith(name)), name)
                 error.message += f'. If it is the text, write it behind "--": -- {shlex.quote(dashed)}'  # type: ignore
@@ -49,7 +49,7 @@ class DashedText(TyperCommand):
 def generate(
     artifact: ArtifactFolder,
     text: Annotated[
-        str | None, typer.Argument(metavar="[TEXT]", help="One input.", show_default=False)
+        str | None, typer.Argument(metavar="[TEXT]", help="The input.", show_default=False)
     ] = None,
     file: Annotated[
         str | None,
@@ -57,12 +57,15 @@ def generate(
     ] = None,
     prompt: PromptName = None,
     max_new_tokens: Annotated[
-        int | None, typer.Option("--max-new-tokens", min=1, metavar="N", help="Longest answer.")
+        int | None, typer.Option("--max-new-tokens", min=1, metavar="N", help="Longest answer, in tokens.")
     ] = None,
     temperature: Annotated[
-        float, typer.Option("--temperature", min=0.0, metavar="T", help="0 takes the likeliest token.")
+        float,
+        typer.Option(
+            "--temperature", min=0.0, metavar="T", help="0 takes the likeliest token; above 0 samples."
+        ),
     ] = 0.0,
-    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Of --temperature's draws.")] = 0,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", help="Seed of the sampling.")] = 0,
     option: Annotated[
         list[str] | None,
         typer.Option(
@@ -70,7 +73,10 @@ def generate(
         ),
     ] = None,
     checkpoint_settings: Annotated[
-        bool, typer.Option("--checkpoint-settings", help="Answer under the base's own generation settings.")
+        bool,
+        typer.Option(
+            "--checkpoint-settings", help="Use the generation settings of the base model's checkpoint."
+        ),
     ] = False,
     plain: Plain = False,
     model: ModelName = None,
@@ -79,8 +85,8 @@ def generate(
 ) -> Reply:
     """Answer an input, or a file of them.
 
-    Answers to a file, or to standard input, come one a line. A classification or choice prompt
-    answers with the likeliest label or choice. A text that begins with a dash stands behind --.
+    Answers to a file, or to standard input, are written one a line. A classification or choice prompt
+    answers with the likeliest label or choice. Write -- ahead of a text that begins with a dash.
 
     \b
     Example:
@@ -96,14 +102,14 @@ def generate(
     from ..config.load import recipe_from_dict
     from ..evaluation.answering import checked
 
-    found = artifacts.load(artifact)
+    opened = artifacts.load(artifact)
     lines: Sequence[Any] = [text] if file is None else _read(file)
     rows: Sequence[Any] = [line for line in lines if line is not None]
     if len(rows) < len(lines):
         log(f"note: blank lines are answered by blank lines ({len(lines) - len(rows)})")
-    check_prompt(found, rows, prompt)
-    checked(options, recipe_from_dict(found.manifest["recipe"]).task.kind)
-    tuned = open_artifact(found, model, other_base, plain)
+    check_prompt(opened, rows, prompt)
+    checked(options, recipe_from_dict(opened.manifest["recipe"]).task.kind)
+    tuned = open_artifact(opened, model, other_base, plain)
     if checkpoint_settings:
         options = tuned.lm.inherited | options
     import torch
@@ -132,12 +138,12 @@ def generate(
 
 
 def _blank(lines: Sequence[Any], start: int) -> list[str]:
-    """An empty answer for each blank line from `start` on, up to the next input."""
+    """Return an empty answer for each blank line from `start` on, up to the next input."""
     return [""] * next((i for i, line in enumerate(lines[start:]) if line is not None), len(lines) - start)
 
 
 def _read(file: str) -> Sequence[Any]:
-    """Rows; or lines of text, None where a line is blank."""
+    """Read rows, or lines of text with None where a line is blank."""
     from .._system.paths import COMPRESSED, expanded, kind_of
     from ..data.json_files import lines_of
     from ..data.sources import read_row_lines, read_rows, read_standard_rows
@@ -165,14 +171,13 @@ def _read(file: str) -> Sequence[Any]:
 
 
 def _filled(lines: Sequence[str | None], name: str) -> Sequence[str | None]:
-    """The lines. Raises SoftPromptError where all are blank."""
+    """Return the lines. Raises SoftPromptError where all are blank."""
     if all(line is None for line in lines):
         raise SoftPromptError(f"{name}: no inputs", why="it is empty", fix="write one input a line")
     return lines
 
 
 def _options(max_new_tokens: int | None, temperature: float, more: Sequence[str] | None) -> dict[str, Any]:
-    """Generation options, as they were given."""
     import yaml
 
     from ..config.yaml import read_value
@@ -194,7 +199,7 @@ def _options(max_new_tokens: int | None, temperature: float, more: Sequence[str]
 
 
 def _stream(tuned: Tuned, text: str, prompt: str | None, options: dict[str, Any]) -> None:
-    """Words on the terminal as they come."""
+    """Write words to the terminal as they are generated."""
     from transformers import TextStreamer
 
     class Words(TextStreamer):

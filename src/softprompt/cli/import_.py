@@ -1,4 +1,4 @@
-"""`softprompt import`: another library's adapter becomes a tuned prompt."""
+"""`softprompt import` makes a tuned prompt of another library's adapter."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .opening import ModelName
 from .output import Json, Reply, log
 
 Folder = Annotated[
-    Path, typer.Argument(metavar="FOLDER", help="What save_pretrained wrote.", show_default=False)
+    Path, typer.Argument(metavar="FOLDER", help="The folder that save_pretrained wrote.", show_default=False)
 ]
 
 
@@ -25,7 +25,9 @@ def import_(
     ] = None,
     prompt: Annotated[
         list[str] | None,
-        typer.Option("--prompt", metavar="NAME", help="Its name; once for each task, where it has several."),
+        typer.Option(
+            "--prompt", metavar="NAME", help="Its name; give it once for each task, where there are several."
+        ),
     ] = None,
     json: Json = False,
 ) -> Reply:
@@ -44,7 +46,7 @@ def import_(
     if library is not Library.peft:
         raise SoftPromptError(
             f"nothing is imported from {library.value}",
-            why="a slot's state holds what a prompt comes to in one engine, and not the prompt",
+            why="a slot's state holds keys and values for one engine, and not the prompt",
             fix="--from peft, for a folder that PEFT's save_pretrained wrote",
         )
     target = out or Path("runs") / folder.resolve().name

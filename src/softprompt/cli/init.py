@@ -1,4 +1,4 @@
-"""`softprompt init`: a first recipe, and a few rows to replace."""
+"""`softprompt init` writes a first recipe, and a few rows to replace."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ STARTERS = Path(__file__).parent / "starters"
 
 
 class StarterTask(str, Enum):
-    """What a starter is for."""
+    """The task that the example rows are for."""
 
     classification = "classification"
     generation = "generation"
@@ -26,15 +26,15 @@ class StarterTask(str, Enum):
 
 def init(
     folder: Annotated[
-        Path, typer.Argument(metavar="[FOLDER]", help="Where to write; made if it is not there.")
+        Path, typer.Argument(metavar="[FOLDER]", help="Where to write; created if it is missing.")
     ] = Path("."),
     task: Annotated[
         StarterTask, typer.Option("--task", help="What the prompt should do.")
     ] = StarterTask.classification,
     rows: Annotated[
-        str | None, typer.Option("--rows", metavar="FILE", help="A recipe for rows that you have.")
+        str | None, typer.Option("--rows", metavar="FILE", help="Write a recipe for these rows.")
     ] = None,
-    force: Annotated[bool, typer.Option("--force", help="Replace files that are there.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace existing files.")] = False,
     json: Json = False,
 ) -> Reply:
     """Write a first recipe and a few rows.
@@ -60,8 +60,8 @@ def init(
     command = f"softprompt check {shlex.quote(str(recipe))}"
     written = [(str(recipe), "the recipe: what is tuned, on what, and how")]
     written += [(str(data), "a few example rows: put yours in their place")]
-    how = f"Each line of {data.name} is one row, a JSON object. Then type:\n  {command}"
-    text = f"wrote\n{table(written)}\n\n{how}"
+    usage = f"Each line of {data.name} is one row, a JSON object. Then run:\n  {command}"
+    text = f"wrote\n{table(written)}\n\n{usage}"
     return Reply({"recipe": str(recipe), "data": str(data), "task": task.value, "next": command}, text)
 
 
@@ -75,15 +75,15 @@ def _of_rows(rows: str, folder: Path, force: bool) -> Reply:
     write_text(path, text_of(recipe, path))
     command = f"softprompt check {shlex.quote(str(path))}"
     lines = [("task", recipe["task"]["kind"]), *guessed.lines()]
-    text = f"wrote {path}; guessed from the rows, to be changed in it:\n{table(lines)}\n\nnext:\n  {command}"
+    text = f"wrote {path}; inferred from the rows; change it there:\n{table(lines)}\n\nnext:\n  {command}"
     return Reply({"recipe": str(path), "data": rows, "task": recipe["task"]["kind"], "next": command}, text)
 
 
 def _check_room(files: Iterable[Path], force: bool) -> None:
-    there = [str(path) for path in files if path.exists()]
-    if there and not force:
+    existing = [str(path) for path in files if path.exists()]
+    if existing and not force:
         raise SoftPromptError(
-            f"{' and '.join(there)} {'is' if len(there) == 1 else 'are'} there already",
-            why="nothing is replaced unasked",
+            f"{' and '.join(existing)} {'exists' if len(existing) == 1 else 'exist'} already",
+            why="files are replaced only with --force",
             fix="name another folder (softprompt init FOLDER), or add --force",
         )

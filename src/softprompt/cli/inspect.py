@@ -1,4 +1,4 @@
-"""`softprompt inspect`: nearest tokens, norms, movement and similarity of a tuned prompt's vectors."""
+"""`softprompt inspect` describes a tuned prompt's vectors, and what its run shows."""
 
 from __future__ import annotations
 
@@ -19,16 +19,18 @@ SHOWN_PROMPTS = 4
 def inspect(
     artifact: ArtifactFolder,
     prompt: PromptName = None,
-    top: Annotated[int, typer.Option("--top", min=1, metavar="K", help="Nearest tokens to name.")] = 3,
+    top: Annotated[
+        int, typer.Option("--top", min=1, metavar="K", help="How many nearest tokens to show.")
+    ] = 3,
     model: ModelName = None,
     other_base: OtherBase = False,
     json: Json = False,
 ) -> Reply:
     """Describe a tuned prompt's vectors.
 
-    Of soft tokens the nearest vocabulary tokens, of prefixes the norms by layer; of both how far they
-    moved from where they started, and how alike the prompts are. Then what the run itself shows: each
-    finding with its evidence and the command that mends it.
+    It shows the vocabulary tokens nearest to soft tokens, the norms of prefixes by layer, how far the
+    vectors moved from the start, and how similar the prompts are. Then it lists problems of the run, each
+    with its evidence and the command that fixes it.
 
     \b
     Example:
@@ -45,42 +47,42 @@ def inspect(
     base = opened.manifest["base"]
     log(f"loading {model or base['name']} …")
     lm = saved_base(opened, model)
-    found_of_run = diagnostics.examine(with_tfidf(run_of(opened, lm)))  # first: a trained base changes `lm`
-    found = inspection.inspect(opened, lm, names=names, top=top, other_base=other_base, start_of=start_of)
+    findings = diagnostics.examine(with_tfidf(run_of(opened, lm)))  # first: a trained base changes `lm`
+    result = inspection.inspect(opened, lm, names=names, top=top, other_base=other_base, start_of=start_of)
     data = {
         "artifact": str(artifact),
         "method": opened.manifest["method"],
         "model": base["name"],
-        **asdict(found),
+        **asdict(result),
         "prompt_names": list(opened.prompts),
-        "findings": [asdict(finding) for finding in found_of_run],
+        "findings": [asdict(finding) for finding in findings],
     }
     head = f"{opened.manifest['method']} for {base['name']}"
-    said = ["findings:\n" + "\n".join(map(str, found_of_run))] if found_of_run else []
-    return Reply(data, None if json else "\n\n".join([head, *_blocks(found, opened.prompts), *said]))
+    problems = ["findings:\n" + "\n".join(map(str, findings))] if findings else []
+    return Reply(data, None if json else "\n\n".join([head, *_blocks(result, opened.prompts), *problems]))
 
 
-def _blocks(found: Inspection, names: tuple[str, ...]) -> list[str]:
-    low, high = found.usual_norms
+def _blocks(result: Inspection, names: tuple[str, ...]) -> list[str]:
+    low, high = result.usual_norms
     blocks = []
-    if found.generated:
+    if result.generated:
         blocks.append("generated from the input: what follows describes the static part")
-    for report in found.prompts[:SHOWN_PROMPTS]:
+    for report in result.prompts[:SHOWN_PROMPTS]:
         for channel, vectors in report.soft.items():
-            usual = f"the vocabulary's: {number(found.usual_norm)}, mostly {number(low)} to {number(high)}"
+            usual = f"the vocabulary's: {number(result.usual_norm)}, mostly {number(low)} to {number(high)}"
             blocks.append(f"prompt '{report.name}', soft tokens {channel} the input (norms of {usual})\n")
             blocks[-1] += _soft_table(vectors)
         for channel, layers in report.layers.items():
             title = f"prompt '{report.name}', {_place(channel)} (mean norms, beside those of real text)\n"
             blocks.append(title + _layer_table(layers))
-    if not any(report.soft or report.layers for report in found.prompts):
+    if not any(report.soft or report.layers for report in result.prompts):
         return ["it holds no vectors: only the base model's own weights were trained"]
-    if len(found.prompts) > SHOWN_PROMPTS:
-        blocks.append(f"… {len(found.prompts) - SHOWN_PROMPTS} more prompts: --prompt NAME")
-    if found.no_start:
-        blocks.append(f"how far it moved is not known: {found.no_start}")
-    if found.similarity is not None:
-        blocks.append("similarity of the prompts (cosine of all their vectors)\n" + _pairs(found, names))
+    if len(result.prompts) > SHOWN_PROMPTS:
+        blocks.append(f"… {len(result.prompts) - SHOWN_PROMPTS} more prompts: --prompt NAME")
+    if result.no_start:
+        blocks.append(f"how far it moved is not known: {result.no_start}")
+    if result.similarity is not None:
+        blocks.append("similarity of the prompts (cosine of all their vectors)\n" + _pairs(result, names))
     return blocks
 
 
@@ -117,8 +119,8 @@ def _share(moved: float | None) -> str:
     return "n/a" if moved is None else f"{100 * moved:.0f}%"
 
 
-def _pairs(found: Inspection, names: tuple[str, ...]) -> str:
-    similarity = found.similarity or []
+def _pairs(result: Inspection, names: tuple[str, ...]) -> str:
+    similarity = result.similarity or []
     if len(names) <= 8:
         rows = [("", *names)]
         rows += [

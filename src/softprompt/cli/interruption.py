@@ -1,4 +1,4 @@
-"""Ctrl-C (SIGINT) and SIGTERM: training stops after its step and saves; anything else stops at once."""
+"""Ctrl-C (SIGINT) and SIGTERM stop training after its step, which is saved; other work stops at once."""
 
 from __future__ import annotations
 

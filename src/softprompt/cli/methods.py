@@ -1,4 +1,4 @@
-"""`softprompt methods`: the registry."""
+"""`softprompt methods` lists the registry."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ def methods(json: Json = False) -> Reply:
     """
     from ..methods import METHODS
 
-    found = {
+    listed = {
         name: {
             "summary": method.summary,
             "lr": method.lr or None,
@@ -23,7 +23,7 @@ def methods(json: Json = False) -> Reply:
         for name, method in METHODS.items()
     }
     blocks = []
-    for name, facts in found.items():
+    for name, facts in listed.items():
         options = "  ".join(f"{option}={_written(default)}" for option, default in facts["options"].items())
         learning = f"lr {facts['lr']:g}" if facts["lr"] else ""
         rows = [("", learning)] if learning else []
@@ -32,7 +32,7 @@ def methods(json: Json = False) -> Reply:
     usage = (
         "in a recipe:  method: {name: prefix-tuning, length: 8}\non a command: method=prefix-tuning length=8"
     )
-    return Reply({"methods": found}, "\n\n".join([*blocks, usage]))
+    return Reply({"methods": listed}, "\n\n".join([*blocks, usage]))
 
 
 def _written(default: object) -> str:

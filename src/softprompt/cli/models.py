@@ -1,4 +1,4 @@
-"""`softprompt models`: what works on which family, measured on the spot."""
+"""`softprompt models` tries what works on which family of models."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ def models(
         list[str] | None, typer.Argument(help="Families (transformers' model_type); all by default.")
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="A model of yours instead: hub id, folder, GGUF file or alias.")
+        str | None, typer.Option(help="Try this model instead: hub id, folder, GGUF file or alias.")
     ] = None,
-    markdown: Annotated[bool, typer.Option(help="The page docs/models.md.")] = False,
+    markdown: Annotated[bool, typer.Option(help="Print the page docs/models.md.")] = False,
     json: Json = False,
 ) -> Reply:
-    """Try each family of model: what works, and why not.
+    """Try what works on each family of models, and say why not.
 
-    Soft prompts and prefixes are run on a tiny random model of it, or on a model of yours.
+    Soft prompts and prefixes are run on a tiny random model of each family, or on a model of yours.
 
     \b
     Example:
@@ -57,7 +57,7 @@ def models(
 
 
 def page(reports: Sequence[Report]) -> str:
-    """The reports as a Markdown page."""
+    """Return the reports as a Markdown page."""
     notes = _notes(reports)
     head = ["family", *COLUMNS, "inputs kept", "positions", "attention layers", "rows run"]
     lines = [_TITLE, "| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
@@ -76,7 +76,7 @@ def _text(reports: Sequence[Report]) -> str:
 
 
 def _notes(reports: Sequence[Report]) -> dict[str, int]:
-    """Reasons in the order in which they are met, numbered from 1."""
+    """Number the reasons from 1, in the order in which they occur."""
     reasons = [
         reason for r in reports for reason in (*r.results.values(), r.cache, r.length, r.failed) if reason
     ]

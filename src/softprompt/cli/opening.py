@@ -1,4 +1,4 @@
-"""What several commands begin with: a recipe with its overrides, an artifact on its base, rows by prompt."""
+"""Several commands begin by opening a recipe with overrides, an artifact on its base, or rows by prompt."""
 
 from __future__ import annotations
 
@@ -21,28 +21,28 @@ RecipeFile = Annotated[Path, typer.Argument(metavar="RECIPE", help="A YAML recip
 Overrides = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="KEY=VALUE", help="Settings that win over the recipe's: lr=1e-2.", show_default=False
+        metavar="KEY=VALUE", help="Settings that override the recipe's: lr=1e-2.", show_default=False
     ),
 ]
 ArtifactFolder = Annotated[
     Path, typer.Argument(metavar="ARTIFACT", help="The folder that tune wrote.", show_default=False)
 ]
 PromptName = Annotated[
-    str | None, typer.Option("--prompt", metavar="NAME", help="Which prompt, where there are several.")
+    str | None, typer.Option("--prompt", metavar="NAME", help="Which of several prompts to use.")
 ]
 ModelName = Annotated[
-    str | None, typer.Option("--model", metavar="NAME", help="Load the base model from elsewhere.")
+    str | None, typer.Option("--model", metavar="NAME", help="Load the base model from this id or path.")
 ]
 OtherBase = Annotated[
-    bool, typer.Option("--other-base", help="Accept a base model other than the one it was trained on.")
+    bool, typer.Option("--other-base", help="Accept another base model than it was trained on.")
 ]
-Plain = Annotated[bool, typer.Option("--plain", help="The plain model, with the same template.")]
+Plain = Annotated[bool, typer.Option("--plain", help="Use the plain model with the same template.")]
 
 
 def open_recipe(path: Path, overrides: Sequence[str] | None) -> Recipe:
-    """The recipe with its overrides, which may name a method's options.
+    """Read a recipe with its overrides, which may name a method's options.
 
-    Where an override chooses another method, options of the recipe that it does not have are left out.
+    Where an override chooses another method, options of the recipe that this method lacks are left out.
     """
     from ..config.load import load_recipe
     from ..config.schema import MethodConfig
@@ -61,7 +61,7 @@ def open_recipe(path: Path, overrides: Sequence[str] | None) -> Recipe:
 
 
 def open_artifact(artifact: Artifact, model: str | None, other_base: bool, plain: bool) -> Tuned:
-    """A verified artifact on its base model, or the plain model with its template."""
+    """Open a verified artifact on its base model, or the plain model with its template."""
     from .._system import threads
     from ..build import saved_base
     from ..tuned import opened
@@ -72,7 +72,7 @@ def open_artifact(artifact: Artifact, model: str | None, other_base: bool, plain
 
 
 def check_prompt(artifact: Artifact, rows: Sequence[Any], prompt: str | None) -> None:
-    """Raises for a prompt that the artifact has not, or rows that need one: before a model is loaded."""
+    """Raise SoftPromptError for an unknown prompt, or rows that need one, before a model is loaded."""
     from ..config.load import recipe_from_dict
     from ..data.spelling import meant
 
@@ -86,14 +86,14 @@ def check_prompt(artifact: Artifact, rows: Sequence[Any], prompt: str | None) ->
 
 
 def with_prompt(rows: Sequence[Any], tuned: Tuned, prompt: str | None) -> list[Row]:
-    """The rows, those that name no prompt under `prompt` (by default the only one)."""
+    """Return the rows; those that name no prompt get `prompt` (by default the only one)."""
     from ..data.sources import Row
 
     field = tuned.recipe.data.prompt_field
     named = [row for row in rows if field and row.get(field) not in (None, "")]
     if len(named) == len(rows):
         if prompt is not None:
-            log(f"note: --prompt has no effect: every row names its own in '{field}'")
+            log(f"note: --prompt has no effect: every row names a prompt in '{field}'")
         return list(rows)
     name = name_of(tuned.artifact, prompt)
     if field is None:
@@ -105,5 +105,5 @@ def with_prompt(rows: Sequence[Any], tuned: Tuned, prompt: str | None) -> list[R
 
 
 def name_of(artifact: Artifact, prompt: str | None) -> str:
-    """The prompt's name, checked; None means the only one."""
+    """Check a prompt's name and return it; None means the only prompt."""
     return artifact.prompts[artifact.index(prompt)]

@@ -1,4 +1,4 @@
-"""What commands say: one JSON object, or text for people; and how numbers are written.
+"""A command prints one JSON object, or text for people; numbers are formatted here too.
 
 Results go to stdout, everything else to stderr.
 """
@@ -25,9 +25,9 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object; logs 
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What a command gives back: `data` for programs, `text` (a string, or what rich can print) for people.
+    """The result that a command returns: `data` for programs, `text` (a string, or rich's) for people.
 
-    None: nothing, or it was printed as it came.
+    None means that there is nothing to print, or that it was printed already.
     """
 
     data: Mapping[str, Any] | None
@@ -36,7 +36,7 @@ class Reply:
 
 
 def show(reply: Reply, as_json: bool) -> None:
-    """Print a reply."""
+    """Print a reply as one JSON object or as text."""
     if as_json:
         if reply.data is not None:
             print(json_text(jsonable(reply.data)), flush=True)
@@ -49,7 +49,7 @@ def show(reply: Reply, as_json: bool) -> None:
 
 
 def show_error(error: SoftPromptError, as_json: bool) -> int:
-    """Print what, why and how to mend it, and under `-v` the exception that caused it; the exit code."""
+    """Print what, why and how to fix it, and with `-v` the exception that caused it; return the exit code."""
     if verbose() and error.__cause__ is not None:
         log("".join(traceback.format_exception(error.__cause__)).rstrip())
     if as_json:
@@ -61,7 +61,7 @@ def show_error(error: SoftPromptError, as_json: bool) -> int:
 
 
 def open_in_browser(page: Path) -> None:
-    """Show a page; where there is no browser to show it in, say so."""
+    """Show a page in the browser; log it where there is none."""
     import webbrowser
 
     if not webbrowser.open(page.resolve().as_uri()):
@@ -69,12 +69,12 @@ def open_in_browser(page: Path) -> None:
 
 
 def log(text: str) -> None:
-    """A line for the person who waits."""
+    """Write a line to stderr for the person who waits."""
     print(text, file=sys.stderr, flush=True)
 
 
 def jsonable(value: Any) -> Any:
-    """`value` as JSON has it: paths as text, numbers that are not finite as null."""
+    """Convert `value` for JSON: paths become text, numbers that are not finite become null."""
     if isinstance(value, Mapping):
         return {str(key): jsonable(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
@@ -85,7 +85,7 @@ def jsonable(value: Any) -> Any:
 
 
 def table(rows: Iterable[Sequence[Any]], *, right: Iterable[int] = (), indent: str = "  ") -> str:
-    """Aligned columns, two spaces apart; the columns numbered in `right` end where they end."""
+    """Align columns, two spaces apart; the columns numbered in `right` are aligned at their right end."""
     texts = [[str(cell) for cell in row] for row in rows]
     widths = [max(len(cell) for cell in column) for column in zip(*texts, strict=True)]
     flush = set(right)
@@ -100,13 +100,13 @@ def table(rows: Iterable[Sequence[Any]], *, right: Iterable[int] = (), indent: s
 
 
 def scores(evaluation: Mapping[str, Any], name: str) -> str:
-    """A metric with its interval: `0.853 [0.820, 0.884]`."""
+    """Format a metric with its interval: `0.853 [0.820, 0.884]`."""
     low, high = evaluation["intervals"][name]
     return f"{number(evaluation['metrics'][name])} [{number(low)}, {number(high)}]"
 
 
 def number(value: float | None) -> str:
-    """Four digits at most."""
+    """Format a number with at most four digits."""
     if value is None or not math.isfinite(value):
         return "n/a" if value is None else str(value)
     if value != 0 and (abs(value) >= 1e5 or abs(value) < 1e-3):
@@ -115,7 +115,7 @@ def number(value: float | None) -> str:
 
 
 def size(count: float) -> str:
-    """Bytes, as `276 kB`."""
+    """Format a number of bytes, as `276 kB`."""
     for unit in ("B", "kB", "MB"):
         if count < 999.5:
             return f"{count:.0f} {unit}"

@@ -1,4 +1,4 @@
-"""`softprompt play`: the page to try tuned prompts on, in the browser."""
+"""`softprompt play` opens a page in the browser to try tuned prompts."""
 
 from __future__ import annotations
 
@@ -25,7 +25,8 @@ def play(
     ] = Path("runs"),
     model: BaseModel = None,
     port: Annotated[
-        int | None, typer.Option("--port", min=0, max=65535, metavar="N", help="By itself 8000, or any.")
+        int | None,
+        typer.Option("--port", min=0, max=65535, metavar="N", help="Default: 8000, or any free port."),
     ] = None,
     no_open: Annotated[bool, typer.Option("--no-open", help="Print the address, open no browser.")] = False,
     trials: Trials = False,
@@ -33,8 +34,8 @@ def play(
 ) -> Reply:
     """Try tuned prompts side by side in the browser.
 
-    The plain model, a prompt of your own words and tuned prompts answer the same input. The server listens on
-    loopback until Ctrl-C.
+    The plain model, a prompt that you write and tuned prompts answer the same input. The server listens on
+    this machine alone, until Ctrl-C.
 
     \b
     Example:

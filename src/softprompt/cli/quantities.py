@@ -12,21 +12,21 @@ SECONDS = {"ms": 1e-3, "s": 1.0, "m": 60.0, "min": 60.0, "h": 3600.0}
 
 
 def memory(text: str, option: str) -> int:
-    """Bytes of `8GB`, `512 MiB`."""
+    """Convert `8GB` or `512 MiB` to bytes."""
     return round(_number(text, BYTES, option, "8GB"))
 
 
 def seconds(text: str, option: str) -> float:
-    """Seconds of `50ms`, `10m`, `1.5h`."""
+    """Convert `50ms`, `10m` or `1.5h` to seconds."""
     return _number(text, SECONDS, option, "50ms" if option == "--latency" else "10m")
 
 
 def _number(text: str, units: Mapping[str, float], option: str, example: str) -> float:
-    found = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([a-zA-Z]+)\s*", text)
-    if found is None or found[2].lower() not in units or float(found[1]) <= 0:
+    match = re.fullmatch(r"\s*([0-9]*\.?[0-9]+)\s*([a-zA-Z]+)\s*", text)
+    if match is None or match[2].lower() not in units or float(match[1]) <= 0:
         raise SoftPromptError(
             f"{option} {text}: not understood",
             why=f"it takes a number above 0 and a unit: {', '.join(units)}",
             fix=f"{option} {example}",
         )
-    return float(found[1]) * units[found[2].lower()]
+    return float(match[1]) * units[match[2].lower()]

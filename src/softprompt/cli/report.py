@@ -1,4 +1,4 @@
-"""`softprompt report`: a comparison's folder becomes one offline page, and the same as Markdown."""
+"""`softprompt report` writes a comparison as one offline page, and as Markdown."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ def report(
     open_page: Annotated[bool, typer.Option("--open", help="Open the page in the browser.")] = False,
     json: Json = False,
 ) -> Reply:
-    """Write a comparison's page from its files.
+    """Write the report of a comparison from its files.
 
-    report.html is one file that needs no network; report.md holds the same numbers.
+    report.html is one file that needs no network; report.md has the same numbers.
 
     \b
     Example:

@@ -1,4 +1,4 @@
-"""`softprompt search`: many settings of one recipe, trained side by side in one run."""
+"""`softprompt search` trains many settings of one recipe side by side in one run."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ def search(
 ) -> Reply:
     """Train every combination of some settings, in one run.
 
-    All go through the model side by side, each with its own optimizer, schedule and early end, and come out
-    as they would alone. Each is saved in a folder of its own in the recipe's output folder. The same command
-    goes on after Ctrl-C or a crash; settings that are finished are taken as they are.
+    All are trained side by side, each with its own optimizer, schedule and early stopping, and with the
+    result that it would have alone. Each is saved in its own folder in the recipe's output folder. The same
+    command resumes after Ctrl-C or a crash; finished settings are not trained again.
 
     \b
     Example:
@@ -74,7 +74,7 @@ def _folder(name: str) -> str:
 
 def _values(text: str) -> tuple[str, list[str]]:
     key, equals, values = text.partition("=")
-    found = [value.strip() for value in values.split(",") if value.strip()]
-    if not equals or not found:
+    listed = [value.strip() for value in values.split(",") if value.strip()]
+    if not equals or not listed:
         raise SoftPromptError(f"--over {text}: no values", fix="--over lr=1e-3,1e-2")
-    return key.strip(), list(dict.fromkeys(found))
+    return key.strip(), list(dict.fromkeys(listed))

@@ -1,4 +1,4 @@
-"""What `search` and a `tune` of prompts apart have in common: a run side by side, and how each came out."""
+"""Several prompts are trained side by side and listed, by `search` and by `tune` with `apart: true`."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ Prepare = Callable[[Callable[[Sequence["Recipe"]], None]], tuple[Sequence["Prepa
 
 
 def run_together(make: Prepare, *, restart: bool, overwrite: bool, json: bool) -> Reply:
-    """Train them all; the reply lists them, the best first.
+    """Train all of them; the reply lists them, the best first.
 
-    `make` prepares the runs and names them; it calls what it is given with their recipes before anything
-    slow, so that folders that are held or taken are said at once.
+    `make` prepares the runs and names them. It calls its argument with their recipes before anything slow,
+    so that folders that are in use or hold something are refused at once.
     """
     from .._system.run_lock import held
     from ..training.output_folder import check_room
@@ -46,11 +46,11 @@ def run_together(make: Prepare, *, restart: bool, overwrite: bool, json: bool) -
             done = tune_many(runs, hooks=interruption.hooks(), restart=restart, overwrite=overwrite)
         except (Interrupted, KeyboardInterrupt):
             data = {"interrupted": True, "output": [run.recipe.output for run in runs]}
-            return Reply(data, "stopped, and saved. To go on, type the same again.", code=130)
-    found = sorted(zip(names, done, strict=True), key=lambda pair: pair[1].key, reverse=True)
-    best = found[0][1].artifact
-    data = {"runs": [_entry(name, run) for name, run in found], "best": str(best.path)}
-    return Reply(data, None if json else _text(found))
+            return Reply(data, "stopped, and saved. To resume, run the same command again.", code=130)
+    ranked = sorted(zip(names, done, strict=True), key=lambda pair: pair[1].key, reverse=True)
+    best = ranked[0][1].artifact
+    data = {"runs": [_entry(name, run) for name, run in ranked], "best": str(best.path)}
+    return Reply(data, None if json else _text(ranked))
 
 
 def _entry(name: str, run: Run) -> dict[str, Any]:
@@ -66,15 +66,15 @@ def _entry(name: str, run: Run) -> dict[str, Any]:
     }
 
 
-def _text(found: Sequence[tuple[str, Run]]) -> str:
-    names = list(found[0][1].dev.metrics)
-    same = len({str(run.artifact.manifest["plain"]) for _, run in found}) == 1
+def _text(ranked: Sequence[tuple[str, Run]]) -> str:
+    names = list(ranked[0][1].dev.metrics)
+    same = len({str(run.artifact.manifest["plain"]) for _, run in ranked}) == 1
     rows: list[tuple[Any, ...]] = [("", *names, "steps", "best", "ended")]
 
     def plain(run: Run, title: str) -> tuple[Any, ...]:
         return title, *(scores(run.artifact.manifest["plain"], metric) for metric in names), "", "", ""
 
-    for name, run in found:
+    for name, run in ranked:
         shown = [scores(run.artifact.manifest["dev"], metric) for metric in names]
         ended = {"nan": "loss not finite", "early": "early"}.get(run.outcome.stopped, "")
         if run.was_finished:
@@ -83,14 +83,18 @@ def _text(found: Sequence[tuple[str, Run]]) -> str:
         if not same:
             rows.append(plain(run, "  plain model"))
     if same:
-        rows.append(plain(found[0][1], "plain model"))
-    chosen = "The best was chosen on these dev rows, so its score here flatters it.\n" if same else ""
+        rows.append(plain(ranked[0][1], "plain model"))
+    chosen = (
+        "The best was chosen on these dev rows, so its score here is optimistic: evaluate it on other rows.\n"
+        if same
+        else ""
+    )
     return "\n".join(
         [
-            f"dev rows: {found[0][1].artifact.manifest['dev']['n']} (with 95 % intervals)",
+            f"dev rows: {ranked[0][1].artifact.manifest['dev']['n']} (with 95 % intervals)",
             table(rows),
             chosen,
             "next:",
-            f"  softprompt eval '{found[0][1].artifact.path}' --data FILE",
+            f"  softprompt eval '{ranked[0][1].artifact.path}' --data FILE",
         ]
     )

@@ -1,4 +1,4 @@
-"""Standard streams that cannot write every character (Windows, ASCII): `?` in its place, said once."""
+"""Standard streams that lack a character (Windows, ASCII) write `?` in its place, with one note."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import sys
 from typing import Any
 
 _HANDLER = "softprompt.question-mark"
-_said = False
+_noted = False
 
 
 def prepare() -> None:
-    """Let no character end a command. JSON is escaped (`json_text`), so that nothing of it is lost."""
+    """Make no character end a command. JSON is escaped (`json_text`), so that nothing is lost."""
     codecs.register_error(_HANDLER, _question_mark)
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
@@ -20,7 +20,7 @@ def prepare() -> None:
 
 
 def json_text(value: Any) -> str:
-    """One line of JSON that standard output can write, whatever its encoding."""
+    """Return one line of JSON that standard output can write in its encoding."""
     encoding = (getattr(sys.stdout, "encoding", None) or "utf-8").lower().replace("_", "-")
     text = json.dumps(value, ensure_ascii=not encoding.startswith("utf"))
     try:
@@ -31,13 +31,13 @@ def json_text(value: Any) -> str:
 
 
 def _question_mark(error: UnicodeError) -> tuple[str, int]:
-    global _said
+    global _noted
     if not isinstance(error, UnicodeEncodeError):
         raise error
-    if not _said:
-        _said = True
+    if not _noted:
+        _noted = True
         print(
-            f"note: this output is {error.encoding} and lacks some characters: ? stands for them "
+            f"note: this output is {error.encoding} and lacks some characters: they are written as ? "
             "(set PYTHONIOENCODING=utf-8 to keep them)",
             file=sys.stderr,
         )

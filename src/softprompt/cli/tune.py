@@ -1,4 +1,4 @@
-"""`softprompt tune`: train a recipe's prompt, compare it with the plain model, save it."""
+"""`softprompt tune` trains a recipe's prompt, compares it with the plain model, and saves it."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def tune(
     recipe: RecipeFile,
     overrides: Overrides = None,
     restart: Annotated[
-        bool, typer.Option("--restart", help="Drop an unfinished run instead of going on with it.")
+        bool, typer.Option("--restart", help="Drop an unfinished run instead of resuming it.")
     ] = False,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace the tuned prompt that the output folder holds.")
@@ -34,8 +34,8 @@ def tune(
 ) -> Reply:
     """Train a prompt or prefix and save it.
 
-    The state that is best on the dev rows is kept, and compared with the plain model. Ctrl-C saves;
-    the same command goes on where it stopped, also after a crash. Once it is finished, it shows the result.
+    The state that is best on the dev rows is kept, and compared with the plain model. Ctrl-C saves; the same
+    command resumes where it stopped, also after a crash. For a finished run it shows the result.
 
     \b
     Example:
@@ -77,12 +77,12 @@ def tune(
     if run.was_finished:
         log("this run was finished before: nothing was trained now (--overwrite trains it again)")
     elif run.resumed_from:
-        log(f"this run went on from step {run.resumed_from}")
+        log(f"this run was resumed from step {run.resumed_from}")
     return Reply(_data(run), None if json else _text(run))
 
 
 def _command(recipe: Path, overrides: Sequence[str] | None) -> str:
-    """What to type to go on: neither --restart nor --overwrite, which would begin anew."""
+    """Return the command that resumes the run: without --restart and --overwrite, which would start again."""
     return shlex.join(["softprompt", "tune", str(recipe), *(overrides or [])])
 
 
@@ -90,9 +90,9 @@ def _interrupted(folder: Path, command: str) -> Reply:
     from ..training.checkpoint import saved_step
 
     step = saved_step(folder / "checkpoint")
-    said = f"stopped; step {step} is saved in {folder}" if step else "stopped before the first save"
+    text = f"stopped; step {step} is saved in {folder}" if step else "stopped before the first save"
     data = {"interrupted": True, "step": step, "output": str(folder), "resume": command}
-    return Reply(data, f"{said}. To go on, type the same again:\n  {command}", code=130)
+    return Reply(data, f"{text}. To resume, run the same command:\n  {command}", code=130)
 
 
 def _data(run: Run) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""`-v` on every command: the libraries' own warnings and loading bars are shown, in its workers too."""
+"""Every command has `-v`, which shows the libraries' warnings and loading bars, also of worker processes."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from .._system.quiet import VERBOSE
 Verbose = Annotated[
     bool,
     typer.Option(
-        "--verbose", "-v", help="Show the libraries' own warnings and loading bars, and what caused an error."
+        "--verbose", "-v", help="Show the libraries' warnings and loading bars, and what caused an error."
     ),
 ]
 
 
 def with_verbose(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The command with one more option, which is there before any library is imported."""
+    """Add the option to a command; it takes effect before any library is imported."""
 
     @functools.wraps(function)
     def run(verbose: bool, **arguments: Any) -> Any:
@@ -29,8 +29,8 @@ def with_verbose(function: Callable[..., Any]) -> Callable[..., Any]:
             os.environ[VERBOSE] = "1"
         return function(**arguments)
 
-    own = inspect.signature(function, eval_str=True)
-    asked = inspect.Parameter("verbose", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Verbose)
+    signature = inspect.signature(function, eval_str=True)
+    option = inspect.Parameter("verbose", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Verbose)
     run.__annotations__ = {**function.__annotations__, "verbose": Verbose}
-    run.__signature__ = own.replace(parameters=[*own.parameters.values(), asked])  # type: ignore[attr-defined]
+    run.__signature__ = signature.replace(parameters=[*signature.parameters.values(), option])  # type: ignore[attr-defined]
     return run
