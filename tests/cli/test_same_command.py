@@ -1,4 +1,4 @@
-"""The same command goes on, whatever was finished; another run's folder is refused with what differs."""
+"""The same command resumes whatever is unfinished; another run's folder is refused with what differs."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,7 @@ STEPS = ("steps=9", "eval_every=3")
 
 
 class Killed(BaseException):
-    """What stands for SIGKILL: nothing is cleaned up behind it."""
+    """It acts as SIGKILL does: nothing is cleaned up."""
 
 
 @pytest.fixture
@@ -83,9 +84,9 @@ def test_a_finished_run_shows_its_result(run, recipe, tmp_path):
     assert again.json["resumed_from"] == 0 and "finished before" in again.err
     assert {**again.json, "was_finished": False} == first
     assert (tmp_path / "out" / "softprompt.json").read_bytes() == manifest
-    # of a run that began anew it is not said that it went on
+    # nothing reports a resumed run where it began again
     anew = run("tune", recipe, *STEPS, "lr=1e-4", "--overwrite", "--json")
-    assert anew.json["resumed_from"] == 0 and "went on" not in anew.err
+    assert anew.json["resumed_from"] == 0 and "was resumed" not in anew.err
 
 
 OVER = ("--over", "lr=1e-3,1e-1", "--over", "length=2,3", "--json")
@@ -95,7 +96,7 @@ OVER = ("--over", "lr=1e-3,1e-1", "--over", "length=2,3", "--json")
 def test_a_search_killed_between_saves_ends_with_the_same_bytes(
     run, recipe, tmp_path, killed, monkeypatch, number
 ):
-    """Where one setting is saved and the next is not, all go on from where they last were together."""
+    """Where one setting is saved and the next is not, all resume from the last common step."""
     assert run("search", recipe, *STEPS, f"output={tmp_path / 'whole'}", *OVER).code == 0
     place = (
         (checkpoint.Checkpoints, "write", number) if number < 14 else (artifact, "write_text", number - 13)
@@ -253,10 +254,7 @@ def retyped(folder: Path) -> None:
     """Numbers of another type, with a hash that agrees."""
     found, identity = checkpoint_file.read(folder / FILE)
     tensors = {name: tensor.double() for name, tensor in found.tensors.items()}
-    output = {
-        "identity": json.dumps(identity),
-        "progress": json.dumps(checkpoint_file.asdict(found.progress)),
-    }
+    output = {"identity": json.dumps(identity), "progress": json.dumps(asdict(found.progress))}
     write_tensors(folder / FILE, tensors, output | {"digest": checkpoint_file._digest(tensors, output)})
 
 

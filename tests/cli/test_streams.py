@@ -18,7 +18,7 @@ def under(monkeypatch, encoding: str, *arguments: object) -> tuple[int, bytes, b
     """A command whose standard streams have an encoding: its exit code and what it wrote."""
     out, err = io.BytesIO(), io.BytesIO()
     with monkeypatch.context() as patch:
-        patch.setattr(streams, "_said", False)
+        patch.setattr(streams, "_noted", False)
         patch.setattr(sys, "stdout", io.TextIOWrapper(out, encoding, newline="\n"))
         patch.setattr(sys, "stderr", io.TextIOWrapper(err, encoding, newline="\n"))
         code = main([str(argument) for argument in arguments])
