@@ -23,7 +23,7 @@ def measure(options: Options) -> Iterator[Line]:
     """Peak bytes of three steps of `prompt-tuning` ahead of the input; PEFT sees the same batches."""
     for name in options.sets:
         for dtype in options.dtypes:
-            ours, theirs = (_in_a_process(options, name, dtype, side) for side in ("ours", "peft"))
+            ours, theirs = (in_a_process(options, name, dtype, side) for side in ("ours", "peft"))
             wrong = apart(ours["losses"], theirs["losses"], 1e-3, "training beside PEFT")
             yield Line(
                 "memory",
@@ -38,9 +38,10 @@ def measure(options: Options) -> Iterator[Line]:
             )
 
 
-def _in_a_process(options: Options, *what: str) -> dict[str, Any]:
+def in_a_process(options: Options, name: str, dtype: str, side: str) -> dict[str, Any]:
+    """What `run` returns, from a process of its own; `side` is "ours" or "peft"."""
     start = "from benchmarks.training.memory import main; main()"
-    command = [sys.executable, "-W", "ignore", "-c", start, json.dumps(options.to_json()), *what]
+    command = [sys.executable, "-W", "ignore", "-c", start, json.dumps(options.to_json()), name, dtype, side]
     root = Path(__file__).parents[2]
     done = subprocess.run(command, cwd=root, stdout=subprocess.PIPE, text=True, check=True)
     return json.loads(done.stdout.splitlines()[-1])

@@ -8,7 +8,8 @@ other positions, and AdamW, which goes by single numbers, moves turned vectors e
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from functools import partial
 from statistics import median
 
 import softprompt
@@ -58,21 +59,25 @@ def _compared(
                 yield Line(measure, case, *both, "examples/s", ratio, goal, note=note, wrong=wrong)
 
 
-def in_turns(options: Options, ours: Ours, peft: Peft) -> dict[str, list[Block]]:
-    """Each side's blocks."""
+def in_turns(
+    options: Options, ours: Ours, peft: Peft, sides: Sequence[str] = SIDES
+) -> dict[str, list[Block]]:
+    """The blocks of these sides."""
     size, steps, batch = options.steps * options.batch, options.steps, options.batch
-    found: dict[str, list[Block]] = {side: [] for side in SIDES}
+    found: dict[str, list[Block]] = {side: [] for side in sides}
     for block in range(-1, options.blocks):  # the first one only warms the machine up
         if block < 0:
             steps, chosen = 1, list(range(batch))
         else:
             steps, chosen = options.steps, list(range(block * size, (block + 1) * size))
         same = [ours.rows[i] for part in batches(ours.rows, chosen, steps, batch) for i in part]
-        made = {
-            "ours": ours.train(chosen, steps, batch),
-            "as run": peft.train([ours.rows[i] for i in chosen], steps, batch, ordered=False),
-            "at its best": peft.train(same, steps, batch, ordered=True),
+        turns = {
+            "ours": partial(ours.train, chosen, steps, batch),
+            "as run": partial(peft.train, [ours.rows[i] for i in chosen], steps, batch, ordered=False),
+            "at its best": partial(peft.train, same, steps, batch, ordered=True),
         }
-        for side in SIDES if block >= 0 else ():
-            found[side].append(made[side])
+        for side in sides:
+            block_of_side = turns[side]()
+            if block >= 0:
+                found[side].append(block_of_side)
     return found

@@ -7,7 +7,6 @@ like lengths. Nothing is logged or saved, the model's loading and the Trainer's 
 from __future__ import annotations
 
 import tempfile
-import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,6 +16,7 @@ from torch import Tensor
 from softprompt.data.example import Example
 from softprompt.lm import smollm2
 
+from .clock import now
 from .ours import LENGTH, LR, Block, Ours
 
 
@@ -148,9 +148,9 @@ class _Clock:
 
         class Clocked(TrainerCallback):
             def on_train_begin(self, *args: Any, **named: Any) -> None:
-                clock._started = time.perf_counter()
+                clock._started = now()
 
             def on_train_end(self, *args: Any, **named: Any) -> None:
-                clock.seconds = time.perf_counter() - clock._started
+                clock.seconds = now() - clock._started
 
         return Clocked()

@@ -26,17 +26,22 @@ def make(folder: Path) -> tuple[Path, Path]:
     # room for a few demonstrations at a token a character
     tiny("llama", max_position_embeddings=1024).save_pretrained(model)
     _tokenizer().save_pretrained(model)
+    return model, write_rows(data)
+
+
+def write_rows(data: Path, count: int = ROWS, longest: int = 8) -> Path:
+    """Write made-up rows of two to `longest` words in the files of a data folder, and return the folder."""
     for name, labels in LABELS.items():
         (data / name).mkdir(parents=True)
         for split in ("train", "validation"):
             draw = random.Random(f"{name}/{split}")
             rows = [
-                {"input": " ".join(draw.choices(WORDS, k=draw.randint(2, 8))), "target": labels[i % 2]}
-                for i in range(ROWS)
+                {"input": " ".join(draw.choices(WORDS, k=draw.randint(2, longest))), "target": labels[i % 2]}
+                for i in range(count)
             ]
             lines = "".join(json.dumps(row) + "\n" for row in rows)
             (data / name / f"{split}.jsonl").write_text(lines, encoding="utf-8")
-    return model, data
+    return data
 
 
 def _tokenizer() -> PreTrainedTokenizerFast:
