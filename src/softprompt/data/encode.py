@@ -7,12 +7,10 @@ Input and target are encoded separately, because vectors may come between them. 
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from softprompt.data.answer_positions import mask_places, word_places
 from softprompt.data.candidates import distinct_ids, label_ids
 from softprompt.data.capacity import Room
 from softprompt.data.chat import Chat
@@ -23,6 +21,7 @@ from softprompt.data.round_trip import end_texts, without_end
 from softprompt.data.row import row_of
 from softprompt.data.row_errors import each
 from softprompt.data.spelling import distinct, meant
+from softprompt.data.targets import answer_places, target_ids, target_value
 from softprompt.data.task import ChatSettings, Limits, ModelSide, Task
 from softprompt.data.task_checks import check_task
 from softprompt.data.template import Rendered, Template
@@ -72,7 +71,10 @@ class Encoder:
         where = rendered.row.where
         index = self._prompt(prompt if prompt is not None else rendered.prompt, where)
         candidates = self._candidates(rendered)
-        target, cut = self._target(rendered, candidates) if with_target else ((), 0)
+        target, cut = (), 0
+        if with_target:
+            most = self.limits.max_target_tokens
+            target, cut = target_ids(self._tokens, self.task, rendered, candidates, self.labels or (), most)
         longest = max([len(target), *map(len, candidates or ())])
         if self.model.answers != "next":  # then they take no room in the row
             longest = 0
@@ -80,8 +82,8 @@ class Encoder:
         read = (target, *(candidates or ())) if self.model.answers != "head" else ()
         texts = (rendered.input, rendered.target, *(rendered.choices or ()), self.template.system or "")
         self._tokens.check_known((*ids, *(token for part in read for token in part)), where, " ".join(texts))
-        places = self._places(rendered, ids, lost)
-        value = _number(rendered) if self.kind == "regression" and with_target else None
+        places = answer_places(self._tokens, self.task, rendered, ids, lost, self.label_ids)
+        value = target_value(rendered) if self.kind == "regression" and with_target else None
         return Example(ids, target, index, rendered, candidates, cut + lost, places, value)
 
     def render(self, row: Mapping[str, Any] | str, with_target: bool = True) -> Rendered:
@@ -230,68 +232,9 @@ class Encoder:
             )
         return self.label_ids if self.kind == "classification" else None
 
-    def _target(self, rendered: Rendered, candidates: tuple[Ids, ...] | None) -> tuple[Ids, int]:
-        """Return (ids, tokens cut); a generation target ends with the end token, unless it was cut.
-
-        For a head, the ids are the numbers of the label or tags. `Example.value` holds a number to predict.
-        """
-        if self.kind == "regression":
-            return (0,), 0
-        if self.kind == "token-classification":
-            return tuple((self.labels or ()).index(tag) for tag in rendered.tags), 0
-        if candidates is not None:
-            names = self.labels if self.kind == "classification" else rendered.choices
-            return candidates[(names or ()).index(rendered.target)], 0
-        text = self._tokens.after(rendered.input, rendered.target)
-        ids = self._tokens.of_continuation(text)
-        if end := next((token for token in ids if token in self.ends), None):
-            raise SoftPromptError(
-                f"{rendered.row.where}: the target holds the end token "
-                f"{self.tokenizer.convert_ids_to_tokens(end)!r} within its text",
-                why="every answer ends there, so that what follows could never be read",
-                fix="remove it from the row",
-            )
-        if not ids:
-            raise SoftPromptError(
-                f"{rendered.row.where}: the tokenizer gives no token for the target {rendered.target!r}",
-                why="it removes all of its characters",
-                fix="write it in characters that the model knows, or use another model",
-            )
-        ids = (*ids, self._tokens.end())
-        kept = ids[: self.limits.max_target_tokens] if self.limits.max_target_tokens else ids
-        return kept, len(ids) - len(kept)
-
-    def _places(self, rendered: Rendered, input_ids: Ids, lost: int) -> Ids:
-        where = rendered.row.where
-        if self.model.answers == "mask":
-            return mask_places(input_ids, self.tokenizer, self.label_ids or ((),), where)
-        if self.kind != "token-classification":
-            return ()
-        if lost:
-            raise SoftPromptError(
-                f"{where}: {lost} tokens of the row do not fit",
-                why="a tag cannot be read off a word that was cut off",
-                fix="split the row, or raise data.max_input_tokens",
-            )
-        return word_places(self.tokenizer, rendered.words, where)
-
     def _label(self, rendered: Rendered, text: str) -> str:
         names = self.labels or ()
         if (name := meant(text, names)) is not None:
             return name
         is_tag = self.kind == "token-classification"
         raise not_a_label(rendered.row.where, text, names, is_tag=is_tag, named=self.task.names_labels)
-
-
-def _number(rendered: Rendered) -> float:
-    try:
-        value = float(rendered.target)
-    except ValueError:
-        value = math.nan
-    if math.isfinite(value):
-        return value
-    raise SoftPromptError(
-        f"{rendered.row.where}: target {rendered.target!r} is not a number",
-        why="task.kind=regression predicts one number a row",
-        fix="correct the row, or remove it (template.target may compute: {{ score | float / 5 }})",
-    )

@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 from softprompt._system.notes import note
 from softprompt.data.row import Row, short
-from softprompt.data.template import Template, name_in
+from softprompt.data.row_fields import name_in
+from softprompt.data.template import Template
 from softprompt.data.values import ClassNumber
 from softprompt.errors import SoftPromptError
 

@@ -30,9 +30,9 @@ from ..config.schema import Recipe
 from ..data.encode import Encoder
 from ..data.example import Example
 from ..data.labels import distinct_labels
+from ..data.row_fields import name_in
 from ..data.sources import Row, fingerprint
 from ..data.spelling import distinct, refuse_twins
-from ..data.template import name_in
 from ..errors import SoftPromptError, unknown
 from ..evaluation.metrics import METRICS
 from ..lm import finetune
