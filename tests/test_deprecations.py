@@ -26,7 +26,7 @@ ROWS = [{"input": word, "target": ("good", "bad")[i % 2]} for i, word in enumera
 
 @pytest.fixture(autouse=True)
 def logged(monkeypatch):
-    """What the libraries log about deprecation; nothing may be there at the end."""
+    """Collect what the libraries log about deprecation; nothing may be there at the end."""
     found: list[str] = []
 
     class Keep(logging.Handler):

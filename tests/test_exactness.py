@@ -1,4 +1,4 @@
-"""The cases of docs/exactness.md: our side is exact, PEFT's is not, and the page names every one."""
+"""The cases of docs/exactness.md are run: our side is exact, PEFT's is not, and the page names every one."""
 
 from __future__ import annotations
 

@@ -21,7 +21,8 @@ ROOMS = [
     "_system",
     ".",
 ]
-UNFINISHED = set(ROOMS)  # rooms whose docstrings are still being rewritten
+FINISHED = {"_system", "data", "evaluation"}
+UNFINISHED = set(ROOMS) - FINISHED  # rooms whose docstrings are still being rewritten
 
 #: Names that say nothing of what they hold. `what` is a part of every error's message: what, why and the fix.
 EMPTY_NAMES = {"found", "own", "asked", "made", "said", "told", "how", "one", "what"}  # codespell:ignore

@@ -24,8 +24,8 @@ def test_rarely_and_then_as_before():
     assert gc.get_threshold() == (700, 10, 10)
 
 
-@pytest.mark.parametrize("own", [0, 10 * RARELY])
-def test_a_user_who_wants_it_rarer_still_has_it(own):
-    gc.set_threshold(own, 10, 10)
+@pytest.mark.parametrize("threshold", [0, 10 * RARELY])
+def test_a_user_who_wants_it_rarer_still_has_it(threshold):
+    gc.set_threshold(threshold, 10, 10)
     with rare_collection():
-        assert gc.get_threshold()[0] == own
+        assert gc.get_threshold()[0] == threshold

@@ -33,7 +33,7 @@ import ctypes, os, sys, psutil
 from softprompt._system.memory import give_back
 libc = ctypes.CDLL(None)
 libc.malloc.restype, libc.free.argtypes = ctypes.c_void_p, [ctypes.c_void_p]
-libc.mallopt(-3, 2**30)  # M_MMAP_THRESHOLD: every block lies in the heap
+libc.mallopt(-3, 2**30)  # M_MMAP_THRESHOLD: every block is in the heap
 blocks = [libc.malloc(100_000) for _ in range(1000)]
 for block in blocks:
     ctypes.memset(block, 1, 100_000)

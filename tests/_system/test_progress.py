@@ -1,4 +1,4 @@
-"""What is told of long work, and how it is shown: no clock but a made-up one."""
+"""Progress of long work is reported and shown, tested with a fake clock."""
 
 from __future__ import annotations
 
@@ -176,13 +176,13 @@ def test_who_looks_on(monkeypatch):
         assert progress.follower() is None
 
 
-@pytest.mark.parametrize("asked", [True, None, False])
-def test_python_is_silent_in_a_pipe_unless_asked(asked, model_folder, tmp_path, capsys):
+@pytest.mark.parametrize("progress", [True, None, False])
+def test_python_is_silent_in_a_pipe_unless_asked(progress, model_folder, tmp_path, capsys):
     rows = [{"input": f"row {i}", "target": "ab"[i % 2]} for i in range(8)]
     how = {"task": "classification", "steps": 2, "dtype": "float32", "output": tmp_path / "out"}
-    tuned = softprompt.tune(str(model_folder), "prompt-tuning", rows, progress=asked, **how)
+    tuned = softprompt.tune(str(model_folder), "prompt-tuning", rows, progress=progress, **how)
     output = capsys.readouterr().err
-    assert ("training" in output) == (asked is True) and tuned.metrics
+    assert ("training" in output) == (progress is True) and tuned.metrics
 
 
 def test_durations():

@@ -1,4 +1,4 @@
-"""Threads: one a physical core, within the container's time, unless the user says another number."""
+"""One thread is used for each physical core, within the container's time, unless the user sets a number."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from softprompt._system import cgroup, threads
 
 @pytest.fixture
 def tree(tmp_path):
-    """`tree({path: text})`: a fake root with these files."""
+    """Return a function that makes a fake root with these files: `tree({path: text})`."""
 
     def make(files: dict[str, str]) -> Path:
         for path, text in files.items():
@@ -26,7 +26,7 @@ def tree(tmp_path):
 
 
 def topology(cores: dict[int, tuple[int, int]]) -> dict[str, str]:
-    """Files of logical processors: (package, core) by number."""
+    """Return the files of logical processors: (package, core) by number."""
     files = {}
     for number, (package, core) in cores.items():
         folder = f"sys/devices/system/cpu/cpu{number}/topology"

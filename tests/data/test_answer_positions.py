@@ -18,7 +18,7 @@ WORDS = ["play", "ing", "we", "are", "good", "bad", "it", "is", ".", "!"]
 
 
 def word_piece():
-    """BERT's kind: a word is cut into a beginning and ##parts."""
+    """Build a tokenizer of BERT's kind: a word is cut into a beginning and ##parts."""
     vocab = ["[UNK]", "[CLS]", "[SEP]", "[MASK]", "[PAD]", *WORDS, *(f"##{word}" for word in WORDS)]
     raw = Tokenizer(models.WordPiece({token: i for i, token in enumerate(vocab)}, unk_token="[UNK]"))
     raw.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -26,7 +26,7 @@ def word_piece():
 
 
 def byte_level(trim_offsets: bool):
-    """RoBERTa's kind: a word's token begins with the space before it; its end token is its separator."""
+    """Build a tokenizer of RoBERTa's kind: a token begins with the space before it."""
     vocab = ["<s>", "</s>", "<mask>", *sorted(pre_tokenizers.ByteLevel.alphabet())]
     merges = []
     for text in ("Ġwe", "we", "Ġgood", "Ġplay", "Ġis", "Ġare"):
@@ -47,7 +47,7 @@ def byte_level(trim_offsets: bool):
 
 
 def metaspace():
-    """DeBERTa's and XLM-R's kind: a word's token begins with ▁."""
+    """Build a tokenizer of DeBERTa's and XLM-R's kind: a word's token begins with ▁."""
     vocab = ["<unk>", "<s>", "</s>", "<mask>", "▁", *WORDS, *(f"▁{word}" for word in WORDS)]
     raw = Tokenizer(models.Unigram([(token, -1.0 - len(token) / 100) for token in vocab], unk_id=0))
     raw.pre_tokenizer = pre_tokenizers.Metaspace()

@@ -1,4 +1,4 @@
-"""What fits into a model: counted by running it, and every fix of an error works when it is followed."""
+"""Rows fit into a model as counted by running it, and every fix of an error works when it is followed."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def recipe(output, *, kind="generation", template=None, data=None, overrides=(),
 
 
 def rows(inputs: int, targets: int, count: int = 3) -> list[dict]:
-    """Of one token a character: `targets` without the space ahead and the end token."""
+    """Make rows of one token a character; `targets` are without the space ahead and the end token."""
     return [{"input": "x" * (inputs + i), "target": "y" * (targets + i)} for i in range(count)]
 
 

@@ -1,4 +1,4 @@
-"""What the turns say is in the conversation, on every day the same; options reach the template."""
+"""A conversation holds the text of every turn, and is the same on every day; options reach the template."""
 
 from __future__ import annotations
 
@@ -42,8 +42,8 @@ def chat(template, **options):
     return Chat(tokenizer, options)
 
 
-def written(made, *turns):
-    return made.tokenizer.decode(made.ids(turns))
+def written(conversation, *turns):
+    return conversation.tokenizer.decode(conversation.ids(turns))
 
 
 @pytest.mark.parametrize("template", [TURN + ASKS, PARTS, EITHER])
@@ -86,19 +86,19 @@ def test_the_date_is_the_same_on_every_day(monkeypatch):
         def now(cls, tz=None):
             return cls(2031, 5, 6)
 
-    made = chat(DATED)
-    today = made.ids([("user", "a")])
+    conversation = chat(DATED)
+    today = conversation.ids([("user", "a")])
     monkeypatch.setattr("transformers.utils.chat_template_utils.datetime", Later, raising=True)
-    assert chat(DATED).ids([("user", "a")]) == today and "26 Jul 2024" in made.tokenizer.decode(today)
-    theirs = made.tokenizer.apply_chat_template(
+    assert chat(DATED).ids([("user", "a")]) == today and "26 Jul 2024" in conversation.tokenizer.decode(today)
+    theirs = conversation.tokenizer.apply_chat_template(
         [{"role": "user", "content": "a"}], add_generation_prompt=True, return_dict=False
     )
-    assert Chat(made.tokenizer, date="2031-05-06").ids([("user", "a")]) == tuple(theirs)
-    other = Chat(made.tokenizer, date="2031-01-02")
+    assert Chat(conversation.tokenizer, date="2031-05-06").ids([("user", "a")]) == tuple(theirs)
+    other = Chat(conversation.tokenizer, date="2031-01-02")
     assert written(other, ("user", "a")).startswith("Today: 02 Jan 2031\n")
-    assert made.writes_date and not chat(TURN).writes_date
+    assert conversation.writes_date and not chat(TURN).writes_date
     with pytest.raises(SoftPromptError, match="is not a date"):
-        Chat(made.tokenizer, date="tomorrow").check()
+        Chat(conversation.tokenizer, date="tomorrow").check()
 
 
 def test_options_reach_the_template_and_unknown_ones_are_refused():

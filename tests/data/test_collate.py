@@ -1,4 +1,4 @@
-"""What a batch of inputs begins with, and the rest of it."""
+"""Inputs of a batch are split into what all begin with, and the rest."""
 
 from __future__ import annotations
 

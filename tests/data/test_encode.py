@@ -1,4 +1,4 @@
-"""Encoding: the border between input and target, end tokens, candidates, chat, and lengths."""
+"""Rows are encoded: the border of input and target, end tokens, candidates, chat, and lengths."""
 
 from __future__ import annotations
 

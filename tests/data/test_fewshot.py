@@ -1,4 +1,4 @@
-"""Demonstrations ahead of the input: which, how they are laid out, and what is refused."""
+"""Demonstrations are shown ahead of the input, or refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Labels: several spellings of one, rare ones when rows are parted, and those that training rows lack."""
+"""Labels have several spellings; rare ones stay in the training rows, and missing ones are refused."""
 
 from __future__ import annotations
 

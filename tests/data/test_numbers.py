@@ -1,4 +1,4 @@
-"""Targets of a regression: what is said of them, and that the fix brings them to where a head learns."""
+"""Remarks about regression targets are given, and their fix brings targets to where a head learns."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def test_the_scale_that_is_told_brings_targets_near(values):
     target = re.search(r'template\.target="(.*)"', texts["scale"])[1]
     texts, changed = output(values, target)
     assert texts == {}
-    # near where a head starts, and told apart; and the same but for a straight line
+    # near where a head starts, and reported apart; and the same but for a straight line
     assert max(map(abs, changed)) <= 10 and statistics.pstdev(changed) > 0.05
     assert statistics.correlation(values, changed) == pytest.approx(1)
 

@@ -17,7 +17,7 @@ from softprompt.errors import SoftPromptError
 
 
 def words() -> PreTrainedTokenizerFast:
-    """Whole words in lower case, others unknown; all white space is one space."""
+    """Build a tokenizer of lower-case words; others are unknown, and all white space is one space."""
     names = ["<unk>", "</s>", "paris", "city", "one", "two", ":"]
     raw = Tokenizer(models.WordLevel({name: i for i, name in enumerate(names)}, unk_token="<unk>"))
     raw.normalizer = normalizers.Lowercase()

@@ -1,4 +1,4 @@
-"""Templates: literal text, and errors that name the row, the field and the nearest one."""
+"""Templates keep literal text, and their errors name the row, the field and the nearest field there is."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ def sentences(count: int, seed: int) -> list[str]:
 
 @pytest.fixture
 def ragged() -> tuple[list[str], list[list[str]]]:
-    """Predictions that share words with one, two or three references each."""
+    """Return predictions that share words with one, two or three references each."""
     rng = random.Random(1)
     predictions = sentences(40, seed=2)
     references = []

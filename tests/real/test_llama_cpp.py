@@ -97,7 +97,7 @@ def test_float32(method, lm, artifacts, gguf32, tmp_path):
 
 
 def test_as_it_is_shipped(lm, artifacts, tmp_path):
-    """Four-bit weights and a half-precision cache: the same order of keys, and the same likeliest token."""
+    """Four-bit weights and a half-precision cache are used: key order and the likeliest token stay."""
     artifact = artifacts["prompt-tuning"]
     saved = engine.Engine(embedded.gguf_path()).saved_state()
     (slot,) = llama_cpp.export(artifact, lm, saved, tmp_path)

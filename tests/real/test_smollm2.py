@@ -1,4 +1,4 @@
-"""The contracts once more on the real SmolLM2-135M, in float32: what a tiny random model cannot show."""
+"""The contracts are checked again on the real SmolLM2-135M, in float32."""
 
 from __future__ import annotations
 

@@ -61,7 +61,7 @@ class Room:
         """Raise TooLong for a row that does not fit whole."""
         room = self.for_input(need)
         if room is not None and need.input > room:
-            raise self._error(need, where, self.context, "input and answer" if not self.apart else "input")
+            raise self.no_room(need, where)
         self.check_answer(need, where)
 
     def check_answer(self, need: Need, where: str) -> None:
@@ -71,7 +71,7 @@ class Room:
             raise self._error(need, where, most, "answer")
 
     def no_room(self, need: Need, where: str) -> TooLong:
-        """Return the error for a row of which nothing would be left after cutting."""
+        """Return the error for a row whose input does not fit, or of which cutting would leave nothing."""
         return self._error(need, where, self.context, "input and answer" if not self.apart else "input")
 
     def _error(self, need: Need, where: str, context: int | None, part: str) -> TooLong:
@@ -113,7 +113,6 @@ def fix(rows: Sequence[tuple[Room, Need]]) -> str:
 
 
 def _settled(rows: Sequence[tuple[Room, Need]]) -> str:
-    """Return the changes that help where a tuned prompt is used."""
     options = []
     if not any(need.target for _, need in rows) and (fewer := _fewer_new(rows)):
         flag = "--max-new-tokens " if IN_SHELL.get() else "max_new_tokens="

@@ -6,7 +6,7 @@ computed for target positions only.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -33,12 +33,13 @@ class Batch:
         return self.input_ids.shape[0]
 
     def to(self, device: torch.device | str) -> Batch:
-        moved = {
-            name: value.to(device)
-            for name in self.__slots__
-            if isinstance(value := getattr(self, name), Tensor)
-        }
-        return replace(self, **moved)
+        return self._changed(lambda tensor: tensor.to(device))
+
+    def _changed(self, change: Callable[[Tensor], Tensor]) -> Batch:
+        tensors = {name: getattr(self, name) for name in self.__slots__}
+        return replace(
+            self, **{name: change(value) for name, value in tensors.items() if isinstance(value, Tensor)}
+        )
 
     def with_inputs_at_right(self) -> Batch:
         """Move the padding of the inputs to the left, and drop columns that no row uses."""
@@ -56,11 +57,8 @@ class Batch:
 
     def select(self, rows: Tensor) -> Batch:
         """Return the rows with the given indices [N]."""
-        chosen = {
-            name: value[rows] for name in self.__slots__ if isinstance(value := getattr(self, name), Tensor)
-        }
         texts = tuple(self.texts[i] for i in rows.tolist()) if self.texts else ()
-        return replace(self, texts=texts, **chosen)
+        return replace(self._changed(lambda tensor: tensor[rows]), texts=texts)
 
     def shared_tokens(self) -> int:
         """Count the tokens that all (right-aligned) inputs begin with; each input has at least one more."""
@@ -85,12 +83,8 @@ class Batch:
 
     def repeat_rows(self, times: int) -> Batch:
         """Repeat each row `times` times in place."""
-        repeated = {
-            name: value.repeat_interleave(times, dim=0)
-            for name in self.__slots__
-            if isinstance(value := getattr(self, name), Tensor)
-        }
-        return replace(self, texts=tuple(text for text in self.texts for _ in range(times)), **repeated)
+        texts = tuple(text for text in self.texts for _ in range(times))
+        return replace(self._changed(lambda tensor: tensor.repeat_interleave(times, dim=0)), texts=texts)
 
 
 def pad_left(rows: Sequence[Sequence[int]], device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:

@@ -13,12 +13,10 @@ import jinja2
 from jinja2 import nodes
 from jinja2.runtime import Context, Undefined
 from jinja2.sandbox import SandboxedEnvironment, SandboxedFormatter, modifies_known_mutable
-from jinja2.visitor import NodeTransformer
 
 from softprompt.data import template_limits
+from softprompt.data.counting import COMPARED, COUNTED, JOINED, Counting
 from softprompt.data.values import Unusable
-
-_COUNTED, _JOINED, _COMPARED = " counted", " joined", " compared"  # filters that no template can name
 
 
 class NullError(Exception):
@@ -51,15 +49,15 @@ class RowEnvironment(SandboxedEnvironment):
         self.filters = {name: _bounded(name, function) for name, function in self.filters.items()}
         self.filters["attr"] = jinja2.pass_environment(lambda env, value, name: env.getattr(value, name))
         self.filters |= {
-            _COUNTED: template_limits.counted,
-            _JOINED: _join,
-            _COMPARED: template_limits.compared,
+            COUNTED: template_limits.counted,
+            JOINED: _join,
+            COMPARED: template_limits.compared,
         }
         self.tests = {name: _bounded(name, function) for name, function in self.tests.items()}
 
     def compiled(self, tree: nodes.Template) -> jinja2.Template:
         """Compile a parsed template (which is changed) so that its loops are counted."""
-        _Counting(self).visit(tree)
+        Counting(self).visit(tree)
         return self.from_string(tree)  # type: ignore[arg-type]
 
     def written(self, value: Any) -> Any:
@@ -93,9 +91,7 @@ class RowEnvironment(SandboxedEnvironment):
             getattr(obj, "__self__", None), getattr(obj, "__name__", ""), (*args, *kwargs.values())
         )
         result = super().call(context, obj, *args, **kwargs)
-        if isinstance(result, (str, bytes, list, tuple)):
-            template_limits.write(len(result))
-        return result
+        return _counted_result(result)
 
     def getattr(self, obj: Any, attribute: str) -> Any:
         if isinstance(obj, Mapping) and attribute in obj:
@@ -115,56 +111,6 @@ class RowEnvironment(SandboxedEnvironment):
         return not grows and super().is_safe_attribute(obj, attr, value)
 
 
-class _Counting(NodeTransformer):
-    """Rewrites a template so that the items of loops and the texts that are joined are counted."""
-
-    def __init__(self, environment: RowEnvironment) -> None:
-        self.environment = environment
-
-    def visit_For(self, node: nodes.For) -> nodes.Node:
-        self.generic_visit(node)
-        written = sum(len(data.data) for part in node.body for data in _texts(part))
-        node.iter = self._filter(node.iter, _COUNTED, [nodes.Const(written, lineno=node.lineno)])
-        return node
-
-    def visit_Concat(self, node: nodes.Concat) -> nodes.Node:
-        self.generic_visit(node)
-        return self._filter(nodes.List(node.nodes, lineno=node.lineno), _JOINED, [])
-
-    def visit_Operand(self, node: nodes.Operand) -> nodes.Node:
-        self.generic_visit(node)
-        node.expr = self._filter(node.expr, _COMPARED, [])
-        return node
-
-    def visit_Compare(self, node: nodes.Compare) -> nodes.Node:
-        self.generic_visit(node)
-        node.expr = self._filter(node.expr, _COMPARED, [])
-        return node
-
-    def visit_Pair(self, node: nodes.Pair) -> nodes.Node:
-        self.generic_visit(node)
-        node.key = self._filter(node.key, _COMPARED, [])  # hashed
-        return node
-
-    def visit_Name(self, node: nodes.Name) -> nodes.Node:
-        if node.name != "self" or node.ctx != "load":  # `self` is Jinja's own, of blocks
-            return node
-        row = nodes.Name("row", "load", lineno=node.lineno)
-        return nodes.Getitem(row, nodes.Const("self"), "load", lineno=node.lineno).set_environment(
-            self.environment
-        )
-
-    def _filter(self, value: Any, name: str, arguments: list[nodes.Expr]) -> nodes.Filter:
-        node = nodes.Filter(value, name, arguments, [], None, None, lineno=value.lineno)
-        node.set_environment(self.environment)
-        return node
-
-
-def _texts(node: nodes.Node) -> list[nodes.TemplateData]:
-    itself = [node] if isinstance(node, nodes.TemplateData) else []
-    return [*itself, *node.find_all(nodes.TemplateData)]
-
-
 def _join(items: list[Any]) -> str:
     template_limits.step()
     template_limits.measure(items)
@@ -181,12 +127,15 @@ def _bounded(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         template_limits.step()
         template_limits.measure([value, *rest, *kwargs.values()])
         _check_filter(name, value, [*rest, *kwargs.values()])
-        result = function(*args, **kwargs)
-        if isinstance(result, (str, bytes, list, tuple)):
-            template_limits.write(len(result))
-        return result
+        return _counted_result(function(*args, **kwargs))
 
     return run
+
+
+def _counted_result(result: Any) -> Any:
+    if isinstance(result, (str, bytes, list, tuple)):
+        template_limits.write(len(result))
+    return result
 
 
 def _check_filter(name: str, value: Any, arguments: list[Any]) -> None:
@@ -231,7 +180,6 @@ def _format(environment: RowEnvironment, text: str, is_map: bool, /, *args: Any,
 
 
 def _check_items(value: Any) -> None:
-    """Raise for a list or mapping that holds a value without a text."""
     if isinstance(value, Unusable):
         raise value.error()
     if isinstance(value, (list, tuple, Mapping)):

@@ -85,7 +85,6 @@ def _json(value: Any) -> str:
 
 
 def _as_mapping(value: Any) -> str:
-    """Return how an object that is given as a row becomes one."""
     if callable(getattr(value, "model_dump", None)):
         return "give row.model_dump() in its place"
     if callable(getattr(value, "_asdict", None)):

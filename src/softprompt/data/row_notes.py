@@ -153,7 +153,6 @@ def _numbers(encoder: Encoder, examples: Sequence[Example]) -> Iterator[Remark]:
 
 
 def _unread(encoder: Encoder, examples: Sequence[Example]) -> Iterator[Remark]:
-    """Find inputs of which the model reads a part as unknown."""
     unknown = encoder.tokenizer.unk_token_id
     ends = {encoder.tokenizer.bos_token_id, *encoder.ends}
     if unknown is None or unknown in ends:  # then it has another meaning too

@@ -38,13 +38,11 @@ def read_rows(source: str | Path | Iterable[Mapping[str, Any]], *, split: str = 
     """
     with task(f"reading {source if isinstance(source, (str, Path)) else 'rows'}") as reading:
         if isinstance(source, str) and source.startswith("hf:"):
-            rows = _read_hub(source, split)
-            name = source
+            rows, name = _read_hub(source, split), source
         elif isinstance(source, (str, Path)):
             if not str(source).strip():
-                raise SoftPromptError(
-                    "the rows' file has no name", "the text that names it is empty", "name a file"
-                )
+                why = "the text that names it is empty"
+                raise SoftPromptError("the rows' file has no name", why, "name a file")
             path = Path(expanded(source))
             rows, name = _read_path(path, split), f"'{path}'"
         else:
@@ -116,7 +114,6 @@ TEXTS = tuple(name for name in FORMATS if name != ".parquet")  # those that may 
 
 
 def _format(path: Path) -> str | None:
-    """Return the suffix that tells how a file is read; None where it has none of them."""
     suffixes = [suffix.lower() for suffix in path.suffixes[-2:]]
     if suffixes and suffixes[-1] in COMPRESSED:
         return suffixes[0] if len(suffixes) > 1 and suffixes[0] in TEXTS else None
@@ -155,13 +152,11 @@ def _read_file(path: Path, split: str) -> list[Row]:
 
 
 def _read_files(paths: Sequence[Path], split: str) -> list[Row]:
-    """Read shards, in the order of their names."""
     return [row for path in paths for row in _read_file(path, split)]
 
 
 def _matching(pattern: Path) -> list[Path]:
-    paths = sorted(Path(name) for name in glob.glob(str(pattern), recursive=True))
-    files = [path for path in paths if path.is_file()]
+    files = [path for path in map(Path, sorted(glob.glob(str(pattern), recursive=True))) if path.is_file()]
     if not files:
         raise SoftPromptError(
             f"no file matches '{pattern}'",
@@ -184,17 +179,13 @@ def _missing(path: Path) -> SoftPromptError:
     if not folder.is_dir():
         return SoftPromptError(f"no file '{path}'", why=f"the folder '{folder}' does not exist")
     if str(path.name) == "-":
-        return SoftPromptError(
-            "rows are not read from standard input here",
-            "they are read more than once",
-            "write them to a file",
-        )
+        what, why = "rows are not read from standard input here", "they are read more than once"
+        return SoftPromptError(what, why, "write them to a file")
     names = sorted(p.name for p in folder.iterdir() if p.is_dir() or _format(p))
     guess = nearest(path.name, names)
-    listing = ", ".join(names[:10]) or "none"
     return SoftPromptError(
         f"no file '{path}'" + (f"; did you mean '{folder / guess}'?" if guess else ""),
-        why=f"data files in '{folder.resolve()}': {listing}",
+        why=f"data files in '{folder.resolve()}': {', '.join(names[:10]) or 'none'}",
         fix="name an existing file; a relative path in a recipe belongs to the recipe's folder",
     )
 
@@ -233,7 +224,6 @@ def _shards(folder: Path, split: str) -> list[Path]:
 
 
 def _split_named(path: Path) -> str | None:
-    """Return the split that a file's name begins with."""
     word = re.split(r"[-_.]", path.name.lower())[0]
     known = {*ALIASES, *(name for names in ALIASES.values() for name in names)}
     return word if word in known else None

@@ -14,7 +14,7 @@ import hashlib
 import math
 import os
 import uuid
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from softprompt._system.characters import FIX, half_in, is_whole
@@ -39,20 +39,10 @@ class Unusable:
             fix=self.fix,
         )
 
-    def __str__(self) -> str:
+    def _refuse(self, *_: object) -> Any:
         raise self.error()
 
-    def __iter__(self) -> Iterator[Any]:
-        raise self.error()
-
-    def __len__(self) -> int:
-        raise self.error()
-
-    def __bool__(self) -> bool:
-        raise self.error()
-
-    def __getitem__(self, key: object) -> Any:
-        raise self.error()
+    __str__ = __iter__ = __len__ = __bool__ = __getitem__ = _refuse
 
     def __repr__(self) -> str:
         return f"<{self.description}>"
@@ -167,7 +157,6 @@ def _foreign(value: Any, depth: int) -> Any:
 
 
 def _decimal(value: decimal.Decimal) -> Any:
-    """Return the digits as text, with the zeros at the end."""
     if value.is_nan():
         return None
     if value.is_infinite():

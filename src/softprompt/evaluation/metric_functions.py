@@ -47,7 +47,6 @@ class Metric:
 
 
 def _mean(sums: np.ndarray) -> float:
-    """Return the mean of statistics (value, weight)."""
     return sums[0] / sums[1]
 
 
@@ -121,7 +120,6 @@ def _tag_accuracy_stats(inputs: Inputs) -> np.ndarray:
 
 
 def _numbers(inputs: Inputs) -> tuple[np.ndarray, np.ndarray]:
-    """Return the predicted and the true numbers, each [n]."""
     import numpy as np
 
     try:

@@ -44,7 +44,7 @@ WORDS = (
 
 
 def examples(n: int, seed: int, words: list[str] = WORDS, tokens: int = 3) -> list[Encoded]:
-    """Inputs of random words in a template; the label does not depend on them."""
+    """Make inputs of random words in a template; the label does not depend on them."""
     draw = random.Random(seed)
     return [
         Encoded(
@@ -100,7 +100,7 @@ HEALTHY = Run(
 
 
 def changed(**parts: Any) -> Run:
-    """The healthy run with other parts; `training` and `recipe` change the manifest."""
+    """Return the healthy run with other parts; `training` and `recipe` change the manifest."""
     about = manifest(**parts.pop("training", {}))
     for section, settings in parts.pop("recipe", {}).items():
         about["recipe"][section] = about["recipe"].get(section, {}) | settings

@@ -75,7 +75,6 @@ def _fix(run: Run, splits: Iterable[str], rows: str) -> str:
 
 
 def _finding(summary: str, evidence: dict[str, str], fix: str) -> Finding | None:
-    """Return a finding on the splits that have evidence; None where none has."""
     if not evidence:
         return None
     splits = tuple(evidence)
