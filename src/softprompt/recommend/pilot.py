@@ -23,6 +23,7 @@ from ..compare.store import Record
 from ..config.load import recipe_from_dict
 from ..config.schema import Recipe
 from ..data.sources import Row
+from ..data.split import limit_rows
 from ..errors import SoftPromptError
 from ..lm.base import LanguageModel
 from . import time_budget
@@ -201,11 +202,9 @@ def _planned(
     """Plan the largest pilot that fits the time; the method with the fastest step comes first."""
     trained = [item.candidate for item in ranking.ranked if item.candidate.is_trained]
     references = [i.candidate.name for i in ranking.ranked if i.candidate.name in REFERENCES]
-    most = {"methods": len(trained), "data.limit": max(len(rows), min(LEVELS["data.limit"]))}
-    levels = {
-        key: [value for value in values if value <= most.get(key, value)] or [most[key]]
-        for key, values in LEVELS.items()
-    }
+    most = {"methods": len(trained), "data.limit": len(rows)}
+    top = {key: min(values[0], most.get(key, values[0])) for key, values in LEVELS.items()}
+    levels = {key: [top[key], *(v for v in values if v < top[key])] for key, values in LEVELS.items()}
 
     def recipe_of(settings: Mapping[str, int], order: Sequence[str] = ()) -> Recipe:
         tried = trained[: settings["methods"]]
@@ -221,7 +220,8 @@ def _planned(
 
     largest = recipe_of({key: values[0] for key, values in levels.items()})
     workers = largest.compare.workers or time_budget.processes(largest)
-    pace = time_budget.measure(largest, lm, rows, workers)
+    shuffled = limit_rows(rows, len(rows), largest.train.seed)
+    pace = time_budget.measure(largest, lm, shuffled, workers)
 
     def seconds_of(settings: Mapping[str, int]) -> float:
         recipe = recipe_of(settings)
