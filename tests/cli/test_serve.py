@@ -21,7 +21,7 @@ from softprompt.serve.http.server import listen
 
 @contextmanager
 def process(*arguments, folder=None):
-    """The command as its own process, once it says where it is: `(process, what it said)`."""
+    """The command as its own process, once it prints its address: `(process, output)`."""
     command = [sys.executable, "-c", "import sys; from softprompt.cli import main; sys.exit(main())"]
     started = subprocess.Popen(
         [*command, *map(str, arguments), "--json"],

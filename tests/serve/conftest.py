@@ -76,7 +76,7 @@ def publish(setting, perturb) -> Callable[..., Path]:
 
 @pytest.fixture
 def engine_on(tmp_path) -> Iterator[Callable[..., Engine]]:
-    """`engine_on(lm, …)`: a started engine on the prompts in `folder`, by itself `tmp_path`.
+    """`engine_on(lm, …)`: a started engine on the prompts in `folder`, by default `tmp_path`.
 
     It is stopped when the test ends.
     """

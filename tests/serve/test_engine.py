@@ -66,7 +66,7 @@ def zoo(publish, lms, encoder_folder, tmp_path_factory):
 
 
 def alone(lm, loaded, request, tokens):
-    """Log-probabilities [T, V] of a row that is computed by itself, in full and at once."""
+    """Log-probabilities [T, V] of a row that is computed alone, in full and at once."""
     batch = batch_of_ids([request.input_ids], [tokens], [loaded.index] if loaded else None)
     with torch.no_grad():
         method = loaded.tuned.method if loaded else None

@@ -116,7 +116,7 @@ def test_rows_that_run_fail_together_as_one(served, folder, failures, monkeypatc
 @pytest.mark.parametrize("others", [True, False])
 @torch.no_grad()
 def test_a_request_without_room_fails_alone(served, folder, monkeypatch, engine_on, asked, read, others):
-    """Those that run continue, and whoever comes next is answered."""
+    """Those that run continue, and the next requests are answered."""
     engine = engine_on(served.engine.model, folder=folder, started=False)
     joins = Running.join
 

@@ -1,5 +1,5 @@
 """The folder that is served changes under the server: links move, versions are replaced, damaged and removed,
-and what is no artifact lies beside those that are."""
+and artifacts have other folders beside them."""
 
 from __future__ import annotations
 

@@ -36,9 +36,9 @@ def body(entry, ids, **changes):
     }
 
 
-def check(world, name, ids, said) -> None:
+def check(world, name, ids, output) -> None:
     """Every token's log-probabilities are transformers' own, to 1e-4."""
-    status, answer = said
+    status, answer = output
     assert status == 200, answer
     (choice,) = answer["choices"]
     made = choice["token_ids"]
@@ -69,12 +69,12 @@ def test_a_mixed_batch(world, ask):
     sent = [body(None if name is None else world.entry(name), ids) for name, ids in cases]
     with ThreadPoolExecutor(len(cases)) as pool:
         answers = list(pool.map(ask, sent))
-    for (name, ids), said in zip(cases, answers, strict=True):
-        check(world, name, ids, said)
+    for (name, ids), output in zip(cases, answers, strict=True):
+        check(world, name, ids, output)
 
 
 def test_one_prompts_cache_is_not_anothers(world, ask):
-    """Prefixes longer than a block, the same placeholders: told apart by the salt alone."""
+    """Prefixes longer than a block, the same placeholders: only the salt distinguishes them."""
     one, other = world.entry("long"), world.entry("other")
     assert one.length == other.length > 2 * BLOCK
     ids = INPUTS[2]
@@ -203,9 +203,9 @@ def test_data_parallel(world, start):
         answers = list(pool.map(lambda sent: server.post("/v1/completions", sent), bodies))
     for (name, ids), answer in zip(asked, answers, strict=True):
         check(world, name, ids, answer)
-    with urllib.request.urlopen(server.url + "/metrics") as told:
+    with urllib.request.urlopen(server.url + "/metrics") as metrics:
         busy = re.findall(
-            r'^vllm:generation_tokens_total\{engine="(\d)".*\} [1-9]', told.read().decode(), re.M
+            r'^vllm:generation_tokens_total\{engine="(\d)".*\} [1-9]', metrics.read().decode(), re.M
         )
     assert set(busy) == {"0", "1"}
     broken = body(world.entry("short"), INPUTS[0], cache_salt="0" * 64)

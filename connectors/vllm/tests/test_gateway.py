@@ -31,9 +31,9 @@ def gateway(world, server, tmp_path_factory) -> Iterator[str]:
     with log.open("w") as errors:
         process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, text=True)
     assert process.stdout is not None
-    said = process.stdout.readline()
-    assert said, log.read_text()
-    yield json.loads(said)["url"]
+    output = process.stdout.readline()
+    assert output, log.read_text()
+    yield json.loads(output)["url"]
     process.terminate()
     assert process.wait(30) == 0, log.read_text()
 
@@ -69,20 +69,20 @@ def test_all_prompts_at_once(client, world, plain):
 
     with ThreadPoolExecutor(len(cases)) as pool:
         answers = list(pool.map(ask, cases))
-    for (name, text), said in zip(cases, answers, strict=True):
-        assert said.choices[0].text == greedy(world, name, text, 6), name
+    for (name, text), output in zip(cases, answers, strict=True):
+        assert output.choices[0].text == greedy(world, name, text, 6), name
         ids = world.lm.text_ids(text)
-        assert said.usage.prompt_tokens == len(ids) and said.usage.completion_tokens == 6
-        assert said.model == (name or plain)
-    assert len({said.choices[0].text for said in answers}) > len(TEXTS)
+        assert output.usage.prompt_tokens == len(ids) and output.usage.completion_tokens == 6
+        assert output.model == (name or plain)
+    assert len({output.choices[0].text for output in answers}) > len(TEXTS)
 
 
 @pytest.mark.parametrize("name", [*WRITERS, None])
 def test_log_probabilities(client, world, plain, name):
-    said = client.completions.create(
+    output = client.completions.create(
         model=name or plain, prompt=TEXTS[1], max_tokens=5, temperature=0, logprobs=4
     )
-    found = said.choices[0].logprobs
+    found = output.choices[0].logprobs
     made = world.lm.text_ids(greedy(world, name, TEXTS[1], 5))
     expected = world.logprobs(name, world.lm.text_ids(TEXTS[1]), made)
     for row, token, logprob, top in zip(
@@ -113,11 +113,11 @@ def test_streaming_says_the_same(client, world, plain):
 
 def test_chat(client, world, plain):
     messages = [{"role": "user", "content": TEXTS[0]}]
-    said = client.chat.completions.create(model="short", messages=messages, max_tokens=6, temperature=0)
-    assert said.choices[0].message.content == greedy(world, "short", TEXTS[0], 6)  # through the template
-    said = client.chat.completions.create(model=plain, messages=messages, max_tokens=6, temperature=0)
+    output = client.chat.completions.create(model="short", messages=messages, max_tokens=6, temperature=0)
+    assert output.choices[0].message.content == greedy(world, "short", TEXTS[0], 6)  # through the template
+    output = client.chat.completions.create(model=plain, messages=messages, max_tokens=6, temperature=0)
     chat = world.lm.tokenizer.apply_chat_template(messages, tokenize=False)
-    assert said.choices[0].message.content == greedy(world, None, chat, 6)
+    assert output.choices[0].message.content == greedy(world, None, chat, 6)
     parts = client.chat.completions.create(
         model="short", messages=messages, max_tokens=6, temperature=0, stream=True
     )
@@ -128,8 +128,10 @@ def test_chat(client, world, plain):
 def test_stop_n_and_seed(client, world):
     whole = greedy(world, "soft", TEXTS[0], 12)
     stop = whole[3:5]
-    said = client.completions.create(model="soft", prompt=TEXTS[0], max_tokens=12, temperature=0, stop=[stop])
-    assert said.choices[0].text == whole[: whole.index(stop)] and said.choices[0].finish_reason == "stop"
+    output = client.completions.create(
+        model="soft", prompt=TEXTS[0], max_tokens=12, temperature=0, stop=[stop]
+    )
+    assert output.choices[0].text == whole[: whole.index(stop)] and output.choices[0].finish_reason == "stop"
     drawn = [
         [
             choice.text
@@ -156,8 +158,8 @@ def test_broken_content_is_a_4xx_and_the_server_lives(client, world, server, kin
     finally:
         file.write_bytes(content)
     assert 400 <= refused.value.status_code < 500 and server.alive
-    said = client.completions.create(model="other", prompt=TEXTS[0], max_tokens=4, temperature=0)
-    assert said.choices[0].text == greedy(world, "other", TEXTS[0], 4)
+    output = client.completions.create(model="other", prompt=TEXTS[0], max_tokens=4, temperature=0)
+    assert output.choices[0].text == greedy(world, "other", TEXTS[0], 4)
 
 
 def test_refusals(client, server):
@@ -190,5 +192,5 @@ def test_labels(gateway, world, client):
                 scores.append(sum(logprobs[i, token].item() for i, token in enumerate(answer_ids)))
             expected = torch.tensor(scores).softmax(0).tolist()
             assert list(row["probs"].values()) == pytest.approx(expected, abs=1e-4)
-            said = client.completions.create(model=name, prompt=text)
-            assert said.choices[0].text == row["label"]
+            output = client.completions.create(model=name, prompt=text)
+            assert output.choices[0].text == row["label"]

@@ -46,7 +46,7 @@ def test_kept_in_the_models_precision(folder):
     name = put(folder, **{"v.1": large})
     assert Prefixes(folder).get(name)[1][1].dtype == torch.float32
     assert Prefixes(folder, dtype=torch.bfloat16).get(name)[1][1].dtype == torch.bfloat16
-    with pytest.raises(BrokenPrefix, match="layer 1 holds numbers that are not finite"):
+    with pytest.raises(BrokenPrefix, match="layer 1 has numbers that are not finite"):
         Prefixes(folder, dtype=torch.float16).get(name)
 
 

@@ -1,4 +1,4 @@
-"""What docs/serving.md shows under "Clients that were tried", to be run as it stands there."""
+"""What docs/serving.md shows under "Clients that were tried", to be run as it is there."""
 
 from __future__ import annotations
 

@@ -31,19 +31,19 @@ import { createOpenAICompatible } from "@ai-sdk/openai-compatible";
 import { generateText, jsonSchema, Output, streamText, tool } from "ai";
 const baseURL = process.argv[2];
 const softprompt = createOpenAICompatible({ name: "softprompt", baseURL, includeUsage: true });
-const said = {};
+const output = {};
 const hello = { role: "user", content: "hello" };
 const asked = { temperature: 0, maxOutputTokens: 12, maxRetries: 0 };
 const stream = streamText({ model: softprompt("soft-after"), messages: [hello], ...asked });
-said.streamed = "";
-for await (const part of stream.textStream) said.streamed += part;
-said.read = (await stream.usage).inputTokens;
+output.streamed = "";
+for await (const part of stream.textStream) output.streamed += part;
+output.read = (await stream.usage).inputTokens;
 const first = await generateText({ model: softprompt("smollm2"), messages: [hello], ...asked });
 const messages = [hello, ...first.response.messages, { role: "user", content: "and" }];
-said.first = first.text;
-said.then = (await generateText({ model: softprompt("smollm2"), messages, ...asked })).text;
+output.first = first.text;
+output.then = (await generateText({ model: softprompt("smollm2"), messages, ...asked })).text;
 const zero = { ...asked, providerOptions: { softprompt: { strength: 0 } } };
-said.plain = (await generateText({ model: softprompt("soft-after"), messages: [hello], ...zero })).text;
+output.plain = (await generateText({ model: softprompt("soft-after"), messages: [hello], ...zero })).text;
 const schema = jsonSchema({ type: "object", properties: {} });
 const refused = async (more) => {
   try {
@@ -52,9 +52,9 @@ const refused = async (more) => {
     return `${error.statusCode} ${error.message}`;
   }
 };
-said.tools = await refused({ tools: { add: tool({ inputSchema: schema }) } });
-said.form = await refused({ output: Output.object({ schema }) });
-console.log(JSON.stringify(said));
+output.tools = await refused({ tools: { add: tool({ inputSchema: schema }) } });
+output.form = await refused({ output: Output.object({ schema }) });
+console.log(JSON.stringify(output));
 """
 
 

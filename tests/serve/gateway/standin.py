@@ -1,4 +1,4 @@
-"""A stand-in for vLLM on a loopback port, which misbehaves as a test wants: bytes as they are told."""
+"""A stand-in for vLLM on a loopback port, which misbehaves as a test wants, byte by byte."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class Connection:
         self.sock.sendall(sent.encode())
 
     def stream(self, *pieces: bytes, pause: float = 0.0) -> None:
-        """Events, each written by itself; the connection is closed after them."""
+        """Events, each written alone; the connection is closed after them."""
         self.head(200, Content_Type="text/event-stream; charset=utf-8")
         for piece in pieces:
             self.sock.sendall(piece)

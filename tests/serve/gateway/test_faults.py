@@ -1,4 +1,4 @@
-"""A vLLM that misbehaves: what a client of the gateway is told, what the log says, and what is not lost.
+"""A vLLM that misbehaves: what a client of the gateway gets, what the log says, and what is not lost.
 
 The stand-in is a server on a loopback port; the client is the real `openai` one.
 """
@@ -152,7 +152,7 @@ def test_a_refusal(client, vllm, caplog, stream, status, content, given, message
 
 HELLO = chunk("he", 40), chunk("llo", 41)
 OLD, NEW = {"object": "error", "message": "dead", "code": 500}, {"error": {"message": "dead", "code": 500}}
-BROKEN = {  # after "hello" came: what vLLM does, and a word of what is told
+BROKEN = {  # after "hello" came: what vLLM does, and a word of the message
     "reset": (lambda c: (c.stream(*HELLO), time.sleep(0.05), c.reset()), "broke off"),
     "short": (lambda c: c.promise(*HELLO), "broke off"),
     "ends": (lambda c: c.stream(*HELLO), "without a reason"),
@@ -306,7 +306,7 @@ def test_a_connection_that_is_closed_without_an_answer(client, vllm, stream):
 
 @pytest.mark.parametrize("stream", [False, True])
 def test_an_answer_that_does_not_come_in_time(gateway, vllm, caplog, stream):
-    """The client is told which engine it waited for, and gets what was there."""
+    """The client gets the name of the engine that it waited for, and gets what was there."""
     client = openai.OpenAI(base_url=gateway(seconds=2).url + "/v1", api_key="none", max_retries=0)
     vllm.say = lambda c: (c.stream(chunk("hello", 40)), time.sleep(6))
     text = ""

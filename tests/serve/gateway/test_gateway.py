@@ -57,7 +57,7 @@ class FakeVllm:
 
     def __init__(self) -> None:
         self.bodies: list[dict[str, Any]] = []
-        self.status, self.said = 200, [(40, "he"), (41, "llo")]
+        self.status, self.answers = 200, [(40, "he"), (41, "llo")]
         self.scores: Callable[[dict], dict[int, float]] = lambda body: {}
 
     def answer(self, request: Any) -> Any:
@@ -68,7 +68,7 @@ class FakeVllm:
         if not body.get("stream"):
             top = {f"token_id:{token}": value for token, value in self.scores(body).items()}
             return httpx2.Response(200, json={"choices": [{"logprobs": {"top_logprobs": [top]}}]})
-        chunks = [{"choices": [{"text": text, "token_ids": [token]}]} for token, text in self.said]
+        chunks = [{"choices": [{"text": text, "token_ids": [token]}]} for token, text in self.answers]
         chunks.append({"choices": [{"text": "", "token_ids": [], "finish_reason": "length"}]})
         lines = [f"data: {json.dumps(chunk)}\n\n" for chunk in chunks]
         return httpx2.Response(200, content="".join([*lines, "data: [DONE]\n\n"]))

@@ -24,13 +24,13 @@ const ways = {
   },
 };
 
-const said = {};
+const answers = {};
 for (const [name, ask] of Object.entries(ways)) {
   const messages = [];
   for (const text of ["one", "two", "three"]) {
     messages.push({ role: "user", content: text });
     messages.push(await ask(messages));
   }
-  said[name] = messages.at(-1).content;
+  answers[name] = messages.at(-1).content;
 }
-console.log(JSON.stringify({ said, listed: (await client.models.list()).data.map(one => one.id) }));
+console.log(JSON.stringify({ answers, listed: (await client.models.list()).data.map(one => one.id) }));

@@ -37,7 +37,7 @@ def test_openai_python(client, model, way, back):
         return way(client, model=model, messages=messages)
 
     last = text_of(talk(ask, BACK[back])[-1])
-    assert last == by_hand(ask) and last.count("one") > 1  # which repeats all that was said before
+    assert last == by_hand(ask) and last.count("one") > 1  # which repeats the whole conversation
 
 
 def test_openai_python_in_pieces(client):
@@ -67,5 +67,5 @@ def test_openai_python_without_waiting(served):
 def test_openai_node(served, client, node, model):
     reported = json.loads(node(TALK.read_text(), served.url, model))
     expected = by_hand(lambda messages: create(client, model=model, messages=messages))
-    assert reported["said"] == dict.fromkeys(("create", "parse", "stream", "pieces"), expected)
+    assert reported["answers"] == dict.fromkeys(("create", "parse", "stream", "pieces"), expected)
     assert "team-b/chat" in reported["listed"]

@@ -318,7 +318,7 @@ def test_what_is_no_text_is_called_by_its_type(http, part):
 
 @pytest.mark.parametrize("path", BODIES)
 def test_no_mistake_is_told_in_words_of_the_code(path):
-    """A value of each of JSON's types in every field: what is said begins with the field."""
+    """A value of each of JSON's types in every field: the message begins with the field."""
     schema = SCHEMAS[path]
     assert len(schema.model_fields) > 100
     odd = (5, -1.5, True, "x", "", [], {}, [5], ["x"], [[]], {"x": 5}, [{"x": [5]}], [None], None)

@@ -154,7 +154,7 @@ def test_answers_stream_and_can_be_stopped(play, serve):
     assert re.fullmatch(r"\d answers in [\d.]+ s, [123] stopped", status)
     assert playing.page.locator(".failed").count() == 0
     assert served.engine.running == 0 or served.engine.left > 0
-    playing.run("fun")  # and the page goes on
+    playing.run("fun")  # and the page continues
     playing.check()
 
 

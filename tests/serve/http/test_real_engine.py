@@ -1,4 +1,4 @@
-"""The API over the real engine on a tiny model: the same answers as the library gives by itself."""
+"""The API over the real engine on a tiny model: the same answers as the library gives alone."""
 
 from __future__ import annotations
 

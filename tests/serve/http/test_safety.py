@@ -217,7 +217,7 @@ def test_an_entry_appended_with_its_own_head_is_an_error_and_drops_nobody(serve,
     path = tmp_path / "keys.yaml"
     path.write_text(one)
     served = serve(keys=Keys(path))
-    path.write_text(one + two)  # YAML by itself keeps the last `keys:` and forgets the first client
+    path.write_text(one + two)  # YAML alone keeps the last `keys:` and forgets the first client
     for secret in (first, second):
         assert status_for(served, secret) == (503, "keys_unreadable")
     line = one.count("\n") + 1

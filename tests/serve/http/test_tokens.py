@@ -1,4 +1,4 @@
-"""Answers of given tokens through the real server: their text, their names, and where each of them stands."""
+"""Answers of given tokens through the real server: their text, their names, and their places."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.serve.http.vocabularies import VOCABULARIES
 from softprompt.lm.causal import CausalLM
 
 PROMPT = "the capital of France is"
-SAID = " Paris, naïve 🙂 and\n  two"
+ANSWER = " Paris, naïve 🙂 and\n  two"
 
 
 @pytest.fixture(scope="module", params=VOCABULARIES)
@@ -63,13 +63,13 @@ def streamed(client, count, **more):
 
 
 def test_an_answer_goes_on_in_its_inputs_text(lm, client, says):
-    count = says(going_on(lm, PROMPT, SAID))
-    assert complete(client, count).choices[0].text == SAID
-    assert streamed(client, count) == SAID
-    assert complete(client, count, echo=True).choices[0].text == PROMPT + SAID
-    assert streamed(client, count, echo=True) == PROMPT + SAID
+    count = says(going_on(lm, PROMPT, ANSWER))
+    assert complete(client, count).choices[0].text == ANSWER
+    assert streamed(client, count) == ANSWER
+    assert complete(client, count, echo=True).choices[0].text == PROMPT + ANSWER
+    assert streamed(client, count, echo=True) == PROMPT + ANSWER
     ids = lm.tokenizer(PROMPT)["input_ids"]
-    assert complete(client, count, prompt=ids).choices[0].text == SAID
+    assert complete(client, count, prompt=ids).choices[0].text == ANSWER
 
 
 def test_going_on_token_by_token_loses_nothing(lm, client, says):
@@ -92,12 +92,12 @@ def test_a_stop_string_begins_with_its_space(lm, client, says):
 @pytest.mark.parametrize("prompt", [PROMPT, "naïve 🙂  x"])
 @pytest.mark.parametrize("echo", [False, True])
 def test_names_and_places_of_tokens(lm, client, says, prompt, echo):
-    ids, own = lm.tokenizer(prompt)["input_ids"], going_on(lm, prompt, SAID)
+    ids, own = lm.tokenizer(prompt)["input_ids"], going_on(lm, prompt, ANSWER)
     begins = [lm.tokenizer.bos_token_id] if ids[0] == lm.tokenizer.bos_token_id else []
     count, all_ids = says(own), [*ids[len(begins) :], *own]
     output = complete(client, count, prompt=prompt, echo=echo, logprobs=2).choices[0]
     found, hidden = output.logprobs, 0 if echo else len(prompt)
-    assert output.text == (prompt + SAID)[hidden:]
+    assert output.text == (prompt + ANSWER)[hidden:]
     if echo and begins:  # a token that is not in the text
         assert (found.tokens.pop(0), found.text_offset.pop(0)) == ("<s>", 0)
         assert found.token_logprobs.pop(0) is None and found.top_logprobs.pop(0) is None

@@ -1,1 +1,1 @@
-"""Trained prefixes and soft prompts on stock vLLM: see `connector`."""
+"""Trained prefixes and soft prompts run on stock vLLM; see `connector`."""

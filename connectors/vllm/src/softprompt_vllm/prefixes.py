@@ -1,4 +1,4 @@
-"""Compiled prompts from disk, checked once and kept in memory. Knows nothing of vLLM.
+"""Compiled prompts are read from disk, checked once, and kept in memory. Nothing here knows vLLM.
 
 FOLDER/base.json                     layers: [[kv_heads, head_dim], …]
 FOLDER/kv/ab/SHA256.safetensors      k.0, v.0, … [k, kv_heads, head_dim], post-rotary, positions 0 … k-1
@@ -20,11 +20,11 @@ Layers = list[tuple[torch.Tensor, torch.Tensor]]
 
 
 class BrokenPrefix(Exception):
-    """A prefix that cannot be used, and why."""
+    """A prefix cannot be used; the message says why."""
 
 
 class Prefixes:
-    """The prefixes of one folder, for one model that computes in `dtype`; the last used ones in memory."""
+    """Loads prefixes of one folder for a model that computes in `dtype`, and keeps the last used ones."""
 
     def __init__(
         self, folder: str | Path, max_bytes: int = 1 << 30, dtype: torch.dtype = torch.float32
@@ -36,16 +36,16 @@ class Prefixes:
         self._kept: OrderedDict[str, Layers] = OrderedDict()
 
     def get(self, sha256: str) -> Layers:
-        """Keys and values of each layer [k, kv_heads, head_dim]. Raises BrokenPrefix."""
+        """Return keys and values of each layer [k, kv_heads, head_dim]. Raises BrokenPrefix."""
         if sha256 in self._kept:
             self._kept.move_to_end(sha256)
             return self._kept[sha256]
-        found = self._load(sha256)
-        self._kept[sha256] = found
-        self.bytes += _size(found)
+        layers = self._load(sha256)
+        self._kept[sha256] = layers
+        self.bytes += _size(layers)
         while self.bytes > self.max_bytes and len(self._kept) > 1:
             self.bytes -= _size(self._kept.popitem(last=False)[1])
-        return found
+        return layers
 
     def _load(self, sha256: str) -> Layers:
         if not IDENTIFIER.fullmatch(sha256):
@@ -56,16 +56,16 @@ class Prefixes:
         except OSError as error:
             raise BrokenPrefix(f"{file}: {error.strerror}") from None
         if hashlib.sha256(content).hexdigest() != sha256:
-            raise BrokenPrefix(f"{file} does not have the hash that is its name")
+            raise BrokenPrefix(f"{file} does not have the hash in its name")
         try:
             tensors = safetensors.torch.load(content)
-            # in the model's own precision before they are checked: half of it has a smaller range
+            # converted before they are checked, since float16 has a smaller range
             tensors = {name: tensor.to(self.dtype) for name, tensor in tensors.items()}
             layers = [(tensors.pop(f"k.{i}"), tensors.pop(f"v.{i}")) for i in range(len(self.layers))]
         except (safetensors.SafetensorError, KeyError) as error:
-            raise BrokenPrefix(f"{file} does not hold the layers of this model: {error}") from None
+            raise BrokenPrefix(f"{file} does not have the layers of this model: {error}") from None
         if tensors:
-            raise BrokenPrefix(f"{file} holds more than {len(layers)} layers")
+            raise BrokenPrefix(f"{file} has more than {len(layers)} layers")
         self._check(layers)
         return layers
 
@@ -76,7 +76,7 @@ class Prefixes:
                 if tensor.shape != (length, *sizes):
                     raise BrokenPrefix(f"layer {index} is {tuple(tensor.shape)}, not {(length, *sizes)}")
                 if not bool(torch.isfinite(tensor).all()):
-                    raise BrokenPrefix(f"layer {index} holds numbers that are not finite")
+                    raise BrokenPrefix(f"layer {index} has numbers that are not finite")
 
 
 def _size(layers: Layers) -> int:

@@ -20,8 +20,8 @@
 
   const checked = async (response) => {
     if (response.ok) return response;
-    const said = await response.json().catch(() => ({ error: { message: response.statusText } }));
-    throw new Refused(response.status, said.error);
+    const body = await response.json().catch(() => ({ error: { message: response.statusText } }));
+    throw new Refused(response.status, body.error);
   };
 
   const get = async (path) => (await checked(await ask(path))).json();
@@ -131,7 +131,7 @@
   const rowOf = (facts, input, words) => {
     if (facts.fields.length === 1) return { [facts.fields[0]]: words + input };
     let row = null;
-    try { row = JSON.parse(input); } catch { /* said below */ }
+    try { row = JSON.parse(input); } catch { /* reported below */ }
     if (!row || typeof row !== "object" || Array.isArray(row)) throw new Error(`Write the input as JSON: {${facts.fields.map((f) => `"${f}": "…"`).join(", ")}}`);
     const first = facts.fields[0];
     return words ? { ...row, [first]: words + row[first] } : row;
@@ -178,11 +178,11 @@
       result.seconds = Number(seconds().toFixed(3));
       cost.textContent = costOf(result);
     } catch (error) {
-      const stopped = signal.aborted, said = stopped ? "stopped" : error.message;
-      Object.assign(result, stopped ? { stopped } : { error: said });
+      const stopped = signal.aborted, message = stopped ? "stopped" : error.message;
+      Object.assign(result, stopped ? { stopped } : { error: message });
       result.text = result.text?.trim();
-      if (!stopped || !result.text) place.append(make("p", { className: stopped ? "quiet" : "failed", textContent: said }));
-      cost.textContent = result.text ? `${said} · ${seconds().toFixed(2)} s` : "";
+      if (!stopped || !result.text) place.append(make("p", { className: stopped ? "quiet" : "failed", textContent: message }));
+      cost.textContent = result.text ? `${message} · ${seconds().toFixed(2)} s` : "";
       if (error.status === 401) find("key-form").hidden = false;
     } finally {
       place.setAttribute("aria-busy", "false");
@@ -396,7 +396,7 @@
     return prompts;
   };
 
-  // `quietly`: nothing is said; where it "fits", only if one text fills its template.
+  // `quietly`: nothing is reported; where it "fits", only if one text fills its template.
   const addTuned = async (name, quietly = "") => {
     try {
       const found = await get(`/v1/models/${name.split("/").map(encodeURIComponent).join("/")}`);
