@@ -29,8 +29,8 @@ def test_where_nothing_can_be_given_back_it_ends():
     asked = []
     trimming = Trimming(0.001, lambda: bool(asked.append(1)))
     trimming.start()
-    trimming._thread.join(30)
-    assert asked == [1] and not trimming._thread.is_alive()
+    trimming.join(30)
+    assert asked == [1] and not trimming.is_alive()
     trimming.stop()
 
 

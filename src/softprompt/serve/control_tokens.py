@@ -118,7 +118,6 @@ class Guard:
         return [self.hide(item) for item in value] if isinstance(value, list | tuple) else value
 
     def show(self, text: str) -> str:
-        """Return a text as the client wrote it."""
         return text.translate(self._shown)
 
     def shown(self, example: Example) -> Example:

@@ -155,7 +155,6 @@ class Engine:
         return scored()
 
     async def problem(self) -> SoftPromptError | None:
-        """Return why nothing is answered now, or None."""
         if self._thread is None or self._thread.is_alive() or self._closing:
             return None
         return SoftPromptError(

@@ -47,7 +47,6 @@ class Names:
 
     @property
     def folder(self) -> Path:
-        """The folder, with links resolved as they are now."""
         return Path(os.path.realpath(self._given))
 
     def find(self, name: str) -> tuple[Path, str | None]:

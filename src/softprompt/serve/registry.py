@@ -64,7 +64,6 @@ class Loaded:
 
     @property
     def vectors(self) -> tuple[int, int]:
-        """The number of its vectors, and how many of them take places of the model's context."""
         with torch.no_grad():
             return vectors_of(
                 self.tuned.method.static(torch.tensor([self.index], device=self.tuned.lm.device))
@@ -87,7 +86,6 @@ class Registry:
 
     @property
     def bytes(self) -> int:
-        """The bytes of loaded prompts."""
         return self._versions.bytes
 
     @property

@@ -41,14 +41,8 @@ class Chooser:
     def plain(self) -> bool:
         """True means that the next token is the likeliest one."""
         s = self.sampling
-        changed = (
-            s.repetition_penalty != 1
-            or s.logit_bias
-            or s.frequency_penalty
-            or s.presence_penalty
-            or self._held
-        )
-        return s.temperature == 0 and not changed
+        changed = s.repetition_penalty != 1 or s.logit_bias or s.frequency_penalty or s.presence_penalty
+        return s.temperature == 0 and not (changed or self._held)
 
     @property
     def _held(self) -> bool:

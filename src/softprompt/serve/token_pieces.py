@@ -32,7 +32,6 @@ class Pieces:
         self.bytes = functools.lru_cache(KEPT)(self._bytes)
 
     def decode(self, ids: list[int]) -> str:
-        """Decode ids, with control tokens by name."""
         return str(self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
 
     def name(self, token: int, first: bool = False) -> str:

@@ -15,27 +15,23 @@ from .._system.memory import give_back
 EVERY = 20.0  # seconds
 
 
-class Trimming:
-    """Calls `trim` every `every` seconds, in its own thread, until it is stopped or `trim` returns False.
+class Trimming(threading.Thread):
+    """Calls `trim` every `every` seconds, until it is stopped or `trim` returns False.
 
     A call through ctypes releases Python's lock, so neither answers nor the event loop wait for it.
     """
 
     def __init__(self, every: float = EVERY, trim: Callable[[], bool] = give_back) -> None:
+        super().__init__(name="softprompt-trim", daemon=True)
         self.every, self.trim = every, trim
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._loop, name="softprompt-trim", daemon=True)
 
-    def start(self) -> None:
-        self._thread.start()
+    def run(self) -> None:
+        while not self._ended.wait(self.every) and self.trim():
+            pass
 
     def stop(self) -> None:
         """Stop, and wait for a trim that is running. Does nothing where it was not started."""
         self._ended.set()
-        if self._thread.is_alive():
-            self._thread.join()
-
-    def _loop(self) -> None:
-        while not self._ended.wait(self.every):
-            if not self.trim():
-                return
+        if self.is_alive():
+            self.join()

@@ -62,13 +62,11 @@ class Versions:
 
     @property
     def bytes(self) -> int:
-        """The bytes of loaded versions."""
         with self._lock:
             return sum(version.bytes for version in self._loaded.values())
 
     @property
     def outdated(self) -> int:
-        """The number of names by which an older version answers than the one on disk."""
         return len(self._outdated)
 
     def forget(self, name: str) -> None:

@@ -453,6 +453,6 @@ def test_a_port_that_is_taken_is_said():
 def test_memory_is_given_back_as_long_as_the_server_runs(serve):
     served = serve()
     trimming = served.server.trimming
-    assert trimming._thread.is_alive()
+    assert trimming.is_alive()
     served.stop()
-    assert not trimming._thread.is_alive()
+    assert not trimming.is_alive()

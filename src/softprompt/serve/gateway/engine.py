@@ -134,7 +134,6 @@ class VllmEngine:
         return [sum(known[tuple(label[: n + 1])] for n in range(len(label))) for label in candidates]
 
     async def problem(self) -> SoftPromptError | None:
-        """Return why vLLM does not answer now, or None."""
         return await self._pulse.now()
 
     def blame(self, loaded: CompiledPrompt | None, error: EngineFailed) -> SoftPromptError:

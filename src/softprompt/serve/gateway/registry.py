@@ -158,12 +158,10 @@ class CompiledRegistry:
 
     @property
     def outdated(self) -> int:
-        """The number of names whose version on disk cannot be served, so that an older one answers."""
         return len(self._outdated)
 
     @property
     def bytes(self) -> int:
-        """The bytes of vectors in memory, which are none."""
         return 0
 
     def _unknown(self, name: str) -> UnknownPrompt:

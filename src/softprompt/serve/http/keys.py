@@ -18,7 +18,6 @@ import hashlib
 import logging
 import secrets
 import threading
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
@@ -126,35 +125,20 @@ def _content(path: Path) -> bytes | str:
         return error.strerror or str(error)
 
 
-@dataclass(frozen=True)
-class _Twice:
-    """A key that occurs twice in one mapping."""
-
-    key: str
-    first: int  # line
-    line: int
-    top: bool  # the mapping is the whole file
-
-    @property
-    def fix(self) -> str:
-        if self.top and self.key == "keys":
-            return f"put every entry under the one `keys:` of line {self.first}, all indented alike"
-        return "keep one of them"
-
-
-def _read(content: bytes) -> Any:
-    """Read the file as plain values; a _Twice where a key occurs twice. Raises yaml.YAMLError."""
+def _read(path: Path, content: bytes) -> Any:
+    """Read the file as plain values. Raises yaml.YAMLError, and SoftPromptError where a key occurs twice."""
     loader = LOADER(content)
     try:
         root = loader.get_single_node()
         if root is None:
             return None
-        return _twice(root) or loader.construct_document(root)
+        _check_twice(path, root)
+        return loader.construct_document(root)
     finally:
         loader.dispose()
 
 
-def _twice(root: yaml.Node) -> _Twice | None:
+def _check_twice(path: Path, root: yaml.Node) -> None:
     todo, seen = [root], set()
     while todo:
         node = todo.pop()
@@ -170,9 +154,18 @@ def _twice(root: yaml.Node) -> _Twice | None:
             if isinstance(key, yaml.ScalarNode) and key.tag != "tag:yaml.org,2002:merge":
                 line, same = key.start_mark.line + 1, (key.tag, key.value)
                 if same in lines:
-                    return _Twice(key.value, lines[same], line, node is root)
+                    raise _twice(path, key.value, lines[same], line, node is root)
                 lines[same] = line
-    return None
+
+
+def _twice(path: Path, key: str, first: int, line: int, top: bool) -> SoftPromptError:
+    fix = "keep one of them"
+    if top and key == "keys":
+        fix = f"put every entry under the one `keys:` of line {first}, all indented alike"
+    what = (
+        f"the keys of {path} are not usable: `{key}` occurs twice in one mapping, in lines {first} and {line}"
+    )
+    return SoftPromptError(what, "YAML keeps only the last one, and would drop the rest without a word", fix)
 
 
 def _parsed(path: Path, content: bytes | str) -> dict[str, Key] | SoftPromptError:
@@ -180,15 +173,12 @@ def _parsed(path: Path, content: bytes | str) -> dict[str, Key] | SoftPromptErro
     if isinstance(content, str):
         return SoftPromptError(f"cannot read the keys of {path}", why=content, fix=FIX)
     try:
-        values = _read(content)
-        if isinstance(values, _Twice):
-            why = "YAML keeps only the last one, and would drop the rest without a word"
-            where = f"in lines {values.first} and {values.line}"
-            what = f"the keys of {path} are not usable: `{values.key}` occurs twice in one mapping, {where}"
-            return SoftPromptError(what, why=why, fix=values.fix)
+        values = _read(path, content)
         if values is None:
             return SoftPromptError(f"{path} is empty", why="`keys: []` is a file without keys", fix=FIX)
         keys = _File.model_validate(values).keys
+    except SoftPromptError as error:
+        return error
     except ValidationError as error:
         first = error.errors(include_input=False)[0]
         where = ".".join(map(str, first["loc"])) or "the file"
