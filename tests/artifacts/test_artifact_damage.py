@@ -1,4 +1,4 @@
-"""A damaged artifact is refused by whoever opens it, with the reason; a copy is not; an old one is read."""
+"""Every reader refuses a damaged artifact with the reason; copies and old artifacts are read."""
 
 from __future__ import annotations
 

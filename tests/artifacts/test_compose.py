@@ -1,4 +1,4 @@
-"""What is made of tuned prompts, held against transformers' own cache, real tokens and the definitions."""
+"""What is made of tuned prompts, compared with transformers' own cache, real tokens and the definitions."""
 
 from __future__ import annotations
 
@@ -127,8 +127,8 @@ def test_attention_sees_the_union_of_both_prefixes(lms, family, rows_to_batch, c
     assert not torch.allclose(still[0], moved[0]) and torch.equal(still[1], moved[1])  # keys move, values not
 
 
-def test_an_infix_stands_side_by_side_too(llama, rows_to_batch, close):
-    """With an input of one token, what is placed after it stands where a prefix stands."""
+def test_an_infix_is_concatenated_too(llama, rows_to_batch, close):
+    """With an input of one token, what is placed after it has the place of a prefix."""
     one = rows_to_batch([[33]], [TARGET])
     prefixes = [drawn(llama, length, seed=length) for length in (2, 3)]
     before, after = (

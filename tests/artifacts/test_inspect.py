@@ -1,4 +1,4 @@
-"""What `inspect` computes, held against definitions written out here."""
+"""What `inspect` computes, compared with definitions written out here."""
 
 from __future__ import annotations
 

@@ -36,8 +36,8 @@ QUICKEST = [
 
 
 @dataclass(frozen=True)
-class Said:
-    """What a command answered."""
+class CommandResult:
+    """The exit code and the output of a command."""
 
     code: int
     out: str
@@ -46,22 +46,22 @@ class Said:
     @property
     def json(self) -> Any:
         """Standard output must be exactly one JSON object."""
-        found = json.loads(self.out)
-        assert isinstance(found, dict) and self.out.count("\n") == 1
-        return found
+        result = json.loads(self.out)
+        assert isinstance(result, dict) and self.out.count("\n") == 1
+        return result
 
 
 @pytest.fixture
-def run(capsys, monkeypatch) -> Callable[..., Said]:
+def run(capsys, monkeypatch) -> Callable[..., CommandResult]:
     """`run("eval", folder, …)`: one command in this process; causes of errors are shown under `-v` only."""
     monkeypatch.setenv(VERBOSE, "0")
     monkeypatch.setattr(output, "verbose", lambda: os.environ[VERBOSE] == "1")
 
-    def call(*arguments: object) -> Said:
+    def call(*arguments: object) -> CommandResult:
         capsys.readouterr()
         code = main([str(argument) for argument in arguments])
         captured = capsys.readouterr()
-        return Said(code, captured.out, captured.err)
+        return CommandResult(code, captured.out, captured.err)
 
     return call
 

@@ -1,4 +1,4 @@
-"""The frame: help, version, usage, and how errors are said."""
+"""The frame: help, version, usage, and how errors are printed."""
 
 from __future__ import annotations
 

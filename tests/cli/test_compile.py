@@ -1,4 +1,4 @@
-"""`compile` through the command line: names, refusals, and what goes on without them."""
+"""`compile` through the command line: names, refusals, and and the others are compiled."""
 
 from __future__ import annotations
 

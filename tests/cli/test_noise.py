@@ -1,6 +1,6 @@
 """No library's warnings or loading bars in what commands and Python calls write; `-v` brings them back.
 
-These run as other processes: what a library says when it is imported is said once in a process, and in this
+These run as other processes: what a library prints on import is printed once in a process, and in this
 one everything is shown (tests/conftest.py).
 """
 
@@ -124,7 +124,7 @@ def test_the_embedded_model_is_converted_and_its_file_loaded(tmp_path):
         [sys.executable, "-m", "softprompt.lm.smollm2"], SOFTPROMPT_CACHE=str(tmp_path)
     )
     assert (code, out) == (0, "embedded model ready: smollm2-135m-instruct-1\n")
-    # a slow machine is told how long it has taken so far, and nothing else is said
+    # a slow machine also prints how long it has taken so far, and nothing else
     assert all(line.startswith("  converting the embedded model  ") for line in output.splitlines()), output
     code = (
         "import softprompt.lm.smollm2 as s, softprompt; print(softprompt.load(str(s.gguf_path())).name[-5:])"

@@ -1,4 +1,4 @@
-"""Bad input gets one message that says what, why and how to mend it; exit code 1; nothing is written."""
+"""Bad input gets one message that says what, why and how to fix it; exit code 1; nothing is written."""
 
 from __future__ import annotations
 

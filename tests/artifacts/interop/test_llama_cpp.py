@@ -17,7 +17,9 @@ from ...conftest import tiny_model
 from .conftest import ROWS
 
 pytest.importorskip("xllamacpp")
-gguf_file = pytest.importorskip("tests.interop.gguf_file")
+pytest.importorskip("gguf")
+
+from . import gguf_file
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +123,7 @@ def test_what_is_not_understood_is_refused(ggufs, lms, new_lm, artifact_of, tmp_
     for damaged in (saved + b"\0\0\0\0", saved[:-4], saved[:60]):
         with pytest.raises(SoftPromptError, match="is not known"):
             state.read(damaged)
-    with pytest.raises(SoftPromptError, match="this is no state of"):
+    with pytest.raises(SoftPromptError, match="this is not a state of"):
         state.read(b"PK" + saved)
     rotated = state.write(state.replace(state.read(saved), flags=(1, 0)))
     with pytest.raises(SoftPromptError, match="rotates the keys"):
@@ -177,31 +179,31 @@ def test_a_state_that_is_longer_than_the_layouts_slot(new_lm, artifact_of, tmp_p
 
 
 @pytest.mark.parametrize(
-    ("lies", "words"),
+    ("false_reports", "words"),
     [
-        (("restore",), "restored 5 of 5 tokens, and the next request went on from 0"),
-        (("restore", "count"), "holds other keys than those of the file"),
-        (("restore", "count", "keys"), "answers as if the tokens of the prompt were text"),
+        (("restore",), "restored 5 of 5 tokens, and the next request continued from 0"),
+        (("restore", "count"), "its keys differ from those of the file"),
+        (("restore", "count", "keys"), "answers as if the placeholder tokens were text"),
         (("fewer",), "restored 3 of 5 tokens"),
     ],
 )
 def test_an_engine_that_restores_nothing_is_found_out(
-    lies, words, lms, ggufs, artifact_of, monkeypatch, tmp_path
+    false_reports, words, lms, ggufs, artifact_of, monkeypatch, tmp_path
 ):
-    """The real engine, whose answers are changed on the way: it restores nothing, and denies it."""
+    """The real engine, whose answers are changed: it restores nothing, and reports that it did."""
 
     def post(url, body):
-        if "action=restore" in url and "restore" in lies:
+        if "action=restore" in url and "restore" in false_reports:
             return {"n_restored": 5}
         output = engine.post(url, body)
-        if "action=restore" in url and "fewer" in lies:
+        if "action=restore" in url and "fewer" in false_reports:
             output["n_restored"] = 3
-        if "count" in lies and "timings" in output:
+        if "count" in false_reports and "timings" in output:
             output["timings"]["cache_n"] = 5
         return output
 
     monkeypatch.setattr(effect, "post", post)
-    if "keys" in lies:
+    if "keys" in false_reports:
         monkeypatch.setattr(effect, "_holds", lambda *_: True)
     artifact = artifact_of(lms("llama"), "prefix-tuning", length=5, placement="before")
     ran = engine.Engine(ggufs["llama"], "f32")

@@ -28,15 +28,15 @@ pytestmark = pytest.mark.filterwarnings(
 )
 
 LENGTH, ROW = 4, [5, 61, 7, 88, 20, 3, 44, 9, 71]
-SAID = {"task_type": "CAUSAL_LM", "num_virtual_tokens": LENGTH}
+TEXT_TASK = {"task_type": "CAUSAL_LM", "num_virtual_tokens": LENGTH}
 TOKENS = {"cpt_token_ids": [3, 5, 7, 9], "cpt_mask": [1] * LENGTH, "cpt_tokens_type_mask": [1, 2, 3, 4]}
 CONFIGS = {
-    "soft": lambda: peft.PromptTuningConfig(**SAID),
-    "encoder": lambda: peft.PromptEncoderConfig(**SAID, encoder_hidden_size=8),
+    "soft": lambda: peft.PromptTuningConfig(**TEXT_TASK),
+    "encoder": lambda: peft.PromptEncoderConfig(**TEXT_TASK, encoder_hidden_size=8),
     "cpt": lambda: peft.CPTConfig(task_type="CAUSAL_LM", **TOKENS),
-    "multitask": lambda: peft.MultitaskPromptTuningConfig(**SAID, num_tasks=2, num_ranks=2),
-    "prefix": lambda: peft.PrefixTuningConfig(**SAID),
-    "cartridge": lambda: peft.CartridgeConfig(**SAID),
+    "multitask": lambda: peft.MultitaskPromptTuningConfig(**TEXT_TASK, num_tasks=2, num_ranks=2),
+    "prefix": lambda: peft.PrefixTuningConfig(**TEXT_TASK),
+    "cartridge": lambda: peft.CartridgeConfig(**TEXT_TASK),
     "adaption": lambda: peft.AdaptionPromptConfig(
         task_type="CAUSAL_LM", adapter_len=LENGTH, adapter_layers=2
     ),
@@ -145,8 +145,8 @@ FOLDERS = {
     "float16": (CONFIGS, each(torch.Tensor.half)),
     "float64": (CONFIGS, each(torch.Tensor.double)),
     "float8": (CONFIGS, each(lambda t: t.to(torch.float8_e4m3fn))),
-    "more vectors said": (CONFIGS, settings(num_virtual_tokens=20, adapter_len=20)),
-    "fewer vectors said": (CONFIGS, settings(num_virtual_tokens=2, adapter_len=2)),
+    "more vectors stated": (CONFIGS, settings(num_virtual_tokens=20, adapter_len=20)),
+    "fewer vectors stated": (CONFIGS, settings(num_virtual_tokens=2, adapter_len=2)),
     "no length": (CONFIGS, settings(num_virtual_tokens=None, adapter_len=None)),
     "length in quotes": (CONFIGS, settings(num_virtual_tokens="4", adapter_len="4")),
     "length with a point": (SOFT, settings(num_virtual_tokens=4.0)),
@@ -154,7 +154,7 @@ FOLDERS = {
     "masks of other lengths": (("cpt",), settings(cpt_mask=[1])),
     "CPT for no task": (("cpt",), settings(task_type=None)),
     "two submodules of half": (CONFIGS, settings(num_transformer_submodules=2, num_virtual_tokens=2)),
-    "two submodules said": (CONFIGS, settings(num_transformer_submodules=2)),
+    "two submodules stated": (CONFIGS, settings(num_transformer_submodules=2)),
     "no submodules": (CONFIGS, settings(num_transformer_submodules=0)),
     "submodules unsaid": (CONFIGS, settings(num_transformer_submodules=None)),
     "heads of a prompt": (("cpt", *SOFT), settings(num_attention_heads=7, num_layers="many")),
@@ -183,10 +183,10 @@ FOLDERS = {
         ("multitask",),
         settings(prompt_tuning_init="ONLY_SOURCE_SHARED", prompt_tuning_init_state_dict_path="/gone.bin"),
     ),
-    "more tasks said": (("multitask",), settings(num_tasks=3)),
-    "another rank said": (("multitask",), settings(num_ranks=1)),
-    "fewer layers said": (("adaption",), settings(adapter_layers=1)),
-    "more layers said": (("adaption",), settings(adapter_layers=3)),
+    "more tasks stated": (("multitask",), settings(num_tasks=3)),
+    "another rank stated": (("multitask",), settings(num_ranks=1)),
+    "fewer layers stated": (("adaption",), settings(adapter_layers=1)),
+    "more layers stated": (("adaption",), settings(adapter_layers=3)),
     "more layers than there are": (("adaption",), settings(adapter_layers=9)),
     "other modules": (("adaption",), settings(target_modules="mlp")),
     "modules unsaid": (("adaption",), settings(target_modules=None)),
@@ -310,7 +310,7 @@ def test_notes_of_what_is_left_out(changed, lms, tmp_path):
     assert notes(0, "soft") == ()
     assert "hides the last 2 tokens" in notes(1, "soft", **FOLDERS["two submodules of half"][1])[0]
     assert "'other' is left out" in notes(2, "soft", **FOLDERS["a tensor of nobody's"][1])[0]
-    assert "layers 1 are left out" in notes(3, "adaption", **FOLDERS["fewer layers said"][1])[0]
+    assert "layers 1 are left out" in notes(3, "adaption", **FOLDERS["fewer layers stated"][1])[0]
     assert "token_dim: 64" in notes(4, "prefix", **FOLDERS["width of a prefix"][1])[0]
     assert notes(5, "soft", **FOLDERS["the base's own embeddings"][1]) == ()
 
