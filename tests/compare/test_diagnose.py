@@ -49,12 +49,12 @@ def easy(tmp_path_factory, model_folder):
 
 
 def test_words_alone_are_a_baseline_of_every_classification(easy):
-    output = [f.what for f in easy.findings if f.contestant == "prompt-tuning/after"]
+    output = [f.text for f in easy.findings if f.contestant == "prompt-tuning/after"]
     assert any(what.startswith("TF-IDF with logistic regression does as well") for what in output), output
 
 
 def test_what_the_run_shows_is_found(easy):
-    output = " | ".join(f.what for f in easy.findings)
+    output = " | ".join(f.text for f in easy.findings)
     for what in ("barely moved", "test rows overlap", "pinned", "as well or better"):
         assert what in output
     assert all(f.command for f in easy.findings)
@@ -102,7 +102,7 @@ def test_unseen_rows_that_cannot_measure_are_found(tmp_path, model_folder):
         task={"kind": "classification", "labels": ["good", "bad"]},
         more={"unseen": str(unseen), "methods": methods, "seeds": 1},
     )
-    (one,) = [f for f in found.findings if "rows ask for one answer" in f.what]
+    (one,) = [f for f in found.findings if "rows ask for one answer" in f.text]
     assert "unseen" in one.splits and "test" not in one.splits
     assert "9 of 9 unseen rows ask for 'good'" in one.evidence
     messages = (found.folder / "report.md").read_text(encoding="utf-8")
@@ -125,7 +125,7 @@ def test_cut_targets_are_found(tmp_path, model_folder):
     data = {"train": str(tmp_path / "rows.jsonl"), "max_target_tokens": 5}
     task = {"kind": "generation", "max_new_tokens": 4, "metrics": ["perplexity"]}
     found = compared(tmp_path, model_folder, rows, data=data, task=task)
-    (cut,) = [f for f in found.findings if "targets were cut" in f.what]
+    (cut,) = [f for f in found.findings if "targets were cut" in f.text]
     assert "of 30 targets are longer than data.max_target_tokens=5" in cut.evidence
     assert "data.max_target_tokens=10" in (cut.command or "")
 

@@ -227,3 +227,31 @@ def test_encode_rows_reports_the_first_few():
     assert "train.jsonl:2: the target is empty" in message and "train.jsonl:6" in message
     assert "train.jsonl:7" not in message
     assert "cannot be used" not in fails(lambda: encoder.encode_rows(rows[:2]))
+
+
+def test_an_input_is_tokenized_once_unless_it_is_cut_or_ends_with_an_end_token():
+    counted: list[str] = []
+
+    class Counting:
+        def __init__(self, tokenizer) -> None:
+            self._tokenizer = tokenizer
+
+        def __getattr__(self, name):
+            return getattr(self._tokenizer, name)
+
+        def __len__(self) -> int:
+            return len(self._tokenizer)
+
+        def __call__(self, text, **options):
+            counted.append(text)
+            return self._tokenizer(text, **options)
+
+    def times(tokenizer, **limits) -> int:
+        encoder = Encoder(Counting(tokenizer), Template(), limits=Limits(**limits))
+        counted.clear()
+        encoder.encode(row("abcdef"), with_target=False)
+        return counted.count("abcdef")
+
+    assert times(byte_tokenizer(bos=True)) == 1
+    assert times(byte_tokenizer(bos=True), max_input_tokens=4) == 2
+    assert times(byte_tokenizer(bos=True, eos=True)) == 2

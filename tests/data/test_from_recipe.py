@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
 from tests.conftest import tiny_tokenizer
 
 from softprompt.config.load import recipe_from_dict
@@ -28,6 +29,7 @@ def test_an_encoder_is_built_without_a_model():
     assert encoder.labels == ("a", "b") and encoder.task.names_labels
 
 
+@pytest.mark.process
 def test_importing_it_loads_neither_torch_nor_transformers():
     code = "import sys, softprompt.data.from_recipe as f; print({'torch', 'transformers'} & {*sys.modules})"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "set()\n"
