@@ -137,7 +137,7 @@ class TestLmEval:
 
         with pytest.raises(requests.HTTPError, match="400"):
             evaluate(task, prompt)
-        assert "stand behind the input" in caplog.text and "placement=before" in caplog.text
+        assert "are behind the input" in caplog.text and "placement=before" in caplog.text
 
 
 @pytest.mark.process
