@@ -1,17 +1,28 @@
-"""The files of a comparison are named, read and written here; records are whole or absent."""
+"""The files of a comparison are named, read and written here; records are whole or absent.
+
+A record has a hash of its content, which shows whether its file holds what was written. Records of earlier
+versions have no hash: their keys and types are checked instead.
+"""
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, TypeGuard
+
+from pydantic import TypeAdapter, ValidationError
 
 from .._system.files import write_text
-from . import checksum
 from .phase import PHASES
 from .records import Record
 
 __all__ = ["Folder", "Record"]
+
+DIGEST = "digest"
+_RECORD = TypeAdapter(Record)
 
 
 class Folder:
@@ -39,7 +50,7 @@ class Folder:
             record = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
         except (OSError, ValueError, RecursionError):
             return None
-        return record if checksum.is_whole(record) and record["id"] == id else None
+        return record if _is_whole(record) and record["id"] == id else None
 
     def tidy(self, record: Record) -> None:
         """Remove the files that a trial with a record no longer needs: its checkpoint, mostly its prompt."""
@@ -49,5 +60,27 @@ class Folder:
 
     def write(self, record: Record) -> None:
         """Write a trial's record, whole or not at all."""
-        text = json.dumps(checksum.sealed(record), ensure_ascii=False)
+        content = {key: value for key, value in record.items() if key != DIGEST}
+        text = json.dumps({**content, DIGEST: _hash(content)}, ensure_ascii=False)
         write_text(self.record(record["id"]), text + "\n")
+
+
+def _is_whole(value: Any) -> TypeGuard[Record]:
+    """Return whether a value that was read is a record as it was written."""
+    if not isinstance(value, dict):
+        return False
+    if DIGEST in value:
+        return value[DIGEST] == _hash({key: item for key, item in value.items() if key != DIGEST})
+    try:
+        record = _RECORD.validate_python(value)
+    except (ValidationError, RecursionError):
+        return False
+    if record["status"] == "failed":
+        return record["error"] is not None
+    phase = PHASES.get(record["phase"])
+    return phase is None or all(key in record for key in phase.writes)
+
+
+def _hash(content: Mapping[str, Any]) -> str:
+    """Return the sha256 (hex) of the content as JSON."""
+    return hashlib.sha256(json.dumps(content).encode()).hexdigest()

@@ -31,7 +31,6 @@ class Job:
     prune: bool = False
     rivals: tuple[str, ...] = ()  # ids of the trials that pruning looks at
     threads: int | None = None
-    seconds: float | None = None  # of training, after which it is stopped; such a record is not kept
     until: float | None = None  # `time.time()` after which no trial begins, and a search is stopped
     within: float | None = None  # what the comparison may take: a search that it stopped gets more next time
 
@@ -127,10 +126,9 @@ def _tried(trials: Sequence[Trial], job: Job, folder: Folder) -> list[Record]:
     for trial, result in zip(trials, results, strict=True):
         ended = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
         record = Record(**{**head(trial), **result, "ended": ended})  # type: ignore[typeddict-item]
-        if not record.pop("cut", False):
-            folder.write(record)
-        elif job.within is not None:
-            folder.write(Record(**{**record, "cut_within": job.within}))
+        if record.pop("cut", False) and job.within is not None:
+            record["cut_within"] = job.within
+        folder.write(record)
         records.append(record)
     # after all are written: after a kill before this, the other records are made from the prompts
     for record in records:
@@ -145,7 +143,7 @@ def _results(trials: Sequence[Trial], job: Job, folder: Folder) -> list[Result]:
     phase = PHASES[trials[0].phase]
     if not phase.is_training:
         return [phase.function()(trial, folder) for trial in trials]
-    seconds = job.seconds
+    seconds = None
     if job.until is not None and phase.is_pruned:
         seconds = max(0.0, job.until - time.time())
     return phase.function()(trials, folder, Options(job.prune and phase.is_pruned, job.rivals, seconds))
