@@ -1,4 +1,4 @@
-"""softprompt: tune a frozen language model with learned vectors instead of changing its weights."""
+"""Tune a frozen language model with learned vectors instead of changing its weights."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ _HOMES = {
 }
 
 
-#: Packages that have moved. Their old names work for one version more, with a warning.
+#: Packages that have moved. Their old names work for one more version, with a warning.
 _MOVED = {
     "report": "compare.report",
     "findings": "evaluation.diagnostics",
@@ -47,7 +47,7 @@ _MOVED = {
 
 
 def __getattr__(name: str) -> Any:
-    """Heavy parts are imported when first used, so that `import softprompt` and `--help` answer at once."""
+    """Import heavy parts at their first use, so that `import softprompt` and `--help` answer at once."""
     if name in _HOMES:
         import importlib
 

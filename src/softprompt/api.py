@@ -1,6 +1,6 @@
-"""The Python API: `load`, `tune`, `search`, `compare_methods`, `open_prompt`, `concatenate` …
+"""The Python API has `load`, `tune`, `search`, `compare_methods`, `open_prompt`, `concatenate` …
 
-The command line does the same through the same code.
+The command line uses the same code.
 
 lm = softprompt.load("smollm2")
 tuned = softprompt.tune(lm, "prefix-tuning", rows, task="classification", output="runs/mood")
@@ -57,14 +57,14 @@ def tune(
 ) -> Tuned:
     """Tune a prompt or prefix on rows (dicts, or a file) and save it to `output`.
 
-    An unfinished run of the same is gone on with; a finished one is given back. `overwrite` trains it anew.
-    `lm`: a loaded model, or the name to load one by (with a head, where the task needs one).
-    `task`: "generation", "classification", …, or a mapping of the recipe's task section.
-    `settings` are named as on the command line, whatever section of a recipe they belong to: `length=4` (an
+    `lm` is a loaded model, or the name to load one by (with a head, where the task needs one).
+    `task` is "generation", "classification", …, or a mapping of the recipe's task section.
+    `settings` have the names of the command line, in whatever section of a recipe they belong: `length=4` (an
     option of the method; `options` may hold them too), `steps=100`, `max_input_tokens=66`, `base="lora"`.
-    A run that was interrupted goes on, unless `restart`; `overwrite` replaces what `output` holds.
-    `progress` shows what is done and the time left, on stderr; by itself in a terminal or a notebook only.
-    Raises SoftPromptError, which says what, why and how to mend it.
+    A run that was interrupted is resumed, unless `restart`; a finished one is returned as it is, unless
+    `overwrite`, which replaces the content of `output`. `progress` shows on stderr how far the run is and the
+    time left; by default only in a terminal or a notebook. Raises SoftPromptError, which says what happened,
+    why and how to fix it.
     """
     lm = base_given(lm)
     base, data = _given(lm, rows, dev)
@@ -95,10 +95,10 @@ def search(
     progress: bool | None = None,
     **settings: Any,
 ) -> list[Tuned]:
-    """`tune` with every combination of some settings, side by side in one run; best on the dev rows first.
+    """Tune with every combination of some settings, side by side in one run; the best result is first.
 
-    `over` is by name as on the command line: `{"lr": [1e-3, 1e-2], "length": [8, 16], "seed": [0, 1, 2]}`.
-    Each is saved in a folder of its own in `output`. Under `progress` it says ahead how long it will take.
+    `over` has the names of the command line: `{"lr": [1e-3, 1e-2], "length": [8, 16], "seed": [0, 1, 2]}`.
+    Each result is saved in its own folder in `output`. With `progress`, the expected time is shown first.
     """
     lm = base_given(lm)
     base, data = _given(lm, rows, dev)
@@ -118,7 +118,7 @@ def search(
 
 
 def _recipe(lm, method, rows, dev, output, task, template, prompt_field, options, settings) -> Recipe:
-    """The recipe that the arguments of `tune` amount to."""
+    """Make a recipe from the arguments of `tune`."""
     named = sections(settings, "tune")
     return recipe_from_dict(
         {
@@ -140,7 +140,7 @@ def _recipe(lm, method, rows, dev, output, task, template, prompt_field, options
 
 
 def _given(lm: LanguageModel | str, rows: Rows | str, dev: Rows | str | None) -> tuple[dict, dict]:
-    """What is in memory already: the model, and the rows."""
+    """Return the model and the rows that are in memory already, as arguments of `prepare`."""
     base = {"lm": None if isinstance(lm, str) else lm}
     return base, {
         "rows": None if isinstance(rows, str) else rows,
@@ -165,8 +165,9 @@ def compare_methods(
 ) -> Comparison:
     """Compare methods on a recipe's rows: its `compare` section says which, and how (docs/compare.md).
 
-    `recipe`: a file, a mapping, or a `Recipe`. What was run already is not run again. Gives back what
-    `softprompt.compare.report` reads. (`softprompt.compare` is the package that this runs.)
+    `recipe` is a file, a mapping, or a `Recipe`. Trials that were run already are not run again. The result
+    is the comparison as `softprompt.compare.report` reads it. (`softprompt.compare` is the package that this
+    runs.)
     """
     if not isinstance(recipe, Recipe | Mapping | str | Path):
         raise SoftPromptError(
@@ -188,9 +189,9 @@ def compare_methods(
 @quietly
 @in_python
 def concatenate(sources: Sequence[str | Path], output: str | Path, lm: LanguageModel | None = None) -> Tuned:
-    """Several tuned prompts (`FOLDER`, or `FOLDER:NAME`) of one base as one, in order; see `compose`.
+    """Join several tuned prompts (`FOLDER`, or `FOLDER:NAME`) of one base into one, in order.
 
-    Written to the new folder `output`, with template, task and labels of the first.
+    The result is written to the new folder `output`, with template, task and labels of the first prompt.
     """
     return _compose(CONCATENATE, sources, output, lm)
 
@@ -198,14 +199,14 @@ def concatenate(sources: Sequence[str | Path], output: str | Path, lm: LanguageM
 @quietly
 @in_python
 def average(sources: Sequence[str | Path], output: str | Path, lm: LanguageModel | None = None) -> Tuned:
-    """The mean of several tuned prompts of the same shape, as `concatenate`."""
+    """Average several tuned prompts of the same shape; see `concatenate`."""
     return _compose(AVERAGE, sources, output, lm)
 
 
 @quietly
 @in_python
 def scale(source: str | Path, strength: float, output: str | Path, lm: LanguageModel | None = None) -> Tuned:
-    """A tuned prompt at another strength (1: as trained; what 0 means is in `arithmetic.scale`)."""
+    """Change the strength of a tuned prompt (1: as trained; `arithmetic.scale` says what 0 means)."""
     return _compose(scaling(strength), [source], output, lm)
 
 
@@ -220,18 +221,18 @@ def _compose(
 
 
 def base_given(lm: Any) -> LanguageModel | str:
-    """The base model as it was given: a loaded one, or a name. Raises for anything else."""
+    """Return the base model as it was given, a loaded one or a name. Raise for anything else."""
     if isinstance(lm, LanguageModel | str):
         return lm
     if isinstance(lm, Path):
         return str(lm)
     library = type(lm).__module__.partition(".")[0]
     kind = f"it is of the type {'' if library == 'builtins' else library + '.'}{type(lm).__name__}"
-    own = hasattr(lm, "save_pretrained")
+    can_be_saved = hasattr(lm, "save_pretrained")
     raise SoftPromptError(
         f"lm is no base model: {kind}",
         why="it must be a hub id, a folder, or what softprompt.load gives, which knows how vectors enter it",
         fix="save it and its tokenizer with save_pretrained(FOLDER), and give softprompt.load(FOLDER)"
-        if own
+        if can_be_saved
         else 'lm = softprompt.load("smollm2")',
     )

@@ -1,4 +1,4 @@
-"""What a recipe names, built: the base model, the template, the encoder and a fresh method."""
+"""Builds the parts that a recipe names: the base model, the template, the encoder and a fresh method."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from .lm.loading import load
 from .methods.base import Setting, SoftPrompt
 from .methods.transfer import Carried
 
-EXAMPLES_TO_START_FROM = 64  # training rows an initialiser may look at, for each prompt
+EXAMPLES_TO_START_FROM = 64  # training rows that an initialiser may read, for each prompt
 
 
 def read_split(
@@ -38,10 +38,10 @@ def read_split(
     rows: Iterable[Mapping[str, Any]] | None = None,
     dev_rows: Iterable[Mapping[str, Any]] | None = None,
 ) -> tuple[list[Row], list[Row]]:
-    """The recipe's rows to train on and to measure on; the same whenever the files are the same."""
+    """Read the recipe's training rows and dev rows; the same files give the same rows."""
     data, seed, kinds_of = recipe.data, recipe.train.seed, kinds_in(recipe)
-    found = read_rows(rows if rows is not None else data.train)
-    train = limit_rows(found, data.limit, seed, kinds=kinds_of)
+    every = read_rows(rows if rows is not None else data.train)
+    train = limit_rows(every, data.limit, seed, kinds=kinds_of)
     check_rows(template_of(recipe), train)
     if dev_rows is not None or data.dev is not None:
         held = read_rows(dev_rows if dev_rows is not None else str(data.dev), split="dev")
@@ -52,15 +52,15 @@ def read_split(
 
 
 def kinds_in(recipe: Recipe) -> Kinds:
-    """What of a row must be in the training rows too, however they are chosen: its labels and its prompt."""
+    """Return the kinds of rows that the training rows must include: all labels and all prompts."""
     labelled = recipe.task.kind in ("classification", "token-classification")
     return kinds(template_of(recipe), labelled=labelled, prompt_field=recipe.data.prompt_field)
 
 
 def load_base(recipe: Recipe, labels: Sequence[str] | None = None) -> LanguageModel:
-    """The recipe's base model, with a head of the labels where it needs one.
+    """Load the recipe's base model, with a head of the labels where it needs one.
 
-    Full training, and that of a head, need float32 weights.
+    Weights that are trained, in full or in a head, are loaded in float32.
     """
     dtype, head = recipe.train.dtype, head_of(recipe, labels)
     trained = (recipe.base.mode == "full" or head is not None) and dtype == "auto"
@@ -71,7 +71,7 @@ def load_base(recipe: Recipe, labels: Sequence[str] | None = None) -> LanguageMo
 
 
 def saved_base(artifact: Artifact, model: str | None = None) -> LanguageModel:
-    """The base that an artifact was trained on, as it was then: its precision, and a head not yet trained.
+    """Load the base that an artifact was trained on, in the same precision and with an untrained head.
 
     `model` names another place to load it from.
     """
@@ -90,7 +90,7 @@ def saved_base(artifact: Artifact, model: str | None = None) -> LanguageModel:
 
 
 def head_of(recipe: Recipe, labels: Sequence[str] | None) -> Head | None:
-    """The head that the recipe's answers are read off; None where they are words."""
+    """Return the head that gives the recipe's answers; None where the answers are words."""
     if not recipe.task.needs_head:
         return None
     over = "tokens" if recipe.task.kind == "token-classification" else "sequence"
@@ -98,7 +98,7 @@ def head_of(recipe: Recipe, labels: Sequence[str] | None) -> Head | None:
 
 
 def check_head(recipe: Recipe, labels: Sequence[str] | None, lm: LanguageModel) -> None:
-    """A model that the caller loaded must have the head that the task needs, and no other."""
+    """Check that a model that the caller loaded has the head that the task needs, and no other."""
     wanted, found = head_of(recipe, labels), lm.head
     if wanted is None and found is None:
         return
@@ -117,14 +117,14 @@ def check_head(recipe: Recipe, labels: Sequence[str] | None, lm: LanguageModel) 
 
 
 def template_of(recipe: Recipe, lm: LanguageModel | None = None) -> Template:
-    """How the recipe's rows become text; `{{ mask }}` is the model's own, once there is a model."""
+    """Make the template of the recipe's rows; with a model, `{{ mask }}` is the model's mask token."""
     if lm is None:
         return from_recipe.template_of(recipe)
     return from_recipe.template_of(recipe, _mask_of(lm), mask_is_known=True)
 
 
 def _mask_of(lm: LanguageModel) -> str | None:
-    """What the model's masked words are written as; None where it has none."""
+    """Return the model's mask token; None where it has none."""
     if lm.answers != "mask":
         return None
     mask = getattr(lm.tokenizer, "mask_token", None)
@@ -138,7 +138,7 @@ def _mask_of(lm: LanguageModel) -> str | None:
 
 
 def dated(recipe: Recipe, lm: LanguageModel) -> Recipe:
-    """The recipe with the day written down, where the chat template writes one: see `data.chat`."""
+    """Add the date to a recipe whose chat template writes one (see `data.chat`)."""
     template = recipe.template
     if not template.chat or template.chat_date is not None or not Chat(lm.tokenizer).writes_date:
         return recipe
@@ -152,14 +152,14 @@ def encoder_of(
     prompts: tuple[str, ...],
     labels: Sequence[str] | None = None,
 ) -> Encoder:
-    """How they become token ids."""
+    """Make the encoder of the recipe's rows."""
     model = ModelSide(lm.answers, lm.spec.kind, lm.ends, getattr(lm, "vocabulary", None))
     room = room_of(recipe, lm)
     return from_recipe.encoder_of(recipe, lm.tokenizer, template, prompts, labels, room=room, model=model)
 
 
 def room_of(recipe: Recipe, lm: LanguageModel) -> Room:
-    """The positions that a row of the recipe has in the model."""
+    """Return the positions that a row of the recipe has in the model."""
     return from_recipe.room_of(
         recipe,
         methods.soft_tokens(recipe.method.name, recipe.method.options()),
@@ -179,7 +179,7 @@ def build_method(
     *,
     on_carried: Callable[[Carried], None] = lambda carried: None,
 ) -> SoftPrompt:
-    """A fresh method on the base's device, started from the training rows where its init asks for them."""
+    """Build a fresh method on the base's device. Some inits start it from the training rows."""
     by_prompt: dict[int, list[tuple[int, ...]]] = {}
     for example in train:
         rows = by_prompt.setdefault(example.prompt, [])
@@ -205,16 +205,16 @@ def build_method(
 
 
 def base_options(recipe: Recipe) -> dict[str, Any]:
-    """Options of the base's own training, as `lm.finetune.unfreeze` takes them."""
+    """Return the options of the base's own training, as `lm.finetune.unfreeze` takes them."""
     base = recipe.base
     return {"rank": base.rank, "alpha": base.alpha, "targets": base.targets} if base.mode == "lora" else {}
 
 
 def start_of(artifact: Artifact, lm: LanguageModel) -> SoftPrompt:
-    """The method as it was before its first step.
+    """Build the method as it was before its first step.
 
-    Raises SoftPromptError where its training rows, or another prompt that it started from, are not
-    there any more or changed.
+    Raises SoftPromptError where its training rows, or another prompt that it started from, are missing or
+    have changed.
     """
     if "sources" in artifact.manifest:
         raise SoftPromptError("it was made of other prompts, not trained")

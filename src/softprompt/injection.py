@@ -1,6 +1,6 @@
-"""What a method may give a frozen model: soft tokens, per-layer keys and values, or both.
+"""An `Injection` holds all that a method gives a frozen model: soft tokens, keys and values, or both.
 
-The whole vocabulary between methods and models is here. A method returns an `Injection`; `lm.causal`
+The types between methods and models are defined here. A method returns an `Injection`; `lm.causal`
 turns it into model input. Neither knows the other. This file knows nothing of models or methods.
 
 Shapes are types. The tests check them at every call, here and in `methods/`. The names of dimensions:
@@ -132,7 +132,7 @@ class Injection:
 
 
 def injection_rows(injection: Injection) -> int:
-    """The number of rows of an injection; one without channels counts as one row."""
+    """Return the number of rows of an injection; one without channels counts as one row."""
     for part in injection.channels().values():
         return part.mask.shape[0]
     return 1
@@ -186,7 +186,7 @@ def _cat_channel(parts: Sequence[SoftTokens | Prefix | None], sizes: Sequence[in
 def _cat_reach(
     parts: Sequence[Prefix | None], sizes: Sequence[int], index: int, device: torch.device
 ) -> Bool[Tensor, " batch"] | None:
-    """Which rows reach a layer; None where all rows that have a prefix reach it."""
+    """Join the masks of the rows that reach a layer; None where all rows that have a prefix reach it."""
     rows = []
     for part, n in zip(parts, sizes, strict=True):
         reach = part.reach[index] if part is not None and part.reach else None

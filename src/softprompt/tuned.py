@@ -1,4 +1,4 @@
-"""`Tuned`: a prompt on its base model, and `open_prompt`, which loads one."""
+"""A `Tuned` is a prompt on its base model; `open_prompt` loads one."""
 
 from __future__ import annotations
 
@@ -23,14 +23,12 @@ from .methods.base import Setting, SoftPrompt
 from .methods.keyword_arguments import in_python
 
 Rows = Iterable[Mapping[str, Any]]
-
-
 Inputs = str | Mapping[str, Any] | Iterable[str | Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
 class Tuned:
-    """A tuned prompt on its base model, ready to use."""
+    """A tuned prompt on its base model, which is ready to use."""
 
     lm: LanguageModel
     artifact: Artifact
@@ -40,11 +38,11 @@ class Tuned:
 
     @property
     def metrics(self) -> dict[str, float]:
-        """On the dev rows."""
+        """Return the metrics of the dev rows."""
         return self.artifact.manifest["dev"]["metrics"]
 
     def evaluator(self) -> Evaluator:
-        """How its rows are scored."""
+        """Make the evaluator that scores rows as the recipe says."""
         return evaluator_of(self.recipe, self.lm, self.encoder)
 
     @quietly
@@ -52,7 +50,7 @@ class Tuned:
     def evaluate(
         self, rows: Rows | str, *, prompt: str | None = None, progress: bool | None = None
     ) -> Evaluation:
-        """Metrics with intervals on rows (or a file of them). `progress` as in `tune`."""
+        """Compute metrics with intervals on rows, or on a file of rows. `progress` is as in `tune`."""
         with shown(progress):
             examples = self.encoder.encode_rows(read_rows(rows, split="test"), prompt=prompt)
             return self.evaluator().run(self.method, examples)
@@ -60,14 +58,15 @@ class Tuned:
     @quietly
     @in_python
     def generate(self, inputs: Inputs, *, prompt: str | None = None, **options: Any) -> Any:
-        """The answer to an input: generated text, or the likeliest label or choice.
+        """Answer an input: with generated text, or with the likeliest label or choice.
 
-        One input (a text, or a row as a mapping) gives one text; a list, or any other iterable, gives a list,
-        an empty one for none. `num_return_sequences=N` gives a list of N texts in place of each. Tags come as
-        one text, parted by spaces; a regression's number as text too.
+        One input (a text, or a row as a mapping) gives one text; a list, or any other iterable, gives a list.
+        `num_return_sequences=N` gives a list of N texts in place of each. The tags of an input are one text,
+        split by spaces; the number of a regression is text too.
 
-        A string stands for the template's only field. `options` are transformers' generation options (see
-        docs/running.md); a prompt that writes no text takes none. Raises SoftPromptError for an unknown one.
+        A string is the value of the template's only field. `options` are transformers' generation options
+        (see docs/running.md); a prompt that writes no text takes none. Raises SoftPromptError for an unknown
+        one.
         """
         many, single = listed(inputs)
         if not many:
@@ -78,8 +77,10 @@ class Tuned:
         wanted = options.get("max_new_tokens")
         encoder = self.encoder.settled(wanted if isinstance(wanted, int) and wanted > 0 else None)
         examples = [encoder.encode(row, with_target=False, prompt=name) for row in many]
-        found = texts(self.lm, self.method, self.encoder, examples, self.recipe.task.max_new_tokens, options)
-        return found[0] if single else found
+        answers = texts(
+            self.lm, self.method, self.encoder, examples, self.recipe.task.max_new_tokens, options
+        )
+        return answers[0] if single else answers
 
 
 @in_python
@@ -92,7 +93,7 @@ def open_prompt(
     other_base: bool = False,
     plain: bool = False,
 ) -> Tuned:
-    """A saved prompt on its base model (loaded where none is given). Verified; see `artifacts.artifact.load`.
+    """Load and verify a saved prompt on its base model, which is loaded too where none is given.
 
     `model` names another place to load the base from. `plain` leaves the prompt out: the base model as it
     was, with the prompt's template.
@@ -109,9 +110,9 @@ def opened(
     plain: bool = False,
     encoder: Callable[[Recipe, Artifact], Encoder] | None = None,
 ) -> Tuned:
-    """`open_prompt` of an artifact that was loaded, on a base that was.
+    """Join a loaded artifact and a loaded base.
 
-    `encoder` gives the encoder, for whoever keeps those of artifacts that are used alike.
+    `encoder` gives the encoder, for callers that share encoders between artifacts.
     """
     recipe = recipe_from_dict(artifact.manifest["recipe"])
     labels = artifact.manifest["labels"]
@@ -122,10 +123,10 @@ def opened(
         method = artifact.method(lm, other_base=other_base)
     if encoder is not None:
         return Tuned(lm, artifact, method, encoder(recipe, artifact), recipe)
-    made = encoder_of(recipe, lm, template_of(recipe, lm), artifact.prompts, labels)
-    return Tuned(lm, artifact, method, made.settled(), recipe)
+    own_encoder = encoder_of(recipe, lm, template_of(recipe, lm), artifact.prompts, labels)
+    return Tuned(lm, artifact, method, own_encoder.settled(), recipe)
 
 
 def _names_prompt(rows: list) -> bool:
-    """Whether rows carry their prompt's name themselves."""
+    """Return True where the rows may name their prompts."""
     return any(isinstance(row, Mapping) for row in rows)

@@ -1,7 +1,7 @@
-"""The registry of methods: each published method is one file and one line here.
+"""The registry of methods has one line for each published method, whose code is one file.
 
-`build(name, setting, options)` makes one; its options are the keyword arguments of the file's
-`build`, so a name outside them is an error with the nearest one.
+`build(name, setting, options)` makes one. Its options are the keyword arguments of the file's `build`; any
+other name is an error that names the nearest one.
 """
 
 from __future__ import annotations
@@ -30,20 +30,20 @@ from .base import Features, Placement, Reads, Setting, SoftPrompt
 
 @dataclass(frozen=True, slots=True)
 class Method:
-    """How to build a method, the learning rate (AdamW) it learns well at, and what it is."""
+    """An entry says how to build a method, at which learning rate (AdamW) it learns well, and what it is."""
 
     build: Callable[..., SoftPrompt]
     lr: float
     summary: str
 
     def options(self) -> dict[str, inspect.Parameter]:
-        """Its options by name, with defaults."""
+        """Return the options by name, with defaults."""
         parameters = inspect.signature(self.build).parameters
         return {name: p for name, p in parameters.items() if p.kind is inspect.Parameter.KEYWORD_ONLY}
 
     @property
     def is_soft(self) -> bool:
-        """Whether it makes soft tokens: vectors in the sequence, which take positions; prefixes take none."""
+        """Return True where it makes soft tokens, which take positions in the sequence."""
         return typing.get_type_hints(self.build).get("placement") == Placement
 
 
@@ -65,19 +65,19 @@ METHODS: dict[str, Method] = {
 
 
 def find(name: str) -> Method:
-    """The method of that name; an unknown one answers with the nearest."""
+    """Return the method of that name. Raises SoftPromptError, with the nearest name, for an unknown one."""
     if name not in METHODS:
         raise unknown("method", name, METHODS)
     return METHODS[name]
 
 
 def option_names() -> set[str]:
-    """Every option of every method (for `key=value` overrides)."""
+    """List every option of every method (for `key=value` overrides)."""
     return {option for method in METHODS.values() for option in method.options()}
 
 
 def build(name: str, setting: Setting, options: Mapping[str, Any] | None = None) -> SoftPrompt:
-    """A freshly initialised method. Raises SoftPromptError for an unknown or ill-typed option."""
+    """Build a method with initial vectors. Raises SoftPromptError for an unknown or ill-typed option."""
     method = find(name)
     chosen = check_options(name, options or {})
     with torch.random.fork_rng(devices=[]):  # reparameterizers draw from the global generator
@@ -86,7 +86,7 @@ def build(name: str, setting: Setting, options: Mapping[str, Any] | None = None)
 
 
 def soft_tokens(name: str, options: Mapping[str, Any]) -> tuple[int, int, int]:
-    """Positions that a method's vectors take: (in the input's sequence, in a decoder apart, of one place).
+    """Count the positions that a method's vectors take: in the input's sequence, in a decoder, at one place.
 
     A composition is no method of the registry: it records how many soft tokens it has.
     """
@@ -103,7 +103,10 @@ def soft_tokens(name: str, options: Mapping[str, Any]) -> tuple[int, int, int]:
 
 
 def check_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """`options` as the method's own types; unknown names and wrong values are errors."""
+    """Convert options to the types of the method.
+
+    Raises SoftPromptError for unknown names and wrong values.
+    """
     import pydantic
 
     method = find(name)

@@ -1,4 +1,4 @@
-"""The interface of a method: a module that turns prompt ids (and, for some, the input) into an `Injection`.
+"""A method is a module that turns prompt ids (and, for some, the input) into an `Injection`.
 
 Methods know sizes (`ModelSpec`) and tensors. They do not know models, templates, training or files.
 Classes are abstract here and final elsewhere.
@@ -58,7 +58,7 @@ class Features:
 
 @dataclass(frozen=True)
 class Setting:
-    """The input of a builder: the base model, the prompts' names, and material to start from."""
+    """A builder is given this: the base model, the prompts' names, and material to start from."""
 
     lm: BaseModel
     prompts: tuple[str, ...] = ("default",)
@@ -83,11 +83,7 @@ class SoftPrompt(nn.Module, abc.ABC):
     """Learned vectors for a frozen model. `forward` is pure: the same ids and input, the same injection."""
 
     reads: Reads | None = None  # None: the prompt does not depend on the input
-
-    @property
-    @abc.abstractmethod
-    def num_prompts(self) -> int:
-        """Size of the prompt table."""
+    num_prompts: int  # size of the prompt table
 
     @abc.abstractmethod
     def forward(self, prompt_ids: Int[Tensor, " batch"], inputs: Features | None = None) -> Injection:

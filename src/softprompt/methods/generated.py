@@ -1,4 +1,4 @@
-"""Prompts and prefixes generated from the input by a small prefix model (IDPG, ID-SPAM, IDP).
+"""Prompts and prefixes are generated from the input by a small prefix model (IDPG, ID-SPAM, IDP).
 
     z = softmax(Q_P (W_k f)ᵀ) (W_v f)     P learned queries attend over the input's features f
     prompt(x) = static[id] + scale ∘ W_up gelu(z)
@@ -59,7 +59,7 @@ class AttentionPooling(nn.Module):
 
 @final
 class GeneratedPrompt(SoftPrompt):
-    """Soft tokens: `table` [num_prompts, P, H] plus what the pooling makes of the input."""
+    """Adds the pooled input to `table` [prompts, prefix, hidden]: soft tokens."""
 
     def __init__(
         self,
@@ -73,13 +73,10 @@ class GeneratedPrompt(SoftPrompt):
         self.reads = reads
         self.placement: Placement = placement
         self.table = nn.Parameter(table)
+        self.num_prompts = table.shape[0]
         self.pooling = AttentionPooling(size, table.shape[1], bottleneck)
         self.up = _zero_linear(bottleneck, table.shape[2])
         self.register_buffer("scale", table.std().reshape(1))
-
-    @property
-    def num_prompts(self) -> int:
-        return self.table.shape[0]
 
     def forward(self, prompt_ids: Int[Tensor, " batch"], inputs: Features | None = None) -> Injection:
         generated = self.scale * self.up(self.pooling(_required(inputs)))
@@ -91,7 +88,7 @@ class GeneratedPrompt(SoftPrompt):
 
 @final
 class GeneratedPrefix(SoftPrompt):
-    """Keys and values: a static table plus what the pooling makes of the input."""
+    """Adds the pooled input to a static table: keys and values."""
 
     def __init__(
         self,
@@ -107,16 +104,13 @@ class GeneratedPrefix(SoftPrompt):
         self.places, self.reads = places, reads
         self.placement: KVPlacement = placement
         self.keys, self.values = nn.Parameter(keys), nn.Parameter(values)
+        self.num_prompts = keys.shape[0]
         self.pooling = AttentionPooling(size, keys.shape[1], bottleneck)
         self.up_keys = _zero_linear(bottleneck, keys.shape[2])
         self.up_values = _zero_linear(bottleneck, values.shape[2])
         # each layer's own size, so that one learning rate suits them all
         self.register_buffer("key_scale", _layer_scale(keys, places.key_sizes))
         self.register_buffer("value_scale", _layer_scale(values, places.value_sizes))
-
-    @property
-    def num_prompts(self) -> int:
-        return self.keys.shape[0]
 
     def forward(self, prompt_ids: Int[Tensor, " batch"], inputs: Features | None = None) -> Injection:
         pooled = self.pooling(_required(inputs))
@@ -143,7 +137,10 @@ def build_prompt(
     encoder: str = "",
     bottleneck: int = 64,
 ) -> GeneratedPrompt:
-    """`source` is what the prefix model reads: embeddings, hidden (after `layer` layers), or an `encoder`."""
+    """Build the method.
+
+    `source` is read by the prefix model: embeddings, hidden (states after `layer` layers), or an `encoder`.
+    """
     reads = _reads(setting, source, layer, encoder)
     table = initialisers.soft_tokens(setting, soft_length(length, placement), init, text, artifact, transfer)
     return GeneratedPrompt(table, placement, reads, _size(setting, reads), bottleneck)
@@ -163,7 +160,7 @@ def build_prefix(
     bottleneck: int = 64,
     stacks: Stacks = "all",
 ) -> GeneratedPrefix:
-    """As `build_prompt`, with keys and values in every layer."""
+    """Build the method with keys and values in every layer; for the options see `build_prompt`."""
     reads = _reads(setting, source, layer, encoder)
     places = PrefixLayers.choose(setting.lm.spec, stacks, placement)
     keys, values = initialisers.prefix(setting, places, length, init, text, artifact)
@@ -207,5 +204,5 @@ def _zero_linear(size_in: int, size_out: int) -> nn.Linear:
 def _layer_scale(
     flat: Float[Tensor, "prompts prefix numbers"], sizes: list[int]
 ) -> Float[Tensor, " numbers"]:
-    """For each number, the standard deviation of its layer."""
+    """Compute the standard deviation of each layer, repeated for each of its numbers."""
     return torch.cat([part.std().expand(part.shape[-1]) for part in flat.split(sizes, dim=-1)]).clone()

@@ -1,4 +1,4 @@
-"""Where learned vectors start. Functions of shape, apart from the modules they fill.
+"""Initial values of learned vectors are computed here, apart from the modules that hold them.
 
 Initialisation decides whether a soft prompt learns (N(0,1) costs tens of points), so every
 initialiser works at the model's own scale:
@@ -14,7 +14,7 @@ initialiser works at the model's own scale:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Literal, get_args
+from typing import Literal
 
 import torch
 from jaxtyping import Float
@@ -26,7 +26,6 @@ from .base import PrefixLayers, Setting, flatten
 from .transfer import TRANSFERS, Carried, Transfer
 
 Init = Literal["random", "vocab", "text", "labels", "context", "artifact"]
-INITS: tuple[str, ...] = get_args(Init)
 
 
 def soft_tokens(
@@ -39,8 +38,8 @@ def soft_tokens(
 ) -> Float[Tensor, "prompts prefix hidden"]:
     """Return initial soft tokens in float32."""
     if init == "artifact":
-        found = _soft_artifacts(setting, artifact, transfer)
-        return torch.stack([_resize(vectors, length) for vectors in found])
+        starts = _soft_artifacts(setting, artifact, transfer)
+        return torch.stack([_resize(vectors, length) for vectors in starts])
     if transfer is not None:
         raise SoftPromptError(
             f"transfer={transfer} does not go with init={init}",
@@ -82,7 +81,7 @@ def prefix(
 
 
 def start_ids(setting: Setting, index: int, length: int, init: Init, text: str | None) -> list[int]:
-    """Token ids that the vectors of prompt `index` start as; repeated or cut to `length`."""
+    """Return the token ids that the vectors of prompt `index` start as, repeated or cut to `length`."""
     if init == "text":
         if not text:
             raise SoftPromptError("init=text needs a text", fix="add method.text='…', or use init=vocab")
@@ -107,10 +106,10 @@ def _rows_of(setting: Setting, index: int) -> Sequence[Sequence[int]]:
 
 
 def _sampled_ids(setting: Setting, index: int, length: int) -> list[int]:
-    """Tokens of the training rows as often as they occur there; of the vocabulary where there are none."""
+    """Sample tokens of the training rows, as often as they occur there; without rows, of the vocabulary."""
     ids = [i for row in _rows_of(setting, index) for i in row]
     if not ids:
-        # the front of a BPE vocabulary holds its commonest pieces
+        # a BPE vocabulary begins with its most frequent pieces
         ids = list(range(min(5000, setting.lm.spec.vocab_size)))
     picks = torch.randint(len(ids), (length,), generator=setting.generator(index))
     return [ids[i] for i in picks.tolist()]
@@ -156,20 +155,20 @@ def _soft_artifacts(
     setting: Setting, artifact: str | None, transfer: Transfer | None
 ) -> list[Float[Tensor, "_ hidden"]]:
     """Return the vectors that each prompt starts from, on this base model."""
-    found = [_soft_vectors(setting, artifact, name) for name in setting.prompts]
+    starts = [_soft_vectors(setting, artifact, name) for name in setting.prompts]
     other = _other_base(setting, artifact)
     if other is None:
-        return found
+        return starts
     if transfer is None:
         raise SoftPromptError(
             f"'{artifact}' was trained on another base model",
-            why=f"its vectors lie among the tokens of '{other.name}', not among this model's",
+            why=f"its vectors are among the tokens of '{other.name}', not among this model's",
             fix="add method.transfer=nearest or method.transfer=linear, which carry them over",
         )
     shared = other.shared()
-    carried, explained = TRANSFERS[transfer](torch.cat(found), shared)
+    carried, explained = TRANSFERS[transfer](torch.cat(starts), shared)
     setting.on_carried(Carried(transfer, other.name, shared.source.shape[0], explained))
-    return list(carried.split([vectors.shape[0] for vectors in found]))
+    return list(carried.split([vectors.shape[0] for vectors in starts]))
 
 
 def _other_base(setting: Setting, artifact: str | None):
@@ -178,12 +177,13 @@ def _other_base(setting: Setting, artifact: str | None):
 
 def _soft_vectors(setting: Setting, artifact: str | None, name: str) -> Float[Tensor, "prefix hidden"]:
     tensors = _read(setting, artifact, name)
-    found = next((tensors[channel] for channel in ("before", "after", "decoder") if channel in tensors), None)
-    if found is None:
+    channels = ("before", "after", "decoder")
+    vectors = next((tensors[channel] for channel in channels if channel in tensors), None)
+    if vectors is None:
         raise SoftPromptError(
             f"'{artifact}' holds no soft tokens", why="it is a prefix", fix="use a prefix method"
         )
-    return found
+    return vectors
 
 
 def _kv_artifact(

@@ -1,8 +1,8 @@
-"""Python's arguments as a recipe's keys, and a recipe's words back as Python's arguments.
+"""Python's keyword arguments are translated into a recipe's keys, and the keys in errors back into arguments.
 
 `tune(…, length=4, steps=100, max_input_tokens=66)` names settings as the command line does (`key=value`),
-whatever section of a recipe they belong to. Errors are written for recipes and a shell; here they are put in
-the caller's words.
+in whatever section of a recipe they belong. Errors are written for recipes and a shell; here they are
+rewritten for a caller in Python.
 """
 
 from __future__ import annotations
@@ -33,26 +33,26 @@ ARGUMENTS |= {"base.mode": "base"}
 
 
 def sections(given: Mapping[str, Any], function: str) -> dict[str, dict[str, Any]]:
-    """Settings by section of a recipe: `{"length": 4}` is `{"method": {"length": 4}}`."""
-    found: dict[str, dict[str, Any]] = {name: {} for name in SECTIONS if name != "compare"}
+    """Sort settings by section of a recipe: `{"length": 4}` becomes `{"method": {"length": 4}}`."""
+    by_section: dict[str, dict[str, Any]] = {name: {} for name in SECTIONS if name != "compare"}
     owners = _owners()
     for name, value in given.items():
-        if name in found and isinstance(value, Mapping):
-            found[name] |= value
+        if name in by_section and isinstance(value, Mapping):
+            by_section[name] |= value
         elif name == "base":
-            found["base"]["mode"] = value
+            by_section["base"]["mode"] = value
         elif name in owners:
-            found[owners[name]][name] = value
+            by_section[owners[name]][name] = value
         else:
             known = {*owners, "data", "base"}
             raise unknown(
                 f"argument of {function}", name, known, fix="docs/methods.md has a method's options"
             )
-    return found
+    return by_section
 
 
 def _owners() -> dict[str, str]:
-    """The section of each setting; training's before a method's option of the same name."""
+    """Map each setting to its section; `train` comes before a method's option of the same name."""
     owners = dict.fromkeys(methods.option_names(), "method")
     for section in ("base", "template", "task", "data", "train"):
         for name in SECTIONS[section].model_fields:
@@ -62,7 +62,7 @@ def _owners() -> dict[str, str]:
 
 
 def in_python(function: Callable[P, R]) -> Callable[P, R]:
-    """The function with its errors in Python's words: `overwrite=True`, not `--overwrite`."""
+    """Wrap a function so that its errors name Python's arguments: `overwrite=True`, not `--overwrite`."""
 
     @functools.wraps(function)
     def call(*args: P.args, **named: P.kwargs) -> R:
@@ -81,13 +81,13 @@ def in_python(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def worded(text: str) -> str:
-    """A recipe's keys and a shell's options as Python's arguments, with their values as Python has them."""
+    """Rewrite a recipe's keys and a shell's options as Python's arguments and values."""
     for shell, python in SHELL.items():
         text = re.sub(shell, python, text)
     return GIVEN.sub(_given, KEY.sub(_argument, text))
 
 
-#: A key of a recipe (the file `data/train.jsonl` is none), and what is given to an argument.
+#: A key of a recipe (but not the file `data/train.jsonl`), and the value of an argument.
 _VALUE = r"[^\s;,()\]]*[^\s;,()\].:']"
 KEY = re.compile(
     rf"(?<![\w./\\-])(data|template|task|method|base|train)\.(\w+)(?![\w-]|[./]\w)(?:=({_VALUE}))?"
@@ -95,12 +95,12 @@ KEY = re.compile(
 GIVEN = re.compile(rf"(?<![\w./\\-])(\w+)=(?=[A-Za-z])({_VALUE})")
 
 
-def _argument(found: re.Match[str]) -> str:
-    """A key as an argument; one whose name alone means another section's, in its section's mapping."""
-    section, name, value = found.groups()
+def _argument(match: re.Match[str]) -> str:
+    """Rewrite a key as an argument; where the name alone means another section's key, as a mapping."""
+    section, name, value = match.groups()
     is_option = section == "method" and name in methods.option_names()
     if not is_option and name not in SECTIONS[section].model_fields:
-        return found[0]
+        return match[0]
     given = "" if value is None else f"={value}"
     if (whole := f"{section}.{name}") in ARGUMENTS:
         return ARGUMENTS[whole] + given
@@ -111,10 +111,10 @@ def _argument(found: re.Match[str]) -> str:
     return f'{place}={{"{name}": {value}}}' if given else f'{place}["{name}"]'
 
 
-def _given(found: re.Match[str]) -> str:
-    """A word is quoted; a placeholder (FILE) stays."""
-    name, value = found.groups()
+def _given(match: re.Match[str]) -> str:
+    """Quote a word; leave a placeholder (FILE) as it is."""
+    name, value = match.groups()
     known = {*_owners(), *ARGUMENTS.values(), "prompt", "model", "attention"}
     if name not in known or value.isupper() or value in ("True", "False", "None"):
-        return found[0]
+        return match[0]
     return f"{name}={value.capitalize() if value in ('true', 'false') else repr(value)}"

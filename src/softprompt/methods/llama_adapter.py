@@ -1,10 +1,10 @@
-"""LLaMA-Adapter (Zhang et al. 2023): gated, zero-initialised prefixes in the upper layers.
+"""LLaMA-Adapter adds gated, zero-initialised prefixes in the upper layers (Zhang et al. 2023).
 
     out = attention(x) + tanh(g) · softmax(q K_Pᵀ) V_P,    K_P, V_P = W_k P, W_v P
 
-P [layers, P, H] goes through each layer's own frozen projections; the gate g, one a head, starts at
-zero, so training starts as the plain model. Departure: P starts as what the layer reads of real
-text instead of noise.
+P [layers, prefix, hidden] goes through each layer's own frozen projections; the gate g, one for each head,
+starts at zero, so training starts as the plain model. Departure: P starts as the layer's input on real text
+instead of noise.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .init import Init, start_ids
 
 @final
 class LlamaAdapter(SoftPrompt):
-    """`vectors` [num_prompts, top layers, P, H] and `gates` [num_prompts, top layers, heads]."""
+    """Train the vectors, and a gate for each head."""
 
     def __init__(
         self,
@@ -37,18 +37,15 @@ class LlamaAdapter(SoftPrompt):
         super().__init__()
         self.vectors, self.gates = nn.Parameter(vectors), nn.Parameter(gates)
         self.places, self.layers, self._project = places, layers, project
-
-    @property
-    def num_prompts(self) -> int:
-        return self.vectors.shape[0]
+        self.num_prompts = vectors.shape[0]
 
     def forward(self, prompt_ids: Int[Tensor, " batch"], inputs: Features | None = None) -> Injection:
         ids, rows = prompt_ids.unique(return_inverse=True)
         layers: list[LayerKV | None] = [None] * self.layers
         for slot, place in enumerate(self.places):
-            made = [self._project(place, self.vectors[i, slot][None]) for i in ids.tolist()]
-            key = torch.cat([kv.key for kv in made])[rows]
-            value = torch.cat([kv.value for kv in made])[rows]
+            projected = [self._project(place, self.vectors[i, slot][None]) for i in ids.tolist()]
+            key = torch.cat([kv.key for kv in projected])[rows]
+            value = torch.cat([kv.value for kv in projected])[rows]
             layers[place] = LayerKV(key, value, self.gates[ids, slot][rows])
         mask = torch.ones(len(rows), self.vectors.shape[2], dtype=torch.bool, device=rows.device)
         return Injection(adapter=Prefix(tuple(layers), mask))
@@ -62,11 +59,11 @@ def build(
     init: Init = "vocab",
     text: str | None = None,
 ) -> LlamaAdapter:
-    """`top_layers`: how many of the upper layers are adapted; all but two by default (paper: 30 of 32)."""
+    """Build the method; `top_layers` upper layers are adapted, by default all but two (paper: 30 of 32)."""
     if init in ("random", "artifact"):
         raise SoftPromptError(
             f"llama-adapter cannot start from init={init}",
-            why="its vectors start as what each layer reads of real text",
+            why="its vectors start as each layer's input on real text",
             fix="use init=vocab, text, labels or context",
         )
     specs = setting.lm.spec.layers

@@ -1,6 +1,6 @@
-"""A trained prompt as plain tensors: what serving loads, with no reparameterizer left.
+"""A trained prompt is materialised as plain tensors, which serving loads; no reparameterizer is left.
 
-Not a method to train but the end of every method that does not read the input.
+Every method that does not read the input ends as one. It is not trained.
 """
 
 from __future__ import annotations
@@ -18,15 +18,12 @@ from .base import Features, SoftPrompt
 
 @final
 class Materialised(SoftPrompt):
-    """One injection of one row for each prompt."""
+    """Holds one injection of one row for each prompt."""
 
     def __init__(self, prompts: Sequence[Injection]) -> None:
         super().__init__()
         self.prompts = tuple(prompts)
-
-    @property
-    def num_prompts(self) -> int:
-        return len(self.prompts)
+        self.num_prompts = len(self.prompts)
 
     def forward(self, prompt_ids: Int[Tensor, " batch"], inputs: Features | None = None) -> Injection:
         ids = prompt_ids.tolist()
@@ -37,7 +34,7 @@ class Materialised(SoftPrompt):
 
 @torch.no_grad()
 def materialise(method: SoftPrompt) -> Materialised | None:
-    """The method's prompts as tensors; None where they depend on the input."""
+    """Compute the method's prompts as tensors; None where they depend on the input."""
     if method.reads is not None:
         return None
     device = next((p.device for p in method.parameters()), torch.device("cpu"))

@@ -1,4 +1,4 @@
-"""Multitask prompt tuning (Wang et al. 2023): a shared prompt times low-rank factors of each task.
+"""A shared prompt is multiplied by low-rank factors of each task: multitask prompt tuning (Wang et al. 2023).
 
     P[k] = P_shared ∘ (U_k V_k),   U_k [P, r],  V_k [r, H]
 
@@ -23,7 +23,7 @@ from .transfer import Transfer
 
 @final
 class MultitaskPromptTuning(SoftPrompt):
-    """`shared` [P, H], `columns` [num_prompts, P, r], `rows` [num_prompts, r, H]."""
+    """Train a `shared` prompt, `columns` [prompts, prefix, rank] and `rows` [prompts, rank, hidden]."""
 
     def __init__(
         self, shared: Float[Tensor, "prefix hidden"], num_prompts: int, rank: int, placement: Placement
@@ -34,10 +34,7 @@ class MultitaskPromptTuning(SoftPrompt):
         self.columns = nn.Parameter(1 + 0.02 * torch.randn(num_prompts, length, rank))
         self.rows = nn.Parameter((1 + 0.02 * torch.randn(num_prompts, rank, size)) / rank)
         self.placement: Placement = placement
-
-    @property
-    def num_prompts(self) -> int:
-        return self.columns.shape[0]
+        self.num_prompts = num_prompts
 
     def forward(self, prompt_ids: Int[Tensor, " batch"], inputs: Features | None = None) -> Injection:
         factors = self.columns[prompt_ids] @ self.rows[prompt_ids]  # [B, P, H]
@@ -55,7 +52,7 @@ def build(
     transfer: Transfer | None = None,
     rank: int = 1,
 ) -> MultitaskPromptTuning:
-    """`rank` of each task's factors."""
+    """Build the method; `rank` is that of each task's factors."""
     shared = initialisers.soft_tokens(
         setting, soft_length(length, placement), init, text, artifact, transfer
     )[0]

@@ -1,6 +1,6 @@
-"""No prompt at all: the plain model, or a base that is trained alone (LoRA, full fine-tuning).
+"""The method "none" injects nothing: the base is the plain model, or is trained alone (LoRA, full).
 
-The reference that every comparison needs, as a method like any other.
+Every comparison needs it as the reference.
 """
 
 from __future__ import annotations
@@ -16,20 +16,16 @@ from .base import Features, Setting, SoftPrompt
 
 @final
 class NoPrompt(SoftPrompt):
-    """Injects nothing, whatever the prompt id."""
+    """Injects nothing, under every prompt id."""
 
     def __init__(self, prompts: int) -> None:
         super().__init__()
-        self.prompts = prompts
-
-    @property
-    def num_prompts(self) -> int:
-        return self.prompts
+        self.num_prompts = prompts
 
     def forward(self, prompt_ids: Int[Tensor, " batch"], inputs: Features | None = None) -> Injection:
         return Injection()
 
 
 def build(setting: Setting) -> NoPrompt:
-    """Has no options."""
+    """Build the method, which has no options."""
     return NoPrompt(len(setting.prompts))

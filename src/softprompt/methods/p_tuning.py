@@ -1,4 +1,4 @@
-"""P-tuning (Liu et al. 2021, "GPT understands, too"): soft tokens made by a small LSTM or MLP.
+"""Soft tokens are made by a small LSTM or MLP: P-tuning (Liu et al. 2021, "GPT understands, too").
 
     P[id] = anchor[id] + MLP(LSTM(E[id]))
 
@@ -25,7 +25,7 @@ from .transfer import Transfer
 
 @final
 class PTuning(SoftPrompt):
-    """`anchor` [num_prompts, P, H] stays; the encoder and its input embeddings are trained."""
+    """Train the encoder and its input embeddings; `anchor` [prompts, prefix, hidden] stays fixed."""
 
     anchor: Float[Tensor, "prompts prefix hidden"]
 
@@ -46,10 +46,7 @@ class PTuning(SoftPrompt):
         )
         self.head = mlp(hidden, hidden, anchor.shape[2], nn.ReLU(), scale=anchor.std().item())
         self.placement: Placement = placement
-
-    @property
-    def num_prompts(self) -> int:
-        return self.embedding.shape[0]
+        self.num_prompts = anchor.shape[0]
 
     def forward(self, prompt_ids: Int[Tensor, " batch"], inputs: Features | None = None) -> Injection:
         # a prompt that several rows share is encoded once
@@ -72,6 +69,6 @@ def build(
     encoder: Literal["lstm", "mlp"] = "mlp",
     hidden: int = 128,
 ) -> PTuning:
-    """`encoder` is the reparameterization, `hidden` its width (even)."""
+    """Build the method; `encoder` is the reparameterization, `hidden` its width (even)."""
     anchor = initialisers.soft_tokens(setting, soft_length(length, placement), init, text, artifact, transfer)
     return PTuning(anchor, placement, encoder, hidden)

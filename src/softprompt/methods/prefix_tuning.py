@@ -1,4 +1,4 @@
-"""Prefix tuning (Li & Liang 2021): trained keys and values in every layer, looked up by prompt id.
+"""Prefix tuning (Li & Liang 2021) trains keys and values in every layer, which are looked up by prompt id.
 
 `placement=after` is their infix: seen from the last input token on. Direct parameters by default
 (P-tuning v2); `reparameterize=True` makes them by the paper's Linear–Tanh–Linear, added to a fixed
@@ -23,7 +23,7 @@ from .reparam import mlp
 
 @final
 class PrefixTuning(SoftPrompt):
-    """`keys` [num_prompts, P, D_k] and `values` [num_prompts, P, D_v], all layers side by side."""
+    """Look up `keys` and `values`, in which all layers are side by side."""
 
     keys: Float[Tensor, "prompts prefix keys"]
     values: Float[Tensor, "prompts prefix values"]
@@ -45,6 +45,7 @@ class PrefixTuning(SoftPrompt):
         super().__init__()
         self.places = places
         self.placement: KVPlacement = placement
+        self.num_prompts = values.shape[0]
         frozen = 1 if freeze_first else 0
         self.register_buffer("first_keys", keys[:, :frozen])
         self.register_buffer("first_values", values[:, :frozen])
@@ -65,12 +66,8 @@ class PrefixTuning(SoftPrompt):
         else:
             self.register_parameter(name, trained(tensor))
 
-    @property
-    def num_prompts(self) -> int:
-        return self.values.shape[0]
-
     def forward(self, prompt_ids: Int[Tensor, " batch"], inputs: Features | None = None) -> Injection:
-        # one copy for all rows where all ask for the same prompt: layers broadcast over the batch
+        # one copy serves all rows where all have the same prompt: layers broadcast over the batch
         ids, rows = prompt_ids.unique(return_inverse=True)
         keys, values = self.keys[ids], self.values[ids]
         if self.embedding is not None:
@@ -99,7 +96,7 @@ def build(
     middle: int = 512,
     stacks: Stacks = "all",
 ) -> PrefixTuning:
-    """`length` vectors a layer; `middle` is the width of the reparameterization.
+    """Build prefixes of `length` vectors a layer; `middle` is the width of the reparameterization.
 
     `stacks` chooses attention layers of an encoder-decoder model: its encoder's, its decoder's own, or the
     decoder's over the encoder's output (cross).

@@ -1,9 +1,9 @@
-"""Prompt tuning (Lester et al. 2021): soft tokens looked up by prompt id.
+"""Prompt tuning learns soft tokens, which are looked up by prompt id (Lester et al. 2021).
 
     x' = [P[id]; x]  (placement before)   or   x' = [x; P[id]]  (placement after)
 
 P is a table [num_prompts, P, H] of free parameters. Departures from the paper: AdamW instead of
-Adafactor, and vectors start as tokens of the training text unless told otherwise.
+Adafactor, and vectors start as tokens of the training text by default.
 """
 
 from __future__ import annotations
@@ -22,16 +22,13 @@ from .transfer import Transfer
 
 @final
 class PromptTuning(SoftPrompt):
-    """`table` [num_prompts, P, H]."""
+    """Look up soft tokens in `table` [prompts, prefix, hidden]."""
 
     def __init__(self, table: Float[Tensor, "prompts prefix hidden"], placement: Placement) -> None:
         super().__init__()
         self.table = nn.Parameter(table)
         self.placement: Placement = placement
-
-    @property
-    def num_prompts(self) -> int:
-        return self.table.shape[0]
+        self.num_prompts = table.shape[0]
 
     def forward(self, prompt_ids: Int[Tensor, " batch"], inputs: Features | None = None) -> Injection:
         return soft_injection(self.table[prompt_ids], self.placement)
@@ -47,6 +44,6 @@ def build(
     artifact: str | None = None,
     transfer: Transfer | None = None,
 ) -> PromptTuning:
-    """`length` soft tokens per prompt."""
+    """Build prompts of `length` soft tokens."""
     length = soft_length(length, placement)
     return PromptTuning(initialisers.soft_tokens(setting, length, init, text, artifact, transfer), placement)

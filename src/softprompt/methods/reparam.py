@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 
 def mlp(size_in: int, middle: int, size_out: int, activation: nn.Module, *, scale: float) -> nn.Sequential:
-    """Linear – activation – Linear whose output starts near zero.
+    """Build Linear – activation – Linear, whose output starts near zero.
 
     `scale` is the size of what the output is added to; the last layer starts at a hundredth of it,
     not at zero, so that gradient reaches every parameter from the first step.
@@ -20,7 +20,7 @@ def mlp(size_in: int, middle: int, size_out: int, activation: nn.Module, *, scal
 
 
 class Residual(nn.Module):
-    """x + LayerNorm(up(ReLU(down(x)))): the shared bottleneck of residual prompt tuning."""
+    """Compute x + LayerNorm(up(ReLU(down(x)))), the shared bottleneck of residual prompt tuning."""
 
     def __init__(self, size: int, bottleneck: int, scale: float) -> None:
         super().__init__()

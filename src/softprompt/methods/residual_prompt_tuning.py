@@ -1,4 +1,4 @@
-"""Residual prompt tuning (Razdaibiedina et al. 2023): a shared bottleneck MLP with a skip connection.
+"""A shared MLP with a skip connection is added: residual prompt tuning (Razdaibiedina et al. 2023).
 
     P'[id] = P[id] + LayerNorm(W_up ReLU(W_down P[id]))
 
@@ -23,7 +23,7 @@ from .transfer import Transfer
 
 @final
 class ResidualPromptTuning(SoftPrompt):
-    """`table` [num_prompts, P, H] and one MLP for all its vectors."""
+    """Train `table` [prompts, prefix, hidden] and one MLP for all its vectors."""
 
     def __init__(
         self, table: Float[Tensor, "prompts prefix hidden"], placement: Placement, bottleneck: int
@@ -32,10 +32,7 @@ class ResidualPromptTuning(SoftPrompt):
         self.table = nn.Parameter(table)
         self.residual = Residual(table.shape[2], bottleneck, table.std().item())
         self.placement: Placement = placement
-
-    @property
-    def num_prompts(self) -> int:
-        return self.table.shape[0]
+        self.num_prompts = table.shape[0]
 
     def forward(self, prompt_ids: Int[Tensor, " batch"], inputs: Features | None = None) -> Injection:
         return soft_injection(self.residual(self.table[prompt_ids]), self.placement)
@@ -52,6 +49,6 @@ def build(
     transfer: Transfer | None = None,
     bottleneck: int = 128,
 ) -> ResidualPromptTuning:
-    """`bottleneck` is the MLP's width."""
+    """Build the method; `bottleneck` is the MLP's width."""
     table = initialisers.soft_tokens(setting, soft_length(length, placement), init, text, artifact, transfer)
     return ResidualPromptTuning(table, placement, bottleneck)

@@ -1,7 +1,7 @@
-"""Several methods as one: rows of each go through the model in the same batch.
+"""Several methods are joined into one, so that rows of each go through the model in the same batch.
 
-Prompt `offsets[k] + i` is prompt i of method k. Rows keep to their own method, of whatever kind and length,
-so a gradient of one row never reaches the parameters of another row's method.
+Prompt `offsets[k] + i` is prompt i of method k. Methods may differ in kind and
+length. A gradient of one row never reaches the parameters of another row's method.
 """
 
 from __future__ import annotations
@@ -21,27 +21,24 @@ from .base import Features, SoftPrompt
 
 @final
 class SideBySide(SoftPrompt):
-    """`methods[k]` owns the prompt ids from `offsets[k]` to `offsets[k + 1]`.
+    """Give the prompt ids from `offsets[k]` to `offsets[k + 1]` to `methods[k]`.
 
-    Those that read the input must read the same of it. Raises SoftPromptError where they do not.
+    Raises SoftPromptError where methods read different parts of the input.
     """
 
     def __init__(self, methods: Sequence[SoftPrompt]) -> None:
         super().__init__()
         self.methods = nn.ModuleList(methods)
         self.offsets = [0, *accumulate(method.num_prompts for method in methods)]
+        self.num_prompts = self.offsets[-1]
         reads = {method.reads for method in methods if method.reads is not None}
         if len(reads) > 1:
             raise SoftPromptError(
                 "these prompts cannot go through the model together",
-                why=f"they read different things of the input: {', '.join(map(str, reads))}",
+                why=f"they read different parts of the input: {', '.join(map(str, reads))}",
                 fix="run those of one kind at a time",
             )
         self.reads = next(iter(reads), None)
-
-    @property
-    def num_prompts(self) -> int:
-        return self.offsets[-1]
 
     def forward(self, prompt_ids: Int[Tensor, " batch"], inputs: Features | None = None) -> Injection:
         ends = torch.tensor(self.offsets[1:], device=prompt_ids.device)
@@ -50,9 +47,9 @@ class SideBySide(SoftPrompt):
         parts, sizes = [], []
         for owner in owners.unique().tolist():
             rows = (owners == owner).nonzero()[:, 0]
-            part, own = self._part(owner, prompt_ids[rows] - self.offsets[owner], rows, inputs)
-            places[rows] = own + sum(sizes)
-            sizes.append(int(own.max()) + 1)
+            part, row_of = self._part(owner, prompt_ids[rows] - self.offsets[owner], rows, inputs)
+            places[rows] = row_of + sum(sizes)
+            sizes.append(int(row_of.max()) + 1)
             parts.append(part.fit(sizes[-1]))
         merged = Injection.cat(parts, sizes)
         one_each = torch.equal(places, torch.arange(sum(sizes), device=places.device))
@@ -61,10 +58,10 @@ class SideBySide(SoftPrompt):
     def _part(
         self, owner: int, ids: Int[Tensor, " rows"], rows: Int[Tensor, " rows"], inputs: Features | None
     ) -> tuple[Injection, Int[Tensor, " rows"]]:
-        """What a method gives its rows, and which row of that is each one's."""
+        """Compute a method's injection for its rows, and for each of them the number of its row in it."""
         method = self.methods[owner]
         if method.reads is None or inputs is None:
-            distinct, own = ids.unique(return_inverse=True)
-            return method(distinct), own
+            distinct, row_of = ids.unique(return_inverse=True)
+            return method(distinct), row_of
         features = Features(inputs.values[rows], inputs.mask[rows])
         return method(ids, features), torch.arange(len(ids), device=ids.device)

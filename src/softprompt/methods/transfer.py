@@ -1,12 +1,13 @@
-"""Carrying soft tokens to another base model (Lester et al. 2022, "Reducing Retraining by Recycling
-Parameter-Efficient Prompts"), over the tokens that both vocabularies have.
+"""Soft tokens are carried to another base model over the tokens that both vocabularies have.
+
+See Lester et al. 2022, "Reducing Retraining by Recycling Parameter-Efficient Prompts".
 
     nearest   v ≈ Σ wᵢ S[tᵢ],  v' = Σ wᵢ T[tᵢ]     t: the tokens nearest to v by cosine, w: least squares
     linear    A, b = argmin ‖S A + b − T‖² + λ‖A‖²,  v' = v A + b
 
 S [N, D] and T [N, H] are the two models' embeddings of the same N tokens. Departures: the paper combines
 all tokens where `nearest` takes a few, and its linear map has neither b nor λ. A prefix cannot be carried:
-keys and values of another model's layers have no tokens to be met by. This file knows no models.
+no tokens link the keys and values of the two models' layers. This file knows no models.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ class OtherBase:
 
 @dataclass(frozen=True, slots=True)
 class Carried:
-    """How vectors were carried, and how much came along."""
+    """Describes how vectors were carried, and the share that was kept."""
 
     transfer: Transfer
     source: str  # name of the base model they were trained on
