@@ -91,7 +91,7 @@ def test_what_is_said_meanwhile_is_in_pythons_words(llama, tmp_path, capsys):
 
 
 def test_a_note_to_a_logger_is_in_pythons_words(monkeypatch, caplog):
-    monkeypatch.setattr("softprompt._system.notes._said", set())
+    monkeypatch.setattr("softprompt._system.notes._shown", set())
     with caplog.at_level("WARNING", "softprompt._system.notes"):
         in_python(note)("longer (data.max_input_tokens)")
         note("shorter (data.max_input_tokens)")
@@ -179,4 +179,6 @@ def test_a_forked_process_takes_one_thread():
         [sys.executable, "-c", FORKED], capture_output=True, text=True, timeout=100, env=bare
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("[1, 1, 'train.threads=2 does not go with") and done.stdout.endswith("3\n")
+    assert done.stdout.startswith(
+        "[1, 1, 'train.threads=2 is not possible in a process that was forked"
+    ) and done.stdout.endswith("3\n")

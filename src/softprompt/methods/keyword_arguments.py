@@ -96,7 +96,7 @@ GIVEN = re.compile(rf"(?<![\w./\\-])(\w+)=(?=[A-Za-z])({_VALUE})")
 
 
 def _argument(match: re.Match[str]) -> str:
-    """Rewrite a key as an argument; where the name alone means another section's key, as a mapping."""
+    """Turn a key into an argument; where the name alone means another key, into a mapping."""
     section, name, value = match.groups()
     is_option = section == "method" and name in methods.option_names()
     if not is_option and name not in SECTIONS[section].model_fields:

@@ -1,1 +1,1 @@
-"""The training loop, its step, its sampler, its losses and its checkpoints."""
+"""Everything from a recipe to a trained prompt is here: the loop, steps, losses and checkpoints."""

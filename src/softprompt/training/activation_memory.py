@@ -30,7 +30,7 @@ SHORT = (16, 32, 64)  # tokens of the rows
 
 @dataclass(frozen=True, slots=True)
 class Shape:
-    """A batch's rows and the longest input and target in it."""
+    """The size of a batch is given by its rows and its longest input and target."""
 
     rows: int
     inputs: int
@@ -38,7 +38,7 @@ class Shape:
 
     @property
     def tokens(self) -> int:
-        """The tokens of one row."""
+        """Return the tokens of one row."""
         return self.inputs + self.targets
 
 

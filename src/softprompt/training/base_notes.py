@@ -1,4 +1,4 @@
-"""What a base's own settings mean for a run, as sentences."""
+"""Notes explain what a base's own settings mean for a run."""
 
 from __future__ import annotations
 
@@ -8,16 +8,16 @@ from .prepare import Prepared
 
 
 def base_notes(prepared: Prepared) -> list[str]:
-    """Of its generation settings where text is written, and of its chat template where there is a chat."""
+    """Write notes on the generation settings, if text is generated, and on the chat template, if used."""
     lm, chat = prepared.lm, prepared.encoder.conversation
-    found: list[str] = []
+    notes: list[str] = []
     if prepared.recipe.task.kind == "generation":
         forced = [token_text(lm.tokenizer, token) for token in lm.forced]
-        found += settings.notes(lm.inherited, forced, lm.tokenizer)
+        notes += settings.notes(lm.inherited, forced, lm.tokenizer)
     if prepared.encoder.template.chat:
-        found += [chat.note()] if chat.open_thought() else []
+        notes += [chat.note()] if chat.open_thought() else []
         if chat.writes_date:
-            found.append(
+            notes.append(
                 f"the chat template writes the date: it is {chat.date} on every day (template.chat_date)"
             )
-    return found
+    return notes

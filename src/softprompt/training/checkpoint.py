@@ -25,7 +25,7 @@ FILE, PREVIOUS = "checkpoint.safetensors", "previous.safetensors"
 
 @final
 class Checkpoints:
-    """The checkpoints of one run, in its folder. `identity` names the run's recipe, rows and base."""
+    """Reads and writes the checkpoints of one run. `identity` names the run's recipe, rows and base."""
 
     def __init__(
         self, folder: Path, identity: Identity, say: Callable[[str], None] = lambda text: None

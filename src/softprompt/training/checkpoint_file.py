@@ -1,4 +1,4 @@
-"""One file of a checkpoint: parameters, optimizer and counts as tensors and JSON, under a hash. No pickle."""
+"""One file of a checkpoint holds parameters, optimizer and counts as tensors and JSON, under a hash."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Cross entropy over a large vocabulary without a float32 copy of the logits.
+"""Cross entropy over a large vocabulary is computed without a float32 copy of the logits.
 
     loss_i = logsumexp(z_i) - z_i[y_i],     dloss_i/dz_i = softmax(z_i) - onehot(y_i)
 
@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-NUMBERS_AT_ONCE = 2**22  # of float32 copies: 16 MiB
+NUMBERS_AT_ONCE = 2**22  # float32 copies of 16 MiB
 
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
-    """The losses [N] in nats, float32; logits [N, V] of any precision, targets [N]."""
+    """Return the losses [N] in nats, float32; logits [N, V] have any precision, targets are [N]."""
     return _CrossEntropy.apply(logits, targets)  # type: ignore[return-value]
 
 

@@ -1,6 +1,6 @@
-"""What a run will cost, before anything is trained, and what the next slower way of running it would.
+"""The cost of a run is estimated before anything is trained, and the cost of the next slower plan.
 
-Steps and an evaluation are timed here and now (`timing`). Nothing here prints or writes.
+Steps and an evaluation are timed on this machine (`step_timing`). Nothing here prints or writes.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ TEXT_TOKENS = 8  # generated while measuring
 
 @dataclass(frozen=True, slots=True)
 class Slower:
-    """The next slower way of computing the same: what it costs, beside the plan."""
+    """Describes the next slower plan that computes the same, and its cost."""
 
     name: str
     step_seconds: float  # 0 where it was not tried
@@ -44,7 +44,7 @@ class Slower:
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """Measured seconds, and what follows from them for the whole run."""
+    """Measured seconds, and estimates for the whole run that are based on them."""
 
     batch_rows: int  # of the measured step
     batch_tokens: int  # inputs and targets
@@ -62,17 +62,17 @@ class Price:
 
     @property
     def seconds(self) -> float:
-        """Of the whole run, but for reading rows and loading the model."""
+        """Predict the time of the whole run, without reading rows and loading the model."""
         steps = self.steps * self.step_seconds
         return self.cache_seconds + steps + self.evaluations * self.evaluation_seconds + self.text_seconds
 
     def to_json(self) -> dict[str, Any]:
-        """All numbers, the predicted total as `seconds`."""
+        """Return all numbers, and the predicted total as `seconds`."""
         return asdict(self) | {"seconds": self.seconds}
 
 
 def measure(prepared: Prepared, *, slower: bool = True) -> Price:
-    """Time one step and one evaluation of `prepared`, which is left as it was; and the next slower plan's."""
+    """Time one step and one evaluation of `prepared`, and a step of the next slower plan; change nothing."""
     numbers, trains = optimization(prepared.recipe), prepared.trained_parameters > 0
     rows = typical_batch(prepared.train, numbers)
     step = step_seconds(prepared, rows) if trains else 0.0
@@ -95,7 +95,7 @@ def measure(prepared: Prepared, *, slower: bool = True) -> Price:
 
 
 def evaluating(prepared: Prepared) -> tuple[float, float]:
-    """Seconds of scoring all dev rows once, and of writing their texts once (0 where none are written)."""
+    """Time the scoring of all dev rows, and the writing of their texts (0 where none are written)."""
     dev = spread(prepared.dev, 32)
     (dev_cache,), _ = open_caches(in_memory(prepared), [dev])
     evaluator = evaluator_of(prepared.recipe, prepared.lm, prepared.encoder)
@@ -112,15 +112,15 @@ def evaluating(prepared: Prepared) -> tuple[float, float]:
 
 
 def faster(prepared: Prepared) -> str:
-    """What a faster plan than `prepared`'s would need; empty where there is none."""
+    """Say what a faster plan than `prepared`'s would need; empty where there is none."""
     chosen, lm = prepared.plan, prepared.lm
     needed = chosen.ram_bytes + chosen.cache_bytes
     if chosen.mode == "full" and not lm.is_frozen:
         return f"with base=frozen and placement=after, inputs would be cached: {size(chosen.cache_bytes)}"
     if chosen.mode == "full" and "cache" not in lm.spec.limits:
-        own = prepared.recipe.method.options().get("placement")
-        what = "placement=after" if own != "after" else "a method that only stands after the input"
-        return f"with {what}, inputs would be cached: {size(chosen.cache_bytes)}"
+        placement = prepared.recipe.method.options().get("placement")
+        change = "placement=after" if placement != "after" else "a method that is only placed after the input"
+        return f"with {change}, inputs would be cached: {size(chosen.cache_bytes)}"
     if chosen.mode in ("recompute", "cached-disk") and prepared.recipe.train.cache != "auto":
         return "with train.cache=auto, inputs are cached where they fit"
     if chosen.mode in ("recompute", "cached-disk"):
@@ -133,7 +133,7 @@ def faster(prepared: Prepared) -> str:
 
 
 def _slower(prepared: Prepared, rows: Sequence[Example], price: Price) -> Slower | None:
-    """The next slower plan, measured on the same rows; None where there is none."""
+    """Measure the next slower plan on the same rows; None where there is none."""
     lm, how = prepared.lm, prepared.recipe.train
     shape = largest_batch(prepared.train, how.batch_size, how.batch_tokens)
     kept = prepared.plan.backward_bytes or _backward(prepared, prepared.plan, shape)
@@ -156,7 +156,7 @@ def _slower(prepared: Prepared, rows: Sequence[Example], price: Price) -> Slower
 
 
 def _next_slower(prepared: Prepared, shape: Shape, kept: int) -> tuple[str, Plan, int] | None:
-    """Its name, the plan, and the bytes that it takes beyond the plan's own."""
+    """Return its name, the plan, and the bytes that it takes in addition to the present plan."""
     chosen, lm = prepared.plan, prepared.lm
     if chosen.is_cached:
         freed = chosen.cache_bytes if chosen.mode == "cached-ram" else 0
@@ -175,7 +175,7 @@ def _backward(prepared: Prepared, plan: Plan, shape: Shape) -> int:
 
 
 def cache_seconds(prepared: Prepared, rows: Sequence[Example]) -> float:
-    """Of computing all that is kept and not there yet, from that of `rows`."""
+    """Predict the seconds of computing all rows of the caches that are missing, from the time of `rows`."""
     chosen, lm, kinds = prepared.plan, prepared.lm, []
     if chosen.is_cached and not chosen.stored:
         kv = KeyValues(lm, prepared.recipe.train.cache_dtype, common_beginning(lm, rows))

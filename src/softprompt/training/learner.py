@@ -1,4 +1,4 @@
-"""The training state of one prompt: its parameters, optimizer, schedule, order of rows, and the best so far.
+"""A learner holds the training state of one prompt: parameters, optimizer, schedule, order of rows, the best.
 
 Several learners may take their steps in one pass through the model (`loop.fit_together`). They share nothing,
 so the gradient, clipping or early stop of one never affects another. This file knows nothing of models,
@@ -27,7 +27,10 @@ CHECKPOINT_SECONDS = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a run ended. The method holds the best parameters, unless `stopped` is "interrupted"."""
+    """The outcome says how a run ended.
+
+    The method holds the best parameters, unless `stopped` is "interrupted".
+    """
 
     stopped: Stopped
     step: int
@@ -40,7 +43,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Optimization:
-    """Settings of the optimizer (AdamW) and its schedule."""
+    """The optimizer (AdamW) and its schedule have these settings."""
 
     steps: int
     lr: float
@@ -57,7 +60,7 @@ class Optimization:
 
     @property
     def steps_between_evaluations(self) -> int:
-        """`eval_every`; by default five evaluations a run, and at least one every 100 steps."""
+        """Return `eval_every`; by default five evaluations a run, and at least one every 100 steps."""
         return self.eval_every or max(1, min(100, self.steps // 5))
 
     def evaluations_after(self, step: int) -> int:
@@ -78,7 +81,7 @@ class Optimization:
 
 @final
 class Learner:
-    """Named parameters ("prompt.…", "base.…") and all that their training needs between two steps.
+    """Holds named parameters ("prompt.…", "base.…") and all that their training needs between two steps.
 
     `lengths` are the lengths of its rows. Where they are given, it resumes from `start`, and writes
     `checkpoints`. `resumed_from` is the step of `start`.
@@ -113,12 +116,12 @@ class Learner:
 
     @property
     def rows(self) -> list[int]:
-        """The row numbers of the next step."""
+        """Return the row numbers of the next step."""
         return self._sampler.batch(self.state.step)
 
     @property
     def lr(self) -> float:
-        """The learning rate of the last step."""
+        """Return the learning rate of the last step."""
         return self._optimizer.param_groups[0]["lr"]
 
     def forget_gradients(self) -> None:

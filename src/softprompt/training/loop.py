@@ -1,4 +1,4 @@
-"""The training loop: one learner, or many whose rows go through the frozen model side by side.
+"""The training loop trains one learner, or many whose rows go through the frozen model side by side.
 
 Everything random is a function of (seed, epoch), and the checkpoint holds the rest, so a run that was
 killed at any step ends with the same bytes as one that was not. This file knows nothing of models, of

@@ -1,4 +1,4 @@
-"""Losses. An objective is a function of model, method and batch; it knows nothing of optimizers."""
+"""An objective is a function of model, method and batch that returns losses."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from .cross_entropy import cross_entropy
 
 @dataclass(frozen=True, slots=True)
 class Losses:
-    """What a batch is wrong by, one number for each thing that was to be predicted."""
+    """A batch has one loss for each token, label or number that is predicted."""
 
     values: Tensor  # [N] float32
     rows: Tensor  # [N] the batch's row that each belongs to
 
     def mean(self) -> Tensor:
-        """Over all of them."""
+        """Return the mean of all losses."""
         return self.values.mean()
 
 
@@ -44,10 +44,10 @@ def token_losses(
 def squared_errors(
     lm: LanguageModel, method: SoftPrompt, batch: Batch, context: Context | None = None
 ) -> Losses:
-    """Squared differences between a head's only output and the rows' numbers (`batch.values`)."""
-    made = lm.logits(batch, injection_for(lm, method, batch), context)[:, 0, 0]
+    """Compute the squared differences between a head's output and the rows' numbers (`batch.values`)."""
+    outputs = lm.logits(batch, injection_for(lm, method, batch), context)[:, 0, 0]
     assert batch.values is not None
-    errors = (made.float() - batch.values).square()
+    errors = (outputs.float() - batch.values).square()
     return Losses(errors, torch.arange(batch.size, device=errors.device))
 
 

@@ -1,4 +1,4 @@
-"""How much goes through the model at once while training.
+"""The number of positions that go through the model at once in training is limited here.
 
 A pass over fewer positions leaves the machine idle, one over more is no faster a position and only holds
 more memory (docs/performance.md). So small steps share a pass, and large ones are taken in several.

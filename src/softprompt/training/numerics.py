@@ -1,7 +1,7 @@
-"""How a run's steps are computed where that decides only the rounding, and what a resume says of a change.
+"""Conditions of a run that change only the rounding are recorded, and a resume reports their change.
 
-`identity` holds what decides a run's numbers; such a change is refused. A change of what is listed here is
-allowed, and the result then agrees with that of an uninterrupted run to rounding.
+`config.identity` holds what decides a run's numbers; a change there is refused. A change of the conditions
+here is allowed; the result then agrees with that of an uninterrupted run to rounding.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ Way = Mapping[str, Any]  # by name, as a message shows it
 
 
 def way(plan: str, prompts: int, device: torch.device | str) -> Way:
-    """How steps are computed now: under which plan, with how many prompts in the run, on what."""
+    """Record how steps are computed now: the plan, the threads, the prompts in the run, the device, torch."""
     # the same numbers are read from memory and from disk
     shown = "cached" if plan.startswith("cached") else plan
     where = torch.device(device).type
@@ -30,15 +30,15 @@ def way(plan: str, prompts: int, device: torch.device | str) -> Way:
 
 
 def remark(ways: Sequence[Way]) -> str | None:
-    """One sentence where a run's parts were computed in several ways; None where there was one way."""
+    """Write a sentence where the parts of a run were computed in several ways, otherwise None."""
     changes = {
-        name: list(dict.fromkeys(str(one[name]) for one in ways if name in one))
-        for name in dict.fromkeys(name for one in ways for name in one)
+        name: list(dict.fromkeys(str(way[name]) for way in ways if name in way))
+        for name in dict.fromkeys(name for way in ways for name in way)
     }
-    told = [f"{name} {', then '.join(values)}" for name, values in changes.items() if len(values) > 1]
-    if not told:
+    texts = [f"{name} {', then '.join(values)}" for name, values in changes.items() if len(values) > 1]
+    if not texts:
         return None
     return (
-        f"the parts of this run were computed differently ({'; '.join(told)}), so its result agrees with "
+        f"the parts of this run were computed differently ({'; '.join(texts)}), so its result agrees with "
         "that of an uninterrupted run to rounding, not to the byte"
     )

@@ -1,6 +1,6 @@
-"""What an output folder holds before a run begins: nothing, a part of this run, all of it, or another's.
+"""An output folder is checked before a run begins: it may hold nothing, this run, or another run's result.
 
-`check_room` needs the recipe alone, so that nobody waits for rows and a model to be told.
+`check_room` needs only the recipe, so that a refusal comes before rows are read and a model is loaded.
 """
 
 from __future__ import annotations
@@ -20,39 +20,39 @@ from .checkpoint import drop, is_unfinished, started
 
 
 def check_room(recipe: Recipe, *, restart: bool = False, overwrite: bool = False) -> None:
-    """Raises SoftPromptError where the output folder holds what another recipe left, which would be lost."""
+    """Raise SoftPromptError where the output folder holds the result of another recipe."""
     folder = Path(recipe.output)
     if overwrite:
         return
     if (folder / MANIFEST).exists():
         identity = _sound(folder, lambda: manifests.read(folder / MANIFEST)).get("identity")
-        found = [] if identity is None else settings_differ(identity, decisive.settings(recipe))
-        if identity is None or found:
-            raise would_be_lost(folder, found)
+        differing = [] if identity is None else settings_differ(identity, decisive.settings(recipe))
+        if identity is None or differing:
+            raise would_be_lost(folder, differing)
         return
     identity = None if restart else started(folder / "checkpoint")
-    if identity is not None and (found := settings_differ(identity, decisive.settings(recipe))):
-        raise other_run(folder, found)
+    if identity is not None and (differing := settings_differ(identity, decisive.settings(recipe))):
+        raise other_run(folder, differing)
 
 
 def of_this_run(folder: Path, identity: dict[str, Any]) -> artifacts.Artifact | None:
-    """The tuned prompt that this very run has left in its folder; None where there is none.
+    """Load the tuned prompt that this very run has saved in its folder; None where there is none.
 
-    Raises SoftPromptError where there is another's.
+    Raises SoftPromptError where the folder holds the prompt of another run.
     """
     if not (folder / MANIFEST).exists():
         return None
     artifact = _sound(folder, lambda: artifacts.load(folder))
-    was = artifact.manifest.get("identity")
-    if was is None:
+    saved = artifact.manifest.get("identity")
+    if saved is None:
         raise would_be_lost(folder, [])
-    if found := differences(was, identity):
-        raise would_be_lost(folder, found)
+    if differing := differences(saved, identity):
+        raise would_be_lost(folder, differing)
     return artifact
 
 
 def make_room(folder: Path, *, restart: bool, overwrite: bool) -> None:
-    """Remove what the user gives up: the checkpoint first, so that no kill leaves it to be gone on from."""
+    """Remove what the user gives up: the checkpoint first, so that no kill leaves it to be resumed."""
     manifest, checkpoint = folder / MANIFEST, folder / "checkpoint"
     replaced = overwrite and (manifest.exists() or manifest.is_symlink())
     if (restart or replaced) and is_unfinished(checkpoint):
@@ -61,11 +61,11 @@ def make_room(folder: Path, *, restart: bool, overwrite: bool) -> None:
         manifest.unlink()
 
 
-def would_be_lost(folder: Path, found: list[str]) -> SoftPromptError:
-    """The refusal to write over a tuned prompt; `found` is how it differs from this run."""
+def would_be_lost(folder: Path, differing: list[str]) -> SoftPromptError:
+    """Make the error for a folder that holds a tuned prompt; `differing` says how its run differs."""
     return SoftPromptError(
         f"{folder} already holds a tuned prompt",
-        why="it would be lost" + (f", and another run made it: {'; '.join(found)}" if found else ""),
+        why="it would be lost" + (f", and another run made it: {'; '.join(differing)}" if differing else ""),
         fix="choose another output=FOLDER, or add --overwrite",
     )
 

@@ -1,4 +1,4 @@
-"""What a run would read: rows counted, and examples laid out token by token. Nothing here prints."""
+"""The rows of a run are counted, and examples are laid out token by token. Nothing here prints."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Part = Literal["input", "target", "soft", "prefix", "adapter"]
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """A run of an example: its tokens as text, or how many vectors stand there (in how many layers)."""
+    """A piece of an example is its tokens as text, or a number of vectors (in a number of layers)."""
 
     part: Part
     tokens: tuple[str, ...] = ()
@@ -33,7 +33,7 @@ class Piece:
 
 @dataclass(frozen=True, slots=True)
 class Lengths:
-    """In tokens."""
+    """Lengths are counted in tokens."""
 
     median: float
     longest: int
@@ -41,7 +41,7 @@ class Lengths:
 
 @dataclass(frozen=True)
 class Counts:
-    """Rows, and what is odd about them."""
+    """Counts of rows, and remarks that were made on them."""
 
     rows: int
     dev_rows: int
@@ -53,11 +53,11 @@ class Counts:
     seen_in_dev: int  # dev rows whose input is trained on
     inputs: Lengths
     targets: Lengths
-    remarks: list[Remark]  # what else is odd, in sentences
+    remarks: list[Remark]  # on anything else that is odd
 
 
 def count(prepared: Prepared) -> Counts:
-    """Facts about the rows of a run."""
+    """Count the rows of a run."""
     train, dev = prepared.train, prepared.dev
     every = [*train, *dev]
     fields = prepared.encoder.template.fields()
@@ -81,11 +81,11 @@ def count(prepared: Prepared) -> Counts:
 
 
 def layout(prepared: Prepared, example: Example) -> list[Piece]:
-    """The example in the order in which the model meets its parts.
+    """Split the example into pieces, in the order in which the model reads them.
 
-    A prefix placed after the input stands ahead of the last input token: that token predicts the first
-    of the target, so it is the first that sees the prefix. In an encoder, soft tokens placed before the
-    input stand behind its first token, and a prefix placed after it behind its last.
+    A prefix placed after the input is shown ahead of the last input token: that token predicts the first
+    token of the target, so it is the first that sees the prefix. In an encoder, soft tokens placed before
+    the input come after its first token, and a prefix placed after it comes after its last token.
     """
     batch = collate([example], prepared.lm.device)
     with torch.no_grad():
@@ -93,7 +93,7 @@ def layout(prepared: Prepared, example: Example) -> list[Piece]:
     lm = prepared.lm
     both_ways = lm.spec.kind == "encoder"
     tokens = tuple(token_text(lm.tokenizer, i) for i in example.input_ids)
-    # what soft tokens placed before stand behind, and what a prefix placed after stands ahead of
+    # the tokens ahead of the soft tokens, and the tokens that follow a prefix placed after the input
     first, last = (1, 0) if both_ways else (0, 0 if injection.kv_after is None else 1)
     middle = len(tokens) - last
     pieces = [
@@ -116,14 +116,14 @@ def _tokens(tokens: tuple[str, ...]) -> Piece | None:
 
 
 def _target(prepared: Prepared, example: Example) -> tuple[str, ...]:
-    """What is learned, as text: tokens, or what the outputs of a head stand for."""
+    """Return the target as text: its tokens, or the labels of a head's outputs."""
     if prepared.lm.answers == "head":
         return example.rendered.tags or (example.rendered.target,)
     return tuple(token_text(prepared.lm.tokenizer, i) for i in example.target_ids)
 
 
 def examples_to_show(prepared: Prepared, number: int = 3) -> list[Example]:
-    """Training rows of different prompts, then of different targets, then the first ones."""
+    """Choose training rows of different prompts, then of different targets, then the first ones."""
     chosen: list[Example] = []
     for difference in (lambda e: e.prompt, lambda e: e.rendered.target, lambda e: e.rendered.input):
         for example in prepared.train:

@@ -1,4 +1,4 @@
-"""What is told of training steps: of one prompt its loss and dev scores, of several the best so far."""
+"""Training steps are reported: of one prompt its loss and dev scores, of several prompts the best so far."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ FEW_DEV_ROWS = 20
 
 @contextlib.contextmanager
 def following_steps(names: Sequence[str]) -> Iterator[Callable[[Event], None]]:
-    """A task of the steps of all runs; what it gives is to be called with every event."""
+    """Open a task for the steps of all runs; call the function that it yields with every event."""
     steps: dict[int, int] = {}
     last = best = ""
     top: DevScore | None = None
     events = 0
-    with task("step") as own:
+    with task("step") as steps_task:
 
         def follow(event: Event) -> None:
             nonlocal last, best, top, events
@@ -32,12 +32,12 @@ def following_steps(names: Sequence[str]) -> Iterator[Callable[[Event], None]]:
                 by = f"by {names[event.learner]}" if len(names) > 1 else f"at {event.step}"
                 top, best = event.dev, f"best {_number(event.dev.shown)} {by}"
             facts = [f"loss {_number(event.loss)}", last] if len(names) == 1 else []
-            own.at(
+            steps_task.at(
                 sum(steps.values()),
                 total=event.steps * len(names),
                 facts=[fact for fact in (*facts, best) if fact],
                 important=event.dev is not None and len(names) == 1,
-                # nothing is known of the pace before the second step
+                # the pace is unknown before the second step
                 left=event.seconds_left if events > len(names) else None,
             )
 
@@ -45,7 +45,7 @@ def following_steps(names: Sequence[str]) -> Iterator[Callable[[Event], None]]:
 
 
 def few_dev_rows(rows: int) -> str:
-    """What is to be said of so small a dev set; empty where it is large enough to tell something."""
+    """Write the note on a small dev set; empty where it is large enough."""
     if rows >= FEW_DEV_ROWS:
         return ""
     # half the width of a 95 % interval of a share that is one half

@@ -1,4 +1,4 @@
-"""The result of a training run, and the hooks through which a caller follows it."""
+"""A `Run` is the result of a training run; `Hooks` let a caller follow it."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Run:
 
     @property
     def key(self) -> tuple[float, ...]:
-        """The score on the dev rows: higher is better."""
+        """Return the score on the dev rows; higher is better."""
         return tuple(self.artifact.manifest["training"]["dev_key"])
 
 

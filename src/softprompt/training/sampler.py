@@ -1,4 +1,4 @@
-"""Batches of rows of like lengths, in shuffled order, as a function of (seed, epoch) alone."""
+"""Batches hold rows of like lengths, in shuffled order, as a function of (seed, epoch) alone."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class BatchSampler:
 
     @property
     def per_epoch(self) -> int:
-        """The number of batches in the first epoch; without `batch_tokens`, in every epoch."""
+        """Return the number of batches in the first epoch; without `batch_tokens`, in every epoch."""
         return len(self.epoch(0))
 
     def batch(self, step: int) -> list[int]:

@@ -1,8 +1,9 @@
-"""The gradients of one learner's step, or of several in one pass through the frozen model.
+"""The gradients of a step are computed for one learner, or for several in one pass through the frozen model.
 
-Rows of all go into one batch, each under its own prompt, over one cache of inputs. That costs less than a
-pass each as long as a pass is too small to fill the machine; passes that fill it stay apart. A step that more
-than fills it is taken in several passes, whose gradients are added: the same step, in less memory.
+The rows of several learners go into one batch, each under its own prompt, over one cache of inputs. That
+costs less than a pass for each learner as long as a pass is too small to fill the machine; larger passes
+stay separate. A step that is too large for one pass is taken in several, whose gradients are added: the same
+step, in less memory.
 """
 
 from __future__ import annotations
@@ -29,18 +30,18 @@ from .prepare import Prepared
 
 @dataclass(frozen=True, slots=True)
 class StepPart:
-    """What one learner learns: a method, from rows."""
+    """One learner's part of a step is given by its method and its rows."""
 
     method: SoftPrompt
     examples: Sequence[Example]
-    is_full: bool  # whether something trained stands ahead of the inputs, so that nothing is computed once
+    is_full: bool  # something trained is ahead of the inputs, so that nothing is computed once
     batch_size: int  # rows a step, about
     soft_tokens: int = 0  # positions of the prompt, a row
     objective: Objective = token_losses
 
     @staticmethod
     def of(run: Prepared) -> StepPart:
-        """A run's part, as its plan says."""
+        """Make a run's part, as its plan says."""
         objective = squared_errors if run.encoder.kind == "regression" else token_losses
         rows, is_full = min(run.recipe.train.batch_size, len(run.train)), run.plan.mode == "full"
         # a prompt ahead of the input that all rows share is run once: see `CausalLM.logits`
@@ -50,12 +51,12 @@ class StepPart:
         )
 
     def tokens(self, example: Example) -> int:
-        """Positions of a row that are computed with gradient."""
+        """Count the positions of a row that are computed with gradient."""
         tail = self.soft_tokens + max(1, len(example.target_ids))
         return tail + len(example.input_ids) if self.is_full else tail
 
     def step(self) -> tuple[float, float]:
-        """(positions computed with gradient, positions of the inputs) of a step of mean length."""
+        """Return (positions computed with gradient, positions of the inputs) of a step of mean length."""
         share = self.batch_size / max(1, len(self.examples))
         inputs = sum(len(example.input_ids) for example in self.examples)
         return share * sum(map(self.tokens, self.examples)), share * inputs
@@ -63,9 +64,9 @@ class StepPart:
 
 @final
 class TrainStep:
-    """Losses of the rows of several parts, over one base model.
+    """Computes the losses of the rows of several parts, over one base model.
 
-    `cache` is that of the inputs of all, one part's after another's; what is not in it is computed each step.
+    `cache` holds the inputs of all parts, in their order; inputs that are not in it are computed each step.
     """
 
     def __init__(self, lm: LanguageModel, parts: Sequence[StepPart], cache: InputCache) -> None:
@@ -75,16 +76,16 @@ class TrainStep:
         self._most = at_once(str(lm.device))
 
     def backward(self, chosen: Sequence[tuple[int, list[int]]]) -> list[Tensor]:
-        """The mean loss of each (part by number, its rows); their gradients are added to the parameters.
+        """Return the mean loss of each (part by number, its rows); add their gradients to the parameters.
 
-        The gradient of a sum of losses is each part's own, since none has a parameter of another's.
+        The gradient of a sum of losses is right for each part, since parts share no parameter.
         """
         counts = [self._targets(index, rows) for index, rows in chosen]
         totals = [torch.zeros((), device=self._lm.device) for _ in chosen]
         for one_pass in self._passes(chosen):
-            found = self._sums(one_pass)
-            losses = [loss / counts[place] for (place, _, _), loss in zip(one_pass, found, strict=True)]
-            # a loss that is not finite would make the sum so; it is its own part's end alone
+            sums = self._sums(one_pass)
+            losses = [loss / counts[place] for (place, _, _), loss in zip(one_pass, sums, strict=True)]
+            # a loss that is not finite must not spoil the sum: it ends its own part only
             if finite := [loss for loss in losses if bool(torch.isfinite(loss.detach()))]:
                 torch.stack(finite).sum().backward()
             for (place, _, _), loss in zip(one_pass, losses, strict=True):
@@ -95,7 +96,7 @@ class TrainStep:
         return sum(len(self._parts[index].examples[row].target_ids) for row in rows)
 
     def _passes(self, chosen: Sequence[tuple[int, list[int]]]) -> list[list[tuple[int, int, list[int]]]]:
-        """(place in `chosen`, part, rows) of each pass: all at once, or one part's rows a few at a time."""
+        """Split into passes of (place in `chosen`, part, rows): all parts at once, or one part in pieces."""
         if len(chosen) > 1:
             return [[(place, index, rows) for place, (index, rows) in enumerate(chosen)]]
         index, rows = chosen[0]
@@ -107,7 +108,7 @@ class TrainStep:
         ]
 
     def _sums(self, one_pass: Sequence[tuple[int, int, list[int]]]) -> list[Tensor]:
-        """The sum of the losses of each part's rows."""
+        """Return the sum of the losses of each part's rows."""
         lm, parts = self._lm, [self._parts[index] for _, index, _ in one_pass]
         first = parts[0]
         examples = [self._parts[index].examples[row] for _, index, rows in one_pass for row in rows]
@@ -122,14 +123,14 @@ class TrainStep:
         batch, context = self._cache.fill(batch, numbers, method.reads), None
         if not first.is_full:
             context = self._cache.context(numbers) or lm.context(batch)
-        found = first.objective(lm, method, batch, context)
+        losses = first.objective(lm, method, batch, context)
         if len(parts) == 1:
-            return [found.values.sum()]
-        owners = owner[found.rows]
-        return [found.values[owners == k].sum() for k in range(len(parts))]
+            return [losses.values.sum()]
+        owners = owner[losses.rows]
+        return [losses.values[owners == k].sum() for k in range(len(parts))]
 
     def groups(self, active: Sequence[int]) -> Iterator[list[int]]:
-        """Parts (by number) whose steps go through the model together."""
+        """Group the parts (by number) whose steps go through the model together."""
         alike: dict[object, list[int]] = {}
         for index in active:
             alike.setdefault(self._kind(self._parts[index]), []).append(index)
@@ -137,18 +138,21 @@ class TrainStep:
             yield from self._packed(numbers)
 
     def _packed(self, numbers: Sequence[int]) -> Iterator[list[int]]:
-        """As many at once as a pass takes."""
+        """Yield groups of as many parts as a pass takes."""
         group: list[int] = []
         held = (0.0, 0.0)
         for index in numbers:
-            own = self._parts[index].step()
-            held = held[0] + own[0], held[1] + own[1]
+            size = self._parts[index].step()
+            held = held[0] + size[0], held[1] + size[1]
             if group and (held[0] > self._most[0] or held[1] > self._most[1]):
                 yield group
-                group, held = [], own
+                group, held = [], size
             group.append(index)
         yield group
 
     def _kind(self, part: StepPart) -> tuple:
-        """Parts alike in this can share a pass; one that does not read its input goes with any that do."""
+        """Return a key: parts with equal keys can share a pass.
+
+        Parts that read no input join any of the others.
+        """
         return part.is_full, part.objective, part.method.reads or self._reads

@@ -1,9 +1,9 @@
-"""Real steps, timed before anything is trained.
+"""Real steps are timed before anything is trained.
 
 A step is made by the training loop itself, on a batch of mean size, after a step of one row that warms
-the machine up; every trained number is put back afterwards. A cache on disk is timed from memory, where
-the system keeps what it has read as long as there is room. What is quick is timed up to five times,
-and the median taken, for another process may be busy.
+the machine up; every trained number is restored afterwards. A cache on disk is timed from memory, where
+the system keeps the files that it has read as long as there is room. Quick work is timed up to five times,
+and the median is used, since another process may be busy.
 """
 
 from __future__ import annotations
@@ -30,11 +30,11 @@ from .sampler import BatchSampler, row_lengths
 from .step import StepPart, TrainStep
 from .trained import named_parameters
 
-REPEATS, PATIENCE = 5, 3.0  # times something is timed, and seconds after which once more is too much
+REPEATS, PATIENCE = 5, 3.0  # at most so many timings, and none begins after so many seconds
 
 
 def median_seconds(work: Callable[[], Any]) -> float:
-    """Of doing it."""
+    """Time `work` several times and return the median of the seconds."""
     times: list[float] = []
     while len(times) < REPEATS and sum(times) < PATIENCE:
         started = time.perf_counter()
@@ -44,12 +44,12 @@ def median_seconds(work: Callable[[], Any]) -> float:
 
 
 def step_seconds(prepared: Prepared, rows: Sequence[Example], repeats: int = REPEATS) -> float:
-    """Of one step over `rows`, computed as the plan says. What is trained is left as it was."""
+    """Time one step over `rows`, computed as the plan says. Trained parameters are restored."""
     return round_seconds([replace(prepared, train=list(rows))], repeats)
 
 
 def round_seconds(runs: Sequence[Prepared], repeats: int = REPEATS) -> float:
-    """Of one step of each run over all its `train` rows, side by side. What is trained is left as it was.
+    """Time one step of each run over all its `train` rows, side by side. Trained parameters are restored.
 
     Raises SoftPromptError where no loss is finite.
     """
@@ -95,7 +95,7 @@ def round_seconds(runs: Sequence[Prepared], repeats: int = REPEATS) -> float:
 
 
 def in_memory(prepared: Prepared) -> Prepared:
-    """`prepared` with all that its plan keeps kept in memory: for a few rows, without touching the disk."""
+    """Move all caches of the plan to memory: for a few rows, without using the disk."""
     chosen = prepared.plan
     if chosen.mode == "cached-disk":
         chosen = replace(chosen, mode="cached-ram", folder=None)
@@ -104,10 +104,11 @@ def in_memory(prepared: Prepared) -> Prepared:
     return replace(prepared, plan=chosen)
 
 
-def typical_batch(examples: Sequence[Example], how: Optimization) -> list[Example]:
-    """The batch of the first epoch whose padded size is nearest the mean."""
-    lengths = row_lengths(examples, how.batch_tokens)
-    batches = BatchSampler(lengths, how.batch_size, how.seed, how.batch_tokens).epoch(0)
+def typical_batch(examples: Sequence[Example], optimization: Optimization) -> list[Example]:
+    """Return the batch of the first epoch whose padded size is nearest the mean."""
+    tokens = optimization.batch_tokens
+    lengths = row_lengths(examples, tokens)
+    batches = BatchSampler(lengths, optimization.batch_size, optimization.seed, tokens).epoch(0)
     padded = [len(batch) * max(lengths[i] for i in batch) for batch in batches]
     mean = sum(padded) / len(padded)
     chosen = min(zip(batches, padded, strict=True), key=lambda pair: abs(pair[1] - mean))[0]
@@ -115,7 +116,7 @@ def typical_batch(examples: Sequence[Example], how: Optimization) -> list[Exampl
 
 
 def spread(examples: Sequence[Example], number: int) -> list[Example]:
-    """`number` examples spread over the lengths that occur."""
+    """Choose `number` examples, spread over the lengths that occur."""
     ordered = sorted(examples, key=lambda e: len(e.input_ids))
     take = min(number, len(ordered))
     return [ordered[(2 * i + 1) * len(ordered) // (2 * take)] for i in range(take)]

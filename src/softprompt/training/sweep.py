@@ -1,4 +1,4 @@
-"""Which runs go side by side over one base model: settings of a recipe, or the prompts of a file of rows."""
+"""Runs are prepared to go side by side over one base model: settings of a recipe, or prompts of a file."""
 
 from __future__ import annotations
 
@@ -26,21 +26,21 @@ def prepare_settings(
     dev_rows: Rows | None = None,
     before_loading: Callable[[Sequence[Recipe]], None] = lambda recipes: None,
 ) -> list[Prepared]:
-    """One run a recipe, over one model in memory; `rows` and `dev_rows` stand in for the recipes' files.
+    """Prepare one run a recipe, over one model in memory; `rows` and `dev_rows` replace the recipes' files.
 
-    Where no dev rows are given, they are those of the first recipe's seed in all: scores of other rows could
-    not be compared. `before_loading` is called before rows are read and the model is loaded.
+    Without dev rows, all runs use those of the first recipe's seed: scores on different rows could not be
+    compared. `before_loading` is called before rows are read and the model is loaded.
 
     Raises SoftPromptError where they ask for different models, or change the model that they share.
     """
     first = recipes[0]
     for recipe in recipes:
         _check_base(recipe)
-        asked = [f"'{r.model}' (train.dtype={r.train.dtype})" for r in (first, recipe)]
-        if asked[0] != asked[1]:
+        bases = [f"'{r.model}' (train.dtype={r.train.dtype})" for r in (first, recipe)]
+        if bases[0] != bases[1]:
             raise SoftPromptError(
                 "runs side by side share one base model",
-                why=f"one setting asks for {asked[0]}, another for {asked[1]}",
+                why=f"one setting asks for {bases[0]}, another for {bases[1]}",
                 fix="give all the same model and train.dtype, or run them one after the other",
             )
     _check_outputs([recipe.output for recipe in recipes])
@@ -55,12 +55,12 @@ def prepare_settings(
 
 
 def settings(over: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
-    """Every combination of the values of some keys."""
+    """List every combination of the values of some keys."""
     return [dict(zip(over, values, strict=True)) for values in product(*over.values())]
 
 
 def name_of(setting: Mapping[str, Any]) -> str:
-    """A setting in a line, and its folder."""
+    """Write a setting in one line, which also names its folder."""
     return ",".join(f"{key}={value}" for key, value in setting.items())
 
 
@@ -70,16 +70,16 @@ def prepare_prompts(
     lm: LanguageModel | None = None,
     before_loading: Callable[[Sequence[Recipe]], None] = lambda recipes: None,
 ) -> list[Prepared]:
-    """One run for each prompt that `data.prompt_field` names, on that prompt's rows alone.
+    """Prepare one run for each prompt that `data.prompt_field` names, on that prompt's rows alone.
 
-    Each is saved in a folder of its own in the recipe's output folder. `before_loading` is called with their
+    Each run is saved in its own folder in the recipe's output folder. `before_loading` is called with their
     recipes once the rows are read. Raises SoftPromptError where a prompt
     has no dev rows.
     """
     field = recipe.data.prompt_field
     if field is None:
         raise SoftPromptError(
-            "train.apart=true trains each prompt by itself, but the rows name no prompts",
+            "train.apart=true trains each prompt alone, but the rows name no prompts",
             fix="data.prompt_field=COLUMN, the column that names each row's prompt",
         )
     _check_base(recipe)
@@ -92,14 +92,16 @@ def prepare_prompts(
     runs: list[Prepared] = []
     for name, alone in zip(names, recipes, strict=True):
         form = same_form(name)
-        own, held = ([row for row in rows if same_form(str(row.get(field))) == form] for rows in (train, dev))
+        training, held = (
+            [row for row in rows if same_form(str(row.get(field))) == form] for rows in (train, dev)
+        )
         if not held:
             raise SoftPromptError(
                 f"prompt '{name}' has no dev rows",
-                why=f"it has {len(own)} rows to train on, and each prompt is measured by itself",
+                why=f"it has {len(training)} rows to train on, and each prompt is measured alone",
                 fix="give data.dev with rows of every prompt, or a larger data.dev_fraction",
             )
-        runs.append(prepare(alone, lm=runs[0].lm if runs else lm, rows=own, dev_rows=held))
+        runs.append(prepare(alone, lm=runs[0].lm if runs else lm, rows=training, dev_rows=held))
     return runs
 
 
@@ -124,5 +126,5 @@ def _check_outputs(outputs: Sequence[str]) -> None:
 
 
 def _folder_name(name: str) -> str:
-    """A prompt's name as a folder: what is odd in it becomes an underscore."""
+    """Turn a prompt's name into the name of a folder: other characters become underscores."""
     return re.sub(r"[^\w.-]+", "_", name).strip(".") or "_"

@@ -1,7 +1,7 @@
-"""How long runs side by side will take, said before the first of their steps.
+"""The time that runs side by side will take is estimated before the first of their steps.
 
-As `pricing` does for one run: a round of steps and an evaluation are timed here and now, the rest is
-counting. What was done before is left out. Where nobody looks on, nothing is timed.
+As in `estimate` for one run, a round of steps and an evaluation are timed, and the rest is counted. Finished
+work is left out. Where no progress is shown, nothing is timed.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ REPEATS = 2  # rounds that are timed, after one of a row each
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """What is left of a run."""
+    """The work that is left of a run."""
 
     run: Prepared
     steps: int
@@ -33,47 +33,47 @@ class Left:
 
 
 def say_ahead(runs: Sequence[Prepared], *, restart: bool = False, overwrite: bool = False) -> None:
-    """Tell whoever follows how long it will take, where there is something left to do."""
+    """Report to the follower of progress how long the runs will take, unless all are finished."""
     left = [] if follower() is None else left_of(runs, restart=restart, overwrite=overwrite)
     if not left:
         return
     try:
         seconds = seconds_of(left)
     except SoftPromptError:
-        return  # no loss is finite: the run says so of each
-    steps = sum(one.steps for one in left)
+        return  # no loss is finite: each run will report that
+    steps = sum(part.steps for part in left)
     say(f"it will take about {duration(seconds)} on this machine, as busy as it is now: {steps} steps in all")
 
 
 def left_of(runs: Sequence[Prepared], *, restart: bool, overwrite: bool) -> list[Left]:
-    """Of the runs that are not finished."""
-    found = []
+    """List the work that is left of the runs that are not finished."""
+    left = []
     for run in runs:
-        folder, how = Path(run.recipe.output), optimization(run.recipe)
+        folder, numbers = Path(run.recipe.output), optimization(run.recipe)
         if not overwrite and of_this_run(folder, run.identity()) is not None:
             continue
         done = 0 if restart or overwrite else saved_step(folder / "checkpoint")
-        found.append(Left(run, max(0, how.steps - done), how.evaluations_after(done)))
-    return found
+        left.append(Left(run, max(0, numbers.steps - done), numbers.evaluations_after(done)))
+    return left
 
 
 def seconds_of(left: Sequence[Left]) -> float:
-    """Of all that is left. Raises SoftPromptError where no loss is finite."""
+    """Predict the seconds of all that is left. Raises SoftPromptError where no loss is finite."""
     runs = [
-        replace(one.run, train=typical_batch(one.run.train, optimization(one.run.recipe))) for one in left
+        replace(part.run, train=typical_batch(part.run.train, optimization(part.run.recipe))) for part in left
     ]
-    seconds = round_seconds(runs, REPEATS) / len(left) * sum(one.steps for one in left)
+    seconds = round_seconds(runs, REPEATS) / len(left) * sum(part.steps for part in left)
     first = leading(runs)
     if tokens := first.plan.prefill_tokens:
-        by_rows = {one.run.data_fingerprint: one.run.plan.prefill_tokens for one in left}
+        by_rows = {part.run.data_fingerprint: part.run.plan.prefill_tokens for part in left}
         seconds += cache_seconds(first, first.train) * sum(by_rows.values()) / tokens
     measured: dict[str, tuple[float, float]] = {}
-    for one in left:
-        plan = one.run.plan.mode
+    for part in left:
+        plan = part.run.plan.mode
         if plan not in measured:
-            measured[plan] = evaluating(one.run)
+            measured[plan] = evaluating(part.run)
             scored, written = measured[plan]
             seconds += scored + written  # the plain model's
         scored, written = measured[plan]
-        seconds += one.evaluations * scored + written
+        seconds += part.evaluations * scored + written
     return seconds

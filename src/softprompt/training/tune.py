@@ -1,4 +1,4 @@
-"""Tune: train what `prepare` made, evaluate it beside the plain model, save it.
+"""Train the method that `prepare` built, evaluate it beside the plain model, save it.
 
 Display is the caller's: progress is sent as events to its hooks. Nothing here prints.
 """
@@ -75,7 +75,7 @@ def tune_many(
     text_rows: int = TEXT_ROWS,
     plain: bool = True,
 ) -> list[Run]:
-    """`tune` several prompts over one base model, side by side (see `training.sweep`).
+    """Tune several prompts over one base model, side by side (see `training.sweep`).
 
     Each has its own optimizer, schedule, early stop, checkpoint and artifact, and the same result as it would
     have alone. Runs that were finished before are returned as they are. A run whose loss is not finite ends
