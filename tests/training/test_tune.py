@@ -12,7 +12,7 @@ import pytest
 import torch
 
 import softprompt
-from softprompt.artifacts import artifact
+from softprompt.artifacts import artifact, warm_start
 from softprompt.cache import disk_store, memory_store, planning
 from softprompt.config.load import recipe_from_dict
 from softprompt.errors import SoftPromptError
@@ -391,7 +391,7 @@ def test_loss_that_explodes_is_told_and_the_best_kept(prepared, monkeypatch, tmp
     assert "train.lr=1.0e-02" in caught.value.fix
     kept = artifact.load(tmp_path / "out")
     assert kept.manifest["training"]["stopped"] == "nan" and kept.manifest["training"]["best_step"] == 3
-    assert all(t.isfinite().all() for t in artifact.vectors(str(kept.path), "default").values())
+    assert all(t.isfinite().all() for t in warm_start.vectors(str(kept.path), "default").values())
 
 
 def test_a_tuned_prompt_is_not_overwritten(prepared, tmp_path):
@@ -423,7 +423,7 @@ def test_warm_start_from_another_prompt(prepared, tmp_path):
     tune(prepared(output="first"))
     options = {"init": "artifact", "artifact": str(tmp_path / "first")}
     method = prepared(output="second", options=options).method
-    assert torch.equal(method.table[0], artifact.vectors(str(tmp_path / "first"), "default")["after"])
+    assert torch.equal(method.table[0], warm_start.vectors(str(tmp_path / "first"), "default")["after"])
     with pytest.raises(SoftPromptError, match="no prefix"):
         prepared("prefix-tuning", options=options)
 

@@ -146,7 +146,7 @@ def _read(setting: Setting, artifact: str | None, name: str) -> Mapping[str, Ten
     if setting.read_prompt is None:
         raise SoftPromptError(
             "init=artifact needs a reader",
-            fix="give Setting(read_prompt=softprompt.artifacts.artifact.vectors)",
+            fix="give Setting(read_prompt=softprompt.artifacts.warm_start.vectors)",
         )
     return setting.read_prompt(artifact, name)
 
