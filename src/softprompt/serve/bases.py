@@ -42,7 +42,6 @@ class Survey:
         return counts.most_common(1)[0][0] if counts else None
 
     def notes(self, lm: LanguageModel) -> list[str]:
-        """Return the notes that a server of this base shows at its start."""
         weights = fingerprint(lm)["weights"]
         problems = [(name, content.problem_for(weights)) for name, content in self.artifacts]
         names = [

@@ -42,7 +42,6 @@ class Contents:
         self._alike: dict[Content, Content] = {}  # many artifacts have equal contents
 
     def of(self, path: Path) -> Content:
-        """Return the content of the artifact in a folder."""
         key, manifest = str(path), path / MANIFEST
         stamp, held = stamp_of(manifest), self._known.get(key)
         if held is not None and held[0] == stamp:

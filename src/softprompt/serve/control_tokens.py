@@ -121,7 +121,6 @@ class Guard:
         return text.translate(self._shown)
 
     def shown(self, example: Example) -> Example:
-        """Return an example whose texts are as the client wrote them."""
         rendered = example.rendered
         choices = None if rendered.choices is None else tuple(map(self.show, rendered.choices))
         return replace(example, rendered=replace(rendered, input=self.show(rendered.input), choices=choices))

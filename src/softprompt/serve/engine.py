@@ -162,7 +162,6 @@ class Engine:
         )
 
     def numbers(self) -> dict[str, float]:
-        """Return counters, and the current numbers of requests and bytes."""
         return {
             "requests_total": float(self._requests),
             **self._scheduler.numbers(),

@@ -48,7 +48,6 @@ def as_failure(error: Exception) -> SoftPromptError:
 
 
 def not_finite() -> ModelFailed:
-    """Return the error for logits that are not finite."""
     try:  # raised, so that it has a place in the code
         raise ModelFailed(
             "the model's numbers for this request are not finite",

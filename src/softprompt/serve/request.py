@@ -59,7 +59,6 @@ class Token:
 
     @property
     def completes(self) -> int:
-        """The number of characters that this token completes."""
         return len(self.text) if self.length is None else self.length
 
 

@@ -39,7 +39,6 @@ class Chooser:
 
     @property
     def plain(self) -> bool:
-        """True means that the next token is the likeliest one."""
         s = self.sampling
         changed = s.repetition_penalty != 1 or s.logit_bias or s.frequency_penalty or s.presence_penalty
         return s.temperature == 0 and not (changed or self._held)

@@ -55,7 +55,6 @@ class Scheduler:
         return bool(self.rows or self.arriving or self._joining)
 
     def numbers(self) -> dict[str, float]:
-        """Return counters, and the bytes of keys and values."""
         return {
             **{f"{name}_total": float(n) for name, n in self._counted.items()},
             **{f"finished_{reason}_total": float(n) for reason, n in self._finished.items()},
@@ -101,7 +100,6 @@ class Scheduler:
             rows.append(waiting.popleft())
 
     def admit(self) -> None:
-        """Run the chosen requests up to their first tokens."""
         begun: list[tuple[RunningSequence, Joining]] = []
         for row in self._joining:
             try:
@@ -181,7 +179,6 @@ class Scheduler:
     # --- steps ---
 
     def step(self) -> None:
-        """Give every sequence its next token."""
         if not self.rows:
             return
         try:
@@ -231,7 +228,6 @@ class Scheduler:
     # --- removing sequences ---
 
     def leave_cancelled(self) -> None:
-        """Remove sequences whose answers were cancelled."""
         for row in [row for row in self.rows if row.answer.cancelled]:
             self.finish(row, "cancelled")
             self._vacate(self.rows.index(row))

@@ -70,7 +70,6 @@ class Versions:
         return len(self._outdated)
 
     def forget(self, name: str) -> None:
-        """Forget a name by which nothing answers any more."""
         with self._lock:
             self._outdated.pop(name, None)
 

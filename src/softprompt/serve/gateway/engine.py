@@ -146,7 +146,6 @@ class VllmEngine:
         return error
 
     def numbers(self) -> dict[str, float]:
-        """Return counters and the number of running requests; vLLM's own /metrics has the rest."""
         return {
             **{f"{name}_total": float(n) for name, n in self._counts.items()},
             **{f"finished_{reason}_total": float(n) for reason, n in self._finished.items()},
@@ -164,7 +163,6 @@ class VllmEngine:
         return functools.lru_cache(100_000)(lambda token: self.tokenizer.decode([token]))
 
     def ended(self, reason: Reason, read: int, written: int, seconds: float) -> None:
-        """Count a request that ended."""
         with self._lock:
             if reason in REASONS.values():
                 self._pace.ended(seconds)

@@ -73,7 +73,6 @@ class CompiledRegistry:
         self._lock = threading.Lock()
 
     def names(self) -> Iterator[Listed]:
-        """Yield every prompt, as folders are walked."""
         for name in self.folder.names():
             yield replace(self._entry(name.partition(":")[0], name), models=(name,))
 

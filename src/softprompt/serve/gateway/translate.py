@@ -58,7 +58,6 @@ def body(
 
 
 def prompt(ids: Ids, entry: Entry | None, soft: Soft | None = None) -> dict[str, Any]:
-    """Return the fields that contain the input."""
     if entry is None:
         return {"prompt": list(ids)}
     if entry.kind == "after":

@@ -236,7 +236,6 @@ class Inputs:
         check_fits(given.sent_as, len(given.ids), soft, longest, self.context, named="longest label")
 
     def name(self, token: Token, first: bool = False) -> str:
-        """Return a token's name among log-probabilities; see `Pieces.name`."""
         if token.id < 0:  # the engine did not give its id
             return token.text
         return self.pieces.name(token.id, first)

@@ -47,7 +47,6 @@ class Key(BaseModel):
     metrics: bool = False
 
     def allows(self, artifact: str) -> bool:
-        """Return whether the key may use, and see, the artifact of this name."""
         return any(fnmatchcase(one_form(artifact), one_form(pattern)) for pattern in self.prompts)
 
 

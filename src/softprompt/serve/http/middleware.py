@@ -139,6 +139,5 @@ class _Sent:
         await self._send(message)
 
     async def error(self, error: ApiError, scope: Scope, receive: Receive) -> None:
-        """Answer with the error, unless an answer has begun."""
         if not self.begun:
             await error.response()(scope, receive, self)

@@ -143,7 +143,6 @@ STREAM: Mapping[str, Known] = _known(_MORE, include_obfuscation=False)
 
 
 def is_empty(value: Any) -> bool:
-    """Return whether a value is null, or an empty text, list or object."""
     return value is None or (isinstance(value, (str, list, dict)) and not value)
 
 

@@ -24,7 +24,6 @@ GRACE = 5.0  # seconds to send the last answers after the engine has ended them
 
 
 def is_loopback(host: str) -> bool:
-    """Return whether only this machine reaches the address."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:
@@ -48,7 +47,6 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def address_of(bound: socket.socket) -> str:
-    """Return the socket's address as a browser takes it."""
     host, port = bound.getsockname()[:2]
     return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 

@@ -45,7 +45,6 @@ def tokens_after(injection: Injection) -> Tensor | None:
 
 
 def base_of(lm: LanguageModel) -> Base:
-    """Describe the base for a folder of compiled prompts."""
     return Base(
         name=lm.name,
         fingerprint=fingerprint(lm),

@@ -112,7 +112,6 @@ class Folder:
         return self.path / CONTENT / sha256[:2] / f"{sha256}.safetensors"
 
     def names(self) -> Iterator[str]:
-        """Yield names as files are found."""
         root = self.path / NAMES
         for file in root.rglob("*.json"):
             if (name := _name_of(file, root)) is not None:
