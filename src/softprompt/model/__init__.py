@@ -1,0 +1,6 @@
+"""A transformers model of the user's own with a prompt table attached."""
+
+from .attach import attach
+from .prompt_model import SoftPromptModel
+
+__all__ = ["SoftPromptModel", "attach"]

@@ -1,0 +1,160 @@
+"""`attach` lets a transformers model of the user's own take a table of prompts.
+
+It keeps its object and its place in a script. Its class becomes a subclass of its own (torch's FSDP2 does the
+same), and one submodule, `soft_prompt`, holds all that is trained. A wrapper around the model was the other
+way: TRL's trainers check for `PreTrainedModel` or PEFT's class, replace `forward` on the model that they get
+and call its backbone, all of which a wrapper has to imitate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from .. import methods
+from .._system.quiet import quietly
+from ..artifacts import artifact as artifacts
+from ..errors import SoftPromptError
+from ..lm.base import LanguageModel
+from ..lm.causal import CausalLM
+from ..lm.encoder import EncoderLM
+from ..lm.features import size
+from ..lm.heads import Head, is_encoder
+from ..lm.loading import fingerprint
+from ..lm.seq2seq import Seq2SeqLM
+from ..methods import typed_options
+from ..methods.base import Setting, SoftPrompt
+from ..methods.typed_options import MethodOptions
+from .holder import MODULE, NAME, Holder
+from .prompt_model import SoftPromptModel, subclass
+
+
+@quietly
+def attach(
+    base: PreTrainedModel,
+    tokenizer: Any = None,
+    method: MethodOptions | SoftPrompt | str = "prefix-tuning",
+    *,
+    prompts: Sequence[str] = ("default",),
+    template: Mapping[str, Any] | None = None,
+    rows: Sequence[str] = (),
+    seed: int = 0,
+) -> Any:
+    """Attach a table of prompts to a model and freeze it; return the same object, now a `SoftPromptModel`.
+
+    `method`: a configuration (`softprompt.PrefixTuning(length=32)`), a name, or a `SoftPrompt` of one's own.
+    `prompts`: the names of the table. `rows`: some texts of the training rows to start from; without them
+    init=context becomes init=vocab. `template`: the template section of the recipe that is saved with the
+    prompt, for `softprompt generate`, `eval` and `serve`.
+    Raises SoftPromptError where the method does not suit the model, and for a model that has a prompt
+    already. The model is then left as it was.
+    """
+    lm = _wrap(base, tokenizer)
+    try:
+        if isinstance(method, SoftPrompt):
+            return _put(
+                base, method, Holder(lm, tuple(prompts), type(base), fingerprint(lm), template=template or {})
+            )
+        config = method if isinstance(method, MethodOptions) else typed_options.by_name(method)
+        options = config.options()
+        known = methods.find(config.name).options()
+        if not rows and "init" in known and options.get("init", known["init"].default) == "context":
+            options["init"] = "vocab"
+        examples = tuple(tuple(lm.text_ids(text)) for text in rows)
+        setting = Setting(
+            lm,
+            tuple(prompts),
+            examples=examples,
+            examples_by_prompt=dict.fromkeys(range(len(prompts)), examples) if examples else {},
+            seed=seed,
+            feature_size=lambda reads: size(lm, reads),
+        )
+        module = methods.build(config.name, setting, options)
+        full = {name: known[name].default for name in known} | options
+        return _put(
+            base,
+            module,
+            Holder(lm, tuple(prompts), type(base), fingerprint(lm), config.name, full, template or {}),
+        )
+    except BaseException:
+        lm.close()
+        raise
+
+
+@quietly
+def attach_artifact(base: PreTrainedModel, folder: str | Path, tokenizer: Any = None) -> Any:
+    """Attach a saved prompt: see `SoftPromptModel.from_pretrained`."""
+    artifact = artifacts.load(folder)
+    lm = _wrap(base, tokenizer)
+    try:
+        module = artifact.method(lm, trainable="sources" not in artifact.manifest)
+        about = artifact.manifest
+        holder = Holder(
+            lm,
+            artifact.prompts,
+            type(base),
+            fingerprint(lm),
+            about["method"],
+            about["options"],
+            about["recipe"]["template"],
+        )
+        return _put(base, module, holder)
+    except BaseException:
+        lm.close()
+        raise
+
+
+def _holder(
+    base: Any,
+    lm: LanguageModel,
+    prompts: Sequence[str],
+    template: Mapping[str, Any] | None,
+    method: str | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> Holder:
+    about = fingerprint(lm)
+    return Holder(lm, tuple(prompts), type(base), about, method, options or {}, template or {})
+
+
+def _put(base: Any, module: SoftPrompt, holder: Holder) -> Any:
+    """Put the trained module on the model. Its numbers stay float32, whatever the base's precision is."""
+    with torch.no_grad():
+        first = (
+            module.to(base.device)(torch.zeros(1, dtype=torch.long, device=base.device))
+            if module.reads is None
+            else None
+        )
+    holder.splits = first is None or first.after is not None or first.kv_after is not None
+    base.__class__ = subclass(type(base))
+    vars(base)[NAME] = holder
+    base.add_module(MODULE, module)
+    module.train(base.training)
+    return base
+
+
+def _wrap(base: Any, tokenizer: Any) -> LanguageModel:
+    if isinstance(base, SoftPromptModel):
+        raise SoftPromptError(
+            "the model has a prompt attached already",
+            why="vectors of two prompts cannot be put in at once",
+            fix="call model.detach() first; several prompts of one method are one table: prompts=[…]",
+        )
+    if not isinstance(base, PreTrainedModel):
+        raise SoftPromptError(
+            f"a prompt cannot be attached to {type(base).__name__}",
+            why="it is no model of transformers",
+            fix="give AutoModelForCausalLM.from_pretrained(…), without a wrapper around it",
+        )
+    kind = EncoderLM if is_encoder(base.config) else Seq2SeqLM if base.config.is_encoder_decoder else CausalLM
+    return kind(base, tokenizer, base.name_or_path or type(base).__name__, _head_of(base))
+
+
+def _head_of(base: PreTrainedModel) -> Head | None:
+    """Return the head that the model answers by by its class's name; it is not trained."""
+    heads = {"ForSequenceClassification": "sequence", "ForTokenClassification": "tokens"}
+    over = next((each for end, each in heads.items() if type(base).__name__.endswith(end)), None)
+    return None if over is None else Head(over, base.config.num_labels)  # type: ignore[arg-type]

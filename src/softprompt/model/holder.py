@@ -1,0 +1,62 @@
+"""A model with a prompt holds more than its weights; here is what, and when its vectors are put in."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import nn
+
+from ..lm.base import LanguageModel
+
+NAME = "_softprompt"  # the attribute of a model
+MODULE = "soft_prompt"  # the submodule that is trained
+
+_ALONE: ContextVar[bool] = ContextVar("softprompt_alone", default=False)
+
+
+@dataclass
+class Holder:
+    """Holds how the base is run, the names of the table, and what an artifact records."""
+
+    lm: LanguageModel
+    prompts: tuple[str, ...]
+    own_class: type  # the model's class before
+    base: Mapping[str, str]  # fingerprints of the base, before a trainer changes its configuration
+    method: str | None = None  # the registered method; None for a module of the user's own
+    options: Mapping[str, Any] = field(default_factory=dict)
+    template: Mapping[str, Any] = field(default_factory=dict)
+    splits: bool = False  # whether the vectors depend on where an input ends
+
+
+def holder_of(model: nn.Module) -> Holder:
+    """Return the model's holder."""
+    return vars(model)[NAME]
+
+
+def is_alone() -> bool:
+    """True while calls of a model are run without vectors: `plain`, or a call inside a call."""
+    return _ALONE.get()
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Run calls inside without vectors."""
+    token = _ALONE.set(True)
+    try:
+        yield
+    finally:
+        _ALONE.reset(token)
+
+
+@contextlib.contextmanager
+def without_prompt(model: nn.Module) -> Iterator[None]:
+    """Take the trained submodule off inside, so that the base's parameters are the base's alone."""
+    module = model._modules.pop(MODULE)
+    try:
+        yield
+    finally:
+        model._modules[MODULE] = module

@@ -1,0 +1,135 @@
+"""`SoftPromptModel` is what the class of a transformers model gains when a prompt is attached to it."""
+
+from __future__ import annotations
+
+import contextlib
+import inspect
+from collections.abc import Iterator
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from . import call, saving
+from .holder import MODULE, NAME, alone, holder_of
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel as Base
+else:
+    Base = object
+
+
+class SoftPromptModel(Base):
+    """A transformers model with a prompt has its own class's methods, and these.
+
+    `attach` makes one, and `from_pretrained` one from what was saved. The only trained parameters are those
+    of its submodule `soft_prompt`. `forward` and `generate` take two more arguments: `prompts`, one name or
+    number of the prompt table for each row or one name for all; and `input_lengths` [batch], the tokens of
+    each row that are input, which a prompt behind the input needs where there are no labels.
+    """
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        return call.forward(self, super().__call__, args, kwargs)
+
+    def generate(self, inputs: Tensor | None = None, **options: Any) -> Any:
+        """Generate with transformers' `generate`; the tokens and objects given back are in its form.
+
+        Settings that only the checkpoint's generation config has (a penalty, a temperature) are neutral
+        unless they are passed: see docs/running.md.
+        """
+        own: Any = super()
+        return call.generate(self, own.generate, inputs, options)
+
+    def train(self, mode: bool = True) -> Any:
+        """Set the prompt to training. The frozen base stays in evaluation mode, without dropout."""
+        self.training = mode
+        getattr(self, MODULE).train(mode)
+        return self
+
+    @contextlib.contextmanager
+    def plain(self) -> Iterator[Any]:
+        """Run the base alone inside, as a reference for example."""
+        with alone():
+            yield self
+
+    def reference(self) -> Any:
+        """Return the base alone as a model that shares every weight: the `ref_model` of DPO or KTO."""
+        twin = object.__new__(holder_of(self).own_class)
+        vars(twin).update({name: value for name, value in vars(self).items() if name != NAME})
+        vars(twin)["_modules"] = {name: part for name, part in self._modules.items() if name != MODULE}
+        twin.training = False
+        return twin
+
+    def detach(self) -> Any:
+        """Give the model back as it was before `attach`, to the byte and attribute. The prompt is dropped."""
+        holder = holder_of(self)
+        del vars(self)[NAME], self._modules[MODULE]
+        self.__class__ = holder.own_class
+        holder.lm.close()
+        return self
+
+    def print_trainable_parameters(self) -> None:
+        """Print how many parameters are trained, in PEFT's format."""
+        trained = sum(p.numel() for p in self.parameters() if p.requires_grad)
+        whole = sum(p.numel() for p in self.parameters())
+        share = 100 * trained / whole
+        print(f"trainable params: {trained:,} || all params: {whole:,} || trainable%: {share:.4f}")
+
+    def gradient_checkpointing_enable(self, *args: Any, **kwargs: Any) -> None:
+        """Compute layers again in the backward pass. transformers' options are not needed and are ignored."""
+        with alone():
+            holder_of(self).lm.set_gradient_checkpointing(True)
+
+    def gradient_checkpointing_disable(self) -> None:
+        """Keep the activations of all layers for the backward pass."""
+        holder_of(self).lm.set_gradient_checkpointing(False)
+
+    def enable_input_require_grads(self) -> None:
+        """Do nothing: the vectors themselves bring the gradient into the model."""
+
+    def save_pretrained(
+        self, save_directory: str | Path, is_main_process: bool | None = None, **_: Any
+    ) -> None:
+        """Write the prompt as an artifact: `softprompt generate`, `eval`, `serve` and `export` take it.
+
+        A trainer passes `is_main_process`. For it `model.safetensors` holds the trained parameters as well,
+        as it reads that file to resume a run.
+        """
+        if is_main_process is not False:
+            saving.save(self, Path(save_directory), for_trainer=bool(is_main_process))
+
+    @classmethod
+    def from_pretrained(cls, base: Any, folder: str | Path, tokenizer: Any = None) -> Any:
+        """Attach a prompt that `save_pretrained` or `softprompt tune` wrote.
+
+        Raises SoftPromptError where the base is another than the one that it was trained on.
+        """
+        from .attach import attach_artifact
+
+        return attach_artifact(base, folder, tokenizer)
+
+    @property
+    def _keys_to_ignore_on_save(self) -> list[str]:
+        """The base's parameters, which a trainer that loads a checkpoint does not miss then."""
+        return [name for name in self.state_dict() if not name.startswith(f"{MODULE}.")]
+
+
+@lru_cache
+def subclass(plain: type) -> type:
+    """Return the class of a model with a prompt, whose own class is `plain`."""
+
+    def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
+        above: Any = super(made, self)
+        return call.forward(self, above.forward, args, kwargs)
+
+    signature = inspect.signature(plain.forward)
+    parameters = list(signature.parameters.values())
+    more = [inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None) for name in call.ARGUMENTS]
+    end = len(parameters) - (parameters[-1].kind is inspect.Parameter.VAR_KEYWORD)
+    forward.__signature__ = signature.replace(parameters=[*parameters[:end], *more, *parameters[end:]])  # type: ignore[attr-defined]
+    forward.__doc__ = plain.forward.__doc__
+    made = type(
+        plain.__name__, (SoftPromptModel, plain), {"forward": forward, "__module__": plain.__module__}
+    )
+    return made

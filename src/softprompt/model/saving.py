@@ -1,0 +1,41 @@
+"""An attached prompt on disk: an artifact, as `tune` writes it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import save_file
+
+from ..artifacts import artifact as artifacts
+from ..artifacts.interop.foreign import manifest_of
+from ..errors import SoftPromptError
+from .holder import MODULE, holder_of, without_prompt
+
+RESUMED = "model.safetensors"  # the file that transformers' trainers load to resume a run
+
+
+def save(model: Any, folder: Path, *, for_trainer: bool) -> None:
+    """Write the artifact and, for a trainer, the file of parameters that it resumes from.
+
+    Raises SoftPromptError for a module of the user's own that is not in the registry of methods.
+    """
+    holder, module = holder_of(model), getattr(model, MODULE)
+    if holder.method is None:
+        raise SoftPromptError(
+            f"{type(module).__name__} cannot be saved",
+            why="an artifact names its method, and this class is none of the registered ones",
+            fix="register it as a method, or save model.soft_prompt.state_dict() yourself",
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    with without_prompt(model):
+        about = manifest_of(
+            folder, holder.lm, holder.method, dict(holder.options), holder.prompts, "an attached model"
+        )
+        about["base"]["fingerprint"] = dict(holder.base)
+        about["recipe"]["template"] |= dict(holder.template)
+        about["trained_parameters"] = sum(p.numel() for p in module.parameters() if p.requires_grad)
+        artifacts.save(folder, module, holder.lm, about)
+    if for_trainer:
+        trained = {f"{MODULE}.{name}": tensor.contiguous() for name, tensor in module.state_dict().items()}
+        save_file(trained, folder / RESUMED, metadata={"format": "pt"})

@@ -1,0 +1,388 @@
+"""An attached model gives the engine's numbers in the caller's columns, and is given back as it was."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import inspect
+import re
+import typing
+
+import pytest
+import torch
+from tests.conftest import HEADS, encoder_tokenizer, tiny_model, tiny_tokenizer
+
+import softprompt
+from softprompt import SoftPromptError, methods
+from softprompt.data.collate import batch_of_ids
+from softprompt.lm import attachment, families
+from softprompt.lm.apply import injection_for
+from softprompt.lm.causal import CausalLM
+from softprompt.lm.encoder import EncoderLM
+from softprompt.lm.seq2seq import Seq2SeqLM
+from softprompt.methods.base import Setting
+from softprompt.methods.typed_options import CONFIGS
+from softprompt.model import SoftPromptModel, attach
+
+INPUTS, TARGETS = [[5, 6, 7, 8], [12, 13], [20, 21, 22]], [[9, 10, 11], [14, 15], [23, 24]]
+PROMPTS = ("joke", "fact")
+DECODERS = [*families.DECODERS, *families.LENGTHS, *families.KINDS]
+
+
+def padded(rows, side, fill=0):
+    """Rows of one width, padded at a side."""
+    width = max(map(len, rows))
+    gaps = [[fill] * (width - len(row)) for row in rows]
+    return torch.tensor(
+        [gap + list(row) if side == "left" else list(row) + gap for row, gap in zip(rows, gaps, strict=True)]
+    )
+
+
+def causal_batch(side):
+    """`input_ids`, `attention_mask` and `labels` as a trainer's collator makes them."""
+    rows = [a + b for a, b in zip(INPUTS, TARGETS, strict=True)]
+    labels = [[-100] * len(a) + b for a, b in zip(INPUTS, TARGETS, strict=True)]
+    return {
+        "input_ids": padded(rows, side),
+        "attention_mask": padded([[1] * len(row) for row in rows], side),
+        "labels": padded(labels, side, -100),
+    }
+
+
+def engine(model, family):
+    kind = (
+        Seq2SeqLM
+        if family in families.ENCODER_DECODERS
+        else EncoderLM
+        if family in families.ENCODERS
+        else CausalLM
+    )
+    return kind(model, None, family)
+
+
+def loss_of(logits, targets):
+    """The mean over all target tokens, written out. Logits [batch, T, V] are right-aligned."""
+    parts = []
+    for row, target in zip(logits, targets, strict=True):
+        parts.append(
+            -torch.log_softmax(row[-len(target) :].float(), -1).gather(1, torch.tensor(target)[:, None])
+        )
+    return torch.cat(parts).mean()
+
+
+def configurations(lm):
+    """A soft prompt and a prefix at both places, as far as the model takes them."""
+    yield softprompt.PromptTuning(length=3, placement="before")
+    yield softprompt.PromptTuning(length=3, placement="after")
+    if "prefix" not in lm.spec.limits:
+        yield softprompt.PrefixTuning(length=2, placement="before", init="random")
+        yield softprompt.PrefixTuning(length=2, placement="after", init="random")
+
+
+@pytest.mark.parametrize("family", DECODERS)
+def test_every_decoder_gives_the_engines_logits(family, perturb, close):
+    if families.tiny(family).config.is_encoder_decoder:
+        pytest.skip("an encoder-decoder model: see below")
+    lm = engine(families.tiny(family), family)
+    for config in configurations(lm):
+        try:
+            model = attach(families.tiny(family), None, config, prompts=PROMPTS)
+        except SoftPromptError as error:  # the engine refuses the same
+            with pytest.raises(SoftPromptError, match=re.escape(error.what)):
+                methods.build(config.name, Setting(lm, PROMPTS), config.options())
+            continue
+        perturb(model.soft_prompt)
+        batch = batch_of_ids(INPUTS, TARGETS, [0, 1, 0])
+        injection = injection_for(lm, model.soft_prompt, batch)
+        try:
+            expected = lm.logits(batch, injection)
+        except SoftPromptError as error:
+            with pytest.raises(SoftPromptError, match=re.escape(error.what)):
+                model(**causal_batch("left"), prompts=[0, 1, 0])
+            continue
+        for side in ("left", "right"):
+            call = causal_batch(side)
+            if lm.spec.batching != "any":
+                with pytest.raises(SoftPromptError, match="one batch"):
+                    model(**call, prompts=[0, 1, 0])
+                call = {
+                    name: tensor[:1, -7:] if side == "left" else tensor[:1, :7]
+                    for name, tensor in call.items()
+                }
+                close(model(**call, prompts=[0]).logits[:, 3:6], expected[:1], 2e-5)
+                continue
+            output = model(**call, prompts=["joke", "fact", "joke"])
+            assert output.logits.shape[:2] == call["input_ids"].shape
+            close(output.loss, loss_of(expected, TARGETS), 1e-5)
+            for row, (ids, target) in enumerate(zip(INPUTS, TARGETS, strict=True)):
+                start = int(call["attention_mask"][row].argmax()) + len(ids) - 1
+                close(output.logits[row, start : start + len(target)], expected[row, -len(target) :], 2e-5)
+
+
+@pytest.mark.parametrize("method", CONFIGS)
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_every_method_gives_the_engines_loss(method, side, perturb, close):
+    options = {"top_layers": 2} if method == "llama-adapter" else {}
+    model = attach(
+        tiny_model("llama"), tiny_tokenizer(), CONFIGS[method](length=3, **options), prompts=PROMPTS
+    )
+    perturb(model.soft_prompt)
+    lm, batch = engine(tiny_model("llama"), "llama"), batch_of_ids(INPUTS, TARGETS, [0, 1, 0])
+    expected = loss_of(lm.logits(batch, injection_for(lm, model.soft_prompt, batch)), TARGETS)
+    output = model(**causal_batch(side), prompts=torch.tensor([0, 1, 0]))
+    close(output.loss, expected, 1e-5)
+    output.loss.backward()
+    gradients = [p.grad for p in model.soft_prompt.parameters() if p.requires_grad]
+    assert all(g is not None for g in gradients) and any(bool(g.abs().sum() > 0) for g in gradients)
+    assert all(p.grad is None for name, p in model.named_parameters() if not name.startswith("soft_prompt."))
+
+
+@pytest.mark.parametrize("family", families.ENCODER_DECODERS)
+@pytest.mark.parametrize("placement", ["before", "after", "decoder"])
+def test_every_encoder_decoder_gives_the_engines_loss(family, placement, perturb, close):
+    lm = engine(families.tiny(family), family)
+    if placement == "decoder" and "decoder" in lm.spec.limits:
+        with pytest.raises(SoftPromptError):
+            attach(families.tiny(family), None, softprompt.PromptTuning(length=3, placement=placement))(
+                input_ids=torch.tensor(INPUTS[:1]), labels=torch.tensor(TARGETS[:1])
+            )
+        return
+    model = attach(families.tiny(family), None, softprompt.PromptTuning(length=3, placement=placement))
+    perturb(model.soft_prompt)
+    batch = batch_of_ids(INPUTS, TARGETS)
+    injection = injection_for(lm, model.soft_prompt, batch)
+    expected = loss_of(lm.logits(batch, injection), TARGETS)
+    mask = padded([[1] * len(row) for row in INPUTS], "right")
+    begin = list(lm._begin)  # what the decoder starts with; some families would shift it out of the labels
+    output = model(
+        input_ids=padded(INPUTS, "right"),
+        attention_mask=mask,
+        decoder_input_ids=padded([begin + target[:-1] for target in TARGETS], "right"),
+        labels=padded([[-100] * (len(begin) - 1) + target for target in TARGETS], "right", -100),
+    )
+    close(output.loss, expected, 1e-5)
+
+
+@pytest.mark.parametrize("head", [None, "sequence", "tokens"])
+@pytest.mark.parametrize("placement", ["before", "after"])
+def test_an_encoder_gives_the_engines_logits(head, placement, new_encoder, perturb, close):
+    lm = new_encoder("bert", head)
+    base = families.tiny("bert", 0, HEADS[head])
+    model = attach(base, encoder_tokenizer(), softprompt.PromptTuning(length=3, placement=placement))
+    perturb(model.soft_prompt)
+    rows = [[97, 5, 6, 7, 98], [97, 9, 98]]
+    places = [[1, 2], [0, 1]]
+    batch = batch_of_ids(rows, [[0, 0], [0, 0]], places=places)
+    expected = lm.logits(batch, injection_for(lm, model.soft_prompt, batch))
+    mask = padded([[1] * len(row) for row in rows], "right")
+    logits = model(input_ids=padded(rows, "right"), attention_mask=mask).logits
+    if head != "sequence":
+        logits = torch.stack([logits[row, columns] for row, columns in enumerate(places)])
+    close(logits.reshape(expected.shape), expected, 1e-5)
+
+
+@pytest.mark.parametrize("placement", ["before", "after"])
+@pytest.mark.parametrize("config", [softprompt.PromptTuning, softprompt.PrefixTuning])
+def test_generate_gives_what_the_engine_gives(config, placement, perturb):
+    model = attach(
+        tiny_model("llama"), None, config(length=3, placement=placement, init="random"), prompts=PROMPTS
+    )
+    perturb(model.soft_prompt)
+    lm, batch = engine(tiny_model("llama"), "llama"), batch_of_ids(INPUTS, None, [1, 0, 1])
+    new = lm.generate(batch, injection_for(lm, model.soft_prompt, batch), max_new_tokens=5, do_sample=False)
+    ids, mask = padded(INPUTS, "left"), padded([[1] * len(row) for row in INPUTS], "left")
+    prompts = ["fact", "joke", "fact"]
+    whole = model.generate(ids, attention_mask=mask, prompts=prompts, max_new_tokens=5, do_sample=False)
+    assert torch.equal(whole[:, : ids.shape[1]], ids) and torch.equal(whole[:, ids.shape[1] :], new)
+    several = model.generate(
+        input_ids=ids,
+        attention_mask=mask,
+        prompts=prompts,
+        max_new_tokens=5,
+        num_beams=2,
+        num_return_sequences=2,
+        return_dict_in_generate=True,
+        output_scores=True,
+    )
+    assert several.sequences.shape[0] == 6 and several.scores
+
+
+def test_plain_and_reference_are_the_base(close):
+    base = tiny_model("llama")
+    call = {name: tensor for name, tensor in causal_batch("left").items() if name != "labels"}
+    expected = copy.deepcopy(base)(**call).logits
+    model = attach(base, None, softprompt.PromptTuning(length=3, placement="before"))
+    assert (model(**call).logits - expected).abs().max() > 1e-3
+    with model.plain() as plain:
+        close(plain(**call).logits, expected)
+    twin = model.reference()
+    close(twin(**call).logits, expected)
+    assert not isinstance(twin, SoftPromptModel)
+    assert twin.get_input_embeddings().weight is model.get_input_embeddings().weight
+
+
+def test_detach_gives_the_model_back(perturb):
+    from tests.lm.test_close import differences, snapshot
+
+    model = tiny_model("llama").train()
+    before, kind = snapshot(model), type(model)
+    attached = attach(model, None, softprompt.PrefixTuning(length=3))
+    assert attached is model and isinstance(model, SoftPromptModel) and isinstance(model, kind)
+    model(**causal_batch("left")).loss.backward()
+    model.generate(torch.tensor(INPUTS[:1]), max_new_tokens=2)
+    assert model.detach() is model and type(model) is kind
+    assert not differences(before, snapshot(model))
+    attach(model, None, softprompt.PromptTuning(length=2)).detach()
+    assert not differences(before, snapshot(model))
+
+
+def test_a_method_that_does_not_suit_leaves_the_model_alone():
+    from tests.lm.test_close import differences, snapshot
+
+    model = families.tiny("mamba")
+    before = snapshot(model)
+    with pytest.raises(SoftPromptError):
+        attach(model, None, softprompt.PrefixTuning(length=3))
+    assert attachment.attached(model) is None and not differences(before, snapshot(model))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"prompts": None}, "which prompt each row uses"),
+        ({"prompts": ["joke", "fats", "joke"]}, "fact"),
+        ({"prompts": ["joke"]}, "1 prompts are given for 3 rows"),
+        ({"prompts": [0, 2, 0]}, "unknown prompt"),
+        ({"labels": None}, "does not say where the input ends"),
+        ({"labels": None, "input_lengths": [4, 9, 3]}, "do not fit the rows"),
+        ({"labels": "all"}, "has no input"),
+        ({"input_ids": None}, "needs input_ids"),
+        ({"position_ids": "packed"}, "position_ids"),
+        ({"attention_mask": "4d"}, "packed sequences"),
+    ],
+)
+def test_mistakes_in_a_batch_are_errors(change, message):
+    model = attach(
+        tiny_model("llama"), None, softprompt.PromptTuning(length=3, placement="after"), prompts=PROMPTS
+    )
+    call = {**causal_batch("right"), "prompts": ["joke", "fact", "joke"]}
+    odd = {
+        "all": call["input_ids"],
+        "packed": torch.tensor([[0, 1, 2, 0, 1, 2, 3]] * 3),
+        "4d": torch.ones(3, 1, 7, 7),
+    }
+    call |= {
+        name: odd.get(value, value) if isinstance(value, str) else value for name, value in change.items()
+    }
+    with pytest.raises(SoftPromptError, match=message) as error:
+        model(**call)
+    assert error.value.fix or "unknown" in str(error.value)
+
+
+def test_other_mistakes_are_errors():
+    model = attach(tiny_model("llama"), None, softprompt.PromptTuning(length=3, placement="before"))
+    with pytest.raises(SoftPromptError, match="already"):
+        attach(model, None, softprompt.PromptTuning(length=3))
+    with pytest.raises(SoftPromptError, match="no model"):
+        attach(torch.nn.Linear(2, 2), None, softprompt.PromptTuning(length=3))
+    call = causal_batch("left")
+    next(model.parameters()).requires_grad_(True)
+    with pytest.raises(SoftPromptError, match="would be trained"):
+        model(**call)
+    next(model.parameters()).requires_grad_(False)
+    with torch.no_grad(), model.plain():
+        cache = model(**call, use_cache=True).past_key_values
+    with pytest.raises(SoftPromptError, match="cache"):
+        model(**call, past_key_values=cache)
+
+
+def test_input_lengths_stand_for_labels(close):
+    model = attach(tiny_model("llama"), None, softprompt.PromptTuning(length=3, placement="after"))
+    call = causal_batch("left")
+    expected = model(**call).logits
+    del call["labels"]
+    close(model(**call, input_lengths=[4, 2, 3]).logits, expected)
+
+
+@pytest.mark.parametrize("method", CONFIGS)
+def test_a_configuration_has_its_methods_options(method):
+    config, build = CONFIGS[method], methods.find(method).build
+    known = {name: p.default for name, p in inspect.signature(build).parameters.items() if name != "setting"}
+    assert {field.name: field.default for field in dataclasses.fields(config)} == known
+    hints = typing.get_type_hints(build)
+    assert {name: hint for name, hint in typing.get_type_hints(config).items() if name != "name"} == {
+        name: hints[name] for name in known
+    }
+    assert config().options() == {} and getattr(softprompt, config.__name__) is config
+
+
+def test_every_method_that_trains_has_a_configuration():
+    assert set(CONFIGS) == set(methods.METHODS) - {"none"}
+
+
+def test_what_is_saved_is_an_artifact(tmp_path, perturb, close):
+    base, tokenizer = tiny_model("llama"), tiny_tokenizer()
+    base.save_pretrained(tmp_path / "base")
+    tokenizer.save_pretrained(tmp_path / "base")
+    from transformers import AutoModelForCausalLM
+
+    base = AutoModelForCausalLM.from_pretrained(tmp_path / "base")
+    model = attach(base, tokenizer, softprompt.PrefixTuning(length=3, placement="before"), prompts=PROMPTS)
+    perturb(model.soft_prompt)
+    ids = torch.tensor([tokenizer("What a film!")["input_ids"]])
+    expected = model.generate(ids, prompts="fact", max_new_tokens=6, do_sample=False)[0, ids.shape[1] :]
+    call = {**causal_batch("left"), "prompts": ["joke", "fact", "joke"]}
+    loss = model(**call).loss
+    model.save_pretrained(tmp_path / "mood")
+    lm = softprompt.load(str(tmp_path / "base"), dtype="float32")
+    tuned = softprompt.open_prompt(tmp_path / "mood", lm)
+    assert tuned.generate("What a film!", prompt="fact", max_new_tokens=6) == tokenizer.decode(expected)
+    model.detach()
+    again = SoftPromptModel.from_pretrained(base, tmp_path / "mood", tokenizer)
+    close(again(**call).loss, loss, 1e-6)
+    again(**call).loss.backward()
+    assert any(p.grad is not None for p in again.soft_prompt.parameters())
+
+
+def test_what_tune_made_is_attached(tmp_path, model_folder):
+    rows = [{"input": f"row {i}", "target": "good"} for i in range(8)]
+    softprompt.tune(
+        str(model_folder),
+        "prompt-tuning",
+        rows,
+        output=tmp_path / "run",
+        length=3,
+        steps=2,
+        placement="before",
+    )
+    from transformers import AutoModelForCausalLM
+
+    base = AutoModelForCausalLM.from_pretrained(model_folder)
+    model = SoftPromptModel.from_pretrained(base, tmp_path / "run", tiny_tokenizer())
+    model(**causal_batch("left")).loss.backward()
+    assert [p.grad is not None for p in model.soft_prompt.parameters()] == [True]
+
+
+def test_a_module_of_ones_own(close):
+    from softprompt.injection import Injection, SoftTokens
+    from softprompt.methods.base import SoftPrompt
+
+    class Mine(SoftPrompt):
+        def __init__(self):
+            super().__init__()
+            self.vectors = torch.nn.Parameter(torch.ones(2, 32) * 0.1)
+
+        @property
+        def num_prompts(self):
+            return 1
+
+        def forward(self, prompt_ids, inputs=None):
+            rows = self.vectors.expand(len(prompt_ids), 2, 32)
+            return Injection(before=SoftTokens(rows, torch.ones(len(prompt_ids), 2, dtype=torch.bool)))
+
+    model = attach(tiny_model("llama"), None, Mine())
+    call = causal_batch("left")
+    model(**call).loss.backward()
+    assert model.soft_prompt.vectors.grad is not None
+    with pytest.raises(SoftPromptError, match="cannot be saved"):
+        model.save_pretrained("nowhere")
