@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src/softprompt"
 ROOT_MODULES = {"__init__", "__main__", "api", "tuned", "build", "injection", "errors"}
 ROOMS = {
-    *("_system", "config", "data", "methods", "lm", "cache", "artifacts", "evaluation", "training"),
+    *("_system", "config", "data", "methods", "model", "lm", "cache", "artifacts", "evaluation", "training"),
     *("compare", "recommend", "serve", "cli"),
 }
 

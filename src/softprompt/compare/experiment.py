@@ -20,9 +20,9 @@ from ..config.schema import Recipe
 from ..errors import SoftPromptError
 from . import worker
 from .candidates import contestants
-from .engine import Counts, Engine, Hooks
 from .executors import Executor, executor
 from .manifest import Before, Study
+from .phase_runner import Counts, Hooks, PhaseRunner
 from .splits import Splits
 from .store import Folder
 from .worker import FirstLook
@@ -87,7 +87,7 @@ def compare(
         for text in remarks:
             hooks.on_stage(f"note: {text}")
         study = Study.begin(recipe, candidates, splits, place, source, started)
-        engine = Engine(study, runner, hooks, started, search_only)
+        engine = PhaseRunner(study, runner, hooks, started, search_only)
         with task("trial", sum(engine.plan().values())) as progress:
             engine.on_record = lambda: progress.at(len(engine.records))
             engine.run()

@@ -33,7 +33,7 @@ class Hooks:
     on_record: Callable[[Record, bool], None] = lambda record, was_there: None
 
 
-class Engine:
+class PhaseRunner:
     """Decides which trials are next, and keeps their records."""
 
     def __init__(
