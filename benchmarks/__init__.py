@@ -1,1 +1,1 @@
-"""Measurements behind the numbers in docs/: commands that anyone can run on their own copy of the data."""
+"""Commands that measure the numbers in docs/, and that anyone can run on their own copy of the data."""

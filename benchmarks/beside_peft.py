@@ -1,17 +1,17 @@
-"""The table of the README: softprompt and PEFT on one model, measured in turns in one run.
+"""Measure the README's table: softprompt and PEFT on one model, in turns in one run.
 
     python -m benchmarks.beside_peft [--data DIR] [--dtype bfloat16] [--threads N] [--cpu] [--json]
     python -m benchmarks.beside_peft --short
 
-Four rows, each a pair of medians: training steps a second, peak memory above the loaded model, the error of a
-padded batch, and how many prompts one batch serves. PEFT gets the very batches of softprompt's side, of like
-lengths, which is faster than its own random order. Training is `prompt-tuning` with 16 vectors ahead of the
-input. The rows are made-up reviews, or those of `DIR/sst2/train.jsonl` (`input` and `target`).
+The four rows are pairs of medians: training steps a second, peak memory above the loaded model, the error of
+a padded batch, and how many prompts one batch serves. PEFT gets the same batches as softprompt, whose rows
+have similar lengths; that is faster than its own random order. Training is `prompt-tuning` with 16 vectors
+ahead of the input. The rows are made-up reviews, or those of `DIR/sst2/train.jsonl` (`input` and `target`).
 
-An error is the largest difference of a logit, as a share of the largest logit. A prompt is served where its
-row answers in the mixed batch as it does alone, to a thousandth. The command fails where our side is not
-exact, and where the losses of the two trainings differ in float32. `--short` runs on a tiny random
-model: its times mean nothing.
+An error is the largest difference of a logit, as a share of the largest logit. A prompt is served if its
+row's logits in the mixed batch equal those of the row alone, to a thousandth. The command fails if
+softprompt is not exact, or if the losses of the two trainings differ in float32. `--short` runs on a tiny
+random model: its times mean nothing.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ ALIKE = 1e-3  # of the largest logit: the answer of a row in a mixed batch is it
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """One row of the table. `wrong` says why the result cannot be used; it is empty where it can."""
+    """A row compares both sides. `wrong` says why the result cannot be used; it is empty where it can."""
 
     measure: str
     ours: float
@@ -64,14 +64,14 @@ class Pair:
     wrong: str = ""
 
     def cells(self) -> tuple[str, str, str, str]:
-        """The measure, both numbers and their ratio, as texts."""
+        """Format the measure, both numbers and their ratio."""
         form = "{:.1e}" if self.unit == "" else "{:,.3g}" if self.ours < 100 else "{:,.0f}"
         numbers = (f"{form.format(number)} {self.unit}".strip() for number in (self.ours, self.peft))
         return self.measure, *numbers, _ratio(self.ours, self.peft) if self.unit else ""
 
 
 def measure(options: Options, dtype: str, prompts: int) -> list[Pair]:
-    """The four rows of the table."""
+    """Measure the four rows of the table."""
     lm = softprompt.load(options.model, dtype=dtype)  # type: ignore[arg-type]
     rows = encoded(options.data, SET, options.blocks * options.steps * options.batch, lm.tokenizer)
     ours = Ours(lm, "prompt-tuning", rows)
@@ -156,8 +156,8 @@ def _padded_peft(model: Any, short: Sequence[int], long: Sequence[int]) -> float
 
 def _served_ours(lm: LanguageModel, method: SoftPrompt, row: Sequence[int], prompts: int) -> int:
     mixed = lm.logits(batch_of_ids([row] * prompts, [[1]] * prompts), method(torch.arange(prompts)))
-    one = batch_of_ids([row], [[1]])
-    alone = [lm.logits(one, method(torch.tensor([i])))[0] for i in range(prompts)]
+    single = batch_of_ids([row], [[1]])
+    alone = [lm.logits(single, method(torch.tensor([i])))[0] for i in range(prompts)]
     return sum(difference(a, b) <= ALIKE for a, b in zip(mixed, alone, strict=True))
 
 
@@ -183,7 +183,7 @@ def _ratio(ours: float, peft: float) -> str:
 
 
 def table(pairs: Sequence[Pair]) -> str:
-    """Markdown."""
+    """Format the rows as a Markdown table."""
     rows = [("", "softprompt", "PEFT", "softprompt / PEFT"), ("---",) * 4, *(pair.cells() for pair in pairs)]
     return "\n".join(f"| {' | '.join(row)} |" for row in rows)
 
@@ -216,7 +216,7 @@ def main(arguments: list[str] | None = None) -> int:
     logging.disable_progress_bar()
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the libraries beside us
+        warnings.simplefilter("ignore")  # those of other libraries
         data = args.data or tiny.write_rows(Path(folder) / "rows", args.blocks * args.steps * 16, longest=40)
         options = Options(data, blocks=args.blocks, steps=args.steps, threads=args.threads)
         if args.short:

@@ -1,4 +1,4 @@
-"""What the commands that measure share: their options, running measures, and telling what came of them."""
+"""The benchmark commands share their options, the loop over measures, and the output."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Measures = Mapping[str, Callable[[Subject], Iterable[Line]]]
 
 
 def parser_of(prog: str, doc: str | None, measures: Iterable[str], page: str) -> argparse.ArgumentParser:
-    """With the options that every such command has; `page` holds its tables."""
+    """Return a parser with the options that every benchmark has; `page` is the docs page with its tables."""
     names = list(measures)
     parser = argparse.ArgumentParser(
         prog=prog, description=doc, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -35,7 +35,7 @@ def parser_of(prog: str, doc: str | None, measures: Iterable[str], page: str) ->
 
 
 def need_peft(parser: argparse.ArgumentParser) -> None:
-    """Ends the command where PEFT is not installed."""
+    """End the command if PEFT is not installed."""
     if importlib.util.find_spec("peft") is None:
         parser.error("PEFT is not installed. fix: pip install 'softprompt[lora]'")
 
@@ -46,29 +46,29 @@ def run(
     subject: Subject,
     wrong: tuple[type[Exception], ...] = (SoftPromptError,),
 ) -> list[Line]:
-    """The lines of the measures, each told to stderr as it comes.
+    """Run the measures and return their lines; each is printed to stderr when it is ready.
 
-    A measure that leaves none, or ends with an error of the kinds in `wrong`, is wrong.
+    A measure without lines, or one that ends with an error of the kinds in `wrong`, is wrong.
     """
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     lines: list[Line] = []
     for name in names:
-        found: list[Line] = []
+        measured: list[Line] = []
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of the libraries beside us
+            warnings.simplefilter("ignore")  # those of other libraries
             try:
                 for line in measures[name](subject):
-                    found.append(line)
+                    measured.append(line)
                     print("  ".join(filter(None, line.cells())), file=sys.stderr, flush=True)
             except wrong as error:
-                found.append(_none(name, str(error) or type(error).__name__))
-        lines += found or [_none(name, "no line came of it")]
+                measured.append(_none(name, str(error) or type(error).__name__))
+        lines += measured or [_none(name, "it gave no result")]
     return lines
 
 
 def tell(lines: Sequence[Line], args: argparse.Namespace, where: str, **more: Any) -> int:
-    """Print them as the arguments say, with `more` in JSON; 1 where one is wrong."""
+    """Print the lines in the requested format, with `more` in JSON; return 1 if a line is wrong."""
     if args.json:
         print(json.dumps({"where": where, **more, "lines": [line.to_json() for line in lines]}))
     else:

@@ -1,10 +1,10 @@
-"""How well each method learns SST-2 sentences: mean over seeds on rows that played no part in training.
+"""Measure how well each method learns SST-2 sentences: the mean over seeds on held-out rows.
 
     python -m benchmarks.quality --data DIR [--out runs/quality] [--only prompt-tuning/after] [--seeds 0 1 2]
 
-`DIR` holds train.jsonl and validation.jsonl with `input` and `target`. Every run is a process of
-its own and leaves one line in OUT/results.jsonl; what stands there already is not run again. The dev rows
-that choose the checkpoint are carved out of the training rows; validation.jsonl is read once, at the end.
+`DIR` holds train.jsonl and validation.jsonl with `input` and `target`. Every run has its own
+process and appends one line to OUT/results.jsonl; runs that are in that file are skipped. The dev rows
+that choose the checkpoint are split from the training rows; validation.jsonl is read once, at the end.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ DEMONSTRATIONS = (
     "Review: flat , noisy and far too long .\nSentiment: negative\n\n"
 )
 
-#: What each contestant lays over SENTIMENT. Steps keep a run's training under five minutes on two cores.
+#: Each contestant overrides parts of SENTIMENT. The steps keep training under five minutes on two cores.
 CONTESTANTS: dict[str, dict[str, dict[str, Any]]] = {
     "prompt-tuning/after": {
         "template": {"input": "Review: {{ input }}"},
@@ -82,7 +82,7 @@ REFERENCES = {"zero-shot": 0, "8-shot": 8}  # the plain model, with so many demo
 
 
 def recipe(name: str, data: Path, seed: int, out: Path) -> dict[str, Any]:
-    """The recipe of one run, as a user would write it."""
+    """Return the recipe of one run, as a user would write it."""
     parts = CONTESTANTS[name]
     return {
         "data": {**SENTIMENT["data"], "train": str((data / "train.jsonl").resolve())},
@@ -96,7 +96,7 @@ def recipe(name: str, data: Path, seed: int, out: Path) -> dict[str, Any]:
 
 
 def run_one(name: str, data: Path, seed: int, out: Path) -> dict[str, Any]:
-    """Train and score validation.jsonl; one result."""
+    """Train, score validation.jsonl, and return the result."""
     from softprompt.config.load import recipe_from_dict
     from softprompt.data.sources import read_rows
     from softprompt.training.prepare import prepare
@@ -123,7 +123,7 @@ def run_one(name: str, data: Path, seed: int, out: Path) -> dict[str, Any]:
 
 
 def run_reference(name: str, data: Path, seed: int, out: Path) -> dict[str, Any]:
-    """The plain model on validation.jsonl, with demonstrations drawn from the training rows."""
+    """Score the plain model on validation.jsonl, with demonstrations drawn from the training rows."""
     from softprompt.config.load import recipe_from_dict
     from softprompt.data.fewshot import few_shot
     from softprompt.data.sources import read_rows
@@ -153,7 +153,7 @@ def _accuracy(prepared: Prepared, rows: list[Example]) -> dict[str, Any]:
 
 
 def table(results: list[dict[str, Any]]) -> str:
-    """Markdown: a line a contestant, mean over its seeds."""
+    """Format a Markdown table with a line for each contestant: the mean over its seeds."""
     lines = [
         "| method | accuracy, mean of seeds | each seed | trained | artifact | train s | peak GB |",
         "|---|---|---|---|---|---|---|",
@@ -200,18 +200,9 @@ def main() -> None:
         for seed in args.seeds:
             if any(r["contestant"] == name and r["seed"] == seed for r in results):
                 continue
-            command = [
-                sys.executable,
-                "-m",
-                "benchmarks.quality",
-                "--data",
-                str(args.data),
-                "--out",
-                str(args.out),
-            ]
-            done = subprocess.run(
-                [*command, "--one", name, str(seed)], stdout=subprocess.PIPE, text=True, check=True
-            )
+            command = [sys.executable, "-m", "benchmarks.quality", "--data", str(args.data)]
+            command += ["--out", str(args.out), "--one", name, str(seed)]
+            done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
             results.append(json.loads(done.stdout.splitlines()[-1]))
             with file.open("a") as stream:
                 stream.write(json.dumps(results[-1]) + "\n")

@@ -1,4 +1,4 @@
-"""How often the statistics of a comparison err, counted on simulated scores: the tables of docs/measures.md.
+"""Count how often a comparison's statistics err on simulated scores: the tables of docs/measures.md.
 
     python -m benchmarks.statistics
 
@@ -22,16 +22,16 @@ SETS = 2000
 
 
 def drawn(rng, seeds: int, rows: int, seed_sds: Sequence[float], means: Sequence[float], binary: bool):
-    """Scores of as many methods as there are `seed_sds`, on the same rows."""
+    """Draw scores of as many methods as there are `seed_sds`, on the same rows."""
     row = rng.normal(0, 1, rows)
     for sd, mean in zip(seed_sds, means, strict=True):
-        own = row + rng.normal(0, 0.5, rows) + rng.normal(0, 0.5, (seeds, rows))
-        x = mean + own + rng.normal(0, sd, (seeds, 1))
+        noisy = row + rng.normal(0, 0.5, rows) + rng.normal(0, 0.5, (seeds, rows))
+        x = mean + noisy + rng.normal(0, sd, (seeds, 1))
         yield Scores("", (x > 0) * 1.0 if binary else x)
 
 
 def pairs(seeds: int, rows: int, sds: tuple[float, float], binary: bool = False, mean: float = 0.0) -> dict:
-    """Shares of simulated pairs, each compared by itself."""
+    """Compare simulated pairs of methods, each alone, and return the rates of claims and coverage."""
     rng, noises, differences, plain = np.random.default_rng(0), [], [], []
     drawn_rows = rng.multinomial(rows, np.full(rows, 1 / rows), 1000) / rows
     for k in range(SETS):
@@ -60,14 +60,14 @@ def pairs(seeds: int, rows: int, sds: tuple[float, float], binary: bool = False,
 
 
 def families(seeds: int, sds: Sequence[float], mean: float) -> tuple[float, float]:
-    """Of many methods: any false claim where none differ; the first one's pairs found where it is ahead."""
-    rng, sets, false, found = np.random.default_rng(1), 300, 0, 0.0
+    """Return how often many equal methods give a false claim, and the share of true differences detected."""
+    rng, sets, false, detected = np.random.default_rng(1), 300, 0, 0.0
     for _ in range(sets):
         alike = list(drawn(rng, seeds, 300, sds, [0.0] * len(sds), False))
         false += any(c.significant for c in compare(alike, resamples=2000))
         ahead = list(drawn(rng, seeds, 300, sds, [mean] + [0.0] * (len(sds) - 1), False))
-        found += np.mean([c.significant for c in compare(ahead, resamples=2000)[: len(sds) - 1]])
-    return false / sets, found / sets
+        detected += np.mean([c.significant for c in compare(ahead, resamples=2000)[: len(sds) - 1]])
+    return false / sets, detected / sets
 
 
 def main() -> None:
@@ -75,15 +75,15 @@ def main() -> None:
     for seeds in (1, 2, 3, 5):
         for rows in (50, 200, 500):
             for sds in ((0, 0), (0.1, 0.1), (0.3, 0.3), (0.3, 0)) if seeds > 1 else ((0, 0),):
-                found = pairs(seeds, rows, sds)
+                detected = pairs(seeds, rows, sds)
                 of = [(0, 0), (0.3, 0.3)][: 1 if seeds == 1 else 2]
             shares = [pairs(seeds, rows, sds, True)["test"] for sds in of]
             print(seeds, rows, [f"{100 * share:.1f}" for share in shares], flush=True)
     print("power at what is stated as detectable:")
     for seeds, sd in ((1, 0.0), (3, 0.0), (3, 0.1), (3, 0.3), (5, 0.1), (5, 0.3)):
         stated = float(pairs(seeds, 200, (sd, sd))["stated"])
-        found = pairs(seeds, 200, (sd, sd), mean=stated)["test"]
-        print(seeds, sd, f"{stated:.3f} {100 * found:.1f}", flush=True)
+        detected = pairs(seeds, 200, (sd, sd), mean=stated)["test"]
+        print(seeds, sd, f"{stated:.3f} {100 * detected:.1f}", flush=True)
     print("eight methods: any false claim, one that is 0.5 ahead found")
     for seeds in (2, 3, 5):
         for sds in ([0.1] * 8, [0.1] * 7 + [0.4], np.geomspace(0.05, 0.5, 8).round(2).tolist()):

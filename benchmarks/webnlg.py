@@ -1,10 +1,10 @@
-"""A prefix on WebNLG (triples to text): BLEU against all references, on seen and unseen categories.
+"""Train a prefix on WebNLG (triples to text) and compute BLEU on seen and unseen categories.
 
     python -m benchmarks.webnlg --data DIR --out runs/webnlg [--steps N] [--json]
 
 `DIR` holds train.jsonl, validation.jsonl and test.jsonl with `input`, `target`, `references` and `seen`.
 Dev perplexity on 300 validation rows chooses the checkpoint; the test rows are read once, at the end.
-A killed run goes on where it was when the command is given again.
+BLEU uses all references. A killed run resumes when the command is given again.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Any
 
 
 def recipe(data: Path, out: Path, steps: int) -> dict[str, Any]:
-    """As a user would write it."""
+    """Return the recipe as a user would write it."""
     return {
         "data": {
             "train": str((data / "train.jsonl").resolve()),

@@ -1,4 +1,4 @@
-"""What tests in a real browser share."""
+"""Tests in a real browser share these helpers."""
 
 NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 

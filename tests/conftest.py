@@ -67,7 +67,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def tiny_model(family: str, seed: int = 0, **changes: Any):
-    """A random float32 model: grouped heads (llama), heads wider than hidden / heads (qwen3), or GPT-2."""
+    """Build a random float32 model: grouped heads (llama), heads wider than hidden / heads (qwen3), or GPT-2."""
     common = {"initializer_range": 0.2, "bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
     torch.manual_seed(seed)
     if family == "gpt2":
@@ -90,7 +90,7 @@ def roughen(model):
 
 
 def tiny_tokenizer() -> PreTrainedTokenizerFast:
-    """One token a printable ASCII character or line break, and an end token: 97 in all."""
+    """Build a tokenizer of 97 tokens: the printable ASCII characters, the line break, and an end token."""
     characters = [chr(i) for i in range(33, 127)] + ["Ġ", "Ċ"]  # a space and a line break, byte-level style
     raw = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(characters)}, merges=[]))
     raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -100,7 +100,7 @@ def tiny_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def encoder_tokenizer() -> PreTrainedTokenizerFast:
-    """`tiny_tokenizer` with the special tokens of an encoder around each text: [CLS] … [SEP]."""
+    """Build `tiny_tokenizer` with the special tokens of an encoder around each text: [CLS] … [SEP]."""
     raw = tiny_tokenizer().backend_tokenizer
     mask = AddedToken("[MASK]", lstrip=True, special=True)
     raw.add_special_tokens(["[CLS]", "[SEP]", mask, "[PAD]"])
@@ -113,7 +113,7 @@ def encoder_tokenizer() -> PreTrainedTokenizerFast:
 
 @pytest.fixture(scope="session")
 def new_encoder() -> Callable[..., EncoderLM]:
-    """`new_encoder(family, head, seed=0, **config)`: head is None (masked words) or a key of `HEADS`."""
+    """Build with `new_encoder(family, head, seed=0, **config)`; head is None (masked words) or a key of `HEADS`."""
 
     def make(family: str = "bert", head: str | None = None, seed: int = 0, **changes: Any) -> EncoderLM:
         model = families.tiny(family, seed, HEADS[head], **changes)
@@ -125,7 +125,7 @@ def new_encoder() -> Callable[..., EncoderLM]:
 
 @pytest.fixture(scope="session")
 def encoders(new_encoder) -> Callable[..., EncoderLM]:
-    """`encoders(family, head=None)`: one model for all tests of the session; nobody may change it."""
+    """Share one model for all tests with `encoders(family, head=None)`; no test may change it."""
     made: dict[tuple[str, str | None], EncoderLM] = {}
 
     def get(family: str, head: str | None = None) -> EncoderLM:
@@ -147,7 +147,7 @@ def bert_folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def new_lm() -> Callable[..., LanguageModel]:
-    """`new_lm(family, seed=0, **config)`: a model of the caller's own, to change as it likes."""
+    """Build a model with `new_lm(family, seed=0, **config)`; the caller may change it."""
 
     def make(family: str = "llama", seed: int = 0, **changes: Any) -> LanguageModel:
         if family in FAMILIES:
@@ -160,7 +160,7 @@ def new_lm() -> Callable[..., LanguageModel]:
 
 @pytest.fixture(scope="session")
 def lms(new_lm) -> Callable[[str], LanguageModel]:
-    """`lms(family)`: one model a family for all tests of the session; nobody may change it."""
+    """Share one model of a family for all tests with `lms(family)`; no test may change it."""
     made: dict[str, LanguageModel] = {}
 
     def get(family: str) -> LanguageModel:
@@ -197,7 +197,7 @@ def encoder_folder(tmp_path_factory) -> str:
 
 @pytest.fixture(scope="session")
 def setting() -> Callable[..., Setting]:
-    """`setting(lm, **changes)`: two prompts, two labels and four training rows to start from."""
+    """Build a `Setting` of two prompts, two labels and four training rows with `setting(lm, **changes)`."""
 
     def make(lm: CausalLM, **changes: Any) -> Setting:
         rows = tuple(tuple(range(start, start + 9)) for start in (3, 20, 41, 66))
@@ -229,7 +229,7 @@ def perturb() -> Callable[..., SoftPrompt]:
 
 @pytest.fixture(scope="session")
 def rows_to_batch() -> Callable[..., Batch]:
-    """`(inputs, targets, prompts)` as a batch whose rows carry texts too (for encoders of their own)."""
+    """Build a batch of `(inputs, targets, prompts)`; its rows have texts too, for methods with an encoder."""
 
     def make(
         inputs: Sequence[Sequence[int]],
@@ -244,7 +244,7 @@ def rows_to_batch() -> Callable[..., Batch]:
 
 @pytest.fixture(scope="session")
 def close() -> Callable[..., None]:
-    """`close(a, b, limit)`: no number differs by more than `limit` times the larger of 1 and b's size."""
+    """Check with `close(a, b, limit)` that no number differs by more than `limit` · max(1, b's size)."""
 
     def check(a: torch.Tensor, b: torch.Tensor, limit: float = 1e-5) -> None:
         assert a.shape == b.shape

@@ -33,7 +33,7 @@ PAGE = (Path(__file__).parents[1] / "docs/performance.md").read_text(encoding="u
 
 
 def printed(*arguments: str) -> tuple[int, str]:
-    """Exit code and stdout of the command."""
+    """Run the command, and return its exit code and stdout."""
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
         return main(["--short", *arguments]), out.getvalue()
@@ -47,7 +47,6 @@ def short() -> tuple[int, list[dict[str, Any]]]:
 
 @pytest.fixture(scope="module")
 def options(tmp_path_factory) -> Options:
-    """Those of the short form."""
     folder = tmp_path_factory.mktemp("short")
     return Options(folder).in_short(*tiny.make(folder))
 
@@ -93,7 +92,7 @@ def test_a_measure_without_a_line_fails(monkeypatch):
     monkeypatch.setitem(MEASURES, "memory", lambda options: iter(()))
     code, out = printed("--only", "memory")
     assert code == 1
-    assert "no line came of it" in out
+    assert "it gave no result" in out
 
 
 def test_what_is_wrong_and_what_is_slow():
@@ -185,7 +184,7 @@ def test_options_survive_a_process(options):
 
 
 def test_operations_are_those_of_the_layers(options):
-    """Of a plain forward pass without attention's own products."""
+    """Count a plain forward pass without attention's own products."""
     lm = load(options.model, dtype="float32")
     shapes: flops.Shapes = flops.Counter()
     with torch.no_grad(), flops.noting(lm.model, shapes):

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.whole
 
 
 def printed(*arguments: str) -> tuple[int, list[dict[str, Any]]]:
-    """Exit code and lines of the command."""
+    """Run the command, and return its exit code and lines."""
     out = io.StringIO()
     with contextlib.redirect_stdout(out):
         code = main(["--short", "--json", *arguments])

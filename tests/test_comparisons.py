@@ -1,4 +1,4 @@
-"""The published comparisons: rows are split as their recipes say, and the tables agree with the scores."""
+"""Published comparisons are split as their recipes say, and the tables agree with the scores."""
 
 from __future__ import annotations
 
@@ -118,7 +118,7 @@ def test_what_is_unseen(data):
 
 @pytest.fixture
 def published(tmp_path) -> Path:
-    """A comparison by hand: less is better, and the test has the other sign."""
+    """Write a comparison by hand: less is better, and the test has the other sign."""
     run = tmp_path / "some" / "where"
     study = {"kind": "study", "version": 1, "name": "toy", "metric": "perplexity", "higher_is_better": False}
     study["contestants"] = [{"name": "prompt-tuning/after"}, {"name": "prefix-tuning/after"}]
@@ -206,17 +206,17 @@ def test_tables_turn_differences_so_that_more_is_better(published):
     assert "| toy | swap | after |  | 0.75 |" in text
 
 
-def scored(found: Path, *, metric: str = "accuracy", worse: bool = False, **scores: float) -> Path:
+def scored(folder: Path, *, metric: str = "accuracy", worse: bool = False, **scores: float) -> Path:
     """A comparison of methods with these scores on test rows; `worse`: the second is shown to be."""
-    study = {"kind": "study", "version": 1, "name": found.name, "metric": metric}
+    study = {"kind": "study", "version": 1, "name": folder.name, "metric": metric}
     study |= {"higher_is_better": metric == "accuracy", "contestants": [{"name": name} for name in scores]}
     score = {"kind": "score", "split": "test", "seed": None}
     made = [{**score, "contestant": n, "metrics": {metric: {"value": v}}} for n, v in scores.items()]
     first, second = list(scores)[:2]
     test = {"kind": "test", "split": "test", "metric": metric, "a": first, "b": second, "significant": worse}
     difference = scores[first] - scores[second]
-    lines(found / "results.jsonl", [study, *made, {**test, "difference": difference, "low": 0, "high": 1}])
-    return found
+    lines(folder / "results.jsonl", [study, *made, {**test, "difference": difference, "low": 0, "high": 1}])
+    return folder
 
 
 @pytest.mark.parametrize(
@@ -230,7 +230,7 @@ def test_a_pilot_is_good_where_nothing_is_shown_to_be_better(tmp_path, second, w
     assert f"| toy | 30 | second | {second} | first | 0.9 | {'yes' if worse else 'no'} | {good} |" in text
 
 
-def test_a_pilot_is_held_against_what_a_model_does(tmp_path):
+def test_a_pilot_is_compared_with_methods_that_use_the_model(tmp_path):
     one = comparison(scored(tmp_path / "a", first=0.8, second=0.7, **{"tf-idf": 0.9}))
     assert judge(one, "first") == ("first", (0.8, 0.8), False)
     assert judge(one, "third") is None
@@ -241,7 +241,7 @@ def test_a_pilot_is_held_against_what_a_model_does(tmp_path):
 
 
 def test_what_finals_would_have_named(tmp_path):
-    """Of seed 0 the better by both; of seed 1 the worse by the metric, the better by log-loss."""
+    """Seed 0 names the better by both; seed 1 names the worse by the metric, the better by log-loss."""
     one = comparison(scored(tmp_path / "toy", first=0.9, second=0.7))
     trials = tmp_path / "contest" / "trials"
     trials.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""The census of families: its checks pass on a sound model, and find a fault that is put into one."""
+"""The checks of all families pass on a sound model, and find a fault that is put into one."""
 
 from __future__ import annotations
 
@@ -37,17 +37,17 @@ def test_a_fault_is_found():
     layer = model.model.layers[1].mlp
     plain = layer.forward
     layer.forward = lambda x: plain(x) + x.mean((0, 1))
-    found = {r.check: r.found for r in checks.run("causal", model)}
+    found = {r.check: r.verdict for r in checks.run("causal", model)}
     assert "wrong" in found.values() or set(found.values()) == {"refused"}
 
 
 @pytest.mark.parametrize(
-    ("case", "found"),
+    ("case", "verdict"),
     [("encoder:bart", "another case"), ("seq2seq:qwen2_audio", "refused"), ("causal:musicgen", "refused")],
 )
-def test_a_case_is_what_load_makes_of_it(case, found):
+def test_a_case_is_loaded_as_softprompt_load_would(case, verdict):
     """A class of transformers that `softprompt.load` would not ask for is not measured as if it were."""
-    assert summary(list(_results(case))) == found
+    assert summary(list(_results(case))) == verdict
 
 
 def test_every_family_has_a_name():

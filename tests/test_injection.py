@@ -1,4 +1,4 @@
-"""Injections as data: rows of unlike kinds and lengths put together, chosen and repeated."""
+"""Injections are data: rows of different kinds and lengths are concatenated, selected and repeated."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_channels_names_what_is_there():
 
 
 def test_cat_pads_on_the_left_and_masks():
-    """The vectors nearest the input keep their distance to it."""
+    """The vectors nearest the input should keep their distance to it."""
     merged = Injection.cat([Injection(before=soft(2, 1)), Injection(before=soft(1, 3, 100.0))]).before
     assert merged.mask.tolist() == [[False, False, True], [False, False, True], [True, True, True]]
     assert merged.vectors[0].tolist() == [[0, 0], [0, 0], [1, 2]]

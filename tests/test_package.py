@@ -1,4 +1,4 @@
-"""What is installed: the wheel holds the library and the demo that `softprompt demo` imports."""
+"""The wheel is built with the library and the demo that `softprompt demo` imports."""
 
 from __future__ import annotations
 

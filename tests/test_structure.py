@@ -1,4 +1,4 @@
-"""The tree: the page about it, names of classes, and what a process loads that only serves."""
+"""The tree is checked: the page about it, names of classes, and what a process loads that only serves."""
 
 from __future__ import annotations
 

@@ -42,7 +42,7 @@ def requirements() -> list[re.Match[str]]:
 
 
 def oldest() -> list[str]:
-    """`name==lowest` for every direct dependency."""
+    """Return `name==lowest` for every direct dependency."""
     return list(dict.fromkeys(f"{m['name']}{m['extras'] or ''}=={m['lowest']}" for m in requirements()))
 
 

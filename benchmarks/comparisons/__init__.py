@@ -1,1 +1,1 @@
-"""Prompt or prefix? The same contest on eight sets of data; `docs/findings.md` reads what it leaves."""
+"""The same methods are compared on nine data sets; `docs/findings.md` discusses the results."""

@@ -1,10 +1,10 @@
-"""Prompt or prefix? The same contest on each set; what was run is not run again.
+"""Compare the same methods on each data set; completed runs are skipped.
 
     python -m benchmarks.comparisons --data DIR [--only sst2 mrpc] [--out runs/comparisons]
         [--publish docs/comparisons] [--samples docs/samples] [--workers N] [--threads N]
 
 `DIR` holds a folder for each set (sst2, bible_style, …) with train.jsonl, validation.jsonl and test.jsonl.
-Killed at any time, the same command goes on. `--publish` copies the scores, which hold no text of a row, for
+A killed command resumes when it is given again. `--publish` copies the scores, without text of rows, for
 `python -m benchmarks.comparisons.claims`; `--samples` writes the reports of sets whose rows may be shown.
 """
 
@@ -36,7 +36,7 @@ def main() -> None:
     parser.add_argument("--publish", type=Path, help="copy results.jsonl to this folder")
     parser.add_argument("--samples", type=Path, help="write reports with rows to this folder")
     parser.add_argument("--workers", type=int)
-    parser.add_argument("--threads", type=int, help="of each worker; by itself cores / workers")
+    parser.add_argument("--threads", type=int, help="of each worker; by default cores / workers")
     args = parser.parse_args()
     for name in args.only:
         folder = run(name, args.data, args.out, args.workers, args.threads)
@@ -48,7 +48,7 @@ def main() -> None:
 
 
 def run(name: str, data: Path, out: Path, workers: int | None = None, threads: int | None = None) -> Path:
-    """One comparison; its folder."""
+    """Run one comparison and return its folder."""
     import softprompt
     from softprompt.compare.experiment import Hooks
 
@@ -59,7 +59,7 @@ def run(name: str, data: Path, out: Path, workers: int | None = None, threads: i
     (place / "recipe.json").write_text(json.dumps(plain, indent=2), encoding="utf-8")
     hooks = Hooks(
         on_stage=lambda text: say(f"{name}: {text}"),
-        on_record=lambda record, was_there: was_there or say(_told(record)),
+        on_record=lambda record, was_there: was_there or say(_progress(record)),
     )
     done = softprompt.compare_methods(plain, place / "contest", workers=workers, hooks=hooks)
     return Path(done.folder)
@@ -68,8 +68,8 @@ def run(name: str, data: Path, out: Path, workers: int | None = None, threads: i
 def publish(folder: Path, to: Path, places: dict[Path, str]) -> None:
     """Copy a comparison's aggregates to a folder that `softprompt report` reads.
 
-    Scores of single rows are left out: they are nine tenths of the file, and no table rests on them but the
-    finding that a split cannot measure quality. Older comparisons lack that finding; it is written here.
+    Scores of single rows are left out: they are nine tenths of the file, and only the finding that a split
+    cannot measure quality needs them. Older comparisons lack that finding; it is written here.
     """
     result = comparison(folder)
     lines = _without_paths(folder, places)
@@ -88,7 +88,7 @@ def _cannot_measure(split: str, evidence: str) -> dict[str, Any]:
 
 
 def _without_paths(folder: Path, places: dict[Path, str]) -> list[str]:
-    """The lines of results.jsonl, with a public name in place of each local folder."""
+    """Return the lines of results.jsonl, with a public name in place of each local folder."""
     text = (folder / "results.jsonl").read_text(encoding="utf-8")
     for place, name in places.items():
         for local in (str(place.resolve()), str(place)):
@@ -102,7 +102,7 @@ def _write(to: Path, lines: list[str]) -> None:
 
 
 def sample(folder: Path, to: Path, places: dict[Path, str]) -> None:
-    """The report with its rows, as a user sees it, with nobody's folders in it."""
+    """Write the report with its rows, as a user sees it, without local folders."""
     from softprompt.compare import report
 
     with tempfile.TemporaryDirectory() as scratch:
@@ -112,14 +112,13 @@ def sample(folder: Path, to: Path, places: dict[Path, str]) -> None:
         shutil.copy(report.write(Path(scratch)), to)
 
 
-def _told(record: dict) -> str:
+def _progress(record: dict) -> str:
     dev = ", ".join(f"{key} {value:.3f}" for key, value in (record.get("dev") or {}).items() if value)
-    what = f"{record['phase']} {record['contestant']} {record.get('settings') or ''}"
-    return f"  {what} seed {record.get('seed')}: {record['status']} {dev}"
+    run = f"{record['phase']} {record['contestant']} {record.get('settings') or ''}"
+    return f"  {run} seed {record.get('seed')}: {record['status']} {dev}"
 
 
 def say(text: str) -> None:
-    """How far it is, beside what is printed."""
     print(text, file=sys.stderr, flush=True)
 
 

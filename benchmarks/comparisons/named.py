@@ -1,9 +1,9 @@
-"""What a comparison's own finals would have named by their dev rows alone: what a pilot can hope for.
+"""Name a method by the dev rows of a comparison's finals: the best that a pilot can reach.
 
     python -m benchmarks.comparisons.named [--out runs/comparisons] [--results docs/comparisons]
 
-Each seed names a trained method twice: by the metric on the dev rows, and as a pilot does (`best_first`: of
-those within a standard error of the best, by log-loss). Good is what it is for a pilot; see `claims`.
+Each seed names a trained method twice: by the metric on the dev rows, and as a pilot does (`best_first`: by
+log-loss among those within a standard error of the best). `claims` defines when a method is good.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from .claims import is_good
 
 
 def main() -> None:
-    """Print a line a set, and the sums."""
+    """Print a line for each set, and the sums."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -32,18 +32,18 @@ def main() -> None:
     args = parser.parse_args()
     sums = [0, 0, 0]
     for path in sorted(args.results.glob("*/results.jsonl")):
-        one, name = comparison(path.parent), path.parent.name
+        result, name = comparison(path.parent), path.parent.name
         finals = read(args.out / name / "contest")
         if finals:
-            found = [sum(ways) for ways in zip(*good(one, finals), strict=True)]
-            print(f"{name}: by the metric {found[0]} of {len(finals)} seeds, as a pilot {found[1]}")
-            sums = [a + b for a, b in zip(sums, (*found, len(finals)), strict=True)]
+            counts = [sum(ways) for ways in zip(*good(result, finals), strict=True)]
+            print(f"{name}: by the metric {counts[0]} of {len(finals)} seeds, as a pilot {counts[1]}")
+            sums = [a + b for a, b in zip(sums, (*counts, len(finals)), strict=True)]
     print(f"in all: by the metric {sums[0]} of {sums[2]}, as a pilot {sums[1]}")
 
 
 def read(contest: Path) -> dict[int, list[PilotTrial]]:
-    """The finals by seed, as trials of a pilot; none where the comparison was not run here."""
-    found: dict[int, list[PilotTrial]] = defaultdict(list)
+    """Return the finals by seed, as trials of a pilot; empty if the comparison was not run here."""
+    finals: dict[int, list[PilotTrial]] = defaultdict(list)
     study = contest / "study.json"
     if not study.exists():
         return {}
@@ -51,8 +51,8 @@ def read(contest: Path) -> dict[int, list[PilotTrial]]:
     for path in sorted((contest / "trials").glob("*.json")):
         record = json.loads(path.read_text(encoding="utf-8"))
         if record.get("phase") == "final" and record["status"] == "done":
-            found[record["seed"]].append(_played(record, rows))
-    return dict(found)
+            finals[record["seed"]].append(_played(record, rows))
+    return dict(finals)
 
 
 def _played(record: dict[str, Any], dev_rows: int) -> PilotTrial:
@@ -71,14 +71,14 @@ def _played(record: dict[str, Any], dev_rows: int) -> PilotTrial:
     )
 
 
-def good(one: Comparison, finals: dict[int, Sequence[PilotTrial]]) -> list[tuple[bool, bool]]:
-    """Of each seed, whether what it names by the metric, and as a pilot does, is good."""
-    found = []
+def good(result: Comparison, finals: dict[int, Sequence[PilotTrial]]) -> list[tuple[bool, bool]]:
+    """Return for each seed whether the methods named by the metric, and as a pilot does, are good."""
+    results = []
     for played in finals.values():
         named = max(played, key=lambda trial: trial.key[0]), best_first(played)[0]
-        by_metric, as_pilot = (is_good(one, trial.contestant) for trial in named)
-        found.append((by_metric, as_pilot))
-    return found
+        by_metric, as_pilot = (is_good(result, trial.contestant) for trial in named)
+        results.append((by_metric, as_pilot))
+    return results
 
 
 if __name__ == "__main__":

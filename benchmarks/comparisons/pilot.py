@@ -1,10 +1,10 @@
-"""Whether `choose --pilot` names a good method in a tenth of the time that the whole comparison took.
+"""Test whether `choose --pilot` names a good method in a tenth of the comparison's time.
 
     python -m benchmarks.comparisons.pilot [--only sst2 mrpc] [--out runs/comparisons]
         [--results docs/comparisons] [--share 0.1]
 
-It plays on the rows that the comparison learned from and chose by, after the comparison has ended, and what
-it named is written beside the published scores (`pilot.json`), for `python -m benchmarks.comparisons.claims`.
+It uses the comparison's training and dev rows after the comparison has ended. The result is written beside
+the published scores (`pilot.json`), for `python -m benchmarks.comparisons.claims`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ SHARE = 0.1  # of the seconds of all trials
 
 
 def main() -> None:
-    """Play on every set that has published scores, or on those named."""
+    """Run a pilot on every set that has published scores, or on the sets given."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -43,19 +43,19 @@ def main() -> None:
     for name in args.only:
         if (args.results / name / "results.jsonl").exists():
             seconds = args.share * seconds_of(args.out / name / "contest")
-            found = play(args.out / name, seconds)
-            told = json.dumps(record(found, seconds), indent=2) + "\n"
-            (args.results / name / "pilot.json").write_text(told, encoding="utf-8")
+            result = play(args.out / name, seconds)
+            text = json.dumps(record(result, seconds), indent=2) + "\n"
+            (args.results / name / "pilot.json").write_text(text, encoding="utf-8")
 
 
 def seconds_of(contest: Path) -> float:
-    """That its trials took, whenever they were run."""
+    """Return the seconds that all of its trials took together."""
     trials = [json.loads(path.read_text(encoding="utf-8")) for path in (contest / "trials").glob("*.json")]
     return sum(trial.get("seconds") or 0.0 for trial in trials)
 
 
 def play(place: Path, seconds: float) -> Pilot:
-    """A pilot on a comparison's own recipe, of those of its methods that the rules leave."""
+    """Run a pilot on a comparison's recipe, with those of its methods that the rules do not exclude."""
     plain = json.loads((place / "recipe.json").read_text(encoding="utf-8"))
     study = json.loads((place / "contest" / "study.json").read_text(encoding="utf-8"))
     plain["train"]["dtype"] = study["dtype"]
@@ -64,7 +64,7 @@ def play(place: Path, seconds: float) -> Pilot:
     rows = [*read_rows(recipe.data.train), *read_rows(str(recipe.data.dev))]
     required = Requirements(recipe.model, unseen=recipe.compare.unseen is not None)
     ranking = rank(measure(rows, template_of(recipe, lm), lm, required, kind=recipe.task.kind))
-    compared = {one["name"] for one in study["contestants"]}  # of others nothing is known to hold it against
+    compared = {each["name"] for each in study["contestants"]}  # others have no results to compare with
     ranking = replace(ranking, ranked=tuple(r for r in ranking.ranked if r.candidate.name in compared))
     shutil.rmtree(place / "pilot", ignore_errors=True)
     say(f"{place.name}: a pilot of {seconds:.0f} s")
@@ -74,7 +74,7 @@ def play(place: Path, seconds: float) -> Pilot:
 
 
 def record(pilot: Pilot, seconds: float) -> dict[str, Any]:
-    """What is published: no row, no text."""
+    """Return what is published: neither rows nor texts."""
     return {
         "named": pilot.order[0].contestant,
         "metric": pilot.metric,

@@ -1,6 +1,6 @@
-"""Rows of each set, in four parts: train, dev, test, and those unlike what is trained on.
+"""Rows of each set are split into four parts: train, dev, test, and unseen (unlike the training rows).
 
-Where a set has none of the last, the comparison holds clusters of its inputs back by itself.
+If a set has no unseen rows, the comparison itself holds out clusters of its inputs.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ OUTSIDE = "out of scope"
 
 
 def sentiment(data: Path) -> Parts:
-    """Film reviews; unseen: reviews of goods, and long film reviews cut at 400 characters."""
+    """Return film reviews; unseen are reviews of goods, and long film reviews cut at 400 characters."""
     goods = limit_rows(_read(data / "customer_reviews" / "test.jsonl"), MEASURED // 2, SEED)
     films = limit_rows(_read(data / "imdb_reviews" / "test.jsonl"), MEASURED // 2, SEED)
     cut = [row | {"input": _cut(row["input"], 400)} for row in films]
@@ -30,24 +30,24 @@ def sentiment(data: Path) -> Parts:
 
 
 def news(data: Path) -> Parts:
-    """Four topics of news."""
+    """Return news of four topics."""
     return _parts(data / "ag_news")
 
 
 def intents(data: Path) -> Parts:
-    """Fifteen intents at a bank, and what is none of them; unseen: queries of other domains than the bank's.
+    """Return queries with fifteen intents at a bank or none; unseen are queries of other domains.
 
-    Rows out of scope are a sixth of what is learned from. The queries of other domains have intents
+    A sixth of the training rows are out of scope. The queries of other domains have intents
     that no training row has, and the right answer is that they are out of scope.
     """
     folder = data / "clinc150"
 
-    def own(rows: Sequence[Row]) -> list[Row]:
+    def banking(rows: Sequence[Row]) -> list[Row]:
         return [row for row in rows if row["domain"] == BANKING]
 
     def split(name: str, count: int) -> list[Row]:
         outside = limit_rows(_read(folder / f"oos_{name}.jsonl"), count // 6, SEED)
-        return [*limit_rows(own(_read(folder / f"{name}.jsonl")), count - len(outside), SEED), *outside]
+        return [*limit_rows(banking(_read(folder / f"{name}.jsonl")), count - len(outside), SEED), *outside]
 
     others = [row | {"target": OUTSIDE} for row in _read(folder / "test.jsonl") if row["domain"] != BANKING]
     return {
@@ -59,39 +59,39 @@ def intents(data: Path) -> Parts:
 
 
 def entailment(data: Path) -> Parts:
-    """Whether a sentence follows from another."""
+    """Return pairs of sentences: does one follow from the other?"""
     return _parts(data / "rte", _answered("entailment"), up_to=500)
 
 
 def paraphrase(data: Path, of: str, other: str) -> Parts:
-    """Whether two sentences mean the same: of the news, or asked by people; the other set is unseen."""
+    """Return pairs of sentences (do they mean the same?) of one set; unseen are those of the other set."""
     change = _answered("paraphrase")
     return _parts(data / of, change) | {"unseen": _parts(data / other, change)["test"]}
 
 
 def triples(data: Path) -> Parts:
-    """Facts to text; unseen: categories that are not trained on."""
+    """Return facts and texts; unseen are categories that no training row has."""
     return _by_seen(data / "webnlg")
 
 
 def bible(data: Path) -> Parts:
-    """Verses of 1611 in the English of today; unseen: books that are not trained on."""
+    """Return verses of 1611 with their modern form; unseen are books that no training row is from."""
     return _by_seen(data / "bible_style")
 
 
 def instructions(data: Path) -> Parts:
-    """Short tasks told by an instruction, cut at 240 characters; unseen: every fourth task."""
+    """Return short tasks with an instruction, cut at 240 characters; unseen is every fourth task."""
     folder = data / "natural_instructions"
-    told = {row["task"]: _cut(row["instruction"], 240) for row in _read(folder / "tasks.jsonl")}
+    instruction = {row["task"]: _cut(row["instruction"], 240) for row in _read(folder / "tasks.jsonl")}
     train = _read(folder / "train.jsonl")
-    lengths = {name: [len(row["input"]) for row in train if row["task"] == name] for name in told}
-    short = [name for name, found in sorted(lengths.items()) if sum(found) <= 200 * len(found)]
-    held = set(short[::4])
+    lengths = {name: [len(row["input"]) for row in train if row["task"] == name] for name in instruction}
+    short = [name for name, counts in sorted(lengths.items()) if sum(counts) <= 200 * len(counts)]
+    unseen_tasks = set(short[::4])
 
     def split(name: str, count: int, unseen: bool = False) -> list[Row]:
-        tasks = held if unseen else set(short) - held
+        tasks = unseen_tasks if unseen else set(short) - unseen_tasks
         rows = [row for row in _read(folder / f"{name}.jsonl") if row["task"] in tasks]
-        return [row | {"instruction": told[row["task"]]} for row in limit_rows(rows, count, SEED)]
+        return [row | {"instruction": instruction[row["task"]]} for row in limit_rows(rows, count, SEED)]
 
     return {
         "train": split("train", 2 * TRAIN),
@@ -102,7 +102,7 @@ def instructions(data: Path) -> Parts:
 
 
 def write(parts: Parts, folder: Path) -> dict[str, Path]:
-    """One file of JSON lines a part; where they are."""
+    """Write a file of JSON lines for each part, and return their paths."""
     folder.mkdir(parents=True, exist_ok=True)
     files = {}
     for name, rows in parts.items():
@@ -113,13 +113,13 @@ def write(parts: Parts, folder: Path) -> dict[str, Path]:
 
 
 def _parts(folder: Path, change: Callable[[Row], Row] = dict, up_to: int = 1000) -> Parts:
-    """Rows of the set's own three files, those with inputs of so many characters at most."""
+    """Read the set's own three files, without inputs of more than `up_to` characters."""
     counts = {"train": TRAIN, "dev": DEV, "test": MEASURED}
-    found = {}
+    parts = {}
     for split, name in FILES.items():
         fit = [row for row in _read(folder / f"{name}.jsonl") if len(row["input"]) <= up_to]
-        found[split] = [change(row) for row in limit_rows(fit, counts[split], SEED)]
-    return found
+        parts[split] = [change(row) for row in limit_rows(fit, counts[split], SEED)]
+    return parts
 
 
 def _by_seen(folder: Path) -> Parts:
@@ -131,12 +131,12 @@ def _by_seen(folder: Path) -> Parts:
 
 
 def _answered(yes: str) -> Callable[[Row], Row]:
-    """A row whose target is "yes" or "no"."""
+    """Return a function that changes a row's target to "yes" or "no"."""
     return lambda row: row | {"target": "yes" if row["target"] == yes else "no"}
 
 
 def _cut(text: str, characters: int) -> str:
-    """Its beginning, up to the last word that fits."""
+    """Shorten a text to the last word that fits."""
     return text if len(text) <= characters else text[:characters].rsplit(" ", 1)[0] + " …"
 
 

@@ -1,6 +1,6 @@
-"""The sets: how each is put to the model, and which of its rows are learned from, chosen by and measured on.
+"""Each set has a template, a task, and rows for training, selection and measurement.
 
-Sizes are the same for all but the long ones, and small: a trial should take one core a minute or so.
+All but the long sets have the same small sizes: a trial should take one core about a minute.
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ TEXT: dict[str, Any] = {"compare": {"text_rows": 24, "control_rows": 12}}
 
 @dataclass(frozen=True)
 class Set:
-    """One comparison."""
+    """A comparison has rows, a recipe, and a licence under which its rows may be shown."""
 
     parts: Callable[[Path], Parts]  # from the folder of all data
     recipe: dict[str, Any]
-    more: list[dict[str, Any]] = field(default_factory=list)  # laid over the budget
+    more: list[dict[str, Any]] = field(default_factory=list)  # overrides of the budget
     shown: str | None = None  # why its examples may be shown; None: they may not
 
 
 def _classification(
     template: str, labels: list[str] | None, goal: float, unseen: str | None = None
 ) -> dict[str, Any]:
-    """Accuracy decides; a linear model of words is among the references."""
+    """Return a recipe in which accuracy decides; a linear model of words is among the references."""
     return {
         "template": {"input": template},
         "task": {"kind": "classification", "labels": labels, "metrics": ["accuracy", "macro_f1"]},
@@ -63,7 +63,7 @@ def _classification(
 
 
 def _generation(template: str, metrics: list[str], words: int) -> dict[str, Any]:
-    """Perplexity of the first reference decides; texts are scored for some of the rows."""
+    """Return a recipe in which the first reference's perplexity decides; some rows' texts are scored."""
     return {
         "template": {"input": template},
         "task": {
@@ -127,10 +127,10 @@ SETS: dict[str, Set] = {
 
 
 def recipe(name: str, files: dict[str, Path], output: Path) -> dict[str, Any]:
-    """The recipe of one comparison, as a user would write it."""
-    one = SETS[name]
+    """Return the recipe of one comparison, as a user would write it."""
+    chosen = SETS[name]
     plain = _over({"data": {}, "compare": {}, "output": str(output)}, BUDGET)
-    for more in (*one.more, one.recipe):
+    for more in (*chosen.more, chosen.recipe):
         plain = _over(plain, more)
     plain["data"] |= {split: str(files[split].resolve()) for split in ("train", "dev", "test")}
     if "unseen" in files:
@@ -139,7 +139,7 @@ def recipe(name: str, files: dict[str, Path], output: Path) -> dict[str, Any]:
 
 
 def _over(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """Sections of the one, with what the other says of them."""
+    """Merge two recipes by section; `above` wins."""
     merged = dict(below)
     for key, value in above.items():
         merged[key] = {**below[key], **value} if isinstance(below.get(key), dict) else value

@@ -1,4 +1,4 @@
-"""The same cases through Hugging Face PEFT and through softprompt, side by side, on tiny random models.
+"""Run the same cases through Hugging Face PEFT and through softprompt on tiny random models.
 
     python -m benchmarks.exactness [--json | --markdown]
 

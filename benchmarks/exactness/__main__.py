@@ -1,10 +1,9 @@
-"""Run every case, print a table, and fail where our side is not what it should be."""
+"""Run every case, print a table, and fail if softprompt's side is not as it should be."""
 
 from __future__ import annotations
 
 import argparse
 import importlib.metadata
-import importlib.util
 import json
 import os
 import platform
@@ -12,21 +11,23 @@ import sys
 import warnings
 from dataclasses import asdict
 from datetime import date
-from pathlib import Path
 
 import torch
 from rich.console import Console
 from rich.table import Table
 from transformers import logging
 
+from benchmarks.command import need_peft
+from benchmarks.training.machine import processor
+
 from . import CASES
-from .rows import Found, Row
+from .rows import Outcome, Row
 
 COLUMNS = ("case", "measured", "PEFT", "softprompt", "allowed")
 
 
 def run() -> list[Row]:
-    """Every case, in order, without the libraries' own chatter."""
+    """Run every case in order, without the libraries' warnings."""
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()
     try:
@@ -38,48 +39,40 @@ def run() -> list[Row]:
 
 
 def where() -> str:
-    """Machine, versions and date."""
+    """Describe the machine, the versions and the date."""
     packages = ("softprompt", "peft", "transformers", "torch")
     versions = [f"{name} {importlib.metadata.version(name)}" for name in packages]
-    return f"{_processor()}, {os.cpu_count()} cores, float32; Python {platform.python_version()}, " + (
+    return f"{processor()}, {os.cpu_count()} cores, float32; Python {platform.python_version()}, " + (
         f"{', '.join(versions)}; {date.today()}"
     )
 
 
 def markdown(rows: list[Row]) -> str:
-    """The table of docs/exactness.md."""
+    """Format the table of docs/exactness.md."""
     lines = [COLUMNS, ["---"] * len(COLUMNS), *(cells(row) for row in rows)]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def cells(row: Row) -> tuple[str, str, str, str, str]:
-    """A row as texts."""
+    """Format a row."""
     return row.case, row.measured, shown(row.peft), shown(row.ours), shown(row.allowed)
 
 
-def shown(found: Found) -> str:
-    """A count as it is, a share with two digits."""
-    if isinstance(found, str):
-        return found
-    return f"{found:.0f}" if found == int(found) else f"{found:.1e}" if found < 0.01 else f"{found:.2f}"
-
-
-def _processor() -> str:
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+def shown(value: Outcome) -> str:
+    """Format a count as it is, and a share with two digits."""
+    if isinstance(value, str):
+        return value
+    return f"{value:.0f}" if value == int(value) else f"{value:.1e}" if value < 0.01 else f"{value:.2f}"
 
 
 def main() -> int:
-    """0 where every number of ours is within what is allowed."""
+    """Return 0 if every number of softprompt's side is within its limit."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.exactness", description=__doc__)
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="one JSON object")
     form.add_argument("--markdown", action="store_true", help="the table of docs/exactness.md")
     options = parser.parse_args()
-    if importlib.util.find_spec("peft") is None:
-        parser.error("PEFT is not installed. fix: pip install 'softprompt[lora]'")
+    need_peft(parser)
     torch.set_num_threads(1)  # the models are tiny
     rows = run()
     if options.json:

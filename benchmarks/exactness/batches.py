@@ -1,4 +1,4 @@
-"""Cases of one forward pass: padding, mixed batches, what is returned, and where a prompt stands."""
+"""Each case takes one forward pass: padding, mixed batches, the logits returned, the prompt's place."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ ALONE = "logits of a padded row against the same row alone"
 
 
 def left_padding_soft_prompt() -> Row:
-    """A short row beside a longer one, padded on the left as for generation."""
+    """Run a short row beside a longer one, padded on the left as for generation."""
     return _left_padding("soft prompt")
 
 
 def left_padding_prefix() -> Row:
-    """The same with keys and values in every layer."""
+    """Do the same with keys and values in every layer."""
     return _left_padding("prefix")
 
 
@@ -40,7 +40,7 @@ def _left_padding(kind: str) -> Row:
 
 @torch.no_grad()
 def mixed_batch() -> Row:
-    """Two rows of one batch under two prompts."""
+    """Run two rows of one batch under two prompts."""
 
     def peft() -> float:
         model = in_peft("prompt-tuning")
@@ -62,7 +62,7 @@ def mixed_batch() -> Row:
 
 @torch.no_grad()
 def extra_logits() -> Row:
-    """What comes back is to line up with what was asked for."""
+    """The logits returned should match the positions that were requested."""
 
     def peft() -> float:
         return in_peft("prompt-tuning")(**row(LONG)).logits.shape[1] - len(LONG)
@@ -78,7 +78,7 @@ def extra_logits() -> Row:
 
 @torch.no_grad()
 def place_of_the_prompt() -> Row:
-    """Soft tokens between the input and what is written."""
+    """Place soft tokens between the input and the output."""
 
     def peft() -> float:
         model = in_peft("prompt-tuning", placement="after")
@@ -91,8 +91,8 @@ def place_of_the_prompt() -> Row:
         injection: Injection = prompt(lm, "prompt-tuning", placement="after")(torch.tensor([0]))
         assert injection.after is not None and injection.after.mask.shape[1] == LENGTH
         vectors = torch.cat([lm.embed(torch.tensor([LONG])), injection.after.vectors], dim=1)
-        made = lm.logits(batch_of_ids([LONG], [[1]]), injection)[0]
-        return difference(made, lm.model(inputs_embeds=vectors).logits[0, -1:])
+        logits = lm.logits(batch_of_ids([LONG], [[1]]), injection)[0]
+        return difference(logits, lm.model(inputs_embeds=vectors).logits[0, -1:])
 
     measured = "logits under a prompt after the input against the vectors put in by hand"
     return compare("place of the prompt", measured, peft=peft, ours=ours)

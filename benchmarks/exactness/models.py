@@ -1,4 +1,4 @@
-"""The tiny random models of both sides, and prompts of random vectors on them."""
+"""Both sides are given the same tiny random models, and prompts of random vectors on them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from softprompt.lm.families import ENCODER_DECODERS, tiny
 from softprompt.lm.seq2seq import Seq2SeqLM
 from softprompt.methods.base import Setting, SoftPrompt
 
-LONG, SHORT = [5, 17, 80, 33, 9, 71, 3], [60, 61, 7]  # two rows of unlike lengths
+LONG, SHORT = [5, 17, 80, 33, 9, 71, 3], [60, 61, 7]  # two rows of different lengths
 LENGTH = 4  # vectors of a prompt
 CONFIGS = {  # by our name of the method
     "prompt-tuning": "PromptTuningConfig",
@@ -27,7 +27,7 @@ METHODS = {"soft prompt": "prompt-tuning", "prefix": "prefix-tuning"}
 
 
 def peft_config(method: str, task: str = "CAUSAL_LM", **options: Any) -> Any:
-    """PEFT's configuration of a method by our name."""
+    """Return PEFT's configuration of a method by its softprompt name."""
     import peft
 
     options |= {"encoder_hidden_size": 8} if method == "p-tuning" else {}
@@ -35,7 +35,7 @@ def peft_config(method: str, task: str = "CAUSAL_LM", **options: Any) -> Any:
 
 
 def in_peft(method: str, base: Any = "llama", task: str = "CAUSAL_LM", **options: Any) -> Any:
-    """A PEFT model with a prompt of random vectors, ready to answer."""
+    """Build a PEFT model with a prompt of random vectors, in evaluation mode."""
     import peft
 
     model = tiny(base) if isinstance(base, str) else base
@@ -44,14 +44,14 @@ def in_peft(method: str, base: Any = "llama", task: str = "CAUSAL_LM", **options
 
 
 def here(family: str = "llama") -> LanguageModel:
-    """The same tiny model as ours."""
+    """Wrap the same tiny model for softprompt."""
     return (Seq2SeqLM if family in ENCODER_DECODERS else CausalLM)(tiny(family), None, f"tiny-{family}")
 
 
 def prompt(
     lm: LanguageModel, method: str, prompts: Sequence[str] = ("default",), **options: Any
 ) -> SoftPrompt:
-    """A method with random vectors, ahead of the input unless told otherwise."""
+    """Build a method with random vectors, by default ahead of the input."""
     torch.manual_seed(3)
     chosen = {"length": LENGTH, "placement": "before", "init": "random", **options}
     built = methods.build(method, Setting(lm, tuple(prompts)), chosen)
@@ -62,12 +62,12 @@ def prompt(
 
 
 def row(ids: Sequence[int]) -> dict[str, Tensor]:
-    """One row as transformers takes it."""
+    """Return one row as the keyword arguments of transformers."""
     return {"input_ids": torch.tensor([list(ids)]), "attention_mask": torch.ones(1, len(ids)).long()}
 
 
 def padded(left: bool) -> dict[str, Tensor]:
-    """The rows LONG and SHORT as one batch."""
+    """Put the rows LONG and SHORT into one batch."""
     gap = len(LONG) - len(SHORT)
     short = [0] * gap + SHORT if left else SHORT + [0] * gap
     seen = [0] * gap + [1] * len(SHORT) if left else [1] * len(SHORT) + [0] * gap
@@ -75,7 +75,7 @@ def padded(left: bool) -> dict[str, Tensor]:
 
 
 class Scores(LogitsProcessor):
-    """Changes nothing, and keeps the logits of every step that `generate` takes."""
+    """Keeps the logits of every step of `generate`, and changes nothing."""
 
     def __init__(self) -> None:
         self.steps: list[Tensor] = []
@@ -85,5 +85,5 @@ class Scores(LogitsProcessor):
         return scores
 
     def stacked(self) -> Tensor:
-        """Logits [steps, B, V]."""
+        """Return the logits [steps, B, V]."""
         return torch.stack(self.steps)

@@ -1,4 +1,4 @@
-"""Cases of architecture: which vectors reach the model at all, and whether they do so exactly."""
+"""Each architecture is tested: do all vectors reach the model, and exactly?"""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ UNREACHED = "attention layers that the prefix does not reach"
 
 
 def encoder_decoder_soft_prompt() -> Row:
-    """T5 with vectors for the encoder and for the decoder."""
+    """Give T5 vectors for the encoder and for the decoder."""
 
     def peft() -> float:
         model = in_peft("prompt-tuning", "t5", "SEQ_2_SEQ_LM")
@@ -61,7 +61,7 @@ def encoder_decoder_prefix() -> Row:
 
 
 def encoder_decoder_prefix_in_use() -> Row:
-    """What is trained should be what is read: PEFT's T5 reads every second layer's vectors, twice."""
+    """A model should read all trained vectors; PEFT's T5 reads every second layer's vectors twice."""
 
     def peft() -> float:
         model = in_peft("prefix-tuning", "t5", "SEQ_2_SEQ_LM")
@@ -77,18 +77,18 @@ def encoder_decoder_prefix_in_use() -> Row:
 
 
 def _dead(gradient: Tensor) -> float:
-    """Vectors [P, …] whose gradient is zero."""
+    """Count the vectors [P, …] whose gradient is zero."""
     return float((gradient.flatten(1).abs().amax(1) == 0).sum())
 
 
 def _reached_in_peft(model: Any, depth: int) -> int:
-    """Layers whose part of the prefix [P, 2 · depth · kv_dim] has a gradient."""
+    """Count the layers whose part of the prefix [P, 2 · depth · kv_dim] has a gradient."""
     gradient = model.prompt_encoder["default"].embedding.weight.grad
     return 0 if gradient is None else depth - int(_dead(gradient.unflatten(1, (depth, -1)).transpose(0, 1)))
 
 
 def _reached(lm: LanguageModel) -> int:
-    """Attention layers whose part of the prefix has a gradient."""
+    """Count the attention layers whose part of the prefix has a gradient."""
     prefix = prompt(lm, "prefix-tuning")(torch.tensor([0])).kv_before
     assert prefix is not None
     values = [layer.value for layer in prefix.layers if layer is not None]
@@ -105,7 +105,7 @@ def _backward(lm: LanguageModel, injection: Injection) -> None:
 
 @torch.no_grad()
 def prefix_on(family: str) -> Row:
-    """Latent attention, and layers that are no attention at all."""
+    """Test a prefix on latent attention, and beside layers without attention."""
 
     def peft() -> float:
         model = in_peft("prefix-tuning", family)
@@ -125,7 +125,7 @@ def prefix_on(family: str) -> Row:
 
 
 def _effective(together: Tensor, alone: Tensor, plain: Tensor) -> float:
-    """The difference, unless the prefix changes nothing: then agreement is worth nothing."""
+    """Return the difference; infinity if the prefix changes nothing, since agreement then proves nothing."""
     return difference(together, alone) if difference(alone, plain) > 100 * ROUNDING else math.inf
 
 
@@ -167,7 +167,7 @@ def _albert() -> AlbertForMaskedLM:
 
 
 def prefix_on_albert() -> Row:
-    """One attention layer, run through again and again."""
+    """Test a prefix on one attention layer that the model runs repeatedly."""
 
     def peft() -> float:
         model = in_peft("prefix-tuning", _albert(), "FEATURE_EXTRACTION")

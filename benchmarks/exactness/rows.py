@@ -1,4 +1,4 @@
-"""What a case leaves: one number of each side, or the error that was raised instead."""
+"""A case gives a number for each side, or the error that was raised instead."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from softprompt.errors import SoftPromptError
 REFUSED = "refused"
 ROUNDING = 1e-5  # of the reference's size, in float32
 
-Found = float | str  # a number, or the first line of the error
+Outcome = float | str  # a number, or the first line of the error
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One case. `allowed` is the largest number that is right, or `REFUSED` where a refusal is."""
+    """A row has a case and its outcomes; `allowed` is the largest number that is right, or `REFUSED`."""
 
     case: str
     measured: str
-    peft: Found
-    ours: Found
+    peft: Outcome
+    ours: Outcome
     allowed: float | str
 
     @property
     def holds(self) -> bool:
-        """Whether our side is what it should be."""
+        """True if softprompt's side is as it should be."""
         if isinstance(self.ours, str) or isinstance(self.allowed, str):
             return isinstance(self.ours, str) and self.ours.split(":")[0] == self.allowed
         return self.ours <= self.allowed
@@ -45,19 +45,19 @@ def compare(
     return Row(case, measured, _theirs(peft), _ours(ours), allowed)
 
 
-def difference(found: Tensor, reference: Tensor) -> float:
-    """Largest difference of a number, as a share of the reference's largest."""
-    return ((found - reference).abs().max() / reference.abs().max()).item()
+def difference(result: Tensor, reference: Tensor) -> float:
+    """Return the largest difference of a number, as a share of the reference's largest."""
+    return ((result - reference).abs().max() / reference.abs().max()).item()
 
 
-def _theirs(run: Callable[[], float]) -> Found:
+def _theirs(run: Callable[[], float]) -> Outcome:
     try:
         return run()
-    except Exception as error:  # whatever it raises is what a user would see
+    except Exception as error:  # a user would see any of them
         return f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
 
 
-def _ours(run: Callable[[], float]) -> Found:
+def _ours(run: Callable[[], float]) -> Outcome:
     try:
         return run()
     except SoftPromptError as error:

@@ -1,4 +1,4 @@
-"""Cases of training: going on from what was saved, gradient checkpointing, and tags with labels."""
+"""Training is tested: resumed and reloaded prompts, gradient checkpointing, and tags with labels."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ IGNORED = -100  # transformers leaves such labels out of its loss
 
 
 def resumed_training() -> Row:
-    """A run that was stopped in the middle goes on."""
+    """Resume a run that was stopped in the middle."""
 
     def peft() -> float:
         from peft import PeftModel
@@ -104,7 +104,7 @@ def _table(method: SoftPrompt) -> Tensor:
 
 @torch.no_grad()
 def reloaded_p_tuning() -> Row:
-    """A prompt that a network makes, loaded to be trained on."""
+    """Reload a prompt that a network generates, to train it further."""
 
     def peft() -> float:
         from peft import set_peft_model_state_dict
@@ -132,7 +132,7 @@ def reloaded_p_tuning() -> Row:
 
 
 def checkpointed_prefix() -> Row:
-    """Memory for compute: layers are computed again in the backward pass."""
+    """Recompute layers in the backward pass to save memory."""
 
     def peft() -> float:
         gradients = []
@@ -171,7 +171,7 @@ def _bert() -> BertForTokenClassification:
 
 
 def _loss_by_hand(model, vectors: Tensor, at: int) -> Tensor:
-    """The loss on TAGS with `vectors` [P, H] put among the embeddings, ahead of token `at`."""
+    """Compute the loss on TAGS with `vectors` [P, H] inserted among the embeddings ahead of token `at`."""
     words = model.get_input_embeddings()(torch.tensor([LONG]))
     embeddings = torch.cat([words[:, :at], vectors[None], words[:, at:]], dim=1)
     labels = torch.tensor([[*TAGS[:at], *[IGNORED] * len(vectors), *TAGS[at:]]])
@@ -180,7 +180,7 @@ def _loss_by_hand(model, vectors: Tensor, at: int) -> Tensor:
 
 @torch.no_grad()
 def tags_with_labels() -> Row:
-    """A tag for every word, on an encoder, with the loss that training needs."""
+    """Tag every word with an encoder, and compute the loss that training needs."""
 
     def peft() -> float:
         model = in_peft("prompt-tuning", _bert(), "TOKEN_CLS")

@@ -1,7 +1,7 @@
-"""Every family of the installed transformers, made tiny from its configuration, and held to running exactly.
+"""Check that every family of the installed transformers runs exactly, on a tiny model of each.
 
     python -m benchmarks.families                       # all of them; some minutes
     python -m benchmarks.families causal:llama4_text seq2seq:led encoder:fnet
 
-`small.py` makes the models, `checks.py` says what is asked of each.
+`small.py` builds the models, `checks.py` has the checks.
 """

@@ -12,7 +12,6 @@ import sys
 import time
 import warnings
 from collections.abc import Iterator
-from dataclasses import asdict
 from typing import Any
 
 import torch
@@ -33,7 +32,7 @@ ORDER = (
 
 
 def main() -> int:
-    """1 where a family is wrong or ends in a traceback."""
+    """Return 1 if a family is wrong or ends in a traceback."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.families", description=__doc__)
     parser.add_argument("cases", nargs="*", help="causal:llama, seq2seq:t5, encoder:bert, …; patterns too")
     parser.add_argument("--limit", type=float, default=180, help="seconds for one family")
@@ -48,29 +47,29 @@ def main() -> int:
     for name in chosen:
         began = time.monotonic()
         results = _in_process(name, args.limit)
-        found = summary(results)
-        counts[found] += 1
-        print(f"{name}: {found} ({time.monotonic() - began:.0f} s)", flush=True)
+        overall = summary(results)
+        counts[overall] += 1
+        print(f"{name}: {overall} ({time.monotonic() - began:.0f} s)", flush=True)
         for result in results:
-            if args.all or result.found != "exact":
-                print(f"    {result.check}: {result.found}: {result.detail}", flush=True)
+            if args.all or result.verdict != "exact":
+                print(f"    {result.check}: {result.verdict}: {result.detail}", flush=True)
         if args.json:
             with open(args.json, "a", encoding="utf-8") as file:
-                line: dict[str, Any] = {"case": name, "found": found, "results": [asdict(r) for r in results]}
-                file.write(json.dumps(line) + "\n")
+                listed = [{"check": r.check, "found": r.verdict, "detail": r.detail} for r in results]
+                file.write(json.dumps({"case": name, "found": overall, "results": listed}) + "\n")
     print(f"{len(chosen)} families: " + ", ".join(f"{counts[k]} {k}" for k in ORDER if counts[k]))
     return int(bool(counts["wrong"] or counts["traceback"]))
 
 
 def summary(results: list[checks.Result]) -> str:
-    """A family in a word."""
-    found = {r.found for r in results}
+    """Return the worst outcome of a family."""
+    verdicts = {r.verdict for r in results}
     for worst in ("traceback", "wrong", "no answer", "not made"):
-        if worst in found:
+        if worst in verdicts:
             return worst
     if results and results[0].check == "load":
-        return results[0].found
-    return "exact or refused" if "refused" in found else "exact"
+        return results[0].verdict
+    return "exact or refused" if "refused" in verdicts else "exact"
 
 
 def _in_process(case: str, limit: float) -> list[checks.Result]:
@@ -103,7 +102,7 @@ def _work(case: str, pipe: Any) -> None:
 
 
 def _results(case: str) -> Iterator[checks.Result]:
-    """What is found of a family that `softprompt.load` would load so; of another, what it would do."""
+    """Check a family that `softprompt.load` would load as this case; else yield what it would do."""
     try:
         model = small.build(case)
     except Exception as error:

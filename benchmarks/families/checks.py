@@ -1,8 +1,8 @@
-"""What is asked of a model: each answer is compared with the plain model's, as transformers gives it.
+"""Each check compares an output with the plain model's, as transformers computes it.
 
-Rows have 1 to 23 tokens. A *reference* is the plain model, untouched, on one row by itself, with soft
-tokens put in by hand. The plain model has no prefixes: under one, the reference is our own answer to one
-row, computed anew. Answers are logits at the targets (largest difference as a share of the reference's
+Rows have 1 to 23 tokens. A *reference* is the plain model, unchanged, on one row alone, with soft
+tokens put in by hand. The plain model has no prefixes: for those the reference is our own output for one
+row, computed anew. Outputs are logits at the targets (largest difference as a share of the reference's
 largest number) or tokens.
 """
 
@@ -28,29 +28,29 @@ from softprompt.lm.seq2seq import Seq2SeqLM
 
 LENGTHS, TARGETS, SOFT, NEW = (20, 1, 7), (3, 2, 1), 3, 3
 TOLERANCE = 1e-5  # in float32
-ROUNDING = 1e-3  # up to here, more than that may be rounding: then it is gone in float64
+ROUNDING = 1e-3  # a difference between the two may be rounding: float64 decides
 WRAPPERS = {"causal": CausalLM, "seq2seq": Seq2SeqLM, "encoder": EncoderLM}
 
 
 @dataclass(frozen=True)
 class Result:
-    """Of one check: "exact", "refused", "wrong" or "traceback", and a figure, a reason or an error."""
+    """A check's verdict is "exact", "refused", "wrong" or "traceback"; `detail` is a figure or a reason."""
 
     check: str
-    found: str
+    verdict: str
     detail: str = ""
 
 
 class Wrong(Exception):
-    """An answer that is not the reference's, by `figure` of its size."""
+    """Raised if an output differs from the reference by `figure` of its size."""
 
-    def __init__(self, what: str, figure: float = math.inf) -> None:
-        super().__init__(what)
+    def __init__(self, message: str, figure: float = math.inf) -> None:
+        super().__init__(message)
         self.figure = figure
 
 
 def rows(vocab: int) -> tuple[list[list[int]], list[list[int]], list[list[int]]]:
-    """Inputs, targets and, for encoders, the places where targets are read."""
+    """Return inputs, targets and, for encoders, the positions where targets are read."""
     generator = torch.Generator().manual_seed(7)
 
     def some(count: int) -> list[int]:
@@ -63,7 +63,7 @@ def rows(vocab: int) -> tuple[list[list[int]], list[list[int]], list[list[int]]]
 
 @dataclass
 class Subject:
-    """A wrapped model, the plain one, and rows."""
+    """Holds a wrapped model, the plain one, and rows."""
 
     kind: str
     plain: Any
@@ -94,7 +94,7 @@ class Subject:
 
 @torch.no_grad()
 def reference(s: Subject, row: int, before: Tensor | None = None, after: Tensor | None = None) -> Tensor:
-    """The plain model's logits [T, V] at a row's targets, the row by itself."""
+    """Return the plain model's logits [T, V] at the targets of one row alone."""
     ids, target = torch.tensor([s.inputs[row]]), torch.tensor([s.targets[row]])
     if s.kind == "seq2seq":
         start = torch.full((1, 1), s.lm._start)  # type: ignore[attr-defined]
@@ -129,7 +129,7 @@ def reference(s: Subject, row: int, before: Tensor | None = None, after: Tensor 
 
 
 def _per_layer(plain: Any, ids: Tensor) -> dict[str, Tensor]:
-    """What Gemma 3n and 4 look up by token id beside embeddings."""
+    """Return what Gemma 3n and 4 look up by token id in addition to embeddings."""
     table = getattr(plain.base_model, "language_model", plain.base_model)
     if not getattr(table, "hidden_size_per_layer_input", 0):
         return {}
@@ -140,8 +140,8 @@ def _per_layer(plain: Any, ids: Tensor) -> dict[str, Tensor]:
 def off(ours: Tensor, theirs: Tensor) -> float:
     if ours.shape != theirs.shape:
         raise Wrong(f"shape {tuple(ours.shape)}, not {tuple(theirs.shape)}")
-    found = ((ours - theirs).abs().max() / theirs.abs().max().clamp(min=1e-6)).item()
-    return found if math.isfinite(found) else math.inf
+    figure = ((ours - theirs).abs().max() / theirs.abs().max().clamp(min=1e-6)).item()
+    return figure if math.isfinite(figure) else math.inf
 
 
 def near(figure: float, tolerance: float = TOLERANCE) -> str:
@@ -152,7 +152,7 @@ def near(figure: float, tolerance: float = TOLERANCE) -> str:
 
 @torch.no_grad()
 def alone(s: Subject) -> str:
-    """Each row by itself."""
+    """Compare each row alone."""
     pairs = [(s.lm.logits(s.batch(slice(i, i + 1)))[0], reference(s, i)) for i in range(len(s.inputs))]
     return near(max(off(a, b) for a, b in pairs))
 
@@ -167,27 +167,26 @@ def _batched(
 
 @torch.no_grad()
 def batch(s: Subject) -> str:
-    """The rows in one padded batch."""
+    """Compare the rows in one padded batch."""
     return near(_batched(s, None, lambda i: reference(s, i)))
 
 
 @torch.no_grad()
 def cached(s: Subject) -> str:
-    """With the input's keys and values computed before."""
+    """Compare with the input's keys and values computed before."""
     return near(_batched(s, None, lambda i: reference(s, i), s.lm.prefill(s.batch())))
 
 
 @torch.no_grad()
 def generated(s: Subject, injection: Injection | None = None, **options: Any) -> str:
-    """Tokens of `generate` in a batch against the row by itself, computed anew for each token."""
+    """Compare tokens of `generate` in a batch with those of the row alone, computed anew for each token."""
     batch = s.batch()
     made = s.lm.generate(batch, injection, max_new_tokens=NEW, do_sample=False, **options).tolist()
     for i, ids in enumerate(s.inputs):
         row: list[int] = []
         for _ in range(NEW):
             if injection is None:
-                one = replace_row(s, i, row)
-                logits = reference(one, 0)[-1]
+                logits = reference(replace_row(s, i, row), 0)[-1]
             else:
                 logits = s.lm.logits(batch_of_ids([ids], [[*row, 0]]), injection)[0, -1]
             best = logits.topk(2)
@@ -204,12 +203,12 @@ def replace_row(s: Subject, i: int, row: list[int]) -> Subject:
 
 
 def _injected(s: Subject, name: str) -> Injection:
-    made: Any = s.prefix() if name.startswith("kv") else s.soft()
-    return Injection(**{name: made})
+    part: Any = s.prefix() if name.startswith("kv") else s.soft()
+    return Injection(**{name: part})
 
 
 def _leaves(injection: Injection) -> list[Tensor]:
-    """The vectors that would be trained: soft tokens, or each layer's values."""
+    """Return the vectors that would be trained: soft tokens, or each layer's values."""
     part = next(iter(injection.channels().values()))
     if isinstance(part, SoftTokens):
         return [part.vectors.requires_grad_(True)]
@@ -217,12 +216,10 @@ def _leaves(injection: Injection) -> list[Tensor]:
 
 
 def _static(s: Subject) -> str:
-    """The same with a static cache."""
     return generated(s, cache_implementation="static")
 
 
 def _soft(name: str) -> Callable[[Subject], str]:
-    """Soft tokens in a place."""
 
     @torch.no_grad()
     def check(s: Subject) -> str:
@@ -240,7 +237,6 @@ def _ours_alone(s: Subject, i: int, injection: Injection) -> Tensor:
 
 
 def _prefix(name: str) -> Callable[[Subject], str]:
-    """A prefix in a place."""
 
     @torch.no_grad()
     def check(s: Subject) -> str:
@@ -251,7 +247,6 @@ def _prefix(name: str) -> Callable[[Subject], str]:
 
 
 def _decoded(name: str) -> Callable[[Subject], str]:
-    """Decoding under what is injected in a place."""
 
     def check(s: Subject) -> str:
         return generated(s, _injected(s, name))
@@ -268,7 +263,7 @@ def _gradient(s: Subject, injection: Injection, leaves: list[Tensor]) -> list[Te
 
 
 def gradients(name: str) -> Callable[[Subject], str]:
-    """A gradient comes back to every vector, and with checkpointing the same one."""
+    """Check that every vector gets a gradient, and with checkpointing the same one."""
 
     def check(s: Subject) -> str:
         injection = _injected(s, name)
@@ -276,7 +271,7 @@ def gradients(name: str) -> Callable[[Subject], str]:
         plain = _gradient(s, injection, leaves)
         for i, g in enumerate(plain):
             if not (g.abs().amax(-1) > 0).any():
-                raise Wrong(f"no gradient comes back to vectors {i} of {len(plain)}")
+                raise Wrong(f"vectors {i} of {len(plain)} get no gradient")
         if not s.lm.checkpointable_layers:
             return "none to check"
         s.lm.set_gradient_checkpointing(True)
@@ -314,7 +309,7 @@ def applies(name: str, kind: str) -> bool:
 
 
 def run(kind: str, model: Any) -> Iterator[Result]:
-    """Every check of a model that `small.build` made."""
+    """Run every check on a model that `small.build` built."""
     plain = copy.deepcopy(model)
     vocab = getattr(plain.config.get_text_config(), "vocab_size", None) or 101
     inputs, targets, places = rows(min(vocab, 101))
@@ -344,12 +339,12 @@ def _ask(s: Subject, name: str, check: Callable[[Subject], str]) -> Result:
 
 
 def _verdict(error: SoftPromptError) -> str:
-    """A refusal; or a fault of ours, which the error itself asks to be reported."""
+    """A refusal is fine, unless the error asks the user to report it: then the fault is softprompt's."""
     return "traceback" if error.fix.startswith("report it") else "refused"
 
 
 def _in_double(s: Subject, name: str, check: Callable[[Subject], str], error: Wrong) -> Result:
-    """The check in float64, where a difference in float32 may be rounding."""
+    """Repeat the check in float64 if the difference in float32 may be rounding."""
     if TOLERANCE < error.figure <= ROUNDING:
         plain = copy.deepcopy(s.plain).double()
         try:

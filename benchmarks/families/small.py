@@ -1,7 +1,7 @@
-"""A tiny random model of any family, from the defaults of its configuration made small.
+"""Build a tiny random model of any family, from its default configuration with small sizes.
 
-Sizes are set by the names that transformers gives them; what a family asks for beyond that is in `MORE`.
-No family is treated in another way for being in `MORE`: without it transformers could not build it.
+Sizes are set by the names that transformers gives them; `MORE` has what a family needs beyond that.
+A family in `MORE` is checked like any other: transformers could not build it without these options.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ DRAFTER = {"model_type": "gemma4_text", "hidden_size_per_layer_input": 0, "vocab
 DRAFTER |= {"num_kv_shared_layers": 4, "num_hidden_layers": 4}
 LINEAR = {"layer_types": ["linear_attention", "full_attention"] * 2}
 LINEAR |= {"mlp_layer_types": ["dense", "sparse"] * 2}
-#: what a family asks for beyond small sizes, by model_type
+#: Options that a family needs beyond small sizes, by model_type
 MORE: dict[str, dict[str, Any]] = {
     "cpmant": {"dim_head": 8, "dim_ff": 48, "position_bias_num_buckets": 32},
     "codegen": {"rotary_dim": 4},
@@ -185,51 +185,51 @@ MORE: dict[str, dict[str, Any]] = {
 
 
 def cases() -> Iterator[str]:
-    """Names of all: causal:llama, seq2seq:t5, encoder:bert, …"""
+    """Yield the names of all cases: causal:llama, seq2seq:t5, encoder:bert, …"""
     for kind, (_, names) in AS.items():
         yield from (f"{kind}:{name}" for name in names)
 
 
 def loaded_as(case: str, config: Any = None) -> str:
-    """Why `softprompt.load` would not load this configuration as this case; empty where it would.
+    """Return why `softprompt.load` would not load this configuration as this case; empty if it would.
 
     Without a configuration, the default one.
     """
     kind, family = case.split(":")
-    asked = auto_class(config or CONFIG_MAPPING[family](), None)
-    if asked is AS[kind][0]:
+    requested = auto_class(config or CONFIG_MAPPING[family](), None)
+    if requested is AS[kind][0]:
         return ""
-    other = next(name for name, (made, _) in AS.items() if made is asked)
+    other = next(name for name, (model_class, _) in AS.items() if model_class is requested)
     if family in AS[other][1]:
         return f"loaded as {other}:{family}"
-    return f"transformers has no {asked.__name__} for this family"
+    return f"transformers has no {requested.__name__} for this family"
 
 
 def build(case: str, seed: int = 0) -> torch.nn.Module:
-    """The model, in float32. Raises whatever transformers does where it cannot be built."""
+    """Build the model in float32. Raises what transformers raises if it cannot be built."""
     kind = case.split(":")[0]
     config = config_of(case)
-    made, _ = AS[kind]
+    model_class, _ = AS[kind]
     with torch.device("meta"):
-        size = sum(p.numel() for p in made.from_config(copy.deepcopy(config)).parameters())
+        size = sum(p.numel() for p in model_class.from_config(copy.deepcopy(config)).parameters())
     if size > MOST:
         raise ValueError(f"it has {size:,} parameters: its sizes have other names")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = made.from_config(config, dtype=torch.float32)
+        model = model_class.from_config(config, dtype=torch.float32)
         with torch.no_grad():
             for parameter in model.parameters():
                 _enlarge(parameter)
-    for own in (model.config, model.config.get_text_config(), getattr(model, "generation_config", None)):
+    for each in (model.config, model.config.get_text_config(), getattr(model, "generation_config", None)):
         for name in ("eos_token_id", "forced_eos_token_id", "suppress_tokens", "begin_suppress_tokens"):
-            if getattr(own, name, None) is not None:
-                object.__setattr__(own, name, None)  # nothing ends before its time
+            if getattr(each, name, None) is not None:
+                object.__setattr__(each, name, None)  # no token ends the output early
     return model.eval()
 
 
 @torch.no_grad()
 def _enlarge(parameter: torch.Tensor) -> None:
-    """A model of small random weights hardly reads its input: every equality would hold by itself."""
+    """Small weights are enlarged: with them a model hardly reads its input, and any check would pass."""
     if not parameter.is_floating_point():
         return
     if parameter.dim() < 2 or parameter.numel() < 4:
@@ -243,7 +243,7 @@ def _enlarge(parameter: torch.Tensor) -> None:
 
 
 def config_of(case: str) -> Any:
-    """The small configuration."""
+    """Return the small configuration."""
     kind, family = case.split(":")
     more = dict(MORE.get(family, {}))
     if kind == "causal" and family in {*auto.MODEL_FOR_MASKED_LM_MAPPING_NAMES, "bert-generation"}:
@@ -257,7 +257,7 @@ def config_of(case: str) -> Any:
 
 
 def _small(kind: Any) -> dict[str, Any]:
-    """The arguments that make a configuration of this class small."""
+    """Return the arguments that make a configuration of this class small."""
     try:
         default = kind()
     except Exception:  # some are not valid as they are
@@ -282,12 +282,12 @@ def _small(kind: Any) -> dict[str, Any]:
             given[name] = _small(type(part) if part is not None else sub)
             given[name].pop("model_type", None)
             if part is not None:
-                own = {**MORE.get(part.model_type, {}), "model_type": part.model_type}
-                given[name] = _merged(given[name], own)
+                extra = {**MORE.get(part.model_type, {}), "model_type": part.model_type}
+                given[name] = _merged(given[name], extra)
     return given
 
 
 def _merged(given: dict[str, Any], more: dict[str, Any]) -> dict[str, Any]:
-    """`given` with `more`, which wins; what both have parts of is put together."""
+    """Merge `more` into `given`; `more` wins, and nested dictionaries are merged."""
     parts = {k: _merged(given[k], v) for k, v in more.items() if isinstance(v, dict) and k in given}
     return given | more | parts

@@ -1,14 +1,14 @@
-"""How fast prompts are served, beside PEFT and beside the plain model in the same engine.
+"""Measure how fast prompts are served, beside PEFT and beside the plain model in the same engine.
 
     python -m benchmarks.serving [--only MEASURE …] [--json | --markdown]
     python -m benchmarks.serving --only load --dtype float32 --minutes 10
     python -m benchmarks.serving --short
 
-Needs softprompt[lora,gateway].
+It needs softprompt[lora,gateway].
 
-Prompts are random vectors and inputs random tokens: nothing that is timed depends on what they say. The
-sides take turns in one process, and what is compared is the median of the ratios of a turn. Answers are
-compared too: wrong ones end the run with exit code 1, slow ones never do. `--short` runs every measure once
+Prompts are random vectors and inputs are random tokens: no time depends on their content. The sides take
+turns in one process; a ratio is the median of the turns' ratios. Answers are compared too: wrong ones end
+the run with exit code 1, slow ones never do. `--short` runs every measure once
 on a tiny random model: it shows that answers are right, and its times mean nothing.
 """
 

@@ -1,4 +1,4 @@
-"""Run the measures, print a table, and fail where an answer is wrong."""
+"""Run the measures, print a table, and fail if an answer is wrong."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from .bench import Bench
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """0 where every answer is right, however fast or slow."""
+    """Return 0 if every answer is right, however fast or slow."""
     parser = parser_of("python -m benchmarks.serving", __doc__, MEASURES, "docs/serving.md")
     parser.add_argument("--model", default="smollm2", help="alias or folder of the base model (smollm2)")
     parser.add_argument("--dtype", default="auto", help="precision; answers are compared in float32 (auto)")
@@ -32,7 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--clients", type=int, default=64, help="clients, and prompts, under load (64)")
     parser.add_argument("--minutes", type=float, default=10, help="under load (10)")
     parser.add_argument("--artifacts", type=int, default=100_000, help="in one tree (100,000)")
-    parser.add_argument("--threads", type=int, default=0, help="of torch; 0: as many as it takes by itself")
+    parser.add_argument("--threads", type=int, default=0, help="of torch; 0: its default")
     cpu = "seconds of the processor instead of the clock's, for a machine that others use"
     parser.add_argument("--cpu", action="store_true", help=cpu)
     args = parser.parse_args(arguments)
@@ -54,7 +54,7 @@ def main(arguments: list[str] | None = None) -> int:
                 lm, Path(folder) / "prompts", *sizes, args.clients, 60 * args.minutes, args.artifacts, clock
             )
         bench.folder.mkdir()
-        # an engine that fails is as wrong as an answer that does
+        # an engine that fails counts as a wrong answer
         lines = run(MEASURES, args.only, bench, (SoftPromptError, RuntimeError))
     return tell(lines, args, f"{where()}; {lm.dtype}")
 

@@ -1,4 +1,4 @@
-"""What every measure uses: a base model, a folder of random prompts, and engines on it."""
+"""Every measure uses a base model, a folder of random prompts, and engines on it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from softprompt.serve.request import Finished, Request, Sampling, Token
 
 @dataclass(frozen=True)
 class Bench:
-    """Sizes, and where things lie."""
+    """Holds the model, the folder and the sizes."""
 
     lm: CausalLM
     folder: Path  # of the prompts
@@ -35,26 +35,26 @@ class Bench:
     inputs: tuple[int, ...] = (16, 64)  # tokens of an input
     tokens: int = 32  # of an answer
     repeats: int = 5
-    clients: int = 64  # at once, and prompts that they ask for
-    seconds: float = 600.0  # that they go on
+    clients: int = 64  # at once, and the prompts that they request
+    seconds: float = 600.0  # of the load
     artifacts: int = 100_000  # in one tree
     clock: Callable[[], float] = time.perf_counter
     draw: random.Random = field(default_factory=lambda: random.Random(0))
 
     def ids(self, count: int) -> tuple[int, ...]:
-        """Random tokens, other ones at every call: nothing is known of them."""
+        """Draw random tokens, new ones at every call, so that no cache knows them."""
         known = min(self.lm.spec.vocab_size, len(self.lm.tokenizer))
         return tuple(self.draw.randrange(5, known) for _ in range(count))
 
     @property
     def exact(self) -> bool:
-        """Whether answers can be compared: in half precision, other batches round otherwise."""
+        """True if answers can be compared: in half precision, rounding depends on the batch."""
         return self.lm.dtype == torch.float32
 
     def in_turns(
         self, sides: Mapping[str, Callable[[], Any]], *, warm: bool = True
     ) -> dict[str, list[float]]:
-        """Seconds of each side's turns; a first one, which warms it up, does not count."""
+        """Return the seconds of each side's turns; a first one, which warms it up, is not counted."""
         times: dict[str, list[float]] = {name: [] for name in sides}
         for turn in range(not warm, self.repeats + 1):
             for name, work in sides.items():
@@ -65,7 +65,7 @@ class Bench:
         return times
 
     def publish(self, name: str, method: str, options: Mapping[str, Any], seed: int = 0) -> str:
-        """An artifact of random vectors; its name."""
+        """Save an artifact of random vectors, and return its name."""
         folder = self.folder / name
         if (folder / "softprompt.json").exists():
             return name
@@ -100,7 +100,7 @@ class Bench:
 
     @contextlib.contextmanager
     def engine(self, **options: Any) -> Iterator[Engine]:
-        """A running engine on the prompts."""
+        """Run an engine on the prompts."""
         engine = Engine(self.lm, Registry(self.folder, self.lm), **options)
         engine.start()
         try:
@@ -110,7 +110,7 @@ class Bench:
 
 
 def _stir(method: SoftPrompt, seed: int) -> None:
-    """Layers that start at zero become random: what is generated depends on the input."""
+    """Fill layers that start at zero with random numbers, so that the vectors depend on the input."""
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for parameter in method.parameters():
@@ -119,23 +119,23 @@ def _stir(method: SoftPrompt, seed: int) -> None:
 
 
 def request(prompt: str | None, ids: Sequence[int], tokens: int) -> Request:
-    """Exactly so many tokens, the likeliest."""
+    """Request exactly `tokens` tokens, the likeliest."""
     return Request(prompt, tuple(ids), Sampling(max_tokens=tokens, ignore_eos=True))
 
 
 def answers(engine: Engine, requests: Sequence[Request]) -> list[list[int]]:
-    """The tokens of each, all asked for at once. Raises where one was not answered."""
-    asked = [engine.submit(one) for one in requests]
-    found = []
-    for answer in asked:
+    """Submit all requests at once and return the tokens of each. Raises RuntimeError if one failed."""
+    streams = [engine.submit(each) for each in requests]
+    results = []
+    for answer in streams:
         items = list(answer)
         end = items[-1]
         if not isinstance(end, Finished) or end.error is not None:
             raise RuntimeError(f"not answered: {end}")
-        found.append([item.id for item in items if isinstance(item, Token)])
-    return found
+        results.append([item.id for item in items if isinstance(item, Token)])
+    return results
 
 
 def ratio(of: Sequence[float], to: Sequence[float]) -> float:
-    """The median of the turns' ratios."""
+    """Return the median of the turns' ratios."""
     return median(a / b for a, b in zip(of, to, strict=True))

@@ -1,4 +1,4 @@
-"""Clients that ask one request after the other for a while, and what they saw.
+"""Each client sends one request after the other for a while, and records the results.
 
 Load generators count status codes; these also read the answers, whole or in pieces, to their last token.
 This file knows nothing of the engine.
@@ -17,14 +17,14 @@ from typing import Any
 import httpx2 as httpx
 
 MOST = 10**6  # requests of one run, whatever its time
-PATIENCE = 120.0  # seconds without a word from the server
+PATIENCE = 120.0  # seconds without a byte from the server
 LEAVING = 0.02  # of the clients' requests: they hang up at the first token
 WHOLE = 0.25  # of the requests: answered in one piece
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A request of exactly so many tokens, the likeliest; `alone` is its answer where that is known."""
+    """Requests exactly `tokens` tokens, the likeliest; `alone` is the right answer, if it is known."""
 
     model: str
     ids: tuple[int, ...]
@@ -34,10 +34,10 @@ class Asked:
 
 @dataclass(slots=True)
 class Seen:
-    """What all clients saw together."""
+    """Counts the results of all clients together."""
 
     whole: list[float] = field(default_factory=list)  # seconds of each answer
-    first: list[float] = field(default_factory=list)  # seconds to the first text of those that came in pieces
+    first: list[float] = field(default_factory=list)  # seconds to the first text of streamed answers
     tokens: int = 0
     checked: int = 0
     left: int = 0
@@ -51,7 +51,7 @@ class Seen:
 
 
 def run(url: str, clients: int, seconds: float, next_one: Callable[[], Asked], seed: int = 0) -> Seen:
-    """So many clients at once, each with a connection of its own, begin requests for so many seconds."""
+    """Run the clients at once, each with its own connection; they begin requests for `seconds` seconds."""
     return asyncio.run(_run(url, clients, seconds, next_one, random.Random(seed)))
 
 
@@ -75,9 +75,9 @@ async def _run(
     return seen
 
 
-async def _ask(http: httpx.AsyncClient, asked: Asked, draw: random.Random, seen: Seen) -> None:
-    """Raises ValueError for what is no answer."""
-    body: dict[str, Any] = {"model": asked.model, "prompt": asked.ids, "max_tokens": asked.tokens}
+async def _ask(http: httpx.AsyncClient, request: Asked, draw: random.Random, seen: Seen) -> None:
+    """Send a request and record its result. Raises ValueError if the reply is not an answer."""
+    body: dict[str, Any] = {"model": request.model, "prompt": request.ids, "max_tokens": request.tokens}
     body |= {"temperature": 0, "ignore_eos": True}
     leaving, whole = draw.random() < LEAVING, draw.random() < WHOLE
     started = time.perf_counter()
@@ -97,39 +97,39 @@ async def _ask(http: httpx.AsyncClient, asked: Asked, draw: random.Random, seen:
         seen.left += 1
         return
     took = time.perf_counter() - started
-    if (answer.reason, answer.read, answer.said) != ("length", len(asked.ids), asked.tokens):
-        raise ValueError(f"{answer}, of {len(asked.ids)} + {asked.tokens} tokens")
+    if (answer.reason, answer.read, answer.written) != ("length", len(request.ids), request.tokens):
+        raise ValueError(f"{answer}, of {len(request.ids)} + {request.tokens} tokens")
     seen.whole.append(took)
-    seen.tokens += asked.tokens
+    seen.tokens += request.tokens
     if answer.first is not None:
         seen.first.append(answer.first - started)
-    if asked.alone is not None:
+    if request.alone is not None:
         seen.checked += 1
-        if answer.text != asked.alone:
-            seen.wrong.append(f"{asked.model}: {answer.text!r}, alone {asked.alone!r}")
+        if answer.text != request.alone:
+            seen.wrong.append(f"{request.model}: {answer.text!r}, alone {request.alone!r}")
 
 
 @dataclass(slots=True)
 class _Answer:
     text: str = ""
     reason: str | None = None
-    read: int = -1  # tokens, by what the server says
-    said: int = -1
+    read: int = -1  # tokens, as the server reports
+    written: int = -1
     first: float | None = None  # when the first text of a stream came
 
     def add(self, event: dict[str, Any], at: float | None = None) -> None:
-        """A part of it, or the whole."""
+        """Add a part of the answer, or the whole."""
         for choice in event["choices"]:
             if choice["text"] and self.first is None:
                 self.first = at
             self.text += choice["text"]
             self.reason = choice["finish_reason"] or self.reason
         if used := event.get("usage"):
-            self.read, self.said = used["prompt_tokens"], used["completion_tokens"]
+            self.read, self.written = used["prompt_tokens"], used["completion_tokens"]
 
 
 async def _streamed(reply: httpx.Response, leaving: bool) -> _Answer:
-    """All of it; of one who leaves, what came first."""
+    """Read the whole stream, or its first part if the client is leaving."""
     answer = _Answer()
     async for line in reply.aiter_lines():
         if line == "data: [DONE]":

@@ -1,4 +1,4 @@
-"""Time to the first token under a long static prompt, which is kept, beside that of the plain model."""
+"""Measure the time to the first token under a long static prompt, which is cached, and the plain model's."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ GOAL, VECTORS, TURNS = 1.05, 64, 6
 
 
 def measure(bench: Bench) -> Iterator[Line]:
-    """Milliseconds, one request at a time; an input is never seen twice."""
+    """Measure milliseconds, one request at a time; no input is used twice."""
     kinds = {"prompt-tuning": "soft tokens", "prefix-tuning": "prefix"}
     for method, kind in kinds.items():
         options = {"length": VECTORS, "placement": "before", "init": "random"}
@@ -24,12 +24,12 @@ def measure(bench: Bench) -> Iterator[Line]:
                 times: dict[str | None, list[float]] = {name: [], None: []}
                 wrong = ""
                 for turn in range(TURNS * bench.repeats + 1):
-                    for prompt, found in times.items():
+                    for prompt, durations in times.items():
                         started = bench.clock()
                         items = iter(engine.submit(request(prompt, bench.ids(inputs), 2)))
                         first = next(items)
                         if turn:
-                            found.append(1000 * (bench.clock() - started))
+                            durations.append(1000 * (bench.clock() - started))
                         if not isinstance(first, Token) or len(list(items)) != 2:
                             wrong = "a request was not answered"
                 yield Line(

@@ -1,8 +1,8 @@
-"""A server in its own process under many clients at once: errors, wrong answers, times, memory.
+"""Put a server in its own process under load: errors, wrong answers, times, memory.
 
-Clients ask for prompts of every kind and for the plain model, with inputs and answers of many lengths, and
-some hang up. A quarter of the requests are of those whose answers were computed before, each alone, by
-transformers' own `generate`; the others are new.
+Clients request prompts of every kind and the plain model, with inputs and answers of many lengths, and some
+hang up. The answers to a quarter of the requests were computed before, each alone, by transformers' own
+`generate`; the other requests are new.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ KINDS = [(method, place) for method in METHODS for place in ("before", "after")]
 CHECKED = 0.25  # of the requests
 FLAT = 1.01  # resident memory at the end, beside that after the first minutes
 FIRST = 600.0  # seconds of a run that may grow, or half of a shorter one
-EACH = 0.2  # seconds between two looks at it
+EACH = 0.2  # seconds between two readings
 
 
 def measure(bench: Bench) -> Iterator[Line]:
-    """Requests a second, times of first tokens and whole answers, and memory."""
+    """Measure requests a second, times of first tokens and whole answers, and memory."""
     names = []
     for i in range(bench.clients):
         method, place = KINDS[i % len(KINDS)]
@@ -58,26 +58,28 @@ def measure(bench: Bench) -> Iterator[Line]:
 
 
 def asked(bench: Bench, model: str) -> Asked:
-    """A new request of a random length."""
+    """Draw a new request of a random length."""
     draw, inputs = bench.draw, bench.inputs
     ids = bench.ids(draw.randint(max(1, inputs[0] // 2), inputs[-1]))
     return Asked(model, ids, draw.randint(max(1, bench.tokens // 4), bench.tokens))
 
 
 @torch.no_grad()
-def alone(bench: Bench, one: Asked, plain: str) -> Asked:
-    """The same with its answer: one row, without engine, server or anything that is shared."""
-    lm, batch, injection = bench.lm, batch_of_ids([one.ids], device=bench.lm.device), None
-    if one.model != plain:
-        injection = injection_for(lm, api.open_prompt(bench.folder / one.model, lm).method, batch)
+def alone(bench: Bench, request: Asked, plain: str) -> Asked:
+    """Add the right answer, computed for one row without engine or server."""
+    lm, batch, injection = bench.lm, batch_of_ids([request.ids], device=bench.lm.device), None
+    if request.model != plain:
+        injection = injection_for(lm, api.open_prompt(bench.folder / request.model, lm).method, batch)
     nothing = lm.spec.vocab_size  # no token ends it
-    made = lm.generate(batch, injection, do_sample=False, max_new_tokens=one.tokens, eos_token_id=nothing)
-    text = Detokenizer(lm.tokenizer)  # whose pieces make another text of broken characters than the whole
-    return replace(one, alone="".join(map(text.add, made[0].tolist())) + text.rest())
+    output = lm.generate(
+        batch, injection, do_sample=False, max_new_tokens=request.tokens, eos_token_id=nothing
+    )
+    text = Detokenizer(lm.tokenizer)  # broken characters differ if decoded at once
+    return replace(request, alone="".join(map(text.add, output[0].tolist())) + text.rest())
 
 
 def lines(bench: Bench, seen: Seen, memory: Memory) -> Iterator[Line]:
-    """What came of it."""
+    """Yield the results."""
     case = f"{bench.clients} clients, {bench.clients} prompts and the plain model, {seen.seconds:.0f} s"
     faults = [f"{len(seen.errors)} errors, the first: {seen.errors[0]}"] if seen.errors else []
     if seen.wrong:
@@ -88,15 +90,15 @@ def lines(bench: Bench, seen: Seen, memory: Memory) -> Iterator[Line]:
     note += f"{len(seen.errors)} errors, {len(seen.wrong)} wrong; {seen.tokens / seen.seconds:.0f} tokens/s"
     rate = len(seen.whole) / seen.seconds
     yield Line("load", case, rate, None, "requests/s", note=note, wrong="; ".join(faults))
-    for what, times in (("first token", seen.first), ("whole answer", seen.whole)):
+    for case, times in (("first token", seen.first), ("whole answer", seen.whole)):
         if len(times) > 1:
             late = 1000 * quantiles(times, n=100)[-1]
-            yield Line("load", what, late, 1000 * median(times), "ms (99 % / median)")
+            yield Line("load", case, late, 1000 * median(times), "ms (99 % / median)")
     yield memory.line()
 
 
 class Memory:
-    """Resident bytes of a process, looked at again and again from a thread."""
+    """Records the resident bytes of a process from a thread."""
 
     def __init__(self, pid: int) -> None:
         self.process = psutil.Process(pid)
@@ -116,13 +118,13 @@ class Memory:
         while True:
             try:
                 self.seen.append((time.perf_counter(), self.process.memory_info().rss / 1e6))
-            except psutil.Error:  # it has ended, which others tell
+            except psutil.Error:  # it has ended, which the clients report
                 return
             if self._ended.wait(EACH):
                 return
 
     def line(self) -> Line:
-        """The end beside the end of the first ten minutes, each a minute's median, and what was between."""
+        """Compare the last minute with the last of the first ten (medians), and note the sizes between."""
         if len(self.seen) < 4:
             return Line("load", "memory", None, None, "MB (end / first)", goal=FLAT, at_most=True)
         begun, ended = self.seen[0][0], self.seen[-1][0]
@@ -140,6 +142,6 @@ class Memory:
         )
 
     def _before(self, mark: float, seconds: float) -> float:
-        """The median of the seconds before a mark, or what was seen last where nobody looked then."""
+        """Return the median of the `seconds` before a mark, or the last size before them if there is none."""
         until = [(at, mb) for at, mb in self.seen if at <= mark]
         return median([mb for at, mb in until if at > mark - seconds] or [until[-1][1]])

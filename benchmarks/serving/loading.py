@@ -1,4 +1,4 @@
-"""Milliseconds to load a prompt that was verified before, from local disk."""
+"""Measure the milliseconds to load a prompt from local disk that was verified before."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ GOAL = 10.0
 
 
 def measure(bench: Bench) -> Iterator[Line]:
-    """The 99th of a hundred, beside the median; the registry keeps nothing, so every one is read anew."""
+    """Measure the 99th percentile and the median; the registry keeps nothing, so each load reads the disk."""
     for method in ("prompt-tuning", "prefix-tuning", "generated-prefix"):
         options = {"length": bench.length, "init": "random"}
         name = bench.publish(f"load/{method}", method, options)

@@ -1,4 +1,4 @@
-"""Rows under as many prompts as there are rows, of all kinds, beside the plain model's in the same engine."""
+"""Measure a batch in which each row has its own prompt, beside the plain model in the same engine."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ KINDS = [(m, p) for m in ("prompt-tuning", "prefix-tuning") for p in ("before", 
 
 
 def measure(bench: Bench) -> Iterator[Line]:
-    """Requests a second; and whether an answer in the mixed batch is the one that the row gets alone."""
+    """Measure requests a second, and check that answers in the mixed batch are those of the row alone."""
     names = []
     for i in range(bench.prompts):
         method, place = KINDS[i % len(KINDS)]
@@ -25,15 +25,15 @@ def measure(bench: Bench) -> Iterator[Line]:
             got = {}
 
             def ask(mixed: bool, inputs=inputs, engine=engine, got=got) -> None:
-                asked = [request(name if mixed else None, bench.ids(inputs), bench.tokens) for name in names]
-                got[mixed] = asked, answers(engine, asked)
+                batch = [request(name if mixed else None, bench.ids(inputs), bench.tokens) for name in names]
+                got[mixed] = batch, answers(engine, batch)
 
             sides = {"mixed": lambda: ask(True), "plain": lambda: ask(False)}
             times = bench.in_turns(sides)
             wrong = sum(
-                answers(engine, [one]) != [tokens]
-                for asked, found in (got.values() if bench.exact else ())
-                for one, tokens in list(zip(asked, found, strict=True))[:: max(1, len(names) // 8)]
+                answers(engine, [row]) != [tokens]
+                for batch, results in (got.values() if bench.exact else ())
+                for row, tokens in list(zip(batch, results, strict=True))[:: max(1, len(names) // 8)]
             )
         mixed, plain = (len(names) / median(times[side]) for side in ("mixed", "plain"))
         yield Line(

@@ -1,4 +1,4 @@
-"""`softprompt serve` in a process of its own."""
+"""Run `softprompt serve` in its own process."""
 
 from __future__ import annotations
 
@@ -22,26 +22,30 @@ COMMAND = (sys.executable, "-c", "import sys; from softprompt.cli import main; s
 
 @dataclass(frozen=True, slots=True)
 class Served:
-    """Where it is."""
+    """Holds a running server's address."""
 
     url: str
     pid: int
-    seconds: float  # from the command to the first request that it would take
+    seconds: float  # from the command until it accepts requests
 
 
 @contextlib.contextmanager
 def served(bench: Bench, folder: Path) -> Iterator[Served]:
-    """A server of the prompts under `folder`, on as many threads and in the precision that are used here.
+    """Serve the prompts under `folder` with this process's number of threads and precision.
 
-    Raises RuntimeError with the end of what it said where it does not start, or has ended by itself.
+    Raises RuntimeError with the end of its stderr if it does not start or ends early.
     """
     options = ["--model", bench.lm.name, "--dtype", str(bench.lm.dtype).removeprefix("torch.")]
     options += ["--port", "0", "--rows", str(bench.clients), "--json"]
     environment = os.environ | {"OMP_NUM_THREADS": str(torch.get_num_threads())}
-    with tempfile.TemporaryFile("w+") as said:
+    with tempfile.TemporaryFile("w+") as errors:
         started = time.perf_counter()
         process = subprocess.Popen(
-            [*COMMAND, str(folder), *options], stdout=subprocess.PIPE, stderr=said, text=True, env=environment
+            [*COMMAND, str(folder), *options],
+            stdout=subprocess.PIPE,
+            stderr=errors,
+            text=True,
+            env=environment,
         )
         assert process.stdout is not None
         try:
@@ -50,8 +54,8 @@ def served(bench: Bench, folder: Path) -> Iterator[Served]:
                 yield Served(json.loads(first)["url"], process.pid, seconds)
             if not first or process.poll() is not None:
                 process.wait()
-                said.seek(0)
-                raise RuntimeError(f"the server has ended: {said.read()[-2000:]}")
+                errors.seek(0)
+                raise RuntimeError(f"the server has ended: {errors.read()[-2000:]}")
         finally:
             process.terminate()
             try:

@@ -1,7 +1,7 @@
-"""Requests for many prompts, one each: the engine, and PEFT in the two ways that it has.
+"""Compare requests for many prompts in the engine with PEFT's two ways of serving them.
 
-PEFT switches the adapter for every request, or answers the requests of one adapter as a batch. It is given
-the same vectors, and must give the same tokens. Inputs are of one length, for it pads wrongly.
+PEFT switches the adapter for every request, or answers the requests of one adapter as a batch. It gets
+the same vectors, and must give the same tokens. All inputs have one length, since PEFT pads wrongly.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ GOAL, EACH = 8.0, 4
 
 
 def measure(bench: Bench) -> Iterator[Line]:
-    """Requests a second."""
+    """Measure requests a second."""
     options = {"length": bench.length, "placement": "before"}
     names = [bench.publish(f"soft/{i}", "prompt-tuning", options, i) for i in range(bench.prompts)]
     peft = Peft(bench, names)
@@ -38,19 +38,19 @@ def measure(bench: Bench) -> Iterator[Line]:
 def compare(
     bench: Bench, peft: Peft, names: list[str], inputs: int, each: int, case: str, goal: float | None
 ) -> Line:
-    """`each` requests for every prompt: all at once here, those of one adapter at a time there."""
+    """Time `each` requests for every prompt: softprompt takes all at once, PEFT one adapter at a time."""
     ids = [bench.ids(inputs) for _ in range(each * len(names))]
-    asked = [request(names[i // each], own, bench.tokens) for i, own in enumerate(ids)]
+    requests = [request(names[i // each], row, bench.tokens) for i, row in enumerate(ids)]
     got: dict[str, list[list[int]]] = {}
     with bench.engine(cache_bytes=0) as engine:
 
         def ours() -> None:
-            got["ours"] = answers(engine, asked)
+            got["ours"] = answers(engine, requests)
 
         def theirs() -> None:
             got["theirs"] = peft.grouped(ids, each)
 
-        answers(engine, asked[:2])  # a whole turn of theirs takes minutes: both warm up on a little
+        answers(engine, requests[:2])  # a whole turn of PEFT's takes minutes: both warm up on less
         peft.grouped(ids[:each], each)
         times = bench.in_turns({"ours": ours, "theirs": theirs}, warm=False)
     pairs = zip(got["ours"], got["theirs"], strict=True)
@@ -69,7 +69,7 @@ def compare(
 
 
 class Peft:
-    """The prompts as adapters of one PEFT model."""
+    """Holds the prompts as adapters of one PEFT model."""
 
     def __init__(self, bench: Bench, names: list[str]) -> None:
         from peft import PeftModel
@@ -89,17 +89,17 @@ class Peft:
         self.model.eval()
 
     def grouped(self, ids: list[tuple[int, ...]], each: int) -> list[list[int]]:
-        """`each` requests of an adapter at a time."""
-        found = []
+        """Answer `each` requests of one adapter at a time."""
+        tokens = []
         for i in range(0, len(ids), each):
-            found += self._generate(i // each, ids[i : i + each])
-        return found
+            tokens += self._generate(i // each, ids[i : i + each])
+        return tokens
 
     @torch.no_grad()
     def _generate(self, adapter: int, ids: list[tuple[int, ...]]) -> list[list[int]]:
         self.model.set_adapter(self.names[adapter])
         inputs = torch.tensor(ids)
-        made = self.model.generate(
+        output = self.model.generate(
             input_ids=inputs,
             attention_mask=torch.ones_like(inputs),
             max_new_tokens=self.tokens,
@@ -107,11 +107,11 @@ class Peft:
             do_sample=False,
             pad_token_id=0,
         )
-        return made[:, -self.tokens :].tolist()
+        return output[:, -self.tokens :].tolist()
 
 
 def plain_copy(bench: Bench) -> Any:
-    """The same base, as transformers makes it: with its own attention, and the same weights in memory."""
+    """Build the same base with transformers' own attention, sharing the weights in memory."""
     from transformers import AutoModelForCausalLM
 
     config = copy.deepcopy(bench.lm.model.config)

@@ -1,11 +1,11 @@
-"""How fast training is, beside PEFT and beside this machine's own matrix products.
+"""Measure how fast training is, beside PEFT and beside this machine's matrix products.
 
     python -m benchmarks.training --data DIR [--only MEASURE …] [--json | --markdown]
     python -m benchmarks.training --short
 
 `DIR` holds sst2/, ag_news/ and boolq/, each with train.jsonl and validation.jsonl of `input` and `target`.
-Every measure runs its sides in turns, in one process (memory: in fresh ones), and gives ratios of medians.
-Wrong results end the run with exit code 1, a slow one never does. `--short` runs every measure once on a
+Every measure runs its sides in turns, in one process (memory: in new ones), and gives ratios of medians.
+Wrong results end the run with exit code 1, slow ones never do. `--short` runs every measure once on a
 tiny random model and made-up rows: it shows that results are right, and its times mean nothing.
 """
 

@@ -1,4 +1,4 @@
-"""Run the measures, print a table, and fail where a result is wrong."""
+"""Run the measures, print a table, and fail if a result is wrong."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from .options import Options, add_to
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """0 where every result is right, however fast or slow."""
+    """Return 0 if every result is right, however fast or slow."""
     parser = parser_of("python -m benchmarks.training", __doc__, MEASURES, "docs/performance.md")
     add_to(parser)
     args = parser.parse_args(arguments)

@@ -1,7 +1,7 @@
-"""What a step costs with long inputs: cached, recomputed, and in full.
+"""Time a step with long inputs: cached, recomputed, and in full.
 
-`prefix-tuning` after the input from a cache, the same with its inputs run again in every step, and
-`prefix-tuning` ahead of the input, which needs everything forward and backward.
+The sides are `prefix-tuning` after the input from a cache, the same with its inputs run again in every step,
+and `prefix-tuning` ahead of the input, which runs everything forward and backward.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from .options import Options
 from .ours import Block, Mode, Ours, kept
 from .rows import filled
 
-ALLOWED = {"float32": 1e-3, "bfloat16": 5e-2}  # of losses: bfloat16 rounds other batches otherwise
-STEPS: dict[Mode, int] = {"cached": 8, "recompute": 2, "full": 1}  # of a block; long ones need no more
+ALLOWED = {"float32": 1e-3, "bfloat16": 5e-2}  # of losses: in bfloat16 rounding depends on the batch
+STEPS: dict[Mode, int] = {"cached": 8, "recompute": 2, "full": 1}  # of a block; fewer suffice for long ones
 GOAL = 20.0
 
 
 def measure(options: Options) -> Iterator[Line]:
-    """Seconds of a step with inputs of `options.inputs` tokens: full and recomputed, against cached."""
+    """Time a step with inputs of `options.inputs` tokens: full and recomputed, against cached."""
     for dtype in options.dtypes:
         lm = softprompt.load(options.model, dtype=dtype)
         steps = min(options.steps, STEPS["cached"])
@@ -32,9 +32,9 @@ def measure(options: Options) -> Iterator[Line]:
             "recompute": Ours(lm, "prefix-tuning", rows, "recompute"),
             "full": Ours(lm, "prefix-tuning", rows, "full"),
         }
-        found = in_turns(options, sides)
-        seconds = {mode: median(_per_step(b) for b in blocks) for mode, blocks in found.items()}
-        again = found["recompute"][0].losses
+        blocks_of = in_turns(options, sides)
+        seconds = {mode: median(_per_step(b) for b in blocks) for mode, blocks in blocks_of.items()}
+        again = blocks_of["recompute"][0].losses
         first = sides["cached"].train(
             list(range(options.input_rows * len(again))), len(again), options.input_rows
         )
@@ -53,15 +53,15 @@ def measure(options: Options) -> Iterator[Line]:
 
 
 def in_turns(options: Options, sides: dict[str, Ours]) -> dict[str, list[Block]]:
-    """Each side's blocks; all take their rows from the first on."""
-    found: dict[str, list[Block]] = {mode: [] for mode in sides}
+    """Return each side's blocks; all take their rows from the first on."""
+    blocks_of: dict[str, list[Block]] = {mode: [] for mode in sides}
     for block in range(-1, options.blocks):  # the first one only warms the machine up
         for mode, side in sides.items():
             steps = 1 if block < 0 else min(options.steps, STEPS[mode])
-            made = side.train(list(range(options.input_rows * steps)), steps, options.input_rows)
+            trained = side.train(list(range(options.input_rows * steps)), steps, options.input_rows)
             if block >= 0:
-                found[mode].append(made)
-    return found
+                blocks_of[mode].append(trained)
+    return blocks_of
 
 
 def _per_step(block: Block) -> float:

@@ -1,4 +1,4 @@
-"""The clock that blocks of training steps are timed with."""
+"""Blocks of training steps are timed with this clock."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ _now: Callable[[], float] = time.perf_counter
 
 
 def now() -> float:
-    """Seconds, from any start."""
+    """Return seconds from an arbitrary start."""
     return _now()
 
 
 def use_processor_time() -> None:
-    """Count seconds of this process's processor time: on a busy machine waiting says nothing of a method."""
+    """Count this process's processor time: on a busy machine, waiting tells nothing about a method."""
     global _now
     _now = time.process_time

@@ -1,4 +1,4 @@
-"""A step's achieved FLOP/s against this machine's own matrix products.
+"""Compare a step's achieved FLOP/s with this machine's matrix products.
 
 The step's operations are counted by torch on a real step, forward and backward (what it skips is not
 counted). The machine's rate is that of `torch.mm` in the same precision at the shapes of the model's own
@@ -31,7 +31,7 @@ Shapes = Counter[tuple[int, int, int]]  # (tokens, in, out) of linear layers, an
 
 
 def measure(options: Options) -> Iterator[Line]:
-    """GFLOP/s of `prompt-tuning` ahead of the input and `prefix-tuning` after it, cached."""
+    """Measure GFLOP/s of `prompt-tuning` ahead of the input and of cached `prefix-tuning` after it."""
     for dtype in options.dtypes:
         lm = softprompt.load(options.model, dtype=dtype)
         short = encoded(options.data, "sst2", options.batch * 16, lm.tokenizer)
@@ -53,14 +53,14 @@ def _line(lm: Any, rows: list, case: str, mode: Mode) -> Line:
         _step(side)
     total = counter.get_total_flops()
     step, product = _in_turns(lambda: _step(side), lambda: _products(shapes, lm.dtype))
-    rate, own = total / step / 1e9, 2 * operations(shapes) / product / 1e9
+    rate, machine = total / step / 1e9, 2 * operations(shapes) / product / 1e9
     return Line(
         "flops",
         case,
         rate,
-        own,
+        machine,
         "GFLOP/s",
-        rate / own,
+        rate / machine,
         GOAL if mode == "full" else None,
         note=f"{total / 1e9:.1f} GFLOP in {1000 * step:.0f} ms",
         wrong="" if total else "no operation was counted",
@@ -68,14 +68,14 @@ def _line(lm: Any, rows: list, case: str, mode: Mode) -> Line:
 
 
 def _step(side: Ours) -> None:
-    """Forward and backward; the optimizer multiplies no matrices."""
+    """Run forward and backward; the optimizer multiplies no matrices."""
     side.method.zero_grad(set_to_none=True)
     side.backward(range(len(side.rows)))
 
 
 @contextmanager
 def noting(model: torch.nn.Module, shapes: Shapes) -> Iterator[None]:
-    """Counts the shapes of every linear layer that runs inside."""
+    """Count the shapes of every linear layer that runs inside."""
 
     def note(layer: Any, inputs: tuple, output: Any) -> None:
         width = inputs[0].shape[-1]
@@ -91,12 +91,12 @@ def noting(model: torch.nn.Module, shapes: Shapes) -> Iterator[None]:
 
 
 def operations(shapes: Shapes) -> int:
-    """Of one product of each layer."""
+    """Count the operations of one product of each layer."""
     return sum(2 * m * k * n * count for (m, k, n), count in shapes.items())
 
 
 def _products(shapes: Shapes, dtype: torch.dtype) -> float:
-    """Seconds of [tokens, in] × [in, out] and [tokens, out] × [out, in] of all layers."""
+    """Time [tokens, in] × [in, out] and [tokens, out] × [out, in] of all layers, in seconds."""
     seconds = 0.0
     for (m, k, n), count in shapes.items():
         for inner, outer in ((k, n), (n, k)):
@@ -112,12 +112,12 @@ def _products(shapes: Shapes, dtype: torch.dtype) -> float:
 
 
 def _in_turns(step: Callable[[], None], products: Callable[[], float]) -> tuple[float, float]:
-    """Medians of both, one after the other, after one step that warms the machine up."""
+    """Return the medians of both, timed in turns after one step that warms the machine up."""
     step()
-    steps, own = [], []
+    steps, multiplied = [], []
     for _ in range(REPEATS):
         started = time.perf_counter()
         step()
         steps.append(time.perf_counter() - started)
-        own.append(products())
-    return median(steps), median(own)
+        multiplied.append(products())
+    return median(steps), median(multiplied)

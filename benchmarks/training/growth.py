@@ -1,8 +1,8 @@
-"""Time of a cached step against the length of its inputs, and how much of it is attention.
+"""Measure how a cached step's time grows with the length of its inputs, and attention's part of it.
 
 Attention is timed inside the step: its forward pass where the model calls it, its backward pass from
-the gradient of its output to that of its queries. What is left should not grow; reading the rows from
-the cache is shown apart.
+the gradient of its output to that of its queries. The rest should not grow; reading the rows from
+the cache is shown separately.
 """
 
 from __future__ import annotations
@@ -27,24 +27,24 @@ from .ours import Ours, kept
 from .rows import example
 
 ROWS = 4  # a step
-FLAT = 1.25  # what is left of a step may grow by a quarter
+FLAT = 1.25  # the rest of a step may grow by a quarter
 REPEATS = 5
 
 
 def measure(options: Options) -> Iterator[Line]:
-    """Milliseconds of a cached step without attention and the cache, against those at the shortest input."""
+    """Measure a cached step without attention and the cache, against that at the shortest input."""
     for dtype in options.dtypes:
         lm = softprompt.load(options.model, dtype=dtype)
-        # each length a turn, again and again: a machine that slows down does so for all of them
+        # the lengths take turns, so that a machine that slows down does so for all of them
         sides = {length: side_of(lm, length) for length in options.lengths}
-        found: dict[int, list[tuple[float, float, float]]] = {length: [] for length in sides}
+        durations: dict[int, list[tuple[float, float, float]]] = {length: [] for length in sides}
         for turn in range(-1, options.blocks * (1 if options.blocks == 1 else REPEATS)):
             for length, side in sides.items():
-                made = timed(side)
+                times = timed(side)
                 if turn >= 0:
-                    found[length].append(made)
-        rest = {n: median(all_ - att - read for all_, att, read in times) for n, times in found.items()}
-        for length, times in found.items():
+                    durations[length].append(times)
+        rest = {n: median(all_ - att - read for all_, att, read in times) for n, times in durations.items()}
+        for length, times in durations.items():
             step, inside, read = (1000 * median(column) for column in zip(*times, strict=True))
             yield Line(
                 "growth",
@@ -60,7 +60,7 @@ def measure(options: Options) -> Iterator[Line]:
 
 
 def side_of(lm: Any, length: int) -> Ours:
-    """A prefix after random inputs; one row is computed and stands in all places of a batch."""
+    """Build a prefix after one random input, which fills all rows of a batch."""
     draw = random.Random(length)
     size = lm.spec.vocab_size
     row = example([draw.randrange(size) for _ in range(length)], [draw.randrange(size)])
@@ -68,7 +68,7 @@ def side_of(lm: Any, length: int) -> Ours:
 
 
 def timed(side: Ours) -> tuple[float, float, float]:
-    """Seconds of a step, and in it of attention and of reading its rows from the cache."""
+    """Time a step, its attention, and reading its rows from the cache, in seconds."""
     same = [0] * ROWS
     batch = collate([side.rows[i] for i in same], side.lm.device)
     side.method.zero_grad(set_to_none=True)
@@ -83,7 +83,7 @@ def timed(side: Ours) -> tuple[float, float, float]:
 
 @contextmanager
 def _attention_apart() -> Iterator[list[float]]:
-    """Seconds of every part of attention that runs inside."""
+    """Collect the seconds of every part of attention that runs inside."""
     inside: list[float] = []
 
     def clocked(module: Any, query: Any, *args: Any, **named: Any) -> Any:

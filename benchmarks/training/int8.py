@@ -1,6 +1,6 @@
-"""What is lost, and what is saved, where cached keys and values are kept in int8.
+"""Measure what int8 saves in bytes of cached keys and values, and what it costs in precision.
 
-The logits of the target under an untrained prefix after the input, from both caches of the same rows.
+The logits are the target's under an untrained prefix after the input, from both caches of the same rows.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ ALLOWED = 0.1  # nats, of a row's loss on average
 
 
 def measure(options: Options) -> Iterator[Line]:
-    """Bytes, the change of the logits as a share of their spread, and that of the losses."""
+    """Measure the bytes, the change of the logits as a share of their spread, and that of the losses."""
     for dtype in options.dtypes:
         lm = softprompt.load(options.model, dtype=dtype)
         for name in options.sets:
@@ -58,7 +58,7 @@ def _kept(lm: LanguageModel, rows: list[Example], form) -> InputCache:
 
 @torch.no_grad()
 def _read(lm: LanguageModel, rows: list[Example], cache: InputCache) -> tuple[torch.Tensor, torch.Tensor]:
-    """Logits that predict the first target token [N, V], and the losses of the targets [N]."""
+    """Return the logits that predict the first target token [N, V], and the targets' losses [N]."""
     method = Ours(lm, "prefix-tuning", rows, "cached", cache).method
     firsts, losses = [], []
     for start in range(0, len(rows), 16):

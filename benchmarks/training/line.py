@@ -1,4 +1,4 @@
-"""A line of the results, and tables of them. This file knows nothing of what was measured."""
+"""Results are lines, which are printed as tables. This file does not depend on the measures."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ COLUMNS = ("measure", "case", "ours", "theirs", "unit", "ratio", "goal", "met", 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One comparison. `ratio` is what `goal` is about; `wrong` says what is wrong with the result itself."""
+    """A line is one comparison. `goal` limits `ratio`; `wrong` says why the result itself is wrong."""
 
     measure: str
     case: str
@@ -21,27 +21,27 @@ class Line:
     unit: str
     ratio: float | None = None
     goal: float | None = None
-    at_most: bool = False  # of the ratio; by itself the goal is the least it may be
+    at_most: bool = False  # the goal is the ratio's maximum; by default its minimum
     note: str = ""
     wrong: str = ""
 
     @property
     def met(self) -> bool | None:
-        """Whether the goal is met; None where there is none, or nothing to hold against it."""
+        """True if the goal is met; None if there is no goal or no ratio."""
         if self.ratio is None or self.goal is None:
             return None
         return self.ratio <= self.goal if self.at_most else self.ratio >= self.goal
 
     @property
     def fault(self) -> str:
-        """Why the result cannot stand, whatever its speed; empty where it can."""
+        """The reason why the result is invalid, whatever its speed; empty if it is valid."""
         numbers = (self.ours, self.theirs, self.ratio)
         if not self.wrong and any(n is not None and not math.isfinite(n) for n in numbers):
             return "a number is not finite"
         return self.wrong
 
     def cells(self) -> tuple[str, ...]:
-        """As texts, in the order of COLUMNS."""
+        """Format the line in the order of COLUMNS."""
         sign = "≤" if self.at_most else "≥"
         met = {True: "yes", False: "no", None: "" if self.goal is None else "–"}[self.met]
         numbers = (_number(self.ours), _number(self.theirs), self.unit, _ratio(self.ratio))
@@ -50,21 +50,21 @@ class Line:
         return self.measure, self.case, *numbers, goal, met, note
 
     def to_json(self) -> dict[str, Any]:
-        """All that is known of it."""
+        """Return all fields, and the properties `met` and `fault`."""
         return asdict(self) | {"met": self.met, "fault": self.fault}
 
 
-def apart(losses: Sequence[float], others: Sequence[float], allowed: float, what: str) -> str:
-    """What is wrong with two runs whose losses should be the same at every step; empty where nothing is."""
+def apart(losses: Sequence[float], others: Sequence[float], allowed: float, runs: str) -> str:
+    """Return how two runs' losses differ that should be equal at every step; empty if they are equal."""
     if len(losses) != len(others) or not losses:
-        return f"{what}: {len(losses)} losses against {len(others)}"
+        return f"{runs}: {len(losses)} losses against {len(others)}"
     worst = max(abs(a - b) for a, b in zip(losses, others, strict=True))
     # not `>`, which NaN would pass
-    return "" if worst <= allowed else f"{what}: losses differ by {worst:.1e}, allowed {allowed:g}"
+    return "" if worst <= allowed else f"{runs}: losses differ by {worst:.1e}, allowed {allowed:g}"
 
 
 def table(lines: Sequence[Line]) -> str:
-    """Plain text in columns."""
+    """Format plain text in columns."""
     rows = [COLUMNS, *(line.cells() for line in lines)]
     widths = [max(len(row[i]) for row in rows) for i in range(len(COLUMNS))]
     padded = ("  ".join(c.ljust(w) for c, w in zip(row, widths, strict=True)) for row in rows)
@@ -72,7 +72,7 @@ def table(lines: Sequence[Line]) -> str:
 
 
 def markdown(lines: Sequence[Line]) -> str:
-    """The tables of docs/performance.md, one a measure, each under its name."""
+    """Format the tables of docs/performance.md, one for each measure, under its name."""
     parts = []
     for measure in dict.fromkeys(line.measure for line in lines):
         rows = [line.cells()[1:] for line in lines if line.measure == measure]

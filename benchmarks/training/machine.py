@@ -1,4 +1,4 @@
-"""Where and when something was measured."""
+"""The machine, the versions and the date are printed with every result."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def where() -> str:
-    """Processor, cores, threads, versions and date, in one line."""
+    """Return the processor, cores, threads, versions and date in one line."""
     import torch
 
     versions = [f"{name} {importlib.metadata.version(name)}" for name in ("torch", "transformers")]
@@ -20,11 +20,11 @@ def where() -> str:
         versions.append("without peft")
     cores = f"{os.cpu_count()} cores, {torch.get_num_threads()} threads"
     return (
-        f"{_processor()}, {cores}; Python {platform.python_version()}, {', '.join(versions)}; {date.today()}"
+        f"{processor()}, {cores}; Python {platform.python_version()}, {', '.join(versions)}; {date.today()}"
     )
 
 
-def _processor() -> str:
+def processor() -> str:
     cpuinfo = Path("/proc/cpuinfo")
     lines = cpuinfo.read_text(encoding="utf-8").splitlines() if cpuinfo.exists() else []
     names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]

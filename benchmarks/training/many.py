@@ -1,7 +1,7 @@
-"""Many prompts in one run against as many trained one after another.
+"""Compare many prompts trained in one run with as many trained one after another.
 
-Prefixes after the input on one cache, each prompt with rows, vectors and an optimizer of its own. The
-cache is there before the clock starts: both sides share it.
+The prompts are prefixes after the input on one cache; each has its own rows, vectors and optimizer. The
+cache, which both sides share, is built before the clock starts.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from .options import Options
 from .ours import Block, Ours, kept, train
 from .rows import encoded
 
-#: Of losses. Of one row alone, bfloat16 rounds by so much in another batch.
+#: Of losses. In bfloat16 the rounding of a row depends on its batch by so much.
 ALLOWED = {"float32": 1e-3, "bfloat16": 0.15}
 ROWS = 512  # that the prompts share
 GOALS = {8: 4.0, 128: 1.0}  # by rows a step
 
 
 def measure(options: Options) -> Iterator[Line]:
-    """Seconds until all prompts have had their steps, by rows a step of each prompt."""
+    """Measure the seconds until all prompts have had their steps, by rows a step of each prompt."""
     for dtype in options.dtypes:
         lm = softprompt.load(options.model, dtype=dtype)
         rows = encoded(options.data, "sst2", ROWS, lm.tokenizer)
@@ -36,22 +36,22 @@ def measure(options: Options) -> Iterator[Line]:
 
 def _compared(options: Options, prompts: list[Ours], size: int, dtype: str) -> Line:
     steps = options.prompt_steps
-    own = [[(7 * i + j) % ROWS for j in range(steps * size)] for i in range(len(prompts))]
-    prompts[0].train(own[0], 1, size)  # warm
+    row_numbers = [[(7 * i + j) % ROWS for j in range(steps * size)] for i in range(len(prompts))]
+    prompts[0].train(row_numbers[0], 1, size)  # warm
     apart_seconds: list[float] = []
     together_seconds: list[float] = []
     wrong = ""
     for _ in range(options.blocks):
-        seconds, alone = _one_after_another(prompts, own, steps, size)
+        seconds, alone = _one_after_another(prompts, row_numbers, steps, size)
         apart_seconds.append(seconds)
         started = time.perf_counter()
-        beside = train(prompts, own, steps, size)
+        beside = train(prompts, row_numbers, steps, size)
         together_seconds.append(time.perf_counter() - started)
         if len(beside) != len(alone):
             wrong = wrong or f"{len(beside)} of {len(alone)} prompts were trained"
             continue
-        for one, other in zip(alone, beside, strict=True):
-            wrong = wrong or apart(one.losses, other.losses, ALLOWED[dtype], "one run against many")
+        for single, joined in zip(alone, beside, strict=True):
+            wrong = wrong or apart(single.losses, joined.losses, ALLOWED[dtype], "one run against many")
     sequential, joint = median(apart_seconds), median(together_seconds)
     return Line(
         "many",
@@ -66,8 +66,8 @@ def _compared(options: Options, prompts: list[Ours], size: int, dtype: str) -> L
 
 
 def _one_after_another(
-    prompts: list[Ours], own: list[list[int]], steps: int, size: int
+    prompts: list[Ours], row_numbers: list[list[int]], steps: int, size: int
 ) -> tuple[float, list[Block]]:
     started = time.perf_counter()
-    blocks = [prompt.train(rows, steps, size) for prompt, rows in zip(prompts, own, strict=True)]
+    blocks = [prompt.train(rows, steps, size) for prompt, rows in zip(prompts, row_numbers, strict=True)]
     return time.perf_counter() - started, blocks

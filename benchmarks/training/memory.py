@@ -1,7 +1,7 @@
-"""Peak resident memory above the loaded model, each side in a process of its own.
+"""Measure peak resident memory above the loaded model, each side in its own process.
 
-Every module is imported and every weight touched before the steps begin, and the system's own record of
-the peak is set back then, so that neither imports nor loading count.
+Every module is imported and every weight touched before the steps begin, and the system's record of
+the peak is reset then, so that neither imports nor loading count.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ STEPS = 3
 
 
 def measure(options: Options) -> Iterator[Line]:
-    """Peak bytes of three steps of `prompt-tuning` ahead of the input; PEFT sees the same batches."""
+    """Measure peak bytes of three steps of `prompt-tuning` ahead of the input; PEFT gets the same batches."""
     for name in options.sets:
         for dtype in options.dtypes:
             ours, theirs = (in_a_process(options, name, dtype, side) for side in ("ours", "peft"))
@@ -39,7 +39,7 @@ def measure(options: Options) -> Iterator[Line]:
 
 
 def in_a_process(options: Options, name: str, dtype: str, side: str) -> dict[str, Any]:
-    """What `run` returns, from a process of its own; `side` is "ours" or "peft"."""
+    """Call `run` in a new process and return its result; `side` is "ours" or "peft"."""
     start = "from benchmarks.training.memory import main; main()"
     command = [sys.executable, "-W", "ignore", "-c", start, json.dumps(options.to_json()), name, dtype, side]
     root = Path(__file__).parents[2]
@@ -48,7 +48,7 @@ def in_a_process(options: Options, name: str, dtype: str, side: str) -> dict[str
 
 
 def run(options: Options, name: str, dtype: str, side: str) -> dict[str, Any]:
-    """What the process does: its peak above the loaded model, bytes, and the losses of its steps."""
+    """Train, and return the peak above the loaded model in bytes and the losses of the steps."""
     import torch
 
     import softprompt
@@ -79,7 +79,7 @@ def run(options: Options, name: str, dtype: str, side: str) -> dict[str, Any]:
 
 
 def _from_here(model: Any) -> int:
-    """Resident bytes now, all weights in memory; the peak counts from here where the system can (Linux)."""
+    """Return the resident bytes with all weights in memory; reset the peak if the system can (Linux)."""
     import ctypes
     import gc
 
@@ -89,7 +89,7 @@ def _from_here(model: Any) -> int:
         weight.detach().flatten()[::1024].float().sum()  # a number of every page, where weights are mapped
     gc.collect()
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
-        libc.malloc_trim(0)  # what was freed is the system's again, and does not hide what comes
+        libc.malloc_trim(0)  # freed memory returns to the system, and cannot hide later allocations
     record = Path("/proc/self/clear_refs")
     if record.exists():
         record.write_text("5")
@@ -103,5 +103,5 @@ def _peak() -> int:
 
 
 def main() -> None:
-    """What the process of one side runs."""
+    """Run one side; its process starts here."""
     print(json.dumps(run(Options.of_json(json.loads(sys.argv[1])), *sys.argv[2:])))

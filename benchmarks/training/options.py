@@ -1,4 +1,4 @@
-"""What the command may say, and the same in short. This file knows nothing of models."""
+"""The command's options are defined here, without models, so that help is fast."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ def _help(text: str) -> dict[str, str]:
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """Sizes and budgets. Every field is an option of the command."""
+    """Holds sizes and budgets. Every field is an option of the command."""
 
     data: Path = field(metadata=_help("folder that holds sst2/, ag_news/ and boolq/"))
     model: str = field(default="smollm2", metadata=_help("alias or folder of the base model"))
     out: Path = field(
         default=Path("runs/training"), metadata=_help("where time-to-accuracy keeps what it has finished")
     )
-    threads: int = field(default=0, metadata=_help("of torch; 0: as many as it takes by itself"))
+    threads: int = field(default=0, metadata=_help("of torch; 0: its default"))
     dtypes: tuple[str, ...] = field(
-        default=("float32", "bfloat16"), metadata=_help("precisions, each measured apart")
+        default=("float32", "bfloat16"), metadata=_help("precisions, each measured separately")
     )
     sets: tuple[str, ...] = field(
         default=("sst2", "ag_news"), metadata=_help("of same-maths, prefix, memory")
@@ -53,7 +53,7 @@ class Options:
     target: float = field(default=0.85, metadata=_help("time-to-accuracy: where the clock stops"))
     train_rows: int = field(default=1000, metadata=_help("time-to-accuracy: rows to train on"))
     dev_rows: int = field(default=400, metadata=_help("time-to-accuracy: rows that accuracy is measured on"))
-    every: int = field(default=4, metadata=_help("time-to-accuracy: steps between two looks at the accuracy"))
+    every: int = field(default=4, metadata=_help("time-to-accuracy: steps between two evaluations"))
     rates: tuple[float, ...] = field(
         default=(1e-3, 3e-3, 1e-2, 3e-2), metadata=_help("time-to-accuracy: searched for PEFT")
     )
@@ -65,22 +65,22 @@ class Options:
 
     @classmethod
     def of(cls, args: argparse.Namespace) -> Options:
-        """The options among parsed arguments."""
+        """Return the options among parsed arguments."""
         given = {f.name: getattr(args, f.name) for f in fields(cls)}
         return cls(**{name: tuple(v) if isinstance(v, list) else v for name, v in given.items()})
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values; `of_json` reads them."""
+        """Return plain values; `of_json` reads them."""
         return {name: str(v) if isinstance(v, Path) else v for name, v in asdict(self).items()}
 
     @classmethod
     def of_json(cls, values: dict[str, Any]) -> Options:
-        """What `to_json` gave."""
+        """Read the output of `to_json`."""
         listed = {name: tuple(v) if isinstance(v, list) else v for name, v in values.items()}
         return cls(**listed | {"data": Path(values["data"]), "out": Path(values["out"])})
 
     def in_short(self, model: Path, data: Path) -> Options:
-        """The least that touches every measure, on a tiny model."""
+        """Return the smallest options that run every measure, on a tiny model."""
         return replace(
             self,
             data=data,
@@ -111,7 +111,7 @@ class Options:
 
 
 def add_to(parser: argparse.ArgumentParser) -> None:
-    """Every field of `Options` as an option."""
+    """Add every field of `Options` as an option."""
     for f in fields(Options):
         default = None if f.default is MISSING else f.default
         many = isinstance(default, tuple)

@@ -1,4 +1,4 @@
-"""This library's side: its own loop over its own steps."""
+"""softprompt's side runs its own training loop over its own steps."""
 
 from __future__ import annotations
 
@@ -25,26 +25,26 @@ from . import clock
 
 LENGTH, LR = 16, 1e-2
 
-#: Every step runs the whole row; the input without gradient first; or only what follows the cached input.
+#: A step runs the whole row, or first the input without gradient, or only the tokens after the cached input.
 Mode = Literal["full", "recompute", "cached"]
 
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """What a block of steps left."""
+    """Holds the results of a block of steps."""
 
     seconds: float
     losses: list[float]  # of each step, before its update
 
 
 def kept(lm: LanguageModel, rows: Sequence[Example]) -> InputCache:
-    """Keys and values of all rows, in memory."""
+    """Compute the keys and values of all rows, in memory."""
     kv = KeyValues(lm)
     return InputCache(Cache(kv, memory_store.build(kv, rows), rows))
 
 
 class Ours:
-    """A method on rows, trained again and again from the same start."""
+    """Trains a method on rows, every time from the same start."""
 
     def __init__(
         self,
@@ -62,24 +62,24 @@ class Ours:
         self._start = {name: tensor.clone() for name, tensor in self.method.state_dict().items()}
 
     def injection(self) -> Injection:
-        """The vectors as they are now, for one row."""
+        """Return the current vectors for one row."""
         return self.method(torch.zeros(1, dtype=torch.long))
 
     def reset(self) -> None:
-        """Back to the start."""
+        """Set the vectors back to the start."""
         self.method.load_state_dict(self._start)
 
     def part(self, batch: int) -> StepPart:
-        """What it learns, in steps of so many rows."""
+        """Return the method with its rows, for steps of `batch` rows."""
         return StepPart(self.method, self.rows, self.mode == "full", batch)
 
     def backward(self, indices: Sequence[int]) -> Tensor:
-        """The loss of a batch of rows by number; its gradient is added to the vectors'."""
+        """Compute the loss of the rows with these numbers; its gradient is added to the vectors'."""
         steps = TrainStep(self.lm, [self.part(len(indices))], self.cache)
         return steps.backward([(0, list(indices))])[0]
 
     def train(self, rows: Sequence[int], steps: int, batch: int) -> Block:
-        """`steps` steps over the rows with these numbers, from the start."""
+        """Take `steps` steps over the rows with these numbers, from the start."""
         return train([self], [rows], steps, batch)[0]
 
 
@@ -98,19 +98,21 @@ def train(runs: Sequence[Ours], rows: Sequence[Sequence[int]], steps: int, batch
     side_by_side = TrainStep(first.lm, [run.part(batch) for run in runs], _repeated(first, len(runs)))
 
     def backward(group: Sequence[tuple[int, list[int]]]) -> list[Tensor]:
-        found = side_by_side.backward([(index, [rows[index][i] for i in own]) for index, own in group])
-        for (index, _), loss in zip(group, found, strict=True):
+        batch_losses = side_by_side.backward(
+            [(index, [rows[index][i] for i in part]) for index, part in group]
+        )
+        for (index, _), loss in zip(group, batch_losses, strict=True):
             losses[index].append(loss)
-        return found
+        return batch_losses
 
     started = clock.now()
     fit_together(learners, backward, groups=side_by_side.groups)
     seconds = clock.now() - started
-    return [Block(seconds, [loss.item() for loss in own]) for own in losses]
+    return [Block(seconds, [loss.item() for loss in each]) for each in losses]
 
 
 def _repeated(run: Ours, times: int) -> InputCache:
-    """The cache of rows that all share, as that of each one's, one after another."""
+    """Repeat the cache of the shared rows, once for each prompt."""
     if run.cache.contexts is None:
         return run.cache
     contexts = run.cache.contexts
@@ -118,11 +120,11 @@ def _repeated(run: Ours, times: int) -> InputCache:
 
 
 def plain(steps: int, batch: int) -> Optimization:
-    """A constant learning rate without warm-up: what any library can do alike."""
+    """Use a constant learning rate without warm-up, which every library supports."""
     return Optimization(steps, LR, batch, warmup=0.0, schedule="constant", eval_every=steps)
 
 
 def batches(rows: Sequence[Example], chosen: Sequence[int], steps: int, batch: int) -> list[list[int]]:
-    """The very batches of `Ours.train`, for whoever is to train on the same."""
+    """Return the batches of `Ours.train`, so that another library can train on the same."""
     order = BatchSampler([len(rows[i].input_ids) for i in chosen], batch, plain(steps, batch).seed)
     return [[chosen[i] for i in order.batch(step)] for step in range(steps)]

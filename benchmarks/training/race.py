@@ -1,4 +1,4 @@
-"""What the two sides of time-to-accuracy share: the rows, a clock that can be held, and what a run leaves."""
+"""Both sides of time-to-accuracy share the rows, a clock that can be paused, and the record of a run."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .options import Options
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """One run. `reached`: seconds of training to the target, None where it never came there."""
+    """A trial is one run. `reached` is the seconds of training to the target, None if it was not reached."""
 
     side: str
     contestant: str
@@ -31,12 +31,12 @@ class Trial:
     best: float  # accuracy
 
     def to_json(self) -> dict[str, Any]:
-        """Plain values; `Trial(**values)` reads them."""
+        """Return plain values; `Trial(**values)` reads them."""
         return asdict(self)
 
 
 class Race:
-    """The clock of one run: evaluations hold it, the target or the budget ends it."""
+    """Counts a run's training time: evaluations pause it, the target or the budget ends it."""
 
     def __init__(self, target: float, give_up: float) -> None:
         self.target, self.give_up = target, give_up
@@ -45,12 +45,12 @@ class Race:
         self._since = time.perf_counter()
 
     def now(self) -> float:
-        """Seconds of training so far."""
+        """Return the seconds of training so far."""
         return self.seconds + time.perf_counter() - self._since
 
     @contextmanager
     def held(self) -> Iterator[None]:
-        """What runs inside is not counted."""
+        """Pause the clock while the block runs."""
         self.seconds = self.now()
         try:
             yield
@@ -58,14 +58,14 @@ class Race:
             self._since = time.perf_counter()
 
     def note(self, accuracy: float) -> None:
-        """An accuracy that was measured while the clock was held."""
+        """Record an accuracy that was measured while the clock was paused."""
         self.best = max(self.best, accuracy)
         if accuracy >= self.target and self.reached is None:
             self.reached = self.seconds
 
     @property
     def over(self) -> bool:
-        """Whether there is nothing left to wait for."""
+        """True if the target is reached or the budget is spent."""
         return self.reached is not None or self.now() > self.give_up
 
 
@@ -80,10 +80,10 @@ def prepared(
     dtype: str,
     changes: Mapping[str, Mapping[str, Any]] | None = None,
 ) -> Prepared:
-    """A contestant of benchmarks/quality.py on the rows of this race: a base model of its own, and a start.
+    """Prepare a contestant of benchmarks/quality.py on the rows of this race, with its own base model.
 
-    `options.train_rows` rows drawn by the seed; accuracy is that of rows of validation.jsonl. `changes`
-    are laid over the recipe's sections.
+    The seed draws `options.train_rows` rows; accuracy is measured on rows of validation.jsonl. `changes`
+    override the recipe's sections.
     """
     data = options.data / "sst2"
     wanted = recipe(contestant, data, seed, options.out)

@@ -1,4 +1,4 @@
-"""Our side of time-to-accuracy: cached methods, with the settings that were found to come there soonest."""
+"""softprompt's side of time-to-accuracy trains cached methods with the settings that were fastest."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from softprompt.training.trained import named_parameters
 from .options import Options
 from .race import SHOWN, TEXT, Race, Trial, prepared
 
-#: What each lays over its recipe of benchmarks/quality.py. A cache pays where rows come again: few are taken.
+#: Each overrides its recipe of benchmarks/quality.py. A cache pays if rows are repeated, so few are used.
 CONTESTANTS: dict[str, dict[str, dict[str, Any]]] = {
     "prefix-tuning/after": {
         "data": {"limit": 100},
@@ -28,22 +28,24 @@ CONTESTANTS: dict[str, dict[str, dict[str, Any]]] = {
 
 
 def run(options: Options, contestant: str, seed: int, dtype: str) -> Trial:
-    """Build the cache and train until the target; both are counted, evaluations are not."""
-    made = prepared(options, contestant, seed, dtype, CONTESTANTS[contestant])
-    evaluator = evaluator_of(made.recipe, made.lm, made.encoder)
-    how = optimization(made.recipe)
-    (dev_cache,), made = open_caches(made, [made.dev])  # of evaluations
+    """Build the cache and train until the target; both are timed, evaluations are not."""
+    ready = prepared(options, contestant, seed, dtype, CONTESTANTS[contestant])
+    evaluator = evaluator_of(ready.recipe, ready.lm, ready.encoder)
+    settings = optimization(ready.recipe)
+    (dev_cache,), ready = open_caches(ready, [ready.dev])  # of evaluations
     race = Race(options.target, options.give_up)
-    (cache,), made = open_caches(made, [made.train], first=list(first_needed([made])))
+    (cache,), ready = open_caches(ready, [ready.train], first=list(first_needed([ready])))
 
-    def look() -> DevScore:
+    def evaluate() -> DevScore:
         with race.held():
-            found = evaluator.run(made.method, made.dev, cache=dev_cache).metrics["accuracy"].value
-            race.note(found)
-        return DevScore((found,), "accuracy", found)
+            accuracy = evaluator.run(ready.method, ready.dev, cache=dev_cache).metrics["accuracy"].value
+            race.note(accuracy)
+        return DevScore((accuracy,), "accuracy", accuracy)
 
-    parameters = named_parameters(made.lm, made.method)
-    learner = Learner(parameters, row_lengths(made.train), look, how)
-    steps = TrainStep(made.lm, [StepPart.of(made)], cache)
+    parameters = named_parameters(ready.lm, ready.method)
+    learner = Learner(parameters, row_lengths(ready.train), evaluate, settings)
+    steps = TrainStep(ready.lm, [StepPart.of(ready)], cache)
     (outcome,) = fit_together([learner], steps.backward, should_stop=lambda: race.over)
-    return Trial("ours", contestant, how.lr, seed, dtype, race.reached, race.now(), outcome.step, race.best)
+    return Trial(
+        "ours", contestant, settings.lr, seed, dtype, race.reached, race.now(), outcome.step, race.best
+    )

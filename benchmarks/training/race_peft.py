@@ -1,8 +1,8 @@
-"""PEFT's side of time-to-accuracy: its prompt or prefix, at its best.
+"""PEFT's side of time-to-accuracy trains its prompt or prefix, at its best.
 
-It starts from the vectors that our own methods start from (text, or keys and values of real rows: better
-than its random ones), takes batches of like lengths, the same rows, schedule and warm-up as ours, and is
-evaluated by label scores of rows of equal length, so that no padding reaches it.
+It starts from the same vectors as softprompt's methods (text, or keys and values of real rows, which are
+better than its random ones), takes batches of similar lengths, and the same rows, schedule and warm-up. It
+is evaluated by label scores of rows of equal length, so that it sees no padding.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ STARTS: dict[str, dict[str, Any]] = {
     "prompt-tuning": {"init": "text", "text": TEXT, "length": 8},
     "prefix-tuning": {"init": "context"},
 }
-#: Each with the bare template, and with ours that shows four reviews; for both it is one pass a row.
+#: Each runs with the bare template, and with the one that shows four reviews; both need one pass a row.
 CONTESTANTS: dict[str, dict[str, dict[str, Any]]] = {
     **{name: {} for name in STARTS},
     **{f"{name}, four reviews shown": {"template": SHOWN} for name in STARTS},
@@ -37,15 +37,15 @@ CONTESTANTS: dict[str, dict[str, dict[str, Any]]] = {
 
 
 def run(options: Options, contestant: str, rate: float, seed: int, dtype: str, give_up: float) -> Trial:
-    """Train until the target, `options.search_steps`, or `give_up` seconds; evaluations are not counted."""
+    """Train until the target, `options.search_steps`, or `give_up` seconds; evaluations are not timed."""
     method = contestant.partition(",")[0]
-    made = prepared(options, f"{method}/before", seed, dtype, CONTESTANTS[contestant])
-    ours = Ours(made.lm, method, made.train, **STARTS[method])
+    ready = prepared(options, f"{method}/before", seed, dtype, CONTESTANTS[contestant])
+    ours = Ours(ready.lm, method, ready.train, **STARTS[method])
     peft = Peft(options.model, dtype, ours)
     race = Race(options.target, give_up)
     with tempfile.TemporaryDirectory() as folder:
         trainer = peft.trainer(
-            in_like_lengths(made.train, options.search_steps, options.batch, seed),
+            in_like_lengths(ready.train, options.search_steps, options.batch, seed),
             options.search_steps,
             options.batch,
             folder,
@@ -55,14 +55,14 @@ def run(options: Options, contestant: str, rate: float, seed: int, dtype: str, g
             warmup_steps=max(1, round(WARMUP * options.search_steps)),
             seed=seed,
         )
-        trainer.add_callback(_looking(race, peft.model, made.dev, options.every))
+        trainer.add_callback(_looking(race, peft.model, ready.dev, options.every))
         trainer.train()
         steps = trainer.state.global_step
     return Trial("peft", contestant, rate, seed, dtype, race.reached, race.seconds, steps, race.best)
 
 
 def in_like_lengths(rows: Sequence[Example], steps: int, batch: int, seed: int) -> list[Example]:
-    """`steps` whole batches, one after the other, grouped as ours are."""
+    """Draw `steps` whole batches with rows of similar length, as softprompt does."""
     order = BatchSampler([len(row.input_ids) for row in rows], batch, seed)
     chosen: list[Example] = []
     step = 0
@@ -75,7 +75,7 @@ def in_like_lengths(rows: Sequence[Example], steps: int, batch: int, seed: int) 
 
 
 def _looking(race: Race, model: Any, dev: Sequence[Example], every: int) -> Any:
-    """Starts the clock with the first step, evaluates every `every` steps, stops when the race is over."""
+    """Return a callback that starts the clock, evaluates every `every` steps, and ends the race."""
     from transformers import TrainerCallback
 
     class Looking(TrainerCallback):
@@ -94,14 +94,14 @@ def _looking(race: Race, model: Any, dev: Sequence[Example], every: int) -> Any:
 
 
 def accuracy(model: Any, rows: Sequence[Example]) -> float:
-    """Share of rows whose likeliest label is theirs."""
+    """Return the share of rows whose likeliest label is right."""
     likeliest = predicted(model, rows)
     return sum(a == row.target_ids for a, row in zip(likeliest, rows, strict=True)) / len(rows)
 
 
 @torch.no_grad()
 def predicted(model: Any, rows: Sequence[Example], rows_at_once: int = 64) -> list[tuple[int, ...]]:
-    """Each row's likeliest label, all tokens of a label counted; batches are of rows of equal length."""
+    """Return each row's likeliest label by all of its tokens; a batch has rows of equal length."""
     model.eval()
     # by length of sequence and label; candidates that differ in their last token only share a sequence
     groups: dict[tuple[int, int], dict[tuple[int, ...], None]] = defaultdict(dict)
@@ -109,7 +109,7 @@ def predicted(model: Any, rows: Sequence[Example], rows_at_once: int = 64) -> li
         for label in row.candidates or ():
             sequence = row.input_ids + label[:-1]
             groups[len(sequence), len(label)][sequence] = None
-    found: dict[tuple[int, tuple[int, ...]], Tensor] = {}
+    log_probs: dict[tuple[int, tuple[int, ...]], Tensor] = {}
     for (_, tokens), sequences in groups.items():
         listed = list(sequences)
         for start in range(0, len(listed), rows_at_once):
@@ -117,12 +117,12 @@ def predicted(model: Any, rows: Sequence[Example], rows_at_once: int = 64) -> li
             ids = torch.tensor(part)
             logits = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[:, -tokens:]
             # clones: a view would keep the whole batch's logits
-            found |= {
+            log_probs |= {
                 (tokens, s): x.clone() for s, x in zip(part, logits.float().log_softmax(-1), strict=True)
             }
 
     def score(row: Example, label: tuple[int, ...]) -> float:
-        scores = found[len(label), row.input_ids + label[:-1]]  # [T, V]
+        scores = log_probs[len(label), row.input_ids + label[:-1]]  # [T, V]
         return scores[range(len(label)), list(label)].sum().item()
 
     return [max(row.candidates or (), key=partial(score, row)) for row in rows]

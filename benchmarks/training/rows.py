@@ -1,4 +1,4 @@
-"""Rows of the data folder as token ids: what both sides train on."""
+"""Both sides train on rows of the data folder, read as token ids."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ TEMPLATES = {
 
 
 def example(input_ids: Sequence[int], target_ids: Sequence[int]) -> Example:
-    """A row from bare ids."""
+    """Build a row from bare ids."""
     return Example(tuple(input_ids), tuple(target_ids), 0, Rendered("", "", None, None, (), Row()), None)
 
 
 def encoded(data: Path, name: str, count: int, tokenizer: Any) -> list[Example]:
-    """The first `count` training rows of the set (from the start again where it has fewer)."""
+    """Read the first `count` training rows of the set (repeated if it has fewer)."""
     rows = [
         example(
             _ids(tokenizer, TEMPLATES[name].format(input=row["input"])), _ids(tokenizer, " " + row["target"])
@@ -35,7 +35,7 @@ def encoded(data: Path, name: str, count: int, tokenizer: Any) -> list[Example]:
 
 
 def filled(data: Path, name: str, count: int, tokens: int, tokenizer: Any) -> list[Example]:
-    """`count` rows of exactly `tokens` input tokens: texts joined, the end of the last one kept."""
+    """Join texts to `count` rows of exactly `tokens` input tokens, which end as the last text does."""
     texts = iter(encoded(data, name, 4 * count, tokenizer) * tokens)
     rows = []
     for _ in range(count):

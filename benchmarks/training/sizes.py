@@ -1,6 +1,6 @@
-"""How many positions a pass should take: a full step's time by the limit of `training.micro_batch`.
+"""Time a full step by the number of positions a pass, the limit of `training.micro_batch`.
 
-The larger a pass, the more it holds in memory; where the time no longer falls, that buys nothing.
+A larger pass needs more memory, which is wasted if the time no longer falls.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from .rows import encoded
 
 
 def measure(options: Options) -> Iterator[Line]:
-    """Milliseconds of a step of twice the batch, by positions a pass; against one pass for all."""
+    """Measure a step of twice the batch by positions a pass, against one pass for all."""
     for dtype in options.dtypes:
         lm = softprompt.load(options.model, dtype=dtype)
         rows = encoded(options.data, "sst2", 2 * options.batch, lm.tokenizer)
@@ -28,14 +28,14 @@ def measure(options: Options) -> Iterator[Line]:
         numbers = list(range(len(rows)))
         seconds: dict[int, list[float]] = {limit: [] for limit in options.passes}
         for block in range(-1, options.blocks):  # the first one only warms the machine up
-            for limit, found in seconds.items():
+            for limit, durations in seconds.items():
                 with patch.dict(micro_batch.STEP_TOKENS, cpu=limit):
                     started = time.perf_counter()
                     side.backward(numbers)
                     if block >= 0:
-                        found.append(time.perf_counter() - started)
+                        durations.append(time.perf_counter() - started)
         whole = median(seconds[max(seconds)])
-        for limit, found in seconds.items():
+        for limit, durations in seconds.items():
             case = f"{len(rows)} rows of sst2, {dtype}, {limit} positions a pass"
-            now = median(found)
+            now = median(durations)
             yield Line("passes", case, 1000 * now, 1000 * whole, "ms/step", now / whole)

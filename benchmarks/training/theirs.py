@@ -1,7 +1,7 @@
-"""PEFT's side: the same prompt or prefix, trained by transformers' Trainer.
+"""PEFT's side trains the same prompt or prefix with transformers' Trainer.
 
-As people run it: rows in random order, padded on the right. At its best: the very batches of our side, of
-like lengths. Nothing is logged or saved, the model's loading and the Trainer's construction are not counted.
+"As run" means rows in random order, padded on the right. "At its best" means softprompt's batches, with rows
+of similar length. Nothing is logged or saved; loading the model and building the Trainer are not timed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .ours import LENGTH, LR, Block, Ours
 
 
 class Peft:
-    """A PEFT model that starts from our side's vectors, again for every block."""
+    """Holds a PEFT model that starts from softprompt's vectors, again for every block."""
 
     def __init__(self, model: str, dtype: str, ours: Ours) -> None:
         from peft import PrefixTuningConfig, PromptTuningConfig, get_peft_model
@@ -39,16 +39,16 @@ class Peft:
 
     @property
     def weight(self) -> Tensor:
-        """All that is trained."""
+        """All parameters that are trained."""
         return self.model.prompt_encoder["default"].embedding.weight
 
     def reset(self) -> None:
-        """Back to our side's start."""
+        """Set the vectors back to softprompt's start."""
         with torch.no_grad():
             self.weight.copy_(self._start)
 
     def train(self, rows: Sequence[Example], steps: int, batch: int, *, ordered: bool) -> Block:
-        """`steps` steps from the start; `ordered`: the rows as they stand, else in random order."""
+        """Take `steps` steps from the start; `ordered` keeps the rows' order, which is else random."""
         self.reset()
         with tempfile.TemporaryDirectory() as folder:
             trainer = self.trainer(rows, steps, batch, folder, ordered=ordered, learning_rate=LR)
@@ -67,8 +67,8 @@ class Peft:
         ordered: bool,
         **arguments: Any,
     ) -> Any:
-        """A Trainer of the rows, which also keeps every step's loss as `seen`."""
-        from transformers import Trainer, TrainingArguments
+        """Build a Trainer for the rows, which also keeps every step's loss as `seen`."""
+        from transformers import PrinterCallback, Trainer, TrainingArguments
 
         class Recording(Trainer):
             def __init__(self, *args: Any, **named: Any) -> None:
@@ -101,23 +101,23 @@ class Peft:
             for r in rows
         ]
         trainer = Recording(self.model, settings, data_collator=padded_right, train_dataset=features)
-        trainer.remove_callback(_printer())
+        trainer.remove_callback(PrinterCallback)
         return trainer
 
 
 def their_form(ours: Ours) -> Tensor:
-    """The vectors as PEFT keeps them: [P, H], or [P, 2 · L · kv_dim] (docs/peft.md)."""
+    """Return the vectors as PEFT keeps them: [P, H], or [P, 2 · L · kv_dim] (docs/peft.md)."""
     injection = ours.injection()
     if injection.before is not None:
         return injection.before.vectors[0].detach().clone()
     assert injection.kv_before is not None
-    layers = ours.lm.move(injection.kv_before.layers, LENGTH)  # PEFT's keys stand at 0 … P-1
+    layers = ours.lm.move(injection.kv_before.layers, LENGTH)  # PEFT's keys have positions 0 … P-1
     pairs = [t[0].transpose(0, 1).flatten(1) for kv in layers if kv for t in (kv.key, kv.value)]
     return torch.cat(pairs, dim=1).detach()
 
 
 def padded_right(features: Sequence[dict[str, list[int]]]) -> dict[str, Tensor]:
-    """A batch padded on the right, as transformers' own collators do."""
+    """Pad a batch on the right, as transformers' own collators do."""
     width = max(len(f["input_ids"]) for f in features)
 
     def column(key: str, fill: int) -> Tensor:
@@ -128,14 +128,8 @@ def padded_right(features: Sequence[dict[str, list[int]]]) -> dict[str, Tensor]:
     return batch | {"attention_mask": torch.tensor(seen)}
 
 
-def _printer() -> type:
-    from transformers import PrinterCallback
-
-    return PrinterCallback
-
-
 class _Clock:
-    """Seconds between the start of the first step and the end of the last."""
+    """Counts the seconds between the start of the first step and the end of the last."""
 
     def __init__(self) -> None:
         self.seconds = 0.0

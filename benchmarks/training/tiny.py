@@ -1,4 +1,4 @@
-"""What `--short` runs on: a tiny random Llama in a folder, and made-up rows in the files of a data folder."""
+"""`--short` runs on a tiny random Llama in a folder, and on made-up rows in a data folder."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ROWS = 24
 
 
 def make(folder: Path) -> tuple[Path, Path]:
-    """(folder of the model, folder of the data)."""
+    """Make a model and data, and return the folders of both."""
     model, data = folder / "model", folder / "data"
     # room for a few demonstrations at a token a character
     tiny("llama", max_position_embeddings=1024).save_pretrained(model)
@@ -45,7 +45,7 @@ def write_rows(data: Path, count: int = ROWS, longest: int = 8) -> Path:
 
 
 def _tokenizer() -> PreTrainedTokenizerFast:
-    """One token a printable ASCII character or line break, and an end token."""
+    """Build a tokenizer with a token for each printable ASCII character and line break, and an end token."""
     characters = [chr(i) for i in range(33, 127)] + ["Ġ", "Ċ"]  # a space and a line break, byte-level style
     raw = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(characters)}, merges=[]))
     raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)

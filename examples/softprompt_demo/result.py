@@ -16,7 +16,7 @@ CHECKED = "rewrite"  # the prompt whose outputs have a reference to compare them
 
 @dataclass(frozen=True)
 class TableRow:
-    """One candidate: its outputs for the first test rows, and its costs."""
+    """A row has a candidate's outputs for the first test rows, and its costs."""
 
     name: str
     records: Sequence[Record]
