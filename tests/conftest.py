@@ -67,7 +67,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def tiny_model(family: str, seed: int = 0, **changes: Any):
-    """Build a random float32 model: llama (grouped heads), qwen3 (heads wider than hidden / heads) or GPT-2."""
+    """Build a random model: llama (grouped heads), qwen3 (heads wider than hidden / heads) or GPT-2."""
     common = {"initializer_range": 0.2, "bos_token_id": None, "eos_token_id": None, "pad_token_id": None}
     torch.manual_seed(seed)
     if family == "gpt2":
@@ -113,7 +113,7 @@ def encoder_tokenizer() -> PreTrainedTokenizerFast:
 
 @pytest.fixture(scope="session")
 def new_encoder() -> Callable[..., EncoderLM]:
-    """Build `new_encoder(family, head, seed=0, **config)`; head is None (masked words) or a key of `HEADS`."""
+    """Build `new_encoder(family, head, seed=0, **config)`; head is None or a key of `HEADS`."""
 
     def make(family: str = "bert", head: str | None = None, seed: int = 0, **changes: Any) -> EncoderLM:
         model = families.tiny(family, seed, HEADS[head], **changes)

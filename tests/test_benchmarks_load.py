@@ -94,7 +94,7 @@ def test_a_server_that_is_not_there_is_an_error():
 @pytest.mark.parametrize(("growth", "met"), [(0.0, True), (0.1, True), (0.5, False)])
 @pytest.mark.parametrize("minutes", [60, 18])
 def test_memory_is_flat_or_grows(growth, met, minutes):
-    """Memory doubles to 1,000 MB, then grows by `growth` MB a minute; of 18 minutes the first half may grow."""
+    """Memory doubles to 1,000 MB, then grows by MB a minute; of 18 minutes the first half may grow."""
     growth *= 60 / minutes
     memory = load.Memory(os.getpid())
     memory.seen = [(10 * i, min(1000.0, 500 + 20 * i) + growth * i / 6) for i in range(6 * minutes + 1)]
