@@ -17,6 +17,9 @@ WORKERS ?= $(shell awk -v cores="$$(nproc 2>/dev/null || echo 2)" '/^MemTotal/ {
 PYTEST  = OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest -n $(WORKERS) --durations-min=1
 # By this name, `make -n test` prints what would be run and runs nothing.
 SELF    = $(MAKE) --no-print-directory
+# What is checked for misspelt and for replaced words (wording.txt).
+WORDED := README.md CONTRIBUTING.md CHANGELOG.md Makefile pyproject.toml benchmarks connectors deploy docs examples \
+	recipes src tests
 # vLLM wants an exact torch and an older transformers, so it has an environment of its own.
 VLLM   := .venv-vllm
 # The clients of tests/serve/clients want other versions of what they share with each other and with the tests.
@@ -56,9 +59,10 @@ model: $(STAMP)  ## the embedded model, converted once into the user's cache
 demo: model  ## tune prompts and prefixes on SmolLM2-135M and compare them
 	@$(BIN)/softprompt demo
 
-lint: $(STAMP)  ## ruff, pyright and import-linter
+lint: $(STAMP)  ## ruff, codespell, pyright and import-linter
 	@.ci/part "ruff check" $(BIN)/ruff check .
 	@.ci/part "ruff format" $(BIN)/ruff format --check .
+	@.ci/part "codespell" $(BIN)/codespell $(WORDED)
 	@.ci/part "pyright" $(BIN)/pyright --pythonpath $(BIN)/python
 	@.ci/part "import-linter" $(BIN)/lint-imports
 

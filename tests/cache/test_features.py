@@ -46,7 +46,7 @@ def test_rows_are_what_is_read(llama, worded, encoder, close, kind):
 
 
 def test_an_input_is_computed_once(llama, encoded, monkeypatch):
-    """In memory as on disk, whatever list it stands in."""
+    """Features are the same in memory and on disk, for any list of examples that holds the row."""
     rows, seen = [*encoded((4, 6)), *encoded((4, 6, 3))], []
     original = llama.prefill
 

@@ -133,7 +133,7 @@ def test_int8_is_rounding_by_channel(llama, built, examples, close):
     kept = torch.stack([t[0] for layer in layers for t in (layer.key, layer.value)])
     wanted = naive_int8(row)
     step = row.abs().amax(-2, keepdim=True) / 127
-    # a row computed beside others differs by 1e-6, which may turn a number that lies halfway
+    # a row computed beside others differs by 1e-6, which may round a number halfway the other way
     assert ((kept - wanted).abs() > 1e-4 * step).float().mean() < 1e-2
     assert ((kept - row).abs() <= 0.51 * step).all()
 
@@ -179,7 +179,7 @@ def test_int8_in_bfloat16_and_with_rows_of_nothing(new_lm, built, encoded):
 
 
 def test_rows_are_computed_when_they_are_asked_for_and_always_with_the_same_others(llama, encoded):
-    """Whatever was asked for before: a run that goes on reads the very numbers that it read."""
+    """A resumed run reads the very numbers that it read before, whatever was requested first."""
     rows = encoded((5, 3, 9, 4, 6, 8))
     kept, computed = KeyValues(llama), []
     compute = kept.compute
@@ -211,7 +211,7 @@ def test_where_memory_runs_out_what_is_held_is_let_go(llama, encoded, error):
         return compute(examples)
 
     kept.compute = computed
-    store = memory_store.lazily(kept, rows, rows, batch_tokens=1)  # each by itself
+    store = memory_store.lazily(kept, rows, rows, batch_tokens=1)  # one row at a time
     names = [kept.name(row) for row in rows]
     first = store.row(names[0])
     held = store.bytes

@@ -44,7 +44,9 @@ def test_rows_without_the_new_tokens_are_trained_and_those_with_them_named(run, 
     assert run("generate", tmp_path / "out", "a <3> b").code == 0  # the last that has an embedding
     output = run("generate", tmp_path / "out", "a <5> b")
     assert (
-        output.code == 1 and "no embedding for the token '<5>'" in output.err and "take it out" in output.err
+        output.code == 1
+        and "no embedding for the token '<5>'" in output.err
+        and "remove it from the text" in output.err
     )
     rows = write_rows(tmp_path / "bad.jsonl", [{"input": "a", "target": "<4>"}])
     for command in (["check", recipe], ["tune", recipe, "--overwrite"]):
@@ -68,7 +70,9 @@ def test_new_tokens_that_no_row_holds_are_told_of_the_tokenizer(run, tmp_path, a
     )
     output = run("check", recipe)
     assert output.code == 1 and "no embedding for the token '<new>'" in output.err
-    assert "the tokenizer that the model was trained with" in output.err and "take it out" not in output.err
+    assert (
+        "the tokenizer that the model was trained with" in output.err and "remove it from" not in output.err
+    )
 
 
 @pytest.mark.parametrize(

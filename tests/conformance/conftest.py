@@ -25,7 +25,7 @@ from softprompt.methods.base import SoftPrompt
 HOME = ("llama", "gpt2", "qwen3")  # every option of every method is run on these; on the others every method
 # encoders, which write no text, have a file of their own
 FAMILIES = (*HOME, *(f for f in (*families.DECODERS, *families.ENCODER_DECODERS) if f not in HOME))
-# What may be missing is said here, and that it is refused there is a test of its own (test_refusals.py).
+# What may be missing is listed here; test_refusals.py checks that it is refused.
 NO_PREFIX = ("mamba", "mamba2", "bloom", "falcon", "mpt")
 NO_SOFT_GENERATION: tuple[str, ...] = ()  # families whose `generate` takes no embeddings; none at present
 KV = ("prefix-tuning", "generated-prefix", "llama-adapter")

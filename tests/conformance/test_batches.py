@@ -1,4 +1,4 @@
-"""Contracts 1 and 2: a row's result does not depend on its neighbours, whatever stands beside it."""
+"""Contracts 1 and 2: a row's result does not depend on the other rows of its batch."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_mixed_batch_logits(
 
 
 def test_candidates(lm, family, case, method, batch, row):
-    """What a row's candidates share is run once, and each comes out as in a pass of its own."""
+    """What a row's candidates share is run once, and each scores as in a pass of its own."""
     if lm.answers != "next":
         return
     injection = injection_for(lm, method, batch)
@@ -135,7 +135,7 @@ def test_all_methods_in_one_batch(lm, family, way, family_cases, build, batch, r
     made = lm.generate(mixed, Injection.cat(injections), **options, **WAYS[way])
     plain = lm.generate(mixed, **options, **WAYS[way])
     assert made.shape == (mixed.size, NEW)
-    # not every random prompt changes a greedy token (a recurrent state forgets what stood first), but many do
+    # not every random prompt changes a greedy token (a recurrent state forgets its beginning), but many do
     assert (made != plain).any(1).float().mean() > 1 / 3
     assert made[-1].tolist() == plain[-1].tolist()
     beams = WAYS[way].get("num_beams", 1)

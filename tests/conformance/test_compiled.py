@@ -68,7 +68,7 @@ def test_compiled_training_has_the_same_gradients(lm, family, compiled, mixed, c
 
 @pytest.mark.parametrize("family", ["llama"])
 def test_generation_that_compiles_itself(lm, family, mixed, new_lm):
-    """With a static cache on a GPU transformers compiles the forward pass by itself; here by force."""
+    """With a static cache on a GPU transformers compiles the forward pass; here it is forced to."""
     torch._dynamo.reset()
     counters.clear()
     config = CompileConfig(backend="eager", mode=None)

@@ -41,7 +41,7 @@ def input_of(lm, single) -> list[int]:
 
 
 def naive(lm, single, injection, change, count=NEW) -> list[int]:
-    """Greedy, computed anew for every token; `change(logits [V], ids so far)` stands for the processors."""
+    """Greedy, computed anew for every token; `change(logits [V], ids so far)` is the processors."""
     made: list[int] = []
     for _ in range(count):
         scores = change(logits_alone(lm, single, injection, [*made, 0])[-1], [*input_of(lm, single), *made])
@@ -146,6 +146,7 @@ def guesses(lm, family) -> dict[str, dict]:
     return known
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", EXACT)
 def test_assisted_decoding_equals_greedy(lm, family, mixed):
     """Under a prefix (before, after) and an adapter; guesses change how soon, never what."""
@@ -321,7 +322,7 @@ def without(token):
 
 
 class Forbid(LogitsProcessor):
-    """A token may not be said; a user's processor, which looks at nothing but the new tokens."""
+    """A token is forbidden by a user's processor, which looks at nothing but the new tokens."""
 
     def __init__(self, token: int) -> None:
         self.token = token

@@ -67,7 +67,7 @@ def test_a_row_alone_cached_and_decoded(lm, injection):
 
 @torch.no_grad()
 def test_rows_held_from_step_to_step(lm, injection):
-    """As a server does: a token a step, all that stands before it in one store."""
+    """A server decodes a token a step, with all earlier tokens in one store."""
     if "cache" in lm.spec.limits:
         pytest.skip(lm.spec.limits["cache"])
     rows = []

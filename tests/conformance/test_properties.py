@@ -16,6 +16,8 @@ from hypothesis import strategies as st
 from softprompt.data.collate import Batch, batch_of_ids, pad_left
 from softprompt.injection import Injection, LayerKV, Prefix, SoftTokens
 
+pytestmark = pytest.mark.slow
+
 DECODERS = ("llama", "gpt2", "mistral")
 NEW = 4
 VOCABULARY = 97

@@ -167,7 +167,7 @@ def test_infix_equals_a_seeded_cache(lm, family, plain_model, single, close):
 
 
 def naive_llama(model, ids, *, prefix=(), infix=(), infix_from=0, adapter=None) -> torch.Tensor:
-    """Logits [tokens, V]. `prefix` and `infix`: per layer (keys, values) [kv_heads, P, d], keys turned;
+    """Logits [tokens, V]. `prefix` and `infix`: per layer (keys, values) [kv_heads, P, d], keys rotated;
     queries before `infix_from` do not see the infix. `adapter`: {layer: (P [P, H], gate [heads])}."""
     config, n = model.config, len(ids)
     heads, groups, d = config.num_attention_heads, config.num_key_value_heads, config.head_dim

@@ -125,7 +125,7 @@ def test_damaged_manifests(saved, refused, tmp_path):
     path.unlink()
     refused(lambda: artifact.load(saved.path), "no tuned prompt")
     (saved.path / "checkpoint").mkdir()
-    refused(lambda: artifact.load(saved.path), "has not finished", "again to go on")
+    refused(lambda: artifact.load(saved.path), "has not finished", "again to resume it")
     refused(lambda: artifact.load(tmp_path / "nothing"), "no tuned prompt")
 
 

@@ -118,7 +118,7 @@ def test_a_finished_run_is_not_trained_again(start, all_cases, tmp_path):
 
 
 def test_patience_survives_a_kill(start, all_cases, tmp_path):
-    """The count of evaluations without a new best goes on where it stood."""
+    """The count of evaluations without a new best continues from its value."""
     case = next(c for c in all_cases if c.id == "prompt-tuning-after")
     reference, bytes_, _ = start(case, None, patience=1, flat=True)
     assert (reference.stopped, reference.step, reference.best_step) == ("early", 2 * EVERY, EVERY)

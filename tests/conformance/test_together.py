@@ -1,4 +1,4 @@
-"""Prompts trained side by side come out as they would alone, whatever stands beside them."""
+"""Prompts trained side by side are those that they would be alone, whatever is trained beside them."""
 
 from __future__ import annotations
 
@@ -98,6 +98,7 @@ def test_gradients_are_those_of_each_alone(start, name):
         assert_same(one, other, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cache", ["ram", "disk", "off"])
 def test_runs_come_out_as_alone(start, tmp_path, cache):
     kinds = [
@@ -180,7 +181,7 @@ def test_a_pass_is_no_larger_than_the_machine_takes(start, monkeypatch):
     assert [len(g) for g in steps_of(runs).groups(range(5))] == [5]
     monkeypatch.setitem(micro_batch.STEP_TOKENS, "cpu", 2.1 * each)
     assert [g for g in steps_of(runs).groups([0, 1, 3, 4])] == [[0, 1], [3, 4]]
-    monkeypatch.setitem(micro_batch.STEP_TOKENS, "cpu", 1)  # a step that fills it by itself
+    monkeypatch.setitem(micro_batch.STEP_TOKENS, "cpu", 1)  # one row fills it
     assert [g for g in steps_of(runs).groups([0, 4])] == [[0], [4]]
     monkeypatch.setitem(micro_batch.STEP_TOKENS, "cpu", 10**6)
     monkeypatch.setitem(micro_batch.INPUT_TOKENS, "cpu", 1)

@@ -12,7 +12,7 @@ from softprompt.lm.families import DECODERS, ENCODER_DECODERS
 FIRST, THEN = [[5, 17, 80, 33, 9], [60, 61]], [[[7, 8, 44], [12, 90, 33]], [[21], [70]]]
 HOW = {"max_new_tokens": 4, "do_sample": False}
 NO_PREFIX = ("mamba", "mamba2", "bloom", "falcon", "mpt")
-# what transformers itself cannot do: keep one cache (mamba), go on from it by several tokens (jamba), start
+# what transformers itself cannot do: keep one cache (mamba), continue from it by many tokens (jamba), start
 # a cache of one's own (mpt), generate from soft tokens (bamba, falcon_h1)
 NO_TURNS = ("mamba", "mamba2", "jamba", "mpt")
 NO_SOFT = ("bamba", "falcon_h1")
@@ -31,7 +31,7 @@ class Scores(LogitsProcessor):
 
 @pytest.fixture
 def injections(setting, perturb):
-    """`injections(lm)`: by name, everything that stands ahead of the input on this model."""
+    """`injections(lm)`: by name, everything that may precede the input on this model."""
 
     def make(lm):
         mask = torch.ones(1, 3, dtype=torch.bool)
@@ -70,7 +70,7 @@ def assert_turns_equal_anew(lm, injection, cache, rows_to_batch, close):
         for a, b in zip(kept.steps, anew.steps, strict=True):
             close(a, b)
         rows = [row + new for row, new in zip(rows, made.tolist(), strict=True)]
-    assert cache.get_seq_length() > len(FIRST[0]) + 3 * 4  # it was gone on from
+    assert cache.get_seq_length() > len(FIRST[0]) + 3 * 4  # the conversation continued on it
 
 
 @pytest.mark.parametrize("family", [f for f in DECODERS if f not in NO_TURNS])
@@ -101,7 +101,7 @@ def test_what_would_not_be_the_conversation_is_refused(llama, injections, rows_t
     word = "another text"
     turn([[*messages[0], 7], [*messages[1][:-3], 99, *messages[1][-2:], 7]])
     turn([[*row, 7] for row in FIRST])
-    word = "stand below each other"
+    word = "its rows are aligned"
     turn([[*messages[0], 7], [*messages[1], 7, 8]])
     turn([row[:-1] for row in messages])
     word = "another prompt"

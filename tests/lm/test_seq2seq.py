@@ -118,6 +118,7 @@ def test_labels_are_scored_by_what_the_decoder_gives_them(folder, tmp_path):
     assert opened.generate("row 1") == ("good", "bad")[scores.index(max(scores))]
 
 
+@pytest.mark.slow
 def test_commands(folder, tmp_path, capsys):
     (tmp_path / "train.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
     page = tmp_path / "recipe.yaml"

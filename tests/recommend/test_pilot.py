@@ -18,6 +18,8 @@ from softprompt.recommend.pilot import Pilot, PilotTrial, best_first, in_order, 
 from softprompt.recommend.quickstart import comparison
 from softprompt.recommend.requirements import Requirements, measure
 
+pytestmark = pytest.mark.slow
+
 
 def trial(name: str, score: float, log_loss: float | None = None, **changes) -> PilotTrial:
     key = (score,) if log_loss is None else (score, log_loss)

@@ -1,4 +1,4 @@
-"""The loop alone: schedules, the order of rows, patience, what is kept and what is told."""
+"""The loop alone: schedules, the order of rows, patience, what is kept and what is reported."""
 
 from __future__ import annotations
 

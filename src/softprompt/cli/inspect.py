@@ -55,7 +55,7 @@ def inspect(
         "model": base["name"],
         **asdict(result),
         "prompt_names": list(opened.prompts),
-        "findings": [asdict(finding) for finding in findings],
+        "findings": [finding.to_json() for finding in findings],
     }
     head = f"{opened.manifest['method']} for {base['name']}"
     problems = ["findings:\n" + "\n".join(map(str, findings))] if findings else []

@@ -14,6 +14,7 @@ from softprompt.errors import SoftPromptError
 from softprompt.methods.materialised import materialise
 
 
+@pytest.mark.slow
 def test_adherence_is_the_share_of_answers_that_satisfy(forcing, evaluator, rows):
     judge = evaluator()
     examples = judge.encoder.encode_rows(rows)  # half of them are answered "yes", half "no"

@@ -99,6 +99,7 @@ def test_a_step_on_cached_inputs_computes_the_tail_alone(llama, setting, example
         assert found.of(3) == 2 * prefill + 3 * step
 
 
+@pytest.mark.slow
 def test_a_prefill_is_scaled_by_tokens_and_a_step_is_the_mean_of_batches(llama, setting, examples):
     method = build(llama, setting, "prompt-tuning", length=3, placement="after")
     many = examples * 50

@@ -78,6 +78,7 @@ def test_rows_alone_would_call_the_noise_of_seeds_a_difference(b_sd):
     assert (pairs.p <= 0.05).mean() <= most(0.07 if b_sd == 0 else 0.05, 600)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed_sds", [[0.2] * 6, [0.1] * 5 + [0.4], [0.05, 0.08, 0.13, 0.2, 0.3, 0.5]])
 def test_many_methods_rarely_lead_to_any_false_claim(seed_sds):
     rng, wrong, sets = np.random.default_rng(3), 0, 150

@@ -70,6 +70,7 @@ def entries(rows: int, methods: int, seeds: int = 3) -> list[CandidateRows]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", ["accuracy", "macro_f1", "exact_match", "chrf", "bleu", "perplexity"])
 def test_no_difference_is_called_detectable_that_the_metric_cannot_have(metric):
     """Two seeds that differ much, of ten methods: nothing that accuracy can be would be shown."""

@@ -304,6 +304,7 @@ def test_a_connection_that_is_closed_without_an_answer(client, vllm, stream):
     assert ask(client, stream) == ("hi", "stop")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stream", [False, True])
 def test_an_answer_that_does_not_come_in_time(gateway, vllm, caplog, stream):
     """The client gets the name of the engine that it waited for, and gets what was there."""
@@ -364,6 +365,7 @@ def test_a_list_of_models_that_is_none(vllm, content):
         Vllm(vllm.url).models()
 
 
+@pytest.mark.slow
 def test_health(gateway, vllm, caplog):
     """Degraded while vLLM does not answer, or serves something else; 200 throughout."""
     caplog.set_level(logging.WARNING)

@@ -139,6 +139,7 @@ def test_the_tokens_are_those_of_the_text_by_itself(lm, reads):
     assert list(chat.input_ids) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("text", ["the capital of France", "a < b and [c] | d_e", "naïve 🙂", " one  two "])
 def test_a_text_without_any_is_read_as_in_training(lm, reads, text):
     for path, body in (
@@ -238,6 +239,7 @@ def test_choices_that_are_escaped_in_json_are_refused(serve, lm):
         service.inputs.row(service.registry.get("quiz"), row, None)
 
 
+@pytest.mark.slow
 def test_harmless_texts_that_a_template_changes_are_read_as_in_training(read_row):
     for template, text in (
         ("<|start|>{{ text | tojson }}", ["a < b", "c & d"]),

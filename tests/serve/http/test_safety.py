@@ -134,6 +134,7 @@ def replaced(path, text):
     other.rename(path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("change", [lambda path, text: path.write_text(text), in_place, replaced])
 def test_a_key_is_withdrawn_without_a_restart(guarded, keys_file, change):
     served, keys = guarded
@@ -301,6 +302,7 @@ def test_a_full_queue_is_a_429_with_retry_after(serve):
     assert caught.value.response.headers["retry-after"] == "3" and caught.value.code == "queue_full"
 
 
+@pytest.mark.slow
 def test_too_many_requests_at_once_are_a_429(serve):
     served = serve(delay=0.05, limits=Limits(requests=2))
     body = {"model": "tiny", "prompt": "x" * 20, "max_tokens": 20}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, Protocol
 
 
@@ -56,6 +56,11 @@ class Finding:
     evidence: str
     command: str = ""
     splits: tuple[str, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the fields by the keys that `softprompt inspect --json` prints."""
+        fields = asdict(self)
+        return {"level": fields.pop("level"), "what": fields.pop("summary"), **fields}
 
     def __str__(self) -> str:
         lines = [f"{self.level}: {self.summary}", f"  evidence: {self.evidence}"]
