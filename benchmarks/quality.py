@@ -107,11 +107,11 @@ def run_one(name: str, data: Path, seed: int, out: Path) -> dict[str, Any]:
     prepared = prepare(settings)
     run = tune(prepared, overwrite=True)
     seconds = time.perf_counter() - started
-    held = read_rows(str(data / "validation.jsonl"), split="validation")
+    validation = read_rows(str(data / "validation.jsonl"), split="validation")
     return {
         "contestant": name,
         "seed": seed,
-        **_accuracy(prepared, prepared.encoder.encode_rows(held)),
+        **_accuracy(prepared, prepared.encoder.encode_rows(validation)),
         "train_seconds": round(run.outcome.seconds, 1),
         "seconds": round(seconds, 1),
         "steps": run.outcome.step,
@@ -131,9 +131,9 @@ def run_reference(name: str, data: Path, seed: int, out: Path) -> dict[str, Any]
 
     settings = recipe_from_dict(recipe("lora", data, seed, out) | {"base": {}, "method": {"name": "none"}})
     prepared = prepare(settings)
-    held = read_rows(str(data / "validation.jsonl"), split="validation")
+    validation = read_rows(str(data / "validation.jsonl"), split="validation")
     shown = [example.rendered.row for example in prepared.train]
-    rows = few_shot(prepared.encoder, shown, held, REFERENCES[name], seed=seed)
+    rows = few_shot(prepared.encoder, shown, validation, REFERENCES[name], seed=seed)
     return {"contestant": name, "seed": seed, **_accuracy(prepared, rows)}
 
 

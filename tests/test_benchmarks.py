@@ -95,7 +95,7 @@ def test_a_measure_without_a_line_fails(monkeypatch):
     assert "it gave no result" in out
 
 
-def test_what_is_wrong_and_what_is_slow():
+def test_a_wrong_line_is_a_fault_and_a_slow_one_is_not():
     slow = line.Line("a measure", "a case", 1.0, 2.0, "s", 0.1, goal=2.0)
     assert (slow.met, slow.fault) == (False, "")
     assert replace(slow, at_most=True).met
@@ -116,7 +116,7 @@ def peft_side(options) -> Callable[[str], tuple[ours.Ours, theirs.Peft, Any]]:
 
 @pytest.mark.parametrize("method", race_peft.STARTS)
 def test_peft_is_read_row_by_row(method, peft_side):
-    """Its evaluation in groups finds the labels that it finds for each row alone, none of them padded."""
+    """PEFT's evaluation in groups gives the same labels as for each row alone; no row is padded."""
     _, peft, made = peft_side(method)
     model = peft.model.eval()
 
@@ -136,7 +136,7 @@ def test_peft_is_read_row_by_row(method, peft_side):
     assert len(set(naive)) > 1  # not one label for all
 
 
-def test_whole_batches_of_like_lengths():
+def test_batches_are_whole_and_of_similar_lengths():
     made = [rows.example(range(1, 2 + i % 7), [3]) for i in range(26)]
     chosen = race_peft.in_like_lengths(made, steps=9, batch=4, seed=1)
     parts = [chosen[i : i + 4] for i in range(0, len(chosen), 4)]
@@ -153,7 +153,7 @@ def test_inputs_of_a_given_length(options):
     assert len({row.input_ids for row in made}) == 5
 
 
-def test_the_clock_of_a_race_is_held(monkeypatch):
+def test_evaluations_pause_the_clock_of_a_race(monkeypatch):
     now = [0.0]
     monkeypatch.setattr(race.time, "perf_counter", lambda: now[0])
     clock = race.Race(target=0.8, give_up=10.0)
@@ -169,7 +169,7 @@ def test_the_clock_of_a_race_is_held(monkeypatch):
     assert (clock.reached, clock.best, clock.over) == (5.0, 0.9, True)
 
 
-def test_a_race_goes_on_from_what_it_finished(options, tmp_path):
+def test_a_race_resumes_after_its_finished_runs(options, tmp_path):
     trial = race.Trial("ours", "x", 0.1, 0, "float32", None, 2.0, 3, 0.5)
     options = replace(options, out=tmp_path)
     assert Kept(options).or_run({"seed": 0}, lambda: trial) == trial

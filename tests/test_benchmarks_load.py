@@ -79,7 +79,7 @@ def test_answers_are_right_wrong_or_errors(url, model, bad, whole, monkeypatch):
     assert len(seen.first) == (len(seen.whole) if not whole else 0)
 
 
-def test_who_leaves_is_counted_apart(url, monkeypatch):
+def test_clients_that_leave_are_counted_separately(url, monkeypatch):
     monkeypatch.setattr(clients, "LEAVING", 1)
     monkeypatch.setattr(clients, "MOST", 4)
     seen = run(url, 2, 30, lambda: Asked("fine", (5, 6, 7), 2, "ab"))

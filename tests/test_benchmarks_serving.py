@@ -38,7 +38,7 @@ def test_the_short_form_holds():
 
 @pytest.mark.parametrize("name", ["peft", "mixed"])
 def test_answers_that_differ_fail(name, monkeypatch):
-    """Every second time that answers are asked for, one of them is another."""
+    """Change one answer in every second call."""
     given, asked = bench.answers, []
 
     def sometimes(engine, requests):
@@ -55,7 +55,7 @@ def test_answers_that_differ_fail(name, monkeypatch):
     assert any("answers are not" in line["fault"] for line in lines)
 
 
-def test_a_prompt_that_comes_back_otherwise_fails(monkeypatch):
+def test_a_prompt_that_changes_on_reloading_fails(monkeypatch):
     get, asked = Registry.get, []
 
     def other(self, name):

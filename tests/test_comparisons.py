@@ -34,7 +34,7 @@ def lines(path: Path, rows: list[dict]) -> None:
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
-    """Invented rows with the fields of each set."""
+    """Write invented rows with the fields of each set."""
     folder = tmp_path_factory.mktemp("data")
     yes = {"rte": "entailment", "mrpc": "paraphrase", "qqp": "paraphrase"}
     for split in FILES:
@@ -101,7 +101,7 @@ def test_each_set_is_split_and_rendered_as_its_recipe_says(data, tmp_path, name)
         assert {row["target"] for row in parts["train"]} <= {*read.task.labels}
 
 
-def test_what_is_unseen(data):
+def test_unseen_rows_are_of_other_kinds(data):
     parts = SETS["natural_instructions"].parts(data)
     tasks = {split: {row["task"] for row in rows} for split, rows in parts.items()}
     assert not tasks["unseen"] & tasks["train"] and tasks["test"] <= tasks["train"]
@@ -207,7 +207,7 @@ def test_tables_turn_differences_so_that_more_is_better(published):
 
 
 def scored(folder: Path, *, metric: str = "accuracy", worse: bool = False, **scores: float) -> Path:
-    """A comparison of methods with these scores on test rows; `worse`: the second is shown to be."""
+    """Write a comparison of methods with these scores; `worse` means that the second is shown to be worse."""
     study = {"kind": "study", "version": 1, "name": folder.name, "metric": metric}
     study |= {"higher_is_better": metric == "accuracy", "contestants": [{"name": name} for name in scores]}
     score = {"kind": "score", "split": "test", "seed": None}
@@ -273,7 +273,7 @@ def test_the_page_has_the_tables_of_what_is_published():
 
 @pytest.mark.parametrize("folder", PUBLISHED, ids=lambda path: path.name)
 def test_what_is_published_is_whole(folder):
-    """Every contestant has its seeds and scores, or says why not; nobody's folders, no text of a row."""
+    """Every contestant has its seeds and scores, or a reason; local folders and rows' texts are absent."""
     found = comparison(folder)
     text = (folder / "results.jsonl").read_text(encoding="utf-8")
     assert not re.search(r'"/\w', text)

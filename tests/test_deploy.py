@@ -1,4 +1,4 @@
-"""The manifests of deploy/ are what Kubernetes accepts, and say what the code reads."""
+"""Kubernetes accepts the manifests of deploy/, and the code reads the settings in them."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def documents() -> list[tuple[str, dict]]:
 FOUND = dict(documents())
 
 
-def test_what_there_is():
+def test_the_list_of_manifests():
     kinds = sorted(found["kind"] for found in FOUND.values())
     assert len(FILES) == 3 and len(FOUND) == len(documents()) == 11
     assert kinds.count("Deployment") == 2 and kinds.count("PersistentVolumeClaim") == 2
@@ -39,15 +39,15 @@ def test_the_schema_accepts_it(name, version):
     kubernetes_validate.validate(FOUND[name], version, strict=True)
 
 
-def test_the_schema_would_notice():
+def test_the_schema_rejects_an_invalid_manifest():
     broken = json.loads(json.dumps(FOUND["vllm.yaml:Deployment/vllm"]))
     broken["spec"]["template"]["spec"]["containers"][0]["portz"] = []
     with pytest.raises(kubernetes_validate.ValidationError):
         kubernetes_validate.validate(broken, VERSIONS[0], strict=True)
 
 
-def test_what_one_names_another_has():
-    """Volume claims, services, selectors and the keys between them."""
+def test_references_between_manifests_resolve():
+    """Volume claims, services and selectors name objects and keys that exist."""
     claims = {found["metadata"]["name"] for found in FOUND.values() if found["kind"].endswith("Claim")}
     services = {found["metadata"]["name"]: found for found in FOUND.values() if found["kind"] == "Service"}
     for found in FOUND.values():

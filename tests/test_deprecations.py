@@ -1,6 +1,6 @@
-"""Nothing that we call of a library is deprecated: it would go in a release that our ranges allow.
+"""The library calls nothing deprecated: a release within the allowed versions could remove it.
 
-Python's warnings are errors here. transformers and its kin log theirs, once in a process; so does the check.
+Python's warnings are errors here. transformers and related libraries log theirs, once in a process, so the logs are checked too.
 """
 
 from __future__ import annotations

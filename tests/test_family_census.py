@@ -32,7 +32,7 @@ def test_sound_models(case):
 
 
 def test_a_fault_is_found():
-    """A model that adds the mean of the batch to each row, padding included."""
+    """The model adds the mean of the batch, padding included, to each row."""
     model: Any = small.build("causal:llama")
     layer = model.model.layers[1].mlp
     plain = layer.forward
@@ -46,11 +46,11 @@ def test_a_fault_is_found():
     [("encoder:bart", "another case"), ("seq2seq:qwen2_audio", "refused"), ("causal:musicgen", "refused")],
 )
 def test_a_case_is_loaded_as_softprompt_load_would(case, verdict):
-    """A class of transformers that `softprompt.load` would not ask for is not measured as if it were."""
+    """A class of transformers that `softprompt.load` would not request is not measured as if it were."""
     assert summary(list(_results(case))) == verdict
 
 
 def test_every_family_has_a_name():
-    """All that transformers knows are asked for: none is left out by hand."""
+    """All families of transformers are listed: none is left out by hand."""
     names = list(small.cases())
     assert {"causal:llama4_text", "seq2seq:led", "encoder:fnet"} <= set(names) and len(names) > 200

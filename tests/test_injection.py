@@ -27,7 +27,7 @@ def prefix(rows: int, length: int, gate: float | None = None, absent: int | None
     return Prefix((layer(0), layer(1)), torch.ones(rows, length, dtype=torch.bool))
 
 
-def test_channels_names_what_is_there():
+def test_channels_names_the_parts_that_are_set():
     assert Injection().channels() == {}
     assert list(Injection(after=soft(1, 2), kv_before=prefix(1, 2)).channels()) == ["after", "kv_before"]
     assert injection_rows(Injection()) == 1 and injection_rows(Injection(after=soft(3, 2))) == 3
@@ -41,7 +41,7 @@ def test_cat_pads_on_the_left_and_masks():
     assert merged.vectors[2].tolist() == [[100, 101], [102, 103], [104, 105]]
 
 
-def test_cat_of_unlike_kinds_and_row_counts():
+def test_cat_of_different_kinds_and_row_counts():
     parts = [
         Injection(before=soft(2, 1)),
         Injection(kv_after=prefix(3, 4)),
@@ -68,13 +68,13 @@ def test_cat_gives_rows_without_an_adapter_a_closed_gate():
     assert merged.layers[1].gate[:, 0].tolist() == torch.tensor([0.7, 0.0, 0.2]).tolist()
 
 
-def test_cat_of_one_is_itself():
+def test_cat_of_one_injection_returns_it():
     one = Injection(before=soft(2, 1))
     assert Injection.cat([one]) is one
 
 
 def test_cat_expands_layers_that_serve_several_rows():
-    """A prefix shared by its rows is held once: [1, …] layers under a [B, P] mask."""
+    """A prefix that rows share is stored once: [1, …] layers under a [B, P] mask."""
     shared = Prefix(prefix(1, 2).layers, torch.ones(3, 2, dtype=torch.bool))
     merged = Injection.cat([Injection(kv_before=shared), Injection(kv_before=prefix(1, 2))]).kv_before
     assert merged.layers[0].key.shape[0] == 4
@@ -123,7 +123,7 @@ def test_a_wrong_shape_raises(wrong):
 
 
 def test_right_shapes_do_not_raise():
-    """Rows may broadcast, values may be of another size than keys, and cached rows may be apart."""
+    """Rows may broadcast, values may differ from keys in size, and cached rows may be separate."""
     layer = LayerKV(torch.ones(1, 4, 3, 8), torch.ones(2, 4, 3, 5), torch.ones(2, 12))
     assert kv_injection((None, layer), "after").kv_after.mask.shape == (1, 3)
     rows = Ragged([torch.ones(4, 3, 8), torch.ones(4, 2, 8)])

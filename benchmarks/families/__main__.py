@@ -1,4 +1,4 @@
-"""Run the checks on every family, each in a process of its own, and count."""
+"""Run the checks on every family, each in its own process, and count the outcomes."""
 
 from __future__ import annotations
 

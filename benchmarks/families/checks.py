@@ -181,7 +181,7 @@ def cached(s: Subject) -> str:
 def generated(s: Subject, injection: Injection | None = None, **options: Any) -> str:
     """Compare tokens of `generate` in a batch with those of the row alone, computed anew for each token."""
     batch = s.batch()
-    made = s.lm.generate(batch, injection, max_new_tokens=NEW, do_sample=False, **options).tolist()
+    output = s.lm.generate(batch, injection, max_new_tokens=NEW, do_sample=False, **options).tolist()
     for i, ids in enumerate(s.inputs):
         row: list[int] = []
         for _ in range(NEW):
@@ -191,10 +191,10 @@ def generated(s: Subject, injection: Injection | None = None, **options: Any) ->
                 logits = s.lm.logits(batch_of_ids([ids], [[*row, 0]]), injection)[0, -1]
             best = logits.topk(2)
             row.append(int(best.indices[0]))
-            if made[i][len(row) - 1] != row[-1]:
+            if output[i][len(row) - 1] != row[-1]:
                 if best.values[0] - best.values[1] < 1e-4 * logits.abs().max():
                     break  # a tie
-                raise Wrong(f"row {i}: {made[i]} is not {row}…")
+                raise Wrong(f"row {i}: {output[i]} is not {row}…")
     return "tokens"
 
 
@@ -258,8 +258,8 @@ def _gradient(s: Subject, injection: Injection, leaves: list[Tensor]) -> list[Te
     batch = s.batch()
     with torch.enable_grad():
         loss = s.lm.logits(batch, injection)[batch.target_mask].float().log_softmax(-1).square().mean()
-        found = torch.autograd.grad(loss, leaves, allow_unused=True)
-    return [torch.zeros_like(x) if g is None else g for x, g in zip(leaves, found, strict=True)]
+        computed = torch.autograd.grad(loss, leaves, allow_unused=True)
+    return [torch.zeros_like(x) if g is None else g for x, g in zip(leaves, computed, strict=True)]
 
 
 def gradients(name: str) -> Callable[[Subject], str]:

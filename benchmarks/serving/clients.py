@@ -68,7 +68,7 @@ async def _run(
                     await _ask(http, next_one(), draw, seen)
                 except (httpx.HTTPError, ValueError, KeyError, IndexError) as error:
                     seen.errors.append(f"{type(error).__name__}: {error}")
-                    await asyncio.sleep(0.1)  # a server that is down is not asked ten thousand times
+                    await asyncio.sleep(0.1)  # a server that is down does not get ten thousand requests
 
         await asyncio.gather(*(client() for _ in range(clients)))
     seen.seconds = time.perf_counter() - started

@@ -31,8 +31,8 @@ from .process import served
 METHODS = ("prompt-tuning", "prefix-tuning", "generated-prefix")
 KINDS = [(method, place) for method in METHODS for place in ("before", "after")]
 CHECKED = 0.25  # of the requests
-FLAT = 1.01  # resident memory at the end, beside that after the first minutes
-FIRST = 600.0  # seconds of a run that may grow, or half of a shorter one
+FLAT = 1.01  # resident memory at the end, as a share of that after the first minutes
+FIRST = 600.0  # seconds in which memory may grow, or half of a shorter run
 EACH = 0.2  # seconds between two readings
 
 
@@ -44,20 +44,20 @@ def measure(bench: Bench) -> Iterator[Line]:
         options = {"length": 1 + i % bench.length, "placement": place, "init": "random"}
         names.append(bench.publish(f"load/{i}", method, options, i))
     plain = Path(bench.lm.name).name
-    known = [alone(bench, asked(bench, name), plain) for name in (*names, plain)] if bench.exact else []
+    known = [alone(bench, new_request(bench, name), plain) for name in (*names, plain)] if bench.exact else []
     draw = random.Random(1)
 
     def next_one() -> Asked:
         if known and draw.random() < CHECKED:
             return draw.choice(known)
-        return asked(bench, draw.choice((*names, plain)))
+        return new_request(bench, draw.choice((*names, plain)))
 
     with served(bench, bench.folder) as server, Memory(server.pid) as memory:
         seen = run(server.url, bench.clients, bench.seconds, next_one)
     yield from lines(bench, seen, memory)
 
 
-def asked(bench: Bench, model: str) -> Asked:
+def new_request(bench: Bench, model: str) -> Asked:
     """Draw a new request of a random length."""
     draw, inputs = bench.draw, bench.inputs
     ids = bench.ids(draw.randint(max(1, inputs[0] // 2), inputs[-1]))

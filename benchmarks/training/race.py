@@ -49,7 +49,7 @@ class Race:
         return self.seconds + time.perf_counter() - self._since
 
     @contextmanager
-    def held(self) -> Iterator[None]:
+    def paused(self) -> Iterator[None]:
         """Pause the clock while the block runs."""
         self.seconds = self.now()
         try:

@@ -37,7 +37,7 @@ def run(options: Options, contestant: str, seed: int, dtype: str) -> Trial:
     (cache,), ready = open_caches(ready, [ready.train], first=list(first_needed([ready])))
 
     def evaluate() -> DevScore:
-        with race.held():
+        with race.paused():
             accuracy = evaluator.run(ready.method, ready.dev, cache=dev_cache).metrics["accuracy"].value
             race.note(accuracy)
         return DevScore((accuracy,), "accuracy", accuracy)

@@ -80,13 +80,13 @@ def _looking(race: Race, model: Any, dev: Sequence[Example], every: int) -> Any:
 
     class Looking(TrainerCallback):
         def on_train_begin(self, *args: Any, **named: Any) -> None:
-            with race.held():
+            with race.paused():
                 pass
             race.seconds = 0.0
 
         def on_step_end(self, args: Any, state: Any, control: Any, **named: Any) -> None:
             if state.global_step % every == 0 or state.global_step == state.max_steps:
-                with race.held():
+                with race.paused():
                     race.note(accuracy(model, dev))
             control.should_training_stop |= race.over
 
