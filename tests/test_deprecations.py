@@ -1,6 +1,7 @@
 """The library calls nothing deprecated: a release within the allowed versions could remove it.
 
-Python's warnings are errors here. transformers and related libraries log theirs, once in a process, so the logs are checked too.
+Python's warnings are errors here. transformers and related libraries log theirs once in a process, so the
+logs are checked too.
 """
 
 from __future__ import annotations
