@@ -158,12 +158,12 @@ def test_evaluations_pause_the_clock_of_a_race(monkeypatch):
     monkeypatch.setattr(race.time, "perf_counter", lambda: now[0])
     clock = race.Race(target=0.8, give_up=10.0)
     now[0] = 3.0
-    with clock.held():
+    with clock.paused():
         now[0] = 100.0
         clock.note(0.7)
     now[0] = 102.0
     assert (clock.now(), clock.reached, clock.over) == (5.0, None, False)
-    with clock.held():
+    with clock.paused():
         now[0] = 200.0
         clock.note(0.9)
     assert (clock.reached, clock.best, clock.over) == (5.0, 0.9, True)
