@@ -4,4 +4,6 @@ from __future__ import annotations
 
 from jaxtyping import install_import_hook
 
-install_import_hook(["softprompt.injection", "softprompt.methods"], "beartype.beartype")
+LM = [f"softprompt.lm.{name}" for name in ("base", "capture", "context", "rotary")]
+
+install_import_hook(["softprompt.injection", "softprompt.methods", *LM], "beartype.beartype")

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import pytest
 import torch
+from jaxtyping import TypeCheckError
 from transformers.models.llama.modeling_llama import apply_rotary_pos_emb
 
 from softprompt.errors import SoftPromptError
+from softprompt.lm.context import pack_right
 from softprompt.lm.rotary import Rotation, candidates, find_rotation
 
 FREQUENCIES = 10000.0 ** -(torch.arange(0, 8, 2) / 8)
@@ -99,3 +101,11 @@ def test_unknown_turn_is_refused_only_where_it_is_needed(new_lm, rows_to_batch):
     assert lm.logits(batch, Injection(kv_before=prefix)).shape == (1, 1, 101)
     with pytest.raises(SoftPromptError):
         lm.logits(batch, Injection(kv_after=prefix))
+
+
+def test_shapes_are_checked_at_every_call():
+    mask = torch.ones(2, 3, dtype=torch.bool)
+    with pytest.raises(TypeCheckError):
+        pack_right(torch.ones(2, 4, 8), mask)
+    with pytest.raises(TypeCheckError):
+        Rotation(FREQUENCIES)(key()[0], 1)  # no axis of rows

@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import Any, Literal
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -141,17 +142,17 @@ class LanguageModel(OpenModel, abc.ABC):
         """Return the token ids of a text, without special tokens."""
         return vocabulary.text_ids(self, text)
 
-    def embed(self, ids: Tensor) -> Tensor:
+    def embed(self, ids: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch hidden"]:
         """Return the token embeddings [..., H] of ids [...]."""
         vectors = self.model.get_input_embeddings()(ids)
         return vectors[0] if isinstance(vectors, tuple) else vectors  # a quantized table adds its scale
 
-    def token_inputs(self, ids: Tensor) -> Tensor:
+    def token_inputs(self, ids: Int[Tensor, "*batch"]) -> Float[Tensor, "*batch width"]:
         """Return the model's `inputs_embeds` for ids [...]: [..., H], or wider (`lm.per_layer_inputs`)."""
         vectors = self.embed(ids)
         return vectors if self._beside is None else torch.cat([vectors, self._beside.of_tokens(ids)], -1)
 
-    def soft_inputs(self, vectors: Tensor) -> Tensor:
+    def soft_inputs(self, vectors: Float[Tensor, "*batch hidden"]) -> Float[Tensor, "*batch width"]:
         """Return the `inputs_embeds` for soft tokens [..., H]; wider vectors are returned unchanged."""
         vectors = vectors.to(self.dtype)
         if self._beside is None or vectors.shape[-1] > self.spec.hidden_size:
@@ -207,16 +208,16 @@ class LanguageModel(OpenModel, abc.ABC):
     def _text_kv(self, ids: Sequence[int]) -> Layers:
         """Compute the KV of real text [1, kv_heads, P, head_dim] by layer, at the positions 0 … P - 1."""
 
-    def move(self, layers: Layers, delta: Tensor | int) -> Layers:
+    def move(self, layers: Layers, delta: Int[Tensor, " batch"] | int) -> Layers:
         """Move keys by `delta` positions ([B] or one number); keys that are not rotary stay unchanged."""
         return moved(layers, self._rotations, delta, self.spec.family)
 
-    def project_kv(self, layer: int, hidden: Tensor) -> LayerKV:
+    def project_kv(self, layer: int, hidden: Float[Tensor, "1 length hidden"]) -> LayerKV:
         """Keys and values that the layer's own frozen projections make of `hidden` [1, P, H], unrotated."""
         return capture.project(self.model, layer, hidden.to(self.dtype))
 
     @torch.no_grad()
-    def attention_inputs(self, ids: Sequence[int]) -> list[Tensor]:
+    def attention_inputs(self, ids: Sequence[int]) -> list[Float[Tensor, "length _"]]:
         """Return the hidden states [P, H] that each attention layer reads of a text."""
         self.refuse("prefix")
         return capture.attention_inputs(self.model, torch.tensor([list(ids)], device=self.device))

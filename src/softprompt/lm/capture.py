@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ..injection import LayerKV
@@ -24,7 +25,7 @@ def attention_modules(model: nn.Module) -> dict[int, nn.Module]:
     return attach(model).attention_modules
 
 
-def project(model, layer: int, hidden: Tensor) -> LayerKV:
+def project(model: nn.Module, layer: int, hidden: Float[Tensor, "1 length hidden"]) -> LayerKV:
     """Compute the unrotated keys and values [1, kv_heads, P, head_dim] of `hidden` [1, P, H].
 
     A layer that attends to another layer's keys has no projections: those of the other are taken.
@@ -85,7 +86,7 @@ def _arguments(model) -> tuple[dict[int, tuple[tuple, dict[str, Any]]], dict[int
     return arguments, sources
 
 
-def attention_inputs(model, ids: Tensor) -> list[Tensor]:
+def attention_inputs(model: nn.Module, ids: Int[Tensor, "1 length"]) -> list[Float[Tensor, "length _"]]:
     """Return the hidden states [P, H] that each site's attention module is given for `ids` [1, P]."""
     states: dict[int, Tensor] = {}
 
@@ -96,7 +97,7 @@ def attention_inputs(model, ids: Tensor) -> list[Tensor]:
     return [states[site] for site in sorted(states)]
 
 
-def _run_hooked(model, ids: Tensor, keep: Callable[[int, tuple, dict[str, Any]], None]) -> None:
+def _run_hooked(model: Any, ids: Tensor, keep: Callable[[int, tuple, dict[str, Any]], None]) -> None:
     """Run the model on `ids` [1, P], and call `keep` with the arguments of each attention module."""
     handles = [
         module.register_forward_pre_hook(

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
+from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
 from ..injection import Injection, LayerKV, Layers, Prefix
@@ -17,17 +18,17 @@ class Context:
     """Keys and values of everything ahead of the tail, computed once: soft tokens and the input."""
 
     layers: Layers  # key [B, kv_heads, N, head_dim]
-    mask: Tensor  # [B, N] bool
+    mask: Bool[Tensor, "batch columns"]
     ahead: Context | None = None  # what these rows begin with: of one row that is every row's, or of each
 
     @property
-    def lengths(self) -> Tensor:
+    def lengths(self) -> Int[Tensor, " rows"]:
         """Return the number of positions of each row: [B] or, with one row, [1]."""
         count = self.mask.sum(1)
         return count if self.ahead is None else count + self.ahead.lengths
 
     @property
-    def positions(self) -> Tensor:
+    def positions(self) -> Int[Tensor, "batch columns"]:
         """Return the positions [B, N] of the columns that follow `ahead`; padding has any number."""
         return positions_after(self.ahead, self.mask)
 
@@ -41,7 +42,7 @@ class Context:
         """Repeat each row `times` times in place."""
         return self._map(lambda tensor: tensor.repeat_interleave(times, dim=0))
 
-    def select(self, rows: Tensor) -> Context:
+    def select(self, rows: Int[Tensor, " rows"]) -> Context:
         """Take the rows with the given indices."""
         return self._map(lambda tensor: tensor[rows])
 
@@ -76,13 +77,17 @@ class Context:
         return Context(merged.layers, merged.mask)
 
 
-def positions_after(ahead: Context | None, mask: Tensor) -> Tensor:
+def positions_after(
+    ahead: Context | None, mask: Bool[Tensor, "batch columns"]
+) -> Int[Tensor, "batch columns"]:
     """Count the positions of the columns of a mask [B, S] behind `ahead`; padding has any number."""
     count = mask.cumsum(1) - 1
     return (count if ahead is None else count + ahead.lengths[:, None]).clamp(min=0)
 
 
-def pack_right(vectors: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+def pack_right(
+    vectors: Shaped[Tensor, "batch columns size"], mask: Bool[Tensor, "batch columns"]
+) -> tuple[Shaped[Tensor, "batch longest size"], Bool[Tensor, "batch longest"]]:
     """Move each row's real positions to the right end, in order; columns that no row uses are dropped.
 
     A gap inside a row would be harmless to full attention, but sliding windows count columns.
@@ -93,7 +98,9 @@ def pack_right(vectors: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     return packed, mask.gather(1, order)
 
 
-def pack_left(vectors: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+def pack_left(
+    vectors: Shaped[Tensor, "batch columns size"], mask: Bool[Tensor, "batch columns"]
+) -> tuple[Shaped[Tensor, "batch longest size"], Bool[Tensor, "batch longest"]]:
     """Move each row's real positions to the left end, in order: encoders count from there."""
     width = int(mask.sum(1).max()) if mask.numel() else 0
     order = (~mask).to(torch.uint8).argsort(dim=1, stable=True)[:, :width]  # padding last
@@ -101,7 +108,9 @@ def pack_left(vectors: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
     return packed, mask.gather(1, order)
 
 
-def back_to_right(packed: Tensor, mask: Tensor) -> Tensor:
+def back_to_right(
+    packed: Float[Tensor, "batch longest size"], mask: Bool[Tensor, "batch columns"]
+) -> Float[Tensor, "batch columns size"]:
     """Move rows [B, S, D] from `pack_left` to the right again; `mask` [B, N] counts their real columns.
 
     Column j of a row with n real ones is its column j - (N - n); padding has any number.

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from ..errors import SoftPromptError
@@ -25,11 +26,13 @@ Pairing = Literal["half", "interleaved"]
 class Rotation:
     """One layer encodes position in its keys like this; `frequencies` None: not at all."""
 
-    frequencies: Tensor | None  # [dims / 2], radians per position
+    frequencies: Float[Tensor, " pairs"] | None  # radians per position
     pairing: Pairing = "half"
     last: bool = False  # partial rotary: whether the last dimensions rotate, and not the first (MLA)
 
-    def __call__(self, key: Tensor, delta: Tensor | int) -> Tensor:
+    def __call__(
+        self, key: Float[Tensor, "rows heads length head_dim"], delta: Int[Tensor, " batch"] | int
+    ) -> Float[Tensor, "out_rows heads length head_dim"]:
         """Move `key` [B, heads, P, head_dim] by `delta` positions ([B], or one number for all)."""
         if self.frequencies is None:
             return key
@@ -94,7 +97,11 @@ def _frequencies(name: str, buffer: Tensor) -> Tensor | None:
 
 
 def find_rotation(
-    candidates: list[Rotation], here: Tensor, there: Tensor, delta: int, tolerance: float
+    candidates: list[Rotation],
+    here: Float[Tensor, "batch heads length head_dim"],
+    there: Float[Tensor, "batch heads length head_dim"],
+    delta: int,
+    tolerance: float,
 ) -> Rotation | None:
     """Return the candidate that takes keys `here` to keys `there`, `delta` positions on; None: none does."""
     scale = there.float().abs().max().clamp(min=1e-6)
@@ -104,7 +111,9 @@ def find_rotation(
     return fitting[best] if errors[best] < tolerance else None
 
 
-def moved(layers: Layers, rotations: Sequence[Rotation | None], delta: Tensor | int, family: str) -> Layers:
+def moved(
+    layers: Layers, rotations: Sequence[Rotation | None], delta: Int[Tensor, " batch"] | int, family: str
+) -> Layers:
     """Return the layers with their keys moved by `delta` positions ([B], or one number for all rows).
 
     Raises SoftPromptError where a layer's rotation is not known.
