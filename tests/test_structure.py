@@ -69,3 +69,12 @@ def test_the_old_name_of_a_package_works_with_a_warning(name):
 
     with pytest.warns(DeprecationWarning, match=f"softprompt.{name} is softprompt"):
         assert getattr(softprompt, name).__name__.startswith("softprompt.")
+
+
+def test_the_main_contract_has_at_most_twelve_layers():
+    import tomllib
+
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    (main,) = [contract for contract in contracts if contract["name"] == "layers"]
+    assert len(main["layers"]) <= 12
+    assert "\n".join(main["layers"]) in (ROOT / "docs/architecture.md").read_text(encoding="utf-8")

@@ -265,7 +265,7 @@ class CausalLM(LanguageModel):
 
     def _check_soft_generation(self, options: dict[str, Any]) -> None:
         generation.check_soft_tokens(self.model, options)
-        if not patches.takes_embeddings(self.model):
+        if not patches.let_generate_take_embeddings(self.model):
             raise SoftPromptError(
                 f"transformers cannot generate from soft tokens with a {self.spec.family} model",
                 why="its `generate` takes no embeddings for this family (training and scoring do)",

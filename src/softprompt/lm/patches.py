@@ -59,8 +59,8 @@ def _attend(
     return output.transpose(1, 2), weights
 
 
-def takes_embeddings(model: Any) -> bool:
-    """Return whether the model's `generate` starts from embeddings, after a change here where one is needed.
+def let_generate_take_embeddings(model: Any) -> bool:
+    """Change the model where its `generate` needs it to start from embeddings; return False where it cannot.
 
     transformers requires that the method that prepares a step names `inputs_embeds`. Where a family's method
     only passes its arguments on, it is tried, and replaced by one that has the name.
