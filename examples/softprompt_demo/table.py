@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from softprompt.evaluation.metrics import Score
+    from softprompt.evaluation.metric_intervals import Score
 
     from .result import DemoResult
 

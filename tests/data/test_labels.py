@@ -16,7 +16,7 @@ from softprompt.data.split import limit_rows, split_rows
 from softprompt.data.task import ModelSide, Task
 from softprompt.data.template import Template
 from softprompt.errors import SoftPromptError
-from softprompt.evaluation import metrics
+from softprompt.evaluation.metric_intervals import compute
 from softprompt.training.prepare import prepare
 from softprompt.training.tune import tune
 
@@ -44,7 +44,7 @@ def test_spellings_of_a_label_are_one(other):
     assert (output.kind, output.count) == ("respelled", 1) and ascii(other) in output.text
     # what is measured is what was trained
     references = [e.rendered.references for e in examples]
-    assert metrics.compute(["macro_f1"], ["good"] * 4, references)["macro_f1"].value < 0.5
+    assert compute(["macro_f1"], ["good"] * 4, references)["macro_f1"].value < 0.5
 
 
 def test_unicode_forms_are_one_and_case_and_joiners_count():

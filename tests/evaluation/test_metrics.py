@@ -13,8 +13,9 @@ from rouge_score.rouge_scorer import RougeScorer
 from sklearn.metrics import accuracy_score, f1_score
 
 from softprompt.errors import SoftPromptError
-from softprompt.evaluation import metric_functions
-from softprompt.evaluation.metrics import METRICS, Inputs, compute, default_metrics
+from softprompt.evaluation import metrics
+from softprompt.evaluation.metric_intervals import compute
+from softprompt.evaluation.metrics import METRICS, Inputs, default_metrics
 
 WORDS = "the cat sat on a mat and saw one small dog near an old house".split()
 
@@ -141,7 +142,7 @@ def test_empty_predictions_score_zero_and_perfect_ones_full(name):
 def test_intervals_do_not_depend_on_how_many_draws_are_held_at_once(monkeypatch):
     texts, references = sentences(30, 5), [[text] for text in sentences(30, 6)]
     whole = compute(["rouge_l"], texts, references)
-    monkeypatch.setattr("softprompt.evaluation.metrics._DRAWS_AT_ONCE", 100)
+    monkeypatch.setattr("softprompt.evaluation.metric_intervals._DRAWS_AT_ONCE", 100)
     assert compute(["rouge_l"], texts, references) == whole
 
 
@@ -196,14 +197,14 @@ def test_a_metric_is_one_function_and_one_line_of_the_registry(monkeypatch):
     def lengths(inputs: Inputs) -> np.ndarray:
         return np.array([[len(text), 1] for text in inputs.predictions])
 
-    monkeypatch.setitem(METRICS, "length", metric_functions.Metric(lengths, metric_functions._mean))
+    monkeypatch.setitem(METRICS, "length", metrics.Metric(lengths, metrics._mean))
     assert compute(["length"], ["a", "bcd"], [["x"], ["y"]])["length"].value == 2
 
 
 @pytest.mark.parametrize("kind", ["BLEU", "CHRF"])
 def test_sacrebleus_private_functions_are_those_of_version_2(kind):
     assert importlib.metadata.version("sacrebleu").startswith("2.")
-    statistics, score = metric_functions._sacrebleu(kind)
+    statistics, score = metrics._sacrebleu(kind)
     rows = statistics(["the cat sat here", "a dog"], [["the cat sat", "a dog"], ["a cat", None]])
     assert len(rows) == 2 and all(isinstance(number, int) for row in rows for number in row)
     public = sacrebleu.corpus_bleu if kind == "BLEU" else sacrebleu.corpus_chrf

@@ -27,7 +27,8 @@ from ..lm.context import Context
 from ..lm.generation import answering, tokens_of
 from ..methods.base import SoftPrompt
 from .likelihood import target_nll
-from .metrics import METRICS, Score, compute, default_metrics
+from .metric_intervals import Score, compute
+from .metrics import METRICS, default_metrics
 from .row_answers import BATCH_TOKENS, LOGITS, answer
 
 Progress = Callable[[int, int], None]

@@ -1,66 +1,220 @@
-"""Metrics of predictions are computed, each with its 95 % interval.
+"""Each metric is defined by per-example statistics and the score of their sum.
 
-Every metric is a function of sums of per-example statistics (see `metric_functions`). So the percentile
-bootstrap over examples draws how often each example occurs, sums, and scores again: a thousand resamples cost
-about as much as one. This file knows texts and numbers, and no models, tokenizers or rows.
+BLEU sums n-gram counts, macro F1 counts by label, perplexity log-probabilities and tokens. The statistics of
+BLEU and chrF are `sacrebleu`'s and those of ROUGE-L `rouge-score`'s; the value is what these libraries give
+for the corpus. A new metric is one function and one line of `METRICS`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from itertools import zip_longest
+from typing import TYPE_CHECKING, Any, Literal
 
 from softprompt.errors import SoftPromptError, unknown
-from softprompt.evaluation.metric_functions import METRICS, Inputs, Metric
 
 if TYPE_CHECKING:
     import numpy as np
 
-_DRAWS_AT_ONCE = 4_000_000  # numbers that the draws in memory may take, whatever the number of examples
+
+@dataclass(frozen=True)
+class Inputs:
+    """The inputs that a metric may read; `references` holds one or more texts for each prediction.
+
+    `nll` is each target's summed negative log-likelihood in nats, `tokens` its number of tokens.
+    """
+
+    predictions: Sequence[str]
+    references: Sequence[Sequence[str]]
+    nll: Sequence[float] | None = None
+    tokens: Sequence[int] | None = None
 
 
 @dataclass(frozen=True)
-class Score:
-    """A metric's value over `n` examples, with the bounds of its 95 % bootstrap interval."""
+class Metric:
+    """`stats` returns k numbers of each example, `[n, k]`; `score` turns their sum `[k]` into the metric."""
 
-    value: float
-    low: float
-    high: float
-    n: int
+    stats: Callable[[Inputs], np.ndarray]
+    score: Callable[[np.ndarray], float]
+    higher_is_better: bool = True
+    needs: Literal["prediction", "number", "nll"] = "prediction"
+
+    @property
+    def is_mean(self) -> bool:
+        """Return whether the metric is a mean over examples, of a value and its weight."""
+        return self.score is _mean
 
 
-def compute(
-    names: Sequence[str],
-    predictions: Sequence[str],
-    references: Sequence[Sequence[str]],
-    *,
-    nll: Sequence[float] | None = None,
-    tokens: Sequence[int] | None = None,
-    resamples: int = 1000,
-    seed: int = 0,
-) -> dict[str, Score]:
-    """Compute the metrics called `names` over n examples, each with its bootstrap interval.
+def _mean(sums: np.ndarray) -> float:
+    return sums[0] / sums[1]
 
-    Accuracy, F1, exact match and ROUGE-L are in 0..1, BLEU and chrF in 0..100, perplexity is 1 or more.
-    Tag metrics take texts of tags with spaces between them, `mse` and `pearson` texts of numbers.
-    All metrics of one call use the same resamples. Where all metrics need "nll", `predictions` and
-    `references` may be empty. Raises SoftPromptError for unknown names, no examples, an example without a
-    reference, or inputs of different lengths.
-    """
+
+def _with_ones(values: Sequence[float]) -> np.ndarray:
     import numpy as np
 
-    metrics = {name: _metric(name) for name in names}
-    inputs = Inputs(predictions, references, nll, tokens)
-    n = _check(metrics, inputs)
-    results = {}
-    for name, metric in metrics.items():
-        stats = np.asarray(metric.stats(inputs), dtype=np.float64)
-        draws = [metric.score(sums) for sums in _resampled_sums(stats, resamples, seed)]
-        value = metric.score(stats.sum(axis=0))
-        low, high = np.percentile(draws, [2.5, 97.5], method="nearest") if draws else (value, value)
-        results[name] = Score(float(value), float(low), float(high), n)
-    return results
+    return np.stack([np.asarray(values, dtype=np.float64), np.ones(len(values))], axis=1)
+
+
+def _normal(text: str) -> str:
+    return " ".join(text.split()).casefold()
+
+
+def _accuracy_stats(inputs: Inputs) -> np.ndarray:
+    pairs = zip(inputs.predictions, inputs.references, strict=True)
+    return _with_ones([text.strip() in {ref.strip() for ref in refs} for text, refs in pairs])
+
+
+def _exact_stats(inputs: Inputs) -> np.ndarray:
+    pairs = zip(inputs.predictions, inputs.references, strict=True)
+    return _with_ones([_normal(text) in {_normal(ref) for ref in refs} for text, refs in pairs])
+
+
+def _f1_stats(inputs: Inputs) -> np.ndarray:
+    """Return `[n, 3 * labels]`: right, predicted, true. Of several references, the predicted one counts."""
+    predicted = [text.strip() for text in inputs.predictions]
+    true = []
+    for text, refs in zip(predicted, inputs.references, strict=True):
+        stripped = [ref.strip() for ref in refs]
+        true.append(text if text in stripped else stripped[0])
+    return _label_counts([[text] for text in predicted], [[text] for text in true])
+
+
+def _label_counts(predicted: Sequence[Sequence[str]], true: Sequence[Sequence[str]]) -> np.ndarray:
+    """Return `[n, 3 * labels]` for n rows of labels: how often each is right, predicted, true."""
+    import numpy as np
+
+    names = {label for rows in (predicted, true) for row in rows for label in row}
+    labels = {label: i for i, label in enumerate(sorted(names))}
+    stats = np.zeros((len(true), 3, len(labels)))
+    for i, (guesses, truths) in enumerate(zip(predicted, true, strict=True)):
+        for guess, truth in zip(guesses, truths, strict=True):
+            stats[i, 0, labels[truth]] += guess == truth
+            stats[i, 1, labels[guess]] += 1
+            stats[i, 2, labels[truth]] += 1
+    return stats.reshape(len(true), -1)
+
+
+def _f1_score(sums: np.ndarray) -> float:
+    """Return the mean F1 of the labels that occur, as scikit-learn's `f1_score(average="macro")` does."""
+    right, predicted, true = sums.reshape(3, -1)
+    occurs = predicted + true > 0
+    return float((2 * right[occurs] / (predicted + true)[occurs]).mean())
+
+
+def _tags(inputs: Inputs) -> tuple[list[list[str]], list[list[str]]]:
+    """Return the predicted and the true tags of each row; its texts have spaces between them."""
+    true = [refs[0].split() for refs in inputs.references]
+    guesses = (text.split() for text in inputs.predictions)
+    # a word without a predicted tag counts as wrong, a tag without a word not at all
+    return [[*row, *[""] * len(tags)][: len(tags)] for row, tags in zip(guesses, true, strict=True)], true
+
+
+def _tag_accuracy_stats(inputs: Inputs) -> np.ndarray:
+    """Return `[n, 2]`: right tags and all tags, so that a row counts by its words."""
+    import numpy as np
+
+    pairs = list(zip(*_tags(inputs), strict=True))
+    right = [sum(map(str.__eq__, guesses, truths)) for guesses, truths in pairs]
+    return np.array([right, [len(truths) for _, truths in pairs]], dtype=np.float64).T
+
+
+def _numbers(inputs: Inputs) -> tuple[np.ndarray, np.ndarray]:
+    import numpy as np
+
+    try:
+        true = [float(refs[0]) for refs in inputs.references]
+        return np.array([float(text) for text in inputs.predictions]), np.array(true)
+    except ValueError as error:
+        raise SoftPromptError(
+            f"this metric needs numbers: {error}", fix="change task.metrics, or set task.kind=regression"
+        ) from None
+
+
+def _mse_stats(inputs: Inputs) -> np.ndarray:
+    predicted, true = _numbers(inputs)
+    return _with_ones(((predicted - true) ** 2).tolist())
+
+
+def _pearson_stats(inputs: Inputs) -> np.ndarray:
+    """Return `[n, 6]`: 1, x, y, x², y², xy of the predicted number x and the true number y."""
+    import numpy as np
+
+    x, y = _numbers(inputs)
+    # Subtracting the true mean changes no correlation, and keeps the differences of large numbers.
+    x, y = x - y.mean(), y - y.mean()
+    return np.stack([np.ones(len(x)), x, y, x * x, y * y, x * y], axis=1)
+
+
+def _pearson_score(sums: np.ndarray) -> float:
+    """Return the correlation; 0 where one side never changes."""
+    n, x, y, xx, yy, xy = sums
+    spread_x, spread_y = n * xx - x * x, n * yy - y * y
+    if spread_x <= 1e-12 * n * xx or spread_y <= 1e-12 * n * yy:
+        return 0.0
+    return float((n * xy - x * y) / (spread_x * spread_y) ** 0.5)
+
+
+def _sacrebleu(kind: Literal["BLEU", "CHRF"]) -> tuple[Callable[..., Any], Callable[..., Any]]:
+    """Return sacrebleu's functions: (statistics of each example, score of summed statistics).
+
+    Both are private in sacrebleu 2; its public functions give only the score of a whole corpus.
+    """
+    from sacrebleu.metrics.bleu import BLEU
+    from sacrebleu.metrics.chrf import CHRF
+
+    # `force` only silences the advice on tokenized text.
+    metric = BLEU(force=True) if kind == "BLEU" else CHRF()
+    return metric._extract_corpus_statistics, metric._compute_score_from_stats
+
+
+def _sacrebleu_metric(kind: Literal["BLEU", "CHRF"]) -> Metric:
+    def stats(inputs: Inputs) -> np.ndarray:
+        # sacrebleu wants one list for each reference number, with None where an example has fewer.
+        streams = list(zip_longest(*inputs.references))
+        return _sacrebleu(kind)[0](list(inputs.predictions), streams)
+
+    def score(sums: np.ndarray) -> float:
+        return _sacrebleu(kind)[1]([round(number) for number in sums]).score
+
+    return Metric(stats, score)
+
+
+def _rouge_stats(inputs: Inputs) -> np.ndarray:
+    from rouge_score.rouge_scorer import RougeScorer
+
+    scorer = RougeScorer(["rougeL"], use_stemmer=False)
+    pairs = zip(inputs.predictions, inputs.references, strict=True)
+    return _with_ones([scorer.score_multi(list(refs), text)["rougeL"].fmeasure for text, refs in pairs])
+
+
+def _perplexity_stats(inputs: Inputs) -> np.ndarray:
+    import numpy as np
+
+    assert inputs.nll is not None and inputs.tokens is not None  # `metric_intervals.compute` checks it
+    return np.stack([np.asarray(inputs.nll, np.float64), np.asarray(inputs.tokens, np.float64)], axis=1)
+
+
+def _perplexity_score(sums: np.ndarray) -> float:
+    import numpy as np
+
+    with np.errstate(over="ignore"):
+        return float(np.exp(sums[0] / sums[1]))
+
+
+METRICS: dict[str, Metric] = {
+    "accuracy": Metric(_accuracy_stats, _mean),
+    "macro_f1": Metric(_f1_stats, _f1_score),
+    "tag_accuracy": Metric(_tag_accuracy_stats, _mean),
+    "tag_macro_f1": Metric(lambda inputs: _label_counts(*_tags(inputs)), _f1_score),
+    "mse": Metric(_mse_stats, _mean, higher_is_better=False, needs="number"),
+    "pearson": Metric(_pearson_stats, _pearson_score, needs="number"),
+    "exact_match": Metric(_exact_stats, _mean),
+    "bleu": _sacrebleu_metric("BLEU"),
+    "chrf": _sacrebleu_metric("CHRF"),
+    "rouge_l": Metric(_rouge_stats, _mean),
+    "perplexity": Metric(_perplexity_stats, _perplexity_score, higher_is_better=False, needs="nll"),
+}
 
 
 def default_metrics(task_kind: str) -> list[str]:
@@ -75,42 +229,3 @@ def default_metrics(task_kind: str) -> list[str]:
     if task_kind not in defaults:
         raise unknown("task kind", task_kind, defaults)
     return defaults[task_kind]
-
-
-def _metric(name: str) -> Metric:
-    if name not in METRICS:
-        raise unknown("metric", name, METRICS)
-    return METRICS[name]
-
-
-def _check(metrics: dict[str, Metric], inputs: Inputs) -> int:
-    """Return the number of examples; raise where the inputs do not fit the metrics or each other."""
-    needs = {metric.needs for metric in metrics.values()}
-    lengths = {}
-    if needs & {"prediction", "number"}:
-        lengths |= {"predictions": len(inputs.predictions), "references": len(inputs.references)}
-        bare = [i for i, texts in enumerate(inputs.references) if len(texts) == 0]
-        if bare:
-            raise SoftPromptError(f"example {bare[0]} has no reference", fix="give each at least one text")
-    if "nll" in needs:
-        if inputs.nll is None or inputs.tokens is None:
-            name = next(name for name, metric in metrics.items() if metric.needs == "nll")
-            raise SoftPromptError(f"metric '{name}' needs log-likelihoods", fix="pass nll= and tokens=")
-        lengths |= {"nll": len(inputs.nll), "tokens": len(inputs.tokens)}
-    if len(set(lengths.values())) > 1:
-        raise SoftPromptError(f"inputs of different lengths: {lengths}")
-    if not any(lengths.values()):
-        raise SoftPromptError("no examples to score", why=f"metrics {', '.join(metrics)} got none")
-    return next(iter(lengths.values()))
-
-
-def _resampled_sums(stats: np.ndarray, resamples: int, seed: int) -> Iterator[np.ndarray]:
-    """Yield the summed statistics `[k]` of each of `resamples` draws of n examples with replacement."""
-    import numpy as np
-
-    rng, n = np.random.default_rng(seed), len(stats)
-    at_once = max(1, _DRAWS_AT_ONCE // n)
-    for start in range(0, resamples, at_once):
-        # [draws, n]: how often each example occurs in each draw
-        counts = rng.multinomial(n, np.full(n, 1 / n), size=min(at_once, resamples - start))
-        yield from counts.astype(np.float64) @ stats  # [draws, n] @ [n, k]

@@ -109,7 +109,7 @@ def prepare(
     template = template_of(recipe)
     train_rows, held = read_split(recipe, rows, dev_rows)
     prompts = _prompt_names(train_rows, recipe.data.prompt_field)
-    threads.use(recipe.train.threads)  # before a precision is measured
+    threads.use(recipe.train.threads)
     # a head's size is that of the labels, so that they must be known before the model is loaded
     labels = recipe.task.labels
     if recipe.task.needs_head and recipe.task.kind != "regression":

@@ -14,7 +14,7 @@ from ...artifacts.arithmetic import concatenate
 from ...data.example import Example
 from ...errors import SoftPromptError
 from ...evaluation.evaluator import Evaluator
-from ...evaluation.metrics import Score
+from ...evaluation.metric_intervals import Score
 from ...methods.base import SoftPrompt
 from ...methods.materialised import Materialised, materialise
 from ...methods.none import NoPrompt

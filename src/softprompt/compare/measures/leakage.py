@@ -13,7 +13,7 @@ import torch
 from ...data.collate import Batch, batch_of_ids
 from ...errors import SoftPromptError
 from ...evaluation.likelihood import target_nll
-from ...evaluation.metrics import Score
+from ...evaluation.metric_intervals import Score
 from ...lm.apply import injection_for
 from ...lm.base import LanguageModel
 from ...methods.base import SoftPrompt

@@ -15,7 +15,7 @@ from ...data.collate import collate
 from ...data.example import Example
 from ...evaluation.evaluator import Evaluator
 from ...evaluation.likelihood import target_nll
-from ...evaluation.metrics import Score
+from ...evaluation.metric_intervals import Score
 from ...lm.apply import injection_for
 from ...lm.base import LanguageModel
 from ...lm.generation import answering, tokens_of

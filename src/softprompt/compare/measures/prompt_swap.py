@@ -17,7 +17,7 @@ import torch
 from ...data.example import Example
 from ...errors import SoftPromptError
 from ...evaluation.evaluator import Evaluator
-from ...evaluation.metrics import Score
+from ...evaluation.metric_intervals import Score
 from ...methods.base import SoftPrompt
 from .outputs import closeness, likelihoods, share, texts, under, written
 

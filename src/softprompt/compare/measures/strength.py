@@ -17,7 +17,7 @@ from ...artifacts.arithmetic import scale
 from ...data.example import Example
 from ...errors import SoftPromptError
 from ...evaluation.evaluator import Evaluator
-from ...evaluation.metrics import Score
+from ...evaluation.metric_intervals import Score
 from ...injection import Injection, injection_rows
 from ...lm.base import LanguageModel
 from ...methods.base import Features, SoftPrompt

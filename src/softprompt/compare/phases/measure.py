@@ -12,7 +12,7 @@ from ...data.sources import read_rows
 from ...data.split import limit_rows
 from ...errors import SoftPromptError
 from ...evaluation.evaluator import Evaluator, evaluator_of
-from ...evaluation.metrics import Score
+from ...evaluation.metric_intervals import Score
 from ...lm.base import LanguageModel
 from ...methods.materialised import materialise
 from ..measures.adherence import adherence, composition

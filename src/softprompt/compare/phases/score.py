@@ -25,7 +25,8 @@ from ...data.spelling import distinct, meant
 from ...errors import SoftPromptError
 from ...evaluation.diagnostics.baselines import tfidf_baseline
 from ...evaluation.evaluator import Evaluation, dev_key, evaluator_of
-from ...evaluation.metrics import METRICS, Score, compute, default_metrics
+from ...evaluation.metric_intervals import Score, compute
+from ...evaluation.metrics import METRICS, default_metrics
 from ...lm.base import LanguageModel
 from ...methods.base import Setting, SoftPrompt
 from ..measures.confidence import confidences
