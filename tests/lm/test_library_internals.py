@@ -15,6 +15,7 @@ NAMES = {
     "attention_of": lambda: internals.attention_of(tiny("llama").config) in ("sdpa", "eager"),
     "set_attention_of": lambda: _set(tiny("llama").config) == "eager",
     "position_bucket": lambda: _bucket().tolist() == [[0, 1, 2]],
+    "buffers_of": lambda: _buffers(),
     "generation_defaults": lambda: internals.generation_defaults()["top_k"] == 50,
     "softmax_gradient": lambda: _softmax_gradient(),
     "cpu_features": lambda: isinstance(internals.cpu_features().get("avx512_bf16", False), bool),
@@ -29,6 +30,12 @@ def _set(config) -> str | None:
 def _bucket():
     layer = tiny("t5").decoder.block[0].layer[0].SelfAttention
     return internals.position_bucket(layer, torch.tensor([[0, -1, -2]]))
+
+
+def _buffers() -> bool:
+    module = torch.nn.BatchNorm1d(2)  # its buffers: running_mean and two more
+    new = internals.buffers_of(module)["running_mean"] = torch.ones(2)
+    return module.running_mean is new and len(internals.buffers_of(module)) == 3
 
 
 def _softmax_gradient() -> bool:

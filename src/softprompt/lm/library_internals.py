@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import GenerationConfig
 
 
@@ -38,6 +38,11 @@ def position_bucket(layer: Any, distance: Tensor) -> Tensor:
     }
     named = inspect.signature(layer._relative_position_bucket).parameters  # UMT5 reads them itself
     return layer._relative_position_bucket(distance, **{k: v for k, v in settings.items() if k in named})
+
+
+def buffers_of(module: nn.Module) -> dict[str, Tensor | None]:
+    """Return the dict in which torch keeps a module's own buffers by name; changes to it take effect."""
+    return module._buffers
 
 
 def generation_defaults() -> dict[str, Any]:

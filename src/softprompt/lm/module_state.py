@@ -13,6 +13,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from .library_internals import buffers_of
+
 
 @contextlib.contextmanager
 def cleared(model: nn.Module) -> Iterator[None]:
@@ -31,7 +33,7 @@ def unchanged(model: nn.Module) -> Iterator[None]:
     """Attributes and buffers of every module are afterwards the ones that were there before."""
     holders: list[dict[str, Any]] = []
     for module in model.modules():
-        holders += [vars(module), module._buffers]
+        holders += [vars(module), buffers_of(module)]
     before = [dict(holder) for holder in holders]
     try:
         yield
