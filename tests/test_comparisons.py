@@ -15,7 +15,7 @@ from benchmarks.comparisons.rows import write as write_rows
 from benchmarks.comparisons.sets import SETS, recipe
 
 from softprompt import methods
-from softprompt.compare.candidates import contestants
+from softprompt.compare.candidates import candidates_of
 from softprompt.compare.report.limits import unmeasurable
 from softprompt.compare.report.read import comparison
 from softprompt.config.load import recipe_from_dict
@@ -90,7 +90,7 @@ def test_each_set_is_split_and_rendered_as_its_recipe_says(data, tmp_path, name)
     assert sum(map(len, shown)) == len(set().union(*shown))  # no row is in two parts
     plain = recipe(name, write_rows(parts, tmp_path), tmp_path / "out")
     read = recipe_from_dict(plain, method_option_names=methods.option_names())
-    who = contestants(read)
+    who = candidates_of(read)
     assert {len(set(one.rates)) for one in who if not one.is_reference} == {4} and read.compare.seeds == 3
     assert len(who) >= 9
     assert read.compare.unseen is not None or "unseen" not in parts

@@ -216,9 +216,9 @@ def _cat_rows(
     length: int = 0,
     dim: int | None = None,
 ) -> Shaped[Tensor, "batch ..."]:
-    """Join rows; zeros stand for a missing part, and fill `dim` up to `length`.
+    """Join rows; zeros replace a missing part, and fill `dim` up to `length`.
 
-    They are added on the left, so that the vectors nearest the input keep their distance to it.
+    Zeros are added on the left, so that the vectors nearest the input keep their distance to it.
     """
     like = next(part for part in parts if part is not None)
     rows = []

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from softprompt.compare.candidates import DEFAULT, contestants
+from softprompt.compare.candidates import DEFAULT, candidates_of
 from softprompt.compare.held_out import all_splits, mean_embeddings
 from softprompt.compare.pruning import Pruner, curve_of
 from softprompt.compare.search import Search, finer, trials_of
@@ -53,7 +53,7 @@ def no_vectors(texts):
 
 
 def id_of(recipe, folder="runs/x", phase="search", settings=None, seed=0, rows=None, on=None):
-    one = contestants(recipe)[0]
+    one = candidates_of(recipe)[0]
     made = Trials(Folder(folder), on or ground())
     return made.training(one, phase, settings or {"train.lr": 1e-2}, seed, rows).id
 
@@ -100,7 +100,7 @@ def test_the_compare_section_changes_no_run(recipe):
 
 
 def test_the_usual_ones(recipe):
-    found = contestants(recipe())
+    found = candidates_of(recipe())
     assert [one.name for one in found] == list(DEFAULT)
     assert [one.name for one in found if one.is_reference] == ["zero-shot", "few-shot"]
     assert {one.name for one in found if one.trains_base} == {"lora"}
@@ -115,7 +115,7 @@ def test_options_of_the_recipe_hold_where_they_mean_something(recipe):
         {"methods": ["prompt-tuning/before", "prefix-tuning/after", "lora"]},
         method={"name": "prompt-tuning", "length": 5, "init": "labels", "placement": "after"},
     )
-    prompt, prefix, lora = (one.recipe.method.options() for one in contestants(made))
+    prompt, prefix, lora = (one.recipe.method.options() for one in candidates_of(made))
     assert prompt == {"length": 5, "init": "labels", "placement": "before"}
     assert prefix == {"length": 5, "placement": "after"} and lora == {}
 
@@ -127,7 +127,7 @@ def test_a_name_of_ones_own(recipe):
             "few-shot": {"shots": 9},
         }
     }
-    four, few = contestants(recipe(ask))
+    four, few = candidates_of(recipe(ask))
     assert four.recipe.method.name == "prefix-tuning" and four.rates == (0.5,)
     assert four.recipe.method.options() == {"placement": "after", "length": 4}
     assert few.options == {"shots": 9} and few.is_reference
@@ -136,7 +136,7 @@ def test_a_name_of_ones_own(recipe):
 @pytest.mark.parametrize("name", ["prefx-tuning/after", "prefix-tuning/behind", "none", "mine"])
 def test_an_unknown_one_is_refused(recipe, name):
     with pytest.raises(SoftPromptError, match="unknown contestant"):
-        contestants(recipe({"methods": [name]}))
+        candidates_of(recipe({"methods": [name]}))
 
 
 # --- the search ---
@@ -146,7 +146,7 @@ def test_each_stage_starts_from_the_best_so_far(recipe, tmp_path):
     made = recipe(
         {"methods": ["prefix-tuning/after"], "rates": [1e-3, 1e-2], "lengths": [4, 8], "inits": ["vocab"]}
     )
-    (one,) = contestants(made)
+    (one,) = candidates_of(made)
     search = Search(one, made.compare, tmp_path / "search.journal", maximise=True)
     scores = {1e-3: 0.5, 1e-2: 0.7}
     for settings in search.stage("rate"):
@@ -164,7 +164,7 @@ def test_a_method_without_the_option_gets_more_rates(recipe, tmp_path):
     made = recipe(
         {"methods": {"all of it": {"method": "full"}}, "base_rates": [1e-5, 1e-4, 1e-3], "lengths": [4, 8]}
     )
-    (one,) = contestants(made)
+    (one,) = candidates_of(made)
     search = Search(one, made.compare, tmp_path / "search.journal", maximise=True)
     for settings in search.stage("rate"):
         search.tell(settings, ended(settings, 1 - abs(settings["base.lr"] - 1e-4)))
@@ -184,7 +184,7 @@ def test_the_study_is_optunas_and_holds_each_trial_once(recipe, tmp_path):
     from optuna.storages.journal import JournalFileBackend
 
     made = recipe({"methods": ["prefix-tuning/after"], "rates": [1e-3, 1e-2]})
-    (one,) = contestants(made)
+    (one,) = candidates_of(made)
     journal = tmp_path / "search.journal"
     for _ in range(2):
         search = Search(one, made.compare, journal, maximise=True)

@@ -8,7 +8,7 @@ import pytest
 
 from softprompt import methods
 from softprompt.build import template_of
-from softprompt.compare.candidates import contestants
+from softprompt.compare.candidates import candidates_of
 from softprompt.config.load import load_recipe
 from softprompt.evaluation.metrics import METRICS
 
@@ -34,4 +34,4 @@ def test_recipe_is_sound(path, monkeypatch):
     # says how it is used
     command = "compare" if recipe.compare.output else "tune"
     assert f"softprompt {command} recipes/{path.name}" in text
-    assert contestants(recipe)
+    assert candidates_of(recipe)

@@ -182,7 +182,7 @@ def test_another_base_is_never_copied(llama, wide, setting):
 
 
 def test_transfer_goes_with_artifact_only(llama, setting):
-    with pytest.raises(SoftPromptError, match="does not go with init=vocab"):
+    with pytest.raises(SoftPromptError, match="cannot be combined with init=vocab"):
         init.soft_tokens(setting(llama), 2, "vocab", None, None, "nearest")
 
 

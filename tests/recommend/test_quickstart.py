@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from softprompt.compare.candidates import contestants
+from softprompt.compare.candidates import candidates_of
 from softprompt.config.load import load_recipe
 from softprompt.errors import SoftPromptError
 from softprompt.recommend import time_budget
@@ -40,7 +40,7 @@ def test_labels_become_a_classification(begun, tmp_path):
     read = load_recipe(made.path)
     assert read.data.train == str(tmp_path / "rows.jsonl")
     assert read.task.kind == "classification" and read.task.labels == ["bad", "good"]
-    assert [one.name for one in contestants(read)][-3:] == ["zero-shot", "few-shot", "tf-idf"]
+    assert [one.name for one in candidates_of(read)][-3:] == ["zero-shot", "few-shot", "tf-idf"]
     assert read.compare.output == "runs/rows-compare" and read.compare.unseen is None
     assert made.seconds is not None and made.seconds > 0 and not made.limits
     assert "softprompt compare runs/rows-compare/rows.yaml" in made.path.read_text()
@@ -92,14 +92,14 @@ def test_values_of_the_command_line_are_kept_and_written(begun, monkeypatch):
 @pytest.mark.parametrize("rows", [100, 4000])
 def test_a_first_comparison_ends_within_its_time(begun, monkeypatch, slow, rows):
     def measured(recipe, lm, rows, workers=1):
-        step = {one.name: 20 * slow for one in contestants(recipe) if not one.is_reference}
+        step = {one.name: 20 * slow for one in candidates_of(recipe) if not one.is_reference}
         return time_budget.MeasuredSeconds(step, slow, 0.0)
 
     monkeypatch.setattr(time_budget, "measure", measured)
     made = begun(labelled(rows))
     read = load_recipe(made.path)
     assert made.seconds is not None and made.seconds <= 1800 and read.compare.within == 1800
-    assert len([one for one in contestants(read) if not one.is_reference]) >= 2
+    assert len([one for one in candidates_of(read) if not one.is_reference]) >= 2
     if slow > 0.01:  # what was cut is reported, and is less than there was
         assert made.cuts and read.train.steps < 150
 

@@ -129,7 +129,7 @@ def _silence_loggers(stack: contextlib.ExitStack) -> None:
 
 
 def _by_default(name: str) -> bool:
-    """Return whether a logger is of a library above whose level nobody has changed."""
+    """Return whether a logger belongs to one of `LIBRARIES`, with a level that nobody has changed."""
     library = name.partition(".")[0]
     return library in LIBRARIES and logging.getLogger(library).level in (logging.NOTSET, LIBRARIES[library])
 

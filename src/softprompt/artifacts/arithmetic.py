@@ -1,6 +1,6 @@
 """New prompts made of tuned ones without training: side by side, averaged, or at another strength.
 
-    concatenate  [A; B]: soft tokens in order; columns of both prefixes, A's keys moved to stand ahead of B's
+    concatenate  [A; B]: soft tokens in order; columns of both prefixes, A's keys moved ahead of B's
     average      mean of vectors of the same shapes, keys at positions -P … -1
     scale        soft tokens: (1 − s) nearest token + s v;   prefix: values s V;   gate: tanh g' = s tanh g
 

@@ -162,7 +162,7 @@ def _is_packed(row: Row) -> bool:
 
 
 def _layers(parts: Sequence[Any], lm: LanguageModel) -> tuple[LayerKV | None, ...]:
-    """Group keys and values, which alternate, into layers."""
+    """Return one pair for each layer from `parts`: keys and values in turn, layer by layer."""
     pairs = iter(parts)
     return tuple(LayerKV(next(pairs), next(pairs)) for _ in lm.spec.layers)
 

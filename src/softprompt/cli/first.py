@@ -70,9 +70,9 @@ def _summary(begun: Start, within: str | None) -> str:
 
 
 def _size(recipe: Recipe) -> str:
-    from ..compare.candidates import contestants
+    from ..compare.candidates import candidates_of
 
-    candidates = contestants(recipe)
+    candidates = candidates_of(recipe)
     trained = [candidate for candidate in candidates if not candidate.is_reference]
     rates = max((len(candidate.rates) for candidate in trained), default=0)
     references = [candidate.name for candidate in candidates if candidate.is_reference]

@@ -79,7 +79,7 @@ class Candidate:
         }
 
 
-def contestants(recipe: Recipe) -> list[Candidate]:
+def candidates_of(recipe: Recipe) -> list[Candidate]:
     """Return the candidates that the recipe names, or the default ones.
 
     Raises SoftPromptError for an unknown one, and for options that its method does not have.
@@ -90,13 +90,13 @@ def contestants(recipe: Recipe) -> list[Candidate]:
     given = {name: {} for name in named} if isinstance(named, list) else named
     if not given:
         raise SoftPromptError("compare.methods names none", fix=f"name some: {', '.join(DEFAULT)}")
-    candidates = [_contestant(name, recipe, changes or {}) for name, changes in given.items()]
+    candidates = [_candidate(name, recipe, changes or {}) for name, changes in given.items()]
     for candidate in candidates:
         methods.check_options(candidate.recipe.method.name, candidate.recipe.method.options())
     return candidates
 
 
-def _contestant(name: str, recipe: Recipe, changes: Mapping[str, Any]) -> Candidate:
+def _candidate(name: str, recipe: Recipe, changes: Mapping[str, Any]) -> Candidate:
     changes = dict(changes)
     rates = changes.pop("rates", None)  # a key of the comparison, not of the recipe
     if name in REFERENCES and not changes.keys() & {"method", "method.name"}:

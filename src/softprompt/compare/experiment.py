@@ -19,7 +19,7 @@ from .._system.run_lock import held
 from ..config.schema import Recipe
 from ..errors import SoftPromptError
 from . import worker
-from .candidates import contestants
+from .candidates import candidates_of
 from .executors import Executor, executor
 from .manifest import Before, Study
 from .phase_runner import Counts, Hooks, PhaseRunner
@@ -74,7 +74,7 @@ def compare(
             why="a comparison has many files of its own",
             fix="choose another folder: compare.output=runs/compare",
         )
-    candidates = contestants(recipe)
+    candidates = candidates_of(recipe)
     runner = on or executor(recipe.compare.executor, workers or recipe.compare.workers, recipe.train.threads)
     lock = contextlib.ExitStack()
     try:

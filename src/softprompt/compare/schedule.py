@@ -87,7 +87,10 @@ class Schedule:
         }
 
     def growth(self, best: Best, finals: Finals) -> list[Trial]:
-        """Return tables of the watched prompts in every size except that of all, which the finals have."""
+        """Return the trials with fewer prompts: the watched prompts in tables of every smaller size.
+
+        The final trials have the table of all prompts.
+        """
         return [
             self._trials.growth(one, best[one.name], seed, table)
             for one in self.methods

@@ -153,7 +153,7 @@ class _Draft:
         origins[path] = origin
 
     def _target(self, key: str, origin: str) -> KeyPath | None:
-        """Return the path that a key means; None, with a mistake noted, if it means none."""
+        """Return the path of the setting that `key` names; if there is none, note a mistake, return None."""
         parts = tuple(key.split("."))
         if len(parts) > 1:
             if parts[0] in SECTIONS:

@@ -138,7 +138,7 @@ def _numbers(encoder: Encoder, examples: Sequence[Example]) -> Iterator[Remark]:
         shown = ", ".join(
             f"{values[place]:g} ({examples[place].rendered.row.where})" for place in far[:SHOWN]
         )
-        text = f"{_rows(map(str, far))} a target far from all others, which lie between "
+        text = f"{_rows(map(str, far))} a target far from all others, which are between "
         text += f"{min(usual):g} and {max(usual):g}: {shown}{', …' if len(far) > SHOWN else ''}"
         yield Remark(
             "outlier", len(far), f"{text}; the squared error hardly counts the others, so check them"
@@ -148,7 +148,7 @@ def _numbers(encoder: Encoder, examples: Sequence[Example]) -> Iterator[Remark]:
         fields = template.target_fields
         plain = len(fields) == 1 and template.target.strip("{} ") == fields[0]
         target = expression(fields[0] if plain else "your_field", *scale)
-        text = f"targets lie between {min(usual):g} and {max(usual):g}, far from where a head starts"
+        text = f"targets are between {min(usual):g} and {max(usual):g}, far from where a head starts"
         yield Remark("scale", len(values), f'{text}; to bring them near: template.target="{target}"')
 
 

@@ -1,4 +1,7 @@
-"""A row's target becomes token ids, the numbers of labels, or a number; its answer may have positions."""
+"""Convert a row's target to what a model is trained on: token ids, numbers of labels, or a number.
+
+Some tasks also need the positions in the input at which a model answers.
+"""
 
 from __future__ import annotations
 

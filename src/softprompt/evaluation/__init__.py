@@ -1,1 +1,1 @@
-"""Metrics, and what a model with an injection answers to rows."""
+"""This package computes a model's answers to rows under a prompt, and scores them with metrics."""

@@ -1,4 +1,4 @@
-"""The likelihood of targets is computed from logits."""
+"""Compute from logits how likely each row's target is."""
 
 from __future__ import annotations
 

@@ -33,7 +33,7 @@ def registered_name(model: PreTrainedModel, choice: str) -> str:
         raise unknown("attention", choice, get_args(Attention))
     if choice == "sdpa" and not supports_sdpa(model):
         raise SoftPromptError(
-            f"attention='sdpa' does not go with a {model.config.model_type} model",
+            f"attention='sdpa' cannot be combined with a {model.config.model_type} model",
             why="transformers has no fused attention for it",
             fix="use attention=auto or attention=eager",
         )
@@ -54,7 +54,7 @@ def set_attention(model: PreTrainedModel, name: str) -> None:
 
 
 def names(modules: Iterable[Any]) -> set[str]:
-    """The attention that these modules call, by their configurations as they are now."""
+    """Return the names of the attention functions that these modules call with their current settings."""
     return {str(attention_of(getattr(module, "config", None))) for module in modules}
 
 
@@ -62,7 +62,7 @@ def names(modules: Iterable[Any]) -> set[str]:
 def plain_attention(model: nn.Module) -> Iterator[None]:
     """Let layers that call our attention call transformers' own instead.
 
-    Each configuration is changed alone: parts of a model that shows images too may have another one.
+    Each configuration is changed separately: the image part of a model may use another attention function.
     """
     before = [(config, attention_of(config)) for config in configurations(model)]
     try:

@@ -40,8 +40,8 @@ from .probe_positions import first_position, positions_from
 WORTH_A_PASS = 128
 
 COUNTS_COLUMNS = (
-    "it takes no positions but counts columns, padding among them: from a row's keys, a prefix would stand "
-    "as far away as the row has padding"
+    "it takes no positions but counts columns, padding among them: the distance from a prefix to a row's "
+    "keys would grow with the row's padding"
 )
 
 

@@ -49,7 +49,7 @@ def check(model: Any, cache: Any, batch: Batch, injection: Injection) -> None:
         return
     if late := [name for name in ("after", "kv_after") if name in injection.channels()]:
         raise _refusal(
-            f"vectors placed after the input ({', '.join(late)}) do not go with a cache of an earlier turn",
+            f"vectors after the input ({', '.join(late)}) cannot be combined with a cache of an earlier turn",
             why="they followed that turn's input, and the tokens behind them have read them there",
         )
     content: Content | None = getattr(cache, NOTE, None)

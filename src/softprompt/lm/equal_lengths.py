@@ -96,7 +96,7 @@ def _check(lm: Any, options: dict[str, Any], parts: int) -> None:
     given += [name for name, value in options.items() if isinstance(value, Tensor) and value.dim()]
     if given:
         raise SoftPromptError(
-            f"{given[0]} does not go with rows of different lengths on a {lm.spec.family} model",
+            f"{given[0]} cannot be combined with rows of different lengths on a {lm.spec.family} model",
             why=f"{NOT_KEPT}, and the option is for all of them at once",
             fix="generate for one row at a time",
         )
@@ -117,6 +117,6 @@ def _in_order(results: Sequence[Tensor], parts: Sequence[Sequence[int]], width: 
         else pad(part, (0, 0, width - part.shape[1], 0))
         for part in results
     ]
-    times = results[0].shape[0] // len(parts[0])  # samples of a row stand together
+    times = results[0].shape[0] // len(parts[0])  # the samples of a row follow each other
     order = torch.tensor([row * times + i for rows in parts for row in rows for i in range(times)])
     return torch.cat(wide)[order.argsort().to(wide[0].device)]

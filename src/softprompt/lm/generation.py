@@ -76,7 +76,7 @@ def check(model: Any, options: dict[str, Any], injection: Injection) -> None:
         attention_of(model.config) or ""
     ):
         raise SoftPromptError(
-            "output_attentions does not go with attention=sdpa",
+            "output_attentions cannot be combined with attention=sdpa",
             why="the fused kernel never has the weights: each would be None",
             fix="load the model with attention=eager",
         )
@@ -103,7 +103,7 @@ def check(model: Any, options: dict[str, Any], injection: Injection) -> None:
         return
     if option_value(model, options, "guidance_scale") not in (None, 1, 1.0):
         raise SoftPromptError(
-            "guidance_scale does not go with a prompt or prefix",
+            "guidance_scale cannot be combined with a prompt or prefix",
             why="its run without the input would be given the prompt of the run with it",
             fix="mix the logits of two runs in a logits_processor of your own",
         )
@@ -113,15 +113,15 @@ def check_soft_tokens(model: Any, options: dict[str, Any]) -> None:
     """Raise SoftPromptError where `generate` cannot start from embeddings (decoder-only models)."""
     if option_value(model, options, "prefill_chunk_size"):
         raise SoftPromptError(
-            "prefill_chunk_size does not go with soft tokens",
+            "prefill_chunk_size cannot be combined with soft tokens",
             why="transformers prefills token ids in chunks, and soft tokens have none",
             fix="leave it out, or use a prefix",
         )
     if guessing := guesses(model, options):
         raise SoftPromptError(
-            f"{guessing} does not go with soft tokens",
+            f"{guessing} cannot be combined with soft tokens",
             why="transformers' first step of assisted decoding reads embeddings alone, and loses the guesses",
-            fix="leave it out, or use a prefix (prefix-tuning), which goes with assisted decoding",
+            fix="leave it out, or use a prefix (prefix-tuning), which works with assisted decoding",
         )
 
 

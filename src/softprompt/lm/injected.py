@@ -110,11 +110,11 @@ class Pack:
 
     @property
     def end(self) -> int:
-        """Return the column behind them."""
+        """Return the column after the last one of these rows."""
         return self.start + self.mask.numel()
 
     def rows(self, whole: Tensor) -> Tensor:
-        """Take their part of [1, heads, columns, d]: [B, heads, S, d]."""
+        """Return these rows, [B, heads, S, d], from the packed tensor `whole` [1, heads, columns, d]."""
         return whole[0, :, self.start : self.end].unflatten(1, self.mask.shape).transpose(0, 1)
 
     def causal(self, window: int | None) -> Tensor | None:

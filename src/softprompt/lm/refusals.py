@@ -39,7 +39,7 @@ def writes_no_text(name: str) -> SoftPromptError:
 def no_decoder(spec: ModelSpec) -> SoftPromptError:
     """The error where soft tokens for a decoder are given to a model of one stack."""
     return SoftPromptError(
-        f"placement=decoder does not go with a {spec.family} model",
+        f"placement=decoder cannot be combined with a {spec.family} model",
         why="it has no encoder and decoder",
         fix="use placement=before or after",
     )
@@ -48,7 +48,7 @@ def no_decoder(spec: ModelSpec) -> SoftPromptError:
 def no_checkpointing(spec: ModelSpec, why: str) -> SoftPromptError:
     """The error where layers cannot be computed again in the backward pass."""
     return SoftPromptError(
-        f"gradient checkpointing does not go with a {spec.family} model",
+        f"gradient checkpointing cannot be combined with a {spec.family} model",
         why=why,
         fix="leave it off, and use smaller batches (train.batch_size)",
     )

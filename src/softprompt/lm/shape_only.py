@@ -1,4 +1,4 @@
-"""A stand-in for a base model that gives vectors of the right shapes, and no numbers: no pass through it.
+"""A substitute for a base model that gives vectors of the right shapes, and no numbers: no pass through it.
 
 A method that is built only to be filled from a file asks its base for a start that nobody will see.
 """

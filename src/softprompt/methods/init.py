@@ -42,7 +42,7 @@ def soft_tokens(
         return torch.stack([_resize(vectors, length) for vectors in starts])
     if transfer is not None:
         raise SoftPromptError(
-            f"transfer={transfer} does not go with init={init}",
+            f"transfer={transfer} cannot be combined with init={init}",
             why="it says how a prompt trained on another base model is carried to this one",
             fix="add method.init=artifact method.artifact=FOLDER, or leave transfer out",
         )

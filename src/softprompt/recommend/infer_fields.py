@@ -53,7 +53,7 @@ BLANK = ("target", "output", "completion", "response", "y", "labels", "answers")
 
 @dataclass(frozen=True)
 class Guess:
-    """Templates as a recipe has them, and the columns that go with them."""
+    """Templates as a recipe has them, and the columns that belong to them."""
 
     input: str
     target: str

@@ -15,7 +15,7 @@ from typing import Any
 from .. import methods
 from .._system.progress import duration, track
 from ..build import load_base
-from ..compare.candidates import Candidate, contestants
+from ..compare.candidates import Candidate, candidates_of
 from ..compare.search import trials_of
 from ..config.schema import Recipe
 from ..data.sources import Row
@@ -90,7 +90,7 @@ class MeasuredSeconds:
 
     def seconds(self, recipe: Recipe, counts: Counts, *, search_only: bool = False) -> float:
         """Return the seconds of the whole comparison, or of its references and its search alone."""
-        each = (self._of(one, recipe, counts, search_only) for one in contestants(recipe))
+        each = (self._of(one, recipe, counts, search_only) for one in candidates_of(recipe))
         return self.start + sum(each) / self.workers
 
     def _of(self, candidate: Candidate, recipe: Recipe, counts: Counts, search_only: bool) -> float:
@@ -122,7 +122,7 @@ def measure(recipe: Recipe, lm: LanguageModel, rows: Sequence[Row], workers: int
     """
     train, dev = list(rows[SAMPLE_DEV:][:SAMPLE]), list(rows[:SAMPLE_DEV])
     kinds: dict[tuple[bool, Any], list[Candidate]] = {}
-    for one in contestants(recipe):
+    for one in candidates_of(recipe):
         if not one.is_reference:
             kind = one.trains_base, one.recipe.method.options().get("placement")
             kinds.setdefault(kind, []).append(one)
@@ -190,7 +190,8 @@ def fit(
     """Return the settings (by dotted name) that end `within` seconds, cut as little as needed, and their
     time.
 
-    `levels` are what each may be, the most first. Where nothing fits, the least there is.
+    `levels` lists the values of each setting, the most costly first. Where no settings fit, the cheapest are
+    returned.
     """
     at = dict.fromkeys(levels, 0)
 
@@ -234,7 +235,7 @@ def less(recipe: Recipe) -> list[str]:
         found.append(f"seeds={recipe.compare.seeds - 1}")
     if len(recipe.compare.rates) > 1:
         found.append(f"'rates=[{', '.join(f'{rate:g}' for rate in recipe.compare.rates[1:])}]'")
-    who = [one.name for one in contestants(recipe)]
+    who = [one.name for one in candidates_of(recipe)]
     if len(who) > 2:
         found.append(f"'methods=[{', '.join(who[:2])}]'")
     return found

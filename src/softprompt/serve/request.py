@@ -112,7 +112,7 @@ class Stopped(SoftPromptError):
 
 
 class Busy(SoftPromptError):
-    """There is no room now, but there may be in `retry_after` seconds."""
+    """There is no room for the request now; retry after `retry_after` seconds."""
 
     def __init__(self, *words: str, retry_after: float = 1.0, **parts: str) -> None:
         super().__init__(*words, **parts)
@@ -128,7 +128,7 @@ class EngineFailed(SoftPromptError):
 
 
 class EngineAway(EngineFailed):
-    """It cannot be reached, or accepts nothing now, but may in `retry_after` seconds."""
+    """An engine cannot be reached, or accepts no requests now; retry after `retry_after` seconds."""
 
     def __init__(self, *words: str, retry_after: float = 5.0, **parts: str) -> None:
         super().__init__(*words, **parts)

@@ -70,7 +70,7 @@ class Items:
 
 @dataclass(frozen=True)
 class Terms:
-    """Names with what they stand for; `code` is "block" for commands, "inline" for hashes and versions."""
+    """Names with their values; `code` is "block" for commands, "inline" for hashes and versions."""
 
     terms: Sequence[tuple[str, str]]
     code: str = ""

@@ -57,7 +57,7 @@ def linear(
 def positive(
     values: Iterable[float], start: float, end: float, *, count: int = 6, steps: Sequence[float] = ()
 ) -> Scale:
-    """A scale from 0, or a logarithmic one where the values span more than `WIDE`; zeros then stand apart."""
+    """Return a scale from 0; a logarithmic one, with a place for zeros, if values span more than `WIDE`."""
     known = list(values)
     above = [value for value in known if value > 0]
     if not above or max(above) / min(above) < WIDE:

@@ -47,8 +47,8 @@ def verdict(comparison: Comparison) -> Verdict | None:
     equals = [
         name for name in equals if not any(shown_better(comparison, split, one, name) for one in equals)
     ]
-    standing = {name: _standing(comparison, name) for name in equals}
-    safest = [name for name in equals if standing[name] == min(standing.values())]
+    ranks = {name: _rank(comparison, name) for name in equals}
+    safest = [name for name in equals if ranks[name] == min(ranks.values())]
     chosen = min(safest, key=lambda name: (*price(cost, name), -sign * scores[name].value))
     tests = against_references(comparison, chosen)
     return Verdict(
@@ -97,7 +97,7 @@ def against_references(comparison: Comparison, name: str) -> list[PairTest]:
     return [test for test in tests if test is not None]
 
 
-def _standing(comparison: Comparison, name: str) -> tuple[int, int]:
+def _rank(comparison: Comparison, name: str) -> tuple[int, int]:
     """Count the references that were shown to be better, and those that the method was not shown to beat."""
     tests = against_references(comparison, name)
     lost = sum(test.significant and gain(comparison, test) < 0 for test in tests)

@@ -48,5 +48,5 @@ def effect(rule: Rule) -> str:
 
 
 def named(methods: tuple[str, ...]) -> str:
-    """Return the methods' names, or the word for all or all trained ones."""
+    """Return the methods' names; "all" means every method, and "trained" every trained one."""
     return {ALL: "all", TRAINED: "trained"}.get(methods) or ", ".join(methods)

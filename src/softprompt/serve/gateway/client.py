@@ -29,7 +29,10 @@ class Vllm:
     """Calls one address of vLLM, or of a load balancer."""
 
     def __init__(self, url: str, key: str | None = None, *, transport: Any = None) -> None:
-        """Use vLLM's own `key`. `transport` (asynchronous) replaces the network in tests."""
+        """Prepare calls to vLLM at `url`; `key` is the API key that vLLM was started with, if any.
+
+        Tests give an asynchronous `transport` that replaces the network.
+        """
         self.url, self.key = url.rstrip("/").removesuffix("/v1"), (key or "").strip()
         if not (self.key.isascii() and self.key.isprintable()):
             raise SoftPromptError(

@@ -22,7 +22,10 @@ class Known(NamedTuple):
 
 
 def _known(why: str, *names: str, **values: Any) -> dict[str, Known]:
-    """Describe fields by name; a field with neutral values besides the empty ones has one, or a tuple."""
+    """Return a `Known` for each field. `names` allow empty values only.
+
+    `values` gives, by field, the other value, or the tuple of other values, that it also allows.
+    """
     given = {name: value if isinstance(value, tuple) else (value,) for name, value in values.items()}
     return {name: Known(given.get(name, ()), why) for name in (*names, *given)}
 

@@ -1,4 +1,4 @@
-"""Values with their intervals, one row a contestant: the eye compares along one axis."""
+"""Values with their intervals, one row for each method, all on one axis."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .axes import Say, horizontal
 
 @dataclass(frozen=True)
 class Dot:
-    """A value with its interval and the seeds' values; several of one row lie under each other."""
+    """A value with its interval and the seeds' values; the dots of one row are drawn below each other."""
 
     value: float
     low: float | None = None
@@ -29,9 +29,10 @@ def intervals(
     rows: Sequence[tuple[Look, Sequence[Dot]]], *, width: float, title: str, about: str, label: str,
     say: tuple[Say, Say], join: bool = False, line: float | None = None, bounds: Bounds = FREE,
 ) -> Markup:  # fmt: skip
-    """`join` draws the gap between a row's dots, `line` a value to compare with; `say` of values and ticks.
+    """Draw one row for each look, with the dots that belong to it.
 
-    On a narrow drawing the names stand above their rows.
+    `join` draws the gap between a row's dots, and `line` a value to compare with. `say` formats values and
+    ticks. A narrow drawing shows each name above its row.
     """
     narrow = width < 500
     most = max(len(dots) for _, dots in rows)

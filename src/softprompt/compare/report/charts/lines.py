@@ -25,7 +25,10 @@ def lines(
     curves: Sequence[Curve], *, width: float, title: str, about: str, labels: tuple[str, str],
     say: tuple[Say, Say], log: bool = False, bounds: Bounds = FREE,
 ) -> Markup:  # fmt: skip
-    """Names stand at the lines' ends; on a narrow drawing below, each behind its shape. `bounds` are y's."""
+    """Draw the curves, each with its name at its end; `bounds` limit the y axis.
+
+    A narrow drawing shows the names below the curves, each after its shape.
+    """
     narrow = width < 500
     legend = LEGEND * len(curves) if narrow else 0
     height = (300 if narrow else 380) + legend

@@ -32,10 +32,10 @@ def scatter(
     points: Sequence[Level], *, width: float, title: str, about: str, labels: tuple[str, str],
     say: tuple[Say, Say], higher: bool = True, steps: Sequence[float] = (), bounds: Bounds = FREE,
 ) -> Markup:  # fmt: skip
-    """`labels` and `say` are of x and y; `steps` are for the ticks of x, `bounds` are y's.
+    """Draw the points. `labels` and `say` are (for x, for y), `steps` for the ticks of x, `bounds` for y.
 
-    The thin stepped line joins the points to which no other is both cheaper and better. The names of a
-    narrow drawing stand below it.
+    The thin stepped line joins the points to which no other is both cheaper and better. A narrow drawing
+    shows the names below it.
     """
     narrow = width < 500
     legend = [p.look for p in points if p.x is not None] if narrow else []

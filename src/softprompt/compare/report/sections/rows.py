@@ -94,7 +94,7 @@ class _Judge:
         if self.graded:
             return {
                 "failures": "an answer is among the worst quarter of all",
-                "different": "the methods' scores lie further apart than in three quarters of the rows",
+                "different": "the methods' scores differ more than in three quarters of the rows",
             }
         return {
             "failures": "at least one method is wrong",
