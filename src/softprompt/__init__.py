@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from ._system.moved import MovedPackages
 from ._system.version import VERSION
 from .errors import SoftPromptError
 
@@ -73,6 +74,8 @@ _MOVED = {
     "choose": "recommend",
     "interop": "artifacts.interop",
 }
+_moved_packages = MovedPackages(_MOVED)
+_moved_packages.install()
 
 
 def __getattr__(name: str) -> Any:
@@ -85,9 +88,6 @@ def __getattr__(name: str) -> Any:
         with rare_collection():
             return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
     if name in _MOVED:
-        import importlib
-        import warnings
-
-        warnings.warn(f"softprompt.{name} is softprompt.{_MOVED[name]} now", DeprecationWarning, stacklevel=2)
-        return importlib.import_module(f".{_MOVED[name]}", __name__)
+        globals()[name] = module = _moved_packages.load(f"{__name__}.{name}", stacklevel=2)
+        return module
     raise AttributeError(f"module 'softprompt' has no attribute '{name}'")
