@@ -1,6 +1,6 @@
 """Prefixes are put into an unmodified transformers model as extra columns of the attention function.
 
-transformers lets anyone register an attention function and the mask function that goes with it
+transformers lets anyone register an attention function and the mask function that belongs to it
 (`AttentionInterface`, `AttentionMaskInterface`). Ours prepends a layer's injected keys and values,
 extends the mask by as many columns, and calls the model's own attention (sdpa or eager). Columns
 have none of the limits of a seeded KV cache: they work with every cache class, without one, under
