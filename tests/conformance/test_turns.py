@@ -117,7 +117,7 @@ def test_what_would_not_be_the_conversation_is_refused(llama, injections, rows_t
     louder = tuple(layer.map(lambda t: t * 2) for layer in layers)
     turn(rows, Injection(kv_before=Prefix(louder, made["kv_before"].kv_before.mask)), prefixed)
     turn(rows, made["adapter"], prefixed)
-    word = "placed after the input"
+    word = "after the input"
     turn([[*row, 7] for row in messages], Injection(after=injection.before))
     turn([[*row, 7] for row in messages], Injection(kv_after=injections(llama)["kv_before"].kv_before))
     word = "not known what this cache holds"

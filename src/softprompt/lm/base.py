@@ -14,7 +14,7 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel
 
 from ..data.collate import Batch
 from ..injection import Injection, LayerKV, Layers
@@ -30,7 +30,6 @@ from . import (
     settings,
     vocabulary,
 )
-from .attention_choice import Attention
 from .context import Context
 from .heads import Head
 from .model_errors import errors_explained
@@ -56,12 +55,12 @@ class LanguageModel(OpenModel, abc.ABC):
 
     def __init__(
         self,
-        model: PreTrainedModel,
-        tokenizer: PreTrainedTokenizerBase | None,
+        model: Any,  # what is no usable model or attention is refused with the reason
+        tokenizer: Any,
         name: str,
         head: Head | None = None,
         head_names: Collection[str] = (),
-        attention: Attention = "auto",
+        attention: str = "auto",
     ) -> None:
         super().__init__(model, name)
         self.tokenizer = tokenizer
@@ -74,7 +73,7 @@ class LanguageModel(OpenModel, abc.ABC):
         with self.opening():
             self._load(model, attention)
 
-    def _load(self, model: PreTrainedModel, attention: Attention) -> None:
+    def _load(self, model: PreTrainedModel, attention: str) -> None:
         """Change the model so that it takes vectors, and measure it."""
         with errors_explained(model):
             patches.bind(model)

@@ -391,7 +391,7 @@ def test_a_key_is_asked_for(play, serve, tmp_path):
     assert playing.focused == "key"
     page.keyboard.type("sp-wrong")
     page.keyboard.press("Enter")
-    page.locator("#status", has_text="not known").wait_for()
+    page.locator("#status", has_text="unknown").wait_for()
     page.fill("#key", secret)
     page.locator("#key").press("Enter")
     playing.column("team-b/chat").wait_for()
