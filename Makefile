@@ -83,7 +83,7 @@ test:  ## the linters, then the whole test suite; says how long each part took
 	} || code=$$?; .ci/part --times; exit $$code
 
 # tests/conftest.py says by which rule tests are left out.
-test-fast: $(STAMP)  ## some minutes: one family of models of each kind; no real model, no browser, no process
+test-fast: $(STAMP)  ## two minutes on a fast processor: one family of models of each kind; no real model, no browser
 	@.ci/part "fast tests, in $(WORKERS) processes" env $(PYTEST) --durations=10 -m "not slow"
 
 # What is installed at each end is read from pyproject.toml by tests/versions.py. Scratch environments; not part of

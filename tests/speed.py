@@ -19,7 +19,7 @@ import pytest
 
 #: A decoder-only family, an encoder-decoder, an encoder.
 FAMILIES = ("llama", "t5", "bert")
-VARIANTS = 3
+VARIANTS = 2
 MARKERS = {
     "real": "runs the real SmolLM2 (a second or more each)",
     "process": "starts another process",

@@ -16,6 +16,8 @@ from softprompt.lm.apply import injection_for
 from softprompt.lm.causal import CausalLM
 from softprompt.model import attach
 
+pytestmark = pytest.mark.slow
+
 INPUTS = [
     [5, 6, 7, 8],
     [12, 13],

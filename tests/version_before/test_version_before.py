@@ -19,6 +19,8 @@ from softprompt.config.load import load_recipe
 from softprompt.data.collate import collate
 from softprompt.lm.apply import injection_for
 
+pytestmark = pytest.mark.slow
+
 FILES = Path(__file__).parent / "files"
 ARTIFACTS = ("generated", "lora", "prefix", "prompt", "table")
 
