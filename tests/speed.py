@@ -6,20 +6,17 @@ A test is slow if one of these holds:
   tuning, comparisons, the demo, a benchmark or a server from end to end, many times) or `slow`;
 - it uses a browser (the fixture `chromium`);
 - it is run on a family of models other than `FAMILIES`, which has one family of each kind;
-- its function has more than `VARIANTS` sets of parameters left, and it is not among those taken at even
-  distances.
+- its function has run with another set of parameters already.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable
 
 import pytest
 
 #: A decoder-only family, an encoder-decoder, an encoder.
 FAMILIES = ("llama", "t5", "bert")
-VARIANTS = 2
 MARKERS = {
     "real": "runs the real SmolLM2 (a second or more each)",
     "process": "starts another process",
@@ -41,15 +38,10 @@ def is_slow(item: pytest.Item) -> bool:
 
 def mark_slow(items: Iterable[pytest.Item]) -> None:
     """Add the marker `slow` to every test that the rule leaves out."""
-    functions: dict[str, list[pytest.Item]] = defaultdict(list)
+    functions: set[str] = set()
     for item in items:
-        if is_slow(item):
+        function = item.nodeid.partition("[")[0]
+        if is_slow(item) or function in functions:
             item.add_marker(pytest.mark.slow)
         else:
-            functions[item.nodeid.partition("[")[0]].append(item)
-    for variants in functions.values():
-        count = len(variants)
-        chosen = {number * count // VARIANTS for number in range(VARIANTS)}
-        for number, item in enumerate(variants):
-            if count > VARIANTS and number not in chosen:
-                item.add_marker(pytest.mark.slow)
+            functions.add(function)
