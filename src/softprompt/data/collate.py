@@ -43,10 +43,7 @@ class Batch:
 
     def with_inputs_at_right(self) -> Batch:
         """Move the padding of the inputs to the left, and drop columns that no row uses."""
-        width = int(self.input_mask.sum(1).max()) if self.input_mask.numel() else 0
-        order = self.input_mask.to(torch.uint8).argsort(dim=1, stable=True)
-        order = order[:, self.input_mask.shape[1] - width :]
-        ids, mask = (t.gather(1, order) for t in (self.input_ids, self.input_mask))
+        ids, mask = at_right(self.input_ids, self.input_mask)
         return replace(self, input_ids=ids, input_mask=mask)
 
     def with_targets_at_right(self) -> Batch:
@@ -85,6 +82,13 @@ class Batch:
         """Repeat each row `times` times in place."""
         texts = tuple(text for text in self.texts for _ in range(times))
         return replace(self._changed(lambda tensor: tensor.repeat_interleave(times, dim=0)), texts=texts)
+
+
+def at_right(ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
+    """Move the tokens [B, N] that the mask marks to the right, and drop columns that no row uses."""
+    width = int(mask.sum(1).max()) if mask.numel() else 0
+    order = mask.to(torch.uint8).argsort(dim=1, stable=True)[:, mask.shape[1] - width :]
+    return ids.gather(1, order), mask.gather(1, order)
 
 
 def pad_left(rows: Sequence[Sequence[int]], device: torch.device | str = "cpu") -> tuple[Tensor, Tensor]:

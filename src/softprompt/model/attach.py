@@ -56,9 +56,7 @@ def attach(
     lm = _wrap(base, tokenizer)
     try:
         if isinstance(method, SoftPrompt):
-            return _put(
-                base, method, Holder(lm, tuple(prompts), type(base), fingerprint(lm), template=template or {})
-            )
+            return _put(base, method, _holder(base, lm, prompts, template))
         config = method if isinstance(method, MethodOptions) else typed_options.by_name(method)
         options = config.options()
         known = methods.find(config.name).options()
@@ -75,11 +73,7 @@ def attach(
         )
         module = methods.build(config.name, setting, options)
         full = {name: known[name].default for name in known} | options
-        return _put(
-            base,
-            module,
-            Holder(lm, tuple(prompts), type(base), fingerprint(lm), config.name, full, template or {}),
-        )
+        return _put(base, module, _holder(base, lm, prompts, template, config.name, full))
     except BaseException:
         lm.close()
         raise
@@ -93,15 +87,8 @@ def attach_artifact(base: PreTrainedModel, folder: str | Path, tokenizer: Any = 
     try:
         module = artifact.method(lm, trainable="sources" not in artifact.manifest)
         about = artifact.manifest
-        holder = Holder(
-            lm,
-            artifact.prompts,
-            type(base),
-            fingerprint(lm),
-            about["method"],
-            about["options"],
-            about["recipe"]["template"],
-        )
+        template = about["recipe"]["template"]
+        holder = _holder(base, lm, artifact.prompts, template, about["method"], about["options"])
         return _put(base, module, holder)
     except BaseException:
         lm.close()
@@ -154,7 +141,7 @@ def _wrap(base: Any, tokenizer: Any) -> LanguageModel:
 
 
 def _head_of(base: PreTrainedModel) -> Head | None:
-    """Return the head that the model answers by by its class's name; it is not trained."""
+    """Return the head that the name of the model's class tells of; it is not trained."""
     heads = {"ForSequenceClassification": "sequence", "ForTokenClassification": "tokens"}
     over = next((each for end, each in heads.items() if type(base).__name__.endswith(end)), None)
     return None if over is None else Head(over, base.config.num_labels)  # type: ignore[arg-type]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import replace
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -88,8 +89,13 @@ def injection_of(model: Any, holder: Holder, batch: Batch) -> Injection:
 
 def bound(holder: Holder, args: tuple, kwargs: dict[str, Any]) -> dict[str, Any]:
     """Return all arguments by name."""
-    names = [name for name in inspect.signature(holder.own_class.forward).parameters if name != "self"]
-    return {**dict(zip(names, args, strict=False)), **kwargs}
+    return {**dict(zip(_argument_names(holder.own_class), args, strict=False)), **kwargs}
+
+
+@lru_cache
+def _argument_names(model_class: Any) -> tuple[str, ...]:
+    # kept, because a signature takes long to read and every forward call needs it
+    return tuple(name for name in inspect.signature(model_class.forward).parameters if name != "self")
 
 
 def prompt_index(holder: Holder, prompts: Any, rows: int, device: torch.device) -> Tensor:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ..data.collate import Batch
+from ..data.collate import Batch, at_right
 from ..errors import SoftPromptError
 
 IGNORED = -100  # the label of a token that is not predicted, in every model of transformers
@@ -56,8 +56,8 @@ def rows_of(
     packed = ids.gather(1, order)  # at the left, without gaps
     is_input = number < inputs[:, None]
     is_answer = (number < lengths[:, None]) & ~is_input
-    input_ids, input_mask = _at_right(packed, is_input)
-    answer_ids, answer_mask = _at_right(packed, is_answer)
+    input_ids, input_mask = at_right(packed, is_input)
+    answer_ids, answer_mask = at_right(packed, is_answer)
     # A batch's last target is never fed back to the model: here every token is, so one more follows.
     end = torch.zeros_like(answer_ids[:, :1]) if answer_ids.shape[1] else answer_ids.new_zeros(len(ids), 1)
     batch = Batch(
@@ -68,13 +68,6 @@ def rows_of(
         prompts,
     )
     return Rows(batch, columns, inputs)
-
-
-def _at_right(ids: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Move the chosen tokens of each row to the right, and drop the columns that no row needs."""
-    width = int(mask.sum(1).max())
-    order = mask.to(torch.uint8).argsort(dim=1, stable=True)[:, mask.shape[1] - width :]
-    return ids.gather(1, order), mask.gather(1, order)
 
 
 def _input_lengths(
