@@ -119,7 +119,7 @@ def test_every_command_of_the_readme_is_run():
 @pytest.mark.parametrize("command", commands())
 def test_the_command_runs(command, tmp_path, monkeypatch, model_folder):
     from softprompt.compare import experiment
-    from softprompt.compare.executors import Serial
+    from softprompt.compare.running.executors import Serial
 
     monkeypatch.setattr(experiment, "executor", lambda kind, workers, threads: Serial())
     monkeypatch.setattr(webbrowser, "open", lambda page: True)

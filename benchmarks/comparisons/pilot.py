@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from softprompt.build import template_of
-from softprompt.compare.model_pool import kept
+from softprompt.compare.phases.model_pool import kept
 from softprompt.config.load import recipe_from_dict
 from softprompt.data.sources import read_rows
 from softprompt.methods import option_names

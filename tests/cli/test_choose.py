@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from softprompt.compare import experiment
-from softprompt.compare.executors import Serial
+from softprompt.compare.running.executors import Serial
 from softprompt.config.load import load_recipe
 from softprompt.recommend import pilot
 

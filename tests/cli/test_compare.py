@@ -6,7 +6,7 @@ import pytest
 
 from softprompt.cli.contest import Contest
 from softprompt.compare import experiment
-from softprompt.compare.executors import Serial
+from softprompt.compare.running.executors import Serial
 
 from .conftest import QUICKEST
 

@@ -9,7 +9,7 @@ import webbrowser
 import pytest
 
 from softprompt.compare import experiment
-from softprompt.compare.executors import Serial
+from softprompt.compare.running.executors import Serial
 from softprompt.config.load import load_recipe
 
 from .conftest import QUICKEST, write_rows

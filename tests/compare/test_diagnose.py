@@ -9,10 +9,10 @@ from types import SimpleNamespace
 import pytest
 
 from softprompt.compare.diagnose import _row_scores, _searched
-from softprompt.compare.executors import Serial
 from softprompt.compare.experiment import compare
 from softprompt.compare.measures.quality import whole
 from softprompt.compare.report.read import comparison
+from softprompt.compare.running.executors import Serial
 from softprompt.config.load import recipe_from_dict
 
 pytestmark = pytest.mark.whole

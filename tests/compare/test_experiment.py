@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from softprompt.cache import KeyValues
-from softprompt.compare import worker
-from softprompt.compare.executors import Local, Lost, Serial
 from softprompt.compare.experiment import Hooks, compare
 from softprompt.compare.phases import measure
 from softprompt.compare.phases import score as scoring
 from softprompt.compare.phases import train as fitting
+from softprompt.compare.records.store import Folder
 from softprompt.compare.report.read import comparison
-from softprompt.compare.store import Folder
+from softprompt.compare.running import worker
+from softprompt.compare.running.executors import Local, Lost, Serial
 from softprompt.config.load import recipe_from_dict
 from softprompt.errors import SoftPromptError
 

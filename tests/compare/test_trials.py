@@ -8,10 +8,10 @@ import pytest
 
 from softprompt.compare.candidates import DEFAULT, candidates_of
 from softprompt.compare.held_out import all_splits, mean_embeddings
-from softprompt.compare.pruning import Pruner, curve_of
+from softprompt.compare.phases.pruning import Pruner, curve_of
+from softprompt.compare.records.store import Folder
 from softprompt.compare.search import Search, finer, trials_of
 from softprompt.compare.splits import Splits, by_turns, lay
-from softprompt.compare.store import Folder
 from softprompt.compare.trials import Trials
 from softprompt.config.load import load_recipe, recipe_from_dict
 from softprompt.errors import SoftPromptError

@@ -124,7 +124,7 @@ def test_what_the_shell_is_told_stays_the_shells(llama, tmp_path, model_folder, 
 
 WORK = """
 from concurrent.futures import ProcessPoolExecutor
-from softprompt.compare import main_script
+from softprompt.compare.running import main_script
 
 print("begun", flush=True)
 def begin():

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from softprompt.compare.executors import Serial
+from softprompt.compare.running.executors import Serial
 from softprompt.data.sources import read_rows
 from softprompt.data.template import Template
 from softprompt.errors import SoftPromptError

@@ -15,7 +15,7 @@ from ..evaluation.diagnostics import FINDINGS, Finding, Run, examine
 from ..evaluation.diagnostics.baselines import tfidf_baseline
 from ..evaluation.metrics import METRICS
 from .measures.quality import CandidateRows, scores_of
-from .records import Record, scored
+from .records.types import Record, scored
 
 if TYPE_CHECKING:
     from .candidates import Candidate

@@ -18,14 +18,14 @@ from .._system.progress import task
 from .._system.run_lock import held
 from ..config.schema import Recipe
 from ..errors import SoftPromptError
-from . import worker
 from .candidates import candidates_of
-from .executors import Executor, executor
 from .manifest import Before, Study
-from .phase_runner import Counts, Hooks, PhaseRunner
+from .records.store import Folder
+from .running import worker
+from .running.executors import Executor, executor
+from .running.runner import Counts, Hooks, PhaseRunner
+from .running.worker import FirstLook
 from .splits import Splits
-from .store import Folder
-from .worker import FirstLook
 
 __all__ = ["Compared", "Counts", "Hooks", "compare"]
 

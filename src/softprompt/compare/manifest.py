@@ -21,10 +21,10 @@ from .._system.provenance import provenance
 from ..config.schema import Recipe
 from ..evaluation.metrics import METRICS
 from .candidates import Candidate
+from .records.store import Folder
 from .report.schema import VERSION
 from .search import trials_of
 from .splits import Splits
-from .store import Folder
 
 Line = dict[str, Any]
 

@@ -16,10 +16,10 @@ from .._system.files import write_text
 from . import diagnose
 from .manifest import Line, Study
 from .measures.quality import CandidateRows, shares, summaries, tests, whole
-from .phase import PHASES
 from .phases.prompt_counts import watched
-from .records import Record, RowResult, scored
-from .store import Folder
+from .records.phase import PHASES
+from .records.store import Folder
+from .records.types import Record, RowResult, scored
 
 
 def write(study: Study, records: Sequence[Record]) -> None:

@@ -18,7 +18,7 @@ from typing import Any
 
 from ..config.schema import CompareConfig
 from .candidates import Candidate
-from .store import Record
+from .records.store import Record
 
 Settings = dict[str, Any]
 STAGES = ("rate", "length", "init")

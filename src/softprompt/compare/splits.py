@@ -26,7 +26,7 @@ from .held_out import all_splits, mean_embeddings
 
 if TYPE_CHECKING:
     from ..lm.base import LanguageModel
-    from .store import Folder
+    from .records.store import Folder
 
 
 @dataclass(frozen=True)

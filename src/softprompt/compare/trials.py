@@ -15,10 +15,10 @@ from typing import Any, cast
 
 from ..config.schema import Recipe
 from .candidates import Candidate
-from .phase import PhaseName
-from .records import About
+from .records.phase import PhaseName
+from .records.store import Folder
+from .records.types import About
 from .splits import Splits
-from .store import Folder
 
 FORMAT = 1  # raised when the same trial would have another result, or its record another content
 

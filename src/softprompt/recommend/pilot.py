@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 
 from ..compare.candidates import REFERENCES
-from ..compare.executors import Executor
 from ..compare.experiment import Hooks, compare
-from ..compare.store import Record
+from ..compare.records.store import Record
+from ..compare.running.executors import Executor
 from ..config.load import recipe_from_dict
 from ..config.schema import Recipe
 from ..data.sources import Row

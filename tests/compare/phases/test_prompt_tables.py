@@ -12,11 +12,11 @@ from softprompt import methods
 from softprompt._system.files import read_tensors, write_tensors
 from softprompt.artifacts import artifact as artifacts
 from softprompt.compare import report, trials
-from softprompt.compare.executors import Serial
 from softprompt.compare.experiment import compare
 from softprompt.compare.held_out import newcomers
 from softprompt.compare.phases import prompt_counts, prompt_tables
 from softprompt.compare.report.read import comparison
+from softprompt.compare.running.executors import Serial
 from softprompt.config.load import recipe_from_dict
 from softprompt.data.sources import read_rows
 from softprompt.errors import SoftPromptError

@@ -1,1 +1,1 @@
-"""The trials of a comparison are run by these functions; `softprompt.compare.phase` is their table."""
+"""These functions run the trials of a comparison; `softprompt.compare.records.phase` is their table."""

@@ -22,10 +22,10 @@ from ..measures.latency import serving
 from ..measures.leakage import leakage
 from ..measures.prompt_swap import swap
 from ..measures.strength import dose
-from ..model_pool import kept
-from ..records import Result
-from ..store import Folder
+from ..records.store import Folder
+from ..records.types import Result
 from ..trials import Trial
+from .model_pool import kept
 from .score import opened
 
 CONTROL = ("swap", "dose", "leakage", "composition", "adherence")

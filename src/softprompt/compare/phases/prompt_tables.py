@@ -24,10 +24,10 @@ from ...lm.features import size
 from ...methods.base import Setting, SoftPrompt
 from ...training.prepare import Prepared, prepare
 from ...training.tune import Run, tune_many
-from ..model_pool import forget, frozen_base
-from ..records import Result
-from ..store import Folder
+from ..records.store import Folder
+from ..records.types import Result
 from ..trials import Trial
+from .model_pool import forget, frozen_base
 from .score import score_reference, scored
 
 START = ("text", "artifact", "transfer")  # options that say only where vectors begin

@@ -30,11 +30,11 @@ from ...evaluation.metrics import METRICS, default_metrics
 from ...lm.base import LanguageModel
 from ...methods.base import Setting, SoftPrompt
 from ..measures.confidence import confidences
-from ..model_pool import base_of, kept
-from ..records import Result, RowResult
+from ..records.store import Folder
+from ..records.types import Result, RowResult
 from ..stats.calibration import calibration
-from ..store import Folder
 from ..trials import Trial
+from .model_pool import base_of, kept
 
 
 def opened(folder: Folder, final: str) -> tuple[LanguageModel, SoftPrompt, Encoder, Recipe]:

@@ -26,12 +26,12 @@ from ...training.step import StepPart
 from ...training.sweep import prepare_settings
 from ...training.tune import Hooks, Run, optimization, tune_many
 from ..measures.cost import added_tokens, training_flops
-from ..model_pool import forget, frozen_base
-from ..phase import PHASES
-from ..pruning import Pruner, curve_of
-from ..records import Cost, Record, Result, TrialError
-from ..store import Folder
+from ..records.phase import PHASES
+from ..records.store import Folder
+from ..records.types import Cost, Record, Result, TrialError
 from ..trials import Trial
+from .model_pool import forget, frozen_base
+from .pruning import Pruner, curve_of
 
 COUNTED = 4  # batches whose operations are counted
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from .candidates import Candidate
-from .manifest import Study
-from .phases.prompt_counts import sizes, tables
-from .records import About
-from .search import Settings, trials_of
-from .trials import Table, Trial, Trials
+from ..candidates import Candidate
+from ..manifest import Study
+from ..phases.prompt_counts import sizes, tables
+from ..records.types import About
+from ..search import Settings, trials_of
+from ..trials import Table, Trial, Trials
 
 Counts = dict[tuple[str, str], int]  # by candidate and phase
 Best = Mapping[str, Settings]  # the best settings of each candidate that has some
@@ -71,7 +71,7 @@ class Schedule:
         ]
 
     def _measured(self) -> About:
-        from .phases.measure import CONTROL
+        from ..phases.measure import CONTROL
 
         config = self._config
         control: list[str] = list(CONTROL if config.control is True else config.control or ())

@@ -1,7 +1,7 @@
 """The types of the records that trials write (`trials/ID.json`).
 
 Every record has the keys of `Record` that are required; which of the others it has depends on its phase
-(`softprompt.compare.phase`).
+(`softprompt.compare.records.phase`).
 """
 
 from __future__ import annotations

@@ -12,11 +12,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from ..errors import SoftPromptError
-from .phase import PHASES
-from .records import Record, Result, TrialError
-from .store import Folder
-from .trials import Trial
+from ...errors import SoftPromptError
+from ..records.phase import PHASES
+from ..records.store import Folder
+from ..records.types import Record, Result, TrialError
+from ..trials import Trial
 
 KEPT_LINES = 12  # of a traceback
 LEFT_OUT = "left out"  # for want of time: such a trial has no record on disk
@@ -46,7 +46,7 @@ class FirstLook:
 
 def run(job: Job | FirstLook) -> Any:
     """Run what a worker is sent: return the records of a job's trials, or the splits of a first look."""
-    from .._system import threads
+    from ..._system import threads
 
     threads.use(job.threads)
     if isinstance(job, FirstLook):
@@ -56,12 +56,12 @@ def run(job: Job | FirstLook) -> Any:
 
 def survey(job: FirstLook) -> dict[str, Any]:
     """Split the rows, and return the splits as plain values. Raises SoftPromptError."""
-    from ..build import load_base, template_of
-    from ..config.load import recipe_from_dict
-    from ..data.labels import distinct_labels
-    from ..data.sources import read_rows
-    from .model_pool import kept
-    from .splits import lay
+    from ...build import load_base, template_of
+    from ...config.load import recipe_from_dict
+    from ...data.labels import distinct_labels
+    from ...data.sources import read_rows
+    from ..phases.model_pool import kept
+    from ..splits import lay
 
     recipe = recipe_from_dict(job.recipe)
     if recipe.task.needs_head:  # its size is the number of labels
@@ -112,7 +112,7 @@ def _shares_base(trial: Trial) -> bool:
 
 
 def _tried(trials: Sequence[Trial], job: Job, folder: Folder) -> list[Record]:
-    from .phases.train import drop_checkpoint
+    from ..phases.train import drop_checkpoint
 
     try:
         results = _results(trials, job, folder)
@@ -138,7 +138,7 @@ def _tried(trials: Sequence[Trial], job: Job, folder: Folder) -> list[Record]:
 
 
 def _results(trials: Sequence[Trial], job: Job, folder: Folder) -> list[Result]:
-    from .phases.train import Options
+    from ..phases.train import Options
 
     phase = PHASES[trials[0].phase]
     if not phase.is_training:

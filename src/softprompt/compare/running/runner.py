@@ -9,16 +9,16 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from ..evaluation.metrics import METRICS
+from ...evaluation.metrics import METRICS
+from ..manifest import Study
+from ..records.phase import PHASES
+from ..records.types import Record
+from ..search import STAGES, Search, clear, trials_of
+from ..trials import Trial
 from . import worker
 from .executors import Executor
-from .manifest import Study
-from .phase import PHASES
-from .records import Record
 from .schedule import Best, Counts, Finals, Schedule
-from .search import STAGES, Search, clear, trials_of
 from .time_budget import Allowance, final_seconds, score_seconds
-from .trials import Trial
 from .worker import LEFT_OUT, Job, failure, settled
 
 _STAGES = {"rate": "search: learning rates", "length": "search: lengths", "init": "search: starts"}

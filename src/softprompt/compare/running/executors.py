@@ -17,9 +17,9 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, Protocol, TypeVar, final
 
-from .._system.quiet import own_process
-from .._system.threads import wait_quietly
-from ..errors import SoftPromptError
+from ..._system.quiet import own_process
+from ..._system.threads import wait_quietly
+from ...errors import SoftPromptError
 from . import main_script
 
 J = TypeVar("J")
@@ -188,7 +188,7 @@ class Ray:
 
 def executor(kind: str, workers: int | None, threads: int | None) -> Executor:
     """Return the executor that the recipe's `compare` section names; by default one process for two cores."""
-    from .._system.threads import from_environment, right_number
+    from ..._system.threads import from_environment, right_number
 
     cores = right_number()
     if kind == "ray":

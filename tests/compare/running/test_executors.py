@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from softprompt.compare.executors import Local, Lost, Serial
+from softprompt.compare.running.executors import Local, Lost, Serial
 from softprompt.errors import SoftPromptError
 
 
@@ -44,7 +44,7 @@ def test_in_processes_with_their_threads():
 @pytest.mark.process
 def test_on_a_ray_cluster():
     pytest.importorskip("ray")
-    from softprompt.compare.executors import Ray
+    from softprompt.compare.running.executors import Ray
 
     runner = Ray(threads=1, workers=2)
     try:

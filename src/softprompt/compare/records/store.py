@@ -15,9 +15,9 @@ from typing import Any, TypeGuard
 
 from pydantic import TypeAdapter, ValidationError
 
-from .._system.files import write_text
+from ..._system.files import write_text
 from .phase import PHASES
-from .records import Record
+from .types import Record
 
 __all__ = ["Folder", "Record"]
 

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from softprompt.compare.time_budget import Allowance, final_seconds, score_seconds
+from softprompt.compare.running.time_budget import Allowance, final_seconds, score_seconds
 
 
 class Hands:
