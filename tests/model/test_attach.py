@@ -14,6 +14,7 @@ from tests.conftest import HEADS, encoder_tokenizer, tiny_model, tiny_tokenizer
 
 import softprompt
 from softprompt import SoftPromptError, methods
+from softprompt.artifacts import artifact as artifacts
 from softprompt.data.collate import batch_of_ids
 from softprompt.lm import attachment, families
 from softprompt.lm.apply import injection_for
@@ -279,6 +280,28 @@ def test_mistakes_in_a_batch_are_errors(change, message):
     assert error.value.fix or "unknown" in str(error.value)
 
 
+def test_a_head_that_load_refuses_is_refused():
+    from tests.lm.test_close import differences, snapshot
+    from transformers import LlamaForTokenClassification
+
+    base = LlamaForTokenClassification(tiny_model("llama").config)
+    before = snapshot(base)
+    with pytest.raises(SoftPromptError, match="cannot tag words"):
+        attach(base, None, softprompt.PromptTuning(length=3))
+    assert not differences(before, snapshot(base))
+
+
+def test_saving_does_not_hash_the_base_again(tmp_path, monkeypatch):
+    from softprompt.artifacts.interop import foreign
+    from softprompt.lm.loading import fingerprint
+
+    model = attach(tiny_model("llama"), tiny_tokenizer(), softprompt.PromptTuning(length=3))
+    monkeypatch.setattr(foreign, "fingerprint", None)
+    model.save_pretrained(tmp_path)
+    lm = CausalLM(tiny_model("llama"), tiny_tokenizer(), "llama")
+    assert artifacts.load(tmp_path).manifest["base"]["fingerprint"] == fingerprint(lm)
+
+
 def test_other_mistakes_are_errors():
     model = attach(tiny_model("llama"), None, softprompt.PromptTuning(length=3, placement="before"))
     with pytest.raises(SoftPromptError, match="already"):
@@ -290,6 +313,11 @@ def test_other_mistakes_are_errors():
     with pytest.raises(SoftPromptError, match="would be trained"):
         model(**call)
     next(model.parameters()).requires_grad_(False)
+    model(**call)
+    model.model.layers[1].mlp.up_proj = torch.nn.Linear(32, 48, bias=False)  # as LoRA replaces a layer
+    with pytest.raises(SoftPromptError, match=r"would be trained \(model.layers.1.mlp.up_proj.weight"):
+        model(**call)
+    model.requires_grad_(False)
     with torch.no_grad(), model.plain():
         cache = model(**call, use_cache=True).past_key_values
     with pytest.raises(SoftPromptError, match="cache"):

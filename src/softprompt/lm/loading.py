@@ -58,7 +58,7 @@ def load(
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, **options)
         config = AutoConfig.from_pretrained(path, **options)
-        wrapper = _wrapper(config, head, name)
+        wrapper = kind_of_model(config, head, name)
         _check_config(config, name)
         if head is not None:
             # a head of another size in the checkpoint is no mistake: it is left, and drawn anew
@@ -113,8 +113,11 @@ def _check_ids(config: Any, file: str, source: Any, keys: list[str], name: str) 
             )
 
 
-def _wrapper(config: Any, head: Head | None, name: str) -> type[CausalLM | EncoderLM | Seq2SeqLM]:
-    """Return the class for a checkpoint's kind of model. Raises where it cannot have the head."""
+def kind_of_model(config: Any, head: Head | None, name: str) -> type[CausalLM | EncoderLM | Seq2SeqLM]:
+    """Return the class for a checkpoint's kind of model.
+
+    Raises SoftPromptError where it cannot have the head.
+    """
     if heads.is_encoder(config):
         return EncoderLM
     if head is not None and (head.over == "tokens" or config.is_encoder_decoder):

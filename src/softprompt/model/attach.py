@@ -20,15 +20,13 @@ from .._system.quiet import quietly
 from ..artifacts import artifact as artifacts
 from ..errors import SoftPromptError
 from ..lm.base import LanguageModel
-from ..lm.causal import CausalLM
-from ..lm.encoder import EncoderLM
 from ..lm.features import size
-from ..lm.heads import Head, is_encoder
-from ..lm.loading import fingerprint
-from ..lm.seq2seq import Seq2SeqLM
+from ..lm.heads import Head
+from ..lm.loading import fingerprint, kind_of_model
 from ..methods import typed_options
 from ..methods.base import Setting, SoftPrompt
 from ..methods.typed_options import MethodOptions
+from .frozen import FrozenBase
 from .holder import MODULE, NAME, Holder
 from .prompt_model import SoftPromptModel, subclass
 
@@ -119,6 +117,7 @@ def _put(base: Any, module: SoftPrompt, holder: Holder) -> Any:
     base.__class__ = subclass(type(base))
     vars(base)[NAME] = holder
     base.add_module(MODULE, module)
+    holder.frozen = FrozenBase(base, MODULE)
     module.train(base.training)
     return base
 
@@ -136,8 +135,8 @@ def _wrap(base: Any, tokenizer: Any) -> LanguageModel:
             why="it is no model of transformers",
             fix="give AutoModelForCausalLM.from_pretrained(…), without a wrapper around it",
         )
-    kind = EncoderLM if is_encoder(base.config) else Seq2SeqLM if base.config.is_encoder_decoder else CausalLM
-    return kind(base, tokenizer, base.name_or_path or type(base).__name__, _head_of(base))
+    name, head = base.name_or_path or type(base).__name__, _head_of(base)
+    return kind_of_model(base.config, head, name)(base, tokenizer, name, head)
 
 
 def _head_of(base: PreTrainedModel) -> Head | None:

@@ -157,14 +157,8 @@ def _check_call(model: Any, named: dict[str, Any]) -> None:
             why=f"the call has {packed[0]}" if packed else f"its attention_mask has {dimensions} dimensions",
             fix="give one sequence a row (in TRL: packing=False, padding_free=False)",
         )
-    own = model.named_parameters()
-    unfrozen = [name for name, p in own if p.requires_grad and not name.startswith(f"{MODULE}.")]
-    if unfrozen and torch.is_grad_enabled():
-        raise SoftPromptError(
-            f"{len(unfrozen)} weights of the base would be trained ({unfrozen[0]}, …)",
-            why="their requires_grad was set after the prompt was attached",
-            fix="set their requires_grad to False; softprompt.tune(…, base='lora') trains a base as well",
-        )
+    if torch.is_grad_enabled():
+        holder_of(model).frozen.check(model)
 
 
 def _check_positions(positions: Tensor | None, rows: Rows) -> None:

@@ -30,6 +30,7 @@ class Holder:
     options: Mapping[str, Any] = field(default_factory=dict)
     template: Mapping[str, Any] = field(default_factory=dict)
     splits: bool = False  # whether the vectors depend on where an input ends
+    frozen: Any = None  # a FrozenBase, once the prompt is on the model
 
 
 def holder_of(model: nn.Module) -> Holder:

@@ -30,9 +30,14 @@ def save(model: Any, folder: Path, *, for_trainer: bool) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with without_prompt(model):
         about = manifest_of(
-            folder, holder.lm, holder.method, dict(holder.options), holder.prompts, "an attached model"
+            folder,
+            holder.lm,
+            holder.method,
+            dict(holder.options),
+            holder.prompts,
+            "an attached model",
+            base=holder.base,
         )
-        about["base"]["fingerprint"] = dict(holder.base)
         about["recipe"]["template"] |= dict(holder.template)
         about["trained_parameters"] = sum(p.numel() for p in module.parameters() if p.requires_grad)
         artifacts.save(folder, module, holder.lm, about)

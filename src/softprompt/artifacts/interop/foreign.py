@@ -44,8 +44,19 @@ def save(
 
 
 def manifest_of(
-    out: Path, lm: LanguageModel, method: str, options: dict[str, Any], prompts: tuple[str, ...], source: str
+    out: Path,
+    lm: LanguageModel,
+    method: str,
+    options: dict[str, Any],
+    prompts: tuple[str, ...],
+    source: str,
+    *,
+    base: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
+    """Return the manifest of vectors that no run of `tune` trained.
+
+    `base` is the fingerprint of `lm`, where it is known already: it is slow to compute for a large model.
+    """
     recipe = {
         "model": lm.name,
         "data": {"train": source, "prompt_field": "prompt" if len(prompts) > 1 else None},
@@ -61,7 +72,7 @@ def manifest_of(
             "name": lm.name,
             "mode": "frozen",
             "options": {},
-            "fingerprint": fingerprint(lm),
+            "fingerprint": fingerprint(lm) if base is None else dict(base),
             "dtype": str(lm.dtype).removeprefix("torch."),
         },
         "imported": source,
