@@ -1,4 +1,4 @@
-"""Docstrings are sentences, and public signatures use names that say something.
+"""Docstrings are sentences, and parameters, fields and variables have names that say something.
 
 `python tests/test_wording.py src/softprompt/lm` lists what the rules find under a path. The replaced words
 themselves are in `wording.txt`; codespell looks for them (`make lint`).
@@ -45,12 +45,12 @@ QUESTIONS = {"what", "who", "whose", "whom", "whether", "how", "why", "which", "
 def forms(verb: str) -> set[str]:
     """The regular finite forms and participles of a verb, except its base form, which may be a noun."""
     doubled = verb + verb[-1]
-    found = {verb + "s", verb + "es", verb + "ed", doubled + "ed"}
+    result = {verb + "s", verb + "es", verb + "ed", doubled + "ed"}
     if verb.endswith("e"):
-        found.add(verb + "d")
+        result.add(verb + "d")
     if verb.endswith("y"):
-        found |= {verb[:-1] + "ies", verb[:-1] + "ied"}
-    return found
+        result |= {verb[:-1] + "ies", verb[:-1] + "ied"}
+    return result
 
 
 FINITE = set().union(*map(forms, VERBS), AUXILIARIES, IRREGULAR)
@@ -99,6 +99,8 @@ def empty_names(name: str, tree: ast.Module) -> Iterator[str]:
                 target = part.target if isinstance(part, ast.AnnAssign) else None
                 if isinstance(target, ast.Name) and target.id in EMPTY_NAMES:
                     yield f"{name}:{part.lineno} {node.name}.{target.id}"
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store) and node.id in EMPTY_NAMES:
+            yield f"{name}:{node.lineno} {node.id}"
 
 
 def room(name: str) -> Iterator[tuple[str, ast.Module]]:
@@ -114,7 +116,7 @@ def test_docstrings_are_sentences(name):
 
 
 @pytest.mark.parametrize("name", [*ROOMS, *OUTSIDE])
-def test_names_in_signatures_say_something(name):
+def test_names_say_something(name):
     assert [line for module in room(name) for line in empty_names(*module)] == []
 
 

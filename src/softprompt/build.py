@@ -99,8 +99,8 @@ def head_of(recipe: Recipe, labels: Sequence[str] | None) -> Head | None:
 
 def check_head(recipe: Recipe, labels: Sequence[str] | None, lm: LanguageModel) -> None:
     """Check that a model that the caller loaded has the head that the task needs, and no other."""
-    wanted, found = head_of(recipe, labels), lm.head
-    if wanted is None and found is None:
+    wanted, present = head_of(recipe, labels), lm.head
+    if wanted is None and present is None:
         return
     if wanted is None:
         raise SoftPromptError(
@@ -108,7 +108,7 @@ def check_head(recipe: Recipe, labels: Sequence[str] | None, lm: LanguageModel) 
             why=f"task.kind={recipe.task.kind}, without task.head=true",
             fix="task.head=true, or load the model without head=",
         )
-    if found is None or (wanted.over, wanted.size) != (found.over, found.size):
+    if present is None or (wanted.over, wanted.size) != (present.over, present.size):
         raise SoftPromptError(
             f"'{lm.name}' was loaded without the head that the task needs",
             why=f"a head of {wanted.size} over the {wanted.over}",

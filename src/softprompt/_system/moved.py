@@ -41,10 +41,10 @@ class MovedPackages:
         self, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
         """Answer Python's import system; None for what is not in a moved package."""
-        if not (new := self._new(fullname)) or (found := find_spec(new)) is None:
+        if not (new := self._new(fullname)) or (spec := find_spec(new)) is None:
             return None
-        is_package = found.submodule_search_locations is not None
-        return ModuleSpec(fullname, cast("Any", self), origin=found.origin, is_package=is_package)
+        is_package = spec.submodule_search_locations is not None
+        return ModuleSpec(fullname, cast("Any", self), origin=spec.origin, is_package=is_package)
 
     def create_module(self, spec: ModuleSpec) -> None:
         """Let Python create an empty module, which `exec_module` replaces."""

@@ -119,7 +119,7 @@ def nearest_tokens(
 ) -> list[tuple[tuple[Near, ...], tuple[Near, ...]]]:
     """Return the tokens nearest to each of the vectors [P, H] by cosine, and by Euclidean distance."""
     vectors = vectors.to(lm.device).float()
-    found: dict[str, list[tuple[Tensor, Tensor]]] = {"cosine": [], "distance": []}
+    result: dict[str, list[tuple[Tensor, Tensor]]] = {"cosine": [], "distance": []}
     for ids, table in _vocabulary(lm):
         cosine = (
             torch.nn.functional.normalize(vectors, dim=-1) @ torch.nn.functional.normalize(table, dim=-1).T
@@ -127,11 +127,11 @@ def nearest_tokens(
         # the minus sign: both are then better when larger
         for name, closeness in (("cosine", cosine), ("distance", -torch.cdist(vectors, table))):
             values, places = closeness.topk(min(top, len(ids)), dim=-1)
-            found[name].append((values, ids[places]))
+            result[name].append((values, ids[places]))
 
     def best(name: str, sign: float) -> list[tuple[Near, ...]]:
-        values = torch.cat([part for part, _ in found[name]], dim=-1)
-        ids = torch.cat([part for _, part in found[name]], dim=-1)
+        values = torch.cat([part for part, _ in result[name]], dim=-1)
+        ids = torch.cat([part for _, part in result[name]], dim=-1)
         picked, places = values.topk(min(top, values.shape[-1]), dim=-1)
         tokens = ids.gather(1, places)
         return [
@@ -176,12 +176,12 @@ def _soft(part: SoftTokens, start: SoftTokens | None, lm: LanguageModel, top: in
 
 
 def _layers(part: Prefix, start: Prefix | None, usual: Sequence) -> list[LayerNorms]:
-    found = []
+    result = []
     for index, layer in enumerate(part.layers):
         if layer is None:
             continue
         began, real = None if start is None else start.layers[index], usual[index]
-        found.append(
+        result.append(
             LayerNorms(
                 index,
                 _norm(layer.key),
@@ -193,7 +193,7 @@ def _layers(part: Prefix, start: Prefix | None, usual: Sequence) -> list[LayerNo
                 None if layer.gate is None else layer.gate.float().tanh().abs().mean().item(),
             )
         )
-    return found
+    return result
 
 
 def _flat(tensor: Tensor) -> Tensor:
@@ -222,11 +222,11 @@ def _similarity(prompts: Sequence[Injection]) -> list[list[float]] | None:
 
 
 def _tensors(injection: Injection) -> list[Tensor]:
-    found: list[Tensor] = []
+    result: list[Tensor] = []
     for part in injection.channels().values():
         if isinstance(part, SoftTokens):
-            found.append(part.vectors.float())
+            result.append(part.vectors.float())
         else:
             present = [layer for layer in part.layers if isinstance(layer, LayerKV)]
-            found += [t.float() for layer in present for t in (layer.key, layer.value)]
-    return found
+            result += [t.float() for layer in present for t in (layer.key, layer.value)]
+    return result

@@ -110,8 +110,8 @@ def with_checkpointing(
         return plan
     budget = int(STEP_SHARE * free_bytes)
     short = plan.ram_bytes + backward_bytes > budget
-    what = f"{size(backward_bytes)} and the cache's {size(plan.ram_bytes)}"
-    reason = f"{what} are {'more' if short else 'less'} than {STEP_SHARE:.0%} of the free {size(free_bytes)}"
+    needs = f"{size(backward_bytes)} and the cache's {size(plan.ram_bytes)}"
+    reason = f"{needs} are {'more' if short else 'less'} than {STEP_SHARE:.0%} of the free {size(free_bytes)}"
     if short and not possible:
         return replace(plan, checkpointing_reason=f"{reason}, but transformers has none for this family")
     return replace(plan, checkpointing=short, checkpointing_reason=reason)

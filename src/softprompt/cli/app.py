@@ -111,8 +111,8 @@ def _run(function: Callable[..., Reply], arguments: dict[str, Any], prints: bool
                 check_whole(text, f"the argument {name.upper()}", NOT_UTF8)
             for name, value in arguments.items():
                 if isinstance(value, Path) and (why := unusable(value)):
-                    what = f"the argument {name.upper()} names no file: '{shown(value)}'"
-                    raise SoftPromptError(what, why, "give a shorter name")
+                    problem = f"the argument {name.upper()} names no file: '{shown(value)}'"
+                    raise SoftPromptError(problem, why, "give a shorter name")
             reply = function(**arguments)
     except SoftPromptError as error:
         return show_error(error, as_json)

@@ -99,10 +99,10 @@ def _of_all(study: Study, records: Sequence[Record]) -> Iterator[tuple[Finding, 
     """Yield what the seeds show."""
     seeds: dict[str, list[float]] = {}
     tests = scored(records, "test")
-    for one in study.candidates:
-        values = [r["metrics"].get(study.metric) for r in tests.get(one.name, ())]
-        if not one.is_reference and (known := [value["value"] for value in values if value is not None]):
-            seeds[one.name] = known
+    for item in study.candidates:
+        values = [r["metrics"].get(study.metric) for r in tests.get(item.name, ())]
+        if not item.is_reference and (known := [value["value"] for value in values if value is not None]):
+            seeds[item.name] = known
     run = Run(recipe=_named(study), seeds=seeds, higher_is_better=METRICS[study.metric].higher_is_better)
     for name in OF_ALL:
         if (finding := FINDINGS[name](run)) is not None:
@@ -111,7 +111,7 @@ def _of_all(study: Study, records: Sequence[Record]) -> Iterator[tuple[Finding, 
 
 def _words(study: Study, records: Sequence[Record]) -> dict[str, list[float]]:
     """Return the scores of TF-IDF on the test rows of a classification, unless it is a candidate."""
-    is_candidate = any(one.name == "tf-idf" for one in study.candidates)
+    is_candidate = any(item.name == "tf-idf" for item in study.candidates)
     if is_candidate or study.metric != "accuracy" or study.recipe.task.kind != "classification":
         return {}
     return {BASELINE: tfidf_baseline(_rendered(study, "train"), _rendered(study, "test")).scores}
@@ -138,9 +138,9 @@ def _of_method(
         ],
         scores=_row_scores(study, score),
         baselines={
-            one.name: _row_scores(study, tests[one.name])
-            for one in study.candidates
-            if one.is_reference and one.name in tests
+            item.name: _row_scores(study, tests[item.name])
+            for item in study.candidates
+            if item.is_reference and item.name in tests
         }
         | words,
         used=[row["input"] for row in rows],
@@ -198,8 +198,8 @@ def _evaluation(score: Record) -> dict[str, Any]:
     """Return a score as `Evaluation.to_json` writes it."""
     metrics = score["metrics"]
     return {
-        "metrics": {name: one["value"] for name, one in metrics.items()},
-        "intervals": {name: [one["low"], one["high"]] for name, one in metrics.items()},
-        "rows": {name: one["n"] for name, one in metrics.items()},
+        "metrics": {name: item["value"] for name, item in metrics.items()},
+        "intervals": {name: [item["low"], item["high"]] for name, item in metrics.items()},
+        "rows": {name: item["n"] for name, item in metrics.items()},
         "n": len(score["examples"]),
     }

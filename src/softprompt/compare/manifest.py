@@ -103,7 +103,7 @@ class Study:
 
 
 def _about(recipe: Recipe, candidates: Sequence[Candidate], splits: Splits, source: str) -> Line:
-    config, methods = recipe.compare, [one for one in candidates if not one.is_reference]
+    config, methods = recipe.compare, [item for item in candidates if not item.is_reference]
     origin = provenance()
     counts = {split: splits.counts.get(split, 0) for split in ("train", "dev", "test", "unseen")}
     counts |= {"newcomers": splits.counts["newcomers"]} if splits.newcomers else {}
@@ -116,10 +116,10 @@ def _about(recipe: Recipe, candidates: Sequence[Candidate], splits: Splits, sour
         "task": recipe.task.kind,
         "metric": splits.metrics[0],
         "higher_is_better": METRICS[splits.metrics[0]].higher_is_better,
-        "contestants": [one.describe() for one in candidates],
+        "contestants": [item.describe() for item in candidates],
         "seeds": list(range(recipe.train.seed, recipe.train.seed + config.seeds)),
         "budget": {
-            "search_trials": max((trials_of(one, config) for one in methods), default=0),
+            "search_trials": max((trials_of(item, config) for item in methods), default=0),
             "steps": recipe.train.steps,
             "batch_size": recipe.train.batch_size,
         },

@@ -24,7 +24,7 @@ from .records.types import Record, RowResult, scored
 
 def write(study: Study, records: Sequence[Record]) -> None:
     """Write both files."""
-    findings = [{"kind": "finding", **one} for one in diagnose.findings(study, records)]
+    findings = [{"kind": "finding", **item} for item in diagnose.findings(study, records)]
     lines = [study.about, *_lines(study, records), *findings]
     _jsonl(study.folder, "results.jsonl", lines)
     _jsonl(study.folder, "examples.jsonl", list(_texts(study, records)))
@@ -104,11 +104,11 @@ def _tables(study: Study, records: Sequence[Record]) -> Iterator[Line]:
 
 
 def _split(study: Study, split: str, scores: Mapping[str, list[Record]]) -> Iterator[Line]:
-    for one in study.candidates:
-        for record in scores.get(one.name, ()):
+    for item in study.candidates:
+        for record in scores.get(item.name, ()):
             # a reference has one evaluation, which counts for all seeds
-            seed = None if one.is_reference else record["seed"]
-            about = {"contestant": one.name, "seed": seed, "split": split}
+            seed = None if item.is_reference else record["seed"]
+            about = {"contestant": item.name, "seed": seed, "split": split}
             metrics, calibration = record["metrics"], record["calibration"]
             yield {"kind": "score", **about, "metrics": metrics, "calibration": calibration}
             values = shares(record["examples"], study.metric)
@@ -116,9 +116,9 @@ def _split(study: Study, split: str, scores: Mapping[str, list[Record]]) -> Iter
                 known = {key: row[key] for key in ("nll", "label", "target", "confidence", "prompt")}
                 yield {"kind": "example", **about, "row": number, "score": value, **known}
     entries = [
-        CandidateRows(one.name, [r["examples"] for r in scores[one.name]], one.is_reference)
-        for one in study.candidates
-        if one.name in scores
+        CandidateRows(item.name, [r["examples"] for r in scores[item.name]], item.is_reference)
+        for item in study.candidates
+        if item.name in scores
     ]
     yield from _means(study, split, [entry for entry in entries if not entry.is_reference])
     for test in tests(entries, study.metric):
@@ -152,17 +152,17 @@ def _texts(study: Study, records: Sequence[Record]) -> Iterator[Line]:
     """Yield each row once, and every answer to it."""
     for split in study.splits.scored:
         scores = scored(records, split)
-        candidates = [one for one in study.candidates if one.name in scores]
+        candidates = [item for item in study.candidates if item.name in scores]
         for number, row in enumerate(scores[candidates[0].name][0]["examples"] if candidates else ()):
             about = {"kind": "row", "split": split, "row": number}
             yield {**about, "input": row["input"], "references": row["references"]}
-        for one in candidates:
-            for record in scores[one.name]:
-                seed = None if one.is_reference else record["seed"]
+        for item in candidates:
+            for record in scores[item.name]:
+                seed = None if item.is_reference else record["seed"]
                 for number, row in enumerate(record["examples"]):
                     if row["prediction"] is not None:
                         about = {"kind": "answer", "split": split, "row": number}
-                        about |= {"contestant": one.name, "seed": seed}
+                        about |= {"contestant": item.name, "seed": seed}
                         yield {**about, "prediction": row["prediction"]}
 
 

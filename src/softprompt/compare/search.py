@@ -40,19 +40,19 @@ class Search:
 
     def stage(self, name: str) -> list[Settings]:
         """Return the settings of a stage; none if no trial of the stage before ended well."""
-        one, config = self.contestant, self._config
+        item, config = self.contestant, self._config
         if name == "rate":
-            return [{one.rate: rate} for rate in dict.fromkeys(one.rates)]
+            return [{item.rate: rate} for rate in dict.fromkeys(item.rates)]
         values = config.lengths if name == "length" else config.inits
         best = self.best()
         if best is None or not values:
             return []
-        if name == "length" and one.length is not None:
-            return [{**best, one.length: length} for length in config.lengths]
-        if name == "init" and one.has_init:
+        if name == "length" and item.length is not None:
+            return [{**best, item.length: length} for length in config.lengths]
+        if name == "init" and item.has_init:
             return [{**best, **_written(init)} for init in config.inits]
-        tried = sorted({settings[one.rate] for settings, _ in self._tried})
-        return [{**best, one.rate: rate} for rate in finer(tried, best[one.rate], len(values))]
+        tried = sorted({settings[item.rate] for settings, _ in self._tried})
+        return [{**best, item.rate: rate} for rate in finer(tried, best[item.rate], len(values))]
 
     def tell(self, settings: Settings, record: Record) -> None:
         """Note the record of settings that were tried."""

@@ -86,21 +86,21 @@ def _folder(path: Path) -> SoftPromptError:
 
     named = shlex.quote(str(path))
     if there("recipe.yaml"):
-        what, fix = "a folder", f"name the file: {path / 'recipe.yaml'}"
+        kind, fix = "a folder", f"name the file: {path / 'recipe.yaml'}"
     elif there("softprompt.json"):
-        what, fix = (
+        kind, fix = (
             "a tuned prompt",
             f"softprompt inspect {named} shows it; softprompt tune takes a recipe",
         )
     elif there("study.json", "results.jsonl"):
-        what, fix = "a comparison", f"softprompt report {named} shows it"
+        kind, fix = "a comparison", f"softprompt report {named} shows it"
     elif there("config.json", "adapter_config.json"):
-        what, fix = "a model", f"name it in a recipe (model: {path}), or on the command line: model={path}"
+        kind, fix = "a model", f"name it in a recipe (model: {path}), or on the command line: model={path}"
     elif any(file.suffix.lower() in ROWS for file in path.iterdir()):
-        what, fix = "a folder of rows", f"softprompt init --rows {named} writes a recipe for them"
+        kind, fix = "a folder of rows", f"softprompt init --rows {named} writes a recipe for them"
     else:
-        what, fix = "a folder", FIRST
-    return SoftPromptError(f"'{path}' is {what}, not a recipe", why="a recipe is a YAML file", fix=fix)
+        kind, fix = "a folder", FIRST
+    return SoftPromptError(f"'{path}' is {kind}, not a recipe", why="a recipe is a YAML file", fix=fix)
 
 
 def _missing(path: Path) -> SoftPromptError:

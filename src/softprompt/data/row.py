@@ -31,8 +31,8 @@ class Row(dict[str, Any]):
         try:
             result = plain(value)
         except SoftPromptError as error:
-            what = f"{self.where}: field '{name}': {error.what}"
-            raise SoftPromptError(what, error.why, error.fix) from None
+            problem = f"{self.where}: field '{name}': {error.what}"
+            raise SoftPromptError(problem, error.why, error.fix) from None
         _place(result, f"{self.where}: field '{name}'")
         return result
 

@@ -179,8 +179,8 @@ def _missing(path: Path) -> SoftPromptError:
     if not folder.is_dir():
         return SoftPromptError(f"no file '{path}'", why=f"the folder '{folder}' does not exist")
     if str(path.name) == "-":
-        what, why = "rows are not read from standard input here", "they are read more than once"
-        return SoftPromptError(what, why, "write them to a file")
+        problem, why = "rows are not read from standard input here", "they are read more than once"
+        return SoftPromptError(problem, why, "write them to a file")
     names = sorted(p.name for p in folder.iterdir() if p.is_dir() or _format(p))
     guess = nearest(path.name, names)
     return SoftPromptError(

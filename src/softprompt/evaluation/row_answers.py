@@ -97,11 +97,11 @@ def score_candidates(
     longest = max(len(ids) for row in candidates for ids in row)
     if longest == 1 or lm.answers == "mask":
         first = batch.with_targets([[0] * longest] * batch.size)
-        logits, at, found = lm.logits(first, injection, context)[:, -longest:], range(longest), []
+        logits, at, results = lm.logits(first, injection, context)[:, -longest:], range(longest), []
         for row, scores in zip(candidates, logits, strict=True):
             exact = scores.float().log_softmax(-1)  # [T, V] of one row: a batch's would be large
-            found.append([exact[at, ids].sum().item() for ids in row])
-        return found
+            results.append([exact[at, ids].sum().item() for ids in row])
+        return results
     pairs = [(i, ids) for i, row in enumerate(candidates) for ids in row]
     width = batch.input_ids.shape[1]
     batch, injection, context = lm.advanced(batch, injection, context)

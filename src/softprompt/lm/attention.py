@@ -94,17 +94,17 @@ def _attend(base: Callable, module, query: Tensor, key: Tensor, value: Tensor, a
         attention_mask = chosen_only(attention_mask, indices, key.shape[2])
     if active is None:
         return base(module, query, [LayerKV(key, value)], attention_mask, **kwargs)
-    site, own = active.sites.get(module), LayerKV(key, value)
+    site, recorded = active.sites.get(module), LayerKV(key, value)
     if active.visits is not None:
-        active.visits.append(Visit(module, query.shape[1], query.shape[2], key.shape[2], own))
+        active.visits.append(Visit(module, query.shape[1], query.shape[2], key.shape[2], recorded))
     if site is None:  # not a layer of the language model
-        return base(module, query, [own], attention_mask, **kwargs)
+        return base(module, query, [recorded], attention_mask, **kwargs)
     if not active.packs:
-        return _attend_under(active, site, base, module, query, own, attention_mask, **kwargs)
+        return _attend_under(active, site, base, module, query, recorded, attention_mask, **kwargs)
     outputs = []
     for pack in active.packs:
-        mask, own = pack.causal(kwargs.get("sliding_window")), LayerKV(pack.rows(key), pack.rows(value))
-        out, _ = _attend_under(pack.active, site, base, module, pack.rows(query), own, mask, **kwargs)
+        mask, recorded = pack.causal(kwargs.get("sliding_window")), LayerKV(pack.rows(key), pack.rows(value))
+        out, _ = _attend_under(pack.active, site, base, module, pack.rows(query), recorded, mask, **kwargs)
         outputs.append(out.flatten(0, 1))
     return torch.cat(outputs)[None], None
 

@@ -81,7 +81,9 @@ def _arguments(model) -> tuple[dict[int, tuple[tuple, dict[str, Any]]], dict[int
         with torch.inference_mode(False), torch.no_grad(), plain, recording:
             _run_hooked(model, torch.zeros(1, 1, dtype=torch.long, device=model.device), keep)
         keys = {site: layer.key for site, layer in sorted(record.items())}
-        sources = {site: next(s for s, key in keys.items() if key is own) for site, own in keys.items()}
+        sources = {
+            site: next(s for s, key in keys.items() if key is own_key) for site, own_key in keys.items()
+        }
         attachment.measured["arguments"] = place, arguments, sources
     return arguments, sources
 

@@ -140,7 +140,9 @@ def _split(scores: Tensor, keys: Sequence[Tensor | Ragged]) -> tuple[Tensor, ...
 def _weighted(scores: Tensor, keys: Sequence[Tensor | Ragged], vectors: Sequence[Tensor | Ragged]) -> Tensor:
     """Sum over all parts' columns: [B, h, n, sum of k] times each part's [B or 1, h, k, y]."""
     pairs = zip(_split(scores, keys), vectors, strict=True)
-    products = (v.weighted(own) if isinstance(v, Ragged) else _product(own, v) for own, v in pairs)
+    products = (
+        v.weighted(weights) if isinstance(v, Ragged) else _product(weights, v) for weights, v in pairs
+    )
     return reduce(torch.add, products)
 
 

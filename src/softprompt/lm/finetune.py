@@ -77,8 +77,10 @@ def trained_weights(lm: LanguageModel) -> dict[str, Tensor]:
 
 def load_weights(lm: LanguageModel, weights: Mapping[str, Tensor]) -> None:
     """Copy saved base weights into an unfrozen model."""
-    own = dict(lm.model.named_parameters())
-    missing = sorted(n for n, saved in weights.items() if n not in own or own[n].shape != saved.shape)
+    parameters = dict(lm.model.named_parameters())
+    missing = sorted(
+        n for n, saved in weights.items() if n not in parameters or parameters[n].shape != saved.shape
+    )
     if missing:
         raise SoftPromptError(
             f"the base model has no weight named '{missing[0]}' of the saved size",
@@ -87,4 +89,4 @@ def load_weights(lm: LanguageModel, weights: Mapping[str, Tensor]) -> None:
         )
     with torch.no_grad():
         for name, tensor in weights.items():
-            own[name].copy_(tensor)
+            parameters[name].copy_(tensor)

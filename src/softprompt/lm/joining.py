@@ -107,9 +107,9 @@ class Joined:
         ahead = 0 if known is None else known.mask.shape[1]
         first = self.mask.shape[1] - self.rows[row].vectors.shape[0] - ahead  # column of position 0
         layers = []
-        for site, own in enumerate(self.recorded):
-            assert own is not None
-            parts = [own.map(lambda t: t[row : row + 1, :, max(start, ahead) + first : end + first])]
+        for site, entry in enumerate(self.recorded):
+            assert entry is not None
+            parts = [entry.map(lambda t: t[row : row + 1, :, max(start, ahead) + first : end + first])]
             if known is not None and start < ahead:
                 layer = known.layers[site]
                 assert layer is not None

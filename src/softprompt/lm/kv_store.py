@@ -61,9 +61,9 @@ class Running:
         try:
             self._ends += [row.columns + row.room for row in rows]
             self._fit(len(self._ends))
-            own = Columns(joined.recorded, joined.mask, positions=joined.positions)
+            columns = Columns(joined.recorded, joined.mask, positions=joined.positions)
             for i, row in zip(which, rows, strict=True):
-                self._fill(len(self), i, [*joined.active.columns, own])
+                self._fill(len(self), i, [*joined.active.columns, columns])
                 self._used.append(row.columns)
                 self._next.append(row.positions)
                 self._adapters.append(row.injection.adapter)
@@ -167,8 +167,8 @@ class Running:
                         self._lack(site)[line, start:end] = True
                     continue
                 for kept, given in ((self._keys, layer.key), (self._values, layer.value)):
-                    own = given[row if given.shape[0] > 1 else 0]
-                    kept[site][line, :, start:end] = own[:, there]
+                    values = given[row if given.shape[0] > 1 else 0]
+                    kept[site][line, :, start:end] = values[:, there]
             places = None if part.positions is None else part.positions[row][there]
             self._places[line, start:end] = ANYWHERE if places is None else places
             start = end

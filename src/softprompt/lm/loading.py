@@ -121,9 +121,9 @@ def kind_of_model(config: Any, head: Head | None, name: str) -> type[CausalLM | 
     if heads.is_encoder(config):
         return EncoderLM
     if head is not None and (head.over == "tokens" or config.is_encoder_decoder):
-        what = "tag words" if head.over == "tokens" else "carry a head"
+        job = "tag words" if head.over == "tokens" else "carry a head"
         raise SoftPromptError(
-            f"'{name}' cannot {what}",
+            f"'{name}' cannot {job}",
             why="an encoder-decoder model answers in text"
             if config.is_encoder_decoder
             else "it is no encoder: a word would be tagged before those that follow it are read",
@@ -143,8 +143,10 @@ def fingerprint(lm: LanguageModel) -> dict[str, str]:
     config = {k: v for k, v in sorted(lm.model.config.to_dict().items()) if k not in skipped}
     weights = hashlib.sha256()
     # LoRA wraps a weight under another name; the base is the same
-    own = ((k, t) for k, t in lm.model.state_dict().items() if "lora_" not in k and k not in lm.head_names)
-    named = {k.replace("base_layer.", ""): t for k, t in own}
+    tensors = (
+        (k, t) for k, t in lm.model.state_dict().items() if "lora_" not in k and k not in lm.head_names
+    )
+    named = {k.replace("base_layer.", ""): t for k, t in tensors}
     for key, tensor in sorted(named.items()):
         flat = tensor.detach().reshape(-1)
         sample = flat[:: max(1, flat.numel() // 1024)].to(torch.bfloat16).cpu().contiguous()

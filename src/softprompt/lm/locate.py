@@ -99,8 +99,8 @@ def failed(name: str, error: BaseException) -> SoftPromptError:
     if "trust_remote_code" in low or "custom code" in low:
         why = "its checkpoint brings code of its own, which softprompt does not run"
         fix = "use a model that transformers itself has"
-    elif found := re.search(r"Unrecognized configuration class.*\.(\w+)'.*: (AutoModel\w+)", first):
-        why = f"transformers has no {found[2]} for its configuration, {found[1]}"
+    elif match := re.search(r"Unrecognized configuration class.*\.(\w+)'.*: (AutoModel\w+)", first):
+        why = f"transformers has no {match[2]} for its configuration, {match[1]}"
         fix = "use a text model: decoder-only, encoder-decoder, or one that fills in masked words"
     elif missing := next((p for p in ("sentencepiece", "tiktoken", "protobuf") if p in low), None):
         why = f"its tokenizer needs the package {missing}, which is not installed"
@@ -188,37 +188,37 @@ def _read_by_transformers(names: list[str]) -> list[str]:
 
 
 def _without_config(path: Path, names: list[str]) -> SoftPromptError:
-    what, why = f"the folder {path} holds no model", "it has no config.json"
+    problem, why = f"the folder {path} holds no model", "it has no config.json"
     fix = "give a hub id, a folder with config.json and weights, or a .gguf file"
     if not names:
         why = "it is empty"
     elif "adapter_config.json" in names:
         base = _config(path / "adapter_config.json").get("base_model_name_or_path") or "BASE"
-        what, why = f"{path} is an adapter, not a model", f"it changes {base}"
+        problem, why = f"{path} is an adapter, not a model", f"it changes {base}"
         fix = (
             f"model={base}, or merge the adapter into its base and save that "
             "(a tuned prompt or prefix of PEFT: softprompt import FOLDER --from peft)"
         )
     elif "softprompt.json" in names:
         base = (_config(path / "softprompt.json").get("base") or {}).get("name", "BASE")
-        what, why, fix = f"{path} is a tuned prompt, not a model", f"its base is {base}", f"model={base}"
-    elif found := [name for name in names if name.endswith(".gguf")]:
-        fix = f"give the file: model={path / found[0]}"
+        problem, why, fix = f"{path} is a tuned prompt, not a model", f"its base is {base}", f"model={base}"
+    elif files := [name for name in names if name.endswith(".gguf")]:
+        fix = f"give the file: model={path / files[0]}"
     elif inner := [name for name in names if (path / name / "config.json").is_file()]:
         fix = f"give the folder in it: model={path / inner[-1]}"
-    return SoftPromptError(what, why=why, fix=fix)
+    return SoftPromptError(problem, why=why, fix=fix)
 
 
 def _config(file: Path) -> dict[str, Any]:
     try:
-        found = json.loads(file.read_text(encoding="utf-8"))
+        content = json.loads(file.read_text(encoding="utf-8"))
     except OSError as error:
         raise SoftPromptError(
             f"cannot read {file}", why=str(error.strerror), fix="let this user read it"
         ) from None
     except ValueError as error:
         raise SoftPromptError(f"{file} is no JSON", why=str(error), fix="download or copy it again") from None
-    return found if isinstance(found, dict) else {}
+    return content if isinstance(content, dict) else {}
 
 
 def _check_shards(path: Path, names: list[str]) -> None:

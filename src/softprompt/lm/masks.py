@@ -28,8 +28,8 @@ def whole_mask(
     It is made once for all layers that have the same columns.
     """
     # an offset may be a tensor (static caches), so a mask is kept for one model call only: see `mask_sdpa`
-    own = site if any(c.reach for c in present) else None
-    name = (tuple(id(c) for c in present), own, query.shape[0], query.shape[2], keys, window, id(mask))
+    own_site = site if any(c.reach for c in present) else None
+    name = (tuple(id(c) for c in present), own_site, query.shape[0], query.shape[2], keys, window, id(mask))
     if name not in active.masks:
         offset = active.offsets.get((query.shape[2], keys), active.query_offset)
         seen = _visible(active, present, site, query, offset, window, getattr(mask, RULE, None))

@@ -24,8 +24,8 @@ def bind(model: nn.Module) -> None:
     for module in model.modules():
         kind = type(module).__name__
         if kind == "GPTJAttention" and hasattr(module, "scale_attn"):
-            own = partial(_attend, module, 1 / float(module.scale_attn), None)  # type: ignore[arg-type]
-            object.__setattr__(module, "_attn", own)  # a partial that holds a module is no submodule
+            attend = partial(_attend, module, 1 / float(module.scale_attn), None)  # type: ignore[arg-type]
+            object.__setattr__(module, "_attn", attend)  # a partial that holds a module is no submodule
         elif kind == "GPTNeoSelfAttention":
             local = module.attention_type == "local"
             window = int(module.config.window_size) if local else None  # type: ignore[union-attr]
@@ -51,8 +51,8 @@ def _attend(
         seen = column <= at
         if window is not None:
             seen = seen & (column > at - window)
-        own = torch.where(seen, 0.0, torch.finfo(torch.float32).min)[None, None]
-        attention_mask = own if attention_mask is None else torch.minimum(own, attention_mask)
+        causal = torch.where(seen, 0.0, torch.finfo(torch.float32).min)[None, None]
+        attention_mask = causal if attention_mask is None else torch.minimum(causal, attention_mask)
     output, weights = attend_plain(
         module, query, key, value, attention_mask, scaling=scaling, sliding_window=window
     )

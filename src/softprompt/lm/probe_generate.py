@@ -56,7 +56,7 @@ def _measure(lm: Any, kind: str | None) -> str:
     # a row of one token alone may be taken for a step; beside a longer one it is padded
     for rows in ([longer, shorter] if lm.spec.batching == "any" else [longer], [shorter]):
         try:
-            made = lm.generate(
+            output = lm.generate(
                 batch_of_ids(rows).to(lm.device),
                 max_new_tokens=NEW,
                 do_sample=False,
@@ -72,13 +72,13 @@ def _measure(lm: Any, kind: str | None) -> str:
             if (where := place(error)).startswith(OURS):
                 raise
             return f"its own code ends with {reason(error)} ({where})"
-        tokens = made.sequences.tolist()
-        stepped = torch.stack(made.logits[-len(tokens[0]) :], dim=1).float()
-        for row, own, found in zip(rows, tokens, stepped, strict=True):
-            ended = next((i + 1 for i, token in enumerate(own) if token in lm.ends), len(own))
-            own, found = own[:ended], found[:ended]  # what is padding behind an end is nobody's answer
-            anew = lm.logits(batch_of_ids([row], [own]).to(lm.device)).float()[0]
-            off = ((found - anew).abs().amax(-1) / anew.abs().max().clamp(min=1e-3)).tolist()
+        tokens = output.sequences.tolist()
+        stepped = torch.stack(output.logits[-len(tokens[0]) :], dim=1).float()
+        for row, expected, got in zip(rows, tokens, stepped, strict=True):
+            ended = next((i + 1 for i, token in enumerate(expected) if token in lm.ends), len(expected))
+            expected, got = expected[:ended], got[:ended]  # what is padding behind an end is nobody's answer
+            anew = lm.logits(batch_of_ids([row], [expected]).to(lm.device)).float()[0]
+            off = ((got - anew).abs().amax(-1) / anew.abs().max().clamp(min=1e-3)).tolist()
             # rounding may send a token to other experts: in other precisions the middle one decides
             worst = max(off) if lm.dtype in TOLERANCE else sorted(off)[len(off) // 2]
             if not worst <= TOLERANCE.get(lm.dtype, ROUNDED):

@@ -105,15 +105,15 @@ def _same(keys: list[Tensor], expected: list[Tensor]) -> bool:
 
 def _settings_hold(lm: CausalLM, spec: ModelSpec) -> ModelSpec:
     """Return the spec with what is wrong beyond a setting's length; refuse what is wrong at any length."""
-    found = settings(lm.model)
-    if not found:
+    lengths = settings(lm.model)
+    if not lengths:
         return spec
     at_once = _wrong(lm, spec)
     if "plain" in at_once:
         raise _unlike_plain(spec)
     if "step" in at_once:
         spec = replace(spec, limits={**spec.limits, "generate": f"{_MEANING['step']} (measured)"})
-    longer = {name: value for name, value in found.items() if len(ROWS[0]) < value < spec.context}
+    longer = {name: value for name, value in lengths.items() if len(ROWS[0]) < value < spec.context}
     if not longer or not (wrong := _wrong_with(lm, spec, longer) - at_once):
         return spec
     alone = {name: _wrong_with(lm, spec, {name: value}) for name, value in longer.items()}
@@ -166,9 +166,9 @@ def _wrong(lm: CausalLM, spec: ModelSpec) -> set[str]:
     scale = full[real].abs().max().clamp(min=1.0)
     most = (1e-4 if lm.dtype == torch.float32 else 0.1) * scale
     wrong: set[str] = set()
-    for row, target, found in zip(rows, targets, full, strict=True):
+    for row, target, together in zip(rows, targets, full, strict=True):
         alone = lm.logits(batch_of_ids([row], [target]).to(lm.device)).float()[0]
-        if (found[-len(target) :] - alone).abs().max() > most:
+        if (together[-len(target) :] - alone).abs().max() > most:
             wrong.add("batch")
         if (_plain(lm, row, target) - alone).abs().max() > most:
             wrong.add("plain")
@@ -199,8 +199,8 @@ def _plain(lm: CausalLM, row: list[int], target: list[int]) -> Tensor:
 def settings(model: Any) -> dict[str, int]:
     """Return the configuration's numbers that limit what a query sees, by name."""
     config = model.config.get_text_config(decoder=True)
-    found = {name: value for name, value in vars(config).items() if SETTINGS.search(name)}
-    return {name: value for name, value in found.items() if type(value) is int and value > 0}
+    result = {name: value for name, value in vars(config).items() if SETTINGS.search(name)}
+    return {name: value for name, value in result.items() if type(value) is int and value > 0}
 
 
 @contextlib.contextmanager

@@ -34,8 +34,8 @@ def first_position(model: Any, accepted: frozenset[str]) -> int:
 
     def fits(first: int) -> bool:
         places = torch.arange(first, first + ids.shape[1], device=ids.device)[None]
-        found = model(input_ids=ids, position_ids=places, **options).logits.float()
-        return bool((found - expected).abs().max() <= most)
+        result = model(input_ids=ids, position_ids=places, **options).logits.float()
+        return bool((result - expected).abs().max() <= most)
 
     for first in (0, *_behind_padding(model)):
         if fits(first):
@@ -50,11 +50,11 @@ def first_position(model: Any, accepted: frozenset[str]) -> int:
 
 def _behind_padding(model: Any) -> list[int]:
     """Return the positions behind the padding index of the configuration and of each position table."""
-    found = [getattr(model.config.get_text_config(decoder=True), "pad_token_id", None)]
+    indices = [getattr(model.config.get_text_config(decoder=True), "pad_token_id", None)]
     for name, module in model.named_modules():
         if "position" in name and isinstance(module, nn.Embedding):
-            found += [module.padding_idx]
-    return sorted({int(index) + 1 for index in found if index is not None})
+            indices += [module.padding_idx]
+    return sorted({int(index) + 1 for index in indices if index is not None})
 
 
 def positions_from(first: int, mask: Tensor) -> Tensor:

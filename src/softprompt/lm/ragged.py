@@ -51,14 +51,14 @@ class Ragged:
     def scores(self, left: Tensor) -> Tensor:
         """Multiply left [B, h, m, x] by the transposed rows: [B, h, m, longest n]."""
         out = left.new_zeros(*left.shape[:3], self.shape[2])
-        for place, own, row in zip(out, left, self.rows, strict=True):
-            place[..., self.shape[2] - row.shape[1] :] = own @ row.transpose(1, 2)
+        for place, part, row in zip(out, left, self.rows, strict=True):
+            place[..., self.shape[2] - row.shape[1] :] = part @ row.transpose(1, 2)
         return out
 
     def weighted(self, weights: Tensor) -> Tensor:
         """Multiply weights [B, h, m, longest n] by the rows: [B, h, m, x]."""
         pairs = zip(weights, self.rows, strict=True)
-        return torch.stack([own[..., self.shape[2] - row.shape[1] :] @ row for own, row in pairs])
+        return torch.stack([part[..., self.shape[2] - row.shape[1] :] @ row for part, row in pairs])
 
 
 def as_tensor(part: Tensor | Ragged) -> Tensor:

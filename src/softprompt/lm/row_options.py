@@ -28,7 +28,7 @@ from .generation import option_value
 
 def with_own_inputs(model: Any, options: dict[str, Any], ids: Tensor, there: Tensor) -> None:
     """Give options about the input each row's own tokens; with embeddings transformers would ignore them."""
-    rows = [row[own][None] for row, own in zip(ids, there, strict=True)]
+    rows = [row[mask][None] for row, mask in zip(ids, there, strict=True)]
     kinds: dict[str, Callable[..., LogitsProcessor]] = {
         "encoder_repetition_penalty": EncoderRepetitionPenaltyLogitsProcessor,
         "encoder_no_repeat_ngram_size": EncoderNoRepeatNGramLogitsProcessor,
@@ -101,7 +101,7 @@ class _OwnTokens(LogitsProcessor):
         new = input_ids.shape[1] - there.shape[1]
         keep = torch.cat([there, there.new_ones(there.shape[0], new)], dim=1)
         rows = zip(input_ids, keep, scores, strict=True)
-        return torch.cat([self.processor(ids[own][None], score[None]) for ids, own, score in rows])  # type: ignore[arg-type]
+        return torch.cat([self.processor(ids[mask][None], score[None]) for ids, mask, score in rows])  # type: ignore[arg-type]
 
 
 @final

@@ -38,12 +38,12 @@ class Seq2SeqLM(LanguageModel):
     def _settle(self) -> None:
         config = self.model.config
         keys = ("max_encoder_position_embeddings", "max_source_positions")
-        own = (getattr(config, key, None) for key in keys)
+        lengths = (getattr(config, key, None) for key in keys)
         answers = int(getattr(config, "max_decoder_position_embeddings", None) or self.spec.context)
         self.spec = replace(
             self.spec,
             limits={**self.spec.limits, "cache": NOT_KEPT},
-            context=int(next((most for most in own if most), self.spec.context)),
+            context=int(next((most for most in lengths if most), self.spec.context)),
             answer_context=answers
             - max(0, len(self._begin) - 1),  # the start token takes the place of the end token
         )
@@ -181,9 +181,9 @@ class Seq2SeqLM(LanguageModel):
         def right(tensor: Tensor) -> Tensor:
             return tensor.gather(2, place.expand(-1, tensor.shape[1], -1, tensor.shape[3]))
 
-        found = recorded(active, len(self.spec.layers))
-        own = zip(found, self.spec.layers, strict=True)
-        layers = tuple(kv.map(right) if kv is not None and s.stack == "decoder" else None for kv, s in own)
+        entries = recorded(active, len(self.spec.layers))
+        pairs = zip(entries, self.spec.layers, strict=True)
+        layers = tuple(kv.map(right) if kv is not None and s.stack == "decoder" else None for kv, s in pairs)
         return Columns(layers, mask.gather(1, order))
 
     def _active(self, injection: Injection) -> Active:

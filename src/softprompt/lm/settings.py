@@ -35,17 +35,17 @@ NEUTRAL = {"top_k": 0, "guidance_scale": 1, "min_new_tokens": 0}
 
 def shipped(model: Any) -> GenerationConfig | None:
     """Return the generation settings that the model came with; None where it does not generate."""
-    own = getattr(model, "generation_config", None)
+    config = getattr(model, "generation_config", None)
     as_shipped, neutral = attach(model).measured.get(KEPT, (None, None))
-    return as_shipped if neutral is not None and own is neutral else own
+    return as_shipped if neutral is not None and config is neutral else config
 
 
 def make_neutral(model: Any, tokenizer: Any) -> dict[str, Any]:
     """Leave the model only the generation settings that apply; return the others."""
-    own = shipped(model)
-    if own is None:
+    config = shipped(model)
+    if config is None:
         return {}
-    values = {name: value for name, value in own.to_dict().items() if value is not None}
+    values = {name: value for name, value in config.to_dict().items() if value is not None}
     known = GenerationConfig().to_dict().keys() | {"forced_decoder_ids"}
     tokens = {name: values.get(name, getattr(model.config, name, None)) for name in TOKENS}
     if tokens["eos_token_id"] is not None:
@@ -55,15 +55,15 @@ def make_neutral(model: Any, tokenizer: Any) -> dict[str, Any]:
         tokens["forced_bos_token_id"] = values.get("forced_bos_token_id")
     neutral = GenerationConfig(**{k: v for k, v in tokens.items() if v is not None}, **more)
     model.generation_config = neutral
-    attach(model).measured[KEPT] = own, neutral
+    attach(model).measured[KEPT] = config, neutral
     kept = {*tokens, *SILENT, *more}
     return {name: value for name, value in values.items() if name not in kept and _counts(name, value)}
 
 
 def end_tokens(of_checkpoint: Any, tokenizer: Any) -> list[int] | None:
     """Return the ids of the checkpoint's end tokens and the tokenizer's; None for none."""
-    own = of_checkpoint if isinstance(of_checkpoint, list | tuple) else [of_checkpoint]
-    ends = dict.fromkeys([*own, getattr(tokenizer, "eos_token_id", None)])
+    ends_given = of_checkpoint if isinstance(of_checkpoint, list | tuple) else [of_checkpoint]
+    ends = dict.fromkeys([*ends_given, getattr(tokenizer, "eos_token_id", None)])
     return [int(end) for end in ends if end is not None] or None
 
 
@@ -73,12 +73,12 @@ def begin(model: Any, tokenizer: Any) -> tuple[int, ...]:
     The start token, then the token that the checkpoint forces, else the code of the language that the
     tokenizer is set to write (`tgt_lang` of NLLB, M2M100, mBART-50): these models' targets begin with it.
     """
-    own = shipped(model)
-    start = getattr(own, "decoder_start_token_id", None)
+    config = shipped(model)
+    start = getattr(config, "decoder_start_token_id", None)
     start = getattr(model.config, "decoder_start_token_id", None) if start is None else start
     if start is None:
         return ()
-    forced = getattr(own, "forced_bos_token_id", None)
+    forced = getattr(config, "forced_bos_token_id", None)
     ahead = _language(tokenizer) if forced is None else (int(forced),)
     return (int(start), *(token for token in ahead if token != start))
 

@@ -88,8 +88,8 @@ def counted_tensors() -> Iterator[None]:
     """Show how many tensors of a GGUF file are read: transformers goes through them with `tqdm`."""
     from transformers import modeling_gguf_pytorch_utils as reader
 
-    own = getattr(reader, "tqdm", None)
-    if own is None:
+    bar = getattr(reader, "tqdm", None)
+    if bar is None:
         yield
         return
 
@@ -101,7 +101,7 @@ def counted_tensors() -> Iterator[None]:
     try:
         yield
     finally:
-        reader.tqdm = own  # type: ignore[assignment]
+        reader.tqdm = bar  # type: ignore[assignment]
 
 
 if __name__ == "__main__":

@@ -97,8 +97,8 @@ def _soft(lm: LanguageModel) -> SoftTokens:
 
 
 def _prefix(lm: LanguageModel, stacks: Sequence[str]) -> Prefix:
-    found = zip(lm.kv_of([9, 10, 11]), lm.spec.layers, strict=True)
-    return Prefix(tuple(kv if s.stack in stacks else None for kv, s in found), torch.ones(1, 3).bool())
+    pairs = zip(lm.kv_of([9, 10, 11]), lm.spec.layers, strict=True)
+    return Prefix(tuple(kv if s.stack in stacks else None for kv, s in pairs), torch.ones(1, 3).bool())
 
 
 @torch.no_grad()
@@ -117,8 +117,8 @@ def _try(lm: LanguageModel, make: Callable[[], Injection]) -> str:
                 return "a row's answer depends on its neighbours"
         if lm.spec.kind == "encoder":
             return ""
-        made = lm.generate(batch, injection, max_new_tokens=NEW, do_sample=False).tolist()
-        if made != _recomputed(lm, batch, injection):
+        output = lm.generate(batch, injection, max_new_tokens=NEW, do_sample=False).tolist()
+        if output != _recomputed(lm, batch, injection):
             return "decoding step by step gives another answer than computing anew"
     except SoftPromptError as error:
         return error.why or error.what

@@ -37,11 +37,11 @@ RULES = (
 
 def fingerprint(lm: LanguageModel) -> dict[str, str]:
     """Hashes by what a message calls them: "handling of text", "chat template", "generation config"."""
-    found = {"generation config": _short(_generation(lm))}
+    facts = {"generation config": _short(_generation(lm))}
     if lm.tokenizer is not None:
-        found["handling of text"] = _short(_tried(lm.tokenizer))
-        found[CHAT_TEMPLATE] = _short(getattr(lm.tokenizer, "chat_template", None))
-    return found
+        facts["handling of text"] = _short(_tried(lm.tokenizer))
+        facts[CHAT_TEMPLATE] = _short(getattr(lm.tokenizer, "chat_template", None))
+    return facts
 
 
 def _tried(tokenizer: Any) -> list[Any]:
@@ -61,9 +61,9 @@ def _tried(tokenizer: Any) -> list[Any]:
 
 def _generation(lm: LanguageModel) -> dict[str, Any]:
     config = getattr(lm.model, "generation_config", None)
-    found = {name: getattr(config, name, None) for name in RULES}
+    facts = {name: getattr(config, name, None) for name in RULES}
     return {
-        name: sorted(v) if isinstance(v, (list, tuple)) else v for name, v in found.items() if v is not None
+        name: sorted(v) if isinstance(v, (list, tuple)) else v for name, v in facts.items() if v is not None
     }
 
 

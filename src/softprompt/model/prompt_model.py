@@ -38,8 +38,8 @@ class SoftPromptModel(Base):
         Settings that only the checkpoint's generation config has (a penalty, a temperature) are neutral
         unless they are passed: see docs/running.md.
         """
-        own: Any = super()
-        return call.generate(self, own.generate, inputs, options)
+        base: Any = super()
+        return call.generate(self, base.generate, inputs, options)
 
     def train(self, mode: bool = True) -> Any:
         """Set the prompt to training. The frozen base stays in evaluation mode, without dropout."""
@@ -120,7 +120,7 @@ def subclass(plain: type) -> type:
     """Return the class of a model with a prompt, whose own class is `plain`."""
 
     def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
-        above: Any = super(made, self)
+        above: Any = super(with_prompt, self)
         return call.forward(self, above.forward, args, kwargs)
 
     signature = inspect.signature(plain.forward)
@@ -129,7 +129,7 @@ def subclass(plain: type) -> type:
     end = len(parameters) - (parameters[-1].kind is inspect.Parameter.VAR_KEYWORD)
     forward.__signature__ = signature.replace(parameters=[*parameters[:end], *more, *parameters[end:]])  # type: ignore[attr-defined]
     forward.__doc__ = plain.forward.__doc__
-    made = type(
+    with_prompt = type(
         plain.__name__, (SoftPromptModel, plain), {"forward": forward, "__module__": plain.__module__}
     )
-    return made
+    return with_prompt

@@ -188,12 +188,12 @@ def _inputs(rows: Rows, fields: Sequence[str], target: str | None) -> list[str]:
 def _named(fields: Sequence[str], names: Sequence[str]) -> str | None:
     """The field of the first of the names; else the only one that ends in one, as "Customer message"."""
     lower = {field.lower(): field for field in fields}
-    found = next((lower[name] for name in names if name in lower), None)
-    if found is None:
+    match = next((lower[name] for name in names if name in lower), None)
+    if match is None:
         words = {field: re.split(r"[\W_]+", field.lower())[-1] for field in fields}
         ending = [field for field, word in words.items() if word in names]
-        found = ending[0] if len(ending) == 1 else None
-    return found
+        match = ending[0] if len(ending) == 1 else None
+    return match
 
 
 def _is_text(rows: Rows, field: str) -> bool:
@@ -208,7 +208,7 @@ def _written(rows: Rows, field: str, choices: str | None) -> tuple[str, str | No
     values = [row[field] for row in rows]
     if choices is not None and all(isinstance(v, int) and not isinstance(v, bool) for v in values):
         return _tag(f"{_field(choices)}[{_field(field)}]"), None
-    if all(isinstance(v, list) and v and all(isinstance(one, str) for one in v) for v in values):
+    if all(isinstance(v, list) and v and all(isinstance(item, str) for item in v) for v in values):
         return _tag(f"{_field(field)}[0]"), field
     return _tag(_field(field)), None
 

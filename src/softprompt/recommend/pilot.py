@@ -208,7 +208,7 @@ def _planned(
 
     def recipe_of(settings: Mapping[str, int], order: Sequence[str] = ()) -> Recipe:
         tried = trained[: settings["methods"]]
-        rates = {one.name: {"rates": rates_of(one)[: settings["rates"]]} for one in tried}
+        rates = {c.name: {"rates": rates_of(c)[: settings["rates"]]} for c in tried}
         methods = {name: rates[name] for name in order or rates} | {name: {} for name in references}
         changes = {
             "train": {**plain.get("train", {}), "steps": settings["train.steps"]},
@@ -234,7 +234,7 @@ def _planned(
         raise time_budget.too_short("--pilot", seconds, planned, used)
     # a fast method leaves the rest of its share to those after it
     order = sorted(
-        (one.name for one in trained[: settings["methods"]]), key=lambda name: pace.step.get(name, 0.0)
+        (c.name for c in trained[: settings["methods"]]), key=lambda name: pace.step.get(name, 0.0)
     )
     words = {"rates": "learning rate", "train.steps": "step", "data.limit": "row"}
     lowered = (

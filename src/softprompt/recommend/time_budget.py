@@ -90,7 +90,7 @@ class MeasuredSeconds:
 
     def seconds(self, recipe: Recipe, counts: Counts, *, search_only: bool = False) -> float:
         """Return the seconds of the whole comparison, or of its references and its search alone."""
-        each = (self._of(one, recipe, counts, search_only) for one in candidates_of(recipe))
+        each = (self._of(item, recipe, counts, search_only) for item in candidates_of(recipe))
         return self.start + sum(each) / self.workers
 
     def _of(self, candidate: Candidate, recipe: Recipe, counts: Counts, search_only: bool) -> float:
@@ -122,20 +122,20 @@ def measure(recipe: Recipe, lm: LanguageModel, rows: Sequence[Row], workers: int
     """
     train, dev = list(rows[SAMPLE_DEV:][:SAMPLE]), list(rows[:SAMPLE_DEV])
     kinds: dict[tuple[bool, Any], list[Candidate]] = {}
-    for one in candidates_of(recipe):
-        if not one.is_reference:
-            kind = one.trains_base, one.recipe.method.options().get("placement")
-            kinds.setdefault(kind, []).append(one)
+    for item in candidates_of(recipe):
+        if not item.is_reference:
+            kind = item.trains_base, item.recipe.method.options().get("placement")
+            kinds.setdefault(kind, []).append(item)
     step: dict[str, float] = {}
     failed: list[SoftPromptError] = []
     row = text = 0.0
     for alike in track(list(kinds.values()), "timing a step of each kind"):
-        one = alike[0]
-        base = load_base(one.recipe) if one.trains_base else lm
+        item = alike[0]
+        base = load_base(item.recipe) if item.trains_base else lm
         try:
-            prepared = prepare(one.recipe, lm=base, rows=train, dev_rows=dev)
+            prepared = prepare(item.recipe, lm=base, rows=train, dev_rows=dev)
             step |= dict.fromkeys((other.name for other in alike), _step(prepared))
-            if not row and not one.trains_base:
+            if not row and not item.trains_base:
                 row, text = _row(prepared)
         except SoftPromptError as error:
             failed.append(error)
@@ -147,8 +147,8 @@ def measure(recipe: Recipe, lm: LanguageModel, rows: Sequence[Row], workers: int
 
 
 def _step(prepared: Prepared) -> float:
-    how = optimization(prepared.recipe)
-    batch = typical_batch(prepared.train, how)
+    schedule = optimization(prepared.recipe)
+    batch = typical_batch(prepared.train, schedule)
     few = batch[:BATCH]
     return step_seconds(prepared, few, repeats=1) * len(batch) / len(few)
 
@@ -228,14 +228,14 @@ def too_short(option: str, within: float, seconds: float, used: float) -> SoftPr
 
 def less(recipe: Recipe) -> list[str]:
     """Return overrides that make a comparison shorter: each lowers what is there."""
-    found = []
+    changes = []
     if recipe.train.steps > 1:
-        found.append(f"steps={max(1, recipe.train.steps // 2)}")
+        changes.append(f"steps={max(1, recipe.train.steps // 2)}")
     if recipe.compare.seeds > 1:
-        found.append(f"seeds={recipe.compare.seeds - 1}")
+        changes.append(f"seeds={recipe.compare.seeds - 1}")
     if len(recipe.compare.rates) > 1:
-        found.append(f"'rates=[{', '.join(f'{rate:g}' for rate in recipe.compare.rates[1:])}]'")
-    who = [one.name for one in candidates_of(recipe)]
+        changes.append(f"'rates=[{', '.join(f'{rate:g}' for rate in recipe.compare.rates[1:])}]'")
+    who = [item.name for item in candidates_of(recipe)]
     if len(who) > 2:
-        found.append(f"'methods=[{', '.join(who[:2])}]'")
-    return found
+        changes.append(f"'methods=[{', '.join(who[:2])}]'")
+    return changes

@@ -134,8 +134,8 @@ def faster(prepared: Prepared) -> str:
 
 def _slower(prepared: Prepared, rows: Sequence[Example], price: Price) -> Slower | None:
     """Measure the next slower plan on the same rows; None where there is none."""
-    lm, how = prepared.lm, prepared.recipe.train
-    shape = largest_batch(prepared.train, how.batch_size, how.batch_tokens)
+    lm, config = prepared.lm, prepared.recipe.train
+    shape = largest_batch(prepared.train, config.batch_size, config.batch_tokens)
     kept = prepared.plan.backward_bytes or _backward(prepared, prepared.plan, shape)
     candidate = _next_slower(prepared, shape, kept)
     if candidate is None:

@@ -56,7 +56,7 @@ def round_seconds(runs: Sequence[Prepared], repeats: int = REPEATS) -> float:
     first = leading(runs)
     (cache,), _ = open_caches(in_memory(first), [[row for run in runs for row in run.train]])
     parameters = [named_parameters(run.lm, run.method) for run in runs]
-    kept = [{name: p.detach().clone() for name, p in own.items()} for own in parameters]
+    kept = [{name: p.detach().clone() for name, p in named.items()} for named in parameters]
     steps = TrainStep(first.lm, [StepPart.of(run) for run in runs], cache)
     whole = [list(range(len(run.train))) for run in runs]
     ends: list[float] = []
@@ -69,8 +69,8 @@ def round_seconds(runs: Sequence[Prepared], repeats: int = REPEATS) -> float:
     try:
         fit_together(
             [
-                Learner(own, row_lengths(run.train), lambda: DevScore((0.0,), "", 0.0), how)
-                for own, run, how in zip(parameters, runs, hows, strict=True)
+                Learner(named, row_lengths(run.train), lambda: DevScore((0.0,), "", 0.0), config)
+                for named, run, config in zip(parameters, runs, hows, strict=True)
             ],
             backward,
             groups=steps.groups,
@@ -79,8 +79,8 @@ def round_seconds(runs: Sequence[Prepared], repeats: int = REPEATS) -> float:
         )
     finally:
         with torch.no_grad():
-            for own, before in zip(parameters, kept, strict=True):
-                for name, parameter in own.items():
+            for named, before in zip(parameters, kept, strict=True):
+                for name, parameter in named.items():
                     parameter.copy_(before[name])
                     parameter.grad = None
     rounds = ends[len(runs) - 1 :: len(runs)]

@@ -27,9 +27,9 @@ def quality(comparison: Comparison, split: str, metric: str | None = None) -> di
     result = {}
     for contestant in comparison.study.contestants:
         scores = [s for s in comparison.scores if s.contestant == contestant.name and s.split == split]
-        one = _pooled(scores, metric)
-        if one is not None:
-            result[contestant.name] = one
+        estimate = _pooled(scores, metric)
+        if estimate is not None:
+            result[contestant.name] = estimate
     return result
 
 

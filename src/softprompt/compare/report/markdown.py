@@ -44,7 +44,7 @@ def _block(block: Block) -> str:
 
 def _item(level: str, title: str, text: str, command: str | None) -> str:
     line = f"- **{level}**: {_plain(title)}" + (f" – {_plain(text)}" if text else "")
-    lines = "".join(f"\n      {one}" for one in (command or "").splitlines())
+    lines = "".join(f"\n      {item}" for item in (command or "").splitlines())
     return line + (f"\n{lines}\n" if lines else "")
 
 

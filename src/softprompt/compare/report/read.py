@@ -97,7 +97,7 @@ def _study(folder: Path, lines: list[tuple[str, dict[str, Any]]]) -> Study:
             why=f"this softprompt reads version {VERSION}",
             fix="pip install -U softprompt",
         )
-    contestants = [_take(Contestant, one, where) for one in line.get("contestants") or []]
+    contestants = [_take(Contestant, item, where) for item in line.get("contestants") or []]
     return _take(Study, {**line, "contestants": contestants}, where)
 
 
@@ -119,13 +119,13 @@ def _lines(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 def _take(kind: type[T], line: dict[str, Any], where: str) -> T:
     """The dataclass of the fields that it names; null where a field has a default means the default."""
     known = {}
-    for one in dataclasses.fields(kind):  # type: ignore[arg-type]
-        required = one.default is dataclasses.MISSING and one.default_factory is dataclasses.MISSING
-        key = one.metadata.get("key", one.name)
+    for item in dataclasses.fields(kind):  # type: ignore[arg-type]
+        required = item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING
+        key = item.metadata.get("key", item.name)
         if required and key not in line:
             raise _damaged(where, f"it has no '{key}'")
         if key in line and (required or line[key] is not None):
-            known[one.name] = line[key]
+            known[item.name] = line[key]
     return kind(**known)
 
 

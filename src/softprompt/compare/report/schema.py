@@ -204,8 +204,8 @@ class Comparison:
     @property
     def methods(self) -> list[Contestant]:
         """The contestants that were trained."""
-        return [one for one in self.study.contestants if not one.is_reference]
+        return [item for item in self.study.contestants if not item.is_reference]
 
     @property
     def references(self) -> list[Contestant]:
-        return [one for one in self.study.contestants if one.is_reference]
+        return [item for item in self.study.contestants if item.is_reference]

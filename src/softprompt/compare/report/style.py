@@ -23,10 +23,10 @@ class Look:
 def looks(comparison: Comparison) -> dict[str, Look]:
     """Return every contestant's look, in the study's order."""
     result = {}
-    for i, one in enumerate(comparison.methods):
+    for i, item in enumerate(comparison.methods):
         # after eight the shapes move on by one, so that no pair of colour and shape comes twice
-        result[one.name] = Look(one.name, f"c{i % COLOURS}", SHAPES[(i + i // COLOURS) % len(SHAPES)])
-    for i, one in enumerate(comparison.references):
+        result[item.name] = Look(item.name, f"c{i % COLOURS}", SHAPES[(i + i // COLOURS) % len(SHAPES)])
+    for i, item in enumerate(comparison.references):
         dash = ("6 4", "2 3", "9 3 2 3", "12 4", "1 4")[i % 5]
-        result[one.name] = Look(one.name, "cref", SHAPES[(i + 3) % len(SHAPES)], dash)
-    return {one.name: result[one.name] for one in comparison.study.contestants}
+        result[item.name] = Look(item.name, "cref", SHAPES[(i + 3) % len(SHAPES)], dash)
+    return {item.name: result[item.name] for item in comparison.study.contestants}

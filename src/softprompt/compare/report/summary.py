@@ -36,8 +36,12 @@ def answer(comparison: Comparison, verdict: Verdict | None) -> tuple[str, list[s
 
 def _left_out(comparison: Comparison) -> list[str]:
     """Name what there was no time for."""
-    what = comparison.study.budget.get("left_out")
-    return [f"There was no time for this: {', '.join(what)}; a longer compare.within has it."] if what else []
+    left_out = comparison.study.budget.get("left_out")
+    return (
+        [f"There was no time for this: {', '.join(left_out)}; a longer compare.within has it."]
+        if left_out
+        else []
+    )
 
 
 def _none_needed(comparison: Comparison, verdict: Verdict) -> tuple[str, list[str]]:
@@ -181,7 +185,9 @@ def notes(comparison: Comparison, verdict: Verdict | None) -> list[str]:
             notes.append("One seed was run, so how much chance in training moves the scores is not known.")
         if verdict.others and len(verdict.equals) > 1:
             notes.append(f"Shown to be worse than it or than one of its equals: {_few(verdict.others)}.")
-    unscored = [one.name for one in comparison.methods if verdict is None or one.name not in verdict.scores]
+    unscored = [
+        item.name for item in comparison.methods if verdict is None or item.name not in verdict.scores
+    ]
     if unscored:
         notes.append(f"Without a score, and so not in the answer: {listed(unscored)}.")
     failed = sum(trial.status == "failed" for trial in comparison.trials)
@@ -211,7 +217,9 @@ def _unseen(comparison: Comparison, verdict: Verdict) -> list[str]:
     ):
         return []
     better = [
-        one.name for one in comparison.methods if shown_better(comparison, "unseen", one.name, verdict.chosen)
+        item.name
+        for item in comparison.methods
+        if shown_better(comparison, "unseen", item.name, verdict.chosen)
     ]
     if not better:
         return []

@@ -38,14 +38,14 @@ def verdict(comparison: Comparison) -> Verdict | None:
     """None where no method that was trained has a score."""
     split = main_split(comparison)
     scores, cost = quality(comparison, split), costs(comparison)
-    names = [one.name for one in comparison.methods if one.name in scores]
+    names = [item.name for item in comparison.methods if item.name in scores]
     if not names:
         return None
     sign = 1 if comparison.study.higher_is_better else -1
     best = max(names, key=lambda name: sign * scores[name].value)
     equals = [name for name in names if not shown_better(comparison, split, best, name)]
     equals = [
-        name for name in equals if not any(shown_better(comparison, split, one, name) for one in equals)
+        name for name in equals if not any(shown_better(comparison, split, item, name) for item in equals)
     ]
     ranks = {name: _rank(comparison, name) for name in equals}
     safest = [name for name in equals if ranks[name] == min(ranks.values())]
@@ -93,7 +93,7 @@ def could_show(test: PairTest) -> bool:
 
 def against_references(comparison: Comparison, name: str) -> list[PairTest]:
     """The tests of a method against each reference."""
-    tests = [pair(comparison, main_split(comparison), name, one.name) for one in comparison.references]
+    tests = [pair(comparison, main_split(comparison), name, item.name) for item in comparison.references]
     return [test for test in tests if test is not None]
 
 

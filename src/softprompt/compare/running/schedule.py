@@ -45,18 +45,18 @@ class Schedule:
     def curves(self, best: Best) -> list[list[Trial]]:
         """Return the trials of learning curves: together those that train on as many rows."""
         return [
-            [self._trials.training(one, "curve", best[one.name], seed, rows) for seed in self.seeds]
-            for one in self.methods
-            if one.name in best
+            [self._trials.training(item, "curve", best[item.name], seed, rows) for seed in self.seeds]
+            for item in self.methods
+            if item.name in best
             for rows in self._curve_sizes()
         ]
 
     def scores(self, finals: Finals) -> Iterator[list[Trial]]:
         """Yield the scores of each candidate on all splits that no training saw."""
-        for one in self._candidates:
-            trained = [None] if one.is_reference else finals[one.name]
+        for item in self._candidates:
+            trained = [None] if item.is_reference else finals[item.name]
             yield [
-                self._trials.score(one, split, final, self.seeds[0])
+                self._trials.score(item, split, final, self.seeds[0])
                 for final in trained
                 for split in self._splits.measured
             ]
@@ -67,7 +67,7 @@ class Schedule:
         if not about["control"] and not about["serving"]:
             return []
         return [
-            self._trials.measure(trials[0], about) for one in self.methods if (trials := finals[one.name])
+            self._trials.measure(trials[0], about) for item in self.methods if (trials := finals[item.name])
         ]
 
     def _measured(self) -> About:
@@ -92,9 +92,9 @@ class Schedule:
         The final trials have the table of all prompts.
         """
         return [
-            self._trials.growth(one, best[one.name], seed, table)
-            for one in self.methods
-            if finals[one.name]
+            self._trials.growth(item, best[item.name], seed, table)
+            for item in self.methods
+            if finals[item.name]
             for table in self._tables()
             for seed in self.seeds
         ]
@@ -104,11 +104,14 @@ class Schedule:
         if not self._splits.newcomers:
             return []
         return [
-            *(self._trials.newcomer(one, {}, self.seeds[0], None) for one in self._references_with_prompts()),
             *(
-                self._trials.newcomer(one, best[one.name], final.seed or 0, final)
-                for one in self.methods
-                for final in finals[one.name]
+                self._trials.newcomer(item, {}, self.seeds[0], None)
+                for item in self._references_with_prompts()
+            ),
+            *(
+                self._trials.newcomer(item, best[item.name], final.seed or 0, final)
+                for item in self.methods
+                for final in finals[item.name]
             ),
         ]
 
@@ -117,13 +120,13 @@ class Schedule:
         config, splits = self._config, len(self._splits.measured)
         seeds, adds = len(self.seeds), bool(self._splits.newcomers)
         counts: dict[str, dict[str, int]] = {}
-        for one in self._references:
-            counts[one.name] = {"reference": 1, "score": splits, "newcomer": 0}
-        for one in self._references_with_prompts():
-            counts[one.name]["newcomer"] = int(adds)
-        for one in self.methods:
-            counts[one.name] = {
-                "search": trials_of(one, config),
+        for item in self._references:
+            counts[item.name] = {"reference": 1, "score": splits, "newcomer": 0}
+        for item in self._references_with_prompts():
+            counts[item.name]["newcomer"] = int(adds)
+        for item in self.methods:
+            counts[item.name] = {
+                "search": trials_of(item, config),
                 "final": seeds,
                 "curve": seeds * len(self._curve_sizes()),
                 "score": seeds * splits,
@@ -142,4 +145,4 @@ class Schedule:
         return [t for size in sizes(self._config.growth, len(prompts)) for t in tables(prompts, size)]
 
     def _references_with_prompts(self) -> list[Candidate]:
-        return [one for one in self._references if one.name != "tf-idf"]  # which knows no prompts
+        return [item for item in self._references if item.name != "tf-idf"]  # which knows no prompts

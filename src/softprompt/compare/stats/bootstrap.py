@@ -35,7 +35,7 @@ def row_draws(of: Sequence[Scores], resamples: int, seed: int) -> np.ndarray:
         values = counts @ means / rows  # [count, N] @ [N, M]
         for m, scores in enumerate(of):
             if scores.statistic is not None:
-                values[:, m] = [np.mean(scores.statistic(one)) for one in drawn]
+                values[:, m] = [np.mean(scores.statistic(sample)) for sample in drawn]
         draws.append(values)
     return np.concatenate(draws)
 

@@ -104,7 +104,7 @@ def compare(
     values = bootstrap.row_draws(of, resamples, seed)
     alone = np.percentile(values[:, a] - values[:, b] + seeds, [2.5, 97.5], axis=0)
     strictest = alpha / len(pairs)
-    smallest = [smallest_shown(one, of[0].rows, strictest, span) for one in noises]
+    smallest = [smallest_shown(item, of[0].rows, strictest, span) for item in noises]
     return [
         Comparison(
             a=of[i].name,

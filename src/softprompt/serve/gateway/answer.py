@@ -75,9 +75,9 @@ class GatewayAnswer:
         if self._engine.stopped:
             raise Stopped("stopping")
         if not word or word in GIVEN_UP:
-            what = f"{self._engine.where} {'gave its answer up' if word else 'broke off its answer'}"
+            problem = f"{self._engine.where} {'gave its answer up' if word else 'broke off its answer'}"
             why = f"it ended it with '{word}'" if word else "its stream ended without a reason"
-            raise EngineFailed(what, why, "ask again; its log may say why")
+            raise EngineFailed(problem, why, "ask again; its log may say why")
         log.warning("%s ended an answer with '%.40s', which is reported as 'stop'", self._engine.where, word)
         return "stop"
 

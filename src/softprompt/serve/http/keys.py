@@ -161,10 +161,12 @@ def _twice(path: Path, key: str, first: int, line: int, top: bool) -> SoftPrompt
     fix = "keep one of them"
     if top and key == "keys":
         fix = f"put every entry under the one `keys:` of line {first}, all indented alike"
-    what = (
+    problem = (
         f"the keys of {path} are not usable: `{key}` occurs twice in one mapping, in lines {first} and {line}"
     )
-    return SoftPromptError(what, "YAML keeps only the last one, and would drop the rest without a word", fix)
+    return SoftPromptError(
+        problem, "YAML keeps only the last one, and would drop the rest without a word", fix
+    )
 
 
 def _parsed(path: Path, content: bytes | str) -> dict[str, Key] | SoftPromptError:

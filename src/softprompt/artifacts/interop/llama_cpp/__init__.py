@@ -65,7 +65,7 @@ def export(
     compiled = {name: compile_artifact(artifact, lm, name, other_base=other_base) for name in names}
     layout_of = state.read(saved)
     files = slot_files(names, ".bin")
-    made = [_slot(name, files[name], kv, lm, layout_of) for name, kv in compiled.items()]
+    exported = [_slot(name, files[name], kv, lm, layout_of) for name, kv in compiled.items()]
     if engine is not None:
         effect.check(
             engine,
@@ -75,17 +75,17 @@ def export(
                     content,
                     effect.expected(artifact, lm, slot.prompt, other_base=other_base),
                 )
-                for slot, content in made
+                for slot, content in exported
             },
         )
-    for slot, content in made:
+    for slot, content in exported:
         with replacing(folder / slot.file) as temporary:
             temporary.write_bytes(content)
     recipe = artifact.manifest["recipe"]
     facts = {"base": lm.name, "template": recipe["template"], "task": recipe["task"]}
-    slots = {"slots": [asdict(slot) for slot, _ in made], **facts}
+    slots = {"slots": [asdict(slot) for slot, _ in exported], **facts}
     write_text(folder / SLOTS, json.dumps(slots, indent=2, ensure_ascii=False) + "\n")
-    return [slot for slot, _ in made]
+    return [slot for slot, _ in exported]
 
 
 def filled(compiled: CompiledKV, lm: LanguageModel, engine: State, tokens: Sequence[int]) -> State:

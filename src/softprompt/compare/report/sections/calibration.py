@@ -21,7 +21,7 @@ def section(comparison: Comparison) -> Section:
             for s in comparison.scores
             if (s.contestant, s.split) == (name, split) and s.calibration
         ]
-        bins = pooled([one for each in known for one in each.get("bins") or []])
+        bins = pooled([bin_ for each in known for bin_ in each.get("bins") or []])
         if not bins:
             continue
         errors = [each["ece"] for each in known if each.get("ece") is not None]
@@ -56,8 +56,8 @@ def section(comparison: Comparison) -> Section:
 def pooled(bins: list[dict[str, float | None]]) -> list[Bin]:
     """Join the bins of all seeds by tenths of confidence, weighted by their rows."""
     tenths: dict[int, list[Bin]] = {}
-    for one in bins:
-        confidence, right, n = one.get("confidence"), one.get("accuracy"), one.get("n")
+    for bin_ in bins:
+        confidence, right, n = bin_.get("confidence"), bin_.get("accuracy"), bin_.get("n")
         if confidence is not None and right is not None and n:
             tenths.setdefault(min(9, int(confidence * 10)), []).append((confidence, right, n))
     result = []

@@ -47,25 +47,29 @@ def section(comparison: Comparison) -> Section:
 
 def _of(comparison: Comparison, measure: str) -> list[Control]:
     return [
-        one for one in comparison.controls if one.measure == measure and one.contestant in looks(comparison)
+        item
+        for item in comparison.controls
+        if item.measure == measure and item.contestant in looks(comparison)
     ]
 
 
 def _overview(comparison: Comparison) -> Figure:
     look, panels, rows = looks(comparison), [], []
-    for measure in dict.fromkeys(one.measure for one in comparison.controls):
+    for measure in dict.fromkeys(item.measure for item in comparison.controls):
         u, words = _MEASURES.get(measure, (unit(measure), ""))
-        known = [(one, one.value) for one in _of(comparison, measure) if one.value is not None]
-        rows += [[one.contestant, u.label, u.value(v) + u.interval(one.low, one.high)] for one, v in known]
+        known = [(item, item.value) for item in _of(comparison, measure) if item.value is not None]
+        rows += [
+            [item.contestant, u.label, u.value(v) + u.interval(item.low, item.high)] for item, v in known
+        ]
         if not known:
             continue
         drawn = charts.intervals(
             [
                 (
-                    look[one.contestant],
-                    [charts.Dot(v, one.low, one.high, tip=u.value(v) + u.interval(one.low, one.high))],
+                    look[item.contestant],
+                    [charts.Dot(v, item.low, item.high, tip=u.value(v) + u.interval(item.low, item.high))],
                 )
-                for one, v in known
+                for item, v in known
             ],
             width=charts.PANEL,
             title=u.axis,
@@ -90,22 +94,22 @@ def _panel_title(measure: str, u: Unit) -> str:
 
 
 def _confusion(comparison: Comparison) -> Figure | None:
-    swaps = [one for one in _of(comparison, "swap") if one.detail.get("matrix")]
+    swaps = [item for item in _of(comparison, "swap") if item.detail.get("matrix")]
     if not swaps:
         return None
     panels, rows = [], []
-    for one in swaps:
-        names, matrix = [str(n) for n in one.detail["prompts"]], one.detail["matrix"]
+    for item in swaps:
+        names, matrix = [str(n) for n in item.detail["prompts"]], item.detail["matrix"]
         drawn = charts.heat(
             names,
             matrix,
             width=charts.PANEL,
-            title=f"Confusion of prompts, {one.contestant}",
+            title=f"Confusion of prompts, {item.contestant}",
             about="Rows: the prompt given. Columns: the prompt whose answer was given. "
             "Darker is a larger share of the row; on the diagonal the prompt was followed.",
         )
-        panels.append(Panel(one.contestant, drawn))
-        rows += _counts(one.contestant, names, matrix)
+        panels.append(Panel(item.contestant, drawn))
+        rows += _counts(item.contestant, names, matrix)
     table = Table(
         "Prompt given and prompt whose answer was given",
         ["method", "prompt given", "answered as", "outputs"],
@@ -129,16 +133,16 @@ def _counts(contestant: str, names: list[str], matrix: list[list[float]]) -> lis
 def _dose(comparison: Comparison) -> Figure | None:
     look = looks(comparison)
     doses = [
-        one for one in _of(comparison, "dose") if one.detail.get("strengths") and one.detail.get("effect")
+        item for item in _of(comparison, "dose") if item.detail.get("strengths") and item.detail.get("effect")
     ]
     if not doses:
         return None
     pairs = [
         (
-            one.contestant,
-            [(x, y) for x, y in zip(one.detail["strengths"], one.detail["effect"], strict=False)],
+            item.contestant,
+            [(x, y) for x, y in zip(item.detail["strengths"], item.detail["effect"], strict=False)],
         )
-        for one in doses
+        for item in doses
     ]
     known = [(name, [(x, y) for x, y in points if y is not None]) for name, points in pairs]
     known = [(name, points) for name, points in known if points]

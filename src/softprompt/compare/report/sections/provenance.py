@@ -90,8 +90,14 @@ def section(comparison: Comparison) -> Section:
     blocks.append(Terms([(name, value) for name, value in facts if value]))
     blocks.append(Terms([*_flat("version", study.versions), *_flat("hash", study.hashes)], code="inline"))
     contestants = [
-        [one.name, one.method, _options(one.options), one.base, "reference" if one.is_reference else "method"]
-        for one in study.contestants
+        [
+            item.name,
+            item.method,
+            _options(item.options),
+            item.base,
+            "reference" if item.is_reference else "method",
+        ]
+        for item in study.contestants
     ]
     blocks.append(Table("Contestants", ["name", "method", "options", "base", "kind"], contestants))
     return Section("provenance", "How it was run", blocks)

@@ -31,12 +31,12 @@ def section(comparison: Comparison, decided: Verdict | None) -> Section:
 
 def _pareto(comparison: Comparison, split: str, scores: dict[str, Quality]) -> Figure | None:
     paid = costs(comparison)
-    names = [one.name for one in comparison.methods if one.name in scores]
+    names = [item.name for item in comparison.methods if item.name in scores]
     kinds = [k for k in KINDS if k.chosen and any(k.key in paid.get(name, {}) for name in names)]
     if not kinds:
         return None
     u = unit(comparison.study.metric)
-    shown = [*names, *(one.name for one in comparison.references if one.name in scores)]
+    shown = [*names, *(item.name for item in comparison.references if item.name in scores)]
     table = Table(
         f"{u.axis} on the {split} rows, and what it cost",
         ["method", f"{u.label} (95 % interval)", *(kind.label for kind in kinds)],
@@ -65,7 +65,7 @@ def _pareto(comparison: Comparison, split: str, scores: dict[str, Quality]) -> F
 
 def _scatter(comparison: Comparison, split: str, scores: dict[str, Quality], kind: CostKind) -> Panel:
     u, paid, look = unit(comparison.study.metric), costs(comparison), looks(comparison)
-    references = {one.name for one in comparison.references}
+    references = {item.name for item in comparison.references}
     points = []
     for name, score in scores.items():
         x = None if name in references else paid.get(name, {}).get(kind.key)

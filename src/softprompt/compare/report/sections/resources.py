@@ -59,20 +59,20 @@ def _training(comparison: Comparison) -> Block:
 
 def _serving(comparison: Comparison) -> Block:
     look = looks(comparison)
-    served = {one.contestant: one for one in comparison.servings if one.contestant in look}
-    kinds = [kind for kind in _SERVING if any(getattr(one, kind[0]) is not None for one in served.values())]
+    served = {item.contestant: item for item in comparison.servings if item.contestant in look}
+    kinds = [kind for kind in _SERVING if any(getattr(item, kind[0]) is not None for item in served.values())]
     if not kinds:
         return Text("Serving: not measured in this comparison.", quiet=True)
     plain_rows = {
         key: [(_PLAIN, mean(known))]
         for key in ("time_to_first_token_ms", "tokens_per_second")
-        if (known := [v for one in served.values() if (v := getattr(one, f"plain_{key}")) is not None])
+        if (known := [v for item in served.values() if (v := getattr(item, f"plain_{key}")) is not None])
     }
     panels = [
         Panel(
             label,
             charts.bars(
-                [*((look[n], getattr(one, key)) for n, one in served.items()), *plain_rows.get(key, [])],
+                [*((look[n], getattr(item, key)) for n, item in served.items()), *plain_rows.get(key, [])],
                 width=charts.PANEL,
                 title=f"{label} ({measure})",
                 about="One bar a method, from zero; the same numbers are in the table below.",
@@ -82,7 +82,7 @@ def _serving(comparison: Comparison) -> Block:
         for key, label, measure in kinds
     ]
     keys = [key for key, _, _ in kinds]
-    rows = [[name, *(cell for key in keys for cell in _beside(one, key))] for name, one in served.items()]
+    rows = [[name, *(cell for key in keys for cell in _beside(item, key))] for name, item in served.items()]
     if plain_rows:
         means = [plain(plain_rows[key][0][1]) if key in plain_rows else MISSING for key in keys]
         rows.append([_PLAIN.name, *(cell for value in means for cell in (value, MISSING))])

@@ -38,8 +38,8 @@ class MatrixRow:
 
 def section(comparison: Comparison) -> Section:
     scored: dict[tuple[str, int], dict[str, list[Example]]] = {}
-    for one in comparison.examples:
-        scored.setdefault((one.split, one.row), {}).setdefault(one.contestant, []).append(one)
+    for item in comparison.examples:
+        scored.setdefault((item.split, item.row), {}).setdefault(item.contestant, []).append(item)
     if not scored:
         return Section("rows", "Rows", [Text("No scores of single rows were kept.", quiet=True)])
     judge = _Judge(comparison)
@@ -66,7 +66,7 @@ class _Judge:
     def __init__(self, comparison: Comparison) -> None:
         self.unit = unit(comparison.study.metric)
         self.sign = 1 if comparison.study.higher_is_better else -1
-        known = [self.sign * one.score for one in comparison.examples if one.score is not None]
+        known = [self.sign * item.score for item in comparison.examples if item.score is not None]
         self.graded = any(score not in (0, 1) for score in known)
         self.limit = sorted(known)[(len(known) - 1) // 4] if known else 0.0
         self.wide = 0.0
@@ -76,9 +76,9 @@ class _Judge:
 
     def _spreads(self, comparison: Comparison) -> list[float]:
         rows: dict[tuple[str, int], dict[str, list[float]]] = {}
-        for one in comparison.examples:
-            if one.score is not None:
-                rows.setdefault((one.split, one.row), {}).setdefault(one.contestant, []).append(one.score)
+        for item in comparison.examples:
+            if item.score is not None:
+                rows.setdefault((item.split, item.row), {}).setdefault(item.contestant, []).append(item.score)
         means = [[mean(scores) for scores in by_name.values()] for by_name in rows.values()]
         return [max(values) - min(values) for values in means]
 
@@ -114,7 +114,7 @@ def _line(
     scores = [
         mean(known)
         for ones in by_name.values()
-        if (known := [one.score for one in ones if one.score is not None])
+        if (known := [item.score for item in ones if item.score is not None])
     ]
     answers = {text.strip() for name in by_name for text in comparison.answers.get((*key, name), {}).values()}
     text = row.input or "(text not kept)"
@@ -125,7 +125,7 @@ def _line(
 def _cell(
     comparison: Comparison, judge: _Judge, key: tuple[str, int], name: str, ones: list[Example]
 ) -> Cell:
-    scores = [one.score for one in ones if one.score is not None]
+    scores = [item.score for item in ones if item.score is not None]
     if not scores:
         return Cell(name, "–", "not scored", False)
     answers = _answers(comparison, judge, key, ones)
@@ -144,13 +144,13 @@ def _answers(
 ) -> tuple[tuple[str, str], ...]:
     """List the answers; seeds with the same answer are listed together."""
     texts: dict[str, list[Example]] = {}
-    for one in ones:
-        texts.setdefault(_text(comparison, key, one), []).append(one)
+    for item in ones:
+        texts.setdefault(_text(comparison, key, item), []).append(item)
     result = []
     for text, same in texts.items():
-        seeds = [str(one.seed) for one in same if one.seed is not None]
+        seeds = [str(item.seed) for item in same if item.seed is not None]
         who = f"{'seed' if len(seeds) == 1 else 'seeds'} {', '.join(seeds)}" if seeds else "answer"
-        details = [_detail(judge, one) for one in same]
+        details = [_detail(judge, item) for item in same]
         result.append((who, text + (f"  [{', '.join(details)}]" if all(details) else "")))
     return tuple(result)
 

@@ -43,7 +43,7 @@ def _settings(trial: Trial) -> str:
 
 def _table(comparison: Comparison) -> Table:
     u = unit(comparison.study.metric)
-    order = {one.name: i for i, one in enumerate(comparison.study.contestants)}
+    order = {item.name: i for i, item in enumerate(comparison.study.contestants)}
     rows = [
         [
             *(t.contestant, t.phase, _settings(t), t.status, MISSING if t.rows is None else f"{t.rows:,}"),
