@@ -1,1 +1,1 @@
-"""These functions run the trials of a comparison; `softprompt.compare.records.phase` is their table."""
+"""The trials of each phase are run by these functions; `softprompt.compare.records.phase` is the table."""
