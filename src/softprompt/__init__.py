@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         ResidualPromptTuning,
     )
     from .model import SoftPromptModel, attach
+    from .model.grpo import GRPOTrainer as GRPOTrainer
     from .tuned import Tuned, open_prompt
 
 __version__ = VERSION
@@ -57,6 +58,7 @@ _HOMES = {
     **dict.fromkeys(("Tuned", "average", "compare_methods", "concatenate", "open_prompt"), "api"),
     **dict.fromkeys(("scale", "search", "tune"), "api"),
     **dict.fromkeys(("SoftPromptModel", "attach"), "model"),
+    "GRPOTrainer": "model.grpo",  # not in __all__: it needs TRL, and `import *` would too
     **dict.fromkeys(
         ("GeneratedPrefix", "GeneratedPrompt", "LlamaAdapter", "MultitaskPromptTuning"),
         "methods.typed_options",

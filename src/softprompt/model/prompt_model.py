@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import inspect
-from collections.abc import Iterator
-from functools import lru_cache
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -54,11 +54,13 @@ class SoftPromptModel(Base):
             yield self
 
     def reference(self) -> Any:
-        """Return the base alone as a model that shares every weight: the `ref_model` of DPO or KTO."""
+        """Return the base alone as a model that shares every weight: the `ref_model` of DPO, KTO or GRPO."""
         twin = object.__new__(holder_of(self).own_class)
         vars(twin).update({name: value for name, value in vars(self).items() if name != NAME})
         vars(twin)["_modules"] = {name: part for name, part in self._modules.items() if name != MODULE}
         twin.training = False
+        if "forward" in vars(self):  # a trainer has replaced it: that one runs this model, with its vectors
+            vars(twin)["forward"] = _alone(self.forward)
         return twin
 
     def detach(self) -> Any:
@@ -115,7 +117,16 @@ class SoftPromptModel(Base):
         return [name for name in self.state_dict() if not name.startswith(f"{MODULE}.")]
 
 
-@lru_cache
+def _alone(function: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(function)
+    def call_alone(*args: Any, **kwargs: Any) -> Any:
+        with alone():
+            return function(*args, **kwargs)
+
+    return call_alone
+
+
+@functools.lru_cache
 def subclass(plain: type) -> type:
     """Return the class of a model with a prompt, whose own class is `plain`."""
 
