@@ -117,6 +117,7 @@ def opened(
     recipe = recipe_from_dict(artifact.manifest["recipe"])
     labels = artifact.manifest["labels"]
     check_head(recipe, labels, lm)
+    artifact.check_method()
     if plain:
         method = methods.build("none", Setting(lm, artifact.prompts))
     else:

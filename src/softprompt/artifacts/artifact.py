@@ -92,8 +92,9 @@ class Artifact:
         """Return the prompts to inject into `lm`: materialised, or as parameters where they are `trainable`.
 
         A trained base (lora, full) or head is loaded into `lm` in place. Raises SoftPromptError where `lm` is
-        not the base that it was trained on, unless `other_base`.
+        not the base that it was trained on, unless `other_base`, and where its method is not installed.
         """
+        self.check_method()
         if not other_base:
             self.check_base(lm)
         self.load_base(lm)
@@ -113,13 +114,25 @@ class Artifact:
                 )
             return static
         setting = Setting(Shapes(lm), self.prompts, feature_size=lambda reads: size(lm, reads))
-        start = ("text", "artifact", "transfer")
-        options = {k: v for k, v in self.manifest["options"].items() if k not in start}
-        if "init" in options:  # the values come from the file; any start of the right shape will do
-            options["init"] = "vocab"
-        method = methods.build(self.manifest["method"], setting, options)
+        name = self.manifest["method"]
+        method = methods.build(name, setting, methods.options_to_load(name, self.manifest["options"]))
         self.load_state(method, lm)
         return method.to(lm.device)
+
+    def check_method(self) -> None:
+        """Raise SoftPromptError where the package that its method comes from is not installed."""
+        name, source = self.manifest["method"], self.manifest.get("distribution")
+        if source is None or name in methods.METHODS:
+            return
+        package = source["name"]
+        registered = f"softprompt.methods.register('{name}', …) with the class {source['object']}"
+        raise SoftPromptError(
+            f"{self.path} was trained with the method '{name}', which is not installed",
+            why=f"it is a method of {package} {source['version']}"
+            if package
+            else f"it was registered in one process, as {source['object']}",
+            fix=f"pip install '{package}=={source['version']}'" if package else f"call {registered} first",
+        )
 
     def load_state(self, method: SoftPrompt, lm: LanguageModel) -> None:
         """Load everything trainable into a method of the same options."""
@@ -198,10 +211,19 @@ def save(path: Path, method: SoftPrompt, lm: LanguageModel, manifest: Mapping[st
         for name, tensors in files.items():
             write_tensors(path / name, tensors)
             written[name] = {"sha256": sha256(path / name), "bytes": (path / name).stat().st_size}
-        full = {"schema": SCHEMA, **manifest, "positions": POSITIONS, "files": written}
+        full = {"schema": SCHEMA, **manifest, **_source(manifest["method"])}
+        full |= {"positions": POSITIONS, "files": written}
         write_text(path / "README.md", model_card(full))
         write_text(path / MANIFEST, manifests.text_of(full))
     return Artifact(path, full)
+
+
+def _source(method: str) -> dict[str, Any]:
+    """Return what the manifest records about the package of a method that is not the library's own."""
+    origin = methods.METHODS.origin(method)
+    if origin is None:
+        return {}
+    return {"distribution": {"name": origin.distribution, "version": origin.version, "object": origin.target}}
 
 
 def load(path: str | Path, *, verify: bool = True) -> Artifact:

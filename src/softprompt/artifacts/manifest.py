@@ -66,9 +66,16 @@ class _Data(_Part):
     dev_rows: Count = 0
 
 
+class _Distribution(_Part):
+    name: str
+    version: str
+    object: str
+
+
 class _Manifest(_Part):
     method: Name
     options: dict[str, Any]
+    distribution: _Distribution | None = None  # of a method that another package has
     prompts: Annotated[list[Name], Field(min_length=1)]
     labels: list[str] | None
     base: _Base

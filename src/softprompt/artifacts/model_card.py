@@ -29,6 +29,9 @@ made by softprompt {{ versions.softprompt }} on {{ created }}.
 | | |
 |---|---|
 | method | {{ method }} ({{ options_shown }}) |
+{% if distribution and distribution.name %}
+| package | `pip install '{{ distribution.name }}=={{ distribution.version }}'` |
+{% endif %}
 | base model | {{ base.name }} ({{ base.mode }}; weights {{ base.fingerprint.weights }}) |
 | prompts | {{ prompts | join(", ") }} |
 {% if imported %}

@@ -1,4 +1,4 @@
-"""`softprompt methods` lists the registry."""
+"""`softprompt methods` lists the registry: the library's methods, and those of installed packages."""
 
 from __future__ import annotations
 
@@ -14,10 +14,12 @@ def methods(json: Json = False) -> Reply:
     """
     from ..methods import METHODS
 
+    broken = METHODS.broken()
     listed = {
         name: {
             "summary": method.summary,
             "lr": method.lr or None,
+            "package": str(METHODS.origin(name) or "") or None,
             "options": {option: parameter.default for option, parameter in method.options().items()},
         }
         for name, method in METHODS.items()
@@ -27,12 +29,20 @@ def methods(json: Json = False) -> Reply:
         options = "  ".join(f"{option}={_written(default)}" for option, default in facts["options"].items())
         learning = f"lr {facts['lr']:g}" if facts["lr"] else ""
         rows = [("", learning)] if learning else []
+        rows += [("", f"of {facts['package']}")] if facts["package"] else []
         rows += [("", options or "no options")]
         blocks.append(f"{name}: {facts['summary']}\n" + table(rows))
+    blocks += [
+        f"{name}: broken\n" + table([("", line) for line in str(error).splitlines()])
+        for name, error in broken.items()
+    ]
     usage = (
         "in a recipe:  method: {name: prefix-tuning, length: 8}\non a command: method=prefix-tuning length=8"
     )
-    return Reply({"methods": listed}, "\n\n".join([*blocks, usage]))
+    errors = {
+        name: {"what": error.what, "why": error.why, "fix": error.fix} for name, error in broken.items()
+    }
+    return Reply({"methods": listed, "broken": errors}, "\n\n".join([*blocks, usage]))
 
 
 def _written(default: object) -> str:

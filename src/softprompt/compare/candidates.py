@@ -62,7 +62,7 @@ class Candidate:
     @property
     def has_init(self) -> bool:
         """Return whether the initial vectors can be chosen."""
-        return "init" in methods.find(self.recipe.method.name).options()
+        return methods.find(self.recipe.method.name).has_init
 
     def with_settings(self, settings: Mapping[str, Any], **more: Any) -> Recipe:
         """Return its recipe with the searched settings, by dotted name."""

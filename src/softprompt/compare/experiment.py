@@ -22,7 +22,8 @@ from .candidates import candidates_of
 from .manifest import Before, Study
 from .records.store import Folder
 from .running import worker
-from .running.executors import Executor, executor
+from .running.executors import Executor, Serial, executor
+from .running.importable import check_importable
 from .running.runner import Counts, Hooks, PhaseRunner
 from .running.worker import FirstLook
 from .splits import Splits
@@ -75,6 +76,8 @@ def compare(
             fix="choose another folder: compare.output=runs/compare",
         )
     candidates = candidates_of(recipe)
+    if not isinstance(on, Serial):
+        check_importable(recipe, candidates)
     runner = on or executor(recipe.compare.executor, workers or recipe.compare.workers, recipe.train.threads)
     lock = contextlib.ExitStack()
     try:

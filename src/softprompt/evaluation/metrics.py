@@ -2,7 +2,8 @@
 
 BLEU sums n-gram counts, macro F1 counts by label, perplexity log-probabilities and tokens. The statistics of
 BLEU and chrF are `sacrebleu`'s and those of ROUGE-L `rouge-score`'s; the value is what these libraries give
-for the corpus. A new metric is one function and one line of `METRICS`.
+for the corpus. A new metric is one function and one line of `METRICS`. Other packages add metrics by entry
+points of the group `softprompt.metrics` (`own_metrics`).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from dataclasses import dataclass
 from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, Literal
 
+from softprompt._system.plugins import Registry
 from softprompt.errors import SoftPromptError, unknown
 
 if TYPE_CHECKING:
@@ -44,6 +46,16 @@ class Metric:
     def is_mean(self) -> bool:
         """Return whether the metric is a mean over examples, of a value and its weight."""
         return self.score is _mean
+
+
+def mean(function: Callable[[str, Sequence[str]], float], *, higher_is_better: bool = True) -> Metric:
+    """Make a metric of a function of one prediction and its references: its mean over the examples."""
+
+    def stats(inputs: Inputs) -> np.ndarray:
+        pairs = zip(inputs.predictions, inputs.references, strict=True)
+        return _with_ones([float(function(text, references)) for text, references in pairs])
+
+    return Metric(stats, _mean, higher_is_better)
 
 
 def _mean(sums: np.ndarray) -> float:
@@ -202,7 +214,13 @@ def _perplexity_score(sums: np.ndarray) -> float:
         return float(np.exp(sums[0] / sums[1]))
 
 
-METRICS: dict[str, Metric] = {
+def _metric_of(name: str, target: Any) -> Metric:
+    from .own_metrics import metric_of
+
+    return metric_of(name, target)
+
+
+_LIBRARY: dict[str, Metric] = {
     "accuracy": Metric(_accuracy_stats, _mean),
     "macro_f1": Metric(_f1_stats, _f1_score),
     "tag_accuracy": Metric(_tag_accuracy_stats, _mean),
@@ -215,6 +233,7 @@ METRICS: dict[str, Metric] = {
     "rouge_l": Metric(_rouge_stats, _mean),
     "perplexity": Metric(_perplexity_stats, _perplexity_score, higher_is_better=False, needs="nll"),
 }
+METRICS: Registry[Metric] = Registry("metric", "softprompt.metrics", _LIBRARY, _metric_of)
 
 
 def default_metrics(task_kind: str) -> list[str]:

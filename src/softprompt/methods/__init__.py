@@ -1,19 +1,18 @@
 """The registry of methods has one line for each published method, whose code is one file.
 
+Other packages add methods by entry points of the group `softprompt.methods` (docs/own-method.md).
 `build(name, setting, options)` makes one. Its options are the keyword arguments of the file's `build`; any
 other name is an error that names the nearest one.
 """
 
 from __future__ import annotations
 
-import inspect
-import typing
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 
+from .._system.plugins import Registry
 from ..errors import SoftPromptError, unknown
 from . import (
     generated,
@@ -25,50 +24,70 @@ from . import (
     prompt_tuning,
     residual_prompt_tuning,
 )
-from .base import Features, Placement, Reads, Setting, SoftPrompt
+from .base import Features, Reads, Setting, SoftPrompt
+from .method import Method, method_of
+from .typed_options import CONFIGS, MethodOptions, class_of
 
-
-@dataclass(frozen=True, slots=True)
-class Method:
-    """An entry says how to build a method, at which learning rate (AdamW) it learns well, and what it is."""
-
-    build: Callable[..., SoftPrompt]
-    lr: float
-    summary: str
-
-    def options(self) -> dict[str, inspect.Parameter]:
-        """Return the options by name, with defaults."""
-        parameters = inspect.signature(self.build).parameters
-        return {name: p for name, p in parameters.items() if p.kind is inspect.Parameter.KEYWORD_ONLY}
-
-    @property
-    def is_soft(self) -> bool:
-        """Return True where it makes soft tokens, which take positions in the sequence."""
-        return typing.get_type_hints(self.build).get("placement") == Placement
-
-
-METHODS: dict[str, Method] = {
-    "prompt-tuning": Method(prompt_tuning.build, 3e-2, "soft tokens by prompt id (Lester 2021)"),
-    "p-tuning": Method(p_tuning.build, 3e-3, "soft tokens through an LSTM or MLP (Liu 2021)"),
-    "residual-prompt-tuning": Method(
-        residual_prompt_tuning.build, 1e-2, "soft tokens plus a residual MLP (2023)"
-    ),
-    "multitask-prompt-tuning": Method(
-        multitask_prompt_tuning.build, 3e-2, "shared prompt × low-rank factors (2023)"
-    ),
-    "prefix-tuning": Method(prefix_tuning.build, 1e-2, "keys and values in every layer (Li & Liang 2021)"),
-    "generated-prompt": Method(generated.build_prompt, 3e-3, "soft tokens made from the input (ID-SPAM)"),
-    "generated-prefix": Method(generated.build_prefix, 3e-3, "a prefix made from the input (IDPG)"),
-    "llama-adapter": Method(llama_adapter.build, 1e-2, "gated prefixes in the upper layers (Zhang 2023)"),
-    "none": Method(none.build, 0.0, "the plain model, or base=lora / base=full alone"),
-}
+METHODS: Registry[Method] = Registry(
+    "method",
+    "softprompt.methods",
+    {
+        "prompt-tuning": Method(prompt_tuning.build, 3e-2, "soft tokens by prompt id (Lester 2021)"),
+        "p-tuning": Method(p_tuning.build, 3e-3, "soft tokens through an LSTM or MLP (Liu 2021)"),
+        "residual-prompt-tuning": Method(
+            residual_prompt_tuning.build, 1e-2, "soft tokens plus a residual MLP (2023)"
+        ),
+        "multitask-prompt-tuning": Method(
+            multitask_prompt_tuning.build, 3e-2, "shared prompt × low-rank factors (2023)"
+        ),
+        "prefix-tuning": Method(
+            prefix_tuning.build, 1e-2, "keys and values in every layer (Li & Liang 2021)"
+        ),
+        "generated-prompt": Method(generated.build_prompt, 3e-3, "soft tokens made from the input (ID-SPAM)"),
+        "generated-prefix": Method(generated.build_prefix, 3e-3, "a prefix made from the input (IDPG)"),
+        "llama-adapter": Method(llama_adapter.build, 1e-2, "gated prefixes in the upper layers (Zhang 2023)"),
+        "none": Method(none.build, 0.0, "the plain model, or base=lora / base=full alone"),
+    },
+    method_of,
+)
 
 
 def find(name: str) -> Method:
-    """Return the method of that name. Raises SoftPromptError, with the nearest name, for an unknown one."""
+    """Return the method of that name.
+
+    Raises SoftPromptError for an unknown one, with the nearest name, and for one whose package is broken.
+    """
     if name not in METHODS:
-        raise unknown("method", name, METHODS)
+        error = unknown("method", name, METHODS)
+        raise SoftPromptError(error.what, error.why, "install the package that has it, if it is not misspelt")
     return METHODS[name]
+
+
+def register(name: str, target: Any) -> None:
+    """Add a method of your own to the registry, for this process only: in a notebook, or in a test.
+
+    `target`: a subclass of `SoftPrompt` with `build` and `lr`, a module with both, or a `Method`. A class may
+    be registered again under its name, as a notebook's cell that runs twice does. Other processes do not see
+    it: workers of a comparison, the command line and the server need an entry point (docs/own-method.md).
+    Raises SoftPromptError where the name is taken, and for a target of another form.
+    """
+    METHODS.register(name, target)
+
+
+def name_of(module: type[SoftPrompt]) -> str | None:
+    """Return the name of the method that builds modules of this class; None where none does."""
+    return next((name for name, method in METHODS.items() if method.makes() is module), None)
+
+
+def options(name: str, **chosen: Any) -> MethodOptions:
+    """Return a method with options, as `softprompt.PrefixTuning(length=32)` is: for any name.
+
+    Raises SoftPromptError for an unknown name or option, and for a wrong value.
+    """
+    method = find(name)
+    check_options(name, chosen)
+    kind = CONFIGS.get(name) if METHODS.origin(name) is None else None
+    return (kind or class_of(name, method.options(), method.hints()))(**chosen)
 
 
 def option_names() -> set[str]:
@@ -85,6 +104,14 @@ def build(name: str, setting: Setting, options: Mapping[str, Any] | None = None)
         return method.build(setting, **chosen)
 
 
+def options_to_load(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options to build a method with whose values come from a file: any start will do."""
+    if not find(name).has_init:
+        return dict(options)
+    start = ("text", "artifact", "transfer")
+    return {key: value for key, value in options.items() if key not in start} | {"init": "vocab"}
+
+
 def soft_tokens(name: str, options: Mapping[str, Any]) -> tuple[int, int, int]:
     """Count the positions that a method's vectors take: in the input's sequence, in a decoder, at one place.
 
@@ -95,6 +122,9 @@ def soft_tokens(name: str, options: Mapping[str, Any]) -> tuple[int, int, int]:
         length = int(options.get("soft_tokens", options["length"]))
         return length, 0, length
     method, known = find(name), find(name).options()
+    if method.soft_tokens is not None:
+        counted = method.soft_tokens({key: p.default for key, p in known.items()} | dict(options))
+        return counted if isinstance(counted, tuple) else (counted, 0, counted)
     if not method.is_soft:
         return 0, 0, 0
     length = int(options.get("length", known["length"].default))
@@ -111,7 +141,7 @@ def check_options(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
 
     method = find(name)
     known = method.options()
-    hints = typing.get_type_hints(method.build)
+    hints = method.hints()
     checked: dict[str, Any] = {}
     for key, value in options.items():
         if key not in known:
@@ -144,5 +174,10 @@ __all__ = [
     "build",
     "check_options",
     "find",
+    "name_of",
+    "option_names",
+    "options",
+    "options_to_load",
+    "register",
     "soft_tokens",
 ]

@@ -7,11 +7,12 @@ Each class has the keyword arguments of its method's `build`, with the same type
 
 from __future__ import annotations
 
+import inspect
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields, make_dataclass
 from typing import Any, ClassVar, Literal
 
-from ..errors import unknown
 from .base import KVPlacement, Placement, Stacks
 from .generated import Source
 from .init import Init
@@ -30,8 +31,8 @@ class MethodOptions:
 
     def options(self) -> dict[str, Any]:
         """Return the options that differ from their defaults."""
-        every = ((field, getattr(self, field.name)) for field in fields(self))
-        return {field.name: value for field, value in every if value != field.default}
+        every = ((option, getattr(self, option.name)) for option in fields(self))
+        return {option.name: value for option, value in every if value != option.default}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -150,11 +151,20 @@ CONFIGS: dict[str, type[MethodOptions]] = {
 }
 
 
-def by_name(name: str) -> MethodOptions:
-    """Return the method of that name with its default options. Raises SoftPromptError for an unknown one."""
-    if name not in CONFIGS:
-        raise unknown("method", name, CONFIGS)
-    return CONFIGS[name]()
+def class_of(
+    name: str, parameters: Mapping[str, inspect.Parameter], hints: Mapping[str, Any]
+) -> type[MethodOptions]:
+    """Make the class of a method that has none here, from the options of its `build`."""
+    typed = [(option, hints[option], field(default=p.default)) for option, p in parameters.items()]
+    label = "".join(part.capitalize() for part in re.split(r"[^A-Za-z0-9]+", name))
+    return make_dataclass(
+        label if label.isidentifier() else "OwnMethod",
+        typed,
+        bases=(MethodOptions,),
+        namespace={"name": name},
+        frozen=True,
+        kw_only=True,
+    )
 
 
 def written_out(recipe: Mapping[str, Any]) -> dict[str, Any]:

@@ -23,7 +23,6 @@ from ..lm.base import LanguageModel
 from ..lm.features import size
 from ..lm.heads import Head
 from ..lm.loading import fingerprint, kind_of_model
-from ..methods import typed_options
 from ..methods.base import Setting, SoftPrompt
 from ..methods.typed_options import MethodOptions
 from .frozen import FrozenBase
@@ -55,10 +54,11 @@ def attach(
     try:
         if isinstance(method, SoftPrompt):
             return _put(base, method, _holder(base, lm, prompts, template))
-        config = method if isinstance(method, MethodOptions) else typed_options.by_name(method)
+        config = method if isinstance(method, MethodOptions) else methods.options(method)
         options = config.options()
-        known = methods.find(config.name).options()
-        if not rows and "init" in known and options.get("init", known["init"].default) == "context":
+        method_entry = methods.find(config.name)
+        known = method_entry.options()
+        if not rows and method_entry.has_init and options.get("init", known["init"].default) == "context":
             options["init"] = "vocab"
         examples = tuple(tuple(lm.text_ids(text)) for text in rows)
         setting = Setting(

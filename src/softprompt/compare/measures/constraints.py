@@ -2,7 +2,8 @@
 
     {labels: [good, bad]}  {json: true}  {json: {SCHEMA}}  {max_words: 20}  {max_tokens: 30}  {regex: '^A'}
 
-Several keys in one mapping must all hold. This file knows nothing of models: it gets texts.
+Several keys in one mapping must all hold. Other packages add keys by entry points of the group
+`softprompt.constraints` (docs/own-method.md). This file knows nothing of models: it gets texts.
 """
 
 from __future__ import annotations
@@ -10,12 +11,21 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field
 from typing import Any
 
+from ..._system.plugins import Registry
 from ...errors import SoftPromptError, unknown
 
 Words = Callable[[str], int]  # how many tokens a text has
+
+
+@dataclass(frozen=True)
+class Part:
+    """A part that another package checks: its value in the recipe, and whether a text satisfies it."""
+
+    value: Any
+    check: Callable[[str], bool]
 
 
 @dataclass(frozen=True)
@@ -27,6 +37,7 @@ class Constraint:
     max_words: int | None = None  # separated by whitespace
     max_tokens: int | None = None
     regex: re.Pattern[str] | None = None  # found in it (write ^…$ for all of it)
+    others: Mapping[str, Part] = field(default_factory=dict)  # of other packages, by name
 
     @staticmethod
     def parse(written: Mapping[str, Any], labels: Sequence[str] | None = None) -> Constraint:
@@ -34,17 +45,17 @@ class Constraint:
 
         Raises SoftPromptError for unknown or no keys, and for values that cannot be checked.
         """
-        names = [field.name for field in fields(Constraint)]
         if not isinstance(written, Mapping) or not written:
             raise SoftPromptError(
                 f"a constraint is a mapping with a key, not {written!r}",
-                why=f"known: {', '.join(names)}",
+                why=f"known: {', '.join(CONSTRAINTS)}",
                 fix="for example {max_words: 20}",
             )
-        if strange := next((key for key in written if key not in names), None):
-            raise unknown("constraint", str(strange), names)
-        values = {name: _PARSERS[name](value, labels) for name, value in written.items()}
-        return Constraint(**values)
+        if strange := next((key for key in written if key not in CONSTRAINTS), None):
+            raise unknown("constraint", str(strange), CONSTRAINTS)
+        values = {name: CONSTRAINTS[name](value, labels) for name, value in written.items()}
+        others = {name: value for name, value in values.items() if name not in _PARSERS}
+        return Constraint(**{k: v for k, v in values.items() if k in _PARSERS}, others=others)
 
     def broken(self, answer: str, count_tokens: Words | None = None) -> list[str]:
         """Return the names of the parts that do not hold; `max_tokens` needs `count_tokens`."""
@@ -55,7 +66,7 @@ class Constraint:
             "max_words": self.max_words is not None and len(text.split()) > self.max_words,
             "max_tokens": self.max_tokens is not None and _count(text, count_tokens) > self.max_tokens,
             "regex": self.regex is not None and not self.regex.search(text),
-        }
+        } | {name: not part.check(text) for name, part in self.others.items()}
         return [name for name, is_broken in broken.items() if is_broken]
 
     def holds(self, answer: str, count_tokens: Words | None = None) -> bool:
@@ -65,10 +76,12 @@ class Constraint:
     @property
     def parts(self) -> list[str]:
         """Return the names of the parts that it has."""
-        return [field.name for field in fields(self) if getattr(self, field.name) is not None]
+        return [*(name for name in _PARSERS if getattr(self, name) is not None), *self.others]
 
     def __str__(self) -> str:
-        return ", ".join(f"{name} {_shown(getattr(self, name))}" for name in self.parts)
+        values = {name: getattr(self, name) for name in _PARSERS}
+        values |= {name: part.value for name, part in self.others.items()}
+        return ", ".join(f"{name} {_shown(values[name])}" for name in self.parts)
 
 
 def _labels(value: Any, labels: Sequence[str] | None) -> tuple[str, ...]:
@@ -133,6 +146,48 @@ _PARSERS: dict[str, Callable[[Any, Sequence[str] | None], Any]] = {
     "max_tokens": _length("max_tokens"),
     "regex": _regex,
 }
+
+
+def _constraint_of(name: str, target: Any) -> Callable[[Any, Sequence[str] | None], Part]:
+    """Read a constraint of another package: a function of its value and the labels, which gives a check."""
+    if not callable(target):
+        raise SoftPromptError(
+            f"a constraint is a function, not a {type(target).__name__}",
+            fix="write `def max_lines(value, labels): return lambda text: …` (docs/own-method.md)",
+        )
+
+    def parse(value: Any, labels: Sequence[str] | None) -> Part:
+        try:
+            check = target(value, labels)
+        except (TypeError, ValueError) as error:
+            raise SoftPromptError(
+                f"constraint `{name}` cannot take {value!r}", why=str(error), fix="correct its value"
+            ) from error
+        if not callable(check):
+            raise SoftPromptError(
+                f"constraint `{name}` gave a {type(check).__name__} instead of a check",
+                why="it must return a function of a text that returns True or False",
+                fix="correct the package that it comes from",
+            )
+        return Part(value, lambda text: _checked(name, check, text))
+
+    return parse
+
+
+def _checked(name: str, check: Callable[..., Any], text: str) -> bool:
+    try:
+        return bool(check(text))
+    except Exception as error:
+        raise SoftPromptError(
+            f"constraint `{name}` failed on the answer {text[:60]!r}",
+            why=f"{type(error).__name__}: {error}",
+            fix="correct the package that it comes from",
+        ) from error
+
+
+CONSTRAINTS: Registry[Callable[[Any, Sequence[str] | None], Any]] = Registry(
+    "constraint", "softprompt.constraints", _PARSERS, _constraint_of
+)
 
 
 def _wrong(name: str, value: Any, wanted: str, example: str) -> SoftPromptError:

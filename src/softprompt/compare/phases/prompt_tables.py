@@ -30,8 +30,6 @@ from ..trials import Trial
 from .model_pool import forget, frozen_base
 from .score import score_reference, scored
 
-START = ("text", "artifact", "transfer")  # options that say only where vectors begin
-
 
 def grow(trial: Trial, folder: Folder) -> Result:
     """Train a table of some of the prompts on their rows, and score the watched prompts' test rows."""
@@ -74,9 +72,7 @@ def share(method: SoftPrompt, final: Artifact, lm: LanguageModel) -> list[str]:
 
 def of_each_prompt(final: Artifact, lm: LanguageModel) -> set[str]:
     """Return the names of the tensors that grow with the number of prompts."""
-    options = {k: v for k, v in final.manifest["options"].items() if k not in START}
-    if "init" in options:
-        options["init"] = "vocab"
+    options = methods.options_to_load(final.manifest["method"], final.manifest["options"])
 
     def shapes(*prompts: str) -> dict[str, Any]:
         setting = Setting(lm, prompts, feature_size=lambda reads: size(lm, reads))
