@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from softprompt.data.template import Template
 from softprompt.errors import SoftPromptError
+from softprompt.recommend import draft
 from softprompt.recommend.infer_fields import guess
+from softprompt.recommend.requirements import kind_of
 
 LABELS = ["good", "bad"]
 
@@ -166,3 +170,14 @@ def test_a_column_of_few_values_that_is_the_label_names_no_prompts():
         assert found.prompt_field is None
         assert Template(found.input, found.target).render(made[0]).target == "calm"
     assert guess(rows(question=free, answer=other, topic=VOICES["voice"])).prompt_field is None
+
+
+def test_rows_that_compare_two_answers_are_preferences():
+    pairs = rows(prompt=text, chosen=lambda i: f"{i} indeed", rejected=lambda i: f"no {i}")
+    found = guess(pairs)
+    assert (found.input, found.target, found.rejected) == ("{{ prompt }}", "{{ chosen }}", "{{ rejected }}")
+    rendered = [draft.template_of(found).render(row) for row in pairs]
+    assert rendered[2].rejected == "no 2" and kind_of(rendered) == "preference"
+    assert (
+        draft.sections("rows.jsonl", Path("."), found, "preference")["template"]["rejected"] == found.rejected
+    )

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import final
 
 from ..data.collate import Batch
+from ..data.example import Example
 from ..lm.context import Context
 from ..methods.base import Features, Reads
 from .base import Cache
@@ -24,6 +25,12 @@ class InputCache:
     def context(self, indices: Sequence[int]) -> Context | None:
         """Return the context of a batch of rows; None where it is not kept."""
         return None if self.contexts is None else self.contexts.batch(indices)
+
+    def of(self, examples: Sequence[Example]) -> InputCache:
+        """Return the caches of other examples, whose inputs are all kept here too."""
+        if self.contexts is None:
+            return InputCache()
+        return InputCache(Cache(self.contexts.kept, self.contexts.store, examples))
 
     def fill(self, batch: Batch, indices: Sequence[int], reads: Reads | None) -> Batch:
         """Add the features of these rows to their batch, where those that `reads` names are kept."""

@@ -59,7 +59,8 @@ def decide(
     place, features = place or CacheFolder(), None
     inputs = sum(cached_tokens(e) for e in examples)
     rows = max(1, len(examples))
-    targets = sum(max(len(e.target_ids), 1) for e in examples)
+    targets = sum(max(e.answer_tokens, 1) for e in examples)
+    sides = sum(len(e.answers) for e in examples) / rows  # rows of the batch that a row takes
     soft_after = 0 if injection.after is None else injection.after.mask.shape[1]
     soft_before = 0 if injection.before is None else injection.before.mask.shape[1]
     if reads is not None and is_constant(lm, reads):
@@ -71,12 +72,12 @@ def decide(
     whole = Plan("full", "", 0, 0, kv.bytes_needed(distinct(kv, needed)), budget, features=features)
     if reason := _why_full(lm, injection):
         soft = soft_after + soft_before
-        step = round(batch_size * ((inputs + targets) / rows + soft))
+        step = round(batch_size * ((sides * inputs + targets) / rows + sides * soft))
         return replace(whole, reason=reason, step_tokens=step, soft_tokens=soft)
     kv_keeping = _keep(kv, needed, cache, budget - taken[0], place, taken[1])
     plan = replace(
         whole,
-        step_tokens=round(batch_size * (targets / rows + soft_after)),
+        step_tokens=round(batch_size * (targets / rows + sides * soft_after)),
         soft_tokens=soft_after,
         disk_bytes=kv_keeping.disk_bytes,
         folder=kv_keeping.folder,
@@ -88,7 +89,7 @@ def decide(
         else:
             reason = f"the inputs' KV {kv_keeping.reason}"
         return replace(
-            plan, mode="recompute", reason=reason, prefill_tokens=round(batch_size * inputs / rows)
+            plan, mode="recompute", reason=reason, prefill_tokens=round(batch_size * sides * inputs / rows)
         )
     reason = f"nothing trained is ahead of or inside the input, and its KV {kv_keeping.reason}"
     mode = "cached-ram" if kv_keeping.where == "ram" else "cached-disk"

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from ..training.preview import Counts, Piece
 
 SHOWN_TOKENS = 60  # of a long part, half at each end
-STYLES = {"target": "bold green", "soft": "bold magenta", "prefix": "bold magenta", "adapter": "bold magenta"}
+STYLES = {"target": "bold green", "rejected": "red"}
+STYLES |= dict.fromkeys(("soft", "prefix", "adapter"), "bold magenta")
 
 
 def check(recipe: RecipeFile, overrides: Overrides = None, json: Json = False) -> Reply:
@@ -76,7 +77,10 @@ def check(recipe: RecipeFile, overrides: Overrides = None, json: Json = False) -
         if len(prepared.prompts) > 1:
             text.append(f"  prompt {prepared.prompts[example.prompt]}")
         text.append("\n  ").append(_line(pieces)).append("\n")
-    text.append("  (tokens are separated by |; the target, which is learned, comes last)\n\n", style="dim")
+    last = "the target, which is learned, comes last"
+    if read.task.kind == "preference":
+        last = "the chosen answer is followed by the rejected one, which the model reads in its place"
+    text.append(f"  (tokens are separated by |; {last})\n\n", style="dim")
     text.append(_rows(counts, prepared)).append("\n\n")
     if prepared.carried is not None:
         text.append(str(prepared.carried)).append("\n\n")
@@ -149,6 +153,8 @@ def _price(price: Price, prepared: Prepared) -> str:
     ]
     if price.cache_seconds:
         rows.insert(0, ("cache", duration(price.cache_seconds), f"{size(prepared.plan.cache_bytes)}, once"))
+    if price.reference_seconds:
+        rows.append(("reference", duration(price.reference_seconds), "all rows without vectors, once"))
     if price.text_seconds:
         rows.append(("texts", duration(price.text_seconds), "at most; answers to dev rows"))
     rows += [

@@ -100,6 +100,7 @@ def generate(
     options = _options(max_new_tokens, temperature, option)
     from ..artifacts import artifact as artifacts
     from ..config.load import recipe_from_dict
+    from ..data.task import WRITTEN
     from ..evaluation.answering import checked
 
     opened = artifacts.load(artifact)
@@ -119,7 +120,7 @@ def generate(
         prompt = name_of(tuned.artifact, prompt)
     else:
         rows, prompt = with_prompt(rows, tuned, prompt), None
-    if text is not None and not json and sys.stdout.isatty() and tuned.encoder.kind == "generation":
+    if text is not None and not json and sys.stdout.isatty() and tuned.encoder.kind in WRITTEN:
         _stream(tuned, text, prompt, options)
         return Reply({})
     answers: list[str] = []  # one for each line

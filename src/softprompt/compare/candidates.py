@@ -136,7 +136,12 @@ def _kept(recipe: Recipe, method: str) -> dict[str, Any]:
 
 
 def _fits(name: str, recipe: Recipe) -> bool:
-    """Return whether a default candidate can do the task: a reference cannot answer by a trained head."""
+    """Return whether a default candidate can do the task.
+
+    A reference cannot answer by a trained head, and preferences are measured against the plain model itself.
+    """
+    if recipe.task.kind == "preference" and name == "few-shot":
+        return False
     return not (recipe.task.needs_head and name in REFERENCES)
 
 

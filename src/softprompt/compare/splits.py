@@ -67,7 +67,7 @@ def lay(recipe: Recipe, lm: LanguageModel, folder: Folder) -> Splits:
     from ..data.labels import distinct_labels
     from ..data.round_trip import end_texts, without_end
     from ..data.row_notes import remarks
-    from ..evaluation.metrics import METRICS, default_metrics
+    from ..evaluation.metrics import check_metrics, default_metrics
     from ..lm.loading import fingerprint as base_fingerprint
 
     if recipe.compare.growth and recipe.data.prompt_field is None:
@@ -111,8 +111,7 @@ def lay(recipe: Recipe, lm: LanguageModel, folder: Folder) -> Splits:
         lines = (json.dumps(row, ensure_ascii=False, default=json_default) + "\n" for row in rows)
         write_text(folder.rows(name), "".join(lines))
     metrics = list(recipe.task.metrics or default_metrics(recipe.task.kind))
-    if unknown := [name for name in metrics if name not in METRICS]:
-        raise SoftPromptError(f"unknown metric '{unknown[0]}'", fix="correct task.metrics")
+    check_metrics(metrics, recipe.task.kind)
     return Splits(
         model=lm.name,
         base=base_fingerprint(lm),

@@ -48,6 +48,7 @@ class TemplateConfig(_Section):
 
     input: Name = "{{ input }}"
     target: Name = "{{ target }}"
+    rejected: Name | None = None  # preference: the answer that the target is preferred to
     chat: bool = False  # wrap the input in the model's own chat template
     system: str | None = None
     chat_options: dict[str, Any] = {}  # variables of the chat template: enable_thinking, …
@@ -66,9 +67,9 @@ class TemplateConfig(_Section):
 class TaskConfig(_Section):
     """The task is what is predicted, and how it is scored."""
 
-    kind: Literal["generation", "classification", "choice", "token-classification", "regression"] = (
-        "generation"
-    )
+    kind: Literal[
+        "generation", "classification", "choice", "token-classification", "regression", "preference"
+    ] = "generation"
     labels: list[Name] | None = None  # classification; None: the distinct targets of the training rows
     head: bool = False  # classification: a trained head predicts labels that are no words
     verbalizer: dict[Name, Name] | None = None  # masked words: the word for each label
@@ -76,6 +77,7 @@ class TaskConfig(_Section):
     tags: Name = "tags"  # and the one that holds their tags
     choices: Name | None = None  # choice: the field that holds the row's list of choices
     references: Name | None = None  # generation: the field that holds a list of reference texts
+    beta: Rate = 0.1  # preference: how strongly DPO keeps to the reference model
     metrics: list[Name] | None = None
     max_new_tokens: Positive = 64
 
@@ -88,6 +90,10 @@ class TaskConfig(_Section):
         for key in ("head", "verbalizer"):
             if getattr(self, key) and self.kind != "classification":
                 raise _mistake(f"`{key}` belongs to `kind: classification`, but kind is {self.kind}")
+        if "beta" in self.model_fields_set and self.kind != "preference":
+            raise _mistake(f"`beta` belongs to `kind: preference`, but kind is {self.kind}")
+        if self.references is not None and self.kind == "preference":
+            raise _mistake("`references` belongs to `kind: generation`, but kind is preference")
         if self.head and self.verbalizer:
             raise _mistake("`verbalizer` names words, but with `head: true` labels are no words")
         if self.labels is None:
@@ -105,6 +111,10 @@ class TaskConfig(_Section):
     def needs_head(self) -> bool:
         """Return whether a head answers, which is trained and saved with the prompt."""
         return self.head or self.kind in ("token-classification", "regression")
+
+
+#: The templates of a preference task, for rows as they are usually published.
+PAIRS = {"input": "{{ prompt }}", "target": "{{ chosen }}", "rejected": "{{ rejected }}"}
 
 
 class MethodConfig(_Section):
@@ -225,11 +235,29 @@ class Recipe(_Section):
     output: Name = "runs/prompt"
     compare: CompareConfig = CompareConfig()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _fields_of_pairs(cls, given: Any) -> Any:
+        """Name the usual fields of preference rows in the templates that are not given."""
+        task = given.get("task") if isinstance(given, dict) else None
+        if not isinstance(task, dict) or task.get("kind") != "preference":
+            return given
+        written = given.get("template") or {}
+        return {**given, "template": PAIRS | written} if isinstance(written, dict) else given
+
+    @model_validator(mode="after")
+    def _rejected_fits_kind(self) -> Recipe:
+        if self.template.rejected is not None and self.task.kind != "preference":
+            raise _mistake(f"`template.rejected` belongs to `kind: preference`, but kind is {self.task.kind}")
+        return self
+
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values; `recipe_from_dict(recipe.to_dict())` gives an equal recipe."""
         # keys that were added later are written only if they are set, so that fingerprints stay the same
         unset: dict[str, Any] = {"compare": True} if self.compare == CompareConfig() else {}
-        unset["template"] = {key for key in ("chat_options", "chat_date") if not getattr(self.template, key)}
+        added = ("chat_options", "chat_date", "rejected")
+        unset["template"] = {key for key in added if not getattr(self.template, key)}
+        unset["task"] = set() if self.task.kind == "preference" else {"beta"}
         return self.model_dump(mode="json", exclude=unset)
 
     def with_settings(

@@ -21,7 +21,7 @@ from softprompt.data.round_trip import end_texts, without_end
 from softprompt.data.row import row_of
 from softprompt.data.row_errors import each
 from softprompt.data.spelling import distinct, meant
-from softprompt.data.targets import answer_places, target_ids, target_value
+from softprompt.data.targets import answer_places, rejected_ids, target_ids, target_value
 from softprompt.data.task import ChatSettings, Limits, ModelSide, Task
 from softprompt.data.task_checks import check_task
 from softprompt.data.template import Rendered, Template
@@ -71,20 +71,23 @@ class Encoder:
         where = rendered.row.where
         index = self._prompt(prompt if prompt is not None else rendered.prompt, where)
         candidates = self._candidates(rendered)
-        target, cut = (), 0
+        target, rejected, cut = (), (), 0
         if with_target:
             most = self.limits.max_target_tokens
             target, cut = target_ids(self._tokens, self.task, rendered, candidates, self.labels or (), most)
-        longest = max([len(target), *map(len, candidates or ())])
+            rejected, more = rejected_ids(self._tokens, rendered, target, most)
+            cut += more
+        longest = max([len(target), len(rejected), *map(len, candidates or ())])
         if self.model.answers != "next":  # then they take no room in the row
             longest = 0
         ids, lost = input_ids(self._tokens, self.limits, rendered.input, longest, where, self.turns)
-        read = (target, *(candidates or ())) if self.model.answers != "head" else ()
-        texts = (rendered.input, rendered.target, *(rendered.choices or ()), self.template.system or "")
+        read = (target, rejected, *(candidates or ())) if self.model.answers != "head" else ()
+        texts = (rendered.input, rendered.target, *(rendered.choices or ()), rendered.rejected)
+        texts += (self.template.system or "",)
         self._tokens.check_known((*ids, *(token for part in read for token in part)), where, " ".join(texts))
         places = answer_places(self._tokens, self.task, rendered, ids, lost, self.label_ids)
         value = target_value(rendered) if self.kind == "regression" and with_target else None
-        return Example(ids, target, index, rendered, candidates, cut + lost, places, value)
+        return Example(ids, target, index, rendered, candidates, cut + lost, places, value, rejected)
 
     def render(self, row: Mapping[str, Any] | str, with_target: bool = True) -> Rendered:
         """Render the row's texts, with the label that the row spells.
@@ -114,7 +117,8 @@ class Encoder:
         if rendered.choices is not None:
             choices = tuple(without_end(choice, self._end_texts) for choice in rendered.choices)
         target = without_end(rendered.target, self._end_texts)
-        if target == rendered.target and choices == rendered.choices:
+        rejected = without_end(rendered.rejected, self._end_texts)
+        if (target, rejected, choices) == (rendered.target, rendered.rejected, rendered.choices):
             return rendered
         if rendered.target and not target:
             raise SoftPromptError(
@@ -123,7 +127,14 @@ class Encoder:
                 fix="give the row a target, or remove the row",
             )
         references = tuple(without_end(text, self._end_texts) for text in rendered.references)
-        return replace(rendered, target=target, choices=choices, references=references, end_taken_off=True)
+        return replace(
+            rendered,
+            target=target,
+            choices=choices,
+            references=references,
+            end_taken_off=True,
+            rejected=rejected,
+        )
 
     def encode_rows(
         self, rows: Iterable[Mapping[str, Any]], with_target: bool = True, *, prompt: str | None = None

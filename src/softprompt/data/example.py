@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from softprompt.data.template import Rendered
 from softprompt.data.tokens import Ids
@@ -20,3 +20,22 @@ class Example:
     truncated: int = 0  # tokens cut off, of the input (at its start) and of the target (at its end)
     places: Ids = ()  # where an encoder's answers are read, one a target; see `data.answer_positions`
     value: float | None = None  # the number that a regression row names
+    rejected_ids: Ids = ()  # of a preference row: the answer that `target_ids` is preferred to
+    reference: tuple[float, float] | None = None  # log-probabilities (nats) of both without the prompt
+
+    @property
+    def answers(self) -> tuple[Ids, ...]:
+        """Return the targets that a step computes: two for a pair."""
+        return (self.target_ids, self.rejected_ids) if self.rejected_ids else (self.target_ids,)
+
+    @property
+    def answer_tokens(self) -> int:
+        """Return the number of tokens of all targets."""
+        return len(self.target_ids) + len(self.rejected_ids)
+
+    def sides(self) -> tuple[Example, ...]:
+        """Return the rows of a batch that a step computes: two for a pair, each with its reference."""
+        if self.reference is None:
+            return (self,)
+        chosen, rejected = self.reference
+        return (replace(self, value=chosen), replace(self, value=rejected, target_ids=self.rejected_ids))

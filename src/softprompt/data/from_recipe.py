@@ -8,7 +8,7 @@ from typing import Any
 from softprompt.config.schema import Recipe
 from softprompt.data.capacity import Room
 from softprompt.data.encode import Encoder
-from softprompt.data.task import ChatSettings, Limits, ModelSide, Task
+from softprompt.data.task import WRITTEN, ChatSettings, Limits, ModelSide, Task
 from softprompt.data.template import Template
 
 
@@ -23,6 +23,7 @@ def template_of(recipe: Recipe, mask: str | None = "[MASK]", *, mask_is_known: b
         prompt_field=recipe.data.prompt_field,
         choices_field=recipe.task.choices,
         references_field=recipe.task.references,
+        rejected=recipe.template.rejected,
         words_field=recipe.task.words if tagged else None,
         tags_field=recipe.task.tags if tagged else None,
         mask=mask,
@@ -50,7 +51,7 @@ def room_of(
         answer_context,
         answer_soft,
         apart=apart,
-        new_tokens=recipe.task.max_new_tokens if recipe.task.kind == "generation" else 0,
+        new_tokens=recipe.task.max_new_tokens if recipe.task.kind in WRITTEN else 0,
         length=length,
         limit=limit,
     )

@@ -14,6 +14,7 @@ from softprompt.data.example import Example
 from softprompt.data.numbers import expression, outliers, scaled
 from softprompt.data.round_trip import lost_characters
 from softprompt.data.spelling import same_form
+from softprompt.data.task import WRITTEN
 from softprompt.data.tokens import unknown_to_model
 
 SHOWN = 3  # rows named in a remark
@@ -76,7 +77,7 @@ def _not_back(encoder: Encoder, examples: Sequence[Example]) -> Iterator[Remark]
         return
     lost: dict[str, tuple[str, str]] = {}
     outer: list[str] = []
-    for example in examples if encoder.kind == "generation" else ():
+    for example in examples if encoder.kind in WRITTEN else ():
         target, where = example.rendered.target, example.rendered.row.where
         if example.target_ids and example.target_ids[-1] in encoder.ends:  # else it was cut
             read = encoder.decode(example.target_ids)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from softprompt.data.answer_positions import mask_places, word_places
 from softprompt.data.task import Task
 from softprompt.data.template import Rendered
+from softprompt.data.template_errors import same_answers
 from softprompt.data.tokens import Ids, Tokens
 from softprompt.errors import SoftPromptError
 
@@ -34,8 +35,31 @@ def target_ids(
     if candidates is not None:
         names = labels if task.kind == "classification" else rendered.choices or ()
         return candidates[names.index(rendered.target)], 0
-    text = tokens.after(rendered.input, rendered.target)
-    ids = tokens.of_continuation(text)
+    return _answer(tokens, rendered, rendered.target, most)
+
+
+def rejected_ids(tokens: Tokens, rendered: Rendered, chosen: Ids, most: int | None) -> tuple[Ids, int]:
+    """Return (ids, tokens cut) of a preference row's rejected answer; none for a row without one.
+
+    Raises SoftPromptError where they are those of the chosen answer.
+    """
+    if not rendered.rejected:
+        return (), 0
+    ids, cut = _answer(tokens, rendered, rendered.rejected, most)
+    if ids != chosen:
+        return ids, cut
+    if not cut:
+        raise same_answers(rendered.row.where, rendered.rejected)
+    raise SoftPromptError(
+        f"{rendered.row.where}: the first {most} tokens of both answers are the same",
+        why=f"data.max_target_tokens={most} cuts off where they differ",
+        fix="raise data.max_target_tokens, or take the row out",
+    )
+
+
+def _answer(tokens: Tokens, rendered: Rendered, answer: str, most: int | None) -> tuple[Ids, int]:
+    """Return (ids, tokens cut) of a text that answers the input."""
+    ids = tokens.of_continuation(tokens.after(rendered.input, answer))
     if end := next((token for token in ids if token in tokens.end_ids), None):
         raise SoftPromptError(
             f"{rendered.row.where}: the target holds the end token "
@@ -45,7 +69,7 @@ def target_ids(
         )
     if not ids:
         raise SoftPromptError(
-            f"{rendered.row.where}: the tokenizer gives no token for the target {rendered.target!r}",
+            f"{rendered.row.where}: the tokenizer gives no token for the target {answer!r}",
             why="it removes all of its characters",
             fix="write it in characters that the model knows, or use another model",
         )

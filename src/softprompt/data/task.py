@@ -12,10 +12,13 @@ from typing import Any, Literal
 from softprompt.data.capacity import Room
 
 KINDS = {  # of task, by where a model's answers are read
-    "next": ("generation", "classification", "choice"),
+    "next": ("generation", "classification", "choice", "preference"),
     "mask": ("classification",),
     "head": ("classification", "token-classification", "regression"),
 }
+
+
+WRITTEN = ("generation", "preference")  # kinds of task whose prompts answer with text of their own
 
 
 @dataclass(frozen=True, slots=True)

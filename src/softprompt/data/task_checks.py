@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from softprompt.data.task import KINDS, Task
+from softprompt.data.task import KINDS, WRITTEN, Task
 from softprompt.data.template import Template
 from softprompt.data.tokens import Tokens
 from softprompt.errors import SoftPromptError, unknown
@@ -41,5 +41,7 @@ def check_task(tokens: Tokens, task: Task, template: Template) -> None:
             "a system text has an effect only in chat mode",
             fix="template.chat=true, or put the text into template.input",
         )
-    if task.kind == "generation":
+    if task.kind == "preference" and template.rejected is None:
+        raise SoftPromptError("a preference task needs rejected answers", fix="template.rejected={{ FIELD }}")
+    if task.kind in WRITTEN:
         tokens.check_known((tokens.end(),), "the end token")

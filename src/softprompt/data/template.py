@@ -1,4 +1,4 @@
-"""Rows are rendered as text by two Jinja2 templates, one for the input and one for the target.
+"""Rows are rendered as text by Jinja2 templates: one for the input, one for the target.
 
 Templates run in `data.jinja` and every name in them is a field of the row; a name that the row lacks is an
 error. A field whose name is no word is written `{{ row["Review text"] }}`. This file knows no tokens, torch
@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from softprompt.data.compiled import compiled
+from softprompt.data.compiled import Compiled, compiled
 from softprompt.data.row import Row, row_of
 from softprompt.data.row_fields import name_in, text_list, words_of
 from softprompt.data.spelling import meant, spellings
-from softprompt.data.template_errors import missing_field, not_a_choice
+from softprompt.data.template_errors import missing_field, not_a_choice, same_answers
 from softprompt.errors import SoftPromptError
 
 
@@ -36,6 +36,7 @@ class Rendered:
     tags: tuple[str, ...] = ()  # one a word; () where it was rendered without a target
     end_taken_off: bool = False  # an end token was written at the end of the target, or of a choice
     respelled: tuple[tuple[str, str], ...] = ()  # names that the row spells otherwise: (as written, as read)
+    rejected: str = ""  # of a preference row: the answer that `target` is preferred to
 
 
 class Template:
@@ -44,6 +45,7 @@ class Template:
     `mask` is what `{{ mask }}` writes into the input, for a masked-language model; None: a field like any
     other. Before a model is loaded, `mask_is_known=False` leaves the name to a field of the rows. With
     `words_field` and `tags_field` a row is a list of words and one of tags, and the templates are not used.
+    `rejected` is a third template, for the answer that the target is preferred to.
     """
 
     def __init__(
@@ -58,24 +60,26 @@ class Template:
         references_field: str | None = None,
         words_field: str | None = None,
         tags_field: str | None = None,
+        rejected: str | None = None,
         mask: str | None = None,
         mask_is_known: bool = True,
     ) -> None:
         self.input, self.target, self.chat, self.system = input, target, chat, system
         self.prompt_field, self.choices_field = prompt_field, choices_field
         self.references_field, self.mask, self.mask_is_known = references_field, mask, mask_is_known
-        self.words_field, self.tags_field = words_field, tags_field
+        self.words_field, self.tags_field, self.rejected = words_field, tags_field, rejected
         if words_field and tags_field:  # then these two fields are the row, whatever the templates say
             input, target = ("{{ " + field + " }}" for field in (words_field, tags_field))
         self._input = compiled("template.input", input, () if mask is None else ("mask",))
         self._target = compiled("template.target", target)
+        self._rejected = None if rejected is None else compiled("template.rejected", rejected)
 
     @property
     def names_no_field(self) -> tuple[str, ...]:
-        """Return which of the two templates write the same text for every row."""
+        """Return which of the templates write the same text for every row."""
         if self.words_field and self.tags_field:
             return ()
-        parts = (self._input, self._target)
+        parts = self._parts
         return tuple(part.name for part in parts if not part.fields and not part.whole_row)
 
     @property
@@ -89,8 +93,12 @@ class Template:
         return self._target.fields
 
     def fields(self) -> tuple[str, ...]:
-        """Return the fields that the two templates name, the input's first."""
-        return tuple(dict.fromkeys((*self._input.fields, *self._target.fields)))
+        """Return the fields that the templates name, the input's first."""
+        return tuple(dict.fromkeys(field for part in self._parts for field in part.fields))
+
+    @property
+    def _parts(self) -> list[Compiled]:
+        return [self._input, self._target, *([] if self._rejected is None else [self._rejected])]
 
     @property
     def input_fields(self) -> tuple[str, ...]:
@@ -128,7 +136,10 @@ class Template:
                 target = known
             references = self._references(row) or (target,)
         respelled = ((written, target),) if written != target else ()
-        return Rendered(text, target, prompt, choices, references, row, respelled=respelled)
+        rejected = self._rejected_text(row, target) if with_target else ""
+        return Rendered(
+            text, target, prompt, choices, references, row, respelled=respelled, rejected=rejected
+        )
 
     def render_input(self, row_or_text: Mapping[str, Any] | str) -> str:
         """Render the input's text only; a bare string is the only field of the input template."""
@@ -150,6 +161,20 @@ class Template:
                 fix='give the fields by name, as in {"' + (self._input.fields or ("input",))[0] + '": "…"}',
             )
         return Row({self._input.fields[0]: row}, "the text")
+
+    def _rejected_text(self, row: Row, chosen: str) -> str:
+        if self._rejected is None:
+            return ""
+        text = self._rejected.render(row, {})
+        if not text.strip():
+            raise SoftPromptError(
+                f"{row.where}: the rejected answer is empty",
+                why=f"template.rejected {self.rejected!r} gave {text!r}",
+                fix="give the row a rejected answer, or take the row out",
+            )
+        if text == chosen:
+            raise same_answers(row.where, text)
+        return text
 
     def _masks(self, row: Row) -> dict[str, str]:
         if self.mask is None or not (self.mask_is_known or "mask" not in row):

@@ -19,6 +19,8 @@ def check_rows(template: Template, rows: Sequence[Row], say: Callable[[str], Non
     """Raise SoftPromptError for a template that names no field of the rows, and note what else is odd."""
     columns = list(dict.fromkeys(name for row in rows[:LOOKED_AT] for name in row))
     texts = {"template.input": template.input, "template.target": template.target}
+    if template.rejected is not None:
+        texts["template.rejected"] = template.rejected
     for name in template.names_no_field:
         raise _names_none(name, texts[name], columns)
     if template.system is not None and re.search(r"\{\{|\{%", template.system):

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 import jinja2
 
 from softprompt.data.jinja import NotTextError, NullError
-from softprompt.data.row import Row
+from softprompt.data.row import Row, short
 from softprompt.data.template_limits import LimitError
 from softprompt.errors import SoftPromptError, nearest
 
@@ -127,4 +127,13 @@ def not_a_choice(target: str, choices: tuple[str, ...], row: Row) -> SoftPromptE
         fix="where the row gives the choice's number, write template.target as {{ choices[answer] }}"
         if by_number
         else "the target must be one of the choices, case included",
+    )
+
+
+def same_answers(where: str, text: str) -> SoftPromptError:
+    """Return the error for a preference row whose two answers are the same."""
+    return SoftPromptError(
+        f"{where}: the chosen and the rejected answer are the same: {short(text)}",
+        why="neither is preferred to the other, so the row teaches nothing",
+        fix="correct the row, or take it out",
     )

@@ -17,6 +17,7 @@ from ..data.collate import collate
 from ..data.encode import Encoder
 from ..data.example import Example
 from ..data.sources import read_rows
+from ..data.task import WRITTEN
 from ..errors import SoftPromptError, unknown
 from ..lm import cache_name
 from ..lm.apply import injection_for
@@ -73,7 +74,7 @@ def checked(options: Mapping[str, Any], kind: str) -> dict[str, Any]:
 
     Raises SoftPromptError for unknown options, and for any option where no text is generated.
     """
-    if options and kind != "generation":
+    if options and kind not in WRITTEN:
         raise SoftPromptError(
             f"a {kind} prompt takes no generation options: {', '.join(options)}",
             why="it answers with the likeliest of its candidates, and writes no text",
@@ -134,7 +135,7 @@ def _of_part(
 ) -> list[Any]:
     batch = collate(examples, lm.device, targets=False)
     injection = injection_for(lm, method, batch)
-    if encoder.kind != "generation":
+    if encoder.kind not in WRITTEN:
         answers = answer(lm, encoder, batch, injection, lm.context(batch, injection), examples)
         return [item.text for item in answers]
     try:

@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from .. import methods
 from .._system.progress import task
 from ..cache import InputCache
 from ..config.schema import Recipe
@@ -21,11 +22,13 @@ from ..data.collate import Batch, collate
 from ..data.encode import Encoder
 from ..data.example import Example
 from ..injection import Injection
+from ..lm import finetune
 from ..lm.apply import injection_for
 from ..lm.base import LanguageModel
 from ..lm.context import Context
 from ..lm.generation import answering, tokens_of
-from ..methods.base import SoftPrompt
+from ..methods.base import Setting, SoftPrompt
+from . import pairs
 from .likelihood import target_nll
 from .metric_intervals import Score, compute
 from .metrics import METRICS, default_metrics
@@ -45,6 +48,14 @@ class Record:
     nll: float  # of the target, nats
     tokens: int  # of the target
     scores: tuple[float, ...] | None = None  # log-probability of each label or choice
+    rewards: tuple[float, float] | None = None  # of a pair: beta times the log-ratio to the reference
+
+    @property
+    def loss(self) -> float:
+        """Return what training minimises: of a pair the loss of DPO, otherwise the target's loss."""
+        if self.rewards is None:
+            return self.nll
+        return pairs.loss(self.rewards)
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +103,8 @@ class Evaluator:
     max_new_tokens: int = 64
     batch_tokens: int = BATCH_TOKENS  # of inputs and targets, padding included
     generate_options: dict[str, Any] = field(default_factory=dict)
+    beta: float = 0.1  # of a preference task
+    base_mode: str = "frozen"  # how the base was trained
 
     def run(
         self,
@@ -108,6 +121,10 @@ class Evaluator:
         are generated and counted in text metrics; 0 leaves text metrics out, None generates all rows.
         """
         cache = cache or InputCache()
+        if self.encoder.kind == "preference":
+            if self.base_mode == "full" and any(e.reference is None for e in examples):
+                raise pairs.no_reference()
+            examples = self.with_references(examples, cache)
         started = time.perf_counter()
         records = self._records(method, examples, cache, progress)
         seconds = time.perf_counter() - started
@@ -124,6 +141,25 @@ class Evaluator:
         results = {name: scores[name] for name in [*names, "perplexity"] if name in scores}
         return Evaluation(results, records, seconds)
 
+    def with_references(self, examples: Sequence[Example], cache: InputCache) -> list[Example]:
+        """Add what the base model gives both answers of each pair without the prompt; some may have it.
+
+        `cache` is as in `run`.
+        """
+        if all(example.reference is not None for example in examples):
+            return list(examples)
+        results = list(examples)
+        plain = methods.build("none", Setting(self.lm, self.encoder.prompts))
+        weights = [len(e.input_ids) + e.answer_tokens for e in examples]
+        with _counted("reference model", weights, None) as count, finetune.without_adapters(self.lm):
+            for indices, batch, context, injection in self._batches(plain, examples, cache):
+                rows = [examples[i] for i in indices]
+                scored = pairs.log_probabilities(self.lm, batch, injection, context, rows)
+                for i, example, scores in zip(indices, rows, scored, strict=True):
+                    results[i] = replace(example, reference=scores)
+                count(indices)
+        return results
+
     def _records(
         self,
         method: SoftPrompt,
@@ -132,7 +168,7 @@ class Evaluator:
         progress: Progress | None,
     ) -> list[Record]:
         records: dict[int, Record] = {}
-        weights = [len(e.input_ids) + len(e.target_ids) for e in examples]
+        weights = [len(e.input_ids) + e.answer_tokens for e in examples]
         with _counted("scoring rows", weights, progress) as count:
             for indices, batch, context, injection in self._batches(method, examples, cache):
                 rows = [examples[i] for i in indices]
@@ -143,6 +179,9 @@ class Evaluator:
     def _scored(
         self, rows: Sequence[Example], batch: Batch, context: Context | None, injection: Injection
     ) -> list[Record]:
+        if self.encoder.kind == "preference":
+            scored = pairs.log_probabilities(self.lm, batch, injection, context, rows)
+            return [_pair_record(e, scores, self.beta) for e, scores in zip(rows, scored, strict=True)]
         if self.encoder.kind != "generation":
             answers = answer(self.lm, self.encoder, batch, injection, context, rows)
             return [_record(e, a.text, a.nll, a.scores) for e, a in zip(rows, answers, strict=True)]
@@ -180,7 +219,7 @@ class Evaluator:
     def _batches(
         self, method: SoftPrompt, examples: Sequence[Example], cache: InputCache
     ) -> Iterator[tuple[list[int], Batch, Context | None, Injection]]:
-        targets = [max(1, len(e.target_ids)) for e in examples]
+        targets = [max(1, *map(len, e.answers)) for e in examples]
         outputs = self.lm.spec.vocab_size if self.lm.head is None else self.lm.head.size
         for together in self._orders(examples, targets):
             for indices in by_tokens(together, targets, LOGITS // outputs):
@@ -220,6 +259,7 @@ def score(names: Sequence[str], records: Sequence[Record]) -> dict[str, Score]:
         [r.references for r in records],
         nll=[r.nll for r in records],
         tokens=[r.tokens for r in records],
+        rewards=[r.rewards for r in records if r.rewards is not None] or None,
     )
 
 
@@ -230,18 +270,25 @@ def _record(example: Example, prediction: str, nll: float, scores: tuple[float, 
     )
 
 
+def _pair_record(example: Example, scores: pairs.Pair, beta: float) -> Record:
+    record = _record(example, "", -scores[0], None)
+    return replace(record, rewards=pairs.rewards(scores, example, beta))
+
+
 def dev_key(evaluation: Evaluation) -> DevScore:
-    """Return the first metric; the mean log-loss of the dev rows breaks ties, as accuracy moves in steps."""
+    """Return the first metric; the mean loss of the dev rows breaks ties, as accuracy moves in steps."""
     name, score = next(iter(evaluation.metrics.items()))
     records = evaluation.records
-    log_loss = sum(r.nll for r in records) / max(1, sum(r.tokens for r in records))
+    counts = (1 if r.rewards else r.tokens for r in records)
+    log_loss = sum(r.loss for r in records) / max(1, sum(counts))
     value = score.value if METRICS[name].higher_is_better else -score.value
     return DevScore((value, -log_loss), name, score.value)
 
 
 def evaluator_of(recipe: Recipe, lm: LanguageModel, encoder: Encoder) -> Evaluator:
     """Return the evaluator of a recipe's task."""
-    return Evaluator(lm, encoder, tuple(recipe.task.metrics or ()), recipe.task.max_new_tokens)
+    metrics, beta = tuple(recipe.task.metrics or ()), recipe.task.beta
+    return Evaluator(lm, encoder, metrics, recipe.task.max_new_tokens, beta=beta, base_mode=recipe.base.mode)
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,6 +37,7 @@ def compute(
     *,
     nll: Sequence[float] | None = None,
     tokens: Sequence[int] | None = None,
+    rewards: Sequence[tuple[float, float]] | None = None,
     resamples: int = 1000,
     seed: int = 0,
 ) -> dict[str, Score]:
@@ -44,14 +45,14 @@ def compute(
 
     Accuracy, F1, exact match and ROUGE-L are in 0..1, BLEU and chrF in 0..100, perplexity is 1 or more.
     Tag metrics take texts of tags with spaces between them, `mse` and `pearson` texts of numbers.
-    All metrics of one call use the same resamples. Where all metrics need "nll", `predictions` and
-    `references` may be empty. Raises SoftPromptError for unknown names, no examples, an example without a
-    reference, or inputs of different lengths.
+    Rewards are in nats times beta. All metrics of one call use the same resamples. Where all metrics need
+    "nll" or "rewards", `predictions` and `references` may be empty. Raises SoftPromptError for unknown names,
+    no examples, an example without a reference, or inputs of different lengths.
     """
     import numpy as np
 
     metrics = {name: _metric(name) for name in names}
-    inputs = Inputs(predictions, references, nll, tokens)
+    inputs = Inputs(predictions, references, nll, tokens, rewards)
     n = _check(metrics, inputs)
     results = {}
     for name, metric in metrics.items():
@@ -83,6 +84,14 @@ def _check(metrics: dict[str, Metric], inputs: Inputs) -> int:
             name = next(name for name, metric in metrics.items() if metric.needs == "nll")
             raise SoftPromptError(f"metric '{name}' needs log-likelihoods", fix="pass nll= and tokens=")
         lengths |= {"nll": len(inputs.nll), "tokens": len(inputs.tokens)}
+    if "rewards" in needs:
+        if inputs.rewards is None:
+            name = next(name for name, metric in metrics.items() if metric.needs == "rewards")
+            raise SoftPromptError(
+                f"metric '{name}' needs the rewards of two answers",
+                fix="pass rewards=, or task.kind=preference",
+            )
+        lengths["rewards"] = len(inputs.rewards)
     if len(set(lengths.values())) > 1:
         raise SoftPromptError(f"inputs of different lengths: {lengths}")
     if not any(lengths.values()):

@@ -24,13 +24,15 @@ if TYPE_CHECKING:
 class Inputs:
     """The inputs that a metric may read; `references` holds one or more texts for each prediction.
 
-    `nll` is each target's summed negative log-likelihood in nats, `tokens` its number of tokens.
+    `nll` is each target's summed negative log-likelihood in nats, `tokens` its number of tokens. `rewards`
+    are the implicit rewards of a preference row's chosen and rejected answer.
     """
 
     predictions: Sequence[str]
     references: Sequence[Sequence[str]]
     nll: Sequence[float] | None = None
     tokens: Sequence[int] | None = None
+    rewards: Sequence[tuple[float, float]] | None = None
 
 
 @dataclass(frozen=True)
@@ -40,7 +42,7 @@ class Metric:
     stats: Callable[[Inputs], np.ndarray]
     score: Callable[[np.ndarray], float]
     higher_is_better: bool = True
-    needs: Literal["prediction", "number", "nll"] = "prediction"
+    needs: Literal["prediction", "number", "nll", "rewards"] = "prediction"
 
     @property
     def is_mean(self) -> bool:
@@ -214,6 +216,16 @@ def _perplexity_score(sums: np.ndarray) -> float:
         return float(np.exp(sums[0] / sums[1]))
 
 
+def _rewards(value: Callable[[float, float], float]) -> Metric:
+    """Make a metric: the mean of a function of a row's rewards, of the chosen and the rejected answer."""
+
+    def stats(inputs: Inputs) -> np.ndarray:
+        assert inputs.rewards is not None  # `metric_intervals.compute` checks it
+        return _with_ones([value(chosen, rejected) for chosen, rejected in inputs.rewards])
+
+    return Metric(stats, _mean, needs="rewards")
+
+
 def _metric_of(name: str, target: Any) -> Metric:
     from .own_metrics import metric_of
 
@@ -232,6 +244,10 @@ _LIBRARY: dict[str, Metric] = {
     "chrf": _sacrebleu_metric("CHRF"),
     "rouge_l": Metric(_rouge_stats, _mean),
     "perplexity": Metric(_perplexity_stats, _perplexity_score, higher_is_better=False, needs="nll"),
+    "preference_accuracy": _rewards(lambda chosen, rejected: chosen > rejected),
+    "reward_margin": _rewards(lambda chosen, rejected: chosen - rejected),
+    "chosen_reward": _rewards(lambda chosen, rejected: chosen),
+    "rejected_reward": _rewards(lambda chosen, rejected: rejected),
 }
 METRICS: Registry[Metric] = Registry("metric", "softprompt.metrics", _LIBRARY, _metric_of)
 
@@ -244,7 +260,24 @@ def default_metrics(task_kind: str) -> list[str]:
         "choice": ["accuracy"],
         "token-classification": ["tag_accuracy", "tag_macro_f1"],
         "regression": ["mse", "pearson"],
+        "preference": ["preference_accuracy", "reward_margin", "chosen_reward", "rejected_reward"],
     }
     if task_kind not in defaults:
         raise unknown("task kind", task_kind, defaults)
     return defaults[task_kind]
+
+
+def check_metrics(names: Sequence[str], task_kind: str) -> None:
+    """Raise SoftPromptError for an unknown metric, and for one that such a task has no numbers for."""
+    for name in names:
+        if name not in METRICS:
+            raise unknown("metric", name, METRICS, fix="correct task.metrics")
+        needs, is_pair = METRICS[name].needs, task_kind == "preference"
+        if (needs == "rewards") != is_pair and (needs != "nll" or not is_pair):
+            raise SoftPromptError(
+                f"metric '{name}' cannot score a {task_kind} task",
+                why="a preference task compares the log-probabilities of two answers, and writes none"
+                if is_pair
+                else "only a preference task has rewards of two answers",
+                fix=f"task.metrics={','.join(default_metrics(task_kind))}".replace("=", "=[") + "]",
+            )

@@ -5,8 +5,9 @@ A classification head, where the model has one, is trained in every mode.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Literal
+import contextlib
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -68,6 +69,22 @@ def unfreeze(
         parameter.requires_grad_("lora_" in name or name in lm.head_names)
         if "lora_" in name:  # float32 for the same reason as above; peft casts its input
             parameter.data = parameter.data.float()
+
+
+@contextlib.contextmanager
+def without_adapters(lm: LanguageModel) -> Iterator[None]:
+    """Run the base without its LoRA weights, if it has any."""
+    layers: list[Any] = [m for m in lm.model.modules() if hasattr(m, "lora_A")]
+    trained = {p: p.requires_grad for p in lm.model.parameters()} if layers else {}
+    try:
+        for layer in layers:
+            layer.enable_adapters(False)
+        yield
+    finally:
+        for layer in layers:
+            layer.enable_adapters(True)
+        for parameter, is_trained in trained.items():
+            parameter.requires_grad_(is_trained)
 
 
 def trained_weights(lm: LanguageModel) -> dict[str, Tensor]:

@@ -17,7 +17,11 @@ from .infer_fields import Guess
 def template_of(fields: Guess) -> Template:
     """Return the template of the inferred fields."""
     return Template(
-        fields.input, fields.target, prompt_field=fields.prompt_field, choices_field=fields.choices
+        fields.input,
+        fields.target,
+        prompt_field=fields.prompt_field,
+        choices_field=fields.choices,
+        rejected=fields.rejected,
     )
 
 
@@ -36,7 +40,10 @@ def sections(
         task["choices"] = fields.choices
     if kind == "generation" and fields.references is not None:
         task["references"] = fields.references
-    return {"data": data, "template": {"input": fields.input, "target": fields.target}, "task": task}
+    template = {"input": fields.input, "target": fields.target}
+    if fields.rejected is not None:
+        template["rejected"] = fields.rejected
+    return {"data": data, "template": template, "task": task}
 
 
 def text_of(recipe: Mapping[str, Any], head: Sequence[str]) -> str:

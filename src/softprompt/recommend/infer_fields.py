@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..config.schema import PAIRS
 from ..data.labels import MAX_LABELS
 from ..errors import SoftPromptError
 from .requirements import LABEL_WORDS, ROWS_A_LABEL
@@ -60,10 +61,12 @@ class Guess:
     choices: str | None = None
     references: str | None = None  # the column that lists every good answer
     prompt_field: str | None = None  # the column that names each row's prompt
+    rejected: str | None = None  # the template of the answer that the target is preferred to
 
     def lines(self) -> list[tuple[str, str]]:
         """Return the names and values to show to a user."""
         shown = [("input", self.input.replace("\n", "⏎")), ("target", self.target)]
+        shown += [("rejected", self.rejected)] if self.rejected else []
         more = (("choices", self.choices), ("references", self.references), ("prompts", self.prompt_field))
         return shown + [(name, value) for name, value in more if value]
 
@@ -89,6 +92,13 @@ def guess(
     if input is None and target is None and _is_chat(rows, fields):
         turns = "{% for message in messages[:-1] %}{{ message.content }}\n{% endfor %}"
         return Guess(turns, "{{ messages[-1].content }}", prompt_field=prompt_field or None)
+    if input is None and target is None and _is_pairs(rows, fields):
+        return Guess(
+            PAIRS["input"],
+            PAIRS["target"],
+            prompt_field=prompt_field or None,
+            rejected=PAIRS["rejected"],
+        )
     choices = choices or _named(fields, CHOICES)
     open_fields = [name for name in fields if name not in (choices, prompt_field) and not _is_aside(name)]
     if prompt_field is None and target is None and choices is None:
@@ -159,6 +169,12 @@ def _is_chat(rows: Rows, fields: Sequence[str]) -> bool:
         and all(isinstance(turn, dict) and isinstance(turn.get("content"), str) for turn in row["messages"])
         for row in rows
     )
+
+
+def _is_pairs(rows: Rows, fields: Sequence[str]) -> bool:
+    """Return whether the rows compare two answers: texts in `prompt`, `chosen` and `rejected`."""
+    names = ("prompt", "chosen", "rejected")
+    return all(name in fields and all(isinstance(row[name], str) for row in rows) for name in names)
 
 
 def _target(rows: Rows, fields: Sequence[str]) -> str | None:

@@ -24,6 +24,7 @@ from ..config.load import load_recipe, recipe_from_dict
 from ..config.schema import Recipe
 from ..data.sources import Row, read_rows
 from ..data.split import limit_rows
+from ..data.task import WRITTEN as TEXTS
 from ..errors import SoftPromptError
 from ..methods import option_names
 from . import draft, time_budget
@@ -225,12 +226,13 @@ def comparison(
     if needs.longest - needs.longest_target > room:
         data["max_input_tokens"] = room
         limits.append(f"inputs of more than {room} tokens lose their first ones (data.max_input_tokens)")
-    if needs.kind == "generation":
+    if needs.kind in TEXTS:
         most = min(LONGEST_TARGET, needs.context // 8)
         task["max_new_tokens"] = min(most, max(16, needs.longest_target + 4))
         if needs.longest_target > most:
             data["max_target_tokens"] = most
             limits.append(f"targets of more than {most} tokens lose their last ones (data.max_target_tokens)")
+    if needs.kind == "generation":
         compare["text_rows"] = WRITTEN
         limits.append(f"answers are written for {WRITTEN} test rows; perplexity is of all")
     if needs.rows >= ENOUGH:
@@ -247,6 +249,7 @@ def _methods(needs: Needs) -> list[str]:
     short = replace(needs, longest=min(needs.longest, needs.context // 4))
     out = {item.candidate.name for item in rank(short).excluded}
     words = ["tf-idf"] if needs.kind == "classification" else []
+    out |= {"few-shot"} if needs.kind == "preference" else set()
     return [name for name in (*METHODS, *OTHERS, *words) if name not in out]
 
 

@@ -45,7 +45,7 @@ class Needs:
     required: Requirements
     rows: int
     prompts: int  # named by the rows; 1 where they name none
-    kind: str  # of task: "classification", "choice" or "generation"
+    kind: str  # of task: "classification", "choice", "generation" or "preference"
     labels: tuple[str, ...]  # classification: most frequent first
     majority: float | None  # classification: share of the most frequent label
     input_tokens: float  # median
@@ -115,7 +115,11 @@ def measure(
 
 
 def kind_of(rendered: Sequence[Rendered]) -> str:
-    """Return the kind of task: choices where rows have them, labels where few short targets occur often."""
+    """Return the kind of task: preferences or choices where rows have them, labels where few short targets
+    occur often.
+    """
+    if all(item.rejected for item in rendered):
+        return "preference"
     if all(item.choices for item in rendered):
         return "choice"
     targets = {item.target for item in rendered}

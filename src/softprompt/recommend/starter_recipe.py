@@ -8,6 +8,7 @@ from typing import Any
 
 from ..config.load import recipe_from_dict
 from ..data.sources import read_rows
+from ..data.task import WRITTEN
 from . import draft
 from .infer_fields import Guess, guess
 from .requirements import kind_of
@@ -27,8 +28,9 @@ def recipe_for(rows: str, folder: Path) -> tuple[dict[str, Any], Guess]:
     rendered = [template.render(row) for row in read]
     recipe: dict[str, Any] = {"model": "smollm2", **draft.sections(rows, folder, fields, kind_of(rendered))}
     if recipe["task"]["kind"] == "generation":
-        words = max(len(row.target.split()) for row in rendered)
         recipe["task"]["metrics"] = ["perplexity", "chrf"]
+    if recipe["task"]["kind"] in WRITTEN:
+        words = max(len(row.target.split()) for row in rendered)
         recipe["task"]["max_new_tokens"] = max(16, min(LONGEST, 2 * words))
     recipe |= {
         "method": "prompt-tuning" if fields.prompt_field else "prefix-tuning",

@@ -44,12 +44,14 @@ class Shape:
 
 def largest_batch(examples: Sequence[Example], batch_size: int, batch_tokens: int | None = None) -> Shape:
     """Return the shape of the largest batch that may occur: that of the longest rows."""
-    ordered = sorted(examples, key=lambda e: len(e.input_ids) + len(e.target_ids), reverse=True)
-    longest = ordered[:1] if batch_tokens is not None else ordered[:batch_size]
-    inputs = max(len(e.input_ids) for e in longest)
-    targets = max(1, *(len(e.target_ids) for e in longest))
+    sides = [(len(e.input_ids), len(ids)) for e in examples for ids in e.answers]
+    a_row = len(sides) // len(examples)  # rows of the batch
+    ordered = sorted(sides, key=sum, reverse=True)
+    longest = ordered[:1] if batch_tokens is not None else ordered[: batch_size * a_row]
+    inputs = max(length for length, _ in longest)
+    targets = max(1, *(length for _, length in longest))
     rows = len(longest) if batch_tokens is None else max(1, batch_tokens // (inputs + targets))
-    return Shape(min(rows, len(examples)), inputs, targets)
+    return Shape(min(rows, len(sides)), inputs, targets)
 
 
 def backward_bytes(lm: LanguageModel, method: SoftPrompt, shape: Shape, *, full: bool) -> int:

@@ -23,6 +23,8 @@ HOW = {"dtype", "threads", "gradient_checkpointing", "apart"}
 HOW |= {"cache", "cache_budget_mb", "cache_disk_mb", "cache_folder"}
 #: What the encoded rows contain already, or what has its own place in the identity.
 IN_ROWS = {"labels", "words", "tags", "choices", "references", "verbalizer"}
+#: Fields of an example that follow from others, or are counted as texts.
+DERIVED = ("rendered", "reference")
 #: Options that name a place: its content counts, not its name.
 PLACES = ("artifact", "encoder")
 
@@ -84,6 +86,8 @@ def rows(examples: Sequence[Example]) -> str:
     for example in examples:
         text = example.rendered
         texts = text.input, text.target, text.choices, text.references, text.words, text.tags
-        parts = {name: getattr(example, name) for name in Example.__dataclass_fields__ if name != "rendered"}
+        parts = {name: getattr(example, name) for name in Example.__dataclass_fields__ if name not in DERIVED}
+        if not example.rejected_ids:  # as in earlier versions, whose checkpoints resume
+            del parts["rejected_ids"]
         digest.update(repr((sorted(parts.items()), texts)).encode("utf-8", "replace"))
     return digest.hexdigest()

@@ -22,8 +22,9 @@ from .activation_memory import (
     largest_batch,
     without_checkpointing,
 )
-from .caches import open_caches
+from .caches import first_needed, open_caches
 from .prepare import Prepared
+from .references import without_references
 from .step_timing import in_memory, median_seconds, spread, step_seconds, typical_batch
 from .trained import artifact_bytes
 from .tune import TEXT_ROWS, optimization
@@ -58,13 +59,15 @@ class Price:
     artifact_bytes: int
     trained_parameters: int
     slower: Slower | None = None  # None: there is none
+    reference_seconds: float = 0.0  # of a preference task, once: all rows through the model without vectors
     faster: str = ""  # what a faster plan would need; empty where there is none
 
     @property
     def seconds(self) -> float:
         """Predict the time of the whole run, without reading rows and loading the model."""
         steps = self.steps * self.step_seconds
-        return self.cache_seconds + steps + self.evaluations * self.evaluation_seconds + self.text_seconds
+        once = self.cache_seconds + self.reference_seconds + self.text_seconds
+        return once + steps + self.evaluations * self.evaluation_seconds
 
     def to_json(self) -> dict[str, Any]:
         """Return all numbers, and the predicted total as `seconds`."""
@@ -79,7 +82,7 @@ def measure(prepared: Prepared, *, slower: bool = True) -> Price:
     evaluation_seconds, text_seconds = evaluating(prepared)
     price = Price(
         batch_rows=len(rows),
-        batch_tokens=_tokens(rows) + sum(len(e.target_ids) for e in rows),
+        batch_tokens=_tokens(rows) + sum(e.answer_tokens for e in rows),
         step_seconds=step,
         steps=numbers.steps,
         cache_seconds=cache_seconds(prepared, rows),
@@ -90,13 +93,14 @@ def measure(prepared: Prepared, *, slower: bool = True) -> Price:
         artifact_bytes=artifact_bytes(prepared.lm, prepared.method),
         trained_parameters=prepared.trained_parameters,
         faster=faster(prepared),
+        reference_seconds=reference_seconds(prepared, evaluation_seconds),
     )
     return replace(price, slower=_slower(prepared, rows, price)) if trains and slower else price
 
 
 def evaluating(prepared: Prepared) -> tuple[float, float]:
     """Time the scoring of all dev rows, and the writing of their texts (0 where none are written)."""
-    dev = spread(prepared.dev, 32)
+    dev = spread(without_references(prepared).dev, 32)
     (dev_cache,), _ = open_caches(in_memory(prepared), [dev])
     evaluator = evaluator_of(prepared.recipe, prepared.lm, prepared.encoder)
     once = median_seconds(lambda: evaluator.run(prepared.method, dev, cache=dev_cache, text_rows=0))
@@ -109,6 +113,14 @@ def evaluating(prepared: Prepared) -> tuple[float, float]:
         batches = min(TEXT_ROWS, len(prepared.dev)) / len(dev)
         text_seconds = written * batches * evaluator.max_new_tokens / tokens
     return once * _tokens(prepared.dev) / _tokens(dev), text_seconds
+
+
+def reference_seconds(prepared: Prepared, evaluation_seconds: float) -> float:
+    """Predict the seconds of the reference model on all rows, from those of scoring the dev rows once."""
+    if prepared.encoder.kind != "preference":
+        return 0.0
+    needed = list(first_needed([prepared]))
+    return evaluation_seconds * (1 + _tokens(needed) / _tokens(prepared.dev))
 
 
 def faster(prepared: Prepared) -> str:

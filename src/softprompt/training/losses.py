@@ -7,7 +7,9 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 
+from ..config.schema import TaskConfig
 from ..data.collate import Batch
 from ..lm.apply import injection_for
 from ..lm.base import LanguageModel
@@ -18,7 +20,7 @@ from .cross_entropy import cross_entropy
 
 @dataclass(frozen=True, slots=True)
 class Losses:
-    """A batch has one loss for each token, label or number that is predicted."""
+    """A batch has one loss for each token, label or number that is predicted, or for each pair of answers."""
 
     values: Tensor  # [N] float32
     rows: Tensor  # [N] the batch's row that each belongs to
@@ -49,6 +51,38 @@ def squared_errors(
     assert batch.values is not None
     errors = (outputs.float() - batch.values).square()
     return Losses(errors, torch.arange(batch.size, device=errors.device))
+
+
+@dataclass(frozen=True, slots=True)
+class PreferenceLoss:
+    """This is the loss of DPO (Rafailov et al. 2023, equation 7), with the plain model as reference.
+
+        loss = -log sigmoid(beta * ((log p(y_w|x) - log p_ref(y_w|x)) - (log p(y_l|x) - log p_ref(y_l|x))))
+
+    Rows of a batch are the sides of pairs (`Example.sides`): the chosen answer y_w, then the rejected y_l.
+    `batch.values` holds log p_ref of each row, in nats.
+    """
+
+    beta: float
+
+    def __call__(
+        self, lm: LanguageModel, method: SoftPrompt, batch: Batch, context: Context | None = None
+    ) -> Losses:
+        """Return one loss a pair, which belongs to the row of its chosen answer."""
+        if batch.values is None:
+            raise ValueError("the rows of a preference task have no reference log-probabilities")
+        tokens = token_losses(lm, method, batch, context)
+        nll = tokens.values.new_zeros(batch.size).index_add(0, tokens.rows, tokens.values)  # [2 pairs]
+        ratios = -nll - batch.values
+        margins = self.beta * (ratios[0::2] - ratios[1::2])
+        return Losses(-logsigmoid(margins), torch.arange(0, batch.size, 2, device=margins.device))
+
+
+def objective_of(task: TaskConfig) -> Objective:
+    """Return what a recipe's task minimises."""
+    if task.kind == "preference":
+        return PreferenceLoss(task.beta)
+    return squared_errors if task.kind == "regression" else token_losses
 
 
 def next_token(lm: LanguageModel, method: SoftPrompt, batch: Batch, context: Context | None = None) -> Tensor:

@@ -33,8 +33,8 @@ from ..data.labels import distinct_labels
 from ..data.row_fields import name_in
 from ..data.sources import Row, fingerprint
 from ..data.spelling import distinct, refuse_twins
-from ..errors import SoftPromptError, unknown
-from ..evaluation.metrics import METRICS
+from ..errors import SoftPromptError
+from ..evaluation.metrics import check_metrics
 from ..lm import finetune
 from ..lm.base import LanguageModel
 from ..lm.loading import fingerprint as base_fingerprint
@@ -102,9 +102,7 @@ def prepare(
     sets the model's gradient checkpointing as planned.
     """
     methods.check_options(recipe.method.name, recipe.method.options())
-    for metric in recipe.task.metrics or ():
-        if metric not in METRICS:
-            raise unknown("metric", metric, METRICS, fix="correct task.metrics")
+    check_metrics(recipe.task.metrics or (), recipe.task.kind)
     refuse_twins(recipe.task.labels or (), "task.labels")
     template = template_of(recipe)
     train_rows, held = read_split(recipe, rows, dev_rows)

@@ -18,7 +18,7 @@ from ..lm.apply import injection_for
 from ..lm.vocabulary import token_text
 from .prepare import Prepared
 
-Part = Literal["input", "target", "soft", "prefix", "adapter"]
+Part = Literal["input", "target", "rejected", "soft", "prefix", "adapter"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +61,7 @@ def count(prepared: Prepared) -> Counts:
     train, dev = prepared.train, prepared.dev
     every = [*train, *dev]
     fields = prepared.encoder.template.fields()
-    keys = [(e.prompt, e.rendered.input, e.rendered.target) for e in train]
+    keys = [(e.prompt, e.rendered.input, e.rendered.target, e.rendered.rejected) for e in train]
     trained_on = {(e.prompt, e.rendered.input) for e in train}
     names = Counter(prepared.prompts[e.prompt] for e in train)
     labels = Counter(label for e in train for label in e.rendered.tags or (e.rendered.target,))
@@ -75,7 +75,7 @@ def count(prepared: Prepared) -> Counts:
         duplicates=len(keys) - len(set(keys)),
         seen_in_dev=sum((e.prompt, e.rendered.input) in trained_on for e in dev),
         inputs=_lengths([len(e.input_ids) for e in every]),
-        targets=_lengths([len(e.target_ids) for e in every]),
+        targets=_lengths([len(ids) for e in every for ids in e.answers]),
         remarks=remarks(prepared.encoder, every),
     )
 
@@ -107,6 +107,7 @@ def layout(prepared: Prepared, example: Example) -> list[Piece]:
         _vectors(injection.after, "soft"),
         _vectors(injection.kv_after, "prefix") if both_ways else None,
         Piece("target", _target(prepared, example)),
+        Piece("rejected", _texts(prepared, example.rejected_ids)) if example.rejected_ids else None,
     ]
     return [piece for piece in pieces if piece is not None]
 
@@ -119,7 +120,11 @@ def _target(prepared: Prepared, example: Example) -> tuple[str, ...]:
     """Return the target as text: its tokens, or the labels of a head's outputs."""
     if prepared.lm.answers == "head":
         return example.rendered.tags or (example.rendered.target,)
-    return tuple(token_text(prepared.lm.tokenizer, i) for i in example.target_ids)
+    return _texts(prepared, example.target_ids)
+
+
+def _texts(prepared: Prepared, ids: Sequence[int]) -> tuple[str, ...]:
+    return tuple(token_text(prepared.lm.tokenizer, i) for i in ids)
 
 
 def examples_to_show(prepared: Prepared, number: int = 3) -> list[Example]:

@@ -71,5 +71,7 @@ class BatchSampler:
 
 
 def row_lengths(examples: Sequence[Example], batch_tokens: int | None = None) -> list[int]:
-    """Return the rows' lengths in tokens: of the input, and with `batch_tokens` of the target too."""
-    return [len(e.input_ids) + (0 if batch_tokens is None else len(e.target_ids)) for e in examples]
+    """Return the rows' lengths in tokens: of the input, and with `batch_tokens` of all that a step reads."""
+    if batch_tokens is None:
+        return [len(e.input_ids) for e in examples]
+    return [len(e.input_ids) * (2 if e.rejected_ids else 1) + e.answer_tokens for e in examples]

@@ -23,7 +23,7 @@ from ..data.example import Example
 from ..lm.base import LanguageModel
 from ..methods.base import SoftPrompt
 from ..methods.side_by_side import SideBySide
-from .losses import Objective, squared_errors, token_losses
+from .losses import Objective, objective_of, token_losses
 from .micro_batch import at_once
 from .prepare import Prepared
 
@@ -42,18 +42,22 @@ class StepPart:
     @staticmethod
     def of(run: Prepared) -> StepPart:
         """Make a run's part, as its plan says."""
-        objective = squared_errors if run.encoder.kind == "regression" else token_losses
         rows, is_full = min(run.recipe.train.batch_size, len(run.train)), run.plan.mode == "full"
         # a prompt ahead of the input that all rows share is run once: see `CausalLM.logits`
         shared = is_full and run.method.reads is None and len(run.prompts) == 1
         return StepPart(
-            run.method, run.train, is_full, rows, 0 if shared else run.plan.soft_tokens, objective
+            run.method,
+            run.train,
+            is_full,
+            rows,
+            0 if shared else run.plan.soft_tokens,
+            objective_of(run.recipe.task),
         )
 
     def tokens(self, example: Example) -> int:
-        """Count the positions of a row that are computed with gradient."""
-        tail = self.soft_tokens + max(1, len(example.target_ids))
-        return tail + len(example.input_ids) if self.is_full else tail
+        """Count the positions that are computed with gradient: of a row, or of both sides of a pair."""
+        head = self.soft_tokens + (len(example.input_ids) if self.is_full else 0)
+        return max(1, example.answer_tokens) + head * (2 if example.rejected_ids else 1)
 
     def step(self) -> tuple[float, float]:
         """Return (positions computed with gradient, positions of the inputs) of a step of mean length."""
@@ -80,7 +84,7 @@ class TrainStep:
 
         The gradient of a sum of losses is right for each part, since parts share no parameter.
         """
-        counts = [self._targets(index, rows) for index, rows in chosen]
+        counts = [self._losses(index, rows) for index, rows in chosen]
         totals = [torch.zeros((), device=self._lm.device) for _ in chosen]
         for one_pass in self._passes(chosen):
             sums = self._sums(one_pass)
@@ -92,8 +96,9 @@ class TrainStep:
                 totals[place] = totals[place] + loss.detach()
         return totals
 
-    def _targets(self, index: int, rows: list[int]) -> int:
-        return sum(len(self._parts[index].examples[row].target_ids) for row in rows)
+    def _losses(self, index: int, rows: list[int]) -> int:
+        examples = [self._parts[index].examples[row] for row in rows]
+        return sum(1 if example.rejected_ids else len(example.target_ids) for example in examples)
 
     def _passes(self, chosen: Sequence[tuple[int, list[int]]]) -> list[list[tuple[int, int, list[int]]]]:
         """Split into passes of (place in `chosen`, part, rows): all parts at once, or one part in pieces."""
@@ -111,15 +116,20 @@ class TrainStep:
         """Return the sum of the losses of each part's rows."""
         lm, parts = self._lm, [self._parts[index] for _, index, _ in one_pass]
         first = parts[0]
-        examples = [self._parts[index].examples[row] for _, index, rows in one_pass for row in rows]
-        batch = collate(examples, lm.device)
-        owner = torch.tensor([k for k, (_, _, rows) in enumerate(one_pass) for _ in rows], device=lm.device)
+        sides = [  # the batch's rows: (place in `one_pass`, number among the rows of all parts, row)
+            (k, self._starts[index] + row, side)
+            for k, (_, index, rows) in enumerate(one_pass)
+            for row in rows
+            for side in self._parts[index].examples[row].sides()
+        ]
+        batch = collate([side for _, _, side in sides], lm.device)
+        owner = torch.tensor([k for k, _, _ in sides], device=lm.device)
         method: SoftPrompt = first.method
         if len(parts) > 1:
             method = SideBySide([part.method for part in parts])
             offsets = torch.tensor(method.offsets, device=lm.device)
             batch = replace(batch, prompt_ids=batch.prompt_ids + offsets[owner])
-        numbers = [self._starts[index] + row for _, index, rows in one_pass for row in rows]
+        numbers = [number for _, number, _ in sides]
         batch, context = self._cache.fill(batch, numbers, method.reads), None
         if not first.is_full:
             context = self._cache.context(numbers) or lm.context(batch)

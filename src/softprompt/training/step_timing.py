@@ -26,6 +26,7 @@ from .decisive import optimization
 from .learner import Learner, Optimization
 from .loop import fit_together
 from .prepare import Prepared
+from .references import without_references
 from .sampler import BatchSampler, row_lengths
 from .step import StepPart, TrainStep
 from .trained import named_parameters
@@ -53,6 +54,7 @@ def round_seconds(runs: Sequence[Prepared], repeats: int = REPEATS) -> float:
 
     Raises SoftPromptError where no loss is finite.
     """
+    runs = [without_references(run) for run in runs]
     first = leading(runs)
     (cache,), _ = open_caches(in_memory(first), [[row for run in runs for row in run.train]])
     parameters = [named_parameters(run.lm, run.method) for run in runs]

@@ -29,6 +29,7 @@ from .loop import Event, fit_together
 from .manifest import manifest, moved, trained_copy
 from .output_folder import make_room, of_this_run
 from .prepare import Prepared
+from .references import with_references
 from .reporting import few_dev_rows, following_steps
 from .run import Hooks, Interrupted, Run
 from .sampler import row_lengths
@@ -110,6 +111,7 @@ def _train(
     # finished ones too: rows are computed beside the same others as if none was finished
     runs, cache, dev_caches = open_shared_caches(runs, progress=hooks.on_cache, say=hooks.stage)
     evaluators = [evaluator_of(run.recipe, run.lm, run.encoder) for run in runs]
+    runs = with_references(runs, evaluators, cache, dev_caches)
     scorers = [DevScorer(*each) for each in zip(evaluators, runs, dev_caches, strict=True)]
     plain_results = [Evaluation({}) for _ in missing]
     if plain:  # now and not after training: a base that is trained too is still the plain model

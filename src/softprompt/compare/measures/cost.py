@@ -70,7 +70,7 @@ def training_flops(
         return TrainingFlops(0.0, 0.0)
     counts = []
     for numbers in batches:
-        batch = collate([examples[i] for i in numbers], lm.device)
+        batch = collate([side for i in numbers for side in examples[i].sides()], lm.device)
         context = lm.prefill(batch) if mode.startswith("cached") else None
         counts.append(
             count_flops(lambda b=batch, c=context: _step(lm, method, b, c, mode, objective, parameters))[1]

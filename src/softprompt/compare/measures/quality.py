@@ -28,9 +28,10 @@ class CandidateRows:
 
 
 def usable(metric: str, rows: Rows) -> list[int]:
-    """Return the numbers of the rows that the metric can use: those answered, or those with a likelihood."""
-    key = "nll" if METRICS[metric].needs == "nll" else "prediction"
-    return [i for i, row in enumerate(rows) if row[key] is not None]
+    """Return the numbers of the rows that the metric can use: those answered, or those with its numbers."""
+    needs = METRICS[metric].needs
+    key = needs if needs in ("nll", "rewards") else "prediction"
+    return [i for i, row in enumerate(rows) if row.get(key) is not None]
 
 
 def scores_of(entry: CandidateRows, metric: str) -> Scores | None:
@@ -52,6 +53,7 @@ def stats_of(seeds: Sequence[Rows], metric: str) -> np.ndarray:
         [row["references"] for row in every],
         [row["nll"] if row["nll"] is not None else 0.0 for row in every],
         [row["tokens"] for row in every],
+        [row.get("rewards") or (0.0, 0.0) for row in every],
     )
     stats = np.asarray(METRICS[metric].stats(inputs), dtype=np.float64)
     return stats.reshape(len(seeds), len(seeds[0]), -1)

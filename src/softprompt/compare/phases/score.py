@@ -123,6 +123,8 @@ def scored(
                 "confidence": None if sure is None else sure[i].confidence,
             }
         )
+        if record.rewards is not None:
+            rows[-1]["rewards"] = list(record.rewards)
     calibrated = None
     if sure:
         calibrated = asdict(calibration([row.confidence for row in sure], [row.correct for row in sure]))

@@ -21,6 +21,7 @@ from ...evaluation.metrics import METRICS
 from ...training.loop import Event
 from ...training.output_folder import make_room, of_this_run
 from ...training.prepare import Prepared, prepare
+from ...training.references import without_references
 from ...training.sampler import BatchSampler, row_lengths
 from ...training.step import StepPart
 from ...training.sweep import prepare_settings
@@ -169,7 +170,7 @@ def _result(run: Run, seconds: float) -> Result:
 
 def _counted(run: Run) -> Cost:
     """Count the operations and the added tokens of a run."""
-    prepared, config = run.prepared, optimization(run.prepared.recipe)
+    prepared, config = without_references(run.prepared), optimization(run.prepared.recipe)
     # the same rows for every candidate and seed, since operations depend on the rows' lengths
     lengths = row_lengths(prepared.train, config.batch_tokens)
     order = BatchSampler(lengths, config.batch_size, 0, config.batch_tokens)

@@ -55,6 +55,7 @@ class RowResult(TypedDict):
     label: int | None  # the predicted one
     target: int | None
     confidence: float | None
+    rewards: NotRequired[list[float]]  # of a preference row: of the chosen answer, of the rejected one
 
 
 class Cost(TypedDict, total=False):
