@@ -62,7 +62,7 @@ def play(place: Path, seconds: float) -> Pilot:
     recipe = recipe_from_dict(plain, method_option_names=option_names())
     lm = kept(recipe)
     rows = [*read_rows(recipe.data.train), *read_rows(str(recipe.data.dev))]
-    required = Requirements(recipe.model, unseen=recipe.compare.unseen is not None)
+    required = Requirements(recipe.model.id, unseen=recipe.compare.unseen is not None)
     ranking = rank(measure(rows, template_of(recipe, lm), lm, required, kind=recipe.task.kind))
     compared = {each["name"] for each in study["contestants"]}  # others have no results to compare with
     ranking = replace(ranking, ranked=tuple(r for r in ranking.ranked if r.candidate.name in compared))

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import methods
 from ._system.display import shown
@@ -25,7 +25,9 @@ from .compare.report.read import comparison
 from .compare.report.schema import Comparison
 from .config.load import Recipe, load_recipe, recipe_from_dict
 from .errors import SoftPromptError
+from .lm import quantization
 from .lm.base import LanguageModel
+from .lm.loading import load
 from .methods.keyword_arguments import in_python, sections
 from .methods.typed_options import MethodOptions, written_out
 from .training import sweep
@@ -36,11 +38,14 @@ from .training.tune import Hooks, Run, tune_many
 from .training.tune import tune as tune_prepared
 from .tuned import Rows, Tuned, open_prompt
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 
 @in_python
 @quietly
 def tune(
-    lm: LanguageModel | str,
+    lm: LanguageModel | PreTrainedModel | str | Path,
     method: str | MethodOptions,
     rows: Rows | str,
     *,
@@ -54,11 +59,13 @@ def tune(
     overwrite: bool = False,
     restart: bool = False,
     progress: bool | None = None,
+    tokenizer: Any = None,
     **settings: Any,
 ) -> Tuned:
     """Tune a prompt or prefix on rows (dicts, or a file) and save it to `output`.
 
-    `lm` is a loaded model, or the name to load one by (with a head, where the task needs one).
+    `lm` is a loaded model, or the name to load one by (with a head, where the task needs one), or a
+    transformers model in memory with its `tokenizer`: `tuned.lm.close()` gives it back as it was.
     `task` is "generation", "classification", …, or a mapping of the recipe's task section.
     `settings` have the names of the command line, in whatever section of a recipe they belong: `length=4` (an
     option of the method; `options` may hold them too), `steps=100`, `max_input_tokens=66`, `base="lora"`.
@@ -67,7 +74,7 @@ def tune(
     time left; by default only in a terminal or a notebook. Raises SoftPromptError, which says what happened,
     why and how to fix it.
     """
-    lm = base_given(lm)
+    lm = base_given(lm, tokenizer)
     base, data = _given(lm, rows, dev)
     recipe = _recipe(lm, method, rows, dev, output, task, template, prompt_field, options, settings)
     check_room(recipe, restart=restart, overwrite=overwrite)
@@ -79,7 +86,7 @@ def tune(
 @in_python
 @quietly
 def search(
-    lm: LanguageModel | str,
+    lm: LanguageModel | PreTrainedModel | str | Path,
     method: str | MethodOptions,
     rows: Rows | str,
     over: Mapping[str, Sequence[Any]],
@@ -94,6 +101,7 @@ def search(
     overwrite: bool = False,
     restart: bool = False,
     progress: bool | None = None,
+    tokenizer: Any = None,
     **settings: Any,
 ) -> list[Tuned]:
     """Tune with every combination of some settings, side by side in one run; the best result is first.
@@ -101,7 +109,7 @@ def search(
     `over` has the names of the command line: `{"lr": [1e-3, 1e-2], "length": [8, 16], "seed": [0, 1, 2]}`.
     Each result is saved in its own folder in `output`. With `progress`, the expected time is shown first.
     """
-    lm = base_given(lm)
+    lm = base_given(lm, tokenizer)
     base, data = _given(lm, rows, dev)
     whole = _recipe(lm, method, rows, dev, output, task, template, prompt_field, options, settings)
     recipes = []
@@ -121,9 +129,20 @@ def search(
 def _recipe(lm, method, rows, dev, output, task, template, prompt_field, options, settings) -> Recipe:
     """Make a recipe from the arguments of `tune`."""
     named = sections(settings, "tune")
+    if not isinstance(lm, str) and named["model"]:
+        raise SoftPromptError(
+            f"{' and '.join(named['model'])} cannot be set for a model that is loaded",
+            why="they say how a model is loaded",
+            fix="give them to softprompt.load, or give the model's name",
+        )
+    given = named["model"]
+    for key in {"quantization", "quantization_config"} & set(given):
+        given[key] = quantization.plain(quantization.configuration(given[key]))
+    if "dtype" in named["train"]:
+        named["train"]["dtype"] = str(named["train"]["dtype"]).removeprefix("torch.")
     return recipe_from_dict(
         {
-            "model": lm if isinstance(lm, str) else lm.name,
+            "model": {"id": lm, **given} if isinstance(lm, str) else lm.origin.recipe(lm.name),
             "data": {
                 **named["data"],
                 "train": rows if isinstance(rows, str) else "rows in memory",
@@ -225,19 +244,18 @@ def _compose(
     return open_prompt(output, lm)
 
 
-def base_given(lm: Any) -> LanguageModel | str:
-    """Return the base model as it was given, a loaded one or a name. Raise for anything else."""
-    if isinstance(lm, LanguageModel | str):
-        return lm
+def base_given(lm: Any, tokenizer: Any = None) -> LanguageModel | str:
+    """Return the base model: a name, a loaded one, or a transformers model in memory, which is opened.
+
+    Raises SoftPromptError for anything else.
+    """
     if isinstance(lm, Path):
-        return str(lm)
-    library = type(lm).__module__.partition(".")[0]
-    kind = f"it is of the type {'' if library == 'builtins' else library + '.'}{type(lm).__name__}"
-    can_be_saved = hasattr(lm, "save_pretrained")
-    raise SoftPromptError(
-        f"lm is no base model: {kind}",
-        why="it must be a hub id, a folder, or what softprompt.load gives, which knows how vectors enter it",
-        fix="save it and its tokenizer with save_pretrained(FOLDER), and give softprompt.load(FOLDER)"
-        if can_be_saved
-        else 'lm = softprompt.load("smollm2")',
-    )
+        lm = str(lm)
+    if isinstance(lm, LanguageModel | str):
+        if tokenizer is not None:
+            raise SoftPromptError(
+                "a tokenizer is given beside a base model that has its own",
+                fix="leave it out, or give a model of transformers: tune(model, …, tokenizer=tokenizer)",
+            )
+        return lm
+    return load(lm, tokenizer)

@@ -26,7 +26,7 @@ from .errors import SoftPromptError
 from .lm.base import LanguageModel
 from .lm.features import size
 from .lm.heads import Head
-from .lm.loading import load
+from .lm.loading import load, load_saved
 from .methods.base import Setting, SoftPrompt
 from .methods.transfer import Carried
 
@@ -64,24 +64,34 @@ def load_base(recipe: Recipe, labels: Sequence[str] | None = None) -> LanguageMo
     """
     dtype, head = recipe.train.dtype, head_of(recipe, labels)
     trained = (recipe.base.mode == "full" or head is not None) and dtype == "auto"
-    lm = load(recipe.model, dtype="float32" if trained else dtype, head=head)
+    settings = recipe.model.settings(token=True)
+    name, quantization = settings.pop("id"), settings.pop("quantization", None)
+    precision = "float32" if trained else dtype
+    lm = load(name, dtype=precision, head=head, quantization_config=quantization, **settings)
     if trained:
         lm.why_dtype = "weights are trained"
     return lm
 
 
-def saved_base(artifact: Artifact, model: str | None = None) -> LanguageModel:
-    """Load the base that an artifact was trained on, in the same precision and with an untrained head.
+def saved_base(artifact: Artifact, model: str | None = None, **options: Any) -> LanguageModel:
+    """Load the base that an artifact was trained on: its revision, precision and quantization, a fresh head.
 
-    `model` names another place to load it from.
+    `model` names another place to load it from. `options` are those of `lm.loading.load`. Code that comes
+    with a checkpoint runs only if they say so: what the artifact says of it does not count.
     """
     base = artifact.manifest["base"]
     head = head_of(recipe_from_dict(artifact.manifest["recipe"]), artifact.manifest["labels"])
     try:
-        return load(model or base["name"], dtype=base["dtype"], head=head)
+        return load_saved(base, model, **{"dtype": base["dtype"], "head": head, **options})
     except SoftPromptError as error:
-        if model is not None:
+        if model is not None or base.get("in_memory"):
             raise
+        if "brings code of its own" in error.why:
+            raise SoftPromptError(
+                f"the base model of {artifact.path} cannot be loaded",
+                why=f"'{base['name']}' brings code of its own, which an artifact cannot allow",
+                fix="read that code and, if you trust it, add --trust-remote-code",
+            ) from error
         raise SoftPromptError(
             f"the base model of {artifact.path} cannot be loaded: {error.what}",
             why=f"{error.why}; the prompt was trained on '{base['name']}'",

@@ -16,6 +16,7 @@ from .build import check_head, encoder_of, saved_base, template_of
 from .config.load import Recipe, recipe_from_dict
 from .data.encode import Encoder
 from .data.sources import read_rows
+from .errors import SoftPromptError
 from .evaluation.answering import listed, texts
 from .evaluation.evaluator import Evaluation, Evaluator, evaluator_of
 from .lm.base import LanguageModel
@@ -92,14 +93,23 @@ def open_prompt(
     model: str | None = None,
     other_base: bool = False,
     plain: bool = False,
+    **loading: Any,
 ) -> Tuned:
     """Load and verify a saved prompt on its base model, which is loaded too where none is given.
 
-    `model` names another place to load the base from. `plain` leaves the prompt out: the base model as it
-    was, with the prompt's template.
+    The base has the revision, precision and quantization that the prompt was trained with. `model` names
+    another place to load it from, and `loading` are options of `softprompt.load` (`token`, `device_map`, …).
+    Code that comes with the base's checkpoint runs only with `trust_remote_code=True` given here.
+    `plain` leaves the prompt out: the base model as it was, with the prompt's template.
     """
     artifact = artifacts.load(path)
-    return opened(artifact, lm or saved_base(artifact, model), other_base=other_base, plain=plain)
+    if lm is not None and loading:
+        raise SoftPromptError(
+            f"{' and '.join(loading)} cannot be set beside lm",
+            why="the base model is loaded already",
+            fix="give them to softprompt.load, or leave lm out",
+        )
+    return opened(artifact, lm or saved_base(artifact, model, **loading), other_base=other_base, plain=plain)
 
 
 def opened(

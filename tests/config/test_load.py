@@ -33,7 +33,7 @@ def mistakes(call) -> str:
 def test_recipe_minimal_has_defaults(recipe_file, tmp_path):
     recipe = load_recipe(recipe_file("data: rows.jsonl\n"))
     assert recipe.data.train == str(tmp_path / "rows.jsonl")
-    assert (recipe.model, recipe.method.name, recipe.base.mode) == ("smollm2", "prompt-tuning", "frozen")
+    assert (recipe.model.id, recipe.method.name, recipe.base.mode) == ("smollm2", "prompt-tuning", "frozen")
     assert (recipe.train.steps, recipe.train.lr, recipe.task.kind) == (200, None, "generation")
 
 
@@ -140,7 +140,7 @@ def test_override_of_what_belongs_to_a_kind(recipe_file):
 
 def test_override_top_level_and_last_wins(recipe_file):
     recipe = load_recipe(recipe_file("data: a.jsonl\n"), ["model=/m", "output=runs/x", "steps=1", "steps=2"])
-    assert (recipe.model, recipe.output, recipe.train.steps) == ("/m", "runs/x", 2)
+    assert (recipe.model.id, recipe.output, recipe.train.steps) == ("/m", "runs/x", 2)
 
 
 def test_override_data_is_relative_to_working_directory(recipe_file, tmp_path, monkeypatch):

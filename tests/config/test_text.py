@@ -160,4 +160,4 @@ def test_formats_are_those_that_a_recipe_is_distinguished_from():
 
 def test_a_recipe_may_begin_with_merged_keys(tmp_path):
     (tmp_path / "r.yaml").write_text("<<: {model: m}\ndata: d.jsonl\n")
-    assert load_recipe(tmp_path / "r.yaml").model == "m"
+    assert load_recipe(tmp_path / "r.yaml").model.id == "m"

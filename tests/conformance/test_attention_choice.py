@@ -64,7 +64,9 @@ def test_choices_on_loading(model_folder, refused):
         lm = softprompt.load(path, attention=choice)
         assert lm.model.config._attn_implementation == f"softprompt_{name}"
     for choice in ("flash", "flash_attention_2"):
-        refused(lambda c=choice: softprompt.load(path, attention=c), choice, "no mask", "attention=sdpa")
+        refused(
+            lambda c=choice: softprompt.load(path, attention=c), choice, "no mask", "attn_implementation=sdpa"
+        )
     refused(lambda: softprompt.load(path, attention="sdpaa"), "'sdpaa'", "'sdpa'")
 
 
@@ -72,4 +74,4 @@ def test_sdpa_where_transformers_has_none():
     model = families.tiny("gpt_oss")
     with pytest.raises(SoftPromptError, match="gpt_oss") as caught:
         CausalLM(model, None, "gpt_oss", attention="sdpa")
-    assert "attention=eager" in caught.value.fix
+    assert "attn_implementation=eager" in caught.value.fix

@@ -122,7 +122,7 @@ def test_code_of_a_checkpoint_is_not_run_and_nobody_is_asked(folder, monkeypatch
     config |= {"model_type": "mine", "auto_map": {"AutoConfig": "mine.C", "AutoModelForCausalLM": "mine.M"}}
     (folder / "config.json").write_text(json.dumps(config))
     (folder / "mine.py").write_text("raise SystemExit('it ran')")
-    assert "code of its own, which softprompt does not run" in fails(folder)
+    assert "code of its own, which is run only if you say so" in fails(folder)
     assert "[y/N]" not in "".join(capfd.readouterr())
 
 
@@ -149,12 +149,12 @@ def test_a_folder_named_in_a_recipe_is_the_recipes(folder, tmp_path, monkeypatch
     recipe = tmp_path / "project" / "recipe.yaml"
     recipe.write_text("model: base/tiny\ndata: rows.jsonl\n")
     monkeypatch.chdir(tmp_path)
-    assert load_recipe(recipe).model == str(tmp_path / "project" / "base" / "tiny")
-    assert load_recipe(recipe, ["model=model"]).model == str(folder)
+    assert load_recipe(recipe).model.id == str(tmp_path / "project" / "base" / "tiny")
+    assert load_recipe(recipe, ["model=model"]).model.id == str(folder)
     recipe.write_text("model: ./gone\ndata: rows.jsonl\n")
-    assert load_recipe(recipe).model == str(tmp_path / "project" / "gone")
+    assert load_recipe(recipe).model.id == str(tmp_path / "project" / "gone")
     for name in ("owner/name", "smollm2"):
-        assert recipe_from_dict({"model": name, "data": {"train": "x"}}).model == name
+        assert recipe_from_dict({"model": name, "data": {"train": "x"}}).model.id == name
     monkeypatch.chdir(tmp_path / "project")
     assert load("base/tiny").name == str(tmp_path / "project" / "base" / "tiny")
     assert load_tokenizer("base/tiny").eos_token == "<end>"

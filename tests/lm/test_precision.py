@@ -66,7 +66,7 @@ def test_other_devices_compute_in_float32():
 
 
 def test_a_model_says_why(model_folder, monkeypatch):
-    monkeypatch.setattr("softprompt.lm.loading.pick_dtype", lambda device: ("bfloat16", "of this machine"))
+    monkeypatch.setattr("softprompt.lm.precision.pick_dtype", lambda device: ("bfloat16", "of this machine"))
     lm = softprompt.load(str(model_folder))
     assert lm.dtype == torch.bfloat16 and lm.why_dtype == "of this machine"
     assert softprompt.load(str(model_folder), dtype="float32").why_dtype == "as asked for"

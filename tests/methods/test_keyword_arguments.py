@@ -101,9 +101,9 @@ def test_a_note_to_a_logger_is_in_pythons_words(monkeypatch, caplog):
     ]
 
 
-def test_a_model_of_ones_own_is_refused_with_what_works(tmp_path):
-    with pytest.raises(SoftPromptError, match="save_pretrained"):
-        softprompt.tune(tiny_model("llama"), "prompt-tuning", ROWS, output=tmp_path / "out")  # type: ignore
+def test_what_is_no_base_model_is_refused_with_what_works(tmp_path):
+    with pytest.raises(SoftPromptError, match=r"softprompt.load\(model, tokenizer\)"):
+        softprompt.tune(tiny_model("llama"), "prompt-tuning", ROWS, output=tmp_path / "out")
     with pytest.raises(SoftPromptError, match="lm is no base model"):
         softprompt.search(None, "prompt-tuning", ROWS, {"lr": [1e-2]}, output=tmp_path / "out")  # type: ignore
     with pytest.raises(SoftPromptError, match="needs a recipe"):

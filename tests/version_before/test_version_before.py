@@ -65,7 +65,7 @@ def test_an_artifact_gives_the_same_logits(name, expected):
 def test_a_recipe_is_read():
     recipe = load_recipe(FILES / "recipe.yaml", ["method.length=5"])
     assert recipe.method.options() == {"length": 5} and recipe.train.lr == 0.01
-    assert recipe.task.labels == ["good", "bad"] and Path(recipe.model) == FILES / "model"
+    assert recipe.task.labels == ["good", "bad"] and Path(recipe.model.id) == FILES / "model"
 
 
 def test_compiled_prompts_are_read_and_verified():

@@ -12,6 +12,8 @@ from typing import Any
 
 import torch
 
+from .secrets import without_secrets
+
 
 def provenance() -> dict[str, Any]:
     """Return the part of a manifest that every artifact has, however it was made."""
@@ -23,7 +25,7 @@ def provenance() -> dict[str, Any]:
             "python": platform.python_version(),
         },
         "created": datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M UTC"),
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": without_secrets(shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])),
     }
 
 

@@ -23,6 +23,7 @@ from filelock import FileLock, Timeout
 
 from ..errors import SoftPromptError
 from .files import remove_unfinished, unwritable
+from .secrets import without_secrets
 
 FILE = ".lock"
 INNER = ("checkpoint", "rows", "trials")  # folders in it that nobody else writes to either
@@ -87,7 +88,7 @@ def _held(folder: Path, wait: bool) -> Iterator[None]:
 
 def _write_holder(descriptor: int) -> None:
     """Write who holds the lock, after the first byte, which nobody else can read on Windows."""
-    command = shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])
+    command = without_secrets(shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]))
     since = time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime())
     holder = {"process": os.getpid(), "computer": platform.node(), "command": command, "since": since}
     with contextlib.suppress(OSError):  # a full disk does not end a run that would write nothing else

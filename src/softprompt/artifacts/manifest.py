@@ -51,6 +51,11 @@ class _Base(_Part):
     options: dict[str, Any] = {}
     fingerprint: dict[str, str]
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    revision: str | None = None
+    quantization: dict[str, Any] | None = None
+    attn_implementation: str | None = None
+    trust_remote_code: bool = False
+    in_memory: bool = False
 
 
 class _Scores(_Part):

@@ -9,7 +9,7 @@ from torch import Tensor
 from ..errors import SoftPromptError
 from ..injection import SoftTokens
 from ..lm.base import LanguageModel
-from ..lm.loading import load
+from ..lm.loading import load_saved
 from ..lm.vocabulary import shared_tokens
 from ..methods.base import flatten
 from ..methods.transfer import OtherBase
@@ -96,7 +96,7 @@ def source_base(artifact: Artifact) -> LanguageModel:
     """
     saved = artifact.manifest["base"]
     try:
-        lm = load(saved["name"], dtype=saved.get("dtype", "float32"), device="cpu")
+        lm = load_saved(saved, dtype=saved.get("dtype", "float32"), device="cpu")
     except SoftPromptError as error:
         raise SoftPromptError(
             f"the base model of {artifact.path} cannot be read: {error.what}",

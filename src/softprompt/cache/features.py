@@ -14,6 +14,7 @@ from ..data.collate import collate
 from ..data.example import Example
 from ..lm.base import LanguageModel
 from ..lm.features import encoder_ids, pretrained, read, size
+from ..lm.offloaded import plain_weights
 from ..methods.base import Features, Reads
 from .base import Row
 from .keys import about, checksum, key_of, name_of_ids, name_of_text
@@ -43,7 +44,7 @@ class InputFeatures:
         config.pop("_name_or_path", None)
         encoder_parts = {
             "config": repr(sorted(config.items())),
-            "weights": checksum(encoder.state_dict()),
+            "weights": checksum(plain_weights(encoder)),
             "tokenizer": sorted(tokenizer.get_vocab().items()),
         }
         return key_of(encoder_parts, read="encoder")

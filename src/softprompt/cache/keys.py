@@ -12,7 +12,7 @@ import hashlib
 import json
 import zlib
 from array import array
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ..lm.base import LanguageModel
 from ..lm.loading import fingerprint
+from ..lm.offloaded import plain_weights
 
 FORMAT = 1  # raise it with any change in the content of a cache or in how it is computed
 
@@ -30,7 +31,7 @@ def about(lm: LanguageModel) -> dict[str, Any]:
     return {
         # not how text becomes ids: a row is named by its ids
         "base": {part: parts[part] for part in ("config", "weights", "tokenizer")},
-        "weights": checksum(lm.model.state_dict(), lm.head_names),
+        "weights": checksum(plain_weights(lm.model), lm.head_names),
         "dtype": str(lm.dtype),
     }
 
@@ -55,10 +56,10 @@ def name_of_text(text: str) -> str:
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
-def checksum(weights: Mapping[str, Tensor], without: Collection[str] = ()) -> int:
+def checksum(weights: Iterable[tuple[str, Tensor]], without: Collection[str] = ()) -> int:
     """Compute a checksum of every weight: `fingerprint` samples weights, and could miss one embedding."""
     total = 0
-    for name, tensor in sorted(weights.items()):
+    for name, tensor in weights:
         if name not in without:
             plain = tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8)
             total = zlib.crc32(plain.numpy().data, total)

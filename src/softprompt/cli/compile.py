@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from .opening import ModelName, OtherBase
+from .opening import ModelName, OtherBase, TrustCode
 from .output import Json, Reply, log, size, table
 
 
@@ -30,6 +30,7 @@ def compile_(
     ] = Precision.float32,
     model: ModelName = None,
     other_base: OtherBase = False,
+    trust_remote_code: TrustCode = False,
     json: Json = False,
 ) -> Reply:
     """Compile prompts for engines that keep a KV cache.
@@ -46,7 +47,7 @@ def compile_(
     from ..artifacts.interop.kv_cache.batch import compile_all, sources
     from ..artifacts.interop.kv_cache.folder import Folder
     from ..errors import SoftPromptError
-    from ..lm.loading import load
+    from ..lm.loading import load_saved
     from ..serve.bases import called
 
     refused: list[tuple[str, SoftPromptError]] = []
@@ -59,7 +60,7 @@ def compile_(
     if model is None and not other_base:  # a folder of another base is refused before a model is loaded
         Folder(out).check(base["name"], base["fingerprint"])
     log(f"loading {model or base['name']} …")
-    lm = load(model or base["name"], dtype=dtype.value)
+    lm = load_saved(base, model, dtype=dtype.value, trust_remote_code=trust_remote_code)
     compiled = []
     results = compile_all(prompts, lm, out, other_base=other_base, taken=called(model or base["name"]))
     for source, result in zip(prompts, results, strict=True):

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from .opening import ModelName
+from .opening import ModelName, TrustCode
 from .output import Json, Reply, log, size, table
 
 
@@ -27,6 +27,7 @@ def compose(
         typer.Option("--scale", metavar="S", help="Change one's strength to S; 1 is as trained."),
     ] = None,
     model: ModelName = None,
+    trust_remote_code: TrustCode = False,
     json: Json = False,
 ) -> Reply:
     """Make a new prompt of tuned ones, without training.
@@ -56,7 +57,7 @@ def compose(
         )
     base = opened[0].artifact.manifest["base"]
     log(f"loading {model or base['name']} …")
-    lm = saved_base(opened[0].artifact, model)
+    lm = saved_base(opened[0].artifact, model, trust_remote_code=trust_remote_code)
     composed = composition.compose(operation, opened, out, lm)
     data = {
         "artifact": str(composed.path),

@@ -15,6 +15,7 @@ from .opening import (
     OtherBase,
     Plain,
     PromptName,
+    TrustCode,
     check_prompt,
     open_artifact,
     with_prompt,
@@ -49,6 +50,7 @@ def evaluate(
     ] = None,
     model: ModelName = None,
     other_base: OtherBase = False,
+    trust_remote_code: TrustCode = False,
     json: Json = False,
 ) -> Reply:
     """Score a tuned prompt on a file of rows.
@@ -71,7 +73,7 @@ def evaluate(
     else:
         rows = read_rows(data, split="test")
     check_prompt(opened, rows, prompt)
-    tuned = open_artifact(opened, model, other_base, plain or shots is not None)
+    tuned = open_artifact(opened, model, other_base, plain or shots is not None, trust=trust_remote_code)
     rows = limit_rows(with_prompt(rows, tuned, prompt), limit, tuned.recipe.train.seed)
     evaluator = tuned.evaluator()
     if shots is None:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from .opening import ArtifactFolder, ModelName, OtherBase, PromptName
+from .opening import ArtifactFolder, ModelName, OtherBase, PromptName, TrustCode
 from .output import Json, Reply, log, size, table
 
 if TYPE_CHECKING:
@@ -63,6 +63,7 @@ def export(
     ] = CacheType.f16,
     model: ModelName = None,
     other_base: OtherBase = False,
+    trust_remote_code: TrustCode = False,
     json: Json = False,
 ) -> Reply:
     """Write a tuned prompt for Hugging Face PEFT or llama.cpp.
@@ -87,7 +88,7 @@ def export(
     if to is Library.peft:
         peft.check_stored(opened)
     log(f"loading {model or opened.manifest['base']['name']} …")
-    common = {"prompt": prompt, "other_base": other_base}
+    common = {"prompt": prompt, "other_base": other_base, "trust": trust_remote_code}
     if to is Library.peft:
         result, lines = _to_peft(opened, folder, model, materialise=materialise, **common)
     else:
@@ -97,11 +98,11 @@ def export(
     return Reply(data, "\n".join(lines))
 
 
-def _to_peft(opened: Any, folder: Path, model: str | None, **options: Any) -> Export:
+def _to_peft(opened: Any, folder: Path, model: str | None, *, trust: bool, **options: Any) -> Export:
     from ..artifacts.interop import peft
     from ..build import saved_base
 
-    lm = saved_base(opened, model)
+    lm = saved_base(opened, model, trust_remote_code=trust)
     adapter = peft.export(opened, lm, folder, **options)
     prompt = options["prompt"]
     data = {
@@ -115,15 +116,15 @@ def _to_peft(opened: Any, folder: Path, model: str | None, **options: Any) -> Ex
 
 
 def _to_llama_cpp(
-    opened: Any, folder: Path, model: str | None, engine: dict[str, Any], **options: Any
+    opened: Any, folder: Path, model: str | None, engine: dict[str, Any], *, trust: bool, **options: Any
 ) -> Export:
     from ..artifacts.interop import llama_cpp
     from ..artifacts.interop.llama_cpp.engine import version
-    from ..lm.loading import load
+    from ..lm.loading import load_saved
 
     name = model or opened.manifest["base"]["name"]
     saved, ran = _state(name, **engine)
-    lm = load(name, dtype="float32")
+    lm = load_saved(opened.manifest["base"], model, dtype="float32", trust_remote_code=trust)
     slots = llama_cpp.export(opened, lm, saved, folder, engine=ran, **options)
     entries = {
         slot.prompt: {"file": slot.file, "tokens": list(slot.tokens), "sha256": slot.sha256} for slot in slots

@@ -20,6 +20,7 @@ from .opening import (
     OtherBase,
     Plain,
     PromptName,
+    TrustCode,
     check_prompt,
     name_of,
     open_artifact,
@@ -81,6 +82,7 @@ def generate(
     plain: Plain = False,
     model: ModelName = None,
     other_base: OtherBase = False,
+    trust_remote_code: TrustCode = False,
     json: Json = False,
 ) -> Reply:
     """Answer an input, or a file of them.
@@ -110,7 +112,7 @@ def generate(
         log(f"note: blank lines are answered by blank lines ({len(lines) - len(rows)})")
     check_prompt(opened, rows, prompt)
     checked(options, recipe_from_dict(opened.manifest["recipe"]).task.kind)
-    tuned = open_artifact(opened, model, other_base, plain)
+    tuned = open_artifact(opened, model, other_base, plain, trust=trust_remote_code)
     if checkpoint_settings:
         options = tuned.lm.inherited | options
     import torch

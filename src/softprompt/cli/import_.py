@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from .export import Library
-from .opening import ModelName
+from .opening import ModelName, TrustCode
 from .output import Json, Reply, log
 
 Folder = Annotated[
@@ -20,6 +20,7 @@ def import_(
     folder: Folder,
     library: Annotated[Library, typer.Option("--from", help="The library that wrote it.")],
     model: ModelName = None,
+    trust_remote_code: TrustCode = False,
     out: Annotated[
         Path | None, typer.Option("--out", metavar="ARTIFACT", help="Default: runs/ and FOLDER's name.")
     ] = None,
@@ -53,7 +54,7 @@ def import_(
     peft.check(folder, target)
     name = model or peft.base_name(folder)
     log(f"loading {name} …")
-    lm = load(name)
+    lm = load(name, trust_remote_code=trust_remote_code)
     imported = peft.import_adapter(folder, lm, target, prompts=prompt or ())
     manifest = imported.artifact.manifest
     data = {

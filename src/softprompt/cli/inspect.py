@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from .opening import ArtifactFolder, ModelName, OtherBase, PromptName
+from .opening import ArtifactFolder, ModelName, OtherBase, PromptName, TrustCode
 from .output import Json, Reply, log, number, table
 
 if TYPE_CHECKING:
@@ -24,6 +24,7 @@ def inspect(
     ] = 3,
     model: ModelName = None,
     other_base: OtherBase = False,
+    trust_remote_code: TrustCode = False,
     json: Json = False,
 ) -> Reply:
     """Describe a tuned prompt's vectors.
@@ -46,7 +47,7 @@ def inspect(
     names = None if prompt is None else [opened.prompts[opened.index(prompt)]]
     base = opened.manifest["base"]
     log(f"loading {model or base['name']} …")
-    lm = saved_base(opened, model)
+    lm = saved_base(opened, model, trust_remote_code=trust_remote_code)
     findings = diagnostics.examine(with_tfidf(run_of(opened, lm)))  # first: a trained base changes `lm`
     result = inspection.inspect(opened, lm, names=names, top=top, other_base=other_base, start_of=start_of)
     data = {

@@ -36,6 +36,9 @@ ModelName = Annotated[
 OtherBase = Annotated[
     bool, typer.Option("--other-base", help="Accept another base model than it was trained on.")
 ]
+TrustCode = Annotated[
+    bool, typer.Option("--trust-remote-code", help="Run code that comes with the base's checkpoint.")
+]
 Plain = Annotated[bool, typer.Option("--plain", help="Use the plain model with the same template.")]
 
 
@@ -60,7 +63,9 @@ def open_recipe(path: Path, overrides: Sequence[str] | None) -> Recipe:
     return recipe.model_copy(update={"method": MethodConfig(name=recipe.method.name, **kept)})
 
 
-def open_artifact(artifact: Artifact, model: str | None, other_base: bool, plain: bool) -> Tuned:
+def open_artifact(
+    artifact: Artifact, model: str | None, other_base: bool, plain: bool, *, trust: bool = False
+) -> Tuned:
     """Open a verified artifact on its base model, or the plain model with its template."""
     from .._system import threads
     from ..build import saved_base
@@ -68,7 +73,8 @@ def open_artifact(artifact: Artifact, model: str | None, other_base: bool, plain
 
     threads.use()
     log(f"loading {model or artifact.manifest['base']['name']} …")
-    return opened(artifact, saved_base(artifact, model), other_base=other_base, plain=plain)
+    lm = saved_base(artifact, model, trust_remote_code=trust)
+    return opened(artifact, lm, other_base=other_base, plain=plain)
 
 
 def check_prompt(artifact: Artifact, rows: Sequence[Any], prompt: str | None) -> None:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import json as jsonlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from ..errors import SoftPromptError
+from .opening import TrustCode
 from .output import Json, Reply, log
 from .serve import BaseModel, Trials, needed, run
 
@@ -29,6 +30,7 @@ def play(
         typer.Option("--port", min=0, max=65535, metavar="N", help="Default: 8000, or any free port."),
     ] = None,
     no_open: Annotated[bool, typer.Option("--no-open", help="Print the address, open no browser.")] = False,
+    trust_remote_code: TrustCode = False,
     trials: Trials = False,
     json: Json = False,
 ) -> Reply:
@@ -56,7 +58,8 @@ def play(
             webbrowser.open(page)
 
     with contextlib.closing(_socket(port)) as bound:
-        run(folder, model, bound, ready, trials=trials, hosts=LOOPBACK_NAMES, drain=2.0)
+        settings: dict[str, Any] = {"trials": trials, "trust_remote_code": trust_remote_code}
+        run(folder, model, bound, ready, hosts=LOOPBACK_NAMES, drain=2.0, **settings)
     return Reply(None)
 
 

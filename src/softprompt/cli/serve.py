@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import SoftPromptError, unknown
+from .opening import TrustCode
 from .output import Json, Reply, log
 
 if TYPE_CHECKING:
@@ -106,6 +107,7 @@ def serve(
         int, typer.Option("--prompts-mb", min=1, metavar="MB", help="Memory for loaded prompts.")
     ] = 1000,
     dtype: Dtype = "auto",
+    trust_remote_code: TrustCode = False,
     trials: Trials = False,
     engine: Annotated[
         EngineName, typer.Option("--engine", help="vllm: PROMPTS_DIR is what `softprompt compile` wrote.")
@@ -165,6 +167,7 @@ def serve(
             run_gateway(folder, model, vllm_url, bound, ready, **common)
         else:
             common |= {"rows": rows, "queue": queue, "prompts_bytes": prompts_mb * 10**6, "dtype": dtype}
+            common["trust_remote_code"] = trust_remote_code
             run(folder, model, bound, ready, trials=trials, **common)
     return Reply(None)
 
@@ -182,6 +185,7 @@ def run(
     drain: float = 30.0,
     prompts_bytes: int = 10**9,
     dtype: str = "auto",
+    trust_remote_code: bool = False,
     **options: Any,
 ) -> None:
     """Serve on a bound socket until a signal arrives. `ready` gets the address and the base's name.
@@ -190,7 +194,7 @@ def run(
     """
     from .._system import threads
     from ..lm.causal import CausalLM
-    from ..lm.loading import load
+    from ..lm.loading import load_saved
     from ..serve import bases
     from ..serve.engine import Engine
     from ..serve.http import create_app
@@ -210,7 +214,7 @@ def run(
     name = bases.called(model)
     check_base(Names(folder, trials=trials).holds, name)  # before a model is loaded
     log(f"loading {model} …")
-    lm = load(model, dtype=dtype)  # type: ignore[arg-type]
+    lm = load_saved(survey.record_of(model), dtype=dtype, trust_remote_code=trust_remote_code)
     if not isinstance(lm, CausalLM):
         raise SoftPromptError(
             f"'{model}' cannot be served",

@@ -111,7 +111,7 @@ def _about(recipe: Recipe, candidates: Sequence[Candidate], splits: Splits, sour
         "kind": "study",
         "version": VERSION,
         "name": Path(source or recipe.output).stem,
-        "model": recipe.model,
+        "model": recipe.model.id,
         "dtype": splits.dtype,
         "task": recipe.task.kind,
         "metric": splits.metrics[0],

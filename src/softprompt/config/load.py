@@ -18,9 +18,10 @@ import yaml
 from pydantic import ValidationError
 
 from softprompt._system.paths import expanded
+from softprompt._system.secrets import without_secrets
 from softprompt.config.mistakes import Mistakes, keys_of, kind_of
 from softprompt.config.recipe_paths import resolve_paths
-from softprompt.config.schema import PREFERRED, SECTIONS, SHORTHAND, Recipe
+from softprompt.config.schema import MOVED, PREFERRED, SECTIONS, SHORTHAND, Recipe
 from softprompt.config.text import read_recipe
 from softprompt.config.yaml import KeyPath, Reading, TooMuchError, read_value
 from softprompt.errors import SoftPromptError, nearest
@@ -66,7 +67,8 @@ def changed(
     recipe: Recipe, settings: Mapping[str, Any], *, method_option_names: Collection[str] = ()
 ) -> Recipe:
     """Return the recipe with settings changed, as `Recipe.with_settings` describes."""
-    draft = _Draft(Mistakes("recipe", set(method_option_names)), recipe.to_dict())
+    tree = recipe.to_dict() | {"model": recipe.model.settings(token=True)}
+    draft = _Draft(Mistakes("recipe", set(method_option_names)), tree)
     for key, value in settings.items():
         draft.change(key, value, _quoted(f"{key}={value}"))
     return draft.finish(Path("."))
@@ -110,10 +112,25 @@ class _Draft:
             if section not in self.tree:
                 continue
             value, leaf = self.tree[section], SHORTHAND.get(section)
-            if value is None:  # `train:` with every line below it commented out
+            if value is None and section != "model":  # `train:` with every line below it commented out
                 self.tree[section] = {}
             elif leaf and not isinstance(value, (dict, list)):
                 self.tree[section] = {leaf: value}
+        self._move_keys()
+
+    def _move_keys(self) -> None:
+        """Write a key under the section that it is kept in."""
+        for path, kept in MOVED.items():
+            section = self.tree.get(path[0])
+            if not isinstance(section, dict) or path[1] not in section:
+                continue
+            self.tree[path[0]] = section = dict(section)
+            value, origin = section.pop(path[1]), self.mistakes.origin(path)
+            there = self.tree.get(kept[0])
+            if isinstance(there, dict) and there.get(kept[1], value) != value:
+                self.mistakes.add(origin, f"{'.'.join(path)} and {'.'.join(kept)} are one setting; write one")
+            else:
+                self._put(kept, value, origin)
 
     def _override(self, text: str) -> None:
         origin = _quoted(text)
@@ -131,6 +148,8 @@ class _Draft:
 
     def _set(self, key: str, target: KeyPath, value: Any, origin: str) -> None:
         if len(target) == 1 and target[0] in SHORTHAND and not isinstance(value, dict):
+            if target[0] == "model":  # the other settings belong to the model that is replaced
+                self.tree["model"] = {}
             target = (target[0], SHORTHAND[str(target[0])])
         if len(target) != 1 or target[0] not in SECTIONS:
             self._put(target, value, origin)
@@ -141,6 +160,7 @@ class _Draft:
             self.mistakes.add(origin, f"'{key}' is a section; write {key}.KEY=VALUE ({keys_of(key)})")
 
     def _put(self, path: KeyPath, value: Any, origin: str) -> None:
+        path = MOVED.get(path, path)  # type: ignore[arg-type]
         place = self.tree
         for part in path[:-1]:
             if not isinstance(place.get(part), dict):
@@ -184,6 +204,7 @@ class _Draft:
 
 
 def _quoted(text: str) -> str:
+    text = without_secrets(text)
     return f"'{text}'" if len(text) <= 120 else f"'{text[:120]}…'"
 
 

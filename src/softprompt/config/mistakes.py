@@ -96,7 +96,7 @@ class Mistakes:
         if kind == "string_type" and isinstance(given, bool):
             return f"{name}: {str(given).lower()} is read as a truth value; put it in quotes"
         message = detail["msg"][0].lower() + detail["msg"][1:]
-        shown = repr(given)
+        shown = "its value" if loc[-1] == "token" else repr(given)
         return f"{name}: {shown if len(shown) <= 100 else shown[:99] + '…'} is wrong: {message[:300]}"
 
 

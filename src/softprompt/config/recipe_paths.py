@@ -11,7 +11,7 @@ from typing import Any
 
 from softprompt._system.paths import expanded, shown, unexpanded, unusable
 from softprompt.config.mistakes import Mistakes
-from softprompt.config.schema import Recipe
+from softprompt.config.schema import ModelConfig, Recipe
 
 #: Settings that are paths; the run writes to the last three.
 PATHS: tuple[tuple[str, ...], ...] = (
@@ -62,13 +62,21 @@ def resolve_paths(tree: dict[Any, Any], base_dir: Path, mistakes: Mistakes) -> N
 
 def _resolve_model(tree: dict[Any, Any], base_dir: Path, mistakes: Mistakes) -> None:
     """Look for a model that is a file or folder, or is written as one, in the recipe's folder."""
-    name = tree.get("model")
-    if not isinstance(name, str) or name in ("", Recipe.model_fields["model"].default):
+    model = tree.get("model")
+    if not isinstance(model, dict):
         return
-    origin = mistakes.origin(("model",))
+    tree["model"] = model = dict(model)  # a caller's own mapping stays as it is
+    if isinstance(token := model.get("token"), str):
+        model["token"] = expanded(token)
+        if odd := unexpanded(model["token"]):
+            mistakes.add(mistakes.origin(("model", "token")), f"model.token: {odd} is not set")
+    name = model.get("id")
+    if not isinstance(name, str) or name in ("", ModelConfig().id):
+        return
+    origin = mistakes.origin(("model", "id"))
     path = Path(os.path.abspath(_folder(origin, base_dir) / expanded(name)))
     if path.exists() or (not origin.startswith("'") and name.startswith(("./", "../"))):
-        tree["model"] = str(path)
+        model["id"] = str(path)
 
 
 def _folder(origin: str, base_dir: Path) -> Path:

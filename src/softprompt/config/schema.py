@@ -11,7 +11,7 @@ import json
 from collections.abc import Collection, Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_serializer, model_validator
 from pydantic_core import PydanticCustomError
 
 Positive = Annotated[int, Field(ge=1, le=10**12)]
@@ -27,6 +27,35 @@ class _Section(BaseModel):
     # Frozen: a recipe is fingerprinted, so it must not change under a run. Numbers become text where
     # text is asked for, so that `labels: [0, 1]` needs no quotes.
     model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
+
+
+class ModelConfig(_Section):
+    """The base model is a hub id, a folder, a GGUF file or an alias; the other keys say how it is loaded.
+
+    A key that is not set has no effect. The precision is `train.dtype` (`dtype` here is another way to write
+    it). The token is never written anywhere.
+    """
+
+    id: Name = "smollm2"
+    revision: Name | None = None  # of a hub id: a branch, a tag or a commit
+    token: Annotated[Name | None, Field(exclude=True, repr=False)] = None  # for the hub; `$NAME` is expanded
+    device_map: Name | dict[str, int | str] | None = None  # as transformers takes it: auto, …
+    quantization: dict[str, Any] | None = None  # the fields of transformers' quantization configurations
+    attn_implementation: Name | None = None  # sdpa or eager; None: sdpa where the family has it
+    trust_remote_code: bool = False  # run code that comes with the checkpoint
+
+    def __str__(self) -> str:
+        return self.id
+
+    def settings(self, *, token: bool = False) -> dict[str, Any]:
+        """Return the keys that are set, by name; with the token only where `token` is true."""
+        values = {key: getattr(self, key) for key in type(self).model_fields if token or key != "token"}
+        return {key: v for key, v in values.items() if key == "id" or v not in (None, False)}
+
+    @model_serializer
+    def _written(self) -> str | dict[str, Any]:
+        settings = self.settings()
+        return self.id if len(settings) == 1 else settings
 
 
 class DataConfig(_Section):
@@ -225,7 +254,7 @@ class CompareConfig(_Section):
 class Recipe(_Section):
     """Everything that decides a run. Made by `config.load_recipe` or `config.recipe_from_dict`."""
 
-    model: Name = "smollm2"
+    model: ModelConfig = ModelConfig()
     data: DataConfig
     template: TemplateConfig = TemplateConfig()
     task: TaskConfig = TaskConfig()
@@ -280,6 +309,7 @@ class Recipe(_Section):
 
 
 SECTIONS: dict[str, type[_Section]] = {
+    "model": ModelConfig,
     "data": DataConfig,
     "template": TemplateConfig,
     "task": TaskConfig,
@@ -289,7 +319,17 @@ SECTIONS: dict[str, type[_Section]] = {
     "compare": CompareConfig,
 }
 CACHE_PLACE = ("cache_folder", "cache_disk_mb")
-SHORTHAND = {"data": "train", "task": "kind", "method": "name", "base": "mode"}  # `method: NAME`
+SHORTHAND = {
+    "model": "id",
+    "data": "train",
+    "task": "kind",
+    "method": "name",
+    "base": "mode",
+}  # `method: NAME`
+MOVED = {  # keys that are another way to write a setting
+    ("model", "dtype"): ("train", "dtype"),
+    ("model", "quantization_config"): ("model", "quantization"),
+}
 PREFERRED = {"lr": "train"}  # a leaf name of several sections, and the one meant when none is named
 
 

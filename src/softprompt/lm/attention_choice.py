@@ -18,24 +18,29 @@ Attention = Literal["auto", "sdpa", "eager"]
 _PLAIN = {SDPA: "sdpa", EAGER: "eager"}  # transformers' own function by the name of ours
 
 
+def check_choice(choice: str) -> None:
+    """Raise SoftPromptError for an attention function that vectors cannot be put into."""
+    if choice.startswith("flash"):
+        raise SoftPromptError(
+            f"attn_implementation='{choice}' takes no injected vectors",
+            why="flash kernels take no mask, and rows with prefixes of different lengths need one",
+            fix="use attn_implementation=sdpa: torch picks its fastest kernel that takes a mask",
+        )
+    if choice not in get_args(Attention):
+        raise unknown("attn_implementation", choice, get_args(Attention))
+
+
 def registered_name(model: PreTrainedModel, choice: str) -> str:
     """The name under which ours is registered for a user's choice; "auto" is sdpa where the family has it.
 
     Raises SoftPromptError where the model cannot run it, and for flash attention.
     """
-    if choice.startswith("flash"):
-        raise SoftPromptError(
-            f"attention='{choice}' takes no injected vectors",
-            why="flash kernels take no mask, and rows with prefixes of different lengths need one",
-            fix="use attention=sdpa: torch picks its fastest kernel that takes a mask",
-        )
-    if choice not in get_args(Attention):
-        raise unknown("attention", choice, get_args(Attention))
+    check_choice(choice)
     if choice == "sdpa" and not supports_sdpa(model):
         raise SoftPromptError(
-            f"attention='sdpa' cannot be combined with a {model.config.model_type} model",
+            f"attn_implementation='sdpa' cannot be combined with a {model.config.model_type} model",
             why="transformers has no fused attention for it",
-            fix="use attention=auto or attention=eager",
+            fix="use attn_implementation=eager",
         )
     return SDPA if supports_sdpa(model) and choice != "eager" else EAGER
 

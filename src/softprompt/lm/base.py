@@ -22,6 +22,7 @@ from . import (
     attention_choice,
     capture,
     gradient_checkpointing,
+    offloaded,
     patches,
     per_layer_inputs,
     probe_checkpointing,
@@ -34,6 +35,7 @@ from .context import Context
 from .heads import Head
 from .model_errors import errors_explained
 from .open_model import OpenModel
+from .origin import Origin
 from .probe import accepted_arguments, measure
 from .rotary import Rotation, moved
 from .spec import ModelSpec
@@ -47,6 +49,7 @@ class LanguageModel(OpenModel, abc.ABC):
     spec: ModelSpec
     answers: Answers = "next"  # where an answer is read: after the row, at masks in it, or off a head
     why_dtype: str = "as the caller loaded it"  # why the model computes in `dtype`
+    origin: Origin = Origin()  # how it was loaded
     inherited: dict[str, Any]  # the checkpoint's generation settings, which count only where requested
     accepted: frozenset[str]  # names of the arguments of the model's forward
     _begin: tuple[int, ...]  # ids that a decoder behind an encoder reads ahead of a target
@@ -99,7 +102,7 @@ class LanguageModel(OpenModel, abc.ABC):
 
     @property
     def device(self) -> torch.device:
-        return self.model.device
+        return offloaded.execution_device(self.model)
 
     @property
     def dtype(self) -> torch.dtype:

@@ -60,7 +60,9 @@ def pretrained(name: str, device: str) -> tuple[Any, Any]:
 
     try:
         with torch.random.fork_rng(devices=[]):  # loading draws numbers, and a method may be drawing its own
-            tokenizer, encoder = AutoTokenizer.from_pretrained(name), AutoModel.from_pretrained(name)
+            options = {"trust_remote_code": False}  # else transformers asks the user
+            tokenizer = AutoTokenizer.from_pretrained(name, **options)
+            encoder = AutoModel.from_pretrained(name, **options)
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         raise SoftPromptError(
             f"cannot load encoder '{name}'",

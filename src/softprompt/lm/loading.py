@@ -1,135 +1,129 @@
-"""`load` makes a `LanguageModel` of a hub id, a local folder, a GGUF file, or an alias."""
+"""`load` makes a `LanguageModel` of a hub id, a folder, a GGUF file, an alias, or a model in memory."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from .._system.gc import rare_collection
 from .._system.paths import expanded
-from .._system.progress import task
 from .._system.quiet import quietly
 from ..data.tokens import vocabulary_fingerprint
 from ..errors import SoftPromptError
-from . import heads, locate, smollm2, text_identity
+from . import checkpoint, in_memory, loading_options, locate, offloaded, quantization, smollm2, text_identity
 from .attention_choice import Attention
 from .base import LanguageModel
-from .causal import CausalLM
-from .encoder import EncoderLM
 from .heads import Head
-from .precision import pick_dtype
-from .seq2seq import Seq2SeqLM
+from .origin import Origin
+from .precision import Precision, precision
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 ALIASES: dict[str, Callable[[], Path]] = {"smollm2": smollm2.folder}
-
-Precision = Literal["auto", "float32", "bfloat16"]
 
 
 @rare_collection()
 @quietly
 def load(
-    name: str = "smollm2",
+    name: str | Path | PreTrainedModel = "smollm2",
+    tokenizer: Any = None,
     *,
-    dtype: Precision = "auto",
+    revision: str | None = None,
+    token: str | bool | None = None,
+    device_map: Any = None,
+    dtype: Precision | torch.dtype = "auto",
+    quantization_config: Any = None,
+    attn_implementation: str | None = None,
+    trust_remote_code: bool = False,
     device: str | None = None,
     head: Head | None = None,
     attention: Attention = "auto",
 ) -> LanguageModel:
     """Load a frozen model with its tokenizer, a BERT-like one with its masked-word head or `head`.
 
-    `dtype="auto"` takes bfloat16 where the GPU or the processor multiplies it in hardware, else float32; the
-    model's `why_dtype` says why. `attention="auto"` is torch's fused one
-    (sdpa) wherever the family has it; "eager" is slower, and gives the weights for `output_attentions`.
-    Raises SoftPromptError where the model cannot be found or is refused.
-    """
-    from safetensors import SafetensorError
-    from transformers import AutoConfig, AutoTokenizer
+    `name` is a hub id, a folder, a GGUF file or an alias; or a transformers model in memory, with its
+    `tokenizer`, which `close` gives back as it was. `revision`, `token`, `device_map`, `quantization_config`
+    (an object of transformers, or a mapping of its fields) and `trust_remote_code` are those of
+    transformers' `from_pretrained`. Code that comes with a checkpoint runs only with `trust_remote_code`.
 
+    `dtype="auto"` takes bfloat16 where the GPU or the processor multiplies it in hardware, else float32; the
+    model's `why_dtype` says why. `attn_implementation` is "sdpa", torch's fused attention, wherever the
+    family has it; "eager" is slower, and gives the weights for `output_attentions`. (`attention` is its
+    earlier name.)
+    Raises SoftPromptError where the model cannot be found or is refused, and for options that have no effect.
+    """
+    given = {
+        "revision": revision,
+        "token": token,
+        "device_map": device_map,
+        "quantization_config": quantization_config,
+        "trust_remote_code": trust_remote_code or None,
+        "device": device,
+    }
+    choice = loading_options.attention(attn_implementation, attention)
+    if not isinstance(name, str | Path):
+        loading_options.check_in_memory({**given, "head": head, "dtype": None if dtype == "auto" else dtype})
+        return _in_memory(name, tokenizer, choice)
+    name = str(name)
+    loading_options.check(name, ALIASES, tokenizer, given)
     target = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    chosen, why = pick_dtype(target) if dtype == "auto" else (dtype, "as asked for")
-    kind = getattr(torch, chosen)
+    chosen, why = precision(dtype, target)
     path, options = locate.find(name, ALIASES)
     if name not in ALIASES and Path(expanded(name)).exists():
         name = str(Path(expanded(name)).absolute())  # an artifact keeps it, and is used from elsewhere
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(path, **options)
-        config = AutoConfig.from_pretrained(path, **options)
-        wrapper = kind_of_model(config, head, name)
-        _check_config(config, name)
-        if head is not None:
-            # a head of another size in the checkpoint is no mistake: it is left, and drawn anew
-            options |= {"num_labels": head.size, "ignore_mismatched_sizes": True}
-        with heads.drawn(head), smollm2.counted_tensors(), task(f"loading {name}"):
-            both: Any = heads.auto_class(config, head).from_pretrained(
-                path, dtype=kind, output_loading_info=True, **options
-            )
-        model, report = both
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
-        raise locate.failed(name, error) from error
-    fresh = {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}
-    head_names = frozenset() if head is None else heads.parameter_names(model, fresh)
-    if missing := sorted(fresh - head_names):
-        raise SoftPromptError(
-            f"'{name}' lacks {len(missing)} of its weights",
-            why=f"'{missing[0]}' is not in its files; transformers would fill it with random numbers",
-            fix="download or copy the model again; a classifier, or an encoder without its masked-word head, "
-            "is no language model, but takes a head of labels (task.head=true)",
-        )
-    _check_generation_config(config, getattr(model, "generation_config", None), name)
-    lm = wrapper(model.to(target), tokenizer, name, head, head_names, attention)
+    options |= {
+        key: value for key, value in given.items() if key in ("revision", "token") and value is not None
+    }
+    options["trust_remote_code"] = trust_remote_code
+    quantized = quantization.configuration(quantization_config)
+    wanted = checkpoint.Wanted(name, target, chosen, head, choice, quantized, device_map)
+    read = checkpoint.read(path, options, wanted)
+    lm = read.kind(read.model, read.tokenizer, name, head, read.head_names, choice or "auto")
     lm.why_dtype = why
+    lm.origin = Origin(
+        read.commit or revision, quantization.plain(quantized), choice, trust_remote_code, device_map
+    )
     return lm
 
 
-def _check_config(config: Any, name: str) -> None:
-    """Check, before weights are read, that ids in the config have an embedding."""
-    _check_ids(config, "config.json", config.get_text_config(), ["pad_token_id"], name)
-    _check_ids(config, "config.json", config, ["pad_token_id", *_starts(config)[:1]], name)
-
-
-def _check_generation_config(config: Any, settings: Any, name: str) -> None:
-    """Check that ids in the generation settings have an embedding."""
-    _check_ids(config, "generation_config.json", settings, _starts(config), name)
-
-
-def _starts(config: Any) -> list[str]:
-    return ["decoder_start_token_id", "forced_bos_token_id"] if config.is_encoder_decoder else []
-
-
-def _check_ids(config: Any, file: str, source: Any, keys: list[str], name: str) -> None:
-    rows = getattr(config.get_text_config(), "vocab_size", None)
-    for key in keys:
-        value = getattr(source, key, None)
-        if isinstance(rows, int) and isinstance(value, int) and value >= rows:
+def _in_memory(model: Any, tokenizer: Any, attention: str | None) -> LanguageModel:
+    in_memory.check(model)
+    if tokenizer is None:
+        try:
+            tokenizer = load_tokenizer(model.name_or_path, getattr(model.config, "_commit_hash", None))
+        except SoftPromptError as error:
             raise SoftPromptError(
-                f"cannot load model '{name}'",
-                why=f"its {file} says {key}={value}, but it has {rows} embeddings (0 to {rows - 1})",
-                fix=f"set {key} in {file} to a token that it has, or add the embeddings: "
-                "model.resize_token_embeddings(len(tokenizer)) before the model is saved",
-            )
+                f"the {type(model).__name__} in memory has no tokenizer",
+                why=f"none was given, and none is at its name_or_path '{model.name_or_path}'",
+                fix="lm = softprompt.load(model, tokenizer)",
+            ) from error
+    return in_memory.wrapped(model, tokenizer, attention=attention, trains_head=True)
 
 
-def kind_of_model(config: Any, head: Head | None, name: str) -> type[CausalLM | EncoderLM | Seq2SeqLM]:
-    """Return the class for a checkpoint's kind of model.
+def load_saved(base: Mapping[str, Any], model: str | None = None, **options: Any) -> LanguageModel:
+    """Load the base that a manifest records, by its revision, quantization and attention; see `load`.
 
-    Raises SoftPromptError where it cannot have the head.
+    `model` names another place of the same base. `options` are those of `load`; the word to trust a
+    checkpoint's code is never taken from the manifest. Raises SoftPromptError as `load` does.
     """
-    if heads.is_encoder(config):
-        return EncoderLM
-    if head is not None and (head.over == "tokens" or config.is_encoder_decoder):
-        job = "tag words" if head.over == "tokens" else "carry a head"
+    if base.get("in_memory") and model is None and not locate.is_place(base["name"], ALIASES):
         raise SoftPromptError(
-            f"'{name}' cannot {job}",
-            why="an encoder-decoder model answers in text"
-            if config.is_encoder_decoder
-            else "it is no encoder: a word would be tagged before those that follow it are read",
-            fix="use an encoder (BERT and its kin) as model",
+            f"the base model '{base['name']}' was in memory, and has no place that it can be loaded from",
+            why="the prompt was trained on a model that was given to softprompt, not loaded by it",
+            fix="give it: softprompt.open_prompt(FOLDER, softprompt.load(model, tokenizer)); or save it and "
+            "its tokenizer with save_pretrained(FOLDER), and add --model FOLDER",
         )
-    return Seq2SeqLM if config.is_encoder_decoder else CausalLM
+    saved: dict[str, Any] = {
+        "quantization_config": base.get("quantization"),
+        "attn_implementation": base.get("attn_implementation"),
+        "revision": base.get("revision") if model is None else None,
+    }
+    return load(model or base["name"], **{**saved, **{k: v for k, v in options.items() if v is not None}})
 
 
 def fingerprint(lm: LanguageModel) -> dict[str, str]:
@@ -146,8 +140,9 @@ def fingerprint(lm: LanguageModel) -> dict[str, str]:
     tensors = (
         (k, t) for k, t in lm.model.state_dict().items() if "lora_" not in k and k not in lm.head_names
     )
-    named = {k.replace("base_layer.", ""): t for k, t in tensors}
-    for key, tensor in sorted(named.items()):
+    named = {k.replace("base_layer.", ""): (k, t) for k, t in tensors}
+    for key, (name, kept) in sorted(named.items()):
+        tensor = quantization.dequantized(offloaded.read(lm.model, name, kept))
         flat = tensor.detach().reshape(-1)
         sample = flat[:: max(1, flat.numel() // 1024)].to(torch.bfloat16).cpu().contiguous()
         weights.update(f"{key}{tuple(tensor.shape)}".encode())
@@ -161,11 +156,12 @@ def fingerprint(lm: LanguageModel) -> dict[str, str]:
 
 
 @quietly
-def load_tokenizer(name: str) -> Any:
+def load_tokenizer(name: str, revision: str | None = None, *, trust_remote_code: bool = False) -> Any:
     """Load the tokenizer of a model, without the model. Raises SoftPromptError where there is none."""
     from transformers import AutoTokenizer
 
     path, options = locate.find(name, ALIASES)
+    options |= {"trust_remote_code": trust_remote_code} | ({} if revision is None else {"revision": revision})
     try:
         return AutoTokenizer.from_pretrained(path, **options)
     except (OSError, ValueError, KeyError, ImportError) as error:

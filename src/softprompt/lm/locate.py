@@ -1,7 +1,7 @@
 """Find a base model, and explain why one cannot be loaded, before and after transformers tries.
 
-The hub is never asked for a name that looks like a path. Code that comes with a checkpoint is not run, and
-the user is not asked to allow it.
+The hub is never asked for a name that looks like a path. Code that comes with a checkpoint is run only where
+the caller says so; nobody is asked to allow it.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +58,7 @@ def find(name: str, aliases: Mapping[str, Callable[[], Path]]) -> tuple[str, dic
         return str(path.parent), {"gguf_file": path.name}
     if os.path.lexists(path):
         _check_folder(path)
-        return str(path.absolute()), {"trust_remote_code": False}
+        return str(path.absolute()), {}
     if looks_local(name):
         raise SoftPromptError(
             f"no folder {path.absolute()}",
@@ -73,7 +73,24 @@ def find(name: str, aliases: Mapping[str, Callable[[], Path]]) -> tuple[str, dic
         raise unknown(
             "model", name, aliases, fix=meant or "or give a hub id (owner/name), a folder, or a .gguf file"
         )
-    return name, {"trust_remote_code": False}
+    return name, {}
+
+
+def is_place(name: str, aliases: Collection[str]) -> bool:
+    """Return whether a name is written as one of a model: an alias, a path, or a hub id."""
+    return name in aliases or "/" in name or os.path.lexists(expanded(name))
+
+
+def on_hub(name: str, aliases: Collection[str]) -> bool:
+    """Return whether a name means a model on the hub."""
+    path = expanded(name)
+    return not (name in aliases or path.endswith(".gguf") or os.path.lexists(path) or looks_local(name))
+
+
+def package_named(text: str) -> str | None:
+    """Return the package that a message says to install."""
+    match = re.search(r"pip3? install (?:(?:-U|--upgrade|-q)\s+)?[`'\"]?([A-Za-z][\w-]*)", text)
+    return match[1] if match else None
 
 
 def looks_local(name: str) -> bool:
@@ -87,7 +104,7 @@ def looks_local(name: str) -> bool:
     )
 
 
-def failed(name: str, error: BaseException) -> SoftPromptError:
+def failed(name: str, error: BaseException, revision: str | None = None) -> SoftPromptError:
     """Return the error for a model that transformers could not load, with a reason and a fix."""
     text = str(error).strip() or type(error).__name__
     low = text.lower()
@@ -97,17 +114,23 @@ def failed(name: str, error: BaseException) -> SoftPromptError:
         "give a hub id, a folder with config.json and weights, a .gguf file, or the alias smollm2",
     )
     if "trust_remote_code" in low or "custom code" in low:
-        why = "its checkpoint brings code of its own, which softprompt does not run"
-        fix = "use a model that transformers itself has"
-    elif match := re.search(r"Unrecognized configuration class.*\.(\w+)'.*: (AutoModel\w+)", first):
-        why = f"transformers has no {match[2]} for its configuration, {match[1]}"
+        why = "its checkpoint brings code of its own, which is run only if you say so"
+        fix = "read that code and, if you trust it, say trust_remote_code=True (in a recipe: "
+        fix += "model: {trust_remote_code: true}); or use a model that transformers itself has"
+    elif revision is not None and ("not a valid git identifier" in low or "revision not found" in low):
+        why = f"the hub has no revision '{revision}' of it"
+        fix = "give a branch, a tag or a commit of its page on the hub as revision, or leave revision out"
+    elif found := re.search(r"Unrecognized configuration class.*\.(\w+)'.*: (AutoModel\w+)", first):
+        why = f"transformers has no {found[2]} for its configuration, {found[1]}"
         fix = "use a text model: decoder-only, encoder-decoder, or one that fills in masked words"
     elif missing := next((p for p in ("sentencepiece", "tiktoken", "protobuf") if p in low), None):
         why = f"its tokenizer needs the package {missing}, which is not installed"
         fix = f"pip install {missing}"
+    elif package := package_named(text):
+        why, fix = first, f"pip install {package}"
     elif "gated" in low or "401" in text or "403" in text:
-        why = "the hub gives it to those only who were let in"
-        fix = "ask for access on its page, and log in: hf auth login"
+        why = "the hub gives it to those only who were let in, and the token of this call is not one of them"
+        fix = "ask for access on its page, and log in: hf auth login (or set HF_TOKEN, or give token=…)"
     elif any(
         phrase in low for phrase in ("offline", "couldn't connect", "connection", "cannot find the requested")
     ):

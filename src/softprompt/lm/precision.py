@@ -8,17 +8,33 @@ checkpoint can be resumed only in the precision that it began in.
 from __future__ import annotations
 
 import os
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 
+from ..errors import unknown
 from .library_internals import cpu_features
 
 Dtype = Literal["float32", "bfloat16"]
+Precision = Literal["auto", "float32", "bfloat16", "float16"]
 FEATURES = {"avx512_bf16": "AVX512-BF16", "amx_bf16": "AMX-BF16"}
 LIMITS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")  # oneDNN, which multiplies for torch, obeys them
 # the values that leave no bfloat16 products
 WITHOUT = {"SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AVX512_CORE", "AVX512_CORE_VNNI"}
+
+
+def precision(wanted: Precision | torch.dtype | str, device: str) -> tuple[str, str]:
+    """Return the precision that was asked for, and why; "auto" is `pick_dtype`.
+
+    Raises SoftPromptError for any other.
+    """
+    name = str(wanted).removeprefix("torch.")
+    if name == "auto":
+        return pick_dtype(device)
+    if name in get_args(Precision):
+        return name, "as asked for"
+    fix = "give one of these, or a torch.dtype of that name; quantization_config makes weights smaller"
+    raise unknown("dtype", name, get_args(Precision), fix=fix)
 
 
 def pick_dtype(device: str) -> tuple[Dtype, str]:

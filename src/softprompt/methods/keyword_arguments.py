@@ -13,17 +13,23 @@ from collections.abc import Callable, Mapping
 from typing import Any, ParamSpec, TypeVar
 
 from .. import methods
-from ..config.schema import PREFERRED, SECTIONS
+from ..config.schema import MOVED, PREFERRED, SECTIONS
 from ..errors import IN_SHELL, WORDING, SoftPromptError, unknown
 
 P = ParamSpec("P")
 R = TypeVar("R")
-OURS = {"data": ("train", "dev"), "task": ("kind",), "method": ("name",)}  # arguments of their own
+OURS = {
+    "model": ("id",),
+    "data": ("train", "dev"),
+    "task": ("kind",),
+    "method": ("name",),
+}  # arguments of their own
 SHELL = {
     r"(add )?--overwrite\b": "overwrite=True",
     r"(add )?--restart\b": "restart=True",
     r"--other-base\b": "other_base=True",
     r"--plain\b": "plain=True",
+    r"--trust-remote-code\b": "trust_remote_code=True",
     r"--prompt ('[^']*'|[^\s;,]+)": r"prompt=\1",
     r"--model ('[^']*'|[^\s;,]+)": r"model=\1",
 }
@@ -54,11 +60,12 @@ def sections(given: Mapping[str, Any], function: str) -> dict[str, dict[str, Any
 def _owners() -> dict[str, str]:
     """Map each setting to its section; `train` comes before a method's option of the same name."""
     owners = dict.fromkeys(methods.option_names(), "method")
-    for section in ("base", "template", "task", "data", "train"):
+    for section in ("base", "model", "template", "task", "data", "train"):
         for name in SECTIONS[section].model_fields:
             if name not in OURS.get(section, ()):
                 owners[name] = section
-    return {**owners, **PREFERRED}
+    moved = {leaf: section for section, leaf in MOVED if leaf not in owners}
+    return {**owners, **moved, **PREFERRED}
 
 
 def in_python(function: Callable[P, R]) -> Callable[P, R]:
@@ -90,7 +97,7 @@ def worded(text: str) -> str:
 #: A key of a recipe (but not the file `data/train.jsonl`), and the value of an argument.
 _VALUE = r"[^\s;,()\]]*[^\s;,()\].:']"
 KEY = re.compile(
-    rf"(?<![\w./\\-])(data|template|task|method|base|train)\.(\w+)(?![\w-]|[./]\w)(?:=({_VALUE}))?"
+    rf"(?<![\w./\\-])(model|data|template|task|method|base|train)\.(\w+)(?![\w-]|[./]\w)(?:=({_VALUE}))?"
 )
 GIVEN = re.compile(rf"(?<![\w./\\-])(\w+)=(?=[A-Za-z])({_VALUE})")
 

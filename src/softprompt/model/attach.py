@@ -19,10 +19,10 @@ from .. import methods
 from .._system.quiet import quietly
 from ..artifacts import artifact as artifacts
 from ..errors import SoftPromptError
+from ..lm import in_memory
 from ..lm.base import LanguageModel
 from ..lm.features import size
-from ..lm.heads import Head
-from ..lm.loading import fingerprint, kind_of_model
+from ..lm.loading import fingerprint
 from ..methods.base import Setting, SoftPrompt
 from ..methods.typed_options import MethodOptions
 from .frozen import FrozenBase
@@ -135,12 +135,4 @@ def _wrap(base: Any, tokenizer: Any) -> LanguageModel:
             why="it is no model of transformers",
             fix="give AutoModelForCausalLM.from_pretrained(…), without a wrapper around it",
         )
-    name, head = base.name_or_path or type(base).__name__, _head_of(base)
-    return kind_of_model(base.config, head, name)(base, tokenizer, name, head)
-
-
-def _head_of(base: PreTrainedModel) -> Head | None:
-    """Return the head that the name of the model's class tells of; it is not trained."""
-    heads = {"ForSequenceClassification": "sequence", "ForTokenClassification": "tokens"}
-    over = next((each for end, each in heads.items() if type(base).__name__.endswith(end)), None)
-    return None if over is None else Head(over, base.config.num_labels)  # type: ignore[arg-type]
+    return in_memory.wrapped(base, tokenizer)

@@ -94,9 +94,9 @@ def start(
     say(f"{len(read)} rows; loading {requested.model} …")
     lm = load_base(requested)
     kind = requested.task.kind if "kind" in requested.task.model_fields_set else None
-    required = Requirements(requested.model)
+    required = Requirements(requested.model.id)
     needs = measure_needs(read, draft.template_of(fields), lm, required, kind=kind)
-    plain, limits = comparison(rows, name, place, requested.model, fields, needs)
+    plain, limits = comparison(rows, name, place, requested.to_dict()["model"], fields, needs)
     _write_requested(plain, requested)
     recipe = recipe_from_dict(plain, place, method_option_names=names)
     say("timing a step of each kind of method …")
@@ -169,7 +169,7 @@ def _cuts(
 def _write_requested(plain: dict[str, Any], requested: Recipe) -> None:
     """Write the values of the command line into the plain recipe."""
     values = requested.to_dict()
-    for section in requested.model_fields_set:
+    for section in requested.model_fields_set - {"model"}:  # which is in the recipe already
         model = getattr(requested, section)
         for leaf in model.model_fields_set if isinstance(model, BaseModel) else ():
             value = values.get(section, {}).get(leaf, getattr(model, leaf))
@@ -209,7 +209,7 @@ def _fields(rows: Sequence[Row], requested: Recipe) -> Guess:
 
 
 def comparison(
-    rows: str, name: str, place: Path, model: str, fields: Guess, needs: Needs
+    rows: str, name: str, place: Path, model: Any, fields: Guess, needs: Needs
 ) -> tuple[dict[str, Any], list[str]]:
     """Return the recipe as plain values, and what was limited for the time that it takes, in words."""
     limits, learned = [], needs.rows * (1 - SHARE_TEST)

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from .._system.paths import expanded
 from ..artifacts.artifact import MANIFEST
@@ -37,8 +39,16 @@ class Survey:
     @property
     def base(self) -> str | None:
         """The base that most of its artifacts name is returned; None where there are none."""
-        named = sorted(self.artifacts, key=lambda pair: pair[0])
-        counts = Counter(content.base for _, content in named if content.base)
+        return self._most_common(lambda content: content.base)
+
+    def record_of(self, model: str) -> dict[str, Any]:
+        """Return how the artifacts with a base of that name say that it is loaded: see `lm.load_saved`."""
+        loading = self._most_common(lambda content: content.loading if content.base == model else None)
+        return {"name": model, **json.loads(loading or "{}")}
+
+    def _most_common(self, part: Callable[[Content], str | None]) -> str | None:
+        values = (part(content) for _, content in sorted(self.artifacts, key=lambda pair: pair[0]))
+        counts = Counter(value for value in values if value)
         return counts.most_common(1)[0][0] if counts else None
 
     def notes(self, lm: LanguageModel) -> list[str]:

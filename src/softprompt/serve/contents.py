@@ -11,6 +11,7 @@ from typing import Any, final
 from .._system.files import read_bytes
 from ..artifacts.manifest import BASE, MANIFEST, MANIFEST_BYTES, SCHEMA, is_whole
 from ..errors import SoftPromptError
+from ..lm.origin import RECORDED
 from .file_stamps import Stamp, is_momentary, settled, stamp_of
 
 KEPT = 200_000  # artifacts whose contents are remembered
@@ -25,6 +26,7 @@ class Content:
     base: str | None = None
     weights: str | None = None  # the fingerprint of the base's weights; None: not recorded
     problem: str | None = None  # why no base can serve it, if the manifest says so
+    loading: str = "{}"  # JSON of the base's revision and quantization: see `lm.origin`
 
     def problem_for(self, weights: str) -> str | None:
         """Return why a base of these weights cannot serve it, if the manifest says so."""
@@ -91,7 +93,8 @@ def _parsed(content: bytes) -> Content:
         if not all(isinstance(text, str) for text in texts) or not is_whole(content, manifest):
             raise ValueError
         "".join(texts).encode("utf-8")  # half a surrogate pair cannot be sent
-        return Content(prompts, name, weights, _problem(base, manifest.get("files") or ()))
+        loading = json.dumps({key: base[key] for key in RECORDED if key in base}, sort_keys=True)
+        return Content(prompts, name, weights, _problem(base, manifest.get("files") or ()), loading)
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return Content(problem="its manifest is damaged")
 

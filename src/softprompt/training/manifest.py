@@ -38,6 +38,7 @@ def manifest(
         "labels": list(prepared.encoder.labels) if prepared.encoder.labels else None,
         "base": {
             "name": lm.name,
+            **lm.origin.record(),
             "mode": recipe.base.mode,
             "options": base_options(recipe),
             "fingerprint": prepared.base,

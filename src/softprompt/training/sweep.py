@@ -36,7 +36,7 @@ def prepare_settings(
     first = recipes[0]
     for recipe in recipes:
         _check_base(recipe)
-        bases = [f"'{r.model}' (train.dtype={r.train.dtype})" for r in (first, recipe)]
+        bases = [f"{_base_of(r)} (train.dtype={r.train.dtype})" for r in (first, recipe)]
         if bases[0] != bases[1]:
             raise SoftPromptError(
                 "runs side by side share one base model",
@@ -52,6 +52,11 @@ def prepare_settings(
         train, dev = read_split(recipe.model_copy(update={"train": seeded}), *given)
         runs.append(prepare(recipe, lm=runs[0].lm if runs else lm, rows=train, dev_rows=dev))
     return runs
+
+
+def _base_of(recipe: Recipe) -> str:
+    model = recipe.to_dict()["model"]
+    return f"'{model}'" if isinstance(model, str) else str(model)
 
 
 def settings(over: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:

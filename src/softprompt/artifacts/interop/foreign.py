@@ -58,7 +58,7 @@ def manifest_of(
     `base` is the fingerprint of `lm`, where it is known already: it is slow to compute for a large model.
     """
     recipe = {
-        "model": lm.name,
+        "model": lm.origin.recipe(lm.name),
         "data": {"train": source, "prompt_field": "prompt" if len(prompts) > 1 else None},
         "method": {"name": method, **options},
         "output": str(out),
@@ -70,6 +70,7 @@ def manifest_of(
         "labels": None,
         "base": {
             "name": lm.name,
+            **lm.origin.record(),
             "mode": "frozen",
             "options": {},
             "fingerprint": fingerprint(lm) if base is None else dict(base),

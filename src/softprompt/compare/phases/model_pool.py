@@ -19,13 +19,14 @@ def frozen_base(recipe: Recipe) -> LanguageModel | None:
 
 def kept(recipe: Recipe) -> LanguageModel:
     """Return the base as it is before any training."""
-    names = [f"{recipe.model} {recipe.train.dtype}"]
+    model = recipe.to_dict()["model"]
+    names = [f"{model} {recipe.train.dtype}"]
     if names[0] not in _kept:
         _kept.clear()  # memory holds one model, and room for what trains
         lm = load_base(recipe)
         # `auto` is one of the others
         for dtype in (recipe.train.dtype, str(lm.dtype).removeprefix("torch.")):
-            _kept[f"{recipe.model} {dtype}"] = lm
+            _kept[f"{model} {dtype}"] = lm
     return _kept[names[0]]
 
 
