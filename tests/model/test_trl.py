@@ -195,7 +195,7 @@ def test_trl_grpo_is_the_loop_of_its_formula(tmp_path, beta, placement):
         assert shared == own and max(logged(trainer)) > 1e-3
 
 
-def test_a_reference_made_after_its_trainer_is_still_the_base(tmp_path, close):
+def test_references_and_detached_models_are_the_base_after_a_trainer_too(tmp_path, close):
     """TRL replaces the model's forward, and a reference that took it over would have the vectors."""
     model = new_model(softprompt.PromptTuning(length=3, placement="before"))
     ids = torch.tensor(INPUTS[:1])
@@ -213,6 +213,7 @@ def test_a_reference_made_after_its_trainer_is_still_the_base(tmp_path, close):
     assert (model(input_ids=ids).logits - expected).abs().max() > 1e-3
     fused = reference(input_ids=ids, labels=ids, fused_lm_head=True).log_probs[:, -3:]
     close(fused, torch.log_softmax(expected[:, :-1], -1).gather(2, ids[:, 1:, None])[:, :, 0])
+    close(model.detach()(input_ids=ids).logits, expected)  # TRL's forward is still on it
 
 
 @pytest.mark.parametrize(("setting", "message"), [({"sync_ref_model": True}, "nothing to copy")])

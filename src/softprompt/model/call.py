@@ -11,10 +11,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .._system.notes import note
 from ..data.collate import Batch
 from ..errors import SoftPromptError, unknown
 from ..injection import Injection
 from ..lm.apply import injection_for
+from ..lm.attention import not_compiled
 from ..lm.causal import CausalLM
 from ..lm.equal_lengths import NOT_KEPT
 from ..lm.gradient_checkpointing import recomputed
@@ -29,6 +31,21 @@ PACKED = ("cu_seq_lens_q", "cu_seq_lens_k", "seq_idx", "packed_seq_lengths")
 
 def forward(model: Any, call: Callable[..., Any], args: tuple, kwargs: dict[str, Any]) -> Any:
     """Run `call`, the model's own forward, with the vectors of each row's prompt."""
+    if torch.compiler.is_compiling():
+        _note_compile()
+    return _forward(model, call, args, kwargs)
+
+
+@not_compiled
+def _note_compile() -> None:
+    note(
+        "torch.compile(model) compiles nothing of a model with a prompt, as each call's vectors are others. "
+        "model.compile() compiles its layers."
+    )
+
+
+@not_compiled
+def _forward(model: Any, call: Callable[..., Any], args: tuple, kwargs: dict[str, Any]) -> Any:
     holder = holder_of(model)
     named = bound(holder, args, kwargs)
     prompts, lengths = (named.pop(name, None) for name in ARGUMENTS)
@@ -51,6 +68,7 @@ def forward(model: Any, call: Callable[..., Any], args: tuple, kwargs: dict[str,
     return output
 
 
+@not_compiled
 def generate(model: Any, call: Callable[..., Any], inputs: Tensor | None, options: dict[str, Any]) -> Any:
     """Run transformers' `generate` with vectors; what it gives back has the form that transformers gives."""
     holder = holder_of(model)

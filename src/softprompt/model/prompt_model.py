@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
+from ..errors import SoftPromptError
+from ..lm import attachment
 from . import call, saving
 from .holder import MODULE, NAME, alone, holder_of
 
@@ -78,6 +80,24 @@ class SoftPromptModel(Base):
         share = 100 * trained / whole
         print(f"trainable params: {trained:,} || all params: {whole:,} || trainable%: {share:.4f}")
 
+    def compile(self, *args: Any, **options: Any) -> None:
+        """Compile each layer in place; the arguments are those of `torch.compile`.
+
+        What is computed around the layers depends on the vectors of each call, so it is not compiled, and
+        `torch.compile(model)` compiles nothing. Raises SoftPromptError for a model whose layers are unknown.
+        """
+        holder = holder_of(self)
+        layers = holder.lm.checkpointable_layers
+        if not layers:
+            raise SoftPromptError(
+                f"the layers of a {holder.lm.spec.family} model cannot be compiled",
+                why="transformers does not mark them as layers",
+                fix="use the model without model.compile()",
+            )
+        with attachment.attach(self).changing(*layers):
+            for layer in layers:
+                layer.compile(*args, **options)
+
     def gradient_checkpointing_enable(self, *args: Any, **kwargs: Any) -> None:
         """Compute layers again in the backward pass. transformers' options are not needed and are ignored."""
         with alone():
@@ -131,6 +151,8 @@ def subclass(plain: type) -> type:
     """Return the class of a model with a prompt, whose own class is `plain`."""
 
     def forward(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if NAME not in vars(self):  # detached; a trainer or accelerate still has this as the model's forward
+            return plain.forward(self, *args, **kwargs)
         above: Any = super(with_prompt, self)
         return call.forward(self, above.forward, args, kwargs)
 
