@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from . import methods
 from ._system.display import shown
+from ._system.launch import joined
 from ._system.quiet import quietly
 from .artifacts import compose
 from .artifacts.compose import AVERAGE, CONCATENATE, Operation, scaling
@@ -77,9 +78,9 @@ def tune(
     lm = base_given(lm, tokenizer)
     base, data = _given(lm, rows, dev)
     recipe = _recipe(lm, method, rows, dev, output, task, template, prompt_field, options, settings)
-    check_room(recipe, restart=restart, overwrite=overwrite)
-    with shown(progress):
-        prepared = prepare(recipe, **base, **data)
+    with shown(progress), joined(recipe.train.devices) as world:
+        world.first(lambda: check_room(recipe, restart=restart, overwrite=overwrite))
+        prepared = prepare(recipe, **base, **data, world=world)
         return _tuned(tune_prepared(prepared, hooks=hooks, restart=restart, overwrite=overwrite))
 
 
@@ -117,10 +118,10 @@ def search(
         folder = str(Path(output) / sweep.name_of(setting).replace("/", "_"))
         changes = {"output": folder, **setting}
         recipes.append(whole.with_settings(changes, method_option_names=methods.option_names()))
-    for recipe in recipes:
-        check_room(recipe, restart=restart, overwrite=overwrite)
-    with shown(progress):
-        prepared = sweep.prepare_settings(recipes, **base, **data)
+    with shown(progress), joined(whole.train.devices) as world:
+        for recipe in recipes:
+            world.first(lambda recipe=recipe: check_room(recipe, restart=restart, overwrite=overwrite))
+        prepared = sweep.prepare_settings(recipes, **base, **data, world=world)
         say_ahead(prepared, restart=restart, overwrite=overwrite)
         runs = tune_many(prepared, hooks=hooks, restart=restart, overwrite=overwrite)
     return [_tuned(run) for run in sorted(runs, key=lambda run: run.key, reverse=True)]

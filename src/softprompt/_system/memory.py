@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import sys
 from pathlib import Path
 
@@ -34,7 +35,10 @@ def reset_peak() -> bool:
 
 
 def free_memory(device: str = "cpu") -> int:
-    """Return the free bytes of a GPU or of the machine; in a container, within its limit."""
+    """Return the free bytes of a GPU or of the machine; in a container, within its limit.
+
+    The processes that torchrun started on this machine share its memory in equal parts.
+    """
     if device.startswith("cuda"):
         import torch
 
@@ -44,7 +48,8 @@ def free_memory(device: str = "cpu") -> int:
     from .cgroup import memory_left
 
     free, left = psutil.virtual_memory().available, memory_left()
-    return free if left is None else min(free, left)
+    free = free if left is None else min(free, left)
+    return free // int(os.environ.get("LOCAL_WORLD_SIZE") or 1)
 
 
 def give_back() -> bool:

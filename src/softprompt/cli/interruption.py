@@ -13,13 +13,14 @@ if TYPE_CHECKING:
 class Interruption:
     """A signal sets `requested` while training is `under_way`, and raises KeyboardInterrupt otherwise.
 
-    A second signal always raises; no more than the steps since the last save are lost then.
+    A second signal always raises; no more than the steps since the last save are lost then. One of several
+    processes that `waits` leaves it to the first one to end before training.
     """
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
-    def __init__(self) -> None:
-        self.requested = False
+    def __init__(self, *, waits: bool = False) -> None:
+        self.requested, self._waits = False, waits
         self.under_way = False
         self._before: dict[int, Any] = {}
 
@@ -47,6 +48,6 @@ class Interruption:
         self.under_way = text.startswith("training")
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.requested or not self.under_way:
+        if self.requested or not (self.under_way or self._waits):
             raise KeyboardInterrupt
         self.requested = True

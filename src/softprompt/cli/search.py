@@ -8,12 +8,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from .._system.progress import say
 from ..errors import SoftPromptError
 from .opening import Overrides, RecipeFile, open_recipe
-from .output import Json, Reply, log
-from .side_by_side import run_together
+from .output import Json, Reply
+from .processes import of_first, one_run, started_for
+from .side_by_side import Prepare, run_together
 
 if TYPE_CHECKING:
+    from .._system.world import World
     from ..config.schema import Recipe
     from ..training.prepare import Prepared
 
@@ -44,7 +47,25 @@ def search(
     """
     if not over:
         raise SoftPromptError("nothing to search over", fix="--over lr=1e-3,3e-3,1e-2,3e-2")
-    base = open_recipe(recipe, overrides)
+    command = [
+        "search",
+        str(recipe),
+        *(overrides or []),
+        *(part for text in over for part in ("--over", text)),
+    ]
+    with one_run() as world:
+        base = open_recipe(recipe, overrides)
+        flags = {"--restart": restart, "--overwrite": overwrite, "--json": json}
+        if (reply := started_for(base, world, command, flags)) is not None:
+            return reply
+        make = _settings_of(base, recipe, overrides, over, world)
+        return of_first(world, run_together(make, world, restart=restart, overwrite=overwrite, json=json))
+
+
+def _settings_of(
+    base: Recipe, recipe: Path, overrides: Sequence[str] | None, over: Sequence[str], world: World
+) -> Prepare:
+    """Return what prepares a run for each combination of the settings."""
     from ..training.sweep import name_of, prepare_settings, settings
 
     chosen = settings(dict(map(_values, over)))
@@ -60,12 +81,12 @@ def search(
         )
         for setting, name in zip(chosen, names, strict=True)
     ]
-    log(f"{len(recipes)} settings: reading the rows and loading {base.model} …")
+    say(f"{len(recipes)} settings: reading the rows and loading {base.model} …")
 
     def make(claim: Callable[[Sequence[Recipe]], None]) -> tuple[list[Prepared], list[str]]:
-        return prepare_settings(recipes, before_loading=claim), names
+        return prepare_settings(recipes, before_loading=claim, world=world), names
 
-    return run_together(make, restart=restart, overwrite=overwrite, json=json)
+    return make
 
 
 def _folder(name: str) -> str:

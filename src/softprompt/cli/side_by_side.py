@@ -12,6 +12,7 @@ from .interruption import Interruption
 from .output import Reply, scores, table
 
 if TYPE_CHECKING:
+    from .._system.world import World
     from ..config.schema import Recipe
     from ..training.prepare import Prepared
     from ..training.tune import Run
@@ -20,31 +21,35 @@ if TYPE_CHECKING:
 Prepare = Callable[[Callable[[Sequence["Recipe"]], None]], tuple[Sequence["Prepared"], Sequence[str]]]
 
 
-def run_together(make: Prepare, *, restart: bool, overwrite: bool, json: bool) -> Reply:
+def run_together(make: Prepare, world: World, *, restart: bool, overwrite: bool, json: bool) -> Reply:
     """Train all of them; the reply lists them, the best first.
 
     `make` prepares the runs and names them. It calls its argument with their recipes before anything slow,
     so that folders that are in use or hold something are refused at once.
     """
-    from .._system.run_lock import held
+    from ..training.data_parallel import held_by_first
     from ..training.output_folder import check_room
     from ..training.sweep_estimate import say_ahead
     from ..training.tune import Interrupted, tune_many
 
-    with contextlib.ExitStack() as held_folders, Interruption() as interruption:
+    with contextlib.ExitStack() as held_folders, Interruption(waits=world.rank > 0) as interruption:
 
         def claim(recipes: Sequence[Recipe]) -> None:
-            held_folders.enter_context(held([Path(recipe.output) for recipe in recipes]))
+            folders = [Path(recipe.output) for recipe in recipes]
+            held_folders.enter_context(held_by_first(world, folders))
             for recipe in recipes:
-                check_room(recipe, restart=restart, overwrite=overwrite)
+                world.first(lambda recipe=recipe: check_room(recipe, restart=restart, overwrite=overwrite))
 
         runs, names = make(claim)
 
         say(f"{len(runs)} prompts, {runs[0].trained_parameters:,} numbers in the first")
-        say_ahead(runs, restart=restart, overwrite=overwrite)
+        if world.size == 1:
+            say_ahead(runs, restart=restart, overwrite=overwrite)
         try:
             done = tune_many(runs, hooks=interruption.hooks(), restart=restart, overwrite=overwrite)
-        except (Interrupted, KeyboardInterrupt):
+        except (Interrupted, KeyboardInterrupt) as error:
+            if world.size > 1 and isinstance(error, KeyboardInterrupt):
+                raise  # the other processes have not stopped with this one
             data = {"interrupted": True, "output": [run.recipe.output for run in runs]}
             return Reply(data, "stopped, and saved. To resume, run the same command again.", code=130)
     ranked = sorted(zip(names, done, strict=True), key=lambda pair: pair[1].key, reverse=True)

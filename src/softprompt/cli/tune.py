@@ -12,10 +12,12 @@ import typer
 from .._system.progress import say
 from .interruption import Interruption
 from .opening import Overrides, RecipeFile, open_recipe
-from .output import Json, Reply, duration, log, scores, size, table
+from .output import Json, Reply, duration, scores, size, table
+from .processes import of_first, one_run, started_for
 from .side_by_side import run_together
 
 if TYPE_CHECKING:
+    from .._system.world import World
     from ..config.schema import Recipe
     from ..training.prepare import Prepared
     from ..training.tune import Run
@@ -42,57 +44,74 @@ def tune(
       softprompt tune recipe.yaml
       softprompt tune recipe.yaml method=prefix-tuning lr=1e-2 output=runs/prefix
     """
-    read = open_recipe(recipe, overrides)
-    if read.train.apart:
-        from ..training.sweep import prepare_prompts
+    command = ["tune", str(recipe), *(overrides or [])]
+    flags = {"--restart": restart, "--overwrite": overwrite, "--json": json}
+    read = None
+    try:
+        with one_run() as world:
+            read = open_recipe(recipe, overrides)
+            if (reply := started_for(read, world, command, flags)) is not None:
+                return reply
+            if read.train.apart:
+                return of_first(world, _each_prompt(read, world, restart, overwrite, json))
+            return of_first(world, _one_prompt(read, world, restart, overwrite, json, command))
+    except KeyboardInterrupt:
+        if read is None or read.train.apart:
+            raise
+        return _interrupted(Path(read.output), command)
 
-        log(f"reading the rows and loading {read.model} …")
 
-        def make(claim: Callable[[Sequence[Recipe]], None]) -> tuple[list[Prepared], list[str]]:
-            runs = prepare_prompts(read, before_loading=claim)
-            return runs, [run.prompts[0] for run in runs]
-
-        return run_together(make, restart=restart, overwrite=overwrite, json=json)
-    from .._system.run_lock import held
+def _one_prompt(
+    read: Recipe, world: World, restart: bool, overwrite: bool, json: bool, command: Sequence[str]
+) -> Reply:
+    from ..training.data_parallel import held_by_first
     from ..training.output_folder import check_room
     from ..training.prepare import prepare
     from ..training.tune import Interrupted
     from ..training.tune import tune as tune_prepared
 
-    command = _command(recipe, overrides)
     folder = Path(read.output)
-    with held([folder]), Interruption() as interruption:
+    with held_by_first(world, [folder]), Interruption(waits=world.rank > 0) as interruption:
         try:
-            check_room(read, restart=restart, overwrite=overwrite)
+            world.first(lambda: check_room(read, restart=restart, overwrite=overwrite))
             say(f"reading the rows and loading {read.model} …")
-            prepared = prepare(read)
+            prepared = prepare(read, world=world)
             say(f"{read.method.name}: {prepared.trained_parameters:,} numbers to train")
             if prepared.carried is not None:
                 say(str(prepared.carried))
             say(str(prepared.plan))
 
             run = tune_prepared(prepared, hooks=interruption.hooks(), restart=restart, overwrite=overwrite)
-        except (Interrupted, KeyboardInterrupt):
+        except Interrupted:
             return _interrupted(folder, command)
     if run.was_finished:
-        log("this run was finished before: nothing was trained now (--overwrite trains it again)")
+        say("this run was finished before: nothing was trained now (--overwrite trains it again)")
     elif run.resumed_from:
-        log(f"this run was resumed from step {run.resumed_from}")
+        say(f"this run was resumed from step {run.resumed_from}")
     return Reply(_data(run), None if json else _text(run))
 
 
-def _command(recipe: Path, overrides: Sequence[str] | None) -> str:
-    """Return the command that resumes the run: without --restart and --overwrite, which would start again."""
-    return shlex.join(["softprompt", "tune", str(recipe), *(overrides or [])])
+def _each_prompt(read: Recipe, world: World, restart: bool, overwrite: bool, json: bool) -> Reply:
+    from ..training.sweep import prepare_prompts
+
+    say(f"reading the rows and loading {read.model} …")
+
+    def make(claim: Callable[[Sequence[Recipe]], None]) -> tuple[list[Prepared], list[str]]:
+        runs = prepare_prompts(read, before_loading=claim, world=world)
+        return runs, [run.prompts[0] for run in runs]
+
+    return run_together(make, world, restart=restart, overwrite=overwrite, json=json)
 
 
-def _interrupted(folder: Path, command: str) -> Reply:
+def _interrupted(folder: Path, command: Sequence[str]) -> Reply:
     from ..training.checkpoint import saved_step
 
     step = saved_step(folder / "checkpoint")
+    # without --restart and --overwrite, which would start again
+    resume = shlex.join(["softprompt", *command])
     text = f"stopped; step {step} is saved in {folder}" if step else "stopped before the first save"
-    data = {"interrupted": True, "step": step, "output": str(folder), "resume": command}
-    return Reply(data, f"{text}. To resume, run the same command:\n  {command}", code=130)
+    data = {"interrupted": True, "step": step, "output": str(folder), "resume": resume}
+    return Reply(data, f"{text}. To resume, run the same command:\n  {resume}", code=130)
 
 
 def _data(run: Run) -> dict[str, Any]:

@@ -189,6 +189,8 @@ class TrainConfig(_Section):
     cache_folder: Name | None = None  # None: kv/ in $SOFTPROMPT_CACHE or ~/.cache/softprompt
     threads: Positive | None = None  # None: the physical cores that this process may use
     gradient_checkpointing: bool | Literal["auto"] = "auto"  # auto: if memory is short
+    devices: Positive | Literal["auto"] | None = None  # processes on this machine, one for each GPU
+    shard: bool = False  # the frozen base is split over the devices, instead of a copy on each
     apart: bool = False  # each prompt of `data.prompt_field` alone: optimizer, early stop, artifact
 
 
@@ -287,6 +289,7 @@ class Recipe(_Section):
         added = ("chat_options", "chat_date", "rejected")
         unset["template"] = {key for key in added if not getattr(self.template, key)}
         unset["task"] = set() if self.task.kind == "preference" else {"beta"}
+        unset["train"] = {key for key in WHERE if not getattr(self.train, key)}
         return self.model_dump(mode="json", exclude=unset)
 
     def with_settings(
@@ -303,7 +306,7 @@ class Recipe(_Section):
     def fingerprint(self) -> str:
         """Return the sha256 (hex) of the recipe without places: equal for runs that train the same prompt."""
         content = {key: value for key, value in self.to_dict().items() if key not in ("output", "compare")}
-        content["train"] = {k: v for k, v in content["train"].items() if k not in CACHE_PLACE}
+        content["train"] = {k: v for k, v in content["train"].items() if k not in (*CACHE_PLACE, *WHERE)}
         text = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
@@ -319,6 +322,7 @@ SECTIONS: dict[str, type[_Section]] = {
     "compare": CompareConfig,
 }
 CACHE_PLACE = ("cache_folder", "cache_disk_mb")
+WHERE = ("devices", "shard")  # which devices compute; the numbers agree to rounding
 SHORTHAND = {
     "model": "id",
     "data": "train",

@@ -15,6 +15,7 @@ import torch
 
 from .. import methods
 from .._system.progress import task
+from .._system.world import ALONE, World
 from ..cache import InputCache
 from ..config.schema import Recipe
 from ..data.batching import by_tokens
@@ -105,6 +106,7 @@ class Evaluator:
     generate_options: dict[str, Any] = field(default_factory=dict)
     beta: float = 0.1  # of a preference task
     base_mode: str = "frozen"  # how the base was trained
+    world: World = ALONE  # the processes that score the rows together, a share of the batches each
 
     def run(
         self,
@@ -148,17 +150,20 @@ class Evaluator:
         """
         if all(example.reference is not None for example in examples):
             return list(examples)
-        results = list(examples)
+        references: dict[int, tuple[float, float]] = {}
         plain = methods.build("none", Setting(self.lm, self.encoder.prompts))
         weights = [len(e.input_ids) + e.answer_tokens for e in examples]
-        with _counted("reference model", weights, None) as count, finetune.without_adapters(self.lm):
+        with (
+            _counted("reference model", weights, None, self.world.size) as count,
+            finetune.without_adapters(self.lm),
+        ):
             for indices, batch, context, injection in self._batches(plain, examples, cache):
                 rows = [examples[i] for i in indices]
                 scored = pairs.log_probabilities(self.lm, batch, injection, context, rows)
-                for i, example, scores in zip(indices, rows, scored, strict=True):
-                    results[i] = replace(example, reference=scores)
+                references.update(zip(indices, scored, strict=True))
                 count(indices)
-        return results
+        references = self.world.joined(references)
+        return [replace(example, reference=references[i]) for i, example in enumerate(examples)]
 
     def _records(
         self,
@@ -169,11 +174,12 @@ class Evaluator:
     ) -> list[Record]:
         records: dict[int, Record] = {}
         weights = [len(e.input_ids) + e.answer_tokens for e in examples]
-        with _counted("scoring rows", weights, progress) as count:
+        with _counted("scoring rows", weights, progress, self.world.size) as count:
             for indices, batch, context, injection in self._batches(method, examples, cache):
                 rows = [examples[i] for i in indices]
                 records.update(zip(indices, self._scored(rows, batch, context, injection), strict=True))
                 count(indices)
+        records = self.world.joined(records)
         return [records[i] for i in range(len(examples))]
 
     def _scored(
@@ -199,8 +205,8 @@ class Evaluator:
         options = answering(self.lm, self.max_new_tokens, **self.generate_options)
         texts: dict[int, str] = {}
         weights = [len(e.input_ids) + self.max_new_tokens for e in examples]
-        with _counted("writing texts", weights, progress) as count:
-            for indices in self._orders(examples, [self.max_new_tokens] * len(examples)):
+        with _counted("writing texts", weights, progress, self.world.size) as count:
+            for indices in self.world.share([*self._orders(examples, [self.max_new_tokens] * len(examples))]):
                 batch = collate([examples[i] for i in indices], self.lm.device, targets=False)
                 batch = cache.fill(batch, indices, method.reads)
                 with torch.no_grad():
@@ -208,6 +214,7 @@ class Evaluator:
                 outputs = tokens_of(self.lm.generate(batch, injection, **options)).tolist()
                 texts.update(zip(indices, map(self.encoder.decode, outputs), strict=True))
                 count(indices)
+        texts = self.world.joined(texts)
         return [texts[i] for i in range(len(examples))]
 
     def _orders(self, examples: Sequence[Example], targets: Sequence[int]) -> Iterator[list[int]]:
@@ -221,7 +228,7 @@ class Evaluator:
     ) -> Iterator[tuple[list[int], Batch, Context | None, Injection]]:
         targets = [max(1, *map(len, e.answers)) for e in examples]
         outputs = self.lm.spec.vocab_size if self.lm.head is None else self.lm.head.size
-        for together in self._orders(examples, targets):
+        for together in self.world.share([*self._orders(examples, targets)]):
             for indices in by_tokens(together, targets, LOGITS // outputs):
                 batch = collate([examples[i] for i in indices], self.lm.device)
                 batch = cache.fill(batch, indices, method.reads)
@@ -233,15 +240,19 @@ class Evaluator:
 
 @contextlib.contextmanager
 def _counted(
-    name: str, weights: Sequence[float], also: Progress | None
+    name: str, weights: Sequence[float], also: Progress | None, processes: int
 ) -> Iterator[Callable[[Sequence[int]], None]]:
-    """Report rows that are done. Short rows come first, so the share of time is the share of weights."""
+    """Report rows that are done. Short rows come first, so the share of time is the share of weights.
+
+    Of several processes, each is taken to be as far as this one.
+    """
     total, done, share = sum(weights) or 1.0, 0, 0.0
     with task(name, len(weights)) as reported:
 
         def count(rows: Sequence[int]) -> None:
             nonlocal done, share
-            done, share = done + len(rows), share + sum(weights[i] for i in rows) / total
+            done = min(len(weights), done + processes * len(rows))
+            share = min(1.0, share + processes * sum(weights[i] for i in rows) / total)
             reported.at(done, share=share)
             if also:
                 also(done, len(weights))

@@ -13,14 +13,14 @@ from typing import Any
 
 from .. import methods
 from .._system.files import sha256
-from ..config.schema import Recipe
+from ..config.schema import WHERE, Recipe
 from ..data.example import Example
 from ..lm import finetune
 from .learner import Optimization
 
 #: Where and how numbers are computed: they agree to rounding. The precision that was chosen counts.
 HOW = {"dtype", "threads", "gradient_checkpointing", "apart"}
-HOW |= {"cache", "cache_budget_mb", "cache_disk_mb", "cache_folder"}
+HOW |= {"cache", "cache_budget_mb", "cache_disk_mb", "cache_folder", *WHERE}
 #: What the encoded rows contain already, or what has its own place in the identity.
 IN_ROWS = {"labels", "words", "tags", "choices", "references", "verbalizer"}
 #: Fields of an example that follow from others, or are counted as texts.

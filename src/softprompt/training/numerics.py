@@ -14,8 +14,8 @@ import torch
 Way = Mapping[str, Any]  # by name, as a message shows it
 
 
-def way(plan: str, prompts: int, device: torch.device | str) -> Way:
-    """Record how steps are computed now: the plan, the threads, the prompts in the run, the device, torch."""
+def way(plan: str, prompts: int, device: torch.device | str, processes: int = 1) -> Way:
+    """Record how steps are computed now: the plan, the threads, the prompts, the device, the processes."""
     # the same numbers are read from memory and from disk
     shown = "cached" if plan.startswith("cached") else plan
     where = torch.device(device).type
@@ -25,6 +25,7 @@ def way(plan: str, prompts: int, device: torch.device | str) -> Way:
         "threads": threads,
         "prompts": prompts,
         "device": where,
+        "processes": processes,
         "torch": torch.__version__,
     }
 

@@ -12,6 +12,7 @@ from typing import Any
 from .. import methods
 from .._system import threads
 from .._system.memory import free_memory
+from .._system.world import ALONE, World
 from ..build import (
     base_options,
     build_method,
@@ -63,6 +64,7 @@ class Prepared:
     base: dict[str, str]  # fingerprint of the base as it was loaded; training may change it
     carried: Carried | None = None  # how the start came from another base model
     raw: Mapping[str, str] = field(default_factory=dict)  # hashes of the rows as they were read
+    world: World = ALONE  # the processes that train it together
 
     @property
     def trained_parameters(self) -> int:
@@ -94,6 +96,7 @@ def prepare(
     lm: LanguageModel | None = None,
     rows: Iterable[Mapping[str, Any]] | None = None,
     dev_rows: Iterable[Mapping[str, Any]] | None = None,
+    world: World = ALONE,
 ) -> Prepared:
     """Read, split and encode the rows, load the base, build the method and make the plan.
 
@@ -136,6 +139,7 @@ def prepare(
         base,
         carried[0] if carried else None,
         {"train": fingerprint(train_rows), "dev": fingerprint(held)},
+        world,
     )
 
 

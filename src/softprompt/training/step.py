@@ -16,6 +16,7 @@ from typing import final
 import torch
 from torch import Tensor
 
+from .._system.world import ALONE, World
 from ..cache import InputCache
 from ..data.batching import by_tokens
 from ..data.collate import collate
@@ -26,6 +27,7 @@ from ..methods.side_by_side import SideBySide
 from .losses import Objective, objective_of, token_losses
 from .micro_batch import at_once
 from .prepare import Prepared
+from .trained import named_parameters
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,10 +73,13 @@ class TrainStep:
     """Computes the losses of the rows of several parts, over one base model.
 
     `cache` holds the inputs of all parts, in their order; inputs that are not in it are computed each step.
+    Of the processes of `world`, each computes its share of the rows.
     """
 
-    def __init__(self, lm: LanguageModel, parts: Sequence[StepPart], cache: InputCache) -> None:
-        self._lm, self._parts, self._cache = lm, parts, cache
+    def __init__(
+        self, lm: LanguageModel, parts: Sequence[StepPart], cache: InputCache, world: World = ALONE
+    ) -> None:
+        self._lm, self._parts, self._cache, self._world = lm, parts, cache, world
         self._starts = [0, *accumulate(len(part.examples) for part in parts)]
         self._reads = next((part.method.reads for part in parts if part.method.reads), None)
         self._most = at_once(str(lm.device))
@@ -82,11 +87,12 @@ class TrainStep:
     def backward(self, chosen: Sequence[tuple[int, list[int]]]) -> list[Tensor]:
         """Return the mean loss of each (part by number, its rows); add their gradients to the parameters.
 
-        The gradient of a sum of losses is right for each part, since parts share no parameter.
+        The gradient of a sum of losses is right for each part, since parts share no parameter. Every target
+        of a part counts the same, in whatever pass or process it is computed.
         """
         counts = [self._losses(index, rows) for index, rows in chosen]
         totals = [torch.zeros((), device=self._lm.device) for _ in chosen]
-        for one_pass in self._passes(chosen):
+        for one_pass in self._passes([(index, self._world.share(rows)) for index, rows in chosen]):
             sums = self._sums(one_pass)
             losses = [loss / counts[place] for (place, _, _), loss in zip(one_pass, sums, strict=True)]
             # a loss that is not finite must not spoil the sum: it ends its own part only
@@ -94,7 +100,24 @@ class TrainStep:
                 torch.stack(finite).sum().backward()
             for (place, _, _), loss in zip(one_pass, losses, strict=True):
                 totals[place] = totals[place] + loss.detach()
+        self._reduce(totals, [index for index, _ in chosen])
         return totals
+
+    def _reduce(self, losses: Sequence[Tensor], numbers: Sequence[int]) -> None:
+        """Add up the losses and the gradients of the parts over all processes, in place."""
+        if self._world.size == 1:
+            return
+        parameters = [p for part in numbers for p in self._trained(part)]
+        # a parameter without a gradient anywhere must stay without one: AdamW then leaves it alone
+        has_gradient = self._world.any_of([p.grad is not None for p in parameters])
+        parameters = [p for p, is_there in zip(parameters, has_gradient, strict=True) if is_there]
+        for parameter in parameters:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        self._world.add_up([*losses, *(p.grad for p in parameters if p.grad is not None)])
+
+    def _trained(self, part: int) -> list[Tensor]:
+        return list(named_parameters(self._lm, self._parts[part].method).values())
 
     def _losses(self, index: int, rows: list[int]) -> int:
         examples = [self._parts[index].examples[row] for row in rows]

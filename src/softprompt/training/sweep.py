@@ -8,6 +8,7 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from .._system.world import ALONE, World
 from ..build import read_split
 from ..config.schema import Recipe
 from ..data.spelling import distinct, same_form
@@ -25,6 +26,7 @@ def prepare_settings(
     rows: Rows | None = None,
     dev_rows: Rows | None = None,
     before_loading: Callable[[Sequence[Recipe]], None] = lambda recipes: None,
+    world: World = ALONE,
 ) -> list[Prepared]:
     """Prepare one run a recipe, over one model in memory; `rows` and `dev_rows` replace the recipes' files.
 
@@ -50,7 +52,7 @@ def prepare_settings(
     for recipe in recipes:
         seeded = recipe.train.model_copy(update={"seed": first.train.seed})
         train, dev = read_split(recipe.model_copy(update={"train": seeded}), *given)
-        runs.append(prepare(recipe, lm=runs[0].lm if runs else lm, rows=train, dev_rows=dev))
+        runs.append(prepare(recipe, lm=runs[0].lm if runs else lm, rows=train, dev_rows=dev, world=world))
     return runs
 
 
@@ -74,6 +76,7 @@ def prepare_prompts(
     *,
     lm: LanguageModel | None = None,
     before_loading: Callable[[Sequence[Recipe]], None] = lambda recipes: None,
+    world: World = ALONE,
 ) -> list[Prepared]:
     """Prepare one run for each prompt that `data.prompt_field` names, on that prompt's rows alone.
 
@@ -106,7 +109,8 @@ def prepare_prompts(
                 why=f"it has {len(training)} rows to train on, and each prompt is measured alone",
                 fix="give data.dev with rows of every prompt, or a larger data.dev_fraction",
             )
-        runs.append(prepare(alone, lm=runs[0].lm if runs else lm, rows=training, dev_rows=held))
+        base = runs[0].lm if runs else lm
+        runs.append(prepare(alone, lm=base, rows=training, dev_rows=held, world=world))
     return runs
 
 

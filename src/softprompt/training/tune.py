@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from .._system.notes import note
 from .._system.progress import say
-from .._system.run_lock import held
 from ..artifacts import artifact as artifacts
 from ..artifacts.manifest import BASE
 from ..data.row_notes import remarks
@@ -22,6 +22,7 @@ from . import numerics
 from .base_notes import base_notes
 from .caches import open_shared_caches
 from .checkpoint import Checkpoints, together
+from .data_parallel import check_same, held_by_first
 from .decisive import optimization
 from .dev_scores import DevScorer, plain_evaluations
 from .learner import Learner, Outcome
@@ -83,12 +84,14 @@ def tune_many(
     alone (its outcome is "nan"). Without `plain` the plain model is not evaluated. Raises Interrupted (all
     are saved).
     """
-    hooks, folders = hooks or Hooks(), [Path(run.recipe.output) for run in runs]
-    with held(folders):
+    hooks, folders, world = hooks or Hooks(), [Path(run.recipe.output) for run in runs], runs[0].world
+    with held_by_first(world, folders):
+        for run in runs:
+            check_same(world, run.identity())
         results = {i: run for i, p in enumerate(runs) if not overwrite and (run := restore_finished(p))}
         missing = [i for i in range(len(runs)) if i not in results]
         for i in missing:
-            make_room(folders[i], restart=restart, overwrite=overwrite)
+            world.first(lambda i=i: make_room(folders[i], restart=restart, overwrite=overwrite))
         if missing:
             results |= _train(runs, missing, hooks, text_rows, plain)
     return [results[i] for i in range(len(runs))]
@@ -110,7 +113,8 @@ def _train(
     hooks.stage("plain model on the dev rows" if plain else "the inputs")
     # finished ones too: rows are computed beside the same others as if none was finished
     runs, cache, dev_caches = open_shared_caches(runs, progress=hooks.on_cache, say=hooks.stage)
-    evaluators = [evaluator_of(run.recipe, run.lm, run.encoder) for run in runs]
+    world = runs[0].world
+    evaluators = [replace(evaluator_of(run.recipe, run.lm, run.encoder), world=world) for run in runs]
     runs = with_references(runs, evaluators, cache, dev_caches)
     scorers = [DevScorer(*each) for each in zip(evaluators, runs, dev_caches, strict=True)]
     plain_results = [Evaluation({}) for _ in missing]
@@ -123,7 +127,7 @@ def _train(
     for i in missing:
         learners[i].state.other_seconds += (time.perf_counter() - started) / len(missing)
     hooks.stage(f"training, resuming from step {done}" if done else "training")
-    steps = TrainStep(runs[0].lm, [StepPart.of(run) for run in runs], cache)
+    steps = TrainStep(runs[0].lm, [StepPart.of(run) for run in runs], cache, world)
     with following_steps([Path(run.recipe.output).name for run in runs]) as follow:
 
         def on_event(event: Event) -> None:
@@ -135,8 +139,8 @@ def _train(
             steps.backward,
             groups=steps.groups,
             on_event=on_event,
-            should_stop=hooks.should_stop,
-            is_pruned=hooks.is_pruned,
+            should_stop=lambda: any(world.any_of([hooks.should_stop()])),
+            is_pruned=lambda i: any(world.any_of([hooks.is_pruned(i)])),
             evaluation_seconds=max(result.scoring_seconds for result in plain_results),
         )
     if any(outcome.stopped == "interrupted" for outcome in outcomes):
@@ -156,7 +160,11 @@ def _train(
             remarks=remarks_by_run[i],
             seconds=time.perf_counter() - started,
         )
-        saved = artifacts.save(Path(run.recipe.output), run.method, run.lm, content)
+        saved = world.first(
+            lambda run=run, content=content: artifacts.save(
+                Path(run.recipe.output), run.method, run.lm, content
+            )
+        )
         trained[i] = Run(run, outcomes[i], saved, dev, plain_result, learner.resumed_from)
     return trained
 
@@ -169,7 +177,9 @@ def _learners(
         i: Checkpoints(Path(runs[i].recipe.output) / "checkpoint", runs[i].identity(), hooks.stage)
         for i in missing
     }
-    starts = dict(zip(missing, together(list(checkpoints.values())), strict=True))
+    world = runs[0].world
+    chosen = world.first(lambda: together(list(checkpoints.values())))
+    starts = dict(zip(missing, chosen, strict=True))
     learners = []
     for i, run in enumerate(runs):
         learner = Learner(
@@ -177,9 +187,10 @@ def _learners(
             row_lengths(run.train, run.recipe.train.batch_tokens),
             scorers[i],
             optimization(run.recipe),
-            checkpoints=checkpoints.get(i),
+            checkpoints=checkpoints.get(i) if world.rank == 0 else None,
             start=starts.get(i),
         )
+        world.copy_first(list(learner.parameters.values()))
         if i not in checkpoints:
             learner.stopped = "finished"
         learners.append(learner)
@@ -188,7 +199,7 @@ def _learners(
 
 def _note_ways(runs: Sequence[Prepared], learners: Sequence[Learner]) -> None:
     """Record how the next steps are computed; note where earlier steps were computed in another way."""
-    now = dict(numerics.way(runs[0].plan.mode, len(runs), runs[0].lm.device))
+    now = dict(numerics.way(runs[0].plan.mode, len(runs), runs[0].lm.device, runs[0].world.size))
     for learner in learners:
         state = learner.state
         if not state.step:
@@ -205,12 +216,17 @@ def restore_finished(run: Prepared) -> Run | None:
 
     Raises SoftPromptError where the folder holds the prompt of another run.
     """
-    artifact = of_this_run(Path(run.recipe.output), run.identity())
+    artifact = run.world.first(lambda: of_this_run(Path(run.recipe.output), run.identity()))
     if artifact is None:
         return None
-    artifact.load_state(run.method, run.lm)
-    if BASE in artifact.manifest["files"]:
-        finetune.load_weights(run.lm, artifact.tensors(BASE))
+
+    def load() -> None:
+        artifact.load_state(run.method, run.lm)
+        if BASE in artifact.manifest["files"]:
+            finetune.load_weights(run.lm, artifact.tensors(BASE))
+
+    run.world.first(load)
+    run.world.copy_first([*run.method.state_dict().values(), *finetune.trained_weights(run.lm).values()])
     training = artifact.manifest["training"]
     outcome = Outcome(
         training["stopped"],

@@ -1,0 +1,116 @@
+"""Several processes train as one does: losses, vectors, scores, resuming, and errors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from tests.together import together
+
+import softprompt
+from softprompt.training.tune import Hooks, Interrupted
+
+pytestmark = pytest.mark.process
+
+WORDS = ["sun", "mud", "cake", "rain", "song", "ache", "gift", "loss"]
+#: Targets have different lengths, so that a mean of the processes' means would not be the mean of all tokens.
+ROWS = [
+    {
+        "input": f"{WORDS[i % 8] * (1 + i % 3)} {i}",
+        "target": ("yes", "certainly not", "perhaps so")[i % 3],
+        "label": ("good", "bad")[i % 2],
+        "style": ("joke", "fact", "poem")[i % 3],
+    }
+    for i in range(21)
+]
+LABELS = {"task": {"kind": "classification"}, "template": {"target": "{{ label }}"}}
+PAIRS = {
+    "task": {"kind": "preference", "max_new_tokens": 2},
+    "template": {"input": "{{ input }}", "target": "{{ target }}", "rejected": "{{ label }}"},
+}
+#: One of each kind of step: see `training.step`.
+CASES: dict[str, dict[str, Any]] = {
+    "a table of prompts": {"method": "prompt-tuning", "prompt_field": "style", "batch_size": 5},
+    "fewer rows than processes": {"method": "prompt-tuning", "placement": "before", "batch_size": 1},
+    "labels": {"method": "prefix-tuning", "batch_size": 7, **LABELS},
+    "several passes": {"method": "prefix-tuning", "placement": "before", "batch_size": 20, "cache": "off"},
+    "by tokens": {"method": "p-tuning", "batch_tokens": 90},
+    "tasks": {"method": "multitask-prompt-tuning", "prompt_field": "style", "batch_size": 4},
+    "a prefix that reads the input": {"method": "generated-prefix", "batch_size": 5},
+    "pairs": {"method": "prompt-tuning", "batch_size": 5, **PAIRS},
+    "lora": {"method": "prompt-tuning", "base": {"mode": "lora", "lr": 1e-2}, "batch_size": 5},
+}
+
+
+def train(lm: Any, output: Path, case: dict[str, Any], **changes: Any) -> dict[str, Any]:
+    """Train in this process, or with the others; return the losses, the vectors and the scores."""
+    losses: list[float] = []
+    hooks = Hooks(on_event=lambda event: losses.append(event.loss))
+    settings = {"steps": 4, "eval_every": 2, "length": 3, "task": {"max_new_tokens": 2}, "hooks": hooks}
+    settings |= {"dev": ROWS[15:], "output": output, "dtype": "float32", **case, **changes}
+    tuned = softprompt.tune(lm, settings.pop("method"), ROWS[:15], **settings)
+    base = {name: p for name, p in tuned.lm.model.named_parameters() if "lora" in name}
+    tensors = {**tuned.method.state_dict(), **base}
+    scores = tuned.artifact.manifest["dev"]["metrics"]
+    return {
+        "losses": losses,
+        "tensors": {k: t.detach().clone() for k, t in tensors.items()},
+        "scores": scores,
+    }
+
+
+def check_equal(single: dict[str, Any], several: dict[str, Any]) -> None:
+    assert several["losses"] == pytest.approx(single["losses"], abs=1e-5)
+    assert several["scores"] == pytest.approx(single["scores"], rel=1e-5)
+    assert single["tensors"].keys() == several["tensors"].keys()
+    for name, tensor in single["tensors"].items():
+        torch.testing.assert_close(several["tensors"][name], tensor, atol=1e-5, rtol=0)
+
+
+def in_turn(model: Path, folder: Path) -> dict[str, dict[str, Any]]:
+    """Train all cases, on one model where it stays as it is."""
+    lm = softprompt.load(str(model), dtype="float32")
+    bases = {name: str(model) if "base" in case else lm for name, case in CASES.items()}
+    return {name: train(bases[name], folder / name, case) for name, case in CASES.items()}
+
+
+def errors(folder: Path) -> str:
+    return "".join((folder / f"{rank}.err").read_text() for rank in range(2))
+
+
+def test_every_kind_of_step(model_folder, tmp_path):
+    def run(rank: int) -> None:
+        torch.save(in_turn(model_folder, tmp_path / "together"), tmp_path / f"{rank}.pt")
+
+    assert together(run, tmp_path) == [0, 0], errors(tmp_path)
+    several = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
+    for name, single in in_turn(model_folder, tmp_path / "alone").items():
+        assert len(single["losses"]) == 4
+        check_equal(single, several[0][name])
+        check_equal(single, several[1][name])
+
+
+def test_resuming_with_another_number_of_processes(model_folder, tmp_path):
+    """Stop after two steps and resume: in one process what two began, and in two what one began."""
+    case = {"method": "prompt-tuning", "batch_size": 5}
+    lm = softprompt.load(str(model_folder), dtype="float32")
+
+    def stop(output: Path) -> None:
+        events: list[Any] = []
+        hooks = Hooks(on_event=events.append, should_stop=lambda: len(events) == 2)
+        with pytest.raises(Interrupted):
+            train(lm, output, case, hooks=hooks)
+
+    def run(rank: int) -> None:
+        stop(tmp_path / "two, one")
+        torch.save(train(lm, tmp_path / "one, two", case), tmp_path / f"{rank}.pt")
+
+    stop(tmp_path / "one, two")
+    assert together(run, tmp_path) == [0, 0], errors(tmp_path)
+    unbroken = train(lm, tmp_path / "unbroken", case)
+    resumed = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
+    for part in (*resumed, train(lm, tmp_path / "two, one", case)):
+        assert len(part["losses"]) == 2
+        check_equal({**unbroken, "losses": unbroken["losses"][2:]}, part)
