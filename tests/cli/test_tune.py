@@ -108,7 +108,7 @@ def test_interrupted_json_says_how_to_go_on(run, recipe, tmp_path, monkeypatch):
 def test_ctrl_c_before_training_stops_at_once(run, recipe, monkeypatch):
     import softprompt.training.prepare
 
-    def stopped(read):
+    def stopped(read, world):
         os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr(softprompt.training.prepare, "prepare", stopped)
