@@ -10,6 +10,7 @@ from .errors import SoftPromptError
 
 if TYPE_CHECKING:
     from .api import average, compare_methods, concatenate, scale, search, tune
+    from .artifacts.hub.upload import push
     from .lm.heads import Head
     from .lm.loading import load
     from .methods.typed_options import (
@@ -47,6 +48,7 @@ __all__ = [
     "concatenate",
     "load",
     "open_prompt",
+    "push",
     "scale",
     "search",
     "tune",
@@ -55,6 +57,7 @@ __all__ = [
 _HOMES = {
     "load": "lm.loading",
     "Head": "lm.heads",
+    "push": "artifacts.hub.upload",
     **dict.fromkeys(("Tuned", "average", "compare_methods", "concatenate", "open_prompt"), "api"),
     **dict.fromkeys(("scale", "search", "tune"), "api"),
     **dict.fromkeys(("SoftPromptModel", "attach"), "model"),

@@ -9,8 +9,10 @@ from . import methods
 from ._system.notes import note
 from .artifacts import warm_start
 from .artifacts.artifact import Artifact
+from .artifacts.hub.download import folder_of
+from .artifacts.hub.reference import is_reference
 from .config.load import recipe_from_dict
-from .config.schema import Recipe
+from .config.schema import MethodConfig, Recipe
 from .data import from_recipe
 from .data.capacity import Room
 from .data.chat import DATE, Chat
@@ -93,7 +95,7 @@ def saved_base(artifact: Artifact, model: str | None = None, **options: Any) -> 
                 fix="read that code and, if you trust it, add --trust-remote-code",
             ) from error
         raise SoftPromptError(
-            f"the base model of {artifact.path} cannot be loaded: {error.what}",
+            f"the base model of {artifact} cannot be loaded: {error.what}",
             why=f"{error.why}; the prompt was trained on '{base['name']}'",
             fix=f"--model NAME says where that model is now; or: {error.fix}",
         ) from error
@@ -153,6 +155,16 @@ def dated(recipe: Recipe, lm: LanguageModel) -> Recipe:
     if not template.chat or template.chat_date is not None or not Chat(lm.tokenizer).writes_date:
         return recipe
     return recipe.model_copy(update={"template": template.model_copy(update={"chat_date": DATE})})
+
+
+def pinned(recipe: Recipe) -> Recipe:
+    """Name the commit of a prompt on the hub that the method starts from: a branch may move on."""
+    options = recipe.method.options()
+    place = str(options.get("artifact") or "")
+    if not is_reference(place):
+        return recipe
+    start = MethodConfig(name=recipe.method.name, **options | {"artifact": str(folder_of(place)[1])})
+    return recipe.model_copy(update={"method": start})
 
 
 def encoder_of(

@@ -12,6 +12,7 @@ from ._system.display import shown
 from ._system.quiet import quietly
 from .artifacts import artifact as artifacts
 from .artifacts.artifact import Artifact
+from .artifacts.hub import upload
 from .build import check_head, encoder_of, saved_base, template_of
 from .config.load import Recipe, recipe_from_dict
 from .data.encode import Encoder
@@ -83,6 +84,10 @@ class Tuned:
         )
         return answers[0] if single else answers
 
+    def push_to_hub(self, repo_id: str, **options: Any) -> Any:
+        """Upload the artifact to the Hugging Face hub; `options` and the result are those of `push`."""
+        return upload.push(self.artifact.path, repo_id, **options)
+
 
 @in_python
 @quietly
@@ -97,6 +102,7 @@ def open_prompt(
 ) -> Tuned:
     """Load and verify a saved prompt on its base model, which is loaded too where none is given.
 
+    `path` is a folder, or `hf:ID@REVISION` for one on the Hugging Face hub (a branch, a tag or a commit).
     The base has the revision, precision and quantization that the prompt was trained with. `model` names
     another place to load it from, and `loading` are options of `softprompt.load` (`token`, `device_map`, …).
     Code that comes with the base's checkpoint runs only with `trust_remote_code=True` given here.

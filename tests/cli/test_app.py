@@ -23,7 +23,7 @@ COMMANDS = (
         "compose",
         "report",
     ),
-    *("compile", "export", "import", "methods", "models", "serve", "play", "demo"),
+    *("compile", "export", "import", "push", "methods", "models", "serve", "play", "demo"),
 )
 
 

@@ -33,7 +33,7 @@ from .._system.files import (
     write_tensors,
     write_text,
 )
-from .._system.paths import expanded, kind_of
+from .._system.paths import kind_of
 from .._system.run_lock import held
 from ..config.identity import base_differs
 from ..errors import SoftPromptError, unknown
@@ -46,6 +46,8 @@ from ..methods.base import Setting, SoftPrompt
 from ..methods.materialised import materialise
 from . import manifest as manifests
 from . import tensors as stored
+from .hub.download import folder_of
+from .hub.reference import Reference
 from .manifest import BASE, MANIFEST, SCHEMA, STATE, VECTORS
 from .model_card import model_card
 
@@ -63,6 +65,10 @@ class Artifact:
 
     path: Path
     manifest: dict[str, Any]
+    reference: Reference | None = None  # the repository and the commit on the hub that it is a copy of
+
+    def __str__(self) -> str:
+        return str(self.reference or self.path)
 
     @property
     def prompts(self) -> tuple[str, ...]:
@@ -100,9 +106,9 @@ class Artifact:
         self.load_base(lm)
         if trainable and "sources" in self.manifest:
             raise SoftPromptError(
-                f"{self.path} was composed of other prompts",
+                f"{self} was composed of other prompts",
                 why="nothing in it was trained, so there is no training to continue",
-                fix=f"start a method from it: method.init=artifact method.artifact={self.path}",
+                fix=f"start a method from it: method.init=artifact method.artifact={self}",
             )
         if not trainable and self.is_static:
             static = stored.read_prompts(self.path / VECTORS, self.prompts, lm.device)
@@ -168,7 +174,7 @@ class Artifact:
         if parts := self.differences(lm, given):
             name = self.manifest["base"]["name"]
             raise SoftPromptError(
-                f"{self.path} was trained on another base model than '{lm.name}'",
+                f"{self} was trained on another base model than '{lm.name}'",
                 why=f"base '{name}': its {' and '.join(parts)} differ",
                 fix=f"load --model {name}, or insist with --other-base"
                 if name != lm.name
@@ -181,7 +187,7 @@ class Artifact:
             return 0
         if prompt is None:
             raise SoftPromptError(
-                f"{self.path} holds {len(self.prompts)} prompts: {', '.join(self.prompts)}",
+                f"{self} holds {len(self.prompts)} prompts: {', '.join(self.prompts)}",
                 why="no name was given to choose among them",
                 fix=f"add --prompt {shlex.quote(self.prompts[0])}",
             )
@@ -191,7 +197,7 @@ class Artifact:
 
     def _other_shape(self, lm: LanguageModel) -> SoftPromptError:
         return SoftPromptError(
-            f"the vectors of {self.path} do not fit '{lm.name}'",
+            f"the vectors of {self} do not fit '{lm.name}'",
             why=f"they were made for '{self.manifest['base']['name']}', whose layers have other sizes",
             fix="use the base model it was trained on, or train one for this model",
         )
@@ -227,11 +233,12 @@ def _source(method: str) -> dict[str, Any]:
 
 
 def load(path: str | Path, *, verify: bool = True) -> Artifact:
-    """Open and verify a folder. Raises SoftPromptError for a missing, unfinished, newer or damaged one.
+    """Open and verify a folder, or `hf:ID@REVISION`, which is fetched from the hub.
 
-    Without `verify` the hashes of the tensors are not checked, for callers that have verified them before.
+    Raises SoftPromptError for a missing, unfinished, newer or damaged one. Without `verify` the hashes of the
+    tensors are not checked, for callers that have verified them before.
     """
-    path = Path(expanded(path))
+    path, reference = folder_of(path)
     file = path / MANIFEST
     if kind_of(file, "the tuned prompt") == "missing":
         unfinished = (path / "checkpoint").exists()
@@ -242,10 +249,16 @@ def load(path: str | Path, *, verify: bool = True) -> Artifact:
             if unfinished
             else "give the folder that `tune` wrote",
         )
-    manifest = manifests.read(file)
-    for name, facts in manifest["files"].items():
-        _check_file(path / name, facts, verify)
-    return Artifact(path, manifest)
+    try:
+        manifest = manifests.read(file)
+        for name, facts in manifest["files"].items():
+            _check_file(path / name, facts, verify)
+    except SoftPromptError as error:
+        if reference is None or error.fix != RESTORE:
+            raise
+        fix = f"remove the copy in {path} to fetch it again, or tell its owner"
+        raise SoftPromptError(f"{reference}: {error.what}", error.why, fix) from error
+    return Artifact(path, manifest, reference)
 
 
 def _check_file(file: Path, facts: Mapping[str, Any], verify: bool) -> None:

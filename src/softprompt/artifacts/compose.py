@@ -22,6 +22,7 @@ from ..methods.materialised import Materialised
 from . import artifact as artifacts
 from .arithmetic import average, concatenate, scale
 from .artifact import Artifact
+from .hub.reference import is_reference, split_prompt
 from .manifest import BASE, UNKNOWN_DATA, UNSCORED, VECTORS
 
 METHOD = "composition"  # what an artifact's manifest calls its method
@@ -42,21 +43,21 @@ class Source:
         base = self.artifact.manifest["base"]
         if base["mode"] != "frozen" or BASE in self.artifact.manifest["files"]:
             raise SoftPromptError(
-                f"{self.artifact.path} was trained together with its base ({base['mode']}) or a head",
+                f"{self.artifact} was trained together with its base ({base['mode']}) or a head",
                 why="its vectors belong to weights that the others do not share",
                 fix="compose prompts that were trained with base=frozen",
             )
         method = self.artifact.method(lm)
         if not isinstance(method, Materialised):
             raise SoftPromptError(
-                f"{self.artifact.path} generates its prompts from the input",
+                f"{self.artifact} generates its prompts from the input",
                 why="it holds no fixed vectors",
                 fix="compose static prompts or prefixes",
             )
         injection = method.prompts[self.artifact.index(self.prompt)]
         if not injection.channels():
             raise SoftPromptError(
-                f"{self.artifact.path} injects nothing", why="its method is 'none'", fix="leave it out"
+                f"{self.artifact} injects nothing", why="its method is 'none'", fix="leave it out"
             )
         return injection
 
@@ -70,7 +71,7 @@ class Source:
         """Return the source's entry in the manifest of the result."""
         manifest = self.artifact.manifest
         return {
-            "folder": str(self.artifact.path),
+            "folder": str(self.artifact),
             "prompt": self.prompt,
             "method": manifest["method"],
             "sha256": manifest["files"][VECTORS]["sha256"],
@@ -110,22 +111,25 @@ def scaling(strength: float) -> Operation:
 
 
 def open_source(text: str | Path) -> Source:
-    """Open `FOLDER`, or `FOLDER:NAME` where it holds several prompts.
+    """Open `FOLDER`, or `FOLDER:NAME` where it holds several prompts; `hf:ID[@REVISION][:NAME]` is the same.
 
     The longest path that exists is the folder.
     """
-    whole = str(text)
-    ends = [len(whole), *(i for i in range(len(whole) - 1, 0, -1) if whole[i] == ":")]
-    end = next((i for i in ends if Path(whole[:i]).exists()), len(whole))
-    opened = artifacts.load(whole[:end])
-    name = whole[end + 1 :] or None
+    folder, name = split_prompt(str(text)) if is_reference(text) else _split(str(text))
+    opened = artifacts.load(folder)
     if name is None and len(opened.prompts) > 1:
         raise SoftPromptError(
-            f"{opened.path} holds {len(opened.prompts)} prompts: {', '.join(opened.prompts)}",
+            f"{opened} holds {len(opened.prompts)} prompts: {', '.join(opened.prompts)}",
             why="no name was given to choose among them",
-            fix=f"write {opened.path}:{opened.prompts[0]}",
+            fix=f"write {opened}:{opened.prompts[0]}",
         )
     return Source(opened, opened.prompts[opened.index(name)])
+
+
+def _split(whole: str) -> tuple[str, str | None]:
+    ends = [len(whole), *(i for i in range(len(whole) - 1, 0, -1) if whole[i] == ":")]
+    end = next((i for i in ends if Path(whole[:i]).exists()), len(whole))
+    return whole[:end], whole[end + 1 :] or None
 
 
 def compose(

@@ -99,7 +99,7 @@ def source_base(artifact: Artifact) -> LanguageModel:
         lm = load_saved(saved, dtype=saved.get("dtype", "float32"), device="cpu")
     except SoftPromptError as error:
         raise SoftPromptError(
-            f"the base model of {artifact.path} cannot be read: {error.what}",
+            f"the base model of {artifact} cannot be read: {error.what}",
             why="its embeddings are needed to carry the prompt to another model"
             + (f"; {error.why}" if error.why else ""),
             fix=f"bring '{saved['name']}' back, or start without init=artifact",
@@ -107,7 +107,7 @@ def source_base(artifact: Artifact) -> LanguageModel:
     # the rest of the configuration does not change what an embedding is
     if changed := [part for part in artifact.differences(lm) if part in ("weights", "tokenizer")]:
         raise SoftPromptError(
-            f"'{saved['name']}' is not the base model that {artifact.path} was trained on",
+            f"'{saved['name']}' is not the base model that {artifact} was trained on",
             why=f"its {' and '.join(changed)} differ, so the prompt's vectors do not belong to its tokens",
             fix="bring the original model back under that name",
         )

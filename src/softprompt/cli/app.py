@@ -39,6 +39,7 @@ from . import (
     methods,
     models,
     play,
+    push,
     report,
     search,
     serve,
@@ -175,6 +176,7 @@ command(report.report, "report")
 command(compile.compile_, "compile")
 command(export.export, "export")
 command(import_.import_, "import")
+command(push.push, "push")
 command(methods.methods, "methods")
 command(models.models, "models")
 command(serve.serve, "serve", prints=True)

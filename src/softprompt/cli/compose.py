@@ -39,6 +39,7 @@ def compose(
       softprompt compose --concat runs/style runs/task --out runs/both
       softprompt compose --average runs/seed-0 runs/seed-1 --out runs/mean
       softprompt compose --scale 0.5 runs/chat:joke --out runs/mild
+      softprompt compose --scale 0.5 hf:me/chat@v1:joke --out runs/mild
     """
     if [concat, average, scale is not None].count(True) != 1:
         raise typer.BadParameter("give one of --concat, --average and --scale S")
@@ -52,9 +53,7 @@ def compose(
     operation.check(len(opened))
     others = [source for source in opened[1:] if not source.used_as(opened[0])]
     for source in others:
-        log(
-            f"note: {source.artifact.path} was trained with another template or task; the first one's is used"
-        )
+        log(f"note: {source.artifact} was trained with another template or task; the first one's is used")
     base = opened[0].artifact.manifest["base"]
     log(f"loading {model or base['name']} …")
     lm = saved_base(opened[0].artifact, model, trust_remote_code=trust_remote_code)
@@ -68,7 +67,7 @@ def compose(
         "bytes": composed.bytes,
     }
     rows = [("artifact", f"{composed.path} ({size(composed.bytes)})"), ("made by", operation.name)]
-    rows += [("of", f"{source.artifact.path}, prompt {source.prompt}") for source in opened]
+    rows += [("of", f"{source.artifact}, prompt {source.prompt}") for source in opened]
     rows.append(("vectors", str(composed.manifest["options"]["length"])))
     next_step = f'next:\n  softprompt generate {shlex.quote(str(composed.path))} "your input"'
     return Reply(data, f"{table(rows)}\n\n{next_step}")

@@ -92,7 +92,7 @@ def evaluate(
     name = f"few-shot ({shots})" if shots else "plain model" if plain else tuned.artifact.manifest["method"]
     report = evaluation.to_json()
     reply: dict[str, Any] = {
-        "artifact": str(artifact),
+        "artifact": str(tuned.artifact),
         "what": name,
         "data": data,
         **report,

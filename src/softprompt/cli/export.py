@@ -83,7 +83,7 @@ def export(
     opened = artifacts.load(artifact)
     if prompt is not None:
         opened.index(prompt)  # an unknown one is refused before a model is loaded
-    folder = out or artifact.with_name(f"{artifact.resolve().name}-{to.value}")
+    folder = out or _beside(opened, to.value)
     check_free(folder, *(peft_files if to is Library.peft else llama_cpp).TAKEN)
     if to is Library.peft:
         peft.check_stored(opened)
@@ -94,8 +94,15 @@ def export(
     else:
         engine = {"gguf": gguf, "state": state, "slots": slots, "cache_type": cache_type.value}
         result, lines = _to_llama_cpp(opened, folder, model, engine, **common)
-    data = {"artifact": str(artifact), "out": str(folder), "to": to.value, **result}
+    data = {"artifact": str(opened), "out": str(folder), "to": to.value, **result}
     return Reply(data, "\n".join(lines))
+
+
+def _beside(opened: Any, to: str) -> Path:
+    """Return the default folder: beside the artifact, or in the working directory where it was fetched."""
+    if opened.reference is not None:
+        return Path(f"{opened.reference.name}-{to}")
+    return opened.path.with_name(f"{opened.path.resolve().name}-{to}")
 
 
 def _to_peft(opened: Any, folder: Path, model: str | None, *, trust: bool, **options: Any) -> Export:

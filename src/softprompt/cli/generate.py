@@ -136,7 +136,7 @@ def generate(
                 print(_one_line(answer), flush=True)
     if json:
         named = {} if prompt is None else {"prompt": prompt}
-        return Reply({"artifact": str(artifact), **named, "outputs": answers})
+        return Reply({"artifact": str(tuned.artifact), **named, "outputs": answers})
     return Reply({}, answers[0] if file is None else None)
 
 

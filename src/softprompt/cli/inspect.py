@@ -51,7 +51,7 @@ def inspect(
     findings = diagnostics.examine(with_tfidf(run_of(opened, lm)))  # first: a trained base changes `lm`
     result = inspection.inspect(opened, lm, names=names, top=top, other_base=other_base, start_of=start_of)
     data = {
-        "artifact": str(artifact),
+        "artifact": str(opened),
         "method": opened.manifest["method"],
         "model": base["name"],
         **asdict(result),

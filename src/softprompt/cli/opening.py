@@ -25,7 +25,10 @@ Overrides = Annotated[
     ),
 ]
 ArtifactFolder = Annotated[
-    Path, typer.Argument(metavar="ARTIFACT", help="The folder that tune wrote.", show_default=False)
+    Path,
+    typer.Argument(
+        metavar="ARTIFACT", help="The folder that tune wrote, or hf:ID[@REVISION].", show_default=False
+    ),
 ]
 PromptName = Annotated[
     str | None, typer.Option("--prompt", metavar="NAME", help="Which of several prompts to use.")

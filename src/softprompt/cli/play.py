@@ -22,7 +22,10 @@ USUAL_PORT = 8000
 
 def play(
     folder: Annotated[
-        Path, typer.Argument(metavar="[PROMPTS_DIR]", help="The folder of tuned prompts, or one of them.")
+        Path,
+        typer.Argument(
+            metavar="[PROMPTS_DIR]", help="A folder of tuned prompts, one prompt, or hf:ID[@REVISION]."
+        ),
     ] = Path("runs"),
     model: BaseModel = None,
     port: Annotated[

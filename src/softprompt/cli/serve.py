@@ -63,7 +63,9 @@ def serve(
     folder: Annotated[
         Path | None,
         typer.Argument(
-            metavar="PROMPTS_DIR", help="A folder of tuned prompts, or one prompt.", show_default=False
+            metavar="PROMPTS_DIR",
+            help="A folder of tuned prompts, one prompt, or hf:ID[@REVISION].",
+            show_default=False,
         ),
     ] = None,
     model: BaseModel = None,
@@ -193,6 +195,7 @@ def run(
     `model` None: the base that most of the folder's prompts name. `options` are those of `create_app`.
     """
     from .._system import threads
+    from ..artifacts.hub.download import folder_of
     from ..lm.causal import CausalLM
     from ..lm.loading import load_saved
     from ..serve import bases
@@ -203,7 +206,10 @@ def run(
     from ..serve.names import Names, check_base
     from ..serve.registry import Registry
 
-    if not folder.is_dir():
+    fetched, reference = folder_of(folder)
+    if reference is not None:
+        folder = Path(str(reference))  # the commit: what is served stays the same while the server runs
+    elif not fetched.is_dir():
         raise SoftPromptError(
             f"no folder {folder}", fix="give a folder of tuned prompts; softprompt demo makes runs/demo"
         )

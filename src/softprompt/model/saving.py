@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+import tempfile
 from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save_file
 
 from ..artifacts import artifact as artifacts
+from ..artifacts.hub import upload
+from ..artifacts.hub.reference import parse
 from ..artifacts.interop.foreign import manifest_of
 from ..errors import SoftPromptError
 from .holder import MODULE, holder_of, without_prompt
 
 RESUMED = "model.safetensors"  # the file that transformers' trainers load to resume a run
+
+#: Arguments of transformers' `save_pretrained` that an upload takes.
+PUSHED = {"private", "revision", "token", "commit_message"}
+
+
+def push(model: Any, repo_id: str, **options: Any) -> Any:
+    """Upload the artifact that `save` would write; see `softprompt.push`."""
+    with tempfile.TemporaryDirectory() as parent:
+        folder = Path(parent) / parse(repo_id, owned=False).name
+        save(model, folder, for_trainer=False)
+        return upload.push(folder, repo_id, **options)
 
 
 def save(model: Any, folder: Path, *, for_trainer: bool) -> None:

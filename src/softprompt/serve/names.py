@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import final
 
+from ..artifacts.hub.download import folder_of
 from ..artifacts.manifest import MANIFEST
 from ..artifacts.prompt_names import is_trial, nameable, one_form, why_not
 from ..errors import SoftPromptError
@@ -39,11 +40,16 @@ class Entry:
 
 @final
 class Names:
-    """Maps names to artifacts under a folder. Nothing is indexed, and nothing outside has a name."""
+    """Maps names to artifacts under a folder. Nothing is indexed, and nothing outside has a name.
+
+    An artifact `hf:ID@REVISION` is fetched once, and its name is the id.
+    """
 
     def __init__(self, folder: str | Path, *, trials: bool = False) -> None:
-        self._given, self.trials = Path(folder).absolute(), trials
-        self.root_name = os.path.basename(os.path.abspath(folder))  # a link keeps its own name
+        fetched, reference = folder_of(folder)
+        self._given, self.trials = fetched.absolute(), trials
+        # a link keeps its own name
+        self.root_name = reference.id if reference else os.path.basename(os.path.abspath(fetched))
 
     @property
     def folder(self) -> Path:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ..artifacts import artifact as artifacts
 from ..artifacts.artifact import MANIFEST, Artifact
+from ..artifacts.hub.download import folder_of
 from ..artifacts.manifest import BASE
 from ..build import encoder_of, room_of, template_of
 from ..config.load import Recipe
@@ -72,12 +73,15 @@ class Loaded:
 
 @final
 class Registry:
-    """The prompts under a folder are loaded for one base model. Any thread may call this."""
+    """The prompts under a folder, or of `hf:ID@REVISION`, are loaded for one base model.
+
+    Any thread may call this.
+    """
 
     def __init__(
         self, folder: str | Path, model: LanguageModel, *, max_bytes: int = 2**30, trials: bool = False
     ) -> None:
-        _check_readable(Path(folder))
+        _check_readable(folder_of(folder)[0])
         self.model = model
         self._names, self._base = Names(folder, trials=trials), fingerprint(model)
         self._contents = Contents()

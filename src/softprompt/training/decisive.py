@@ -8,11 +8,11 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Sequence
 from dataclasses import fields
-from pathlib import Path
 from typing import Any
 
 from .. import methods
 from .._system.files import sha256
+from ..artifacts.hub.download import folder_of
 from ..config.schema import WHERE, Recipe
 from ..data.example import Example
 from ..lm import finetune
@@ -75,7 +75,7 @@ def content(recipe: Recipe) -> dict[str, str]:
     place = recipe.method.options().get("artifact")
     if place is None:
         return {}
-    files = sorted(Path(str(place)).expanduser().glob("*.safetensors"))
+    files = sorted(folder_of(str(place))[0].glob("*.safetensors"))
     hashes = [f"{file.name} {sha256(file)}" for file in files]
     return {"method.artifact": hashlib.sha256("\n".join(hashes).encode()).hexdigest()}
 

@@ -20,6 +20,7 @@ from ..build import (
     dated,
     encoder_of,
     load_base,
+    pinned,
     read_split,
     template_of,
 )
@@ -105,6 +106,7 @@ def prepare(
     sets the model's gradient checkpointing as planned.
     """
     methods.check_options(recipe.method.name, recipe.method.options())
+    recipe = pinned(recipe)
     check_metrics(recipe.task.metrics or (), recipe.task.kind)
     refuse_twins(recipe.task.labels or (), "task.labels")
     template = template_of(recipe)

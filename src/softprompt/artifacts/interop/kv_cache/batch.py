@@ -50,7 +50,7 @@ def sources(paths: Sequence[Path], broken: Broken | None = None) -> list[Source]
     twice = {source.name: source for source in prompts}
     if len(twice) < len(prompts):
         name = next(source.name for source in prompts if twice[source.name] is not source)
-        both = " and ".join(str(source.artifact.path) for source in prompts if source.name == name)
+        both = " and ".join(str(source.artifact) for source in prompts if source.name == name)
         raise SoftPromptError(
             f"two prompts would be called '{name}': {both}",
             why="a name means one prompt",
@@ -61,7 +61,8 @@ def sources(paths: Sequence[Path], broken: Broken | None = None) -> list[Source]
 
 def _artifacts(path: Path, broken: Broken | None) -> Iterator[tuple[str, Artifact]]:
     if os.path.lexists(path / MANIFEST) or not path.is_dir():
-        name, artifact = os.path.basename(os.path.abspath(path)), artifacts.load(path)
+        artifact = artifacts.load(path)
+        name = artifact.reference.id if artifact.reference else os.path.basename(os.path.abspath(path))
         check_artifact(name)
         yield name, artifact
         return
@@ -137,7 +138,7 @@ def _check_name(source: Source, taken: str | None) -> None:
         raise SoftPromptError(
             f"'{taken}' is the base model's name and a prompt's",
             why="clients of a gateway name a prompt, or the base, by the name alone",
-            fix=f"rename {source.artifact.path}, or compile a folder above it: names are paths below it",
+            fix=f"rename {source.artifact}, or compile a folder above it: names are paths below it",
         )
 
 

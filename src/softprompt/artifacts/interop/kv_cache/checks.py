@@ -26,7 +26,7 @@ def injection_of(
     mode = artifact.manifest["base"]["mode"]
     if mode != "frozen" or "base.safetensors" in artifact.manifest["files"]:
         raise SoftPromptError(
-            f"{artifact.path} was trained together with its base ({mode}) or a head",
+            f"{artifact} was trained together with its base ({mode}) or a head",
             why="the engine serves the original base, on which the vectors alone give other answers",
             fix="train it with base=frozen and without a head",
         )
@@ -34,14 +34,14 @@ def injection_of(
     method = artifact.method(lm, other_base=other_base)
     if not isinstance(method, Materialised):
         raise SoftPromptError(
-            f"{artifact.path} generates its prompts from the input",
+            f"{artifact} generates its prompts from the input",
             why="a compiled prompt is fixed before the engine reads the input",
             fix="serve it with `softprompt serve`, or train prompt-tuning or prefix-tuning",
         )
     injection = method.prompts[artifact.index(prompt)]
     if not injection.channels():
         raise SoftPromptError(
-            f"there is nothing to compile in {artifact.path}",
+            f"there is nothing to compile in {artifact}",
             why="it injects no vectors",
             fix="leave it out: it is the plain model",
         )

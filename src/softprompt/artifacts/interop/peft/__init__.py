@@ -51,7 +51,7 @@ def export(
     check_stored(artifact)
     if lm.answers != "next":
         raise SoftPromptError(
-            f"{artifact.path} cannot be written for PEFT",
+            f"{artifact} cannot be written for PEFT",
             why="its answers are read at masks or off a head, and in PEFT soft tokens come ahead of [CLS]",
             fix="use it with softprompt",
         )
@@ -70,7 +70,7 @@ def check_stored(artifact: Artifact) -> None:
     mode = artifact.manifest["base"]["mode"]
     if mode != "frozen":
         raise SoftPromptError(
-            f"{artifact.path} trained the base model too (base={mode})",
+            f"{artifact} trained the base model too (base={mode})",
             why="the prompt alone, on the base as it was, would answer differently",
             fix="train it with base=frozen",
         )
