@@ -9,8 +9,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from .harness import (
+    Contexts,
+    ContextTemplate,
+    FewShot,
+    IncludePath,
+    ResultsFile,
+    Tasks,
+    check_mode,
+    evaluate_tasks,
+)
 from .opening import (
-    ArtifactFolder,
     ModelName,
     OtherBase,
     Plain,
@@ -29,16 +38,25 @@ if TYPE_CHECKING:
 
 
 def evaluate(
-    artifact: ArtifactFolder,
+    artifact: Annotated[
+        str | None,
+        typer.Argument(metavar="[ARTIFACT]", help="The folder that tune wrote.", show_default=False),
+    ] = None,
     data: Annotated[
-        str,
+        str | None,
         typer.Option(
             "--data", metavar="FILE", help="Rows, as for training; - for JSON Lines from standard input."
         ),
-    ],
+    ] = None,
     prompt: PromptName = None,
     limit: Annotated[
-        int | None, typer.Option("--limit", min=1, metavar="N", help="Score at most N rows, drawn at random.")
+        int | None,
+        typer.Option(
+            "--limit",
+            min=1,
+            metavar="N",
+            help="Score at most N rows, drawn at random; the first N of a task.",
+        ),
     ] = None,
     plain: Plain = False,
     shots: Annotated[
@@ -51,9 +69,14 @@ def evaluate(
     model: ModelName = None,
     other_base: OtherBase = False,
     trust_remote_code: TrustCode = False,
+    harness: Tasks = None,
+    include_path: IncludePath = None,
+    num_fewshot: FewShot = None,
+    template: ContextTemplate = Contexts.none,
+    output: ResultsFile = None,
     json: Json = False,
 ) -> Reply:
-    """Score a tuned prompt on a file of rows.
+    """Score a tuned prompt on a file of rows, or on tasks of lm-evaluation-harness.
 
     With --plain or --shots, the plain model is scored in its place.
 
@@ -62,7 +85,37 @@ def evaluate(
       softprompt eval runs/prompt --data test.jsonl
       softprompt eval runs/prompt --data test.jsonl --plain
       softprompt eval runs/prompt --data test.jsonl --shots 4 --limit 200
+      softprompt eval runs/prompt --harness capitals --include-path tasks
+      softprompt eval --harness lambada_openai --model smollm2
     """
+    given = (
+        {"--shots": shots, "--data": data}
+        if harness
+        else {
+            "--include-path": include_path,
+            "--num-fewshot": num_fewshot,
+            "--output": output,
+            "--template": None if template is Contexts.none else template,
+        }
+    )
+    check_mode(harness, given, artifact, data)
+    if harness:
+        return evaluate_tasks(
+            artifact,
+            harness.split(","),
+            prompt=prompt,
+            limit=limit,
+            plain=plain,
+            records=records,
+            model=model,
+            other_base=other_base,
+            trust=trust_remote_code,
+            include_path=include_path,
+            num_fewshot=num_fewshot,
+            template=template,
+            output=output,
+        )
+    assert artifact is not None and data is not None
     from ..artifacts import artifact as artifacts
     from ..data.sources import read_rows, read_standard_rows
     from ..data.split import limit_rows

@@ -196,6 +196,10 @@ class Encoder:
         result.tokenizer, result._tokens = tokenizer, replace(self._tokens, tokenizer=tokenizer)
         return result
 
+    def following(self, before: str, text: str) -> Ids:
+        """Return the token ids of a target after the rendered input `before`, with the space between them."""
+        return self._tokens.of_continuation(self._tokens.after(before, text.lstrip()))
+
     def of_input(self, ids: Ids, text: str, prompt: int) -> Example:
         """Return an example of an input that was encoded elsewhere, with the labels as its candidates.
 

@@ -6,10 +6,11 @@ Labels and choices are scored by their exact log-probability over all their toke
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from ..data.batching import by_tokens
 from ..data.collate import Batch
@@ -102,19 +103,42 @@ def score_candidates(
             exact = scores.float().log_softmax(-1)  # [T, V] of one row: a batch's would be large
             results.append([exact[at, ids].sum().item() for ids in row])
         return results
+    flat: list[float] = []
+    for chunk, logits in candidate_logits(
+        lm, batch, injection, context, candidates, batch_tokens=batch_tokens
+    ):
+        flat += (-target_nll(logits, chunk)).tolist()
+    values = iter(flat)
+    return [[next(values) for _ in row] for row in candidates]
+
+
+@torch.no_grad()
+def candidate_logits(
+    lm: LanguageModel,
+    batch: Batch,
+    injection: Injection,
+    context: Context | None,
+    candidates: Sequence[Sequence[Sequence[int]]],
+    *,
+    batch_tokens: int = BATCH_TOKENS,
+    batch_rows: int | None = None,
+) -> Iterator[tuple[Batch, Tensor]]:
+    """Yield (rows with their candidates as targets, logits [B, T, V]); all candidates of a row in order.
+
+    They share the keys and values of the input, where `context` has them, and of the soft tokens after it.
+    """
     pairs = [(i, ids) for i, row in enumerate(candidates) for ids in row]
+    longest = max(len(ids) for _, ids in pairs)
     width = batch.input_ids.shape[1]
     batch, injection, context = lm.advanced(batch, injection, context)
     # as many as keep both their columns and their logits small
     limit = min(batch_tokens, LOGITS // lm.spec.vocab_size * (width + longest) // longest)
-    flat: list[float] = []
-    for numbers in by_tokens(range(len(pairs)), [width + len(ids) for _, ids in pairs], limit):
-        part = [pairs[k] for k in numbers]
-        rows = torch.tensor([i for i, _ in part], device=lm.device)
-        chunk = batch.select(rows).with_targets([ids for _, ids in part])
-        one_for_all = all(part.mask.shape[0] == 1 for part in injection.channels().values())
-        chosen = injection if one_for_all else injection.fit(batch.size).select(rows)
-        logits = lm.logits(chunk, chosen, None if context is None else context.select(rows))
-        flat += (-target_nll(logits, chunk)).tolist()
-    values = iter(flat)
-    return [[next(values) for _ in row] for row in candidates]
+    for together in by_tokens(range(len(pairs)), [width + len(ids) for _, ids in pairs], limit):
+        most = batch_rows or len(together)
+        for start in range(0, len(together), most):
+            part = [pairs[k] for k in together[start : start + most]]
+            rows = torch.tensor([i for i, _ in part], device=lm.device)
+            chunk = batch.select(rows).with_targets([ids for _, ids in part])
+            one_for_all = all(part.mask.shape[0] == 1 for part in injection.channels().values())
+            chosen = injection if one_for_all else injection.fit(batch.size).select(rows)
+            yield chunk, lm.logits(chunk, chosen, None if context is None else context.select(rows))

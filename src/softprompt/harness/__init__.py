@@ -1,0 +1,5 @@
+"""lm-evaluation-harness (`lm_eval`), the library of many published evaluations, takes prompts as models.
+
+`model.SoftPromptLM` is the plug-in, and `run` is behind `softprompt eval --harness`. Only `arguments`,
+`generation` and `likelihood` know nothing of `lm_eval`.
+"""
