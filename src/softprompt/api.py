@@ -31,6 +31,7 @@ from .lm.base import LanguageModel
 from .lm.loading import load
 from .methods.keyword_arguments import in_python, sections
 from .methods.typed_options import MethodOptions, written_out
+from .tracking.registry import separated
 from .training import sweep
 from .training.output_folder import check_room
 from .training.prepare import prepare
@@ -56,6 +57,7 @@ def tune(
     template: Mapping[str, Any] | None = None,
     prompt_field: str | None = None,
     options: Mapping[str, Any] | None = None,
+    track: Any = None,
     hooks: Hooks | None = None,
     overwrite: bool = False,
     restart: bool = False,
@@ -70,6 +72,8 @@ def tune(
     `task` is "generation", "classification", …, or a mapping of the recipe's task section.
     `settings` have the names of the command line, in whatever section of a recipe they belong: `length=4` (an
     option of the method; `options` may hold them too), `steps=100`, `max_input_tokens=66`, `base="lora"`.
+    `track` names trackers that follow the run: "tensorboard", ["mlflow", {"wandb": {"project": "mood"}}], or
+    objects with `log(values, step)` and `finish()` (docs/tracking.md).
     A run that was interrupted is resumed, unless `restart`; a finished one is returned as it is, unless
     `overwrite`, which replaces the content of `output`. `progress` shows on stderr how far the run is and the
     time left; by default only in a terminal or a notebook. Raises SoftPromptError, which says what happened,
@@ -77,11 +81,13 @@ def tune(
     """
     lm = base_given(lm, tokenizer)
     base, data = _given(lm, rows, dev)
-    recipe = _recipe(lm, method, rows, dev, output, task, template, prompt_field, options, settings)
+    named, trackers = separated(track)
+    recipe = _recipe(lm, method, rows, dev, output, task, template, prompt_field, options, named, settings)
     with shown(progress), joined(recipe.train.devices) as world:
         world.first(lambda: check_room(recipe, restart=restart, overwrite=overwrite))
         prepared = prepare(recipe, **base, **data, world=world)
-        return _tuned(tune_prepared(prepared, hooks=hooks, restart=restart, overwrite=overwrite))
+        run = tune_prepared(prepared, hooks=hooks, restart=restart, overwrite=overwrite, trackers=trackers)
+        return _tuned(run)
 
 
 @in_python
@@ -98,6 +104,7 @@ def search(
     template: Mapping[str, Any] | None = None,
     prompt_field: str | None = None,
     options: Mapping[str, Any] | None = None,
+    track: Any = None,
     hooks: Hooks | None = None,
     overwrite: bool = False,
     restart: bool = False,
@@ -108,11 +115,13 @@ def search(
     """Tune with every combination of some settings, side by side in one run; the best result is first.
 
     `over` has the names of the command line: `{"lr": [1e-3, 1e-2], "length": [8, 16], "seed": [0, 1, 2]}`.
-    Each result is saved in its own folder in `output`. With `progress`, the expected time is shown first.
+    Each result is saved in its own folder in `output`, and is a run of its own in each tracker of `track`.
+    With `progress`, the expected time is shown first.
     """
     lm = base_given(lm, tokenizer)
     base, data = _given(lm, rows, dev)
-    whole = _recipe(lm, method, rows, dev, output, task, template, prompt_field, options, settings)
+    named, trackers = separated(track)
+    whole = _recipe(lm, method, rows, dev, output, task, template, prompt_field, options, named, settings)
     recipes = []
     for setting in sweep.settings(over):
         folder = str(Path(output) / sweep.name_of(setting).replace("/", "_"))
@@ -123,11 +132,11 @@ def search(
             world.first(lambda recipe=recipe: check_room(recipe, restart=restart, overwrite=overwrite))
         prepared = sweep.prepare_settings(recipes, **base, **data, world=world)
         say_ahead(prepared, restart=restart, overwrite=overwrite)
-        runs = tune_many(prepared, hooks=hooks, restart=restart, overwrite=overwrite)
+        runs = tune_many(prepared, hooks=hooks, restart=restart, overwrite=overwrite, trackers=trackers)
     return [_tuned(run) for run in sorted(runs, key=lambda run: run.key, reverse=True)]
 
 
-def _recipe(lm, method, rows, dev, output, task, template, prompt_field, options, settings) -> Recipe:
+def _recipe(lm, method, rows, dev, output, task, template, prompt_field, options, track, settings) -> Recipe:
     """Make a recipe from the arguments of `tune`."""
     named = sections(settings, "tune")
     if not isinstance(lm, str) and named["model"]:
@@ -156,6 +165,7 @@ def _recipe(lm, method, rows, dev, output, task, template, prompt_field, options
             "base": named["base"],
             "train": named["train"],
             "output": str(output),
+            "track": track,
         }
     )
 

@@ -133,7 +133,7 @@ def _about(recipe: Recipe, candidates: Sequence[Candidate], splits: Splits, sour
         "command": origin["command"],
         "created": origin["created"],
         "hashes": {"data": splits.hashes, "base": splits.base, "recipe": recipe.fingerprint()},
-        "recipe": recipe.to_dict(),
+        "recipe": recipe.untracked().to_dict(),
     }
 
 

@@ -163,7 +163,7 @@ class Trials:
         train = "train" if rows is None else f"train-{rows}"
         data = {"train": str(self.folder.rows(train)), "dev": str(self.folder.rows("dev")), "test": None}
         dtype = "float32" if recipe.base.mode == "full" or recipe.task.needs_head else self.splits.dtype
-        return recipe.model_copy(
+        return recipe.untracked().model_copy(
             update={
                 "data": recipe.data.model_copy(update={**data, "limit": None, "dev_limit": None}),
                 "task": recipe.task.model_copy(update={"labels": self.splits.labels}),

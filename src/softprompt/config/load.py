@@ -21,7 +21,7 @@ from softprompt._system.paths import expanded
 from softprompt._system.secrets import without_secrets
 from softprompt.config.mistakes import Mistakes, keys_of, kind_of
 from softprompt.config.recipe_paths import resolve_paths
-from softprompt.config.schema import MOVED, PREFERRED, SECTIONS, SHORTHAND, Recipe
+from softprompt.config.schema import MOVED, PREFERRED, SECTIONS, SHORTHAND, Recipe, track_section
 from softprompt.config.text import read_recipe
 from softprompt.config.yaml import KeyPath, Reading, TooMuchError, read_value
 from softprompt.errors import SoftPromptError, nearest
@@ -112,7 +112,9 @@ class _Draft:
             if section not in self.tree:
                 continue
             value, leaf = self.tree[section], SHORTHAND.get(section)
-            if value is None and section != "model":  # `train:` with every line below it commented out
+            if section == "track":
+                self.tree[section] = track_section(value)
+            elif value is None and section != "model":  # `train:` with every line below it commented out
                 self.tree[section] = {}
             elif leaf and not isinstance(value, (dict, list)):
                 self.tree[section] = {leaf: value}
@@ -151,6 +153,8 @@ class _Draft:
             if target[0] == "model":  # the other settings belong to the model that is replaced
                 self.tree["model"] = {}
             target = (target[0], SHORTHAND[str(target[0])])
+        if target == ("track",):
+            return self._put(target, track_section(value), origin)
         if len(target) != 1 or target[0] not in SECTIONS:
             self._put(target, value, origin)
         elif isinstance(value, dict):

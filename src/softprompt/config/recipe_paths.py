@@ -11,19 +11,23 @@ from typing import Any
 
 from softprompt._system.paths import expanded, shown, unexpanded, unusable
 from softprompt.config.mistakes import Mistakes
-from softprompt.config.schema import ModelConfig, Recipe
+from softprompt.config.schema import ModelConfig, Recipe, TrackConfig
 
-#: Settings that are paths; the run writes to the last three.
+#: Settings that are folders which the run writes to.
+WRITTEN: tuple[tuple[str, ...], ...] = (
+    ("train", "cache_folder"),
+    ("output",),
+    ("compare", "output"),
+    *(("track", name, "dir") for name in TrackConfig.model_fields),
+)
+#: Settings that are paths.
 PATHS: tuple[tuple[str, ...], ...] = (
     ("data", "train"),
     ("data", "dev"),
     ("data", "test"),
     ("compare", "unseen", "file"),
-    ("train", "cache_folder"),
-    ("output",),
-    ("compare", "output"),
+    *WRITTEN,
 )
-WRITTEN = PATHS[-3:]
 
 
 def resolve_paths(tree: dict[Any, Any], base_dir: Path, mistakes: Mistakes) -> None:

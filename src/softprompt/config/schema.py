@@ -253,6 +253,58 @@ class CompareConfig(_Section):
         return given
 
 
+class TrackerConfig(_Section):
+    """The runs of a tracker have a place and a name; other keys are given to the tracker's own library."""
+
+    model_config = ConfigDict(extra="allow")
+    project: Name | None = None  # None: softprompt
+    name: Name | None = None  # of the run; None: the output folder's
+    group: Name | None = None
+    dir: Name | None = None  # where files are written
+
+    def options(self) -> dict[str, Any]:
+        """Return a copy of the library's own options, as written."""
+        return dict(self.model_extra or {})
+
+
+class TrackConfig(_Section):
+    """Each tracker has a section of its name. Trackers change no run, and are in no fingerprint."""
+
+    tensorboard: TrackerConfig | None = None
+    trackio: TrackerConfig | None = None
+    wandb: TrackerConfig | None = None
+    mlflow: TrackerConfig | None = None
+    aim: TrackerConfig | None = None
+    clearml: TrackerConfig | None = None
+    comet_ml: TrackerConfig | None = None
+    dvclive: TrackerConfig | None = None
+    swanlab: TrackerConfig | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _shorthand(cls, given: Any) -> Any:
+        return track_section(given)
+
+    def chosen(self) -> dict[str, TrackerConfig]:
+        """Return the trackers that are set, by name."""
+        return {name: value for name in type(self).model_fields if (value := getattr(self, name)) is not None}
+
+
+def track_section(given: Any) -> Any:
+    """Expand `track: wandb`, `track: [tensorboard, {wandb: {project: mood}}]` and `track: {wandb: null}`."""
+    if given is None or given is False:
+        return {}
+    if isinstance(given, str):
+        names = [name.strip() for name in given.split(",")]
+        return {name: {} for name in names if name not in ("", "none", "off")}
+    if isinstance(given, (list, tuple)) and all(isinstance(item, str | Mapping) for item in given):
+        return {name: options for item in given for name, options in track_section(item).items()}
+    if isinstance(given, Mapping):
+        expanded = {name: {} if value is None or value is True else value for name, value in given.items()}
+        return {name: value for name, value in expanded.items() if value is not False}
+    return given
+
+
 class Recipe(_Section):
     """Everything that decides a run. Made by `config.load_recipe` or `config.recipe_from_dict`."""
 
@@ -265,6 +317,7 @@ class Recipe(_Section):
     train: TrainConfig = TrainConfig()
     output: Name = "runs/prompt"
     compare: CompareConfig = CompareConfig()
+    track: TrackConfig = TrackConfig()
 
     @model_validator(mode="before")
     @classmethod
@@ -290,6 +343,8 @@ class Recipe(_Section):
         unset["template"] = {key for key in added if not getattr(self.template, key)}
         unset["task"] = set() if self.task.kind == "preference" else {"beta"}
         unset["train"] = {key for key in WHERE if not getattr(self.train, key)}
+        tracked = self.track.chosen()
+        unset["track"] = set(TrackConfig.model_fields) - set(tracked) if tracked else True
         return self.model_dump(mode="json", exclude=unset)
 
     def with_settings(
@@ -303,9 +358,14 @@ class Recipe(_Section):
 
         return changed(self, settings, method_option_names=method_option_names)
 
+    def untracked(self) -> Recipe:
+        """Return the recipe without its trackers: an address of theirs may hold a password."""
+        return self.model_copy(update={"track": TrackConfig()})
+
     def fingerprint(self) -> str:
         """Return the sha256 (hex) of the recipe without places: equal for runs that train the same prompt."""
-        content = {key: value for key, value in self.to_dict().items() if key not in ("output", "compare")}
+        left_out = ("output", "compare", "track")
+        content = {key: value for key, value in self.to_dict().items() if key not in left_out}
         content["train"] = {k: v for k, v in content["train"].items() if k not in (*CACHE_PLACE, *WHERE)}
         text = json.dumps(content, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
@@ -320,6 +380,7 @@ SECTIONS: dict[str, type[_Section]] = {
     "base": BaseConfig,
     "train": TrainConfig,
     "compare": CompareConfig,
+    "track": TrackConfig,
 }
 CACHE_PLACE = ("cache_folder", "cache_disk_mb")
 WHERE = ("devices", "shard")  # which devices compute; the numbers agree to rounding

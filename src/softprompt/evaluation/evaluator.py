@@ -293,7 +293,8 @@ def dev_key(evaluation: Evaluation) -> DevScore:
     counts = (1 if r.rewards else r.tokens for r in records)
     log_loss = sum(r.loss for r in records) / max(1, sum(counts))
     value = score.value if METRICS[name].higher_is_better else -score.value
-    return DevScore((value, -log_loss), name, score.value)
+    values = {name: score.value for name, score in evaluation.metrics.items()}
+    return DevScore((value, -log_loss), name, score.value, values)
 
 
 def evaluator_of(recipe: Recipe, lm: LanguageModel, encoder: Encoder) -> Evaluator:
@@ -309,3 +310,4 @@ class DevScore:
     key: tuple[float, ...]
     name: str
     shown: float
+    metrics: Mapping[str, float] = field(default_factory=dict, compare=False)  # all that were measured

@@ -30,6 +30,7 @@ SHELL = {
     r"--other-base\b": "other_base=True",
     r"--plain\b": "plain=True",
     r"--trust-remote-code\b": "trust_remote_code=True",
+    r"\btrack\.(\w+)\.(\w+)=([\w-]+)": r'track={"\1": {"\2": "\3"}}',
     r"--prompt ('[^']*'|[^\s;,]+)": r"prompt=\1",
     r"--model ('[^']*'|[^\s;,]+)": r"model=\1",
 }

@@ -32,6 +32,8 @@ class Event:
     dev: DevScore | None = None  # where this step was evaluated
     is_best: bool = False
     learner: int = 0
+    rows: Sequence[int] = ()  # by number, that the step learned from
+    seconds: float = 0.0  # of the step, without scoring the dev rows; a share where several learn in one pass
 
 
 def fit_together(
@@ -85,7 +87,8 @@ def _take_step(
     started = time.perf_counter()
     for index in group:
         learners[index].forget_gradients()
-    losses = backward([(index, learners[index].rows) for index in group])
+    chosen = [(index, learners[index].rows) for index in group]
+    losses, rows = backward(chosen), dict(chosen)
     learned = [
         (index, loss) for index, loss in zip(group, losses, strict=True) if learners[index].learn(loss)
     ]
@@ -101,7 +104,16 @@ def _take_step(
         learner.spent(share + time.perf_counter() - started)
         state, left = learner.state, clock.seconds_left()
         yield Event(
-            state.step, learner.optimization.steps, loss.item(), learner.lr, left, dev, is_best, index
+            state.step,
+            learner.optimization.steps,
+            loss.item(),
+            learner.lr,
+            left,
+            dev,
+            is_best,
+            index,
+            rows[index],
+            share,
         )
 
 

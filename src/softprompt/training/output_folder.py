@@ -51,10 +51,16 @@ def of_this_run(folder: Path, identity: dict[str, Any]) -> artifacts.Artifact | 
     return artifact
 
 
+def starts_anew(folder: Path, *, restart: bool, overwrite: bool) -> bool:
+    """Return whether the run gives up what is there. `overwrite` alone resumes an unfinished run."""
+    manifest = folder / MANIFEST
+    return restart or (overwrite and (manifest.exists() or manifest.is_symlink()))
+
+
 def make_room(folder: Path, *, restart: bool, overwrite: bool) -> None:
     """Remove what the user gives up: the checkpoint first, so that no kill leaves it to be resumed."""
     manifest, checkpoint = folder / MANIFEST, folder / "checkpoint"
-    replaced = overwrite and (manifest.exists() or manifest.is_symlink())
+    replaced = starts_anew(folder, restart=False, overwrite=overwrite)
     if (restart or replaced) and is_unfinished(checkpoint):
         drop(checkpoint)
     if replaced:

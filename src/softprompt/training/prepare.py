@@ -42,6 +42,7 @@ from ..lm.base import LanguageModel
 from ..lm.loading import fingerprint as base_fingerprint
 from ..methods.base import SoftPrompt
 from ..methods.transfer import Carried
+from ..tracking import registry as tracking
 from . import decisive
 from .activation_memory import backward_bytes, largest_batch
 from .micro_batch import at_once
@@ -105,6 +106,7 @@ def prepare(
     number of threads (train.threads), unfreezes the parts of the base that the recipe trains (base.mode), and
     sets the model's gradient checkpointing as planned.
     """
+    tracking.check(recipe.track)
     methods.check_options(recipe.method.name, recipe.method.options())
     recipe = pinned(recipe)
     check_metrics(recipe.task.metrics or (), recipe.task.kind)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from .._system.notes import note
 from .._system.progress import say
@@ -28,13 +29,14 @@ from .dev_scores import DevScorer, plain_evaluations
 from .learner import Learner, Outcome
 from .loop import Event, fit_together
 from .manifest import manifest, moved, trained_copy
-from .output_folder import make_room, of_this_run
+from .output_folder import make_room, of_this_run, starts_anew
 from .prepare import Prepared
 from .references import with_references
 from .reporting import few_dev_rows, following_steps
 from .run import Hooks, Interrupted, Run
 from .sampler import row_lengths
 from .step import StepPart, TrainStep
+from .tracked import Tracking, tracked
 from .trained import named_parameters
 
 __all__ = ["TEXT_ROWS", "Hooks", "Interrupted", "Run", "optimization", "tune", "tune_many"]
@@ -49,15 +51,24 @@ def tune(
     restart: bool = False,
     overwrite: bool = False,
     text_rows: int = TEXT_ROWS,
+    trackers: Sequence[Any] = (),
 ) -> Run:
     """Train, keep the best on the dev rows, evaluate beside the plain model, save.
 
     A run resumes from the checkpoint in its output folder; one that was finished before is returned as it
     is. At most `text_rows` dev rows of a generation task are answered in text (all count in perplexity).
+    The recipe's `track` names trackers; `trackers` are objects beside them (`tracking.accelerate`).
     Raises Interrupted (state saved) and SoftPromptError (a loss that is not finite: the best state is saved
     first).
     """
-    run = tune_many([prepared], hooks=hooks, restart=restart, overwrite=overwrite, text_rows=text_rows)[0]
+    run = tune_many(
+        [prepared],
+        hooks=hooks,
+        restart=restart,
+        overwrite=overwrite,
+        text_rows=text_rows,
+        trackers=trackers,
+    )[0]
     if run.outcome.stopped == "nan":
         lr, folder = optimization(prepared.recipe).lr, prepared.recipe.output
         raise SoftPromptError(
@@ -76,6 +87,7 @@ def tune_many(
     overwrite: bool = False,
     text_rows: int = TEXT_ROWS,
     plain: bool = True,
+    trackers: Sequence[Any] = (),
 ) -> list[Run]:
     """Tune several prompts over one base model, side by side (see `training.sweep`).
 
@@ -90,15 +102,22 @@ def tune_many(
             check_same(world, run.identity())
         results = {i: run for i, p in enumerate(runs) if not overwrite and (run := restore_finished(p))}
         missing = [i for i in range(len(runs)) if i not in results]
-        for i in missing:
-            world.first(lambda i=i: make_room(folders[i], restart=restart, overwrite=overwrite))
-        if missing:
-            results |= _train(runs, missing, hooks, text_rows, plain)
+        anew = {i: starts_anew(folders[i], restart=restart, overwrite=overwrite) for i in missing}
+        with tracked(runs, anew, trackers) as tracking:
+            for i in missing:
+                world.first(lambda i=i: make_room(folders[i], restart=restart, overwrite=overwrite))
+            if missing:
+                results |= _train(runs, missing, hooks, text_rows, plain, tracking)
     return [results[i] for i in range(len(runs))]
 
 
 def _train(
-    runs: Sequence[Prepared], missing: Sequence[int], hooks: Hooks, text_rows: int, plain: bool
+    runs: Sequence[Prepared],
+    missing: Sequence[int],
+    hooks: Hooks,
+    text_rows: int,
+    plain: bool,
+    tracking: Tracking,
 ) -> dict[int, Run]:
     """Train and save those of the runs (by number) that are not finished yet."""
     for text in base_notes(runs[0]):
@@ -123,6 +142,7 @@ def _train(
     starts = [trained_copy(run.method) for run in runs]  # before a checkpoint is read: what `prepare` built
     learners = _learners(runs, missing, scorers, hooks)
     done = max(learner.resumed_from for learner in learners)
+    tracking.begin({i: learners[i].resumed_from for i in missing})
     _note_ways(runs, [learners[i] for i in missing])
     for i in missing:
         learners[i].state.other_seconds += (time.perf_counter() - started) / len(missing)
@@ -132,6 +152,7 @@ def _train(
 
         def on_event(event: Event) -> None:
             follow(event)
+            tracking.step(event)
             hooks.on_event(event)
 
         outcomes = fit_together(
@@ -166,6 +187,7 @@ def _train(
             )
         )
         trained[i] = Run(run, outcomes[i], saved, dev, plain_result, learner.resumed_from)
+        tracking.end(i, trained[i])
     return trained
 
 
