@@ -44,13 +44,13 @@ def makers(
     track: TrackConfig, subject: Subject, objects: Sequence[Any] = ()
 ) -> dict[str, Callable[[], Tracker]]:
     """Return functions that make the trackers of a run, by name; objects are named by their class."""
-    made: dict[str, Callable[[], Tracker]] = {}
+    trackers: dict[str, Callable[[], Tracker]] = {}
     for name, config in track.chosen().items():
         if name in TRACKERS:
-            made[name] = partial(TRACKERS[name], config, subject)
+            trackers[name] = partial(TRACKERS[name], config, subject)
         else:
-            made[name] = partial(accelerate.AccelerateTracker, config, subject, name)
+            trackers[name] = partial(accelerate.AccelerateTracker, config, subject, name)
     for number, item in enumerate(objects, 1):
         name = f"{type(item).__name__} (object {number})"
-        made[name] = partial(accelerate.AccelerateTracker, TrackerConfig(), subject, item)
-    return made
+        trackers[name] = partial(accelerate.AccelerateTracker, TrackerConfig(), subject, item)
+    return trackers

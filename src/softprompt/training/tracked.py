@@ -47,7 +47,7 @@ class Tracking:
     def step(self, event: Event) -> None:
         """Write a step that a run took. Tokens are those of its rows: inputs and targets, without padding."""
         i, examples = event.learner, self._runs[event.learner].train
-        tokens = sum(len(examples[row].input_ids) + len(examples[row].target_ids) for row in event.rows)
+        tokens = sum(len(examples[row].input_ids) + examples[row].answer_tokens for row in event.rows)
         self._seconds[i] += event.seconds
         line: dict[str, Any] = {
             "step": event.step,
