@@ -165,13 +165,13 @@ def test_an_object_that_is_no_tracker_is_refused():
 
 def test_parameters_are_flat_and_hold_no_secrets():
     values = {
-        "model": "https://me:secret@host/model?token=secret&v=1",
+        "model": "https://me:secret@host/model?api_key=secret&v=1",
         "data": {"train": "rows.jsonl", "limit": None, "max_input_tokens": 66},
         "hub": {"api_key": "secret", "token": "secret", "wandb_password": "secret"},
         "task": {"labels": ["good", "bad"]},
     }
     assert flat(values) == {
-        "model": f"https://host/model?token={HIDDEN}&v=1",
+        "model": f"https://host/model?api_key={HIDDEN}&v=1",
         "data.train": "rows.jsonl",
         "data.max_input_tokens": 66,
         "hub.api_key": HIDDEN,

@@ -1,4 +1,4 @@
-"""Access tokens are left out of what is written: commands in manifests, and overrides that errors quote."""
+"""Access tokens and passwords are left out of what is written: commands, errors, tracked runs."""
 
 from __future__ import annotations
 
@@ -9,7 +9,12 @@ _VALUE = re.compile(r"""(\btoken\b["']?\s*[=:]\s*)(?!\$)[^\s,}\]]+""", re.IGNORE
 #: A token of the hub, whatever is around it.
 _HUB = re.compile(r"\bhf_[A-Za-z0-9]{8,}")
 
+#: The part of an address that holds a name and a password, and the values of its query that hold a key.
+_USER = re.compile(r"(?<=://)[^/@\s]+@")
+_QUERY = re.compile(r"([?&][\w.-]*(?:key|secret|password|signature)=)[^&\s]+", re.IGNORECASE)
+
 
 def without_secrets(text: str) -> str:
-    """Return the text with `…` in place of each access token."""
+    """Return the text with `…` in place of each access token, and addresses without their passwords."""
+    text = _QUERY.sub(r"\1…", _USER.sub("", text))
     return _HUB.sub("…", _VALUE.sub(r"\1…", text))

@@ -16,9 +16,9 @@ from typing import Any, final
 
 from .._system.exceptions import reason
 from .._system.notes import note
+from .._system.secrets import without_secrets
 from ..errors import SoftPromptError
 from .base import Status, Tracker
-from .values import without_secrets
 
 START_SECONDS, END_SECONDS = 60.0, 60.0
 

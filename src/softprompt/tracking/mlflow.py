@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, final
 
+from .._system.secrets import without_secrets
 from .base import Status, Tracker
-from .values import without_secrets
 
 _ENDS: dict[Status, str] = {"finished": "FINISHED", "interrupted": "KILLED", "failed": "FAILED"}
 LONGEST = 500  # characters of a parameter, which every version takes

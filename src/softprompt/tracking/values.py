@@ -7,18 +7,12 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from .._system.secrets import without_secrets
+
 Scalar = bool | int | float | str
 
-HIDDEN = "(not logged)"
+HIDDEN = "…"
 _SECRET = re.compile(r"(?i)(^|[_.-])(api_?key|access_?key|token|secret|password|passwd|credentials?)$")
-#: The part of an address that holds a name and a password, and parameters of its query that hold a key.
-_USER = re.compile(r"(?<=://)[^/@\s]+@")
-_QUERY = re.compile(r"(?i)([?&][\w.-]*(?:token|key|secret|password|signature|sig)=)[^&\s]+")
-
-
-def without_secrets(text: str) -> str:
-    """Remove names, passwords and keys from the addresses in a text."""
-    return _QUERY.sub(rf"\1{HIDDEN}", _USER.sub("", text))
 
 
 def cleaned(value: Any, key: str = "") -> Any:

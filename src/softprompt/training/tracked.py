@@ -28,7 +28,7 @@ from .run import Interrupted, Run
 
 @final
 class Tracking:
-    """The sessions of runs, by the runs' numbers."""
+    """The sessions of runs, by the runs' numbers; of several processes, only the first has any."""
 
     def __init__(self, runs: Sequence[Prepared]) -> None:
         self._runs, self.sessions = runs, dict[int, Session]()
@@ -39,7 +39,8 @@ class Tracking:
         for i, step in steps.items():
             started = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
             recipe = cleaned(self._runs[i].recipe.untracked().to_dict())
-            session = self.sessions[i]
+            if (session := self.sessions.get(i)) is None:
+                continue
             before = [line for line in session.journal.steps if line["step"] <= step]
             self._seconds[i] = before[-1].get("seconds") or 0.0 if before else 0.0
             session.begin({"started": started, "recipe": recipe}, step)
@@ -47,6 +48,8 @@ class Tracking:
     def step(self, event: Event) -> None:
         """Write a step that a run took. Tokens are those of its rows: inputs and targets, without padding."""
         i, examples = event.learner, self._runs[event.learner].train
+        if i not in self.sessions:
+            return
         tokens = sum(len(examples[row].input_ids) + examples[row].answer_tokens for row in event.rows)
         self._seconds[i] += event.seconds
         line: dict[str, Any] = {
@@ -62,6 +65,8 @@ class Tracking:
 
     def end(self, i: int, run: Run) -> None:
         """Write the result of a run."""
+        if i not in self.sessions:
+            return
         outcome, path = run.outcome, run.artifact.path
         dev, plain = ({n: s.value for n, s in part.metrics.items()} for part in (run.dev, run.plain))
         digest = manifests.read(path / manifests.MANIFEST)["digest"]
@@ -98,7 +103,8 @@ def tracked(
             why=f"an object is one run of a tracker, and there are {len(runs)} runs",
             fix="name the tracker instead, as in track='tensorboard'",
         )
-    try:
+
+    def start() -> None:
         for i in anew:
             recipe = runs[i].recipe
             check(recipe.track, objects)
@@ -106,6 +112,9 @@ def tracked(
             run = hashlib.sha256(text.encode()).hexdigest()
             subject = subject_of(recipe, is_one_of_many=len(runs) > 1)
             tracking.sessions[i] = Session(subject, recipe.track, run, anew=anew[i], objects=objects)
+
+    try:
+        runs[0].world.first(start)
         yield tracking
     except (Interrupted, KeyboardInterrupt):
         status = "interrupted"
