@@ -25,6 +25,7 @@ from .compare.experiment import compare
 from .compare.report.read import comparison
 from .compare.report.schema import Comparison
 from .config.load import Recipe, load_recipe, recipe_from_dict
+from .data.row_files import write_rows
 from .errors import SoftPromptError
 from .lm import quantization
 from .lm.base import LanguageModel
@@ -193,6 +194,9 @@ def compare_methods(
     recipe: Recipe | str | Path | Mapping[str, Any],
     folder: str | Path | None = None,
     *,
+    rows: Rows | None = None,
+    dev: Rows | None = None,
+    test: Rows | None = None,
     workers: int | None = None,
     hooks: ComparisonHooks | None = None,
     report: bool = True,
@@ -202,20 +206,33 @@ def compare_methods(
 
     `recipe` is a file, a mapping, or a `Recipe`. Trials that were run already are not run again. The result
     is the comparison as `softprompt.compare.report` reads it. (`softprompt.compare` is the package that this
-    runs.)
+    runs.) `rows`, `dev` and `test` are rows in memory in place of the recipe's; they are written into the
+    folder, because worker processes read them.
     """
     if not isinstance(recipe, Recipe | Mapping | str | Path):
         raise SoftPromptError(
             f"a comparison needs a recipe, not {type(recipe).__name__}",
             fix="give a file, a mapping, or a Recipe (docs/compare.md)",
         )
+    in_memory = {"train": rows, "dev": dev, "test": test}
     if isinstance(recipe, Recipe):
         read = recipe
     elif isinstance(recipe, Mapping):
-        read = recipe_from_dict(written_out(recipe), method_option_names=methods.option_names())
+        tree = written_out(recipe)
+        if rows is not None and "data" not in tree:
+            tree["data"] = "rows in memory"
+        read = recipe_from_dict(tree, method_option_names=methods.option_names())
     else:
         read = load_recipe(recipe, method_option_names=methods.option_names())
     source = str(recipe) if isinstance(recipe, (str, Path)) else ""
+    place = Path(folder or read.compare.output or f"{read.output}-compare")
+    files = {
+        f"data.{split}": str(write_rows(place / "given", part, split, first=read.data.limit))
+        for split, part in in_memory.items()
+        if part is not None
+    }
+    if files:
+        read = read.with_settings(files, method_option_names=methods.option_names())
     with shown(progress):
         done = compare(read, folder, workers=workers, hooks=hooks, report=report, source=source)
     return comparison(done.folder)

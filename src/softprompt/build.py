@@ -42,7 +42,7 @@ def read_split(
 ) -> tuple[list[Row], list[Row]]:
     """Read the recipe's training rows and dev rows; the same files give the same rows."""
     data, seed, kinds_of = recipe.data, recipe.train.seed, kinds_in(recipe)
-    every = read_rows(rows if rows is not None else data.train)
+    every = read_rows(rows if rows is not None else data.train, first=data.limit)
     train = limit_rows(every, data.limit, seed, kinds=kinds_of)
     check_rows(template_of(recipe), train)
     if dev_rows is not None or data.dev is not None:

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
+from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from tests.conftest import tiny_model, tiny_tokenizer
 from tests.lm.test_close import differences, snapshot
 
 import softprompt
+from softprompt.config.load import recipe_from_dict
 from softprompt.data.collate import batch_of_ids
 from softprompt.errors import SoftPromptError
 from softprompt.injection import Injection, LayerKV, Prefix
@@ -37,6 +41,17 @@ def manifest(folder):
 @pytest.fixture
 def folder(model_folder):
     return str(model_folder)
+
+
+def test_the_page_runs(folder, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    page = Path(__file__).parents[2] / "docs" / "base-models.md"
+    blocks = re.findall(r"```(python|yaml)\n(.*?)```", page.read_text(encoding="utf-8"), re.S)
+    assert [kind for kind, _ in blocks] == ["python", "yaml"]
+    exec(blocks[0][1], {"MODEL": folder})
+    monkeypatch.setenv("MY_TOKEN", "secret")
+    recipe = recipe_from_dict({**yaml.safe_load(blocks[1][1]), "data": "rows.jsonl"})
+    assert recipe.model.token == "secret" and recipe.train.dtype == "bfloat16"
 
 
 # --- what is passed on to transformers ---
@@ -116,8 +131,6 @@ def test_a_recipe_says_how_its_model_is_loaded_and_the_artifact_remembers(record
 
 
 def test_the_token_counts_in_no_comparison_of_runs(tmp_path):
-    from softprompt.config.load import recipe_from_dict
-
     plain = recipe_from_dict({"model": {"id": "a/b"}, "data": "x"})
     secret = recipe_from_dict({"model": {"id": "a/b", "token": "abc"}, "data": "x"})
     assert secret.fingerprint() == plain.fingerprint() and secret.to_dict() == plain.to_dict()

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
+from collections.abc import Iterator
 
 #: The value of a key that ends in `token`, in a setting (`model.token=…`) or a mapping (`{token: …}`).
 _VALUE = re.compile(r"""(\btoken\b["']?\s*[=:]\s*)(?!\$)[^\s,}\]]+""", re.IGNORECASE)
@@ -18,3 +21,18 @@ def without_secrets(text: str) -> str:
     """Return the text with `…` in place of each access token, and addresses without their passwords."""
     text = _QUERY.sub(r"\1…", _USER.sub("", text))
     return _HUB.sub("…", _VALUE.sub(r"\1…", text))
+
+
+@contextlib.contextmanager
+def hub_token(token: str | None) -> Iterator[None]:
+    """Give the hub's token to processes that start inside, by their environment; None changes nothing."""
+    before = os.environ.get("HF_TOKEN")
+    if token is not None:
+        os.environ["HF_TOKEN"] = token
+    try:
+        yield
+    finally:
+        if token is not None:
+            os.environ.pop("HF_TOKEN")
+            if before is not None:
+                os.environ["HF_TOKEN"] = before

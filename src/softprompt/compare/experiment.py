@@ -16,6 +16,7 @@ from pathlib import Path
 
 from .._system.progress import task
 from .._system.run_lock import held
+from .._system.secrets import hub_token
 from ..config.schema import Recipe
 from ..errors import SoftPromptError
 from .candidates import candidates_of
@@ -82,6 +83,7 @@ def compare(
     lock = contextlib.ExitStack()
     try:
         lock.enter_context(held([place.path]))
+        lock.enter_context(hub_token(recipe.model.token))
         hooks.on_stage(f"reading the rows and loading {recipe.model} …")
         splits = _survey(recipe, place, runner)
         remarks = list(splits.remarks)

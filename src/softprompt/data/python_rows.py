@@ -6,7 +6,7 @@ No other library is imported: an object is recognised by its methods.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from softprompt.data.row import Row, row_of, short
 from softprompt.data.values import ClassNumber, plain
@@ -19,8 +19,11 @@ ALIASES = {
     "test": ("eval", "testing"),
     "train": ("training",),
 }
+STREAM_ROWS = 1_000_000  # rows that are read of an object at most
 #: Objects that give a table on request: polars' lazy frames, pyarrow's readers and data sets.
 _GATHERED = (("collect_schema", "collect"), ("read_all", "read_all"), ("to_table", "to_table"))
+
+T = TypeVar("T")
 
 
 def read_object(source: Any, split: str, name: str | None = None) -> Iterator[Row]:
@@ -31,6 +34,24 @@ def read_object(source: Any, split: str, name: str | None = None) -> Iterator[Ro
     """
     for number, value in enumerate(_records(source, split), 1):
         yield row_of(value, value.where if isinstance(value, Row) else f"{name or split} row {number}")
+
+
+def is_stream(source: Any) -> bool:
+    """Return whether an object is a data set of `datasets` that is read as it arrives."""
+    return any(kind.__name__ == "IterableDataset" for kind in type(source).__mro__)
+
+
+def ended(rows: Iterable[T], name: str) -> Iterator[T]:
+    """Yield what a source yields. Raises SoftPromptError where it does not end within `STREAM_ROWS`."""
+    for number, row in enumerate(rows):
+        if number == STREAM_ROWS:
+            raise SoftPromptError(
+                f"{name} do not end within {STREAM_ROWS:,}",
+                why="all rows are read before training, and are kept in memory",
+                fix="give a part of them: dataset.take(100_000) of a stream of datasets, or "
+                "itertools.islice(rows, 100_000)",
+            )
+        yield row
 
 
 def columns_of(value: Mapping[Any, Any]) -> list[dict[str, Any]] | None:
@@ -85,6 +106,7 @@ def _records(source: Any, split: str) -> Iterable[Any]:
             return _records(getattr(source, method)(), split)
     for method in ("to_dicts", "to_pylist"):  # polars; pyarrow
         if callable(getattr(source, method, None)):
+            _check_names(list(getattr(source, "column_names", ())))  # of pyarrow; polars has no name twice
             return getattr(source, method)()
     if isinstance(source, Iterable) and not isinstance(source, (str, bytes)):
         return source
@@ -125,12 +147,16 @@ def _dataset(source: Any) -> Iterator[dict[str, Any]]:
 def _frame(source: Any) -> Iterator[dict[Any, Any]]:
     """Read a pandas frame by columns, so that each value keeps its column's type."""
     names = list(source.columns)
-    if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
-        fix = "give each column a name of its own"
-        raise SoftPromptError("bad columns of the data frame", f"'{twice[0]}' is there twice", fix)
+    _check_names(names)
     columns: Sequence[list[Any]] = [source.iloc[:, place].tolist() for place in range(len(names))]
     for cells in zip(*columns, strict=True):
         yield dict(zip(names, cells, strict=True))
+
+
+def _check_names(names: Sequence[Any]) -> None:
+    if twice := [name for name in dict.fromkeys(names) if names.count(name) > 1]:
+        fix = "give each column a name of its own"
+        raise SoftPromptError("bad columns of the data frame", f"'{twice[0]}' is there twice", fix)
 
 
 def restore_integers(rows: Sequence[Row]) -> None:

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import glob
 import hashlib
+import itertools
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from softprompt._system.notes import note
 from softprompt._system.paths import COMPRESSED, expanded, kind_of
 from softprompt._system.progress import task
 from softprompt.data.json_files import read_jsonl, row_lines, rows_of_json
-from softprompt.data.python_rows import ALIASES, read_object, restore_integers
+from softprompt.data.python_rows import ALIASES, ended, is_stream, read_object, restore_integers
 from softprompt.data.row import Row, canonical
 from softprompt.data.tables import need, read_csv, read_parquet
 from softprompt.data.text_files import check_regular, read_standard_input, read_text
@@ -25,13 +27,16 @@ from softprompt.errors import SoftPromptError, nearest
 __all__ = ["FORMATS", "Row", "fingerprint", "read_rows"]
 
 
-def read_rows(source: str | Path | Iterable[Mapping[str, Any]], *, split: str = "train") -> list[Row]:
+def read_rows(
+    source: str | Path | Iterable[Mapping[str, Any]], *, split: str = "train", first: int | None = None
+) -> list[Row]:
     """Read all rows of `source`, at least one.
 
     A path: `.jsonl`, `.json`, `.csv`, `.tsv` (each also as .gz, .bz2, .xz, .zst), `.parquet`; a pattern such
     as `data/*.jsonl`, a folder of such files, or one that `datasets` saved. `hf:NAME[:CONFIG][:SPLIT]` is
     loaded through `datasets`. Otherwise any object that `python_rows.read_object` takes. `split` picks one
-    where the source has several.
+    where the source has several. Rows are kept in memory. Of a stream of `datasets` the `first` rows are read
+    where that is given; a source without an end is refused after `STREAM_ROWS` rows.
 
     Raises SoftPromptError that names the file and line: missing or empty file, broken line, a row that is not
     an object, an unknown extension or split.
@@ -47,6 +52,10 @@ def read_rows(source: str | Path | Iterable[Mapping[str, Any]], *, split: str = 
             rows, name = _read_path(path, split), f"'{path}'"
         else:
             rows, name = read_object(source, split), f"the {split} rows"
+            if is_stream(source) and first is not None:
+                note(f"the first {first:,} rows of the stream are read; shuffle it before, if it is sorted")
+                rows = itertools.islice(rows, first)
+            rows = ended(rows, name)
         result: list[Row] = []
         for row in rows:
             result.append(row)

@@ -16,6 +16,7 @@ from transformers import GenerationConfig, GenerationMixin
 from ..data.collate import collate
 from ..data.encode import Encoder
 from ..data.example import Example
+from ..data.python_rows import ended
 from ..data.sources import read_rows
 from ..data.task import WRITTEN
 from ..errors import SoftPromptError, unknown
@@ -37,6 +38,10 @@ OUTPUTS = (
 )
 
 
+#: Attributes of the classes of data frames, tables and data sets. (A lazy frame warns where its are read.)
+TABLE = ("columns", "column_names", "schema")
+
+
 def listed(inputs: Any) -> tuple[list[Any], bool]:
     """Return (the inputs, whether a single one was given).
 
@@ -44,13 +49,13 @@ def listed(inputs: Any) -> tuple[list[Any], bool]:
     """
     if isinstance(inputs, str | Mapping):
         return [inputs], True
-    if hasattr(inputs, "columns") or hasattr(inputs, "column_names"):  # a data frame, a data set
+    if any(hasattr(type(inputs), mark) for mark in TABLE) or hasattr(inputs, "column_names"):
         empty = hasattr(inputs, "__len__") and not len(inputs)  # a lazy frame has no length
         return ([] if empty else list(read_rows(inputs, split="test"))), False
     if isinstance(inputs, bytes | bytearray | set | frozenset) or not isinstance(inputs, Iterable):
         raise _no_input("the input", inputs)
     try:
-        many = list(inputs)
+        many = list(ended(inputs, "the inputs"))
     except TypeError:  # an array of no dimension
         raise _no_input("the input", inputs) from None
     for number, item in enumerate(many):

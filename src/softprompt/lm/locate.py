@@ -120,8 +120,8 @@ def failed(name: str, error: BaseException, revision: str | None = None) -> Soft
     elif revision is not None and ("not a valid git identifier" in low or "revision not found" in low):
         why = f"the hub has no revision '{revision}' of it"
         fix = "give a branch, a tag or a commit of its page on the hub as revision, or leave revision out"
-    elif found := re.search(r"Unrecognized configuration class.*\.(\w+)'.*: (AutoModel\w+)", first):
-        why = f"transformers has no {found[2]} for its configuration, {found[1]}"
+    elif match := re.search(r"Unrecognized configuration class.*\.(\w+)'.*: (AutoModel\w+)", first):
+        why = f"transformers has no {match[2]} for its configuration, {match[1]}"
         fix = "use a text model: decoder-only, encoder-decoder, or one that fills in masked words"
     elif missing := next((p for p in ("sentencepiece", "tiktoken", "protobuf") if p in low), None):
         why = f"its tokenizer needs the package {missing}, which is not installed"

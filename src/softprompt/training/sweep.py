@@ -11,6 +11,7 @@ from typing import Any
 from .._system.world import ALONE, World
 from ..build import read_split
 from ..config.schema import Recipe
+from ..data.sources import read_rows
 from ..data.spelling import distinct, same_form
 from ..errors import SoftPromptError
 from ..lm.base import LanguageModel
@@ -47,7 +48,10 @@ def prepare_settings(
             )
     _check_outputs([recipe.output for recipe in recipes])
     before_loading(recipes)
-    given = [None if part is None else list(part) for part in (rows, dev_rows)]
+    parts = (("train", rows, first.data.limit), ("dev", dev_rows, None))
+    given = [
+        None if part is None else read_rows(part, split=split, first=limit) for split, part, limit in parts
+    ]
     runs: list[Prepared] = []
     for recipe in recipes:
         seeded = recipe.train.model_copy(update={"seed": first.train.seed})
