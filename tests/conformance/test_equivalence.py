@@ -15,6 +15,7 @@ from softprompt.cache import kv as rows
 from softprompt.cache.folders import CacheFolder
 from softprompt.lm.apply import injection_for
 from softprompt.methods.materialised import Materialised, materialise
+from softprompt.testing import checks
 from softprompt.training.losses import next_token
 
 NEW = 5
@@ -48,14 +49,8 @@ def examples_of(batch):
     return rows
 
 
-def test_prefill_and_tail_equal_full(lm, family, case, method, batch, close, plain_differs):
-    if "cache" in lm.spec.limits:
-        return  # refused: see test_refusals.py
-    injection = injection_for(lm, method, batch)
-    full = lm.logits(batch, injection)
-    plain_differs(lm, batch, full)
-    cached = lm.logits(batch, injection, lm.prefill(batch, injection))
-    close(cached[batch.target_mask], full[batch.target_mask])
+def test_prefill_and_tail_equal_full(family, subject):
+    checks.cached_input(subject)
 
 
 def test_plain_prefill_and_tail_equal_full(lm, family, batch, close):
@@ -100,13 +95,9 @@ def test_plan_cache_equals_full_in_loss_and_gradient(
             close(cached[name], gradient)
 
 
-def test_incremental_decoding_equals_recompute(lm, family, case, method, batch, greedy, generates):
-    injection = injection_for(lm, method, batch)
-    if not generates(injection):
-        return
-    made = lm.generate(batch, injection, max_new_tokens=NEW, do_sample=False)
-    with torch.no_grad():
-        assert made.tolist() == greedy(lm, batch, injection, NEW)
+def test_incremental_decoding_equals_recompute(lm, family, subject, batch, method, generates):
+    if generates(injection_for(lm, method, batch)):
+        checks.generate_equals_forward(subject)
 
 
 @pytest.mark.parametrize("family", ["llama", "gpt2", "qwen3", "mistral", "gemma3_text", "opt", "deepseek_v3"])
