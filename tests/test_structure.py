@@ -14,25 +14,8 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "src/softprompt"
 ROOT_MODULES = {"__init__", "__main__", "api", "tuned", "build", "injection", "errors"}
 ROOMS = {
-    *(
-        "_system",
-        "artifacts",
-        "cache",
-        "cli",
-        "compare",
-        "config",
-        "data",
-        "evaluation",
-        "harness",
-        "lm",
-        "methods",
-        "model",
-        "recommend",
-        "serve",
-        "testing",
-        "tracking",
-        "training",
-    ),
+    *("_system", "config", "data", "methods", "model", "lm", "cache", "artifacts", "evaluation", "tracking"),
+    *("training", "compare", "harness", "recommend", "serve", "cli", "testing"),
 }
 
 

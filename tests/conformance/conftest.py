@@ -21,7 +21,7 @@ from softprompt.lm import families
 from softprompt.lm.apply import injection_for
 from softprompt.lm.causal import CausalLM
 from softprompt.methods.base import SoftPrompt
-from softprompt.testing.material import Subject
+from softprompt.testing.material import MethodOnModel
 
 HOME = ("llama", "gpt2", "qwen3")  # every option of every method is run on these; on the others every method
 # encoders, which write no text, have a file of their own
@@ -145,9 +145,9 @@ def method(lm, case, build) -> SoftPrompt:
 
 
 @pytest.fixture
-def subject(lm, case, method, batch, tmp_path) -> Subject:
+def subject(lm, case, method, batch, tmp_path) -> MethodOnModel:
     """The same, as the checks of `softprompt.testing` take it."""
-    return Subject(case.method, case.options, lm, tmp_path, batch, method)
+    return MethodOnModel(case.method, case.options, lm, tmp_path, batch, method)
 
 
 @pytest.fixture

@@ -25,7 +25,7 @@ from ..errors import SoftPromptError, unknown
 from ..methods.method import Method, method_of
 from .broken import ContractBroken
 from .checks import CHECKS, ONCE, refusal
-from .material import FAMILIES, Subject, tiny_lm, weights_of
+from .material import FAMILIES, MethodOnModel, tiny_lm, weights_of
 
 __all__ = ["CHECKS", "FAMILIES", "Checked", "ContractBroken", "MethodCheck", "check_method", "each_check"]
 LENGTH = 4
@@ -59,7 +59,7 @@ class MethodCheck:
 
     def __call__(self) -> str | None:
         with tempfile.TemporaryDirectory() as folder, _in_registry(self.label, self.method) as name:
-            subject = Subject(name, self.options, tiny_lm(self.family), Path(folder))
+            subject = MethodOnModel(name, self.options, tiny_lm(self.family), Path(folder))
             before = weights_of(subject.lm)
             try:
                 if (refused := refusal(subject)) is not None:
@@ -75,7 +75,7 @@ class MethodCheck:
                     tiny_lm.cache_clear()  # a changed base would fail the next method's checks
         return None
 
-    def _broken(self, happened: str, fix: str, subject: Subject) -> ContractBroken:
+    def _broken(self, happened: str, fix: str, subject: MethodOnModel) -> ContractBroken:
         return ContractBroken(happened, fix, contract=self.contract, method=self.label, where=subject.where)
 
     def __str__(self) -> str:

@@ -1,6 +1,6 @@
 """The contracts of a method, each as a function that raises `ContractBroken`.
 
-    check(subject: Subject) -> None
+    check(subject: MethodOnModel) -> None
 
 The conformance suite of the library runs the same functions over its own methods and all families of models.
 """
@@ -24,9 +24,9 @@ from ..lm.base import LanguageModel
 from ..methods.base import SoftPrompt
 from ..methods.materialised import materialise
 from .broken import ContractBroken
-from .material import PROMPTS, Subject, difference, row_of, tiny_lm, weights_of
+from .material import PROMPTS, MethodOnModel, difference, row_of, tiny_lm, weights_of
 
-Check = Callable[[Subject], None]
+Check = Callable[[MethodOnModel], None]
 ROUNDING = 1e-5  # of logits in float32
 EFFECT = 1e-3
 DEAD = 1e-6  # gradients below this share of the largest are rounding
@@ -39,14 +39,14 @@ CHANNELS = {
 }
 
 
-def base_stays_as_it_was(subject: Subject) -> None:
+def base_stays_as_it_was(subject: MethodOnModel) -> None:
     """Check that building the method and calling it change nothing on the base: weights, modes, gradients."""
     before = weights_of(subject.lm)
     _of(subject, subject.build())
     _compare_base(subject, before)
 
 
-def injection_is_well_formed(subject: Subject) -> None:
+def injection_is_well_formed(subject: MethodOnModel) -> None:
     """Check shapes, types, masks and the place of the vectors, and that their number is the announced one."""
     method = subject.method
     if method.num_prompts != len(PROMPTS):
@@ -77,7 +77,7 @@ def injection_is_well_formed(subject: Subject) -> None:
         )
 
 
-def same_seed_same_start(subject: Subject) -> None:
+def same_seed_same_start(subject: MethodOnModel) -> None:
     """Check that the same seed gives the same vectors, and that `forward` gives the same at every call."""
     first, second = subject.build(seed=3), subject.build(seed=3)
     for name, tensor in first.state_dict().items():
@@ -94,7 +94,7 @@ def same_seed_same_start(subject: Subject) -> None:
         )
 
 
-def prompt_ids_choose(subject: Subject) -> None:
+def prompt_ids_choose(subject: MethodOnModel) -> None:
     """Check that row i has the vectors of its prompt, in whatever order, and that prompts differ."""
     if subject.method.reads is not None:
         rows = _batch([[5, 6, 7], [5, 6, 7], [5, 6, 7]], [1, 0, 1])
@@ -118,7 +118,7 @@ def prompt_ids_choose(subject: Subject) -> None:
         )
 
 
-def prompts_are_independent(subject: Subject) -> None:
+def prompts_are_independent(subject: MethodOnModel) -> None:
     """Check that rows of one prompt give no gradient to the numbers that another prompt has alone."""
     single = subject.build(prompts=PROMPTS[:1]).state_dict()
     method = subject.method
@@ -137,7 +137,7 @@ def prompts_are_independent(subject: Subject) -> None:
 
 
 @torch.no_grad()
-def row_alone(subject: Subject) -> None:
+def row_alone(subject: MethodOnModel) -> None:
     """Check that a row has the same logits beside other rows, with padding, as it has alone."""
     lm, rows = subject.lm, subject.batch
     together = lm.logits(rows, injection_for(lm, subject.method, rows))
@@ -160,7 +160,7 @@ def row_alone(subject: Subject) -> None:
 
 
 @torch.no_grad()
-def cached_input(subject: Subject) -> None:
+def cached_input(subject: MethodOnModel) -> None:
     """Check that logits on an input that was computed once equal those of the whole row."""
     lm, rows = subject.lm, subject.batch
     if "cache" in lm.spec.limits:
@@ -176,7 +176,7 @@ def cached_input(subject: Subject) -> None:
 
 
 @torch.no_grad()
-def generate_equals_forward(subject: Subject) -> None:
+def generate_equals_forward(subject: MethodOnModel) -> None:
     """Check that greedy decoding with a cache gives the tokens that whole rows give, one by one."""
     lm, rows = subject.lm, subject.batch
     injection = injection_for(lm, subject.method, rows)
@@ -188,7 +188,7 @@ def generate_equals_forward(subject: Subject) -> None:
         )
 
 
-def gradients_reach_the_method_alone(subject: Subject) -> None:
+def gradients_reach_the_method_alone(subject: MethodOnModel) -> None:
     """Check that every parameter of the method gets a gradient, and that training leaves the base alone."""
     lm, before = subject.lm, weights_of(subject.lm)
     method = subject.method
@@ -211,7 +211,7 @@ def gradients_reach_the_method_alone(subject: Subject) -> None:
         raise ContractBroken("a buffer changes in forward", "keep state out of forward")
 
 
-def saved_and_loaded(subject: Subject) -> None:
+def saved_and_loaded(subject: MethodOnModel) -> None:
     """Check that an artifact gives the same numbers: as vectors that are served, and as parameters."""
     lm, method, rows = subject.lm, subject.method, subject.batch
     with torch.no_grad():
@@ -238,10 +238,10 @@ def saved_and_loaded(subject: Subject) -> None:
         raise ContractBroken("a loaded method has nothing to train", "keep what is trained as nn.Parameter")
 
 
-def bfloat16_base(subject: Subject) -> None:
+def bfloat16_base(subject: MethodOnModel) -> None:
     """Check that it runs on a base in bfloat16, and that its own numbers stay float32."""
     lm = tiny_lm(subject.lm.name.removeprefix("tiny-"), torch.bfloat16)
-    method = Subject(subject.name, subject.options, lm, subject.folder).build()
+    method = MethodOnModel(subject.name, subject.options, lm, subject.folder).build()
     kinds = {str(p.dtype) for p in method.parameters()}
     if kinds != {"torch.float32"}:
         raise ContractBroken(
@@ -254,7 +254,7 @@ def bfloat16_base(subject: Subject) -> None:
         raise ContractBroken("logits on a bfloat16 base are not finite", "compute in float32")
 
 
-def learns(subject: Subject) -> None:
+def learns(subject: MethodOnModel) -> None:
     """Check that it fits four rows at its own learning rate."""
     method = subject.build()
     losses = train(subject.lm, method, subject.batch, steps=40, lr=methods.find(subject.name).lr)
@@ -286,7 +286,7 @@ CHECKS: dict[str, Check] = {
 }
 
 
-def refusal(subject: Subject) -> SoftPromptError | None:
+def refusal(subject: MethodOnModel) -> SoftPromptError | None:
     """Return the error with which the method refuses the model, or the model a well-formed injection."""
     try:
         subject.build()
@@ -337,7 +337,7 @@ def greedy(lm: LanguageModel, rows: Batch, injection: Injection, count: int) -> 
     return output
 
 
-def _compare_base(subject: Subject, before: str) -> None:
+def _compare_base(subject: MethodOnModel, before: str) -> None:
     lm = subject.lm
     if weights_of(lm) != before or any(p.grad is not None for p in lm.model.parameters()):
         raise ContractBroken(
@@ -351,7 +351,7 @@ def _batch(inputs: list[list[int]], prompts: list[int]) -> Batch:
 
 
 @torch.no_grad()
-def _of(subject: Subject, method: SoftPrompt | None = None) -> Injection:
+def _of(subject: MethodOnModel, method: SoftPrompt | None = None) -> Injection:
     return injection_for(subject.lm, method or subject.method, subject.batch)
 
 
@@ -362,7 +362,7 @@ def _tensors(injection: Injection) -> list[Tensor]:
     return tensors
 
 
-def _check_part(channel: str, part: SoftTokens | Prefix, subject: Subject) -> None:
+def _check_part(channel: str, part: SoftTokens | Prefix, subject: MethodOnModel) -> None:
     rows, spec = subject.batch.size, subject.lm.spec
     fix = "see the shapes of softprompt.injection; soft_injection and kv_injection make them"
     if part.mask.dtype != torch.bool or part.mask.shape[0] not in (1, rows):

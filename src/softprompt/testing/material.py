@@ -84,7 +84,7 @@ def setting(lm: LanguageModel, seed: int = 0, prompts: Sequence[str] = PROMPTS) 
 
 
 @dataclass(frozen=True)
-class Subject:
+class MethodOnModel:
     """A check looks at this: a method with some options on a tiny model."""
 
     name: str  # in the registry
