@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from . import methods
 from ._system.display import shown
 from ._system.launch import joined
+from ._system.notes import note
 from ._system.quiet import quietly
 from .artifacts import compose
 from .artifacts.compose import AVERAGE, CONCATENATE, Operation, scaling
@@ -24,12 +25,15 @@ from .compare.experiment import Hooks as ComparisonHooks
 from .compare.experiment import compare
 from .compare.report.read import comparison
 from .compare.report.schema import Comparison
+from .compare.running.executors import Serial
 from .config.load import Recipe, load_recipe, recipe_from_dict
 from .data.row_files import write_rows
 from .errors import SoftPromptError
 from .lm import quantization
 from .lm.base import LanguageModel
 from .lm.loading import load
+from .methods import from_module
+from .methods.base import SoftPrompt
 from .methods.keyword_arguments import in_python, sections
 from .methods.typed_options import MethodOptions, written_out
 from .tracking.registry import separated
@@ -49,7 +53,7 @@ if TYPE_CHECKING:
 @quietly
 def tune(
     lm: LanguageModel | PreTrainedModel | str | Path,
-    method: str | MethodOptions,
+    method: str | MethodOptions | SoftPrompt,
     rows: Rows | str,
     *,
     dev: Rows | str | None = None,
@@ -75,6 +79,7 @@ def tune(
     option of the method; `options` may hold them too), `steps=100`, `max_input_tokens=66`, `base="lora"`.
     `track` names trackers that follow the run: "tensorboard", ["mlflow", {"wandb": {"project": "mood"}}], or
     objects with `log(values, step)` and `finish()` (docs/tracking.md).
+    `method` may be a `SoftPrompt` that you built for this model: a copy of it is trained.
     A run that was interrupted is resumed, unless `restart`; a finished one is returned as it is, unless
     `overwrite`, which replaces the content of `output`. `progress` shows on stderr how far the run is and the
     time left; by default only in a terminal or a notebook. Raises SoftPromptError, which says what happened,
@@ -82,11 +87,12 @@ def tune(
     """
     lm = base_given(lm, tokenizer)
     base, data = _given(lm, rows, dev)
+    method, module = _taken(method)
     named, trackers = separated(track)
     recipe = _recipe(lm, method, rows, dev, output, task, template, prompt_field, options, named, settings)
     with shown(progress), joined(recipe.train.devices) as world:
         world.first(lambda: check_room(recipe, restart=restart, overwrite=overwrite))
-        prepared = prepare(recipe, **base, **data, world=world)
+        prepared = prepare(recipe, **base, **data, module=module, world=world)
         run = tune_prepared(prepared, hooks=hooks, restart=restart, overwrite=overwrite, trackers=trackers)
         return _tuned(run)
 
@@ -95,7 +101,7 @@ def tune(
 @quietly
 def search(
     lm: LanguageModel | PreTrainedModel | str | Path,
-    method: str | MethodOptions,
+    method: str | MethodOptions | SoftPrompt,
     rows: Rows | str,
     over: Mapping[str, Sequence[Any]],
     *,
@@ -121,6 +127,13 @@ def search(
     """
     lm = base_given(lm, tokenizer)
     base, data = _given(lm, rows, dev)
+    method, module = _taken(method)
+    if module is not None and (options_of_it := sorted(set(over) & methods.option_names())):
+        raise SoftPromptError(
+            f"{options_of_it[0]} cannot be searched for a module that is built",
+            why="it is an option that a method is built with",
+            fix="search settings of the training (lr, steps, …), or give the method's name",
+        )
     named, trackers = separated(track)
     whole = _recipe(lm, method, rows, dev, output, task, template, prompt_field, options, named, settings)
     recipes = []
@@ -131,7 +144,7 @@ def search(
     with shown(progress), joined(whole.train.devices) as world:
         for recipe in recipes:
             world.first(lambda recipe=recipe: check_room(recipe, restart=restart, overwrite=overwrite))
-        prepared = sweep.prepare_settings(recipes, **base, **data, world=world)
+        prepared = sweep.prepare_settings(recipes, **base, **data, module=module, world=world)
         say_ahead(prepared, restart=restart, overwrite=overwrite)
         runs = tune_many(prepared, hooks=hooks, restart=restart, overwrite=overwrite, trackers=trackers)
     return [_tuned(run) for run in sorted(runs, key=lambda run: run.key, reverse=True)]
@@ -169,6 +182,20 @@ def _recipe(lm, method, rows, dev, output, task, template, prompt_field, options
             "track": track,
         }
     )
+
+
+def _taken(method: str | MethodOptions | SoftPrompt) -> tuple[str | MethodOptions, SoftPrompt | None]:
+    """Return a method by name or options, and the module that is its start, where one is given."""
+    if not isinstance(method, SoftPrompt):
+        return method, None
+    chosen = from_module.options_of(method)
+    if from_module.is_for_this_process(chosen.name):
+        kind = type(method).__name__
+        note(
+            f"{kind} is no registered method. What is saved, as '{chosen.name}', opens in this process; "
+            f"others need softprompt.methods.register('{chosen.name}', {kind}) first."
+        )
+    return chosen, method
 
 
 def _method(method: str | MethodOptions) -> dict[str, Any]:
@@ -218,7 +245,7 @@ def compare_methods(
     if isinstance(recipe, Recipe):
         read = recipe
     elif isinstance(recipe, Mapping):
-        tree = written_out(recipe)
+        tree = written_out(from_module.named(recipe))
         if rows is not None and "data" not in tree:
             tree["data"] = "rows in memory"
         read = recipe_from_dict(tree, method_option_names=methods.option_names())
@@ -233,9 +260,18 @@ def compare_methods(
     }
     if files:
         read = read.with_settings(files, method_option_names=methods.option_names())
+    # workers are other processes, which do not know a module of this one
+    here = Serial() if any(map(from_module.is_for_this_process, _compared(read))) else None
     with shown(progress):
-        done = compare(read, folder, workers=workers, hooks=hooks, report=report, source=source)
+        done = compare(read, folder, workers=workers, hooks=hooks, report=report, source=source, on=here)
     return comparison(done.folder)
+
+
+def _compared(recipe: Recipe) -> list[Any]:
+    """Return the names of the methods that a recipe compares, as far as it names them."""
+    named = recipe.compare.methods or []
+    inside = [each.get("method") for each in named.values()] if isinstance(named, dict) else []
+    return [recipe.method.name, *named, *inside]
 
 
 @quietly

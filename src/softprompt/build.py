@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -29,6 +30,7 @@ from .lm.base import LanguageModel
 from .lm.features import size
 from .lm.heads import Head
 from .lm.loading import load, load_saved
+from .methods import from_module
 from .methods.base import Setting, SoftPrompt
 from .methods.transfer import Carried
 
@@ -200,8 +202,12 @@ def build_method(
     prompts: tuple[str, ...],
     *,
     on_carried: Callable[[Carried], None] = lambda carried: None,
+    module: SoftPrompt | None = None,
 ) -> SoftPrompt:
-    """Build a fresh method on the base's device. Some inits start it from the training rows."""
+    """Build a fresh method on the base's device. Some inits start it from the training rows.
+
+    `module` is one that the user has built: a copy of it is the start.
+    """
     by_prompt: dict[int, list[tuple[int, ...]]] = {}
     for example in train:
         rows = by_prompt.setdefault(example.prompt, [])
@@ -223,7 +229,10 @@ def build_method(
         other_base=warm_start.other_base(lm),
         on_carried=on_carried,
     )
-    return methods.build(recipe.method.name, setting, recipe.method.options()).to(lm.device)
+    if module is not None:
+        from_module.check(module, setting, methods.options(recipe.method.name, **options))
+        return copy.deepcopy(module).to(lm.device)
+    return methods.build(recipe.method.name, setting, options).to(lm.device)
 
 
 def base_options(recipe: Recipe) -> dict[str, Any]:

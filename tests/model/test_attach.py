@@ -391,26 +391,17 @@ def test_what_tune_made_is_attached(tmp_path, model_folder):
     assert [p.grad is not None for p in model.soft_prompt.parameters()] == [True]
 
 
-def test_a_module_of_ones_own(close):
-    from softprompt.injection import Injection, SoftTokens
-    from softprompt.methods.base import SoftPrompt
+def test_a_module_of_ones_own_is_trained_and_saved(monkeypatch, tmp_path, close):
+    from tests.methods.test_from_module import Mine
 
-    class Mine(SoftPrompt):
-        def __init__(self):
-            super().__init__()
-            self.vectors = torch.nn.Parameter(torch.ones(2, 32) * 0.1)
-
-        @property
-        def num_prompts(self):
-            return 1
-
-        def forward(self, prompt_ids, inputs=None):
-            rows = self.vectors.expand(len(prompt_ids), 2, 32)
-            return Injection(before=SoftTokens(rows, torch.ones(len(prompt_ids), 2, dtype=torch.bool)))
-
-    model = attach(tiny_model("llama"), None, Mine())
+    monkeypatch.setattr(methods.METHODS, "_registered", {})
+    mine = Mine()
+    model = attach(tiny_model("llama"), tiny_tokenizer(), mine)
     call = causal_batch("left")
-    model(**call).loss.backward()
-    assert model.soft_prompt.vectors.grad is not None
-    with pytest.raises(SoftPromptError, match="cannot be saved"):
-        model.save_pretrained("nowhere")
+    loss = model(**call).loss
+    loss.backward()
+    assert model.soft_prompt is mine and mine.vectors.grad is not None
+    model.save_pretrained(tmp_path)
+    again = SoftPromptModel.from_pretrained(tiny_model("llama"), tmp_path, tiny_tokenizer())
+    close(again(**call).loss, loss, 1e-6)
+    assert again.soft_prompt is not mine and isinstance(again.soft_prompt, Mine)

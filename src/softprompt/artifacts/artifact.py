@@ -43,7 +43,7 @@ from ..lm.features import size
 from ..lm.loading import fingerprint
 from ..lm.shape_only import Shapes
 from ..methods.base import Setting, SoftPrompt
-from ..methods.materialised import materialise
+from ..methods.materialised import fits, materialise
 from . import manifest as manifests
 from . import tensors as stored
 from .hub.download import folder_of
@@ -112,7 +112,7 @@ class Artifact:
             )
         if not trainable and self.is_static:
             static = stored.read_prompts(self.path / VECTORS, self.prompts, lm.device)
-            if any(not stored.fits(injection, lm) for injection in static.prompts):
+            if any(not fits(injection, lm) for injection in static.prompts):
                 raise self._other_shape(lm)
             if not static.prompts[0].channels() and self.tensors(STATE):
                 raise SoftPromptError(

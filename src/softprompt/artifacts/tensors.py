@@ -18,7 +18,6 @@ from torch import Tensor
 from .._system.files import read_tensors
 from ..errors import SoftPromptError
 from ..injection import Injection, LayerKV, Prefix, SoftTokens
-from ..lm.base import LanguageModel
 from ..methods.materialised import Materialised
 
 SOFT, PREFIXES = ("before", "after", "decoder"), ("kv_before", "kv_after", "adapter")
@@ -160,21 +159,3 @@ def _injection(channels: Mapping[str, Mapping[str, Tensor]], depth: int) -> Inje
         key = next(layer.key for layer in layers if layer is not None)
         parts[channel] = Prefix(layers, torch.ones(1, key.shape[2], dtype=torch.bool, device=key.device))
     return Injection(**parts)
-
-
-def fits(injection: Injection, lm: LanguageModel) -> bool:
-    """Tell whether the vectors have the sizes of the model's layers."""
-    for part in injection.channels().values():
-        if isinstance(part, SoftTokens):
-            if part.vectors.shape[-1] != lm.spec.hidden_size:
-                return False
-            continue
-        if len(part.layers) != len(lm.spec.layers):
-            return False
-        for layer, spec in zip(part.layers, lm.spec.layers, strict=True):
-            if layer is None:
-                continue
-            sizes = layer.key.shape[1], layer.key.shape[3], layer.value.shape[3]
-            if spec is None or (spec.kv_heads, spec.head_dim, spec.v_head_dim) != sizes:
-                return False
-    return True

@@ -91,7 +91,9 @@ def _changed(
 def _contents(was: Identity, now: Identity) -> list[str]:
     before, after = was.get("content") or {}, now.get("content") or {}
     return [
-        f"the content of the file that {key} names"
+        "the values that the module starts from"
+        if key == "method"
+        else f"the content of the file that {key} names"
         for key in after
         if key in before and before[key] != after[key]
     ]

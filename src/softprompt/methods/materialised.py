@@ -12,8 +12,8 @@ import torch
 from jaxtyping import Int
 from torch import Tensor
 
-from ..injection import Injection
-from .base import Features, SoftPrompt
+from ..injection import Injection, SoftTokens
+from .base import BaseModel, Features, SoftPrompt
 
 
 @final
@@ -41,3 +41,21 @@ def materialise(method: SoftPrompt) -> Materialised | None:
     ids = torch.arange(method.num_prompts, device=device)
     rows = [method(ids[i : i + 1]) for i in range(method.num_prompts)]
     return Materialised([row.map_rows(lambda t: t.detach().clone()) for row in rows])
+
+
+def fits(injection: Injection, lm: BaseModel) -> bool:
+    """Tell whether the vectors have the sizes of the model's layers."""
+    for part in injection.channels().values():
+        if isinstance(part, SoftTokens):
+            if part.vectors.shape[-1] != lm.spec.hidden_size:
+                return False
+            continue
+        if len(part.layers) != len(lm.spec.layers):
+            return False
+        for layer, spec in zip(part.layers, lm.spec.layers, strict=True):
+            if layer is None:
+                continue
+            sizes = layer.key.shape[1], layer.key.shape[3], layer.value.shape[3]
+            if spec is None or (spec.kv_heads, spec.head_dim, spec.v_head_dim) != sizes:
+                return False
+    return True

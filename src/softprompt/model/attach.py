@@ -23,6 +23,7 @@ from ..lm import in_memory
 from ..lm.base import LanguageModel
 from ..lm.features import size
 from ..lm.loading import fingerprint
+from ..methods import from_module
 from ..methods.base import Setting, SoftPrompt
 from ..methods.typed_options import MethodOptions
 from .frozen import FrozenBase
@@ -52,9 +53,7 @@ def attach(
     """
     lm = _wrap(base, tokenizer)
     try:
-        if isinstance(method, SoftPrompt):
-            return _put(base, method, _holder(base, lm, prompts, template))
-        config = method if isinstance(method, MethodOptions) else methods.options(method)
+        config = _options(method)
         options = config.options()
         method_entry = methods.find(config.name)
         known = method_entry.options()
@@ -69,12 +68,21 @@ def attach(
             seed=seed,
             feature_size=lambda reads: size(lm, reads),
         )
-        module = methods.build(config.name, setting, options)
+        if isinstance(method, SoftPrompt):
+            from_module.check(module := method, setting, config)
+        else:
+            module = methods.build(config.name, setting, options)
         full = {name: known[name].default for name in known} | options
         return _put(base, module, _holder(base, lm, prompts, template, config.name, full))
     except BaseException:
         lm.close()
         raise
+
+
+def _options(method: MethodOptions | SoftPrompt | str) -> MethodOptions:
+    if isinstance(method, SoftPrompt):
+        return from_module.options_of(method)
+    return method if isinstance(method, MethodOptions) else methods.options(method)
 
 
 @quietly
@@ -98,11 +106,11 @@ def _holder(
     lm: LanguageModel,
     prompts: Sequence[str],
     template: Mapping[str, Any] | None,
-    method: str | None = None,
-    options: Mapping[str, Any] | None = None,
+    method: str,
+    options: Mapping[str, Any],
 ) -> Holder:
     about = fingerprint(lm)
-    return Holder(lm, tuple(prompts), type(base), about, method, options or {}, template or {})
+    return Holder(lm, tuple(prompts), type(base), about, method, options, template or {})
 
 
 def _put(base: Any, module: SoftPrompt, holder: Holder) -> Any:

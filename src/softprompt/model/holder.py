@@ -26,8 +26,8 @@ class Holder:
     prompts: tuple[str, ...]
     own_class: type  # the model's class before
     base: Mapping[str, str]  # fingerprints of the base, before a trainer changes its configuration
-    method: str | None = None  # the registered method; None for a module of the user's own
-    options: Mapping[str, Any] = field(default_factory=dict)
+    method: str
+    options: Mapping[str, Any]
     template: Mapping[str, Any] = field(default_factory=dict)
     splits: bool = False  # whether the vectors depend on where an input ends
     frozen: Any = None  # a FrozenBase, once the prompt is on the model

@@ -12,7 +12,6 @@ from ..artifacts import artifact as artifacts
 from ..artifacts.hub import upload
 from ..artifacts.hub.reference import parse
 from ..artifacts.interop.foreign import manifest_of
-from ..errors import SoftPromptError
 from .holder import MODULE, holder_of, without_prompt
 
 RESUMED = "model.safetensors"  # the file that transformers' trainers load to resume a run
@@ -30,17 +29,8 @@ def push(model: Any, repo_id: str, **options: Any) -> Any:
 
 
 def save(model: Any, folder: Path, *, for_trainer: bool) -> None:
-    """Write the artifact and, for a trainer, the file of parameters that it resumes from.
-
-    Raises SoftPromptError for a module of the user's own that is not in the registry of methods.
-    """
+    """Write the artifact and, for a trainer, the file of parameters that it resumes from."""
     holder, module = holder_of(model), getattr(model, MODULE)
-    if holder.method is None:
-        raise SoftPromptError(
-            f"{type(module).__name__} cannot be saved",
-            why="an artifact names its method, and this class is none of the registered ones",
-            fix="register it as a method, or save model.soft_prompt.state_dict() yourself",
-        )
     folder.mkdir(parents=True, exist_ok=True)
     with without_prompt(model):
         about = manifest_of(

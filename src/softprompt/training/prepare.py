@@ -40,6 +40,7 @@ from ..evaluation.metrics import check_metrics
 from ..lm import finetune
 from ..lm.base import LanguageModel
 from ..lm.loading import fingerprint as base_fingerprint
+from ..methods import from_module
 from ..methods.base import SoftPrompt
 from ..methods.transfer import Carried
 from ..tracking import registry as tracking
@@ -67,6 +68,7 @@ class Prepared:
     carried: Carried | None = None  # how the start came from another base model
     raw: Mapping[str, str] = field(default_factory=dict)  # hashes of the rows as they were read
     world: World = ALONE  # the processes that train it together
+    start: str | None = None  # hash of the module that the user built and gave as the start
 
     @property
     def trained_parameters(self) -> int:
@@ -78,6 +80,8 @@ class Prepared:
         content = decisive.content(self.recipe)
         if self.method.reads is not None and self.method.reads.kind == "encoder":
             content["method.encoder"] = InputFeatures(self.lm, self.method.reads).key
+        if self.start is not None:
+            content["method"] = self.start
         return {
             "format": FORMAT,
             "settings": decisive.settings(self.recipe)
@@ -99,12 +103,14 @@ def prepare(
     rows: Iterable[Mapping[str, Any]] | None = None,
     dev_rows: Iterable[Mapping[str, Any]] | None = None,
     world: World = ALONE,
+    module: SoftPrompt | None = None,
 ) -> Prepared:
     """Read, split and encode the rows, load the base, build the method and make the plan.
 
     Rows are read before the model is loaded, so that a mistake in them is reported at once. Sets torch's
     number of threads (train.threads), unfreezes the parts of the base that the recipe trains (base.mode), and
-    sets the model's gradient checkpointing as planned.
+    sets the model's gradient checkpointing as planned. A copy of `module`, which the user has built, is the
+    start where it is given.
     """
     tracking.check(recipe.track)
     methods.check_options(recipe.method.name, recipe.method.options())
@@ -126,7 +132,7 @@ def prepare(
     train, dev = encoder.encode_parts([train_rows, held])
     base = base_fingerprint(lm)
     carried: list[Carried] = []
-    method = build_method(recipe, lm, encoder, train, prompts, on_carried=carried.append)
+    method = build_method(recipe, lm, encoder, train, prompts, on_carried=carried.append, module=module)
     finetune.unfreeze(lm, recipe.base.mode, **base_options(recipe), seed=recipe.train.seed)
     chosen = make_plan(recipe, lm, method, train, dev)
     lm.set_gradient_checkpointing(chosen.checkpointing)
@@ -144,6 +150,7 @@ def prepare(
         carried[0] if carried else None,
         {"train": fingerprint(train_rows), "dev": fingerprint(held)},
         world,
+        None if module is None else from_module.digest(module),
     )
 
 

@@ -15,6 +15,7 @@ from ..data.sources import read_rows
 from ..data.spelling import distinct, same_form
 from ..errors import SoftPromptError
 from ..lm.base import LanguageModel
+from ..methods.base import SoftPrompt
 from .prepare import Prepared, prepare
 
 Rows = Iterable[Mapping[str, Any]]
@@ -26,6 +27,7 @@ def prepare_settings(
     lm: LanguageModel | None = None,
     rows: Rows | None = None,
     dev_rows: Rows | None = None,
+    module: SoftPrompt | None = None,
     before_loading: Callable[[Sequence[Recipe]], None] = lambda recipes: None,
     world: World = ALONE,
 ) -> list[Prepared]:
@@ -56,7 +58,8 @@ def prepare_settings(
     for recipe in recipes:
         seeded = recipe.train.model_copy(update={"seed": first.train.seed})
         train, dev = read_split(recipe.model_copy(update={"train": seeded}), *given)
-        runs.append(prepare(recipe, lm=runs[0].lm if runs else lm, rows=train, dev_rows=dev, world=world))
+        model = runs[0].lm if runs else lm
+        runs.append(prepare(recipe, lm=model, rows=train, dev_rows=dev, module=module, world=world))
     return runs
 
 
