@@ -92,14 +92,14 @@ def saved_base(artifact: Artifact, model: str | None = None, **options: Any) -> 
             raise
         if "brings code of its own" in error.why:
             raise SoftPromptError(
-                f"the base model of {artifact.path} cannot be loaded",
+                f"the base model of {artifact} cannot be loaded",
                 why=f"'{base['name']}' brings code of its own, which an artifact cannot allow",
                 fix="read that code and, if you trust it, add --trust-remote-code",
             ) from error
         raise SoftPromptError(
             f"the base model of {artifact} cannot be loaded: {error.what}",
             why=f"{error.why}; the prompt was trained on '{base['name']}'",
-            fix=f"--model NAME says where that model is now; or: {error.fix}",
+            fix=f"--model NAME says where that model is now; or: {error.fix.removeprefix('or ')}",
         ) from error
 
 

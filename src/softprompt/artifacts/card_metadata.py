@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from ..lm.locate import looks_local
+from ..lm.loading import ALIASES
+from ..lm.locate import on_hub
 from ..lm.smollm2 import HUB_ID
 from ..methods import METHODS
 
@@ -41,7 +42,7 @@ def hub_base(manifest: Mapping[str, Any]) -> str | None:
     name = manifest["base"]["name"]
     if name == "smollm2":
         return HUB_ID
-    return None if looks_local(name) or name.endswith(".gguf") or "/" not in name else name
+    return name if "/" in name and on_hub(name, ALIASES) else None
 
 
 def metadata(

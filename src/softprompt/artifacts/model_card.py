@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from .card_metadata import License, hub_base, metadata
+
+LISTED = 20  # names of a table that the card lists
 
 
 def model_card(
@@ -34,7 +36,7 @@ def _body(manifest: Mapping[str, Any], id: str, name: str | None, license: str |
     from jinja2 import Environment
 
     environment = Environment(trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True)
-    environment.filters["cell"] = _cell
+    environment.filters |= {"cell": _cell, "listed": _listed}
     fields = _fields(manifest)
     several = len(manifest["prompts"]) > 1
     return environment.from_string(_CARD).render(
@@ -80,6 +82,12 @@ def _fields(manifest: Mapping[str, Any]) -> list[str]:
     return sorted(names, key=text.find)
 
 
+def _listed(names: Sequence[str]) -> str:
+    """Return the first names of many."""
+    more = len(names) - LISTED
+    return ", ".join(names[:LISTED]) + (f", … {more} more" if more > 0 else "")
+
+
 def _cell(value: Any) -> str:
     """Return text that stays in one cell of a table."""
     return " ".join(str(value).split()).replace("|", "\\|")
@@ -118,6 +126,9 @@ print(tuned.generate({{ row or '"your input"' }}{{ argument }}))
 ```
 
 The base model is loaded too, and compared with the one that the vectors were trained on.
+{% if base.trust_remote_code %}
+It brings code of its own, which runs only with `--trust-remote-code`, or `trust_remote_code=True` in Python.
+{% endif %}
 {% if not on_hub %}
 It is no model of the hub: `--model FOLDER`, or `model=FOLDER` in Python, says where it is.
 {% endif %}
@@ -131,12 +142,16 @@ It is no model of the hub: `--model FOLDER`, or `model=FOLDER` in Python, says w
 | package | `pip install '{{ distribution.name }}=={{ distribution.version }}'` |
 {% endif %}
 | base model | {{ base.name | cell }} ({{ base.mode }}; weights {{ base.fingerprint.weights }}) |
+| precision | {{ base.dtype }} |
 {% if base.revision %}
-| base revision | {{ base.revision }} |
+| base revision | {{ base.revision | cell }} |
 {% endif %}
-| prompts | {{ prompts | join(", ") | cell }} |
+{% if base.quantization %}
+| base quantization | {{ base.quantization | cell }} |
+{% endif %}
+| prompts | {{ prompts | listed | cell }} |
 {% if labels %}
-| labels | {{ labels | join(", ") | cell }} |
+| labels | {{ labels | listed | cell }} |
 {% endif %}
 {% if imported %}
 | imported from | {{ imported | cell }} |

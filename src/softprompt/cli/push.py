@@ -85,7 +85,7 @@ def push(
     shown = _shown(upload, repository, private)
     if asks:
         print(shown, flush=True)
-        if not typer.confirm(f"\nUpload to {upload.reference}?", err=True):
+        if not _confirmed(f"\nUpload to {upload.reference}?"):
             return Reply(None, "nothing was uploaded", code=1)
     else:
         log(shown)
@@ -94,6 +94,13 @@ def push(
     data = _data(upload) | {"uploaded": True, "revision": commit.oid, "url": str(commit.commit_url)}
     lines = [f"uploaded: {commit.commit_url}", f'next:\n  softprompt generate {pinned} "your input"']
     return Reply(data, "\n\n".join(lines))
+
+
+def _confirmed(question: str) -> bool:
+    try:
+        return typer.confirm(question, err=True)
+    except typer.Abort:  # Ctrl-C, or the end of the input
+        raise KeyboardInterrupt from None
 
 
 def _data(upload: Upload) -> dict[str, object]:

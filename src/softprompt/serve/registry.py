@@ -153,7 +153,7 @@ class Registry:
         base = artifact.manifest["base"]
         if base["mode"] != "frozen" or BASE in artifact.manifest["files"]:
             raise SoftPromptError(
-                f"{artifact.path} was trained together with its base ({base['mode']}) or a head",
+                f"{artifact} was trained together with its base ({base['mode']}) or a head",
                 why="one copy of the base model serves all prompts",
                 fix="serve prompts that were trained with base=frozen and without a head",
             )

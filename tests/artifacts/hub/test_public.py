@@ -90,3 +90,15 @@ def test_an_encoder_that_nobody_else_has_is_refused(tmp_path):
         public(manifest(options=options), None)
     assert "method.encoder=" in error.value.fix
     public(manifest(options={"encoder": "me/encoder"}), None)
+
+
+def test_a_base_in_a_relative_folder_is_no_model_of_the_hub(tmp_path, monkeypatch):
+    """`models/tiny` looks like an owner and a name; the folder decides, as it does on loading."""
+    whole = manifest(base={"name": "models/tiny", "mode": "frozen"})
+    whole["recipe"]["model"] = {"id": "models/tiny", "revision": None}
+    assert public(whole, None)[0]["base"]["name"] == "models/tiny"  # no such folder: an id
+    (tmp_path / "models/tiny").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)
+    result, cleaned = public(whole, None)
+    assert result["base"]["name"] == result["recipe"]["model"]["id"] == "tiny" and "base.name" in cleaned
+    assert public(whole, "me/tiny")[0]["recipe"]["model"]["id"] == "me/tiny"

@@ -220,3 +220,11 @@ def test_a_damaged_artifact_is_not_uploaded(hub, artifact, tmp_path):
         softprompt.push(tmp_path / "mood", "me/mood")
     assert not hub.requests
     assert set(FILES) >= set(artifacts.load(artifact).manifest["files"])
+
+
+def test_the_card_of_a_long_table_lists_some_names(hub, model_folder, tmp_path):
+    attached(model_folder, *(f"voice-{i}" for i in range(300))).save_pretrained(tmp_path / "many")
+    softprompt.push(tmp_path / "many", "me/many")
+    card = hub.repos["me/many"].files()["README.md"].decode()
+    assert "voice-19, … 280 more" in card and "voice-20" not in card
+    assert "--prompt voice-0" in card and "prompt='voice-0'" in card

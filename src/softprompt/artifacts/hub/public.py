@@ -57,6 +57,9 @@ def public(manifest: Mapping[str, Any], base: str | None) -> tuple[dict[str, Any
 
     # remarks about the rows quote them
     whole = {**manifest, "data": {**manifest["data"], "remarks": []}}
+    if base is None and hub_base(manifest) is None:
+        base = _last(manifest["base"]["name"])
+        cleaned += ["base.name"] * (base != manifest["base"]["name"])
     if base is not None:
         whole["base"] = {**whole["base"], "name": base}
         model = whole["recipe"]["model"]
