@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from .._system.progress import task
@@ -19,15 +19,18 @@ from .._system.run_lock import held
 from .._system.secrets import hub_token
 from ..config.schema import Recipe
 from ..errors import SoftPromptError
+from ..tracking.registry import check
 from .candidates import candidates_of
 from .manifest import Before, Study
 from .records.store import Folder
+from .records.types import Record
 from .running import worker
 from .running.executors import Executor, Serial, executor
 from .running.importable import check_importable
 from .running.runner import Counts, Hooks, PhaseRunner
 from .running.worker import FirstLook
 from .splits import Splits
+from .tracked import tracked
 
 __all__ = ["Compared", "Counts", "Hooks", "compare"]
 
@@ -76,6 +79,7 @@ def compare(
             why="a comparison has many files of its own",
             fix="choose another folder: compare.output=runs/compare",
         )
+    check(recipe.track)
     candidates = candidates_of(recipe)
     if not isinstance(on, Serial):
         check_importable(recipe, candidates)
@@ -92,19 +96,25 @@ def compare(
         for text in remarks:
             hooks.on_stage(f"note: {text}")
         study = Study.begin(recipe, candidates, splits, place, source, started)
-        engine = PhaseRunner(study, runner, hooks, started, search_only)
+        tracking = lock.enter_context(tracked(study))
+
+        def on_record(record: Record, was_there: bool) -> None:
+            tracking.record(record)
+            hooks.on_record(record, was_there)
+
+        engine = PhaseRunner(study, runner, replace(hooks, on_record=on_record), started, search_only)
         with task("trial", sum(engine.plan().values())) as progress:
             engine.on_record = lambda: progress.at(len(engine.records))
             engine.run()
+        hooks.on_stage("statistics")
+        study.count_time()
+        study.leave_out(engine.left_out())
+        records = list(engine.records.values())
+        tracking.end(results.write(study, records))
     finally:
         if on is None:
             runner.close()
         lock.close()
-    hooks.on_stage("statistics")
-    study.count_time()
-    study.leave_out(engine.left_out())
-    records = list(engine.records.values())
-    results.write(study, records)
     page = None
     if report:
         from . import report as reports

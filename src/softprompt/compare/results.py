@@ -22,12 +22,13 @@ from .records.store import Folder
 from .records.types import Record, RowResult, scored
 
 
-def write(study: Study, records: Sequence[Record]) -> None:
-    """Write both files."""
+def write(study: Study, records: Sequence[Record]) -> list[Line]:
+    """Write both files; return the lines of `results.jsonl`."""
     findings = [{"kind": "finding", **item} for item in diagnose.findings(study, records)]
     lines = [study.about, *_lines(study, records), *findings]
     _jsonl(study.folder, "results.jsonl", lines)
     _jsonl(study.folder, "examples.jsonl", list(_texts(study, records)))
+    return lines
 
 
 def _lines(study: Study, records: Sequence[Record]) -> Iterator[Line]:

@@ -87,7 +87,7 @@ class Feed:
         with no_stdout():
             self._thread.join(0.0 if self.is_lost else END_SECONDS)
         if self._thread.is_alive() and not self.is_lost:
-            self._lose(f"it did not end within {END_SECONDS:.0f} s")
+            self.lose(f"it did not end within {END_SECONDS:.0f} s")
         self._look()
 
     def _send(self, call: Callable[[], Any]) -> None:
@@ -97,9 +97,10 @@ class Feed:
 
     def _look(self) -> None:
         if self._error is not None and not self.is_lost:
-            self._lose(self._why())
+            self.lose(self._why())
 
-    def _lose(self, why: str) -> None:
+    def lose(self, why: str) -> None:
+        """Note that the tracker failed, and send it nothing more."""
         self.is_lost = True
         note(f"the tracker {self.name} failed ({why}): it gets no more values, and the run continues")
 

@@ -6,6 +6,7 @@ versions have no hash: their keys and types are checked instead.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import shutil
@@ -22,6 +23,7 @@ from .types import Record
 __all__ = ["Folder", "Record"]
 
 DIGEST = "digest"
+JOURNAL = "metrics.jsonl"  # of a training; `tracking.journal` writes it
 _RECORD = TypeAdapter(Record)
 
 
@@ -43,6 +45,11 @@ class Folder:
         """Return the folder of a trial's tuned prompt, and of its checkpoint while it trains."""
         return self.path / "trials" / id
 
+    def journal(self, id: str) -> Path:
+        """Return the file with the steps of a trial's training; `tidy` keeps it beside the record."""
+        inside = self.artifact(id) / JOURNAL
+        return inside if inside.exists() else self.path / "trials" / f"{id}.{JOURNAL}"
+
     def read(self, id: str) -> Record | None:
         """Read a trial's record; None if it has not ended or its file is damaged, so that it runs again."""
         path = self.record(id)
@@ -56,6 +63,9 @@ class Folder:
         """Remove the files that a trial with a record no longer needs: its checkpoint, mostly its prompt."""
         folder = self.artifact(record["id"])
         keeps_prompt = PHASES[record["phase"]].keeps_prompt
+        if not keeps_prompt and (folder / JOURNAL).is_file():
+            with contextlib.suppress(OSError):
+                (folder / JOURNAL).replace(self.path / "trials" / f"{record['id']}.{JOURNAL}")
         shutil.rmtree(folder / "checkpoint" if keeps_prompt else folder, ignore_errors=True)
 
     def write(self, record: Record) -> None:
