@@ -8,11 +8,13 @@ import math
 import os
 import subprocess
 import sys
+from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
 import pytest
 from lm_eval import simple_evaluate
+from lm_eval.api.registry import get_model
 from lm_eval.tasks import TaskManager
 from tests.harness.conftest import ROWS
 from tests.harness.test_model import naive, vectors_of
@@ -20,6 +22,7 @@ from tests.serve.http.conftest import serving
 
 import softprompt
 from softprompt.cli import main
+from softprompt.harness import run as run_module
 from softprompt.harness import tasks as task_module
 from softprompt.harness.model import SoftPromptLM
 
@@ -46,6 +49,17 @@ def evaluated(task_folder):
 
 def value(results: dict[str, Any], task: str, metric: str) -> float:
     return results[task][f"{metric},none"]
+
+
+def test_the_plug_in_is_registered_once():
+    """As the harness finds plug-ins, and by the package for its versions that find none."""
+    tomllib = pytest.importorskip("tomllib")  # Python 3.11
+    top = Path(__file__).parents[2]
+    project = tomllib.loads((top / "pyproject.toml").read_text())["project"]
+    target = project["entry-points"]["lm_eval.models"]["softprompt"]
+    assert EntryPoint("softprompt", target, "lm_eval.models").load() is SoftPromptLM
+    assert get_model("softprompt") is SoftPromptLM
+    assert f'TARGET = "{target}"' in (top / "connectors/lm_eval/src/softprompt_lm_eval.py").read_text()
 
 
 @pytest.mark.process
@@ -146,6 +160,11 @@ class TestErrors:
         (tmp_path / "far.yaml").write_text(task)
         error = message(classifier, "--harness", "far", "--include-path", tmp_path)
         assert "the task 'far' cannot be loaded" in error and "dataset_path is json" in error
+
+    def test_a_task_that_fails(self, message, classifier, task_folder, monkeypatch):
+        monkeypatch.setattr(run_module, "simple_evaluate", lambda **_: {}["mood"])
+        error = message(classifier, "--harness", "films", "--include-path", task_folder)
+        assert "ended with KeyError" in error and "why: 'mood'" in error
 
     def test_options_of_the_other_kind(self, message, classifier, rows_file):
         assert "without --harness" in message(classifier, "--data", rows_file, "--num-fewshot", 2)

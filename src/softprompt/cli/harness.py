@@ -146,7 +146,7 @@ def _check_installed() -> None:
 
 
 def _beside(artifact: str | None, lm: SoftPromptLM, tasks: list[str]) -> Path:
-    """Return where results are written by default: in the artifact's folder, or in ./harness."""
+    """Return where results are written by default: in the artifact's folder, or in ./harness without one."""
     facts = lm.subject.facts or {}
     parts = [*tasks]
     if artifact is None:
@@ -155,5 +155,6 @@ def _beside(artifact: str | None, lm: SoftPromptLM, tasks: list[str]) -> Path:
         parts.append("plain")
     elif len(lm.subject.encoder.prompts if lm.subject.encoder else ()) > 1:
         parts.append(facts["prompt"])
-    name = re.sub(r"[^\w.+-]+", "-", "+".join(parts))[:120]
-    return (Path("harness") if artifact is None else Path(facts["artifact"]) / "harness") / f"{name}.json"
+    name = re.sub(r"[^\w.+-]+", "-", "+".join(parts))[-120:]
+    folder = Path(facts["artifact"]) if artifact is not None else Path()
+    return (folder if folder.is_dir() else Path()) / "harness" / f"{name}.json"

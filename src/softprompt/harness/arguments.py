@@ -85,7 +85,7 @@ def subject_of_tuned(tuned: Tuned, prompt: int, *, plain: bool = False) -> Subje
     """Take a prompt that is open already; `prompt` is its number in the table."""
     _check(tuned.lm)
     facts = {
-        "artifact": str(tuned.artifact.path),
+        "artifact": str(tuned.artifact),
         "prompt": tuned.artifact.prompts[prompt],
         "method": "none" if plain else tuned.artifact.manifest["method"],
         "base": tuned.lm.name,

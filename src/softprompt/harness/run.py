@@ -48,19 +48,28 @@ def run(
             why="contexts were to be written by it",
             fix="leave out --template chat, or use a model that was trained for chats",
         )
-    results = simple_evaluate(
-        model=model,
-        model_args=dict(model.subject.facts or {}),
-        tasks=objects,
-        task_manager=manager,
-        num_fewshot=num_fewshot,
-        limit=limit,
-        use_cache=use_cache,
-        batch_size=model.batch_size,
-        device=str(model.device),
-        apply_chat_template=chat,
-        fewshot_as_multiturn=chat,
-    )
+    try:
+        results = simple_evaluate(
+            model=model,
+            model_args=dict(model.subject.facts or {}),
+            tasks=objects,
+            task_manager=manager,
+            num_fewshot=num_fewshot,
+            limit=limit,
+            use_cache=use_cache,
+            batch_size=model.batch_size,
+            device=str(model.device),
+            apply_chat_template=chat,
+            fewshot_as_multiturn=chat,
+        )
+    except SoftPromptError:
+        raise
+    except Exception as error:  # of a task's own code, or of the harness
+        raise SoftPromptError(
+            f"lm-evaluation-harness ended with {type(error).__name__} while it ran {', '.join(tasks)}",
+            why=(str(error).strip() or "it gave no reason").splitlines()[0],
+            fix="correct the task's file, or the options for it; -v shows where it ended",
+        ) from error
     assert results is not None
     plain: dict[str, Any] = {**results}
     samples = plain.pop("samples", {})
