@@ -180,7 +180,8 @@ def test_a_sound_method_passes_on_every_kind_of_model():
 @pytest.mark.parametrize("name", [name for name in methods.METHODS if name != "none"])
 def test_the_librarys_methods_pass(name):
     options = {"placement": "after"} if "placement" in methods.find(name).options() else {}
-    assert not check_method(name, families=["llama"], options=[options]).refused
+    elsewhere = ["row_alone", "cached_input", "generate_equals_forward"]  # tests/conformance runs them
+    assert not check_method(name, families=["llama"], options=[options], skip=elsewhere).refused
 
 
 def test_checks_one_by_one_as_a_test_framework_runs_them():

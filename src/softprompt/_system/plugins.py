@@ -110,6 +110,11 @@ class Registry(MutableMapping[str, T], Generic[T]):
         points = self._installed().get(name)
         return _origin(points[0]) if points else None
 
+    def refresh(self) -> None:
+        """Look installed packages up again, for one that was installed while this process runs."""
+        self._points = None
+        self._loaded.clear()
+
     def broken(self) -> dict[str, SoftPromptError]:
         """Return the entries of installed packages that cannot be used, each with its error."""
         entries = {name: self._installed_entry(name) for name in sorted(self._installed())}
