@@ -30,6 +30,7 @@ from .lm.base import LanguageModel
 from .lm.features import size
 from .lm.heads import Head
 from .lm.loading import load, load_saved
+from .lm.offloaded import devices
 from .methods import from_module
 from .methods.base import Setting, SoftPrompt
 from .methods.transfer import Carried
@@ -109,6 +110,16 @@ def head_of(recipe: Recipe, labels: Sequence[str] | None) -> Head | None:
         return None
     over = "tokens" if recipe.task.kind == "token-classification" else "sequence"
     return Head(over, 1 if recipe.task.kind == "regression" else len(labels or ()), recipe.train.seed)
+
+
+def check_one_device(lm: LanguageModel) -> None:
+    """Raise SoftPromptError where a base's layers run on several devices: its prompt could not be trained."""
+    if len(places := devices(lm.model)) > 1:
+        raise SoftPromptError(
+            f"'{lm.name}' runs on {len(places)} devices ({', '.join(places)}), where no prompt is trained",
+            why="the vectors, and the keys and values of inputs that are kept, are on one device",
+            fix='load it on one: device_map={"": 0}, with quantization_config where it is too large',
+        )
 
 
 def check_head(recipe: Recipe, labels: Sequence[str] | None, lm: LanguageModel) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -128,6 +129,10 @@ def test_a_recipe_says_how_its_model_is_loaded_and_the_artifact_remembers(record
     assert recorded["model"]["trust_remote_code"] is True and recorded["config"]["token"] == "t"
     assert main(["generate", str(tmp_path / "out"), "q1", "--trust-remote-code"]) == 0
     assert recorded["model"]["trust_remote_code"] is True and recorded["model"]["revision"] == "c0ffee"
+    other = load(tiny_model("llama", seed=1), tiny_tokenizer())
+    other.origin = replace(other.origin, revision="beef")
+    error = fails(lambda: softprompt.open_prompt(tmp_path / "out", other), "another base model")
+    assert "trained on revision c0ffee, and this is beef" in error.why
 
 
 def test_the_token_counts_in_no_comparison_of_runs(tmp_path):
@@ -254,8 +259,20 @@ def test_a_quantized_base_is_quantized_again_on_opening(folder, tmp_path):
     assert (
         again.evaluate(ROWS).metrics["perplexity"].value == tuned.evaluate(ROWS).metrics["perplexity"].value
     )
+    full = {**options, "base": "full", "steps": 1, "progress": False}
+    call = lambda: softprompt.tune(folder, "none", ROWS, output=tmp_path / "full", **full)  # noqa: E731
+    fails(call, "quantized weights")
     whole = load(folder, dtype="float32")
     fails(lambda: softprompt.open_prompt(tmp_path / "out", whole), "another base model", "weights")
+
+
+def test_a_quantized_base_without_a_gradient_is_refused(folder):
+    """Stands in for kernels that only run forward."""
+    model = tiny_model("llama")
+    model.is_quantized = True
+    model.model.norm.register_forward_hook(lambda module, inputs, output: output.detach())
+    error = fails(lambda: load(model, tiny_tokenizer()), "no gradient comes back")
+    assert "without quantization" in error.fix
 
 
 def test_mistakes_in_a_quantization(folder):
@@ -298,6 +315,50 @@ def test_weights_on_disk(folder, tmp_path):
                             cache_folder=str(tmp_path), **SMALL)  # fmt: skip
     other = softprompt.tune(plain, "prefix-tuning", ROWS, output=tmp_path / "b", **SMALL)
     assert tuned.generate("q1") == other.generate("q1")
+
+
+def test_layers_that_run_on_several_devices_are_refused_in_training(folder, tmp_path, monkeypatch):
+    """Stands in for two GPUs: a hook that says where a layer runs."""
+    from types import SimpleNamespace
+
+    lm = load(folder, dtype="float32")
+    for number, layer in enumerate(lm.model.model.layers[:2]):
+        layer._hf_hook = SimpleNamespace(execution_device=number)
+    call = lambda: softprompt.tune(lm, "prefix-tuning", ROWS, output=tmp_path / "out", **SMALL)  # noqa: E731
+    fails(call, "2 devices (cuda:0, cuda:1)", 'device_map={"": 0}')
+    assert not (tmp_path / "out").exists()
+
+
+# --- what the hub says ---
+
+GATED = "You are trying to access a gated repo.\nMake sure to have access to it.\n401 Client Error."
+REVISION = (
+    "nope is not a valid git identifier (branch name, tag name or commit id) that exists for this model"
+)
+PRIVATE = (
+    "a/b is not a local folder and is not a valid model identifier listed on 'https://huggingface.co/models'"
+)
+LIBRARY = (
+    "Using `bitsandbytes` 4-bit quantization requires bitsandbytes: `pip install -U bitsandbytes>=0.46.1`"
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "why", "fix"),
+    [
+        (GATED, "let in", "hf auth login"),
+        (REVISION, "no revision 'nope'", "a branch, a tag or a commit"),
+        (PRIVATE, "no model of that name", "hf auth login"),
+        (LIBRARY, "requires bitsandbytes", "pip install bitsandbytes"),
+    ],
+)
+def test_what_cannot_be_loaded_says_why(text, why, fix, monkeypatch):
+    def refuse(*_, **__):
+        raise OSError(text)
+
+    monkeypatch.setattr(checkpoint.AutoTokenizer, "from_pretrained", refuse)
+    error = fails(lambda: load("a/b", revision="nope", token="wrong"), "cannot load model 'a/b'")
+    assert why in error.why and fix in error.fix and "wrong" not in str(error)
 
 
 # --- code of a checkpoint ---

@@ -172,10 +172,12 @@ class Artifact:
     def check_base(self, lm: LanguageModel, given: Mapping[str, str] | None = None) -> None:
         """Raise SoftPromptError where `lm` is not the base that it was trained on."""
         if parts := self.differences(lm, given):
-            name = self.manifest["base"]["name"]
+            name, revision = self.manifest["base"]["name"], self.manifest["base"].get("revision")
+            here = f", and this is {lm.origin.revision}" if lm.origin.revision else ""
+            trained = f" (it was trained on revision {revision}{here})" if revision else ""
             raise SoftPromptError(
                 f"{self} was trained on another base model than '{lm.name}'",
-                why=f"base '{name}': its {' and '.join(parts)} differ",
+                why=f"base '{name}': its {' and '.join(parts)} differ{trained}",
                 fix=f"load --model {name}, or insist with --other-base"
                 if name != lm.name
                 else f"bring '{name}' back as it was, or insist with --other-base",

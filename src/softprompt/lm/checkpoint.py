@@ -54,7 +54,7 @@ def read(path: str, options: Mapping[str, Any], wanted: Wanted) -> Checkpoint:
         config = AutoConfig.from_pretrained(path, **options)
         kind = kind_of_model(config, head, name)
         _check_config(config, name)
-        given = {**options, **_model_options(config, wanted)}
+        given = {**options, **_model_options(config, wanted, is_dequantized="gguf_file" in options)}
         with heads.drawn(head), smollm2.counted_tensors(), task(f"loading {name}"):
             both: Any = heads.auto_class(config, head).from_pretrained(
                 path, output_loading_info=True, **given
@@ -77,7 +77,7 @@ def read(path: str, options: Mapping[str, Any], wanted: Wanted) -> Checkpoint:
     return Checkpoint(model, tokenizer, kind, head_names, getattr(config, "_commit_hash", None))
 
 
-def _model_options(config: Any, wanted: Wanted) -> dict[str, Any]:
+def _model_options(config: Any, wanted: Wanted, *, is_dequantized: bool) -> dict[str, Any]:
     """Return the options of the model's own `from_pretrained`."""
     given: dict[str, Any] = {"dtype": getattr(torch, wanted.dtype)}
     if wanted.head is not None:
@@ -87,7 +87,8 @@ def _model_options(config: Any, wanted: Wanted) -> dict[str, Any]:
         given["attn_implementation"] = wanted.attention
     if wanted.quantization is not None:
         given["quantization_config"] = wanted.quantization
-    is_quantized = wanted.quantization is not None or getattr(config, "quantization_config", None) is not None
+    in_files = not is_dequantized and getattr(config, "quantization_config", None) is not None
+    is_quantized = wanted.quantization is not None or in_files
     if wanted.device_map is not None:
         given["device_map"] = wanted.device_map
     elif is_quantized and wanted.device != "cpu":

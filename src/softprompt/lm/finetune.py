@@ -14,6 +14,7 @@ from torch import Tensor
 
 from ..errors import SoftPromptError
 from .base import LanguageModel
+from .quantization import of_model
 
 BaseMode = Literal["frozen", "lora", "full"]
 LEARNING_RATE = {"frozen": 1e-3, "lora": 5e-4, "full": 2e-5}  # frozen: of a head, if there is one
@@ -38,6 +39,12 @@ def unfreeze(
             f"{'base=full' if mode == 'full' else 'a head'} needs float32 weights",
             why="small updates vanish in bfloat16",
             fix="add train.dtype=float32",
+        )
+    if mode == "full" and of_model(lm.model) is not None:
+        raise SoftPromptError(
+            "base=full cannot train quantized weights",
+            why="a step is smaller than the distance between two of their values",
+            fix="use base=lora or base=frozen, or load the model without quantization",
         )
     if mode == "full":
         lm.model.requires_grad_(True)

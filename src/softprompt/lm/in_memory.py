@@ -30,7 +30,7 @@ def wrapped(model: Any, tokenizer: Any, *, attention: str | None = None, trains_
     names = heads.parameter_names(model) if head is not None and trains_head else ()
     origin = Origin(
         revision=getattr(config, "_commit_hash", None) if model.name_or_path else None,
-        quantization=quantization.plain(getattr(config, "quantization_config", None)),
+        quantization=quantization.of_model(model),
         attn_implementation="eager" if chosen == "eager" else None,
         device_map=getattr(model, "hf_device_map", None),
         in_memory=True,

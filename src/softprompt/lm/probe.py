@@ -173,7 +173,9 @@ def _no_soft_tokens(model, why: str) -> SoftPromptError:
     return SoftPromptError(
         f"model family '{model.config.model_type}' cannot take a soft prompt",
         why=why,
-        fix="use another base model, and report this family",
+        fix="load it without quantization, or with another one; torchao's int8 weights work"
+        if getattr(model, "is_quantized", False)
+        else "use another base model, and report this family",
     )
 
 

@@ -66,6 +66,13 @@ def plain(config: Any) -> dict[str, Any] | None:
     return json.loads(json.dumps(public, default=str))
 
 
+def of_model(model: Any) -> dict[str, Any] | None:
+    """Return how a model's weights are quantized, as JSON values; None where they are not."""
+    if not getattr(model, "is_quantized", False):
+        return None
+    return plain(getattr(model.config, "quantization_config", None))
+
+
 def dequantized(weight: Any) -> Any:
     """Return a weight as plain numbers, where its library has it as a tensor of its own kind."""
     is_own = type(weight).__module__.startswith("torchao")

@@ -17,6 +17,7 @@ from ..build import (
     base_options,
     build_method,
     check_head,
+    check_one_device,
     dated,
     encoder_of,
     load_base,
@@ -126,6 +127,7 @@ def prepare(
     if recipe.task.needs_head and recipe.task.kind != "regression":
         labels = labels or distinct_labels(train_rows, template)
     lm = lm or load_base(recipe, labels)
+    check_one_device(lm)
     check_head(recipe, labels, lm)
     recipe = dated(recipe, lm)
     encoder = encoder_of(recipe, lm, template_of(recipe, lm), prompts, labels)
