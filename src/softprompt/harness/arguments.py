@@ -52,7 +52,7 @@ def subject_of(
 ) -> Subject:
     """Load what `--model_args` name. Raises SoftPromptError where they name nothing that can be evaluated.
 
-    `loading` are options of `softprompt.load`; None stands for the default. `plain` leaves the prompt out.
+    `loading` are options of `softprompt.load`; None is the default. `plain` leaves the prompt out.
     `lm` is a base model that the caller has loaded.
     """
     options = {name: value for name, value in loading.items() if value is not None}
