@@ -1,4 +1,4 @@
-"""The page about the hub: its snippet runs as it stands, and its commands exist with their options."""
+"""The page about the hub: its snippet runs unchanged, and its commands exist with their options."""
 
 from __future__ import annotations
 

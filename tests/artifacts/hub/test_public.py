@@ -26,6 +26,7 @@ def manifest(**changes):
             "method": {"artifact": "/home/secretive/runs/start"},
             "train": {"cache_folder": "cache/secretive"},
             "output": "runs/secretive/mood",
+            "track": {"wandb": {"project": "secretive"}},
         },
         "data": {"rows": 3, "remarks": [{"kind": "end", "text": "a row of /home/secretive/x.jsonl:3"}]},
         "sources": [

@@ -68,6 +68,7 @@ def public(manifest: Mapping[str, Any], base: str | None) -> tuple[dict[str, Any
     result = walk(whole, "")
     recipe = result["recipe"]
     recipe["output"] = _last(recipe["output"])
+    recipe.pop("track", None)  # trackers take any setting, keys among them
     if recipe.get("train"):
         recipe["train"]["cache_folder"] = None
     return result, list(dict.fromkeys(cleaned))
