@@ -38,8 +38,24 @@ def test_the_readme_has_two_languages():
 
 @pytest.mark.slow
 def test_the_python_example_runs(tmp_path, monkeypatch):
+    """The embedded model takes the place of the hub's, which it is."""
+    from softprompt.lm import smollm2
+
     (example,) = blocks("python")
-    assert len([line for line in example.splitlines() if line]) <= 8
+    assert len([line for line in example.splitlines() if line]) <= 16
+    hub_id = "HuggingFaceTB/SmolLM2-135M-Instruct"
+    assert hub_id in example
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec(example.replace(hub_id, str(smollm2.folder())), names)
+    assert names["model"].soft_prompt.num_prompts == 2
+    assert Path("runs/voices/softprompt.json").exists()
+
+
+@pytest.mark.slow
+def test_the_example_of_the_page_about_running_runs(tmp_path, monkeypatch):
+    page = (ROOT / "docs/running.md").read_text(encoding="utf-8")
+    example = re.findall(r"^```python\n(.*?)^```", page, re.S | re.M)[0]
     monkeypatch.chdir(tmp_path)
     names: dict = {}
     exec(example, names)

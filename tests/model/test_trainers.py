@@ -54,6 +54,8 @@ def test_transformers_trainer(tmp_path, changes, config):
     same_vectors(model, twin)
     for name, tensor in model.state_dict().items():
         assert name.startswith("soft_prompt.") or torch.equal(tensor, before[name])
+    model.save_pretrained(tmp_path / "saved")
+    assert softprompt.SoftPromptModel.from_pretrained(model.detach(), tmp_path / "saved", tiny_tokenizer())
 
 
 def test_a_run_is_resumed_from_a_checkpoint(tmp_path):

@@ -27,7 +27,7 @@ from ..methods import from_module
 from ..methods.base import Setting, SoftPrompt
 from ..methods.typed_options import MethodOptions
 from .frozen import FrozenBase
-from .holder import MODULE, NAME, Holder
+from .holder import MODULE, NAME, TRAINERS_CHANGE, Holder
 from .prompt_model import SoftPromptModel, subclass
 
 
@@ -122,6 +122,7 @@ def _put(base: Any, module: SoftPrompt, holder: Holder) -> Any:
             else None
         )
     holder.splits = first is None or first.after is not None or first.kv_after is not None
+    holder.settings = {key: vars(base.config)[key] for key in TRAINERS_CHANGE if key in vars(base.config)}
     base.__class__ = subclass(type(base))
     vars(base)[NAME] = holder
     base.add_module(MODULE, module)

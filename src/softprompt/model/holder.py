@@ -14,6 +14,8 @@ from ..lm.base import LanguageModel
 
 NAME = "_softprompt"  # the attribute of a model
 MODULE = "soft_prompt"  # the submodule that is trained
+#: What the trainers of transformers and TRL change in a model's configuration.
+TRAINERS_CHANGE = ("use_cache", "bos_token_id", "eos_token_id", "pad_token_id")
 
 _ALONE: ContextVar[bool] = ContextVar("softprompt_alone", default=False)
 
@@ -30,6 +32,7 @@ class Holder:
     options: Mapping[str, Any]
     template: Mapping[str, Any] = field(default_factory=dict)
     splits: bool = False  # whether the vectors depend on where an input ends
+    settings: Mapping[str, Any] = field(default_factory=dict)  # of the configuration, see TRAINERS_CHANGE
     frozen: Any = None  # a FrozenBase, once the prompt is on the model
 
 

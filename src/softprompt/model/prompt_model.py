@@ -66,8 +66,12 @@ class SoftPromptModel(Base):
         return twin
 
     def detach(self) -> Any:
-        """Give the model back as it was before `attach`, to the byte and attribute. The prompt is dropped."""
+        """Give the model back as it was before `attach`, to the byte and attribute. The prompt is dropped.
+
+        What a trainer has changed in its configuration meanwhile is taken back too.
+        """
         holder = holder_of(self)
+        vars(self.config).update(holder.settings)
         del vars(self)[NAME], self._modules[MODULE]
         self.__class__ = holder.own_class
         holder.lm.close()
