@@ -72,7 +72,8 @@ def load_base(recipe: Recipe, labels: Sequence[str] | None = None) -> LanguageMo
     settings = recipe.model.settings(token=True)
     name, quantization = settings.pop("id"), settings.pop("quantization", None)
     precision = "float32" if trained else dtype
-    lm = load(name, dtype=precision, head=head, quantization_config=quantization, **settings)
+    options = {"head": head, "quantization_config": quantization, "shard": recipe.train.shard}
+    lm = load(name, dtype=precision, **options, **settings)
     if trained:
         lm.why_dtype = "weights are trained"
     return lm

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from tests.together import together
+from torch.distributed.tensor import DTensor
 
 import softprompt
 from softprompt.training.tune import Hooks, Interrupted
@@ -42,15 +44,30 @@ CASES: dict[str, dict[str, Any]] = {
     "pairs": {"method": "prompt-tuning", "batch_size": 5, **PAIRS},
     "lora": {"method": "prompt-tuning", "base": {"mode": "lora", "lr": 1e-2}, "batch_size": 5},
 }
+#: Cases whose base is split over the processes, and what changes in them.
+SPLIT: dict[str, dict[str, Any]] = {
+    "a table of prompts": {},
+    "fewer rows than processes": {},
+    "labels": {"gradient_checkpointing": True},
+    "a prefix that reads the input": {},
+    "lora": {},
+}
 
 
-def train(lm: Any, output: Path, case: dict[str, Any], **changes: Any) -> dict[str, Any]:
+def train(
+    lm: Any,
+    output: Path,
+    case: dict[str, Any],
+    look: Callable[[Any], None] = lambda model: None,
+    **changes: Any,
+) -> dict[str, Any]:
     """Train in this process, or with the others; return the losses, the vectors and the scores."""
     losses: list[float] = []
     hooks = Hooks(on_event=lambda event: losses.append(event.loss))
-    settings = {"steps": 4, "eval_every": 2, "length": 3, "task": {"max_new_tokens": 2}, "hooks": hooks}
+    settings = {"steps": 3, "eval_every": 2, "length": 3, "task": {"max_new_tokens": 2}, "hooks": hooks}
     settings |= {"dev": ROWS[15:], "output": output, "dtype": "float32", **case, **changes}
     tuned = softprompt.tune(lm, settings.pop("method"), ROWS[:15], **settings)
+    look(tuned.lm.model)
     base = {name: p for name, p in tuned.lm.model.named_parameters() if "lora" in name}
     tensors = {**tuned.method.state_dict(), **base}
     scores = tuned.artifact.manifest["dev"]["metrics"]
@@ -76,20 +93,41 @@ def in_turn(model: Path, folder: Path) -> dict[str, dict[str, Any]]:
     return {name: train(bases[name], folder / name, case) for name, case in CASES.items()}
 
 
+def split(model: Path, folder: Path) -> dict[str, dict[str, Any]]:
+    """Train the cases of `SPLIT`, and check that no process holds the layers whole."""
+
+    def look(model: Any) -> None:
+        held = {
+            key: p.to_local().numel() / p.numel() if isinstance(p, DTensor) else 1.0
+            for key, p in model.named_parameters()
+            if "lora" not in key
+        }
+        assert all((share < 0.7) == (".layers." in key) for key, share in held.items()), held
+
+    return {
+        name: train(str(model), folder / name, CASES[name], look, shard=True, **changes)
+        for name, changes in SPLIT.items()
+    }
+
+
 def errors(folder: Path) -> str:
     return "".join((folder / f"{rank}.err").read_text() for rank in range(2))
 
 
 def test_every_kind_of_step(model_folder, tmp_path):
     def run(rank: int) -> None:
-        torch.save(in_turn(model_folder, tmp_path / "together"), tmp_path / f"{rank}.pt")
+        results = {"whole": in_turn(model_folder, tmp_path / "together")}
+        results["split"] = split(model_folder, tmp_path / "split")
+        torch.save(results, tmp_path / f"{rank}.pt")
 
     assert together(run, tmp_path) == [0, 0], errors(tmp_path)
     several = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
     for name, single in in_turn(model_folder, tmp_path / "alone").items():
-        assert len(single["losses"]) == 4
-        check_equal(single, several[0][name])
-        check_equal(single, several[1][name])
+        assert len(single["losses"]) == 3
+        for results in several:
+            check_equal(single, results["whole"][name])
+            if name in SPLIT:
+                check_equal(single, results["split"][name])
 
 
 def test_resuming_with_another_number_of_processes(model_folder, tmp_path):
@@ -112,5 +150,5 @@ def test_resuming_with_another_number_of_processes(model_folder, tmp_path):
     unbroken = train(lm, tmp_path / "unbroken", case)
     resumed = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
     for part in (*resumed, train(lm, tmp_path / "two, one", case)):
-        assert len(part["losses"]) == 2
+        assert len(part["losses"]) == 1
         check_equal({**unbroken, "losses": unbroken["losses"][2:]}, part)

@@ -26,8 +26,8 @@ class World(Protocol):
     rank: int
     size: int
 
-    def share(self, items: Sequence[T]) -> list[T]:
-        """Return the items that this process works on; every item belongs to one process."""
+    def share(self, items: Sequence[T], rank: int | None = None) -> list[T]:
+        """Return the items of a process, by default of this one; each item belongs to one process."""
         ...
 
     def joined(self, results: Mapping[K, T]) -> dict[K, T]:
@@ -57,7 +57,7 @@ class Alone:
 
     rank, size = 0, 1
 
-    def share(self, items: Sequence[T]) -> list[T]:
+    def share(self, items: Sequence[T], rank: int | None = None) -> list[T]:
         return list(items)
 
     def joined(self, results: Mapping[K, T]) -> dict[K, T]:
@@ -91,9 +91,9 @@ class Together:
 
         self.rank, self.size, self._dist = dist.get_rank(), dist.get_world_size(), dist
 
-    def share(self, items: Sequence[T]) -> list[T]:
+    def share(self, items: Sequence[T], rank: int | None = None) -> list[T]:
         # by stride: a batch is sorted by length, so that the shares are of about the same cost
-        return list(items[self.rank :: self.size])
+        return list(items[self.rank if rank is None else rank :: self.size])
 
     def joined(self, results: Mapping[K, T]) -> dict[K, T]:
         parts: list[Any] = [None] * self.size

@@ -63,7 +63,7 @@ def decide(
     sides = sum(len(e.answers) for e in examples) / rows  # rows of the batch that a row takes
     soft_after = 0 if injection.after is None else injection.after.mask.shape[1]
     soft_before = 0 if injection.before is None else injection.before.mask.shape[1]
-    if reads is not None and is_constant(lm, reads):
+    if reads is not None and is_constant(lm, reads) and not lm.is_sharded:
         # features come first: they take fewer bytes than keys and values, and save as much of a step
         features = _keep(InputFeatures(lm, reads), needed, cache, budget, place)
     taken = (0, 0) if features is None else _taken(features)
@@ -120,6 +120,8 @@ def with_checkpointing(
 
 def _why_full(lm: LanguageModel, injection: Injection) -> str:
     """Explain why keys and values of the inputs are no constants; empty where they are."""
+    if lm.is_sharded:
+        return "the base model is split over devices, which must run it equally often: nothing is kept"
     if not lm.is_frozen:
         return "the base model is trained too, so no key or value is a constant"
     if "cache" in lm.spec.limits:

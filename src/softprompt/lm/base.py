@@ -7,6 +7,7 @@ downstream takes any of them.
 from __future__ import annotations
 
 import abc
+import functools
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any, Literal
@@ -29,6 +30,7 @@ from . import (
     probe_neighbours,
     refusals,
     settings,
+    sharded,
     vocabulary,
 )
 from .context import Context
@@ -111,7 +113,12 @@ class LanguageModel(OpenModel, abc.ABC):
     @property
     def shares_beginnings(self) -> bool:
         """Return whether a common beginning of rows can be run once, and is then seen by each as columns."""
-        return not {"prefix", "cache"} & set(self.spec.limits)
+        return not {"prefix", "cache"} & set(self.spec.limits) and not self.is_sharded
+
+    @functools.cached_property
+    def is_sharded(self) -> bool:
+        """True where the layers are split over devices: then all processes run the model equally often."""
+        return sharded.is_sharded(self.model)
 
     @property
     def is_frozen(self) -> bool:
@@ -215,7 +222,12 @@ class LanguageModel(OpenModel, abc.ABC):
         return moved(layers, self._rotations, delta, self.spec.family)
 
     def project_kv(self, layer: int, hidden: Float[Tensor, "1 length hidden"]) -> LayerKV:
-        """Keys and values that the layer's own frozen projections make of `hidden` [1, P, H], unrotated."""
+        """Keys and values that the layer's own frozen projections make of `hidden` [1, P, H], unrotated.
+
+        Raises SoftPromptError where the layers are split over devices.
+        """
+        if self.is_sharded:
+            raise refusals.projections_split()
         return capture.project(self.model, layer, hidden.to(self.dtype))
 
     @torch.no_grad()

@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoTokenizer
 
 from .._system.progress import task
 from ..errors import SoftPromptError
-from . import heads, locate, smollm2
+from . import heads, locate, sharded, smollm2
 from .causal import CausalLM
 from .encoder import EncoderLM
 from .heads import Head
@@ -30,6 +30,7 @@ class Wanted:
     attention: str | None = None
     quantization: Any = None  # a configuration of transformers
     device_map: Any = None
+    shard: bool = False  # over the processes of this run
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,9 @@ def read(path: str, options: Mapping[str, Any], wanted: Wanted) -> Checkpoint:
                 path, output_loading_info=True, **given
             )
         model, report = both
-        if "device_map" not in given:
+        if wanted.shard:
+            model = sharded.shard(model, wanted.device, name)
+        elif "device_map" not in given:
             model = model.to(wanted.device)
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         raise locate.failed(name, error, options.get("revision")) from error

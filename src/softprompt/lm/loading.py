@@ -43,6 +43,7 @@ def load(
     device: str | None = None,
     head: Head | None = None,
     attention: Attention = "auto",
+    shard: bool = False,
 ) -> LanguageModel:
     """Load a frozen model with its tokenizer, a BERT-like one with its masked-word head or `head`.
 
@@ -54,7 +55,7 @@ def load(
     `dtype="auto"` takes bfloat16 where the GPU or the processor multiplies it in hardware, else float32; the
     model's `why_dtype` says why. `attn_implementation` is "sdpa", torch's fused attention, wherever the
     family has it; "eager" is slower, and gives the weights for `output_attentions`. (`attention` is its
-    earlier name.)
+    earlier name.) `shard` splits the layers over the processes of the run (docs/many-devices.md).
     Raises SoftPromptError where the model cannot be found or is refused, and for options that have no effect.
     """
     given = {
@@ -64,6 +65,7 @@ def load(
         "quantization_config": quantization_config,
         "trust_remote_code": trust_remote_code or None,
         "device": device,
+        "shard": shard or None,
     }
     choice = loading_options.attention(attn_implementation, attention)
     if not isinstance(name, str | Path):
@@ -81,7 +83,7 @@ def load(
     }
     options["trust_remote_code"] = trust_remote_code
     quantized = quantization.configuration(quantization_config)
-    wanted = checkpoint.Wanted(name, target, chosen, head, choice, quantized, device_map)
+    wanted = checkpoint.Wanted(name, target, chosen, head, choice, quantized, device_map, shard)
     read = checkpoint.read(path, options, wanted)
     lm = read.kind(read.model, read.tokenizer, name, head, read.head_names, choice or "auto")
     lm.why_dtype = why

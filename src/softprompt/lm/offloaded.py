@@ -10,12 +10,13 @@ from torch import Tensor, nn
 
 from ..errors import SoftPromptError
 from .quantization import dequantized
+from .sharded import whole
 
 
 def read(model: nn.Module, name: str, tensor: Tensor) -> Tensor:
-    """Return the numbers of an entry of the model's state: `tensor`, or what an offloaded one is read as."""
+    """Return the numbers of an entry of the model's state, also where they are offloaded or split."""
     if not tensor.is_meta:
-        return tensor
+        return whole(tensor)
     path, _, leaf = name.rpartition(".")
     for hook in _hooks(model.get_submodule(path)):
         if getattr(hook, "weights_map", None) is not None:

@@ -54,6 +54,15 @@ def no_checkpointing(spec: ModelSpec, why: str) -> SoftPromptError:
     )
 
 
+def projections_split() -> SoftPromptError:
+    """Return the error for a method that uses parts of a layer whose weights are split over devices."""
+    return SoftPromptError(
+        "this method cannot be trained on a base that is split over devices",
+        why="it uses the projections of a layer outside that layer, where its weights are not gathered",
+        fix="another method (prefix-tuning, prompt-tuning), or leave train.shard out",
+    )
+
+
 def refuse_wrapped(model: Any) -> None:
     """Raise SoftPromptError for a model in PEFT's wrapper."""
     if hasattr(model, "peft_config") and hasattr(model, "get_base_model"):

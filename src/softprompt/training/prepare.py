@@ -45,7 +45,7 @@ from ..methods import from_module
 from ..methods.base import SoftPrompt
 from ..methods.transfer import Carried
 from ..tracking import registry as tracking
-from . import decisive
+from . import data_parallel, decisive
 from .activation_memory import backward_bytes, largest_batch
 from .micro_batch import at_once
 from .sampler import BatchSampler, row_lengths
@@ -121,6 +121,8 @@ def prepare(
     template = template_of(recipe)
     train_rows, held = read_split(recipe, rows, dev_rows)
     prompts = _prompt_names(train_rows, recipe.data.prompt_field)
+    if recipe.train.shard:
+        data_parallel.check_shard(recipe, world, is_loaded=lm is not None)
     threads.use(recipe.train.threads)
     # a head's size is that of the labels, so that they must be known before the model is loaded
     labels = recipe.task.labels
@@ -136,6 +138,8 @@ def prepare(
     carried: list[Carried] = []
     method = build_method(recipe, lm, encoder, train, prompts, on_carried=carried.append, module=module)
     finetune.unfreeze(lm, recipe.base.mode, **base_options(recipe), seed=recipe.train.seed)
+    if recipe.train.shard:
+        data_parallel.check_lockstep(lm)
     chosen = make_plan(recipe, lm, method, train, dev)
     lm.set_gradient_checkpointing(chosen.checkpointing)
     return Prepared(
@@ -179,7 +183,7 @@ def make_plan(
         needed = [train[i] for i in sampler.needed(options.steps)]
     chosen = plan_inputs(recipe, lm, method, [*train, *dev], rows, [*needed, *dev])
     saved = 0
-    if options.gradient_checkpointing == "auto":
+    if options.gradient_checkpointing == "auto" and not lm.is_sharded:
         shape = largest_batch(train, options.batch_size, options.batch_tokens)
         if chosen.mode == "full":  # a step goes through the model in passes of so many positions
             most = at_once(str(lm.device))[0] // (shape.tokens + chosen.soft_tokens)

@@ -92,16 +92,36 @@ class TrainStep:
         """
         counts = [self._losses(index, rows) for index, rows in chosen]
         totals = [torch.zeros((), device=self._lm.device) for _ in chosen]
-        for one_pass in self._passes([(index, self._world.share(rows)) for index, rows in chosen]):
+        mine = self._passes(self._shares(chosen))
+        for one_pass in mine:
             sums = self._sums(one_pass)
             losses = [loss / counts[place] for (place, _, _), loss in zip(one_pass, sums, strict=True)]
             # a loss that is not finite must not spoil the sum: it ends its own part only
-            if finite := [loss for loss in losses if bool(torch.isfinite(loss.detach()))]:
+            finite = [loss for loss in losses if bool(torch.isfinite(loss.detach()))]
+            if self._lm.is_sharded:  # of one part, which it ends; all processes must go through the layers
+                finite = losses
+            if finite:
                 torch.stack(finite).sum().backward()
             for (place, _, _), loss in zip(one_pass, losses, strict=True):
                 totals[place] = totals[place] + loss.detach()
+        if self._lm.is_sharded:
+            self._keep_step(chosen, len(mine))
         self._reduce(totals, [index for index, _ in chosen])
         return totals
+
+    def _shares(
+        self, chosen: Sequence[tuple[int, list[int]]], rank: int | None = None
+    ) -> list[tuple[int, list[int]]]:
+        return [(index, self._world.share(rows, rank)) for index, rows in chosen]
+
+    def _keep_step(self, chosen: Sequence[tuple[int, list[int]]], done: int) -> None:
+        """Run the base as often as the process with the most passes does, without an effect on a gradient."""
+        ranks = range(self._world.size)
+        most = max(len(self._passes(self._shares(chosen, rank))) for rank in ranks)
+        index, rows = chosen[0]
+        for _ in range(done, most):
+            (loss,) = self._sums([(0, index, rows[:1])])
+            (0 * loss).backward()
 
     def _reduce(self, losses: Sequence[Tensor], numbers: Sequence[int]) -> None:
         """Add up the losses and the gradients of the parts over all processes, in place."""
@@ -125,6 +145,8 @@ class TrainStep:
 
     def _passes(self, chosen: Sequence[tuple[int, list[int]]]) -> list[list[tuple[int, int, list[int]]]]:
         """Split into passes of (place in `chosen`, part, rows): all parts at once, or one part in pieces."""
+        if not any(rows for _, rows in chosen):
+            return []
         if len(chosen) > 1:
             return [[(place, index, rows) for place, (index, rows) in enumerate(chosen)]]
         index, rows = chosen[0]

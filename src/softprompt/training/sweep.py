@@ -125,6 +125,8 @@ def _check_base(recipe: Recipe) -> None:
     changes = f"base={recipe.base.mode} trains" if recipe.base.mode != "frozen" else ""
     if recipe.task.needs_head:
         changes = "the task's head is a part of"
+    if recipe.train.shard:
+        changes = "train.shard=true splits"
     if changes:
         raise SoftPromptError(
             "these runs cannot go side by side",

@@ -13,6 +13,7 @@ from typing import Any
 
 from .._system.notes import note
 from .._system.progress import say
+from .._system.world import ALONE
 from ..artifacts import artifact as artifacts
 from ..artifacts.manifest import BASE
 from ..data.row_notes import remarks
@@ -133,7 +134,9 @@ def _train(
     # finished ones too: rows are computed beside the same others as if none was finished
     runs, cache, dev_caches = open_shared_caches(runs, progress=hooks.on_cache, say=hooks.stage)
     world = runs[0].world
-    evaluators = [replace(evaluator_of(run.recipe, run.lm, run.encoder), world=world) for run in runs]
+    # a base that is split runs the same rows in all processes
+    scored_by = ALONE if runs[0].lm.is_sharded else world
+    evaluators = [replace(evaluator_of(run.recipe, run.lm, run.encoder), world=scored_by) for run in runs]
     runs = with_references(runs, evaluators, cache, dev_caches)
     scorers = [DevScorer(*each) for each in zip(evaluators, runs, dev_caches, strict=True)]
     plain_results = [Evaluation({}) for _ in missing]
