@@ -102,12 +102,12 @@ def continuations(
 
 def _options(lm: LanguageModel, given: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options of `generate`: the checkpoint's own, then the given ones."""
-    own = {name: value for name, value in lm.inherited.items() if name not in LENGTHS}
+    inherited = {name: value for name, value in lm.inherited.items() if name not in LENGTHS}
     options = checked(given, "generation")
     if not options.get("do_sample"):
-        own = {name: value for name, value in own.items() if name not in ("do_sample", *SAMPLING)}
+        inherited = {name: value for name, value in inherited.items() if name not in ("do_sample", *SAMPLING)}
         options = {name: value for name, value in options.items() if name not in SAMPLING}
-    return own | options
+    return inherited | options
 
 
 def _text(lm: LanguageModel, ids: Sequence[int], stops: Sequence[str]) -> str:

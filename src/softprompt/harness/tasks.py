@@ -48,7 +48,7 @@ def loaded(manager: TaskManager, names: list[str]) -> list[Any]:
     objects: list[Any] = []
     for name in names:
         try:
-            found = manager.load([name])
+            result = manager.load([name])
         except Exception as error:  # of datasets, the hub, or the task's own code
             raise SoftPromptError(
                 f"the task '{name}' cannot be loaded",
@@ -56,7 +56,7 @@ def loaded(manager: TaskManager, names: list[str]) -> list[Any]:
                 fix="its rows may come from a hub: check the connection, or give a task of your own whose "
                 "dataset_path is json (docs/harness.md)",
             ) from error
-        objects += list(found["groups"].values()) or list(found["tasks"].values())
+        objects += list(result["groups"].values()) or list(result["tasks"].values())
     return objects
 
 
