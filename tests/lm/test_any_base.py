@@ -275,6 +275,16 @@ def test_a_quantized_base_without_a_gradient_is_refused(folder):
     assert "without quantization" in error.fix
 
 
+def test_a_model_of_a_gguf_file_is_not_quantized():
+    from types import SimpleNamespace
+
+    from softprompt.lm.quantization import of_model
+
+    for method, answer in (("gguf", None), ("torchao", {"quant_method": "torchao"})):
+        config = SimpleNamespace(quantization_config={"quant_method": method})
+        assert of_model(SimpleNamespace(is_quantized=True, config=config)) == answer
+
+
 def test_mistakes_in_a_quantization(folder):
     fails(lambda: load(folder, quantization_config="int8"), "str", "BitsAndBytesConfig")
     fails(lambda: load(folder, quantization_config={"load_in_4bit": True, "quant_typo": 1}), "quant_typo")

@@ -67,10 +67,12 @@ def plain(config: Any) -> dict[str, Any] | None:
 
 
 def of_model(model: Any) -> dict[str, Any] | None:
-    """Return how a model's weights are quantized, as JSON values; None where they are not."""
+    """Return how a model's weights are quantized, as JSON values; None where they are plain numbers."""
     if not getattr(model, "is_quantized", False):
         return None
-    return plain(getattr(model.config, "quantization_config", None))
+    values = plain(getattr(model.config, "quantization_config", None)) or {}
+    # transformers calls a model of a GGUF file quantized, but has dequantized its weights
+    return None if values.get("quant_method") in (None, "gguf") else values
 
 
 def dequantized(weight: Any) -> Any:
