@@ -42,7 +42,7 @@ _LATEX = {
 
 @dataclass(frozen=True)
 class Marks:
-    """What the corrected tests on one split and metric showed, against its best score and best reference."""
+    """Holds what corrected tests on one split and metric showed, against the best score and reference."""
 
     best: str
     reference: str | None
