@@ -101,6 +101,7 @@ def choose(
     pilot_seconds = None if pilot is None else seconds_of(pilot, "--pilot")
     from ..data.sources import read_rows
     from ..lm.loading import load
+    from ..methods import METHODS
     from ..recommend import Requirements, measure, rank, recipes
     from ..recommend.draft import template_of
     from ..recommend.infer_fields import guess
@@ -131,6 +132,9 @@ def choose(
     data["template"] = asdict(fields)
     if tried is not None:
         data["pilot"] = {**asdict(tried), "folder": str(tried.folder)}
+    if unranked := [name for name in METHODS if METHODS.origin(name) is not None]:
+        data["unranked"] = unranked
+        log(f"note: not ranked, without cited evidence: {', '.join(unranked)}; `softprompt compare` measures")
     return Reply(
         data, None if json else _text(needs, ranking, why, written, following_command, fields, tried)
     )

@@ -77,7 +77,7 @@ def latex(comparison: Comparison) -> str:
         for contestant in group:
             name = contestant.name
             cells = [escaped(name)]
-            cells += [_cell(unit(key[1]), scores[key].get(name), marks[key], name) for key in columns]
+            cells += [_cell(unit(key[1]), scores[key], marks[key], name) for key in columns]
             cells += [escaped(kind.full(paid.get(name, {}).get(kind.key))) for kind in kinds]
             lines.append(f"    {' & '.join(cells)} \\\\")
     lines += ["    \\bottomrule", "  \\end{tabular}", "\\end{table}"]
@@ -192,11 +192,13 @@ def _numbers(
     }
 
 
-def _cell(u: Unit, score: Quality | None, marks: Marks | None, name: str) -> str:
+def _cell(u: Unit, scores: Mapping[str, Quality], marks: Marks | None, name: str) -> str:
+    score = scores.get(name)
     if score is None or marks is None:
         return escaped(MISSING)
     value = escaped(u.bare(score.value))
-    value = f"\\textbf{{{value}}}" if name == marks.best else value
+    if marks.best and u.bare(score.value) == u.bare(scores[marks.best].value):  # equal as they are printed
+        value = f"\\textbf{{{value}}}"
     interval = escaped(u.interval(score.low, score.high)).strip()
     return value + escaped(marks.of(name)) + (f" {{\\footnotesize {interval}}}" if interval else "")
 
