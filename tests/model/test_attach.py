@@ -306,6 +306,8 @@ def test_other_mistakes_are_errors():
     model = attach(tiny_model("llama"), None, softprompt.PromptTuning(length=3, placement="before"))
     with pytest.raises(SoftPromptError, match="already"):
         attach(model, None, softprompt.PromptTuning(length=3))
+    with pytest.raises(SoftPromptError, match="already"):
+        softprompt.load(model, tiny_tokenizer())
     with pytest.raises(SoftPromptError, match="no model"):
         attach(torch.nn.Linear(2, 2), None, softprompt.PromptTuning(length=3))
     call = causal_batch("left")

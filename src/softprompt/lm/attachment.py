@@ -23,6 +23,7 @@ from transformers import PreTrainedConfig
 from .injected import Site
 
 NAME = "_softprompt_attachment"  # the attribute of a model
+PROMPT = "_softprompt"  # another, of a model that `softprompt.attach` has put a prompt on
 
 
 class _Mark(enum.Enum):

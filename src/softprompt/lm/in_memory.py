@@ -7,7 +7,7 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from ..errors import SoftPromptError
-from . import heads, quantization, refusals
+from . import attachment, heads, quantization, refusals
 from .checkpoint import kind_of_model
 from .heads import Head
 from .library_internals import attention_of
@@ -22,6 +22,12 @@ def wrapped(model: Any, tokenizer: Any, *, attention: str | None = None, trains_
     `attention` None keeps the model's own function where vectors can be put into it. `trains_head` makes a
     classification head a part that training changes. Raises SoftPromptError as `check` does.
     """
+    if attachment.PROMPT in vars(model):
+        raise SoftPromptError(
+            "the model has a prompt attached already",
+            why="vectors of two prompts cannot be put in at once",
+            fix="call model.detach() first; several prompts of one method are one table: prompts=[…]",
+        )
     check(model)
     config = model.config
     current = attention_of(config)

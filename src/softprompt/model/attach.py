@@ -28,7 +28,7 @@ from ..methods.base import Setting, SoftPrompt
 from ..methods.typed_options import MethodOptions
 from .frozen import FrozenBase
 from .holder import MODULE, NAME, TRAINERS_CHANGE, Holder
-from .prompt_model import SoftPromptModel, subclass
+from .prompt_model import subclass
 
 
 @quietly
@@ -132,12 +132,6 @@ def _put(base: Any, module: SoftPrompt, holder: Holder) -> Any:
 
 
 def _wrap(base: Any, tokenizer: Any) -> LanguageModel:
-    if isinstance(base, SoftPromptModel):
-        raise SoftPromptError(
-            "the model has a prompt attached already",
-            why="vectors of two prompts cannot be put in at once",
-            fix="call model.detach() first; several prompts of one method are one table: prompts=[…]",
-        )
     if not isinstance(base, PreTrainedModel):
         raise SoftPromptError(
             f"a prompt cannot be attached to {type(base).__name__}",

@@ -10,9 +10,10 @@ from typing import Any
 
 from torch import nn
 
+from ..lm import attachment
 from ..lm.base import LanguageModel
 
-NAME = "_softprompt"  # the attribute of a model
+NAME = attachment.PROMPT
 MODULE = "soft_prompt"  # the submodule that is trained
 #: What the trainers of transformers and TRL change in a model's configuration.
 TRAINERS_CHANGE = ("use_cache", "bos_token_id", "eos_token_id", "pad_token_id")
