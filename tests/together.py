@@ -14,7 +14,7 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-SECONDS = 90  # after which the processes are killed: a collective that hangs must not stop the tests
+SECONDS = 300  # after which the processes are killed: a collective that hangs must not stop the tests
 
 
 def free_port() -> int:

@@ -20,6 +20,7 @@ from .harness import (
     evaluate_tasks,
 )
 from .opening import (
+    DeviceMap,
     ModelName,
     OtherBase,
     Plain,
@@ -69,6 +70,7 @@ def evaluate(
     model: ModelName = None,
     other_base: OtherBase = False,
     trust_remote_code: TrustCode = False,
+    device_map: DeviceMap = None,
     harness: Tasks = None,
     include_path: IncludePath = None,
     num_fewshot: FewShot = None,
@@ -89,7 +91,7 @@ def evaluate(
       softprompt eval --harness lambada_openai --model smollm2
     """
     given = (
-        {"--shots": shots, "--data": data}
+        {"--shots": shots, "--data": data, "--device-map": device_map}
         if harness
         else {
             "--include-path": include_path,
@@ -126,7 +128,8 @@ def evaluate(
     else:
         rows = read_rows(data, split="test")
     check_prompt(opened, rows, prompt)
-    tuned = open_artifact(opened, model, other_base, plain or shots is not None, trust=trust_remote_code)
+    is_plain, places = plain or shots is not None, {"trust": trust_remote_code, "device_map": device_map}
+    tuned = open_artifact(opened, model, other_base, is_plain, **places)
     rows = limit_rows(with_prompt(rows, tuned, prompt), limit, tuned.recipe.train.seed)
     evaluator = tuned.evaluator()
     if shots is None:

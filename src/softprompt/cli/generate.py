@@ -16,6 +16,7 @@ from .._system.progress import track
 from ..errors import SoftPromptError
 from .opening import (
     ArtifactFolder,
+    DeviceMap,
     ModelName,
     OtherBase,
     Plain,
@@ -83,6 +84,7 @@ def generate(
     model: ModelName = None,
     other_base: OtherBase = False,
     trust_remote_code: TrustCode = False,
+    device_map: DeviceMap = None,
     json: Json = False,
 ) -> Reply:
     """Answer an input, or a file of them.
@@ -112,7 +114,8 @@ def generate(
         log(f"note: blank lines are answered by blank lines ({len(lines) - len(rows)})")
     check_prompt(opened, rows, prompt)
     checked(options, recipe_from_dict(opened.manifest["recipe"]).task.kind)
-    tuned = open_artifact(opened, model, other_base, plain, trust=trust_remote_code)
+    places = {"trust": trust_remote_code, "device_map": device_map}
+    tuned = open_artifact(opened, model, other_base, plain, **places)
     if checkpoint_settings:
         options = tuned.lm.inherited | options
     import torch

@@ -42,6 +42,10 @@ OtherBase = Annotated[
 TrustCode = Annotated[
     bool, typer.Option("--trust-remote-code", help="Run code that comes with the base's checkpoint.")
 ]
+DeviceMap = Annotated[
+    str | None,
+    typer.Option("--device-map", metavar="MAP", help="Spread the base model's layers: auto, balanced …"),
+]
 Plain = Annotated[bool, typer.Option("--plain", help="Use the plain model with the same template.")]
 
 
@@ -67,7 +71,13 @@ def open_recipe(path: Path, overrides: Sequence[str] | None) -> Recipe:
 
 
 def open_artifact(
-    artifact: Artifact, model: str | None, other_base: bool, plain: bool, *, trust: bool = False
+    artifact: Artifact,
+    model: str | None,
+    other_base: bool,
+    plain: bool,
+    *,
+    trust: bool = False,
+    device_map: str | None = None,
 ) -> Tuned:
     """Open a verified artifact on its base model, or the plain model with its template."""
     from .._system import threads
@@ -76,7 +86,7 @@ def open_artifact(
 
     threads.use()
     log(f"loading {model or artifact.manifest['base']['name']} …")
-    lm = saved_base(artifact, model, trust_remote_code=trust)
+    lm = saved_base(artifact, model, trust_remote_code=trust, device_map=device_map)
     return opened(artifact, lm, other_base=other_base, plain=plain)
 
 

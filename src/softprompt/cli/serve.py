@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import SoftPromptError, unknown
-from .opening import TrustCode
+from .opening import DeviceMap, TrustCode
 from .output import Json, Reply, log
 
 if TYPE_CHECKING:
@@ -110,6 +110,7 @@ def serve(
     ] = 1000,
     dtype: Dtype = "auto",
     trust_remote_code: TrustCode = False,
+    device_map: DeviceMap = None,
     trials: Trials = False,
     engine: Annotated[
         EngineName, typer.Option("--engine", help="vllm: PROMPTS_DIR is what `softprompt compile` wrote.")
@@ -165,11 +166,15 @@ def serve(
             "control_tokens": control_tokens.value,
             "cors_origins": tuple(map(origin, cors_origin or ())),
         }
+        if engine is EngineName.vllm and device_map is not None:
+            raise typer.BadParameter(
+                "--device-map has no effect with --engine vllm, which places its model itself"
+            )
         if engine is EngineName.vllm:
             run_gateway(folder, model, vllm_url, bound, ready, **common)
         else:
             common |= {"rows": rows, "queue": queue, "prompts_bytes": prompts_mb * 10**6, "dtype": dtype}
-            common["trust_remote_code"] = trust_remote_code
+            common |= {"trust_remote_code": trust_remote_code, "device_map": device_map}
             run(folder, model, bound, ready, trials=trials, **common)
     return Reply(None)
 
@@ -188,6 +193,7 @@ def run(
     prompts_bytes: int = 10**9,
     dtype: str = "auto",
     trust_remote_code: bool = False,
+    device_map: str | None = None,
     **options: Any,
 ) -> None:
     """Serve on a bound socket until a signal arrives. `ready` gets the address and the base's name.
@@ -220,7 +226,8 @@ def run(
     name = bases.called(model)
     check_base(Names(folder, trials=trials).holds, name)  # before a model is loaded
     log(f"loading {model} …")
-    lm = load_saved(survey.record_of(model), dtype=dtype, trust_remote_code=trust_remote_code)
+    loading = {"dtype": dtype, "trust_remote_code": trust_remote_code, "device_map": device_map}
+    lm = load_saved(survey.record_of(model), **loading)
     if not isinstance(lm, CausalLM):
         raise SoftPromptError(
             f"'{model}' cannot be served",

@@ -117,12 +117,12 @@ def prepare(
     methods.check_options(recipe.method.name, recipe.method.options())
     recipe = pinned(recipe)
     check_metrics(recipe.task.metrics or (), recipe.task.kind)
+    if recipe.train.shard:
+        data_parallel.check_shard(recipe, world, is_loaded=lm is not None)
     refuse_twins(recipe.task.labels or (), "task.labels")
     template = template_of(recipe)
     train_rows, held = read_split(recipe, rows, dev_rows)
     prompts = _prompt_names(train_rows, recipe.data.prompt_field)
-    if recipe.train.shard:
-        data_parallel.check_shard(recipe, world, is_loaded=lm is not None)
     threads.use(recipe.train.threads)
     # a head's size is that of the labels, so that they must be known before the model is loaded
     labels = recipe.task.labels

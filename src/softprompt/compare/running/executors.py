@@ -24,6 +24,9 @@ from . import main_script
 
 J = TypeVar("J")
 Work = Callable[[Any], Any]
+RETRIES = (
+    2  # of a job whose worker on a cluster died; Ray's own count would have no end where memory runs out
+)
 
 
 class Executor(Protocol):
@@ -142,7 +145,10 @@ def _end_with_parent() -> None:
 
 @final
 class Ray:
-    """Runs jobs as tasks of a Ray cluster (`ray.init(address)`), which must see the same folders."""
+    """Runs jobs as tasks of a Ray cluster (`ray.init(address)`), which must see the same folders.
+
+    A job whose worker dies runs again, on another worker, up to `RETRIES` times.
+    """
 
     def __init__(self, threads: int, workers: int | None = None) -> None:
         try:
@@ -168,6 +174,7 @@ class Ray:
         )
         waiting = list(range(len(jobs)))[::-1]
         running: dict[Any, int] = {}
+        lost = [0] * len(jobs)
         while waiting or running:
             while waiting and len(running) < self.workers:
                 number = waiting.pop()
@@ -179,6 +186,10 @@ class Ray:
             except ray.exceptions.RayTaskError as error:
                 result = error.cause if isinstance(error.cause, Exception) else error
             except ray.exceptions.RayError as error:
+                lost[number] += 1
+                if lost[number] <= RETRIES:
+                    waiting.append(number)
+                    continue
                 result = Lost(str(error).splitlines()[0])
             yield number, result
 
