@@ -12,6 +12,7 @@ import torch
 
 import softprompt
 from softprompt.config.load import recipe_from_dict
+from softprompt.data.fewshot import few_shot
 from softprompt.errors import SoftPromptError
 from softprompt.evaluation.evaluator import Evaluator, evaluator_of
 from softprompt.lm import finetune
@@ -291,6 +292,12 @@ def test_what_cannot_be_done_is_refused(model_folder, bert_folder, prepared, tmp
     cut = [{**row, "rejected": row["chosen"] + "!"} for row in ROWS]
     with pytest.raises(SoftPromptError, match="first 2 tokens of both answers"):
         softprompt.tune(str(model_folder), "prompt-tuning", cut, **about, max_target_tokens=2)
+
+
+def test_demonstrations_are_refused(prepared):
+    run = prepared()
+    with pytest.raises(SoftPromptError, match="no few-shot reference"):
+        few_shot(run.encoder, ROWS, ROWS, 2)
 
 
 def test_a_start_from_an_artifact_says_what_the_reference_is(prepared):

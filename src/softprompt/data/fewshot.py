@@ -39,6 +39,12 @@ def few_shot(
             why="it does not continue a text: it fills in a masked word, or has a head of labels",
             fix="leave --shots out",
         )
+    if encoder.kind == "preference":
+        raise SoftPromptError(
+            "a preference task has no few-shot reference",
+            why="its rewards compare a prompt with the plain model under the same input",
+            fix="leave --shots out",
+        )
     pools: dict[int, list[Rendered]] = {}
     for rendered in each(list(training), encoder.render):
         pools.setdefault(_prompt(encoder, rendered), []).append(rendered)
