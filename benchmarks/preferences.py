@@ -10,9 +10,9 @@ answer that begins with Yes or No, and 1 more for one that ends within its 24 to
 Each method learns from the same pairs, with the same steps, batches and beta, over three learning rates with
 the first seed; the best on the dev pairs is trained with every seed. Then it answers the test questions once.
 A win is an answer with a higher score than the plain model's; ties count half. The divergence is the exact
-KL(tuned || plain) of each next token, along the tuned model's own answers. A run that is in OUT is not run
-again. The table is printed, and everything is written to OUT/preferences.json. `--short` uses made-up
-questions and a tiny random model: its numbers mean nothing.
+KL(tuned || plain) of each next token, along the tuned model's own answers, and its sum over an answer. A run
+that is in OUT is not run again. The table is printed, and everything is written to OUT/preferences.json.
+`--short` uses made-up questions and a tiny random model: its numbers mean nothing.
 """
 
 from __future__ import annotations
@@ -279,6 +279,7 @@ def summary(results: Sequence[Result]) -> str:
         f"{mean(s for item in results for s in item.scores):.2f}",
         f"{100 * both:.0f} %",
         over("divergence", ".2f"),
+        f"{mean(item.divergence * item.tokens for item in results):.1f}",
         over("accuracy", ".2f"),
         over("margin", ".2f"),
         over("tokens", ".1f"),
@@ -290,22 +291,11 @@ def summary(results: Sequence[Result]) -> str:
 
 def table(plain: Sequence[int], results: Sequence[Result]) -> str:
     """Format the table: a row for the plain model, whose scores are given, and one for each way."""
-    names = (
-        "",
-        "rate",
-        "win rate",
-        "score",
-        "score 2",
-        "KL",
-        "accuracy",
-        "margin",
-        "tokens",
-        "saved",
-        "seconds",
-    )
+    names = ("", "rate", "win rate", "score", "score 2", "KL a token", "KL an answer", "accuracy", "margin")
+    names += ("tokens", "saved", "seconds")
     lines = [f"| {' | '.join(names)} |", f"|{'---|' * len(names)}"]
     share = f"{100 * mean(s == 2 for s in plain):.0f} %"
-    lines.append(f"| plain model | | 50 % | {mean(plain):.2f} | {share} | 0 | | | | | |")
+    lines.append(f"| plain model | | 50 % | {mean(plain):.2f} | {share} | 0 | 0 | | | | | |")
     groups = {item.way: [other for other in results if other.way == item.way] for item in results}
     return "\n".join([*lines, *map(summary, groups.values())])
 
