@@ -137,13 +137,19 @@ class Together:
         except RuntimeError as error:  # its text is the backend's: a connection was closed, or no answer came
             raise LostProcess(
                 "a process of this run ended before the others",
-                why=f"{str(error).splitlines()[0]}; it was killed, or reported an error of its own",
+                why=f"{_reason(error)}; it was killed, or reported an error of its own",
                 fix="run the same command again: it resumes from the last checkpoint",
             ) from error
 
 
 class LostProcess(SoftPromptError):
     """Another process of the run has ended, so that this one cannot continue."""
+
+
+def _reason(error: RuntimeError) -> str:
+    """Return the backend's reason: without the place in its source, and without its advice."""
+    text = str(error).splitlines()[0] if str(error) else type(error).__name__
+    return text.rpartition("] ")[2].partition(". ")[0] if text.startswith("[/") else text.partition(". ")[0]
 
 
 def _buckets(tensors: Sequence[Tensor]) -> Iterator[list[Tensor]]:

@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING
 import typer
 
 from .._system.launch import count, joined, place
-from .._system.world import ALONE, World
+from .._system.world import ALONE, LostProcess, World
 from ..errors import SoftPromptError
 from .output import Reply
 
 if TYPE_CHECKING:
     from ..config.schema import Recipe
+
+LAUNCHED = "SOFTPROMPT_LAUNCHED"  # set in processes that `launch` started
 
 
 @contextlib.contextmanager
@@ -40,8 +42,10 @@ def one_run() -> Iterator[World]:
                 raise
             raise typer.Exit(130) from None
         except Exception as error:
-            if not board.fail():
-                raise typer.Exit(1) from error
+            is_first = board.fail()
+            was_killed = isinstance(error, LostProcess) and "imed out" not in error.why
+            if not is_first or (was_killed and LAUNCHED in os.environ):
+                raise typer.Exit(1) from error  # the first one has reported it, or `launch` will
             raise
 
 
@@ -78,6 +82,7 @@ def launch(number: int, command: Sequence[str]) -> int:
 
     if not any(os.environ.get(name) for name in VARIABLES):
         os.environ["OMP_NUM_THREADS"] = str(max(1, right_number() // number))
+    os.environ[LAUNCHED] = "1"
     config = LaunchConfig(
         1,
         1,
@@ -97,6 +102,7 @@ def launch(number: int, command: Sequence[str]) -> int:
         return 130
     finally:
         logging.disable(logging.NOTSET)
+        del os.environ[LAUNCHED]
     return 0
 
 
