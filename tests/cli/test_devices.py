@@ -32,7 +32,8 @@ def message(folder: Path) -> str:
 def test_the_first_process_prints_and_writes(recipe, tmp_path):
     assert together(lambda rank: main(["tune", str(recipe), "--json"]), tmp_path) == [0, 0]
     assert re.fullmatch(r'\{"artifact": .*\}\n', (tmp_path / "0.out").read_text())
-    assert "step 4/4" in (tmp_path / "0.err").read_text()
+    shown = (tmp_path / "0.err").read_text()
+    assert "2 processes train together" in shown and "step 4/4" in shown
     assert (tmp_path / "1.out").read_text() == "" and "step" not in (tmp_path / "1.err").read_text()
 
 

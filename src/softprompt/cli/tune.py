@@ -76,6 +76,8 @@ def _one_prompt(
             world.first(lambda: check_room(read, restart=restart, overwrite=overwrite))
             say(f"reading the rows and loading {read.model} …")
             prepared = prepare(read, world=world)
+            if world.size > 1:
+                say(f"{world.size} processes train together")
             say(f"{read.method.name}: {prepared.trained_parameters:,} numbers to train")
             if prepared.carried is not None:
                 say(str(prepared.carried))
