@@ -57,7 +57,7 @@ Ids = tuple[int, ...]
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """A way to learn from the pairs: a method of the registry, or LoRA."""
+    """A way learns from the pairs: with a method of the registry, or with LoRA."""
 
     name: str
     method: str
@@ -77,7 +77,7 @@ WAYS = (
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What one trained prompt or adapter gives on the test questions."""
+    """A result holds what one trained prompt or adapter gives on the test questions."""
 
     way: str
     rate: float
@@ -178,8 +178,8 @@ class Bench:
             recipe = recipe_from_dict({"data": str(self.data), **self.about(lm)})
             encoder = encoder_of(recipe, lm, template_of(recipe, lm), ("default",))
             first = sum(self.counts[:place])
-            asked = questions_in(self.data)[first : first + self.counts[place]]
-            file.write_text(json.dumps(pairs_of(lm, encoder, asked, 1000 + place)), encoding="utf-8")
+            questions = questions_in(self.data)[first : first + self.counts[place]]
+            file.write_text(json.dumps(pairs_of(lm, encoder, questions, 1000 + place)), encoding="utf-8")
         return json.loads(file.read_text(encoding="utf-8"))
 
     def about(self, lm: LanguageModel) -> dict[str, Any]:
@@ -225,13 +225,13 @@ def dev_key(run: Tuned) -> tuple[float, ...]:
     return tuple(run.artifact.manifest["training"]["dev_key"])
 
 
-def result(way: Way, rate: float, seed: int, run: Tuned, asked: Sequence[dict[str, Any]]) -> Result:
+def result(way: Way, rate: float, seed: int, run: Tuned, questions: Sequence[dict[str, Any]]) -> Result:
     """Let a tuned model answer the test questions, and score its answers."""
-    examples = [run.encoder.encode({"prompt": row["prompt"]}, with_target=False) for row in asked]
-    answers = [one[0] for one in sampled(run.lm, run.method, examples, seed)]
+    examples = [run.encoder.encode({"prompt": row["prompt"]}, with_target=False) for row in questions]
+    answers = [drawn[0] for drawn in sampled(run.lm, run.method, examples, seed)]
     scores = [scored(run.lm, ids)[0] for ids in answers]
-    wins = [(s > row["plain"]) + (s == row["plain"]) / 2 for s, row in zip(scores, asked, strict=True)]
-    metrics = run.evaluate(paired(asked)).metrics
+    wins = [(s > row["plain"]) + (s == row["plain"]) / 2 for s, row in zip(scores, questions, strict=True)]
+    metrics = run.evaluate(paired(questions)).metrics
     return Result(
         way.name,
         rate,
