@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from . import methods
@@ -149,6 +150,20 @@ def template_of(recipe: Recipe, lm: LanguageModel | None = None) -> Template:
     return from_recipe.template_of(recipe, _mask_of(lm), mask_is_known=True)
 
 
+def teacher_text(recipe: Recipe) -> str | None:
+    """Return the text of the recipe's teacher; None where it has no teacher."""
+    if recipe.teacher.file is None:
+        return recipe.teacher.text
+    try:
+        return Path(recipe.teacher.file).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SoftPromptError(
+            f"the teacher's text {recipe.teacher.file} cannot be read",
+            why=getattr(error, "strerror", None) or "it is not UTF-8 text",
+            fix="teacher.file names a text file of UTF-8",
+        ) from None
+
+
 def _mask_of(lm: LanguageModel) -> str | None:
     """Return the model's mask token; None where it has none."""
     if lm.answers != "mask":
@@ -213,11 +228,13 @@ def build_method(
     train: list[Example],
     prompts: tuple[str, ...],
     *,
+    replaced: Sequence[int] = (),
     on_carried: Callable[[Carried], None] = lambda carried: None,
     module: SoftPrompt | None = None,
 ) -> SoftPrompt:
-    """Build a fresh method on the base's device. Some inits start it from the training rows.
+    """Build a fresh method on the base's device.
 
+    Some inits start it from the training rows, or from `replaced`, the ids of a text that it replaces.
     `module` is one that the user has built: a copy of it is the start.
     """
     by_prompt: dict[int, list[tuple[int, ...]]] = {}
@@ -225,6 +242,8 @@ def build_method(
         rows = by_prompt.setdefault(example.prompt, [])
         if len(rows) < EXAMPLES_TO_START_FROM:
             rows.append((*example.input_ids, *example.target_ids))
+    if replaced:
+        by_prompt = {index: [tuple(replaced)] for index in range(len(prompts))}
     options = recipe.method.options()
     if options.get("init") == "artifact" and options.get("artifact"):
         for text in warm_start.notes(str(options["artifact"]), prompts):
@@ -261,6 +280,8 @@ def start_of(artifact: Artifact, lm: LanguageModel) -> SoftPrompt:
     """
     if "sources" in artifact.manifest:
         raise SoftPromptError("it was made of other prompts, not trained")
+    if "teacher" in artifact.manifest["recipe"]:
+        raise SoftPromptError("it was distilled from a text, and started from the text's tokens")
     recipe = recipe_from_dict(artifact.manifest["recipe"])
     train, held = read_split(recipe)
     if fingerprint([*train, *held]) != artifact.manifest["data"]["fingerprint"]:

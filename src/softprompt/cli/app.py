@@ -30,6 +30,7 @@ from . import (
     compile,
     compose,
     demo,
+    distill,
     evaluate,
     export,
     generate,
@@ -77,6 +78,7 @@ def root(
             softprompt choose --rows FILE   which method suits your rows, and why
             softprompt check RECIPE         what a run would do and cost
             softprompt tune RECIPE          train it
+            softprompt distill --system F   turn a text that every request repeats into vectors
             softprompt search RECIPE        train many settings of it in one run
             softprompt compare RECIPE       prompt or prefix? compare methods on your rows
             softprompt play                 try tuned prompts in the browser
@@ -169,6 +171,7 @@ command(tune.tune, "tune")
 command(search.search, "search")
 command(compare.compare, "compare")
 command(evaluate.evaluate, "eval")
+command(distill.distill, "distill")
 command(generate.generate, "generate", cls=generate.DashedText)
 command(inspect.inspect, "inspect")
 command(compose.compose, "compose")

@@ -25,6 +25,7 @@ PATHS: tuple[tuple[str, ...], ...] = (
     ("data", "train"),
     ("data", "dev"),
     ("data", "test"),
+    ("teacher", "file"),
     ("compare", "unseen", "file"),
     *WRITTEN,
 )

@@ -107,6 +107,7 @@ class TaskConfig(_Section):
     choices: Name | None = None  # choice: the field that holds the row's list of choices
     references: Name | None = None  # generation: the field that holds a list of reference texts
     beta: Rate = 0.1  # preference: how strongly DPO keeps to the reference model
+    objective: Literal["targets", "distil"] = "targets"  # the tokens themselves, or a teacher's distributions
     metrics: list[Name] | None = None
     max_new_tokens: Positive = 64
 
@@ -125,6 +126,8 @@ class TaskConfig(_Section):
             raise _mistake("`references` belongs to `kind: generation`, but kind is preference")
         if self.head and self.verbalizer:
             raise _mistake("`verbalizer` names words, but with `head: true` labels are no words")
+        if self.objective == "distil" and self.kind != "generation":
+            raise _mistake(f"`objective: distil` belongs to `kind: generation`, but kind is {self.kind}")
         if self.labels is None:
             return self
         if self.kind not in ("classification", "token-classification"):
@@ -144,6 +147,20 @@ class TaskConfig(_Section):
 
 #: The templates of a preference task, for rows as they are usually published.
 PAIRS = {"input": "{{ prompt }}", "target": "{{ chosen }}", "rejected": "{{ rejected }}"}
+
+
+class TeacherConfig(_Section):
+    """The teacher of `task.objective: distil` is the frozen model with this text ahead of each input."""
+
+    text: Name | None = None
+    file: Name | None = None  # that holds the text
+    top_k: Positive = 20  # of its likeliest tokens whose probabilities are kept; the rest is one class
+
+    @model_validator(mode="after")
+    def _one_text(self) -> TeacherConfig:
+        if self.text is not None and self.file is not None:
+            raise _mistake("`teacher` needs a text or the file that holds it, not both")
+        return self
 
 
 class MethodConfig(_Section):
@@ -312,6 +329,7 @@ class Recipe(_Section):
     data: DataConfig
     template: TemplateConfig = TemplateConfig()
     task: TaskConfig = TaskConfig()
+    teacher: TeacherConfig = TeacherConfig()
     method: MethodConfig = MethodConfig()
     base: BaseConfig = BaseConfig()
     train: TrainConfig = TrainConfig()
@@ -330,9 +348,14 @@ class Recipe(_Section):
         return {**given, "template": PAIRS | written} if isinstance(written, dict) else given
 
     @model_validator(mode="after")
-    def _rejected_fits_kind(self) -> Recipe:
+    def _sections_fit_the_task(self) -> Recipe:
         if self.template.rejected is not None and self.task.kind != "preference":
             raise _mistake(f"`template.rejected` belongs to `kind: preference`, but kind is {self.task.kind}")
+        has_text = self.teacher.text is not None or self.teacher.file is not None
+        if self.task.objective == "distil" and not has_text:
+            raise _mistake("`objective: distil` needs the teacher's text: `teacher: {file: system.txt}`")
+        if self.task.objective != "distil" and self.teacher != TeacherConfig():
+            raise _mistake("`teacher` has an effect only with `task.objective: distil`")
         return self
 
     def to_dict(self) -> dict[str, Any]:
@@ -345,6 +368,9 @@ class Recipe(_Section):
         unset["train"] = {key for key in WHERE if not getattr(self.train, key)}
         tracked = self.track.chosen()
         unset["track"] = set(TrackConfig.model_fields) - set(tracked) if tracked else True
+        if self.task.objective == "targets":
+            unset["task"] |= {"objective"}
+            unset["teacher"] = True
         return self.model_dump(mode="json", exclude=unset)
 
     def with_settings(
@@ -376,6 +402,7 @@ SECTIONS: dict[str, type[_Section]] = {
     "data": DataConfig,
     "template": TemplateConfig,
     "task": TaskConfig,
+    "teacher": TeacherConfig,
     "method": MethodConfig,
     "base": BaseConfig,
     "train": TrainConfig,

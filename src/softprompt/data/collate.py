@@ -27,6 +27,8 @@ class Batch:
     features_mask: Tensor | None = None  # [B, M] bool
     places: Tensor | None = None  # [B, T] tokens of the row ahead of where each target is read (encoders)
     values: Tensor | None = None  # [B] float32, the numbers that a regression predicts
+    teacher_ids: Tensor | None = None  # [B, T, k] a teacher's likeliest tokens at each target
+    teacher_logprobs: Tensor | None = None  # [B, T, k] float32, their log-probabilities in nats
 
     @property
     def size(self) -> int:
@@ -50,7 +52,9 @@ class Batch:
         """Drop target columns that no row uses; targets are at the right already."""
         width = int(self.target_mask.sum(1).max()) if self.target_mask.numel() else 0
         start = self.target_ids.shape[1] - width
-        return replace(self, target_ids=self.target_ids[:, start:], target_mask=self.target_mask[:, start:])
+        names = ("target_ids", "target_mask", "teacher_ids", "teacher_logprobs")
+        columns = {name: value[:, start:] for name in names if (value := getattr(self, name)) is not None}
+        return replace(self, **columns)
 
     def select(self, rows: Tensor) -> Batch:
         """Return the rows with the given indices [N]."""
@@ -76,7 +80,7 @@ class Batch:
     def with_targets(self, targets: Sequence[Sequence[int]]) -> Batch:
         """Replace the targets, one for each row."""
         ids, mask = pad_left(targets, self.input_ids.device)
-        return replace(self, target_ids=ids, target_mask=mask)
+        return replace(self, target_ids=ids, target_mask=mask, teacher_ids=None, teacher_logprobs=None)
 
     def repeat_rows(self, times: int) -> Batch:
         """Repeat each row `times` times in place."""
@@ -109,6 +113,8 @@ def collate(examples: Sequence, device: torch.device | str = "cpu", *, targets: 
     target_ids, target_mask = pad_left([e.target_ids if targets else () for e in examples], device)
     placed = any(e.places for e in examples)
     valued = targets and any(e.value is not None for e in examples)
+    known = [e.teacher for e in examples] if targets else []
+    taught = bool(known) and all(teacher is not None for teacher in known)
     return Batch(
         input_ids,
         input_mask,
@@ -118,7 +124,18 @@ def collate(examples: Sequence, device: torch.device | str = "cpu", *, targets: 
         tuple(e.rendered.input for e in examples),
         places=pad_left([e.places for e in examples], device)[0] if placed else None,
         values=torch.tensor([e.value for e in examples], device=device) if valued else None,
+        teacher_ids=_stack_right([ids for ids, _ in known], device) if taught else None,
+        teacher_logprobs=_stack_right([logprobs for _, logprobs in known], device) if taught else None,
     )
+
+
+def _stack_right(rows: Sequence[Tensor], device: torch.device | str) -> Tensor:
+    """Stack tensors [T_i, k] as [B, T, k], with zeros ahead of shorter ones."""
+    width = max(len(row) for row in rows)
+    out = rows[0].new_zeros(len(rows), width, rows[0].shape[1])
+    for i, row in enumerate(rows):
+        out[i, width - len(row) :] = row
+    return out.to(device)
 
 
 def batch_of_ids(

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from softprompt.data.template import Rendered
 from softprompt.data.tokens import Ids
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +26,8 @@ class Example:
     value: float | None = None  # the number that a regression row names
     rejected_ids: Ids = ()  # of a preference row: the answer that `target_ids` is preferred to
     reference: tuple[float, float] | None = None  # log-probabilities (nats) of both without the prompt
+    # of a teacher at each target token: ids [T, k] of its likeliest tokens, and their log-probabilities
+    teacher: tuple[Tensor, Tensor] | None = None
 
     @property
     def answers(self) -> tuple[Ids, ...]:

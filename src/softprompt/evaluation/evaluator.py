@@ -30,12 +30,13 @@ from ..lm.context import Context
 from ..lm.generation import answering, tokens_of
 from ..methods.base import Setting, SoftPrompt
 from . import pairs
-from .likelihood import target_nll
+from .likelihood import target_nll, teacher_divergence
 from .metric_intervals import Score, compute
 from .metrics import METRICS, default_metrics
 from .row_answers import BATCH_TOKENS, LOGITS, answer
 
 Progress = Callable[[int, int], None]
+FROM_LOGITS = ("nll", "teacher")  # what a metric may need that takes no texts
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,8 @@ class Record:
     tokens: int  # of the target
     scores: tuple[float, ...] | None = None  # log-probability of each label or choice
     rewards: tuple[float, float] | None = None  # of a pair: beta times the log-ratio to the reference
+    divergence: float | None = None  # from the teacher, nats, summed over the target
+    agreed: float | None = None  # tokens of the target at which the teacher's likeliest is the same
 
     @property
     def loss(self) -> float:
@@ -130,15 +133,15 @@ class Evaluator:
         started = time.perf_counter()
         records = self._records(method, examples, cache, progress)
         seconds = time.perf_counter() - started
-        names = list(self.metrics) or default_metrics(self.encoder.kind)
+        names = list(self.metrics) or default_metrics(self.encoder.kind, taught=bool(_teachers(records)))
         if self.encoder.kind != "generation":
             return Evaluation(score(names, records), records, seconds)
         written = len(examples) if text_rows is None else min(text_rows, len(examples))
-        by_text = [name for name in names if METRICS[name].needs != "nll"] if written else []
+        by_text = [name for name in names if METRICS[name].needs not in FROM_LOGITS] if written else []
         if by_text:
             texts = self._texts(method, examples[:written], cache, progress)
             records[:written] = [replace(r, prediction=t) for r, t in zip(records, texts, strict=False)]
-        by_loss = [name for name in names if name not in by_text and METRICS[name].needs == "nll"]
+        by_loss = [name for name in names if name not in by_text and METRICS[name].needs in FROM_LOGITS]
         scores = score(by_loss or ["perplexity"], records) | score(by_text, records[:written])
         results = {name: scores[name] for name in [*names, "perplexity"] if name in scores}
         return Evaluation(results, records, seconds)
@@ -192,8 +195,13 @@ class Evaluator:
             answers = answer(self.lm, self.encoder, batch, injection, context, rows)
             return [_record(e, a.text, a.nll, a.scores) for e, a in zip(rows, answers, strict=True)]
         with torch.no_grad():
-            nll = target_nll(self.lm.logits(batch, injection, context), batch).tolist()
-        return [_record(e, "", loss, None) for e, loss in zip(rows, nll, strict=True)]
+            logits = self.lm.logits(batch, injection, context)
+            nll = target_nll(logits, batch).tolist()
+            records = [_record(e, "", loss, None) for e, loss in zip(rows, nll, strict=True)]
+            if batch.teacher_ids is None:
+                return records
+            pairs = zip(*(sums.tolist() for sums in teacher_divergence(logits, batch)), strict=True)
+        return [replace(r, divergence=d, agreed=same) for r, (d, same) in zip(records, pairs, strict=True)]
 
     def _texts(
         self,
@@ -264,6 +272,7 @@ def score(names: Sequence[str], records: Sequence[Record]) -> dict[str, Score]:
     """Compute metrics with intervals over records; an empty dictionary for no names."""
     if not names:
         return {}
+    teacher = _teachers(records)
     return compute(
         names,
         [r.prediction for r in records],
@@ -271,7 +280,17 @@ def score(names: Sequence[str], records: Sequence[Record]) -> dict[str, Score]:
         nll=[r.nll for r in records],
         tokens=[r.tokens for r in records],
         rewards=[r.rewards for r in records if r.rewards is not None] or None,
+        divergence=teacher.get("divergence"),
+        agreed=teacher.get("agreed"),
     )
+
+
+def _teachers(records: Sequence[Record]) -> dict[str, list[float]]:
+    """Return what metrics of a teacher read; nothing where a record has none."""
+    known = [(r.divergence, r.agreed) for r in records if r.divergence is not None and r.agreed is not None]
+    if not known or len(known) < len(records):
+        return {}
+    return {"divergence": [d for d, _ in known], "agreed": [same for _, same in known]}
 
 
 def _record(example: Example, prediction: str, nll: float, scores: tuple[float, ...] | None) -> Record:

@@ -38,6 +38,8 @@ def compute(
     nll: Sequence[float] | None = None,
     tokens: Sequence[int] | None = None,
     rewards: Sequence[tuple[float, float]] | None = None,
+    divergence: Sequence[float] | None = None,
+    agreed: Sequence[float] | None = None,
     resamples: int = 1000,
     seed: int = 0,
 ) -> dict[str, Score]:
@@ -45,14 +47,14 @@ def compute(
 
     Accuracy, F1, exact match and ROUGE-L are in 0..1, BLEU and chrF in 0..100, perplexity is 1 or more.
     Tag metrics take texts of tags with spaces between them, `mse` and `pearson` texts of numbers.
-    Rewards are in nats times beta. All metrics of one call use the same resamples. Where all metrics need
-    "nll" or "rewards", `predictions` and `references` may be empty. Raises SoftPromptError for unknown names,
+    Rewards are in nats times beta. All metrics of one call use the same resamples. Where no metric needs a
+    text or a number, `predictions` and `references` may be empty. Raises SoftPromptError for unknown names,
     no examples, an example without a reference, or inputs of different lengths.
     """
     import numpy as np
 
     metrics = {name: _metric(name) for name in names}
-    inputs = Inputs(predictions, references, nll, tokens, rewards)
+    inputs = Inputs(predictions, references, nll, tokens, rewards, divergence, agreed)
     n = _check(metrics, inputs)
     results = {}
     for name, metric in metrics.items():
@@ -92,6 +94,15 @@ def _check(metrics: dict[str, Metric], inputs: Inputs) -> int:
                 fix="pass rewards=, or task.kind=preference",
             )
         lengths["rewards"] = len(inputs.rewards)
+    if "teacher" in needs:
+        if inputs.divergence is None or inputs.agreed is None or inputs.tokens is None:
+            name = next(name for name, metric in metrics.items() if metric.needs == "teacher")
+            raise SoftPromptError(
+                f"metric '{name}' needs a teacher's distributions",
+                why="the rows were scored without a teacher",
+                fix="task.objective=distil with a teacher's text, or another metric",
+            )
+        lengths |= {"divergence": len(inputs.divergence), "tokens": len(inputs.tokens)}
     if len(set(lengths.values())) > 1:
         raise SoftPromptError(f"inputs of different lengths: {lengths}")
     if not any(lengths.values()):

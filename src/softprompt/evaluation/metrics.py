@@ -33,6 +33,8 @@ class Inputs:
     nll: Sequence[float] | None = None
     tokens: Sequence[int] | None = None
     rewards: Sequence[tuple[float, float]] | None = None
+    divergence: Sequence[float] | None = None  # of each target from a teacher, nats
+    agreed: Sequence[float] | None = None  # tokens of each target at which both find the same one likeliest
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class Metric:
     stats: Callable[[Inputs], np.ndarray]
     score: Callable[[np.ndarray], float]
     higher_is_better: bool = True
-    needs: Literal["prediction", "number", "nll", "rewards"] = "prediction"
+    needs: Literal["prediction", "number", "nll", "rewards", "teacher"] = "prediction"
 
     @property
     def is_mean(self) -> bool:
@@ -226,6 +228,17 @@ def _rewards(value: Callable[[float, float], float]) -> Metric:
     return Metric(stats, _mean, needs="rewards")
 
 
+def _by_token(name: Literal["divergence", "agreed"]) -> Callable[[Inputs], np.ndarray]:
+    def stats(inputs: Inputs) -> np.ndarray:
+        import numpy as np
+
+        sums = getattr(inputs, name)
+        assert sums is not None and inputs.tokens is not None  # `metric_intervals.compute` checks it
+        return np.stack([np.asarray(sums, np.float64), np.asarray(inputs.tokens, np.float64)], axis=1)
+
+    return stats
+
+
 def _metric_of(name: str, target: Any) -> Metric:
     from .own_metrics import metric_of
 
@@ -248,12 +261,19 @@ _LIBRARY: dict[str, Metric] = {
     "reward_margin": _rewards(lambda chosen, rejected: chosen - rejected),
     "chosen_reward": _rewards(lambda chosen, rejected: chosen),
     "rejected_reward": _rewards(lambda chosen, rejected: rejected),
+    "kl": Metric(_by_token("divergence"), _mean, higher_is_better=False, needs="teacher"),
+    "agreement": Metric(_by_token("agreed"), _mean, needs="teacher"),
 }
 METRICS: Registry[Metric] = Registry("metric", "softprompt.metrics", _LIBRARY, _metric_of)
 
 
-def default_metrics(task_kind: str) -> list[str]:
-    """Return the metrics of a task that names none; the first chooses the best step on the dev rows."""
+def default_metrics(task_kind: str, *, taught: bool = False) -> list[str]:
+    """Return the metrics of a task that names none; the first chooses the best step on the dev rows.
+
+    `taught`: a teacher's distributions are known at the rows' targets.
+    """
+    if taught:
+        return ["kl", "agreement", "perplexity", "chrf"]
     defaults = {
         "generation": ["perplexity", "chrf", "rouge_l"],  # perplexity first: it needs no generation
         "classification": ["accuracy", "macro_f1"],

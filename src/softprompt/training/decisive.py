@@ -13,6 +13,7 @@ from typing import Any
 from .. import methods
 from .._system.files import sha256
 from ..artifacts.hub.download import folder_of
+from ..build import teacher_text
 from ..config.schema import WHERE, Recipe
 from ..data.example import Example
 from ..lm import finetune
@@ -24,7 +25,7 @@ HOW |= {"cache", "cache_budget_mb", "cache_disk_mb", "cache_folder", *WHERE}
 #: What the encoded rows contain already, or what has its own place in the identity.
 IN_ROWS = {"labels", "words", "tags", "choices", "references", "verbalizer"}
 #: Fields of an example that follow from others, or are counted as texts.
-DERIVED = ("rendered", "reference")
+DERIVED = ("rendered", "reference", "teacher")
 #: Options that name a place: its content counts, not its name.
 PLACES = ("artifact", "encoder")
 
@@ -71,13 +72,16 @@ def about(recipe: Recipe) -> dict[str, Any]:
 
 
 def content(recipe: Recipe) -> dict[str, str]:
-    """Hash the files of the prompt that the method starts from, if there is one."""
+    """Hash the teacher's text, and the files of the prompt that the method starts from, if there are any."""
+    teacher = {}
+    if (text := teacher_text(recipe)) is not None:
+        teacher = {"teacher": hashlib.sha256(f"{recipe.teacher.top_k} {text}".encode()).hexdigest()}
     place = recipe.method.options().get("artifact")
     if place is None:
-        return {}
+        return teacher
     files = sorted(folder_of(str(place))[0].glob("*.safetensors"))
     hashes = [f"{file.name} {sha256(file)}" for file in files]
-    return {"method.artifact": hashlib.sha256("\n".join(hashes).encode()).hexdigest()}
+    return teacher | {"method.artifact": hashlib.sha256("\n".join(hashes).encode()).hexdigest()}
 
 
 def rows(examples: Sequence[Example]) -> str:

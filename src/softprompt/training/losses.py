@@ -14,6 +14,7 @@ from ..data.collate import Batch
 from ..lm.apply import injection_for
 from ..lm.base import LanguageModel
 from ..lm.context import Context
+from ..lm.divergence import divergence
 from ..methods.base import SoftPrompt
 from .cross_entropy import cross_entropy
 
@@ -41,6 +42,17 @@ def token_losses(
     real = batch.target_mask  # [tokens, V] of real positions only; all of them are no copy
     flat = logits.flatten(0, 1) if bool(real.all()) else logits[real]
     return Losses(cross_entropy(flat, batch.target_ids[real]), real.nonzero()[:, 0])
+
+
+def teacher_divergences(
+    lm: LanguageModel, method: SoftPrompt, batch: Batch, context: Context | None = None
+) -> Losses:
+    """Compute the divergence (nats) from the teacher at every target token, as `lm.divergence` defines it."""
+    assert batch.teacher_ids is not None and batch.teacher_logprobs is not None
+    logits = lm.logits(batch, injection_for(lm, method, batch), context)
+    real = batch.target_mask
+    values = divergence(logits[real], batch.teacher_ids[real], batch.teacher_logprobs[real])
+    return Losses(values, real.nonzero()[:, 0])
 
 
 def squared_errors(
@@ -82,6 +94,8 @@ def objective_of(task: TaskConfig) -> Objective:
     """Return what a recipe's task minimises."""
     if task.kind == "preference":
         return PreferenceLoss(task.beta)
+    if task.objective == "distil":
+        return teacher_divergences
     return squared_errors if task.kind == "regression" else token_losses
 
 

@@ -49,6 +49,7 @@ from . import data_parallel, decisive
 from .activation_memory import backward_bytes, largest_batch
 from .micro_batch import at_once
 from .sampler import BatchSampler, row_lengths
+from .teacher import taught
 from .trained import trained_parameters
 
 
@@ -134,9 +135,20 @@ def prepare(
     recipe = dated(recipe, lm)
     encoder = encoder_of(recipe, lm, template_of(recipe, lm), prompts, labels)
     train, dev = encoder.encode_parts([train_rows, held])
-    base = base_fingerprint(lm)
+    base, text = base_fingerprint(lm), ()
+    if recipe.task.objective == "distil":
+        (train, dev), text = taught(recipe, lm, prompts, [train, dev])
     carried: list[Carried] = []
-    method = build_method(recipe, lm, encoder, train, prompts, on_carried=carried.append, module=module)
+    method = build_method(
+        recipe,
+        lm,
+        encoder,
+        train,
+        prompts,
+        replaced=text,
+        on_carried=carried.append,
+        module=module,
+    )
     finetune.unfreeze(lm, recipe.base.mode, **base_options(recipe), seed=recipe.train.seed)
     if recipe.train.shard:
         data_parallel.check_lockstep(lm)

@@ -1,0 +1,82 @@
+"""The teacher answers the requests; the answers are kept in a file that a person can read and change."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from .._system.files import write_text
+from .._system.progress import task
+from ..config.schema import Recipe
+from ..data.batching import by_tokens
+from ..data.collate import collate
+from ..data.encode import Encoder
+from ..errors import SoftPromptError
+from ..lm.base import LanguageModel
+from ..lm.generation import answering, tokens_of
+
+BATCH_TOKENS = 4096  # of inputs and answers, padding included
+Answer = dict[str, str | bool]  # request, answer, complete
+
+
+def answers(
+    recipe: Recipe, lm: LanguageModel, encoder: Encoder, requests: Sequence[str], file: Path
+) -> list[Answer]:
+    """Return the teacher's greedy answers, in the order of the requests.
+
+    Those that `file` holds are not computed again; the others are added to it as they are written, so that a
+    run that was killed resumes. An answer that reached `task.max_new_tokens` is not complete.
+    """
+    known = _read(file)
+    missing = [text for text in requests if text not in known]
+    options = answering(lm, recipe.task.max_new_tokens)
+    examples = [encoder.encode({"request": text}, with_target=False) for text in missing]
+    lengths = [len(e.input_ids) + recipe.task.max_new_tokens for e in examples]
+    order = sorted(range(len(examples)), key=lengths.__getitem__)
+    with task("the teacher's answers", len(missing)) as progress:
+        done = 0
+        for rows in by_tokens(order, lengths, BATCH_TOKENS):
+            batch = collate([examples[i] for i in rows], lm.device, targets=False)
+            with torch.no_grad():
+                outputs = tokens_of(lm.generate(batch, None, **options)).tolist()
+            for i, ids in zip(rows, outputs, strict=True):
+                complete = any(token in lm.ends for token in ids)
+                text = encoder.decode(ids)
+                known[missing[i]] = {"request": missing[i], "answer": text, "complete": complete}
+            _write(file, known)
+            done += len(rows)
+            progress.at(done)
+    return [known[text] for text in requests]
+
+
+def usable(written: Sequence[Answer], most: int) -> list[Answer]:
+    """Return the complete answers. Raises SoftPromptError where none is, or all are empty."""
+    complete = [row for row in written if row["complete"] and str(row["answer"]).strip()]
+    if complete:
+        return complete
+    if any(str(row["answer"]).strip() for row in written):
+        raise SoftPromptError(
+            f"none of the teacher's {len(written)} answers ends within {most} tokens",
+            why="an answer that is cut teaches no end",
+            fix=f"task.max_new_tokens={most * 4}, or a text that asks for short answers",
+        )
+    raise SoftPromptError(
+        "all of the teacher's answers are empty",
+        why="the model ends its answer at once, with the text in front of the request",
+        fix="try the text with `softprompt generate MODEL --system FILE`, and change it",
+    )
+
+
+def _read(file: Path) -> dict[str, Answer]:
+    if not file.exists():
+        return {}
+    rows = (json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line.strip())
+    return {row["request"]: row for row in rows}
+
+
+def _write(file: Path, rows: dict[str, Answer]) -> None:
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_text(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows.values()))

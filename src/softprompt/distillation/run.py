@@ -1,0 +1,104 @@
+"""A text is distilled: the teacher answers requests, vectors learn from that, and the loss is measured."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .._system.files import write_text
+from ..build import load_base, teacher_text
+from ..config.schema import Recipe
+from ..errors import SoftPromptError
+from ..lm.base import LanguageModel
+from ..training.prepare import prepare
+from ..training.run import Hooks, Run
+from ..training.teacher import teacher_encoder
+from ..training.tune import tune
+from .answers import answers, usable
+from .measure import Comparison, measure
+from .requests import read_requests
+
+REQUESTS = "requests.jsonl"
+REPORT = "distill.json"
+PROMPTS = ("default",)
+
+
+@dataclass(frozen=True)
+class Distilled:
+    """The tuned vectors, and what is left of the text's effect with them."""
+
+    run: Run
+    comparison: Comparison
+    folder: Path  # of the teacher's answers and the report
+
+    def report(self) -> dict[str, Any]:
+        """Return all figures, as `distill.json` holds them."""
+        return {
+            "artifact": str(self.run.artifact.path),
+            "method": self.run.artifact.manifest["method"],
+            "vectors": self.run.prepared.recipe.method.options().get("length"),
+            **self.comparison.to_json(),
+        }
+
+
+def recipe_of(settings: Mapping[str, Any], text: str, *, chat: bool) -> dict[str, Any]:
+    """Return the tree of a recipe that distils a text; `settings` are merged over it, section by section."""
+    tree: dict[str, Any] = {
+        "data": {"train": "rows in memory"},
+        "template": {"input": "{{ request }}", "target": "{{ answer }}", "chat": chat},
+        "task": {"kind": "generation", "objective": "distil", "max_new_tokens": 128},
+        "teacher": {"text": text},
+        "method": {"name": "prefix-tuning", "length": 64, "placement": "before", "freeze_first": True},
+        "train": {"steps": 200, "batch_size": 8, "lr": 5e-3},
+        "output": "runs/distilled",
+    }
+    for key, value in settings.items():
+        tree[key] = {**tree[key], **value} if isinstance(value, Mapping) and key in tree else value
+    return tree
+
+
+def distil(
+    recipe: Recipe,
+    requests: str | Iterable[Mapping[str, Any] | str],
+    *,
+    field: str | None = None,
+    lm: LanguageModel | None = None,
+    hooks: Hooks | None = None,
+    restart: bool = False,
+    overwrite: bool = False,
+) -> Distilled:
+    """Distil the text of the recipe's teacher into vectors, and measure them on requests kept apart.
+
+    `requests` are texts or rows, or the name of a file of rows; `field` names the field that holds a request.
+    The teacher's answers are kept in `OUTPUT-distill/requests.jsonl`, and used again by the next call.
+    Raises SoftPromptError for a text or requests that cannot be used, and for a text that changes nothing.
+    """
+    hooks, started = hooks or Hooks(), time.perf_counter()
+    split = read_requests(requests, field, recipe.train.seed)
+    folder = Path(f"{recipe.output}-distill")
+    lm = lm or load_base(recipe)
+    encoder = teacher_encoder(recipe, lm, PROMPTS)
+    hooks.stage("the teacher answers the requests")
+    written = answers(recipe, lm, encoder, split.every, folder / REQUESTS)
+    known = {row["request"]: row for row in usable(written, recipe.task.max_new_tokens)}
+    train, dev, test = (
+        [known[text] for text in part if text in known] for part in (split.train, split.dev, split.test)
+    )
+    if min(map(len, (train, dev, test))) < 2:
+        raise SoftPromptError(
+            f"only {len(known)} of the teacher's {len(written)} answers can be used",
+            why=f"the others do not end within {recipe.task.max_new_tokens} tokens, or are empty",
+            fix=f"more requests, or task.max_new_tokens={recipe.task.max_new_tokens * 2}",
+        )
+    prepared = prepare(recipe, lm=lm, rows=train, dev_rows=dev)
+    run = tune(prepared, hooks=hooks, restart=restart, overwrite=overwrite, text_rows=0)
+    seconds = time.perf_counter() - started
+    hooks.stage("measuring on the requests that were kept apart")
+    comparison = measure(run, str(teacher_text(recipe)), test, seconds, answered=(len(known), len(written)))
+    result = Distilled(run, comparison, folder)
+    write_text(folder / REPORT, json.dumps(result.report(), indent=2, ensure_ascii=False) + "\n")
+    return result
