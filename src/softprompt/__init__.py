@@ -9,7 +9,7 @@ from ._system.version import VERSION
 from .errors import SoftPromptError
 
 if TYPE_CHECKING:
-    from .api import average, compare_methods, concatenate, scale, search, tune
+    from .api import average, compare_methods, concatenate, distill, scale, search, tune
     from .artifacts.hub.upload import push
     from .lm.heads import Head
     from .lm.loading import load
@@ -46,6 +46,7 @@ __all__ = [
     "average",
     "compare_methods",
     "concatenate",
+    "distill",
     "load",
     "open_prompt",
     "push",
@@ -59,7 +60,7 @@ _HOMES = {
     "Head": "lm.heads",
     "push": "artifacts.hub.upload",
     **dict.fromkeys(("Tuned", "average", "compare_methods", "concatenate", "open_prompt"), "api"),
-    **dict.fromkeys(("scale", "search", "tune"), "api"),
+    **dict.fromkeys(("distill", "scale", "search", "tune"), "api"),
     **dict.fromkeys(("SoftPromptModel", "attach"), "model"),
     "GRPOTrainer": "model.grpo",  # not in __all__: it needs TRL, and `import *` would too
     **dict.fromkeys(

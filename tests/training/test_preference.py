@@ -142,7 +142,7 @@ def test_loss_of_trl(prepared, perturb, tmp_path):
 
     run = prepared("prefix-tuning", {"placement": "after"})
     perturb(run.method)
-    folder = run.recipe.model
+    folder = run.recipe.model.id
     tokenizer = AutoTokenizer.from_pretrained(folder)
     base = AutoModelForCausalLM.from_pretrained(folder)
     model = softprompt.attach(base, tokenizer, softprompt.PrefixTuning(length=3))

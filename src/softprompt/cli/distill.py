@@ -109,7 +109,7 @@ def _recipe(settings: list[str], system: Path | None, vectors: int | None) -> Re
         )
     tree = recipe_of({"teacher": {"text": None, "file": str(system)}}, "", chat=True)
     recipe = recipe_from_dict(tree, None, overrides, method_option_names=option_names())
-    if _has_chat_template(recipe.model) or any(s.startswith("template.chat=") for s in overrides):
+    if _has_chat_template(recipe.model.id) or any(s.startswith("template.chat=") for s in overrides):
         return recipe
     log("note: the model has no chat template, so the text comes ahead of each request as plain text")
     return recipe.with_settings({"template.chat": False})

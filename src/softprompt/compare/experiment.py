@@ -80,6 +80,12 @@ def compare(
             fix="choose another folder: compare.output=runs/compare",
         )
     check(recipe.track)
+    if recipe.task.objective == "distil":
+        raise SoftPromptError(
+            "a comparison does not measure how near methods come to a teacher",
+            why="its statistics know answers and likelihoods, and no teacher's distributions",
+            fix="softprompt search compares settings of one method; run softprompt distill once a method",
+        )
     candidates = candidates_of(recipe)
     if not isinstance(on, Serial):
         check_importable(recipe, candidates)

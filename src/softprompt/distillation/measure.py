@@ -1,4 +1,4 @@
-"""How much of a text's effect is left is measured: with the vectors, without the text, and with less of it."""
+"""How much of a text's effect is left is measured: with the vectors, without the text, with less of it."""
 
 from __future__ import annotations
 

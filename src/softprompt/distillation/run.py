@@ -5,25 +5,31 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from .. import methods
 from .._system.files import write_text
 from ..build import load_base, teacher_text
 from ..config.schema import Recipe
 from ..errors import SoftPromptError
+from ..evaluation.evaluator import evaluator_of
 from ..lm.base import LanguageModel
-from ..training.prepare import prepare
+from ..methods.base import Setting
+from ..training.prepare import Prepared, prepare
 from ..training.run import Hooks, Run
 from ..training.teacher import teacher_encoder
 from ..training.tune import tune
+from ..tuned import Tuned
 from .answers import answers, usable
 from .measure import Comparison, measure
 from .requests import read_requests
 
 REQUESTS = "requests.jsonl"
 REPORT = "distill.json"
+LEAST_EFFECT = 0.003  # nats a token: as much comes from the rounding of bfloat16
+PROBED = 32  # requests by which a text's effect is judged before anything is trained
 PROMPTS = ("default",)
 
 
@@ -34,6 +40,17 @@ class Distilled:
     run: Run
     comparison: Comparison
     folder: Path  # of the teacher's answers and the report
+
+    @property
+    def tuned(self) -> Tuned:
+        """Return the prompt on its base model."""
+        prepared = self.run.prepared
+        return Tuned(prepared.lm, self.run.artifact, prepared.method, prepared.encoder, prepared.recipe)
+
+    @property
+    def share(self) -> tuple[float, float, float]:
+        """Return the share of the text's effect that the vectors keep, and its 95 % interval."""
+        return self.comparison.share
 
     def report(self) -> dict[str, Any]:
         """Return all figures, as `distill.json` holds them."""
@@ -95,6 +112,7 @@ def distil(
             fix=f"more requests, or task.max_new_tokens={recipe.task.max_new_tokens * 2}",
         )
     prepared = prepare(recipe, lm=lm, rows=train, dev_rows=dev)
+    _check_effect(prepared)
     run = tune(prepared, hooks=hooks, restart=restart, overwrite=overwrite, text_rows=0)
     seconds = time.perf_counter() - started
     hooks.stage("measuring on the requests that were kept apart")
@@ -102,3 +120,18 @@ def distil(
     result = Distilled(run, comparison, folder)
     write_text(folder / REPORT, json.dumps(result.report(), indent=2, ensure_ascii=False) + "\n")
     return result
+
+
+def _check_effect(prepared: Prepared) -> None:
+    """Raise SoftPromptError where the plain model is as near to the teacher as rounding is."""
+    evaluator = evaluator_of(prepared.recipe, prepared.lm, prepared.encoder)
+    plain = methods.build("none", Setting(prepared.lm, prepared.prompts))
+    effect = (
+        replace(evaluator, metrics=("kl",)).run(plain, prepared.train[:PROBED], text_rows=0).metrics["kl"]
+    )
+    if effect.value < LEAST_EFFECT:
+        raise SoftPromptError(
+            f"the text changes nothing: {effect.value:.4f} nats a token [{effect.low:.4f}, {effect.high:.4f}]",
+            why=f"on {effect.n} requests the model answers without it as with it, up to rounding",
+            fix="try it: the requests may not be of the kind that the text is about",
+        )

@@ -200,8 +200,9 @@ class Evaluator:
             records = [_record(e, "", loss, None) for e, loss in zip(rows, nll, strict=True)]
             if batch.teacher_ids is None:
                 return records
-            pairs = zip(*(sums.tolist() for sums in teacher_divergence(logits, batch)), strict=True)
-        return [replace(r, divergence=d, agreed=same) for r, (d, same) in zip(records, pairs, strict=True)]
+            divergences, agreed = (sums.tolist() for sums in teacher_divergence(logits, batch))
+        known = zip(records, divergences, agreed, strict=True)
+        return [replace(record, divergence=d, agreed=same) for record, d, same in known]
 
     def _texts(
         self,

@@ -1,0 +1,151 @@
+"""A text becomes vectors, from Python and from the command line, on a tiny model."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+import softprompt
+from softprompt.cli import main
+from softprompt.distillation import run as module
+from softprompt.distillation.answers import usable
+from softprompt.distillation.measure import share_kept
+from softprompt.distillation.requests import read_requests
+from softprompt.errors import SoftPromptError
+from softprompt.evaluation.evaluator import Evaluation, Record
+
+TEXT = "say it backwards, please, and loud"
+WORDS = ["sun", "mud", "cake", "rain", "song", "ache", "gift", "loss", "tree", "fog"]
+REQUESTS = [f"{word} {i}" for i, word in enumerate(WORDS * 2)]
+SETTINGS = {"steps": 12, "batch_size": 4, "lr": 0.05, "dtype": "float32", "max_new_tokens": 6}
+
+
+@pytest.fixture
+def answered(tmp_path):
+    """The teacher's answers are there: a random model ends its answers too rarely for a small test."""
+    folder = tmp_path / "out-distill"
+    folder.mkdir()
+    rows = [{"request": text, "answer": text[::-1], "complete": True} for text in REQUESTS]
+    rows[3]["complete"] = False
+    (folder / "requests.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return tmp_path
+
+
+@pytest.fixture
+def result(model_folder, answered, monkeypatch):
+    monkeypatch.setenv("SOFTPROMPT_CACHE", str(answered / "cache"))
+    lm = softprompt.load(str(model_folder), dtype="float32")
+    return softprompt.distill(lm, TEXT, REQUESTS, vectors=4, output=answered / "out", **SETTINGS)
+
+
+def test_distill(result, answered):
+    ways = {name: way["metrics"] for name, way in result.comparison.ways.items()}
+    assert ways["text"]["kl"] == pytest.approx(0, abs=1e-5) and ways["text"]["agreement"] == 1
+    # the keys and values of the whole text, put in where the vectors are, are the text itself
+    assert ways["text as keys and values"]["kl"] == pytest.approx(0, abs=1e-5)
+    assert ways["no text"]["kl"] > 0.01
+    share, low, high = result.share
+    assert share == pytest.approx(1 - ways["vectors"]["kl"] / ways["no text"]["kl"])
+    assert low <= share <= high
+    assert result.comparison.text_tokens == len(TEXT) + 2 and result.comparison.soft_tokens == 4
+    assert result.comparison.answered == (19, 20)
+    assert json.loads((answered / "out-distill" / "distill.json").read_text()) == result.report()
+    # the saved prompt is one like any other
+    again = softprompt.open_prompt(answered / "out", result.tuned.lm)
+    assert again.generate("sun 1") == result.tuned.generate("sun 1")
+
+
+def test_the_teachers_answers_are_kept(model_folder, tmp_path, monkeypatch):
+    """Answers of a first call are not computed again; an answer that does not end is not complete."""
+    lm = softprompt.load(str(model_folder), dtype="float32")
+    with pytest.raises(SoftPromptError, match="none of the teacher's 20 answers ends"):
+        softprompt.distill(lm, TEXT, REQUESTS, output=tmp_path / "out", **SETTINGS)
+    rows = [json.loads(line) for line in (tmp_path / "out-distill/requests.jsonl").read_text().splitlines()]
+    by_request = {row["request"]: row for row in rows}
+    assert set(by_request) == set(REQUESTS) and not any(row["complete"] for row in rows)
+    tokens = lm.text_ids(f"{TEXT}\n\nsun 0")
+    for _ in range(6):  # greedy, one token after the other
+        import torch
+
+        tokens.append(int(lm.model(torch.tensor([tokens])).logits[0, -1].argmax()))
+    assert by_request["sun 0"]["answer"] == lm.tokenizer.decode(tokens[-6:])
+    monkeypatch.setattr(lm, "generate", lambda *a, **o: pytest.fail("answered again"))
+    with pytest.raises(SoftPromptError, match="none of the teacher's"):
+        softprompt.distill(lm, TEXT, REQUESTS, output=tmp_path / "out", **SETTINGS)
+
+
+def test_command(model_folder, answered, capsys, monkeypatch):
+    monkeypatch.setenv("SOFTPROMPT_CACHE", str(answered / "cache"))
+    (answered / "system.txt").write_text(TEXT)
+    (answered / "rows.jsonl").write_text("".join(json.dumps({"request": text}) + "\n" for text in REQUESTS))
+    settings = ["steps=3", "batch_size=4", "dtype=float32", "max_new_tokens=6", f"model={model_folder}"]
+    settings.append(f"output={answered / 'out'}")
+    given = ["--system", str(answered / "system.txt"), "--requests", str(answered / "rows.jsonl")]
+    assert main(["distill", *given, "--vectors", "3", *settings]) == 0
+    shown = capsys.readouterr().out
+    assert "of the text's effect" in shown and "no text" in shown and "softprompt generate" in shown
+    assert main(["distill", *given, "--vectors", "3", *settings, "--json"]) == 0  # finished: shown again
+    assert json.loads(capsys.readouterr().out)["vectors"] == 3
+
+
+def test_share_kept_by_hand():
+    def scored(values):
+        records = [Record("", "", (), 0, 0.0, 1, divergence=value, agreed=0.0) for value in values]
+        return Evaluation({}, records)
+
+    none = np.random.default_rng(0).uniform(1, 2, 200)
+    share, low, high = share_kept(scored(none / 4), scored(none))
+    assert share == pytest.approx(0.75) and low == pytest.approx(0.75) and high == pytest.approx(0.75)
+    share, low, high = share_kept(scored(none * np.random.default_rng(1).uniform(0, 1, 200)), scored(none))
+    assert low < share < high and high - low < 0.2
+
+
+def test_requests_are_distinct_and_split():
+    split = read_requests([*REQUESTS, *REQUESTS], None, seed=0)
+    assert sorted(split.every) == sorted(REQUESTS) and (len(split.dev), len(split.test)) == (3, 3)
+    assert read_requests([{"question": text} for text in REQUESTS], None, 0) == split
+    assert read_requests(REQUESTS, None, 1) != split
+
+
+@pytest.mark.parametrize(
+    ("rows", "field", "words"),
+    [
+        (REQUESTS[:3], None, "3 requests are too few"),
+        ([{"a": "b"}] * 20, None, "no field that holds a request"),
+        ([{"request": text} for text in REQUESTS] + [{"request": " "}], None, "holds no request"),
+        ([{"request": text} for text in REQUESTS], "ask", "holds no request"),
+    ],
+)
+def test_requests_that_cannot_be_used(rows, field, words):
+    with pytest.raises(SoftPromptError, match=words):
+        read_requests(rows, field, 0)
+
+
+def test_empty_answers():
+    with pytest.raises(SoftPromptError, match="all of the teacher's answers are empty"):
+        usable([{"request": "a", "answer": " ", "complete": True}], 6)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "no text was given"),
+        (["--system", "system.txt"], "no requests were given"),
+        (["recipe.yaml", "--system", "system.txt"], "a recipe and --system were given"),
+    ],
+)
+def test_commands_that_lack_something(arguments, words, capsys):
+    assert main(["distill", *arguments]) == 1
+    assert words in capsys.readouterr().err
+
+
+def test_a_text_that_changes_nothing(model_folder, answered, monkeypatch):
+    """Without an effect there is nothing to distil."""
+    monkeypatch.setenv("SOFTPROMPT_CACHE", str(answered / "cache"))
+    lm = softprompt.load(str(model_folder), dtype="float32")
+    monkeypatch.setattr(module, "LEAST_EFFECT", 1e9)
+    with pytest.raises(SoftPromptError, match="changes nothing"):
+        softprompt.distill(lm, TEXT, REQUESTS, output=answered / "out", **SETTINGS)
+    assert not (answered / "out" / "softprompt.json").exists()
