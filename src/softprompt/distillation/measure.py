@@ -1,4 +1,4 @@
-"""How much of a text's effect is left is measured: with the vectors, without the text, with less of it."""
+"""The figures of a distillation say how much of the text's effect is left, and what is saved."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SHOWN = 3  # requests that are answered side by side
 class Comparison:
     """The figures of the requests that were kept apart (test rows), and the costs."""
 
-    ways: dict[str, dict[str, Any]]  # by what stands ahead of a request: metrics with intervals
+    ways: dict[str, dict[str, Any]]  # by what comes ahead of a request: metrics with intervals
     share: tuple[float, float, float]  # of the text's effect that the vectors keep, with its 95 % interval
     text_tokens: int  # a request carries them with the text, and not with the vectors
     soft_tokens: int  # columns of the vectors

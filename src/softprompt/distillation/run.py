@@ -126,12 +126,12 @@ def _check_effect(prepared: Prepared) -> None:
     """Raise SoftPromptError where the plain model is as near to the teacher as rounding is."""
     evaluator = evaluator_of(prepared.recipe, prepared.lm, prepared.encoder)
     plain = methods.build("none", Setting(prepared.lm, prepared.prompts))
-    effect = (
-        replace(evaluator, metrics=("kl",)).run(plain, prepared.train[:PROBED], text_rows=0).metrics["kl"]
-    )
+    scored = replace(evaluator, metrics=("kl",)).run(plain, prepared.train[:PROBED], text_rows=0)
+    effect = scored.metrics["kl"]
     if effect.value < LEAST_EFFECT:
         raise SoftPromptError(
-            f"the text changes nothing: {effect.value:.4f} nats a token [{effect.low:.4f}, {effect.high:.4f}]",
+            f"the text changes nothing: {effect.value:.4f} nats a token "
+            f"[{effect.low:.4f}, {effect.high:.4f}]",
             why=f"on {effect.n} requests the model answers without it as with it, up to rounding",
             fix="try it: the requests may not be of the kind that the text is about",
         )
