@@ -375,16 +375,16 @@ def test_gradient_checkpointing_trains_alike(prepared):
 
 
 def test_loss_that_explodes_is_told_and_the_best_kept(prepared, monkeypatch, tmp_path):
-    from softprompt.training import losses
+    from softprompt.training import step as steps
 
     numbers = iter(range(100))
-    original = losses.token_losses
+    original = steps.token_losses
 
     def explodes(*args):
         found = original(*args)
         return replace(found, values=found.values * (float("nan") if next(numbers) == 4 else 1))
 
-    monkeypatch.setattr(losses, "token_losses", explodes)
+    monkeypatch.setattr(steps, "objective_of", lambda task: explodes)
     with pytest.raises(SoftPromptError) as caught:
         tune(prepared())
     assert "not finite at step 5" in caught.value.what and "step 3" in caught.value.why
