@@ -25,6 +25,7 @@ def examples():
         ids = tuple(range(10 + index, 10 + index + length))
         rendered = SimpleNamespace(input="")
         encoded = {"input_ids": ids, "target_ids": (1, 2), "places": (), "value": None}
+        encoded |= {"answers": ((1, 2),), "answer_tokens": 2}
         rows.append(SimpleNamespace(**encoded, prompt=0, rendered=rendered))
     return rows
 
