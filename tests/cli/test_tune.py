@@ -128,7 +128,7 @@ def test_nan_loss_stops_keeps_a_good_state_and_suggests_a_rate(run, recipe, tmp_
         found = real(*arguments)
         return replace(found, values=found.values * (float("nan") if len(calls) > 2 else 1.0))
 
-    monkeypatch.setattr(step, "token_losses", diverging)
+    monkeypatch.setattr(step, "objective_of", lambda task: diverging)
     message = run("tune", recipe, "eval_every=1", "lr=0.3")
     assert message.code == 1
     assert "not finite at step 3" in message.err and "train.lr=" in message.err
@@ -146,7 +146,7 @@ def test_gradient_that_is_not_finite_leaves_the_start(run, recipe, tmp_path, mon
         found = real(*arguments)
         return replace(found, values=(found.values * 0).sqrt())  # 0, with a gradient of NaN
 
-    monkeypatch.setattr(step, "token_losses", steep)
+    monkeypatch.setattr(step, "objective_of", lambda task: steep)
     assert run("tune", recipe).code == 1
     tensors = load_file(tmp_path / "out" / "state.safetensors")
     assert all(torch.isfinite(tensor).all() for tensor in tensors.values())
@@ -169,7 +169,7 @@ def test_memory_that_runs_out_elsewhere_is_said(run, recipe, monkeypatch):
     def refuse(*arguments):
         raise RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: 5 bytes")
 
-    monkeypatch.setattr(step, "token_losses", refuse)
+    monkeypatch.setattr(step, "objective_of", lambda task: refuse)
     message = run("tune", recipe)
     assert message.code == 1 and "memory ran out" in message.err and "batch_size" in message.err
 
