@@ -56,18 +56,18 @@ def main() -> int:
         "softprompt, auto": SoftPromptLM(lm=lm),
     }
     wrong = False
-    for kind, asked in requests(options.rows).items():
+    for kind, batch in requests(options.rows).items():
         seconds, answers = {}, {}
         for _ in range(2):
             for name, model in {"hf": theirs, **ours}.items():
                 start = time.perf_counter()
-                answers[name] = getattr(model, kind)(asked, disable_tqdm=True)
+                answers[name] = getattr(model, kind)(batch, disable_tqdm=True)
                 seconds[name] = time.perf_counter() - start
         difference, same = compared(answers["hf"], [answers[name] for name in ours])
         wrong |= not same
         times = ", ".join(f"{name} {value:.1f} s" for name, value in seconds.items())
         print(
-            f"{kind}: {len(asked)} requests; {times}; largest difference {difference:.1e}; equal: {same}",
+            f"{kind}: {len(batch)} requests; {times}; largest difference {difference:.1e}; equal: {same}",
             flush=True,
         )
     return int(wrong)
@@ -76,11 +76,13 @@ def main() -> int:
 def compared(wanted: list[Any], others: list[list[Any]]) -> tuple[float, bool]:
     """Return the largest difference of a number, and whether all flags and texts are the same."""
     if isinstance(wanted[0], str):
-        return 0.0, all(found == wanted for found in others)
-    values = [[item[0] if isinstance(item, tuple) else item for item in found] for found in (wanted, *others)]
-    flags = [[item[1] for item in found if isinstance(item, tuple)] for found in (wanted, *others)]
-    far = max(abs(a - b) for found in values[1:] for a, b in zip(values[0], found, strict=True))
-    return far, all(found == flags[0] for found in flags)
+        return 0.0, all(answers == wanted for answers in others)
+    values = [
+        [item[0] if isinstance(item, tuple) else item for item in answers] for answers in (wanted, *others)
+    ]
+    flags = [[item[1] for item in answers if isinstance(item, tuple)] for answers in (wanted, *others)]
+    far = max(abs(a - b) for answers in values[1:] for a, b in zip(values[0], answers, strict=True))
+    return far, all(answers == flags[0] for answers in flags)
 
 
 if __name__ == "__main__":

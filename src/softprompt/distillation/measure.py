@@ -29,7 +29,7 @@ SHOWN = 3  # requests that are answered side by side
 
 
 @dataclass(frozen=True)
-class Comparison:
+class Figures:
     """The figures of the requests that were kept apart (test rows), and the costs."""
 
     ways: dict[str, dict[str, Any]]  # by what comes ahead of a request: metrics with intervals
@@ -71,7 +71,7 @@ class _Fixed(SoftPrompt):
 
 def measure(
     run: Run, text: str, rows: Sequence[Answer], seconds: float, answered: tuple[int, int]
-) -> Comparison:
+) -> Figures:
     """Score every way to answer `rows`, against the answers and distributions of the full text."""
     prepared = run.prepared
     lm, recipe = prepared.lm, prepared.recipe
@@ -95,7 +95,7 @@ def measure(
         }
         for i, row in enumerate(rows[:SHOWN])
     ]
-    return Comparison(
+    return Figures(
         ways={name: result.to_json() for name, result in results.items()},
         share=share_kept(results["vectors"], results["no text"]),
         text_tokens=round(_mean_tokens(ways["text"][1]) - _mean_tokens(examples)),

@@ -23,7 +23,7 @@ from ..training.teacher import teacher_encoder
 from ..training.tune import tune
 from ..tuned import Tuned
 from .answers import answers, usable
-from .measure import Comparison, measure
+from .measure import Figures, measure
 from .requests import read_requests
 
 REQUESTS = "requests.jsonl"
@@ -38,7 +38,7 @@ class Distilled:
     """The tuned vectors, and what is left of the text's effect with them."""
 
     run: Run
-    comparison: Comparison
+    comparison: Figures
     folder: Path  # of the teacher's answers and the report
 
     @property
