@@ -178,7 +178,7 @@ def test_every_kind_of_task_has_its_place_in_the_docs():
     import yaml
 
     from softprompt.config.load import recipe_from_dict
-    from softprompt.config.schema import TaskConfig
+    from softprompt.config.sections.task import TaskConfig
     from softprompt.evaluation.metrics import default_metrics
 
     page = (ROOT / "docs/tasks.md").read_text(encoding="utf-8")

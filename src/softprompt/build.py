@@ -14,7 +14,8 @@ from .artifacts.artifact import Artifact
 from .artifacts.hub.download import folder_of
 from .artifacts.hub.reference import is_reference
 from .config.load import recipe_from_dict
-from .config.schema import MethodConfig, Recipe
+from .config.schema import Recipe
+from .config.sections.model import MethodConfig
 from .data import from_recipe
 from .data.capacity import Room
 from .data.chat import DATE, Chat

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from softprompt._system import notes
-from softprompt.config.schema import TrackConfig, TrackerConfig
+from softprompt.config.sections.track import TrackConfig, TrackerConfig
 from softprompt.errors import SoftPromptError
 from softprompt.tracking import feed as feeds
 from softprompt.tracking.base import Subject, Tracker

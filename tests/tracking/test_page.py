@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from softprompt.config.schema import TrackConfig
+from softprompt.config.sections.track import TrackConfig
 from softprompt.tracking.registry import TRACKERS
 
 PAGE = (Path(__file__).parents[2] / "docs" / "tracking.md").read_text(encoding="utf-8")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from softprompt.config.schema import TrackConfig
+from softprompt.config.sections.track import TrackConfig
 from softprompt.tracking.base import Subject
 from softprompt.tracking.journal import FILE, read
 from softprompt.tracking.session import Session

@@ -55,7 +55,7 @@ def open_recipe(path: Path, overrides: Sequence[str] | None) -> Recipe:
     Where an override chooses another method, options of the recipe that this method lacks are left out.
     """
     from ..config.load import load_recipe
-    from ..config.schema import MethodConfig
+    from ..config.sections.model import MethodConfig
     from ..methods import find, option_names
 
     recipe = load_recipe(path, overrides or (), method_option_names=option_names())

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ..config.schema import Recipe, UnseenConfig
+from ..config.schema import Recipe
+from ..config.sections.compare import UnseenConfig
 from ..data.sources import Row, read_rows
 from ..data.spelling import distinct, same_form
 from ..data.split import limit_rows, split_rows

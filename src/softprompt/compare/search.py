@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ..config.schema import CompareConfig
+from ..config.sections.compare import CompareConfig
 from .candidates import Candidate
 from .records.store import Record
 

@@ -17,7 +17,8 @@ import yaml
 
 from .._system.files import write_text
 from .._system.progress import say
-from ..config.schema import Recipe, TrackConfig
+from ..config.schema import Recipe
+from ..config.sections.track import TrackConfig
 from ..tracking.base import Subject
 from ..tracking.feed import Feed
 from ..tracking.journal import read

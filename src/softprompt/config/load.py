@@ -21,7 +21,8 @@ from softprompt._system.paths import expanded
 from softprompt._system.secrets import without_secrets
 from softprompt.config.mistakes import Mistakes, keys_of, kind_of
 from softprompt.config.recipe_paths import resolve_paths
-from softprompt.config.schema import MOVED, PREFERRED, SECTIONS, SHORTHAND, Recipe, track_section
+from softprompt.config.schema import MOVED, PREFERRED, SECTIONS, SHORTHAND, Recipe
+from softprompt.config.sections.track import track_section
 from softprompt.config.text import read_recipe
 from softprompt.config.yaml import KeyPath, Reading, TooMuchError, read_value
 from softprompt.errors import SoftPromptError, nearest

@@ -11,7 +11,9 @@ from typing import Any
 
 from softprompt._system.paths import expanded, shown, unexpanded, unusable
 from softprompt.config.mistakes import Mistakes
-from softprompt.config.schema import ModelConfig, Recipe, TrackConfig
+from softprompt.config.schema import Recipe
+from softprompt.config.sections.model import ModelConfig
+from softprompt.config.sections.track import TrackConfig
 
 #: Settings that are folders which the run writes to.
 WRITTEN: tuple[tuple[str, ...], ...] = (

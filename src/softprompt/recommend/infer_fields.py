@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..config.schema import PAIRS
+from ..config.sections.task import PAIRS
 from ..data.labels import MAX_LABELS
 from ..errors import SoftPromptError
 from .requirements import LABEL_WORDS, ROWS_A_LABEL

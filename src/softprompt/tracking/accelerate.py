@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, final
 
-from ..config.schema import TrackerConfig
+from ..config.sections.track import TrackerConfig
 from ..errors import SoftPromptError
 from .base import Status, Subject, Tracker, missing
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from ..config.schema import TrackerConfig
+from ..config.sections.track import TrackerConfig
 from ..errors import SoftPromptError
 from .values import Scalar
 

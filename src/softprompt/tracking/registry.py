@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from ..config.schema import TrackConfig, TrackerConfig
+from ..config.sections.track import TrackConfig, TrackerConfig
 from . import accelerate
 from .base import Subject, Tracker
 from .mlflow import MLflow

@@ -7,7 +7,7 @@ from typing import Any, final
 
 from .._system.notes import note
 from .._system.progress import say
-from ..config.schema import TrackConfig
+from ..config.sections.track import TrackConfig
 from ..errors import SoftPromptError
 from .base import Status, Subject, Tracker
 from .feed import Feed

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, final
 from urllib.parse import urlsplit
 
-from ..config.schema import TrackerConfig
+from ..config.sections.track import TrackerConfig
 from ..errors import SoftPromptError
 from .base import Status, Tracker
 

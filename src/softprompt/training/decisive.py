@@ -14,7 +14,8 @@ from .. import methods
 from .._system.files import sha256
 from ..artifacts.hub.download import folder_of
 from ..build import teacher_text
-from ..config.schema import WHERE, Recipe
+from ..config.schema import Recipe
+from ..config.sections.model import WHERE
 from ..data.example import Example
 from ..lm import finetune
 from .learner import Optimization

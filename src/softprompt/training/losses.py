@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from ..config.schema import TaskConfig
+from ..config.sections.task import TaskConfig
 from ..data.collate import Batch
 from ..lm.apply import injection_for
 from ..lm.base import LanguageModel

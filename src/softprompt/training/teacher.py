@@ -16,7 +16,8 @@ from ..build import encoder_of, teacher_text, template_of
 from ..cache import disk_store
 from ..cache.folders import cache_place
 from ..cache.teacher import TeacherDistributions
-from ..config.schema import MethodConfig, Recipe
+from ..config.schema import Recipe
+from ..config.sections.model import MethodConfig
 from ..data.chat import Chat
 from ..data.encode import Encoder
 from ..data.example import Example

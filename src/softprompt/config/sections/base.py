@@ -1,0 +1,27 @@
+"""All sections are frozen, and take no unknown key."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+
+Positive = Annotated[int, Field(ge=1, le=10**12)]
+Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]  # a learning rate
+Name = Annotated[str, Field(min_length=1)]
+Inside = Annotated[float, Field(gt=0, lt=1)]
+Fraction = Annotated[float, Field(ge=0, le=1)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]
+
+
+class Section(BaseModel):
+    # Frozen: a recipe is fingerprinted, so it must not change under a run. Numbers become text where
+    # text is asked for, so that `labels: [0, 1]` needs no quotes.
+    model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
+
+
+def mistake(text: str) -> PydanticCustomError:
+    # Braces would be read as placeholders of pydantic's message template.
+    return PydanticCustomError("mistake", "{text}", {"text": text})

@@ -1,0 +1,90 @@
+"""The sections `model`, `method`, `base` and `train` say what is trained, and how."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import ConfigDict, Field, model_serializer
+
+from softprompt.config.sections.base import Fraction, Name, NonNegative, Positive, Rate, Section, Seed
+
+
+class ModelConfig(Section):
+    """The base model is a hub id, a folder, a GGUF file or an alias; the other keys say how it is loaded.
+
+    A key that is not set has no effect. The precision is `train.dtype` (`dtype` here is another way to write
+    it). The token is never written anywhere.
+    """
+
+    id: Name = "smollm2"
+    revision: Name | None = None  # of a hub id: a branch, a tag or a commit
+    token: Annotated[Name | None, Field(exclude=True, repr=False)] = None  # for the hub; `$NAME` is expanded
+    device_map: Name | dict[str, int | str] | None = None  # as transformers takes it: auto, …
+    quantization: dict[str, Any] | None = None  # the fields of transformers' quantization configurations
+    attn_implementation: Name | None = None  # sdpa or eager; None: sdpa where the family has it
+    trust_remote_code: bool = False  # run code that comes with the checkpoint
+
+    def __str__(self) -> str:
+        return self.id
+
+    def settings(self, *, token: bool = False) -> dict[str, Any]:
+        """Return the keys that are set, by name; with the token only where `token` is true."""
+        values = {key: getattr(self, key) for key in type(self).model_fields if token or key != "token"}
+        return {key: v for key, v in values.items() if key == "id" or v not in (None, False)}
+
+    @model_serializer
+    def _written(self) -> str | dict[str, Any]:
+        settings = self.settings()
+        return self.id if len(settings) == 1 else settings
+
+
+class MethodConfig(Section):
+    """A method is named by its published name; every other key is an option, which its registry checks."""
+
+    model_config = ConfigDict(extra="allow")
+    name: Name = "prompt-tuning"
+
+    def options(self) -> dict[str, Any]:
+        """Return a copy of the method's options, as written."""
+        return dict(self.model_extra or {})
+
+
+class BaseConfig(Section):
+    """The base model's weights are frozen or trained; rank, alpha and targets are those of LoRA."""
+
+    mode: Literal["frozen", "lora", "full"] = "frozen"
+    rank: Positive = 8
+    alpha: Positive = 16
+    targets: list[Name] | None = None
+    lr: Rate | None = None
+
+
+class TrainConfig(Section):
+    """The optimisation has these settings; `lr` None means the method's own default."""
+
+    steps: Positive = 200
+    batch_size: Positive = 32
+    batch_tokens: Positive | None = None  # padded tokens a step, in place of batch_size rows
+    lr: Rate | None = None
+    weight_decay: NonNegative = 0.0
+    warmup: Fraction = 0.05  # fraction of the steps
+    schedule: Literal["cosine", "linear", "constant"] = "cosine"
+    clip: NonNegative = 1.0  # largest gradient norm; 0 does not clip
+    eval_every: Positive | None = None
+    patience: Positive | None = None  # evaluations without a new best before training stops
+    seed: Seed = 0
+    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    cache: Literal["auto", "ram", "disk", "off"] = "auto"  # where keys and values of the inputs are kept
+    cache_dtype: Literal["auto", "int8"] = "auto"  # auto: the model's own precision
+    cache_budget_mb: Positive | None = None  # of memory; None: 40 % of what is free
+    cache_disk_mb: Positive | None = None  # of disk, all caches together; None: 40 % of what is free
+    cache_folder: Name | None = None  # None: kv/ in $SOFTPROMPT_CACHE or ~/.cache/softprompt
+    threads: Positive | None = None  # None: the physical cores that this process may use
+    gradient_checkpointing: bool | Literal["auto"] = "auto"  # auto: if memory is short
+    devices: Positive | Literal["auto"] | None = None  # processes on this machine, one for each GPU
+    shard: bool = False  # the frozen base is split over the devices, instead of a copy on each
+    apart: bool = False  # each prompt of `data.prompt_field` alone: optimizer, early stop, artifact
+
+
+CACHE_PLACE = ("cache_folder", "cache_disk_mb")
+WHERE = ("devices", "shard")  # which devices compute; the numbers agree to rounding

@@ -1,0 +1,114 @@
+"""The sections `data`, `template`, `task` and `teacher` say which rows there are, and what is predicted."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import model_validator
+
+from softprompt.config.sections.base import Inside, Name, Positive, Rate, Section, mistake
+
+
+class DataConfig(Section):
+    """The places that rows are read from, each a file, a folder or `hf:NAME[:SPLIT]`."""
+
+    train: Name
+    dev: Name | None = None
+    test: Name | None = None
+    prompt_field: Name | None = None  # the column that names each row's prompt
+    limit: Positive | None = None  # train rows kept, after a seeded shuffle
+    dev_fraction: Inside = 0.1  # taken from train if `dev` is not given
+    dev_limit: Positive | None = 500
+    max_input_tokens: Positive | None = None  # longer inputs lose their first tokens
+    max_target_tokens: Positive | None = None  # longer generation targets lose their last tokens
+
+
+class TemplateConfig(Section):
+    """The templates are Jinja2 over a row's fields, used literally (spaces are kept)."""
+
+    input: Name = "{{ input }}"
+    target: Name = "{{ target }}"
+    rejected: Name | None = None  # preference: the answer that the target is preferred to
+    chat: bool = False  # wrap the input in the model's own chat template
+    system: str | None = None
+    chat_options: dict[str, Any] = {}  # variables of the chat template: enable_thinking, …
+    chat_date: Name | None = None  # the date that a chat template may write, as 2024-07-26
+
+    @model_validator(mode="after")
+    def _needs_chat(self) -> TemplateConfig:
+        if self.system is not None and not self.chat:
+            raise mistake("`system` has an effect only with `chat: true`; else put the text into `input`")
+        for key in ("chat_options", "chat_date"):
+            if getattr(self, key) and not self.chat:
+                raise mistake(f"`{key}` has an effect only with `chat: true`")
+        return self
+
+
+class TaskConfig(Section):
+    """The task is what is predicted, and how it is scored."""
+
+    kind: Literal[
+        "generation", "classification", "choice", "token-classification", "regression", "preference"
+    ] = "generation"
+    labels: list[Name] | None = None  # classification; None: the distinct targets of the training rows
+    head: bool = False  # classification: a trained head predicts labels that are no words
+    verbalizer: dict[Name, Name] | None = None  # masked words: the word for each label
+    words: Name = "words"  # token-classification: the field that holds the row's list of words
+    tags: Name = "tags"  # and the one that holds their tags
+    choices: Name | None = None  # choice: the field that holds the row's list of choices
+    references: Name | None = None  # generation: the field that holds a list of reference texts
+    beta: Rate = 0.1  # preference: how strongly DPO keeps to the reference model
+    objective: Literal["targets", "distil"] = "targets"  # the tokens themselves, or a teacher's distributions
+    metrics: list[Name] | None = None
+    max_new_tokens: Positive = 64
+
+    @model_validator(mode="after")
+    def _fields_fit_kind(self) -> TaskConfig:
+        if self.kind == "choice" and self.choices is None:
+            raise mistake("`kind: choice` needs `choices`, the field that holds a row's list of choices")
+        if self.kind != "choice" and self.choices is not None:
+            raise mistake(f"`choices` belongs to `kind: choice`, but kind is {self.kind}")
+        for key in ("head", "verbalizer"):
+            if getattr(self, key) and self.kind != "classification":
+                raise mistake(f"`{key}` belongs to `kind: classification`, but kind is {self.kind}")
+        if "beta" in self.model_fields_set and self.kind != "preference":
+            raise mistake(f"`beta` belongs to `kind: preference`, but kind is {self.kind}")
+        if self.references is not None and self.kind == "preference":
+            raise mistake("`references` belongs to `kind: generation`, but kind is preference")
+        if self.head and self.verbalizer:
+            raise mistake("`verbalizer` names words, but with `head: true` labels are no words")
+        if self.objective == "distil" and self.kind != "generation":
+            raise mistake(f"`objective: distil` belongs to `kind: generation`, but kind is {self.kind}")
+        if self.labels is None:
+            return self
+        if self.kind not in ("classification", "token-classification"):
+            raise mistake(f"`labels` belongs to `kind: classification`, but kind is {self.kind}")
+        twice = sorted({label for label in self.labels if self.labels.count(label) > 1})
+        if twice:
+            raise mistake(f"`labels` holds {', '.join(map(repr, twice))} more than once")
+        if len(self.labels) < 2:
+            raise mistake("`labels` needs at least two labels")
+        return self
+
+    @property
+    def needs_head(self) -> bool:
+        """Return whether a head answers, which is trained and saved with the prompt."""
+        return self.head or self.kind in ("token-classification", "regression")
+
+
+#: The templates of a preference task, for rows as they are usually published.
+PAIRS = {"input": "{{ prompt }}", "target": "{{ chosen }}", "rejected": "{{ rejected }}"}
+
+
+class TeacherConfig(Section):
+    """The teacher of `task.objective: distil` is the frozen model with this text ahead of each input."""
+
+    text: Name | None = None
+    file: Name | None = None  # that holds the text
+    top_k: Positive = 20  # of its likeliest tokens whose probabilities are kept; the rest is one class
+
+    @model_validator(mode="after")
+    def _one_text(self) -> TeacherConfig:
+        if self.text is not None and self.file is not None:
+            raise mistake("`teacher` needs a text or the file that holds it, not both")
+        return self
