@@ -103,9 +103,10 @@ def tune(
 def distill(
     lm: LanguageModel | str | Path,
     text: str,
-    requests: Rows | Sequence[str] | str,
+    requests: Rows | Sequence[str] | str | None = None,
     *,
     field: str | None = None,
+    count: int = 96,
     vectors: int = 64,
     method: str | MethodOptions = "prefix-tuning",
     output: str | Path = "runs/distilled",
@@ -119,9 +120,10 @@ def distill(
     """Turn a text that every request repeats into vectors, and measure how much of its effect they keep.
 
     `requests` are texts, rows, or a file of rows, whose field `field` holds a request; some are kept apart to
-    measure on. With `chat` (default: where the model has a chat template) the text is the system text, else
-    it comes ahead of each request. `vectors` is the method's `length`; `settings` are those of `tune`.
-    The result has `tuned`, `share` (the share of the text's effect with its interval) and `report()`.
+    measure on. Without them the model writes `count` requests itself. With `chat` (default: where the model
+    has a chat template) the text is the system text, else it comes ahead of each request. `vectors` is the
+    method's `length`; `settings` are those of `tune`. The result has `tuned`, `share` (the share of the
+    text's effect with its interval) and `report()`.
     Raises SoftPromptError for a text or requests that cannot be used.
     """
     base = base_given(lm)
@@ -136,7 +138,14 @@ def distill(
     check_room(recipe, restart=restart, overwrite=overwrite)
     with shown(progress):
         return distil(
-            recipe, requests, field=field, lm=loaded, hooks=hooks, restart=restart, overwrite=overwrite
+            recipe,
+            requests,
+            field=field,
+            count=count,
+            lm=loaded,
+            hooks=hooks,
+            restart=restart,
+            overwrite=overwrite,
         )
 
 

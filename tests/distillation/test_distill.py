@@ -9,12 +9,15 @@ import pytest
 
 import softprompt
 from softprompt.cli import main
+from softprompt.config.load import recipe_from_dict
+from softprompt.distillation import answers, self_study
 from softprompt.distillation import run as module
 from softprompt.distillation.answers import usable
 from softprompt.distillation.measure import share_kept
 from softprompt.distillation.requests import read_requests
 from softprompt.errors import SoftPromptError
 from softprompt.evaluation.evaluator import Evaluation, Record
+from softprompt.training.teacher import teacher_encoder
 
 TEXT = "say it backwards, please, and loud"
 WORDS = ["sun", "mud", "cake", "rain", "song", "ache", "gift", "loss", "tree", "fog"]
@@ -23,12 +26,13 @@ SETTINGS = {"steps": 12, "batch_size": 4, "lr": 0.05, "dtype": "float32", "max_n
 
 
 @pytest.fixture
-def answered(tmp_path):
+def answered(tmp_path, monkeypatch):
     """The teacher's answers are there: a random model ends its answers too rarely for a small test."""
     folder = tmp_path / "out-distill"
     folder.mkdir()
-    rows = [{"request": text, "answer": text[::-1], "complete": True} for text in REQUESTS]
+    rows = [{"request": text, "answer": text[::-1], "complete": True, "teacher": "same"} for text in REQUESTS]
     rows[3]["complete"] = False
+    monkeypatch.setattr(answers, "_identity", lambda recipe, lm: "same")
     (folder / "requests.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     return tmp_path
 
@@ -75,6 +79,49 @@ def test_the_teachers_answers_are_kept(model_folder, tmp_path, monkeypatch):
     monkeypatch.setattr(lm, "generate", lambda *a, **o: pytest.fail("answered again"))
     with pytest.raises(SoftPromptError, match="none of the teacher's"):
         softprompt.distill(lm, TEXT, REQUESTS, output=tmp_path / "out", **SETTINGS)
+
+
+def test_answers_of_another_text_are_not_used(model_folder, tmp_path):
+    lm = softprompt.load(str(model_folder), dtype="float32")
+    written = []
+    for text in (TEXT, TEXT + "!", TEXT):
+        with pytest.raises(SoftPromptError, match="of the teacher's 20 answers"):
+            softprompt.distill(lm, text, REQUESTS, output=tmp_path / "out", **SETTINGS)
+        written.append((tmp_path / "out-distill/requests.jsonl").read_text())
+    assert written[0] == written[2] and written[0].split('"teacher"')[1] != written[1].split('"teacher"')[1]
+
+
+def test_the_model_writes_requests_itself(model_folder, tmp_path, monkeypatch):
+    """Texts are drawn; a second call takes those that are there. Requests of one wording stay together."""
+    lm = softprompt.load(str(model_folder), dtype="float32")
+    texts = iter(f"what is {word} number {i}" for i in range(40) for word in WORDS)
+    monkeypatch.setattr(self_study, "_cleaned", lambda text: next(texts))
+    monkeypatch.setattr(type(lm), "ends", property(lambda self: frozenset(range(101))))
+    recipe = recipe_from_dict(
+        {
+            "data": "x",
+            "template": {"input": "{{ request }}"},
+            "task": {"objective": "distil"},
+            "teacher": {"text": TEXT},
+        }
+    )
+    encoder = teacher_encoder(recipe, lm, ("default",))
+    file = tmp_path / "self_study.jsonl"
+    split = self_study.self_study(recipe, lm, encoder, 40, file)
+    rows = [json.loads(line) for line in file.read_text().splitlines()]
+    assert len(rows) == len(split.every) == len(set(split.every)) == 40
+    assert {row["kind"] for row in rows} == set(self_study.WORDINGS)
+    wording = {row["request"]: row["wording"] for row in rows}
+    sides = [{wording[text] for text in part} for part in (split.train, split.dev, split.test)]
+    assert all(sides) and not (sides[0] & sides[1] or sides[0] & sides[2] or sides[1] & sides[2])
+    monkeypatch.setattr(lm, "generate", lambda *a, **o: pytest.fail("written again"))
+    assert self_study.self_study(recipe, lm, encoder, 40, file) == split
+
+
+def test_a_model_that_cannot_imagine_requests():
+    rows = [{"kind": "a", "wording": "b", "request": str(i)} for i in range(20)]
+    with pytest.raises(SoftPromptError, match="only 20 requests that differ, in 1 ways"):
+        self_study.split_by_wording(rows, 0)
 
 
 def test_command(model_folder, answered, capsys, monkeypatch):
@@ -133,7 +180,6 @@ def test_empty_answers():
     ("arguments", "words"),
     [
         ([], "no text was given"),
-        (["--system", "system.txt"], "no requests were given"),
         (["recipe.yaml", "--system", "system.txt"], "a recipe and --system were given"),
     ],
 )

@@ -28,8 +28,14 @@ def distill(
         Path | None, typer.Option("--system", metavar="FILE", help="The system prompt that becomes vectors.")
     ] = None,
     requests: Annotated[
-        str | None, typer.Option("--requests", metavar="FILE", help="Rows of requests that follow the text.")
+        str | None,
+        typer.Option(
+            "--requests", metavar="FILE", help="Rows of requests; without them the model writes some itself."
+        ),
     ] = None,
+    count: Annotated[
+        int, typer.Option("--count", min=8, metavar="N", help="How many requests the model writes itself.")
+    ] = 96,
     field: Annotated[
         str | None, typer.Option("--field", metavar="NAME", help="The field that holds a row's request.")
     ] = None,
@@ -51,6 +57,7 @@ def distill(
 
     \b
     Example:
+      softprompt distill --system system.txt
       softprompt distill --system system.txt --requests requests.jsonl
       softprompt distill --system system.txt --requests requests.jsonl --vectors 16 output=runs/pirate
     """
@@ -60,12 +67,6 @@ def distill(
     from ..training.tune import Interrupted
 
     recipe = _recipe(settings or [], system, vectors)
-    if requests is None:
-        raise SoftPromptError(
-            "no requests were given",
-            why="the vectors learn from the model's answers to them",
-            fix="--requests FILE, rows with a field 'request'; some hundreds are better than a few",
-        )
     folder = Path(recipe.output)
     with held([folder]), Interruption() as interruption:
         try:
@@ -75,6 +76,7 @@ def distill(
                 recipe,
                 requests,
                 field=field,
+                count=count,
                 hooks=interruption.hooks(),
                 restart=restart,
                 overwrite=overwrite,

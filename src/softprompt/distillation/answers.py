@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,6 +11,7 @@ import torch
 
 from .._system.files import write_text
 from .._system.progress import task
+from ..build import teacher_text
 from ..config.schema import Recipe
 from ..data.batching import by_tokens
 from ..data.collate import collate
@@ -17,9 +19,10 @@ from ..data.encode import Encoder
 from ..errors import SoftPromptError
 from ..lm.base import LanguageModel
 from ..lm.generation import answering, tokens_of
+from ..lm.loading import fingerprint
 
 BATCH_TOKENS = 4096  # of inputs and answers, padding included
-Answer = dict[str, str | bool]  # request, answer, complete
+Answer = dict[str, str | bool]  # request, answer, complete, and a name of the teacher
 
 
 def answers(
@@ -27,10 +30,12 @@ def answers(
 ) -> list[Answer]:
     """Return the teacher's greedy answers, in the order of the requests.
 
-    Those that `file` holds are not computed again; the others are added to it as they are written, so that a
-    run that was killed resumes. An answer that reached `task.max_new_tokens` is not complete.
+    Those that `file` holds of the same teacher are not computed again. The others are added to it as they are
+    written, so that a run that was killed resumes. An answer that reached `task.max_new_tokens` is not
+    complete.
     """
-    known = _read(file)
+    of_text = _identity(recipe, lm)
+    known = {request: row for request, row in _read(file).items() if row.get("teacher") == of_text}
     missing = [text for text in requests if text not in known]
     options = answering(lm, recipe.task.max_new_tokens)
     examples = [encoder.encode({"request": text}, with_target=False) for text in missing]
@@ -45,7 +50,8 @@ def answers(
             for i, ids in zip(rows, outputs, strict=True):
                 complete = any(token in lm.ends for token in ids)
                 text = encoder.decode(ids)
-                known[missing[i]] = {"request": missing[i], "answer": text, "complete": complete}
+                row = {"request": missing[i], "answer": text, "complete": complete, "teacher": of_text}
+                known[missing[i]] = row
             _write(file, known)
             done += len(rows)
             progress.at(done)
@@ -68,6 +74,17 @@ def usable(written: Sequence[Answer], most: int) -> list[Answer]:
         why="the model ends its answer at once, with the text in front of the request",
         fix="try the text with `softprompt generate MODEL --system FILE`, and change it",
     )
+
+
+def _identity(recipe: Recipe, lm: LanguageModel) -> str:
+    """Name the teacher: its text, the model, the template and the length of its answers."""
+    parts = [
+        teacher_text(recipe),
+        fingerprint(lm),
+        recipe.template.model_dump(mode="json"),
+        recipe.task.max_new_tokens,
+    ]
+    return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
 
 
 def _read(file: Path) -> dict[str, Answer]:

@@ -25,9 +25,12 @@ from ..tuned import Tuned
 from .answers import answers, usable
 from .measure import Figures, measure
 from .requests import read_requests
+from .self_study import self_study
 
 REQUESTS = "requests.jsonl"
+SELF_STUDY = "self_study.jsonl"
 REPORT = "distill.json"
+COUNT = 96  # requests that the model writes where none are given
 LEAST_EFFECT = 0.003  # nats a token: as much comes from the rounding of bfloat16
 PROBED = 32  # requests by which a text's effect is judged before anything is trained
 PROMPTS = ("default",)
@@ -80,9 +83,10 @@ def recipe_of(settings: Mapping[str, Any], text: str, *, chat: bool) -> dict[str
 
 def distil(
     recipe: Recipe,
-    requests: str | Iterable[Mapping[str, Any] | str],
+    requests: str | Iterable[Mapping[str, Any] | str] | None,
     *,
     field: str | None = None,
+    count: int = COUNT,
     lm: LanguageModel | None = None,
     hooks: Hooks | None = None,
     restart: bool = False,
@@ -91,14 +95,18 @@ def distil(
     """Distil the text of the recipe's teacher into vectors, and measure them on requests kept apart.
 
     `requests` are texts or rows, or the name of a file of rows; `field` names the field that holds a request.
-    The teacher's answers are kept in `OUTPUT-distill/requests.jsonl`, and used again by the next call.
+    Without them the model writes `count` itself, kept in `OUTPUT-distill/self_study.jsonl`. The teacher's
+    answers are kept in `OUTPUT-distill/requests.jsonl`, and used again by the next call.
     Raises SoftPromptError for a text or requests that cannot be used, and for a text that changes nothing.
     """
     hooks, started = hooks or Hooks(), time.perf_counter()
-    split = read_requests(requests, field, recipe.train.seed)
+    split = None if requests is None else read_requests(requests, field, recipe.train.seed)
     folder = Path(f"{recipe.output}-distill")
     lm = lm or load_base(recipe)
     encoder = teacher_encoder(recipe, lm, PROMPTS)
+    if split is None:
+        hooks.stage(f"the model writes {count} requests")
+        split = self_study(recipe, lm, encoder, count, folder / SELF_STUDY)
     hooks.stage("the teacher answers the requests")
     written = answers(recipe, lm, encoder, split.every, folder / REQUESTS)
     known = {row["request"]: row for row in usable(written, recipe.task.max_new_tokens)}
