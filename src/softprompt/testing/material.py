@@ -15,7 +15,9 @@ from torch import Tensor
 from .. import methods
 from ..data.collate import Batch, batch_of_ids
 from ..errors import unknown
+from ..injection import Injection
 from ..lm import families
+from ..lm.apply import injection_for
 from ..lm.base import LanguageModel
 from ..lm.causal import CausalLM
 from ..lm.features import size
@@ -139,3 +141,14 @@ def difference(a: Tensor, b: Tensor) -> float:
         return 0.0
     worst = (a - b).abs().max().item() / max(1.0, b.abs().max().item())
     return worst if worst == worst else float("inf")
+
+
+def rows_with(inputs: list[list[int]], prompts: list[int]) -> Batch:
+    """Return a batch of inputs under prompts; each target is one token."""
+    return batch_of_ids(inputs, [[11]] * len(inputs), prompts)
+
+
+@torch.no_grad()
+def injection_of(subject: MethodOnModel, method: SoftPrompt | None = None) -> Injection:
+    """Return what the method, or another one, injects for the rows of the check."""
+    return injection_for(subject.lm, method or subject.method, subject.batch)
