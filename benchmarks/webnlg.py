@@ -57,7 +57,8 @@ def main() -> None:
     from softprompt._system.memory import peak_memory
     from softprompt.config.load import recipe_from_dict
     from softprompt.data.sources import read_rows
-    from softprompt.evaluation.evaluator import evaluator_of, score
+    from softprompt.evaluation.evaluator import evaluator_of
+    from softprompt.evaluation.records import score
     from softprompt.training.prepare import prepare
     from softprompt.training.tune import Hooks, tune
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from softprompt.evaluation.evaluator import DevScore
+from softprompt.evaluation.records import DevScore
 from softprompt.training.checkpoint import Checkpoints, together
 from softprompt.training.learner import Learner, Optimization, Outcome
 from softprompt.training.loop import fit_together

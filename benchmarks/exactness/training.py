@@ -13,7 +13,7 @@ from transformers import BertConfig, BertForTokenClassification
 
 from softprompt.artifacts.interop import foreign
 from softprompt.data.collate import batch_of_ids
-from softprompt.evaluation.evaluator import DevScore
+from softprompt.evaluation.records import DevScore
 from softprompt.lm.base import LanguageModel
 from softprompt.lm.encoder import EncoderLM
 from softprompt.lm.families import HIDDEN, VOCAB, tiny

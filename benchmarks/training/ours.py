@@ -12,7 +12,7 @@ from torch import Tensor
 from softprompt import methods
 from softprompt.cache import Cache, InputCache, KeyValues, memory_store
 from softprompt.data.example import Example
-from softprompt.evaluation.evaluator import DevScore
+from softprompt.evaluation.records import DevScore
 from softprompt.injection import Injection
 from softprompt.lm.base import LanguageModel
 from softprompt.training.learner import Learner, Optimization

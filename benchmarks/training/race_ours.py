@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from softprompt.evaluation.evaluator import DevScore, evaluator_of
+from softprompt.evaluation.evaluator import evaluator_of
+from softprompt.evaluation.records import DevScore
 from softprompt.training.caches import first_needed, open_caches
 from softprompt.training.decisive import optimization
 from softprompt.training.learner import Learner

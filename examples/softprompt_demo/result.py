@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from softprompt.evaluation.evaluator import Evaluation, Record, score
+from softprompt.evaluation.records import Evaluation, Record, score
 
 from .corpus import Row
 from .plan import Size

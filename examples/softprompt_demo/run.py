@@ -25,7 +25,8 @@ from softprompt.data.example import Example
 from softprompt.data.fewshot import few_shot
 from softprompt.data.task import Limits, Task
 from softprompt.data.template import Template
-from softprompt.evaluation.evaluator import Evaluator, Record, evaluator_of
+from softprompt.evaluation.evaluator import Evaluator, evaluator_of
+from softprompt.evaluation.records import Record
 from softprompt.lm import loading
 from softprompt.methods.base import SoftPrompt
 from softprompt.training.prepare import prepare

@@ -19,7 +19,8 @@ from .data.encode import Encoder
 from .data.sources import read_rows
 from .errors import SoftPromptError
 from .evaluation.answering import listed, texts
-from .evaluation.evaluator import Evaluation, Evaluator, evaluator_of
+from .evaluation.evaluator import Evaluator, evaluator_of
+from .evaluation.records import Evaluation
 from .lm.base import LanguageModel
 from .methods.base import Setting, SoftPrompt
 from .methods.keyword_arguments import in_python

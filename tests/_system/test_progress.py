@@ -11,7 +11,7 @@ import softprompt
 from softprompt._system import progress
 from softprompt._system.display import Display, is_watched, left_of, shown
 from softprompt._system.progress import TimeLeft, duration, task, track
-from softprompt.evaluation.evaluator import DevScore
+from softprompt.evaluation.records import DevScore
 from softprompt.training.learner import Optimization
 from softprompt.training.loop import Event, Remaining
 from softprompt.training.reporting import few_dev_rows, following_steps

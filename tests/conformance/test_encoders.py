@@ -10,7 +10,7 @@ from tests.fit import fit
 
 from softprompt.artifacts import artifact
 from softprompt.data.collate import batch_of_ids
-from softprompt.evaluation.evaluator import DevScore
+from softprompt.evaluation.records import DevScore
 from softprompt.injection import Injection
 from softprompt.lm.apply import injection_for
 from softprompt.lm.families import ENCODERS

@@ -11,7 +11,7 @@ from tests.fit import fit
 
 from softprompt._system import files
 from softprompt.artifacts import artifact
-from softprompt.evaluation.evaluator import DevScore
+from softprompt.evaluation.records import DevScore
 from softprompt.training.learner import Optimization
 from softprompt.training.losses import next_token
 

@@ -7,7 +7,7 @@ import torch
 from tests.fit import fit
 
 from softprompt.errors import SoftPromptError
-from softprompt.evaluation.evaluator import DevScore
+from softprompt.evaluation.records import DevScore
 from softprompt.training.checkpoint import FILE, saved_step
 from softprompt.training.learner import Optimization
 from softprompt.training.losses import next_token

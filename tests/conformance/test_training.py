@@ -11,7 +11,7 @@ import torch
 from tests.fit import fit
 
 from softprompt import methods
-from softprompt.evaluation.evaluator import DevScore
+from softprompt.evaluation.records import DevScore
 from softprompt.injection import Prefix
 from softprompt.lm.apply import injection_for
 from softprompt.training.learner import Optimization

@@ -16,7 +16,7 @@ from softprompt.distillation.answers import usable
 from softprompt.distillation.measure import share_kept
 from softprompt.distillation.requests import read_requests
 from softprompt.errors import SoftPromptError
-from softprompt.evaluation.evaluator import Evaluation, Record
+from softprompt.evaluation.records import Evaluation, Record
 from softprompt.training.teacher import teacher_encoder
 
 TEXT = "say it backwards, please, and loud"

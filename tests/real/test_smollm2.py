@@ -8,7 +8,7 @@ from tests.fit import fit
 
 import softprompt
 from softprompt import methods
-from softprompt.evaluation.evaluator import DevScore
+from softprompt.evaluation.records import DevScore
 from softprompt.injection import Injection, Prefix
 from softprompt.lm.apply import injection_for
 from softprompt.training.learner import Optimization

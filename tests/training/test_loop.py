@@ -10,7 +10,7 @@ import torch
 from tests.fit import fit
 from torch import nn
 
-from softprompt.evaluation.evaluator import DevScore
+from softprompt.evaluation.records import DevScore
 from softprompt.training.learner import Optimization
 from softprompt.training.sampler import BatchSampler
 

@@ -436,8 +436,8 @@ def test_names_that_are_not_known(prepared):
 
 
 def test_each_metric_says_how_many_rows_it_counted():
-    from softprompt.evaluation.evaluator import Evaluation, Record
     from softprompt.evaluation.metric_intervals import Score
+    from softprompt.evaluation.records import Evaluation, Record
 
     records = [Record("a", "b", ("b",), 0, 1.0, 1)] * 5
     scores = {"perplexity": Score(2.0, 1.5, 2.5, 5), "chrf": Score(50.0, 40.0, 60.0, 3)}

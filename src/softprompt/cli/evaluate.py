@@ -34,7 +34,7 @@ from .output import Json, Reply, jsonable, log, scores, table
 
 if TYPE_CHECKING:
     from ..data.example import Example
-    from ..evaluation.evaluator import Evaluation
+    from ..evaluation.records import Evaluation
     from ..tuned import Tuned
 
 

@@ -14,7 +14,7 @@ import torch
 from .. import methods
 from ..data.collate import collate
 from ..data.example import Example
-from ..evaluation.evaluator import Evaluation
+from ..evaluation.records import Evaluation
 from ..injection import Injection, Prefix
 from ..lm.apply import injection_for
 from ..methods.base import Setting, SoftPrompt

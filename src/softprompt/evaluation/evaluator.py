@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -31,70 +31,12 @@ from ..lm.generation import answering, tokens_of
 from ..methods.base import Setting, SoftPrompt
 from . import pairs
 from .likelihood import target_nll, teacher_divergence
-from .metric_intervals import Score, compute
 from .metrics import METRICS, default_metrics
+from .records import Evaluation, Record, from_teacher, score
 from .row_answers import BATCH_TOKENS, LOGITS, answer
 
 Progress = Callable[[int, int], None]
 FROM_LOGITS = ("nll", "teacher")  # what a metric may need that takes no texts
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """A record is the result of one row."""
-
-    input: str
-    prediction: str
-    references: tuple[str, ...]
-    prompt: int
-    nll: float  # of the target, nats
-    tokens: int  # of the target
-    scores: tuple[float, ...] | None = None  # log-probability of each label or choice
-    rewards: tuple[float, float] | None = None  # of a pair: beta times the log-ratio to the reference
-    divergence: float | None = None  # from the teacher, nats, summed over the target
-    agreed: float | None = None  # tokens of the target at which the teacher's likeliest is the same
-
-    @property
-    def loss(self) -> float:
-        """Return what training minimises: of a pair the loss of DPO, otherwise the target's loss."""
-        if self.rewards is None:
-            return self.nll
-        return pairs.loss(self.rewards)
-
-
-@dataclass(frozen=True, slots=True)
-class Evaluation:
-    """An evaluation has metrics with 95 % intervals, and the rows behind them."""
-
-    metrics: dict[str, Score]
-    records: list[Record] = field(default_factory=list)
-    scoring_seconds: float = field(default=0.0, compare=False)  # of scoring the targets, without texts
-
-    @property
-    def n(self) -> int:
-        return len(self.records)
-
-    @staticmethod
-    def from_json(saved: Mapping[str, Any]) -> Evaluation:
-        """Return the evaluation that `to_json` saved; it has metrics and intervals, but no rows."""
-        bounds, rows = saved.get("intervals", {}), saved.get("rows", {})
-        metrics = {}
-        for name, value in saved["metrics"].items():
-            low, high = bounds.get(name, (value, value))
-            metrics[name] = Score(value, low, high, rows.get(name, 0))
-        return Evaluation(metrics)
-
-    def to_json(self) -> dict[str, Any]:
-        """Return `{"metrics": {name: value}, "intervals": {name: [low, high]}, "rows": {name: n}, "n": n}`.
-
-        `rows` is the number of rows that each metric counted: a text metric may see fewer than `n`.
-        """
-        return {
-            "metrics": {name: score.value for name, score in self.metrics.items()},
-            "intervals": {name: [score.low, score.high] for name, score in self.metrics.items()},
-            "rows": {name: score.n for name, score in self.metrics.items()},
-            "n": self.n,
-        }
 
 
 @dataclass(frozen=True)
@@ -133,7 +75,7 @@ class Evaluator:
         started = time.perf_counter()
         records = self._records(method, examples, cache, progress)
         seconds = time.perf_counter() - started
-        names = list(self.metrics) or default_metrics(self.encoder.kind, taught=bool(_teachers(records)))
+        names = list(self.metrics) or default_metrics(self.encoder.kind, taught=bool(from_teacher(records)))
         if self.encoder.kind != "generation":
             return Evaluation(score(names, records), records, seconds)
         written = len(examples) if text_rows is None else min(text_rows, len(examples))
@@ -269,31 +211,6 @@ def _counted(
         yield count
 
 
-def score(names: Sequence[str], records: Sequence[Record]) -> dict[str, Score]:
-    """Compute metrics with intervals over records; an empty dictionary for no names."""
-    if not names:
-        return {}
-    teacher = _teachers(records)
-    return compute(
-        names,
-        [r.prediction for r in records],
-        [r.references for r in records],
-        nll=[r.nll for r in records],
-        tokens=[r.tokens for r in records],
-        rewards=[r.rewards for r in records if r.rewards is not None] or None,
-        divergence=teacher.get("divergence"),
-        agreed=teacher.get("agreed"),
-    )
-
-
-def _teachers(records: Sequence[Record]) -> dict[str, list[float]]:
-    """Return what metrics of a teacher read; nothing where a record has none."""
-    known = [(r.divergence, r.agreed) for r in records if r.divergence is not None and r.agreed is not None]
-    if not known or len(known) < len(records):
-        return {}
-    return {"divergence": [d for d, _ in known], "agreed": [same for _, same in known]}
-
-
 def _record(example: Example, prediction: str, nll: float, scores: tuple[float, ...] | None) -> Record:
     rendered = example.rendered
     return Record(
@@ -306,28 +223,7 @@ def _pair_record(example: Example, scores: pairs.Pair, beta: float) -> Record:
     return replace(record, rewards=pairs.rewards(scores, example, beta))
 
 
-def dev_key(evaluation: Evaluation) -> DevScore:
-    """Return the first metric; the mean loss of the dev rows breaks ties, as accuracy moves in steps."""
-    name, score = next(iter(evaluation.metrics.items()))
-    records = evaluation.records
-    counts = (1 if r.rewards else r.tokens for r in records)
-    log_loss = sum(r.loss for r in records) / max(1, sum(counts))
-    value = score.value if METRICS[name].higher_is_better else -score.value
-    values = {name: score.value for name, score in evaluation.metrics.items()}
-    return DevScore((value, -log_loss), name, score.value, values)
-
-
 def evaluator_of(recipe: Recipe, lm: LanguageModel, encoder: Encoder) -> Evaluator:
     """Return the evaluator of a recipe's task."""
     metrics, beta = tuple(recipe.task.metrics or ()), recipe.task.beta
     return Evaluator(lm, encoder, metrics, recipe.task.max_new_tokens, beta=beta, base_mode=recipe.base.mode)
-
-
-@dataclass(frozen=True, slots=True)
-class DevScore:
-    """A dev score has a `key`, of which higher is better, and the number `shown` to people."""
-
-    key: tuple[float, ...]
-    name: str
-    shown: float
-    metrics: Mapping[str, float] = field(default_factory=dict, compare=False)  # all that were measured

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from .. import methods
 from ..cache import InputCache
-from ..evaluation.evaluator import DevScore, Evaluation, Evaluator, dev_key
+from ..evaluation.evaluator import Evaluator
+from ..evaluation.records import DevScore, Evaluation, dev_key
 from ..methods.base import Setting
 from .prepare import Prepared
 

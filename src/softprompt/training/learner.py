@@ -16,7 +16,7 @@ from typing import Literal, final
 import torch
 from torch import Tensor
 
-from ..evaluation.evaluator import DevScore
+from ..evaluation.records import DevScore
 from .checkpoint import Checkpoints, Saved, TrainingCounts
 from .sampler import BatchSampler
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from ..evaluation.evaluator import DevScore
+from ..evaluation.records import DevScore
 from .learner import Learner, Outcome
 
 #: From (learner, the rows of its next step): the losses, whose gradients have been added to the parameters.

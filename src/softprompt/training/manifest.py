@@ -12,7 +12,7 @@ from .._system.memory import peak_memory
 from .._system.provenance import provenance
 from ..build import base_options
 from ..data.row_notes import Remark
-from ..evaluation.evaluator import Evaluation, dev_key
+from ..evaluation.records import Evaluation, dev_key
 from ..methods.base import SoftPrompt
 from .decisive import options
 from .learner import Outcome

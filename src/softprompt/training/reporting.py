@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 
 from .._system.progress import task
-from ..evaluation.evaluator import DevScore
+from ..evaluation.records import DevScore
 from .loop import Event
 
 FEW_DEV_ROWS = 20

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from .._system.progress import say
 from ..artifacts.artifact import Artifact
-from ..evaluation.evaluator import Evaluation
+from ..evaluation.records import Evaluation
 from .learner import Outcome
 from .loop import Event
 from .prepare import Prepared

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ..data.example import Example
 from ..errors import SoftPromptError
-from ..evaluation.evaluator import DevScore
+from ..evaluation.records import DevScore
 from .caches import leading, open_caches
 from .decisive import optimization
 from .learner import Learner, Optimization

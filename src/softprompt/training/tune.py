@@ -18,7 +18,8 @@ from ..artifacts import artifact as artifacts
 from ..artifacts.manifest import BASE
 from ..data.row_notes import remarks
 from ..errors import SoftPromptError
-from ..evaluation.evaluator import Evaluation, evaluator_of
+from ..evaluation.evaluator import evaluator_of
+from ..evaluation.records import Evaluation
 from ..lm import finetune
 from . import numerics
 from .base_notes import base_notes

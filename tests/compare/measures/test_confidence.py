@@ -9,7 +9,7 @@ import pytest
 from softprompt import methods
 from softprompt.compare.measures.confidence import confidences
 from softprompt.errors import SoftPromptError
-from softprompt.evaluation.evaluator import Record
+from softprompt.evaluation.records import Record
 
 
 def test_they_are_shares_of_the_labels_probabilities():

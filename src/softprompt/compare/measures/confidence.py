@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from ...errors import SoftPromptError
-from ...evaluation.evaluator import Record
+from ...evaluation.records import Record
 
 
 @dataclass(frozen=True, slots=True)

@@ -24,9 +24,10 @@ from ...data.sources import read_rows
 from ...data.spelling import distinct, meant
 from ...errors import SoftPromptError
 from ...evaluation.diagnostics.baselines import tfidf_baseline
-from ...evaluation.evaluator import Evaluation, dev_key, evaluator_of
+from ...evaluation.evaluator import evaluator_of
 from ...evaluation.metric_intervals import Score, compute
 from ...evaluation.metrics import METRICS, default_metrics
+from ...evaluation.records import Evaluation, dev_key
 from ...lm.base import LanguageModel
 from ...methods.base import Setting, SoftPrompt
 from ..measures.confidence import confidences

@@ -35,7 +35,7 @@ class Encoded(Protocol):
 
 
 class Answered(Protocol):
-    """An answered row has these texts; `evaluator.Record` is one."""
+    """An answered row has these texts; `records.Record` is one."""
 
     @property
     def prediction(self) -> str: ...
