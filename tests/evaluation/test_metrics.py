@@ -122,7 +122,7 @@ def test_a_metric_is_one_function_and_one_line_of_the_registry(monkeypatch):
     def lengths(inputs: Inputs) -> np.ndarray:
         return np.array([[len(text), 1] for text in inputs.predictions])
 
-    monkeypatch.setitem(METRICS, "length", metrics.Metric(lengths, metrics._mean))
+    monkeypatch.setitem(METRICS, "length", metrics.Metric(lengths, metrics.mean_score))
     assert compute(["length"], ["a", "bcd"], [["x"], ["y"]])["length"].value == 2
 
 

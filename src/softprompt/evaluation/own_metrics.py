@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import SoftPromptError
-from .metrics import Inputs, Metric, mean
+from .metric import Inputs, Metric, mean
 
 NEEDS = ("prediction", "number", "nll")
 
