@@ -12,7 +12,8 @@ import typer
 from ..errors import SoftPromptError
 from .opening import TrustCode
 from .output import Json, Reply, log
-from .serve import BaseModel, Trials, needed, run
+from .serve import BaseModel, Trials
+from .serving import needed, run
 
 if TYPE_CHECKING:
     import socket
