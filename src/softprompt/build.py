@@ -1,4 +1,4 @@
-"""Builds the parts that a recipe names: the base model, the template, the encoder and a fresh method."""
+"""Builds the parts that a recipe names: template, encoder, a fresh method, and an artifact's base model."""
 
 from __future__ import annotations
 
@@ -30,9 +30,8 @@ from .data.template_checks import check_rows
 from .errors import SoftPromptError
 from .lm.base import LanguageModel
 from .lm.features import size
-from .lm.heads import Head
-from .lm.loading import load, load_saved
-from .lm.offloaded import devices
+from .lm.from_recipe import head_of
+from .lm.loading import load_saved
 from .methods import from_module
 from .methods.base import Setting, SoftPrompt
 from .methods.transfer import Carried
@@ -64,23 +63,6 @@ def kinds_in(recipe: Recipe) -> Kinds:
     return kinds(template_of(recipe), labelled=labelled, prompt_field=recipe.data.prompt_field)
 
 
-def load_base(recipe: Recipe, labels: Sequence[str] | None = None) -> LanguageModel:
-    """Load the recipe's base model, with a head of the labels where it needs one.
-
-    Weights that are trained, in full or in a head, are loaded in float32.
-    """
-    dtype, head = recipe.train.dtype, head_of(recipe, labels)
-    trained = (recipe.base.mode == "full" or head is not None) and dtype == "auto"
-    settings = recipe.model.settings(token=True)
-    name, quantization = settings.pop("id"), settings.pop("quantization", None)
-    precision = "float32" if trained else dtype
-    options = {"head": head, "quantization_config": quantization, "shard": recipe.train.shard}
-    lm = load(name, dtype=precision, **options, **settings)
-    if trained:
-        lm.why_dtype = "weights are trained"
-    return lm
-
-
 def saved_base(artifact: Artifact, model: str | None = None, **options: Any) -> LanguageModel:
     """Load the base that an artifact was trained on: its revision, precision and quantization, a fresh head.
 
@@ -105,43 +87,6 @@ def saved_base(artifact: Artifact, model: str | None = None, **options: Any) -> 
             why=f"{error.why}; the prompt was trained on '{base['name']}'",
             fix=f"--model NAME says where that model is now; or: {error.fix.removeprefix('or ')}",
         ) from error
-
-
-def head_of(recipe: Recipe, labels: Sequence[str] | None) -> Head | None:
-    """Return the head that gives the recipe's answers; None where the answers are words."""
-    if not recipe.task.needs_head:
-        return None
-    over = "tokens" if recipe.task.kind == "token-classification" else "sequence"
-    return Head(over, 1 if recipe.task.kind == "regression" else len(labels or ()), recipe.train.seed)
-
-
-def check_one_device(lm: LanguageModel) -> None:
-    """Raise SoftPromptError where a base's layers run on several devices: its prompt could not be trained."""
-    if len(places := devices(lm.model)) > 1:
-        raise SoftPromptError(
-            f"'{lm.name}' runs on {len(places)} devices ({', '.join(places)}), where no prompt is trained",
-            why="the vectors, and the keys and values of inputs that are kept, are on one device",
-            fix='load it on one: device_map={"": 0}, with quantization_config where it is too large',
-        )
-
-
-def check_head(recipe: Recipe, labels: Sequence[str] | None, lm: LanguageModel) -> None:
-    """Check that a model that the caller loaded has the head that the task needs, and no other."""
-    wanted, present = head_of(recipe, labels), lm.head
-    if wanted is None and present is None:
-        return
-    if wanted is None:
-        raise SoftPromptError(
-            f"'{lm.name}' was loaded with a head, which the task does not read",
-            why=f"task.kind={recipe.task.kind}, without task.head=true",
-            fix="task.head=true, or load the model without head=",
-        )
-    if present is None or (wanted.over, wanted.size) != (present.over, present.size):
-        raise SoftPromptError(
-            f"'{lm.name}' was loaded without the head that the task needs",
-            why=f"a head of {wanted.size} over the {wanted.over}",
-            fix=f'load(…, head=Head("{wanted.over}", {wanted.size})), or give the name of the model',
-        )
 
 
 def template_of(recipe: Recipe, lm: LanguageModel | None = None) -> Template:

@@ -13,7 +13,7 @@ from ._system.quiet import quietly
 from .artifacts import artifact as artifacts
 from .artifacts.artifact import Artifact
 from .artifacts.hub import upload
-from .build import check_head, encoder_of, saved_base, template_of
+from .build import encoder_of, saved_base, template_of
 from .config.load import Recipe, recipe_from_dict
 from .data.encode import Encoder
 from .data.sources import read_rows
@@ -22,6 +22,7 @@ from .evaluation.answering import listed, texts
 from .evaluation.evaluator import Evaluator, evaluator_of
 from .evaluation.records import Evaluation
 from .lm.base import LanguageModel
+from .lm.from_recipe import check_head
 from .methods.base import Setting, SoftPrompt
 from .methods.keyword_arguments import in_python
 

@@ -169,8 +169,8 @@ def test_hints_lower_what_is_there(begun):
 
 def test_paces_are_measured_by_kind_and_what_was_trained_is_left_as_it_was(begun):
     read = load_recipe(begun(answered(40), "methods=[prompt-tuning/after, prefix-tuning/after, lora]").path)
-    from softprompt.build import load_base
     from softprompt.data.sources import read_rows
+    from softprompt.lm.from_recipe import load_base
 
     pace = time_budget.measure(read, load_base(read), read_rows(read.data.train))
     assert pace.step["prompt-tuning/after"] == pace.step["prefix-tuning/after"] > 0

@@ -11,11 +11,12 @@ from typing import Any
 
 from .. import methods
 from .._system.files import write_text
-from ..build import load_base, teacher_text
+from ..build import teacher_text
 from ..config.schema import Recipe
 from ..errors import SoftPromptError
 from ..evaluation.evaluator import evaluator_of
 from ..lm.base import LanguageModel
+from ..lm.from_recipe import load_base
 from ..methods.base import Setting
 from ..training.prepare import Prepared, prepare
 from ..training.run import Hooks, Run

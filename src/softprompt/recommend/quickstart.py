@@ -19,13 +19,13 @@ from pydantic import BaseModel
 
 from .._system.files import write_text
 from .._system.paths import expanded
-from ..build import load_base
 from ..config.load import load_recipe, recipe_from_dict
 from ..config.schema import Recipe
 from ..data.sources import Row, read_rows
 from ..data.split import limit_rows
 from ..data.task import WRITTEN as TEXTS
 from ..errors import SoftPromptError
+from ..lm.from_recipe import load_base
 from ..methods import option_names
 from . import draft, time_budget
 from .infer_fields import Guess, guess

@@ -14,7 +14,6 @@ from typing import Any
 
 from .. import methods
 from .._system.progress import duration, track
-from ..build import load_base
 from ..compare.candidates import Candidate, candidates_of
 from ..compare.search import trials_of
 from ..config.schema import Recipe
@@ -22,6 +21,7 @@ from ..data.sources import Row
 from ..errors import SoftPromptError
 from ..evaluation.evaluator import evaluator_of
 from ..lm.base import LanguageModel
+from ..lm.from_recipe import load_base
 from ..methods.base import Setting
 from ..training.prepare import Prepared, prepare
 from ..training.step_timing import step_seconds, typical_batch

@@ -13,18 +13,7 @@ from .. import methods
 from .._system import threads
 from .._system.memory import free_memory
 from .._system.world import ALONE, World
-from ..build import (
-    base_options,
-    build_method,
-    check_head,
-    check_one_device,
-    dated,
-    encoder_of,
-    load_base,
-    pinned,
-    read_split,
-    template_of,
-)
+from ..build import base_options, build_method, dated, encoder_of, pinned, read_split, template_of
 from ..cache import InputFeatures
 from ..cache.plan import Plan
 from ..cache.planning import plan_inputs, with_checkpointing
@@ -40,6 +29,7 @@ from ..errors import SoftPromptError
 from ..evaluation.metrics import check_metrics
 from ..lm import finetune
 from ..lm.base import LanguageModel
+from ..lm.from_recipe import check_head, check_one_device, load_base
 from ..lm.loading import fingerprint as base_fingerprint
 from ..methods import from_module
 from ..methods.base import SoftPrompt

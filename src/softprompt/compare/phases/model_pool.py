@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from ...artifacts.artifact import Artifact
-from ...build import load_base, saved_base
+from ...build import saved_base
 from ...config.schema import Recipe
 from ...lm.base import LanguageModel
+from ...lm.from_recipe import load_base
 
 _kept: dict[str, LanguageModel] = {}  # by name and precision; one at most
 

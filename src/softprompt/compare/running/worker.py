@@ -56,10 +56,11 @@ def run(job: Job | FirstLook) -> Any:
 
 def survey(job: FirstLook) -> dict[str, Any]:
     """Split the rows, and return the splits as plain values. Raises SoftPromptError."""
-    from ...build import load_base, template_of
+    from ...build import template_of
     from ...config.load import recipe_from_dict
     from ...data.labels import distinct_labels
     from ...data.sources import read_rows
+    from ...lm.from_recipe import load_base
     from ..phases.model_pool import kept
     from ..splits import lay
 
