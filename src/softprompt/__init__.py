@@ -24,7 +24,9 @@ if TYPE_CHECKING:
         ResidualPromptTuning,
     )
     from .model import SoftPromptModel, attach
-    from .model.grpo import GRPOTrainer as GRPOTrainer
+    from .model.trl_trainers import DPOTrainer as DPOTrainer
+    from .model.trl_trainers import GRPOTrainer as GRPOTrainer
+    from .model.trl_trainers import KTOTrainer as KTOTrainer
     from .tuned import Tuned, open_prompt
 
 __version__ = VERSION
@@ -62,7 +64,8 @@ _HOMES = {
     **dict.fromkeys(("Tuned", "average", "compare_methods", "concatenate", "open_prompt"), "api"),
     **dict.fromkeys(("distill", "scale", "search", "tune"), "api"),
     **dict.fromkeys(("SoftPromptModel", "attach"), "model"),
-    "GRPOTrainer": "model.grpo",  # not in __all__: it needs TRL, and `import *` would too
+    # not in __all__: they need TRL, and `import *` would too
+    **dict.fromkeys(("DPOTrainer", "GRPOTrainer", "KTOTrainer"), "model.trl_trainers"),
     **dict.fromkeys(
         ("GeneratedPrefix", "GeneratedPrompt", "LlamaAdapter", "MultitaskPromptTuning"),
         "methods.typed_options",

@@ -8,6 +8,7 @@ import inspect
 import re
 import typing
 
+import numpy as np
 import pytest
 import torch
 from tests.conftest import HEADS, encoder_tokenizer, tiny_model, tiny_tokenizer
@@ -278,6 +279,38 @@ def test_mistakes_in_a_batch_are_errors(change, message):
     with pytest.raises(SoftPromptError, match=message) as error:
         model(**call)
     assert error.value.fix or "unknown" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "prompts",
+    [
+        [True, False, True],
+        [0.0, 1.0, 0.0],
+        [None, "joke", "fact"],
+        True,
+        1.0,
+        {"joke", "fact", "x"},
+        torch.tensor([True, False, True]),
+        torch.tensor([[0], [1], [0]]),
+        torch.tensor(0.0),
+    ],
+)
+def test_what_is_neither_a_name_nor_a_number_is_no_prompt(prompts):
+    model = attach(
+        tiny_model("llama"), None, softprompt.PromptTuning(length=3, placement="before"), prompts=PROMPTS
+    )
+    with pytest.raises(SoftPromptError, match="do not say which prompt"):
+        model(**causal_batch("right"), prompts=prompts)
+
+
+def test_numbers_of_prompts_may_be_scalars_of_torch_and_numpy(close):
+    model = attach(
+        tiny_model("llama"), None, softprompt.PromptTuning(length=3, placement="before"), prompts=PROMPTS
+    )
+    call = causal_batch("right")
+    expected = model(**call, prompts=["fact"] * 3).logits
+    for prompts in (1, torch.tensor(1), np.int64(1), np.array([1, 1, 1]), [np.int64(1), torch.tensor(1), 1]):
+        close(model(**call, prompts=prompts).logits, expected)
 
 
 def test_a_head_that_load_refuses_is_refused():

@@ -216,6 +216,52 @@ def test_references_and_detached_models_are_the_base_after_a_trainer_too(tmp_pat
     close(model.detach()(input_ids=ids).logits, expected)  # TRL's forward is still on it
 
 
+def of_kind(kind, tmp_path, model, reference=None, *, home=trl, **settings):
+    """A DPO or KTO trainer with precomputed log-probabilities of the reference."""
+    columns = {"completion": answers()[0], "label": [True, False] * 4}
+    if kind == "DPO":
+        columns = dict(zip(("chosen", "rejected"), answers(), strict=True))
+    return getattr(home, f"{kind}Trainer")(
+        model,
+        ref_model=reference,
+        args=arguments(
+            tmp_path,
+            getattr(trl, f"{kind}Config"),
+            max_length=32,
+            gradient_checkpointing=False,
+            beta=0.3,
+            max_steps=1,
+            **settings,
+        ),
+        train_dataset=dataset(prompt=texts(INPUTS), **columns),
+        processing_class=tiny_tokenizer(),
+    )
+
+
+@pytest.mark.parametrize("kind", ["DPO", "KTO"])
+@pytest.mark.parametrize("early", [True, False])
+def test_the_trainers_of_softprompt_have_the_reference_of_the_formula(kind, early, tmp_path):
+    """Where TRL reads the reference off the model, the first loss is log 2 (DPO) or a half (KTO)."""
+    trainer = of_kind(kind, tmp_path, new_model(), home=softprompt, precompute_ref_log_probs=early)
+    trainer.train()
+    loss = {"DPO": dpo_loss, "KTO": kto_loss}[kind](base(), new_model().soft_prompt, 0.3)
+    assert logged(trainer) == pytest.approx([loss.item()], abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["DPO", "KTO"])
+def test_a_reference_with_vectors_is_refused(kind, tmp_path):
+    with pytest.raises(SoftPromptError, match="would have the vectors") as error:
+        of_kind(kind, tmp_path, new_model(), precompute_ref_log_probs=True).train()
+    assert "ref_model=model.reference()" in error.value.fix
+    model = new_model()
+    trainer = of_kind(kind, tmp_path, model, model.reference(), precompute_ref_log_probs=True)
+    trainer.train()
+    loss = {"DPO": dpo_loss, "KTO": kto_loss}[kind](base(), new_model().soft_prompt, 0.3)
+    assert logged(trainer) == pytest.approx([loss.item()], abs=1e-5)
+    with pytest.raises(SoftPromptError, match="nothing to copy"):
+        of_kind(kind, tmp_path, new_model(), home=softprompt, sync_ref_model=True)
+
+
 @pytest.mark.parametrize(("setting", "message"), [({"sync_ref_model": True}, "nothing to copy")])
 def test_settings_that_need_a_second_copy_are_refused(tmp_path, setting, message):
     args = arguments(tmp_path, trl.GRPOConfig, beta=0.1, num_generations=4, **setting)
@@ -225,7 +271,7 @@ def test_settings_that_need_a_second_copy_are_refused(tmp_path, setting, message
 
 def test_without_trl_the_error_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "trl", None)
-    monkeypatch.delitem(sys.modules, "softprompt.model.grpo", raising=False)
+    monkeypatch.delitem(sys.modules, "softprompt.model.trl_trainers", raising=False)
     with pytest.raises(SoftPromptError, match="needs TRL") as error:
         softprompt.GRPOTrainer  # noqa: B018
     assert error.value.fix == "pip install 'softprompt[trl]'"

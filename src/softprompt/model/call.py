@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from typing import Any
@@ -22,6 +22,7 @@ from ..lm.equal_lengths import NOT_KEPT
 from ..lm.gradient_checkpointing import recomputed
 from . import kinds
 from .holder import MODULE, Holder, alone, holder_of, is_alone
+from .precomputed import refuse_own_reference
 from .rows import Rows, rows_of
 
 ARGUMENTS = ("prompts", "input_lengths")  # what `forward` takes beside the model's own arguments
@@ -130,22 +131,41 @@ def prompt_index(holder: Holder, prompts: Any, rows: int, device: torch.device) 
         )
     if prompts is None:
         return torch.zeros(rows, dtype=torch.long, device=device)
-    if isinstance(prompts, str | int):
-        prompts = [prompts] * rows
-    chosen = [each.item() if hasattr(each, "item") else each for each in prompts]
+    chosen = _listed(prompts, rows)
     if len(chosen) != rows:
         raise SoftPromptError(
             f"{len(chosen)} prompts are given for {rows} rows",
             fix="give one for each row, or one name for all",
         )
     for each in chosen:
-        if (isinstance(each, str) and each not in names) or (
-            isinstance(each, int) and not 0 <= each < len(names)
-        ):
+        if each not in names if isinstance(each, str) else not 0 <= each < len(names):
             raise unknown("prompt", str(each), names)
     return torch.tensor(
         [names.index(each) if isinstance(each, str) else each for each in chosen], device=device
     )
+
+
+def _listed(prompts: Any, rows: int) -> list[str | int]:
+    """Return the name or number of each row; raise SoftPromptError for any other value."""
+    given: Any = (
+        prompts.tolist() if hasattr(prompts, "tolist") else prompts
+    )  # tensors, arrays and their scalars
+    if isinstance(given, str | int):
+        given = [given] * rows
+    chosen: list[Any] | None
+    chosen = [each.item() if hasattr(each, "item") else each for each in given] if _is_list(given) else None
+    # a truth value counts as a number in Python, and as a mask in torch
+    if chosen is None or any(isinstance(each, bool) or not isinstance(each, str | int) for each in chosen):
+        raise SoftPromptError(
+            f"prompts={prompts!r} do not say which prompt each row uses",
+            why="a prompt is given by its name, or by its number in the table",
+            fix="pass a list of names or of whole numbers, one for each row, or one of them for all rows",
+        )
+    return chosen
+
+
+def _is_list(given: Any) -> bool:
+    return isinstance(given, Sequence) and not isinstance(given, bytes)
 
 
 def _needs_ids(call: str) -> SoftPromptError:
@@ -177,6 +197,7 @@ def _check_call(model: Any, named: dict[str, Any]) -> None:
         )
     if torch.is_grad_enabled():
         holder_of(model).frozen.check(model)
+    refuse_own_reference()
 
 
 def _check_positions(positions: Tensor | None, rows: Rows) -> None:

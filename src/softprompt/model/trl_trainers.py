@@ -1,0 +1,111 @@
+"""TRL's trainers that have a reference, which here is the model without vectors.
+
+For DPO and KTO, TRL takes a reference from its caller. Without one it loads a second copy of the base. With
+`precompute_ref_log_probs` it reads the reference off the model itself, with its vectors. For GRPO it takes
+none: with `beta` above zero it loads a second copy, unless the model is PEFT's. There TRL builds the trainer
+as for `beta=0`, which needs no reference, and gets one that shares every weight.
+"""
+
+from __future__ import annotations
+
+import copy
+from typing import TYPE_CHECKING, Any
+
+from ..errors import SoftPromptError
+from .prompt_model import SoftPromptModel
+
+try:
+    import trl
+except ImportError as error:
+    raise SoftPromptError(
+        "this trainer needs TRL", why="the package trl is not installed", fix="pip install 'softprompt[trl]'"
+    ) from error
+
+if TYPE_CHECKING:
+    GRPO = DPO = KTO = Any
+else:
+    GRPO, DPO = trl.GRPOTrainer, trl.DPOTrainer
+    try:
+        KTO = trl.KTOTrainer
+    except AttributeError:  # where TRL calls it experimental
+        from trl.experimental.kto import KTOTrainer as KTO
+
+
+class GRPOTrainer(GRPO):
+    """Trains the prompt of an attached model as `trl.GRPOTrainer` does, with the same arguments.
+
+    With `beta` above zero the reference is `model.reference()`: no second copy of the base is in memory.
+    Raises SoftPromptError for a reference that follows the policy (`sync_ref_model`), and for DeepSpeed and
+    FSDP, which take a model's weights apart.
+    """
+
+    def __init__(
+        self, model: Any, reward_funcs: Any = None, args: Any = None, *others: Any, **more: Any
+    ) -> None:
+        if args is None or not args.beta or not isinstance(model, SoftPromptModel):
+            super().__init__(model, reward_funcs, args, *others, **more)
+            return
+        _check_following(args)
+        _check_shared(args)
+        without = copy.copy(args)
+        without.beta = 0.0
+        super().__init__(model, reward_funcs, without, *others, **more)
+        without.beta = self.beta = args.beta
+        self.ref_model = model.reference()
+
+
+class DPOTrainer(DPO):
+    """Trains the prompt of an attached model as `trl.DPOTrainer` does, with the same arguments.
+
+    Without `ref_model` the reference is `model.reference()`: no second copy of the base is in memory.
+    Raises SoftPromptError as GRPOTrainer does.
+    """
+
+    def __init__(
+        self, model: Any, ref_model: Any = None, args: Any = None, *others: Any, **more: Any
+    ) -> None:
+        super().__init__(model, _reference(model, ref_model, args), args, *others, **more)
+
+
+class KTOTrainer(KTO):
+    """Trains the prompt of an attached model as `trl.KTOTrainer` does, with the same arguments.
+
+    Without `ref_model` the reference is `model.reference()`: no second copy of the base is in memory.
+    Raises SoftPromptError as GRPOTrainer does.
+    """
+
+    def __init__(
+        self, model: Any, ref_model: Any = None, args: Any = None, *others: Any, **more: Any
+    ) -> None:
+        super().__init__(model, _reference(model, ref_model, args), args, *others, **more)
+
+
+def _reference(model: Any, given: Any, args: Any) -> Any:
+    """Return the reference of a trainer: the one that is given, else the model without vectors."""
+    if not isinstance(model, SoftPromptModel):
+        return given
+    _check_following(args)
+    if given is not None:
+        return given
+    _check_shared(args)
+    return model.reference()
+
+
+def _check_following(args: Any) -> None:
+    """Raise SoftPromptError for a reference that follows the policy."""
+    if getattr(args, "sync_ref_model", False):
+        raise SoftPromptError(
+            "sync_ref_model=True has nothing to copy",
+            why="the reference is the frozen base, and only the vectors are trained",
+            fix="use sync_ref_model=False",
+        )
+
+
+def _check_shared(args: Any) -> None:
+    """Raise SoftPromptError for settings that need a reference with weights of its own."""
+    if args is not None and (args.deepspeed or args.fsdp):
+        raise SoftPromptError(
+            f"a shared reference does not work with {'DeepSpeed' if args.deepspeed else 'FSDP'}",
+            why="it takes the weights apart that the reference shares with the model",
+            fix="use TRL's own trainer, which loads a second copy of the base (for GRPO also: beta=0)",
+        )
