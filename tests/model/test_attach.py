@@ -258,6 +258,8 @@ def test_a_method_that_does_not_suit_leaves_the_model_alone():
         ({"labels": None}, "does not say where the input ends"),
         ({"labels": None, "input_lengths": [4, 9, 3]}, "do not fit the rows"),
         ({"labels": "all"}, "has no input"),
+        ({"labels": torch.tensor([0, 1, 0])}, r"labels have the shape \[3\]"),
+        ({"input_ids": torch.tensor([1, 2])}, r"input_ids have the shape \[2\]"),
         ({"input_ids": None}, "needs input_ids"),
         ({"position_ids": "packed"}, "position_ids"),
         ({"attention_mask": "4d"}, "packed sequences"),
@@ -311,6 +313,122 @@ def test_numbers_of_prompts_may_be_scalars_of_torch_and_numpy(close):
     expected = model(**call, prompts=["fact"] * 3).logits
     for prompts in (1, torch.tensor(1), np.int64(1), np.array([1, 1, 1]), [np.int64(1), torch.tensor(1), 1]):
         close(model(**call, prompts=prompts).logits, expected)
+
+
+def sequence_model(tmp_path, seed):
+    """A decoder whose checkpoint has no classification head; the head is drawn from the seed."""
+    from transformers import AutoModelForSequenceClassification
+
+    if not (tmp_path / "base").exists():
+        tiny_model("llama").save_pretrained(tmp_path / "base")
+    torch.manual_seed(seed)
+    base = AutoModelForSequenceClassification.from_pretrained(tmp_path / "base", num_labels=2)
+    base.config.pad_token_id = 0
+    return base
+
+
+def labelled():
+    return {
+        "input_ids": padded(INPUTS, "right"),
+        "attention_mask": padded([[1] * len(r) for r in INPUTS], "right"),
+    }
+
+
+@pytest.mark.parametrize("placement", ["before", "after"])
+def test_a_head_without_a_checkpoint_is_trained_and_saved(placement, tmp_path, close):
+    config = softprompt.PromptTuning(length=3, placement=placement)
+    model = attach(sequence_model(tmp_path, 1), tiny_tokenizer(), config)
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    assert sorted(trained) == ["score.weight", "soft_prompt.table"]
+    optimizer = torch.optim.SGD(trained.values(), lr=0.5)
+    model(**labelled(), labels=torch.tensor([0, 1, 0])).loss.backward()
+    assert all(bool(p.grad.abs().sum() > 0) for p in trained.values())
+    optimizer.step()
+    expected = model(**labelled()).logits
+    model.save_pretrained(tmp_path / "saved", is_main_process=True)
+    again = SoftPromptModel.from_pretrained(sequence_model(tmp_path, 2), tmp_path / "saved", tiny_tokenizer())
+    close(again(**labelled()).logits, expected, 1e-6)
+    assert [name for name, p in again.named_parameters() if p.requires_grad] == list(trained)
+    for row, ids in enumerate(INPUTS):  # the whole row is the input, so a batch changes nothing
+        close(again(input_ids=torch.tensor([ids])).logits[0], expected[row], 1e-5)
+    next(again.model.parameters()).requires_grad_(True)
+    with pytest.raises(SoftPromptError, match="1 weights of the base would be trained"):
+        again(**labelled())
+
+
+def test_a_head_of_the_checkpoint_stays_frozen(tmp_path):
+    from transformers import AutoModelForSequenceClassification
+
+    sequence_model(tmp_path, 1).save_pretrained(tmp_path / "whole")
+    base = AutoModelForSequenceClassification.from_pretrained(tmp_path / "whole")
+    model = attach(base, tiny_tokenizer(), softprompt.PromptTuning(length=3))
+    assert [name for name, p in model.named_parameters() if p.requires_grad] == ["soft_prompt.table"]
+
+
+def test_a_head_is_not_trained_in_bfloat16(tmp_path):
+    with pytest.raises(SoftPromptError, match="trained in bfloat16"):
+        attach(sequence_model(tmp_path, 1).bfloat16(), tiny_tokenizer(), softprompt.PromptTuning(length=3))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"prompts": []}, "no names"),
+        ({"prompts": "joke"}, r'prompts=\["joke"\]'),
+        ({"prompts": ["a", ""]}, "'' is no name"),
+        ({"prompts": [1, 2]}, "1 is no name"),
+        ({"prompts": ["a", "a"]}, "twice"),
+        ({"prompts": ["a", "a "]}, "look the same"),
+        ({"template": {"inpt": "x"}}, "did you mean 'input'"),
+        ({"template": {"input": "{{ a"}}, "template.input"),
+        ({"tokenizer": "gpt2"}, "no tokenizer"),
+        ({"method": "none"}, "nothing to train"),
+    ],
+)
+def test_arguments_that_no_artifact_can_hold_are_errors(change, message):
+    from tests.lm.test_close import differences, snapshot
+
+    base = tiny_model("llama")
+    before = snapshot(base)
+    with pytest.raises(SoftPromptError, match=message):
+        attach(base, **{"tokenizer": tiny_tokenizer(), "method": softprompt.PromptTuning(length=3), **change})
+    assert not differences(before, snapshot(base))
+
+
+def test_a_model_that_is_loaded_takes_no_prompt_until_it_is_closed():
+    base = tiny_model("llama")
+    lm = softprompt.load(base, tiny_tokenizer())
+    with pytest.raises(SoftPromptError, match="belongs to a loaded one"):
+        attach(base, tiny_tokenizer(), softprompt.PromptTuning(length=3))
+    lm.close()
+    attach(base, tiny_tokenizer(), softprompt.PromptTuning(length=3))
+
+
+def test_the_prompt_keeps_its_precision():
+    model = attach(
+        tiny_model("llama"), tiny_tokenizer(), softprompt.PromptTuning(length=3, placement="before")
+    )
+    table, before = model.soft_prompt.table, model.soft_prompt.table.detach().clone()
+    for change in (lambda: model.half(), lambda: model.to(torch.bfloat16), lambda: model.float()):
+        change()
+        assert model.soft_prompt.table is table and torch.equal(table, before)
+    assert model.to(torch.bfloat16)(**causal_batch("left")).logits.dtype == torch.bfloat16
+
+
+def test_a_call_gives_a_tuple_where_it_should(close):
+    model = attach(tiny_model("llama"), None, softprompt.PromptTuning(length=3, placement="before"))
+    loss, logits, *_ = model(**causal_batch("left"), return_dict=False)
+    output = model(**causal_batch("left"))
+    close(loss, output.loss)
+    close(logits, output.logits)
+
+
+def test_a_prompt_is_not_saved_over_a_file(tmp_path):
+    (tmp_path / "taken").write_text("x")
+    model = attach(tiny_model("llama"), tiny_tokenizer(), softprompt.PromptTuning(length=3))
+    for name in ("taken", "taken/inside"):
+        with pytest.raises(SoftPromptError):
+            model.save_pretrained(tmp_path / name)
 
 
 def test_a_head_that_load_refuses_is_refused():

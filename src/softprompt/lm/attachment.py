@@ -105,6 +105,11 @@ class Attachment:
         """Keep everything attached until `user` releases it."""
         self._users.add(user)
 
+    @property
+    def is_used(self) -> bool:
+        """True while a `LanguageModel` needs what is attached."""
+        return bool(self._users)
+
     def release(self, model: nn.Module, user: Any) -> None:
         """Give the model back as it was, when its last user releases it.
 

@@ -18,6 +18,7 @@ from transformers import PreTrainedModel
 from .. import methods
 from .._system.quiet import quietly
 from ..artifacts import artifact as artifacts
+from ..artifacts.manifest import BASE
 from ..errors import SoftPromptError
 from ..lm import in_memory
 from ..lm.base import LanguageModel
@@ -26,6 +27,7 @@ from ..lm.loading import fingerprint
 from ..methods import from_module
 from ..methods.base import Setting, SoftPrompt
 from ..methods.typed_options import MethodOptions
+from . import arguments, heads
 from .frozen import FrozenBase
 from .holder import MODULE, NAME, TRAINERS_CHANGE, Holder
 from .prompt_model import subclass
@@ -48,10 +50,13 @@ def attach(
     `prompts`: the names of the table. `rows`: some texts of the training rows to start from; without them
     init=context becomes init=vocab. `template`: the template section of the recipe that is saved with the
     prompt, for `softprompt generate`, `eval` and `serve`.
+    A classification head that the checkpoint did not bring is trained with the prompt and saved with it.
     Raises SoftPromptError where the method does not suit the model, and for a model that has a prompt
     already. The model is then left as it was.
     """
-    lm = _wrap(base, tokenizer)
+    _check_model(base)
+    arguments.check(base, prompts, template, tokenizer)
+    lm = in_memory.wrapped(base, tokenizer, trains_head=heads.is_fresh(base))
     try:
         config = _options(method)
         options = config.options()
@@ -73,6 +78,13 @@ def attach(
         else:
             module = methods.build(config.name, setting, options)
         full = {name: known[name].default for name in known} | options
+        heads.train(base, lm)
+        if not any(True for _ in module.parameters()) and not lm.head_names:
+            raise SoftPromptError(
+                f"the method '{config.name}' has nothing to train",
+                why="it puts no vectors into the model, which stays frozen",
+                fix='give another, method="prompt-tuning" for example',
+            )
         return _put(base, module, _holder(base, lm, prompts, template, config.name, full))
     except BaseException:
         lm.close()
@@ -89,11 +101,16 @@ def _options(method: MethodOptions | SoftPrompt | str) -> MethodOptions:
 def attach_artifact(base: PreTrainedModel, folder: str | Path, tokenizer: Any = None) -> Any:
     """Attach a saved prompt: see `SoftPromptModel.from_pretrained`."""
     artifact = artifacts.load(folder)
-    lm = _wrap(base, tokenizer)
+    _check_model(base)
+    arguments.check_free(base)
+    lm = in_memory.wrapped(base, tokenizer, trains_head=BASE in artifact.manifest["files"])
     try:
-        module = artifact.method(lm, trainable="sources" not in artifact.manifest)
+        trainable = "sources" not in artifact.manifest
+        module = artifact.method(lm, trainable=trainable)
         about = artifact.manifest
         template = about["recipe"]["template"]
+        if trainable:
+            heads.train(base, lm)
         holder = _holder(base, lm, artifact.prompts, template, about["method"], about["options"])
         return _put(base, module, holder)
     except BaseException:
@@ -126,16 +143,15 @@ def _put(base: Any, module: SoftPrompt, holder: Holder) -> Any:
     base.__class__ = subclass(type(base))
     vars(base)[NAME] = holder
     base.add_module(MODULE, module)
-    holder.frozen = FrozenBase(base, MODULE)
+    holder.frozen = FrozenBase(base, MODULE, holder.lm.head_names)
     module.train(base.training)
     return base
 
 
-def _wrap(base: Any, tokenizer: Any) -> LanguageModel:
+def _check_model(base: Any) -> None:
     if not isinstance(base, PreTrainedModel):
         raise SoftPromptError(
             f"a prompt cannot be attached to {type(base).__name__}",
             why="it is no model of transformers",
             fix="give AutoModelForCausalLM.from_pretrained(…), without a wrapper around it",
         )
-    return in_memory.wrapped(base, tokenizer)

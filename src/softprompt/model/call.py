@@ -53,8 +53,11 @@ def _forward(model: Any, call: Callable[..., Any], args: tuple, kwargs: dict[str
     if is_alone():
         return call(**named)
     _check_call(model, named)
+    as_object = named.get("return_dict") is not False
+    if not as_object:
+        named["return_dict"] = True
     ids, mask = named["input_ids"], named.get("attention_mask")
-    splits = holder.splits and isinstance(holder.lm, CausalLM)
+    splits = holder.splits and isinstance(holder.lm, CausalLM) and holder.lm.head is None
     index = prompt_index(holder, prompts, len(ids), ids.device)
     rows = rows_of(ids, mask, index, labels=named.get("labels"), input_lengths=lengths, is_split=splits)
     _check_positions(named.get("position_ids"), rows)
@@ -66,7 +69,7 @@ def _forward(model: Any, call: Callable[..., Any], args: tuple, kwargs: dict[str
         with holder.lm.running(active), recomputed(holder.lm.checkpointed), laid_out:
             output = call(**{name: value for name, value in (named | changes).items() if value is not None})
     _check_gradient(model, output)
-    return output
+    return output if as_object else output.to_tuple()
 
 
 @not_compiled
@@ -180,6 +183,18 @@ def _check_call(model: Any, named: dict[str, Any]) -> None:
     """Raise SoftPromptError for a call that vectors cannot be put into exactly."""
     if named.get("input_ids") is None or named.get("inputs_embeds") is not None:
         raise _needs_ids("a forward call")
+    if named["input_ids"].dim() != 2 or not named["input_ids"].numel():
+        raise SoftPromptError(
+            f"input_ids have the shape {list(named['input_ids'].shape)}",
+            why="a batch of rows is needed, [rows, columns]",
+            fix="give at least one row; one row of ids alone is input_ids[None]",
+        )
+    if getattr(model.config, "return_dict", True) is False:
+        raise SoftPromptError(
+            "the model's configuration has return_dict=False",
+            why="vectors are put in between the backbone and the head, which then have no named outputs",
+            fix="set model.config.return_dict = True, and pass return_dict=False to calls",
+        )
     if named.get("past_key_values") is not None:
         raise SoftPromptError(
             "a forward call with a cache of earlier tokens takes no prompt",

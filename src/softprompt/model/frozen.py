@@ -6,6 +6,7 @@ reading their flags: the walk is repeated only when a module was added or replac
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from itertools import chain
 from typing import Any, final
 
@@ -16,10 +17,13 @@ from ..errors import SoftPromptError
 
 @final
 class FrozenBase:
-    """Knows the modules of a model outside the one that is trained. It holds their tables, no tensors."""
+    """Knows the modules of a model outside the one that is trained. It holds their tables, no tensors.
 
-    def __init__(self, model: nn.Module, trained: str) -> None:
-        self._trained = trained
+    `head` names the parameters of the base that are trained too.
+    """
+
+    def __init__(self, model: nn.Module, trained: str, head: Collection[str] = ()) -> None:
+        self._trained, self._head = trained, head
         self._read(model)
 
     def _read(self, model: nn.Module) -> None:
@@ -27,6 +31,7 @@ class FrozenBase:
         modules = [module for module in model.modules() if module not in inside]
         self._children = [module._modules for module in modules if module._modules]
         self._parameters = [module._parameters for module in modules if module._parameters]
+        self._allowed = {id(p) for name, p in model.named_parameters() if name in self._head}
         self._known = self._now()
 
     def _now(self) -> list[Any]:
@@ -36,10 +41,14 @@ class FrozenBase:
         """Raise SoftPromptError where a parameter of the base would be trained."""
         if self._now() != self._known:
             self._read(model)
-        if not any(p is not None and p.requires_grad for table in self._parameters for p in table.values()):
+        every = (p for table in self._parameters for p in table.values() if p is not None and p.requires_grad)
+        if all(id(p) in self._allowed for p in every):
             return
-        every = model.named_parameters()
-        names = [name for name, p in every if p.requires_grad and not name.startswith(f"{self._trained}.")]
+        named = [name for name, p in model.named_parameters() if p.requires_grad]
+        names = [n for n in named if n not in self._head and not n.startswith(f"{self._trained}.")]
+        if not names:  # the head's parameters were replaced
+            self._read(model)
+            return
         raise SoftPromptError(
             f"{len(names)} weights of the base would be trained ({names[0]}, …)",
             why="their requires_grad was set after the prompt was attached",

@@ -14,7 +14,7 @@ from torch import Tensor
 from ..errors import SoftPromptError
 from ..lm import attachment
 from . import call, saving
-from .holder import MODULE, NAME, alone, holder_of
+from .holder import MODULE, NAME, alone, holder_of, without_prompt
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel as Base
@@ -156,7 +156,20 @@ class SoftPromptModel(Base):
     @property
     def _keys_to_ignore_on_save(self) -> list[str]:
         """The base's parameters, which a trainer that loads a checkpoint does not miss then."""
-        return [name for name in self.state_dict() if not name.startswith(f"{MODULE}.")]
+        head = holder_of(self).lm.head_names
+        return [name for name in self.state_dict() if not name.startswith(f"{MODULE}.") and name not in head]
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
+        """Apply torch's `half`, `to` and their like. The prompt moves along and keeps its precision."""
+
+        def moved(tensor: Tensor) -> Tensor:
+            changed = fn(tensor)
+            return changed if changed.dtype == tensor.dtype else tensor.to(changed.device)
+
+        with without_prompt(self):
+            super()._apply(fn, recurse)  # type: ignore[misc]
+        getattr(self, MODULE)._apply(moved, recurse)
+        return self
 
 
 def _alone(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -85,8 +85,15 @@ def _input_lengths(
     if labels is None:
         raise SoftPromptError(
             "the prompt is placed after the input, and the batch does not say where the input ends",
-            why="neither labels nor input_lengths are given",
+            why="the model is given neither labels nor input_lengths (a Trainer keeps the labels to itself "
+            "with label_smoothing_factor or compute_loss_func)",
             fix="pass labels with -100 on the input's tokens, or input_lengths=[…] for each row",
+        )
+    if labels.shape != columns.shape:
+        raise SoftPromptError(
+            f"labels have the shape {list(labels.shape)}, and input_ids {list(columns.shape)}",
+            why="the prompt is placed after the input, which lasts up to the first label",
+            fix="give a label for each token, -100 on the input's",
         )
     answered = (labels != IGNORED) & (columns >= 0)
     inputs = torch.where(answered, columns, columns.shape[1]).amin(1).minimum(lengths)

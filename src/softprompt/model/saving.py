@@ -8,10 +8,13 @@ from typing import Any
 
 from safetensors.torch import save_file
 
+from .._system.files import unwritable
+from .._system.paths import kind_of
 from ..artifacts import artifact as artifacts
 from ..artifacts.hub import upload
 from ..artifacts.hub.reference import parse
 from ..artifacts.interop.foreign import manifest_of
+from ..errors import SoftPromptError
 from .holder import MODULE, holder_of, without_prompt
 
 RESUMED = "model.safetensors"  # the file that transformers' trainers load to resume a run
@@ -31,7 +34,14 @@ def push(model: Any, repo_id: str, **options: Any) -> Any:
 def save(model: Any, folder: Path, *, for_trainer: bool) -> None:
     """Write the artifact and, for a trainer, the file of parameters that it resumes from."""
     holder, module = holder_of(model), getattr(model, MODULE)
-    folder.mkdir(parents=True, exist_ok=True)
+    names = holder.lm.head_names
+    head = {name: p for name, p in model.named_parameters() if name in names and p.requires_grad}
+    if kind_of(folder, "the folder of the prompt") not in ("folder", "missing"):
+        raise SoftPromptError(f"{folder} is no folder", why="a file has this name", fix="give another name")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise unwritable(folder, error) from error
     with without_prompt(model):
         about = manifest_of(
             folder,
@@ -43,8 +53,10 @@ def save(model: Any, folder: Path, *, for_trainer: bool) -> None:
             base=holder.base,
         )
         about["recipe"]["template"] |= dict(holder.template)
-        about["trained_parameters"] = sum(p.numel() for p in module.parameters() if p.requires_grad)
+        trained = [p for p in module.parameters() if p.requires_grad]
+        about["trained_parameters"] = sum(p.numel() for p in [*trained, *head.values()])
         artifacts.save(folder, module, holder.lm, about)
     if for_trainer:
-        trained = {f"{MODULE}.{name}": tensor.contiguous() for name, tensor in module.state_dict().items()}
-        save_file(trained, folder / RESUMED, metadata={"format": "pt"})
+        parts = {f"{MODULE}.{name}": tensor for name, tensor in module.state_dict().items()} | head
+        tensors = {name: tensor.detach().contiguous() for name, tensor in parts.items()}
+        save_file(tensors, folder / RESUMED, metadata={"format": "pt"})
