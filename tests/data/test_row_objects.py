@@ -66,7 +66,8 @@ def test_the_page_runs(model_folder, tmp_path, monkeypatch, capsys):
     page = Path(__file__).parents[2] / "docs" / "data.md"
     blocks = re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.S)
     assert len(blocks) == 1
-    exec(blocks[0], {"MODEL": str(model_folder)})
+    assert blocks[0].count('"smollm2"') == 1
+    exec(blocks[0].replace("smollm2", str(model_folder)), {})
     lines = [line for line in capsys.readouterr().out.splitlines() if line]
     assert len(lines) == 5 and len(set(lines)) == 1
 

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import softprompt
+from softprompt.lm import smollm2
 from softprompt.methods.typed_options import written_out
 
 PAGE = Path(__file__).parents[2] / "docs" / "own-loop.md"
@@ -13,8 +14,8 @@ PAGE = Path(__file__).parents[2] / "docs" / "own-loop.md"
 
 def test_the_snippets_run(model_folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    rows = [{"input_ids": [5, 6, 7, 8], "labels": [-100, -100, 7, 8], "prompts": i % 2} for i in range(4)]
-    names = {"MODEL": str(model_folder), "DATASET": rows}
+    monkeypatch.setattr(smollm2, "folder", lambda: model_folder)
+    names: dict = {}
     blocks = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.S)
     assert len(blocks) == 2
     for block in blocks:

@@ -18,8 +18,9 @@ PAGE = (Path(__file__).parents[2] / "docs" / "preferences.md").read_text(encodin
 def test_the_snippet_runs(model_folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (block,) = re.findall(r"```python\n(.*?)```", PAGE, re.S)
-    names = {"MODEL": str(model_folder)}
-    exec(block, names)
+    names: dict = {}
+    assert block.count('"smollm2"') == 1
+    exec(block.replace("smollm2", str(model_folder)), names)
     assert names["tuned"].recipe.task.kind == "preference" and Path("runs/short/softprompt.json").exists()
 
 
