@@ -209,6 +209,14 @@ def test_generate_gives_what_the_engine_gives(config, placement, perturb):
     assert several.sequences.shape[0] == 6 and several.scores
 
 
+def test_states_of_an_encoder_without_vectors_are_computed_anew():
+    model = attach(families.tiny("t5"), None, softprompt.PromptTuning(length=3))
+    ids = torch.tensor(INPUTS[:1])
+    states = model.get_encoder()(ids)
+    expected = model.generate(ids, max_new_tokens=3)
+    assert torch.equal(model.generate(ids, encoder_outputs=states, max_new_tokens=3), expected)
+
+
 def test_plain_and_reference_are_the_base(close):
     base = tiny_model("llama")
     call = {name: tensor for name, tensor in causal_batch("left").items() if name != "labels"}

@@ -83,6 +83,7 @@ def generate(model: Any, call: Callable[..., Any], inputs: Tensor | None, option
         return call(ids, **options)
     if ids is None:
         raise _needs_ids("generate")
+    options.pop("encoder_outputs", None)  # they are without vectors: the encoder runs again, as in `forward`
     lm, mask = holder.lm, options.pop("attention_mask", None)
     rows = rows_of(ids, mask, prompt_index(holder, prompts, len(ids), ids.device), is_split=False)
     batch = replace(
