@@ -99,14 +99,14 @@ def template_of(recipe: Recipe, lm: LanguageModel | None = None) -> Template:
 def teacher_text(recipe: Recipe) -> str | None:
     """Return the text of the recipe's teacher; None where it has no teacher."""
     if recipe.teacher.file is None:
-        return recipe.teacher.text
+        return recipe.teacher.context
     try:
         return Path(recipe.teacher.file).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise SoftPromptError(
             f"the teacher's text {recipe.teacher.file} cannot be read",
             why=getattr(error, "strerror", None) or "it is not UTF-8 text",
-            fix="teacher.file names a text file of UTF-8",
+            fix="--system FILE (in a recipe, teacher.file) names a text file of UTF-8",
         ) from None
 
 

@@ -14,7 +14,7 @@ from softprompt.distillation import answers, self_study
 from softprompt.distillation import run as module
 from softprompt.distillation.answers import usable
 from softprompt.distillation.measure import share_kept
-from softprompt.distillation.requests import read_requests
+from softprompt.distillation.requests import read_requests, split
 from softprompt.errors import SoftPromptError
 from softprompt.evaluation.records import Evaluation, Record
 from softprompt.training.teacher import teacher_encoder
@@ -30,7 +30,10 @@ def answered(tmp_path, monkeypatch):
     """The teacher's answers are there: a random model ends its answers too rarely for a small test."""
     folder = tmp_path / "out-distill"
     folder.mkdir()
-    rows = [{"request": text, "answer": text[::-1], "complete": True, "teacher": "same"} for text in REQUESTS]
+    rows = [
+        {"request": text, "answer": text[::-1], "complete": True, "limit": 6, "teacher": "same"}
+        for text in REQUESTS
+    ]
     rows[3]["complete"] = False
     monkeypatch.setattr(answers, "_identity", lambda recipe, lm: "same")
     (folder / "requests.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -85,10 +88,14 @@ def test_answers_of_another_text_are_not_used(model_folder, tmp_path):
     lm = softprompt.load(str(model_folder), dtype="float32")
     written = []
     for text in (TEXT, TEXT + "!", TEXT):
-        with pytest.raises(SoftPromptError, match="of the teacher's 20 answers"):
+        with pytest.raises(SoftPromptError, match=r"of the teacher's 20 answers|too few"):
             softprompt.distill(lm, text, REQUESTS, output=tmp_path / "out", **SETTINGS)
-        written.append((tmp_path / "out-distill/requests.jsonl").read_text())
-    assert written[0] == written[2] and written[0].split('"teacher"')[1] != written[1].split('"teacher"')[1]
+        rows = (tmp_path / "out-distill/requests.jsonl").read_text().splitlines()
+        written.append({row["request"]: row for row in map(json.loads, rows)})
+    assert written[0] == written[2]
+    assert {row["teacher"] for row in written[0].values()}.isdisjoint(
+        r["teacher"] for r in written[1].values()
+    )
 
 
 def test_the_model_writes_requests_itself(model_folder, tmp_path, monkeypatch):
@@ -102,26 +109,36 @@ def test_the_model_writes_requests_itself(model_folder, tmp_path, monkeypatch):
             "data": "x",
             "template": {"input": "{{ request }}"},
             "task": {"objective": "distil"},
-            "teacher": {"text": TEXT},
+            "teacher": {"context": TEXT},
         }
     )
     encoder = teacher_encoder(recipe, lm, ("default",))
     file = tmp_path / "self_study.jsonl"
-    split = self_study.self_study(recipe, lm, encoder, 40, file)
+    wordings = self_study.self_study(recipe, lm, encoder, 40, file)
     rows = [json.loads(line) for line in file.read_text().splitlines()]
-    assert len(rows) == len(split.every) == len(set(split.every)) == 40
+    assert wordings == {row["request"]: row["wording"] for row in rows} and len(rows) == 40
     assert {row["kind"] for row in rows} == set(self_study.WORDINGS)
-    wording = {row["request"]: row["wording"] for row in rows}
-    sides = [{wording[text] for text in part} for part in (split.train, split.dev, split.test)]
-    assert all(sides) and not (sides[0] & sides[1] or sides[0] & sides[2] or sides[1] & sides[2])
     monkeypatch.setattr(lm, "generate", lambda *a, **o: pytest.fail("written again"))
-    assert self_study.self_study(recipe, lm, encoder, 40, file) == split
+    assert self_study.self_study(recipe, lm, encoder, 40, file) == wordings
 
 
-def test_a_model_that_cannot_imagine_requests():
-    rows = [{"kind": "a", "wording": "b", "request": str(i)} for i in range(20)]
-    with pytest.raises(SoftPromptError, match="only 20 requests that differ, in 1 ways"):
-        self_study.split_by_wording(rows, 0)
+def test_a_model_that_cannot_imagine_requests(model_folder, tmp_path, monkeypatch):
+    lm = softprompt.load(str(model_folder), dtype="float32")
+    monkeypatch.setattr(self_study, "_cleaned", lambda text: "the same")
+    with pytest.raises(SoftPromptError, match="wrote only"):
+        softprompt.distill(lm, TEXT, count=8, output=tmp_path / "out", **SETTINGS)
+
+
+def test_a_longer_limit_answers_what_was_cut_again(model_folder, tmp_path):
+    lm = softprompt.load(str(model_folder), dtype="float32")
+    file = tmp_path / "out-distill" / "requests.jsonl"
+    for most in (6, 9):
+        with pytest.raises(SoftPromptError, match="of the teacher's 20 answers"):
+            softprompt.distill(
+                lm, TEXT, REQUESTS, output=tmp_path / "out", **SETTINGS | {"max_new_tokens": most}
+            )
+        rows = [json.loads(line) for line in file.read_text().splitlines()]
+        assert {row["limit"] for row in rows if not row["complete"]} == {most}
 
 
 def test_command(model_folder, answered, capsys, monkeypatch):
@@ -134,8 +151,13 @@ def test_command(model_folder, answered, capsys, monkeypatch):
     assert main(["distill", *given, "--vectors", "3", *settings]) == 0
     shown = capsys.readouterr().out
     assert "of the text's effect" in shown and "no text" in shown and "softprompt generate" in shown
+    saved = json.loads((answered / "out-distill" / "distill.json").read_text())
     assert main(["distill", *given, "--vectors", "3", *settings, "--json"]) == 0  # finished: shown again
-    assert json.loads(capsys.readouterr().out)["vectors"] == 3
+    again = json.loads(capsys.readouterr().out)
+    assert again["vectors"] == 3 and again["seconds"] == saved["seconds"]
+    (answered / "system.txt").write_text(TEXT + "!")
+    assert main(["distill", *given, "--vectors", "3", *settings]) == 1
+    assert "the teacher's text" in capsys.readouterr().err
 
 
 def test_share_kept_by_hand():
@@ -151,10 +173,17 @@ def test_share_kept_by_hand():
 
 
 def test_requests_are_distinct_and_split():
-    split = read_requests([*REQUESTS, *REQUESTS], None, seed=0)
-    assert sorted(split.every) == sorted(REQUESTS) and (len(split.dev), len(split.test)) == (3, 3)
-    assert read_requests([{"question": text} for text in REQUESTS], None, 0) == split
-    assert read_requests(REQUESTS, None, 1) != split
+    texts = read_requests([*REQUESTS, *REQUESTS], None)
+    assert texts == REQUESTS == read_requests([{"question": text} for text in REQUESTS], None)
+    train, dev, test = split(texts, {}, seed=0)
+    assert sorted([*train, *dev, *test]) == sorted(texts) and (len(dev), len(test)) == (3, 3)
+    assert split(texts, {}, 1) != split(texts, {}, 0)
+
+
+def test_requests_of_one_group_are_on_one_side():
+    groups = {text: str(i // 4) for i, text in enumerate(REQUESTS)}
+    sides = [{groups[text] for text in part} for part in split(REQUESTS, groups, 0)]
+    assert all(sides) and not (sides[0] & sides[1] or sides[0] & sides[2] or sides[1] & sides[2])
 
 
 @pytest.mark.parametrize(
@@ -163,12 +192,12 @@ def test_requests_are_distinct_and_split():
         (REQUESTS[:3], None, "3 requests are too few"),
         ([{"a": "b"}] * 20, None, "no field that holds a request"),
         ([{"request": text} for text in REQUESTS] + [{"request": " "}], None, "holds no request"),
-        ([{"request": text} for text in REQUESTS], "ask", "holds no request"),
+        ([{"request": text} for text in REQUESTS], "ask", "no field 'ask'"),
     ],
 )
 def test_requests_that_cannot_be_used(rows, field, words):
     with pytest.raises(SoftPromptError, match=words):
-        read_requests(rows, field, 0)
+        read_requests(rows, field)
 
 
 def test_empty_answers():
@@ -180,6 +209,7 @@ def test_empty_answers():
     ("arguments", "words"),
     [
         ([], "no text was given"),
+        (["system.txt"], "--system system.txt"),
         (["recipe.yaml", "--system", "system.txt"], "a recipe and --system were given"),
     ],
 )

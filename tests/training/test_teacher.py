@@ -30,7 +30,7 @@ def prepared(model_folder, tmp_path):
                 "data": {"train": "rows"},
                 "template": template or {},
                 "task": {"objective": "distil", "max_new_tokens": 3},
-                "teacher": teacher or {"text": TEXT, "top_k": 5},
+                "teacher": teacher or {"context": TEXT, "top_k": 5},
                 "method": {"name": method, "length": 3, **(options or {})},
                 "train": {
                     "steps": 7,
@@ -105,7 +105,7 @@ def test_a_run_that_was_stopped_ends_with_the_same_bytes(prepared, tmp_path):
 def test_another_text_is_another_run(prepared):
     tune(prepared())
     with pytest.raises(SoftPromptError):
-        tune(prepared(teacher={"text": TEXT + "?"}))
+        tune(prepared(teacher={"context": TEXT + "?"}))
 
 
 def test_a_second_run_computes_nothing(prepared, monkeypatch):
@@ -135,9 +135,12 @@ def test_the_saved_prompt_is_one_like_any_other(prepared, tmp_path):
     ("recipe", "words"),
     [
         ({"task": {"objective": "distil"}}, "needs the teacher's text"),
-        ({"teacher": {"text": "a"}}, "only with `task.objective: distil`"),
-        ({"task": {"objective": "distil"}, "teacher": {"text": "a", "file": "b"}}, "not both"),
-        ({"task": {"kind": "classification", "objective": "distil"}, "teacher": {"text": "a"}}, "generation"),
+        ({"teacher": {"context": "a"}}, "only with `task.objective: distil`"),
+        ({"task": {"objective": "distil"}, "teacher": {"context": "a", "file": "b"}}, "not both"),
+        (
+            {"task": {"kind": "classification", "objective": "distil"}, "teacher": {"context": "a"}},
+            "generation",
+        ),
     ],
 )
 def test_recipes_that_do_not_fit(recipe, words):
@@ -147,7 +150,11 @@ def test_recipes_that_do_not_fit(recipe, words):
 
 @pytest.mark.parametrize(
     ("teacher", "words"),
-    [({"text": "  "}, "empty"), ({"file": "/nowhere/a.txt"}, "cannot be read"), ({"text": "a" * 400}, "fit")],
+    [
+        ({"context": "  "}, "empty"),
+        ({"file": "/nowhere/a.txt"}, "cannot be read"),
+        ({"context": "a" * 400}, "fit"),
+    ],
 )
 def test_texts_that_do_not_do(prepared, teacher, words):
     with pytest.raises(SoftPromptError) as caught:

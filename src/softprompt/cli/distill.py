@@ -10,11 +10,14 @@ import typer
 
 from ..errors import SoftPromptError
 from .interruption import Interruption
-from .output import Json, Reply, duration, log, number, size, table
+from .output import Json, Reply, duration, log, size, table
 
 if TYPE_CHECKING:
     from ..config.schema import Recipe
     from ..distillation.run import Distilled
+
+SHOWN = 200  # characters of a sample
+FEW = 20  # requests: with fewer, the interval says little
 
 
 def distill(
@@ -71,7 +74,6 @@ def distill(
     with held([folder]), Interruption() as interruption:
         try:
             check_room(recipe, restart=restart, overwrite=overwrite)
-            log(f"loading {recipe.model} …")
             result = distil(
                 recipe,
                 requests,
@@ -104,12 +106,18 @@ def _recipe(settings: list[str], system: Path | None, vectors: int | None) -> Re
                 why="both name the text",
                 fix="leave one out; in a recipe, `teacher: {file: …}` names it",
             )
+        if Path(settings[0]).suffix in (".txt", ".md", ""):
+            raise SoftPromptError(
+                f"'{settings[0]}' is given as a recipe",
+                why="a recipe is a YAML file",
+                fix=f"softprompt distill --system {shlex.quote(settings[0])}",
+            )
         return load_recipe(settings[0], overrides, method_option_names=option_names())
     if system is None:
         raise SoftPromptError(
             "no text was given", why="it is what becomes vectors", fix="--system FILE, or a recipe"
         )
-    tree = recipe_of({"teacher": {"text": None, "file": str(system)}}, "", chat=True)
+    tree = recipe_of({"teacher": {"context": None, "file": str(system)}}, "", chat=True)
     recipe = recipe_from_dict(tree, None, overrides, method_option_names=option_names())
     if _has_chat_template(recipe.model.id) or any(s.startswith("template.chat=") for s in overrides):
         return recipe
@@ -123,15 +131,29 @@ def _has_chat_template(model: str) -> bool:
     return bool(getattr(load_tokenizer(model), "chat_template", None))
 
 
+def _figure(value: float | None) -> str:
+    """Write a figure with three decimals: what rounding leaves of 0 is 0."""
+    return "n/a" if value is None else f"{value + 0.0:.3f}".replace("-0.000", "0.000")
+
+
+def _short(text: str) -> str:
+    """Return a text in one line, cut where it is long."""
+    line = " ".join(text.split())
+    return line if len(line) <= SHOWN else f"{line[:SHOWN]} …"
+
+
 def _text(result: Distilled) -> str:
     comparison, path = result.comparison, result.run.artifact.path
+
     share, low, high = (100 * value for value in comparison.share)
     rows: list[tuple[Any, ...]] = [
         ("ahead of the request", "nats from the text", "same token", "chrF", "same answer")
     ]
     for name, way in comparison.ways.items():
         metrics = way["metrics"]
-        rows.append((name, *(number(metrics.get(key)) for key in ("kl", "agreement", "chrf", "exact_match"))))
+        rows.append(
+            (name, *(_figure(metrics.get(key)) for key in ("kl", "agreement", "chrf", "exact_match")))
+        )
     first = comparison.first_token
     paid = comparison.paid_after
     facts = [
@@ -165,14 +187,16 @@ def _text(result: Distilled) -> str:
     ]
     samples = []
     for sample in comparison.samples:
-        samples += ["", f"request: {sample['request'].strip()}"]
-        samples += [f"  {name + ':':<9} {sample[name].strip()}" for name in ("text", "vectors", "no text")]
+        samples += ["", f"request: {_short(sample['request'])}"]
+        samples += [f"  {name + ':':<9} {_short(sample[name])}" for name in ("text", "vectors", "no text")]
     folder = shlex.quote(str(path))
     n = comparison.ways["vectors"]["n"]
+    few = [f"note: {n} requests say little of others; give more of them"] if n < FEW else []
     return "\n".join(
         [
             f"the vectors keep {share:.0f} % of the text's effect [{low:.0f}, {high:.0f}] "
             f"on {n} requests that were kept apart",
+            *few,
             table(rows, right=range(1, 5)),
             "",
             table(facts),
@@ -180,6 +204,7 @@ def _text(result: Distilled) -> str:
             "",
             "next:",
             f'  softprompt generate {folder} "your request"',
+            f"  softprompt eval {folder} --data {shlex.quote(str(result.folder / 'requests.jsonl'))}",
             f"  softprompt serve {folder}",
         ]
     )

@@ -31,6 +31,7 @@ _NAMES = {
     "train.eval_every": "the steps between evaluations",
     "template.input": "the input's template",
     "template.target": "the target's template",
+    "teacher.context": "the teacher's text",
     "prompts": "the prompts",
     "labels": "the labels",
 }

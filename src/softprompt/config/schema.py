@@ -56,7 +56,7 @@ class Recipe(Section):
     def _sections_fit_the_task(self) -> Recipe:
         if self.template.rejected is not None and self.task.kind != "preference":
             raise mistake(f"`template.rejected` belongs to `kind: preference`, but kind is {self.task.kind}")
-        has_text = self.teacher.text is not None or self.teacher.file is not None
+        has_text = self.teacher.context is not None or self.teacher.file is not None
         if self.task.objective == "distil" and not has_text:
             raise mistake("`objective: distil` needs the teacher's text: `teacher: {file: system.txt}`")
         if self.task.objective != "distil" and self.teacher != TeacherConfig():

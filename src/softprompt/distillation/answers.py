@@ -6,6 +6,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -22,7 +23,7 @@ from ..lm.generation import answering, tokens_of
 from ..lm.loading import fingerprint
 
 BATCH_TOKENS = 4096  # of inputs and answers, padding included
-Answer = dict[str, str | bool]  # request, answer, complete, and a name of the teacher
+Answer = dict[str, Any]  # request, answer, complete, limit (tokens), and a name of the teacher
 
 
 def answers(
@@ -34,8 +35,12 @@ def answers(
     written, so that a run that was killed resumes. An answer that reached `task.max_new_tokens` is not
     complete.
     """
-    of_text = _identity(recipe, lm)
-    known = {request: row for request, row in _read(file).items() if row.get("teacher") == of_text}
+    of_text, most = _identity(recipe, lm), recipe.task.max_new_tokens
+    known = {
+        request: row
+        for request, row in _read(file).items()
+        if row.get("teacher") == of_text and (row["complete"] or row.get("limit", 0) >= most)
+    }
     missing = [text for text in requests if text not in known]
     options = answering(lm, recipe.task.max_new_tokens)
     examples = [encoder.encode({"request": text}, with_target=False) for text in missing]
@@ -50,8 +55,8 @@ def answers(
             for i, ids in zip(rows, outputs, strict=True):
                 complete = any(token in lm.ends for token in ids)
                 text = encoder.decode(ids)
-                row = {"request": missing[i], "answer": text, "complete": complete, "teacher": of_text}
-                known[missing[i]] = row
+                facts = {"complete": complete, "limit": most, "teacher": of_text}
+                known[missing[i]] = {"request": missing[i], "answer": text, **facts}
             _write(file, known)
             done += len(rows)
             progress.at(done)
@@ -77,13 +82,8 @@ def usable(written: Sequence[Answer], most: int) -> list[Answer]:
 
 
 def _identity(recipe: Recipe, lm: LanguageModel) -> str:
-    """Name the teacher: its text, the model, the template and the length of its answers."""
-    parts = [
-        teacher_text(recipe),
-        fingerprint(lm),
-        recipe.template.model_dump(mode="json"),
-        recipe.task.max_new_tokens,
-    ]
+    """Name the teacher: its text, the model and the template."""
+    parts = [teacher_text(recipe), fingerprint(lm), recipe.template.model_dump(mode="json")]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
 
 

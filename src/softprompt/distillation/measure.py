@@ -140,7 +140,7 @@ def _with_text(run: Run, text: str, examples: Sequence[Example]) -> list[Example
     """Return the examples with another text ahead of their inputs."""
     prepared = run.prepared
     recipe = prepared.recipe
-    teacher = recipe.teacher.model_copy(update={"text": text, "file": None})
+    teacher = recipe.teacher.model_copy(update={"context": text, "file": None})
     encoder = teacher_encoder(recipe.model_copy(update={"teacher": teacher}), prepared.lm, prepared.prompts)
     inputs = [encoder.encode(e.rendered.row, with_target=False).input_ids for e in examples]
     return [replace(e, input_ids=ids) for e, ids in zip(examples, inputs, strict=True)]

@@ -25,7 +25,7 @@ from ..training.tune import tune
 from ..tuned import Tuned
 from .answers import answers, usable
 from .measure import Figures, measure
-from .requests import read_requests
+from .requests import LEAST, read_requests, split
 from .self_study import self_study
 
 REQUESTS = "requests.jsonl"
@@ -72,7 +72,7 @@ def recipe_of(settings: Mapping[str, Any], text: str, *, chat: bool) -> dict[str
         "data": {"train": "rows in memory"},
         "template": {"input": "{{ request }}", "target": "{{ answer }}", "chat": chat},
         "task": {"kind": "generation", "objective": "distil", "max_new_tokens": 128},
-        "teacher": {"text": text},
+        "teacher": {"context": text},
         "method": {"name": "prefix-tuning", "length": 64, "placement": "before", "freeze_first": True},
         "train": {"steps": 200, "batch_size": 8, "lr": 5e-3},
         "output": "runs/distilled",
@@ -101,34 +101,58 @@ def distil(
     Raises SoftPromptError for a text or requests that cannot be used, and for a text that changes nothing.
     """
     hooks, started = hooks or Hooks(), time.perf_counter()
-    split = None if requests is None else read_requests(requests, field, recipe.train.seed)
     folder = Path(f"{recipe.output}-distill")
-    lm = lm or load_base(recipe)
-    encoder = teacher_encoder(recipe, lm, PROMPTS)
-    if split is None:
+    _check(recipe)
+    texts = None if requests is None else read_requests(requests, field)
+    if lm is None:
+        hooks.stage(f"loading {recipe.model} …")
+        lm = load_base(recipe)
+    encoder, wordings = teacher_encoder(recipe, lm, PROMPTS), dict[str, str]()
+    if texts is None:
         hooks.stage(f"the model writes {count} requests")
-        split = self_study(recipe, lm, encoder, count, folder / SELF_STUDY)
+        wordings = self_study(recipe, lm, encoder, count, folder / SELF_STUDY)
     hooks.stage("the teacher answers the requests")
-    written = answers(recipe, lm, encoder, split.every, folder / REQUESTS)
+    written = answers(recipe, lm, encoder, texts or list(wordings), folder / REQUESTS)
     known = {row["request"]: row for row in usable(written, recipe.task.max_new_tokens)}
-    train, dev, test = (
-        [known[text] for text in part if text in known] for part in (split.train, split.dev, split.test)
-    )
-    if min(map(len, (train, dev, test))) < 2:
+    if len(known) < LEAST:
         raise SoftPromptError(
-            f"only {len(known)} of the teacher's {len(written)} answers can be used",
+            f"only {len(known)} of the teacher's {len(written)} answers can be used: too few",
             why=f"the others do not end within {recipe.task.max_new_tokens} tokens, or are empty",
             fix=f"more requests, or task.max_new_tokens={recipe.task.max_new_tokens * 2}",
         )
+    parts = split(list(known), wordings, recipe.train.seed)
+    train, dev, test = ([known[text] for text in part] for part in parts)
     prepared = prepare(recipe, lm=lm, rows=train, dev_rows=dev)
     _check_effect(prepared)
     run = tune(prepared, hooks=hooks, restart=restart, overwrite=overwrite, text_rows=0)
     seconds = time.perf_counter() - started
+    if run.was_finished:  # then this call has trained nothing
+        seconds = _seconds_before(folder / REPORT) or run.outcome.seconds
     hooks.stage("measuring on the requests that were kept apart")
     comparison = measure(run, str(teacher_text(recipe)), test, seconds, answered=(len(known), len(written)))
     result = Distilled(run, comparison, folder)
     write_text(folder / REPORT, json.dumps(result.report(), indent=2, ensure_ascii=False) + "\n")
     return result
+
+
+def _check(recipe: Recipe) -> None:
+    """Raise SoftPromptError for what can be known before a model is loaded and answers requests."""
+    if recipe.task.objective != "distil":
+        raise SoftPromptError(
+            "the recipe does not distil a text",
+            why=f"task.objective is {recipe.task.objective}",
+            fix="task: {objective: distil} with teacher: {file: system.txt}; or softprompt tune",
+        )
+    text = teacher_text(recipe)
+    if not text or not text.strip():
+        raise SoftPromptError("the text is empty", fix="write the text that the vectors replace")
+    methods.check_options(recipe.method.name, recipe.method.options())
+
+
+def _seconds_before(report: Path) -> float | None:
+    if not report.exists():
+        return None
+    return json.loads(report.read_text(encoding="utf-8")).get("seconds")
 
 
 def _check_effect(prepared: Prepared) -> None:

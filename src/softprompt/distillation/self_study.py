@@ -8,7 +8,6 @@ each. Varied wordings give varied requests, and requests of one wording are kept
 from __future__ import annotations
 
 import json
-import random
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,7 +21,7 @@ from ..data.encode import Encoder
 from ..errors import SoftPromptError
 from ..lm.base import LanguageModel
 from ..lm.generation import answering, tokens_of
-from .requests import LEAST, SHARES, Requests
+from .requests import LEAST
 
 Written = dict[str, str]  # kind, wording, request
 
@@ -55,8 +54,8 @@ AT_ONCE = 16  # requests
 ROUNDS = 4  # times as many attempts as requests are wanted
 
 
-def self_study(recipe: Recipe, lm: LanguageModel, encoder: Encoder, count: int, file: Path) -> Requests:
-    """Return `count` requests that the model writes behind the text, split by wording.
+def self_study(recipe: Recipe, lm: LanguageModel, encoder: Encoder, count: int, file: Path) -> dict[str, str]:
+    """Return up to `count` requests that the model writes behind the text, each with its wording.
 
     `file` keeps them as JSON Lines, which a person can read and change; a later call takes those that it has.
     Raises SoftPromptError where the model writes too few that differ.
@@ -80,30 +79,15 @@ def self_study(recipe: Recipe, lm: LanguageModel, encoder: Encoder, count: int, 
                     written.setdefault(text, {"kind": kind, "wording": wording, "request": text})
             _write(file, list(written.values())[:count])
             progress.at(min(count, len(written)))
-    return split_by_wording(list(written.values())[:count], recipe.train.seed)
-
-
-def split_by_wording(written: Sequence[Written], seed: int) -> Requests:
-    """Split requests so that all of one wording are on one side.
-
-    Raises SoftPromptError for fewer than `LEAST` requests, or fewer than three wordings.
-    """
-    groups: dict[str, list[str]] = {}
-    for row in written:
-        groups.setdefault(row["wording"], []).append(row["request"])
-    if len(written) < LEAST or len(groups) < 3:
+    wordings = {row["request"]: row["wording"] for row in list(written.values())[:count]}
+    kinds = len(set(wordings.values()))
+    if len(wordings) < LEAST or kinds < 3:
         raise SoftPromptError(
-            f"the model wrote only {len(written)} requests that differ, in {len(groups)} ways",
+            f"the model wrote only {len(wordings)} requests that differ, to {kinds} wordings",
             why="a small model may not be able to imagine who writes to it",
             fix="give requests of your own: --requests FILE",
         )
-    names = sorted(groups, key=lambda name: (len(groups[name]), name))
-    random.Random(seed).shuffle(names)
-    parts: list[list[str]] = [[], []]
-    for part, share in zip(parts, SHARES, strict=True):
-        while names[1:] and len(part) < max(2, share * len(written)):
-            part += groups[names.pop()]
-    return Requests([text for name in names for text in groups[name]], *parts)
+    return wordings
 
 
 def _cleaned(text: str) -> str:

@@ -52,6 +52,9 @@ def settings(recipe: Recipe) -> dict[str, Any]:
     counted |= {f"method.{key}": value for key, value in options(recipe).items() if key not in PLACES}
     for section, left_out in (("train", HOW), ("task", IN_ROWS), ("base", set[str]())):
         counted |= {f"{section}.{key}": v for key, v in sections[section].items() if key not in left_out}
+    if (text := teacher_text(recipe)) is not None:  # its content, not its place
+        counted["teacher.context"] = hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
+        counted["teacher.top_k"] = recipe.teacher.top_k
     filled_in = {
         "train.lr": numbers.lr,
         "base.lr": numbers.base_lr,
@@ -73,16 +76,13 @@ def about(recipe: Recipe) -> dict[str, Any]:
 
 
 def content(recipe: Recipe) -> dict[str, str]:
-    """Hash the teacher's text, and the files of the prompt that the method starts from, if there are any."""
-    teacher = {}
-    if (text := teacher_text(recipe)) is not None:
-        teacher = {"teacher": hashlib.sha256(f"{recipe.teacher.top_k} {text}".encode()).hexdigest()}
+    """Hash the files of the prompt that the method starts from, if there is one."""
     place = recipe.method.options().get("artifact")
     if place is None:
-        return teacher
+        return {}
     files = sorted(folder_of(str(place))[0].glob("*.safetensors"))
     hashes = [f"{file.name} {sha256(file)}" for file in files]
-    return teacher | {"method.artifact": hashlib.sha256("\n".join(hashes).encode()).hexdigest()}
+    return {"method.artifact": hashlib.sha256("\n".join(hashes).encode()).hexdigest()}
 
 
 def rows(examples: Sequence[Example]) -> str:

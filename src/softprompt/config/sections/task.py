@@ -103,12 +103,12 @@ PAIRS = {"input": "{{ prompt }}", "target": "{{ chosen }}", "rejected": "{{ reje
 class TeacherConfig(Section):
     """The teacher of `task.objective: distil` is the frozen model with this text ahead of each input."""
 
-    text: Name | None = None
+    context: Name | None = None  # the text
     file: Name | None = None  # that holds the text
     top_k: Positive = 20  # of its likeliest tokens whose probabilities are kept; the rest is one class
 
     @model_validator(mode="after")
     def _one_text(self) -> TeacherConfig:
-        if self.text is not None and self.file is not None:
+        if self.context is not None and self.file is not None:
             raise mistake("`teacher` needs a text or the file that holds it, not both")
         return self
