@@ -60,7 +60,7 @@ def test_the_page_runs(folder, tmp_path, monkeypatch):
 
 @pytest.fixture
 def recorded(monkeypatch, model_folder):
-    """Stands in for the hub: `owner/name` is the folder, and what each `from_pretrained` is given is kept."""
+    """Replaces the hub: `owner/name` is the folder, and what each `from_pretrained` is given is kept."""
     calls = {}
 
     def standing_in(kind, name):
@@ -267,7 +267,7 @@ def test_a_quantized_base_is_quantized_again_on_opening(folder, tmp_path):
 
 
 def test_a_quantized_base_without_a_gradient_is_refused(folder):
-    """Stands in for kernels that only run forward."""
+    """Replaces kernels that only run forward."""
     model = tiny_model("llama")
     model.is_quantized = True
     model.model.norm.register_forward_hook(lambda module, inputs, output: output.detach())
@@ -328,7 +328,7 @@ def test_weights_on_disk(folder, tmp_path):
 
 
 def test_layers_that_run_on_several_devices_are_refused_in_training(folder, tmp_path, monkeypatch):
-    """Stands in for two GPUs: a hook that says where a layer runs."""
+    """Replaces two GPUs: a hook that says where a layer runs."""
     from types import SimpleNamespace
 
     lm = load(folder, dtype="float32")

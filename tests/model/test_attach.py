@@ -387,7 +387,7 @@ def test_a_head_is_not_trained_in_bfloat16(tmp_path):
         ({"prompts": [1, 2]}, "1 is no name"),
         ({"prompts": ["a", "a"]}, "twice"),
         ({"prompts": ["a", "a "]}, "look the same"),
-        ({"template": {"inpt": "x"}}, "did you mean 'input'"),
+        ({"template": {"inputt": "x"}}, "did you mean 'input'"),
         ({"template": {"input": "{{ a"}}, "template.input"),
         ({"tokenizer": "gpt2"}, "no tokenizer"),
         ({"method": "none"}, "nothing to train"),

@@ -208,7 +208,7 @@ def test_a_model_that_the_method_refuses_is_reported():
     [
         (lambda: check_method(dict), "not the class dict"),
         (lambda: check_method("prefix-tunning"), "did you mean 'prefix-tuning'"),
-        (lambda: check_method(Sound, families=["lama"]), "did you mean 'llama'"),
+        (lambda: check_method(Sound, families=["llamma"]), "did you mean 'llama'"),
         (lambda: check_method(Sound, families=["bert"]), "unknown family 'bert'"),
         (lambda: check_method(Sound, skip=["row_alon"]), "did you mean 'row_alone'"),
     ],

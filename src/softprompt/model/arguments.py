@@ -54,7 +54,7 @@ def _check_names(prompts: Any) -> None:
     if twice := [name for place, name in enumerate(names) if name in names[:place]]:
         raise SoftPromptError(
             f"prompts holds {twice[0]!r} twice",
-            why="a name stands for one prompt",
+            why="a name means one prompt",
             fix="give each prompt a name of its own",
         )
     refuse_twins(names, "prompts")
