@@ -12,12 +12,13 @@ import numpy as np
 import pytest
 import torch
 from tests.conftest import HEADS, encoder_tokenizer, tiny_model, tiny_tokenizer
+from transformers import LlamaForCausalLM
 
 import softprompt
 from softprompt import SoftPromptError, methods
 from softprompt.artifacts import artifact as artifacts
 from softprompt.data.collate import batch_of_ids
-from softprompt.lm import attachment, families
+from softprompt.lm import attachment, families, finetune
 from softprompt.lm.apply import injection_for
 from softprompt.lm.causal import CausalLM
 from softprompt.lm.encoder import EncoderLM
@@ -459,6 +460,40 @@ def test_saving_does_not_hash_the_base_again(tmp_path, monkeypatch):
     model.save_pretrained(tmp_path)
     lm = CausalLM(tiny_model("llama"), tiny_tokenizer(), "llama")
     assert artifacts.load(tmp_path).manifest["base"]["fingerprint"] == fingerprint(lm)
+
+
+def test_a_base_that_was_changed_is_recorded_as_it_is_now(tmp_path):
+    """Otherwise the prompt would be accepted on a base that it was not trained on."""
+    model = attach(tiny_model("llama"), tiny_tokenizer(), softprompt.PromptTuning(length=3))
+    with torch.no_grad():
+        model.model.embed_tokens.weight.add_(0.5)
+    model.save_pretrained(tmp_path)
+    with pytest.raises(SoftPromptError, match="weights differ"):
+        softprompt.SoftPromptModel.from_pretrained(tiny_model("llama"), tmp_path, tiny_tokenizer())
+    changed = model.detach()
+    again = softprompt.SoftPromptModel.from_pretrained(changed, tmp_path, tiny_tokenizer())
+    assert again is changed and isinstance(again, softprompt.SoftPromptModel)
+
+
+def test_a_name_is_loaded(model_folder, tmp_path):
+    """`attach` takes what `load` takes; a model in memory takes no options of loading."""
+    model = attach(str(model_folder), None, softprompt.PromptTuning(length=3), dtype="float32")
+    assert isinstance(model, softprompt.SoftPromptModel) and model.dtype == torch.float32
+    ids = torch.tensor([[5, 6, 7]])
+    base = LlamaForCausalLM.from_pretrained(model_folder, dtype=torch.float32).eval()
+    with model.plain(), torch.no_grad():
+        torch.testing.assert_close(model(input_ids=ids).logits, base(input_ids=ids).logits)
+    with pytest.raises(SoftPromptError, match="revision cannot be set"):
+        attach(base, None, revision="main")
+
+
+def test_a_base_with_lora_weights_of_an_earlier_run_is_refused():
+    base = tiny_model("llama")
+    lm = softprompt.load(base, tiny_tokenizer())
+    finetune.unfreeze(lm, "lora", rank=2, alpha=2, targets=None)
+    lm.close()
+    with pytest.raises(SoftPromptError, match="carries LoRA weights already"):
+        attach(base, tiny_tokenizer(), softprompt.PromptTuning(length=3))
 
 
 def test_other_mistakes_are_errors():

@@ -186,6 +186,14 @@ def test_interrupted_run_ends_with_the_same_bytes(prepared, tmp_path, method, op
     assert run.outcome.history == whole.outcome.history and run.dev == whole.dev and run.plain == whole.plain
 
 
+def test_a_model_that_an_earlier_run_gave_lora_weights_is_refused(lm, tmp_path):
+    """A prompt would learn on a base that its artifact does not record."""
+    settings = {"task": "classification", "steps": 1, "batch_size": 4}
+    softprompt.tune(lm, "prompt-tuning", ROWS, base="lora", output=tmp_path / "one", **settings)
+    with pytest.raises(SoftPromptError, match="carries LoRA weights already"):
+        softprompt.tune(lm, "prompt-tuning", ROWS, output=tmp_path / "two", **settings)
+
+
 @pytest.mark.parametrize("base", ["lora", "full"])
 def test_trained_base_resumes_saves_and_loads(prepared, lm, model_folder, tmp_path, base):
     run = tune(prepared("prefix-tuning", base=base, output="whole"))

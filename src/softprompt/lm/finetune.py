@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..errors import SoftPromptError
 from .base import LanguageModel
@@ -31,9 +31,10 @@ def unfreeze(
 ) -> None:
     """Make the base trainable in place; `frozen` trains its head alone, if it has one.
 
-    Raises SoftPromptError where peft is missing (lora) or weights are not float32 (full, or a head: an
-    update in bfloat16 is lost to rounding).
+    Raises SoftPromptError where peft is missing (lora), where the model carries LoRA weights of an earlier
+    run, or where weights are not float32 (full, or a head: an update in bfloat16 is lost to rounding).
     """
+    refuse_adapters(lm.model)
     if (mode == "full" or lm.head_names) and lm.dtype != torch.float32:
         raise SoftPromptError(
             f"{'base=full' if mode == 'full' else 'a head'} needs float32 weights",
@@ -57,12 +58,6 @@ def unfreeze(
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError:
         raise SoftPromptError("base=lora needs peft", fix="pip install 'softprompt[lora]'") from None
-    if any("lora_" in name for name, _ in lm.model.named_parameters()):
-        raise SoftPromptError(
-            "this model carries LoRA weights already",
-            why="a second set would be added to the first",
-            fix="load the base model anew for each run with base=lora",
-        )
     config = LoraConfig(r=rank, lora_alpha=alpha, target_modules=list(targets) if targets else None)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -76,6 +71,16 @@ def unfreeze(
         parameter.requires_grad_("lora_" in name or name in lm.head_names)
         if "lora_" in name:  # float32 for the same reason as above; peft casts its input
             parameter.data = parameter.data.float()
+
+
+def refuse_adapters(model: nn.Module) -> None:
+    """Raise SoftPromptError for a model that carries LoRA weights, which are no part of its fingerprint."""
+    if any("lora_" in name for name, _ in model.named_parameters()):
+        raise SoftPromptError(
+            "this model carries LoRA weights already",
+            why="an earlier run has trained them, and what is trained now would depend on them",
+            fix="load the base model anew",
+        )
 
 
 @contextlib.contextmanager

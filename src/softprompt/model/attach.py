@@ -23,19 +23,20 @@ from ..errors import SoftPromptError
 from ..lm import in_memory
 from ..lm.base import LanguageModel
 from ..lm.features import size
-from ..lm.loading import fingerprint
+from ..lm.finetune import refuse_adapters
+from ..lm.loading import fingerprint, load
 from ..methods import from_module
 from ..methods.base import Setting, SoftPrompt
 from ..methods.typed_options import MethodOptions
 from . import arguments, heads
 from .frozen import FrozenBase
-from .holder import MODULE, NAME, TRAINERS_CHANGE, Holder
+from .holder import MODULE, NAME, TRAINERS_CHANGE, Holder, state_of
 from .prompt_model import subclass
 
 
 @quietly
 def attach(
-    base: PreTrainedModel,
+    base: PreTrainedModel | str | Path,
     tokenizer: Any = None,
     method: MethodOptions | SoftPrompt | str = "prefix-tuning",
     *,
@@ -43,10 +44,13 @@ def attach(
     template: Mapping[str, Any] | None = None,
     rows: Sequence[str] = (),
     seed: int = 0,
+    **loading: Any,
 ) -> Any:
     """Attach a table of prompts to a model and freeze it; return the same object, now a `SoftPromptModel`.
 
-    `method`: a configuration (`softprompt.PrefixTuning(length=32)`), a name, or a `SoftPrompt` of one's own.
+    `base` is a transformers model, or what `softprompt.load` takes: a hub id, a folder, a GGUF file, loaded
+    with the `loading` options of `load` (`revision`, `device_map`, …). `method`: a configuration
+    (`softprompt.PrefixTuning(length=32)`), a name, or a `SoftPrompt` of one's own.
     `prompts`: the names of the table. `rows`: some texts of the training rows to start from; without them
     init=context becomes init=vocab. `template`: the template section of the recipe that is saved with the
     prompt, for `softprompt generate`, `eval` and `serve`.
@@ -54,6 +58,14 @@ def attach(
     Raises SoftPromptError where the method does not suit the model, and for a model that has a prompt
     already. The model is then left as it was.
     """
+    if isinstance(base, (str, Path)):
+        base, tokenizer = _loaded(base, tokenizer, loading)
+    elif loading:
+        raise SoftPromptError(
+            f"{' and '.join(loading)} cannot be set for a model that is loaded",
+            why="they say how a model is loaded",
+            fix="give them to from_pretrained, or give the model's name",
+        )
     _check_model(base)
     arguments.check(base, prompts, template, tokenizer)
     lm = in_memory.wrapped(base, tokenizer, trains_head=heads.is_fresh(base))
@@ -143,15 +155,26 @@ def _put(base: Any, module: SoftPrompt, holder: Holder) -> Any:
     base.__class__ = subclass(type(base))
     vars(base)[NAME] = holder
     base.add_module(MODULE, module)
+    holder.weights = state_of(base)
     holder.frozen = FrozenBase(base, MODULE, holder.lm.head_names)
     module.train(base.training)
     return base
 
 
+def _loaded(name: str | Path, tokenizer: Any, loading: Mapping[str, Any]) -> tuple[PreTrainedModel, Any]:
+    """Load a model by its name, as transformers has it."""
+    lm = load(name, **loading)
+    model, own_tokenizer = lm.model, lm.tokenizer
+    lm.close()
+    return model, own_tokenizer if tokenizer is None else tokenizer
+
+
 def _check_model(base: Any) -> None:
+    """Raise SoftPromptError for what is no model of transformers, or carries LoRA weights."""
     if not isinstance(base, PreTrainedModel):
         raise SoftPromptError(
             f"a prompt cannot be attached to {type(base).__name__}",
             why="it is no model of transformers",
             fix="give AutoModelForCausalLM.from_pretrained(…), without a wrapper around it",
         )
+    refuse_adapters(base)

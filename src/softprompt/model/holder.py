@@ -34,7 +34,14 @@ class Holder:
     template: Mapping[str, Any] = field(default_factory=dict)
     splits: bool = False  # whether the vectors depend on where an input ends
     settings: Mapping[str, Any] = field(default_factory=dict)  # of the configuration, see TRAINERS_CHANGE
+    weights: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # of the base, see `state_of`
     frozen: Any = None  # a FrozenBase, once the prompt is on the model
+
+
+def state_of(model: nn.Module) -> dict[str, tuple[int, int]]:
+    """Return numbers that change with the base's weights: each parameter's version and place in memory."""
+    named = model.named_parameters()
+    return {name: (p._version, p.data_ptr()) for name, p in named if not name.startswith(f"{MODULE}.")}
 
 
 def holder_of(model: nn.Module) -> Holder:

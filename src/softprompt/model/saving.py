@@ -15,7 +15,8 @@ from ..artifacts.hub import upload
 from ..artifacts.hub.reference import parse
 from ..artifacts.interop.foreign import manifest_of
 from ..errors import SoftPromptError
-from .holder import MODULE, holder_of, without_prompt
+from ..lm.loading import fingerprint
+from .holder import MODULE, holder_of, state_of, without_prompt
 
 RESUMED = "model.safetensors"  # the file that transformers' trainers load to resume a run
 
@@ -43,6 +44,10 @@ def save(model: Any, folder: Path, *, for_trainer: bool) -> None:
     except OSError as error:
         raise unwritable(folder, error) from error
     with without_prompt(model):
+        base = dict(holder.base)
+        now = state_of(model)
+        if any(now.get(name) != state for name, state in holder.weights.items() if name not in names):
+            base["weights"] = fingerprint(holder.lm)["weights"]  # somebody has changed the base since
         about = manifest_of(
             folder,
             holder.lm,
@@ -50,7 +55,7 @@ def save(model: Any, folder: Path, *, for_trainer: bool) -> None:
             dict(holder.options),
             holder.prompts,
             "an attached model",
-            base=holder.base,
+            base=base,
         )
         about["recipe"]["template"] |= dict(holder.template)
         trained = [p for p in module.parameters() if p.requires_grad]
