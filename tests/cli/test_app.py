@@ -18,6 +18,7 @@ COMMANDS = (
         "search",
         "compare",
         "eval",
+        "distill",
         "generate",
         "inspect",
         "compose",

@@ -14,7 +14,7 @@ import torch
 from tests.together import together
 
 import softprompt
-from softprompt.cli import main
+from softprompt.cli import main, output
 from softprompt.errors import SoftPromptError
 from softprompt.training import prepare, step
 
@@ -51,6 +51,8 @@ def test_a_process_that_fails_ends_the_others(recipe, tmp_path, monkeypatch):
 
 
 def test_a_killed_process_ends_the_others(recipe, tmp_path, monkeypatch):
+    monkeypatch.setattr(output, "verbose", lambda: False)  # the cause is shown under `-v` only
+
     def run(rank: int) -> int:
         if rank == 1:
             monkeypatch.setattr(step.TrainStep, "backward", lambda *_: os.kill(os.getpid(), signal.SIGKILL))

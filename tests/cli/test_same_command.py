@@ -67,7 +67,8 @@ def unfinished(run, recipe, killed, monkeypatch, *words: str) -> Path:
 @pytest.mark.parametrize("number", range(1, 5))
 def test_killed_at_each_save_of_an_artifact(run, recipe, tmp_path, killed, monkeypatch, number):
     assert run("tune", recipe, *STEPS, f"output={tmp_path / 'whole'}").code == 0
-    killed(os, "replace", 3 * 2 - 1 + number)  # after three checkpoints, of which two have one before them
+    # after the log's first file and three checkpoints, of which two have one before them
+    killed(os, "replace", 3 * 2 + number)
     with pytest.raises(Killed):
         run("tune", recipe, *STEPS)
     monkeypatch.undo()

@@ -285,13 +285,15 @@ def manifest_for(encoder_folder) -> Callable[..., dict[str, Any]]:
     """`manifest_for(lm, case)`: what `tune` would tell `artifact.save`."""
 
     def make(lm: CausalLM, case: Case) -> dict[str, Any]:
+        from softprompt.config.load import recipe_from_dict
         from softprompt.lm.loading import fingerprint
 
         options = dict(case.options)
         if options.get("source") == "encoder":
             options["encoder"] = encoder_folder
         defaults = {name: p.default for name, p in methods.find(case.method).options().items()}
-        recipe = {"data": {"train": "rows.jsonl"}, "method": {"name": case.method, **options}}
+        method = {"name": case.method, **options}
+        recipe = recipe_from_dict({"data": {"train": "rows.jsonl"}, "method": method}).to_dict()
         return {
             "method": case.method,
             "options": defaults | options,

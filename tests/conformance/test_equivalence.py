@@ -13,6 +13,7 @@ from softprompt.artifacts import artifact
 from softprompt.cache import Cache, KeyValues, disk_store, memory_store, planning
 from softprompt.cache import kv as rows
 from softprompt.cache.folders import CacheFolder
+from softprompt.data.example import Example
 from softprompt.lm.apply import injection_for
 from softprompt.methods.materialised import Materialised, materialise
 from softprompt.testing import checks
@@ -36,16 +37,8 @@ def examples_of(batch):
         ids = batch.input_ids[i][batch.input_mask[i]].tolist()
         target = batch.target_ids[i][batch.target_mask[i]].tolist()
         rendered = SimpleNamespace(input=batch.texts[i])
-        rows.append(
-            SimpleNamespace(
-                input_ids=ids,
-                target_ids=target,
-                prompt=int(batch.prompt_ids[i]),
-                rendered=rendered,
-                places=(),
-                value=None,
-            )
-        )
+        prompt = int(batch.prompt_ids[i])
+        rows.append(Example(tuple(ids), tuple(target), prompt, rendered, None))
     return rows
 
 

@@ -11,8 +11,9 @@ from softprompt import methods
 from softprompt.artifacts import artifact
 from softprompt.cache import InputCache
 from softprompt.config.load import recipe_from_dict
+from softprompt.config.sections.model import ModelConfig
 from softprompt.errors import SoftPromptError
-from softprompt.training import micro_batch, step
+from softprompt.training import losses, micro_batch
 from softprompt.training.prepare import prepare
 from softprompt.training.step import StepPart, TrainStep
 from softprompt.training.sweep import prepare_prompts, prepare_settings
@@ -124,7 +125,7 @@ def test_runs_come_out_as_alone(start, tmp_path, cache):
 
 
 def test_one_that_diverges_ends_alone(start, tmp_path, monkeypatch):
-    real = step.token_losses
+    real = losses.token_losses
 
     def poisoned(lm, method, batch, context=None):
         found = real(lm, method, batch, context)
@@ -133,7 +134,7 @@ def test_one_that_diverges_ends_alone(start, tmp_path, monkeypatch):
 
     tune(start(BESIDE[0], "alone0"))
     tune(start(BESIDE[1], "alone2"))
-    monkeypatch.setattr(step, "token_losses", poisoned)
+    monkeypatch.setattr(losses, "token_losses", poisoned)
     runs = [
         start(BESIDE[0], "a"),
         start({"name": "prompt-tuning", "placement": "before"}, "b"),
@@ -267,7 +268,7 @@ def test_refusals(model_folder, tmp_path):
         prepare_prompts(recipe(model_folder, tmp_path, base="lora"))
     with pytest.raises(SoftPromptError, match="saved in"):
         prepare_settings([whole, whole])
-    other = whole.model_copy(update={"model": "elsewhere", "output": str(tmp_path / "b")})
+    other = whole.model_copy(update={"model": ModelConfig(id="elsewhere"), "output": str(tmp_path / "b")})
     with pytest.raises(SoftPromptError, match="share one base model"):
         prepare_settings([whole, other])
 

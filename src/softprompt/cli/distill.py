@@ -53,7 +53,7 @@ def distill(
     ] = False,
     json: Json = False,
 ) -> Reply:
-    """Turn a text that every request repeats into a few vectors, and show what was lost.
+    """Turn a system prompt into a few vectors, and show what was lost.
 
     The model answers the requests with the text; the vectors learn to make it answer so without the text.
     Some requests are kept apart and show how much of the text's effect is left.

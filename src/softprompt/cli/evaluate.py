@@ -78,7 +78,7 @@ def evaluate(
     output: ResultsFile = None,
     json: Json = False,
 ) -> Reply:
-    """Score a tuned prompt on a file of rows, or on tasks of lm-evaluation-harness.
+    """Score a tuned prompt on a file of rows, or on tasks.
 
     With --plain or --shots, the plain model is scored in its place.
 

@@ -48,7 +48,10 @@ ResultsFile = Annotated[
 
 
 def check_mode(harness: str | None, given: Mapping[str, Any], artifact: str | None, data: str | None) -> None:
-    """Raise SoftPromptError for options of the other kind of evaluation, and where something is missing."""
+    """Raise SoftPromptError for options of the other kind of evaluation.
+
+    Where something is missing the command is used wrongly, which has an exit code of its own.
+    """
     wrong = [name for name, value in given.items() if value is not None]
     if wrong:
         raise SoftPromptError(
@@ -59,11 +62,8 @@ def check_mode(harness: str | None, given: Mapping[str, Any], artifact: str | No
             fix="leave it out" if harness else "add --harness TASKS, or leave it out",
         )
     if not harness and (artifact is None or data is None):
-        raise SoftPromptError(
-            "nothing is named to score" if artifact is None else "no rows are named to score",
-            why="eval takes a tuned prompt, and rows or tasks",
-            fix="softprompt eval ARTIFACT --data FILE, or --harness TASKS in place of --data",
-        )
+        missing = "nothing is named to score" if artifact is None else "no rows are named to score"
+        raise typer.BadParameter(f"{missing}: softprompt eval ARTIFACT --data FILE, or --harness TASKS")
 
 
 def evaluate_tasks(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 #: Metrics from 0 to 1 that are written in percent, and those from 0 to 100 that are written in points.
 SHARES = {"accuracy", "macro_f1", "tag_accuracy", "tag_macro_f1", "exact_match", "rouge_l"}
-SHARES |= {"preference_accuracy"}
+SHARES |= {"preference_accuracy", "agreement"}
 POINTS = {"bleu", "chrf"}
 _LABELS = {
     "macro_f1": "macro F1",

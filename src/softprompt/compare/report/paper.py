@@ -172,7 +172,7 @@ def _sign(comparison: Comparison, metric: str) -> int | None:
 
 
 #: The directions of the library's metrics, as `evaluation.metrics` has them (a test compares the two).
-LOWER, HIGHER = {"mse", "perplexity"}, SHARES | POINTS | {"pearson"}
+LOWER, HIGHER = {"mse", "perplexity", "kl"}, SHARES | POINTS | {"pearson"}
 
 
 def _numbers(
