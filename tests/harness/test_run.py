@@ -169,7 +169,6 @@ class TestErrors:
     def test_options_of_the_other_kind(self, message, classifier, rows_file):
         assert "without --harness" in message(classifier, "--data", rows_file, "--num-fewshot", 2)
         assert "with --harness" in message(classifier, "--data", rows_file, "--harness", "films")
-        assert "--data FILE" in message(classifier)
         assert "neither an artifact" in message("--harness", "films")
 
     def test_a_missing_library(self, message, classifier, monkeypatch):
