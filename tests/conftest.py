@@ -18,7 +18,7 @@ import tests.shapes  # noqa: F401
 import torch
 from tests.browser import NAMES
 from tests.speed import MARKERS, mark_slow
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
+from tokenizers import AddedToken, processors
 from transformers import (
     BertConfig,
     BertModel,
@@ -41,6 +41,7 @@ from softprompt.lm.features import size
 from softprompt.lm.heads import Head, parameter_names
 from softprompt.lm.seq2seq import Seq2SeqLM
 from softprompt.methods.base import Setting, SoftPrompt
+from softprompt.testing.material import tiny_tokenizer
 
 VOCAB, HIDDEN, LAYERS, CONTEXT = 101, 32, 3, 256
 SIZES = {"vocab_size": VOCAB, "hidden_size": HIDDEN, "num_hidden_layers": LAYERS, "intermediate_size": 48}
@@ -87,16 +88,6 @@ def roughen(model):
             if parameter.dim() == 1:
                 parameter.add_(0.1 * torch.randn_like(parameter))
     return model.eval()
-
-
-def tiny_tokenizer() -> PreTrainedTokenizerFast:
-    """Build a tokenizer of 97 tokens: the printable ASCII characters, the line break, and an end token."""
-    characters = [chr(i) for i in range(33, 127)] + ["Ġ", "Ċ"]  # a space and a line break, byte-level style
-    raw = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(characters)}, merges=[]))
-    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    raw.decoder = decoders.ByteLevel()
-    raw.add_special_tokens(["<end>"])
-    return PreTrainedTokenizerFast(tokenizer_object=raw, eos_token="<end>", pad_token="<end>")
 
 
 def encoder_tokenizer() -> PreTrainedTokenizerFast:

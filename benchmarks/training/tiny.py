@@ -6,10 +6,8 @@ import json
 import random
 from pathlib import Path
 
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-from transformers import PreTrainedTokenizerFast
-
 from softprompt.lm.families import tiny
+from softprompt.testing.material import tiny_tokenizer
 
 LABELS = {
     "sst2": ("negative", "positive"),
@@ -25,7 +23,7 @@ def make(folder: Path) -> tuple[Path, Path]:
     model, data = folder / "model", folder / "data"
     # room for a few demonstrations at a token a character
     tiny("llama", max_position_embeddings=1024).save_pretrained(model)
-    _tokenizer().save_pretrained(model)
+    tiny_tokenizer().save_pretrained(model)
     return model, write_rows(data)
 
 
@@ -42,13 +40,3 @@ def write_rows(data: Path, count: int = ROWS, longest: int = 8) -> Path:
             lines = "".join(json.dumps(row) + "\n" for row in rows)
             (data / name / f"{split}.jsonl").write_text(lines, encoding="utf-8")
     return data
-
-
-def _tokenizer() -> PreTrainedTokenizerFast:
-    """Build a tokenizer with a token for each printable ASCII character and line break, and an end token."""
-    characters = [chr(i) for i in range(33, 127)] + ["Ġ", "Ċ"]  # a space and a line break, byte-level style
-    raw = Tokenizer(models.BPE(vocab={c: i for i, c in enumerate(characters)}, merges=[]))
-    raw.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    raw.decoder = decoders.ByteLevel()
-    raw.add_special_tokens(["<end>"])
-    return PreTrainedTokenizerFast(tokenizer_object=raw, eos_token="<end>", pad_token="<end>")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from softprompt.lm import divergence as module
+from softprompt.lm import logit_rows
 from softprompt.lm.divergence import divergence, top_k
 
 
@@ -32,7 +32,7 @@ def naive(logits, teacher, k: int):
 @pytest.mark.parametrize("at_once", [1, 50, 10**6])
 @pytest.mark.parametrize("k", [1, 4, 23])
 def test_equals_the_formula(monkeypatch, k, at_once):
-    monkeypatch.setattr(module, "NUMBERS_AT_ONCE", at_once)
+    monkeypatch.setattr(logit_rows, "NUMBERS_AT_ONCE", at_once)
     logits, teacher = drawn()
     result, reference = divergence(logits, *top_k(teacher, k)), naive(logits, teacher, k)
     torch.testing.assert_close(result, reference, atol=1e-5, rtol=1e-5)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn import functional
 
-from softprompt.training import cross_entropy as module
+from softprompt.lm import logit_rows
 from softprompt.training.cross_entropy import cross_entropy
 
 
@@ -19,7 +19,7 @@ def drawn(rows: int, words: int, kind=torch.float32):
 @pytest.mark.parametrize("at_once", [1, 50, 10**6])
 @pytest.mark.parametrize("rows", [1, 7])
 def test_equals_torch(monkeypatch, rows, at_once):
-    monkeypatch.setattr(module, "NUMBERS_AT_ONCE", at_once)
+    monkeypatch.setattr(logit_rows, "NUMBERS_AT_ONCE", at_once)
     logits, targets = drawn(rows, 23)
     loss, reference = cross_entropy(logits, targets).mean(), functional.cross_entropy(logits, targets)
     torch.testing.assert_close(loss, reference)
@@ -34,7 +34,7 @@ def test_gradient_by_differences():
 
 
 def test_half_precision_is_summed_in_float32(monkeypatch):
-    monkeypatch.setattr(module, "NUMBERS_AT_ONCE", 5000)
+    monkeypatch.setattr(logit_rows, "NUMBERS_AT_ONCE", 5000)
     logits, targets = drawn(6, 2000, torch.bfloat16)
     exact = logits.detach().float().requires_grad_(True)
     loss, reference = cross_entropy(logits, targets).mean(), functional.cross_entropy(exact, targets)

@@ -9,7 +9,7 @@ by orders of magnitude, tokens do not (Liu et al. 2024, "KIVI").
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import replace
 from functools import cached_property
 from typing import Any, Literal, final
@@ -55,10 +55,7 @@ class KeyValues:
     @cached_property
     def beginning(self) -> Context | None:
         """Compute the context of the common beginning, one row."""
-        if not self.ahead:
-            return None
-        # the last token of an input is no part of its context
-        return self.lm.prefill(batch_of_ids([[*self.ahead, 0]], device=self.lm.device))
+        return context_of(self.lm, self.ahead)
 
     def name(self, example: Example) -> str:
         return name_of_ids(example.input_ids)
@@ -100,10 +97,23 @@ def common_beginning(lm: LanguageModel, examples: Iterable[Example]) -> Ids:
     inputs = {tuple(e.input_ids) for e in examples}
     if len(inputs) < 2 or not lm.shares_beginnings:
         return ()
+    same = beginning(inputs)
+    return same[: len(same) // BEGINNING_TOKENS * BEGINNING_TOKENS]
+
+
+def beginning(inputs: Collection[Ids]) -> Ids:
+    """Return the tokens that all inputs begin with, at least one token short of each."""
     first, last = min(inputs), max(inputs)  # in the order of their tokens: all others are between them
     count = min(len(ids) for ids in inputs) - 1
-    same = next((i for i in range(count) if first[i] != last[i]), count)
-    return first[: same // BEGINNING_TOKENS * BEGINNING_TOKENS]
+    return first[: next((i for i in range(count) if first[i] != last[i]), count)]
+
+
+def context_of(lm: LanguageModel, ahead: Ids) -> Context | None:
+    """Compute the context, of one row, of tokens that every input begins with; None without any."""
+    if not ahead:
+        return None
+    # the last token of an input is no part of its context
+    return lm.prefill(batch_of_ids([[*ahead, 0]], device=lm.device))
 
 
 def assemble(rows: Sequence[Row], form: Form, lm: LanguageModel) -> Context:

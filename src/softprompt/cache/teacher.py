@@ -20,7 +20,7 @@ from ..lm.context import Context
 from ..lm.divergence import top_k
 from .base import Row
 from .keys import about, key_of, name_of_ids
-from .kv import common_beginning
+from .kv import common_beginning, context_of
 
 
 @final
@@ -41,9 +41,7 @@ class TeacherDistributions:
     @cached_property
     def beginning(self) -> Context | None:
         """Compute the context of the common beginning, one row: mostly the teacher's text."""
-        if not self.ahead:
-            return None
-        return self.lm.prefill(batch_of_ids([[*self.ahead, 0]], device=self.lm.device))
+        return context_of(self.lm, self.ahead)
 
     def name(self, example: Example) -> str:
         return f"{name_of_ids(example.input_ids)}-{name_of_ids(example.target_ids)}"

@@ -10,6 +10,7 @@ import typer
 
 from ..errors import SoftPromptError
 from .interruption import Interruption
+from .opening import Overwrite, Restart
 from .output import Json, Reply, duration, log, size, table
 
 if TYPE_CHECKING:
@@ -45,12 +46,8 @@ def distill(
     vectors: Annotated[
         int | None, typer.Option("--vectors", min=1, metavar="N", help="How many vectors (default 64).")
     ] = None,
-    restart: Annotated[
-        bool, typer.Option("--restart", help="Drop an unfinished run instead of resuming it.")
-    ] = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the tuned prompt that the output folder holds.")
-    ] = False,
+    restart: Restart = False,
+    overwrite: Overwrite = False,
     json: Json = False,
 ) -> Reply:
     """Turn a system prompt into a few vectors, and show what was lost.

@@ -24,6 +24,10 @@ Overrides = Annotated[
         metavar="KEY=VALUE", help="Settings that override the recipe's: lr=1e-2.", show_default=False
     ),
 ]
+Restart = Annotated[bool, typer.Option("--restart", help="Drop an unfinished run instead of resuming it.")]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Replace the tuned prompt that the output folder holds.")
+]
 ArtifactFolder = Annotated[
     Path,
     typer.Argument(

@@ -5,13 +5,11 @@ from __future__ import annotations
 import shlex
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
-
-import typer
+from typing import TYPE_CHECKING, Any
 
 from .._system.progress import say
 from .interruption import Interruption
-from .opening import Overrides, RecipeFile, open_recipe
+from .opening import Overrides, Overwrite, RecipeFile, Restart, open_recipe
 from .output import Json, Reply, duration, scores, size, table
 from .processes import of_first, one_run, started_for
 from .side_by_side import run_together
@@ -26,12 +24,8 @@ if TYPE_CHECKING:
 def tune(
     recipe: RecipeFile,
     overrides: Overrides = None,
-    restart: Annotated[
-        bool, typer.Option("--restart", help="Drop an unfinished run instead of resuming it.")
-    ] = False,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Replace the tuned prompt that the output folder holds.")
-    ] = False,
+    restart: Restart = False,
+    overwrite: Overwrite = False,
     json: Json = False,
 ) -> Reply:
     """Train a prompt or prefix and save it.

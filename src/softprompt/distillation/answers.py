@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 
-from .._system.files import write_text
 from .._system.progress import task
 from ..build import teacher_text
 from ..config.schema import Recipe
@@ -21,6 +20,7 @@ from ..errors import SoftPromptError
 from ..lm.base import LanguageModel
 from ..lm.generation import answering, tokens_of
 from ..lm.loading import fingerprint
+from . import kept_rows
 
 BATCH_TOKENS = 4096  # of inputs and answers, padding included
 Answer = dict[str, Any]  # request, answer, complete, limit (tokens), and a name of the teacher
@@ -38,7 +38,7 @@ def answers(
     of_text, most = _identity(recipe, lm), recipe.task.max_new_tokens
     known = {
         request: row
-        for request, row in _read(file).items()
+        for request, row in kept_rows.read(file).items()
         if row.get("teacher") == of_text and (row["complete"] or row.get("limit", 0) >= most)
     }
     missing = [text for text in requests if text not in known]
@@ -57,7 +57,7 @@ def answers(
                 text = encoder.decode(ids)
                 facts = {"complete": complete, "limit": most, "teacher": of_text}
                 known[missing[i]] = {"request": missing[i], "answer": text, **facts}
-            _write(file, known)
+            kept_rows.write(file, known.values())
             done += len(rows)
             progress.at(done)
     return [known[text] for text in requests]
@@ -77,7 +77,7 @@ def usable(written: Sequence[Answer], most: int) -> list[Answer]:
     raise SoftPromptError(
         "all of the teacher's answers are empty",
         why="the model ends its answer at once, with the text in front of the request",
-        fix="try the text with `softprompt generate MODEL --system FILE`, and change it",
+        fix="change the text, or ask other requests",
     )
 
 
@@ -85,15 +85,3 @@ def _identity(recipe: Recipe, lm: LanguageModel) -> str:
     """Name the teacher: its text, the model and the template."""
     parts = [teacher_text(recipe), fingerprint(lm), recipe.template.model_dump(mode="json")]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
-
-
-def _read(file: Path) -> dict[str, Answer]:
-    if not file.exists():
-        return {}
-    rows = (json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line.strip())
-    return {row["request"]: row for row in rows}
-
-
-def _write(file: Path, rows: dict[str, Answer]) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_text(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows.values()))

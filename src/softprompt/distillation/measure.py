@@ -14,10 +14,12 @@ import torch
 from .. import methods
 from ..data.collate import collate
 from ..data.example import Example
+from ..evaluation.evaluator import evaluator_of
 from ..evaluation.records import Evaluation
 from ..injection import Injection, Prefix
 from ..lm.apply import injection_for
 from ..methods.base import Setting, SoftPrompt
+from ..methods.materialised import Materialised
 from ..training.run import Run
 from ..training.teacher import taught, teacher_encoder
 from .answers import Answer
@@ -55,20 +57,6 @@ class Figures:
         return {**asdict(self), "paid_after_requests": self.paid_after}
 
 
-class _Fixed(SoftPrompt):
-    """A prefix that is the same for every row, and is not trained."""
-
-    placement = "before"
-    num_prompts = 1
-
-    def __init__(self, prefix: Prefix) -> None:
-        super().__init__()
-        self._prefix = prefix
-
-    def forward(self, prompt_ids: Any, inputs: Any = None) -> Injection:
-        return Injection(kv_before=self._prefix)
-
-
 def measure(
     run: Run, text: str, rows: Sequence[Answer], seconds: float, answered: tuple[int, int]
 ) -> Figures:
@@ -86,7 +74,7 @@ def measure(
     if short.strip():
         ways["text cut to as many tokens"] = plain, _with_text(run, short, examples)
     ways["no text"] = plain, examples
-    evaluator = replace(run_evaluator(run), metrics=METRICS)
+    evaluator = replace(evaluator_of(recipe, lm, prepared.encoder), metrics=METRICS)
     results = {name: evaluator.run(method, shown) for name, (method, shown) in ways.items()}
     shown = [
         {
@@ -122,13 +110,6 @@ def share_kept(vectors: Evaluation, none: Evaluation, seed: int = 0) -> tuple[fl
     return float(1 - whole[0] / whole[1]), float(low), float(high)
 
 
-def run_evaluator(run: Run):
-    """Return the evaluator of the run's task."""
-    from ..evaluation.evaluator import evaluator_of
-
-    return evaluator_of(run.prepared.recipe, run.prepared.lm, run.prepared.encoder)
-
-
 def _injection(run: Run) -> Injection:
     prepared = run.prepared
     batch = collate(prepared.train[:1], prepared.lm.device)
@@ -155,7 +136,7 @@ def _through_the_path(
         return None
     layers = lm.kv_of(beginning)
     mask = torch.ones(1, len(beginning), dtype=torch.bool, device=lm.device)
-    return _Fixed(Prefix(layers, mask)), [
+    return Materialised([Injection(kv_before=Prefix(layers, mask))]), [
         replace(e, input_ids=e.input_ids[len(beginning) :]) for e in examples
     ]
 

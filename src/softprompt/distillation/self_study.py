@@ -7,13 +7,10 @@ each. Varied wordings give varied requests, and requests of one wording are kept
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
-from .._system.files import write_text
 from .._system.progress import task
 from ..config.schema import Recipe
 from ..data.collate import collate
@@ -21,9 +18,8 @@ from ..data.encode import Encoder
 from ..errors import SoftPromptError
 from ..lm.base import LanguageModel
 from ..lm.generation import answering, tokens_of
+from . import kept_rows
 from .requests import LEAST
-
-Written = dict[str, str]  # kind, wording, request
 
 #: Ways to ask for a request, and the wordings of each.
 WORDINGS: dict[str, tuple[str, ...]] = {
@@ -60,7 +56,7 @@ def self_study(recipe: Recipe, lm: LanguageModel, encoder: Encoder, count: int, 
     `file` keeps them as JSON Lines, which a person can read and change; a later call takes those that it has.
     Raises SoftPromptError where the model writes too few that differ.
     """
-    written = _read(file)
+    written = kept_rows.read(file)
     pairs = [(kind, wording) for kind, wordings in WORDINGS.items() for wording in wordings]
     options = answering(lm, MOST_TOKENS, do_sample=True, temperature=1.0, top_p=0.95)
     attempts = -(-ROUNDS * count // AT_ONCE)
@@ -77,7 +73,7 @@ def self_study(recipe: Recipe, lm: LanguageModel, encoder: Encoder, count: int, 
             for (kind, wording), ids in zip(chosen, outputs, strict=True):
                 if any(token in lm.ends for token in ids) and (text := _cleaned(encoder.decode(ids))):
                     written.setdefault(text, {"kind": kind, "wording": wording, "request": text})
-            _write(file, list(written.values())[:count])
+            kept_rows.write(file, list(written.values())[:count])
             progress.at(min(count, len(written)))
     wordings = {row["request"]: row["wording"] for row in list(written.values())[:count]}
     kinds = len(set(wordings.values()))
@@ -94,15 +90,3 @@ def _cleaned(text: str) -> str:
     """Return the first line that says something, without quotes around it."""
     lines = [line.strip().strip('"“”').strip() for line in text.splitlines()]
     return next((line for line in lines if len(line.split()) > 2), "")
-
-
-def _read(file: Path) -> dict[str, Written]:
-    if not file.exists():
-        return {}
-    rows = [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
-    return {row["request"]: row for row in rows}
-
-
-def _write(file: Path, rows: Sequence[Written]) -> None:
-    file.parent.mkdir(parents=True, exist_ok=True)
-    write_text(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-NUMBERS_AT_ONCE = 2**22  # float32 copies of 16 MiB
+from .logit_rows import exact, rows_at_once
 
 
 def top_k(logits: Tensor, k: int) -> tuple[Tensor, Tensor]:
@@ -61,15 +61,15 @@ class _Divergence(torch.autograd.Function):
 
 def _of_part(logits: Tensor, ids: Tensor, logprobs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return the divergence [n], the model's probabilities [n, V] and its log-mass of the rest [n]."""
-    exact = logits if logits.dtype == torch.float64 else logits.float()
-    total = exact.logsumexp(1, keepdim=True)
-    q = exact.gather(1, ids) - total
-    rest = exact.scatter(1, ids, -torch.inf).logsumexp(1) - total[:, 0]
-    p, p_rest = logprobs.exp().to(exact.dtype), _rest(logprobs).to(exact.dtype)
+    scores = exact(logits)
+    total = scores.logsumexp(1, keepdim=True)
+    q = scores.gather(1, ids) - total
+    rest = scores.scatter(1, ids, -torch.inf).logsumexp(1) - total[:, 0]
+    p, p_rest = logprobs.exp().to(scores.dtype), _rest(logprobs).to(scores.dtype)
     known = (p * (logprobs - q)).sum(1)
     # a class without mass adds nothing, whatever the model says of it
     beyond = torch.where(p_rest > 0, p_rest * (p_rest.clamp(min=1e-30).log() - rest), 0.0)
-    return known + beyond, (exact - total).exp(), rest.clamp(min=-80.0)
+    return known + beyond, (scores - total).exp(), rest.clamp(min=-80.0)
 
 
 def _rest(logprobs: Tensor) -> Tensor:
@@ -80,5 +80,5 @@ def _rest(logprobs: Tensor) -> Tensor:
 
 def _split(logits: Tensor) -> Callable[[Tensor], tuple[Tensor, ...]]:
     """Return the function that splits a tensor into the rows that are computed at once."""
-    rows = max(1, NUMBERS_AT_ONCE // logits.shape[1])
+    rows = rows_at_once(logits)
     return lambda tensor: tensor.split(rows)

@@ -54,30 +54,30 @@ class GRPOTrainer(GRPO):
         self.ref_model = model.reference()
 
 
-class DPOTrainer(DPO):
+class _WithReference:
+    """Gives TRL's trainer `model.reference()` where an attached model comes without a reference."""
+
+    def __init__(
+        self, model: Any, ref_model: Any = None, args: Any = None, *others: Any, **more: Any
+    ) -> None:
+        trainer: Any = super()
+        trainer.__init__(model, _reference(model, ref_model, args), args, *others, **more)
+
+
+class DPOTrainer(_WithReference, DPO):
     """Trains the prompt of an attached model as `trl.DPOTrainer` does, with the same arguments.
 
     Without `ref_model` the reference is `model.reference()`: no second copy of the base is in memory.
     Raises SoftPromptError as GRPOTrainer does.
     """
 
-    def __init__(
-        self, model: Any, ref_model: Any = None, args: Any = None, *others: Any, **more: Any
-    ) -> None:
-        super().__init__(model, _reference(model, ref_model, args), args, *others, **more)
 
-
-class KTOTrainer(KTO):
+class KTOTrainer(_WithReference, KTO):
     """Trains the prompt of an attached model as `trl.KTOTrainer` does, with the same arguments.
 
     Without `ref_model` the reference is `model.reference()`: no second copy of the base is in memory.
     Raises SoftPromptError as GRPOTrainer does.
     """
-
-    def __init__(
-        self, model: Any, ref_model: Any = None, args: Any = None, *others: Any, **more: Any
-    ) -> None:
-        super().__init__(model, _reference(model, ref_model, args), args, *others, **more)
 
 
 def _reference(model: Any, given: Any, args: Any) -> Any:

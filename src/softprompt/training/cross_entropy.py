@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-NUMBERS_AT_ONCE = 2**22  # float32 copies of 16 MiB
+from ..lm.logit_rows import exact, rows_at_once
 
 
 def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
@@ -24,12 +24,12 @@ def cross_entropy(logits: Tensor, targets: Tensor) -> Tensor:
 class _CrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, targets: Tensor) -> Tensor:
-        rows = _rows_at_once(logits)
+        rows = rows_at_once(logits)
         losses, sums = [], []
         for part, wanted in zip(logits.split(rows), targets.split(rows), strict=True):
-            exact = _exact(part)
-            sums.append(exact.logsumexp(1))
-            losses.append(sums[-1] - exact.gather(1, wanted[:, None])[:, 0])
+            scores = exact(part)
+            sums.append(scores.logsumexp(1))
+            losses.append(sums[-1] - scores.gather(1, wanted[:, None])[:, 0])
         ctx.save_for_backward(logits, targets, torch.cat(sums))
         return torch.cat(losses)
 
@@ -37,18 +37,10 @@ class _CrossEntropy(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         logits, targets, sums = ctx.saved_tensors
         out = torch.empty_like(logits)
-        rows = _rows_at_once(logits)
+        rows = rows_at_once(logits)
         whole = (logits, targets, sums, gradients[0], out)
         for part, wanted, total, gradient, into in zip(*(t.split(rows) for t in whole), strict=True):
-            soft = (_exact(part) - total[:, None]).exp_()
+            soft = (exact(part) - total[:, None]).exp_()
             soft.scatter_add_(1, wanted[:, None], soft.new_full((len(wanted), 1), -1.0))
             into.copy_(soft.mul_(gradient[:, None]))
         return out, None
-
-
-def _exact(part: Tensor) -> Tensor:
-    return part if part.dtype == torch.float64 else part.float()
-
-
-def _rows_at_once(logits: Tensor) -> int:
-    return max(1, NUMBERS_AT_ONCE // logits.shape[1])

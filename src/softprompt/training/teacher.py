@@ -15,6 +15,7 @@ from .._system.progress import task
 from ..build import encoder_of, teacher_text, template_of
 from ..cache import disk_store
 from ..cache.folders import cache_place
+from ..cache.kv import beginning
 from ..cache.teacher import TeacherDistributions
 from ..config.schema import Recipe
 from ..config.sections.model import MethodConfig
@@ -85,14 +86,7 @@ def taught(
     return [
         [replace(example, teacher=teacher) for example, teacher in zip(part, known, strict=True)]
         for part, known in zip(parts, rows, strict=True)
-    ], _beginning(every)
-
-
-def _beginning(examples: Sequence[Example]) -> tuple[int, ...]:
-    """Return the tokens that all inputs begin with, at least one token short of each."""
-    first, last = min(e.input_ids for e in examples), max(e.input_ids for e in examples)
-    most = min(len(e.input_ids) for e in examples) - 1
-    return first[: next((i for i in range(most) if first[i] != last[i]), most)]
+    ], beginning([e.input_ids for e in every])
 
 
 def _shown(encoder: Encoder, example: Example) -> Example:
