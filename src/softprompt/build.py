@@ -97,17 +97,23 @@ def template_of(recipe: Recipe, lm: LanguageModel | None = None) -> Template:
 
 
 def teacher_text(recipe: Recipe) -> str | None:
-    """Return the text of the recipe's teacher; None where it has no teacher."""
-    if recipe.teacher.file is None:
-        return recipe.teacher.context
+    """Return the text of the recipe's teacher; None where it has no teacher.
+
+    Raises SoftPromptError for a text that is empty or cannot be read.
+    """
+    text = recipe.teacher.context
     try:
-        return Path(recipe.teacher.file).read_text(encoding="utf-8")
+        if recipe.teacher.file is not None:
+            text = Path(recipe.teacher.file).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise SoftPromptError(
             f"the teacher's text {recipe.teacher.file} cannot be read",
             why=getattr(error, "strerror", None) or "it is not UTF-8 text",
             fix="--system FILE (in a recipe, teacher.file) names a text file of UTF-8",
         ) from None
+    if text is not None and not text.strip():
+        raise SoftPromptError("the teacher's text is empty", fix="write the text that the vectors replace")
+    return text
 
 
 def _mask_of(lm: LanguageModel) -> str | None:

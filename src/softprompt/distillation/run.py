@@ -143,9 +143,7 @@ def _check(recipe: Recipe) -> None:
             why=f"task.objective is {recipe.task.objective}",
             fix="task: {objective: distil} with teacher: {file: system.txt}; or softprompt tune",
         )
-    text = teacher_text(recipe)
-    if not text or not text.strip():
-        raise SoftPromptError("the text is empty", fix="write the text that the vectors replace")
+    teacher_text(recipe)  # a text that cannot be used is an error here
     methods.check_options(recipe.method.name, recipe.method.options())
 
 

@@ -31,10 +31,7 @@ def teacher_encoder(recipe: Recipe, lm: LanguageModel, prompts: Sequence[str]) -
 
     Raises SoftPromptError for a text that is empty, or that leaves no room for an input.
     """
-    text = teacher_text(recipe)
-    if not text or not text.strip():
-        raise SoftPromptError("the teacher's text is empty", fix="write the text that the vectors replace")
-    template = recipe.template
+    text, template = str(teacher_text(recipe)), recipe.template
     if template.chat and _takes_system(lm):
         system = f"{template.system}\n\n{text}" if template.system else text
         template = template.model_copy(update={"system": system})
