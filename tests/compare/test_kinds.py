@@ -7,7 +7,6 @@ import pytest
 from softprompt import methods
 from softprompt.compare.measures.adherence import adherence
 from softprompt.compare.measures.constraints import Constraint
-from softprompt.compare.measures.leakage import leakage
 from softprompt.compare.measures.prompt_swap import swap
 from softprompt.compare.measures.strength import dose
 from softprompt.data.encode import Encoder
@@ -15,6 +14,7 @@ from softprompt.data.task import ModelSide, Task
 from softprompt.data.template import Template
 from softprompt.errors import SoftPromptError
 from softprompt.evaluation.evaluator import Evaluator
+from softprompt.evaluation.leakage import leakage
 
 pytestmark = pytest.mark.whole
 

@@ -17,6 +17,7 @@ from softprompt.evaluation.metrics import METRICS, Inputs, Metric
 if TYPE_CHECKING:
     import numpy as np
 
+SHARE_RESAMPLES = 1000
 _DRAWS_AT_ONCE = 4_000_000  # numbers that the draws in memory may take, whatever the number of examples
 
 
@@ -64,6 +65,25 @@ def compute(
         low, high = np.percentile(draws, [2.5, 97.5], method="nearest") if draws else (value, value)
         results[name] = Score(float(value), float(low), float(high), n)
     return results
+
+
+def share(hits: Sequence[float], of: Sequence[float] | None = None, seed: int = 0) -> Score:
+    """Return Σ hits / Σ of (default: 1 each), with the 95 % percentile bootstrap over rows; `n` is Σ of.
+
+    It is NaN for no rows. If all rows agree, all resamples agree, and the interval is a point.
+    """
+    import numpy as np
+
+    pairs = np.stack([np.asarray(hits, np.float64), np.ones(len(hits)) if of is None else np.asarray(of)], 1)
+    if not len(pairs) or not pairs[:, 1].sum():
+        return Score(np.nan, np.nan, np.nan, 0)
+    rng = np.random.default_rng(seed)
+    counts = rng.multinomial(len(pairs), np.full(len(pairs), 1 / len(pairs)), size=SHARE_RESAMPLES)
+    sums = counts @ pairs  # [resamples, 2]
+    drawn = sums[sums[:, 1] > 0]
+    low, high = np.percentile(drawn[:, 0] / drawn[:, 1], [2.5, 97.5], method="nearest")
+    total = pairs.sum(0)
+    return Score(float(total[0] / total[1]), float(low), float(high), round(total[1]))
 
 
 def _metric(name: str) -> Metric:

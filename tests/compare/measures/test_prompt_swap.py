@@ -8,11 +8,12 @@ import pytest
 import torch
 
 from softprompt import methods
-from softprompt.compare.measures.outputs import likelihoods, share, under, written
+from softprompt.compare.measures.outputs import likelihoods, under, written
 from softprompt.compare.measures.prompt_swap import swap
 from softprompt.data.collate import batch_of_ids
 from softprompt.errors import SoftPromptError
 from softprompt.evaluation.likelihood import target_nll
+from softprompt.evaluation.metric_intervals import share
 from softprompt.lm.apply import injection_for
 from softprompt.methods.materialised import Materialised, materialise
 from softprompt.methods.side_by_side import SideBySide

@@ -14,12 +14,12 @@ from ...artifacts.arithmetic import concatenate
 from ...data.example import Example
 from ...errors import SoftPromptError
 from ...evaluation.evaluator import Evaluator
-from ...evaluation.metric_intervals import Score
+from ...evaluation.metric_intervals import Score, share
 from ...methods.base import SoftPrompt
 from ...methods.materialised import Materialised, materialise
 from ...methods.none import NoPrompt
 from .constraints import Constraint
-from .outputs import closeness, share, texts, under, written
+from .outputs import closeness, texts, under, written
 
 
 @dataclass(frozen=True, slots=True)

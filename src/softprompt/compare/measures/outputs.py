@@ -8,14 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
-import numpy as np
 import torch
 
 from ...data.collate import collate
 from ...data.example import Example
 from ...evaluation.evaluator import Evaluator
 from ...evaluation.likelihood import target_nll
-from ...evaluation.metric_intervals import Score
 from ...lm.apply import injection_for
 from ...lm.base import LanguageModel
 from ...lm.generation import answering, tokens_of
@@ -23,7 +21,6 @@ from ...methods.base import SoftPrompt
 
 Ids = tuple[int, ...]
 ROWS = 16  # of one pass
-RESAMPLES = 1000
 
 
 def under(examples: Sequence[Example], prompt: int) -> list[Example]:
@@ -73,23 +70,6 @@ def closeness(text: str, references: Sequence[str]) -> float:
     from sacrebleu.metrics.chrf import CHRF
 
     return max(CHRF().sentence_score(text, [reference]).score for reference in references)
-
-
-def share(hits: Sequence[float], of: Sequence[float] | None = None, seed: int = 0) -> Score:
-    """Return Σ hits / Σ of (default: 1 each), with the 95 % percentile bootstrap over rows; `n` is Σ of.
-
-    It is NaN for no rows. If all rows agree, all resamples agree, and the interval is a point.
-    """
-    pairs = np.stack([np.asarray(hits, np.float64), np.ones(len(hits)) if of is None else np.asarray(of)], 1)
-    if not len(pairs) or not pairs[:, 1].sum():
-        return Score(np.nan, np.nan, np.nan, 0)
-    rng = np.random.default_rng(seed)
-    counts = rng.multinomial(len(pairs), np.full(len(pairs), 1 / len(pairs)), size=RESAMPLES)
-    sums = counts @ pairs  # [resamples, 2]
-    drawn = sums[sums[:, 1] > 0]
-    low, high = np.percentile(drawn[:, 0] / drawn[:, 1], [2.5, 97.5], method="nearest")
-    total = pairs.sum(0)
-    return Score(float(total[0] / total[1]), float(low), float(high), round(total[1]))
 
 
 def _alike(examples: Sequence[Example]) -> Iterator[list[int]]:

@@ -17,9 +17,9 @@ import torch
 from ...data.example import Example
 from ...errors import SoftPromptError
 from ...evaluation.evaluator import Evaluator
-from ...evaluation.metric_intervals import Score
+from ...evaluation.metric_intervals import Score, share
 from ...methods.base import SoftPrompt
-from .outputs import closeness, likelihoods, share, texts, under, written
+from .outputs import closeness, likelihoods, texts, under, written
 
 Rule = Literal["references", "likelihood"]
 Followed = list[list[int | None]]  # by input and prompt given: the prompt that the answer follows

@@ -17,13 +17,12 @@ from ...artifacts.arithmetic import scale
 from ...data.example import Example
 from ...errors import SoftPromptError
 from ...evaluation.evaluator import Evaluator
-from ...evaluation.metric_intervals import Score
+from ...evaluation.metric_intervals import Score, share
 from ...injection import Injection, injection_rows
 from ...lm.base import LanguageModel
 from ...methods.base import Features, SoftPrompt
 from ...methods.materialised import Materialised, materialise
 from ...methods.none import NoPrompt
-from .outputs import share
 
 STRENGTHS = (0.0, 0.5, 1.0, 1.5, 2.0)
 

@@ -12,6 +12,7 @@ from ...data.sources import read_rows
 from ...data.split import limit_rows
 from ...errors import SoftPromptError
 from ...evaluation.evaluator import Evaluator, evaluator_of
+from ...evaluation.leakage import leakage
 from ...evaluation.metric_intervals import Score
 from ...lm.base import LanguageModel
 from ...methods.materialised import materialise
@@ -19,7 +20,6 @@ from ..measures.adherence import adherence, composition
 from ..measures.constraints import Constraint
 from ..measures.cost import added_tokens
 from ..measures.latency import serving
-from ..measures.leakage import leakage
 from ..measures.prompt_swap import swap
 from ..measures.strength import dose
 from ..records.store import Folder

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from softprompt import methods
-from softprompt.compare.measures.leakage import leakage
-from softprompt.compare.measures.unrelated_text import TEXT
 from softprompt.data.collate import batch_of_ids
 from softprompt.errors import SoftPromptError
+from softprompt.evaluation.leakage import leakage
 from softprompt.evaluation.likelihood import target_nll
+from softprompt.evaluation.unrelated_text import TEXT
 from softprompt.methods.materialised import materialise
 
 

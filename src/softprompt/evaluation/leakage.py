@@ -10,17 +10,17 @@ from dataclasses import dataclass, replace
 
 import torch
 
-from ...data.collate import Batch, batch_of_ids
-from ...errors import SoftPromptError
-from ...evaluation.likelihood import target_nll
-from ...evaluation.metric_intervals import Score
-from ...lm.apply import injection_for
-from ...lm.base import LanguageModel
-from ...methods.base import SoftPrompt
-from ...methods.none import NoPrompt
-from .outputs import ROWS, share
+from ..data.collate import Batch, batch_of_ids
+from ..errors import SoftPromptError
+from ..lm.apply import injection_for
+from ..lm.base import LanguageModel
+from ..methods.base import SoftPrompt
+from ..methods.none import NoPrompt
+from .likelihood import target_nll
+from .metric_intervals import Score, share
 from .unrelated_text import TEXT
 
+ROWS = 16  # chunks of one pass
 LEAD, CHUNK = 16, 64  # tokens of unrelated text: read ahead of the loss, and in all
 
 
