@@ -13,6 +13,7 @@ from .artifacts import warm_start
 from .artifacts.artifact import Artifact
 from .artifacts.hub.download import folder_of
 from .artifacts.hub.reference import is_reference
+from .artifacts.manifest import BASE
 from .config.load import recipe_from_dict
 from .config.schema import Recipe
 from .config.sections.model import MethodConfig
@@ -71,6 +72,14 @@ def saved_base(artifact: Artifact, model: str | None = None, **options: Any) -> 
     """
     base = artifact.manifest["base"]
     head = head_of(recipe_from_dict(artifact.manifest["recipe"]), artifact.manifest["labels"])
+    trained = base["mode"] == "frozen" and BASE in artifact.manifest["files"]
+    if head is None and (trained or "head" in artifact.manifest):
+        raise SoftPromptError(
+            f"{artifact} belongs to a head that no task reads",
+            why=f"it was attached to a {artifact.manifest.get('head', 'model with a head')}, without a name "
+            "for each label, with several labels a row, or by an earlier version",
+            fix="open it in Python: SoftPromptModel.from_pretrained(model with that head, folder)",
+        )
     try:
         return load_saved(base, model, **{"dtype": base["dtype"], "head": head, **options})
     except SoftPromptError as error:
@@ -232,6 +241,8 @@ def start_of(artifact: Artifact, lm: LanguageModel) -> SoftPrompt:
     """
     if "sources" in artifact.manifest:
         raise SoftPromptError("it was made of other prompts, not trained")
+    if "imported" in artifact.manifest:
+        raise SoftPromptError("no run of softprompt trained it, and its start was not saved")
     if "teacher" in artifact.manifest["recipe"]:
         raise SoftPromptError("it was distilled from a text, and started from the text's tokens")
     recipe = recipe_from_dict(artifact.manifest["recipe"])

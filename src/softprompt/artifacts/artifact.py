@@ -167,7 +167,9 @@ class Artifact:
         """
         saved = self.manifest["base"]["fingerprint"]
         chat = bool((self.manifest["recipe"].get("template") or {}).get("chat"))
-        return base_differs(saved, fingerprint(lm) if given is None else given, chat=chat)
+        if given is None:  # a head that was not trained here is a part of the base
+            given = fingerprint(lm, with_head=BASE not in self.manifest["files"])
+        return base_differs(saved, given, chat=chat)
 
     def check_base(self, lm: LanguageModel, given: Mapping[str, str] | None = None) -> None:
         """Raise SoftPromptError where `lm` is not the base that it was trained on."""

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from .._system.files import write_text
+from ..config.identity import CONFIGURATION
 from ..config.schema import Recipe
 from ..data.sources import Row, fingerprint
 from ..data.spelling import distinct, refuse_twins
@@ -114,7 +115,8 @@ def lay(recipe: Recipe, lm: LanguageModel, folder: Folder) -> Splits:
     check_metrics(metrics, recipe.task.kind)
     return Splits(
         model=lm.name,
-        base=base_fingerprint(lm),
+        # the ids of trials are hashes of it: those of earlier versions stay the same
+        base={part: value for part, value in base_fingerprint(lm).items() if part != CONFIGURATION},
         dtype=str(lm.dtype).removeprefix("torch."),
         labels=None if labels is None else list(labels),
         prompts=_prompts(parts["train"], recipe),

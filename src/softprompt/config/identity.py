@@ -20,6 +20,7 @@ from ..errors import SoftPromptError
 Identity = Mapping[str, Any]
 FORMAT = 2
 CHAT_TEMPLATE = "chat template"
+CONFIG, CONFIGURATION = "config", "configuration"  # hashes of earlier versions and of this one
 _NAMES = {
     "method": "the method",
     "base.mode": "what is trained of the base",
@@ -58,10 +59,13 @@ def settings_differ(was: Identity, settings: Mapping[str, Any]) -> list[str]:
 def base_differs(was: Mapping[str, str], now: Mapping[str, str], *, chat: bool) -> list[str]:
     """Return the parts in which two fingerprints of a base differ, among those that both have.
 
-    A chat template counts only if `chat` is true: nothing else reads it.
+    A chat template counts only if `chat` is true: nothing else reads it. The hash of the config that earlier
+    versions wrote counts where one of them has no other.
     """
-    parts = [part for part in was if part in now and was[part] != now[part]]
-    return [part for part in parts if chat or part != CHAT_TEMPLATE]
+    both = [part for part in was if part in now]
+    ignored = {CONFIG} if CONFIGURATION in both else set()
+    ignored |= set() if chat else {CHAT_TEMPLATE}
+    return [part for part in both if was[part] != now[part] and part not in ignored]
 
 
 def other_run(folder: object, changes: list[str]) -> SoftPromptError:

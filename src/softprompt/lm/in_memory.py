@@ -10,7 +10,7 @@ from ..errors import SoftPromptError
 from . import attachment, heads, quantization, refusals
 from .checkpoint import kind_of_model
 from .heads import Head
-from .library_internals import attention_of
+from .library_internals import attention_of, unread_parameters
 from .origin import Origin
 
 KEPT = ("sdpa", "eager")  # attention functions of transformers that have a counterpart here
@@ -33,7 +33,7 @@ def wrapped(model: Any, tokenizer: Any, *, attention: str | None = None, trains_
     current = attention_of(config)
     chosen = attention or (current if current in KEPT else "auto")
     head = head_of(model)
-    names = heads.parameter_names(model) if head is not None and trains_head else ()
+    names = heads.parameter_names(model, unread_parameters(model)) if head is not None and trains_head else ()
     origin = Origin(
         revision=getattr(config, "_commit_hash", None) if model.name_or_path else None,
         quantization=quantization.of_model(model),

@@ -29,6 +29,16 @@ def set_attention_of(config: Any, name: str) -> None:
     config._attn_implementation = name
 
 
+def unread_parameters(model: nn.Module) -> frozenset[str]:
+    """Return the names of the parameters that no checkpoint brought; none where no parameter has the mark.
+
+    transformers marks each parameter that it reads from a checkpoint. One that the checkpoint lacks, or has
+    in another size, has no mark.
+    """
+    unread = {name for name, p in model.named_parameters() if not getattr(p, "_is_hf_initialized", False)}
+    return frozenset(unread) if len(unread) < sum(1 for _ in model.parameters()) else frozenset()
+
+
 def position_bucket(layer: Any, distance: Tensor) -> Tensor:
     """Return the row of each distance in the table of biases of a T5 attention layer."""
     settings = {

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +12,7 @@ import torch
 from .._system.gc import rare_collection
 from .._system.paths import expanded
 from .._system.quiet import quietly
+from ..config.identity import CONFIGURATION
 from ..data.tokens import vocabulary_fingerprint
 from ..errors import SoftPromptError
 from . import checkpoint, in_memory, loading_options, locate, offloaded, quantization, smollm2, text_identity
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 ALIASES: dict[str, Callable[[], Path]] = {"smollm2": smollm2.folder}
+_OF_LOADING = ("_name_or_path", "dtype", "torch_dtype", "transformers_version", "_attn_implementation")
+#: What else decides no number: who saved the model, whether it keeps a cache, and what a head's outputs mean.
+_NEUTRAL = ("architectures", "use_cache", "id2label", "label2id", "problem_type")
 
 
 @rare_collection()
@@ -128,20 +132,21 @@ def load_saved(base: Mapping[str, Any], model: str | None = None, **options: Any
     return load(model or base["name"], **{**saved, **{k: v for k, v in options.items() if v is not None}})
 
 
-def fingerprint(lm: LanguageModel) -> dict[str, str]:
+def fingerprint(lm: LanguageModel, *, with_head: bool = False) -> dict[str, str]:
     """Return short hashes of all of a base that answers depend on, by their names in messages.
 
-    The config, a sample of every weight but a head's, the vocabulary, how text becomes ids, the chat
-    template, and what of the generation config rules answers. Weights are compared in bfloat16, so the same
-    checkpoint loaded in another precision is the same base.
+    The configuration, a sample of every weight (of a head's only `with_head`), the vocabulary, how text
+    becomes ids, the chat template, and what of the generation config rules answers. Weights are compared in
+    bfloat16, so the same checkpoint loaded in another precision is the same base.
     """
-    skipped = ("_name_or_path", "dtype", "torch_dtype", "transformers_version", "_attn_implementation")
-    config = {k: v for k, v in sorted(lm.model.config.to_dict().items()) if k not in skipped}
+    settings = lm.model.config.to_dict()
+    # as earlier versions compared it: what only loading or saving sets is in it
+    config = {k: v for k, v in sorted(settings.items()) if k not in _OF_LOADING}
+    without_pad = ("pad_token_id",) if lm.head is not None and lm.spec.kind == "decoder" else ()
     weights = hashlib.sha256()
+    skipped = () if with_head else lm.head_names
     # LoRA wraps a weight under another name; the base is the same
-    tensors = (
-        (k, t) for k, t in lm.model.state_dict().items() if "lora_" not in k and k not in lm.head_names
-    )
+    tensors = ((k, t) for k, t in lm.model.state_dict().items() if "lora_" not in k and k not in skipped)
     named = {k.replace("base_layer.", ""): (k, t) for k, t in tensors}
     for key, (name, kept) in sorted(named.items()):
         tensor = quantization.dequantized(offloaded.read(lm.model, name, kept))
@@ -151,6 +156,7 @@ def fingerprint(lm: LanguageModel) -> dict[str, str]:
         weights.update(sample.view(torch.int16).numpy().tobytes())
     return {
         "config": _short(repr(config)),
+        CONFIGURATION: _short(repr(_decisive(settings, {*_OF_LOADING, *_NEUTRAL, *without_pad}))),
         "weights": weights.hexdigest()[:16],
         "tokenizer": vocabulary_fingerprint(lm.tokenizer),
         **text_identity.fingerprint(lm),
@@ -168,6 +174,14 @@ def load_tokenizer(name: str, revision: str | None = None, *, trust_remote_code:
         return AutoTokenizer.from_pretrained(path, **options)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise locate.failed(name, error) from error
+
+
+def _decisive(value: Any, without: Collection[str]) -> Any:
+    """Return a configuration in a fixed order, on every level without the keys that decide no number."""
+    if not isinstance(value, Mapping):
+        return value
+    kept = ((str(key), item) for key, item in value.items() if key not in without)
+    return sorted((key, _decisive(item, without)) for key, item in kept)
 
 
 def _short(text: str) -> str:

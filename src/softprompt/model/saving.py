@@ -16,6 +16,7 @@ from ..artifacts.hub.reference import parse
 from ..artifacts.interop.foreign import manifest_of
 from ..errors import SoftPromptError
 from ..lm.loading import fingerprint
+from . import heads
 from .holder import MODULE, holder_of, state_of, without_prompt
 
 RESUMED = "model.safetensors"  # the file that transformers' trainers load to resume a run
@@ -58,6 +59,10 @@ def save(model: Any, folder: Path, *, for_trainer: bool) -> None:
             base=base,
         )
         about["recipe"]["template"] |= dict(holder.template)
+        if holder.lm.head is not None:
+            wanted, about["labels"] = heads.task(model)
+            about |= {"head": holder.own_class.__name__}
+            about["recipe"]["task"] |= wanted
         trained = [p for p in module.parameters() if p.requires_grad]
         about["trained_parameters"] = sum(p.numel() for p in [*trained, *head.values()])
         artifacts.save(folder, module, holder.lm, about)

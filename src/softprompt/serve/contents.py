@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
@@ -94,13 +94,16 @@ def _parsed(content: bytes) -> Content:
             raise ValueError
         "".join(texts).encode("utf-8")  # half a surrogate pair cannot be sent
         loading = json.dumps({key: base[key] for key in RECORDED if key in base}, sort_keys=True)
-        return Content(prompts, name, weights, _problem(base, manifest.get("files") or ()), loading)
+        parts = [*(manifest.get("files") or ()), *(["head"] if "head" in manifest else [])]
+        return Content(prompts, name, weights, _problem(base, parts), loading)
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return Content(problem="its manifest is damaged")
 
 
-def _problem(base: dict[str, Any], files: Iterable[str]) -> str | None:
+def _problem(base: dict[str, Any], parts: Collection[str]) -> str | None:
     mode = base.get("mode", "frozen")
-    if mode == "frozen" and BASE not in files:
+    if mode == "frozen" and BASE not in parts and "head" not in parts:
         return None
-    return f"it was trained together with its base ({mode}) or a head"
+    if mode == "frozen":
+        return "its answers are read off a head, and a server runs the base without one"
+    return f"it was trained together with its base ({mode})"

@@ -151,7 +151,8 @@ class Registry:
 
     def _open(self, artifact: Artifact) -> Tuned:
         base = artifact.manifest["base"]
-        if base["mode"] != "frozen" or BASE in artifact.manifest["files"]:
+        has_head = BASE in artifact.manifest["files"] or "head" in artifact.manifest
+        if base["mode"] != "frozen" or has_head:
             raise SoftPromptError(
                 f"{artifact} was trained together with its base ({base['mode']}) or a head",
                 why="one copy of the base model serves all prompts",

@@ -52,7 +52,9 @@ def export(
     if lm.answers != "next":
         raise SoftPromptError(
             f"{artifact} cannot be written for PEFT",
-            why="its answers are read at masks or off a head, and in PEFT soft tokens come ahead of [CLS]",
+            why="its answers are read off a head, and a PEFT adapter here holds vectors alone"
+            if lm.head is not None
+            else "its answers are read at masks, and in PEFT soft tokens come ahead of [CLS]",
             fix="use it with softprompt",
         )
     names = artifact.prompts if prompt is None else (artifact.prompts[artifact.index(prompt)],)
