@@ -12,11 +12,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from softprompt.compare.stats import bootstrap
-from softprompt.compare.stats.power import detectable
-from softprompt.compare.stats.scores import Scores
-from softprompt.compare.stats.significance import compare
-from softprompt.compare.stats.variance import noise, seed_noise
+from softprompt.evaluation.stats import bootstrap
+from softprompt.evaluation.stats.power import detectable
+from softprompt.evaluation.stats.scores import Scores
+from softprompt.evaluation.stats.significance import compare
+from softprompt.evaluation.stats.variance import noise, seed_noise
 
 SETS = 2000
 

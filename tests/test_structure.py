@@ -15,7 +15,7 @@ PACKAGE = ROOT / "src/softprompt"
 ROOT_MODULES = {"__init__", "__main__", "api", "tuned", "build", "injection", "errors"}
 ROOMS = {
     *("_system", "config", "data", "methods", "model", "lm", "cache", "artifacts", "evaluation", "tracking"),
-    *("training", "compare", "distillation", "harness", "recommend", "serve", "cli", "testing"),
+    *("training", "compare", "distillation", "harness", "recommend", "serve", "cli", "testing", "page"),
 }
 
 

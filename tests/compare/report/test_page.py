@@ -11,8 +11,9 @@ import pytest
 from tinyhtml5.parser import HTMLParser
 
 from softprompt.compare import report
-from softprompt.compare.report import blocks, markdown, page, read
+from softprompt.compare.report import page, read
 from softprompt.compare.report.sections import document
+from softprompt.page import blocks, markdown
 
 pytestmark = pytest.mark.whole
 
@@ -157,5 +158,5 @@ def test_the_same_folder_gives_the_same_page(full):
 
 
 def test_templates_are_in_the_package():
-    folder = resources.files("softprompt.compare.report") / "templates"
+    folder = resources.files("softprompt.page") / "templates"
     assert {file.name for file in folder.iterdir()} >= {"page.html.j2", "page.css", "page.js"}

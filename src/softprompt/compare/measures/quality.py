@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from ...evaluation.metrics import METRICS, Inputs
-from ..report.numbers import unit
-from ..stats import scores as by_row
-from ..stats.scores import Scores
-from ..stats.significance import Comparison, Summary, compare, summarise
+from ...evaluation.stats import scores as by_row
+from ...evaluation.stats.scores import Scores
+from ...evaluation.stats.significance import Comparison, Summary, compare, summarise
+from ...page.numbers import unit
 
 Rows = Sequence[Mapping[str, Any]]  # examples of one evaluation, in the split's order
 

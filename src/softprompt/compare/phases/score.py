@@ -28,12 +28,12 @@ from ...evaluation.evaluator import evaluator_of
 from ...evaluation.metric_intervals import Score, compute
 from ...evaluation.metrics import METRICS, default_metrics
 from ...evaluation.records import Evaluation, dev_key
+from ...evaluation.stats.calibration import calibration
 from ...lm.base import LanguageModel
 from ...methods.base import Setting, SoftPrompt
 from ..measures.confidence import confidences
 from ..records.store import Folder
 from ..records.types import Result, RowResult
-from ..stats.calibration import calibration
 from ..trials import Trial
 from .model_pool import base_of, kept
 

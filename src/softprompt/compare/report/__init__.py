@@ -1,6 +1,6 @@
 """Writes one offline page and one Markdown file about a comparison, from the files in its folder alone.
 
-    read (files to dataclasses) ─► aggregate, verdict ─► sections (words, tables, figures) ─► page, markdown
+    read (files to dataclasses) ─► aggregate, verdict ─► sections (words, tables, figures) ─► page, Markdown
 
 The page and the Markdown file are two renderings of the same sections, so their numbers are the same. Nothing
 here imports what trains, and nothing is computed but means over seeds.
@@ -17,7 +17,8 @@ def write(folder: Path) -> Path:
     Raises SoftPromptError where the folder holds no comparison, or one that cannot be read.
     """
     from ..._system.files import write_text
-    from . import markdown, page, read
+    from ...page import markdown
+    from . import page, read
     from .sections import document
 
     report = document(read.comparison(Path(folder)))

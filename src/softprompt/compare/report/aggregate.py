@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from .numbers import unit
+from ...page.numbers import unit
 from .schema import Comparison, Score, Trial
 
 

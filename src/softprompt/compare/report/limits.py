@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
-from .numbers import listed
+from ...page.numbers import listed
 from .schema import Comparison, Finding
 
 #: Of a split's rows ask for one label: the others are too few to tell anything (`diagnostics.held_out`).

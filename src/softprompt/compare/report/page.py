@@ -1,36 +1,15 @@
-"""Renders the page: one HTML file that needs no network, and works without its script."""
+"""Renders a comparison's report as one HTML file."""
 
 from __future__ import annotations
 
-from importlib import resources
+from ...page import html
+from ...page.blocks import Report
 
-from markupsafe import Markup
-
-from ..._system.page_assets import base_style, content_hash
-from .blocks import Report
+SOURCE = (
+    "the files of the comparison alone. The same numbers: report.md; all that was measured: results.jsonl"
+)
 
 
 def render(report: Report) -> str:
-    """Return the page as text. The template escapes all that comes from rows, names or errors."""
-    from jinja2 import Environment, PackageLoader, StrictUndefined
-
-    environment = Environment(
-        loader=PackageLoader("softprompt.compare.report"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=StrictUndefined,
-    )
-    script = asset("page.js")
-    return environment.get_template("page.html.j2").render(
-        report=report,
-        style=Markup(base_style() + asset("page.css")),
-        script=Markup(script),
-        # only this very script may run, whatever a text of a row may contain
-        script_hash=content_hash(script),
-    )
-
-
-def asset(name: str) -> str:
-    """Read a file of templates/."""
-    return (resources.files("softprompt.compare.report") / "templates" / name).read_text(encoding="utf-8")
+    """Return the page as text."""
+    return html.render(report, source=SOURCE)

@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ...page.numbers import MISSING, POINTS, SHARES, Unit, listed, unit
 from .aggregate import Quality, costs, quality, splits
 from .limits import unmeasurable
-from .numbers import MISSING, POINTS, SHARES, Unit, listed, unit
 from .schema import Comparison, PairTest
 from .sections.cost_kinds import KINDS, CostKind
 from .verdict import turned

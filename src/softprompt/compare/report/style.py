@@ -2,22 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
+from ...page.style import COLOURS, SHAPES, Look
 from .schema import Comparison
-
-SHAPES = ("circle", "square", "triangle", "diamond", "cross", "down", "plus", "bar")
-COLOURS = 8
-
-
-@dataclass(frozen=True)
-class Look:
-    """`colour` is a CSS class that sets `--c`; references are grey, with a dash pattern each."""
-
-    name: str
-    colour: str
-    shape: str
-    dash: str = ""
 
 
 def looks(comparison: Comparison) -> dict[str, Look]:

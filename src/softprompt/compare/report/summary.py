@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from ...page.numbers import Unit, about, listed, seconds, several, unit
 from .aggregate import Quality, main_split, splits
 from .limits import merged, unmeasurable
-from .numbers import Unit, about, listed, seconds, several, unit
 from .schema import Comparison, PairTest
 from .verdict import Verdict, could_show, gain, pair, shown_better, strongest, turned
 

@@ -10,8 +10,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from ...page.numbers import unit
 from .aggregate import Quality, costs, main_split, quality
-from .numbers import unit
 from .schema import Comparison, PairTest
 
 

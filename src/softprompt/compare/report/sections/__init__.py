@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ..blocks import Report
-from ..numbers import several
+from ....page.blocks import Report
+from ....page.numbers import several
 from ..schema import Comparison
 from ..summary import answer, notes
 from ..verdict import verdict

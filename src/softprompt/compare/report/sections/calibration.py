@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from .. import charts
+from ....page import charts
+from ....page.blocks import Figure, Panel, Section, Table, Text
+from ....page.numbers import MISSING, share
 from ..aggregate import main_split, mean
-from ..blocks import Figure, Panel, Section, Table, Text
-from ..numbers import MISSING, share
 from ..schema import Comparison
 from ..style import looks
 

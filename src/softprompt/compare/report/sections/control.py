@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from .. import charts
-from ..blocks import Block, Figure, Panel, Section, Table, Text
-from ..numbers import Unit, plain, share, tick, unit
+from ....page import charts
+from ....page.blocks import Block, Figure, Panel, Section, Table, Text
+from ....page.numbers import Unit, plain, share, tick, unit
+from ....page.style import Look
 from ..schema import Comparison, Control
-from ..style import Look, looks
+from ..style import looks
 
 _SWAP = share("swap", "outputs that follow the prompt given")
 #: Each measure's unit, and what it says in plain words.

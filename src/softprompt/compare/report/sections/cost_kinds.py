@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from .. import numbers
+from ....page import numbers
 
 
 @dataclass(frozen=True)

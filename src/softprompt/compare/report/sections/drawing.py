@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from markupsafe import Markup
 
-from .. import charts
-from ..numbers import Unit
-from ..style import Look
+from ....page import charts
+from ....page.numbers import Unit
+from ....page.style import Look
 
 
 def of_methods(

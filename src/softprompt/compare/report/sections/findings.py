@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..blocks import Item, Items, Section, Text
+from ....page.blocks import Item, Items, Section, Text
 from ..limits import merged
 from ..schema import Comparison
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from ..blocks import Block, Section, Table, Terms, Text
-from ..numbers import seconds, size
+from ....page.blocks import Block, Section, Table, Terms, Text
+from ....page.numbers import seconds, size
 from ..schema import Comparison
 
 GLOSSARY = [

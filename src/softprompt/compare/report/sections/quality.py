@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from .. import charts
+from ....page import charts
+from ....page.blocks import Block, Figure, Panel, Section, Table, Text
+from ....page.numbers import MISSING, p_value, several, unit
 from ..aggregate import Quality, costs, main_split, quality
-from ..blocks import Block, Figure, Panel, Section, Table, Text
 from ..limits import unmeasurable
-from ..numbers import MISSING, p_value, several, unit
 from ..schema import Comparison, PairTest
 from ..style import looks
 from ..summary import outcome_text, score_text

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from .. import charts
+from ....page import charts
+from ....page.blocks import Block, Figure, Panel, Section, Table, Text
+from ....page.numbers import MISSING, plain, seconds
+from ....page.style import Look
 from ..aggregate import costs, mean
-from ..blocks import Block, Figure, Panel, Section, Table, Text
-from ..numbers import MISSING, plain, seconds
 from ..schema import Comparison, Serving
-from ..style import Look, looks
+from ..style import looks
 from .cost_kinds import KINDS
 
 _SERVING = (

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from ....page.blocks import Matrix, Section, Text
+from ....page.numbers import unit
 from ..aggregate import mean, splits
-from ..blocks import Matrix, Section, Text
-from ..numbers import unit
 from ..schema import Comparison, Example, RowRecord
 from ..style import looks
 

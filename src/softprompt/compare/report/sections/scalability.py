@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .. import charts
+from ....page import charts
+from ....page.blocks import Block, Figure, Panel, Section, Table, Text
+from ....page.numbers import MISSING, Unit, count, unit
 from ..aggregate import mean, quality, splits
-from ..blocks import Block, Figure, Panel, Section, Table, Text
 from ..limits import unmeasurable
-from ..numbers import MISSING, Unit, count, unit
 from ..schema import Comparison, Point
 from ..style import looks
 from ..summary import score_text

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ..blocks import Block, Item, Items, Section, Table, Text
-from ..numbers import MISSING, plain, seconds, several, unit
+from ....page.blocks import Block, Item, Items, Section, Table, Text
+from ....page.numbers import MISSING, plain, seconds, several, unit
 from ..schema import Comparison, Trial
 
 

@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from softprompt.compare.report import numbers, scales
 from softprompt.evaluation.metrics import METRICS
+from softprompt.page import numbers, scales
 
 
 def test_every_metric_has_a_way_to_be_written():

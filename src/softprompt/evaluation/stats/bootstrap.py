@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from softprompt.compare.stats.scores import Scores
+from softprompt.evaluation.stats.scores import Scores
 
 #: Draws that are held at once are at most this many numbers.
 _AT_ONCE = 4_000_000

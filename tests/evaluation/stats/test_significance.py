@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from softprompt.compare.stats import bootstrap
-from softprompt.compare.stats.calibration import calibration
-from softprompt.compare.stats.power import detectable, rows_needed, seeds_needed
-from softprompt.compare.stats.scores import Scores, of_statistic, of_sums
-from softprompt.compare.stats.significance import compare, holm, summarise
-from softprompt.compare.stats.variance import Noise, SeedNoise, noise, seed_noise
 from softprompt.errors import SoftPromptError
 from softprompt.evaluation.metrics import METRICS, Inputs
+from softprompt.evaluation.stats import bootstrap
+from softprompt.evaluation.stats.calibration import calibration
+from softprompt.evaluation.stats.power import detectable, rows_needed, seeds_needed
+from softprompt.evaluation.stats.scores import Scores, of_statistic, of_sums
+from softprompt.evaluation.stats.significance import compare, holm, summarise
+from softprompt.evaluation.stats.variance import Noise, SeedNoise, noise, seed_noise
 
 
 def drawn(rng, seeds: int, rows: int, seed_sd: float, mean=0.0, row=None, kind="normal") -> np.ndarray:

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from softprompt.compare.stats.bootstrap import p_values
+from softprompt.evaluation.stats.bootstrap import p_values
 
 _DOUBLINGS, _HALVINGS = 24, 30
 _NOTHING = 1e-12

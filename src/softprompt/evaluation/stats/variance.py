@@ -21,7 +21,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from softprompt.compare.stats.scores import Scores
+from softprompt.evaluation.stats.scores import Scores
 
 #: A method this many times noisier than the pool keeps its own degrees of freedom.
 _NOISIER = 3.0

@@ -19,7 +19,7 @@ from math import ceil, log2
 import numpy as np
 from scipy.special import nctdtrinc, ndtri, stdtrit
 
-from softprompt.compare.stats.variance import Noise
+from softprompt.evaluation.stats.variance import Noise
 
 #: More rows or seeds than these are as good as none.
 MOST_ROWS, MOST_SEEDS = 1_000_000, 100

@@ -12,11 +12,11 @@ from itertools import combinations
 
 import numpy as np
 
-from softprompt.compare.stats import bootstrap, simultaneous
-from softprompt.compare.stats.power import rows_needed, seeds_needed, smallest_shown
-from softprompt.compare.stats.scores import Scores
-from softprompt.compare.stats.variance import Noise, noise, seed_noise
 from softprompt.errors import SoftPromptError
+from softprompt.evaluation.stats import bootstrap, simultaneous
+from softprompt.evaluation.stats.power import rows_needed, seeds_needed, smallest_shown
+from softprompt.evaluation.stats.scores import Scores
+from softprompt.evaluation.stats.variance import Noise, noise, seed_noise
 
 
 @dataclass(frozen=True)

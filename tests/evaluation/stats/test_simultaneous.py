@@ -8,10 +8,10 @@ from scipy import stats
 
 from softprompt.compare.measures import quality
 from softprompt.compare.measures.quality import CandidateRows
-from softprompt.compare.report.numbers import unit
-from softprompt.compare.stats.power import fewest_rows
-from softprompt.compare.stats.scores import Scores
-from softprompt.compare.stats.significance import compare
+from softprompt.evaluation.stats.power import fewest_rows
+from softprompt.evaluation.stats.scores import Scores
+from softprompt.evaluation.stats.significance import compare
+from softprompt.page.numbers import unit
 
 
 def of_methods(means, *, seeds=3, rows=80, seed_sd=0.05, kind="normal", seed=0) -> list[Scores]:
