@@ -18,7 +18,7 @@ from ._system.display import shown
 from ._system.launch import joined
 from ._system.quiet import quietly
 from .artifacts import compose
-from .artifacts.compose import AVERAGE, CONCATENATE, Operation, scaling
+from .artifacts.compose import AVERAGE, Operation, concatenating, scaling
 from .build import saved_base
 from .compare.function import compare_methods
 from .distillation.function import distill
@@ -152,12 +152,22 @@ def _tuned(run: Run) -> Tuned:
 
 @quietly
 @in_python
-def concatenate(sources: Sequence[str | Path], output: str | Path, lm: LanguageModel | None = None) -> Tuned:
+def concatenate(
+    sources: Sequence[str | Path],
+    output: str | Path,
+    lm: LanguageModel | None = None,
+    *,
+    keep_sinks: bool = False,
+    keep_positions: bool = False,
+) -> Tuned:
     """Join several tuned prompts (`FOLDER`, or `FOLDER:NAME`) of one base into one, in order.
 
-    The result is written to the new folder `output`, with template, task and labels of the first prompt.
+    The result is written to the new folder `output`, with template, task and labels of the first prompt. Of
+    prefixes that start with the attention sink (`freeze_first`), all but the first lose it; keys move to
+    positions that follow each other. `keep_sinks` and `keep_positions` leave this out, for comparing.
     """
-    return _compose(CONCATENATE, sources, output, lm)
+    operation = concatenating(keep_sinks=keep_sinks, keep_positions=keep_positions)
+    return _compose(operation, sources, output, lm)
 
 
 @quietly

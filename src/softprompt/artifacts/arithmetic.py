@@ -25,14 +25,15 @@ from ..lm.base import LanguageModel
 CHUNK = 8192  # vocabulary rows compared at once
 
 
-def concatenate(parts: Sequence[Injection], lm: LanguageModel) -> Injection:
+def concatenate(parts: Sequence[Injection], lm: LanguageModel, *, keep_positions: bool = False) -> Injection:
     """Join prompts in order; a channel that only some of them have is kept beside the others.
 
     Equal to a model whose attention sees the union of all columns (and whose sequence holds all soft tokens,
     in order). Keys of a prefix have the positions -P … -1, so earlier ones move by the length of later ones.
+    With `keep_positions` they do not move, and all prefixes claim the positions nearest to the input.
     Raises SoftPromptError for two gated adapters (each has its own softmax), and where keys cannot move.
     """
-    return _by_channel(parts, partial(_concatenate_channel, lm=lm))
+    return _by_channel(parts, partial(_concatenate_channel, lm=lm, keep_positions=keep_positions))
 
 
 def average(parts: Sequence[Injection], lm: LanguageModel) -> Injection:
@@ -94,7 +95,9 @@ def _by_channel(
     return Injection(**joined)
 
 
-def _concatenate_channel(name: str, parts: Sequence[Any], lm: LanguageModel) -> SoftTokens | Prefix:
+def _concatenate_channel(
+    name: str, parts: Sequence[Any], lm: LanguageModel, keep_positions: bool
+) -> SoftTokens | Prefix:
     if len(parts) == 1:
         return parts[0]
     mask = torch.cat([part.mask for part in parts], dim=1)
@@ -108,7 +111,7 @@ def _concatenate_channel(name: str, parts: Sequence[Any], lm: LanguageModel) -> 
         )
     later, moved = 0, []
     for part in reversed(parts):
-        moved.append(lm.move(part.layers, -later))
+        moved.append(part.layers if keep_positions or not later else lm.move(part.layers, -later))
         later += part.mask.shape[1]
     return Prefix(_join_layers(moved[::-1]), mask)
 

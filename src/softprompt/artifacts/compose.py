@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from .arithmetic import average, concatenate, scale
 from .artifact import Artifact
 from .hub.reference import is_reference, split_prompt
 from .manifest import BASE, UNKNOWN_DATA, UNSCORED, VECTORS
+from .sinks import STARTS, one_sink, starts_with_sink
 
 METHOD = "composition"  # what an artifact's manifest calls its method
 
@@ -61,6 +63,11 @@ class Source:
             )
         return injection
 
+    @property
+    def has_sink(self) -> bool:
+        """Return whether the prompt starts with the attention sink (see `sinks`)."""
+        return starts_with_sink(self.artifact.manifest["options"])
+
     def used_as(self, other: Source) -> bool:
         """Tell whether both were trained with the same template, for the same task and labels."""
         ours, theirs = self.artifact.manifest, other.artifact.manifest
@@ -87,6 +94,7 @@ class Operation:
     numbers: Mapping[str, float]
     least: int  # how many prompts it takes
     most: int | None = None
+    one_sink: bool = False  # whether all but one attention sink are dropped first
 
     def check(self, count: int) -> None:
         """Raise SoftPromptError where it does not take `count` prompts."""
@@ -95,8 +103,26 @@ class Operation:
             raise SoftPromptError(f"{self.name} takes {wanted}, not {count}", fix=f"give {wanted}")
 
 
-CONCATENATE = Operation("concatenate", concatenate, {}, least=2)
 AVERAGE = Operation("average", average, {}, least=2)
+
+
+def concatenating(*, keep_sinks: bool = False, keep_positions: bool = False) -> Operation:
+    """Return the operation that joins prompts in order; see `concatenate` and `sinks`.
+
+    `keep_sinks` keeps every first column, and `keep_positions` leaves all keys where they are. Both are for
+    comparing.
+    """
+    switches = {"keep_sinks": keep_sinks, "keep_positions": keep_positions}
+    return Operation(
+        "concatenate",
+        partial(concatenate, keep_positions=keep_positions),
+        {name: value for name, value in switches.items() if value},
+        least=2,
+        one_sink=not keep_sinks,
+    )
+
+
+CONCATENATE = concatenating()
 
 
 def scaling(strength: float) -> Operation:
@@ -144,7 +170,10 @@ def compose(
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise SoftPromptError(f"{output} is not empty", fix="choose another folder to write to")
     with torch.no_grad():
-        result = operation.make([source.injection(lm) for source in sources], lm)
+        parts = [source.injection(lm) for source in sources]
+        if operation.one_sink:
+            parts = one_sink(parts, [source.has_sink for source in sources])
+        result = operation.make(parts, lm)
     return artifacts.save(output, Materialised([result]), lm, manifest(operation, sources, result, output))
 
 
@@ -157,6 +186,8 @@ def manifest(
     length = sum(part.mask.shape[1] for part in parts)
     soft = sum(part.mask.shape[1] for part in parts if isinstance(part, SoftTokens))
     options = {"operation": operation.name, **operation.numbers, "length": length, "soft_tokens": soft}
+    if sources[0].has_sink:
+        options[STARTS] = True
     recipe = {
         **first["recipe"],
         "method": {"name": METHOD, **options},

@@ -26,13 +26,22 @@ def compose(
         float | None,
         typer.Option("--scale", metavar="S", help="Change one's strength to S; 1 is as trained."),
     ] = None,
+    keep_sinks: Annotated[
+        bool,
+        typer.Option("--keep-sinks", help="With --concat: keep every prefix's first column (for comparing)."),
+    ] = False,
+    keep_positions: Annotated[
+        bool,
+        typer.Option("--keep-positions", help="With --concat: leave keys where they are (for comparing)."),
+    ] = False,
     model: ModelName = None,
     trust_remote_code: TrustCode = False,
     json: Json = False,
 ) -> Reply:
     """Make a new prompt of tuned ones, without training.
 
-    All must belong to one frozen base model. Template, task and labels are the first one's.
+    All must belong to one frozen base model. Template, task and labels are the first one's. --concat keeps
+    one attention sink of prefixes that start with one, and moves keys to positions that follow each other.
 
     \b
     Example:
@@ -43,10 +52,14 @@ def compose(
     """
     if [concat, average, scale is not None].count(True) != 1:
         raise typer.BadParameter("give one of --concat, --average and --scale S")
+    if (keep_sinks or keep_positions) and not concat:
+        raise typer.BadParameter("--keep-sinks and --keep-positions belong to --concat")
     from ..artifacts import compose as composition
     from ..build import saved_base
 
-    operation = composition.CONCATENATE if concat else composition.AVERAGE
+    operation = composition.AVERAGE
+    if concat:
+        operation = composition.concatenating(keep_sinks=keep_sinks, keep_positions=keep_positions)
     if scale is not None:
         operation = composition.scaling(scale)
     opened = [composition.open_source(source) for source in sources]
@@ -68,6 +81,8 @@ def compose(
     }
     rows = [("artifact", f"{composed.path} ({size(composed.bytes)})"), ("made by", operation.name)]
     rows += [("of", f"{source.artifact}, prompt {source.prompt}") for source in opened]
+    if operation.one_sink and (dropped := sum(source.has_sink for source in opened) - 1) > 0:
+        rows.append(("dropped", f"{dropped} of {dropped + 1} attention sinks (first columns)"))
     rows.append(("vectors", str(composed.manifest["options"]["length"])))
     next_step = f'next:\n  softprompt generate {shlex.quote(str(composed.path))} "your input"'
     return Reply(data, f"{table(rows)}\n\n{next_step}")
