@@ -118,8 +118,14 @@ def teacher_text(recipe: Recipe) -> str | None:
         raise SoftPromptError(
             f"the teacher's text {recipe.teacher.file} cannot be read",
             why=getattr(error, "strerror", None) or "it is not UTF-8 text",
-            fix="--system FILE (in a recipe, teacher.file) names a text file of UTF-8",
+            fix="--system FILE or --document FILE (in a recipe, teacher.file) names a text file of UTF-8",
         ) from None
+    if text is None and recipe.teacher.sha256 is not None:
+        raise SoftPromptError(
+            "the teacher's text is not here",
+            why="a tuned prompt keeps the hash of its text, and not the text, which may be private",
+            fix="teacher.file=FILE names the file that holds the text",
+        )
     if text is not None and not text.strip():
         raise SoftPromptError("the teacher's text is empty", fix="write the text that the vectors replace")
     return text

@@ -10,14 +10,14 @@ import pytest
 import softprompt
 from softprompt.cli import main
 from softprompt.config.load import recipe_from_dict
-from softprompt.distillation import answers, self_study
+from softprompt.distillation import answers, self_study, wordings
 from softprompt.distillation import run as module
 from softprompt.distillation.answers import usable
 from softprompt.distillation.measure import share_kept
 from softprompt.distillation.requests import read_requests, split
 from softprompt.errors import SoftPromptError
 from softprompt.evaluation.records import Evaluation, Record
-from softprompt.training.teacher import teacher_encoder
+from softprompt.training.teacher_encoder import TeacherEncoder
 
 TEXT = "say it backwards, please, and loud"
 WORDS = ["sun", "mud", "cake", "rain", "song", "ache", "gift", "loss", "tree", "fog"]
@@ -112,14 +112,14 @@ def test_the_model_writes_requests_itself(model_folder, tmp_path, monkeypatch):
             "teacher": {"context": TEXT},
         }
     )
-    encoder = teacher_encoder(recipe, lm, ("default",))
+    encoder = TeacherEncoder(recipe, lm, ("default",))
     file = tmp_path / "self_study.jsonl"
-    wordings = self_study.self_study(recipe, lm, encoder, 40, file)
+    written = self_study.self_study(recipe, lm, encoder, 40, file)
     rows = [json.loads(line) for line in file.read_text().splitlines()]
-    assert wordings == {row["request"]: row["wording"] for row in rows} and len(rows) == 40
-    assert {row["kind"] for row in rows} == set(self_study.WORDINGS)
+    assert written == rows and len(rows) == 40
+    assert {row["kind"] for row in rows} == set(wordings.SYSTEM)
     monkeypatch.setattr(lm, "generate", lambda *a, **o: pytest.fail("written again"))
-    assert self_study.self_study(recipe, lm, encoder, 40, file) == wordings
+    assert self_study.self_study(recipe, lm, encoder, 40, file) == written
 
 
 def test_a_model_that_cannot_imagine_requests(model_folder, tmp_path, monkeypatch):
@@ -173,17 +173,24 @@ def test_share_kept_by_hand():
 
 
 def test_requests_are_distinct_and_split():
-    texts = read_requests([*REQUESTS, *REQUESTS], None)
-    assert texts == REQUESTS == read_requests([{"question": text} for text in REQUESTS], None)
-    train, dev, test = split(texts, {}, seed=0)
-    assert sorted([*train, *dev, *test]) == sorted(texts) and (len(dev), len(test)) == (3, 3)
-    assert split(texts, {}, 1) != split(texts, {}, 0)
+    rows = read_requests([*REQUESTS, *REQUESTS], None)
+    assert [row["request"] for row in rows] == REQUESTS
+    assert rows == read_requests([{"question": text} for text in REQUESTS], None)
+    train, dev, test = split(rows, seed=0)
+    texts = [row["request"] for part in (train, dev, test) for row in part]
+    assert sorted(texts) == sorted(REQUESTS) and (len(dev), len(test)) == (3, 3)
+    assert split(rows, 1) != split(rows, 0)
+    train, dev = split(rows, 0, measured=False)
+    assert (len(train), len(dev)) == (17, 3)
 
 
-def test_requests_of_one_group_are_on_one_side():
-    groups = {text: str(i // 4) for i, text in enumerate(REQUESTS)}
-    sides = [{groups[text] for text in part} for part in split(REQUESTS, groups, 0)]
+def test_requests_of_one_wording_and_chunk_are_on_one_side():
+    rows = [
+        {"request": text, "wording": f"ask {i // 4 % 2}", "chunk": i // 8} for i, text in enumerate(REQUESTS)
+    ]
+    sides = [{(row["wording"], row["chunk"]) for row in part} for part in split(rows, 0)]
     assert all(sides) and not (sides[0] & sides[1] or sides[0] & sides[2] or sides[1] & sides[2])
+    assert sum(map(len, sides)) == 5
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ that was killed resumes with the files that it had written (see `shards`).
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import final
@@ -21,6 +22,7 @@ from .memory_store import BATCH_TOKENS
 from .shards import Say, Shard, holding, lacking, remove_damaged, remove_unfinished, write
 
 SHARD_BYTES = 200_000_000
+SHARD_SECONDS = 30.0  # of computing; a run that is killed loses no more
 NAMING_BYTES = 200  # of a file's header and its entry, for each row
 
 Progress = Callable[[int, int], None]
@@ -113,32 +115,34 @@ def _build(
     progress: Progress | None,
     total: int,
 ) -> list[Shard]:
-    """Compute and write these inputs."""
+    """Compute and write these inputs.
+
+    A file ends where it is large, or where computing it took so long that a kill would lose much.
+    """
     remove_unfinished(folder)
     written: list[Shard] = []
-    done = total - len(inputs)
+    part: list[tuple[Example, Row]] = []
+
+    def write_part() -> None:
+        written.append(write(folder, [kept.name(e) for e, _ in part], [row for _, row in part]))
+        part.clear()
+
+    done, held, started = total - len(inputs), 0, time.monotonic()
     try:
-        for part in _parts(kept, inputs):
-            rows = [row for chunk in part for row in kept.compute(chunk)]
-            written.append(write(folder, [kept.name(e) for chunk in part for e in chunk], rows))
-            done += sum(map(len, part))
+        for chunk in by_tokens(range(len(inputs)), [kept.tokens(e) for e in inputs], BATCH_TOKENS):
+            batch = [inputs[i] for i in chunk]
+            part += zip(batch, kept.compute(batch), strict=True)
+            held += kept.bytes_needed(batch)
+            done += len(batch)
+            if held >= SHARD_BYTES or time.monotonic() - started >= SHARD_SECONDS:
+                write_part()
+                held, started = 0, time.monotonic()
             if progress:
                 progress(done, total)
+        if part:
+            write_part()
     except Exception:
         for shard in written:
             remove(shard.path)
         raise
     return written
-
-
-def _parts(kept: Constant, inputs: list[Example]) -> list[list[list[Example]]]:
-    """Split the inputs by file, and within a file by the batch that computes them."""
-    parts: list[list[list[Example]]] = []
-    held = SHARD_BYTES
-    for chunk in by_tokens(range(len(inputs)), [kept.tokens(e) for e in inputs], BATCH_TOKENS):
-        if held >= SHARD_BYTES:
-            parts.append([])
-            held = 0
-        parts[-1].append([inputs[i] for i in chunk])
-        held += kept.bytes_needed(parts[-1][-1])
-    return parts

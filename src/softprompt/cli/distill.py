@@ -27,15 +27,28 @@ def distill(
     system: Annotated[
         Path | None, typer.Option("--system", metavar="FILE", help="The system prompt that becomes vectors.")
     ] = None,
+    document: Annotated[
+        Path | None, typer.Option("--document", metavar="FILE", help="The document that becomes vectors.")
+    ] = None,
     requests: Annotated[
         str | None,
         typer.Option(
             "--requests", metavar="FILE", help="Rows of requests; without them the model writes some itself."
         ),
     ] = None,
+    measured: Annotated[
+        str | None,
+        typer.Option("--measure", metavar="FILE", help="Rows of requests that are only measured on."),
+    ] = None,
     count: Annotated[
-        int, typer.Option("--count", min=8, metavar="N", help="How many requests the model writes itself.")
-    ] = 96,
+        int | None,
+        typer.Option(
+            "--count",
+            min=8,
+            metavar="N",
+            help="How many requests the model writes itself (default 96, for a document 256).",
+        ),
+    ] = None,
     field: Annotated[
         str | None, typer.Option("--field", metavar="NAME", help="The field that holds a row's request.")
     ] = None,
@@ -46,7 +59,7 @@ def distill(
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> Reply:
-    """Turn a system prompt into a few vectors, and show what was lost.
+    """Turn a system prompt or a document into a few vectors, and show what was lost.
 
     The model answers the requests with the text; the vectors learn to make it answer so without the text.
     Some requests are kept apart and show how much of the text's effect is left.
@@ -56,26 +69,27 @@ def distill(
       softprompt distill --system system.txt
       softprompt distill --system system.txt --requests requests.jsonl
       softprompt distill --system system.txt --requests requests.jsonl --vectors 16 output=runs/pirate
+      softprompt distill --document manual.md --vectors 128
     """
     from .._system.run_lock import held
     from ..distillation.run import distil
-    from ..training.output_folder import check_room
     from ..training.tune import Interrupted
     from .distilled import report_text
 
-    recipe = _recipe(settings or [], system, vectors)
+    recipe, any_method = _recipe(settings or [], system, document, vectors)
     folder = Path(recipe.output)
     with held([folder]), Interruption() as interruption:
         try:
-            check_room(recipe, restart=restart, overwrite=overwrite)
             result = distil(
                 recipe,
                 requests,
+                measured=measured,
                 field=field,
                 count=count,
                 hooks=interruption.hooks(),
                 restart=restart,
                 overwrite=overwrite,
+                any_method=any_method,
             )
         except (Interrupted, KeyboardInterrupt):
             text = f"stopped; what is done is saved beside {folder}. To resume, run the same command"
@@ -83,40 +97,54 @@ def distill(
     return Reply(result.report(), None if json else report_text(result))
 
 
-def _recipe(settings: list[str], system: Path | None, vectors: int | None) -> Recipe:
-    """Read the recipe, or make one of the text."""
+def _recipe(
+    settings: list[str], system: Path | None, document: Path | None, vectors: int | None
+) -> tuple[Recipe, bool]:
+    """Read the recipe, or make one of the text; and say whether any method may be used."""
     from ..config.load import load_recipe, recipe_from_dict
-    from ..distillation.run import recipe_of
+    from ..distillation.recipe import recipe_of
     from ..methods import option_names
 
     named = settings and "=" not in settings[0]
     overrides = settings[1:] if named else list(settings)
     if vectors is not None:
         overrides.append(f"method.length={vectors}")
+    if system is not None and document is not None:
+        raise SoftPromptError(
+            "--system and --document were given",
+            why="both name the text",
+            fix="leave one out; a document may also be a part of the system prompt's file",
+        )
+    option, text = ("--document", document) if system is None else ("--system", system)
     if named:
-        if system is not None:
+        if text is not None:
             raise SoftPromptError(
-                "a recipe and --system were given",
+                f"a recipe and {option} were given",
                 why="both name the text",
                 fix="leave one out; in a recipe, `teacher: {file: …}` names it",
             )
         if Path(settings[0]).suffix in (".txt", ".md", ""):
+            fitting = "--document" if Path(settings[0]).suffix == ".md" else "--system"
             raise SoftPromptError(
                 f"'{settings[0]}' is given as a recipe",
                 why="a recipe is a YAML file",
-                fix=f"softprompt distill --system {shlex.quote(settings[0])}",
+                fix=f"softprompt distill {fitting} {shlex.quote(settings[0])}",
             )
-        return load_recipe(settings[0], overrides, method_option_names=option_names())
-    if system is None:
+        return load_recipe(settings[0], overrides, method_option_names=option_names()), False
+    if text is None:
         raise SoftPromptError(
-            "no text was given", why="it is what becomes vectors", fix="--system FILE, or a recipe"
+            "no text was given",
+            why="it is what becomes vectors",
+            fix="--system FILE or --document FILE, or a recipe",
         )
-    tree = recipe_of({"teacher": {"context": None, "file": str(system)}}, "", chat=True)
+    role = "system" if document is None else "document"
+    tree = recipe_of({"teacher": {"context": None, "file": str(text), "role": role}}, "", chat=True)
     recipe = recipe_from_dict(tree, None, overrides, method_option_names=option_names())
+    any_method = not any(s.startswith(("method=", "method.name=")) for s in overrides)
     if _has_chat_template(recipe.model.id) or any(s.startswith("template.chat=") for s in overrides):
-        return recipe
+        return recipe, any_method
     log("note: the model has no chat template, so the text comes ahead of each request as plain text")
-    return recipe.with_settings({"template.chat": False})
+    return recipe.with_settings({"template.chat": False}), any_method
 
 
 def _has_chat_template(model: str) -> bool:

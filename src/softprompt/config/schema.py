@@ -56,8 +56,7 @@ class Recipe(Section):
     def _sections_fit_the_task(self) -> Recipe:
         if self.template.rejected is not None and self.task.kind != "preference":
             raise mistake(f"`template.rejected` belongs to `kind: preference`, but kind is {self.task.kind}")
-        has_text = self.teacher.context is not None or self.teacher.file is not None
-        if self.task.objective == "distil" and not has_text:
+        if self.task.objective == "distil" and not self.teacher.has_text:
             raise mistake("`objective: distil` needs the teacher's text: `teacher: {file: system.txt}`")
         if self.task.objective != "distil" and self.teacher != TeacherConfig():
             raise mistake("`teacher` has an effect only with `task.objective: distil`")
@@ -76,6 +75,9 @@ class Recipe(Section):
         if self.task.objective == "targets":
             unset["task"] |= {"objective"}
             unset["teacher"] = True
+        else:
+            later = {"sha256": None, "role": "system", "chunk_tokens": None}
+            unset["teacher"] = {key for key, value in later.items() if getattr(self.teacher, key) == value}
         return self.model_dump(mode="json", exclude=unset)
 
     def with_settings(
@@ -92,6 +94,13 @@ class Recipe(Section):
     def untracked(self) -> Recipe:
         """Return the recipe without its trackers: an address of theirs may hold a password."""
         return self.model_copy(update={"track": TrackConfig()})
+
+    def recorded(self) -> Recipe:
+        """Return the recipe as results keep it: without trackers, and without a teacher's text.
+
+        The text may be private, and results are passed on; its hash stays.
+        """
+        return self.untracked().model_copy(update={"teacher": self.teacher.without_text()})
 
     def fingerprint(self) -> str:
         """Return the sha256 (hex) of the recipe without places: equal for runs that train the same prompt."""

@@ -4,30 +4,27 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
+from .._system.notes import note
 from .._system.progress import task
 from ..build import teacher_text
 from ..config.schema import Recipe
-from ..data.batching import by_tokens
-from ..data.collate import collate
-from ..data.encode import Encoder
 from ..errors import SoftPromptError
 from ..lm.base import LanguageModel
-from ..lm.generation import answering, tokens_of
 from ..lm.loading import fingerprint
+from ..training.teacher_encoder import TeacherEncoder
 from . import kept_rows
+from .beginnings import Beginnings
+from .requests import Request
 
-BATCH_TOKENS = 4096  # of inputs and answers, padding included
-Answer = dict[str, Any]  # request, answer, complete, limit (tokens), and a name of the teacher
+Answer = dict[str, Any]  # a request with answer, complete, limit (tokens), and a name of the teacher
 
 
 def answers(
-    recipe: Recipe, lm: LanguageModel, encoder: Encoder, requests: Sequence[str], file: Path
+    recipe: Recipe, lm: LanguageModel, teacher: TeacherEncoder, requests: Sequence[Request], file: Path
 ) -> list[Answer]:
     """Return the teacher's greedy answers, in the order of the requests.
 
@@ -35,32 +32,63 @@ def answers(
     written, so that a run that was killed resumes. An answer that reached `task.max_new_tokens` is not
     complete.
     """
-    of_text, most = _identity(recipe, lm), recipe.task.max_new_tokens
-    known = {
-        request: row
-        for request, row in kept_rows.read(file).items()
-        if row.get("teacher") == of_text and (row["complete"] or row.get("limit", 0) >= most)
-    }
-    missing = [text for text in requests if text not in known]
-    options = answering(lm, recipe.task.max_new_tokens)
-    examples = [encoder.encode({"request": text}, with_target=False) for text in missing]
-    lengths = [len(e.input_ids) + recipe.task.max_new_tokens for e in examples]
-    order = sorted(range(len(examples)), key=lengths.__getitem__)
+    requests = with_chunks(teacher, requests)
+    known = known_answers(recipe, lm, teacher, requests, file)
+    missing = [row for row in requests if row["request"] not in known]
+    facts = {"limit": recipe.task.max_new_tokens, "teacher": _identity(recipe, lm)}
+    writer = Beginnings(lm)
     with task("the teacher's answers", len(missing)) as progress:
         done = 0
-        for rows in by_tokens(order, lengths, BATCH_TOKENS):
-            batch = collate([examples[i] for i in rows], lm.device, targets=False)
-            with torch.no_grad():
-                outputs = tokens_of(lm.generate(batch, None, **options)).tolist()
-            for i, ids in zip(rows, outputs, strict=True):
-                complete = any(token in lm.ends for token in ids)
-                text = encoder.decode(ids)
-                facts = {"complete": complete, "limit": most, "teacher": of_text}
-                known[missing[i]] = {"request": missing[i], "answer": text, **facts}
-            kept_rows.write(file, known.values())
-            done += len(rows)
-            progress.at(done)
-    return [known[text] for text in requests]
+        for group in by_chunk(teacher, missing):
+            examples = [teacher.encode(row) for row in group]
+            for rows, outputs in writer.texts(examples, recipe.task.max_new_tokens):
+                for i, ids in zip(rows, outputs, strict=True):
+                    complete = any(token in lm.ends for token in ids)
+                    answer = {"answer": teacher.decode(ids), "complete": complete, **facts}
+                    known[group[i]["request"]] = {**group[i], **answer}
+                kept_rows.write(file, known.values())
+                done += len(rows)
+                progress.at(done)
+    return [{**known[row["request"]], **row} for row in requests]
+
+
+def known_answers(
+    recipe: Recipe, lm: LanguageModel, teacher: TeacherEncoder, requests: Sequence[Request], file: Path
+) -> dict[str, Answer]:
+    """Return the answers of the same teacher that the file holds, by request."""
+    identity, most = _identity(recipe, lm), recipe.task.max_new_tokens
+    chunks = {} if teacher.is_whole else {row["request"]: row.get("chunk") for row in requests}
+    return {
+        request: row
+        for request, row in kept_rows.read(file).items()
+        if row.setdefault("teacher", identity) == identity
+        and isinstance(row.get("answer"), str)
+        and (row.setdefault("complete", True) or row.get("limit", 0) >= most)
+        and chunks.get(request) in (None, row.get("chunk"))
+    }
+
+
+def with_chunks(teacher: TeacherEncoder, requests: Sequence[Request]) -> list[Request]:
+    """Return the requests about a document that does not fit whole with the chunk that each is about."""
+    lacking = [row for row in requests if not isinstance(row.get("chunk"), int)]
+    if teacher.is_whole or not lacking:
+        return list(requests)
+    note(
+        f"the document does not fit into the context, so it is read in {len(teacher.chunks)} chunks: each "
+        "request is answered from the chunk that shares most of its words (TF-IDF)"
+    )
+    chosen = {row["request"]: i for row, i in zip(lacking, teacher.chunks_like(lacking), strict=True)}
+    return [{**row, "chunk": chosen.get(row["request"], row.get("chunk"))} for row in requests]
+
+
+def by_chunk(teacher: TeacherEncoder, rows: Sequence[Request]) -> Iterator[list[Request]]:
+    """Yield the rows that the teacher reads behind the same text."""
+    if teacher.is_whole:
+        yield list(rows)
+        return
+    for chunk in range(len(teacher.chunks)):
+        if about := [row for row in rows if teacher.chunk_of(row) == chunk]:
+            yield about
 
 
 def usable(written: Sequence[Answer], most: int) -> list[Answer]:
@@ -82,6 +110,8 @@ def usable(written: Sequence[Answer], most: int) -> list[Answer]:
 
 
 def _identity(recipe: Recipe, lm: LanguageModel) -> str:
-    """Name the teacher: its text, the model and the template."""
+    """Name the teacher: its text, the model, the template, and how a document is shown."""
     parts = [teacher_text(recipe), fingerprint(lm), recipe.template.model_dump(mode="json")]
+    if recipe.teacher.role != "system":
+        parts += [recipe.teacher.role, recipe.teacher.chunk_tokens]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]

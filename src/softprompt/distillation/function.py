@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from .. import methods
 from .._system.display import shown
@@ -15,23 +15,25 @@ from ..lm.loading import load
 from ..methods.keyword_arguments import in_python, sections
 from ..methods.typed_options import MethodOptions
 from ..training.arguments import base_given, method_section
-from ..training.output_folder import check_room
 from ..training.tune import Hooks
 from ..tuned import Rows
-from .run import Distilled, distil, recipe_of
+from .recipe import recipe_of
+from .run import Distilled, distil
 
 
 @in_python
 @quietly
 def distill(
     lm: LanguageModel | str | Path,
-    text: str,
+    text: str | Path,
     requests: Rows | Sequence[str] | str | None = None,
     *,
+    role: Literal["system", "document"] = "system",
+    measure: Rows | Sequence[str] | str | None = None,
     field: str | None = None,
-    count: int = 96,
+    count: int | None = None,
     vectors: int = 64,
-    method: str | MethodOptions = "prefix-tuning",
+    method: str | MethodOptions | None = None,
     output: str | Path = "runs/distilled",
     chat: bool | None = None,
     hooks: Hooks | None = None,
@@ -42,33 +44,40 @@ def distill(
 ) -> Distilled:
     """Turn a text that every request repeats into vectors, and measure how much of its effect they keep.
 
+    `text` is the text, or the Path of a file that holds it; `role` says whether it is a system prompt or a
+    document. A document that the model's context does not hold is read in chunks of `chunk_tokens`.
     `requests` are texts, rows, or a file of rows, whose field `field` holds a request; some are kept apart to
-    measure on. Without them the model writes `count` requests itself. With `chat` (default: where the model
-    has a chat template) the text is the system text, else it comes ahead of each request. `vectors` is the
-    method's `length`; `settings` are those of `tune`. The result has `tuned`, `share` (the share of the
-    text's effect with its interval) and `report()`.
+    measure on, or those of `measure` are. Without them the model writes `count` requests itself (default 96,
+    for a document 256). With `chat` (default: where the model has a chat template) the text is the system
+    text, else it comes ahead of each request. `vectors` is the method's `length`; the method is by default
+    prefix-tuning, or prompt-tuning for a model that takes no prefix. `settings` are those of `tune`. The
+    result has `tuned`, `share` (the share of the text's effect with its interval) and `report()`.
     Raises SoftPromptError for a text or requests that cannot be used.
     """
     base = base_given(lm)
     loaded = load(base) if isinstance(base, str) else base
     named = sections(settings, "distill")
-    chosen = {**method_section(method), "length": vectors, **named["method"]}
+    chosen = {**method_section(method or "prefix-tuning"), "length": vectors, **named["method"]}
     changes = {name: named[name] for name in ("data", "template", "task", "train", "base")}
-    tree = recipe_of({**changes, "output": str(output)}, text, chat=_is_chat(loaded, chat))
+    changes["teacher"] = {**named["teacher"], "role": role}
+    if isinstance(text, Path):
+        changes["teacher"] |= {"context": None, "file": str(text)}
+    tree = recipe_of({**changes, "output": str(output)}, str(text), chat=_is_chat(loaded, chat))
     tree["model"] = loaded.origin.recipe(loaded.name)
     tree["method"] = chosen if chosen["name"] != tree["method"]["name"] else tree["method"] | chosen
     recipe = recipe_from_dict(tree, method_option_names=methods.option_names())
-    check_room(recipe, restart=restart, overwrite=overwrite)
     with shown(progress):
         return distil(
             recipe,
             requests,
+            measured=measure,
             field=field,
             count=count,
             lm=loaded,
             hooks=hooks,
             restart=restart,
             overwrite=overwrite,
+            any_method=method is None,
         )
 
 

@@ -21,7 +21,8 @@ from ..lm.apply import injection_for
 from ..methods.base import Setting, SoftPrompt
 from ..methods.materialised import Materialised
 from ..training.run import Run
-from ..training.teacher import taught, teacher_encoder
+from ..training.teacher import taught
+from ..training.teacher_encoder import TeacherEncoder
 from .answers import Answer
 
 METRICS = ("kl", "agreement", "chrf", "exact_match")
@@ -67,7 +68,8 @@ def measure(
     (examples,), beginning = taught(recipe, lm, prepared.prompts, [examples])
     plain = methods.build("none", Setting(lm, prepared.prompts))
     ways = {"text": (plain, _with_text(run, text, examples)), "vectors": (prepared.method, examples)}
-    if (through := _through_the_path(run, ways["text"][1], beginning)) is not None:
+    is_whole = TeacherEncoder(recipe, lm, prepared.prompts).is_whole
+    if is_whole and (through := _through_the_path(run, ways["text"][1], beginning)) is not None:
         ways["text as keys and values"] = through
     soft = max(0, *(part.mask.shape[1] for part in _injection(run).channels().values()))
     short = lm.tokenizer.decode(lm.text_ids(text)[:soft])
@@ -122,8 +124,8 @@ def _with_text(run: Run, text: str, examples: Sequence[Example]) -> list[Example
     prepared = run.prepared
     recipe = prepared.recipe
     teacher = recipe.teacher.model_copy(update={"context": text, "file": None})
-    encoder = teacher_encoder(recipe.model_copy(update={"teacher": teacher}), prepared.lm, prepared.prompts)
-    inputs = [encoder.encode(e.rendered.row, with_target=False).input_ids for e in examples]
+    encoder = TeacherEncoder(recipe.model_copy(update={"teacher": teacher}), prepared.lm, prepared.prompts)
+    inputs = [encoder.encode(e.rendered.row).input_ids for e in examples]
     return [replace(e, input_ids=ids) for e, ids in zip(examples, inputs, strict=True)]
 
 

@@ -6,50 +6,78 @@ import random
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from ..data.sources import Row, read_rows
+from .._system.notes import note
+from ..data.row import Row
+from ..data.sources import read_rows
 from ..errors import SoftPromptError
 
 FIELDS = ("request", "input", "prompt", "question", "query", "instruction", "text")
+GOLD = ("reference", "answer", "target", "answers")  # fields that may hold the right answer
+KEPT = ("part", "chunk")  # fields of a row that are kept with its request
 SHARES = (0.15, 0.15)  # of the requests, for the dev and the test rows
 LEAST = 8  # requests: fewer say nothing of others
+LEAST_MEASURED = 2
+
+Request = dict[str, Any]  # `request`, and what else is known of it: `reference`, `part`, `chunk`, `wording`
 
 
-def read_requests(source: str | Iterable[Mapping[str, Any] | str], field: str | None) -> list[str]:
+def read_requests(
+    source: str | Iterable[Mapping[str, Any] | str], field: str | None, least: int = LEAST
+) -> list[Request]:
     """Read the requests; equal ones count once.
 
     `field` names the field of a row that holds its request; by default the first of `FIELDS` that the first
-    row has. Raises SoftPromptError where a row does not have it, and for fewer than `LEAST` requests.
+    row has. A right answer that a row holds (`GOLD`) is its `reference`: nothing is trained on it. Raises
+    SoftPromptError where a row has no request, and for fewer than `least` requests.
     """
     if not isinstance(source, str):
         source = [{"request": row} if isinstance(row, str) else row for row in source]
-    texts = list(dict.fromkeys(_texts(read_rows(source), field)))
-    if len(texts) < LEAST:
+    rows = _rows(read_rows(source), field)
+    if len(rows) < least:
         raise SoftPromptError(
-            f"{len(texts)} requests are too few to distil a text",
+            f"{len(rows)} requests are too few to distil a text",
             why="some are trained on, and others must show what was lost",
-            fix=f"give {LEAST} or more, better some hundreds; or give none, and the model writes them itself",
+            fix=f"give {least} or more, better some hundreds; or give none, and the model writes them itself",
         )
-    return texts
+    return rows
 
 
-def split(texts: Sequence[str], groups: Mapping[str, str], seed: int) -> tuple[list[str], ...]:
-    """Split requests by seed: to train on, to choose the best step by, and to measure on at the end.
+def without_measured(rows: Sequence[Request], measured: Sequence[Request]) -> list[Request]:
+    """Return the requests that are not measured on; a note says how many were both."""
+    kept_apart = {row["request"] for row in measured}
+    left = [row for row in rows if row["request"] not in kept_apart]
+    if len(left) < len(rows):
+        note(
+            f"{len(rows) - len(left)} requests are measured on, and not trained on: --measure holds them too"
+        )
+    return left
 
-    `groups` names the group of a request, where it has one: all of a group are on one side.
+
+def split(rows: Sequence[Request], seed: int, *, measured: bool = True) -> tuple[list[Request], ...]:
+    """Split requests by seed: to train on, to choose the best step by, and (`measured`) to measure on.
+
+    All requests of one wording about one chunk are on one side.
     """
-    by_group: dict[str, list[str]] = {}
-    for text in texts:
-        by_group.setdefault(groups.get(text, text), []).append(text)
+    by_group: dict[str, list[Request]] = {}
+    for row in rows:
+        by_group.setdefault(_group(row), []).append(row)
     names = sorted(by_group, key=lambda name: (len(by_group[name]), name))
     random.Random(seed).shuffle(names)
-    held: list[list[str]] = [[], []]
-    for part, share in zip(held, SHARES, strict=True):
-        while names[1:] and len(part) < max(2, round(share * len(texts))):
+    held: list[list[Request]] = [[], []] if measured else [[]]
+    for part, share in zip(held, SHARES, strict=False):
+        while names[1:] and len(part) < max(2, round(share * len(rows))):
             part += by_group[names.pop()]
-    return [text for name in names for text in by_group[name]], *held
+    return [row for name in names for row in by_group[name]], *held
 
 
-def _texts(rows: Sequence[Row], field: str | None) -> list[str]:
+def _group(row: Request) -> str:
+    """Name the rows that must be on one side: those of one wording and chunk, else the request itself."""
+    if row.get("wording"):
+        return f"{row.get('chunk', '')} {row['wording']}"
+    return row["request"]
+
+
+def _rows(rows: Sequence[Row], field: str | None) -> list[Request]:
     name = field or next((name for name in FIELDS if rows and name in rows[0]), None)
     if name is None:
         known = ", ".join(map(str, rows[0])) if rows else "none"
@@ -58,7 +86,7 @@ def _texts(rows: Sequence[Row], field: str | None) -> list[str]:
             why=f"their fields are: {known}",
             fix=f"name it: --field NAME (field= in Python); known names are {', '.join(FIELDS)}",
         )
-    texts = []
+    requests: dict[str, Request] = {}
     for row in rows:
         value = row.get(name)
         if name not in row:
@@ -72,5 +100,19 @@ def _texts(rows: Sequence[Row], field: str | None) -> list[str]:
                 f"{row.where}: the field '{name}' holds no request: {value!r:.60}",
                 fix="give every row a text there, or remove the row",
             )
-        texts.append(value)
-    return texts
+        requests.setdefault(value, {"request": value, **_facts(row, name)})
+    return list(requests.values())
+
+
+def _facts(row: Row, name: str) -> dict[str, Any]:
+    """Return what is kept of a row beside its request: its right answer, the part and the chunk."""
+    facts = {key: row[key] for key in KEPT if row.get(key) is not None and key != name}
+    if "teacher" not in row:  # else the answer is one of our own files', and a teacher wrote it
+        gold = next((row[key] for key in GOLD if key != name and _is_gold(row.get(key))), None)
+        facts |= {} if gold is None else {"reference": gold}
+    return facts
+
+
+def _is_gold(value: Any) -> bool:
+    texts = value if isinstance(value, list) else [value]
+    return bool(texts) and all(isinstance(text, str) and text.strip() for text in texts)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,23 +18,28 @@ from ..evaluation.evaluator import evaluator_of
 from ..lm.base import LanguageModel
 from ..lm.from_recipe import load_base
 from ..methods.base import Setting
+from ..training.output_folder import check_room
 from ..training.prepare import Prepared, prepare
 from ..training.run import Hooks, Run
-from ..training.teacher import teacher_encoder
+from ..training.teacher_encoder import TeacherEncoder
 from ..training.tune import tune
 from ..tuned import Tuned
-from .answers import answers, usable
+from .answers import Answer, answers, usable
 from .measure import Figures, measure
-from .requests import LEAST, read_requests, split
+from .parts import part_of
+from .recipe import soft_tokens_instead
+from .requests import LEAST, LEAST_MEASURED, Request, read_requests, split, without_measured
 from .self_study import self_study
 
 REQUESTS = "requests.jsonl"
 SELF_STUDY = "self_study.jsonl"
 REPORT = "distill.json"
-COUNT = 96  # requests that the model writes where none are given
+COUNTS = {"system": 96, "document": 256}  # requests that the model writes where none are given
 LEAST_EFFECT = 0.003  # nats a token: as much comes from the rounding of bfloat16
 PROBED = 32  # requests by which a text's effect is judged before anything is trained
 PROMPTS = ("default",)
+
+Requests = str | Iterable[Mapping[str, Any] | str]
 
 
 @dataclass(frozen=True)
@@ -66,62 +71,48 @@ class Distilled:
         }
 
 
-def recipe_of(settings: Mapping[str, Any], text: str, *, chat: bool) -> dict[str, Any]:
-    """Return the tree of a recipe that distils a text; `settings` are merged over it, section by section."""
-    tree: dict[str, Any] = {
-        "data": {"train": "rows in memory"},
-        "template": {"input": "{{ request }}", "target": "{{ answer }}", "chat": chat},
-        "task": {"kind": "generation", "objective": "distil", "max_new_tokens": 128},
-        "teacher": {"context": text},
-        "method": {"name": "prefix-tuning", "length": 64, "placement": "before", "freeze_first": True},
-        "train": {"steps": 200, "batch_size": 8, "lr": 5e-3},
-        "output": "runs/distilled",
-    }
-    for key, value in settings.items():
-        tree[key] = {**tree[key], **value} if isinstance(value, Mapping) and key in tree else value
-    return tree
-
-
 def distil(
     recipe: Recipe,
-    requests: str | Iterable[Mapping[str, Any] | str] | None,
+    requests: Requests | None,
     *,
+    measured: Requests | None = None,
     field: str | None = None,
-    count: int = COUNT,
+    count: int | None = None,
     lm: LanguageModel | None = None,
     hooks: Hooks | None = None,
     restart: bool = False,
     overwrite: bool = False,
+    any_method: bool = False,
 ) -> Distilled:
     """Distil the text of the recipe's teacher into vectors, and measure them on requests kept apart.
 
     `requests` are texts or rows, or the name of a file of rows; `field` names the field that holds a request.
-    Without them the model writes `count` itself, kept in `OUTPUT-distill/self_study.jsonl`. The teacher's
-    answers are kept in `OUTPUT-distill/requests.jsonl`, and used again by the next call.
+    Without them the model writes `count` itself, kept in `OUTPUT-distill/self_study.jsonl`. Those of
+    `measured` are only measured on; without them some of the requests are kept apart. The teacher's answers
+    are kept in `OUTPUT-distill/requests.jsonl`, and used again by the next call. With `any_method` a model
+    that takes no prefix gets soft tokens instead.
     Raises SoftPromptError for a text or requests that cannot be used, and for a text that changes nothing.
     """
     hooks, started = hooks or Hooks(), time.perf_counter()
     folder = Path(f"{recipe.output}-distill")
-    _check(recipe)
-    texts = None if requests is None else read_requests(requests, field)
+    _check(recipe, restart=restart, overwrite=overwrite, any_method=any_method)
+    rows = None if requests is None else read_requests(requests, field)
+    apart = None if measured is None else read_requests(measured, field, LEAST_MEASURED)
     if lm is None:
         hooks.stage(f"loading {recipe.model} …")
         lm = load_base(recipe)
-    encoder, wordings = teacher_encoder(recipe, lm, PROMPTS), dict[str, str]()
-    if texts is None:
+    if any_method and "prefix" in lm.spec.limits:
+        recipe = soft_tokens_instead(recipe, lm)
+    check_room(recipe, restart=restart, overwrite=overwrite)
+    teacher = TeacherEncoder(recipe, lm, PROMPTS)
+    if rows is None:
+        count = count or COUNTS[recipe.teacher.role]
         hooks.stage(f"the model writes {count} requests")
-        wordings = self_study(recipe, lm, encoder, count, folder / SELF_STUDY)
+        rows = self_study(recipe, lm, teacher, count, folder / SELF_STUDY)
+    rows = without_measured(rows, apart or [])
     hooks.stage("the teacher answers the requests")
-    written = answers(recipe, lm, encoder, texts or list(wordings), folder / REQUESTS)
-    known = {row["request"]: row for row in usable(written, recipe.task.max_new_tokens)}
-    if len(known) < LEAST:
-        raise SoftPromptError(
-            f"only {len(known)} of the teacher's {len(written)} answers can be used: too few",
-            why=f"the others do not end within {recipe.task.max_new_tokens} tokens, or are empty",
-            fix=f"more requests, or task.max_new_tokens={recipe.task.max_new_tokens * 2}",
-        )
-    parts = split(list(known), wordings, recipe.train.seed)
-    train, dev, test = ([known[text] for text in part] for part in parts)
+    written = answers(recipe, lm, teacher, [*rows, *(apart or [])], folder / REQUESTS)
+    train, dev, test = _split(recipe, teacher, written, apart)
     prepared = prepare(recipe, lm=lm, rows=train, dev_rows=dev)
     _check_effect(prepared)
     run = tune(prepared, hooks=hooks, restart=restart, overwrite=overwrite, text_rows=0)
@@ -129,13 +120,14 @@ def distil(
     if run.was_finished:  # then this call has trained nothing
         seconds = _seconds_before(folder / REPORT) or run.outcome.seconds
     hooks.stage("measuring on the requests that were kept apart")
-    comparison = measure(run, str(teacher_text(recipe)), test, seconds, answered=(len(known), len(written)))
+    answered = (sum(map(len, (train, dev, test))), len(written))
+    comparison = measure(run, teacher.text, test, seconds, answered=answered)
     result = Distilled(run, comparison, folder)
     write_text(folder / REPORT, json.dumps(result.report(), indent=2, ensure_ascii=False) + "\n")
     return result
 
 
-def _check(recipe: Recipe) -> None:
+def _check(recipe: Recipe, *, restart: bool, overwrite: bool, any_method: bool) -> None:
     """Raise SoftPromptError for what can be known before a model is loaded and answers requests."""
     if recipe.task.objective != "distil":
         raise SoftPromptError(
@@ -145,6 +137,33 @@ def _check(recipe: Recipe) -> None:
         )
     teacher_text(recipe)  # a text that cannot be used is an error here
     methods.check_options(recipe.method.name, recipe.method.options())
+    if not any_method:
+        check_room(recipe, restart=restart, overwrite=overwrite)
+
+
+def _split(
+    recipe: Recipe, teacher: TeacherEncoder, written: Sequence[Answer], apart: Sequence[Request] | None
+) -> list[list[Answer]]:
+    """Split the answers that can be used: to train on, to choose the best step by, to measure on."""
+    whole = usable(written, recipe.task.max_new_tokens)
+    known = {row["request"]: row for row in whole}
+    if teacher.is_document:
+        known = {request: {**row, "part": part_of(teacher, row)} for request, row in known.items()}
+    kept_apart = {row["request"] for row in apart or ()}
+    rows = [row for row in known.values() if row["request"] not in kept_apart]
+    for name, usable_rows, least in (
+        ("answers", rows, LEAST),
+        ("answers to the requests that are measured on", [*known.keys() & kept_apart], LEAST_MEASURED),
+    ):
+        if len(usable_rows) < least and (name == "answers" or apart is not None):
+            raise SoftPromptError(
+                f"only {len(usable_rows)} of the teacher's {name} can be used: too few",
+                why=f"the others do not end within {recipe.task.max_new_tokens} tokens, or are empty",
+                fix=f"more requests, or task.max_new_tokens={recipe.task.max_new_tokens * 2}",
+            )
+    parts = split(rows, recipe.train.seed, measured=apart is None)
+    test = [known[row["request"]] for row in apart or () if row["request"] in known]
+    return [*parts] if apart is None else [*parts, test]
 
 
 def _seconds_before(report: Path) -> float | None:

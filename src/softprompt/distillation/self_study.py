@@ -1,92 +1,140 @@
 """The model writes requests itself, where the user gives none: self-study (Cartridges,
 Eyuboglu et al. 2025).
 
-It reads the text and is asked for a message that somebody might send, in five ways with several wordings
-each. Varied wordings give varied requests, and requests of one wording are kept together when rows are split.
+It reads the text, or one chunk of a document after the other, and is asked for a message that somebody might
+send, in five kinds with several wordings each. Varied wordings give varied requests; those of one wording
+about one chunk are kept together when rows are split.
 """
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
+from typing import Any
 
 import torch
 
+from .._system.files import write_text
+from .._system.notes import note
 from .._system.progress import task
 from ..config.schema import Recipe
-from ..data.collate import collate
-from ..data.encode import Encoder
+from ..config.sections.task import text_hash
+from ..data.example import Example
 from ..errors import SoftPromptError
 from ..lm.base import LanguageModel
-from ..lm.generation import answering, tokens_of
-from . import kept_rows
-from .requests import LEAST
+from ..training.teacher_encoder import TeacherEncoder
+from . import kept_rows, wordings
+from .beginnings import Beginnings
+from .requests import LEAST, Request
 
-#: Ways to ask for a request, and the wordings of each.
-WORDINGS: dict[str, tuple[str, ...]] = {
-    "question": (
-        "Write one question that a person may ask you. Write the question alone.",
-        "Give me one short question about your subject. Write nothing else.",
-        "What might a new user ask you first? Write only that question.",
-    ),
-    "task": (
-        "Write one task that a person may give you. Write the task alone.",
-        "Give me one instruction that a user could send to you. Write nothing else.",
-    ),
-    "use case": (
-        "Describe in one sentence a problem that somebody brings to you, in their own words.",
-        "Write one message of a person who needs your help today. Write only the message.",
-    ),
-    "structure": (
-        "Write one request that asks you for a list, a table or steps. Write the request alone.",
-        "Give me one request for a summary or a comparison. Write nothing else.",
-    ),
-    "creative": (
-        "Write one unusual request that has little to do with your instructions. Write it alone.",
-        "Give me one playful message that somebody could send to you. Write nothing else.",
-    ),
-}
 MOST_TOKENS = 48  # of a request
 AT_ONCE = 16  # requests
 ROUNDS = 4  # times as many attempts as requests are wanted
+SAMPLING = {"do_sample": True, "temperature": 1.0, "top_p": 0.95}
 
 
-def self_study(recipe: Recipe, lm: LanguageModel, encoder: Encoder, count: int, file: Path) -> dict[str, str]:
-    """Return up to `count` requests that the model writes behind the text, each with its wording.
+def self_study(
+    recipe: Recipe, lm: LanguageModel, teacher: TeacherEncoder, count: int, file: Path
+) -> list[Request]:
+    """Return up to `count` requests that the model writes behind the text, with their kind and wording.
 
-    `file` keeps them as JSON Lines, which a person can read and change; a later call takes those that it has.
-    Raises SoftPromptError where the model writes too few that differ.
+    `file` keeps them as JSON Lines, which a person can read and change; a later call of the same text takes
+    them as they are, and writes more only where more are asked for or the file is not finished. Rows of
+    another text are not used. Raises SoftPromptError where the model writes too few that differ.
     """
-    written = kept_rows.read(file)
-    pairs = [(kind, wording) for kind, wordings in WORDINGS.items() for wording in wordings]
-    options = answering(lm, MOST_TOKENS, do_sample=True, temperature=1.0, top_p=0.95)
-    attempts = -(-ROUNDS * count // AT_ONCE)
-    with task("requests that the model writes", count) as progress, torch.random.fork_rng():
-        for attempt in range(attempts):
-            if len(written) >= count:
-                break
-            torch.manual_seed(recipe.train.seed * 10**6 + len(written) * 10**3 + attempt)
-            chosen = [pairs[(attempt * AT_ONCE + i) % len(pairs)] for i in range(AT_ONCE)]
-            rows = [encoder.encode({"request": wording}, with_target=False) for _, wording in chosen]
-            with torch.no_grad():
-                batch = collate(rows, lm.device, targets=False)
-                outputs = tokens_of(lm.generate(batch, None, **options)).tolist()
-            for (kind, wording), ids in zip(chosen, outputs, strict=True):
-                if any(token in lm.ends for token in ids) and (text := _cleaned(encoder.decode(ids))):
-                    written.setdefault(text, {"kind": kind, "wording": wording, "request": text})
-            kept_rows.write(file, list(written.values())[:count])
-            progress.at(min(count, len(written)))
-    wordings = {row["request"]: row["wording"] for row in list(written.values())[:count]}
-    kinds = len(set(wordings.values()))
-    if len(wordings) < LEAST or kinds < 3:
+    text, state = text_hash(teacher.text), _state(file)
+    known = kept_rows.read(file)
+    written = {request: row for request, row in known.items() if row.get("text", text) == text}
+    if state.get("text") != text:
+        state = {"text": text, "attempts": 0, "finished": 0}
+    if state["finished"] < count:
+        _write(recipe, lm, teacher, count, file, written, state)
+    rows = list(written.values())[:count]
+    kinds = len({row.get("wording", row["request"]) for row in rows})
+    if len(rows) < LEAST or kinds < 3:
         raise SoftPromptError(
-            f"the model wrote only {len(wordings)} requests that differ, to {kinds} wordings",
+            f"the model wrote only {len(rows)} requests that differ, to {kinds} wordings",
             why="a small model may not be able to imagine who writes to it",
             fix="give requests of your own: --requests FILE",
         )
-    return wordings
+    return rows
+
+
+def prompts(teacher: TeacherEncoder, count: int, attempt: int) -> tuple[int, list[tuple[str, str]]]:
+    """Return the chunk that an attempt is about, and its (kind, wording) pairs.
+
+    Each chunk is asked in turn. When its turn comes again, the wordings continue where they ended.
+    """
+    kinds = wordings.DOCUMENT if teacher.is_document else wordings.SYSTEM
+    in_turn = zip_longest(*([(kind, text) for text in texts] for kind, texts in kinds.items()))
+    pairs = [pair for each in in_turn for pair in each if pair is not None]
+    number = at_once(teacher, count)
+    turn, chunk = divmod(attempt, len(teacher.chunks))
+    return chunk, [pairs[(turn * number + chunk + i) % len(pairs)] for i in range(number)]
+
+
+def at_once(teacher: TeacherEncoder, count: int) -> int:
+    """Return the number of requests that one attempt asks for."""
+    return max(1, min(AT_ONCE, -(-count // len(teacher.chunks))))
+
+
+def encoded(teacher: TeacherEncoder, chunk: int, texts: Sequence[str]) -> list[Example]:
+    """Encode what the model is asked, behind the chunk that it is asked about."""
+    return [teacher.encode_about(chunk, {"request": text}) for text in texts]
+
+
+def _write(
+    recipe: Recipe,
+    lm: LanguageModel,
+    teacher: TeacherEncoder,
+    count: int,
+    file: Path,
+    written: dict[str, Request],
+    state: dict[str, Any],
+) -> None:
+    """Let the model write until there are `count` requests, or all attempts are made."""
+    if count < len(teacher.chunks):
+        note(f"{count} requests ask about {count} of the document's {len(teacher.chunks)} chunks; --count")
+    attempts = -(-ROUNDS * count // at_once(teacher, count))
+    writer = Beginnings(lm)
+    with task("requests that the model writes", count) as progress, torch.random.fork_rng():
+        for attempt in range(state["attempts"], attempts):
+            if len(written) >= count:
+                break
+            torch.manual_seed(recipe.train.seed * 10**6 + attempt)
+            chunk, chosen = prompts(teacher, count, attempt)
+            about = {"chunk": chunk} if teacher.is_document else {}
+            examples = encoded(teacher, chunk, [wording for _, wording in chosen])
+            for rows, outputs in writer.texts(examples, MOST_TOKENS, **SAMPLING):
+                for i, ids in zip(rows, outputs, strict=True):
+                    text = _cleaned(teacher.decode(ids))
+                    if any(token in lm.ends for token in ids) and text:
+                        kind, wording = chosen[i]
+                        facts = {"kind": kind, "wording": wording, **about, "text": state["text"]}
+                        written.setdefault(text, {"request": text, **facts})
+            kept_rows.write(file, list(written.values())[:count])
+            _keep(file, state | {"attempts": attempt + 1})
+            progress.at(min(count, len(written)))
+    _keep(file, state | {"finished": count, "attempts": attempts})
 
 
 def _cleaned(text: str) -> str:
     """Return the first line that says something, without quotes around it."""
     lines = [line.strip().strip('"“”').strip() for line in text.splitlines()]
-    return next((line for line in lines if len(line.split()) > 2), "")
+    return next((line for line in lines if len(line.split()) > 2 and not line.endswith(":")), "")
+
+
+def _state(file: Path) -> dict[str, Any]:
+    """Read how far the file of requests is: text's hash, attempts, finished count."""
+    beside = _beside(file)
+    return json.loads(beside.read_text(encoding="utf-8")) if beside.exists() else {}
+
+
+def _keep(file: Path, state: dict[str, Any]) -> None:
+    write_text(_beside(file), json.dumps(state) + "\n")
+
+
+def _beside(file: Path) -> Path:
+    return file.with_suffix(".state.json")

@@ -23,6 +23,7 @@ OURS = {
     "data": ("train", "dev"),
     "task": ("kind",),
     "method": ("name",),
+    "teacher": ("context", "file", "sha256", "role"),
 }  # arguments of their own
 SHELL = {
     r"(add )?--overwrite\b": "overwrite=True",
@@ -61,7 +62,7 @@ def sections(given: Mapping[str, Any], function: str) -> dict[str, dict[str, Any
 def _owners() -> dict[str, str]:
     """Map each setting to its section; `train` comes before a method's option of the same name."""
     owners = dict.fromkeys(methods.option_names(), "method")
-    for section in ("base", "model", "template", "task", "data", "train"):
+    for section in ("base", "teacher", "model", "template", "task", "data", "train"):
         for name in SECTIONS[section].model_fields:
             if name not in OURS.get(section, ()):
                 owners[name] = section

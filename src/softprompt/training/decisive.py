@@ -16,6 +16,7 @@ from ..artifacts.hub.download import folder_of
 from ..build import teacher_text
 from ..config.schema import Recipe
 from ..config.sections.model import WHERE
+from ..config.sections.task import text_hash
 from ..data.example import Example
 from ..lm import finetune
 from .learner import Optimization
@@ -53,8 +54,11 @@ def settings(recipe: Recipe) -> dict[str, Any]:
     for section, left_out in (("train", HOW), ("task", IN_ROWS), ("base", set[str]())):
         counted |= {f"{section}.{key}": v for key, v in sections[section].items() if key not in left_out}
     if (text := teacher_text(recipe)) is not None:  # its content, not its place
-        counted["teacher.context"] = hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
+        counted["teacher.context"] = text_hash(text)
         counted["teacher.top_k"] = recipe.teacher.top_k
+        if recipe.teacher.role != "system":
+            counted["teacher.role"] = recipe.teacher.role
+            counted["teacher.chunk_tokens"] = recipe.teacher.chunk_tokens
     filled_in = {
         "train.lr": numbers.lr,
         "base.lr": numbers.base_lr,

@@ -44,7 +44,7 @@ def manifest(
             "fingerprint": prepared.base,
             "dtype": str(lm.dtype).removeprefix("torch."),
         },
-        "recipe": recipe.untracked().to_dict(),
+        "recipe": recipe.recorded().to_dict(),
         "data": {
             "fingerprint": prepared.data_fingerprint,
             "rows": len(prepared.train),

@@ -38,7 +38,7 @@ class Tracking:
         """Continue each run after its step, 0 for a new one."""
         for i, step in steps.items():
             started = datetime.now(timezone.utc).strftime("%Y-%m-%d %H:%M:%S UTC")
-            recipe = cleaned(self._runs[i].recipe.untracked().to_dict())
+            recipe = cleaned(self._runs[i].recipe.recorded().to_dict())
             if (session := self.sessions.get(i)) is None:
                 continue
             before = [line for line in session.journal.steps if line["step"] <= step]
@@ -127,7 +127,7 @@ def tracked(
 def subject_of(recipe: Recipe, *, is_one_of_many: bool) -> Subject:
     """Describe a run for trackers. Runs of a search are a group, which has the name of their folder."""
     folder = Path(recipe.output)
-    content = cleaned(recipe.untracked().to_dict())
+    content = cleaned(recipe.recorded().to_dict())
     content.pop("compare", None)
     params = flat(content) | {f"train.{key}": value for key, value in _filled_in(recipe).items()}
     return Subject(

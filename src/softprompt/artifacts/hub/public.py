@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
+from ...config.sections.task import TeacherConfig
 from ...errors import SoftPromptError
 from ...lm.locate import looks_local
 from ..card_metadata import hub_base
@@ -68,6 +69,9 @@ def public(manifest: Mapping[str, Any], base: str | None) -> tuple[dict[str, Any
     result = walk(whole, "")
     recipe = result["recipe"]
     recipe["output"] = _last(recipe["output"])
+    if recipe.get("teacher"):  # earlier versions kept the text itself
+        kept = TeacherConfig(**manifest["recipe"]["teacher"]).without_text().model_dump()
+        recipe["teacher"] |= {key: kept[key] for key in ("context", "sha256")}
     recipe.pop("track", None)  # trackers take any setting, keys among them
     if recipe.get("train"):
         recipe["train"]["cache_folder"] = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any, Literal
 
 from pydantic import model_validator
@@ -105,10 +106,31 @@ class TeacherConfig(Section):
 
     context: Name | None = None  # the text
     file: Name | None = None  # that holds the text
+    sha256: Name | None = None  # of a text that is not kept with the recipe (see `Recipe.recorded`)
+    role: Literal["system", "document"] = "system"  # what the text is to the model
+    chunk_tokens: Positive | None = None  # of a document; None: 1,024, or as many as the context holds
     top_k: Positive = 20  # of its likeliest tokens whose probabilities are kept; the rest is one class
 
     @model_validator(mode="after")
     def _one_text(self) -> TeacherConfig:
         if self.context is not None and self.file is not None:
             raise mistake("`teacher` needs a text or the file that holds it, not both")
+        if self.chunk_tokens is not None and self.role != "document":
+            raise mistake("`teacher.chunk_tokens` belongs to `role: document`")
         return self
+
+    @property
+    def has_text(self) -> bool:
+        """Return whether the section names a text, or the hash of one."""
+        return any(part is not None for part in (self.context, self.file, self.sha256))
+
+    def without_text(self) -> TeacherConfig:
+        """Return the section with the text's hash (sha256, hex) in place of the text."""
+        if self.context is None:
+            return self
+        return self.model_copy(update={"context": None, "sha256": text_hash(self.context)})
+
+
+def text_hash(text: str) -> str:
+    """Return the hash (sha256, hex) that names a teacher's text."""
+    return hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()

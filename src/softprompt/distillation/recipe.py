@@ -1,0 +1,41 @@
+"""The recipe of a distillation: its defaults, and soft tokens where a model refuses a prefix."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from .. import methods
+from .._system.notes import note
+from ..config.schema import Recipe
+from ..config.sections.model import MethodConfig
+from ..lm.base import LanguageModel
+
+LR = 5e-3  # of a prefix
+SOFT = "prompt-tuning"  # where a model takes no prefix
+
+
+def recipe_of(settings: Mapping[str, Any], text: str, *, chat: bool) -> dict[str, Any]:
+    """Return the tree of a recipe that distils a text; `settings` are merged over it, section by section."""
+    tree: dict[str, Any] = {
+        "data": {"train": "rows in memory"},
+        "template": {"input": "{{ request }}", "target": "{{ answer }}", "chat": chat},
+        "task": {"kind": "generation", "objective": "distil", "max_new_tokens": 128},
+        "teacher": {"context": text},
+        "method": {"name": "prefix-tuning", "length": 64, "placement": "before", "freeze_first": True},
+        "train": {"steps": 200, "batch_size": 8, "lr": LR},
+        "output": "runs/distilled",
+    }
+    for key, value in settings.items():
+        tree[key] = {**tree[key], **value} if isinstance(value, Mapping) and key in tree else value
+    return tree
+
+
+def soft_tokens_instead(recipe: Recipe, lm: LanguageModel) -> Recipe:
+    """Return the recipe with soft tokens in place of a prefix, which the model refuses."""
+    reason = lm.spec.limits["prefix"]
+    note(f"the vectors are soft tokens ({SOFT}): a {lm.spec.family} model takes no prefix, because {reason}")
+    options: dict[str, Any] = {"length": recipe.method.options().get("length", 64), "placement": "before"}
+    method = MethodConfig(name=SOFT, **options)
+    lr = methods.find(SOFT).lr if recipe.train.lr == LR else recipe.train.lr
+    return recipe.model_copy(update={"method": method, "train": recipe.train.model_copy(update={"lr": lr})})
