@@ -20,6 +20,7 @@ from .config.sections.model import MethodConfig
 from .data import from_recipe
 from .data.capacity import Room
 from .data.chat import DATE, Chat
+from .data.demonstrations import Demonstrations
 from .data.encode import Encoder
 from .data.example import Example
 from .data.labels import kinds
@@ -196,12 +197,14 @@ def build_method(
     prompts: tuple[str, ...],
     *,
     replaced: Sequence[int] = (),
+    shown: Demonstrations | None = None,
     on_carried: Callable[[Carried], None] = lambda carried: None,
     module: SoftPrompt | None = None,
 ) -> SoftPrompt:
     """Build a fresh method on the base's device.
 
-    Some inits start it from the training rows, or from `replaced`, the ids of a text that it replaces.
+    Some inits start it from the training rows, from `replaced`, the ids of a text that it replaces, or from
+    the demonstrations that are `shown`.
     `module` is one that the user has built: a copy of it is the start.
     """
     by_prompt: dict[int, list[tuple[int, ...]]] = {}
@@ -221,6 +224,8 @@ def build_method(
         labels=tuple(encoder.labels or ()),
         examples=tuple(row for rows in by_prompt.values() for row in rows)[:EXAMPLES_TO_START_FROM],
         examples_by_prompt={index: tuple(rows) for index, rows in by_prompt.items()},
+        demonstrations=() if shown is None else shown.ids,
+        demonstration_spans=() if shown is None else shown.spans,
         seed=recipe.train.seed,
         feature_size=lambda reads: size(lm, reads),
         read_prompt=warm_start.vectors,
@@ -252,6 +257,8 @@ def start_of(artifact: Artifact, lm: LanguageModel) -> SoftPrompt:
     if "teacher" in artifact.manifest["recipe"]:
         raise SoftPromptError("it was distilled from a text, and started from the text's tokens")
     recipe = recipe_from_dict(artifact.manifest["recipe"])
+    if recipe.template.continues:
+        raise SoftPromptError("it started from demonstrations, which are not chosen again here")
     train, held = read_split(recipe)
     if fingerprint([*train, *held]) != artifact.manifest["data"]["fingerprint"]:
         raise SoftPromptError("the training rows changed since it was trained")

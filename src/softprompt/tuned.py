@@ -143,7 +143,7 @@ def opened(
     if encoder is not None:
         return Tuned(lm, artifact, method, encoder(recipe, artifact), recipe)
     own_encoder = encoder_of(recipe, lm, template_of(recipe, lm), artifact.prompts, labels)
-    return Tuned(lm, artifact, method, own_encoder.settled(), recipe)
+    return Tuned(lm, artifact, method, (own_encoder.begun() if plain else own_encoder).settled(), recipe)
 
 
 def _names_prompt(rows: list) -> bool:

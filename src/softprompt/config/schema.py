@@ -66,7 +66,7 @@ class Recipe(Section):
         """Return plain JSON values; `recipe_from_dict(recipe.to_dict())` gives an equal recipe."""
         # keys that were added later are written only if they are set, so that fingerprints stay the same
         unset: dict[str, Any] = {"compare": True} if self.compare == CompareConfig() else {}
-        added = ("chat_options", "chat_date", "rejected")
+        added = ("chat_options", "chat_date", "rejected", "continues")
         unset["template"] = {key for key in added if not getattr(self.template, key)}
         unset["task"] = set() if self.task.kind == "preference" else {"beta"}
         unset["train"] = {key for key in WHERE if not getattr(self.train, key)}

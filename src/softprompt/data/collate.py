@@ -29,6 +29,9 @@ class Batch:
     values: Tensor | None = None  # [B] float32, the numbers that a regression predicts
     teacher_ids: Tensor | None = None  # [B, T, k] a teacher's likeliest tokens at each target
     teacher_logprobs: Tensor | None = None  # [B, T, k] float32, their log-probabilities in nats
+    hidden: Tensor | None = (
+        None  # [B, P] bool, columns of the prefix that a training step hides; at the right
+    )
 
     @property
     def size(self) -> int:

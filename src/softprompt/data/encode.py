@@ -14,8 +14,9 @@ from typing import Any
 from softprompt.data.candidates import distinct_ids, label_ids
 from softprompt.data.capacity import Room
 from softprompt.data.chat import Chat
+from softprompt.data.demonstrations import split_input
 from softprompt.data.example import Example
-from softprompt.data.input_ids import input_ids, shorten
+from softprompt.data.input_ids import input_ids, shorten, written
 from softprompt.data.labels import distinct_labels, not_a_label
 from softprompt.data.round_trip import end_texts, without_end
 from softprompt.data.row import row_of
@@ -52,6 +53,9 @@ class Encoder:
         self.ends = self._tokens.end_ids
         self._end_texts = end_texts(tokenizer, self.ends)
         self.turns: tuple[tuple[str, str], ...] = ()  # (input, target) shown ahead of each input (few-shot)
+        self.continues = (
+            False  # inputs follow demonstrations that the vectors hold: see `data.demonstrations`
+        )
         self.labels: tuple[str, ...] | None = None
         self.label_ids: tuple[Ids, ...] | None = None
         check_task(self._tokens, self.task, template)
@@ -82,12 +86,17 @@ class Encoder:
             longest = 0
         ids, lost = input_ids(self._tokens, self.limits, rendered.input, longest, where, self.turns)
         read = (target, rejected, *(candidates or ())) if self.model.answers != "head" else ()
+        begin: Ids = ()
+        if self.continues and not self.turns:
+            begin, ids = split_input(self._tokens, ids, rendered.input, is_whole=not lost)
         texts = (rendered.input, rendered.target, *(rendered.choices or ()), rendered.rejected)
         texts += (self.template.system or "",)
         self._tokens.check_known((*ids, *(token for part in read for token in part)), where, " ".join(texts))
         places = answer_places(self._tokens, self.task, rendered, ids, lost, self.label_ids)
         value = target_value(rendered) if self.kind == "regression" and with_target else None
-        return Example(ids, target, index, rendered, candidates, cut + lost, places, value, rejected)
+        return Example(
+            ids, target, index, rendered, candidates, cut + lost, places, value, rejected, begin=begin
+        )
 
     def render(self, row: Mapping[str, Any] | str, with_target: bool = True) -> Rendered:
         """Render the row's texts, with the label that the row spells.
@@ -163,6 +172,12 @@ class Encoder:
         """Return the text without the first tokens that `max_input_tokens` cuts off."""
         return shorten(self._tokens, self.limits.max_input_tokens, text)
 
+    def ids_after(self, turns: Sequence[tuple[str, str]], text: str) -> Ids:
+        """Return the token ids of an input after demonstrations (input, target), however long they are."""
+        if self.template.chat:
+            return self._tokens.of_chat(text, "a demonstration", turns)
+        return self._tokens.of_input(written(self._tokens, text, turns))
+
     @property
     def conversation(self) -> Chat:
         """Return the writer of conversations, in chat mode."""
@@ -188,6 +203,12 @@ class Encoder:
         """Return the same encoder for inputs that have other positions."""
         result = copy.copy(self)
         result.limits = replace(self.limits, room=room)
+        return result
+
+    def begun(self) -> Encoder:
+        """Return the same encoder with whole inputs, as a model without vectors reads them."""
+        result = copy.copy(self)
+        result.continues = False
         return result
 
     def reading(self, tokenizer: Any) -> Encoder:

@@ -26,8 +26,14 @@ class Example:
     value: float | None = None  # the number that a regression row names
     rejected_ids: Ids = ()  # of a preference row: the answer that `target_ids` is preferred to
     reference: tuple[float, float] | None = None  # log-probabilities (nats) of both without the prompt
+    demonstration: int | None = None  # the number of the demonstration that this row is, among the prompt's
+    begin: Ids = ()  # tokens ahead of the input that the vectors hold, and a model without vectors reads
     # of a teacher at each target token: ids [T, k] of its likeliest tokens, and their log-probabilities
     teacher: tuple[Tensor, Tensor] | None = None
+
+    def begun(self) -> Example:
+        """Return the row with its beginning, as a model without vectors reads it."""
+        return replace(self, input_ids=(*self.begin, *self.input_ids), begin=()) if self.begin else self
 
     @property
     def answers(self) -> tuple[Ids, ...]:

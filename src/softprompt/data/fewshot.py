@@ -7,7 +7,6 @@ This file knows rows and the encoder, and no model.
 
 from __future__ import annotations
 
-import copy
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -48,8 +47,8 @@ def few_shot(
     pools: dict[int, list[Rendered]] = {}
     for rendered in each(list(training), encoder.render):
         pools.setdefault(_prompt(encoder, rendered), []).append(rendered)
-    ordered = {index: _taking_turns(pool, encoder.kind, seed) for index, pool in pools.items()}
-    shower = copy.copy(encoder)
+    ordered = {index: in_order(pool, encoder.kind, seed) for index, pool in pools.items()}
+    shower = encoder.begun()
 
     def encode(row: Mapping[str, Any]) -> Example:
         rendered = encoder.render(row)
@@ -73,7 +72,7 @@ def _prompt(encoder: Encoder, rendered: Rendered) -> int:
     return 0 if known is None else encoder.prompts.index(known)
 
 
-def _taking_turns(pool: Sequence[Rendered], kind: str, seed: int) -> list[Rendered]:
+def in_order(pool: Sequence[Rendered], kind: str, seed: int) -> list[Rendered]:
     """Order rows by a seed; in classification the labels take turns, so that few demonstrations show all."""
     shuffled = list(pool)
     random.Random(seed).shuffle(shuffled)

@@ -69,7 +69,7 @@ def encoder_of(
 ) -> Encoder:
     """Return the encoder of the recipe's rows; `model` is by default a decoder-only model's side."""
     task, data, settings = recipe.task, recipe.data, recipe.template
-    return Encoder(
+    encoder = Encoder(
         tokenizer,
         template,
         Task(
@@ -83,3 +83,5 @@ def encoder_of(
         Limits(data.max_input_tokens, data.max_target_tokens, room),
         ChatSettings(settings.chat_options or {}, settings.chat_date),
     )
+    encoder.continues = settings.continues
+    return encoder

@@ -16,6 +16,11 @@ def shorten(tokens: Tokens, limit: int | None, text: str) -> str:
     return text if limit is None or len(ids) <= limit else tokens.last(text, ids, limit)
 
 
+def written(tokens: Tokens, text: str, turns: Turns) -> str:
+    """Return the text after demonstrations, each an input and its target, with a blank line between."""
+    return "\n\n".join([*(before + tokens.after(before, answer) for before, answer in turns), text])
+
+
 def input_ids(
     tokens: Tokens, limits: Limits, text: str, target_tokens: int, where: str, turns: Turns = ()
 ) -> tuple[Ids, int]:
@@ -27,9 +32,8 @@ def input_ids(
     most = limits.max_input_tokens
     if turns:  # then the limit applies to each text alone, and what is too long together is refused
         text, most = shorten(tokens, most, text), None
-    if turns and not tokens.chat:
-        shown = [before + tokens.after(before, answer) for before, answer in turns]
-        text = "\n\n".join([*shown, text])
+    if not tokens.chat:
+        text = written(tokens, text, turns)
     ids = tokens.of_chat(text, where, turns) if tokens.chat else tokens.of_input(text)
     total, room = len(ids), limits.room
     need = Need(total, target_tokens, shown=len(turns))

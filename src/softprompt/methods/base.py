@@ -56,6 +56,19 @@ class Features:
     mask: Bool[Tensor, "batch inputs"]
 
 
+@dataclass(frozen=True, slots=True)
+class Hiding:
+    """Training hides columns of the prefix; nothing is hidden at any other time.
+
+    A row that is demonstration i does not see the columns from `demonstrations[i][0]` up to
+    `demonstrations[i][1]`. Every other column but the first is hidden from a row with probability `dropout`.
+    """
+
+    columns: int
+    demonstrations: tuple[tuple[int, int], ...] = ()  # none: they are not hidden
+    dropout: float = 0.0
+
+
 @dataclass(frozen=True)
 class Setting:
     """A builder is given this: the base model, the prompts' names, and material to start from."""
@@ -65,6 +78,9 @@ class Setting:
     labels: tuple[str, ...] = ()
     examples: tuple[tuple[int, ...], ...] = ()  # token ids of a few training rows, input and target
     examples_by_prompt: dict[int, tuple[tuple[int, ...], ...]] = field(default_factory=dict)
+    # token ids of the demonstrations as they precede an input, and where each begins and ends
+    demonstrations: tuple[int, ...] = ()
+    demonstration_spans: tuple[tuple[int, int], ...] = ()
     seed: int = 0
     feature_size: Callable[[Reads], int] | None = None  # D of what a generated prompt reads
     # (folder, prompt name) -> the saved tensors
@@ -83,6 +99,7 @@ class SoftPrompt(nn.Module, abc.ABC):
     """Learned vectors for a frozen model. `forward` is pure: the same ids and input, the same injection."""
 
     reads: Reads | None = None  # None: the prompt does not depend on the input
+    hiding: Hiding | None = None  # columns of its prefix that training hides from rows
     num_prompts: int  # size of the prompt table
 
     @abc.abstractmethod

@@ -7,6 +7,7 @@ initialiser works at the model's own scale:
 - `vocab`: embeddings (or KV) of tokens sampled from the training text, or from the vocabulary;
 - `text`: of a text that the user gives;  `labels`: of the class labels;
 - `context`: of real training rows (CT-KV, Cartridges: the best known start of a prefix);
+- `demonstrations`: of the demonstrations of a few-shot prompt, whole (CT-KV; prefixes only);
 - `artifact`: of another trained prompt (warm start, SPoT-style transfer); one of another base model is
   carried over as `transfer` says (see `transfer.py`), and never copied.
 """
@@ -26,6 +27,7 @@ from .base import PrefixLayers, Setting, flatten
 from .transfer import TRANSFERS, Carried, Transfer
 
 Init = Literal["random", "vocab", "text", "labels", "context", "artifact"]
+PrefixInit = Literal["random", "vocab", "text", "labels", "context", "artifact", "demonstrations"]
 
 
 def soft_tokens(
@@ -58,13 +60,20 @@ def soft_tokens(
 
 
 def prefix(
-    setting: Setting, places: PrefixLayers, length: int, init: Init, text: str | None, artifact: str | None
+    setting: Setting,
+    places: PrefixLayers,
+    length: int,
+    init: PrefixInit,
+    text: str | None,
+    artifact: str | None,
 ) -> tuple[Float[Tensor, "prompts prefix keys"], Float[Tensor, "prompts prefix values"]]:
     """Return initial keys and values in float32."""
     rows: list[tuple[Tensor, Tensor]] = []
     for index, name in enumerate(setting.prompts):
         if init == "artifact":
             rows.append(_kv_artifact(setting, artifact, name, length))
+        elif init == "demonstrations":
+            rows.append(_flat(places, setting.lm.kv_of(_demonstrations(setting))))
         elif init == "random":
             sample = _flat(places, setting.lm.kv_like(_sampled_ids(setting, index, 128)))
             generator = setting.generator(index)
@@ -99,6 +108,16 @@ def start_ids(setting: Setting, index: int, length: int, init: Init, text: str |
         order = torch.randperm(len(rows), generator=setting.generator(index)).tolist()
         return _fit([i for row in order for i in rows[row]], length)
     return _sampled_ids(setting, index, length)
+
+
+def _demonstrations(setting: Setting) -> tuple[int, ...]:
+    if setting.demonstrations:
+        return setting.demonstrations
+    raise SoftPromptError(
+        "init=demonstrations needs training rows",
+        why="they are the demonstrations, and none was given with the model",
+        fix="softprompt tune or softprompt distill --demonstrations FILE, which read them; or init=vocab",
+    )
 
 
 def _rows_of(setting: Setting, index: int) -> Sequence[Sequence[int]]:

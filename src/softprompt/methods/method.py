@@ -15,7 +15,7 @@ from typing import Any
 from ..config.schema import SECTIONS, Recipe
 from ..errors import SoftPromptError
 from .base import Placement, SoftPrompt
-from .init import Init
+from .init import Init, PrefixInit
 
 #: Names that a comparison has for the base's own training and for its references.
 RESERVED = ("lora", "full", "zero-shot", "few-shot", "tf-idf")
@@ -63,7 +63,7 @@ class Method:
     @property
     def has_init(self) -> bool:
         """Return True where its initial vectors are chosen among those of `methods.init`."""
-        return self.hints().get("init") == Init
+        return self.hints().get("init") in (Init, PrefixInit)
 
 
 def method_of(name: str, target: Any) -> Method:

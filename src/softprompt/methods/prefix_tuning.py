@@ -4,6 +4,10 @@
 (P-tuning v2); `reparameterize=True` makes them by the paper's Linear–Tanh–Linear, added to a fixed
 start. `values_only` keeps the keys where they start (CT-KV: half the parameters, little lost);
 `freeze_first` keeps the first vector, which acts as the attention sink (Cartridges).
+
+`init=demonstrations` is CT-KV (2507.04221): the start is the KV of the demonstrations of a few-shot prompt.
+While it trains, `leave_one_out` hides from a row that is one of them the columns of that one, and
+`token_dropout` hides every column but the first with that probability.
 """
 
 from __future__ import annotations
@@ -14,10 +18,20 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from ..errors import SoftPromptError
 from ..injection import Injection
 from . import init as initialisers
-from .base import Features, KVPlacement, PrefixLayers, Setting, SoftPrompt, Stacks, kv_injection
-from .init import Init
+from .base import (
+    Features,
+    Hiding,
+    KVPlacement,
+    PrefixLayers,
+    Setting,
+    SoftPrompt,
+    Stacks,
+    kv_injection,
+)
+from .init import PrefixInit
 from .reparam import mlp
 
 
@@ -41,8 +55,10 @@ class PrefixTuning(SoftPrompt):
         freeze_first: bool,
         reparameterize: bool,
         middle: int,
+        hiding: Hiding | None = None,
     ) -> None:
         super().__init__()
+        self.hiding = hiding
         self.places = places
         self.placement: KVPlacement = placement
         self.num_prompts = values.shape[0]
@@ -87,7 +103,7 @@ def build(
     *,
     length: int = 16,
     placement: KVPlacement = "after",
-    init: Init = "context",
+    init: PrefixInit = "context",
     text: str | None = None,
     artifact: str | None = None,
     values_only: bool = False,
@@ -95,12 +111,16 @@ def build(
     reparameterize: bool = False,
     middle: int = 512,
     stacks: Stacks = "all",
+    leave_one_out: bool = False,
+    token_dropout: float = 0.0,
 ) -> PrefixTuning:
     """Build prefixes of `length` vectors a layer; `middle` is the width of the reparameterization.
 
     `stacks` chooses attention layers of an encoder-decoder model: its encoder's, its decoder's own, or the
-    decoder's over the encoder's output (cross).
+    decoder's over the encoder's output (cross). With `init=demonstrations`, `length` is the most that
+    they may take: see `training.demonstrations`.
     """
+    spans = _check(setting, init, placement, leave_one_out, token_dropout)
     places = PrefixLayers.choose(setting.lm.spec, stacks, placement)
     keys, values = initialisers.prefix(setting, places, length, init, text, artifact)
     return PrefixTuning(
@@ -112,4 +132,41 @@ def build(
         freeze_first=freeze_first,
         reparameterize=reparameterize,
         middle=middle,
+        hiding=Hiding(keys.shape[1], spans, token_dropout) if spans or token_dropout else None,
     )
+
+
+def _check(
+    setting: Setting, init: PrefixInit, placement: KVPlacement, leave_one_out: bool, token_dropout: float
+) -> tuple[tuple[int, int], ...]:
+    """Return the columns of the demonstrations that are left out.
+
+    Raises SoftPromptError for options that have no effect together.
+    """
+    if not 0 <= token_dropout < 1:
+        raise SoftPromptError(
+            f"method.token_dropout={token_dropout} is not valid",
+            why="it is the probability with which a column is hidden: 0 or more, and less than 1",
+            fix="method.token_dropout=0.1, or 0 for none",
+        )
+    if init == "demonstrations" and placement != "before":
+        raise SoftPromptError(
+            f"init=demonstrations cannot be combined with placement={placement}",
+            why="demonstrations come ahead of the input",
+            fix="method.placement=before",
+        )
+    if not leave_one_out:
+        return ()
+    if init != "demonstrations":
+        raise SoftPromptError(
+            f"leave_one_out has no effect with init={init}",
+            why="it hides the demonstration that a row is, and this prefix starts as none",
+            fix="method.init=demonstrations, or leave leave_one_out out",
+        )
+    if len(setting.demonstration_spans) < 2:
+        raise SoftPromptError(
+            f"leave_one_out needs two demonstrations or more, not {len(setting.demonstration_spans)}",
+            why="the row that is predicted does not see itself, so that nothing is left to see",
+            fix="give more demonstrations, or a larger method.length; or method.leave_one_out=false",
+        )
+    return setting.demonstration_spans

@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Literal
 
 from .base import KVPlacement, Placement, Stacks
 from .generated import Source
-from .init import Init
+from .init import Init, PrefixInit
 from .transfer import Transfer
 
 
@@ -87,7 +87,7 @@ class PrefixTuning(MethodOptions):
     name = "prefix-tuning"
     length: int = 16
     placement: KVPlacement = "after"
-    init: Init = "context"
+    init: PrefixInit = "context"
     text: str | None = None
     artifact: str | None = None
     values_only: bool = False
@@ -95,6 +95,8 @@ class PrefixTuning(MethodOptions):
     reparameterize: bool = False
     middle: int = 512
     stacks: Stacks = "all"
+    leave_one_out: bool = False
+    token_dropout: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -98,5 +98,8 @@ def rows(examples: Sequence[Example]) -> str:
         parts = {name: getattr(example, name) for name in Example.__dataclass_fields__ if name not in DERIVED}
         if not example.rejected_ids:  # as in earlier versions, whose checkpoints resume
             del parts["rejected_ids"]
+        for name in ("demonstration", "begin"):  # likewise
+            if parts[name] in (None, ()):
+                del parts[name]
         digest.update(repr((sorted(parts.items()), texts)).encode("utf-8", "replace"))
     return digest.hexdigest()

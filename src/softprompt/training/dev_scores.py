@@ -53,6 +53,9 @@ def plain_evaluations(scorers: Sequence[DevScorer], text_rows: int) -> list[Eval
         key = id(run.dev), evaluator.metrics, evaluator.max_new_tokens
         if key not in shared:
             plain = methods.build("none", Setting(run.lm, run.prompts))
-            shared[key] = evaluator.run(plain, run.dev, cache=scorer.cache, text_rows=text_rows)
+            rows, cache = run.dev, scorer.cache
+            if any(example.begin for example in rows):
+                rows, cache = [example.begun() for example in rows], None
+            shared[key] = evaluator.run(plain, rows, cache=cache, text_rows=text_rows)
         evaluations.append(shared[key])
     return evaluations

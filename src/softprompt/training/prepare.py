@@ -35,7 +35,7 @@ from ..methods import from_module
 from ..methods.base import SoftPrompt
 from ..methods.transfer import Carried
 from ..tracking import registry as tracking
-from . import data_parallel, decisive
+from . import data_parallel, decisive, demonstrations
 from .activation_memory import backward_bytes, largest_batch
 from .micro_batch import at_once
 from .sampler import BatchSampler, row_lengths
@@ -106,7 +106,7 @@ def prepare(
     """
     tracking.check(recipe.track)
     methods.check_options(recipe.method.name, recipe.method.options())
-    recipe = pinned(recipe)
+    recipe = demonstrations.continuing(pinned(recipe))
     check_metrics(recipe.task.metrics or (), recipe.task.kind)
     if recipe.train.shard:
         data_parallel.check_shard(recipe, world, is_loaded=lm is not None)
@@ -128,6 +128,9 @@ def prepare(
     base, text = base_fingerprint(lm), ()
     if recipe.task.objective == "distil":
         (train, dev), text = taught(recipe, lm, prompts, [train, dev])
+    shown = None
+    if demonstrations.starts_with_demonstrations(recipe):
+        recipe, train, shown = demonstrations.chosen(recipe, lm, encoder, train, dev)
     carried: list[Carried] = []
     method = build_method(
         recipe,
@@ -136,6 +139,7 @@ def prepare(
         train,
         prompts,
         replaced=text,
+        shown=shown,
         on_carried=carried.append,
         module=module,
     )

@@ -8,13 +8,14 @@ step, in less memory.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate
 from typing import final
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from .._system.world import ALONE, World
 from ..cache import InputCache
@@ -24,6 +25,7 @@ from ..data.example import Example
 from ..lm.base import LanguageModel
 from ..methods.base import SoftPrompt
 from ..methods.side_by_side import SideBySide
+from .hiding import hidden_columns
 from .losses import Objective, objective_of, token_losses
 from .micro_batch import at_once
 from .prepare import Prepared
@@ -40,6 +42,7 @@ class StepPart:
     batch_size: int  # rows a step, about
     soft_tokens: int = 0  # positions of the prompt, a row
     objective: Objective = token_losses
+    seed: int = 0
 
     @staticmethod
     def of(run: Prepared) -> StepPart:
@@ -54,6 +57,7 @@ class StepPart:
             rows,
             0 if shared else run.plan.soft_tokens,
             objective_of(run.recipe.task),
+            run.recipe.train.seed,
         )
 
     def tokens(self, example: Example) -> int:
@@ -73,13 +77,20 @@ class TrainStep:
     """Computes the losses of the rows of several parts, over one base model.
 
     `cache` holds the inputs of all parts, in their order; inputs that are not in it are computed each step.
-    Of the processes of `world`, each computes its share of the rows.
+    Of the processes of `world`, each computes its share of the rows. `step_of` gives the steps that a part
+    has taken, which decide what is hidden from its rows.
     """
 
     def __init__(
-        self, lm: LanguageModel, parts: Sequence[StepPart], cache: InputCache, world: World = ALONE
+        self,
+        lm: LanguageModel,
+        parts: Sequence[StepPart],
+        cache: InputCache,
+        world: World = ALONE,
+        step_of: Callable[[int], int] = lambda part: 0,
     ) -> None:
         self._lm, self._parts, self._cache, self._world = lm, parts, cache, world
+        self._step_of = step_of
         self._starts = [0, *accumulate(len(part.examples) for part in parts)]
         self._reads = next((part.method.reads for part in parts if part.method.reads), None)
         self._most = at_once(str(lm.device))
@@ -174,6 +185,7 @@ class TrainStep:
             method = SideBySide([part.method for part in parts])
             offsets = torch.tensor(method.offsets, device=lm.device)
             batch = replace(batch, prompt_ids=batch.prompt_ids + offsets[owner])
+        batch = replace(batch, hidden=self._hidden(one_pass, lm.device))
         numbers = [number for _, number, _ in sides]
         batch, context = self._cache.fill(batch, numbers, method.reads), None
         if not first.is_full:
@@ -183,6 +195,20 @@ class TrainStep:
             return [losses.values.sum()]
         owners = owner[losses.rows]
         return [losses.values[owners == k].sum() for k in range(len(parts))]
+
+    def _hidden(self, one_pass: Sequence[tuple[int, int, list[int]]], device: torch.device) -> Tensor | None:
+        """Return the columns [B, P] that this step hides from the rows of a batch; None for none."""
+        if all(self._parts[index].method.hiding is None for _, index, _ in one_pass):
+            return None
+        rows: list[Tensor] = []
+        for _, index, numbers in one_pass:
+            part, step = self._parts[index], self._step_of(index)
+            for number in numbers:
+                example = part.examples[number]
+                columns = hidden_columns(part.method.hiding, example.demonstration, part.seed, step, number)
+                rows += [columns] * len(example.sides())
+        width = max(len(columns) for columns in rows)
+        return torch.stack([pad(columns, (width - len(columns), 0)) for columns in rows]).to(device)
 
     def groups(self, active: Sequence[int]) -> Iterator[list[int]]:
         """Group the parts (by number) whose steps go through the model together."""

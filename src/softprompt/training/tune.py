@@ -151,7 +151,8 @@ def _train(
     for i in missing:
         learners[i].state.other_seconds += (time.perf_counter() - started) / len(missing)
     hooks.stage(f"training, resuming from step {done}" if done else "training")
-    steps = TrainStep(runs[0].lm, [StepPart.of(run) for run in runs], cache, world)
+    parts = [StepPart.of(run) for run in runs]
+    steps = TrainStep(runs[0].lm, parts, cache, world, lambda i: learners[i].state.step)
     with following_steps([Path(run.recipe.output).name for run in runs]) as follow:
 
         def on_event(event: Event) -> None:

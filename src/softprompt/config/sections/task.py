@@ -34,6 +34,7 @@ class TemplateConfig(Section):
     system: str | None = None
     chat_options: dict[str, Any] = {}  # variables of the chat template: enable_thinking, …
     chat_date: Name | None = None  # the date that a chat template may write, as 2024-07-26
+    continues: bool = False  # inputs follow the vectors' demonstrations, without a beginning of their own
 
     @model_validator(mode="after")
     def _needs_chat(self) -> TemplateConfig:
