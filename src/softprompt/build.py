@@ -132,6 +132,14 @@ def teacher_text(recipe: Recipe) -> str | None:
     return text
 
 
+def teacher_texts(recipe: Recipe) -> dict[str, str]:
+    """Return the teacher's texts by the names of their prompts; none without `teacher.texts`.
+
+    Raises SoftPromptError as `teacher_text` does.
+    """
+    return {name: str(teacher_text(recipe.for_text(name))) for name in recipe.teacher.texts or ()}
+
+
 def _mask_of(lm: LanguageModel) -> str | None:
     """Return the model's mask token; None where it has none."""
     if lm.answers != "mask":
@@ -196,15 +204,15 @@ def build_method(
     train: list[Example],
     prompts: tuple[str, ...],
     *,
-    replaced: Sequence[int] = (),
+    replaced: Mapping[int, Sequence[int]] | None = None,
     shown: Demonstrations | None = None,
     on_carried: Callable[[Carried], None] = lambda carried: None,
     module: SoftPrompt | None = None,
 ) -> SoftPrompt:
     """Build a fresh method on the base's device.
 
-    Some inits start it from the training rows, from `replaced`, the ids of a text that it replaces, or from
-    the demonstrations that are `shown`.
+    Some inits start it from the training rows, from `replaced`, the ids of the text that each prompt (by its
+    number) replaces, or from the demonstrations that are `shown`.
     `module` is one that the user has built: a copy of it is the start.
     """
     by_prompt: dict[int, list[tuple[int, ...]]] = {}
@@ -213,7 +221,7 @@ def build_method(
         if len(rows) < EXAMPLES_TO_START_FROM:
             rows.append((*example.input_ids, *example.target_ids))
     if replaced:
-        by_prompt = {index: [tuple(replaced)] for index in range(len(prompts))}
+        by_prompt = {index: [tuple(ids)] for index, ids in replaced.items()}
     options = recipe.method.options()
     if options.get("init") == "artifact" and options.get("artifact"):
         for text in warm_start.notes(str(options["artifact"]), prompts):

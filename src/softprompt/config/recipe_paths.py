@@ -43,7 +43,7 @@ def resolve_paths(tree: dict[Any, Any], base_dir: Path, mistakes: Mistakes) -> N
         mistakes.origins[("compare", "unseen", "file")] = mistakes.origin(("compare", "unseen"))
     if "output" not in tree and str(base_dir) != ".":
         tree["output"] = Recipe.model_fields["output"].default
-    for path in PATHS:
+    for path in (*PATHS, *_text_files(tree)):
         place: Any = tree
         for part in path[:-1]:
             place = place.get(part) if isinstance(place, dict) else None
@@ -52,7 +52,7 @@ def resolve_paths(tree: dict[Any, Any], base_dir: Path, mistakes: Mistakes) -> N
             continue
         assert isinstance(place, dict)
         if place is not tree and place is not tree.get(path[0]):
-            place = tree[path[0]][path[1]] = dict(place)  # a caller's own mapping stays as it is
+            place = _copied(tree, path[:-1])  # a caller's own mapping stays as it is
         origin = mistakes.origin(path)
         value = expanded(value)
         joined = os.path.normpath(_folder(origin, base_dir) / value)
@@ -65,6 +65,22 @@ def resolve_paths(tree: dict[Any, Any], base_dir: Path, mistakes: Mistakes) -> N
             mistakes.add(origin, f"{'.'.join(path)}: {odd} names no folder here")
         if why := unusable(joined):
             mistakes.add(origin, f"{'.'.join(path)}: '{shown(joined)}' cannot be a folder: {why}")
+
+
+def _text_files(tree: dict[Any, Any]) -> list[tuple[str, ...]]:
+    """Return the settings that are the files of several texts of a teacher."""
+    teacher = tree.get("teacher")
+    texts = teacher.get("texts") if isinstance(teacher, dict) else None
+    return [("teacher", "texts", name, "file") for name in texts] if isinstance(texts, dict) else []
+
+
+def _copied(tree: dict[Any, Any], path: tuple[str, ...]) -> dict[Any, Any]:
+    """Replace the mapping at `path`, and those it is in below the first, by copies; return the innermost."""
+    place = tree[path[0]]
+    for part in path[1:]:
+        place[part] = dict(place[part])
+        place = place[part]
+    return place
 
 
 def _resolve_model(tree: dict[Any, Any], base_dir: Path, mistakes: Mistakes) -> None:

@@ -58,6 +58,12 @@ class Recipe(Section):
             raise mistake(f"`template.rejected` belongs to `kind: preference`, but kind is {self.task.kind}")
         if self.task.objective == "distil" and not self.teacher.has_text:
             raise mistake("`objective: distil` needs the teacher's text: `teacher: {file: system.txt}`")
+        if self.teacher.texts is not None and self.data.prompt_field is None:
+            raise mistake("`teacher.texts` needs `data.prompt_field`, the column that names each row's text")
+        if self.train.together and self.task.objective != "distil":
+            raise mistake("`train.together` belongs to `task.objective: distil`")
+        if self.train.together and self.train.apart:
+            raise mistake("`train.together` needs prompts that are trained in one table, not `apart: true`")
         if self.task.objective != "distil" and self.teacher != TeacherConfig():
             raise mistake("`teacher` has an effect only with `task.objective: distil`")
         return self
@@ -69,14 +75,14 @@ class Recipe(Section):
         added = ("chat_options", "chat_date", "rejected", "continues")
         unset["template"] = {key for key in added if not getattr(self.template, key)}
         unset["task"] = set() if self.task.kind == "preference" else {"beta"}
-        unset["train"] = {key for key in WHERE if not getattr(self.train, key)}
+        unset["train"] = {key for key in (*WHERE, "together") if not getattr(self.train, key)}
         tracked = self.track.chosen()
         unset["track"] = set(TrackConfig.model_fields) - set(tracked) if tracked else True
         if self.task.objective == "targets":
             unset["task"] |= {"objective"}
             unset["teacher"] = True
         else:
-            later = {"sha256": None, "role": "system", "chunk_tokens": None}
+            later = {"sha256": None, "texts": None, "role": "system", "chunk_tokens": None}
             unset["teacher"] = {key for key, value in later.items() if getattr(self.teacher, key) == value}
         return self.model_dump(mode="json", exclude=unset)
 
@@ -94,6 +100,11 @@ class Recipe(Section):
     def untracked(self) -> Recipe:
         """Return the recipe without its trackers: an address of theirs may hold a password."""
         return self.model_copy(update={"track": TrackConfig()})
+
+    def for_text(self, name: str) -> Recipe:
+        """Return the recipe with one text of `teacher.texts`, for rows that need not name it."""
+        data = self.data.model_copy(update={"prompt_field": None})
+        return self.model_copy(update={"teacher": self.teacher.of(name), "data": data})
 
     def recorded(self) -> Recipe:
         """Return the recipe as results keep it: without trackers, and without a teacher's text.

@@ -13,7 +13,7 @@ from typing import Any
 from .. import methods
 from .._system.files import sha256
 from ..artifacts.hub.download import folder_of
-from ..build import teacher_text
+from ..build import teacher_text, teacher_texts
 from ..config.schema import Recipe
 from ..config.sections.model import WHERE
 from ..config.sections.task import text_hash
@@ -53,8 +53,9 @@ def settings(recipe: Recipe) -> dict[str, Any]:
     counted |= {f"method.{key}": value for key, value in options(recipe).items() if key not in PLACES}
     for section, left_out in (("train", HOW), ("task", IN_ROWS), ("base", set[str]())):
         counted |= {f"{section}.{key}": v for key, v in sections[section].items() if key not in left_out}
-    if (text := teacher_text(recipe)) is not None:  # its content, not its place
-        counted["teacher.context"] = text_hash(text)
+    texts = {name: text_hash(text) for name, text in teacher_texts(recipe).items()}
+    if texts or (text := teacher_text(recipe)) is not None:  # its content, not its place
+        counted["teacher.context"] = texts or text_hash(str(text))
         counted["teacher.top_k"] = recipe.teacher.top_k
         if recipe.teacher.role != "system":
             counted["teacher.role"] = recipe.teacher.role

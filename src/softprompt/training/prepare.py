@@ -35,11 +35,11 @@ from ..methods import from_module
 from ..methods.base import SoftPrompt
 from ..methods.transfer import Carried
 from ..tracking import registry as tracking
-from . import data_parallel, decisive, demonstrations
+from . import data_parallel, decisive, demonstrations, together
 from .activation_memory import backward_bytes, largest_batch
 from .micro_batch import at_once
 from .sampler import BatchSampler, row_lengths
-from .teacher import taught
+from .teachers import Beginnings, taught_by_prompt
 from .trained import trained_parameters
 
 
@@ -61,6 +61,7 @@ class Prepared:
     raw: Mapping[str, str] = field(default_factory=dict)  # hashes of the rows as they were read
     world: World = ALONE  # the processes that train it together
     start: str | None = None  # hash of the module that the user built and gave as the start
+    combinations: tuple[tuple[int, ...], ...] = ()  # of `together.expanded`: what a row's prompt number means
 
     @property
     def trained_parameters(self) -> int:
@@ -125,9 +126,9 @@ def prepare(
     recipe = dated(recipe, lm)
     encoder = encoder_of(recipe, lm, template_of(recipe, lm), prompts, labels)
     train, dev = encoder.encode_parts([train_rows, held])
-    base, text = base_fingerprint(lm), ()
+    base, texts = base_fingerprint(lm), Beginnings()
     if recipe.task.objective == "distil":
-        (train, dev), text = taught(recipe, lm, prompts, [train, dev])
+        (train, dev), texts = taught_by_prompt(recipe, lm, prompts, [train, dev])
     shown = None
     if demonstrations.starts_with_demonstrations(recipe):
         recipe, train, shown = demonstrations.chosen(recipe, lm, encoder, train, dev)
@@ -138,11 +139,12 @@ def prepare(
         encoder,
         train,
         prompts,
-        replaced=text,
+        replaced=texts,
         shown=shown,
         on_carried=carried.append,
         module=module,
     )
+    together.check(recipe, prompts, method)
     finetune.unfreeze(lm, recipe.base.mode, **base_options(recipe), seed=recipe.train.seed)
     if recipe.train.shard:
         data_parallel.check_lockstep(lm)

@@ -29,6 +29,7 @@ from .hiding import hidden_columns
 from .losses import Objective, objective_of, token_losses
 from .micro_batch import at_once
 from .prepare import Prepared
+from .together import method_of
 from .trained import named_parameters
 
 
@@ -51,7 +52,7 @@ class StepPart:
         # a prompt ahead of the input that all rows share is run once: see `CausalLM.logits`
         shared = is_full and run.method.reads is None and len(run.prompts) == 1
         return StepPart(
-            run.method,
+            method_of(run),
             run.train,
             is_full,
             rows,

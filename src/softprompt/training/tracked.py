@@ -50,7 +50,9 @@ class Tracking:
         i, examples = event.learner, self._runs[event.learner].train
         if i not in self.sessions:
             return
-        tokens = sum(len(examples[row].input_ids) + examples[row].answer_tokens for row in event.rows)
+        # rows that are read with other prompts each time are numbered on (`together.expanded`)
+        rows = [examples[row % len(examples)] for row in event.rows]
+        tokens = sum(len(e.input_ids) + e.answer_tokens for e in rows)
         self._seconds[i] += event.seconds
         line: dict[str, Any] = {
             "step": event.step,

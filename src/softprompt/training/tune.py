@@ -38,6 +38,7 @@ from .reporting import few_dev_rows, following_steps
 from .run import Hooks, Interrupted, Run
 from .sampler import row_lengths
 from .step import StepPart, TrainStep
+from .together import expanded
 from .tracked import Tracking, tracked
 from .trained import named_parameters
 
@@ -133,25 +134,30 @@ def _train(
             say(few)
     hooks.stage("plain model on the dev rows" if plain else "the inputs")
     # finished ones too: rows are computed beside the same others as if none was finished
-    runs, cache, dev_caches = open_shared_caches(runs, progress=hooks.on_cache, say=hooks.stage)
+    read, cache, dev_caches = open_shared_caches(
+        [expanded(run) for run in runs], progress=hooks.on_cache, say=hooks.stage
+    )
+    runs = [replace(run, plan=as_read.plan) for run, as_read in zip(runs, read, strict=True)]
     world = runs[0].world
     # a base that is split runs the same rows in all processes
     scored_by = ALONE if runs[0].lm.is_sharded else world
     evaluators = [replace(evaluator_of(run.recipe, run.lm, run.encoder), world=scored_by) for run in runs]
     runs = with_references(runs, evaluators, cache, dev_caches)
+    read = [part if part.combinations else run for part, run in zip(read, runs, strict=True)]
     scorers = [DevScorer(*each) for each in zip(evaluators, runs, dev_caches, strict=True)]
     plain_results = [Evaluation({}) for _ in missing]
     if plain:  # now and not after training: a base that is trained too is still the plain model
         plain_results = plain_evaluations([scorers[i] for i in missing], text_rows)
     starts = [trained_copy(run.method) for run in runs]  # before a checkpoint is read: what `prepare` built
-    learners = _learners(runs, missing, scorers, hooks)
+    lengths = [row_lengths(run.train, run.recipe.train.batch_tokens) for run in read]
+    learners = _learners(runs, missing, lengths, scorers, hooks)
     done = max(learner.resumed_from for learner in learners)
     tracking.begin({i: learners[i].resumed_from for i in missing})
     _note_ways(runs, [learners[i] for i in missing])
     for i in missing:
         learners[i].state.other_seconds += (time.perf_counter() - started) / len(missing)
     hooks.stage(f"training, resuming from step {done}" if done else "training")
-    parts = [StepPart.of(run) for run in runs]
+    parts = [StepPart.of(run) for run in read]
     steps = TrainStep(runs[0].lm, parts, cache, world, lambda i: learners[i].state.step)
     with following_steps([Path(run.recipe.output).name for run in runs]) as follow:
 
@@ -197,9 +203,16 @@ def _train(
 
 
 def _learners(
-    runs: Sequence[Prepared], missing: Sequence[int], scorers: Sequence[DevScorer], hooks: Hooks
+    runs: Sequence[Prepared],
+    missing: Sequence[int],
+    lengths: Sequence[Sequence[int]],
+    scorers: Sequence[DevScorer],
+    hooks: Hooks,
 ) -> list[Learner]:
-    """Make one learner a run, resumed where it was stopped; that of a finished run has ended."""
+    """Make one learner a run, resumed where it was stopped; that of a finished run has ended.
+
+    `lengths` are those of the rows of each run's steps.
+    """
     checkpoints = {
         i: Checkpoints(Path(runs[i].recipe.output) / "checkpoint", runs[i].identity(), hooks.stage)
         for i in missing
@@ -211,7 +224,7 @@ def _learners(
     for i, run in enumerate(runs):
         learner = Learner(
             named_parameters(run.lm, run.method),
-            row_lengths(run.train, run.recipe.train.batch_tokens),
+            lengths[i],
             scorers[i],
             optimization(run.recipe),
             checkpoints=checkpoints.get(i) if world.rank == 0 else None,

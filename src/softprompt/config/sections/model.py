@@ -83,6 +83,7 @@ class TrainConfig(Section):
     gradient_checkpointing: bool | Literal["auto"] = "auto"  # auto: if memory is short
     devices: Positive | Literal["auto"] | None = None  # processes on this machine, one for each GPU
     shard: bool = False  # the frozen base is split over the devices, instead of a copy on each
+    together: bool | Positive = False  # a row sees its own prompt and others; how many at most (true: 8)
     apart: bool = False  # each prompt of `data.prompt_field` alone: optimizer, early stop, artifact
 
 

@@ -102,12 +102,18 @@ class TaskConfig(Section):
 PAIRS = {"input": "{{ prompt }}", "target": "{{ chosen }}", "rejected": "{{ rejected }}"}
 
 
-class TeacherConfig(Section):
-    """The teacher of `task.objective: distil` is the frozen model with this text ahead of each input."""
+class TeacherText(Section):
+    """A text is given as it is, by the file that holds it, or (in results) by its hash."""
 
     context: Name | None = None  # the text
     file: Name | None = None  # that holds the text
     sha256: Name | None = None  # of a text that is not kept with the recipe (see `Recipe.recorded`)
+
+
+class TeacherConfig(TeacherText):
+    """The teacher of `task.objective: distil` is the frozen model with this text ahead of each input."""
+
+    texts: dict[Name, TeacherText] | None = None  # one for each prompt of `data.prompt_field`, by its name
     role: Literal["system", "document"] = "system"  # what the text is to the model
     chunk_tokens: Positive | None = None  # of a document; None: 1,024, or as many as the context holds
     top_k: Positive = 20  # of its likeliest tokens whose probabilities are kept; the rest is one class
@@ -116,6 +122,11 @@ class TeacherConfig(Section):
     def _one_text(self) -> TeacherConfig:
         if self.context is not None and self.file is not None:
             raise mistake("`teacher` needs a text or the file that holds it, not both")
+        if self.texts is not None and (self.context is not None or self.file is not None):
+            raise mistake("`teacher` needs one text or several `texts`, not both")
+        for name, text in (self.texts or {}).items():
+            if sum(part is not None for part in (text.context, text.file, text.sha256)) != 1:
+                raise mistake(f"`teacher.texts.{name}` needs a text (`context`) or the file that holds it")
         if self.chunk_tokens is not None and self.role != "document":
             raise mistake("`teacher.chunk_tokens` belongs to `role: document`")
         return self
@@ -123,13 +134,23 @@ class TeacherConfig(Section):
     @property
     def has_text(self) -> bool:
         """Return whether the section names a text, or the hash of one."""
-        return any(part is not None for part in (self.context, self.file, self.sha256))
+        return any(part is not None for part in (self.context, self.file, self.sha256, self.texts))
+
+    def of(self, name: str) -> TeacherConfig:
+        """Return the section with the text of one prompt alone."""
+        text = (self.texts or {})[name]
+        return self.model_copy(update={"texts": None, **dict(text)})
 
     def without_text(self) -> TeacherConfig:
         """Return the section with the text's hash (sha256, hex) in place of the text."""
-        if self.context is None:
-            return self
-        return self.model_copy(update={"context": None, "sha256": text_hash(self.context)})
+        texts = self.texts and {name: _hashed(text) for name, text in self.texts.items()}
+        return _hashed(self).model_copy(update={"texts": texts})
+
+
+def _hashed(text: Any) -> Any:
+    if text.context is None:
+        return text
+    return text.model_copy(update={"context": None, "sha256": text_hash(text.context)})
 
 
 def text_hash(text: str) -> str:

@@ -1,0 +1,47 @@
+"""Rows of several prompts are given the distributions of several teachers: each prompt has a text of its own.
+
+A row is of one prompt (`Example.prompt`), so that the prompt's name and, for a long document, the row's chunk
+name the text that its teacher reads. See `teacher` for one text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from ..config.schema import Recipe
+from ..data.example import Example
+from ..data.spelling import same_form
+from ..errors import SoftPromptError
+from ..lm.base import LanguageModel
+from .teacher import taught
+
+Beginnings = dict[int, tuple[int, ...]]  # by the number of a prompt: the tokens of its text
+
+
+def taught_by_prompt(
+    recipe: Recipe, lm: LanguageModel, prompts: Sequence[str], parts: Sequence[Sequence[Example]]
+) -> tuple[list[list[Example]], Beginnings]:
+    """Return the examples of each part with their teacher's distributions, and the tokens of the texts.
+
+    Raises SoftPromptError where a prompt has no text.
+    """
+    if recipe.teacher.texts is None:
+        result, beginning = taught(recipe, lm, prompts, parts)
+        return result, dict.fromkeys(range(len(prompts)), beginning)
+    known = {same_form(name): name for name in recipe.teacher.texts}
+    result, beginnings = [list(part) for part in parts], Beginnings()
+    for number, prompt in enumerate(prompts):
+        name = known.get(same_form(prompt))
+        if name is None:
+            raise SoftPromptError(
+                f"prompt '{prompt}' has no text",
+                why=f"rows name it, and the teacher has texts for: {', '.join(known.values())}",
+                fix=f"teacher: {{texts: {{'{prompt}': {{file: FILE}}}}}}, or remove its rows",
+            )
+        places = [[i for i, e in enumerate(part) if e.prompt == number] for part in parts]
+        shown = [[part[i] for i in rows] for part, rows in zip(parts, places, strict=True)]
+        known_rows, beginnings[number] = taught(recipe.for_text(name), lm, (prompt,), shown)
+        for part, rows, examples in zip(result, places, known_rows, strict=True):
+            for i, example in zip(rows, examples, strict=True):
+                part[i] = example
+    return result, beginnings
