@@ -230,6 +230,6 @@ def test_a_text_that_changes_nothing(model_folder, answered, monkeypatch):
     monkeypatch.setenv("SOFTPROMPT_CACHE", str(answered / "cache"))
     lm = softprompt.load(str(model_folder), dtype="float32")
     monkeypatch.setattr(module, "LEAST_EFFECT", 1e9)
-    with pytest.raises(SoftPromptError, match="changes nothing"):
+    with pytest.raises(SoftPromptError, match="nothing to distil"):
         softprompt.distill(lm, TEXT, REQUESTS, output=answered / "out", **SETTINGS)
     assert not (answered / "out" / "softprompt.json").exists()

@@ -55,6 +55,18 @@ def distill(
     vectors: Annotated[
         int | None, typer.Option("--vectors", min=1, metavar="N", help="How many vectors (default 64).")
     ] = None,
+    seeds: Annotated[
+        int | None,
+        typer.Option(
+            "--seeds", min=1, metavar="N", help="Train with so many seeds, keep the best (default 3)."
+        ),
+    ] = None,
+    price_hour: Annotated[
+        float | None,
+        typer.Option(
+            "--price-hour", min=0, metavar="PRICE", help="What an hour of this machine costs, for prices."
+        ),
+    ] = None,
     restart: Restart = False,
     overwrite: Overwrite = False,
     json: Json = False,
@@ -90,6 +102,8 @@ def distill(
                 restart=restart,
                 overwrite=overwrite,
                 any_method=any_method,
+                seeds=seeds,
+                price_hour=price_hour,
             )
         except (Interrupted, KeyboardInterrupt):
             text = f"stopped; what is done is saved beside {folder}. To resume, run the same command"

@@ -33,6 +33,8 @@ def distill(
     field: str | None = None,
     count: int | None = None,
     vectors: int = 64,
+    seeds: int | None = None,
+    price_hour: float | None = None,
     method: str | MethodOptions | None = None,
     output: str | Path = "runs/distilled",
     chat: bool | None = None,
@@ -51,7 +53,9 @@ def distill(
     for a document 256). With `chat` (default: where the model has a chat template) the text is the system
     text, else it comes ahead of each request. `vectors` is the method's `length`; the method is by default
     prefix-tuning, or prompt-tuning for a model that takes no prefix. `settings` are those of `tune`. The
-    result has `tuned`, `share` (the share of the text's effect with its interval) and `report()`.
+    vectors are trained with `seeds` seeds (default 3) side by side, and the best on the dev rows is kept.
+    `price_hour` is what an hour of this machine costs, for prices in the report. The result has `tuned`,
+    `share` (the share of the text's effect with its interval) and `report()`.
     Raises SoftPromptError for a text or requests that cannot be used.
     """
     base = base_given(lm)
@@ -78,6 +82,8 @@ def distill(
             restart=restart,
             overwrite=overwrite,
             any_method=method is None,
+            seeds=seeds,
+            price_hour=price_hour,
         )
 
 

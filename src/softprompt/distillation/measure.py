@@ -4,152 +4,200 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
-from .. import methods
+from ..config.schema import Recipe
 from ..data.collate import collate
 from ..data.example import Example
 from ..evaluation.evaluator import evaluator_of
-from ..evaluation.records import Evaluation
-from ..injection import Injection, Prefix
+from ..evaluation.metrics import METRICS
+from ..evaluation.records import Evaluation, Record
 from ..lm.apply import injection_for
-from ..methods.base import Setting, SoftPrompt
-from ..methods.materialised import Materialised
+from ..lm.base import LanguageModel
+from ..methods.base import SoftPrompt
 from ..training.run import Run
-from ..training.teacher import taught
-from ..training.teacher_encoder import TeacherEncoder
+from . import intervals
 from .answers import Answer
+from .seeds import seed_of
+from .ways import CUT, NONE, SUMMARY, TEXT, VECTORS, Way, Ways, ways_of
 
-METRICS = ("kl", "agreement", "chrf", "exact_match")
-RESAMPLES = 2000
+MEASURES = ("kl", "agreement", "chrf", "exact_match")
+TESTED = ("kl", "chrf")
+TASK_METRICS = ("exact_match", "chrf")  # against right answers, where the task names none of texts
 TIMED = 5  # requests whose first token is timed
 SHOWN = 3  # requests that are answered side by side
+MILLION = 10**6
 
 
 @dataclass(frozen=True)
 class Figures:
-    """The figures of the requests that were kept apart (test rows), and the costs."""
+    """The figures of the requests that were kept apart (test rows), and the costs.
 
-    ways: dict[str, dict[str, Any]]  # by what comes ahead of a request: metrics with intervals
+    A table has, for each way to answer, `metrics`, `intervals` (95 %), `rows` and `n`; metrics of the vectors
+    are means over `seeds`. The first of `seeds` is the one whose vectors are kept.
+    """
+
+    ways: dict[str, dict[str, Any]]  # against the teacher
     share: tuple[float, float, float]  # of the text's effect that the vectors keep, with its 95 % interval
+    shares: dict[str, float]  # of each seed
+    tests: list[dict[str, Any]]  # the vectors against the other ways of as few tokens
+    parts: dict[str, dict[str, dict[str, Any]]]  # a table for each part that rows name
+    references: dict[str, dict[str, Any]]  # against the right answers, of rows that have one
+    seeds: tuple[int, ...]
     text_tokens: int  # a request carries them with the text, and not with the vectors
     soft_tokens: int  # columns of the vectors
+    texts: dict[str, str]  # the cut text and the summary
     first_token: dict[str, float]  # median seconds
-    seconds: float  # that the distillation took
+    seconds: float  # that the distillation took, all seeds together
     answered: tuple[int, int]  # complete answers of the teacher, of all
     samples: list[dict[str, str]]
+    history: dict[str, list[dict[str, Any]]]  # of each seed: step, loss and dev score
+    leakage: dict[str, Any] | None = None  # the change on unrelated text, before and after training
+    price_hour: float | None = None  # what an hour of this machine costs, in the user's currency
 
     @property
     def saved_seconds(self) -> float:
         """Return the seconds that a request's first token comes sooner."""
-        return self.first_token["text"] - self.first_token["vectors"]
+        return self.first_token[TEXT] - self.first_token[VECTORS]
 
     @property
     def paid_after(self) -> float | None:
         """Return the number of requests after which the tuning has paid for itself; None if never."""
         return self.seconds / self.saved_seconds if self.saved_seconds > 0 else None
 
+    @property
+    def million(self) -> dict[str, dict[str, float]]:
+        """Return what a million requests cost up to their first token: seconds, and money with a price."""
+        costs = {name: {"seconds": MILLION * each} for name, each in self.first_token.items()}
+        if self.price_hour is not None:
+            for cost in costs.values():
+                cost["price"] = cost["seconds"] / 3600 * self.price_hour
+        return costs
+
     def to_json(self) -> dict[str, Any]:
-        return {**asdict(self), "paid_after_requests": self.paid_after}
+        """Return all figures as plain values."""
+        more = {"paid_after_requests": self.paid_after, "million_requests": self.million}
+        if self.price_hour is not None:
+            more["price"] = self.seconds / 3600 * self.price_hour
+        return {**asdict(self), **more}
 
 
 def measure(
-    run: Run, text: str, rows: Sequence[Answer], seconds: float, answered: tuple[int, int]
+    runs: Sequence[Run],
+    rows: Sequence[Answer],
+    folder: Path,
+    *,
+    seconds: float,
+    answered: tuple[int, int],
+    leakage: dict[str, Any] | None = None,
+    price_hour: float | None = None,
 ) -> Figures:
-    """Score every way to answer `rows`, against the answers and distributions of the full text."""
-    prepared = run.prepared
+    """Score every way to answer `rows`, against the answers and distributions of the full text.
+
+    `runs` are those of the seeds, the one whose vectors are kept first. The summary is kept in `folder`.
+    """
+    prepared = runs[0].prepared
     lm, recipe = prepared.lm, prepared.recipe
-    examples = prepared.encoder.encode_rows(rows)
-    (examples,), beginning = taught(recipe, lm, prepared.prompts, [examples])
-    plain = methods.build("none", Setting(lm, prepared.prompts))
-    ways = {"text": (plain, _with_text(run, text, examples)), "vectors": (prepared.method, examples)}
-    is_whole = TeacherEncoder(recipe, lm, prepared.prompts).is_whole
-    if is_whole and (through := _through_the_path(run, ways["text"][1], beginning)) is not None:
-        ways["text as keys and values"] = through
-    soft = max(0, *(part.mask.shape[1] for part in _injection(run).channels().values()))
-    short = lm.tokenizer.decode(lm.text_ids(text)[:soft])
-    if short.strip():
-        ways["text cut to as many tokens"] = plain, _with_text(run, short, examples)
-    ways["no text"] = plain, examples
-    evaluator = replace(evaluator_of(recipe, lm, prepared.encoder), metrics=METRICS)
-    results = {name: evaluator.run(method, shown) for name, (method, shown) in ways.items()}
-    shown = [
+    every = ways_of(runs, rows, folder)
+    evaluator = replace(evaluator_of(recipe, lm, prepared.encoder), metrics=MEASURES)
+    records = {
+        name: [evaluator.run(method, way.examples).records for method in way.methods]
+        for name, way in every.ways.items()
+    }
+    compared = {name: records[name] for name in (VECTORS, CUT, SUMMARY, NONE) if name in records}
+    return Figures(
+        ways=intervals.table(records, MEASURES),
+        share=intervals.share_kept(records[VECTORS], records[NONE][0]),
+        shares={
+            str(seed_of(run)): intervals.share_kept([one], records[NONE][0])[0]
+            for run, one in zip(runs, records[VECTORS], strict=True)
+        },
+        tests=intervals.tests(compared, VECTORS, TESTED),
+        parts=_by_part(records, rows),
+        references=_against_references(recipe, records, rows),
+        seeds=tuple(seed_of(run) for run in runs),
+        text_tokens=round(_mean_tokens(every.ways[TEXT]) - _mean_tokens(every.ways[NONE])),
+        soft_tokens=every.soft_tokens,
+        texts={name: text for name, text in every.texts.items() if name in every.ways},
+        first_token={name: _first_token(lm, every, name) for name in (TEXT, VECTORS, NONE)},
+        seconds=seconds,
+        answered=answered,
+        samples=_samples(records, rows),
+        history={str(seed_of(run)): run.outcome.history for run in runs},
+        leakage=leakage,
+        price_hour=price_hour,
+    )
+
+
+def share_kept(vectors: Evaluation | Sequence[Evaluation], none: Evaluation) -> tuple[float, float, float]:
+    """Return the share of the text's effect that the vectors keep, and its 95 % interval.
+
+    `vectors` are the evaluations of all seeds, or the only one.
+    """
+    seeds = [vectors] if isinstance(vectors, Evaluation) else vectors
+    return intervals.share_kept([one.records for one in seeds], none.records)
+
+
+def _by_part(
+    records: Mapping[str, intervals.Seeds], rows: Sequence[Answer]
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """Return a table for each part that the rows name; nothing where they name none."""
+    named: dict[str, list[int]] = {}
+    for i, row in enumerate(rows):
+        if row.get("part"):
+            named.setdefault(str(row["part"]), []).append(i)
+    return {
+        part: intervals.table(
+            {name: [[one[i] for i in chosen] for one in seeds] for name, seeds in records.items()}, MEASURES
+        )
+        for part, chosen in sorted(named.items())
+    }
+
+
+def _against_references(
+    recipe: Recipe, records: Mapping[str, intervals.Seeds], rows: Sequence[Answer]
+) -> dict[str, dict[str, Any]]:
+    """Return the table of the task's metrics against the right answers; nothing where no row has one."""
+    known = [i for i, row in enumerate(rows) if row.get("reference")]
+    if not known:
+        return {}
+    metrics = [m for m in recipe.task.metrics or () if METRICS[m].needs == "prediction"] or TASK_METRICS
+
+    def against(i: int, record: Record) -> Record:
+        right = rows[i]["reference"]
+        return replace(record, references=tuple(right) if isinstance(right, list) else (str(right),))
+
+    right = {name: [[against(i, one[i]) for i in known] for one in seeds] for name, seeds in records.items()}
+    return intervals.table(right, metrics)
+
+
+def _samples(records: Mapping[str, intervals.Seeds], rows: Sequence[Answer]) -> list[dict[str, str]]:
+    return [
         {
             "request": str(row["request"]),
-            **{name: results[name].records[i].prediction for name in ("text", "vectors", "no text")},
+            **{name: records[name][0][i].prediction for name in (TEXT, VECTORS, NONE)},
         }
         for i, row in enumerate(rows[:SHOWN])
     ]
-    return Figures(
-        ways={name: result.to_json() for name, result in results.items()},
-        share=share_kept(results["vectors"], results["no text"]),
-        text_tokens=round(_mean_tokens(ways["text"][1]) - _mean_tokens(examples)),
-        soft_tokens=soft,
-        first_token={name: _first_token(run, *ways[name]) for name in ("text", "vectors", "no text")},
-        seconds=seconds,
-        answered=answered,
-        samples=shown,
-    )
 
 
-def share_kept(vectors: Evaluation, none: Evaluation, seed: int = 0) -> tuple[float, float, float]:
-    """Return 1 - KL with the vectors / KL without the text, and its 95 % bootstrap interval over rows.
-
-    Both are sums over the same tokens. Rows are drawn together, so that the interval is that of the ratio.
-    """
-    sums = np.array([[r.divergence for r in part.records] for part in (vectors, none)], dtype=np.float64)
-    counts = np.random.default_rng(seed).multinomial(
-        sums.shape[1], np.full(sums.shape[1], 1 / sums.shape[1]), size=RESAMPLES
-    )
-    drawn = counts @ sums.T
-    low, high = np.percentile(1 - drawn[:, 0] / drawn[:, 1], [2.5, 97.5])
-    whole = sums.sum(1)
-    return float(1 - whole[0] / whole[1]), float(low), float(high)
+def _mean_tokens(way: Way) -> float:
+    return statistics.mean(len(e.input_ids) for e in way.examples)
 
 
-def _injection(run: Run) -> Injection:
-    prepared = run.prepared
-    batch = collate(prepared.train[:1], prepared.lm.device)
-    with torch.no_grad():
-        return injection_for(prepared.lm, prepared.method, batch)
-
-
-def _with_text(run: Run, text: str, examples: Sequence[Example]) -> list[Example]:
-    """Return the examples with another text ahead of their inputs."""
-    prepared = run.prepared
-    recipe = prepared.recipe
-    teacher = recipe.teacher.model_copy(update={"context": text, "file": None})
-    encoder = TeacherEncoder(recipe.model_copy(update={"teacher": teacher}), prepared.lm, prepared.prompts)
-    inputs = [encoder.encode(e.rendered.row).input_ids for e in examples]
-    return [replace(e, input_ids=ids) for e, ids in zip(examples, inputs, strict=True)]
-
-
-def _through_the_path(
-    run: Run, examples: Sequence[Example], beginning: Sequence[int]
-) -> tuple[SoftPrompt, list[Example]] | None:
-    """Put the whole beginning in as a prefix, untrained; the rest of each input follows it."""
-    lm = run.prepared.lm
-    if "prefix" in lm.spec.limits or lm.spec.kind != "decoder" or not beginning:
-        return None
-    layers = lm.kv_of(beginning)
-    mask = torch.ones(1, len(beginning), dtype=torch.bool, device=lm.device)
-    return Materialised([Injection(kv_before=Prefix(layers, mask))]), [
-        replace(e, input_ids=e.input_ids[len(beginning) :]) for e in examples
-    ]
-
-
-def _mean_tokens(examples: Sequence[Example]) -> float:
-    return statistics.mean(len(e.input_ids) for e in examples)
-
-
-def _first_token(run: Run, method: SoftPrompt, examples: Sequence[Example]) -> float:
+def _first_token(lm: LanguageModel, every: Ways, name: str) -> float:
     """Return the median seconds until the first token of a request, one request at a time."""
-    lm, seconds = run.prepared.lm, []
+    way = every.ways[name]
+    return _median_seconds(lm, way.methods[0], way.examples)
+
+
+def _median_seconds(lm: LanguageModel, method: SoftPrompt, examples: Sequence[Example]) -> float:
+    seconds = []
     for example in [examples[0], *examples[:TIMED]]:  # the first warms up
         batch = collate([example], lm.device).with_targets([[0]])
         started = time.perf_counter()

@@ -17,19 +17,19 @@ from ..errors import SoftPromptError
 from ..evaluation.evaluator import evaluator_of
 from ..lm.base import LanguageModel
 from ..lm.from_recipe import load_base
-from ..methods.base import Setting
 from ..training.output_folder import check_room
-from ..training.prepare import Prepared, prepare
+from ..training.prepare import Prepared
 from ..training.run import Hooks, Run
 from ..training.teacher_encoder import TeacherEncoder
-from ..training.tune import tune
 from ..tuned import Tuned
 from .answers import Answer, answers, usable
 from .measure import Figures, measure
 from .parts import part_of
 from .recipe import soft_tokens_instead
 from .requests import LEAST, LEAST_MEASURED, Request, read_requests, split, without_measured
+from .seeds import as_kept, number_of_seeds, train_seeds
 from .self_study import self_study
+from .ways import plain_model, with_text
 
 REQUESTS = "requests.jsonl"
 SELF_STUDY = "self_study.jsonl"
@@ -46,9 +46,10 @@ Requests = str | Iterable[Mapping[str, Any] | str]
 class Distilled:
     """The tuned vectors, and what is left of the text's effect with them."""
 
-    run: Run
+    run: Run  # of the seed whose vectors are kept
     comparison: Figures
     folder: Path  # of the teacher's answers and the report
+    runs: tuple[Run, ...] = ()  # of all seeds, the kept one first
 
     @property
     def tuned(self) -> Tuned:
@@ -83,6 +84,8 @@ def distil(
     restart: bool = False,
     overwrite: bool = False,
     any_method: bool = False,
+    seeds: int | None = None,
+    price_hour: float | None = None,
 ) -> Distilled:
     """Distil the text of the recipe's teacher into vectors, and measure them on requests kept apart.
 
@@ -90,12 +93,14 @@ def distil(
     Without them the model writes `count` itself, kept in `OUTPUT-distill/self_study.jsonl`. Those of
     `measured` are only measured on; without them some of the requests are kept apart. The teacher's answers
     are kept in `OUTPUT-distill/requests.jsonl`, and used again by the next call. With `any_method` a model
-    that takes no prefix gets soft tokens instead.
+    that takes no prefix gets soft tokens instead. `seeds` sets of vectors are trained, and the best on the
+    dev rows is kept. `price_hour` is what an hour of this machine costs: the report then has prices too.
     Raises SoftPromptError for a text or requests that cannot be used, and for a text that changes nothing.
     """
     hooks, started = hooks or Hooks(), time.perf_counter()
     folder = Path(f"{recipe.output}-distill")
-    _check(recipe, restart=restart, overwrite=overwrite, any_method=any_method)
+    seeds = number_of_seeds(recipe, seeds)
+    _check(recipe, seeds, restart=restart, overwrite=overwrite, any_method=any_method)
     rows = None if requests is None else read_requests(requests, field)
     apart = None if measured is None else read_requests(measured, field, LEAST_MEASURED)
     if lm is None:
@@ -103,7 +108,7 @@ def distil(
         lm = load_base(recipe)
     if any_method and "prefix" in lm.spec.limits:
         recipe = soft_tokens_instead(recipe, lm)
-    check_room(recipe, restart=restart, overwrite=overwrite)
+    check_room(as_kept(recipe, seeds), restart=restart, overwrite=overwrite)
     teacher = TeacherEncoder(recipe, lm, PROMPTS)
     if rows is None:
         count = count or COUNTS[recipe.teacher.role]
@@ -113,21 +118,35 @@ def distil(
     hooks.stage("the teacher answers the requests")
     written = answers(recipe, lm, teacher, [*rows, *(apart or [])], folder / REQUESTS)
     train, dev, test = _split(recipe, teacher, written, apart)
-    prepared = prepare(recipe, lm=lm, rows=train, dev_rows=dev)
-    _check_effect(prepared)
-    run = tune(prepared, hooks=hooks, restart=restart, overwrite=overwrite, text_rows=0)
+    runs = train_seeds(
+        recipe,
+        seeds,
+        lm=lm,
+        rows=train,
+        dev_rows=dev,
+        check=_check_effect,
+        hooks=hooks,
+        restart=restart,
+        overwrite=overwrite,
+    )
     seconds = time.perf_counter() - started
-    if run.was_finished:  # then this call has trained nothing
-        seconds = _seconds_before(folder / REPORT) or run.outcome.seconds
+    if all(run.was_finished for run in runs):  # then this call has trained nothing
+        seconds = _seconds_before(folder / REPORT) or sum(run.outcome.seconds for run in runs)
     hooks.stage("measuring on the requests that were kept apart")
-    answered = (sum(map(len, (train, dev, test))), len(written))
-    comparison = measure(run, teacher.text, test, seconds, answered=answered)
-    result = Distilled(run, comparison, folder)
+    comparison = measure(
+        runs,
+        test,
+        folder,
+        seconds=seconds,
+        answered=(sum(map(len, (train, dev, test))), len(written)),
+        price_hour=price_hour,
+    )
+    result = Distilled(runs[0], comparison, folder, tuple(runs))
     write_text(folder / REPORT, json.dumps(result.report(), indent=2, ensure_ascii=False) + "\n")
     return result
 
 
-def _check(recipe: Recipe, *, restart: bool, overwrite: bool, any_method: bool) -> None:
+def _check(recipe: Recipe, seeds: int, *, restart: bool, overwrite: bool, any_method: bool) -> None:
     """Raise SoftPromptError for what can be known before a model is loaded and answers requests."""
     if recipe.task.objective != "distil":
         raise SoftPromptError(
@@ -138,7 +157,7 @@ def _check(recipe: Recipe, *, restart: bool, overwrite: bool, any_method: bool) 
     teacher_text(recipe)  # a text that cannot be used is an error here
     methods.check_options(recipe.method.name, recipe.method.options())
     if not any_method:
-        check_room(recipe, restart=restart, overwrite=overwrite)
+        check_room(as_kept(recipe, seeds), restart=restart, overwrite=overwrite)
 
 
 def _split(
@@ -173,15 +192,24 @@ def _seconds_before(report: Path) -> float | None:
 
 
 def _check_effect(prepared: Prepared) -> None:
-    """Raise SoftPromptError where the plain model is as near to the teacher as rounding is."""
-    evaluator = evaluator_of(prepared.recipe, prepared.lm, prepared.encoder)
-    plain = methods.build("none", Setting(prepared.lm, prepared.prompts))
-    scored = replace(evaluator, metrics=("kl",)).run(plain, prepared.train[:PROBED], text_rows=0)
-    effect = scored.metrics["kl"]
-    if effect.value < LEAST_EFFECT:
+    """Raise SoftPromptError where the text's effect cannot be told from rounding.
+
+    Rounding is what the text itself is away from the teacher, which reads the same. The effect counts if its
+    whole 95 % interval is above that, and above `LEAST_EFFECT`.
+    """
+    evaluator = replace(evaluator_of(prepared.recipe, prepared.lm, prepared.encoder), metrics=("kl",))
+    plain, rows = plain_model(prepared), prepared.train[:PROBED]
+    text = str(teacher_text(prepared.recipe))
+    effect, rounding = (
+        evaluator.run(plain, shown, text_rows=0).metrics["kl"]
+        for shown in (rows, with_text(prepared, text, rows))
+    )
+    if effect.low <= max(LEAST_EFFECT, rounding.high):
         raise SoftPromptError(
-            f"the text changes nothing: {effect.value:.4f} nats a token "
+            f"there is nothing to distil: the text's effect is within noise, {effect.value:.4f} nats a token "
             f"[{effect.low:.4f}, {effect.high:.4f}]",
-            why=f"on {effect.n} requests the model answers without it as with it, up to rounding",
-            fix="try it: the requests may not be of the kind that the text is about",
+            why=f"on {effect.n} requests the model answers without it as with it, up to rounding "
+            f"({rounding.value:.4f} [{rounding.low:.4f}, {rounding.high:.4f}]; below {LEAST_EFFECT} nats "
+            "nothing is distilled)",
+            fix="give requests that the text is about, or a text that changes the answers",
         )

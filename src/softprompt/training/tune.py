@@ -73,13 +73,18 @@ def tune(
         trackers=trackers,
     )[0]
     if run.outcome.stopped == "nan":
-        lr, folder = optimization(prepared.recipe).lr, prepared.recipe.output
-        raise SoftPromptError(
-            f"the loss was not finite at step {run.outcome.step + 1} (lr={lr:g})",
-            why=f"the step before was too long; the best state (step {run.outcome.best_step}) is in {folder}",
-            fix=f"train.lr={lr / 3:.1e} --overwrite",
-        )
+        raise not_finite(run)
     return run
+
+
+def not_finite(run: Run) -> SoftPromptError:
+    """Make the error for a run that ended because its loss was not finite."""
+    lr, folder = optimization(run.prepared.recipe).lr, run.prepared.recipe.output
+    return SoftPromptError(
+        f"the loss was not finite at step {run.outcome.step + 1} (lr={lr:g})",
+        why=f"the step before was too long; the best state (step {run.outcome.best_step}) is in {folder}",
+        fix=f"train.lr={lr / 3:.1e} --overwrite",
+    )
 
 
 def tune_many(
