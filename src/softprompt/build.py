@@ -220,8 +220,7 @@ def build_method(
         rows = by_prompt.setdefault(example.prompt, [])
         if len(rows) < EXAMPLES_TO_START_FROM:
             rows.append((*example.input_ids, *example.target_ids))
-    if replaced:
-        by_prompt = {index: [tuple(ids)] for index, ids in replaced.items()}
+    by_prompt |= {index: [tuple(ids)] for index, ids in (replaced or {}).items() if ids}
     options = recipe.method.options()
     if options.get("init") == "artifact" and options.get("artifact"):
         for text in warm_start.notes(str(options["artifact"]), prompts):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -24,12 +24,25 @@ def distill(
             metavar="[RECIPE] [KEY=VALUE]", help="A YAML recipe, and settings: length=16.", show_default=False
         ),
     ] = None,
-    system: Annotated[
-        Path | None, typer.Option("--system", metavar="FILE", help="The system prompt that becomes vectors.")
+    systems: Annotated[
+        list[Path] | None,
+        typer.Option("--system", metavar="FILE", help="The system prompt that becomes vectors."),
     ] = None,
-    document: Annotated[
-        Path | None, typer.Option("--document", metavar="FILE", help="The document that becomes vectors.")
+    documents: Annotated[
+        list[Path] | None,
+        typer.Option(
+            "--document",
+            metavar="FILE",
+            help="The document that becomes vectors. Several, a folder or a table: a prompt each.",
+        ),
     ] = None,
+    together: Annotated[
+        bool,
+        typer.Option("--together", help="Several texts: train prompts to be attached together."),
+    ] = False,
+    apart: Annotated[
+        bool, typer.Option("--apart", help="Several texts: one artifact each, trained alone.")
+    ] = False,
     requests: Annotated[
         str | None,
         typer.Option(
@@ -82,16 +95,38 @@ def distill(
       softprompt distill --system system.txt --requests requests.jsonl
       softprompt distill --system system.txt --requests requests.jsonl --vectors 16 output=runs/pirate
       softprompt distill --document manual.md --vectors 128
+      softprompt distill --document a.md --document b.md --together
     """
     from .._system.run_lock import held
     from ..distillation.run import distil
+    from ..distillation.several import refuse_for_several
     from ..training.tune import Interrupted
+    from .distill_several import check_alone, distill_texts, texts_given
     from .distilled import report_text
 
-    recipe, any_method = _recipe(settings or [], system, document, vectors)
+    texts = texts_given(systems or [], documents or [])
+    system, document = ((given or [None])[0] for given in (systems, documents))
+    if texts is not None and together:
+        settings = [*(settings or []), "train.together=true"]
+    recipe, any_method = _recipe(settings or [], system, document, vectors, texts)
+    if recipe.teacher.texts is None:
+        check_alone(together=together, apart=apart)
     folder = Path(recipe.output)
     with held([folder]), Interruption() as interruption:
         try:
+            if recipe.teacher.texts is not None:
+                refuse_for_several({"--measure": measured, "--seeds": seeds, "--price-hour": price_hour})
+                return distill_texts(
+                    recipe,
+                    requests,
+                    interruption,
+                    json=json,
+                    apart=apart,
+                    field=field,
+                    count=count,
+                    restart=restart,
+                    overwrite=overwrite,
+                )
             result = distil(
                 recipe,
                 requests,
@@ -112,7 +147,11 @@ def distill(
 
 
 def _recipe(
-    settings: list[str], system: Path | None, document: Path | None, vectors: int | None
+    settings: list[str],
+    system: Path | None,
+    document: Path | None,
+    vectors: int | None,
+    texts: dict[str, Any] | None = None,
 ) -> tuple[Recipe, bool]:
     """Read the recipe, or make one of the text; and say whether any method may be used."""
     from ..config.load import load_recipe, recipe_from_dict
@@ -152,7 +191,11 @@ def _recipe(
             fix="--system FILE or --document FILE, or a recipe",
         )
     role = "system" if document is None else "document"
-    tree = recipe_of({"teacher": {"context": None, "file": str(text), "role": role}}, "", chat=True)
+    teacher: dict[str, Any] = {"context": None, "role": role}
+    teacher |= {"file": str(text)} if texts is None else {"texts": texts}
+    tree = recipe_of({"teacher": teacher}, "", chat=True)
+    if texts is not None:
+        tree["data"]["prompt_field"] = "name"
     recipe = recipe_from_dict(tree, None, overrides, method_option_names=option_names())
     any_method = not any(s.startswith(("method=", "method.name=")) for s in overrides)
     if _has_chat_template(recipe.model.id) or any(s.startswith("template.chat=") for s in overrides):

@@ -58,8 +58,6 @@ class Recipe(Section):
             raise mistake(f"`template.rejected` belongs to `kind: preference`, but kind is {self.task.kind}")
         if self.task.objective == "distil" and not self.teacher.has_text:
             raise mistake("`objective: distil` needs the teacher's text: `teacher: {file: system.txt}`")
-        if self.teacher.texts is not None and self.data.prompt_field is None:
-            raise mistake("`teacher.texts` needs `data.prompt_field`, the column that names each row's text")
         if self.train.together and self.task.objective != "distil":
             raise mistake("`train.together` belongs to `task.objective: distil`")
         if self.train.together and self.train.apart:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,14 +18,16 @@ from ..training.arguments import base_given, method_section
 from ..training.tune import Hooks
 from ..tuned import Rows
 from .recipe import recipe_of
-from .run import Distilled, distil
+from .run import distil
+from .several import NAME, distil_several, refuse_for_several
+from .texts import checked
 
 
 @in_python
 @quietly
 def distill(
     lm: LanguageModel | str | Path,
-    text: str | Path,
+    text: str | Path | Mapping[str, str | Path],
     requests: Rows | Sequence[str] | str | None = None,
     *,
     role: Literal["system", "document"] = "system",
@@ -41,9 +43,10 @@ def distill(
     hooks: Hooks | None = None,
     overwrite: bool = False,
     restart: bool = False,
+    apart: bool = False,
     progress: bool | None = None,
     **settings: Any,
-) -> Distilled:
+) -> Any:
     """Turn a text that every request repeats into vectors, and measure how much of its effect they keep.
 
     `text` is the text, or the Path of a file that holds it; `role` says whether it is a system prompt or a
@@ -54,8 +57,10 @@ def distill(
     text, else it comes ahead of each request. `vectors` is the method's `length`; the method is by default
     prefix-tuning, or prompt-tuning for a model that takes no prefix. `settings` are those of `tune`. The
     vectors are trained with `seeds` seeds (default 3) side by side, and the best on the dev rows is kept.
-    `price_hour` is what an hour of this machine costs, for prices in the report. The result has `tuned`,
-    `share` (the share of the text's effect with its interval) and `report()`.
+    `price_hour` is what an hour of this machine costs, for prices in the report. The result is `Distilled`:
+    it has `tuned`, `share` (the share of the text's effect with its interval) and `report()`. Several texts
+    by name become a table of prompts, or with `apart` an artifact each; `together` trains them to be attached
+    at once, and these are trained with one seed. That result is `Several`: `shares` and `at_once`.
     Raises SoftPromptError for a text or requests that cannot be used.
     """
     base = base_given(lm)
@@ -66,10 +71,20 @@ def distill(
     changes["teacher"] = {**named["teacher"], "role": role}
     if isinstance(text, Path):
         changes["teacher"] |= {"context": None, "file": str(text)}
+    if isinstance(text, Mapping):
+        changes["teacher"] |= {"context": None, "texts": checked(text)}
+        changes["data"] = {"train": "rows in memory", "prompt_field": NAME, **changes["data"]}
     tree = recipe_of({**changes, "output": str(output)}, str(text), chat=_is_chat(loaded, chat))
     tree["model"] = loaded.origin.recipe(loaded.name)
     tree["method"] = chosen if chosen["name"] != tree["method"]["name"] else tree["method"] | chosen
     recipe = recipe_from_dict(tree, method_option_names=methods.option_names())
+    options = {"field": field, "count": count, "lm": loaded, "hooks": hooks}
+    if isinstance(text, Mapping):
+        refuse_for_several({"measure": measure, "seeds": seeds, "price_hour": price_hour})
+        with shown(progress):
+            return distil_several(
+                recipe, requests, apart=apart, restart=restart, overwrite=overwrite, **options
+            )
     with shown(progress):
         return distil(
             recipe,

@@ -28,6 +28,12 @@ def taught_by_prompt(
     if recipe.teacher.texts is None:
         result, beginning = taught(recipe, lm, prompts, parts)
         return result, dict.fromkeys(range(len(prompts)), beginning)
+    if recipe.data.prompt_field is None:
+        raise SoftPromptError(
+            "the rows name no text",
+            why="the teacher has several (teacher.texts), and each row is about one",
+            fix="data.prompt_field=COLUMN, the column that names each row's text",
+        )
     known = {same_form(name): name for name in recipe.teacher.texts}
     result, beginnings = [list(part) for part in parts], Beginnings()
     for number, prompt in enumerate(prompts):

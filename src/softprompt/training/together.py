@@ -92,12 +92,7 @@ def check(recipe: Recipe, prompts: Sequence[str], method: SoftPrompt) -> None:
             why=f"the rows name one: {', '.join(prompts)}",
             fix="give several texts: --document a.md --document b.md; or leave together out",
         )
-    if most > len(prompts):
-        raise SoftPromptError(
-            f"{most} prompts cannot be seen at once",
-            why=f"there are {len(prompts)}: {', '.join(prompts)}",
-            fix=f"together={len(prompts)}, or give more texts",
-        )
+    check_count(most, prompts)
     if recipe.base.mode != "frozen":
         raise SoftPromptError(
             f"train.together cannot be combined with base.mode={recipe.base.mode}",
@@ -105,6 +100,16 @@ def check(recipe: Recipe, prompts: Sequence[str], method: SoftPrompt) -> None:
             fix="base.mode=frozen",
         )
     check_joins(method, recipe)
+
+
+def check_count(most: int, prompts: Sequence[str]) -> None:
+    """Raise SoftPromptError where there are fewer prompts than are to be seen at once."""
+    if most > len(prompts):
+        raise SoftPromptError(
+            f"{most} prompts cannot be seen at once",
+            why=f"there are {len(prompts)}: {', '.join(prompts)}",
+            fix=f"train.together={len(prompts)}, or give more texts",
+        )
 
 
 def check_joins(method: SoftPrompt, recipe: Recipe) -> None:

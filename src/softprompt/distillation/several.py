@@ -1,0 +1,244 @@
+"""Several texts are distilled in one run: into one table of prompts, or apart, into one artifact each.
+
+Each text has its own requests, answers and teacher. In a table, `train.together` lets rows see other prompts
+beside their own, so that several can be attached at once (see `training.together`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .. import methods
+from .._system.files import write_text
+from ..artifacts.prompt_names import path_of
+from ..build import teacher_texts
+from ..config.schema import Recipe
+from ..data.row import Row
+from ..data.sources import read_rows
+from ..errors import SoftPromptError
+from ..evaluation.evaluator import evaluator_of
+from ..lm.base import LanguageModel
+from ..lm.from_recipe import load_base
+from ..methods.base import Setting
+from ..methods.materialised import Materialised, materialise
+from ..training import together
+from ..training.output_folder import check_room
+from ..training.prepare import Prepared, prepare
+from ..training.run import Hooks, Run
+from ..training.teacher_encoder import TeacherEncoder
+from ..training.teachers import taught_by_prompt
+from ..training.tune import tune_many
+from .answers import Answer, answers
+from .requests import read_requests
+from .run import COUNTS, LEAST_EFFECT, PROBED, PROMPTS, REPORT, REQUESTS, SELF_STUDY, Requests, _split
+from .self_study import self_study
+from .together import COUNTS as AT_ONCE
+from .together import Attached, Share
+
+NAME = "name"  # the field of a row that names its text
+
+
+@dataclass(frozen=True)
+class Several:
+    """The tuned prompts of several texts, and what is left of the texts' effect with them."""
+
+    runs: tuple[Run, ...]  # one of a table, or one a text
+    attached: Attached
+    folder: Path  # of the teachers' answers and the report
+    shares: dict[str, Share]  # that each prompt keeps alone
+    at_once: dict[int, Share]  # by how many prompts are attached
+
+    def report(self) -> dict[str, Any]:
+        """Return all figures, as `distill.json` holds them."""
+        return {
+            "artifacts": [str(run.artifact.path) for run in self.runs],
+            "method": self.runs[0].artifact.manifest["method"],
+            "vectors": self.runs[0].prepared.recipe.method.options().get("length"),
+            "texts": self.shares,
+            "together": self.runs[0].prepared.recipe.train.together,
+            "at_once": {str(k): share for k, share in self.at_once.items()},
+            "measured_requests": len(self.attached.examples),
+        }
+
+
+def refuse_for_several(given: Mapping[str, Any]) -> None:
+    """Raise SoftPromptError for options (by name) that are of one text, where they are given."""
+    if names := [name for name, value in given.items() if value is not None]:
+        raise SoftPromptError(
+            f"{' and '.join(names)} cannot be given with several texts",
+            why="it is an option of one text",
+            fix="leave it out, or distil each text by a call of its own",
+        )
+
+
+def distil_several(
+    recipe: Recipe,
+    requests: Requests | None,
+    *,
+    apart: bool = False,
+    field: str | None = None,
+    count: int | None = None,
+    lm: LanguageModel | None = None,
+    hooks: Hooks | None = None,
+    restart: bool = False,
+    overwrite: bool = False,
+) -> Several:
+    """Distil each of `teacher.texts` into a prompt, and measure the prompts alone and attached together.
+
+    Requests that name a text (in the field `name`) are about it; without names, each text gets all of them.
+    Without requests the model writes `count` for each text. With `apart` each prompt is trained alone, and
+    saved in a folder of its own in the recipe's output.
+    Raises SoftPromptError for texts, requests or a method that cannot be used.
+    """
+    hooks, folder = hooks or Hooks(), Path(f"{recipe.output}-distill")
+    texts = _checked(recipe, apart, restart=restart, overwrite=overwrite)
+    given = None if requests is None else _by_name(requests, tuple(texts), field)
+    if lm is None:
+        hooks.stage(f"loading {recipe.model} …")
+        lm = load_base(recipe)
+    parts: dict[str, list[list[Answer]]] = {}
+    for name in texts:
+        alone, place = _alone(recipe, name, apart=True), folder / path_of(name)
+        teacher, rows = TeacherEncoder(alone, lm, PROMPTS), None if given is None else given[name]
+        if rows is None:
+            hooks.stage(f"the model writes requests about '{name}'")
+            rows = self_study(alone, lm, teacher, count or COUNTS[alone.teacher.role], place / SELF_STUDY)
+        hooks.stage(f"the teacher answers the requests about '{name}'")
+        written = answers(alone, lm, teacher, rows, place / REQUESTS)
+        split = _split(alone, teacher, written, None)
+        parts[name] = [[{**row, NAME: name} for row in part] for part in split]
+    prepared = _prepared(recipe, lm, parts, apart)
+    for run in prepared:
+        _check_effects(run)
+    runs = tune_many(prepared, hooks=hooks, restart=restart, overwrite=overwrite, text_rows=0)
+    for run in runs:
+        if run.outcome.stopped == "nan":
+            lr = run.prepared.recipe.train.lr or 5e-3
+            raise SoftPromptError(
+                f"the loss was not finite at step {run.outcome.step + 1}",
+                fix=f"train.lr={lr / 3:.1e} --overwrite",
+            )
+    hooks.stage("measuring on the requests that were kept apart")
+    attached = _attached(runs, tuple(texts), {name: part[2] for name, part in parts.items()})
+    most = len(texts) if _joins(runs[0].prepared) else 1
+    at_once = {k: attached.share_with(k) for k in AT_ONCE if k <= most}
+    result = Several(tuple(runs), attached, folder, attached.shares(), at_once)
+    write_text(folder / REPORT, json.dumps(result.report(), indent=2, ensure_ascii=False) + "\n")
+    return result
+
+
+def _checked(recipe: Recipe, apart: bool, *, restart: bool, overwrite: bool) -> dict[str, str]:
+    """Return the texts. Raises SoftPromptError for what can be known before a model is loaded."""
+    texts = teacher_texts(recipe)
+    if len(texts) < 2:
+        raise SoftPromptError(
+            f"there is only one text: {', '.join(texts)}",
+            why="several are trained in one table, or apart",
+            fix="give more, or a single file: --document FILE",
+        )
+    if apart and recipe.train.together:
+        raise SoftPromptError(
+            "together and apart were given",
+            why="prompts that are trained apart never see each other",
+            fix="leave one of them out",
+        )
+    methods.check_options(recipe.method.name, recipe.method.options())
+    if recipe.train.together is not True and int(recipe.train.together) > len(texts):
+        together.check_count(int(recipe.train.together), tuple(texts))
+    for alone in [_alone(recipe, name, apart=True) for name in texts] if apart else [recipe]:
+        check_room(alone, restart=restart, overwrite=overwrite)
+    return texts
+
+
+def _alone(recipe: Recipe, name: str, *, apart: bool) -> Recipe:
+    """Return the recipe of one text, saved in a folder of its own."""
+    output = str(Path(recipe.output) / path_of(name)) if apart else recipe.output
+    return recipe.for_text(name).model_copy(update={"output": output})
+
+
+def _by_name(requests: Requests, names: Sequence[str], field: str | None) -> dict[str, list[dict[str, Any]]]:
+    """Return the requests about each text."""
+    if not isinstance(requests, str):
+        requests = [{"request": row} if isinstance(row, str) else row for row in requests]
+    rows = read_rows(requests)
+    if not any(NAME in row for row in rows):
+        return dict.fromkeys(names, read_requests(rows, field))
+    about: dict[str, list[Row]] = {name: [] for name in names}
+    for row in rows:
+        if row.get(NAME) not in about:
+            raise SoftPromptError(
+                f"{row.where}: no text is called {row.get(NAME)!r}",
+                why=f"the texts are: {', '.join(names)}",
+                fix=f"name one of them in the field '{NAME}', or leave the field out of all rows",
+            )
+        about[row[NAME]].append(row)
+    return {name: read_requests(of_text, field) for name, of_text in about.items()}
+
+
+def _prepared(
+    recipe: Recipe, lm: LanguageModel, parts: Mapping[str, Sequence[Sequence[Answer]]], apart: bool
+) -> list[Prepared]:
+    if apart:
+        return [
+            prepare(_alone(recipe, name, apart=True), lm=lm, rows=part[0], dev_rows=part[1])
+            for name, part in parts.items()
+        ]
+    train, dev = ([row for part in parts.values() for row in part[i]] for i in (0, 1))
+    return [prepare(recipe, lm=lm, rows=train, dev_rows=dev)]
+
+
+def _joins(run: Prepared) -> bool:
+    """Return whether several of the prompts can be attached at once."""
+    try:
+        together.check_joins(run.method, run.recipe)
+    except SoftPromptError:
+        return False
+    return True
+
+
+def _check_effects(run: Prepared) -> None:
+    """Raise SoftPromptError for a text without which the plain model answers as with it, up to rounding."""
+    evaluator = replace(evaluator_of(run.recipe, run.lm, run.encoder), metrics=("kl",))
+    plain = methods.build("none", Setting(run.lm, run.prompts))
+    for number, name in enumerate(run.prompts):
+        rows = [example for example in run.train if example.prompt == number][:PROBED]
+        effect = evaluator.run(plain, rows, text_rows=0).metrics["kl"].value
+        if effect < LEAST_EFFECT:
+            raise SoftPromptError(
+                f"the text '{name}' changes nothing: {effect:.4f} nats a token",
+                why=f"on {len(rows)} requests the model answers without it as with it, up to rounding",
+                fix="leave it out, or give requests that it is about",
+            )
+
+
+def _attached(runs: Sequence[Run], names: tuple[str, ...], rows: Mapping[str, Sequence[Answer]]) -> Attached:
+    """Return the prompts of the runs as one table, with the rows to measure on."""
+    first = runs[0].prepared
+    numbers = {name: i for i, name in enumerate(first.prompts if len(runs) == 1 else names)}
+    examples = []
+    for i, run in enumerate(runs):
+        prepared = run.prepared
+        of_run = rows[names[i]] if len(runs) > 1 else [row for part in rows.values() for row in part]
+        encoded = prepared.encoder.encode_rows(of_run)
+        (encoded,), _ = taught_by_prompt(prepared.recipe, prepared.lm, prepared.prompts, [encoded])
+        examples += [replace(e, prompt=i) for e in encoded] if len(runs) > 1 else encoded
+    table = first.method
+    if len(runs) > 1:
+        with torch.no_grad():
+            fixed = [materialise(run.prepared.method) for run in runs]
+        table = Materialised([part.prompts[0] for part in fixed if part is not None])
+    return Attached(
+        first.lm,
+        table,
+        tuple(numbers),
+        examples,
+        replace(evaluator_of(first.recipe, first.lm, first.encoder), metrics=("kl",)),
+        together.has_sink(first.recipe),
+        first.recipe.train.seed,
+    )

@@ -1,0 +1,89 @@
+"""Several texts become prompts of one table, or apart, and are measured alone and attached together."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+import softprompt
+from softprompt.cli import main
+from softprompt.distillation import answers
+from softprompt.distillation.texts import texts_of
+from softprompt.errors import SoftPromptError
+
+TEXTS = {"a": "say it backwards, please, and loud", "b": "BE VERY SHORT", "c": "zzz 1 2 3 zzz"}
+WORDS = ["sun", "mud", "cake", "rain", "song", "ache", "gift", "loss", "tree", "fog"]
+SETTINGS = {"steps": 4, "batch_size": 4, "lr": 0.05, "dtype": "float32", "max_new_tokens": 6}
+
+
+@pytest.fixture
+def answered(tmp_path, monkeypatch):
+    """The teachers' answers are there: a random model ends its answers too rarely for a small test."""
+    monkeypatch.setattr(answers, "_identity", lambda recipe, lm: "same")
+    monkeypatch.setenv("SOFTPROMPT_CACHE", str(tmp_path / "cache"))
+    for name in TEXTS:
+        folder = tmp_path / "out-distill" / name
+        folder.mkdir(parents=True)
+        rows = [{"request": w, "answer": f"{name} {w[::-1]}", "teacher": "same"} for w in WORDS]
+        (folder / "requests.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return tmp_path
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_texts_become_prompts_and_are_measured_together(model_folder, answered, apart):
+    lm = softprompt.load(str(model_folder), dtype="float32")
+    more = {"apart": True} if apart else {"together": True}
+    result = softprompt.distill(lm, TEXTS, WORDS, vectors=4, output=answered / "out", **more, **SETTINGS)
+    assert set(result.shares) == set(TEXTS) and set(result.at_once) == {1, 2}
+    assert result.attached.share_with(1) == result.at_once[1]
+    with pytest.raises(SoftPromptError, match="4 prompts cannot be attached"):
+        result.attached.share_with(4)
+    saved = json.loads((answered / "out-distill" / "distill.json").read_text())
+    assert saved == json.loads(json.dumps(result.report()))
+    # attached by `compose`, they are the very prompts that were measured
+    names = [answered / "out" / n for n in "ab"] if apart else [f"{answered / 'out'}:{n}" for n in "ab"]
+    both = softprompt.concatenate(names, answered / "both", lm)
+    assert both.artifact.manifest["options"]["length"] == 7
+
+
+def test_texts_from_files_folders_and_tables(tmp_path):
+    (tmp_path / "more").mkdir()
+    for name in ("a.md", "more/a.md", "more/b.txt"):
+        (tmp_path / name).write_text("text")
+    rows = [{"name": "c", "text": "x"}, {"name": "d", "text": "y"}]
+    (tmp_path / "t.jsonl").write_text("\n".join(map(json.dumps, rows)))
+    assert list(texts_of([tmp_path / "more", tmp_path / "t.jsonl"])) == ["a", "b", "c", "d"]
+    with pytest.raises(SoftPromptError, match="two texts are called 'a'"):
+        texts_of([tmp_path / "a.md", tmp_path / "more"])
+    (tmp_path / "t.jsonl").write_text('{"name": "c", "body": "x"}')
+    with pytest.raises(SoftPromptError, match="no text"):
+        texts_of([tmp_path / "t.jsonl"])
+
+
+def test_the_command(model_folder, answered, capsys):
+    files = []
+    for name, text in TEXTS.items():
+        (answered / f"{name}.txt").write_text(text)
+        files += ["--system", str(answered / f"{name}.txt")]
+    (answered / "r.jsonl").write_text("\n".join(json.dumps({"request": word}) for word in WORDS))
+    settings = [
+        f"model={model_folder}",
+        f"output={answered / 'out'}",
+        "--vectors",
+        "3",
+        "template.chat=false",
+    ]
+    settings += [
+        "template.chat=false",
+        "steps=2",
+        "batch_size=4",
+        "dtype=float32",
+        "max_new_tokens=6",
+        "--together",
+    ]
+    assert main(["distill", *files, "--requests", str(answered / "r.jsonl"), *settings]) == 0
+    out = capsys.readouterr().out
+    assert "attached at once" in out and f"{answered / 'out'}:a" in out
+    assert main(["distill", *files[:2], *settings]) == 1
+    assert "--together is given with one text" in capsys.readouterr().err
