@@ -1,4 +1,4 @@
-"""`softprompt report` writes a comparison as one offline page and as Markdown, or its table for a paper."""
+"""`softprompt report` writes a comparison or a distillation as one offline page, and as Markdown."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from ..errors import SoftPromptError
 from .output import Json, Reply, open_in_browser, size
 
 Folder = Annotated[
-    Path, typer.Argument(metavar="FOLDER", help="The folder that compare wrote.", show_default=False)
+    Path,
+    typer.Argument(metavar="FOLDER", help="The folder of compare or distill.", show_default=False),
 ]
 
 
@@ -25,7 +26,7 @@ def report(
     ] = None,
     json: Json = False,
 ) -> Reply:
-    """Write the report of a comparison from its files.
+    """Write the report of a comparison, or of a distillation, from its files.
 
     report.html is one file that needs no network; report.md has the same numbers. With --latex or --csv, the
     main table is printed instead: scores with intervals and significance marks, seen and unseen rows, costs.
@@ -33,13 +34,16 @@ def report(
     \b
     Example:
       softprompt report runs/compare --open
+      softprompt report runs/sea --open
       softprompt report runs/compare --latex --output table.tex
     """
     from ..compare import report as reports
+    from ..distillation import report as distillation
 
     if latex or csv or output is not None:
         return _table(folder, latex, csv, output, open_page)
-    page = reports.write(folder)
+    distilled = distillation.folder_of(folder)
+    page = reports.write(folder) if distilled is None else distillation.write(distilled)
     if open_page:
         open_in_browser(page)
     markdown = page.with_suffix(".md")

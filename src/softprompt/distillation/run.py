@@ -64,9 +64,12 @@ class Distilled:
 
     def report(self) -> dict[str, Any]:
         """Return all figures, as `distill.json` holds them."""
+        manifest = self.run.artifact.manifest
         return {
             "artifact": str(self.run.artifact.path),
-            "method": self.run.artifact.manifest["method"],
+            "model": manifest["base"]["name"],
+            "method": manifest["method"],
+            **{key: manifest[key] for key in ("command", "versions") if key in manifest},
             "vectors": self.run.prepared.recipe.method.options().get("length"),
             **self.comparison.to_json(),
         }
