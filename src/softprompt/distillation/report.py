@@ -11,7 +11,7 @@ from .._system.files import write_text
 from ..errors import SoftPromptError
 from ..page import charts, html, markdown
 from ..page.blocks import Block, Figure, Panel, Report, Section, Table, Terms, Text
-from ..page.numbers import MISSING, Unit, count, p_value, plain, seconds, several, share, unit
+from ..page.numbers import MISSING, Unit, count, p_value, plain, seconds, several, share, tick, unit
 from ..page.style import COLOURS, SHAPES, Look
 
 FILE = "distill.json"
@@ -196,7 +196,7 @@ def _training(facts: Facts) -> list[Block]:
             title="Divergence on the dev requests while training",
             about="One curve for each seed: divergence from the text by step. Less is better.",
             labels=("step", "nats a token"),
-            say=(plain, plain),
+            say=(tick, plain),
         )
         for width in (charts.WIDE, charts.NARROW)
     ]
