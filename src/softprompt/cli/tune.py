@@ -126,6 +126,7 @@ def _data(run: Run) -> dict[str, Any]:
         "seconds": training["seconds"],
         "seconds_with_caches": training["seconds_with_caches"],
         "peak_memory_bytes": training["peak_memory_bytes"],
+        "leakage": training.get("leakage"),
         "trained_parameters": manifest["trained_parameters"],
         "carried": manifest["carried"],
         "remarks": manifest["data"].get("remarks", []),
@@ -149,6 +150,9 @@ def _text(run: Run) -> str:
         ("time", f"{duration(training['seconds'])}, {duration(training['seconds_with_caches'])} with caches"),
         ("memory", f"{size(training['peak_memory_bytes'])} at most"),
     ]
+    if (text := training.get("leakage")) is not None:
+        parts = [_change(text[name]) for name in ("before", "after")]
+        facts.append(("other text", f"{parts[1]} nats a token on unrelated text; at the start {parts[0]}"))
     prompt = f" --prompt {shlex.quote(run.artifact.prompts[0])}" if len(run.artifact.prompts) > 1 else ""
     folder = shlex.quote(str(path))
     return "\n".join(
@@ -163,3 +167,8 @@ def _text(run: Run) -> str:
             f"  softprompt eval {folder} --data FILE",
         ]
     )
+
+
+def _change(score: dict[str, Any]) -> str:
+    """Write the change on unrelated text with its interval."""
+    return f"{score['value']:+.3f} [{score['low']:+.3f}, {score['high']:+.3f}]"

@@ -29,6 +29,7 @@ _NAMES = {
     "train.steps": "the number of steps",
     "train.batch_size": "the batch size",
     "train.seed": "the seed",
+    "train.keep": "the share of general text",
     "train.eval_every": "the steps between evaluations",
     "template.input": "the input's template",
     "template.target": "the target's template",
@@ -36,7 +37,7 @@ _NAMES = {
     "prompts": "the prompts",
     "labels": "the labels",
 }
-_ROWS = {"train": "the training rows", "dev": "the dev rows"}
+_ROWS = {"train": "the training rows", "dev": "the dev rows", "keep": "the general text of train.keep"}
 _CHOOSE_ROWS = ("data.limit", "data.dev_fraction", "data.dev_limit")
 _SHOWN = 60  # characters of a value
 

@@ -28,6 +28,7 @@ PATHS: tuple[tuple[str, ...], ...] = (
     ("data", "dev"),
     ("data", "test"),
     ("teacher", "file"),
+    ("train", "keep_text"),
     ("compare", "unseen", "file"),
     *WRITTEN,
 )

@@ -16,6 +16,7 @@ from pydantic import model_validator
 from softprompt.config.sections.base import Name, Section, mistake
 from softprompt.config.sections.compare import CompareConfig
 from softprompt.config.sections.model import (
+    ADDED,
     CACHE_PLACE,
     WHERE,
     BaseConfig,
@@ -74,6 +75,7 @@ class Recipe(Section):
         unset["template"] = {key for key in added if not getattr(self.template, key)}
         unset["task"] = set() if self.task.kind == "preference" else {"beta"}
         unset["train"] = {key for key in (*WHERE, "together") if not getattr(self.train, key)}
+        unset["train"] |= {key for key in ADDED if getattr(self.train, key) is None}
         tracked = self.track.chosen()
         unset["track"] = set(TrackConfig.model_fields) - set(tracked) if tracked else True
         if self.task.objective == "targets":

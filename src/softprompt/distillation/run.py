@@ -13,6 +13,7 @@ from .. import methods
 from .._system.files import write_text
 from ..build import teacher_text
 from ..config.schema import Recipe
+from ..config.sections.model import KEEP
 from ..errors import SoftPromptError
 from ..evaluation.evaluator import evaluator_of
 from ..lm.base import LanguageModel
@@ -104,6 +105,8 @@ def distil(
     folder = Path(f"{recipe.output}-distill")
     seeds = number_of_seeds(recipe, seeds)
     _check(recipe, seeds, restart=restart, overwrite=overwrite, any_method=any_method)
+    if recipe.train.keep is None:
+        recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update={"keep": KEEP})})
     rows = None if requests is None else read_requests(requests, field)
     apart = None if measured is None else read_requests(measured, field, LEAST_MEASURED)
     if lm is None:

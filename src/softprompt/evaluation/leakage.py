@@ -42,15 +42,36 @@ def leakage(
     *,
     prompts: Sequence[int] | None = None,
     plain: LanguageModel | None = None,
+    base: Sequence[float] | None = None,
     chunk: int = CHUNK,
     lead: int = LEAD,
 ) -> Leakage:
     """Compute the loss on `text` (default: a page of prose) in chunks, with each of `prompts` and without.
 
     A chunk's first `lead` tokens are the input, with the prompt at its usual place; the others are the
-    target. `plain` is the base before training, if it was trained too (lora, full). Raises SoftPromptError
+    target. `plain` is the base before training, if it was trained too (lora, full), or `base` its losses
+    (`plain_losses`). Raises SoftPromptError
     for a model that does not predict text, and a text without two chunks.
     """
+    chunks = _chunks(lm, text, chunk, lead)
+    chosen = range(method.num_prompts) if prompts is None else prompts
+    base = _losses(plain or lm, NoPrompt(1), chunks, lead, 0) if base is None else base
+    losses = [_losses(lm, method, chunks, lead, prompt) for prompt in chosen]
+    change = [sum(row) / len(row) - before for before, *row in zip(base, *losses, strict=True)]
+    tokens = [chunk - lead] * len(chunks)
+    return Leakage(share(change, tokens), sum(base) / sum(tokens), len(chunks), len(losses))
+
+
+@torch.no_grad()
+def plain_losses(
+    lm: LanguageModel, text: str | None = None, *, chunk: int = CHUNK, lead: int = LEAD
+) -> list[float]:
+    """Compute the loss of each chunk without a prompt, in nats, as `leakage` does. Raises as it does."""
+    return _losses(lm, NoPrompt(1), _chunks(lm, text, chunk, lead), lead, 0)
+
+
+def _chunks(lm: LanguageModel, text: str | None, chunk: int, lead: int) -> list[list[int]]:
+    """Cut the text into chunks of token ids."""
     if lm.answers != "next":
         raise SoftPromptError(
             "leakage is measured on models that predict text",
@@ -65,12 +86,7 @@ def leakage(
             why="an interval over chunks needs two",
             fix="give a longer text, or a smaller chunk",
         )
-    chosen = range(method.num_prompts) if prompts is None else prompts
-    base = _losses(plain or lm, NoPrompt(1), chunks, lead, 0)
-    losses = [_losses(lm, method, chunks, lead, prompt) for prompt in chosen]
-    change = [sum(row) / len(row) - before for before, *row in zip(base, *losses, strict=True)]
-    tokens = [chunk - lead] * len(chunks)
-    return Leakage(share(change, tokens), sum(base) / sum(tokens), len(chunks), len(losses))
+    return chunks
 
 
 def _losses(

@@ -23,7 +23,8 @@ from .learner import Optimization
 
 #: Where and how numbers are computed: they agree to rounding. The precision that was chosen counts.
 HOW = {"dtype", "threads", "gradient_checkpointing", "apart"}
-HOW |= {"cache", "cache_budget_mb", "cache_disk_mb", "cache_folder", *WHERE}
+#: The rows of general text count, and not the file that they come from.
+HOW |= {"keep_text", "cache", "cache_budget_mb", "cache_disk_mb", "cache_folder", *WHERE}
 #: What the encoded rows contain already, or what has its own place in the identity.
 IN_ROWS = {"labels", "words", "tags", "choices", "references", "verbalizer"}
 #: Fields of an example that follow from others, or are counted as texts.

@@ -84,7 +84,7 @@ class Learner:
     """Holds named parameters ("prompt.…", "base.…") and all that their training needs between two steps.
 
     `lengths` are the lengths of its rows. Where they are given, it resumes from `start`, and writes
-    `checkpoints`. `resumed_from` is the step of `start`.
+    `checkpoints`. `resumed_from` is the step of `start`. `step_rows` may add rows to those of a step.
     """
 
     def __init__(
@@ -96,13 +96,14 @@ class Learner:
         *,
         checkpoints: Checkpoints | None = None,
         start: Saved | None = None,
+        step_rows: Callable[[int, list[int]], list[int]] = lambda step, rows: rows,
     ) -> None:
         self.parameters, self.optimization = dict(parameters), optimization
         self.stopped: Stopped | None = None
         self._sampler = BatchSampler(
             lengths, optimization.batch_size, optimization.seed, optimization.batch_tokens
         )
-        self._dev_score, self._checkpoints = dev_score, checkpoints
+        self._dev_score, self._checkpoints, self._step_rows = dev_score, checkpoints, step_rows
         self._optimizer = _optimizer(self.parameters, optimization)
         self.state, self._best = TrainingCounts(), self._copy()
         if start is not None:
@@ -117,7 +118,7 @@ class Learner:
     @property
     def rows(self) -> list[int]:
         """Return the row numbers of the next step."""
-        return self._sampler.batch(self.state.step)
+        return self._step_rows(self.state.step, self._sampler.batch(self.state.step))
 
     @property
     def lr(self) -> float:

@@ -28,8 +28,12 @@ def manifest(
     moved: float | None,
     remarks: Sequence[Remark],
     seconds: float,
+    leakage: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Return all of the manifest except the files' hashes. `seconds` are those of the last evaluation."""
+    """Return all of the manifest except the files' hashes.
+
+    `seconds` are those of the last evaluation; `leakage` is the change on unrelated text, if it was measured.
+    """
     recipe, lm = prepared.recipe, prepared.lm
     return {
         "method": recipe.method.name,
@@ -65,6 +69,7 @@ def manifest(
             "history": outcome.history,
             "dev_key": list(dev_key(dev).key),
             "moved": moved,
+            **({} if leakage is None else {"leakage": leakage}),
         },
         "identity": prepared.identity(),
         "dev": dev.to_json(),

@@ -37,6 +37,7 @@ from ..methods.transfer import Carried
 from ..tracking import registry as tracking
 from . import data_parallel, decisive, demonstrations, together
 from .activation_memory import backward_bytes, largest_batch
+from .keep import GeneralText, general_text_of
 from .micro_batch import at_once
 from .sampler import BatchSampler, row_lengths
 from .teachers import Beginnings, taught_by_prompt
@@ -60,8 +61,16 @@ class Prepared:
     carried: Carried | None = None  # how the start came from another base model
     raw: Mapping[str, str] = field(default_factory=dict)  # hashes of the rows as they were read
     world: World = ALONE  # the processes that train it together
+    keep: GeneralText | None = None  # text on which the model stays near the plain one
     start: str | None = None  # hash of the module that the user built and gave as the start
     combinations: tuple[tuple[int, ...], ...] = ()  # of `together.expanded`: what a row's prompt number means
+
+    def step_rows(self, step: int, rows: Sequence[int]) -> list[int]:
+        """Return a step's training rows, by number, and its rows of general text, numbered -1, -2, …"""
+        if self.keep is None:
+            return list(rows)
+        general = self.keep.rows(step, [self.train[i] for i in rows])
+        return [*rows, *(-1 - i for i in general)]
 
     @property
     def trained_parameters(self) -> int:
@@ -75,16 +84,17 @@ class Prepared:
             content["method.encoder"] = InputFeatures(self.lm, self.method.reads).key
         if self.start is not None:
             content["method"] = self.start
+        general = {} if self.keep is None else {"keep": self.keep.fingerprint}
         return {
             "format": FORMAT,
             "settings": decisive.settings(self.recipe)
             | {"prompts": list(self.prompts), "labels": list(self.encoder.labels or ())},
-            "rows": {"train": decisive.rows(self.train), "dev": decisive.rows(self.dev)},
+            "rows": {"train": decisive.rows(self.train), "dev": decisive.rows(self.dev)} | general,
             "base": self.base,
             # dtype=auto depends on the machine
             "dtype": str(self.lm.dtype).removeprefix("torch."),
             "content": content,
-            "raw": self.raw,
+            "raw": {**self.raw, **general},
             "about": decisive.about(self.recipe),
         }
 
@@ -132,6 +142,7 @@ def prepare(
     shown = None
     if demonstrations.starts_with_demonstrations(recipe):
         recipe, train, shown = demonstrations.chosen(recipe, lm, encoder, train, dev)
+    keep = general_text_of(recipe, lm, prompts)  # of the plain model: before the base is trained
     carried: list[Carried] = []
     method = build_method(
         recipe,
@@ -164,6 +175,7 @@ def prepare(
         carried[0] if carried else None,
         {"train": fingerprint(train_rows), "dev": fingerprint(held)},
         world,
+        keep,
         None if module is None else from_module.digest(module),
     )
 

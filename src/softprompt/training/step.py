@@ -3,7 +3,7 @@
 The rows of several learners go into one batch, each under its own prompt, over one cache of inputs. That
 costs less than a pass for each learner as long as a pass is too small to fill the machine; larger passes
 stay separate. A step that is too large for one pass is taken in several, whose gradients are added: the same
-step, in less memory.
+step, in less memory. Rows of general text (`keep`) have passes of their own: their loss is another one.
 """
 
 from __future__ import annotations
@@ -26,11 +26,13 @@ from ..lm.base import LanguageModel
 from ..methods.base import SoftPrompt
 from ..methods.side_by_side import SideBySide
 from .hiding import hidden_columns
-from .losses import Objective, objective_of, token_losses
+from .losses import Objective, objective_of, teacher_divergences, token_losses
 from .micro_batch import at_once
 from .prepare import Prepared
 from .together import method_of
 from .trained import named_parameters
+
+GENERAL = 0.5  # the largest weight of general text in a step (see `keep`)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,7 @@ class StepPart:
     soft_tokens: int = 0  # positions of the prompt, a row
     objective: Objective = token_losses
     seed: int = 0
+    general: Sequence[Example] = ()  # rows of general text (see `keep`), numbered -1, -2, …
 
     @staticmethod
     def of(run: Prepared) -> StepPart:
@@ -59,7 +62,20 @@ class StepPart:
             0 if shared else run.plan.soft_tokens,
             objective_of(run.recipe.task),
             run.recipe.train.seed,
+            () if run.keep is None else run.keep.examples,
         )
+
+    def row(self, number: int) -> Example:
+        """Return a row by its number: an example, or a row of general text."""
+        return self.general[-1 - number] if self.is_general(number) else self.examples[number]
+
+    def is_general(self, number: int) -> bool:
+        """Return whether a number is that of a row of general text."""
+        return number < 0
+
+    def split(self, numbers: Sequence[int]) -> tuple[list[int], list[int]]:
+        """Split the numbers of a step's rows into those of examples and those of general text."""
+        return [i for i in numbers if not self.is_general(i)], [i for i in numbers if self.is_general(i)]
 
     def tokens(self, example: Example) -> int:
         """Count the positions that are computed with gradient: of a row, or of both sides of a pair."""
@@ -100,14 +116,18 @@ class TrainStep:
         """Return the mean loss of each (part by number, its rows); add their gradients to the parameters.
 
         The gradient of a sum of losses is right for each part, since parts share no parameter. Every target
-        of a part counts the same, in whatever pass or process it is computed.
+        of a part counts the same, in whatever pass or process it is computed; those of general text together
+        never count more than the others.
         """
-        counts = [self._losses(index, rows) for index, rows in chosen]
+        weights = [self._weights(index, rows) for index, rows in chosen]
         totals = [torch.zeros((), device=self._lm.device) for _ in chosen]
         mine = self._passes(self._shares(chosen))
         for one_pass in mine:
             sums = self._sums(one_pass)
-            losses = [loss / counts[place] for (place, _, _), loss in zip(one_pass, sums, strict=True)]
+            losses = [
+                loss * weights[place][self._parts[index].is_general(rows[0])]
+                for (place, index, rows), loss in zip(one_pass, sums, strict=True)
+            ]
             # a loss that is not finite must not spoil the sum: it ends its own part only
             finite = [loss for loss in losses if bool(torch.isfinite(loss.detach()))]
             if self._lm.is_sharded:  # of one part, which it ends; all processes must go through the layers
@@ -124,7 +144,9 @@ class TrainStep:
     def _shares(
         self, chosen: Sequence[tuple[int, list[int]]], rank: int | None = None
     ) -> list[tuple[int, list[int]]]:
-        return [(index, self._world.share(rows, rank)) for index, rows in chosen]
+        parts = [(index, self._parts[index].split(rows)) for index, rows in chosen]
+        share = self._world.share
+        return [(index, share(rows, rank) + share(general, rank)) for index, (rows, general) in parts]
 
     def _keep_step(self, chosen: Sequence[tuple[int, list[int]]], done: int) -> None:
         """Run the base as often as the process with the most passes does, without an effect on a gradient."""
@@ -151,22 +173,35 @@ class TrainStep:
     def _trained(self, part: int) -> list[Tensor]:
         return list(named_parameters(self._lm, self._parts[part].method).values())
 
-    def _losses(self, index: int, rows: list[int]) -> int:
-        examples = [self._parts[index].examples[row] for row in rows]
-        return sum(1 if example.rejected_ids else len(example.target_ids) for example in examples)
+    def _weights(self, index: int, rows: list[int]) -> tuple[float, float]:
+        """Return the weight of one loss of a step's rows, and of one of its general text."""
+        part = self._parts[index]
+        counts = [
+            sum(1 if example.rejected_ids else len(example.target_ids) for example in map(part.row, numbers))
+            for numbers in part.split(rows)
+        ]
+        share = min(GENERAL, counts[1] / max(1, sum(counts)))
+        return (1 - share) / max(1, counts[0]), share / max(1, counts[1])
 
     def _passes(self, chosen: Sequence[tuple[int, list[int]]]) -> list[list[tuple[int, int, list[int]]]]:
         """Split into passes of (place in `chosen`, part, rows): all parts at once, or one part in pieces."""
-        if not any(rows for _, rows in chosen):
-            return []
-        if len(chosen) > 1:
-            return [[(place, index, rows) for place, (index, rows) in enumerate(chosen)]]
-        index, rows = chosen[0]
-        lengths = [self._parts[index].tokens(self._parts[index].examples[row]) for row in rows]
+        halves = [(index, self._parts[index].split(rows)) for index, rows in chosen]
+        return [
+            one_pass
+            for half in (0, 1)
+            for one_pass in self._alike([(index, parts[half]) for index, parts in halves])
+        ]
+
+    def _alike(self, chosen: Sequence[tuple[int, list[int]]]) -> list[list[tuple[int, int, list[int]]]]:
+        """Split rows that have the same kind of loss into passes."""
+        filled = [(place, index, rows) for place, (index, rows) in enumerate(chosen) if rows]
+        if len(filled) != 1:
+            return [filled] if filled else []
+        place, index, rows = filled[0]
+        lengths = [self._parts[index].tokens(self._parts[index].row(row)) for row in rows]
         order = sorted(range(len(rows)), key=lengths.__getitem__)
         return [
-            [(0, index, [rows[place] for place in batch])]
-            for batch in by_tokens(order, lengths, self._most[0])
+            [(place, index, [rows[i] for i in batch])] for batch in by_tokens(order, lengths, self._most[0])
         ]
 
     def _sums(self, one_pass: Sequence[tuple[int, int, list[int]]]) -> list[Tensor]:
@@ -177,8 +212,9 @@ class TrainStep:
             (k, self._starts[index] + row, side)
             for k, (_, index, rows) in enumerate(one_pass)
             for row in rows
-            for side in self._parts[index].examples[row].sides()
+            for side in self._parts[index].row(row).sides()
         ]
+        general = first.is_general(one_pass[0][2][0])
         batch = collate([side for _, _, side in sides], lm.device)
         owner = torch.tensor([k for k, _, _ in sides], device=lm.device)
         method: SoftPrompt = first.method
@@ -187,11 +223,11 @@ class TrainStep:
             offsets = torch.tensor(method.offsets, device=lm.device)
             batch = replace(batch, prompt_ids=batch.prompt_ids + offsets[owner])
         batch = replace(batch, hidden=self._hidden(one_pass, lm.device))
-        numbers = [number for _, number, _ in sides]
-        batch, context = self._cache.fill(batch, numbers, method.reads), None
+        cache, numbers = InputCache() if general else self._cache, [number for _, number, _ in sides]
+        batch, context = cache.fill(batch, numbers, method.reads), None
         if not first.is_full:
-            context = self._cache.context(numbers) or lm.context(batch)
-        losses = first.objective(lm, method, batch, context)
+            context = cache.context(numbers) or lm.context(batch)
+        losses = (teacher_divergences if general else first.objective)(lm, method, batch, context)
         if len(parts) == 1:
             return [losses.values.sum()]
         owners = owner[losses.rows]
@@ -205,7 +241,7 @@ class TrainStep:
         for _, index, numbers in one_pass:
             part, step = self._parts[index], self._step_of(index)
             for number in numbers:
-                example = part.examples[number]
+                example = part.row(number)
                 columns = hidden_columns(part.method.hiding, example.demonstration, part.seed, step, number)
                 rows += [columns] * len(example.sides())
         width = max(len(columns) for columns in rows)

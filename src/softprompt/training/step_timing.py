@@ -60,7 +60,7 @@ def round_seconds(runs: Sequence[Prepared], repeats: int = REPEATS) -> float:
     parameters = [named_parameters(run.lm, run.method) for run in runs]
     kept = [{name: p.detach().clone() for name, p in named.items()} for named in parameters]
     steps = TrainStep(first.lm, [StepPart.of(run) for run in runs], cache)
-    whole = [list(range(len(run.train))) for run in runs]
+    whole = [run.step_rows(0, range(len(run.train))) for run in runs]
     ends: list[float] = []
     hows = [replace(optimization(run.recipe), steps=1 + repeats, patience=None) for run in runs]
 

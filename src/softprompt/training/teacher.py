@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from torch import Tensor
+
 from .._system.progress import task
 from ..cache import disk_store
 from ..cache.folders import cache_place
@@ -39,20 +41,30 @@ def taught(
     with task("the teacher's distributions", sum(map(len, about.values()))) as progress:
         done = 0
         for chunk in sorted(about):
-            kept = TeacherDistributions(lm, about[chunk], recipe.teacher.top_k)
-            store = disk_store.open_or_build(
-                cache_place(recipe),
-                kept,
-                about[chunk],
-                progress=lambda n, _, before=done: progress.at(before + n),
-            )
+            known = distributions(recipe, lm, about[chunk], lambda n, _, before=done: progress.at(before + n))
             done += len(about[chunk])
             progress.at(done)
-            rows |= {id(e): kept.assemble([store.row(kept.name(e))])[0] for e in about[chunk]}
+            rows |= {id(e): teacher for e, teacher in zip(about[chunk], known, strict=True)}
     return [
         [replace(example, teacher=rows[id(e)]) for example, e in zip(part, known, strict=True)]
         for part, known in zip(parts, shown, strict=True)
     ], beginning([e.input_ids for e in max(about.values(), key=len)])
+
+
+def distributions(
+    recipe: Recipe,
+    lm: LanguageModel,
+    examples: Sequence[Example],
+    progress: disk_store.Progress | None = None,
+) -> list[tuple[Tensor, Tensor]]:
+    """Return the plain model's distributions at each example's target: ids [T, k] and log-probabilities
+    [T, k].
+
+    They are kept in the folder of caches. What all inputs begin with is computed once.
+    """
+    kept = TeacherDistributions(lm, examples, recipe.teacher.top_k)
+    store = disk_store.open_or_build(cache_place(recipe), kept, examples, progress=progress)
+    return kept.assemble([store.row(kept.name(example)) for example in examples])
 
 
 def _shown(encoder: TeacherEncoder, example: Example) -> Example:

@@ -47,11 +47,12 @@ class Tracking:
 
     def step(self, event: Event) -> None:
         """Write a step that a run took. Tokens are those of its rows: inputs and targets, without padding."""
-        i, examples = event.learner, self._runs[event.learner].train
+        i, run = event.learner, self._runs[event.learner]
+        examples, general = run.train, () if run.keep is None else run.keep.examples
         if i not in self.sessions:
             return
         # rows that are read with other prompts each time are numbered on (`together.expanded`)
-        rows = [examples[row % len(examples)] for row in event.rows]
+        rows = [examples[row % len(examples)] if row >= 0 else general[-1 - row] for row in event.rows]
         tokens = sum(len(e.input_ids) + e.answer_tokens for e in rows)
         self._seconds[i] += event.seconds
         line: dict[str, Any] = {

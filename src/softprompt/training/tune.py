@@ -21,7 +21,7 @@ from ..errors import SoftPromptError
 from ..evaluation.evaluator import evaluator_of
 from ..evaluation.records import Evaluation
 from ..lm import finetune
-from . import numerics
+from . import leakage, numerics
 from .base_notes import base_notes
 from .caches import open_shared_caches
 from .checkpoint import Checkpoints, together
@@ -153,9 +153,9 @@ def _train(
     plain_results = [Evaluation({}) for _ in missing]
     if plain:  # now and not after training: a base that is trained too is still the plain model
         plain_results = plain_evaluations([scorers[i] for i in missing], text_rows)
+    untouched = [leakage.start(run) if i in missing else (None, None) for i, run in enumerate(runs)]
     starts = [trained_copy(run.method) for run in runs]  # before a checkpoint is read: what `prepare` built
-    lengths = [row_lengths(run.train, run.recipe.train.batch_tokens) for run in read]
-    learners = _learners(runs, missing, lengths, scorers, hooks)
+    learners = _learners(runs, missing, read, scorers, hooks)
     done = max(learner.resumed_from for learner in learners)
     tracking.begin({i: learners[i].resumed_from for i in missing})
     _note_ways(runs, [learners[i] for i in missing])
@@ -196,6 +196,7 @@ def _train(
             moved=moved(run.method, starts[i]),
             remarks=remarks_by_run[i],
             seconds=time.perf_counter() - started,
+            leakage=leakage.change(run, *untouched[i]),
         )
         saved = world.first(
             lambda run=run, content=content: artifacts.save(
@@ -210,13 +211,13 @@ def _train(
 def _learners(
     runs: Sequence[Prepared],
     missing: Sequence[int],
-    lengths: Sequence[Sequence[int]],
+    read: Sequence[Prepared],
     scorers: Sequence[DevScorer],
     hooks: Hooks,
 ) -> list[Learner]:
     """Make one learner a run, resumed where it was stopped; that of a finished run has ended.
 
-    `lengths` are those of the rows of each run's steps.
+    `read` are the runs with the rows that their steps read.
     """
     checkpoints = {
         i: Checkpoints(Path(runs[i].recipe.output) / "checkpoint", runs[i].identity(), hooks.stage)
@@ -229,11 +230,12 @@ def _learners(
     for i, run in enumerate(runs):
         learner = Learner(
             named_parameters(run.lm, run.method),
-            lengths[i],
+            row_lengths(read[i].train, run.recipe.train.batch_tokens),
             scorers[i],
             optimization(run.recipe),
             checkpoints=checkpoints.get(i) if world.rank == 0 else None,
             start=starts.get(i),
+            step_rows=read[i].step_rows,
         )
         world.copy_first(list(learner.parameters.values()))
         if i not in checkpoints:

@@ -11,6 +11,7 @@ Positive = Annotated[int, Field(ge=1, le=10**12)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]  # a learning rate
 Name = Annotated[str, Field(min_length=1)]
 Inside = Annotated[float, Field(gt=0, lt=1)]
+Share = Annotated[float, Field(ge=0, lt=1)]
 Fraction = Annotated[float, Field(ge=0, le=1)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Seed = Annotated[int, Field(ge=0, lt=2**32)]

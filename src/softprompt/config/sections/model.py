@@ -6,7 +6,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import ConfigDict, Field, model_serializer
 
-from softprompt.config.sections.base import Fraction, Name, NonNegative, Positive, Rate, Section, Seed
+from softprompt.config.sections.base import (
+    Fraction,
+    Name,
+    NonNegative,
+    Positive,
+    Rate,
+    Section,
+    Seed,
+    Share,
+)
 
 
 class ModelConfig(Section):
@@ -84,8 +93,19 @@ class TrainConfig(Section):
     devices: Positive | Literal["auto"] | None = None  # processes on this machine, one for each GPU
     shard: bool = False  # the frozen base is split over the devices, instead of a copy on each
     together: bool | Positive = False  # a row sees its own prompt and others; how many at most (true: 8)
+    # general text on which the model stays as without vectors, as a share of the training tokens; None: 0, or
+    # KEEP where a text is distilled or `keep_text` is given
+    keep: Share | None = None
+    keep_text: Name | None = None  # a file of general text; None: the plain model writes it
     apart: bool = False  # each prompt of `data.prompt_field` alone: optimizer, early stop, artifact
 
+    @property
+    def kept_share(self) -> float:
+        """Return the share of general text among the training tokens."""
+        return (KEEP if self.keep_text is not None else 0.0) if self.keep is None else self.keep
 
+
+KEEP = 0.05  # the default share of general text, where there is any
 CACHE_PLACE = ("cache_folder", "cache_disk_mb")
+ADDED = ("keep", "keep_text")  # later than the others: written only where they are set
 WHERE = ("devices", "shard")  # which devices compute; the numbers agree to rounding
