@@ -23,7 +23,7 @@ if TYPE_CHECKING:
         PTuning,
         ResidualPromptTuning,
     )
-    from .model import SoftPromptModel, attach
+    from .model import PromptCollator, SoftPromptModel, attach
     from .model.trl_trainers import DPOTrainer as DPOTrainer
     from .model.trl_trainers import GRPOTrainer as GRPOTrainer
     from .model.trl_trainers import KTOTrainer as KTOTrainer
@@ -38,6 +38,7 @@ __all__ = [
     "MultitaskPromptTuning",
     "PTuning",
     "PrefixTuning",
+    "PromptCollator",
     "PromptTuning",
     "ResidualPromptTuning",
     "SoftPromptError",
@@ -63,7 +64,7 @@ _HOMES = {
     "push": "artifacts.hub.upload",
     **dict.fromkeys(("Tuned", "average", "compare_methods", "concatenate", "open_prompt"), "api"),
     **dict.fromkeys(("distill", "scale", "search", "tune"), "api"),
-    **dict.fromkeys(("SoftPromptModel", "attach"), "model"),
+    **dict.fromkeys(("PromptCollator", "SoftPromptModel", "attach"), "model"),
     # not in __all__: they need TRL, and `import *` would too
     **dict.fromkeys(("DPOTrainer", "GRPOTrainer", "KTOTrainer"), "model.trl_trainers"),
     **dict.fromkeys(

@@ -27,10 +27,9 @@ TARGETS = [[9, 10, 11], [14, 15], [23, 24, 25, 26], [35], [42, 43, 44], [54, 55]
 STEPS, LR = 3, 1e-2
 
 
-def new_model(config=None):
-    return attach(
-        tiny_model("llama"), tiny_tokenizer(), config or softprompt.PromptTuning(length=3, placement="after")
-    )
+def new_model(config=None, prompts=("default",)):
+    config = config or softprompt.PromptTuning(length=3, placement="after")
+    return attach(tiny_model("llama"), tiny_tokenizer(), config, prompts=prompts)
 
 
 def rows():
@@ -58,9 +57,9 @@ def arguments(tmp_path, kind=TrainingArguments, **changes):
         return kind(**usual | changes)
 
 
-def mean_loss(lm, method, inputs, targets):
+def mean_loss(lm, method, inputs, targets, prompts=None):
     """The loss written by hand: the mean over all target tokens, from the engine's logits."""
-    batch = batch_of_ids(inputs, targets)
+    batch = batch_of_ids(inputs, targets, prompts)
     logits = lm.logits(batch, injection_for(lm, method, batch)).float()
     taken = torch.log_softmax(logits, -1).gather(2, batch.target_ids[:, :, None])[:, :, 0]
     return -taken[batch.target_mask].mean()
@@ -108,9 +107,9 @@ def answers():
     return texts(TARGETS), texts([[70 + i, 71] for i in range(len(TARGETS))])
 
 
-def log_probability(lm, method, inputs, targets):
+def log_probability(lm, method, inputs, targets, prompts=None):
     """Of each row's target, with the vectors or, without a method, by the base alone: [rows]."""
-    batch = batch_of_ids(inputs, targets)
-    logits = lm.logits(batch, injection_for(lm, method, batch) if method is not None else None).float()
+    batch = batch_of_ids(inputs, targets, prompts)
+    logits = lm.logits(batch, injection_for(lm, method, batch) if method is not None else None)
     taken = torch.log_softmax(logits, -1).gather(2, batch.target_ids[:, :, None])[:, :, 0]
     return (taken * batch.target_mask).sum(1)

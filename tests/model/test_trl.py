@@ -55,44 +55,43 @@ def test_trl_sft(tmp_path):
     same_vectors(model, twin)
 
 
-def dpo_loss(lm, method, beta):
+def dpo_loss(lm, method, beta, prompts=None):
     """Rafailov et al. 2023, equation 7; the reference is the base without vectors."""
     end = tiny_tokenizer().eos_token_id
     chosen = [[*row, end] for row in TARGETS]
     rejected = [[70 + i, 71, end] for i in range(len(TARGETS))]
     with torch.no_grad():
         reference = log_probability(lm, None, INPUTS, chosen) - log_probability(lm, None, INPUTS, rejected)
-    policy = log_probability(lm, method, INPUTS, chosen) - log_probability(lm, method, INPUTS, rejected)
+    policy, against = (log_probability(lm, method, INPUTS, each, prompts) for each in (chosen, rejected))
+    policy = policy - against
     return -logsigmoid(beta * (policy - reference)).mean()
 
 
 def test_trl_dpo_has_the_gradient_of_the_formula(tmp_path):
-    model, twin = new_model(), new_model()
-    chosen, rejected = answers()
-    reference = model.reference()
-    trainer = trl.DPOTrainer(
-        model,
-        ref_model=reference,
-        args=arguments(tmp_path, trl.DPOConfig, max_length=32, gradient_checkpointing=False, beta=0.3),
-        train_dataset=dataset(prompt=texts(INPUTS), chosen=chosen, rejected=rejected),
-        processing_class=tiny_tokenizer(),
-    )
-    lm = base()
-    expected = dpo_loss(lm, twin.soft_prompt, 0.3)
+    """In float64, where the order of sums is no matter. TRL's own log-probabilities are float32."""
+    exact, exact_twin = new_model(), new_model()
+    for each in (exact, exact_twin):
+        each.double().soft_prompt.double()
+    columns = dict(zip(("chosen", "rejected"), answers(), strict=True))
+    usual = {"max_length": 32, "gradient_checkpointing": False, "beta": 0.3}
+    of_rows = {
+        "train_dataset": dataset(prompt=texts(INPUTS), **columns),
+        "processing_class": tiny_tokenizer(),
+    }
+    trainer = trl.DPOTrainer(exact, args=arguments(tmp_path, trl.DPOConfig, **usual), **of_rows)
+    expected = dpo_loss(CausalLM(tiny_model("llama").double(), None, "llama"), exact_twin.soft_prompt, 0.3)
     expected.backward()
-    batch = next(iter(trainer.get_train_dataloader()))
-    loss = trainer.compute_loss(model, batch)
+    loss = trainer.compute_loss(exact, next(iter(trainer.get_train_dataloader())))
     loss.backward()
     assert loss.item() == pytest.approx(expected.item(), abs=1e-6)
-    for one, other in zip(model.soft_prompt.parameters(), twin.soft_prompt.parameters(), strict=True):
-        assert (one.grad - other.grad).abs().max() <= 1e-6 * max(1.0, float(other.grad.abs().max()))
-    twin.zero_grad()
+    for one, other in zip(exact.soft_prompt.parameters(), exact_twin.soft_prompt.parameters(), strict=True):
+        assert other.grad.abs().max() > 0.1 and (one.grad - other.grad).abs().max() <= 1e-6
+    model, twin, lm = new_model(), new_model(), base()
+    trainer = trl.DPOTrainer(model, args=arguments(tmp_path, trl.DPOConfig, **usual), **of_rows)
     trainer.train()
     losses = trained_by_hand(twin, lambda: dpo_loss(lm, twin.soft_prompt, 0.3))
     assert logged(trainer) == pytest.approx(losses, abs=1e-5)
     same_vectors(model, twin)
-    shared = {p.data_ptr() for p in reference.parameters()}
-    assert shared == {p.data_ptr() for n, p in model.named_parameters() if not n.startswith("soft_prompt.")}
 
 
 def kto_loss(lm, method, beta):
@@ -158,11 +157,13 @@ def grpo_loss(lm, method, seen, beta):
     return (ratio * (beta * kl - advantages[:, None]) * batch.target_mask).sum() / batch.target_mask.sum()
 
 
-@pytest.mark.parametrize(("beta", "placement"), [(0.0, "after"), (0.5, "before")])
-def test_trl_grpo_is_the_loop_of_its_formula(tmp_path, beta, placement):
+@pytest.mark.parametrize(
+    ("home", "beta", "placement"), [(trl, 0.0, "after"), (trl, 0.5, "before"), (softprompt, 0.5, "after")]
+)
+def test_trl_grpo_is_the_loop_of_its_formula(tmp_path, home, beta, placement):
     config = softprompt.PromptTuning(length=3, placement=placement)
     model, twin = new_model(config), new_model(config)
-    trainer = softprompt.GRPOTrainer(
+    trainer = home.GRPOTrainer(
         model,
         reward_funcs=reward,
         args=arguments(
@@ -239,27 +240,94 @@ def of_kind(kind, tmp_path, model, reference=None, *, home=trl, **settings):
 
 
 @pytest.mark.parametrize("kind", ["DPO", "KTO"])
-@pytest.mark.parametrize("early", [True, False])
-def test_the_trainers_of_softprompt_have_the_reference_of_the_formula(kind, early, tmp_path):
-    """Where TRL reads the reference off the model, the first loss is log 2 (DPO) or a half (KTO)."""
-    trainer = of_kind(kind, tmp_path, new_model(), home=softprompt, precompute_ref_log_probs=early)
+@pytest.mark.parametrize(
+    ("home", "early"), [(trl, False), (trl, True), (softprompt, False), (softprompt, True)]
+)
+def test_without_a_reference_it_is_the_base_that_is_in_memory(kind, home, early, tmp_path):
+    """If the reference had the vectors, the first loss would be log 2 (DPO) or a half (KTO)."""
+    model = new_model()
+    trainer = of_kind(kind, tmp_path, model, home=home, precompute_ref_log_probs=early)
+    own = {p.data_ptr() for name, p in model.named_parameters() if not name.startswith("soft_prompt.")}
+    if trainer.ref_model is not None:
+        assert {p.data_ptr() for p in trainer.ref_model.parameters()} == own
+    assert (trainer.ref_model is None) == (early and home is trl)
     trainer.train()
     loss = {"DPO": dpo_loss, "KTO": kto_loss}[kind](base(), new_model().soft_prompt, 0.3)
     assert logged(trainer) == pytest.approx([loss.item()], abs=1e-5)
+
+
+def test_a_model_without_a_prompt_has_the_reference_that_trl_loads(tmp_path, monkeypatch):
+    of_kind("DPO", tmp_path, new_model())  # TRL's trainers share references from now on
+    plain, loaded = tiny_model("llama"), tiny_model("llama")
+    monkeypatch.setattr(type(plain), "from_pretrained", lambda *args, **kwargs: loaded)
+    monkeypatch.setattr("transformers.AutoConfig.from_pretrained", lambda *args, **kwargs: plain.config)
+    plain.config.architectures = ["LlamaForCausalLM"]
+    assert of_kind("DPO", tmp_path, plain).ref_model is loaded
 
 
 @pytest.mark.parametrize("kind", ["DPO", "KTO"])
-def test_a_reference_with_vectors_is_refused(kind, tmp_path):
-    with pytest.raises(SoftPromptError, match="would have the vectors") as error:
-        of_kind(kind, tmp_path, new_model(), precompute_ref_log_probs=True).train()
-    assert "ref_model=model.reference()" in error.value.fix
+@pytest.mark.parametrize("given", [True, False])
+def test_a_reference_that_follows_is_refused(kind, given, tmp_path):
     model = new_model()
-    trainer = of_kind(kind, tmp_path, model, model.reference(), precompute_ref_log_probs=True)
+    for home in (trl, softprompt):
+        with pytest.raises(SoftPromptError, match="nothing to copy"):
+            of_kind(
+                kind, tmp_path, model, model.reference() if given else None, home=home, sync_ref_model=True
+            )
+
+
+@pytest.mark.parametrize("kind", ["SFT", "DPO"])
+def test_a_table_of_prompts_is_trained_by_a_column_of_names(kind, tmp_path):
+    names, config = ("joke", "fact"), softprompt.PromptTuning(length=2, placement="before")
+    model, twin = new_model(config, names), new_model(config, names)
+    chosen, rejected = answers()
+    columns = {"completion": chosen} if kind == "SFT" else {"chosen": chosen, "rejected": rejected}
+    trainer = getattr(trl, f"{kind}Trainer")(
+        model,
+        args=arguments(
+            tmp_path,
+            getattr(trl, f"{kind}Config"),
+            max_length=32,
+            remove_unused_columns=False,
+            **({} if kind == "SFT" else {"beta": 0.3}),
+        ),
+        train_dataset=dataset(prompt=texts(INPUTS), prompts=[*names] * 4, **columns),
+        processing_class=tiny_tokenizer(),
+    )
+    with pytest.raises(SoftPromptError, match="does not say which prompt"):
+        trainer.train()
+    trainer.data_collator = softprompt.PromptCollator(trainer.data_collator, model)
     trainer.train()
-    loss = {"DPO": dpo_loss, "KTO": kto_loss}[kind](base(), new_model().soft_prompt, 0.3)
-    assert logged(trainer) == pytest.approx([loss.item()], abs=1e-5)
-    with pytest.raises(SoftPromptError, match="nothing to copy"):
-        of_kind(kind, tmp_path, new_model(), home=softprompt, sync_ref_model=True)
+    lm, numbers = base(), [0, 1] * 4
+    targets = [[*target, tiny_tokenizer().eos_token_id] for target in TARGETS]
+    loss = {
+        "SFT": lambda: mean_loss(lm, twin.soft_prompt, INPUTS, targets, numbers),
+        "DPO": lambda: dpo_loss(lm, twin.soft_prompt, 0.3, numbers),
+    }[kind]
+    losses = trained_by_hand(twin, loss)
+    assert logged(trainer) == pytest.approx(losses, abs=1e-5)
+    same_vectors(model, twin)
+
+
+@pytest.mark.parametrize("kind", ["KTO", "GRPO"])
+def test_trainers_that_name_no_prompt_take_no_table(kind, tmp_path):
+    model = new_model(softprompt.PromptTuning(length=2, placement="before"), ("joke", "fact"))
+    with pytest.raises(SoftPromptError, match="takes no table of 2 prompts"):
+        if kind == "KTO":
+            of_kind(kind, tmp_path, model)
+        else:
+            args = arguments(tmp_path, trl.GRPOConfig, num_generations=4)
+            trl.GRPOTrainer(
+                model, reward, args, dataset(prompt=texts(INPUTS)), processing_class=tiny_tokenizer()
+            )
+
+
+def test_a_column_that_is_dropped_is_an_error():
+    collator = softprompt.PromptCollator(dict, new_model())
+    with pytest.raises(SoftPromptError, match="no column 'prompts'"):
+        collator([{"input_ids": [1]}])
+    with pytest.raises(SoftPromptError, match="no table of prompts"):
+        softprompt.PromptCollator(dict, tiny_model("llama"))
 
 
 @pytest.mark.parametrize(("setting", "message"), [({"sync_ref_model": True}, "nothing to copy")])

@@ -22,8 +22,8 @@ from ..lm.equal_lengths import NOT_KEPT
 from ..lm.gradient_checkpointing import recomputed
 from . import kinds
 from .holder import MODULE, Holder, alone, holder_of, is_alone
-from .precomputed import refuse_own_reference
 from .rows import Rows, rows_of
+from .trl_calls import reads_reference
 
 ARGUMENTS = ("prompts", "input_lengths")  # what `forward` takes beside the model's own arguments
 #: Arguments that say that several sequences share a row.
@@ -52,6 +52,9 @@ def _forward(model: Any, call: Callable[..., Any], args: tuple, kwargs: dict[str
     prompts, lengths = (named.pop(name, None) for name in ARGUMENTS)
     if is_alone():
         return call(**named)
+    if reads_reference():
+        with alone():
+            return call(**named)
     _check_call(model, named)
     as_object = named.get("return_dict") is not False
     if not as_object:
@@ -213,7 +216,6 @@ def _check_call(model: Any, named: dict[str, Any]) -> None:
         )
     if torch.is_grad_enabled():
         holder_of(model).frozen.check(model)
-    refuse_own_reference()
 
 
 def _check_positions(positions: Tensor | None, rows: Rows) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import inspect
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from ..errors import SoftPromptError
 from ..lm import attachment
-from . import call, saving
+from . import call, saving, trl_calls
 from .holder import MODULE, NAME, alone, holder_of, without_prompt
 
 if TYPE_CHECKING:
@@ -57,13 +58,21 @@ class SoftPromptModel(Base):
 
     def reference(self) -> Any:
         """Return the base alone as a model that shares every weight: the `ref_model` of DPO, KTO or GRPO."""
-        twin = object.__new__(holder_of(self).own_class)
+        twin = object.__new__(_reference_class(holder_of(self).own_class))
         vars(twin).update({name: value for name, value in vars(self).items() if name != NAME})
         vars(twin)["_modules"] = {name: part for name, part in self._modules.items() if name != MODULE}
         twin.training = False
         if "forward" in vars(self):  # a trainer has replaced it: that one runs this model, with its vectors
             vars(twin)["forward"] = _alone(self.forward)
         return twin
+
+    def add_model_tags(self, tags: Any) -> None:
+        """Add tags to the model card, as transformers does. TRL's trainers do so while they are built.
+
+        Raises SoftPromptError for settings of such a trainer that an attached model cannot take.
+        """
+        trl_calls.check_trainer(sys._getframe(1).f_locals.get("self"), len(holder_of(self).prompts))
+        super().add_model_tags(tags)
 
     def detach(self) -> Any:
         """Give the model back as it was before `attach`, to the byte and attribute. The prompt is dropped.
@@ -160,7 +169,11 @@ class SoftPromptModel(Base):
         return [name for name in self.state_dict() if not name.startswith(f"{MODULE}.") and name not in head]
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Any:
-        """Apply torch's `half`, `to` and their like. The prompt moves along and keeps its precision."""
+        """Apply torch's `half`, `to` and their like. The prompt moves along and keeps its precision.
+
+        Trainers move a model before they use it in any other way, so TRL's are prepared here.
+        """
+        trl_calls.share_references(lambda model: isinstance(model, SoftPromptModel))
 
         def moved(tensor: Tensor) -> Tensor:
             changed = fn(tensor)
@@ -179,6 +192,18 @@ def _alone(function: Callable[..., Any]) -> Callable[..., Any]:
             return function(*args, **kwargs)
 
     return call_alone
+
+
+@functools.lru_cache
+def _reference_class(plain: type) -> type:
+    """Return the class of a reference: it takes a batch for a model with a table, and needs no prompts."""
+
+    def __call__(self: Any, *args: Any, **kwargs: Any) -> Any:
+        above: Any = super(reference, self)
+        return above.__call__(*args, **{k: v for k, v in kwargs.items() if k not in call.ARGUMENTS})
+
+    reference = type(plain.__name__, (plain,), {"__call__": __call__, "__module__": plain.__module__})
+    return reference
 
 
 @functools.lru_cache

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..errors import SoftPromptError
 from .prompt_model import SoftPromptModel
+from .trl_calls import nothing_to_copy
 
 try:
     import trl
@@ -94,11 +95,7 @@ def _reference(model: Any, given: Any, args: Any) -> Any:
 def _check_following(args: Any) -> None:
     """Raise SoftPromptError for a reference that follows the policy."""
     if getattr(args, "sync_ref_model", False):
-        raise SoftPromptError(
-            "sync_ref_model=True has nothing to copy",
-            why="the reference is the frozen base, and only the vectors are trained",
-            fix="use sync_ref_model=False",
-        )
+        raise nothing_to_copy()
 
 
 def _check_shared(args: Any) -> None:
