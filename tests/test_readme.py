@@ -39,7 +39,7 @@ def test_the_readme_has_two_languages():
 @pytest.mark.slow
 def test_the_python_example_runs(tmp_path, monkeypatch):
     (example,) = blocks("python")
-    assert len([line for line in example.splitlines() if line]) <= 16
+    assert len([line for line in example.splitlines() if line]) == 10
     monkeypatch.chdir(tmp_path)
     names: dict = {}
     exec(example, names)

@@ -33,7 +33,10 @@ class PromptCollator:
         self.collator, self.model, self.column = collator, model, column
 
     def __call__(self, rows: Sequence[Mapping[str, Any]]) -> Any:
-        """Collate the rows. Raises SoftPromptError for a row without the column or with another name."""
+        """Return the batch of the rows.
+
+        Raises SoftPromptError for a row without the column, and for a prompt that the model does not have.
+        """
         if missing := [row for row in rows if row.get(self.column) is None]:
             raise SoftPromptError(
                 f"a row has no column '{self.column}'",

@@ -1,4 +1,4 @@
-"""What TRL's own trainers do with an attached model is recognised here, by the functions that call it.
+"""TRL's own trainers are recognised by the functions in which they call an attached model.
 
 A reference is the model without vectors. Where none is given, TRL's trainers load a second copy of the base
 by its name (`create_model_from_path`), or read the reference off the model that they train
@@ -56,7 +56,7 @@ def _sharing(load: Callable[..., Any], has_prompt: Callable[[Any], bool]) -> Cal
     def shared(*args: Any, **kwargs: Any) -> Any:
         trainer = sys._getframe(1).f_locals.get("self")
         model, settings = getattr(trainer, "model", None), getattr(trainer, "args", None)
-        if not has_prompt(model) or settings is None or settings.deepspeed or settings.fsdp:
+        if model is None or not has_prompt(model) or settings is None or settings.deepspeed or settings.fsdp:
             return load(*args, **kwargs)
         return model.reference()
 
@@ -79,7 +79,7 @@ def check_trainer(trainer: Any, prompts: int) -> None:
         raise SoftPromptError(
             f"TRL's {name} takes no table of {prompts} prompts",
             why="it passes no column of the rows to the model that says which prompt a row uses",
-            fix='attach one prompt (prompts=["joke"]) and train each by itself',
+            fix='attach one prompt (prompts=["joke"]) and train each alone',
         )
 
 
