@@ -65,6 +65,12 @@ def mean_loss(lm, method, inputs, targets, prompts=None):
     return -taken[batch.target_mask].mean()
 
 
+def mean_loss_in_bfloat16(*given):
+    """The same loss under torch's autocast, as trainers with `bf16` compute it."""
+    with torch.autocast("cpu", torch.bfloat16):
+        return mean_loss(*given)
+
+
 def trained_by_hand(model, loss, steps=STEPS):
     """AdamW as trainers set it, on the vectors alone; returns the losses."""
     optimizer = torch.optim.AdamW(model.soft_prompt.parameters(), lr=LR, weight_decay=0.0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 import torch
 from tests.conftest import tiny_model, tiny_tokenizer
@@ -12,6 +14,7 @@ from tests.model.by_hand import (
     TARGETS,
     collate_with,
     mean_loss,
+    mean_loss_in_bfloat16,
     new_model,
     rows,
     same_vectors,
@@ -43,9 +46,17 @@ def under_accelerate(accelerator, **changes):
     return accelerator.prepare(model, optimizer, loader)
 
 
-def test_accelerate_is_the_loop_by_hand(tmp_path):
-    accelerate = pytest.importorskip("accelerate")
-    accelerator = accelerate.Accelerator(cpu=True)
+@pytest.fixture
+def accelerate_anew():
+    """Accelerate, without the precision of an earlier Accelerator of this process, and of a later one."""
+    state = pytest.importorskip("accelerate").state.AcceleratorState
+    state._reset_state(reset_partial_state=True)
+    yield sys.modules["accelerate"]
+    state._reset_state(reset_partial_state=True)
+
+
+def test_accelerate_is_the_loop_by_hand(accelerate_anew, tmp_path):
+    accelerator = accelerate_anew.Accelerator(cpu=True)
     prepared = under_accelerate(accelerator)
     losses = epoch(accelerator, *prepared)
     accelerator.save_state(tmp_path / "state")
@@ -69,6 +80,47 @@ def test_accelerate_is_the_loop_by_hand(tmp_path):
     unwrapped = accelerator.unwrap_model(other[0])
     unwrapped.save_pretrained(tmp_path / "prompt")
     assert (tmp_path / "prompt" / "softprompt.json").exists()
+
+
+def test_accelerate_in_bfloat16_is_the_loop_in_autocast(accelerate_anew):
+    prepared = under_accelerate(accelerate_anew.Accelerator(cpu=True, mixed_precision="bf16"))
+    losses = epoch(accelerate_anew.Accelerator(), *prepared)
+    twin, lm = new_model(), CausalLM(tiny_model("llama"), None, "llama")
+    halves = iter([slice(0, 4), slice(4, 8)])
+
+    def loss(of=mean_loss_in_bfloat16):
+        part = next(halves)
+        return of(lm, twin.soft_prompt, INPUTS[part], TARGETS[part])
+
+    assert losses == pytest.approx(trained_by_hand(twin, loss, steps=2), abs=1e-5)
+    same_vectors(prepared[0], twin)
+    halves = iter([slice(0, 4)])
+    half = mean_loss_in_bfloat16(lm, twin.soft_prompt, INPUTS[:4], TARGETS[:4])
+    exact = loss(mean_loss)
+    assert abs((exact - half).item()) > 1e-5  # so it was bfloat16
+
+
+def quantised():
+    quantization = pytest.importorskip("torchao.quantization", reason="torchao is not installed")
+    model = tiny_model("llama")
+    quantization.quantize_(model, quantization.Int8WeightOnlyConfig())
+    return model
+
+
+@pytest.mark.parametrize("config", [softprompt.PromptTuning, softprompt.PrefixTuning])
+def test_a_quantised_base_is_the_loop_by_hand(config, tmp_path):
+    chosen = config(length=3, placement="before")
+    model, twin = (softprompt.attach(quantised(), tiny_tokenizer(), chosen) for _ in range(2))
+    lm, batch = CausalLM(quantised(), None, "llama"), collate_with(model)(rows())
+    exact = mean_loss(CausalLM(tiny_model("llama"), None, "llama"), twin.soft_prompt, INPUTS, TARGETS)
+    assert abs((model(**batch).loss - exact).item()) > 1e-4  # so the base was quantised
+    losses = trained_by_hand(model, lambda: model(**batch).loss)
+    by_hand = trained_by_hand(twin, lambda: mean_loss(lm, twin.soft_prompt, INPUTS, TARGETS))
+    assert losses == pytest.approx(by_hand, abs=1e-5)
+    same_vectors(model, twin)
+    model.save_pretrained(tmp_path)
+    again = softprompt.SoftPromptModel.from_pretrained(quantised(), tmp_path, tiny_tokenizer())
+    assert torch.equal(again(**batch).loss, model(**batch).loss)
 
 
 def test_compiled_layers_give_the_same_gradient(perturb):
