@@ -33,6 +33,7 @@ from .training.arguments import base_given, method_given, recipe_of, rows_given
 from .training.output_folder import check_room
 from .training.prepare import prepare
 from .training.sweep_estimate import say_ahead
+from .training.tracked import check_objects
 from .training.tune import Hooks, Run, tune_many
 from .training.tune import tune as tune_prepared
 from .tuned import Rows, Tuned, open_prompt
@@ -136,6 +137,7 @@ def search(
         folder = str(Path(output) / sweep.name_of(setting).replace("/", "_"))
         changes = {"output": folder, **setting}
         recipes.append(whole.with_settings(changes, method_option_names=methods.option_names()))
+    check_objects(trackers, len(recipes))
     with shown(progress), joined(whole.train.devices) as world:
         for recipe in recipes:
             world.first(lambda recipe=recipe: check_room(recipe, restart=restart, overwrite=overwrite))

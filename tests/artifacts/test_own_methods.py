@@ -61,3 +61,22 @@ def test_the_librarys_methods_record_no_package(llama, setting, tmp_path):
     about = manifest_of(tmp_path / "b", llama, "prompt-tuning", {"length": 2}, ("joke", "fact"), "a test")
     artifacts.save(tmp_path / "b", method, llama, about | {"trained_parameters": 1})
     assert "distribution" not in artifacts.load(tmp_path / "b").manifest
+
+
+def test_another_version_of_the_package_of_a_method_is_another_run(monkeypatch):
+    from softprompt import methods
+    from softprompt._system.plugins import Origin, Registry
+    from softprompt.config.identity import settings_differ
+    from softprompt.config.load import recipe_from_dict
+    from softprompt.training import decisive
+
+    assert methods.METHODS.origin("prompt-tuning") is None
+    counted = []
+    for version in ("1.0", "1.1"):
+        origin = Origin("low-rank", version, "low_rank:Method")
+        monkeypatch.setattr(Registry, "origin", lambda self, name, origin=origin: origin)
+        counted.append(decisive.settings(recipe_from_dict({"data": "rows.jsonl"})))
+    before, after = counted
+    assert settings_differ({"settings": before}, after) == [
+        "method.package: was 'low-rank 1.0', is 'low-rank 1.1'"
+    ]

@@ -258,3 +258,26 @@ def test_config_and_sources_import_light():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        (
+            {"train": {"devices": 0}},
+            "recipe: train.devices: 0 is wrong: input should be greater than or equal to 1, or input",
+        ),
+        (
+            {"task": {"kind": "classification", "verbalizer": {"a": None, "b": None}}},
+            "recipe: 2 mistakes",
+        ),
+        (
+            {"task": {"objective": "distil"}},
+            "recipe: `objective: distil` needs the teacher's text",
+        ),
+    ],
+)
+def test_a_value_of_several_types_and_a_rule_of_the_recipe_are_one_message(section, message):
+    with pytest.raises(SoftPromptError) as error:
+        recipe_from_dict({"data": "rows.jsonl", **section})
+    assert error.value.what.startswith(message)

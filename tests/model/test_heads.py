@@ -90,3 +90,28 @@ def test_a_model_that_was_never_saved_is_the_same_base_after_it_is(tmp_path):
     with pytest.raises(SoftPromptError, match="another base model") as error:
         SoftPromptModel.from_pretrained(other, tmp_path / "out", tiny_tokenizer())
     assert "its configuration differ" in error.value.why
+
+
+def test_a_model_without_an_output_takes_no_prompt():
+    from transformers import LlamaForQuestionAnswering
+
+    base = tiny_model("llama")
+    for model in (base.model, LlamaForQuestionAnswering(base.config)):
+        with pytest.raises(SoftPromptError, match=f"a {type(model).__name__} takes no prompt") as error:
+            attach(model, tiny_tokenizer(), softprompt.PromptTuning(length=3))
+        assert "AutoModelForCausalLM" in error.value.fix
+
+
+def test_a_run_that_trains_nothing_and_an_object_for_several_runs_leave_no_folder(tmp_path):
+    lm = softprompt.load(tiny_model("llama"), tiny_tokenizer())
+    rows = [{"input": f"row {number}", "target": "ab"[number % 2]} for number in range(8)]
+    with pytest.raises(SoftPromptError, match="'none' has nothing to train"):
+        softprompt.tune(lm, "none", rows, output=tmp_path / "none", steps=2)
+    with pytest.raises(SoftPromptError, match="cannot follow several runs"):
+        softprompt.search(
+            lm, "prompt-tuning", rows, {"lr": [0.1, 0.2]}, output=tmp_path / "search", track=object(), steps=2
+        )
+    same = [{"input": text, "target": target} for text, target in ("xa", "xa", "yb", "yb")]
+    with pytest.raises(SoftPromptError, match="dev set") as error:
+        softprompt.tune(lm, "prompt-tuning", same, output=tmp_path / "same", task="classification")
+    assert "('a', 'b')" in error.value.why and not list(tmp_path.iterdir())

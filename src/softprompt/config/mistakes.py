@@ -28,8 +28,11 @@ class Mistakes:
 
     def add_invalid(self, error: ValidationError) -> None:
         """Add every mistake that pydantic reports."""
-        for detail in error.errors():
-            self.add(self.origin(detail["loc"]), self._message(detail))
+        for details in _by_value(error.errors()):
+            texts = [self._message(detail) for detail in details]
+            # the branches of a union follow each other: the value is wrong for each of them
+            more = [f", or {detail['msg'][0].lower() + detail['msg'][1:]}" for detail in details[1:]]
+            self.add(self.origin(details[0]["loc"]), texts[0] + "".join(more))
 
     def origin(self, path: Sequence[str | int]) -> str:
         """Return where the value at a path, or the mapping around it, was written; empty if not known."""
@@ -86,8 +89,8 @@ class Mistakes:
             return f"{name} is missing"
         if kind in ("model_type", "model_attributes_type"):
             return f"{name} is a section, not {kind_of(given)}; its {keys_of(str(loc[0]))}"
-        if kind == "mistake":
-            return f"{name}: {detail['msg']}"
+        if kind == "mistake":  # of the whole recipe where it has no name
+            return f"{name}: {detail['msg']}" if name else detail["msg"]
         if kind == "literal_error":
             known = re.findall(r"'([^']*)'", detail["ctx"]["expected"])
             guess = nearest(str(given), known)
@@ -98,6 +101,18 @@ class Mistakes:
         message = detail["msg"][0].lower() + detail["msg"][1:]
         shown = "its value" if loc[-1] == "token" else repr(given)
         return f"{name}: {shown if len(shown) <= 100 else shown[:99] + '…'} is wrong: {message[:300]}"
+
+
+def _by_value(details: Sequence[Any]) -> list[list[Any]]:
+    """Group what pydantic reports of one value for each branch of its type, without the branch's name."""
+    groups: dict[Any, list[Any]] = {}
+    # pydantic calls the branch of a word as `auto` "literal['auto']"; a key of a mapping has no such name
+    unions = {d["loc"][:2] for d in details if len(d["loc"]) == 3 and str(d["loc"][2]).startswith("literal[")}
+    for number, detail in enumerate(details):
+        is_branch = len(detail["loc"]) == 3 and detail["loc"][:2] in unions
+        key = detail["loc"][:2] if is_branch else number
+        groups.setdefault(key, []).append({**detail, "loc": key} if is_branch else detail)
+    return list(groups.values())
 
 
 def kind_of(value: Any) -> str:

@@ -101,7 +101,8 @@ def split_rows(
         if not spare:
             raise SoftPromptError(
                 f"cannot carve a dev set out of {len(rows)} row(s)",
-                why=f"each holds the only row of a label or a prompt ({left.once()})",
+                why=f"each holds the only row of a label or a prompt ({left.only_in(order)}); rows of "
+                "the same input are one",
                 fix="add rows of the same labels and prompts, or name a dev file: data.dev=FILE",
             )
         dev.update(min(spare, key=len))
@@ -124,12 +125,11 @@ class _Left:
         """Remove the rows of a group."""
         self._counts.subtract(self._of(group))
 
-    def once(self, shown: int = 3) -> str:
-        """Return the first kinds that have only one row, as text."""
-        single = [
-            str(kind[-1] if isinstance(kind, tuple) else kind) for kind, n in self._counts.items() if n == 1
-        ]
-        return ", ".join(map(repr, single[:shown])) + (", …" if len(single) > shown else "")
+    def only_in(self, groups: Sequence[Sequence[int]], shown: int = 3) -> str:
+        """Return the first kinds whose rows are all in one group, as text."""
+        kinds = [kind for group in groups for kind, n in self._of(group).items() if self._counts[kind] == n]
+        names = [str(kind[-1] if isinstance(kind, tuple) else kind) for kind in kinds]
+        return ", ".join(map(repr, names[:shown])) + (", …" if len(names) > shown else "")
 
     def _of(self, group: Sequence[int]) -> Counter[Hashable]:
         return Counter(kind for index in group for kind in set(self._kinds[index]))

@@ -50,6 +50,13 @@ def wrapped(model: Any, tokenizer: Any, *, attention: str | None = None, trains_
 def check(model: Any) -> None:
     """Raise SoftPromptError for what is no model of transformers."""
     if isinstance(model, PreTrainedModel):
+        if head_of(model) is None and model.get_output_embeddings() is None:
+            raise SoftPromptError(
+                f"a {type(model).__name__} takes no prompt",
+                why="it has neither an output for each token of the vocabulary nor a head of labels",
+                fix="load the checkpoint with AutoModelForCausalLM, AutoModelForSeq2SeqLM, "
+                "AutoModelForMaskedLM, AutoModelForSequenceClassification or AutoModelForTokenClassification",
+            )
         return
     refusals.refuse_wrapped(model)
     library = type(model).__module__.partition(".")[0]

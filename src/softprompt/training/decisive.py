@@ -51,6 +51,10 @@ def settings(recipe: Recipe) -> dict[str, Any]:
     """Return the settings that count, by dotted name. Neither rows nor a model are needed."""
     numbers, sections = optimization(recipe), recipe.to_dict()
     counted: dict[str, Any] = {"method": recipe.method.name}
+    if (
+        origin := methods.METHODS.origin(recipe.method.name)
+    ) is not None:  # another version may train in another way
+        counted["method.package"] = str(origin)
     counted |= {f"method.{key}": value for key, value in options(recipe).items() if key not in PLACES}
     for section, left_out in (("train", HOW), ("task", IN_ROWS), ("base", set[str]())):
         counted |= {f"{section}.{key}": v for key, v in sections[section].items() if key not in left_out}

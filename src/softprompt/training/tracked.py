@@ -90,6 +90,16 @@ class Tracking:
         self.sessions[i].end(result, scores, facts, status)
 
 
+def check_objects(objects: Sequence[Any], runs: int) -> None:
+    """Raise SoftPromptError where tracker objects would follow several runs."""
+    if objects and runs > 1:
+        raise SoftPromptError(
+            "a tracker object cannot follow several runs",
+            why=f"an object is one run of a tracker, and there are {runs} runs",
+            fix="name the tracker instead, as in track='tensorboard'",
+        )
+
+
 @contextlib.contextmanager
 def tracked(
     runs: Sequence[Prepared], anew: Mapping[int, bool], objects: Sequence[Any] = ()
@@ -100,12 +110,7 @@ def tracked(
     cannot start.
     """
     tracking, status = Tracking(runs), "failed"
-    if objects and len(runs) > 1:
-        raise SoftPromptError(
-            "a tracker object cannot follow several runs",
-            why=f"an object is one run of a tracker, and there are {len(runs)} runs",
-            fix="name the tracker instead, as in track='tensorboard'",
-        )
+    check_objects(objects, len(runs))
 
     def start() -> None:
         for i in anew:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
 
+from ..errors import SoftPromptError
 from ..lm.base import LanguageModel
 from ..lm.finetune import trained_weights
 from ..methods.base import SoftPrompt
 from ..methods.materialised import materialise
+
+if TYPE_CHECKING:
+    from .prepare import Prepared
 
 
 def named_parameters(lm: LanguageModel, method: SoftPrompt) -> dict[str, Tensor]:
@@ -20,6 +26,16 @@ def named_parameters(lm: LanguageModel, method: SoftPrompt) -> dict[str, Tensor]
 def trained_parameters(lm: LanguageModel, method: SoftPrompt) -> int:
     """Count the numbers that training changes."""
     return sum(p.numel() for p in named_parameters(lm, method).values())
+
+
+def check_trains(run: Prepared) -> None:
+    """Raise SoftPromptError for a run in which nothing is trained."""
+    if not named_parameters(run.lm, run.method):
+        raise SoftPromptError(
+            f"the method '{run.recipe.method.name}' has nothing to train",
+            why="it puts no vectors into the model, which is frozen, and there is no head",
+            fix="use another method, as method=prompt-tuning, or train the base with it: base=lora",
+        )
 
 
 def artifact_bytes(lm: LanguageModel, method: SoftPrompt) -> int:

@@ -40,7 +40,7 @@ from .sampler import row_lengths
 from .step import StepPart, TrainStep
 from .together import expanded
 from .tracked import Tracking, tracked
-from .trained import named_parameters
+from .trained import check_trains, named_parameters
 
 __all__ = ["TEXT_ROWS", "Hooks", "Interrupted", "Run", "optimization", "tune", "tune_many"]
 
@@ -107,6 +107,7 @@ def tune_many(
     hooks, folders, world = hooks or Hooks(), [Path(run.recipe.output) for run in runs], runs[0].world
     with held_by_first(world, folders):
         for run in runs:
+            check_trains(run)
             check_same(world, run.identity())
         results = {i: run for i, p in enumerate(runs) if not overwrite and (run := restore_finished(p))}
         missing = [i for i in range(len(runs)) if i not in results]
