@@ -16,7 +16,7 @@ RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
 
 
 def test_there_are_some_of_every_kind():
-    names = ["chatbot", "compare", "data_to_text", "multiple_choice", "sentiment", "system_prompt"]
+    names = ["chatbot", "compare", "data_to_text", "demonstrations", "multiple_choice", "sentiment", "system_prompt"]
     assert [path.stem for path in RECIPES] == names
     kinds = {load_recipe(path).task.kind for path in RECIPES}
     assert kinds == {"classification", "generation", "choice"}

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ..errors import SoftPromptError
+from .distill_demonstrations import distill_demonstrations, recipe_of_demonstrations
 from .interruption import Interruption
 from .opening import Overwrite, Restart
 from .output import Json, Reply, log
@@ -43,6 +44,10 @@ def distill(
     apart: Annotated[
         bool, typer.Option("--apart", help="Several texts: one artifact each, trained alone.")
     ] = False,
+    demonstrations: Annotated[
+        Path | None,
+        typer.Option("--demonstrations", metavar="FILE", help="Rows of demonstrations that become vectors."),
+    ] = None,
     requests: Annotated[
         str | None,
         typer.Option(
@@ -84,7 +89,7 @@ def distill(
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> Reply:
-    """Turn a system prompt or a document into a few vectors, and show what was lost.
+    """Turn a system prompt, a document or demonstrations into vectors, and show what was lost.
 
     The model answers the requests with the text; the vectors learn to make it answer so without the text.
     Some requests are kept apart and show how much of the text's effect is left.
@@ -96,6 +101,7 @@ def distill(
       softprompt distill --system system.txt --requests requests.jsonl --vectors 16 output=runs/pirate
       softprompt distill --document manual.md --vectors 128
       softprompt distill --document a.md --document b.md --together
+      softprompt distill --demonstrations shots.jsonl --requests requests.jsonl
     """
     from .._system.run_lock import held
     from ..distillation.run import distil
@@ -106,6 +112,12 @@ def distill(
 
     texts = texts_given(systems or [], documents or [])
     system, document = ((given or [None])[0] for given in (systems, documents))
+    shown = recipe_of_demonstrations(settings or [], demonstrations, [system, document], vectors)
+    if shown is not None:
+        flags = {"--together": together or None, "--apart": apart or None}
+        given = {"--count": count, "--field": field, "--seeds": seeds, "--price-hour": price_hour, **flags}
+        options = {"restart": restart, "overwrite": overwrite, "json": json}
+        return distill_demonstrations(shown, requests, measured, given, **options)
     if texts is not None and together:
         settings = [*(settings or []), "train.together=true"]
     recipe, any_method = _recipe(settings or [], system, document, vectors, texts)
@@ -188,7 +200,7 @@ def _recipe(
         raise SoftPromptError(
             "no text was given",
             why="it is what becomes vectors",
-            fix="--system FILE or --document FILE, or a recipe",
+            fix="--system FILE, --document FILE or --demonstrations FILE, or a recipe",
         )
     role = "system" if document is None else "document"
     teacher: dict[str, Any] = {"context": None, "role": role}

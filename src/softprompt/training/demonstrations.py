@@ -50,14 +50,20 @@ def continuing(recipe: Recipe) -> Recipe:
 
 
 def chosen(
-    recipe: Recipe, lm: LanguageModel, encoder: Encoder, train: Sequence[Example], dev: Sequence[Example]
+    recipe: Recipe,
+    lm: LanguageModel,
+    encoder: Encoder,
+    train: Sequence[Example],
+    dev: Sequence[Example],
+    first: int | None = None,
 ) -> tuple[Recipe, list[Example], Demonstrations]:
     """Choose the demonstrations; return them, the recipe with their length, and the marked training rows.
 
-    Raises SoftPromptError where not one fits, and where the model cannot read them as a prefix.
+    They are among the `first` training rows, by default all. Raises SoftPromptError where not one fits, and
+    where the model cannot read them as a prefix.
     """
     _check(lm, encoder)
-    pool = in_order([example.rendered for example in train], encoder.kind, recipe.train.seed)
+    pool = in_order([example.rendered for example in train[:first]], encoder.kind, recipe.train.seed)
     turns = list({encoder.shorten(row.input): row.target for row in reversed(pool)}.items())[::-1]
     whole = demonstrations(encoder, turns)
     limit, why = _most(recipe, lm, encoder, [*train, *dev])
@@ -71,7 +77,7 @@ def chosen(
         )
     if count < len(turns):
         note(
-            f"{count} of {len(turns)} training rows are demonstrations, as many as {limit} tokens hold "
+            f"{count} of {len(turns)} rows are demonstrations, as many as {limit} tokens hold "
             f"({why}); the others are trained on"
         )
     numbers = {text: i for i, (text, _) in enumerate(turns[:count])}

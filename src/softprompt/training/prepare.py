@@ -107,13 +107,15 @@ def prepare(
     dev_rows: Iterable[Mapping[str, Any]] | None = None,
     world: World = ALONE,
     module: SoftPrompt | None = None,
+    demonstrations_first: int | None = None,
 ) -> Prepared:
     """Read, split and encode the rows, load the base, build the method and make the plan.
 
     Rows are read before the model is loaded, so that a mistake in them is reported at once. Sets torch's
     number of threads (train.threads), unfreezes the parts of the base that the recipe trains (base.mode), and
     sets the model's gradient checkpointing as planned. A copy of `module`, which the user has built, is the
-    start where it is given.
+    start where it is given. `demonstrations_first` is how many rows, the first ones, may be demonstrations of
+    `init=demonstrations`; by default all of them.
     """
     tracking.check(recipe.track)
     methods.check_options(recipe.method.name, recipe.method.options())
@@ -141,7 +143,7 @@ def prepare(
         (train, dev), texts = taught_by_prompt(recipe, lm, prompts, [train, dev])
     shown = None
     if demonstrations.starts_with_demonstrations(recipe):
-        recipe, train, shown = demonstrations.chosen(recipe, lm, encoder, train, dev)
+        recipe, train, shown = demonstrations.chosen(recipe, lm, encoder, train, dev, demonstrations_first)
     keep = general_text_of(recipe, lm, prompts)  # of the plain model: before the base is trained
     carried: list[Carried] = []
     method = build_method(

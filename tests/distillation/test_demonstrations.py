@@ -1,0 +1,102 @@
+"""Demonstrations become vectors, from the command line, on a tiny model."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+import softprompt
+from softprompt.cli import main
+from softprompt.config.load import recipe_from_dict
+from softprompt.distillation.demonstration_recipe import recipe_of
+from softprompt.distillation.demonstration_rows import read, split
+
+WORDS = ["sun", "mud", "cake", "rain", "song", "ache", "gift", "loss", "tree", "fog"]
+LABELLED = [{"input": f"{word} {i}", "target": ("good", "bad")[i % 2]} for i, word in enumerate(WORDS * 2)]
+SHOTS, REQUESTS = LABELLED[:6], LABELLED[6:]
+QUICK = ["steps=2", "batch_size=4", "dtype=float32"]
+
+
+def written(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(path)
+
+
+@pytest.fixture
+def run(model_folder, tmp_path, monkeypatch, capsys):
+    """Run the command on the tiny model in a folder of its own; return (exit code, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(shots, requests=None, *more):
+        options = ["--demonstrations", written(tmp_path / "shots.jsonl", shots)]
+        if requests is not None:
+            options += ["--requests", written(tmp_path / "requests.jsonl", requests)]
+        code = main(["distill", *options, *more, f"model={model_folder}", "output=out", *QUICK])
+        return code, *capsys.readouterr()
+
+    return call
+
+
+def test_demonstrations_of_labels(run, tmp_path):
+    requests = [*REQUESTS, {"input": "no target here"}, {"input": "nor here"}]
+    code, out, err = run(SHOTS, requests, "--json")
+    assert code == 0, err
+    report = json.loads(out)
+    assert report["demonstrations"] == 6 and report["leave_one_out"] and report["answered"] == [2, 2]
+    ways = report["ways"]
+    assert list(ways) == ["no demonstrations", "in context", "untrained vectors", "tuned vectors"]
+    # the start is the few-shot prompt
+    assert report["start_differs_by"] < 1e-3
+    assert ways["in context"]["metrics"]["accuracy"] == ways["untrained vectors"]["metrics"]["accuracy"]
+    tuned = ways["tuned vectors"]
+    assert tuned["n"] == 6 and tuned["target_loss"] != ways["in context"]["target_loss"]
+    assert len(tuned["intervals"]["accuracy"]) == 2
+    assert report["tokens_saved"] == sum(len(f"{r['input']} {r['target']}\n\n") for r in SHOTS)
+    assert json.loads((tmp_path / "out-distill" / "distill.json").read_text()) == report
+    # the answers of the model with the demonstrations in context are targets
+    answered = [
+        json.loads(line) for line in (tmp_path / "out-distill/answered.jsonl").read_text().splitlines()
+    ]
+    assert {row["target"] for row in answered} <= {"good", "bad"} and len(answered) == 2
+    assert softprompt.open_prompt(tmp_path / "out").generate("sun 1")  # one like any other
+
+
+def test_demonstrations_of_texts(run):
+    """Without requests some demonstrations are kept apart; a report is printed."""
+    shots = [{"question": f"{word} {i}", "answer": word[::-1]} for i, word in enumerate(WORDS)]
+    code, out, err = run(shots, None, "max_new_tokens=4")
+    assert code == 0, err
+    assert "6 demonstrations as vectors, on 2 rows that were kept apart" in out
+    assert "untrained vectors differ from the text by" in out and "tokens saved a request" in out
+
+
+@pytest.mark.parametrize(
+    "shots, requests, more, message",
+    [
+        (SHOTS[:1], REQUESTS, [], "1 demonstration is too few"),
+        (SHOTS, None, [], "6 demonstrations and 0 requests with a target are too few"),
+        ([*SHOTS, {"input": "x"}], REQUESTS, [], "1 of 7 rows have no target: "),
+        ([{"a": "x", "b": "y"}], None, [], "have no field that holds their target"),
+        (SHOTS, REQUESTS, ["placement=after"], "cannot be combined with placement=after"),
+        (SHOTS, REQUESTS, ["init=context"], "method.init=context does not start as the demonstrations"),
+        (SHOTS, REQUESTS, ["--vectors", "3"], "no demonstration fits: the first takes"),
+        (SHOTS, REQUESTS, ["--field", "input"], "--field has no effect on demonstrations"),
+        (SHOTS, REQUESTS, ["--system", "x.txt"], "both name what becomes vectors"),
+    ],
+)
+def test_bad_input(run, tmp_path, shots, requests, more, message):
+    code, _, err = run(shots, requests, *more)
+    assert code == 1 and message in err and "Traceback" not in err
+    assert not (tmp_path / "out").exists() and not (tmp_path / "out-distill").exists()
+
+
+def test_rows_are_split_once(model_folder, tmp_path):
+    """No row that is measured on is shown or trained on, also where a file repeats it."""
+    tree = recipe_of(written(tmp_path / "shots.jsonl", SHOTS), [f"model={model_folder}"])
+    assert tree["task"]["kind"] == "classification"
+    rows = split(read(recipe_from_dict(tree), [*REQUESTS, *SHOTS, *REQUESTS], None), 0)
+    parts = [[row["input"] for row in part] for part in (rows.shown, rows.train, rows.dev, rows.test)]
+    every = [text for part in parts for text in part]
+    assert sorted(every) == sorted({row["input"] for row in LABELLED})
+    assert list(map(len, parts)) == [6, 5, 3, 6]
