@@ -16,7 +16,15 @@ RECIPES = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
 
 
 def test_there_are_some_of_every_kind():
-    names = ["chatbot", "compare", "data_to_text", "demonstrations", "multiple_choice", "sentiment", "system_prompt"]
+    names = [
+        "chatbot",
+        "compare",
+        "data_to_text",
+        "demonstrations",
+        "multiple_choice",
+        "sentiment",
+        "system_prompt",
+    ]
     assert [path.stem for path in RECIPES] == names
     kinds = {load_recipe(path).task.kind for path in RECIPES}
     assert kinds == {"classification", "generation", "choice"}
@@ -33,6 +41,7 @@ def test_recipe_is_sound(path, monkeypatch):
     text = path.read_text(encoding="utf-8")
     # says how it is used
     command = "compare" if recipe.compare.output else "tune"
-    command = "distill" if recipe.task.objective == "distil" else command
+    distilled = recipe.task.objective == "distil" or recipe.method.options().get("init") == "demonstrations"
+    command = "distill" if distilled else command
     assert f"softprompt {command} recipes/{path.name}" in text
     assert candidates_of(recipe)

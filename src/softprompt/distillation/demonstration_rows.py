@@ -1,4 +1,4 @@
-"""The rows of a distillation of demonstrations: which are shown, trained on, chosen by and measured on."""
+"""Demonstrations and requests are split: shown, trained on, used to choose the best step, measured on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Demonstrations become vectors (CT-KV, arXiv 2507.04221): docs/distill.md.
+"""Demonstrations become vectors, as in CT-KV (arXiv 2507.04221); docs/distill.md is the page.
 
 The prefix starts as the keys and values of the demonstrations and is trained on their own targets, and on
 those of the requests. Requests without a target are answered by the model that has the demonstrations in
@@ -170,8 +170,8 @@ def _answers(recipe: Recipe, lm: LanguageModel, rows: Rows) -> list[dict[str, An
     count = 1 + max(e.demonstration for e in shown.train if e.demonstration is not None)
     (field,) = encoder.template.target_fields
     stand_in = rows.shown[0][field]  # a target that is not read: rows are encoded as few-shot ones are
-    asked = [Row({**row, field: stand_in}, row.where) for row in rows.unanswered]
-    examples = few_shot(encoder, rows.shown, asked, count, seed=recipe.train.seed)
+    queries = [Row({**row, field: stand_in}, row.where) for row in rows.unanswered]
+    examples = few_shot(encoder, rows.shown, queries, count, seed=recipe.train.seed)
     plain = methods.build("none", Setting(lm, PROMPTS))
     records = _evaluator(recipe, lm, encoder).run(plain, examples).records
     most = recipe.task.max_new_tokens if encoder.kind == "generation" else math.inf

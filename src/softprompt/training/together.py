@@ -99,6 +99,12 @@ def check(recipe: Recipe, prompts: Sequence[str], method: SoftPrompt) -> None:
             why="prompts that are attached together share one base, which must stay as it is",
             fix="base.mode=frozen",
         )
+    if method.hiding is not None:
+        raise SoftPromptError(
+            "train.together cannot be combined with method.token_dropout",
+            why="the columns of prompts that are joined are not those of one prompt",
+            fix="method.token_dropout=0",
+        )
     check_joins(method, recipe)
 
 
