@@ -36,7 +36,7 @@ OPENINGS = (
     *("The", "In the", "A", "When", "It was", "She", "If you", "To make", "After", "There are", "How to"),
     *("What is", "I", "We", "According to", "For example,", "One of the", "This is", "On Monday"),
     *("Most people", "The first", "My", "Dear", "Question:", "#", "def ", "import ", "1.", "Abstract:"),
-    *("Chapter 1", "Once", "Although", "Why", "Let x", "Step 1:", "Here is", "Ingredients:", "He said"),
+    *("Chapter 1", "Once", "Although", "Why", "Let x", "Step 1:", "Here is", "Ingredients:", "He went"),
     *("In 1950", "Water"),
 )
 
