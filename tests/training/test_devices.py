@@ -12,7 +12,10 @@ from tests.together import together
 from torch.distributed.tensor import DTensor
 
 import softprompt
-from softprompt.training.tune import Hooks, Interrupted
+from softprompt._system.launch import joined
+from softprompt.config.load import recipe_from_dict
+from softprompt.training.prepare import prepare
+from softprompt.training.tune import Hooks, Interrupted, tune
 
 pytestmark = pytest.mark.process
 
@@ -151,3 +154,38 @@ def test_resuming_with_another_number_of_processes(model_folder, tmp_path):
     for part in (*resumed, train(lm, tmp_path / "two, one", case)):
         assert len(part["losses"]) == 1
         check_equal({**unbroken, "losses": unbroken["losses"][2:]}, part)
+
+
+def taught(model: Path, output: Path, **changes: Any) -> tuple[list[float], dict[str, torch.Tensor]]:
+    """Learn a teacher's distributions, in this process or with the others."""
+    losses: list[float] = []
+    recipe = recipe_from_dict(
+        {
+            "model": str(model),
+            "data": {"train": "rows"},
+            "task": {"objective": "distil", "max_new_tokens": 2},
+            "teacher": {"context": "Say it in rhymes."},
+            "method": {"name": "prompt-tuning", "length": 3},
+            "train": {"steps": 3, "eval_every": 3, "batch_size": 5, "dtype": "float32", **changes},
+            "output": str(output),
+        }
+    )
+    with joined(None) as world:
+        run = prepare(recipe, rows=ROWS[:15], dev_rows=ROWS[15:], world=world)
+        done = tune(run, hooks=Hooks(on_event=lambda event: losses.append(event.loss)))
+    return losses, {name: t.detach().clone() for name, t in done.prepared.method.state_dict().items()}
+
+
+def test_a_teacher_in_two_processes(model_folder, tmp_path):
+    def run(rank: int) -> None:
+        parts = [taught(model_folder, tmp_path / str(shard), shard=shard) for shard in (False, True)]
+        torch.save(parts, tmp_path / f"{rank}.pt")
+
+    assert together(run, tmp_path) == [0, 0], errors(tmp_path)
+    losses, tensors = taught(model_folder, tmp_path / "alone")
+    assert len(losses) == 3
+    for rank in range(2):
+        for one, vectors in torch.load(tmp_path / f"{rank}.pt"):
+            assert one == pytest.approx(losses, abs=1e-5)
+            for name, tensor in tensors.items():
+                torch.testing.assert_close(vectors[name], tensor, atol=1e-5, rtol=0)
