@@ -40,7 +40,7 @@ def check_alone(*, together: bool, apart: bool) -> None:
 def distill_texts(
     recipe: Recipe, requests: str | None, interruption: Interruption, *, json: bool, **options: Any
 ) -> Reply:
-    """Distil the texts of the recipe, and return the report."""
+    """Turn the texts of the recipe into vectors, and return the report."""
     from ..distillation.several import distil_several
 
     result = distil_several(recipe, requests, hooks=interruption.hooks(), **options)
@@ -58,7 +58,9 @@ def report_text(result: Several) -> str:
     paths = [str(run.artifact.path) for run in result.runs]
     names = list(result.shares)
     prompts = [shlex.quote(f"{paths[0]}:{name}") for name in names] if len(paths) == 1 else paths
-    one = f"{shlex.quote(paths[0])} --prompt {shlex.quote(names[0])}" if len(paths) == 1 else paths[0]
+    first_prompt = (
+        f"{shlex.quote(paths[0])} --prompt {shlex.quote(names[0])}" if len(paths) == 1 else paths[0]
+    )
     both = shlex.quote(str(Path(result.runs[0].prepared.recipe.output).with_name("both")))
     n = len(result.attached.examples)
     return "\n".join(
@@ -69,7 +71,7 @@ def report_text(result: Several) -> str:
             table(more, right=range(1, 4)),
             "",
             "next:",
-            f'  softprompt generate {one} "your request"',
+            f'  softprompt generate {first_prompt} "your request"',
             f"  softprompt compose --concat {' '.join(prompts[:2])} --out {both}",
         ]
     )

@@ -1,4 +1,4 @@
-"""Demonstrations become vectors, as in CT-KV (arXiv 2507.04221); docs/distill.md is the page.
+"""Demonstrations are turned into vectors, as in CT-KV (arXiv 2507.04221); docs/distill.md is the page.
 
 The prefix starts as the keys and values of the demonstrations and is trained on their own targets, and on
 those of the requests. Requests without a target are answered by the model that has the demonstrations in

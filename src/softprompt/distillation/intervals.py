@@ -36,8 +36,8 @@ def table(ways: Mapping[str, Seeds], metrics: Sequence[str]) -> dict[str, dict[s
         for metric in metrics:
             stats = _stats(seeds, metric)
             values = [float(METRICS[metric].score(sums)) for sums in stats.sum(axis=1)]
-            for one, value in zip(by_seed, values, strict=True):
-                one[metric] = value
+            for figures, value in zip(by_seed, values, strict=True):
+                figures[metric] = value
             way["metrics"][metric], way["rows"][metric] = float(np.mean(values)), n
             if n > 1:
                 (over,) = summarise([_scores(name, stats, metric)], resamples=RESAMPLES)
@@ -54,7 +54,9 @@ def share_kept(vectors: Seeds, none: Sequence[Record]) -> tuple[float, float, fl
     Both are sums over the same tokens. Requests are drawn together: the interval is that of the ratio.
     """
     without = [record.divergence for record in none]
-    stats = np.array([[[r.divergence, w] for r, w in zip(one, without, strict=True)] for one in vectors])
+    stats = np.array(
+        [[[r.divergence, w] for r, w in zip(records, without, strict=True)] for records in vectors]
+    )
     scores = of_sums("share", stats, lambda sums: float(1 - sums[0] / sums[1]))
     (over,) = summarise([scores], resamples=RESAMPLES)
     values = [1 - sums[0] / sums[1] for sums in stats.sum(axis=1)]

@@ -114,8 +114,8 @@ def measure(
         ways=intervals.table(records, MEASURES),
         share=intervals.share_kept(records[VECTORS], records[NONE][0]),
         shares={
-            str(seed_of(run)): intervals.share_kept([one], records[NONE][0])[0]
-            for run, one in zip(runs, records[VECTORS], strict=True)
+            str(seed_of(run)): intervals.share_kept([of_seed], records[NONE][0])[0]
+            for run, of_seed in zip(runs, records[VECTORS], strict=True)
         },
         tests=intervals.tests(compared, VECTORS, TESTED),
         parts=_by_part(records, rows),
@@ -140,7 +140,7 @@ def share_kept(vectors: Evaluation | Sequence[Evaluation], none: Evaluation) -> 
     `vectors` are the evaluations of all seeds, or the only one.
     """
     seeds = [vectors] if isinstance(vectors, Evaluation) else vectors
-    return intervals.share_kept([one.records for one in seeds], none.records)
+    return intervals.share_kept([evaluation.records for evaluation in seeds], none.records)
 
 
 def _by_part(
@@ -153,7 +153,8 @@ def _by_part(
             named.setdefault(str(row["part"]), []).append(i)
     return {
         part: intervals.table(
-            {name: [[one[i] for i in chosen] for one in seeds] for name, seeds in records.items()}, MEASURES
+            {name: [[of_seed[i] for i in chosen] for of_seed in seeds] for name, seeds in records.items()},
+            MEASURES,
         )
         for part, chosen in sorted(named.items())
     }
@@ -172,7 +173,10 @@ def _against_references(
         right = rows[i]["reference"]
         return replace(record, references=tuple(right) if isinstance(right, list) else (str(right),))
 
-    right = {name: [[against(i, one[i]) for i in known] for one in seeds] for name, seeds in records.items()}
+    right = {
+        name: [[against(i, of_seed[i]) for i in known] for of_seed in seeds]
+        for name, seeds in records.items()
+    }
     return intervals.table(right, metrics)
 
 

@@ -1,4 +1,4 @@
-"""Requests about a document are told apart by what their answers are made of, and scored apart."""
+"""Requests about a document are separated by what their answers are made of, and scored apart."""
 
 from __future__ import annotations
 

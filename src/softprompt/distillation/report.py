@@ -123,7 +123,7 @@ def _quality(facts: Facts) -> list[Block]:
     rows = []
     for i, (name, way) in enumerate(ways.items()):
         low, high = way["intervals"].get("kl", (None, None))
-        seeds = tuple(one["kl"] for one in way.get("seeds", ()))
+        seeds = tuple(metrics["kl"] for metrics in way.get("seeds", ()))
         colour = f"c{i % COLOURS}" if name == VECTORS else "cref"
         dot = charts.Dot(way["metrics"]["kl"], low, high, seeds, tip=f"{name}: {_cell(way, 'kl')}")
         rows.append((Look(name, colour, SHAPES[i % len(SHAPES)]), [dot]))

@@ -198,7 +198,7 @@ def _seconds_before(report: Path) -> float | None:
 
 
 def _check_effect(prepared: Prepared) -> None:
-    """Raise SoftPromptError where the text's effect cannot be told from rounding.
+    """Raise SoftPromptError where the text's effect cannot be distinguished from rounding.
 
     Rounding is what the text itself is away from the teacher, which reads the same. The effect counts if its
     whole 95 % interval is above that, and above `LEAST_EFFECT`.

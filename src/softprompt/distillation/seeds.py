@@ -84,8 +84,8 @@ def train_seeds(
         return [tune(prepared, **options)]
     prepared_runs: list[Prepared] = []
     for seed in range(recipe.train.seed, recipe.train.seed + seeds):
-        one = recipe.with_settings({"train.seed": seed, "output": f"{recipe.output}-distill/seed-{seed}"})
-        prepared_runs.append(prepare(one, lm=lm, rows=rows, dev_rows=dev_rows))
+        of_seed = recipe.with_settings({"train.seed": seed, "output": f"{recipe.output}-distill/seed-{seed}"})
+        prepared_runs.append(prepare(of_seed, lm=lm, rows=rows, dev_rows=dev_rows))
         if len(prepared_runs) == 1:
             check(prepared_runs[0])
     runs = tune_many(prepared_runs, **options)

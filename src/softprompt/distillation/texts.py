@@ -1,4 +1,4 @@
-"""Several texts by name: from files, from a folder, or from a table of rows."""
+"""Several texts are read by name: from files, from a folder, or from a table of rows."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much of a text's effect is kept when its prompt is attached together with others'.
+"""It is measured how much of a text's effect is kept when its prompt is attached together with others'.
 
 A row is answered with the prompt of its own text and k - 1 others of the table, drawn by seed, in a random
 order, joined as `compose --concat` joins them. Its teacher reads its own text alone.

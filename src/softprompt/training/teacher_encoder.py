@@ -62,7 +62,7 @@ class TeacherEncoder:
 
     @cached_property
     def chunks(self) -> tuple[str, ...]:
-        """The document's chunks, which make up the whole text; a system prompt is one chunk."""
+        """Return the document's chunks, which make up the whole text; a system prompt is one chunk."""
         if not self.is_document:
             return (self.text,)
         wanted = self.recipe.teacher.chunk_tokens
