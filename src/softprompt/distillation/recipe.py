@@ -1,4 +1,4 @@
-"""The recipe of a distillation is made here, with its defaults, and soft tokens where a model refuses a prefix."""
+"""The recipe of a distillation is made here, with soft tokens where a model refuses a prefix."""
 
 from __future__ import annotations
 

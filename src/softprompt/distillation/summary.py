@@ -22,8 +22,8 @@ from ..lm.loading import fingerprint
 
 FILE = "summary.json"
 ASK = (
-    "Write the text below again in at most {tokens} tokens, so that a person who reads it alone does the same "
-    "and knows the same. Write only the shorter text."
+    "Write the text below again in at most {tokens} tokens, so that a person who reads it alone does the "
+    "same and knows the same. Write only the shorter text."
 )
 SPARE = 64  # tokens that the question and the chat template take
 

@@ -52,7 +52,7 @@ class Way:
 
 @dataclass(frozen=True)
 class Ways:
-    """The class holds all ways by name, the columns that the vectors take, and the texts that replace the full one."""
+    """Hold all ways by name, the columns that the vectors take, and the texts instead of the full one."""
 
     ways: dict[str, Way]
     soft_tokens: int
