@@ -11,6 +11,8 @@ from typing import Any
 
 from .. import methods
 from .._system.files import write_text
+from .._system.progress import follower
+from ..artifacts.artifact import MANIFEST
 from ..build import teacher_text
 from ..config.schema import Recipe
 from ..config.sections.model import KEEP
@@ -23,13 +25,14 @@ from ..training.prepare import Prepared
 from ..training.run import Hooks, Run
 from ..training.teacher_encoder import TeacherEncoder
 from ..tuned import Tuned
-from .answers import Answer, answers, usable
+from . import pace
+from .answers import Answer, answers, known_answers, usable, with_chunks
 from .measure import Figures, measure
 from .parts import part_of
 from .recipe import soft_tokens_instead
 from .requests import LEAST, LEAST_MEASURED, Request, read_requests, split, without_measured
 from .seeds import as_kept, number_of_seeds, train_seeds
-from .self_study import self_study
+from .self_study import left_to_write, self_study
 from .ways import plain_model, with_text
 
 REQUESTS = "requests.jsonl"
@@ -116,8 +119,11 @@ def distil(
         recipe = soft_tokens_instead(recipe, lm)
     check_room(as_kept(recipe, seeds), restart=restart, overwrite=overwrite)
     teacher = TeacherEncoder(recipe, lm, PROMPTS)
+    count = count or COUNTS.get(recipe.teacher.role, 96)
+    _say_how_long(
+        recipe, lm, teacher, hooks, folder, rows, apart, count, seeds=seeds, fresh=restart or overwrite
+    )
     if rows is None:
-        count = count or COUNTS[recipe.teacher.role]
         hooks.stage(f"the model writes {count} requests")
         rows = self_study(recipe, lm, teacher, count, folder / SELF_STUDY)
     rows = without_measured(rows, apart or [])
@@ -150,6 +156,34 @@ def distil(
     result = Distilled(runs[0], comparison, folder, tuple(runs))
     write_text(folder / REPORT, json.dumps(result.report(), indent=2, ensure_ascii=False) + "\n")
     return result
+
+
+def _say_how_long(
+    recipe: Recipe,
+    lm: LanguageModel,
+    teacher: TeacherEncoder,
+    hooks: Hooks,
+    folder: Path,
+    rows: Sequence[Request] | None,
+    apart: Sequence[Request] | None,
+    count: int,
+    *,
+    seeds: int,
+    fresh: bool,
+) -> None:
+    """Say what the work that is left will take, where somebody reads it and the run is not finished."""
+    if follower() is None or ((Path(recipe.output) / MANIFEST).exists() and not fresh):
+        return
+    hooks.stage("measuring how long it will take …")
+    writes = left_to_write(teacher, count, folder / SELF_STUDY) if rows is None else 0
+    wanted = (count if rows is None else len(rows)) + len(apart or ())
+    given = with_chunks(teacher, [*(rows or []), *(apart or [])])
+    known = known_answers(recipe, lm, teacher, given, folder / REQUESTS)
+    answered = sum(row["request"] in known for row in given) if rows is not None else len(known)
+    answers_left = max(0, wanted - answered)
+    texts = [row["request"] for row in given]
+    expected = pace.expected(recipe, lm, teacher, texts, wanted=wanted, writes=writes, answers=answers_left)
+    hooks.stage(f"it takes {expected}" + (f"; training is that of one of {seeds} seeds" if seeds > 1 else ""))
 
 
 def _check(recipe: Recipe, seeds: int, *, restart: bool, overwrite: bool, any_method: bool) -> None:

@@ -62,6 +62,14 @@ def self_study(
     return rows
 
 
+def left_to_write(teacher: TeacherEncoder, count: int, file: Path) -> int:
+    """Return how many of `count` requests about the text are not in the file yet."""
+    state = _state(file)
+    if state.get("text") != text_hash(teacher.text):
+        return count
+    return 0 if state["finished"] >= count else max(0, count - len(kept_rows.read(file)))
+
+
 def prompts(teacher: TeacherEncoder, count: int, attempt: int) -> tuple[int, list[tuple[str, str]]]:
     """Return the chunk that an attempt is about, and its (kind, wording) pairs.
 

@@ -1,0 +1,129 @@
+"""The time that a distillation will take is estimated before it begins, from a few tokens and steps.
+
+Nothing is kept of what is measured. Answers are counted as if each was as long as it may be, so that the
+estimate is an upper bound where answers are short.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from .. import methods
+from .._system.progress import duration
+from ..config.schema import Recipe
+from ..config.sections.model import MethodConfig
+from ..config.sections.task import TeacherConfig
+from ..data.example import Example
+from ..lm.base import LanguageModel
+from ..training import estimate
+from ..training.prepare import prepare
+from ..training.teacher_encoder import TeacherEncoder
+from . import self_study
+from .beginnings import BATCH_TOKENS, Beginnings
+from .requests import SHARES
+
+FEW, MORE = 2, 8  # tokens that are written to measure the pace
+STAND_INS = 8  # rows that steps are timed on
+WAYS = 4  # ways to answer that are measured in text: text, cut text, vectors, no text
+ATTEMPTS = 1.5  # for one request that can be used
+
+
+@dataclass(frozen=True)
+class Expected:
+    """The seconds that each part of a distillation will take."""
+
+    parts: dict[str, float]
+
+    @property
+    def seconds(self) -> float:
+        """Return the seconds of all parts together."""
+        return sum(self.parts.values())
+
+    def __str__(self) -> str:
+        listed = ", ".join(f"{name} {duration(value)}" for name, value in self.parts.items() if value)
+        return (
+            f"about {duration(self.seconds)} at most, on this machine, as busy as it is now: {listed}"
+            if listed
+            else "nothing is left to do"
+        )
+
+
+def expected(
+    recipe: Recipe,
+    lm: LanguageModel,
+    teacher: TeacherEncoder,
+    requests: Sequence[str],
+    *,
+    wanted: int,
+    writes: int,
+    answers: int,
+) -> Expected:
+    """Measure the pace, and return what `wanted` requests will take.
+
+    `writes` of them are still to be written by the model, and `answers` to be answered; `requests` are those
+    that are known, of which none may be.
+    """
+    new, chunks = recipe.task.max_new_tokens, 1 if teacher.is_whole else len(teacher.chunks)
+    rows = max(1, min(wanted, BATCH_TOKENS // (new + 48)))
+    shown = list(requests) or [text for _, text in self_study.prompts(teacher, wanted, 0)[1]]
+    examples = self_study.encoded(teacher, 0, [shown[i % len(shown)] for i in range(rows)])
+    start, token = _pace(lm, examples)
+    each = self_study.at_once(teacher, wanted)
+    attempt = start + self_study.MOST_TOKENS * token * each / rows
+    step, score = _training(recipe, lm, shown, teacher)
+    dev, test = (share * wanted for share in SHARES)
+    prompt = len(lm.text_ids(teacher.text)) / max(1, len(lm.text_ids(teacher.chunks[0])))
+    read = start * chunks * (prompt if teacher.is_whole else 1)  # the text itself
+    return Expected(
+        {
+            "requests": ATTEMPTS * attempt * writes / each,
+            "answers": (read + token * new * -(-answers // rows)) if answers else 0.0,
+            "the teacher's distributions": read + score * wanted,
+            "training": recipe.train.steps * step + score * dev * (recipe.train.steps / 20 + 2),
+            "measuring": WAYS * (read / 2 + token * new * max(1.0, test / rows)),
+        }
+    )
+
+
+def _pace(lm: LanguageModel, examples: Sequence[Example]) -> tuple[float, float]:
+    """Return the seconds until a batch's first token, and for each further token."""
+    writer, seconds = Beginnings(lm), []
+    for count in (1, FEW, MORE):  # the first warms up
+        started = time.perf_counter()
+        for _ in writer.texts(examples, count, min_new_tokens=count):
+            pass
+        seconds.append(time.perf_counter() - started)
+    token = max(0.0, seconds[2] - seconds[1]) / (MORE - FEW)
+    return max(0.0, seconds[1] - FEW * token), token
+
+
+def _training(
+    recipe: Recipe, lm: LanguageModel, requests: Sequence[str], teacher: TeacherEncoder
+) -> tuple[float, float]:
+    """Return the seconds of a step, and of scoring one row, on stand-ins of the rows that there will be.
+
+    They learn texts instead of distributions, which takes as long.
+    """
+    options = recipe.method.options()
+    if "init" in methods.find(recipe.method.name).options():
+        options |= {"init": "random"}
+    stand_in = recipe.model_copy(
+        update={
+            "task": recipe.task.model_copy(update={"objective": "targets"}),
+            "teacher": TeacherConfig(),
+            "train": recipe.train.model_copy(update={"keep": None}),
+            "method": MethodConfig(name=recipe.method.name, **options),
+        }
+    )
+    ids, length = lm.text_ids(teacher.text), max(1, recipe.task.max_new_tokens // 2)
+    texts = [lm.tokenizer.decode(ids[i * length :][:length]) or "text" for i in range(STAND_INS)]
+    rows = [
+        {"request": f"{requests[i % len(requests)]} {i}", "answer": text if text.strip() else "text"}
+        for i, text in enumerate(texts)
+    ]
+    batch = max(recipe.train.batch_size, len(rows))
+    prepared = prepare(stand_in, lm=lm, rows=(rows * batch)[:batch], dev_rows=rows)
+    price = estimate.measure(prepared, slower=False)
+    return price.step_seconds, price.evaluation_seconds / len(rows)
