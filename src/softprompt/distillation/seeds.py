@@ -115,6 +115,6 @@ def _saved_as(run: Run, folder: Path, *, restart: bool, overwrite: bool) -> Run:
     make_room(folder, restart=restart, overwrite=overwrite)
     left_out = ("schema", "files", "positions", "distribution")
     content = {key: value for key, value in run.artifact.manifest.items() if key not in left_out}
-    content["recipe"] = recipe.untracked().to_dict()
+    content["recipe"] = recipe.recorded().to_dict()
     saved = artifacts.save(folder, prepared.method, prepared.lm, content)
     return replace(run, prepared=prepared, artifact=saved)
