@@ -30,10 +30,10 @@ def recipe_of_demonstrations(
     named = bool(settings) and "=" not in settings[0]
     overrides = [*settings[named:], *([] if vectors is None else [f"method.length={vectors}"])]
     if file is None:
-        if not named or Path(settings[0]).suffix not in (".yaml", ".yml"):
+        if not named or any(texts) or Path(settings[0]).suffix not in (".yaml", ".yml"):
             return None
         recipe = load_recipe(settings[0], overrides, method_option_names=option_names())
-        return recipe if starts_with_demonstrations(recipe) and not any(texts) else None
+        return recipe if starts_with_demonstrations(recipe) else None
     if named or any(texts):
         other = f"the recipe {settings[0]}" if named else "--system or --document"
         raise SoftPromptError(
