@@ -220,6 +220,7 @@ def build_method(
         rows = by_prompt.setdefault(example.prompt, [])
         if len(rows) < EXAMPLES_TO_START_FROM:
             rows.append((*example.input_ids, *example.target_ids))
+    rows_by_prompt = {index: tuple(rows) for index, rows in by_prompt.items()}
     by_prompt |= {index: [tuple(ids)] for index, ids in (replaced or {}).items() if ids}
     options = recipe.method.options()
     if options.get("init") == "artifact" and options.get("artifact"):
@@ -233,6 +234,8 @@ def build_method(
         examples_by_prompt={index: tuple(rows) for index, rows in by_prompt.items()},
         demonstrations=() if shown is None else shown.ids,
         demonstration_spans=() if shown is None else shown.spans,
+        replaced={index: tuple(ids) for index, ids in (replaced or {}).items()},
+        rows_by_prompt=rows_by_prompt,
         seed=recipe.train.seed,
         feature_size=lambda reads: size(lm, reads),
         read_prompt=warm_start.vectors,

@@ -129,9 +129,10 @@ def _attend_under(
         call, seen = active.kept.grown(site, call, kwargs.get("sliding_window"), rule)
         attention_mask = as_mask(seen, attention_mask)
     present = [c for c in active.columns if c.layers[site] is not None]
+    fitted = None if active.fit is None else active.fit(site, query, call, attention_mask, kwargs)
     parts = [call]
     if present:
-        parts = [*(_fit(c.layers[site], key) for c in present), call]
+        parts = [*(_fit(fitted or c.layers[site], key) for c in present), call]
         if kwargs.get("position_bias") is not None:
             real = torch.cat([rows_of(c.at(site), query.shape[0]) for c in present], dim=1)
             kwargs["position_bias"] = extend_bias(layer.bias, kwargs["position_bias"], attention_mask, real)
@@ -140,6 +141,8 @@ def _attend_under(
     output, weights = base(module, query, parts, attention_mask, **kwargs)
     if active.adapter is not None and active.adapter.layers[site] is not None:
         output = output + _gated(active.adapter, site, query, key, kwargs.get("scaling"))
+    if active.outputs is not None:
+        active.outputs[site] = output
     return output, weights
 
 

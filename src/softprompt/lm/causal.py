@@ -23,6 +23,7 @@ from . import (
     chat_cache,
     generation,
     patches,
+    prefix_fit,
     probe_cache,
     probe_generate,
     probe_lengths,
@@ -271,6 +272,18 @@ class CausalLM(LanguageModel):
                 why="its `generate` takes no embeddings for this family (training and scoring do)",
                 fix="use a prefix (prefix-tuning), or score labels instead of generating",
             )
+
+    def fit_prefix(
+        self,
+        text: Sequence[int],
+        behind: Sequence[Sequence[int]],
+        alone: Sequence[Sequence[int]],
+        length: int,
+        fit: Any,
+        seed: int = 0,
+    ) -> Layers:
+        """Fit a prefix to a text layer by layer (see `lm.prefix_fit`)."""
+        return prefix_fit.fit_prefix(self, text, behind, alone, length, fit, seed)
 
     @torch.no_grad()
     def _text_kv(self, ids: Sequence[int]) -> Layers:

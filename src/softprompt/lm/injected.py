@@ -66,6 +66,8 @@ class Active:
     record: dict[int, LayerKV] | None = None  # each site's own keys and values, as they reach the function
     kept: KeyValueStore | None = None  # where each site's own keys and values are kept from call to call
     visits: list[Visit] | None = None  # who called, in order (for the probe)
+    fit: Fit | None = None  # chooses each site's injected columns when the site is reached
+    outputs: dict[int, Tensor] | None = None  # each site's output [B, q, heads, v_head_dim]
     packs: Sequence[Pack] = ()  # the one row of the call is these, one after the other: see `lm.packed`
     reached: set[int] = field(default_factory=set)  # sites that have called
     calls: dict[int, int] = field(default_factory=dict)  # by a module's first number: calls made of several
@@ -134,6 +136,20 @@ class Pack:
         if padded:  # a column of padding sees itself: a row that sees nothing is no number
             return (seen & (self.mask[:, None, :] | (back == 0)))[:, None]
         return seen[None, None]
+
+
+class Fit(Protocol):
+    """Chooses the columns that a site's queries see, from what reaches the attention function there."""
+
+    def __call__(
+        self, site: int, query: Tensor, call: LayerKV, mask: Tensor | None, options: Mapping[str, Any]
+    ) -> LayerKV:
+        """Return keys and values [1, kv_heads, P, head_dim] for queries [B, heads, q, head_dim].
+
+        `call` holds the sequence's own keys and values, `mask` [B, 1 or heads, q, k] says which of them a
+        query sees, `options` are the attention function's other arguments.
+        """
+        ...
 
 
 class KeyValueStore(Protocol):

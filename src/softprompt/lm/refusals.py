@@ -81,3 +81,12 @@ def closed(name: str) -> SoftPromptError:
         why="closing it gave its model back as it was before, without anything of softprompt's",
         fix="load the model again, or close it after its last use",
     )
+
+
+def not_matched(spec: ModelSpec) -> SoftPromptError:
+    """Return the error where a prefix cannot start as the closed-form match of a text."""
+    return SoftPromptError(
+        f"init=matched does not support {spec.kind} models ({spec.family})",
+        why="it fits a prefix that a decoder-only model reads ahead of its row",
+        fix="method.init=context",
+    )

@@ -81,6 +81,9 @@ class Setting:
     # token ids of the demonstrations as they precede an input, and where each begins and ends
     demonstrations: tuple[int, ...] = ()
     demonstration_spans: tuple[tuple[int, int], ...] = ()
+    # by prompt: ids of the teacher's text that the vectors replace, and of training rows (input and target)
+    replaced: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+    rows_by_prompt: Mapping[int, tuple[tuple[int, ...], ...]] = field(default_factory=dict)
     seed: int = 0
     feature_size: Callable[[Reads], int] | None = None  # D of what a generated prompt reads
     # (folder, prompt name) -> the saved tensors

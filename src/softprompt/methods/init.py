@@ -8,6 +8,7 @@ initialiser works at the model's own scale:
 - `text`: of a text that the user gives;  `labels`: of the class labels;
 - `context`: of real training rows (CT-KV, Cartridges: the best known start of a prefix);
 - `demonstrations`: of the demonstrations of a few-shot prompt, whole (CT-KV; prefixes only);
+- `matched`: chosen and fitted so that attention gives out what it does over a text (prefixes only);
 - `artifact`: of another trained prompt (warm start, SPoT-style transfer); one of another base model is
   carried over as `transfer` says (see `transfer.py`), and never copied.
 """
@@ -24,10 +25,11 @@ from torch import Tensor
 from ..errors import SoftPromptError
 from ..injection import Layers
 from .base import PrefixLayers, Setting, flatten
+from .matched_start import matched
 from .transfer import TRANSFERS, Carried, Transfer
 
 Init = Literal["random", "vocab", "text", "labels", "context", "artifact"]
-PrefixInit = Literal["random", "vocab", "text", "labels", "context", "artifact", "demonstrations"]
+PrefixInit = Literal["random", "vocab", "text", "labels", "context", "artifact", "demonstrations", "matched"]
 
 
 def soft_tokens(
@@ -66,14 +68,18 @@ def prefix(
     init: PrefixInit,
     text: str | None,
     artifact: str | None,
+    *,
+    keep_first: bool = False,
 ) -> tuple[Float[Tensor, "prompts prefix keys"], Float[Tensor, "prompts prefix values"]]:
-    """Return initial keys and values in float32."""
+    """Return initial keys and values in float32; `keep_first`: the first column will not be trained."""
     rows: list[tuple[Tensor, Tensor]] = []
     for index, name in enumerate(setting.prompts):
         if init == "artifact":
             rows.append(_kv_artifact(setting, artifact, name, length))
         elif init == "demonstrations":
             rows.append(_flat(places, setting.lm.kv_of(_demonstrations(setting))))
+        elif init == "matched":
+            rows.append(_flat(places, matched(setting, index, length, text, keep_first)))
         elif init == "random":
             sample = _flat(places, setting.lm.kv_like(_sampled_ids(setting, index, 128)))
             generator = setting.generator(index)

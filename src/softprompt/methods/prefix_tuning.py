@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from ..errors import SoftPromptError
 from ..injection import Injection
 from . import init as initialisers
+from . import matched_start
 from .base import (
     Features,
     Hiding,
@@ -122,7 +123,7 @@ def build(
     """
     spans = _check(setting, init, placement, leave_one_out, token_dropout)
     places = PrefixLayers.choose(setting.lm.spec, stacks, placement)
-    keys, values = initialisers.prefix(setting, places, length, init, text, artifact)
+    keys, values = initialisers.prefix(setting, places, length, init, text, artifact, keep_first=freeze_first)
     return PrefixTuning(
         places,
         keys,
@@ -155,6 +156,8 @@ def _check(
             why="demonstrations come ahead of the input",
             fix="method.placement=before",
         )
+    if init == "matched":
+        matched_start.check(placement)
     if not leave_one_out:
         return ()
     if init != "demonstrations":

@@ -1,0 +1,122 @@
+"""A prefix is chosen in closed form so that attention gives out what it gives out over a whole text.
+
+Attention Matching (2602.16284), for each head of keys and values: the columns are those of the text's that
+sampled queries attend to most (highest root mean square), and their values are solved by least squares, so
+that the layer's output is right. Fewer columns get less of the softmax's mass than the text got. The paper
+adds a bias β to each column's logit for that, which an attention function without biases cannot have. Here β
+is absorbed: every key moves along the direction u in which all queries have the same component (q · u ≈ 1,
+times the scale of the logits, by least squares), by the mean log of the mass that is missing. The values are
+fitted to the moved keys.
+
+This file knows tensors alone. Queries of the heads that share keys are taken together.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from ..injection import LayerKV
+
+RIDGE_OF_VALUES = 0.1  # of the mean squared weight of a column; less of it fits the sample and not others
+RIDGE_OF_DIRECTION = 1e-2  # of the mean squared component of a query
+
+
+@dataclass(frozen=True, slots=True)
+class Queries:
+    """Queries of one layer, with what they see of their own rows, and the output that is right."""
+
+    query: Float[Tensor, "n heads head_dim"]
+    own: Float[Tensor, "n heads v_head_dim"]  # attention over the row's own keys alone
+    mass: Float[Tensor, "n heads"]  # log of the sum of exp(logit) over the row's own keys
+    target: Float[Tensor, "n heads v_head_dim"]
+    scale: float  # of the logits
+
+    def by_head(self, kv_heads: int) -> Queries:
+        """Return the same for each head of keys: n becomes heads of keys, heads the queries of each."""
+
+        def group(t: Tensor) -> Tensor:
+            n, heads = t.shape[:2]
+            return t.reshape(n, kv_heads, heads // kv_heads, *t.shape[2:]).transpose(0, 1).flatten(1, 2)
+
+        return Queries(group(self.query), group(self.own), group(self.mass), group(self.target), self.scale)
+
+
+def match(queries: Queries, text: LayerKV, length: int, *, keep_first: bool = False) -> LayerKV:
+    """Choose keys and values [1, kv_heads, length, head_dim] for those of a text [1, kv_heads, T, head_dim].
+
+    `keep_first` keeps the text's first column unchanged, which is often the attention sink. With `length` T
+    the text's own columns are returned.
+    """
+    keys, values = text.key[0].float(), text.value[0].float()
+    heads, tokens = keys.shape[:2]
+    if length >= tokens:
+        return LayerKV(keys[None], values[None])
+    grouped = queries.by_head(heads)
+    scores = weights(grouped, keys).square().mean(1)
+    if keep_first:
+        scores[:, 0] = torch.inf
+    chosen = scores.topk(length, dim=-1).indices.sort(-1).values[..., None]
+    first = 1 if keep_first else 0
+    fewer = keys.gather(1, chosen.expand(-1, -1, keys.shape[2]))
+    moved = with_mass(grouped, keys, fewer, first)
+    kept = values.gather(1, chosen.expand(-1, -1, values.shape[2]))
+    return LayerKV(moved[None], solved(grouped, moved, kept, first)[None])
+
+
+def with_mass(
+    queries: Queries,
+    keys: Float[Tensor, "kv_heads tokens head_dim"],
+    fewer: Float[Tensor, "kv_heads columns head_dim"],
+    first: int = 0,
+) -> Float[Tensor, "kv_heads columns head_dim"]:
+    """Move all keys of `fewer` but the `first` ones so that together they get the mass that `keys` get."""
+    q = queries.query * queries.scale
+    gram = q.transpose(1, 2) @ q
+    ones = q.sum(1)[..., None]
+    along = torch.linalg.solve(gram + _ridge(gram, RIDGE_OF_DIRECTION), ones).transpose(1, 2)
+    wanted, present = ((q @ k.transpose(1, 2)).logsumexp(-1) for k in (keys, fewer))
+    missing = (wanted - present).mean(1)[:, None, None]
+    return torch.cat([fewer[:, :first], fewer[:, first:] + missing * along], dim=1)
+
+
+def solved(
+    queries: Queries,
+    keys: Float[Tensor, "kv_heads columns head_dim"],
+    values: Float[Tensor, "kv_heads columns v_head_dim"],
+    first: int = 0,
+    ridge: float = RIDGE_OF_VALUES,
+) -> Float[Tensor, "kv_heads columns v_head_dim"]:
+    """Return the values nearest the right output (ridge regression towards `values`); the `first` stay."""
+    weight = weights(queries, keys)
+    missing = queries.target - (1 - weight.sum(-1, keepdim=True)) * queries.own - weight @ values
+    weight = weight[..., first:]
+    gram = weight.transpose(1, 2) @ weight
+    change = torch.linalg.solve(gram + _ridge(gram, ridge), weight.transpose(1, 2) @ missing)
+    return torch.cat([values[:, :first], values[:, first:] + change], dim=1)
+
+
+def attended(queries: Queries, columns: LayerKV) -> Float[Tensor, "n heads v_head_dim"]:
+    """Compute the attention of the queries over columns [1, kv_heads, P, head_dim] and their own rows."""
+    keys, values = columns.key[0].float(), columns.value[0].float()
+    grouped = queries.by_head(keys.shape[0])
+    weight = weights(grouped, keys)
+    output = weight @ values + (1 - weight.sum(-1, keepdim=True)) * grouped.own
+    n, heads = queries.mass.shape
+    return output.reshape(keys.shape[0], n, heads // keys.shape[0], -1).transpose(0, 1).flatten(1, 2)
+
+
+def weights(
+    queries: Queries, keys: Float[Tensor, "kv_heads columns head_dim"]
+) -> Float[Tensor, "kv_heads queries columns"]:
+    """Return the share of its attention that each query pays to each column; the rest is its own row's."""
+    logits = queries.query @ keys.transpose(1, 2) * queries.scale
+    return torch.cat([logits, queries.mass[..., None]], -1).softmax(-1)[..., :-1]
+
+
+def _ridge(gram: Float[Tensor, "heads size size"], share: float) -> Float[Tensor, "heads size size"]:
+    size = share * gram.diagonal(dim1=1, dim2=2).mean(-1) + 1e-12
+    return size[:, None, None] * torch.eye(gram.shape[-1], device=gram.device)
