@@ -29,13 +29,13 @@ def case():
 
 def naive(queries: Queries, columns: LayerKV) -> torch.Tensor:
     """Attention, one query at a time; the row's own keys are one column of that mass."""
-    out = torch.zeros_like(queries.own)
+    out = torch.zeros_like(queries.alone)
     for i in range(N):
         for head in range(HEADS):
             group = head // (HEADS // KV)
             logits = columns.key[0, group] @ queries.query[i, head] * queries.scale
             share = torch.cat([logits, queries.mass[i, head][None]]).softmax(0)
-            values = torch.cat([columns.value[0, group], queries.own[i, head][None]])
+            values = torch.cat([columns.value[0, group], queries.alone[i, head][None]])
             out[i, head] = share @ values
     return out
 
@@ -53,7 +53,7 @@ def test_values_are_those_of_numpys_least_squares(case):
     result = solved(grouped, keys, values, ridge=0.0)
     for head in range(KV):
         share = weights(grouped, keys)[head].double().numpy()
-        own = grouped.own[head].numpy()
+        own = grouped.alone[head].numpy()
         target = grouped.target[head].numpy() - (1 - share.sum(1, keepdims=True)) * own
         expected = np.linalg.lstsq(share, target, rcond=None)[0]
         np.testing.assert_allclose(result[head].numpy(), expected, atol=2e-3)

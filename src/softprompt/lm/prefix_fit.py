@@ -131,13 +131,17 @@ def _queries(
         key, value = (t[row].float().repeat_interleave(groups, dim=0) for t in (call.key, call.value))
         scores = q @ key.transpose(1, 2) * scale
         if mask is not None:
-            own = mask[row if mask.shape[0] > 1 else 0][:, at]
-            scores = scores.masked_fill(~own, -torch.inf) if own.dtype == torch.bool else scores + own.float()
+            seen = mask[row if mask.shape[0] > 1 else 0][:, at]
+            scores = (
+                scores.masked_fill(~seen, -torch.inf) if seen.dtype == torch.bool else scores + seen.float()
+            )
         outputs.append((scores.softmax(-1) @ value).transpose(0, 1))
         masses.append(scores.logsumexp(-1).transpose(0, 1))
         picked.append(q.transpose(0, 1))
-    own = torch.cat(outputs)
-    return Queries(torch.cat(picked), own, torch.cat(masses), own if target is None else target, float(scale))
+    seen = torch.cat(outputs)
+    return Queries(
+        torch.cat(picked), seen, torch.cat(masses), seen if target is None else target, float(scale)
+    )
 
 
 def _picked(states: Tensor, chosen: Sequence[Sequence[int]]) -> Tensor:

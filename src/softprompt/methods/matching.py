@@ -30,7 +30,7 @@ class Queries:
     """Queries of one layer, with what they see of their own rows, and the output that is right."""
 
     query: Float[Tensor, "n heads head_dim"]
-    own: Float[Tensor, "n heads v_head_dim"]  # attention over the row's own keys alone
+    alone: Float[Tensor, "n heads v_head_dim"]  # attention over the row's own keys alone
     mass: Float[Tensor, "n heads"]  # log of the sum of exp(logit) over the row's own keys
     target: Float[Tensor, "n heads v_head_dim"]
     scale: float  # of the logits
@@ -42,7 +42,7 @@ class Queries:
             n, heads = t.shape[:2]
             return t.reshape(n, kv_heads, heads // kv_heads, *t.shape[2:]).transpose(0, 1).flatten(1, 2)
 
-        return Queries(group(self.query), group(self.own), group(self.mass), group(self.target), self.scale)
+        return Queries(group(self.query), group(self.alone), group(self.mass), group(self.target), self.scale)
 
 
 def match(queries: Queries, text: LayerKV, length: int, *, keep_first: bool = False) -> LayerKV:
@@ -92,7 +92,7 @@ def solved(
 ) -> Float[Tensor, "kv_heads columns v_head_dim"]:
     """Return the values nearest the right output (ridge regression towards `values`); the `first` stay."""
     weight = weights(queries, keys)
-    missing = queries.target - (1 - weight.sum(-1, keepdim=True)) * queries.own - weight @ values
+    missing = queries.target - (1 - weight.sum(-1, keepdim=True)) * queries.alone - weight @ values
     weight = weight[..., first:]
     gram = weight.transpose(1, 2) @ weight
     change = torch.linalg.solve(gram + _ridge(gram, ridge), weight.transpose(1, 2) @ missing)
@@ -104,7 +104,7 @@ def attended(queries: Queries, columns: LayerKV) -> Float[Tensor, "n heads v_hea
     keys, values = columns.key[0].float(), columns.value[0].float()
     grouped = queries.by_head(keys.shape[0])
     weight = weights(grouped, keys)
-    output = weight @ values + (1 - weight.sum(-1, keepdim=True)) * grouped.own
+    output = weight @ values + (1 - weight.sum(-1, keepdim=True)) * grouped.alone
     n, heads = queries.mass.shape
     return output.reshape(keys.shape[0], n, heads // keys.shape[0], -1).transpose(0, 1).flatten(1, 2)
 
