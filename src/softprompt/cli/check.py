@@ -11,6 +11,7 @@ from .output import Json, Reply, duration, log, size, table
 if TYPE_CHECKING:
     from rich.text import Text
 
+    from ..config.schema import Recipe
     from ..training.estimate import Price, Slower
     from ..training.prepare import Prepared
     from ..training.preview import Counts, Piece
@@ -33,6 +34,8 @@ def check(recipe: RecipeFile, overrides: Overrides = None, json: Json = False) -
       softprompt check recipe.yaml method=prefix-tuning length=8 steps=400
     """
     read = open_recipe(recipe, overrides)
+    if read.task.objective == "distil":
+        return _distillation(recipe, read, overrides or [], json)
     from torch import get_num_threads
 
     from ..training.base_notes import base_notes
@@ -91,6 +94,34 @@ def check(recipe: RecipeFile, overrides: Overrides = None, json: Json = False) -
     command = " ".join(["softprompt tune", str(recipe), *(overrides or [])])
     text.append("\n\nnext:\n  ").append(command, style="bold")
     return Reply(data, text)
+
+
+def _distillation(file: RecipeFile, recipe: Recipe, overrides: list[str], json: bool) -> Reply:
+    """Price a distillation; the teacher answers nothing."""
+    from ..distillation.price import price
+    from ..distillation.requests import read_requests
+    from ..distillation.seeds import number_of_seeds
+    from ..lm.from_recipe import load_base
+
+    requests = read_requests(recipe.data.train, None)
+    log(f"loading {recipe.model} and timing a few rows …")
+    cost = price(
+        recipe, load_base(recipe), requests, len(requests), number_of_seeds(recipe, None), writes=False
+    )
+    if json:
+        return Reply({"distillation": cost.to_json()})
+    rows = [
+        ("the teacher's answers", duration(cost.answer_seconds), f"{cost.requests} requests, at most"),
+        ("its distributions", duration(cost.teacher_seconds), "once; kept on disk"),
+        ("training", duration(cost.training_seconds), f"{cost.seeds} seeds, {cost.step_seconds:.2g}s a step"),
+        ("measuring", duration(cost.measuring_seconds), "all ways to answer, on requests kept apart"),
+        ("in all", duration(cost.seconds), "on this machine, as busy as it is now"),
+        ("memory", size(cost.memory_bytes), "largest resident size, the model included"),
+        ("disk", size(cost.disk_bytes), "the teacher's distributions, at most"),
+        ("tokens saved", f"{cost.text_tokens}", f"a request; {cost.soft_tokens} vectors are read instead"),
+    ]
+    command = " ".join(["softprompt distill", str(file), "--requests", str(recipe.data.train), *overrides])
+    return Reply({}, "\n".join(["price:", table(rows, right=[1]), "", "next:", f"  {command}"]))
 
 
 def _line(pieces: list[Piece]) -> Text:

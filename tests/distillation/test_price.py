@@ -1,0 +1,38 @@
+"""`check` prices a distillation from a few rows; the teacher answers and scores nothing."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from softprompt.cache.teacher import TeacherDistributions
+from softprompt.cli import main
+from softprompt.distillation import answers
+
+
+def test_check_runs_no_teacher(model_folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("SOFTPROMPT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(TeacherDistributions, "compute", lambda *a: pytest.fail("the teacher was run"))
+    monkeypatch.setattr(answers, "answers", lambda *a: pytest.fail("the teacher answered"))
+    rows = [{"request": f"sun {i}"} for i in range(20)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    recipe = {
+        "model": str(model_folder),
+        "data": str(tmp_path / "rows.jsonl"),
+        "template": {"input": "{{ request }}", "target": "{{ answer }}"},
+        "task": {"objective": "distil", "max_new_tokens": 6},
+        "teacher": {"context": "say it backwards, please"},
+        "method": {"name": "prefix-tuning", "length": 4},
+        "train": {"steps": 4, "batch_size": 4, "dtype": "float32"},
+        "output": str(tmp_path / "out"),
+    }
+    (tmp_path / "recipe.yaml").write_text(json.dumps(recipe))
+    assert main(["check", str(tmp_path / "recipe.yaml"), "--json"]) == 0
+    price = json.loads(capsys.readouterr().out)["distillation"]
+    assert (price["requests"], price["seeds"], price["soft_tokens"]) == (20, 3, 4)
+    assert price["saved_tokens"] == price["text_tokens"] - 4
+    assert price["training_seconds"] >= 3 * 4 * price["step_seconds"] > 0
+    assert not (tmp_path / "out").exists() and not (tmp_path / "out-distill").exists()
+    assert main(["check", str(tmp_path / "recipe.yaml")]) == 0
+    assert "softprompt distill" in capsys.readouterr().out
