@@ -20,6 +20,7 @@ from ..errors import SoftPromptError
 from ..evaluation.evaluator import evaluator_of
 from ..lm.base import LanguageModel
 from ..lm.from_recipe import load_base
+from ..training.leakage import leakage_of
 from ..training.output_folder import check_room
 from ..training.prepare import Prepared
 from ..training.run import Hooks, Run
@@ -151,6 +152,7 @@ def distil(
         folder,
         seconds=seconds,
         answered=(sum(map(len, (train, dev, test))), len(written)),
+        leakage=leakage_of(runs[0]),
         price_hour=price_hour,
     )
     result = Distilled(runs[0], comparison, folder, tuple(runs))
