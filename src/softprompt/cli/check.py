@@ -97,7 +97,7 @@ def check(recipe: RecipeFile, overrides: Overrides = None, json: Json = False) -
 
 
 def _distillation(file: RecipeFile, recipe: Recipe, overrides: list[str], json: bool) -> Reply:
-    """Price a distillation; the teacher answers nothing."""
+    """Return the price of a distillation; the teacher answers nothing."""
     from ..distillation.price import price
     from ..distillation.requests import read_requests
     from ..distillation.seeds import number_of_seeds

@@ -89,7 +89,7 @@ def distill(
     overwrite: Overwrite = False,
     json: Json = False,
 ) -> Reply:
-    """Turn a system prompt, a document or demonstrations into vectors, and show what was lost.
+    """Turn a text into a few vectors, and show what was lost.
 
     The model answers the requests with the text; the vectors learn to make it answer so without the text.
     Some requests are kept apart and show how much of the text's effect is left.
