@@ -26,7 +26,7 @@ def report(
     ] = None,
     json: Json = False,
 ) -> Reply:
-    """Write the report of a comparison, or of a distillation, from its files.
+    """Write the report of a comparison or a distillation.
 
     report.html is one file that needs no network; report.md has the same numbers. With --latex or --csv, the
     main table is printed instead: scores with intervals and significance marks, seen and unseen rows, costs.
