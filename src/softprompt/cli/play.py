@@ -29,6 +29,15 @@ def play(
         ),
     ] = Path("runs"),
     model: BaseModel = None,
+    system: Annotated[
+        Path | None,
+        typer.Option(
+            "--system",
+            "--document",
+            metavar="FILE",
+            help="The text that a prompt was distilled from, to show.",
+        ),
+    ] = None,
     port: Annotated[
         int | None,
         typer.Option("--port", min=0, max=65535, metavar="N", help="Default: 8000, or any free port."),
@@ -40,13 +49,15 @@ def play(
 ) -> Reply:
     """Try tuned prompts side by side in the browser.
 
-    The plain model, a prompt that you write and tuned prompts answer the same input. The server listens on
+    The plain model, a prompt that you write and tuned prompts answer the same input. A prompt that was
+    distilled answers beside the full text and beside neither. The server listens on
     this machine alone, until Ctrl-C.
 
     \b
     Example:
       softprompt play runs/demo
       softprompt play runs/voices
+      softprompt play runs/sea --system system.txt
     """
     with needed():
         from ..serve.http.server import LOOPBACK_NAMES
@@ -61,10 +72,34 @@ def play(
 
             webbrowser.open(page)
 
+    text = distilled_text(folder, system)  # an error of the file comes before a model is loaded
     with contextlib.closing(_socket(port)) as bound:
-        settings: dict[str, Any] = {"trials": trials, "trust_remote_code": trust_remote_code}
+        settings: dict[str, Any] = {
+            "trials": trials,
+            "trust_remote_code": trust_remote_code,
+            "play_text": text,
+        }
         run(folder, model, bound, ready, hosts=LOOPBACK_NAMES, drain=2.0, **settings)
     return Reply(None)
+
+
+def distilled_text(folder: Path, file: Path | None) -> str:
+    """Return the text of `file`, or of the file that the prompt was distilled from; else an empty text."""
+    from ..artifacts.manifest import MANIFEST
+
+    if file is None:
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # then the page asks for the text
+            manifest = jsonlib.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+            return Path(manifest["recipe"]["teacher"]["file"]).read_text(encoding="utf-8")
+        return ""
+    try:
+        return file.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise SoftPromptError(
+            f"the text {file} cannot be read",
+            why=getattr(error, "strerror", None) or "it is not UTF-8 text",
+            fix="--system FILE names a text file of UTF-8",
+        ) from None
 
 
 def _socket(port: int | None) -> socket.socket:

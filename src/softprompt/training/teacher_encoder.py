@@ -17,6 +17,7 @@ from .._system.notes import note
 from ..build import encoder_of, room_of, teacher_text, template_of
 from ..config.schema import Recipe
 from ..config.sections.model import MethodConfig
+from ..config.sections.task import FRAME
 from ..data.capacity import Need, TooLong
 from ..data.chat import Chat
 from ..data.chunks import chunks, nearest
@@ -25,7 +26,6 @@ from ..data.example import Example
 from ..errors import SoftPromptError
 from ..lm.base import LanguageModel
 
-FRAME = "Here is a document. Answer what the user asks about it.\n\n"  # ahead of a document in a chat
 _ENDS_RAW = re.compile(r"\{%[-+]?\s*endraw\s*[-+]?%\}")
 CHUNK_TOKENS = 1024
 REQUEST_TOKENS = 256  # kept free for a request and the chat template, or a quarter of a short context

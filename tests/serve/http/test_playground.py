@@ -107,8 +107,42 @@ def test_an_input_is_answered_side_by_side(play):
     assert playing.answer("team-a/voices:joke") == "team-a/voices:joke[1]:a fun film"
     cost = playing.column("team-a/voices:joke").locator(".cost").inner_text()
     cost = cost.replace("\u00a0", " ")
-    assert re.fullmatch(r"32 tokens · \d+\.\d\d s · first after \d+\.\d\d s · 5 vectors", cost)
+    assert re.fullmatch(
+        r"32 tokens · \d+\.\d\d s · first after \d+\.\d\d s · 10 tokens read · 5 vectors", cost
+    )
     assert playing.page.locator("#status").inner_text().startswith("4 answers in ")
+    playing.check()
+
+
+SEA = 'Speak as a </textarea> sailor.\n"Aye" & <b>ahoy</b>.\n'
+DISTILLED = {"task": {"objective": "distil"}, "template": {"input": "{{ request }}", "chat": True}}
+
+
+def test_a_distilled_prompt_is_beside_its_text_and_beside_neither(play, serve):
+    recipe = {**DISTILLED, "teacher": {"context": SEA}}
+    playing = play(serve(recipes={"sea": recipe}, play_text=SEA), columns=3)
+    names = ["With the text", "With the vectors: sea", "With neither: plain model"]
+    assert playing.page.locator(".column h3").all_inner_texts() == names
+    text = playing.column("With the text")
+    text.get_by_text("The full text that the vectors learned from").wait_for()
+    playing.page.fill("#longest", "150")
+    playing.run("hello")
+    assert playing.answer("With the text") == f"sea[0]:<system>{SEA}\n<user>hello\n<assistant>"
+    assert playing.answer("With the vectors: sea") == "sea[1]:<user>hello\n<assistant>"
+    assert playing.answer("With neither: plain model") == "sea[0]:<user>hello\n<assistant>"
+    text.locator("textarea").fill("Be brief.")
+    text.get_by_text("Another text than the vectors learned from").wait_for()
+    playing.check()
+
+
+def test_a_text_without_a_chat_comes_ahead_of_the_input(play, serve):
+    plain = {**DISTILLED, "template": {"input": "{{ request }}"}, "teacher": {"context": SEA}}
+    playing = play(serve(recipes={"sea": plain}), columns=3)
+    playing.run("hello")
+    assert "Paste the text above" in playing.answer("With the text")
+    playing.column("With the text").locator("textarea").fill("Be brief.\n")
+    playing.run("hello")
+    assert playing.answer("With the text") == "sea[0]:Be brief.\n\nhello"
     playing.check()
 
 

@@ -102,6 +102,10 @@ class TaskConfig(Section):
 PAIRS = {"input": "{{ prompt }}", "target": "{{ chosen }}", "rejected": "{{ rejected }}"}
 
 
+#: What comes ahead of a document that is the system text of a chat.
+FRAME = "Here is a document. Answer what the user asks about it.\n\n"
+
+
 class TeacherText(Section):
     """A text is given as it is, by the file that holds it, or (in results) by its hash."""
 

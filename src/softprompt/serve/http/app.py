@@ -55,13 +55,15 @@ def create_app(
     hosts: Sequence[str] = (),
     cors_origins: Sequence[str] = (),
     control_tokens: Policy = "allow",
+    play_text: str = "",
 ) -> FastAPI:
     """Create the application. `context` is the model's, in tokens.
 
-    `hosts` are those of `Middleware`, `cors_origins` those of `cors.allow`. `control_tokens` in a client's
-    text are control tokens ("allow"), text ("escape"), or a 400 ("refuse"). Raises SoftPromptError where a
-    prompt has the base's name. Once `app.state.service.stopping` is set, new work is refused and running
-    work continues.
+    `hosts` are those of `Middleware`, `cors_origins` those of `cors.allow`. `control_tokens` in a
+    client's text are control tokens ("allow"), text ("escape"), or a 400 ("refuse"). `play_text` is
+    a text that a prompt was distilled from: everybody who opens /play reads it. Raises
+    SoftPromptError where a prompt has the base's name. Once `app.state.service.stopping` is set,
+    new work is refused and running work continues.
     """
     check_base(registry.holds, model_name)
     limits = limits or Limits()
@@ -86,7 +88,7 @@ def create_app(
             return Health(status="ok")
         return Health(status="degraded", reason=problem.why or problem.what)  # no address: there was no key
 
-    app.include_router(playground.routes())
+    app.include_router(playground.routes(play_text))
 
     @app.get("/", include_in_schema=False)
     async def root() -> RedirectResponse:

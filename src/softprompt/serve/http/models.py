@@ -12,12 +12,14 @@ from fastapi.responses import JSONResponse
 from pydantic import BeforeValidator, WithJsonSchema
 from starlette.concurrency import run_in_threadpool
 
+from ...config.schema import Recipe
+from ...config.sections.task import FRAME
 from ..names import Entry, one_form
 from ..request import UnknownPrompt
 from .errors import ErrorReply, unknown_model
 from .keys import Key
 from .protocols import ServedPrompt
-from .responses import Model, ModelList, PromptFacts
+from .responses import Model, ModelList, PromptFacts, TextFacts
 from .service import Service
 
 MOST = 2**31
@@ -104,4 +106,16 @@ def _facts(loaded: ServedPrompt | None) -> PromptFacts | None:
         target_field=targets[0] if len(targets) == 1 else None,
         prompt_field=loaded.recipe.data.prompt_field,
         outdated=loaded.outdated,
+        text=_text_facts(loaded.recipe),
     )
+
+
+def _text_facts(recipe: Recipe) -> TextFacts | None:
+    if recipe.task.objective != "distil" or not recipe.teacher.has_text:
+        return None
+    system, chat = recipe.template.system, recipe.template.chat
+    ahead = f"{system}\n\n" if system else ""
+    if recipe.teacher.role == "document" and chat:
+        ahead += FRAME
+    sha256 = recipe.teacher.without_text().sha256  # None where each prompt has a text of its own
+    return TextFacts(role=recipe.teacher.role, sha256=sha256, chat=chat, ahead=ahead)

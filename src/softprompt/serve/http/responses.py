@@ -90,6 +90,15 @@ class ChatCompletion(BaseModel):
     softprompt: Reading
 
 
+class TextFacts(BaseModel):
+    """Facts about the text that a prompt was distilled from; the text itself is not with the prompt."""
+
+    role: str  # "system" or "document"
+    sha256: str | None  # of the text; None: not recorded
+    chat: bool  # it was the system text of a chat; False: it came ahead of the input
+    ahead: str  # a text that came before it
+
+
 class PromptFacts(BaseModel):
     """Facts that describe a prompt which was requested by name."""
 
@@ -101,6 +110,7 @@ class PromptFacts(BaseModel):
     target_field: str | None
     prompt_field: str | None  # the field of rows that names the prompt
     outdated: bool  # the version on disk cannot be served (see the log), so the one before it answers
+    text: TextFacts | None = None  # None: it was not distilled from a text
 
 
 class Model(BaseModel):

@@ -6,6 +6,7 @@ fetched but this server's own API. It holds no secret, so it needs no key; what 
 
 from __future__ import annotations
 
+import html
 from importlib import resources
 
 from fastapi import APIRouter
@@ -14,9 +15,10 @@ from fastapi.responses import HTMLResponse
 from ..._system.page_assets import base_style, content_hash
 
 
-def routes() -> APIRouter:
+def routes(given: str = "") -> APIRouter:
+    """Return the page's route. `given` is a text that a prompt was distilled from, for the page to show."""
     router = APIRouter()
-    text, headers = page()
+    text, headers = page(given)
 
     @router.get("/play", include_in_schema=False)
     async def play() -> HTMLResponse:
@@ -25,10 +27,12 @@ def routes() -> APIRouter:
     return router
 
 
-def page() -> tuple[str, dict[str, str]]:
+def page(given: str = "") -> tuple[str, dict[str, str]]:
     """The page and its headers, by which no other script than its own may run, and no other page show it."""
     style, script = base_style() + _asset("play.css"), _asset("play.js")
     text = _asset("play.html").replace("/* style */", style).replace("/* script */", script)
+    # HTML drops the first line break of a textarea, which the file holds
+    text = text.replace("</textarea>\n\n<template", f"{html.escape(given)}</textarea>\n\n<template", 1)
     policy = (
         f"default-src 'none'; script-src 'sha256-{content_hash(script)}'; "
         f"style-src 'sha256-{content_hash(style)}'; connect-src 'self'; img-src data:; "

@@ -51,7 +51,9 @@
     return element;
   };
 
-  const titles = { plain: "Plain model", hard: "Hard prompt" };
+  const titles = { plain: "Plain model", hard: "Hard prompt", text: "With the text" };
+  const nameOf = ({ name, facts }) => (facts.text ? `With the vectors: ${name}` : name);
+  const distilled = () => columns.filter((column) => column.kind === "tuned" && column.facts.text);
 
   const entitle = (column, title) => {
     column.title = title;
@@ -64,7 +66,7 @@
     const part = find("column-template").content.cloneNode(true).querySelector("section");
     const column = { kind, folder: name.split(":")[0], name, facts, part, options: part.querySelector(".options") };
     part.classList.add(kind, kind === "tuned" ? `c${colours++ % 8}` : "cref");
-    entitle(column, titles[kind] || name);
+    entitle(column, titles[kind] || nameOf(column));
     part.querySelector(".remove").addEventListener("click", () => {
       columns.splice(columns.indexOf(column), 1);
       part.remove();
@@ -89,7 +91,7 @@
       const choice = make("select", {}, ...facts.prompts.map((name) => make("option", { textContent: name, selected: column.name === `${column.folder}:${name}` })));
       const choose = () => {
         column.name = `${column.folder}:${choice.value}`;
-        entitle(column, column.name);
+        entitle(column, nameOf(column));
       };
       choice.addEventListener("change", () => { choose(); offer(); });
       options.append(make("label", {}, "Prompt", choice));
@@ -104,12 +106,28 @@
   };
 
   const untunedOptions = (column) => {
-    if (column.kind === "hard") {
-      column.words = make("textarea", { rows: 3, placeholder: "Your own instruction, put before the input" });
-      column.options.append(make("label", { className: "tall" }, make("span", { className: "hidden", textContent: "Your own prompt" }), column.words));
+    if (column.kind === "hard") wordsOf(column, "Your own prompt", "Your own instruction, put before the input", "");
+    if (column.kind === "text") {
+      wordsOf(column, "The text", "Paste the text that the vectors stand for", find("given-text").value);
+      column.words.addEventListener("input", () => describe(column));
     }
     column.template = make("select");
     column.options.append(make("label", {}, "Template", column.template));
+  };
+
+  const wordsOf = (column, label, placeholder, value) => {
+    column.words = make("textarea", { rows: 3, placeholder, value });
+    column.options.append(make("label", { className: "tall" }, make("span", { className: "hidden", textContent: label }), column.words));
+  };
+
+  // Says whether a column's text is the one that the vectors learned from.
+  const describe = async (column) => {
+    const like = likeOf(column), text = column.words.value, about = column.part.querySelector(".about");
+    about.textContent = "The full text, and no vectors";
+    if (!text.trim() || !like?.facts.text?.sha256 || !globalThis.crypto?.subtle) return;
+    const digest = new Uint8Array(await crypto.subtle.digest("SHA-256", new TextEncoder().encode(text)));
+    const same = [...digest].map((byte) => byte.toString(16).padStart(2, "0")).join("") === like.facts.text.sha256;
+    if (text === column.words.value) about.textContent = same ? "The full text that the vectors learned from" : "Another text than the vectors learned from";
   };
 
   // What plain columns read: the template of a tuned prompt, so that only the vectors differ, or the model's chat.
@@ -118,11 +136,13 @@
     for (const column of columns.filter((one) => one.template)) {
       const before = column.template.dataset.chosen ? column.template.value : "";
       column.template.replaceChildren(
-        ...[...new Set(tuned.map((one) => one.name))].map((name) => make("option", { value: name, textContent: `of ${name}` })),
-        make("option", { value: "", textContent: "the model’s chat" }),
+        ...[...new Set((column.kind === "text" ? distilled() : tuned).map((one) => one.name))].map((name) => make("option", { value: name, textContent: `of ${name}` })),
+        ...(column.kind === "text" && distilled().length ? [] : [make("option", { value: "", textContent: "the model’s chat" })]),
       );
       if (column.template.dataset.chosen && [...column.template.options].some((one) => one.value === before)) column.template.value = before;
-      column.template.onchange = () => { column.template.dataset.chosen = "yes"; };
+      column.template.onchange = () => { column.template.dataset.chosen = "yes"; if (column.kind === "text") describe(column); };
+      if (column.kind === "plain") entitle(column, distilled().length ? "With neither: plain model" : titles.plain);
+      if (column.kind === "text") describe(column);
     }
   };
 
@@ -140,20 +160,33 @@
   // The tuned column whose template a column reads; none: the model's chat.
   const likeOf = (column) => (column.kind === "tuned" ? column : columns.find((one) => one.kind === "tuned" && one.name === column.template.value));
 
+  const how = () => ({
+    temperature: Number(find("temperature").value), max_tokens: Number(find("longest").value), seed: Number(find("seed").value),
+    stream: true, stream_options: { include_usage: true },
+  });
+
+  // The plain model with the text where the teacher had it: as the chat's system text, or ahead of the input.
+  const withText = (column, like, input) => {
+    const text = column.words.value, ahead = like?.facts.text?.ahead ?? "", path = "/v1/chat/completions";
+    const body = { ...how(), ...(like ? { model: like.name, strength: 0, rendering: "template" } : { model: base }) };
+    const joined = { path, body: { ...body, messages: [{ role: "user", content: `${(ahead + text).replace(/\n+$/, "")}\n\n${input}` }] } };
+    if (like && !like.facts.text.chat) return joined;
+    return { path, body: { ...body, messages: [{ role: "system", content: ahead + text }, { role: "user", content: input }] }, otherwise: joined };
+  };
+
   const requestOf = (column, input) => {
     const like = likeOf(column);
     const words = column.kind === "hard" ? `${column.words.value.trim()}\n\n` : "";
+    if (column.kind === "text") return withText(column, like, input);
     const strength = column.kind === "tuned" ? column.strength() : 0;
-    const how = { temperature: Number(find("temperature").value), max_tokens: Number(find("longest").value), seed: Number(find("seed").value) };
-    const stream = { stream: true, stream_options: { include_usage: true } };
-    const plain = { ...how, ...stream, model: base };
+    const plain = { ...how(), model: base };
     if (!like) return {
       path: "/v1/chat/completions", body: { ...plain, messages: [{ role: "user", content: words + input }] },
       otherwise: { path: "/v1/completions", body: { ...plain, prompt: words + input } },
     };
     const row = rowOf(like.facts, input, words);
     if (["classification", "choice"].includes(like.facts.kind)) return { path: "/v1/classify", body: { model: like.name, input: row, strength } };
-    const tuned = { ...how, ...stream, model: like.name, strength };
+    const tuned = { ...how(), model: like.name, strength };
     if (like.facts.fields.length > 1) return { path: "/v1/completions", body: { ...tuned, row } };
     return { path: "/v1/chat/completions", body: { ...tuned, rendering: "template", messages: [{ role: "user", content: Object.values(row)[0] }] } };
   };
@@ -168,7 +201,7 @@
     try {
       let { path, body, otherwise } = requestOf(column, input);
       let response = await ask(path, body, signal);
-      if (response.status === 400 && otherwise && (await response.clone().json()).error.code === "no_chat_template") {
+      if (response.status === 400 && otherwise && ["no_chat_template", "chat_template"].includes((await response.clone().json()).error.code)) {
         ({ path, body } = otherwise);
         response = await ask(path, body, signal);
       }
@@ -195,7 +228,7 @@
     result.text = "";
     for await (const event of events(response)) {
       const choice = event.choices[0];
-      if (event.usage) Object.assign(result, { tokens: event.usage.completion_tokens, vectors: event.usage.prompt_vectors });
+      if (event.usage) Object.assign(result, { tokens: event.usage.completion_tokens, read: event.usage.prompt_tokens, vectors: event.usage.prompt_vectors });
       if (!choice) continue;
       const piece = choice.delta ? choice.delta.content : choice.text;
       if (piece) {
@@ -226,10 +259,11 @@
     place.replaceChildren(make("dl", { className: "labels" }, ...rows));
   };
 
-  const costOf = ({ tokens, seconds, first, vectors, reason }) => [
+  const costOf = ({ tokens, read, seconds, first, vectors, reason }) => [
     tokens === undefined ? "" : `${tokens} tokens`,
     `${seconds.toFixed(2)} s`,
     first === undefined ? "" : `first after ${first.toFixed(2)} s`,
+    read === undefined ? "" : `${read} tokens read`,
     vectors ? `${vectors} vectors` : "",
     reason === "length" ? "cut off" : "",
   ].filter(Boolean).map((part) => part.replaceAll(" ", "\u00a0")).join(" · ");
@@ -238,9 +272,9 @@
     const input = find("input").value;
     if (running || !columns.length) return;
     if (!input.trim()) { say("Write an input first."); find("input").focus(); return; }
-    const asked = columns.filter((column) => column.kind !== "hard" || column.words.value.trim());
+    const asked = columns.filter((column) => !column.words || column.words.value.trim());
     for (const column of columns.filter((one) => !asked.includes(one)))
-      column.part.querySelector(".answer").replaceChildren(make("p", { className: "quiet", textContent: "Write a prompt of your own above, and it is run too." }));
+      column.part.querySelector(".answer").replaceChildren(make("p", { className: "quiet", textContent: column.kind === "text" ? "Paste the text above, and it is answered too." : "Write a prompt of your own above, and it is run too." }));
     running = new AbortController();
     find("run").disabled = true;
     find("stop").hidden = false;
@@ -367,7 +401,7 @@
       else if (!await addTuned(one.name, "again")) continue;
       const column = columns.at(-1);
       if (one.strength !== undefined) column.setStrength(one.strength);
-      if (one.words) column.words.value = one.words;
+      if (one.words && !(one.kind === "text" && column.words.value)) column.words.value = one.words;
       column.wanted = one.template;
     }
     for (const { template, wanted } of columns) {
@@ -422,6 +456,7 @@
     if (name && await addTuned(name)) find("prompt").value = "";
   });
   find("add-hard").addEventListener("click", () => addColumn("hard").words.focus());
+  find("add-text").addEventListener("click", () => addColumn("text").words.focus());
   find("add-plain").addEventListener("click", () => addColumn("plain").template.focus());
   find("ask").addEventListener("submit", (event) => { event.preventDefault(); run(); });
   find("stop").addEventListener("click", () => running?.abort());
@@ -447,6 +482,21 @@
     begin();
   });
 
+  // The columns of a first visit. A prompt that stands for a text is shown beside the text and beside neither.
+  const usual = async (prompts) => {
+    const latest = [...prompts].sort((a, b) => b.created - a.created), first = columns.length;
+    let added = 0;
+    for (const prompt of latest) if (added < 2 && await addTuned(prompt.id, "fits")) {
+      added += 1;
+      if (columns.at(-1).facts?.text) break;
+    }
+    const ahead = distilled().length ? ["text"] : ["plain", "hard"];
+    for (const kind of ahead) if (!columns.some((column) => column.kind === kind)) addColumn(kind);
+    columns.push(...columns.splice(first, added)); // those that were added last come first
+    find("columns").append(...columns.map(({ part }) => part));
+    if (distilled().length && !columns.some((column) => column.kind === "plain")) addColumn("plain");
+  };
+
   const begin = async () => {
     try {
       const found = await names("");
@@ -454,10 +504,7 @@
       find("base").textContent = base;
       const prompts = await suggest("");
       if (!columns.length && !await restore()) {
-        for (const kind of ["plain", "hard"]) if (!columns.some((column) => column.kind === kind)) addColumn(kind);
-        const latest = [...prompts].sort((a, b) => b.created - a.created);
-        let added = 0;
-        for (const prompt of latest) if (added < 2 && await addTuned(prompt.id, "fits")) added += 1;
+        await usual(prompts);
       }
       ready = true;
       keep();
