@@ -15,6 +15,8 @@ pytest.importorskip("fastapi", reason="NO SERVER TESTS: pip install softprompt[s
 import httpx2 as httpx
 import openai
 
+from softprompt.artifacts.manifest import MANIFEST
+from softprompt.cli.play import distilled_text
 from softprompt.serve.http.keys import Keys
 from softprompt.serve.http.server import listen
 
@@ -98,6 +100,29 @@ def test_a_tuned_prompt_is_served_until_a_signal(run, recipe, model_folder, tmp_
         server.send_signal(end)
         assert server.wait(30) == 0
         assert "Say" not in server.stderr.read()
+
+
+def test_the_text_of_a_distilled_prompt(tmp_path):
+    text, folder = tmp_path / "system.txt", tmp_path / "sea"
+    text.write_text("Speak as a sailor.")
+    (tmp_path / "other.txt").write_text("Be brief.")
+    folder.mkdir()
+    assert distilled_text(folder, None) == ""  # no artifact
+    for named, shown in ((str(text), "Speak as a sailor."), (str(tmp_path / "gone"), ""), ("/dev/zero", "")):
+        (folder / MANIFEST).write_text(json.dumps({"recipe": {"teacher": {"file": named}}}))
+        assert distilled_text(folder, None) == shown
+        assert distilled_text(folder, tmp_path / "other.txt") == "Be brief."
+    for recipe in ({}, {"teacher": {"file": None}}, {"teacher": None}):
+        (folder / MANIFEST).write_text(json.dumps({"recipe": recipe}))
+        assert distilled_text(folder, None) == ""
+
+
+def test_a_text_that_cannot_be_read(run, tmp_path):
+    (tmp_path / "bytes").write_bytes(b"\xff\xfe\xfa")
+    for name, why in (("gone.txt", "No such file"), ("bytes", "not UTF-8")):
+        output = run("play", tmp_path, "--system", tmp_path / name, "--no-open")
+        assert output.code == 1 and name in output.err and why in output.err
+        assert "--system FILE" in output.err and "Traceback" not in output.err
 
 
 @pytest.mark.process

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import socket
 
 USUAL_PORT = 8000
+MOST_BYTES = 4_000_000  # of a text that a page is to show
 
 
 def play(
@@ -85,13 +86,8 @@ def play(
 
 def distilled_text(folder: Path, file: Path | None) -> str:
     """Return the text of `file`, or of the file that the prompt was distilled from; else an empty text."""
-    from ..artifacts.manifest import MANIFEST
-
     if file is None:
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # then the page asks for the text
-            manifest = jsonlib.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-            return Path(manifest["recipe"]["teacher"]["file"]).read_text(encoding="utf-8")
-        return ""
+        return _recorded_text(folder)
     try:
         return file.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
@@ -100,6 +96,18 @@ def distilled_text(folder: Path, file: Path | None) -> str:
             why=getattr(error, "strerror", None) or "it is not UTF-8 text",
             fix="--system FILE names a text file of UTF-8",
         ) from None
+
+
+def _recorded_text(folder: Path) -> str:
+    """Return the text of the file that the artifact's recipe names; empty where it cannot be read."""
+    from ..artifacts.manifest import MANIFEST
+
+    with contextlib.suppress(OSError, ValueError, KeyError, TypeError):  # then the page asks for the text
+        manifest = jsonlib.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        file = Path(manifest["recipe"]["teacher"]["file"])
+        if file.is_file() and file.stat().st_size <= MOST_BYTES:  # an artifact may come from elsewhere
+            return file.read_text(encoding="utf-8")
+    return ""
 
 
 def _socket(port: int | None) -> socket.socket:

@@ -132,6 +132,12 @@ def test_a_distilled_prompt_is_beside_its_text_and_beside_neither(play, serve):
     assert playing.answer("With neither: plain model") == "sea[0]:<user>hello\n<assistant>"
     text.locator("textarea").fill("Be brief.")
     text.get_by_text("Another text than the vectors learned from").wait_for()
+    assert not playing.page.locator("#given-text").is_visible()
+    text.locator("textarea").fill("Be brief. " * 10)
+    playing.page.fill("#longest", "64")
+    playing.run("hello")
+    about = playing.page.locator("#runs dt").first.inner_text()
+    assert "…" in about and len(about) < 110  # the history holds the beginning of a long text
     playing.check()
 
 

@@ -318,13 +318,15 @@
     mark();
   };
 
+  const brief = (text) => (text.length > 90 ? `${text.slice(0, 80).trimEnd()} …` : text);
+
   // An answer of the history, and what would be right in its column.
   const lineOf = (each, mark) => {
     const { name, text, error, stopped, strength, hard } = each;
     const right = make("input", { className: "right", type: "text", placeholder: "right answer", value: each.right ?? "", ariaLabel: `Right answer of ${name}` });
     const set = (value) => { each.right = value.trim() || null; mark(); keep(); };
     right.addEventListener("input", () => set(right.value));
-    const about = [name, strength !== null && strength !== 1 ? `at ${strength}` : "", hard ? `“${hard}”` : "", stopped ? "(stopped)" : ""];
+    const about = [name, strength !== null && strength !== 1 ? `at ${strength}` : "", hard ? `“${brief(hard)}”` : "", stopped ? "(stopped)" : ""];
     const line = make("div", {}, make("dt", { textContent: about.filter(Boolean).join(" ") }), make("dd", { textContent: text || error || "(empty)", className: error ? "failed" : "" }));
     if (text && !error && !stopped) {
       const use = make("button", { type: "button", textContent: "Right", ariaLabel: `${name} is right` });
