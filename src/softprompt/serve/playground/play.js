@@ -318,7 +318,7 @@
     mark();
   };
 
-  const brief = (text) => (text.length > 90 ? `${text.slice(0, 80).trimEnd()} …` : text);
+  const brief = (text) => (text.length > 90 ? `${text.slice(0, 80).replace(/\s+\S*$/, "")} …` : text);
 
   // An answer of the history, and what would be right in its column.
   const lineOf = (each, mark) => {
