@@ -484,7 +484,7 @@
     begin();
   });
 
-  // The columns of a first visit. A prompt that stands for a text is shown beside the text and beside neither.
+  // The columns of a first visit. A prompt that was distilled from a text is shown beside the text and beside neither.
   const usual = async (prompts) => {
     const latest = [...prompts].sort((a, b) => b.created - a.created), first = columns.length;
     let added = 0;
