@@ -156,7 +156,9 @@ def test_resuming_with_another_number_of_processes(model_folder, tmp_path):
         check_equal({**unbroken, "losses": unbroken["losses"][2:]}, part)
 
 
-def taught(model: Path, output: Path, **changes: Any) -> tuple[list[float], dict[str, torch.Tensor]]:
+def taught(
+    model: Path, output: Path, on_policy: float = 0, **changes: Any
+) -> tuple[list[float], dict[str, torch.Tensor]]:
     """Learn a teacher's distributions, in this process or with the others."""
     losses: list[float] = []
     recipe = recipe_from_dict(
@@ -164,7 +166,7 @@ def taught(model: Path, output: Path, **changes: Any) -> tuple[list[float], dict
             "model": str(model),
             "data": {"train": "rows"},
             "task": {"objective": "distil", "max_new_tokens": 2},
-            "teacher": {"context": "Say it in rhymes."},
+            "teacher": {"context": "Say it in rhymes.", "on_policy": on_policy},
             "method": {"name": "prompt-tuning", "length": 3},
             "train": {"steps": 3, "eval_every": 3, "batch_size": 5, "dtype": "float32", **changes},
             "output": str(output),
@@ -179,13 +181,16 @@ def taught(model: Path, output: Path, **changes: Any) -> tuple[list[float], dict
 def test_a_teacher_in_two_processes(model_folder, tmp_path):
     def run(rank: int) -> None:
         parts = [taught(model_folder, tmp_path / str(shard), shard=shard) for shard in (False, True)]
-        torch.save(parts, tmp_path / f"{rank}.pt")
+        answered = taught(model_folder, tmp_path / "answered", on_policy=1)
+        torch.save([*parts, answered], tmp_path / f"{rank}.pt")
 
     assert together(run, tmp_path) == [0, 0], errors(tmp_path)
-    losses, tensors = taught(model_folder, tmp_path / "alone")
-    assert len(losses) == 3
+    alone = taught(model_folder, tmp_path / "alone")
+    of_answers = taught(model_folder, tmp_path / "alone, answered", on_policy=1)
+    assert len(alone[0]) == 3 and alone[0] != pytest.approx(of_answers[0], abs=1e-5)
     for rank in range(2):
-        for one, vectors in torch.load(tmp_path / f"{rank}.pt"):
+        several = torch.load(tmp_path / f"{rank}.pt")
+        for (one, vectors), (losses, tensors) in zip(several, (alone, alone, of_answers), strict=True):
             assert one == pytest.approx(losses, abs=1e-5)
             for name, tensor in tensors.items():
                 torch.testing.assert_close(vectors[name], tensor, atol=1e-5, rtol=0)

@@ -34,6 +34,7 @@ _NAMES = {
     "template.input": "the input's template",
     "template.target": "the target's template",
     "teacher.context": "the teacher's text",
+    "teacher.on_policy": "the share of the student's answers",
     "prompts": "the prompts",
     "labels": "the labels",
 }

@@ -63,9 +63,26 @@ class Recipe(Section):
             raise mistake("`train.together` belongs to `task.objective: distil`")
         if self.train.together and self.train.apart:
             raise mistake("`train.together` needs prompts that are trained in one table, not `apart: true`")
+        if self.teacher.on_policy:
+            self._check_on_policy()
         if self.task.objective != "distil" and self.teacher != TeacherConfig():
             raise mistake("`teacher` has an effect only with `task.objective: distil`")
         return self
+
+    def _check_on_policy(self) -> None:
+        share = f"`teacher.on_policy: {self.teacher.on_policy:g}`"
+        if self.task.objective != "distil":
+            raise mistake(f"{share} belongs to `task.objective: distil`, but objective is targets")
+        if self.base.mode != "frozen":
+            raise mistake(
+                f"{share} needs `base.mode: frozen`, but mode is {self.base.mode}: the teacher is the model "
+                "before training, and it scores answers while the run trains"
+            )
+        if self.train.shard:
+            raise mistake(
+                f"{share} cannot be combined with `train.shard: true`: one process writes the answers, and a "
+                "split base needs all; leave out one of them"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values; `recipe_from_dict(recipe.to_dict())` gives an equal recipe."""
@@ -82,7 +99,7 @@ class Recipe(Section):
             unset["task"] |= {"objective"}
             unset["teacher"] = True
         else:
-            later = {"sha256": None, "texts": None, "role": "system", "chunk_tokens": None}
+            later = {"sha256": None, "texts": None, "role": "system", "chunk_tokens": None, "on_policy": 0.0}
             unset["teacher"] = {key for key, value in later.items() if getattr(self.teacher, key) == value}
         return self.model_dump(mode="json", exclude=unset)
 

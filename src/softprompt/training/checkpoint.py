@@ -1,6 +1,7 @@
 """The state of a run on disk, from which it is resumed.
 
     checkpoint/checkpoint.safetensors   the newest      checkpoint/previous.safetensors   the one before it
+    checkpoint/on_policy-STEP.safetensors   the student's answers from a step on (see `on_policy`)
 
 Each file is replaced atomically: a kill at any moment leaves the old one or the new one, never half of one.
 Where the newest is damaged, a run resumes from the one before it: it takes the same steps again, to the same
@@ -123,6 +124,14 @@ def drop(folder: Path) -> None:
     for name in (FILE, PREVIOUS):
         _refuse_folder(folder / name)
         (folder / name).unlink(missing_ok=True)
+    for path in folder.glob(round_file(folder, "*").name):
+        _refuse_folder(path)
+        path.unlink()
+
+
+def round_file(folder: Path, step: int | str) -> Path:
+    """Return the file of the answers that the student wrote before a step."""
+    return folder / f"on_policy-{step}.safetensors"
 
 
 def _is_at(progress: TrainingCounts, step: int) -> bool:

@@ -62,6 +62,7 @@ def settings(recipe: Recipe) -> dict[str, Any]:
     if texts or (text := teacher_text(recipe)) is not None:  # its content, not its place
         counted["teacher.context"] = texts or text_hash(str(text))
         counted["teacher.top_k"] = recipe.teacher.top_k
+        counted["teacher.on_policy"] = recipe.teacher.on_policy
         if recipe.teacher.role != "system":
             counted["teacher.role"] = recipe.teacher.role
             counted["teacher.chunk_tokens"] = recipe.teacher.chunk_tokens

@@ -9,7 +9,7 @@ step, in less memory. Rows of general text (`keep`) have passes of their own: th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from typing import final
 
@@ -47,6 +47,8 @@ class StepPart:
     objective: Objective = token_losses
     seed: int = 0
     general: Sequence[Example] = ()  # rows of general text (see `keep`), numbered -1, -2, …
+    # examples with another target for the present, by number (see `on_policy`)
+    answered: dict[int, Example] = field(default_factory=dict)
 
     @staticmethod
     def of(run: Prepared) -> StepPart:
@@ -67,7 +69,9 @@ class StepPart:
 
     def row(self, number: int) -> Example:
         """Return a row by its number: an example, or a row of general text."""
-        return self.general[-1 - number] if self.is_general(number) else self.examples[number]
+        if self.is_general(number):
+            return self.general[-1 - number]
+        return self.answered.get(number) or self.examples[number]
 
     def is_general(self, number: int) -> bool:
         """Return whether a number is that of a row of general text."""

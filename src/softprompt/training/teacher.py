@@ -31,12 +31,10 @@ def taught(
     those about one chunk begin with.
     """
     encoder = TeacherEncoder(recipe, lm, prompts)
-    shown = [[_shown(encoder, example) for example in part] for part in parts]
+    shown_rows = [shown(encoder, part) for part in parts]
     about: dict[int, list[Example]] = {}
-    for example in (example for part in shown for example in part):
-        about.setdefault(0 if encoder.is_whole else encoder.chunk_of(example.rendered.row), []).append(
-            example
-        )
+    for chunk, example in (row for part in shown_rows for row in part):
+        about.setdefault(chunk, []).append(example)
     rows = {}
     with task("the teacher's distributions", sum(map(len, about.values()))) as progress:
         done = 0
@@ -46,8 +44,8 @@ def taught(
             progress.at(done)
             rows |= {id(e): teacher for e, teacher in zip(about[chunk], known, strict=True)}
     return [
-        [replace(example, teacher=rows[id(e)]) for example, e in zip(part, known, strict=True)]
-        for part, known in zip(parts, shown, strict=True)
+        [replace(example, teacher=rows[id(e)]) for example, (_, e) in zip(part, known, strict=True)]
+        for part, known in zip(parts, shown_rows, strict=True)
     ], beginning([e.input_ids for e in max(about.values(), key=len)])
 
 
@@ -67,6 +65,15 @@ def distributions(
     return kept.assemble([store.row(kept.name(example)) for example in examples])
 
 
-def _shown(encoder: TeacherEncoder, example: Example) -> Example:
-    """Encode a row as the teacher reads it. Its target is the student's to the token."""
-    return replace(encoder.encode(example.rendered.row), target_ids=example.target_ids)
+def shown(encoder: TeacherEncoder, examples: Sequence[Example]) -> list[tuple[int, Example]]:
+    """Return rows as the teacher reads them, each after the number of the chunk that it is shown.
+
+    Their targets are the student's to the token.
+    """
+    return [
+        (
+            0 if encoder.is_whole else encoder.chunk_of(example.rendered.row),
+            replace(encoder.encode(example.rendered.row), target_ids=example.target_ids),
+        )
+        for example in examples
+    ]

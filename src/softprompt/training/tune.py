@@ -31,6 +31,7 @@ from .dev_scores import DevScorer, plain_evaluations
 from .learner import Learner, Outcome
 from .loop import Event, fit_together
 from .manifest import manifest, moved, trained_copy
+from .on_policy import check_writes, with_answers
 from .output_folder import make_room, of_this_run, starts_anew
 from .prepare import Prepared
 from .references import with_references
@@ -108,6 +109,7 @@ def tune_many(
     with held_by_first(world, folders):
         for run in runs:
             check_trains(run)
+            check_writes(run)
             check_same(world, run.identity())
         results = {i: run for i, p in enumerate(runs) if not overwrite and (run := restore_finished(p))}
         missing = [i for i in range(len(runs)) if i not in results]
@@ -164,7 +166,11 @@ def _train(
         learners[i].state.other_seconds += (time.perf_counter() - started) / len(missing)
     hooks.stage(f"training, resuming from step {done}" if done else "training")
     parts = [StepPart.of(run) for run in read]
-    steps = TrainStep(runs[0].lm, parts, cache, world, lambda i: learners[i].state.step)
+
+    def step_of(index: int) -> int:
+        return learners[index].state.step
+
+    steps = TrainStep(runs[0].lm, parts, cache, world, step_of)
     with following_steps([Path(run.recipe.output).name for run in runs]) as follow:
 
         def on_event(event: Event) -> None:
@@ -174,7 +180,7 @@ def _train(
 
         outcomes = fit_together(
             learners,
-            steps.backward,
+            with_answers(steps.backward, runs, read, parts, step_of),
             groups=steps.groups,
             on_event=on_event,
             should_stop=lambda: any(world.any_of([hooks.should_stop()])),

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from pydantic import model_validator
 
-from softprompt.config.sections.base import Inside, Name, Positive, Rate, Section, mistake
+from softprompt.config.sections.base import Fraction, Inside, Name, Positive, Rate, Section, mistake
 
 
 class DataConfig(Section):
@@ -121,6 +121,7 @@ class TeacherConfig(TeacherText):
     role: Literal["system", "document"] = "system"  # what the text is to the model
     chunk_tokens: Positive | None = None  # of a document; None: 1,024, or as many as the context holds
     top_k: Positive = 20  # of its likeliest tokens whose probabilities are kept; the rest is one class
+    on_policy: Fraction = 0.0  # the share of training rows that the student answers itself
 
     @model_validator(mode="after")
     def _one_text(self) -> TeacherConfig:
