@@ -13,6 +13,7 @@ from .distill_demonstrations import distill_demonstrations, recipe_of_demonstrat
 from .interruption import Interruption
 from .opening import Overwrite, Restart
 from .output import Json, Reply, log
+from .quantities import seconds as seconds_of
 
 if TYPE_CHECKING:
     from ..config.schema import Recipe
@@ -71,7 +72,14 @@ def distill(
         str | None, typer.Option("--field", metavar="NAME", help="The field that holds a row's request.")
     ] = None,
     vectors: Annotated[
-        int | None, typer.Option("--vectors", min=1, metavar="N", help="How many vectors (default 64).")
+        str | None,
+        typer.Option(
+            "--vectors", metavar="N", help="How many vectors (default 64); auto tries 1, 4, 16, 64 and 256."
+        ),
+    ] = None,
+    time: Annotated[
+        str | None,
+        typer.Option("--time", metavar="TIME", help="With --vectors auto: train no longer than this: 10m."),
     ] = None,
     seeds: Annotated[
         int | None,
@@ -100,6 +108,7 @@ def distill(
       softprompt distill --system system.txt --requests requests.jsonl
       softprompt distill --system system.txt --requests requests.jsonl --vectors 16 output=runs/pirate
       softprompt distill --document manual.md --vectors 128
+      softprompt distill --document manual.md --vectors auto --time 30m
       softprompt distill --document a.md --document b.md --together
       softprompt distill --demonstrations shots.jsonl --requests requests.jsonl
     """
@@ -123,11 +132,19 @@ def distill(
     recipe, any_method = _recipe(settings or [], system, document, vectors, texts)
     if recipe.teacher.texts is None:
         check_alone(together=together, apart=apart)
-    folder = Path(recipe.output)
+    folder, limit = Path(recipe.output), None if time is None else seconds_of(time, "--time")
     with held([folder]), Interruption() as interruption:
         try:
             if recipe.teacher.texts is not None:
-                refuse_for_several({"--measure": measured, "--seeds": seeds, "--price-hour": price_hour})
+                refuse_for_several(
+                    {
+                        "--measure": measured,
+                        "--seeds": seeds,
+                        "--price-hour": price_hour,
+                        "--time": time,
+                        "--vectors auto": vectors if vectors == "auto" else None,
+                    }
+                )
                 return distill_texts(
                     recipe,
                     requests,
@@ -151,6 +168,7 @@ def distill(
                 any_method=any_method,
                 seeds=seeds,
                 price_hour=price_hour,
+                seconds=limit,
             )
         except (Interrupted, KeyboardInterrupt):
             text = f"stopped; what is done is saved beside {folder}. To resume, run the same command"
@@ -162,7 +180,7 @@ def _recipe(
     settings: list[str],
     system: Path | None,
     document: Path | None,
-    vectors: int | None,
+    vectors: str | None,
     texts: dict[str, Any] | None = None,
 ) -> tuple[Recipe, bool]:
     """Read the recipe, or make one of the text; and say whether any method may be used."""
@@ -172,6 +190,8 @@ def _recipe(
 
     named = settings and "=" not in settings[0]
     overrides = settings[1:] if named else list(settings)
+    if vectors is not None and vectors != "auto" and not (vectors.isdecimal() and int(vectors)):
+        raise typer.BadParameter("--vectors takes a number from 1 on, or auto")
     if vectors is not None:
         overrides.append(f"method.length={vectors}")
     if system is not None and document is not None:

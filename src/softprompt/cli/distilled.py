@@ -22,6 +22,18 @@ HEADS: dict[str, str] = {
 }
 
 
+def _curve(result: Distilled) -> str:
+    """Draw the share of the text's effect against the number of vectors."""
+    kept = result.report()["vectors"]
+    rows: list[tuple[str, ...]] = [("vectors", "share kept on the dev requests", "")]
+    for point in result.curve:
+        share, low, high = (100 * value for value in point.share)
+        mark = " kept" if point.vectors == kept else ""
+        bar = "#" * round(max(0.0, min(share, 100.0)) / 4)
+        rows.append((str(point.vectors), f"{share:.0f} % [{low:.0f}, {high:.0f}]", bar + mark))
+    return table(rows, right=range(1))
+
+
 def report_text(result: Distilled) -> str:
     """Return the report as the command prints it."""
     figures, path = result.comparison, result.run.artifact.path
@@ -36,6 +48,8 @@ def report_text(result: Distilled) -> str:
     for sample in figures.samples:
         parts += ["", f"request: {_short(sample['request'])}"]
         parts += [f"  {name + ':':<9} {_short(sample[name])}" for name in ("text", "vectors", "no text")]
+    if result.curve:
+        parts += ["", _curve(result)]
     return "\n".join([*parts, "", "next:", *(f"  {line}" for line in next_commands(str(path), result))])
 
 

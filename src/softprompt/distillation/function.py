@@ -21,6 +21,7 @@ from .recipe import recipe_of
 from .run import distil
 from .several import NAME, distil_several, refuse_for_several
 from .texts import checked
+from .vectors import AUTO
 
 
 @in_python
@@ -34,7 +35,8 @@ def distill(
     measure: Rows | Sequence[str] | str | None = None,
     field: str | None = None,
     count: int | None = None,
-    vectors: int = 64,
+    vectors: int | Literal["auto"] = 64,
+    time: float | None = None,
     seeds: int | None = None,
     price_hour: float | None = None,
     method: str | MethodOptions | None = None,
@@ -54,7 +56,8 @@ def distill(
     `requests` are texts, rows, or a file of rows, whose field `field` holds a request; some are kept apart to
     measure on, or those of `measure` are. Without them the model writes `count` requests itself (default 96,
     for a document 256). With `chat` (default: where the model has a chat template) the text is the system
-    text, else it comes ahead of each request. `vectors` is the method's `length`; the method is by default
+    text, else it comes ahead of each request. `vectors` is the method's `length`, or "auto", which tries
+    several side by side, within `time` (seconds) where that is given; the method is by default
     prefix-tuning, or prompt-tuning for a model that takes no prefix. `settings` are those of `tune`. The
     vectors are trained with `seeds` seeds (default 3) side by side, and the best on the dev rows is kept.
     `price_hour` is what an hour of this machine costs, for prices in the report. The result is `Distilled`:
@@ -80,7 +83,8 @@ def distill(
     recipe = recipe_from_dict(tree, method_option_names=methods.option_names())
     options = {"field": field, "count": count, "lm": loaded, "hooks": hooks}
     if isinstance(text, Mapping):
-        refuse_for_several({"measure": measure, "seeds": seeds, "price_hour": price_hour})
+        refuse_for_several({"measure": measure, "time": time, "vectors=auto": vectors == AUTO or None})
+        refuse_for_several({"seeds": seeds, "price_hour": price_hour})
         with shown(progress):
             return distil_several(
                 recipe, requests, apart=apart, restart=restart, overwrite=overwrite, **options
@@ -99,6 +103,7 @@ def distill(
             any_method=method is None,
             seeds=seeds,
             price_hour=price_hour,
+            seconds=time,
         )
 
 

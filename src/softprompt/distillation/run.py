@@ -26,7 +26,7 @@ from ..training.prepare import Prepared
 from ..training.run import Hooks, Run
 from ..training.teacher_encoder import TeacherEncoder
 from ..tuned import Tuned
-from . import pace
+from . import pace, vectors
 from .answers import Answer, answers, known_answers, usable, with_chunks
 from .measure import Figures, measure
 from .parts import part_of
@@ -55,6 +55,7 @@ class Distilled:
     comparison: Figures
     folder: Path  # of the teacher's answers and the report
     runs: tuple[Run, ...] = ()  # of all seeds, the kept one first
+    curve: tuple[vectors.Point, ...] = ()  # the share by the number of vectors, where that was left open
 
     @property
     def tuned(self) -> Tuned:
@@ -77,6 +78,7 @@ class Distilled:
             **{key: manifest[key] for key in ("command", "versions") if key in manifest},
             "vectors": self.run.prepared.recipe.method.options().get("length"),
             **self.comparison.to_json(),
+            **({"curve": [point.to_json() for point in self.curve]} if self.curve else {}),
         }
 
 
@@ -94,6 +96,7 @@ def distil(
     any_method: bool = False,
     seeds: int | None = None,
     price_hour: float | None = None,
+    seconds: float | None = None,
 ) -> Distilled:
     """Distil the text of the recipe's teacher into vectors, and measure them on requests kept apart.
 
@@ -102,13 +105,22 @@ def distil(
     `measured` are only measured on; without them some of the requests are kept apart. The teacher's answers
     are kept in `OUTPUT-distill/requests.jsonl`, and used again by the next call. With `any_method` a model
     that takes no prefix gets soft tokens instead. `seeds` sets of vectors are trained, and the best on the
-    dev rows is kept. `price_hour` is what an hour of this machine costs: the report then has prices too.
+    dev rows is kept; a `length` of auto tries several within `seconds`. `price_hour` is what an hour of this
+    machine costs: the report then has prices too.
     Raises SoftPromptError for a text or requests that cannot be used, and for a text that changes nothing.
     """
     hooks, started = hooks or Hooks(), time.perf_counter()
     folder = Path(f"{recipe.output}-distill")
-    seeds = number_of_seeds(recipe, seeds)
-    _check(recipe, seeds, restart=restart, overwrite=overwrite, any_method=any_method)
+    auto = vectors.is_auto(recipe)
+    vectors.check_time(seconds, auto=auto, seeds=seeds)
+    seeds = number_of_seeds(recipe, 1 if auto else seeds)
+    _check(
+        vectors.as_kept(recipe) if auto else recipe,
+        seeds,
+        restart=restart,
+        overwrite=overwrite,
+        any_method=any_method,
+    )
     if recipe.train.keep is None:
         recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update={"keep": KEEP})})
     rows = None if requests is None else read_requests(requests, field)
@@ -118,7 +130,8 @@ def distil(
         lm = load_base(recipe)
     if any_method and "prefix" in lm.spec.limits:
         recipe = soft_tokens_instead(recipe, lm)
-    check_room(as_kept(recipe, seeds), restart=restart, overwrite=overwrite)
+    kept = vectors.as_kept(recipe) if auto else as_kept(recipe, seeds)
+    check_room(kept, restart=restart, overwrite=overwrite)
     teacher = TeacherEncoder(recipe, lm, PROMPTS)
     count = count or COUNTS.get(recipe.teacher.role, 96)
     _say_how_long(
@@ -131,17 +144,15 @@ def distil(
     hooks.stage("the teacher answers the requests")
     written = answers(recipe, lm, teacher, [*rows, *(apart or [])], folder / REQUESTS)
     train, dev, test = _split(recipe, teacher, written, apart)
-    runs = train_seeds(
-        recipe,
-        seeds,
-        lm=lm,
-        rows=train,
-        dev_rows=dev,
-        check=_check_effect,
-        hooks=hooks,
-        restart=restart,
-        overwrite=overwrite,
-    )
+    options: dict[str, Any] = {"lm": lm, "rows": train, "dev_rows": dev, "check": _check_effect}
+    options |= {"hooks": hooks, "restart": restart, "overwrite": overwrite}
+    curve: list[vectors.Point] = []
+    if auto:
+        tokens = len(lm.text_ids(teacher.text))
+        run, curve = vectors.train_candidates(recipe, tokens, seconds=seconds, **options)
+        runs = [run]
+    else:
+        runs = train_seeds(recipe, seeds, **options)
     seconds = time.perf_counter() - started
     if all(run.was_finished for run in runs):  # then this call has trained nothing
         seconds = _seconds_before(folder / REPORT) or sum(run.outcome.seconds for run in runs)
@@ -155,7 +166,7 @@ def distil(
         leakage=leakage_of(runs[0]),
         price_hour=price_hour,
     )
-    result = Distilled(runs[0], comparison, folder, tuple(runs))
+    result = Distilled(runs[0], comparison, folder, tuple(runs), tuple(curve))
     write_text(folder / REPORT, json.dumps(result.report(), indent=2, ensure_ascii=False) + "\n")
     return result
 

@@ -95,7 +95,7 @@ def train_seeds(
     if lost := [str(seed_of(run)) for run in runs if run.outcome.stopped == "nan"]:
         note(f"the loss was not finite with seed {', '.join(lost)}: left out of the report")
     best = max(finite, key=lambda run: run.key)
-    kept = _saved_as(best, Path(recipe.output), restart=restart, overwrite=overwrite)
+    kept = saved_as(best, Path(recipe.output), restart=restart, overwrite=overwrite)
     return [kept, *(run for run in finite if run is not best)]
 
 
@@ -104,7 +104,7 @@ def seed_of(run: Run) -> int:
     return run.prepared.recipe.train.seed
 
 
-def _saved_as(run: Run, folder: Path, *, restart: bool, overwrite: bool) -> Run:
+def saved_as(run: Run, folder: Path, *, restart: bool, overwrite: bool) -> Run:
     """Save the vectors of a run in another folder; nothing is written where they are there already."""
     recipe = run.prepared.recipe.model_copy(update={"output": str(folder)})
     prepared = replace(run.prepared, recipe=recipe)
