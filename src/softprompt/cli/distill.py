@@ -121,9 +121,11 @@ def distill(
 
     texts = texts_given(systems or [], documents or [])
     system, document = ((given or [None])[0] for given in (systems, documents))
-    shown = recipe_of_demonstrations(settings or [], demonstrations, [system, document], vectors)
+    number, is_auto = _number(vectors), vectors == "auto"
+    shown = recipe_of_demonstrations(settings or [], demonstrations, [system, document], number)
     if shown is not None:
         flags = {"--together": together or None, "--apart": apart or None}
+        flags |= {"--time": time, "--vectors auto": is_auto or None}
         given = {"--count": count, "--field": field, "--seeds": seeds, "--price-hour": price_hour, **flags}
         options = {"restart": restart, "overwrite": overwrite, "json": json}
         return distill_demonstrations(shown, requests, measured, given, **options)
@@ -142,7 +144,7 @@ def distill(
                         "--seeds": seeds,
                         "--price-hour": price_hour,
                         "--time": time,
-                        "--vectors auto": vectors if vectors == "auto" else None,
+                        "--vectors auto": is_auto or None,
                     }
                 )
                 return distill_texts(
@@ -176,6 +178,15 @@ def distill(
     return Reply(result.report(), None if json else report_text(result))
 
 
+def _number(vectors: str | None) -> int | None:
+    """Read a number of vectors; None where none is given, or auto. Another value is wrong usage."""
+    if vectors is None or vectors == "auto":
+        return None
+    if not vectors.isdecimal() or int(vectors) < 1:
+        raise typer.BadParameter("--vectors takes a number from 1 on, or auto")
+    return int(vectors)
+
+
 def _recipe(
     settings: list[str],
     system: Path | None,
@@ -190,8 +201,6 @@ def _recipe(
 
     named = settings and "=" not in settings[0]
     overrides = settings[1:] if named else list(settings)
-    if vectors is not None and vectors != "auto" and not (vectors.isdecimal() and int(vectors)):
-        raise typer.BadParameter("--vectors takes a number from 1 on, or auto")
     if vectors is not None:
         overrides.append(f"method.length={vectors}")
     if system is not None and document is not None:
