@@ -21,6 +21,7 @@ def test_there_are_some_of_every_kind():
         "compare",
         "data_to_text",
         "demonstrations",
+        "document",
         "multiple_choice",
         "sentiment",
         "system_prompt",

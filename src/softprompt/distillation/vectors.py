@@ -1,4 +1,4 @@
-"""How many vectors: 1, 4, 16, 64 and 256 are trained side by side in one run; the fewest that do are kept.
+"""Several numbers of vectors are trained side by side in one run; the fewest that do are kept.
 
 The candidates share the model, the rows and the teacher's distributions. Each is scored by the share of the
 text's effect that it keeps on the dev rows. The smallest whose share is within the 95 % interval of the best
@@ -33,7 +33,7 @@ CANDIDATES = (1, 4, 16, 64, 256)
 
 @dataclass(frozen=True)
 class Point:
-    """A number of vectors, and the share of the text's effect that they keep on the dev rows."""
+    """Hold a number of vectors, and the share of the text's effect that they keep on the dev rows."""
 
     vectors: int
     share: tuple[float, float, float]  # with its 95 % interval
@@ -93,8 +93,8 @@ def train_candidates(
     prepared: list[Prepared] = []
     for length in lengths:
         place = {"output": f"{recipe.output}-distill/vectors-{length}"}
-        one = with_length(recipe, length).model_copy(update=place)
-        prepared.append(prepare(one, lm=lm, rows=rows, dev_rows=dev_rows))
+        of_length = with_length(recipe, length).model_copy(update=place)
+        prepared.append(prepare(of_length, lm=lm, rows=rows, dev_rows=dev_rows))
         if length == lengths[0]:
             check(prepared[0])
     hooks = replace(hooks)
