@@ -1,0 +1,1 @@
+"""The measures of `benchmarks.distill`, one a module."""
