@@ -1,4 +1,4 @@
-"""The settings of a measurement, its results on disk, and its one way to distil."""
+"""Bench has the settings of a measurement, its results on disk, and its one way to distil."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class Bench:
         return result
 
     def distil(self, name: str, text: Any, requests: Sequence[Any] | None, **settings: Any) -> Distilled:
-        """Distil a text; an interrupted run resumes, and a finished one is only measured again."""
+        """Turn a text into vectors; an interrupted run resumes, and a finished one is only measured again."""
         options: dict[str, Any] = {"output": self.out / "runs" / name, **settings, **self.settings}
         return softprompt.distill(self.lm, text, requests, progress=False, **options)
 

@@ -1,4 +1,4 @@
-"""What vectors do to unrelated text while they are attached, with and without `train.keep`."""
+"""It measures what vectors do to unrelated text while they are attached, with and without `train.keep`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SHARES = (0.0, 0.05)  # of general text among the training tokens
 
 
 def measure(bench: Bench) -> list[Result]:
-    """Distil some system prompts with and without general text."""
+    """Measure some system prompts with and without general text."""
     results = []
     texts = bench.only or TEXTS
     for text in texts[:1] if bench.short else texts:

@@ -1,4 +1,4 @@
-"""Ten system prompts become 64, 16 and 4 vectors: the share of their effect on requests not seen."""
+"""It measures the share of the effect of ten system prompts that 64, 16 and 4 vectors keep."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ LENGTHS = (64, 16, 4)
 
 
 def measure(bench: Bench) -> list[Result]:
-    """Distil every prompt with every number of vectors."""
+    """Measure every prompt with every number of vectors."""
     files = sorted(PROMPTS.glob("*.txt"), key=lambda file: file.stat().st_size)
     files = [file for file in files if bench.only is None or file.stem in bench.only]
     results = []
