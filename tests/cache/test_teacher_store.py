@@ -13,7 +13,7 @@ from softprompt.data.template import Rendered
 
 
 class Passes:
-    """Stands in for a teacher: one number for each input, and a batch for each."""
+    """Takes the place of a teacher: one number for each input, and a batch for each."""
 
     content, key = "passes", "stand-in"
 
