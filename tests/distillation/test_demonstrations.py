@@ -7,6 +7,7 @@ import json
 import pytest
 
 import softprompt
+from softprompt.build import template_of
 from softprompt.cli import main
 from softprompt.config.load import recipe_from_dict
 from softprompt.distillation.demonstration_recipe import recipe_of
@@ -95,8 +96,19 @@ def test_rows_are_split_once(model_folder, tmp_path):
     """No row that is measured on is shown or trained on, also where a file repeats it."""
     tree = recipe_of(written(tmp_path / "shots.jsonl", SHOTS), [f"model={model_folder}"])
     assert tree["task"]["kind"] == "classification"
-    rows = split(read(recipe_from_dict(tree), [*REQUESTS, *SHOTS, *REQUESTS], None), 0)
+    recipe = recipe_from_dict(tree)
+    rows = split(read(recipe, [*REQUESTS, *SHOTS, *REQUESTS], None), 0, template_of(recipe))
     parts = [[row["input"] for row in part] for part in (rows.shown, rows.train, rows.dev, rows.test)]
     every = [text for part in parts for text in part]
     assert sorted(every) == sorted({row["input"] for row in LABELLED})
     assert list(map(len, parts)) == [6, 5, 3, 6]
+
+
+def test_a_demonstration_that_is_repeated_is_on_one_side(model_folder, tmp_path):
+    """A file may hold a row twice: neither is shown where the other is measured on."""
+    tree = recipe_of(written(tmp_path / "shots.jsonl", LABELLED * 2), [f"model={model_folder}"])
+    recipe = recipe_from_dict(tree)
+    rows = split(read(recipe, None, None), 0, template_of(recipe))
+    parts = [{row["input"] for row in part} for part in (rows.shown, rows.dev, rows.test)]
+    assert parts[0] | parts[1] | parts[2] == {row["input"] for row in LABELLED}
+    assert sum(map(len, parts)) == len(LABELLED) and (len(rows.dev), len(rows.test)) == (3, 5)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 
 import numpy as np
@@ -10,10 +11,11 @@ import pytest
 import softprompt
 from softprompt.cli import main
 from softprompt.config.load import recipe_from_dict
-from softprompt.distillation import answers, self_study, wordings
+from softprompt.distillation import answers, pace, self_study, wordings
 from softprompt.distillation import run as module
 from softprompt.distillation.answers import usable
 from softprompt.distillation.measure import share_kept
+from softprompt.distillation.recipe import recipe_of
 from softprompt.distillation.requests import read_requests, split
 from softprompt.errors import SoftPromptError
 from softprompt.evaluation.records import Evaluation, Record
@@ -151,6 +153,10 @@ def test_command(model_folder, answered, capsys, monkeypatch):
     assert main(["distill", *given, "--vectors", "3", *settings]) == 0
     shown = capsys.readouterr().out
     assert "of the text's effect" in shown and "no text" in shown and "softprompt generate" in shown
+    manifest = json.loads((answered / "out" / "softprompt.json").read_text())
+    recorded = recipe_from_dict(manifest["recipe"]).teacher  # the file, and what was in it
+    assert recorded.sha256 == hashlib.sha256(TEXT.encode()).hexdigest()
+    assert recorded.file == str(answered / "system.txt") and recorded.context is None
     saved = json.loads((answered / "out-distill" / "distill.json").read_text())
     assert main(["distill", *given, "--vectors", "3", *settings, "--json"]) == 0  # finished: shown again
     again = json.loads(capsys.readouterr().out)
@@ -225,6 +231,47 @@ def test_commands_that_lack_something(arguments, words, capsys):
     assert words in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("requests", "options", "words"),
+    [
+        (REQUESTS, {"count": 20}, "requests were given"),
+        (None, {"field": "x"}, "--field x has no effect"),
+        (REQUESTS, {"base": "lora"}, "cannot be measured here"),
+    ],
+)
+def test_options_that_would_be_ignored_or_measured_wrongly(tmp_path, model_folder, requests, options, words):
+    lm = softprompt.load(str(model_folder), dtype="float32")
+    for text in (TEXT, {"a": TEXT, "b": "BE SHORT"}):
+        with pytest.raises(SoftPromptError, match=words):
+            softprompt.distill(lm, text, requests, output=tmp_path / "out", **options, **SETTINGS)
+    assert not (tmp_path / "out-distill").exists()
+
+
+def test_what_a_run_will_take_counts_all_of_it(model_folder, answered, monkeypatch, capsys):
+    """Every seed's training, every number of vectors and the general text are in what is announced."""
+    monkeypatch.setenv("SOFTPROMPT_CACHE", str(answered / "cache"))
+    monkeypatch.setattr(pace, "_pace", lambda lm, examples: (0.0, 1.0))
+    monkeypatch.setattr(pace, "_training", lambda recipe, *rest: (7.0, 0.0))
+    lm = softprompt.load(str(model_folder), dtype="float32")
+    settings = {"teacher": {"context": TEXT}, "train": {"steps": 40, "keep": 0.05}, "method": {"length": 4}}
+    recipe = recipe_from_dict(recipe_of(settings, TEXT, chat=False))
+    teacher = TeacherEncoder(recipe, lm, ("default",))
+    numbers = {"wanted": 20, "writes": 0, "answers": 0}
+    one, three, several = (
+        pace.expected(recipe, lm, teacher, REQUESTS, **numbers, **more).parts
+        for more in ({}, {"seeds": 3}, {"lengths": [1, 4, 16], "limit": 500.0})
+    )
+    assert one["training"] == 40 * 7 and three["training"] == 3 * 40 * 7 and several["training"] == 500
+    assert three["measuring"] / one["measuring"] == pytest.approx(8 / 6)  # five ways, and the vectors
+    assert one["general text"] == 3 * 128  # seconds of 40 texts: three batches of at most 128 tokens
+    assert (
+        pace.expected(recipe.with_settings({"train.keep": 0}), lm, teacher, REQUESTS, **numbers).parts[
+            "general text"
+        ]
+        == 0
+    )
+
+
 def test_a_text_that_changes_nothing(model_folder, answered, monkeypatch):
     """Without an effect there is nothing to distil."""
     monkeypatch.setenv("SOFTPROMPT_CACHE", str(answered / "cache"))
@@ -233,3 +280,21 @@ def test_a_text_that_changes_nothing(model_folder, answered, monkeypatch):
     with pytest.raises(SoftPromptError, match="nothing to distil"):
         softprompt.distill(lm, TEXT, REQUESTS, output=answered / "out", **SETTINGS)
     assert not (answered / "out" / "softprompt.json").exists()
+
+
+def test_tune_in_python_takes_a_teacher(model_folder, tmp_path, monkeypatch):
+    monkeypatch.setenv("SOFTPROMPT_CACHE", str(tmp_path / "cache"))
+    lm = softprompt.load(str(model_folder), dtype="float32")
+    rows = [{"input": word, "target": word[::-1]} for word in WORDS]
+    options = {
+        "output": tmp_path / "out",
+        "steps": 2,
+        "batch_size": 4,
+        "length": 2,
+        "teacher": {"context": TEXT},
+    }
+    with pytest.raises(SoftPromptError, match="`teacher` has an effect only with"):
+        softprompt.tune(lm, "prompt-tuning", rows, **options)
+    tuned = softprompt.tune(lm, "prompt-tuning", rows, task={"objective": "distil"}, **options)
+    teacher = tuned.artifact.manifest["recipe"]["teacher"]
+    assert teacher["sha256"] == hashlib.sha256(TEXT.encode()).hexdigest() and teacher["context"] is None

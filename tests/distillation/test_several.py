@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 
 import pytest
 
 import softprompt
 from softprompt.cli import main
+from softprompt.config.load import recipe_from_dict
 from softprompt.distillation import answers
 from softprompt.distillation.texts import texts_of
 from softprompt.errors import SoftPromptError
@@ -37,6 +39,7 @@ def test_texts_become_prompts_and_are_measured_together(model_folder, answered, 
     result = softprompt.distill(lm, TEXTS, WORDS, vectors=4, output=answered / "out", **more, **SETTINGS)
     assert set(result.shares) == set(TEXTS) and set(result.at_once) == {1, 2}
     assert result.attached.share_with(1) == result.at_once[1]
+    assert all(run.prepared.keep is not None for run in result.runs)  # general text, as with one text
     with pytest.raises(SoftPromptError, match="4 prompts cannot be attached"):
         result.attached.share_with(4)
     saved = json.loads((answered / "out-distill" / "distill.json").read_text())
@@ -84,6 +87,9 @@ def test_the_command(model_folder, answered, capsys):
     ]
     assert main(["distill", *files, "--requests", str(answered / "r.jsonl"), *settings]) == 0
     out = capsys.readouterr().out
+    recorded = recipe_from_dict(json.loads((answered / "out" / "softprompt.json").read_text())["recipe"])
+    hashes = {name: hashlib.sha256(text.encode()).hexdigest() for name, text in TEXTS.items()}
+    assert {name: text.sha256 for name, text in recorded.teacher.texts.items()} == hashes
     assert "attached at once" in out and f"{answered / 'out'}:a" in out
     assert main(["distill", *files[:2], *settings]) == 1
     assert "--together is given with one text" in capsys.readouterr().err

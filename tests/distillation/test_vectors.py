@@ -23,7 +23,7 @@ def test_the_smallest_within_the_interval_of_the_best_is_kept():
     assert smallest(points[:1] + points[2:]).vectors == 16
 
 
-def test_auto_tries_numbers_up_to_the_text(model_folder, tmp_path, monkeypatch):
+def test_auto_tries_numbers_up_to_the_text(model_folder, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(answers, "_identity", lambda recipe, lm: "same")
     monkeypatch.setenv("SOFTPROMPT_CACHE", str(tmp_path / "cache"))
     rows = [{"request": w, "answer": w[::-1], "teacher": "same"} for w in WORDS]
@@ -35,7 +35,8 @@ def test_auto_tries_numbers_up_to_the_text(model_folder, tmp_path, monkeypatch):
         softprompt.distill(lm, TEXT, WORDS, seeds=2, **options)
     with pytest.raises(SoftPromptError, match="a time is given"):
         softprompt.distill(lm, TEXT, WORDS, time=60.0, **{**options, "vectors": 4})
-    result = softprompt.distill(lm, TEXT, WORDS, time=600.0, **options)
+    result = softprompt.distill(lm, TEXT, WORDS, time=600.0, progress=True, **options)
+    assert "it takes about" in capsys.readouterr().err  # measured ahead, where progress is shown
     curve = json.loads((tmp_path / "out-distill" / "distill.json").read_text())["curve"]
     assert [point["vectors"] for point in curve] == [1, 4, 16] and len(lm.text_ids(TEXT)) < 64
     kept = smallest(result.curve)

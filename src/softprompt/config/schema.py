@@ -126,9 +126,9 @@ class Recipe(Section):
     def recorded(self) -> Recipe:
         """Return the recipe as results keep it: without trackers, and without a teacher's text.
 
-        The text may be private, and results are passed on; its hash stays.
+        The text may be private, and results are passed on; its hash stays, also of a text in a file.
         """
-        return self.untracked().model_copy(update={"teacher": self.teacher.without_text()})
+        return self.untracked().model_copy(update={"teacher": self.teacher.recorded()})
 
     def fingerprint(self) -> str:
         """Return the sha256 (hex) of the recipe without places: equal for runs that train the same prompt."""

@@ -58,9 +58,10 @@ def read(recipe: Recipe, requests: Source | None, measured: Source | None) -> Ro
     return Rows(shown, answered, [], test, [row for row in more if not has_target(template, row)])
 
 
-def split(rows: Rows, seed: int) -> Rows:
+def split(rows: Rows, seed: int, template: Template) -> Rows:
     """Keep rows apart to choose the best step by and, where none is given for it, to measure on.
 
+    Rows with the input of one that is kept apart are left out: nothing that is measured on is shown.
     Raises SoftPromptError where there are too few.
     """
     of_shown = len(rows.train) < LEAST
@@ -71,13 +72,15 @@ def split(rows: Rows, seed: int) -> Rows:
             why=f"of at least {LEAST} rows, some choose the best step and some are measured on",
             fix=f"give {LEAST} demonstrations or more, or {LEAST} requests with a target: --requests FILE",
         )
-    order = list(range(len(pool)))
+    inputs = [template.render_input(row) for row in pool]
+    order = list({text: i for i, text in enumerate(inputs)}.values())  # an input that is repeated: once
     random.Random(seed).shuffle(order)
-    sizes = [max(2, round(share * len(pool))) for share in shares]
+    sizes = [max(2, round(share * len(order))) for share in shares]
     if rows.test:
         sizes[1] = 0
     dev, test = order[: sizes[0]], order[sizes[0] : sum(sizes)]
-    left = [pool[i] for i in sorted(order[sum(sizes) :])]
+    apart = {inputs[i] for i in (*dev, *test)}
+    left = [row for row, text in zip(pool, inputs, strict=True) if text not in apart]
     held = {"dev": [pool[i] for i in dev], "test": rows.test or [pool[i] for i in test]}
     return replace(rows, shown=left, **held) if of_shown else replace(rows, train=left, **held)
 

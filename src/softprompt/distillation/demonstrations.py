@@ -109,7 +109,7 @@ def distil_demonstrations(
     folder = Path(f"{recipe.output}-distill")
     methods.check_options(recipe.method.name, recipe.method.options())
     check_room(recipe, restart=restart, overwrite=overwrite)
-    rows = split(read(recipe, requests, measured), recipe.train.seed)
+    rows = split(read(recipe, requests, measured), recipe.train.seed, template_of(recipe))
     if lm is None:
         hooks.stage(f"loading {recipe.model} …")
         lm = load_base(recipe)

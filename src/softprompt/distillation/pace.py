@@ -12,21 +12,27 @@ from dataclasses import dataclass
 
 from .. import methods
 from .._system.progress import duration
+from ..cache.folders import cache_place
 from ..config.schema import Recipe
 from ..config.sections.model import MethodConfig
 from ..config.sections.task import TeacherConfig
 from ..data.example import Example
 from ..lm.base import LanguageModel
 from ..training import estimate
+from ..training.general_text import AT_ONCE, left_to_write
+from ..training.general_text import TOKENS as GENERAL_TOKENS
+from ..training.keep import CHUNK
 from ..training.prepare import prepare
 from ..training.teacher_encoder import TeacherEncoder
 from . import self_study
 from .beginnings import BATCH_TOKENS, Beginnings
 from .requests import SHARES
+from .vectors import with_length
 
 FEW, MORE = 2, 8  # tokens that are written to measure the pace
 STAND_INS = 8  # rows that steps are timed on
-WAYS = 4  # ways to answer that are measured in text: text, cut text, vectors, no text
+WAYS = 5  # that are measured beside the vectors: text, its keys and values, cut text, summary, no text
+ROWS = -(-GENERAL_TOKENS // CHUNK) + 1  # of one general text
 ATTEMPTS = 1.5  # for one request that can be used
 
 
@@ -59,12 +65,18 @@ def expected(
     wanted: int,
     writes: int,
     answers: int,
+    seeds: int = 1,
+    lengths: Sequence[int] = (),
+    limit: float | None = None,
 ) -> Expected:
     """Measure the pace, and return what `wanted` requests will take.
 
     `writes` of them are still to be written by the model, and `answers` to be answered; `requests` are those
-    that are known, of which none may be.
+    that are known, of which none may be. `lengths` are the numbers of vectors that are tried, in `limit`
+    seconds at most; each is counted as if it was the largest.
     """
+    if lengths:
+        recipe = with_length(recipe, max(lengths))
     new, chunks = recipe.task.max_new_tokens, 1 if teacher.is_whole else len(teacher.chunks)
     rows = max(1, min(wanted, BATCH_TOKENS // (new + 48)))
     shown = list(requests) or [text for _, text in self_study.prompts(teacher, wanted, 0)[1]]
@@ -74,6 +86,9 @@ def expected(
     attempt = start + self_study.MOST_TOKENS * token * each / rows
     step, score = _training(recipe, lm, shown, teacher)
     dev, test = (share * wanted for share in SHARES)
+    training = max(seeds, len(lengths)) * (
+        recipe.train.steps * step + score * dev * (recipe.train.steps / 20 + 2)
+    )
     prompt = len(lm.text_ids(teacher.text)) / max(1, len(lm.text_ids(teacher.chunks[0])))
     read = start * chunks * (prompt if teacher.is_whole else 1)  # the text itself
     return Expected(
@@ -81,8 +96,9 @@ def expected(
             "requests": ATTEMPTS * attempt * writes / each,
             "answers": (read + token * new * -(-answers // rows)) if answers else 0.0,
             "the teacher's distributions": read + score * wanted,
-            "training": recipe.train.steps * step + score * dev * (recipe.train.steps / 20 + 2),
-            "measuring": WAYS * (read / 2 + token * new * max(1.0, test / rows)),
+            "general text": _general_texts(recipe, lm) * (GENERAL_TOKENS / AT_ONCE * token + ROWS * score),
+            "training": training if limit is None else min(training, limit),
+            "measuring": (WAYS + seeds) * (read / 2 + token * new * max(1.0, test / rows)),
         }
     )
 
@@ -126,4 +142,15 @@ def _training(
     batch = max(recipe.train.batch_size, len(rows))
     prepared = prepare(stand_in, lm=lm, rows=(rows * batch)[:batch], dev_rows=rows)
     price = estimate.measure(prepared, slower=False)
-    return price.step_seconds, price.evaluation_seconds / len(rows)
+    step, share = price.step_seconds, recipe.train.kept_share
+    if share:  # rows of general text are in each step
+        general = max(1, round(price.batch_tokens * share / (1 - share) / CHUNK))
+        step *= 1 + general * CHUNK / price.batch_tokens
+    return step, price.evaluation_seconds / len(rows)
+
+
+def _general_texts(recipe: Recipe, lm: LanguageModel) -> int:
+    """Return how many general texts the model has still to write for `train.keep`."""
+    if not recipe.train.kept_share or recipe.train.keep_text is not None:
+        return 0
+    return left_to_write(lm, recipe.train.steps, cache_place(recipe))

@@ -9,6 +9,7 @@ from .. import methods
 from .._system.notes import note
 from ..config.schema import Recipe
 from ..config.sections.model import MethodConfig
+from ..errors import SoftPromptError
 from ..lm.base import LanguageModel
 
 LR = 5e-3  # of a prefix
@@ -29,6 +30,16 @@ def recipe_of(settings: Mapping[str, Any], text: str, *, chat: bool) -> dict[str
     for key, value in settings.items():
         tree[key] = {**tree[key], **value} if isinstance(value, Mapping) and key in tree else value
     return tree
+
+
+def check_base(recipe: Recipe) -> None:
+    """Raise SoftPromptError for a recipe that trains the base model too."""
+    if recipe.base.mode != "frozen":
+        raise SoftPromptError(
+            f"base.mode={recipe.base.mode} cannot be measured here",
+            why="the teacher and the rows without vectors are the base model as it was before training",
+            fix="base.mode=frozen; or softprompt tune, on rows that have answers, with task.objective=distil",
+        )
 
 
 def soft_tokens_instead(recipe: Recipe, lm: LanguageModel) -> Recipe:

@@ -21,6 +21,22 @@ LEAST_MEASURED = 2
 Request = dict[str, Any]  # `request`, and what else is known of it: `reference`, `part`, `chunk`, `wording`
 
 
+def check_arguments(requests: Any, measured: Any = None, *, field: str | None, count: int | None) -> None:
+    """Raise SoftPromptError for a `count` beside requests, and for a `field` without a file of rows."""
+    if count is not None and requests is not None:
+        raise SoftPromptError(
+            f"{count} requests are to be written (--count), and requests were given",
+            why="the model writes requests only where none are given",
+            fix="leave out one of --count and --requests (count and requests in Python)",
+        )
+    if field is not None and requests is None and measured is None:
+        raise SoftPromptError(
+            f"--field {field} has no effect",
+            why="it names the field of the rows of requests, and none were given",
+            fix="add --requests FILE or --measure FILE, or leave --field out (field= in Python)",
+        )
+
+
 def read_requests(
     source: str | Iterable[Mapping[str, Any] | str], field: str | None, least: int = LEAST
 ) -> list[Request]:

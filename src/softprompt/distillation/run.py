@@ -30,8 +30,16 @@ from . import pace, vectors
 from .answers import Answer, answers, known_answers, usable, with_chunks
 from .measure import Figures, measure
 from .parts import part_of
-from .recipe import soft_tokens_instead
-from .requests import LEAST, LEAST_MEASURED, Request, read_requests, split, without_measured
+from .recipe import check_base, soft_tokens_instead
+from .requests import (
+    LEAST,
+    LEAST_MEASURED,
+    Request,
+    check_arguments,
+    read_requests,
+    split,
+    without_measured,
+)
 from .seeds import as_kept, number_of_seeds, train_seeds
 from .self_study import left_to_write, self_study
 from .ways import plain_model, with_text
@@ -111,6 +119,7 @@ def distil(
     """
     hooks, started = hooks or Hooks(), time.perf_counter()
     folder = Path(f"{recipe.output}-distill")
+    check_arguments(requests, measured, field=field, count=count)
     auto = vectors.is_auto(recipe)
     vectors.check_time(seconds, auto=auto, seeds=seeds)
     seeds = number_of_seeds(recipe, 1 if auto else seeds)
@@ -134,8 +143,11 @@ def distil(
     check_room(kept, restart=restart, overwrite=overwrite)
     teacher = TeacherEncoder(recipe, lm, PROMPTS)
     count = count or COUNTS.get(recipe.teacher.role, 96)
+    pace_of: dict[str, Any] = {"seeds": seeds}
+    if auto:
+        pace_of |= {"lengths": vectors.lengths_for(len(lm.text_ids(teacher.text))), "limit": seconds}
     _say_how_long(
-        recipe, lm, teacher, hooks, folder, rows, apart, count, seeds=seeds, fresh=restart or overwrite
+        recipe, lm, teacher, hooks, folder, rows, apart, count, fresh=restart or overwrite, **pace_of
     )
     if rows is None:
         hooks.stage(f"the model writes {count} requests")
@@ -181,8 +193,8 @@ def _say_how_long(
     apart: Sequence[Request] | None,
     count: int,
     *,
-    seeds: int,
     fresh: bool,
+    **pace_of: Any,
 ) -> None:
     """Say what the work that is left will take, where somebody reads it and the run is not finished."""
     if follower() is None or ((Path(recipe.output) / MANIFEST).exists() and not fresh):
@@ -195,8 +207,8 @@ def _say_how_long(
     answered = sum(row["request"] in known for row in given) if rows is not None else len(known)
     answers_left = max(0, wanted - answered)
     texts = [row["request"] for row in given]
-    expected = pace.expected(recipe, lm, teacher, texts, wanted=wanted, writes=writes, answers=answers_left)
-    hooks.stage(f"it takes {expected}" + (f"; training is that of one of {seeds} seeds" if seeds > 1 else ""))
+    numbers = {"wanted": wanted, "writes": writes, "answers": answers_left, **pace_of}
+    hooks.stage(f"it takes {pace.expected(recipe, lm, teacher, texts, **numbers)}")
 
 
 def _check(recipe: Recipe, seeds: int, *, restart: bool, overwrite: bool, any_method: bool) -> None:
@@ -207,6 +219,7 @@ def _check(recipe: Recipe, seeds: int, *, restart: bool, overwrite: bool, any_me
             why=f"task.objective is {recipe.task.objective}",
             fix="task: {objective: distil} with teacher: {file: system.txt}; or softprompt tune",
         )
+    check_base(recipe)
     teacher_text(recipe)  # a text that cannot be used is an error here
     methods.check_options(recipe.method.name, recipe.method.options())
     if not any_method:

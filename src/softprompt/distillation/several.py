@@ -19,6 +19,7 @@ from .._system.files import write_text
 from ..artifacts.prompt_names import path_of
 from ..build import teacher_texts
 from ..config.schema import Recipe
+from ..config.sections.model import KEEP
 from ..data.row import Row
 from ..data.sources import read_rows
 from ..errors import SoftPromptError
@@ -35,7 +36,8 @@ from ..training.teacher_encoder import TeacherEncoder
 from ..training.teachers import taught_by_prompt
 from ..training.tune import tune_many
 from .answers import Answer, answers
-from .requests import read_requests
+from .recipe import check_base
+from .requests import check_arguments, read_requests
 from .run import COUNTS, LEAST_EFFECT, PROBED, PROMPTS, REPORT, REQUESTS, SELF_STUDY, Requests, _split
 from .self_study import self_study
 from .together import COUNTS as AT_ONCE
@@ -97,6 +99,9 @@ def distil_several(
     Raises SoftPromptError for texts, requests or a method that cannot be used.
     """
     hooks, folder = hooks or Hooks(), Path(f"{recipe.output}-distill")
+    check_arguments(requests, field=field, count=count)
+    if recipe.train.keep is None:
+        recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update={"keep": KEEP})})
     texts = _checked(recipe, apart, restart=restart, overwrite=overwrite)
     given = None if requests is None else _by_name(requests, tuple(texts), field)
     if lm is None:
@@ -135,6 +140,7 @@ def distil_several(
 
 def _checked(recipe: Recipe, apart: bool, *, restart: bool, overwrite: bool) -> dict[str, str]:
     """Return the texts. Raises SoftPromptError for what can be known before a model is loaded."""
+    check_base(recipe)
     texts = teacher_texts(recipe)
     if len(texts) < 2:
         raise SoftPromptError(

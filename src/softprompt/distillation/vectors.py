@@ -58,6 +58,11 @@ def with_length(recipe: Recipe, length: int) -> Recipe:
     return recipe.model_copy(update={"method": method})
 
 
+def lengths_for(tokens: int) -> list[int]:
+    """Return the numbers of vectors that are tried for a text of so many tokens."""
+    return [n for n in CANDIDATES if n <= tokens] or [1]
+
+
 def as_kept(recipe: Recipe) -> Recipe:
     """Return the recipe with the number of vectors that its output folder holds, or with the default."""
     file = Path(recipe.output) / MANIFEST
@@ -89,7 +94,7 @@ def train_candidates(
     `tokens` are those of the text. After `seconds` of training all end where they are. `check` is called with
     what was prepared first. Raises SoftPromptError where no loss is finite.
     """
-    lengths = [n for n in CANDIDATES if n <= tokens] or [1]
+    lengths = lengths_for(tokens)
     prepared: list[Prepared] = []
     for length in lengths:
         place = {"output": f"{recipe.output}-distill/vectors-{length}"}

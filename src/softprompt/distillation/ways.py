@@ -105,7 +105,8 @@ def with_text(prepared: Prepared, text: str, examples: Sequence[Example]) -> lis
 
 def soft_tokens(prepared: Prepared) -> int:
     """Return the columns that the vectors take in each layer, or in the input."""
-    return max(0, *(part.mask.shape[1] for part in _injection(prepared.lm, prepared).channels().values()))
+    channels = _injection(prepared.lm, prepared).channels()
+    return max((part.mask.shape[1] for part in channels.values()), default=0)
 
 
 def _injection(lm: LanguageModel, prepared: Prepared) -> Injection:

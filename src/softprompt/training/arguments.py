@@ -97,6 +97,7 @@ def recipe_of(
             "method": {**method_section(method), **named["method"], **(options or {})},
             "base": named["base"],
             "train": named["train"],
+            **({"teacher": named["teacher"]} if named["teacher"] else {}),
             "output": str(output),
             "track": track,
         }

@@ -74,9 +74,8 @@ def written_texts(lm: LanguageModel, count: int, place: CacheFolder) -> list[str
             why=reason,
             fix="train.keep_text=FILE names some of your own; or train.keep=0",
         )
-    folder = place.folder(key_of(about(lm), general_text=[*OPENINGS, TOKENS, LEAST_TOKENS]))
-    file = folder / FILE
-    with builder(folder):
+    file = _file(lm, place)
+    with builder(file.parent):
         texts = _read(file)
         done = len(texts) // AT_ONCE
         if done < batches:
@@ -88,6 +87,11 @@ def written_texts(lm: LanguageModel, count: int, place: CacheFolder) -> list[str
                     rows = (json.dumps({FIELD: text}, ensure_ascii=False) + "\n" for text in texts)
                     write_text(file, "".join(rows))
     return texts[: batches * AT_ONCE]
+
+
+def left_to_write(lm: LanguageModel, count: int, place: CacheFolder) -> int:
+    """Return how many of the texts that `written_texts` returns are not written yet."""
+    return max(0, -(-min(count, MOST) // AT_ONCE) * AT_ONCE - len(_read(_file(lm, place))))
 
 
 def fingerprint(texts: Sequence[str]) -> str:
@@ -102,6 +106,10 @@ def ids_of(lm: LanguageModel, text: str) -> list[int]:
     whole: list[int] = lm.tokenizer(text)["input_ids"]  # type: ignore[assignment]
     ahead = next((n for n in range(len(whole)) if whole[n : n + len(body)] == body), 0)
     return [*whole[:ahead], *body]
+
+
+def _file(lm: LanguageModel, place: CacheFolder) -> Path:
+    return place.folder(key_of(about(lm), general_text=[*OPENINGS, TOKENS, LEAST_TOKENS])) / FILE
 
 
 def _read(file: Path) -> list[str]:

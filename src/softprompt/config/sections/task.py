@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import model_validator
@@ -111,7 +113,7 @@ class TeacherText(Section):
 
     context: Name | None = None  # the text
     file: Name | None = None  # that holds the text
-    sha256: Name | None = None  # of a text that is not kept with the recipe (see `Recipe.recorded`)
+    sha256: Name | None = None  # of a text that was learned from (see `Recipe.recorded`)
 
 
 class TeacherConfig(TeacherText):
@@ -130,7 +132,8 @@ class TeacherConfig(TeacherText):
         if self.texts is not None and (self.context is not None or self.file is not None):
             raise mistake("`teacher` needs one text or several `texts`, not both")
         for name, text in (self.texts or {}).items():
-            if sum(part is not None for part in (text.context, text.file, text.sha256)) != 1:
+            parts = [part for part in (text.context, text.file or text.sha256) if part is not None]
+            if len(parts) != 1:
                 raise mistake(f"`teacher.texts.{name}` needs a text (`context`) or the file that holds it")
         if self.chunk_tokens is not None and self.role != "document":
             raise mistake("`teacher.chunk_tokens` belongs to `role: document`")
@@ -148,14 +151,34 @@ class TeacherConfig(TeacherText):
 
     def without_text(self) -> TeacherConfig:
         """Return the section with the text's hash (sha256, hex) in place of the text."""
-        texts = self.texts and {name: _hashed(text) for name, text in self.texts.items()}
-        return _hashed(self).model_copy(update={"texts": texts})
+        return self._changed(_hashed)
+
+    def recorded(self) -> TeacherConfig:
+        """Return the section as results keep it: `without_text`, and with the hash of each file's text.
+
+        A file that cannot be read keeps the hash that it has, if any.
+        """
+        return self._changed(_hashed_file).without_text()
+
+    def _changed(self, change: Callable[[Any], Any]) -> TeacherConfig:
+        texts = self.texts and {name: change(text) for name, text in self.texts.items()}
+        return change(self).model_copy(update={"texts": texts})
 
 
 def _hashed(text: Any) -> Any:
     if text.context is None:
         return text
     return text.model_copy(update={"context": None, "sha256": text_hash(text.context)})
+
+
+def _hashed_file(text: Any) -> Any:
+    if text.file is None:
+        return text
+    try:
+        content = Path(text.file).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return text
+    return text.model_copy(update={"sha256": text_hash(content)})
 
 
 def text_hash(text: str) -> str:
