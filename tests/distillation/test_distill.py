@@ -16,7 +16,7 @@ from softprompt.distillation import run as module
 from softprompt.distillation.answers import usable
 from softprompt.distillation.measure import share_kept
 from softprompt.distillation.recipe import recipe_of
-from softprompt.distillation.requests import read_requests, split
+from softprompt.distillation.requests import read_requests, split, without_measured
 from softprompt.errors import SoftPromptError
 from softprompt.evaluation.records import Evaluation, Record
 from softprompt.training.teacher_encoder import TeacherEncoder
@@ -122,6 +122,11 @@ def test_the_model_writes_requests_itself(model_folder, tmp_path, monkeypatch):
     assert {row["kind"] for row in rows} == set(wordings.SYSTEM)
     monkeypatch.setattr(lm, "generate", lambda *a, **o: pytest.fail("written again"))
     assert self_study.self_study(recipe, lm, encoder, 40, file) == written
+    # what a person adds is used beside as many as are asked for
+    mine = {"request": "what do I ask?"}
+    file.write_text("".join(json.dumps(row) + "\n" for row in [*rows, mine]))
+    assert self_study.self_study(recipe, lm, encoder, 40, file) == [*rows, mine]
+    assert self_study.self_study(recipe, lm, encoder, 30, file) == [*rows[:30], mine]
 
 
 def test_a_model_that_cannot_imagine_requests(model_folder, tmp_path, monkeypatch):
@@ -211,6 +216,13 @@ def test_requests_of_one_wording_and_chunk_are_on_one_side():
 def test_requests_that_cannot_be_used(rows, field, words):
     with pytest.raises(SoftPromptError, match=words):
         read_requests(rows, field)
+
+
+def test_requests_that_are_all_measured_on():
+    rows = [{"request": word} for word in WORDS]
+    assert without_measured(rows, rows[:2]) == rows[2:]
+    with pytest.raises(SoftPromptError, match="3 requests are left to train on"):
+        without_measured(rows, rows[3:])
 
 
 def test_empty_answers():

@@ -36,3 +36,16 @@ def test_check_runs_no_teacher(model_folder, tmp_path, monkeypatch, capsys):
     assert not (tmp_path / "out").exists() and not (tmp_path / "out-distill").exists()
     assert main(["check", str(tmp_path / "recipe.yaml")]) == 0
     assert "softprompt distill" in capsys.readouterr().out
+    auto = [str(tmp_path / "recipe.yaml"), "length=auto", "--json"]
+    assert main(["check", *auto]) == 0
+    price = json.loads(capsys.readouterr().out)["distillation"]
+    assert (price["trained"], price["soft_tokens"]) == (
+        3,
+        16,
+    )  # 1, 4 and 16, of a text of fewer than 64 tokens
+    assert price["training_seconds"] >= 3 * 4 * price["step_seconds"] > 0
+    recipe |= {"teacher": {"texts": {"a": {"context": "x"}, "b": {"context": "y"}}}}
+    recipe["data"] = {"train": str(tmp_path / "rows.jsonl"), "prompt_field": "name"}
+    (tmp_path / "recipe.yaml").write_text(json.dumps(recipe))
+    assert main(["check", str(tmp_path / "recipe.yaml")]) == 1
+    assert "prices the distillation of one text" in capsys.readouterr().err

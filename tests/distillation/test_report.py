@@ -107,7 +107,15 @@ def test_page(ways, tmp_path, capsys):
     assert report.folder_of(tmp_path / "other") is None
 
 
-@pytest.mark.parametrize(("content", "words"), [("{", "cannot be read"), ('{"ways": {}}', "earlier version")])
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        ("{", "cannot be read"),
+        ('{"ways": {}}', "earlier version"),
+        ('{"artifacts": []}', "no page about several texts"),
+        ('{"demonstrations": 3}', "no page about demonstrations"),
+    ],
+)
 def test_files_that_are_no_report(content, words, tmp_path):
     (tmp_path / "distill.json").write_text(content)
     with pytest.raises(SoftPromptError, match=words):

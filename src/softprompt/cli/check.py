@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
+from ..errors import SoftPromptError
 from .opening import Overrides, RecipeFile, open_recipe
 from .output import Json, Reply, duration, log, size, table
 
@@ -101,19 +102,29 @@ def _distillation(file: RecipeFile, recipe: Recipe, overrides: list[str], json: 
     from ..distillation.price import price
     from ..distillation.requests import read_requests
     from ..distillation.seeds import number_of_seeds
+    from ..distillation.vectors import is_auto
     from ..lm.from_recipe import load_base
 
+    if recipe.teacher.texts is not None:
+        raise SoftPromptError(
+            "check prices the distillation of one text",
+            why=f"the recipe's teacher has several: {', '.join(recipe.teacher.texts)}",
+            fix="a recipe with one of them: teacher: {file: FILE}, without data.prompt_field",
+        )
     requests = read_requests(recipe.data.train, None)
     log(f"loading {recipe.model} and timing a few rows …")
-    cost = price(
-        recipe, load_base(recipe), requests, len(requests), number_of_seeds(recipe, None), writes=False
-    )
+    seeds = number_of_seeds(recipe, 1 if is_auto(recipe) else None)
+    cost = price(recipe, load_base(recipe), requests, len(requests), seeds, writes=False)
     if json:
         return Reply({"distillation": cost.to_json()})
     rows = [
         ("the teacher's answers", duration(cost.answer_seconds), f"{cost.requests} requests, at most"),
         ("its distributions", duration(cost.teacher_seconds), "once; kept on disk"),
-        ("training", duration(cost.training_seconds), f"{cost.seeds} seeds, {cost.step_seconds:.2g}s a step"),
+        (
+            "training",
+            duration(cost.training_seconds),
+            f"{cost.trained} sets of vectors, {cost.step_seconds:.2g}s a step",
+        ),
         ("measuring", duration(cost.measuring_seconds), "all ways to answer, on requests kept apart"),
         ("in all", duration(cost.seconds), "on this machine, as busy as it is now"),
         ("memory", size(cost.memory_bytes), "largest resident size, the model included"),

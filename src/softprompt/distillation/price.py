@@ -14,6 +14,7 @@ from ..training.prepare import prepare
 from ..training.teacher_encoder import TeacherEncoder
 from .beginnings import Beginnings
 from .requests import Request
+from .vectors import is_auto, lengths_for, with_length
 from .ways import soft_tokens
 
 PACED, TOKENS = 4, 8  # rows that are timed, and tokens that are written for each
@@ -27,11 +28,12 @@ class DistillPrice:
 
     requests: int
     seeds: int
+    trained: int  # sets of vectors: one for each seed, or for each number of vectors that is tried
     self_study_seconds: float  # 0 where requests are given
     answer_seconds: float
     teacher_seconds: float  # its distributions at the tokens of the answers
-    step_seconds: float  # of one seed
-    training_seconds: float  # all seeds, with dev evaluations
+    step_seconds: float  # of one set of vectors
+    training_seconds: float  # all sets, with dev evaluations
     measuring_seconds: float
     memory_bytes: int
     disk_bytes: int  # of the teacher's distributions
@@ -57,6 +59,10 @@ def price(
     `writes` says whether the model writes the requests itself. Nothing is written or kept.
     """
     teacher, most = TeacherEncoder(recipe, lm, ("default",)), recipe.task.max_new_tokens
+    trained = seeds
+    if is_auto(recipe):  # each is priced as if it was the largest
+        lengths = lengths_for(len(lm.text_ids(teacher.text)))
+        recipe, trained = with_length(recipe, max(lengths)), len(lengths)
     rows = [requests[i % len(requests)] for i in range(2 * PACED)]
     examples = [teacher.encode(row) for row in rows[:PACED]]
     writer = Beginnings(lm)
@@ -77,11 +83,12 @@ def price(
     return DistillPrice(
         requests=number,
         seeds=seeds,
+        trained=trained,
         self_study_seconds=number * answer if writes else 0.0,
         answer_seconds=number * answer,
         teacher_seconds=number * reading,
         step_seconds=step.step_seconds,
-        training_seconds=seeds * (step.steps * step.step_seconds + step.evaluations * dev),
+        training_seconds=trained * (step.steps * step.step_seconds + step.evaluations * dev),
         measuring_seconds=(WAYS + seeds) * tested * (answer + reading),
         memory_bytes=step.memory_bytes,
         disk_bytes=number * most * recipe.teacher.top_k * 8,

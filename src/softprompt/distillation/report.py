@@ -50,6 +50,12 @@ def read(file: Path) -> dict[str, Any]:
         raise SoftPromptError(
             f"{file} cannot be read", why=str(error), fix="run softprompt distill again: it writes the file"
         ) from None
+    if kind := next((key for key in ("artifacts", "demonstrations") if key in facts), None):
+        raise SoftPromptError(
+            f"there is no page about {'several texts' if kind == 'artifacts' else 'demonstrations'} yet",
+            why="the page shows what vectors keep of one text",
+            fix=f"the figures are in {file}; softprompt distill prints them again",
+        )
     if missing:
         raise SoftPromptError(
             f"{file} is of an earlier version",

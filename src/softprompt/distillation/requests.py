@@ -59,9 +59,18 @@ def read_requests(
 
 
 def without_measured(rows: Sequence[Request], measured: Sequence[Request]) -> list[Request]:
-    """Return the requests that are not measured on; a note says how many were both."""
+    """Return the requests that are not measured on; a note says how many were both.
+
+    Raises SoftPromptError where too few are left.
+    """
     kept_apart = {row["request"] for row in measured}
     left = [row for row in rows if row["request"] not in kept_apart]
+    if len(left) < min(LEAST, len(rows)):
+        raise SoftPromptError(
+            f"{len(left)} requests are left to train on: too few",
+            why=f"the other {len(rows) - len(left)} are measured on (--measure)",
+            fix=f"give {LEAST} or more to --requests that --measure does not hold",
+        )
     if len(left) < len(rows):
         note(
             f"{len(rows) - len(left)} requests are measured on, and not trained on: --measure holds them too"

@@ -9,7 +9,7 @@ about one chunk are kept together when rows are split.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,7 @@ def self_study(
 ) -> list[Request]:
     """Return up to `count` requests that the model writes behind the text, with their kind and wording.
 
+    Requests that a person has added to the file are used beside them.
     `file` keeps them as JSON Lines, which a person can read and change; a later call of the same text takes
     them as they are, and writes more only where more are asked for or the file is not finished. Rows of
     another text are not used. Raises SoftPromptError where the model writes too few that differ.
@@ -51,7 +52,7 @@ def self_study(
         state = {"text": text, "attempts": 0, "finished": 0}
     if state["finished"] < count:
         _write(recipe, lm, teacher, count, file, written, state)
-    rows = list(written.values())[:count]
+    rows = _first(written, count)
     kinds = len({row.get("wording", row["request"]) for row in rows})
     if len(rows) < LEAST or kinds < 3:
         raise SoftPromptError(
@@ -122,10 +123,17 @@ def _write(
                         kind, wording = chosen[i]
                         facts = {"kind": kind, "wording": wording, **about, "text": state["text"]}
                         written.setdefault(text, {"request": text, **facts})
-            kept_rows.write(file, list(written.values())[:count])
+            kept_rows.write(file, _first(written, count))
             _keep(file, state | {"attempts": attempt + 1})
             progress.at(min(count, len(written)))
     _keep(file, state | {"finished": count, "attempts": attempts})
+
+
+def _first(written: Mapping[str, Request], count: int) -> list[Request]:
+    """Return the first `count` requests that the model wrote, and all that a person added."""
+    ours = [request for request, row in written.items() if "text" in row]
+    left_out = set(ours[count:])
+    return [row for request, row in written.items() if request not in left_out]
 
 
 def _cleaned(text: str) -> str:
