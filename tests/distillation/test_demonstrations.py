@@ -61,6 +61,10 @@ def test_demonstrations_of_labels(run, tmp_path):
     ]
     assert {row["target"] for row in answered} <= {"good", "bad"} and len(answered) == 2
     assert softprompt.open_prompt(tmp_path / "out").generate("sun 1")  # one like any other
+    code, out, err = run(SHOTS, requests, "--json")
+    assert code == 0, err + out
+    again = json.loads(out)
+    assert again["seconds"] == report["seconds"]
 
 
 def test_demonstrations_of_texts(run):

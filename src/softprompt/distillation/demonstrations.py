@@ -37,6 +37,7 @@ from ..training.tune import tune
 from ..tuned import Tuned
 from .demonstration_rows import Rows, read, split
 from .first_token import seconds_to_first_token
+from .run import seconds_before
 
 PROMPTS = ("default",)
 REPORT = "distill.json"
@@ -127,6 +128,8 @@ def distil_demonstrations(
     shown = 1 + max(e.demonstration for e in prepared.train if e.demonstration is not None)
     ways, first_token = _measured(run.prepared, untrained, rows, shown)
     seconds = time.perf_counter() - started
+    if run.was_finished:  # then this call has trained nothing
+        seconds = seconds_before(folder / REPORT) or run.outcome.seconds
     result = TunedDemonstrations(run, ways, first_token, shown, answered, seconds, folder)
     write_text(folder / REPORT, json.dumps(result.report(), indent=2, ensure_ascii=False) + "\n")
     return result

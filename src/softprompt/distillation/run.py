@@ -167,7 +167,7 @@ def distil(
         runs = train_seeds(recipe, seeds, **options)
     seconds = time.perf_counter() - started
     if all(run.was_finished for run in runs):  # then this call has trained nothing
-        seconds = _seconds_before(folder / REPORT) or sum(run.outcome.seconds for run in runs)
+        seconds = seconds_before(folder / REPORT) or sum(run.outcome.seconds for run in runs)
     hooks.stage("measuring on the requests that were kept apart")
     comparison = measure(
         runs,
@@ -251,7 +251,8 @@ def _split(
     return [*parts] if apart is None else [*parts, test]
 
 
-def _seconds_before(report: Path) -> float | None:
+def seconds_before(report: Path) -> float | None:
+    """Return the seconds that an earlier report says; None without one."""
     if not report.exists():
         return None
     return json.loads(report.read_text(encoding="utf-8")).get("seconds")

@@ -17,6 +17,7 @@ from ..config.schema import Recipe
 from ..errors import SoftPromptError
 from . import decisive
 from .checkpoint import drop, is_unfinished, started
+from .demonstrations import starts_with_demonstrations
 
 
 def check_room(recipe: Recipe, *, restart: bool = False, overwrite: bool = False) -> None:
@@ -26,13 +27,21 @@ def check_room(recipe: Recipe, *, restart: bool = False, overwrite: bool = False
         return
     if (folder / MANIFEST).exists():
         identity = _sound(folder, lambda: manifests.read(folder / MANIFEST)).get("identity")
-        differing = [] if identity is None else settings_differ(identity, decisive.settings(recipe))
+        differing = [] if identity is None else settings_differ(identity, _settings(recipe))
         if identity is None or differing:
             raise would_be_lost(folder, differing)
         return
     identity = None if restart else started(folder / "checkpoint")
-    if identity is not None and (differing := settings_differ(identity, decisive.settings(recipe))):
+    if identity is not None and (differing := settings_differ(identity, _settings(recipe))):
         raise other_run(folder, differing)
+
+
+def _settings(recipe: Recipe) -> dict[str, Any]:
+    """Return the settings that are known before rows are read."""
+    known = decisive.settings(recipe)
+    if starts_with_demonstrations(recipe):  # which decide the number of vectors
+        known.pop("method.length", None)
+    return known
 
 
 def of_this_run(folder: Path, identity: dict[str, Any]) -> artifacts.Artifact | None:
