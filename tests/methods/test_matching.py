@@ -9,6 +9,7 @@ import torch
 from softprompt import methods
 from softprompt.errors import SoftPromptError
 from softprompt.injection import Injection, LayerKV, Prefix
+from softprompt.lm import families
 from softprompt.methods.base import PrefixLayers
 from softprompt.methods.matched_start import rests
 from softprompt.methods.matching import Queries, attended, match, solved, weights, with_mass
@@ -132,6 +133,18 @@ def test_a_matched_start_is_nearer_to_the_text(lms, setting, family):
         everything = built(lm, setting, "matched", len(TEXT))(torch.tensor([0]))
         assert (last_states(lm, everything) - teacher).abs().max() < 1e-4
     assert divergence["matched"] < divergence["context"]
+
+
+@pytest.mark.parametrize("family", families.DECODERS)
+def test_every_decoder_starts_or_is_refused(lms, setting, family):
+    try:
+        method = built(lms(family), setting, "matched")
+    except SoftPromptError as error:
+        assert "prefix" in error.what or "does not know the attention" in error.what
+        return
+    injection = method(torch.tensor([0]))
+    assert injection.kv_before is not None and injection.kv_before.mask.shape == (1, 8)
+    assert method.keys.isfinite().all() and method.values.isfinite().all()
 
 
 def test_it_is_the_same_each_time(llama, setting):
