@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import tempfile
+
 import pytest
 import torch
+from transformers import AutoModelForSequenceClassification
 
 from softprompt.lm import library_internals as internals
 from softprompt.lm.families import tiny
@@ -15,6 +18,7 @@ NAMES = {
     "attention_of": lambda: internals.attention_of(tiny("llama").config) in ("sdpa", "eager"),
     "set_attention_of": lambda: _set(tiny("llama").config) == "eager",
     "position_bucket": lambda: _bucket().tolist() == [[0, 1, 2]],
+    "unread_parameters": lambda: _unread() == {"score.weight"},
     "buffers_of": lambda: _buffers(),
     "generation_defaults": lambda: internals.generation_defaults()["top_k"] == 50,
     "softmax_gradient": lambda: _softmax_gradient(),
@@ -30,6 +34,13 @@ def _set(config) -> str | None:
 def _bucket():
     layer = tiny("t5").decoder.block[0].layer[0].SelfAttention
     return internals.position_bucket(layer, torch.tensor([[0, -1, -2]]))
+
+
+def _unread() -> frozenset[str]:
+    """The checkpoint of a language model has no head for labels."""
+    with tempfile.TemporaryDirectory() as folder:
+        tiny("llama").save_pretrained(folder)
+        return internals.unread_parameters(AutoModelForSequenceClassification.from_pretrained(folder))
 
 
 def _buffers() -> bool:
