@@ -3,33 +3,25 @@
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ..config.schema import Recipe
-from ..data.collate import collate
-from ..data.example import Example
 from ..evaluation.evaluator import evaluator_of
 from ..evaluation.metrics import METRICS
 from ..evaluation.records import Evaluation, Record
-from ..lm.apply import injection_for
-from ..lm.base import LanguageModel
-from ..methods.base import SoftPrompt
 from ..training.run import Run
 from . import intervals
 from .answers import Answer
+from .first_token import seconds_to_first_token
 from .seeds import seed_of
-from .ways import CUT, NONE, SUMMARY, TEXT, VECTORS, Way, Ways, ways_of
+from .ways import CUT, NONE, SUMMARY, TEXT, VECTORS, Way, ways_of
 
 MEASURES = ("kl", "agreement", "chrf", "exact_match")
 TESTED = ("kl", "chrf")
 TASK_METRICS = ("exact_match", "chrf")  # against right answers, where the task names none of texts
-TIMED = 5  # requests whose first token is timed
 SHOWN = 3  # requests that are answered side by side
 MILLION = 10**6
 
@@ -124,7 +116,10 @@ def measure(
         text_tokens=round(_mean_tokens(every.ways[TEXT]) - _mean_tokens(every.ways[NONE])),
         soft_tokens=every.soft_tokens,
         texts={name: text for name, text in every.texts.items() if name in every.ways},
-        first_token={name: _first_token(lm, every, name) for name in (TEXT, VECTORS, NONE)},
+        first_token={
+            name: seconds_to_first_token(lm, every.ways[name].methods[0], every.ways[name].examples)
+            for name in (TEXT, VECTORS, NONE)
+        },
         seconds=seconds,
         answered=answered,
         samples=_samples(records, rows),
@@ -192,20 +187,3 @@ def _samples(records: Mapping[str, intervals.Seeds], rows: Sequence[Answer]) -> 
 
 def _mean_tokens(way: Way) -> float:
     return statistics.mean(len(e.input_ids) for e in way.examples)
-
-
-def _first_token(lm: LanguageModel, every: Ways, name: str) -> float:
-    """Return the median seconds until the first token of a request, one request at a time."""
-    way = every.ways[name]
-    return _median_seconds(lm, way.methods[0], way.examples)
-
-
-def _median_seconds(lm: LanguageModel, method: SoftPrompt, examples: Sequence[Example]) -> float:
-    seconds = []
-    for example in [examples[0], *examples[:TIMED]]:  # the first warms up
-        batch = collate([example], lm.device).with_targets([[0]])
-        started = time.perf_counter()
-        with torch.no_grad():
-            lm.logits(batch, injection_for(lm, method, batch))
-        seconds.append(time.perf_counter() - started)
-    return statistics.median(seconds[1:])

@@ -89,14 +89,20 @@ def train_seeds(
         if len(prepared_runs) == 1:
             check(prepared_runs[0])
     runs = tune_many(prepared_runs, **options)
-    finite = [run for run in runs if run.outcome.stopped != "nan"]
-    if not finite:
-        raise not_finite(runs[0])
+    finite = finite_of(runs)
     if lost := [str(seed_of(run)) for run in runs if run.outcome.stopped == "nan"]:
         note(f"the loss was not finite with seed {', '.join(lost)}: left out of the report")
     best = max(finite, key=lambda run: run.key)
     kept = saved_as(best, Path(recipe.output), restart=restart, overwrite=overwrite)
     return [kept, *(run for run in finite if run is not best)]
+
+
+def finite_of(runs: Sequence[Run]) -> list[Run]:
+    """Return the runs whose loss stayed finite. Raises SoftPromptError where none did."""
+    finite = [run for run in runs if run.outcome.stopped != "nan"]
+    if not finite:
+        raise not_finite(runs[0])
+    return finite
 
 
 def seed_of(run: Run) -> int:

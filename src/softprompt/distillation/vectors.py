@@ -23,9 +23,9 @@ from ..lm.base import LanguageModel
 from ..methods.base import Setting
 from ..training.prepare import Prepared, prepare
 from ..training.run import Hooks, Run
-from ..training.tune import not_finite, tune_many
+from ..training.tune import tune_many
 from .measure import share_kept
-from .seeds import saved_as
+from .seeds import finite_of, saved_as
 
 AUTO = "auto"
 CANDIDATES = (1, 4, 16, 64, 256)
@@ -107,9 +107,7 @@ def train_candidates(
         end = time.monotonic() + seconds
         hooks.is_pruned = lambda learner: time.monotonic() > end
     runs = tune_many(prepared, hooks=hooks, restart=restart, overwrite=overwrite, text_rows=0)
-    finite = [run for run in runs if run.outcome.stopped != "nan"]
-    if not finite:
-        raise not_finite(runs[0])
+    finite = finite_of(runs)
     hooks.stage("measuring each number of vectors on the dev rows")
     points = _points(finite)
     chosen = smallest(points)
