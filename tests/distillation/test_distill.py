@@ -7,8 +7,10 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 import softprompt
+from softprompt._system import notes
 from softprompt.cli import main
 from softprompt.config.load import recipe_from_dict
 from softprompt.distillation import answers, pace, self_study, wordings
@@ -19,6 +21,7 @@ from softprompt.distillation.recipe import recipe_of
 from softprompt.distillation.requests import read_requests, split, without_measured
 from softprompt.errors import SoftPromptError
 from softprompt.evaluation.records import Evaluation, Record
+from softprompt.training.teacher import taught
 from softprompt.training.teacher_encoder import TeacherEncoder
 
 TEXT = "say it backwards, please, and loud"
@@ -59,7 +62,7 @@ def test_distill(result, answered):
     assert share == pytest.approx(1 - ways["vectors"]["kl"] / ways["no text"]["kl"])
     assert low <= share <= high
     assert result.comparison.text_tokens == len(TEXT) + 2 and result.comparison.soft_tokens == 4
-    assert result.comparison.answered == (19, 20)
+    assert result.comparison.answered == (19, 20)  # one was cut
     saved = json.loads((answered / "out-distill" / "distill.json").read_text())
     assert saved == json.loads(json.dumps(result.report()))
     # the saved prompt is one like any other
@@ -67,30 +70,53 @@ def test_distill(result, answered):
     assert again.generate("sun 1") == result.tuned.generate("sun 1")
 
 
-def test_the_teachers_answers_are_kept(model_folder, tmp_path, monkeypatch):
+@pytest.fixture
+def only_answers(monkeypatch):
+    """Nothing is trained: a distillation stops when its answers are written and split."""
+
+    def stop(*args, **options):
+        raise SoftPromptError("the answers are written")
+
+    monkeypatch.setattr(module, "train_seeds", stop)
+
+
+def test_a_cut_answer_teaches_no_end(result):
+    """Of a cut answer, the distributions of its own tokens are learned, and nothing behind the last one."""
+    prepared = result.run.prepared
+    rows = [{"request": "sun", "answer": "nus", "complete": complete} for complete in (True, False)]
+    encoded = prepared.encoder.encode_rows(rows)
+    ((whole, cut),), _ = taught(prepared.recipe, prepared.lm, prepared.prompts, [encoded])
+    assert whole.target_ids[-1] in prepared.lm.ends and cut.target_ids == whole.target_ids[:-1]
+    for mine, same in zip(cut.teacher, whole.teacher, strict=True):
+        torch.testing.assert_close(mine, same[:-1], check_dtype=False)
+
+
+@pytest.mark.usefixtures("only_answers")
+def test_the_teachers_answers_are_kept(model_folder, tmp_path, monkeypatch, caplog):
     """Answers of a first call are not computed again; an answer that does not end is not complete."""
     lm = softprompt.load(str(model_folder), dtype="float32")
-    with pytest.raises(SoftPromptError, match="none of the teacher's 20 answers ends"):
+    notes._shown.clear()
+    with pytest.raises(SoftPromptError, match="the answers are written"):
         softprompt.distill(lm, TEXT, REQUESTS, output=tmp_path / "out", **SETTINGS)
+    assert "none of the teacher's 20 answers ends within 6 tokens" in caplog.text
     rows = [json.loads(line) for line in (tmp_path / "out-distill/requests.jsonl").read_text().splitlines()]
     by_request = {row["request"]: row for row in rows}
     assert set(by_request) == set(REQUESTS) and not any(row["complete"] for row in rows)
     tokens = lm.text_ids(f"{TEXT}\n\nsun 0")
     for _ in range(6):  # greedy, one token after the other
-        import torch
-
         tokens.append(int(lm.model(torch.tensor([tokens])).logits[0, -1].argmax()))
     assert by_request["sun 0"]["answer"] == lm.tokenizer.decode(tokens[-6:])
     monkeypatch.setattr(lm, "generate", lambda *a, **o: pytest.fail("answered again"))
-    with pytest.raises(SoftPromptError, match="none of the teacher's"):
+    with pytest.raises(SoftPromptError, match="the answers are written"):
         softprompt.distill(lm, TEXT, REQUESTS, output=tmp_path / "out", **SETTINGS)
 
 
+@pytest.mark.usefixtures("only_answers")
 def test_answers_of_another_text_are_not_used(model_folder, tmp_path):
     lm = softprompt.load(str(model_folder), dtype="float32")
     written = []
     for text in (TEXT, TEXT + "!", TEXT):
-        with pytest.raises(SoftPromptError, match=r"of the teacher's 20 answers|too few"):
+        with pytest.raises(SoftPromptError, match="the answers are written"):
             softprompt.distill(lm, text, REQUESTS, output=tmp_path / "out", **SETTINGS)
         rows = (tmp_path / "out-distill/requests.jsonl").read_text().splitlines()
         written.append({row["request"]: row for row in map(json.loads, rows)})
@@ -136,11 +162,12 @@ def test_a_model_that_cannot_imagine_requests(model_folder, tmp_path, monkeypatc
         softprompt.distill(lm, TEXT, count=8, output=tmp_path / "out", **SETTINGS)
 
 
+@pytest.mark.usefixtures("only_answers")
 def test_a_longer_limit_answers_what_was_cut_again(model_folder, tmp_path):
     lm = softprompt.load(str(model_folder), dtype="float32")
     file = tmp_path / "out-distill" / "requests.jsonl"
     for most in (6, 9):
-        with pytest.raises(SoftPromptError, match="of the teacher's 20 answers"):
+        with pytest.raises(SoftPromptError, match="the answers are written"):
             softprompt.distill(
                 lm, TEXT, REQUESTS, output=tmp_path / "out", **SETTINGS | {"max_new_tokens": most}
             )

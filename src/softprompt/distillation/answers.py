@@ -30,7 +30,7 @@ def answers(
 
     Those that `file` holds of the same teacher are not computed again. The others are added to it as they are
     written, so that a run that was killed resumes. An answer that reached `task.max_new_tokens` is not
-    complete.
+    complete: it is learned up to there, without an end.
     """
     requests = with_chunks(teacher, requests)
     known = known_answers(recipe, lm, teacher, requests, file)
@@ -92,16 +92,18 @@ def by_chunk(teacher: TeacherEncoder, rows: Sequence[Request]) -> Iterator[list[
 
 
 def usable(written: Sequence[Answer], most: int) -> list[Answer]:
-    """Return the complete answers. Raises SoftPromptError where none is, or all are empty."""
-    complete = [row for row in written if row["complete"] and str(row["answer"]).strip()]
-    if complete:
-        return complete
-    if any(str(row["answer"]).strip() for row in written):
-        raise SoftPromptError(
-            f"none of the teacher's {len(written)} answers ends within {most} tokens",
-            why="an answer that is cut teaches no end",
-            fix=f"task.max_new_tokens={most * 4}, or a text that asks for short answers",
+    """Return the answers that are not empty. Raises SoftPromptError where all are.
+
+    Where none of them ends, a note says that no end is learned.
+    """
+    answered = [row for row in written if str(row["answer"]).strip()]
+    if answered and not any(row["complete"] for row in answered):
+        note(
+            f"none of the teacher's {len(answered)} answers ends within {most} tokens, so the vectors "
+            f"learn no end of an answer: task.max_new_tokens={most * 4}, or ask for short answers"
         )
+    if answered:
+        return answered
     raise SoftPromptError(
         "all of the teacher's answers are empty",
         why="the model ends its answer at once, with the text in front of the request",

@@ -247,7 +247,7 @@ def _provenance(facts: Facts) -> list[Block]:
         ("model", facts.get("model")),
         ("method", f"{facts['method']}, {facts['vectors']} vectors"),
         ("seeds", ", ".join(map(str, facts["seeds"])) + f"; kept: {facts['seeds'][0]}"),
-        ("teacher's answers", f"{complete} of {every} are complete"),
+        ("teacher's answers", f"{complete} of {every} are complete; the others were cut"),
         ("requests measured on", str(facts["ways"][VECTORS]["n"])),
         ("artifact", facts["artifact"]),
     ]

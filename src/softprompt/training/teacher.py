@@ -31,6 +31,7 @@ def taught(
     those about one chunk begin with.
     """
     encoder = TeacherEncoder(recipe, lm, prompts)
+    parts = [[_as_answered(lm, example) for example in part] for part in parts]
     shown_rows = [shown(encoder, part) for part in parts]
     about: dict[int, list[Example]] = {}
     for chunk, example in (row for part in shown_rows for row in part):
@@ -47,6 +48,13 @@ def taught(
         [replace(example, teacher=rows[id(e)]) for example, (_, e) in zip(part, known, strict=True)]
         for part, known in zip(parts, shown_rows, strict=True)
     ], beginning([e.input_ids for e in max(about.values(), key=len)])
+
+
+def _as_answered(lm: LanguageModel, example: Example) -> Example:
+    """Return the row without its end token where its answer was cut: the teacher did not end there."""
+    ids = example.target_ids
+    is_cut = example.rendered.row.get("complete", True) is False and len(ids) > 1 and ids[-1] in lm.ends
+    return replace(example, target_ids=ids[:-1]) if is_cut else example
 
 
 def distributions(
