@@ -5,8 +5,9 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -81,13 +82,14 @@ def compare(
             text = f"stopped; finished trials are in {folder}. To resume, run the same command:\n  {again}"
             data = {"interrupted": True, "output": str(folder), "resume": again, "ran": contest.ran}
             return Reply(data, text, code=130)
-    headline, sentences, limits, artifact = _answer(done)
+    headline, sentences, limits, artifact, decision = _answer(done)
     data = {
         "recipe": str(recipe),
         "folder": str(done.folder),
         "report": None if done.page is None else str(done.page),
         "answer": [headline, *sentences],
         "notes": limits,
+        "decision": decision,
         "artifact": None if artifact is None else str(artifact),
         "trials": done.trials,
         "ran": done.ran,
@@ -105,19 +107,23 @@ def compare(
     return Reply(data, "\n".join(_text(done, headline, sentences, limits, artifact)))
 
 
-def _answer(done: Compared) -> tuple[str, list[str], list[str], Path | None]:
-    """Return the answer in words, its limits, and a tuned prompt of the method that it names."""
-    from ..compare.report import read, summary, verdict
+def _answer(
+    done: Compared,
+) -> tuple[str, list[str], list[str], Path | None, dict[str, Any] | None]:
+    """Return the answer in words, its limits, a tuned prompt of the method named, and what decided."""
+    from ..compare.report import answer, read, summary, verdict
 
     comparison = read.comparison(done.folder)
     chosen = verdict.verdict(comparison)
-    headline, sentences = summary.answer(comparison, chosen)
+    headline, sentences = answer.answer(comparison, chosen)
     finals = [
         done.folder / "trials" / trial.id
         for trial in comparison.trials
         if chosen and (trial.contestant, trial.phase, trial.status) == (chosen.chosen, "final", "done")
     ]
-    return headline, sentences, summary.notes(comparison, chosen), finals[0] if finals else None
+    decision = None if chosen is None else {**asdict(chosen.decision), "tells": chosen.decision.tells}
+    artifact = finals[0] if finals else None
+    return headline, sentences, summary.notes(comparison, chosen), artifact, decision
 
 
 def _text(

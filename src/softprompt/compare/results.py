@@ -15,7 +15,7 @@ from typing import Any
 from .._system.files import write_text
 from . import diagnose
 from .manifest import Line, Study
-from .measures.quality import CandidateRows, shares, summaries, tests, whole
+from .measures.quality import CandidateRows, decisive, shares, summaries, whole
 from .phases.prompt_counts import watched
 from .records.phase import PHASES
 from .records.store import Folder
@@ -121,9 +121,13 @@ def _split(study: Study, split: str, scores: Mapping[str, list[Record]]) -> Iter
         for item in study.candidates
         if item.name in scores
     ]
-    yield from _means(study, split, [entry for entry in entries if not entry.is_reference])
-    for test in tests(entries, study.metric):
-        yield {"kind": "test", "split": split, "metric": study.metric, **asdict(test)}
+    methods = [entry for entry in entries if not entry.is_reference]
+    yield from _means(study, split, methods)
+    pairs, standings = decisive(entries, study.metric, study.recipe.compare.margin, split)
+    for test in pairs:
+        yield {"kind": "test", **test}
+    for standing in standings:
+        yield {"kind": "standing", **asdict(standing)}
 
 
 def _means(study: Study, split: str, entries: Sequence[CandidateRows]) -> Iterator[Line]:

@@ -171,6 +171,13 @@ def p_value(value: float | None) -> str:
     return "< 0.001" if value < 0.001 else f"{value:.3f}" if value < 0.1 else f"{value:.2f}"
 
 
+def probability(value: float) -> str:
+    """Write as `63 %`; what was drawn every time, or never, is not certain."""
+    if not 0.005 <= value < 0.995:
+        return "over 99\u00a0%" if value > 0.5 else "under 1\u00a0%"
+    return f"{100 * value:.0f}\u00a0%"
+
+
 def listed(names: list[str]) -> str:
     """Write as `A, B and C`."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}" if names else ""

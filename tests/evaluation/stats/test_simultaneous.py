@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from scipy import stats
@@ -74,7 +76,8 @@ def entries(rows: int, methods: int, seeds: int = 3) -> list[CandidateRows]:
 @pytest.mark.parametrize("metric", ["accuracy", "macro_f1", "exact_match", "chrf", "bleu", "perplexity"])
 def test_no_difference_is_called_detectable_that_the_metric_cannot_have(metric):
     """Two seeds that differ much, of ten methods: nothing that accuracy can be would be shown."""
-    found = quality.tests(entries(8, 6, seeds=2), metric)
+    tests, _ = quality.decisive(entries(8, 6, seeds=2), metric, 2.0, "test")
+    found = [SimpleNamespace(**test) for test in tests]
     most = {"chrf": 100, "bleu": 100, "perplexity": np.inf}.get(metric, 1)
     assert unit(metric).span == most
     for pair in found:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
 
 from ...evaluation.metrics import METRICS, Inputs
 from ...evaluation.stats import scores as by_row
+from ...evaluation.stats.bootstrap import row_draws
+from ...evaluation.stats.joint import joint_draws
 from ...evaluation.stats.scores import Scores
-from ...evaluation.stats.significance import Comparison, Summary, compare, summarise
+from ...evaluation.stats.significance import Summary, compare, summarise
 from ...page.numbers import unit
+from ..report.decision import margin_of, standings
+from ..report.schema import Standing
 
+RESAMPLES = 10_000
 Rows = Sequence[Mapping[str, Any]]  # examples of one evaluation, in the split's order
 
 
@@ -80,20 +84,45 @@ def whole(rows: Rows, metric: str) -> float | None:
 
 def summaries(entries: Sequence[CandidateRows], metric: str, resamples: int = 10_000) -> dict[str, Summary]:
     """Return the mean and its interval over rows and seeds, by candidate."""
-    results = _grouped(entries, metric, partial(summarise, resamples=resamples))
-    return {summary.name: summary for summary in results}
+    of = _alike(entries, metric)
+    return {summary.name: summary for summary in (summarise(of, resamples=resamples) if of else [])}
 
 
-def tests(entries: Sequence[CandidateRows], metric: str) -> list[Comparison]:
-    """Test every pair; all are corrected together."""
-    return _grouped(entries, metric, partial(compare, span=unit(metric).span))
+def decisive(
+    entries: Sequence[CandidateRows], metric: str, points: float, split: str
+) -> tuple[list[dict[str, Any]], list[Standing]]:
+    """Test every pair, all corrected together, and resample the scores of all candidates together.
+
+    Returns a dictionary for each pair and the standing of each method that is trained: what decides which
+    method is named. `points` is the margin as in a recipe.
+    """
+    of = _alike(entries, metric)
+    if not of:
+        return [], []
+    trained = {entry.name for entry in entries if not entry.is_reference}
+    higher, bounds = METRICS[metric].higher_is_better, unit(metric).bounds
+    rows = row_draws(of, RESAMPLES, 0)
+    drawn = dict(zip((s.name for s in of), np.clip(joint_draws(of, rows), *bounds).T, strict=True))
+    best = [float(scores.values.mean()) for scores in of if scores.name in trained]
+    margin = margin_of(metric, points, (max if higher else min)(best, default=0.0))
+    tests = [
+        {"split": split, "metric": metric, **asdict(test)}
+        | {"chance": _chance(drawn[test.a], drawn[test.b], higher)}
+        for test in compare(of, resamples=RESAMPLES, span=unit(metric).span, margin=margin, drawn_rows=rows)
+    ]
+    methods = {name: values.tolist() for name, values in drawn.items() if name in trained}
+    return tests, standings(methods, split=split, metric=metric, margin=margin, higher_is_better=higher)
 
 
-def _grouped(entries: Sequence[CandidateRows], metric: str, work: Any) -> list[Any]:
-    """Apply `work` to the candidates that have the most common number of scored rows."""
+def _chance(a: np.ndarray, b: np.ndarray, higher_is_better: bool) -> float:
+    """Return the probability that a is better than b in draws `[R]` of both; ties count half."""
+    ahead = a > b if higher_is_better else a < b
+    return float(ahead.mean() + (a == b).mean() / 2)
+
+
+def _alike(entries: Sequence[CandidateRows], metric: str) -> list[Scores]:
+    """Return the scores of the candidates that have the most common number of scored rows."""
     scored = [scores for entry in entries if entry.seeds and (scores := scores_of(entry, metric)) is not None]
-    if not scored:
-        return []
     counts = [scores.rows for scores in scored]
-    most = max(set(counts), key=lambda n: (counts.count(n), n))
-    return work([scores for scores in scored if scores.rows == most])
+    most = max(set(counts), key=lambda n: (counts.count(n), n), default=0)
+    return [scores for scores in scored if scores.rows == most]

@@ -26,6 +26,7 @@ from .schema import (
     RowRecord,
     Score,
     Serving,
+    Standing,
     Study,
     Trial,
 )
@@ -42,6 +43,7 @@ _LISTS: dict[str, tuple[str, type]] = {
     "serving": ("servings", Serving),
     "control": ("controls", Control),
     "test": ("tests", PairTest),
+    "standing": ("standings", Standing),
     "finding": ("findings", Finding),
 }
 

@@ -11,6 +11,8 @@ from typing import Any
 
 #: The newest version of these files that is understood here.
 VERSION = 1
+#: Methods whose difference is within so many hundredths of the metric's range are equal (`compare.margin`).
+MARGIN = 2.0
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,7 @@ class Study:
     started: str | None = None
     seconds: float | None = None
     hashes: dict[str, Any] = field(default_factory=dict)
+    margin: float = MARGIN
     version: int = VERSION
 
 
@@ -139,7 +142,8 @@ class PairTest:
 
     The interval agrees with the corrected test, and `level` is its own confidence. Files written before have
     no level: theirs is the 95 % interval of the pair alone, not corrected. `shows_any` is False where no
-    difference that the metric can have would have been shown.
+    difference that the metric can have would have been shown. `chance` is the probability that a is better
+    than b over resampled rows and seeds.
     """
 
     split: str
@@ -157,7 +161,27 @@ class PairTest:
     detectable: float | None = None
     shows_any: bool = True
     level: float | None = None
+    alone_low: float | None = None
+    alone_high: float | None = None
     rows_needed: float | None = None
+    rows_to_tell: float | None = None
+    chance: float | None = None
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A standing compares a method with the best of those that are trained, over resampled rows and seeds.
+
+    `best` is the probability that no method is better, `within` that none is better by more than the margin.
+    `loss` is the expected distance to the best, in the metric's own numbers.
+    """
+
+    contestant: str
+    split: str
+    metric: str
+    best: float
+    within: float
+    loss: float
 
 
 @dataclass(frozen=True)
@@ -197,6 +221,7 @@ class Comparison:
     servings: list[Serving] = field(default_factory=list)
     controls: list[Control] = field(default_factory=list)
     tests: list[PairTest] = field(default_factory=list)
+    standings: list[Standing] = field(default_factory=list)
     findings: list[Finding] = field(default_factory=list)
     rows: dict[tuple[str, int], RowRecord] = field(default_factory=dict)
     answers: dict[tuple[str, int, str], dict[int | None, str]] = field(default_factory=dict)

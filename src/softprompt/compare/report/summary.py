@@ -1,113 +1,16 @@
-"""The answer in two sentences, what limits it, and a sentence for each test. What is so, `verdict` says."""
+"""What limits a comparison and what each test showed is put into words here; the answer is in `answer`."""
 
 from __future__ import annotations
 
-from ...page.numbers import Unit, about, listed, seconds, several, unit
+from ...page.numbers import Unit, about, listed, probability, several, unit
 from .aggregate import Quality, main_split, splits
+from .decision import is_equal
 from .limits import merged, unmeasurable
 from .schema import Comparison, PairTest
-from .verdict import Verdict, could_show, gain, pair, shown_better, strongest, turned
+from .verdict import Verdict, could_show, gain, margin_on, shown_better, strongest, turned
 
 #: More names than these are counted, not listed.
 FEW = 5
-
-
-def answer(comparison: Comparison, verdict: Verdict | None) -> tuple[str, list[str]]:
-    """Return the headline and the sentences."""
-    if verdict is None:
-        errors = "The trials below say what went wrong, and how to fix it."
-        if not any(trial.phase == "final" or trial.status == "failed" for trial in comparison.trials):
-            errors = "No final training was run: the trials below have the dev scores of the search."
-        return "No answer yet", [
-            "No method was both trained and scored, so there is nothing to choose between.",
-            errors,
-            *_left_out(comparison),
-        ]
-    if verdict.beaten_by:
-        return _none_needed(comparison, verdict)
-    headline = f"Take {verdict.chosen}"
-    first, second = _choice(comparison, verdict), _certainty(comparison, verdict)
-    more = _left_out(comparison)
-    if verdict.not_beaten:
-        names = [test.b for test in verdict.not_beaten]
-        headline = f"{verdict.chosen}, but it was not shown to beat {listed(names)}"
-    return headline, [first, second, *more]
-
-
-def _left_out(comparison: Comparison) -> list[str]:
-    """Name what there was no time for."""
-    left_out = comparison.study.budget.get("left_out")
-    return (
-        [f"There was no time for this: {', '.join(left_out)}; a longer compare.within has it."]
-        if left_out
-        else []
-    )
-
-
-def _none_needed(comparison: Comparison, verdict: Verdict) -> tuple[str, list[str]]:
-    u, test = unit(comparison.study.metric), strongest(comparison, verdict.beaten_by)
-    return f"Keep {test.b}", [
-        f"{outcome_text(comparison, test)[0]}, so none of the methods tried earned its training.",
-        f"Of these, take {verdict.chosen} if one is wanted: it scored {_scored(comparison, verdict, u)}.",
-        *_left_out(comparison),
-    ]
-
-
-def _choice(comparison: Comparison, verdict: Verdict) -> str:
-    u, chosen = unit(comparison.study.metric), verdict.chosen
-    if len(verdict.equals) + len(verdict.others) == 1:
-        return f"{chosen} was the only method tried: it scored {_scored(comparison, verdict, u)}."
-    if len(verdict.equals) == 1:
-        split = main_split(comparison)
-        tests = [t for name in verdict.others if (t := pair(comparison, split, chosen, name)) is not None]
-        near = strongest(comparison, tests)
-        if len(verdict.others) == 1:
-            return f"{chosen} is better than {near.b} by {_gain(comparison, near, u)}."
-        whom = f"each of the {len(verdict.others)} other methods"
-        return f"{chosen} is better than {whom}: than {near.b}, the nearest, by {_gain(comparison, near, u)}."
-    rest = _rest(verdict)
-    whom = f"and {rest[0]}" if len(rest) == 1 else f"and {len(rest)} other methods"
-    compared = any(pair(comparison, main_split(comparison), chosen, name) for name in rest)
-    lead = "No difference was shown" if compared else "No test was made, so no difference was shown,"
-    text = f"{lead} between {chosen} {whom}: take "
-    times = {name: verdict.costs.get(name, {}).get("train_seconds") for name in verdict.equals}
-    if times[chosen] is None:
-        return text + f"{chosen}, the one that scored highest, since what they cost was not measured."
-    others = sorted(time for name, time in times.items() if name != chosen and time is not None)
-    against = f"; the {'other' if len(others) == 1 else 'others'} {_range(others)}" if others else ""
-    if not verdict.cheapest:
-        beat = "the cheapest of those shown to beat most references"
-        return text + f"{chosen}, {beat} ({seconds(times[chosen])} to train)."
-    cheap = "cheaper" if len(rest) == 1 else "cheapest"
-    return text + f"the {cheap}, {chosen} ({seconds(times[chosen])} to train{against})."
-
-
-def _range(values: list[float]) -> str:
-    low, high = seconds(values[0]), seconds(values[-1])
-    return low if low == high else f"{low} to {high}"
-
-
-def _certainty(comparison: Comparison, verdict: Verdict) -> str:
-    u, split = unit(comparison.study.metric), main_split(comparison)
-    parts = []
-    if len(verdict.equals) + len(verdict.others) > 1:
-        parts.append(f"It scored {_scored(comparison, verdict, u)}")
-    if verdict.beaten:
-        near = strongest(comparison, verdict.beaten)
-        parts.append(f"it is better than {near.b}, a reference, by {_gain(comparison, near, u)}")
-    if verdict.best != verdict.chosen:
-        test = pair(comparison, split, verdict.best, verdict.chosen)
-        parts.append(_ahead(comparison, test, verdict, u))
-    text = "; ".join(parts) or "It was compared with no reference, so what tuning brought is not known"
-    return text[0].upper() + text[1:] + "."
-
-
-def _ahead(comparison: Comparison, test: PairTest | None, verdict: Verdict, u: Unit) -> str:
-    """Say how far the highest score is above the chosen one's; no test showed it to be more than chance."""
-    if test is None:
-        value = u.value(verdict.scores[verdict.best].value)
-        return f"{verdict.best} scored {value}, but no test compared the two"
-    return f"{verdict.best} scored higher by {_gain(comparison, test, u)}, which may be chance"
 
 
 def _needed(test: PairTest) -> str:
@@ -117,23 +20,12 @@ def _needed(test: PairTest) -> str:
     )
 
 
-def _scored(comparison: Comparison, verdict: Verdict, u: Unit) -> str:
-    score = verdict.scores[verdict.chosen]
-    lower = "" if comparison.study.higher_is_better else ", lower is better"
-    return f"{score_text(u, score)} in {u.label}{lower}{_of(comparison, score)}"
-
-
-def _of(comparison: Comparison, score: Quality) -> str:
-    rows = "" if score.n is None else f" on {several(score.n, f'{main_split(comparison)} row')}"
-    return rows + (f" with {several(len(score.seeds), 'seed')}" if score.seeds else "")
-
-
 def score_text(u: Unit, score: Quality | None) -> str:
     """Write as `84.1 % (81.6 … 86.4)`."""
     return "–" if score is None else u.value(score.value) + u.interval(score.low, score.high)
 
 
-def _gain(comparison: Comparison, test: PairTest, u: Unit) -> str:
+def gain_text(comparison: Comparison, test: PairTest, u: Unit) -> str:
     """The gain with its interval, both so that more is better: `1.9 points (0.4 … 3.5)`.
 
     Bounds stay within what a difference can be. An interval of a file written before is of the pair alone,
@@ -153,6 +45,7 @@ def outcome_text(comparison: Comparison, test: PairTest, first: str | None = Non
     """Say what a test showed, and by how much the method that is named first is better.
 
     The better one is named first where a difference was shown, otherwise `first`, or who scored more.
+    Where none was shown, the two are equal only if the interval is within the margin.
     """
     u = unit(test.metric)
     lead = gain(comparison, test)
@@ -160,10 +53,18 @@ def outcome_text(comparison: Comparison, test: PairTest, first: str | None = Non
         not test.significant and first == test.b
     ):
         test = turned(test)
-    by = _gain(comparison, test, u)
+    by = gain_text(comparison, test, u)
     if test.significant:
         return f"{test.a} is better than {test.b} by {by}", by
+    margin = margin_on(comparison, test.split, test.metric)
+    if is_equal(test, margin):
+        return f"{test.a} and {test.b} are equal within {margin_text(u, margin)}", by
     return f"No difference was shown between {test.a} and {test.b}{_needed(test)}", by
+
+
+def margin_text(u: Unit, margin: float) -> str:
+    """Write as `2 points`; of a metric without a range as its own number."""
+    return f"{margin * u.scale:.4g}{u.points}"
 
 
 def notes(comparison: Comparison, verdict: Verdict | None) -> list[str]:
@@ -176,15 +77,21 @@ def notes(comparison: Comparison, verdict: Verdict | None) -> list[str]:
     if verdict is not None:
         if verdict.not_beaten:
             near = strongest(comparison, verdict.not_beaten)
-            notes.append(f"No difference from {near.b}, which needs no tuning, was shown{_needed(near)}.")
+            better = "" if near.chance is None else f" ({near.a} is better with {probability(near.chance)})"
+            text = f"No difference from {near.b}, which needs no tuning, was shown{better}{_needed(near)}."
+            notes.append(text)
         notes += _unseen(comparison, verdict)
-        if len(verdict.equals) > 2:
-            notes.append(f"No difference from it was shown for {_few(_rest(verdict))}.")
+        if verdict.is_approximate and verdict.decision.standings and not verdict.decision.tells:
+            notes.append(
+                "These files have no resampled scores, so the probabilities come from the intervals of pairs "
+                "and are approximate."
+            )
         seeds = max((len(score.seeds) for score in verdict.scores.values()), default=0)
         if seeds <= 1:
             notes.append("One seed was run, so how much chance in training moves the scores is not known.")
-        if verdict.others and len(verdict.equals) > 1:
-            notes.append(f"Shown to be worse than it or than one of its equals: {_few(verdict.others)}.")
+        decision = verdict.decision
+        if decision.worse and (decision.undecided or len(decision.equals) > 1):
+            notes.append(f"Shown to be worse than {decision.likeliest}: {few(decision.worse)}.")
     unscored = [
         item.name for item in comparison.methods if verdict is None or item.name not in verdict.scores
     ]
@@ -201,12 +108,9 @@ def notes(comparison: Comparison, verdict: Verdict | None) -> list[str]:
     return notes
 
 
-def _few(names: list[str]) -> str:
+def few(names: list[str]) -> str:
+    """List names, or count them where they are many."""
     return listed(names) if len(names) <= FEW else f"{len(names)} methods (see the tests)"
-
-
-def _rest(verdict: Verdict) -> list[str]:
-    return [name for name in verdict.equals if name != verdict.chosen]
 
 
 def _unseen(comparison: Comparison, verdict: Verdict) -> list[str]:

@@ -1,4 +1,4 @@
-"""Decides which method to take: what the tests showed, and among equals the cheapest. `summary` words it.
+"""Applies the rule (`decision`) to a comparison's files, and adds the references. `summary` words it.
 
 A method is called better than another only where their test says so; a pair without a test, or with one
 that is not significant, has no difference shown.
@@ -12,57 +12,97 @@ from dataclasses import dataclass, replace
 
 from ...page.numbers import unit
 from .aggregate import Quality, costs, main_split, quality
-from .schema import Comparison, PairTest
+from .approximate import draws
+from .decision import Decision, decide, is_equal, margin_of, standings
+from .schema import Comparison, PairTest, Standing
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """`equals` holds the methods among which no difference was shown, `chosen` and `best` with them.
+    """The decision between the methods that were trained, and the chosen one's tests against references.
 
-    The chosen one is the cheapest of those of them that were shown to beat the most references.
+    References of `matched` equal every method that could be taken, so that training brought less than the
+    margin. `is_approximate` says that the files have no resampled scores, only intervals of pairs.
     """
 
-    chosen: str
-    best: str
-    equals: list[str]
-    cheapest: bool
-    others: list[str]
+    decision: Decision
     scores: dict[str, Quality]
     costs: dict[str, dict[str, float]]
     beaten_by: list[PairTest]
+    matched: list[PairTest]
     not_beaten: list[PairTest]
     beaten: list[PairTest]
+    is_approximate: bool
+
+    @property
+    def chosen(self) -> str:
+        """Return the method that is named."""
+        return self.decision.chosen
 
 
 def verdict(comparison: Comparison) -> Verdict | None:
     """None where no method that was trained has a score."""
-    split = main_split(comparison)
+    split, higher = main_split(comparison), comparison.study.higher_is_better
     scores, cost = quality(comparison, split), costs(comparison)
     names = [item.name for item in comparison.methods if item.name in scores]
     if not names:
         return None
-    sign = 1 if comparison.study.higher_is_better else -1
-    best = max(names, key=lambda name: sign * scores[name].value)
-    equals = [name for name in names if not shown_better(comparison, split, best, name)]
-    equals = [
-        name for name in equals if not any(shown_better(comparison, split, item, name) for item in equals)
-    ]
-    ranks = {name: _rank(comparison, name) for name in equals}
-    safest = [name for name in equals if ranks[name] == min(ranks.values())]
-    chosen = min(safest, key=lambda name: (*price(cost, name), -sign * scores[name].value))
-    tests = against_references(comparison, chosen)
+    values = {name: scores[name].value for name in names}
+    margin = margin_on(comparison, split, comparison.study.metric)
+    standing, is_approximate = _standings(comparison, split, names, margin)
+    decision = decide(
+        values,
+        _tests(comparison, split),
+        standing,
+        {name: price(cost, name) for name in names},
+        margin=margin,
+        higher_is_better=higher,
+        ranks={name: _rank(comparison, name) for name in names},
+    )
+    tests = against_references(comparison, decision.chosen)
+    beaten_by = [t for t in tests if t.significant and gain(comparison, t) < 0]
+    matched = [t for t in tests if decision.tells and _matches(comparison, decision, t.b)]
+    rest = [t for t in tests if t not in matched]
     return Verdict(
-        chosen=chosen,
-        best=best,
-        equals=equals,
-        cheapest=price(cost, chosen) == min(price(cost, name) for name in equals),
-        others=[name for name in names if name not in equals],
+        decision=decision,
         scores=scores,
         costs=cost,
-        beaten_by=[t for t in tests if t.significant and gain(comparison, t) < 0],
-        not_beaten=[t for t in tests if not t.significant],
-        beaten=[t for t in tests if t.significant and gain(comparison, t) > 0],
+        beaten_by=beaten_by,
+        matched=matched,
+        not_beaten=[t for t in rest if not t.significant],
+        beaten=[t for t in rest if t.significant and gain(comparison, t) > 0],
+        is_approximate=is_approximate,
     )
+
+
+def _standings(
+    comparison: Comparison, split: str, names: Sequence[str], margin: float
+) -> tuple[dict[str, Standing], bool]:
+    """Return the standings that the files hold, or those that the pairs' intervals give."""
+    metric, higher = comparison.study.metric, comparison.study.higher_is_better
+    held = [s for s in comparison.standings if s.split == split and s.metric == metric]
+    is_approximate = not held
+    if is_approximate and (drawn := draws(names, _tests(comparison, split))):
+        held = standings(drawn, split=split, metric=metric, margin=margin, higher_is_better=higher)
+    return {item.contestant: item for item in held}, is_approximate
+
+
+def margin_on(comparison: Comparison, split: str, metric: str) -> float:
+    """Return the margin within which methods are equal, in the metric's own numbers."""
+    scores = quality(comparison, split, metric)
+    values = [scores[item.name].value for item in comparison.methods if item.name in scores]
+    best = max if comparison.study.higher_is_better else min
+    return margin_of(metric, comparison.study.margin, best(values, default=0.0))
+
+
+def _tests(comparison: Comparison, split: str) -> list[PairTest]:
+    return [t for t in comparison.tests if t.split == split and t.metric == comparison.study.metric]
+
+
+def _matches(comparison: Comparison, decision: Decision, reference: str) -> bool:
+    """Return whether a reference equals each of the methods that are equal among themselves."""
+    tests = [pair(comparison, main_split(comparison), name, reference) for name in decision.equals]
+    return all(test is not None and is_equal(test, decision.margin) for test in tests)
 
 
 def price(cost: dict[str, dict[str, float]], name: str) -> tuple[float, float]:
@@ -73,16 +113,20 @@ def price(cost: dict[str, dict[str, float]], name: str) -> tuple[float, float]:
 
 def pair(comparison: Comparison, split: str, a: str, b: str) -> PairTest | None:
     """The test of a against b on the study's metric, turned so that a comes first."""
-    for test in comparison.tests:
-        if test.split == split and test.metric == comparison.study.metric and {test.a, test.b} == {a, b}:
+    for test in _tests(comparison, split):
+        if {test.a, test.b} == {a, b}:
             return test if test.a == a else turned(test)
     return None
 
 
 def turned(test: PairTest) -> PairTest:
     """Return the same test with a and b exchanged."""
-    low, high = (None if x is None else -x for x in (test.high, test.low))
-    return replace(test, a=test.b, b=test.a, difference=-test.difference, low=low, high=high)
+    low, high, alone_low, alone_high = (
+        None if x is None else -x for x in (test.high, test.low, test.alone_high, test.alone_low)
+    )
+    other = None if test.chance is None else 1 - test.chance
+    bounds = {"low": low, "high": high, "alone_low": alone_low, "alone_high": alone_high}
+    return replace(test, a=test.b, b=test.a, difference=-test.difference, chance=other, **bounds)
 
 
 def could_show(test: PairTest) -> bool:

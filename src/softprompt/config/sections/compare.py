@@ -40,6 +40,8 @@ class CompareConfig(Section):
     lengths: list[Positive] = []  # searched after the rate; of LoRA: ranks
     inits: list[Name | dict[str, Any]] = []  # searched last; names, or options of the method
     seeds: Positive = 3
+    # within it methods are equal: hundredths of the metric's range, else (perplexity) of the best score
+    margin: Annotated[float, Field(ge=0, lt=100)] = 2.0
     prune: bool = True  # rates that are behind at half time are stopped
     shots: Positive = 4  # of few-shot
     test_fraction: Inside = 0.2  # taken from train if `data.test` is not given

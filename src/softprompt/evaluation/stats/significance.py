@@ -13,7 +13,7 @@ from itertools import combinations
 import numpy as np
 
 from softprompt.errors import SoftPromptError
-from softprompt.evaluation.stats import bootstrap, simultaneous
+from softprompt.evaluation.stats import bootstrap, rare, simultaneous
 from softprompt.evaluation.stats.power import rows_needed, seeds_needed, smallest_shown
 from softprompt.evaluation.stats.scores import Scores
 from softprompt.evaluation.stats.variance import Noise, noise, seed_noise
@@ -32,6 +32,8 @@ class Comparison:
     level of the correction. It is None if the two scored the same on every row, which shows no noise, and
     if it would be larger than the metric can have: `shows_any` is then False, unless this one was shown.
     `rows_needed` or `seeds_needed` alone would show a difference of the size observed; None: no number would.
+    With `rows_to_tell` rows, and the difference as observed, the interval would leave out 0 or be within the
+    margin, at 80 % power.
     """
 
     a: str
@@ -51,6 +53,7 @@ class Comparison:
     shows_any: bool
     rows_needed: int | None
     seeds_needed: int | None
+    rows_to_tell: int | None
 
 
 @dataclass(frozen=True)
@@ -77,11 +80,16 @@ def compare(
     resamples: int = 10_000,
     seed: int = 0,
     span: float = np.inf,
+    margin: float = 0.0,
+    drawn_rows: np.ndarray | None = None,
 ) -> list[Comparison]:
     """Compare every pair of the methods, or the `pairs` of their indices, corrected together.
 
     `span` is the largest difference that two scores can have: 1 of shares, infinite of perplexities.
-    Raises SoftPromptError for methods with different numbers of rows.
+    Methods whose difference is within `margin`, in the scores' unit, count as equal. An interval that holds 0
+    is widened where few rows differ (`rare`). `drawn_rows` `[R, M]` are the values of `bootstrap.row_draws`,
+    if they are there already. Raises SoftPromptError for methods with different numbers of
+    rows.
     """
     _same_rows(of)
     pairs = list(combinations(range(len(of)), 2)) if pairs is None else list(pairs)
@@ -101,7 +109,12 @@ def compare(
     adjusted = holm(p)
     level = simultaneous.levels(p, adjusted, alpha)
     low, high = simultaneous.intervals(difference, flips[:, :-1], flips[:, -1], seeds, level, span)
-    values = bootstrap.row_draws(of, resamples, seed)
+    for k in np.flatnonzero(adjusted > alpha):
+        if (bounds := rare.widest(drawn[k], span, level[k])) is not None:
+            low[k], high[k] = min(low[k], bounds[0]), max(high[k], bounds[1])
+    values = drawn_rows
+    if values is None or len(values) != resamples:
+        values = bootstrap.row_draws(of, resamples, seed)
     alone = np.percentile(values[:, a] - values[:, b] + seeds, [2.5, 97.5], axis=0)
     strictest = alpha / len(pairs)
     smallest = [smallest_shown(item, of[0].rows, strictest, span) for item in noises]
@@ -124,6 +137,7 @@ def compare(
             shows_any=smallest[k] is not None or bool(adjusted[k] <= alpha),
             rows_needed=rows_needed(noises[k], float(difference[k]), alpha=strictest),
             seeds_needed=seeds_needed(noises[k], of[i].rows, float(difference[k]), alpha=strictest),
+            rows_to_tell=_rows_to_tell(noises[k], float(difference[k]), margin, strictest, span),
         )
         for k, (i, j) in enumerate(pairs)
     ]
@@ -155,6 +169,14 @@ def holm(p: np.ndarray) -> np.ndarray:
     adjusted = np.empty(m)
     adjusted[order] = np.minimum(1, np.maximum.accumulate((m - np.arange(m)) * p[order]))
     return adjusted
+
+
+def _rows_to_tell(of: Noise, difference: float, margin: float, alpha: float, span: float) -> int | None:
+    """Return with how many rows the interval leaves out 0 or is within the margin; None if with no number."""
+    rows = rows_needed(of, max(abs(difference), margin - abs(difference)), alpha=alpha)
+    if rows is None or abs(difference) >= margin / 2 or not np.isfinite(span):
+        return rows
+    return max(rows, rare.fewest(margin - abs(difference), span, alpha))
 
 
 def _seeds(noises: Sequence[Noise], rows: int, resamples: int, seed: int) -> np.ndarray:

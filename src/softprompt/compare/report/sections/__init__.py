@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from ....page.blocks import Report
 from ....page.numbers import several
+from ..answer import answer
 from ..schema import Comparison
-from ..summary import answer, notes
+from ..summary import notes
 from ..verdict import verdict
 from . import calibration, control, findings, provenance, quality, resources, rows, scalability, trials
 
