@@ -9,6 +9,10 @@ GENERAL = (
     "Tell me one fact about {}.",
     "I have a problem with {}. What should I do?",
     "Give me a short list about {}.",
+    "Who can tell me more about {}?",
+    "Write two sentences about {}.",
+    "Is it true that nobody likes {}?",
+    "My friend asked me about {}. What should I answer?",
 )
 SUBJECTS = (
     "the moon",
@@ -52,6 +56,6 @@ OWN = {
 
 
 def requests_for(name: str) -> list[str]:
-    """Return the 60 requests of a prompt: 32 about its subjects, 28 about others."""
+    """Return the 120 requests of a prompt: 64 about its subjects, 56 about others."""
     subjects = [*OWN[name].split(", "), *SUBJECTS]
     return [form.format(subject) for subject, form in itertools.product(subjects, GENERAL)]

@@ -12,7 +12,7 @@ from ..config.sections.model import MethodConfig
 from ..errors import SoftPromptError
 from ..lm.base import LanguageModel
 
-LR = 5e-3  # of a prefix
+LR = 2e-2  # of a prefix
 SOFT = "prompt-tuning"  # where a model takes no prefix
 
 

@@ -36,7 +36,7 @@ from ..training.teacher_encoder import TeacherEncoder
 from ..training.teachers import taught_by_prompt
 from ..training.tune import tune_many
 from .answers import Answer, answers
-from .recipe import check_base
+from .recipe import LR, check_base
 from .requests import check_arguments, read_requests
 from .run import COUNTS, LEAST_EFFECT, PROBED, PROMPTS, REPORT, REQUESTS, SELF_STUDY, Requests, _split
 from .self_study import self_study
@@ -124,7 +124,7 @@ def distil_several(
     runs = tune_many(prepared, hooks=hooks, restart=restart, overwrite=overwrite, text_rows=0)
     for run in runs:
         if run.outcome.stopped == "nan":
-            lr = run.prepared.recipe.train.lr or 5e-3
+            lr = run.prepared.recipe.train.lr or LR
             raise SoftPromptError(
                 f"the loss was not finite at step {run.outcome.step + 1}",
                 fix=f"train.lr={lr / 3:.1e} --overwrite",
