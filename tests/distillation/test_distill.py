@@ -19,6 +19,7 @@ from softprompt.distillation.answers import usable
 from softprompt.distillation.measure import share_kept
 from softprompt.distillation.recipe import recipe_of
 from softprompt.distillation.requests import read_requests, split, without_measured
+from softprompt.distillation.start import with_start
 from softprompt.errors import SoftPromptError
 from softprompt.evaluation.records import Evaluation, Record
 from softprompt.training.teacher import taught
@@ -337,3 +338,25 @@ def test_tune_in_python_takes_a_teacher(model_folder, tmp_path, monkeypatch):
     tuned = softprompt.tune(lm, "prompt-tuning", rows, task={"objective": "distil"}, **options)
     teacher = tuned.artifact.manifest["recipe"]["teacher"]
     assert teacher["sha256"] == hashlib.sha256(TEXT.encode()).hexdigest() and teacher["context"] is None
+
+
+def test_vectors_start_as_the_match_of_the_text(result, lms):
+    """The text is matched where nothing else is named, the model takes it and the text is long enough."""
+    recipe, lm = result.run.prepared.recipe, result.tuned.lm
+    assert recipe.method.options()["init"] == "matched"
+
+    def chosen(lm, text=TEXT, **options):
+        method = {"name": "prefix-tuning", "placement": "before", "length": 4, **options}
+        tree = recipe_of({"method": method, "task": {"max_new_tokens": 6}}, text, chat=False)
+        tree["method"] = method
+        names = softprompt.methods.option_names()
+        recipe = recipe_from_dict(tree, method_option_names=names)
+        start = with_start(recipe, lm, [TeacherEncoder(recipe, lm, ("default",))])
+        return start.method.options().get("init")
+
+    assert chosen(lm) == "matched"
+    assert chosen(lm, init="context") == "context"
+    assert chosen(lm, placement="after") is None
+    assert chosen(lm, text="shor", length=64) is None
+    assert chosen(lm, name="prompt-tuning") is None
+    assert chosen(lms("gemma2")) is None  # its attention logits are capped

@@ -42,6 +42,7 @@ from .requests import (
 )
 from .seeds import as_kept, number_of_seeds, train_seeds
 from .self_study import left_to_write, self_study
+from .start import is_open, with_start
 from .ways import plain_model, with_text
 
 REQUESTS = "requests.jsonl"
@@ -139,9 +140,10 @@ def distil(
         lm = load_base(recipe)
     if any_method and "prefix" in lm.spec.limits:
         recipe = soft_tokens_instead(recipe, lm)
+    teacher = TeacherEncoder(recipe, lm, PROMPTS)
+    recipe = with_start(recipe, lm, [teacher])
     kept = vectors.as_kept(recipe) if auto else as_kept(recipe, seeds)
     check_room(kept, restart=restart, overwrite=overwrite)
-    teacher = TeacherEncoder(recipe, lm, PROMPTS)
     count = count or COUNTS.get(recipe.teacher.role, 96)
     pace_of: dict[str, Any] = {"seeds": seeds}
     if auto:
@@ -222,7 +224,7 @@ def _check(recipe: Recipe, seeds: int, *, restart: bool, overwrite: bool, any_me
     check_base(recipe)
     teacher_text(recipe)  # a text that cannot be used is an error here
     methods.check_options(recipe.method.name, recipe.method.options())
-    if not any_method:
+    if not any_method and not is_open(recipe):  # else the model decides what the recipe is
         check_room(as_kept(recipe, seeds), restart=restart, overwrite=overwrite)
 
 

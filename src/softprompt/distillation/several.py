@@ -40,6 +40,7 @@ from .recipe import LR, check_base
 from .requests import check_arguments, read_requests
 from .run import COUNTS, LEAST_EFFECT, PROBED, PROMPTS, REPORT, REQUESTS, SELF_STUDY, Requests, _split
 from .self_study import self_study
+from .start import is_open, with_start
 from .together import COUNTS as AT_ONCE
 from .together import Attached, Share
 
@@ -107,10 +108,12 @@ def distil_several(
     if lm is None:
         hooks.stage(f"loading {recipe.model} …")
         lm = load_base(recipe)
+    teachers = [TeacherEncoder(_alone(recipe, name, apart=True), lm, PROMPTS) for name in texts]
+    recipe = with_start(recipe, lm, teachers)
     parts: dict[str, list[list[Answer]]] = {}
-    for name in texts:
+    for name, teacher in zip(texts, teachers, strict=True):
         alone, place = _alone(recipe, name, apart=True), folder / path_of(name)
-        teacher, rows = TeacherEncoder(alone, lm, PROMPTS), None if given is None else given[name]
+        rows = None if given is None else given[name]
         if rows is None:
             hooks.stage(f"the model writes requests about '{name}'")
             rows = self_study(alone, lm, teacher, count or COUNTS[alone.teacher.role], place / SELF_STUDY)
@@ -157,6 +160,8 @@ def _checked(recipe: Recipe, apart: bool, *, restart: bool, overwrite: bool) -> 
     methods.check_options(recipe.method.name, recipe.method.options())
     if recipe.train.together is not True and int(recipe.train.together) > len(texts):
         together.check_count(int(recipe.train.together), tuple(texts))
+    if is_open(recipe):  # then the model decides what the recipe is
+        return texts
     for alone in [_alone(recipe, name, apart=True) for name in texts] if apart else [recipe]:
         check_room(alone, restart=restart, overwrite=overwrite)
     return texts

@@ -1,0 +1,65 @@
+"""The vectors of a distillation start as the closed-form match of their text, where that can be had.
+
+Elsewhere they start as the keys and values of the text's first tokens. See `methods.matching`.
+"""
+
+from __future__ import annotations
+
+import typing
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+from .. import methods
+from .._system.notes import note
+from ..config.schema import Recipe
+from ..errors import SoftPromptError
+from ..lm.base import LanguageModel
+from ..methods.matching import match
+from ..training.teacher_encoder import TeacherEncoder
+from .vectors import AUTO
+
+MATCHED = "matched"
+TRIED = 32  # tokens of the text that show whether the model's attention can be matched
+
+
+def with_start(recipe: Recipe, lm: LanguageModel, teachers: Sequence[TeacherEncoder]) -> Recipe:
+    """Return the recipe with `init: matched` where it names no start and all texts can be matched.
+
+    A note says so where the model's attention cannot be matched.
+    """
+    if not is_open(recipe):
+        return recipe
+    shortest, length = min(len(lm.text_ids(t.text)) for t in teachers), _options(recipe)["length"]
+    if not all(t.is_whole for t in teachers) or (length != AUTO and length > shortest):
+        return recipe
+    if why := refusal(lm, teachers[0].text):
+        note(f"the vectors start as the text's first tokens (init: context): {why}")
+        return recipe
+    chosen = type(recipe.method)(name=recipe.method.name, **{**recipe.method.options(), "init": MATCHED})
+    return recipe.model_copy(update={"method": chosen})
+
+
+def is_open(recipe: Recipe) -> bool:
+    """Return whether the recipe leaves the start open, and its method can start as a match."""
+    known = typing.get_args(methods.find(recipe.method.name).hints().get("init"))
+    given = recipe.method.options()
+    return "init" not in given and MATCHED in known and _options(recipe)["placement"] == "before"
+
+
+def _options(recipe: Recipe) -> dict[str, Any]:
+    """Return the method's options, with the defaults of those that are not given."""
+    defaults = {name: p.default for name, p in methods.find(recipe.method.name).options().items()}
+    return defaults | recipe.method.options()
+
+
+def refusal(lm: LanguageModel, text: str) -> str | None:
+    """Return why the model's attention cannot be matched; None where it can."""
+    ids = lm.text_ids(text)[:TRIED]
+    fit = partial(match, length=1, keep_first=False)
+    given: Any = lm
+    try:
+        given.fit_prefix(ids, [ids], [ids], 1, lambda _, queries, kv: fit(queries, kv))
+    except SoftPromptError as error:
+        return error.what
+    return None
