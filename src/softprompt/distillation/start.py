@@ -1,4 +1,4 @@
-"""The vectors of a distillation start as the closed-form match of their text, where that can be had.
+"""The vectors of a distillation start as the closed-form match of their text, where the model takes it.
 
 Elsewhere they start as the keys and values of the text's first tokens. See `methods.matching`.
 """
