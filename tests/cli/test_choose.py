@@ -99,6 +99,7 @@ def test_a_pilot_ranks_by_what_it_measured(run, rows, model_folder, tmp_path, mo
     ended = [trial for trial in found["order"] if not trial["error"]]
     assert len(list((tmp_path / "runs/rows-pilot/trials").glob("*.json"))) >= len(ended) > 0
     shown = run("choose", "--rows", rows, *options)  # nothing is run again
+    assert f"\n  {found['answer']['headline']}\n" in shown.out
     assert "measured in" in shown.out and "not tried, for want of time" in shown.out
     assert "optimistic" in shown.out and "accuracy" in shown.out and "2 steps" in shown.out
 

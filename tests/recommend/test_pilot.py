@@ -117,6 +117,9 @@ def test_a_pilot_is_the_search_of_a_comparison(tried):
     trained = [t.contestant for t in result.played if t.settings]
     assert {trained.count(name) for name in trained} == {3} and len(set(trained)) == 2
     assert {t.steps for t in result.played if t.settings and t.status == "done"} == {2}
+    assert result.answer is not None
+    assert next(t for t in result.order if t.settings).contestant == result.answer.method
+    assert result.answer.headline.startswith(("These rows do not tell", "Take", "Keep"))
     references = [t for t in result.order if not t.settings]
     assert {t.contestant for t in references} == {"zero-shot", "few-shot"}
     assert all(t.steps is None and t.score is not None for t in references)

@@ -83,6 +83,10 @@ def choose(
         str | None,
         typer.Option("--pilot", metavar="10m", help="Try the first of them on the rows, within this time."),
     ] = None,
+    margin: Annotated[
+        float,
+        typer.Option("--margin", min=0, max=99, help="Methods of a pilot are equal within these points."),
+    ] = 2.0,
     json: Json = False,
 ) -> Reply:
     """Rank the methods for your rows, your model and your limits.
@@ -121,7 +125,7 @@ def choose(
     if pilot_seconds is not None:
         from ..recommend.pilot import measured_first
 
-        tried = _pilot(rows, read, lm, fields, needs, ranking, pilot_seconds)
+        tried = _pilot(rows, read, lm, fields, needs, ranking, pilot_seconds, margin)
         ranking = measured_first(ranking, tried)
     written = []
     if out is not None:
@@ -148,6 +152,7 @@ def _pilot(
     needs: Needs,
     ranking: Ranking,
     seconds: float,
+    margin: float,
 ) -> Pilot:
     from ..compare.experiment import Hooks
     from ..recommend.pilot import run_pilot
@@ -155,6 +160,7 @@ def _pilot(
 
     name = name_of(rows)
     plain, _ = comparison(rows, name, Path(), needs.required.model, fields, needs)
+    plain["compare"]["margin"] = margin
     folder = Path(f"runs/{name}-pilot")
     log(f"a pilot of {duration(seconds)}: timing a step of each kind of method …")
     # trials in this very process would report each of their steps
@@ -230,6 +236,8 @@ def _text(
 def _measured(pilot: Pilot) -> list[str]:
     """The pilot's order, what each cost, and how far its scores can be trusted."""
     lines = [f"measured in {duration(pilot.seconds)}, on {pilot.dev_rows} dev rows ({pilot.metric}):"]
+    if pilot.answer is not None:
+        lines += [f"  {pilot.answer.headline}", *(f"    {text}" for text in pilot.answer.sentences)]
     cells = []
     for trial in pilot.order:
         settings = " ".join(f"{key.split('.')[-1]}={value:g}" for key, value in trial.settings.items())
@@ -246,10 +254,7 @@ def _measured(pilot: Pilot) -> list[str]:
     if pilot.unplayed:
         lines.append(f"  not tried, for want of time: {', '.join(pilot.unplayed)}")
     if pilot.unseparated:
-        lines.append(
-            f"  {pilot.dev_rows} dev rows and one seed do not separate {', '.join(pilot.unseparated)}. "
-            "Scores within a standard error (±) of the best are ordered by their log-loss."
-        )
+        lines.append("  Other scores within a standard error (±) of the best are ordered by their log-loss.")
     lines.append("  The best of several dev scores is optimistic; softprompt compare scores held-out rows.")
     return lines
 

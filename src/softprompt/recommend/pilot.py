@@ -27,6 +27,7 @@ from ..data.split import limit_rows
 from ..errors import SoftPromptError
 from ..lm.base import LanguageModel
 from . import time_budget
+from .pilot_answer import PilotAnswer, answer_of
 from .rank import Ranked, Ranking
 from .recipes import rates_of
 
@@ -68,13 +69,14 @@ class Pilot:
     """A pilot has all trials, and the order of the methods that they give."""
 
     played: tuple[PilotTrial, ...]
-    order: tuple[PilotTrial, ...]  # each method's best trial, the best first, those that failed last
+    order: tuple[PilotTrial, ...]  # each method's best trial: the one named, the others by score, the failed
     unplayed: tuple[str, ...]  # methods of the ranking that there was no time for
     lowered: tuple[str, ...]  # what has less than it would with more time, in words
     metric: str
     dev_rows: int
     folder: Path
     seconds: float
+    answer: PilotAnswer | None = None  # None of pilots that are put together by hand
 
     @property
     def unseparated(self) -> tuple[str, ...]:
@@ -137,13 +139,17 @@ def run_pilot(
     dev_rows = study["rows"]["dev"]
     played = tuple(_trial(record, study["metric"], dev_rows) for record in records)
     order = in_order(played)
+    best = [records[_place(played, trial)] for trial in order if trial.key]
+    answered = answer_of(study, best, folder)
+    order = named_first(order, answered.method)
     if not any(trial.key for trial in order if trial.contestant not in REFERENCES):
         reason = next((trial.error for trial in played if trial.error), "the time ran out before the first")
         raise SoftPromptError("no trial of the pilot came to an end", why=reason, fix="give it more time")
     reached = {trial.contestant for trial in order}
     unplayed = tuple(name for name in names if name not in reached)
     took = time.monotonic() - began
-    return Pilot(played, tuple(order), unplayed, lowered, study["metric"], dev_rows, folder, took)
+    metric = study["metric"]
+    return Pilot(played, tuple(order), unplayed, lowered, metric, dev_rows, folder, took, answered)
 
 
 def measured_first(ranking: Ranking, pilot: Pilot) -> Ranking:
@@ -154,6 +160,18 @@ def measured_first(ranking: Ranking, pilot: Pilot) -> Ranking:
         return place.get(item.candidate.name, len(place))
 
     return replace(ranking, ranked=tuple(sorted(ranking.ranked, key=key)))
+
+
+def named_first(order: Sequence[PilotTrial], name: str | None) -> list[PilotTrial]:
+    """Return the trials with the named method as the first of those that are trained."""
+    named = [trial for trial in order if trial.contestant == name]
+    others = [trial for trial in order if trial.contestant != name]
+    first = next((i for i, t in enumerate(others) if t.contestant not in REFERENCES), len(others))
+    return [*others[:first], *named, *others[first:]]
+
+
+def _place(played: Sequence[PilotTrial], trial: PilotTrial) -> int:
+    return next(i for i, other in enumerate(played) if other is trial)
 
 
 def standard_error(score: float, rows: int) -> float:

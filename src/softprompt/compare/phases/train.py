@@ -7,6 +7,7 @@ run for their dev scores alone.
 from __future__ import annotations
 
 import gc
+import math
 import shutil
 import time
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from ..._system.run_lock import held
 from ...config.load import recipe_from_dict
 from ...errors import SoftPromptError
 from ...evaluation.metrics import METRICS
+from ...evaluation.records import Evaluation
 from ...training.loop import Event
 from ...training.output_folder import make_room, of_this_run
 from ...training.prepare import Prepared, prepare
@@ -29,7 +31,7 @@ from ...training.tune import Hooks, Run, optimization, tune_many
 from ..measures.cost import added_tokens, training_flops
 from ..records.phase import PHASES
 from ..records.store import Folder
-from ..records.types import Cost, Record, Result, TrialError
+from ..records.types import Cost, DevRow, Record, Result, TrialError
 from ..trials import Trial
 from .model_pool import forget, frozen_base
 from .pruning import Pruner, curve_of
@@ -76,6 +78,8 @@ def train(trials: Sequence[Trial], folder: Folder, options: Options) -> list[Res
         result = _result(run, run.outcome.seconds if run.was_finished else seconds)
         if is_final:
             result["cost"] |= _counted(run)
+        if PHASES[trials[0].phase].keeps_rows and run.dev.records:
+            result["dev_rows"] = _dev_rows(run.dev)
         result["cut"] = watch.is_over and result["status"] == "pruned"
         if len(runs) == 1 and not run.was_finished:
             result["cost"] |= {"peak_memory_bytes": peak, "cache_seconds": watch.cache_seconds}
@@ -166,6 +170,22 @@ def _result(run: Run, seconds: float) -> Result:
             "cache_bytes": run.prepared.plan.cache_bytes if run.prepared.plan.is_cached else 0,
         },
     }
+
+
+def _dev_rows(dev: Evaluation) -> list[DevRow]:
+    """Return the rows of an evaluation as a record holds them."""
+    rows: list[DevRow] = []
+    for record in dev.records:
+        row: DevRow = {
+            "references": list(record.references),
+            "prediction": record.prediction,
+            "nll": record.nll if math.isfinite(record.nll) else None,
+            "tokens": record.tokens,
+        }
+        if record.rewards is not None:
+            row["rewards"] = list(record.rewards)
+        rows.append(row)
+    return rows
 
 
 def _counted(run: Run) -> Cost:

@@ -23,6 +23,7 @@ class Phase:
     is_training: bool = False  # `runs` takes several trials and `train.Options`, else one trial
     side_by_side: bool = False  # trials over the same frozen base train in one pass
     is_pruned: bool = False  # trials that are behind, or out of time, are stopped
+    keeps_rows: bool = False  # the record has the scores of the dev rows
     keeps_prompt: bool = False  # the tuned prompt stays, and its costs are counted
     is_trial_line: bool = True  # `results.jsonl` has a line `trial` for each that did not fail
 
@@ -36,7 +37,13 @@ _SCORED = ("dev_key", "metrics", "calibration", "examples")
 
 PHASES: dict[str, Phase] = {
     "reference": Phase("references", "score:score", _SCORED),
-    "search": Phase("search", "train:train", _TRAINED, is_training=True, side_by_side=True, is_pruned=True),
+    "search": Phase(
+        *("search", "train:train", _TRAINED),
+        is_training=True,
+        side_by_side=True,
+        is_pruned=True,
+        keeps_rows=True,
+    ),
     "final": Phase("finals, with every seed", "train:train", _TRAINED, is_training=True, keeps_prompt=True),
     "curve": Phase("learning curves", "train:train", _TRAINED, is_training=True, side_by_side=True),
     "score": Phase("test and unseen rows", "score:score", _SCORED, is_trial_line=False),

@@ -58,6 +58,16 @@ class RowResult(TypedDict):
     rewards: NotRequired[list[float]]  # of a preference row: of the chosen answer, of the rejected one
 
 
+class DevRow(TypedDict):
+    """The scores that a search keeps of one dev row, without its input."""
+
+    references: list[str]
+    prediction: str
+    nll: float | None  # nats of the target
+    tokens: int  # of the target
+    rewards: NotRequired[list[float]]
+
+
 class Cost(TypedDict, total=False):
     """The costs of a training. The last six are known only for finals."""
 
@@ -80,6 +90,7 @@ class Result(TypedDict, total=False):
     error: Required[TrialError | None]
     dev: dict[str, float | None]  # metrics
     dev_key: list[float | None]  # what trials are ranked by
+    dev_rows: list[DevRow]  # of a search, under the best state; absent where it was trained by a killed call
     best_step: int
     steps: int
     history: list[dict[str, Any]]  # one entry an evaluation: step, and scores by metric

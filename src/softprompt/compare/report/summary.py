@@ -1,4 +1,4 @@
-"""What limits a comparison and what each test showed is put into words here; the answer is in `answer`."""
+"""Writes what limits a comparison, and what each test showed; `answer` writes the answer."""
 
 from __future__ import annotations
 
