@@ -37,6 +37,10 @@ def compare(
     workers: Annotated[
         int | None, typer.Option("--workers", min=1, help="Processes; default: one for two cores.")
     ] = None,
+    budget: Annotated[
+        str | None,
+        typer.Option("--budget", metavar="10m", help="Training time of each method, the same for all."),
+    ] = None,
     within: Annotated[
         str | None,
         typer.Option("--within", metavar="30m", help="Time limit, all calls together."),
@@ -48,14 +52,15 @@ def compare(
     """Compare methods on your rows, with a report.
 
     A file of rows is enough: the task is inferred, shown, and written as a recipe that you can edit. All
-    methods get the same search and the same seeds, and all pairs are tested. The recipe's compare section
-    names the methods and the time limit. Finished trials are not run again, so the same command resumes
-    after Ctrl-C or a crash.
+    methods get the same search and the same seeds, and all pairs are tested. They take as many steps, or,
+    with --budget, train for as many seconds. The recipe's compare section names the methods and the times.
+    Finished trials are not run again, so the same command resumes after Ctrl-C or a crash.
 
     \b
     Example:
       softprompt compare rows.jsonl --open
       softprompt compare rows.csv --within 10m
+      softprompt compare rows.jsonl --budget 5m
       softprompt compare recipe.yaml
       softprompt compare recipe.yaml steps=100 seeds=2 'methods=[prompt-tuning/after, lora]'
     """
@@ -63,12 +68,14 @@ def compare(
     from ..compare.experiment import compare as run
 
     began = time.monotonic()
-    again = _command(recipe, overrides, output, workers, within)
+    again = _command(recipe, overrides, output, workers, budget, within)
     estimate = None
     limit = [] if within is None else [f"compare.within={seconds_of(within, '--within')}"]
+    given = list(overrides or ())
+    given += [] if budget is None else [f"compare.budget={seconds_of(budget, '--budget')}"]
     if is_rows(recipe):
-        recipe, estimate = begin(recipe, overrides or (), output, within, workers)
-    read = open_recipe(recipe, [*(overrides or ()), *limit])
+        recipe, estimate = begin(recipe, given, output, within, workers)
+    read = open_recipe(recipe, [*given, *limit])
     folder = Path(output or read.compare.output or f"{read.output}-compare")
     # a comparison in this process would report each of its steps
     with Interruption(), following(None), Contest(estimate, read.compare.within) as contest:
@@ -96,6 +103,7 @@ def compare(
         "failed": done.failed,
         "seconds": done.seconds,
         "estimated_seconds": estimate,
+        "budget_seconds": read.compare.budget,
         "within_seconds": read.compare.within,
         "left_out": list(done.left_out),
     }
@@ -150,10 +158,12 @@ def _command(
     overrides: Sequence[str] | None,
     output: str | None,
     workers: int | None,
+    budget: str | None,
     within: str | None,
 ) -> str:
     words = ["softprompt", "compare", str(recipe), *(overrides or [])]
     words += [] if output is None else ["--output", output]
     words += [] if workers is None else ["--workers", str(workers)]
+    words += [] if budget is None else ["--budget", budget]
     words += [] if within is None else ["--within", within]
     return shlex.join(words)

@@ -47,6 +47,7 @@ def _summary(begun: Start, within: str | None) -> str:
     from .opening import open_recipe
 
     recipe = open_recipe(begun.path, ())
+    is_limited = begun.within is not None
     assert begun.guess is not None and begun.needs is not None and begun.seconds is not None
     task, labels = begun.needs.kind, begun.needs.labels
     if labels:
@@ -58,7 +59,10 @@ def _summary(begun: Start, within: str | None) -> str:
         time = "half an hour" if within is None else f"--within {within}"
         lines += [f"less, to keep to {time}:", *(f"  {cut}" for cut in begun.cuts)]
     shorter = less(recipe)
-    hints = [*([] if within else ["--within 10m"]), *([" ".join(shorter)] if shorter else [])]
+    hints = [
+        *([] if within or not is_limited else ["--within 10m"]),
+        *([" ".join(shorter)] if shorter else []),
+    ]
     lines += [
         f"it will take about {duration(begun.seconds)} on this machine: {_size(recipe)}",
         *([f"  less: {', or '.join(hints)}, and another --output"] if hints else []),
@@ -77,9 +81,11 @@ def _size(recipe: Recipe) -> str:
     rates = max((len(candidate.rates) for candidate in trained), default=0)
     references = [candidate.name for candidate in candidates if candidate.is_reference]
     beside = f", beside {', '.join(references)}" if references else ""
+    seeds, budget = _count(recipe.compare.seeds, "seed"), recipe.compare.budget
+    length = f" of {_count(recipe.train.steps, 'step')}" if budget is None else f" in {duration(budget)}"
     return (
         f"{_count(len(trained), 'method')}, each with {_count(rates, 'learning rate')} and "
-        f"{_count(recipe.compare.seeds, 'seed')} of {_count(recipe.train.steps, 'step')}{beside}"
+        f"{seeds}{length}{beside}"
     )
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,9 +23,10 @@ from ..errors import SoftPromptError
 from ..tracking.registry import check
 from .candidates import candidates_of
 from .manifest import Before, Study
+from .records.pace import Pace
 from .records.store import Folder
 from .records.types import Record
-from .running import worker
+from .running import equal_time, worker
 from .running.executors import Executor, Serial, executor
 from .running.importable import check_importable
 from .running.runner import Counts, Hooks, PhaseRunner
@@ -61,12 +63,14 @@ def compare(
     source: str = "",
     since: float | None = None,
     search_only: bool = False,
+    paces: Mapping[str, Pace] | None = None,
 ) -> Compared:
     """Run what the recipe's `compare` section asks, and write the report.
 
     `on` is where trials run (by default what the recipe says), `source` the recipe's file; time counts from
     `since` (`time.monotonic`; by default now). With `search_only` it ends after the search: no final is
-    trained, and no test row is shown to a model. Raises SoftPromptError for a recipe, rows or a model that
+    trained, and no test row is shown to a model. With `compare.budget` the methods' `paces` are measured, as
+    far as they are not given. Raises SoftPromptError for a recipe, rows or a model that
     cannot be used; what goes wrong in a trial is in the results instead.
     """
     from . import results
@@ -101,7 +105,16 @@ def compare(
             remarks.append("compare.goal has no effect any more; remove it from the recipe")
         for text in remarks:
             hooks.on_stage(f"note: {text}")
-        study = Study.begin(recipe, candidates, splits, place, source, started)
+        timed = None
+        if recipe.compare.budget is not None:
+            timed = equal_time.plan(
+                recipe, candidates, splits, place, runner,
+                search_only=search_only, paces=paces, say=hooks.on_stage,
+            )  # fmt: skip
+            candidates = equal_time.with_steps(candidates, timed)
+            for text in timed.notes:
+                hooks.on_stage(f"note: {text}")
+        study = Study.begin(recipe, candidates, splits, place, source, started, timed)
         tracking = lock.enter_context(tracked(study))
 
         def on_record(record: Record, was_there: bool) -> None:

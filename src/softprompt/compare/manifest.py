@@ -21,6 +21,7 @@ from .._system.provenance import provenance
 from ..config.schema import Recipe
 from ..evaluation.metrics import METRICS
 from .candidates import Candidate
+from .records.pace import Timed
 from .records.store import Folder
 from .report.schema import VERSION
 from .search import trials_of
@@ -58,6 +59,7 @@ class Study:
     splits: Splits
     folder: Folder
     source: str = ""  # the recipe's file, for commands to name
+    timed: Timed | None = None  # the plan, where all methods have the same time
     about: Line = field(default_factory=dict)
     _since: float = 0.0  # its time is counted until then
 
@@ -69,12 +71,16 @@ class Study:
         folder: Folder,
         source: str,
         since: float,
+        timed: Timed | None = None,
     ) -> Study:
         """Write `study.json` before anything is run. Its time counts from `since` (`time.monotonic`)."""
         about, before = _about(recipe, candidates, splits, source), Before.read(folder)
         about["started"] = before.started or about.pop("created")
         about["seconds"] = before.seconds or 0.0
-        study = Study(recipe, list(candidates), splits, folder, source, about, since)
+        if timed is not None:
+            steps = {name: share.steps for name, share in timed.shares.items()}
+            about["budget"] |= {"seconds": timed.budget, "steps": steps}
+        study = Study(recipe, list(candidates), splits, folder, source, timed, about, since)
         study._write()
         return study
 

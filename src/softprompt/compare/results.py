@@ -13,7 +13,7 @@ from dataclasses import asdict
 from typing import Any
 
 from .._system.files import write_text
-from . import diagnose
+from . import diagnose, seconds
 from .manifest import Line, Study
 from .measures.quality import CandidateRows, decisive, shares, summaries, whole
 from .phases.prompt_counts import watched
@@ -37,6 +37,7 @@ def _lines(study: Study, records: Sequence[Record]) -> Iterator[Line]:
             yield _trial(study, record)
     yield from _curves(study, records)
     yield from _tables(study, records)
+    yield from seconds.lines(study.timed, records)
     for split in study.splits.scored:
         yield from _split(study, split, scored(records, split))
     for record in records:

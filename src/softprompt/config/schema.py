@@ -87,7 +87,9 @@ class Recipe(Section):
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values; `recipe_from_dict(recipe.to_dict())` gives an equal recipe."""
         # keys that were added later are written only if they are set, so that fingerprints stay the same
-        unset: dict[str, Any] = {"compare": True} if self.compare == CompareConfig() else {}
+        unset: dict[str, Any] = {}
+        if self.compare.budget is None:
+            unset["compare"] = True if self.compare == CompareConfig() else {"budget"}
         added = ("chat_options", "chat_date", "rejected", "continues")
         unset["template"] = {key for key in added if not getattr(self.template, key)}
         unset["task"] = set() if self.task.kind == "preference" else {"beta"}

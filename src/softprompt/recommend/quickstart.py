@@ -6,6 +6,7 @@ edited, and what was run is not run again.
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import shlex
@@ -69,7 +70,8 @@ def start(
     """Write the recipe into the comparison's folder (by default `runs/NAME-compare`), if it is not there.
 
     `overrides` are the user's: they win over what is inferred, and are written into the recipe. All else is
-    cut until the comparison ends `within` seconds (by default `WITHIN`) from now.
+    cut until the comparison ends `within` seconds from now: by default `WITHIN`, and no limit for one that
+    gives every method the same time (`compare.budget`).
 
     Raises SoftPromptError for rows that cannot be read or are too few, for fields that do not tell what is
     predicted, and for a time that is too short; nothing was run then.
@@ -105,12 +107,17 @@ def start(
     levels = {key: values for key, values in time_budget.LEVELS.items() if not _is_set(requested, key)}
     if needs.kind != "generation":
         levels.pop("compare.text_rows", None)
+    if requested.compare.budget is not None:
+        levels.pop("train.steps", None)  # they are planned
 
     def seconds_of(settings: dict[str, Any]) -> float:
         changed = recipe.with_settings(spelt(settings, recipe))
         return pace.seconds(changed, time_budget.Counts.of(len(read), changed))
 
-    limit = WITHIN if within is None else within
+    limit = within
+    if within is None:
+        limit = WITHIN if requested.compare.budget is None else math.inf
+    assert limit is not None
     room = time_budget.SPARE * (limit - (time.monotonic() - began))
     settings, seconds = time_budget.fit(seconds_of, room, levels)
     if seconds > room:
@@ -119,11 +126,14 @@ def start(
         if not _is_no_limit(key, value, len(read)):
             section, leaf = key.split(".")
             plain.setdefault(section, {})[leaf] = value
-    plain["compare"]["within"] = float(limit)
+    if math.isfinite(limit):
+        plain["compare"]["within"] = float(limit)
     recipe_from_dict(plain, place, method_option_names=names)  # checks it
     write_text(path, draft.text_of(plain, _head(path, seconds)))
     cuts = tuple(_cuts(settings, levels, recipe, len(read)))
-    return Start(path, False, limit, fields, needs, tuple(limits), cuts, seconds)
+    return Start(
+        path, False, limit if math.isfinite(limit) else None, fields, needs, tuple(limits), cuts, seconds
+    )
 
 
 def spelt(settings: Mapping[str, Any], recipe: Recipe) -> dict[str, Any]:
@@ -264,6 +274,7 @@ def _head(path: Path, seconds: float) -> list[str]:
         f"  softprompt compare {shlex.quote(str(path))}",
         f"It was to take about {max(1, round(seconds / 60))} minutes, and may take no more than",
         "compare.within (seconds, of all calls together; null: no limit). Fewer steps, rates, seeds or",
-        "methods take less; more rows (data.limit, compare.test_limit) and seeds show smaller differences.",
+        "methods, or a shorter compare.budget, take less. More rows (data.limit, compare.test_limit) and",
+        "seeds show smaller differences.",
         "All keys are described in docs/compare.md. Trials of which nothing was changed are not run again.",
     ]

@@ -15,6 +15,7 @@ from typing import Any
 from .. import methods
 from .._system.progress import duration, track
 from ..compare.candidates import Candidate, candidates_of
+from ..compare.running import equal_time
 from ..compare.search import trials_of
 from ..config.schema import Recipe
 from ..data.sources import Row
@@ -33,6 +34,7 @@ BATCH = 8  # rows of a step that is timed
 START = 8.0  # seconds until a worker has loaded its model
 SERVED = 6 * (2 * 8 + 2)  # generated rows of 16 tokens of a serving measure, in its six rounds
 EVALUATIONS = 5  # of the dev rows while training
+TIMED = 3  # steps that are timed of each trial, at equal time
 RATES = ([1e-3, 3e-3, 1e-2, 3e-2], [3e-3, 1e-2, 3e-2], [3e-3, 1e-2], [1e-2])
 BASE_RATES = ([1e-4, 3e-4, 1e-3, 3e-3], [3e-4, 1e-3, 3e-3], [3e-4, 1e-3], [1e-3])
 #: The methods that are left out first, one after another.
@@ -100,11 +102,14 @@ class MeasuredSeconds:
             longer = 1 + (compare.shots if candidate.name == "few-shot" else 0)
             scored = 0.0 if search_only else row * counts.test + texts
             return 0.0 if candidate.name == "tf-idf" else longer * (row * counts.dev + texts + scored)
-        training = recipe.train.steps * self.step.get(candidate.name, max(self.step.values(), default=0.0))
-        training += EVALUATIONS * row * counts.dev
+        step, budget = self.step.get(candidate.name, max(self.step.values(), default=0.0)), 0.0
+        training = recipe.train.steps * step + EVALUATIONS * row * counts.dev
         cached = row * min(counts.train, recipe.train.steps * recipe.train.batch_size) + row * counts.dev
+        if compare.budget is not None:  # of steps and caches; and a few steps are timed before
+            budget = compare.budget + TIMED * (trials_of(candidate, compare) + 1) * step
+            training, cached = equal_time.EVALUATIONS * row * counts.dev, row * counts.dev
         # trials of a search are trained side by side and read their inputs once
-        search = trials_of(candidate, compare) * training + cached
+        search = budget + trials_of(candidate, compare) * training + cached
         if search_only:
             return search
         finals = compare.seeds * (1 + len(compare.curve)) * (training + cached + row * counts.dev)
@@ -229,7 +234,9 @@ def too_short(option: str, within: float, seconds: float, used: float) -> SoftPr
 def less(recipe: Recipe) -> list[str]:
     """Return overrides that make a comparison shorter: each lowers what is there."""
     changes = []
-    if recipe.train.steps > 1:
+    if recipe.compare.budget is not None:
+        changes.append(f"budget={recipe.compare.budget / 2:g}s")
+    elif recipe.train.steps > 1:
         changes.append(f"steps={max(1, recipe.train.steps // 2)}")
     if recipe.compare.seeds > 1:
         changes.append(f"seeds={recipe.compare.seeds - 1}")

@@ -6,7 +6,7 @@ Steps and an evaluation are timed on this machine (`step_timing`). Nothing here 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -186,21 +186,46 @@ def _backward(prepared: Prepared, plan: Plan, shape: Shape) -> int:
     return backward_bytes(prepared.lm, prepared.method, shape, full=plan.mode == "full")
 
 
+@dataclass(frozen=True)
+class CacheBuild:
+    """A cache of the inputs that a run builds: of which tokens, at which pace, and where it is kept."""
+
+    tokens: int  # of all inputs that it keeps
+    token_seconds: float
+    tokens_of: Callable[[Sequence[Example]], int]
+    folder: str | None  # None: in memory
+    stored: bool  # earlier runs have written all of it
+
+
 def cache_seconds(prepared: Prepared, rows: Sequence[Example]) -> float:
     """Predict the seconds of computing all rows of the caches that are missing, from the time of `rows`."""
+    builds = cache_builds(prepared, rows, missing_only=True)
+    return sum(build.token_seconds * build.tokens for build in builds)
+
+
+def cache_builds(
+    prepared: Prepared, rows: Sequence[Example], *, missing_only: bool = False
+) -> list[CacheBuild]:
+    """Time the building of each cache of the plan on `rows`; those on disk too, unless `missing_only`."""
     chosen, lm, kinds = prepared.plan, prepared.lm, []
-    if chosen.is_cached and not chosen.stored:
+    if chosen.is_cached and not (chosen.stored and missing_only):
         kv = KeyValues(lm, prepared.recipe.train.cache_dtype, common_beginning(lm, rows))
-        kinds.append((kv, chosen.prefill_tokens))
-    if chosen.features and chosen.features.where != "nowhere" and not chosen.features.stored:
+        kinds.append((kv, chosen.prefill_tokens, chosen.folder, chosen.stored))
+    features = chosen.features
+    if features and features.where != "nowhere" and not (features.stored and missing_only):
         assert prepared.method.reads is not None
-        kinds.append((InputFeatures(lm, prepared.method.reads), chosen.features.tokens))
-    seconds = 0.0
-    for kept, tokens in kinds:
+        kept = InputFeatures(lm, prepared.method.reads)
+        kinds.append((kept, features.tokens, features.folder, features.stored))
+    builds = []
+    for kept, tokens, folder, stored in kinds:
         memory_store.build(kept, rows[:1])
         once = median_seconds(lambda kept=kept: memory_store.build(kept, rows))
-        seconds += once * tokens / max(1, sum(map(kept.tokens, rows)))
-    return seconds
+
+        def tokens_of(examples: Sequence[Example], kept: Any = kept) -> int:
+            return sum(map(kept.tokens, examples))
+
+        builds.append(CacheBuild(tokens, once / max(1, tokens_of(rows)), tokens_of, folder, stored))
+    return builds
 
 
 def _tokens(examples: Sequence[Example]) -> int:

@@ -33,6 +33,7 @@ from ..records.phase import PHASES
 from ..records.store import Folder
 from ..records.types import Cost, DevRow, Record, Result, TrialError
 from ..trials import Trial
+from .along import last, with_seconds
 from .model_pool import forget, frozen_base
 from .pruning import Pruner, curve_of
 
@@ -74,8 +75,10 @@ def train(trials: Sequence[Trial], folder: Folder, options: Options) -> list[Res
         runs = tune_many(prepared, hooks=hooks, overwrite=is_final, text_rows=0, plain=is_final)
     seconds, peak = (time.perf_counter() - started) / len(runs), peak_memory()
     results = []
-    for run in runs:
+    for trial, run in zip(trials, runs, strict=True):
         result = _result(run, run.outcome.seconds if run.was_finished else seconds)
+        result["history"] = with_seconds(run.outcome.history, folder.journal(trial.id))
+        result["step_seconds"] = last(result["history"])
         if is_final:
             result["cost"] |= _counted(run)
         if PHASES[trials[0].phase].keeps_rows and run.dev.records:

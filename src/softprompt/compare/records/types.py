@@ -93,7 +93,9 @@ class Result(TypedDict, total=False):
     dev_rows: list[DevRow]  # of a search, under the best state; absent where it was trained by a killed call
     best_step: int
     steps: int
-    history: list[dict[str, Any]]  # one entry an evaluation: step, and scores by metric
+    # one entry an evaluation: step, scores by metric, and the seconds of all steps until then
+    history: list[dict[str, Any]]
+    step_seconds: float | None  # of all steps; a share of those that trials took side by side
     seconds: float
     plan: str
     cost: Cost

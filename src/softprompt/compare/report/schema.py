@@ -69,6 +69,7 @@ class Trial:
     dev: dict[str, float | None] = field(default_factory=dict)
     best_step: int | None = None
     steps: int | None = None
+    history: list[dict[str, Any]] = field(default_factory=list)  # dev scores along the way
     cost: dict[str, float | None] = field(default_factory=dict)
 
 
@@ -109,6 +110,22 @@ class Point:
     prompts: int | None = None
     seed: int | None = None
     split: str = "dev"
+
+
+@dataclass(frozen=True)
+class Spent:
+    """These are the seconds of a method's search and finals: planned, and measured (`seconds`)."""
+
+    contestant: str
+    budget_seconds: float
+    planned_seconds: float
+    steps: int
+    seconds: float | None = None
+    search_seconds: float | None = None
+    final_seconds: float | None = None
+    cache_seconds: float | None = None
+    failed: int = 0  # trials
+    ended_early: int = 0
 
 
 @dataclass(frozen=True)
@@ -221,6 +238,7 @@ class Comparison:
     examples: list[Example] = field(default_factory=list)
     curves: list[Point] = field(default_factory=list)
     tables: list[Point] = field(default_factory=list)
+    times: list[Spent] = field(default_factory=list)
     servings: list[Serving] = field(default_factory=list)
     controls: list[Control] = field(default_factory=list)
     tests: list[PairTest] = field(default_factory=list)

@@ -108,8 +108,8 @@ class PhaseRunner:
         for record in self.records.values():
             if record["phase"] == "search" and record["contestant"] in best:
                 searched[record["contestant"]].append(record)
-        steps = self._study.recipe.train.steps
-        seconds = {name: final_seconds(records, steps) for name, records in searched.items()}
+        steps = {item.name: item.recipe.train.steps for item in self._schedule.methods}
+        seconds = {name: final_seconds(records, steps[name]) for name, records in searched.items()}
         trials = self._schedule.finals(best)
         seeds = self._schedule.seeds
         rounds = self._time.rounds(seconds, self._score_seconds(1), len(seeds))
@@ -142,7 +142,9 @@ class PhaseRunner:
     def _job(self, trials: Sequence[Trial], rivals: tuple[str, ...] = ()) -> Job:
         config, threads = self._config, self._study.recipe.train.threads
         folder = str(self._study.folder.path)
-        return Job(folder, tuple(trials), config.prune, rivals, threads, within=config.within)
+        # at equal time a trial that is behind takes its seconds too
+        prune = config.prune and config.budget is None
+        return Job(folder, tuple(trials), prune, rivals, threads, within=config.within)
 
     def _run_alone(self, phase: str, trials: Iterable[Trial]) -> None:
         """Run trials, each as a job of its own."""

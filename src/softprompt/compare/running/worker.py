@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ...errors import SoftPromptError
+from ..records.pace import Pace, Stage
 from ..records.phase import PHASES
 from ..records.store import Folder
 from ..records.types import Record, Result, TrialError
@@ -44,13 +45,25 @@ class FirstLook:
     threads: int | None = None
 
 
-def run(job: Job | FirstLook) -> Any:
-    """Run what a worker is sent: return the records of a job's trials, or the splits of a first look."""
+@dataclass(frozen=True)
+class Timing:
+    """A timing measures the pace of one method, before any trial. For its parts see `phases.pace.measure`."""
+
+    stages: tuple[Stage, ...]
+    more: int = 0
+    evaluates: bool = False
+    threads: int | None = None
+
+
+def run(job: Job | FirstLook | Timing) -> Any:
+    """Run what a worker is sent: return the records of a job's trials, the splits, or a method's pace."""
     from ..._system import threads
 
     threads.use(job.threads)
     if isinstance(job, FirstLook):
         return survey(job)
+    if isinstance(job, Timing):
+        return _measured(job)
     return run_trials(job)
 
 
@@ -73,6 +86,12 @@ def survey(job: FirstLook) -> dict[str, Any]:
     else:
         lm = kept(recipe)
     return asdict(lay(recipe, lm, Folder(job.folder)))
+
+
+def _measured(job: Timing) -> Pace:
+    from ..phases import pace
+
+    return pace.measure(job.stages, job.more, evaluates=job.evaluates)
 
 
 def run_trials(job: Job) -> list[Record]:

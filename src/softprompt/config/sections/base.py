@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+import contextlib
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
+
+from softprompt._system.units import SECONDS, amount
 
 Positive = Annotated[int, Field(ge=1, le=10**12)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]  # a learning rate
@@ -26,3 +29,18 @@ class Section(BaseModel):
 def mistake(text: str) -> PydanticCustomError:
     # Braces would be read as placeholders of pydantic's message template.
     return PydanticCustomError("mistake", "{text}", {"text": text})
+
+
+def _in_seconds(value: Any) -> Any:
+    """Return the seconds of a time with its unit, such as `10m`; a number counts seconds."""
+    if not isinstance(value, str):
+        return value
+    seconds = amount(value, SECONDS)
+    if seconds is None:
+        with contextlib.suppress(ValueError):
+            return float(value)
+        raise mistake(f"'{value}' is no time: write a number and a unit, such as 90s, 10m or 1.5h")
+    return seconds
+
+
+Seconds = Annotated[float, BeforeValidator(_in_seconds), Field(gt=0, allow_inf_nan=False)]

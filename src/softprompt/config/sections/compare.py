@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
-from softprompt.config.sections.base import Inside, Name, Positive, Rate, Section, mistake
+from softprompt.config.sections.base import Inside, Name, Positive, Rate, Seconds, Section, mistake
 
 
 class UnseenConfig(Section):
@@ -56,7 +56,10 @@ class CompareConfig(Section):
     constraint: dict[str, Any] | None = None  # that answers must satisfy
     serving: bool = True  # time the first token, and tokens a second
     goal: float | None = None  # has no effect; recipes of earlier versions may set it
-    within: Rate | None = None  # seconds for all calls together; the report says what is left out
+    # training seconds of each method, its search and finals together; None: `train.steps` of every trial.
+    # Text has a unit: 10m
+    budget: Seconds | None = None
+    within: Seconds | None = None  # for all calls together; the report says what is left out
     workers: Positive | None = None  # processes; None: one for two cores
     executor: Literal["local", "ray"] = "local"
     output: Name | None = None  # folder; None: the recipe's `output` and "-compare"
