@@ -16,6 +16,8 @@ from torch import Tensor
 from ..evaluation.records import DevScore
 from .learner import Learner, Outcome
 
+SAVE_SHARE = 0.05  # of the time, at most, where many learners are saved
+
 #: From (learner, the rows of its next step): the losses, whose gradients have been added to the parameters.
 Backward = Callable[[Sequence[tuple[int, list[int]]]], Sequence[Tensor]]
 
@@ -54,7 +56,7 @@ def fit_together(
     they can be resumed together (see `checkpoint.together`). `evaluation_seconds` is the expected time of
     scoring the dev rows once; it counts until an evaluation has been timed.
     """
-    clock = Remaining(learners, evaluation_seconds)
+    clock, saves = Remaining(learners, evaluation_seconds), Saves()
     while active := [i for i, learner in enumerate(learners) if learner.stopped is None]:
         if should_stop():
             break
@@ -67,8 +69,7 @@ def fit_together(
                     on_event(event)
         ended = any(learners[index].stopped is not None for index in active)
         if evaluations or ended or any(learners[index].is_old for index in active):
-            for learner in learners:
-                learner.save()
+            saves.save(learners)
         for event in evaluations:  # once they are saved
             on_event(event)
         for index in active:
@@ -95,14 +96,16 @@ def _take_step(
     elapsed = time.perf_counter() - started
     clock.stepped(len(group), elapsed)
     share = elapsed / len(group)
+    left = clock.seconds_left()  # it counts all learners: not again for each of a thousand
     for index, loss in learned:
         learner, dev, is_best = learners[index], None, False
         started = time.perf_counter()
         if learner.is_due:
             dev, is_best = learner.evaluate(loss.item())
             clock.evaluated(time.perf_counter() - started)
+            left = clock.seconds_left()
         learner.spent(share + time.perf_counter() - started)
-        state, left = learner.state, clock.seconds_left()
+        state = learner.state
         yield Event(
             state.step,
             learner.optimization.steps,
@@ -115,6 +118,27 @@ def _take_step(
             rows[index],
             share,
         )
+
+
+class Saves:
+    """Saves all learners after the same rounds, so seldom that a twentieth of the time is spent on it.
+
+    A thousand learners take seconds to save. A run that is killed repeats the steps since the last save, to
+    the same bytes. Where saving takes less than a second, no save is left out.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._clock, self._cost, self._last = clock, 0.0, clock()
+
+    def save(self, learners: Sequence[Learner]) -> None:
+        """Save all learners, unless the last save is too recent for what it cost."""
+        started = self._clock()
+        if self._cost > 1 and started - self._last < self._cost / SAVE_SHARE:
+            return
+        for learner in learners:
+            learner.save()
+        self._last = self._clock()
+        self._cost = self._last - started
 
 
 class Remaining:

@@ -108,6 +108,7 @@ def prepare(
     world: World = ALONE,
     module: SoftPrompt | None = None,
     demonstrations_first: int | None = None,
+    beside: Prepared | None = None,
 ) -> Prepared:
     """Read, split and encode the rows, load the base, build the method and make the plan.
 
@@ -115,7 +116,8 @@ def prepare(
     number of threads (train.threads), unfreezes the parts of the base that the recipe trains (base.mode), and
     sets the model's gradient checkpointing as planned. A copy of `module`, which the user has built, is the
     start where it is given. `demonstrations_first` is how many rows, the first ones, may be demonstrations of
-    `init=demonstrations`; by default all of them.
+    `init=demonstrations`; by default all of them. `beside` is a run of the same recipe on the
+    same model, which will go side by side: the base is not hashed again, nor the memory of a step measured.
     """
     tracking.check(recipe.track)
     methods.check_options(recipe.method.name, recipe.method.options())
@@ -138,7 +140,7 @@ def prepare(
     recipe = dated(recipe, lm)
     encoder = encoder_of(recipe, lm, template_of(recipe, lm), prompts, labels)
     train, dev = encoder.encode_parts([train_rows, held])
-    base, texts = base_fingerprint(lm), Beginnings()
+    base, texts = base_fingerprint(lm) if beside is None else beside.base, Beginnings()
     if recipe.task.objective == "distil":
         (train, dev), texts = taught_by_prompt(recipe, lm, prompts, [train, dev])
     shown = None
@@ -161,7 +163,7 @@ def prepare(
     finetune.unfreeze(lm, recipe.base.mode, **base_options(recipe), seed=recipe.train.seed)
     if recipe.train.shard:
         data_parallel.check_lockstep(lm)
-    chosen = make_plan(recipe, lm, method, train, dev)
+    chosen = make_plan(recipe, lm, method, train, dev, measured=beside is None)
     lm.set_gradient_checkpointing(chosen.checkpointing)
     return Prepared(
         recipe,
@@ -189,10 +191,13 @@ def make_plan(
     train: list[Example],
     dev: list[Example],
     needed: Sequence[Example] | None = None,
+    *,
+    measured: bool = True,
 ) -> Plan:
     """Decide which inputs are cached, and whether layers are computed twice to save memory.
 
-    `needed` are the training rows that steps will read; by default those of the recipe's steps.
+    `needed` are the training rows that steps will read; by default those of the recipe's steps. Without
+    `measured`, the memory of a step is not measured, and layers are computed twice only as the recipe says.
     """
     options = recipe.train
     rows = min(options.batch_size, len(train))
@@ -205,7 +210,7 @@ def make_plan(
         needed = [train[i] for i in sampler.needed(options.steps)]
     chosen = plan_inputs(recipe, lm, method, [*train, *dev], rows, [*needed, *dev])
     saved = 0
-    if options.gradient_checkpointing == "auto" and not lm.is_sharded:
+    if measured and options.gradient_checkpointing == "auto" and not lm.is_sharded:
         shape = largest_batch(train, options.batch_size, options.batch_tokens)
         if chosen.mode == "full":  # a step goes through the model in passes of so many positions
             most = at_once(str(lm.device))[0] // (shape.tokens + chosen.soft_tokens)

@@ -17,14 +17,16 @@ FEW_DEV_ROWS = 20
 def following_steps(names: Sequence[str]) -> Iterator[Callable[[Event], None]]:
     """Open a task for the steps of all runs; call the function that it yields with every event."""
     steps: dict[int, int] = {}
+    taken = 0
     last = best = ""
     top: DevScore | None = None
     events = 0
     with task("step") as steps_task:
 
         def follow(event: Event) -> None:
-            nonlocal last, best, top, events
+            nonlocal last, best, top, events, taken
             events += 1
+            taken += event.step - steps.get(event.learner, 0)
             steps[event.learner] = event.step
             if event.dev is not None:
                 last = f"dev {event.dev.name} {_number(event.dev.shown)}"
@@ -33,7 +35,7 @@ def following_steps(names: Sequence[str]) -> Iterator[Callable[[Event], None]]:
                 top, best = event.dev, f"best {_number(event.dev.shown)} {by}"
             facts = [f"loss {_number(event.loss)}", last] if len(names) == 1 else []
             steps_task.at(
-                sum(steps.values()),
+                taken,
                 total=event.steps * len(names),
                 facts=[fact for fact in (*facts, best) if fact],
                 important=event.dev is not None and len(names) == 1,

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import product
 from pathlib import Path
 from typing import Any
 
+from .._system.open_files import allow
 from .._system.world import ALONE, World
 from ..build import read_split
 from ..config.schema import Recipe
-from ..data.sources import read_rows
+from ..data.sources import Row, read_rows
 from ..data.spelling import distinct, same_form
 from ..errors import SoftPromptError
 from ..lm.base import LanguageModel
@@ -104,21 +106,28 @@ def prepare_prompts(
     _check_outputs(outputs)
     recipes = [recipe.model_copy(update={"output": output}) for output in outputs]
     before_loading(recipes)
+    by_prompt = [_by_prompt(rows, field) for rows in (train, dev)]
     runs: list[Prepared] = []
     for name, alone in zip(names, recipes, strict=True):
-        form = same_form(name)
-        training, held = (
-            [row for row in rows if same_form(str(row.get(field))) == form] for rows in (train, dev)
-        )
+        training, held = (rows.get(same_form(name), []) for rows in by_prompt)
         if not held:
             raise SoftPromptError(
                 f"prompt '{name}' has no dev rows",
                 why=f"it has {len(training)} rows to train on, and each prompt is measured alone",
                 fix="give data.dev with rows of every prompt, or a larger data.dev_fraction",
             )
-        base = runs[0].lm if runs else lm
-        runs.append(prepare(alone, lm=base, rows=training, dev_rows=held, world=world))
+        first = runs[0] if runs else None
+        base = first.lm if first else lm
+        runs.append(prepare(alone, lm=base, rows=training, dev_rows=held, world=world, beside=first))
     return runs
+
+
+def _by_prompt(rows: Iterable[Row], field: str) -> dict[str, list[Row]]:
+    """Group the rows by the prompt that they name, by the form that all spellings of its name share."""
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        groups.setdefault(same_form(str(row.get(field))), []).append(row)
+    return groups
 
 
 def _check_base(recipe: Recipe) -> None:
@@ -136,8 +145,9 @@ def _check_base(recipe: Recipe) -> None:
 
 
 def _check_outputs(outputs: Sequence[str]) -> None:
-    places = [str(Path(output).resolve()) for output in outputs]
-    if twice := sorted({place for place in places if places.count(place) > 1}):
+    allow(2 * len(outputs))  # a lock and a journal each
+    places = Counter(str(Path(output).resolve()) for output in outputs)
+    if twice := sorted(place for place, count in places.items() if count > 1):
         raise SoftPromptError(
             f"several runs would be saved in {twice[0]}", fix="give each an output folder of its own"
         )

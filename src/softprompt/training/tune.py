@@ -137,9 +137,8 @@ def _train(
     remarks_by_run = [remarks(run.encoder, [*run.train, *run.dev]) for run in runs]
     for text in dict.fromkeys(remark.text for noticed in remarks_by_run for remark in noticed):
         note(text)
-    for rows in sorted({len(run.dev) for run in runs}):
-        if few := few_dev_rows(rows):
-            say(few)
+    if few := few_dev_rows(min(len(run.dev) for run in runs)):  # once, however many runs there are
+        say(few)
     hooks.stage("plain model on the dev rows" if plain else "the inputs")
     # finished ones too: rows are computed beside the same others as if none was finished
     read, cache, dev_caches = open_shared_caches(
