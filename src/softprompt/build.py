@@ -14,6 +14,7 @@ from .artifacts.artifact import Artifact
 from .artifacts.hub.download import folder_of
 from .artifacts.hub.reference import is_reference
 from .artifacts.manifest import BASE
+from .artifacts.nearest import Nearest
 from .config.load import recipe_from_dict
 from .config.schema import Recipe
 from .config.sections.model import MethodConfig
@@ -206,13 +207,14 @@ def build_method(
     *,
     replaced: Mapping[int, Sequence[int]] | None = None,
     shown: Demonstrations | None = None,
+    nearest: Mapping[str, Nearest] | None = None,
     on_carried: Callable[[Carried], None] = lambda carried: None,
     module: SoftPrompt | None = None,
 ) -> SoftPrompt:
     """Build a fresh method on the base's device.
 
     Some inits start it from the training rows, from `replaced`, the ids of the text that each prompt (by its
-    number) replaces, or from the demonstrations that are `shown`.
+    number) replaces, from the demonstrations that are `shown`, or from the `nearest` prompts.
     `module` is one that the user has built: a copy of it is the start.
     """
     by_prompt: dict[int, list[tuple[int, ...]]] = {}
@@ -236,6 +238,7 @@ def build_method(
         demonstration_spans=() if shown is None else shown.spans,
         replaced={index: tuple(ids) for index, ids in (replaced or {}).items()},
         rows_by_prompt=rows_by_prompt,
+        nearest={name: (each.artifact, each.prompt) for name, each in (nearest or {}).items()},
         seed=recipe.train.seed,
         feature_size=lambda reads: size(lm, reads),
         read_prompt=warm_start.vectors,
@@ -267,6 +270,8 @@ def start_of(artifact: Artifact, lm: LanguageModel) -> SoftPrompt:
     if "teacher" in artifact.manifest["recipe"]:
         raise SoftPromptError("it was distilled from a text, and started from the text's tokens")
     recipe = recipe_from_dict(artifact.manifest["recipe"])
+    if recipe.method.options().get("init") == "nearest":
+        raise SoftPromptError("it started from the nearest prompt of a folder, which may have changed")
     if recipe.template.continues:
         raise SoftPromptError("it started from demonstrations, which are not chosen again here")
     train, held = read_split(recipe)

@@ -75,6 +75,8 @@ def _one_prompt(
             say(f"{read.method.name}: {prepared.trained_parameters:,} numbers to train")
             if prepared.carried is not None:
                 say(str(prepared.carried))
+            for name, near in prepared.nearest.items():
+                say(f"{name}: starts from {near}")
             say(str(prepared.plan))
 
             run = tune_prepared(prepared, hooks=interruption.hooks(), restart=restart, overwrite=overwrite)

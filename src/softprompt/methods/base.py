@@ -84,6 +84,8 @@ class Setting:
     # by prompt: ids of the teacher's text that the vectors replace, and of training rows (input and target)
     replaced: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
     rows_by_prompt: Mapping[int, tuple[tuple[int, ...], ...]] = field(default_factory=dict)
+    # by prompt: the folder and the name of the prompt whose inputs are most like its own
+    nearest: Mapping[str, tuple[str, str]] = field(default_factory=dict)
     seed: int = 0
     feature_size: Callable[[Reads], int] | None = None  # D of what a generated prompt reads
     # (folder, prompt name) -> the saved tensors

@@ -10,7 +10,8 @@ initialiser works at the model's own scale:
 - `demonstrations`: of the demonstrations of a few-shot prompt, whole (CT-KV; prefixes only);
 - `matched`: chosen and fitted so that attention gives out what it does over a text (prefixes only);
 - `artifact`: of another trained prompt (warm start, SPoT-style transfer); one of another base model is
-  carried over as `transfer` says (see `transfer.py`), and never copied.
+  carried over as `transfer` says (see `transfer.py`), and never copied;
+- `nearest`: of the prompt in a folder whose training inputs are most like those of this one.
 """
 
 from __future__ import annotations
@@ -28,8 +29,12 @@ from .base import PrefixLayers, Setting, flatten
 from .matched_start import matched
 from .transfer import TRANSFERS, Carried, Transfer
 
-Init = Literal["random", "vocab", "text", "labels", "context", "artifact"]
-PrefixInit = Literal["random", "vocab", "text", "labels", "context", "artifact", "demonstrations", "matched"]
+Init = Literal["random", "vocab", "text", "labels", "context", "artifact", "nearest"]
+PrefixInit = Literal[
+    "random", "vocab", "text", "labels", "context", "artifact", "nearest", "demonstrations", "matched"
+]
+
+OF_PROMPTS = ("artifact", "nearest")  # a start from another trained prompt
 
 
 def soft_tokens(
@@ -41,7 +46,7 @@ def soft_tokens(
     transfer: Transfer | None = None,
 ) -> Float[Tensor, "prompts prefix hidden"]:
     """Return initial soft tokens in float32."""
-    if init == "artifact":
+    if init in OF_PROMPTS:
         starts = _soft_artifacts(setting, artifact, transfer)
         return torch.stack([_resize(vectors, length) for vectors in starts])
     if transfer is not None:
@@ -74,8 +79,8 @@ def prefix(
     """Return initial keys and values in float32; `keep_first`: the first column will not be trained."""
     rows: list[tuple[Tensor, Tensor]] = []
     for index, name in enumerate(setting.prompts):
-        if init == "artifact":
-            rows.append(_kv_artifact(setting, artifact, name, length))
+        if init in OF_PROMPTS:
+            rows.append(_kv_artifact(setting, *_source(setting, artifact, name), length))
         elif init == "demonstrations":
             rows.append(_flat(places, setting.lm.kv_of(_demonstrations(setting))))
         elif init == "matched":
@@ -163,6 +168,11 @@ def _device(setting: Setting):
     return getattr(setting.lm, "device", "cpu")
 
 
+def _source(setting: Setting, artifact: str | None, name: str) -> tuple[str | None, str]:
+    """Return the folder and the name of the prompt that prompt `name` starts from."""
+    return setting.nearest.get(name, (artifact, name))
+
+
 def _read(setting: Setting, artifact: str | None, name: str) -> Mapping[str, Tensor]:
     if not artifact:
         raise SoftPromptError(
@@ -180,7 +190,7 @@ def _soft_artifacts(
     setting: Setting, artifact: str | None, transfer: Transfer | None
 ) -> list[Float[Tensor, "_ hidden"]]:
     """Return the vectors that each prompt starts from, on this base model."""
-    starts = [_soft_vectors(setting, artifact, name) for name in setting.prompts]
+    starts = [_soft_vectors(setting, *_source(setting, artifact, name)) for name in setting.prompts]
     other = _other_base(setting, artifact)
     if other is None:
         return starts
@@ -197,7 +207,9 @@ def _soft_artifacts(
 
 
 def _other_base(setting: Setting, artifact: str | None):
-    return None if setting.other_base is None or artifact is None else setting.other_base(artifact)
+    if setting.other_base is None or artifact is None or setting.nearest:  # nearest takes this base's alone
+        return None
+    return setting.other_base(artifact)
 
 
 def _soft_vectors(setting: Setting, artifact: str | None, name: str) -> Float[Tensor, "prefix hidden"]:

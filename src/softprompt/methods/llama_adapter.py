@@ -60,7 +60,7 @@ def build(
     text: str | None = None,
 ) -> LlamaAdapter:
     """Build the method; `top_layers` upper layers are adapted, by default all but two (paper: 30 of 32)."""
-    if init in ("random", "artifact"):
+    if init in ("random", "artifact", "nearest"):
         raise SoftPromptError(
             f"llama-adapter cannot start from init={init}",
             why="its vectors start as each layer's input on real text",

@@ -89,7 +89,8 @@ def about(recipe: Recipe) -> dict[str, Any]:
 def content(recipe: Recipe) -> dict[str, str]:
     """Hash the files of the prompt that the method starts from, if there is one."""
     place = recipe.method.options().get("artifact")
-    if place is None:
+    # the prompts that `nearest` chooses from may become more: the run is the same
+    if place is None or recipe.method.options().get("init") == "nearest":
         return {}
     files = sorted(folder_of(str(place))[0].glob("*.safetensors"))
     hashes = [f"{file.name} {sha256(file)}" for file in files]

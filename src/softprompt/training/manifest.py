@@ -10,6 +10,7 @@ from torch import Tensor
 
 from .._system.memory import peak_memory
 from .._system.provenance import provenance
+from ..artifacts.nearest import INPUTS, written
 from ..build import base_options
 from ..data.row_notes import Remark
 from ..evaluation.records import Evaluation, dev_key
@@ -54,9 +55,13 @@ def manifest(
             "rows": len(prepared.train),
             "dev_rows": len(prepared.dev),
             "remarks": [asdict(remark) for remark in remarks],
+            INPUTS: written(prepared.inputs),
         },
         "trained_parameters": prepared.trained_parameters,
         "carried": None if prepared.carried is None else asdict(prepared.carried),
+        **(
+            {"nearest": {n: asdict(near) for n, near in prepared.nearest.items()}} if prepared.nearest else {}
+        ),
         "plan": prepared.plan.mode,
         "training": {
             "stopped": outcome.stopped,

@@ -7,12 +7,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
+
+from torch import Tensor
 
 from .. import methods
 from .._system import threads
 from .._system.memory import free_memory
 from .._system.world import ALONE, World
+from ..artifacts.nearest import Candidate, Nearest, candidates_in, mean_inputs, nearest
 from ..build import base_options, build_method, dated, encoder_of, pinned, read_split, template_of
 from ..cache import InputFeatures
 from ..cache.plan import Plan
@@ -62,6 +66,9 @@ class Prepared:
     raw: Mapping[str, str] = field(default_factory=dict)  # hashes of the rows as they were read
     world: World = ALONE  # the processes that train it together
     keep: GeneralText | None = None  # text on which the model stays near the plain one
+    inputs: Mapping[str, Tensor] = field(default_factory=dict)  # by prompt: see `artifacts.nearest`
+    candidates: Sequence[Candidate] = ()  # that `init=nearest` chooses from
+    nearest: Mapping[str, Nearest] = field(default_factory=dict)  # by prompt: what it starts from
     start: str | None = None  # hash of the module that the user built and gave as the start
     combinations: tuple[tuple[int, ...], ...] = ()  # of `together.expanded`: what a row's prompt number means
 
@@ -148,6 +155,11 @@ def prepare(
         recipe, train, shown = demonstrations.chosen(recipe, lm, encoder, train, dev, demonstrations_first)
     keep = general_text_of(recipe, lm, prompts)  # of the plain model: before the base is trained
     carried: list[Carried] = []
+    means = mean_inputs(lm, prompts, train)
+    candidates, near = (), {}
+    if recipe.method.options().get("init") == "nearest":
+        candidates = candidates_in(recipe, base) if beside is None else beside.candidates
+        near = nearest(candidates, means, without=Path(recipe.output))
     method = build_method(
         recipe,
         lm,
@@ -156,6 +168,7 @@ def prepare(
         prompts,
         replaced=texts,
         shown=shown,
+        nearest=near,
         on_carried=carried.append,
         module=module,
     )
@@ -180,6 +193,9 @@ def prepare(
         {"train": fingerprint(train_rows), "dev": fingerprint(held)},
         world,
         keep,
+        means,
+        candidates,
+        near,
         None if module is None else from_module.digest(module),
     )
 

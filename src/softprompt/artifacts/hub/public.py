@@ -16,6 +16,7 @@ from ...config.sections.task import TeacherConfig
 from ...errors import SoftPromptError
 from ...lm.locate import looks_local
 from ..card_metadata import hub_base
+from ..nearest import INPUTS
 
 #: Parts that hold content for the model, or numbers: a slash in them names no file.
 CONTENT = {
@@ -56,8 +57,8 @@ def public(manifest: Mapping[str, Any], base: str | None) -> tuple[dict[str, Any
             return [walk(item, place) for item in value]
         return changed(value, place) if isinstance(value, str) else value
 
-    # remarks about the rows quote them
-    whole = {**manifest, "data": {**manifest["data"], "remarks": []}}
+    # remarks about the rows quote them, and the mean of the inputs tells of their words
+    whole = {**manifest, "data": {**manifest["data"], "remarks": [], INPUTS: {}}}
     if base is None and hub_base(manifest) is None:
         base = _last(manifest["base"]["name"])
         cleaned += ["base.name"] * (base != manifest["base"]["name"])
