@@ -1,13 +1,15 @@
 """Measure what distilled texts keep: a sub-command a question.
 
     python -m benchmarks.distill system [--only pirate support] [--lengths 64] [--out runs/distill-bench]
-    python -m benchmarks.distill keep
+    python -m benchmarks.distill keep several
+    python -m benchmarks.distill documents demonstrations instructions --data FOLDER [--count 3] [--seeds 3]
     python -m benchmarks.distill --short
 
-A result that is in OUT/results is not measured again, and an interrupted run resumes with the same command.
-Each result has the processor, the date, the threads and its seconds. OUT/NAME.json has all results of a
-sub-command beside its settings. A setting of every run is given as KEY=VALUE after --set. `--short` uses
-short texts and a tiny random model: its numbers mean nothing.
+FOLDER holds a folder for each data set, with rows as JSON Lines. A result that is in OUT/results is not
+measured again, and an interrupted run resumes with the same command. Each result has the processor, the
+date, the threads, the settings and its seconds. OUT/NAME.json has all results of a sub-command beside its
+settings. A setting of every run is given as KEY=VALUE after --set. `--short` uses short texts and a tiny
+random model: its numbers mean nothing.
 """
 
 from __future__ import annotations
@@ -23,14 +25,23 @@ import torch
 import yaml
 
 from softprompt._system.files import write_text
+from softprompt.errors import SoftPromptError
 from softprompt.lm import families
 from softprompt.testing.material import tiny_tokenizer
 
-from .distillation import keep, system
+from .distillation import demonstrations, documents, instructions, keep, several, system
 from .distillation.bench import Bench
 from .training.machine import where
 
-MEASURES = {"system": system, "keep": keep}
+MEASURES = {
+    "system": system,
+    "keep": keep,
+    "documents": documents,
+    "demonstrations": demonstrations,
+    "instructions": instructions,
+    "several": several,
+}
+NEED_DATA = ("documents", "demonstrations", "instructions")
 SHORT = {"steps": 2, "batch_size": 4, "max_new_tokens": 8, "dtype": "float32", "lr": 0.05}
 
 
@@ -41,7 +52,10 @@ def main(arguments: list[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("measures", nargs="*", metavar="MEASURE", help=", ".join(MEASURES))
-    parser.add_argument("--only", nargs="+", metavar="NAME", help="the prompts to measure")
+    parser.add_argument("--data", type=Path, metavar="FOLDER", help=f"for {', '.join(NEED_DATA)}")
+    parser.add_argument("--only", nargs="+", metavar="NAME", help="the texts, sets or tasks to measure")
+    parser.add_argument("--count", type=int, help="how many of them, the first ones")
+    parser.add_argument("--seeds", type=int, help="of each run (1; of demonstrations 3)")
     parser.add_argument("--lengths", nargs="+", type=int, default=system.LENGTHS, help="system: vectors")
     parser.add_argument("--out", type=Path, default=Path("runs/distill-bench"))
     parser.add_argument("--model", default="smollm2")
@@ -52,23 +66,32 @@ def main(arguments: list[str] | None = None) -> int:
     names = args.measures or (list(MEASURES) if args.short else [])
     if not names or not set(names) <= set(MEASURES):
         parser.error(f"name one or more of: {', '.join(MEASURES)} (or --short for all)")
+    if lacking := [name for name in names if name in NEED_DATA and args.data is None and not args.short]:
+        parser.error(f"{', '.join(lacking)}: give --data FOLDER, the folder of the data sets, or --short")
     if args.threads:
         torch.set_num_threads(args.threads)
     settings: dict[str, Any] = {
         key: yaml.safe_load(value) for key, _, value in (s.partition("=") for s in args.set)
     }
-    known = {file.stem for file in system.PROMPTS.glob("*.txt")}
-    if unknown := set(args.only or ()) - known:
-        parser.error(f"--only {', '.join(sorted(unknown))}: the prompts are {', '.join(sorted(known))}")
+    if args.seeds:
+        settings["seeds"] = args.seeds
     failed = False
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(args.out, args.model, args.short, settings, args.only, args.lengths)
+        limits = (args.only, args.lengths, args.data, args.count)
+        bench = Bench(args.out, args.model, args.short, settings, *limits)
         if args.short:
             bench.out, bench.model = Path(folder) / "out", short_model(Path(folder))
             bench.settings = {**SHORT, **settings}
+        for name in names if args.only else ():
+            known = MEASURES[name].names(bench)
+            if unknown := set(args.only) - set(known):
+                parser.error(f"{name} --only {', '.join(sorted(unknown))}: it has {', '.join(known)}")
         for name in names:
             started = time.perf_counter()
-            results = MEASURES[name].measure(bench)
+            try:
+                results = MEASURES[name].measure(bench)
+            except SoftPromptError as error:
+                parser.error(str(error))
             failed |= not results or any("error" in result for result in results)
             place = f"{where()}; {time.perf_counter() - started:.0f} s in this call"
             saved = {"measure": name, "where": place, "settings": settings, "results": results}

@@ -12,6 +12,10 @@ def test_every_short_form_gives_results(capsys):
     assert "not measured" not in out
     assert all(f"## {name}" in out for name in MEASURES)
     assert out.count("| pirate |") == 5  # three lengths, and two shares of general text
+    assert out.count("| short | 185 |") == 2  # two ratios
+    assert out.count("demonstrations-short-") == 4  # two seeds, with and without the tricks
+    assert out.count("| short | exact_match |") == 1
+    assert out.count("| alone | ") == out.count("| together | ") == 2  # with one sink, and with all
 
 
 def test_a_measure_that_fails_makes_the_call_fail(capsys):
@@ -22,4 +26,4 @@ def test_a_measure_that_fails_makes_the_call_fail(capsys):
 def test_an_unknown_prompt_is_refused(capsys):
     with pytest.raises(SystemExit):
         main(["system", "--only", "pirat"])
-    assert "the prompts are glossary" in capsys.readouterr().err
+    assert "it has pirate" in capsys.readouterr().err

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from .bench import Bench, Result, distilled, errors, table, whole
 from .requests import requests_for
-from .system import PROMPTS
+from .system import names, words
 
 TEXTS = ("pirate", "json_only", "teacher", "support")
 SHARES = (0.0, 0.05)  # of general text among the training tokens
@@ -15,14 +15,15 @@ SHARES = (0.0, 0.05)  # of general text among the training tokens
 def measure(bench: Bench) -> list[Result]:
     """Measure some system prompts with and without general text."""
     results = []
-    texts = bench.only or TEXTS
-    for text in texts[:1] if bench.short else texts:
+    for text in bench.chosen(names(bench) if bench.only else TEXTS):
         for share in SHARES:
             name = f"keep-{text}-{share}"
 
             def compute(name: str = name, text: str = text, share: float = share) -> Result:
-                words = (PROMPTS / f"{text}.txt").read_text(encoding="utf-8")[: 60 if bench.short else None]
-                result = bench.distil(name, words, requests_for(text), vectors=16, seeds=1, keep=share)
+                options = {"vectors": 16, "seeds": 1, "keep": share}
+                result = bench.distil(
+                    name, words(text, bench.short), requests_for(text, bench.short), **options
+                )
                 return {
                     "prompt": text,
                     "keep": share,

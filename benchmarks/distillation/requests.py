@@ -55,7 +55,8 @@ OWN = {
 }
 
 
-def requests_for(name: str) -> list[str]:
-    """Return the 120 requests of a prompt: 64 about its subjects, 56 about others."""
+def requests_for(name: str, short: bool = False) -> list[str]:
+    """Return the 120 requests of a prompt: 64 about its subjects, 56 about others; or the first 48."""
     subjects = [*OWN[name].split(", "), *SUBJECTS]
-    return [form.format(subject) for subject, form in itertools.product(subjects, GENERAL)]
+    every = [form.format(subject) for subject, form in itertools.product(subjects, GENERAL)]
+    return every[: 48 if short else None]

@@ -5,29 +5,36 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from .bench import Bench, Result, distilled, errors, median_and_worst, table, whole
+from .bench import Bench, Result, distilled, errors, median_and_worst, percent, table, whole
 from .requests import requests_for
 
 PROMPTS = Path(__file__).parent / "prompts"
 LENGTHS = (64, 16, 4)
 
 
+def names(bench: Bench) -> list[str]:
+    """Return the names of the prompts, the shortest first."""
+    return [file.stem for file in sorted(PROMPTS.glob("*.txt"), key=lambda file: file.stat().st_size)]
+
+
+def words(name: str, short: bool) -> str:
+    """Return the text of a prompt; a part of it in the short form."""
+    return (PROMPTS / f"{name}.txt").read_text(encoding="utf-8")[: 60 if short else None]
+
+
 def measure(bench: Bench) -> list[Result]:
     """Measure every prompt with every number of vectors."""
-    files = sorted(PROMPTS.glob("*.txt"), key=lambda file: file.stat().st_size)
-    files = [file for file in files if bench.only is None or file.stem in bench.only]
     results = []
-    for file in files[:1] if bench.short else files:
-        text = file.read_text(encoding="utf-8")[: 60 if bench.short else None]
+    for prompt in bench.chosen(names(bench)):
         for length in bench.lengths:
-            name = f"system-{file.stem}-{length}"
+            name = f"system-{prompt}-{length}"
 
-            def compute(
-                name: str = name, text: str = text, file: Path = file, length: int = length
-            ) -> Result:
-                requests = requests_for(file.stem)
-                result = bench.distil(name, text, requests, vectors=length, seeds=1)
-                return {"prompt": file.stem, "length": length, **distilled(result)}
+            def compute(name: str = name, prompt: str = prompt, length: int = length) -> Result:
+                options = {"vectors": length, "seeds": 1}
+                result = bench.distil(
+                    name, words(prompt, bench.short), requests_for(prompt, bench.short), **options
+                )
+                return {"prompt": prompt, "length": length, **distilled(result)}
 
             results.append(bench.once(name, compute))
     return results
@@ -41,7 +48,7 @@ def report(results: Sequence[Result]) -> str:
             r["prompt"],
             r["text_tokens"],
             r["length"],
-            "{:.0f} % [{:.0f}, {:.0f}]".format(*(100 * x for x in r["share"])),
+            percent(r["share"]),
             r["n"],
         )
         for r in good
@@ -52,7 +59,7 @@ def report(results: Sequence[Result]) -> str:
     ]
     parts = [
         table(("prompt", "tokens", "vectors", "share kept", "requests"), rows),
-        table(("vectors", "median", "worst"), over).replace("none | none", "– | –"),
+        table(("vectors", "median", "worst"), over),
         errors(results),
     ]
     return "\n\n".join(filter(None, parts))
