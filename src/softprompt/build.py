@@ -114,7 +114,7 @@ def teacher_text(recipe: Recipe) -> str | None:
     """
     text = recipe.teacher.context
     try:
-        if recipe.teacher.file is not None:
+        if text is None and recipe.teacher.file is not None:
             text = Path(recipe.teacher.file).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise SoftPromptError(
@@ -139,6 +139,24 @@ def teacher_texts(recipe: Recipe) -> dict[str, str]:
     Raises SoftPromptError as `teacher_text` does.
     """
     return {name: str(teacher_text(recipe.for_text(name))) for name in recipe.teacher.texts or ()}
+
+
+def with_texts(recipe: Recipe) -> Recipe:
+    """Return the recipe with the text of each of its teacher's files beside the file's name.
+
+    What reads the recipe afterwards has the same text, also where a file is changed during a run. Raises
+    SoftPromptError as `teacher_text` does.
+    """
+    teacher = recipe.teacher
+    if teacher.texts is not None:
+        texts = {
+            name: part.model_copy(update={"context": teacher_text(recipe.for_text(name))})
+            for name, part in teacher.texts.items()
+        }
+        read = teacher.model_copy(update={"texts": texts})
+    else:
+        read = teacher.model_copy(update={"context": teacher_text(recipe)})
+    return recipe.model_copy(update={"teacher": read})
 
 
 def _mask_of(lm: LanguageModel) -> str | None:

@@ -113,15 +113,19 @@ def test_the_teachers_answers_are_kept(model_folder, tmp_path, monkeypatch, capl
 
 
 @pytest.mark.usefixtures("only_answers")
-def test_answers_of_another_text_are_not_used(model_folder, tmp_path):
+def test_answers_of_another_text_are_set_aside(model_folder, tmp_path):
+    """Another text's answers are not used. Those of the first text come back as a person changed them."""
     lm = softprompt.load(str(model_folder), dtype="float32")
-    written = []
+    written, file = [], tmp_path / "out-distill/requests.jsonl"
     for text in (TEXT, TEXT + "!", TEXT):
         with pytest.raises(SoftPromptError, match="the answers are written"):
             softprompt.distill(lm, text, REQUESTS, output=tmp_path / "out", **SETTINGS)
-        rows = (tmp_path / "out-distill/requests.jsonl").read_text().splitlines()
-        written.append({row["request"]: row for row in map(json.loads, rows)})
-    assert written[0] == written[2]
+        rows = {row["request"]: row for row in map(json.loads, file.read_text().splitlines())}
+        if not written:
+            rows["sun 0"]["answer"] = "by hand"
+            file.write_text("".join(json.dumps(row) + "\n" for row in rows.values()))
+        written.append(rows)
+    assert written[0] == written[2] and len(written[1]) == len(REQUESTS)
     assert {row["teacher"] for row in written[0].values()}.isdisjoint(
         r["teacher"] for r in written[1].values()
     )

@@ -17,7 +17,7 @@ from softprompt.data.collate import collate
 from softprompt.data.row import Row
 from softprompt.distillation import answers, self_study
 from softprompt.distillation.beginnings import Beginnings
-from softprompt.distillation.kept_rows import read
+from softprompt.distillation.kept_rows import KeptRows
 from softprompt.distillation.parts import part_of
 from softprompt.distillation.recipe import recipe_of
 from softprompt.distillation.requests import read_requests
@@ -161,18 +161,18 @@ def test_self_study_resumes_keeps_what_was_changed_and_belongs_to_a_text(lm, tmp
     monkeypatch.setattr(teacher, "decode", lambda ids: str(ids))
     whole = self_study.self_study(recipe, lm, teacher, 24, tmp_path / "whole.jsonl")
     assert len(whole) == 24 and {row["chunk"] for row in whole} == set(range(len(teacher.chunks)))
-    written, write = tmp_path / "killed.jsonl", self_study.kept_rows.write
+    written, write = tmp_path / "killed.jsonl", KeptRows.write
     calls = iter(range(3))
 
-    def killed(file, rows):
-        write(file, rows)
+    def killed(kept, rows):
+        write(kept, rows)
         next(calls)
 
-    monkeypatch.setattr(self_study.kept_rows, "write", killed)
+    monkeypatch.setattr(KeptRows, "write", killed)
     with pytest.raises(StopIteration):
         self_study.self_study(recipe, lm, teacher, 24, written)
-    monkeypatch.setattr(self_study.kept_rows, "write", write)
-    assert 0 < len(read(written)) < 24
+    monkeypatch.setattr(KeptRows, "write", write)
+    assert 0 < len(written.read_text().splitlines()) < 24
     assert self_study.self_study(recipe, lm, teacher, 24, written) == whole
     lines = written.read_text().splitlines()
     written.write_text("\n".join([*lines[2:], '{"request": "one of my own"}']) + "\n")
@@ -183,6 +183,11 @@ def test_self_study_resumes_keeps_what_was_changed_and_belongs_to_a_text(lm, tmp
     rows = self_study.self_study(other, lm, its_teacher, 16, written)
     texts = {row["text"] for row in rows if "text" in row}
     assert len(texts) == 1 and whole[0]["text"] not in texts
+    # those of the first text were set aside, as they were changed, and are taken up again without a model
+    monkeypatch.setattr(lm, "generate", lambda *a, **o: pytest.fail("written again"))
+    back = self_study.self_study(recipe, lm, teacher, 24, written)
+    assert sorted(map(str, back)) == sorted(map(str, kept))
+    assert self_study.left_to_write(its_teacher, 16, written) == 0
 
 
 def test_parts(lm):
@@ -230,4 +235,4 @@ def test_a_kept_file_that_cannot_be_read(line, words, tmp_path):
     file = tmp_path / "self_study.jsonl"
     file.write_text(f'{{"request": "a"}}\n{line}\n')
     with pytest.raises(SoftPromptError, match=words):
-        read(file)
+        KeptRows(file, "text", "x").read()

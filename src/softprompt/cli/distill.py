@@ -10,13 +10,14 @@ import typer
 
 from ..errors import SoftPromptError
 from .distill_demonstrations import distill_demonstrations, recipe_of_demonstrations
-from .interruption import Interruption
+from .interruption import resumable
 from .opening import Overwrite, Restart
 from .output import Json, Reply, log
 from .quantities import seconds as seconds_of
 
 if TYPE_CHECKING:
     from ..config.schema import Recipe
+    from ..training.tune import Hooks
 
 
 def distill(
@@ -112,10 +113,8 @@ def distill(
       softprompt distill --document a.md --document b.md --together
       softprompt distill --demonstrations shots.jsonl --requests requests.jsonl
     """
-    from .._system.run_lock import held
     from ..distillation.run import distil
     from ..distillation.several import refuse_for_several
-    from ..training.tune import Interrupted
     from .distill_several import check_alone, distill_texts, texts_given
     from .distilled import report_text
 
@@ -134,48 +133,20 @@ def distill(
     recipe, any_method = _recipe(settings or [], system, document, vectors, texts)
     if recipe.teacher.texts is None:
         check_alone(together=together, apart=apart)
-    folder, limit = Path(recipe.output), None if time is None else seconds_of(time, "--time")
-    with held([folder]), Interruption() as interruption:
-        try:
-            if recipe.teacher.texts is not None:
-                refuse_for_several(
-                    {
-                        "--measure": measured,
-                        "--seeds": seeds,
-                        "--price-hour": price_hour,
-                        "--time": time,
-                        "--vectors auto": is_auto or None,
-                    }
-                )
-                return distill_texts(
-                    recipe,
-                    requests,
-                    interruption,
-                    json=json,
-                    apart=apart,
-                    field=field,
-                    count=count,
-                    restart=restart,
-                    overwrite=overwrite,
-                )
-            result = distil(
-                recipe,
-                requests,
-                measured=measured,
-                field=field,
-                count=count,
-                hooks=interruption.hooks(),
-                restart=restart,
-                overwrite=overwrite,
-                any_method=any_method,
-                seeds=seeds,
-                price_hour=price_hour,
-                seconds=limit,
-            )
-        except (Interrupted, KeyboardInterrupt):
-            text = f"stopped; what is done is saved beside {folder}. To resume, run the same command"
-            return Reply({"interrupted": True, "output": str(folder)}, text, code=130)
-    return Reply(result.report(), None if json else report_text(result))
+    flags = {"field": field, "count": count, "restart": restart, "overwrite": overwrite}
+    if recipe.teacher.texts is not None:
+        alone = {"--measure": measured, "--seeds": seeds, "--price-hour": price_hour}
+        refuse_for_several(alone | {"--time": time, "--vectors auto": is_auto or None})
+        flags |= {"apart": apart, "any_method": any_method}
+        return distill_texts(recipe, requests, json=json, **flags)
+    flags |= {"measured": measured, "any_method": any_method, "seeds": seeds, "price_hour": price_hour}
+    flags |= {"seconds": None if time is None else seconds_of(time, "--time")}
+
+    def work(hooks: Hooks) -> Reply:
+        result = distil(recipe, requests, hooks=hooks, **flags)
+        return Reply(result.report(), None if json else report_text(result))
+
+    return resumable(Path(recipe.output), work)
 
 
 def _number(vectors: str | None) -> int | None:

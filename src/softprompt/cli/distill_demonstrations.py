@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import SoftPromptError
-from .interruption import Interruption
+from .interruption import resumable
 from .output import Reply, duration, number, scores, size, table
 
 if TYPE_CHECKING:
     from ..config.schema import Recipe
     from ..distillation.demonstrations import TunedDemonstrations
+    from ..training.tune import Hooks
 
 FEW = 50  # rows: with fewer, the interval says little
 
@@ -62,9 +63,7 @@ def distill_demonstrations(
     json: bool,
 ) -> Reply:
     """Run the distillation of a recipe's demonstrations, and reply with its report."""
-    from .._system.run_lock import held
     from ..distillation.demonstrations import distil_demonstrations
-    from ..training.tune import Interrupted
 
     for name, value in given.items():
         if value is not None:
@@ -73,21 +72,13 @@ def distill_demonstrations(
                 why="it belongs to the distillation of a text",
                 fix=f"leave {name} out",
             )
-    folder = Path(recipe.output)
-    with held([folder]), Interruption() as interruption:
-        try:
-            result = distil_demonstrations(
-                recipe,
-                requests,
-                measured=measured,
-                hooks=interruption.hooks(),
-                restart=restart,
-                overwrite=overwrite,
-            )
-        except (Interrupted, KeyboardInterrupt):
-            text = f"stopped; what is done is saved in {folder}. To resume, run the same command"
-            return Reply({"interrupted": True, "output": str(folder)}, text, code=130)
-    return Reply(result.report(), None if json else report_text(result))
+    options: dict[str, Any] = {"measured": measured, "restart": restart, "overwrite": overwrite}
+
+    def work(hooks: Hooks) -> Reply:
+        result = distil_demonstrations(recipe, requests, hooks=hooks, **options)
+        return Reply(result.report(), None if json else report_text(result))
+
+    return resumable(Path(recipe.output), work)
 
 
 def report_text(result: TunedDemonstrations) -> str:

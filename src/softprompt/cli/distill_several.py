@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import SoftPromptError
+from .interruption import resumable
 from .output import Reply, table
 
 if TYPE_CHECKING:
     from ..config.schema import Recipe
     from ..distillation.several import Several
-    from .interruption import Interruption
+    from ..training.tune import Hooks
 
 TOGETHER = "--together"
 
@@ -37,14 +38,15 @@ def check_alone(*, together: bool, apart: bool) -> None:
             )
 
 
-def distill_texts(
-    recipe: Recipe, requests: str | None, interruption: Interruption, *, json: bool, **options: Any
-) -> Reply:
+def distill_texts(recipe: Recipe, requests: str | None, *, json: bool, **options: Any) -> Reply:
     """Turn the texts of the recipe into vectors, and return the report."""
     from ..distillation.several import distil_several
 
-    result = distil_several(recipe, requests, hooks=interruption.hooks(), **options)
-    return Reply(result.report(), None if json else report_text(result))
+    def work(hooks: Hooks) -> Reply:
+        result = distil_several(recipe, requests, hooks=hooks, **options)
+        return Reply(result.report(), None if json else report_text(result))
+
+    return resumable(Path(recipe.output), work)
 
 
 def report_text(result: Several) -> str:

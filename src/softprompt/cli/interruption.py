@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import signal
+from collections.abc import Callable
+from pathlib import Path
 from types import FrameType, TracebackType
 from typing import TYPE_CHECKING, Any
+
+from .output import Reply
 
 if TYPE_CHECKING:
     from ..training.tune import Hooks
@@ -51,3 +55,16 @@ class Interruption:
         if self.requested or not (self.under_way or self._waits):
             raise KeyboardInterrupt
         self.requested = True
+
+
+def resumable(folder: Path, work: Callable[[Hooks], Reply]) -> Reply:
+    """Do work that writes beside a folder too, one run at a time. If it is interrupted, say how to resume."""
+    from .._system.run_lock import held
+    from ..training.tune import Interrupted
+
+    with held([folder]), Interruption() as interruption:
+        try:
+            return work(interruption.hooks())
+        except (Interrupted, KeyboardInterrupt):
+            text = f"stopped; what is done is saved beside {folder}. To resume, run the same command"
+            return Reply({"interrupted": True, "output": str(folder)}, text, code=130)

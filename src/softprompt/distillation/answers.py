@@ -16,10 +16,11 @@ from ..errors import SoftPromptError
 from ..lm.base import LanguageModel
 from ..lm.loading import fingerprint
 from ..training.teacher_encoder import TeacherEncoder
-from . import kept_rows
 from .beginnings import Beginnings
+from .kept_rows import KeptRows
 from .requests import Request
 
+TEACHER = "teacher"  # the field that names the teacher of an answer
 Answer = dict[str, Any]  # a request with answer, complete, limit (tokens), and a name of the teacher
 
 
@@ -29,13 +30,15 @@ def answers(
     """Return the teacher's greedy answers, in the order of the requests.
 
     Those that `file` holds of the same teacher are not computed again. The others are added to it as they are
-    written, so that a run that was killed resumes. An answer that reached `task.max_new_tokens` is not
-    complete: it is learned up to there, without an end.
+    written, so that a run that was killed resumes; answers of another teacher are set aside. An answer that
+    reached `task.max_new_tokens` is not complete: it is learned up to there, without an end.
     """
     requests = with_chunks(teacher, requests)
     known = known_answers(recipe, lm, teacher, requests, file)
     missing = [row for row in requests if row["request"] not in known]
-    facts = {"limit": recipe.task.max_new_tokens, "teacher": _identity(recipe, lm)}
+    kept = KeptRows(file, TEACHER, _identity(recipe, lm))
+    kept.settle()
+    facts = {"limit": recipe.task.max_new_tokens, TEACHER: kept.value}
     writer = Beginnings(lm)
     with task("the teacher's answers", len(missing)) as progress:
         done = 0
@@ -46,7 +49,7 @@ def answers(
                     complete = any(token in lm.ends for token in ids)
                     answer = {"answer": teacher.decode(ids), "complete": complete, **facts}
                     known[group[i]["request"]] = {**group[i], **answer}
-                kept_rows.write(file, known.values())
+                kept.write(known.values())
                 done += len(rows)
                 progress.at(done)
     return [{**known[row["request"]], **row} for row in requests]
@@ -60,8 +63,8 @@ def known_answers(
     chunks = {} if teacher.is_whole else {row["request"]: row.get("chunk") for row in requests}
     return {
         request: row
-        for request, row in kept_rows.read(file).items()
-        if row.setdefault("teacher", identity) == identity
+        for request, row in KeptRows(file, TEACHER, identity).read().items()
+        if row.setdefault(TEACHER, identity)
         and isinstance(row.get("answer"), str)
         and (row.setdefault("complete", True) or row.get("limit", 0) >= most)
         and chunks.get(request) in (None, row.get("chunk"))

@@ -11,7 +11,6 @@ import copy
 import json
 import math
 import statistics
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -36,6 +35,7 @@ from ..training.run import Hooks, Run
 from ..training.tune import tune
 from ..tuned import Tuned
 from .demonstration_rows import Rows, read, split
+from .elapsed import Elapsed
 from .first_token import seconds_to_first_token
 from .run import seconds_before
 
@@ -106,30 +106,32 @@ def distil_demonstrations(
     rows to measure on in their place. Without either, some of the demonstrations are kept apart.
     Raises SoftPromptError for rows that cannot be used.
     """
-    hooks, started = hooks or Hooks(), time.perf_counter()
-    folder = Path(f"{recipe.output}-distill")
+    hooks, folder = hooks or Hooks(), Path(f"{recipe.output}-distill")
     methods.check_options(recipe.method.name, recipe.method.options())
     check_room(recipe, restart=restart, overwrite=overwrite)
     rows = split(read(recipe, requests, measured), recipe.train.seed, template_of(recipe))
-    if lm is None:
-        hooks.stage(f"loading {recipe.model} …")
-        lm = load_base(recipe)
-    answered = (0, len(rows.unanswered))
-    if rows.unanswered:
-        hooks.stage("the model answers the requests without a target, with the demonstrations in context")
-        written = _answers(recipe, lm, rows)
-        write_text(folder / ANSWERS, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in written))
-        answered = (len(written), len(rows.unanswered))
-        rows = replace(rows, train=[*rows.train, *written])
-    prepared = _prepared(recipe, lm, rows)
-    untrained = copy.deepcopy(prepared.method)
-    run = tune(prepared, hooks=hooks, restart=restart, overwrite=overwrite, text_rows=0)
-    hooks.stage("measuring on the rows that were kept apart")
-    shown = 1 + max(e.demonstration for e in prepared.train if e.demonstration is not None)
-    ways, first_token = _measured(run.prepared, untrained, rows, shown)
-    seconds = time.perf_counter() - started
+    with Elapsed(folder, recipe, restart=restart, overwrite=overwrite) as elapsed:
+        if lm is None:
+            hooks.stage(f"loading {recipe.model} …")
+            lm = load_base(recipe)
+        answered = (0, len(rows.unanswered))
+        if rows.unanswered:
+            hooks.stage("the model answers the requests without a target, with the demonstrations in context")
+            written = _answers(recipe, lm, rows)
+            write_text(
+                folder / ANSWERS, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in written)
+            )
+            answered = (len(written), len(rows.unanswered))
+            rows = replace(rows, train=[*rows.train, *written])
+        prepared = _prepared(recipe, lm, rows)
+        untrained = copy.deepcopy(prepared.method)
+        run = tune(prepared, hooks=hooks, restart=restart, overwrite=overwrite, text_rows=0)
+        hooks.stage("measuring on the rows that were kept apart")
+        shown = 1 + max(e.demonstration for e in prepared.train if e.demonstration is not None)
+        ways, first_token = _measured(run.prepared, untrained, rows, shown)
+        seconds = elapsed.stop(count=not run.was_finished)
     if run.was_finished:  # then this call has trained nothing
-        seconds = seconds_before(folder / REPORT) or run.outcome.seconds
+        seconds = seconds_before(folder / REPORT) or seconds or run.outcome.seconds
     result = TunedDemonstrations(run, ways, first_token, shown, answered, seconds, folder)
     write_text(folder / REPORT, json.dumps(result.report(), indent=2, ensure_ascii=False) + "\n")
     return result

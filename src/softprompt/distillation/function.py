@@ -81,29 +81,22 @@ def distill(
     tree["model"] = loaded.origin.recipe(loaded.name)
     tree["method"] = chosen if chosen["name"] != tree["method"]["name"] else tree["method"] | chosen
     recipe = recipe_from_dict(tree, method_option_names=methods.option_names())
-    options = {"field": field, "count": count, "lm": loaded, "hooks": hooks}
+    options = {"field": field, "count": count, "lm": loaded, "hooks": hooks, "any_method": method is None}
+    options |= {"restart": restart, "overwrite": overwrite}
     if isinstance(text, Mapping):
         refuse_for_several({"measure": measure, "time": time, "vectors=auto": vectors == AUTO or None})
         refuse_for_several({"seeds": seeds, "price_hour": price_hour})
         with shown(progress):
-            return distil_several(
-                recipe, requests, apart=apart, restart=restart, overwrite=overwrite, **options
-            )
+            return distil_several(recipe, requests, apart=apart, **options)
     with shown(progress):
         return distil(
             recipe,
             requests,
             measured=measure,
-            field=field,
-            count=count,
-            lm=loaded,
-            hooks=hooks,
-            restart=restart,
-            overwrite=overwrite,
-            any_method=method is None,
             seeds=seeds,
             price_hour=price_hour,
             seconds=time,
+            **options,
         )
 
 

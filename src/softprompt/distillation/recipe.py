@@ -8,7 +8,7 @@ from typing import Any
 from .. import methods
 from .._system.notes import note
 from ..config.schema import Recipe
-from ..config.sections.model import MethodConfig
+from ..config.sections.model import KEEP, MethodConfig
 from ..errors import SoftPromptError
 from ..lm.base import LanguageModel
 
@@ -42,8 +42,17 @@ def check_base(recipe: Recipe) -> None:
         )
 
 
-def soft_tokens_instead(recipe: Recipe, lm: LanguageModel) -> Recipe:
-    """Return the recipe with soft tokens in place of a prefix, which the model refuses."""
+def with_keep(recipe: Recipe) -> Recipe:
+    """Return the recipe with the share of general text that is the default where a text is distilled."""
+    if recipe.train.keep is not None:
+        return recipe
+    return recipe.model_copy(update={"train": recipe.train.model_copy(update={"keep": KEEP})})
+
+
+def with_fitting_method(recipe: Recipe, lm: LanguageModel) -> Recipe:
+    """Return the recipe with soft tokens in place of a prefix where the model refuses one."""
+    if "prefix" not in lm.spec.limits:
+        return recipe
     reason = lm.spec.limits["prefix"]
     note(f"the vectors are soft tokens ({SOFT}): a {lm.spec.family} model takes no prefix, because {reason}")
     options: dict[str, Any] = {"length": recipe.method.options().get("length", 64), "placement": "before"}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,9 +12,8 @@ from .. import methods
 from .._system.files import write_text
 from .._system.progress import follower
 from ..artifacts.artifact import MANIFEST
-from ..build import teacher_text
+from ..build import teacher_text, with_texts
 from ..config.schema import Recipe
-from ..config.sections.model import KEEP
 from ..errors import SoftPromptError
 from ..evaluation.evaluator import evaluator_of
 from ..lm.base import LanguageModel
@@ -28,9 +26,10 @@ from ..training.teacher_encoder import TeacherEncoder
 from ..tuned import Tuned
 from . import pace, vectors
 from .answers import Answer, answers, known_answers, usable, with_chunks
+from .elapsed import Elapsed
 from .measure import Figures, measure
 from .parts import part_of
-from .recipe import check_base, soft_tokens_instead
+from .recipe import check_base, with_fitting_method, with_keep
 from .requests import (
     LEAST,
     LEAST_MEASURED,
@@ -118,64 +117,50 @@ def distil(
     machine costs: the report then has prices too.
     Raises SoftPromptError for a text or requests that cannot be used, and for a text that changes nothing.
     """
-    hooks, started = hooks or Hooks(), time.perf_counter()
-    folder = Path(f"{recipe.output}-distill")
+    hooks, folder = hooks or Hooks(), Path(f"{recipe.output}-distill")
     check_arguments(requests, measured, field=field, count=count)
     auto = vectors.is_auto(recipe)
     vectors.check_time(seconds, auto=auto, seeds=seeds)
     seeds = number_of_seeds(recipe, 1 if auto else seeds)
-    _check(
-        vectors.as_kept(recipe) if auto else recipe,
-        seeds,
-        restart=restart,
-        overwrite=overwrite,
-        any_method=any_method,
-    )
-    if recipe.train.keep is None:
-        recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update={"keep": KEEP})})
+    anew = {"restart": restart, "overwrite": overwrite}
+    recipe = _checked(recipe)
+    is_decided = not any_method and not is_open(recipe)  # else the model decides what the recipe is
+    if is_decided:
+        _check_room(recipe, **anew)
     rows = None if requests is None else read_requests(requests, field)
     apart = None if measured is None else read_requests(measured, field, LEAST_MEASURED)
-    if lm is None:
-        hooks.stage(f"loading {recipe.model} …")
-        lm = load_base(recipe)
-    if any_method and "prefix" in lm.spec.limits:
-        recipe = soft_tokens_instead(recipe, lm)
-    teacher = TeacherEncoder(recipe, lm, PROMPTS)
-    recipe = with_start(recipe, lm, [teacher])
-    kept = vectors.as_kept(recipe) if auto else as_kept(recipe, seeds)
-    check_room(kept, restart=restart, overwrite=overwrite)
-    count = count or COUNTS.get(recipe.teacher.role, 96)
-    pace_of: dict[str, Any] = {"seeds": seeds}
-    if auto:
-        pace_of |= {"lengths": vectors.lengths_for(len(lm.text_ids(teacher.text))), "limit": seconds}
-    _say_how_long(
-        recipe, lm, teacher, hooks, folder, rows, apart, count, fresh=restart or overwrite, **pace_of
-    )
-    if rows is None:
-        hooks.stage(f"the model writes {count} requests")
-        rows = self_study(recipe, lm, teacher, count, folder / SELF_STUDY)
-    rows = without_measured(rows, apart or [])
-    hooks.stage("the teacher answers the requests")
-    written = answers(recipe, lm, teacher, [*rows, *(apart or [])], folder / REQUESTS)
-    train, dev, test = _split(recipe, teacher, written, apart)
-    options: dict[str, Any] = {"lm": lm, "rows": train, "dev_rows": dev, "check": _check_effect}
-    options |= {"hooks": hooks, "restart": restart, "overwrite": overwrite}
-    curve: list[vectors.Point] = []
-    if auto:
-        tokens = len(lm.text_ids(teacher.text))
-        run, curve = vectors.train_candidates(recipe, tokens, seconds=seconds, **options)
-        runs = [run]
-    else:
-        runs = train_seeds(recipe, seeds, **options)
-    seconds = time.perf_counter() - started
-    if all(run.was_finished for run in runs):  # then this call has trained nothing
-        seconds = seconds_before(folder / REPORT) or sum(run.outcome.seconds for run in runs)
+    with Elapsed(folder, recipe, **anew) as elapsed:
+        if lm is None:
+            hooks.stage(f"loading {recipe.model} …")
+            lm = load_base(recipe)
+        if any_method:
+            recipe = with_fitting_method(recipe, lm)
+        teacher = TeacherEncoder(recipe, lm, PROMPTS)
+        recipe = with_start(recipe, lm, [teacher])
+        if not is_decided:
+            _check_room(recipe, **anew)
+        work = _Work(recipe, lm, teacher, folder, rows, apart, count)
+        lengths = vectors.lengths_for(teacher.text_tokens) if auto else []
+        if follower() is not None and (restart or overwrite or not (Path(recipe.output) / MANIFEST).exists()):
+            hooks.stage("measuring how long it will take …")
+            hooks.stage(f"it takes {work.expected(seeds=seeds, lengths=lengths, limit=seconds)}")
+        written, (train, dev, test) = work.answered(hooks)
+        options: dict[str, Any] = {"lm": lm, "rows": train, "dev_rows": dev, "check": _check_effect}
+        options |= {"hooks": hooks, **anew}
+        if auto:
+            runs, curve = vectors.train_candidates(recipe, lengths, seconds=seconds, **options)
+        else:
+            runs, curve = train_seeds(recipe, seeds, **options), []
+        was_finished = all(run.was_finished for run in runs)  # then this call has trained nothing
+        took = elapsed.stop(count=not was_finished)
+    if was_finished:
+        took = seconds_before(folder / REPORT) or took or sum(run.outcome.seconds for run in runs)
     hooks.stage("measuring on the requests that were kept apart")
     comparison = measure(
         runs,
         test,
         folder,
-        seconds=seconds,
+        seconds=took,
         answered=(sum(bool(row["complete"]) for row in written), len(written)),
         leakage=leakage_of(runs[0]),
         price_hour=price_hour,
@@ -185,36 +170,60 @@ def distil(
     return result
 
 
-def _say_how_long(
-    recipe: Recipe,
-    lm: LanguageModel,
-    teacher: TeacherEncoder,
-    hooks: Hooks,
-    folder: Path,
-    rows: Sequence[Request] | None,
-    apart: Sequence[Request] | None,
-    count: int,
-    *,
-    fresh: bool,
-    **pace_of: Any,
-) -> None:
-    """Say what the work that is left will take, where somebody reads it and the run is not finished."""
-    if follower() is None or ((Path(recipe.output) / MANIFEST).exists() and not fresh):
-        return
-    hooks.stage("measuring how long it will take …")
-    writes = left_to_write(teacher, count, folder / SELF_STUDY) if rows is None else 0
-    wanted = (count if rows is None else len(rows)) + len(apart or ())
-    given = with_chunks(teacher, [*(rows or []), *(apart or [])])
-    known = known_answers(recipe, lm, teacher, given, folder / REQUESTS)
-    answered = sum(row["request"] in known for row in given) if rows is not None else len(known)
-    answers_left = max(0, wanted - answered)
-    texts = [row["request"] for row in given]
-    numbers = {"wanted": wanted, "writes": writes, "answers": answers_left, **pace_of}
-    hooks.stage(f"it takes {pace.expected(recipe, lm, teacher, texts, **numbers)}")
+@dataclass(frozen=True)
+class _Work:
+    """What comes before the training: the model writes requests, and its teacher answers them."""
+
+    recipe: Recipe
+    lm: LanguageModel
+    teacher: TeacherEncoder
+    folder: Path
+    rows: Sequence[Request] | None  # None: the model writes them
+    apart: Sequence[Request] | None  # that are only measured on
+    count: int | None
+
+    @property
+    def number(self) -> int:
+        """Return how many requests the model writes where none are given."""
+        return self.count or COUNTS.get(self.recipe.teacher.role, 96)
+
+    def answered(self, hooks: Hooks) -> tuple[list[Answer], list[list[Answer]]]:
+        """Return all answers of the teacher, and those to train on, to choose by, and to measure on."""
+        rows = self.rows
+        if rows is None:
+            hooks.stage(f"the model writes {self.number} requests")
+            rows = self_study(self.recipe, self.lm, self.teacher, self.number, self.folder / SELF_STUDY)
+        rows = without_measured(rows, self.apart or [])
+        hooks.stage("the teacher answers the requests")
+        every = [*rows, *(self.apart or [])]
+        written = answers(self.recipe, self.lm, self.teacher, every, self.folder / REQUESTS)
+        return written, _split(self.recipe, self.teacher, written, self.apart)
+
+    def expected(self, **numbers: Any) -> pace.Expected:
+        """Return what the work that is left will take."""
+        rows, wanted = [*(self.rows or []), *(self.apart or [])], len(self.apart or ())
+        wanted += self.number if self.rows is None else len(self.rows)
+        known = known_answers(
+            self.recipe,
+            self.lm,
+            self.teacher,
+            given := with_chunks(self.teacher, rows),
+            self.folder / REQUESTS,
+        )
+        done = len(known) if self.rows is None else sum(row["request"] in known for row in given)
+        writes = 0
+        if self.rows is None:
+            writes = left_to_write(self.teacher, self.number, self.folder / SELF_STUDY)
+        numbers |= {"wanted": wanted, "writes": writes, "answers": max(0, wanted - done)}
+        texts = [row["request"] for row in given]
+        return pace.expected(self.recipe, self.lm, self.teacher, texts, **numbers)
 
 
-def _check(recipe: Recipe, seeds: int, *, restart: bool, overwrite: bool, any_method: bool) -> None:
-    """Raise SoftPromptError for what can be known before a model is loaded and answers requests."""
+def _checked(recipe: Recipe) -> Recipe:
+    """Return the recipe with its text and the default of `train.keep`.
+
+    Raises SoftPromptError for what can be known before a model is loaded and answers requests.
+    """
     if recipe.task.objective != "distil":
         raise SoftPromptError(
             "the recipe does not distil a text",
@@ -222,10 +231,15 @@ def _check(recipe: Recipe, seeds: int, *, restart: bool, overwrite: bool, any_me
             fix="task: {objective: distil} with teacher: {file: system.txt}; or softprompt tune",
         )
     check_base(recipe)
-    teacher_text(recipe)  # a text that cannot be used is an error here
-    methods.check_options(recipe.method.name, recipe.method.options())
-    if not any_method and not is_open(recipe):  # else the model decides what the recipe is
-        check_room(as_kept(recipe, seeds), restart=restart, overwrite=overwrite)
+    of_kept = vectors.as_kept(recipe) if vectors.is_auto(recipe) else recipe
+    methods.check_options(of_kept.method.name, of_kept.method.options())
+    return with_keep(with_texts(recipe))
+
+
+def _check_room(recipe: Recipe, *, restart: bool, overwrite: bool) -> None:
+    """Raise SoftPromptError where the output folder holds another result than one of this recipe's runs."""
+    kept = vectors.as_kept(recipe) if vectors.is_auto(recipe) else as_kept(recipe)
+    check_room(kept, restart=restart, overwrite=overwrite)
 
 
 def _split(

@@ -7,22 +7,19 @@ own beside the output folder, so that an interrupted run resumes, and the best i
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from .._system.notes import note
-from ..artifacts import artifact as artifacts
-from ..artifacts import manifest as manifests
-from ..artifacts.manifest import MANIFEST
 from ..config.schema import Recipe
 from ..errors import SoftPromptError
 from ..lm.base import LanguageModel
-from ..training.output_folder import make_room, of_this_run
 from ..training.prepare import Prepared, prepare
 from ..training.run import Hooks, Run
-from ..training.tune import not_finite, tune, tune_many
+from ..training.tune import not_finite, tune_many
+from .output import keep_beside, saved_as, setting_of
 
+SEED = "train.seed"
 SEEDS = 3  # as many as a comparison trains
 
 
@@ -43,16 +40,15 @@ def number_of_seeds(recipe: Recipe, asked_for: int | None) -> int:
     return asked_for
 
 
-def as_kept(recipe: Recipe, seeds: int) -> Recipe:
-    """Return the recipe with the seed whose vectors the output folder holds, if it is one of these seeds."""
-    file, first = Path(recipe.output) / MANIFEST, recipe.train.seed
-    if seeds == 1 or not file.exists():
-        return recipe
-    try:
-        kept = manifests.read(file).get("identity", {}).get("settings", {}).get("train.seed")
-    except SoftPromptError:  # a damaged folder is reported by the check that follows
-        return recipe
-    return recipe.with_settings({"train.seed": kept}) if kept in range(first, first + seeds) else recipe
+def as_kept(recipe: Recipe) -> Recipe:
+    """Return the recipe with the seed whose vectors the output folder holds: another is no other recipe."""
+    kept = setting_of(Path(recipe.output), SEED)
+    return recipe if kept is None else with_seed(recipe, kept)
+
+
+def with_seed(recipe: Recipe, seed: int) -> Recipe:
+    """Return the recipe with another seed."""
+    return recipe.model_copy(update={"train": recipe.train.model_copy(update={"seed": seed})})
 
 
 def train_seeds(
@@ -69,32 +65,27 @@ def train_seeds(
 ) -> list[Run]:
     """Train `seeds` seeds from `train.seed` on, and return their runs, the one that is kept first.
 
-    `check` is called with what was prepared before anything is trained. A seed whose loss is not finite is
-    left out, with a note. Raises SoftPromptError where that happens to all of them.
+    Seeds that were trained before are used as they are. `check` is called with what was prepared before
+    anything is trained. A seed whose loss is not finite is left out, with a note. Raises SoftPromptError
+    where that happens to all of them.
     """
-    options: dict[str, Any] = {
-        "hooks": hooks,
-        "restart": restart,
-        "overwrite": overwrite,
-        "text_rows": 0,
-    }
-    if seeds == 1:
-        prepared = prepare(recipe, lm=lm, rows=rows, dev_rows=dev_rows)
-        check(prepared)
-        return [tune(prepared, **options)]
-    prepared_runs: list[Prepared] = []
+    folder, prepared_runs = Path(recipe.output), list[Prepared]()
     for seed in range(recipe.train.seed, recipe.train.seed + seeds):
-        of_seed = recipe.with_settings({"train.seed": seed, "output": f"{recipe.output}-distill/seed-{seed}"})
+        of_seed = with_seed(recipe, seed).model_copy(update={"output": str(_place(folder, seed))})
         prepared_runs.append(prepare(of_seed, lm=lm, rows=rows, dev_rows=dev_rows))
         if len(prepared_runs) == 1:
             check(prepared_runs[0])
-    runs = tune_many(prepared_runs, **options)
+    if not (restart or overwrite) and (kept := setting_of(folder, SEED)) is not None:
+        asked = {run.recipe.train.seed: run for run in prepared_runs}
+        run = asked.get(kept) or prepare(with_seed(recipe, kept), lm=lm, rows=rows, dev_rows=dev_rows)
+        keep_beside(folder, _place(folder, kept), run)
+    runs = tune_many(prepared_runs, hooks=hooks, restart=restart, overwrite=overwrite, text_rows=0)
     finite = finite_of(runs)
     if lost := [str(seed_of(run)) for run in runs if run.outcome.stopped == "nan"]:
         note(f"the loss was not finite with seed {', '.join(lost)}: left out of the report")
     best = max(finite, key=lambda run: run.key)
-    kept = saved_as(best, Path(recipe.output), restart=restart, overwrite=overwrite)
-    return [kept, *(run for run in finite if run is not best)]
+    first = saved_as(best, folder, SEED, restart=restart, overwrite=overwrite)
+    return [first, *(run for run in finite if run is not best)]
 
 
 def finite_of(runs: Sequence[Run]) -> list[Run]:
@@ -110,17 +101,6 @@ def seed_of(run: Run) -> int:
     return run.prepared.recipe.train.seed
 
 
-def saved_as(run: Run, folder: Path, *, restart: bool, overwrite: bool) -> Run:
-    """Save the vectors of a run in another folder; nothing is written where they are there already."""
-    recipe = run.prepared.recipe.model_copy(update={"output": str(folder)})
-    prepared = replace(run.prepared, recipe=recipe)
-    if run.was_finished and not overwrite:
-        saved = of_this_run(folder, prepared.identity())
-        if saved is not None:
-            return replace(run, prepared=prepared, artifact=saved)
-    make_room(folder, restart=restart, overwrite=overwrite)
-    left_out = ("schema", "files", "positions", "distribution")
-    content = {key: value for key, value in run.artifact.manifest.items() if key not in left_out}
-    content["recipe"] = recipe.recorded().to_dict()
-    saved = artifacts.save(folder, prepared.method, prepared.lm, content)
-    return replace(run, prepared=prepared, artifact=saved)
+def _place(folder: Path, seed: int) -> Path:
+    """Return the folder of one seed, beside the output folder."""
+    return Path(f"{folder}-distill") / f"seed-{seed}"

@@ -12,7 +12,6 @@ import json
 from collections.abc import Mapping, Sequence
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -25,10 +24,12 @@ from ..data.example import Example
 from ..errors import SoftPromptError
 from ..lm.base import LanguageModel
 from ..training.teacher_encoder import TeacherEncoder
-from . import kept_rows, wordings
+from . import wordings
 from .beginnings import Beginnings
+from .kept_rows import KeptRows
 from .requests import LEAST, Request
 
+TEXT = "text"  # the field that holds the hash of the text that a request is about
 MOST_TOKENS = 48  # of a request
 AT_ONCE = 16  # requests
 ROUNDS = 4  # times as many attempts as requests are wanted
@@ -45,13 +46,11 @@ def self_study(
     them as they are, and writes more only where more are asked for or the file is not finished. Rows of
     another text are not used. Raises SoftPromptError where the model writes too few that differ.
     """
-    text, state = text_hash(teacher.text), _state(file)
-    known = kept_rows.read(file)
-    written = {request: row for request, row in known.items() if row.get("text", text) == text}
-    if state.get("text") != text:
-        state = {"text": text, "attempts": 0, "finished": 0}
-    if state["finished"] < count:
-        _write(recipe, lm, teacher, count, file, written, state)
+    kept = KeptRows(file, TEXT, text_hash(teacher.text))
+    kept.settle()
+    written = kept.read()
+    if _state(kept)["finished"] < count:
+        _write(recipe, lm, teacher, count, kept, written)
     rows = _first(written, count)
     kinds = len({row.get("wording", row["request"]) for row in rows})
     if len(rows) < LEAST or kinds < 3:
@@ -65,10 +64,8 @@ def self_study(
 
 def left_to_write(teacher: TeacherEncoder, count: int, file: Path) -> int:
     """Return how many of `count` requests about the text are not in the file yet."""
-    state = _state(file)
-    if state.get("text") != text_hash(teacher.text):
-        return count
-    return 0 if state["finished"] >= count else max(0, count - len(kept_rows.read(file)))
+    kept = KeptRows(file, TEXT, text_hash(teacher.text))
+    return 0 if _state(kept)["finished"] >= count else max(0, count - len(kept.read()))
 
 
 def prompts(teacher: TeacherEncoder, count: int, attempt: int) -> tuple[int, list[tuple[str, str]]]:
@@ -99,15 +96,14 @@ def _write(
     lm: LanguageModel,
     teacher: TeacherEncoder,
     count: int,
-    file: Path,
+    kept: KeptRows,
     written: dict[str, Request],
-    state: dict[str, Any],
 ) -> None:
     """Let the model write until there are `count` requests, or all attempts are made."""
     if count < len(teacher.chunks):
         note(f"{count} requests ask about {count} of the document's {len(teacher.chunks)} chunks; --count")
     attempts = -(-ROUNDS * count // at_once(teacher, count))
-    writer = Beginnings(lm)
+    writer, state = Beginnings(lm), _state(kept)
     with task("requests that the model writes", count) as progress, torch.random.fork_rng():
         for attempt in range(state["attempts"], attempts):
             if len(written) >= count:
@@ -121,17 +117,17 @@ def _write(
                     text = _cleaned(teacher.decode(ids))
                     if any(token in lm.ends for token in ids) and text:
                         kind, wording = chosen[i]
-                        facts = {"kind": kind, "wording": wording, **about, "text": state["text"]}
+                        facts = {"kind": kind, "wording": wording, **about, TEXT: kept.value}
                         written.setdefault(text, {"request": text, **facts})
-            kept_rows.write(file, _first(written, count))
-            _keep(file, state | {"attempts": attempt + 1})
+            kept.write(_first(written, count))
+            _keep(kept, state | {"attempts": attempt + 1})
             progress.at(min(count, len(written)))
-    _keep(file, state | {"finished": count, "attempts": attempts})
+    _keep(kept, state | {"finished": count, "attempts": attempts})
 
 
 def _first(written: Mapping[str, Request], count: int) -> list[Request]:
     """Return the first `count` requests that the model wrote, and all that a person added."""
-    ours = [request for request, row in written.items() if "text" in row]
+    ours = [request for request, row in written.items() if TEXT in row]
     left_out = set(ours[count:])
     return [row for request, row in written.items() if request not in left_out]
 
@@ -142,14 +138,21 @@ def _cleaned(text: str) -> str:
     return next((line for line in lines if len(line.split()) > 2 and not line.endswith(":")), "")
 
 
-def _state(file: Path) -> dict[str, Any]:
-    """Read how far the file of requests is: text's hash, attempts, finished count."""
+def _state(kept: KeptRows) -> dict[str, int]:
+    """Read how far the requests about a text are: attempts, and the count that was finished."""
+    return _states(kept.file).get(kept.value, {"attempts": 0, "finished": 0})
+
+
+def _keep(kept: KeptRows, state: dict[str, int]) -> None:
+    states = _states(kept.file) | {kept.value: state}
+    write_text(_beside(kept.file), json.dumps(states) + "\n")
+
+
+def _states(file: Path) -> dict[str, dict[str, int]]:
+    """Read the states of all texts, by the text's hash."""
     beside = _beside(file)
-    return json.loads(beside.read_text(encoding="utf-8")) if beside.exists() else {}
-
-
-def _keep(file: Path, state: dict[str, Any]) -> None:
-    write_text(_beside(file), json.dumps(state) + "\n")
+    states = json.loads(beside.read_text(encoding="utf-8")) if beside.exists() else {}
+    return {states.pop(TEXT): states} if TEXT in states else states  # an earlier version kept one
 
 
 def _beside(file: Path) -> Path:

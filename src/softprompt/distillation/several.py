@@ -7,7 +7,7 @@ beside their own, so that several can be attached at once (see `training.togethe
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,9 +17,8 @@ import torch
 from .. import methods
 from .._system.files import write_text
 from ..artifacts.prompt_names import path_of
-from ..build import teacher_texts
+from ..build import teacher_texts, with_texts
 from ..config.schema import Recipe
-from ..config.sections.model import KEEP
 from ..data.row import Row
 from ..data.sources import read_rows
 from ..errors import SoftPromptError
@@ -36,7 +35,7 @@ from ..training.teacher_encoder import TeacherEncoder
 from ..training.teachers import taught_by_prompt
 from ..training.tune import tune_many
 from .answers import Answer, answers
-from .recipe import LR, check_base
+from .recipe import LR, check_base, with_fitting_method, with_keep
 from .requests import check_arguments, read_requests
 from .run import COUNTS, LEAST_EFFECT, PROBED, PROMPTS, REPORT, REQUESTS, SELF_STUDY, Requests, _split
 from .self_study import self_study
@@ -91,25 +90,34 @@ def distil_several(
     hooks: Hooks | None = None,
     restart: bool = False,
     overwrite: bool = False,
+    any_method: bool = False,
 ) -> Several:
     """Distil each of `teacher.texts` into a prompt, and measure the prompts alone and attached together.
 
     Requests that name a text (in the field `name`) are about it; without names, each text gets all of them.
-    Without requests the model writes `count` for each text. With `apart` each prompt is trained alone, and
-    saved in a folder of its own in the recipe's output.
+    Without requests the model writes `count` for each text. With `any_method` a model that takes no prefix
+    gets soft tokens instead. With `apart` each prompt is trained alone, and saved in a folder of its own in
+    the recipe's output.
     Raises SoftPromptError for texts, requests or a method that cannot be used.
     """
     hooks, folder = hooks or Hooks(), Path(f"{recipe.output}-distill")
     check_arguments(requests, field=field, count=count)
-    if recipe.train.keep is None:
-        recipe = recipe.model_copy(update={"train": recipe.train.model_copy(update={"keep": KEEP})})
-    texts = _checked(recipe, apart, restart=restart, overwrite=overwrite)
+    anew = {"restart": restart, "overwrite": overwrite}
+    recipe = with_keep(with_texts(recipe))
+    texts = _checked(recipe, apart)
+    is_decided = not any_method and not is_open(recipe)  # else the model decides what the recipe is
+    if is_decided:
+        _check_room(recipe, texts, apart, **anew)
     given = None if requests is None else _by_name(requests, tuple(texts), field)
     if lm is None:
         hooks.stage(f"loading {recipe.model} …")
         lm = load_base(recipe)
+    if any_method:
+        recipe = with_fitting_method(recipe, lm)
     teachers = [TeacherEncoder(_alone(recipe, name, apart=True), lm, PROMPTS) for name in texts]
     recipe = with_start(recipe, lm, teachers)
+    if not is_decided:
+        _check_room(recipe, texts, apart, **anew)
     parts: dict[str, list[list[Answer]]] = {}
     for name, teacher in zip(texts, teachers, strict=True):
         alone, place = _alone(recipe, name, apart=True), folder / path_of(name)
@@ -141,7 +149,7 @@ def distil_several(
     return result
 
 
-def _checked(recipe: Recipe, apart: bool, *, restart: bool, overwrite: bool) -> dict[str, str]:
+def _checked(recipe: Recipe, apart: bool) -> dict[str, str]:
     """Return the texts. Raises SoftPromptError for what can be known before a model is loaded."""
     check_base(recipe)
     texts = teacher_texts(recipe)
@@ -160,11 +168,13 @@ def _checked(recipe: Recipe, apart: bool, *, restart: bool, overwrite: bool) -> 
     methods.check_options(recipe.method.name, recipe.method.options())
     if recipe.train.together is not True and int(recipe.train.together) > len(texts):
         together.check_count(int(recipe.train.together), tuple(texts))
-    if is_open(recipe):  # then the model decides what the recipe is
-        return texts
-    for alone in [_alone(recipe, name, apart=True) for name in texts] if apart else [recipe]:
-        check_room(alone, restart=restart, overwrite=overwrite)
     return texts
+
+
+def _check_room(recipe: Recipe, names: Iterable[str], apart: bool, *, restart: bool, overwrite: bool) -> None:
+    """Raise SoftPromptError where an output folder holds the result of another recipe."""
+    for alone in [_alone(recipe, name, apart=True) for name in names] if apart else [recipe]:
+        check_room(alone, restart=restart, overwrite=overwrite)
 
 
 def _alone(recipe: Recipe, name: str, *, apart: bool) -> Recipe:

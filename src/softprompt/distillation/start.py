@@ -30,7 +30,7 @@ def with_start(recipe: Recipe, lm: LanguageModel, teachers: Sequence[TeacherEnco
     """
     if not is_open(recipe):
         return recipe
-    shortest, length = min(len(lm.text_ids(t.text)) for t in teachers), _options(recipe)["length"]
+    shortest, length = min(t.text_tokens for t in teachers), _options(recipe)["length"]
     if not all(t.is_whole for t in teachers) or (length != AUTO and length > shortest):
         return recipe
     if why := refusal(lm, teachers[0].text):

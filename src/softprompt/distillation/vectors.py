@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from .. import methods
-from ..artifacts import manifest as manifests
-from ..artifacts.manifest import MANIFEST
 from ..config.schema import Recipe
 from ..errors import SoftPromptError
 from ..evaluation.evaluator import evaluator_of
@@ -25,9 +23,11 @@ from ..training.prepare import Prepared, prepare
 from ..training.run import Hooks, Run
 from ..training.tune import tune_many
 from .measure import share_kept
-from .seeds import finite_of, saved_as
+from .output import keep_beside, saved_as, setting_of
+from .seeds import finite_of
 
 AUTO = "auto"
+LENGTH = "method.length"
 CANDIDATES = (1, 4, 16, 64, 256)
 
 
@@ -65,8 +65,7 @@ def lengths_for(tokens: int) -> list[int]:
 
 def as_kept(recipe: Recipe) -> Recipe:
     """Return the recipe with the number of vectors that its output folder holds, or with the default."""
-    file = Path(recipe.output) / MANIFEST
-    length = manifests.read(file)["options"].get("length") if file.exists() else None
+    length = setting_of(Path(recipe.output), LENGTH)
     return with_length(recipe, length if length in CANDIDATES else 64)
 
 
@@ -78,7 +77,7 @@ def smallest(points: Sequence[Point]) -> Point:
 
 def train_candidates(
     recipe: Recipe,
-    tokens: int,
+    lengths: Sequence[int],
     *,
     seconds: float | None,
     lm: LanguageModel,
@@ -88,20 +87,22 @@ def train_candidates(
     hooks: Hooks,
     restart: bool = False,
     overwrite: bool = False,
-) -> tuple[Run, list[Point]]:
-    """Train the candidates that are not longer than the text, and return the kept run and all points.
+) -> tuple[list[Run], list[Point]]:
+    """Train so many vectors each, and return the kept run, as a list, and all points.
 
-    `tokens` are those of the text. After `seconds` of training all end where they are. `check` is called with
+    After `seconds` of training all end where they are. `check` is called with
     what was prepared first. Raises SoftPromptError where no loss is finite.
     """
-    lengths = lengths_for(tokens)
+    folder = Path(recipe.output)
     prepared: list[Prepared] = []
     for length in lengths:
-        place = {"output": f"{recipe.output}-distill/vectors-{length}"}
+        place = {"output": str(_place(folder, length))}
         of_length = with_length(recipe, length).model_copy(update=place)
         prepared.append(prepare(of_length, lm=lm, rows=rows, dev_rows=dev_rows))
         if length == lengths[0]:
             check(prepared[0])
+    if not (restart or overwrite) and (length := setting_of(folder, LENGTH)) in lengths:
+        keep_beside(folder, _place(folder, length), prepared[lengths.index(length)])
     hooks = replace(hooks)
     if seconds is not None:
         end = time.monotonic() + seconds
@@ -112,7 +113,12 @@ def train_candidates(
     points = _points(finite)
     chosen = smallest(points)
     kept = finite[points.index(chosen)]
-    return saved_as(kept, Path(recipe.output), restart=restart, overwrite=overwrite), points
+    return [saved_as(kept, folder, LENGTH, restart=restart, overwrite=overwrite)], points
+
+
+def _place(folder: Path, length: int) -> Path:
+    """Return the folder of one number of vectors, beside the output folder."""
+    return Path(f"{folder}-distill") / f"vectors-{length}"
 
 
 def check_time(seconds: float | None, *, auto: bool, seeds: int | None) -> None:

@@ -221,16 +221,8 @@ class LanguageModel(OpenModel, abc.ABC):
         """Move keys by `delta` positions ([B] or one number); keys that are not rotary stay unchanged."""
         return moved(layers, self._rotations, delta, self.spec.family)
 
-    def fit_prefix(
-        self,
-        text: Sequence[int],
-        behind: Sequence[Sequence[int]],
-        alone: Sequence[Sequence[int]],
-        length: int,
-        fit: Any,
-        seed: int = 0,
-    ) -> Layers:
-        """Fit a prefix to a text layer by layer (see `lm.prefix_fit`). Raises SoftPromptError by default."""
+    def fit_prefix(self, *arguments: Any) -> Layers:
+        """Fit a prefix to a text (see `lm.prefix_fit`). Raises SoftPromptError by default."""
         raise refusals.not_matched(self.spec)
 
     def project_kv(self, layer: int, hidden: Float[Tensor, "1 length hidden"]) -> LayerKV:

@@ -273,17 +273,9 @@ class CausalLM(LanguageModel):
                 fix="use a prefix (prefix-tuning), or score labels instead of generating",
             )
 
-    def fit_prefix(
-        self,
-        text: Sequence[int],
-        behind: Sequence[Sequence[int]],
-        alone: Sequence[Sequence[int]],
-        length: int,
-        fit: Any,
-        seed: int = 0,
-    ) -> Layers:
-        """Fit a prefix to a text layer by layer (see `lm.prefix_fit`)."""
-        return prefix_fit.fit_prefix(self, text, behind, alone, length, fit, seed)
+    def fit_prefix(self, *arguments: Any) -> Layers:
+        """Fit a prefix to a text: `prefix_fit.fit_prefix` has the arguments."""
+        return prefix_fit.fit_prefix(self, *arguments)
 
     @torch.no_grad()
     def _text_kv(self, ids: Sequence[int]) -> Layers:

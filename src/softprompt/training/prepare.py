@@ -17,7 +17,7 @@ from .._system import threads
 from .._system.memory import free_memory
 from .._system.world import ALONE, World
 from ..artifacts.nearest import Candidate, Nearest, candidates_in, mean_inputs, nearest
-from ..build import base_options, build_method, dated, encoder_of, pinned, read_split, template_of
+from ..build import base_options, build_method, dated, encoder_of, pinned, read_split, template_of, with_texts
 from ..cache import InputFeatures
 from ..cache.plan import Plan
 from ..cache.planning import plan_inputs, with_checkpointing
@@ -128,7 +128,7 @@ def prepare(
     """
     tracking.check(recipe.track)
     methods.check_options(recipe.method.name, recipe.method.options())
-    recipe = demonstrations.continuing(pinned(recipe))
+    recipe = with_texts(demonstrations.continuing(pinned(recipe)))
     check_metrics(recipe.task.metrics or (), recipe.task.kind)
     if recipe.train.shard:
         data_parallel.check_shard(recipe, world, is_loaded=lm is not None)

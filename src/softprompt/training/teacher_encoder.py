@@ -44,15 +44,15 @@ class TeacherEncoder:
         self.text = str(teacher_text(recipe))
         self.is_document = recipe.teacher.role == "document"
         self._encoders: dict[str, Encoder] = {}
-        need = Need(self._text_tokens + 1, 0)
+        need = Need(self.text_tokens + 1, 0)
         room = room_of(recipe.model_copy(update={"method": MethodConfig(name="none")}), lm).for_input(need)
         spare = min(REQUEST_TOKENS, lm.spec.context // 4)
         spare += len(lm.text_ids(FRAME)) if recipe.template.chat else 0
         self.most = None if room is None else room - spare  # tokens of a text that leave room for requests
-        self.is_whole = self.most is None or not self.is_document or self._text_tokens <= self.most
+        self.is_whole = self.most is None or not self.is_document or self.text_tokens <= self.most
         if not self.is_document and room is not None and need.input > room:
             raise SoftPromptError(
-                f"the text is too long: it has {self._text_tokens:,} tokens, and the model reads "
+                f"the text is too long: it has {self.text_tokens:,} tokens, and the model reads "
                 f"{lm.spec.context:,}",
                 why=f"a request and an answer of {recipe.task.max_new_tokens} tokens (task.max_new_tokens) "
                 "must fit beside it",
@@ -66,7 +66,7 @@ class TeacherEncoder:
         if not self.is_document:
             return (self.text,)
         wanted = self.recipe.teacher.chunk_tokens
-        most = min(wanted or CHUNK_TOKENS, self.most or self._text_tokens)
+        most = min(wanted or CHUNK_TOKENS, self.most or self.text_tokens)
         if most < 1:
             raise SoftPromptError(
                 "the model's context has no room for a part of the document",
@@ -74,7 +74,7 @@ class TeacherEncoder:
                 f"{self.recipe.task.max_new_tokens} of them",
                 fix="a smaller task.max_new_tokens, or a model with a longer context",
             )
-        if wanted is not None and most < wanted and most < self._text_tokens:
+        if wanted is not None and most < wanted and most < self.text_tokens:
             note(f"teacher.chunk_tokens is {most:,} instead of {wanted:,}: the context holds no more")
         return tuple(chunks(self.text, most, lambda part: len(self.lm.text_ids(part))))
 
@@ -103,7 +103,7 @@ class TeacherEncoder:
         return self._encoder(self.text if self.is_whole else self.chunks[0]).decode(ids)
 
     @cached_property
-    def _text_tokens(self) -> int:
+    def text_tokens(self) -> int:
         return len(self.lm.text_ids(self.text))
 
     @cached_property

@@ -156,7 +156,8 @@ class TeacherConfig(TeacherText):
     def recorded(self) -> TeacherConfig:
         """Return the section as results keep it: `without_text`, and with the hash of each file's text.
 
-        A file that cannot be read keeps the hash that it has, if any.
+        Where a file's text was read before (`build.with_texts`), it is the hash of that text. A file that
+        cannot be read keeps the hash that it has, if any.
         """
         return self._changed(_hashed_file).without_text()
 
@@ -172,7 +173,7 @@ def _hashed(text: Any) -> Any:
 
 
 def _hashed_file(text: Any) -> Any:
-    if text.file is None:
+    if text.file is None or text.context is not None:
         return text
     try:
         content = Path(text.file).read_text(encoding="utf-8")

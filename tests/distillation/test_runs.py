@@ -1,0 +1,127 @@
+"""The runs of a distillation: which are used again, which one is kept, and what all calls together took."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+import softprompt
+from softprompt.distillation import answers, elapsed, output
+from softprompt.distillation.elapsed import Elapsed
+from softprompt.errors import SoftPromptError
+from softprompt.training.tune import Hooks, Interrupted
+
+TEXT = "say it backwards, please, and loud"
+WORDS = ["sun", "mud", "cake", "rain", "song", "ache", "gift", "loss", "tree", "fog"]
+SETTINGS = {"steps": 3, "batch_size": 4, "lr": 0.05, "dtype": "float32", "max_new_tokens": 6, "vectors": 4}
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch):
+    """The teacher's answers are there: a random model ends its answers too rarely for a small test."""
+    monkeypatch.setattr(answers, "_identity", lambda recipe, lm: "same")
+    monkeypatch.setenv("SOFTPROMPT_CACHE", str(tmp_path / "cache"))
+    rows = [{"request": word, "answer": word[::-1], "teacher": "same"} for word in WORDS]
+    (tmp_path / "out-distill").mkdir()
+    (tmp_path / "out-distill/requests.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return tmp_path
+
+
+def _kept_seed(folder: Path) -> int:
+    return json.loads((folder / "softprompt.json").read_text())["identity"]["settings"]["train.seed"]
+
+
+def test_seeds_that_exist_are_used_and_another_is_kept_with_a_note(model_folder, place, monkeypatch):
+    notes: list[str] = []
+    monkeypatch.setattr(output, "note", notes.append)
+    lm = softprompt.load(str(model_folder), dtype="float32")
+    out = place / "out"
+
+    def distill(seeds, **more):
+        return softprompt.distill(lm, TEXT, WORDS, seeds=seeds, output=out, **SETTINGS | more)
+
+    first = distill(1)
+    assert first.comparison.seeds == (0,) == (_kept_seed(out),)
+    before = (out / "prompt.safetensors").read_bytes()
+    (place / "out-distill/seed-0").rename(place / "earlier")  # as earlier versions left it
+    three = distill(3)
+    kept = _kept_seed(out)
+    finished = {run.prepared.recipe.train.seed: run.was_finished for run in three.runs}
+    assert finished == {0: True, 1: False, 2: False} and three.comparison.seeds[0] == kept
+    assert len(notes) == (kept != 0) and all(
+        f"now holds the vectors of train.seed={kept}" in text for text in notes
+    )
+    assert (place / "out-distill/seed-0/prompt.safetensors").read_bytes() == before
+    for seeds in (1, 2):  # none is trained again, and none is refused
+        again = distill(seeds)
+        assert all(run.was_finished for run in again.runs)
+        assert _kept_seed(out) == again.comparison.seeds[0]
+        assert softprompt.open_prompt(out, lm).artifact.manifest["recipe"]["output"] == str(out)
+    with pytest.raises(SoftPromptError, match="already holds a tuned prompt"):
+        distill(2, lr=0.01)
+    with pytest.raises(SoftPromptError, match="already holds a tuned prompt"):
+        softprompt.distill(lm, TEXT, WORDS[:9], seeds=1, output=out, **SETTINGS | {"seed": 7})
+    assert _kept_seed(out) == again.comparison.seeds[0]
+
+
+def test_the_seconds_of_all_calls_count(model_folder, place, monkeypatch):
+    lm = softprompt.load(str(model_folder), dtype="float32")
+    options = {"output": place / "out", "seeds": 1, **SETTINGS}
+    with pytest.raises(Interrupted):
+        softprompt.distill(lm, TEXT, WORDS, hooks=Hooks(should_stop=lambda: True), **options)
+    file = place / "out-distill" / "elapsed.json"
+    (run, seconds), *_ = json.loads(file.read_text()).items()
+    assert seconds > 0
+    file.write_text(json.dumps({run: seconds + 1000}))
+    result = softprompt.distill(lm, TEXT, WORDS, **options)
+    assert 1000 + seconds < result.comparison.seconds < 2000
+    assert result.comparison.paid_after is None or result.comparison.paid_after > 1000
+    # a call that trains nothing adds nothing, and another run begins anew
+    assert softprompt.distill(lm, TEXT, WORDS, **options).comparison.seconds == result.comparison.seconds
+    assert json.loads(file.read_text()) == {run: pytest.approx(result.comparison.seconds)}
+    again = softprompt.distill(lm, TEXT, WORDS, overwrite=True, **options)
+    assert again.comparison.seconds < 1000
+
+
+def test_seconds_are_written_while_the_work_goes_on(model_folder, place, monkeypatch):
+    monkeypatch.setattr(elapsed, "EVERY", 0.01)
+    lm = softprompt.load(str(model_folder), dtype="float32")
+    recipe = softprompt.distill(
+        lm, TEXT, WORDS, output=place / "out", seeds=1, **SETTINGS
+    ).run.prepared.recipe
+    recipe = recipe.model_copy(update={"output": str(place / "other")})
+    (place / "other-distill").mkdir()
+    file = place / "other-distill" / "elapsed.json"
+    with Elapsed(file.parent, recipe, restart=False, overwrite=False):
+        while not file.exists():  # a killed process leaves it like this
+            pass
+        written = json.loads(file.read_text())
+    assert list(json.loads(file.read_text())) == list(written)
+    with Elapsed(file.parent, recipe, restart=False, overwrite=False) as again:
+        assert again.before > 0
+    with Elapsed(file.parent, recipe, restart=True, overwrite=False) as again:
+        assert again.before == 0
+
+
+def test_a_text_that_changes_during_the_run_is_read_once(model_folder, place):
+    lm = softprompt.load(str(model_folder), dtype="float32")
+    file, reads = place / "system.txt", []
+    file.write_text(TEXT)
+
+    def stage(text):
+        reads.append(text)
+        file.write_text("BE SHORT")
+
+    hooks = Hooks(on_stage=stage)
+    result = softprompt.distill(lm, file, WORDS, output=place / "out", seeds=1, hooks=hooks, **SETTINGS)
+    shutil.copytree(place / "out-distill", place / "direct-distill")
+    direct = softprompt.distill(lm, TEXT, WORDS, output=place / "direct", seeds=1, **SETTINGS)
+    assert reads and result.comparison.text_tokens == direct.comparison.text_tokens
+    assert result.comparison.ways["no text"]["metrics"] == direct.comparison.ways["no text"]["metrics"]
+    recorded = [r.run.artifact.manifest["recipe"]["teacher"] for r in (result, direct)]
+    assert recorded[0]["sha256"] == recorded[1]["sha256"] and recorded[0]["context"] is None
+    assert recorded[0]["file"] == str(file)
+    assert (result.run.prepared.identity()["settings"]["teacher.context"]) == recorded[0]["sha256"]
