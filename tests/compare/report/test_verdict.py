@@ -128,7 +128,7 @@ def test_how_many_rows_would_tell():
     assert "about 2,300 test rows would tell (80 % power, margin 2 points)" in decided(found)[2][-1]
     held = [Standing(name, "test", "accuracy", 0.5, 0.6, 0.01) for name in "ab"]
     found.standings, found.tests[0] = held, replace(found.tests[0], rows_needed=None)
-    assert "no number of rows would tell" in decided(found)[2][-1]
+    assert "No number of test rows would tell of b" in decided(found)[2][-1]
     found.tests[0] = replace(found.tests[0], rows_to_tell=412)
     assert "about 410 test rows would tell" in decided(found)[2][-1]
 

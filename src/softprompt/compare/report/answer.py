@@ -109,7 +109,10 @@ def _rest(comparison: Comparison, verdict: Verdict) -> str:
         return f"{text}; if the differences stay as they are, {which} (80 % power, margin {margin})."
     if not verdict.is_approximate and len(compared) == len(tests):
         hidden = [test.b for test in compared if rows_to_tell(test, decision.margin) is None]
-        return f"{text}; of {few(hidden)} no number of rows would tell, as seeds differ by more: add seeds."
+        return (
+            f"{text}. No number of {split} rows would tell of {few(hidden)}, as seeds alone move the scores "
+            "by more: run more seeds (compare.seeds)."
+        )
     return text + "."
 
 

@@ -27,6 +27,16 @@ GLOSSARY = [
         "number of rows that could show it is an estimate.",
     ),
     (
+        "Equal",
+        "Two methods are called equal only where the whole interval of their difference is within the margin "
+        "(compare.margin, 2 points by default). Then the cheaper one is named.",
+    ),
+    (
+        "Likeliest best, expected loss",
+        "Test rows and effects of seeds are drawn again many times. The likeliest best is the method that is "
+        "best in most draws; the expected loss of a method is its mean distance to the best of each draw.",
+    ),
+    (
         "p, corrected",
         "How often chance alone would give a difference at least this large if there were none, raised "
         "because several pairs were tested at once. Below 0.05 counts as shown.",
