@@ -1,10 +1,13 @@
 """Runs a function in several processes that know each other as torchrun's do.
 
-They are forked from the test's process, in which torch and transformers are loaded already.
+They are forked from the test's process, in which torch and transformers are loaded already: a fresh process
+would need seconds for that. The tests run torch on one thread (`conftest.py`), so that a child waits for no
+thread of its parent.
 """
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import signal
 import socket
@@ -14,7 +17,11 @@ import traceback
 from collections.abc import Callable
 from pathlib import Path
 
-SECONDS = 300  # after which the processes are killed: a collective that hangs must not stop the tests
+import psutil
+
+SECONDS = 1200  # after which the processes are killed: a collective that hangs must not stop the tests
+QUIET = 20.0  # seconds after which processes count as hanging that have mostly slept
+PAUSE = 0.02  # seconds between two looks at the processes
 
 
 def free_port() -> int:
@@ -23,19 +30,31 @@ def free_port() -> int:
         return place.getsockname()[1]
 
 
-def together(function: Callable[[int], int | None], folder: Path, count: int = 2) -> list[int]:
+def together(
+    function: Callable[[int], int | None],
+    folder: Path,
+    count: int = 2,
+    port: int | None = None,
+    quiet: float = QUIET,
+) -> list[int]:
     """Call `function(rank)` in each process and return the exit codes.
 
     Output goes to the files RANK.out and RANK.err in `folder`. An exit code is what the function returns, 99
-    after an exception, or minus the number of a signal.
+    after an exception, or minus the number of a signal. Processes that wait for each other for about
+    `quiet` seconds are killed; RANK.err then ends with what each of their threads was doing.
     """
-    port, children = free_port(), []
+    port, children = port or free_port(), []
     for rank in range(count):
         child = os.fork()
         if child == 0:
             _run(function, folder, {"RANK": rank, "WORLD_SIZE": count, "MASTER_PORT": port})
         children.append(child)
-    return _wait(children)
+    codes: dict[int, int] = {}
+    try:
+        _wait(children, codes, quiet)
+    finally:  # where the test is interrupted
+        _kill([child for child in children if child not in codes])
+    return [codes[child] for child in children]
 
 
 def _run(function: Callable[[int], int | None], folder: Path, places: dict[str, int]) -> None:
@@ -47,6 +66,7 @@ def _run(function: Callable[[int], int | None], folder: Path, places: dict[str, 
             stream.flush()
             os.dup2(file, {"out": 1, "err": 2}[name])
         sys.stdout, sys.stderr = os.fdopen(1, "w", closefd=False), os.fdopen(2, "w", closefd=False)
+        faulthandler.register(signal.SIGUSR1, file=sys.stderr)
         os.environ.update({key: str(value) for key, value in places.items()})
         os.environ.update(
             LOCAL_RANK=str(rank), LOCAL_WORLD_SIZE=os.environ["WORLD_SIZE"], MASTER_ADDR="localhost"
@@ -60,17 +80,35 @@ def _run(function: Callable[[int], int | None], folder: Path, places: dict[str, 
         os._exit(code)  # without the cleaning up of pytest
 
 
-def _wait(children: list[int]) -> list[int]:
-    codes: dict[int, int] = {}
-    end = time.monotonic() + SECONDS
+def _wait(children: list[int], codes: dict[int, int], quiet: float) -> None:
+    """Write each child's exit code into `codes`, and kill the children where they hang.
+
+    Beside other programs a child that works has little of the processor's time, but it wants it: it is not
+    asleep. Children that wait for each other look for news now and then.
+    """
+    start = since = time.monotonic()
+    looks = asleep = 0
     while len(codes) < len(children):
+        time.sleep(PAUSE)
         for child in children:
             if child not in codes and (done := os.waitpid(child, os.WNOHANG))[0]:
                 codes[child] = os.waitstatus_to_exitcode(done[1])
-        if time.monotonic() > end:
-            for child in children:
-                if child not in codes:
-                    os.kill(child, signal.SIGKILL)
-            end = float("inf")
-        time.sleep(0.02)
-    return [codes[child] for child in children]
+        living = [child for child in children if child not in codes]
+        looks += 1
+        asleep += all(psutil.Process(child).status() == psutil.STATUS_SLEEPING for child in living)
+        now = time.monotonic()
+        if now > since + quiet or now > start + SECONDS:
+            if asleep > looks / 2 or now > start + SECONDS:
+                _kill(living)
+                start = float("inf")
+            since, looks, asleep = now, 0, 0
+
+
+def _kill(children: list[int]) -> None:
+    """Let the processes write what their threads are doing, and end them."""
+    for child in children:
+        os.kill(child, signal.SIGUSR1)
+    if children:
+        time.sleep(1)
+    for child in children:
+        os.kill(child, signal.SIGKILL)

@@ -7,19 +7,24 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import functools
 import os
 import time
 from collections.abc import Iterator
 from datetime import timedelta
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from ..errors import SoftPromptError
 from .progress import Progress, following
 from .world import ALONE, Together, World
 
+if TYPE_CHECKING:
+    from torch.distributed import Store  # pyright: ignore[reportPrivateImportUsage]
+
 Devices = int | Literal["auto"] | None
 VARIABLES = ("RANK", "WORLD_SIZE", "MASTER_ADDR", "MASTER_PORT")
 _is_ours = False  # whether the group of the processes was set up here
+_groups = 0  # how many were set up here; each process counts the same
 TIMEOUT = timedelta(minutes=30)  # of one exchange; a process that ends is noticed at once
 
 
@@ -111,15 +116,19 @@ def _end() -> None:
 
 def _begin() -> None:
     """Set up the group of all processes."""
-    global _is_ours
+    global _is_ours, _groups
     import torch
     import torch.distributed as dist
 
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    rank, size = place()
     try:
-        dist.init_process_group(backend, timeout=TIMEOUT)
+        # A group of its own: the addresses of a group that was closed are still in the store.
+        whole = _store(*(os.environ[name] for name in VARIABLES))
+        store = dist.PrefixStore(f"softprompt/{_groups}", whole)  # pyright: ignore[reportPrivateImportUsage]
+        _groups += 1
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
     except (RuntimeError, ValueError) as error:
-        rank, size = place()
         raise SoftPromptError(
             f"process {rank} of {size} did not reach the others",
             why=f"{str(error).splitlines()[0]} (MASTER_ADDR={os.environ['MASTER_ADDR']}, "
@@ -128,6 +137,18 @@ def _begin() -> None:
         ) from error
     _is_ours = True
     atexit.register(_end)  # NCCL warns of a group that is still open
+
+
+@functools.cache
+def _store(*place: str) -> Store:
+    """Return the key-value store of the processes, which stays open until this process ends.
+
+    `place` holds the values of `VARIABLES`. If process 0 closed its store with each group, another process
+    that is ahead could begin its next group in the old store, and process 0 would wait for it in a new one.
+    """
+    from torch.distributed import rendezvous  # pyright: ignore[reportPrivateImportUsage]
+
+    return next(iter(rendezvous("env://", timeout=TIMEOUT)))[0]
 
 
 def _use_own_gpu() -> None:
