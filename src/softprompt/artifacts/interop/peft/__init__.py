@@ -18,7 +18,7 @@ from ....lm.locate import looks_local
 from ...artifact import MANIFEST, VECTORS, Artifact
 from ...tensors import read_prompts
 from .. import check_free, foreign
-from . import files
+from . import files, head
 from .files import Adapter
 from .reading import check_kind, from_adapter
 from .writing import check_places, to_adapter
@@ -49,18 +49,11 @@ def export(
     Raises SoftPromptError with the reason where PEFT cannot hold it exactly.
     """
     check_stored(artifact)
-    if lm.answers != "next":
-        raise SoftPromptError(
-            f"{artifact} cannot be written for PEFT",
-            why="its answers are read off a head, and a PEFT adapter here holds vectors alone"
-            if lm.head is not None
-            else "its answers are read at masks, and in PEFT soft tokens come ahead of [CLS]",
-            fix="use it with softprompt",
-        )
+    head.check(artifact, lm)
     names = artifact.prompts if prompt is None else (artifact.prompts[artifact.index(prompt)],)
     chosen = {name: artifact.index(name) for name in names}
     method = artifact.method(lm, trainable=not materialise, other_base=other_base)
-    adapter = to_adapter(method, lm, chosen)
+    adapter = head.with_head(to_adapter(method, lm, chosen), lm)
     name = artifact.manifest["base"]["name"]
     adapter.config["base_model_name_or_path"] = None if name in ALIASES else name
     files.write(folder, adapter)
