@@ -8,7 +8,7 @@ from ..answer import answer
 from ..schema import Comparison
 from ..summary import notes
 from ..verdict import verdict
-from . import calibration, control, findings, provenance, quality, resources, rows, scalability, trials
+from . import calibration, control, findings, provenance, quality, resources, rows, scalability, time, trials
 
 
 def document(comparison: Comparison) -> Report:
@@ -17,6 +17,7 @@ def document(comparison: Comparison) -> Report:
     headline, sentences = answer(comparison, decided)
     sections = [
         quality.section(comparison, decided),
+        time.section(comparison),
         findings.section(comparison),
         scalability.section(comparison),
         resources.section(comparison),
