@@ -131,7 +131,7 @@ def _page(page: Page) -> str:
 
 def _first_sentence(name: str) -> str:
     text = " ".join(inspect.cleandoc(inspect.getdoc(resolved(name)) or "").split("\n\n")[0].split())
-    return re.split(r"(?<=[.;:])\s", text)[0].rstrip(":;")
+    return re.split(r"(?<=[.])(?<!et al\.)\s", text)[0]
 
 
 def resolved(name: str) -> object:

@@ -182,7 +182,7 @@ def average(sources: Sequence[str | Path], output: str | Path, lm: LanguageModel
 @quietly
 @in_python
 def scale(source: str | Path, strength: float, output: str | Path, lm: LanguageModel | None = None) -> Tuned:
-    """Change the strength of a tuned prompt (1: as trained; `arithmetic.scale` says what 0 means)."""
+    """Change the strength of a tuned prompt: 1 leaves it as trained, `arithmetic.scale` says what 0 means."""
     return _compose(scaling(strength), [source], output, lm)
 
 
