@@ -60,13 +60,16 @@ def tasks_in(data: Path) -> list[Task]:
 
 
 def _by_task(file: Path) -> dict[str, dict[str, list[str]]]:
-    """Return the distinct inputs of a file, by task and by target."""
+    """Return the distinct inputs of a file, by task and by target: of an input with several, the first."""
     tasks: dict[str, dict[str, dict[str, None]]] = {}
+    known: set[tuple[str, str]] = set()
     for line in file.read_text(encoding="utf-8").splitlines():
         row = json.loads(line)
         if isinstance(row.get("input"), str) and isinstance(row.get("target"), str):
-            labels = tasks.setdefault(str(row.get("task", "")), {})
-            labels.setdefault(row["target"], {})[row["input"]] = None
+            name, text = str(row.get("task", "")), row["input"]
+            if (name, text) not in known:
+                known.add((name, text))
+                tasks.setdefault(name, {}).setdefault(row["target"], {})[text] = None
     return {name: {label: [*texts] for label, texts in rows.items()} for name, rows in tasks.items()}
 
 

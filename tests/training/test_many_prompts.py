@@ -56,6 +56,12 @@ def test_the_base_is_hashed_and_a_step_measured_once(recipe, monkeypatch):
     assert [(len(run.train), len(run.dev)) for run in runs] == [(6, 2)] * PROMPTS
 
 
+def test_the_limit_of_dev_rows_is_of_each_prompt(recipe):
+    """Of all together, one row would leave most prompts without any."""
+    limited = recipe.model_copy(update={"data": recipe.data.model_copy(update={"dev_limit": 1})})
+    assert [len(run.dev) for run in prepare_prompts(limited)] == [1] * PROMPTS
+
+
 def test_a_sample_of_many_runs_is_timed(recipe, monkeypatch):
     runs, timed = prepare_prompts(recipe), []
     monkeypatch.setattr(sweep_estimate, "MOST", 2)

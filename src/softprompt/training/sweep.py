@@ -100,7 +100,9 @@ def prepare_prompts(
             fix="data.prompt_field=COLUMN, the column that names each row's prompt",
         )
     _check_base(recipe)
-    train, dev = read_split(recipe)
+    # data.dev_limit is of each prompt, whose run applies it: of all together it would leave most without rows
+    whole = recipe.data.model_copy(update={"dev_limit": None})
+    train, dev = read_split(recipe.model_copy(update={"data": whole}))
     names = distinct(str(row[field]) for row in train if row.get(field) not in (None, ""))
     outputs = [str(Path(recipe.output) / _folder_name(name)) for name in names]
     _check_outputs(outputs)
