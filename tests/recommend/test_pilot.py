@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from dataclasses import replace
 
@@ -144,7 +145,7 @@ def test_a_second_pilot_has_its_own_time(tried, tmp_path):
 
 def test_less_time_is_fewer_steps_then_rates_then_methods(tried, planned):
     shapes = []
-    for seconds in (10_000.0, 2500.0, 300.0, 150.0):
+    for seconds in (10_000.0, 2500.0, 345.0, 150.0):
         recipe = planned(seconds, step=0.5, steps=(150, 100, 75, 50, 30, 20, 12))
         rates = {name: c["rates"] for name, c in recipe.compare.methods.items() if c}
         shapes.append((recipe.train.steps, len(next(iter(rates.values()))), len(rates)))
@@ -154,6 +155,21 @@ def test_less_time_is_fewer_steps_then_rates_then_methods(tried, planned):
     assert shapes[0] == (150, 3, 7) and shapes[1][1:] == (3, 7) and shapes[1][0] < 150
     assert 50 <= shapes[2][0] < 150 and shapes[2][1:] == (1, 7)
     assert shapes[3][0] >= 50 and shapes[3][2] < 7
+
+
+def test_a_pilot_gives_its_methods_the_same_time(tried, planned, tmp_path):
+    recipe = planned(10_000.0, step=0.01)
+    trained = [name for name, changes in recipe.compare.methods.items() if changes]
+    seconds = [2 * 3 * 0.01 * (3 if name == "lora" else 1) for name in trained]  # two steps of three rates
+    least = 5 * max(seconds) / 2  # five steps of the slowest
+    assert recipe.compare.budget == pytest.approx(max(sum(seconds) / len(seconds), least))
+    # the next pilot of the same methods takes the budget, and so the plan, that is there
+    (tmp_path / "pilot").mkdir()
+    earlier = recipe.model_copy(update={"compare": recipe.compare.model_copy(update={"budget": 7.0})})
+    study = {"recipe": earlier.to_dict(), "seconds": 1.0}
+    (tmp_path / "pilot/study.json").write_text(json.dumps(study))
+    assert planned(10_000.0, step=0.02).compare.budget == 7.0
+    assert planned(10_000.0, step=0.02, steps=(3,)).compare.budget != 7.0
 
 
 def test_the_method_with_the_fastest_step_comes_first(planned):

@@ -12,6 +12,7 @@ from .output import Json, Reply, duration, log, size, table
 if TYPE_CHECKING:
     from rich.text import Text
 
+    from ..compare.price import Priced
     from ..config.schema import Recipe
     from ..training.estimate import Price, Slower
     from ..training.prepare import Prepared
@@ -51,6 +52,12 @@ def check(recipe: RecipeFile, overrides: Overrides = None, json: Json = False) -
     notes = base_notes(prepared)
     log("measuring one step, and one of the next slower plan …")
     price = measure(prepared)
+    comparison = None
+    if read.compare.budget is not None:
+        from ..compare.price import price as priced
+
+        log("timing the steps of each method of the comparison …")
+        comparison = priced(read)
     data = {
         "method": read.method.name,
         "model": prepared.lm.name,
@@ -71,6 +78,12 @@ def check(recipe: RecipeFile, overrides: Overrides = None, json: Json = False) -
         "plan": prepared.plan.to_json(),
         "price": price.to_json(),
     }
+    if comparison is not None:
+        data["comparison"] = {
+            "budget_seconds": read.compare.budget,
+            "methods": [asdict(each) for each in comparison[0]],
+            "notes": comparison[1],
+        }
     if json:
         return Reply(data)
     from rich.text import Text
@@ -92,6 +105,8 @@ def check(recipe: RecipeFile, overrides: Overrides = None, json: Json = False) -
         text.append(f"note: {note}\n\n")
     text.append(str(prepared.plan)).append(f"\n  precision: {_dtype(prepared)}, {prepared.lm.why_dtype}\n\n")
     text.append(_price(price, prepared))
+    if comparison is not None:
+        text.append("\n\n").append(_comparison(*comparison))
     command = " ".join(["softprompt tune", str(recipe), *(overrides or [])])
     text.append("\n\nnext:\n  ").append(command, style="bold")
     return Reply(data, text)
@@ -210,6 +225,20 @@ def _price(price: Price, prepared: Prepared) -> str:
     if price.faster:
         lines.append(f"  faster: {price.faster}")
     return "\n".join(lines)
+
+
+def _comparison(prices: list[Priced], notes: list[str]) -> str:
+    """Return the price of the recipe's comparison at equal time."""
+    rows = [("", "steps of each", "a step alone", "training", "dev scores")]
+    for each in prices:
+        share = each.share
+        steps = f"{share.steps} × {each.trainings} trainings"
+        seconds = (duration(share.seconds), duration(each.dev_seconds))
+        rows.append((share.method, steps, f"{share.pace.step:.2g}s", *seconds))
+    whole = sum(each.share.seconds + each.dev_seconds for each in prices)
+    lines = ["the comparison (softprompt compare), at equal time:", table(rows)]
+    lines.append(f"  {duration(whole)} in one process, without references, test scores and measures")
+    return "\n".join([*lines, *(f"  note: {text}" for text in notes)])
 
 
 def _slower(slower: Slower, price: Price) -> str:

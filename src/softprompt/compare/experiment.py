@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,7 +22,6 @@ from ..errors import SoftPromptError
 from ..tracking.registry import check
 from .candidates import candidates_of
 from .manifest import Before, Study
-from .records.pace import Pace
 from .records.store import Folder
 from .records.types import Record
 from .running import equal_time, worker
@@ -63,14 +61,12 @@ def compare(
     source: str = "",
     since: float | None = None,
     search_only: bool = False,
-    paces: Mapping[str, Pace] | None = None,
 ) -> Compared:
     """Run what the recipe's `compare` section asks, and write the report.
 
     `on` is where trials run (by default what the recipe says), `source` the recipe's file; time counts from
     `since` (`time.monotonic`; by default now). With `search_only` it ends after the search: no final is
-    trained, and no test row is shown to a model. With `compare.budget` the methods' `paces` are measured, as
-    far as they are not given. Raises SoftPromptError for a recipe, rows or a model that
+    trained, and no test row is shown to a model. Raises SoftPromptError for a recipe, rows or a model that
     cannot be used; what goes wrong in a trial is in the results instead.
     """
     from . import results
@@ -109,7 +105,7 @@ def compare(
         if recipe.compare.budget is not None:
             timed = equal_time.plan(
                 recipe, candidates, splits, place, runner,
-                search_only=search_only, paces=paces, say=hooks.on_stage,
+                search_only=search_only, say=hooks.on_stage,
             )  # fmt: skip
             candidates = equal_time.with_steps(candidates, timed)
             for text in timed.notes:

@@ -1,9 +1,10 @@
 """Tries the first methods of a ranking on the rows (`choose --pilot`), by the search of a comparison.
 
 How many methods, learning rates, steps and rows fit the time is planned by timing a step of each kind of
-method (`time_budget`). The search is that of `softprompt.compare`: the rates of a method are trained side by
-side, one that is below the median at half time ends, and a method that takes longer than its share is cut
-off. It looks at the dev rows alone, so the test rows stay new for a comparison that follows.
+method (`time_budget`). The search is that of `softprompt.compare` at equal time: the rates of a method are
+trained side by side, all methods for the same seconds, with steps that the comparison plans, and a method
+that takes longer than its share is cut off. It looks at the dev rows alone, so the test rows stay new for a
+comparison that follows.
 """
 
 from __future__ import annotations
@@ -118,7 +119,9 @@ def run_pilot(
         raise SoftPromptError("there is no method left to try", fix="leave --pilot out")
     recipe, lowered = _planned(plain, ranking, lm, rows, seconds, began)
     # the time of earlier calls in this folder is over; what they ran is used again
-    within = {"within": seconds + _seconds_of(folder)}
+    within: dict[str, float] = {"within": seconds + _seconds_of(folder)}
+    if recipe.compare.budget is not None and (budget := _earlier_budget(folder, recipe)) is not None:
+        within["budget"] = budget
     recipe = recipe.model_copy(update={"compare": recipe.compare.model_copy(update=within)})
     records: list[Record] = []
 
@@ -243,7 +246,8 @@ def _planned(
 
     def seconds_of(settings: Mapping[str, int]) -> float:
         recipe = recipe_of(settings)
-        return pace.seconds(recipe, time_budget.Counts.of(len(rows), recipe), search_only=True)
+        seconds = pace.seconds(recipe, time_budget.Counts.of(len(rows), recipe), search_only=True)
+        return seconds + pace.timing_seconds(recipe)
 
     used = time.monotonic() - began
     room = time_budget.SPARE * (seconds - used)
@@ -256,11 +260,17 @@ def _planned(
     )
     words = {"rates": "learning rate", "train.steps": "step", "data.limit": "row"}
     lowered = (
-        f"{settings[key]} {word}{'s' * (settings[key] > 1)} instead of {levels[key][0]}"
+        f"{'about ' * (key == 'train.steps')}{settings[key]} {word}{'s' * (settings[key] > 1)} "
+        f"instead of {levels[key][0]}"
         for key, word in words.items()
         if settings[key] < levels[key][0]
     )
-    return recipe_of(settings, order), tuple(lowered)
+    chosen = recipe_of(settings, order)
+    if budget := pace.equal_share(chosen):
+        # what all methods would take with these steps, in equal parts: the comparison plans the steps of each
+        compare = chosen.compare.model_copy(update={"budget": budget})
+        chosen = chosen.model_copy(update={"compare": compare})
+    return chosen, tuple(lowered)
 
 
 def _seconds_of(folder: Path) -> float:
@@ -269,6 +279,18 @@ def _seconds_of(folder: Path) -> float:
         return float(json.loads((folder / "study.json").read_text(encoding="utf-8"))["seconds"])
     except (OSError, ValueError, KeyError, TypeError):
         return 0.0
+
+
+def _earlier_budget(folder: Path, recipe: Recipe) -> float | None:
+    """Return the budget of an earlier pilot of the same methods and rates, whose plan is used again."""
+    try:
+        earlier = json.loads((folder / "study.json").read_text(encoding="utf-8"))["recipe"]
+        now = recipe.to_dict()
+        is_same = all(earlier[key] == now[key] for key in ("data", "train", "model"))
+        is_same = is_same and earlier["compare"]["methods"] == now["compare"]["methods"]
+        return float(earlier["compare"]["budget"]) if is_same else None
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def _trial(record: Record, metric: str, dev_rows: int) -> PilotTrial:

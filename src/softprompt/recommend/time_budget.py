@@ -34,6 +34,7 @@ BATCH = 8  # rows of a step that is timed
 START = 8.0  # seconds until a worker has loaded its model
 SERVED = 6 * (2 * 8 + 2)  # generated rows of 16 tokens of a serving measure, in its six rounds
 EVALUATIONS = 5  # of the dev rows while training
+LEAST = 5  # steps that the slowest method of a pilot takes
 TIMED = 3  # steps that are timed of each trial, at equal time
 RATES = ([1e-3, 3e-3, 1e-2, 3e-2], [3e-3, 1e-2, 3e-2], [3e-3, 1e-2], [1e-2])
 BASE_RATES = ([1e-4, 3e-4, 1e-3, 3e-3], [3e-4, 1e-3, 3e-3], [3e-4, 1e-3], [1e-3])
@@ -95,6 +96,24 @@ class MeasuredSeconds:
         each = (self._of(item, recipe, counts, search_only) for item in candidates_of(recipe))
         return self.start + sum(each) / self.workers
 
+    def timing_seconds(self, recipe: Recipe) -> float:
+        """Return the seconds of timing the steps of all methods before a comparison at equal time."""
+        each = (self._step(c) * (trials_of(c, recipe.compare) + 1) for c in _trained(recipe))
+        return TIMED * sum(each) / self.workers
+
+    def equal_share(self, recipe: Recipe) -> float:
+        """Return the training seconds of a search of `train.steps`, divided equally among the methods.
+
+        It is enough for `LEAST` steps of the slowest method.
+        """
+        steps = {c.name: self._step(c) * trials_of(c, recipe.compare) for c in _trained(recipe)}
+        if not steps:
+            return 0.0
+        return max(recipe.train.steps * sum(steps.values()) / len(steps), LEAST * max(steps.values()))
+
+    def _step(self, candidate: Candidate) -> float:
+        return self.step.get(candidate.name, max(self.step.values(), default=0.0))
+
     def _of(self, candidate: Candidate, recipe: Recipe, counts: Counts, search_only: bool) -> float:
         compare, row = recipe.compare, self.row
         texts = self.text * min(compare.text_rows or counts.test, counts.test)
@@ -102,7 +121,7 @@ class MeasuredSeconds:
             longer = 1 + (compare.shots if candidate.name == "few-shot" else 0)
             scored = 0.0 if search_only else row * counts.test + texts
             return 0.0 if candidate.name == "tf-idf" else longer * (row * counts.dev + texts + scored)
-        step, budget = self.step.get(candidate.name, max(self.step.values(), default=0.0)), 0.0
+        step, budget = self._step(candidate), 0.0
         training = recipe.train.steps * step + EVALUATIONS * row * counts.dev
         cached = row * min(counts.train, recipe.train.steps * recipe.train.batch_size) + row * counts.dev
         if compare.budget is not None:  # of steps and caches; and a few steps are timed before
@@ -117,6 +136,10 @@ class MeasuredSeconds:
         measures = 12 * row * compare.control_rows if compare.control else 0.0
         measures += SERVED * max(row, self.text / 2) if compare.serving else 0.0
         return search + finals + scores + measures
+
+
+def _trained(recipe: Recipe) -> list[Candidate]:
+    return [candidate for candidate in candidates_of(recipe) if not candidate.is_reference]
 
 
 def measure(recipe: Recipe, lm: LanguageModel, rows: Sequence[Row], workers: int = 1) -> MeasuredSeconds:

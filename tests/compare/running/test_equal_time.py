@@ -10,6 +10,7 @@ import pytest
 from softprompt.compare.candidates import candidates_of
 from softprompt.compare.experiment import Hooks, compare
 from softprompt.compare.phases import pace as timing
+from softprompt.compare.price import price
 from softprompt.compare.records.pace import CachePace, Pace, Stage
 from softprompt.compare.records.store import Folder
 from softprompt.compare.report.read import comparison
@@ -280,6 +281,15 @@ def test_without_a_budget_nothing_is_timed_and_trials_keep_their_names(recipe, p
 def _splits(runner) -> dict:
     look = next(job for job in runner.jobs if isinstance(job, worker.FirstLook))
     return worker.run(look)
+
+
+def test_a_comparison_is_priced_and_nothing_is_written(recipe, paces):
+    paces()
+    plain = recipe({"budget": "48s"})
+    prices, notes = price(plain)
+    assert {each.share.method: each.share.steps for each in prices} == {FAST: 12, SLOW: 4}
+    assert [each.trainings for each in prices] == [4, 4] and notes
+    assert not Folder(f"{plain.output}-compare").path.exists()
 
 
 # --- the measuring ---

@@ -50,14 +50,13 @@ def plan(
     runner: Executor,
     *,
     search_only: bool = False,
-    paces: Mapping[str, Pace] | None = None,
     evaluates: bool = False,
     say: Callable[[str], None] = lambda text: None,
 ) -> Timed:
     """Return the plan in the folder, completed by the methods that it lacks, and write it.
 
-    `paces` are those that were measured already; the others are measured where trials run. Raises
-    SoftPromptError for a budget that is shorter than one step of a method.
+    Paces are measured where trials run. Raises SoftPromptError for a budget that is shorter than one step of
+    a method.
     """
     budget = recipe.compare.budget
     assert budget is not None
@@ -69,12 +68,12 @@ def plan(
     written = _read(folder)
     known = {name: written[key] for name, key in keys.items() if key in written}
     new = [item for item in methods if item.name not in known]
-    measured, failed = dict(paces or {}), {}
-    if missing := [item for item in new if item.name not in measured]:
+    measured, failed = dict[str, Pace](), dict[str, str]()
+    if new:
         say("timing the steps of each method …")
-        timings = [_timing(item, trials, recipe, evaluates) for item in missing]
+        timings = [_timing(item, trials, recipe, evaluates) for item in new]
         for number, result in runner.run(worker.run, timings):
-            name = missing[number].name
+            name = new[number].name
             if isinstance(result, Exception):
                 failed[name] = str(result).splitlines()[0] if str(result) else type(result).__name__
             else:

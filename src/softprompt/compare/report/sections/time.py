@@ -1,4 +1,4 @@
-"""The section about time: dev scores along the way, who leads when, and whether equal time was equal."""
+"""The section about time has dev scores along the way, who leads when, and whether equal time was equal."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def deviations(comparison: Comparison) -> list[str]:
 
 def _figure(comparison: Comparison, trainings: Curves) -> Figure:
     whole = progress.of_methods(comparison)
-    shown, what = (whole, WHOLE) if whole else (trainings, ONE)
+    shown, kind = (whole, WHOLE) if whole else (trainings, ONE)
     caption = (
         "Means over the seeds of the final runs on the dev rows, the best so far; the band reaches from the "
         "lowest seed to the highest. Seconds are those of training steps and caches; scoring the dev rows is "
@@ -74,23 +74,23 @@ def _figure(comparison: Comparison, trainings: Curves) -> Figure:
             "each final run had done a tenth of its steps. A comparison with a tenth of the budget would "
             "lower its learning rate sooner, and may do better at that time."
         )
-    panels = [_panel(comparison, shown, what)]
+    panels = [_panel(comparison, shown, kind)]
     if whole:
         panels.append(_panel(comparison, trainings, ONE))
-    table = _leaders(comparison, shown, what)
+    table = _leaders(comparison, shown, kind)
     return Figure("along", "Dev scores along the way", caption, panels, table, "Time of")
 
 
-def _panel(comparison: Comparison, curves: Curves, what: str) -> Panel:
+def _panel(comparison: Comparison, curves: Curves, kind: str) -> Panel:
     u, look = unit(comparison.study.metric), looks(comparison)
     drawn = [
         charts.lines(
             [charts.Curve(look[name], [(p.seconds, p.value, p.low, p.high) for p in points])
              for name, points in curves.items()],
             width=width,
-            title=f"{u.axis} on the dev rows against the seconds of {what}",
+            title=f"{u.axis} on the dev rows against the seconds of {kind}",
             about="One line a method; scores at three times are in the table below.",
-            labels=(f"time of {what}", f"{u.axis}, dev rows"),
+            labels=(f"time of {kind}", f"{u.axis}, dev rows"),
             say=(_time, u.tick),
             log=True,
             bounds=u.bounds,
@@ -99,7 +99,7 @@ def _panel(comparison: Comparison, curves: Curves, what: str) -> Panel:
         )
         for width in (charts.WIDE, charts.NARROW)
     ]  # fmt: skip
-    return Panel(what, *drawn)
+    return Panel(kind, *drawn)
 
 
 def _ticks(curves: Curves) -> list[float]:
@@ -112,7 +112,7 @@ def _ticks(curves: Curves) -> list[float]:
     return inside if len(inside) > 1 else [low, high]
 
 
-def _leaders(comparison: Comparison, curves: Curves, what: str) -> Table:
+def _leaders(comparison: Comparison, curves: Curves, kind: str) -> Table:
     """Name the leader at a tenth, three tenths and the end of the time, above the scores of all."""
     u, marks = unit(comparison.study.metric), progress.marks(comparison, curves)
     leads = [listed(progress.leaders(comparison, curves, *mark)) or MISSING for mark in marks]
@@ -126,7 +126,7 @@ def _leaders(comparison: Comparison, curves: Curves, what: str) -> Table:
         if trial.contestant in names and trial.phase == "reference" and value is not None:
             rows.append([f"{trial.contestant} (nothing is trained)", *[u.value(value)] * len(marks)])
     heads = [f"{_time(time)}{', the end' if share == 1 else ''}" for share, time in marks]
-    caption = f"Who leads when: {u.label} on the dev rows by the time of {what} (mean; lowest … highest seed)"
+    caption = f"Who leads when: {u.label} on the dev rows by the time of {kind} (mean; lowest … highest seed)"
     return Table(caption, ["method", *heads], rows, right=range(1, len(marks) + 1))
 
 
