@@ -66,7 +66,7 @@ def new_rule(
     of: Sequence[Scores], scores: dict[str, float], tests: Sequence[PairTest], prices: dict[str, float]
 ) -> Decision:
     """Name a method as a comparison does."""
-    values = np.clip(joint_draws(of, row_draws(of, RESAMPLES, 0)), 0, 1)
+    values = np.clip(joint_draws(of, row_draws(of, RESAMPLES, 0), span=1.0), 0, 1)
     by_name = {each.name: values[:, m].tolist() for m, each in enumerate(of)}
     held = standings(by_name, **ABOUT, margin=MARGIN, higher_is_better=True)
     known = {item.contestant: item for item in held}

@@ -42,6 +42,15 @@ def test_as_json(run, recipe):
     assert found["folder"] == str(recipe.parent / "there") and found["report"] is None
     assert found["trials"] == found["ran"] == 5 and found["failed"] == 0
     assert len(found["answer"]) >= 2 and (recipe.parent / "there" / "results.jsonl").exists()
+    decision = found["decision"]
+    assert decision["chosen"] == "prompt-tuning/after" and decision["tells"] and decision["margin"] == 0.02
+    assert decision["standings"]["prompt-tuning/after"]["best"] == 1.0
+
+
+def test_another_margin_trains_nothing(run, recipe):
+    run("compare", recipe, *QUICK)
+    again = run("compare", recipe, *QUICK, "compare.margin=30", "--json")
+    assert again.json["ran"] == 0 and again.json["decision"]["margin"] == 0.3
 
 
 def test_stopped_it_says_how_to_go_on(run, recipe, monkeypatch):
@@ -71,6 +80,7 @@ def test_stopped_it_says_how_to_go_on(run, recipe, monkeypatch):
     [
         ("methods=[prefix-tunning/after]", "did you mean 'prefix-tuning/after'"),
         ("seeds=0", "seeds"),
+        ("compare.margin=-1", "margin"),
         ("compare.seed=3", "did you mean"),
         ("compare.unseen={field: colour}", "no row has the field 'colour'"),
     ],

@@ -100,15 +100,16 @@ def decisive(
     if not of:
         return [], []
     trained = {entry.name for entry in entries if not entry.is_reference}
-    higher, bounds = METRICS[metric].higher_is_better, unit(metric).bounds
+    higher, bounds, span = METRICS[metric].higher_is_better, unit(metric).bounds, unit(metric).span
     rows = row_draws(of, RESAMPLES, 0)
-    drawn = dict(zip((s.name for s in of), np.clip(joint_draws(of, rows), *bounds).T, strict=True))
+    values = np.clip(joint_draws(of, rows, span=span), *bounds)
+    drawn = dict(zip((scores.name for scores in of), values.T, strict=True))
     best = [float(scores.values.mean()) for scores in of if scores.name in trained]
     margin = margin_of(metric, points, (max if higher else min)(best, default=0.0))
     tests = [
         {"split": split, "metric": metric, **asdict(test)}
         | {"chance": _chance(drawn[test.a], drawn[test.b], higher)}
-        for test in compare(of, resamples=RESAMPLES, span=unit(metric).span, margin=margin, drawn_rows=rows)
+        for test in compare(of, resamples=RESAMPLES, span=span, margin=margin, drawn_rows=rows)
     ]
     methods = {name: values.tolist() for name, values in drawn.items() if name in trained}
     return tests, standings(methods, split=split, metric=metric, margin=margin, higher_is_better=higher)

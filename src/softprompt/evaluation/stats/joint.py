@@ -20,9 +20,30 @@ from softprompt.evaluation.stats.variance import Noise, seed_noise
 _CUT = (0.5, 99.5)
 
 
-def joint_draws(of: Sequence[Scores], drawn_rows: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Add effects of seeds to values by drawn rows `[R, M]` (`bootstrap.row_draws`): each method's score."""
-    return drawn_rows + _seed_effects(of, len(drawn_rows), seed)
+#: With fewer rows than these that differ from some other method's, rows that were not seen are added.
+_RARE = 3.0
+
+
+def joint_draws(
+    of: Sequence[Scores], drawn_rows: np.ndarray, *, span: float = np.inf, seed: int = 0
+) -> np.ndarray:
+    """Add effects of seeds to values by drawn rows `[R, M]` (`bootstrap.row_draws`): each method's score.
+
+    `span` is the largest difference of two scores. If it is finite, methods that agree on nearly all rows
+    get the effect of rows that were not seen: drawing rows that agree would say that they are equal.
+    """
+    drawn = drawn_rows + _seed_effects(of, len(drawn_rows), seed)
+    return drawn + _unseen_rows(of, len(drawn_rows), span, seed) if np.isfinite(span) else drawn
+
+
+def _unseen_rows(of: Sequence[Scores], resamples: int, span: float, seed: int) -> np.ndarray:
+    """Draw the effects `[R, M]` of rare rows in either direction: rates of none seen, after Jeffreys."""
+    by_row = np.stack([scores.values.mean(axis=0) for scores in of])  # [M, N]
+    differ = np.abs(by_row[:, None] - by_row[None]).sum(axis=2) / span  # [M, M]
+    np.fill_diagonal(differ, np.inf)
+    rng = np.random.default_rng((seed, 4))
+    gains, losses = rng.gamma(0.5, size=(2, resamples, len(of)))
+    return np.where(differ.min(axis=1) < _RARE, gains - losses, 0.0) * span / of[0].rows
 
 
 def _seed_effects(of: Sequence[Scores], resamples: int, seed: int) -> np.ndarray:
