@@ -13,7 +13,7 @@ import softprompt
 from softprompt._system import notes
 from softprompt.cli import main
 from softprompt.config.load import recipe_from_dict
-from softprompt.distillation import answers, pace, self_study, wordings
+from softprompt.distillation import answers, effect, pace, self_study, wordings
 from softprompt.distillation import run as module
 from softprompt.distillation.answers import usable
 from softprompt.distillation.measure import share_kept
@@ -320,7 +320,7 @@ def test_a_text_that_changes_nothing(model_folder, answered, monkeypatch):
     """Without an effect there is nothing to distil."""
     monkeypatch.setenv("SOFTPROMPT_CACHE", str(answered / "cache"))
     lm = softprompt.load(str(model_folder), dtype="float32")
-    monkeypatch.setattr(module, "LEAST_EFFECT", 1e9)
+    monkeypatch.setattr(effect, "LEAST_EFFECT", 1e9)
     with pytest.raises(SoftPromptError, match="nothing to distil"):
         softprompt.distill(lm, TEXT, REQUESTS, output=answered / "out", **SETTINGS)
     assert not (answered / "out" / "softprompt.json").exists()

@@ -7,11 +7,16 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 import softprompt
+from softprompt.cli import main
+from softprompt.cli.distilled import report_text
 from softprompt.distillation import answers, elapsed, output
 from softprompt.distillation.elapsed import Elapsed
 from softprompt.errors import SoftPromptError
+from softprompt.methods.materialised import materialise
+from softprompt.training.prepare import prepare
 from softprompt.training.tune import Hooks, Interrupted
 
 TEXT = "say it backwards, please, and loud"
@@ -125,3 +130,24 @@ def test_a_text_that_changes_during_the_run_is_read_once(model_folder, place):
     assert recorded[0]["sha256"] == recorded[1]["sha256"] and recorded[0]["context"] is None
     assert recorded[0]["file"] == str(file)
     assert (result.run.prepared.identity()["settings"]["teacher.context"]) == recorded[0]["sha256"]
+
+
+def test_a_start_is_measured_without_a_step(model_folder, place):
+    """With no step, the saved vectors are the match of the text that `prepare` makes."""
+    lm = softprompt.load(str(model_folder), dtype="float32")
+    options = SETTINGS | {"steps": 0, "init": "matched", "output": place / "out", "seeds": 1}
+    result = softprompt.distill(lm, TEXT, WORDS, **options)
+    rows = [example.rendered.row for example in result.run.prepared.train]
+    fresh = materialise(prepare(result.run.prepared.recipe, lm=lm, rows=rows, dev_rows=rows[:2]).method)
+    saved = materialise(softprompt.open_prompt(place / "out", lm).method)
+    assert fresh is not None and saved is not None
+    layers = [method.prompts[0].kv_before.layers for method in (fresh, saved)]
+    for one, other in zip(*layers, strict=True):
+        torch.testing.assert_close(one.key, other.key)
+    assert result.comparison.start_seconds > 0 and result.run.outcome.step == 0
+    assert "and not trained" in report_text(result)
+    assert repr(result).splitlines()[0] == report_text(result).splitlines()[0]
+    assert softprompt.distill(lm, TEXT, WORDS, **options).run.was_finished
+    assert main(["report", str(place / "out")]) == 0
+    with pytest.raises(SoftPromptError, match="trains nothing"):
+        softprompt.tune(lm, "prompt-tuning", [{"input": "a", "target": "b"}] * 4, steps=0)

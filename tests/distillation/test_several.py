@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
 
 import pytest
 
 import softprompt
 from softprompt.cli import main
 from softprompt.config.load import recipe_from_dict
-from softprompt.distillation import answers
+from softprompt.distillation import answers, effect
 from softprompt.distillation.texts import texts_of
 from softprompt.errors import SoftPromptError
 
@@ -93,3 +94,17 @@ def test_the_command(model_folder, answered, capsys):
     assert "attached at once" in out and f"{answered / 'out'}:a" in out
     assert main(["distill", *files[:2], *settings]) == 1
     assert "--together is given with one text" in capsys.readouterr().err
+
+
+def test_a_text_among_several_that_changes_nothing_is_named(model_folder, answered, monkeypatch):
+    lm = softprompt.load(str(model_folder), dtype="float32")
+    monkeypatch.setattr(effect, "LEAST_EFFECT", 1e9)
+    with pytest.raises(SoftPromptError, match="effect of the text 'a' is within noise"):
+        softprompt.distill(lm, TEXTS, WORDS, vectors=4, output=answered / "out", **SETTINGS)
+
+
+def test_several_texts_on_a_model_without_prefixes_become_soft_tokens(model_folder, answered):
+    lm = softprompt.load(str(model_folder), dtype="float32")
+    lm.spec = replace(lm.spec, limits={**lm.spec.limits, "prefix": "its attention is its own"})
+    result = softprompt.distill(lm, TEXTS, WORDS, vectors=3, output=answered / "out", **SETTINGS)
+    assert result.report()["method"] == "prompt-tuning" and set(result.shares) == set(TEXTS)

@@ -39,7 +39,7 @@ def report_text(result: Distilled) -> str:
     figures, path = result.comparison, result.run.artifact.path
     n = figures.ways["vectors"]["n"]
     few = [f"note: {n} requests say little of others; give more of them"] if n < FEW else []
-    parts = [headline(figures), *few, _ways("ahead of the request", figures.ways)]
+    parts = [figures.headline, *few, _ways("ahead of the request", figures.ways)]
     if figures.references:
         parts += ["", "against the right answers:", _ways("ahead of the request", figures.references)]
     for part, ways in figures.parts.items():
@@ -51,17 +51,6 @@ def report_text(result: Distilled) -> str:
     if result.curve:
         parts += ["", _curve(result)]
     return "\n".join([*parts, "", "next:", *(f"  {line}" for line in next_commands(str(path), result))])
-
-
-def headline(figures: Figures) -> str:
-    """Say how much of the text's effect the vectors keep."""
-    share, low, high = (100 * value for value in figures.share)
-    n, seeds = figures.ways["vectors"]["n"], len(figures.seeds)
-    over = f", mean of {seeds} seeds" if seeds > 1 else ", one seed"
-    return (
-        f"the vectors keep {share:.0f} % of the text's effect [{low:.0f}, {high:.0f}] "
-        f"on {n} requests that were kept apart{over}"
-    )
 
 
 def next_commands(path: str, result: Distilled) -> list[str]:
@@ -124,6 +113,7 @@ def _facts(result: Distilled) -> list[tuple[str, str]]:
         ),
         ("a million requests", _million(figures)),
         ("took", _took(figures)),
+        ("the start", _start(result)),
         ("paid for", "the vectors save no time here" if paid is None else f"after {paid:,.0f} requests"),
         (
             "teacher's answers",
@@ -152,6 +142,13 @@ def _took(figures: Figures) -> str:
     if figures.price_hour is None:
         return duration(figures.seconds)
     return f"{duration(figures.seconds)}: {figures.seconds / 3600 * figures.price_hour:,.2f}"
+
+
+def _start(result: Distilled) -> str:
+    """Write how long the vectors' start took, and whether they were trained from there."""
+    steps = result.run.prepared.recipe.train.steps
+    trained = f"then trained for {steps} steps" if steps else "and not trained: the vectors are the start"
+    return f"{duration(result.comparison.start_seconds)}, {trained}"
 
 
 def _leakage(leakage: Mapping[str, Any]) -> str:

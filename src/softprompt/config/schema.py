@@ -59,6 +59,8 @@ class Recipe(Section):
             raise mistake(f"`template.rejected` belongs to `kind: preference`, but kind is {self.task.kind}")
         if self.task.objective == "distil" and not self.teacher.has_text:
             raise mistake("`objective: distil` needs the teacher's text: `teacher: {file: system.txt}`")
+        if not self.train.steps and self.task.objective != "distil":
+            raise mistake("`train.steps: 0` trains nothing: give 1 or more (0 is for `objective: distil`)")
         if self.train.together and self.task.objective != "distil":
             raise mistake("`train.together` belongs to `task.objective: distil`")
         if self.train.together and self.train.apart:

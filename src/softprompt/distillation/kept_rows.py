@@ -21,7 +21,7 @@ Written = dict[str, Any]  # a row, which has a `request` among its fields
 
 @dataclass(frozen=True)
 class KeptRows:
-    """The rows of one text in a file: those whose `field` is `value`, or that lack it."""
+    """Holds the rows of one text in a file: those whose `field` is `value`, or that lack it."""
 
     file: Path
     field: str

@@ -46,11 +46,23 @@ class Figures:
     texts: dict[str, str]  # the cut text and the summary
     first_token: dict[str, float]  # median seconds
     seconds: float  # that the distillation took, all seeds together
+    start_seconds: float  # that the start of one seed's vectors took, measured in this call
     answered: tuple[int, int]  # complete answers of the teacher, of all
     samples: list[dict[str, str]]
     history: dict[str, list[dict[str, Any]]]  # of each seed: step, loss and dev score
     leakage: dict[str, Any] | None = None  # the change on unrelated text, before and after training
     price_hour: float | None = None  # what an hour of this machine costs, in the user's currency
+
+    @property
+    def headline(self) -> str:
+        """Say how much of the text's effect the vectors keep."""
+        share, low, high = (100 * value for value in self.share)
+        n, seeds = self.ways[VECTORS]["n"], len(self.seeds)
+        over = f", mean of {seeds} seeds" if seeds > 1 else ", one seed"
+        return (
+            f"the vectors keep {share:.0f} % of the text's effect [{low:.0f}, {high:.0f}] "
+            f"on {n} requests that were kept apart{over}"
+        )
 
     @property
     def saved_seconds(self) -> float:
@@ -121,6 +133,7 @@ def measure(
             for name in (TEXT, VECTORS, NONE)
         },
         seconds=seconds,
+        start_seconds=prepared.start_seconds,
         answered=answered,
         samples=_samples(records, rows),
         history={str(seed_of(run)): run.outcome.history for run in runs},

@@ -223,6 +223,7 @@ def _costs(facts: Facts) -> list[Block]:
         *((f"first token, {name}", seconds(first[name])) for name in first),
         *((f"a million requests up to the first token, {name}", shown(name)) for name in million),
         ("the distillation took", seconds(facts["seconds"])),
+        *([("the vectors' start took", seconds(facts["start_seconds"]))] if "start_seconds" in facts else []),
         ("paid for after", "never: no time is saved" if paid is None else f"{count(paid)} requests"),
     ]
     if facts.get("price_hour") is not None:

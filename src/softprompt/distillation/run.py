@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,20 +12,19 @@ from .. import methods
 from .._system.files import write_text
 from .._system.progress import follower
 from ..artifacts.artifact import MANIFEST
-from ..build import teacher_text, with_texts
+from ..build import with_texts
 from ..config.schema import Recipe
 from ..errors import SoftPromptError
-from ..evaluation.evaluator import evaluator_of
 from ..lm.base import LanguageModel
 from ..lm.from_recipe import load_base
 from ..training.leakage import leakage_of
 from ..training.output_folder import check_room
-from ..training.prepare import Prepared
 from ..training.run import Hooks, Run
 from ..training.teacher_encoder import TeacherEncoder
 from ..tuned import Tuned
 from . import pace, vectors
 from .answers import Answer, answers, known_answers, usable, with_chunks
+from .effect import check_effect
 from .elapsed import Elapsed
 from .measure import Figures, measure
 from .parts import part_of
@@ -42,20 +41,17 @@ from .requests import (
 from .seeds import as_kept, number_of_seeds, train_seeds
 from .self_study import left_to_write, self_study
 from .start import is_open, with_start
-from .ways import plain_model, with_text
 
 REQUESTS = "requests.jsonl"
 SELF_STUDY = "self_study.jsonl"
 REPORT = "distill.json"
 COUNTS = {"system": 96, "document": 256}  # requests that the model writes where none are given
-LEAST_EFFECT = 0.003  # nats a token: as much comes from the rounding of bfloat16
-PROBED = 32  # requests by which a text's effect is judged before anything is trained
 PROMPTS = ("default",)
 
 Requests = str | Iterable[Mapping[str, Any] | str]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Distilled:
     """The tuned vectors, and what is left of the text's effect with them."""
 
@@ -75,6 +71,11 @@ class Distilled:
     def share(self) -> tuple[float, float, float]:
         """Return the share of the text's effect that the vectors keep, and its 95 % interval."""
         return self.comparison.share
+
+    def __repr__(self) -> str:
+        figures = self.comparison
+        tokens = f"{figures.text_tokens} tokens a request become {figures.soft_tokens} vectors"
+        return f"{figures.headline}\n{tokens}, in {self.run.artifact.path}"
 
     def report(self) -> dict[str, Any]:
         """Return all figures, as `distill.json` holds them."""
@@ -145,7 +146,7 @@ def distil(
             hooks.stage("measuring how long it will take …")
             hooks.stage(f"it takes {work.expected(seeds=seeds, lengths=lengths, limit=seconds)}")
         written, (train, dev, test) = work.answered(hooks)
-        options: dict[str, Any] = {"lm": lm, "rows": train, "dev_rows": dev, "check": _check_effect}
+        options: dict[str, Any] = {"lm": lm, "rows": train, "dev_rows": dev, "check": check_effect}
         options |= {"hooks": hooks, **anew}
         if auto:
             runs, curve = vectors.train_candidates(recipe, lengths, seconds=seconds, **options)
@@ -172,7 +173,7 @@ def distil(
 
 @dataclass(frozen=True)
 class _Work:
-    """What comes before the training: the model writes requests, and its teacher answers them."""
+    """Does what comes before the training: the model writes requests, and its teacher answers them."""
 
     recipe: Recipe
     lm: LanguageModel
@@ -272,27 +273,3 @@ def seconds_before(report: Path) -> float | None:
     if not report.exists():
         return None
     return json.loads(report.read_text(encoding="utf-8")).get("seconds")
-
-
-def _check_effect(prepared: Prepared) -> None:
-    """Raise SoftPromptError where the text's effect cannot be distinguished from rounding.
-
-    Rounding is what the text itself is away from the teacher, which reads the same. The effect counts if its
-    whole 95 % interval is above that, and above `LEAST_EFFECT`.
-    """
-    evaluator = replace(evaluator_of(prepared.recipe, prepared.lm, prepared.encoder), metrics=("kl",))
-    plain, rows = plain_model(prepared), prepared.train[:PROBED]
-    text = str(teacher_text(prepared.recipe))
-    effect, rounding = (
-        evaluator.run(plain, shown, text_rows=0).metrics["kl"]
-        for shown in (rows, with_text(prepared, text, rows))
-    )
-    if effect.low <= max(LEAST_EFFECT, rounding.high):
-        raise SoftPromptError(
-            f"there is nothing to distil: the text's effect is within noise, {effect.value:.4f} nats a token "
-            f"[{effect.low:.4f}, {effect.high:.4f}]",
-            why=f"on {effect.n} requests the model answers without it as with it, up to rounding "
-            f"({rounding.value:.4f} [{rounding.low:.4f}, {rounding.high:.4f}]; below {LEAST_EFFECT} nats "
-            "nothing is distilled)",
-            fix="give requests that the text is about, or a text that changes the answers",
-        )

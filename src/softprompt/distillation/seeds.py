@@ -76,8 +76,8 @@ def train_seeds(
         if len(prepared_runs) == 1:
             check(prepared_runs[0])
     if not (restart or overwrite) and (kept := setting_of(folder, SEED)) is not None:
-        asked = {run.recipe.train.seed: run for run in prepared_runs}
-        run = asked.get(kept) or prepare(with_seed(recipe, kept), lm=lm, rows=rows, dev_rows=dev_rows)
+        by_seed = {run.recipe.train.seed: run for run in prepared_runs}
+        run = by_seed.get(kept) or prepare(with_seed(recipe, kept), lm=lm, rows=rows, dev_rows=dev_rows)
         keep_beside(folder, _place(folder, kept), run)
     runs = tune_many(prepared_runs, hooks=hooks, restart=restart, overwrite=overwrite, text_rows=0)
     finite = finite_of(runs)

@@ -25,7 +25,6 @@ from ..errors import SoftPromptError
 from ..evaluation.evaluator import evaluator_of
 from ..lm.base import LanguageModel
 from ..lm.from_recipe import load_base
-from ..methods.base import Setting
 from ..methods.materialised import Materialised, materialise
 from ..training import together
 from ..training.output_folder import check_room
@@ -35,9 +34,10 @@ from ..training.teacher_encoder import TeacherEncoder
 from ..training.teachers import taught_by_prompt
 from ..training.tune import tune_many
 from .answers import Answer, answers
+from .effect import check_effect
 from .recipe import LR, check_base, with_fitting_method, with_keep
 from .requests import check_arguments, read_requests
-from .run import COUNTS, LEAST_EFFECT, PROBED, PROMPTS, REPORT, REQUESTS, SELF_STUDY, Requests, _split
+from .run import COUNTS, PROMPTS, REPORT, REQUESTS, SELF_STUDY, Requests, _split
 from .self_study import self_study
 from .start import is_open, with_start
 from .together import COUNTS as AT_ONCE
@@ -131,7 +131,7 @@ def distil_several(
         parts[name] = [[{**row, NAME: name} for row in part] for part in split]
     prepared = _prepared(recipe, lm, parts, apart)
     for run in prepared:
-        _check_effects(run)
+        check_effect(run)
     runs = tune_many(prepared, hooks=hooks, restart=restart, overwrite=overwrite, text_rows=0)
     for run in runs:
         if run.outcome.stopped == "nan":
@@ -221,21 +221,6 @@ def _joins(run: Prepared) -> bool:
     except SoftPromptError:
         return False
     return True
-
-
-def _check_effects(run: Prepared) -> None:
-    """Raise SoftPromptError for a text without which the plain model answers as with it, up to rounding."""
-    evaluator = replace(evaluator_of(run.recipe, run.lm, run.encoder), metrics=("kl",))
-    plain = methods.build("none", Setting(run.lm, run.prompts))
-    for number, name in enumerate(run.prompts):
-        rows = [example for example in run.train if example.prompt == number][:PROBED]
-        effect = evaluator.run(plain, rows, text_rows=0).metrics["kl"].value
-        if effect < LEAST_EFFECT:
-            raise SoftPromptError(
-                f"the text '{name}' changes nothing: {effect:.4f} nats a token",
-                why=f"on {len(rows)} requests the model answers without it as with it, up to rounding",
-                fix="leave it out, or give requests that it is about",
-            )
 
 
 def _attached(runs: Sequence[Run], names: tuple[str, ...], rows: Mapping[str, Sequence[Answer]]) -> Attached:

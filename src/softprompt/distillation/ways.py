@@ -97,7 +97,7 @@ def plain_model(prepared: Prepared) -> SoftPrompt:
 def with_text(prepared: Prepared, text: str, examples: Sequence[Example]) -> list[Example]:
     """Return the examples with a text ahead of their inputs."""
     recipe = prepared.recipe
-    teacher = recipe.teacher.model_copy(update={"context": text, "file": None})
+    teacher = recipe.teacher.model_copy(update={"context": text, "file": None, "texts": None})
     encoder = TeacherEncoder(recipe.model_copy(update={"teacher": teacher}), prepared.lm, prepared.prompts)
     inputs = [encoder.encode(e.rendered.row).input_ids for e in examples]
     return [replace(e, input_ids=ids) for e, ids in zip(examples, inputs, strict=True)]

@@ -5,6 +5,7 @@ Nothing here trains or prints.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -71,6 +72,7 @@ class Prepared:
     nearest: Mapping[str, Nearest] = field(default_factory=dict)  # by prompt: what it starts from
     start: str | None = None  # hash of the module that the user built and gave as the start
     combinations: tuple[tuple[int, ...], ...] = ()  # of `together.expanded`: what a row's prompt number means
+    start_seconds: float = 0.0  # that building the method took: its start from a text, say
 
     def step_rows(self, step: int, rows: Sequence[int]) -> list[int]:
         """Return a step's training rows, by number, and its rows of general text, numbered -1, -2, …"""
@@ -160,6 +162,7 @@ def prepare(
     if recipe.method.options().get("init") == "nearest":
         candidates = candidates_in(recipe, base) if beside is None else beside.candidates
         near = nearest(candidates, means, without=Path(recipe.output))
+    started = time.perf_counter()
     method = build_method(
         recipe,
         lm,
@@ -172,6 +175,7 @@ def prepare(
         on_carried=carried.append,
         module=module,
     )
+    start_seconds = time.perf_counter() - started
     together.check(recipe, prompts, method)
     finetune.unfreeze(lm, recipe.base.mode, **base_options(recipe), seed=recipe.train.seed)
     if recipe.train.shard:
@@ -197,6 +201,7 @@ def prepare(
         candidates,
         near,
         None if module is None else from_module.digest(module),
+        start_seconds=start_seconds,
     )
 
 

@@ -11,6 +11,7 @@ from pydantic_core import PydanticCustomError
 from softprompt._system.units import SECONDS, amount
 
 Positive = Annotated[int, Field(ge=1, le=10**12)]
+Count = Annotated[int, Field(ge=0, le=10**12)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]  # a learning rate
 Name = Annotated[str, Field(min_length=1)]
 Inside = Annotated[float, Field(gt=0, lt=1)]

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import ConfigDict, Field, model_serializer
 
 from softprompt.config.sections.base import (
+    Count,
     Fraction,
     Name,
     NonNegative,
@@ -71,7 +72,7 @@ class BaseConfig(Section):
 class TrainConfig(Section):
     """The optimisation has these settings; `lr` None means the method's own default."""
 
-    steps: Positive = 200
+    steps: Count = 200  # 0: the vectors stay as they start, where a text is distilled
     batch_size: Positive = 32
     batch_tokens: Positive | None = None  # padded tokens a step, in place of batch_size rows
     lr: Rate | None = None
