@@ -122,6 +122,7 @@ def _about(recipe: Recipe, candidates: Sequence[Candidate], splits: Splits, sour
         "task": recipe.task.kind,
         "metric": splits.metrics[0],
         "higher_is_better": METRICS[splits.metrics[0]].higher_is_better,
+        "directions": {name: METRICS[name].higher_is_better for name in splits.metrics},
         "margin": config.margin,
         "contestants": [item.describe() for item in candidates],
         "seeds": list(range(recipe.train.seed, recipe.train.seed + config.seeds)),

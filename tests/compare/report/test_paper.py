@@ -69,6 +69,30 @@ def test_marks_are_what_the_corrected_tests_showed(comparison):
         assert marks.of(best) == paper.BETTER  # it is shown better than the references
 
 
+@pytest.mark.parametrize("higher", [True, False, None])
+def test_a_second_metric_of_a_package_has_the_marks_of_its_direction(build, higher):
+    """Old files do not say which direction is better (None): then nothing is marked."""
+    folder = build(references=["zero-shot"])
+    expected = paper.marks_of(read.comparison(folder), "test", "accuracy")
+    for name in ("study.json", "results.jsonl"):
+        lines = [
+            json.loads(line.replace('"accuracy"', '"own"'))
+            for line in (folder / name).read_text(encoding="utf-8").splitlines()
+        ]
+        lines[0] |= {"metric": "macro_f1"} | ({} if higher is None else {"directions": {"own": higher}})
+        (folder / name).write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    found = read.comparison(folder)
+    marks = paper.marks_of(found, "test", "own")
+    values = {s.contestant: s.metrics["own"]["value"] for s in found.scores if s.split == "test"}
+    if higher is None:
+        assert marks is not None and not marks.best and not marks.worse | marks.better
+    elif higher:
+        assert marks == expected and marks.worse
+    else:
+        assert marks is not None and marks.best == min(values, key=values.get)
+        assert expected is not None and expected.best in marks.worse and expected.best not in marks.better
+
+
 def test_latex_agrees_with_the_page(build):
     folder = build()
     text = paper.latex(read.comparison(folder))

@@ -164,10 +164,13 @@ def _metrics(comparison: Comparison, split: str) -> list[str]:
 def _sign(comparison: Comparison, metric: str) -> int | None:
     """Return 1 where more of a metric is better, -1 where less is, and None where it is not known.
 
-    The files say it of the study's metric alone. Of a metric of another package nothing is marked.
+    Old files say it of the study's metric alone. Of another metric that the library does not know, nothing is
+    marked then.
     """
     if metric == comparison.study.metric:
         return 1 if comparison.study.higher_is_better else -1
+    if metric in comparison.study.directions:
+        return 1 if comparison.study.directions[metric] else -1
     return -1 if metric in LOWER else 1 if metric in HIGHER else None
 
 

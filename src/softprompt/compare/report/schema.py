@@ -37,6 +37,7 @@ class Study:
     dtype: str = ""
     task: str = ""
     higher_is_better: bool = True
+    directions: dict[str, bool] = field(default_factory=dict)  # of each metric: is higher better?
     seeds: list[int] = field(default_factory=list)
     budget: dict[str, Any] = field(default_factory=dict)
     rows: dict[str, Any] = field(default_factory=dict)
