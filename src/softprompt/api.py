@@ -124,7 +124,8 @@ def search(
     lm = base_given(lm, tokenizer)
     base, data = rows_given(lm, rows, dev)
     method, module = method_given(method)
-    if module is not None and (options_of_it := sorted(set(over) & methods.option_names())):
+    options_of_it = sorted(name for name in over if name in methods.option_names())
+    if module is not None and options_of_it:
         raise SoftPromptError(
             f"{options_of_it[0]} cannot be searched for a module that is built",
             why="it is an option that a method is built with",

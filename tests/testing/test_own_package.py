@@ -127,6 +127,7 @@ def test_a_comparison_in_a_spawned_worker(project):
     assert not [trial.error for trial in found.trials if trial.error]
     assert {score.contestant for score in found.scores} == {f"{NAME}/after", "zero-shot"}
     assert any("brevity" in score.metrics for score in found.scores)
+    assert found.study.directions == {"perplexity": False, "brevity": True}
     assert [control.measure for control in found.controls] == ["adherence"]
 
 
@@ -151,3 +152,38 @@ def test_the_page_has_the_contracts_and_the_entry_points():
     package = (EXAMPLE / "pyproject.toml").read_text(encoding="utf-8")
     for block in re.findall(r"```toml\n(.*?)```", page, re.S):
         assert all(line in package for line in block.splitlines())
+
+
+LAZY = """
+import sys
+from importlib import metadata
+from pathlib import Path
+from softprompt.cli.opening import open_recipe
+from softprompt.errors import SoftPromptError
+from softprompt.methods.keyword_arguments import sections
+
+imported, load = [], metadata.EntryPoint.load
+metadata.EntryPoint.load = lambda point: imported.append(point.name) or load(point)
+name, path = sys.argv[1], Path(sys.argv[2])
+for method in ("prefix-tuning", name):
+    read = open_recipe(path, ["length=3", "steps=2", "base.rank=4", f"method={method}"])
+    assert read.method.options() == {"length": 3}
+    assert sections({"length": 3, "steps": 2}, "tune")["method"] == {"length": 3}
+    assert imported == [name] * (method == name), imported
+try:
+    open_recipe(path, ["lenght=3"])
+except SoftPromptError as error:
+    assert "did you mean 'method.length'" in str(error) and imported == [name, "torn"]
+else:
+    raise AssertionError
+"""
+
+
+@pytest.mark.process
+def test_a_package_is_imported_where_its_method_is_named(site, tmp_path):
+    """A new process is without the tests' checks of types, which read every list."""
+    (tmp_path / "recipe.yaml").write_text("{model: smollm2, data: rows.jsonl, task: generation}")
+    path = os.pathsep.join([str(site), str(ROOT / "src")])
+    command = [sys.executable, "-c", LAZY, NAME, str(tmp_path / "recipe.yaml")]
+    done = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

@@ -1,9 +1,9 @@
 """Registries that other packages extend, by entry points of a group: methods, metrics, constraints.
 
 A registry is a mapping from names to entries. Entry points are looked up at the first use and a package is
-imported when its name is asked for, or when the registry is listed. A package that cannot be imported, or
-whose name another one has, is an error for its own name only: the mapping leaves it out, and `broken` gives
-the reason.
+imported when its name is asked for, or when a list of the registry reaches it. A package that cannot be
+imported, or whose name another one has, is an error for its own name only: the mapping leaves it out, and
+`broken` gives the reason.
 """
 
 from __future__ import annotations
@@ -71,10 +71,14 @@ class Registry(MutableMapping[str, T], Generic[T]):
         return name in self._registered or name in self._library or name in self._installed()
 
     def __iter__(self) -> Iterator[str]:
-        """List the names of entries that can be used: the library's first, and then in order of names."""
-        broken = self.broken()
-        names = dict.fromkeys([*self._library, *sorted(self._installed()), *self._registered])
-        return iter([name for name in names if name not in broken or name in self._registered])
+        """Go through the names of entries that can be used: the library's first, and then in order of names.
+
+        A package is imported when its name is reached.
+        """
+        for name in dict.fromkeys([*self._library, *sorted(self._installed()), *self._registered]):
+            is_installed = name in self._installed() and name not in self._registered
+            if not is_installed or not isinstance(self._installed_entry(name), SoftPromptError):
+                yield name
 
     def __len__(self) -> int:
         return len(list(iter(self)))

@@ -43,7 +43,7 @@ def load_recipe(
     Raises SoftPromptError with every mistake, each with its line (or override) and the nearest name.
     """
     path = Path(expanded(path))
-    draft = _Draft(Mistakes(str(path), set(method_option_names)))
+    draft = _Draft(Mistakes(str(path), method_option_names))
     draft.read_yaml(read_recipe(path))
     return draft.finish(path.parent, overrides)
 
@@ -60,7 +60,7 @@ def recipe_from_dict(
     Overrides and errors are those of `load_recipe`.
     """
     tree = {key: dict(v) if isinstance(v, Mapping) else v for key, v in mapping.items()}
-    draft = _Draft(Mistakes("recipe", set(method_option_names)), tree)
+    draft = _Draft(Mistakes("recipe", method_option_names), tree)
     return draft.finish(Path(base_dir or "."), overrides)
 
 
@@ -69,7 +69,7 @@ def changed(
 ) -> Recipe:
     """Return the recipe with settings changed, as `Recipe.with_settings` describes."""
     tree = recipe.to_dict() | {"model": recipe.model.settings(token=True)}
-    draft = _Draft(Mistakes("recipe", set(method_option_names)), tree)
+    draft = _Draft(Mistakes("recipe", method_option_names), tree)
     for key, value in settings.items():
         draft.change(key, value, _quoted(f"{key}={value}"))
     return draft.finish(Path("."))

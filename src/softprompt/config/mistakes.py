@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +19,7 @@ class Mistakes:
     """The mistakes found so far, and where each value was written: "line 4", or an override in quotes."""
 
     source: str
-    option_names: set[str] = field(default_factory=set)  # the options of all methods
+    option_names: Collection[str] = ()  # the options of all methods
     origins: dict[KeyPath, str] = field(default_factory=dict)
     texts: list[tuple[str, str]] = field(default_factory=list)  # (origin, text)
 

@@ -26,6 +26,7 @@ from . import (
 )
 from .base import Features, Reads, Setting, SoftPrompt
 from .method import Method, method_of
+from .option_names import OptionNames
 from .typed_options import CONFIGS, MethodOptions, class_of
 
 METHODS: Registry[Method] = Registry(
@@ -90,9 +91,9 @@ def options(name: str, **chosen: Any) -> MethodOptions:
     return (kind or class_of(name, method.options(), method.hints()))(**chosen)
 
 
-def option_names() -> set[str]:
-    """List every option of every method (for `key=value` overrides)."""
-    return {option for method in METHODS.values() for option in method.options()}
+def option_names() -> OptionNames:
+    """Return the options of all methods (for `key=value` overrides), without importing other packages yet."""
+    return OptionNames(METHODS.values)
 
 
 def build(name: str, setting: Setting, options: Mapping[str, Any] | None = None) -> SoftPrompt:

@@ -51,8 +51,10 @@ def sections(given: Mapping[str, Any], function: str) -> dict[str, dict[str, Any
             by_section["base"]["mode"] = value
         elif name in owners:
             by_section[owners[name]][name] = value
+        elif name in methods.option_names():
+            by_section["method"][name] = value
         else:
-            known = {*owners, "data", "base"}
+            known = {*owners, *methods.option_names(), "data", "base"}
             raise unknown(
                 f"argument of {function}", name, known, fix="docs/methods.md has a method's options"
             )
@@ -60,8 +62,8 @@ def sections(given: Mapping[str, Any], function: str) -> dict[str, dict[str, Any
 
 
 def _owners() -> dict[str, str]:
-    """Map each setting to its section; `train` comes before a method's option of the same name."""
-    owners = dict.fromkeys(methods.option_names(), "method")
+    """Map each setting to its section; it comes before a method's option of the same name."""
+    owners: dict[str, str] = {}
     for section in ("base", "teacher", "model", "template", "task", "data", "train"):
         for name in SECTIONS[section].model_fields:
             if name not in OURS.get(section, ()):
@@ -124,6 +126,8 @@ def _given(match: re.Match[str]) -> str:
     """Quote a word; leave a placeholder (FILE) as it is."""
     name, value = match.groups()
     known = {*_owners(), *ARGUMENTS.values(), "prompt", "model", "attention"}
-    if name not in known or value.isupper() or value in ("True", "False", "None"):
+    if value.isupper() or value in ("True", "False", "None"):
+        return match[0]
+    if name not in known and name not in methods.option_names():
         return match[0]
     return f"{name}={value.capitalize() if value in ('true', 'false') else repr(value)}"
