@@ -1,7 +1,8 @@
 """Measure what distilled texts keep: a sub-command a question.
 
     python -m benchmarks.distill system [--only pirate support] [--lengths 64] [--out runs/distill-bench]
-    python -m benchmarks.distill keep several
+    python -m benchmarks.distill keep several start
+    python -m benchmarks.distill first-token [--url http://127.0.0.1:8000]
     python -m benchmarks.distill documents demonstrations instructions --data FOLDER [--count 3] [--seeds 3]
     python -m benchmarks.distill --short
 
@@ -29,7 +30,7 @@ from softprompt.errors import SoftPromptError
 from softprompt.lm import families
 from softprompt.testing.material import tiny_tokenizer
 
-from .distillation import demonstrations, documents, instructions, keep, several, system
+from .distillation import demonstrations, documents, first_token, instructions, keep, several, start, system
 from .distillation.bench import Bench
 from .training.machine import where
 
@@ -40,6 +41,8 @@ MEASURES = {
     "demonstrations": demonstrations,
     "instructions": instructions,
     "several": several,
+    "start": start,
+    "first-token": first_token,
 }
 NEED_DATA = ("documents", "demonstrations", "instructions")
 SHORT = {"steps": 2, "batch_size": 4, "max_new_tokens": 8, "dtype": "float32", "lr": 0.05}
@@ -53,6 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("measures", nargs="*", metavar="MEASURE", help=", ".join(MEASURES))
     parser.add_argument("--data", type=Path, metavar="FOLDER", help=f"for {', '.join(NEED_DATA)}")
+    parser.add_argument("--url", help="first-token: another server to measure, as one of vLLM")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="the texts, sets or tasks to measure")
     parser.add_argument("--count", type=int, help="how many of them, the first ones")
     parser.add_argument("--seeds", type=int, help="of each run (1; of demonstrations 3)")
@@ -77,7 +81,7 @@ def main(arguments: list[str] | None = None) -> int:
         settings["seeds"] = args.seeds
     failed = False
     with tempfile.TemporaryDirectory() as folder:
-        limits = (args.only, args.lengths, args.data, args.count)
+        limits = (args.only, args.lengths, args.data, args.count, args.url)
         bench = Bench(args.out, args.model, args.short, settings, *limits)
         if args.short:
             bench.out, bench.model = Path(folder) / "out", short_model(Path(folder))

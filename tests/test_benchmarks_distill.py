@@ -15,6 +15,8 @@ def test_every_short_form_gives_results(capsys):
     assert out.count("| short | 185 |") == 2  # two ratios
     assert out.count("demonstrations-short-") == 4  # two seeds, with and without the tricks
     assert out.count("| short | exact_match |") == 1
+    assert out.count("| support | ") == 5  # three starts, two of which are plain
+    assert out.count("| embedded | ") == 2  # alone and under load
     assert out.count("| alone | ") == out.count("| together | ") == 2  # with one sink, and with all
 
 

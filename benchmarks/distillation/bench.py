@@ -37,6 +37,7 @@ class Bench:
     lengths: Sequence[int] = (64, 16, 4)  # numbers of vectors of the system prompts
     data: Path | None = None  # the folder of data sets
     count: int | None = None  # of texts, sets or tasks; None for as many as a measure has by default
+    url: str | None = None  # of a server to measure beside our own
     _lm: LanguageModel | None = None
 
     @property

@@ -5,31 +5,35 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from softprompt.distillation import kept_rows
+from softprompt.data.sources import read_rows
 from softprompt.distillation.answers import usable
 from softprompt.distillation.measure import share_kept
 from softprompt.distillation.run import REQUESTS, Distilled
 from softprompt.distillation.ways import plain_model
 from softprompt.evaluation.evaluator import evaluator_of
-from softprompt.training.prepare import prepare
+from softprompt.training.prepare import Prepared, prepare
 from softprompt.training.teacher import taught
 
 
-def share_of_start(result: Distilled, measured: Sequence[str]) -> list[float]:
-    """Return the share of the text's effect that the untrained start keeps, and its 95 % interval.
-
-    `measured` are the requests that the distillation was measured on. The start is made again, from the same
-    rows with the same seed. Raises RuntimeError where the rows are not those that the trained vectors were
-    measured on.
-    """
+def start_of(result: Distilled) -> Prepared:
+    """Make the start of a distillation again, from the same rows with the same seed."""
     run = result.run.prepared
-    again = prepare(
+    return prepare(
         run.recipe,
         lm=run.lm,
         rows=[dict(example.rendered.row) for example in run.train],
         dev_rows=[dict(example.rendered.row) for example in run.dev],
     )
-    known = kept_rows.read(result.folder / REQUESTS)
+
+
+def share_of_start(result: Distilled, measured: Sequence[str]) -> list[float]:
+    """Return the share of the text's effect that the untrained start keeps, and its 95 % interval.
+
+    `measured` are the requests that the distillation was measured on. Raises RuntimeError where the rows are
+    not those that the trained vectors were measured on.
+    """
+    run, again = result.run.prepared, start_of(result)
+    known = {row["request"]: dict(row) for row in read_rows(str(result.folder / REQUESTS))}
     answered = usable([known[text] for text in measured if text in known], run.recipe.task.max_new_tokens)
     if len(answered) != result.comparison.ways["vectors"]["n"]:
         raise RuntimeError(f"{len(answered)} requests, and the trained vectors were measured on others")
