@@ -1,4 +1,4 @@
-"""Prices a comparison at equal time: its plan is made, and nothing is kept."""
+"""A comparison at equal time is priced here: its plan is made, and nothing is kept."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .splits import Splits
 
 @dataclass(frozen=True)
 class Priced:
-    """The price of a method: the plan of its steps, and the seconds of its dev scores, which do not count."""
+    """Hold the plan of a method's steps, and the seconds of its dev scores, which do not count."""
 
     share: Share
     trainings: int

@@ -19,7 +19,7 @@ class OptionNames(Collection[str]):
     """
 
     def __init__(self, methods: Callable[[], Iterable[Method]]) -> None:
-        self._methods = methods  # no mapping: whoever asks for its length imports all packages
+        self._methods = methods  # no mapping: asking for its length would import all packages
 
     def __contains__(self, name: object) -> bool:
         if name in Recipe.model_fields or any(name in section.model_fields for section in SECTIONS.values()):
