@@ -47,8 +47,8 @@ def faults(results: Mapping[str, Mapping[str, Any]]) -> list[str]:
             or (not r["served"] and "the added prompt is not served")
         ),
     }
-    found = {stage: wrong[stage](result) for stage, result in results.items() if stage in wrong}
-    return [f"{stage}: {text}" for stage, text in found.items() if text]
+    problems = {stage: wrong[stage](result) for stage, result in results.items() if stage in wrong}
+    return [f"{stage}: {text}" for stage, text in problems.items() if text]
 
 
 def main(arguments: list[str] | None = None) -> int:

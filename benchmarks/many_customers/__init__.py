@@ -1,1 +1,1 @@
-"""A thousand customers, each with a few rows and a prompt of its own (`python -m benchmarks.customers`)."""
+"""A thousand customers with few rows have a prompt of their own each (`python -m benchmarks.customers`)."""

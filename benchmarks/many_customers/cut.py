@@ -28,7 +28,7 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Task:
-    """Rows of one kind, by label."""
+    """Hold rows of one kind, by label."""
 
     name: str
     train: Mapping[str, Sequence[str]]

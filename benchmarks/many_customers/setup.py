@@ -1,4 +1,4 @@
-"""What all stages share: the folders, the recipe, the base model, and the results as JSON."""
+"""All stages share these: the folders, the recipe, the base model, and the results as JSON."""
 
 from __future__ import annotations
 

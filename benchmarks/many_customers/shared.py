@@ -1,4 +1,4 @@
-"""What a shared part gains for customers with few rows, beside a prompt that is trained alone.
+"""It measures what a shared part gains for customers with few rows, beside a prompt that is trained alone.
 
 All ways see each row as often: where one optimizer trains a table of all customers, it takes as many steps as
 give the same number of rows. Intervals are over customers, in pairs.

@@ -98,9 +98,9 @@ def listed(setup: Setup) -> dict[str, Any]:
         times = []
         for _ in range(3):
             started = time.perf_counter()
-            found = http.get("/v1/models").json()["data"]
+            listed = http.get("/v1/models").json()["data"]
             times.append(time.perf_counter() - started)
-    names = {model["id"] for model in found}
+    names = {model["id"] for model in listed}
     expected = set(setup.held(setup.rows))
     return {
         "listed": len(names & expected),
