@@ -1,4 +1,4 @@
-"""All stages share these: the folders, the recipe, the base model, and the results as JSON."""
+"""The folders, the recipe, the base model and the results are the same for all stages, and are made here."""
 
 from __future__ import annotations
 
