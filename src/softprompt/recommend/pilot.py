@@ -244,10 +244,14 @@ def _planned(
     shuffled = limit_rows(rows, len(rows), largest.train.seed)
     pace = time_budget.measure(largest, lm, shuffled, workers)
 
+    def at_equal_time(recipe: Recipe) -> Recipe:
+        """Divide what the steps of all methods would take equally: the comparison plans the steps of each."""
+        compare = recipe.compare.model_copy(update={"budget": pace.equal_share(recipe) or None})
+        return recipe.model_copy(update={"compare": compare})
+
     def seconds_of(settings: Mapping[str, int]) -> float:
-        recipe = recipe_of(settings)
-        seconds = pace.seconds(recipe, time_budget.Counts.of(len(rows), recipe), search_only=True)
-        return seconds + pace.timing_seconds(recipe)
+        recipe = at_equal_time(recipe_of(settings))
+        return pace.seconds(recipe, time_budget.Counts.of(len(rows), recipe), search_only=True)
 
     used = time.monotonic() - began
     room = time_budget.SPARE * (seconds - used)
@@ -265,12 +269,7 @@ def _planned(
         for key, word in words.items()
         if settings[key] < levels[key][0]
     )
-    chosen = recipe_of(settings, order)
-    if budget := pace.equal_share(chosen):
-        # what all methods would take with these steps, in equal parts: the comparison plans the steps of each
-        compare = chosen.compare.model_copy(update={"budget": budget})
-        chosen = chosen.model_copy(update={"compare": compare})
-    return chosen, tuple(lowered)
+    return at_equal_time(recipe_of(settings, order)), tuple(lowered)
 
 
 def _seconds_of(folder: Path) -> float:

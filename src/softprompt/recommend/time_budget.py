@@ -96,11 +96,6 @@ class MeasuredSeconds:
         each = (self._of(item, recipe, counts, search_only) for item in candidates_of(recipe))
         return self.start + sum(each) / self.workers
 
-    def timing_seconds(self, recipe: Recipe) -> float:
-        """Return the seconds of timing the steps of all methods before a comparison at equal time."""
-        each = (self._step(c) * (trials_of(c, recipe.compare) + 1) for c in _trained(recipe))
-        return TIMED * sum(each) / self.workers
-
     def equal_share(self, recipe: Recipe) -> float:
         """Return the training seconds of a search of `train.steps`, divided equally among the methods.
 
