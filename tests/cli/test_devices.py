@@ -43,7 +43,7 @@ def test_a_process_that_fails_ends_the_others(recipe, tmp_path, monkeypatch):
             monkeypatch.setattr(prepare, "make_plan", fail)
         return main(["tune", str(recipe)])
 
-    def fail(*arguments: object) -> None:
+    def fail(*arguments: object, **options: object) -> None:
         raise SoftPromptError("only one of two", "it is a test")
 
     assert together(run, tmp_path) == [1, 1]

@@ -34,7 +34,7 @@ SETTINGS = {
     "unknown metric": (["task.metrics=[acuracy]"], ["unknown metric", "did you mean 'accuracy'"]),
     "bad value": (["length=0"], ["length=0"]),
     "ill-typed": (["method.placement=behind"], ["placement='behind'", "fix:"]),
-    "bad number": (["steps=-3"], ["train.steps", "greater than or equal to 1"]),
+    "bad number": (["steps=-3"], ["train.steps", "greater than or equal to 0"]),
     "no template field": (["template.input={{ text }}"], ["train.jsonl:1", "no field 'text'"]),
     "unknown model": (["model=smolm2"], ["unknown model", "did you mean 'smollm2'"]),
     "no model folder": (["model=./nowhere/model"], ["./nowhere/model"]),
