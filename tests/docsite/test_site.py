@@ -128,7 +128,7 @@ def test_every_key_of_a_recipe_is_on_its_page():
         inner = getattr(field.annotation, "model_fields", {})
         for key in inner:
             assert f"| `{key}` |" in page.split(f"## {section}\n")[1].split("\n## ")[0], (section, key)
-    assert "| `steps` | `integer ≥ 1` | `200` |" in page
+    assert "| `steps` | `integer ≥ 0` | `200` |" in page
 
 
 def test_the_citation_has_the_version_and_the_licence():
