@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 from tests.conftest import tiny_model, tiny_tokenizer
 
+from softprompt import methods
 from softprompt.cli import main
-from softprompt.lm import loading
+from softprompt.lm import loading, smollm2
 
 ROOT = Path(__file__).parents[2]
 PAGES = ["README.md", "CONTRIBUTING.md"]
@@ -22,11 +23,18 @@ MARK = r"(?:^<!-- not run: (?P<reason>[^\n]+) -->\n)?"
 BLOCK = re.compile(MARK + r"^```(?P<kind>python|bash)\n(?P<text>.*?)^```", re.M | re.S)
 CHAT = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}assistant: "
 
+#: A file that a tutorial tells the reader to save.
+FILE = re.compile(r"^<!-- file: (?P<name>\S+) -->\n```\w+\n(?P<content>.*?)^```", re.M | re.S)
+
 #: Pages whose Python blocks are run here, one after the other.
-PYTHON = ["docs/api.md", "docs/start.md", "docs/tutorials/classifier.md", "docs/tutorials/voices.md"]
+PYTHON = ["docs/api.md", "docs/start.md"]
+#: Pages whose blocks of both languages are run here, one after the other, but those that are marked.
+TUTORIALS = [page for page in PAGES if page.startswith("docs/tutorials/")]
 #: Blocks of commands that are run here, in a folder with a recipe: page, and the number of the block in it.
 COMMANDS = [("docs/start.md", 1), ("docs/concepts/before-and-after.md", 0), ("docs/concepts/plan.md", 0)]
 COMMANDS += [("docs/commands.md", 0)]
+#: Settings that make a run short.
+SHORT = ["dtype=float32", "train.steps=2", "max_new_tokens=2"]
 #: Blocks that another test runs: page, kind, the first of its blocks that the test runs, the last, the test.
 ELSEWHERE = [
     ("README.md", "python", 0, 0, "tests/test_readme.py::test_the_python_example_runs"),
@@ -61,6 +69,8 @@ def blocks(page: str, kind: str) -> list[re.Match[str]]:
 
 def run_by(page: str, kind: str, number: int) -> str | None:
     """Which test runs a block."""
+    if page in TUTORIALS:
+        return None if blocks(page, kind)[number]["reason"] else "tests/docsite/test_snippets.py"
     if (kind == "python" and page in PYTHON) or ((page, number) in COMMANDS and kind == "bash"):
         return "tests/docsite/test_snippets.py"
     for name, language, first, last, test in ELSEWHERE:
@@ -119,6 +129,8 @@ def tiny(tmp_path, monkeypatch):
     tokenizer.save_pretrained(tmp_path / "model")
     tiny_model("llama").save_pretrained(tmp_path / "model")
     monkeypatch.setitem(loading.ALIASES, "smollm2", lambda: tmp_path / "model")
+    monkeypatch.setattr(smollm2, "folder", lambda: tmp_path / "model")
+    monkeypatch.setenv("SOFTPROMPT_CACHE", str(tmp_path / "cache"))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -130,20 +142,43 @@ def test_the_python_of_a_page_runs(page, tiny):
     assert every
     for block in every:
         exec(block["text"], names)
-    if "tutorials" in page:
-        assert list(Path("runs").glob("*/softprompt.json"))
+
+
+def command(line: str, settings: list[str], capsys) -> None:
+    """Run a command, which must succeed; one that reads a recipe gets the settings too."""
+    program, *words = shlex.split(line, comments=True)
+    is_of_recipe = words[0] in ("check", "tune") and "--help" not in words
+    assert program == "softprompt"
+    assert main([*words, *(settings if is_of_recipe else [])]) == 0, (line, capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("page", TUTORIALS)
+def test_a_tutorial_runs(page, tiny, capsys):
+    """Its files are written, then its blocks are run in their order, as a reader would do it."""
+    text, names = (ROOT / page).read_text(encoding="utf-8"), {}
+    for file in FILE.finditer(text):
+        Path(file["name"]).write_text(file["content"], encoding="utf-8")
+    every = [block for block in BLOCK.finditer(text) if block["reason"] is None]
+    assert every
+    try:
+        for block in every:
+            if block["kind"] == "python":
+                exec(block["text"], names)
+                continue
+            for line in block["text"].splitlines():
+                command(line, SHORT, capsys)
+    finally:
+        methods.METHODS.pop("offset-prompt", None)
+    has_artifact = any(tiny.rglob("softprompt.json"))
+    assert has_artifact or page == "docs/tutorials/distill.md"  # its commands take minutes
 
 
 @pytest.mark.slow
 def test_the_commands_of_the_pages_run(tiny, capsys, monkeypatch):
     """The first block writes the recipe in whose folder the others are run."""
     for page, number in COMMANDS:
+        # the last command of the page on the start reads the output
+        place = [] if page == "docs/start.md" else [f"output=runs/{page}"]
         for line in blocks(page, "bash")[number]["text"].splitlines():
-            program, *words = shlex.split(line, comments=True)
-            tiny_run = [f"output=runs/{page}", "dtype=float32", "train.steps=2", "max_new_tokens=2"]
-            if page == "docs/start.md":
-                tiny_run = tiny_run[1:]  # the page's last command reads the output
-            recipe = words[0] in ("check", "tune") and "--help" not in words
-            assert program == "softprompt"
-            assert main([*words, *(tiny_run if recipe else [])]) == 0, (line, capsys.readouterr().err)
+            command(line, [*place, *SHORT], capsys)
         monkeypatch.chdir(tiny / "my-task")
