@@ -13,6 +13,7 @@ import softprompt
 from softprompt.cli import main
 from softprompt.cli.distilled import report_text
 from softprompt.distillation import answers, elapsed, output
+from softprompt.distillation import run as running
 from softprompt.distillation.elapsed import Elapsed
 from softprompt.errors import SoftPromptError
 from softprompt.methods.materialised import materialise
@@ -86,9 +87,66 @@ def test_the_seconds_of_all_calls_count(model_folder, place, monkeypatch):
     assert result.comparison.paid_after is None or result.comparison.paid_after > 1000
     # a call that trains nothing adds nothing, and another run begins anew
     assert softprompt.distill(lm, TEXT, WORDS, **options).comparison.seconds == result.comparison.seconds
-    assert json.loads(file.read_text()) == {run: pytest.approx(result.comparison.seconds)}
+    assert json.loads(file.read_text())[run] == pytest.approx(result.comparison.seconds)
     again = softprompt.distill(lm, TEXT, WORDS, overwrite=True, **options)
     assert again.comparison.seconds < 1000
+
+
+def _later(file: Path, seconds: float = 1000) -> None:
+    """Add seconds to those that the file holds, as if the calls before had taken longer."""
+    known = json.loads(file.read_text())
+    changed = {k: v if k == elapsed.FINISHED else v + seconds for k, v in known.items()}
+    file.write_text(json.dumps(changed))
+
+
+def test_seconds_of_a_run_that_replaces_another(model_folder, place):
+    """With --overwrite, an interrupted run counts its own earlier call, and not the run that it replaces."""
+    lm = softprompt.load(str(model_folder), dtype="float32")
+    file, stop = place / "out-distill" / "elapsed.json", Hooks(should_stop=lambda: True)
+
+    def distill(**more):
+        return softprompt.distill(lm, TEXT, WORDS, output=place / "out", seeds=1, **SETTINGS | more)
+
+    distill()
+    _later(file, 50_000)
+    with pytest.raises(Interrupted):
+        distill(lr=0.01, overwrite=True, hooks=stop)
+    _later(file)
+    assert 1000 < distill(lr=0.01, overwrite=True).comparison.seconds < 2000
+    assert distill(lr=0.01, overwrite=True).comparison.seconds < 1000
+
+
+def test_a_refused_call_leaves_the_seconds_of_the_run_that_is_there(model_folder, place):
+    lm = softprompt.load(str(model_folder), dtype="float32")
+    options = {"output": place / "out", "seeds": 1, **SETTINGS}
+    with pytest.raises(Interrupted):
+        softprompt.distill(lm, TEXT, WORDS, hooks=Hooks(should_stop=lambda: True), **options)
+    _later(place / "out-distill" / "elapsed.json")
+    with pytest.raises(SoftPromptError, match="holds another unfinished run"):
+        softprompt.distill(lm, TEXT, WORDS, **options | {"lr": 0.01})
+    assert 1000 < softprompt.distill(lm, TEXT, WORDS, **options).comparison.seconds < 2000
+    before = (place / "out-distill" / "elapsed.json").read_bytes()
+    with pytest.raises(SoftPromptError, match="already holds a tuned prompt"):
+        softprompt.distill(lm, TEXT, WORDS, **options | {"lr": 0.01})
+    assert (place / "out-distill" / "elapsed.json").read_bytes() == before
+
+
+def test_seconds_of_more_seeds_whose_measuring_was_interrupted(model_folder, place, monkeypatch):
+    """The report of the one seed before does not say how long three took."""
+    lm = softprompt.load(str(model_folder), dtype="float32")
+    options = {"output": place / "out", **SETTINGS}
+
+    def interrupt(*args, **how):
+        raise KeyboardInterrupt
+
+    softprompt.distill(lm, TEXT, WORDS, seeds=1, **options)
+    _later(place / "out-distill" / "elapsed.json")
+    with monkeypatch.context() as patch:
+        patch.setattr(running, "measure", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            softprompt.distill(lm, TEXT, WORDS, seeds=3, **options)
+    result = softprompt.distill(lm, TEXT, WORDS, seeds=3, **options)
+    assert result.run.was_finished and result.comparison.seconds > 1000
 
 
 def test_seconds_are_written_while_the_work_goes_on(model_folder, place, monkeypatch):

@@ -126,6 +126,8 @@ def distil_demonstrations(
         prepared = _prepared(recipe, lm, rows)
         untrained = copy.deepcopy(prepared.method)
         run = tune(prepared, hooks=hooks, restart=restart, overwrite=overwrite, text_rows=0)
+        if not run.was_finished:
+            (folder / REPORT).unlink(missing_ok=True)  # it is of the vectors that were there before
         hooks.stage("measuring on the rows that were kept apart")
         shown = 1 + max(e.demonstration for e in prepared.train if e.demonstration is not None)
         ways, first_token = _measured(run.prepared, untrained, rows, shown)

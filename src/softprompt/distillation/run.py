@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -130,16 +131,17 @@ def distil(
         _check_room(recipe, **anew)
     rows = None if requests is None else read_requests(requests, field)
     apart = None if measured is None else read_requests(measured, field, LEAST_MEASURED)
-    with Elapsed(folder, recipe, **anew) as elapsed:
-        if lm is None:
-            hooks.stage(f"loading {recipe.model} …")
-            lm = load_base(recipe)
-        if any_method:
-            recipe = with_fitting_method(recipe, lm)
-        teacher = TeacherEncoder(recipe, lm, PROMPTS)
-        recipe = with_start(recipe, lm, [teacher])
-        if not is_decided:
-            _check_room(recipe, **anew)
+    started = time.perf_counter()
+    if lm is None:
+        hooks.stage(f"loading {recipe.model} …")
+        lm = load_base(recipe)
+    if any_method:
+        recipe = with_fitting_method(recipe, lm)
+    teacher = TeacherEncoder(recipe, lm, PROMPTS)
+    recipe = with_start(recipe, lm, [teacher])
+    if not is_decided:
+        _check_room(recipe, **anew)
+    with Elapsed(folder, recipe, since=started, **anew) as elapsed:
         work = _Work(recipe, lm, teacher, folder, rows, apart, count)
         lengths = vectors.lengths_for(teacher.text_tokens) if auto else []
         if follower() is not None and (restart or overwrite or not (Path(recipe.output) / MANIFEST).exists()):
@@ -156,6 +158,8 @@ def distil(
         took = elapsed.stop(count=not was_finished)
     if was_finished:
         took = seconds_before(folder / REPORT) or took or sum(run.outcome.seconds for run in runs)
+    else:
+        (folder / REPORT).unlink(missing_ok=True)  # it is of the vectors that were there before
     hooks.stage("measuring on the requests that were kept apart")
     comparison = measure(
         runs,
