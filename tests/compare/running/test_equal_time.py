@@ -243,6 +243,16 @@ def test_a_method_that_cannot_be_timed_stops_no_other(recipe, paces, planned):
     assert "no such rank" in error.value.why
 
 
+def test_references_alone_need_no_plan(recipe, paces):
+    paces()
+    done, _, _ = run(recipe({"budget": "16s", "methods": ["zero-shot"]}))
+    assert not paces.timed and comparison(done.folder).times == []
+    assert [score.contestant for score in comparison(done.folder).scores if score.split == "test"] == [
+        "zero-shot"
+    ]
+    assert price(recipe({"budget": "16s", "methods": ["zero-shot"]})) == ([], [])
+
+
 def test_a_method_with_steps_of_its_own_has_no_budget(recipe, paces, planned):
     paces()
     methods = {FAST: {}, "longer": {"method": FAST, "train.steps": 9}}

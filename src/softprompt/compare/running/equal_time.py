@@ -138,7 +138,7 @@ def with_steps(candidates: Sequence[Candidate], timed: Timed) -> list[Candidate]
 
     A method without a plan takes the fewest steps of the others: its trials will report what is wrong.
     """
-    fewest = min(share.steps for share in timed.shares.values())
+    fewest = min((share.steps for share in timed.shares.values()), default=1)  # references need no plan
 
     def changed(item: Candidate) -> Candidate:
         if item.is_reference:
