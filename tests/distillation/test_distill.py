@@ -84,10 +84,13 @@ def only_answers(monkeypatch):
 def test_a_cut_answer_teaches_no_end(result):
     """Of a cut answer, the distributions of its own tokens are learned, and nothing behind the last one."""
     prepared = result.run.prepared
-    rows = [{"request": "sun", "answer": "nus", "complete": complete} for complete in (True, False)]
+    answer = {"request": "sun", "answer": "nus", "teacher": "a name"}
+    rows = [{**answer, "complete": complete} for complete in (True, False)]
+    rows.append({"request": "sun", "answer": "nus", "complete": False})  # the user's own
     encoded = prepared.encoder.encode_rows(rows)
-    ((whole, cut),), _ = taught(prepared.recipe, prepared.lm, prepared.prompts, [encoded])
+    ((whole, cut, own),), _ = taught(prepared.recipe, prepared.lm, prepared.prompts, [encoded])
     assert whole.target_ids[-1] in prepared.lm.ends and cut.target_ids == whole.target_ids[:-1]
+    assert own.target_ids == whole.target_ids
     for mine, same in zip(cut.teacher, whole.teacher, strict=True):
         torch.testing.assert_close(mine, same[:-1], check_dtype=False)
 

@@ -15,12 +15,12 @@ from ..config.schema import Recipe
 from ..errors import SoftPromptError
 from ..lm.base import LanguageModel
 from ..lm.loading import fingerprint
+from ..training.teacher import TEACHER
 from ..training.teacher_encoder import TeacherEncoder
 from .beginnings import Beginnings
 from .kept_rows import KeptRows
 from .requests import Request
 
-TEACHER = "teacher"  # the field that names the teacher of an answer
 Answer = dict[str, Any]  # a request with answer, complete, limit (tokens), and a name of the teacher
 
 

@@ -21,6 +21,8 @@ from ..data.example import Example
 from ..lm.base import LanguageModel
 from .teacher_encoder import TeacherEncoder
 
+TEACHER = "teacher"  # the field that names the teacher of an answer
+
 
 def taught(
     recipe: Recipe, lm: LanguageModel, prompts: Sequence[str], parts: Sequence[Sequence[Example]]
@@ -51,9 +53,13 @@ def taught(
 
 
 def _as_answered(lm: LanguageModel, example: Example) -> Example:
-    """Return the row without its end token where its answer was cut: the teacher did not end there."""
-    ids = example.target_ids
-    is_cut = example.rendered.row.get("complete", True) is False and len(ids) > 1 and ids[-1] in lm.ends
+    """Return the row without its end token where its answer was cut: the teacher did not end there.
+
+    Rows of the user's own may have a field `complete` that means something else: they name no teacher.
+    """
+    row, ids = example.rendered.row, example.target_ids
+    was_cut = TEACHER in row and row.get("complete", True) is False
+    is_cut = was_cut and len(ids) > 1 and ids[-1] in lm.ends
     return replace(example, target_ids=ids[:-1]) if is_cut else example
 
 
