@@ -91,6 +91,16 @@ def test_one_more_customer_is_added_without_touching_the_others(model_folder, tu
     assert tune_many([again])[0].was_finished
 
 
+def test_another_folder_is_another_run(model_folder, tuned, tmp_path):
+    """A finished prompt that started from one folder is not returned for another."""
+    data = file_of(tmp_path, "new", [{**row, "customer": "later"} for row in rows("numbers")])
+    tune_many(prepare_prompts(recipe(model_folder, tmp_path / "out", data, method=start(tuned))))
+    other = shutil.copytree(tuned, tmp_path / "other")
+    with pytest.raises(SoftPromptError, match="already holds a tuned prompt") as error:
+        tune_many(prepare_prompts(recipe(model_folder, tmp_path / "out", data, method=start(other))))
+    assert "method.artifact: was" in str(error.value.why)
+
+
 def test_candidates_are_read_once_for_many_prompts(model_folder, tuned, tmp_path, monkeypatch):
     reads, real = [], preparing.candidates_in
     monkeypatch.setattr(preparing, "candidates_in", lambda *args: reads.append(args) or real(*args))

@@ -55,7 +55,10 @@ def settings(recipe: Recipe) -> dict[str, Any]:
         origin := methods.METHODS.origin(recipe.method.name)
     ) is not None:  # another version may train in another way
         counted["method.package"] = str(origin)
-    counted |= {f"method.{key}": value for key, value in options(recipe).items() if key not in PLACES}
+    given = options(recipe)
+    counted |= {f"method.{key}": value for key, value in given.items() if key not in PLACES}
+    if given.get("init") == "nearest":  # its prompts may become more (see `content`), so the place counts
+        counted["method.artifact"] = str(given.get("artifact"))
     for section, left_out in (("train", HOW), ("task", IN_ROWS), ("base", set[str]())):
         counted |= {f"{section}.{key}": v for key, v in sections[section].items() if key not in left_out}
     texts = {name: text_hash(text) for name, text in teacher_texts(recipe).items()}
