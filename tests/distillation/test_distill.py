@@ -365,5 +365,8 @@ def test_vectors_start_as_the_match_of_the_text(result, lms):
     assert chosen(lm, init="context") == "context"
     assert chosen(lm, placement="after") is None
     assert chosen(lm, text="shor", length=64) is None
+    spaced = "short" + 12 * "\n"  # the template drops these newlines
+    assert chosen(lm, text=spaced) == "matched" and chosen(lm, text=spaced, length="auto") is None
+    assert chosen(lm, text=spaced, length=len(lm.text_ids(spaced))) is None
     assert chosen(lm, name="prompt-tuning") is None
     assert chosen(lms("gemma2")) is None  # its attention logits are capped

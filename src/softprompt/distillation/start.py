@@ -17,7 +17,7 @@ from ..errors import SoftPromptError
 from ..lm.base import LanguageModel
 from ..methods.matching import match
 from ..training.teacher_encoder import TeacherEncoder
-from .vectors import AUTO
+from .vectors import AUTO, lengths_for
 
 MATCHED = "matched"
 TRIED = 32  # tokens of the text that show whether the model's attention can be matched
@@ -30,8 +30,11 @@ def with_start(recipe: Recipe, lm: LanguageModel, teachers: Sequence[TeacherEnco
     """
     if not is_open(recipe):
         return recipe
-    shortest, length = min(t.text_tokens for t in teachers), _options(recipe)["length"]
-    if not all(t.is_whole for t in teachers) or (length != AUTO and length > shortest):
+    length = _options(recipe)["length"]
+    longest = max(lengths_for(teachers[0].text_tokens)) if length == AUTO else length
+    # templates drop the space around a text
+    shortest = min(len(lm.text_ids(teacher.text.strip())) for teacher in teachers)
+    if not all(teacher.is_whole for teacher in teachers) or longest > shortest:
         return recipe
     if why := refusal(lm, teachers[0].text):
         note(f"the vectors start as the text's first tokens (init: context): {why}")
