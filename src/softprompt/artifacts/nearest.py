@@ -10,9 +10,9 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -66,16 +66,12 @@ def mean_inputs(lm: LanguageModel, prompts: Sequence[str], examples: Sequence[Ex
 @torch.no_grad()
 def mean_input(lm: LanguageModel, inputs: Sequence[Sequence[int]]) -> Tensor:
     """Return the mean [H] over rows of the mean embedding of a row's tokens, in float32 on the CPU."""
-    weights: Counter[int] = Counter()
-    for ids in inputs:
-        for token, count in Counter(ids).items():
-            weights[token] += count / len(ids) / len(inputs)  # type: ignore[assignment]
-    tokens = sorted(weights)
+    lengths = np.array([len(ids) for ids in inputs])
+    flat = np.fromiter(chain.from_iterable(inputs), dtype=np.int64, count=lengths.sum())
+    weights = torch.from_numpy(np.bincount(flat, np.repeat(1 / lengths / len(inputs), lengths))).float()
     total = torch.zeros(lm.spec.hidden_size)
-    for start in range(0, len(tokens), TOKENS):
-        part = tokens[start : start + TOKENS]
-        shares = torch.tensor([weights[token] for token in part])
-        total += shares @ lm.embed(torch.tensor(part, device=lm.device)).float().cpu()
+    for part in weights.nonzero()[:, 0].split(TOKENS):
+        total += weights[part] @ lm.embed(part.to(lm.device)).float().cpu()
     return total
 
 
