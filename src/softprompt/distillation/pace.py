@@ -89,7 +89,7 @@ def expected(
     training = max(seeds, len(lengths)) * (
         recipe.train.steps * step + score * dev * (recipe.train.steps / 20 + 2)
     )
-    prompt = len(lm.text_ids(teacher.text)) / max(1, len(lm.text_ids(teacher.chunks[0])))
+    prompt = teacher.text_tokens / max(1, len(lm.text_ids(teacher.chunks[0])))
     read = start * chunks * (prompt if teacher.is_whole else 1)  # the text itself
     return Expected(
         {

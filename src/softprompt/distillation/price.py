@@ -61,7 +61,7 @@ def price(
     teacher, most = TeacherEncoder(recipe, lm, ("default",)), recipe.task.max_new_tokens
     trained = seeds
     if is_auto(recipe):  # each is priced as if it was the largest
-        lengths = lengths_for(len(lm.text_ids(teacher.text)))
+        lengths = lengths_for(teacher.text_tokens)
         recipe, trained = with_length(recipe, max(lengths)), len(lengths)
     rows = [requests[i % len(requests)] for i in range(2 * PACED)]
     examples = [teacher.encode(row) for row in rows[:PACED]]
@@ -92,7 +92,7 @@ def price(
         measuring_seconds=(WAYS + seeds) * tested * (answer + reading),
         memory_bytes=step.memory_bytes,
         disk_bytes=number * most * recipe.teacher.top_k * 8,
-        text_tokens=len(lm.text_ids(teacher.text)),
+        text_tokens=teacher.text_tokens,
         soft_tokens=soft_tokens(prepared),
     )
 

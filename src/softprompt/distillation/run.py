@@ -208,13 +208,8 @@ class _Work:
         """Return what the work that is left will take."""
         rows, wanted = [*(self.rows or []), *(self.apart or [])], len(self.apart or ())
         wanted += self.number if self.rows is None else len(self.rows)
-        known = known_answers(
-            self.recipe,
-            self.lm,
-            self.teacher,
-            given := with_chunks(self.teacher, rows),
-            self.folder / REQUESTS,
-        )
+        given = with_chunks(self.teacher, rows)
+        known = known_answers(self.recipe, self.lm, self.teacher, given, self.folder / REQUESTS)
         done = len(known) if self.rows is None else sum(row["request"] in known for row in given)
         writes = 0
         if self.rows is None:

@@ -104,6 +104,7 @@ class TeacherEncoder:
 
     @cached_property
     def text_tokens(self) -> int:
+        """Return the number of tokens of the text alone, without a template."""
         return len(self.lm.text_ids(self.text))
 
     @cached_property

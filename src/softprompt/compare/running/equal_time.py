@@ -37,8 +37,6 @@ from .worker import Timing
 
 FILE = "budget.json"
 EVALUATIONS = 10  # of the dev rows while training, so that a tenth of the budget has a score
-
-
 _SHARES = TypeAdapter(dict[str, Share])  # by `_key`
 
 

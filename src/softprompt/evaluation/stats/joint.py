@@ -18,8 +18,6 @@ from softprompt.evaluation.stats.variance import Noise, seed_noise
 
 #: With two seeds the effect of seeds has no mean, and so losses would have none: a draw in a hundred is cut.
 _CUT = (0.5, 99.5)
-
-
 #: With fewer rows than these that differ from some other method's, rows that were not seen are added.
 _RARE = 3.0
 
