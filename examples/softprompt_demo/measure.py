@@ -16,7 +16,8 @@ from softprompt.training.tune import optimization
 
 from .plan import Paces
 
-SHORT, LONG = 8, 3  # rows that about fill a batch, without and with demonstrations
+SHORT, LONG = 16, 8  # rows that are timed, without and with demonstrations
+TOKENS = 12  # of each answer
 
 
 def measure(
@@ -27,7 +28,8 @@ def measure(
     tuned: Prepared,
 ) -> Paces:
     """Time the parts: `short` are the test rows of the plain model, `long` the same with demonstrations."""
-    _seconds(lambda: _scored(evaluator, plain, short[:2]))  # warms the machine up
+    evaluator = replace(evaluator, max_new_tokens=min(TOKENS, evaluator.max_new_tokens))
+    _seconds(lambda: _answered(evaluator, plain, short[:2]))  # warms the machine up
     score, write = _answering(evaluator, plain, short[:SHORT])
     shown_score, shown_write = _answering(evaluator, plain, long[:LONG])
     batch = typical_batch(tuned.train, optimization(tuned.recipe))
@@ -38,12 +40,16 @@ def measure(
 def _answering(evaluator: Evaluator, plain: SoftPrompt, rows: Sequence[Example]) -> tuple[float, float]:
     """Return the seconds to score a row, and the additional seconds to answer it in text."""
     scored = _seconds(lambda: _scored(evaluator, plain, rows))
-    both = _seconds(lambda: replace(evaluator, metrics=("chrf",)).run(plain, rows))
+    both = _seconds(lambda: _answered(evaluator, plain, rows))
     return scored / len(rows), max(0.0, both - scored) / len(rows)
 
 
 def _scored(evaluator: Evaluator, plain: SoftPrompt, rows: Sequence[Example]) -> Any:
     return replace(evaluator, metrics=("perplexity",)).run(plain, rows, text_rows=0)
+
+
+def _answered(evaluator: Evaluator, plain: SoftPrompt, rows: Sequence[Example]) -> Any:
+    return replace(evaluator, metrics=("chrf",)).run(plain, rows)
 
 
 def _seconds(work: Callable[[], Any]) -> float:

@@ -41,7 +41,7 @@ from .table import show
 
 FOLDER = Path("runs/demo")
 SHOTS = 3
-ANSWERED_AT_ONCE, SCORED_AT_ONCE = 12, 24  # rows between two looks at the clock
+ANSWERED_AT_ONCE, SCORED_AT_ONCE = 24, 24  # rows between two looks at the clock; answers: the first one
 NEW_TOKENS = 48
 STEPS = 80
 #: The candidates that are tuned.
@@ -152,13 +152,14 @@ def answers(
     size, records = demo.size, list[Record]()
     texts = replace(evaluator, metrics=("chrf",), max_new_tokens=size.tokens)
     losses = replace(evaluator, metrics=("perplexity",))
-    for part in _parts(examples[: size.answered], ANSWERED_AT_ONCE):
-        started = demo.spent()
+    more = min(ANSWERED_AT_ONCE, size.answered)
+    while more > 0:
+        started, part = demo.spent(), examples[len(records) : len(records) + more]
         records += texts.run(method, part).records  # scored as well
-        # the rest must still be scored, which takes about a third of the time of answering
         took = (demo.spent() - started) / len(part)
-        if demo.spent() + (size.test - len(records)) * took / 3 > until:
-            break
+        # the rest must still be scored, which takes about a third of the time of answering
+        fits = 1.5 * ((until - demo.spent()) / max(took, 1e-9) - (size.test - len(records)) / 3)
+        more = min(size.answered - len(records), int(fits))
     answered = len(records)
     for part in _parts(examples[answered : size.test], SCORED_AT_ONCE):
         if demo.spent() > until:

@@ -94,9 +94,16 @@ def test_a_long_list_goes_in_parts(tuned, monkeypatch):
         lambda lm, batch, *a, **k: seen.append(batch.size) or whole(lm, batch, *a, **k),
     )
     texts = [f"text {i}" for i in range(35)]
-    made = tuned.generate(texts)
+    made = tuned.generate(texts, min_new_tokens=2)  # which transformers decodes, in padded batches
     assert seen == [16, 16, 3]
-    assert made[20] == tuned.generate(texts[20])
+    assert made[20] == tuned.generate(texts[20], min_new_tokens=2)
+
+
+def test_plain_answers_are_decoded_side_by_side(tuned, monkeypatch):
+    texts = [f"text {i * 3}" for i in range(35)]
+    alone = [tuned.generate(text, use_cache=False) for text in texts]  # by transformers, one at a time
+    monkeypatch.setattr(type(tuned.lm), "generate", None)
+    assert tuned.generate(texts) == alone
 
 
 def test_stop_strings_need_no_tokenizer(tuned, answers):

@@ -32,7 +32,7 @@ from .output import Json, Reply, log
 if TYPE_CHECKING:
     from ..tuned import Tuned
 
-ROWS_AT_ONCE = 16
+ROWS_AT_ONCE = 64  # answers are printed after so many
 
 
 class DashedText(TyperCommand):

@@ -1,6 +1,6 @@
 """Answers to inputs in any form that a caller gives: one, a list, an array, a generator, a data frame.
 
-Few rows go through the model at a time, so memory does not grow with the list. This file knows no
+Few rows go through the model at a time, so its memory does not grow with the list. This file knows no
 artifacts or recipes.
 """
 
@@ -23,9 +23,10 @@ from ..errors import SoftPromptError, unknown
 from ..lm import cache_name
 from ..lm.apply import injection_for
 from ..lm.base import LanguageModel
-from ..lm.generation import answering, tokens_of
+from ..lm.generation import answering
 from ..methods.base import SoftPrompt
 from .row_answers import answer
+from .writing import written
 
 ROWS_AT_ONCE = 16
 GENERATE: Any = vars(GenerationMixin)["generate"]
@@ -121,42 +122,40 @@ def texts(
             why="their tokens would be mixed",
             fix="call generate once for each input",
         )
-    most = len(examples) if cache_name.given(options) is not None else ROWS_AT_ONCE
-    return [
-        text
-        for part in _parts(examples, most)
-        for text in _of_part(lm, method, encoder, part, max_new_tokens, options)
-    ]
-
-
-@torch.no_grad()
-def _of_part(
-    lm: LanguageModel,
-    method: SoftPrompt,
-    encoder: Encoder,
-    examples: Sequence[Example],
-    max_new_tokens: int,
-    options: Mapping[str, Any],
-) -> list[Any]:
-    batch = collate(examples, lm.device, targets=False)
-    injection = injection_for(lm, method, batch)
     if encoder.kind not in WRITTEN:
-        answers = answer(lm, encoder, batch, injection, lm.context(batch, injection), examples)
-        return [item.text for item in answers]
+        parts = _parts(examples, ROWS_AT_ONCE)
+        return [text for part in parts for text in _chosen(lm, method, encoder, part)]
+    chosen = answering(lm, max_new_tokens, **options)
+    most = len(examples) if cache_name.given(options) is not None else ROWS_AT_ONCE
+    answers: list[Any] = [None] * len(examples)
     try:
-        output = lm.generate(batch, injection, **answering(lm, max_new_tokens, **options))
+        for numbers, output in written(lm, method, examples, [*_parts(range(len(examples)), most)], chosen):
+            texts = [encoder.decode(ids) for ids in output]
+            returns = len(texts) // len(numbers)  # the answers to a row follow each other
+            several = options.get("num_return_sequences") is not None or returns > 1
+            for place, number in enumerate(numbers):
+                group = texts[place * returns : (place + 1) * returns]
+                answers[number] = group if several else group[0]
     except (ValueError, TypeError, NotImplementedError) as error:  # of transformers, about the options
         raise SoftPromptError(
             "transformers does not generate with these options",
             why=(str(error).strip() or type(error).__name__).splitlines()[0],
             fix=f"change or leave out one of: {', '.join(options) or 'none was given'}",
         ) from error
-    texts = [encoder.decode(ids) for ids in tokens_of(output).tolist()]
-    returns = len(texts) // len(examples)
-    several = options.get("num_return_sequences") is not None or returns > 1
-    return [texts[i : i + returns] for i in range(0, len(texts), returns)] if several else texts
+    return answers
 
 
-def _parts(examples: Sequence[Example], most: int) -> Iterator[Sequence[Example]]:
-    for start in range(0, len(examples), max(1, most)):
-        yield examples[start : start + most]
+@torch.no_grad()
+def _chosen(
+    lm: LanguageModel, method: SoftPrompt, encoder: Encoder, examples: Sequence[Example]
+) -> list[str]:
+    """Return the likeliest candidate of each row."""
+    batch = collate(examples, lm.device, targets=False)
+    injection = injection_for(lm, method, batch)
+    answers = answer(lm, encoder, batch, injection, lm.context(batch, injection), examples)
+    return [item.text for item in answers]
+
+
+def _parts(rows: Sequence[Any], most: int) -> Iterator[Sequence[Any]]:
+    for start in range(0, len(rows), max(1, most)):
+        yield rows[start : start + most]

@@ -27,13 +27,14 @@ from ..lm import finetune
 from ..lm.apply import injection_for
 from ..lm.base import LanguageModel
 from ..lm.context import Context
-from ..lm.generation import answering, tokens_of
+from ..lm.generation import answering
 from ..methods.base import Setting, SoftPrompt
 from . import pairs
 from .likelihood import target_nll, teacher_divergence
 from .metrics import METRICS, default_metrics
 from .records import Evaluation, Record, from_teacher, score
 from .row_answers import BATCH_TOKENS, LOGITS, answer
+from .writing import written
 
 Progress = Callable[[int, int], None]
 FROM_LOGITS = ("nll", "teacher")  # what a metric may need that takes no texts
@@ -78,13 +79,13 @@ class Evaluator:
         names = list(self.metrics) or default_metrics(self.encoder.kind, taught=bool(from_teacher(records)))
         if self.encoder.kind != "generation":
             return Evaluation(score(names, records), records, seconds)
-        written = len(examples) if text_rows is None else min(text_rows, len(examples))
-        by_text = [name for name in names if METRICS[name].needs not in FROM_LOGITS] if written else []
+        count = len(examples) if text_rows is None else min(text_rows, len(examples))
+        by_text = [name for name in names if METRICS[name].needs not in FROM_LOGITS] if count else []
         if by_text:
-            texts = self._texts(method, examples[:written], cache, progress)
-            records[:written] = [replace(r, prediction=t) for r, t in zip(records, texts, strict=False)]
+            texts = self._texts(method, examples[:count], cache, progress)
+            records[:count] = [replace(r, prediction=t) for r, t in zip(records, texts, strict=False)]
         by_loss = [name for name in names if name not in by_text and METRICS[name].needs in FROM_LOGITS]
-        scores = score(by_loss or ["perplexity"], records) | score(by_text, records[:written])
+        scores = score(by_loss or ["perplexity"], records) | score(by_text, records[:count])
         results = {name: scores[name] for name in [*names, "perplexity"] if name in scores}
         return Evaluation(results, records, seconds)
 
@@ -157,12 +158,8 @@ class Evaluator:
         texts: dict[int, str] = {}
         weights = [len(e.input_ids) + self.max_new_tokens for e in examples]
         with _counted("writing texts", weights, progress, self.world.size) as count:
-            for indices in self.world.share([*self._orders(examples, [self.max_new_tokens] * len(examples))]):
-                batch = collate([examples[i] for i in indices], self.lm.device, targets=False)
-                batch = cache.fill(batch, indices, method.reads)
-                with torch.no_grad():
-                    injection = injection_for(self.lm, method, batch)
-                outputs = tokens_of(self.lm.generate(batch, injection, **options)).tolist()
+            batches = self.world.share([*self._orders(examples, [self.max_new_tokens] * len(examples))])
+            for indices, outputs in written(self.lm, method, examples, batches, options, cache=cache):
                 texts.update(zip(indices, map(self.encoder.decode, outputs), strict=True))
                 count(indices)
         texts = self.world.joined(texts)

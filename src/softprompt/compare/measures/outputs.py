@@ -14,9 +14,10 @@ from ...data.collate import collate
 from ...data.example import Example
 from ...evaluation.evaluator import Evaluator
 from ...evaluation.likelihood import target_nll
+from ...evaluation.writing import written as tokens_of_rows
 from ...lm.apply import injection_for
 from ...lm.base import LanguageModel
-from ...lm.generation import answering, tokens_of
+from ...lm.generation import answering
 from ...methods.base import SoftPrompt
 
 Ids = tuple[int, ...]
@@ -33,13 +34,11 @@ def written(evaluator: Evaluator, method: SoftPrompt, examples: Sequence[Example
 
     `evaluator` holds the largest number of tokens, and other options of `generate`.
     """
-    lm, outputs = evaluator.lm, [()] * len(examples)
+    lm = evaluator.lm
+    outputs: list[Ids] = [()] * len(examples)
     options = answering(lm, evaluator.max_new_tokens, **evaluator.generate_options)
-    for numbers in _alike(examples):
-        batch = collate([examples[i] for i in numbers], lm.device, targets=False)
-        with torch.no_grad():
-            injection = injection_for(lm, method, batch)
-        for i, ids in zip(numbers, tokens_of(lm.generate(batch, injection, **options)).tolist(), strict=True):
+    for numbers, batch in tokens_of_rows(lm, method, examples, [*_alike(examples)], options):
+        for i, ids in zip(numbers, batch, strict=True):
             end = next((n + 1 for n, token in enumerate(ids) if token in lm.ends), len(ids))
             outputs[i] = tuple(ids[:end])
     return outputs
