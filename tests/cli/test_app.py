@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
@@ -24,7 +25,7 @@ COMMANDS = (
         "compose",
         "report",
     ),
-    *("compile", "export", "import", "push", "methods", "models", "serve", "play", "demo"),
+    *("compile", "export", "import", "push", "methods", "models", "serve", "play", "demo", "doctor", "cache"),
 )
 
 
@@ -55,6 +56,37 @@ def test_help_imports_nothing_heavy():
 
 def test_version(run):
     assert run("--version").out == f"softprompt {softprompt.__version__}\n"
+
+
+def test_no_color_leaves_out_escape_codes(run, monkeypatch):
+    from softprompt.cli import output
+
+    styles = []
+    monkeypatch.setattr(
+        output.typer, "secho", lambda text, **style: styles.append((style["fg"], style["bold"]))
+    )
+    for value in ("1", ""):  # an empty variable counts as none: no-color.org
+        monkeypatch.setenv("NO_COLOR", value)
+        assert run("check", "no-such.yaml").code == 1
+    assert styles == [(None, False), ("red", True)]
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_completion_of_a_shell(run, monkeypatch, shell):
+    """The script that the shell reads, and what the command answers to a shell that asks."""
+    shown = run("--show-completion", shell)
+    assert shown.code == 0 and "_SOFTPROMPT_COMPLETE" in shown.out
+    for name, value in {
+        "_SOFTPROMPT_COMPLETE": f"complete_{shell}",
+        "_TYPER_COMPLETE_ARGS": "softprompt comp",
+        "_TYPER_COMPLETE_FISH_ACTION": "get-args",
+        "COMP_WORDS": "softprompt comp",
+        "COMP_CWORD": "1",
+    }.items():
+        monkeypatch.setenv(name, value)
+    output = run()
+    assert output.code == 0 and {"compare", "compile", "compose"} <= set(re.findall(r"\w+", output.out))
+    assert "tune" not in output.out.split()
 
 
 def test_wrong_usage_is_2(run):

@@ -32,7 +32,7 @@ PYTHON = ["docs/api.md", "docs/start.md"]
 TUTORIALS = [page for page in PAGES if page.startswith("docs/tutorials/")]
 #: Blocks of commands that are run here, in a folder with a recipe: page, and the number of the block in it.
 COMMANDS = [("docs/start.md", 1), ("docs/concepts/before-and-after.md", 0), ("docs/concepts/plan.md", 0)]
-COMMANDS += [("docs/commands.md", 0)]
+COMMANDS += [("docs/commands.md", 0), ("docs/doctor.md", 0)]
 #: Settings that make a run short.
 SHORT = ["dtype=float32", "train.steps=2", "max_new_tokens=2"]
 #: Blocks that another test runs: page, kind, the first of its blocks that the test runs, the last, the test.

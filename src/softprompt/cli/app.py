@@ -24,6 +24,7 @@ from .._system.quiet import own_process
 from .._system.threads import wait_quietly
 from ..errors import IN_SHELL, SoftPromptError
 from . import (
+    cache,
     check,
     choose,
     compare,
@@ -31,6 +32,7 @@ from . import (
     compose,
     demo,
     distill,
+    doctor,
     evaluate,
     export,
     generate,
@@ -53,7 +55,6 @@ NOT_UTF8 = "write it in UTF-8, or put it into a file of UTF-8"
 app = typer.Typer(
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
@@ -185,3 +186,5 @@ command(models.models, "models")
 command(serve.serve, "serve", prints=True)
 command(play.play, "play", prints=True)
 command(demo.demo, "demo", prints=True)
+command(doctor.doctor, "doctor")
+command(cache.cache, "cache")

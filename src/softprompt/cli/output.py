@@ -6,6 +6,7 @@ Results go to stdout, everything else to stderr.
 from __future__ import annotations
 
 import math
+import os
 import sys
 import traceback
 from collections.abc import Iterable, Mapping, Sequence
@@ -55,7 +56,8 @@ def show_error(error: SoftPromptError, as_json: bool) -> int:
     if as_json:
         show(Reply({"error": {"what": error.what, "why": error.why, "fix": error.fix}}), as_json)
     else:
-        typer.secho("error: ", fg="red", bold=True, err=True, nl=False)
+        plain = bool(os.environ.get("NO_COLOR"))
+        typer.secho("error: ", fg=None if plain else "red", bold=not plain, err=True, nl=False)
         log(str(error))
     return 1
 
