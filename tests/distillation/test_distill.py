@@ -91,6 +91,10 @@ def test_a_cut_answer_teaches_no_end(result):
     ((whole, cut, own),), _ = taught(prepared.recipe, prepared.lm, prepared.prompts, [encoded])
     assert whole.target_ids[-1] in prepared.lm.ends and cut.target_ids == whole.target_ids[:-1]
     assert own.target_ids == whole.target_ids
+    # what is trained on and what `eval` scores are the same tokens
+    assert [e.target_ids for e in encoded] == [e.target_ids for e in (whole, cut, own)]
+    scored = [result.tuned.evaluate([row]).records[0].tokens for row in rows]
+    assert scored == [len(e.target_ids) for e in (whole, cut, own)]
     for mine, same in zip(cut.teacher, whole.teacher, strict=True):
         torch.testing.assert_close(mine, same[:-1], check_dtype=False)
 

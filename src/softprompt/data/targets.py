@@ -6,7 +6,8 @@ Some tasks also need the positions in the input at which a model answers.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from softprompt.data.answer_positions import mask_places, word_places
 from softprompt.data.task import Task
@@ -14,6 +15,8 @@ from softprompt.data.template import Rendered
 from softprompt.data.template_errors import same_answers
 from softprompt.data.tokens import Ids, Tokens
 from softprompt.errors import SoftPromptError
+
+TEACHER = "teacher"  # the field that names the teacher of an answer
 
 
 def target_ids(
@@ -26,7 +29,8 @@ def target_ids(
 ) -> tuple[Ids, int]:
     """Return (ids, tokens cut): at most `most` ids of a text, which end with the end token unless cut.
 
-    For a head, the ids are the numbers of the label or tags. `Example.value` holds a number to predict.
+    An answer that its teacher did not end has no end token. For a head, the ids are the numbers of the label
+    or tags. `Example.value` holds a number to predict.
     """
     if task.kind == "regression":
         return (0,), 0
@@ -35,7 +39,15 @@ def target_ids(
     if candidates is not None:
         names = labels if task.kind == "classification" else rendered.choices or ()
         return candidates[names.index(rendered.target)], 0
-    return _answer(tokens, rendered, rendered.target, most)
+    return _answer(tokens, rendered, rendered.target, most, ends=not was_cut(rendered.row))
+
+
+def was_cut(row: Mapping[str, Any]) -> bool:
+    """Return whether the row's target is a teacher's answer that was cut: the teacher did not end there.
+
+    Rows of the user's own may have a field `complete` that means something else: they name no teacher.
+    """
+    return TEACHER in row and row.get("complete", True) is False
 
 
 def rejected_ids(tokens: Tokens, rendered: Rendered, chosen: Ids, most: int | None) -> tuple[Ids, int]:
@@ -57,8 +69,10 @@ def rejected_ids(tokens: Tokens, rendered: Rendered, chosen: Ids, most: int | No
     )
 
 
-def _answer(tokens: Tokens, rendered: Rendered, answer: str, most: int | None) -> tuple[Ids, int]:
-    """Return (ids, tokens cut) of a text that answers the input."""
+def _answer(
+    tokens: Tokens, rendered: Rendered, answer: str, most: int | None, *, ends: bool = True
+) -> tuple[Ids, int]:
+    """Return (ids, tokens cut) of a text that answers the input, with an end token where it `ends`."""
     ids = tokens.of_continuation(tokens.after(rendered.input, answer))
     if end := next((token for token in ids if token in tokens.end_ids), None):
         raise SoftPromptError(
@@ -73,7 +87,7 @@ def _answer(tokens: Tokens, rendered: Rendered, answer: str, most: int | None) -
             why="it removes all of its characters",
             fix="write it in characters that the model knows, or use another model",
         )
-    ids = (*ids, tokens.end())
+    ids = (*ids, tokens.end()) if ends else ids
     kept = ids[:most] if most else ids
     return kept, len(ids) - len(kept)
 

@@ -12,10 +12,10 @@ from .._system.notes import note
 from .._system.progress import task
 from ..build import teacher_text
 from ..config.schema import Recipe
+from ..data.targets import TEACHER
 from ..errors import SoftPromptError
 from ..lm.base import LanguageModel
 from ..lm.loading import fingerprint
-from ..training.teacher import TEACHER
 from ..training.teacher_encoder import TeacherEncoder
 from .beginnings import Beginnings
 from .kept_rows import KeptRows

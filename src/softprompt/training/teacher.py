@@ -21,8 +21,6 @@ from ..data.example import Example
 from ..lm.base import LanguageModel
 from .teacher_encoder import TeacherEncoder
 
-TEACHER = "teacher"  # the field that names the teacher of an answer
-
 
 def taught(
     recipe: Recipe, lm: LanguageModel, prompts: Sequence[str], parts: Sequence[Sequence[Example]]
@@ -33,7 +31,6 @@ def taught(
     those about one chunk begin with.
     """
     encoder = TeacherEncoder(recipe, lm, prompts)
-    parts = [[_as_answered(lm, example) for example in part] for part in parts]
     shown_rows = [shown(encoder, part) for part in parts]
     about: dict[int, list[Example]] = {}
     for chunk, example in (row for part in shown_rows for row in part):
@@ -50,17 +47,6 @@ def taught(
         [replace(example, teacher=rows[id(e)]) for example, (_, e) in zip(part, known, strict=True)]
         for part, known in zip(parts, shown_rows, strict=True)
     ], beginning([e.input_ids for e in max(about.values(), key=len)])
-
-
-def _as_answered(lm: LanguageModel, example: Example) -> Example:
-    """Return the row without its end token where its answer was cut: the teacher did not end there.
-
-    Rows of the user's own may have a field `complete` that means something else: they name no teacher.
-    """
-    row, ids = example.rendered.row, example.target_ids
-    was_cut = TEACHER in row and row.get("complete", True) is False
-    is_cut = was_cut and len(ids) > 1 and ids[-1] in lm.ends
-    return replace(example, target_ids=ids[:-1]) if is_cut else example
 
 
 def distributions(
