@@ -134,7 +134,7 @@ def test_many_labels_are_many_jobs_of_one_pass(llama, app, monkeypatch):
     monkeypatch.setattr(classify, "BATCH_TOKENS", 64)
     loaded = engine.registry.get("mood")
     rows = ["What a film!", "Dull."]
-    jobs, together = classify.classified(llama, loaded, rows)
+    jobs, together = classify.classified(loaded, rows)
     assert len(jobs) > 8
     found = together([scores for job in jobs for scores in job()])
     tuned = loaded.tuned

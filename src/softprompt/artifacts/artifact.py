@@ -154,7 +154,8 @@ class Artifact:
             return
         tensors = self.tensors(BASE)
         try:
-            finetune.unfreeze(lm, base["mode"], **base["options"])
+            if base["mode"] != "frozen":  # a head alone is in the model already
+                finetune.unfreeze(lm, base["mode"], **base["options"])
             finetune.load_weights(lm, tensors)
         except (RuntimeError, LookupError, TypeError):
             raise self._other_shape(lm) from None

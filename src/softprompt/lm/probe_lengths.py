@@ -161,6 +161,8 @@ def _wrong(lm: CausalLM, spec: ModelSpec) -> set[str]:
     """Return what differs: "plain" (transformers' own), "batch" (alone), "step" (a longer row), "cache"."""
     size = spec.vocab_size
     rows, targets = ([[i % size for i in row] for row in part] for part in (ROWS, TARGETS))
+    if lm.head is not None:
+        targets = [[0]] * len(rows)  # a label, which follows the whole row
     batch = batch_of_ids(rows, targets).to(lm.device)
     full, real = lm.logits(batch).float(), batch.target_mask
     scale = full[real].abs().max().clamp(min=1.0)
@@ -172,16 +174,18 @@ def _wrong(lm: CausalLM, spec: ModelSpec) -> set[str]:
             wrong.add("batch")
         if (_plain(lm, row, target) - alone).abs().max() > most:
             wrong.add("plain")
+    if "cache" not in spec.limits:
+        cached = lm.logits(batch, None, lm.input_context(batch)).float()
+        if (cached - full)[real].abs().max() > most:
+            wrong.add("cache")
+    if lm.head is not None:
+        return wrong  # it decodes nothing
     start, rest = rows[0][:8], rows[0][8:]
     longer = lm.logits(batch_of_ids([start], [rest]).to(lm.device)).float()[0]
     for count in range(1, len(rest)):
         shorter = lm.logits(batch_of_ids([start], [rest[:count]]).to(lm.device)).float()[0]
         if (shorter[-1] - longer[count - 1]).abs().max() > most:
             wrong.add("step")
-    if "cache" not in spec.limits:
-        cached = lm.logits(batch, None, lm.input_context(batch)).float()
-        if (cached - full)[real].abs().max() > most:
-            wrong.add("cache")
     return wrong
 
 
@@ -191,9 +195,11 @@ def _plain(lm: CausalLM, row: list[int], target: list[int]) -> Tensor:
     Sparse attention that finds two keys as good chooses by how many there are.
     """
     ids = torch.tensor([row + target[:-1]], device=lm.device)
+    # of embeddings a head reads the last column; of ids, one that may be taken for padding
+    given = {"input_ids": ids} if lm.head is None else {"inputs_embeds": lm.token_inputs(ids)}
     with plain_attention(lm.model):
-        logits = lm.model(input_ids=ids, use_cache=False).logits
-    return logits[0, len(row) - 1 :].float()
+        logits = lm.model(**given, use_cache=False).logits
+    return logits[0, len(row) - 1 :].float() if lm.head is None else logits.float()
 
 
 def settings(model: Any) -> dict[str, int]:

@@ -18,10 +18,11 @@ from typing import Any
 from .._system.paths import expanded
 from ..artifacts.artifact import MANIFEST
 from ..lm.base import LanguageModel
-from ..lm.loading import ALIASES, fingerprint
+from ..lm.loading import ALIASES
 from ..lm.locate import looks_local
 from .contents import Content, names_of, read
 from .names import TRIAL, UNREADABLE, Names
+from .served_base import ServedBase
 
 SHOWN, LOOKED_AT = 10, 1000
 
@@ -52,8 +53,8 @@ class Survey:
         return counts.most_common(1)[0][0] if counts else None
 
     def notes(self, lm: LanguageModel) -> list[str]:
-        weights = fingerprint(lm)["weights"]
-        problems = [(name, content.problem_for(weights)) for name, content in self.artifacts]
+        base = ServedBase(lm)
+        problems = [(name, content.problem_for(base)) for name, content in self.artifacts]
         names = [
             prompt
             for (name, content), (_, problem) in zip(self.artifacts, problems, strict=True)

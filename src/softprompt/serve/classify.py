@@ -26,7 +26,7 @@ Scores = dict[str, float]
 
 
 def classified(
-    lm: LanguageModel, loaded: Loaded, rows: Sequence[Row], strength: float = 1.0
+    loaded: Loaded, rows: Sequence[Row], strength: float = 1.0
 ) -> tuple[list[Callable[[], list[list[float]]]], Callable[[list[list[float]]], list[Scores]]]:
     """Split the work for the rows into jobs of about one pass; return them, and a function of their results.
 
@@ -34,7 +34,7 @@ def classified(
     probabilities. Raises InvalidRequest for a prompt that does not choose among labels, and what encoding a
     row raises.
     """
-    encoder = loaded.encoder
+    lm, encoder = loaded.tuned.lm, loaded.encoder
     check_kind(loaded.name, encoder.kind)
     name = encoder.prompts[loaded.index]
     examples = encoded(encoder, rows, name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
@@ -13,9 +13,16 @@ from ..artifacts.manifest import BASE, MANIFEST, MANIFEST_BYTES, SCHEMA, is_whol
 from ..errors import SoftPromptError
 from ..lm.origin import RECORDED
 from .file_stamps import Stamp, is_momentary, settled, stamp_of
+from .served_base import OTHER_BASE, ServedBase
 
 KEPT = 200_000  # artifacts whose contents are remembered
 UNREADABLE = "its manifest cannot be read"
+#: Why a head cannot be served, by the kind of its task.
+HEADS = {
+    "regression": "its head answers with a number, and a server answers with text and labels",
+    "token-classification": "its head tags words, and a server answers with text and labels",
+}
+CHECKPOINT = "its head is a part of its base's checkpoint, and a server runs the base without one"
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,12 +34,14 @@ class Content:
     weights: str | None = None  # the fingerprint of the base's weights; None: not recorded
     problem: str | None = None  # why no base can serve it, if the manifest says so
     loading: str = "{}"  # JSON of the base's revision and quantization: see `lm.origin`
+    head: int = 0  # outputs of the classification head that is in it; 0: it has none
 
-    def problem_for(self, weights: str) -> str | None:
-        """Return why a base of these weights cannot serve it, if the manifest says so."""
-        if self.problem is None and self.weights not in (None, weights):
-            return f"it was made for another base, {self.base}"
-        return self.problem
+    def problem_for(self, base: ServedBase) -> str | None:
+        """Return why the base cannot serve it, if the manifest says so."""
+        if self.problem is not None:
+            return self.problem
+        problem = base.problem(self.head, self.weights)
+        return f"{problem}, {self.base}" if problem == OTHER_BASE else problem
 
 
 @final
@@ -94,16 +103,25 @@ def _parsed(content: bytes) -> Content:
             raise ValueError
         "".join(texts).encode("utf-8")  # half a surrogate pair cannot be sent
         loading = json.dumps({key: base[key] for key in RECORDED if key in base}, sort_keys=True)
-        parts = [*(manifest.get("files") or ()), *(["head"] if "head" in manifest else [])]
-        return Content(prompts, name, weights, _problem(base, parts), loading)
+        return Content(prompts, name, weights, problem_of(manifest), loading, head_of(manifest))
     except (ValueError, LookupError, TypeError, AttributeError, RecursionError):
         return Content(problem="its manifest is damaged")
 
 
-def _problem(base: dict[str, Any], parts: Collection[str]) -> str | None:
-    mode = base.get("mode", "frozen")
-    if mode == "frozen" and BASE not in parts and "head" not in parts:
+def head_of(manifest: Mapping[str, Any]) -> int:
+    """Return how many outputs the classification head has that is saved with the prompt; 0 where none is."""
+    mode = manifest["base"].get("mode", "frozen")
+    return len(manifest.get("labels") or ()) if mode == "frozen" and BASE in manifest.get("files", ()) else 0
+
+
+def problem_of(manifest: Mapping[str, Any]) -> str | None:
+    """Return why no base can serve the prompt that a manifest describes."""
+    mode, has_head = manifest["base"].get("mode", "frozen"), BASE in manifest.get("files", ())
+    if mode != "frozen":
+        return f"it was trained together with its base ({mode})"
+    if not has_head:
+        return CHECKPOINT if "head" in manifest else None
+    task = manifest.get("recipe", {}).get("task") or {}
+    if task.get("kind") == "classification" and task.get("head"):
         return None
-    if mode == "frozen":
-        return "its answers are read off a head, and a server runs the base without one"
-    return f"it was trained together with its base ({mode})"
+    return HEADS.get(str(task.get("kind")), "its head answers several labels a row, which no task reads")

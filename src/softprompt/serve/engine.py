@@ -138,7 +138,7 @@ class Engine:
 
         Rows are checked and encoded at once, and errors in them raised. Awaiting holds no thread.
         """
-        jobs, combined = classified(self.model, loaded or self.registry.get(prompt), rows, scale)
+        jobs, combined = classified(loaded or self.registry.get(prompt), rows, scale)
         with self._changed:
             self._check_room()
 

@@ -12,12 +12,14 @@ import os
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import final
 
 import torch
 from torch import Tensor
 
+from .._system.files import RESTORE
 from ..artifacts import artifact as artifacts
 from ..artifacts.artifact import MANIFEST, Artifact
 from ..artifacts.hub.download import folder_of
@@ -27,14 +29,14 @@ from ..config.load import Recipe
 from ..data.encode import Encoder
 from ..errors import SoftPromptError
 from ..lm.base import LanguageModel
-from ..lm.loading import fingerprint
 from ..methods.materialised import Materialised
 from ..tuned import Tuned, opened
-from .contents import Contents, names_of
+from .contents import Contents, head_of, names_of, problem_of
 from .context import vectors_of
 from .file_stamps import stamp_of
 from .names import Entry, Names, one_form
 from .request import UnknownPrompt
+from .served_base import ServedBase
 from .versions import Versions
 
 ENCODERS = 1024  # kept, each for artifacts with equal templates, labels and limits
@@ -83,7 +85,7 @@ class Registry:
     ) -> None:
         _check_readable(folder_of(folder)[0])
         self.model = model
-        self._names, self._base = Names(folder, trials=trials), fingerprint(model)
+        self._names, self._base = Names(folder, trials=trials), ServedBase(model)
         self._contents = Contents()
         self._versions = Versions(self._open, max_bytes)
         self._encoders: OrderedDict[str, Encoder] = OrderedDict()
@@ -143,23 +145,30 @@ class Registry:
         manifest = stamp_of(path / MANIFEST)
         modified = 0.0 if manifest is None else manifest[1] / 1e9
         content, known = self._contents.of(path), self._versions.problem(path)
-        problem = str(known) if known is not None else content.problem_for(self._base["weights"])
+        problem = str(known) if known is not None else content.problem_for(self._base)
         last = None if problem is None else self._versions.last_good(path, one_form(name))
         prompts = content.prompts if last is None else last.tuned.artifact.prompts
         served = problem is None or last is not None
         return Entry(name, path, modified, problem, prompts, tuple(names_of(name, prompts)), served)
 
     def _open(self, artifact: Artifact) -> Tuned:
-        base = artifact.manifest["base"]
-        has_head = BASE in artifact.manifest["files"] or "head" in artifact.manifest
-        if base["mode"] != "frozen" or has_head:
+        manifest = artifact.manifest
+        if (problem := problem_of(manifest)) is not None:
             raise SoftPromptError(
-                f"{artifact} was trained together with its base ({base['mode']}) or a head",
-                why="one copy of the base model serves all prompts",
-                fix="serve prompts that were trained with base=frozen and without a head",
+                f"{artifact} cannot be served",
+                why=problem,
+                fix="softprompt generate runs any prompt; a server takes prompts of a frozen base, and heads "
+                "that were trained to classify",
             )
-        artifact.check_base(self.model, self._base)
-        tuned = opened(artifact, self.model, other_base=True, encoder=self._encoder)  # which was just checked
+        size = head_of(manifest)
+        artifact.check_base(self.model, self._base.fingerprint(size))
+        lm = self._base.model(size)
+        if size and (missing := sorted(lm.head_names - artifact.tensors(BASE).keys())):
+            raise SoftPromptError(
+                f"{artifact} lacks a part of its head", why=f"'{missing[0]}' is not in {BASE}", fix=RESTORE
+            )
+        # other_base: which was just checked
+        tuned = opened(artifact, lm, other_base=True, encoder=partial(self._encoder, lm))
         method = tuned.method
         if isinstance(method, Materialised):
             # copies, since tensors of a mapped file change when the file is overwritten in place
@@ -170,15 +179,15 @@ class Registry:
         """Copy a tensor, numbers in the model's precision, so that no request converts them again."""
         return tensor.to(self.model.dtype if tensor.is_floating_point() else tensor.dtype, copy=True)
 
-    def _encoder(self, recipe: Recipe, artifact: Artifact) -> Encoder:
+    def _encoder(self, lm: LanguageModel, recipe: Recipe, artifact: Artifact) -> Encoder:
         """Return the encoder, shared by artifacts with equal settings: making one takes milliseconds."""
         prompts, labels = artifact.prompts, artifact.manifest["labels"]
         limits = recipe.data.max_input_tokens, recipe.data.max_target_tokens, recipe.data.prompt_field
-        room = room_of(recipe, self.model)
+        room = room_of(recipe, lm)
         key = repr((recipe.template, recipe.task, limits, room, prompts, labels))
         if key not in self._encoders:
-            template = template_of(recipe, self.model)
-            self._encoders[key] = encoder_of(recipe, self.model, template, prompts, labels).settled()
+            template = template_of(recipe, lm)
+            self._encoders[key] = encoder_of(recipe, lm, template, prompts, labels).settled()
             if len(self._encoders) > ENCODERS:
                 self._encoders.popitem(last=False)
         self._encoders.move_to_end(key)

@@ -1,4 +1,4 @@
-"""Some prompts do not affect the log-probabilities of an input's own tokens, and are refused.
+"""Prompts that write no text, or do not affect the log-probabilities of an input's tokens, are refused.
 
 A token's log-probability depends on what precedes it. No token of the input sees vectors behind the input, so
 the scores would be the plain model's under the prompt's name. A generated prompt is computed from the whole
@@ -9,9 +9,19 @@ from __future__ import annotations
 
 from ..injection import Injection
 from .registry import Loaded
-from .request import NotScored
+from .request import InvalidRequest, NotScored
 
 BEHIND = ("after", "kv_after")
+
+
+def check_writes(loaded: Loaded) -> None:
+    """Raise InvalidRequest for a prompt that answers by a head, and neither writes nor scores text."""
+    if loaded.tuned.lm.head is not None:
+        raise InvalidRequest(
+            f"'{loaded.name}' writes no text",
+            why="it answers by a classification head, and was trained for nothing else",
+            fix="ask /v1/classify for its labels; strength=0 asks the plain model",
+        )
 
 
 def check_scored(loaded: Loaded, shape: Injection) -> None:

@@ -25,7 +25,7 @@ from .prefix_cache import Key, PrefixCache
 from .registry import Loaded
 from .request import Finished, InvalidRequest, Reason, Token
 from .sampler import Chooser, Likely, likelihoods
-from .scoring import check_scored
+from .scoring import check_scored, check_writes
 from .stream import Answer
 from .token_pieces import Pieces
 
@@ -40,6 +40,8 @@ class RunningSequence:
         self.pieces = pieces
         self.lm, self.answer, self.request = lm, answer, answer.request
         self.loaded = loaded if answer.request.scale else None
+        if self.loaded is not None:
+            check_writes(self.loaded)
         self.sampling = self.request.sampling
         self.chooser = Chooser(self.sampling, ends, frozenset(self.request.input_ids))
         self.ends = () if self.sampling.ignore_eos else ends

@@ -194,12 +194,13 @@ def _stamps(path: Path) -> Stamps:
 def _content(artifact: Artifact) -> str:
     files = artifact.manifest["files"]
     served = VECTORS if artifact.is_static else STATE
-    return files[served]["sha256"]
+    return "".join(files[name]["sha256"] for name in (served, BASE) if name in files)
 
 
 @torch.no_grad()
 def _tensors(tuned: Tuned) -> list[Tensor]:
-    tensors = [*tuned.method.parameters(), *tuned.method.buffers()]
+    head = (p for name, p in tuned.lm.model.named_parameters() if name in tuned.lm.head_names)
+    tensors = [*tuned.method.parameters(), *tuned.method.buffers(), *head]
     if isinstance(tuned.method, Materialised):
         for prompt in tuned.method.prompts:
             prompt.map_rows(lambda t: tensors.append(t) or t)

@@ -233,6 +233,8 @@ class Inputs:
         """Raise ContextExceeded where the input and its longest label do not fit the context."""
         candidates = () if given.example is None else given.example.candidates or ()
         soft, longest = loaded.vectors[1] if scale else 0, max(map(len, candidates), default=0)
+        if loaded.encoder.model.answers == "head":
+            longest = 0  # its answer takes no position
         check_fits(given.sent_as, len(given.ids), soft, longest, self.context, named="longest label")
 
     def name(self, token: Token, first: bool = False) -> str:
