@@ -24,7 +24,7 @@ from .probe_neighbours import measure
 
 @final
 class SharedHeads:
-    """Makes models with a head that share the backbone of `lm`, which goes on answering in text."""
+    """Makes models with a head that share the backbone of `lm`, which still answers in text."""
 
     def __init__(self, lm: CausalLM) -> None:
         self._lm = lm
@@ -48,8 +48,8 @@ class SharedHeads:
         if any(True for _ in model.buffers()):
             raise _unshared(lm, "its classifier has buffers, which no prompt is saved with")
         model.to_empty(device=lm.device)
-        own = [*model.parameters()]
-        for parameter in own:
+        weights = [*model.parameters()]
+        for parameter in weights:
             numbers = torch.linspace(-1, 1, parameter.numel(), device=lm.device)
             parameter.data = numbers.view_as(parameter).to(lm.dtype)
         setattr(model, prefix, backbone)
@@ -60,7 +60,7 @@ class SharedHeads:
         result.accepted = accepted_arguments(model)
         result._first = 0  # as in a classifier that is loaded from its checkpoint
         self._measure(result)
-        for parameter in own:
+        for parameter in weights:
             parameter.data.fill_(float("nan"))
         return result
 
