@@ -10,7 +10,7 @@ from softprompt.data.example import Example
 from softprompt.data.template import Rendered
 from softprompt.evaluation import writing
 from softprompt.evaluation.writing import written
-from softprompt.lm import decoding
+from softprompt.lm import decoding, held_weights
 from softprompt.lm.generation import answering
 
 NEW = 6
@@ -68,11 +68,16 @@ def test_every_method(lm, case, method, examples, with_ends, monkeypatch):
     assert len({len(answer) for answer in padded}) > 1  # rows end at different steps
 
 
-def test_every_family(lm, family, examples, setting, with_ends, monkeypatch):
+@pytest.mark.parametrize("held", [False, True])
+def test_every_family(lm, family, held, examples, setting, with_ends, monkeypatch):
     if lm.spec.kind != "decoder":
         assert not decoding.suits(lm, answering(lm, NEW))
         return
     with_ends(lm)
+    if held:  # weights in the form that decoding holds of large models
+        monkeypatch.setattr(held_weights, "LEAST", 0)
+        monkeypatch.setattr(decoding, "HELD", 1)
+        monkeypatch.setattr(lm, "is_loaded_here", True)
     padded, side_by_side = both(lm, methods.build("none", setting(lm)), examples, monkeypatch)
     assert side_by_side == padded
     if not {"cache", "prefix", "generate"} & set(lm.spec.limits):

@@ -22,6 +22,8 @@ NAMES = {
     "buffers_of": lambda: _buffers(),
     "generation_defaults": lambda: internals.generation_defaults()["top_k"] == 50,
     "softmax_gradient": lambda: _softmax_gradient(),
+    "onednn_product": lambda: _product(internals.onednn_product),
+    "float16_product": lambda: _product(internals.float16_product),
     "cpu_features": lambda: isinstance(internals.cpu_features().get("avx512_bf16", False), bool),
 }
 
@@ -54,6 +56,15 @@ def _softmax_gradient() -> bool:
     above, weights = torch.randn(2, 5), scores.softmax(-1)
     (expected,) = torch.autograd.grad(weights, scores, above)
     return torch.allclose(internals.softmax_gradient(above, weights.detach()), expected, atol=1e-6)
+
+
+def _product(make) -> bool:
+    weight, bias, rows = torch.randn(4, 8).half().float(), torch.randn(4), torch.randn(3, 8)
+    try:
+        result = make(weight, bias)(rows)
+    except RuntimeError:  # this processor has no such product
+        return True
+    return torch.allclose(result, rows @ weight.T + bias, atol=1e-5)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -52,6 +52,7 @@ class LanguageModel(OpenModel, abc.ABC):
     answers: Answers = "next"  # where an answer is read: after the row, at masks in it, or off a head
     why_dtype: str = "as the caller loaded it"  # why the model computes in `dtype`
     origin: Origin = Origin()  # how it was loaded
+    is_loaded_here: bool = False  # False where the caller had the model in memory, and may change its weights
     inherited: dict[str, Any]  # the checkpoint's generation settings, which count only where requested
     accepted: frozenset[str]  # names of the arguments of the model's forward
     _begin: tuple[int, ...]  # ids that a decoder behind an encoder reads ahead of a target

@@ -18,7 +18,7 @@ from torch import Tensor
 from .._system.memory import free_memory
 from ..data.collate import batch_of_ids
 from ..injection import Injection
-from . import packed, probe_lengths, settings
+from . import held_weights, packed, probe_lengths, settings
 from .attachment import attach
 from .base import LanguageModel
 from .causal import CausalLM
@@ -32,6 +32,7 @@ FREE = LINES // 8  # free lines that are waited for: few new rows in one pass co
 READ = 512  # positions of new rows in one pass
 MEMORY = 0.2  # share of the free memory for keys and values
 KIND = "lines"  # the name under which a model's `decoding` holds whether this is exact
+HELD = 16  # steps after which weights are held in a form that is faster to read, which costs as much itself
 PACKS = "packed rows"  # the name of a measurement
 PLAIN = {"num_beams": 1, "use_cache": True, "do_sample": False, "num_return_sequences": 1}
 
@@ -123,6 +124,7 @@ class Decoder(Generic[Name]):
         self.running = Running(lm, int(MEMORY * free_memory(str(lm.device)) / max(1, size)))
         self.packs = _packs(lm)
         self._lines: list[_Line[Name]] = []  # by line of the store
+        self._steps = 0
         self._is_full = False  # the next row is too long for the room that is left
 
     @property
@@ -149,11 +151,12 @@ class Decoder(Generic[Name]):
         """Read new rows, and yield those that end with their first token."""
         groups = alike(rows, PACKED_PADDING if self.packs else PADDING)
         joined = [Joined(self.lm, [row for _, row in group]) for group in groups]
-        if self.packs and len(joined) > 1:
-            Joined.run_packed(self.lm, joined)
-        else:
-            for each in joined:
-                each.run(self.lm)
+        with held_weights.known(self.lm):
+            if self.packs and len(joined) > 1:
+                Joined.run_packed(self.lm, joined)
+            else:
+                for each in joined:
+                    each.run(self.lm)
         for group, each in zip(groups, joined, strict=True):
             begun = [_Line(name, row.room) for name, row in group]
             ended = self._take(begun, each.logits[:, -1])
@@ -164,7 +167,12 @@ class Decoder(Generic[Name]):
 
     def step(self) -> Iterator[tuple[Name, list[int]]]:
         """Give each row its next token, and yield those that end with it."""
-        ended = self._take(self._lines, self.running.step([line.tokens[-1] for line in self._lines]))
+        self._steps += 1
+        if self._steps == HELD:
+            held_weights.hold(self.lm)
+        with held_weights.known(self.lm):
+            logits = self.running.step([line.tokens[-1] for line in self._lines])
+        ended = self._take(self._lines, logits)
         for number in reversed(ended):
             line = self._lines[number]
             self.running.leave(number)

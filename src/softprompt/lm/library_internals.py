@@ -6,7 +6,7 @@ A release may rename them without notice; `tests/lm/test_library_internals.py` s
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -74,3 +74,17 @@ def cpu_features() -> Mapping[str, Any]:
         "avx512_bf16": torch.cpu._is_avx512_bf16_supported(),
         "amx_bf16": torch.cpu._is_amx_tile_supported(),
     }
+
+
+def onednn_product(weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tensor]:
+    """Return a linear layer's product, from a copy of its weight [out, in] in oneDNN's own layout."""
+    ops = torch.ops.mkldnn
+    packed = ops._reorder_linear_weight(weight.detach(), None)
+    return lambda rows: ops._linear_pointwise(rows, packed, bias, "none", [], "")
+
+
+def float16_product(weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tensor]:
+    """Return a linear layer's product in float32, from a copy of its weight [out, in] in float16."""
+    ops = torch.ops.quantized
+    packed = ops.linear_prepack_fp16(weight.detach(), bias)
+    return lambda rows: ops.linear_dynamic_fp16(rows, packed)

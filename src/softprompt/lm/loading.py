@@ -90,7 +90,7 @@ def load(
     wanted = checkpoint.Wanted(name, target, chosen, head, choice, quantized, device_map, shard)
     read = checkpoint.read(path, options, wanted)
     lm = read.kind(read.model, read.tokenizer, name, head, read.head_names, choice or "auto")
-    lm.why_dtype = why
+    lm.why_dtype, lm.is_loaded_here = why, True
     lm.origin = Origin(
         read.commit or revision, quantization.plain(quantized), choice, trust_remote_code, device_map
     )

@@ -19,6 +19,7 @@ import torch
 
 from .._system.memory import free_memory
 from ..errors import SoftPromptError
+from ..lm import held_weights
 from ..lm.causal import CausalLM
 from .classify import classified
 from .failures import as_failure, note
@@ -197,6 +198,7 @@ class Engine:
     # --- the engine's thread ---
 
     def _loop(self) -> None:
+        held_weights.hold(self.model)
         with torch.no_grad():
             while True:
                 with self._changed:
@@ -220,11 +222,12 @@ class Engine:
                 except Exception as error:
                     note(error, 1, [prompt])
                     future.set_exception(as_failure(error))
-        self._scheduler.arrive()
-        with self._changed:
-            self._scheduler.choose_next(self._waiting)
-        self._scheduler.admit()
-        self._scheduler.step()
+        with held_weights.known(self.model):
+            self._scheduler.arrive()
+            with self._changed:
+                self._scheduler.choose_next(self._waiting)
+            self._scheduler.admit()
+            self._scheduler.step()
 
     def _end_all(self, error: Stopped) -> None:
         scheduler = self._scheduler

@@ -1,0 +1,147 @@
+"""Weights that are held in another form give the same answers, and are forgotten when they change."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from tests.conftest import tiny_model
+
+from softprompt.data.collate import batch_of_ids
+from softprompt.injection import Injection
+from softprompt.lm import decoding, held_weights
+from softprompt.lm.causal import CausalLM
+from softprompt.testing.material import tiny_tokenizer
+
+ROWS = [[5, 9, 2], list(range(3, 40)), [7], [11, 12, 13, 14, 60]]
+NEW = 12
+
+
+def model(family="llama", dtype=torch.float32, through=None):
+    tiny = tiny_model(family)
+    if through is not None:
+        tiny = tiny.to(through)
+    lm = CausalLM(tiny.to(dtype), tiny_tokenizer(), "tiny")
+    lm.is_loaded_here = True
+    return lm
+
+
+@pytest.fixture(autouse=True)
+def of_any_size(monkeypatch):
+    monkeypatch.setattr(held_weights, "LEAST", 0)
+
+
+@pytest.fixture
+def used(monkeypatch):
+    """Count the products of each kind."""
+    counts = {"float16": 0, "onednn": 0}
+    for kind in counts:
+        make = getattr(held_weights, f"{kind}_product")
+
+        def counted(weight, bias, kind=kind, make=make):
+            product = make(weight, bias)
+
+            def call(rows):
+                counts[kind] += 1
+                return product(rows)
+
+            return call
+
+        monkeypatch.setattr(held_weights, f"{kind}_product", counted)
+    return counts
+
+
+def logits(lm):
+    with torch.no_grad():
+        return lm.logits(batch_of_ids(ROWS, [[1, 2, 3]] * len(ROWS)))
+
+
+@pytest.mark.parametrize(
+    ("through", "dtype", "kind"),
+    [
+        (torch.bfloat16, torch.float32, "float16"),
+        (torch.float16, torch.float32, "float16"),
+        (None, torch.float32, "onednn"),
+        (None, torch.bfloat16, "onednn"),
+    ],
+)
+def test_logits_are_the_same(through, dtype, kind, used, close):
+    lm = model("qwen3", dtype, through)
+    expected = logits(lm)
+    held_weights.hold(lm)
+    if dtype == torch.bfloat16 and not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        assert not isinstance(held_weights.known(lm), held_weights.HeldWeights)
+        return
+    tried = sum(used.values())
+    with held_weights.known(lm):
+        result = logits(lm)
+    assert used[kind] - tried == sum(type(m) is torch.nn.Linear for m in lm.model.modules())
+    close(result.float(), expected.float(), 1e-5 if dtype == torch.float32 else 1e-2)
+    assert torch.equal(logits(lm), expected)  # outside, the layers are their own again
+    assert not any("forward" in vars(module) for module in lm.model.modules())
+
+
+def test_decoding_holds_them_after_some_steps(used, monkeypatch):
+    lm = model(through=torch.bfloat16)
+
+    def answers():
+        rows = [(i, decoding.joining(lm, ids, Injection(), NEW)) for i, ids in enumerate(ROWS)]
+        return dict(decoding.decode(lm, rows))
+
+    expected = answers()
+    assert not any(used.values())  # too few steps to pay
+    monkeypatch.setattr(decoding, "HELD", 2)
+    assert answers() == expected
+    assert used["float16"] > NEW
+
+
+def test_a_gradient_takes_the_plain_layer(used):
+    lm = model(through=torch.bfloat16)
+    held_weights.hold(lm)
+    tried, vectors = dict(used), torch.randn(1, 4, lm.spec.hidden_size, requires_grad=True)
+    with held_weights.known(lm):
+        lm.model(inputs_embeds=vectors).logits.sum().backward()
+    assert used == tried and vectors.grad is not None and bool(vectors.grad.abs().sum() > 0)
+
+
+def test_changed_weights_are_not_read_from_an_old_copy(close):
+    lm = model(through=torch.bfloat16)
+    held_weights.hold(lm)
+    with torch.no_grad():
+        lm.model.model.layers[1].mlp.up_proj.weight.mul_(2)
+    expected = logits(lm)
+    with held_weights.known(lm):
+        assert torch.equal(logits(lm), expected)  # the old ones are left out
+    held_weights.hold(lm)
+    with held_weights.known(lm):
+        close(logits(lm), expected)
+
+
+@pytest.mark.parametrize("change", ["in memory", "trained", "no room", "small", "no product"])
+def test_where_it_is_not_exact_or_does_not_pay_nothing_is_held(change, monkeypatch):
+    lm = model(through=torch.bfloat16)
+    if change == "in memory":
+        lm.is_loaded_here = False
+    elif change == "trained":
+        lm.model.requires_grad_(True)
+    elif change == "no room":
+        monkeypatch.setattr(held_weights, "free_memory", lambda: 1000)
+    elif change == "small":
+        monkeypatch.setattr(held_weights, "LEAST", 2**40)
+    else:
+        monkeypatch.setattr(held_weights, "float16_product", lambda weight, bias: torch.zeros_like)
+    held_weights.hold(lm)
+    assert not isinstance(held_weights.known(lm), held_weights.HeldWeights)
+
+
+def test_a_model_that_is_not_used_any_more_is_freed():
+    import gc
+    import weakref
+
+    lm = model(through=torch.bfloat16)
+    held_weights.hold(lm)
+    assert len(held_weights._HELD) >= 1
+    gone = weakref.ref(lm.model)
+    lm.close()
+    del lm
+    gc.collect()
+    assert gone() is None
