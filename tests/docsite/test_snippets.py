@@ -54,6 +54,13 @@ ELSEWHERE = [
         0,
         "tests/test_readme.py",
     ),
+    (
+        "docs/operations.md",
+        "bash",
+        0,
+        0,
+        "tests/cli/test_serve_config.py::test_the_pages_server_reads_its_file_again",
+    ),
     ("docs/tracking.md", "python", 0, 0, "tests/tracking/test_page.py::test_the_snippet_runs"),
     # what these clients' blocks are, and which are not run, is counted in test_documented.py
     ("docs/serving.md", "python", 0, 9, "tests/serve/clients/test_documented.py"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json as jsonlib
-import logging
+from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,7 +14,8 @@ import typer
 from ..errors import SoftPromptError, unknown
 from .opening import DeviceMap, TrustCode
 from .output import Json, Reply, log
-from .serving import needed, run, run_gateway
+from .serve_config import SAFE, ConfigFile, Reloading, read_config
+from .serving import Prepare, needed, run, run_gateway
 
 
 class ControlTokens(str, Enum):
@@ -23,6 +24,13 @@ class ControlTokens(str, Enum):
     allow = "allow"
     escape = "escape"
     refuse = "refuse"
+
+
+class LogFormat(str, Enum):
+    """The log has one of these forms."""
+
+    text = "text"
+    json = "json"
 
 
 class EngineName(str, Enum):
@@ -53,6 +61,7 @@ Dtype = Annotated[
 
 
 def serve(
+    context: typer.Context,
     folder: Annotated[
         Path | None,
         typer.Argument(
@@ -111,6 +120,13 @@ def serve(
     vllm_url: Annotated[
         str, typer.Option("--vllm-url", metavar="URL", help="Where vLLM is; its key: $SOFTPROMPT_VLLM_KEY.")
     ] = "http://127.0.0.1:8001",
+    log_format: Annotated[
+        LogFormat, typer.Option("--log-format", help="json: one object a line, and one line a request.")
+    ] = LogFormat.text,
+    traces: Annotated[
+        bool, typer.Option("--traces", help="Send OpenTelemetry spans; its OTEL_ variables say where.")
+    ] = False,
+    config: ConfigFile = None,
     json: Json = False,
 ) -> Reply:
     """Serve tuned prompts over OpenAI's API.
@@ -123,16 +139,21 @@ def serve(
       softprompt serve runs --model smollm2
       softprompt serve --new-key team-a
       softprompt serve prompts --host 0.0.0.0 --keys keys.yaml
+      softprompt serve --config serve.yaml
       softprompt serve compiled --engine vllm --vllm-url http://vllm:8000
     """
+    if config is not None:
+        read_config(config)  # the parser has its options; a mistake in it is an error here
     if new_key is not None:
         return _fresh_key(new_key)
     if folder is None:
         raise typer.BadParameter("give the folder of tuned prompts")
     with needed():
+        from ..serve.http import logs
         from ..serve.http.cors import origin
         from ..serve.http.limits import Limits
         from ..serve.http.server import is_loopback, listen
+        from ..serve.http.tracing import OpenTelemetry
     if not is_loopback(host) and keys is None and not no_keys:
         raise SoftPromptError(
             f"{host} can be reached from other machines, and no keys are asked for",
@@ -142,8 +163,8 @@ def serve(
     if dtype not in ("auto", "float32", "bfloat16"):
         raise unknown("dtype", dtype, ("auto", "float32", "bfloat16"))
     limits = Limits(output_tokens=max_tokens, requests=rows + queue, seconds=timeout)
-    logging.basicConfig(format="%(asctime)s %(levelname)s %(message)s", level=logging.WARNING)
-    logging.getLogger("softprompt.serve").setLevel(logging.INFO)
+    logs.use(log_format.value)
+    tracing = OpenTelemetry() if traces else None
     with contextlib.closing(listen(host, port)) as bound:  # fails before a model is loaded
 
         def ready(url: str, name: str) -> None:
@@ -158,6 +179,8 @@ def serve(
             "hosts": _hosts(host, allowed_host or []),
             "control_tokens": control_tokens.value,
             "cors_origins": tuple(map(origin, cors_origin or ())),
+            "tracing": tracing,
+            "reloading": None if config is None else _reloading(config, host, context),
         }
         if engine is EngineName.vllm and device_map is not None:
             raise typer.BadParameter(
@@ -169,7 +192,26 @@ def serve(
             common |= {"rows": rows, "queue": queue, "prompts_bytes": prompts_mb * 10**6, "dtype": dtype}
             common |= {"trust_remote_code": trust_remote_code, "device_map": device_map}
             run(folder, model, bound, ready, trials=trials, **common)
+    if tracing is not None:
+        tracing.close()
     return Reply(None)
+
+
+def _reloading(config: Path, host: str, context: typer.Context) -> Prepare:
+    """Return what makes the function that SIGHUP calls, once there is a server."""
+    sources = {name: context.get_parameter_source(name) for name in SAFE}
+    fixed = frozenset(name for name, source in sources.items() if source and source.name == "COMMANDLINE")
+
+    def prepare(server: Any) -> Reloading:
+        def take(values: Mapping[str, Any]) -> None:
+            values = dict(values)
+            if "allowed_host" in values:
+                values["hosts"] = _hosts(host, values.pop("allowed_host"))
+            server.take(values)
+
+        return Reloading(config, fixed, take)
+
+    return prepare
 
 
 def _hosts(host: str, allowed: list[str]) -> tuple[str, ...]:

@@ -15,6 +15,10 @@ from .output import log
 if TYPE_CHECKING:
     import socket
 
+    from ..serve.http.server import Server
+
+Prepare = Callable[["Server"], Callable[[], None]]
+
 
 def run(
     folder: Path,
@@ -31,6 +35,7 @@ def run(
     dtype: str = "auto",
     trust_remote_code: bool = False,
     device_map: str | None = None,
+    reloading: Prepare | None = None,
     **options: Any,
 ) -> None:
     """Serve on a bound socket until a signal arrives. `ready` gets the address and the base's name.
@@ -85,7 +90,8 @@ def run(
         **options,
     )
     engine.start()
-    Server(app, drain=drain, ready=lambda: ready(address_of(bound), name)).run(sockets=[bound])
+    server = Server(app, drain=drain, ready=lambda: ready(address_of(bound), name))
+    run_server(server, bound, reloading)
 
 
 def run_gateway(
@@ -97,6 +103,7 @@ def run_gateway(
     *,
     keys: Path | None,
     drain: float,
+    reloading: Prepare | None = None,
     **options: Any,
 ) -> None:
     """Serve a folder of compiled prompts with vLLM at `url` as the engine; see `run`."""
@@ -116,7 +123,15 @@ def run_gateway(
     app = create_gateway(folder, url, tokenizer, model=model, name=name, key=secret, keys=known, **options)
     count = len(list(itertools.islice(app.state.service.registry.names(), LOOKED_AT + 1)))
     log(f"note: {'more than ' * (count > LOOKED_AT)}{min(count, LOOKED_AT)} compiled prompts in {folder}")
-    Server(app, drain=drain, ready=lambda: ready(address_of(bound), name)).run(sockets=[bound])
+    server = Server(app, drain=drain, ready=lambda: ready(address_of(bound), name))
+    run_server(server, bound, reloading)
+
+
+def run_server(server: Server, bound: socket.socket, reloading: Prepare | None) -> None:
+    """Run a server until a signal arrives; `reloading` makes what SIGHUP does."""
+    if reloading is not None:
+        server.reload = reloading(server)
+    server.run(sockets=[bound])
 
 
 @contextlib.contextmanager

@@ -22,6 +22,7 @@ from .middleware import Middleware
 from .protocols import AnsweringEngine, PromptRegistry
 from .responses import Health
 from .service import Service
+from .tracing import Tracing
 
 FAILURES: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorReply, "description": description}
@@ -56,14 +57,15 @@ def create_app(
     cors_origins: Sequence[str] = (),
     control_tokens: Policy = "allow",
     play_text: str = "",
+    tracing: Tracing | None = None,
 ) -> FastAPI:
     """Create the application. `context` is the model's, in tokens.
 
     `hosts` are those of `Middleware`, `cors_origins` those of `cors.allow`. `control_tokens` in a
     client's text are control tokens ("allow"), text ("escape"), or a 400 ("refuse"). `play_text` is
-    a text that a prompt was distilled from: everybody who opens /play reads it. Raises
-    SoftPromptError where a prompt has the base's name. Once `app.state.service.stopping` is set,
-    new work is refused and running work continues.
+    a text that a prompt was distilled from: everybody who opens /play reads it. `tracing` opens a span
+    for each request. Raises SoftPromptError where a prompt has the base's name. Once
+    `app.state.service.stopping` is set, new work is refused and running work continues.
     """
     check_base(registry.holds, model_name)
     limits = limits or Limits()
@@ -94,6 +96,8 @@ def create_app(
     async def root() -> RedirectResponse:
         return RedirectResponse("/play")
 
-    app.add_middleware(Middleware, limits=limits, metrics=numbers, hosts=hosts)  # type: ignore[arg-type]
+    app.state.hosts = {host.lower() for host in hosts}
+    names = app.state.hosts
+    app.add_middleware(Middleware, limits=limits, metrics=numbers, hosts=names, tracing=tracing)  # type: ignore[arg-type]
     cors.allow(app, cors_origins)
     return app

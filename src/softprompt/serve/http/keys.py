@@ -86,6 +86,12 @@ class Keys:
             raise SoftPromptError(keys.what, keys.why, keys.fix)
         return keys.get(_hash(secret))
 
+    def move(self, path: Path) -> None:
+        """Read the keys from another file from now on. Raises SoftPromptError where it cannot be used."""
+        other = Keys(path)
+        with self._lock:
+            self.path, self._content, self._keys = path, other._content, other._keys
+
     def _refresh(self) -> None:
         """Read the file; log a change once."""
         content = _content(self.path)

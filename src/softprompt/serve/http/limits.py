@@ -5,9 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 
-@dataclass(frozen=True)
+@dataclass
 class Limits:
-    """Limits that raise an error before any work is done; each comment ends with its status."""
+    """Limits that raise an error before any work is done; each comment ends with its status.
+
+    A server that reads its options again changes them in place: requests that came before keep theirs.
+    """
 
     body_bytes: int = 2**20  # 413
     input_tokens: int | None = None  # of one input; None: the model's context. 400

@@ -10,6 +10,7 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, H
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
+from . import request_record
 from .errors import ApiError
 
 SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
@@ -41,6 +42,7 @@ class Metrics:
         self.registry.register(_EngineNumbers(numbers))
 
     def count(self, read: int, written: int, vectors: int) -> None:
+        request_record.count(read, written, vectors)
         self._read.inc(read)
         self._written.inc(written)
         self._vectors.inc(vectors)

@@ -8,30 +8,41 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Collection
+from dataclasses import asdict
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..load import Pace
-from . import body_checks
+from . import body_checks, request_record
 from .errors import ApiError, crashed
 from .limits import Limits
 from .metrics import Metrics
+from .request_record import RequestRecord
+from .tracing import NoTracing, Tracing
 
 log = logging.getLogger("softprompt.serve")
 SPARE = 30.0  # seconds beyond the limit for a slow reader to take what is ready
 
 
 class Middleware:
-    """Wraps the application; `hosts` are the names by which the server may be called (none: any).
+    """Wraps the application; `hosts` are the names, in small letters, by which it may be called (none: any).
 
     On loopback only loopback's names are allowed, since any web page can make a browser call 127.0.0.1 by a
     name of its own, and then read the answer.
     """
 
-    def __init__(self, app: ASGIApp, limits: Limits, metrics: Metrics, hosts: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        limits: Limits,
+        metrics: Metrics,
+        hosts: Collection[str] = (),
+        tracing: Tracing | None = None,
+    ) -> None:
         self.app, self.limits, self.metrics = app, limits, metrics
-        self.hosts = frozenset(host.lower() for host in hosts)
+        self.hosts = hosts  # a set of the application, which may change
+        self.tracing: Tracing = tracing or NoTracing()
         self._begun: list[float] = []  # when each running request arrived
         self._pace = Pace()
 
@@ -40,16 +51,20 @@ class Middleware:
             await self.app(scope, receive, send)
             return
         method, scope = scope["method"], body_checks.tidied(scope)
-        sent = _Sent(send, bodiless=method == "HEAD")
+        record = request_record.begin(body_checks.header(scope, request_record.HEADER))
+        sent = _Sent(send, record.id, bodiless=method == "HEAD")
         begun = time.monotonic()
-        try:
-            await self._guarded(scope, receive, sent)
-        except ApiError as error:
-            await sent.error(error, scope, receive)
-        except Exception as error:
-            await sent.error(crashed(error), scope, receive)
-        finally:
-            self._note(method, scope, sent.status, time.monotonic() - begun)
+        with self.tracing.span(method, scope) as span:
+            try:
+                await self._guarded(scope, receive, sent)
+            except ApiError as error:
+                await sent.error(error, scope, receive)
+            except Exception as error:
+                await sent.error(crashed(error), scope, receive)
+            finally:
+                endpoint = getattr(scope.get("route"), "path", None) or "other"
+                self.tracing.finish(span, method, endpoint, sent.status, record)
+                self._note(method, endpoint, scope, sent.status, time.monotonic() - begun, record)
 
     async def _guarded(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._check_host(scope)
@@ -104,12 +119,16 @@ class Middleware:
             if not message.get("more_body"):
                 return bytes(body)
 
-    def _note(self, method: str, scope: Scope, status: int, seconds: float) -> None:
-        endpoint = getattr(scope.get("route"), "path", None) or "other"
+    def _note(
+        self, method: str, endpoint: str, scope: Scope, status: int, seconds: float, record: RequestRecord
+    ) -> None:
         self.metrics.seen(endpoint, status, seconds)
         key = scope.get("state", {}).get("key")
         name = "-" if key is None else key.name
-        log.info("%s %s %d %.0f ms key=%s", method, endpoint, status, seconds * 1000, name)
+        fields = {"method": method, "endpoint": endpoint, "status": status, "seconds": round(seconds, 4)}
+        fields |= {**asdict(record), "key": name}
+        message = "%s %s %d %.0f ms key=%s"
+        log.info(message, method, endpoint, status, seconds * 1000, name, extra={"request": fields})
 
 
 def _replayed(body: bytes, receive: Receive) -> Receive:
@@ -125,15 +144,17 @@ def _replayed(body: bytes, receive: Receive) -> Receive:
 class _Sent:
     """Sends messages and remembers the status; it stays 499 if the client leaves before anything is sent.
 
-    `bodiless`: only the head is sent.
+    The head gets the request's id. `bodiless`: only the head is sent.
     """
 
-    def __init__(self, send: Send, bodiless: bool = False) -> None:
+    def __init__(self, send: Send, id: str, bodiless: bool = False) -> None:
         self._send, self.begun, self.status, self.bodiless = send, False, 499, bodiless
+        self._header = (request_record.HEADER, id.encode("ascii"))
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.begun, self.status = True, message["status"]
+            message = {**message, "headers": [*message.get("headers", ()), self._header]}
         elif self.bodiless:
             message = {**message, "body": b""}
         await self._send(message)

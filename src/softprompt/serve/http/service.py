@@ -15,6 +15,7 @@ from fastapi.security import HTTPAuthorizationCredentials, HTTPBearer
 
 from ...errors import SoftPromptError
 from ..request import UnknownPrompt
+from . import request_record
 from .errors import ApiError, unknown_model
 from .inputs import Inputs
 from .keys import ANYBODY, Key, Keys
@@ -65,13 +66,16 @@ class Service:
                 raise ApiError(403, "This key may not use the base model.", param="model", code="forbidden")
             if self.registry.holds(name):
                 raise ApiError(400, _ambiguous(name), param="model", code="ambiguous_model")
+            request_record.answered_by(name)
             return Target(name)
         if not key.allows(name.partition(":")[0]):
             raise unknown_model(name)
         try:
-            return Target(name, self.registry.get(name))
+            target = Target(name, self.registry.get(name))
         except UnknownPrompt:
             raise self._unknown(name) from None
+        request_record.answered_by(name)
+        return target
 
     def _unknown(self, name: str) -> ApiError:
         """Return the error, which says to name one prompt where the name is an artifact's with several."""
