@@ -74,6 +74,11 @@ def triples(data: Path) -> Parts:
     return _by_seen(data / "webnlg")
 
 
+def restaurants(data: Path) -> Parts:
+    """Return facts about a restaurant and a text."""
+    return _parts(data / "e2e")
+
+
 def bible(data: Path) -> Parts:
     """Return verses of 1611 with their modern form; unseen are books that no training row is from."""
     return _by_seen(data / "bible_style")

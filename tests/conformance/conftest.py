@@ -34,7 +34,12 @@ SMALL = {"length": 4, "hidden": 16, "bottleneck": 8, "middle": 16, "top_layers":
 SOURCES = [{"source": "hidden"}, {"source": "encoder"}]
 VARIANTS: dict[str, list[dict[str, Any]]] = {
     "p-tuning": [{"encoder": "lstm"}],
-    "prefix-tuning": [{"values_only": True}, {"freeze_first": True}, {"reparameterize": True}],
+    "prefix-tuning": [
+        {"values_only": True},
+        {"freeze_first": True},
+        {"reparameterize": True},
+        {"layer_scale": True},
+    ],
     "generated-prompt": SOURCES,
     "generated-prefix": SOURCES,
 }

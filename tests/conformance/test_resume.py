@@ -24,7 +24,7 @@ class Killed(Exception):
 def start(llama, build, rows_to_batch):
     """`start(case, folder, …)`: a fresh process's view of the run; returns outcome, state, data order."""
 
-    def run(case, folder, *, stop_after=None, kill_after=None, identity="recipe", patience=None, flat=False):
+    def run(case, folder, *, stop_after=None, kill_after=None, identity="recipe", flat=False, **more):
         method = build(llama, case, perturbed=False)
         order = []
 
@@ -47,7 +47,7 @@ def start(llama, build, rows_to_batch):
             if event.step == kill_after:
                 raise Killed
 
-        how = Optimization(STEPS, 1e-2, 3, eval_every=EVERY, patience=patience, weight_decay=0.01)
+        how = Optimization(STEPS, 1e-2, 3, eval_every=EVERY, weight_decay=0.01, **more)
         outcome = fit(
             llama,
             method,
@@ -126,6 +126,19 @@ def test_patience_survives_a_kill(start, all_cases, tmp_path):
         start(case, tmp_path, patience=1, flat=True, kill_after=2 * EVERY)  # after its checkpoint
     resumed, state, order = start(case, tmp_path, patience=1, flat=True)
     assert (resumed.stopped, resumed.step, state, order) == ("early", 2 * EVERY, bytes_, [])
+
+
+@pytest.mark.parametrize("step", [2, 5, 7])
+def test_an_average_survives_a_kill(start, all_cases, step, tmp_path):
+    """An average of the last steps is part of the state: the same bytes, which are not those without it."""
+    case = next(c for c in all_cases if c.id == "prefix-tuning-layer_scale-after")
+    reference, bytes_, order = start(case, None, average=0.4)
+    assert bytes_ != start(case, None)[1]
+    with pytest.raises(Killed):
+        start(case, tmp_path, kill_after=step, average=0.4)
+    resumed, state, second = start(case, tmp_path, average=0.4)
+    assert state == bytes_ and second == order[step // EVERY * EVERY :]
+    assert resumed.history == reference.history
 
 
 def test_checkpoint_of_another_recipe_is_refused(start, all_cases, tmp_path):

@@ -68,6 +68,28 @@ def test_prefix_tuning_reparameterized(llama, setting, perturb, close):
             close(layer.key[0, head], keys[:, start : start + 8], 1e-6)
 
 
+def test_prefix_tuning_with_a_scale_a_layer(llama, setting, perturb, close):
+    """Each layer's keys are at unit scale times a trained scale; it starts as the prefix without."""
+    prompt = torch.tensor([1])
+    plain = methods.build("prefix-tuning", setting(llama), {"length": P})
+    fresh = methods.build("prefix-tuning", setting(llama), {"length": P, "layer_scale": True})
+    for a, b in zip(plain(prompt).kv_after.layers, fresh(prompt).kv_after.layers, strict=True):
+        close(a.key, b.key, 1e-6)
+        close(a.value, b.value, 1e-6)
+    for part in fresh.values[1].split(16, dim=-1):
+        assert part.square().mean().item() == pytest.approx(1, rel=1e-5)
+    method = build(setting, llama, "prefix-tuning", perturb, layer_scale=True)
+    for index, layer in enumerate(method(prompt).kv_after.layers):
+        scales = [
+            part.start[1, index] * part.change[1, index].exp()
+            for part in (method.key_scale, method.value_scale)
+        ]
+        for head in range(2):
+            numbers = slice(index * 16 + head * 8, index * 16 + head * 8 + 8)
+            close(layer.key[0, head], method.keys[1, :, numbers] * scales[0], 1e-6)
+            close(layer.value[0, head], method.values[1, :, numbers] * scales[1], 1e-6)
+
+
 @pytest.mark.parametrize("name", ["generated-prompt", "generated-prefix"])
 def test_generated(llama, setting, perturb, name, close):
     """Attention of learned queries over the row's own features; padding does not count."""
@@ -114,6 +136,8 @@ POOLING = 2 * H + P * 8 + H * 8 + (H * 8 + 8)  # norm, queries, keys, values
         ("multitask-prompt-tuning", {"rank": 3}, P * H + N * (P * 3 + 3 * H)),
         ("prefix-tuning", {}, N * P * 2 * D),
         ("prefix-tuning", {"values_only": True}, N * P * D),
+        ("prefix-tuning", {"layer_scale": True}, 2 * N * (P * D + 3)),
+        ("prefix-tuning", {"layer_scale": True, "values_only": True}, N * (P * D + 3)),
         ("prefix-tuning", {"freeze_first": True}, N * (P - 1) * 2 * D),
         ("prefix-tuning", {"reparameterize": True, "middle": 16}, N * P * 16 + 2 * (16 * 17 + 16 * D + D)),
         ("generated-prompt", {"bottleneck": 8}, N * P * H + POOLING + (8 * H + H)),

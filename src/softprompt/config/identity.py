@@ -30,6 +30,7 @@ _NAMES = {
     "train.batch_size": "the batch size",
     "train.seed": "the seed",
     "train.keep": "the share of general text",
+    "train.average": "the memory of the average",
     "train.eval_every": "the steps between evaluations",
     "template.input": "the input's template",
     "template.target": "the target's template",

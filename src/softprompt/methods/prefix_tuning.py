@@ -3,7 +3,8 @@
 `placement=after` is their infix: seen from the last input token on. Direct parameters by default
 (P-tuning v2); `reparameterize=True` makes them by the paper's Linear–Tanh–Linear, added to a fixed
 start. `values_only` keeps the keys where they start (CT-KV: half the parameters, little lost);
-`freeze_first` keeps the first vector, which acts as the attention sink (Cartridges).
+`freeze_first` keeps the first vector, which acts as the attention sink (Cartridges). `layer_scale` trains
+vectors at unit scale and a scale of each layer (weight normalization, see `reparam.LayerScale`).
 
 `init=demonstrations` is CT-KV (2507.04221): the start is the KV of the demonstrations of a few-shot prompt.
 While it trains, `leave_one_out` hides from a row that is one of them the columns of that one, and
@@ -32,8 +33,9 @@ from .base import (
     Stacks,
     kv_injection,
 )
+from .draws import Draws
 from .init import PrefixInit
-from .reparam import mlp
+from .reparam import LayerScale, mlp
 
 
 @final
@@ -56,6 +58,7 @@ class PrefixTuning(SoftPrompt):
         freeze_first: bool,
         reparameterize: bool,
         middle: int,
+        layer_scale: bool = False,
         hiding: Hiding | None = None,
     ) -> None:
         super().__init__()
@@ -67,8 +70,16 @@ class PrefixTuning(SoftPrompt):
         self.register_buffer("first_keys", keys[:, :frozen])
         self.register_buffer("first_values", values[:, :frozen])
         trained = None if reparameterize else nn.Parameter
-        self._hold("keys", keys[:, frozen:], None if values_only else trained)
-        self._hold("values", values[:, frozen:], trained)
+        keys, values = keys[:, frozen:], values[:, frozen:]
+        self.key_scale = self.value_scale = None
+        if layer_scale and not values_only:
+            self.key_scale = LayerScale(keys, places.key_sizes)
+            keys = self.key_scale.divided(keys)
+        if layer_scale:
+            self.value_scale = LayerScale(values, places.value_sizes)
+            values = self.value_scale.divided(values)
+        self._hold("keys", keys, None if values_only else trained)
+        self._hold("values", values, trained)
         self.embedding = self.key_mlp = self.value_mlp = None
         if reparameterize:
             prompts, trained_length = self.values.shape[:2]
@@ -92,6 +103,8 @@ class PrefixTuning(SoftPrompt):
             keys = keys if self.key_mlp is None else keys + self.key_mlp(hidden)
             assert self.value_mlp is not None
             values = values + self.value_mlp(hidden)
+        keys = keys if self.key_scale is None else self.key_scale(keys, ids)
+        values = values if self.value_scale is None else self.value_scale(values, ids)
         keys = torch.cat([self.first_keys[ids], keys], dim=1)
         values = torch.cat([self.first_values[ids], values], dim=1)
         if len(ids) > 1:
@@ -112,6 +125,8 @@ def build(
     reparameterize: bool = False,
     middle: int = 512,
     stacks: Stacks = "all",
+    draws: int = 1,
+    layer_scale: bool = False,
     leave_one_out: bool = False,
     token_dropout: float = 0.0,
 ) -> PrefixTuning:
@@ -123,7 +138,14 @@ def build(
     """
     spans = _check(setting, init, placement, leave_one_out, token_dropout)
     places = PrefixLayers.choose(setting.lm.spec, stacks, placement)
-    keys, values = initialisers.prefix(setting, places, length, init, text, artifact, keep_first=freeze_first)
+
+    def injection(start: tuple[Tensor, Tensor]) -> Injection:
+        return kv_injection(places.unflatten(start[0][None], start[1][None]), placement)
+
+    starts = Draws.of(setting, draws, injection)
+    keys, values = initialisers.prefix(
+        setting, places, length, init, text, artifact, keep_first=freeze_first, draws=starts
+    )
     return PrefixTuning(
         places,
         keys,
@@ -133,6 +155,7 @@ def build(
         freeze_first=freeze_first,
         reparameterize=reparameterize,
         middle=middle,
+        layer_scale=layer_scale,
         hiding=Hiding(keys.shape[1], spans, token_dropout) if spans or token_dropout else None,
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 
@@ -32,3 +32,41 @@ class Residual(nn.Module):
 
     def forward(self, x: Float[Tensor, "... hidden"]) -> Float[Tensor, "... hidden"]:
         return x + self.norm(self.up(torch.relu(self.down(x))))
+
+
+class LayerScale(nn.Module):
+    """Holds a scale of each layer, times which vectors of unit scale are a prefix's keys, or its values.
+
+        K_l = s_l · exp(g_l) · U_l
+
+    U_l, with a root mean square of 1 at the start, and g_l, which starts at 0, are trained; s_l is fixed.
+    An optimizer whose steps have the size of the learning rate (AdamW) then changes the same share of every
+    layer's vectors, whatever their scale. Weight normalization (Salimans & Kingma 2016) has a scale of
+    each vector and divides by its present norm; here it is one of each layer, and U_l is free.
+    """
+
+    start: Float[Tensor, "prompts layers"]
+
+    def __init__(self, vectors: Float[Tensor, "prompts prefix numbers"], numbers: list[int]) -> None:
+        super().__init__()
+        self.numbers = numbers  # of a vector in each layer
+        squares = [part.square().mean(2).mean(1) for part in vectors.split(numbers, dim=-1)]
+        known = vectors.new_ones(vectors.shape[0], len(numbers))  # where a prefix has no vector to train
+        size = torch.stack(squares, dim=1).sqrt().clamp(min=1e-6) if vectors.shape[1] else known
+        self.register_buffer("start", size)
+        self.change = nn.Parameter(torch.zeros_like(size))
+
+    def divided(
+        self, vectors: Float[Tensor, "prompts prefix numbers"]
+    ) -> Float[Tensor, "prompts prefix numbers"]:
+        """Return the vectors that the module was made of, at unit scale."""
+        return vectors / self._spread(self.start)
+
+    def forward(
+        self, vectors: Float[Tensor, "batch prefix numbers"], prompt_ids: Int[Tensor, " batch"]
+    ) -> Float[Tensor, "batch prefix numbers"]:
+        return vectors * self._spread(self.start[prompt_ids] * self.change[prompt_ids].exp())
+
+    def _spread(self, scale: Float[Tensor, "batch layers"]) -> Float[Tensor, "batch 1 numbers"]:
+        counts = torch.tensor(self.numbers, device=scale.device)
+        return scale.repeat_interleave(counts, dim=1)[:, None]

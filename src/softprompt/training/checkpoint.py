@@ -71,10 +71,11 @@ class Checkpoints:
         optimizer: torch.optim.Optimizer,
         progress: TrainingCounts,
         best: Mapping[str, Tensor],
+        average: Mapping[str, Tensor],
     ) -> None:
         """Write a new checkpoint; the newest becomes the one before it."""
         newest, keep = self.folder / FILE, self.folder / PREVIOUS
-        write(newest, self._identity, parameters, optimizer, progress, best, keep=keep)
+        write(newest, self._identity, parameters, optimizer, progress, best, average, keep=keep)
 
 
 def together(runs: Sequence[Checkpoints]) -> list[Saved | None]:

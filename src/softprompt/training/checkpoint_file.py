@@ -73,13 +73,21 @@ class Saved:
                     optimizer.state[parameter] = states[name]
         return self.progress, best
 
+    def fill_average(self, average: Mapping[str, Tensor]) -> None:
+        """Copy its average of the parameters into `average`.
+
+        Raises SoftPromptError where the checkpoint holds none, or that of other parameters.
+        """
+        for name, tensor in average.items():
+            tensor.copy_(self._like(f"average/{name}", tensor))
+
     def _states(self, parameters: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
         """Return the optimizer's state of each parameter."""
         states: dict[str, dict[str, Tensor]] = {name: {} for name in parameters}
         for key in self.tensors:
             place, _, rest = key.partition("/")
             part, _, name = rest.partition("/") if place == "optimizer" else ("", "", rest)
-            if name not in states or place not in ("now", "best", "optimizer"):
+            if name not in states or place not in ("now", "best", "average", "optimizer"):
                 raise damaged(self.path, f"it holds '{key}', which is not trained")
             if place == "optimizer" and part == "step":  # AdamW keeps it on the CPU
                 states[name][part] = self._like(key, torch.zeros(()))
@@ -106,12 +114,14 @@ def write(
     optimizer: torch.optim.Optimizer,
     progress: TrainingCounts,
     best: Mapping[str, Tensor],
+    average: Mapping[str, Tensor],
     *,
     keep: Path,
 ) -> None:
     """Write everything that a resumed run needs; the file that was at `path` is kept at `keep`."""
     tensors = {f"now/{name}": p for name, p in parameters.items()}
     tensors |= {f"best/{name}": p for name, p in best.items()}
+    tensors |= {f"average/{name}": p for name, p in average.items()}
     for name, parameter in parameters.items():
         for key, value in optimizer.state.get(parameter, {}).items():
             tensors[f"optimizer/{key}/{name}"] = value

@@ -36,6 +36,7 @@ PLACES = ("artifact", "encoder")
 def optimization(recipe: Recipe) -> Optimization:
     """Return the recipe's training settings, with the default learning rates filled in."""
     settings = {f.name: getattr(recipe.train, f.name) for f in fields(Optimization) if f.name != "base_lr"}
+    settings["average"] = recipe.train.average or 0.0
     settings["lr"] = recipe.train.lr or methods.find(recipe.method.name).lr
     settings["base_lr"] = recipe.base.lr or finetune.LEARNING_RATE.get(recipe.base.mode, 0.0)
     return Optimization(**settings)
@@ -75,6 +76,7 @@ def settings(recipe: Recipe) -> dict[str, Any]:
         "train.eval_every": numbers.steps_between_evaluations,
     }
     counted |= {key: value for key, value in filled_in.items() if key in counted}
+    counted["train.average"] = numbers.average  # also where it is not set: a checkpoint holds it or does not
     if recipe.base.mode != "lora":
         counted = {k: v for k, v in counted.items() if k not in ("base.rank", "base.alpha", "base.targets")}
     return counted

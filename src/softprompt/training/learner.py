@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Literal, final
 
@@ -17,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ..evaluation.records import DevScore
+from .average import Average
 from .checkpoint import Checkpoints, Saved, TrainingCounts
 from .sampler import BatchSampler
 
@@ -57,6 +59,7 @@ class Optimization:
     patience: int | None = None
     seed: int = 0
     batch_tokens: int | None = None  # padded tokens a step, in place of `batch_size` rows
+    average: float = 0.0  # share of the steps that an average of the parameters remembers; 0: none is kept
 
     @property
     def steps_between_evaluations(self) -> int:
@@ -106,8 +109,11 @@ class Learner:
         self._dev_score, self._checkpoints, self._step_rows = dev_score, checkpoints, step_rows
         self._optimizer = _optimizer(self.parameters, optimization)
         self.state, self._best = TrainingCounts(), self._copy()
+        self.average = Average(self.parameters, optimization) if optimization.average else None
         if start is not None:
             self.state, self._best = start.fill(self.parameters, self._optimizer)
+            if self.average is not None:
+                start.fill_average(self.average.values)
         if checkpoints is not None:
             checkpoints.begin_with(start)
         self.resumed_from = self.state.step
@@ -144,6 +150,8 @@ class Learner:
             group["lr"] = group["peak"] * self.optimization.factor(self.state.step)
         self._optimizer.step()
         self.state.step += 1
+        if self.average is not None:
+            self.average.add(self.parameters, self.state.step)
         return True
 
     @property
@@ -156,10 +164,11 @@ class Learner:
 
     def evaluate(self, loss: float) -> tuple[DevScore, bool]:
         """Score the dev rows and keep the parameters where they are the best so far."""
-        dev = self._dev_score()
-        is_best = self.state.note(dev.key)
-        if is_best:
-            self._best = self._copy()
+        with self.average.in_place_of(self.parameters) if self.average is not None else nullcontext():
+            dev = self._dev_score()
+            is_best = self.state.note(dev.key)
+            if is_best:
+                self._best = self._copy()
         self.state.history.append({"step": self.state.step, "loss": loss, dev.name: dev.shown})
         self._end_if_done()
         return dev, is_best
@@ -177,7 +186,8 @@ class Learner:
         """Write a checkpoint, unless the last one holds the same state."""
         self.state.ended = None if self.stopped == "interrupted" else self.stopped
         if self._checkpoints is not None and self._mark() != self._saved_state:
-            self._checkpoints.write(self.parameters, self._optimizer, self.state, self._best)
+            average = {} if self.average is None else self.average.values
+            self._checkpoints.write(self.parameters, self._optimizer, self.state, self._best, average)
             self._saved_state = self._mark()
         self._saved = time.perf_counter()
 

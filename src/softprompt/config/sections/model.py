@@ -82,6 +82,8 @@ class TrainConfig(Section):
     clip: NonNegative = 1.0  # largest gradient norm; 0 does not clip
     eval_every: Positive | None = None
     patience: Positive | None = None  # evaluations without a new best before training stops
+    # share of the steps that an average of the trained values remembers, in place of the last values; None: 0
+    average: Fraction | None = None
     seed: Seed = 0
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     cache: Literal["auto", "ram", "disk", "off"] = "auto"  # where keys and values of the inputs are kept
@@ -108,5 +110,5 @@ class TrainConfig(Section):
 
 KEEP = 0.05  # the default share of general text, where there is any
 CACHE_PLACE = ("cache_folder", "cache_disk_mb")
-ADDED = ("keep", "keep_text")  # later than the others: written only where they are set
+ADDED = ("keep", "keep_text", "average")  # later than the others: written only where they are set
 WHERE = ("devices", "shard")  # which devices compute; the numbers agree to rounding
