@@ -18,9 +18,11 @@ from .config.load import Recipe, recipe_from_dict
 from .data.encode import Encoder
 from .data.sources import read_rows
 from .errors import SoftPromptError
+from .evaluation import encoding
 from .evaluation.answering import listed, texts
 from .evaluation.evaluator import Evaluator, evaluator_of
 from .evaluation.records import Evaluation
+from .evaluation.row_answers import BATCH_TOKENS
 from .lm.base import LanguageModel
 from .lm.from_recipe import check_head
 from .methods.base import Setting, SoftPrompt
@@ -75,6 +77,7 @@ class Tuned:
         many, single = listed(inputs)
         if not many:
             return []
+        check_answers(self.recipe)
         name = (
             self.artifact.prompts[self.artifact.index(prompt)] if prompt or not _names_prompt(many) else None
         )
@@ -85,6 +88,37 @@ class Tuned:
             self.lm, self.method, self.encoder, examples, self.recipe.task.max_new_tokens, options
         )
         return answers[0] if single else answers
+
+    @quietly
+    @in_python
+    def encode(
+        self,
+        inputs: Inputs,
+        *,
+        prompt: str | None = None,
+        document: bool = False,
+        normalize: bool = True,
+        batch_tokens: int = BATCH_TOKENS,
+        convert_to_tensor: bool = False,
+    ) -> Any:
+        """Return the vectors of texts: a numpy array [N, H] in float32, or [H] of a single text.
+
+        Texts, or rows as mappings, are queries, written by the template's input; with `document` they are
+        documents, written by its target. `prompt` names one of several prompts. Vectors have the length 1
+        unless `normalize` is false. `batch_tokens` go through the model at once, padding included. With
+        `convert_to_tensor` the result is a tensor on the CPU. Raises SoftPromptError for an empty text, and
+        for a prompt of another task.
+        """
+        many, single = listed(inputs)
+        name = (
+            self.artifact.prompts[self.artifact.index(prompt)] if prompt or not _names_prompt(many) else None
+        )
+        examples = encoding.encoded(self.encoder, many, document=document, prompt=name)
+        result = encoding.vectors(
+            self.lm, self.method, examples, batch_tokens=batch_tokens, normalize=normalize
+        )
+        result = result[0] if single else result
+        return result if convert_to_tensor else result.numpy()
 
     def push_to_hub(self, repo_id: str, **options: Any) -> Any:
         """Upload the artifact to the Hugging Face hub; `options` and the result are those of `push`."""
@@ -144,6 +178,16 @@ def opened(
         return Tuned(lm, artifact, method, encoder(recipe, artifact), recipe)
     own_encoder = encoder_of(recipe, lm, template_of(recipe, lm), artifact.prompts, labels)
     return Tuned(lm, artifact, method, (own_encoder.begun() if plain else own_encoder).settled(), recipe)
+
+
+def check_answers(recipe: Recipe) -> None:
+    """Raise SoftPromptError for a prompt that answers nothing: it gives vectors."""
+    if recipe.task.kind == "embedding":
+        raise SoftPromptError(
+            "an embedding prompt writes no answers",
+            why="it was trained to give vectors of texts",
+            fix="tuned.encode(texts), or: softprompt embed FOLDER TEXT",
+        )
 
 
 def _names_prompt(rows: list) -> bool:

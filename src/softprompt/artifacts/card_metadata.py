@@ -21,6 +21,7 @@ PIPELINES = {
     "choice": "multiple-choice",
     "token-classification": "token-classification",
     "regression": "text-classification",
+    "embedding": "sentence-similarity",
 }
 
 

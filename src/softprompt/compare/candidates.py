@@ -140,7 +140,7 @@ def _fits(name: str, recipe: Recipe) -> bool:
 
     A reference cannot answer by a trained head, and preferences are measured against the plain model itself.
     """
-    if recipe.task.kind == "preference" and name == "few-shot":
+    if recipe.task.kind in ("preference", "embedding") and name == "few-shot":
         return False
     return not (recipe.task.needs_head and name in REFERENCES)
 

@@ -24,7 +24,14 @@ from softprompt.config.sections.model import (
     ModelConfig,
     TrainConfig,
 )
-from softprompt.config.sections.task import PAIRS, DataConfig, TaskConfig, TeacherConfig, TemplateConfig
+from softprompt.config.sections.task import (
+    EMBEDDING,
+    FIELDS,
+    DataConfig,
+    TaskConfig,
+    TeacherConfig,
+    TemplateConfig,
+)
 from softprompt.config.sections.track import TrackConfig
 
 
@@ -46,12 +53,12 @@ class Recipe(Section):
     @model_validator(mode="before")
     @classmethod
     def _fields_of_pairs(cls, given: Any) -> Any:
-        """Name the usual fields of preference rows in the templates that are not given."""
+        """Name the usual fields of preference and embedding rows in the templates that are not given."""
         task = given.get("task") if isinstance(given, dict) else None
-        if not isinstance(task, dict) or task.get("kind") != "preference":
+        if not isinstance(task, dict) or task.get("kind") not in FIELDS:
             return given
         written = given.get("template") or {}
-        return {**given, "template": PAIRS | written} if isinstance(written, dict) else given
+        return {**given, "template": FIELDS[task["kind"]] | written} if isinstance(written, dict) else given
 
     @model_validator(mode="after")
     def _sections_fit_the_task(self) -> Recipe:
@@ -95,6 +102,7 @@ class Recipe(Section):
         added = ("chat_options", "chat_date", "rejected", "continues")
         unset["template"] = {key for key in added if not getattr(self.template, key)}
         unset["task"] = set() if self.task.kind == "preference" else {"beta"}
+        unset["task"] |= set() if self.task.kind == "embedding" else set(EMBEDDING)
         unset["train"] = {key for key in (*WHERE, "together") if not getattr(self.train, key)}
         unset["train"] |= {key for key in ADDED if getattr(self.train, key) is None}
         tracked = self.track.chosen()

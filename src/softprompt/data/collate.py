@@ -29,6 +29,7 @@ class Batch:
     values: Tensor | None = None  # [B] float32, the numbers that a regression predicts
     teacher_ids: Tensor | None = None  # [B, T, k] a teacher's likeliest tokens at each target
     teacher_logprobs: Tensor | None = None  # [B, T, k] float32, their log-probabilities in nats
+    sides: Tensor | None = None  # [B] 0 a query, 1 its positive, 2 … its negatives, which follow it
     hidden: Tensor | None = (
         None  # [B, P] bool, columns of the prefix that a training step hides; at the right
     )
@@ -115,6 +116,7 @@ def collate(examples: Sequence, device: torch.device | str = "cpu", *, targets: 
     input_ids, input_mask = pad_left([e.input_ids for e in examples], device)
     target_ids, target_mask = pad_left([e.target_ids if targets else () for e in examples], device)
     placed = any(e.places for e in examples)
+    sided = targets and any(e.side is not None for e in examples)
     valued = targets and any(e.value is not None for e in examples)
     known = [e.teacher for e in examples] if targets else []
     taught = bool(known) and all(teacher is not None for teacher in known)
@@ -127,6 +129,7 @@ def collate(examples: Sequence, device: torch.device | str = "cpu", *, targets: 
         tuple(e.rendered.input for e in examples),
         places=pad_left([e.places for e in examples], device)[0] if placed else None,
         values=torch.tensor([e.value for e in examples], device=device) if valued else None,
+        sides=torch.tensor([e.side or 0 for e in examples], device=device) if sided else None,
         teacher_ids=_stack_right([ids for ids, _ in known], device) if taught else None,
         teacher_logprobs=_stack_right([logprobs for _, logprobs in known], device) if taught else None,
     )

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from softprompt.data import embedding_texts
 from softprompt.data.candidates import distinct_ids, label_ids
 from softprompt.data.capacity import Room
 from softprompt.data.chat import Chat
@@ -74,6 +75,8 @@ class Encoder:
         rendered = self.render(row, with_target)
         where = rendered.row.where
         index = self._prompt(prompt if prompt is not None else rendered.prompt, where)
+        if self.kind == "embedding":
+            return self._texts(rendered, index)
         candidates = self._candidates(rendered)
         target, rejected, cut = (), (), 0
         if with_target:
@@ -96,6 +99,32 @@ class Encoder:
         value = target_value(rendered) if self.kind == "regression" and with_target else None
         return Example(
             ids, target, index, rendered, candidates, cut + lost, places, value, rejected, begin=begin
+        )
+
+    def encode_document(self, row: Mapping[str, Any] | str, *, prompt: str | None = None) -> Example:
+        """Encode a document of an embedding task alone, as an input. Raises SoftPromptError as `encode`."""
+        rendered = self.template.render_document(row)
+        where = rendered.row.where
+        if not rendered.input.strip():
+            raise SoftPromptError(f"{where}: the document is empty", fix="give it a text, or take it out")
+        return self._texts(rendered, self._prompt(prompt if prompt is not None else rendered.prompt, where))
+
+    def _texts(self, rendered: Rendered, prompt: int) -> Example:
+        """Encode the query of an embedding row and its documents, each as an input of its own."""
+        where, limits = rendered.row.where, self.limits
+        ids, cut = embedding_texts.ids_of(self._tokens, limits, rendered.input, where)
+        documents = [embedding_texts.ids_of(self._tokens, limits, t, where) for t in rendered.documents]
+        scored = self.task.score_range if rendered.documents else None
+        value = None if scored is None else embedding_texts.score_of(rendered, scored)
+        return Example(
+            ids,
+            (0,) if documents else (),
+            prompt,
+            rendered,
+            None,
+            cut + sum(lost for _, lost in documents),
+            value=value,
+            documents=tuple(each for each, _ in documents),
         )
 
     def render(self, row: Mapping[str, Any] | str, with_target: bool = True) -> Rendered:

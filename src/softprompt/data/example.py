@@ -30,6 +30,8 @@ class Example:
     begin: Ids = ()  # tokens ahead of the input that the vectors hold, and a model without vectors reads
     # of a teacher at each target token: ids [T, k] of its likeliest tokens, and their log-probabilities
     teacher: tuple[Tensor, Tensor] | None = None
+    documents: tuple[Ids, ...] = ()  # of an embedding row: its positive, then its negatives
+    side: int | None = None  # of an embedding row in a batch: 0 a query, 1 its positive, 2 … its negatives
 
     def begun(self) -> Example:
         """Return the row with its beginning, as a model without vectors reads it."""
@@ -45,8 +47,25 @@ class Example:
         """Return the number of tokens of all targets."""
         return len(self.target_ids) + len(self.rejected_ids)
 
+    @property
+    def lengths(self) -> tuple[tuple[int, int], ...]:
+        """Return (tokens of the input, of the target) of each row of a batch that a step computes."""
+        if self.documents:
+            return tuple((len(ids), 1) for ids in (self.input_ids, *self.documents))
+        return tuple((len(self.input_ids), len(ids)) for ids in self.answers)
+
     def sides(self) -> tuple[Example, ...]:
-        """Return the rows of a batch that a step computes: two for a pair, each with its reference."""
+        """Return the rows of a batch that a step computes: two for a pair, each with its reference.
+
+        Of an embedding row they are its query, its positive and its negatives, each as an input.
+        """
+        if self.documents:
+            texts = zip(self.documents, self.rendered.documents, strict=True)
+            others = (
+                replace(self, input_ids=ids, rendered=replace(self.rendered, input=text), side=number)
+                for number, (ids, text) in enumerate(texts, 1)
+            )
+            return (replace(self, side=0), *others)
         if self.reference is None:
             return (self,)
         chosen, rejected = self.reference

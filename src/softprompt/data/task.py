@@ -15,6 +15,7 @@ KINDS = {  # of task, by where a model's answers are read
     "next": ("generation", "classification", "choice", "preference"),
     "mask": ("classification",),
     "head": ("classification", "token-classification", "regression"),
+    "pooled": ("embedding",),
 }
 
 
@@ -29,6 +30,7 @@ class Task:
     labels: Sequence[str] | None = None  # None: the labels of the first rows that are encoded
     prompts: Sequence[str] = ("default",)  # names; a row's prompt is an index into them
     verbalizer: Mapping[str, str] = field(default_factory=dict)  # a word for each label, written at masks
+    score_range: tuple[float, float] | None = None  # embedding: pairs have a score between these two
     names_labels: bool = False  # the recipe names the labels, so they are not those of the training rows
 
     @property
@@ -40,7 +42,8 @@ class Task:
 class ModelSide:
     """A model reads a row and answers it in this way; by default, as a decoder-only model."""
 
-    answers: Literal["next", "mask", "head"] = "next"  # after the input, at masks in it, or off a head
+    # after the input, at masks in it, off a head, or by a vector of the whole text
+    answers: Literal["next", "mask", "head", "pooled"] = "next"
     kind: Literal["decoder", "encoder-decoder", "encoder"] = "decoder"
     ends: Collection[int] = ()  # tokens beside the tokenizer's own end token that end an answer
     vocabulary: int | None = None  # ids below it have an embedding in the model; None: all have one

@@ -21,6 +21,7 @@ def check_task(tokens: Tokens, task: Task, template: Template) -> None:
                 "next": "it writes text, and has no head",
                 "mask": "an encoder writes no text: it fills in masked words",
                 "head": "it was loaded with a head of labels",
+                "pooled": "it was loaded for vectors of texts",
             }[answers],
             fix=f"task.kind={KINDS[answers][0]}, or another model",
         )
@@ -40,6 +41,11 @@ def check_task(tokens: Tokens, task: Task, template: Template) -> None:
         raise SoftPromptError(
             "a system text has an effect only in chat mode",
             fix="template.chat=true, or put the text into template.input",
+        )
+    if task.kind == "embedding" and template.chat:
+        raise SoftPromptError(
+            "an embedding task reads texts, and no turns of a chat",
+            fix="template.chat=false; an instruction belongs into template.input",
         )
     if task.kind == "preference" and template.rejected is None:
         raise SoftPromptError("a preference task needs rejected answers", fix="template.rejected={{ FIELD }}")

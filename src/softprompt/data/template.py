@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from softprompt.data import embedding_texts
 from softprompt.data.compiled import Compiled, compiled
 from softprompt.data.row import Row, row_of
 from softprompt.data.row_fields import name_in, text_list, words_of
@@ -37,6 +38,8 @@ class Rendered:
     end_taken_off: bool = False  # an end token was written at the end of the target, or of a choice
     respelled: tuple[tuple[str, str], ...] = ()  # names that the row spells otherwise: (as written, as read)
     rejected: str = ""  # of a preference row: the answer that `target` is preferred to
+    documents: tuple[str, ...] = ()  # of an embedding row: the target, which fits the input, then negatives
+    score: str = ""  # of a pair of an embedding task: how alike its texts are
 
 
 class Template:
@@ -45,7 +48,9 @@ class Template:
     `mask` is what `{{ mask }}` writes into the input, for a masked-language model; None: a field like any
     other. Before a model is loaded, `mask_is_known=False` leaves the name to a field of the rows. With
     `words_field` and `tags_field` a row is a list of words and one of tags, and the templates are not used.
-    `rejected` is a third template, for the answer that the target is preferred to.
+    `rejected` is a third template, for the answer that the target is preferred to. With `negatives_field` the
+    target's template writes documents: the row's positive, and each text of that field where a row has it;
+    `score_field` holds the score of such a pair.
     """
 
     def __init__(
@@ -61,6 +66,8 @@ class Template:
         words_field: str | None = None,
         tags_field: str | None = None,
         rejected: str | None = None,
+        negatives_field: str | None = None,
+        score_field: str | None = None,
         mask: str | None = None,
         mask_is_known: bool = True,
     ) -> None:
@@ -68,6 +75,7 @@ class Template:
         self.prompt_field, self.choices_field = prompt_field, choices_field
         self.references_field, self.mask, self.mask_is_known = references_field, mask, mask_is_known
         self.words_field, self.tags_field, self.rejected = words_field, tags_field, rejected
+        self.negatives_field, self.score_field = negatives_field, score_field
         if words_field and tags_field:  # then these two fields are the row, whatever the templates say
             input, target = ("{{ " + field + " }}" for field in (words_field, tags_field))
         self._input = compiled("template.input", input, () if mask is None else ("mask",))
@@ -137,9 +145,20 @@ class Template:
             references = self._references(row) or (target,)
         respelled = ((written, target),) if written != target else ()
         rejected = self._rejected_text(row, target) if with_target else ""
-        return Rendered(
+        rendered = Rendered(
             text, target, prompt, choices, references, row, respelled=respelled, rejected=rejected
         )
+        if self.negatives_field is None:
+            return rendered
+        return embedding_texts.of_row(rendered, self, self._target, is_whole=with_target)
+
+    def render_document(self, row: Mapping[str, Any] | str) -> Rendered:
+        """Render a document alone, by the target's template; a bare string is its only field."""
+        if isinstance(row, str):
+            row = Row({embedding_texts.field_of(self._target, self.target): row}, "the text")
+        row = row_of(row, "the row")
+        text = self._target.render(row, {})
+        return Rendered(text, "", self._prompt(row, False), None, (), row)
 
     def render_input(self, row_or_text: Mapping[str, Any] | str) -> str:
         """Render the input's text only; a bare string is the only field of the input template."""

@@ -29,7 +29,7 @@ from ..lm.base import LanguageModel
 from ..lm.context import Context
 from ..lm.generation import answering
 from ..methods.base import Setting, SoftPrompt
-from . import pairs
+from . import pairs, retrieval
 from .likelihood import target_nll, teacher_divergence
 from .metrics import METRICS, default_metrics
 from .records import Evaluation, Record, from_teacher, score
@@ -51,6 +51,7 @@ class Evaluator:
     batch_tokens: int = BATCH_TOKENS  # of inputs and targets, padding included
     generate_options: dict[str, Any] = field(default_factory=dict)
     beta: float = 0.1  # of a preference task
+    scale: float = 20.0  # of an embedding task
     base_mode: str = "frozen"  # how the base was trained
     world: World = ALONE  # the processes that score the rows together, a share of the batches each
 
@@ -76,7 +77,8 @@ class Evaluator:
         started = time.perf_counter()
         records = self._records(method, examples, cache, progress)
         seconds = time.perf_counter() - started
-        names = list(self.metrics) or default_metrics(self.encoder.kind, taught=bool(from_teacher(records)))
+        taught, is_scored = bool(from_teacher(records)), self.encoder.task.score_range is not None
+        names = list(self.metrics) or default_metrics(self.encoder.kind, taught=taught, scored=is_scored)
         if self.encoder.kind != "generation":
             return Evaluation(score(names, records), records, seconds)
         count = len(examples) if text_rows is None else min(text_rows, len(examples))
@@ -118,6 +120,8 @@ class Evaluator:
         cache: InputCache,
         progress: Progress | None,
     ) -> list[Record]:
+        if self.encoder.kind == "embedding":
+            return self._embedded(method, examples, progress)
         records: dict[int, Record] = {}
         weights = [len(e.input_ids) + e.answer_tokens for e in examples]
         with _counted("scoring rows", weights, progress, self.world.size) as count:
@@ -127,6 +131,17 @@ class Evaluator:
                 count(indices)
         records = self.world.joined(records)
         return [records[i] for i in range(len(examples))]
+
+    def _embedded(
+        self, method: SoftPrompt, examples: Sequence[Example], progress: Progress | None
+    ) -> list[Record]:
+        texts, rows = retrieval.distinct(examples)
+        weights = [float(len(text.input_ids)) for text in texts]
+        with _counted("embedding texts", weights, progress, 1) as count:
+            vectors = retrieval.vectors_of(self.lm, method, texts, self.batch_tokens, count)
+        if self.encoder.task.score_range is not None:
+            return retrieval.scored(examples, rows, vectors)
+        return retrieval.ranked(examples, texts, rows, vectors, self.scale)
 
     def _scored(
         self, rows: Sequence[Example], batch: Batch, context: Context | None, injection: Injection
@@ -222,5 +237,13 @@ def _pair_record(example: Example, scores: pairs.Pair, beta: float) -> Record:
 
 def evaluator_of(recipe: Recipe, lm: LanguageModel, encoder: Encoder) -> Evaluator:
     """Return the evaluator of a recipe's task."""
-    metrics, beta = tuple(recipe.task.metrics or ()), recipe.task.beta
-    return Evaluator(lm, encoder, metrics, recipe.task.max_new_tokens, beta=beta, base_mode=recipe.base.mode)
+    task = recipe.task
+    return Evaluator(
+        lm,
+        encoder,
+        tuple(task.metrics or ()),
+        task.max_new_tokens,
+        beta=task.beta,
+        scale=task.scale,
+        base_mode=recipe.base.mode,
+    )

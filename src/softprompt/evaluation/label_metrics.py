@@ -66,7 +66,7 @@ def tag_accuracy_stats(inputs: Inputs) -> np.ndarray:
     return np.array([right, [len(truths) for _, truths in pairs]], dtype=np.float64).T
 
 
-def _numbers(inputs: Inputs) -> tuple[np.ndarray, np.ndarray]:
+def numbers_of(inputs: Inputs) -> tuple[np.ndarray, np.ndarray]:
     import numpy as np
 
     try:
@@ -79,7 +79,7 @@ def _numbers(inputs: Inputs) -> tuple[np.ndarray, np.ndarray]:
 
 
 def mse_stats(inputs: Inputs) -> np.ndarray:
-    predicted, true = _numbers(inputs)
+    predicted, true = numbers_of(inputs)
     return with_ones(((predicted - true) ** 2).tolist())
 
 
@@ -87,7 +87,7 @@ def pearson_stats(inputs: Inputs) -> np.ndarray:
     """Return `[n, 6]`: 1, x, y, x², y², xy of the predicted number x and the true number y."""
     import numpy as np
 
-    x, y = _numbers(inputs)
+    x, y = numbers_of(inputs)
     # Subtracting the true mean changes no correlation, and keeps the differences of large numbers.
     x, y = x - y.mean(), y - y.mean()
     return np.stack([np.ones(len(x)), x, y, x * x, y * y, x * y], axis=1)

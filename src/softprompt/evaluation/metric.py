@@ -25,6 +25,7 @@ class Inputs:
     rewards: Sequence[tuple[float, float]] | None = None
     divergence: Sequence[float] | None = None  # of each target from a teacher, nats
     agreed: Sequence[float] | None = None  # tokens of each target at which both find the same one likeliest
+    ranks: Sequence[Sequence[int]] | None = None  # from 1, of each document that fits a row's query
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,8 @@ class Metric:
     stats: Callable[[Inputs], np.ndarray]
     score: Callable[[np.ndarray], float]
     higher_is_better: bool = True
-    needs: Literal["prediction", "number", "nll", "rewards", "teacher"] = "prediction"
+    needs: Literal["prediction", "number", "nll", "rewards", "teacher", "ranks"] = "prediction"
+    of_one_seed: bool = False  # its statistics are ranks among the examples, so those of one evaluation
 
     @property
     def is_mean(self) -> bool:

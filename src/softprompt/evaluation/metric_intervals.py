@@ -41,6 +41,7 @@ def compute(
     rewards: Sequence[tuple[float, float]] | None = None,
     divergence: Sequence[float] | None = None,
     agreed: Sequence[float] | None = None,
+    ranks: Sequence[Sequence[int]] | None = None,
     resamples: int = 1000,
     seed: int = 0,
 ) -> dict[str, Score]:
@@ -55,7 +56,7 @@ def compute(
     import numpy as np
 
     metrics = {name: _metric(name) for name in names}
-    inputs = Inputs(predictions, references, nll, tokens, rewards, divergence, agreed)
+    inputs = Inputs(predictions, references, nll, tokens, rewards, divergence, agreed, ranks)
     n = _check(metrics, inputs)
     results = {}
     for name, metric in metrics.items():
@@ -114,6 +115,13 @@ def _check(metrics: dict[str, Metric], inputs: Inputs) -> int:
                 fix="pass rewards=, or task.kind=preference",
             )
         lengths["rewards"] = len(inputs.rewards)
+    if "ranks" in needs:
+        if inputs.ranks is None:
+            name = next(name for name, metric in metrics.items() if metric.needs == "ranks")
+            raise SoftPromptError(
+                f"metric '{name}' needs the ranks of documents", fix="pass ranks=, or task.kind=embedding"
+            )
+        lengths["ranks"] = len(inputs.ranks)
     if "teacher" in needs:
         if inputs.divergence is None or inputs.agreed is None or inputs.tokens is None:
             name = next(name for name, metric in metrics.items() if metric.needs == "teacher")

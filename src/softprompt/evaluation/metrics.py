@@ -26,6 +26,7 @@ from softprompt.evaluation.label_metrics import (
     tags_of,
 )
 from softprompt.evaluation.metric import Inputs, Metric, mean_score, with_ones
+from softprompt.evaluation.rank_metrics import ndcg, ranked, recall, reciprocal_rank, spearman_stats
 
 if TYPE_CHECKING:
     import numpy as np
@@ -125,6 +126,10 @@ _LIBRARY: dict[str, Metric] = {
     "bleu": _sacrebleu_metric("BLEU"),
     "chrf": _sacrebleu_metric("CHRF"),
     "rouge_l": Metric(_rouge_stats, mean_score),
+    "spearman": Metric(spearman_stats, pearson_score, needs="number", of_one_seed=True),
+    **{f"recall_at_{k}": recall(k) for k in (1, 5, 10, 100)},
+    "mrr": ranked(reciprocal_rank),
+    "ndcg_at_10": ndcg(10),
     "perplexity": Metric(_perplexity_stats, _perplexity_score, higher_is_better=False, needs="nll"),
     "preference_accuracy": _rewards(lambda chosen, rejected: chosen > rejected),
     "reward_margin": _rewards(lambda chosen, rejected: chosen - rejected),
@@ -136,10 +141,11 @@ _LIBRARY: dict[str, Metric] = {
 METRICS: Registry[Metric] = Registry("metric", "softprompt.metrics", _LIBRARY, _metric_of)
 
 
-def default_metrics(task_kind: str, *, taught: bool = False) -> list[str]:
+def default_metrics(task_kind: str, *, taught: bool = False, scored: bool = False) -> list[str]:
     """Return the metrics of a task that names none; the first chooses the best step on the dev rows.
 
-    `taught`: a teacher's distributions are known at the rows' targets.
+    `taught`: a teacher's distributions are known at the rows' targets. `scored`: the rows of an embedding
+    task are pairs with a score.
     """
     if taught:
         return ["kl", "agreement", "perplexity", "chrf"]
@@ -149,6 +155,7 @@ def default_metrics(task_kind: str, *, taught: bool = False) -> list[str]:
         "choice": ["accuracy"],
         "token-classification": ["tag_accuracy", "tag_macro_f1"],
         "regression": ["mse", "pearson"],
+        "embedding": ["spearman"] if scored else ["ndcg_at_10", "mrr", "recall_at_1", "recall_at_10"],
         "preference": ["preference_accuracy", "reward_margin", "chosen_reward", "rejected_reward"],
     }
     if task_kind not in defaults:
@@ -156,12 +163,22 @@ def default_metrics(task_kind: str, *, taught: bool = False) -> list[str]:
     return defaults[task_kind]
 
 
-def check_metrics(names: Sequence[str], task_kind: str) -> None:
+def check_metrics(names: Sequence[str], task_kind: str, *, scored: bool = False) -> None:
     """Raise SoftPromptError for an unknown metric, and for one that such a task has no numbers for."""
     for name in names:
         if name not in METRICS:
             raise unknown("metric", name, METRICS, fix="correct task.metrics")
         needs, is_pair = METRICS[name].needs, task_kind == "preference"
+        ranks = task_kind == "embedding"
+        if (needs == "ranks") != (ranks and not scored) or (ranks and scored and needs != "number"):
+            usual = default_metrics(task_kind, scored=scored)
+            raise SoftPromptError(
+                f"metric '{name}' cannot score {'pairs with a score' if scored else f'a {task_kind} task'}",
+                why="an embedding task ranks documents, or compares cosines with scores (task.score)"
+                if ranks
+                else "only an embedding task ranks documents",
+                fix=f"task.metrics=[{','.join(usual)}]",
+            )
         if (needs == "rewards") != is_pair and (needs != "nll" or not is_pair):
             raise SoftPromptError(
                 f"metric '{name}' cannot score a {task_kind} task",

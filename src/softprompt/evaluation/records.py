@@ -28,6 +28,7 @@ class Record:
     rewards: tuple[float, float] | None = None  # of a pair: beta times the log-ratio to the reference
     divergence: float | None = None  # from the teacher, nats, summed over the target
     agreed: float | None = None  # tokens of the target at which the teacher's likeliest is the same
+    ranks: tuple[int, ...] | None = None  # from 1, of each document that fits the row's query
 
     @property
     def loss(self) -> float:
@@ -96,6 +97,7 @@ def score(names: Sequence[str], records: Sequence[Record]) -> dict[str, Score]:
         rewards=[r.rewards for r in records if r.rewards is not None] or None,
         divergence=teacher.get("divergence"),
         agreed=teacher.get("agreed"),
+        ranks=[r.ranks for r in records if r.ranks is not None] or None,
     )
 
 

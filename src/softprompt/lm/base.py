@@ -42,14 +42,14 @@ from .probe import accepted_arguments, measure
 from .rotary import Rotation, moved
 from .spec import ModelSpec
 
-Answers = Literal["next", "mask", "head"]
+Answers = Literal["next", "mask", "head", "pooled"]
 
 
 class LanguageModel(OpenModel, abc.ABC):
     """A frozen transformers model and its tokenizer, which takes an `Injection`; `close` gives it back."""
 
     spec: ModelSpec
-    answers: Answers = "next"  # where an answer is read: after the row, at masks in it, or off a head
+    answers: Answers = "next"  # where an answer is read: after the row, at masks, off a head, or a vector
     why_dtype: str = "as the caller loaded it"  # why the model computes in `dtype`
     origin: Origin = Origin()  # how it was loaded
     is_loaded_here: bool = False  # False where the caller had the model in memory, and may change its weights
@@ -72,7 +72,7 @@ class LanguageModel(OpenModel, abc.ABC):
         self.tokenizer = tokenizer
         self.head, self.head_names = head, frozenset(head_names)
         if head is not None:
-            self.answers = "head"
+            self.answers = "pooled" if head.over == "pooling" else "head"
         self.checkpointed: tuple[nn.Module, ...] = ()  # layers that are computed again in the backward pass
         self.decoding: dict[str | None, str] = {}  # by kind of cache: why `generate` is not exact, or empty
         self._recomputed = False  # whether checkpointing was found to give the gradient

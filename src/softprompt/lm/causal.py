@@ -57,6 +57,9 @@ class CausalLM(LanguageModel):
         if self.head is None:
             self._first = first_position(self.model, self.accepted)
             self.spec = replace(self.spec, context=self.spec.context - self._first)
+        if self.answers == "pooled":
+            limits = {"cache": "a vector is read off the whole text, which is run once", **self.spec.limits}
+            self.spec = replace(self.spec, limits=limits)
         if self.spec.layers and self.spec.positions == "unknown" and "position_ids" not in self.accepted:
             limits = {"prefix": COUNTS_COLUMNS, "cache": COUNTS_COLUMNS, **self.spec.limits}
             self.spec = replace(self.spec, limits=limits)
@@ -108,6 +111,8 @@ class CausalLM(LanguageModel):
         with self.running(active), recomputed(self.checkpointed):
             out = self.model(inputs_embeds=vectors, attention_mask=mask.long(), **options)
         # a head has read the last column, the one that predicts the first target
+        if self.answers == "pooled":
+            return out.last_hidden_state[:, -1:]
         return out.logits[:, None] if self.head is not None else out.logits[:, -count:]
 
     @torch.no_grad()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoTokenizer
 
 from .._system.progress import task
 from ..errors import SoftPromptError
-from . import heads, locate, sharded, smollm2
+from . import heads, locate, pooling, sharded, smollm2
 from .causal import CausalLM
 from .encoder import EncoderLM
 from .heads import Head
@@ -40,6 +40,7 @@ class Checkpoint:
     model: Any
     tokenizer: Any
     kind: type[CausalLM | EncoderLM | Seq2SeqLM]
+    head: Head | None
     head_names: frozenset[str]
     commit: str | None
 
@@ -49,10 +50,12 @@ def read(path: str, options: Mapping[str, Any], wanted: Wanted) -> Checkpoint:
 
     Raises SoftPromptError where transformers cannot, and where weights are missing.
     """
-    name, head = wanted.name, wanted.head
+    name = wanted.name
     try:
         tokenizer = AutoTokenizer.from_pretrained(path, **options)
         config = AutoConfig.from_pretrained(path, **options)
+        head = pooling.completed(wanted.head, path, config, options, name)
+        wanted = replace(wanted, head=head)
         kind = kind_of_model(config, head, name)
         _check_config(config, name)
         given = {**options, **_model_options(config, wanted, is_dequantized="gguf_file" in options)}
@@ -68,6 +71,9 @@ def read(path: str, options: Mapping[str, Any], wanted: Wanted) -> Checkpoint:
     except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as error:
         raise locate.failed(name, error, options.get("revision")) from error
     fresh = {*report["missing_keys"], *(key for key, *_ in report["mismatched_keys"])}
+    if head is not None and head.over == "pooling":
+        pooling.without_pooler(model)
+        fresh = {key for key in fresh if not key.startswith("pooler.")}
     head_names = frozenset() if head is None else heads.parameter_names(model, fresh)
     if missing := sorted(fresh - head_names):
         raise SoftPromptError(
@@ -77,13 +83,13 @@ def read(path: str, options: Mapping[str, Any], wanted: Wanted) -> Checkpoint:
             "is no language model, but takes a head of labels (task.head=true)",
         )
     _check_generation_config(config, getattr(model, "generation_config", None), name)
-    return Checkpoint(model, tokenizer, kind, head_names, getattr(config, "_commit_hash", None))
+    return Checkpoint(model, tokenizer, kind, head, head_names, getattr(config, "_commit_hash", None))
 
 
 def _model_options(config: Any, wanted: Wanted, *, is_dequantized: bool) -> dict[str, Any]:
     """Return the options of the model's own `from_pretrained`."""
     given: dict[str, Any] = {"dtype": getattr(torch, wanted.dtype)}
-    if wanted.head is not None:
+    if wanted.head is not None and wanted.head.over != "pooling":
         # a head of another size in the checkpoint is no mistake: it is left, and drawn anew
         given |= {"num_labels": wanted.head.size, "ignore_mismatched_sizes": True}
     if wanted.attention is not None:

@@ -25,6 +25,7 @@ from .context import Context, pack_left
 from .equal_lengths import apart, hidden_apart
 from .gradient_checkpointing import recomputed
 from .injected import Active, Columns
+from .pooling import output_of, pooled
 from .probe import recorded
 
 
@@ -44,14 +45,19 @@ class EncoderLM(LanguageModel):
     def logits(
         self, batch: Batch, injection: Injection | None = None, context: Context | None = None
     ) -> Tensor:
-        """Compute the logits [B, T, C] of words or tags at `batch.places`; of a sequence head [B, 1, C]."""
+        """Compute the logits [B, T, C] of words or tags at `batch.places`; of a sequence head [B, 1, C].
+
+        Of a head over "pooling" they are the texts' vectors [B, 1, H], of any length.
+        """
         if context is not None:
             self.refuse("cache")
         injection = (injection or Injection()).fit(batch.size)
         self._check(injection)
         vectors, mask = self._sequence(batch, injection)
         with self.running(self._active(injection, mask)), recomputed(self.checkpointed):
-            out = self.model(inputs_embeds=vectors, attention_mask=mask.long()).logits
+            out = output_of(self.model(inputs_embeds=vectors, attention_mask=mask.long()))
+        if self.head is not None and self.head.pooling is not None:
+            return pooled(out, self._text(batch, injection), self.head.pooling)[:, None]
         if self.head is not None and self.head.over == "sequence":
             return out[:, None]
         if batch.places is None:
@@ -101,6 +107,21 @@ class EncoderLM(LanguageModel):
             parts.append((injection.after.vectors.to(self.dtype), injection.after.mask))
         vectors, masks = (torch.cat(column, dim=1) for column in zip(*parts, strict=True))
         return pack_left(vectors, masks)
+
+    def _text(self, batch: Batch, injection: Injection) -> Tensor:
+        """Return which columns [B, S] of `_sequence` are the text's own tokens, and no injected vectors."""
+        _, real = pack_left(batch.input_mask[:, :, None], batch.input_mask)
+        marks, masks = [real[:, :1]], [real[:, :1]]
+        if injection.before is not None:
+            marks.append(torch.zeros_like(injection.before.mask))
+            masks.append(injection.before.mask)
+        marks.append(real[:, 1:])
+        masks.append(real[:, 1:])
+        if injection.after is not None:
+            marks.append(torch.zeros_like(injection.after.mask))
+            masks.append(injection.after.mask)
+        packed, mask = pack_left(torch.cat(marks, 1)[:, :, None], torch.cat(masks, 1))
+        return packed[:, :, 0] & mask
 
     def _active(self, injection: Injection, mask: Tensor) -> Active:
         """Every query sees every injected column; on rotary models the two places differ in position."""

@@ -105,7 +105,7 @@ def tiny(family: str, seed: int = 0, head: Head | None = None, **changes: Any):
     common |= {"pad_token_id": VOCAB - 1 if family in ENCODERS else None, **FAMILIES[family]}
     if family in ENCODER_DECODERS:
         common |= {"pad_token_id": 0, "decoder_start_token_id": 1, "forced_eos_token_id": None}
-    if head is not None:
+    if head is not None and head.size:
         common["num_labels"] = head.size
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -18,7 +18,7 @@ def load_base(recipe: Recipe, labels: Sequence[str] | None = None) -> LanguageMo
     Weights that are trained, in full or in a head, are loaded in float32.
     """
     dtype, head = recipe.train.dtype, head_of(recipe, labels)
-    trained = (recipe.base.mode == "full" or head is not None) and dtype == "auto"
+    trained = (recipe.base.mode == "full" or recipe.task.needs_head) and dtype == "auto"
     settings = recipe.model.settings(token=True)
     name, quantization = settings.pop("id"), settings.pop("quantization", None)
     precision = "float32" if trained else dtype
@@ -31,10 +31,29 @@ def load_base(recipe: Recipe, labels: Sequence[str] | None = None) -> LanguageMo
 
 def head_of(recipe: Recipe, labels: Sequence[str] | None) -> Head | None:
     """Return the head that gives the recipe's answers; None where the answers are words."""
+    if recipe.task.kind == "embedding":
+        return Head("pooling", pooling=recipe.task.pooling)
     if not recipe.task.needs_head:
         return None
     over = "tokens" if recipe.task.kind == "token-classification" else "sequence"
     return Head(over, 1 if recipe.task.kind == "regression" else len(labels or ()), recipe.train.seed)
+
+
+def check_pooling(recipe: Recipe, lm: LanguageModel) -> None:
+    """Raise SoftPromptError for a model that the caller loaded for something else than the task's vectors."""
+    wanted, present = recipe.task.pooling, lm.head
+    if present is None or present.over != "pooling":
+        raise SoftPromptError(
+            f"'{lm.name}' was not loaded for vectors of texts",
+            why="it gives words or labels, and task.kind=embedding reads a vector of the whole text",
+            fix='load(…, head=Head("pooling")), or give the name of the model',
+        )
+    if wanted is not None and wanted != present.pooling:
+        raise SoftPromptError(
+            f"'{lm.name}' was loaded with another pooling than the task's",
+            why=f"it pools by {present.pooling}, and task.pooling={wanted}",
+            fix=f"task.pooling={present.pooling}, or load(…, head=Head('pooling', pooling='{wanted}'))",
+        )
 
 
 def check_one_device(lm: LanguageModel) -> None:
@@ -51,6 +70,9 @@ def check_head(recipe: Recipe, labels: Sequence[str] | None, lm: LanguageModel) 
     """Check that a model that the caller loaded has the head that the task needs, and no other."""
     wanted, present = head_of(recipe, labels), lm.head
     if wanted is None and present is None:
+        return
+    if recipe.task.kind == "embedding":
+        check_pooling(recipe, lm)
         return
     if wanted is None:
         raise SoftPromptError(

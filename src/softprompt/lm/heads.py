@@ -1,9 +1,10 @@
 """A classification head is on top of a base model, trained with a prompt and saved with it.
 
-A head is the transformers model's own (`AutoModelForSequenceClassification`,
+A head of labels is the transformers model's own (`AutoModelForSequenceClassification`,
 `AutoModelForTokenClassification`): every parameter outside its `base_model`. Where a checkpoint has a
 head of the same size, it is the start; else a fresh one is drawn from the seed. A pooler that the
-checkpoint lacks is drawn too, and counts as part of the head.
+checkpoint lacks is drawn too, and counts as part of the head. A head over "pooling" has no weights: a
+text's vector is pooled from the last hidden states (`lm.pooling`).
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any, Literal
 
 import torch
 from transformers import (
+    AutoModel,
     AutoModelForCausalLM,
     AutoModelForMaskedLM,
     AutoModelForSeq2SeqLM,
@@ -25,21 +27,26 @@ from transformers import (
 )
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
+Pooling = Literal["mean", "cls", "last"]  # of a text's tokens, its first token, or its last one
+
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """A head has `size` outputs: labels, tags, or 1 for a number."""
+    """A head has `size` outputs: labels, tags, or 1 for a number; over "pooling", it gives a vector."""
 
-    over: Literal["sequence", "tokens"]
-    size: int
+    over: Literal["sequence", "tokens", "pooling"]
+    size: int = 0  # of a vector: the model's own
     seed: int = 0  # of a fresh one
+    pooling: Pooling | None = None  # over "pooling"; None: as the checkpoint says
 
     @property
     def auto_class(self) -> Any:
         """Return the transformers class that has it."""
-        return (
-            AutoModelForSequenceClassification if self.over == "sequence" else AutoModelForTokenClassification
-        )
+        return {
+            "sequence": AutoModelForSequenceClassification,
+            "tokens": AutoModelForTokenClassification,
+            "pooling": AutoModel,
+        }[self.over]
 
 
 def is_encoder(config: PreTrainedConfig) -> bool:
@@ -65,6 +72,8 @@ def auto_class(config: PreTrainedConfig, head: Head | None) -> Any:
 
 def parameter_names(model: PreTrainedModel, fresh: Collection[str] = ()) -> frozenset[str]:
     """Return the names of the head's parameters; the checkpoint lacked those in `fresh`."""
+    if model.base_model is model:  # without a head, or with one that has no weights
+        return frozenset()
     inside = f"{model.base_model_prefix}."
     names = (name for name, _ in model.named_parameters())
     return frozenset(n for n in names if not n.startswith(inside) or (n in fresh and ".pooler." in n))

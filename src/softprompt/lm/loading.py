@@ -15,7 +15,17 @@ from .._system.quiet import quietly
 from ..config.identity import CONFIGURATION
 from ..data.tokens import vocabulary_fingerprint
 from ..errors import SoftPromptError
-from . import checkpoint, in_memory, loading_options, locate, offloaded, quantization, smollm2, text_identity
+from . import (
+    checkpoint,
+    in_memory,
+    loading_options,
+    locate,
+    minilm,
+    offloaded,
+    quantization,
+    smollm2,
+    text_identity,
+)
 from .attention_choice import Attention
 from .base import LanguageModel
 from .heads import Head
@@ -25,7 +35,7 @@ from .precision import Precision, precision
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-ALIASES: dict[str, Callable[[], Path]] = {"smollm2": smollm2.folder}
+ALIASES: dict[str, Callable[[], Path]] = {"smollm2": smollm2.folder, "minilm": minilm.folder}
 _OF_LOADING = ("_name_or_path", "dtype", "torch_dtype", "transformers_version", "_attn_implementation")
 #: What else decides no number: who saved the model, whether it keeps a cache, and what a head's outputs mean.
 _NEUTRAL = ("architectures", "use_cache", "id2label", "label2id", "problem_type")
@@ -50,6 +60,8 @@ def load(
     shard: bool = False,
 ) -> LanguageModel:
     """Load a frozen model with its tokenizer, a BERT-like one with its masked-word head or `head`.
+
+    An encoder of sentence-transformers, such as "minilm", gives vectors of texts, pooled as it says.
 
     `name` is a hub id, a folder, a GGUF file or an alias; or a transformers model in memory, with its
     `tokenizer`, which `close` gives back as it was. `revision`, `token`, `device_map`, `quantization_config`
@@ -89,7 +101,7 @@ def load(
     quantized = quantization.configuration(quantization_config)
     wanted = checkpoint.Wanted(name, target, chosen, head, choice, quantized, device_map, shard)
     read = checkpoint.read(path, options, wanted)
-    lm = read.kind(read.model, read.tokenizer, name, head, read.head_names, choice or "auto")
+    lm = read.kind(read.model, read.tokenizer, name, read.head, read.head_names, choice or "auto")
     lm.why_dtype, lm.is_loaded_here = why, True
     lm.origin = Origin(
         read.commit or revision, quantization.plain(quantized), choice, trust_remote_code, device_map

@@ -19,6 +19,7 @@ from ..injection import LayerKV, Layers
 from .attachment import attach
 from .injected import Active, Columns, Site, Visit, inject
 from .model_errors import OURS, place, reason
+from .pooling import output_of
 from .rotary import Rotation, candidates, find_rotation
 from .spec import LayerSpec, ModelSpec, Stack
 
@@ -129,7 +130,7 @@ def accepted_arguments(model) -> frozenset[str]:
 def _run(model, start: int) -> tuple[list[Visit], Tensor]:
     """Return the calls of the attention function, and the logits."""
     with inject(Active(visits=[])) as active:
-        logits = model(**_arguments(model, start)).logits
+        logits = output_of(model(**_arguments(model, start)))
     assert active is not None and active.visits is not None
     return active.visits, logits.float()
 
@@ -141,7 +142,7 @@ def _check_soft_tokens(model, embed: Callable[[Tensor], Tensor], tokens: Tensor)
     try:
         with torch.enable_grad():
             # a copy, as any batch is: some models change it in place, which torch forbids in a leaf
-            logits = model(inputs_embeds=soft.clone(), **arguments).logits.float()
+            logits = output_of(model(inputs_embeds=soft.clone(), **arguments)).float()
             last = logits[:, -1] if logits.dim() == 3 else logits
             score, gradient = last.square().mean(), None
             if score.requires_grad:
@@ -189,7 +190,7 @@ def _effect(model, visits: list[Visit]) -> Mapping[str, str]:
     mask = torch.ones(1, 1, dtype=torch.bool, device=model.device)
     active = Active(columns=(Columns(tuple(prefix), mask),))
     with torch.enable_grad(), inject(active, attach(model).sites):
-        loss = model(**_arguments(model, 0)).logits.float().square().mean()
+        loss = output_of(model(**_arguments(model, 0))).float().square().mean()
     leaves = [layer.value for layer in prefix]
     gradients = (
         torch.autograd.grad(loss, leaves, allow_unused=True) if loss.requires_grad else [None] * len(leaves)

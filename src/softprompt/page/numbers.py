@@ -8,6 +8,7 @@ from dataclasses import dataclass
 #: Metrics from 0 to 1 that are written in percent, and those from 0 to 100 that are written in points.
 SHARES = {"accuracy", "macro_f1", "tag_accuracy", "tag_macro_f1", "exact_match", "rouge_l"}
 SHARES |= {"preference_accuracy", "agreement"}
+SHARES |= {"mrr", "ndcg_at_10", *(f"recall_at_{k}" for k in (1, 5, 10, 100))}
 POINTS = {"bleu", "chrf"}
 _LABELS = {
     "macro_f1": "macro F1",

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..config.sections.task import PAIRS
+from ..config.sections.task import FIELDS
 from ..data.labels import MAX_LABELS
 from ..errors import SoftPromptError
 from .requirements import LABEL_WORDS, ROWS_A_LABEL
@@ -94,10 +94,10 @@ def guess(
         return Guess(turns, "{{ messages[-1].content }}", prompt_field=prompt_field or None)
     if input is None and target is None and _is_pairs(rows, fields):
         return Guess(
-            PAIRS["input"],
-            PAIRS["target"],
+            FIELDS["preference"]["input"],
+            FIELDS["preference"]["target"],
             prompt_field=prompt_field or None,
-            rejected=PAIRS["rejected"],
+            rejected=FIELDS["preference"]["rejected"],
         )
     choices = choices or _named(fields, CHOICES)
     open_fields = [name for name in fields if name not in (choices, prompt_field) and not _is_aside(name)]

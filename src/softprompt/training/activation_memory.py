@@ -44,8 +44,8 @@ class Shape:
 
 def largest_batch(examples: Sequence[Example], batch_size: int, batch_tokens: int | None = None) -> Shape:
     """Return the shape of the largest batch that may occur: that of the longest rows."""
-    sides = [(len(e.input_ids), len(ids)) for e in examples for ids in e.answers]
-    a_row = len(sides) // len(examples)  # rows of the batch
+    sides = [lengths for e in examples for lengths in e.lengths]
+    a_row = max(1, round(len(sides) / len(examples)))  # rows of the batch
     ordered = sorted(sides, key=sum, reverse=True)
     longest = ordered[:1] if batch_tokens is not None else ordered[: batch_size * a_row]
     inputs = max(length for length, _ in longest)
@@ -113,9 +113,9 @@ def _saved(lm: LanguageModel, method: SoftPrompt, shape: Shape, full: bool) -> i
 
 def _row(lm: LanguageModel, shape: Shape) -> Batch:
     """Make one row of that shape."""
-    outputs = lm.spec.vocab_size if lm.head is None else lm.head.size
+    outputs = lm.spec.vocab_size if lm.head is None else lm.head.size or lm.spec.hidden_size
     ids = [(7 * i + 3) % lm.spec.vocab_size for i in range(shape.inputs)]
-    targets = 1 if lm.head is not None and lm.head.over == "sequence" else shape.targets
+    targets = 1 if lm.head is not None and lm.head.over != "tokens" else shape.targets
     placed = lm.answers == "mask" or (lm.head is not None and lm.head.over == "tokens")
     places = [[i % shape.inputs for i in range(targets)]] if placed else None
     return batch_of_ids([ids], [[i % outputs for i in range(targets)]], device=lm.device, places=places)

@@ -27,6 +27,7 @@ HOW = {"dtype", "threads", "gradient_checkpointing", "apart"}
 HOW |= {"keep_text", "cache", "cache_budget_mb", "cache_disk_mb", "cache_folder", *WHERE}
 #: What the encoded rows contain already, or what has its own place in the identity.
 IN_ROWS = {"labels", "words", "tags", "choices", "references", "verbalizer"}
+IN_ROWS |= {"negatives", "score", "score_range"}
 #: Fields of an example that follow from others, or are counted as texts.
 DERIVED = ("rendered", "reference", "teacher")
 #: Options that name a place: its content counts, not its name.
@@ -111,7 +112,7 @@ def rows(examples: Sequence[Example]) -> str:
         parts = {name: getattr(example, name) for name in Example.__dataclass_fields__ if name not in DERIVED}
         if not example.rejected_ids:  # as in earlier versions, whose checkpoints resume
             del parts["rejected_ids"]
-        for name in ("demonstration", "begin"):  # likewise
+        for name in ("demonstration", "begin", "documents", "side"):  # likewise
             if parts[name] in (None, ()):
                 del parts[name]
         digest.update(repr((sorted(parts.items()), texts)).encode("utf-8", "replace"))

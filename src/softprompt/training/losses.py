@@ -14,6 +14,7 @@ from ..data.collate import Batch
 from ..lm.apply import injection_for
 from ..lm.base import LanguageModel
 from ..lm.context import Context
+from ..lm.contrastive import comparisons, ranking_losses, unit
 from ..lm.divergence import divergence
 from ..methods.base import SoftPrompt
 from .cross_entropy import cross_entropy
@@ -90,8 +91,38 @@ class PreferenceLoss:
         return Losses(-logsigmoid(margins), torch.arange(0, batch.size, 2, device=margins.device))
 
 
+@dataclass(frozen=True, slots=True)
+class RankingLoss:
+    """This is the ranking loss of an embedding task, over all documents of a step: see `lm.contrastive`."""
+
+    scale: float
+    whole_step = True  # rows in other passes would not be compared
+
+    def __call__(
+        self, lm: LanguageModel, method: SoftPrompt, batch: Batch, context: Context | None = None
+    ) -> Losses:
+        """Return one loss a query. Rows of the batch are the sides of rows (`Example.sides`)."""
+        vectors = unit(lm.logits(batch, injection_for(lm, method, batch), context)[:, 0])
+        queries, documents, positive, allowed = comparisons(batch)
+        values = ranking_losses(vectors[queries], vectors[documents], positive, allowed, self.scale)
+        return Losses(values, queries)
+
+
+def cosine_errors(
+    lm: LanguageModel, method: SoftPrompt, batch: Batch, context: Context | None = None
+) -> Losses:
+    """Compute the squared differences between the cosine of a pair's vectors and its score (0 … 1)."""
+    assert batch.values is not None
+    vectors = unit(lm.logits(batch, injection_for(lm, method, batch), context)[:, 0])
+    cosines = (vectors[0::2] * vectors[1::2]).sum(1)  # rows are query, document, query, …
+    errors = (cosines - batch.values[0::2]).square()
+    return Losses(errors, torch.arange(0, batch.size, 2, device=errors.device))
+
+
 def objective_of(task: TaskConfig) -> Objective:
     """Return what a recipe's task minimises."""
+    if task.kind == "embedding":
+        return RankingLoss(task.scale) if task.score is None else cosine_errors
     if task.kind == "preference":
         return PreferenceLoss(task.beta)
     if task.objective == "distil":

@@ -40,7 +40,7 @@ from ..methods import from_module
 from ..methods.base import SoftPrompt
 from ..methods.transfer import Carried
 from ..tracking import registry as tracking
-from . import data_parallel, decisive, demonstrations, together
+from . import data_parallel, decisive, demonstrations, embedding_rows, together
 from .activation_memory import backward_bytes, largest_batch
 from .keep import GeneralText, general_text_of
 from .micro_batch import at_once
@@ -132,7 +132,8 @@ def prepare(
     tracking.check(recipe.track)
     methods.check_options(recipe.method.name, recipe.method.options())
     recipe = with_texts(demonstrations.continuing(pinned(recipe)))
-    check_metrics(recipe.task.metrics or (), recipe.task.kind)
+    check_metrics(recipe.task.metrics or (), recipe.task.kind, scored=recipe.task.score is not None)
+    embedding_rows.check_recipe(recipe, world)
     if recipe.train.shard:
         data_parallel.check_shard(recipe, world, is_loaded=lm is not None)
     refuse_twins(recipe.task.labels or (), "task.labels")
@@ -150,6 +151,7 @@ def prepare(
     recipe = dated(recipe, lm)
     encoder = encoder_of(recipe, lm, template_of(recipe, lm), prompts, labels)
     train, dev = encoder.encode_parts([train_rows, held])
+    embedding_rows.check(recipe, train)
     base, texts = base_fingerprint(lm) if beside is None else beside.base, Beginnings()
     if recipe.task.objective == "distil":
         (train, dev), texts = taught_by_prompt(recipe, lm, prompts, [train, dev])
@@ -235,7 +237,9 @@ def make_plan(
     saved = 0
     if measured and options.gradient_checkpointing == "auto" and not lm.is_sharded:
         shape = largest_batch(train, options.batch_size, options.batch_tokens)
-        if chosen.mode == "full":  # a step goes through the model in passes of so many positions
+        if (
+            chosen.mode == "full" and recipe.task.kind != "embedding"
+        ):  # a step goes through the model in passes of so many positions
             most = at_once(str(lm.device))[0] // (shape.tokens + chosen.soft_tokens)
             shape = replace(shape, rows=min(shape.rows, max(1, most)))
         saved = backward_bytes(lm, method, shape, full=chosen.mode == "full")

@@ -74,4 +74,4 @@ def row_lengths(examples: Sequence[Example], batch_tokens: int | None = None) ->
     """Return the rows' lengths in tokens: of the input, and with `batch_tokens` of all that a step reads."""
     if batch_tokens is None:
         return [len(e.input_ids) for e in examples]
-    return [len(e.input_ids) * (2 if e.rejected_ids else 1) + e.answer_tokens for e in examples]
+    return [sum(length for length, _ in e.lengths) + e.answer_tokens for e in examples]

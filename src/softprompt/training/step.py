@@ -82,9 +82,9 @@ class StepPart:
         return [i for i in numbers if not self.is_general(i)], [i for i in numbers if self.is_general(i)]
 
     def tokens(self, example: Example) -> int:
-        """Count the positions that are computed with gradient: of a row, or of both sides of a pair."""
-        head = self.soft_tokens + (len(example.input_ids) if self.is_full else 0)
-        return max(1, example.answer_tokens) + head * (2 if example.rejected_ids else 1)
+        """Count the positions that are computed with gradient: of all rows of a batch that a row becomes."""
+        inputs = sum(self.soft_tokens + (length if self.is_full else 0) for length, _ in example.lengths)
+        return max(1, example.answer_tokens) + inputs
 
     def step(self) -> tuple[float, float]:
         """Return (positions computed with gradient, positions of the inputs) of a step of mean length."""
@@ -202,6 +202,8 @@ class TrainStep:
         if len(filled) != 1:
             return [filled] if filled else []
         place, index, rows = filled[0]
+        if getattr(self._parts[index].objective, "whole_step", False):
+            return [filled]
         lengths = [self._parts[index].tokens(self._parts[index].row(row)) for row in rows]
         order = sorted(range(len(rows)), key=lengths.__getitem__)
         return [
@@ -227,7 +229,8 @@ class TrainStep:
             offsets = torch.tensor(method.offsets, device=lm.device)
             batch = replace(batch, prompt_ids=batch.prompt_ids + offsets[owner])
         batch = replace(batch, hidden=self._hidden(one_pass, lm.device))
-        cache, numbers = InputCache() if general else self._cache, [number for _, number, _ in sides]
+        own_texts = general or any(side.side is not None for _, _, side in sides)  # not the cached inputs
+        cache, numbers = InputCache() if own_texts else self._cache, [number for _, number, _ in sides]
         batch, context = cache.fill(batch, numbers, method.reads), None
         if not first.is_full:
             context = cache.context(numbers) or lm.context(batch)

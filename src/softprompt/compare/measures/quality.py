@@ -34,7 +34,7 @@ class CandidateRows:
 def usable(metric: str, rows: Rows) -> list[int]:
     """Return the numbers of the rows that the metric can use: those answered, or those with its numbers."""
     needs = METRICS[metric].needs
-    key = needs if needs in ("nll", "rewards") else "prediction"
+    key = needs if needs in ("nll", "rewards", "ranks") else "prediction"
     return [i for i, row in enumerate(rows) if row.get(key) is not None]
 
 
@@ -51,6 +51,8 @@ def scores_of(entry: CandidateRows, metric: str) -> Scores | None:
 
 def stats_of(seeds: Sequence[Rows], metric: str) -> np.ndarray:
     """Compute the metric's statistics [S, N, k] of all seeds at once, so that all count the same labels."""
+    if METRICS[metric].of_one_seed and len(seeds) > 1:
+        return np.concatenate([stats_of([rows], metric) for rows in seeds])
     every = [row for rows in seeds for row in rows]
     inputs = Inputs(
         [row["prediction"] or "" for row in every],
@@ -58,6 +60,7 @@ def stats_of(seeds: Sequence[Rows], metric: str) -> np.ndarray:
         [row["nll"] if row["nll"] is not None else 0.0 for row in every],
         [row["tokens"] for row in every],
         [row.get("rewards") or (0.0, 0.0) for row in every],
+        ranks=[row.get("ranks") or (1,) for row in every],
     )
     stats = np.asarray(METRICS[metric].stats(inputs), dtype=np.float64)
     return stats.reshape(len(seeds), len(seeds[0]), -1)

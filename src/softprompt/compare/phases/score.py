@@ -126,6 +126,8 @@ def scored(
         )
         if record.rewards is not None:
             rows[-1]["rewards"] = list(record.rewards)
+        if record.ranks is not None:
+            rows[-1]["ranks"] = list(record.ranks)
     calibrated = None
     if sure:
         calibrated = asdict(calibration([row.confidence for row in sure], [row.correct for row in sure]))

@@ -187,6 +187,8 @@ def _dev_rows(dev: Evaluation) -> list[DevRow]:
         }
         if record.rewards is not None:
             row["rewards"] = list(record.rewards)
+        if record.ranks is not None:
+            row["ranks"] = list(record.ranks)
         rows.append(row)
     return rows
 

@@ -56,6 +56,7 @@ class RowResult(TypedDict):
     target: int | None
     confidence: float | None
     rewards: NotRequired[list[float]]  # of a preference row: of the chosen answer, of the rejected one
+    ranks: NotRequired[list[int]]  # of an embedding row: of each document that fits its query
 
 
 class DevRow(TypedDict):
@@ -66,6 +67,7 @@ class DevRow(TypedDict):
     nll: float | None  # nats of the target
     tokens: int  # of the target
     rewards: NotRequired[list[float]]
+    ranks: NotRequired[list[int]]
 
 
 class Cost(TypedDict, total=False):

@@ -52,7 +52,13 @@ class TaskConfig(Section):
     """The task is what is predicted, and how it is scored."""
 
     kind: Literal[
-        "generation", "classification", "choice", "token-classification", "regression", "preference"
+        "generation",
+        "classification",
+        "choice",
+        "token-classification",
+        "regression",
+        "preference",
+        "embedding",
     ] = "generation"
     labels: list[Name] | None = None  # classification; None: the distinct targets of the training rows
     head: bool = False  # classification: a trained head predicts labels that are no words
@@ -62,6 +68,11 @@ class TaskConfig(Section):
     choices: Name | None = None  # choice: the field that holds the row's list of choices
     references: Name | None = None  # generation: the field that holds a list of reference texts
     beta: Rate = 0.1  # preference: how strongly DPO keeps to the reference model
+    negatives: Name = "negatives"  # embedding: the field of texts that do not fit, where a row has it
+    score: Name | None = None  # embedding: the field of a pair's score, which is learned in place of ranks
+    score_range: tuple[float, float] = (0.0, 1.0)  # the scores of the most unlike and the most alike texts
+    scale: Rate = 20.0  # embedding: what cosines are multiplied by (1 / temperature)
+    pooling: Literal["mean", "cls", "last"] | None = None  # embedding; None: as the base has it
     objective: Literal["targets", "distil"] = "targets"  # the tokens themselves, or a teacher's distributions
     metrics: list[Name] | None = None
     max_new_tokens: Positive = 64
@@ -77,6 +88,15 @@ class TaskConfig(Section):
                 raise mistake(f"`{key}` belongs to `kind: classification`, but kind is {self.kind}")
         if "beta" in self.model_fields_set and self.kind != "preference":
             raise mistake(f"`beta` belongs to `kind: preference`, but kind is {self.kind}")
+        for key in EMBEDDING:
+            if key in self.model_fields_set and self.kind != "embedding":
+                raise mistake(f"`{key}` belongs to `kind: embedding`, but kind is {self.kind}")
+        if self.score_range[0] >= self.score_range[1]:
+            raise mistake("`score_range` needs the lower score first, as in [0, 5]")
+        if self.score is None and self.score_range != (0.0, 1.0):
+            raise mistake("`score_range` has an effect only with `score`, the field of a pair's score")
+        if self.references is not None and self.kind == "embedding":
+            raise mistake("`references` belongs to `kind: generation`, but kind is embedding")
         if self.references is not None and self.kind == "preference":
             raise mistake("`references` belongs to `kind: generation`, but kind is preference")
         if self.head and self.verbalizer:
@@ -100,8 +120,13 @@ class TaskConfig(Section):
         return self.head or self.kind in ("token-classification", "regression")
 
 
-#: The templates of a preference task, for rows as they are usually published.
-PAIRS = {"input": "{{ prompt }}", "target": "{{ chosen }}", "rejected": "{{ rejected }}"}
+#: The templates of tasks whose rows are usually published with fields of these names.
+FIELDS = {
+    "preference": {"input": "{{ prompt }}", "target": "{{ chosen }}", "rejected": "{{ rejected }}"},
+    "embedding": {"input": "{{ query }}", "target": "{{ positive }}"},
+}
+#: Keys of an embedding task alone.
+EMBEDDING = ("negatives", "score", "score_range", "scale", "pooling")
 
 
 #: What comes ahead of a document that is the system text of a chat.
