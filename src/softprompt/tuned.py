@@ -109,6 +109,7 @@ class Tuned:
         `convert_to_tensor` the result is a tensor on the CPU. Raises SoftPromptError for an empty text, and
         for a prompt of another task.
         """
+        check_vectors(self.recipe)
         many, single = listed(inputs)
         name = (
             self.artifact.prompts[self.artifact.index(prompt)] if prompt or not _names_prompt(many) else None
@@ -178,6 +179,16 @@ def opened(
         return Tuned(lm, artifact, method, encoder(recipe, artifact), recipe)
     own_encoder = encoder_of(recipe, lm, template_of(recipe, lm), artifact.prompts, labels)
     return Tuned(lm, artifact, method, (own_encoder.begun() if plain else own_encoder).settled(), recipe)
+
+
+def check_vectors(recipe: Recipe) -> None:
+    """Raise SoftPromptError for a prompt that answers, and gives no vectors."""
+    if recipe.task.kind != "embedding":
+        raise SoftPromptError(
+            f"a {recipe.task.kind} prompt gives no vectors of texts",
+            why="it was trained to answer, and its base model is loaded for that",
+            fix="tune a prompt with task.kind=embedding, or run: softprompt generate",
+        )
 
 
 def check_answers(recipe: Recipe) -> None:

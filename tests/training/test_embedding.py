@@ -227,12 +227,12 @@ def test_a_resumed_run_is_the_same_run(bert_folder, tmp_path):
 def test_the_base_is_trained_too(bert_folder, tmp_path, base):
     tuned = softprompt.tune(
         str(bert_folder), "none", ROWS, dev=ROWS, task="embedding", output=tmp_path, base=base,
-        **{**SMALL, "steps": 8, "base.lr": 3e-3},
+        **{**SMALL, "steps": 8},
     )  # fmt: skip
     again = softprompt.open_prompt(tmp_path)
     np.testing.assert_allclose(again.encode("what of tea"), tuned.encode("what of tea"), atol=1e-5)
     plain = softprompt.open_prompt(tmp_path, plain=True)
-    assert np.abs(plain.encode("what of tea") - tuned.encode("what of tea")).max() > 1e-4
+    assert np.abs(plain.encode("what of tea") - tuned.encode("what of tea")).max() > 1e-5
 
 
 @pytest.mark.parametrize(

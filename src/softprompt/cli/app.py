@@ -33,6 +33,7 @@ from . import (
     demo,
     distill,
     doctor,
+    embed,
     evaluate,
     export,
     generate,
@@ -174,6 +175,7 @@ command(compare.compare, "compare")
 command(evaluate.evaluate, "eval")
 command(distill.distill, "distill")
 command(generate.generate, "generate", cls=generate.DashedText)
+command(embed.embed, "embed", cls=generate.DashedText)
 command(inspect.inspect, "inspect")
 command(compose.compose, "compose")
 command(report.report, "report")

@@ -108,7 +108,7 @@ def generate(
     from ..evaluation.answering import checked
 
     opened = artifacts.load(artifact)
-    lines: Sequence[Any] = [text] if file is None else _read(file)
+    lines: Sequence[Any] = [text] if file is None else read_inputs(file)
     rows: Sequence[Any] = [line for line in lines if line is not None]
     if len(rows) < len(lines):
         log(f"note: blank lines are answered by blank lines ({len(lines) - len(rows)})")
@@ -148,7 +148,7 @@ def _blank(lines: Sequence[Any], start: int) -> list[str]:
     return [""] * next((i for i, line in enumerate(lines[start:]) if line is not None), len(lines) - start)
 
 
-def _read(file: str) -> Sequence[Any]:
+def read_inputs(file: str) -> Sequence[Any]:
     """Read rows, or lines of text with None where a line is blank."""
     from .._system.paths import COMPRESSED, expanded, kind_of
     from ..data.json_files import lines_of

@@ -47,6 +47,7 @@ def run(
     from ..lm.causal import CausalLM
     from ..lm.loading import load_saved
     from ..serve import bases
+    from ..serve.embedding_engine import EmbeddingEngine
     from ..serve.engine import Engine
     from ..serve.http import create_app
     from ..serve.http.keys import Keys
@@ -70,7 +71,7 @@ def run(
     log(f"loading {model} …")
     loading = {"dtype": dtype, "trust_remote_code": trust_remote_code, "device_map": device_map}
     lm = load_saved(survey.record_of(model), **loading)
-    if not isinstance(lm, CausalLM):
+    if not isinstance(lm, CausalLM) and lm.answers != "pooled":
         raise SoftPromptError(
             f"'{model}' cannot be served",
             why="only decoder-only models run requests of different prompts together",
@@ -79,7 +80,10 @@ def run(
     for text in survey.notes(lm):
         log(f"note: {text}")
     registry = Registry(folder, lm, max_bytes=prompts_bytes, trials=trials)
-    engine = Engine(lm, registry, max_rows=rows, queue=queue)
+    if lm.answers == "pooled":
+        engine: Any = EmbeddingEngine(lm, registry, queue=rows + queue)
+    else:
+        engine = Engine(lm, registry, max_rows=rows, queue=queue)
     app = create_app(
         engine,
         registry,

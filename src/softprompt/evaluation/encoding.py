@@ -27,14 +27,8 @@ def encoded(
 ) -> list[Example]:
     """Encode texts, or rows, as queries or as documents, under the prompt called `prompt`.
 
-    Raises SoftPromptError for a prompt that gives no vectors, and for an empty text, which it names.
+    Raises SoftPromptError for an empty text, which it names.
     """
-    if encoder.kind != "embedding":
-        raise SoftPromptError(
-            f"a {encoder.kind} prompt gives no vectors of texts",
-            why="it was trained to answer, and its base model was loaded for that",
-            fix="tune a prompt with task.kind=embedding, or call generate",
-        )
     for number, text in enumerate(texts):
         if isinstance(text, str) and not text.strip():
             raise SoftPromptError(

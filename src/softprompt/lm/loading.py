@@ -104,7 +104,12 @@ def load(
     lm = read.kind(read.model, read.tokenizer, name, read.head, read.head_names, choice or "auto")
     lm.why_dtype, lm.is_loaded_here = why, True
     lm.origin = Origin(
-        read.commit or revision, quantization.plain(quantized), choice, trust_remote_code, device_map
+        read.commit or revision,
+        quantization.plain(quantized),
+        choice,
+        trust_remote_code,
+        device_map,
+        pooling=None if read.head is None else read.head.pooling,
     )
     return lm
 
@@ -141,6 +146,10 @@ def load_saved(base: Mapping[str, Any], model: str | None = None, **options: Any
         "attn_implementation": base.get("attn_implementation"),
         "revision": base.get("revision") if model is None else None,
     }
+    head = options.pop("head", None)
+    if base.get("pooling") and (head is None or head.over == "pooling"):
+        head = Head("pooling", pooling=base["pooling"])
+    saved["head"] = head
     return load(model or base["name"], **{**saved, **{k: v for k, v in options.items() if v is not None}})
 
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 #: Keys of `Origin` that decide what the base computes, as they stand in a manifest's `base`.
-RECORDED = ("revision", "quantization", "attn_implementation", "trust_remote_code", "in_memory")
+RECORDED = ("revision", "quantization", "attn_implementation", "trust_remote_code", "in_memory", "pooling")
+OF_TASK = ("in_memory", "pooling")  # that no recipe's `model` section has
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,7 @@ class Origin:
     trust_remote_code: bool = False
     device_map: Any = None  # belongs to a machine: it is not recorded
     in_memory: bool = False  # the caller gave the model
+    pooling: str | None = None  # how a text's vector is read; None: the base was loaded to answer
 
     def record(self) -> dict[str, Any]:
         """Return what an artifact's manifest records, without what is not set."""
@@ -29,4 +31,4 @@ class Origin:
     def recipe(self, name: str) -> dict[str, Any]:
         """Return the `model` section of a recipe of this base."""
         values = self.record() | ({} if self.device_map is None else {"device_map": self.device_map})
-        return {"id": name, **{key: value for key, value in values.items() if key != "in_memory"}}
+        return {"id": name, **{key: value for key, value in values.items() if key not in OF_TASK}}

@@ -12,7 +12,7 @@ from ..._system.version import VERSION
 from .. import playground
 from ..control_tokens import Policy
 from ..names import check_base
-from . import chat, classify, completions, cors, errors, metrics, models
+from . import chat, classify, completions, cors, embeddings, errors, metrics, models
 from .errors import ErrorReply
 from .inputs import Inputs
 from .keys import Keys
@@ -70,12 +70,12 @@ def create_app(
     check_base(registry.holds, model_name)
     limits = limits or Limits()
     numbers = Metrics(engine.numbers)
-    inputs = Inputs(tokenizer, context, limits, control_tokens)
+    inputs = Inputs(tokenizer, context, limits, control_tokens, getattr(engine, "plain_texts", None))
     service = Service(engine, registry, model_name, inputs, limits, keys, numbers)
     # no docs pages: they would fetch scripts from other servers
     app = FastAPI(title="softprompt", version=VERSION, docs_url=None, redoc_url=None)
     app.state.service = service
-    routers = [*(part.routes(service) for part in (completions, chat, classify, models))]
+    routers = [*(part.routes(service) for part in (completions, chat, classify, embeddings, models))]
     errors.install(app, [route.path for router in routers for route in router.routes])  # type: ignore[attr-defined]
     for router in (*routers, metrics.routes(numbers)):
         app.include_router(router, responses=FAILURES, dependencies=[Depends(service.caller)])

@@ -48,13 +48,21 @@ class Input:
 
 
 class Inputs:
-    """Encodes what clients send; `context` is the model's, in tokens (None: no limit)."""
+    """Encodes what clients send; `context` is the model's, in tokens (None: no limit).
+
+    `vectors` reads texts under no prompt where the model gives vectors.
+    """
 
     def __init__(
-        self, tokenizer: Any, context: int | None, limits: Limits, control_tokens: Policy = "allow"
+        self,
+        tokenizer: Any,
+        context: int | None,
+        limits: Limits,
+        control_tokens: Policy = "allow",
+        vectors: Encoder | None = None,
     ) -> None:
         self.tokenizer, self.context, self.limits = tokenizer, context, limits
-        self._plain = Encoder(tokenizer, Template("{{ input }}"))
+        self._plain = Encoder(tokenizer, Template("{{ input }}")) if vectors is None else vectors
         self.pieces, self.controls = Pieces(tokenizer), Controls(tokenizer, control_tokens)
         self.known = len(tokenizer)  # ids below it are in the vocabulary
         self.long_texts = LongTexts(tokenizer, context)
@@ -123,6 +131,31 @@ class Inputs:
         return self._checked(
             Input(example.input_ids, example.rendered.input, reading, sent_as, example=example)
         )
+
+    def for_vector(
+        self, loaded: ServedPrompt | None, text: str, param: str, *, document: bool = False
+    ) -> Example:
+        """Encode a text whose vector is wanted: a query, or a `document`, by the prompt's templates.
+
+        Under no prompt it is read as it is. `param` names the request's field that holds the text.
+        """
+        encoder = self._plain if loaded is None else loaded.encoder
+        name = None if loaded is None else encoder.prompts[loaded.index]
+        guard = self.controls.guard([text], lambda hide: hide(text))
+        reader, hidden = encoder, text
+        if guard is not None:
+            reader, hidden = guard.encoder(encoder), guard.hide(text)
+        if encoder.limits.max_input_tokens is None:
+            self.long_texts.check(text, "input")
+        try:
+            with self.long_texts.turn(len(text)):
+                if document:
+                    return reader.encode_document(hidden, prompt=name)
+                return reader.encode(hidden, with_target=False, prompt=name)
+        except SoftPromptError as error:
+            api_error = from_product(error)
+            api_error.param = param
+            raise api_error from None
 
     def chat(
         self, loaded: ServedPrompt | None, messages: Sequence[Message], rendering: str, wanted: int | None
