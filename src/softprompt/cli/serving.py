@@ -83,6 +83,7 @@ def run(
     if lm.answers == "pooled":
         engine: Any = EmbeddingEngine(lm, registry, queue=rows + queue)
     else:
+        assert isinstance(lm, CausalLM)  # others were refused
         engine = Engine(lm, registry, max_rows=rows, queue=queue)
     app = create_app(
         engine,
