@@ -34,3 +34,22 @@ def test_every_module_is_imported_without_posix_modules():
     done = subprocess.run([sys.executable, "-c", CODE], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]
     assert int(done.stdout.split()[-1]) > 300
+
+
+#: What a command or an extra needs, and a loaded model does not: each costs a part of a second.
+UNUSED = {
+    *("sklearn", "pandas", "pyarrow", "datasets", "peft", "trl", "lm_eval", "matplotlib", "sacrebleu"),
+    *("fastapi", "starlette", "uvicorn", "gradio", "optuna", "ray", "openai", "tensorboard"),
+    *("softprompt.training", "softprompt.compare", "softprompt.serve", "softprompt.evaluation"),
+    *("softprompt.distillation", "softprompt.model", "softprompt.cli", "softprompt.api"),
+}
+
+
+@pytest.mark.process
+def test_loading_a_model_imports_what_it_uses(model_folder):
+    code = f"import sys, softprompt; softprompt.load({str(model_folder)!r}); print(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-2000:]
+    loaded = set(done.stdout.split())
+    assert "softprompt.lm.loading" in loaded
+    assert not UNUSED & loaded

@@ -8,6 +8,7 @@ greedy `generate` gives it. This file knows nothing of methods, templates or tex
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar, final
@@ -32,7 +33,9 @@ FREE = LINES // 8  # free lines that are waited for: few new rows in one pass co
 READ = 512  # positions of new rows in one pass
 MEMORY = 0.2  # share of the free memory for keys and values
 KIND = "lines"  # the name under which a model's `decoding` holds whether this is exact
-HELD = 16  # steps after which weights are held in a form that is faster to read, which costs as much itself
+HELD = (
+    16  # rows read, and steps, after which weights are held in a faster form: making it takes about as long
+)
 PACKS = "packed rows"  # the name of a measurement
 PLAIN = {"num_beams": 1, "use_cache": True, "do_sample": False, "num_return_sequences": 1}
 
@@ -124,7 +127,7 @@ class Decoder(Generic[Name]):
         self.running = Running(lm, int(MEMORY * free_memory(str(lm.device)) / max(1, size)))
         self.packs = _packs(lm)
         self._lines: list[_Line[Name]] = []  # by line of the store
-        self._steps = 0
+        self._work = 0  # rows read, and steps
         self._is_full = False  # the next row is too long for the room that is left
 
     @property
@@ -151,7 +154,7 @@ class Decoder(Generic[Name]):
         """Read new rows, and yield those that end with their first token."""
         groups = alike(rows, PACKED_PADDING if self.packs else PADDING)
         joined = [Joined(self.lm, [row for _, row in group]) for group in groups]
-        with held_weights.known(self.lm):
+        with self._weights(len(rows)):
             if self.packs and len(joined) > 1:
                 Joined.run_packed(self.lm, joined)
             else:
@@ -167,10 +170,7 @@ class Decoder(Generic[Name]):
 
     def step(self) -> Iterator[tuple[Name, list[int]]]:
         """Give each row its next token, and yield those that end with it."""
-        self._steps += 1
-        if self._steps == HELD:
-            held_weights.hold(self.lm)
-        with held_weights.known(self.lm):
+        with self._weights(1):
             logits = self.running.step([line.tokens[-1] for line in self._lines])
         ended = self._take(self._lines, logits)
         for number in reversed(ended):
@@ -180,6 +180,13 @@ class Decoder(Generic[Name]):
             self._lines.pop()
             self._is_full = False
             yield line.name, line.tokens
+
+    def _weights(self, work: int) -> contextlib.AbstractContextManager[None]:
+        """Return the weights with which the next `work` rows or steps are run."""
+        before, self._work = self._work, self._work + work
+        if before < HELD <= self._work:
+            held_weights.hold(self.lm)
+        return held_weights.known(self.lm)
 
     def _take(self, lines: Sequence[_Line[Name]], logits: Tensor) -> list[int]:
         """Add the likeliest tokens; return the numbers of the lines that end with theirs."""
