@@ -33,7 +33,6 @@ from softprompt.data.split import limit_rows
 #: What each variant changes of a plain prefix.
 VARIANTS: Mapping[str, Mapping[str, Any]] = {
     "layer_scale": {"method.layer_scale": True},
-    "draws": {"method.draws": 8},
     "average": {"train.average": 0.1},
     "long": {"method.length": 64},
 }

@@ -31,7 +31,6 @@ from .data.task import ModelSide
 from .data.template import Template
 from .data.template_checks import check_rows
 from .errors import SoftPromptError
-from .injection import Injection
 from .lm.base import LanguageModel
 from .lm.features import size
 from .lm.from_recipe import head_of
@@ -228,14 +227,12 @@ def build_method(
     shown: Demonstrations | None = None,
     nearest: Mapping[str, Nearest] | None = None,
     on_carried: Callable[[Carried], None] = lambda carried: None,
-    start_loss: Callable[[int, Injection], float] | None = None,
     module: SoftPrompt | None = None,
 ) -> SoftPrompt:
     """Build a fresh method on the base's device.
 
     Some inits start it from the training rows, from `replaced`, the ids of the text that each prompt (by its
     number) replaces, from the demonstrations that are `shown`, or from the `nearest` prompts.
-    `start_loss` compares starts that are drawn (see `methods.draws`).
     `module` is one that the user has built: a copy of it is the start.
     """
     by_prompt: dict[int, list[tuple[int, ...]]] = {}
@@ -264,7 +261,6 @@ def build_method(
         feature_size=lambda reads: size(lm, reads),
         read_prompt=warm_start.vectors,
         other_base=warm_start.other_base(lm),
-        start_loss=start_loss,
         on_carried=on_carried,
     )
     if module is not None:
@@ -296,8 +292,6 @@ def start_of(artifact: Artifact, lm: LanguageModel) -> SoftPrompt:
         raise SoftPromptError("it started from the nearest prompt of a folder, which may have changed")
     if recipe.template.continues:
         raise SoftPromptError("it started from demonstrations, which are not chosen again here")
-    if int(recipe.method.options().get("draws", 1)) > 1:
-        raise SoftPromptError("its start was chosen by loss, which is not computed again here")
     train, held = read_split(recipe)
     if fingerprint([*train, *held]) != artifact.manifest["data"]["fingerprint"]:
         raise SoftPromptError("the training rows changed since it was trained")

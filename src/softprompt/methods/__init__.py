@@ -109,8 +109,7 @@ def options_to_load(name: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """Return the options to build a method with whose values come from a file: any start will do."""
     if not find(name).has_init:
         return dict(options)
-    # options of training alone
-    start = ("text", "artifact", "transfer", "draws", "leave_one_out", "token_dropout")
+    start = ("text", "artifact", "transfer", "leave_one_out", "token_dropout")  # these are of training alone
     return {key: value for key, value in options.items() if key not in start} | {"init": "vocab"}
 
 

@@ -92,14 +92,12 @@ class Setting:
     read_prompt: Callable[[str, str], Mapping[str, Tensor]] | None = None
     # folder -> the base that its prompts were trained on; None where that is this one
     other_base: Callable[[str], OtherBase | None] | None = None
-    # (prompt by number, an injection of one row) -> its mean loss on a few training rows of that prompt
-    start_loss: Callable[[int, Injection], float] | None = None
     # receives how a prompt was carried over from another base
     on_carried: Callable[[Carried], None] = lambda carried: None
 
-    def generator(self, salt: int = 0, draw: int = 0) -> torch.Generator:
-        """Return a generator of random numbers, the same for the same seed, salt and draw."""
-        return torch.Generator().manual_seed(self.seed * 1009 + salt + draw * 10**12)
+    def generator(self, salt: int = 0) -> torch.Generator:
+        """Return a generator of random numbers, the same for the same seed and salt."""
+        return torch.Generator().manual_seed(self.seed * 1009 + salt)
 
 
 class SoftPrompt(nn.Module, abc.ABC):

@@ -26,7 +26,6 @@ from torch import Tensor
 from ..errors import SoftPromptError
 from ..injection import Layers
 from .base import PrefixLayers, Setting, flatten
-from .draws import ONE, Draws
 from .matched_start import matched
 from .transfer import TRANSFERS, Carried, Transfer
 
@@ -45,10 +44,8 @@ def soft_tokens(
     text: str | None,
     artifact: str | None,
     transfer: Transfer | None = None,
-    draws: Draws = ONE,
 ) -> Float[Tensor, "prompts prefix hidden"]:
     """Return initial soft tokens in float32."""
-    draws.check(setting, init)
     if init in OF_PROMPTS:
         starts = _soft_artifacts(setting, artifact, transfer)
         return torch.stack([_resize(vectors, length) for vectors in starts])
@@ -58,15 +55,15 @@ def soft_tokens(
             why="it says how a prompt trained on another base model is carried to this one",
             fix="add method.init=artifact method.artifact=FOLDER, or leave transfer out",
         )
-
-    def start(index: int, draw: int) -> Tensor:
+    rows = []
+    for index in range(len(setting.prompts)):
         if init == "random":
-            sample = _embed(setting, _sampled_ids(setting, index, 512, draw))
-            noise = torch.randn(length, sample.shape[1], generator=setting.generator(index, draw))
-            return sample.mean(0) + sample.std(0) * noise
-        return _embed(setting, start_ids(setting, index, length, init, text, draw))
-
-    return torch.stack([draws.best(i, start) for i in range(len(setting.prompts))])
+            sample = _embed(setting, _sampled_ids(setting, index, 512))
+            noise = torch.randn(length, sample.shape[1], generator=setting.generator(index))
+            rows.append(sample.mean(0) + sample.std(0) * noise)
+        else:
+            rows.append(_embed(setting, start_ids(setting, index, length, init, text)))
+    return torch.stack(rows)
 
 
 def prefix(
@@ -78,22 +75,8 @@ def prefix(
     artifact: str | None,
     *,
     keep_first: bool = False,
-    draws: Draws = ONE,
 ) -> tuple[Float[Tensor, "prompts prefix keys"], Float[Tensor, "prompts prefix values"]]:
     """Return initial keys and values in float32; `keep_first`: the first column will not be trained."""
-    draws.check(setting, init)
-
-    def start(index: int, draw: int) -> tuple[Tensor, Tensor]:
-        if init != "random":
-            return _flat(places, setting.lm.kv_of(start_ids(setting, index, length, init, text, draw)))
-        sample = _flat(places, setting.lm.kv_like(_sampled_ids(setting, index, 128, draw)))
-        generator = setting.generator(index, draw)
-        keys, values = (
-            part.mean(0) + part.std(0) * torch.randn(length, part.shape[1], generator=generator)
-            for part in sample
-        )
-        return keys, values
-
     rows: list[tuple[Tensor, Tensor]] = []
     for index, name in enumerate(setting.prompts):
         if init in OF_PROMPTS:
@@ -102,15 +85,22 @@ def prefix(
             rows.append(_flat(places, setting.lm.kv_of(_demonstrations(setting))))
         elif init == "matched":
             rows.append(_flat(places, matched(setting, index, length, text, keep_first)))
+        elif init == "random":
+            sample = _flat(places, setting.lm.kv_like(_sampled_ids(setting, index, 128)))
+            generator = setting.generator(index)
+            rows.append(
+                tuple(  # type: ignore[arg-type]
+                    part.mean(0) + part.std(0) * torch.randn(length, part.shape[1], generator=generator)
+                    for part in sample
+                )
+            )
         else:
-            rows.append(draws.best(index, start))
+            rows.append(_flat(places, setting.lm.kv_of(start_ids(setting, index, length, init, text))))
     keys, values = zip(*rows, strict=True)
     return torch.stack(keys), torch.stack(values)
 
 
-def start_ids(
-    setting: Setting, index: int, length: int, init: PrefixInit, text: str | None, draw: int = 0
-) -> list[int]:
+def start_ids(setting: Setting, index: int, length: int, init: Init, text: str | None) -> list[int]:
     """Return the token ids that the vectors of prompt `index` start as, repeated or cut to `length`."""
     if init == "text":
         if not text:
@@ -126,9 +116,9 @@ def start_ids(
         rows = _rows_of(setting, index)
         if not rows:
             raise SoftPromptError("init=context needs training rows", fix="use init=vocab or init=text")
-        order = torch.randperm(len(rows), generator=setting.generator(index, draw)).tolist()
+        order = torch.randperm(len(rows), generator=setting.generator(index)).tolist()
         return _fit([i for row in order for i in rows[row]], length)
-    return _sampled_ids(setting, index, length, draw)
+    return _sampled_ids(setting, index, length)
 
 
 def _demonstrations(setting: Setting) -> tuple[int, ...]:
@@ -145,13 +135,13 @@ def _rows_of(setting: Setting, index: int) -> Sequence[Sequence[int]]:
     return setting.examples_by_prompt.get(index) or setting.examples
 
 
-def _sampled_ids(setting: Setting, index: int, length: int, draw: int = 0) -> list[int]:
+def _sampled_ids(setting: Setting, index: int, length: int) -> list[int]:
     """Sample tokens of the training rows, as often as they occur there; without rows, of the vocabulary."""
     ids = [i for row in _rows_of(setting, index) for i in row]
     if not ids:
         # a BPE vocabulary begins with its most frequent pieces
         ids = list(range(min(5000, setting.lm.spec.vocab_size)))
-    picks = torch.randint(len(ids), (length,), generator=setting.generator(index, draw))
+    picks = torch.randint(len(ids), (length,), generator=setting.generator(index))
     return [ids[i] for i in picks.tolist()]
 
 

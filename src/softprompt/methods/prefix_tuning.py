@@ -33,7 +33,6 @@ from .base import (
     Stacks,
     kv_injection,
 )
-from .draws import Draws
 from .init import PrefixInit
 from .reparam import LayerScale, mlp
 
@@ -125,7 +124,6 @@ def build(
     reparameterize: bool = False,
     middle: int = 512,
     stacks: Stacks = "all",
-    draws: int = 1,
     layer_scale: bool = False,
     leave_one_out: bool = False,
     token_dropout: float = 0.0,
@@ -138,14 +136,7 @@ def build(
     """
     spans = _check(setting, init, placement, leave_one_out, token_dropout)
     places = PrefixLayers.choose(setting.lm.spec, stacks, placement)
-
-    def injection(start: tuple[Tensor, Tensor]) -> Injection:
-        return kv_injection(places.unflatten(start[0][None], start[1][None]), placement)
-
-    starts = Draws.of(setting, draws, injection)
-    keys, values = initialisers.prefix(
-        setting, places, length, init, text, artifact, keep_first=freeze_first, draws=starts
-    )
+    keys, values = initialisers.prefix(setting, places, length, init, text, artifact, keep_first=freeze_first)
     return PrefixTuning(
         places,
         keys,

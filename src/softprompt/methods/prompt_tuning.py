@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from ..injection import Injection
 from . import init as initialisers
 from .base import Features, Placement, Setting, SoftPrompt, soft_injection, soft_length
-from .draws import Draws
 from .init import Init
 from .transfer import Transfer
 
@@ -44,10 +43,7 @@ def build(
     text: str | None = None,
     artifact: str | None = None,
     transfer: Transfer | None = None,
-    draws: int = 1,
 ) -> PromptTuning:
     """Build prompts of `length` soft tokens."""
     length = soft_length(length, placement)
-    starts = Draws.of(setting, draws, lambda vectors: soft_injection(vectors[None], placement))
-    table = initialisers.soft_tokens(setting, length, init, text, artifact, transfer, starts)
-    return PromptTuning(table, placement)
+    return PromptTuning(initialisers.soft_tokens(setting, length, init, text, artifact, transfer), placement)

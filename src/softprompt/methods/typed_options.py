@@ -52,7 +52,6 @@ class PromptTuning(_Soft):
     """Trains soft tokens by prompt (Lester et al. 2021)."""
 
     name = "prompt-tuning"
-    draws: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -96,7 +95,6 @@ class PrefixTuning(MethodOptions):
     reparameterize: bool = False
     middle: int = 512
     stacks: Stacks = "all"
-    draws: int = 1
     layer_scale: bool = False
     leave_one_out: bool = False
     token_dropout: float = 0.0

@@ -45,7 +45,6 @@ from .activation_memory import backward_bytes, largest_batch
 from .keep import GeneralText, general_text_of
 from .micro_batch import at_once
 from .sampler import BatchSampler, row_lengths
-from .start_loss import StartLoss
 from .teachers import Beginnings, taught_by_prompt
 from .trained import trained_parameters
 
@@ -176,7 +175,6 @@ def prepare(
         shown=shown,
         nearest=near,
         on_carried=carried.append,
-        start_loss=StartLoss(recipe, lm, train),
         module=module,
     )
     start_seconds = time.perf_counter() - started
