@@ -52,7 +52,7 @@ def measure(subject: Subject) -> Iterator[Line]:
         for name, seconds in totals.items():
             plain = totals["float32"]
             note = f"error {errors[name]:.0e}"
-            case = f"{rows} rows, {name}"
+            case = f"{rows} row{'s' * (rows > 1)}, {name}"
             yield Line("products", case, 1000 * seconds, 1000 * plain, "ms", plain / seconds, note=note)
 
 

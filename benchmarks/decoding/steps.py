@@ -41,7 +41,9 @@ def measure(subject: Subject) -> Iterator[Line]:
             running = Running(lm)
             running.join(_joined(lm, rows).run(lm), range(rows))
             step = partial(running.step, [5] * rows)
-            yield _line(subject, f"a step of {rows} rows, {precision}", held, step, off, precision)
+            yield _line(
+                subject, f"a step of {rows} row{'s' * (rows > 1)}, {precision}", held, step, off, precision
+            )
         read = partial(_read, lm, READ // INPUT)
         yield _line(subject, f"reading {READ} positions, {precision}", held, read, off, precision)
 

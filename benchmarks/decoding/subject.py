@@ -1,4 +1,4 @@
-"""What is measured on: a model, and rows that it answers."""
+"""The subject of a measurement holds a model and the rows that it answers."""
 
 from __future__ import annotations
 
