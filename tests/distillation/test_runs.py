@@ -73,6 +73,17 @@ def test_seeds_that_exist_are_used_and_another_is_kept_with_a_note(model_folder,
     assert _kept_seed(out) == again.comparison.seeds[0]
 
 
+def test_seeds_of_a_recipe_that_was_replaced_are_not_in_the_way(model_folder, place):
+    lm = softprompt.load(str(model_folder), dtype="float32")
+    options = {"output": place / "out", **SETTINGS}
+    softprompt.distill(lm, TEXT, WORDS, seeds=2, **options)
+    softprompt.distill(lm, TEXT, WORDS, seeds=1, overwrite=True, **options | {"lr": 0.01})
+    assert not (place / "out-distill/seed-1").exists()
+    two = softprompt.distill(lm, TEXT, WORDS, seeds=2, **options | {"lr": 0.01})
+    finished = {run.prepared.recipe.train.seed: run.was_finished for run in two.runs}
+    assert finished == {0: True, 1: False}
+
+
 def test_the_seconds_of_all_calls_count(model_folder, place, monkeypatch):
     lm = softprompt.load(str(model_folder), dtype="float32")
     options = {"output": place / "out", "seeds": 1, **SETTINGS}

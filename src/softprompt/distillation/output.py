@@ -6,7 +6,9 @@ may ask for others: then another one can be the best and takes the place in the 
 
 from __future__ import annotations
 
+import json
 import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -63,11 +65,33 @@ def saved_as(run: Run, folder: Path, free: str, *, restart: bool, overwrite: boo
         if saved is not None:
             return replace(run, prepared=prepared, artifact=saved)
     make_room(folder, restart=restart, overwrite=overwrite)
+    # without it the folder is unfinished, not damaged, if the run is killed between two of the files
+    (folder / MANIFEST).unlink(missing_ok=True)
     left_out = ("schema", "files", "positions", "distribution")
     content = {key: value for key, value in run.artifact.manifest.items() if key not in left_out}
     content["recipe"] = recipe.recorded().to_dict()
     saved = artifacts.save(folder, prepared.method, prepared.lm, content)
     return replace(run, prepared=prepared, artifact=saved)
+
+
+def drop_replaced(folder: Path, free: str, run: Run) -> None:
+    """Remove the runs of a recipe that was replaced by that of `run`; those that differ in `free` stay.
+
+    A later call that asks for them would be refused otherwise, after the teacher has answered.
+    """
+    name = Path(run.prepared.recipe.output).name.rpartition("-")[0]
+    now = _but(free, run.prepared.identity())
+    for place in sorted(Path(f"{folder}-distill").glob(f"{name}-*")):
+        there = _identity(place) or started(place / "checkpoint")
+        if there is not None and _but(free, there) != now:
+            shutil.rmtree(place)
+            note(f"{place} held vectors of the recipe that was replaced: removed")
+
+
+def _but(free: str, identity: Mapping[str, Any]) -> str:
+    """Write what decides a run but for one setting."""
+    settings = {key: value for key, value in identity["settings"].items() if key != free}
+    return json.dumps([settings, identity.get("rows")], sort_keys=True, default=str)
 
 
 def _identity(folder: Path) -> dict[str, Any] | None:

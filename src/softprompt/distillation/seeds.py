@@ -17,7 +17,7 @@ from ..lm.base import LanguageModel
 from ..training.prepare import Prepared, prepare
 from ..training.run import Hooks, Run
 from ..training.tune import not_finite, tune_many
-from .output import keep_beside, saved_as, setting_of
+from .output import drop_replaced, keep_beside, saved_as, setting_of
 
 SEED = "train.seed"
 SEEDS = 3  # as many as a comparison trains
@@ -75,8 +75,9 @@ def train_seeds(
         prepared_runs.append(prepare(of_seed, lm=lm, rows=rows, dev_rows=dev_rows))
         if len(prepared_runs) == 1:
             check(prepared_runs[0])
-    if not (restart or overwrite) and (kept := setting_of(folder, SEED)) is not None:
-        by_seed = {run.recipe.train.seed: run for run in prepared_runs}
+    by_seed = {run.recipe.train.seed: run for run in prepared_runs}
+    kept = None if overwrite else setting_of(folder, SEED)
+    if kept is not None and not (restart and kept in by_seed):
         run = by_seed.get(kept) or prepare(with_seed(recipe, kept), lm=lm, rows=rows, dev_rows=dev_rows)
         keep_beside(folder, _place(folder, kept), run)
     runs = tune_many(prepared_runs, hooks=hooks, restart=restart, overwrite=overwrite, text_rows=0)
@@ -84,6 +85,8 @@ def train_seeds(
     if lost := [str(seed_of(run)) for run in runs if run.outcome.stopped == "nan"]:
         note(f"the loss was not finite with seed {', '.join(lost)}: left out of the report")
     best = max(finite, key=lambda run: run.key)
+    if overwrite:
+        drop_replaced(folder, SEED, best)
     first = saved_as(best, folder, SEED, restart=restart, overwrite=overwrite)
     return [first, *(run for run in finite if run is not best)]
 

@@ -20,7 +20,10 @@ from ..training.teacher_encoder import TeacherEncoder
 from .vectors import AUTO, lengths_for
 
 MATCHED = "matched"
-TRIED = 32  # tokens of the text that show whether the model's attention can be matched
+TRIED, READ = (
+    512,
+    32,
+)  # tokens of the text that show whether the attention can be matched, and of a row behind
 
 
 def with_start(recipe: Recipe, lm: LanguageModel, teachers: Sequence[TeacherEncoder]) -> Recipe:
@@ -30,7 +33,9 @@ def with_start(recipe: Recipe, lm: LanguageModel, teachers: Sequence[TeacherEnco
     """
     if not is_open(recipe):
         return recipe
-    length = _options(recipe)["length"]
+    length = _options(recipe).get("length")
+    if length is None:
+        return recipe  # a package's method that counts its vectors otherwise
     longest = max(lengths_for(teachers[0].text_tokens)) if length == AUTO else length
     # templates drop the space around a text
     shortest = min(len(lm.text_ids(teacher.text.strip())) for teacher in teachers)
@@ -47,7 +52,7 @@ def is_open(recipe: Recipe) -> bool:
     """Return whether the recipe leaves the start open, and its method can start as a match."""
     known = typing.get_args(methods.find(recipe.method.name).hints().get("init"))
     given = recipe.method.options()
-    return "init" not in given and MATCHED in known and _options(recipe)["placement"] == "before"
+    return "init" not in given and MATCHED in known and _options(recipe).get("placement") == "before"
 
 
 def _options(recipe: Recipe) -> dict[str, Any]:
@@ -62,7 +67,7 @@ def refusal(lm: LanguageModel, text: str) -> str | None:
     fit = partial(match, length=1, keep_first=False)
     given: Any = lm
     try:
-        given.fit_prefix(ids, [ids], [ids], 1, lambda _, queries, kv: fit(queries, kv))
+        given.fit_prefix(ids, [ids[:READ]], [ids[:READ]], 1, lambda _, queries, kv: fit(queries, kv))
     except SoftPromptError as error:
         return error.what
     return None
