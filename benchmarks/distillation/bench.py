@@ -15,7 +15,8 @@ import torch
 
 import softprompt
 from softprompt._system.files import write_text
-from softprompt.distillation.run import REQUESTS, SELF_STUDY, Distilled
+from softprompt.distillation.run import Distilled
+from softprompt.distillation.work import REQUESTS, SELF_STUDY
 from softprompt.errors import SoftPromptError
 from softprompt.lm.base import LanguageModel
 

@@ -8,8 +8,9 @@ from dataclasses import replace
 from softprompt.data.sources import read_rows
 from softprompt.distillation.answers import usable
 from softprompt.distillation.measure import share_kept
-from softprompt.distillation.run import REQUESTS, Distilled
+from softprompt.distillation.run import Distilled
 from softprompt.distillation.ways import plain_model
+from softprompt.distillation.work import REQUESTS
 from softprompt.evaluation.evaluator import evaluator_of
 from softprompt.training.prepare import Prepared, prepare
 from softprompt.training.teacher import taught

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -59,6 +61,12 @@ def test_distill(result, answered):
     # the keys and values of the whole text, put in where the vectors are, are the text itself
     assert ways["text as keys and values"]["kl"] == pytest.approx(0, abs=1e-5)
     assert ways["no text"]["kl"] > 0.01
+    # a notebook shows the figures, and escapes what models and people wrote
+    shown = replace(
+        result.comparison, samples=[{"request": "<b>", "text": "&", "vectors": "", "no text": ""}]
+    )
+    page = replace(result, comparison=shown)._repr_html_()
+    assert f"{ways['vectors']['chrf']:.1f}" in page and "&lt;b&gt;" in page and "<b>" not in page
     share, low, high = result.share
     assert share == pytest.approx(1 - ways["vectors"]["kl"] / ways["no text"]["kl"])
     assert low <= share <= high
@@ -302,7 +310,8 @@ def test_what_a_run_will_take_counts_all_of_it(model_folder, answered, monkeypat
     """Every seed's training, every number of vectors and the general text are in what is announced."""
     monkeypatch.setenv("SOFTPROMPT_CACHE", str(answered / "cache"))
     monkeypatch.setattr(pace, "_pace", lambda lm, examples: (0.0, 1.0))
-    monkeypatch.setattr(pace, "_training", lambda recipe, *rest: (7.0, 0.0))
+    timed = SimpleNamespace(step_seconds=7.0, evaluation_seconds=0.0, batch_tokens=190)
+    monkeypatch.setattr(pace, "_training", lambda *given: (timed, 4))
     lm = softprompt.load(str(model_folder), dtype="float32")
     settings = {"teacher": {"context": TEXT}, "train": {"steps": 40, "keep": 0.05}, "method": {"length": 4}}
     recipe = recipe_from_dict(recipe_of(settings, TEXT, chat=False))
@@ -312,7 +321,9 @@ def test_what_a_run_will_take_counts_all_of_it(model_folder, answered, monkeypat
         pace.expected(recipe, lm, teacher, REQUESTS, **numbers, **more).parts
         for more in ({}, {"seeds": 3}, {"lengths": [1, 4, 16], "limit": 500.0})
     )
-    assert one["training"] == 40 * 7 and three["training"] == 3 * 40 * 7 and several["training"] == 500
+    with_general = 7 * (1 + 64 / 190)  # 5 % of 200 tokens are 10, and at least one row of 64 is read
+    assert one["training"] == pytest.approx(40 * with_general) and several["training"] == 500
+    assert three["training"] == pytest.approx(3 * one["training"])
     assert three["measuring"] / one["measuring"] == pytest.approx(8 / 6)  # five ways, and the vectors
     assert one["general text"] == 3 * 128  # seconds of 40 texts: three batches of at most 128 tokens
     assert (
@@ -321,6 +332,14 @@ def test_what_a_run_will_take_counts_all_of_it(model_folder, answered, monkeypat
         ]
         == 0
     )
+    # a matched start reads its rows behind the text and behind the vectors, once for each seed
+    timed.evaluation_seconds = pace.STAND_INS * 0.5
+    matched = recipe.with_settings({"method.init": "matched"})
+    starts = [
+        pace.expected(r, lm, teacher, REQUESTS, seeds=3, **numbers).parts["the start"]
+        for r in (recipe, matched)
+    ]
+    assert starts == [0, pytest.approx(3 * 2 * 0.5 * 14)]  # 14 of 20 rows are trained on
 
 
 def test_a_text_that_changes_nothing(model_folder, answered, monkeypatch):

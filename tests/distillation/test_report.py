@@ -107,12 +107,40 @@ def test_page(ways, tmp_path, capsys):
     assert report.folder_of(tmp_path / "other") is None
 
 
+def test_page_of_several_texts(ways, tmp_path, capsys):
+    folder = tmp_path / "docs-distill"
+    folder.mkdir()
+    table = intervals.table(ways, ("kl", "agreement", "chrf", "exact_match"))
+    about = {
+        "artifacts": ["runs/docs"],
+        "method": "prefix-tuning",
+        "vectors": 4,
+        "together": True,
+        "measured_requests": 24,
+        "texts": {"a": [0.71, 0.61, 0.81], "<b>": [0.52, 0.42, 0.62]},
+        "at_once": {"1": [0.6, 0.5, 0.7], "2": [0.45, 0.4, 0.5]},
+        "ways": table,
+        "by_text": {"a": table, "<b>": table},
+        "tests": intervals.tests(ways, "vectors", ("kl", "chrf")),
+        "history": {"all texts": [{"step": 4, "loss": 0.5, "kl": 0.3}]},
+        "samples": [{"request": "a question (a)", "text": "one", "vectors": "two", "no text": ""}],
+    }
+    (folder / "distill.json").write_text(json.dumps(about))
+    assert main(["report", str(tmp_path / "docs")]) == 0
+    assert str(folder / "report.html") in capsys.readouterr().out
+    page, text = (folder / "report.html").read_text(), (folder / "report.md").read_text()
+    chrf = f"{table['vectors']['metrics']['chrf']:.1f}"
+    for words in ("60 % (50 … 70)", "71 % (61 … 81)", "45 % (40 … 50)", "0.75", chrf, "a question (a)"):
+        assert words in page and words in text, words
+    assert "The least is kept of" in text and "&lt;b&gt;" in page and "of <b>:" not in page
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [
         ("{", "cannot be read"),
         ('{"ways": {}}', "earlier version"),
-        ('{"artifacts": []}', "no page about several texts"),
+        ('{"artifacts": []}', "earlier version"),
         ('{"demonstrations": 3}', "no page about demonstrations"),
     ],
 )

@@ -45,6 +45,20 @@ def test_texts_become_prompts_and_are_measured_together(model_folder, answered, 
         result.attached.share_with(4)
     saved = json.loads((answered / "out-distill" / "distill.json").read_text())
     assert saved == json.loads(json.dumps(result.report()))
+    # each row's own text is ahead of it: that is its teacher
+    assert {"text", "vectors", "2 prompts attached", "no text"} == set(saved["ways"])
+    for ways in (saved["ways"], *saved["by_text"].values()):
+        assert ways["text"]["metrics"]["kl"] == pytest.approx(0, abs=1e-5)
+        assert ways["no text"]["metrics"]["kl"] > 0.01 and 0 <= ways["vectors"]["metrics"]["chrf"] <= 100
+    kl = {name: way["metrics"]["kl"] for name, way in saved["ways"].items()}
+    assert saved["at_once"]["2"][0] == pytest.approx(1 - kl["2 prompts attached"] / kl["no text"])
+    # free answers are those of the saved prompt
+    sample = saved["samples"][0]
+    first = softprompt.open_prompt(answered / "out" / "a" if apart else answered / "out", lm)
+    asked = {"request": sample["request"].removesuffix(" (a)")}
+    assert first.generate(asked, **({} if apart else {"prompt": "a"})) == sample["vectors"]
+    assert f"{saved['ways']['vectors']['metrics']['chrf']:.1f}" in result._repr_html_()
+    assert main(["report", str(answered / "out")]) == 0 and (answered / "out-distill/report.html").exists()
     # attached by `compose`, they are the very prompts that were measured
     names = [answered / "out" / n for n in "ab"] if apart else [f"{answered / 'out'}:{n}" for n in "ab"]
     both = softprompt.concatenate(names, answered / "both", lm)

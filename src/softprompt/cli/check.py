@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from ..errors import SoftPromptError
+from .distill_price import price_of
 from .opening import Overrides, RecipeFile, open_recipe
 from .output import Json, Reply, duration, log, size, table
 
@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from rich.text import Text
 
     from ..compare.price import Priced
-    from ..config.schema import Recipe
     from ..training.estimate import Price, Slower
     from ..training.prepare import Prepared
     from ..training.preview import Counts, Piece
@@ -37,7 +36,9 @@ def check(recipe: RecipeFile, overrides: Overrides = None, json: Json = False) -
     """
     read = open_recipe(recipe, overrides)
     if read.task.objective == "distil":
-        return _distillation(recipe, read, overrides or [], json)
+        requests = read.data.train
+        command = ["softprompt distill", str(recipe), "--requests", str(requests), *(overrides or [])]
+        return price_of(read, requests, " ".join(command), json=json)
     from torch import get_num_threads
 
     from ..training.base_notes import base_notes
@@ -110,44 +111,6 @@ def check(recipe: RecipeFile, overrides: Overrides = None, json: Json = False) -
     command = " ".join(["softprompt tune", str(recipe), *(overrides or [])])
     text.append("\n\nnext:\n  ").append(command, style="bold")
     return Reply(data, text)
-
-
-def _distillation(file: RecipeFile, recipe: Recipe, overrides: list[str], json: bool) -> Reply:
-    """Return the price of a distillation; the teacher answers nothing."""
-    from ..distillation.price import price
-    from ..distillation.requests import read_requests
-    from ..distillation.seeds import number_of_seeds
-    from ..distillation.vectors import is_auto
-    from ..lm.from_recipe import load_base
-
-    if recipe.teacher.texts is not None:
-        raise SoftPromptError(
-            "check prices the distillation of one text",
-            why=f"the recipe's teacher has several: {', '.join(recipe.teacher.texts)}",
-            fix="a recipe with one of them: teacher: {file: FILE}, without data.prompt_field",
-        )
-    requests = read_requests(recipe.data.train, None)
-    log(f"loading {recipe.model} and timing a few rows …")
-    seeds = number_of_seeds(recipe, 1 if is_auto(recipe) else None)
-    cost = price(recipe, load_base(recipe), requests, len(requests), seeds, writes=False)
-    if json:
-        return Reply({"distillation": cost.to_json()})
-    rows = [
-        ("the teacher's answers", duration(cost.answer_seconds), f"{cost.requests} requests, at most"),
-        ("its distributions", duration(cost.teacher_seconds), "once; kept on disk"),
-        (
-            "training",
-            duration(cost.training_seconds),
-            f"{cost.trained} sets of vectors, {cost.step_seconds:.2g}s a step",
-        ),
-        ("measuring", duration(cost.measuring_seconds), "all ways to answer, on requests kept apart"),
-        ("in all", duration(cost.seconds), "on this machine, as busy as it is now"),
-        ("memory", size(cost.memory_bytes), "largest resident size, the model included"),
-        ("disk", size(cost.disk_bytes), "the teacher's distributions, at most"),
-        ("tokens saved", f"{cost.text_tokens}", f"a request; {cost.soft_tokens} vectors are read instead"),
-    ]
-    command = " ".join(["softprompt distill", str(file), "--requests", str(recipe.data.train), *overrides])
-    return Reply({}, "\n".join(["price:", table(rows, right=[1]), "", "next:", f"  {command}"]))
 
 
 def _line(pieces: list[Piece]) -> Text:

@@ -10,6 +10,7 @@ import typer
 
 from ..errors import SoftPromptError
 from .distill_demonstrations import distill_demonstrations, recipe_of_demonstrations
+from .distill_price import price_of
 from .interruption import resumable
 from .opening import Overwrite, Restart
 from .output import Json, Reply, log
@@ -94,6 +95,9 @@ def distill(
             "--price-hour", min=0, metavar="PRICE", help="What an hour of this machine costs, for prices."
         ),
     ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="Say what it would cost, and write nothing.")
+    ] = False,
     restart: Restart = False,
     overwrite: Overwrite = False,
     json: Json = False,
@@ -108,6 +112,7 @@ def distill(
       softprompt distill --system system.txt
       softprompt distill --system system.txt --requests requests.jsonl
       softprompt distill --system system.txt --requests requests.jsonl --vectors 16 output=runs/pirate
+      softprompt distill --system system.txt --check
       softprompt distill --document manual.md --vectors 128
       softprompt distill --document manual.md --vectors auto --time 30m
       softprompt distill --document a.md --document b.md --together
@@ -125,6 +130,7 @@ def distill(
     if shown is not None:
         flags = {"--together": together or None, "--apart": apart or None}
         flags |= {"--time": time, "--vectors auto": is_auto or None}
+        flags |= {"--check": check or None}
         given = {"--count": count, "--field": field, "--seeds": seeds, "--price-hour": price_hour, **flags}
         options = {"restart": restart, "overwrite": overwrite, "json": json}
         return distill_demonstrations(shown, requests, measured, given, **options)
@@ -136,11 +142,17 @@ def distill(
     flags = {"field": field, "count": count, "restart": restart, "overwrite": overwrite}
     if recipe.teacher.texts is not None:
         alone = {"--measure": measured, "--seeds": seeds, "--price-hour": price_hour}
+        alone |= {"--check": check or None}
         refuse_for_several(alone | {"--time": time, "--vectors auto": is_auto or None})
         flags |= {"apart": apart, "any_method": any_method}
         return distill_texts(recipe, requests, json=json, **flags)
-    flags |= {"measured": measured, "any_method": any_method, "seeds": seeds, "price_hour": price_hour}
+    flags |= {"measured": measured, "any_method": any_method, "seeds": seeds}
     flags |= {"seconds": None if time is None else seconds_of(time, "--time")}
+    if check:
+        command = "the same command without --check"
+        options = {k: v for k, v in flags.items() if k not in ("restart", "overwrite")}
+        return price_of(recipe, requests, command, json=json, **options)
+    flags |= {"price_hour": price_hour}
 
     def work(hooks: Hooks) -> Reply:
         result = distil(recipe, requests, hooks=hooks, **flags)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ..errors import SoftPromptError
+from .distilled import samples_text, ways_table
 from .interruption import resumable
 from .output import Reply, table
 
@@ -63,6 +64,7 @@ def report_text(result: Several) -> str:
     first_prompt = (
         f"{shlex.quote(paths[0])} --prompt {shlex.quote(names[0])}" if len(paths) == 1 else paths[0]
     )
+    output = shlex.quote(result.runs[0].prepared.recipe.output)
     both = shlex.quote(str(Path(result.runs[0].prepared.recipe.output).with_name("both")))
     n = len(result.attached.examples)
     return "\n".join(
@@ -72,8 +74,12 @@ def report_text(result: Several) -> str:
             "",
             table(more, right=range(1, 4)),
             "",
+            ways_table("ahead of the request", result.figures.ways),
+            *samples_text(result.figures.samples),
+            "",
             "next:",
             f'  softprompt generate {first_prompt} "your request"',
+            f"  softprompt report {output} --open",
             f"  softprompt compose --concat {' '.join(prompts[:2])} --out {both}",
         ]
     )

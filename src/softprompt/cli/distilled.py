@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from .output import duration, number, size, table
@@ -39,15 +39,13 @@ def report_text(result: Distilled) -> str:
     figures, path = result.comparison, result.run.artifact.path
     n = figures.ways["vectors"]["n"]
     few = [f"note: {n} requests say little of others; give more of them"] if n < FEW else []
-    parts = [figures.headline, *few, _ways("ahead of the request", figures.ways)]
+    parts = [figures.headline, *few, ways_table("ahead of the request", figures.ways)]
     if figures.references:
-        parts += ["", "against the right answers:", _ways("ahead of the request", figures.references)]
+        parts += ["", "against the right answers:", ways_table("ahead of the request", figures.references)]
     for part, ways in figures.parts.items():
-        parts += ["", f"{part} ({ways['vectors']['n']} requests):", _ways("ahead of the request", ways)]
+        parts += ["", f"{part} ({ways['vectors']['n']} requests):", ways_table("ahead of the request", ways)]
     parts += ["", "tests of the vectors, corrected (Holm):", _tests(figures), "", table(_facts(result))]
-    for sample in figures.samples:
-        parts += ["", f"request: {_short(sample['request'])}"]
-        parts += [f"  {name + ':':<9} {_short(sample[name])}" for name in ("text", "vectors", "no text")]
+    parts += samples_text(figures.samples)
     if result.curve:
         parts += ["", _curve(result)]
     return "\n".join([*parts, "", "next:", *(f"  {line}" for line in next_commands(str(path), result))])
@@ -64,7 +62,17 @@ def next_commands(path: str, result: Distilled) -> list[str]:
     ]
 
 
-def _ways(title: str, ways: Mapping[str, dict[str, Any]]) -> str:
+def samples_text(samples: Sequence[Mapping[str, str]]) -> list[str]:
+    """Return the lines of requests that are answered side by side."""
+    lines: list[str] = []
+    for sample in samples:
+        lines += ["", f"request: {_short(sample['request'])}"]
+        lines += [f"  {name + ':':<9} {_short(sample[name])}" for name in ("text", "vectors", "no text")]
+    return lines
+
+
+def ways_table(title: str, ways: Mapping[str, dict[str, Any]]) -> str:
+    """Return the table of the ways to answer, with intervals."""
     metrics = list(ways["vectors"]["metrics"])
     rows: list[tuple[str, ...]] = [(title, *(HEADS.get(str(name), str(name)) for name in metrics))]
     rows += [(name, *(_score(way, key) for key in metrics)) for name, way in ways.items()]

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 from .. import methods
 from .._system.progress import duration
+from ..build import EXAMPLES_TO_START_FROM
 from ..cache.folders import cache_place
 from ..config.schema import Recipe
 from ..config.sections.model import MethodConfig
@@ -27,7 +28,9 @@ from ..training.teacher_encoder import TeacherEncoder
 from . import self_study
 from .beginnings import BATCH_TOKENS, Beginnings
 from .requests import SHARES
+from .start import MATCHED
 from .vectors import with_length
+from .ways import soft_tokens
 
 FEW, MORE = 2, 8  # tokens that are written to measure the pace
 STAND_INS = 8  # rows that steps are timed on
@@ -38,9 +41,13 @@ ATTEMPTS = 1.5  # for one request that can be used
 
 @dataclass(frozen=True)
 class Expected:
-    """The seconds that each part of a distillation will take."""
+    """The seconds that each part of a distillation will take, and the step that was measured for it."""
 
     parts: dict[str, float]
+    step: estimate.Price  # of one set of vectors; its seconds have no general text
+    step_seconds: float  # with general text
+    sets: int  # of vectors: one for each seed, or for each number of vectors that is tried
+    soft_tokens: int
 
     @property
     def seconds(self) -> float:
@@ -84,11 +91,11 @@ def expected(
     start, token = _pace(lm, examples)
     each = self_study.at_once(teacher, wanted)
     attempt = start + self_study.MOST_TOKENS * token * each / rows
-    step, score = _training(recipe, lm, shown, teacher)
+    price, soft = _training(recipe, lm, shown, teacher)
+    step, score = _with_general_text(recipe, price), price.evaluation_seconds / STAND_INS
     dev, test = (share * wanted for share in SHARES)
-    training = max(seeds, len(lengths)) * (
-        recipe.train.steps * step + score * dev * (recipe.train.steps / 20 + 2)
-    )
+    sets = max(seeds, len(lengths))
+    training = sets * (recipe.train.steps * step + score * dev * (recipe.train.steps / 20 + 2))
     prompt = teacher.text_tokens / max(1, len(lm.text_ids(teacher.chunks[0])))
     read = start * chunks * (prompt if teacher.is_whole else 1)  # the text itself
     return Expected(
@@ -97,9 +104,14 @@ def expected(
             "answers": (read + token * new * -(-answers // rows)) if answers else 0.0,
             "the teacher's distributions": read + score * wanted,
             "general text": _general_texts(recipe, lm) * (GENERAL_TOKENS / AT_ONCE * token + ROWS * score),
+            "the start": sets * _start(recipe, read, score, wanted - dev - test),
             "training": training if limit is None else min(training, limit),
             "measuring": (WAYS + seeds) * (read / 2 + token * new * max(1.0, test / rows)),
-        }
+        },
+        price,
+        step,
+        sets,
+        soft,
     )
 
 
@@ -117,8 +129,8 @@ def _pace(lm: LanguageModel, examples: Sequence[Example]) -> tuple[float, float]
 
 def _training(
     recipe: Recipe, lm: LanguageModel, requests: Sequence[str], teacher: TeacherEncoder
-) -> tuple[float, float]:
-    """Return the seconds of a step, and of scoring one row, on stand-ins of the rows that there will be.
+) -> tuple[estimate.Price, int]:
+    """Return the price of training and the vectors' columns, on stand-ins of the rows that there will be.
 
     They learn texts instead of distributions, which takes as long.
     """
@@ -141,12 +153,23 @@ def _training(
     ]
     batch = max(recipe.train.batch_size, len(rows))
     prepared = prepare(stand_in, lm=lm, rows=(rows * batch)[:batch], dev_rows=rows)
-    price = estimate.measure(prepared, slower=False)
-    step, share = price.step_seconds, recipe.train.kept_share
-    if share:  # rows of general text are in each step
-        general = max(1, round(price.batch_tokens * share / (1 - share) / CHUNK))
-        step *= 1 + general * CHUNK / price.batch_tokens
-    return step, price.evaluation_seconds / len(rows)
+    return estimate.measure(prepared, slower=False), soft_tokens(prepared)
+
+
+def _with_general_text(recipe: Recipe, price: estimate.Price) -> float:
+    """Return the seconds of a step that has rows of general text too, as `train.keep` says."""
+    share = recipe.train.kept_share
+    if not share:
+        return price.step_seconds
+    general = max(1, round(price.batch_tokens * share / (1 - share) / CHUNK))
+    return price.step_seconds * (1 + general * CHUNK / price.batch_tokens)
+
+
+def _start(recipe: Recipe, read: float, score: float, rows: float) -> float:
+    """Return the seconds of a matched start: it reads rows behind the text, and behind the vectors."""
+    if recipe.method.options().get("init") != MATCHED:
+        return 0.0
+    return read + 2 * score * min(rows, EXAMPLES_TO_START_FROM)
 
 
 def _general_texts(recipe: Recipe, lm: LanguageModel) -> int:

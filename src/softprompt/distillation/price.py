@@ -2,29 +2,16 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..config.schema import Recipe
-from ..lm.base import LanguageModel
-from ..training.estimate import measure
-from ..training.prepare import prepare
-from ..training.teacher_encoder import TeacherEncoder
-from .beginnings import Beginnings
-from .requests import Request
-from .vectors import is_auto, lengths_for, with_length
-from .ways import soft_tokens
-
-PACED, TOKENS = 4, 8  # rows that are timed, and tokens that are written for each
-WAYS = 5  # that one report answers with, beside the vectors of each seed
-TEST = 0.15  # of the requests are measured on
+from .work import Requests, begin
 
 
 @dataclass(frozen=True)
 class DistillPrice:
-    """Predicted seconds and bytes of a distillation, at most: every answer as long as allowed."""
+    """Predicted seconds and bytes of what is left to do, at most: every answer as long as allowed."""
 
     requests: int
     seeds: int
@@ -32,6 +19,8 @@ class DistillPrice:
     self_study_seconds: float  # 0 where requests are given
     answer_seconds: float
     teacher_seconds: float  # its distributions at the tokens of the answers
+    general_text_seconds: float  # writing the text of `train.keep`, once for each base model
+    start_seconds: float  # of all sets, where they start as a match of the text
     step_seconds: float  # of one set of vectors
     training_seconds: float  # all sets, with dev evaluations
     measuring_seconds: float
@@ -44,6 +33,7 @@ class DistillPrice:
     def seconds(self) -> float:
         """Return the seconds of all parts."""
         parts = (self.self_study_seconds, self.answer_seconds, self.teacher_seconds)
+        parts += (self.general_text_seconds, self.start_seconds)
         return sum(parts) + self.training_seconds + self.measuring_seconds
 
     def to_json(self) -> dict[str, Any]:
@@ -51,53 +41,28 @@ class DistillPrice:
         return asdict(self) | {"seconds": self.seconds, "saved_tokens": self.text_tokens - self.soft_tokens}
 
 
-def price(
-    recipe: Recipe, lm: LanguageModel, requests: Sequence[Request], number: int, seeds: int, *, writes: bool
-) -> DistillPrice:
-    """Predict the cost of distilling on `number` requests, of which `requests` are examples.
+def price(recipe: Recipe, requests: Requests | None, **options: Any) -> DistillPrice:
+    """Predict the cost of a distillation from a few rows; the arguments are those of `work.begin`.
 
-    `writes` says whether the model writes the requests itself. Nothing is written or kept.
+    Answers that are there are not counted. Nothing is written or kept.
     """
-    teacher, most = TeacherEncoder(recipe, lm, ("default",)), recipe.task.max_new_tokens
-    trained = seeds
-    if is_auto(recipe):  # each is priced as if it was the largest
-        lengths = lengths_for(teacher.text_tokens)
-        recipe, trained = with_length(recipe, max(lengths)), len(lengths)
-    rows = [requests[i % len(requests)] for i in range(2 * PACED)]
-    examples = [teacher.encode(row) for row in rows[:PACED]]
-    writer = Beginnings(lm)
-    list(writer.texts(examples, 1))  # warms up
-    reading = _timed(lambda: list(writer.texts(examples, 1))) / PACED
-    whole = _timed(lambda: list(writer.texts(examples, TOKENS, min_new_tokens=TOKENS))) / PACED
-    token = max(0.0, whole - reading) / (TOKENS - 1)
-    answer = reading + token * most
-    # rows with answers of half the length stand in for those that the teacher would write
-    target = lm.tokenizer.decode((lm.text_ids(" the answer of the teacher") * most)[: max(1, most // 2)])
-    task = recipe.task.model_copy(update={"objective": "targets"})
-    plain = recipe.model_copy(update={"task": task, "teacher": type(recipe.teacher)()})
-    stand_ins = [{**row, "request": f"{row['request']} {i}", "answer": target} for i, row in enumerate(rows)]
-    prepared = prepare(plain, lm=lm, rows=stand_ins, dev_rows=stand_ins[:PACED])
-    step = measure(prepared, slower=False)
-    dev = step.evaluation_seconds / PACED * TEST * number
-    tested = max(2, round(TEST * number))
+    work = begin(recipe, requests, **options)
+    expected = work.expected()
+    parts, task = expected.parts, work.recipe.task
     return DistillPrice(
-        requests=number,
-        seeds=seeds,
-        trained=trained,
-        self_study_seconds=number * answer if writes else 0.0,
-        answer_seconds=number * answer,
-        teacher_seconds=number * reading,
-        step_seconds=step.step_seconds,
-        training_seconds=trained * (step.steps * step.step_seconds + step.evaluations * dev),
-        measuring_seconds=(WAYS + seeds) * tested * (answer + reading),
-        memory_bytes=step.memory_bytes,
-        disk_bytes=number * most * recipe.teacher.top_k * 8,
-        text_tokens=teacher.text_tokens,
-        soft_tokens=soft_tokens(prepared),
+        requests=work.wanted,
+        seeds=work.seeds,
+        trained=expected.sets,
+        self_study_seconds=parts["requests"],
+        answer_seconds=parts["answers"],
+        teacher_seconds=parts["the teacher's distributions"],
+        general_text_seconds=parts["general text"],
+        start_seconds=parts["the start"],
+        step_seconds=expected.step_seconds,
+        training_seconds=parts["training"],
+        measuring_seconds=parts["measuring"],
+        memory_bytes=expected.step.memory_bytes,
+        disk_bytes=work.wanted * task.max_new_tokens * work.recipe.teacher.top_k * 8,
+        text_tokens=work.teacher.text_tokens,
+        soft_tokens=expected.soft_tokens,
     )
-
-
-def _timed(work: Any) -> float:
-    started = time.perf_counter()
-    work()
-    return time.perf_counter() - started

@@ -3,24 +3,20 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from .._system.files import write_text
 from ..errors import SoftPromptError
-from ..page import charts, html, markdown
-from ..page.blocks import Block, Figure, Panel, Report, Section, Table, Terms, Text
-from ..page.numbers import MISSING, Unit, count, p_value, plain, seconds, several, share, tick, unit
-from ..page.style import COLOURS, SHAPES, Look
+from ..page import html, markdown
+from ..page.blocks import Block, Report, Section, Terms, Text
+from ..page.numbers import Unit, count, seconds, several
+from . import report_several
+from .report_blocks import VECTORS, Facts, curves, sample_blocks, tests_table, ways_figure, ways_table
 
 FILE = "distill.json"
 SOURCE = "distill.json alone. The same numbers: report.md"
-VECTORS, NONE = "vectors", "no text"
-KL = Unit("kl", "divergence from the text (nats a token)")
-LABELS = {"kl": KL, "agreement": share("agreement", "same likeliest token")}
-LABELS["exact_match"] = share("exact_match", "same answer")
-Facts = Mapping[str, Any]
+NEEDED = ("ways", "share", "tests", "seeds", "million_requests")
 
 
 def folder_of(folder: Path) -> Path | None:
@@ -34,7 +30,8 @@ def write(folder: Path) -> Path:
 
     Raises SoftPromptError where its `distill.json` cannot be read, or is of an earlier version.
     """
-    report = document(folder, read(folder / FILE))
+    facts = read(folder / FILE)
+    report = (report_several.document if _are_several(facts) else document)(folder, facts)
     write_text(folder / "report.md", markdown.render(report))
     page = folder / "report.html"
     write_text(page, html.render(report, source=SOURCE))
@@ -45,15 +42,16 @@ def read(file: Path) -> dict[str, Any]:
     """Read the facts of a report. Raises SoftPromptError as `write` does."""
     try:
         facts = json.loads(file.read_text(encoding="utf-8"))
-        missing = [key for key in ("ways", "share", "tests", "seeds", "million_requests") if key not in facts]
+        needed = report_several.NEEDED if _are_several(facts) else NEEDED
+        missing = [key for key in needed if key not in facts]
     except (OSError, ValueError) as error:
         raise SoftPromptError(
             f"{file} cannot be read", why=str(error), fix="run softprompt distill again: it writes the file"
         ) from None
-    if kind := next((key for key in ("artifacts", "demonstrations") if key in facts), None):
+    if "demonstrations" in facts:
         raise SoftPromptError(
-            f"there is no page about {'several texts' if kind == 'artifacts' else 'demonstrations'} yet",
-            why="the page shows what vectors keep of one text",
+            "there is no page about demonstrations yet",
+            why="the page shows what vectors keep of texts",
             fix=f"the figures are in {file}; softprompt distill prints them again",
         )
     if missing:
@@ -65,8 +63,12 @@ def read(file: Path) -> dict[str, Any]:
     return facts
 
 
+def _are_several(facts: Facts) -> bool:
+    return "artifacts" in facts
+
+
 def document(folder: Path, facts: Facts) -> Report:
-    """Return the whole report."""
+    """Return the whole report about one text."""
     kept, low, high = (100 * value for value in facts["share"])
     rows = facts["ways"][VECTORS]["n"]
     over = several(len(facts["seeds"]), "seed")
@@ -81,7 +83,7 @@ def document(folder: Path, facts: Facts) -> Report:
         notes.append("One seed was trained, so how much chance in training moves the figures is not known.")
     sections = [
         Section("quality", "What is left of the text's effect", _quality(facts)),
-        Section("training", "Training", _training(facts)),
+        Section("training", "Training", curves(_by_seed(facts))),
         Section("costs", "Costs", _costs(facts)),
         Section("samples", "Samples", _samples(facts)),
         Section("provenance", "How it was made", _provenance(facts)),
@@ -106,59 +108,17 @@ def _verdict(facts: Facts) -> str:
     return " ".join(filter(None, [shown, rest]))
 
 
-def _unit(metric: str) -> Unit:
-    return LABELS.get(metric) or unit(metric)
-
-
-def _cell(way: Facts, metric: str) -> str:
-    u, interval = _unit(metric), way["intervals"].get(metric, (None, None))
-    return (
-        MISSING if metric not in way["metrics"] else u.value(way["metrics"][metric]) + u.interval(*interval)
-    )
-
-
-def _table(caption: str, ways: Mapping[str, Facts]) -> Table:
-    metrics = list(ways[VECTORS]["metrics"])
-    rows = [[name, *(_cell(way, metric) for metric in metrics)] for name, way in ways.items()]
-    columns = ["ahead of the request", *(_unit(metric).label for metric in metrics)]
-    return Table(caption, columns, rows, right=range(1, len(columns)))
-
-
 def _quality(facts: Facts) -> list[Block]:
     ways = facts["ways"]
-    rows = []
-    for i, (name, way) in enumerate(ways.items()):
-        low, high = way["intervals"].get("kl", (None, None))
-        seeds = tuple(metrics["kl"] for metrics in way.get("seeds", ()))
-        colour = f"c{i % COLOURS}" if name == VECTORS else "cref"
-        dot = charts.Dot(way["metrics"]["kl"], low, high, seeds, tip=f"{name}: {_cell(way, 'kl')}")
-        rows.append((Look(name, colour, SHAPES[i % len(SHAPES)]), [dot]))
-    drawn = [
-        charts.intervals(
-            rows,
-            width=width,
-            title="Divergence from the full text by what is ahead of the request",
-            about="The mean over seeds with its 95 % interval; small strokes are the seeds. Less is better.",
-            label=KL.label,
-            say=(KL.bare, KL.tick),
-        )
-        for width in (charts.WIDE, charts.NARROW)
-    ]
     blocks: list[Block] = [
-        Figure(
-            "ways",
-            "How far each way is from the full text",
-            "Less is better. Lines are 95 % intervals over requests and seeds, small strokes the seeds.",
-            [Panel("", *drawn)],
-            _table("All ways, against the teacher's answers and distributions", ways),
-        ),
-        _table("All ways, against the teacher", ways),
-        _tests(facts),
+        ways_figure(ways),
+        ways_table("All ways, against the teacher", ways),
+        tests_table(facts["tests"]),
     ]
     if facts.get("references"):
-        blocks.append(_table("Against the right answers", facts["references"]))
+        blocks.append(ways_table("Against the right answers", facts["references"]))
     for part, table in facts.get("parts", {}).items():
-        blocks.append(_table(f"{part}: {several(table[VECTORS]['n'], 'request')}", table))
+        blocks.append(ways_table(f"{part}: {several(table[VECTORS]['n'], 'request')}", table))
     if leakage := facts.get("leakage"):
         nats = Unit("leakage", "nats a token")
         terms = [
@@ -168,46 +128,6 @@ def _quality(facts: Facts) -> list[Block]:
         ]
         blocks += [Text("Change of the loss on unrelated text, in nats a token (0: no harm):"), Terms(terms)]
     return blocks
-
-
-def _tests(facts: Facts) -> Table:
-    rows = []
-    for test in facts["tests"]:
-        u = _unit(test["metric"])
-        by = u.difference(test["difference"]) + u.interval(test["low"], test["high"])
-        nearer = (test["difference"] < 0) == (test["metric"] == "kl")
-        shown = ("better" if nearer else "worse") if test["significant"] else "no difference was shown"
-        rows.append([f"vectors − {test['b']}", u.label, by, p_value(test["p_adjusted"]), shown])
-    columns = ["difference of", "measure", "difference (interval, corrected)", "p, corrected", "shown"]
-    return Table("Tests, corrected for their number (Holm)", columns, rows, right=(2, 3))
-
-
-def _training(facts: Facts) -> list[Block]:
-    curves, rows = [], []
-    for i, (seed, history) in enumerate(facts.get("history", {}).items()):
-        points = [(float(h["step"]), float(h["kl"]), None, None) for h in history if h.get("kl") is not None]
-        if points:
-            look = Look(f"seed {seed}", f"c{i % COLOURS}", SHAPES[i % len(SHAPES)])
-            curves.append(charts.Curve(look, points))
-        rows += [
-            [f"seed {seed}", count(h["step"]), plain(h.get("loss")), plain(h.get("kl"))] for h in history
-        ]
-    table = Table("Steps", ["seed", "step", "training loss", "dev divergence"], rows, right=(1, 2, 3))
-    if not curves:
-        return [table]
-    drawn = [
-        charts.lines(
-            curves,
-            width=width,
-            title="Divergence on the dev requests while training",
-            about="One curve for each seed: divergence from the text by step. Less is better.",
-            labels=("step", "nats a token"),
-            say=(tick, plain),
-        )
-        for width in (charts.WIDE, charts.NARROW)
-    ]
-    caption = "The step with the least divergence is kept, of the best seed. Less is better."
-    return [Figure("curve", "The dev requests while training", caption, [Panel("", *drawn)], table)]
 
 
 def _costs(facts: Facts) -> list[Block]:
@@ -231,14 +151,12 @@ def _costs(facts: Facts) -> list[Block]:
     return [Terms(terms)]
 
 
+def _by_seed(facts: Facts) -> dict[str, Any]:
+    return {f"seed {seed}": history for seed, history in facts.get("history", {}).items()}
+
+
 def _samples(facts: Facts) -> list[Block]:
-    blocks: list[Block] = []
-    for sample in facts["samples"]:
-        blocks.append(Text(f"Request: {sample['request']}"))
-        blocks.append(
-            Terms([(name, text or "(empty)") for name, text in sample.items() if name != "request"])
-        )
-    texts = facts.get("texts", {})
+    blocks, texts = sample_blocks(facts["samples"]), facts.get("texts", {})
     return [*blocks, Text("The texts of as few tokens:"), Terms(list(texts.items()))] if texts else blocks
 
 

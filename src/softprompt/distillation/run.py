@@ -4,52 +4,32 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from .. import methods
 from .._system.files import write_text
 from .._system.progress import follower
 from ..artifacts.artifact import MANIFEST
-from ..build import with_texts
 from ..config.schema import Recipe
-from ..errors import SoftPromptError
 from ..lm.base import LanguageModel
-from ..lm.from_recipe import load_base
+from ..page.blocks import Table
+from ..page.notebook import fragment
 from ..training.leakage import leakage_of
 from ..training.output_folder import check_room
 from ..training.run import Hooks, Run
-from ..training.teacher_encoder import TeacherEncoder
 from ..tuned import Tuned
-from . import pace, vectors
-from .answers import Answer, answers, known_answers, usable, with_chunks
+from . import vectors
 from .effect import check_effect
 from .elapsed import Elapsed
 from .measure import Figures, measure
-from .parts import part_of
-from .recipe import check_base, with_fitting_method, with_keep
-from .requests import (
-    LEAST,
-    LEAST_MEASURED,
-    Request,
-    check_arguments,
-    read_requests,
-    split,
-    without_measured,
-)
-from .seeds import as_kept, number_of_seeds, train_seeds
-from .self_study import left_to_write, self_study
-from .start import is_open, with_start
+from .report_blocks import ways_table
+from .seeds import as_kept, train_seeds
+from .ways import NONE, TEXT, VECTORS
+from .work import Requests, begin
 
-REQUESTS = "requests.jsonl"
-SELF_STUDY = "self_study.jsonl"
 REPORT = "distill.json"
-COUNTS = {"system": 96, "document": 256}  # requests that the model writes where none are given
-PROMPTS = ("default",)
-
-Requests = str | Iterable[Mapping[str, Any] | str]
 
 
 @dataclass(frozen=True, repr=False)
@@ -74,9 +54,23 @@ class Distilled:
         return self.comparison.share
 
     def __repr__(self) -> str:
+        return f"{self.comparison.headline}\n{self._saving}"
+
+    def _repr_html_(self) -> str:
+        figures = self.comparison
+        samples = Table(
+            "Requests that were kept apart",
+            ["request", TEXT, VECTORS, NONE],
+            [[sample[name] for name in ("request", TEXT, VECTORS, NONE)] for sample in figures.samples],
+        )
+        table = ways_table("Against the answers with the text", figures.ways)
+        return fragment(figures.headline, [self._saving], [table, samples])
+
+    @property
+    def _saving(self) -> str:
         figures = self.comparison
         tokens = f"{figures.text_tokens} tokens a request become {figures.soft_tokens} vectors"
-        return f"{figures.headline}\n{tokens}, in {self.run.artifact.path}"
+        return f"{tokens}, in {self.run.artifact.path}"
 
     def report(self) -> dict[str, Any]:
         """Return all figures, as `distill.json` holds them."""
@@ -119,41 +113,33 @@ def distil(
     machine costs: the report then has prices too.
     Raises SoftPromptError for a text or requests that cannot be used, and for a text that changes nothing.
     """
-    hooks, folder = hooks or Hooks(), Path(f"{recipe.output}-distill")
-    check_arguments(requests, measured, field=field, count=count)
-    auto = vectors.is_auto(recipe)
-    vectors.check_time(seconds, auto=auto, seeds=seeds)
-    seeds = number_of_seeds(recipe, 1 if auto else seeds)
+    hooks, folder, started = hooks or Hooks(), Path(f"{recipe.output}-distill"), time.perf_counter()
     anew = {"restart": restart, "overwrite": overwrite}
-    recipe = _checked(recipe)
-    is_decided = not any_method and not is_open(recipe)  # else the model decides what the recipe is
-    if is_decided:
-        _check_room(recipe, **anew)
-    rows = None if requests is None else read_requests(requests, field)
-    apart = None if measured is None else read_requests(measured, field, LEAST_MEASURED)
-    started = time.perf_counter()
-    if lm is None:
-        hooks.stage(f"loading {recipe.model} …")
-        lm = load_base(recipe)
-    if any_method:
-        recipe = with_fitting_method(recipe, lm)
-    teacher = TeacherEncoder(recipe, lm, PROMPTS)
-    recipe = with_start(recipe, lm, [teacher])
-    if not is_decided:
-        _check_room(recipe, **anew)
+    work = begin(
+        recipe,
+        requests,
+        measured=measured,
+        field=field,
+        count=count,
+        lm=lm,
+        hooks=hooks,
+        any_method=any_method,
+        seeds=seeds,
+        seconds=seconds,
+        check_room=partial(_check_room, **anew),
+    )
+    recipe, lm = work.recipe, work.lm
     with Elapsed(folder, recipe, since=started, **anew) as elapsed:
-        work = _Work(recipe, lm, teacher, folder, rows, apart, count)
-        lengths = vectors.lengths_for(teacher.text_tokens) if auto else []
         if follower() is not None and (restart or overwrite or not (Path(recipe.output) / MANIFEST).exists()):
             hooks.stage("measuring how long it will take …")
-            hooks.stage(f"it takes {work.expected(seeds=seeds, lengths=lengths, limit=seconds)}")
+            hooks.stage(f"it takes {work.expected()}")
         written, (train, dev, test) = work.answered(hooks)
         options: dict[str, Any] = {"lm": lm, "rows": train, "dev_rows": dev, "check": check_effect}
         options |= {"hooks": hooks, **anew}
-        if auto:
-            runs, curve = vectors.train_candidates(recipe, lengths, seconds=seconds, **options)
+        if work.lengths:
+            runs, curve = vectors.train_candidates(recipe, work.lengths, seconds=seconds, **options)
         else:
-            runs, curve = train_seeds(recipe, seeds, **options), []
+            runs, curve = train_seeds(recipe, work.seeds, **options), []
         was_finished = all(run.was_finished for run in runs)  # then this call has trained nothing
         took = elapsed.stop(count=not was_finished)
     if was_finished:
@@ -175,96 +161,10 @@ def distil(
     return result
 
 
-@dataclass(frozen=True)
-class _Work:
-    """Does what comes before the training: the model writes requests, and its teacher answers them."""
-
-    recipe: Recipe
-    lm: LanguageModel
-    teacher: TeacherEncoder
-    folder: Path
-    rows: Sequence[Request] | None  # None: the model writes them
-    apart: Sequence[Request] | None  # that are only measured on
-    count: int | None
-
-    @property
-    def number(self) -> int:
-        """Return how many requests the model writes where none are given."""
-        return self.count or COUNTS.get(self.recipe.teacher.role, 96)
-
-    def answered(self, hooks: Hooks) -> tuple[list[Answer], list[list[Answer]]]:
-        """Return all answers of the teacher, and those to train on, to choose by, and to measure on."""
-        rows = self.rows
-        if rows is None:
-            hooks.stage(f"the model writes {self.number} requests")
-            rows = self_study(self.recipe, self.lm, self.teacher, self.number, self.folder / SELF_STUDY)
-        rows = without_measured(rows, self.apart or [])
-        hooks.stage("the teacher answers the requests")
-        every = [*rows, *(self.apart or [])]
-        written = answers(self.recipe, self.lm, self.teacher, every, self.folder / REQUESTS)
-        return written, _split(self.recipe, self.teacher, written, self.apart)
-
-    def expected(self, **numbers: Any) -> pace.Expected:
-        """Return what the work that is left will take."""
-        rows, wanted = [*(self.rows or []), *(self.apart or [])], len(self.apart or ())
-        wanted += self.number if self.rows is None else len(self.rows)
-        given = with_chunks(self.teacher, rows)
-        known = known_answers(self.recipe, self.lm, self.teacher, given, self.folder / REQUESTS)
-        done = len(known) if self.rows is None else sum(row["request"] in known for row in given)
-        writes = 0
-        if self.rows is None:
-            writes = left_to_write(self.teacher, self.number, self.folder / SELF_STUDY)
-        numbers |= {"wanted": wanted, "writes": writes, "answers": max(0, wanted - done)}
-        texts = [row["request"] for row in given]
-        return pace.expected(self.recipe, self.lm, self.teacher, texts, **numbers)
-
-
-def _checked(recipe: Recipe) -> Recipe:
-    """Return the recipe with its text and the default of `train.keep`.
-
-    Raises SoftPromptError for what can be known before a model is loaded and answers requests.
-    """
-    if recipe.task.objective != "distil":
-        raise SoftPromptError(
-            "the recipe does not distil a text",
-            why=f"task.objective is {recipe.task.objective}",
-            fix="task: {objective: distil} with teacher: {file: system.txt}; or softprompt tune",
-        )
-    check_base(recipe)
-    of_kept = vectors.as_kept(recipe) if vectors.is_auto(recipe) else recipe
-    methods.check_options(of_kept.method.name, of_kept.method.options())
-    return with_keep(with_texts(recipe))
-
-
 def _check_room(recipe: Recipe, *, restart: bool, overwrite: bool) -> None:
     """Raise SoftPromptError where the output folder holds another result than one of this recipe's runs."""
     kept = vectors.as_kept(recipe) if vectors.is_auto(recipe) else as_kept(recipe)
     check_room(kept, restart=restart, overwrite=overwrite)
-
-
-def _split(
-    recipe: Recipe, teacher: TeacherEncoder, written: Sequence[Answer], apart: Sequence[Request] | None
-) -> list[list[Answer]]:
-    """Split the answers that can be used: to train on, to choose the best step by, to measure on."""
-    whole = usable(written, recipe.task.max_new_tokens)
-    known = {row["request"]: row for row in whole}
-    if teacher.is_document:
-        known = {request: {**row, "part": part_of(teacher, row)} for request, row in known.items()}
-    kept_apart = {row["request"] for row in apart or ()}
-    rows = [row for row in known.values() if row["request"] not in kept_apart]
-    for name, usable_rows, least in (
-        ("answers", rows, LEAST),
-        ("answers to the requests that are measured on", [*known.keys() & kept_apart], LEAST_MEASURED),
-    ):
-        if len(usable_rows) < least and (name == "answers" or apart is not None):
-            raise SoftPromptError(
-                f"only {len(usable_rows)} of the teacher's {name} can be used: too few",
-                why="the others are empty",
-                fix="more requests",
-            )
-    parts = split(rows, recipe.train.seed, measured=apart is None)
-    test = [known[row["request"]] for row in apart or () if row["request"] in known]
-    return [*parts] if apart is None else [*parts, test]
 
 
 def seconds_before(report: Path) -> float | None:

@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from .. import methods
 from .._system.files import write_text
@@ -22,50 +20,81 @@ from ..config.schema import Recipe
 from ..data.row import Row
 from ..data.sources import read_rows
 from ..errors import SoftPromptError
-from ..evaluation.evaluator import evaluator_of
 from ..lm.base import LanguageModel
 from ..lm.from_recipe import load_base
-from ..methods.materialised import Materialised, materialise
+from ..page.blocks import Table
+from ..page.notebook import fragment
 from ..training import together
 from ..training.output_folder import check_room
 from ..training.prepare import Prepared, prepare
 from ..training.run import Hooks, Run
 from ..training.teacher_encoder import TeacherEncoder
-from ..training.teachers import taught_by_prompt
 from ..training.tune import tune_many
 from .answers import Answer, answers
 from .effect import check_effect
 from .recipe import LR, check_base, with_fitting_method, with_keep
+from .report_blocks import ways_table
 from .requests import check_arguments, read_requests
-from .run import COUNTS, PROMPTS, REPORT, REQUESTS, SELF_STUDY, Requests, _split
+from .run import REPORT
 from .self_study import self_study
+from .several_figures import SeveralFigures, attached_of, several_figures
 from .start import is_open, with_start
 from .together import COUNTS as AT_ONCE
 from .together import Attached, Share
+from .work import COUNTS, PROMPTS, REQUESTS, SELF_STUDY, Requests, split_answers
 
 NAME = "name"  # the field of a row that names its text
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Several:
     """The tuned prompts of several texts, and what is left of the texts' effect with them."""
 
     runs: tuple[Run, ...]  # one of a table, or one a text
     attached: Attached
     folder: Path  # of the teachers' answers and the report
-    shares: dict[str, Share]  # that each prompt keeps alone
-    at_once: dict[int, Share]  # by how many prompts are attached
+    figures: SeveralFigures
+
+    @property
+    def shares(self) -> dict[str, Share]:
+        """Return the share of its text's effect that each prompt keeps alone, with its 95 % interval."""
+        return self.figures.texts
+
+    @property
+    def at_once(self) -> dict[int, Share]:
+        """Return the share that is kept by how many prompts are attached."""
+        return self.figures.at_once
+
+    def __repr__(self) -> str:
+        kept = ", ".join(f"{name} {100 * share[0]:.0f} %" for name, share in self.shares.items())
+        return f"the prompts keep of their texts' effect: {kept}\nin {self._paths}"
+
+    def _repr_html_(self) -> str:
+        shares = [[name, f"{100 * share[0]:.0f} %"] for name, share in self.shares.items()]
+        table = Table(
+            "Share of each text's effect that its prompt keeps", ["text", "share kept"], shares, (1,)
+        )
+        ways = ways_table("Against the answers with the texts", self.figures.ways)
+        return fragment("What the prompts keep of their texts' effect", [f"in {self._paths}"], [table, ways])
+
+    @property
+    def _paths(self) -> str:
+        return ", ".join(str(run.artifact.path) for run in self.runs)
 
     def report(self) -> dict[str, Any]:
         """Return all figures, as `distill.json` holds them."""
+        first, manifest = self.runs[0].prepared, self.runs[0].artifact.manifest
+        names = self.attached.names if len(self.runs) > 1 else ["all texts"]
         return {
             "artifacts": [str(run.artifact.path) for run in self.runs],
-            "method": self.runs[0].artifact.manifest["method"],
-            "vectors": self.runs[0].prepared.recipe.method.options().get("length"),
-            "texts": self.shares,
-            "together": self.runs[0].prepared.recipe.train.together,
-            "at_once": {str(k): share for k, share in self.at_once.items()},
+            "model": manifest["base"]["name"],
+            "method": manifest["method"],
+            **{key: manifest[key] for key in ("command", "versions") if key in manifest},
+            "vectors": first.recipe.method.options().get("length"),
+            "together": first.recipe.train.together,
             "measured_requests": len(self.attached.examples),
+            **self.figures.to_json(),
+            "history": {name: run.outcome.history for name, run in zip(names, self.runs, strict=True)},
         }
 
 
@@ -127,7 +156,7 @@ def distil_several(
             rows = self_study(alone, lm, teacher, count or COUNTS[alone.teacher.role], place / SELF_STUDY)
         hooks.stage(f"the teacher answers the requests about '{name}'")
         written = answers(alone, lm, teacher, rows, place / REQUESTS)
-        split = _split(alone, teacher, written, None)
+        split = split_answers(alone, teacher, written, None)
         parts[name] = [[{**row, NAME: name} for row in part] for part in split]
     prepared = _prepared(recipe, lm, parts, apart)
     for run in prepared:
@@ -141,10 +170,10 @@ def distil_several(
                 fix=f"train.lr={lr / 3:.1e} --overwrite",
             )
     hooks.stage("measuring on the requests that were kept apart")
-    attached = _attached(runs, tuple(texts), {name: part[2] for name, part in parts.items()})
+    attached = attached_of(runs, tuple(texts), {name: part[2] for name, part in parts.items()})
     most = len(texts) if _joins(runs[0].prepared) else 1
-    at_once = {k: attached.share_with(k) for k in AT_ONCE if k <= most}
-    result = Several(tuple(runs), attached, folder, attached.shares(), at_once)
+    figures = several_figures(runs, attached, texts, [k for k in AT_ONCE if k <= most])
+    result = Several(tuple(runs), attached, folder, figures)
     write_text(folder / REPORT, json.dumps(result.report(), indent=2, ensure_ascii=False) + "\n")
     return result
 
@@ -221,30 +250,3 @@ def _joins(run: Prepared) -> bool:
     except SoftPromptError:
         return False
     return True
-
-
-def _attached(runs: Sequence[Run], names: tuple[str, ...], rows: Mapping[str, Sequence[Answer]]) -> Attached:
-    """Return the prompts of the runs as one table, with the rows to measure on."""
-    first = runs[0].prepared
-    numbers = {name: i for i, name in enumerate(first.prompts if len(runs) == 1 else names)}
-    examples = []
-    for i, run in enumerate(runs):
-        prepared = run.prepared
-        of_run = rows[names[i]] if len(runs) > 1 else [row for part in rows.values() for row in part]
-        encoded = prepared.encoder.encode_rows(of_run)
-        (encoded,), _ = taught_by_prompt(prepared.recipe, prepared.lm, prepared.prompts, [encoded])
-        examples += [replace(e, prompt=i) for e in encoded] if len(runs) > 1 else encoded
-    table = first.method
-    if len(runs) > 1:
-        with torch.no_grad():
-            fixed = [materialise(run.prepared.method) for run in runs]
-        table = Materialised([part.prompts[0] for part in fixed if part is not None])
-    return Attached(
-        first.lm,
-        table,
-        tuple(numbers),
-        examples,
-        replace(evaluator_of(first.recipe, first.lm, first.encoder), metrics=("kl",)),
-        together.has_sink(first.recipe),
-        first.recipe.train.seed,
-    )

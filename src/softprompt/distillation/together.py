@@ -45,17 +45,13 @@ class Attached:
         """
         return share_kept(self.scores(k, keep_sinks=keep_sinks, keep_positions=keep_positions), self._plain)
 
-    def shares(self) -> dict[str, Share]:
-        """Return the share that each prompt keeps alone, by the name of its text."""
-        scored = self.scores(1)
-        result = {}
-        for number, name in enumerate(self.names):
-            rows = [i for i, example in enumerate(self.examples) if example.prompt == number]
-            result[name] = share_kept(_only(scored, rows), _only(self._plain, rows))
-        return result
+    def scores(
+        self, k: int, *, keep_sinks: bool = False, keep_positions: bool = False, text_rows: int | None = 0
+    ) -> Evaluation:
+        """Return the evaluation of the rows with `k` prompts attached.
 
-    def scores(self, k: int, *, keep_sinks: bool = False, keep_positions: bool = False) -> Evaluation:
-        """Return the evaluation of the rows with `k` prompts attached."""
+        `text_rows` of them are answered freely too; None is all.
+        """
         if not 1 <= k <= len(self.names):
             raise SoftPromptError(
                 f"{k} prompts cannot be attached at once",
@@ -74,13 +70,14 @@ class Attached:
         )
         number = {combination: i for i, combination in enumerate(combinations)}
         rows = [replace(e, prompt=number[seen]) for e, seen in zip(self.examples, chosen, strict=True)]
-        return self.evaluator.run(joined, rows, text_rows=0)
+        return self.evaluator.run(joined, rows, text_rows=text_rows)
+
+    def plain(self, examples: Sequence[Example], *, text_rows: int | None = None) -> Evaluation:
+        """Return the evaluation of rows without vectors, whatever text is ahead of them."""
+        return self.evaluator.run(
+            methods.build("none", Setting(self.lm, self.names)), examples, text_rows=text_rows
+        )
 
     @cached_property
     def _plain(self) -> Evaluation:
-        plain = methods.build("none", Setting(self.lm, self.names))
-        return self.evaluator.run(plain, list(self.examples), text_rows=0)
-
-
-def _only(evaluation: Evaluation, rows: Sequence[int]) -> Evaluation:
-    return replace(evaluation, records=[evaluation.records[i] for i in rows])
+        return self.plain(self.examples, text_rows=0)
