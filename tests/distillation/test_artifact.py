@@ -1,19 +1,25 @@
-"""A distilled prompt goes where a tuned prompt goes: eval, compose, compile, PEFT and the server."""
+"""A distilled prompt goes where a tuned one goes: eval, compose, PEFT, llama.cpp, vLLM, the server."""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import runpy
+from pathlib import Path
 
 import pytest
 import torch
 
 import softprompt
+from softprompt.artifacts.interop.kv_cache.folder import Folder
 from softprompt.cli import main
 from softprompt.data.collate import batch_of_ids
 from softprompt.distillation import answers
 
+from ..conftest import tiny_model
 from .test_distill import REQUESTS, SETTINGS, TEXT
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture(scope="module")
@@ -59,6 +65,49 @@ def test_peft_and_back(distilled, tmp_path):
     ours, plain = (tuned.lm.logits(batch, given) for given in (tuned.method(first), None))
     back = tuned.lm.logits(batch, softprompt.open_prompt(again, tuned.lm).method(first))
     assert (ours - back).abs().max() < 1e-4 < 1e-2 < (ours - plain).abs().max()
+
+
+def test_llama_cpp_answers_as_it_does(distilled, tmp_path, capsys):
+    pytest.importorskip("xllamacpp")
+    from softprompt.artifacts.interop.llama_cpp import engine
+
+    from ..artifacts.interop.gguf_file import write
+
+    tuned, slots = distilled.tuned, tmp_path / "slots"
+    gguf = write(tiny_model("llama"), tmp_path / "tiny.gguf")
+    words = ["export", tuned.artifact.path, "--to", "llama.cpp", "--gguf", gguf, "--cache-type", "f32"]
+    assert main([*map(str, words), "--out", str(slots), "--json"]) == 0, capsys.readouterr().err
+    (slot,) = json.loads(capsys.readouterr().out)["slots"].values()
+    assert len(slot["tokens"]) == 4
+    server = engine.Engine(gguf, cache_type="f32").start(slots)
+    ask = runpy.run_path(str(ROOT / "examples/llama_cpp_slots.py"))["main"]
+    ask([str(slots), "sun 1", "--server", server.listening_address, "--tokens", "6"])
+    answer = json.loads(capsys.readouterr().out.split("\t")[1])
+    assert answer.strip() == tuned.generate("sun 1") != plain_answer(tuned, "sun 1")
+
+
+def plain_answer(tuned, text):
+    """Return the greedy answer of the model without vectors."""
+    ids = torch.tensor([tuned.lm.text_ids(text)])
+    answer = tuned.lm.model.generate(ids, max_new_tokens=6, do_sample=False)[0, ids.shape[1] :]
+    return tuned.encoder.decode(answer.tolist())
+
+
+def test_what_the_vllm_connector_loads_is_the_prefix(distilled, tmp_path, monkeypatch):
+    """The connector puts keys and values of each layer into vLLM's cache: these are the tuned ones."""
+    monkeypatch.syspath_prepend(str(ROOT / "connectors/vllm/src"))
+    from softprompt_vllm.prefixes import Prefixes
+
+    tuned, compiled = distilled.tuned, tmp_path / "compiled"
+    assert main(["compile", str(tuned.artifact.path), "--out", str(compiled)]) == 0
+    entry = Folder(compiled).entry("sea")
+    assert (entry.kind, entry.length) == ("kv", 4)
+    layers = tuned.method(torch.tensor([0])).kv_before.layers
+    for (key, value), ours in zip(Prefixes(compiled).get(entry.sha256), layers, strict=True):
+        torch.testing.assert_close(value, ours.value[0].transpose(0, 1), atol=1e-5, rtol=1e-5)
+        # keys are rotated to positions 0 … 3, which changes no length
+        lengths = ours.key[0].transpose(0, 1).norm(dim=-1)
+        torch.testing.assert_close(key.norm(dim=-1), lengths, atol=1e-4, rtol=1e-4)
 
 
 def test_the_server_answers_by_its_name(distilled):

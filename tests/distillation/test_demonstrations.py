@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shlex
+from pathlib import Path
 
 import pytest
 
@@ -24,16 +26,25 @@ def written(path, rows):
     return str(path)
 
 
+def documented():
+    """Return the words of the command that the page on distilling begins its demonstrations with."""
+    section = (Path(__file__).parents[2] / "docs/distill.md").read_text().split("\n## Demonstrations\n")[1]
+    words = shlex.split(section.split("```bash\n")[1].split("```")[0])
+    assert words[:2] == ["softprompt", "distill"]
+    return words[1:]
+
+
 @pytest.fixture
 def run(model_folder, tmp_path, monkeypatch, capsys):
     """Run the command on the tiny model in a folder of its own; return (exit code, stdout, stderr)."""
     monkeypatch.chdir(tmp_path)
 
     def call(shots, requests=None, *more):
-        options = ["--demonstrations", written(tmp_path / "shots.jsonl", shots)]
+        words = ["distill", "--demonstrations", written(tmp_path / "shots.jsonl", shots)]
         if requests is not None:
-            options += ["--requests", written(tmp_path / "requests.jsonl", requests)]
-        code = main(["distill", *options, *more, f"model={model_folder}", "output=out", *QUICK])
+            written(tmp_path / "requests.jsonl", requests)
+            words = documented()
+        code = main([*words, *more, f"model={model_folder}", "output=out", *QUICK])
         return code, *capsys.readouterr()
 
     return call
