@@ -134,3 +134,27 @@ def test_the_server_answers_by_its_name(distilled):
     assert reply["usage"]["prompt_vectors"] == 4
     assert facts["text"]["role"] == "system"
     assert facts["text"]["sha256"] == hashlib.sha256(TEXT.encode()).hexdigest()
+
+
+def test_the_playground_answers_with_the_text_with_the_vectors_and_with_neither(distilled, chromium):
+    """A browser reads three columns that the real engine answers."""
+    from ..serve.http.conftest import serving
+    from ..serve.http.test_playground import Playing
+
+    tuned = distilled.tuned
+    with serving(tuned.lm, tuned.artifact.path.parent, context=128, play_text=TEXT) as running:
+        playing = Playing(chromium, running.url)
+        playing.page.locator(".column").nth(2).wait_for()
+        playing.page.fill("#longest", "6")
+        playing.run("sun 1")
+        names = ("With the text", "With the vectors: sea", "With neither: plain model")
+        answers = [playing.answer(name).strip() for name in names]
+        costs = [playing.column(name).locator(".cost").inner_text() for name in names]
+        complaints = playing.complaints
+        playing.context.close()
+    assert answers == [
+        plain_answer(tuned, f"{TEXT}\n\nsun 1"),
+        tuned.generate("sun 1"),
+        plain_answer(tuned, "sun 1"),
+    ]
+    assert ["vectors" in cost for cost in costs] == [False, True, False] and complaints == []

@@ -1,4 +1,4 @@
-"""Parts of the pages of distillations: the ways to answer, tests, curves and samples."""
+"""Makes the parts of the pages of distillations: the ways to answer, tests, curves and samples."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The figures of several texts: each way to answer, over all texts and for each, also by free answers."""
+"""Several texts have figures for each way to answer, over all texts and for each, also by free answers."""
 
 from __future__ import annotations
 

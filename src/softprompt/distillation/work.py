@@ -1,4 +1,4 @@
-"""The work ahead of the training: requests are read or written, and the teacher answers and splits them."""
+"""Ahead of the training, requests are read or written, and the teacher answers and splits them."""
 
 from __future__ import annotations
 

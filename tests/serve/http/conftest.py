@@ -57,16 +57,22 @@ class Running:
 
 @contextlib.contextmanager
 def serving(
-    lm: Any, folder: Path, *, model_name: str = "tiny", context: int = 256, max_tokens: int = 2**13
+    lm: Any,
+    folder: Path,
+    *,
+    model_name: str = "tiny",
+    context: int = 256,
+    max_tokens: int = 2**13,
+    **more: Any,
 ) -> Iterator[Running]:
-    """A server of the folder's prompts over an engine that is real."""
+    """A server of the folder's prompts over an engine that is real; `more` are options of `create_app`."""
     from softprompt.serve.engine import Engine
     from softprompt.serve.registry import Registry
 
     engine = Engine(lm, Registry(folder, lm), max_tokens=max_tokens)
     engine.start()
-    app = create_app(engine, engine.registry, model_name=model_name, tokenizer=lm.tokenizer, context=context)
-    running = Running(app, engine, 5.0)
+    names = {"model_name": model_name, "tokenizer": lm.tokenizer, "context": context}
+    running = Running(create_app(engine, engine.registry, **names, **more), engine, 5.0)
     yield running
     running.stop()
 
