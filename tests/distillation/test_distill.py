@@ -310,7 +310,7 @@ def test_what_a_run_will_take_counts_all_of_it(model_folder, answered, monkeypat
     """Every seed's training, every number of vectors and the general text are in what is announced."""
     monkeypatch.setenv("SOFTPROMPT_CACHE", str(answered / "cache"))
     monkeypatch.setattr(pace, "_pace", lambda lm, examples: (0.0, 1.0))
-    timed = SimpleNamespace(step_seconds=7.0, evaluation_seconds=0.0, batch_tokens=190)
+    timed = SimpleNamespace(step_seconds=7.0, evaluation_seconds=0.0, evaluations=5, batch_tokens=190)
     monkeypatch.setattr(pace, "_training", lambda *given: (timed, 4))
     lm = softprompt.load(str(model_folder), dtype="float32")
     settings = {"teacher": {"context": TEXT}, "train": {"steps": 40, "keep": 0.05}, "method": {"length": 4}}
@@ -324,7 +324,8 @@ def test_what_a_run_will_take_counts_all_of_it(model_folder, answered, monkeypat
     with_general = 7 * (1 + 64 / 190)  # 5 % of 200 tokens are 10, and at least one row of 64 is read
     assert one["training"] == pytest.approx(40 * with_general) and several["training"] == 500
     assert three["training"] == pytest.approx(3 * one["training"])
-    assert three["measuring"] / one["measuring"] == pytest.approx(8 / 6)  # five ways, and the vectors
+    assert one["measuring"] == 6 * 128 + 4  # five ways and the vectors answer, and a summary is written
+    assert three["measuring"] == 8 * 128 + 4
     assert one["general text"] == 3 * 128  # seconds of 40 texts: three batches of at most 128 tokens
     assert (
         pace.expected(recipe.with_settings({"train.keep": 0}), lm, teacher, REQUESTS, **numbers).parts[

@@ -36,6 +36,7 @@ FEW, MORE = 2, 8  # tokens that are written to measure the pace
 STAND_INS = 8  # rows that steps are timed on
 WAYS = 5  # that are measured beside the vectors: text, its keys and values, cut text, summary, no text
 ROWS = -(-GENERAL_TOKENS // CHUNK) + 1  # of one general text
+UNRELATED_ROWS = 12  # of unrelated text, which are about as long as a request with its answer
 ATTEMPTS = 1.5  # for one request that can be used
 
 
@@ -95,7 +96,9 @@ def expected(
     step, score = _with_general_text(recipe, price), price.evaluation_seconds / STAND_INS
     dev, test = (share * wanted for share in SHARES)
     sets = max(seeds, len(lengths))
-    training = sets * (recipe.train.steps * step + score * dev * (recipe.train.steps / 20 + 2))
+    # the change on unrelated text is measured without vectors, and before and after the training of each set
+    unrelated = (1 + 2 * sets) * UNRELATED_ROWS * score
+    training = sets * (recipe.train.steps * step + price.evaluations * score * dev) + unrelated
     prompt = teacher.text_tokens / max(1, len(lm.text_ids(teacher.chunks[0])))
     read = start * chunks * (prompt if teacher.is_whole else 1)  # the text itself
     return Expected(
@@ -106,7 +109,8 @@ def expected(
             "general text": _general_texts(recipe, lm) * (GENERAL_TOKENS / AT_ONCE * token + ROWS * score),
             "the start": sets * _start(recipe, read, score, wanted - dev - test),
             "training": training if limit is None else min(training, limit),
-            "measuring": (WAYS + seeds) * (read / 2 + token * new * max(1.0, test / rows)),
+            "measuring": token * soft  # the summary
+            + (WAYS + seeds) * (read / 2 + score * test + token * new * max(1.0, test / rows)),
         },
         price,
         step,
@@ -132,7 +136,8 @@ def _training(
 ) -> tuple[estimate.Price, int]:
     """Return the price of training and the vectors' columns, on stand-ins of the rows that there will be.
 
-    They learn texts instead of distributions, which takes as long.
+    They learn texts instead of distributions, which takes as long. Their answers are as long as allowed: a
+    small model ends few of its answers earlier.
     """
     options = recipe.method.options()
     if "init" in methods.find(recipe.method.name).options():
@@ -145,8 +150,10 @@ def _training(
             "method": MethodConfig(name=recipe.method.name, **options),
         }
     )
-    ids, length = lm.text_ids(teacher.text), max(1, recipe.task.max_new_tokens // 2)
-    texts = [lm.tokenizer.decode(ids[i * length :][:length]) or "text" for i in range(STAND_INS)]
+    length = recipe.task.max_new_tokens
+    ids = lm.text_ids(teacher.text)
+    ids = [*ids, *ids * ((length + STAND_INS) // len(ids))]  # however short the text is
+    texts = [lm.tokenizer.decode(ids[i:][:length]) for i in range(STAND_INS)]
     rows = [
         {"request": f"{requests[i % len(requests)]} {i}", "answer": text if text.strip() else "text"}
         for i, text in enumerate(texts)
