@@ -43,7 +43,7 @@ def test_one_model_says_what_it_is_for(http):
     assert found["softprompt"] == {
         "kind": "classification", "method": "prompt-tuning", "prompts": ["default"],
         "labels": ["good", "bad"], "fields": ["text"], "target_field": "label", "prompt_field": None,
-        "outdated": False, "text": None,
+        "outdated": False, "chat": False, "system": None, "text": None,
     }  # fmt: skip
     several = http.get("/v1/models/team-a/voices").json()
     assert several["id"] == "team-a/voices" and several["softprompt"]["prompts"] == ["joke", "fact"]

@@ -383,7 +383,7 @@ def test_all_of_it_by_keyboard(play):
     page.reload()
     page.locator(".column").nth(3).wait_for()
     assert playing.focused == "input"
-    for _ in range(2):  # past the colours
+    for _ in range(3):  # past the colours and the tabs
         keyboard.press("Shift+Tab")
     assert playing.focused == "skip" and page.locator(".skip").bounding_box()["x"] >= 0
     keyboard.press("Enter")

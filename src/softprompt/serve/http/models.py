@@ -106,6 +106,8 @@ def _facts(loaded: ServedPrompt | None) -> PromptFacts | None:
         target_field=targets[0] if len(targets) == 1 else None,
         prompt_field=loaded.recipe.data.prompt_field,
         outdated=loaded.outdated,
+        chat=template.chat,
+        system=template.system if template.chat else None,
         text=_text_facts(loaded.recipe),
     )
 

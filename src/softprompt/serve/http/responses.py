@@ -110,6 +110,8 @@ class PromptFacts(BaseModel):
     target_field: str | None
     prompt_field: str | None  # the field of rows that names the prompt
     outdated: bool  # the version on disk cannot be served (see the log), so the one before it answers
+    chat: bool  # inputs are written by the model's chat template, which reads a system text
+    system: str | None  # the system text that the prompt was trained with
     text: TextFacts | None = None  # None: it was not distilled from a text
 
 

@@ -1,6 +1,6 @@
 """/play: one page on which the plain model, a person's own words and tuned prompts answer the same input.
 
-The page is three files of this folder put together when the server starts: nothing is built, nothing is
+The page is four files of this folder put together when the server starts: nothing is built, nothing is
 fetched but this server's own API. It holds no secret, so it needs no key; what it asks of the API does.
 """
 
@@ -29,7 +29,7 @@ def routes(given: str = "") -> APIRouter:
 
 def page(given: str = "") -> tuple[str, dict[str, str]]:
     """The page and its headers, by which no other script than its own may run, and no other page show it."""
-    style, script = base_style() + _asset("play.css"), _asset("play.js")
+    style, script = base_style() + _asset("play.css"), _asset("play.js") + _asset("chat.js")
     text = _asset("play.html").replace("/* style */", style).replace("/* script */", script)
     # HTML drops the first line break of a textarea, which the file holds
     text = text.replace("</textarea>\n\n<template", f"{html.escape(given)}</textarea>\n\n<template", 1)

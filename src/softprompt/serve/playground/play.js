@@ -3,7 +3,7 @@
 (() => {
   const find = (id) => document.getElementById(id);
   const columns = [], runs = [];
-  let base = "", key = "", running = null, colours = 0, ready = false;
+  let base = "", key = "", running = null, colours = 0, ready = false, listener = null;
 
   // --- the API ---
 
@@ -463,6 +463,7 @@
   find("ask").addEventListener("submit", (event) => { event.preventDefault(); run(); });
   find("stop").addEventListener("click", () => running?.abort());
   document.addEventListener("keydown", (event) => {
+    if (find("compare").hidden) return;
     if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) { event.preventDefault(); run(); }
     if (event.key === "Escape") running?.abort();
   });
@@ -505,6 +506,7 @@
       base = found.find((model) => !model.parent)?.id ?? found[0]?.root ?? "none";
       find("base").textContent = base;
       const prompts = await suggest("");
+      listener(base, prompts);
       if (!columns.length && !await restore()) {
         await usual(prompts);
       }
@@ -512,7 +514,7 @@
       keep();
       if (!prompts.length) find("add-status").textContent = "No tuned prompts here yet: softprompt tune makes one.";
       say("");
-      find("input").focus();
+      if (!find("compare").hidden) find("input").focus();
     } catch (error) {
       say(error.message, true);
       find("key-form").hidden = error.status !== 401;
@@ -520,5 +522,9 @@
     }
   };
 
-  begin();
+  // What the conversation's script uses of this one.
+  globalThis.playground = {
+    find, make, ask, checked, events, get, save, suggest, key: () => key,
+    onReady: (act) => { listener = act; begin(); },
+  };
 })();
