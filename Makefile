@@ -24,10 +24,12 @@ WORDED := README.md CONTRIBUTING.md CHANGELOG.md Makefile pyproject.toml benchma
 VLLM   := .venv-vllm
 # The clients of tests/serve/clients want other versions of what they share with each other and with the tests.
 CLIENTS := .venv-clients
+# What builds and checks a release; it shares nothing with the tests.
+RELEASE := .venv-release
 PINNED  := $(addprefix tests/serve/clients/,requirements.txt package.json package-lock.json)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv model browser demo docs docs-serve test test-fast test-versions vllm test-vllm clients test-clients lint clean
+.PHONY: help venv model browser demo docs docs-serve test test-fast test-versions vllm test-vllm clients test-clients lint dist licenses audit clean
 
 help:  ## what there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F '\t' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -155,6 +157,28 @@ test-clients: clients  ## the server with real clients: openai, litellm, LangCha
 	OMP_NUM_THREADS=1 TOKENIZERS_PARALLELISM=false HF_HUB_OFFLINE=1 \
 		$(CLIENTS)/bin/python -m pytest tests/serve/clients tests/serve/http/test_clients.py -W ignore -rs --durations=5
 
+$(RELEASE)/.installed:
+	@$(PYTHON) -m venv $(RELEASE)
+	@$(RELEASE)/bin/python -m pip --disable-pip-version-check -q install \
+		build hatchling twine check-wheel-contents cyclonedx-bom pip-licenses pip-audit
+	@touch $@
+
+dist: $(RELEASE)/.installed  ## a wheel and an sdist in dist/, which twine and check-wheel-contents accept
+	@rm -rf dist
+	@$(RELEASE)/bin/python -m build --no-isolation --outdir dist .
+	@$(RELEASE)/bin/twine check --strict dist/*
+	@$(RELEASE)/bin/check-wheel-contents dist/*.whl
+
+licenses: $(STAMP) $(RELEASE)/.installed  ## what is installed, as an SBOM (CycloneDX) and a list of licences, in dist/
+	@mkdir -p dist
+	@$(RELEASE)/bin/cyclonedx-py environment --pyproject pyproject.toml --mc-type library --output-reproducible \
+		-o dist/sbom.cdx.json $(BIN)/python
+	@$(RELEASE)/bin/pip-licenses --python $(BIN)/python --format=markdown --order=license --output-file=dist/licenses.md
+	@echo "dist/sbom.cdx.json, dist/licenses.md"
+
+audit: $(STAMP) $(RELEASE)/.installed  ## known vulnerabilities of what is installed; says so where their source cannot be reached
+	@$(RELEASE)/bin/python .ci/audit.py $(RELEASE)/bin/pip-audit $$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
+
 clean:  ## remove the virtual environment and every cache in this folder
-	rm -rf $(VENV) $(VLLM) $(CLIENTS) dist build .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(VLLM) $(CLIENTS) $(RELEASE) dist build .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -208,7 +208,7 @@
 
   // --- copied and exported ---
 
-  const pythonText = (value) => JSON.stringify(value).replace(/[\u007f-\uffff]/g, (one) => `\\u${one.charCodeAt(0).toString(16).padStart(4, "0")}`);
+  const pythonText = (value) => JSON.stringify(value); // a text of JSON is one of Python
 
   const codeFor = (kind) => {
     const shown = path(), last = shown.findLastIndex((one) => one.role === "user");
@@ -248,7 +248,7 @@
     }
   };
 
-  // One row an answer that is shown: the prompt's own fields, and what was said before it.
+  // One row an answer that is shown: the prompt's own fields, and the messages before it.
   const rows = () => {
     const shown = path();
     return shown.flatMap((node, at) => {
