@@ -53,8 +53,8 @@ def dependencies() -> list[Need]:
 
 def extras() -> list[Extra]:
     """List the extras, in the order of pyproject.toml, but for those of the library's own development."""
-    own = _metadata()
-    names = [] if own is None else own.get_all("Provides-Extra") or []
+    described = _metadata()
+    names = [] if described is None else described.get_all("Provides-Extra") or []
     listed = [Extra(name, tuple(_needs(name))) for name in names if name not in TESTS]
     return [extra for extra in listed if extra.needs]  # none where its packages need another Python
 
