@@ -29,6 +29,7 @@ from softprompt import SoftPromptError
 from softprompt.data.collate import batch_of_ids
 from softprompt.lm.apply import injection_for
 from softprompt.lm.causal import CausalLM
+from softprompt.model.trl_calls import check_trainer
 
 trl = pytest.importorskip("trl")
 pytestmark = pytest.mark.slow
@@ -94,16 +95,16 @@ def test_trl_dpo_has_the_gradient_of_the_formula(tmp_path):
     same_vectors(model, twin)
 
 
-def kto_loss(lm, method, beta):
+def kto_loss(lm, method, beta, prompts=None):
     """Ethayarajh et al. 2024, equation 8: the baseline is the KL of other rows' answers, never below 0."""
     end = tiny_tokenizer().eos_token_id
     targets = [[*row, end] for row in TARGETS]
     others = [targets[-1], *targets[:-1]]
     with torch.no_grad():
         reference = log_probability(lm, None, INPUTS, targets)
-        moved = log_probability(lm, method, INPUTS, others) - log_probability(lm, None, INPUTS, others)
-        baseline = moved.mean().clamp(min=0)
-    reward = log_probability(lm, method, INPUTS, targets) - reference
+        moved = log_probability(lm, method, INPUTS, others, prompts)
+        baseline = (moved - log_probability(lm, None, INPUTS, others)).mean().clamp(min=0)
+    reward = log_probability(lm, method, INPUTS, targets, prompts) - reference
     wanted = torch.tensor([1.0, -1.0] * 4)
     return (1 - torch.sigmoid(beta * wanted * (reward - baseline))).mean()
 
@@ -128,7 +129,12 @@ def reward(completion_ids, **_):
     return [float(sum(ids) % 11) for ids in completion_ids]
 
 
-def grpo_loss(lm, method, seen, beta):
+def numbered(asked, answered, prompts):
+    """A batch in which every second input uses the second prompt of a table of two."""
+    return batch_of_ids(asked, answered, [INPUTS.index(row) % prompts for row in asked])
+
+
+def grpo_loss(lm, method, seen, beta, prompts=("default",)):
     """Shao et al. 2024, equations 3 and 4, with TRL's two changes: a mean over all tokens of the step (DAPO),
     and the ratio in front of the KL as well (DeepSeek-V3.2), which is 1 and has a gradient.
     """
@@ -143,7 +149,7 @@ def grpo_loss(lm, method, seen, beta):
     for prompt in asked:  # the rows are shuffled; a group is the answers to one prompt
         group = torch.tensor([other == prompt for other in asked])
         advantages[group] = (rewards[group] - rewards[group].mean()) / (rewards[group].std() + 1e-4)
-    batch = batch_of_ids(asked, answered)
+    batch = numbered(asked, answered, len(prompts))
 
     def of_tokens(injection):
         logits = lm.logits(batch, injection).float()
@@ -276,12 +282,13 @@ def test_a_reference_that_follows_is_refused(kind, given, tmp_path):
             )
 
 
-@pytest.mark.parametrize("kind", ["SFT", "DPO"])
+@pytest.mark.parametrize("kind", ["SFT", "DPO", "KTO"])
 def test_a_table_of_prompts_is_trained_by_a_column_of_names(kind, tmp_path):
     names, config = ("joke", "fact"), softprompt.PromptTuning(length=2, placement="before")
     model, twin = new_model(config, names), new_model(config, names)
     chosen, rejected = answers()
-    columns = {"completion": chosen} if kind == "SFT" else {"chosen": chosen, "rejected": rejected}
+    columns = {"chosen": chosen, "rejected": rejected} if kind == "DPO" else {"completion": chosen}
+    columns |= {"label": [True, False] * 4} if kind == "KTO" else {}
     trainer = getattr(trl, f"{kind}Trainer")(
         model,
         args=arguments(
@@ -303,23 +310,112 @@ def test_a_table_of_prompts_is_trained_by_a_column_of_names(kind, tmp_path):
     loss = {
         "SFT": lambda: mean_loss(lm, twin.soft_prompt, INPUTS, targets, numbers),
         "DPO": lambda: dpo_loss(lm, twin.soft_prompt, 0.3, numbers),
+        "KTO": lambda: kto_loss(lm, twin.soft_prompt, 0.3, numbers),
     }[kind]
     losses = trained_by_hand(twin, loss)
     assert logged(trainer) == pytest.approx(losses, abs=1e-5)
     same_vectors(model, twin)
 
 
-@pytest.mark.parametrize("kind", ["KTO", "GRPO"])
-def test_trainers_that_name_no_prompt_take_no_table(kind, tmp_path):
+def grpo(tmp_path, model, home=softprompt, *, prompts=("joke", "fact"), column="prompt_name", **settings):
+    rows = {"prompt": texts(INPUTS)} | ({column: [*prompts] * 4} if prompts else {})
+    usual = {"num_generations": 4, "max_completion_length": 5, "gradient_checkpointing": False}
+    return home.GRPOTrainer(
+        model,
+        reward_funcs=settings.pop("reward_funcs", reward),
+        args=arguments(tmp_path, trl.GRPOConfig, **usual | settings),
+        train_dataset=dataset(**rows),
+        processing_class=tiny_tokenizer(),
+        **({} if column == "prompt_name" else {"prompt_column": column}),
+    )
+
+
+def recording(trainer):
+    """What TRL computes each loss of, after it has shuffled and cut the rows."""
+    seen, compute = [], trainer._compute_loss
+    trainer._compute_loss = lambda model, inputs: seen.append(dict(inputs)) or compute(model, inputs)
+    return seen
+
+
+@pytest.mark.parametrize(
+    ("beta", "placement", "column"), [(0.5, "before", "voice"), (0.0, "after", "prompt_name")]
+)
+def test_grpo_trains_a_table_of_prompts(beta, placement, column, tmp_path):
+    names, config = ("joke", "fact"), softprompt.PromptTuning(length=2, placement=placement)
+    model, twin = new_model(config, names), new_model(config, names)
+    trainer = grpo(tmp_path, model, beta=beta, column=column)
+    seen = recording(trainer)
+    trainer.train()
+    lm, batches = base(), iter(seen)
+    losses = trained_by_hand(twin, lambda: grpo_loss(lm, twin.soft_prompt, next(batches), beta, names))
+    assert logged(trainer) == pytest.approx(losses, abs=1e-5)
+    same_vectors(model, twin)
+
+
+def ids_of(part, inputs):
+    pairs = zip(inputs[f"{part}_ids"], inputs[f"{part}_mask"], strict=True)
+    return [row[real.bool()].tolist() for row, real in pairs]
+
+
+def test_grpo_generates_and_scores_with_the_prompt_of_each_row(tmp_path):
+    """Rows are generated together, shuffled, cut into two steps, and each is used twice."""
+    names = ("joke", "fact")
+    model = new_model(softprompt.PrefixTuning(length=2), names)
+    with torch.no_grad():
+        for parameter in model.soft_prompt.parameters():
+            parameter += 0.5 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
+    twin = new_model(softprompt.PrefixTuning(length=2), names)
+    twin.soft_prompt.load_state_dict(model.soft_prompt.state_dict())
+    trainer = grpo(
+        tmp_path,
+        model,
+        reward_funcs=lambda completion_ids, **_: [float(i % 3) for i in range(len(completion_ids))],
+        per_device_train_batch_size=4,
+        steps_per_generation=2,
+        num_iterations=2,
+        top_k=1,
+        max_steps=4,
+    )
+    seen = recording(trainer)
+    trainer.train()
+    assert [len(inputs["prompt_ids"]) for inputs in seen] == [4] * 4
+    lm, used = base(), set()
+    for inputs in seen[:2]:
+        asked, answered = ids_of("prompt", inputs), ids_of("completion", inputs)
+        for row, answer in zip(asked, answered, strict=True):
+            name = names[INPUTS.index(row) % 2]
+            alone = twin.generate(torch.tensor([row]), prompts=[name], max_new_tokens=5, do_sample=False)
+            assert alone[0, len(row) :][: len(answer)].tolist() == answer
+            used.add(name)
+        batch = numbered(asked, answered, 2)
+        logits = lm.logits(batch, injection_for(lm, twin.soft_prompt, batch)).float().log_softmax(-1)
+        exact = logits.gather(2, batch.target_ids[:, :, None])[:, :, 0]
+        for row, old, real in zip(
+            exact, inputs["old_per_token_logps"], inputs["completion_mask"], strict=True
+        ):
+            count = int(real.sum())
+            assert (row[len(row) - count :] - old[real.bool()]).abs().max() < 1e-5
+    assert used == set(names)
+
+
+def test_what_says_no_prompt_of_a_row_is_refused(tmp_path):
     model = new_model(softprompt.PromptTuning(length=2, placement="before"), ("joke", "fact"))
-    with pytest.raises(SoftPromptError, match="takes no table of 2 prompts"):
-        if kind == "KTO":
-            of_kind(kind, tmp_path, model)
-        else:
-            args = arguments(tmp_path, trl.GRPOConfig, num_generations=4)
-            trl.GRPOTrainer(
-                model, reward, args, dataset(prompt=texts(INPUTS)), processing_class=tiny_tokenizer()
-            )
+    with pytest.raises(SoftPromptError, match="takes no table of 2 prompts") as error:
+        grpo(tmp_path, model, trl)
+    assert "softprompt.GRPOTrainer" in error.value.fix
+    with pytest.raises(SoftPromptError, match="a row has no column 'prompt_name'"):
+        grpo(tmp_path, model, prompts=()).train()
+    with pytest.raises(SoftPromptError, match="unknown prompt 'song'"):
+        grpo(tmp_path, model, prompts=("joke", "song")).train()
+    with pytest.raises(SoftPromptError, match="cannot name the prompts of rows"):
+        grpo(tmp_path, model, column="prompts")
+    trainer = grpo(tmp_path, model)
+    trainer.args.use_vllm = True
+    with pytest.raises(SoftPromptError, match="use_vllm=True takes no prompt"):
+        check_trainer(trainer, prompts=1)
+    trainer._row_prompts = torch.tensor([0, 1])
+    with pytest.raises(SoftPromptError, match="runs 3 rows, and has 2"):
+        trainer._generate_single_turn([[5], [6], [7]], None, {}, 4)
 
 
 def test_a_column_that_is_dropped_is_an_error():

@@ -20,7 +20,7 @@ from ..lm.attention import not_compiled
 from ..lm.causal import CausalLM
 from ..lm.equal_lengths import NOT_KEPT
 from ..lm.gradient_checkpointing import recomputed
-from . import kinds
+from . import kinds, row_prompts
 from .holder import MODULE, Holder, alone, holder_of, is_alone
 from .rows import Rows, rows_of
 from .trl_calls import reads_reference
@@ -130,6 +130,7 @@ def prompt_index(holder: Holder, prompts: Any, rows: int, device: torch.device) 
     Raises SoftPromptError for a prompt that is not in the table.
     """
     names = holder.prompts
+    prompts = row_prompts.of_next(rows) if prompts is None else prompts
     if prompts is None and len(names) > 1:
         raise SoftPromptError(
             "the batch does not say which prompt each row uses",

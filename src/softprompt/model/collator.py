@@ -6,10 +6,27 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any, final
 
 import torch
+from torch import Tensor
 
 from ..errors import SoftPromptError
 from .call import prompt_index
 from .holder import NAME, holder_of
+
+COLUMN = "prompts"  # of rows: the name or the number of the prompt of each
+
+
+def numbers_of(model: Any, rows: Sequence[Mapping[str, Any]], column: str) -> Tensor:
+    """Return the number of each row's prompt, [rows], from a column of names or numbers.
+
+    Raises SoftPromptError for a row without the column, and for a prompt that the model does not have.
+    """
+    if missing := [row for row in rows if row.get(column) is None]:
+        raise SoftPromptError(
+            f"a row has no column '{column}'",
+            why=f"its columns are {', '.join(missing[0])}",
+            fix="give each row the column, and the trainer remove_unused_columns=False",
+        )
+    return prompt_index(holder_of(model), [row[column] for row in rows], len(rows), torch.device("cpu"))
 
 
 @final
@@ -22,7 +39,7 @@ class PromptCollator:
     """
 
     def __init__(
-        self, collator: Callable[[list[dict[str, Any]]], Any], model: Any, column: str = "prompts"
+        self, collator: Callable[[list[dict[str, Any]]], Any], model: Any, column: str = COLUMN
     ) -> None:
         if NAME not in vars(model):
             raise SoftPromptError(
@@ -37,14 +54,7 @@ class PromptCollator:
 
         Raises SoftPromptError for a row without the column, and for a prompt that the model does not have.
         """
-        if missing := [row for row in rows if row.get(self.column) is None]:
-            raise SoftPromptError(
-                f"a row has no column '{self.column}'",
-                why=f"its columns are {', '.join(missing[0])}",
-                fix="give each row the column, and the trainer remove_unused_columns=False",
-            )
-        device = torch.device("cpu")
-        index = prompt_index(holder_of(self.model), [row[self.column] for row in rows], len(rows), device)
+        index = numbers_of(self.model, rows, self.column)
         batch = self.collator([{k: v for k, v in row.items() if k != self.column} for row in rows])
         times, rest = divmod(len(batch["input_ids"]), len(rows))
         if rest:
@@ -53,5 +63,5 @@ class PromptCollator:
                 why="so it is not known which prompt each of them uses",
                 fix="use a collator that makes the same number of rows of each (in TRL: no padding_free)",
             )
-        batch["prompts"] = index.repeat(times)
+        batch[COLUMN] = index.repeat(times)
         return batch

@@ -24,7 +24,7 @@ LOADS_REFERENCE = "create_model_from_path"
 #: TRL's modules whose trainers load a reference.
 TRAINERS = tuple(f"trl.trainer.{kind}_trainer" for kind in ("dpo", "kto", "grpo"))
 #: Trainers that pass all columns of a batch to the model, so that `prompts` reaches it.
-TAKE_TABLES = ("SFTTrainer", "DPOTrainer", "RewardTrainer")
+TAKE_TABLES = ("SFTTrainer", "DPOTrainer", "KTOTrainer", "RewardTrainer")
 
 
 def reads_reference() -> bool:
@@ -75,11 +75,21 @@ def check_trainer(trainer: Any, prompts: int) -> None:
             why="continuous batching of transformers has an attention of its own, which vectors do not reach",
             fix="use use_transformers_paged=False",
         )
-    if prompts > 1 and name not in TAKE_TABLES and hasattr(trainer, "ref_model"):
+    if getattr(settings, "use_vllm", False):
+        raise SoftPromptError(
+            "use_vllm=True takes no prompt",
+            why="vLLM generates with a model of its own, which vectors do not reach",
+            fix="use use_vllm=False",
+        )
+    takes_tables = name in TAKE_TABLES or getattr(trainer, "takes_tables", False)
+    if prompts > 1 and not takes_tables and hasattr(trainer, "ref_model"):
+        ours = name == "GRPOTrainer"
         raise SoftPromptError(
             f"TRL's {name} takes no table of {prompts} prompts",
             why="it passes no column of the rows to the model that says which prompt a row uses",
-            fix='attach one prompt (prompts=["joke"]) and train each alone',
+            fix="use softprompt.GRPOTrainer, which reads it from the rows' column `prompt_name`"
+            if ours
+            else 'attach one prompt (prompts=["joke"]) and train each alone',
         )
 
 

@@ -8,11 +8,16 @@ as for `beta=0`, which needs no reference, and gets one that shares every weight
 
 from __future__ import annotations
 
+import contextlib
 import copy
+from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from ..errors import SoftPromptError
+from .collator import COLUMN, numbers_of
+from .holder import holder_of
 from .prompt_model import SoftPromptModel
+from .row_prompts import in_order
 from .trl_calls import nothing_to_copy
 
 try:
@@ -31,18 +36,38 @@ else:
     except AttributeError:  # where TRL calls it experimental
         from trl.experimental.kto import KTOTrainer as KTO
 
+#: Arguments of reward functions that are no columns of the rows.
+TAKEN = ("prompt", "prompts", "completion", "completions", "completion_ids")
+
 
 class GRPOTrainer(GRPO):
     """Trains the prompt of an attached model as `trl.GRPOTrainer` does, with the same arguments.
 
     With `beta` above zero the reference is `model.reference()`: no second copy of the base is in memory.
-    Raises SoftPromptError for a reference that follows the policy (`sync_ref_model`), and for DeepSpeed and
-    FSDP, which take a model's weights apart.
+    Where the model has a table of prompts, the rows have a column (`prompt_column`)
+    with the name or number of each row's prompt; answers are generated and trained with it. Raises
+    SoftPromptError for a reference that follows the policy (`sync_ref_model`), for DeepSpeed and FSDP, which
+    take a model's weights apart, and for a row without its prompt.
     """
 
+    takes_tables = True
+
     def __init__(
-        self, model: Any, reward_funcs: Any = None, args: Any = None, *others: Any, **more: Any
+        self,
+        model: Any,
+        reward_funcs: Any = None,
+        args: Any = None,
+        *others: Any,
+        prompt_column: str = "prompt_name",
+        **more: Any,
     ) -> None:
+        if prompt_column in TAKEN:
+            raise SoftPromptError(
+                f"prompt_column={prompt_column!r} cannot name the prompts of rows",
+                why="TRL passes columns to reward functions by name, and has an argument of this name",
+                fix='rename the column: prompt_column="prompt_name"',
+            )
+        self.prompt_column, self._row_prompts = prompt_column, None
         if args is None or not args.beta or not isinstance(model, SoftPromptModel):
             super().__init__(model, reward_funcs, args, *others, **more)
             return
@@ -53,6 +78,39 @@ class GRPOTrainer(GRPO):
         super().__init__(model, reward_funcs, without, *others, **more)
         without.beta = self.beta = args.beta
         self.ref_model = model.reference()
+
+    def _generate_and_score_completions(self, inputs: Any) -> Any:
+        """Generate with each row's prompt, and keep its number beside what TRL shuffles and cuts."""
+        model = self.accelerator.unwrap_model(self.model)
+        if not isinstance(model, SoftPromptModel) or len(holder_of(model).prompts) < 2:
+            return super()._generate_and_score_completions(inputs)
+        numbers = numbers_of(model, inputs, self.prompt_column).to(self.accelerator.device)
+        with self._rows_of(numbers):
+            output = super()._generate_and_score_completions(inputs)
+        return {**output, COLUMN: numbers}
+
+    def _compute_loss(self, model: Any, inputs: Any) -> Any:
+        with self._rows_of(inputs.get(COLUMN)):
+            return super()._compute_loss(model, {k: v for k, v in inputs.items() if k != COLUMN})
+
+    def _generate_single_turn(self, prompt_ids: Any, *others: Any, **more: Any) -> Any:
+        with in_order(self._row_prompts, len(prompt_ids)):
+            return super()._generate_single_turn(prompt_ids, *others, **more)
+
+    def _get_per_token_logps_and_entropies(
+        self, model: Any, input_ids: Any, *others: Any, **more: Any
+    ) -> Any:
+        with in_order(self._row_prompts, len(input_ids)):
+            return super()._get_per_token_logps_and_entropies(model, input_ids, *others, **more)
+
+    @contextlib.contextmanager
+    def _rows_of(self, numbers: Any) -> Iterator[None]:
+        """Inside, TRL runs rows that use these prompts, [rows]."""
+        self._row_prompts = numbers
+        try:
+            yield
+        finally:
+            self._row_prompts = None
 
 
 class _WithReference:
