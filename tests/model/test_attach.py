@@ -601,3 +601,26 @@ def test_a_module_of_ones_own_is_trained_and_saved(monkeypatch, tmp_path, close)
     again = SoftPromptModel.from_pretrained(tiny_model("llama"), tmp_path, tiny_tokenizer())
     close(again(**call).loss, loss, 1e-6)
     assert again.soft_prompt is not mine and isinstance(again.soft_prompt, Mine)
+
+
+@pytest.mark.parametrize(
+    ("method", "fix"),
+    [
+        (softprompt.PrefixTuning, r"write PrefixTuning\(…\)"),
+        (3, "give a name"),
+        ({"name": "none"}, "give a name"),
+    ],
+)
+def test_what_is_no_method_is_refused(method, fix, tmp_path):
+    base = tiny_model("llama")
+    before = set(vars(base))
+    lm = softprompt.load(tiny_model("llama"), tiny_tokenizer())
+    rows = [{"input": "a", "target": "b"}, {"input": "c", "target": "d"}]
+    for call in (
+        lambda: softprompt.attach(base, tiny_tokenizer(), method),
+        lambda: softprompt.tune(lm, method, rows, output=tmp_path / "out", steps=1),
+    ):
+        with pytest.raises(SoftPromptError, match="is no method") as error:
+            call()
+        assert re.search(fix, error.value.fix)
+    assert set(vars(base)) == before and not list(tmp_path.iterdir())

@@ -128,6 +128,8 @@ def failed(name: str, error: BaseException, revision: str | None = None) -> Soft
         fix = f"pip install {missing}"
     elif package := package_named(text):
         why, fix = first, f"pip install {package}"
+    elif "device_map" in low:
+        fix = 'give device_map="auto", or {"": "cpu"}, or none'
     elif "gated" in low or "401" in text or "403" in text:
         why = "the hub gives it to those only who were let in, and the token of this call is not one of them"
         fix = "ask for access on its page, and log in: hf auth login (or set HF_TOKEN, or give token=…)"

@@ -53,15 +53,32 @@ METHODS: Registry[Method] = Registry(
 )
 
 
-def find(name: str) -> Method:
+def find(name: Any) -> Method:
     """Return the method of that name.
 
-    Raises SoftPromptError for an unknown one, with the nearest name, and for one whose package is broken.
+    Raises SoftPromptError for an unknown one, with the nearest name, for one whose package is broken, and for
+    what is no name.
     """
+    if not isinstance(name, str):
+        raise _no_method(name)
     if name not in METHODS:
         error = unknown("method", name, METHODS)
         raise SoftPromptError(error.what, error.why, "install the package that has it, if it is not misspelt")
     return METHODS[name]
+
+
+def _no_method(given: Any) -> SoftPromptError:
+    """Return the error for what is neither a method's name, nor its options, nor a module."""
+    is_class = isinstance(given, type)
+    return SoftPromptError(
+        f"method={given.__name__ if is_class else repr(given)} is no method",
+        why="it is a class, not an object with options"
+        if is_class
+        else f"it is of the type {type(given).__name__}",
+        fix=f"write {given.__name__}(…) with its options"
+        if is_class and issubclass(given, MethodOptions)
+        else 'give a name ("prefix-tuning"), options (softprompt.PrefixTuning(length=8)), or a module',
+    )
 
 
 def register(name: str, target: Any) -> None:
@@ -80,7 +97,7 @@ def name_of(module: type[SoftPrompt]) -> str | None:
     return next((name for name, method in METHODS.items() if method.makes() is module), None)
 
 
-def options(name: str, **chosen: Any) -> MethodOptions:
+def options(name: Any, **chosen: Any) -> MethodOptions:
     """Return a method with options, as `softprompt.PrefixTuning(length=32)` is: for any name.
 
     Raises SoftPromptError for an unknown name or option, and for a wrong value.

@@ -147,7 +147,8 @@ def prompt_index(holder: Holder, prompts: Any, rows: int, device: torch.device) 
         )
     for each in chosen:
         if each not in names if isinstance(each, str) else not 0 <= each < len(names):
-            raise unknown("prompt", str(each), names)
+            fix = f"names, or numbers from 0 to {len(names) - 1}: prompts={list(names[:3])!r}"
+            raise unknown("prompt", str(each), names, fix)
     return torch.tensor(
         [names.index(each) if isinstance(each, str) else each for each in chosen], device=device
     )

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from .. import methods
 from .._system.notes import note
 from ..config.load import Recipe, recipe_from_dict
 from ..errors import SoftPromptError
@@ -64,7 +65,11 @@ def method_given(method: str | MethodOptions | SoftPrompt) -> tuple[str | Method
 
 
 def method_section(method: str | MethodOptions) -> dict[str, Any]:
-    return {"name": method} if isinstance(method, str) else method.to_recipe()
+    if isinstance(method, MethodOptions):
+        return method.to_recipe()
+    if not isinstance(method, str):
+        methods.find(method)  # the error
+    return {"name": method}
 
 
 def recipe_of(
