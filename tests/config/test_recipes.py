@@ -22,13 +22,14 @@ def test_there_are_some_of_every_kind():
         "data_to_text",
         "demonstrations",
         "document",
+        "embedding",
         "multiple_choice",
         "sentiment",
         "system_prompt",
     ]
     assert [path.stem for path in RECIPES] == names
     kinds = {load_recipe(path).task.kind for path in RECIPES}
-    assert kinds == {"classification", "generation", "choice"}
+    assert kinds == {"classification", "generation", "choice", "embedding"}
 
 
 @pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)

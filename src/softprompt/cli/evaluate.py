@@ -180,6 +180,8 @@ def _write(path: Path, tuned: Tuned, examples: list[Example], evaluation: Evalua
         if record.rewards is not None:
             answers = {"chosen": example.rendered.target, "rejected": example.rendered.rejected}
             entry |= {**answers, "rewards": record.rewards}
+        if record.ranks is not None:
+            entry["ranks"] = record.ranks
         if record.scores is not None:
             names = tuned.encoder.labels or example.rendered.choices or ()
             entry["scores"] = dict(zip(names, record.scores, strict=True))

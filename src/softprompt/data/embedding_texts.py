@@ -1,4 +1,4 @@
-"""The texts of an embedding row: a query, the document that fits it, and documents that do not.
+"""An embedding row has a query, the document that fits it, and perhaps documents that do not.
 
 All of them are inputs of the model, each read alone. Documents are written by the target's template; a text
 that is too long loses its end, since a title or a question comes first.

@@ -73,7 +73,7 @@ def _ends(encoder: Encoder, examples: Sequence[Example]) -> Iterator[Remark]:
 
 def _not_back(encoder: Encoder, examples: Sequence[Example]) -> Iterator[Remark]:
     """Find targets that a model cannot write as they are: no sequence of tokens gives their text."""
-    if encoder.model.answers == "head" or encoder.kind in ("regression", "token-classification"):
+    if encoder.model.answers in ("head", "pooled") or encoder.kind in ("regression", "token-classification"):
         return
     lost: dict[str, tuple[str, str]] = {}
     outer: list[str] = []

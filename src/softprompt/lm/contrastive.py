@@ -45,11 +45,11 @@ def comparisons(batch: Batch) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     row_of_query = (batch.sides == 0).long().cumsum(0) - 1  # [B] number of the query that a row belongs to
     queries, documents = (batch.sides == 0).nonzero()[:, 0], (batch.sides > 0).nonzero()[:, 0]
     owner, is_positive = row_of_query[documents], batch.sides[documents] == 1
-    own = torch.arange(len(queries), device=owner.device)[:, None] == owner
-    positive = (own & is_positive).long().argmax(1)
-    asked, answers = texts[queries], texts[documents]
-    known = (asked[owner] == asked[:, None]) & is_positive  # [Q, D] positives of the same query
-    same = answers == asked[:, None]
+    owned = torch.arange(len(queries), device=owner.device)[:, None] == owner
+    positive = (owned & is_positive).long().argmax(1)
+    query_texts, answers = texts[queries], texts[documents]
+    known = (query_texts[owner] == query_texts[:, None]) & is_positive  # [Q, D] positives of the same query
+    same = answers == query_texts[:, None]
     alike = (answers[:, None] == answers).float()  # [D, D]
     same |= known.float() @ alike > 0
     prompts = batch.prompt_ids[documents]

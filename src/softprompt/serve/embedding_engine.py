@@ -40,7 +40,7 @@ AT_ONCE = 4096  # texts that a turn takes at most
 
 @dataclass
 class _Texts:
-    """The texts of one request, and the future of their vectors."""
+    """One request has these texts, and the future of their vectors."""
 
     loaded: Loaded | None  # None: under no prompt
     examples: Sequence[Example]

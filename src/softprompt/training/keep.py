@@ -71,7 +71,7 @@ def general_text_of(recipe: Recipe, lm: LanguageModel, prompts: Sequence[str]) -
         raise SoftPromptError(
             "train.keep needs a model that predicts text",
             why="it compares distributions of the next token; this model "
-            + ("answers by a head" if lm.answers == "head" else "fills in masks"),
+            + {"head": "answers by a head", "pooled": "gives vectors"}.get(lm.answers, "fills in masks"),
             fix="train.keep=0",
         )
     if recipe.train.keep_text is not None:

@@ -117,8 +117,8 @@ def _tokens(tokens: tuple[str, ...]) -> Piece | None:
 
 
 def _target(prepared: Prepared, example: Example) -> tuple[str, ...]:
-    """Return the target as text: its tokens, or the labels of a head's outputs."""
-    if prepared.lm.answers == "head":
+    """Return the target as text: its tokens, the labels of a head's outputs, or a query's document."""
+    if prepared.lm.answers in ("head", "pooled"):
         return example.rendered.tags or (example.rendered.target,)
     return _texts(prepared, example.target_ids)
 

@@ -35,7 +35,7 @@ class EmbeddingRequest(Body):
 
 
 class Embedding(BaseModel):
-    """The vector of one text: numbers, or base64 of little-endian float32."""
+    """The vector of one text is written as numbers, or as base64 of little-endian float32."""
 
     object: Literal["embedding"] = "embedding"
     index: int

@@ -18,6 +18,12 @@ KINDS = ("PROMPT_TUNING", "PREFIX_TUNING")  # tested under a head
 
 def check(artifact: Any, lm: LanguageModel) -> None:
     """Raise SoftPromptError where PEFT gives the answers of such a model otherwise, whatever the prompt."""
+    if lm.answers == "pooled":
+        raise SoftPromptError(
+            f"{artifact} cannot be written for PEFT",
+            why="PEFT does not pool vectors of texts, and its prompts are pooled with the text",
+            fix="use it with softprompt, or in sentence-transformers: softprompt.SentenceModule",
+        )
     if lm.answers == "next" or (lm.head is not None and lm.spec.kind == "decoder"):
         return
     where = "at masks" if lm.head is None else "off a head"
