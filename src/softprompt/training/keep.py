@@ -1,8 +1,9 @@
 """`train.keep` keeps the model with vectors near the plain model on general text.
 
-A step reads rows of general text beside its own rows: as many as make the share of the tokens that it reads,
-inputs and targets, and at least one. Their teacher is the plain model without vectors, and their loss is the
-divergence of `lm.divergence`. Every target token counts the same, but general text never more than the rows:
+A step reads rows of general text beside its own rows. Over many steps they are the share of all tokens that
+are read, inputs and targets; a step of few tokens may have none. Their teacher is the plain model without
+vectors, and their loss is the divergence of `lm.divergence`. Every target token counts the same, but general
+text never more than the rows:
 
     loss = (1 - w) · mean over the rows' losses + w · mean over the target tokens of general text
     w = min(1/2, target tokens of general text / all target tokens)
@@ -45,12 +46,16 @@ class GeneralText:
     fingerprint: str  # hash of the texts
 
     def rows(self, step: int, examples: Sequence[Example]) -> list[int]:
-        """Return the numbers of the rows that go with a step's `examples`, by (seed, step) alone."""
+        """Return the numbers of the rows that go with a step's `examples`, by (seed, step) alone.
+
+        Where the share is no whole number of rows, the number is rounded up as often as makes the share right
+        over many steps.
+        """
         length = _tokens(self.examples) / len(self.examples)
-        count = max(1, round(_tokens(examples) * self.share / (1 - self.share) / length))
+        wanted = _tokens(examples) * self.share / (1 - self.share) / length
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + step)
         order = torch.randperm(len(self.examples), generator=generator)
-        return order[:count].tolist()
+        return order[: int(wanted + torch.rand((), generator=generator).item())].tolist()
 
 
 def _tokens(examples: Sequence[Example]) -> int:
