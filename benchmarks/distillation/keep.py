@@ -9,7 +9,7 @@ from .requests import requests_for
 from .system import names, words
 
 TEXTS = ("pirate", "json_only", "teacher", "support")
-SHARES = (0.0, 0.05)  # of general text among the training tokens
+SHARES = (0.0, 0.02, 0.05)  # of general text among the training tokens
 
 
 def measure(bench: Bench) -> list[Result]:

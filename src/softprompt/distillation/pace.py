@@ -164,12 +164,8 @@ def _training(
 
 
 def _with_general_text(recipe: Recipe, price: estimate.Price) -> float:
-    """Return the seconds of a step that has rows of general text too, as `train.keep` says."""
-    share = recipe.train.kept_share
-    if not share:
-        return price.step_seconds
-    general = max(1, round(price.batch_tokens * share / (1 - share) / CHUNK))
-    return price.step_seconds * (1 + general * CHUNK / price.batch_tokens)
+    """Return the seconds of a step and of its share of general text, as `train.keep` says."""
+    return price.step_seconds / (1 - recipe.train.kept_share)
 
 
 def _start(recipe: Recipe, read: float, score: float, rows: float) -> float:

@@ -108,7 +108,7 @@ class TrainConfig(Section):
         return (KEEP if self.keep_text is not None else 0.0) if self.keep is None else self.keep
 
 
-KEEP = 0.05  # the default share of general text, where there is any
+KEEP = 0.02  # the default share of general text, where there is any
 CACHE_PLACE = ("cache_folder", "cache_disk_mb")
 ADDED = ("keep", "keep_text", "average")  # later than the others: written only where they are set
 WHERE = ("devices", "shard")  # which devices compute; the numbers agree to rounding
