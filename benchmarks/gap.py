@@ -171,27 +171,29 @@ def _cell(value: Any) -> str:
 
 def parser() -> argparse.ArgumentParser:
     """Return the command's options."""
-    made = argparse.ArgumentParser(
+    options = argparse.ArgumentParser(
         prog="python -m benchmarks.gap",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    made.add_argument("--data", type=Path, help="folder of the sets")
-    made.add_argument("--out", type=Path, default=Path("runs/gap"))
-    made.add_argument("--only", nargs="+", choices=list(WRITTEN), default=list(WRITTEN), metavar="SET")
-    made.add_argument("--variant", nargs="*", choices=list(VARIANTS), default=list(VARIANTS), metavar="NAME")
-    made.add_argument("--place", nargs="+", choices=("after", "before"), default=["after", "before"])
-    made.add_argument("--model", default="smollm2", help="alias or folder of the base model")
-    made.add_argument("--budget", default="10m", help="training time of each method, such as 10m")
+    options.add_argument("--data", type=Path, help="folder of the sets")
+    options.add_argument("--out", type=Path, default=Path("runs/gap"))
+    options.add_argument("--only", nargs="+", choices=list(WRITTEN), default=list(WRITTEN), metavar="SET")
+    options.add_argument(
+        "--variant", nargs="*", choices=list(VARIANTS), default=list(VARIANTS), metavar="NAME"
+    )
+    options.add_argument("--place", nargs="+", choices=("after", "before"), default=["after", "before"])
+    options.add_argument("--model", default="smollm2", help="alias or folder of the base model")
+    options.add_argument("--budget", default="10m", help="training time of each method, such as 10m")
     for option, value in (("rows", 300), ("dev", 50), ("measured", 50), ("seeds", 3), ("batch", 4),
                           ("text-rows", 24)):  # fmt: skip
-        made.add_argument(f"--{option}", type=int, default=value, metavar="N", help=f"({value})")
-    made.add_argument("--test", action="store_true", help="measure on the test rows: look at them once")
-    made.add_argument("--workers", type=int)
-    made.add_argument("--threads", type=int, help="of each worker; by default cores / workers")
-    made.add_argument("--json", action="store_true", help="one JSON object")
-    made.add_argument("--short", action="store_true", help="everything once, on a tiny model")
-    return made
+        options.add_argument(f"--{option}", type=int, default=value, metavar="N", help=f"({value})")
+    options.add_argument("--test", action="store_true", help="measure on the test rows: look at them once")
+    options.add_argument("--workers", type=int)
+    options.add_argument("--threads", type=int, help="of each worker; by default cores / workers")
+    options.add_argument("--json", action="store_true", help="one JSON object")
+    options.add_argument("--short", action="store_true", help="everything once, on a tiny model")
+    return options
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -228,9 +230,9 @@ def shorten(args: argparse.Namespace, folder: Path) -> None:
         texts = [" ".join(draw.choices(tiny.WORDS, k=4)) for _ in range(12)]
         place = args.data / args.only[0] / f"{split}.jsonl"
         place.parent.mkdir(parents=True, exist_ok=True)
-        made = [{"input": text, "target": text, "references": [text], "seen": i % 2 == 0}
+        lines = [{"input": text, "target": text, "references": [text], "seen": i % 2 == 0}
                 for i, text in enumerate(texts)]  # fmt: skip
-        place.write_text("".join(json.dumps(row) + "\n" for row in made), encoding="utf-8")
+        place.write_text("".join(json.dumps(row) + "\n" for row in lines), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ CONTENTS: dict[Content, str] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class CacheItem:
     """An entry is a folder of the cache; its name is its path below the root."""
 
     name: str
@@ -42,20 +42,20 @@ class Entry:
     in_use: str | None  # who uses it; None: nobody that this user can see
 
 
-def entries(root: Path | None = None) -> list[Entry]:
+def entries(root: Path | None = None) -> list[CacheItem]:
     """List the cache's entries, the largest first. A missing folder has none."""
     root = cache_root() if root is None else root
     mapped = _mapped(root)
     return sorted((_entry(root, path, mapped) for path in _folders(root)), key=lambda entry: -entry.bytes)
 
 
-def chosen(names: list[str], listed: list[Entry]) -> list[Entry]:
+def chosen(names: list[str], listed: list[CacheItem]) -> list[CacheItem]:
     """Return the entries of these names; `kv` names all of its own, and no name means every entry.
 
     Raises SoftPromptError for a name that is not among them.
     """
     known = {entry.name: entry for entry in listed}
-    result: dict[str, Entry] = {} if names else known
+    result: dict[str, CacheItem] = {} if names else known
     for name in names:
         name = name.rstrip("/")
         if name == KV:
@@ -67,7 +67,7 @@ def chosen(names: list[str], listed: list[Entry]) -> list[Entry]:
     return list(result.values())
 
 
-def clear(entry: Entry) -> int:
+def clear(entry: CacheItem) -> int:
     """Remove an entry and return the bytes of its files. Raises SoftPromptError where a run uses it.
 
     Nothing is removed then. Links inside are removed as links.
@@ -104,7 +104,7 @@ def _folders(root: Path) -> Iterator[Path]:
                     yield Path(item.path)
 
 
-def _entry(root: Path, path: Path, mapped: dict[Path, str]) -> Entry:
+def _entry(root: Path, path: Path, mapped: dict[Path, str]) -> CacheItem:
     size, count, used = 0, 0, 0.0
     for folder, _, names in os.walk(path):  # does not follow links
         for name in names:
@@ -114,7 +114,7 @@ def _entry(root: Path, path: Path, mapped: dict[Path, str]) -> Entry:
                     size, count, used = size + state.st_size, count + 1, max(used, state.st_mtime)
     content: Content = "inputs" if path.parent == root / KV else "model"
     name = path.relative_to(root).as_posix()
-    return Entry(name, path, content, size, count, used or path.stat().st_mtime, _users(path, mapped))
+    return CacheItem(name, path, content, size, count, used or path.stat().st_mtime, _users(path, mapped))
 
 
 def _users(path: Path, mapped: dict[Path, str]) -> str | None:

@@ -16,7 +16,7 @@ from ..errors import SoftPromptError
 from .output import Json, Reply, log, size, table
 
 if TYPE_CHECKING:
-    from ..cache.inventory import Entry
+    from ..cache.inventory import CacheItem
 
 
 class Action(str, Enum):
@@ -137,7 +137,7 @@ def _list() -> Reply:
     return Reply(data, f"{table(rows, right=[1, 2])}\n\n{total}")
 
 
-def _record(entry: Entry) -> dict[str, Any]:
+def _record(entry: CacheItem) -> dict[str, Any]:
     return {**asdict(entry), "path": str(entry.path)}
 
 
@@ -171,7 +171,7 @@ def _clear(names: list[str], yes: bool, json: bool) -> Reply:
     return Reply({"cleared": cleared, "kept": kept, "bytes": freed}, text, code=1 if kept else 0)
 
 
-def _confirm(wanted: list[Entry], json: bool) -> None:
+def _confirm(wanted: list[CacheItem], json: bool) -> None:
     """Ask; raise SoftPromptError where nobody can answer, or where the answer is no."""
     total = size(sum(entry.bytes for entry in wanted))
     if json or not sys.stdin.isatty():
