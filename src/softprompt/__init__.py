@@ -11,6 +11,7 @@ from .errors import SoftPromptError
 if TYPE_CHECKING:
     from .api import average, compare_methods, concatenate, distill, scale, search, tune
     from .artifacts.hub.upload import push
+    from .harness.sentence_module import SentenceModule as SentenceModule
     from .lm.heads import Head
     from .lm.loading import load
     from .methods.typed_options import (
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from .model.trl_trainers import DPOTrainer as DPOTrainer
     from .model.trl_trainers import GRPOTrainer as GRPOTrainer
     from .model.trl_trainers import KTOTrainer as KTOTrainer
-    from .sentence_module import SentenceModule as SentenceModule
     from .tuned import Tuned, open_prompt
 
 __version__ = VERSION
@@ -68,7 +68,7 @@ _HOMES = {
     **dict.fromkeys(("PromptCollator", "SoftPromptModel", "attach"), "model"),
     # not in __all__: they need TRL, and `import *` would too
     **dict.fromkeys(("DPOTrainer", "GRPOTrainer", "KTOTrainer"), "model.trl_trainers"),
-    "SentenceModule": "sentence_module",  # likewise: it needs sentence-transformers
+    "SentenceModule": "harness.sentence_module",  # likewise: it needs sentence-transformers
     **dict.fromkeys(
         ("GeneratedPrefix", "GeneratedPrompt", "LlamaAdapter", "MultitaskPromptTuning"),
         "methods.typed_options",

@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
 
-from .data.collate import collate
-from .errors import SoftPromptError
-from .evaluation.encoding import encoded
-from .lm.apply import injection_for
-from .lm.contrastive import unit
-from .tuned import check_vectors
+from ..data.collate import collate
+from ..errors import SoftPromptError
+from ..evaluation.encoding import encoded
+from ..lm.apply import injection_for
+from ..lm.contrastive import unit
+from ..tuned import check_vectors
 
 if TYPE_CHECKING:
-    from .tuned import Tuned
+    from ..tuned import Tuned
 
 try:
     from sentence_transformers.models import InputModule  # pyright: ignore[reportMissingImports]
