@@ -22,7 +22,7 @@ def encoded() -> Callable[..., list[Any]]:
         for index, length in enumerate(lengths):
             ids = tuple((start + index + k) % 97 for k in range(length))
             about = {"target_ids": (1, 2), "places": (), "value": None, "prompt": index % 2}
-            about |= {"answers": ((1, 2),), "answer_tokens": 2, "teacher": None}
+            about |= {"answers": ((1, 2),), "answer_tokens": 2, "teacher": None, "side": None}
             rows.append(SimpleNamespace(input_ids=ids, rendered=SimpleNamespace(input=""), **about))
         return rows
 

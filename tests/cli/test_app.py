@@ -21,6 +21,7 @@ COMMANDS = (
         "eval",
         "distill",
         "generate",
+        "embed",
         "inspect",
         "compose",
         "report",
@@ -75,7 +76,7 @@ def test_no_color_leaves_out_escape_codes(run, monkeypatch):
 def test_completion_of_a_shell(run, monkeypatch, shell):
     """The script that the shell reads, and what the command answers to a shell that asks."""
     shown = run("--show-completion", shell)
-    assert shown.code == 0 and "_SOFTPROMPT_COMPLETE" in shown.out
+    assert shown.code == 0 and "_SOFTPROMPT_COMPLETE" in shown.out and f"complete_{shell}" in shown.out
     for name, value in {
         "_SOFTPROMPT_COMPLETE": f"complete_{shell}",
         "_TYPER_COMPLETE_ARGS": "softprompt comp",

@@ -49,12 +49,14 @@ from . import (
     serve,
     tune,
 )
+from .completion import Shell, install_script, print_script
 from .output import Reply, log, show, show_error
 from .verbosity import with_verbose
 
 NOT_UTF8 = "write it in UTF-8, or put it into a file of UTF-8"
 app = typer.Typer(
     no_args_is_help=True,
+    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
@@ -72,6 +74,14 @@ def root(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
+    install_completion: Annotated[
+        Shell | None,
+        typer.Option(callback=install_script, is_eager=True, help="Let a shell complete commands."),
+    ] = None,
+    show_completion: Annotated[
+        Shell | None,
+        typer.Option(callback=print_script, is_eager=True, help="Print the script of a shell that does so."),
+    ] = None,
 ) -> None:
     """Tune a prompt or a prefix for a frozen language model.
 

@@ -55,7 +55,7 @@ def embed(
     device_map: DeviceMap = None,
     json: Json = False,
 ) -> Reply:
-    """Write the vectors of a text, or of a file of texts, under a prompt that was tuned for embeddings.
+    """Write the vectors of a text, or of a file of texts.
 
     Vectors have the length 1, so that a product of two is their cosine. Without --output they are printed,
     a JSON object a line.
