@@ -352,6 +352,24 @@ def test_grpo_trains_a_table_of_prompts(beta, placement, column, tmp_path):
     same_vectors(model, twin)
 
 
+def test_grpo_accumulates_the_gradients_of_a_table(tmp_path):
+    """Two halves of a step's rows, shuffled, are as the whole step."""
+    names, config = ("joke", "fact"), softprompt.PromptTuning(length=2, placement="before")
+    model, twin = new_model(config, names), new_model(config, names)
+    trainer = grpo(tmp_path, model, beta=0.5, per_device_train_batch_size=4, gradient_accumulation_steps=2)
+    seen = recording(trainer)
+    trainer.train()
+    assert [len(inputs["prompt_ids"]) for inputs in seen] == [4] * 2 * STEPS
+    wholes = (
+        {key: torch.cat([half[key] for half in pair]) for key in pair[0] if key.endswith(("_ids", "_mask"))}
+        for pair in zip(seen[::2], seen[1::2], strict=True)
+    )
+    lm = base()
+    losses = trained_by_hand(twin, lambda: grpo_loss(lm, twin.soft_prompt, next(wholes), 0.5, names))
+    assert logged(trainer) == pytest.approx(losses, abs=1e-5)
+    same_vectors(model, twin)
+
+
 def ids_of(part, inputs):
     pairs = zip(inputs[f"{part}_ids"], inputs[f"{part}_mask"], strict=True)
     return [row[real.bool()].tolist() for row, real in pairs]
