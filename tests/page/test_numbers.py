@@ -14,7 +14,8 @@ from softprompt.page import numbers, scales
 
 
 def test_every_metric_has_a_way_to_be_written():
-    neither = {"perplexity", "mse", "pearson", "kl", "reward_margin", "chosen_reward", "rejected_reward"}
+    neither = {"perplexity", "mse", "pearson", "spearman", "kl"}
+    neither |= {"reward_margin", "chosen_reward", "rejected_reward"}
     assert numbers.SHARES | numbers.POINTS | neither == set(METRICS)
 
 

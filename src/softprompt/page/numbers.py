@@ -20,9 +20,13 @@ _LABELS = {
     "bleu": "BLEU",
     "mse": "mean squared error",
     "pearson": "Pearson's r",
+    "spearman": "Spearman's ρ",
+    "mrr": "MRR",
+    "ndcg_at_10": "nDCG@10",
+    **{f"recall_at_{k}": f"recall@{k}" for k in (1, 5, 10, 100)},
 }
 #: Of the other metrics, those that have a least and a most.
-_LIMITS = {"pearson": (-1.0, 1.0)}
+_LIMITS = dict.fromkeys(("pearson", "spearman"), (-1.0, 1.0))
 MISSING = "–"
 
 
