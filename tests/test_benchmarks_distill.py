@@ -11,7 +11,7 @@ def test_every_short_form_gives_results(capsys):
     out = capsys.readouterr().out
     assert "not measured" not in out
     assert all(f"## {name}" in out for name in MEASURES)
-    assert out.count("| pirate |") == 5  # three lengths, and two shares of general text
+    assert out.count("| pirate |") == 6  # three lengths, and three shares of general text
     assert out.count("| short | 185 |") == 2  # two ratios
     assert out.count("demonstrations-short-") == 4  # two seeds, with and without the tricks
     assert out.count("| short | exact_match |") == 1

@@ -72,7 +72,7 @@ def test_checkpointing_saves_that_much(new_lm, setting):
 
 
 def rows(*sizes):
-    return [SimpleNamespace(input_ids=(0,) * n, answers=((0,) * t,)) for n, t in sizes]
+    return [SimpleNamespace(lengths=((n, t),)) for n, t in sizes]
 
 
 def test_the_largest_batch():

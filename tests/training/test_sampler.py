@@ -64,5 +64,6 @@ def test_little_is_padding():
 
 
 def test_targets_count_by_tokens_alone():
-    rows = [SimpleNamespace(input_ids=(1, 2, 3), target_ids=(4, 5), rejected_ids=(), answer_tokens=2)]
+    about = {"target_ids": (4, 5), "rejected_ids": (), "answer_tokens": 2}
+    rows = [SimpleNamespace(input_ids=(1, 2, 3), lengths=((3, 2),), **about)]
     assert row_lengths(rows) == [3] and row_lengths(rows, 100) == [5]

@@ -116,7 +116,10 @@ def test_the_head_alone(http):
         ("/models/tiny", "route is /v1/models. A client's base URL"),
         ("/v1/v1/chat/completions", "route is /v1/chat/completions. A client's base URL"),
         ("/openai/deployments/x/chat/completions", "route is /v1/chat/completions. A client's base URL"),
-        ("/v1/embeddings", "The routes are /v1/models, /v1/classify, /v1/completions, /v1/chat/completions"),
+        (
+            "/v1/rerank",
+            "The routes are /v1/models, /v1/classify, /v1/embeddings, /v1/completions, /v1/chat/completions",
+        ),
         ("/" + "x" * 5000, "The routes are"),
     ],
 )
