@@ -26,7 +26,7 @@ _LABELS = {
     **{f"recall_at_{k}": f"recall@{k}" for k in (1, 5, 10, 100)},
 }
 #: Of the other metrics, those that have a least and a most.
-_LIMITS = dict.fromkeys(("pearson", "spearman"), (-1.0, 1.0))
+_LIMITS = {"pearson": (-1.0, 1.0), "spearman": (-1.0, 1.0)}
 MISSING = "–"
 
 

@@ -96,7 +96,7 @@ def test_drawn_requests(schema, path, method, mode):
 
     ask()
     if mode is GenerationMode.POSITIVE:
-        # it got past the door; no prompt of this server gives vectors (tests/serve/test_embeddings.py has such)
+        # it got past the door; prompts that give vectors are in tests/serve/test_embeddings.py
         assert {"/v1/models/{name}": 404, "/v1/embeddings": 400}.get(path, 200) in statuses
 
 
