@@ -11,12 +11,14 @@ from softprompt.cache.folders import builder
 from softprompt.cache.inventory import chosen, clear, entries
 from softprompt.errors import SoftPromptError
 
+MODEL, A, B, C = "smollm2-135m-instruct-1", *(f"kv/{letter * 32}" for letter in "abc")
+
 
 @pytest.fixture
 def root(tmp_path):
     """A cache of a converted model and of two folders of keys and values, and a link out of it."""
     root = tmp_path / "cache"
-    for name, size in (("model-1", 3000), ("kv/aaaa", 200), ("kv/bbbb", 1000)):
+    for name, size in ((MODEL, 3000), (A, 200), (B, 1000)):
         (root / name).mkdir(parents=True)
         (root / name / "part.safetensors").write_bytes(b"x" * size)
         (root / name / "part.json").write_bytes(b"y" * 10)
@@ -26,17 +28,17 @@ def root(tmp_path):
     elsewhere.mkdir()
     (elsewhere / "precious").write_text("keep me")
     (root / "linked").symlink_to(elsewhere)
-    (root / "kv/aaaa/out").symlink_to(elsewhere)
-    (root / "kv/cccc").symlink_to(elsewhere)
+    (root / f"{A}/out").symlink_to(elsewhere)
+    (root / C).symlink_to(elsewhere)
     return root
 
 
 def test_entries_with_sizes_and_ages(root):
     listed = entries(root)
     assert [(e.name, e.bytes, e.files, e.content) for e in listed] == [
-        ("model-1", 3010, 2, "model"),
-        ("kv/bbbb", 1010, 2, "inputs"),
-        ("kv/aaaa", 210, 2, "inputs"),  # what the link leads to is not counted
+        (MODEL, 3010, 2, "model"),
+        (B, 1010, 2, "inputs"),
+        (A, 210, 2, "inputs"),  # what the link leads to is not counted
     ]
     assert all(e.used == 1e9 and e.in_use is None for e in listed)
     assert entries(root / "not there") == []
@@ -44,9 +46,9 @@ def test_entries_with_sizes_and_ages(root):
 
 def test_names_choose(root):
     listed = entries(root)
-    assert {e.name for e in chosen(["kv"], listed)} == {"kv/aaaa", "kv/bbbb"}
-    assert [e.name for e in chosen(["model-1/"], listed)] == ["model-1"] and chosen([], listed) == listed
-    for wrong in ("linked", "kv/cccc", "../elsewhere", "/", "model"):
+    assert {e.name for e in chosen(["kv"], listed)} == {A, B}
+    assert [e.name for e in chosen([f"{MODEL}/"], listed)] == [MODEL] and chosen([], listed) == listed
+    for wrong in ("linked", C, "../elsewhere", "/", "model"):
         with pytest.raises(SoftPromptError, match="unknown cache entry"):
             chosen([wrong], listed)
 
@@ -59,9 +61,9 @@ def test_cleared_without_what_links_lead_to(root, tmp_path):
 
 
 def test_an_entry_that_became_a_link_stays(root, tmp_path):
-    (entry,) = chosen(["kv/bbbb"], entries(root))
-    (root / "kv/bbbb").rename(tmp_path / "moved")
-    (root / "kv/bbbb").symlink_to(tmp_path / "elsewhere")
+    (entry,) = chosen([B], entries(root))
+    (root / B).rename(tmp_path / "moved")
+    (root / B).symlink_to(tmp_path / "elsewhere")
     with pytest.raises(SoftPromptError, match="is a link"):
         clear(entry)
     assert (tmp_path / "elsewhere/precious").exists()
@@ -69,10 +71,10 @@ def test_an_entry_that_became_a_link_stays(root, tmp_path):
 
 @pytest.mark.skipif(not os.path.exists("/proc/self/maps"), reason="mapped files are read from /proc")
 def test_not_while_a_file_is_mapped(root):
-    path = root / "kv/bbbb/part.safetensors"
+    path = root / f"{B}/part.safetensors"
     with open(path, "rb") as file:
         mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-    (entry,) = chosen(["kv/bbbb"], entries(root))
+    (entry,) = chosen([B], entries(root))
     assert entry.in_use == f"process {os.getpid()} has it open"
     with pytest.raises(SoftPromptError, match=f"process {os.getpid()}"):
         clear(entry)
@@ -82,18 +84,37 @@ def test_not_while_a_file_is_mapped(root):
 
 
 def test_not_while_a_run_computes_it(root):
-    (entry,) = chosen(["kv/aaaa"], entries(root))
+    (entry,) = chosen([A], entries(root))
     with builder(entry.path), pytest.raises(SoftPromptError, match="computing"):
         clear(entry)
     assert (entry.path / "part.json").exists()
 
 
 def test_not_while_a_model_is_converted(root):
-    working = root / "model-1.k3x"
+    working = root / f"{MODEL}.k3x"
     working.mkdir()
     (working / "model.safetensors").write_bytes(b"half")
-    (entry,) = chosen(["model-1.k3x"], entries(root))
+    (entry,) = chosen([f"{MODEL}.k3x"], entries(root))
     with pytest.raises(SoftPromptError, match="converting"):
         clear(entry)
     os.utime(working, (1e9, 1e9))  # what a killed conversion left
     assert clear(entry) == 4
+
+
+def test_folders_of_others_are_no_entries(root):
+    """SOFTPROMPT_CACHE may name a folder with other content, as HF_HOME inside it."""
+    others = (
+        "hub/models--a--b",
+        "thesis",
+        "smollm2-135m-instruct-mine",
+        "kv/notes",
+        f"kv/{'D' * 32}",
+        "a" * 32,
+    )
+    for name in others:
+        (root / name).mkdir(parents=True)
+        (root / name / "precious").write_text("keep me")
+    assert {entry.name for entry in entries(root)} == {MODEL, A, B}
+    for entry in entries(root):
+        clear(entry)
+    assert all((root / name / "precious").exists() for name in others)

@@ -13,6 +13,8 @@ from softprompt.cli import cache as cache_command
 from softprompt.cli import doctor as doctor_command
 from softprompt.cli import self_test as tests_of_doctor
 
+MODEL, KEYS = "smollm2-135m-instruct-1", f"kv/{'a' * 32}"
+
 
 def test_a_good_installation(run, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_secretsecret")
@@ -88,7 +90,7 @@ def test_a_broken_torch_is_reported(run, monkeypatch):
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
     monkeypatch.setenv("SOFTPROMPT_CACHE", str(tmp_path / "cache"))
-    for name in ("some-model", "kv/aaaa"):
+    for name in (MODEL, KEYS, "of-somebody-else"):
         (tmp_path / "cache" / name).mkdir(parents=True)
         (tmp_path / "cache" / name / "file").write_bytes(b"x" * 1000)
     return tmp_path / "cache"
@@ -104,31 +106,29 @@ def test_where_the_tool_writes(run, folder):
 
 def test_list_and_clear(run, folder):
     listed = run("cache", "list", "--json").json
-    assert {entry["name"] for entry in listed["entries"]} == {"some-model", "kv/aaaa"} and listed[
-        "bytes"
-    ] == 2000
+    assert {entry["name"] for entry in listed["entries"]} == {MODEL, KEYS} and listed["bytes"] == 2000
     assert "just now" in run("cache", "list").out
     refused = run("cache", "clear", "kv")
-    assert refused.code == 1 and "add --yes" in refused.err and (folder / "kv/aaaa").exists()
+    assert refused.code == 1 and "add --yes" in refused.err and (folder / KEYS).exists()
     assert run("cache", "clear", "kv", "--yes", "--json").json == {
-        "cleared": ["kv/aaaa"],
+        "cleared": [KEYS],
         "kept": [],
         "bytes": 1000,
     }
-    assert (folder / "some-model/file").exists() and not (folder / "kv/aaaa").exists()
-    assert run("cache", "clear", "some-modle", "--yes").err.startswith(
-        "error: unknown cache entry 'some-modle'; did"
+    assert (folder / f"{MODEL}/file").exists() and not (folder / KEYS).exists()
+    assert run("cache", "clear", "smollm2-135m-instruct-l", "--yes").err.startswith(
+        "error: unknown cache entry 'smollm2-135m-instruct-l'; did"
     )
     assert run("cache", "clear", "--yes").code == 0 and "nothing is cached" in run("cache", "list").out
     assert run("cache", "list", "kv").code == 2 and run("cache", "emptied").code == 2
 
 
 def test_an_entry_in_use_is_kept_and_said(run, folder):
-    with open(folder / "some-model/file", "rb"):
+    with open(folder / f"{MODEL}/file", "rb"):
         output = run("cache", "clear", "--yes", "--json")
-    assert output.code == 1 and output.json["cleared"] == ["kv/aaaa"]
-    assert output.json["kept"][0]["name"] == "some-model" and "has it open" in output.json["kept"][0]["why"]
-    assert (folder / "some-model/file").exists()
+    assert output.code == 1 and output.json["cleared"] == [KEYS]
+    assert output.json["kept"][0]["name"] == MODEL and "has it open" in output.json["kept"][0]["why"]
+    assert (folder / f"{MODEL}/file").exists()
 
 
 @pytest.mark.parametrize(("answer", "left"), [("y\n", False), ("n\n", True)])
@@ -141,4 +141,4 @@ def test_it_asks_in_a_terminal(run, folder, monkeypatch, answer, left):
 
     monkeypatch.setattr(cache_command.sys, "stdin", Terminal(answer))
     output = run("cache", "clear", "kv")
-    assert output.code == int(left) and (folder / "kv/aaaa").exists() == left
+    assert output.code == int(left) and (folder / KEYS).exists() == left

