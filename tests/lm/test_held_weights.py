@@ -10,6 +10,7 @@ from softprompt.data.collate import batch_of_ids
 from softprompt.injection import Injection
 from softprompt.lm import decoding, held_weights
 from softprompt.lm.causal import CausalLM
+from softprompt.lm.loading import load
 from softprompt.testing.material import tiny_tokenizer
 
 ROWS = [[5, 9, 2], list(range(3, 40)), [7], [11, 12, 13, 14, 60]]
@@ -114,6 +115,54 @@ def test_changed_weights_are_not_read_from_an_old_copy(close):
     held_weights.hold(lm)
     with held_weights.known(lm):
         close(logits(lm), expected)
+
+
+@pytest.mark.parametrize("change", ["in place", "assigned", "converted"])
+def test_changes_that_torch_does_not_count_are_seen(change, close):
+    """LoRA is merged, and a model is moved, through `weight.data`, which leaves the weight's version."""
+    lm = model(through=torch.bfloat16)
+    held_weights.hold(lm)
+    weight = lm.model.model.layers[1].mlp.up_proj.weight
+    if change == "in place":
+        weight.data.mul_(2)
+    elif change == "assigned":
+        weight.data = weight.data * 2
+    else:
+        lm.model.to(torch.bfloat16)
+    expected = logits(lm)
+    held_weights.check(lm)
+    with held_weights.known(lm):
+        close(logits(lm).float(), expected.float())
+
+
+def test_decoding_begins_with_a_check(monkeypatch):
+    monkeypatch.setattr(decoding, "HELD", 2)
+    lm = model(through=torch.bfloat16)
+
+    def answers():
+        rows = [(i, decoding.joining(lm, ids, Injection(), NEW)) for i, ids in enumerate(ROWS)]
+        return dict(decoding.decode(lm, rows))
+
+    answers()
+    assert isinstance(held_weights.known(lm), held_weights.HeldWeights)
+    lm.model.lm_head.weight.data.neg_()
+    result = answers()
+    monkeypatch.setattr(decoding, "HELD", 10**9)
+    held_weights._HELD.clear()
+    assert result == answers()
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_quantized_weights_are_not_held(tmp_path, dtype):
+    pytest.importorskip("torchao", reason="NO TEST OF QUANTIZED WEIGHTS: pip install torchao")
+    tiny_model("llama").save_pretrained(tmp_path)
+    tiny_tokenizer().save_pretrained(tmp_path)
+    quantized = {"quant_method": "torchao", "quant_type": "Int8WeightOnlyConfig"}
+    lm = load(str(tmp_path), quantization_config=quantized, dtype=dtype)
+    held_weights.hold(lm)
+    held = held_weights.known(lm)
+    layers = held.layers if isinstance(held, held_weights.HeldWeights) else ()
+    assert not any(type(layer.weight).__module__.startswith("torchao") for layer in layers)
 
 
 @pytest.mark.parametrize("change", ["in memory", "trained", "no room", "small", "no product"])

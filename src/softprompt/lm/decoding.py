@@ -126,6 +126,7 @@ class Decoder(Generic[Name]):
         size = lm.spec.kv_numbers_per_token * lm.dtype.itemsize
         self.running = Running(lm, int(MEMORY * free_memory(str(lm.device)) / max(1, size)))
         self.packs = _packs(lm)
+        held_weights.check(lm)
         self._lines: list[_Line[Name]] = []  # by line of the store
         self._work = 0  # rows read, and steps
         self._is_full = False  # the next row is too long for the room that is left

@@ -30,6 +30,7 @@ from .library_internals import float16_product, onednn_product
 
 LEAST = 2**25  # bytes of all weights: smaller ones stay in the processor's caches
 MEMORY = 0.25  # share of the free memory
+SAMPLE = 64  # numbers of a weight that are compared
 ROUNDED = 2.0**-25  # half of float16's smallest step
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 1e-2}  # of a tried product's size
 
@@ -43,12 +44,19 @@ class _Layer:
     module: nn.Linear
     weight: Tensor
     version: int
+    address: int  # `weight.data = …`, as `to` does it, leaves the version as it was
+    sample: Tensor  # in-place changes of `weight.data` leave both
     product: Product
 
     @property
     def is_current(self) -> bool:
         weight = self.module.weight
-        return weight is self.weight and weight._version == self.version and not weight.requires_grad
+        is_same = weight is self.weight and weight.data_ptr() == self.address
+        return is_same and weight._version == self.version and not weight.requires_grad
+
+    @property
+    def has_same_numbers(self) -> bool:
+        return torch.equal(_sample(self.module.weight), self.sample)
 
 
 @final
@@ -62,6 +70,11 @@ class HeldWeights:
     def is_current(self) -> bool:
         """Return whether no weight has changed since it was held."""
         return all(layer.is_current for layer in self.layers)
+
+    @property
+    def has_same_numbers(self) -> bool:
+        """Return whether the weights have the numbers that they had, by a sample of each."""
+        return self.is_current and all(layer.has_same_numbers for layer in self.layers)
 
     def __enter__(self) -> None:
         for layer in self.layers:
@@ -82,12 +95,19 @@ def known(lm: LanguageModel) -> contextlib.AbstractContextManager[None]:
 
 
 @torch.no_grad()
+def check(lm: LanguageModel) -> None:
+    """Forget what is held of a model whose weights are not what they were: a few milliseconds."""
+    held = _HELD.get(lm.model)
+    if held is not None and not held.has_same_numbers:
+        _HELD.pop(lm.model, None)
+
+
+@torch.no_grad()
 def hold(lm: LanguageModel) -> None:
     """Hold a model's weights where that pays and is exact; it takes about a second for 10⁸ weights."""
-    held = _HELD.get(lm.model)
-    if held is not None and held.is_current:
+    check(lm)
+    if lm.model in _HELD:
         return
-    _HELD.pop(lm.model, None)
     modules = _modules(lm)
     size = sum(module.weight.numel() * module.weight.itemsize for module in modules)
     if not modules or size < LEAST or size > MEMORY * free_memory():
@@ -102,9 +122,8 @@ def hold(lm: LanguageModel) -> None:
             return
         if not _is_exact(module, product):
             return
-        layers.append(
-            _Layer(module, module.weight, module.weight._version, _without_gradient(module, product))
-        )
+        weight, plain = module.weight, _without_gradient(module, product)
+        layers.append(_Layer(module, weight, weight._version, weight.data_ptr(), _sample(weight), plain))
     _HELD[lm.model] = HeldWeights(layers)
 
 
@@ -119,6 +138,7 @@ def _modules(lm: LanguageModel) -> list[nn.Linear]:
         module
         for module in named.values()
         if type(module) is nn.Linear
+        and type(module.weight) is nn.Parameter  # torchao's quantized weights are of other types
         and "forward" not in vars(module)  # else another library runs it
         and not module.weight.requires_grad
         and module.weight.dtype == lm.dtype
@@ -128,6 +148,11 @@ def _modules(lm: LanguageModel) -> list[nn.Linear]:
 
 def _fits_float16(weight: Tensor) -> bool:
     return bool((weight.half().float() - weight).abs().max() <= ROUNDED)
+
+
+def _sample(weight: Tensor) -> Tensor:
+    numbers = weight.detach().reshape(-1)
+    return numbers[:: len(numbers) // SAMPLE | 1].clone()  # odd: in all columns
 
 
 def _is_exact(module: nn.Linear, product: Product) -> bool:
