@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import os
 import re
 import signal
 import time
@@ -108,6 +110,21 @@ def test_a_setting_that_cannot_be_used_changes_nothing(tmp_path, caplog):
     assert caplog.text.count("the keys hold nothing") == 2 and reloading.before["max_tokens"] == 10
 
 
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="Windows has no SIGHUP")
+def test_a_signal_while_the_model_is_loaded_is_obeyed_later(tmp_path):
+    """By default SIGHUP ends a process, and systemd takes that for a clean end."""
+    path, taken = write(tmp_path / "serve.yaml", "max_tokens: 10\n"), []
+    reloading = Reloading(path, frozenset(), taken.append)
+    before = signal.getsignal(signal.SIGHUP)
+    with reloading.remembering():
+        write(path, "max_tokens: 20\n")
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert taken == []
+        reloading.catch_up()
+        reloading.catch_up()
+    assert taken == [{"max_tokens": 20}] and signal.getsignal(signal.SIGHUP) == before
+
+
 def test_the_server_takes_settings_over(tmp_path):
     from softprompt.serve.http.keys import Keys, new_key
     from softprompt.serve.http.limits import Limits
@@ -161,4 +178,6 @@ def test_the_pages_server_reads_its_file_again(model_folder, tmp_path):
             raise AssertionError("the limit was not taken over")
         server.terminate()
         assert server.wait(30) == 0
-        assert '"message": "' in (log := server.stderr.read()) and "max_tokens 512 → 4" in log
+        log = [json.loads(line) for line in server.stderr.read().splitlines()]
+        messages = "\n".join(line.get("message", "") for line in log)
+        assert "loading" in messages and "/play" in messages and "max_tokens 512 → 4" in messages

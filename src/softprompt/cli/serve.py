@@ -13,9 +13,9 @@ import typer
 
 from ..errors import SoftPromptError, unknown
 from .opening import DeviceMap, TrustCode
-from .output import Json, Reply, log
+from .output import Json, Reply
 from .serve_config import SAFE, ConfigFile, Reloading, read_config
-from .serving import Prepare, needed, run, run_gateway
+from .serving import Prepare, announce, needed, run, run_gateway
 
 
 class ControlTokens(str, Enum):
@@ -165,12 +165,18 @@ def serve(
     limits = Limits(output_tokens=max_tokens, requests=rows + queue, seconds=timeout)
     logs.use(log_format.value)
     tracing = OpenTelemetry() if traces else None
-    with contextlib.closing(listen(host, port)) as bound:  # fails before a model is loaded
+    reloading, prepare = (None, None) if config is None else _reloading(config, host, context)
+    with contextlib.ExitStack() as stack:
+        bound = stack.enter_context(contextlib.closing(listen(host, port)))  # fails before a model is loaded
+        if reloading is not None:
+            stack.enter_context(reloading.remembering())
 
         def ready(url: str, name: str) -> None:
-            log(f"serving {folder} on {url}/v1, to try on {url}/play; Ctrl-C ends it")
+            announce(f"serving {folder} on {url}/v1, to try on {url}/play; Ctrl-C ends it")
             if json:
                 print(jsonlib.dumps({"url": url, "model": name}), flush=True)
+            if reloading is not None:
+                reloading.catch_up()
 
         common: dict[str, Any] = {
             "keys": keys,
@@ -180,7 +186,7 @@ def serve(
             "control_tokens": control_tokens.value,
             "cors_origins": tuple(map(origin, cors_origin or ())),
             "tracing": tracing,
-            "reloading": None if config is None else _reloading(config, host, context),
+            "reloading": prepare,
         }
         if engine is EngineName.vllm and device_map is not None:
             raise typer.BadParameter(
@@ -197,21 +203,24 @@ def serve(
     return Reply(None)
 
 
-def _reloading(config: Path, host: str, context: typer.Context) -> Prepare:
-    """Return what makes the function that SIGHUP calls, once there is a server."""
+def _reloading(config: Path, host: str, context: typer.Context) -> tuple[Reloading, Prepare]:
+    """Return what SIGHUP does, compared with the file as it is now, and what hands it the server."""
     sources = {name: context.get_parameter_source(name) for name in SAFE}
     fixed = frozenset(name for name, source in sources.items() if source and source.name == "COMMANDLINE")
+    servers: list[Any] = []
+
+    def take(values: Mapping[str, Any]) -> None:
+        values = dict(values)
+        if "allowed_host" in values:
+            values["hosts"] = _hosts(host, values.pop("allowed_host"))
+        servers[0].take(values)
 
     def prepare(server: Any) -> Reloading:
-        def take(values: Mapping[str, Any]) -> None:
-            values = dict(values)
-            if "allowed_host" in values:
-                values["hosts"] = _hosts(host, values.pop("allowed_host"))
-            server.take(values)
+        servers.append(server)
+        return reloading
 
-        return Reloading(config, fixed, take)
-
-    return prepare
+    reloading = Reloading(config, fixed, take)
+    return reloading, prepare
 
 
 def _hosts(host: str, allowed: list[str]) -> tuple[str, ...]:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import Callable, Mapping
+import signal
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -148,6 +150,7 @@ class Reloading:
     fixed: frozenset[str]
     take: Callable[[Mapping[str, Any]], None]
     before: dict[str, Any] = field(init=False)
+    is_pending: bool = field(default=False, init=False)  # a signal came before there was a server
 
     def __post_init__(self) -> None:
         self.before = self._read()
@@ -155,6 +158,24 @@ class Reloading:
     def _read(self) -> dict[str, Any]:
         defaults = ServeConfig().model_dump()
         return defaults | read_config(self.path)
+
+    @contextlib.contextmanager
+    def remembering(self) -> Iterator[None]:
+        """Remember a SIGHUP that comes before the server handles it: it would end the process."""
+        if not hasattr(signal, "SIGHUP"):
+            yield
+            return
+        before = signal.signal(signal.SIGHUP, lambda *_: setattr(self, "is_pending", True))
+        try:
+            yield
+        finally:
+            signal.signal(signal.SIGHUP, before or signal.SIG_DFL)
+
+    def catch_up(self) -> None:
+        """Do what a SIGHUP asked for while the server was starting."""
+        if self.is_pending:
+            self.is_pending = False
+            self()
 
     def __call__(self) -> None:
         """Read the file again. The log says what changed, what needs a restart, or what is wrong."""

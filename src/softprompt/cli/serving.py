@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +19,16 @@ if TYPE_CHECKING:
     from ..serve.http.server import Server
 
 Prepare = Callable[["Server"], Callable[[], None]]
+
+
+def announce(text: str) -> None:
+    """Write a line for the person who starts the server; one object where the log has JSON."""
+    from ..serve.http import logs
+
+    if logs.is_json():
+        logging.getLogger("softprompt.serve").info("%s", text)
+    else:
+        log(text)
 
 
 def run(
@@ -68,7 +79,7 @@ def run(
     model = model or survey.base or "smollm2"
     name = bases.called(model)
     check_base(Names(folder, trials=trials).holds, name)  # before a model is loaded
-    log(f"loading {model} …")
+    announce(f"loading {model} …")
     loading = {"dtype": dtype, "trust_remote_code": trust_remote_code, "device_map": device_map}
     lm = load_saved(survey.record_of(model), **loading)
     if not isinstance(lm, CausalLM) and lm.answers != "pooled":
@@ -78,7 +89,7 @@ def run(
             fix="softprompt generate runs prompts of any model",
         )
     for text in survey.notes(lm):
-        log(f"note: {text}")
+        announce(f"note: {text}")
     registry = Registry(folder, lm, max_bytes=prompts_bytes, trials=trials)
     if lm.answers == "pooled":
         engine: Any = EmbeddingEngine(lm, registry, queue=rows + queue)
@@ -127,7 +138,9 @@ def run_gateway(
     name, tokenizer = called(model), load_tokenizer(model)
     app = create_gateway(folder, url, tokenizer, model=model, name=name, key=secret, keys=known, **options)
     count = len(list(itertools.islice(app.state.service.registry.names(), LOOKED_AT + 1)))
-    log(f"note: {'more than ' * (count > LOOKED_AT)}{min(count, LOOKED_AT)} compiled prompts in {folder}")
+    announce(
+        f"note: {'more than ' * (count > LOOKED_AT)}{min(count, LOOKED_AT)} compiled prompts in {folder}"
+    )
     server = Server(app, drain=drain, ready=lambda: ready(address_of(bound), name))
     run_server(server, bound, reloading)
 

@@ -37,3 +37,8 @@ def use(form: LogFormat) -> None:
     for handler in root.handlers:
         handler.setFormatter(formatter)
     logging.getLogger("softprompt.serve").setLevel(logging.INFO)
+
+
+def is_json() -> bool:
+    """Return whether the log has one JSON object a line."""
+    return any(isinstance(handler.formatter, JsonFormatter) for handler in logging.getLogger().handlers)
