@@ -111,7 +111,8 @@ def _ranks(scores: Tensor, relevant: Sequence[int]) -> tuple[int, ...]:
     of_relevant = scores[list(relevant)].sort(descending=True).values
     others = scores.clone()
     others[list(relevant)] = -torch.inf
-    return tuple(int((others >= score).sum()) + place for place, score in enumerate(of_relevant, 1))
+    # what is not a number is not nearer than anything: it gets the last ranks
+    return tuple(int((~(others < score)).sum()) + place for place, score in enumerate(of_relevant, 1))
 
 
 def _loss(scores: Tensor, positive: int, relevant: Sequence[int], scale: float) -> float:

@@ -1,0 +1,31 @@
+"""Ranks of documents where scores are equal, or are no numbers."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+import torch
+
+from softprompt.evaluation.retrieval import _ranks
+
+NAN = math.nan
+
+
+@pytest.mark.parametrize(
+    ("scores", "relevant", "ranks"),
+    [
+        ([0.1, 0.4, 0.3, 0.2], [1, 3], (1, 3)),
+        ([0.5, 0.5, 0.5], [1], (3,)),  # of equal ones, those that do not fit are nearer
+        ([0.5, -math.inf, 0.4], [2], (2,)),  # the query itself is left out
+        ([NAN, NAN, NAN, NAN], [2], None),
+        ([0.1, 0.2, NAN, 0.3], [2], None),
+        ([0.1, NAN, 0.5, 0.3], [2], (2,)),
+    ],
+)
+def test_ranks(scores, relevant, ranks):
+    result = _ranks(torch.tensor(scores), relevant)
+    if ranks is None:  # a model that gives no numbers may not look perfect
+        assert min(result) >= len(scores)
+    else:
+        assert result == ranks
