@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import mmap
 import os
+import shutil
 
 import pytest
+from filelock import FileLock
 
 from softprompt.cache.folders import builder
 from softprompt.cache.inventory import chosen, clear, entries
@@ -88,6 +90,21 @@ def test_not_while_a_run_computes_it(root):
     with builder(entry.path), pytest.raises(SoftPromptError, match="computing"):
         clear(entry)
     assert (entry.path / "part.json").exists()
+
+
+def test_a_run_that_waits_for_a_folder_that_is_cleared_makes_it_again(root, monkeypatch):
+    folder, left = root / A, [1]
+
+    class Cleared(FileLock):
+        def acquire(self, *args, **options):
+            if left:
+                left.pop()
+                shutil.rmtree(folder)
+            return super().acquire(*args, **options)
+
+    monkeypatch.setattr("softprompt.cache.folders.FileLock", Cleared)
+    with builder(folder) as alone:
+        assert alone and [path.name for path in folder.iterdir()] == ["lock"]
 
 
 def test_not_while_a_model_is_converted(root):

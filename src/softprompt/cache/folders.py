@@ -98,10 +98,9 @@ def builder(folder: Path, *, wait: bool = True) -> Iterator[bool]:
 
     With `wait`, wait for that run instead. The system releases the lock of a process that was killed.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     lock = FileLock(folder / "lock")
     try:
-        lock.acquire(blocking=wait)
+        _acquire(lock, folder, wait)
     except Timeout:
         yield False
         return
@@ -109,6 +108,18 @@ def builder(folder: Path, *, wait: bool = True) -> Iterator[bool]:
         yield True
     finally:
         lock.release()
+
+
+def _acquire(lock: FileLock, folder: Path, wait: bool) -> None:
+    """Make the folder and take its lock. Raises Timeout where another run has it, and without `wait`."""
+    for is_last in (False, False, True):
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            lock.acquire(blocking=wait)
+            return
+        except FileNotFoundError:  # `softprompt cache clear` has removed the folder since
+            if is_last:
+                raise
 
 
 def cache_place(recipe: Recipe) -> CacheFolder:

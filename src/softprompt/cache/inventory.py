@@ -50,8 +50,11 @@ class CacheItem:
 def entries(root: Path | None = None) -> list[CacheItem]:
     """List the cache's entries, the largest first. A missing folder has none."""
     root = cache_root() if root is None else root
-    mapped = _mapped(root)
-    return sorted((_entry(root, path, mapped) for path in _folders(root)), key=lambda entry: -entry.bytes)
+    mapped, result = _mapped(root), []
+    for path in _folders(root):
+        with contextlib.suppress(FileNotFoundError):  # it was renamed or cleared meanwhile
+            result.append(_entry(root, path, mapped))
+    return sorted(result, key=lambda entry: -entry.bytes)
 
 
 def chosen(names: list[str], listed: list[CacheItem]) -> list[CacheItem]:
