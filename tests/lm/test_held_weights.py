@@ -81,18 +81,30 @@ def test_logits_are_the_same(through, dtype, kind, used, close):
     assert not any("forward" in vars(module) for module in lm.model.modules())
 
 
+def answers(lm):
+    rows = [(i, decoding.joining(lm, ids, Injection(), NEW)) for i, ids in enumerate(ROWS)]
+    return dict(decoding.decode(lm, rows))
+
+
 def test_decoding_holds_them_after_some_steps(used, monkeypatch):
     lm = model(through=torch.bfloat16)
-
-    def answers():
-        rows = [(i, decoding.joining(lm, ids, Injection(), NEW)) for i, ids in enumerate(ROWS)]
-        return dict(decoding.decode(lm, rows))
-
-    expected = answers()
+    expected = answers(lm)
     assert not any(used.values())  # too few steps to pay
     monkeypatch.setattr(decoding, "HELD", 2)
-    assert answers() == expected
+    assert answers(lm) == expected
     assert used["float16"] > NEW
+
+
+def test_the_same_rows_are_run_in_the_same_way_at_every_call(used, monkeypatch):
+    """Rounding may decide between two tokens: a resumed run must score as one that was not interrupted."""
+    monkeypatch.setattr(decoding, "HELD", len(ROWS) + 3)
+    lm, counts = model(through=torch.bfloat16), []
+    for _ in range(2):
+        before = used["float16"]
+        answers(lm)
+        counts.append(used["float16"] - before)
+    tried = sum(type(m) is torch.nn.Linear for m in lm.model.modules())  # once, when they are made
+    assert counts[0] - tried == counts[1] > 0
 
 
 def test_a_gradient_takes_the_plain_layer(used):
@@ -138,18 +150,12 @@ def test_changes_that_torch_does_not_count_are_seen(change, close):
 def test_decoding_begins_with_a_check(monkeypatch):
     monkeypatch.setattr(decoding, "HELD", 2)
     lm = model(through=torch.bfloat16)
-
-    def answers():
-        rows = [(i, decoding.joining(lm, ids, Injection(), NEW)) for i, ids in enumerate(ROWS)]
-        return dict(decoding.decode(lm, rows))
-
-    answers()
+    answers(lm)
     assert isinstance(held_weights.known(lm), held_weights.HeldWeights)
     lm.model.lm_head.weight.data.neg_()
-    result = answers()
+    result = answers(lm)
     monkeypatch.setattr(decoding, "HELD", 10**9)
-    held_weights._HELD.clear()
-    assert result == answers()
+    assert result == answers(lm)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])

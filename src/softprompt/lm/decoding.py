@@ -126,7 +126,6 @@ class Decoder(Generic[Name]):
         size = lm.spec.kv_numbers_per_token * lm.dtype.itemsize
         self.running = Running(lm, int(MEMORY * free_memory(str(lm.device)) / max(1, size)))
         self.packs = _packs(lm)
-        held_weights.check(lm)
         self._lines: list[_Line[Name]] = []  # by line of the store
         self._work = 0  # rows read, and steps
         self._is_full = False  # the next row is too long for the room that is left
@@ -183,9 +182,15 @@ class Decoder(Generic[Name]):
             yield line.name, line.tokens
 
     def _weights(self, work: int) -> contextlib.AbstractContextManager[None]:
-        """Return the weights with which the next `work` rows or steps are run."""
+        """Return the weights with which the next `work` rows or steps are run.
+
+        The first ones are run plainly even where weights are held already: then the same rows get the same
+        numbers at every call, and in a run that was resumed.
+        """
         before, self._work = self._work, self._work + work
-        if before < HELD <= self._work:
+        if self._work < HELD:
+            return contextlib.nullcontext()
+        if before < HELD:
             held_weights.hold(self.lm)
         return held_weights.known(self.lm)
 
