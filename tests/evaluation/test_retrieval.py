@@ -7,6 +7,8 @@ import math
 import pytest
 import torch
 
+from softprompt.errors import SoftPromptError
+from softprompt.evaluation import encoding
 from softprompt.evaluation.retrieval import _ranks
 
 NAN = math.nan
@@ -29,3 +31,9 @@ def test_ranks(scores, relevant, ranks):
         assert min(result) >= len(scores)
     else:
         assert result == ranks
+
+
+def test_vectors_that_are_no_numbers_are_an_error(monkeypatch, llama):
+    monkeypatch.setattr(encoding, "vectors_of", lambda *_: torch.tensor([[1.0, 2.0], [NAN, 1.0]]))
+    with pytest.raises(SoftPromptError, match="vector of text 1"):
+        encoding.vectors(llama, None, [None, None])

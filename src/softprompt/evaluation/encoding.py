@@ -47,8 +47,18 @@ def vectors(
     batch_tokens: int = BATCH_TOKENS,
     normalize: bool = True,
 ) -> Tensor:
-    """Return the vectors [N, H] of encoded texts, float32 on the CPU; of length 1 with `normalize`."""
+    """Return the vectors [N, H] of encoded texts, float32 on the CPU; of length 1 with `normalize`.
+
+    Raises SoftPromptError for vectors that are no numbers.
+    """
     if not examples:
         return torch.zeros(0, lm.spec.hidden_size)
     result = vectors_of(lm, method, examples, batch_tokens)
+    if lost := [number for number, row in enumerate(result.isfinite().all(1).tolist()) if not row]:
+        raise SoftPromptError(
+            f"the vector of text {lost[0]} (counted from 0) is not finite",
+            why=f"the prompt drives the model out of the range of its numbers, for {len(lost)} of "
+            f"{len(examples)} texts",
+            fix="tune the prompt again with a lower train.lr, or use another one",
+        )
     return unit(result) if normalize else result
