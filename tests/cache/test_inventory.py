@@ -93,13 +93,15 @@ def test_not_while_a_run_computes_it(root):
 
 
 def test_a_run_that_waits_for_a_folder_that_is_cleared_makes_it_again(root, monkeypatch):
-    folder, left = root / A, [1]
+    """filelock opens a lock again that was removed while it waited, and raises where its folder is gone."""
+    folder, times = root / A, [1]
 
     class Cleared(FileLock):
         def acquire(self, *args, **options):
-            if left:
-                left.pop()
+            if times:
+                times.pop()
                 shutil.rmtree(folder)
+                raise FileNotFoundError(folder / "lock")
             return super().acquire(*args, **options)
 
     monkeypatch.setattr("softprompt.cache.folders.FileLock", Cleared)
