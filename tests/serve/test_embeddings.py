@@ -116,7 +116,8 @@ def test_the_openai_client_reads_it(served, client):
 @pytest.mark.parametrize(
     "body, status, part",
     [
-        ({"model": "soft", "input": []}, 422, "input"),
+        ({"model": "soft", "input": []}, 400, "input: must not be empty"),
+        ({"model": "soft", "input": [1, 2, 3]}, 400, "input.0: must be a string"),  # token ids
         ({"model": "soft", "input": ["a", " "]}, 400, "input.1"),
         ({"model": "none", "input": "a"}, 404, "none"),
         ({"model": "soft", "input": "a", "dimensions": 8}, 400, "32 dimensions"),
@@ -126,7 +127,7 @@ def test_the_openai_client_reads_it(served, client):
 )
 def test_bad_requests(client, body, status, part):
     reply = client.post("/v1/embeddings", json=body)
-    assert reply.status_code in {status, 400} and part in reply.text
+    assert reply.status_code == status and part in reply.text
 
 
 def test_other_routes_say_what_to_do(client):

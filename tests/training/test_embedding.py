@@ -17,6 +17,7 @@ from softprompt.config.load import recipe_from_dict
 from softprompt.data.collate import collate
 from softprompt.errors import SoftPromptError
 from softprompt.evaluation.evaluator import evaluator_of
+from softprompt.lm import pooling
 from softprompt.lm.apply import injection_for
 from softprompt.lm.heads import Head
 from softprompt.training.losses import objective_of
@@ -124,7 +125,8 @@ def test_the_ranking_loss_is_its_formula_without_false_negatives(bert_folder, tm
 
 
 def test_dev_metrics_are_those_of_a_naive_ranking(bert_folder, tmp_path):
-    rows = [*ROWS, {"query": ROWS[0]["query"], "positive": "sun too"}]
+    # a query with two documents, and one that is in two rows
+    rows = [*ROWS, {"query": ROWS[0]["query"], "positive": "sun too"}, ROWS[1]]
     run = prepare(recipe_of(bert_folder, tmp_path), rows=ROWS, dev_rows=rows)
     result = evaluator_of(run.recipe, run.lm, run.encoder).run(run.method, run.dev)
     sides = {s.rendered.input: s for e in run.dev for s in e.sides()}
@@ -146,6 +148,18 @@ def test_dev_metrics_are_those_of_a_naive_ranking(bert_folder, tmp_path):
         score = result.metrics[name]
         assert score.value == pytest.approx(np.mean(expected), abs=1e-6)
         assert score.low <= score.value <= score.high
+
+
+def test_vectors_that_are_not_finite_rank_last_and_are_not_given(bert_folder, tmp_path):
+    tuned = softprompt.tune(
+        str(bert_folder), "prompt-tuning", ROWS, dev=ROWS, task="embedding", output=tmp_path, length=2,
+        **SMALL,
+    )  # fmt: skip
+    with torch.no_grad():
+        tuned.method.table.fill_(math.nan)
+    assert tuned.evaluate(ROWS).metrics["mrr"].value == pytest.approx(1 / len(ROWS))
+    with pytest.raises(SoftPromptError, match="not finite"):
+        tuned.encode("what of tea")
 
 
 def test_scored_pairs_learn_cosines_and_are_measured_by_spearman(bert_folder, tmp_path):
@@ -285,6 +299,22 @@ def test_a_decoder_needs_a_pooling_and_gives_its_last_state(model_folder, tmp_pa
         task={"kind": "embedding", "pooling": "last"}, **SMALL,
     )  # fmt: skip
     assert tuned.encode(["a", "b c"]).shape == (2, 32)
+
+
+def test_what_a_decoder_learns_behind_a_text_is_in_its_vector(model_folder, tmp_path, perturb):
+    """Without targets, as a text is encoded, against a step's rows, and the plain model."""
+    task = {"pooling": "last"}
+    run = prepare(recipe_of(model_folder, tmp_path, "prefix-tuning", task), rows=ROWS, dev_rows=ROWS[:2])
+    perturb(run.method)
+    batches = [collate(run.train, targets=targets) for targets in (True, False)]
+    learned, encoded = (run.lm.logits(b, injection_for(run.lm, run.method, b))[:, 0] for b in batches)
+    torch.testing.assert_close(learned, encoded, atol=1e-5, rtol=1e-5)
+    assert (encoded - run.lm.logits(batches[1])[:, 0]).abs().amax(1).min() > 0.01
+
+
+def test_a_decoder_is_loaded_without_a_look_for_its_pooling(model_folder, monkeypatch):
+    monkeypatch.setattr(pooling, "_json", lambda *_: pytest.fail("a request to the hub for every decoder"))
+    assert softprompt.load(model_folder).head is None
 
 
 def test_a_checkpoint_of_sentence_transformers_says_its_pooling(bert_folder, tmp_path):

@@ -42,6 +42,7 @@ def compute(
     divergence: Sequence[float] | None = None,
     agreed: Sequence[float] | None = None,
     ranks: Sequence[Sequence[int]] | None = None,
+    query_rows: Sequence[int] | None = None,
     resamples: int = 1000,
     seed: int = 0,
 ) -> dict[str, Score]:
@@ -56,7 +57,7 @@ def compute(
     import numpy as np
 
     metrics = {name: _metric(name) for name in names}
-    inputs = Inputs(predictions, references, nll, tokens, rewards, divergence, agreed, ranks)
+    inputs = Inputs(predictions, references, nll, tokens, rewards, divergence, agreed, ranks, query_rows)
     n = _check(metrics, inputs)
     results = {}
     for name, metric in metrics.items():

@@ -1,7 +1,8 @@
 """Metrics of ranked documents, and the correlation of ranks.
 
-A query with several documents that fit it is several rows. Each has the ranks of all of them and a share of
-the query's weight, so that the metrics are means over queries.
+A query with several documents that fit it is several rows, and so may be one with several negatives. Each
+row has the ranks of all documents that fit and an equal share of the query's weight, so that the metrics are
+means over queries.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ def ranked(value: Callable[[Sequence[int]], float]) -> Metric:
         import numpy as np
 
         assert inputs.ranks is not None  # `metric_intervals.compute` checks it
-        return np.array([[value(ranks) / len(ranks), 1 / len(ranks)] for ranks in inputs.ranks])
+        counts = inputs.query_rows or [len(ranks) for ranks in inputs.ranks]
+        return np.array([[value(ranks) / n, 1 / n] for ranks, n in zip(inputs.ranks, counts, strict=True)])
 
     return Metric(stats, mean_score, needs="ranks")
 

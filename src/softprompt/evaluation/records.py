@@ -29,6 +29,7 @@ class Record:
     divergence: float | None = None  # from the teacher, nats, summed over the target
     agreed: float | None = None  # tokens of the target at which the teacher's likeliest is the same
     ranks: tuple[int, ...] | None = None  # from 1, of each document that fits the row's query
+    query_rows: int = 1  # rows with the same query, which share its weight
 
     @property
     def loss(self) -> float:
@@ -98,6 +99,7 @@ def score(names: Sequence[str], records: Sequence[Record]) -> dict[str, Score]:
         divergence=teacher.get("divergence"),
         agreed=teacher.get("agreed"),
         ranks=[r.ranks for r in records if r.ranks is not None] or None,
+        query_rows=[r.query_rows for r in records if r.ranks is not None] or None,
     )
 
 

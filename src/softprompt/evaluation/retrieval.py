@@ -7,6 +7,7 @@ that a model that gives all texts one vector gets the last ranks.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -80,6 +81,7 @@ def ranked(
         corpus = list(dict.fromkeys(number for i in mine for number in rows[i][1:]))
         column = {number: place for place, number in enumerate(corpus)}
         fitting: dict[int, dict[int, None]] = {}
+        query_rows = Counter(rows[i][0] for i in mine)
         for i in mine:
             fitting.setdefault(rows[i][0], {})[column[rows[i][1]]] = None
         for start in range(0, len(mine), QUERIES_AT_ONCE):
@@ -92,7 +94,8 @@ def ranked(
                     row[column[query]] = -torch.inf
                 best = texts[corpus[int(row.argmax())]].rendered.input
                 loss = _loss(row, positive, relevant, scale)
-                records[i] = replace(_record(examples[i], best, loss), ranks=_ranks(row, relevant))
+                record = _record(examples[i], best, loss)
+                records[i] = replace(record, ranks=_ranks(row, relevant), query_rows=query_rows[query])
     return [records[i] for i in range(len(examples))]
 
 
@@ -109,8 +112,9 @@ def scored(examples: Sequence[Example], rows: Sequence[Sequence[int]], vectors: 
 
 def _ranks(scores: Tensor, relevant: Sequence[int]) -> tuple[int, ...]:
     of_relevant = scores[list(relevant)].sort(descending=True).values
-    others = scores.clone()
-    others[list(relevant)] = -torch.inf
+    is_other = torch.ones_like(scores, dtype=torch.bool)
+    is_other[list(relevant)] = False
+    others = scores[is_other]
     # what is not a number is not nearer than anything: it gets the last ranks
     return tuple(int((~(others < score)).sum()) + place for place, score in enumerate(of_relevant, 1))
 

@@ -88,7 +88,7 @@ class CausalLM(LanguageModel):
             context, batch, injection = self._begun(batch, injection)
         injection = injection.fit(batch.size)
         vectors, mask = causal_rows.sequence(self, batch, injection, skip_input=not has_input)
-        lengths = batch.target_mask.sum(1)
+        lengths = batch.target_mask.sum(1).clamp(min=1)  # the last input token is in the tail of any row
         if injection.after is not None:
             lengths = lengths + injection.after.mask.sum(1)
         positions = positions_after(context, mask)

@@ -46,7 +46,7 @@ def check_pooling(recipe: Recipe, lm: LanguageModel) -> None:
         raise SoftPromptError(
             f"'{lm.name}' was not loaded for vectors of texts",
             why="it gives words or labels, and task.kind=embedding reads a vector of the whole text",
-            fix='load(…, head=Head("pooling")), or give the name of the model',
+            fix='give its name or folder, or softprompt.load(NAME, head=softprompt.Head("pooling"))',
         )
     if wanted is not None and wanted != present.pooling:
         raise SoftPromptError(

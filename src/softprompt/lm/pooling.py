@@ -1,7 +1,8 @@
 """A text's vector is pooled from the last hidden states of its tokens, in the way that a checkpoint records.
 
 Checkpoints of sentence-transformers record it in `modules.json` and in the folder of their pooling module.
-Injected vectors are never pooled: a mean is taken over the text's own tokens, its special tokens included.
+A mean is taken over the text's own tokens, its special tokens included, and over no injected vectors. A
+decoder's last column is that of the soft tokens behind the text, where there are any.
 """
 
 from __future__ import annotations
@@ -38,8 +39,10 @@ def completed(
     """
     if head is not None and head.over != "pooling":
         return head
+    if head is None and not is_encoder(config):
+        return None
     modules = _json(path, "modules.json", options)
-    if head is None and (modules is None or not is_encoder(config)):
+    if head is None and modules is None:
         return None
     head = head or Head("pooling")
     mode = head.pooling or (None if modules is None else _recorded(path, modules, options, name))

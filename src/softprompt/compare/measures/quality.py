@@ -61,6 +61,7 @@ def stats_of(seeds: Sequence[Rows], metric: str) -> np.ndarray:
         [row["tokens"] for row in every],
         [row.get("rewards") or (0.0, 0.0) for row in every],
         ranks=[row.get("ranks") or (1,) for row in every],
+        query_rows=[row.get("query_rows") or len(row.get("ranks") or (1,)) for row in every],
     )
     stats = np.asarray(METRICS[metric].stats(inputs), dtype=np.float64)
     return stats.reshape(len(seeds), len(seeds[0]), -1)

@@ -127,7 +127,7 @@ def scored(
         if record.rewards is not None:
             rows[-1]["rewards"] = list(record.rewards)
         if record.ranks is not None:
-            rows[-1]["ranks"] = list(record.ranks)
+            rows[-1]["ranks"], rows[-1]["query_rows"] = list(record.ranks), record.query_rows
     calibrated = None
     if sure:
         calibrated = asdict(calibration([row.confidence for row in sure], [row.correct for row in sure]))

@@ -188,7 +188,7 @@ def _dev_rows(dev: Evaluation) -> list[DevRow]:
         if record.rewards is not None:
             row["rewards"] = list(record.rewards)
         if record.ranks is not None:
-            row["ranks"] = list(record.ranks)
+            row["ranks"], row["query_rows"] = list(record.ranks), record.query_rows
         rows.append(row)
     return rows
 

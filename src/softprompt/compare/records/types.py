@@ -57,6 +57,7 @@ class RowResult(TypedDict):
     confidence: float | None
     rewards: NotRequired[list[float]]  # of a preference row: of the chosen answer, of the rejected one
     ranks: NotRequired[list[int]]  # of an embedding row: of each document that fits its query
+    query_rows: NotRequired[int]  # rows with the same query
 
 
 class DevRow(TypedDict):
@@ -68,6 +69,7 @@ class DevRow(TypedDict):
     tokens: int  # of the target
     rewards: NotRequired[list[float]]
     ranks: NotRequired[list[int]]
+    query_rows: NotRequired[int]
 
 
 class Cost(TypedDict, total=False):

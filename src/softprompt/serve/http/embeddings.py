@@ -18,6 +18,7 @@ from .keys import Key
 from .requests import Body
 from .service import Service
 from .streaming import too_long, while_there
+from .validation_errors import ONE_OF
 
 Vectors = Coroutine[Any, Any, list[list[float]]]
 MOST = 2048  # texts a request, as OpenAI has it
@@ -26,7 +27,7 @@ MOST = 2048  # texts a request, as OpenAI has it
 class EmbeddingRequest(Body):
     """The texts whose vectors are wanted; `document` says that they are documents, and no queries."""
 
-    input: str | Annotated[list[str], Field(min_length=1)]
+    input: Annotated[str | Annotated[list[str], Field(min_length=1)], ONE_OF]
     model: str
     encoding_format: Literal["float", "base64"] = "float"
     dimensions: Annotated[int, Field(ge=1)] | None = None
