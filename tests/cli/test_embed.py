@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 import softprompt
+from softprompt.artifacts import manifest as manifests
+from softprompt.artifacts.model_card import model_card
 from softprompt.cli import main
 
 pytestmark = pytest.mark.whole
@@ -51,10 +53,16 @@ def test_mistakes_are_named(tuned, tmp_path, capsys):
     assert "softprompt embed" in capsys.readouterr().err
 
 
-def test_check_prices_a_run(bert_folder, tmp_path, monkeypatch, capsys):
+def test_check_prices_a_run_and_the_next_command_is_embed(bert_folder, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS), encoding="utf-8")
     recipe = f"model: {bert_folder}\ndata: rows.jsonl\ntask: embedding\nmethod: prompt-tuning\n"
     (tmp_path / "recipe.yaml").write_text(recipe, encoding="utf-8")
     assert main(["check", "recipe.yaml", "batch_size=2", "steps=2", "length=2"]) == 0
     assert "is it" in capsys.readouterr().out.replace("|", "").replace("Ġ", " ")
+    assert main(["tune", "recipe.yaml", "batch_size=2", "steps=1", "length=2", "output=out"]) == 0
+    assert 'softprompt embed out "your input"' in capsys.readouterr().out
+    assert main(["compose", "--average", "out", "out", "--out", "both"]) == 0
+    assert 'softprompt embed both "your input"' in capsys.readouterr().out
+    card = model_card(manifests.read(tmp_path / "out" / "softprompt.json"))
+    assert 'softprompt embed FOLDER "your input"' in card and 'tuned.encode("your input")' in card

@@ -106,6 +106,11 @@ class _Manifest(_Part):
         return files
 
 
+def using_command(recipe: Mapping[str, Any]) -> str:
+    """Return the command that uses a prompt of a recipe (as plain values): `embed` where it gives vectors."""
+    return "embed" if (recipe.get("task") or {}).get("kind") == "embedding" else "generate"
+
+
 def text_of(manifest: Mapping[str, Any]) -> str:
     """Return the text of `softprompt.json` with its digest."""
     whole = {key: value for key, value in manifest.items() if key != "digest"} | {"digest": "0" * 64}

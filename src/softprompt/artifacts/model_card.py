@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from .card_metadata import License, hub_base, metadata
+from .manifest import using_command
 
 LISTED = 20  # names of a table that the card lists
 
@@ -43,6 +44,7 @@ def _body(manifest: Mapping[str, Any], id: str, name: str | None, license: str |
         manifest,
         id=id,
         title=name,
+        command=using_command(manifest["recipe"]),
         on_hub=hub_base(manifest) is not None,
         base_kind="frozen language model" if manifest["base"]["mode"] == "frozen" else "language model",
         versions_shown=", ".join(f"{name} {version}" for name, version in manifest["versions"].items()),
@@ -112,9 +114,9 @@ Weights of the base model were trained too (base={{ base.mode }}), and are part 
 
 ```bash
 {% if row %}
-echo '{{ row }}' | softprompt generate {{ id }} --file -{{ chosen }}
+echo '{{ row }}' | softprompt {{ command }} {{ id }} --file -{{ chosen }}
 {% else %}
-softprompt generate {{ id }} "your input"{{ chosen }}
+softprompt {{ command }} {{ id }} "your input"{{ chosen }}
 {% endif %}
 ```
 
@@ -122,7 +124,7 @@ softprompt generate {{ id }} "your input"{{ chosen }}
 import softprompt
 
 tuned = softprompt.open_prompt("{{ id }}")
-print(tuned.generate({{ row or '"your input"' }}{{ argument }}))
+print(tuned.{{ "encode" if command == "embed" else "generate" }}({{ row or '"your input"' }}{{ argument }}))
 ```
 
 The base model is loaded too, and compared with the one that the vectors were trained on.

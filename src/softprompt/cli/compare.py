@@ -64,6 +64,7 @@ def compare(
       softprompt compare recipe.yaml
       softprompt compare recipe.yaml steps=100 seeds=2 'methods=[prompt-tuning/after, lora]'
     """
+    from ..artifacts.manifest import using_command
     from ..compare.experiment import Hooks
     from ..compare.experiment import compare as run
 
@@ -112,7 +113,8 @@ def compare(
     if json:
         return Reply(data)
     log(f"{done.trials} trials, {done.ran} of them run now in {duration(done.seconds)}")
-    return Reply(data, "\n".join(_text(done, headline, sentences, limits, artifact)))
+    used = None if artifact is None else f"{using_command(read.to_dict())} {shlex.quote(str(artifact))}"
+    return Reply(data, "\n".join(_text(done, headline, sentences, limits, used)))
 
 
 def _answer(
@@ -135,7 +137,7 @@ def _answer(
 
 
 def _text(
-    done: Compared, headline: str, sentences: Sequence[str], limits: Sequence[str], artifact: Path | None
+    done: Compared, headline: str, sentences: Sequence[str], limits: Sequence[str], used: str | None
 ) -> list[str]:
     lines = [
         headline,
@@ -148,8 +150,8 @@ def _text(
     if done.page is not None:
         lines += [str(done.page), ""]
     lines += ["next:", f"  softprompt report {shlex.quote(str(done.folder))} --open"]
-    if artifact is not None:
-        lines.append(f'  softprompt generate {shlex.quote(str(artifact))} "your input"')
+    if used is not None:
+        lines.append(f'  softprompt {used} "your input"')
     return lines
 
 

@@ -55,6 +55,7 @@ def compose(
     if (keep_sinks or keep_positions) and not concat:
         raise typer.BadParameter("--keep-sinks and --keep-positions belong to --concat")
     from ..artifacts import compose as composition
+    from ..artifacts.manifest import using_command
     from ..build import saved_base
 
     operation = composition.AVERAGE
@@ -84,5 +85,6 @@ def compose(
     if operation.one_sink and (dropped := sum(source.has_sink for source in opened) - 1) > 0:
         rows.append(("dropped", f"{dropped} of {dropped + 1} attention sinks (first columns)"))
     rows.append(("vectors", str(composed.manifest["options"]["length"])))
-    next_step = f'next:\n  softprompt generate {shlex.quote(str(composed.path))} "your input"'
+    command = f"softprompt {using_command(composed.manifest['recipe'])} {shlex.quote(str(composed.path))}"
+    next_step = f'next:\n  {command} "your input"'
     return Reply(data, f"{table(rows)}\n\n{next_step}")

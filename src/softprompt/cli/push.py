@@ -65,6 +65,7 @@ def push(
     """
     from ..artifacts.card_metadata import License
     from ..artifacts.hub.upload import Account, prepare
+    from ..artifacts.manifest import using_command
 
     terms = License(license, license_name, license_link)
     upload = prepare(artifact, id, revision=revision, license=terms, base_model=base_model, card=card)
@@ -92,7 +93,8 @@ def push(
     commit = account.send(upload, repository, message)
     pinned = f"hf:{upload.reference.id}@{commit.oid}"
     data = _data(upload) | {"uploaded": True, "revision": commit.oid, "url": str(commit.commit_url)}
-    lines = [f"uploaded: {commit.commit_url}", f'next:\n  softprompt generate {pinned} "your input"']
+    command = f"softprompt {using_command(upload.manifest['recipe'])} {pinned}"
+    lines = [f"uploaded: {commit.commit_url}", f'next:\n  {command} "your input"']
     return Reply(data, "\n\n".join(lines))
 
 

@@ -137,6 +137,8 @@ def _data(run: Run) -> dict[str, Any]:
 
 
 def _text(run: Run) -> str:
+    from ..artifacts.manifest import using_command
+
     manifest, path = run.artifact.manifest, run.artifact.path
     dev, plain, training = manifest["dev"], manifest["plain"], manifest["training"]
     rows = [("", manifest["method"], "plain model")]
@@ -165,7 +167,7 @@ def _text(run: Run) -> str:
             table(facts),
             "",
             "next:",
-            f'  softprompt generate {folder} "your input"{prompt}',
+            f'  softprompt {using_command(manifest["recipe"])} {folder} "your input"{prompt}',
             f"  softprompt eval {folder} --data FILE",
         ]
     )
