@@ -142,7 +142,7 @@ def _shorter_inputs(rows: Sequence[tuple[Room, Need]]) -> str:
         ):
             return ""
         limits.append(left)
-    return f"data.max_input_tokens={min(limits)} keeps each input's last {min(limits)} tokens"
+    return f"data.max_input_tokens={min(limits)} cuts each input to {min(limits)} tokens"
 
 
 def _fewer_new(rows: Sequence[tuple[Room, Need]]) -> str:
