@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
+import shlex
 from dataclasses import replace
 
 import pytest
 
 import softprompt
 from softprompt.cli import main
+from softprompt.cli.distill_several import report_text
 from softprompt.config.load import recipe_from_dict
 from softprompt.distillation import answers, effect
 from softprompt.distillation.texts import texts_of
@@ -58,7 +60,8 @@ def test_texts_become_prompts_and_are_measured_together(model_folder, answered, 
     asked = {"request": sample["request"].removesuffix(" (a)")}
     assert first.generate(asked, **({} if apart else {"prompt": "a"})) == sample["vectors"]
     assert f"{saved['ways']['vectors']['metrics']['chrf']:.1f}" in result._repr_html_()
-    assert main(["report", str(answered / "out")]) == 0 and (answered / "out-distill/report.html").exists()
+    command = next(line for line in report_text(result).splitlines() if "softprompt report" in line)
+    assert main(shlex.split(command)[1:-1]) == 0 and (answered / "out-distill/report.html").exists()
     # attached by `compose`, they are the very prompts that were measured
     names = [answered / "out" / n for n in "ab"] if apart else [f"{answered / 'out'}:{n}" for n in "ab"]
     both = softprompt.concatenate(names, answered / "both", lm)

@@ -64,7 +64,6 @@ def report_text(result: Several) -> str:
     first_prompt = (
         f"{shlex.quote(paths[0])} --prompt {shlex.quote(names[0])}" if len(paths) == 1 else paths[0]
     )
-    output = shlex.quote(result.runs[0].prepared.recipe.output)
     both = shlex.quote(str(Path(result.runs[0].prepared.recipe.output).with_name("both")))
     n = len(result.attached.examples)
     return "\n".join(
@@ -79,7 +78,7 @@ def report_text(result: Several) -> str:
             "",
             "next:",
             f'  softprompt generate {first_prompt} "your request"',
-            f"  softprompt report {output} --open",
+            f"  softprompt report {shlex.quote(str(result.folder))} --open",
             f"  softprompt compose --concat {' '.join(prompts[:2])} --out {both}",
         ]
     )
