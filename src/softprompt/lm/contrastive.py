@@ -4,7 +4,7 @@
 
 The documents of a batch are negatives of every query in it (Henderson et al. 2017). Departures: a document
 that occurs several times counts once, and one that is no certain negative is left out of the sum. It is the
-query's own text, or that of any positive of the same query, or belongs to another prompt.
+query's own text, or that of a positive of the same query in the batch, or belongs to another prompt.
 """
 
 from __future__ import annotations
