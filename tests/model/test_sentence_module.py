@@ -31,6 +31,9 @@ def test_vectors_are_those_of_encode(tuned):
     documents = tuned.encode(texts, document=True)
     np.testing.assert_allclose(model.encode_document(texts), documents, atol=1e-5)
     assert np.abs(documents - tuned.encode(texts)).max() > 1e-3
+    assert model.max_seq_length == 254
+    with pytest.raises(softprompt.SoftPromptError, match="max_seq_length=9 cannot be set"):
+        model.max_seq_length = 9
 
 
 def test_their_evaluator_ranks_as_ours_does(tuned):

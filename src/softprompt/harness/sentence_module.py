@@ -54,6 +54,15 @@ class SentenceModule(InputModule):
         free = self._tuned.lm.spec.context - limits.room.soft
         return min(free, limits.max_input_tokens or free)
 
+    @max_seq_length.setter
+    def max_seq_length(self, value: int) -> None:
+        """Raise SoftPromptError: a prompt reads texts as it was tuned to."""
+        raise SoftPromptError(
+            f"max_seq_length={value} cannot be set",
+            why="a text is cut as the prompt was tuned to, and refused where it does not fit",
+            fix=f"tune a prompt with max_input_tokens={value}, or shorten the texts",
+        )
+
     def get_embedding_dimension(self) -> int:
         """Return the length of a vector."""
         return self._tuned.lm.spec.hidden_size
