@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import softprompt
+from softprompt.artifacts import manifest as manifests
 from softprompt.cli import main
 from softprompt.cli.distilled import report_text
 from softprompt.distillation import answers, elapsed, output
@@ -82,6 +83,13 @@ def test_seeds_of_a_recipe_that_was_replaced_are_not_in_the_way(model_folder, pl
     two = softprompt.distill(lm, TEXT, WORDS, seeds=2, **options | {"lr": 0.01})
     finished = {run.prepared.recipe.train.seed: run.was_finished for run in two.runs}
     assert finished == {0: True, 1: False}
+    # of an earlier version, which recorded fewer settings
+    file = place / "out-distill/seed-1/softprompt.json"
+    manifest = manifests.read(file)
+    del manifest["identity"]["settings"]["train.average"]
+    file.write_text(manifests.text_of(manifest), encoding="utf-8")
+    softprompt.distill(lm, TEXT, WORDS, seeds=1, overwrite=True, **options | {"lr": 0.01})
+    assert file.exists()
 
 
 def test_the_seconds_of_all_calls_count(model_folder, place, monkeypatch):

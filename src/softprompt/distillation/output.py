@@ -6,9 +6,8 @@ may ask for others: then another one can be the best and takes the place in the 
 
 from __future__ import annotations
 
-import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from .._system.notes import note
 from ..artifacts import artifact as artifacts
 from ..artifacts import manifest as manifests
 from ..artifacts.manifest import MANIFEST
+from ..config.identity import Identity, differences
 from ..errors import SoftPromptError
 from ..training.checkpoint import drop, is_unfinished, started
 from ..training.output_folder import make_room, of_this_run
@@ -83,15 +83,19 @@ def drop_replaced(folder: Path, free: str, run: Run) -> None:
     now = _but(free, run.prepared.identity())
     for place in sorted(Path(f"{folder}-distill").glob(f"{name}-*")):
         there = _identity(place) or started(place / "checkpoint")
-        if there is not None and _but(free, there) != now:
+        if there is not None and differences(_but(free, there), now):
             shutil.rmtree(place)
             note(f"{place} held vectors of the recipe that was replaced: removed")
 
 
-def _but(free: str, identity: Mapping[str, Any]) -> str:
-    """Write what decides a run but for one setting."""
-    settings = {key: value for key, value in identity["settings"].items() if key != free}
-    return json.dumps([settings, identity.get("rows")], sort_keys=True, default=str)
+def _but(free: str, identity: Identity) -> Identity:
+    """Return what decides a run but one setting, and the dev rows, whose order the seed decides."""
+    parts = {name: identity.get(name) or {} for name in ("settings", "rows")}
+    return {**identity, **{name: _without({free, "dev"}, part) for name, part in parts.items()}}
+
+
+def _without(keys: Collection[str], values: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key not in keys}
 
 
 def _identity(folder: Path) -> dict[str, Any] | None:
