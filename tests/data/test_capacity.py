@@ -169,5 +169,5 @@ def test_encoder_and_decoder_have_their_own_room():
 
 def test_the_fix_of_many_rows_is_that_of_the_narrowest():
     room = Room(100, soft=10, new_tokens=20, length=10)
-    assert "data.max_input_tokens=30 keeps" in fix([(room, Need(200, 60)), (room, Need(95, 5))])
+    assert "data.max_input_tokens=30 cuts" in fix([(room, Need(200, 60)), (room, Need(95, 5))])
     assert fix([(room, Need(75, 5))]).split(", or ")[1:] == ["task.max_new_tokens=15", "method.length=5"]
