@@ -7,8 +7,6 @@ equal length. A request keeps the version of its prompt that it began with.
 from __future__ import annotations
 
 import asyncio
-import threading
-import time
 from collections.abc import Coroutine, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
@@ -23,13 +21,13 @@ from ..data.encode import Encoder
 from ..data.example import Example
 from ..data.task import Limits, ModelSide, Task
 from ..data.template import Template
-from ..errors import SoftPromptError
 from ..evaluation.row_answers import BATCH_TOKENS
 from ..lm.apply import injection_for
 from ..lm.base import LanguageModel
 from ..lm.contrastive import unit
 from ..methods.base import SoftPrompt
 from ..methods.side_by_side import SideBySide
+from .engine_thread import EngineThread
 from .failures import as_failure, not_finite, note
 from .registry import Loaded, Registry
 from .request import Busy, InvalidRequest, Request, Stopped
@@ -48,12 +46,13 @@ class _Texts:
 
 
 @final
-class EmbeddingEngine:
+class EmbeddingEngine(EngineThread):
     """Computes vectors for the prompts of a registry, many texts at a time."""
 
     where = ""  # it runs in this process
 
     def __init__(self, model: LanguageModel, registry: Registry, *, queue: int = 256) -> None:
+        super().__init__()
         self.model, self.registry, self.capacity = model, registry, queue
         side = ModelSide("pooled", model.spec.kind, vocabulary=model.vocabulary)
         room = Room(model.spec.context, is_settled=True)
@@ -61,35 +60,10 @@ class EmbeddingEngine:
         #: Reads texts under no prompt.
         self.plain_texts = Encoder(model.tokenizer, template, Task("embedding"), side, Limits(room=room))
         self._waiting: list[_Texts] = []
-        self._changed = threading.Condition()
         self._running = 0
-        self._closing = self._stopped = False
-        self._thread: threading.Thread | None = None
         self._requests = self._texts = self._batches = 0
 
     # --- from any thread ---
-
-    def start(self) -> None:
-        self._closing = self._stopped = False
-        self._thread = threading.Thread(target=self._loop, name="softprompt-engine", daemon=True)
-        self._thread.start()
-
-    def stop(self, *, drain: float = 0) -> None:
-        """Accept no more requests; those that do not finish within `drain` seconds end with an error."""
-        with self._changed:
-            self._closing = True
-        until = time.monotonic() + drain
-        while time.monotonic() < until and (self._waiting or self._running):
-            time.sleep(0.01)
-        with self._changed:
-            self._stopped = True
-            self._changed.notify()
-        if self._thread is not None:
-            self._thread.join()
-        for texts in self._waiting:
-            if texts.future.set_running_or_notify_cancel():
-                texts.future.set_exception(Stopped("the server has stopped", fix="ask again later"))
-        self._waiting = []
 
     def submit(self, request: Request, loaded: Loaded | None = None) -> Answer:
         """Raise InvalidRequest: an encoder writes no text."""
@@ -107,8 +81,7 @@ class EmbeddingEngine:
         """Return an awaitable of the vectors of encoded texts, of length 1. Raises Busy and Stopped."""
         texts = _Texts(loaded, examples)
         with self._changed:
-            if self._closing:
-                raise Stopped("the server is stopping", fix="ask another server, or again later")
+            self._check_open()
             if len(self._waiting) >= self.capacity:
                 raise Busy(f"{len(self._waiting)} requests wait", fix="ask again later", retry_after=1)
             self._waiting.append(texts)
@@ -120,13 +93,6 @@ class EmbeddingEngine:
 
         return vectors()
 
-    async def problem(self) -> SoftPromptError | None:
-        if self._thread is None or self._thread.is_alive() or self._closing:
-            return None
-        return SoftPromptError(
-            "the engine's thread has ended", fix="start the server again; its log says why"
-        )
-
     def numbers(self) -> dict[str, float]:
         return {
             "requests_total": float(self._requests),
@@ -137,6 +103,16 @@ class EmbeddingEngine:
             "prompts_bytes": float(self.registry.bytes),
             "prompts_outdated": float(self.registry.outdated),
         }
+
+    @property
+    def _has_work(self) -> bool:
+        return bool(self._waiting or self._running)
+
+    def _end_all(self, error: Stopped) -> None:
+        for texts in self._waiting:
+            if texts.future.set_running_or_notify_cancel():
+                texts.future.set_exception(error)
+        self._waiting = []
 
     # --- the engine's thread ---
 

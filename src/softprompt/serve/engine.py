@@ -8,8 +8,6 @@ of its prompt that it began with.
 from __future__ import annotations
 
 import asyncio
-import threading
-import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Future
@@ -22,6 +20,7 @@ from ..errors import SoftPromptError
 from ..lm import held_weights
 from ..lm.causal import CausalLM
 from .classify import classified
+from .engine_thread import EngineThread
 from .failures import as_failure, note
 from .load import Room
 from .prefix_cache import PrefixCache
@@ -36,7 +35,7 @@ MEMORY = 0.4  # share of the free memory for running sequences
 
 
 @final
-class Engine:
+class Engine(EngineThread):
     """Answers requests for the prompts of a registry, many at a time."""
 
     where = ""  # it runs in this process
@@ -56,6 +55,7 @@ class Engine:
         `queue` more requests may wait. `cache_bytes` limits the keys and values that requests share. Raises
         SoftPromptError for a model whose keys and values do not represent its input.
         """
+        super().__init__()
         self.model, self.registry = model, registry
         self.capacity = max_rows + queue  # answers that may run or wait
         self._room = Room(self.capacity)
@@ -65,10 +65,7 @@ class Engine:
         self._scheduler = Scheduler(model, max_rows, self.max_tokens, self.prefix_cache)
         self._waiting: deque[RunningSequence] = deque()
         self._jobs: deque[tuple[Callable[[], Any], str, Future]] = deque()
-        self._changed = threading.Condition()
         self._classifying = 0  # only the event loop changes it
-        self._closing = self._stopped = False
-        self._thread: threading.Thread | None = None
         self._ends = model.ends
         if model.tokenizer is None:
             raise SoftPromptError("this model was loaded without a tokenizer", fix="load it with one")
@@ -76,25 +73,6 @@ class Engine:
         self._requests = 0
 
     # --- from any thread ---
-
-    def start(self) -> None:
-        self._closing = self._stopped = False
-        self._thread = threading.Thread(target=self._loop, name="softprompt-engine", daemon=True)
-        self._thread.start()
-
-    def stop(self, *, drain: float = 0) -> None:
-        """Accept no more requests; those that do not finish within `drain` seconds end with an error."""
-        with self._changed:
-            self._closing = True
-        until = time.monotonic() + drain
-        while time.monotonic() < until and (self._busy or self._classifying):
-            time.sleep(0.01)
-        with self._changed:
-            self._stopped = True
-            self._changed.notify()
-        if self._thread is not None:
-            self._thread.join()
-        self._end_all(Stopped("the server has stopped", fix="ask again later"))
 
     def submit(self, request: Request, loaded: Loaded | None = None) -> Answer:
         """Add a request. Raises Busy, Stopped, UnknownPrompt, BrokenPrompt, InvalidRequest and ModelFailed.
@@ -155,13 +133,6 @@ class Engine:
 
         return scored()
 
-    async def problem(self) -> SoftPromptError | None:
-        if self._thread is None or self._thread.is_alive() or self._closing:
-            return None
-        return SoftPromptError(
-            "the engine's thread has ended", fix="start the server again; its log says why"
-        )
-
     def numbers(self) -> dict[str, float]:
         return {
             "requests_total": float(self._requests),
@@ -173,13 +144,16 @@ class Engine:
         }
 
     @property
+    def _has_work(self) -> bool:
+        return bool(self._busy or self._classifying)
+
+    @property
     def _busy(self) -> bool:
         return bool(self._scheduler.is_busy or self._waiting or self._jobs)
 
     def _check_room(self) -> None:
         """Raise Stopped or Busy; a cancelled answer takes no room. The caller holds the lock."""
-        if self._closing:
-            raise Stopped("the server is stopping", fix="ask another server, or again later")
+        self._check_open()
         held = self._room.held() + len(self._jobs)
         if held >= self.capacity:
             wait = self._scheduler.wait(held)
