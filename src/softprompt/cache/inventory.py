@@ -113,14 +113,20 @@ def _folders(root: Path) -> Iterator[Path]:
                     yield Path(item.path)
 
 
-def _entry(root: Path, path: Path, mapped: dict[Path, str]) -> CacheItem:
+def usage(path: Path) -> tuple[int, int, float]:
+    """Return the bytes, the number and the latest change (0 without any) of the files below a folder."""
     size, count, used = 0, 0, 0.0
     for folder, _, names in os.walk(path):  # does not follow links
         for name in names:
-            with contextlib.suppress(FileNotFoundError):
+            with contextlib.suppress(OSError):  # it was removed meanwhile
                 state = os.lstat(os.path.join(folder, name))
                 if stat.S_ISREG(state.st_mode):
                     size, count, used = size + state.st_size, count + 1, max(used, state.st_mtime)
+    return size, count, used
+
+
+def _entry(root: Path, path: Path, mapped: dict[Path, str]) -> CacheItem:
+    size, count, used = usage(path)
     content: Content = "inputs" if path.parent == root / KV else "model"
     name = path.relative_to(root).as_posix()
     return CacheItem(name, path, content, size, count, used or path.stat().st_mtime, _users(path, mapped))

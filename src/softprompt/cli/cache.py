@@ -73,20 +73,27 @@ def where() -> list[dict[str, Any]]:
     """List the places that the tool writes to; `bytes` is None for what is not one folder."""
     from .._system.paths import cache_root
     from ..cache.folders import default_root
+    from ..cache.inventory import usage
     from ..lm.smollm2 import CONVERTED
 
     root, by = cache_root(), _decided_by("SOFTPROMPT_CACHE", "XDG_CACHE_HOME", default="the home folder")
+    converted = root.glob(f"{CONVERTED}[0-9]*")
     hub, hub_by = _hub_cache()
 
     def place(content: str, path: Path | str, by: str, count: int | None) -> dict[str, Any]:
         return {"what": content, "path": str(path), "bytes": count, "by": by}
 
     return [
-        place("converted base models", root, by, sum(map(_bytes, root.glob(f"{CONVERTED}[0-9]*")))),
         place(
-            "keys and values of inputs", default_root(), f"{by}; train.cache_folder", _bytes(default_root())
+            "converted base models",
+            root,
+            by,
+            sum(usage(folder)[0] for folder in converted),
         ),
-        place("models of the hub", hub, f"{hub_by}; cleared by `hf cache`", _bytes(Path(hub))),
+        place(
+            "keys and values of inputs", default_root(), f"{by}; train.cache_folder", usage(default_root())[0]
+        ),
+        place("models of the hub", hub, f"{hub_by}; cleared by `hf cache`", usage(Path(hub))[0]),
         place("runs, comparisons, reports", "runs/…", "output in the recipe", None),
         place("trackers", "as they say", "track in the recipe", None),
     ]
@@ -101,19 +108,6 @@ def _hub_cache() -> tuple[str, str]:
 
     names = ("HF_HUB_CACHE", "HUGGINGFACE_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME")
     return HF_HUB_CACHE, _decided_by(*names, default="the home folder")
-
-
-def _bytes(folder: Path) -> int:
-    """Return the bytes of the files below a folder; links count nothing."""
-    count = 0
-    for place, _, names in os.walk(folder):
-        for name in names:
-            try:
-                state = os.lstat(os.path.join(place, name))
-            except OSError:  # it was removed meanwhile
-                continue
-            count += 0 if os.path.islink(os.path.join(place, name)) else state.st_size
-    return count
 
 
 def _list() -> Reply:

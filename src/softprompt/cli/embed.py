@@ -19,9 +19,8 @@ from .opening import (
     PromptName,
     TrustCode,
     check_prompt,
-    name_of,
+    inputs_of,
     open_artifact,
-    with_prompt,
 )
 from .output import Json, Reply, log
 
@@ -89,11 +88,8 @@ def embed(
         )
     check_prompt(opened, rows, prompt)
     tuned = open_artifact(opened, model, other_base, plain, trust=trust_remote_code, device_map=device_map)
-    if isinstance(rows[0], str):
-        prompt = name_of(tuned.artifact, prompt)
-    else:
-        rows, prompt = list(with_prompt(rows, tuned, prompt)), None
-    vectors = tuned.encode(rows, prompt=prompt, document=document)
+    inputs, prompt = inputs_of(rows, tuned, prompt)
+    vectors = tuned.encode(inputs, prompt=prompt, document=document)
     if output is not None:
         _write(output, vectors)
         shape = " x ".join(map(str, vectors.shape))

@@ -23,9 +23,8 @@ from .opening import (
     PromptName,
     TrustCode,
     check_prompt,
-    name_of,
+    inputs_of,
     open_artifact,
-    with_prompt,
 )
 from .output import Json, Reply, log
 
@@ -121,10 +120,7 @@ def generate(
     import torch
 
     torch.manual_seed(seed)
-    if text is not None or isinstance(rows[0], str):
-        prompt = name_of(tuned.artifact, prompt)
-    else:
-        rows, prompt = with_prompt(rows, tuned, prompt), None
+    rows, prompt = inputs_of(rows, tuned, prompt)
     if text is not None and not json and sys.stdout.isatty() and tuned.encoder.kind in WRITTEN:
         _stream(tuned, text, prompt, options)
         return Reply({})

@@ -127,6 +127,13 @@ def with_prompt(rows: Sequence[Any], tuned: Tuned, prompt: str | None) -> list[R
     ]
 
 
+def inputs_of(rows: Sequence[Any], tuned: Tuned, prompt: str | None) -> tuple[Sequence[Any], str | None]:
+    """Return inputs, and the prompt that answers them: None where they are rows, which name it themselves."""
+    if isinstance(rows[0], str):
+        return rows, name_of(tuned.artifact, prompt)
+    return with_prompt(rows, tuned, prompt), None
+
+
 def name_of(artifact: Artifact, prompt: str | None) -> str:
     """Check a prompt's name and return it; None means the only prompt."""
     return artifact.prompts[artifact.index(prompt)]

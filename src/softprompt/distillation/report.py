@@ -12,7 +12,16 @@ from ..page import html, markdown
 from ..page.blocks import Block, Report, Section, Terms, Text
 from ..page.numbers import Unit, count, seconds, several
 from . import report_several
-from .report_blocks import VECTORS, Facts, curves, sample_blocks, tests_table, ways_figure, ways_table
+from .report_blocks import (
+    VECTORS,
+    Facts,
+    curves,
+    provenance,
+    sample_blocks,
+    tests_table,
+    ways_figure,
+    ways_table,
+)
 
 FILE = "distill.json"
 SOURCE = "distill.json alone. The same numbers: report.md"
@@ -170,9 +179,4 @@ def _provenance(facts: Facts) -> list[Block]:
         ("requests measured on", str(facts["ways"][VECTORS]["n"])),
         ("artifact", facts["artifact"]),
     ]
-    blocks: list[Block] = [Terms([(name, str(value)) for name, value in terms if value])]
-    if command := facts.get("command"):
-        blocks.insert(0, Terms([("distill", str(command))], code="block"))
-    if versions := facts.get("versions"):
-        blocks.append(Terms([(name, str(value)) for name, value in versions.items()], code="inline"))
-    return blocks
+    return provenance(facts, terms)

@@ -28,6 +28,16 @@ def _cell(way: Facts, metric: str) -> str:
     )
 
 
+def provenance(facts: Facts, terms: Sequence[tuple[str, Any]]) -> list[Block]:
+    """Return the command, the terms that have a value, and the versions."""
+    blocks: list[Block] = [Terms([(name, str(value)) for name, value in terms if value])]
+    if command := facts.get("command"):
+        blocks.insert(0, Terms([("distill", str(command))], code="block"))
+    if versions := facts.get("versions"):
+        blocks.append(Terms([(name, str(value)) for name, value in versions.items()], code="inline"))
+    return blocks
+
+
 def ways_table(caption: str, ways: Mapping[str, Facts]) -> Table:
     """Return the table of the ways to answer, with intervals."""
     metrics = list(ways[VECTORS]["metrics"])

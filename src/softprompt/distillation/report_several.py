@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ..page import charts
-from ..page.blocks import Block, Figure, Panel, Report, Section, Table, Terms
+from ..page.blocks import Block, Figure, Panel, Report, Section, Table
 from ..page.numbers import plain, several, tick
 from ..page.style import COLOURS, SHAPES, Look
-from .report_blocks import Facts, curves, sample_blocks, tests_table, ways_figure, ways_table
+from .report_blocks import Facts, curves, provenance, sample_blocks, tests_table, ways_figure, ways_table
 
 NEEDED = ("texts", "at_once", "ways", "by_text", "tests", "history", "samples")
 
@@ -121,9 +121,4 @@ def _provenance(facts: Facts) -> list[Block]:
         ("requests measured on", str(facts["measured_requests"])),
         ("artifacts", ", ".join(facts["artifacts"])),
     ]
-    blocks: list[Block] = [Terms([(name, str(value)) for name, value in terms if value])]
-    if command := facts.get("command"):
-        blocks.insert(0, Terms([("distill", str(command))], code="block"))
-    if versions := facts.get("versions"):
-        blocks.append(Terms([(name, str(value)) for name, value in versions.items()], code="inline"))
-    return blocks
+    return provenance(facts, terms)
