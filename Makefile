@@ -108,6 +108,8 @@ VERSIONS ?= /tmp/softprompt-versions
 ENDS     ?= oldest newest
 # The oldest Python that is allowed, where there is one.
 OLDEST_PYTHON ?= $(shell for p in python3.10 $(PYTHON); do $$p -c '' 2>/dev/null && { command -v $$p; break; }; done)
+# Requirements in place of those of the same packages: INSTEAD=torch==2.13.0 where only that build is at hand.
+INSTEAD  ?=
 SHOWN    := tests/test_deprecations.py tests/conformance/test_batches.py tests/conformance/test_quantized_bases.py \
 	tests/cli/test_app.py tests/cli/test_peft.py tests/serve/http/test_real_engine.py
 # Of the conformance suite every family once: all methods in one batch.
@@ -116,7 +118,7 @@ test-versions:  ## a part of the suite on the oldest and the newest packages tha
 	@for end in $(ENDS); do \
 		to=$(VERSIONS)/$$end; \
 		case $$end in oldest) python=$(OLDEST_PYTHON); how=;; *) python=$(PYTHON); how='--upgrade --upgrade-strategy eager';; esac; \
-		mkdir -p $$to && $(PYTHON) tests/versions.py $$end >$$to/wanted.txt && \
+		mkdir -p $$to && $(PYTHON) tests/versions.py $$end $(INSTEAD) >$$to/wanted.txt && \
 		{ [ -x $$to/bin/python ] || $$python -m venv $$to; } && \
 		.ci/part "$$end: packages" $$to/bin/python -m pip --disable-pip-version-check -q install $$how -r $$to/wanted.txt && \
 		$$to/bin/python -m pip --disable-pip-version-check -q install --no-deps --force-reinstall . && \
@@ -161,7 +163,7 @@ test-clients: clients  ## the server with real clients: openai, litellm, LangCha
 $(RELEASE)/.installed:
 	@$(PYTHON) -m venv $(RELEASE)
 	@$(RELEASE)/bin/python -m pip --disable-pip-version-check -q install \
-		build hatchling twine check-wheel-contents cyclonedx-bom pip-licenses pip-audit
+		build hatchling hatch-vcs twine check-wheel-contents cyclonedx-bom pip-licenses pip-audit
 	@touch $@
 
 dist: $(RELEASE)/.installed  ## a wheel and an sdist in dist/, which twine and check-wheel-contents accept

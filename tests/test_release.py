@@ -9,18 +9,38 @@ import subprocess
 from pathlib import Path
 
 import pytest
+from packaging.version import Version
 
 import softprompt
+from softprompt._system.version import FALLBACK
 
 ROOT = Path(__file__).parents[1]
 
 
-def test_the_version_is_the_same_everywhere():
-    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    written = re.search(r'^version = "(.+)"$', text, re.M)[1]
-    chart = (ROOT / "deploy/helm/softprompt/Chart.yaml").read_text(encoding="utf-8")
-    assert written == softprompt.__version__ and f'appVersion: "{written}"' in chart
-    assert f"version: {written}" in (ROOT / "CITATION.cff").read_text(encoding="utf-8").replace('"', "")
+#: Files that name a release, and how. A release changes them before its tag (docs/releases.md).
+NAMED = {
+    "pyproject.toml": 'fallback-version = "{}.dev0"',
+    "src/softprompt/_system/version.py": 'FALLBACK = "{}.dev0"',
+    "CITATION.cff": "version: {}",
+    "docs/cite.md": "version = {{{}}}",
+    "docs/deploy.md": "-t softprompt-gateway:{0} --build-arg VERSION={0} .",
+    "deploy/helm/softprompt/Chart.yaml": 'version: {0}\nappVersion: "{0}"',
+    "deploy/helm/softprompt/values.yaml": 'tag: "{}"',
+    "deploy/kubernetes/gateway.yaml": "image: softprompt-gateway:{}",
+}
+
+
+def test_every_file_names_the_same_release():
+    release = FALLBACK.removesuffix(".dev0")
+    assert re.fullmatch(r"\d+\.\d+\.\d+", release)
+    page = (ROOT / "docs/releases.md").read_text(encoding="utf-8")
+    for name, form in NAMED.items():
+        text = (ROOT / name).read_text(encoding="utf-8")
+        assert text.count(form.format(release)) == 1 and f"`{name}`" in page, name
+
+
+def test_the_version_is_one_of_pep_440():
+    assert str(Version(softprompt.__version__)) == softprompt.__version__
 
 
 @pytest.mark.parametrize("target", ["dist", "licenses", "audit"])

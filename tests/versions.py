@@ -4,7 +4,8 @@
     python tests/versions.py newest        every range unchanged, so that pip takes the newest it allows
     python tests/versions.py show FILE     what is installed here of FILE; fails where that is another
 
-Only the standard library is used, since the script is run before anything is installed.
+Requirements after `oldest` or `newest` replace those of the same names: `oldest torch==2.13.0`. Only the
+standard library is used, since the script is run before anything is installed.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from pathlib import Path
 
 TOP = Path(__file__).resolve().parent.parent
 REQUIREMENT = re.compile(
-    r"(?P<name>[\w.-]+)(?P<extras>\[[\w,-]+\])?>=(?P<lowest>[\w.]+)(?P<highest>,<[\w.]+)?"
+    r"(?P<name>[\w.-]+)(?P<extras>\[[\w,-]+\])?>=(?P<lowest>[\w.]+)(?P<highest>,<[\w.]+)?(?P<marker>; .+)?"
 )
 
 
@@ -31,7 +32,7 @@ def requirements() -> list[re.Match[str]]:
     for text in texts:
         if (match := REQUIREMENT.fullmatch(text)) is None:
             raise ValueError(
-                f"pyproject.toml: {text!r} is not of the form name>=lowest or name>=lowest,<highest"
+                f"pyproject.toml: {text!r} is not of the form name>=lowest[,<highest][; marker]"
             )
         found.append(match)
     lowest: dict[str, str] = {}
@@ -43,12 +44,26 @@ def requirements() -> list[re.Match[str]]:
 
 def oldest() -> list[str]:
     """Return `name==lowest` for every direct dependency."""
-    return list(dict.fromkeys(f"{m['name']}{m['extras'] or ''}=={m['lowest']}" for m in requirements()))
+    pins = [f"{m['name']}{m['extras'] or ''}=={m['lowest']}{m['marker'] or ''}" for m in requirements()]
+    return list(dict.fromkeys(pins))
 
 
 def newest() -> list[str]:
     """Return every range unchanged."""
     return [match[0] for match in requirements()]
+
+
+def name_of(requirement: str) -> str:
+    """Return a requirement's package name, as metadata compares it."""
+    return re.split(r"[^\w.-]", requirement, maxsplit=1)[0].lower().replace("_", "-")
+
+
+def replaced(lines: list[str], others: list[str]) -> list[str]:
+    """Put the others in place of the lines of the same packages; ValueError for a package without a line."""
+    if missing := {name_of(other) for other in others} - {name_of(line) for line in lines}:
+        raise ValueError(f"no dependency of that name: {', '.join(sorted(missing))}")
+    names = {name_of(other) for other in others}
+    return [line for line in lines if name_of(line) not in names] + others
 
 
 def release(version: str) -> list[str]:
@@ -60,10 +75,16 @@ def show(file: str) -> int:
     """Prints what is installed of the packages in the file; 1 if one is not the release that it names."""
     wrong = 0
     print(f"Python {sys.version.split()[0]}")
-    for line in Path(file).read_text().split():
-        name, _, wanted = re.sub(r"\[.*\]", "", line).partition("==")
-        name = name.partition(">=")[0]
-        installed = metadata.version(name)
+    for line in Path(file).read_text().splitlines():
+        requirement, _, marker = line.partition(";")
+        name, wanted = name_of(line), requirement.partition("==")[2].strip()
+        try:
+            installed = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            if not marker:
+                raise
+            print(f"{name} not installed: {marker.strip()}")
+            continue
         differs = bool(wanted) and release(installed) != release(wanted)
         wrong += differs
         print(f"{name} {installed}" + (f"   WRONG: {wanted} is wanted" if differs else ""))
@@ -73,4 +94,4 @@ def show(file: str) -> int:
 if __name__ == "__main__":
     if sys.argv[1] == "show":
         raise SystemExit(show(sys.argv[2]))
-    print("\n".join({"oldest": oldest, "newest": newest}[sys.argv[1]]()))
+    print("\n".join(replaced({"oldest": oldest, "newest": newest}[sys.argv[1]](), sys.argv[2:])))

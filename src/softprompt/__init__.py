@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from ._system.moved import MovedPackages
-from ._system.version import VERSION
 from .errors import SoftPromptError
 
 if TYPE_CHECKING:
@@ -30,7 +29,8 @@ if TYPE_CHECKING:
     from .model.trl_trainers import KTOTrainer as KTOTrainer
     from .tuned import Tuned, open_prompt
 
-__version__ = VERSION
+    __version__: str
+
 __all__ = [
     "GeneratedPrefix",
     "GeneratedPrompt",
@@ -99,6 +99,10 @@ def __getattr__(name: str) -> Any:
 
         with rare_collection():
             return getattr(importlib.import_module(f".{_HOMES[name]}", __name__), name)
+    if name == "__version__":  # asks git in a source tree
+        from ._system.version import version
+
+        return version()
     if name in _MOVED:
         globals()[name] = module = _moved_packages.load(f"{__name__}.{name}", stacklevel=2)
         return module

@@ -13,13 +13,14 @@ from typing import Any
 import torch
 
 from .secrets import without_secrets
+from .version import version
 
 
 def provenance() -> dict[str, Any]:
     """Return the part of a manifest that every artifact has, however it was made."""
     return {
         "versions": {
-            "softprompt": _version("softprompt"),
+            "softprompt": version(),
             "torch": torch.__version__,
             "transformers": _version("transformers"),
             "python": platform.python_version(),

@@ -16,7 +16,6 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperCommand
 
-from .. import __version__
 from .._system.characters import check_whole, texts_in
 from .._system.display import Display
 from .._system.paths import shown, unusable
@@ -65,7 +64,9 @@ app = typer.Typer(
 
 def _version(requested: bool) -> None:
     if requested:
-        typer.echo(f"softprompt {__version__}")
+        from .._system.version import version
+
+        typer.echo(f"softprompt {version()}")
         raise typer.Exit
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from .. import __version__
+from .._system.version import version
 from .._system.installation import dependencies, extras
 from .output import Json, Reply, log, size, table
 
@@ -47,7 +47,7 @@ def doctor(
       softprompt doctor --json
     """
     problems: list[str] = []
-    data: dict[str, Any] = {"softprompt": __version__, **_machine()}
+    data: dict[str, Any] = {"softprompt": version(), **_machine()}
     data["packages"], data["extras"] = _packages(problems), _extras()
     data["running"] = _running(problems)
     data["caches"] = _caches(problems)

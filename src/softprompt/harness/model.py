@@ -20,7 +20,7 @@ from lm_eval.models.utils import handle_stop_sequences, normalize_gen_kwargs
 from tqdm import tqdm
 
 from .._system.quiet import quietly
-from .._system.version import VERSION
+from .._system.version import version
 from ..errors import SoftPromptError, unknown
 from .arguments import room_of, rows_of, subject_of, subject_of_tuned
 from .generation import continuations
@@ -139,7 +139,7 @@ class SoftPromptLM(TemplateLM):
     def get_model_info(self) -> dict[str, Any]:
         """Return what the harness writes into its results besides its own arguments."""
         facts = {
-            "softprompt_version": VERSION,
+            "softprompt_version": version(),
             "model_dtype": str(self.lm.dtype),
             "template": self.texts.template,
         }

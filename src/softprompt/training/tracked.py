@@ -12,7 +12,7 @@ from typing import Any, final
 
 import yaml
 
-from .._system.version import VERSION
+from .._system.version import version
 from ..artifacts import manifest as manifests
 from ..config.schema import Recipe
 from ..errors import SoftPromptError
@@ -143,7 +143,7 @@ def subject_of(recipe: Recipe, *, is_one_of_many: bool) -> Subject:
         folder.name,
         params,
         yaml.safe_dump(content, sort_keys=False, allow_unicode=True),
-        {"softprompt": VERSION},
+        {"softprompt": version()},
         folder.parent.name or None if is_one_of_many else None,
         is_one_of_many,
     )

@@ -12,7 +12,7 @@ from pathlib import Path
 from ..._system.paths import expanded
 from ..._system.progress import task
 from ..._system.quiet import quietly
-from ..._system.version import VERSION
+from ..._system.version import version
 from ...errors import SoftPromptError
 from ..manifest import BASE, MANIFEST, STATE, VECTORS
 from .failures import explained
@@ -50,6 +50,6 @@ def _fetched(reference: Reference) -> Path:
             revision=reference.revision,
             allow_patterns=list(FILES),
             library_name="softprompt",
-            library_version=VERSION,
+            library_version=version(),
         )
     return Path(folder)

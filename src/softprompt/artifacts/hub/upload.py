@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..._system.progress import task
 from ..._system.quiet import quietly
-from ..._system.version import VERSION
+from ..._system.version import version
 from ...errors import SoftPromptError
 from .. import artifact as artifacts
 from ..card_metadata import License
@@ -112,7 +112,7 @@ class Account:
         token = token if isinstance(token, str) else get_token()
         if not token:
             raise no_token()
-        self.api: HfApi = HfApi(token=token, library_name="softprompt", library_version=VERSION)
+        self.api: HfApi = HfApi(token=token, library_name="softprompt", library_version=version())
 
     @quietly
     def look(self, upload: Upload, *, private: bool | None = None) -> tuple[Upload, Repository]:

@@ -8,7 +8,7 @@ from typing import Any
 from fastapi import Depends, FastAPI
 from fastapi.responses import RedirectResponse
 
-from ..._system.version import VERSION
+from ..._system.version import version
 from .. import playground
 from ..control_tokens import Policy
 from ..names import check_base
@@ -73,7 +73,7 @@ def create_app(
     inputs = Inputs(tokenizer, context, limits, control_tokens, getattr(engine, "plain_texts", None))
     service = Service(engine, registry, model_name, inputs, limits, keys, numbers)
     # no docs pages: they would fetch scripts from other servers
-    app = FastAPI(title="softprompt", version=VERSION, docs_url=None, redoc_url=None)
+    app = FastAPI(title="softprompt", version=version(), docs_url=None, redoc_url=None)
     app.state.service = service
     routers = [*(part.routes(service) for part in (completions, chat, classify, embeddings, models))]
     errors.install(app, [route.path for router in routers for route in router.routes])  # type: ignore[attr-defined]

@@ -14,7 +14,7 @@ from typing import Any, Protocol
 
 from starlette.types import Scope
 
-from ..._system.version import VERSION
+from ..._system.version import version
 from ...errors import SoftPromptError
 from .request_record import RequestRecord
 
@@ -57,7 +57,7 @@ class OpenTelemetry:
                 fix="pip install 'softprompt[traces]'",
             ) from None
         self._propagate, self._trace, self._provider = propagate, trace, provider
-        self._tracer = provider.get_tracer("softprompt.serve", VERSION)
+        self._tracer = provider.get_tracer("softprompt.serve", version())
 
     @contextlib.contextmanager
     def span(self, method: str, scope: Scope) -> Iterator[Any]:
