@@ -1,4 +1,4 @@
-"""The steps of the container recipes are executed in a fresh folder that stands for an image's root.
+"""The steps of the container recipes are executed in a fresh folder in place of an image's root.
 
 Nothing here can build an image, so each step is run as the recipe has it, and four things are replaced:
 
@@ -49,7 +49,7 @@ def steps(name: str) -> list[tuple[str, str]]:
 
 
 class Image:
-    """A folder that stands for an image's root, and the environment that its steps see."""
+    """A folder in place of an image's root, and the environment that its steps see."""
 
     def __init__(self, root: Path, **arguments: str) -> None:
         self.root, self.arguments, self.command, self.user = root, arguments, [], ""

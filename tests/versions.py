@@ -31,9 +31,7 @@ def requirements() -> list[re.Match[str]]:
     found = []
     for text in texts:
         if (match := REQUIREMENT.fullmatch(text)) is None:
-            raise ValueError(
-                f"pyproject.toml: {text!r} is not of the form name>=lowest[,<highest][; marker]"
-            )
+            raise ValueError(f"pyproject.toml: {text!r} is not of the form name>=lowest[,<highest][; marker]")
         found.append(match)
     lowest: dict[str, str] = {}
     for match in found:

@@ -53,8 +53,8 @@ def tree(tmp_path):
 
 def built(folder):
     """The version that hatchling gives the project in the folder."""
-    metadata = pytest.importorskip("hatchling.metadata.core", reason="NO VERSION TESTS: pip install hatchling")
-    pytest.importorskip("hatch_vcs", reason="NO VERSION TESTS: pip install hatch-vcs")
+    metadata = pytest.importorskip("hatchling.metadata.core", reason="NO VERSION TESTS: no hatchling")
+    pytest.importorskip("hatch_vcs", reason="NO VERSION TESTS: no hatch-vcs")
     from hatchling.plugin.manager import PluginManager
 
     return metadata.ProjectMetadata(str(folder), PluginManager()).version

@@ -22,7 +22,7 @@ _DESCRIBED = re.compile(r"v(?P<tag>.+)-(?P<commits>\d+)-g(?P<commit>[0-9a-f]+)(?
 def version() -> str:
     """Return the version of the library, in the form of PEP 440.
 
-    That of the source tree if it has one, else that of the installed package. `FALLBACK` stands for a tag in
+    That of the source tree if it has one, else that of the installed package. `FALLBACK` replaces a tag in
     a tree without tags, and is the version of sources that are neither in git nor installed.
     """
     import importlib.metadata

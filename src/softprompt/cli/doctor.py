@@ -10,8 +10,8 @@ from typing import Annotated, Any
 
 import typer
 
-from .._system.version import version
 from .._system.installation import dependencies, extras
+from .._system.version import version
 from .output import Json, Reply, log, size, table
 
 #: Variables of the environment that change how a run computes or where it writes.
