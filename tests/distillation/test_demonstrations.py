@@ -14,6 +14,8 @@ from softprompt.cli import main
 from softprompt.config.load import recipe_from_dict
 from softprompt.distillation.demonstration_recipe import recipe_of
 from softprompt.distillation.demonstration_rows import read, split
+from softprompt.distillation.report_blocks import is_better
+from softprompt.page.numbers import plain, unit
 
 WORDS = ["sun", "mud", "cake", "rain", "song", "ache", "gift", "loss", "tree", "fog"]
 LABELLED = [{"input": f"{word} {i}", "target": ("good", "bad")[i % 2]} for i, word in enumerate(WORDS * 2)]
@@ -76,15 +78,42 @@ def test_demonstrations_of_labels(run, tmp_path):
     assert code == 0, err + out
     again = json.loads(out)
     assert again["seconds"] == report["seconds"]
+    page_shows(tmp_path / "out", again, "accuracy")
 
 
-def test_demonstrations_of_texts(run):
+def page_shows(folder, report, metric):
+    """Check that the page of a prompt has the figures of its report."""
+    assert main(["report", str(folder)]) == 0
+    texts = [(folder.parent / "out-distill" / name).read_text() for name in ("report.html", "report.md")]
+    tuned, first = report["ways"]["tuned vectors"], report["samples"][0]
+    last = report["history"][-1]
+    words = [*report["ways"], unit(metric).value(tuned["metrics"][metric]), plain(tuned["target_loss"])]
+    words += [f"{report['tokens_saved']}; as many vectors", first["right answer"], plain(last["loss"])]
+    words += [f"6 demonstrations as {report['vectors']} vectors", "tuned vectors − in context"]
+    for text in texts:
+        assert not [word for word in words if word.replace("\xa0", " ") not in text.replace("\xa0", " ")]
+    assert all(first[name] in texts[1] for name in ("request", "in context", "tuned vectors"))
+
+
+def test_demonstrations_of_texts(run, tmp_path):
     """Without requests some demonstrations are kept apart; a report is printed."""
     shots = [{"question": f"{word} {i}", "answer": word[::-1]} for i, word in enumerate(WORDS)]
     code, out, err = run(shots, None, "max_new_tokens=4")
     assert code == 0, err
     assert "6 demonstrations as vectors, on 2 rows that were kept apart" in out
     assert "untrained vectors differ from the text by" in out and "tokens saved a request" in out
+    report = json.loads((tmp_path / "out-distill" / "distill.json").read_text())
+    page_shows(tmp_path / "out", report, report["metric"])
+
+
+def test_a_test_knows_which_way_is_better():
+    """Perplexity is better where it is less, whatever the page."""
+    lower = {"metric": "perplexity", "difference": -1.0, "higher_is_better": False}
+    assert is_better(lower) and not is_better({**lower, "higher_is_better": True})
+    # a file of old does not say it
+    assert is_better({"metric": "kl", "difference": -1.0}) and is_better(
+        {"metric": "chrf", "difference": 1.0}
+    )
 
 
 @pytest.mark.parametrize(

@@ -53,6 +53,12 @@ def test_check_runs_no_teacher(model_folder, tmp_path, monkeypatch, capsys):
     assert main(["distill", *text, *settings, "--json"]) == 0
     price = json.loads(capsys.readouterr().out)["distillation"]
     assert price["start_seconds"] > 0 and price["soft_tokens"] == 20
+    assert price["price"] is None
+    assert main(["distill", *text, *settings, "--price-hour", "7200", "--json"]) == 0
+    price = json.loads(capsys.readouterr().out)["distillation"]
+    assert price["price"] == pytest.approx(2 * price["seconds"])
+    assert main(["distill", *text, *settings, "--price-hour", "7200"]) == 0
+    assert "at 7200 an hour" in capsys.readouterr().out
     assert not (tmp_path / "out").exists() and not (tmp_path / "out-distill").exists()
     recipe |= {"teacher": {"texts": {"a": {"context": "x"}, "b": {"context": "y"}}}}
     recipe["data"] = {"train": str(tmp_path / "rows.jsonl"), "prompt_field": "name"}

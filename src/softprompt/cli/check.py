@@ -36,9 +36,11 @@ def check(recipe: RecipeFile, overrides: Overrides = None, json: Json = False) -
     """
     read = open_recipe(recipe, overrides)
     if read.task.objective == "distil":
+        from ..distillation.work import Arguments
+
         requests = read.data.train
         command = ["softprompt distill", str(recipe), "--requests", str(requests), *(overrides or [])]
-        return price_of(read, requests, " ".join(command), json=json)
+        return price_of(read, Arguments(requests), " ".join(command), json=json)
     from torch import get_num_threads
 
     from ..training.base_notes import base_notes

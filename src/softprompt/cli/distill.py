@@ -120,6 +120,7 @@ def distill(
     """
     from ..distillation.run import distil
     from ..distillation.several import refuse_for_several
+    from ..distillation.work import Arguments
     from .distill_several import check_alone, distill_texts, texts_given
     from .distilled import report_text
 
@@ -139,23 +140,28 @@ def distill(
     recipe, any_method = _recipe(settings or [], system, document, vectors, texts)
     if recipe.teacher.texts is None:
         check_alone(together=together, apart=apart)
-    flags = {"field": field, "count": count, "restart": restart, "overwrite": overwrite}
+    anew = {"restart": restart, "overwrite": overwrite}
     if recipe.teacher.texts is not None:
         alone = {"--measure": measured, "--seeds": seeds, "--price-hour": price_hour}
         alone |= {"--check": check or None}
         refuse_for_several(alone | {"--time": time, "--vectors auto": is_auto or None})
-        flags |= {"apart": apart, "any_method": any_method}
-        return distill_texts(recipe, requests, json=json, **flags)
-    flags |= {"measured": measured, "any_method": any_method, "seeds": seeds}
-    flags |= {"seconds": None if time is None else seconds_of(time, "--time")}
+        flags = {"field": field, "count": count, "apart": apart, "any_method": any_method}
+        return distill_texts(recipe, requests, json=json, **flags, **anew)
+    given = Arguments(
+        requests,
+        measured,
+        field,
+        count,
+        any_method=any_method,
+        seeds=seeds,
+        seconds=None if time is None else seconds_of(time, "--time"),
+    )
     if check:
         command = "the same command without --check"
-        options = {k: v for k, v in flags.items() if k not in ("restart", "overwrite")}
-        return price_of(recipe, requests, command, json=json, **options)
-    flags |= {"price_hour": price_hour}
+        return price_of(recipe, given, command, json=json, price_hour=price_hour)
 
     def work(hooks: Hooks) -> Reply:
-        result = distil(recipe, requests, hooks=hooks, **flags)
+        result = distil(recipe, given, hooks=hooks, price_hour=price_hour, **anew)
         return Reply(result.report(), None if json else report_text(result))
 
     return resumable(Path(recipe.output), work)

@@ -117,6 +117,7 @@ def report_text(result: TunedDemonstrations) -> str:
             "",
             "next:",
             f'  softprompt generate {shlex.quote(str(path))} "your request"',
+            f"  softprompt report {shlex.quote(str(path))} --open",
             f"  softprompt serve {shlex.quote(str(path))}",
         ]
     )

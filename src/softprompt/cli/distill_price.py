@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..errors import SoftPromptError
 from .output import Reply, duration, log, size, table
 
 if TYPE_CHECKING:
     from ..config.schema import Recipe
+    from ..distillation.work import Arguments
 
 
-def price_of(recipe: Recipe, requests: str | None, command: str, *, json: bool, **options: Any) -> Reply:
+def price_of(
+    recipe: Recipe, given: Arguments, command: str, *, json: bool, price_hour: float | None = None
+) -> Reply:
     """Return the price of a distillation; the teacher answers nothing. `command` is what is priced."""
     from ..distillation.price import price
 
@@ -23,7 +26,7 @@ def price_of(recipe: Recipe, requests: str | None, command: str, *, json: bool, 
             "without data.prompt_field",
         )
     log(f"loading {recipe.model} and timing a few rows …")
-    cost = price(recipe, requests, **options)
+    cost = price(recipe, given, price_hour)
     if json:
         return Reply({"distillation": cost.to_json()})
     rows = [
@@ -41,8 +44,10 @@ def price_of(recipe: Recipe, requests: str | None, command: str, *, json: bool, 
     ]
     if not cost.self_study_seconds:
         rows = rows[1:]
+    rows.append(("in all", duration(cost.seconds), "on this machine, as busy as it is now"))
+    if cost.price is not None:
+        rows.append(("price", f"{cost.price:,.2f}", f"at {price_hour:g} an hour"))
     rows += [
-        ("in all", duration(cost.seconds), "on this machine, as busy as it is now"),
         ("memory", size(cost.memory_bytes), "largest resident size, the model included"),
         ("disk", size(cost.disk_bytes), "the teacher's distributions, at most"),
         ("tokens saved", f"{cost.text_tokens}", f"a request; {cost.soft_tokens} vectors are read instead"),

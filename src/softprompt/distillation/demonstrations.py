@@ -25,6 +25,7 @@ from ..data.encode import Encoder
 from ..data.fewshot import few_shot, stop_options
 from ..data.row import Row
 from ..evaluation.evaluator import Evaluator, evaluator_of
+from ..evaluation.metrics import METRICS
 from ..evaluation.records import Evaluation
 from ..lm.base import LanguageModel
 from ..lm.from_recipe import load_base
@@ -34,6 +35,7 @@ from ..training.prepare import Prepared, prepare
 from ..training.run import Hooks, Run
 from ..training.tune import tune
 from ..tuned import Tuned
+from . import intervals
 from .demonstration_rows import Rows, read, split
 from .elapsed import Elapsed
 from .first_token import seconds_to_first_token
@@ -42,6 +44,9 @@ from .run import seconds_before
 PROMPTS = ("default",)
 REPORT = "distill.json"
 ANSWERS = "answered.jsonl"
+NONE, IN_CONTEXT, UNTRAINED, TUNED = "no demonstrations", "in context", "untrained vectors", "tuned vectors"
+SHOWN_WAYS = (IN_CONTEXT, TUNED, NONE)  # of the answers that are side by side
+SHOWN = 3  # rows of them
 
 
 @dataclass(frozen=True)
@@ -65,15 +70,18 @@ class TunedDemonstrations:
     @property
     def largest_difference(self) -> float:
         """Return the largest difference (nats) of a target's loss: untrained vectors against the text."""
-        pairs = zip(self.ways["in context"].records, self.ways["untrained vectors"].records, strict=True)
+        pairs = zip(self.ways[IN_CONTEXT].records, self.ways[UNTRAINED].records, strict=True)
         return max(abs(a.nll - b.nll) for a, b in pairs)
 
     def report(self) -> dict[str, Any]:
         """Return all figures, as `distill.json` holds them."""
-        options = self.run.prepared.recipe.method.options()
+        options, manifest = self.run.prepared.recipe.method.options(), self.run.artifact.manifest
+        records = {name: [way.records] for name, way in self.ways.items()}
         return {
             "artifact": str(self.run.artifact.path),
-            "method": self.run.artifact.manifest["method"],
+            "model": manifest["base"]["name"],
+            "method": manifest["method"],
+            **{key: manifest[key] for key in ("command", "versions") if key in manifest},
             "demonstrations": self.shown,
             "vectors": options["length"],
             "tokens_saved": options["length"],
@@ -83,11 +91,33 @@ class TunedDemonstrations:
                 name: {**way.to_json(), "target_loss": statistics.mean(r.nll for r in way.records)}
                 for name, way in self.ways.items()
             },
+            "metric": self.metric,
+            "higher_is_better": METRICS[self.metric].higher_is_better,
+            "tests": intervals.tests(records, TUNED, [self.metric]),
+            "history": self.run.outcome.history,
+            "samples": self._samples(),
             "start_differs_by": self.largest_difference,
             "first_token": self.first_token,
             "answered": self.answered,
             "seconds": self.seconds,
         }
+
+    @property
+    def metric(self) -> str:
+        """Return the name of the first metric, by which the best step was chosen."""
+        return next(iter(self.ways[TUNED].metrics))
+
+    def _samples(self) -> list[dict[str, str]]:
+        """Return the first rows with the answers of each way side by side."""
+        every = list(zip(*(self.ways[name].records for name in SHOWN_WAYS), strict=True))
+        return [
+            {
+                "request": records[0].input,
+                "right answer": " or ".join(records[0].references),
+                **{name: record.prediction for name, record in zip(SHOWN_WAYS, records, strict=True)},
+            }
+            for records in every[:SHOWN]
+        ]
 
 
 def distil_demonstrations(
@@ -153,14 +183,14 @@ def _measured(
     text = few_shot(whole, rows.shown, rows.test, shown, seed=recipe.train.seed)
     after = encoder.encode_rows(rows.test)
     ways = {
-        "no demonstrations": (plain, whole.encode_rows(rows.test)),
-        "in context": (plain, text),
-        "untrained vectors": (untrained, after),
-        "tuned vectors": (prepared.method, after),
+        NONE: (plain, whole.encode_rows(rows.test)),
+        IN_CONTEXT: (plain, text),
+        UNTRAINED: (untrained, after),
+        TUNED: (prepared.method, after),
     }
     evaluator = _evaluator(recipe, lm, encoder)
     results = {name: evaluator.run(method, examples) for name, (method, examples) in ways.items()}
-    timed = ("in context", "tuned vectors")
+    timed = (IN_CONTEXT, TUNED)
     return results, {name: seconds_to_first_token(lm, *ways[name]) for name in timed}
 
 

@@ -22,6 +22,7 @@ from .run import distil
 from .several import NAME, distil_several, refuse_for_several
 from .texts import checked
 from .vectors import AUTO
+from .work import Arguments
 
 
 @in_python
@@ -81,23 +82,17 @@ def distill(
     tree["model"] = loaded.origin.recipe(loaded.name)
     tree["method"] = chosen if chosen["name"] != tree["method"]["name"] else tree["method"] | chosen
     recipe = recipe_from_dict(tree, method_option_names=methods.option_names())
-    options = {"field": field, "count": count, "lm": loaded, "hooks": hooks, "any_method": method is None}
-    options |= {"restart": restart, "overwrite": overwrite}
+    any_method, anew = method is None, {"restart": restart, "overwrite": overwrite}
     if isinstance(text, Mapping):
         refuse_for_several({"measure": measure, "time": time, "vectors=auto": vectors == AUTO or None})
         refuse_for_several({"seeds": seeds, "price_hour": price_hour})
+        options: dict[str, Any] = {"field": field, "count": count, "lm": loaded, "any_method": any_method}
+        options |= {"apart": apart, "hooks": hooks, **anew}
         with shown(progress):
-            return distil_several(recipe, requests, apart=apart, **options)
+            return distil_several(recipe, requests, **options)
+    given = Arguments(requests, measure, field, count, loaded, any_method, seeds, time)
     with shown(progress):
-        return distil(
-            recipe,
-            requests,
-            measured=measure,
-            seeds=seeds,
-            price_hour=price_hour,
-            seconds=time,
-            **options,
-        )
+        return distil(recipe, given, hooks=hooks, price_hour=price_hour, **anew)
 
 
 def _is_chat(lm: LanguageModel, chat: bool | None) -> bool:

@@ -73,7 +73,8 @@ def tests(ways: Mapping[str, Seeds], first: str, metrics: Sequence[str]) -> list
         for test in compare(scores, pairs=pairs, resamples=DRAWS, span=unit(metric).span):
             facts = asdict(test)
             infinite = [k for k, v in facts.items() if isinstance(v, float) and not math.isfinite(v)]
-            results.append({"metric": metric, **facts, **dict.fromkeys(infinite)})
+            higher = METRICS[metric].higher_is_better
+            results.append({"metric": metric, **facts, **dict.fromkeys(infinite), "higher_is_better": higher})
     return results
 
 

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..config.schema import Recipe
-from .work import Requests, begin
+from .work import Arguments, begin
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,7 @@ class DistillPrice:
     disk_bytes: int  # of the teacher's distributions
     text_tokens: int
     soft_tokens: int
+    price_hour: float | None = None  # what an hour of this machine costs, in the user's currency
 
     @property
     def seconds(self) -> float:
@@ -36,17 +37,23 @@ class DistillPrice:
         parts += (self.general_text_seconds, self.start_seconds)
         return sum(parts) + self.training_seconds + self.measuring_seconds
 
+    @property
+    def price(self) -> float | None:
+        """Return the price of all parts; None where an hour has no price."""
+        return None if self.price_hour is None else self.seconds / 3600 * self.price_hour
+
     def to_json(self) -> dict[str, Any]:
-        """Return all numbers, the total as `seconds`, and the tokens saved a request."""
-        return asdict(self) | {"seconds": self.seconds, "saved_tokens": self.text_tokens - self.soft_tokens}
+        """Return all numbers, the total as `seconds` and as `price`, and the tokens saved a request."""
+        totals = {"seconds": self.seconds, "price": self.price}
+        return asdict(self) | totals | {"saved_tokens": self.text_tokens - self.soft_tokens}
 
 
-def price(recipe: Recipe, requests: Requests | None, **options: Any) -> DistillPrice:
-    """Predict the cost of a distillation from a few rows; the arguments are those of `work.begin`.
+def price(recipe: Recipe, given: Arguments, price_hour: float | None = None) -> DistillPrice:
+    """Predict the cost of a distillation from a few rows.
 
     Answers that are there are not counted. Nothing is written or kept.
     """
-    work = begin(recipe, requests, **options)
+    work = begin(recipe, given)
     expected = work.expected()
     parts, task = expected.parts, work.recipe.task
     return DistillPrice(
@@ -65,4 +72,5 @@ def price(recipe: Recipe, requests: Requests | None, **options: Any) -> DistillP
         disk_bytes=work.wanted * task.max_new_tokens * work.recipe.teacher.top_k * 8,
         text_tokens=work.teacher.text_tokens,
         soft_tokens=expected.soft_tokens,
+        price_hour=price_hour,
     )

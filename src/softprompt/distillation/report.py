@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from ..errors import SoftPromptError
 from ..page import html, markdown
 from ..page.blocks import Block, Report, Section, Terms, Text
 from ..page.numbers import Unit, count, seconds, several
-from . import report_several
+from . import report_demonstrations, report_several
 from .report_blocks import (
     VECTORS,
     Facts,
@@ -19,6 +20,7 @@ from .report_blocks import (
     provenance,
     sample_blocks,
     tests_table,
+    verdict,
     ways_figure,
     ways_table,
 )
@@ -40,7 +42,7 @@ def write(folder: Path) -> Path:
     Raises SoftPromptError where its `distill.json` cannot be read, or is of an earlier version.
     """
     facts = read(folder / FILE)
-    report = (report_several.document if _are_several(facts) else document)(folder, facts)
+    report = _kind(facts)[0](folder, facts)
     write_text(folder / "report.md", markdown.render(report))
     page = folder / "report.html"
     write_text(page, html.render(report, source=SOURCE))
@@ -51,18 +53,11 @@ def read(file: Path) -> dict[str, Any]:
     """Read the facts of a report. Raises SoftPromptError as `write` does."""
     try:
         facts = json.loads(file.read_text(encoding="utf-8"))
-        needed = report_several.NEEDED if _are_several(facts) else NEEDED
-        missing = [key for key in needed if key not in facts]
+        missing = [key for key in _kind(facts)[1] if key not in facts]
     except (OSError, ValueError) as error:
         raise SoftPromptError(
             f"{file} cannot be read", why=str(error), fix="run softprompt distill again: it writes the file"
         ) from None
-    if "demonstrations" in facts:
-        raise SoftPromptError(
-            "there is no page about demonstrations yet",
-            why="the page shows what vectors keep of texts",
-            fix=f"the figures are in {file}; softprompt distill prints them again",
-        )
     if missing:
         raise SoftPromptError(
             f"{file} is of an earlier version",
@@ -72,8 +67,13 @@ def read(file: Path) -> dict[str, Any]:
     return facts
 
 
-def _are_several(facts: Facts) -> bool:
-    return "artifacts" in facts
+def _kind(facts: Facts) -> tuple[Callable[[Path, Facts], Report], Sequence[str]]:
+    """Return what makes the page of such facts, and the facts that it needs."""
+    if "artifacts" in facts:
+        return report_several.document, report_several.NEEDED
+    if "demonstrations" in facts:
+        return report_demonstrations.document, report_demonstrations.NEEDED
+    return document, NEEDED
 
 
 def document(folder: Path, facts: Facts) -> Report:
@@ -110,11 +110,7 @@ def document(folder: Path, facts: Facts) -> Report:
 def _verdict(facts: Facts) -> str:
     """Say which ways of as few tokens the vectors were shown to beat."""
     tests = [test for test in facts["tests"] if test["metric"] == "kl"]
-    better = [t["b"] for t in tests if t["significant"] and t["difference"] < 0]
-    others = [t["b"] for t in tests if t["b"] not in better]
-    shown = f"They are nearer to the text than: {', '.join(better)}." if better else ""
-    rest = f"No gain was shown over: {', '.join(others)}." if others else ""
-    return " ".join(filter(None, [shown, rest]))
+    return verdict(tests, "They are nearer to the text than:", "No gain was shown over:")
 
 
 def _quality(facts: Facts) -> list[Block]:

@@ -38,9 +38,9 @@ def provenance(facts: Facts, terms: Sequence[tuple[str, Any]]) -> list[Block]:
     return blocks
 
 
-def ways_table(caption: str, ways: Mapping[str, Facts]) -> Table:
-    """Return the table of the ways to answer, with intervals."""
-    metrics = list(ways[VECTORS]["metrics"])
+def ways_table(caption: str, ways: Mapping[str, Facts], main: str = VECTORS) -> Table:
+    """Return the table of the ways to answer, with intervals; the metrics are those of the way `main`."""
+    metrics = list(ways[main]["metrics"])
     rows = [[name, *(_cell(way, metric) for metric in metrics)] for name, way in ways.items()]
     columns = ["ahead of the request", *(_unit(metric).label for metric in metrics)]
     return Table(caption, columns, rows, right=range(1, len(columns)))
@@ -48,31 +48,41 @@ def ways_table(caption: str, ways: Mapping[str, Facts]) -> Table:
 
 def ways_figure(ways: Mapping[str, Facts]) -> Figure:
     """Draw the divergence from the full text of each way to answer."""
-    rows = []
-    for i, (name, way) in enumerate(ways.items()):
-        low, high = way["intervals"].get("kl", (None, None))
-        seeds = tuple(metrics["kl"] for metrics in way.get("seeds", ()))
-        colour = f"c{i % COLOURS}" if name == VECTORS else "cref"
-        dot = charts.Dot(way["metrics"]["kl"], low, high, seeds, tip=f"{name}: {_cell(way, 'kl')}")
-        rows.append((Look(name, colour, SHAPES[i % len(SHAPES)]), [dot]))
+    table = ways_table("All ways, against the teacher's answers and distributions", ways)
+    panel = _ways_panel(ways, "kl", VECTORS, "Divergence from the full text", "Less is better.")
+    caption = "Less is better. Lines are 95 % intervals over requests and seeds, small strokes the seeds."
+    return Figure("ways", "How far each way is from the full text", caption, [panel], table)
+
+
+def metric_figure(ways: Mapping[str, Facts], metric: str, main: str, *, higher: bool) -> Figure:
+    """Draw a metric of each way to answer; `higher` says whether more of it is better."""
+    label, better = _unit(metric).label, "More is better." if higher else "Less is better."
+    table = ways_table("All ways, on the rows that were kept apart", ways, main)
+    panel = _ways_panel(ways, metric, main, label, better)
+    caption = f"{better} Lines are 95 % intervals over rows."
+    return Figure("ways", f"How well each way answers: {label}", caption, [panel], table)
+
+
+def _ways_panel(ways: Mapping[str, Facts], metric: str, main: str, name: str, better: str) -> Panel:
+    u, rows = _unit(metric), []
+    for i, (title, way) in enumerate(ways.items()):
+        low, high = way["intervals"].get(metric, (None, None))
+        seeds = tuple(metrics[metric] for metrics in way.get("seeds", ()))
+        colour = f"c{i % COLOURS}" if title == main else "cref"
+        dot = charts.Dot(way["metrics"][metric], low, high, seeds, tip=f"{title}: {_cell(way, metric)}")
+        rows.append((Look(title, colour, SHAPES[i % len(SHAPES)]), [dot]))
     drawn = [
         charts.intervals(
             rows,
             width=width,
-            title="Divergence from the full text by what is ahead of the request",
-            about="The mean over seeds with its 95 % interval; small strokes are the seeds. Less is better.",
-            label=KL.label,
-            say=(KL.bare, KL.tick),
+            title=f"{name} by what is ahead of the request",
+            about=f"The mean over seeds with its 95 % interval; small strokes are the seeds. {better}",
+            label=u.axis,
+            say=(u.bare, u.tick),
         )
         for width in (charts.WIDE, charts.NARROW)
     ]
-    return Figure(
-        "ways",
-        "How far each way is from the full text",
-        "Less is better. Lines are 95 % intervals over requests and seeds, small strokes the seeds.",
-        [Panel("", *drawn)],
-        ways_table("All ways, against the teacher's answers and distributions", ways),
-    )
+    return Panel("", *drawn)
 
 
 def tests_table(tests: Sequence[Facts]) -> Table:
@@ -81,38 +91,55 @@ def tests_table(tests: Sequence[Facts]) -> Table:
     for test in tests:
         u = _unit(test["metric"])
         by = u.difference(test["difference"]) + u.interval(test["low"], test["high"])
-        nearer = (test["difference"] < 0) == (test["metric"] == "kl")
-        shown = ("better" if nearer else "worse") if test["significant"] else "no difference was shown"
-        rows.append([f"vectors − {test['b']}", u.label, by, p_value(test["p_adjusted"]), shown])
+        shown = (
+            ("better" if is_better(test) else "worse") if test["significant"] else "no difference was shown"
+        )
+        rows.append([f"{test['a']} − {test['b']}", u.label, by, p_value(test["p_adjusted"]), shown])
     columns = ["difference of", "measure", "difference (interval, corrected)", "p, corrected", "shown"]
     return Table("Tests, corrected for their number (Holm)", columns, rows, right=(2, 3))
 
 
-def curves(histories: Mapping[str, Sequence[Facts]]) -> list[Block]:
-    """Draw the dev divergence by step of each run, by its name, with the numbers as a table."""
+def is_better(test: Facts) -> bool:
+    """Return whether the first way of a test has the better score; files of old do not say which is."""
+    return (test["difference"] > 0) == test.get("higher_is_better", test["metric"] != "kl")
+
+
+def verdict(tests: Sequence[Facts], better: str, rest: str) -> str:
+    """Say which ways the vectors were shown to beat; `better` and `rest` precede their names."""
+    beaten = [t["b"] for t in tests if t["significant"] and is_better(t)]
+    others = [t["b"] for t in tests if t["b"] not in beaten]
+    parts = ((better, beaten), (rest, others))
+    return " ".join(f"{words} {', '.join(names)}." for words, names in parts if names)
+
+
+def curves(histories: Mapping[str, Sequence[Facts]], metric: str = "kl") -> list[Block]:
+    """Draw a dev score by step of each run, by its name, with the numbers as a table."""
     drawn_curves, rows = [], []
+    u = Unit("kl", "divergence (nats a token)") if metric == "kl" else _unit(metric)
     for i, (name, history) in enumerate(histories.items()):
-        points = [(float(h["step"]), float(h["kl"]), None, None) for h in history if h.get("kl") is not None]
+        points = [
+            (float(h["step"]), float(h[metric]), None, None) for h in history if h.get(metric) is not None
+        ]
         if points:
             look = Look(name, f"c{i % COLOURS}", SHAPES[i % len(SHAPES)])
             drawn_curves.append(charts.Curve(look, points))
-        rows += [[name, count(h["step"]), plain(h.get("loss")), plain(h.get("kl"))] for h in history]
-    table = Table("Steps", ["run", "step", "training loss", "dev divergence"], rows, right=(1, 2, 3))
+        rows += [[name, count(h["step"]), plain(h.get("loss")), u.bare(h.get(metric))] for h in history]
+    table = Table("Steps", ["run", "step", "training loss", f"dev {u.axis}"], rows, right=(1, 2, 3))
     if not drawn_curves:
         return [table]
     drawn = [
         charts.lines(
             drawn_curves,
             width=width,
-            title="Divergence on the dev requests while training",
-            about="One curve for each run: divergence from the text by step. Less is better.",
-            labels=("step", "nats a token"),
-            say=(tick, plain),
+            title=f"Dev {u.label} while training",
+            about=f"One curve for each run: {u.label} on the dev rows by step.",
+            labels=("step", u.axis),
+            say=(tick, u.tick),
         )
         for width in (charts.WIDE, charts.NARROW)
     ]
-    caption = "The step with the least divergence is kept. Less is better."
-    return [Figure("curve", "The dev requests while training", caption, [Panel("", *drawn)], table)]
+    caption = "The step with the best dev score is kept."
+    return [Figure("curve", "The dev rows while training", caption, [Panel("", *drawn)], table)]
 
 
 def sample_blocks(samples: Sequence[Facts]) -> list[Block]:

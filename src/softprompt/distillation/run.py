@@ -13,7 +13,6 @@ from .._system.files import write_text
 from .._system.progress import follower
 from ..artifacts.artifact import MANIFEST
 from ..config.schema import Recipe
-from ..lm.base import LanguageModel
 from ..page.blocks import Table
 from ..page.notebook import fragment
 from ..training.leakage import leakage_of
@@ -27,7 +26,7 @@ from .measure import Figures, measure
 from .report_blocks import ways_table
 from .seeds import as_kept, train_seeds
 from .ways import NONE, TEXT, VECTORS
-from .work import Requests, begin
+from .work import Arguments, begin
 
 REPORT = "distill.json"
 
@@ -88,46 +87,22 @@ class Distilled:
 
 def distil(
     recipe: Recipe,
-    requests: Requests | None,
+    given: Arguments,
     *,
-    measured: Requests | None = None,
-    field: str | None = None,
-    count: int | None = None,
-    lm: LanguageModel | None = None,
     hooks: Hooks | None = None,
     restart: bool = False,
     overwrite: bool = False,
-    any_method: bool = False,
-    seeds: int | None = None,
     price_hour: float | None = None,
-    seconds: float | None = None,
 ) -> Distilled:
     """Distil the text of the recipe's teacher into vectors, and measure them on requests kept apart.
 
-    `requests` are texts or rows, or the name of a file of rows; `field` names the field that holds a request.
-    Without them the model writes `count` itself, kept in `OUTPUT-distill/self_study.jsonl`. Those of
-    `measured` are only measured on; without them some of the requests are kept apart. The teacher's answers
-    are kept in `OUTPUT-distill/requests.jsonl`, and used again by the next call. With `any_method` a model
-    that takes no prefix gets soft tokens instead. `seeds` sets of vectors are trained, and the best on the
-    dev rows is kept; a `length` of auto tries several within `seconds`. `price_hour` is what an hour of this
-    machine costs: the report then has prices too.
+    The teacher's answers are kept in `OUTPUT-distill/requests.jsonl`, and used again by the next call.
+    `price_hour` is what an hour of this machine costs: the report then has prices too.
     Raises SoftPromptError for a text or requests that cannot be used, and for a text that changes nothing.
     """
     hooks, folder, started = hooks or Hooks(), Path(f"{recipe.output}-distill"), time.perf_counter()
     anew = {"restart": restart, "overwrite": overwrite}
-    work = begin(
-        recipe,
-        requests,
-        measured=measured,
-        field=field,
-        count=count,
-        lm=lm,
-        hooks=hooks,
-        any_method=any_method,
-        seeds=seeds,
-        seconds=seconds,
-        check_room=partial(_check_room, **anew),
-    )
+    work = begin(recipe, given, hooks=hooks, check_room=partial(_check_room, **anew))
     recipe, lm = work.recipe, work.lm
     with Elapsed(folder, recipe, since=started, **anew) as elapsed:
         if follower() is not None and (restart or overwrite or not (Path(recipe.output) / MANIFEST).exists()):
@@ -137,7 +112,7 @@ def distil(
         options: dict[str, Any] = {"lm": lm, "rows": train, "dev_rows": dev, "check": check_effect}
         options |= {"hooks": hooks, **anew}
         if work.lengths:
-            runs, curve = vectors.train_candidates(recipe, work.lengths, seconds=seconds, **options)
+            runs, curve = vectors.train_candidates(recipe, work.lengths, seconds=work.seconds, **options)
         else:
             runs, curve = train_seeds(recipe, work.seeds, **options), []
         was_finished = all(run.was_finished for run in runs)  # then this call has trained nothing

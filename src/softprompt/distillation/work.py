@@ -41,6 +41,28 @@ Requests = str | Iterable[Mapping[str, Any] | str]
 
 
 @dataclass(frozen=True)
+class Arguments:
+    """A distillation is given these arguments beside its recipe.
+
+    `requests` are texts or rows, or the name of a file of rows; `field` names the field that holds a request.
+    Without them the model writes `count` itself, kept in `OUTPUT-distill/self_study.jsonl`. Those of
+    `measured` are only measured on; without them some of the requests are kept apart. `lm` is the model where
+    it is loaded already. With `any_method` a model that takes no prefix gets soft tokens instead. `seeds`
+    sets of vectors are trained, and the best on the dev rows is kept; a `length` of auto tries several
+    within `seconds`.
+    """
+
+    requests: Requests | None = None
+    measured: Requests | None = None
+    field: str | None = None
+    count: int | None = None
+    lm: LanguageModel | None = None
+    any_method: bool = False
+    seeds: int | None = None
+    seconds: float | None = None
+
+
+@dataclass(frozen=True)
 class Work:
     """Does what comes before the training: the model writes requests, and its teacher answers them."""
 
@@ -105,44 +127,38 @@ class Work:
 
 def begin(
     recipe: Recipe,
-    requests: Requests | None,
+    given: Arguments,
     *,
-    measured: Requests | None = None,
-    field: str | None = None,
-    count: int | None = None,
-    lm: LanguageModel | None = None,
     hooks: Hooks | None = None,
-    any_method: bool = False,
-    seeds: int | None = None,
-    seconds: float | None = None,
     check_room: Callable[[Recipe], None] = lambda recipe: None,
 ) -> Work:
-    """Read the requests and load the model; the arguments are those of `distil`.
+    """Read the requests and load the model.
 
     `check_room` is called with the recipe as soon as it is decided, which takes the model where the method or
     the start is left open. Raises SoftPromptError for what cannot be used.
     """
-    check_arguments(requests, measured, field=field, count=count)
+    check_arguments(given.requests, given.measured, field=given.field, count=given.count)
     auto = vectors.is_auto(recipe)
-    vectors.check_time(seconds, auto=auto, seeds=seeds)
-    seeds = number_of_seeds(recipe, 1 if auto else seeds)
+    vectors.check_time(given.seconds, auto=auto, seeds=given.seeds)
+    seeds = number_of_seeds(recipe, 1 if auto else given.seeds)
     recipe = _checked(recipe)
-    is_decided = not any_method and not is_open(recipe)  # else the model decides what the recipe is
+    is_decided = not given.any_method and not is_open(recipe)  # else the model decides what the recipe is
     if is_decided:
         check_room(recipe)
-    rows = None if requests is None else read_requests(requests, field)
-    apart = None if measured is None else read_requests(measured, field, LEAST_MEASURED)
+    rows = None if given.requests is None else read_requests(given.requests, given.field)
+    apart = None if given.measured is None else read_requests(given.measured, given.field, LEAST_MEASURED)
+    lm = given.lm
     if lm is None:
         (hooks or Hooks()).stage(f"loading {recipe.model} …")
         lm = load_base(recipe)
-    if any_method:
+    if given.any_method:
         recipe = with_fitting_method(recipe, lm)
     teacher = TeacherEncoder(recipe, lm, PROMPTS)
     recipe = with_start(recipe, lm, [teacher])
     if not is_decided:
         check_room(recipe)
     lengths = vectors.lengths_for(teacher.text_tokens) if auto else []
-    return Work(recipe, lm, teacher, rows, apart, count, seeds, lengths, seconds)
+    return Work(recipe, lm, teacher, rows, apart, given.count, seeds, lengths, given.seconds)
 
 
 def _checked(recipe: Recipe) -> Recipe:
