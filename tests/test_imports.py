@@ -9,7 +9,7 @@ import pytest
 
 #: Other libraries may import these modules where they exist, so only our own imports are refused.
 CODE = """
-import builtins, importlib, pkgutil
+import builtins, importlib, pkgutil, sys
 real = builtins.__import__
 POSIX = {"fcntl", "grp", "pty", "pwd", "resource", "termios"}
 
@@ -25,6 +25,7 @@ names = [module.name for module in pkgutil.walk_packages(softprompt.__path__, "s
 for name in names:
     if not name.endswith("__main__"):
         importlib.import_module(name)
+assert "matplotlib" not in sys.modules  # it is imported by the first plot
 print(len(names))
 """
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from . import methods
 from ._system.display import shown
 from ._system.quiet import quietly
 from .artifacts import artifact as artifacts
+from .artifacts import view
 from .artifacts.artifact import Artifact
 from .artifacts.hub import upload
 from .build import encoder_of, saved_base, template_of
@@ -28,11 +29,14 @@ from .lm.from_recipe import check_head
 from .methods.base import Setting, SoftPrompt
 from .methods.keyword_arguments import in_python
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 Rows = Iterable[Mapping[str, Any]]
 Inputs = str | Mapping[str, Any] | Iterable[str | Mapping[str, Any]]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Tuned:
     """A tuned prompt on its base model, which is ready to use."""
 
@@ -46,6 +50,20 @@ class Tuned:
     def metrics(self) -> dict[str, float]:
         """Return the metrics of the dev rows."""
         return self.artifact.manifest["dev"]["metrics"]
+
+    def __repr__(self) -> str:
+        return view.text(self.artifact)
+
+    def _repr_html_(self) -> str:
+        return view.html(self.artifact)
+
+    def plot_training(self) -> list[Axes]:
+        """Draw the loss of the training's steps, and the dev score along the way with the best step.
+
+        The result is a list of two of matplotlib's axes (`pip install 'softprompt[plot]'`); their `figure` is
+        one. Raises SoftPromptError for a prompt whose training is not recorded: it was composed or imported.
+        """
+        return view.plot_training(self.artifact)
 
     def evaluator(self) -> Evaluator:
         """Make the evaluator that scores rows as the recipe says."""

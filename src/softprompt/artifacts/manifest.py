@@ -118,6 +118,11 @@ def text_of(manifest: Mapping[str, Any]) -> str:
     return text[:-68] + _digest(text.encode("utf-8")) + text[-4:]
 
 
+def digest_of(manifest: Mapping[str, Any]) -> str:
+    """Return the digest of a manifest's file, also where the manifest was just written and not yet read."""
+    return json.loads(text_of(manifest))["digest"]
+
+
 def read(file: Path) -> dict[str, Any]:
     """Read a `softprompt.json`. Raises SoftPromptError where it is damaged, or of a newer version."""
     content = read_bytes(file, MANIFEST_BYTES)

@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from . import pairs
+from . import pairs, view
 from .metric_intervals import Score, compute
 from .metrics import METRICS
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +42,7 @@ class Record:
         return pairs.loss(self.rewards)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, repr=False)
 class Evaluation:
     """An evaluation has metrics with 95 % intervals, and the rows behind them."""
 
@@ -50,6 +53,20 @@ class Evaluation:
     @property
     def n(self) -> int:
         return len(self.records)
+
+    def __repr__(self) -> str:
+        return view.text(self)
+
+    def _repr_html_(self) -> str:
+        return view.html(self)
+
+    def plot(self) -> Axes:
+        """Draw the share of each label's rows that were answered right, with its 95 % interval.
+
+        The result is matplotlib's axes (`pip install 'softprompt[plot]'`). With more than 30 labels, those
+        with the lowest shares are drawn. Raises SoftPromptError where the rows have no labels.
+        """
+        return view.plot(self)
 
     @staticmethod
     def from_json(saved: Mapping[str, Any]) -> Evaluation:

@@ -20,10 +20,8 @@ def fragment(headline: str, lines: Sequence[str], tables: Sequence[Table]) -> st
 
 def _table(table: Table) -> Markup:
     rows = Markup("").join(_row("td", row, table.right) for row in table.rows)
-    caption, head = (
-        Markup("<caption>{}</caption>").format(table.caption),
-        _row("th", table.columns, table.right),
-    )
+    caption = Markup("<caption>{}</caption>").format(table.caption) if table.caption else Markup()
+    head = _row("th", table.columns, table.right)
     return Markup("<table>{}<thead>{}</thead><tbody>{}</tbody></table>").format(caption, head, rows)
 
 

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 #: The newest version of these files that is understood here.
 VERSION = 1
@@ -225,7 +228,7 @@ class RowRecord:
     references: list[str] = field(default_factory=list)
 
 
-@dataclass
+@dataclass(repr=False)
 class Comparison:
     """A comparison has all records of its folder.
 
@@ -256,3 +259,24 @@ class Comparison:
     @property
     def references(self) -> list[Contestant]:
         return [item for item in self.study.contestants if item.is_reference]
+
+    def plot(self) -> list[Axes]:
+        """Draw the scores with their 95 % intervals, on the test rows where there are any.
+
+        A comparison at equal time (`compare.budget`) has a second plot: the best dev score so far against the
+        seconds of each method. The result is a list of matplotlib's axes (`pip install 'softprompt[plot]'`).
+        Raises SoftPromptError where nothing was scored.
+        """
+        from . import view  # it reads these classes
+
+        return view.plot(self)
+
+    def __repr__(self) -> str:
+        from . import view
+
+        return view.text(self)
+
+    def _repr_html_(self) -> str:
+        from . import view
+
+        return view.html(self)
