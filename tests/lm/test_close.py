@@ -208,7 +208,7 @@ def of_transformers() -> dict[tuple[str, str], Any]:
     return seen
 
 
-def test_only_two_names_are_registered_in_transformers():
+def test_only_three_names_are_registered_in_transformers():
     plain = tiny("llama")
     plain.set_attn_implementation("sdpa")  # transformers remembers on the class that this family can
     before = of_transformers()
@@ -222,4 +222,5 @@ def test_only_two_names_are_registered_in_transformers():
         if str(getattr(value, "__module__", "")).startswith("softprompt")
     }
     tables = ("AttentionInterface", "AttentionMaskInterface")
-    assert ours == {(table, name) for table in tables for name in ("softprompt_sdpa", "softprompt_eager")}
+    names = ("softprompt_sdpa", "softprompt_eager", "softprompt_packed")
+    assert ours == {(table, name) for table in tables for name in names}

@@ -6,6 +6,7 @@ import tempfile
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 from transformers import AutoModelForSequenceClassification
 
 from softprompt.lm import library_internals as internals
@@ -15,6 +16,13 @@ NAMES = {
     "supports_sdpa": lambda: (
         internals.supports_sdpa(tiny("llama")) and not internals.supports_sdpa(tiny("bloom"))
     ),
+    "supports_flash": lambda: (
+        internals.supports_flash(tiny("llama")) and not internals.supports_flash(tiny("bloom"))
+    ),
+    "packed_flash": lambda: _packed()[:2] == [(6, 4, 8), (4, 6)],
+    "packed_flash_gradient": lambda: _packed()[2:] == [(6, 4, 8), (7, 2, 8), (7, 2, 8)],
+    "row_flash": lambda: _row(),
+    "row_flash_gradient": lambda: _row(gradient=True),
     "attention_of": lambda: internals.attention_of(tiny("llama").config) in ("sdpa", "eager"),
     "set_attention_of": lambda: _set(tiny("llama").config) == "eager",
     "position_bucket": lambda: _bucket().tolist() == [[0, 1, 2]],
@@ -65,6 +73,40 @@ def _product(make) -> bool:
     except RuntimeError:  # this processor has no such product
         return True
     return torch.allclose(result, rows @ weight.T + bias, atol=1e-5)
+
+
+def _packed() -> list[tuple[int, ...]]:
+    """Shapes of what the kernels of a GPU give, from torch's own description of them."""
+    with FakeTensorMode():
+
+        def make(*shape: int, dtype=torch.bfloat16) -> torch.Tensor:
+            return torch.empty(*shape, dtype=dtype, device="cuda")
+
+        query, key, value = make(6, 4, 8), make(7, 2, 8), make(7, 2, 8)
+        how = ((make(3, dtype=torch.int32), make(3, dtype=torch.int32)), (1, 5), True, 0.3)
+        out, lse = internals.packed_flash(query, key, value, *how)
+        return [
+            tuple(t.shape)
+            for t in (out, lse, *internals.packed_flash_gradient(out, query, key, value, out, lse, *how))
+        ]
+
+
+def _row(gradient: bool = False) -> bool:
+    """Grouped heads and a mask, against the softmax written out."""
+    query, key, value = (torch.randn(1, n, m, 8, requires_grad=True) for n, m in ((4, 3), (2, 5), (2, 5)))
+    mask = torch.full((3, 5), -torch.inf).triu(3)
+    scores = query @ key.repeat_interleave(2, 1).transpose(2, 3) * 0.3 + mask
+    expected = scores.softmax(-1) @ value.repeat_interleave(2, 1)
+    with torch.no_grad():
+        out, lse = internals.row_flash(query, key, value, mask, 0.3)
+    if not gradient:
+        pairs = [(out, expected), (lse, scores.logsumexp(-1))]
+    else:
+        above = torch.randn_like(out)
+        with torch.no_grad():
+            parts = internals.row_flash_gradient(above, query, key, value, out, lse, mask, 0.3)
+        pairs = list(zip(parts, torch.autograd.grad(expected, (query, key, value), above), strict=True))
+    return all(torch.allclose(a, b, atol=1e-5) for a, b in pairs)
 
 
 @pytest.mark.parametrize("name", NAMES)

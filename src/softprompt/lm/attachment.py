@@ -4,8 +4,9 @@ An `Attachment` is the only attribute of ours on a model. It numbers the attenti
 measurements, and keeps a journal of each attribute that was changed, on modules and on configurations. It
 does not know weights: what training changed (base=lora, base=full, a head) stays.
 
-In transformers as a whole only two names are registered, `softprompt_sdpa` and `softprompt_eager`, when
-`lm.attention` is imported. They stay registered, and a released model does not use them.
+In transformers as a whole only three names are registered, `softprompt_sdpa`, `softprompt_eager` and
+`softprompt_packed` (flash kernels), when `lm.attention` is imported. They stay registered, and a released
+model does not use them.
 """
 
 from __future__ import annotations

@@ -22,7 +22,8 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import eager_mask, sdpa_mask
 
 from ..injection import LayerKV, Prefix
-from . import cpu_attention
+from . import cpu_attention, flash_attention
+from .flash_layout import is_layout, layout_of, real_columns, whole_layout, without_layout
 from .injected import Active, Site, Visit, current
 from .masks import as_mask, chosen_only, columns_ahead, extend_bias, whole_mask
 from .ragged import as_tensor, rows_of
@@ -30,6 +31,8 @@ from .visibility import RULE, rule_of
 
 SDPA = "softprompt_sdpa"
 EAGER = "softprompt_eager"
+#: Of torch's flash kernels. A name with "flash" in it makes transformers look for the package flash-attn.
+PACKED = "softprompt_packed"
 
 Function = TypeVar("Function", bound=Callable)
 
@@ -67,6 +70,22 @@ def _eager(module, query, parts: Sequence[LayerKV], attention_mask, **kwargs):
     return base(module, query, *_joined(parts, query.shape[0]), attention_mask, **kwargs)
 
 
+def attend_flash(module, query, key, value, attention_mask, **kwargs):
+    """Flash attention over [injected columns, own columns]; sdpa for calls that its kernels do not take."""
+    return _attend(_flash, module, query, key, value, attention_mask, **kwargs)
+
+
+def _flash(module, query, parts: Sequence[LayerKV], attention_mask, **kwargs):
+    if not is_layout(attention_mask):
+        return _sdpa(module, query, parts, attention_mask, **kwargs)
+    layout = layout_of(attention_mask, query.shape[2])
+    if not flash_attention.suits(query, parts, kwargs):
+        return _sdpa(module, query, parts, layout.dense(), **kwargs)
+    if (active := current()) is not None:
+        active.flash_calls += 1
+    return flash_attention.attend(query, parts, layout, kwargs.get("scaling")), None
+
+
 @not_compiled
 def attend_plain(module, query, key, value, attention_mask, *, scaling: float, sliding_window: int | None):
     """softmax(q kᵀ · scaling + mask) v in float32 scores: [B, q, heads, d] and weights (see `lm.patches`)."""
@@ -91,6 +110,7 @@ def _attend(base: Callable, module, query: Tensor, key: Tensor, value: Tensor, a
     active = current()
     if (indices := kwargs.pop("indices", None)) is not None:
         # sparse attention: transformers leaves it to functions that it does not know to hide the other keys
+        attention_mask = without_layout(attention_mask, query.shape[2])
         attention_mask = chosen_only(attention_mask, indices, key.shape[2])
     if active is None:
         return base(module, query, [LayerKV(key, value)], attention_mask, **kwargs)
@@ -129,13 +149,19 @@ def _attend_under(
         call, seen = active.kept.grown(site, call, kwargs.get("sliding_window"), rule)
         attention_mask = as_mask(seen, attention_mask)
     present = [c for c in active.columns if c.layers[site] is not None]
-    fitted = None if active.fit is None else active.fit(site, query, call, attention_mask, kwargs)
+    fitted = None
+    if active.fit is not None:
+        attention_mask = without_layout(attention_mask, query.shape[2])
+        fitted = active.fit(site, query, call, attention_mask, kwargs)
     parts = [call]
     if present:
         parts = [*(_fit(fitted or c.layers[site], key) for c in present), call]
         if kwargs.get("position_bias") is not None:
             real = torch.cat([rows_of(c.at(site), query.shape[0]) for c in present], dim=1)
             kwargs["position_bias"] = extend_bias(layer.bias, kwargs["position_bias"], attention_mask, real)
+    if is_layout(attention_mask):
+        attention_mask = whole_layout(active, present, site, query, key.shape[2], attention_mask)
+    elif present:
         window = kwargs.get("sliding_window")
         attention_mask = whole_mask(active, present, site, query, key.shape[2], attention_mask, window)
     output, weights = base(module, query, parts, attention_mask, **kwargs)
@@ -196,6 +222,23 @@ def mask_sdpa(*args, **kwargs):
 
 
 @not_compiled
+def mask_flash(*args, **kwargs):
+    """The real columns [B, k] where queries see all real ones up to their own; else transformers' sdpa mask.
+
+    Packed rows make their own.
+    """
+    active = current()
+    if active is not None and active.packs:
+        return None
+    real = None if args else real_columns(kwargs)
+    if real is None:
+        return _build(sdpa_mask, args, kwargs)
+    if active is not None:
+        _note_call(active, kwargs)
+    return real
+
+
+@not_compiled
 def mask_eager(*args, **kwargs):
     """transformers' eager mask, always built while something is injected."""
     return _build(eager_mask, args, kwargs)
@@ -205,9 +248,7 @@ def _build(base: Callable, args: tuple, kwargs: dict):
     active = current()
     if active is None:
         return base(*args, **kwargs)
-    active.query_offset = kwargs.get("q_offset", 0)
-    active.offsets[kwargs.get("q_length", 0), kwargs.get("kv_length", 0)] = active.query_offset
-    active.masks.clear()
+    _note_call(active, kwargs)
     rule = rule_of(kwargs) if active.has_positions else None
     if rule is not None:
         assert active.query_positions is not None
@@ -219,6 +260,17 @@ def _build(base: Callable, args: tuple, kwargs: dict):
     return mask
 
 
-for _name, _attention, _mask in ((SDPA, attend_sdpa, mask_sdpa), (EAGER, attend_eager, mask_eager)):
+def _note_call(active: Active, arguments: dict) -> None:
+    """Note how many cached columns are ahead of a model call's queries, and forget the last call's masks."""
+    active.query_offset = arguments.get("q_offset", 0)
+    active.offsets[arguments.get("q_length", 0), arguments.get("kv_length", 0)] = active.query_offset
+    active.masks.clear()
+
+
+for _name, _attention, _mask in (
+    (SDPA, attend_sdpa, mask_sdpa),
+    (EAGER, attend_eager, mask_eager),
+    (PACKED, attend_flash, mask_flash),
+):
     AttentionInterface.register(_name, _attention)
     AttentionMaskInterface.register(_name, _mask)

@@ -6,25 +6,28 @@ import contextlib
 from collections.abc import Iterable, Iterator
 from typing import Any, Literal, get_args
 
+import torch
 from torch import nn
 from transformers import PreTrainedModel
 
 from ..errors import SoftPromptError, unknown
 from .attachment import configurations
-from .attention import EAGER, SDPA
-from .library_internals import attention_of, set_attention_of, supports_sdpa
+from .attention import EAGER, PACKED, SDPA
+from .injected import Active, inject
+from .library_internals import attention_of, set_attention_of, supports_flash, supports_sdpa
+from .model_errors import reason
 
-Attention = Literal["auto", "sdpa", "eager"]
-_PLAIN = {SDPA: "sdpa", EAGER: "eager"}  # transformers' own function by the name of ours
+Attention = Literal["auto", "sdpa", "eager", "flash"]
+_PLAIN = {SDPA: "sdpa", EAGER: "eager", PACKED: "sdpa"}  # transformers' own function by the name of ours
 
 
 def check_choice(choice: str) -> None:
     """Raise SoftPromptError for an attention function that vectors cannot be put into."""
-    if choice.startswith("flash"):
+    if choice.startswith("flash_") or choice == "flex_attention":
         raise SoftPromptError(
             f"attn_implementation='{choice}' takes no injected vectors",
-            why="flash kernels take no mask, and rows with prefixes of different lengths need one",
-            fix="use attn_implementation=sdpa: torch picks its fastest kernel that takes a mask",
+            why="a prefix is more columns of keys and values, which its function has no place for",
+            fix="use attn_implementation=flash: torch's own FlashAttention-2 kernels, joined with prefixes",
         )
     if choice not in get_args(Attention):
         raise unknown("attn_implementation", choice, get_args(Attention))
@@ -33,16 +36,47 @@ def check_choice(choice: str) -> None:
 def registered_name(model: PreTrainedModel, choice: str) -> str:
     """The name under which ours is registered for a user's choice; "auto" is sdpa where the family has it.
 
-    Raises SoftPromptError where the model cannot run it, and for flash attention.
+    Raises SoftPromptError where the model cannot run it.
     """
     check_choice(choice)
-    if choice == "sdpa" and not supports_sdpa(model):
+    supported = {"sdpa": supports_sdpa(model), "flash": supports_sdpa(model) and supports_flash(model)}
+    if not supported.get(choice, True):
         raise SoftPromptError(
-            f"attn_implementation='sdpa' cannot be combined with a {model.config.model_type} model",
-            why="transformers has no fused attention for it",
-            fix="use attn_implementation=eager",
+            f"attn_implementation='{choice}' cannot be combined with a {model.config.model_type} model",
+            why=f"transformers has no {'flash' if choice == 'flash' else 'fused'} attention for it",
+            fix="use attn_implementation=" + ("sdpa" if supports_sdpa(model) else "eager"),
         )
+    if choice == "flash":
+        return PACKED
     return SDPA if supports_sdpa(model) and choice != "eager" else EAGER
+
+
+@torch.no_grad()
+def check_flash(model: PreTrainedModel) -> None:
+    """Raise SoftPromptError where the model was to run flash kernels, and none of its layers takes them."""
+    if attention_of(model.config) != PACKED:
+        return
+    ids = torch.ones(1, 2, dtype=torch.long, device=model.device)
+    arguments = {"decoder_input_ids": ids} if model.config.is_encoder_decoder else {}
+    try:
+        with inject(Active()) as active:
+            model(input_ids=ids, **arguments)
+    except Exception as error:
+        raise _no_flash(model, f"it reads its mask: {reason(error)}") from error
+    if active is None or not active.flash_calls:
+        why = (
+            "the kernels take causal attention to all earlier tokens, without a cap on its scores, with keys "
+            "and values of one size, and on a GPU bfloat16 or float16 alone"
+        )
+        raise _no_flash(model, why)
+
+
+def _no_flash(model: PreTrainedModel, why: str) -> SoftPromptError:
+    return SoftPromptError(
+        f"attn_implementation='flash' has no effect on this {model.config.model_type} model in {model.dtype}",
+        why=why,
+        fix="use attn_implementation=sdpa; or dtype=bfloat16 on a GPU, if the model is in float32",
+    )
 
 
 def set_attention(model: PreTrainedModel, name: str) -> None:

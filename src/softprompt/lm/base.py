@@ -91,6 +91,7 @@ class LanguageModel(OpenModel, abc.ABC):
         self.inherited = settings.make_neutral(model, self.tokenizer)
         self.accepted = accepted_arguments(model)
         with errors_explained(model):
+            attention_choice.check_flash(model)
             self.spec, self._rotations = measure(model, self.token_inputs)
             self.watch_attention()
             self._settle()

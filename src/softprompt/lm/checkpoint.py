@@ -93,7 +93,8 @@ def _model_options(config: Any, wanted: Wanted, *, is_dequantized: bool) -> dict
         # a head of another size in the checkpoint is no mistake: it is left, and drawn anew
         given |= {"num_labels": wanted.head.size, "ignore_mismatched_sizes": True}
     if wanted.attention is not None:
-        given["attn_implementation"] = wanted.attention
+        # transformers knows no "flash"; which layers can run it is checked once there are weights
+        given["attn_implementation"] = "sdpa" if wanted.attention == "flash" else wanted.attention
     if wanted.quantization is not None:
         given["quantization_config"] = wanted.quantization
     in_files = not is_dequantized and getattr(config, "quantization_config", None) is not None

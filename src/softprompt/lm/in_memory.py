@@ -37,7 +37,7 @@ def wrapped(model: Any, tokenizer: Any, *, attention: str | None = None, trains_
     origin = Origin(
         revision=getattr(config, "_commit_hash", None) if model.name_or_path else None,
         quantization=quantization.of_model(model),
-        attn_implementation="eager" if chosen == "eager" else None,
+        attn_implementation=chosen if chosen in ("eager", "flash") else None,
         device_map=getattr(model, "hf_device_map", None),
         in_memory=True,
     )

@@ -62,7 +62,7 @@ class Active:
     query_offset: Any = 0  # columns already in the cache; set by the mask function at every model call
     # the same by (queries, keys), where a call makes several masks: a decoder's other one is of its encoder
     offsets: dict[tuple[int, int], Any] = field(default_factory=dict)
-    masks: dict[Any, tuple[Tensor | None, Tensor]] = field(default_factory=dict)  # the model's, and extended
+    masks: dict[Any, tuple[Tensor | None, Any]] = field(default_factory=dict)  # the model's, and extended
     record: dict[int, LayerKV] | None = None  # each site's own keys and values, as they reach the function
     kept: KeyValueStore | None = None  # where each site's own keys and values are kept from call to call
     visits: list[Visit] | None = None  # who called, in order (for the probe)
@@ -70,6 +70,7 @@ class Active:
     outputs: dict[int, Tensor] | None = None  # each site's output [B, q, heads, v_head_dim]
     packs: Sequence[Pack] = ()  # the one row of the call is these, one after the other: see `lm.packed`
     reached: set[int] = field(default_factory=set)  # sites that have called
+    flash_calls: int = 0  # of attention, that the flash kernels took
     calls: dict[int, int] = field(default_factory=dict)  # by a module's first number: calls made of several
 
     @property

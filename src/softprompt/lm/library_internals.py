@@ -19,6 +19,11 @@ def supports_sdpa(model: Any) -> bool:
     return bool(model._supports_sdpa)
 
 
+def supports_flash(model: Any) -> bool:
+    """Return whether transformers runs flash attention in the model's family."""
+    return bool(getattr(model, "_supports_flash_attn", False))
+
+
 def attention_of(config: Any) -> str | None:
     """Return the name of the attention function that layers with this configuration call."""
     return getattr(config, "_attn_implementation", None)
@@ -88,3 +93,73 @@ def float16_product(weight: Tensor, bias: Tensor | None) -> Callable[[Tensor], T
     ops = torch.ops.quantized
     packed = ops.linear_prepack_fp16(weight.detach(), bias)
     return lambda rows: ops.linear_dynamic_fp16(rows, packed)
+
+
+def packed_flash(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    starts: tuple[Tensor, Tensor],
+    longest: tuple[int, int],
+    causal: bool,
+    scale: float,
+) -> tuple[Tensor, Tensor]:
+    """Run FlashAttention-2 on packed sequences; its log-sum-exp is returned too.
+
+    query [n, heads, d], key and value [m, kv_heads, d] on a GPU in 16 bits; `starts` are int32
+    [sequences + 1] of queries and keys. Returns [n, heads, d] and [heads, n] in float32. The same as
+    `torch.nn.attention.varlen.varlen_attn`, which older releases lack and whose gradient takes one block.
+    """
+    # with one query a sequence the kernel lays grouped heads side by side, and torch returns their
+    # log-sum-exps in another order
+    most = (max(2, longest[0]), longest[1])
+    ops = torch.ops.aten
+    out, lse, *_ = ops._flash_attention_forward(
+        query, key, value, *starts, *most, 0.0, causal, False, scale=scale
+    )
+    return out, lse
+
+
+def packed_flash_gradient(
+    above: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    starts: tuple[Tensor, Tensor],
+    longest: tuple[int, int],
+    causal: bool,
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the gradients of query, key and value of `packed_flash`, from any output and log-sum-exp."""
+    # the state of the random numbers of a dropout that there is not
+    state = torch.zeros(2, dtype=torch.uint64, device=query.device), torch.empty(0, device=query.device)
+    given = (above, query, key, value, out, lse, *starts, *longest, 0.0, causal, *state)
+    return torch.ops.aten._flash_attention_backward(*given, scale=scale)
+
+
+def row_flash(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, scale: float
+) -> tuple[Tensor, Tensor]:
+    """Run flash attention on a CPU: [1, heads, q, d], and the log-sum-exp [1, heads, q].
+
+    query [1, heads, q, d], key and value [1, kv_heads, k, d]; mask [q, k] is added to the scores.
+    """
+    kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+    return kernel(query, key, value, attn_mask=mask, scale=scale)
+
+
+def row_flash_gradient(
+    above: Tensor,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    mask: Tensor | None,
+    scale: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the gradients of query, key and value of `row_flash`, from any output and log-sum-exp."""
+    kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+    return kernel(above, query, key, value, out, lse, 0.0, False, attn_mask=mask, scale=scale)

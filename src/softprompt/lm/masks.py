@@ -53,9 +53,7 @@ def _visible(
     for columns in present:
         seen = columns.at(site)[:, None, None, :]
         if columns.tail_only:
-            at = torch.arange(queries, device=query.device) + offset
-            start = torch.as_tensor(active.tail_start, device=query.device).reshape(-1, 1)
-            seen = seen & (at[None, :] >= start)[:, None, :, None]
+            seen = seen & tail(active, queries, offset, query.device)[:, None, :, None]
         if columns.positions is None or active.query_positions is None:
             pass  # seen at any distance
         elif rule is not None:
@@ -65,6 +63,13 @@ def _visible(
             seen = seen & (distance < window)[:, None]
         parts.append(rows_of(seen.expand(-1, 1, queries, -1), rows))
     return torch.cat(parts, dim=-1)
+
+
+def tail(active: Active, queries: int, offset: Any, device: torch.device) -> Tensor:
+    """Return which queries of a call see the columns that are for the tail alone: [B or 1, q] bool."""
+    at = torch.arange(queries, device=device) + offset
+    start = torch.as_tensor(active.tail_start, device=device).reshape(-1, 1)
+    return at[None, :] >= start
 
 
 def _extend(mask: Tensor | None, seen: Tensor, keys: int) -> Tensor:

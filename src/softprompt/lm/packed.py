@@ -13,7 +13,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .attention import SDPA
+from .attention import PACKED, SDPA
 from .causal import CausalLM
 from .injected import Active, Pack
 from .library_internals import attention_of
@@ -50,7 +50,7 @@ def suits(lm: CausalLM) -> bool:
     """Return whether rows in one pass get the logits that they get alone, tried on two rows."""
     config = lm.model.config.get_text_config()
     kinds = set(getattr(config, "layer_types", None) or ())
-    if attention_of(config) != SDPA or kinds - KINDS or lm.head is not None:
+    if attention_of(config) not in (SDPA, PACKED) or kinds - KINDS or lm.head is not None:
         return False
     batches, alone = [], []
     for count in TRIED:

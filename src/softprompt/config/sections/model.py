@@ -31,7 +31,7 @@ class ModelConfig(Section):
     token: Annotated[Name | None, Field(exclude=True, repr=False)] = None  # for the hub; `$NAME` is expanded
     device_map: Name | dict[str, int | str] | None = None  # as transformers takes it: auto, …
     quantization: dict[str, Any] | None = None  # the fields of transformers' quantization configurations
-    attn_implementation: Name | None = None  # sdpa or eager; None: sdpa where the family has it
+    attn_implementation: Name | None = None  # sdpa, flash or eager; None: sdpa where the family has it
     trust_remote_code: bool = False  # run code that comes with the checkpoint
 
     def __str__(self) -> str:
