@@ -71,7 +71,8 @@ def load(
     `dtype="auto"` takes bfloat16 where the GPU or the processor multiplies it in hardware, else float32; the
     model's `why_dtype` says why. `attn_implementation` is "sdpa", torch's fused attention, wherever the
     family has it; "flash" runs its FlashAttention-2 kernels over prefix columns too (for GPUs); "eager" is
-    slower, and gives the weights for `output_attentions`. (`attention` is its earlier name.) `shard` splits the layers over the processes of the run (docs/many-devices.md).
+    slower, and gives the weights for `output_attentions`. (`attention` is its earlier name.) `shard` splits
+    the layers over the processes of the run (docs/many-devices.md).
     Raises SoftPromptError where the model cannot be found or is refused, and for options that have no effect.
     """
     given = {
