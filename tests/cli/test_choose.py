@@ -47,6 +47,20 @@ def test_the_recipes_it_writes_are_accepted_by_check(run, rows, model_folder, tm
         assert output.code == 0, output.err
 
 
+def test_rows_of_an_embedding_task_get_recipes_of_one(run, model_folder, bert_folder, tmp_path):
+    pairs = [{"query": f"w{i}", "positive": f"w{i} w{i + 1}", "negatives": ["w90"]} for i in range(24)]
+    rows = write_rows(tmp_path / "pairs.jsonl", pairs)
+    for model, pooling in ((bert_folder, None), (model_folder, "last")):
+        found = run("choose", "--rows", rows, "--model", model, "--out", tmp_path / "out", "--json").json
+        assert found["needs"]["kind"] == "embedding" and found["template"]["kind"] == "embedding"
+        recipe = load_recipe(found["recipes"][0])
+        assert (recipe.task.kind, recipe.task.pooling) == ("embedding", pooling)
+        output = run("check", found["recipes"][0], "train.dtype=float32")
+        assert output.code == 0, output.err
+    out = {item["name"] for item in found["excluded"]}
+    assert "few-shot" in out and not [item for item in found["ranked"] if item["name"] in out]
+
+
 def test_limits_are_read_and_kept_to(run, rows, model_folder):
     tight = run(
         "choose", "--rows", rows, "--model", model_folder, "--memory", "90kB", "--tasks", "200", "--json"

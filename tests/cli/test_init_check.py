@@ -8,7 +8,9 @@ import pytest
 
 from softprompt.config.load import load_recipe
 
-TASKS = ("classification", "generation", "choice")
+from .conftest import write_rows
+
+TASKS = ("classification", "generation", "choice", "embedding")
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -17,9 +19,21 @@ def test_init_writes_a_recipe_that_check_accepts(run, tmp_path, model_folder, ta
     assert output.code == 0 and f"softprompt check {tmp_path / 'first' / 'recipe.yaml'}" in output.out
     recipe = load_recipe(tmp_path / "first" / "recipe.yaml")
     assert recipe.task.kind == task
-    output = run(
-        "check", tmp_path / "first" / "recipe.yaml", f"model={model_folder}", "data.max_input_tokens=150"
-    )
+    options = [f"model={model_folder}", "data.max_input_tokens=150"]
+    options += ["task.pooling=last"] if task == "embedding" else []  # the tiny model is a decoder
+    output = run("check", tmp_path / "first" / "recipe.yaml", *options)
+    assert output.code == 0, output.err
+
+
+def test_init_writes_a_recipe_for_embedding_rows(run, tmp_path, bert_folder):
+    words = [f"w{i} w{i + 1}" for i in range(30)]
+    pairs = [{"anchor": w, "positive": f"{w} w60", "negative": f"w61 {w}"} for w in words]
+    output = run("init", tmp_path, "--rows", write_rows(tmp_path / "pairs.jsonl", pairs), "--json")
+    assert output.json["task"] == "embedding"
+    recipe = load_recipe(tmp_path / "recipe.yaml")
+    assert (recipe.model.id, recipe.task.negatives) == ("minilm", "negative")
+    assert (recipe.template.input, recipe.template.target) == ("{{ anchor }}", "{{ positive }}")
+    output = run("check", tmp_path / "recipe.yaml", f"model={bert_folder}")
     assert output.code == 0, output.err
 
 

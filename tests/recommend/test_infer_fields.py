@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from softprompt.config.load import recipe_from_dict
 from softprompt.data.template import Template
 from softprompt.errors import SoftPromptError
 from softprompt.recommend import draft
@@ -170,6 +171,57 @@ def test_a_column_of_few_values_that_is_the_label_names_no_prompts():
         assert found.prompt_field is None
         assert Template(found.input, found.target).render(made[0]).target == "calm"
     assert guess(rows(question=free, answer=other, topic=VOICES["voice"])).prompt_field is None
+
+
+def score(scale, whole=False):
+    return lambda i: (i % 5) / 4 * scale if not whole else i % (scale + 1)
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"query": text, "positive": text}, {}),
+        (
+            {"Question": text, "Positive": text, "negatives": lambda i: [f"no {i}"]},
+            {"negatives": "negatives"},
+        ),
+        ({"anchor": text, "positive": text, "negative": "not it", "id": str}, {"negatives": "negative"}),
+        ({"sentence1": text, "sentence2": text, "score": score(1)}, {"score_range": (0.0, 1.0)}),
+        ({"text1": text, "text2": text, "similarity": score(5, True)}, {"score_range": (0.0, 5.0)}),
+        ({"sentence1": text, "sentence2": text, "label": score(5)}, {"score_range": (0.0, 5.0)}),
+        ({"query": text, "passage": text, "relevance": lambda i: str(i)}, {"score_range": (0.0, 10.0)}),
+        ({"query": text, "document": text, "score": lambda i: 300 + i}, {"score_range": (300.0, 307.0)}),
+    ],
+)
+def test_rows_of_an_embedding_task(fields, expected):
+    pairs = rows(**fields)[:8]
+    found = guess(pairs)
+    assert found.kind == "embedding"
+    names = list(fields)
+    task = {"kind": "embedding", **expected}
+    if "score_range" in expected:
+        task["score"] = names[2]
+        task["score_range"] = list(expected["score_range"])
+    recipe = {"model": "minilm", **draft.sections("rows.jsonl", Path("."), found, "embedding")}
+    usual = {"negatives": "negatives", "score_range": [0.0, 1.0]}
+    assert recipe["task"] == {key: value for key, value in task.items() if usual.get(key) != value}
+    assert recipe_from_dict(recipe).task.kind == "embedding"
+    rendered = [draft.template_of(found).render(row) for row in pairs]
+    assert rendered[1].input == pairs[1][names[0]] and rendered[1].documents[0] == pairs[1][names[1]]
+    assert bool(rendered[1].documents[1:]) == ("negatives" in expected) and kind_of(rendered) == "embedding"
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"sentence1": text, "sentence2": text, "label": label},
+        {"sentence1": text, "sentence2": text, "label": lambda i: i % 2},
+        {"question": text, "answer": text, "score": score(1)},
+        {"query": text, "answer": text},
+    ],
+)
+def test_labels_and_answers_are_no_embedding_task(fields):
+    assert guess(rows(**fields)).kind is None
 
 
 def test_rows_that_compare_two_answers_are_preferences():

@@ -57,6 +57,16 @@ def test_answers_become_a_generation_and_cuts_are_reported(begun):
     assert "data.limit" in message and "32 tokens" in message and "24 test rows" in message
 
 
+def test_embedding_rows_become_an_embedding_task(begun, bert_folder):
+    rows = [{"sentence1": f"w{i}", "sentence2": f"w{i} w{i + 1}", "score": i % 6} for i in range(40)]
+    begun(rows, f"model={bert_folder}")
+    read = load_recipe("runs/rows-compare/rows.yaml")
+    assert (read.task.kind, read.task.score, read.task.score_range) == ("embedding", "score", (0.0, 5.0))
+    assert read.model.id == str(bert_folder) and read.train.batch_size == 12  # half of what is learned from
+    names = [candidate.name for candidate in candidates_of(read)]
+    assert "zero-shot" in names and not {"few-shot", "tf-idf"} & set(names)
+
+
 def test_a_recipe_that_is_there_is_what_counts(begun, tmp_path):
     first = begun(labelled(40))
     first.path.write_text(first.path.read_text().replace("Label:", "Mood:"))

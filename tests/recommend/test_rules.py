@@ -201,6 +201,16 @@ def test_the_order_keeps_every_preference_on_quality(case):
     assert kept and all(order.index(better) < order.index(worse) for better, worse in kept)
 
 
+def test_what_was_measured_on_answers_says_nothing_about_embeddings():
+    """No figure of labels or of texts that are written separates methods for vectors of texts."""
+    for rows in (24, 150, 500):
+        ranking = rank(needs(kind="embedding", labels=(), majority=None, rows=rows))
+        quality = [rule for rule in ranking.rules if rule in QUALITY and rule.preferences]
+        about = {name for rule in quality for name in rule.about if rule.evidence.source != "by construction"}
+        assert about <= {"p-tuning/after"}
+        assert "few-shot" in {item.candidate.name for item in ranking.excluded}
+
+
 def test_cost_decides_only_where_quality_does_not():
     """With 200 prompts LoRA is the dearest to keep, and still the first of the writers."""
     ranking = rank(needs(**TEXT, required={"tasks": 200}))

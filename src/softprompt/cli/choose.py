@@ -33,11 +33,20 @@ class Kind(str, Enum):
     classification = "classification"
     generation = "generation"
     choice = "choice"
+    embedding = "embedding"
 
 
 def choose(
     rows: Annotated[str, typer.Option("--rows", metavar="FILE", help="Your rows, as for training.")],
-    model: Annotated[str, typer.Option("--model", metavar="NAME", help="The base model.")] = "smollm2",
+    model: Annotated[
+        str | None,
+        typer.Option(
+            "--model",
+            metavar="NAME",
+            help="The base model. Default: smollm2, or minilm for vectors of texts.",
+            show_default=False,
+        ),
+    ] = None,
     tasks: Annotated[
         int | None, typer.Option("--tasks", min=1, metavar="N", help="Prompts that will be served.")
     ] = None,
@@ -104,23 +113,24 @@ def choose(
     latency_seconds = None if latency is None else seconds_of(latency, "--latency")
     pilot_seconds = None if pilot is None else seconds_of(pilot, "--pilot")
     from ..data.sources import read_rows
-    from ..lm.loading import load
     from ..methods import METHODS
     from ..recommend import Requirements, measure, rank, recipes
-    from ..recommend.draft import template_of
+    from ..recommend.draft import model_for, template_of
     from ..recommend.infer_fields import guess
 
     read = read_rows(rows)
     fields = guess(
         read, input=input, target=target, choices=choices, prompt_field=prompt_field, options=_FIELDS
     )
-    template = template_of(fields)
+    kind = fields.kind if task is None else task.value
+    model = model or model_for(kind)
+    template = template_of(fields, kind)
     for row in read[:1]:  # so that a mistake is reported before the model is loaded
         template.render(row)
     log(f"{len(read)} rows; loading {model} …")
-    lm = load(model)
+    lm = _loaded(model, kind)
     required = Requirements(model, tasks, memory_bytes, latency_seconds, unseen, one_batch, frozen)
-    needs = measure(read, template, lm, required, kind=None if task is None else task.value)
+    needs = measure(read, template, lm, required, kind=kind)
     ranking, tried = rank(needs), None
     if pilot_seconds is not None:
         from ..recommend.pilot import measured_first
@@ -142,6 +152,17 @@ def choose(
     return Reply(
         data, None if json else _text(needs, ranking, why, written, following_command, fields, tried)
     )
+
+
+def _loaded(model: str, kind: str | None) -> LanguageModel:
+    """Load the model, with a pooling where texts are embedded: the base's own, or a decoder's last state."""
+    from ..lm.heads import Head
+    from ..lm.loading import load
+
+    lm = load(model)
+    if kind != "embedding" or lm.head is not None:
+        return lm
+    return load(model, head=Head("pooling", pooling="last" if lm.spec.kind == "decoder" else None))
 
 
 def _pilot(

@@ -22,6 +22,7 @@ class StarterTask(str, Enum):
     classification = "classification"
     generation = "generation"
     choice = "choice"
+    embedding = "embedding"
 
 
 def init(
@@ -43,6 +44,7 @@ def init(
     Example:
       softprompt init mood
       softprompt init summaries --task generation
+      softprompt init search --task embedding
       softprompt init --rows data.csv
     """
     from .._system.files import write_text

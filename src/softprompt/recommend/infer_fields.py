@@ -1,12 +1,12 @@
 """Infers what rows without a recipe are for: which fields are the input, and which is the target.
 
 The names that such fields usually have decide, else the values. A caller shows what was inferred, and how to
-name the fields instead. The kind of task is inferred from the targets (`requirements.kind_of`).
+name the fields instead. The kind of task is inferred from the targets (`requirements.kind_of`), but for
+embeddings, which names of fields tell (`infer_embeddings`).
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -16,6 +16,8 @@ from typing import Any
 from ..config.sections.task import FIELDS
 from ..data.labels import MAX_LABELS
 from ..errors import SoftPromptError
+from .field_templates import input_template, name_in_template, tag, target_template
+from .infer_embeddings import embedding_fields
 from .requirements import LABEL_WORDS, ROWS_A_LABEL
 
 Rows = Sequence[Mapping[str, Any]]
@@ -48,8 +50,6 @@ ABOUT = (
     *("label", "labels", "label_text", "label_name", "category", "class", "intent", "sentiment", "topic"),
     *("emotion", "rating", "score", "difficulty", "level", "source", "year", "month", "priority", "status"),
 )
-#: Target names that do not describe the answer.
-BLANK = ("target", "output", "completion", "response", "y", "labels", "answers")
 
 
 @dataclass(frozen=True)
@@ -62,12 +62,20 @@ class Guess:
     references: str | None = None  # the column that lists every good answer
     prompt_field: str | None = None  # the column that names each row's prompt
     rejected: str | None = None  # the template of the answer that the target is preferred to
+    kind: str | None = None  # of task, where names of fields tell it; None: the targets do
+    negatives: str | None = None  # embedding: the column of texts that do not fit the query
+    score: str | None = None  # embedding: the column of a pair's score
+    score_range: tuple[float, float] | None = None
 
     def lines(self) -> list[tuple[str, str]]:
         """Return the names and values to show to a user."""
         shown = [("input", self.input.replace("\n", "⏎")), ("target", self.target)]
-        shown += [("rejected", self.rejected)] if self.rejected else []
-        more = (("choices", self.choices), ("references", self.references), ("prompts", self.prompt_field))
+        scale = None if self.score_range is None else "{:g} to {:g}".format(*self.score_range)
+        more = (
+            *(("rejected", self.rejected), ("choices", self.choices), ("references", self.references)),
+            *(("negatives", self.negatives), ("score", self.score), ("scores are", scale)),
+            ("prompts", self.prompt_field),
+        )
         return shown + [(name, value) for name, value in more if value]
 
 
@@ -99,6 +107,15 @@ def guess(
             prompt_field=prompt_field or None,
             rejected=FIELDS["preference"]["rejected"],
         )
+    if input is None and target is None and (embedded := embedding_fields(rows)) is not None:
+        return Guess(
+            *(tag(name_in_template(name)) for name in (embedded.query, embedded.document)),
+            prompt_field=prompt_field or None,
+            kind="embedding",
+            negatives=embedded.negatives,
+            score=embedded.score,
+            score_range=embedded.score_range,
+        )
     choices = choices or _named(fields, CHOICES)
     open_fields = [name for name in fields if name not in (choices, prompt_field) and not _is_aside(name)]
     if prompt_field is None and target is None and choices is None:
@@ -110,10 +127,11 @@ def guess(
         raise _unclear(rows, fields, options)
     references = None
     if answer is not None:
-        target, references = _written(rows, answer, choices)
+        target, references = target_template(rows, answer, choices)
     assert target is not None
     if input is None:
-        input = _asking(rows, inputs, answer, choices)
+        is_label = answer is not None and is_label_like(rows, answer)
+        input = input_template(rows, inputs, answer, choices=choices, is_label=is_label)
     return Guess(input, target, choices, references, prompt_field or None)
 
 
@@ -219,55 +237,8 @@ def _is_text(rows: Rows, field: str) -> bool:
     )
 
 
-def _written(rows: Rows, field: str, choices: str | None) -> tuple[str, str | None]:
-    """The target's template, and the field of references where it holds a list of answers."""
-    values = [row[field] for row in rows]
-    if choices is not None and all(isinstance(v, int) and not isinstance(v, bool) for v in values):
-        return _tag(f"{_field(choices)}[{_field(field)}]"), None
-    if all(isinstance(v, list) and v and all(isinstance(item, str) for item in v) for v in values):
-        return _tag(f"{_field(field)}[0]"), field
-    return _tag(_field(field)), None
-
-
-def _shown(rows: Rows, field: str) -> str:
-    """Write a field in a template: an object by its names and values, a list by its items."""
-    name, values = _field(field), [row[field] for row in rows]
-    if all(isinstance(value, Mapping) for value in values):
-        return f"{{% for key, value in {name} | items %}}{{{{ key }}}}: {{{{ value }}}}; {{% endfor %}}"
-    if all(isinstance(value, list) for value in values):
-        return _tag(f"{name} | join(', ')")
-    return _tag(name)
-
-
-def _asking(rows: Rows, fields: Sequence[str], target: str | None, choices: str | None) -> str:
-    """Write the input's template: the fields, with names where there are several, and the answer's name."""
-    if len(fields) == 1 or fields[0].lower() == "instruction":
-        lines = [_shown(rows, field) for field in fields]
-    else:
-        lines = [f"{_title(field)}: {_shown(rows, field)}" for field in fields]
-    word = "Answer"
-    if target is not None and target.lower() not in BLANK:
-        word = _title(target.lower().removesuffix("_text").removesuffix("_name"))
-    elif target is not None and choices is None and is_label_like(rows, target):
-        word = "Label"
-    return "\n".join([*lines, f"{word}:"])
-
-
-def _tag(expression: str) -> str:
-    return "{{ " + expression + " }}"
-
-
-def _field(name: str) -> str:
-    """As a template names it; a header such as "Review text" is no name of a variable."""
-    return name if name.isidentifier() else f"row[{json.dumps(name, ensure_ascii=False)}]"
-
-
-def _title(name: str) -> str:
-    return name.replace("_", " ").strip().capitalize()
-
-
 def _unclear(rows: Rows, fields: Sequence[str], options: str) -> SoftPromptError:
-    first, second = [*map(_field, fields), "FIELD", "FIELD"][:2]
+    first, second = [*map(name_in_template, fields), "FIELD", "FIELD"][:2]
     some = sorted(set(rows[0]) - set(fields))
     return SoftPromptError(
         "it is not clear which fields are the input and the target",

@@ -87,18 +87,25 @@ def start(
         return Start(path, True, within)
     read = read_rows(requested.data.train)
     fields = _fields(read, requested)
+    loaded = requested
+    if fields.kind is not None:  # the base is another, and is read in another way
+        loaded = recipe_from_dict(
+            plain | {"task": {"kind": fields.kind}, "model": draft.model_for(fields.kind)},
+            overrides=overrides,
+            method_option_names=names,
+        )
     if len(read) < FEWEST:
         raise SoftPromptError(
             f"{len(read)} rows are too few to compare methods on",
             why="some are learned from, some choose the settings, and some must be new to all",
             fix=f"give {FEWEST} at the very least; a few hundred can show a difference",
         )
-    say(f"{len(read)} rows; loading {requested.model} …")
-    lm = load_base(requested)
+    say(f"{len(read)} rows; loading {loaded.model} …")
+    lm = load_base(loaded)
     kind = requested.task.kind if "kind" in requested.task.model_fields_set else None
-    required = Requirements(requested.model.id)
-    needs = measure_needs(read, draft.template_of(fields), lm, required, kind=kind)
-    plain, limits = comparison(rows, name, place, requested.to_dict()["model"], fields, needs)
+    required = Requirements(loaded.model.id)
+    needs = measure_needs(read, draft.template_of(fields, kind), lm, required, kind=kind)
+    plain, limits = comparison(rows, name, place, loaded.to_dict()["model"], fields, needs)
     _write_requested(plain, requested)
     recipe = recipe_from_dict(plain, place, method_option_names=names)
     say("timing a step of each kind of method …")
@@ -224,7 +231,8 @@ def comparison(
     """Return the recipe as plain values, and what was limited for the time that it takes, in words."""
     limits, learned = [], needs.rows * (1 - SHARE_TEST)
     labels = needs.labels if needs.kind == "classification" else ()
-    recipe: dict[str, Any] = {"model": model, **draft.sections(rows, place, fields, needs.kind, labels)}
+    sections = draft.sections(rows, place, fields, needs.kind, labels, needs.pooling)
+    recipe: dict[str, Any] = {"model": model, **sections}
     data, task = recipe["data"], recipe["task"]
     # paths in a recipe belong to its folder
     compare: dict[str, Any] = {"methods": _methods(needs), "test_limit": TESTED, "output": "."}
@@ -248,7 +256,7 @@ def comparison(
     if needs.rows >= ENOUGH:
         compare["unseen"] = "auto"
     batch = int(min(LEARNED, learned) * (1 - SHARE_DEV)) // 2
-    recipe["train"] = {"batch_size": max(1, min(16, batch))}
+    recipe["train"] = {"batch_size": max(1, min(draft.batch_of(needs.kind), batch))}
     recipe["output"] = os.path.relpath(f"runs/{name}", place)
     recipe["compare"] = compare
     return recipe, limits
@@ -259,7 +267,6 @@ def _methods(needs: Needs) -> list[str]:
     short = replace(needs, longest=min(needs.longest, needs.context // 4))
     out = {item.candidate.name for item in rank(short).excluded}
     words = ["tf-idf"] if needs.kind == "classification" else []
-    out |= {"few-shot"} if needs.kind == "preference" else set()
     return [name for name in (*METHODS, *OTHERS, *words) if name not in out]
 
 

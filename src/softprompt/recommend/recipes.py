@@ -31,10 +31,11 @@ def recipe_of(
     """Return the recipe as plain values, without defaults; `settings` by dotted name win."""
     labels = needs.labels if needs.kind == "classification" else ()
     rate = {} if candidate.rate is None else {"lr": candidate.rate}
-    batch = max(1, min(candidate.batch_size, needs.rows // 2))
+    most = max(candidate.batch_size, draft.batch_of(needs.kind))
+    batch = max(1, min(most, needs.rows // 2))
     recipe: dict[str, Any] = {
         "model": needs.required.model,
-        **draft.sections(rows, folder, fields, needs.kind, labels),
+        **draft.sections(rows, folder, fields, needs.kind, labels, needs.pooling),
         "method": {"name": candidate.method, **candidate.options},
         "train": {"steps": candidate.steps, "batch_size": batch},
     }

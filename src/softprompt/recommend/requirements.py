@@ -45,11 +45,11 @@ class Needs:
     required: Requirements
     rows: int
     prompts: int  # named by the rows; 1 where they name none
-    kind: str  # of task: "classification", "choice", "generation" or "preference"
+    kind: str  # of task: "classification", "choice", "generation", "preference" or "embedding"
     labels: tuple[str, ...]  # classification: most frequent first
     majority: float | None  # classification: share of the most frequent label
     input_tokens: float  # median
-    longest: int  # tokens of the longest row, input and target
+    longest: int  # tokens of the longest row, input and target; embedding: of the longest text
     target_tokens: float  # median
     longest_target: int = 0
     model_kind: str = "decoder"  # "decoder", "encoder-decoder", "encoder"
@@ -66,6 +66,11 @@ class Needs:
     def tasks(self) -> int:
         """Return the number of prompts to serve."""
         return max(self.required.tasks or 1, self.prompts)
+
+    @property
+    def pooling(self) -> str | None:
+        """Return what `task.pooling` must say; None where the model's own does, or no text is embedded."""
+        return "last" if self.kind == "embedding" and self.model_kind == "decoder" else None
 
     @property
     def rows_a_prompt(self) -> float:
@@ -90,6 +95,10 @@ def measure(
         (_tokens(lm, item.input), _tokens(lm, item.target)) for item in track(rendered, "counting tokens")
     ]
     inputs, answers = map(list, zip(*lengths, strict=True))
+    longest = max(a + b for a, b in zip(inputs, answers, strict=True))
+    if kind == "embedding":  # each text is read alone
+        others = {text for item in rendered for text in item.documents[1:]}
+        longest = max(*inputs, *answers, *(_tokens(lm, text) for text in others))
     parameters = list(lm.model.parameters())
     return Needs(
         required,
@@ -99,7 +108,7 @@ def measure(
         labels=tuple(frequent),
         majority=targets[frequent[0]] / len(rendered) if frequent else None,
         input_tokens=median(inputs),
-        longest=max(a + b for a, b in zip(inputs, answers, strict=True)),
+        longest=longest,
         target_tokens=median(answers),
         longest_target=max(answers),
         model_kind=lm.spec.kind,
@@ -115,9 +124,11 @@ def measure(
 
 
 def kind_of(rendered: Sequence[Rendered]) -> str:
-    """Return the kind of task: preferences or choices where rows have them, labels where few short targets
-    occur often.
+    """Return the kind of task: embeddings, preferences or choices where rows have them, labels where few
+    short targets occur often.
     """
+    if all(item.documents for item in rendered):
+        return "embedding"
     if all(item.rejected for item in rendered):
         return "preference"
     if all(item.choices for item in rendered):

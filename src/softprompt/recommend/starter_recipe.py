@@ -26,15 +26,19 @@ def recipe_for(rows: str, folder: Path) -> tuple[dict[str, Any], Guess]:
     fields = guess(read)
     template = draft.template_of(fields)
     rendered = [template.render(row) for row in read]
-    recipe: dict[str, Any] = {"model": "smollm2", **draft.sections(rows, folder, fields, kind_of(rendered))}
+    kind = kind_of(rendered)
+    recipe: dict[str, Any] = {
+        "model": draft.model_for(kind),
+        **draft.sections(rows, folder, fields, kind),
+    }
     if recipe["task"]["kind"] == "generation":
         recipe["task"]["metrics"] = ["perplexity", "chrf"]
     if recipe["task"]["kind"] in WRITTEN:
         words = max(len(row.target.split()) for row in rendered)
         recipe["task"]["max_new_tokens"] = max(16, min(LONGEST, 2 * words))
     recipe |= {
-        "method": "prompt-tuning" if fields.prompt_field else "prefix-tuning",
-        "train": {"steps": 200, "batch_size": max(1, min(16, len(read) // 2))},
+        "method": "prompt-tuning" if fields.prompt_field or kind == "embedding" else "prefix-tuning",
+        "train": {"steps": 200, "batch_size": max(1, min(draft.batch_of(kind), len(read) // 2))},
         "output": "runs/prompt",
     }
     recipe_from_dict(recipe, folder)  # checks it

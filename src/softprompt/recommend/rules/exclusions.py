@@ -67,10 +67,10 @@ EXCLUSIONS = (
     ),
     Rule(
         "demonstrations cannot be shown",
-        lambda n: n.model_kind == "encoder",
-        "the model is an encoder",
+        lambda n: n.model_kind == "encoder" or n.kind in ("embedding", "preference"),
+        "the model is an encoder, or the task is embedding or preference",
         (FEW_SHOT,),
-        "an encoder does not continue a text, so no rows can be shown to it",
+        "no text is continued, so no rows can be shown",
         by_construction("demonstrations are a text to continue; see docs/tasks.md"),
         excludes=True,
     ),

@@ -37,6 +37,11 @@ def _labelled(needs: Needs) -> bool:
     return needs.kind in ("classification", "choice")
 
 
+def _answers(needs: Needs) -> bool:
+    """Hold where something is answered: what was measured on answers says nothing about vectors of texts."""
+    return needs.kind != "embedding"
+
+
 def _writes(needs: Needs) -> bool:
     return needs.kind == "generation"
 
@@ -44,8 +49,8 @@ def _writes(needs: Needs) -> bool:
 QUALITY_RULES = (
     Rule(
         "training beats telling",
-        lambda n: n.rows >= ENOUGH,
-        f"{ENOUGH} rows or more",
+        lambda n: _answers(n) and n.rows >= ENOUGH,
+        f"{ENOUGH} rows or more, no embeddings",
         UNTRAINED,
         "with this many rows every trained method was well ahead of the plain model",
         Evidence(
@@ -73,8 +78,8 @@ QUALITY_RULES = (
     ),
     Rule(
         "few rows, started from them",
-        lambda n: n.rows < LITTLE,
-        f"fewer than {LITTLE} rows",
+        lambda n: _answers(n) and n.rows < LITTLE,
+        f"fewer than {LITTLE} rows, no embeddings",
         TABLES,
         "a prefix can start as the keys and values of the rows themselves",
         Evidence(
@@ -172,8 +177,8 @@ QUALITY_RULES = (
     ),
     Rule(
         "a generator wants rows and steps",
-        lambda n: n.rows < ENOUGH,
-        f"fewer than {ENOUGH} rows",
+        lambda n: _answers(n) and n.rows < ENOUGH,
+        f"fewer than {ENOUGH} rows, no embeddings",
         GENERATED,
         "a generator has a million numbers to train and needs a low rate and time",
         Evidence(
