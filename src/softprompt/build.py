@@ -25,6 +25,7 @@ from .data.demonstrations import Demonstrations
 from .data.encode import Encoder
 from .data.example import Example
 from .data.labels import kinds
+from .data.row import canonical
 from .data.sources import Row, fingerprint, read_rows
 from .data.split import Kinds, limit_rows, split_rows
 from .data.task import ModelSide
@@ -55,9 +56,16 @@ def read_split(
     if dev_rows is not None or data.dev is not None:
         held = read_rows(dev_rows if dev_rows is not None else str(data.dev), split="dev")
     else:
-        key = template_of(recipe).render_input
-        train, held = split_rows(train, data.dev_fraction, seed, key=key, kinds=kinds_of)
+        train, held = split_rows(train, data.dev_fraction, seed, key=same_side(recipe), kinds=kinds_of)
     return train, limit_rows(held, data.dev_limit, seed)
+
+
+def same_side(recipe: Recipe) -> Callable[[Mapping[str, Any]], str]:
+    """Return what rows must differ in to be split: their inputs, or the queries of a reranker."""
+    field = recipe.task.query
+    if field is None:
+        return template_of(recipe).render_input
+    return lambda row: canonical({field: row.get(field)})
 
 
 def kinds_in(recipe: Recipe) -> Kinds:

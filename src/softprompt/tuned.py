@@ -19,7 +19,7 @@ from .config.load import Recipe, recipe_from_dict
 from .data.encode import Encoder
 from .data.sources import read_rows
 from .errors import SoftPromptError
-from .evaluation import encoding
+from .evaluation import encoding, reranking
 from .evaluation.answering import listed, texts
 from .evaluation.evaluator import Evaluator, evaluator_of
 from .evaluation.records import Evaluation
@@ -138,6 +138,20 @@ class Tuned:
         )
         result = result[0] if single else result
         return result if convert_to_tensor else result.numpy()
+
+    def rank(
+        self, query: str, documents: Iterable[str], *, prompt: str | None = None
+    ) -> list[tuple[int, float]]:
+        """Rank documents by how well they fit a query: `(place in documents, number)`, the best first.
+
+        The prompt is a reranker: a regression with `task.query`, whose template names the query and one other
+        field, which is the document's. Documents with the same number keep their order. Raises
+        SoftPromptError for another prompt, and for a text that does not fit into the model.
+        """
+        field = reranking.document_field(self.recipe, self.encoder.template)
+        rows = [{str(self.recipe.task.query): query, field: document} for document in documents]
+        numbers = [float(text) for text in self.generate(rows, prompt=prompt)] if rows else []
+        return sorted(enumerate(numbers), key=lambda pair: -pair[1])
 
     def push_to_hub(self, repo_id: str, **options: Any) -> Any:
         """Upload the artifact to the Hugging Face hub; `options` and the result are those of `push`."""

@@ -41,7 +41,7 @@ ELSEWHERE = [
     ("README.md", "bash", 0, 3, "tests/test_readme.py::test_the_command_runs"),
     ("docs/base-models.md", "python", 0, 0, "tests/lm/test_any_base.py::test_the_page_runs"),
     ("docs/data.md", "python", 0, 0, "tests/data/test_row_objects.py::test_the_page_runs"),
-    ("docs/embeddings.md", "python", 0, 0, "tests/model/test_embeddings_page.py::test_the_snippet_runs"),
+    ("docs/embeddings.md", "python", 0, 1, "tests/model/test_embeddings_page.py::test_the_snippets_run"),
     ("docs/harness.md", "python", 0, 0, "tests/harness/test_run.py::test_the_page_runs"),
     ("docs/hub.md", "python", 0, 0, "tests/artifacts/hub/test_hub_page.py"),
     ("docs/many-devices.md", "bash", 0, 0, "tests/cli/test_devices.py::test_the_pages_snippet_runs"),

@@ -1,4 +1,4 @@
-"""The page about embeddings: its snippet runs as it is."""
+"""The page about embeddings: its snippets run as they are."""
 
 from __future__ import annotations
 
@@ -14,12 +14,14 @@ PAGE = (Path(__file__).parents[2] / "docs" / "embeddings.md").read_text(encoding
 
 
 @pytest.mark.whole
-def test_the_snippet_runs(bert_folder, tmp_path, monkeypatch):
+def test_the_snippets_run(bert_folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(loading.ALIASES, "minilm", lambda: bert_folder)
-    block = re.findall(r"```python\n(.*?)```", PAGE, re.S)[0]
     names: dict = {}
-    exec(block, names)
+    for block in re.findall(r"```python\n(.*?)```", PAGE, re.S)[:2]:
+        exec(block, names)
+    ranked = names["reranker"].rank("How do I lock my card?", ["card: renew", "card: lock"])
+    assert {place for place, _ in ranked} == {0, 1} and {"mrr", "mse"} <= set(names["reranker"].metrics)
     assert names["tuned"].recipe.task.kind == "embedding" and Path("runs/cards/softprompt.json").exists()
 
 

@@ -25,7 +25,7 @@ def all_splits(recipe: Recipe, vectors: Vectors) -> tuple[dict[str, list[Row]], 
 
     Raises SoftPromptError for rows that cannot be split or used.
     """
-    from ..build import kinds_in, template_of
+    from ..build import kinds_in, same_side, template_of
 
     data, config, seed = recipe.data, recipe.compare, recipe.train.seed
     key, kinds = template_of(recipe).render_input, kinds_in(recipe)
@@ -48,10 +48,10 @@ def all_splits(recipe: Recipe, vectors: Vectors) -> tuple[dict[str, list[Row]], 
             held += [row for row, mark in zip(part, marks, strict=True) if mark]
             part[:] = [row for row, mark in zip(part, marks, strict=True) if not mark]
     if test is None:
-        rows, test = split_rows(rows, config.test_fraction, seed, key=key, kinds=kinds)
+        rows, test = split_rows(rows, config.test_fraction, seed, key=same_side(recipe), kinds=kinds)
     rows = limit_rows(rows, data.limit, seed, kinds=kinds)
     if dev is None:
-        rows, dev = split_rows(rows, data.dev_fraction, seed, key=key, kinds=kinds)
+        rows, dev = split_rows(rows, data.dev_fraction, seed, key=same_side(recipe), kinds=kinds)
     parts = {
         "train": rows,
         "dev": limit_rows(dev, data.dev_limit, seed),

@@ -68,6 +68,7 @@ def lay(recipe: Recipe, lm: LanguageModel, folder: Folder) -> Splits:
     from ..data.labels import distinct_labels
     from ..data.round_trip import end_texts, without_end
     from ..data.row_notes import remarks
+    from ..evaluation.evaluator import ranking
     from ..evaluation.metrics import check_metrics, default_metrics
     from ..lm.loading import fingerprint as base_fingerprint
 
@@ -111,8 +112,8 @@ def lay(recipe: Recipe, lm: LanguageModel, folder: Folder) -> Splits:
     for name, rows in files.items():
         lines = (json.dumps(row, ensure_ascii=False, default=json_default) + "\n" for row in rows)
         write_text(folder.rows(name), "".join(lines))
-    metrics = list(recipe.task.metrics or default_metrics(recipe.task.kind))
-    check_metrics(metrics, recipe.task.kind)
+    metrics = list(recipe.task.metrics or default_metrics(recipe.task.kind, **ranking(recipe.task)))
+    check_metrics(metrics, recipe.task.kind, **ranking(recipe.task))
     return Splits(
         model=lm.name,
         # the ids of trials are hashes of it: those of earlier versions stay the same

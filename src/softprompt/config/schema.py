@@ -103,6 +103,7 @@ class Recipe(Section):
         unset["template"] = {key for key in added if not getattr(self.template, key)}
         unset["task"] = set() if self.task.kind == "preference" else {"beta"}
         unset["task"] |= set() if self.task.kind == "embedding" else set(EMBEDDING)
+        unset["task"] |= {"query"} if self.task.query is None else set()
         unset["train"] = {key for key in (*WHERE, "together") if not getattr(self.train, key)}
         unset["train"] |= {key for key in ADDED if getattr(self.train, key) is None}
         tracked = self.track.chosen()

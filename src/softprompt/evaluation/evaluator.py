@@ -18,6 +18,7 @@ from .._system.progress import task
 from .._system.world import ALONE, World
 from ..cache import InputCache
 from ..config.schema import Recipe
+from ..config.sections.task import TaskConfig
 from ..data.batching import by_tokens
 from ..data.collate import Batch, collate
 from ..data.encode import Encoder
@@ -29,7 +30,7 @@ from ..lm.base import LanguageModel
 from ..lm.context import Context
 from ..lm.generation import answering
 from ..methods.base import Setting, SoftPrompt
-from . import pairs, retrieval
+from . import pairs, reranking, retrieval
 from .likelihood import target_nll, teacher_divergence
 from .metrics import METRICS, default_metrics
 from .records import Evaluation, Record, from_teacher, score
@@ -52,6 +53,7 @@ class Evaluator:
     generate_options: dict[str, Any] = field(default_factory=dict)
     beta: float = 0.1  # of a preference task
     scale: float = 20.0  # of an embedding task
+    query: str | None = None  # of a reranker: the field of a row's query
     base_mode: str = "frozen"  # how the base was trained
     world: World = ALONE  # the processes that score the rows together, a share of the batches each
 
@@ -77,8 +79,12 @@ class Evaluator:
         started = time.perf_counter()
         records = self._records(method, examples, cache, progress)
         seconds = time.perf_counter() - started
+        if self.query is not None:
+            records = reranking.with_ranks(records, examples, self.query)
         taught, is_scored = bool(from_teacher(records)), self.encoder.task.score_range is not None
-        names = list(self.metrics) or default_metrics(self.encoder.kind, taught=taught, scored=is_scored)
+        names = list(self.metrics) or default_metrics(
+            self.encoder.kind, taught=taught, scored=is_scored, reranks=self.query is not None
+        )
         if self.encoder.kind != "generation":
             return Evaluation(score(names, records), records, seconds)
         count = len(examples) if text_rows is None else min(text_rows, len(examples))
@@ -235,6 +241,11 @@ def _pair_record(example: Example, scores: pairs.Pair, beta: float) -> Record:
     return replace(record, rewards=pairs.rewards(scores, example, beta))
 
 
+def ranking(task: TaskConfig) -> dict[str, bool]:
+    """Return what `default_metrics` and `check_metrics` must know of a task beside its kind."""
+    return {"scored": task.score is not None, "reranks": task.query is not None}
+
+
 def evaluator_of(recipe: Recipe, lm: LanguageModel, encoder: Encoder) -> Evaluator:
     """Return the evaluator of a recipe's task."""
     task = recipe.task
@@ -245,5 +256,6 @@ def evaluator_of(recipe: Recipe, lm: LanguageModel, encoder: Encoder) -> Evaluat
         task.max_new_tokens,
         beta=task.beta,
         scale=task.scale,
+        query=task.query,
         base_mode=recipe.base.mode,
     )

@@ -56,7 +56,8 @@ def mean(function: Callable[[str, Sequence[str]], float], *, higher_is_better: b
 
 
 def mean_score(sums: np.ndarray) -> float:
-    return sums[0] / sums[1]
+    """Return the mean of the values; 0 where a resample has drawn none that has a weight."""
+    return sums[0] / sums[1] if sums[1] else 0.0
 
 
 def with_ones(values: Sequence[float]) -> np.ndarray:

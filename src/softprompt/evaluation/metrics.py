@@ -141,12 +141,16 @@ _LIBRARY: dict[str, Metric] = {
 METRICS: Registry[Metric] = Registry("metric", "softprompt.metrics", _LIBRARY, _metric_of)
 
 
-def default_metrics(task_kind: str, *, taught: bool = False, scored: bool = False) -> list[str]:
+def default_metrics(
+    task_kind: str, *, taught: bool = False, scored: bool = False, reranks: bool = False
+) -> list[str]:
     """Return the metrics of a task that names none; the first chooses the best step on the dev rows.
 
     `taught`: a teacher's distributions are known at the rows' targets. `scored`: the rows of an embedding
-    task are pairs with a score.
+    task are pairs with a score. `reranks`: the numbers of a regression rank the documents of queries.
     """
+    if reranks:
+        return ["ndcg_at_10", "mrr", "recall_at_1", "mse"]
     if taught:
         return ["kl", "agreement", "perplexity", "chrf"]
     defaults = {
@@ -163,12 +167,19 @@ def default_metrics(task_kind: str, *, taught: bool = False, scored: bool = Fals
     return defaults[task_kind]
 
 
-def check_metrics(names: Sequence[str], task_kind: str, *, scored: bool = False) -> None:
-    """Raise SoftPromptError for an unknown metric, and for one that such a task has no numbers for."""
+def check_metrics(
+    names: Sequence[str], task_kind: str, *, scored: bool = False, reranks: bool = False
+) -> None:
+    """Raise SoftPromptError for an unknown metric, and for one that such a task has no numbers for.
+
+    `scored` and `reranks` are as in `default_metrics`.
+    """
     for name in names:
         if name not in METRICS:
             raise unknown("metric", name, METRICS, fix="correct task.metrics")
         needs, is_pair = METRICS[name].needs, task_kind == "preference"
+        if reranks and needs == "ranks":
+            continue
         ranks = task_kind == "embedding"
         if (needs == "ranks") != (ranks and not scored) or (ranks and scored and needs != "number"):
             usual = default_metrics(task_kind, scored=scored)
@@ -176,7 +187,7 @@ def check_metrics(names: Sequence[str], task_kind: str, *, scored: bool = False)
                 f"metric '{name}' cannot score {'pairs with a score' if scored else f'a {task_kind} task'}",
                 why="an embedding task ranks documents, or compares cosines with scores (task.score)"
                 if ranks
-                else "only an embedding task ranks documents",
+                else "only an embedding task ranks documents, and a regression with task.query",
                 fix=f"task.metrics=[{','.join(usual)}]",
             )
         if (needs == "rewards") != is_pair and (needs != "nll" or not is_pair):

@@ -95,7 +95,7 @@ def ranked(
                 best = texts[corpus[int(row.argmax())]].rendered.input
                 loss = _loss(row, positive, relevant, scale)
                 record = _record(examples[i], best, loss)
-                records[i] = replace(record, ranks=_ranks(row, relevant), query_rows=query_rows[query])
+                records[i] = replace(record, ranks=ranks_of(row, relevant), query_rows=query_rows[query])
     return [records[i] for i in range(len(examples))]
 
 
@@ -110,7 +110,11 @@ def scored(examples: Sequence[Example], rows: Sequence[Sequence[int]], vectors: 
     return records
 
 
-def _ranks(scores: Tensor, relevant: Sequence[int]) -> tuple[int, ...]:
+def ranks_of(scores: Tensor, relevant: Sequence[int]) -> tuple[int, ...]:
+    """Return the ranks (from 1) of the `relevant` ones of the scores [N], the best first.
+
+    Of equal scores those that are not relevant come first.
+    """
     of_relevant = scores[list(relevant)].sort(descending=True).values
     is_other = torch.ones_like(scores, dtype=torch.bool)
     is_other[list(relevant)] = False

@@ -31,6 +31,7 @@ from ..data.row_fields import name_in
 from ..data.sources import Row, fingerprint
 from ..data.spelling import distinct, refuse_twins
 from ..errors import SoftPromptError
+from ..evaluation.evaluator import ranking
 from ..evaluation.metrics import check_metrics
 from ..lm import finetune
 from ..lm.base import LanguageModel
@@ -131,7 +132,7 @@ def prepare(
     tracking.check(recipe.track)
     methods.check_options(recipe.method.name, recipe.method.options())
     recipe = with_texts(demonstrations.continuing(pinned(recipe)))
-    check_metrics(recipe.task.metrics or (), recipe.task.kind, scored=recipe.task.score is not None)
+    check_metrics(recipe.task.metrics or (), recipe.task.kind, **ranking(recipe.task))
     embedding_rows.check_recipe(recipe, world)
     if recipe.train.shard:
         data_parallel.check_shard(recipe, world, is_loaded=lm is not None)

@@ -60,7 +60,7 @@ def stats_of(seeds: Sequence[Rows], metric: str) -> np.ndarray:
         [row["nll"] if row["nll"] is not None else 0.0 for row in every],
         [row["tokens"] for row in every],
         [row.get("rewards") or (0.0, 0.0) for row in every],
-        ranks=[row.get("ranks") or (1,) for row in every],
+        ranks=[(1,) if row.get("ranks") is None else row["ranks"] for row in every],
         query_rows=[row.get("query_rows") or len(row.get("ranks") or (1,)) for row in every],
     )
     stats = np.asarray(METRICS[metric].stats(inputs), dtype=np.float64)

@@ -73,6 +73,7 @@ class TaskConfig(Section):
     score_range: tuple[float, float] = (0.0, 1.0)  # the scores of the most unlike and the most alike texts
     scale: Rate = 20.0  # embedding: what cosines are multiplied by (1 / temperature)
     pooling: Literal["mean", "cls", "last"] | None = None  # embedding; None: as the base has it
+    query: Name | None = None  # regression: the field of a row's query, whose documents are ranked
     objective: Literal["targets", "distil"] = "targets"  # the tokens themselves, or a teacher's distributions
     metrics: list[Name] | None = None
     max_new_tokens: Positive = 64
@@ -91,6 +92,8 @@ class TaskConfig(Section):
         for key in EMBEDDING:
             if key in self.model_fields_set and self.kind != "embedding":
                 raise mistake(f"`{key}` belongs to `kind: embedding`, but kind is {self.kind}")
+        if self.query is not None and self.kind != "regression":
+            raise mistake(f"`query` belongs to `kind: regression`, but kind is {self.kind}")
         if self.score_range[0] >= self.score_range[1]:
             raise mistake("`score_range` needs the lower score first, as in [0, 5]")
         if self.score is None and self.score_range != (0.0, 1.0):
