@@ -6,8 +6,9 @@
 Three sets are cut from DIR. banking77: a customer's question, and the words of its intent. qqp: a question,
 and its duplicate. squad: a question, and the paragraph that answers it, where no document of the test rows is
 trained on. Each way is trained for the same seconds on the training rows of a set, with a step's pace that a
-few steps are timed for; the best step is chosen on dev rows. Then every way ranks the test rows of its own
-set, and of the other sets, which it has not seen. A line of JSON is printed for each way and set, and the
+few steps are timed for; the best step is chosen on dev rows. Before that, half as many seconds more are spent
+on three learning rates, of which the best on the dev rows is taken. Then every way ranks the test rows of its
+own set, and of the other sets, which it has not seen. A line of JSON is printed for each way and set, and the
 table at the end. A run that is in OUT is not run again. `--short` uses made-up rows and a tiny random model:
 its numbers mean nothing.
 """
@@ -17,9 +18,8 @@ from __future__ import annotations
 import argparse
 import json
 import random
-import re
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -28,11 +28,12 @@ import softprompt
 from softprompt.evaluation.records import Evaluation
 from softprompt.tuned import Tuned
 
+from .embedding.sets import SETS, SPLITS, Row, made_up
 from .training.machine import where
 
-SPLITS = ("train", "dev", "test")
 PILOT = 4  # steps that are timed
-Row = dict[str, Any]
+SEARCH = 0.5  # of the seconds of training: what the search of the learning rate takes, all rates together
+CHOSEN_BY = "ndcg_at_10"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,15 +42,22 @@ class Way:
 
     name: str
     method: str
+    rates: tuple[float, ...]
     settings: dict[str, Any]
 
+    def at(self, rate: float) -> dict[str, Any]:
+        """Return the settings with a learning rate of what is trained: the vectors, or the base."""
+        base = self.settings.get("base")
+        return {**self.settings, "lr": rate} if base is None else {"base": {"mode": base, "lr": rate}}
 
+
+VECTORS, LORA, FULL = (3e-3, 1e-2, 3e-2), (2e-4, 5e-4, 2e-3), (1e-5, 3e-5, 1e-4)
 WAYS = (
-    Way("prompt of 5", "prompt-tuning", {"length": 5, "lr": 1e-2}),
-    Way("prompt of 16", "prompt-tuning", {"length": 16, "lr": 1e-2}),
-    Way("prefix of 16", "prefix-tuning", {"length": 16, "lr": 1e-2}),
-    Way("LoRA", "none", {"base": {"mode": "lora", "lr": 5e-4}}),
-    Way("full", "none", {"base": {"mode": "full", "lr": 2e-5}}),
+    Way("prompt of 5", "prompt-tuning", VECTORS, {"length": 5}),
+    Way("prompt of 16", "prompt-tuning", VECTORS, {"length": 16}),
+    Way("prefix of 16", "prefix-tuning", VECTORS, {"length": 16}),
+    Way("LoRA", "none", LORA, {"base": "lora"}),
+    Way("full", "none", FULL, {"base": "full"}),
 )
 
 
@@ -66,56 +74,7 @@ class Result:
     steps: int
     seconds: float
     bytes: int
-
-
-def banking77(data: Path) -> dict[str, list[Row]]:
-    """Return rows of a customer's question and the words of its intent."""
-    files = {"train": "train", "dev": "validation", "test": "test"}
-    return {
-        split: [
-            {"query": row["input"], "positive": row["target"]}
-            for row in _lines(data / "banking77" / f"{file}.jsonl")
-        ]
-        for split, file in files.items()
-    }
-
-
-def qqp(data: Path) -> dict[str, list[Row]]:
-    """Return rows of a question and its duplicate."""
-    files = {"train": "train", "dev": "validation", "test": "test"}
-
-    def pair(row: Row) -> Row:
-        match = re.fullmatch(r"sentence 1: (.*) sentence 2: (.*)", row["input"], re.S)
-        assert match is not None
-        return {"query": match[1], "positive": match[2]}
-
-    return {
-        split: [pair(row) for row in _lines(data / "qqp" / f"{file}.jsonl") if row["label"] == 1]
-        for split, file in files.items()
-    }
-
-
-def squad(data: Path) -> dict[str, list[Row]]:
-    """Return rows of a question and the paragraph that answers it, split by document."""
-    documents = _lines(data / "squad_docs" / "documents.jsonl")
-    held = max(1, len(documents) // 5)
-    parts = {"test": documents[:held], "dev": documents[held : 2 * held], "train": documents[2 * held :]}
-    rows: dict[str, list[Row]] = {}
-    for split in SPLITS:
-        rows[split] = []
-        for document in parts[split]:
-            paragraphs = document["document"].split("\n\n")
-            for item in document["qas"]:
-                if item["answerable"] and item["paragraph"] < len(paragraphs):
-                    rows[split].append({"query": item["question"], "positive": paragraphs[item["paragraph"]]})
-    return rows
-
-
-SETS: dict[str, Callable[[Path], dict[str, list[Row]]]] = {"banking77": banking77, "qqp": qqp, "squad": squad}
-
-
-def _lines(file: Path) -> list[Row]:
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
+    rate: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,21 +102,29 @@ class Bench:
     def tuned(self, way: Way, name: str, rows: dict[str, list[Row]]) -> Tuned:
         """Train a way on a set for the same seconds as the others, or open the run if it is finished."""
         output = self.out / f"{name}-{way.name}".replace(" ", "-")
-        if not (output / "softprompt.json").exists():
-            with tempfile.TemporaryDirectory() as folder:
-                pilot = self._train(way, rows, Path(folder), PILOT)
-                pace = _pace(pilot)
-            return self._train(way, rows, output, max(1, round(self.seconds / pace)))
-        return softprompt.open_prompt(output)
+        if (output / "softprompt.json").exists():
+            return softprompt.open_prompt(output)
+        with tempfile.TemporaryDirectory() as folder:
+            pilot = self._train(way.at(way.rates[0]), way, rows, Path(folder) / "pilot", PILOT)
+            pace = _pace(pilot)
+            steps = max(1, round(SEARCH * self.seconds / len(way.rates) / pace))
+            tried = {
+                rate: self._train(way.at(rate), way, rows, Path(folder) / str(rate), steps).metrics
+                for rate in way.rates
+            }
+        best = max(tried, key=lambda rate: tried[rate][CHOSEN_BY])
+        return self._train(way.at(best), way, rows, output, max(1, round(self.seconds / pace)))
 
-    def _train(self, way: Way, rows: dict[str, list[Row]], output: Path, steps: int) -> Tuned:
+    def _train(
+        self, changes: dict[str, Any], way: Way, rows: dict[str, list[Row]], output: Path, steps: int
+    ) -> Tuned:
         settings = {
             "steps": steps,
             "eval_every": max(1, steps // 4),
             "batch_size": self.batch,
             "seed": self.seed,
         }
-        settings |= {"dtype": "float32", "max_input_tokens": 256, "threads": self.threads, **way.settings}
+        settings |= {"dtype": "float32", "max_input_tokens": 256, "threads": self.threads, **changes}
         dev = rows["dev"] if steps > PILOT else rows["dev"][:2]
         return softprompt.tune(
             self.model, way.method, rows["train"], dev=dev, task="embedding", output=output, **settings
@@ -189,6 +156,13 @@ def _pace(tuned: Tuned) -> float:
     return max(1e-3, training["seconds"] / training["steps"])
 
 
+def _rate(tuned: Tuned) -> float:
+    """Return the learning rate of a run: of the base where it was trained, else of the vectors."""
+    recipe = tuned.artifact.manifest["recipe"]
+    trained = recipe["train"] if recipe["base"]["mode"] == "frozen" else recipe["base"]
+    return trained["lr"]
+
+
 def _result(way: str, trained: str | None, measured: str, tuned: Tuned, scores: Evaluation) -> Result:
     training = tuned.artifact.manifest["training"] if trained else {"steps": 0, "seconds": 0.0}
     files = tuned.artifact.manifest["files"] if trained else ()
@@ -202,13 +176,17 @@ def _result(way: str, trained: str | None, measured: str, tuned: Tuned, scores: 
         training["steps"],
         training["seconds"],
         sum((tuned.artifact.path / file).stat().st_size for file in files),
+        _rate(tuned) if trained else None,
     )
 
 
 def table(results: Sequence[Result]) -> str:
     """Return the results as a table of Markdown, with each way's share of LoRA's gain in nDCG@10."""
-    lines = ["| trained on | measured on | way | nDCG@10 | MRR | recall@1 | of LoRA's gain | bytes | steps |"]
-    lines.append("|---|---|---|---|---|---|---|---|---|")
+    lines = [
+        "| trained on | measured on | way | nDCG@10 | MRR | recall@1 | of LoRA's gain | bytes "
+        "| steps | rate |"
+    ]
+    lines.append("|---|---|---|---|---|---|---|---|---|---|")
     score = {(r.way, r.trained, r.measured): r.metrics["ndcg_at_10"] for r in results}
     for r in results:
         low, high = r.intervals["ndcg_at_10"]
@@ -221,50 +199,10 @@ def table(results: Sequence[Result]) -> str:
         shown = [f"{r.metrics[name]:.3f}" for name in ("mrr", "recall_at_1")]
         lines.append(
             f"| {r.trained or ''} | {r.measured} | {r.way} | {r.metrics['ndcg_at_10']:.3f} "
-            f"[{low:.3f}, {high:.3f}] | {' | '.join(shown)} | {share} | {r.bytes:,} | {r.steps} |"
+            f"[{low:.3f}, {high:.3f}] | {' | '.join(shown)} | {share} | {r.bytes:,} | {r.steps} "
+            f"| {r.rate or ''} |"
         )
     return "\n".join(lines)
-
-
-def made_up(folder: Path) -> tuple[Path, Path]:
-    """Write a tiny encoder and rows of all sets; return the folders of both."""
-    from tokenizers import processors
-    from transformers import PreTrainedTokenizerFast
-
-    from softprompt.lm.families import tiny
-    from softprompt.testing.material import tiny_tokenizer
-
-    model, data = folder / "model", folder / "data"
-    tiny("bert", max_position_embeddings=128).save_pretrained(model)
-    raw = tiny_tokenizer().backend_tokenizer
-    raw.add_special_tokens(["[CLS]", "[SEP]", "[PAD]"])
-    ids = [(name, raw.token_to_id(name)) for name in ("[CLS]", "[SEP]")]
-    raw.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ids)
-    PreTrainedTokenizerFast(tokenizer_object=raw, pad_token="[PAD]").save_pretrained(model)
-    words = "sun mud cake rain song ache gift loss tea ink".split()
-    for name in ("banking77", "qqp", "squad_docs"):
-        (data / name).mkdir(parents=True)
-    for split in ("train", "validation", "test"):
-        banking = [{"input": f"my {w} {split}", "target": f"{w} it"} for w in words]
-        pairs = [
-            {"input": f"sentence 1: a {w} sentence 2: {w} {split[0]}", "label": i % 2}
-            for i, w in enumerate(words)
-        ]
-        for name, rows in (("banking77", banking), ("qqp", pairs)):
-            _write(data / name / f"{split}.jsonl", rows)
-    documents = [
-        {
-            "document": f"{w} is\n\n{w} has",
-            "qas": [{"question": f"what {w}", "answerable": True, "paragraph": i} for i in (0, 1)],
-        }
-        for w in words
-    ]
-    _write(data / "squad_docs" / "documents.jsonl", documents)
-    return model, data
-
-
-def _write(file: Path, rows: Sequence[Row]) -> None:
-    file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -1,0 +1,1 @@
+"""The rows that benchmarks.embeddings measures on."""
