@@ -12,16 +12,20 @@ SPLITS = ("train", "dev", "test")
 Row = dict[str, Any]
 
 
-def banking77(data: Path) -> dict[str, list[Row]]:
-    """Return rows of a customer's question and the words of its intent."""
-    files = {"train": "train", "dev": "validation", "test": "test"}
-    return {
-        split: [
-            {"query": row["input"], "positive": row["target"]}
-            for row in _lines(data / "banking77" / f"{file}.jsonl")
-        ]
-        for split, file in files.items()
-    }
+def _pairs(name: str) -> Callable[[Path], dict[str, list[Row]]]:
+    """Return a function that reads a set's rows of an input and its target."""
+
+    def read(data: Path) -> dict[str, list[Row]]:
+        files = {"train": "train", "dev": "validation", "test": "test"}
+        return {
+            split: [
+                {"query": row["input"], "positive": row["target"]}
+                for row in _lines(data / name / f"{file}.jsonl")
+            ]
+            for split, file in files.items()
+        }
+
+    return read
 
 
 def qqp(data: Path) -> dict[str, list[Row]]:
@@ -55,7 +59,11 @@ def squad(data: Path) -> dict[str, list[Row]]:
     return rows
 
 
-SETS: dict[str, Callable[[Path], dict[str, list[Row]]]] = {"banking77": banking77, "qqp": qqp, "squad": squad}
+SETS: dict[str, Callable[[Path], dict[str, list[Row]]]] = {
+    **{name: _pairs(name) for name in ("banking77", "clinc150", "e2e")},
+    "qqp": qqp,
+    "squad": squad,
+}
 
 
 def _lines(file: Path) -> list[Row]:
@@ -78,7 +86,7 @@ def made_up(folder: Path) -> tuple[Path, Path]:
     raw.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ids)
     PreTrainedTokenizerFast(tokenizer_object=raw, pad_token="[PAD]").save_pretrained(model)
     words = "sun mud cake rain song ache gift loss tea ink".split()
-    for name in ("banking77", "qqp", "squad_docs"):
+    for name in ("banking77", "clinc150", "e2e", "qqp", "squad_docs"):
         (data / name).mkdir(parents=True)
     for split in ("train", "validation", "test"):
         banking = [{"input": f"my {w} {split}", "target": f"{w} it"} for w in words]
@@ -86,7 +94,7 @@ def made_up(folder: Path) -> tuple[Path, Path]:
             {"input": f"sentence 1: a {w} sentence 2: {w} {split[0]}", "label": i % 2}
             for i, w in enumerate(words)
         ]
-        for name, rows in (("banking77", banking), ("qqp", pairs)):
+        for name, rows in (("banking77", banking), ("clinc150", banking), ("e2e", banking), ("qqp", pairs)):
             _write(data / name / f"{split}.jsonl", rows)
     documents = [
         {
