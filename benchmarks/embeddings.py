@@ -120,7 +120,7 @@ class Bench:
     def _train(
         self, changes: dict[str, Any], way: Way, rows: dict[str, list[Row]], output: Path, steps: int
     ) -> Tuned:
-        settings = {
+        settings: dict[str, Any] = {
             "steps": steps,
             "eval_every": max(1, steps // 4),
             "batch_size": self.batch,
