@@ -69,17 +69,18 @@ def tune(
     """Tune a prompt or prefix on rows (dicts, or a file) and save it to `output`.
 
     `lm` is a loaded model, or the name to load one by (with a head, where the task needs one), or a
-    transformers model in memory with its `tokenizer`: `tuned.lm.close()` gives it back as it was.
-    `task` is "generation", "classification", …, or a mapping of the recipe's task section.
-    `settings` have the names of the command line, in whatever section of a recipe they belong: `length=4` (an
-    option of the method; `options` may hold them too), `steps=100`, `max_input_tokens=66`, `base="lora"`.
-    `track` names trackers that follow the run: "tensorboard", ["mlflow", {"wandb": {"project": "mood"}}], or
-    objects with `log(values, step)` and `finish()` (docs/tracking.md).
-    `method` may be a `SoftPrompt` that you built for this model: a copy of it is trained.
-    A run that was interrupted is resumed, unless `restart`; a finished one is returned as it is, unless
-    `overwrite`, which replaces the content of `output`. `progress` shows on stderr how far the run is and the
-    time left; by default only in a terminal or a notebook. Raises SoftPromptError, which says what happened,
-    why and how to fix it.
+    transformers model in memory with its `tokenizer`: `tuned.lm.close()` gives it back as it was. `dev` are
+    the rows that choose the best step (default: a tenth of `rows`), and `prompt_field` is the column that
+    names each row's prompt. `task` is "generation", "classification", …, or a mapping of the recipe's task
+    section; `template` is a mapping of its template section. `settings` have the names of the command line,
+    in whatever section of a recipe they belong: `length=4` (an option of the method; `options` may hold them
+    too), `steps=100`, `max_input_tokens=66`, `base="lora"`. `track` names trackers that follow the run:
+    "tensorboard", ["mlflow", {"wandb": {"project": "mood"}}], or objects with `log(values, step)` and
+    `finish()` (docs/tracking.md). `method` may be a `SoftPrompt` that you built for this model: a copy of it
+    is trained. A run that was interrupted is resumed, unless `restart`; a finished one is returned as it is,
+    unless `overwrite`, which replaces the content of `output`. `progress` shows on stderr how far the run is
+    and the time left; by default only in a terminal or a notebook. `hooks` (`softprompt.training.tune.Hooks`)
+    are called along the way. Raises SoftPromptError, which says what happened, why and how to fix it.
     """
     lm = base_given(lm, tokenizer)
     base, data = rows_given(lm, rows, dev)
@@ -119,7 +120,8 @@ def search(
 
     `over` has the names of the command line: `{"lr": [1e-3, 1e-2], "length": [8, 16], "seed": [0, 1, 2]}`.
     Each result is saved in its own folder in `output`, and is a run of its own in each tracker of `track`.
-    With `progress`, the expected time is shown first.
+    With `progress`, the expected time is shown first. The other arguments are those of `tune`. Raises
+    SoftPromptError before anything is trained, for a combination that is not valid too.
     """
     lm = base_given(lm, tokenizer)
     base, data = rows_given(lm, rows, dev)
@@ -165,9 +167,11 @@ def concatenate(
 ) -> Tuned:
     """Join several tuned prompts (`FOLDER`, or `FOLDER:NAME`) of one base into one, in order.
 
-    The result is written to the new folder `output`, with template, task and labels of the first prompt. Of
-    prefixes that start with the attention sink (`freeze_first`), all but the first lose it; keys move to
-    positions that follow each other. `keep_sinks` and `keep_positions` leave this out, for comparing.
+    `sources` are these prompts, and `lm` is their base where it is loaded already. The result is written to
+    the new folder `output`, with template, task and labels of the first prompt. Of prefixes that start with
+    the attention sink (`freeze_first`), all but the first lose it; keys move to positions that follow each
+    other. `keep_sinks` and `keep_positions` leave this out, for comparing. Raises SoftPromptError for prompts
+    of several bases, for methods that cannot be joined, and where `output` holds something.
     """
     operation = concatenating(keep_sinks=keep_sinks, keep_positions=keep_positions)
     return _compose(operation, sources, output, lm)
@@ -176,14 +180,23 @@ def concatenate(
 @quietly
 @in_python
 def average(sources: Sequence[str | Path], output: str | Path, lm: LanguageModel | None = None) -> Tuned:
-    """Average several tuned prompts of the same shape; see `concatenate`."""
+    """Average several tuned prompts of the same shape; the arguments are those of `concatenate`.
+
+    Raises SoftPromptError for other shapes, and as `concatenate` does.
+    """
     return _compose(AVERAGE, sources, output, lm)
 
 
 @quietly
 @in_python
 def scale(source: str | Path, strength: float, output: str | Path, lm: LanguageModel | None = None) -> Tuned:
-    """Change the strength of a tuned prompt: 1 leaves it as trained, `arithmetic.scale` says what 0 means."""
+    """Change the strength of a tuned prompt: 1 leaves it as trained.
+
+    A `strength` of 0 is the plain model for gated adapters alone: of a prefix, the values are multiplied by
+    it; soft tokens move towards the nearest tokens of the vocabulary. `source` is the prompt (`FOLDER`, or
+    `FOLDER:NAME`), `output` a new folder, and `lm` the base where it is loaded already. Raises
+    SoftPromptError where a gate cannot be as strong, and as `concatenate` does.
+    """
     return _compose(scaling(strength), [source], output, lm)
 
 

@@ -17,7 +17,7 @@ WORDING: ContextVar[Callable[[str], str]] = ContextVar("wording", default=str)
 
 
 class SoftPromptError(Exception):
-    """A mistake that the user can correct: what happened, why, and how to fix it."""
+    """A mistake that the user can correct: `what` happened, `why`, and how to `fix` it."""
 
     def __init__(self, what: str, why: str = "", fix: str = "") -> None:
         super().__init__(what)

@@ -38,7 +38,11 @@ Inputs = str | Mapping[str, Any] | Iterable[str | Mapping[str, Any]]
 
 @dataclass(frozen=True, repr=False)
 class Tuned:
-    """A tuned prompt on its base model, which is ready to use."""
+    """A tuned prompt on its base model, which is ready to use.
+
+    `tune` and `open_prompt` make it. `lm` is the base model, `artifact` the saved prompt, `method` the
+    prompt's module, `encoder` writes rows as token ids, and `recipe` is that of the training.
+    """
 
     lm: LanguageModel
     artifact: Artifact
@@ -74,7 +78,11 @@ class Tuned:
     def evaluate(
         self, rows: Rows | str, *, prompt: str | None = None, progress: bool | None = None
     ) -> Evaluation:
-        """Compute metrics with intervals on rows, or on a file of rows. `progress` is as in `tune`."""
+        """Compute metrics with 95 % intervals on `rows` (mappings with targets), or on a file of rows.
+
+        `prompt` names one of several prompts, where the rows do not; `progress` is as in `tune`. Raises
+        SoftPromptError for rows that cannot be used, all of them named.
+        """
         with shown(progress):
             examples = self.encoder.encode_rows(read_rows(rows, split="test"), prompt=prompt)
             return self.evaluator().run(self.method, examples)
@@ -84,13 +92,14 @@ class Tuned:
     def generate(self, inputs: Inputs, *, prompt: str | None = None, **options: Any) -> Any:
         """Answer an input: with generated text, or with the likeliest label or choice.
 
-        One input (a text, or a row as a mapping) gives one text; a list, or any other iterable, gives a list.
+        One of `inputs` (a text, or a row as a mapping) gives one text; a list, or any other iterable, a list.
         `num_return_sequences=N` gives a list of N texts in place of each. The tags of an input are one text,
         split by spaces; the number of a regression is text too.
 
         A string is the value of the template's only field. `options` are transformers' generation options
-        (see docs/running.md); a prompt that writes no text takes none. Raises SoftPromptError for an unknown
-        one.
+        (see docs/running.md); a prompt that writes no text takes none. `prompt` names one of several prompts.
+        Raises SoftPromptError for an unknown option or prompt, for an input that does not fit, and for a
+        prompt that gives vectors.
         """
         many, single = listed(inputs)
         if not many:
@@ -121,11 +130,11 @@ class Tuned:
     ) -> Any:
         """Return the vectors of texts: a numpy array [N, H] in float32, or [H] of a single text.
 
-        Texts, or rows as mappings, are queries, written by the template's input; with `document` they are
-        documents, written by its target. `prompt` names one of several prompts. Vectors have the length 1
-        unless `normalize` is false. `batch_tokens` go through the model at once, padding included. With
-        `convert_to_tensor` the result is a tensor on the CPU. Raises SoftPromptError for an empty text, and
-        for a prompt of another task.
+        The `inputs`, texts or rows as mappings, are queries, written by the template's input; with `document`
+        they are documents, written by its target. `prompt` names one of several prompts. Vectors have the
+        length 1 unless `normalize` is false. `batch_tokens` go through the model at once, padding included.
+        With `convert_to_tensor` the result is a tensor on the CPU. Raises SoftPromptError for an empty text,
+        and for a prompt of another task.
         """
         check_vectors(self.recipe)
         many, single = listed(inputs)
@@ -145,8 +154,9 @@ class Tuned:
         """Rank documents by how well they fit a query: `(place in documents, number)`, the best first.
 
         The prompt is a reranker: a regression with `task.query`, whose template names the query and one other
-        field, which is the document's. Documents with the same number keep their order. Raises
-        SoftPromptError for another prompt, and for a text that does not fit into the model.
+        field, which is the document's. `prompt` names one of several prompts. Documents with the same number
+        keep their order. Raises SoftPromptError for another prompt, and for a text that does not fit into the
+        model.
         """
         field = reranking.document_field(self.recipe, self.encoder.template)
         rows = [{str(self.recipe.task.query): query, field: document} for document in documents]
@@ -154,7 +164,10 @@ class Tuned:
         return sorted(enumerate(numbers), key=lambda pair: -pair[1])
 
     def push_to_hub(self, repo_id: str, **options: Any) -> Any:
-        """Upload the artifact to the Hugging Face hub; `options` and the result are those of `push`."""
+        """Upload the artifact to `repo_id` on the Hugging Face hub.
+
+        `options`, the result and what is raised are those of `push`.
+        """
         return upload.push(self.artifact.path, repo_id, **options)
 
 
@@ -175,7 +188,10 @@ def open_prompt(
     The base has the revision, precision and quantization that the prompt was trained with. `model` names
     another place to load it from, and `loading` are options of `softprompt.load` (`token`, `device_map`, …).
     Code that comes with the base's checkpoint runs only with `trust_remote_code=True` given here.
-    `plain` leaves the prompt out: the base model as it was, with the prompt's template.
+    `lm` is the base model where it is loaded already: one that differs from the base of the training is
+    refused, unless `other_base`. `plain` leaves the prompt out: the base model as it was, with the prompt's
+    template. Raises SoftPromptError for a folder that holds no prompt or a damaged one, and for a base that
+    cannot be loaded.
     """
     artifact = artifacts.load(path)
     if lm is not None and loading:

@@ -40,7 +40,10 @@ def compare_methods(
     `recipe` is a file, a mapping, or a `Recipe`. Trials that were run already are not run again. The result
     is the comparison as `softprompt.compare.report` reads it. (`softprompt.compare` is the package that this
     runs.) `rows`, `dev` and `test` are rows in memory in place of the recipe's; they are written into the
-    folder, because worker processes read them.
+    folder, because worker processes read them. `folder` is where the comparison is kept (default: that of the
+    recipe), `workers` the number of processes (default: one for two cores), and `hooks` are called along the
+    way. Without `report` no page is written. `progress` is as in `tune`. Raises SoftPromptError for a recipe
+    or rows that cannot be compared; a trial that fails is reported in the result.
     """
     if not isinstance(recipe, Recipe | Mapping | str | Path):
         raise SoftPromptError(

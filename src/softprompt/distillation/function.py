@@ -65,7 +65,7 @@ def distill(
     it has `tuned`, `share` (the share of the text's effect with its interval) and `report()`. Several texts
     by name become a table of prompts, or with `apart` an artifact each; `together` trains them to be attached
     at once, and these are trained with one seed. That result is `Several`: `shares` and `at_once`.
-    Raises SoftPromptError for a text or requests that cannot be used.
+    `hooks` are called along the way. Raises SoftPromptError for a text or requests that cannot be used.
     """
     base = base_given(lm)
     loaded = load(base) if isinstance(base, str) else base

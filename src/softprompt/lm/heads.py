@@ -32,7 +32,12 @@ Pooling = Literal["mean", "cls", "last"]  # of a text's tokens, its first token,
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """A head has `size` outputs: labels, tags, or 1 for a number; over "pooling", it gives a vector."""
+    """A head has `size` outputs: labels, tags, or 1 for a number; over "pooling", it gives a vector.
+
+    `over` is what is classified: the "sequence", its "tokens", or "pooling" for a vector of the text. `seed`
+    draws a head that the checkpoint lacks. `pooling` is "mean", "cls" or "last", by default the checkpoint's.
+    A head that the model cannot have raises SoftPromptError in `load`.
+    """
 
     over: Literal["sequence", "tokens", "pooling"]
     size: int = 0  # of a vector: the model's own

@@ -72,8 +72,9 @@ def load(
     model's `why_dtype` says why. `attn_implementation` is "sdpa", torch's fused attention, wherever the
     family has it; "flash" runs its FlashAttention-2 kernels over prefix columns too (for GPUs); "eager" is
     slower, and gives the weights for `output_attentions`. (`attention` is its earlier name.) `shard` splits
-    the layers over the processes of the run (docs/many-devices.md).
-    Raises SoftPromptError where the model cannot be found or is refused, and for options that have no effect.
+    the layers over the processes of the run (docs/many-devices.md). `device` is where the model runs
+    (default: the GPU, where there is one). Raises SoftPromptError where the model cannot be found or is
+    refused, and for options that have no effect.
     """
     given = {
         "revision": revision,

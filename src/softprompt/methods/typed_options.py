@@ -49,14 +49,27 @@ class _Soft(MethodOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class PromptTuning(_Soft):
-    """Trains soft tokens by prompt (Lester et al. 2021)."""
+    """Trains soft tokens by prompt (Lester et al. 2021).
+
+    Soft tokens: `length` is how many, `placement` where they are ("before" or "after" the input; of an
+    encoder-decoder also "decoder" or "both"), and `init` what they start from: "vocab" (tokens drawn from the
+    vocabulary), "text" (the tokens of `text`), "labels", "context" (training rows), "random", "nearest", or
+    "artifact" (the prompt in the folder `artifact`; `transfer` carries one of another base over: "nearest"
+    or "linear").
+
+    A value that a method cannot have raises SoftPromptError where the method is built, by `tune` or `attach`.
+    """
 
     name = "prompt-tuning"
 
 
 @dataclass(frozen=True, kw_only=True)
 class PTuning(_Soft):
-    """Trains soft tokens through a small network (Liu et al. 2021, P-tuning)."""
+    """Trains soft tokens through a small network (Liu et al. 2021, P-tuning).
+
+    `encoder` is the network ("mlp" or "lstm"), `hidden` its width. The network is not saved. The other
+    options are those of `PromptTuning`.
+    """
 
     name = "p-tuning"
     encoder: Literal["lstm", "mlp"] = "mlp"
@@ -65,7 +78,11 @@ class PTuning(_Soft):
 
 @dataclass(frozen=True, kw_only=True)
 class ResidualPromptTuning(_Soft):
-    """Trains soft tokens plus a residual network (Razdaibiedina et al. 2023)."""
+    """Trains soft tokens plus a residual network (Razdaibiedina et al. 2023).
+
+    `bottleneck` is the width of the network, which is not saved. The other options are those of
+    `PromptTuning`.
+    """
 
     name = "residual-prompt-tuning"
     length: int = 10
@@ -74,7 +91,11 @@ class ResidualPromptTuning(_Soft):
 
 @dataclass(frozen=True, kw_only=True)
 class MultitaskPromptTuning(_Soft):
-    """Trains a shared prompt times low-rank factors of each prompt (Wang et al. 2023)."""
+    """Trains a shared prompt times low-rank factors of each prompt (Wang et al. 2023).
+
+    `rank` is the rank of the factors: a prompt has `rank` · (`length` + hidden size) numbers of its own. The
+    other options are those of `PromptTuning`.
+    """
 
     name = "multitask-prompt-tuning"
     rank: int = 1
@@ -82,7 +103,19 @@ class MultitaskPromptTuning(_Soft):
 
 @dataclass(frozen=True, kw_only=True)
 class PrefixTuning(MethodOptions):
-    """Trains keys and values in every layer (Li and Liang 2021)."""
+    """Trains keys and values in every layer (Li and Liang 2021).
+
+    `length` is the number of columns of keys and values in each layer, `placement` their place: "before" or
+    "after" the input. `init` is what they start from: "context" (keys and values of training rows), "text"
+    (those of `text`), "vocab", "labels", "random", "nearest", "artifact" (the prefix in the folder
+    `artifact`), "demonstrations" or "matched" (docs/methods.md). `values_only` leaves keys as they start, `freeze_first` the first column.
+    `reparameterize` trains a network of width `middle` that gives keys and values, and is not saved. `stacks`
+    names the layers of an encoder-decoder model: "encoder", "decoder", "cross" or "all". `layer_scale` trains
+    a scale of each layer too. `leave_one_out` hides a row's own demonstration from it, and `token_dropout` is
+    the probability with which a column is hidden in training.
+
+    A value that a method cannot have raises SoftPromptError where the method is built, by `tune` or `attach`.
+    """
 
     name = "prefix-tuning"
     length: int = 16
@@ -102,7 +135,12 @@ class PrefixTuning(MethodOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class GeneratedPrompt(_Soft):
-    """Trains a network that reads the input and makes soft tokens of it (ID-SPAM)."""
+    """Trains a network that reads the input and makes soft tokens of it (ID-SPAM).
+
+    `source` is what the network reads of the input: "embeddings", "hidden" (the states of layer `layer`), or
+    "encoder" (a separate model, whose name or folder is `encoder`). `bottleneck` is its width. The other
+    options are those of `PromptTuning`.
+    """
 
     name = "generated-prompt"
     source: Source = "embeddings"
@@ -113,7 +151,12 @@ class GeneratedPrompt(_Soft):
 
 @dataclass(frozen=True, kw_only=True)
 class GeneratedPrefix(MethodOptions):
-    """Trains a network that reads the input and makes a prefix of it (IDPG)."""
+    """Trains a network that reads the input and makes a prefix of it (IDPG).
+
+    `source` is what the network reads of the input: "embeddings", "hidden" (the states of layer `layer`), or
+    "encoder" (a separate model, whose name or folder is `encoder`). `bottleneck` is its width. The other
+    options are those of `PrefixTuning`.
+    """
 
     name = "generated-prefix"
     length: int = 16
@@ -130,7 +173,11 @@ class GeneratedPrefix(MethodOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class LlamaAdapter(MethodOptions):
-    """Trains gated prefixes in the upper layers (Zhang et al. 2023)."""
+    """Trains gated prefixes in the upper layers (Zhang et al. 2023).
+
+    `top_layers` is how many layers have a prefix, from the last (None: all but two). `length`, `init` and
+    `text` are those of `PrefixTuning`.
+    """
 
     name = "llama-adapter"
     length: int = 10

@@ -53,7 +53,7 @@ def attach(
     (`softprompt.PrefixTuning(length=32)`), a name, or a `SoftPrompt` of one's own.
     `prompts`: the names of the table. `rows`: some texts of the training rows to start from; without them
     init=context becomes init=vocab. `template`: the template section of the recipe that is saved with the
-    prompt, for `softprompt generate`, `eval` and `serve`.
+    prompt, for `softprompt generate`, `eval` and `serve`. `seed` draws what the vectors start from.
     A classification head that the checkpoint did not bring is trained with the prompt and saved with it.
     Raises SoftPromptError where the method does not suit the model, and for a model that has a prompt
     already. The model is then left as it was.

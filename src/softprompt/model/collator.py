@@ -35,7 +35,9 @@ class PromptCollator:
 
     Collators of transformers and TRL drop the columns that they do not know. `column` of the rows holds names
     or numbers of the model's table. Where the collator makes several rows of each (a chosen and a rejected
-    answer), all of them have its prompt. Use it with `remove_unused_columns=False`.
+    answer), all of them have its prompt. Use it with `remove_unused_columns=False`. Raises SoftPromptError
+    for a `model` without a table of prompts; a batch does so for a row without the column or of an unknown
+    prompt.
     """
 
     def __init__(

@@ -38,8 +38,10 @@ class SoftPromptModel(Base):
     def generate(self, inputs: Tensor | None = None, **options: Any) -> Any:
         """Generate with transformers' `generate`; the tokens and objects given back are in its form.
 
-        Settings that only the checkpoint's generation config has (a penalty, a temperature) are neutral
-        unless they are passed: see docs/running.md.
+        `inputs` are token ids [batch, tokens], and `options` those of transformers, and `prompts`. Settings
+        that only the checkpoint's generation config has (a penalty, a temperature) are neutral unless they
+        are passed: see docs/running.md. Raises SoftPromptError for an unknown prompt, and for what the model
+        cannot do with a prompt.
         """
         base: Any = super()
         return call.generate(self, base.generate, inputs, options)
@@ -94,7 +96,7 @@ class SoftPromptModel(Base):
         print(f"trainable params: {trained:,} || all params: {whole:,} || trainable%: {share:.4f}")
 
     def compile(self, *args: Any, **options: Any) -> None:
-        """Compile each layer in place; the arguments are those of `torch.compile`.
+        """Compile each layer in place; `args` and `options` are those of `torch.compile`.
 
         What is computed around the layers depends on the vectors of each call, so it is not compiled, and
         `torch.compile(model)` compiles nothing. Raises SoftPromptError for a model whose layers are unknown.
@@ -112,7 +114,11 @@ class SoftPromptModel(Base):
                 layer.compile(*args, **options)
 
     def gradient_checkpointing_enable(self, *args: Any, **kwargs: Any) -> None:
-        """Compute layers again in the backward pass. transformers' options are not needed and are ignored."""
+        """Compute layers again in the backward pass. transformers' `kwargs` are not needed and are ignored.
+
+        Raises SoftPromptError for a model whose layers are unknown, or whose rows would be computed
+        otherwise.
+        """
         with alone():
             holder_of(self).lm.set_gradient_checkpointing(True)
 
@@ -134,9 +140,11 @@ class SoftPromptModel(Base):
     ) -> None:
         """Write the prompt as an artifact: `softprompt generate`, `eval`, `serve` and `export` take it.
 
-        A trainer passes `is_main_process`. For it `model.safetensors` holds the trained parameters as well,
-        as it reads that file to resume a run. With `push_to_hub` the prompt is uploaded too, to `repo_id`
-        (default: the folder's name).
+        `save_directory` is the artifact's folder. A trainer passes `is_main_process`. For it
+        `model.safetensors` holds the trained parameters as well, as it reads that file to resume a run. With
+        `push_to_hub` the prompt is uploaded too, to `repo_id` (default: the folder's name), with `more` of
+        the options of `softprompt.push`. Raises SoftPromptError for a folder that holds something else, and
+        as `push` does.
         """
         if is_main_process is not False:
             saving.save(self, Path(save_directory), for_trainer=bool(is_main_process))
@@ -147,8 +155,8 @@ class SoftPromptModel(Base):
     def push_to_hub(self, repo_id: str, **options: Any) -> Any:
         """Upload the prompt as an artifact to the Hugging Face hub; the base model is not uploaded.
 
-        `options` (private, revision, license, base_model, token …) and the result are those of
-        `softprompt.push`.
+        `repo_id`, `options` (private, revision, license, base_model, token …), the result and what is raised
+        are those of `softprompt.push`.
         """
         return saving.push(self, repo_id, **options)
 
@@ -156,7 +164,8 @@ class SoftPromptModel(Base):
     def from_pretrained(cls, base: Any, folder: str | Path, tokenizer: Any = None) -> Any:
         """Attach a prompt that `save_pretrained` or `softprompt tune` wrote: a folder, or `hf:ID@REVISION`.
 
-        Raises SoftPromptError where the base is another than the one that it was trained on.
+        `base` and `tokenizer` are as in `softprompt.attach`. Raises SoftPromptError where the base is another
+        than the one that it was trained on.
         """
         from .attach import attach_artifact
 

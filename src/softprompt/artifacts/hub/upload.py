@@ -234,11 +234,12 @@ def push(
 ) -> CommitInfo:
     """Upload an artifact to the Hugging Face hub, and return the commit.
 
-    `hf:OWNER/NAME` is an artifact then, wherever a folder is. A repository that does not exist is created;
-    `private` decides about it. `revision` is a branch (default: main). `license` is the hub's id of a
-    licence; for `other`, a name and a link may follow. `base_model` is the base's id on the hub, for one that
-    was loaded from a folder. `card` is a file whose text replaces that of the model card. The token is that
-    of `hf auth login` or HF_TOKEN, unless it is given. Raises SoftPromptError, and uploads nothing then.
+    `repo_id` is OWNER/NAME, and `hf:OWNER/NAME` is an artifact then, wherever a folder is. A repository that
+    does not exist is created; `private` decides about it. `revision` is a branch (default: main). `license`
+    is the hub's id of a licence; for `other`, `license_name` and `license_link` say which. `base_model` is
+    the base's id on the hub, for one that was loaded from a folder. `card` is a file whose text replaces that
+    of the model card. `commit_message` is that of the commit. The token is that of `hf auth login` or
+    HF_TOKEN, unless it is given. Raises SoftPromptError, and uploads nothing then.
     """
     terms = License(license, license_name, license_link)
     upload = prepare(folder, repo_id, revision=revision, license=terms, base_model=base_model, card=card)
