@@ -1,4 +1,4 @@
-"""A device "pretend" that has the numbers of the CPU: for tests of what runs on a GPU, on machines without one.
+"""A device "pretend" with the numbers of the CPU: for tests of what runs on a GPU, where there is none.
 
 A tensor on it holds one of the CPU. Every operation is computed there, and fails as a GPU's would if a tensor
 of the CPU is among those of the device. So it shows whether code leaves a tensor behind, and no time.
@@ -19,6 +19,8 @@ if not hasattr(backend_registration, "_setup_privateuseone_for_python_backend"):
     pytest.skip("this release of torch takes no device that is written in Python", allow_module_level=True)
 
 NAME = "pretend"
+#: The number of numbers of each tensor that was copied from the device to the CPU.
+READ: list[int] = []
 aten = torch.ops.aten
 #: Operations that take tensors of both devices: copies, and tensors of the device with indices on the CPU.
 MIXED = {
@@ -105,6 +107,12 @@ def compute(func: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
         plain_kwargs["device"] = torch.device("cpu")
     elif func is aten.copy_.default:
         on_device = isinstance(args[0], OnDevice)
+    if (
+        func in (aten.copy_.default, aten._to_copy.default)
+        and not on_device
+        and type(tensors[-1]) is OnDevice
+    ):
+        READ.append(tensors[-1].numel())
     out = func(*plain_args, **plain_kwargs)
     if not on_device:
         return out

@@ -10,9 +10,12 @@ from typing import Any
 
 import pytest
 import torch
-from tests.pretend_gpu import DEVICE, to_device
+from benchmarks.training.rows import example
+from tests.pretend_gpu import DEVICE, READ, to_device
 
 import softprompt
+from softprompt.cache import Cache, KeyValues
+from softprompt.cache.memory_store import build
 from softprompt.lm.families import tiny
 from softprompt.methods import METHODS
 from softprompt.serve.engine import Engine
@@ -79,6 +82,20 @@ def test_every_kind_of_run(kind, tmp_path):
     model = softprompt.load(on_device(), tiny_tokenizer())
     tuned = tune(model, "prefix-tuning", tmp_path, **{"placement": "after", **KINDS[kind]})
     assert tuned.generate("word 1") in ("ab", "no")
+
+
+def test_cached_rows_stay_on_the_device(lm):
+    """Rows of several lengths are joined there: nothing is read back, beside what `tolist` reads."""
+    rows = [example(range(3, 3 + n), [5]) for n in (4, 9, 6)]
+    for form in ("auto", "int8"):
+        kept = KeyValues(lm, form)
+        cache = Cache(kept, build(kept, rows), rows)
+        READ.clear()
+        context = cache.batch([0, 1, 2])
+        assert context.mask.device == DEVICE and context.layers[0].key.device == DEVICE
+        assert READ == []
+    context.mask.to("cpu")
+    assert READ == [24]  # what is read back would be seen
 
 
 def test_prompts_are_served(lm, tmp_path):

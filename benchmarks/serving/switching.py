@@ -6,7 +6,6 @@ the same vectors, and must give the same tokens. All inputs have one length, sin
 
 from __future__ import annotations
 
-import copy
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.base_models import plain
 from benchmarks.training.line import Line
 from softprompt.artifacts import artifact as artifacts
 
@@ -78,7 +78,7 @@ class Peft:
 
         self.names, self.tokens = [name.replace("/", "-") for name in names], bench.tokens
         self.model: Any = None
-        base = plain_copy(bench)
+        base = plain(bench.lm)
         with tempfile.TemporaryDirectory() as folder:
             for name, adapter in zip(names, self.names, strict=True):
                 export(artifacts.load(bench.folder / name), bench.lm, Path(folder) / adapter)
@@ -98,7 +98,7 @@ class Peft:
     @torch.no_grad()
     def _generate(self, adapter: int, ids: list[tuple[int, ...]]) -> list[list[int]]:
         self.model.set_adapter(self.names[adapter])
-        inputs = torch.tensor(ids)
+        inputs = torch.tensor(ids, device=self.model.device)
         output = self.model.generate(
             input_ids=inputs,
             attention_mask=torch.ones_like(inputs),
@@ -108,14 +108,3 @@ class Peft:
             pad_token_id=0,
         )
         return output[:, -self.tokens :].tolist()
-
-
-def plain_copy(bench: Bench) -> Any:
-    """Build the same base with transformers' own attention, sharing the weights in memory."""
-    from transformers import AutoModelForCausalLM
-
-    config = copy.deepcopy(bench.lm.model.config)
-    model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa", dtype=bench.lm.dtype)
-    model.load_state_dict(bench.lm.model.state_dict(), assign=True)
-    model.generation_config = bench.lm.model.generation_config
-    return model.eval()

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from statistics import median
 
-import softprompt
+from benchmarks import base_models
 
 from .line import Line, apart
 from .options import Options
@@ -24,7 +24,7 @@ GOAL = 20.0
 def measure(options: Options) -> Iterator[Line]:
     """Time a step with inputs of `options.inputs` tokens: full and recomputed, against cached."""
     for dtype in options.dtypes:
-        lm = softprompt.load(options.model, dtype=dtype)
+        lm = base_models.load(options.model, dtype)
         steps = min(options.steps, STEPS["cached"])
         rows = filled(options.data, "boolq", options.input_rows * steps, options.inputs, lm.tokenizer)
         sides = {

@@ -10,7 +10,7 @@ from pathlib import Path
 
 
 def where() -> str:
-    """Return the processor, cores, threads, versions and date in one line."""
+    """Return the GPU if there is one, the processor, cores, threads, versions and date in one line."""
     import torch
 
     versions = [f"{name} {importlib.metadata.version(name)}" for name in ("torch", "transformers")]
@@ -19,9 +19,18 @@ def where() -> str:
     except importlib.metadata.PackageNotFoundError:
         versions.append("without peft")
     cores = f"{os.cpu_count()} cores, {torch.get_num_threads()} threads"
-    return (
-        f"{processor()}, {cores}; Python {platform.python_version()}, {', '.join(versions)}; {date.today()}"
-    )
+    versions.insert(0, f"Python {platform.python_version()}")
+    return f"{gpu()}{processor()}, {cores}; {', '.join(versions)}; {date.today()}"
+
+
+def gpu() -> str:
+    """Return the name and memory of the GPU, and CUDA's version, with a separator; empty without one."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return ""
+    memory = torch.cuda.get_device_properties(0).total_memory / 1e9
+    return f"{torch.cuda.get_device_name(0)} ({memory:.0f} GB, CUDA {torch.version.cuda}), "
 
 
 def processor() -> str:

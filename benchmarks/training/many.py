@@ -6,12 +6,12 @@ cache, which both sides share, is built before the clock starts.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from statistics import median
 
-import softprompt
+from benchmarks import base_models
 
+from . import clock
 from .line import Line, apart
 from .options import Options
 from .ours import Block, Ours, kept, train
@@ -26,7 +26,7 @@ GOALS = {8: 4.0, 128: 1.0}  # by rows a step
 def measure(options: Options) -> Iterator[Line]:
     """Measure the seconds until all prompts have had their steps, by rows a step of each prompt."""
     for dtype in options.dtypes:
-        lm = softprompt.load(options.model, dtype=dtype)
+        lm = base_models.load(options.model, dtype)
         rows = encoded(options.data, "sst2", ROWS, lm.tokenizer)
         cache = kept(lm, rows)
         prompts = [Ours(lm, "prefix-tuning", rows, "cached", cache) for _ in range(options.prompts)]
@@ -44,9 +44,9 @@ def _compared(options: Options, prompts: list[Ours], size: int, dtype: str) -> L
     for _ in range(options.blocks):
         seconds, alone = _one_after_another(prompts, row_numbers, steps, size)
         apart_seconds.append(seconds)
-        started = time.perf_counter()
+        started = clock.now()
         beside = train(prompts, row_numbers, steps, size)
-        together_seconds.append(time.perf_counter() - started)
+        together_seconds.append(clock.now() - started)
         if len(beside) != len(alone):
             wrong = wrong or f"{len(beside)} of {len(alone)} prompts were trained"
             continue
@@ -68,6 +68,6 @@ def _compared(options: Options, prompts: list[Ours], size: int, dtype: str) -> L
 def _one_after_another(
     prompts: list[Ours], row_numbers: list[list[int]], steps: int, size: int
 ) -> tuple[float, list[Block]]:
-    started = time.perf_counter()
+    started = clock.now()
     blocks = [prompt.train(rows, steps, size) for prompt, rows in zip(prompts, row_numbers, strict=True)]
-    return time.perf_counter() - started, blocks
+    return clock.now() - started, blocks

@@ -58,12 +58,13 @@ class Ours:
         placement = "before" if mode == "full" else "after"
         setting = methods.Setting(lm, examples=tuple(row.input_ids for row in rows[:8]))
         self.lm, self.rows, self.mode, self.cache = lm, rows, mode, cache or InputCache()
-        self.method = methods.build(method, setting, {"length": LENGTH, "placement": placement, **options})
+        built = methods.build(method, setting, {"length": LENGTH, "placement": placement, **options})
+        self.method = built.to(lm.device)
         self._start = {name: tensor.clone() for name, tensor in self.method.state_dict().items()}
 
     def injection(self) -> Injection:
         """Return the current vectors for one row."""
-        return self.method(torch.zeros(1, dtype=torch.long))
+        return self.method(torch.zeros(1, dtype=torch.long, device=self.lm.device))
 
     def reset(self) -> None:
         """Set the vectors back to the start."""

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import softprompt
+from benchmarks import base_models
 from benchmarks.quality import DEMONSTRATIONS, SENTIMENT, recipe
 from softprompt.config.load import recipe_from_dict
 from softprompt.training.prepare import Prepared, prepare
@@ -97,5 +97,5 @@ def prepared(
         wanted["train"] |= {"steps": options.search_steps, "batch_size": options.batch}
     for section, values in (changes or {}).items():
         wanted[section] |= values
-    lm = softprompt.load(options.model, dtype=dtype)  # type: ignore[arg-type]
+    lm = base_models.load(options.model, dtype)
     return prepare(recipe_from_dict(wanted), lm=lm)

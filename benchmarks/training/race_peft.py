@@ -103,6 +103,7 @@ def accuracy(model: Any, rows: Sequence[Example]) -> float:
 def predicted(model: Any, rows: Sequence[Example], rows_at_once: int = 64) -> list[tuple[int, ...]]:
     """Return each row's likeliest label by all of its tokens; a batch has rows of equal length."""
     model.eval()
+    device = next(model.parameters()).device
     # by length of sequence and label; candidates that differ in their last token only share a sequence
     groups: dict[tuple[int, int], dict[tuple[int, ...], None]] = defaultdict(dict)
     for row in rows:
@@ -114,7 +115,7 @@ def predicted(model: Any, rows: Sequence[Example], rows_at_once: int = 64) -> li
         listed = list(sequences)
         for start in range(0, len(listed), rows_at_once):
             part = listed[start : start + rows_at_once]
-            ids = torch.tensor(part)
+            ids = torch.tensor(part, device=device)
             logits = model(input_ids=ids, attention_mask=torch.ones_like(ids)).logits[:, -tokens:]
             # clones: a view would keep the whole batch's logits
             log_probs |= {

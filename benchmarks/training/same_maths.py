@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from statistics import median
 
-import softprompt
+from benchmarks import base_models
 
 from .line import Line, apart
 from .options import Options
@@ -40,7 +40,7 @@ def _compared(
     """Compare the sides; the first `same_steps` losses of a block must be equal (None: all)."""
     for name in options.sets:
         for dtype in options.dtypes:
-            lm = softprompt.load(options.model, dtype=dtype)
+            lm = base_models.load(options.model, dtype)
             rows = encoded(options.data, name, options.blocks * options.steps * options.batch, lm.tokenizer)
             ours = Ours(lm, method, rows)
             blocks_of = in_turns(options, ours, Peft(options.model, dtype, ours))

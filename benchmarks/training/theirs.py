@@ -13,8 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from benchmarks import base_models
 from softprompt.data.example import Example
-from softprompt.lm import smollm2
 
 from .clock import now
 from .ours import LENGTH, LR, Block, Ours
@@ -25,15 +25,13 @@ class Peft:
 
     def __init__(self, model: str, dtype: str, ours: Ours) -> None:
         from peft import PrefixTuningConfig, PromptTuningConfig, get_peft_model
-        from transformers import AutoModelForCausalLM
 
-        folder = str(smollm2.folder()) if model == "smollm2" else model
-        base = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype))
+        base = base_models.beside(ours.lm, model, dtype)
         ours.reset()
         start = their_form(ours)
         kind = PromptTuningConfig if ours.injection().before is not None else PrefixTuningConfig
         config = kind(task_type="CAUSAL_LM", num_virtual_tokens=start.shape[0])
-        self.model: Any = get_peft_model(base, config)
+        self.model: Any = get_peft_model(base, config).to(ours.lm.device)
         self._start = start.to(self.weight.dtype)
         self.reset()
 
@@ -88,7 +86,7 @@ class Peft:
             save_strategy="no",
             logging_strategy="no",
             disable_tqdm=True,
-            use_cpu=True,
+            use_cpu=self.weight.device.type == "cpu",
             train_sampling_strategy="sequential" if ordered else "random",
             label_names=["labels"],
             **chosen,

@@ -130,7 +130,7 @@ def assemble(rows: Sequence[Row], form: Form, lm: LanguageModel) -> Context:
         return Context(_layers([Ragged(column) for column in zip(*parts, strict=True)], lm), mask)
     packed = []
     for part, like in enumerate(rows[0]):
-        out = _empty((*like.shape[:-3], len(rows), like.shape[-3], width, like.shape[-1]), like.dtype)
+        out = _empty((*like.shape[:-3], len(rows), like.shape[-3], width, like.shape[-1]), like)
         for i, (row, n) in enumerate(zip(rows, lengths, strict=True)):
             out[..., i, :, : width - n, :] = 0
             out[..., i, :, width - n :, :] = row[part]
@@ -138,15 +138,15 @@ def assemble(rows: Sequence[Row], form: Form, lm: LanguageModel) -> Context:
     return Context(_unpack(packed, lm), mask.to(lm.device))
 
 
-def _empty(shape: Sequence[int], dtype: torch.dtype) -> Tensor:
-    """Get uninitialised memory from numpy, which asks the system for large pages.
+def _empty(shape: Sequence[int], like: Tensor) -> Tensor:
+    """Get uninitialised memory where the rows are: on a CPU from numpy, which asks for large pages.
 
     Each step needs new memory for its context. In pages of 4 kB, getting 94 MB took 44 ms, more than filling
     and reading them.
     """
-    numbers = math.prod(shape)
-    if not numbers:  # numpy gives no strides for an empty array
-        return torch.empty(*shape, dtype=dtype)
+    numbers, dtype = math.prod(shape), like.dtype
+    if not numbers or like.device.type != "cpu":  # numpy gives no strides for an empty array
+        return torch.empty(*shape, dtype=dtype, device=like.device)
     return torch.from_numpy(numpy.empty(numbers * dtype.itemsize, numpy.uint8)).view(dtype).view(*shape)
 
 
