@@ -8,7 +8,7 @@ from tests.conftest import tiny_model
 
 from softprompt.data.collate import batch_of_ids
 from softprompt.injection import Injection
-from softprompt.lm import decoding, held_weights
+from softprompt.lm import decoding, held_products, held_weights
 from softprompt.lm.causal import CausalLM
 from softprompt.lm.loading import load
 from softprompt.testing.material import tiny_tokenizer
@@ -29,6 +29,8 @@ def model(family="llama", dtype=torch.float32, through=None):
 @pytest.fixture(autouse=True)
 def of_any_size(monkeypatch):
     monkeypatch.setattr(held_weights, "LEAST", 0)
+    for module in (held_products, held_weights):  # where held weights are read at any number of rows
+        monkeypatch.setattr(module, "is_intel", lambda: False)
 
 
 @pytest.fixture
@@ -36,7 +38,7 @@ def used(monkeypatch):
     """Count the products of each kind."""
     counts = {"float16": 0, "onednn": 0}
     for kind in counts:
-        make = getattr(held_weights, f"{kind}_product")
+        make = getattr(held_products, f"{kind}_product")
 
         def counted(weight, bias, kind=kind, make=make):
             product = make(weight, bias)
@@ -47,7 +49,7 @@ def used(monkeypatch):
 
             return call
 
-        monkeypatch.setattr(held_weights, f"{kind}_product", counted)
+        monkeypatch.setattr(held_products, f"{kind}_product", counted)
     return counts
 
 
@@ -183,7 +185,7 @@ def test_where_it_is_not_exact_or_does_not_pay_nothing_is_held(change, monkeypat
     elif change == "small":
         monkeypatch.setattr(held_weights, "LEAST", 2**40)
     else:
-        monkeypatch.setattr(held_weights, "float16_product", lambda weight, bias: torch.zeros_like)
+        monkeypatch.setattr(held_products, "float16_product", lambda weight, bias: torch.zeros_like)
     held_weights.hold(lm)
     assert not isinstance(held_weights.known(lm), held_weights.HeldWeights)
 

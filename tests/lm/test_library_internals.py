@@ -32,6 +32,7 @@ NAMES = {
     "softmax_gradient": lambda: _softmax_gradient(),
     "onednn_product": lambda: _product(internals.onednn_product),
     "float16_product": lambda: _product(internals.float16_product),
+    "int8_product": lambda: _int8_product(),
     "cpu_features": lambda: isinstance(internals.cpu_features().get("avx512_bf16", False), bool),
 }
 
@@ -73,6 +74,14 @@ def _product(make) -> bool:
     except RuntimeError:  # this processor has no such product
         return True
     return torch.allclose(result, rows @ weight.T + bias, atol=1e-5)
+
+
+def _int8_product() -> bool:
+    weight = torch.arange(-64, 64).view(4, 32).to(torch.int8)
+    scale, bias, rows = torch.tensor([0.5, 1, 2, 4]), torch.ones(4), torch.randn(2, 3, 32).bfloat16().float()
+    result = internals.int8_product(weight, scale, bias)(rows)
+    expected = rows @ (weight.float() * scale[:, None]).T + bias
+    return result.shape == (2, 3, 4) and torch.allclose(result, expected, rtol=1e-2, atol=2)
 
 
 def _packed() -> list[tuple[int, ...]]:

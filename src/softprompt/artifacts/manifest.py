@@ -53,6 +53,7 @@ class _Base(_Part):
     dtype: Literal["float32", "bfloat16", "float16"] = "float32"
     revision: str | None = None
     quantization: dict[str, Any] | None = None
+    weights: Literal["int8"] | None = None
     attn_implementation: str | None = None
     trust_remote_code: bool = False
     in_memory: bool = False

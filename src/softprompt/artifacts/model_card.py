@@ -144,7 +144,7 @@ It is no model of the hub: `--model FOLDER`, or `model=FOLDER` in Python, says w
 | package | `pip install '{{ distribution.name }}=={{ distribution.version }}'` |
 {% endif %}
 | base model | {{ base.name | cell }} ({{ base.mode }}; weights {{ base.fingerprint.weights }}) |
-| precision | {{ base.dtype }} |
+| precision | {{ base.dtype }}{% if base.weights %}, {{ base.weights }} weights{% endif %} |
 {% if base.revision %}
 | base revision | {{ base.revision | cell }} |
 {% endif %}

@@ -22,6 +22,7 @@ from ..data.collate import batch_of_ids
 from ..data.example import Example
 from ..data.tokens import Ids
 from ..injection import LayerKV
+from ..lm import held_weights
 from ..lm.base import LanguageModel
 from ..lm.context import Context
 from ..lm.ragged import Ragged
@@ -74,7 +75,9 @@ class KeyValues:
     def compute(self, examples: Sequence[Example]) -> list[Row]:
         """Run the plain model on a few examples."""
         batch = batch_of_ids([e.input_ids[len(self.ahead) :] for e in examples], device=self.lm.device)
-        context = self.lm.prefill(batch, None, self.beginning)
+        beginning = self.beginning  # always from plain weights: it may have been computed before a run
+        with held_weights.in_steps(self.lm):
+            context = self.lm.prefill(batch, None, beginning)
         rows = [_pack(context, position, self.tokens(e)) for position, e in enumerate(examples)]
         return [_compressed(row) for row in rows] if self.form == "int8" else rows
 

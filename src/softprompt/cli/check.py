@@ -215,4 +215,4 @@ def _slower(slower: Slower, price: Price) -> str:
 
 
 def _dtype(prepared: Prepared) -> str:
-    return str(prepared.lm.dtype).removeprefix("torch.")
+    return prepared.lm.precision

@@ -60,6 +60,18 @@ Dtype = Annotated[
 ]
 
 
+Weights = Annotated[
+    str | None,
+    typer.Option(
+        "--weights",
+        metavar="FORM",
+        help="auto, float32 or bfloat16 (that form alone), or int8: less memory, other answers.",
+        show_default="those of training",
+    ),
+]
+FORMS = ("auto", "float32", "bfloat16", "int8")
+
+
 def serve(
     context: typer.Context,
     folder: Annotated[
@@ -111,6 +123,7 @@ def serve(
         int, typer.Option("--prompts-mb", min=1, metavar="MB", help="Memory for loaded prompts.")
     ] = 1000,
     dtype: Dtype = "auto",
+    weights: Weights = None,
     trust_remote_code: TrustCode = False,
     device_map: DeviceMap = None,
     trials: Trials = False,
@@ -162,6 +175,8 @@ def serve(
         )
     if dtype not in ("auto", "float32", "bfloat16"):
         raise unknown("dtype", dtype, ("auto", "float32", "bfloat16"))
+    if weights is not None and weights not in FORMS:
+        raise unknown("weights", weights, FORMS)
     limits = Limits(output_tokens=max_tokens, requests=rows + queue, seconds=timeout)
     logs.use(log_format.value)
     tracing = OpenTelemetry() if traces else None
@@ -188,15 +203,17 @@ def serve(
             "tracing": tracing,
             "reloading": prepare,
         }
-        if engine is EngineName.vllm and device_map is not None:
-            raise typer.BadParameter(
-                "--device-map has no effect with --engine vllm, which places its model itself"
-            )
+        loading = {"--device-map": device_map, "--weights": weights}
+        for name, value in loading.items():
+            if engine is EngineName.vllm and value is not None:
+                raise typer.BadParameter(
+                    f"{name} has no effect with --engine vllm, which loads its model itself"
+                )
         if engine is EngineName.vllm:
             run_gateway(folder, model, vllm_url, bound, ready, **common)
         else:
             common |= {"rows": rows, "queue": queue, "prompts_bytes": prompts_mb * 10**6, "dtype": dtype}
-            common |= {"trust_remote_code": trust_remote_code, "device_map": device_map}
+            common |= {"trust_remote_code": trust_remote_code, "device_map": device_map, "weights": weights}
             run(folder, model, bound, ready, trials=trials, **common)
     if tracing is not None:
         tracing.close()

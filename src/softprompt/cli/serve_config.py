@@ -49,6 +49,7 @@ class ServeConfig(BaseModel):
     drain: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 30
     prompts_mb: Positive = 1000
     dtype: Literal["auto", "bfloat16", "float32"] = "auto"
+    weights: Literal["auto", "float32", "bfloat16", "int8"] | None = None
     trust_remote_code: bool = False
     device_map: str | None = None
     trials: bool = False

@@ -44,6 +44,7 @@ def run(
     drain: float = 30.0,
     prompts_bytes: int = 10**9,
     dtype: str = "auto",
+    weights: str | None = None,
     trust_remote_code: bool = False,
     device_map: str | None = None,
     reloading: Prepare | None = None,
@@ -80,7 +81,8 @@ def run(
     name = bases.called(model)
     check_base(Names(folder, trials=trials).holds, name)  # before a model is loaded
     announce(f"loading {model} …")
-    loading = {"dtype": dtype, "trust_remote_code": trust_remote_code, "device_map": device_map}
+    loading: dict[str, Any] = {"dtype": dtype, "weights": weights, "device_map": device_map}
+    loading |= {"trust_remote_code": trust_remote_code}
     lm = load_saved(survey.record_of(model), **loading)
     if not isinstance(lm, CausalLM) and lm.answers != "pooled":
         raise SoftPromptError(

@@ -105,6 +105,7 @@ class Recipe(Section):
         unset["task"] |= set() if self.task.kind == "embedding" else set(EMBEDDING)
         unset["task"] |= {"query"} if self.task.query is None else set()
         unset["train"] = {key for key in (*WHERE, "together") if not getattr(self.train, key)}
+        unset["train"] |= {"weights"} if self.train.weights == "auto" else set()
         unset["train"] |= {key for key in ADDED if getattr(self.train, key) is None}
         tracked = self.track.chosen()
         unset["track"] = set(TrackConfig.model_fields) - set(tracked) if tracked else True
@@ -173,6 +174,7 @@ SHORTHAND = {
 }  # `method: NAME`
 MOVED = {  # keys that are another way to write a setting
     ("model", "dtype"): ("train", "dtype"),
+    ("model", "weights"): ("train", "weights"),
     ("model", "quantization_config"): ("model", "quantization"),
 }
 PREFERRED = {"lr": "train"}  # a leaf name of several sections, and the one meant when none is named

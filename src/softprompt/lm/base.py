@@ -38,6 +38,7 @@ from .heads import Head
 from .model_errors import errors_explained
 from .open_model import OpenModel
 from .origin import Origin
+from .precision import Weights
 from .probe import accepted_arguments, measure
 from .rotary import Rotation, moved
 from .spec import ModelSpec
@@ -52,6 +53,7 @@ class LanguageModel(OpenModel, abc.ABC):
     answers: Answers = "next"  # where an answer is read: after the row, at masks, off a head, or a vector
     why_dtype: str = "as the caller loaded it"  # why the model computes in `dtype`
     origin: Origin = Origin()  # how it was loaded
+    weights: Weights = "auto"  # the form of the frozen weights
     is_loaded_here: bool = False  # False where the caller had the model in memory, and may change its weights
     inherited: dict[str, Any]  # the checkpoint's generation settings, which count only where requested
     accepted: frozenset[str]  # names of the arguments of the model's forward
@@ -111,6 +113,12 @@ class LanguageModel(OpenModel, abc.ABC):
     @property
     def dtype(self) -> torch.dtype:
         return self.model.get_input_embeddings().weight.dtype  # type: ignore[return-value]
+
+    @property
+    def precision(self) -> str:
+        """Return the precision as a run records it: that of the vectors, and whether weights are int8."""
+        name = str(self.dtype).removeprefix("torch.")
+        return f"{name} with int8 weights" if self.weights == "int8" else name
 
     @property
     def shares_beginnings(self) -> bool:

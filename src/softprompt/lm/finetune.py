@@ -47,6 +47,12 @@ def unfreeze(
             why="a step is smaller than the distance between two of their values",
             fix="use base=lora or base=frozen, or load the model without quantization",
         )
+    if mode != "frozen" and lm.weights == "int8":
+        raise SoftPromptError(
+            f"base={mode} cannot be combined with weights=int8",
+            why="the weights are rounded once, and stay as they are",
+            fix="use base=frozen, or leave weights=int8 out",
+        )
     if mode == "full":
         lm.model.requires_grad_(True)
         return

@@ -17,13 +17,13 @@ def load_base(recipe: Recipe, labels: Sequence[str] | None = None) -> LanguageMo
 
     Weights that are trained, in full or in a head, are loaded in float32.
     """
-    dtype, head = recipe.train.dtype, head_of(recipe, labels)
+    dtype, head = recipe.train.precision, head_of(recipe, labels)
     trained = (recipe.base.mode == "full" or recipe.task.needs_head) and dtype == "auto"
     settings = recipe.model.settings(token=True)
     name, quantization = settings.pop("id"), settings.pop("quantization", None)
     precision = "float32" if trained else dtype
     options = {"head": head, "quantization_config": quantization, "shard": recipe.train.shard}
-    lm = load(name, dtype=precision, **options, **settings)
+    lm = load(name, dtype=precision, weights=recipe.train.weights, **options, **settings)
     if trained:
         lm.why_dtype = "weights are trained"
     return lm
@@ -53,6 +53,17 @@ def check_pooling(recipe: Recipe, lm: LanguageModel) -> None:
             f"'{lm.name}' was loaded with another pooling than the task's",
             why=f"it pools by {present.pooling}, and task.pooling={wanted}",
             fix=f"task.pooling={present.pooling}, or load(…, head=Head('pooling', pooling='{wanted}'))",
+        )
+
+
+def check_weights(recipe: Recipe, lm: LanguageModel) -> None:
+    """Raise SoftPromptError for a model that was loaded with other weights than the recipe's."""
+    wanted = recipe.train.weights
+    if wanted not in ("auto", lm.weights):
+        raise SoftPromptError(
+            f"train.weights={wanted} has no effect on '{lm.name}'",
+            why=f"it is loaded already, with weights={lm.weights}",
+            fix=f'softprompt.load(NAME, weights="{wanted}"), or give the name of the model',
         )
 
 

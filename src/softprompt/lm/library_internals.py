@@ -163,3 +163,17 @@ def row_flash_gradient(
     """Return the gradients of query, key and value of `row_flash`, from any output and log-sum-exp."""
     kernel = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
     return kernel(above, query, key, value, out, lse, 0.0, False, attn_mask=mask, scale=scale)
+
+
+def int8_product(weight: Tensor, scale: Tensor, bias: Tensor | None) -> Callable[[Tensor], Tensor]:
+    """Return a linear layer's product from its int8 weight [out, in]; vectors are rounded to bfloat16."""
+    if weight.shape[1] % 16:  # torch's kernel reads beyond the end of such rows
+        raise RuntimeError("torch has no product of int8 rows of this length")
+    in_bfloat16 = scale.bfloat16()
+
+    def product(rows: Tensor) -> Tensor:
+        flat = rows.reshape(-1, rows.shape[-1]).bfloat16()
+        out = torch.ops.aten._weight_int8pack_mm(flat, weight, in_bfloat16).to(rows.dtype)
+        return out.view(*rows.shape[:-1], -1) if bias is None else out.view(*rows.shape[:-1], -1) + bias
+
+    return product

@@ -18,6 +18,7 @@ from ..errors import SoftPromptError
 from . import (
     checkpoint,
     in_memory,
+    int8_weights,
     loading_options,
     locate,
     minilm,
@@ -30,7 +31,7 @@ from .attention_choice import Attention
 from .base import LanguageModel
 from .heads import Head
 from .origin import Origin
-from .precision import Precision, precision
+from .precision import Precision, Weights, precision, with_weights
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -51,6 +52,7 @@ def load(
     token: str | bool | None = None,
     device_map: Any = None,
     dtype: Precision | torch.dtype = "auto",
+    weights: Weights = "auto",
     quantization_config: Any = None,
     attn_implementation: str | None = None,
     trust_remote_code: bool = False,
@@ -68,6 +70,11 @@ def load(
     (an object of transformers, or a mapping of its fields) and `trust_remote_code` are those of
     transformers' `from_pretrained`. Code that comes with a checkpoint runs only with `trust_remote_code`.
 
+    `weights` is the form of the frozen weights. "auto": a CPU may read them from a second form that is
+    faster, where the answer stays the same (docs/performance.md). "float32" and "bfloat16": plain weights in
+    that precision, without a second form. "int8": linear layers in 8 bits, a quarter of float32's memory,
+    which moves the logits.
+
     `dtype="auto"` takes bfloat16 where the GPU or the processor multiplies it in hardware, else float32; the
     model's `why_dtype` says why. `attn_implementation` is "sdpa", torch's fused attention, wherever the
     family has it; "flash" runs its FlashAttention-2 kernels over prefix columns too (for GPUs); "eager" is
@@ -81,10 +88,12 @@ def load(
         "token": token,
         "device_map": device_map,
         "quantization_config": quantization_config,
+        "weights": None if weights == "auto" else weights,
         "trust_remote_code": trust_remote_code or None,
         "device": device,
         "shard": shard or None,
     }
+    dtype = with_weights(dtype, weights)
     choice = loading_options.attention(attn_implementation, attention)
     if not isinstance(name, str | Path):
         loading_options.check_in_memory({**given, "head": head, "dtype": None if dtype == "auto" else dtype})
@@ -104,7 +113,9 @@ def load(
     wanted = checkpoint.Wanted(name, target, chosen, head, choice, quantized, device_map, shard)
     read = checkpoint.read(path, options, wanted)
     lm = read.kind(read.model, read.tokenizer, name, read.head, read.head_names, choice or "auto")
-    lm.why_dtype, lm.is_loaded_here = why, True
+    lm.why_dtype, lm.is_loaded_here, lm.weights = why, True, weights
+    if weights == "int8":
+        int8_weights.convert(lm.model, name, lm.head_names)
     lm.origin = Origin(
         read.commit or revision,
         quantization.plain(quantized),
@@ -112,6 +123,7 @@ def load(
         trust_remote_code,
         device_map,
         pooling=None if read.head is None else read.head.pooling,
+        weights=weights if weights == "int8" else None,
     )
     return lm
 
@@ -147,6 +159,7 @@ def load_saved(base: Mapping[str, Any], model: str | None = None, **options: Any
         "quantization_config": base.get("quantization"),
         "attn_implementation": base.get("attn_implementation"),
         "revision": base.get("revision") if model is None else None,
+        "weights": base.get("weights") or "auto",
     }
     head = options.pop("head", None)
     if base.get("pooling") and (head is None or head.over == "pooling"):
@@ -169,12 +182,14 @@ def fingerprint(lm: LanguageModel, *, with_head: bool = False) -> dict[str, str]
     weights = hashlib.sha256()
     skipped = () if with_head else lm.head_names
     # LoRA wraps a weight under another name; the base is the same
+    # of int8 weights: what they were before
+    converted = int8_weights.originals(lm.model)
     tensors = ((k, t) for k, t in lm.model.state_dict().items() if "lora_" not in k and k not in skipped)
-    named = {k.replace("base_layer.", ""): (k, t) for k, t in tensors}
+    named = {_weight_name(k): (k, t) for k, t in tensors if converted.get(k, t) is not None}
     for key, (name, kept) in sorted(named.items()):
         tensor = quantization.dequantized(offloaded.read(lm.model, name, kept))
-        flat = tensor.detach().reshape(-1)
-        sample = flat[:: max(1, flat.numel() // 1024)].to(torch.bfloat16).cpu().contiguous()
+        sample = converted.get(name)
+        sample = int8_weights.sampled(tensor) if sample is None else sample
         weights.update(f"{key}{tuple(tensor.shape)}".encode())
         weights.update(sample.view(torch.int16).numpy().tobytes())
     return {
@@ -197,6 +212,11 @@ def load_tokenizer(name: str, revision: str | None = None, *, trust_remote_code:
         return AutoTokenizer.from_pretrained(path, **options)
     except (OSError, ValueError, KeyError, ImportError) as error:
         raise locate.failed(name, error) from error
+
+
+def _weight_name(name: str) -> str:
+    """Return a weight's name before LoRA wrapped it, or it became int8."""
+    return name.replace("base_layer.", "").replace(f".{int8_weights.NUMBERS}", ".weight")
 
 
 def _decisive(value: Any, without: Collection[str]) -> Any:

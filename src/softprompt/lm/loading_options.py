@@ -35,6 +35,8 @@ def check(name: str, aliases: Collection[str], tokenizer: Any, options: Mapping[
             why="a model that is loaded by its name has its own tokenizer",
             fix="leave it out, or give the model itself: softprompt.load(model, tokenizer)",
         )
+    if options["weights"] == "int8":
+        _check_int8(name, options)
     if options["device_map"] is not None and options["device"] is not None:
         raise SoftPromptError(
             "device and device_map are both given",
@@ -51,6 +53,21 @@ def check(name: str, aliases: Collection[str], tokenizer: Any, options: Mapping[
             why="it is on this machine; only the hub has revisions",
             fix="leave revision out, or give the hub id (owner/name)",
         )
+
+
+def _check_int8(name: str, options: Mapping[str, Any]) -> None:
+    why = {
+        "quantization_config": "it rounds the weights in its own way",
+        "device_map": "layers that accelerate moves between devices stay as they are",
+        "shard": "a split layer has a part of its weights on each device",
+    }
+    for option, reason in why.items():
+        if options[option] is not None:
+            raise SoftPromptError(
+                f"weights=int8 cannot be combined with {option} for '{name}'",
+                why=reason,
+                fix="leave out one of the two",
+            )
 
 
 def check_in_memory(options: Mapping[str, Any]) -> None:

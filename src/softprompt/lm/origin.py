@@ -7,8 +7,16 @@ from dataclasses import dataclass
 from typing import Any
 
 #: Keys of `Origin` that decide what the base computes, as they stand in a manifest's `base`.
-RECORDED = ("revision", "quantization", "attn_implementation", "trust_remote_code", "in_memory", "pooling")
-OF_TASK = ("in_memory", "pooling")  # that no recipe's `model` section has
+RECORDED = (
+    "revision",
+    "quantization",
+    "attn_implementation",
+    "trust_remote_code",
+    "in_memory",
+    "pooling",
+    "weights",
+)
+OF_TASK = ("in_memory", "pooling", "weights")  # that no recipe's `model` section has
 
 
 @dataclass(frozen=True)
@@ -21,6 +29,7 @@ class Origin:
     trust_remote_code: bool = False
     device_map: Any = None  # belongs to a machine: it is not recorded
     in_memory: bool = False  # the caller gave the model
+    weights: str | None = None  # int8, where the frozen weights are in 8 bits
     pooling: str | None = None  # how a text's vector is read; None: the base was loaded to answer
 
     def record(self) -> dict[str, Any]:

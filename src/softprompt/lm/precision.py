@@ -8,15 +8,16 @@ checkpoint can be resumed only in the precision that it began in.
 from __future__ import annotations
 
 import os
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 
-from ..errors import unknown
+from ..errors import SoftPromptError, unknown
 from .library_internals import cpu_features
 
 Dtype = Literal["float32", "bfloat16"]
 Precision = Literal["auto", "float32", "bfloat16", "float16"]
+Weights = Literal["auto", "float32", "bfloat16", "int8"]
 FEATURES = {"avx512_bf16": "AVX512-BF16", "amx_bf16": "AMX-BF16"}
 LIMITS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")  # oneDNN, which multiplies for torch, obeys them
 # the values that leave no bfloat16 products
@@ -35,6 +36,26 @@ def precision(wanted: Precision | torch.dtype | str, device: str) -> tuple[str, 
         return name, "as asked for"
     fix = "give one of these, or a torch.dtype of that name; quantization_config makes weights smaller"
     raise unknown("dtype", name, get_args(Precision), fix=fix)
+
+
+def with_weights(wanted: Any, weights: str) -> Any:
+    """Return the precision to load in, once the form of the frozen weights is known too.
+
+    `float32` and `bfloat16` are plain weights, so the model computes in that precision. Raises
+    SoftPromptError where the two say different things, and for any other form.
+    """
+    if weights not in get_args(Weights):
+        raise unknown("weights", weights, get_args(Weights))
+    name = str(wanted).removeprefix("torch.")
+    if weights in ("auto", "int8") or name == weights:
+        return wanted
+    if name != "auto":
+        raise SoftPromptError(
+            f"weights={weights} and dtype={name} say different things",
+            why=f"weights={weights} are plain weights, with which the model computes in {weights}",
+            fix=f"weights={weights} alone; or dtype={name} alone",
+        )
+    return weights
 
 
 def pick_dtype(device: str) -> tuple[Dtype, str]:

@@ -22,7 +22,7 @@ from ..lm import finetune
 from .learner import Optimization
 
 #: Where and how numbers are computed: they agree to rounding. The precision that was chosen counts.
-HOW = {"dtype", "threads", "gradient_checkpointing", "apart"}
+HOW = {"dtype", "weights", "threads", "gradient_checkpointing", "apart"}
 #: The rows of general text count, and not the file that they come from.
 HOW |= {"keep_text", "cache", "cache_budget_mb", "cache_disk_mb", "cache_folder", *WHERE}
 #: What the encoded rows contain already, or what has its own place in the identity.

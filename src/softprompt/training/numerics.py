@@ -14,8 +14,13 @@ import torch
 Way = Mapping[str, Any]  # by name, as a message shows it
 
 
-def way(plan: str, prompts: int, device: torch.device | str, processes: int = 1) -> Way:
-    """Record how steps are computed now: the plan, the threads, the prompts, the device, the processes."""
+def way(
+    plan: str, prompts: int, device: torch.device | str, processes: int = 1, *, held: bool = False
+) -> Way:
+    """Record how steps are computed now: the plan, the threads, the prompts, the device, the processes.
+
+    `held` says that weights are read from a form of them whose sums differ by rounding.
+    """
     # the same numbers are read from memory and from disk
     shown = "cached" if plan.startswith("cached") else plan
     where = torch.device(device).type
@@ -26,6 +31,7 @@ def way(plan: str, prompts: int, device: torch.device | str, processes: int = 1)
         "prompts": prompts,
         "device": where,
         "processes": processes,
+        "weights": "held" if held else "plain",
         "torch": torch.__version__,
     }
 

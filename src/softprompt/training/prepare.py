@@ -35,7 +35,7 @@ from ..evaluation.evaluator import ranking
 from ..evaluation.metrics import check_metrics
 from ..lm import finetune
 from ..lm.base import LanguageModel
-from ..lm.from_recipe import check_head, check_one_device, load_base
+from ..lm.from_recipe import check_head, check_one_device, check_weights, load_base
 from ..lm.loading import fingerprint as base_fingerprint
 from ..methods import from_module
 from ..methods.base import SoftPrompt
@@ -102,7 +102,7 @@ class Prepared:
             "rows": {"train": decisive.rows(self.train), "dev": decisive.rows(self.dev)} | general,
             "base": self.base,
             # dtype=auto depends on the machine
-            "dtype": str(self.lm.dtype).removeprefix("torch."),
+            "dtype": self.lm.precision,
             "content": content,
             "raw": {**self.raw, **general},
             "about": decisive.about(self.recipe),
@@ -147,6 +147,7 @@ def prepare(
         labels = labels or distinct_labels(train_rows, template)
     lm = lm or load_base(recipe, labels)
     check_one_device(lm)
+    check_weights(recipe, lm)
     check_head(recipe, labels, lm)
     recipe = dated(recipe, lm)
     encoder = encoder_of(recipe, lm, template_of(recipe, lm), prompts, labels)

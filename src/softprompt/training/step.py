@@ -9,6 +9,7 @@ step, in less memory. Rows of general text (`keep`) have passes of their own: th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from typing import final
@@ -22,6 +23,7 @@ from ..cache import InputCache
 from ..data.batching import by_tokens
 from ..data.collate import collate
 from ..data.example import Example
+from ..lm import held_weights
 from ..lm.base import LanguageModel
 from ..methods.base import SoftPrompt
 from ..methods.side_by_side import SideBySide
@@ -93,6 +95,15 @@ class StepPart:
         return share * sum(map(self.tokens, self.examples)), share * inputs
 
 
+def held_for(runs: Sequence[Prepared]) -> AbstractContextManager[bool]:
+    """Return a context in which the steps of runs over one base model read held weights, where that pays.
+
+    It yields whether the numbers differ by rounding from those of plain weights.
+    """
+    steps = max(run.recipe.train.steps for run in runs)
+    return held_weights.for_run(runs[0].lm, sum(run.plan.step_tokens for run in runs), steps)
+
+
 @final
 class TrainStep:
     """Computes the losses of the rows of several parts, over one base model.
@@ -126,7 +137,21 @@ class TrainStep:
         weights = [self._weights(index, rows) for index, rows in chosen]
         totals = [torch.zeros((), device=self._lm.device) for _ in chosen]
         mine = self._passes(self._shares(chosen))
-        for one_pass in mine:
+        with held_weights.in_steps(self._lm):
+            self._run(mine, weights, totals)
+        if self._lm.is_sharded:
+            self._keep_step(chosen, len(mine))
+        self._reduce(totals, [index for index, _ in chosen])
+        return totals
+
+    def _run(
+        self,
+        passes: Sequence[Sequence[tuple[int, int, list[int]]]],
+        weights: Sequence[tuple[float, float]],
+        totals: list[Tensor],
+    ) -> None:
+        """Run passes forward and backward, and add their losses to `totals`."""
+        for one_pass in passes:
             sums = self._sums(one_pass)
             losses = [
                 loss * weights[place][self._parts[index].is_general(rows[0])]
@@ -140,10 +165,6 @@ class TrainStep:
                 torch.stack(finite).sum().backward()
             for (place, _, _), loss in zip(one_pass, losses, strict=True):
                 totals[place] = totals[place] + loss.detach()
-        if self._lm.is_sharded:
-            self._keep_step(chosen, len(mine))
-        self._reduce(totals, [index for index, _ in chosen])
-        return totals
 
     def _shares(
         self, chosen: Sequence[tuple[int, list[int]]], rank: int | None = None

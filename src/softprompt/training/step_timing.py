@@ -28,7 +28,7 @@ from .loop import fit_together
 from .prepare import Prepared
 from .references import without_references
 from .sampler import BatchSampler, row_lengths
-from .step import StepPart, TrainStep
+from .step import StepPart, TrainStep, held_for
 from .trained import named_parameters
 
 REPEATS, PATIENCE = 5, 3.0  # at most so many timings, and none begins after so many seconds
@@ -69,16 +69,17 @@ def round_seconds(runs: Sequence[Prepared], repeats: int = REPEATS) -> float:
         return steps.backward([(i, whole[i] if warm else whole[i][:1]) for i, _ in chosen])
 
     try:
-        fit_together(
-            [
-                Learner(named, row_lengths(run.train), lambda: DevScore((0.0,), "", 0.0), config)
-                for named, run, config in zip(parameters, runs, hows, strict=True)
-            ],
-            backward,
-            groups=steps.groups,
-            on_event=lambda event: ends.append(time.perf_counter()),
-            should_stop=lambda: len(ends) >= 2 * len(runs) and ends[-1] - ends[len(runs) - 1] > PATIENCE,
-        )
+        with held_for(runs):
+            fit_together(
+                [
+                    Learner(named, row_lengths(run.train), lambda: DevScore((0.0,), "", 0.0), config)
+                    for named, run, config in zip(parameters, runs, hows, strict=True)
+                ],
+                backward,
+                groups=steps.groups,
+                on_event=lambda event: ends.append(time.perf_counter()),
+                should_stop=lambda: len(ends) >= 2 * len(runs) and ends[-1] - ends[len(runs) - 1] > PATIENCE,
+            )
     finally:
         with torch.no_grad():
             for named, before in zip(parameters, kept, strict=True):

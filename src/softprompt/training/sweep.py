@@ -43,12 +43,12 @@ def prepare_settings(
     first = recipes[0]
     for recipe in recipes:
         _check_base(recipe)
-        bases = [f"{_base_of(r)} (train.dtype={r.train.dtype})" for r in (first, recipe)]
+        bases = [f"{_base_of(r)} ({_precision_of(r)})" for r in (first, recipe)]
         if bases[0] != bases[1]:
             raise SoftPromptError(
                 "runs side by side share one base model",
                 why=f"one setting asks for {bases[0]}, another for {bases[1]}",
-                fix="give all the same model and train.dtype, or run them one after the other",
+                fix="give all the same model, train.dtype and train.weights, or run them one after the other",
             )
     _check_outputs([recipe.output for recipe in recipes])
     before_loading(recipes)
@@ -63,6 +63,11 @@ def prepare_settings(
         model = runs[0].lm if runs else lm
         runs.append(prepare(recipe, lm=model, rows=train, dev_rows=dev, module=module, world=world))
     return runs
+
+
+def _precision_of(recipe: Recipe) -> str:
+    weights = recipe.train.weights
+    return f"train.dtype={recipe.train.dtype}" + ("" if weights == "auto" else f", train.weights={weights}")
 
 
 def _base_of(recipe: Recipe) -> str:

@@ -38,7 +38,7 @@ from .references import with_references
 from .reporting import few_dev_rows, following_steps
 from .run import Hooks, Interrupted, Run
 from .sampler import row_lengths
-from .step import StepPart, TrainStep
+from .step import StepPart, TrainStep, held_for
 from .together import expanded
 from .tracked import Tracking, tracked
 from .trained import check_trains, named_parameters
@@ -118,7 +118,8 @@ def tune_many(
             for i in missing:
                 world.first(lambda i=i: make_room(folders[i], restart=restart, overwrite=overwrite))
             if missing:
-                results |= _train(runs, missing, hooks, text_rows, plain, tracking)
+                with held_for(runs) as held:
+                    results |= _train(runs, missing, hooks, text_rows, plain, tracking, held)
     return [results[i] for i in range(len(runs))]
 
 
@@ -129,8 +130,9 @@ def _train(
     text_rows: int,
     plain: bool,
     tracking: Tracking,
+    held: bool,
 ) -> dict[int, Run]:
-    """Train and save those of the runs (by number) that are not finished yet."""
+    """Train and save those of the runs (by number) that are not finished yet; `held`: see `numerics.way`."""
     for text in base_notes(runs[0]):
         note(text)
     started = time.perf_counter()
@@ -160,7 +162,7 @@ def _train(
     learners = _learners(runs, missing, read, scorers, hooks)
     done = max(learner.resumed_from for learner in learners)
     tracking.begin({i: learners[i].resumed_from for i in missing})
-    _note_ways(runs, [learners[i] for i in missing])
+    _note_ways(runs, [learners[i] for i in missing], held)
     for i in missing:
         learners[i].state.other_seconds += (time.perf_counter() - started) / len(missing)
     hooks.stage(f"training, resuming from step {done}" if done else "training")
@@ -250,9 +252,10 @@ def _learners(
     return learners
 
 
-def _note_ways(runs: Sequence[Prepared], learners: Sequence[Learner]) -> None:
+def _note_ways(runs: Sequence[Prepared], learners: Sequence[Learner], held: bool) -> None:
     """Record how the next steps are computed; note where earlier steps were computed in another way."""
-    now = dict(numerics.way(runs[0].plan.mode, len(runs), runs[0].lm.device, runs[0].world.size))
+    first = runs[0]
+    now = dict(numerics.way(first.plan.mode, len(runs), first.lm.device, first.world.size, held=held))
     for learner in learners:
         state = learner.state
         if not state.step:

@@ -8,7 +8,7 @@ from ...config.schema import Recipe
 from ...lm.base import LanguageModel
 from ...lm.from_recipe import load_base
 
-_kept: dict[str, LanguageModel] = {}  # by name and precision; one at most
+_kept: dict[str, LanguageModel] = {}  # by name, precision and weights; one at most
 
 
 def frozen_base(recipe: Recipe) -> LanguageModel | None:
@@ -21,13 +21,14 @@ def frozen_base(recipe: Recipe) -> LanguageModel | None:
 def kept(recipe: Recipe) -> LanguageModel:
     """Return the base as it is before any training."""
     model = recipe.to_dict()["model"]
-    names = [f"{model} {recipe.train.dtype}"]
+    weights = recipe.train.weights
+    names = [f"{model} {recipe.train.precision} {weights}"]
     if names[0] not in _kept:
         _kept.clear()  # memory holds one model, and room for what trains
         lm = load_base(recipe)
         # `auto` is one of the others
-        for dtype in (recipe.train.dtype, str(lm.dtype).removeprefix("torch.")):
-            _kept[f"{model} {dtype}"] = lm
+        for dtype in (recipe.train.precision, str(lm.dtype).removeprefix("torch.")):
+            _kept[f"{model} {dtype} {weights}"] = lm
     return _kept[names[0]]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import ConfigDict, Field, model_serializer
+from pydantic import ConfigDict, Field, model_serializer, model_validator
 
 from softprompt.config.sections.base import (
     Count,
@@ -16,6 +16,7 @@ from softprompt.config.sections.base import (
     Section,
     Seed,
     Share,
+    mistake,
 )
 
 
@@ -86,6 +87,9 @@ class TrainConfig(Section):
     average: Fraction | None = None
     seed: Seed = 0
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    # form of the frozen weights; auto: a second, faster one where answers stay the same; float32, bfloat16:
+    # plain ones in that precision; int8: 8 bits, a quarter of the memory, which moves the logits
+    weights: Literal["auto", "float32", "bfloat16", "int8"] = "auto"
     cache: Literal["auto", "ram", "disk", "off"] = "auto"  # where keys and values of the inputs are kept
     cache_dtype: Literal["auto", "int8"] = "auto"  # auto: the model's own precision
     cache_budget_mb: Positive | None = None  # of memory; None: 40 % of what is free
@@ -101,6 +105,20 @@ class TrainConfig(Section):
     keep: Share | None = None
     keep_text: Name | None = None  # a file of general text; None: the plain model writes it
     apart: bool = False  # each prompt of `data.prompt_field` alone: optimizer, early stop, artifact
+
+    @model_validator(mode="after")
+    def _weights_have_the_precision(self) -> TrainConfig:
+        if self.weights in ("float32", "bfloat16") and self.dtype not in ("auto", self.weights):
+            raise mistake(
+                f"`train.weights: {self.weights}` are plain weights, with which the model computes in "
+                f"{self.weights}, but dtype is {self.dtype}: leave out one of the two"
+            )
+        return self
+
+    @property
+    def precision(self) -> Literal["auto", "float32", "bfloat16"]:
+        """Return the precision of the computation: `dtype`, or that of plain weights."""
+        return self.weights if self.weights in ("float32", "bfloat16") else self.dtype
 
     @property
     def kept_share(self) -> float:

@@ -1,0 +1,157 @@
+"""Steps and caches that read held weights have the losses of plain ones, and resume exactly."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from tests.conftest import tiny_model
+
+from softprompt.artifacts.artifact import MANIFEST
+from softprompt.config.load import recipe_from_dict
+from softprompt.lm import held_products, held_weights
+from softprompt.testing.material import tiny_tokenizer
+from softprompt.training.prepare import prepare
+from softprompt.training.tune import Hooks, Interrupted, tune
+
+WORDS = ["sun", "mud", "cake", "rain", "song", "ache", "gift", "loss"]
+ROWS = [{"input": f"{w} {i}", "target": ("good", "bad")[i % 2]} for i, w in enumerate(WORDS * 2)]
+
+
+@pytest.fixture(autouse=True)
+def of_any_size(monkeypatch):
+    monkeypatch.setattr(held_weights, "LEAST", 0)
+    monkeypatch.setattr(held_weights, "STEPS", 1)
+
+
+@pytest.fixture
+def on_intel(monkeypatch):
+    def set_to(value):
+        for module in (held_weights, held_products):
+            monkeypatch.setattr(module, "is_intel", lambda: value)
+
+    set_to(False)
+    return set_to
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """A saved model whose float32 weights float16 holds."""
+    path = tmp_path_factory.mktemp("model")
+    tiny_model("llama").bfloat16().float().save_pretrained(path)
+    tiny_tokenizer().save_pretrained(path)
+    return path
+
+
+@pytest.fixture
+def counted(monkeypatch):
+    """Count the products of held weights that pass a gradient on, and those of no gradient."""
+    counts = {"gradient": 0, "plain": 0}
+    make = held_products.float16_product
+
+    def product(weight, bias):
+        held = make(weight, bias)
+
+        def call(rows):
+            counts["gradient" if held_products.with_gradient.get() else "plain"] += 1
+            return held(rows)
+
+        return call
+
+    monkeypatch.setattr(held_products, "float16_product", product)
+    return counts
+
+
+@pytest.fixture
+def train(folder, tmp_path):
+    def run(output, weights="auto", hooks=None, **settings):
+        recipe = recipe_from_dict(
+            {
+                "model": str(folder),
+                "data": {"train": "rows"},
+                "task": "classification",
+                "method": {"name": "prefix-tuning", "length": 3, "placement": "after"},
+                "train": {
+                    "steps": 6,
+                    "batch_size": 4,
+                    "eval_every": 3,
+                    "dtype": "float32",
+                    "weights": weights,
+                    **settings,
+                },
+                "output": str(tmp_path / output),
+            }
+        )
+        losses = []
+        given = hooks or Hooks()
+        watched = Hooks(
+            on_event=lambda event: losses.append(event.loss) or given.on_event(event),
+            should_stop=given.should_stop,
+        )
+        prepared = prepare(recipe, rows=ROWS[:12], dev_rows=ROWS[12:])
+        return tune(prepared, hooks=watched), losses, tmp_path / output
+
+    return run
+
+
+@pytest.mark.parametrize("cache", ["ram", "off"])
+def test_losses_are_those_of_plain_weights(train, counted, on_intel, cache):
+    _, plain, _ = train("plain", "float32", cache=cache)
+    assert not any(counted.values())
+    _, held, _ = train("held", cache=cache)
+    assert counted["gradient"] > 6 * 2 * 7  # forward and backward, in every step
+    assert held == pytest.approx(plain, abs=1e-5)
+
+
+def test_in_bfloat16_steps_forward_are_the_same_to_the_bit(train, on_intel):
+    if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        pytest.skip("this processor has no bfloat16 products")
+    losses = [train(weights, weights, dtype="bfloat16", steps=1)[1] for weights in ("auto", "bfloat16")]
+    assert losses[0] == losses[1]
+
+
+def test_a_resumed_run_has_the_same_bytes(train, on_intel):
+    _, _, whole = train("whole")
+    stops = iter([False, False, False, True])
+    with pytest.raises(Interrupted):
+        train("stopped", hooks=Hooks(should_stop=lambda: next(stops)))
+    run, _, resumed = train("stopped")
+    assert run.resumed_from == 3
+    for name in ("prompt.safetensors", "state.safetensors"):
+        assert (whole / name).read_bytes() == (resumed / name).read_bytes()
+
+
+def test_a_run_that_was_resumed_with_other_weights_says_so(train, on_intel):
+    stops = iter([False, False, False, True])
+    with pytest.raises(Interrupted):
+        train("out", hooks=Hooks(should_stop=lambda: next(stops)))
+    train("out", "float32")
+    text = json.dumps(json.loads((train("out", "float32")[2] / MANIFEST).read_text()))
+    assert "finished" in text
+
+
+@pytest.mark.parametrize("positions", [held_products.FEW, held_products.FEW + 1])
+def test_on_intel_many_positions_are_multiplied_plainly(folder, on_intel, positions):
+    import softprompt
+
+    on_intel(True)
+    lm = softprompt.load(str(folder), dtype="float32")
+    with held_weights.for_run(lm, positions, 100) as held:
+        assert held == (positions <= held_products.FEW)
+    with held_weights.for_run(lm, 1, held_weights.STEPS - 1) as held:
+        assert not held
+
+
+def test_a_run_is_not_held_because_another_was(folder, on_intel):
+    """What this process did before must not change a run's numbers."""
+    import softprompt
+
+    lm = softprompt.load(str(folder), dtype="float32")
+    held_weights.hold(lm)
+    layer = next(module for module in lm.model.modules() if type(module) is torch.nn.Linear)
+    with held_weights.in_steps(lm):
+        assert "forward" not in vars(layer)
+    with held_weights.for_run(lm, 4, 100), held_weights.in_steps(lm):
+        assert "forward" in vars(layer)
+    assert "forward" not in vars(layer)
