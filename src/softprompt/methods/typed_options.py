@@ -108,7 +108,8 @@ class PrefixTuning(MethodOptions):
     `length` is the number of columns of keys and values in each layer, `placement` their place: "before" or
     "after" the input. `init` is what they start from: "context" (keys and values of training rows), "text"
     (those of `text`), "vocab", "labels", "random", "nearest", "artifact" (the prefix in the folder
-    `artifact`), "demonstrations" or "matched" (docs/methods.md). `values_only` leaves keys as they start, `freeze_first` the first column.
+    `artifact`), "demonstrations" or "matched" (docs/methods.md). `values_only` leaves keys as they start,
+    and `freeze_first` the first column.
     `reparameterize` trains a network of width `middle` that gives keys and values, and is not saved. `stacks`
     names the layers of an encoder-decoder model: "encoder", "decoder", "cross" or "all". `layer_scale` trains
     a scale of each layer too. `leave_one_out` hides a row's own demonstration from it, and `token_dropout` is
