@@ -68,6 +68,16 @@ def test_metrics_are_those_of_each_querys_numbers(tuned):
     )
 
 
+def test_intervals_are_over_queries(tuned):
+    """Each document of a query repeats the query's value, which says nothing more about other queries."""
+    scored = tuned.evaluate(ROWS)
+    values = [1 / min(record.ranks) for record in scored.records[::5] if record.ranks]
+    draws = np.random.default_rng(1).choice(values, (4000, len(values))).mean(axis=1)
+    low, high = np.percentile(draws, [2.5, 97.5])
+    assert scored.metrics["mrr"].low == pytest.approx(low, abs=0.05)
+    assert scored.metrics["mrr"].high == pytest.approx(high, abs=0.05)
+
+
 def test_documents_with_one_number_get_the_last_ranks(tuned):
     same = [{"query": "a", "document": "b", "fits": fits} for fits in (1, 0, 0)]
     assert tuned.evaluate(same).metrics["mrr"].value == pytest.approx(1 / 3)

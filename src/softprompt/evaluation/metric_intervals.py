@@ -62,7 +62,9 @@ def compute(
     results = {}
     for name, metric in metrics.items():
         stats = np.asarray(metric.stats(inputs), dtype=np.float64)
-        draws = [metric.score(sums) for sums in _resampled_sums(stats, resamples, seed)]
+        # a draw of nothing but rows without weight would have no value
+        weighted = stats[stats.any(axis=1)] if metric.needs == "ranks" else stats
+        draws = [metric.score(sums) for sums in _resampled_sums(weighted, resamples, seed)]
         value = metric.score(stats.sum(axis=0))
         low, high = np.percentile(draws, [2.5, 97.5], method="nearest") if draws else (value, value)
         results[name] = Score(float(value), float(low), float(high), n)
@@ -144,6 +146,8 @@ def _resampled_sums(stats: np.ndarray, resamples: int, seed: int) -> Iterator[np
     import numpy as np
 
     rng, n = np.random.default_rng(seed), len(stats)
+    if not n:
+        return
     at_once = max(1, _DRAWS_AT_ONCE // n)
     for start in range(0, resamples, at_once):
         # [draws, n]: how often each example occurs in each draw

@@ -1,8 +1,9 @@
 """Metrics of ranked documents, and the correlation of ranks.
 
 A query with several documents that fit it is several rows, and so may be one with several negatives, and one
-of a reranker, which has a row for each of its documents. Each row has the ranks of all documents that fit and
-an equal share of the query's weight, so that the metrics are means over queries.
+of a reranker, which has a row for each of its documents. Each row has the ranks of all documents that fit, but
+one row counts for its query and the others have no weight. So the metrics are means over queries, and a
+bootstrap over rows draws queries: copies of a query among the rows would make its intervals too narrow.
 """
 
 from __future__ import annotations
@@ -47,8 +48,8 @@ def ranked(value: Callable[[Sequence[int]], float]) -> Metric:
         assert inputs.ranks is not None  # `metric_intervals.compute` checks it
         counts = inputs.query_rows or [len(ranks) for ranks in inputs.ranks]
         pairs = zip(inputs.ranks, counts, strict=True)
-        # a query that nothing fits has no weight
-        return np.array([[value(ranks) / n, 1 / n] if ranks else [0.0, 0.0] for ranks, n in pairs])
+        # a query that nothing fits has no weight, nor has a row whose query another row counts for
+        return np.array([[value(ranks) / n, 1 / n] if ranks and n else [0.0, 0.0] for ranks, n in pairs])
 
     return Metric(stats, mean_score, needs="ranks")
 

@@ -32,7 +32,7 @@ class Record:
     divergence: float | None = None  # from the teacher, nats, summed over the target
     agreed: float | None = None  # tokens of the target at which the teacher's likeliest is the same
     ranks: tuple[int, ...] | None = None  # from 1, of each document that fits the row's query
-    query_rows: int = 1  # rows with the same query, which share its weight
+    query_rows: int = 1  # rows that share its query's weight; 0: another row counts for the query
 
     @property
     def loss(self) -> float:

@@ -25,7 +25,7 @@ from .retrieval import ranks_of
 def with_ranks(records: Sequence[Record], examples: Sequence[Example], field: str) -> list[Record]:
     """Return the records, each with the ranks of all documents that fit its query.
 
-    A query without such a document has no ranks, and no weight in the metrics. `field` names the query of a
+    The first row of a query counts for it. A query without such a document has no ranks, and no weight in the metrics. `field` names the query of a
     row. Raises SoftPromptError for a row without the field, and where no document of any query fits.
     """
     queries: dict[tuple[int, str], list[int]] = {}
@@ -40,7 +40,7 @@ def with_ranks(records: Sequence[Record], examples: Sequence[Example], field: st
         fitting = [place for place, i in enumerate(rows) if (examples[i].value or 0.0) > 0]
         ranks = ranks_of(numbers, fitting) if fitting else ()
         for i in rows:
-            results[i] = replace(records[i], ranks=ranks, query_rows=len(rows))
+            results[i] = replace(records[i], ranks=ranks, query_rows=int(i == rows[0]))
     if not any(record.ranks for record in results):
         raise SoftPromptError(
             f"no document fits any of the {len(queries)} queries",

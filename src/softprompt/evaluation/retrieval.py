@@ -7,7 +7,6 @@ that a model that gives all texts one vector gets the last ranks.
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
@@ -81,7 +80,7 @@ def ranked(
         corpus = list(dict.fromkeys(number for i in mine for number in rows[i][1:]))
         column = {number: place for place, number in enumerate(corpus)}
         fitting: dict[int, dict[int, None]] = {}
-        query_rows = Counter(rows[i][0] for i in mine)
+        counted: set[int] = set()  # queries: the first row of each counts for it
         for i in mine:
             fitting.setdefault(rows[i][0], {})[column[rows[i][1]]] = None
         for start in range(0, len(mine), QUERIES_AT_ONCE):
@@ -95,7 +94,9 @@ def ranked(
                 best = texts[corpus[int(row.argmax())]].rendered.input
                 loss = _loss(row, positive, relevant, scale)
                 record = _record(examples[i], best, loss)
-                records[i] = replace(record, ranks=ranks_of(row, relevant), query_rows=query_rows[query])
+                weight = 0 if query in counted else 1
+                counted.add(query)
+                records[i] = replace(record, ranks=ranks_of(row, relevant), query_rows=weight)
     return [records[i] for i in range(len(examples))]
 
 

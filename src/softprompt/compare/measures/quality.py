@@ -61,7 +61,7 @@ def stats_of(seeds: Sequence[Rows], metric: str) -> np.ndarray:
         [row["tokens"] for row in every],
         [row.get("rewards") or (0.0, 0.0) for row in every],
         ranks=[(1,) if row.get("ranks") is None else row["ranks"] for row in every],
-        query_rows=[row.get("query_rows") or len(row.get("ranks") or (1,)) for row in every],
+        query_rows=[row.get("query_rows", len(row.get("ranks") or (1,))) for row in every],
     )
     stats = np.asarray(METRICS[metric].stats(inputs), dtype=np.float64)
     return stats.reshape(len(seeds), len(seeds[0]), -1)
@@ -72,7 +72,8 @@ def shares(rows: Rows, metric: str) -> list[float | None]:
     kept = usable(metric, rows)
     values: list[float | None] = [None] * len(rows)
     if kept:
-        stats = stats_of([[rows[i] for i in kept]], metric)[0]
+        # each row alone counts for its query
+        stats = stats_of([[{**rows[i], "query_rows": 1} for i in kept]], metric)[0]
         for i, row in zip(kept, stats, strict=True):
             values[i] = float(METRICS[metric].score(row))
     return values

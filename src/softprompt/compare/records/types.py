@@ -57,7 +57,7 @@ class RowResult(TypedDict):
     confidence: float | None
     rewards: NotRequired[list[float]]  # of a preference row: of the chosen answer, of the rejected one
     ranks: NotRequired[list[int]]  # of an embedding row: of each document that fits its query
-    query_rows: NotRequired[int]  # rows with the same query
+    query_rows: NotRequired[int]  # rows that share its query's weight; 0: another row counts for the query
 
 
 class DevRow(TypedDict):
