@@ -51,21 +51,27 @@ def read_split(
     """Read the recipe's training rows and dev rows; the same files give the same rows."""
     data, seed, kinds_of = recipe.data, recipe.train.seed, kinds_in(recipe)
     every = read_rows(rows if rows is not None else data.train, first=data.limit)
-    train = limit_rows(every, data.limit, seed, kinds=kinds_of)
+    train = limit_rows(every, data.limit, seed, kinds=kinds_of, together=query_of(recipe))
     check_rows(template_of(recipe), train)
     if dev_rows is not None or data.dev is not None:
         held = read_rows(dev_rows if dev_rows is not None else str(data.dev), split="dev")
     else:
         train, held = split_rows(train, data.dev_fraction, seed, key=same_side(recipe), kinds=kinds_of)
-    return train, limit_rows(held, data.dev_limit, seed)
+    return train, limit_rows(held, data.dev_limit, seed, together=query_of(recipe))
 
 
 def same_side(recipe: Recipe) -> Callable[[Mapping[str, Any]], str]:
     """Return what rows must differ in to be split: their inputs, or the queries of a reranker."""
+    return query_of(recipe) or template_of(recipe).render_input
+
+
+def query_of(recipe: Recipe) -> Callable[[Mapping[str, Any]], str] | None:
+    """Return what tells a reranker's queries apart; None for other tasks.
+
+    A query is ranked over all of its rows, so a limit takes all of them or none.
+    """
     field = recipe.task.query
-    if field is None:
-        return template_of(recipe).render_input
-    return lambda row: canonical({field: row.get(field)})
+    return None if field is None else lambda row: canonical({field: row.get(field)})
 
 
 def kinds_in(recipe: Recipe) -> Kinds:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
+
 import numpy as np
 import pytest
 from sklearn.metrics import ndcg_score
 
 import softprompt
 from softprompt.build import read_split
+from softprompt.compare.held_out import all_splits
 from softprompt.config.load import recipe_from_dict
 from softprompt.errors import SoftPromptError
 from softprompt.training.prepare import prepare
@@ -87,6 +91,27 @@ def test_a_query_is_on_one_side_of_a_split(bert_folder, tmp_path):
     train, dev = read_split(recipe_of(bert_folder, tmp_path), ROWS)
     assert {row["query"] for row in dev} and not {r["query"] for r in train} & {r["query"] for r in dev}
     assert len(train) + len(dev) == len(ROWS)
+
+
+def test_a_limit_takes_whole_queries(bert_folder, tmp_path):
+    """A query without some of its documents would be ranked among fewer."""
+    recipe = recipe_of(bert_folder, tmp_path)
+    data = {"data.limit": 33, "data.dev_limit": 7, "data.dev_fraction": 0.4}
+    for rows in (*read_split(recipe.with_settings(data), ROWS), all_splits_of(recipe, tmp_path)["test"]):
+        counts = Counter(row["query"] for row in rows)
+        assert rows and set(counts.values()) == {5}
+
+
+def all_splits_of(recipe, folder):
+    file = folder / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in ROWS), encoding="utf-8")
+    settings = {
+        "data.train": str(file),
+        "data.limit": 33,
+        "compare.test_limit": 8,
+        "compare.test_fraction": 0.3,
+    }
+    return all_splits(recipe.with_settings(settings), lambda texts: None)[0]
 
 
 def test_documents_are_ranked_by_the_numbers_of_their_rows(tuned):

@@ -119,6 +119,7 @@ def evaluate(
         )
     assert artifact is not None and data is not None
     from ..artifacts import artifact as artifacts
+    from ..build import query_of
     from ..data.sources import read_rows, read_standard_rows
     from ..data.split import limit_rows
 
@@ -130,7 +131,8 @@ def evaluate(
     check_prompt(opened, rows, prompt)
     is_plain, places = plain or shots is not None, {"trust": trust_remote_code, "device_map": device_map}
     tuned = open_artifact(opened, model, other_base, is_plain, **places)
-    rows = limit_rows(with_prompt(rows, tuned, prompt), limit, tuned.recipe.train.seed)
+    rows, seed = with_prompt(rows, tuned, prompt), tuned.recipe.train.seed
+    rows = limit_rows(rows, limit, seed, together=query_of(tuned.recipe))
     evaluator = tuned.evaluator()
     if shots is None:
         examples = tuned.encoder.encode_rows(rows)

@@ -25,10 +25,10 @@ def all_splits(recipe: Recipe, vectors: Vectors) -> tuple[dict[str, list[Row]], 
 
     Raises SoftPromptError for rows that cannot be split or used.
     """
-    from ..build import kinds_in, same_side, template_of
+    from ..build import kinds_in, query_of, same_side, template_of
 
     data, config, seed = recipe.data, recipe.compare, recipe.train.seed
-    key, kinds = template_of(recipe).render_input, kinds_in(recipe)
+    key, kinds, query = template_of(recipe).render_input, kinds_in(recipe), query_of(recipe)
     rows = read_rows(data.train)
     check_rows(
         template_of(recipe), rows, say=lambda text: None
@@ -49,21 +49,22 @@ def all_splits(recipe: Recipe, vectors: Vectors) -> tuple[dict[str, list[Row]], 
             part[:] = [row for row, mark in zip(part, marks, strict=True) if not mark]
     if test is None:
         rows, test = split_rows(rows, config.test_fraction, seed, key=same_side(recipe), kinds=kinds)
-    rows = limit_rows(rows, data.limit, seed, kinds=kinds)
+    rows = limit_rows(rows, data.limit, seed, kinds=kinds, together=query)
     if dev is None:
         rows, dev = split_rows(rows, data.dev_fraction, seed, key=same_side(recipe), kinds=kinds)
     parts = {
         "train": rows,
-        "dev": limit_rows(dev, data.dev_limit, seed),
-        "test": limit_rows(test, config.test_limit, seed),
-        "unseen": limit_rows(held, config.test_limit, seed),
+        "dev": limit_rows(dev, data.dev_limit, seed, together=query),
+        "test": limit_rows(test, config.test_limit, seed, together=query),
+        "unseen": limit_rows(held, config.test_limit, seed, together=query),
     }
     if config.unseen is None:
         del parts["unseen"]
     elif config.unseen.field is not None and config.unseen.field == data.prompt_field:
         del parts["unseen"]  # no prompt is trained that could answer them
         few, rest = newcomers(held, config.unseen.field, config.newcomer_rows, seed)
-        parts |= {"newcomers-train": few, "newcomers": limit_rows(rest, config.test_limit, seed)}
+        scored = limit_rows(rest, config.test_limit, seed, together=query)
+        parts |= {"newcomers-train": few, "newcomers": scored}
     empty = [split for split, rows in parts.items() if len(rows) < 2]
     if empty:
         raise SoftPromptError(

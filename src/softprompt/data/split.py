@@ -18,19 +18,52 @@ R = TypeVar("R", bound=Mapping[str, Any])
 Kinds = Callable[[Mapping[str, Any]], Iterable[Hashable]]
 
 
-def limit_rows(rows: Sequence[R], limit: int | None, seed: int, *, kinds: Kinds | None = None) -> list[R]:
+def limit_rows(
+    rows: Sequence[R],
+    limit: int | None,
+    seed: int,
+    *,
+    kinds: Kinds | None = None,
+    together: Callable[[R], Hashable] | None = None,
+) -> list[R]:
     """Return the first `limit` rows of a seeded shuffle, so that a smaller limit is a part of a larger one.
 
     A kind that is missing among them takes, with its first row, the place of the last row that can be spared.
+    With `together`, rows with the same value of it are all among them or none is: as many groups as fit, one
+    at least, and groups that show a kind first.
     """
     if limit is None:
         return list(rows)
+    if together is not None:
+        return _whole_groups(rows, limit, seed, together, kinds or (lambda row: ()))
     order = list(range(len(rows)))
     random.Random(seed).shuffle(order)
     chosen, rest = order[:limit], order[limit:]
     if kinds is not None and rest:
         chosen = _with_every_kind(chosen, rest, lambda index: set(kinds(rows[index])))
     return [rows[i] for i in chosen]
+
+
+def _whole_groups(
+    rows: Sequence[R], limit: int, seed: int, together: Callable[[R], Hashable], kinds: Kinds
+) -> list[R]:
+    groups: dict[Hashable, list[R]] = {}
+    for row in rows:
+        groups.setdefault(together(row), []).append(row)
+    order = list(groups.values())
+    random.Random(seed).shuffle(order)
+    seen: set[Hashable] = set()
+    first, rest = [], []
+    for group in order:
+        shown = {kind for row in group for kind in kinds(row)}
+        (rest if shown <= seen else first).append(group)
+        seen |= shown
+    chosen: list[R] = []
+    for group in [*first, *rest]:
+        if chosen and len(chosen) + len(group) > limit:
+            break
+        chosen += group
+    return chosen
 
 
 def _with_every_kind(

@@ -26,7 +26,7 @@ class Inputs:
     divergence: Sequence[float] | None = None  # of each target from a teacher, nats
     agreed: Sequence[float] | None = None  # tokens of each target at which both find the same one likeliest
     ranks: Sequence[Sequence[int]] | None = None  # from 1, of each document that fits a row's query
-    #: How many examples share the weight of this one's query; 0: it has none; None: one for each of its ranks.
+    #: How many examples share the weight of the example's query; 0: it has none; None: as many as its ranks.
     query_rows: Sequence[int] | None = None
 
 

@@ -1,8 +1,8 @@
 """Metrics of ranked documents, and the correlation of ranks.
 
 A query with several documents that fit it is several rows, and so may be one with several negatives, and one
-of a reranker, which has a row for each of its documents. Each row has the ranks of all documents that fit, but
-one row counts for its query and the others have no weight. So the metrics are means over queries, and a
+of a reranker, which has a row for each of its documents. Each row has the ranks of all documents that fit,
+but one row counts for its query and the others have no weight. So the metrics are means over queries, and a
 bootstrap over rows draws queries: copies of a query among the rows would make its intervals too narrow.
 """
 

@@ -25,8 +25,9 @@ from .retrieval import ranks_of
 def with_ranks(records: Sequence[Record], examples: Sequence[Example], field: str) -> list[Record]:
     """Return the records, each with the ranks of all documents that fit its query.
 
-    The first row of a query counts for it. A query without such a document has no ranks, and no weight in the metrics. `field` names the query of a
-    row. Raises SoftPromptError for a row without the field, and where no document of any query fits.
+    The first row of a query counts for it. A query without such a document has no ranks, and no weight in the
+    metrics. `field` names the query of a row. Raises SoftPromptError for a row without the field, and where
+    no document of any query fits.
     """
     queries: dict[tuple[int, str], list[int]] = {}
     for index, example in enumerate(examples):
