@@ -224,6 +224,14 @@ def test_labels_and_answers_are_no_embedding_task(fields):
     assert guess(rows(**fields)).kind is None
 
 
+@pytest.mark.parametrize("given", [{"kind": "classification"}, {"choices": "options"}])
+def test_a_task_that_the_user_names_is_not_inferred_again(given):
+    pairs = rows(query=text, positive=text, label=label, options=lambda i: ["good", "bad"])
+    assert guess(pairs).kind == "embedding" == guess(pairs, kind="embedding").kind
+    named = guess(pairs, **given)
+    assert (named.kind, named.target, named.input) == (None, "{{ label }}", "{{ query }}\nLabel:")
+
+
 def test_rows_that_compare_two_answers_are_preferences():
     pairs = rows(prompt=text, chosen=lambda i: f"{i} indeed", rejected=lambda i: f"no {i}")
     found = guess(pairs)

@@ -119,10 +119,10 @@ def choose(
     from ..recommend.infer_fields import guess
 
     read = read_rows(rows)
-    fields = guess(
-        read, input=input, target=target, choices=choices, prompt_field=prompt_field, options=_FIELDS
-    )
-    kind = fields.kind if task is None else task.value
+    kind = None if task is None else task.value
+    given: dict[str, Any] = {"input": input, "target": target, "choices": choices}
+    fields = guess(read, **given, prompt_field=prompt_field, kind=kind, options=_FIELDS)
+    kind = kind or fields.kind
     model = model or model_for(kind)
     template = template_of(fields, kind)
     for row in read[:1]:  # so that a mistake is reported before the model is loaded

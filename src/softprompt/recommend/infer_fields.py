@@ -86,13 +86,14 @@ def guess(
     target: str | None = None,
     choices: str | None = None,
     prompt_field: str | None = None,
+    kind: str | None = None,
     options: str = "template.input='{{{{ {0} }}}}' template.target='{{{{ {1} }}}}'",
 ) -> Guess:
     """Return inferred templates; those that are given stay as they are.
 
-    `prompt_field` names the column of prompts; None: it is inferred, "": there is none. `options` is how
-    the caller's user names the two fields, for the error. Raises SoftPromptError where the fields leave it
-    open what is the input or the target.
+    `prompt_field` names the column of prompts; None: it is inferred, "": there is none. `kind` is the task
+    where the user names it. `options` is how the caller's user names the two fields, for the error. Raises
+    SoftPromptError where the fields leave it open what is the input or the target.
     """
     if input is not None and target is not None:
         return Guess(input, target, choices, prompt_field=prompt_field or None)
@@ -107,7 +108,8 @@ def guess(
             prompt_field=prompt_field or None,
             rejected=FIELDS["preference"]["rejected"],
         )
-    if input is None and target is None and (embedded := embedding_fields(rows)) is not None:
+    may_embed = input is None and target is None and choices is None and kind in (None, "embedding")
+    if may_embed and (embedded := embedding_fields(rows)) is not None:
         return Guess(
             *(tag(name_in_template(name)) for name in (embedded.query, embedded.document)),
             prompt_field=prompt_field or None,

@@ -222,6 +222,7 @@ def _fields(rows: Sequence[Row], requested: Recipe) -> Guess:
         target=requested.template.target if "target" in given else None,
         choices=requested.task.choices,
         prompt_field=requested.data.prompt_field or none,
+        kind=requested.task.kind if "kind" in requested.task.model_fields_set else None,
     )
 
 
