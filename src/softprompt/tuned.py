@@ -155,10 +155,16 @@ class Tuned:
 
         The prompt is a reranker: a regression with `task.query`, whose template names the query and one other
         field, which is the document's. `prompt` names one of several prompts. Documents with the same number
-        keep their order. Raises SoftPromptError for another prompt, and for a text that does not fit into the
-        model.
+        keep their order. Raises SoftPromptError for another prompt, for a single text in place of
+        documents, and for a text that does not fit into the model.
         """
         field = reranking.document_field(self.recipe, self.encoder.template)
+        if isinstance(documents, str):
+            raise SoftPromptError(
+                "documents are one text",
+                why="its characters would be ranked as documents",
+                fix="give a list of texts: rank(query, [document, …])",
+            )
         rows = [{str(self.recipe.task.query): query, field: document} for document in documents]
         numbers = [float(text) for text in self.generate(rows, prompt=prompt)] if rows else []
         return sorted(enumerate(numbers), key=lambda pair: -pair[1])

@@ -120,6 +120,8 @@ def test_documents_are_ranked_by_the_numbers_of_their_rows(tuned):
     numbers = [float(text) for text in tuned.generate(ROWS[:5])]
     assert ranked == sorted(enumerate(numbers), key=lambda pair: pair[1], reverse=True)
     assert tuned.rank("sun", []) == []
+    with pytest.raises(SoftPromptError, match="documents are one text"):
+        tuned.rank("sun", "mud")
 
 
 @pytest.mark.parametrize(
