@@ -50,6 +50,12 @@ def test_of_many_labels_the_lowest_are_drawn():
     )
 
 
+def test_a_label_with_dollar_signs_is_no_formula(tmp_path):
+    axes = evaluation([("a", "from $5 to_{ $6")] * 3).plot()
+    axes.figure.savefig(tmp_path / "labels.svg")
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["from $5 to_{ $6 (3)"]
+
+
 def test_rows_without_labels_are_not_plotted():
     with pytest.raises(SoftPromptError, match="no labels to plot"):
         evaluation([("some text", "a text")], "chrf").plot()

@@ -86,7 +86,7 @@ def plot_training(artifact: Artifact) -> list[Axes]:
     steps = _losses(artifact) or [(entry["step"], entry["loss"]) for entry in history]
     loss.plot(*zip(*steps, strict=True), color="C0", lw=1)
     loss.set_ylabel("training loss")
-    loss.set_title(_headline(artifact))
+    loss.set_title(_headline(artifact), parse_math=False)
     score.plot(
         [entry["step"] for entry in history],
         [u.scale * entry[u.name] for entry in history],
@@ -104,7 +104,7 @@ def plot_training(artifact: Artifact) -> list[Axes]:
         score.axhline(u.scale * plain, color=plots.GREY, ls="--", label="plain model")
     score.set_ylabel(f"{u.axis}, dev rows")
     score.set_xlabel("step")
-    score.legend()
+    plots.legend(score)
     for axes in (loss, score):
         axes.grid(alpha=0.3)
     return [loss, score]

@@ -66,8 +66,17 @@ def panels(*heights: float, share_x: bool = False) -> list[Axes]:
     return list(axes[:, 0])
 
 
+def legend(axes: Axes) -> None:
+    """Add a legend whose names are shown as they are; matplotlib would read `$…$` in them as a formula."""
+    for text in axes.legend().get_texts():
+        text.set_parse_math(False)
+
+
 def intervals(axes: Axes, marks: Sequence[Mark], unit: Unit, label: str) -> None:
-    """Draw a row for each mark, the first at the top: a point with its number, and its interval as a line."""
+    """Draw a row for each mark, the first at the top: a point with its number, and its interval as a line.
+
+    Names are shown as they are, also with dollar signs.
+    """
     places = list(range(len(marks), 0, -1))
     for mark, y in zip(marks, places, strict=True):
         value = unit.scale * mark.value
@@ -76,7 +85,7 @@ def intervals(axes: Axes, marks: Sequence[Mark], unit: Unit, label: str) -> None
         axes.plot(value, y, mark.shape, color=mark.colour, markeredgewidth=2)
         place = {"xytext": (0, 6), "textcoords": "offset points", "ha": "center", "fontsize": "small"}
         axes.annotate(unit.bare(mark.value), (value, y), **place)
-    axes.set_yticks(places, [mark.name for mark in marks])
+    axes.set_yticks(places, [mark.name for mark in marks], parse_math=False)
     axes.set_ylim(0.4, len(marks) + 0.8)
     axes.set_xlabel(label)
     axes.grid(axis="x", alpha=0.3)

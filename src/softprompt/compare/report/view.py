@@ -79,7 +79,7 @@ def _along(axes: Axes, curves: progress.Curves, looks: dict[str, int], u: Unit) 
         axes.fill_between(times, low, high, step="post", color=mark.colour, alpha=0.15, lw=0)
     axes.set_xlabel("seconds of training of the whole method: its search and all seeds")
     axes.grid(alpha=0.3)
-    axes.legend()
+    plots.legend(axes)
 
 
 def _ordered(comparison: Comparison, split: str) -> dict[str, Quality]:
