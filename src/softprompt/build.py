@@ -96,8 +96,10 @@ def saved_base(artifact: Artifact, model: str | None = None, **options: Any) -> 
             "for each label, with several labels a row, or by an earlier version",
             fix="open it in Python: SoftPromptModel.from_pretrained(model with that head, folder)",
         )
+    # plain weights have a precision of their own
+    dtype = "auto" if options.get("weights") in ("float32", "bfloat16") else base["dtype"]
     try:
-        return load_saved(base, model, **{"dtype": base["dtype"], "head": head, **options})
+        return load_saved(base, model, **{"dtype": dtype, "head": head, **options})
     except SoftPromptError as error:
         if model is not None or base.get("in_memory"):
             raise

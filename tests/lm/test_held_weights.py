@@ -10,6 +10,7 @@ from softprompt.data.collate import batch_of_ids
 from softprompt.injection import Injection
 from softprompt.lm import decoding, held_products, held_weights
 from softprompt.lm.causal import CausalLM
+from softprompt.lm.finetune import unfreeze
 from softprompt.lm.loading import load
 from softprompt.testing.material import tiny_tokenizer
 
@@ -202,3 +203,40 @@ def test_a_model_that_is_not_used_any_more_is_freed():
     del lm
     gc.collect()
     assert gone() is None
+
+
+def test_a_context_that_ends_inside_another_leaves_it_as_it_is():
+    lm = model()
+    held_weights.hold(lm)
+    layer = next(m for m in lm.model.modules() if type(m) is torch.nn.Linear)
+    with held_weights.known(lm):
+        with held_weights.known(lm):
+            pass
+        assert "forward" in vars(layer)
+    assert "forward" not in vars(layer)
+
+
+def test_a_context_that_ends_leaves_weights_that_were_held_since():
+    lm = model()
+    held_weights.hold(lm)
+    earlier = held_weights.known(lm)
+    with earlier:
+        held_weights._HELD.clear()
+    held_weights.hold(lm, gradient=True)
+    layer = next(m for m in lm.model.modules() if type(m) is torch.nn.Linear)
+    earlier.__enter__()
+    with held_weights.known(lm):
+        earlier.__exit__()
+        assert "forward" in vars(layer)
+    assert "forward" not in vars(layer)
+
+
+def test_weights_are_forgotten_where_adapters_come():
+    pytest.importorskip("peft")
+    lm = model()
+    held_weights.hold(lm, gradient=True)
+    assert isinstance(held_weights.known(lm), held_weights.HeldWeights)
+    unfreeze(lm, "lora")
+    with held_weights.for_run(lm, 1, held_weights.STEPS) as held:
+        assert not held
+    assert not isinstance(held_weights.known(lm), held_weights.HeldWeights)

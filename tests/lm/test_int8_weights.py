@@ -99,6 +99,22 @@ def test_scales_stay_in_float32_and_an_output_of_zeros_is_zero():
     assert output.dtype == torch.bfloat16 and torch.equal(output[:, 1], converted.bias[1].expand(2))
 
 
+def test_in_float16_no_number_leaves_its_range(close):
+    """Products of integers exceed float16's largest number, and gradients times a scale its least."""
+    plain = nn.Linear(256, 3, bias=False)
+    with torch.no_grad():
+        plain.weight.copy_(torch.linspace(0.1, 1, 256).expand(3, -1) * torch.tensor([[1], [1e-3], [30]]))
+    vectors = torch.full((2, 256), 4.0, requires_grad=True)
+    expected = plain(vectors)
+    (expected[:, 1] * 1e-2).sum().backward()
+    layer = Int8Linear(plain.half(), plain.weight).half()
+    ours = vectors.detach().half().requires_grad_()
+    output = layer(ours)
+    (output[:, 1] * 1e-2).sum().backward()
+    close(output.float() / expected, torch.ones(2, 3), 1e-2)
+    close(ours.grad.float() / vectors.grad.max(), vectors.grad / vectors.grad.max(), 2e-2)
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_decoding_is_within_the_precision_of_bfloat16(dtype, model_folder, monkeypatch, close):
     monkeypatch.setattr(held_weights, "LEAST", 0)
@@ -133,6 +149,9 @@ def test_an_artifact_is_opened_as_it_was_trained(model_folder, tmp_path):
     assert manifest["base"]["weights"] == "int8" and manifest["base"]["dtype"] == "float32"
     assert manifest["identity"]["dtype"] == "float32 with int8 weights"
     assert softprompt.open_prompt(tmp_path / "out").lm.weights == "int8"
+    for weights in ("auto", "float32", "bfloat16"):
+        lm = softprompt.open_prompt(tmp_path / "out", weights=weights).lm
+        assert lm.weights == weights and lm.dtype == getattr(torch, lm.weights, torch.float32)
 
 
 def recipe(folder, **train):

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
 from tests.conftest import tiny_model
 
 from softprompt.artifacts.artifact import MANIFEST
+from softprompt.cache import memory_store
 from softprompt.config.load import recipe_from_dict
 from softprompt.lm import held_products, held_weights
 from softprompt.testing.material import tiny_tokenizer
@@ -64,6 +68,12 @@ def counted(monkeypatch):
 
 
 @pytest.fixture
+def few_at_once(monkeypatch):
+    """A cache in memory computes a few inputs at a time, in the steps that read them first."""
+    monkeypatch.setattr(memory_store, "lazily", partial(memory_store.lazily, batch_tokens=8))
+
+
+@pytest.fixture
 def train(folder, tmp_path):
     def run(output, weights="auto", hooks=None, **settings):
         recipe = recipe_from_dict(
@@ -104,6 +114,22 @@ def test_losses_are_those_of_plain_weights(train, counted, on_intel, cache):
     assert held == pytest.approx(plain, abs=1e-5)
 
 
+def test_a_step_that_computes_its_inputs_reads_held_weights_to_its_end(
+    train, on_intel, few_at_once, monkeypatch
+):
+    product, products, counts = held_products._WithGradient.apply, [], []
+
+    def apply(*arguments):
+        products.append(arguments)
+        return product(*arguments)
+
+    monkeypatch.setattr(held_products, "_WithGradient", SimpleNamespace(apply=apply))
+    train("held", hooks=Hooks(on_event=lambda event: counts.append(len(products))), cache="ram")
+    assert len(counts) == 6
+    steps = {after - before for before, after in itertools.pairwise([0, *counts])}
+    assert len(steps) == 1 and steps != {0}
+
+
 def test_in_bfloat16_steps_forward_are_the_same_to_the_bit(train, on_intel):
     if not torch.ops.mkldnn._is_mkldnn_bf16_supported():
         pytest.skip("this processor has no bfloat16 products")
@@ -111,13 +137,14 @@ def test_in_bfloat16_steps_forward_are_the_same_to_the_bit(train, on_intel):
     assert losses[0] == losses[1]
 
 
-def test_a_resumed_run_has_the_same_bytes(train, on_intel):
-    _, _, whole = train("whole")
+@pytest.mark.parametrize("cache", ["ram", "disk", "off"])
+def test_a_resumed_run_has_the_same_bytes(train, on_intel, cache, few_at_once):
+    _, losses, whole = train("whole", cache=cache)
     stops = iter([False, False, False, True])
     with pytest.raises(Interrupted):
-        train("stopped", hooks=Hooks(should_stop=lambda: next(stops)))
-    run, _, resumed = train("stopped")
-    assert run.resumed_from == 3
+        train("stopped", hooks=Hooks(should_stop=lambda: next(stops)), cache=cache)
+    run, later_losses, resumed = train("stopped", cache=cache)
+    assert run.resumed_from == 3 and losses[3:] == later_losses
     for name in ("prompt.safetensors", "state.safetensors"):
         assert (whole / name).read_bytes() == (resumed / name).read_bytes()
 

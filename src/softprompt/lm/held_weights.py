@@ -17,6 +17,7 @@ knows nothing of rows.
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -66,6 +67,7 @@ class HeldWeights:
     def __init__(self, layers: Sequence[_Layer], gradient: bool) -> None:
         """`gradient` says whether a backward pass reads them too."""
         self.layers, self.gradient = tuple(layers), gradient
+        self._lock, self._entered = threading.Lock(), 0
 
     @property
     def is_current(self) -> bool:
@@ -78,12 +80,18 @@ class HeldWeights:
         return self.is_current and all(layer.has_same_numbers for layer in self.layers)
 
     def __enter__(self) -> None:
-        for layer in self.layers:
-            vars(layer.module)["forward"] = layer.product
+        with self._lock:
+            self._entered += 1
+            for layer in self.layers:
+                vars(layer.module)["forward"] = layer.product
 
     def __exit__(self, *error: object) -> None:
-        for layer in self.layers:
-            vars(layer.module).pop("forward", None)
+        with self._lock:
+            self._entered -= 1
+            # a step may compute the cached inputs that it reads, which enters once more
+            for layer in self.layers if not self._entered else ():
+                if vars(layer.module).get("forward") is layer.product:  # not of weights that were held since
+                    del vars(layer.module)["forward"]
 
 
 _HELD: WeakKeyDictionary[nn.Module, HeldWeights] = WeakKeyDictionary()
@@ -97,9 +105,12 @@ def known(lm: LanguageModel) -> contextlib.AbstractContextManager[None]:
 
 @torch.no_grad()
 def check(lm: LanguageModel) -> None:
-    """Forget what is held of a model whose weights are not what they were: a few milliseconds."""
+    """Forget what is held of a model whose weights are not what they were: a few milliseconds.
+
+    One that has adapters now is forgotten too: its run must not depend on what was held before.
+    """
     held = _HELD.get(lm.model)
-    if held is not None and not held.has_same_numbers:
+    if held is not None and (_has_adapters(lm) or not held.has_same_numbers):
         _HELD.pop(lm.model, None)
 
 
@@ -188,17 +199,21 @@ def _modules(lm: LanguageModel) -> list[Any]:
         return []
     if lm.weights not in ("auto", "int8"):
         return []
-    named = dict(lm.model.named_modules())
-    if any("lora_" in name for name in named):  # they may be merged into the weights
+    if _has_adapters(lm):
         return []
     return [
         module
-        for module in named.values()
+        for module in lm.model.modules()
         if _is_plain(module, lm.dtype)
         and "forward" not in vars(module)  # else another library runs it
         and not held_numbers(module).requires_grad
         and held_numbers(module).device.type == "cpu"
     ]
+
+
+def _has_adapters(lm: LanguageModel) -> bool:
+    """Return whether a model has LoRA weights: they may be merged into the others."""
+    return any("lora_" in name for name, _ in lm.model.named_modules())
 
 
 def _is_plain(module: nn.Module, kind: torch.dtype) -> bool:

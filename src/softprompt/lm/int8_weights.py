@@ -3,7 +3,8 @@
     w[o, i] ≈ q[o, i] · s[o]        s[o] = max |w[o, :]| / 127
 
 A product makes floats of q, which any precision holds exactly, so it is that of the rounded weights, and so
-is the gradient, to the precision of the vectors. Only the weights are rounded. The layers of a model are
+is the gradient, to the precision of the vectors. Only the weights are rounded. (float16 cannot hold sums of
+such large numbers: there, floats are made of q · s.) The layers of a model are
 converted after it has been loaded and measured. The table of tokens and a head stay as they are.
 """
 
@@ -39,7 +40,7 @@ class Int8Linear(nn.Module):
     @property
     def weight(self) -> Tensor:
         """Return the weight [out, in] as floats: some families multiply by it in code of their own."""
-        return (self.numbers * self.scale[:, None]).to(self.like.dtype)
+        return _scaled(self.numbers, self.scale, self.like.dtype)
 
     def forward(self, input: Tensor) -> Tensor:
         output = _Product.apply(input, self.numbers, self.scale)
@@ -57,12 +58,20 @@ class _Product(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, input: Tensor, numbers: Tensor, scale: Tensor) -> Tensor:
         ctx.save_for_backward(numbers, scale)
+        if input.dtype == torch.float16:
+            return linear(input, _scaled(numbers, scale, input.dtype))
         return (linear(input, numbers.to(input.dtype)) * scale).to(input.dtype)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         (above,), (numbers, scale) = gradients, ctx.saved_tensors
+        if above.dtype == torch.float16:
+            return above @ _scaled(numbers, scale, above.dtype), None, None
         return (above * scale).to(above.dtype) @ numbers.to(above.dtype), None, None
+
+
+def _scaled(numbers: Tensor, scale: Tensor, dtype: torch.dtype) -> Tensor:
+    return (numbers * scale[:, None]).to(dtype)
 
 
 def held_numbers(layer: Any) -> Tensor:
