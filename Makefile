@@ -111,7 +111,8 @@ OLDEST_PYTHON ?= $(shell for p in python3.10 $(PYTHON); do $$p -c '' 2>/dev/null
 # Requirements in place of those of the same packages: INSTEAD=torch==2.13.0 where only that build is at hand.
 INSTEAD  ?=
 SHOWN    := tests/test_deprecations.py tests/conformance/test_batches.py tests/conformance/test_quantized_bases.py \
-	tests/cli/test_app.py tests/cli/test_peft.py tests/serve/http/test_real_engine.py
+	tests/cli/test_app.py tests/cli/test_embed.py tests/cli/test_peft.py tests/model/test_sentence_module.py \
+	tests/model/test_trl.py tests/serve/http/test_real_engine.py
 # Of the conformance suite every family once: all methods in one batch.
 WHICH    := not test_batches or (test_all_methods_in_one_batch and dynamic)
 test-versions:  ## a part of the suite on the oldest and the newest packages that are allowed (gigabytes)
