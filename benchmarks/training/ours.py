@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -14,6 +15,7 @@ from softprompt.cache import Cache, InputCache, KeyValues, memory_store
 from softprompt.data.example import Example
 from softprompt.evaluation.records import DevScore
 from softprompt.injection import Injection
+from softprompt.lm import held_weights
 from softprompt.lm.base import LanguageModel
 from softprompt.training.learner import Learner, Optimization
 from softprompt.training.loop import fit_together
@@ -76,8 +78,9 @@ class Ours:
 
     def backward(self, indices: Sequence[int]) -> Tensor:
         """Compute the loss of the rows with these numbers; its gradient is added to the vectors'."""
-        steps = TrainStep(self.lm, [self.part(len(indices))], self.cache)
-        return steps.backward([(0, list(indices))])[0]
+        part = self.part(len(indices))
+        with as_long_run(self.lm, [part]):
+            return TrainStep(self.lm, [part], self.cache).backward([(0, list(indices))])[0]
 
     def train(self, rows: Sequence[int], steps: int, batch: int) -> Block:
         """Take `steps` steps over the rows with these numbers, from the start."""
@@ -96,7 +99,8 @@ def train(runs: Sequence[Ours], rows: Sequence[Sequence[int]], steps: int, batch
         lengths = [len(run.rows[i].input_ids) for i in chosen]
         parameters = named_parameters(run.lm, run.method)
         learners.append(Learner(parameters, lengths, lambda: DevScore((0.0,), "", 0.0), plain(steps, batch)))
-    side_by_side = TrainStep(first.lm, [run.part(batch) for run in runs], _repeated(first, len(runs)))
+    parts = [run.part(batch) for run in runs]
+    side_by_side = TrainStep(first.lm, parts, _repeated(first, len(runs)))
 
     def backward(group: Sequence[tuple[int, list[int]]]) -> list[Tensor]:
         batch_losses = side_by_side.backward(
@@ -106,10 +110,17 @@ def train(runs: Sequence[Ours], rows: Sequence[Sequence[int]], steps: int, batch
             losses[index].append(loss)
         return batch_losses
 
-    started = clock.now()
-    fit_together(learners, backward, groups=side_by_side.groups)
-    seconds = clock.now() - started
+    with as_long_run(first.lm, parts):
+        started = clock.now()
+        fit_together(learners, backward, groups=side_by_side.groups)
+        seconds = clock.now() - started
     return [Block(seconds, [loss.item() for loss in each]) for each in losses]
+
+
+def as_long_run(lm: LanguageModel, parts: Sequence[StepPart]) -> AbstractContextManager[bool]:
+    """Let steps read the weights as those of a long run do; the few steps of a block would not."""
+    positions = round(sum(part.step()[0] for part in parts))
+    return held_weights.for_run(lm, positions, held_weights.STEPS)
 
 
 def _repeated(run: Ours, times: int) -> InputCache:

@@ -95,6 +95,7 @@ class HeldWeights:
 
 
 _HELD: WeakKeyDictionary[nn.Module, HeldWeights] = WeakKeyDictionary()
+_INEXACT: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()  # tried once; with gradient
 
 
 def known(lm: LanguageModel) -> contextlib.AbstractContextManager[None]:
@@ -121,8 +122,10 @@ def hold(lm: LanguageModel, *, gradient: bool = False) -> None:
     With `gradient` a backward pass reads held weights too: float32 ones are held once more, transposed.
     """
     check(lm)
-    known_layers = _HELD.get(lm.model)
-    if known_layers is not None and (known_layers.gradient or not gradient):
+    held = _HELD.get(lm.model)
+    if held is not None and (held.gradient or not gradient):
+        return
+    if lm.model in _INEXACT and _INEXACT[lm.model] <= gradient:  # it is no better with a gradient
         return
     modules = _modules(lm)
     size = sum(weight.numel() * weight.itemsize for weight in map(held_numbers, modules))
@@ -137,6 +140,7 @@ def hold(lm: LanguageModel, *, gradient: bool = False) -> None:
         if (products := make(module, each, gradient=gradient)) is None:
             if each == "int8":  # torch has no product for its size
                 continue
+            _INEXACT[lm.model] = gradient
             return
         product = forward_of(module, products)
         layers.append(_Layer(module, weight, weight._version, weight.data_ptr(), _sample(weight), product))
