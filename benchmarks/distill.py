@@ -1,7 +1,7 @@
 """Measure what distilled texts keep: a sub-command a question.
 
     python -m benchmarks.distill system [--only pirate support] [--lengths 64] [--out runs/distill-bench]
-    python -m benchmarks.distill keep several start
+    python -m benchmarks.distill keep several start beta
     python -m benchmarks.distill first-token [--url http://127.0.0.1:8000]
     python -m benchmarks.distill documents demonstrations instructions --data FOLDER [--count 3] [--seeds 3]
     python -m benchmarks.distill --short
@@ -30,7 +30,17 @@ from softprompt.errors import SoftPromptError
 from softprompt.lm import families
 from softprompt.testing.material import tiny_tokenizer
 
-from .distillation import demonstrations, documents, first_token, instructions, keep, several, start, system
+from .distillation import (
+    beta,
+    demonstrations,
+    documents,
+    first_token,
+    instructions,
+    keep,
+    several,
+    start,
+    system,
+)
 from .distillation.bench import Bench
 from .training.machine import where
 
@@ -42,6 +52,7 @@ MEASURES = {
     "instructions": instructions,
     "several": several,
     "start": start,
+    "beta": beta,
     "first-token": first_token,
 }
 NEED_DATA = ("documents", "demonstrations", "instructions")
@@ -60,7 +71,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--only", nargs="+", metavar="NAME", help="the texts, sets or tasks to measure")
     parser.add_argument("--count", type=int, help="how many of them, the first ones")
     parser.add_argument("--seeds", type=int, help="of each run (1; of demonstrations 3)")
-    parser.add_argument("--lengths", nargs="+", type=int, default=system.LENGTHS, help="system: vectors")
+    parser.add_argument("--lengths", nargs="+", type=int, help="system, beta: vectors")
     parser.add_argument("--out", type=Path, default=Path("runs/distill-bench"))
     parser.add_argument("--model", default="smollm2")
     parser.add_argument("--threads", type=int, help="of torch; by default the physical cores")

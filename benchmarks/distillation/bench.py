@@ -35,7 +35,7 @@ class Bench:
     short: bool = False
     settings: dict[str, Any] = field(default_factory=dict)  # of every run, over those of a measure
     only: Sequence[str] | None = None  # the names (of texts, sets, tasks) to measure; None for all
-    lengths: Sequence[int] = (64, 16, 4)  # numbers of vectors of the system prompts
+    lengths: Sequence[int] | None = None  # numbers of vectors; None for those of a measure
     data: Path | None = None  # the folder of data sets
     count: int | None = None  # of texts, sets or tasks; None for as many as a measure has by default
     url: str | None = None  # of a server to measure beside our own

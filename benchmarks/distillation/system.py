@@ -26,7 +26,7 @@ def measure(bench: Bench) -> list[Result]:
     """Measure every prompt with every number of vectors."""
     results = []
     for prompt in bench.chosen(names(bench)):
-        for length in bench.lengths:
+        for length in bench.lengths or LENGTHS:
             name = f"system-{prompt}-{length}"
 
             def compute(name: str = name, prompt: str = prompt, length: int = length) -> Result:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from scipy.optimize import lsq_linear
 
 from softprompt import methods
 from softprompt.errors import SoftPromptError
@@ -12,7 +13,18 @@ from softprompt.injection import Injection, LayerKV, Prefix
 from softprompt.lm import families
 from softprompt.methods.base import PrefixLayers
 from softprompt.methods.matched_start import rests
-from softprompt.methods.matching import Queries, attended, match, solved, weights, with_mass
+from softprompt.methods.matching import (
+    LARGEST_BIAS,
+    RIDGE_OF_BIASES,
+    RIDGE_OF_DIRECTION,
+    Queries,
+    attended,
+    biases,
+    direction,
+    match,
+    solved,
+    weights,
+)
 
 N, HEADS, KV, DIM, TOKENS = 40, 4, 2, 6, 12
 
@@ -67,14 +79,45 @@ def test_the_match_is_nearer_than_the_first_columns(case):
     assert errors[0] < 0.5 * errors[1]
 
 
+def test_biases_are_scipys_bounded_least_squares(case):
+    """In float64, over the queries and not over a factor of their products, by another solver."""
+    queries, text = case
+    grouped, count, first = queries.by_head(KV), 5, 1
+    fewer = text.key[0, :, :count]
+    result = biases(grouped, text.key[0], fewer, first).double().numpy()
+    for head in range(KV):
+        every, few = (
+            (grouped.query[head] @ keys[head].T * queries.scale).double().numpy()
+            for keys in (text.key[0], fewer)
+        )
+        total = np.exp(every).sum(1) + np.exp(grouped.mass[head].double().numpy())
+        share, wanted = np.exp(few) / total[:, None], np.exp(every).sum(1) / total - np.exp(few[:, 0]) / total
+        towards = np.sqrt(RIDGE_OF_BIASES * (share[:, first:] ** 2).sum(0).mean()) * np.eye(count - first)
+        rows = np.vstack([share[:, first:], towards])
+        solution = lsq_linear(rows, np.concatenate([wanted, towards.sum(1)]), (0, np.inf), tol=1e-14).x
+        expected = np.log(np.maximum(solution, np.exp(-LARGEST_BIAS)))
+        np.testing.assert_allclose(result[head], [0, *expected], atol=1e-3)
+
+
+def test_the_direction_is_numpys_least_squares(case):
+    grouped = case[0].by_head(KV)
+    result = direction(grouped)[:, 0].numpy()
+    for head in range(KV):
+        q = grouped.query[head].double().numpy() * grouped.scale
+        towards = np.sqrt(RIDGE_OF_DIRECTION * (q**2).sum(0).mean()) * np.eye(DIM)
+        expected = np.linalg.lstsq(
+            np.vstack([q, towards]), np.r_[np.ones(len(q)), np.zeros(DIM)], rcond=None
+        )[0]
+        np.testing.assert_allclose(result[head], expected, atol=1e-4)
+
+
 def test_moved_keys_have_the_mass_of_the_text(case):
     queries, text = case
     grouped = queries.by_head(KV)
-    whole = weights(grouped, text.key[0]).sum(-1).mean()
     fewer = text.key[0, :, :4]
-    moved = with_mass(grouped, text.key[0], fewer)
-    before, after = (weights(grouped, keys).sum(-1).mean() for keys in (fewer, moved))
-    assert abs(after - whole) < 0.5 * abs(before - whole)
+    moved = fewer + biases(grouped, text.key[0], fewer)[..., None] * direction(grouped)
+    whole, before, after = (weights(grouped, keys).sum(-1) for keys in (text.key[0], fewer, moved))
+    assert (after - whole).square().mean() < 0.5 * (before - whole).square().mean()
 
 
 def test_the_first_column_can_be_kept(case):

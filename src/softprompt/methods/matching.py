@@ -3,10 +3,10 @@
 Attention Matching (2602.16284), for each head of keys and values: the columns are those of the text's that
 sampled queries attend to most (highest root mean square), and their values are solved by least squares, so
 that the layer's output is right. Fewer columns get less of the softmax's mass than the text got. The paper
-adds a bias β to each column's logit for that, which an attention function without biases cannot have. Here β
-is absorbed: every key moves along the direction u in which all queries have the same component (q · u ≈ 1,
-times the scale of the logits, by least squares), by the mean log of the mass that is missing. The values are
-fitted to the moved keys.
+adds a bias β to each column's logit for that (exp β by non-negative least squares), which an attention
+function without biases cannot have. Here β is absorbed: a key moves by β along the direction u in which all
+queries have the same component (q · u ≈ 1, times the scale of the logits, by least squares). The values are
+fitted to the moved keys. `python -m benchmarks.distill beta` compares this with biases that are kept.
 
 This file knows tensors alone. Queries of the heads that share keys are taken together.
 """
@@ -23,6 +23,10 @@ from ..injection import LayerKV
 
 RIDGE_OF_VALUES = 0.1  # of the mean squared weight of a column; less of it fits the sample and not others
 RIDGE_OF_DIRECTION = 1e-2  # of the mean squared component of a query
+RIDGE_OF_BIASES = (
+    0.1  # of the mean squared share of a column; it keeps a bias near 0 where queries say little
+)
+LARGEST_BIAS = 6.0  # exp(-6) of a column's attention is as good as none
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,35 +56,67 @@ def match(queries: Queries, text: LayerKV, length: int, *, keep_first: bool = Fa
     the text's own columns are returned.
     """
     keys, values = text.key[0].float(), text.value[0].float()
-    heads, tokens = keys.shape[:2]
-    if length >= tokens:
+    if length >= keys.shape[1]:
         return LayerKV(keys[None], values[None])
-    grouped = queries.by_head(heads)
-    scores = weights(grouped, keys).square().mean(1)
-    if keep_first:
-        scores[:, 0] = torch.inf
-    chosen = scores.topk(length, dim=-1).indices.sort(-1).values[..., None]
+    grouped = queries.by_head(keys.shape[0])
+    fewer, kept = chosen(grouped, keys, values, length, keep_first)
     first = 1 if keep_first else 0
-    fewer = keys.gather(1, chosen.expand(-1, -1, keys.shape[2]))
-    moved = with_mass(grouped, keys, fewer, first)
-    kept = values.gather(1, chosen.expand(-1, -1, values.shape[2]))
+    moved = fewer + biases(grouped, keys, fewer, first)[..., None] * direction(grouped)
     return LayerKV(moved[None], solved(grouped, moved, kept, first)[None])
 
 
-def with_mass(
+def chosen(
+    queries: Queries,
+    keys: Float[Tensor, "kv_heads tokens head_dim"],
+    values: Float[Tensor, "kv_heads tokens v_head_dim"],
+    length: int,
+    keep_first: bool = False,
+) -> tuple[Float[Tensor, "kv_heads columns head_dim"], Float[Tensor, "kv_heads columns v_head_dim"]]:
+    """Return the keys that get the most attention in each head, in their order, and their values."""
+    scores = weights(queries, keys).square().mean(1)
+    if keep_first:
+        scores[:, 0] = torch.inf
+    places = scores.topk(length, dim=-1).indices.sort(-1).values[..., None]
+    return tuple(t.gather(1, places.expand(-1, -1, t.shape[2])) for t in (keys, values))  # type: ignore[return-value]
+
+
+def direction(queries: Queries) -> Float[Tensor, "kv_heads 1 head_dim"]:
+    """Return the direction u in which every query has the component 1, times the scale of the logits."""
+    q = queries.query * queries.scale
+    gram = q.transpose(1, 2) @ q
+    along = torch.linalg.solve(gram + _ridge(gram, RIDGE_OF_DIRECTION), q.sum(1)[..., None])
+    return along.transpose(1, 2)
+
+
+def biases(
     queries: Queries,
     keys: Float[Tensor, "kv_heads tokens head_dim"],
     fewer: Float[Tensor, "kv_heads columns head_dim"],
     first: int = 0,
-) -> Float[Tensor, "kv_heads columns head_dim"]:
-    """Move all keys of `fewer` but the `first` ones so that together they get the mass that `keys` get."""
-    q = queries.query * queries.scale
-    gram = q.transpose(1, 2) @ q
-    ones = q.sum(1)[..., None]
-    along = torch.linalg.solve(gram + _ridge(gram, RIDGE_OF_DIRECTION), ones).transpose(1, 2)
-    wanted, present = ((q @ k.transpose(1, 2)).logsumexp(-1) for k in (keys, fewer))
-    missing = (wanted - present).mean(1)[:, None, None]
-    return torch.cat([fewer[:, :first], fewer[:, first:] + missing * along], dim=1)
+) -> Float[Tensor, "kv_heads columns"]:
+    """Return the biases with which the columns `fewer` get the attention that `keys` get; 0 for the `first`.
+
+    exp(bias) are the weights, 0 or more, with which the columns' shares of each query's attention sum to
+    that of all keys, by least squares towards 1.
+    """
+    from scipy.optimize import nnls
+
+    logits, every = (queries.query @ k.transpose(1, 2) * queries.scale for k in (fewer, keys))
+    whole = every.logsumexp(-1, keepdim=True)
+    total = torch.logaddexp(whole, queries.mass[..., None])
+    share, wanted = ((t - total).exp().cpu().double() for t in (logits, whole))
+    wanted = wanted - share[..., :first].sum(-1, keepdim=True)
+    share = share[..., first:]
+    gram = share.transpose(1, 2) @ share
+    ridge = _ridge(gram, RIDGE_OF_BIASES)
+    right = share.transpose(1, 2) @ wanted + ridge.sum(-1, keepdim=True)
+    # the same problem, with as many rows as columns
+    lower = torch.linalg.cholesky(gram + ridge)
+    right = torch.linalg.solve_triangular(lower, right, upper=False)[..., 0]
+    pairs = zip(lower.transpose(1, 2).numpy(), right.numpy(), strict=True)
+    weight = torch.stack([torch.from_numpy(nnls(a, b)[0]) for a, b in pairs])
+    bias = weight.log().clamp(-LARGEST_BIAS, LARGEST_BIAS).to(fewer)
+    return torch.cat([bias.new_zeros(len(bias), first), bias], dim=1)
 
 
 def solved(
@@ -119,4 +155,4 @@ def weights(
 
 def _ridge(gram: Float[Tensor, "heads size size"], share: float) -> Float[Tensor, "heads size size"]:
     size = share * gram.diagonal(dim1=1, dim2=2).mean(-1) + 1e-12
-    return size[:, None, None] * torch.eye(gram.shape[-1], device=gram.device)
+    return size[:, None, None] * torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
