@@ -16,6 +16,9 @@ from .broken import ContractBroken
 from .material import PROMPTS, MethodOnModel, difference, row_of
 
 ROUNDING = 1e-5  # of logits in float32
+# Products of other shapes round in another order; gated linear attention (Qwen3-Next) was seen to raise that to
+# 2e-5 on one processor. A row that reads another, or padding, differs by far more.
+ROUNDING_OF_SHAPES = 5e-5
 EFFECT = 1e-3
 NEW = 5  # tokens that are generated
 
@@ -35,7 +38,7 @@ def row_alone(subject: MethodOnModel) -> None:
         single = row_of(rows, i)
         alone = lm.logits(single, injection_for(lm, subject.method, single))[0]
         apart = difference(together[i][rows.target_mask[i]], alone)
-        if apart > ROUNDING:
+        if apart > ROUNDING_OF_SHAPES:
             raise ContractBroken(
                 f"row {i} has other logits in a batch than alone (they differ by {apart:.1e})",
                 "compute each row from its own prompt id and input: no sums over the batch, "
