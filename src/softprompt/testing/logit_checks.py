@@ -16,8 +16,8 @@ from .broken import ContractBroken
 from .material import PROMPTS, MethodOnModel, difference, row_of
 
 ROUNDING = 1e-5  # of logits in float32
-# Products of other shapes round in another order; gated linear attention (Qwen3-Next) was seen to raise that to
-# 2e-5 on one processor. A row that reads another, or padding, differs by far more.
+# Products of other shapes round in another order; gated linear attention (Qwen3-Next) raised that to 2e-5
+# on one processor. A row that reads another, or padding, differs by far more.
 ROUNDING_OF_SHAPES = 5e-5
 EFFECT = 1e-3
 NEW = 5  # tokens that are generated
