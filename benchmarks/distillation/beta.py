@@ -70,7 +70,7 @@ OPTIONS = {"steps": 60, "keep": 0}
 
 @dataclass(frozen=True)
 class Case:
-    """A text, its rows, and what they keep without it."""
+    """A case is a text with its rows, and what they keep without it."""
 
     prepared: Prepared
     evaluator: Evaluator
