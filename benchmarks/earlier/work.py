@@ -64,8 +64,8 @@ def steps(model: str, share: float) -> Iterator[tuple[str, Callable[[], Any], in
 
     lm = softprompt.load(model, dtype="auto")
     encoder = Encoder(lm.tokenizer, Template("{{ input }}", "{{ target }}"), Task())
-    made = [{"input": f"{REVIEWS[i % 3]} {i}", "target": ("good", "bad")[i % 2]} for i in range(64)]
-    rows = [encoder.encode(row) for row in made]
+    texts = [{"input": f"{REVIEWS[i % 3]} {i}", "target": ("good", "bad")[i % 2]} for i in range(64)]
+    rows = [encoder.encode(row) for row in texts]
     cache = kept(lm, rows)
     for name, length in (("prefix-tuning", 16), ("prompt-tuning", 16)):
         side = Ours(lm, name, rows, "cached", cache, length=length)
