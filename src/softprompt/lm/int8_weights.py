@@ -26,6 +26,10 @@ NUMBERS = "numbers"  # the name under which a layer holds its int8 weight
 class Int8Linear(nn.Module):
     """A frozen linear layer has int8 `numbers` [out, in], a `scale` [out] in float32, and its bias."""
 
+    numbers: Tensor
+    scale: Tensor
+    like: Tensor
+
     def __init__(self, layer: nn.Linear, original: Tensor) -> None:
         """`original` are the numbers of the layer's weight that its model's fingerprint reads."""
         super().__init__()
