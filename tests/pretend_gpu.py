@@ -2,7 +2,8 @@
 
 A tensor on it holds one of the CPU. Every operation is computed there, and fails as a GPU's would if a tensor
 of the CPU is among those of the device. So it shows whether code leaves a tensor behind, and no time.
-Importing this module registers the device with torch for the rest of the process.
+Importing this module registers the device with torch for the rest of the process, which can then fork no
+process that trains. So `test_on_a_gpu.py` starts a process for it.
 """
 
 from __future__ import annotations
@@ -10,13 +11,9 @@ from __future__ import annotations
 import contextlib
 from typing import Any
 
-import pytest
 import torch
 from torch.utils import backend_registration
 from torch.utils._python_dispatch import return_and_correct_aliasing
-
-if not hasattr(backend_registration, "_setup_privateuseone_for_python_backend"):
-    pytest.skip("this release of torch takes no device that is written in Python", allow_module_level=True)
 
 NAME = "pretend"
 #: The number of numbers of each tensor that was copied from the device to the CPU.
