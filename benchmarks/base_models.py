@@ -17,8 +17,18 @@ from softprompt.lm import smollm2
 from softprompt.lm.base import LanguageModel
 
 CONTEXT = 16_384
-#: Settings of Llama's configuration: those of SmolLM2-135M, Llama 3.2 1B and Llama 3.1 8B.
+#: Settings of Llama's configuration: those of SmolLM2-135M, Llama 3.2 1B and Llama 3.1 8B, and tiny ones.
 SHAPES: dict[str, dict[str, Any]] = {
+    "random-tiny": {
+        "hidden_size": 32,
+        "intermediate_size": 48,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "num_key_value_heads": 2,
+        "vocab_size": 101,
+        "tie_word_embeddings": True,
+        "initializer_range": 0.2,
+    },
     "random-135m": {
         "hidden_size": 576,
         "intermediate_size": 1536,

@@ -35,6 +35,13 @@ def folder() -> Path:
     return target
 
 
+def is_installed() -> bool:
+    """Return whether the model is there: converted already, or in its package."""
+    if (cache_root() / f"{CONVERTED}1" / "config.json").exists():
+        return True
+    return importlib.util.find_spec(PACKAGE) is not None and importlib.util.find_spec("gguf") is not None
+
+
 def gguf_path() -> Path:
     """The file that the package carries. Raises SoftPromptError where it is not installed."""
     spec = importlib.util.find_spec(PACKAGE)
