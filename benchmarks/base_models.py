@@ -112,7 +112,8 @@ def beside(lm: LanguageModel, name: str, dtype: str) -> Any:
     from transformers import AutoModelForCausalLM
 
     folder = str(smollm2.folder()) if name == "smollm2" else name
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype)).to(lm.device)
+    model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=getattr(torch, dtype))
+    return model.to(lm.device)
 
 
 def tokenizer(size: int) -> Any:

@@ -23,6 +23,7 @@ from benchmarks.gpu.piece import Piece, Subject
 from benchmarks.training.line import Line
 from transformers import AutoModelForCausalLM, LlamaConfig
 
+from softprompt.errors import SoftPromptError
 from softprompt.lm import flash_attention
 from softprompt.testing.material import tiny_tokenizer
 
@@ -172,8 +173,11 @@ def test_kernels_that_differ_are_wrong(tmp_path, monkeypatch):
     subject = Subject(tmp_path, short=True)
     assert all("differs from float32" in line.fault for line in flash.measure(subject))
     assert "flash against sdpa" in next(flash.steps(subject, "random-8b", 8)).fault
-    lines = list(exact.float32(subject))
-    assert [bool(line.fault) for line in lines] == [False, False, True]
+    lines = []
+    with pytest.raises(SoftPromptError, match="keys and values"):  # flash: loading a model tries its caches
+        for line in exact.float32(subject):
+            lines.append(line)
+    assert [line.fault for line in lines] == ["", ""]
 
 
 def test_random_models_have_their_sizes_and_a_token_for_each_id():
@@ -210,8 +214,8 @@ def test_made_up_reviews(tmp_path):
     rows = [json.loads(line) for line in (folder / "sst2/train.jsonl").read_text().splitlines()]
     assert len(rows) == 40 and sum(row["target"] == "positive" for row in rows) == 20
     for row in rows:
-        told = {label for label, words in reviews.WORDS.items() if set(words) & set(row["input"].split())}
-        assert told == {row["target"]}
+        labels = {label for label, words in reviews.WORDS.items() if set(words) & set(row["input"].split())}
+        assert labels == {row["target"]}
 
 
 def test_the_page_names_the_command():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import gc
 import importlib.metadata
 import sys
 import time
@@ -70,7 +71,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _work(pieces: Sequence[Piece], args: argparse.Namespace, settings: Mapping[str, Any]) -> bool:
-    """Run the pieces that fit into the time; return whether this process cannot go on."""
+    """Run the pieces that fit into the time; return whether this process cannot continue."""
     logging.set_verbosity_error()
     logging.disable_progress_bar()
     subject = Subject(args.out / "files", args.data, args.short)
@@ -79,11 +80,14 @@ def _work(pieces: Sequence[Piece], args: argparse.Namespace, settings: Mapping[s
         if not args.short and time.monotonic() + piece.seconds > end:
             continue  # a shorter one may fit
         note(args.out / "running.json", piece.name)
+        if args.short:
+            gc.freeze()  # other libraries collect garbage often; half a second each time, of modules alone
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # those of other libraries
             result = results.attempt(
                 piece, subject, time.process_time if args.short else time.perf_counter, settings
             )
+        gc.unfreeze()
         results.save(result, args.out)
         note(args.out / "running.json", "")
         for line in result.lines:

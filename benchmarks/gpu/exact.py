@@ -131,8 +131,8 @@ def _apart(result: Tensor, expected: Tensor, batch: Batch) -> float:
 def _other_tokens(lm: Any, reference: Any, method: SoftPrompt, batch: Batch) -> int:
     """Count the rows that are answered with other tokens."""
     there, on_device = copy.deepcopy(method).to(lm.device), batch.to(lm.device)
-    how = {"max_new_tokens": NEW, "do_sample": False}
+    options = {"max_new_tokens": NEW, "do_sample": False}
     with torch.no_grad():
-        expected = reference.generate(batch, injection_for(reference, method, batch), **how).tolist()
-        tokens = lm.generate(on_device, injection_for(lm, there, on_device), **how).tolist()
+        expected = reference.generate(batch, injection_for(reference, method, batch), **options).tolist()
+        tokens = lm.generate(on_device, injection_for(lm, there, on_device), **options).tolist()
     return sum(a != b for a, b in zip(tokens, expected, strict=True))

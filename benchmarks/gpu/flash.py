@@ -1,4 +1,4 @@
-"""Flash kernels with prefix columns: exact, and how fast beside sdpa with a mask over joined columns.
+"""Flash kernels with prefix columns are checked, and timed beside sdpa with a mask over joined columns.
 
 A row has a cached context, a prefix of 16 vectors that all rows share, and its own tokens; rows are padded.
 Both sides compute the output and the gradients of query, prefix and own keys and values.
@@ -85,9 +85,9 @@ def steps(subject: Subject, model: str, tokens: int) -> Iterator[Line]:
             side.backward(range(count))
             if turn >= 0:
                 seconds[name].append(clock.now() - started)
-    both = [1000 * median(seconds[name]) for name in ("flash", "sdpa")]
+    ours, theirs = (1000 * median(seconds[name]) for name in ("flash", "sdpa"))
     case = f"a full step of {tokens:,} tokens × {count} rows, {dtype}"
-    yield Line("flash-step", case, *both, "ms", both[1] / both[0], 1.0, note="theirs: sdpa", wrong=wrong)
+    yield Line("flash-step", case, ours, theirs, "ms", theirs / ours, 1.0, note="theirs: sdpa", wrong=wrong)
 
 
 def random_rows(lm: Any, count: int, tokens: int) -> list[Any]:
@@ -125,7 +125,7 @@ def _flash(given: list[Tensor], layout: Layout) -> Tensor:
 
 
 def _sdpa(given: list[Tensor], layout: Layout) -> Tensor:
-    """What `lm.attention` does for sdpa: parts are joined, and the mask has the size of a head's scores."""
+    """Join the parts, as `lm.attention` does for sdpa: the mask has the size of a head's scores."""
     rows = given[0].shape[0]
     key, value = (
         torch.cat([given[i].expand(rows, -1, -1, -1) for i in (k, k + 2, k + 4)], 2) for k in (1, 2)

@@ -100,7 +100,7 @@ class FixedStep:
         self._target.copy_(target)
 
     def capture(self) -> None:
-        """Capture the step in a graph; without a GPU, check that it could be."""
+        """Record the step in a graph; without a GPU, check that it could be recorded."""
         if self.lm.device.type != "cuda":
             with AsInCapture():
                 self.step()
@@ -143,10 +143,10 @@ def measure(subject: Subject, model: str, tokens: int) -> Iterator[Line]:
     seconds = _timed(sides, 1 if subject.short else TURNS)
     case = f"{count:,} tokens × {rows} rows, {dtype}"
     note = "no option of softprompt: a graph has one shape"
-    for name, what in (("step", "a training step"), ("fixed", "the same, not captured")):
+    for name, other in (("step", "a training step"), ("fixed", "the same, not captured")):
         yield Line(
             "graphs",
-            f"{case}: a graph beside {what}",
+            f"{case}: a graph beside {other}",
             1000 * seconds["graph"],
             1000 * seconds[name],
             "ms",
@@ -158,8 +158,8 @@ def measure(subject: Subject, model: str, tokens: int) -> Iterator[Line]:
 
 def _side(lm: Any, tokens: int, rows: int) -> Ours:
     """Return a prefix after random inputs of one length, on their cache."""
-    made = random_rows(lm, rows, tokens)
-    return Ours(lm, "prefix-tuning", made, "cached", kept(lm, made))
+    texts = random_rows(lm, rows, tokens)
+    return Ours(lm, "prefix-tuning", texts, "cached", kept(lm, texts))
 
 
 def _wrong(results: list[Tensor], side: Ours, indices: list[int], allowed: float) -> str:

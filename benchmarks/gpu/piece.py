@@ -22,7 +22,7 @@ LONGEST = 40  # words of a made-up row
 
 @dataclass(frozen=True)
 class Subject:
-    """What is measured: models and rows, in full or in the short form, which has a tiny model for all."""
+    """It holds models and rows, in full or in the short form, which has a tiny model for all."""
 
     folder: Path  # for files that the pieces need
     data: Path | None = None  # sets of rows as benchmarks.training takes them; None: made-up rows
@@ -72,7 +72,7 @@ class Subject:
 
 @dataclass(frozen=True)
 class Piece:
-    """One check or measurement: its lines, and about how many seconds they take on an H100."""
+    """It is one check or measurement that gives lines, with about the seconds that they take on an H100."""
 
     name: str  # also of its result file
     kind: Literal["check", "measure"]

