@@ -101,6 +101,7 @@ def plain(lm: LanguageModel) -> Any:
     with torch.device(lm.device):
         model = AutoModelForCausalLM.from_config(config, attn_implementation="sdpa", dtype=lm.dtype)
     model.load_state_dict(lm.model.state_dict(), assign=True)
+    model.tie_weights()  # assigned, a table of tokens and a head are two parameters
     model.generation_config = lm.model.generation_config
     return model.eval()
 
