@@ -44,6 +44,7 @@ def measure(kind: str, sides: Sides) -> Iterator[Line]:
         for side, root in (("theirs", sides.earlier), ("ours", HERE)):
             for case, took in _seconds(root, kind, sides).items():
                 seconds.setdefault(case, {}).setdefault(side, []).append(took)
+                print(f"{case}, {side}: {took:.3g} s", file=sys.stderr, flush=True)
     scale, unit = (1000, "ms") if kind == "steps" else (1, "s")
     for case, taken in seconds.items():
         ours, theirs = median(taken["ours"]), median(taken["theirs"])
@@ -79,6 +80,9 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--share", type=float, default=0.2, help="of the demo's rows and steps (0.2)")
     parser.add_argument("--cpu", action="store_true", help="processor time, for a machine with other work")
     args = parser.parse_args(arguments)
+    if not (args.earlier / "src/softprompt").is_dir():  # else its processes would import what is installed
+        fix = f"git worktree add --detach {args.earlier} COMMIT"
+        parser.error(f"{args.earlier} is no worktree of this repository. fix: {fix}")
     clock = "process_time" if args.cpu else "perf_counter"
     with tempfile.TemporaryDirectory() as folder:
         model = tiny.make(Path(folder))[0] if args.short else "smollm2"
