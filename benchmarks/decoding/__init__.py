@@ -1,4 +1,4 @@
-"""Measure how fast a CPU decodes: answers beside padded batches, and products of few rows with weights.
+"""Measure how fast a CPU decodes: answers beside padded batches, and forms of the weights.
 
     python -m benchmarks.decoding [--rows 60] [--only MEASURE …] [--json | --markdown]
     python -m benchmarks.decoding --short
@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 
 from benchmarks.training.line import Line
 
-from . import answers, products, steps
+from . import answers, products, steps, weights
 from .subject import Subject
 
 #: Every measure, in the order of docs/performance.md.
@@ -23,4 +23,5 @@ MEASURES: dict[str, Callable[[Subject], Iterator[Line]]] = {
     "answers": answers.measure,
     "steps": steps.measure,
     "products": products.measure,
+    "weights": weights.measure,
 }

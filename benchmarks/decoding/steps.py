@@ -39,7 +39,7 @@ def measure(subject: Subject) -> Iterator[Line]:
         off = _distance(lm, held)
         for rows in ROWS:
             running = Running(lm)
-            running.join(_joined(lm, rows).run(lm), range(rows))
+            running.join(joined(lm, rows).run(lm), range(rows))
             step = partial(running.step, [5] * rows)
             yield _line(
                 subject, f"a step of {rows} row{'s' * (rows > 1)}, {precision}", held, step, off, precision
@@ -48,13 +48,14 @@ def measure(subject: Subject) -> Iterator[Line]:
         yield _line(subject, f"reading {READ} positions, {precision}", held, read, off, precision)
 
 
-def _joined(lm: CausalLM, rows: int) -> Joined:
+def joined(lm: CausalLM, rows: int) -> Joined:
+    """Return new rows of the same length, which have yet to be read."""
     ids = [i * 7 % 90 + 3 for i in range(INPUT)]
     return Joined(lm, [decoding.joining(lm, ids, Injection(), 80) for _ in range(rows)])
 
 
 def _read(lm: CausalLM, rows: int) -> torch.Tensor:
-    return _joined(lm, rows).run(lm).logits[:, -1].float()
+    return joined(lm, rows).run(lm).logits[:, -1].float()
 
 
 def _distance(lm: CausalLM, held: Any) -> float:
