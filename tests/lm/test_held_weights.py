@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 from tests.conftest import tiny_model
@@ -240,3 +242,81 @@ def test_weights_are_forgotten_where_adapters_come():
     with held_weights.for_run(lm, 1, held_weights.STEPS) as held:
         assert not held
     assert not isinstance(held_weights.known(lm), held_weights.HeldWeights)
+
+
+def in_a_thread(work):
+    """Run something in a thread of its own, and return what it returns."""
+    with ThreadPoolExecutor(1) as pool:
+        return pool.submit(work).result()
+
+
+def test_a_pass_of_another_thread_reads_the_plain_weights(used):
+    lm = model(through=torch.bfloat16)
+    expected = logits(lm)
+    held_weights.hold(lm)
+    tried = dict(used)
+    with held_weights.known(lm):
+        assert torch.equal(in_a_thread(lambda: logits(lm)), expected)
+        assert used == tried
+        logits(lm)
+    assert used != tried
+
+
+def test_a_thread_that_ends_leaves_the_weights_that_another_reads(used):
+    lm = model(through=torch.bfloat16)
+    held_weights.hold(lm)
+
+    def read():
+        with held_weights.known(lm):
+            return logits(lm)
+
+    with held_weights.known(lm):
+        expected = in_a_thread(read)
+        before = dict(used)
+        assert torch.equal(logits(lm), expected)
+        assert used != before
+
+
+def test_weights_are_held_for_a_run_while_another_thread_decodes(used):
+    lm = model(through=torch.bfloat16)
+    held_weights.hold(lm)
+
+    def run():
+        with held_weights.for_run(lm, 1, held_weights.STEPS) as held, held_weights.in_steps(lm):
+            logits(lm)
+            return held
+
+    with held_weights.known(lm):
+        assert in_a_thread(run)
+        before = used["float16"]
+        logits(lm)  # this thread still reads the weights that were held before
+        assert used["float16"] > before
+    assert not any("forward" in vars(module) for module in lm.model.modules())
+
+
+@pytest.mark.parametrize(
+    ("through", "dtype", "gradient", "share"),
+    [
+        (torch.bfloat16, torch.float32, False, 0.5),
+        (torch.bfloat16, torch.float32, True, 1.0),
+        (None, torch.float32, False, 1.0),
+        (None, torch.float32, True, 2.0),
+        (None, torch.bfloat16, False, 1.0),
+        (None, torch.bfloat16, True, 1.0),
+    ],
+)
+def test_all_copies_count_as_memory(through, dtype, gradient, share, monkeypatch):
+    """A gradient's copy in float32 is transposed, and is a second one."""
+    lm = model(dtype=dtype, through=through)
+    layers = [module for module in lm.model.modules() if type(module) is torch.nn.Linear]
+    needed = share * sum(layer.weight.numel() * layer.weight.itemsize for layer in layers)
+    tried = []
+    monkeypatch.setattr(held_weights, "make", lambda *of, **options: tried.append(of))
+    for free, is_held in (
+        (needed / held_weights.MEMORY - 8, False),
+        (needed / held_weights.MEMORY + 8, True),
+    ):
+        tried.clear()
+        monkeypatch.setattr(held_weights, "free_memory", lambda free=free: free)
+        held_weights.hold(lm, gradient=gradient)
+        assert bool(tried) == is_held

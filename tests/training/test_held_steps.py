@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -182,3 +183,16 @@ def test_a_run_is_not_held_because_another_was(folder, on_intel):
     with held_weights.for_run(lm, 4, 100), held_weights.in_steps(lm):
         assert "forward" in vars(layer)
     assert "forward" not in vars(layer)
+
+
+def test_a_run_with_plain_weights_reads_no_rows_that_held_weights_computed(train, on_intel, tmp_path):
+    """Rows on disk of held weights differ by rounding: they have a folder of their own, which the plan names."""
+    disk = {"cache": "disk", "cache_folder": str(tmp_path / "caches")}
+    plans = [
+        train(name, weights, **disk)[0].prepared.plan
+        for name, weights in (("held", "auto"), ("plain", "float32"), ("held again", "auto"))
+    ]
+    folders = [plan.folder for plan in plans]
+    assert folders[0] == folders[2] != folders[1]
+    assert all(list(Path(folder).glob("*.safetensors")) for folder in folders)
+    assert [plan.stored for plan in plans] == [False, False, True]  # known before the run, too

@@ -39,6 +39,7 @@ class DiskStore:
         self._files = opened
         self._where = {name: (k, i) for k, shard in enumerate(shards) for i, name in enumerate(shard.names)}
         self.bytes = sum(shard.bytes for shard in shards)
+        self.folder = Path(shards[0].path).parent if shards else None
         for shard in shards:
             os.utime(entry_of(shard.path))  # the longest unused are the first to be removed
 

@@ -9,9 +9,9 @@ by orders of magnitude, tokens do not (Liu et al. 2024, "KIVI").
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Literal, final
 
 import numpy
@@ -41,17 +41,31 @@ class KeyValues:
 
     content = "keys and values"
 
-    def __init__(self, lm: LanguageModel, form: Form = "auto", ahead: Sequence[int] = ()) -> None:
-        """Keep `ahead`, tokens that every input begins with (see `common_beginning`), only once."""
+    def __init__(
+        self,
+        lm: LanguageModel,
+        form: Form = "auto",
+        ahead: Sequence[int] = (),
+        rounds: Callable[[], bool] | None = None,
+    ) -> None:
+        """Keep `ahead`, tokens that every input begins with (see `common_beginning`), only once.
+
+        `rounds` returns whether rows are computed from held weights whose sums differ by rounding. By
+        default they are if the run does that in which the key is read.
+        """
         self.lm = lm
+        self._rounds = rounds or partial(held_weights.rounds, lm)
         self.form: Form = form
         self.ahead = tuple(ahead)
 
     @property
     def key(self) -> str:
-        """Identify the base (every weight of it), its precision, the form and the common beginning."""
+        """Identify the base (every weight of it), its precision, the form and the common beginning.
+
+        Rows of held weights have another key: a run with plain weights must not read their rounding.
+        """
         ahead = {"ahead": name_of_ids(self.ahead)} if self.ahead else {}
-        return key_of(about(self.lm), form=self.form, **ahead)
+        return key_of(about(self.lm), form=self.form, held=self._rounds(), **ahead)
 
     @cached_property
     def beginning(self) -> Context | None:

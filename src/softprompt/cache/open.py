@@ -73,6 +73,9 @@ def open_inputs(
         contexts, reason = opened(kv, at)
         if contexts is None:
             plan = replace(plan, mode="recompute", reason=reason, folder=None, stored=False)
+        elif isinstance(contexts, disk_store.DiskStore) and contexts.folder is not None:
+            # the plan was made before it was known whether the run holds weights
+            plan = replace(plan, folder=str(contexts.folder))
     caches = [
         InputCache(
             None if contexts is None else Cache(kv, contexts, examples),

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Literal
 
 import torch
@@ -19,6 +20,7 @@ from ..config.schema import Recipe
 from ..data.collate import collate
 from ..data.example import Example
 from ..injection import Injection
+from ..lm import held_weights
 from ..lm.apply import injection_for
 from ..lm.base import LanguageModel
 from ..lm.features import is_constant
@@ -47,12 +49,14 @@ def decide(
     form: Form = "auto",
     budget_bytes: int | None = None,
     place: CacheFolder | None = None,
+    steps: int = 0,
 ) -> Plan:
     """Choose the cheapest mode that gives the same logits. `injection` is a sample of the method's output.
 
     `needed` are the examples that will be read, if not all of them: only these are kept. `reads` is the part
     of the input that the method reads. `batch_size` is the number of rows in a step. Under the form int8,
     logits are nearly the same. `place` is the folder of caches on disk; None is the user's cache folder.
+    `steps` is the length of the run, which decides whether a CPU holds its weights in another form.
     """
     budget = memory_store.default_budget(str(lm.device)) if budget_bytes is None else budget_bytes
     needed = examples if needed is None else needed
@@ -67,8 +71,10 @@ def decide(
         # features come first: they take fewer bytes than keys and values, and save as much of a step
         features = _keep(InputFeatures(lm, reads), needed, cache, budget, place)
     taken = (0, 0) if features is None else _taken(features)
+    cached_step = round(batch_size * (targets / rows + sides * soft_after))
     # the beginning of all examples, so that runs of other steps find the same rows on disk
-    kv = KeyValues(lm, form, common_beginning(lm, examples))
+    rounds = partial(held_weights.will_round, lm, cached_step, steps)
+    kv = KeyValues(lm, form, common_beginning(lm, examples), rounds)
     whole = Plan("full", "", 0, 0, kv.bytes_needed(distinct(kv, needed)), budget, features=features)
     if reason := _why_full(lm, injection):
         soft = soft_after + soft_before
@@ -77,7 +83,7 @@ def decide(
     kv_keeping = _keep(kv, needed, cache, budget - taken[0], place, taken[1])
     plan = replace(
         whole,
-        step_tokens=round(batch_size * (targets / rows + sides * soft_after)),
+        step_tokens=cached_step,
         soft_tokens=soft_after,
         disk_bytes=kv_keeping.disk_bytes,
         folder=kv_keeping.folder,
@@ -189,4 +195,5 @@ def plan_inputs(
         form=options.cache_dtype,
         budget_bytes=None if options.cache_budget_mb is None else options.cache_budget_mb * 10**6,
         place=cache_place(recipe),
+        steps=options.steps,
     )

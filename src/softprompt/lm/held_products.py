@@ -109,12 +109,22 @@ def forward_of(module: Any, products: Products) -> Product:
             return plain(input)
         if not torch.is_grad_enabled():
             return products.forward(input)
-        # another thread may train while this one decodes
+        # a pass that decodes may be run with gradient
         if products.backward is None or not with_gradient.get():
             return plain(input)
         return _WithGradient.apply(input, products) if input.requires_grad else products.forward(input)  # type: ignore[return-value]
 
     return forward
+
+
+def bytes_of(weight: Tensor, kind: str, *, gradient: bool) -> int:
+    """Return the bytes that a weight takes in a form, beside itself; int8 products read the weight itself."""
+    if kind == "int8":
+        return 0
+    size = 2 if kind == "float16" else weight.itemsize
+    # it is held once more, transposed; in bfloat16 the gradient reads the plain weight
+    twice = gradient and weight.dtype == torch.float32
+    return weight.numel() * size * (2 if twice else 1)
 
 
 class _WithGradient(torch.autograd.Function):

@@ -20,80 +20,33 @@ import contextlib
 import threading
 from collections.abc import Iterator, Sequence
 from contextvars import ContextVar
-from dataclasses import dataclass
-from typing import Any, final
+from typing import Any
 from weakref import WeakKeyDictionary
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from .._system.memory import free_memory
 from .base import LanguageModel
-from .held_products import FEW, TOLERANCE, Product, fits_float16, forward_of, is_intel, make, with_gradient
+from .held_layers import HeldWeights, Layer, Reader, sample_of
+from .held_products import (
+    FEW,
+    TOLERANCE,
+    bytes_of,
+    fits_float16,
+    forward_of,
+    is_intel,
+    make,
+    with_gradient,
+)
 from .int8_weights import Int8Linear, held_numbers
 
 LEAST = 2**25  # bytes of all weights: smaller ones stay in the processor's caches
 MEMORY = 0.25  # share of the free memory
-SAMPLE = 64  # numbers of a weight that are compared
 STEPS = 32  # of a run, from which on holding weights takes less time than it saves
 
 
-@dataclass(frozen=True, slots=True)
-class _Layer:
-    """A linear layer and its weight as it was when it was held."""
-
-    module: Any  # nn.Linear or Int8Linear
-    weight: Tensor
-    version: int
-    address: int  # `weight.data = …`, as `to` does it, leaves the version as it was
-    sample: Tensor  # in-place changes of `weight.data` leave both
-    product: Product
-
-    @property
-    def is_current(self) -> bool:
-        weight = held_numbers(self.module)
-        is_same = weight is self.weight and weight.data_ptr() == self.address
-        return is_same and weight._version == self.version and not weight.requires_grad
-
-    @property
-    def has_same_numbers(self) -> bool:
-        return torch.equal(_sample(held_numbers(self.module)), self.sample)
-
-
-@final
-class HeldWeights:
-    """Layers that read their held weights inside `with`, in any thread; it may be entered many times."""
-
-    def __init__(self, layers: Sequence[_Layer], gradient: bool) -> None:
-        """`gradient` says whether a backward pass reads them too."""
-        self.layers, self.gradient = tuple(layers), gradient
-        self._lock, self._entered = threading.Lock(), 0
-
-    @property
-    def is_current(self) -> bool:
-        """Return whether no weight has changed since it was held."""
-        return all(layer.is_current for layer in self.layers)
-
-    @property
-    def has_same_numbers(self) -> bool:
-        """Return whether the weights have the numbers that they had, by a sample of each."""
-        return self.is_current and all(layer.has_same_numbers for layer in self.layers)
-
-    def __enter__(self) -> None:
-        with self._lock:
-            self._entered += 1
-            for layer in self.layers:
-                vars(layer.module)["forward"] = layer.product
-
-    def __exit__(self, *error: object) -> None:
-        with self._lock:
-            self._entered -= 1
-            # a step may compute the cached inputs that it reads, which enters once more
-            for layer in self.layers if not self._entered else ():
-                if vars(layer.module).get("forward") is layer.product:  # not of weights that were held since
-                    del vars(layer.module)["forward"]
-
-
+_HOLDING = threading.RLock()  # threads hold weights one after the other
 _HELD: WeakKeyDictionary[nn.Module, HeldWeights] = WeakKeyDictionary()
 _INEXACT: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()  # tried once; with gradient
 
@@ -119,34 +72,46 @@ def check(lm: LanguageModel) -> None:
 def hold(lm: LanguageModel, *, gradient: bool = False) -> None:
     """Hold a model's weights where that pays and is exact; it takes about a second for 10⁸ weights.
 
-    With `gradient` a backward pass reads held weights too: float32 ones are held once more, transposed.
+    With `gradient` a backward pass reads held weights too: float32 ones are held once more, transposed. They
+    are held as long as the model is in memory, so that the next run need not make them.
     """
+    with _HOLDING:
+        _hold(lm, gradient)
+
+
+def _hold(lm: LanguageModel, gradient: bool) -> None:
     check(lm)
     held = _HELD.get(lm.model)
     if held is not None and (held.gradient or not gradient):
         return
-    if lm.model in _INEXACT and _INEXACT[lm.model] <= gradient:  # it is no better with a gradient
-        return
-    modules = _modules(lm)
-    size = sum(weight.numel() * weight.itemsize for weight in map(held_numbers, modules))
-    if not modules or size < LEAST or size > MEMORY * free_memory():
-        return
-    kind, layers, passes = _kind(lm, modules), [], True
-    for module in modules:
+    layers, passes = [], True
+    for module, kind in _forms(lm, gradient):
         weight = held_numbers(module)
-        each = "int8" if isinstance(module, Int8Linear) else kind
-        if each is None:
-            continue
-        if (products := make(module, each, gradient=gradient)) is None:
-            if each == "int8":  # torch has no product for its size
+        if (products := make(module, kind, gradient=gradient)) is None:
+            if kind == "int8":  # torch has no product for its size
                 continue
             _INEXACT[lm.model] = gradient
             return
         product = forward_of(module, products)
-        layers.append(_Layer(module, weight, weight._version, weight.data_ptr(), _sample(weight), product))
+        layers.append(Layer(module, weight, weight._version, weight.data_ptr(), sample_of(weight), product))
         passes = passes and products.backward is not None
     if layers:
         _HELD[lm.model] = HeldWeights(layers, passes)
+
+
+def _forms(lm: LanguageModel, gradient: bool) -> list[tuple[Any, str]]:
+    """Return the layers that are held, each with its form; none where that does not pay or fit in memory."""
+    if lm.model in _INEXACT and _INEXACT[lm.model] <= gradient:  # it is no better with a gradient
+        return []
+    modules = _modules(lm)
+    size = sum(weight.numel() * weight.itemsize for weight in map(held_numbers, modules))
+    if not modules or size < LEAST:
+        return []
+    kind = _kind(lm, modules)
+    kinds = [(module, "int8" if isinstance(module, Int8Linear) else kind) for module in modules]
+    forms = [(module, each) for module, each in kinds if each is not None]
+    needed = sum(bytes_of(held_numbers(module), each, gradient=gradient) for module, each in forms)
+    return forms if needed <= MEMORY * free_memory() else []
 
 
 _RUN: ContextVar[HeldWeights | None] = ContextVar("_RUN", default=None)
@@ -159,17 +124,43 @@ def for_run(lm: LanguageModel, positions: int, steps: int) -> Iterator[bool]:
     Whether they are held does not depend on what else this process has done: a resumed run gets the numbers
     of one that was not stopped, unless memory was short in one of them.
     """
-    few = lm.dtype != torch.float32 or not is_intel() or positions <= FEW
     held = None
-    if few and steps >= STEPS and lm.weights == "auto":
-        hold(lm, gradient=True)
-        held = _HELD.get(lm.model)
+    if _pays(lm, positions, steps):
+        with _HOLDING:
+            hold(lm, gradient=True)
+            held = _HELD.get(lm.model)
     held = held if held is not None and held.gradient else None
     token = _RUN.set(held)
     try:
         yield held is not None and lm.dtype == torch.float32
     finally:
         _RUN.reset(token)
+
+
+def _pays(lm: LanguageModel, positions: int, steps: int) -> bool:
+    if steps < STEPS or lm.weights != "auto":
+        return False
+    return lm.dtype != torch.float32 or not is_intel() or positions <= FEW
+
+
+def rounds(lm: LanguageModel) -> bool:
+    """Return whether the steps of this run read held weights, whose sums differ by rounding."""
+    held = _RUN.get()
+    return held is not None and held is _HELD.get(lm.model) and lm.dtype == torch.float32
+
+
+@torch.no_grad()
+def will_round(lm: LanguageModel, positions: int, steps: int) -> bool:
+    """Return whether a run (see `for_run`) would get other numbers than plain weights', by what is free now.
+
+    Nothing is held by this. Products are not tried, so it may be wrong where this processor's are not exact.
+    """
+    if not _pays(lm, positions, steps) or lm.dtype != torch.float32:
+        return False
+    held = _HELD.get(lm.model)
+    if held is not None and held.gradient and held.has_same_numbers and not _has_adapters(lm):
+        return True
+    return bool(_forms(lm, True))
 
 
 @contextlib.contextmanager
@@ -209,7 +200,8 @@ def _modules(lm: LanguageModel) -> list[Any]:
         module
         for module in lm.model.modules()
         if _is_plain(module, lm.dtype)
-        and "forward" not in vars(module)  # else another library runs it
+        # else another library runs it
+        and isinstance(vars(module).get("forward"), Reader | None)
         and not held_numbers(module).requires_grad
         and held_numbers(module).device.type == "cpu"
     ]
@@ -225,8 +217,3 @@ def _is_plain(module: nn.Module, kind: torch.dtype) -> bool:
         return True
     # torchao's quantized weights are of other types
     return type(module) is nn.Linear and type(module.weight) is nn.Parameter and module.weight.dtype == kind
-
-
-def _sample(weight: Tensor) -> Tensor:
-    numbers = weight.detach().reshape(-1)
-    return numbers[:: len(numbers) // SAMPLE | 1].clone()  # odd: in all columns
