@@ -186,7 +186,7 @@ def test_a_run_is_not_held_because_another_was(folder, on_intel):
 
 
 def test_a_run_with_plain_weights_reads_no_rows_that_held_weights_computed(train, on_intel, tmp_path):
-    """Rows on disk of held weights differ by rounding: they have a folder of their own, which the plan names."""
+    """Rows on disk of held weights differ by rounding: their folder is another, which the plan names."""
     disk = {"cache": "disk", "cache_folder": str(tmp_path / "caches")}
     plans = [
         train(name, weights, **disk)[0].prepared.plan
