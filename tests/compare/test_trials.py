@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from softprompt.compare import experiment
 from softprompt.compare.candidates import DEFAULT, candidates_of
 from softprompt.compare.held_out import all_splits, mean_embeddings
 from softprompt.compare.phases.pruning import Pruner, curve_of
@@ -346,3 +347,58 @@ def test_the_recipe_says_what_is_unseen(tmp_path):
     assert load_recipe(path, ["unseen={field: domain}"]).compare.unseen.field == "domain"
     with pytest.raises(SoftPromptError, match="one of file, field and clusters"):
         load_recipe(path, ["compare.unseen={field: domain, clusters: 3}"])
+
+
+# --- the form of the weights ---
+
+
+@pytest.mark.parametrize(
+    ("weights", "method", "text"),
+    [
+        ("int8", "lora", "`train.weights: int8` needs `base.mode: frozen`, but mode is lora"),
+        ("int8", "full", "`train.weights: int8` needs `base.mode: frozen`, but mode is full"),
+        ("bfloat16", "full", "`train.weights: bfloat16` cannot be combined with the base's weights to train"),
+    ],
+)
+def test_weights_that_a_contestant_cannot_train_are_refused_at_once(recipe, weights, method, text):
+    with pytest.raises(SoftPromptError, match=text):
+        candidates_of(recipe({"methods": [method, "prompt-tuning/after"]}, train={"weights": weights}))
+    changed = {"methods": {method: {"train.weights": "float32"}, "prompt-tuning/after": {}}}
+    kept = candidates_of(recipe(changed, train={"weights": weights}))
+    assert [candidate.recipe.train.weights for candidate in kept] == ["float32", weights]
+
+
+def test_a_head_is_not_trained_in_bfloat16(recipe):
+    with pytest.raises(SoftPromptError, match="a head to train"):
+        recipe(task={"kind": "classification", "head": True}, train={"weights": "bfloat16"})
+
+
+def test_the_default_contestants_train_no_int8_weights(recipe):
+    names = [candidate.name for candidate in candidates_of(recipe(train={"weights": "int8"}))]
+    assert "lora" not in names and "prompt-tuning/after" in names
+    assert "lora" in [candidate.name for candidate in candidates_of(recipe())]
+
+
+@pytest.mark.parametrize("weights", ["float32", "bfloat16"])
+def test_a_trial_with_plain_weights_can_be_read_by_a_worker(recipe, tmp_path, weights):
+    """Another contestant's weights, or an earlier study, may have another precision than these."""
+    other = {"float32": "bfloat16", "bfloat16": "float32"}[weights]
+    contestant = candidates_of(recipe({"methods": ["prompt-tuning/after"]}, train={"weights": weights}))[0]
+    trial = Trials(Folder(tmp_path), ground(dtype=other)).training(contestant, "final", {}, 0)
+    assert recipe_from_dict(trial.recipe).train.precision == weights
+
+
+@pytest.mark.parametrize("weights", ["float32", "int8"])
+def test_a_study_is_surveyed_with_the_weights_of_its_recipe(recipe, tmp_path, weights):
+    """`dtype` of the earlier `study.json` counts only where the recipe leaves the precision open."""
+    (tmp_path / "study.json").write_text('{"dtype": "bfloat16"}')
+    asked = []
+
+    class Reading:
+        def run(self, work, jobs):
+            asked.extend(recipe_from_dict(job.recipe) for job in jobs)
+            return [(None, RuntimeError("read"))]
+
+    with pytest.raises(RuntimeError, match="read"):
+        experiment._survey(recipe(train={"weights": weights}), Folder(tmp_path), Reading())
+    assert asked[0].train.precision == {"float32": "float32", "int8": "bfloat16"}[weights]

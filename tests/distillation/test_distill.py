@@ -394,3 +394,41 @@ def test_vectors_start_as_the_match_of_the_text(result, lms):
     assert chosen(lm, text=spaced, length=len(lm.text_ids(spaced))) is None
     assert chosen(lm, name="prompt-tuning") is None
     assert chosen(lms("gemma2")) is None  # its attention logits are capped
+
+
+@pytest.mark.usefixtures("only_answers")
+def test_answers_of_another_precision_are_not_used(model_folder, tmp_path, monkeypatch):
+    """The weights decide the teacher's tokens; its fingerprint is that of the checkpoint."""
+    computed = []
+    for settings in (
+        {"dtype": "float32"},
+        {"dtype": "float32", "weights": "int8"},
+        {"dtype": "bfloat16"},
+        {"dtype": "float32"},
+    ):
+        lm = softprompt.load(str(model_folder), **settings)
+        with monkeypatch.context() as patched:
+            write, count = answers.Beginnings.texts, []
+
+            def counted(self, *arguments, write=write, count=count):
+                count.append(arguments)
+                return write(self, *arguments)
+
+            patched.setattr(answers.Beginnings, "texts", counted)
+            with pytest.raises(SoftPromptError, match="the answers are written"):
+                softprompt.distill(lm, TEXT, REQUESTS, output=tmp_path / "out", **SETTINGS)
+        computed.append(sum(len(examples) for examples, _ in count))
+    assert computed == [20, 20, 20, 0]
+
+
+def test_a_summary_of_another_precision_is_not_used(model_folder, tmp_path, monkeypatch):
+    from softprompt.distillation import summary
+
+    recipe = recipe_from_dict({"data": {"train": "rows"}, "template": {"chat": False}})
+    written = iter("abc")
+    monkeypatch.setattr(summary, "_written", lambda *a: next(written))
+    ways = ({"dtype": "float32"}, {"dtype": "float32"}, {"weights": "int8"}, {"dtype": "bfloat16"})
+    texts = [
+        summary.summary(recipe, softprompt.load(str(model_folder), **way), TEXT, 4, tmp_path) for way in ways
+    ]
+    assert texts == ["a", "a", "b", "c"]

@@ -113,6 +113,9 @@ def _candidate(name: str, recipe: Recipe, changes: Mapping[str, Any]) -> Candida
         plain["method"] = {"name": method, **_kept(recipe, method)}
         if placement:
             plain["method"]["placement"] = placement
+    # with the changes and not before them: they may name the only form of the weights that it can train
+    weights = plain["train"].pop("weights", None)
+    changes = changes if weights is None else {"train.weights": weights, **changes}
     start = recipe_from_dict(plain).with_settings(changes, method_option_names=methods.option_names())
     if rates is None:
         rates = recipe.compare.base_rates if start.method.name == "none" else recipe.compare.rates
@@ -136,10 +139,13 @@ def _kept(recipe: Recipe, method: str) -> dict[str, Any]:
 
 
 def _fits(name: str, recipe: Recipe) -> bool:
-    """Return whether a default candidate can do the task.
+    """Return whether a default candidate can do the task with this form of the weights.
 
-    A reference cannot answer by a trained head, and preferences are measured against the plain model itself.
+    A reference cannot answer by a trained head, preferences are measured against the plain model itself, and
+    int8 weights are not trained.
     """
+    if name in BASES and recipe.train.weights == "int8":
+        return False
     if recipe.task.kind in ("preference", "embedding") and name == "few-shot":
         return False
     return not (recipe.task.needs_head and name in REFERENCES)

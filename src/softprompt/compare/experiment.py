@@ -145,7 +145,7 @@ def _survey(recipe: Recipe, folder: Folder, runner: Executor) -> Splits:
     """Look at rows and base in a worker, which keeps the base for the trials."""
     plain = recipe.model_copy(update={"base": type(recipe.base)()})  # the base before anybody trains it
     before = Before.read(folder)
-    if recipe.train.dtype == "auto" and before.dtype is not None:
+    if recipe.train.precision == "auto" and before.dtype is not None:
         # `auto` depends on the machine; on another one, trials would run again
         plain = plain.model_copy(update={"train": recipe.train.model_copy(update={"dtype": before.dtype})})
     job = FirstLook(str(folder.path), plain.to_dict(), recipe.train.threads)

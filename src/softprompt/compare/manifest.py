@@ -119,6 +119,7 @@ def _about(recipe: Recipe, candidates: Sequence[Candidate], splits: Splits, sour
         "name": Path(source or recipe.output).stem,
         "model": recipe.model.id,
         "dtype": splits.dtype,
+        "weights": recipe.train.weights,
         "task": recipe.task.kind,
         "metric": splits.metrics[0],
         "higher_is_better": METRICS[splits.metrics[0]].higher_is_better,

@@ -163,6 +163,8 @@ class Trials:
         train = "train" if rows is None else f"train-{rows}"
         data = {"train": str(self.folder.rows(train)), "dev": str(self.folder.rows("dev")), "test": None}
         dtype = "float32" if recipe.base.mode == "full" or recipe.task.needs_head else self.splits.dtype
+        if recipe.train.weights in ("float32", "bfloat16"):  # plain weights have a precision of their own
+            dtype = recipe.train.precision
         return recipe.untracked().model_copy(
             update={
                 "data": recipe.data.model_copy(update={**data, "limit": None, "dev_limit": None}),

@@ -76,7 +76,23 @@ class Recipe(Section):
             self._check_on_policy()
         if self.task.objective != "distil" and self.teacher != TeacherConfig():
             raise mistake("`teacher` has an effect only with `task.objective: distil`")
+        self._check_weights()
         return self
+
+    def _check_weights(self) -> None:
+        """Refuse a form of the weights in which what is trained cannot be."""
+        weights = f"`train.weights: {self.train.weights}`"
+        if self.train.weights == "int8" and self.base.mode != "frozen":
+            raise mistake(
+                f"{weights} needs `base.mode: frozen`, but mode is {self.base.mode}: the weights are rounded "
+                "once, and stay as they are; leave out one of the two"
+            )
+        trained = "the base's weights" if self.base.mode == "full" else "a head"
+        if self.train.weights == "bfloat16" and (self.base.mode == "full" or self.task.needs_head):
+            raise mistake(
+                f"{weights} cannot be combined with {trained} to train: small updates vanish in bfloat16; "
+                "leave `train.weights` out, or set it to float32"
+            )
 
     def _check_on_policy(self) -> None:
         share = f"`teacher.on_policy: {self.teacher.on_policy:g}`"

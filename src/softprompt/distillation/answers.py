@@ -115,8 +115,10 @@ def usable(written: Sequence[Answer], most: int) -> list[Answer]:
 
 
 def _identity(recipe: Recipe, lm: LanguageModel) -> str:
-    """Name the teacher: its text, the model, the template, and how a document is shown."""
+    """Name the teacher: its text, the model and its precision, the template, and how a document is shown."""
     parts = [teacher_text(recipe), fingerprint(lm), recipe.template.model_dump(mode="json")]
+    if lm.precision != "float32":  # answers in float32 keep the name that they had before
+        parts.append(lm.precision)
     if recipe.teacher.role != "system":
         parts += [recipe.teacher.role, recipe.teacher.chunk_tokens]
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]

@@ -31,13 +31,16 @@ SPARE = 64  # tokens that the question and the chat template take
 def summary(recipe: Recipe, lm: LanguageModel, text: str, tokens: int, folder: Path) -> str:
     """Return the model's greedy summary of a text, of at most `tokens` tokens.
 
-    It is kept in `folder`, and computed again only for another text, model or number of tokens. Of a text
-    that the context does not hold, the model reads the beginning, with a note. Empty if it writes none.
+    It is kept in `folder`, and computed again only for another text, model, precision or number of tokens.
+    Of a text that the context does not hold, the model reads the beginning, with a note. Empty if it writes
+    none.
     """
     if tokens < 1:
         return ""
     file = folder / FILE
     parts = [text, fingerprint(lm), recipe.template.chat, tokens, ASK]
+    if lm.precision != "float32":  # a summary in float32 keeps the name that it had before
+        parts.append(lm.precision)
     name = hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:12]
     if file.exists() and (kept := json.loads(file.read_text(encoding="utf-8"))).get("of") == name:
         return str(kept["summary"])

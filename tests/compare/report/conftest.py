@@ -73,7 +73,7 @@ class Builder:
         ]  # fmt: skip
         self.lines.append(
             {"kind": "study", "name": self.changes.get("title", "reviews"), "model": "smollm2",
-             "dtype": "float32",
+             "dtype": "float32", "weights": self.changes.get("weights", "auto"),
              "task": "generation" if self.texts else "classification", "metric": self.metric,
              "higher_is_better": self.changes.get("higher_is_better", True), "contestants": contestants,
              "seeds": self.seeds, "budget": {"search_trials": 4, "steps": 200, "batch_size": 16},

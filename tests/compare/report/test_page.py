@@ -124,6 +124,14 @@ def test_markdown_escapes():
     assert "### a \\*b\\*" in shown and "| 1\\|2 3 | &lt;b> |" in shown
 
 
+@pytest.mark.parametrize(("weights", "text"), [("auto", "float32"), ("int8", "float32 with int8 weights")])
+def test_the_precision_names_int8_weights(build, weights, text):
+    folder = build(weights=weights, extras=False)
+    report.write(folder)
+    (line,) = [line for line in (folder / "report.md").read_text().splitlines() if "precision" in line]
+    assert line.endswith(text)
+
+
 def test_the_matrix_holds_every_row_and_its_marks(full):
     found = read.comparison(full)
     matrix = next(b for s in document(found).sections for b in s.blocks if isinstance(b, blocks.Matrix))

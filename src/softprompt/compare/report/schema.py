@@ -38,6 +38,7 @@ class Study:
     name: str = ""
     model: str = ""
     dtype: str = ""
+    weights: str = "auto"  # form of the frozen ones: `train.weights`
     task: str = ""
     higher_is_better: bool = True
     directions: dict[str, bool] = field(default_factory=dict)  # of each metric: is higher better?

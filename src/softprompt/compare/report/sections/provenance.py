@@ -87,7 +87,7 @@ def section(comparison: Comparison) -> Section:
     blocks: list[Block] = [Terms(commands, code="block")]
     facts = [
         ("model", study.model),
-        ("precision", study.dtype),
+        ("precision", f"{study.dtype} with int8 weights" if study.weights == "int8" else study.dtype),
         ("task", study.task),
         ("metric", study.metric),
     ]
