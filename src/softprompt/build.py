@@ -27,7 +27,7 @@ from .data.example import Example
 from .data.labels import kinds
 from .data.row import canonical
 from .data.sources import Row, fingerprint, read_rows
-from .data.split import Kinds, limit_rows, split_rows
+from .data.split import Kinds, limit_rows, shared_queries, split_rows
 from .data.task import ModelSide
 from .data.template import Template
 from .data.template_checks import check_rows
@@ -55,6 +55,8 @@ def read_split(
     check_rows(template_of(recipe), train)
     if dev_rows is not None or data.dev is not None:
         held = read_rows(dev_rows if dev_rows is not None else str(data.dev), split="dev")
+        for text in shared_queries({"training": train, "dev": held}, query_of(recipe)):
+            note(text)
     else:
         train, held = split_rows(train, data.dev_fraction, seed, key=same_side(recipe), kinds=kinds_of)
     return train, limit_rows(held, data.dev_limit, seed, together=query_of(recipe))

@@ -24,16 +24,23 @@ HISTORY = (
 
 
 @pytest.fixture
-def tree(tmp_path):
-    """A git tree with this project's rule for versions; `tree(step)` is one step of its history."""
+def tree(tmp_path, tmp_path_factory, monkeypatch):
+    """A git tree with this project's rule for versions; `tree(step)` is one step of its history.
+
+    The user's configuration signs commits and tags, with a program that fails.
+    """
     if shutil.which("git") is None:
         pytest.skip("git is not installed")
+    configuration = tmp_path_factory.mktemp("user") / "gitconfig"
+    configuration.write_text("[commit]\ngpgsign = true\n[tag]\ngpgsign = true\n[gpg]\nprogram = none\n")
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(configuration))
     section = SECTION.search((ROOT / "pyproject.toml").read_text(encoding="utf-8"))[0]
     (tmp_path / "pyproject.toml").write_text(PROJECT + section, encoding="utf-8")
 
     def git(*arguments):
-        who = ("-c", "user.name=a", "-c", "user.email=a@example.org")
-        subprocess.run(["git", *who, *arguments], cwd=tmp_path, check=True, capture_output=True)
+        settings = ("user.name=a", "user.email=a@example.org", "commit.gpgsign=false", "tag.gpgsign=false")
+        options = [part for setting in settings for part in ("-c", setting)]
+        subprocess.run(["git", *options, *arguments], cwd=tmp_path, check=True, capture_output=True)
 
     git("init")
 
@@ -65,7 +72,8 @@ def test_it_is_the_backends_after_every_step(tree):
     for step in HISTORY:
         folder = tree(step)
         versions.append(from_git(folder))
-        assert versions[-1] == built(folder), step
+        # a changed tree's version has the date, which may change in between
+        assert built(folder) in (versions[-1], from_git(folder)), step
     tags = [version for version in versions if "dev" not in version]
     assert tags == ["0.1.0", "1.0rc1"] and versions[0].startswith(f"{FALLBACK.removesuffix('0')}1+g")
     assert re.fullmatch(r"0\.1\.1\.dev0\+g[0-9a-f]{9}\.d\d{8}", versions[4])

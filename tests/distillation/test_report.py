@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from softprompt.cli import main
-from softprompt.distillation import intervals, report
+from softprompt.distillation import intervals, report, report_blocks
 from softprompt.errors import SoftPromptError
 from softprompt.evaluation.records import Record
 
@@ -42,6 +42,15 @@ def test_means_over_seeds(ways):
     assert share == pytest.approx(0.7) and low < 0.7 < high
     # one seed that takes the same share of every request leaves nothing to chance
     assert intervals.share_kept(ways["vectors"][:1], ways["no text"][0]) == pytest.approx((0.8, 0.8, 0.8))
+
+
+def test_the_drawing_describes_strokes_where_there_are_some(ways):
+    for seeds, strokes in ((3, True), (1, False)):
+        shown = {"vectors": ways["vectors"][:seeds], "no text": ways["no text"]}
+        figure = report_blocks.ways_figure(intervals.table(shown, ("kl", "exact_match")))
+        drawings = [text for panel in figure.panels for text in (panel.wide, panel.narrow)]
+        for text in (figure.caption, *drawings):
+            assert ("strokes" in text) == strokes
 
 
 def test_tests(ways):

@@ -56,6 +56,12 @@ def test_a_label_with_dollar_signs_is_no_formula(tmp_path):
     assert [text.get_text() for text in axes.get_yticklabels()] == ["from $5 to_{ $6 (3)"]
 
 
+def test_labels_are_plotted_whatever_the_metrics():
+    records = [Record("text", answer, ("a",), 0, 1.0, 1, scores=(-0.1, -2.0)) for answer in "aaab"]
+    axes = Evaluation(score(["macro_f1"], records), records).plot()
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["a (4)"]
+
+
 def test_rows_without_labels_are_not_plotted():
     with pytest.raises(SoftPromptError, match="no labels to plot"):
         evaluation([("some text", "a text")], "chrf").plot()

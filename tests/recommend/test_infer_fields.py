@@ -232,6 +232,25 @@ def test_a_task_that_the_user_names_is_not_inferred_again(given):
     assert (named.kind, named.target, named.input) == (None, "{{ label }}", "{{ query }}\nLabel:")
 
 
+@pytest.mark.parametrize(
+    ("fields", "inputs", "target"),
+    [
+        ({"sentence1": text, "sentence2": text, "score": score(5)}, ("sentence1", "sentence2"), "score"),
+        ({"sentence1": text, "sentence2": text, "label": score(5)}, ("sentence1", "sentence2"), "label"),
+        (
+            {"query": text, "document": text, "relevance": lambda i: str(i % 3)},
+            ("query", "document"),
+            "relevance",
+        ),
+        ({"id": str, "review": text, "minutes": score(90)}, ("review",), "minutes"),
+    ],
+)
+def test_a_regression_predicts_a_number(fields, inputs, target):
+    named = guess(rows(**fields), kind="regression")
+    assert named.target == f"{{{{ {target} }}}}" and named.kind is None
+    assert [name for name in fields if name in named.input] == list(inputs)
+
+
 def test_rows_that_compare_two_answers_are_preferences():
     pairs = rows(prompt=text, chosen=lambda i: f"{i} indeed", rejected=lambda i: f"no {i}")
     found = guess(pairs)

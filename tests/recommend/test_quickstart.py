@@ -9,7 +9,7 @@ import pytest
 from softprompt.compare.candidates import candidates_of
 from softprompt.config.load import load_recipe
 from softprompt.errors import SoftPromptError
-from softprompt.recommend import time_budget
+from softprompt.recommend import quickstart, time_budget
 from softprompt.recommend.quickstart import start
 
 
@@ -65,6 +65,32 @@ def test_embedding_rows_become_an_embedding_task(begun, bert_folder):
     assert read.model.id == str(bert_folder) and read.train.batch_size == 12  # half of what is learned from
     names = [candidate.name for candidate in candidates_of(read)]
     assert "zero-shot" in names and not {"few-shot", "tf-idf"} & set(names)
+
+
+def test_a_named_regression_predicts_the_score_of_two_texts(begun, bert_folder):
+    rows = [{"sentence1": f"w{i}", "sentence2": f"w{i} w{i + 1}", "score": i % 6} for i in range(40)]
+    begun(rows, f"model={bert_folder}", "task.kind=regression")
+    read = load_recipe("runs/rows-compare/rows.yaml")
+    assert (read.task.kind, read.template.target) == ("regression", "{{ score }}")
+    assert all(f"{{{{ {name} }}}}" in read.template.input for name in ("sentence1", "sentence2"))
+    assert "Label" not in read.template.input
+
+
+def test_a_named_embedding_task_takes_the_model_for_vectors_of_texts(monkeypatch, tmp_path):
+    """The names of the fields do not tell the task. `choose --task embedding` takes the same model."""
+
+    def loaded(recipe):
+        raise SoftPromptError(f"{recipe.model.id} as {recipe.task.kind}")
+
+    monkeypatch.setattr(quickstart, "load_base", loaded)
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in answered(40)))
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(SoftPromptError, match="minilm as embedding"):
+        start("rows.jsonl", ["task.kind=embedding"], None)
+    with pytest.raises(SoftPromptError, match="mine as embedding"):
+        start("rows.jsonl", ["task.kind=embedding", "model=mine"], None)
+    with pytest.raises(SoftPromptError, match="smollm2 as generation"):
+        start("rows.jsonl", [], None)
 
 
 def test_a_recipe_that_is_there_is_what_counts(begun, tmp_path):

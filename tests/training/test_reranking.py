@@ -4,16 +4,23 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
 import pytest
 from sklearn.metrics import ndcg_score
 
 import softprompt
+from softprompt._system import notes
 from softprompt.build import read_split
 from softprompt.compare.held_out import all_splits
+from softprompt.compare.records.store import Folder
+from softprompt.compare.splits import lay
 from softprompt.config.load import recipe_from_dict
+from softprompt.config.sections.task import DataConfig
+from softprompt.data.split import shared_queries
 from softprompt.errors import SoftPromptError
+from softprompt.lm.from_recipe import load_base
 from softprompt.training.prepare import prepare
 
 pytestmark = pytest.mark.whole
@@ -85,6 +92,29 @@ def test_intervals_are_over_queries(tuned):
 def test_documents_with_one_number_get_the_last_ranks(tuned):
     same = [{"query": "a", "document": "b", "fits": fits} for fits in (1, 0, 0)]
     assert tuned.evaluate(same).metrics["mrr"].value == pytest.approx(1 / 3)
+
+
+def test_queries_of_several_files_are_reported():
+    parts = {"training": ROWS[:20], "dev": ROWS[15:30], "test": ROWS[40:]}
+    (text,) = shared_queries(parts, lambda row: row["query"])
+    assert text.startswith("1 of 3 queries of the dev rows are also queries of the training rows")
+    assert not shared_queries(parts, None)
+
+
+def test_a_run_and_a_comparison_note_queries_of_several_files(bert_folder, tmp_path, caplog):
+    notes._shown.clear()
+    read_split(recipe_of(bert_folder, tmp_path), ROWS[:20], ROWS[15:30])
+    assert "1 of 3 queries of the dev rows are also queries of the training rows" in caplog.text
+    files = {}
+    for name, rows in {"train": ROWS[:20], "dev": ROWS[20:35], "test": ROWS[30:]}.items():
+        files[name] = str(tmp_path / f"{name}.jsonl")
+        Path(files[name]).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    recipe = recipe_of(bert_folder, tmp_path).model_copy(update={"data": DataConfig(**files)})
+    splits = lay(recipe, load_base(recipe), Folder(tmp_path / "comparison"))
+    shared = [text for text in splits.remarks if "queries" in text]
+    assert [text[: text.index(",")] for text in shared] == [
+        "1 of 4 queries of the test rows are also queries of the dev rows"
+    ]
 
 
 def test_a_query_is_on_one_side_of_a_split(bert_folder, tmp_path):

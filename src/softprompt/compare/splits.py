@@ -64,10 +64,11 @@ def lay(recipe: Recipe, lm: LanguageModel, folder: Folder) -> Splits:
 
     Raises SoftPromptError for rows that cannot be split or used.
     """
-    from ..build import encoder_of, template_of
+    from ..build import encoder_of, query_of, template_of
     from ..data.labels import distinct_labels
     from ..data.round_trip import end_texts, without_end
     from ..data.row_notes import remarks
+    from ..data.split import shared_queries
     from ..evaluation.evaluator import ranking
     from ..evaluation.metrics import check_metrics, default_metrics
     from ..lm.loading import fingerprint as base_fingerprint
@@ -104,6 +105,8 @@ def lay(recipe: Recipe, lm: LanguageModel, folder: Folder) -> Splits:
             targets[split] = [(len(row.target_ids), row.truncated) for row in encoded]
     if labels is not None:
         notes |= dict.fromkeys(_untrained(seen))
+    named = {"training": parts["train"]} | {name: parts.get(name, []) for name in ("dev", "test", "unseen")}
+    notes |= dict.fromkeys(shared_queries(named, query_of(recipe)))
     parts["train"] = by_turns(parts["train"], recipe, lambda row: template.render(row).target)
     files = dict(parts)
     for count in recipe.compare.curve:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from itertools import combinations
 from typing import Any, TypeVar
 
 from softprompt.data.row import canonical, short
@@ -166,3 +167,20 @@ class _Left:
 
     def _of(self, group: Sequence[int]) -> Counter[Hashable]:
         return Counter(kind for index in group for kind in set(self._kinds[index]))
+
+
+def shared_queries(
+    parts: Mapping[str, Sequence[Mapping[str, Any]]], query: Callable[[Mapping[str, Any]], str] | None
+) -> list[str]:
+    """Return a remark for each two parts of the rows, by name, that have queries of a reranker in common.
+
+    Rows of one file are split by their queries; those of several files may share some. `query` is None for
+    tasks that have none.
+    """
+    queries = {} if query is None else {name: {query(row) for row in rows} for name, rows in parts.items()}
+    return [
+        f"{len(both)} of {len(queries[later])} queries of the {later} rows are also queries of the {earlier} "
+        "rows, so scores may be better than those of new queries: keep each query in one file"
+        for earlier, later in combinations(queries, 2)
+        if (both := queries[earlier] & queries[later])
+    ]

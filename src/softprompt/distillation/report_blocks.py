@@ -50,7 +50,8 @@ def ways_figure(ways: Mapping[str, Facts]) -> Figure:
     """Draw the divergence from the full text of each way to answer."""
     table = ways_table("All ways, against the teacher's answers and distributions", ways)
     panel = _ways_panel(ways, "kl", VECTORS, "Divergence from the full text", "Less is better.")
-    caption = "Less is better. Lines are 95 % intervals over requests and seeds, small strokes the seeds."
+    over = "requests and seeds, small strokes the seeds" if _has_seeds(ways) else "requests"
+    caption = f"Less is better. Lines are 95 % intervals over {over}."
     return Figure("ways", "How far each way is from the full text", caption, [panel], table)
 
 
@@ -63,6 +64,11 @@ def metric_figure(ways: Mapping[str, Facts], metric: str, main: str, *, higher: 
     return Figure("ways", f"How well each way answers: {label}", caption, [panel], table)
 
 
+def _has_seeds(ways: Mapping[str, Facts]) -> bool:
+    """Return whether some way has several seeds, which are drawn as strokes of their own."""
+    return any(len(way.get("seeds", ())) > 1 for way in ways.values())
+
+
 def _ways_panel(ways: Mapping[str, Facts], metric: str, main: str, name: str, better: str) -> Panel:
     u, rows = _unit(metric), []
     for i, (title, way) in enumerate(ways.items()):
@@ -71,12 +77,15 @@ def _ways_panel(ways: Mapping[str, Facts], metric: str, main: str, name: str, be
         colour = f"c{i % COLOURS}" if title == main else "cref"
         dot = charts.Dot(way["metrics"][metric], low, high, seeds, tip=f"{title}: {_cell(way, metric)}")
         rows.append((Look(title, colour, SHAPES[i % len(SHAPES)]), [dot]))
+    shown = "Each value with its 95 % interval."
+    if _has_seeds(ways):
+        shown = "The mean over seeds with its 95 % interval; small strokes are the seeds."
     drawn = [
         charts.intervals(
             rows,
             width=width,
             title=f"{name} by what is ahead of the request",
-            about=f"The mean over seeds with its 95 % interval; small strokes are the seeds. {better}",
+            about=f"{shown} {better}",
             label=u.axis,
             say=(u.bare, u.tick),
         )

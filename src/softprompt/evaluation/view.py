@@ -58,7 +58,9 @@ def plot(evaluation: Evaluation) -> Axes:
             why="it was read from a file, which holds the metrics alone",
             fix="tuned.evaluate(rows).plot()",
         )
-    if "accuracy" not in evaluation.metrics:
+    # labels and choices have a score each, whatever metrics the task names
+    has_labels = all(record.scores is not None for record in evaluation.records)
+    if "accuracy" not in evaluation.metrics and not has_labels:
         raise SoftPromptError(
             "this evaluation has no labels to plot",
             why=f"its metrics are {', '.join(evaluation.metrics) or 'none'}: no row is simply right or wrong",

@@ -61,7 +61,7 @@ def embedding_fields(rows: Rows) -> EmbeddingFields | None:
 def _score(rows: Rows, fields: Mapping[str, str]) -> str | None:
     """Return the field of scores among `fields` (its lower name: its name)."""
     for short in (*SCORES, LABEL):
-        numbers = None if short not in fields else [_number(row[fields[short]]) for row in rows]
+        numbers = None if short not in fields else [as_number(row[fields[short]]) for row in rows]
         if numbers is None or any(number is None for number in numbers):
             continue
         if short != LABEL or any(number != int(number) for number in numbers if number is not None):
@@ -69,7 +69,8 @@ def _score(rows: Rows, fields: Mapping[str, str]) -> str | None:
     return None
 
 
-def _number(value: Any) -> float | None:
+def as_number(value: Any) -> float | None:
+    """Return the number that a value is or spells; None where it is none, or not finite."""
     try:
         number = None if isinstance(value, bool) else float(value)
     except (TypeError, ValueError):

@@ -17,7 +17,7 @@ from ..config.sections.task import FIELDS
 from ..data.labels import MAX_LABELS
 from ..errors import SoftPromptError
 from .field_templates import input_template, name_in_template, tag, target_template
-from .infer_embeddings import embedding_fields
+from .infer_embeddings import PAIRS, SCORES, as_number, embedding_fields
 from .requirements import LABEL_WORDS, ROWS_A_LABEL
 
 Rows = Sequence[Mapping[str, Any]]
@@ -123,8 +123,12 @@ def guess(
     if prompt_field is None and target is None and choices is None:
         prompt_field = _prompts(rows, open_fields)
         open_fields = [name for name in open_fields if name != prompt_field]
-    answer = None if target is not None else _target(rows, open_fields)
-    inputs = [] if input is not None else _inputs(rows, open_fields, answer)
+    numbers = kind == "regression"
+    answer = None
+    if target is None:
+        answer = (_number(rows, open_fields) if numbers else None) or _target(rows, open_fields)
+    together = (*TOGETHER, *PAIRS) if numbers else TOGETHER
+    inputs = [] if input is not None else _inputs(rows, open_fields, answer, together)
     if (target is None and answer is None) or (input is None and not inputs):
         raise _unclear(rows, fields, options)
     references = None
@@ -132,7 +136,7 @@ def guess(
         target, references = target_template(rows, answer, choices)
     assert target is not None
     if input is None:
-        is_label = answer is not None and is_label_like(rows, answer)
+        is_label = answer is not None and not numbers and is_label_like(rows, answer)
         input = input_template(rows, inputs, answer, choices=choices, is_label=is_label)
     return Guess(input, target, choices, references, prompt_field or None)
 
@@ -208,11 +212,19 @@ def _target(rows: Rows, fields: Sequence[str]) -> str | None:
     return texts[1] if len(texts) == 2 and not labels else None
 
 
-def _inputs(rows: Rows, fields: Sequence[str], target: str | None) -> list[str]:
+def _number(rows: Rows, fields: Sequence[str]) -> str | None:
+    """Find the target of a regression: by name among the fields of numbers; else the only one of them."""
+    numbers = [name for name in fields if all(as_number(row[name]) is not None for row in rows)]
+    return _named(numbers, (*TARGETS, *SCORES)) or (numbers[0] if len(numbers) == 1 else None)
+
+
+def _inputs(
+    rows: Rows, fields: Sequence[str], target: str | None, together: Sequence[Sequence[str]]
+) -> list[str]:
     """Those read together by custom; else one by name; else the only text that is left."""
     left = [field for field in fields if field != target]
     lower = {field.lower(): field for field in left}
-    for names in TOGETHER:
+    for names in together:
         if all(name in lower for name in names):
             return [lower[name] for name in names]
     if (named := _named(left, INPUTS)) is not None:

@@ -87,13 +87,12 @@ def start(
         return Start(path, True, within)
     read = read_rows(requested.data.train)
     fields = _fields(read, requested)
+    kind = requested.task.kind if "kind" in requested.task.model_fields_set else None
     loaded = requested
-    if fields.kind is not None:  # the base is another, and is read in another way
-        loaded = recipe_from_dict(
-            plain | {"task": {"kind": fields.kind}, "model": draft.model_for(fields.kind)},
-            overrides=overrides,
-            method_option_names=names,
-        )
+    if (of_task := kind or fields.kind) in draft.MODELS:  # the base is another, and is read in another way
+        usual = {"model": draft.model_for(of_task)}
+        inferred = {"task": {"kind": of_task}} if kind is None else {}
+        loaded = recipe_from_dict(plain | usual | inferred, overrides=overrides, method_option_names=names)
     if len(read) < FEWEST:
         raise SoftPromptError(
             f"{len(read)} rows are too few to compare methods on",
@@ -102,7 +101,6 @@ def start(
         )
     say(f"{len(read)} rows; loading {loaded.model} …")
     lm = load_base(loaded)
-    kind = requested.task.kind if "kind" in requested.task.model_fields_set else None
     required = Requirements(loaded.model.id)
     needs = measure_needs(read, draft.template_of(fields, kind), lm, required, kind=kind)
     plain, limits = comparison(rows, name, place, loaded.to_dict()["model"], fields, needs)
