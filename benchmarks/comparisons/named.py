@@ -11,13 +11,13 @@ from __future__ import annotations
 import argparse
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from softprompt.compare.report.read import comparison
 from softprompt.compare.report.schema import Comparison
-from softprompt.recommend.pilot import PilotTrial, best_first, standard_error
+from softprompt.recommend.pilot_order import PilotTrial, best_first, standard_error
 
 from .claims import is_good
 
@@ -71,7 +71,7 @@ def _played(record: dict[str, Any], dev_rows: int) -> PilotTrial:
     )
 
 
-def good(result: Comparison, finals: dict[int, Sequence[PilotTrial]]) -> list[tuple[bool, bool]]:
+def good(result: Comparison, finals: Mapping[int, Sequence[PilotTrial]]) -> list[tuple[bool, bool]]:
     """Return for each seed whether the methods named by the metric, and as a pilot does, are good."""
     results = []
     for played in finals.values():

@@ -15,7 +15,8 @@ from softprompt.errors import SoftPromptError
 from softprompt.recommend import pilot as piloting
 from softprompt.recommend import rank, time_budget
 from softprompt.recommend.infer_fields import guess
-from softprompt.recommend.pilot import Pilot, PilotTrial, best_first, in_order, measured_first, run_pilot
+from softprompt.recommend.pilot import Pilot, measured_first, run_pilot
+from softprompt.recommend.pilot_order import PilotTrial, best_first, in_order
 from softprompt.recommend.quickstart import comparison
 from softprompt.recommend.requirements import Requirements, measure
 

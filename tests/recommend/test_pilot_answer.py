@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from softprompt.recommend.pilot import PilotTrial, named_first
 from softprompt.recommend.pilot_answer import answer_of
+from softprompt.recommend.pilot_order import PilotTrial, named_first
 
 STUDY = {"metric": "accuracy", "higher_is_better": True, "margin": 2.0, "rows": {"dev": 20}}
 

@@ -9,7 +9,7 @@ import pytest
 from softprompt.compare.candidates import candidates_of
 from softprompt.config.load import load_recipe
 from softprompt.errors import SoftPromptError
-from softprompt.recommend import quickstart, time_budget
+from softprompt.recommend import quickstart, time_budget, time_cuts
 from softprompt.recommend.quickstart import start
 
 
@@ -162,20 +162,20 @@ def test_rows_that_will_not_do(begun, rows, message):
 
 
 def test_it_is_cut_to_the_time_as_little_as_will_do():
-    levels = {"train.steps": (150, 100, 75, 50, 30), "compare.rates": time_budget.RATES}
+    levels = {"train.steps": (150, 100, 75, 50, 30), "compare.rates": time_cuts.RATES}
 
     def seconds(settings):
         return settings["train.steps"] * (len(settings["compare.rates"]) + 3)
 
-    assert time_budget.fit(seconds, 10_000, levels)[0] == {
+    assert time_cuts.fit(seconds, 10_000, levels)[0] == {
         "train.steps": 150,
-        "compare.rates": time_budget.RATES[0],
+        "compare.rates": time_cuts.RATES[0],
     }
-    settings, time = time_budget.fit(seconds, 400, levels)
+    settings, time = time_cuts.fit(seconds, 400, levels)
     assert settings["train.steps"] == 50 and len(settings["compare.rates"]) == 4 and time == 350
-    settings, time = time_budget.fit(seconds, 190, levels)
+    settings, time = time_cuts.fit(seconds, 190, levels)
     assert settings["train.steps"] == 30 and len(settings["compare.rates"]) == 3 and time == 180
-    settings, time = time_budget.fit(seconds, 1, levels)
+    settings, time = time_cuts.fit(seconds, 1, levels)
     assert settings["train.steps"] == 30 and len(settings["compare.rates"]) == 1 and time == 120
 
 
@@ -185,13 +185,13 @@ def test_what_a_later_cut_made_needless_is_not_cut():
     def seconds(settings):  # only rows count
         return settings["data.limit"]
 
-    assert time_budget.fit(seconds, 20, levels) == ({"train.steps": 150, "data.limit": 10}, 10)
+    assert time_cuts.fit(seconds, 20, levels) == ({"train.steps": 150, "data.limit": 10}, 10)
 
 
 def test_hints_lower_what_is_there(begun):
     hints = ("steps=20", "seeds=2", "methods=[prompt-tuning/after, prefix-tuning/after, zero-shot]")
     read = load_recipe(begun(labelled(40), *hints).path)
-    message = time_budget.less(read)
+    message = time_cuts.less(read)
     assert message[:2] == ["steps=10", "seeds=1"] and "prefix-tuning/after" in message[-1]
     from softprompt.config.load import recipe_from_dict
 

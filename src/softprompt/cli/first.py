@@ -43,7 +43,7 @@ def begin(
 
 
 def _summary(begun: Start, within: str | None) -> str:
-    from ..recommend.time_budget import less
+    from ..recommend.time_cuts import less
     from .opening import open_recipe
 
     recipe = open_recipe(begun.path, ())

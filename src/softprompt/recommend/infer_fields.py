@@ -16,40 +16,12 @@ from typing import Any
 from ..config.sections.task import FIELDS
 from ..data.labels import MAX_LABELS
 from ..errors import SoftPromptError
+from .field_names import ABOUT, CHOICES, INPUTS, TARGETS, TOGETHER, by_name, is_aside
 from .field_templates import input_template, name_in_template, tag, target_template
 from .infer_embeddings import PAIRS, SCORES, as_number, embedding_fields
 from .requirements import LABEL_WORDS, ROWS_A_LABEL
 
 Rows = Sequence[Mapping[str, Any]]
-
-#: Fields that are read together, the first that are all there.
-TOGETHER = (
-    ("premise", "hypothesis"),
-    ("sentence1", "sentence2"),
-    ("question1", "question2"),
-    ("text1", "text2"),
-    ("context", "question"),
-    ("passage", "question"),
-    ("instruction", "input"),
-)
-INPUTS = (
-    *("input", "text", "sentence", "question", "instruction", "prompt", "query", "source", "review"),
-    *("article", "document", "content", "body", "message", "utterance", "comment", "tweet", "title"),
-    *("request", "facts"),
-)
-TARGETS = (
-    *("target", "label_text", "label_name", "label", "labels", "output", "completion", "response"),
-    *("answer", "answers", "summary", "category", "class", "intent", "sentiment", "topic", "emotion"),
-    *("rating", "translation", "rewrite", "reply", "listing", "highlights", "y"),
-)
-CHOICES = ("choices", "options")
-#: Fields that number or split rows rather than describe them.
-ASIDE = ("id", "idx", "index", "uid", "uuid", "guid", "split", "url", "timestamp", "date")
-#: Fields of few values that describe a row, and name no prompt.
-ABOUT = (
-    *("label", "labels", "label_text", "label_name", "category", "class", "intent", "sentiment", "topic"),
-    *("emotion", "rating", "score", "difficulty", "level", "source", "year", "month", "priority", "status"),
-)
 
 
 @dataclass(frozen=True)
@@ -118,8 +90,8 @@ def guess(
             score=embedded.score,
             score_range=embedded.score_range,
         )
-    choices = choices or _named(fields, CHOICES)
-    open_fields = [name for name in fields if name not in (choices, prompt_field) and not _is_aside(name)]
+    choices = choices or by_name(fields, CHOICES)
+    open_fields = [name for name in fields if name not in (choices, prompt_field) and not is_aside(name)]
     if prompt_field is None and target is None and choices is None:
         prompt_field = _prompts(rows, open_fields)
         open_fields = [name for name in open_fields if name != prompt_field]
@@ -163,11 +135,11 @@ def _prompts(rows: Rows, fields: Sequence[str]) -> str | None:
     free = [field for field in fields if field != least and _is_free(rows, field, least)]
     if len(free) != 2 or set(few) - {least, *free} or all(field in few for field in free):
         return None
-    if _named([least], (*ABOUT, *TARGETS)) or not _is_text(rows, least):
+    if by_name([least], (*ABOUT, *TARGETS)) or not _is_text(rows, least):
         return None
     lower = {field.lower() for field in free}
     together = any(set(names) == lower for names in TOGETHER)
-    both_inputs = all(_named([field], INPUTS) for field in free) and _named(free, TARGETS) is None
+    both_inputs = all(by_name([field], INPUTS) for field in free) and by_name(free, TARGETS) is None
     return None if together or both_inputs else least
 
 
@@ -178,11 +150,6 @@ def _is_free(rows: Rows, field: str, under: str | None = None) -> bool:
     values = [(row[field], str(row[under]) if under else "") for row in rows]
     worded = sum(len(text.split()) > 1 for text, _ in values)
     return 2 * len(set(values)) > len(values) < 3 * worded
-
-
-def _is_aside(field: str) -> bool:
-    """Return whether a field of this name numbers or splits the rows: `id`, `ticket_id`, `Order no`."""
-    return re.split(r"[\W_]+", field.lower().strip())[-1] in (*ASIDE, "no", "nr", "number")
 
 
 def _is_chat(rows: Rows, fields: Sequence[str]) -> bool:
@@ -203,7 +170,7 @@ def _is_pairs(rows: Rows, fields: Sequence[str]) -> bool:
 
 def _target(rows: Rows, fields: Sequence[str]) -> str | None:
     """Find the target by name; else it is the only field of labels; else the second of two."""
-    if len(fields) > 1 and (named := _named(fields, TARGETS)) is not None:
+    if len(fields) > 1 and (named := by_name(fields, TARGETS)) is not None:
         return named
     texts = [field for field in fields if _is_text(rows, field)]
     labels = [field for field in fields if is_label_like(rows, field)]
@@ -215,7 +182,7 @@ def _target(rows: Rows, fields: Sequence[str]) -> str | None:
 def _number(rows: Rows, fields: Sequence[str]) -> str | None:
     """Find the target of a regression: by name among the fields of numbers; else the only one of them."""
     numbers = [name for name in fields if all(as_number(row[name]) is not None for row in rows)]
-    return _named(numbers, (*TARGETS, *SCORES)) or (numbers[0] if len(numbers) == 1 else None)
+    return by_name(numbers, (*TARGETS, *SCORES)) or (numbers[0] if len(numbers) == 1 else None)
 
 
 def _inputs(
@@ -227,21 +194,10 @@ def _inputs(
     for names in together:
         if all(name in lower for name in names):
             return [lower[name] for name in names]
-    if (named := _named(left, INPUTS)) is not None:
+    if (named := by_name(left, INPUTS)) is not None:
         return [named]
     texts = [field for field in left if _is_text(rows, field)]
     return texts if len(texts) == 1 else []
-
-
-def _named(fields: Sequence[str], names: Sequence[str]) -> str | None:
-    """The field of the first of the names; else the only one that ends in one, as "Customer message"."""
-    lower = {field.lower(): field for field in fields}
-    match = next((lower[name] for name in names if name in lower), None)
-    if match is None:
-        words = {field: re.split(r"[\W_]+", field.lower())[-1] for field in fields}
-        ending = [field for field, word in words.items() if word in names]
-        match = ending[0] if len(ending) == 1 else None
-    return match
 
 
 def _is_text(rows: Rows, field: str) -> bool:

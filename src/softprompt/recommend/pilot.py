@@ -1,10 +1,10 @@
 """Tries the first methods of a ranking on the rows (`choose --pilot`), by the search of a comparison.
 
 How many methods, learning rates, steps and rows fit the time is planned by timing a step of each kind of
-method (`time_budget`). The search is that of `softprompt.compare` at equal time: the rates of a method are
-trained side by side, all methods for the same seconds, with steps that the comparison plans, and a method
-that takes longer than its share is cut off. It looks at the dev rows alone, so the test rows stay new for a
-comparison that follows.
+method (`time_budget`, `time_cuts`). The search is that of `softprompt.compare` at equal time: the rates of a
+method are trained side by side, all methods for the same seconds, with steps that the comparison plans, and a
+method that takes longer than its share is cut off. It looks at the dev rows alone, so the test rows stay new
+for a comparison that follows.
 """
 
 from __future__ import annotations
@@ -27,8 +27,9 @@ from ..data.sources import Row
 from ..data.split import limit_rows
 from ..errors import SoftPromptError
 from ..lm.base import LanguageModel
-from . import time_budget
+from . import time_budget, time_cuts
 from .pilot_answer import PilotAnswer, answer_of
+from .pilot_order import PilotTrial, in_order, named_first, trial_of
 from .rank import Ranked, Ranking
 from .recipes import rates_of
 
@@ -46,23 +47,6 @@ CUTS = (
     *("train.steps", "train.steps", "rates", "train.steps", "rates", "methods", "methods", "data.limit"),
     *("methods", "methods", "data.limit", "methods", "train.steps", "train.steps", "train.steps"),
 )
-
-
-@dataclass(frozen=True)
-class PilotTrial:
-    """A trial is a method with one of its learning rates, scored on the dev rows."""
-
-    contestant: str
-    settings: dict[str, Any]
-    rows: int | None
-    steps: int | None  # that it had; None where nothing is trained
-    seconds: float
-    artifact_bytes: int | None
-    status: str  # "done", "pruned" (ended early: below the median of its rates, or out of time) or "failed"
-    score: float | None  # the metric; None where it failed
-    noise: float  # a standard error of the score; 0 where the metric is not a share of the rows
-    key: tuple[float, ...]  # the score and the log-loss; higher is better
-    error: str = ""
 
 
 @dataclass(frozen=True)
@@ -140,7 +124,7 @@ def run_pilot(
     )
     study = json.loads((folder / "study.json").read_text(encoding="utf-8"))
     dev_rows = study["rows"]["dev"]
-    played = tuple(_trial(record, study["metric"], dev_rows) for record in records)
+    played = tuple(trial_of(record, study["metric"], dev_rows) for record in records)
     order = in_order(played)
     best = [records[_place(played, trial)] for trial in order if trial.key]
     answered = answer_of(study, best, folder)
@@ -165,51 +149,8 @@ def measured_first(ranking: Ranking, pilot: Pilot) -> Ranking:
     return replace(ranking, ranked=tuple(sorted(ranking.ranked, key=key)))
 
 
-def named_first(order: Sequence[PilotTrial], name: str | None) -> list[PilotTrial]:
-    """Return the trials with the named method as the first of those that are trained."""
-    named = [trial for trial in order if trial.contestant == name]
-    others = [trial for trial in order if trial.contestant != name]
-    first = next((i for i, t in enumerate(others) if t.contestant not in REFERENCES), len(others))
-    return [*others[:first], *named, *others[first:]]
-
-
 def _place(played: Sequence[PilotTrial], trial: PilotTrial) -> int:
     return next(i for i, other in enumerate(played) if other is trial)
-
-
-def standard_error(score: float, rows: int) -> float:
-    """Return the standard error of a share of the rows; 0 for a score outside 0 to 1."""
-    return math.sqrt(score * (1 - score) / rows) if 0 <= score <= 1 and rows else 0.0
-
-
-def best_first(trials: Sequence[PilotTrial]) -> list[PilotTrial]:
-    """Order trials by score, and those within a standard error of the best by their log-loss.
-
-    An accuracy on 80 rows moves by five points from draw to draw, a log-loss by less. A trial without a
-    log-loss that can be compared keeps its place.
-    """
-    order = sorted(trials, key=lambda trial: -trial.key[0])
-    least = order[0].key[0] - order[0].noise if order else 0.0
-    places = [i for i, trial in enumerate(order) if trial.key[0] >= least and len(trial.key) > 1]
-    near = sorted((order[i] for i in places), key=lambda trial: -trial.key[1])
-    for place, trial in zip(places, near, strict=True):
-        order[place] = trial
-    return order
-
-
-def in_order(played: Sequence[PilotTrial]) -> list[PilotTrial]:
-    """Return each method's best trial, the best first; methods of which every trial failed come last.
-
-    A trial that ended early counts only where no other of its method came to its end.
-    """
-    by_method: dict[str, list[PilotTrial]] = {}
-    for trial in played:
-        by_method.setdefault(trial.contestant, []).append(trial)
-    best, failed = [], []
-    for trials in by_method.values():
-        ended = [t for t in trials if t.status == "done"] or [t for t in trials if t.key]
-        (best if ended else failed).append((best_first(ended) or trials)[0])
-    return best_first(best) + failed
 
 
 def _planned(
@@ -254,10 +195,10 @@ def _planned(
         return pace.seconds(recipe, time_budget.Counts.of(len(rows), recipe), search_only=True)
 
     used = time.monotonic() - began
-    room = time_budget.SPARE * (seconds - used)
-    settings, planned = time_budget.fit(seconds_of, room, levels, CUTS)
+    room = time_cuts.SPARE * (seconds - used)
+    settings, planned = time_cuts.fit(seconds_of, room, levels, CUTS)
     if planned > room:
-        raise time_budget.too_short("--pilot", seconds, planned, used)
+        raise time_cuts.too_short("--pilot", seconds, planned, used)
     # a fast method leaves the rest of its share to those after it
     order = sorted(
         (c.name for c in trained[: settings["methods"]]), key=lambda name: pace.step.get(name, 0.0)
@@ -290,27 +231,3 @@ def _earlier_budget(folder: Path, recipe: Recipe) -> float | None:
         return float(earlier["compare"]["budget"]) if is_same else None
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def _trial(record: Record, metric: str, dev_rows: int) -> PilotTrial:
-    is_reference = record["contestant"] in REFERENCES
-    dev = record.get("dev") or {name: score["value"] for name, score in (record.get("metrics") or {}).items()}
-    score, error = dev.get(metric), (record.get("error") or {}).get("what", "")
-    if record["status"] == "failed" or score is None or not math.isfinite(score):
-        score, error = None, error or "no finite score"
-    known = [] if score is None else record["dev_key"]
-    key = tuple(-math.inf if value is None else value for value in known)
-    return PilotTrial(
-        record["contestant"],
-        {} if is_reference else dict(record["settings"]),
-        record["rows"],
-        record.get("steps"),
-        record.get("seconds") or 0.0,
-        (record.get("cost") or {}).get("artifact_bytes"),
-        record["status"],
-        score,
-        0.0 if score is None else standard_error(score, dev_rows),
-        # the log-loss of a reference counts words that it was never taught to avoid
-        key[:1] if is_reference else key,
-        error,
-    )

@@ -11,7 +11,7 @@ import os
 import re
 import shlex
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from ..data.task import WRITTEN as TEXTS
 from ..errors import SoftPromptError
 from ..lm.from_recipe import load_base
 from ..methods import option_names
-from . import draft, time_budget
+from . import draft, time_budget, time_cuts
 from .infer_fields import Guess, guess
 from .rank import rank
 from .requirements import Needs, Requirements
@@ -109,76 +109,36 @@ def start(
     say("timing a step of each kind of method …")
     count = workers or recipe.compare.workers or time_budget.processes(recipe)
     pace = time_budget.measure(recipe, lm, limit_rows(read, len(read), recipe.train.seed), count)
-    levels = {key: values for key, values in time_budget.LEVELS.items() if not _is_set(requested, key)}
+    levels = {key: values for key, values in time_cuts.LEVELS.items() if not _is_set(requested, key)}
     if needs.kind != "generation":
         levels.pop("compare.text_rows", None)
     if requested.compare.budget is not None:
         levels.pop("train.steps", None)  # they are planned
 
     def seconds_of(settings: dict[str, Any]) -> float:
-        changed = recipe.with_settings(spelt(settings, recipe))
+        changed = recipe.with_settings(time_cuts.spelt(settings, recipe))
         return pace.seconds(changed, time_budget.Counts.of(len(read), changed))
 
     limit = within
     if within is None:
         limit = WITHIN if requested.compare.budget is None else math.inf
     assert limit is not None
-    room = time_budget.SPARE * (limit - (time.monotonic() - began))
-    settings, seconds = time_budget.fit(seconds_of, room, levels)
+    room = time_cuts.SPARE * (limit - (time.monotonic() - began))
+    settings, seconds = time_cuts.fit(seconds_of, room, levels)
     if seconds > room:
-        raise time_budget.too_short("--within", limit, seconds, time.monotonic() - began)
-    for key, value in spelt(settings, recipe).items():
-        if not _is_no_limit(key, value, len(read)):
+        raise time_cuts.too_short("--within", limit, seconds, time.monotonic() - began)
+    for key, value in time_cuts.spelt(settings, recipe).items():
+        if not time_cuts.is_no_limit(key, value, len(read)):
             section, leaf = key.split(".")
             plain.setdefault(section, {})[leaf] = value
     if math.isfinite(limit):
         plain["compare"]["within"] = float(limit)
     recipe_from_dict(plain, place, method_option_names=names)  # checks it
     write_text(path, draft.text_of(plain, _head(path, seconds)))
-    cuts = tuple(_cuts(settings, levels, recipe, len(read)))
+    cuts = tuple(time_cuts.shown(settings, levels, recipe, len(read)))
     return Start(
         path, False, limit if math.isfinite(limit) else None, fields, needs, tuple(limits), cuts, seconds
     )
-
-
-def spelt(settings: Mapping[str, Any], recipe: Recipe) -> dict[str, Any]:
-    """Return a plan's settings as a recipe has them: rates in pairs, methods by name."""
-    result = dict(settings)
-    given = recipe.compare.model_fields_set
-    if "compare.rates" in result and "base_rates" not in given:
-        result["compare.base_rates"] = time_budget.BASE_RATES[
-            time_budget.RATES.index(result["compare.rates"])
-        ]
-    if "compare.control" in result and "serving" not in given:
-        result["compare.serving"] = result["compare.control"]
-    if "compare.methods" in result:
-        out = time_budget.DISPENSABLE[: result["compare.methods"]]
-        result["compare.methods"] = [name for name in recipe.compare.methods or () if name not in out]
-    return result
-
-
-def _is_no_limit(key: str, value: Any, rows: int) -> bool:
-    return key in ("data.limit", "compare.test_limit") and value >= rows
-
-
-def _cuts(
-    settings: Mapping[str, Any], levels: Mapping[str, Sequence[Any]], recipe: Recipe, rows: int
-) -> Iterator[str]:
-    """Name what is less than in a comparison without a time limit."""
-    for key, value in settings.items():
-        most = levels[key][0]
-        if value == most or _is_no_limit(key, value, rows):
-            continue
-        if key == "compare.methods":
-            gone = [n for n in time_budget.DISPENSABLE[:value] if n in (recipe.compare.methods or ())]
-            if gone:
-                yield f"without {', '.join(gone)} (compare.methods)"
-        elif key == "compare.control":
-            yield "control and serving are not measured (compare.control, compare.serving)"
-        elif isinstance(value, list):
-            yield f"{len(value)} learning rates instead of {len(most)} ({key})"
-        else:
-            yield f"{key.split('.')[-1].replace('_', ' ')}: {value} instead of {most} ({key})"
 
 
 def _write_requested(plain: dict[str, Any], requested: Recipe) -> None:

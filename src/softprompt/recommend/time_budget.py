@@ -1,19 +1,18 @@
-"""Estimates how long a comparison will take from a few timings, and cuts it so that it fits a time.
+"""Estimates how long a comparison will take, from a few timings.
 
 A step is timed once for each kind of method (those whose steps cost alike), and rows through the plain model;
-the rest is counted. What is cut first is what shows least.
+the rest is counted.
 """
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from .. import methods
-from .._system.progress import duration, track
+from .._system.progress import track
 from ..compare.candidates import Candidate, candidates_of
 from ..compare.running import equal_time
 from ..compare.search import trials_of
@@ -29,36 +28,12 @@ from ..training.step_timing import step_seconds, typical_batch
 from ..training.tune import optimization
 
 SAMPLE, SAMPLE_DEV, WRITTEN, TEXT_TOKENS = 48, 8, 4, 8  # rows and tokens that are measured on
-SPARE = 0.8  # of the time that is planned for: a machine may become busier
 BATCH = 8  # rows of a step that is timed
 START = 8.0  # seconds until a worker has loaded its model
 SERVED = 6 * (2 * 8 + 2)  # generated rows of 16 tokens of a serving measure, in its six rounds
 EVALUATIONS = 5  # of the dev rows while training
 LEAST = 5  # steps that the slowest method of a pilot takes
 TIMED = 3  # steps that are timed of each trial, at equal time
-RATES = ([1e-3, 3e-3, 1e-2, 3e-2], [3e-3, 1e-2, 3e-2], [3e-3, 1e-2], [1e-2])
-BASE_RATES = ([1e-4, 3e-4, 1e-3, 3e-3], [3e-4, 1e-3, 3e-3], [3e-4, 1e-3], [1e-3])
-#: The methods that are left out first, one after another.
-DISPENSABLE = ("lora", "prompt-tuning/before", "few-shot", "prefix-tuning/before")
-#: What a comparison may have, the most first.
-LEVELS: dict[str, tuple[Any, ...]] = {
-    "train.steps": (150, 100, 75, 50, 30, 20, 12),
-    "compare.rates": RATES,
-    "compare.seeds": (3, 2, 1),
-    "compare.control": (True, False),
-    "compare.text_rows": (24, 12, 6),
-    "compare.test_limit": (200, 100, 50, 25),
-    "data.limit": (400, 200, 100, 60, 40),
-    "compare.methods": (0, 1, 2, 3, 4),  # how many of those that are dispensable are left out
-}
-#: What is lowered by one level, in this order.
-CUTS = (
-    *("train.steps", "train.steps", "train.steps", "compare.rates", "train.steps", "compare.rates"),
-    *("compare.control", "compare.text_rows", "compare.test_limit", "compare.seeds", "data.limit"),
-    *("compare.methods", "train.steps", "compare.methods", "data.limit", "compare.test_limit"),
-    *("compare.seeds", "compare.methods", "compare.text_rows", "data.limit", "compare.rates"),
-    *("compare.methods", "compare.test_limit", "train.steps", "data.limit"),
-)
 
 
 @dataclass(frozen=True)
@@ -202,65 +177,3 @@ def processes(recipe: Recipe) -> int:
     from .._system.threads import right_number
 
     return max(1, right_number() // (recipe.train.threads or 2))
-
-
-def fit(
-    seconds_of: Callable[[dict[str, Any]], float],
-    within: float,
-    levels: Mapping[str, Sequence[Any]],
-    cuts: Sequence[str] = CUTS,
-) -> tuple[dict[str, Any], float]:
-    """Return the settings (by dotted name) that end `within` seconds, cut as little as needed, and their
-    time.
-
-    `levels` lists the values of each setting, the most costly first. Where no settings fit, the cheapest are
-    returned.
-    """
-    at = dict.fromkeys(levels, 0)
-
-    def settings() -> dict[str, Any]:
-        return {key: values[at[key]] for key, values in levels.items()}
-
-    seconds, cut = seconds_of(settings()), []
-    for key in cuts:
-        if seconds <= within:
-            break
-        if key in at and at[key] + 1 < len(levels[key]):
-            at[key] += 1
-            cut.append(key)
-            seconds = seconds_of(settings())
-    for key in reversed(cut):  # the last cut may have made room for an earlier one
-        at[key] -= 1
-        more = seconds_of(settings())
-        if more <= within:
-            seconds = more
-        else:
-            at[key] += 1
-    return settings(), seconds
-
-
-def too_short(option: str, within: float, seconds: float, used: float) -> SoftPromptError:
-    """Return the error for a time that is less than the least that can be planned, which takes `seconds`."""
-    enough = math.ceil((1.25 * seconds / SPARE + used) / 60)  # with room for a machine that is busier then
-    return SoftPromptError(
-        f"{duration(within)} are too short to compare methods on these rows",
-        why=f"the least that compares anything takes about {duration(seconds + used)} on this machine",
-        fix=f"{option} {enough}m, fewer or shorter rows, or fewer settings of your own on the command line",
-    )
-
-
-def less(recipe: Recipe) -> list[str]:
-    """Return overrides that make a comparison shorter: each lowers what is there."""
-    changes = []
-    if recipe.compare.budget is not None:
-        changes.append(f"budget={recipe.compare.budget / 2:g}s")
-    elif recipe.train.steps > 1:
-        changes.append(f"steps={max(1, recipe.train.steps // 2)}")
-    if recipe.compare.seeds > 1:
-        changes.append(f"seeds={recipe.compare.seeds - 1}")
-    if len(recipe.compare.rates) > 1:
-        changes.append(f"'rates=[{', '.join(f'{rate:g}' for rate in recipe.compare.rates[1:])}]'")
-    who = [item.name for item in candidates_of(recipe)]
-    if len(who) > 2:
-        changes.append(f"'methods=[{', '.join(who[:2])}]'")
-    return changes
