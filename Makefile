@@ -30,7 +30,7 @@ RELEASE := .venv-release
 PINNED  := $(addprefix tests/serve/clients/,requirements.txt package.json package-lock.json)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv model browser demo docs docs-serve test test-fast test-versions vllm test-vllm clients test-clients lint dist licenses audit clean
+.PHONY: help venv model browser demo docs docs-serve notebooks test test-fast test-versions vllm test-vllm clients test-clients lint dist licenses audit clean
 
 help:  ## what there is to make
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1\t/' | awk -F '\t' '{printf "  make %-13s %s\n", $$1, $$2}'
@@ -69,6 +69,10 @@ docs: $(STAMP)  ## the documentation site, in build/site; a wrong link, anchor o
 	@$(BIN)/zensical build --strict --clean
 	@$(BIN)/python -m docsite.check build/site
 	@echo "open build/site/index.html, or: make docs-serve"
+
+NOTEBOOKS ?=
+notebooks: model  ## the tutorials' notebooks: those whose code changed, or NOTEBOOKS="NAME …", are executed on SmolLM2
+	@$(BIN)/python -m docsite.notebooks $(NOTEBOOKS)
 
 DOCS_PORT ?= 8000
 docs-serve: docs  ## the same, shown on this machine: http://127.0.0.1:8000 (DOCS_PORT=N for another port)

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from . import api, commands, methods, recipe
+from .outputs import with_outputs
 from .sources import shown
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -38,9 +39,15 @@ def assemble(target: Path) -> None:
     wanted: set[str] = set()
     for source in sorted((ROOT / "docs").rglob("*.md")):
         name = source.relative_to(ROOT / "docs").as_posix()
-        _write(target / name, _page(f"docs/{name}", name, wanted))
+        text = source.read_text(encoding="utf-8")
+        if (notebook := source.with_suffix(".ipynb")).exists():
+            text, pictures = with_outputs(text, notebook)
+            for picture, content in pictures.items():
+                (target / name).with_name(picture).write_bytes(content)
+        _write(target / name, _page(text, f"docs/{name}", name, wanted))
     for source, name in PAGES.items():
-        _write(target / name, _page(source, name, wanted))
+        text = (ROOT / source).read_text(encoding="utf-8")
+        _write(target / name, _page(text, source, name, wanted))
     for pages in GENERATED:
         for name, text in pages().items():
             _write(target / name, text)
@@ -53,9 +60,8 @@ def shown_at(path: str) -> str:
     return f"source/{path}.md"
 
 
-def _page(source: str, name: str, wanted: set[str]) -> str:
-    """Return the text of one page; `wanted` receives the files that have to be shown for its links."""
-    text = (ROOT / source).read_text(encoding="utf-8")
+def _page(text: str, source: str, name: str, wanted: set[str]) -> str:
+    """Return one page with its parts and links; `wanted` receives the files to be shown for its links."""
     for part, generate in PARTS.items():
         text = text.replace(f"<!-- site: {part} -->", generate())
     fences = [match.span() for match in FENCE.finditer(text)]

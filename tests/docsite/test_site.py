@@ -142,6 +142,7 @@ def test_the_citation_has_the_version_and_the_licence():
 
 
 LOOKED_AT = ["index", "recipe", "api/functions", "findings"]
+LOOKED_AT += [f"tutorials/{path.stem}" for path in sorted((ROOT / "docs/tutorials").glob("*.md"))]
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

@@ -10,25 +10,20 @@ import shlex
 from pathlib import Path
 
 import pytest
+from docsite.blocks import BLOCK
 from tests.conftest import tiny_model, tiny_tokenizer
 
-from softprompt import methods
 from softprompt.cli import main
 from softprompt.lm import loading, smollm2
 
 ROOT = Path(__file__).parents[2]
 PAGES = ["README.md", "CONTRIBUTING.md"]
 PAGES += sorted(path.relative_to(ROOT).as_posix() for path in (ROOT / "docs").rglob("*.md"))
-MARK = r"(?:^<!-- not run: (?P<reason>[^\n]+) -->\n)?"
-BLOCK = re.compile(MARK + r"^```(?P<kind>python|bash)\n(?P<text>.*?)^```", re.M | re.S)
 CHAT = "{% for m in messages %}{{ m['role'] }}: {{ m['content'] }}\n{% endfor %}assistant: "
-
-#: A file that a tutorial tells the reader to save.
-FILE = re.compile(r"^<!-- file: (?P<name>\S+) -->\n```\w+\n(?P<content>.*?)^```", re.M | re.S)
 
 #: Pages whose Python blocks are run here, one after the other.
 PYTHON = ["docs/api.md", "docs/start.md"]
-#: Pages whose blocks of both languages are run here, one after the other, but those that are marked.
+#: Pages that are notebooks too: their blocks of both languages are run as cells, but those that are marked.
 TUTORIALS = [page for page in PAGES if page.startswith("docs/tutorials/")]
 #: Blocks of commands that are run here, in a folder with a recipe: page, and the number of the block in it.
 COMMANDS = [("docs/start.md", 1), ("docs/concepts/before-and-after.md", 0), ("docs/concepts/plan.md", 0)]
@@ -78,7 +73,7 @@ def blocks(page: str, kind: str) -> list[re.Match[str]]:
 def run_by(page: str, kind: str, number: int) -> str | None:
     """Which test runs a block."""
     if page in TUTORIALS:
-        return None if blocks(page, kind)[number]["reason"] else "tests/docsite/test_snippets.py"
+        return None if blocks(page, kind)[number]["reason"] else "tests/docsite/test_notebooks.py"
     if (kind == "python" and page in PYTHON) or ((page, number) in COMMANDS and kind == "bash"):
         return "tests/docsite/test_snippets.py"
     for name, language, first, last, test in ELSEWHERE:
@@ -158,27 +153,6 @@ def command(line: str, settings: list[str], capsys) -> None:
     is_of_recipe = words[0] in ("check", "tune") and "--help" not in words
     assert program == "softprompt"
     assert main([*words, *(settings if is_of_recipe else [])]) == 0, (line, capsys.readouterr().err)
-
-
-@pytest.mark.parametrize("page", TUTORIALS)
-def test_a_tutorial_runs(page, tiny, capsys):
-    """Its files are written, then its blocks are run in their order, as a reader would do it."""
-    text, names = (ROOT / page).read_text(encoding="utf-8"), {}
-    for file in FILE.finditer(text):
-        Path(file["name"]).write_text(file["content"], encoding="utf-8")
-    every = [block for block in BLOCK.finditer(text) if block["reason"] is None]
-    assert every
-    try:
-        for block in every:
-            if block["kind"] == "python":
-                exec(block["text"], names)
-                continue
-            for line in block["text"].splitlines():
-                command(line, SHORT, capsys)
-    finally:
-        methods.METHODS.pop("offset-prompt", None)
-    has_artifact = any(tiny.rglob("softprompt.json"))
-    assert has_artifact or page == "docs/tutorials/distill.md"  # its commands take minutes
 
 
 @pytest.mark.slow

@@ -46,7 +46,9 @@ def show(reply: Reply, as_json: bool) -> None:
     elif reply.text is not None:
         from rich.console import Console
 
-        Console(markup=False, highlight=False, emoji=False, soft_wrap=True).print(reply.text)
+        # text, also where a notebook's process runs the command
+        console = Console(force_jupyter=False, markup=False, highlight=False, emoji=False, soft_wrap=True)
+        console.print(reply.text)
 
 
 def show_error(error: SoftPromptError, as_json: bool) -> int:

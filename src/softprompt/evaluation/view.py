@@ -73,7 +73,7 @@ def plot(evaluation: Evaluation) -> Axes:
     plots.intervals(axes, marks[:MOST], share("share", "right"), "rows of this label answered right (%)")
     if len(marks) > MOST:
         axes.set_title(f"the {MOST} lowest of {len(marks)} labels")
-    axes.set_xlim(-3, 103)
+    axes.set_xlim(-3, 107)
     return axes
 
 
