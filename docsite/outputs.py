@@ -20,7 +20,7 @@ def about(facts: Mapping[str, Any]) -> str:
     machine = f"{facts['cores']} cores" + (f" ({facts['cpu']})" if facts["cpu"] else "")
     return (
         f"The outputs are of {facts['model']} on {machine}, {facts['date']}. They differ a little "
-        "on another machine, where sums are rounded in another order."
+        "on another machine, where sums are rounded in another order. Times depend on its other work."
     )
 
 
