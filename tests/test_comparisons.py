@@ -264,7 +264,7 @@ PUBLISHED = sorted(path.parent for path in DOCS.glob("comparisons/*/results.json
 
 
 def test_the_page_has_the_tables_of_what_is_published():
-    page = (DOCS / "findings.md").read_text(encoding="utf-8").splitlines()
+    page = (DOCS / "nine-comparisons.md").read_text(encoding="utf-8").splitlines()
     messages = [line for line in tables([comparison(f) for f in PUBLISHED], pilots(PUBLISHED)) if line]
     assert len(PUBLISHED) >= 4 and set(messages) <= set(page), [
         line for line in messages if line not in page

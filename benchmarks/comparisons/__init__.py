@@ -1,1 +1,1 @@
-"""The same methods are compared on nine data sets; `docs/findings.md` discusses the results."""
+"""The same methods are compared on nine data sets; `docs/nine-comparisons.md` discusses the results."""

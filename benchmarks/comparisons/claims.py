@@ -1,4 +1,4 @@
-"""Print the tables of `docs/findings.md`: what the published comparisons show about three claims.
+"""Print the tables of `docs/nine-comparisons.md`: what the published comparisons show about three claims.
 
     python -m benchmarks.comparisons.claims [--results docs/comparisons]
 

@@ -141,7 +141,7 @@ def test_the_citation_has_the_version_and_the_licence():
     assert all(f"{{{text}}}" in page for text in (cited["title"], cited["version"], cited["license"]))
 
 
-LOOKED_AT = ["index", "recipe", "api/functions", "findings"]
+LOOKED_AT = ["index", "recipe", "api/functions", "nine-comparisons"]
 LOOKED_AT += [f"tutorials/{path.stem}" for path in sorted((ROOT / "docs/tutorials").glob("*.md"))]
 
 

@@ -49,8 +49,8 @@ def _vectors(method: str, placement: str, depth: Depth, says: str, **settings: A
 
 
 BEFORE: dict[str, Any] = {"steps": 120, "batch_size": 16}  # the whole sequence runs in every step
-#: After 60 to 100 steps on nine sets these were the nearest to the best rate, or nearly: docs/findings.md,
-#: Learning rates.
+#: After 60 to 100 steps on nine sets these were nearly the best rates: "Learning rates" in
+#: docs/nine-comparisons.md.
 VECTORS_RATE, LORA_RATE = 3e-2, 3e-3
 _ALL = (
     _vectors("prompt-tuning", "after", "embedding", "soft tokens behind the input", steps=150),

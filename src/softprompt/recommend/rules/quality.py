@@ -23,7 +23,7 @@ from .base import (
 
 ENOUGH = 200  # rows
 SMALL_MODEL = 1_000_000_000  # weights
-NINE = "docs/findings.md, nine comparisons"
+NINE = "docs/nine-comparisons.md"
 P_TUNING = "p-tuning/after"
 
 
@@ -58,7 +58,7 @@ QUALITY_RULES = (
             "accuracy 77.8 zero-shot and 73.4 with 8 rows shown, 85.9 to 87.7 trained; demo, perplexity: "
             "18.3 and 12.3, 9.7 to 10.7 trained",
             "one set of short sentences, one model of 135M, three seeds; not tried with a larger model; with "
-            "300 rows and few steps (docs/findings.md) rows shown did as well on sst2 and rte",
+            "300 rows and few steps (docs/nine-comparisons.md) rows shown did as well on sst2 and rte",
             BENCHMARK,
             sets=2,
         ),
