@@ -156,22 +156,30 @@ def test_the_time_ends_a_piece_without_a_record(tmp_path, monkeypatch):
 def test_what_a_capture_refuses():
     with graphs.AsInCapture():
         numbers = torch.arange(3.0) + 1
-        for waits in (numbers.sum().item, lambda: torch.tensor([1.0]), lambda: bool(numbers.all())):
+        for waits in (
+            numbers.sum().item,
+            lambda: torch.tensor([1.0]),
+            lambda: bool(numbers.all()),
+            numbers.unique,
+            lambda: numbers[numbers > 1],
+            lambda: numbers.index_put_([numbers > 1], numbers[0]),
+        ):
             with pytest.raises(RuntimeError, match="cannot be captured"):
                 waits()
+        assert numbers[torch.arange(2)].shape == (2,)  # by numbers, not by a mask
 
 
 def test_a_step_that_differs_from_training_is_wrong(tmp_path, monkeypatch):
     subject = Subject(tmp_path, short=True)
     monkeypatch.setattr(graphs.FixedStep, "load", lambda self, indices: None)  # the other rows are not read
-    assert all("differs" in line.fault for line in graphs.measure(subject, "random-8b", 8))
+    assert ["differs" in line.fault for line in graphs.measure(subject, "random-8b", 8)] == [True, True]
 
 
 def test_kernels_that_differ_are_wrong(tmp_path, monkeypatch):
     join = flash_attention._join
     monkeypatch.setattr(flash_attention, "_join", lambda *given: (0.9 * join(*given)[0], join(*given)[1]))
     subject = Subject(tmp_path, short=True)
-    assert all("differs from float32" in line.fault for line in flash.measure(subject))
+    assert ["differs from float32" in line.fault for line in flash.measure(subject)] == [True]
     assert "flash against sdpa" in next(flash.steps(subject, "random-8b", 8)).fault
     lines = []
     with pytest.raises(SoftPromptError, match="keys and values"):  # flash: loading a model tries its caches

@@ -37,16 +37,25 @@ REFUSED = {
     aten.nonzero.default,
     aten.equal.default,
     aten.lift_fresh.default,
+    aten._unique2.default,
+    aten.unique_dim.default,
+    aten.masked_select.default,
 }
+INDEXING = {aten.index.Tensor, aten.index_put.default, aten.index_put_.default}
 
 
 class AsInCapture(TorchDispatchMode):
     """Refuses the operations that cannot be captured in a graph."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: tuple = (), kwargs: Any = None) -> Any:
-        if func in REFUSED:
+        if func in REFUSED or (func in INDEXING and _by_mask(args[1])):
             raise RuntimeError(f"{func} cannot be captured: the device would wait for the processor")
         return func(*args, **(kwargs or {}))
+
+
+def _by_mask(indices: Sequence[Tensor | None]) -> bool:
+    """Return whether a mask is among the indices: how many numbers it chooses is read from the device."""
+    return any(index is not None and index.dtype in (torch.bool, torch.uint8) for index in indices)
 
 
 @final

@@ -95,7 +95,10 @@ class PrefixTuning(SoftPrompt):
 
     def forward(self, prompt_ids: Int[Tensor, " batch"], inputs: Features | None = None) -> Injection:
         # one copy serves all rows where all have the same prompt: layers broadcast over the batch
-        ids, rows = prompt_ids.unique(return_inverse=True)
+        if len(prompt_ids) == 1:  # a GPU would wait for the number of distinct ones
+            ids = rows = prompt_ids
+        else:
+            ids, rows = prompt_ids.unique(return_inverse=True)
         keys, values = self.keys[ids], self.values[ids]
         if self.embedding is not None:
             hidden = self.embedding[ids]
