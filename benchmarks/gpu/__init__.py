@@ -45,7 +45,7 @@ PIECES: tuple[Piece, ...] = (
     Piece("flash-step/random-8b", "check", partial(flash.steps, model=LARGE, tokens=2048), 15),
     Piece("time-to-accuracy/smollm2", "measure", partial(training.accuracy, model=SMALL), 90),
     Piece("checkpointing/smollm2", "check", partial(savers.checkpointing, model=SMALL), 10),
-    Piece("caches/smollm2", "check", partial(savers.caches, model=SMALL), 15),
+    Piece("caches/smollm2", "check", partial(savers.caches, model=SMALL), 60),
     Piece("compile/smollm2", "check", partial(savers.compiled, model=SMALL), 90),
     Piece("prefix/smollm2", "measure", partial(training.prefixes, model=SMALL), 25),
     Piece("many/smollm2", "measure", partial(training.prompts_together, model=SMALL), 40),

@@ -49,9 +49,10 @@ def measure(subject: Subject) -> Iterator[Line]:
     sizes, lengths = (Sizes(3, 4, 2, 16), (24,)) if subject.short else (Sizes(), (512, 2048, 8192))
     for tokens in lengths:
         given, layout = _made(sizes, tokens, subject.device)
+        mask = _mask(layout, tokens)  # made once for all layers of a model, as a layout's blocks are
         sides = {
             "flash": lambda g=given, m=layout: _flash(g, m),
-            "sdpa": lambda g=given, m=layout: _sdpa(g, m),
+            "sdpa": lambda g=given, m=mask: _sdpa(g, m),
         }
         wrong = _wrong(sides, given, layout) if tokens == lengths[0] else ""
         seconds = _timed(sides, given)
@@ -124,15 +125,19 @@ def _flash(given: list[Tensor], layout: Layout) -> Tensor:
     return flash_attention.attend(given[0], parts, layout, None)
 
 
-def _sdpa(given: list[Tensor], layout: Layout) -> Tensor:
-    """Join the parts, as `lm.attention` does for sdpa: the mask has the size of a head's scores."""
+def _mask(layout: Layout, queries: int) -> Tensor:
+    """Return who sees what as a mask of the size of a head's scores; padding sees what it likes."""
+    return layout.dense() | ~layout.real[:, None, -queries:, None]
+
+
+def _sdpa(given: list[Tensor], mask: Tensor) -> Tensor:
+    """Join the parts, as `lm.attention` does for sdpa."""
     rows = given[0].shape[0]
     key, value = (
         torch.cat([given[i].expand(rows, -1, -1, -1) for i in (k, k + 2, k + 4)], 2) for k in (1, 2)
     )
     groups = given[0].shape[1] // key.shape[1]
     module = SimpleNamespace(num_key_value_groups=groups, is_causal=False)
-    mask = layout.dense() | ~layout.real[:, None, -given[0].shape[2] :, None]  # padding sees what it likes
     return sdpa_attention_forward(module, given[0], key, value, mask)[0]  # type: ignore[arg-type]
 
 
@@ -140,7 +145,7 @@ def _wrong(sides: dict[str, Callable[[], Tensor]], given: list[Tensor], layout: 
     """Compare outputs and gradients of both sides with those of float32."""
     real = layout.real[:, -given[0].shape[2] :]
     exact = [t.detach().float().requires_grad_(t.requires_grad) for t in given]
-    expected = _results(_sdpa(exact, layout)[real], exact)
+    expected = _results(_sdpa(exact, _mask(layout, given[0].shape[2]))[real], exact)
     errors = {name: _errors(_results(side()[real], given), expected) for name, side in sides.items()}
     for mine, theirs in zip(errors["flash"], errors["sdpa"], strict=True):
         if not mine <= max(1e-4, ALLOWED * theirs):

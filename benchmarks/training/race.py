@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -13,6 +12,7 @@ from benchmarks.quality import DEMONSTRATIONS, SENTIMENT, recipe
 from softprompt.config.load import recipe_from_dict
 from softprompt.training.prepare import Prepared, prepare
 
+from . import clock
 from .options import Options
 
 
@@ -42,11 +42,11 @@ class Race:
         self.target, self.give_up = target, give_up
         self.reached: float | None = None
         self.best, self.seconds = 0.0, 0.0
-        self._since = time.perf_counter()
+        self._since = clock.now()
 
     def now(self) -> float:
         """Return the seconds of training so far."""
-        return self.seconds + time.perf_counter() - self._since
+        return self.seconds + clock.now() - self._since
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -55,7 +55,7 @@ class Race:
         try:
             yield
         finally:
-            self._since = time.perf_counter()
+            self._since = clock.now()
 
     def note(self, accuracy: float) -> None:
         """Record an accuracy that was measured while the clock was paused."""
