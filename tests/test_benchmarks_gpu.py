@@ -101,6 +101,35 @@ def test_a_failure_is_recorded_and_the_rest_runs_once(pieces, tmp_path, capsys):
     assert "names no piece" in capsys.readouterr().err
 
 
+def test_results_count_for_the_same_rows_and_models(pieces, tmp_path, monkeypatch):
+    where = ["--out", str(tmp_path / "out"), "--worker", "--only", "first"]
+    command.main(where)
+    command.main([*where, "--data", str(tmp_path)])
+    monkeypatch.setattr(command.smollm2, "is_installed", lambda: False)
+    command.main(where)
+    assert pieces == ["first"] * 3
+    command.main(where)
+    run("--out", str(tmp_path / "out"), "--list", "--again")  # drops nothing
+    command.main(where)
+    assert len(pieces) == 3
+
+
+def test_what_a_piece_has_kept_is_of_its_settings(pieces, tmp_path, monkeypatch):
+    folders: list[Path] = []
+
+    def keep(subject: Subject) -> Iterator[Line]:
+        folders.append(subject.folder)
+        subject.folder.mkdir(parents=True, exist_ok=True)
+        assert not [*subject.folder.iterdir()]
+        (subject.folder / "kept").touch()
+        yield Line("x", "case", 1.0, 1.0, "s")
+
+    monkeypatch.setattr(command, "PIECES", (Piece("kept", "measure", keep, 1),))
+    for more in ([], ["--again"], ["--data", str(tmp_path)]):
+        assert run("--out", str(tmp_path / "out"), "--short", *more)[0] == 0
+    assert folders[0] == folders[1] != folders[2]
+
+
 def test_a_gpu_that_is_lost_ends_the_worker(pieces, tmp_path, monkeypatch):
     monkeypatch.setattr(results, "LOST", ("out of memory",))
     assert command.main(["--out", str(tmp_path), "--worker"]) == supervise.AGAIN

