@@ -155,7 +155,7 @@ def test_inputs_of_a_given_length(options):
 
 def test_evaluations_pause_the_clock_of_a_race(monkeypatch):
     now = [0.0]
-    monkeypatch.setattr(race.time, "perf_counter", lambda: now[0])
+    monkeypatch.setattr(race.clock, "now", lambda: now[0])
     clock = race.Race(target=0.8, give_up=10.0)
     now[0] = 3.0
     with clock.paused():
