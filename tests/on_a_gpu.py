@@ -11,8 +11,11 @@ from typing import Any
 
 import pytest
 import torch
+from benchmarks.gpu.graphs import FixedStep
+from benchmarks.training import ours as training
+from benchmarks.training.ours import Ours
 from benchmarks.training.rows import example
-from tests.pretend_gpu import DEVICE, READ, to_device
+from tests.pretend_gpu import DEVICE, READ, SENT, to_device
 
 import softprompt
 from softprompt.cache import Cache, KeyValues
@@ -97,6 +100,19 @@ def test_cached_rows_stay_on_the_device(lm):
         assert READ == []
     context.mask.to("cpu")
     assert READ == [24]  # what is read back would be seen
+
+
+def test_a_step_of_fixed_shape_copies_nothing_between_the_devices(lm):
+    """A graph of it can be captured: a copy from the CPU's memory would make the capture fail."""
+    rows = [example(range(3, 9), [5 + i]) for i in range(3)]
+    fixed = FixedStep(Ours(lm, "prefix-tuning", rows, "cached", training.kept(lm, rows)), [0, 1, 2])
+    for copies in (READ, SENT):
+        copies.clear()
+    loss, *gradients = fixed.step()
+    assert loss.device == DEVICE and gradients
+    assert READ == [] and SENT == []
+    torch.ones(3).to(DEVICE)
+    assert SENT == [3]  # what is sent would be seen
 
 
 def test_prompts_are_served(lm, tmp_path):

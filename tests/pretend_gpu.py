@@ -18,6 +18,8 @@ from torch.utils._python_dispatch import return_and_correct_aliasing
 NAME = "pretend"
 #: The number of numbers of each tensor that was copied from the device to the CPU.
 READ: list[int] = []
+#: The same of each that was copied from the CPU to the device.
+SENT: list[int] = []
 aten = torch.ops.aten
 #: Operations that take tensors of both devices: copies, and tensors of the device with indices on the CPU.
 MIXED = {
@@ -110,6 +112,8 @@ def compute(func: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
         and type(tensors[-1]) is OnDevice
     ):
         READ.append(tensors[-1].numel())
+    if func is aten.copy_.default and on_device and not isinstance(args[1], OnDevice):
+        SENT.append(args[1].numel())
     out = func(*plain_args, **plain_kwargs)
     if not on_device:
         return out

@@ -9,7 +9,7 @@ to its own keys at another. This file knows nothing of methods.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -29,6 +29,11 @@ class Rotation:
     frequencies: Float[Tensor, " pairs"] | None  # radians per position
     pairing: Pairing = "half"
     last: bool = False  # partial rotary: whether the last dimensions rotate, and not the first (MLA)
+
+    def beside(self, key: Tensor) -> Rotation:
+        """Return the same with its numbers where a layer's keys are, so that no step copies them to a GPU."""
+        there = None if self.frequencies is None else self.frequencies.to(key.device)
+        return replace(self, frequencies=there)
 
     def __call__(
         self, key: Float[Tensor, "rows heads length head_dim"], delta: Int[Tensor, " batch"] | int
@@ -108,7 +113,7 @@ def find_rotation(
     fitting = [r for r in candidates if r.frequencies is None or 2 * len(r.frequencies) <= here.shape[-1]]
     errors = [((rotate(here, delta) - there).float().abs().max() / scale).item() for rotate in fitting]
     best = min(range(len(fitting)), key=errors.__getitem__)
-    return fitting[best] if errors[best] < tolerance else None
+    return fitting[best].beside(here) if errors[best] < tolerance else None
 
 
 def moved(
