@@ -45,7 +45,7 @@ PLAIN = "float32"
 
 @dataclass(frozen=True)
 class Form:
-    """It is the arguments of `load`, and how far logits may move, as a share of their spread."""
+    """Holds the arguments of `load`, and how far logits may move, as a share of their spread."""
 
     weights: Weights
     dtype: Literal["float32", "bfloat16"]

@@ -36,7 +36,7 @@ TURNS = 7
 
 @dataclass(frozen=True)
 class Sizes:
-    """Rows, heads of queries and of keys, and numbers in a head."""
+    """Holds the rows, heads of queries and of keys, and numbers in a head."""
 
     rows: int = 4
     heads: int = 32

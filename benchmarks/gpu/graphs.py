@@ -60,7 +60,7 @@ def _by_mask(indices: Sequence[Tensor | None]) -> bool:
 
 @final
 class FixedStep:
-    """A cached step of rows of one length, with one target each; `run` takes other rows of that length."""
+    """Takes a cached step of rows of one length, with one target each; `run` does so for other rows."""
 
     def __init__(self, side: Ours, indices: Sequence[int]) -> None:
         self.side, self.lm = side, side.lm

@@ -1,4 +1,4 @@
-"""The most memory that a training holds above the model: of the GPU, else of the process."""
+"""The most memory that a training holds above the model is measured: of the GPU, else of the process."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from softprompt._system.memory import peak_memory
 
 @dataclass
 class Peak:
-    """Bytes above those that were held at the start."""
+    """Holds the bytes above those that were held at the start."""
 
     bytes: int = 0
 

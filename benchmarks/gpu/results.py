@@ -22,7 +22,7 @@ LOST = ("cuda error", "device-side assert", "acceleratorerror", "cublas_status",
 
 @dataclass(frozen=True)
 class Result:
-    """The lines of a piece that has ended, and the error if it ended with one."""
+    """Holds the lines of a piece that has ended, and the error if it ended with one."""
 
     piece: str
     kind: str

@@ -1,4 +1,4 @@
-"""Made-up reviews with a sentiment that a language model knows from their words."""
+"""Reviews are made up, with a sentiment that a language model knows from their words."""
 
 from __future__ import annotations
 

@@ -15,12 +15,12 @@ from .piece import Subject
 
 
 def beside_plain(subject: Subject, model: str, prompts: int = 32) -> Iterator[Line]:
-    """A batch in which each row has its own prompt, beside the plain model in the same engine."""
+    """Measure a batch in which each row has its own prompt, beside the plain model in the same engine."""
     yield from mixed.measure(_bench(subject, model, prompts, 3))
 
 
 def beside_peft(subject: Subject, model: str, prompts: int = 16) -> Iterator[Line]:
-    """Requests for many prompts, beside PEFT's switching."""
+    """Measure requests for many prompts, beside PEFT's switching."""
     yield from switching.measure(_bench(subject, model, prompts, 1))  # a turn of PEFT's takes long
 
 

@@ -32,7 +32,7 @@ def prefixes(subject: Subject, model: str) -> Iterator[Line]:
 
 
 def cached(subject: Subject, model: str, tokens: int) -> Iterator[Line]:
-    """A cached step with inputs of so many tokens, beside the same step recomputed and in full."""
+    """Measure a cached step with inputs of so many tokens, beside the same step recomputed and in full."""
     options = subject.options(model, inputs=tokens, input_rows=4, steps=2, blocks=2)
     yield from cached_step.measure(options)
 
