@@ -26,7 +26,8 @@ COMMANDS = (
         "compose",
         "report",
     ),
-    *("compile", "export", "import", "push", "methods", "models", "serve", "play", "demo", "doctor", "cache"),
+    *("compile", "export", "import", "push", "methods", "models", "serve", "play", "demo"),
+    *("shell", "doctor", "cache"),
 )
 
 

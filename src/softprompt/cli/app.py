@@ -46,6 +46,7 @@ from . import (
     report,
     search,
     serve,
+    shell,
     tune,
 )
 from .completion import Shell, install_script, print_script
@@ -199,5 +200,6 @@ command(models.models, "models")
 command(serve.serve, "serve", prints=True)
 command(play.play, "play", prints=True)
 command(demo.demo, "demo", prints=True)
+command(shell.shell, "shell")
 command(doctor.doctor, "doctor")
 command(cache.cache, "cache")
