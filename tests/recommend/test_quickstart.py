@@ -76,6 +76,12 @@ def test_a_named_regression_predicts_the_score_of_two_texts(begun, bert_folder):
     assert "Label" not in read.template.input
 
 
+def test_int8_weights_leave_out_the_method_that_trains_the_base(begun):
+    read = load_recipe(begun(labelled(40), "weights=int8").path)
+    names = [candidate.name for candidate in candidates_of(read)]
+    assert read.train.weights == "int8" and "prompt-tuning/after" in names and "lora" not in names
+
+
 def test_a_named_embedding_task_takes_the_model_for_vectors_of_texts(monkeypatch, tmp_path):
     """The names of the fields do not tell the task. `choose --task embedding` takes the same model."""
 

@@ -86,7 +86,7 @@ def candidates_of(recipe: Recipe) -> list[Candidate]:
     """
     named = recipe.compare.methods
     if named is None:
-        named = [name for name in DEFAULT if _fits(name, recipe)]
+        named = [name for name in DEFAULT if fits(name, recipe)]
     given = {name: {} for name in named} if isinstance(named, list) else named
     if not given:
         raise SoftPromptError("compare.methods names none", fix=f"name some: {', '.join(DEFAULT)}")
@@ -94,6 +94,19 @@ def candidates_of(recipe: Recipe) -> list[Candidate]:
     for candidate in candidates:
         methods.check_options(candidate.recipe.method.name, candidate.recipe.method.options())
     return candidates
+
+
+def fits(name: str, recipe: Recipe) -> bool:
+    """Return whether a default candidate can do the task with this form of the weights.
+
+    A reference cannot answer by a trained head, preferences are measured against the plain model itself, and
+    int8 weights are not trained.
+    """
+    if name in BASES and recipe.train.weights == "int8":
+        return False
+    if recipe.task.kind in ("preference", "embedding") and name == "few-shot":
+        return False
+    return not (recipe.task.needs_head and name in REFERENCES)
 
 
 def _candidate(name: str, recipe: Recipe, changes: Mapping[str, Any]) -> Candidate:
@@ -136,19 +149,6 @@ def _kept(recipe: Recipe, method: str) -> dict[str, Any]:
         return options
     known = methods.find(method).options()
     return {key: options[key] for key in ("length",) if key in options and key in known}
-
-
-def _fits(name: str, recipe: Recipe) -> bool:
-    """Return whether a default candidate can do the task with this form of the weights.
-
-    A reference cannot answer by a trained head, preferences are measured against the plain model itself, and
-    int8 weights are not trained.
-    """
-    if name in BASES and recipe.train.weights == "int8":
-        return False
-    if recipe.task.kind in ("preference", "embedding") and name == "few-shot":
-        return False
-    return not (recipe.task.needs_head and name in REFERENCES)
 
 
 def _unknown(name: str) -> SoftPromptError:

@@ -20,6 +20,7 @@ from pydantic import BaseModel
 
 from .._system.files import write_text
 from .._system.paths import expanded
+from ..compare.candidates import fits
 from ..config.load import load_recipe, recipe_from_dict
 from ..config.schema import Recipe
 from ..data.sources import Row, read_rows
@@ -104,6 +105,8 @@ def start(
     required = Requirements(loaded.model.id)
     needs = measure_needs(read, draft.template_of(fields, kind), lm, required, kind=kind)
     plain, limits = comparison(rows, name, place, loaded.to_dict()["model"], fields, needs)
+    # what the user asks for may exclude more: int8 weights are not trained
+    plain["compare"]["methods"] = [each for each in plain["compare"]["methods"] if fits(each, loaded)]
     _write_requested(plain, requested)
     recipe = recipe_from_dict(plain, place, method_option_names=names)
     say("timing a step of each kind of method …")
