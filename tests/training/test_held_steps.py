@@ -13,9 +13,13 @@ import torch
 from tests.conftest import tiny_model
 
 from softprompt.artifacts.artifact import MANIFEST
-from softprompt.cache import memory_store
+from softprompt.cache import InputFeatures, KeyValues, memory_store
 from softprompt.config.load import recipe_from_dict
+from softprompt.data.example import Example
+from softprompt.data.row import row_of
+from softprompt.data.template import Rendered
 from softprompt.lm import held_products, held_weights
+from softprompt.methods.base import Reads
 from softprompt.testing.material import tiny_tokenizer
 from softprompt.training.prepare import prepare
 from softprompt.training.tune import Hooks, Interrupted, tune
@@ -183,6 +187,22 @@ def test_a_run_is_not_held_because_another_was(folder, on_intel):
     with held_weights.for_run(lm, 4, 100), held_weights.in_steps(lm):
         assert "forward" in vars(layer)
     assert "forward" not in vars(layer)
+
+
+def test_a_step_computes_plainly_what_is_also_computed_elsewhere(folder, on_intel, counted):
+    """A first run may read it where it builds a cache or scores dev rows, and a resumed one in a step."""
+    import softprompt
+
+    lm = softprompt.load(str(folder), dtype="float32")
+    texts = Rendered("", "", None, None, (), row_of({}, "row"))
+    rows = [Example((*range(5, 25), token), (), 0, texts, None) for token in (30, 31)]
+    features, kv = InputFeatures(lm, Reads("hidden", layer=1)), KeyValues(lm, "auto", rows[0].input_ids[:16])
+    with held_weights.for_run(lm, 4, 100), held_weights.in_steps(lm):
+        before = dict(counted)
+        features.compute(rows)
+        assert kv.beginning is not None and counted == before
+        kv.compute(rows)
+        assert counted != before
 
 
 def test_a_run_with_plain_weights_reads_no_rows_that_held_weights_computed(train, on_intel, tmp_path):

@@ -14,6 +14,7 @@ from ..data.collate import collate
 from ..data.example import Example
 from ..lm.base import LanguageModel
 from ..lm.features import encoder_ids, pretrained, read, size
+from ..lm.held_layers import plain_layers
 from ..lm.offloaded import plain_weights
 from ..methods.base import Features, Reads
 from .base import Row
@@ -70,7 +71,8 @@ class InputFeatures:
         return sum(map(self.tokens, examples)) * size(self.lm, self.reads) * kind.itemsize
 
     def compute(self, examples: Sequence[Example]) -> list[Row]:
-        with torch.no_grad():
+        # plainly, as rows on disk are: a row in memory is read first in a step, or where dev rows are scored
+        with torch.no_grad(), plain_layers():
             features = read(self.lm, collate(examples, self.lm.device, targets=False), self.reads)
         return [[values[real]] for values, real in zip(features.values, features.mask, strict=True)]
 

@@ -25,6 +25,7 @@ from ..injection import LayerKV
 from ..lm import held_weights
 from ..lm.base import LanguageModel
 from ..lm.context import Context
+from ..lm.held_layers import plain_layers
 from ..lm.ragged import Ragged
 from .base import Row
 from .keys import about, key_of, name_of_ids
@@ -89,9 +90,8 @@ class KeyValues:
     def compute(self, examples: Sequence[Example]) -> list[Row]:
         """Run the plain model on a few examples."""
         batch = batch_of_ids([e.input_ids[len(self.ahead) :] for e in examples], device=self.lm.device)
-        beginning = self.beginning  # always from plain weights: it may have been computed before a run
         with held_weights.in_steps(self.lm):
-            context = self.lm.prefill(batch, None, beginning)
+            context = self.lm.prefill(batch, None, self.beginning)
         rows = [_pack(context, position, self.tokens(e)) for position, e in enumerate(examples)]
         return [_compressed(row) for row in rows] if self.form == "int8" else rows
 
@@ -126,11 +126,15 @@ def beginning(inputs: Collection[Ids]) -> Ids:
 
 
 def context_of(lm: LanguageModel, ahead: Ids) -> Context | None:
-    """Compute the context, of one row, of tokens that every input begins with; None without any."""
+    """Compute the context, of one row, of tokens that every input begins with; None without any.
+
+    Weights are plain: it is not kept on disk, and a resumed run reads it at another place than the first.
+    """
     if not ahead:
         return None
-    # the last token of an input is no part of its context
-    return lm.prefill(batch_of_ids([[*ahead, 0]], device=lm.device))
+    with plain_layers():
+        # the last token of an input is no part of its context
+        return lm.prefill(batch_of_ids([[*ahead, 0]], device=lm.device))
 
 
 def assemble(rows: Sequence[Row], form: Form, lm: LanguageModel) -> Context:

@@ -7,8 +7,9 @@ others. This file knows nothing of how weights are held.
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, final
@@ -105,6 +106,16 @@ class HeldWeights:
                 reader.users -= 1
                 if not reader.users and vars(module).get("forward") is reader:
                     del vars(module)["forward"]
+
+
+@contextlib.contextmanager
+def plain_layers() -> Iterator[None]:
+    """Run layers plainly inside, in this thread, whatever held weights it has entered."""
+    token = _reading.set(())
+    try:
+        yield
+    finally:
+        _reading.reset(token)
 
 
 def _reader(module: nn.Module) -> Reader:
