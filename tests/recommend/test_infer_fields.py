@@ -243,6 +243,7 @@ def test_a_task_that_the_user_names_is_not_inferred_again(given):
             "relevance",
         ),
         ({"id": str, "review": text, "minutes": score(90)}, ("review",), "minutes"),
+        ({"code": lambda i: 10**400 + i, "review": text, "minutes": score(90)}, ("review",), "minutes"),
     ],
 )
 def test_a_regression_predicts_a_number(fields, inputs, target):

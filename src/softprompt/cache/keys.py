@@ -1,9 +1,10 @@
 """Names of a cache's folder and of its rows are made here.
 
 A folder's name is a hash of all that the numbers depend on besides the input: the model (every weight of
-it), its precision, and the constant and its form. A row's name is a hash of the input: its token ids, or its
-text. So a changed template, row or weight never reads an old cache, and runs that differ in anything else
-(method, seed, split, task), or by a few rows, share the rest.
+it), its precision, the constant and its form, and whether it is computed from held weights whose sums differ
+by rounding. A row's name is a hash of the input: its token ids, or its text. So a changed template, row or
+weight never reads an old cache, and runs that differ in anything else (method, seed, split, task), or by a
+few rows, share the rest.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ class KeyValues:
         """Keep `ahead`, tokens that every input begins with (see `common_beginning`), only once.
 
         `rounds` returns whether rows are computed from held weights whose sums differ by rounding. By
-        default they are if the run does that in which the key is read.
+        default it asks whether the run that is under way reads such weights.
         """
         self.lm = lm
         self._rounds = rounds or partial(held_weights.rounds, lm)

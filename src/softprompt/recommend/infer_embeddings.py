@@ -73,7 +73,7 @@ def as_number(value: Any) -> float | None:
     """Return the number that a value is or spells; None where it is none, or not finite."""
     try:
         number = None if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):  # an integer may have any number of digits
         return None
     return number if number is not None and math.isfinite(number) else None
 
