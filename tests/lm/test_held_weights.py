@@ -320,3 +320,21 @@ def test_all_copies_count_as_memory(through, dtype, gradient, share, monkeypatch
         monkeypatch.setattr(held_weights, "free_memory", lambda free=free: free)
         held_weights.hold(lm, gradient=gradient)
         assert bool(tried) == is_held
+
+
+def test_a_forward_that_another_library_puts_in_place_stays(used):
+    """accelerate wraps the forward of a layer whose weight it moves, and may do so after it was held."""
+    lm = model(through=torch.bfloat16)
+    held_weights.hold(lm)
+    layer = next(module for module in lm.model.modules() if type(module) is torch.nn.Linear)
+    plain, calls = layer.forward, []
+
+    def wrapped(input):
+        calls.append(input)
+        return plain(input)
+
+    layer.forward = wrapped
+    before = dict(used)
+    with held_weights.known(lm):
+        logits(lm)
+    assert calls and used == before and vars(layer)["forward"] is wrapped

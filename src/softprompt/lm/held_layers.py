@@ -42,6 +42,11 @@ class Reader:
         return type(self._module).forward(self._module, input)
 
 
+def is_free(module: nn.Module) -> bool:
+    """Return whether no other library has put a `forward` of its own in the place of the layer's."""
+    return isinstance(vars(module).get("forward"), Reader | None)
+
+
 @dataclass(frozen=True, slots=True)
 class Layer:
     """Holds a linear layer and its weight as it was when it was held."""
@@ -56,6 +61,8 @@ class Layer:
     @property
     def is_current(self) -> bool:
         weight = held_numbers(self.module)
+        if not is_free(self.module):
+            return False
         is_same = weight is self.weight and weight.data_ptr() == self.address
         return is_same and weight._version == self.version and not weight.requires_grad
 
@@ -80,7 +87,7 @@ class HeldWeights:
 
     @property
     def is_current(self) -> bool:
-        """Return whether no weight has changed since it was held."""
+        """Return whether no weight, and no layer's `forward`, has changed since it was held."""
         return all(layer.is_current for layer in self.layers)
 
     @property

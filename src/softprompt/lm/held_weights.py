@@ -28,7 +28,7 @@ from torch import nn
 
 from .._system.memory import free_memory
 from .base import LanguageModel
-from .held_layers import HeldWeights, Layer, Reader, sample_of
+from .held_layers import HeldWeights, Layer, is_free, sample_of
 from .held_products import (
     FEW,
     TOLERANCE,
@@ -200,8 +200,7 @@ def _modules(lm: LanguageModel) -> list[Any]:
         module
         for module in lm.model.modules()
         if _is_plain(module, lm.dtype)
-        # else another library runs it
-        and isinstance(vars(module).get("forward"), Reader | None)
+        and is_free(module)
         and not held_numbers(module).requires_grad
         and held_numbers(module).device.type == "cpu"
     ]
