@@ -82,6 +82,12 @@ def test_int8_weights_leave_out_the_method_that_trains_the_base(begun):
     assert read.train.weights == "int8" and "prompt-tuning/after" in names and "lora" not in names
 
 
+def test_a_head_has_the_labels_of_the_rows(begun):
+    read = load_recipe(begun(labelled(40), "task.kind=classification", "task.head=true").path)
+    assert read.task.needs_head and read.task.labels == ["bad", "good"]
+    assert not {"zero-shot", "few-shot"} & {each.name for each in candidates_of(read)}
+
+
 def test_a_named_embedding_task_takes_the_model_for_vectors_of_texts(monkeypatch, tmp_path):
     """The names of the fields do not tell the task. `choose --task embedding` takes the same model."""
 

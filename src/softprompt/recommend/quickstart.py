@@ -23,6 +23,7 @@ from .._system.paths import expanded
 from ..compare.candidates import fits
 from ..config.load import load_recipe, recipe_from_dict
 from ..config.schema import Recipe
+from ..data.labels import distinct_labels
 from ..data.sources import Row, read_rows
 from ..data.split import limit_rows
 from ..data.task import WRITTEN as TEXTS
@@ -101,9 +102,11 @@ def start(
             fix=f"give {FEWEST} at the very least; a few hundred can show a difference",
         )
     say(f"{len(read)} rows; loading {loaded.model} …")
-    lm = load_base(loaded)
+    template = draft.template_of(fields, kind)
+    has_labels = loaded.task.needs_head and loaded.task.kind != "regression"
+    lm = load_base(loaded, distinct_labels(read, template) if has_labels else None)
     required = Requirements(loaded.model.id)
-    needs = measure_needs(read, draft.template_of(fields, kind), lm, required, kind=kind)
+    needs = measure_needs(read, template, lm, required, kind=kind)
     plain, limits = comparison(rows, name, place, loaded.to_dict()["model"], fields, needs)
     # what the user asks for may exclude more: int8 weights are not trained
     plain["compare"]["methods"] = [each for each in plain["compare"]["methods"] if fits(each, loaded)]

@@ -129,7 +129,7 @@ def measure(recipe: Recipe, lm: LanguageModel, rows: Sequence[Row], workers: int
     row = text = 0.0
     for alike in track(list(kinds.values()), "timing a step of each kind"):
         item = alike[0]
-        base = load_base(item.recipe) if item.trains_base else lm
+        base = load_base(item.recipe, item.recipe.task.labels) if item.trains_base else lm
         try:
             prepared = prepare(item.recipe, lm=base, rows=train, dev_rows=dev)
             step |= dict.fromkeys((other.name for other in alike), _step(prepared))
