@@ -93,6 +93,7 @@ def train(folder, tmp_path):
                     "eval_every": 3,
                     "dtype": "float32",
                     "weights": weights,
+                    "cache_folder": str(tmp_path / "caches"),
                     **settings,
                 },
                 "output": str(tmp_path / output),
@@ -205,11 +206,10 @@ def test_a_step_computes_plainly_what_is_also_computed_elsewhere(folder, on_inte
         assert counted != before
 
 
-def test_a_run_with_plain_weights_reads_no_rows_that_held_weights_computed(train, on_intel, tmp_path):
+def test_a_run_with_plain_weights_reads_no_rows_that_held_weights_computed(train, on_intel):
     """Rows on disk of held weights differ by rounding: their folder is another, which the plan names."""
-    disk = {"cache": "disk", "cache_folder": str(tmp_path / "caches")}
     plans = [
-        train(name, weights, **disk)[0].prepared.plan
+        train(name, weights, cache="disk")[0].prepared.plan
         for name, weights in (("held", "auto"), ("plain", "float32"), ("held again", "auto"))
     ]
     folders = [plan.folder for plan in plans]
