@@ -91,7 +91,7 @@ def test_a_head_has_the_labels_of_the_rows(begun):
 def test_a_named_embedding_task_takes_the_model_for_vectors_of_texts(monkeypatch, tmp_path):
     """The names of the fields do not tell the task. `choose --task embedding` takes the same model."""
 
-    def loaded(recipe):
+    def loaded(recipe, labels=None):
         raise SoftPromptError(f"{recipe.model.id} as {recipe.task.kind}")
 
     monkeypatch.setattr(quickstart, "load_base", loaded)
