@@ -390,8 +390,8 @@ def test_a_client_that_leaves_takes_its_rows_along(serve, stream):
         else:
             with pytest.raises(httpx.ReadTimeout):
                 http.post("/v1/completions", json={**body, "max_tokens": 56})
-    until(lambda: served.engine.running == 0)
-    assert served.engine.left == 3
+    # on a busy machine the rows may begin after the client has left
+    until(lambda: served.engine.left == 3 and served.engine.running == 0)
 
 
 def test_a_page_from_elsewhere_cannot_call_loopback(serve):
