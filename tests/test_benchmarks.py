@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,6 +17,7 @@ from benchmarks.training import MEASURES, flops, growth, line, ours, race, race_
 from benchmarks.training.__main__ import main
 from benchmarks.training.options import Options
 from benchmarks.training.time_to_accuracy import Kept
+from tests.printed import printed
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from softprompt.cache import KeyValues
@@ -32,16 +31,9 @@ pytestmark = pytest.mark.whole
 PAGE = (Path(__file__).parents[1] / "docs/performance.md").read_text(encoding="utf-8")
 
 
-def printed(*arguments: str) -> tuple[int, str]:
-    """Run the command, and return its exit code and stdout."""
-    out = io.StringIO()
-    with contextlib.redirect_stdout(out):
-        return main(["--short", *arguments]), out.getvalue()
-
-
 @pytest.fixture(scope="module")
 def short() -> tuple[int, list[dict[str, Any]]]:
-    code, out = printed("--json")
+    code, out = printed(main, "--short", "--json")
     return code, json.loads(out)["lines"]
 
 
@@ -69,7 +61,7 @@ def test_vectors_that_differ_fail(monkeypatch):
     theirs_as_kept = theirs.their_form
     monkeypatch.setattr(theirs, "their_form", lambda side: theirs_as_kept(side) + 0.1)
     for measure in ("same-maths", "prefix"):
-        code, out = printed("--only", measure)
+        code, out = printed(main, "--short", "--only", measure)
         assert code == 1
         assert "WRONG: training beside PEFT: losses differ by" in out
 
@@ -83,14 +75,14 @@ def test_a_cache_that_is_wrong_fails(monkeypatch):
         return Context(layers, context.mask)
 
     monkeypatch.setattr(KeyValues, "assemble", wrong)
-    code, out = printed("--only", "cached-step")
+    code, out = printed(main, "--short", "--only", "cached-step")
     assert code == 1
     assert "WRONG: cached against recomputed" in out
 
 
 def test_a_measure_without_a_line_fails(monkeypatch):
     monkeypatch.setitem(MEASURES, "memory", lambda options: iter(()))
-    code, out = printed("--only", "memory")
+    code, out = printed(main, "--short", "--only", "memory")
     assert code == 1
     assert "it gave no result" in out
 

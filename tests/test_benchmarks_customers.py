@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 
 import pytest
 from benchmarks import customers
 from benchmarks.many_customers import cut, stages
 from benchmarks.many_customers.setup import Setup, interval
+from tests.printed import printed
 
 pytestmark = pytest.mark.whole
 
@@ -17,10 +16,8 @@ pytestmark = pytest.mark.whole
 @pytest.fixture(scope="module")
 def short():
     """Return the exit code and the result of each stage."""
-    out = io.StringIO()
-    with contextlib.redirect_stdout(out):
-        code = customers.main(["--short"])
-    return code, {result["stage"]: result for result in map(json.loads, out.getvalue().splitlines())}
+    code, out = printed(customers.main, "--short")
+    return code, {result["stage"]: result for result in map(json.loads, out.splitlines())}
 
 
 def test_every_stage_has_its_result(short):

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 from pathlib import Path
 
 import pytest
 from benchmarks.decoding import MEASURES
 from benchmarks.decoding.__main__ import main
+from tests.printed import printed
 
 from softprompt.lm import decoding
 
@@ -18,10 +17,8 @@ PAGE = (Path(__file__).parents[1] / "docs/performance.md").read_text(encoding="u
 
 
 def lines(*arguments):
-    out = io.StringIO()
-    with contextlib.redirect_stdout(out):
-        code = main(["--short", "--json", *arguments])
-    return code, json.loads(out.getvalue())["lines"]
+    code, out = printed(main, "--short", "--json", *arguments)
+    return code, json.loads(out)["lines"]
 
 
 def test_the_short_form_holds():

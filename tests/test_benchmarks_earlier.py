@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 from pathlib import Path
 from typing import Any
@@ -13,20 +11,19 @@ import torch
 from benchmarks.earlier import __main__ as command
 from benchmarks.earlier import work
 from benchmarks.training import tiny
+from tests.printed import printed
 
 ROOT = Path(__file__).parents[1]
 pytestmark = pytest.mark.whole
 
 
 def test_two_versions_take_turns(capfd):
-    out = io.StringIO()
-    with contextlib.redirect_stdout(out):
-        code = command.main([str(ROOT), "--short", "--only", "steps-then", "--json"])
-    measured = json.loads(out.getvalue())["lines"]
+    code, out = printed(command.main, str(ROOT), "--short", "--only", "steps-then", "--json")
+    measured = json.loads(out)["lines"]
     assert code == 0 and [line["fault"] for line in measured] == [""] * 3
     assert all(line["ours"] > 0 and line["theirs"] > 0 for line in measured)
-    printed = [line for line in capfd.readouterr().err.splitlines() if line.startswith("a cached step")]
-    turns = [line.partition(": ")[0] for line in printed]
+    shown = [line for line in capfd.readouterr().err.splitlines() if line.startswith("a cached step")]
+    turns = [line.partition(": ")[0] for line in shown]
     assert turns[::3] == [turns[0], turns[0].replace("theirs", "ours")]
 
 

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 
 import pytest
 from benchmarks import embeddings
 from benchmarks.embedding import sets
+from tests.printed import printed
 
 pytestmark = pytest.mark.whole
 
 
 def test_every_way_is_measured_on_its_own_set_and_on_the_others():
-    out = io.StringIO()
-    with contextlib.redirect_stdout(out):
-        assert embeddings.main(["--short", "--sets", "banking77", "squad"]) == 0
-    lines = out.getvalue().splitlines()
+    code, out = printed(embeddings.main, "--short", "--sets", "banking77", "squad")
+    assert code == 0
+    lines = out.splitlines()
     results = [json.loads(line) for line in lines if line.startswith("{")]
     names = ("banking77", "squad")
     expected = {(way.name, one, other) for way in embeddings.WAYS for one in names for other in names}

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 
 import pytest
 from benchmarks import gap
+from tests.printed import printed
 
 
 @pytest.mark.whole
 def test_the_short_form_has_a_score_for_every_method():
-    out = io.StringIO()
-    with contextlib.redirect_stdout(out):
-        code = gap.main(
-            ["--short", "--json", "--only", "webnlg", "--variant", "layer_scale", "--place", "after"]
-        )
-    result = json.loads(out.getvalue())
+    options = ("--only", "webnlg", "--variant", "layer_scale", "--place", "after")
+    code, out = printed(gap.main, "--short", "--json", *options)
+    result = json.loads(out)
     names = ["prefix-tuning/after", "prefix-tuning/after+layer_scale", "lora", "full"]
     assert code == 0 and [line["method"] for line in result["lines"]] == names and result["where"]
     assert all(line["perplexity"] > 1 and line["dev"] > 1 for line in result["lines"])

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import sys
 import time
@@ -21,6 +19,7 @@ from benchmarks.gpu import __main__ as command
 from benchmarks.gpu import exact, flash, graphs, results, reviews, supervise
 from benchmarks.gpu.piece import Piece, Subject
 from benchmarks.training.line import Line
+from tests.printed import printed
 from transformers import AutoModelForCausalLM, LlamaConfig
 
 from softprompt.errors import SoftPromptError
@@ -33,11 +32,7 @@ PAGE = (Path(__file__).parents[1] / "docs/performance.md").read_text(encoding="u
 
 
 def run(*arguments: str) -> tuple[int, str]:
-    """Run the command, and return its exit code and stdout."""
-    out = io.StringIO()
-    with contextlib.redirect_stdout(out):
-        code = command.main([*arguments])
-    return code, out.getvalue()
+    return printed(command.main, *arguments)
 
 
 def test_the_short_form_holds(tmp_path):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 from typing import Any
 
@@ -13,6 +11,7 @@ pytest.importorskip("peft", reason="the benchmarks run beside PEFT (softprompt[l
 
 from benchmarks.serving import MEASURES, bench, load
 from benchmarks.serving.__main__ import main
+from tests.printed import printed
 
 from softprompt.serve.registry import Registry
 from softprompt.serve.request import Token
@@ -20,16 +19,14 @@ from softprompt.serve.request import Token
 pytestmark = pytest.mark.whole
 
 
-def printed(*arguments: str) -> tuple[int, list[dict[str, Any]]]:
+def measured(*arguments: str) -> tuple[int, list[dict[str, Any]]]:
     """Run the command, and return its exit code and lines."""
-    out = io.StringIO()
-    with contextlib.redirect_stdout(out):
-        code = main(["--short", "--json", *arguments])
-    return code, json.loads(out.getvalue())["lines"]
+    code, out = printed(main, "--short", "--json", *arguments)
+    return code, json.loads(out)["lines"]
 
 
 def test_the_short_form_holds():
-    code, lines = printed()
+    code, lines = measured()
     assert [(line["measure"], line["fault"]) for line in lines if line["fault"]] == []
     assert list(dict.fromkeys(line["measure"] for line in lines)) == list(MEASURES)
     assert {line["goal"] for line in lines} == {8.0, None, 0.9, 1.05, 1.0, load.FLAT}
@@ -50,7 +47,7 @@ def test_answers_that_differ_fail(name, monkeypatch):
 
     for module in ("switching", "mixed"):
         monkeypatch.setattr(f"benchmarks.serving.{module}.answers", sometimes)
-    code, lines = printed("--only", name)
+    code, lines = measured("--only", name)
     assert code == 1
     assert any("answers are not" in line["fault"] for line in lines)
 
@@ -65,11 +62,11 @@ def test_a_prompt_that_changes_on_reloading_fails(monkeypatch):
         return loaded
 
     monkeypatch.setattr(Registry, "get", other)
-    code, lines = printed("--only", "loading")
+    code, lines = measured("--only", "loading")
     assert code == 1 and all("not the same again" in line["fault"] for line in lines)
 
 
 def test_a_request_that_is_not_answered_fails(monkeypatch):
     monkeypatch.setattr("benchmarks.serving.first_token.Token", type("Other", (Token,), {}))
-    code, lines = printed("--only", "first-token")
+    code, lines = measured("--only", "first-token")
     assert code == 1 and all("not answered" in line["fault"] for line in lines)
