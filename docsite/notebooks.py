@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+from benchmarks.training.machine import processor
 from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 from nbclient.util import run_sync
@@ -56,15 +57,12 @@ def _cell(part: Part, id: str, facts: dict[str, Any]) -> NotebookNode:
 
 def made_here() -> dict[str, Any]:
     """Return the model, the machine and the date of a notebook that is executed now."""
-    cpu = next((line for line in _cpu() if line.startswith("model name")), "").partition(":")[2].strip()
-    return {"model": "SmolLM2-135M", "cores": os.cpu_count(), "cpu": cpu, "date": date.today().isoformat()}
-
-
-def _cpu() -> list[str]:
-    try:
-        return Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return []
+    return {
+        "model": "SmolLM2-135M",
+        "cores": os.cpu_count(),
+        "cpu": processor(),
+        "date": date.today().isoformat(),
+    }
 
 
 def notebook(page: str, facts: dict[str, Any]) -> NotebookNode:
