@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
-import os
 import re
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
+
+from .environment import variable
 
 #: The value of a key that ends in `token`, in a setting (`model.token=…`) or a mapping (`{token: …}`).
 _VALUE = re.compile(r"""(\btoken\b["']?\s*[=:]\s*)(?!\$)[^\s,}\]]+""", re.IGNORECASE)
@@ -23,16 +23,6 @@ def without_secrets(text: str) -> str:
     return _HUB.sub("…", _VALUE.sub(r"\1…", text))
 
 
-@contextlib.contextmanager
-def hub_token(token: str | None) -> Iterator[None]:
+def hub_token(token: str | None) -> AbstractContextManager[None]:
     """Give the hub's token to processes that start inside, by their environment; None changes nothing."""
-    before = os.environ.get("HF_TOKEN")
-    if token is not None:
-        os.environ["HF_TOKEN"] = token
-    try:
-        yield
-    finally:
-        if token is not None:
-            os.environ.pop("HF_TOKEN")
-            if before is not None:
-                os.environ["HF_TOKEN"] = before
+    return variable("HF_TOKEN", token)

@@ -9,7 +9,6 @@ import sys
 import traceback
 from collections.abc import Iterator
 
-from .._system.quiet import VERBOSE
 from .output import Json, Reply, log
 
 PROMPT = "softprompt> "
@@ -70,17 +69,11 @@ def _run(line: str) -> int:
     if words[:1] == ["shell"]:
         log("error: this is the shell already\n  fix: type another command")
         return 1
-    before = os.environ.get(VERBOSE)
     try:
         return main(words)
     except Exception:  # a fault of ours: what was typed before it should not be lost
         traceback.print_exc()
         return 1
-    finally:  # `-v` is of one command
-        if before is None:
-            os.environ.pop(VERBOSE, None)
-        else:
-            os.environ[VERBOSE] = before
 
 
 @contextlib.contextmanager

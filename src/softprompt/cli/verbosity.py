@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import functools
 import inspect
-import os
 from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
 
+from .._system.environment import variable
 from .._system.quiet import VERBOSE
 
 Verbose = Annotated[
@@ -21,13 +21,12 @@ Verbose = Annotated[
 
 
 def with_verbose(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Add the option to a command; it takes effect before any library is imported."""
+    """Add the option to a command; it takes effect before any library is imported, for this command alone."""
 
     @functools.wraps(function)
     def run(verbose: bool, **arguments: Any) -> Any:
-        if verbose:
-            os.environ[VERBOSE] = "1"
-        return function(**arguments)
+        with variable(VERBOSE, "1" if verbose else None):
+            return function(**arguments)
 
     signature = inspect.signature(function, eval_str=True)
     option = inspect.Parameter("verbose", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=Verbose)
