@@ -40,36 +40,41 @@ def divergence(logits: Tensor, ids: Tensor, logprobs: Tensor) -> Tensor:
 class _Divergence(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, logits: Tensor, ids: Tensor, logprobs: Tensor) -> Tensor:
-        ctx.save_for_backward(logits, ids, logprobs)
-        parts = zip(*map(_split(logits), (logits, ids, logprobs)), strict=True)
-        return torch.cat([_of_part(*part)[0] for part in parts])
+        parts = [_of_part(*part) for part in zip(*map(_split(logits), (logits, ids, logprobs)), strict=True)]
+        out, *masses = (torch.cat(each) for each in zip(*parts, strict=True))
+        ctx.save_for_backward(logits, ids, logprobs, *masses)
+        return out
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        logits, ids, logprobs = ctx.saved_tensors
+        logits, ids, logprobs, total, rest = ctx.saved_tensors
         out = torch.empty_like(logits)
-        parts = map(_split(logits), (logits, ids, logprobs, gradients[0], out))
-        for part, at, known, gradient, into in zip(*parts, strict=True):
-            _, soft, rest = _of_part(part, at, known)
+        parts = map(_split(logits), (logits, ids, logprobs, total, rest, gradients[0], out))
+        for part, at, known, whole, beyond, gradient, into in zip(*parts, strict=True):
+            soft = exact(part).sub(whole[:, None]).exp_()
             # d D / d z_j = q_j - p_j for a known token; for the others p_r is shared out as q shares it
-            share = _rest(known) / rest.exp()
+            share = _rest(known) / beyond.clamp(min=-80.0).exp()
             changed = soft.gather(1, at) - known.exp().to(soft.dtype)
-            soft.mul_((1 - share)[:, None]).scatter_(1, at, changed)
-            into.copy_(soft.mul_(gradient[:, None]))
+            soft.mul_(((1 - share) * gradient)[:, None]).scatter_(1, at, changed * gradient[:, None])
+            into.copy_(soft)
         return out, None, None
 
 
 def _of_part(logits: Tensor, ids: Tensor, logprobs: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the divergence [n], the model's probabilities [n, V] and its log-mass of the rest [n]."""
+    """Return the divergence, the log of the sum of all exponentials, and the log-mass of the rest: [n] each."""
     scores = exact(logits)
-    total = scores.logsumexp(1, keepdim=True)
-    q = scores.gather(1, ids) - total
-    rest = scores.scatter(1, ids, -torch.inf).logsumexp(1) - total[:, 0]
+    of_known = scores.gather(1, ids)
+    # the known tokens apart, so that one pass of exponentials over the vocabulary tells both sums
+    of_rest = scores.scatter(1, ids, -torch.inf)
+    most = of_rest.amax(1, keepdim=True).clamp(min=torch.finfo(scores.dtype).min)
+    of_rest = most[:, 0] + of_rest.sub_(most).exp_().sum(1).log()
+    total = torch.logaddexp(of_known.logsumexp(1), of_rest)
+    q, rest = of_known - total[:, None], of_rest - total
     p, p_rest = logprobs.exp().to(scores.dtype), _rest(logprobs).to(scores.dtype)
     known = (p * (logprobs - q)).sum(1)
     # a class without mass adds nothing, whatever the model says of it
     beyond = torch.where(p_rest > 0, p_rest * (p_rest.clamp(min=1e-30).log() - rest), 0.0)
-    return known + beyond, (scores - total).exp(), rest.clamp(min=-80.0)
+    return known + beyond, total, rest
 
 
 def _rest(logprobs: Tensor) -> Tensor:
