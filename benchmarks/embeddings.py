@@ -26,6 +26,8 @@ from pathlib import Path
 from typing import Any
 
 import softprompt
+from softprompt.artifacts.manifest import BASE
+from softprompt.artifacts.manifest import VECTORS as VECTORS_FILE
 from softprompt.evaluation.records import Evaluation
 from softprompt.tuned import Tuned
 
@@ -53,7 +55,7 @@ class Way:
         return {**self.settings, "lr": rate} if base is None else {"base": {"mode": base, "lr": rate}}
 
 
-VECTORS, LORA, FULL = (3e-3, 1e-2, 3e-2), (2e-4, 5e-4, 2e-3), (1e-5, 3e-5, 1e-4)
+VECTORS, LORA, FULL = (1e-2, 3e-2, 1e-1), (2e-4, 5e-4, 2e-3), (1e-5, 3e-5, 1e-4)
 WAYS = (
     Way("prompt of 5", "prompt-tuning", VECTORS, {"length": 5}),
     Way("prompt of 16", "prompt-tuning", VECTORS, {"length": 16}),
@@ -75,7 +77,7 @@ class Result:
     rows: int
     steps: int
     seconds: float
-    bytes: int
+    bytes: int  # of the files that are served
     rate: float | None
 
 
@@ -126,7 +128,7 @@ class Bench:
             "batch_size": self.batch,
             "seed": self.seed,
         }
-        settings |= {"dtype": "float32", "max_input_tokens": 256, "threads": self.threads, **changes}
+        settings |= {"max_input_tokens": 256, "threads": self.threads, **changes}
         dev = rows["dev"] if steps > PILOT else rows["dev"][:2]
         return softprompt.tune(
             self.model, way.method, rows["train"], dev=dev, task="embedding", output=output, **settings
@@ -167,7 +169,7 @@ def _rate(tuned: Tuned) -> float:
 
 def _result(way: str, trained: str | None, measured: str, tuned: Tuned, scores: Evaluation) -> Result:
     training = tuned.artifact.manifest["training"] if trained else {"steps": 0, "seconds": 0.0}
-    files = tuned.artifact.manifest["files"] if trained else ()
+    served = {VECTORS_FILE, BASE} & set(tuned.artifact.manifest["files"]) if trained else ()
     return Result(
         way,
         trained,
@@ -177,7 +179,7 @@ def _result(way: str, trained: str | None, measured: str, tuned: Tuned, scores: 
         scores.n,
         training["steps"],
         training["seconds"],
-        sum((tuned.artifact.path / file).stat().st_size for file in files),
+        sum((tuned.artifact.path / file).stat().st_size for file in served),
         _rate(tuned) if trained else None,
     )
 
